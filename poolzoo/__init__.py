@@ -1,0 +1,28 @@
+"""poolzoo: any pooling strategy in any vision backbone, fine-tuned, measured, and shipped as a verified ONNX file.
+
+Importing this package imports no torch; the functions below do when they are called.
+"""
+
+from __future__ import annotations
+
+from poolzoo.api import create_model, create_pooling, list_backbones, list_poolings, load
+from poolzoo.host import load_plugins
+from poolzoo.spec import API_VERSION, Backbone, BackboneFamily, Dataset, Pooling, hookimpl
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "API_VERSION",
+    "Backbone",
+    "BackboneFamily",
+    "Dataset",
+    "Pooling",
+    "__version__",
+    "create_model",
+    "create_pooling",
+    "hookimpl",
+    "list_backbones",
+    "list_poolings",
+    "load",
+    "load_plugins",
+]

@@ -1,0 +1,131 @@
+"""The same from Python: poolings and networks by name. Importing this imports no torch; calling it does."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from poolzoo import host, spec
+from poolzoo.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def list_poolings(filter: str | None = None) -> list[str]:
+    """The names of the poolings, those that match the glob `filter`, each once."""
+    return sorted({entry.item.name for entry in host.catalog().select(spec.Pooling, filter)})
+
+
+def list_backbones(filter: str | None = None) -> list[str]:
+    """The names of the backbones: ours, and those of the families (which may import timm or torchvision)."""
+    return sorted(name for name, _, _ in backbone_rows(filter or "*"))
+
+
+def backbone_rows(filter: str) -> list[tuple[str, str, host.Source]]:
+    """Name, summary and source of every backbone whose name matches the glob `filter`."""
+    import fnmatch
+
+    catalog = host.catalog()
+    rows = [
+        (e.item.name, e.item.summary, e.source)
+        for e in catalog.select(spec.Backbone, filter)
+        if isinstance(e.item, spec.Backbone)
+    ]
+    for prefix, (family, source) in catalog.families.items():
+        head = filter.split("/")[0] if "/" in filter else "*"
+        if fnmatch.fnmatchcase(prefix, head):
+            names = [f"{prefix}/{name}" for name in family.names()]
+            rows += [(name, f"{prefix}'s {name.split('/', 1)[1]}", source) for name in fnmatch.filter(names, filter)]
+    return rows
+
+
+def create_pooling(
+    pool: str,
+    channels: int,
+    kind: spec.Kind = "global",
+    *,
+    kernel_size: int = 2,
+    stride: int | None = None,
+    padding: int = 0,
+    ceil_mode: bool = False,
+    map_size: tuple[int, int] | None = None,
+) -> nn.Module:
+    """A pooling layer by name.
+
+    Args:
+        pool: Its spec, such as `gem:p=4`.
+        channels: Channels C of the map.
+        kind: "global" for `float[N, C, H, W] → float[N, D]`; "local" for the output shape of `nn.MaxPool2d`.
+        kernel_size, stride, padding, ceil_mode: Geometry of a local one; the stride defaults to the kernel size.
+        map_size: (H, W) for a global one that wants to know.
+
+    Raises:
+        UsageError: The name or an option is unknown or does not fit.
+    """
+    from poolzoo.assemble import build_pooling
+
+    if kind not in ("global", "local"):
+        raise UsageError(f"kind {kind!r} is neither 'global' nor 'local'", "choose one of them")
+    resolved = host.catalog().pooling(pool, kind)
+    if kind == "global":
+        return build_pooling(resolved, channels, map_size)
+    return resolved.build(channels, kernel_size, stride or kernel_size, padding, ceil_mode, **resolved.options)
+
+
+def create_model(
+    backbone: str,
+    *,
+    pool: str = "avg",
+    local_pool: str | None = None,
+    num_classes: int = 10,
+    image_size: int | tuple[int, int] | None = None,
+    stem: str = "stock",
+    head: str = "linear",
+    pretrained: bool = False,
+) -> nn.Module:
+    """A network: any backbone with any pooling, normalised `float[N, 3, H, W] → float[N, num_classes]`.
+
+    Args:
+        backbone: Its spec, such as `timm/resnet18`.
+        pool: The global pooling's spec.
+        local_pool: A local pooling for the backbone's own pooling modules.
+        num_classes: Width of the output.
+        image_size: Height and width in pixels; None for the backbone's own, or 32.
+        stem: "stock" or "small".
+        head: "linear" or "mlp:WIDTH".
+        pretrained: Whether to start from published weights.
+
+    Raises:
+        UsageError: A name is unknown, parts do not fit, or the map would be 1 × 1.
+    """
+    from poolzoo.assemble import Plan, assemble
+
+    if image_size is None:
+        image_size = host.catalog().backbone(backbone).item.input_size or 32
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    plan = Plan(
+        backbone=backbone,
+        pool=pool,
+        num_classes=num_classes,
+        data_size=size,
+        image_size=size,
+        local_pool=local_pool,
+        stem=stem,
+        head=head,
+        pretrained=pretrained,
+    )
+    return assemble(plan).network
+
+
+def load(path: str | os.PathLike[str]) -> nn.Module:
+    """The trained network of a run, in eval mode, with its `config` (a dict) and its `preprocess`.
+
+    `network(network.preprocess(images))` turns `uint8[N, h, w, 3]` into logits.
+    """
+    from poolzoo.runs import load_run
+
+    run = load_run(path)
+    network: Any = run.network
+    network.config, network.preprocess = run.config, run.preprocess
+    return network

@@ -1,0 +1,336 @@
+"""Puts a network together: backbone → NCHW map → pooling → classifier. Widths, layout and map size are measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isqrt
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from poolzoo import host, surgery
+from poolzoo.errors import PluginError, PoolzooError, UsageError
+from poolzoo.options import accepts, parse_spec
+
+LEAST_MAP = 4  # positions a side that a pooling needs to do anything that differs from another
+LARGEST_PROBE = 512  # pixels a side up to which a larger input is tried
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a network is made of, as plain values: the same plan gives the same network.
+
+    Attributes:
+        backbone: A backbone's spec, such as `timm/resnet18`.
+        pool: A global pooling's spec, such as `gem:p=4`.
+        num_classes: Width of the output.
+        data_size: Height and width of the images in pixels.
+        image_size: Height and width that the backbone sees; None to choose one whose map is at least 4 × 4.
+        local_pool: A local pooling's spec, with `window=`, `stride=`, `padding=` where they are to change.
+        stem: "stock", or "small" to reduce the stem's stride.
+        head: "linear", or "mlp:WIDTH" for one hidden layer.
+        pretrained: Whether the backbone starts from its published weights.
+    """
+
+    backbone: str
+    pool: str
+    num_classes: int
+    data_size: Size
+    image_size: Size | None = None
+    local_pool: str | None = None
+    stem: str = "stock"
+    head: str = "linear"
+    pretrained: bool = False
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How to read a backbone's output as a map: its layout, leading tokens to drop, and the map's (C, H, W)."""
+
+    kind: str
+    prefix_tokens: int
+    channels: int
+    map_size: Size
+
+
+class Network(nn.Module):
+    """Backbone, global pooling and classifier: normalised `float[N, 3, H, W] → float[N, num_classes]`, logits."""
+
+    def __init__(self, backbone: nn.Module, pool: nn.Module, classifier: nn.Module, layout: Layout) -> None:
+        super().__init__()
+        self.backbone, self.pool, self.classifier, self.layout = backbone, pool, classifier, layout
+
+    def forward_map(self, x: Tensor) -> Tensor:
+        """The backbone's features as a map, `float[N, C, H', W']`."""
+        return as_map(self.backbone(x), self.layout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.pool(self.forward_map(x)))
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """A network with everything that was decided or measured while it was put together."""
+
+    network: Network
+    plan: Plan
+    image_size: Size
+    width: int
+    backbone: host.Resolved
+    pool: host.Resolved
+    local_pool: host.Resolved | None
+    replaced: tuple[str, ...]
+    stem_changes: tuple[str, ...]
+
+    @property
+    def layout(self) -> Layout:
+        return self.network.layout
+
+    @property
+    def upscaled(self) -> bool:
+        return self.image_size != self.plan.data_size
+
+
+class Preprocess(nn.Module):
+    """Images as they are stored to the backbone's input: `uint8[N, h, w, 3] → float[N, 3, H, W]`.
+
+    Scales to 0–1, normalises, and resizes bilinearly to `image_size` where that differs.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], data_size: Size, image_size: Size) -> None:
+        super().__init__()
+        self.resize = image_size if image_size != data_size else None
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = images.permute(0, 3, 1, 2).to(self.mean.dtype)
+        x = (x / 255 - self.mean) / self.std
+        if self.resize is not None:
+            x = F.interpolate(x, size=self.resize, mode="bilinear", align_corners=False)
+        return x
+
+
+def assemble(plan: Plan) -> Assembly:
+    """Builds the network of a plan.
+
+    Raises:
+        UsageError: A name or option is unknown, parts do not fit, or the map would be 1 × 1.
+        EnvironmentProblem: Pretrained weights are out of reach.
+        PluginError: A plugin's module does not do what its contract says.
+    """
+    catalog = host.catalog()
+    backbone = catalog.backbone(plan.backbone)
+    pool = catalog.pooling(plan.pool, "global")
+    local_pool, changes = _local_pooling(catalog, plan.local_pool)
+    image_size = plan.image_size or _choose_image_size(backbone, plan)
+    module = build_backbone(backbone, image_size, pretrained=plan.pretrained)
+    example = torch.randn(2, 3, *image_size)
+    stem_changes = surgery.shrink_stem(module, example, LEAST_MAP) if plan.stem == "small" else []
+    replaced: list[str] = []
+    if local_pool is not None:
+        replaced = _guard(
+            local_pool, surgery.replace_local_pooling, module, local_pool.build, local_pool.options, example, changes
+        )
+    features = _guard(local_pool or backbone, surgery.dry_run, module, example)
+    layout = read_layout(backbone, module, features, image_size)
+    if layout.map_size == (1, 1):
+        raise UsageError(
+            f"{plan.backbone} turns {_show(image_size)} images into a 1×1 map, on which all poolings are equal",
+            "use a larger --image-size, or --stem small",
+        )
+    pooling, width = _build_pooling(pool, as_map(features, layout))
+    classifier = build_classifier(plan.head, width, plan.num_classes)
+    network = Network(module, pooling, classifier, layout)
+    return Assembly(network, plan, image_size, width, backbone, pool, local_pool, tuple(replaced), tuple(stem_changes))
+
+
+def _guard(blamed: host.Resolved, function: Any, *arguments: Any) -> Any:
+    """Calls a function in which a plugin's code runs; what it throws names the plugin."""
+    try:
+        return function(*arguments)
+    except (PoolzooError, MemoryError):
+        raise
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{blamed.spec.text} does not fit: {error}", f"poolzoo show {blamed.spec.name}") from error
+    except Exception as error:
+        raise PluginError(
+            f"{blamed.spec.text} (from {blamed.entry.source.dist}) failed: {type(error).__name__}: {error}",
+            "POOLZOO_DEBUG=1 shows the traceback",
+        ) from error
+
+
+def _local_pooling(catalog: host.Catalog, text: str | None) -> tuple[host.Resolved | None, dict[str, int]]:
+    if text is None:
+        return None, {}
+    wanted = parse_spec(text)
+    geometry = {key: wanted.options.pop(key) for key in ("window", "stride", "padding") if key in wanted.options}
+    try:
+        changes = {key: int(value) for key, value in geometry.items()}
+    except ValueError:
+        raise UsageError(
+            f"window, stride and padding in {text!r} must be whole numbers", "such as max:window=3"
+        ) from None
+    if changes.get("window", 1) < 1 or changes.get("stride", 1) < 1 or changes.get("padding", 0) < 0:
+        raise UsageError(f"window, stride or padding in {text!r} is too small", "window and stride are at least 1")
+    name = f"{wanted.dist}:{wanted.name}" if wanted.dist else wanted.name
+    options = ",".join(f"{key}={value}" for key, value in wanted.options.items())
+    return catalog.pooling(f"{name}:{options}" if options else name, "local"), changes
+
+
+def build_backbone(backbone: host.Resolved, image_size: Size, *, pretrained: bool = False) -> nn.Module:
+    """The backbone's module for one input size."""
+    extra = {"image_size": image_size} if accepts(backbone.build, "image_size") else {}
+    module = _guard(backbone, lambda: backbone.build(pretrained=pretrained, **extra, **backbone.options))
+    if not isinstance(module, nn.Module):
+        raise PluginError(
+            f"backbone {backbone.spec.name} built a {type(module).__name__}, not an nn.Module", "mend the plugin"
+        )
+    return module
+
+
+def _choose_image_size(backbone: host.Resolved, plan: Plan) -> Size:
+    """The data's own size if its map is at least 4 × 4, else its first doubling, or the native size, that gives one."""
+    height, width = plan.data_size
+    scales = [1]
+    while max(height, width) * scales[-1] * 2 <= max(LARGEST_PROBE, max(height, width)):
+        scales.append(scales[-1] * 2)
+    sizes = [(height * scale, width * scale) for scale in scales]
+    native = backbone.item.input_size
+    if native is not None and (native, native) not in sizes and native > max(height, width):
+        sizes.append((native, native))
+    best: tuple[int, Size] | None = None
+    failure: Exception | None = None
+    module: nn.Module | None = None
+    for size in sizes:
+        example = torch.randn(1, 3, *size)
+        try:
+            if module is None or accepts(backbone.build, "image_size"):
+                module = build_backbone(backbone, size)
+                if plan.stem == "small":
+                    surgery.shrink_stem(module, example, LEAST_MAP)
+            map_size = read_layout(backbone, module, surgery.dry_run(module, example), size).map_size
+        except UsageError:
+            raise
+        except Exception as error:  # an input too small for this backbone; a larger one may do
+            failure = error
+            continue
+        if min(map_size) >= LEAST_MAP:
+            return size
+        if best is None or min(map_size) > best[0]:
+            best = min(map_size), size
+    if best is None:
+        reason = f"{type(failure).__name__}: {failure}" if failure else "none was accepted"
+        raise UsageError(
+            f"{plan.backbone} takes no image of {_show(sizes[0])} to {_show(sizes[-1])}: {reason}", "use --image-size"
+        )
+    return best[1]
+
+
+def _show(size: Size) -> str:
+    return f"{size[0]}×{size[1]}"
+
+
+def read_layout(backbone: host.Resolved, module: nn.Module, features: Tensor, image_size: Size) -> Layout:
+    """How to read the features that a module gave for a batch of images of one size.
+
+    Raises:
+        PluginError: The features are no map in any known layout.
+    """
+    name = backbone.spec.name
+    if not isinstance(features, Tensor) or features.ndim not in (3, 4):
+        shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        raise PluginError(
+            f"backbone {name} gives {shape}, not NCHW, NHWC or NLC features", "mend the plugin, or use another one"
+        )
+    kind = backbone.item.layout
+    if features.ndim == 3:
+        prefix = backbone.item.prefix_tokens or int(getattr(module, "num_prefix_tokens", 0) or 0)
+        return Layout("NLC", prefix, features.shape[2], _grid(name, features.shape[1] - prefix, image_size))
+    a, b, c = features.shape[1:]
+    if kind == "auto":
+        kind = "NHWC" if _is_map(a, b, image_size) and not _is_map(b, c, image_size) else "NCHW"
+    return Layout(kind, 0, c, (a, b)) if kind == "NHWC" else Layout(kind, 0, a, (b, c))
+
+
+def _is_map(height: int, width: int, image_size: Size) -> bool:
+    """Whether two numbers can be a map of the image: its proportions, up to the rounding of five halvings."""
+    return abs(height * image_size[1] - width * image_size[0]) <= max(image_size) and height <= image_size[0]
+
+
+def _grid(name: str, positions: int, image_size: Size) -> Size:
+    if image_size[0] == image_size[1]:
+        side = isqrt(positions)
+        if side * side == positions:
+            return side, side
+    rows = [h for h in range(1, positions + 1) if positions % h == 0]
+    ratio = image_size[0] / image_size[1]
+    rows = [h for h in rows if abs(h / (positions // h) / ratio - 1) < 0.5]
+    if not rows:
+        raise PluginError(
+            f"backbone {name} gives {positions} tokens, which form no map", "set prefix_tokens in its plugin"
+        )
+    best = min(rows, key=lambda h: abs(h / (positions // h) / ratio - 1))
+    return best, positions // best
+
+
+def as_map(features: Tensor, layout: Layout) -> Tensor:
+    """Features in any layout as `float[N, C, H, W]`."""
+    if layout.kind == "NLC":
+        return features[:, layout.prefix_tokens :].transpose(1, 2).unflatten(2, layout.map_size)
+    return features.permute(0, 3, 1, 2) if layout.kind == "NHWC" else features
+
+
+def build_pooling(pool: host.Resolved, channels: int, map_size: Size | None) -> nn.Module:
+    """A global pooling's module."""
+    extra = {"map_size": map_size} if accepts(pool.build, "map_size") else {}
+    module = _guard(pool, lambda: pool.build(channels, **extra, **pool.options))
+    if not isinstance(module, nn.Module):
+        raise PluginError(
+            f"pooling {pool.spec.name} built a {type(module).__name__}, not an nn.Module", "mend the plugin"
+        )
+    return module
+
+
+def _build_pooling(pool: host.Resolved, features: Tensor) -> tuple[nn.Module, int]:
+    """The pooling for these features, `float[N, C, H, W]`, and the width D that it gives."""
+    module = build_pooling(pool, features.shape[1], (features.shape[2], features.shape[3]))
+    pooled = _guard(pool, surgery.dry_run, module, features)
+    if not isinstance(pooled, Tensor) or pooled.ndim != 2 or len(pooled) != len(features):
+        shape = list(pooled.shape) if isinstance(pooled, Tensor) else type(pooled).__name__
+        raise PluginError(
+            f"pooling {pool.spec.name} ({pool.entry.source.dist}) turned {list(features.shape)} into {shape}",
+            f"a global pooling gives [N, D], here [{len(features)}, D]",
+        )
+    return module, pooled.shape[1]
+
+
+def build_classifier(head: str, width: int, num_classes: int) -> nn.Module:
+    """The classifier on a pooled vector: `float[N, width] → float[N, num_classes]`.
+
+    Raises:
+        UsageError: `head` is neither `linear` nor `mlp:WIDTH`.
+    """
+    kind, _, hidden = head.partition(":")
+    if kind == "linear" and not hidden:
+        return nn.Linear(width, num_classes)
+    if kind == "mlp" and hidden.isdigit() and int(hidden) > 0:
+        return nn.Sequential(nn.Linear(width, int(hidden)), nn.ReLU(), nn.Linear(int(hidden), num_classes))
+    raise UsageError(f"--head {head!r} is neither linear nor mlp:WIDTH", "such as --head mlp:1024")
+
+
+def parameters_and_macs(assembly: Assembly) -> tuple[int, int]:
+    """Number of parameters, and multiply–accumulate operations for one image (half of torch's count of FLOPs)."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    network = assembly.network
+    with FlopCounterMode(display=False) as counter:
+        surgery.dry_run(network, torch.randn(1, 3, *assembly.image_size, device=next(network.parameters()).device))
+    return sum(p.numel() for p in network.parameters()), counter.get_total_flops() // 2

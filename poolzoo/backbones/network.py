@@ -1,0 +1,33 @@
+"""Whether pretrained weights can be fetched, asked once and quickly, instead of waiting for a library's retries."""
+
+from __future__ import annotations
+
+import socket
+from functools import cache
+from urllib.parse import urlsplit
+
+from poolzoo.errors import EnvironmentProblem
+
+PROBE_SECONDS = 3.0  # measured: without a network, the model hub's client retries for 49 s before it gives up
+
+
+@cache
+def reachable(url: str) -> bool:
+    """Whether the host of `url` answers within three seconds."""
+    parts = urlsplit(url)
+    port = parts.port or (80 if parts.scheme == "http" else 443)
+    try:
+        with socket.create_connection((parts.hostname or "", port), timeout=PROBE_SECONDS):
+            return True
+    except OSError:
+        return False
+
+
+def require(url: str, what: str, hint: str) -> None:
+    """Raises where `url` cannot be reached.
+
+    Raises:
+        EnvironmentProblem: There is no way to the host.
+    """
+    if not reachable(url):
+        raise EnvironmentProblem(f"no network: {what} would come from {urlsplit(url).hostname}", hint)

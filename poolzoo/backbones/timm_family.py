@@ -1,0 +1,115 @@
+"""Every model of timm as a backbone: its features before the global pooling, in timm's own layout."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+
+from poolzoo.backbones import network
+from poolzoo.errors import UsageError
+from poolzoo.spec import Backbone
+
+
+def names() -> Sequence[str]:
+    """Every architecture; a tag (`resnet18.a1_in1k`) chooses among its weights."""
+    return timm.list_models()
+
+
+def get(name: str) -> Backbone:
+    """The backbone of one architecture, with or without a tag.
+
+    Raises:
+        KeyError: timm has no such model.
+    """
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture) or (tag and name not in timm.list_models(f"{architecture}.*", pretrained=True)):
+        raise KeyError(name)
+    config = timm.models.get_pretrained_cfg(name)
+    known: dict[str, Any] = {}
+    if config is not None:
+        classifier = config.classifier
+        known = {
+            "mean": tuple(config.mean),
+            "std": tuple(config.std),
+            "input_size": config.input_size[-1],
+            "license": config.license or "",
+            "classifier": (classifier,) if isinstance(classifier, str) else tuple(classifier or ()),
+        }
+        if len(config.mean) != 3:  # a few models take other than three channels
+            known.pop("mean"), known.pop("std")
+    return Backbone(name=f"timm/{name}", summary=f"timm's {name}", build=partial(_build, name), **known)
+
+
+def _build(
+    name: str, *, pretrained: bool = False, image_size: tuple[int, int] | None = None, **options: Any
+) -> nn.Module:
+    config = timm.models.get_pretrained_cfg(name)
+    arguments: dict[str, Any] = dict(options)
+    if image_size is not None and config is not None and config.fixed_input_size:
+        arguments.setdefault("img_size", image_size)
+    if pretrained:
+        arguments.update(pretrained=True, pretrained_cfg_overlay=_source(name, config))
+    try:
+        model = timm.create_model(name, num_classes=0, global_pool="", **arguments)
+    except (TypeError, AssertionError):
+        try:
+            model = timm.create_model(name, num_classes=0, **arguments)  # takes no global_pool
+        except TypeError as error:
+            raise UsageError(
+                f"timm/{name} refuses its options: {error}", "see timm's documentation of the model"
+            ) from error
+        model.forward = model.forward_features
+        return model
+    if not _keeps_the_map(model, image_size or (224, 224)):
+        model.forward = model.forward_features
+    return model
+
+
+def _keeps_the_map(model: nn.Module, size: tuple[int, int]) -> bool:
+    """Whether the unpooled head (a last convolution, as in MobileNetV3) leaves the features' height and width alone."""
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        x = torch.zeros(1, 3, *size)
+        features, head = model.forward_features(x), model(x)
+    model.train(was_training)
+    if not isinstance(features, torch.Tensor) or features.ndim != 4 or not isinstance(head, torch.Tensor):
+        return isinstance(head, torch.Tensor) and head.ndim in (3, 4)
+    return (head.ndim == 4 and head.shape[-2:] == features.shape[-2:]) or head.shape[1:3] == features.shape[1:3]
+
+
+def _source(name: str, config: Any) -> dict[str, Any]:
+    """Where the weights come from: the hub's cache without asking the hub, else the network.
+
+    Raises:
+        UsageError: There are no weights for this model.
+        EnvironmentProblem: They are not in the cache and there is no network.
+    """
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    if config is None or not config.has_weights:
+        raise UsageError(
+            f"timm/{name} has no pretrained weights", f"poolzoo list backbones --filter 'timm/{name[:4]}*'"
+        )
+    if not config.hf_hub_id:
+        network.require(
+            config.url, f"the weights of timm/{name}", "give a file with --weights, or leave --pretrained out"
+        )
+        return {}
+    for file in ("model.safetensors", "pytorch_model.bin"):
+        cached = try_to_load_from_cache(config.hf_hub_id, file)
+        if isinstance(cached, str):
+            return {"file": cached}
+    network.require(
+        constants.ENDPOINT,
+        f"the weights of timm/{name} ({config.hf_hub_id}) are not in {constants.HF_HUB_CACHE}, and",
+        "give a file with --weights, or leave --pretrained out to train from scratch",
+    )
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    return {}

@@ -1,0 +1,118 @@
+"""Every classification model of torchvision as a backbone, cut where its features end.
+
+torchvision's pooling is a function, not a module, in several models, so the cut is made in the traced graph: the last
+node that is neither pooling nor part of the classifier. Under `body.` the parameters keep torchvision's own names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+
+from poolzoo.backbones import network
+from poolzoo.errors import UsageError
+from poolzoo.spec import IMAGENET_MEAN, IMAGENET_STD, Backbone
+
+# First parts of the names that nodes after the features have in torchvision's models.
+_AFTER = (
+    "classifier",
+    "fc",
+    "head",
+    "heads",
+    "avgpool",
+    "adaptive_avg_pool2d",
+    "mean",
+    "flatten",
+    "dropout",
+    "getitem",
+)
+_CLASSIFIER = ("classifier", "fc", "head", "heads", "aux1", "aux2", "AuxLogits")
+
+
+def names() -> Sequence[str]:
+    """Every classification model."""
+    return torchvision.models.list_models(module=torchvision.models)
+
+
+def get(name: str) -> Backbone:
+    """The backbone of one model.
+
+    Raises:
+        KeyError: torchvision has no such model.
+    """
+    if name not in names():
+        raise KeyError(name)
+    transform = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+    return Backbone(
+        name=f"torchvision/{name}",
+        summary=f"torchvision's {name}",
+        build=partial(_build, name),
+        mean=tuple(getattr(transform, "mean", IMAGENET_MEAN)),
+        std=tuple(getattr(transform, "std", IMAGENET_STD)),
+        input_size=transform.crop_size[0],
+        prefix_tokens=1 if name.startswith("vit_") else 0,
+        license="BSD-3-Clause",
+        classifier=_CLASSIFIER,
+    )
+
+
+def _build(
+    name: str, *, pretrained: bool = False, image_size: tuple[int, int] | None = None, **options: Any
+) -> nn.Module:
+    arguments: dict[str, Any] = dict(options)
+    weights = torchvision.models.get_model_weights(name).DEFAULT if pretrained else None
+    if weights is not None:
+        _require(name, weights)
+    if name in ("googlenet", "inception_v3") and weights is None:
+        arguments |= {"aux_logits": False, "init_weights": False}
+    native = torchvision.models.get_model_weights(name).DEFAULT.transforms().crop_size[0]
+    if image_size is not None and name.startswith("vit_") and image_size != (native, native):
+        if image_size[0] != image_size[1]:
+            raise UsageError(f"torchvision/{name} takes square images only", "choose another backbone")
+        arguments["image_size"] = image_size[0]
+        if weights is not None:
+            raise UsageError(
+                f"the weights of torchvision/{name} are for {native} pixels, not {image_size[0]}",
+                f"add --image-size {native}, or use timm's ViT, whose positions are interpolated",
+            )
+    if image_size is not None and name.startswith("maxvit"):
+        arguments["input_size"] = image_size
+    try:
+        model = torchvision.models.get_model(name, weights=weights, **arguments)
+    except TypeError as error:
+        raise UsageError(
+            f"torchvision/{name} refuses its options: {error}", "see torchvision's documentation"
+        ) from error
+    return Features(model)
+
+
+class Features(nn.Module):
+    """A torchvision model cut after its features: `float[N, 3, H, W]` to its own layout."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        _, nodes = get_graph_node_names(model, suppress_diff_warning=True)
+        cut = next(
+            node for node in reversed(nodes) if node.split(".")[0].split("_")[0] not in _AFTER and node not in _AFTER
+        )
+        self.body = create_feature_extractor(model, {cut: "features"}, suppress_diff_warning=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)["features"]
+
+
+def _require(name: str, weights: Any) -> None:
+    file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
+    if not file.is_file():
+        network.require(
+            weights.url,
+            f"the weights of torchvision/{name} are not at {file}, and",
+            "put the file there, give one with --weights, or leave --pretrained out to train from scratch",
+        )

@@ -1,0 +1,154 @@
+"""Runs and bundles as directories: written so that they appear whole, sealed by a manifest, checked. Needs no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from poolzoo.errors import CheckFailed, UsageError
+
+MANIFEST: Final = "manifest.json"
+SCHEMA: Final = 1  # of config.json, manifest.json and the directories' layout
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Writes a file to a temporary name beside its place and renames it, so that nobody sees half of it."""
+    raw = content.encode() if isinstance(content, str) else content
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(raw)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a value as indented JSON, atomically."""
+    write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        CheckFailed: It is missing or no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckFailed(f"{path} is missing", "the directory is incomplete; make it again") from None
+    except ValueError as error:
+        raise CheckFailed(f"{path} is damaged: {error}", "make the directory again") from error
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def seal(directory: Path, kind: str) -> None:
+    """Writes the manifest, last of all: the sha256 of every file. Its presence means that the directory is complete."""
+    files = {
+        path.relative_to(directory).as_posix(): {"sha256": _sha256(path), "bytes": path.stat().st_size}
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and path.name != MANIFEST and path.relative_to(directory).parts[0] != "checkpoint"
+    }
+    write_json(directory / MANIFEST, {"schema": SCHEMA, "kind": kind, "files": files})
+
+
+def altered(directory: Path) -> list[str]:
+    """What differs from the manifest, in words; empty where the directory is as it was sealed."""
+    manifest = read_json(directory / MANIFEST)
+    try:
+        listed = {str(name): str(entry["sha256"]) for name, entry in manifest["files"].items()}
+    except (KeyError, TypeError, AttributeError):
+        return [f"{MANIFEST} is damaged"]
+    found: list[str] = []
+    root = directory.resolve()
+    for name, digest in listed.items():
+        path = directory / name
+        if not path.resolve().is_relative_to(root):
+            found.append(f"{name} points outside")
+        elif not path.is_file():
+            found.append(f"{name} is missing")
+        elif _sha256(path) != digest:
+            found.append(f"{name} was altered")
+    return found
+
+
+def check(directory: Path, kind: str) -> None:
+    """Makes sure that a run or a bundle is there, complete, and as it was sealed.
+
+    Args:
+        directory: Where it should be.
+        kind: "run" or "bundle".
+
+    Raises:
+        UsageError: There is no such directory, or it is something else.
+        CheckFailed: It is incomplete, damaged or altered.
+    """
+    if not directory.is_dir():
+        raise UsageError(f"{kind} {str(directory)!r} does not exist", f"give the directory of a {kind}")
+    if not (directory / MANIFEST).is_file():
+        if kind == "run" and (directory / "run.toml").is_file():
+            raise CheckFailed(f"run {directory} is not complete", f"poolzoo finetune --resume {directory}")
+        raise UsageError(f"{directory} is no {kind}: it has no {MANIFEST}", f"give the directory of a {kind}")
+    if differences := altered(directory):
+        raise CheckFailed(
+            f"{kind} {directory} is damaged: {', '.join(differences[:5])}", "make it again, or restore the files"
+        )
+    found = read_json(directory / MANIFEST).get("kind")
+    if found != kind:
+        raise UsageError(f"{directory} is a {found}, not a {kind}", f"give the directory of a {kind}")
+
+
+def require_free(path: Path) -> None:
+    """Makes sure that a directory can be made at `path` and that nothing is there.
+
+    Raises:
+        UsageError: Something is there.
+        OSError: The place is not writable.
+    """
+    if path.exists() or path.is_symlink():
+        raise UsageError(f"{path} exists already", "choose another --out, or remove it first")
+    parent = path.absolute().parent
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=parent):
+        pass
+
+
+@contextmanager
+def appearing(path: Path) -> Iterator[Path]:
+    """A temporary directory that takes its place at `path` when the block ends well, and vanishes when it does not."""
+    require_free(path)
+    temporary = Path(tempfile.mkdtemp(dir=path.absolute().parent, prefix=f".{path.name}-"))
+    try:
+        yield temporary
+        os.chmod(temporary, 0o777 & ~_umask())
+        require_free(path)
+        os.rename(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def slug(text: str) -> str:
+    """A name as part of a directory's name."""
+    return "".join("-" if character in "/:, \\" else character for character in text)

@@ -1,0 +1,29 @@
+"""`poolzoo doctor`."""
+
+from __future__ import annotations
+
+import click
+
+from poolzoo import output
+from poolzoo.cli.options import json_option
+
+
+@click.command()
+@json_option
+def command(as_json: bool) -> int:
+    """Show versions, devices, ONNX Runtime's providers that really work, caches and plugins.
+
+    Exit code 1 if something is wrong.
+    """
+    from poolzoo.doctor import examine
+    from poolzoo.errors import CHECK_FAILED, OK
+
+    findings = examine()
+    wrong = [one for one in findings if one["state"] == "wrong"]
+    if as_json:
+        output.emit_json({"passed": not wrong, "findings": findings})
+    else:
+        output.table(("what", "state", "detail"), [(one["what"], one["state"], one["detail"]) for one in findings])
+    for one in wrong:
+        output.error(f"{one['what']}: {one['detail']}", one["hint"])
+    return CHECK_FAILED if wrong else OK

@@ -1,0 +1,110 @@
+"""`poolzoo finetune`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from poolzoo import output
+from poolzoo.cli.options import json_option
+from poolzoo.errors import UsageError
+
+
+@click.command()
+@click.option("--data", default="cifar10", show_default=True, help="A data set's name, or folder:PATH.")
+@click.option(
+    "--backbone", default="nano/resnet", show_default=True, help="Such as nano/plain, timm/resnet18, torchvision/vgg11."
+)
+@click.option(
+    "--pool", default="avg", show_default=True, help="Global pooling, such as gem or gem:p=4,learnable=false."
+)
+@click.option("--local-pool", help="Local pooling in place of the backbone's own, such as blur or max:window=3.")
+@click.option("--epochs", type=int, help="Passes over the training images; by default from their number.")
+@click.option("--batch-size", type=int, help="By default one that gives an epoch 40 steps or more, at most 512.")
+@click.option("--lr", type=float, help="Peak learning rate; by default from the optimizer and the weights.")
+@click.option("--weight-decay", type=float, help="Not applied to norms and biases.")
+@click.option("--optimizer", default="sgd", show_default=True, help="adamw or sgd.")
+@click.option("--schedule", default="linear", show_default=True, help="Fall of the learning rate: linear or cosine.")
+@click.option("--warmup", default=0.15, show_default=True, help="Share of the steps in which the rate rises.")
+@click.option("--label-smoothing", default=0.1, show_default=True, help="Share of the label spread over all classes.")
+@click.option("--seed", default=0, show_default=True, help="Of the weights, the split, the order and the augmentation.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--threads", type=int, help="Of torch on the CPU.")
+@click.option("--image-size", type=int, help="Side in pixels at which the network sees the images.")
+@click.option(
+    "--stem", default="stock", show_default=True, help="small: reduce the stem's stride instead of upscaling."
+)
+@click.option("--freeze", default="none", show_default=True, help="backbone: train the head only.")
+@click.option("--head", default="linear", show_default=True, help="linear, or mlp:WIDTH for one hidden layer.")
+@click.option("--pretrained", is_flag=True, help="Start from the backbone's published weights.")
+@click.option("--weights", metavar="FILE", help="Start from a state dict of timm, torchvision or poolzoo.")
+@click.option("--limit", type=int, metavar="N", help="Use at most N training and N test images, for a quick try.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The run directory; must not exist. [default: a new one in runs/]",
+)
+@click.option(
+    "--resume", "resumed", type=click.Path(path_type=Path), metavar="DIR", help="Go on with an interrupted run."
+)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Take settings from a TOML file; options overrule it.",
+)
+@click.option("--dry-run", is_flag=True, help="Show the network and the plan; train nothing, write nothing.")
+@json_option
+@click.pass_context
+def command(
+    context: click.Context,
+    out: Path | None,
+    resumed: Path | None,
+    config: Path | None,
+    dry_run: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Train a backbone with a pooling on a data set, and leave a run directory behind.
+
+    The last line printed is the run directory. Ctrl-C keeps the last finished epoch; --resume goes on from there.
+    """
+    from poolzoo.train.settings import Settings, read_toml
+
+    typed = {name for name in given if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
+    if resumed is not None:
+        if typed or out or config:
+            raise UsageError(
+                "--resume takes no other settings: the run has its own", f"poolzoo finetune --resume {resumed}"
+            )
+        return _train(lambda run, note: run.resume(resumed, note), as_json)
+    if config is not None:
+        given.update({key: value for key, value in read_toml(config).items() if key not in typed})
+    settings = Settings(**given)
+    if dry_run:
+        from poolzoo.train import plan
+
+        return plan.show(settings, as_json)
+    if not settings.pretrained and settings.weights is None:
+        output.say("training from scratch; --pretrained or --weights FILE start from weights")
+    return _train(lambda run, note: run.finetune(settings, out, note), as_json)
+
+
+def _train(start: Any, as_json: bool) -> None:
+    output.detail("loading torch")
+    from poolzoo import bundle
+    from poolzoo.train import run
+
+    note = output.emit_json if as_json else None
+    report = start(run, note)
+    if as_json:
+        output.emit_json(report)
+        return
+    from poolzoo import metrics
+
+    metrics.show(bundle.read_json(Path(report["run"]) / "metrics.json")["test"])
+    output.data(report["run"])

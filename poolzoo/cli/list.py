@@ -1,0 +1,73 @@
+"""`poolzoo list`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from poolzoo import host, output, spec
+from poolzoo.cli.options import json_option
+
+
+@click.command()
+@click.argument("what", type=click.Choice(["poolings", "backbones", "datasets"]), required=False)
+@click.option("--filter", "pattern", metavar="GLOB", help="Only names that match, such as 'timm/resnet*'.")
+@json_option
+def command(what: str | None, pattern: str | None, as_json: bool) -> None:
+    """Show what there is, who provides it, and what failed to load.
+
+    Alone: the poolings, and a line each on the rest. `backbones` names ours and one row a family; with --filter, the
+    members of a family too.
+    """
+    catalog = host.catalog()
+    rows = {"poolings": _poolings, "backbones": _backbones, "datasets": _datasets}[what or "poolings"](catalog, pattern)
+    if as_json:
+        output.emit_json({what or "poolings": rows, "problems": [asdict(problem) for problem in catalog.problems]})
+        return
+    cells = [(r["name"], " ".join(r.get("kinds", [])), r["summary"], _origin(r["source"])) for r in rows]
+    if (what or "poolings") == "poolings":
+        output.table(("pooling", "kinds", "what it does", "from"), cells)
+    else:
+        output.table(
+            ((what or "")[:-1], "what it is", "from"), [(name, summary, origin) for name, _, summary, origin in cells]
+        )
+    if what is None:
+        backbones, datasets = _backbones(catalog, None), _datasets(catalog, None)
+        output.say(f"backbones: {', '.join(row['name'] for row in backbones)} (poolzoo list backbones)")
+        output.say(f"data sets: {', '.join(row['name'] for row in datasets)}, folder:PATH (poolzoo list datasets)")
+
+
+def _origin(source: dict[str, Any]) -> str:
+    return f"{source['dist']} {source['version']}" if source["version"] else f"{source['dist']} ({source['tier']})"
+
+
+def _row(name: str, summary: str, source: host.Source) -> dict[str, Any]:
+    return {"name": name, "summary": summary, "source": source.to_json()}
+
+
+def _poolings(catalog: host.Catalog, pattern: str | None) -> list[dict[str, Any]]:
+    """A row a name and provider, with the kinds that it comes in."""
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for entry in catalog.select(spec.Pooling, pattern):
+        assert isinstance(entry.item, spec.Pooling)
+        row = rows.setdefault(
+            (entry.item.name, entry.source.dist),
+            {**_row(entry.item.name, entry.item.summary, entry.source), "kinds": []},
+        )
+        row["kinds"].append(entry.item.kind)
+    return list(rows.values())
+
+
+def _backbones(catalog: host.Catalog, pattern: str | None) -> list[dict[str, Any]]:
+    if pattern is not None:
+        from poolzoo.api import backbone_rows
+
+        return [_row(*row) for row in backbone_rows(pattern)]
+    entries = catalog.select((spec.Backbone, spec.BackboneFamily))
+    return [_row(e.item.name, e.item.summary, e.source) for e in entries if not isinstance(e.item, spec.Pooling)]
+
+
+def _datasets(catalog: host.Catalog, pattern: str | None) -> list[dict[str, Any]]:
+    return [_row(e.item.name, getattr(e.item, "summary", ""), e.source) for e in catalog.select(spec.Dataset, pattern)]

@@ -1,0 +1,86 @@
+"""Options that every command takes, before or after its name, and small parts that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from poolzoo import host, output
+
+
+def _plugin(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> None:
+    host.settings.files += [Path(path) for path in value]
+
+
+def _directory(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> None:
+    host.settings.directories += [Path(path) for path in value]
+
+
+def _no_plugins(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        host.settings.installed = False
+
+
+def _strict(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        host.settings.strict = True
+
+
+def _quiet(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        output.set_verbosity(output.QUIET)
+
+
+def _verbose(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        output.set_verbosity(output.VERBOSE)
+
+
+def _options() -> list[click.Option]:
+    common: dict[str, Any] = {"expose_value": False, "is_eager": True}
+    return [
+        click.Option(
+            ["--plugin"], multiple=True, metavar="FILE", callback=_plugin, help="Load a plugin file.", **common
+        ),
+        click.Option(
+            ["--plugins-dir"],
+            multiple=True,
+            metavar="DIR",
+            callback=_directory,
+            help="Load every plugin in a directory.",
+            **common,
+        ),
+        click.Option(["--no-plugins"], is_flag=True, callback=_no_plugins, help="Load no installed plugin.", **common),
+        click.Option(
+            ["--strict"],
+            is_flag=True,
+            callback=_strict,
+            help="Make a plugin's problem an error (exit code 3).",
+            **common,
+        ),
+        click.Option(
+            ["-q", "--quiet"], is_flag=True, callback=_quiet, help="Say nothing but results and errors.", **common
+        ),
+        click.Option(["-v", "--verbose"], is_flag=True, callback=_verbose, help="Say more.", **common),
+    ]
+
+
+def add_global_options(command: click.Command) -> click.Command:
+    """Adds the global options to a command, once."""
+    if not any(parameter.name == "plugins_dir" for parameter in command.params):
+        command.params += _options()
+        command.context_settings.setdefault("help_option_names", ["-h", "--help"])
+    return command
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+provider_option = click.option(
+    "--provider",
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    help="ONNX Runtime's: auto, cpu, cuda or tensorrt; never falls back.",
+)
+threads_option = click.option("--threads", type=click.IntRange(1), help="Threads to compute with.")

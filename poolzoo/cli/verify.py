@@ -1,0 +1,37 @@
+"""`poolzoo verify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from poolzoo import output
+from poolzoo.cli.options import json_option, provider_option, threads_option
+
+
+@click.command()
+@click.argument("bundle", metavar="BUNDLE", type=click.Path(path_type=Path))
+@click.option("--no-speed", is_flag=True, help="Do not measure speed.")
+@provider_option
+@threads_option
+@json_option
+def command(bundle: Path, no_speed: bool, provider: str, threads: int | None, as_json: bool) -> int:
+    """Check a bundle: every file as it was sealed, the graph opens, and its outputs are those that were stored."""
+    from poolzoo.deploy.verify import verify
+    from poolzoo.errors import CHECK_FAILED, OK
+
+    result = verify(bundle, provider=provider, threads=threads, timed=not no_speed)
+    if as_json:
+        output.emit_json(result)
+    else:
+        output.table(
+            ("check", "", "detail"),
+            [(c["id"], "ok" if c["passed"] else "FAILED", c["detail"]) for c in result["checks"]],
+        )
+        for size, row in result["speed"].items():
+            output.data(f"batch {size}: {row['ort_ms']:.2f} ms")
+    if not result["passed"]:
+        first = next(check for check in result["checks"] if not check["passed"])
+        output.error(f"bundle {bundle} is not as it was exported: {first['detail']}", "export the run again")
+    return OK if result["passed"] else CHECK_FAILED

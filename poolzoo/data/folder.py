@@ -1,0 +1,145 @@
+"""A folder of your own images as a data set: `PATH/train/<class>/*` and `PATH/test/<class>/*` (or `val`)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from poolzoo import output
+from poolzoo.data import images
+from poolzoo.errors import CheckFailed, UsageError
+from poolzoo.spec import Dataset, Split
+
+Size = tuple[int, int]
+
+DEFAULT_SIZE: Size = (128, 128)  # of images of mixed sizes: a 4×4 map in a backbone that downsamples 32 times
+_CHUNK = 2048  # images that are handed to the decoding threads at a time
+
+
+def dataset(path: Path, size: Size | None = None, splits: Sequence[Split] = ("train", "test")) -> Dataset:
+    """The data set in a folder.
+
+    Args:
+        path: The folder that holds `train` and `test` (or `val`).
+        size: (height, width) to bring all images to; None to keep them where they have one size.
+        splits: Those that are needed; their classes must be the same.
+
+    Raises:
+        UsageError: A folder is missing or empty, or the classes differ.
+    """
+    if not path.is_dir():
+        raise UsageError(f"data folder {str(path)!r} does not exist", "give a folder that holds train/ and test/")
+    classes = {split: _classes(_split_folder(path, split)) for split in splits}
+    first = classes[splits[0]]
+    for split, names in classes.items():
+        if names != first:
+            only = sorted(set(names) ^ set(first))
+            raise UsageError(
+                f"the classes in {path} differ between {splits[0]} and {split}: {', '.join(only[:5])}",
+                "give both the same class folders",
+            )
+    reader = _Reader(path, tuple(first), size)
+    return Dataset(name="folder", summary=str(path), load=reader.load, classes=tuple(first))
+
+
+def _split_folder(path: Path, split: Split) -> Path:
+    candidates = [path / "train"] if split == "train" else [path / "test", path / "val"]
+    for candidate in candidates:
+        if candidate.is_dir():
+            return candidate
+    names = " nor ".join(f"{candidate.name}/" for candidate in candidates)
+    raise UsageError(f"{path} holds no {names}", f"put the {split} images into {candidates[0]}/<class>/")
+
+
+def _classes(folder: Path) -> list[str]:
+    found = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != ".")
+    if not found:
+        raise UsageError(f"{folder} holds no class folder", f"put images into {folder}/<class>/")
+    return found
+
+
+@cache
+def _extensions() -> frozenset[str]:
+    return frozenset(Image.registered_extensions())
+
+
+def _files(folder: Path) -> list[Path]:
+    """The image files directly in a class folder; hidden files and files of other kinds are ignored."""
+    names = sorted(e.name for e in os.scandir(folder) if e.is_file() and e.name[0] != ".")
+    found = [folder / name for name in names if os.path.splitext(name)[1].lower() in _extensions()]
+    if not found:
+        raise UsageError(f"class folder {folder} holds no image", "add some, or remove the folder")
+    return found
+
+
+class _Reader:
+    """Reads the splits of one folder at one size, which the first split that is read decides."""
+
+    def __init__(self, path: Path, classes: tuple[str, ...], size: Size | None) -> None:
+        self.path, self.classes, self.size = path, classes, size
+
+    def load(self, split: Split, cache_dir: Path) -> tuple[np.ndarray, np.ndarray]:
+        folder = _split_folder(self.path, split)
+        per_class = [_files(folder / name) for name in self.classes]
+        files = [file for files in per_class for file in files]
+        labels = np.repeat(np.arange(len(self.classes)), [len(files) for files in per_class])
+        try:
+            pixels = _decode(files, split, self.size, fixed=self.size is not None)
+        except _MixedSizesError as mixed:
+            self.size = DEFAULT_SIZE
+            output.say(
+                f"images of mixed sizes ({mixed}) are brought to {DEFAULT_SIZE[0]}×{DEFAULT_SIZE[1]}; "
+                "--image-size overrules"
+            )
+            pixels = _decode(files, split, self.size, fixed=True)
+        self.size = (pixels.shape[1], pixels.shape[2])
+        return pixels, labels.astype(np.int64)
+
+
+class _MixedSizesError(Exception):
+    pass
+
+
+def _decode(files: Sequence[Path], label: str, size: Size | None, *, fixed: bool) -> np.ndarray:
+    """The pixels of many files, `uint8[N, H, W, 3]`, decoded in threads (Pillow releases the interpreter)."""
+    broken: list[tuple[Path, str]] = []
+
+    def one(path: Path) -> np.ndarray | None:
+        try:
+            return images.read(path, size)
+        except images.Unreadable as error:
+            broken.append((path, output.one_line(str(error)) or type(error).__name__))
+            return None
+
+    pixels: np.ndarray | None = None
+    with ThreadPoolExecutor() as pool, output.progress(f"reading {label} images", len(files)) as bar:
+        for index, image in enumerate(_in_order(pool, one, files)):
+            if image is not None:
+                if pixels is None:
+                    pixels = np.empty((len(files), *image.shape), np.uint8)
+                if not fixed and image.shape != pixels.shape[1:]:
+                    h, w = pixels.shape[1:3]
+                    raise _MixedSizesError(f"{w}×{h}, {image.shape[1]}×{image.shape[0]}, …")
+                pixels[index] = image
+            if index % 500 == 0:
+                bar.update(index)
+    if broken or pixels is None:
+        path, reason = min(broken)
+        raise CheckFailed(
+            f"{len(broken)} of {len(files)} images cannot be read, first {path}: {reason}", "mend or remove them"
+        )
+    return pixels
+
+
+def _in_order(pool: ThreadPoolExecutor, function, files: Sequence[Path]) -> Iterator[np.ndarray | None]:  # type: ignore[no-untyped-def]
+    """`pool.map` that holds only a few thousand results at a time."""
+    rest = iter(files)
+    while chunk := list(islice(rest, _CHUNK)):
+        yield from pool.map(function, chunk, chunksize=64)

@@ -1,0 +1,54 @@
+"""Image files to pixels: the one transform that training, evaluation and prediction share. Needs no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+# What `metadata_props` says of it.
+TRANSFORM: Final = (
+    "EXIF turned, alpha on white, RGB; where the size differs, shorter side resized bilinearly, centre cropped"
+)
+
+Unreadable = (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any image as RGB: turned by its EXIF orientation, first frame, alpha on white, 16 bits scaled to 8."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+        wide = np.asarray(image).astype(np.float64)
+        return Image.fromarray(np.rint(wide.clip(0, 65535) / 257).astype(np.uint8)).convert("RGB")
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def fit(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """An RGB image at (height, width): as it is, or with its shorter side resized and its centre cropped."""
+    height, width = size
+    if image.size == (width, height):
+        return image
+    return ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
+
+
+def read(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
+    """An image file as `uint8[H, W, 3]`, at (height, width) where `size` is given.
+
+    Raises:
+        OSError, ValueError, SyntaxError: The file is no image, or a damaged one (all of `Unreadable`).
+    """
+    with Image.open(path) as image:
+        rgb = to_rgb(image)
+    return np.asarray(rgb if size is None else fit(rgb, size))
+
+
+def fit_array(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """`uint8[N, h, w, 3]` at another (height, width)."""
+    if images.shape[1:3] == size:
+        return images
+    return np.stack([np.asarray(fit(Image.fromarray(image), size)) for image in images])

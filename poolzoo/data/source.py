@@ -1,0 +1,69 @@
+"""Opens what `--data` names and checks what comes out of it: one place for every command."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+
+from poolzoo import host
+from poolzoo.data import folder, images
+from poolzoo.errors import PluginError, PoolzooError
+from poolzoo.spec import Dataset, Split
+
+Size = tuple[int, int]
+
+
+def cache_dir() -> Path:
+    """Where downloads are kept: the platform's cache directory, or `POOLZOO_CACHE`."""
+    return Path(os.environ.get("POOLZOO_CACHE") or platformdirs.user_cache_path("poolzoo"))
+
+
+def open_dataset(text: str, size: Size | None = None, splits: tuple[Split, ...] = ("train", "test")) -> Dataset:
+    """The data set that `cifar10`, `digits`, a plugin's name or `folder:PATH` stands for.
+
+    Raises:
+        UsageError: The name is unknown, or the folder is not as it should be.
+    """
+    kind, _, path = text.partition(":")
+    if kind == "folder":
+        return folder.dataset(Path(path).expanduser(), size, splits)
+    entry = host.catalog().dataset(text)
+    assert isinstance(entry.item, Dataset)
+    return entry.item
+
+
+def load_split(dataset: Dataset, split: Split, size: Size | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """One split, checked: `(uint8[N, H, W, 3], int64[N])`, at (height, width) where `size` is given.
+
+    Raises:
+        PluginError: The data set does not give what its contract says.
+    """
+    try:
+        pixels, labels = dataset.load(split, cache_dir())
+    except (PoolzooError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"data set {dataset.name} failed: {type(error).__name__}: {error}", "mend its plugin"
+        ) from error
+    if getattr(pixels, "ndim", 0) != 4 or pixels.shape[3] != 3 or pixels.dtype != np.uint8 or not len(pixels):
+        found = f"{getattr(pixels, 'dtype', type(pixels).__name__)}{list(getattr(pixels, 'shape', []))}"
+        raise PluginError(f"data set {dataset.name} gave {found} for {split}", "its contract is uint8[N, H, W, 3]")
+    labels = np.asarray(labels)
+    if labels.shape != (len(pixels),) or labels.dtype.kind not in "iu" or labels.min() < 0:
+        raise PluginError(
+            f"data set {dataset.name} gave {labels.dtype}{list(labels.shape)} labels", "its contract is int64[N] ≥ 0"
+        )
+    if dataset.classes is not None and labels.max() >= len(dataset.classes):
+        raise PluginError(
+            f"data set {dataset.name} has label {labels.max()} and {len(dataset.classes)} classes", "mend its plugin"
+        )
+    return (pixels if size is None else images.fit_array(pixels, size)), labels.astype(np.int64)
+
+
+def class_names(dataset: Dataset, labels: np.ndarray) -> tuple[str, ...]:
+    """The names of the labels, in their order."""
+    return dataset.classes or tuple(str(index) for index in range(int(labels.max()) + 1))

@@ -1,0 +1,129 @@
+"""Runs a bundle under ONNX Runtime. Needs no torch: onnxruntime, numpy and Pillow are enough."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnxruntime
+
+from poolzoo.errors import CheckFailed, EnvironmentProblem, UsageError
+
+PROVIDERS: Final = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+FATAL: Final = 4  # ONNX Runtime's log level for what we would rather say ourselves
+
+
+@dataclass(frozen=True)
+class Model:
+    """An opened graph: `uint8[N, H, W, 3]` to `logits` and `probabilities`, both `float32[N, classes]`."""
+
+    session: onnxruntime.InferenceSession
+    provider: str
+    metadata: dict[str, str]
+
+    @property
+    def labels(self) -> list[str]:
+        return list(json.loads(self.metadata["labels"]))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images that it takes."""
+        given = json.loads(self.metadata["input"])
+        return int(given["height"]), int(given["width"])
+
+    def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Logits and probabilities of a batch."""
+        logits, probabilities = self.session.run(["logits", "probabilities"], {"images": images})
+        return logits, probabilities
+
+
+def has_device(provider: str) -> bool:
+    """Whether ONNX Runtime sees a device for a provider; that it lists the provider says nothing about that."""
+    if provider == PROVIDERS["cpu"]:
+        return True
+    if provider not in onnxruntime.get_available_providers():
+        return False
+    devices = getattr(onnxruntime, "get_ep_devices", list)()
+    return any(device.ep_name == provider for device in devices) or _cuda_driver()
+
+
+def _cuda_driver() -> bool:
+    import ctypes
+    import sys
+
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        count = ctypes.c_int()
+        return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
+    except OSError:
+        return False
+
+
+def choose_provider(name: str) -> str:
+    """The provider for `auto`, `cpu`, `cuda` or `tensorrt`.
+
+    Raises:
+        UsageError: The name is none of these.
+        EnvironmentProblem: There is no device for it.
+    """
+    if name == "auto":
+        return PROVIDERS["cuda"] if has_device(PROVIDERS["cuda"]) else PROVIDERS["cpu"]
+    if name not in PROVIDERS:
+        raise UsageError(
+            f"--provider {name!r} is none of auto, {', '.join(PROVIDERS)}", "leave it out to choose by itself"
+        )
+    if not has_device(PROVIDERS[name]):
+        raise EnvironmentProblem(f"no device for --provider {name}", "use --provider cpu; poolzoo doctor tells more")
+    return PROVIDERS[name]
+
+
+def open_model(path: Path, provider: str = "cpu", threads: int | None = None) -> Model:
+    """Opens a graph with the provider that was asked for, at the optimisation level that is used in earnest (ALL).
+
+    Raises:
+        EnvironmentProblem: ONNX Runtime fell back to another provider.
+        CheckFailed: The file is no graph of ours.
+    """
+    wanted = choose_provider(provider)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = FATAL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # spinning threads starve everybody else
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if wanted != PROVIDERS["cpu"] and hasattr(onnxruntime, "preload_dlls"):
+        onnxruntime.preload_dlls()
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=[wanted])
+    except Exception as error:  # ONNX Runtime's exceptions share no public base class
+        raise CheckFailed(f"{path} cannot be opened: {str(error)[:300]}", "export the run again") from error
+    if session.get_providers()[0] != wanted:
+        raise EnvironmentProblem(
+            f"ONNX Runtime fell back from {wanted} to {session.get_providers()[0]}", "use --provider cpu"
+        )
+    metadata = dict(session.get_modelmeta().custom_metadata_map)
+    if not {"labels", "input"} <= metadata.keys():
+        raise CheckFailed(
+            f"{path} carries no labels and no input description", "export the run again with poolzoo export"
+        )
+    return Model(session, wanted, metadata)
+
+
+def run_in_batches(model: Model, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
+    """Logits of many images: `uint8[N, H, W, 3] → float32[N, classes]`."""
+    starts = range(0, len(images), batch_size)
+    return np.concatenate([model.run(images[start : start + batch_size])[0] for start in starts])
+
+
+def top(labels: Sequence[str], probabilities: np.ndarray, count: int) -> list[dict[str, Any]]:
+    """The most probable classes of one image, the best first."""
+    order = np.argsort(-probabilities, kind="stable")[:count]
+    return [{"label": labels[index], "score": float(probabilities[index])} for index in order]

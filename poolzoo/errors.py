@@ -1,0 +1,75 @@
+"""What can go wrong, said in one line with a way out, and the exit code that each kind of trouble has."""
+
+from __future__ import annotations
+
+from typing import Final
+
+OK: Final = 0
+CHECK_FAILED: Final = 1
+USAGE: Final = 2
+PLUGIN: Final = 3
+ENVIRONMENT: Final = 4
+INTERRUPTED: Final = 130
+TERMINATED: Final = 143
+
+
+class PoolzooError(Exception):
+    """An error that a user can act on.
+
+    Args:
+        message: One line that names the offending value and what would have been allowed.
+        hint: The next thing to type or to look at.
+    """
+
+    exit_code: int = CHECK_FAILED
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class CheckFailed(PoolzooError):
+    """A check did its work and the answer is no: parity, a damaged run or bundle, an unreadable image."""
+
+    exit_code = CHECK_FAILED
+
+
+class UsageError(PoolzooError):
+    """What was asked for cannot be: an unknown name, a missing path, an option that does not fit."""
+
+    exit_code = USAGE
+
+
+class PluginError(PoolzooError):
+    """A plugin failed and `--strict` was given."""
+
+    exit_code = PLUGIN
+
+
+class EnvironmentProblem(PoolzooError):
+    """The machine lacks something: a device, a provider, the network, disk space, a permission."""
+
+    exit_code = ENVIRONMENT
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, raised where it arrived, so that it is handled like Ctrl-C but exits with its own code."""
+
+
+def explain(error: BaseException) -> PoolzooError:
+    """Turns any exception into one that can be shown: the one table from exception type to message and code."""
+    if isinstance(error, PoolzooError):
+        return error
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError):
+        where = f": {error.filename}" if error.filename else ""
+        reason = error.strerror or text or type(error).__name__
+        hint = "free some space and try again" if error.errno == 28 else "choose another place with --out, or mend it"
+        return EnvironmentProblem(f"{reason}{where}", hint)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return EnvironmentProblem("out of memory", "use a smaller --batch-size or --image-size")
+    return CheckFailed(
+        f"unexpected {type(error).__name__}: {text[:500]}",
+        "this is a bug in poolzoo or in a plugin; POOLZOO_DEBUG=1 shows the traceback",
+    )

@@ -1,0 +1,133 @@
+"""The one sink for everything a person or a program reads: data goes to stdout, talk to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+QUIET, NORMAL, VERBOSE = 0, 1, 2
+MAX_LINE = 2000  # characters of one diagnostic line; longer ones are a plugin's or a library's, and nobody reads them
+
+_verbosity = NORMAL
+
+
+def set_verbosity(level: int) -> None:
+    """Sets how much is said on stderr: QUIET (errors only), NORMAL or VERBOSE."""
+    global _verbosity
+    _verbosity = level
+
+
+def one_line(text: str) -> str:
+    """`text` on one line, without control characters, at most `MAX_LINE` characters long."""
+    flat = "".join(character if character.isprintable() else " " for character in text)
+    flat = " ".join(flat.split())
+    return flat if len(flat) <= MAX_LINE else flat[: MAX_LINE - 1] + "…"
+
+
+def say(text: str) -> None:
+    """A line for the person who waits: what is being done, what was decided."""
+    if _verbosity >= NORMAL:
+        print(one_line(text), file=sys.stderr, flush=True)
+
+
+def detail(text: str) -> None:
+    """A line for who asked for `-v`."""
+    if _verbosity >= VERBOSE:
+        print(one_line(text), file=sys.stderr, flush=True)
+
+
+def warn(text: str, hint: str = "") -> None:
+    """Something that did not stop the work but that the user should know."""
+    if _verbosity >= NORMAL:
+        line = f"warning: {one_line(text)}"
+        print(line if not hint else f"{line} (hint: {one_line(hint)})", file=sys.stderr, flush=True)
+
+
+def error(message: str, hint: str = "") -> None:
+    """The reason for a non-zero exit code: one line, and a hint on its own line."""
+    print(f"error: {one_line(message)}", file=sys.stderr)
+    if hint:
+        print(f"hint: {one_line(hint)}", file=sys.stderr)
+    sys.stderr.flush()
+
+
+def data(text: str) -> None:
+    """Prints what was asked for."""
+    print(text, flush=True)
+
+
+def emit_json(value: Any) -> None:
+    """Prints one JSON value on one line."""
+    print(json.dumps(value, ensure_ascii=False, allow_nan=False), flush=True)
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[int] = ()) -> None:
+    """Prints a table: aligned and coloured on a terminal, tab-separated in a pipe.
+
+    Args:
+        headers: The column titles.
+        rows: The cells, each shown with `str`.
+        right: Indices of the columns that hold numbers and are aligned to the right.
+    """
+    if not sys.stdout.isatty():
+        for row in rows:
+            print("\t".join(str(cell) for cell in row))
+        sys.stdout.flush()
+        return
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    drawn = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for index, header in enumerate(headers):
+        drawn.add_column(escape(header), justify="right" if index in right else "left", overflow="fold")
+    for row in rows:
+        drawn.add_row(*(escape(str(cell)) for cell in row))
+    Console().print(drawn)
+
+
+class Progress(Protocol):
+    """What a long task tells while it runs."""
+
+    def update(self, completed: float, note: str = "") -> None: ...
+
+
+class _Silent:
+    def update(self, completed: float, note: str = "") -> None:
+        pass
+
+
+@contextmanager
+def progress(label: str, total: float) -> Iterator[Progress]:
+    """A progress bar with the time left, on stderr; nothing where stderr is no terminal or `-q` was given."""
+    if _verbosity < NORMAL or not sys.stderr.isatty():
+        yield _Silent()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=total, note="")
+
+        class _Drawn:
+            def update(self, completed: float, note: str = "") -> None:
+                bar.update(task, completed=completed, note=note)
+
+        yield _Drawn()
+
+
+def watched() -> bool:
+    """Whether somebody sees a progress bar (so that reading a number off the device for it is worth a wait)."""
+    return _verbosity >= NORMAL and sys.stderr.isatty()

@@ -1,0 +1,225 @@
+"""The run directory: what a finished fine-tuning leaves behind, and how a network comes back from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from poolzoo import bundle, output
+from poolzoo.assemble import Assembly, Network, Plan, Preprocess, assemble
+from poolzoo.errors import CheckFailed
+
+SAMPLES_TRAIN, SAMPLES_TEST = 512, 1024  # images kept in samples.npz …
+SAMPLES_BYTES = 64 << 20  # … or fewer, so that they stay within 64 MB
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its network in eval mode, how images become its input, and its configuration."""
+
+    path: Path
+    network: Network
+    preprocess: Preprocess
+    config: dict[str, Any]
+
+    @property
+    def classes(self) -> list[str]:
+        return list(self.config["label_names"])
+
+    @property
+    def data_size(self) -> tuple[int, int]:
+        height, width = self.config["poolzoo"]["data_size"]
+        return height, width
+
+    def samples(self) -> dict[str, np.ndarray]:
+        """Images and labels kept from the data: `train_images`, `train_labels`, `test_images`, `test_labels`."""
+        with np.load(self.path / "samples.npz", allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+
+
+def new_path(root: Path, backbone: str, pool: str) -> Path:
+    """A directory name that says when and what, and that nobody else has."""
+    time = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    return root / f"{time}-{bundle.slug(backbone)}-{bundle.slug(pool)}-{secrets.token_hex(3)}"
+
+
+def configuration(assembly: Assembly, preprocess: Preprocess, classes: tuple[str, ...], data: str) -> dict[str, Any]:
+    """`config.json`: timm's keys, and under `poolzoo` what is needed to build the same network again."""
+    layout, plan = assembly.layout, assembly.plan
+    mean, std = (tensor.flatten().tolist() for tensor in (preprocess.mean.cpu(), preprocess.std.cpu()))
+    parts = {"backbone": assembly.backbone, "pool": assembly.pool, "local_pool": assembly.local_pool}
+    return {
+        "schema": bundle.SCHEMA,
+        "architecture": plan.backbone.split("/", 1)[-1],
+        "num_classes": plan.num_classes,
+        "num_features": assembly.width,
+        "global_pool": plan.pool,
+        "label_names": list(classes),
+        "pretrained_cfg": {
+            "input_size": [3, *assembly.image_size],
+            "mean": [round(value, 6) for value in mean],
+            "std": [round(value, 6) for value in std],
+            "interpolation": "bilinear",
+            "num_classes": plan.num_classes,
+            "license": assembly.backbone.item.license,
+        },
+        "poolzoo": {
+            "backbone": plan.backbone,
+            "pool": plan.pool,
+            "options": assembly.pool.options,
+            "local_pool": plan.local_pool,
+            "stem": plan.stem,
+            "head": plan.head,
+            "data": data,
+            "data_size": list(plan.data_size),
+            "image_size": list(assembly.image_size),
+            "map": [layout.channels, *layout.map_size],
+            "plugins": {
+                part: {**resolved.entry.source.to_json(), "sha256": resolved.entry.source.sha256()}
+                for part, resolved in parts.items()
+                if resolved is not None
+            },
+        },
+    }
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """`env.json`: what the run was made with."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    versions = {}
+    for package in ("poolzoo", "torch", "torchvision", "timm", "numpy", "scikit-learn", "safetensors", "pillow"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "none"
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": str(device),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
+        "threads": torch.get_num_threads(),
+        "cpus": os.cpu_count(),
+        "versions": versions,
+    }
+
+
+def weights_bytes(state: dict[str, torch.Tensor]) -> bytes:
+    """A state dict as safetensors, without times or paths: equal weights are equal bytes."""
+    return save_tensors({k: v.detach().cpu().contiguous() for k, v in state.items()}, metadata={"format": "pt"})
+
+
+def save_samples(path: Path, train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray]) -> None:
+    """Keeps some images with their labels, so that the network can be exported where the data is gone."""
+    share = min(1.0, SAMPLES_BYTES / ((SAMPLES_TRAIN + SAMPLES_TEST) * train[0][0].nbytes))
+    picks = {}
+    for name, (images, labels), count in (("train", train, SAMPLES_TRAIN), ("test", test, SAMPLES_TEST)):
+        chosen = np.sort(np.random.default_rng(0).permutation(len(images))[: max(1, int(share * count))])
+        picks[f"{name}_images"], picks[f"{name}_labels"] = images[chosen], labels[chosen]
+    with path.open("wb") as file:
+        np.savez_compressed(file, **picks)
+
+
+def load_run(path: str | os.PathLike[str]) -> Run:
+    """Builds the network of a finished run again and fills in its weights.
+
+    Raises:
+        UsageError: There is no such run, or a plugin that it needs is missing.
+        CheckFailed: The run is incomplete or was altered.
+    """
+    directory = Path(path)
+    bundle.check(directory, "run")
+    config = bundle.read_json(directory / "config.json")
+    try:
+        ours = config["poolzoo"]
+        plan = Plan(
+            backbone=ours["backbone"],
+            pool=ours["pool"],
+            num_classes=config["num_classes"],
+            data_size=tuple(ours["data_size"]),
+            image_size=tuple(ours["image_size"]),
+            local_pool=ours["local_pool"],
+            stem=ours["stem"],
+            head=ours["head"],
+        )
+        mean, std = config["pretrained_cfg"]["mean"], config["pretrained_cfg"]["std"]
+    except (KeyError, TypeError) as error:
+        raise CheckFailed(
+            f"{directory / 'config.json'} lacks {error}", "it was made by another version of poolzoo"
+        ) from error
+    assembly = assemble(plan)
+    _warn_of_other_plugins(assembly, ours["plugins"])
+    network = assembly.network
+    try:
+        network.load_state_dict(load_tensors((directory / "model.safetensors").read_bytes()))
+    except RuntimeError as error:
+        raise CheckFailed(
+            f"{directory / 'model.safetensors'} does not fit {plan.backbone}: {error}", "was a plugin or timm changed?"
+        ) from error
+    preprocess = Preprocess(tuple(mean), tuple(std), plan.data_size, assembly.image_size)
+    return Run(directory, network.eval(), preprocess.eval(), config)
+
+
+def _warn_of_other_plugins(assembly: Assembly, recorded: dict[str, Any]) -> None:
+    for part, resolved in (
+        ("backbone", assembly.backbone),
+        ("pool", assembly.pool),
+        ("local_pool", assembly.local_pool),
+    ):
+        was = recorded.get(part)
+        if resolved is None or was is None or was["tier"] == "built-in":
+            continue
+        source = resolved.entry.source
+        if (was["version"], was["sha256"]) != (source.version, source.sha256()):
+            output.warn(f"the {part} {resolved.spec.text} comes from another {source.dist} than the run was made with")
+
+
+def result_card(config: dict[str, Any], settings: dict[str, Any], test: dict[str, Any]) -> str:
+    """`README.md`: a model card with front matter, from the figures that were measured."""
+    ours = config["poolzoo"]
+    rows = "\n".join(
+        f"| {c['class']} | {c['n']} | {c['precision']:.3f} | {c['recall']:.3f} | {c['f1']:.3f} |"
+        for c in test["per_class"]
+    )
+    arguments = "\n".join(f"| {key} | {value} |" for key, value in settings.items() if value is not None)
+    channels, height, width = ours["map"]
+    return f"""---
+library_name: poolzoo
+tags: [image-classification, pooling, {bundle.slug(ours["pool"])}]
+license: {config["pretrained_cfg"]["license"] or "unknown"}
+metrics: [accuracy, precision, recall, f1]
+---
+
+# {ours["backbone"]} with {ours["pool"]} pooling on {ours["data"]}
+
+Images of {ours["data_size"][1]}×{ours["data_size"][0]} pixels enter the network at
+{ours["image_size"][1]}×{ours["image_size"][0]}; its {channels}×{height}×{width} map is pooled to
+{config["num_features"]} numbers.
+
+Accuracy {test["accuracy"]:.4f}, macro F1 {test["f1"]:.4f} on {test["n"]} test images.
+
+| class | n | precision | recall | F1 |
+|---|---|---|---|---|
+{rows}
+
+| argument | value |
+|---|---|
+{arguments}
+
+Do it again with `poolzoo finetune --config run.toml`; ship it with `poolzoo export` and this directory.
+"""
+
+
+def as_dict(settings: Any) -> dict[str, Any]:
+    return dataclasses.asdict(settings)

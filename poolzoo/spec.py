@@ -1,0 +1,219 @@
+"""The plugin contract: what a plugin hands to the host, and the hooks it may implement.
+
+A plugin is a module or an object with functions marked by `hookimpl`. It returns plain data (the dataclasses below);
+the host checks the data and does everything else. A complete plugin:
+
+    from poolzoo import Pooling, hookimpl
+
+    def build(channels: int, *, p: float = 3.0):
+        from torch import nn
+        class PowerMean(nn.Module):
+            def forward(self, x):                       # float[N, C, H, W] → float[N, D]
+                return x.clamp(min=1e-6).pow(p).mean((2, 3)).pow(1 / p)
+        return PowerMean()
+
+    @hookimpl
+    def poolzoo_poolings():
+        yield Pooling(name="power-mean", summary="power mean over the map", kind="global", build=build)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import pluggy
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from torch import nn
+
+API_VERSION: Final = 1
+PROJECT: Final = "poolzoo"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+Kind = Literal["global", "local"]
+Split = Literal["train", "test"]
+Build = Callable[..., "nn.Module"] | str
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_BACKBONE_NAME = re.compile(r"[a-z0-9][a-z0-9._/-]{0,127}")
+_ATTRIBUTE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
+IMAGENET_STD: Final = (0.229, 0.224, 0.225)
+
+
+def _check_name(name: object, pattern: re.Pattern[str]) -> None:
+    if not isinstance(name, str) or not pattern.fullmatch(name):
+        raise ValueError(f"name {name!r} does not match {pattern.pattern}")
+
+
+def _check_build(build: object) -> None:
+    if not callable(build) and not (isinstance(build, str) and _ATTRIBUTE.fullmatch(build)):
+        raise TypeError(f"build must be a callable or a 'package.module:attribute' string, not {build!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pooling:
+    """A pooling strategy.
+
+    Attributes:
+        name: What users type; matches `[a-z0-9][a-z0-9._-]{0,63}`.
+        summary: One line for `poolzoo list`.
+        kind: "global" for the head, "local" inside a backbone.
+        build: For a global pooling `build(channels, **options)`, a module from `float[N, C, H, W]` to `float[N, D]` for
+            any N, H, W ≥ 1. For a local one `build(channels, kernel_size, stride, padding, ceil_mode, **options)`, a
+            module whose output has the shape that `nn.MaxPool2d` would give. Options are keyword-only with defaults.
+            A build that names `map_size` gets the measured (H, W), else None. A string is imported on first use.
+        equation: What it computes, in plain text.
+        paper: Authors, venue, year and arXiv number, or "" where there is no canonical one.
+    """
+
+    name: str
+    summary: str
+    kind: Kind
+    build: Build
+    equation: str = ""
+    paper: str = ""
+
+    def __post_init__(self) -> None:
+        _check_name(self.name, _NAME)
+        _check_build(self.build)
+        if self.kind not in ("global", "local"):
+            raise ValueError(f"kind of pooling {self.name!r} must be 'global' or 'local', not {self.kind!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """A feature extractor.
+
+    Attributes:
+        name: What users type; as for poolings, and `/` is allowed.
+        summary: One line for `poolzoo list`.
+        build: `build(*, pretrained=False, **options)`, a module from normalised `float[N, 3, H, W]` to features as
+            NCHW, NHWC or NLC. A build that names `image_size` gets the network's input (H, W).
+        mean: Channel means that pretrained weights expect, on the 0–1 scale.
+        std: Channel standard deviations that pretrained weights expect.
+        input_size: Side of the square input in pixels that the weights were made for, or None.
+        prefix_tokens: Leading tokens of an NLC output that are not positions (class and register tokens).
+        layout: "NCHW", "NHWC", "NLC", or "auto" to tell from the output's shape.
+        license: Licence of the weights, an SPDX identifier where there is one.
+        classifier: Key prefixes of the original network's classifier, which `--weights` may drop.
+    """
+
+    name: str
+    summary: str
+    build: Build
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    input_size: int | None = None
+    prefix_tokens: int = 0
+    layout: Literal["auto", "NCHW", "NHWC", "NLC"] = "auto"
+    license: str = ""
+    classifier: tuple[str, ...] = ("fc", "classifier", "head", "heads")
+
+    def __post_init__(self) -> None:
+        _check_name(self.name, _BACKBONE_NAME)
+        _check_build(self.build)
+        if self.layout not in ("auto", "NCHW", "NHWC", "NLC"):
+            raise ValueError(f"layout of backbone {self.name!r} must be auto, NCHW, NHWC or NLC, not {self.layout!r}")
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise ValueError(f"mean and std of backbone {self.name!r} must be three numbers each, std above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneFamily:
+    """Many backbones behind one prefix, looked up on demand, such as `timm/…`.
+
+    Attributes:
+        prefix: What comes before the `/`.
+        summary: One line for `poolzoo list`.
+        names: All names without the prefix; may import heavy packages.
+        get: The backbone of one name (without the prefix); raises `KeyError` for an unknown one.
+    """
+
+    prefix: str
+    names: Callable[[], Sequence[str]]
+    get: Callable[[str], Backbone]
+    summary: str = ""
+
+    def __post_init__(self) -> None:
+        _check_name(self.prefix, _NAME)
+        if not callable(self.names) or not callable(self.get):
+            raise TypeError(f"names and get of family {self.prefix!r} must be callables")
+
+    @property
+    def name(self) -> str:
+        return f"{self.prefix}/*"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A labelled set of images.
+
+    Attributes:
+        name: What users type.
+        summary: One line for `poolzoo list`.
+        load: `load(split, cache_dir)` with split "train" or "test" gives `(uint8[N, H, W, 3], int64[N])`.
+        classes: Names of the labels, in their order; None for "0", "1", …
+        flip: Whether a mirrored image keeps its label.
+    """
+
+    name: str
+    summary: str
+    load: Callable[[Split, Path], tuple[np.ndarray, np.ndarray]]
+    classes: tuple[str, ...] | None = None
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        _check_name(self.name, _NAME)
+        if not callable(self.load):
+            raise TypeError(f"load of dataset {self.name!r} must be a callable")
+
+
+# --- What a plugin offers ------------------------------------------------------------------------------------------
+
+
+@hookspec
+def poolzoo_poolings() -> Iterable[Pooling]:  # type: ignore[empty-body]
+    """Called once, when names are first needed. Returns the poolings that the plugin offers."""
+
+
+@hookspec
+def poolzoo_backbones() -> Iterable[Backbone | BackboneFamily]:  # type: ignore[empty-body]
+    """Called once, when names are first needed. Returns the backbones, or families of them, that the plugin offers."""
+
+
+@hookspec
+def poolzoo_datasets() -> Iterable[Dataset]:  # type: ignore[empty-body]
+    """Called once, when names are first needed. Returns the data sets that the plugin offers."""
+
+
+# --- What a plugin is told: read-only events; an exception there is reported and stops nothing ---------------------
+
+
+@hookspec
+def poolzoo_run_started(run: dict[str, Any]) -> None:
+    """Called before the first epoch. `run` holds `path` and the arguments of the run."""
+
+
+@hookspec
+def poolzoo_epoch_finished(run: dict[str, Any], epoch: int, metrics: dict[str, float]) -> None:
+    """Called after each epoch (1, 2, …) with the line that goes into `metrics.jsonl`."""
+
+
+@hookspec
+def poolzoo_run_finished(run: dict[str, Any], metrics: dict[str, Any]) -> None:
+    """Called when the run directory is complete, with its test metrics."""
+
+
+@hookspec
+def poolzoo_exported(bundle: str, report: dict[str, Any]) -> None:
+    """Called when a bundle is complete, with its path and the report that `export --json` prints."""

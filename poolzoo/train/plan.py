@@ -1,0 +1,82 @@
+"""`--dry-run`: the assembled network and what would be done with it, from real measurements and without training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from poolzoo import output
+from poolzoo.assemble import parameters_and_macs
+from poolzoo.train.run import Prepared, prepare
+from poolzoo.train.settings import Settings
+
+
+def describe(prepared: Prepared) -> dict[str, Any]:
+    """What there is to know about a run before it starts."""
+    assembly, settings = prepared.assembly, prepared.settings
+    layout = assembly.layout
+    parameters, macs = parameters_and_macs(assembly)
+    trainable = sum(p.numel() for p in assembly.network.parameters() if p.requires_grad)
+    steps = len(prepared.train[0]) // (settings.batch_size or 1)
+    return {
+        "backbone": settings.backbone,
+        "image": list(assembly.plan.data_size),
+        "input": list(assembly.image_size),
+        "stem": list(assembly.stem_changes),
+        "local_pool": {"name": settings.local_pool, "replaced": list(assembly.replaced)},
+        "layout": layout.kind,
+        "map": [layout.channels, *layout.map_size],
+        "pool": settings.pool,
+        "pooled": assembly.width,
+        "head": settings.head,
+        "classes": list(prepared.classes),
+        "parameters": parameters,
+        "trainable": trainable,
+        "macs": macs,
+        "images": {"train": len(prepared.train[0]), "val": len(prepared.val[0]), "test": len(prepared.test[0])},
+        "augmentation": {"shift": prepared.augmentation.shift, "flip": prepared.augmentation.flip},
+        "epochs": settings.epochs,
+        "batch_size": settings.batch_size,
+        "steps_per_epoch": steps,
+        "optimizer": {"name": settings.optimizer, "lr": settings.lr, "weight_decay": settings.weight_decay},
+        "device": str(prepared.policy.device),
+        "threads": settings.threads,
+    }
+
+
+def show(settings: Settings, as_json: bool) -> None:
+    """Prints what a run would be."""
+    prepared = prepare(settings)
+    facts = describe(prepared)
+    if as_json:
+        output.emit_json(facts)
+        return
+    network = prepared.assembly.network
+    children = [(f"backbone.{name}", child) for name, child in network.backbone.named_children()]
+    children += [("pool", network.pool), ("classifier", network.classifier)]
+    rows = [(name, type(child).__name__, f"{sum(p.numel() for p in child.parameters()):,}") for name, child in children]
+    output.table(("layer", "type", "parameters"), rows, right=(2,))
+    for label, text in _lines(facts, settings):
+        output.data(f"{label:11} {text}")
+
+
+def _lines(facts: dict[str, Any], settings: Settings) -> Iterator[tuple[str, str]]:
+    (height, width), (rows, columns) = facts["image"], facts["input"]
+    seen = "as they are" if facts["image"] == facts["input"] else f"seen at {columns}×{rows}"
+    yield "images", f"{width}×{height}, {seen}"
+    if facts["stem"]:
+        yield "stem", "; ".join(facts["stem"])
+    if settings.local_pool:
+        yield "local pool", f"{settings.local_pool} in place of {', '.join(facts['local_pool']['replaced'])}"
+    channels, map_height, map_width = facts["map"]
+    yield "map", f"{channels}×{map_height}×{map_width} ({facts['layout']})"
+    yield "pool", f"{settings.pool}, to {facts['pooled']} numbers"
+    yield "head", f"{settings.head}, {len(facts['classes'])} classes"
+    yield "parameters", f"{facts['parameters']:,}, {facts['trainable']:,} of them trained"
+    yield "MACs", f"{facts['macs'] / 1e6:.1f} million an image"
+    counts, augmentation, rate = facts["images"], facts["augmentation"], facts["optimizer"]
+    yield "data", f"{counts['train']} to train on, {counts['val']} to choose the best epoch, {counts['test']} to test"
+    yield "augmented", f"shifts of up to {augmentation['shift']}, {'flips' if augmentation['flip'] else 'no flips'}"
+    yield "training", f"{facts['epochs']} epochs of {facts['steps_per_epoch']} steps of {facts['batch_size']} images"
+    yield "optimizer", f"{rate['name']}, learning rate {rate['lr']:g}, weight decay {rate['weight_decay']:g}"
+    yield "device", f"{facts['device']}, {facts['threads']} threads"

@@ -1,0 +1,321 @@
+"""One fine-tuning from its settings to a finished run directory, resumable after every epoch."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from poolzoo import bundle, host, metrics, output, runs
+from poolzoo.assemble import Assembly, Plan, Preprocess, assemble
+from poolzoo.data import batches, source
+from poolzoo.errors import CheckFailed, UsageError
+from poolzoo.train import device as devices
+from poolzoo.train import loop, optimiser
+from poolzoo.train.settings import Settings, default_batch_size, default_epochs
+from poolzoo.weights import load_weights
+
+VALIDATION_SHARE, VALIDATION_MOST = 0.1, 5000  # of the training images, in all
+Arrays = tuple[np.ndarray, np.ndarray]
+Note = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that a run needs, before the first step: complete settings, data, and the network on its device."""
+
+    settings: Settings
+    classes: tuple[str, ...]
+    train: Arrays
+    val: Arrays
+    test: Arrays
+    assembly: Assembly
+    preprocess: Preprocess
+    policy: devices.DevicePolicy
+    augmentation: batches.Augmentation
+
+    @property
+    def frozen(self) -> bool:
+        return self.settings.freeze == "backbone"
+
+
+def prepare(settings: Settings) -> Prepared:
+    """Reads the data, assembles the network and fills in the defaults that depend on them.
+
+    Raises:
+        PoolzooError: Something that was asked for cannot be; nothing has been written.
+    """
+    if settings.freeze not in ("none", "backbone"):
+        raise UsageError(f"--freeze {settings.freeze!r} is neither backbone nor none", "choose one of them")
+    if settings.schedule not in ("linear", "cosine"):
+        raise UsageError(f"--schedule {settings.schedule!r} is neither linear nor cosine", "choose one of them")
+    if settings.stem not in ("stock", "small"):
+        raise UsageError(f"--stem {settings.stem!r} is neither stock nor small", "choose one of them")
+    policy = devices.policy(settings.device)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    catalog = host.catalog()
+    (
+        catalog.backbone(settings.backbone),
+        catalog.pooling(settings.pool, "global"),
+    )  # a misspelt name fails before data is read
+    size = (settings.image_size, settings.image_size) if settings.image_size else None
+    dataset = source.open_dataset(settings.data, size)
+    everything = _limited(source.load_split(dataset, "train"), settings.limit, settings.seed)
+    test = _limited(source.load_split(dataset, "test"), settings.limit, settings.seed)
+    if test[0].shape[1:] != everything[0].shape[1:]:
+        raise UsageError(f"training and test images of {settings.data} differ in size", "add --image-size")
+    classes = source.class_names(dataset, everything[1])
+    train, val = _validation_part(everything, settings.seed)
+
+    torch.manual_seed(settings.seed)
+    data_size = (train[0].shape[1], train[0].shape[2])
+    plan = Plan(
+        backbone=settings.backbone,
+        pool=settings.pool,
+        num_classes=len(classes),
+        data_size=data_size,
+        image_size=size,
+        local_pool=settings.local_pool,
+        stem=settings.stem,
+        head=settings.head,
+        pretrained=settings.pretrained,
+    )
+    assembly = assemble(plan)
+    if settings.weights:
+        load_weights(assembly.network, Path(settings.weights).expanduser(), assembly.backbone.item.classifier)
+    given_weights = settings.pretrained or settings.weights is not None
+    item = assembly.backbone.item
+    mean, std = (item.mean, item.std) if given_weights else batches.statistics(train[0])
+    if settings.freeze == "backbone":
+        assembly.network.backbone.requires_grad_(False)
+    policy.place(assembly.network)
+    preprocess = Preprocess(mean, std, data_size, assembly.image_size).to(policy.device)
+    lr = optimiser.default_lr(settings.optimizer, fine=given_weights and settings.freeze != "backbone")
+    settings = replace(
+        settings,
+        epochs=settings.epochs or default_epochs(len(train[0])),
+        batch_size=min(settings.batch_size or default_batch_size(len(train[0])), len(train[0])),
+        lr=settings.lr or lr,
+        weight_decay=optimiser.WEIGHT_DECAYS[settings.optimizer]
+        if settings.weight_decay is None
+        else settings.weight_decay,
+        threads=torch.get_num_threads(),
+    )
+    augmentation = batches.Augmentation(shift=max(1, min(data_size) // 16), flip=dataset.flip)
+    return Prepared(settings, classes, train, val, test, assembly, preprocess, policy, augmentation)
+
+
+def _limited(arrays: Arrays, limit: int | None, seed: int) -> Arrays:
+    """At most `limit` images, the same ones for the same seed, classes in their own proportions."""
+    images, labels = arrays
+    if limit is None or limit >= len(images):
+        return arrays
+    order = np.random.default_rng(seed).permutation(len(images))
+    rank = np.empty(len(images))  # an image's place within its class, as a share of the class
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        rank[members] = (np.arange(len(members)) + 0.5) / len(members)
+    chosen = np.sort(np.argsort(rank, kind="stable")[:limit])
+    return images[chosen], labels[chosen]
+
+
+def _validation_part(arrays: Arrays, seed: int) -> tuple[Arrays, Arrays]:
+    """The training images in two: those to train on, and a tenth of each class (5,000 in all at most) to choose by.
+
+    Raises:
+        UsageError: There are too few images for both.
+    """
+    images, labels = arrays
+    share = min(VALIDATION_SHARE, VALIDATION_MOST / len(images))
+    order = np.random.default_rng(seed).permutation(len(images))
+    held = np.zeros(len(images), bool)
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        if len(members) > 1:
+            held[members[: max(1, round(share * len(members)))]] = True
+    if held.sum() == 0 or (~held).sum() < 2:
+        raise UsageError(
+            f"{len(images)} training images are too few to train on and to choose by", "give at least two a class"
+        )
+    return (images[~held], labels[~held]), (images[held], labels[held])
+
+
+@dataclass
+class State:
+    """What changes from epoch to epoch, and what a resumed run needs to go on as if nothing had happened."""
+
+    epoch: int
+    best_epoch: int
+    best_accuracy: float
+    best_weights: dict[str, Tensor]
+    seconds: float
+
+    def save(self, path: Path, network: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        import io
+
+        buffer = io.BytesIO()
+        state = {**self.__dict__, "network": network.state_dict(), "optimizer": optimizer.state_dict()}
+        torch.save(state, buffer)
+        path.parent.mkdir(exist_ok=True)
+        bundle.write_atomically(path, buffer.getvalue())
+
+
+def finetune(settings: Settings, out: Path | None, note: Note | None = None) -> dict[str, Any]:
+    """Trains a network and leaves a finished run behind.
+
+    Args:
+        settings: What to train on what, and how.
+        out: The run directory, which must not exist; None for a new one under `runs/`.
+        note: Called with the line of every finished epoch.
+
+    Returns:
+        `{"run", "test", "val", "seconds", "images_per_s"}`, as `finetune --json` ends with.
+    """
+    if out is not None:
+        bundle.require_free(out)
+    prepared = prepare(settings)
+    path = out or runs.new_path(Path("runs"), settings.backbone, settings.pool)
+    bundle.require_free(path)
+    path.mkdir()
+    try:
+        bundle.write_atomically(path / "run.toml", prepared.settings.to_toml())
+    except BaseException:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+    return _run(prepared, path, note)
+
+
+def resume(path: Path, note: Note | None = None) -> dict[str, Any]:
+    """Goes on with a run that was interrupted, from its last finished epoch.
+
+    Raises:
+        UsageError: There is no run, or it is finished.
+    """
+    from poolzoo.train.settings import read_toml
+
+    if not (path / "run.toml").is_file():
+        raise UsageError(f"{path} is no run: it has no run.toml", "give the directory of an interrupted run")
+    if (path / bundle.MANIFEST).is_file():
+        raise UsageError(f"run {path} is finished", f"poolzoo evaluate {path}, or poolzoo export {path}")
+    return _run(prepare(Settings(**read_toml(path / "run.toml"))), path, note)
+
+
+def _run(prepared: Prepared, path: Path, note: Note | None) -> dict[str, Any]:
+    try:
+        return _train(prepared, path, note)
+    except KeyboardInterrupt as stop:
+        stop.args = (f"poolzoo finetune --resume {path} goes on after the last finished epoch",)
+        raise
+
+
+def _train(prepared: Prepared, path: Path, note: Note | None) -> dict[str, Any]:
+    settings, policy, network = prepared.settings, prepared.policy, prepared.assembly.network
+    assert settings.epochs is not None  # `prepare` has filled in every default
+    assert settings.batch_size is not None
+    assert settings.lr is not None
+    assert settings.weight_decay is not None
+    event = {"path": str(path), "settings": runs.as_dict(settings)}
+    catalog = host.catalog()
+    served = batches.Batches(*prepared.train, settings.batch_size, prepared.augmentation, settings.seed, policy.device)
+    optimizer = optimiser.build(settings.optimizer, network, settings.lr, settings.weight_decay)
+    total = settings.epochs * len(served)
+    schedule = loop.Schedule(settings.lr, total, max(1, round(settings.warmup * total)), settings.schedule)
+    checkpoint = path / "checkpoint" / "state.pt"
+    state = _restore(checkpoint, network, optimizer) or State(0, 0, -1.0, {}, 0.0)
+    metrics_file = path / "metrics.jsonl"
+    lines = metrics_file.read_text().splitlines()[: state.epoch] if metrics_file.is_file() else []
+    catalog.announce("poolzoo_run_started", run=event)
+    for epoch in range(state.epoch + 1, settings.epochs + 1):
+        torch.manual_seed(settings.seed * 1_000_003 + epoch)  # for what is random in the network itself
+        loop.set_training_mode(network, prepared.frozen)
+        result = loop.train_epoch(
+            network,
+            prepared.preprocess,
+            served,
+            optimizer,
+            schedule,
+            epoch,
+            settings.epochs,
+            policy,
+            settings.label_smoothing,
+        )
+        if not math.isfinite(result.loss):
+            raise CheckFailed(f"the loss is {result.loss} in epoch {epoch}", f"try a smaller --lr than {settings.lr:g}")
+        logits = metrics.predict_logits(network, prepared.preprocess, prepared.val[0], policy, label="validating")
+        accuracy = metrics.accuracy(logits, prepared.val[1])
+        state.epoch, state.seconds = epoch, state.seconds + result.seconds
+        if accuracy > state.best_accuracy:
+            state.best_epoch, state.best_accuracy = epoch, accuracy
+            state.best_weights = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+        line = {
+            "epoch": epoch,
+            "loss": result.loss,
+            "train_accuracy": result.accuracy,
+            "val_accuracy": accuracy,
+            "seconds": round(result.seconds, 3),
+            "images_per_s": round(result.images / result.seconds, 1),
+        }
+        lines.append(json.dumps(line))
+        state.save(checkpoint, network, optimizer)
+        bundle.write_atomically(metrics_file, "\n".join(lines) + "\n")
+        output.say(
+            f"epoch {epoch}/{settings.epochs}  loss {result.loss:.3f}  accuracy {result.accuracy:.3f}  "
+            f"validation {accuracy:.3f}  {line['images_per_s']:.0f} images/s"
+        )
+        if note is not None:
+            note(line)
+        catalog.announce("poolzoo_epoch_finished", run=event, epoch=epoch, metrics=dict(line))
+    network.load_state_dict(state.best_weights)
+    report = _finish(prepared, path, state, len(served) * served.batch_size)
+    catalog.announce("poolzoo_run_finished", run=event, metrics=report)
+    return report
+
+
+def _restore(path: Path, network: torch.nn.Module, optimizer: torch.optim.Optimizer) -> State | None:
+    if not path.is_file():
+        return None
+    try:
+        saved = torch.load(path, map_location=next(network.parameters()).device, weights_only=True)
+        network.load_state_dict(saved.pop("network"))
+        optimizer.load_state_dict(saved.pop("optimizer"))
+        state = State(**saved)
+    except Exception as error:
+        raise CheckFailed(f"checkpoint {path} is damaged: {error}", f"delete {path} to start that run anew") from error
+    output.say(f"going on after epoch {state.epoch}")
+    return state
+
+
+def _finish(prepared: Prepared, path: Path, state: State, images: int) -> dict[str, Any]:
+    """Touches the test images, for the first and last time, and completes the run directory."""
+    settings, policy, network = prepared.settings, prepared.policy, prepared.assembly.network
+    figures = {}
+    for split, (pixels, labels) in (("val", prepared.val), ("test", prepared.test)):
+        logits = metrics.predict_logits(network, prepared.preprocess, pixels, policy, label=f"evaluating on {split}")
+        figures[split] = metrics.compute(logits, labels, prepared.classes)
+    config = runs.configuration(prepared.assembly, prepared.preprocess, prepared.classes, settings.data)
+    report = {
+        "run": str(path),
+        "test": metrics.headline(figures["test"]),
+        "val": {**metrics.headline(figures["val"]), "epoch": state.best_epoch},
+        "seconds": round(state.seconds, 3),
+        "images_per_s": round(settings.epochs * images / state.seconds, 1),
+    }
+    bundle.write_json(path / "config.json", config)
+    bundle.write_atomically(path / "model.safetensors", runs.weights_bytes(network.state_dict()))
+    bundle.write_json(path / "env.json", runs.environment(policy.device))
+    bundle.write_json(
+        path / "metrics.json", {**report, "run": path.name, "test": figures["test"], "val": figures["val"]}
+    )
+    bundle.write_atomically(path / "README.md", runs.result_card(config, runs.as_dict(settings), figures["test"]))
+    runs.save_samples(path / "samples.npz", prepared.train, prepared.test)
+    bundle.seal(path, "run")
+    return report

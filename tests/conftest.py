@@ -1,0 +1,105 @@
+"""Shared fixtures: a clean host for every test, the command line in this process, one trained run and its bundle."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from poolzoo import cli, host, output
+
+
+@pytest.fixture(autouse=True)
+def _clean_host(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in ("POOLZOO_PLUGINS_DIR", "POOLZOO_DEBUG", "POOLZOO_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    host.forget()
+    yield
+    host.forget()
+    output.set_verbosity(output.NORMAL)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command left behind: its exit code and the two streams."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out.splitlines()[-1])
+
+
+@pytest.fixture
+def poolzoo(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Runs a command in this process, as `poolzoo("list", "--json")`."""
+
+    def run(*arguments: object) -> Outcome:
+        capsys.readouterr()
+        host.forget()
+        output.set_verbosity(output.NORMAL)
+        code = cli.run([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that learnt the digits for four epochs. Read it, do not change it."""
+    path = tmp_path_factory.mktemp("trained") / "run"
+    arguments = ["finetune", "--data", "digits", "--backbone", "nano/plain", "--pool", "gem", "--epochs", "4"]
+    assert cli.run([*arguments, "--threads", "1", "--out", str(path)]) == 0
+    return path
+
+
+@pytest.fixture(scope="session")
+def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of `trained`. Read it, do not change it."""
+    path = tmp_path_factory.mktemp("exported") / "bundle"
+    assert cli.run(["export", str(trained), "--out", str(path)]) == 0
+    return path
+
+
+@pytest.fixture
+def bundle_copy(exported: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(exported, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def run_copy(trained: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder of small images in two classes that differ in colour: 24 to train on and 8 to test on."""
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 12), ("test", 4)):
+        for name, tint in (("blue", (30, 60, 200)), ("red", (200, 60, 30))):
+            folder = tmp_path / "photos" / split / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                noise = generator.integers(-25, 25, (16, 16, 3))
+                Image.fromarray((np.array(tint) + noise).astype(np.uint8)).save(folder / f"{index}.png")
+    return tmp_path / "photos"
+
+
+@pytest.fixture(scope="session")
+def cifar_images() -> Path:
+    """The unpacked CIFAR-10 photographs, where there are any."""
+    named = os.environ.get("POOLZOO_TEST_IMAGES")
+    if not named:
+        pytest.skip("POOLZOO_TEST_IMAGES names no folder of CIFAR-10 images")
+    return Path(named)
