@@ -15,7 +15,6 @@ from poolzoo.assemble import Network
 from poolzoo.errors import CheckFailed, UsageError
 
 StateDict = dict[str, Tensor]
-_OURS = ("backbone.", "pool.", "classifier.")
 
 
 def read_state_dict(path: Path) -> StateDict:
@@ -56,7 +55,7 @@ def load_weights(network: Network, path: Path, classifier: tuple[str, ...]) -> N
         classifier: Key prefixes of the original network's own classifier, for files that are not ours.
     """
     state = read_state_dict(path)
-    ours = any(key.startswith(_OURS) for key in state)
+    ours = any(key.startswith("backbone.") for key in state)
     if ours:
         state = _fit_ours(network, state)
         own = network.state_dict()

@@ -213,7 +213,8 @@ def test_a_build_that_names_map_size_is_told(tmp_path):
     (tmp_path / "sized.py").write_text(
         "from poolzoo import Pooling, hookimpl\n"
         "def build(channels, *, map_size=None):\n    from torch import nn\n"
-        "    class Sized(nn.Module):\n        told = map_size\n        def forward(self, x):\n            return x.mean((2, 3))\n"
+        "    class Sized(nn.Module):\n        told = map_size\n"
+        "        def forward(self, x):\n            return x.mean((2, 3))\n"
         "    return Sized()\n"
         "@hookimpl\ndef poolzoo_poolings():\n    yield Pooling(name='sized', summary='', kind='global', build=build)\n"
     )

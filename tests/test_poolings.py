@@ -100,6 +100,16 @@ def test_lse_is_scipys_logsumexp_less_the_log_of_the_number_of_positions(r):
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("text", ["gem:p=20", "gem:p=0.5", "lse:r=100"])
+def test_large_parameters_neither_overflow_nor_underflow(text):
+    for scale in (1e-4, 1.0, 1e3):
+        pool = poolzoo.create_pooling(text, 3)
+        x = (scale * signed(2, 3, 4, 4)).requires_grad_()
+        pool(x).sum().backward()
+        grads = [x.grad, *(p.grad for p in pool.parameters())]
+        assert all(torch.isfinite(grad).all() for grad in grads)
+
+
 def test_lse_is_timms():
     from timm.layers.other_pool import LsePlus2d
 

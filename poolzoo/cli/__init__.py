@@ -94,15 +94,11 @@ def run(arguments: list[str]) -> int:
         command = error.ctx.command_path if error.ctx else "poolzoo"
         output.error(error.format_message(), f"{command} --help")
         return errors.USAGE
-    except errors.Terminated as stop:
-        output.error("terminated", *stop.args)
-        return errors.TERMINATED
-    except KeyboardInterrupt as stop:
-        output.error("interrupted", *stop.args)
-        return errors.INTERRUPTED
-    except click.Abort as stop:  # click's form of KeyboardInterrupt
-        output.error("interrupted", *(stop.__cause__ or stop.__context__ or stop).args)
-        return errors.INTERRUPTED
+    except (KeyboardInterrupt, click.Abort) as stop:  # click turns the first into the second
+        cause = stop.__cause__ if isinstance(stop, click.Abort) and stop.__cause__ else stop
+        terminated = isinstance(cause, errors.Terminated)
+        output.error("terminated" if terminated else "interrupted", *cause.args)
+        return errors.TERMINATED if terminated else errors.INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return errors.OK

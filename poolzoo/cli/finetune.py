@@ -26,7 +26,7 @@ from poolzoo.errors import UsageError
 @click.option("--batch-size", type=int, help="By default one that gives an epoch 40 steps or more, at most 512.")
 @click.option("--lr", type=float, help="Peak learning rate; by default from the optimizer and the weights.")
 @click.option("--weight-decay", type=float, help="Not applied to norms and biases.")
-@click.option("--optimizer", default="sgd", show_default=True, help="adamw or sgd.")
+@click.option("--optimizer", default="adamw", show_default=True, help="adamw or sgd.")
 @click.option("--schedule", default="linear", show_default=True, help="Fall of the learning rate: linear or cosine.")
 @click.option("--warmup", default=0.15, show_default=True, help="Share of the steps in which the rate rises.")
 @click.option("--label-smoothing", default=0.1, show_default=True, help="Share of the label spread over all classes.")

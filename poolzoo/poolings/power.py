@@ -10,6 +10,9 @@ import torch
 from torch import Tensor, nn
 
 
+LEAST = 0.1  # what a learnt exponent or sharpness cannot fall below: at 0 neither mean is defined
+
+
 def _at_least_float32(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
@@ -33,8 +36,10 @@ class GlobalGeM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         wide = _at_least_float32(x).clamp(min=self.eps)
-        p = self.p.to(wide.dtype)
-        return wide.pow(p).mean((2, 3)).pow(1 / p).to(x.dtype)
+        p = self.p.to(wide.dtype).clamp(min=LEAST)
+        top = wide.amax((2, 3), keepdim=True).detach()  # cancels out; without it 1e-6 to the seventh is zero
+        mean = (wide / top).pow(p).mean((2, 3))
+        return (top.flatten(1) * mean.pow(1 / p)).to(x.dtype)
 
 
 class GlobalLSE(nn.Module):
@@ -54,7 +59,7 @@ class GlobalLSE(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         wide = _at_least_float32(x)
-        r = self.r.to(wide.dtype)
+        r = self.r.to(wide.dtype).clamp(min=LEAST)
         top = wide.amax((2, 3), keepdim=True).detach()
         mean = ((wide - top) * r).exp().mean((2, 3))
         return (top.flatten(1) + mean.log() / r).to(x.dtype)

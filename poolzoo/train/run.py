@@ -19,7 +19,7 @@ from poolzoo.assemble import Assembly, Plan, Preprocess, assemble
 from poolzoo.data import batches, source
 from poolzoo.errors import CheckFailed, UsageError
 from poolzoo.train import device as devices
-from poolzoo.train import loop, optimiser
+from poolzoo.train import loop, memory, optimiser
 from poolzoo.train.settings import Settings, default_batch_size, default_epochs
 from poolzoo.weights import load_weights
 
@@ -60,6 +60,8 @@ def prepare(settings: Settings) -> Prepared:
     if settings.stem not in ("stock", "small"):
         raise UsageError(f"--stem {settings.stem!r} is neither stock nor small", "choose one of them")
     policy = devices.policy(settings.device)
+    if policy.device.type == "cpu":
+        memory.keep()
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     catalog = host.catalog()

@@ -27,7 +27,7 @@ class Settings:
     batch_size: int | None = None
     lr: float | None = None
     weight_decay: float | None = None
-    optimizer: str = "sgd"
+    optimizer: str = "adamw"
     schedule: str = "linear"
     warmup: float = 0.15
     label_smoothing: float = 0.1

@@ -1,0 +1,30 @@
+"""Keeps the memory of one training step for the next.
+
+glibc hands each large block back to the system when it is freed and faults it in again, page by page, at the next step.
+Training small networks on a CPU then spends a third of its time in the kernel: `benchmarks/malloc.py` measures it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from functools import cache
+
+# From glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+_NEVER = 2**31 - 1
+_TOP_PAD = 64 << 20  # bytes by which the heap grows at least
+
+
+@cache
+def keep() -> bool:
+    """Tells glibc to keep freed memory in this process; does nothing, and says False, where there is no glibc."""
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return False
+    return all(
+        mallopt(key, value) for key, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _NEVER), (_M_TOP_PAD, _TOP_PAD))
+    )

@@ -1,0 +1,387 @@
+"""Fine-tuning: schedules and groups in closed form, learning, equal seeds, resuming, freezing, weights."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import poolzoo as package
+from poolzoo import bundle, metrics
+from poolzoo.train import optimiser
+from poolzoo.train.run import _limited, _validation_part
+from poolzoo.train.settings import Settings, default_batch_size, default_epochs
+
+QUICK = ("finetune", "--data", "digits", "--backbone", "nano/plain", "--pool", "gem", "--threads", "1", "-q")
+
+
+def test_the_rate_rises_linearly_and_falls_to_zero():
+    linear = [optimiser.scale(step, 100, 10, "linear") for step in range(101)]
+    assert linear[0] == 0.1
+    assert linear[9] == linear[10] == 1.0
+    assert linear[55] == pytest.approx(0.5)
+    assert linear[100] == 0.0
+    cosine = [optimiser.scale(step, 100, 10, "cosine") for step in range(101)]
+    assert cosine[55] == pytest.approx(0.5)
+    assert cosine[10 + 30] == pytest.approx(0.5 * (1 + math.cos(math.pi / 3)))
+    assert cosine[100] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_norms_biases_and_scalars_do_not_decay():
+    network = package.create_model("nano/resnet", pool="gem", image_size=32)
+    decayed, spared = optimiser.parameter_groups(network, 0.1)
+    names = {id(p): name for name, p in network.named_parameters()}
+    assert all(names[id(p)].endswith("weight") and p.ndim > 1 for p in decayed["params"])
+    assert {"pool.p", "classifier.bias", "backbone.conv1.norm.weight"} <= {names[id(p)] for p in spared["params"]}
+    assert len(decayed["params"]) + len(spared["params"]) == len(names)
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.1, 0.0)
+
+
+def test_defaults_follow_from_the_number_of_images():
+    assert default_batch_size(45_000) == 512
+    assert default_batch_size(1_294) == 32
+    assert default_batch_size(10) == 2
+    for images in (100, 1_000, 10_000, 45_000):
+        assert images // default_batch_size(images) >= 40
+    assert default_epochs(45_000) == 11
+    assert default_epochs(1_294) == 60
+    assert default_epochs(10**6) == 10
+
+
+def test_the_validation_part_is_stratified_seeded_and_apart():
+    labels = np.repeat(np.arange(5), [100, 100, 50, 20, 10])
+    images = np.arange(len(labels))
+    (train, train_labels), (held, held_labels) = _validation_part((images, labels), 0)
+    assert sorted([*train, *held]) == list(range(len(labels)))
+    np.testing.assert_array_equal(np.bincount(held_labels), [10, 10, 5, 2, 1])
+    assert (_validation_part((images, labels), 0)[1][0] == held).all()
+    assert not (_validation_part((images, labels), 1)[1][0] == held).all()
+
+
+def test_a_limit_keeps_the_classes_in_proportion():
+    labels = np.repeat(np.arange(3), [300, 200, 100])
+    found = np.bincount(_limited((np.arange(600), labels), 60, 0)[1])
+    np.testing.assert_array_equal(found, [30, 20, 10])
+    assert len(_limited((np.arange(600), labels), 7, 0)[0]) == 7
+
+
+def test_metrics_by_hand():
+    logits = np.eye(3)[[0, 0, 1, 1, 2, 0]]
+    labels = np.array([0, 0, 1, 0, 2, 2])
+    found = metrics.compute(logits, labels, ("a", "b", "c"))
+    assert found["accuracy"] == pytest.approx(4 / 6)
+    assert found["confusion"] == [[2, 1, 0], [0, 1, 0], [1, 0, 1]]
+    assert found["precision"] == pytest.approx((2 / 3 + 1 / 2 + 1) / 3)
+    assert found["recall"] == pytest.approx((2 / 3 + 1 + 1 / 2) / 3)
+    assert found["f1"] == pytest.approx((2 / 3 + 2 / 3 + 2 / 3) / 3)
+
+
+def test_a_run_is_complete_learns_and_says_what_it_did(trained):
+    names = {path.name for path in trained.iterdir()}
+    expected = {
+        "config.json",
+        "model.safetensors",
+        "run.toml",
+        "env.json",
+        "metrics.jsonl",
+        "README.md",
+        "manifest.json",
+    }
+    assert expected | {"samples.npz", "metrics.json", "checkpoint"} == names
+    assert bundle.altered(trained) == []
+    lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
+    assert lines[-1]["loss"] < lines[0]["loss"]
+    final = json.loads((trained / "metrics.json").read_text())
+    assert final["test"]["accuracy"] > 0.85
+    best = max(lines, key=lambda line: line["val_accuracy"])
+    assert final["val"]["accuracy"] == pytest.approx(best["val_accuracy"])
+    config = json.loads((trained / "config.json").read_text())
+    assert config["poolzoo"]["pool"] == "gem"
+    assert config["pretrained_cfg"]["input_size"] == [3, 16, 16]
+    assert config["poolzoo"]["map"] == [64, 4, 4]
+    assert "Accuracy" in (trained / "README.md").read_text()
+
+
+def test_the_json_ends_with_the_agreed_object(poolzoo, tmp_path):
+    outcome = poolzoo(*QUICK, "--epochs", 1, "--limit", 200, "--json", "--out", tmp_path / "run")
+    lines = [json.loads(line) for line in outcome.out.splitlines()]
+    assert [line.get("epoch") for line in lines] == [1, None]
+    final = lines[-1]
+    assert final.keys() == {"run", "test", "val", "seconds", "images_per_s"}
+    assert final["run"] == str(tmp_path / "run")
+    assert final["test"].keys() == {"accuracy", "precision", "recall", "f1", "n"}
+    assert final["test"]["n"] == 200
+
+
+def test_the_last_line_is_the_run_and_the_directory_must_be_new(poolzoo, tmp_path):
+    outcome = poolzoo(*QUICK, "--epochs", 1, "--limit", 100, "--out", tmp_path / "run")
+    assert outcome.out.splitlines()[-1] == str(tmp_path / "run")
+    before = sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*"))
+    again = poolzoo(*QUICK, "--epochs", 1, "--out", tmp_path / "run")
+    assert again.code == 2
+    assert "exists" in again.err
+    assert sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*")) == before
+
+
+def test_an_unwritable_place_is_the_environments_fault(poolzoo):
+    outcome = poolzoo(*QUICK, "--epochs", 1, "--out", "/proc/nowhere/run")
+    assert outcome.code == 4
+    assert len(outcome.err.splitlines()) == 2
+
+
+def test_equal_seeds_give_equal_files_and_others_do_not(poolzoo, tmp_path):
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        poolzoo(*QUICK, "--epochs", 1, "--limit", 300, "--seed", seed, "--out", tmp_path / name)
+    a, b, c = ((tmp_path / name / "model.safetensors").read_bytes() for name in "abc")
+    assert a == b
+    assert a != c
+
+
+def test_run_toml_does_it_again(poolzoo, tmp_path):
+    poolzoo(*QUICK, "--epochs", 1, "--limit", 300, "--out", tmp_path / "a")
+    settings = tomllib.loads((tmp_path / "a" / "run.toml").read_text())
+    assert settings["pool"] == "gem"
+    poolzoo("finetune", "--config", tmp_path / "a" / "run.toml", "--out", tmp_path / "b", "-q")
+    assert (tmp_path / "a/model.safetensors").read_bytes() == (tmp_path / "b/model.safetensors").read_bytes()
+    poolzoo("finetune", "--config", tmp_path / "a" / "run.toml", "--pool", "max", "--out", tmp_path / "c", "-q")
+    assert json.loads((tmp_path / "c/config.json").read_text())["poolzoo"]["pool"] == "max"
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "says"), [("pol = 'gem'", 2, "pool"), ("epochs = 'two'", 2, "epochs"), ("epochs = ", 1, "TOML")]
+)
+def test_a_bad_config_is_one_line(poolzoo, tmp_path, text, code, says):
+    (tmp_path / "c.toml").write_text(text)
+    outcome = poolzoo("finetune", "--config", tmp_path / "c.toml", "--out", tmp_path / "run")
+    assert outcome.code == code
+    assert len(outcome.err.splitlines()) == 2
+    assert says in outcome.err
+
+
+def test_an_interrupted_run_goes_on_to_the_same_weights(poolzoo, tmp_path, monkeypatch):
+    """Stopped after the second of four epochs, then resumed: bit for bit the weights of a run that nobody stopped."""
+    from poolzoo.train import loop
+
+    arguments = (*QUICK, "--epochs", 4, "--limit", 400)
+    poolzoo(*arguments, "--out", tmp_path / "whole")
+    real = loop.train_epoch
+
+    def stopped(*args, **rest):
+        if args[5] == 3:
+            raise KeyboardInterrupt
+        return real(*args, **rest)
+
+    monkeypatch.setattr(loop, "train_epoch", stopped)
+    outcome = poolzoo(*arguments, "--out", tmp_path / "cut")
+    assert outcome.code == 130
+    assert f"--resume {tmp_path / 'cut'}" in outcome.err
+    assert not (tmp_path / "cut" / "manifest.json").exists()
+    refused = poolzoo("export", tmp_path / "cut")
+    assert refused.code == 1
+    assert "--resume" in refused.err
+    monkeypatch.setattr(loop, "train_epoch", real)
+    assert poolzoo("finetune", "--resume", tmp_path / "cut", "-q").code == 0
+    for name in ("model.safetensors", "config.json", "run.toml"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    finished = poolzoo("finetune", "--resume", tmp_path / "cut")
+    assert finished.code == 2
+    assert "finished" in finished.err
+    changed = poolzoo("finetune", "--resume", tmp_path / "cut", "--lr", "1")
+    assert changed.code == 2
+
+
+def test_a_run_that_is_killed_before_its_first_checkpoint_can_be_resumed(poolzoo, tmp_path, monkeypatch):
+    from poolzoo.train import loop
+
+    def stopped(*args, **rest):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train_epoch", stopped)
+        assert poolzoo(*QUICK, "--epochs", 1, "--limit", 100, "--out", tmp_path / "run").code == 130
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.toml"]
+    assert poolzoo("finetune", "--resume", tmp_path / "run", "-q").code == 0
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_a_real_process_with_its_code(tmp_path, number, code):
+    command = [sys.executable, "-m", "poolzoo", *QUICK[:-1], "--epochs", "500", "--out", str(tmp_path / "run")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        end = time.monotonic() + 120
+        while not (tmp_path / "run" / "metrics.jsonl").exists() and time.monotonic() < end:
+            time.sleep(0.1)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert err.splitlines()[-1].startswith("hint: poolzoo finetune --resume")
+    assert not [path for path in (tmp_path / "run").rglob(".*")]
+
+
+def test_a_frozen_backbone_does_not_change(poolzoo, tmp_path):
+    start = tmp_path / "start.safetensors"
+    network = package.create_model("nano/plain", pool="gem", num_classes=10, image_size=16)
+    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, start)
+    arguments = (*QUICK, "--weights", start, "--epochs", 2, "--limit", 300)
+    poolzoo(*arguments, "--freeze", "backbone", "--out", tmp_path / "frozen")
+    poolzoo(*arguments, "--out", tmp_path / "free")
+    before, frozen, free = (
+        load_file(path) for path in (start, tmp_path / "frozen/model.safetensors", tmp_path / "free/model.safetensors")
+    )
+    for key, value in before.items():
+        part = key.split(".")[0]
+        assert torch.equal(value, frozen[key]) == (part == "backbone"), key
+    assert any(not torch.equal(before[key], free[key]) for key in before if key.startswith("backbone"))
+
+
+def test_a_loss_that_is_no_number_stops_the_run_with_a_hint(poolzoo, tmp_path):
+    outcome = poolzoo(*QUICK, "--optimizer", "sgd", "--lr", "9000", "--epochs", 3, "--out", tmp_path / "run")
+    assert outcome.code == 1
+    assert "loss" in outcome.err
+    assert "--lr" in outcome.err
+
+
+def test_dry_run_shows_the_network_and_writes_nothing(poolzoo, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = (
+        "finetune",
+        "--data",
+        "digits",
+        "--backbone",
+        "timm/resnet18",
+        "--pool",
+        "catavgmax",
+        "--local-pool",
+        "blur",
+    )
+    facts = poolzoo(*arguments, "--dry-run", "--json").json
+    assert facts["input"] == [128, 128]
+    assert facts["map"] == [512, 4, 4]
+    assert facts["pooled"] == 1024
+    assert facts["local_pool"]["replaced"] == ["maxpool"]
+    import timm
+
+    reference = sum(p.numel() for p in timm.create_model("resnet18", num_classes=0).parameters())
+    assert facts["parameters"] == reference + 1024 * 10 + 10
+    assert facts["macs"] == pytest.approx(1.82e9 * (128 / 224) ** 2, rel=0.05)  # 1.82 GMAC: timm's table, at 224 pixels
+    assert "catavgmax" in poolzoo(*arguments, "--dry-run").out
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- Weights -------------------------------------------------------------------------------------------------------
+
+
+def test_timms_own_weights_are_taken_and_their_classifier_is_left_out(poolzoo, tmp_path):
+    import timm
+
+    theirs = timm.create_model("test_convnext", num_classes=1000).state_dict()
+    save_file(theirs, tmp_path / "w.safetensors")
+    outcome = poolzoo(
+        *("finetune", "--data", "digits", "--backbone", "test_convnext", "--weights", tmp_path / "w.safetensors"),
+        *("--freeze", "backbone", "--epochs", 1, "--limit", 40, "--image-size", 64, "--out", tmp_path / "run"),
+    )
+    assert outcome.code == 0
+    assert "classifier" in outcome.err
+    ours = load_file(tmp_path / "run" / "model.safetensors")
+    for key, value in theirs.items():
+        if not key.startswith("head.fc"):
+            assert torch.equal(ours[f"backbone.{key}"], value), key
+    mean = json.loads((tmp_path / "run/config.json").read_text())["pretrained_cfg"]["mean"]
+    assert mean == pytest.approx([0.5, 0.5, 0.5])  # the weights' own normalisation, not the data's
+
+
+def test_torchvisions_own_weights_are_taken(tmp_path):
+    import torchvision
+
+    from poolzoo.assemble import Plan, assemble
+    from poolzoo.weights import load_weights
+
+    theirs = torchvision.models.squeezenet1_1().state_dict()
+    torch.save(theirs, tmp_path / "w.pth")
+    assembly = assemble(Plan("torchvision/squeezenet1_1", "avg", 10, (64, 64), (64, 64)))
+    load_weights(assembly.network, tmp_path / "w.pth", assembly.backbone.item.classifier)
+    own = assembly.network.backbone.state_dict()
+    assert torch.equal(own["body.features.0.weight"], theirs["features.0.weight"])
+
+
+def test_a_vits_positions_are_resampled_to_the_image_size(tmp_path):
+    import timm
+
+    from poolzoo.assemble import Plan, assemble
+    from poolzoo.weights import load_weights
+
+    save_file(timm.create_model("test_vit").state_dict(), tmp_path / "w.safetensors")
+    assembly = assemble(Plan("timm/test_vit", "avg", 10, (64, 64), (64, 64)))
+    load_weights(assembly.network, tmp_path / "w.safetensors", assembly.backbone.item.classifier)
+
+
+def test_our_own_weights_start_another_number_of_classes(poolzoo, trained, photos, tmp_path):
+    outcome = poolzoo(
+        *("finetune", "--data", f"folder:{photos}", "--backbone", "nano/plain", "--pool", "gem"),
+        *("--weights", trained / "model.safetensors", "--epochs", 1, "--out", tmp_path / "run"),
+    )
+    assert outcome.code == 0
+    assert "classifier in the file" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "says"),
+    [
+        ("other", 2, "another network"),
+        ("damaged", 1, "damaged"),
+        ("code", 1, "more than tensors"),
+        ("list", 1, "state dict"),
+    ],
+)
+def test_weights_that_do_not_fit_are_one_line(poolzoo, tmp_path, content, code, says):
+    path = tmp_path / ("w.safetensors" if content in ("other", "damaged") else "w.pth")
+    if content == "other":
+        import timm
+
+        save_file(timm.create_model("test_resnet").state_dict(), path)
+    elif content == "damaged":
+        path.write_bytes(b"not weights at all")
+    else:
+        torch.save({"code": os.system} if content == "code" else [torch.zeros(1)], path)
+    outcome = poolzoo(*QUICK, "--weights", path, "--epochs", 1, "--out", tmp_path / "run")
+    assert outcome.code == code
+    assert len(outcome.err.splitlines()) == 2
+    assert says in outcome.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_pretrained_without_a_network_is_quick_and_one_line(poolzoo, tmp_path, monkeypatch):
+    from poolzoo.backbones import network
+
+    monkeypatch.setattr(network, "reachable", lambda url: False)
+    for backbone in ("timm/resnet18", "torchvision/resnet18"):
+        outcome = poolzoo(
+            "finetune", "--data", "digits", "--backbone", backbone, "--pretrained", "--out", tmp_path / "run"
+        )
+        assert outcome.code == 4
+        assert len(outcome.err.splitlines()) == 2
+        assert "--weights" in outcome.err
+
+
+def test_settings_refuse_what_cannot_be():
+    from poolzoo.errors import UsageError
+
+    for wrong in (
+        {"lr": -1.0},
+        {"label_smoothing": 1.0},
+        {"warmup": 2.0},
+        {"limit": 0},
+        {"pretrained": True, "weights": "x"},
+    ):
+        with pytest.raises(UsageError):
+            Settings(**wrong)
