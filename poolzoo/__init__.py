@@ -5,11 +5,10 @@ Importing this package imports no torch; the functions below do when they are ca
 
 from __future__ import annotations
 
+from poolzoo._version import __version__
 from poolzoo.api import create_model, create_pooling, list_backbones, list_poolings, load
 from poolzoo.host import load_plugins
 from poolzoo.spec import API_VERSION, Backbone, BackboneFamily, Dataset, Pooling, hookimpl
-
-__version__ = "0.1.0"
 
 __all__ = [
     "API_VERSION",

@@ -279,7 +279,7 @@ def _from_entry_point(entry_point: importlib.metadata.EntryPoint) -> Candidate:
 
 
 def _from_module(name: str) -> Candidate:
-    from poolzoo import __version__
+    from poolzoo._version import __version__
 
     return Candidate(name, Source("poolzoo", __version__, "built-in"), lambda: importlib.import_module(name))
 

@@ -61,7 +61,7 @@ def test_defaults_follow_from_the_number_of_images():
 def test_the_validation_part_is_stratified_seeded_and_apart():
     labels = np.repeat(np.arange(5), [100, 100, 50, 20, 10])
     images = np.arange(len(labels))
-    (train, train_labels), (held, held_labels) = _validation_part((images, labels), 0)
+    (train, _train_labels), (held, held_labels) = _validation_part((images, labels), 0)
     assert sorted([*train, *held]) == list(range(len(labels)))
     np.testing.assert_array_equal(np.bincount(held_labels), [10, 10, 5, 2, 1])
     assert (_validation_part((images, labels), 0)[1][0] == held).all()
@@ -225,7 +225,7 @@ def test_a_signal_stops_a_real_process_with_its_code(tmp_path, number, code):
         _, err = process.communicate(timeout=60)
     assert process.returncode == code
     assert err.splitlines()[-1].startswith("hint: poolzoo finetune --resume")
-    assert not [path for path in (tmp_path / "run").rglob(".*")]
+    assert not list((tmp_path / "run").rglob(".*"))
 
 
 def test_a_frozen_backbone_does_not_change(poolzoo, tmp_path):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-
 LEAST = 0.1  # what a learnt exponent or sharpness cannot fall below: at 0 neither mean is defined
 
 

@@ -92,6 +92,12 @@ def prepare(settings: Settings) -> Prepared:
         pretrained=settings.pretrained,
     )
     assembly = assemble(plan)
+    if assembly.upscaled:
+        (height, width), (rows, columns) = data_size, assembly.image_size
+        channels, map_height, map_width = assembly.layout.channels, *assembly.layout.map_size
+        output.say(
+            f"images of {width}×{height} are seen at {columns}×{rows}: the map is {channels}×{map_height}×{map_width}"
+        )
     if settings.weights:
         load_weights(assembly.network, Path(settings.weights).expanduser(), assembly.backbone.item.classifier)
     given_weights = settings.pretrained or settings.weights is not None
