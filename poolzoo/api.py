@@ -32,11 +32,13 @@ def backbone_rows(filter: str) -> list[tuple[str, str, host.Source]]:
         for e in catalog.select(spec.Backbone, filter)
         if isinstance(e.item, spec.Backbone)
     ]
-    for prefix, (family, source) in catalog.families.items():
-        head = filter.split("/")[0] if "/" in filter else "*"
-        if fnmatch.fnmatchcase(prefix, head):
-            names = [f"{prefix}/{name}" for name in family.names()]
-            rows += [(name, f"{prefix}'s {name.split('/', 1)[1]}", source) for name in fnmatch.filter(names, filter)]
+    head = filter.split("/")[0] if "/" in filter else "*"
+    for entry in catalog.select(spec.BackboneFamily):
+        family = entry.item
+        assert isinstance(family, spec.BackboneFamily)
+        if fnmatch.fnmatchcase(family.prefix, head):
+            names = {f"{family.prefix}/{name}": f"{family.prefix}'s {name}" for name in family.names()}
+            rows += [(name, names[name], entry.source) for name in fnmatch.filter(names, filter)]
     return rows
 
 

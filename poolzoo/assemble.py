@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from poolzoo import host, surgery
-from poolzoo.errors import PluginError, PoolzooError, UsageError
+from poolzoo.errors import PluginFailed, PoolzooError, UsageError
 from poolzoo.options import accepts, parse_spec
 
 LEAST_MAP = 4  # positions a side that a pooling needs to do anything that differs from another
@@ -107,6 +107,7 @@ class Preprocess(nn.Module):
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], data_size: Size, image_size: Size) -> None:
         super().__init__()
         self.resize = image_size if image_size != data_size else None
+        self.statistics = tuple(mean), tuple(std)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
@@ -124,44 +125,104 @@ def assemble(plan: Plan) -> Assembly:
     Raises:
         UsageError: A name or option is unknown, parts do not fit, or the map would be 1 × 1.
         EnvironmentProblem: Pretrained weights are out of reach.
-        PluginError: A plugin's module does not do what its contract says.
+        PluginFailed: A plugin's module does not do what its contract says.
     """
-    catalog = host.catalog()
-    backbone = catalog.backbone(plan.backbone)
-    pool = catalog.pooling(plan.pool, "global")
-    local_pool, changes = _local_pooling(catalog, plan.local_pool)
-    image_size = plan.image_size or _choose_image_size(backbone, plan)
-    module = build_backbone(backbone, image_size, pretrained=plan.pretrained)
+    backbone, pool, local_pool, changes = resolve(plan)
+    image_size = plan.image_size or _choose_image_size(backbone, local_pool, changes, plan)
     example = torch.randn(2, 3, *image_size)
-    stem_changes = surgery.shrink_stem(module, example, LEAST_MAP) if plan.stem == "small" else []
-    replaced: list[str] = []
-    if local_pool is not None:
-        replaced = _guard(
-            local_pool, surgery.replace_local_pooling, module, local_pool.build, local_pool.options, example, changes
-        )
-    features = _guard(local_pool or backbone, surgery.dry_run, module, example)
-    layout = read_layout(backbone, module, features, image_size)
+    try:
+        body = _Body.build(backbone, local_pool, changes, plan.stem, example, pretrained=plan.pretrained)
+    except _TooSmallError as error:
+        raise UsageError(
+            f"{plan.backbone} takes no {_show(image_size)} images: {error}", "use a larger --image-size"
+        ) from error
+    layout = body.layout
     if layout.map_size == (1, 1):
         raise UsageError(
             f"{plan.backbone} turns {_show(image_size)} images into a 1×1 map, on which all poolings are equal",
             "use a larger --image-size, or --stem small",
         )
-    pooling, width = _build_pooling(pool, as_map(features, layout))
+    pooling, width = _build_pooling(pool, as_map(body.features, layout))
     classifier = build_classifier(plan.head, width, plan.num_classes)
-    network = Network(module, pooling, classifier, layout)
-    return Assembly(network, plan, image_size, width, backbone, pool, local_pool, tuple(replaced), tuple(stem_changes))
+    network = Network(body.module, pooling, classifier, layout)
+    return Assembly(network, plan, image_size, width, backbone, pool, local_pool, body.replaced, body.stem_changes)
+
+
+def resolve(plan: Plan) -> tuple[host.Resolved, host.Resolved, host.Resolved | None, dict[str, int]]:
+    """Looks up everything that a plan names: backbone, pooling, local pooling and the changes of its geometry.
+
+    Raises:
+        UsageError: A name or an option is unknown.
+    """
+    catalog = host.catalog()
+    build_classifier(plan.head, 1, 1)
+    if plan.stem not in ("stock", "small"):
+        raise UsageError(f"--stem {plan.stem!r} is neither stock nor small", "choose one of them")
+    pool, (local_pool, changes) = catalog.pooling(plan.pool, "global"), _local_pooling(catalog, plan.local_pool)
+    return catalog.backbone(plan.backbone), pool, local_pool, changes
+
+
+class _TooSmallError(Exception):
+    """A backbone of ours, timm's or torchvision's does not take images of this size."""
+
+
+@dataclass(frozen=True)
+class _Body:
+    """A backbone for one input size, with what was changed in it, and its features for an example."""
+
+    module: nn.Module
+    layout: Layout
+    features: Tensor
+    replaced: tuple[str, ...]
+    stem_changes: tuple[str, ...]
+
+    @classmethod
+    def build(
+        cls,
+        backbone: host.Resolved,
+        local_pool: host.Resolved | None,
+        changes: dict[str, int],
+        stem: str,
+        example: Tensor,
+        *,
+        pretrained: bool = False,
+    ) -> _Body:
+        size = (example.shape[2], example.shape[3])
+        module = build_backbone(backbone, size, pretrained=pretrained)
+        stem_changes: list[str] = []
+        if stem == "small":
+            before = read_layout(backbone, module, _run(backbone, module, example), size)
+            stem_changes = surgery.shrink_stem(module, example, before.kind, LEAST_MAP)
+        replaced: list[str] = []
+        if local_pool is not None:
+            _run(backbone, module, example)
+            arguments = (module, local_pool.build, local_pool.options, example, changes)
+            replaced = _guard(local_pool, surgery.replace_local_pooling, *arguments)
+        features = _run(local_pool or backbone, module, example)
+        layout = read_layout(backbone, module, features, size)
+        return cls(module, layout, features, tuple(replaced), tuple(stem_changes))
+
+
+def _run(blamed: host.Resolved, module: nn.Module, example: Tensor) -> Tensor:
+    """A dry run. What a built-in throws there, it throws at images that are too small for it."""
+    if blamed.entry.source.tier != "built-in":
+        return _guard(blamed, surgery.dry_run, module, example)
+    try:
+        return surgery.dry_run(module, example)
+    except (RuntimeError, ValueError, AssertionError, IndexError, ZeroDivisionError) as error:
+        raise _TooSmallError(f"{type(error).__name__}: {error}") from error
 
 
 def _guard(blamed: host.Resolved, function: Any, *arguments: Any) -> Any:
     """Calls a function in which a plugin's code runs; what it throws names the plugin."""
     try:
         return function(*arguments)
-    except (PoolzooError, MemoryError):
+    except (PoolzooError, _TooSmallError, MemoryError, OSError):
         raise
     except (ValueError, TypeError) as error:
         raise UsageError(f"{blamed.spec.text} does not fit: {error}", f"poolzoo show {blamed.spec.name}") from error
     except Exception as error:
-        raise PluginError(
+        raise PluginFailed(
             f"{blamed.spec.text} (from {blamed.entry.source.dist}) failed: {type(error).__name__}: {error}",
             "POOLZOO_DEBUG=1 shows the traceback",
         ) from error
@@ -186,51 +247,56 @@ def _local_pooling(catalog: host.Catalog, text: str | None) -> tuple[host.Resolv
 
 
 def build_backbone(backbone: host.Resolved, image_size: Size, *, pretrained: bool = False) -> nn.Module:
-    """The backbone's module for one input size."""
+    """The backbone's module for one input size.
+
+    Raises:
+        PluginFailed: What was built is no module, or a plugin's build raised.
+    """
     extra = {"image_size": image_size} if accepts(backbone.build, "image_size") else {}
-    module = _guard(backbone, lambda: backbone.build(pretrained=pretrained, **extra, **backbone.options))
+    try:
+        module = backbone.build(pretrained=pretrained, **extra, **backbone.options)
+    except (RuntimeError, ValueError, AssertionError, IndexError, ZeroDivisionError) as error:
+        if extra and backbone.entry.source.tier == "built-in":
+            raise _TooSmallError(f"{type(error).__name__}: {error}") from error
+        module = _guard(backbone, _raise, error)
+    except Exception as error:
+        module = _guard(backbone, _raise, error)
     if not isinstance(module, nn.Module):
-        raise PluginError(
-            f"backbone {backbone.spec.name} built a {type(module).__name__}, not an nn.Module", "mend the plugin"
-        )
+        text = f"backbone {backbone.spec.name} built a {type(module).__name__}, not an nn.Module"
+        raise PluginFailed(text, "mend the plugin")
     return module
 
 
-def _choose_image_size(backbone: host.Resolved, plan: Plan) -> Size:
+def _raise(error: Exception) -> None:
+    raise error
+
+
+def _choose_image_size(
+    backbone: host.Resolved, local_pool: host.Resolved | None, changes: dict[str, int], plan: Plan
+) -> Size:
     """The data's own size if its map is at least 4 × 4, else its first doubling, or the native size, that gives one."""
     height, width = plan.data_size
-    scales = [1]
-    while max(height, width) * scales[-1] * 2 <= max(LARGEST_PROBE, max(height, width)):
-        scales.append(scales[-1] * 2)
-    sizes = [(height * scale, width * scale) for scale in scales]
+    sizes = [(height, width)]
+    while max(sizes[-1]) * 2 <= LARGEST_PROBE:
+        sizes.append((sizes[-1][0] * 2, sizes[-1][1] * 2))
     native = backbone.item.input_size
     if native is not None and (native, native) not in sizes and native > max(height, width):
         sizes.append((native, native))
     best: tuple[int, Size] | None = None
     failure: Exception | None = None
-    module: nn.Module | None = None
     for size in sizes:
-        example = torch.randn(1, 3, *size)
         try:
-            if module is None or accepts(backbone.build, "image_size"):
-                module = build_backbone(backbone, size)
-                if plan.stem == "small":
-                    surgery.shrink_stem(module, example, LEAST_MAP)
-            map_size = read_layout(backbone, module, surgery.dry_run(module, example), size).map_size
-        except UsageError:
-            raise
-        except Exception as error:  # an input too small for this backbone; a larger one may do
+            body = _Body.build(backbone, local_pool, changes, plan.stem, torch.randn(1, 3, *size))
+        except _TooSmallError as error:  # a larger one may do
             failure = error
             continue
-        if min(map_size) >= LEAST_MAP:
+        if min(body.layout.map_size) >= LEAST_MAP:
             return size
-        if best is None or min(map_size) > best[0]:
-            best = min(map_size), size
+        if best is None or min(body.layout.map_size) > best[0]:
+            best = min(body.layout.map_size), size
     if best is None:
-        reason = f"{type(failure).__name__}: {failure}" if failure else "none was accepted"
-        raise UsageError(
-            f"{plan.backbone} takes no image of {_show(sizes[0])} to {_show(sizes[-1])}: {reason}", "use --image-size"
-        )
+        text = f"{plan.backbone} takes no image of {_show(sizes[0])} to {_show(sizes[-1])}: {failure}"
+        raise UsageError(text, "use --image-size")
     return best[1]
 
 
@@ -242,15 +308,17 @@ def read_layout(backbone: host.Resolved, module: nn.Module, features: Tensor, im
     """How to read the features that a module gave for a batch of images of one size.
 
     Raises:
-        PluginError: The features are no map in any known layout.
+        PluginFailed: The features are no map in any known layout.
     """
     name = backbone.spec.name
     if not isinstance(features, Tensor) or features.ndim not in (3, 4):
         shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
-        raise PluginError(
+        raise PluginFailed(
             f"backbone {name} gives {shape}, not NCHW, NHWC or NLC features", "mend the plugin, or use another one"
         )
     kind = backbone.item.layout
+    if kind != "auto" and (kind == "NLC") != (features.ndim == 3):
+        raise PluginFailed(f"backbone {name} says {kind} and gives {list(features.shape)}", "mend its plugin's layout=")
     if features.ndim == 3:
         prefix = backbone.item.prefix_tokens or int(getattr(module, "num_prefix_tokens", 0) or 0)
         return Layout("NLC", prefix, features.shape[2], _grid(name, features.shape[1] - prefix, image_size))
@@ -274,7 +342,7 @@ def _grid(name: str, positions: int, image_size: Size) -> Size:
     ratio = image_size[0] / image_size[1]
     rows = [h for h in rows if abs(h / (positions // h) / ratio - 1) < 0.5]
     if not rows:
-        raise PluginError(
+        raise PluginFailed(
             f"backbone {name} gives {positions} tokens, which form no map", "set prefix_tokens in its plugin"
         )
     best = min(rows, key=lambda h: abs(h / (positions // h) / ratio - 1))
@@ -293,7 +361,7 @@ def build_pooling(pool: host.Resolved, channels: int, map_size: Size | None) -> 
     extra = {"map_size": map_size} if accepts(pool.build, "map_size") else {}
     module = _guard(pool, lambda: pool.build(channels, **extra, **pool.options))
     if not isinstance(module, nn.Module):
-        raise PluginError(
+        raise PluginFailed(
             f"pooling {pool.spec.name} built a {type(module).__name__}, not an nn.Module", "mend the plugin"
         )
     return module
@@ -305,7 +373,7 @@ def _build_pooling(pool: host.Resolved, features: Tensor) -> tuple[nn.Module, in
     pooled = _guard(pool, surgery.dry_run, module, features)
     if not isinstance(pooled, Tensor) or pooled.ndim != 2 or len(pooled) != len(features):
         shape = list(pooled.shape) if isinstance(pooled, Tensor) else type(pooled).__name__
-        raise PluginError(
+        raise PluginFailed(
             f"pooling {pool.spec.name} ({pool.entry.source.dist}) turned {list(features.shape)} into {shape}",
             f"a global pooling gives [N, D], here [{len(features)}, D]",
         )

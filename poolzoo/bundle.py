@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -76,10 +76,10 @@ def seal(directory: Path, kind: str) -> None:
 
 def altered(directory: Path) -> list[str]:
     """What differs from the manifest, in words; empty where the directory is as it was sealed."""
-    manifest = read_json(directory / MANIFEST)
     try:
+        manifest = read_json(directory / MANIFEST)
         listed = {str(name): str(entry["sha256"]) for name, entry in manifest["files"].items()}
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError, CheckFailed):
         return [f"{MANIFEST} is damaged"]
     found: list[str] = []
     root = directory.resolve()
@@ -129,8 +129,7 @@ def require_free(path: Path) -> None:
     """
     if path.exists() or path.is_symlink():
         raise UsageError(f"{path} exists already", "choose another --out, or remove it first")
-    parent = path.absolute().parent
-    parent.mkdir(parents=True, exist_ok=True)
+    parent = next(folder for folder in path.absolute().parents if folder.exists())
     with tempfile.TemporaryFile(dir=parent):
         pass
 
@@ -139,14 +138,20 @@ def require_free(path: Path) -> None:
 def appearing(path: Path) -> Iterator[Path]:
     """A temporary directory that takes its place at `path` when the block ends well, and vanishes when it does not."""
     require_free(path)
+    made = [folder for folder in path.absolute().parents if not folder.exists()]
+    path.absolute().parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.absolute().parent, prefix=f".{path.name}-"))
     try:
         yield temporary
         os.chmod(temporary, 0o777 & ~_umask())
         require_free(path)
         os.rename(temporary, path)
-    finally:
+    except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
+        for folder in made:  # the innermost first; one that somebody else has filled since stays
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def slug(text: str) -> str:

@@ -47,6 +47,12 @@ class PluginError(PoolzooError):
     exit_code = PLUGIN
 
 
+class PluginFailed(PoolzooError):
+    """An item of a plugin was used and does not do what its contract says."""
+
+    exit_code = CHECK_FAILED
+
+
 class EnvironmentProblem(PoolzooError):
     """The machine lacks something: a device, a provider, the network, disk space, a permission."""
 

@@ -6,6 +6,7 @@ given as a string is imported only when somebody resolves it.
 
 from __future__ import annotations
 
+import copy
 import fnmatch
 import hashlib
 import importlib
@@ -17,7 +18,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
@@ -27,7 +27,7 @@ import pluggy
 
 from poolzoo import options as grammar
 from poolzoo import output, spec
-from poolzoo.errors import PluginError, PoolzooError, UsageError
+from poolzoo.errors import PluginError, PluginFailed, UsageError
 
 BUILT_IN: Final = ("poolzoo.poolings", "poolzoo.backbones", "poolzoo.data")
 MAX_ITEMS: Final = 1000  # of one hook of one plugin; an endless generator ends here
@@ -122,13 +122,10 @@ class Catalog:
         found = [entry for entry in self.entries if isinstance(entry.item, kind)]
         return [e for e in found if filter is None or fnmatch.fnmatchcase(e.item.name, filter)]
 
-    @cached_property
-    def families(self) -> dict[str, tuple[spec.BackboneFamily, Source]]:
-        families: dict[str, tuple[spec.BackboneFamily, Source]] = {}
-        for entry in self.entries:
-            if isinstance(entry.item, spec.BackboneFamily):
-                families.setdefault(entry.item.prefix, (entry.item, entry.source))
-        return families
+    def family(self, prefix: str, dist: str | None = None) -> Entry | None:
+        """The family of backbones that a prefix means: with `dist` that one's, else the first in precedence."""
+        found = [e for e in self.select(spec.BackboneFamily) if getattr(e.item, "prefix", "") == prefix]
+        return next((e for e in found if dist in (None, e.source.dist)), None)
 
     def pooling(self, text: str, kind: spec.Kind) -> Resolved:
         """Looks a pooling up: `gem:p=4`, `acme:gem`.
@@ -149,25 +146,42 @@ class Catalog:
         """
         wanted = grammar.parse_spec(text)
         entries = self.select(spec.Backbone)
-        if _pick(wanted, entries) is None:
-            prefix, slash, rest = wanted.name.partition("/")
-            prefix, rest = (prefix, rest) if slash else ("timm", wanted.name)
-            family = self.families.get(prefix)
-            if family is not None and wanted.dist in (None, family[1].dist):
-                return self._resolve(wanted, Entry(self._from_family(prefix, rest, slash), family[1]))
+        prefix, slash, rest = wanted.name.partition("/")
+        prefix, rest = (prefix, rest) if slash else ("timm", wanted.name)
+        family = self.family(prefix, wanted.dist)
+        named = _pick(wanted, entries)
+        own_family = family is not None and family.source.tier == "built-in"
+        if family is not None and (named is None or (own_family and named.source.tier != "built-in")):
+            try:
+                return self._resolve(wanted, self._from_family(family, rest, wanted.name))
+            except UsageError:
+                if named is None:
+                    raise
         return self._resolve(wanted, self._find("backbone", wanted, entries))
 
-    def _from_family(self, prefix: str, name: str, slash: str) -> spec.Backbone:
-        family, _ = self.families[prefix]
+    def _from_family(self, entry: Entry, name: str, typed: str) -> Entry:
+        """One backbone of a family.
+
+        Raises:
+            UsageError: The family has none of that name.
+            PluginFailed: The family's own code raised something else than KeyError.
+        """
+        assert isinstance(entry.item, spec.BackboneFamily)
+        family = entry.item
         try:
-            return family.get(name)
+            found = family.get(name)
         except KeyError:
-            own = [f"{entry.item.name}" for entry in self.select(spec.Backbone)]
-            everything = own + [f"{prefix}/{one}" for one in family.names()]
-            typed = f"{prefix}/{name}" if slash else name
-            near = grammar.suggest(typed, everything) or grammar.suggest(f"{prefix}/{name}", everything)
-            hint = near or f"poolzoo list backbones --filter '{prefix}/*' shows what there is"
+            own = [one.item.name for one in self.select(spec.Backbone)]
+            everything = own + [f"{family.prefix}/{one}" for one in family.names()]
+            near = grammar.suggest(typed, everything) or grammar.suggest(f"{family.prefix}/{name}", everything)
+            hint = near or f"poolzoo list backbones --filter '{family.prefix}/*' shows what there is"
             raise UsageError(f"no backbone is called {typed!r}", self._with_problems(hint)) from None
+        except Exception as error:
+            text = f"family {family.name} ({entry.source.dist}) failed: {type(error).__name__}: {error}"
+            raise PluginFailed(text, "mend its plugin, or use another backbone") from error
+        if not isinstance(found, spec.Backbone):
+            raise PluginFailed(f"family {family.name} gave a {type(found).__name__} for {name}", "mend its plugin")
+        return Entry(found, entry.source)
 
     def dataset(self, text: str) -> Entry:
         """Looks a data set up by name.
@@ -193,7 +207,8 @@ class Catalog:
         raise UsageError(f"no {what} is called {typed!r}", self._with_problems(near or listing))
 
     def _with_problems(self, hint: str) -> str:
-        failed = "; ".join(f"{p.plugin} did not load ({p.error})" for p in self.problems[:5])
+        broken = [p for p in self.problems if p.stage not in ("item name", *_EVENTS)]
+        failed = "; ".join(f"{p.plugin} did not load ({p.error})" for p in broken[:5])
         return f"{hint} — also: {failed}" if failed else hint
 
     def _resolve(self, wanted: grammar.Spec, entry: Entry) -> Resolved:
@@ -205,11 +220,13 @@ class Catalog:
     def announce(self, event: str, **facts: Any) -> None:
         """Tells every plugin that listens; one that raises is reported and stops nothing."""
         for implementation in getattr(self.manager.hook, event).get_hookimpls():
+            told = copy.deepcopy({name: facts[name] for name in implementation.argnames})
             try:
-                implementation.function(**{name: facts[name] for name in implementation.argnames})
-            except Exception as error:
-                plugin = implementation.plugin_name
-                problem = _problem(plugin, self.sources[plugin], event, error, "the run goes on without it")
+                with redirect_stdout(sys.stderr):
+                    implementation.function(**told)
+            except Failure as error:
+                source = self.sources[implementation.plugin_name]
+                problem = _problem(source.dist, source, event, error, "the run goes on without it")
                 self.problems.append(problem)
                 output.warn(str(problem), problem.hint)
 
@@ -237,12 +254,12 @@ def import_build(build: Callable[..., Any] | str, name: str, source: Source) -> 
     try:
         found = getattr(importlib.import_module(module), attribute)
     except Exception as error:
-        raise PluginError(
+        raise PluginFailed(
             f"build of {name!r} ({source.dist}) points to {build!r}: {output.one_line(str(error))}",
             f"mend the plugin {source.dist}, or use another one",
         ) from error
     if not callable(found):
-        raise PluginError(f"build of {name!r} ({source.dist}): {build!r} is not callable", "mend the plugin")
+        raise PluginFailed(f"build of {name!r} ({source.dist}): {build!r} is not callable", "mend the plugin")
     return found  # type: ignore[no-any-return]
 
 
@@ -255,7 +272,9 @@ def _problem(plugin: str, source: Source, stage: str, error: BaseException | str
 
 
 def _load_file(path: Path) -> ModuleType:
-    module_spec = importlib.util.spec_from_file_location(f"poolzoo_plugin_{path.stem.replace('-', '_')}", path)
+    module_spec = importlib.util.spec_from_file_location(
+        f"poolzoo_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}", path
+    )
     if module_spec is None or module_spec.loader is None:
         raise ImportError(f"{path.name} is not a Python file")
     module = importlib.util.module_from_spec(module_spec)
@@ -324,7 +343,7 @@ def load(candidates: Iterable[Candidate]) -> Catalog:
 
 def _load_one(catalog: Catalog, candidate: Candidate) -> None:
     source = candidate.source
-    key = f"{source.tier}:{source.dist}:{candidate.name}"
+    key = f"{source.tier}:{source.dist}:{source.path or candidate.name}"
 
     def fail(stage: str, error: BaseException | str, hint: str) -> None:
         catalog.problems.append(_problem(candidate.name, source, stage, error, hint))
@@ -347,7 +366,7 @@ def _load_one(catalog: Catalog, candidate: Candidate) -> None:
     try:
         catalog.manager.register(plugin, name=key)
     except Failure as error:
-        if catalog.manager.has_plugin(key):
+        if catalog.manager.get_plugin(key) is plugin:  # pluggy leaves a plugin registered whose hooks it refused
             catalog.manager.unregister(name=key)
         return fail("register", error, f"mend {where}: its hooks' arguments must be those of the documentation")
     catalog.sources[key] = source
@@ -395,13 +414,12 @@ def _collect(
 
 
 def _clash(one: Item, other: Item) -> bool:
+    """Whether a name could mean either of two items."""
     if isinstance(one, spec.Pooling) and isinstance(other, spec.Pooling):
         return (one.name, one.kind) == (other.name, other.kind)
-    return (
-        one.name == other.name
-        and isinstance(one, spec.Dataset) == isinstance(other, spec.Dataset)
-        and not (isinstance(one, spec.Pooling) or isinstance(other, spec.Pooling))
-    )
+    if isinstance(one, spec.BackboneFamily) and isinstance(other, spec.Backbone):
+        return one.prefix == other.name.partition("/")[0]
+    return type(one) is type(other) and one.name == other.name
 
 
 # --- The process's catalog -----------------------------------------------------------------------------------------
@@ -414,6 +432,7 @@ class Settings:
     files: list[Path] = field(default_factory=list)
     directories: list[Path] = field(default_factory=list)
     installed: bool = True
+    third_party: bool = True
     strict: bool = False
 
 
@@ -430,9 +449,10 @@ def catalog() -> Catalog:
     global _catalog
     if _catalog is None:
         directories = list(settings.directories)
-        if settings.installed and (named := os.environ.get("POOLZOO_PLUGINS_DIR")):
+        if named := os.environ.get("POOLZOO_PLUGINS_DIR"):
             directories.append(Path(named))
-        _catalog = load(find(settings.files, directories, settings.installed))
+        found = find(settings.files, directories, settings.installed) if settings.third_party else find(installed=False)
+        _catalog = load(found)
         for problem in _catalog.problems:
             output.warn(str(problem), problem.hint)
     if settings.strict and _catalog.problems:
@@ -459,7 +479,4 @@ def forget() -> None:
     """Drops the loaded catalog and the settings, so that the next call starts anew."""
     global _catalog, settings
     _catalog = None
-    settings.files, settings.directories, settings.installed, settings.strict = [], [], True, False
-
-
-__all__ = ["Catalog", "Entry", "PoolzooError", "Problem", "Resolved", "Source", "catalog", "load_plugins"]
+    settings = Settings()

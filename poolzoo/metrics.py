@@ -78,6 +78,8 @@ def show(full: dict[str, Any]) -> None:
     output.table(("class", "n", "precision", "recall", "F1"), rows, right=(1, 2, 3, 4))
     if len(full["confusion"]) <= 20:
         names = [c["class"] for c in full["per_class"]]
+        output.data("")
         matrix = [(name, *row) for name, row in zip(names, full["confusion"], strict=True)]
         output.table(("truth \\ predicted", *(n[:6] for n in names)), matrix, right=tuple(range(1, len(names) + 1)))
+    output.data("")
     output.data(f"accuracy {full['accuracy']:.4f} on {full['n']} images")

@@ -65,7 +65,7 @@ def emit_json(value: Any) -> None:
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[int] = ()) -> None:
-    """Prints a table: aligned and coloured on a terminal, tab-separated in a pipe.
+    """Prints a table with its headers: aligned and coloured on a terminal, tab-separated in a pipe.
 
     Args:
         headers: The column titles.
@@ -73,8 +73,8 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], right: Seque
         right: Indices of the columns that hold numbers and are aligned to the right.
     """
     if not sys.stdout.isatty():
-        for row in rows:
-            print("\t".join(str(cell) for cell in row))
+        for row in (headers, *rows):
+            print("\t".join(" ".join(str(cell).split()) for cell in row))
         sys.stdout.flush()
         return
     from rich.box import SIMPLE_HEAD

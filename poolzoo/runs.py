@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 import platform
 import secrets
@@ -19,6 +20,7 @@ from safetensors.torch import save as save_tensors
 from poolzoo import bundle, output
 from poolzoo.assemble import Assembly, Network, Plan, Preprocess, assemble
 from poolzoo.errors import CheckFailed
+from poolzoo.host import Resolved
 
 SAMPLES_TRAIN, SAMPLES_TEST = 512, 1024  # images kept in samples.npz …
 SAMPLES_BYTES = 64 << 20  # … or fewer, so that they stay within 64 MB
@@ -57,19 +59,19 @@ def new_path(root: Path, backbone: str, pool: str) -> Path:
 def configuration(assembly: Assembly, preprocess: Preprocess, classes: tuple[str, ...], data: str) -> dict[str, Any]:
     """`config.json`: timm's keys, and under `poolzoo` what is needed to build the same network again."""
     layout, plan = assembly.layout, assembly.plan
-    mean, std = (tensor.flatten().tolist() for tensor in (preprocess.mean.cpu(), preprocess.std.cpu()))
+    mean, std = preprocess.statistics
     parts = {"backbone": assembly.backbone, "pool": assembly.pool, "local_pool": assembly.local_pool}
     return {
         "schema": bundle.SCHEMA,
-        "architecture": plan.backbone.split("/", 1)[-1],
+        "architecture": assembly.backbone.spec.name.split("/", 1)[-1],
         "num_classes": plan.num_classes,
         "num_features": assembly.width,
         "global_pool": plan.pool,
         "label_names": list(classes),
         "pretrained_cfg": {
             "input_size": [3, *assembly.image_size],
-            "mean": [round(value, 6) for value in mean],
-            "std": [round(value, 6) for value in std],
+            "mean": list(mean),
+            "std": list(std),
             "interpolation": "bilinear",
             "num_classes": plan.num_classes,
             "license": assembly.backbone.item.license,
@@ -85,13 +87,16 @@ def configuration(assembly: Assembly, preprocess: Preprocess, classes: tuple[str
             "data_size": list(plan.data_size),
             "image_size": list(assembly.image_size),
             "map": [layout.channels, *layout.map_size],
-            "plugins": {
-                part: {**resolved.entry.source.to_json(), "sha256": resolved.entry.source.sha256()}
-                for part, resolved in parts.items()
-                if resolved is not None
-            },
+            "plugin": _provenance(assembly.pool),
+            "plugins": {part: _provenance(resolved) for part, resolved in parts.items() if resolved is not None},
         },
     }
+
+
+def _provenance(resolved: Resolved) -> dict[str, Any]:
+    """Who provides a part: distribution, version, and the sha256 of the plugin's file where it is one."""
+    source = resolved.entry.source
+    return {"dist": source.dist, "version": source.version, "tier": source.tier, "sha256": source.sha256()}
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -127,8 +132,9 @@ def save_samples(path: Path, train: tuple[np.ndarray, np.ndarray], test: tuple[n
     for name, (images, labels), count in (("train", train, SAMPLES_TRAIN), ("test", test, SAMPLES_TEST)):
         chosen = np.sort(np.random.default_rng(0).permutation(len(images))[: max(1, int(share * count))])
         picks[f"{name}_images"], picks[f"{name}_labels"] = images[chosen], labels[chosen]
-    with path.open("wb") as file:
-        np.savez_compressed(file, **picks)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **picks)
+    bundle.write_atomically(path, buffer.getvalue())
 
 
 def load_run(path: str | os.PathLike[str]) -> Run:

@@ -103,9 +103,15 @@ def _pair(value: Window) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
-def shrink_stem(module: nn.Module, example: Tensor, least: int) -> list[str]:
+def shrink_stem(module: nn.Module, example: Tensor, layout: str, least: int) -> list[str]:
     """Lets the stem keep the image's size: stride 1 in the first strided convolution, and no pooling after it where the
     map would still be smaller than `least` positions.
+
+    Args:
+        module: The backbone, changed in place.
+        example: An input of the backbone, `float[N, 3, H, W]`.
+        layout: Of the backbone's features; only "NCHW" ones come from a convolutional stem.
+        least: Positions a side that the map should have.
 
     Returns:
         What was changed, in words.
@@ -117,7 +123,7 @@ def shrink_stem(module: nn.Module, example: Tensor, least: int) -> list[str]:
     if not convolutions:
         raise UsageError("this backbone has no strided stem", "leave --stem out, or use --image-size")
     name, stem = convolutions[0]
-    if hasattr(module, "patch_embed") or stem.stride == stem.kernel_size == (16, 16):
+    if layout != "NCHW":
         raise UsageError(
             "the stem of this backbone cuts the image into patches", "use --image-size instead of --stem small"
         )

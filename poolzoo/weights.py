@@ -17,6 +17,16 @@ from poolzoo.errors import CheckFailed, UsageError
 StateDict = dict[str, Tensor]
 
 
+def require_weights(path: Path) -> None:
+    """Raises where there is no file.
+
+    Raises:
+        UsageError: There is no such file.
+    """
+    if not path.is_file():
+        raise UsageError(f"weights file {str(path)!r} does not exist", "give a .safetensors or .pth file")
+
+
 def read_state_dict(path: Path) -> StateDict:
     """The tensors of a `.safetensors` or `.pth` file; no code in it is ever run.
 
@@ -24,8 +34,7 @@ def read_state_dict(path: Path) -> StateDict:
         UsageError: There is no such file.
         CheckFailed: The file cannot be read as weights.
     """
-    if not path.is_file():
-        raise UsageError(f"weights file {str(path)!r} does not exist", "give a .safetensors or .pth file")
+    require_weights(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

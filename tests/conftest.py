@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+
+# Two workers with a thread each finish sooner than threads that wait for one another, and bits stay the same anywhere.
+os.environ["OMP_NUM_THREADS"] = "1"
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,6 +18,12 @@ import pytest
 from PIL import Image
 
 from poolzoo import cli, host, output
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hides GPUs from all tests but those that are marked `gpu` and asked for: the others are about the CPU."""
+    if "gpu" not in config.option.markexpr.replace("not gpu", ""):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from torch import nn
 import poolzoo
 from poolzoo import host, surgery
 from poolzoo.assemble import Plan, Preprocess, assemble
-from poolzoo.errors import PluginError, UsageError
+from poolzoo.errors import PluginFailed, UsageError
 
 
 def plan(backbone: str, pool: str = "avg", **rest) -> Plan:
@@ -203,7 +203,7 @@ def test_a_pooling_that_breaks_its_contract_is_named(tmp_path, body, says):
         "@hookimpl\ndef poolzoo_poolings():\n    yield Pooling(name='bad', summary='', kind='global', build=build)\n"
     )
     host.load_plugins(tmp_path / "bad.py", installed=False)
-    with pytest.raises(PluginError) as caught:
+    with pytest.raises(PluginFailed) as caught:
         assemble(plan("nano/plain", "bad"))
     assert "bad" in caught.value.message
     assert says in caught.value.message + caught.value.hint

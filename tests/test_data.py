@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from poolzoo.data import batches, cifar, digits, folder, images, source
-from poolzoo.errors import CheckFailed, EnvironmentProblem, PluginError, UsageError
+from poolzoo.errors import CheckFailed, EnvironmentProblem, PluginFailed, UsageError
 from poolzoo.spec import Dataset
 
 # --- Image files ---------------------------------------------------------------------------------------------------
@@ -274,7 +274,7 @@ def test_a_pickle_that_asks_for_code_is_refused(stand_in, tmp_path, monkeypatch)
 )
 def test_a_data_set_that_breaks_its_contract_is_named(pixels, labels):
     dataset = Dataset(name="odd", summary="", load=lambda split, cache_dir: (pixels, labels), classes=("a", "b"))
-    with pytest.raises(PluginError, match="odd"):
+    with pytest.raises(PluginFailed, match="odd"):
         source.load_split(dataset, "train")
 
 

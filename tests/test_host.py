@@ -148,7 +148,7 @@ def test_a_listener_that_raises_is_reported_and_stops_nothing(tmp_path):
     text = "from poolzoo import hookimpl\n@hookimpl\ndef poolzoo_run_started(run):\n    raise ValueError(run['path'])"
     catalog = host.load_plugins(write(tmp_path, "listener", text), installed=False)
     catalog.announce("poolzoo_run_started", run={"path": "somewhere"})
-    assert [(p.plugin.split(":")[-1], p.stage) for p in catalog.problems] == [("listener", "poolzoo_run_started")]
+    assert [(p.plugin, p.stage) for p in catalog.problems] == [("listener", "poolzoo_run_started")]
     assert "somewhere" in catalog.problems[0].error
 
 

@@ -18,8 +18,9 @@ from safetensors.torch import load_file, save_file
 
 import poolzoo as package
 from poolzoo import bundle, metrics
+from poolzoo.data.source import limited
 from poolzoo.train import optimiser
-from poolzoo.train.run import _limited, _validation_part
+from poolzoo.train.run import _validation_part
 from poolzoo.train.settings import Settings, default_batch_size, default_epochs
 
 QUICK = ("finetune", "--data", "digits", "--backbone", "nano/plain", "--pool", "gem", "--threads", "1", "-q")
@@ -70,9 +71,9 @@ def test_the_validation_part_is_stratified_seeded_and_apart():
 
 def test_a_limit_keeps_the_classes_in_proportion():
     labels = np.repeat(np.arange(3), [300, 200, 100])
-    found = np.bincount(_limited((np.arange(600), labels), 60, 0)[1])
+    found = np.bincount(limited(np.arange(600), labels, 60, 0)[1])
     np.testing.assert_array_equal(found, [30, 20, 10])
-    assert len(_limited((np.arange(600), labels), 7, 0)[0]) == 7
+    assert len(limited(np.arange(600), labels, 7, 0)[0]) == 7
 
 
 def test_metrics_by_hand():

@@ -16,6 +16,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
+from poolzoo import output
 from poolzoo.backbones import network
 from poolzoo.errors import UsageError
 from poolzoo.spec import IMAGENET_MEAN, IMAGENET_STD, Backbone
@@ -33,6 +34,8 @@ _AFTER = (
     "dropout",
     "getitem",
 )
+# Their published weights expect mean and std 0.5; torchvision hides that in a `transform_input` that weights switch on.
+_INCEPTION = ("googlenet", "inception_v3")
 _CLASSIFIER = ("classifier", "fc", "head", "heads", "aux1", "aux2", "AuxLogits")
 
 
@@ -50,12 +53,13 @@ def get(name: str) -> Backbone:
     if name not in names():
         raise KeyError(name)
     transform = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+    inception = name in _INCEPTION
     return Backbone(
         name=f"torchvision/{name}",
         summary=f"torchvision's {name}",
         build=partial(_build, name),
-        mean=tuple(getattr(transform, "mean", IMAGENET_MEAN)),
-        std=tuple(getattr(transform, "std", IMAGENET_STD)),
+        mean=(0.5, 0.5, 0.5) if inception else tuple(getattr(transform, "mean", IMAGENET_MEAN)),
+        std=(0.5, 0.5, 0.5) if inception else tuple(getattr(transform, "std", IMAGENET_STD)),
         input_size=transform.crop_size[0],
         prefix_tokens=1 if name.startswith("vit_") else 0,
         license="BSD-3-Clause",
@@ -68,10 +72,8 @@ def _build(
 ) -> nn.Module:
     arguments: dict[str, Any] = dict(options)
     weights = torchvision.models.get_model_weights(name).DEFAULT if pretrained else None
-    if weights is not None:
-        _require(name, weights)
-    if name in ("googlenet", "inception_v3") and weights is None:
-        arguments |= {"aux_logits": False, "init_weights": False}
+    if name in _INCEPTION:
+        arguments |= {"aux_logits": False, "init_weights": False, "transform_input": False}
     native = torchvision.models.get_model_weights(name).DEFAULT.transforms().crop_size[0]
     if image_size is not None and name.startswith("vit_") and image_size != (native, native):
         if image_size[0] != image_size[1]:
@@ -85,11 +87,13 @@ def _build(
     if image_size is not None and name.startswith("maxvit"):
         arguments["input_size"] = image_size
     try:
-        model = torchvision.models.get_model(name, weights=weights, **arguments)
+        model = torchvision.models.get_model(name, weights=None, **arguments)
     except TypeError as error:
         raise UsageError(
             f"torchvision/{name} refuses its options: {error}", "see torchvision's documentation"
         ) from error
+    if weights is not None:
+        _fill(name, model, weights)
     return Features(model)
 
 
@@ -108,7 +112,8 @@ class Features(nn.Module):
         return self.body(x)["features"]
 
 
-def _require(name: str, weights: Any) -> None:
+def _fill(name: str, model: nn.Module, weights: Any) -> None:
+    """Reads torchvision's published weights from its cache, or fetches them first; no code in them is ever run."""
     file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
     if not file.is_file():
         network.require(
@@ -116,3 +121,8 @@ def _require(name: str, weights: Any) -> None:
             f"the weights of torchvision/{name} are not at {file}, and",
             "put the file there, give one with --weights, or leave --pretrained out to train from scratch",
         )
+        file.parent.mkdir(parents=True, exist_ok=True)
+        digest = file.stem.rsplit("-", 1)[-1]  # torchvision ends its file names with the start of their sha256
+        torch.hub.download_url_to_file(weights.url, str(file), hash_prefix=digest, progress=output.watched())
+    state = torch.load(file, map_location="cpu", weights_only=True)
+    model.load_state_dict({key: value for key, value in state.items() if not key.startswith(("aux", "AuxLogits"))})

@@ -80,6 +80,8 @@ def main() -> NoReturn:
 
 def run(arguments: list[str]) -> int:
     """Runs one command; every error becomes one line, a hint and an exit code."""
+    # Threads that spin at a barrier cost a factor of ten where another process wants the core; set before torch loads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if threading_main():
         signal.signal(signal.SIGTERM, _terminate)
     try:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from poolzoo import output
+from poolzoo import host, output
 from poolzoo.cli.options import json_option
 from poolzoo.errors import UsageError
 
@@ -73,18 +73,20 @@ def command(
 
     The last line printed is the run directory. Ctrl-C keeps the last finished epoch; --resume goes on from there.
     """
-    from poolzoo.train.settings import Settings, read_toml
+    from poolzoo.train.settings import Settings, absolute, read_toml
 
     typed = {name for name in given if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
     if resumed is not None:
-        if typed or out or config:
+        if typed or out or config or dry_run:
             raise UsageError(
                 "--resume takes no other settings: the run has its own", f"poolzoo finetune --resume {resumed}"
             )
         return _train(lambda run, note: run.resume(resumed, note), as_json)
     if config is not None:
         given.update({key: value for key, value in read_toml(config).items() if key not in typed})
-    settings = Settings(**given)
+    files = [str(path.resolve()) for path in host.settings.files]
+    settings = absolute(Settings(**{**given, "plugins": tuple(dict.fromkeys([*given.get("plugins", ()), *files]))}))
+    host.settings.files = [Path(file) for file in settings.plugins]
     if dry_run:
         from poolzoo.train import plan
 

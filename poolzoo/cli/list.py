@@ -35,8 +35,9 @@ def command(what: str | None, pattern: str | None, as_json: bool) -> None:
         )
     if what is None:
         backbones, datasets = _backbones(catalog, None), _datasets(catalog, None)
-        output.say(f"backbones: {', '.join(row['name'] for row in backbones)} (poolzoo list backbones)")
-        output.say(f"data sets: {', '.join(row['name'] for row in datasets)}, folder:PATH (poolzoo list datasets)")
+        output.data("")
+        output.data(f"backbones: {', '.join(row['name'] for row in backbones)} (poolzoo list backbones)")
+        output.data(f"data sets: {', '.join(row['name'] for row in datasets)}, folder:PATH (poolzoo list datasets)")
 
 
 def _origin(source: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ def _directory(context: click.Context, parameter: click.Parameter, value: tuple[
 
 def _no_plugins(context: click.Context, parameter: click.Parameter, value: bool) -> None:
     if value:
-        host.settings.installed = False
+        host.settings.third_party = False
 
 
 def _strict(context: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -52,7 +52,9 @@ def _options() -> list[click.Option]:
             help="Load every plugin in a directory.",
             **common,
         ),
-        click.Option(["--no-plugins"], is_flag=True, callback=_no_plugins, help="Load no installed plugin.", **common),
+        click.Option(
+            ["--no-plugins"], is_flag=True, callback=_no_plugins, help="Load no plugin but the built-in ones.", **common
+        ),
         click.Option(
             ["--strict"],
             is_flag=True,

@@ -35,29 +35,26 @@ def command(name: str, as_json: bool) -> None:
 
 
 def _find(catalog: host.Catalog, name: str) -> list[dict[str, Any]]:
+    spelt = options.parse_spec(name)
     found = []
-    kinds: tuple[spec.Kind, ...] = ("global", "local")
-    for kind in kinds:
-        try:
-            resolved = catalog.pooling(name, kind)
-        except UsageError:
-            continue
-        item = resolved.item
-        facts = {
-            "name": item.name,
-            "kind": f"{kind} pooling",
-            "summary": item.summary,
-            "equation": item.equation,
-            "paper": item.paper,
-        }
-        found.append({**facts, **_shared(resolved)})
+    for entry in catalog.select(spec.Pooling):
+        item = entry.item
+        if isinstance(item, spec.Pooling) and item.name == spelt.name and spelt.dist in (None, entry.source.dist):
+            resolved = catalog.pooling(name, item.kind)
+            facts = {"name": item.name, "kind": f"{item.kind} pooling", "summary": item.summary}
+            found.append({**facts, "equation": item.equation, "paper": item.paper, **_shared(resolved)})
+    for entry in catalog.select((spec.Dataset, spec.BackboneFamily)):
+        if entry.item.name == name and not isinstance(entry.item, spec.Pooling):
+            kind = "data set" if isinstance(entry.item, spec.Dataset) else "family of backbones"
+            facts = {"name": name, "kind": kind, "summary": entry.item.summary}
+            found.append({**facts, "source": entry.source.to_json()})
     if found:
         return found
     try:
         resolved = catalog.backbone(name)
     except UsageError as error:
         names = [entry.item.name for entry in catalog.entries]
-        raise UsageError(f"nothing is called {name!r}", options.suggest(name, names) or error.hint) from None
+        raise UsageError(f"nothing is called {name!r}", options.suggest(spelt.name, names) or error.hint) from None
     item = resolved.item
     facts = {
         "name": item.name,

@@ -61,13 +61,18 @@ def load(split: Split, cache_dir: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def _archive(cache_dir: Path) -> Path:
     path = cache_dir / CIFAR10.filename
-    if not path.is_file():
+    if path.is_file():
+        _check(path)
+    else:
         _download(path)
+    return path
+
+
+def _check(path: Path) -> None:
     with path.open("rb") as file:
         md5 = hashlib.file_digest(file, "md5").hexdigest()
     if md5 != CIFAR10.tgz_md5:
         raise CheckFailed(f"{path} is not the published CIFAR-10 archive (md5 {md5})", "delete it and try again")
-    return path
 
 
 def _download(path: Path) -> None:
@@ -89,6 +94,8 @@ def _download(path: Path) -> None:
                     bar.update(done / 1e6, "MB")
         if done < total:
             raise URLError(f"{done} of {total} bytes came")
+        _check(Path(temporary))
+        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except (URLError, TimeoutError, ConnectionError, socket.gaierror) as error:
         reason = getattr(error, "reason", error)

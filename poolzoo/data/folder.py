@@ -20,16 +20,38 @@ from poolzoo.spec import Dataset, Split
 Size = tuple[int, int]
 
 DEFAULT_SIZE: Size = (128, 128)  # of images of mixed sizes: a 4×4 map in a backbone that downsamples 32 times
+SAMPLE = 64  # images whose headers tell whether sizes are mixed, before all are read
 _CHUNK = 2048  # images that are handed to the decoding threads at a time
 
 
-def dataset(path: Path, size: Size | None = None, splits: Sequence[Split] = ("train", "test")) -> Dataset:
+def choose(labels: np.ndarray, limit: int | None, seed: int) -> np.ndarray:
+    """Indices of at most `limit` images, in order: the same for the same seed, classes in their own proportions."""
+    if limit is None or limit >= len(labels):
+        return np.arange(len(labels))
+    order = np.random.default_rng(seed).permutation(len(labels))
+    place = np.empty(len(labels))  # an image's place within its class, as a share of the class
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        place[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return np.sort(np.argsort(place, kind="stable")[:limit])
+
+
+def dataset(
+    path: Path,
+    size: Size | None = None,
+    splits: Sequence[Split] = ("train", "test"),
+    limit: int | None = None,
+    seed: int = 0,
+) -> Dataset:
     """The data set in a folder.
 
     Args:
         path: The folder that holds `train` and `test` (or `val`).
-        size: (height, width) to bring all images to; None to keep them where they have one size.
+        size: (height, width) to bring images to that are of mixed sizes, or larger; images of one size that are
+            smaller stay as they are, because the network enlarges them on the device.
         splits: Those that are needed; their classes must be the same.
+        limit: How many images to read of each split at most, chosen by `seed`.
+        seed: Of the choice.
 
     Raises:
         UsageError: A folder is missing or empty, or the classes differ.
@@ -45,7 +67,7 @@ def dataset(path: Path, size: Size | None = None, splits: Sequence[Split] = ("tr
                 f"the classes in {path} differ between {splits[0]} and {split}: {', '.join(only[:5])}",
                 "give both the same class folders",
             )
-    reader = _Reader(path, tuple(first), size)
+    reader = _Reader(path, tuple(first), size, limit, seed)
     return Dataset(name="folder", summary=str(path), load=reader.load, classes=tuple(first))
 
 
@@ -67,7 +89,11 @@ def _classes(folder: Path) -> list[str]:
 
 @cache
 def _extensions() -> frozenset[str]:
-    return frozenset(Image.registered_extensions())
+    """Of the formats that Pillow reads; PDF it only writes."""
+    return frozenset(ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN) - {
+        ".mpg",
+        ".mpeg",
+    }
 
 
 def _files(folder: Path) -> list[Path]:
@@ -80,34 +106,60 @@ def _files(folder: Path) -> list[Path]:
 
 
 class _Reader:
-    """Reads the splits of one folder at one size, which the first split that is read decides."""
+    """Reads the splits of one folder at one size, which the first split that is read decides for the others."""
 
-    def __init__(self, path: Path, classes: tuple[str, ...], size: Size | None) -> None:
+    def __init__(self, path: Path, classes: tuple[str, ...], size: Size | None, limit: int | None, seed: int) -> None:
+        self.limit, self.seed = limit, seed
         self.path, self.classes, self.size = path, classes, size
+        self.decided: Size | None = None
 
     def load(self, split: Split, cache_dir: Path) -> tuple[np.ndarray, np.ndarray]:
         folder = _split_folder(self.path, split)
         per_class = [_files(folder / name) for name in self.classes]
         files = [file for files in per_class for file in files]
         labels = np.repeat(np.arange(len(self.classes)), [len(files) for files in per_class])
+        chosen = choose(labels, self.limit, self.seed)
+        files, labels = [files[index] for index in chosen], labels[chosen]
+        if self.decided is None:
+            self.decided = self._decide(files)
         try:
-            pixels = _decode(files, split, self.size, fixed=self.size is not None)
+            pixels = _decode(files, split, self.decided)
         except _MixedSizesError as mixed:
-            self.size = DEFAULT_SIZE
-            output.say(
-                f"images of mixed sizes ({mixed}) are brought to {DEFAULT_SIZE[0]}×{DEFAULT_SIZE[1]}; "
-                "--image-size overrules"
-            )
-            pixels = _decode(files, split, self.size, fixed=True)
-        self.size = (pixels.shape[1], pixels.shape[2])
+            self.decided = self._mixed(str(mixed))
+            pixels = _decode(files, split, self.decided)
+        self.decided = (pixels.shape[1], pixels.shape[2])
         return pixels, labels.astype(np.int64)
+
+    def _decide(self, files: Sequence[Path]) -> Size | None:
+        """The size to bring images to, judged by a sample of them; None to take them as they are."""
+        sizes = {size for file in files[:: max(1, len(files) // SAMPLE)] if (size := _size(file)) is not None}
+        if len(sizes) > 1:
+            return self._mixed(", ".join(f"{width}×{height}" for width, height in sorted(sizes)[:3]))
+        if self.size is not None and sizes and max(next(iter(sizes))) > max(self.size):
+            return self.size
+        return None
+
+    def _mixed(self, examples: str) -> Size:
+        size = self.size or DEFAULT_SIZE
+        hint = "" if self.size else "; --image-size overrules"
+        output.say(f"images of mixed sizes ({examples}, …) are brought to {size[1]}×{size[0]}{hint}")
+        return size
+
+
+def _size(path: Path) -> tuple[int, int] | None:
+    """Width and height in an image's header; None where it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except images.Unreadable:
+        return None
 
 
 class _MixedSizesError(Exception):
     pass
 
 
-def _decode(files: Sequence[Path], label: str, size: Size | None, *, fixed: bool) -> np.ndarray:
+def _decode(files: Sequence[Path], label: str, size: Size | None) -> np.ndarray:
     """The pixels of many files, `uint8[N, H, W, 3]`, decoded in threads (Pillow releases the interpreter)."""
     broken: list[tuple[Path, str]] = []
 
@@ -124,9 +176,9 @@ def _decode(files: Sequence[Path], label: str, size: Size | None, *, fixed: bool
             if image is not None:
                 if pixels is None:
                     pixels = np.empty((len(files), *image.shape), np.uint8)
-                if not fixed and image.shape != pixels.shape[1:]:
+                if size is None and image.shape != pixels.shape[1:]:
                     h, w = pixels.shape[1:3]
-                    raise _MixedSizesError(f"{w}×{h}, {image.shape[1]}×{image.shape[0]}, …")
+                    raise _MixedSizesError(f"{w}×{h}, {image.shape[1]}×{image.shape[0]}")
                 pixels[index] = image
             if index % 500 == 0:
                 bar.update(index)

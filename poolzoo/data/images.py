@@ -13,7 +13,14 @@ TRANSFORM: Final = (
     "EXIF turned, alpha on white, RGB; where the size differs, shorter side resized bilinearly, centre cropped"
 )
 
-Unreadable = (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError)
+Unreadable = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    NotImplementedError,
+    UnidentifiedImageError,
+    Image.DecompressionBombError,
+)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

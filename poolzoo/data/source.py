@@ -10,7 +10,7 @@ import platformdirs
 
 from poolzoo import host
 from poolzoo.data import folder, images
-from poolzoo.errors import PluginError, PoolzooError
+from poolzoo.errors import PluginFailed, PoolzooError
 from poolzoo.spec import Dataset, Split
 
 Size = tuple[int, int]
@@ -21,15 +21,29 @@ def cache_dir() -> Path:
     return Path(os.environ.get("POOLZOO_CACHE") or platformdirs.user_cache_path("poolzoo"))
 
 
-def open_dataset(text: str, size: Size | None = None, splits: tuple[Split, ...] = ("train", "test")) -> Dataset:
+def limited(images: np.ndarray, labels: np.ndarray, limit: int | None, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """At most `limit` images: the same for the same seed, the classes in their own proportions."""
+    chosen = folder.choose(labels, limit, seed)
+    return images[chosen], labels[chosen]
+
+
+def open_dataset(
+    text: str,
+    size: Size | None = None,
+    splits: tuple[Split, ...] = ("train", "test"),
+    limit: int | None = None,
+    seed: int = 0,
+) -> Dataset:
     """The data set that `cifar10`, `digits`, a plugin's name or `folder:PATH` stands for.
+
+    A folder reads no more than `limit` images; of any other, `limited` takes them afterwards.
 
     Raises:
         UsageError: The name is unknown, or the folder is not as it should be.
     """
     kind, _, path = text.partition(":")
     if kind == "folder":
-        return folder.dataset(Path(path).expanduser(), size, splits)
+        return folder.dataset(Path(path).expanduser(), size, splits, limit, seed)
     entry = host.catalog().dataset(text)
     assert isinstance(entry.item, Dataset)
     return entry.item
@@ -39,26 +53,26 @@ def load_split(dataset: Dataset, split: Split, size: Size | None = None) -> tupl
     """One split, checked: `(uint8[N, H, W, 3], int64[N])`, at (height, width) where `size` is given.
 
     Raises:
-        PluginError: The data set does not give what its contract says.
+        PluginFailed: The data set does not give what its contract says.
     """
     try:
         pixels, labels = dataset.load(split, cache_dir())
     except (PoolzooError, OSError, MemoryError):
         raise
     except Exception as error:
-        raise PluginError(
+        raise PluginFailed(
             f"data set {dataset.name} failed: {type(error).__name__}: {error}", "mend its plugin"
         ) from error
     if getattr(pixels, "ndim", 0) != 4 or pixels.shape[3] != 3 or pixels.dtype != np.uint8 or not len(pixels):
         found = f"{getattr(pixels, 'dtype', type(pixels).__name__)}{list(getattr(pixels, 'shape', []))}"
-        raise PluginError(f"data set {dataset.name} gave {found} for {split}", "its contract is uint8[N, H, W, 3]")
+        raise PluginFailed(f"data set {dataset.name} gave {found} for {split}", "its contract is uint8[N, H, W, 3]")
     labels = np.asarray(labels)
     if labels.shape != (len(pixels),) or labels.dtype.kind not in "iu" or labels.min() < 0:
-        raise PluginError(
+        raise PluginFailed(
             f"data set {dataset.name} gave {labels.dtype}{list(labels.shape)} labels", "its contract is int64[N] ≥ 0"
         )
     if dataset.classes is not None and labels.max() >= len(dataset.classes):
-        raise PluginError(
+        raise PluginFailed(
             f"data set {dataset.name} has label {labels.max()} and {len(dataset.classes)} classes", "mend its plugin"
         )
     return (pixels if size is None else images.fit_array(pixels, size)), labels.astype(np.int64)

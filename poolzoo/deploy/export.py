@@ -44,14 +44,13 @@ def export(
         The report that `export --json` prints. Where parity failed, its `bundle` is None and nothing was left at `out`.
     """
     bundle.require_free(out)
-    wanted = runtime.choose_provider(provider)
+    runtime.choose_provider(provider)  # a provider without a device fails before the work, not after it
     samples = run.samples()
     with _torch_threads(threads) as count, bundle.appearing(out) as place:
         file = place / "model.onnx"
         output.say("exporting")
         opset = graph.export_graph(run, file, _provenance(run))
-        short = next(name for name, long in runtime.PROVIDERS.items() if long == wanted)
-        opened = runtime.open_model(file, short, count)
+        opened = runtime.open_model(file, provider, count)
         model = graph.Deployable(run.preprocess, run.network).eval()
         output.say("checking parity")
         verdict = parity.check(model, opened, samples["test_images"], samples["test_labels"])
@@ -59,16 +58,16 @@ def export(
             "bundle": str(out),
             "parity": verdict.report,
             "speed": {},
-            "provider": wanted,
+            "provider": opened.provider,
             "opset": opset,
         }
         if not verdict.passed:
             raise ParityFailed({**report, "bundle": None})
         if timed:
             output.say("measuring speed")
-            device = "cuda" if wanted == runtime.PROVIDERS["cuda"] else "cpu"
+            device = "cpu" if opened.provider == runtime.PROVIDERS["cpu"] else "cuda"
             report["speed"] = speed.against_torch(model, opened, samples["test_images"], device)
-        measured = {"speed": report["speed"], "provider": wanted, "environment": speed.environment(count)}
+        measured = {"speed": report["speed"], "provider": opened.provider, "environment": speed.environment(count)}
         export_facts = {"opset": opset, "input": "uint8", "precision": "fp32", "run": run.path.name}
         bundle.write_json(place / "config.json", {**run.config, "export": export_facts})
         bundle.write_json(place / "parity.json", verdict.report)

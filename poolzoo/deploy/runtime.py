@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 import onnxruntime
 
+from poolzoo import output
 from poolzoo.errors import CheckFailed, EnvironmentProblem, UsageError
 
 PROVIDERS: Final = {
@@ -46,25 +49,22 @@ class Model:
 
 
 def has_device(provider: str) -> bool:
-    """Whether ONNX Runtime sees a device for a provider; that it lists the provider says nothing about that."""
+    """Whether there is a device for a provider; that ONNX Runtime lists the provider says nothing about that."""
     if provider == PROVIDERS["cpu"]:
         return True
-    if provider not in onnxruntime.get_available_providers():
-        return False
-    devices = getattr(onnxruntime, "get_ep_devices", list)()
-    return any(device.ep_name == provider for device in devices) or _cuda_driver()
+    return provider in onnxruntime.get_available_providers() and _cuda_devices() > 0
 
 
-def _cuda_driver() -> bool:
+def _cuda_devices() -> int:
     import ctypes
     import sys
 
     try:
         driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-        count = ctypes.c_int()
-        return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
     except OSError:
-        return False
+        return 0
+    count = ctypes.c_int()
+    return count.value if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 else 0
 
 
 def choose_provider(name: str) -> str:
@@ -86,41 +86,50 @@ def choose_provider(name: str) -> str:
 
 
 def open_model(path: Path, provider: str = "cpu", threads: int | None = None) -> Model:
-    """Opens a graph with the provider that was asked for, at the optimisation level that is used in earnest (ALL).
+    """Opens a graph at the optimisation level that is used in earnest (ALL).
+
+    A provider that was named is used or refused; `auto` tries the GPU and says so where it has to take the CPU.
 
     Raises:
-        EnvironmentProblem: ONNX Runtime fell back to another provider.
+        EnvironmentProblem: ONNX Runtime fell back to another provider than the one that was named.
         CheckFailed: The file is no graph of ours.
     """
     wanted = choose_provider(provider)
+    session = _session(path, wanted, threads)
+    if session.get_providers()[0] != wanted:
+        found = session.get_providers()[0]
+        if provider != "auto":
+            raise EnvironmentProblem(f"ONNX Runtime fell back from {wanted} to {found}", "use --provider cpu")
+        output.warn(f"{wanted} does not work here; {found} is used", "poolzoo doctor tells more")
+        wanted = found
+    metadata = dict(session.get_modelmeta().custom_metadata_map)
+    if not {"labels", "input"} <= metadata.keys():
+        raise CheckFailed(f"{path} carries no labels and no input", "export the run again with poolzoo export")
+    return Model(session, wanted, metadata)
+
+
+def _session(path: Path, provider: str, threads: int | None) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = FATAL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # spinning threads starve everybody else
     if threads is not None:
         options.intra_op_num_threads = threads
-    if wanted != PROVIDERS["cpu"] and hasattr(onnxruntime, "preload_dlls"):
-        onnxruntime.preload_dlls()
-    try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=[wanted])
-    except Exception as error:  # ONNX Runtime's exceptions share no public base class
-        raise CheckFailed(f"{path} cannot be opened: {str(error)[:300]}", "export the run again") from error
-    if session.get_providers()[0] != wanted:
-        raise EnvironmentProblem(
-            f"ONNX Runtime fell back from {wanted} to {session.get_providers()[0]}", "use --provider cpu"
-        )
-    metadata = dict(session.get_modelmeta().custom_metadata_map)
-    if not {"labels", "input"} <= metadata.keys():
-        raise CheckFailed(
-            f"{path} carries no labels and no input description", "export the run again with poolzoo export"
-        )
-    return Model(session, wanted, metadata)
+    # TF32 keeps ten bits of a float's mantissa: a thousand times the rounding noise that parity is judged by.
+    settings = {"use_tf32": "0"} if provider == PROVIDERS["cuda"] else {}
+    with redirect_stdout(sys.stderr):  # ONNX Runtime prints to stdout when it loads CUDA's libraries or falls back
+        if provider != PROVIDERS["cpu"] and hasattr(onnxruntime, "preload_dlls"):
+            onnxruntime.preload_dlls()
+        try:
+            return onnxruntime.InferenceSession(str(path), options, providers=[(provider, settings)])
+        except Exception as error:  # ONNX Runtime's exceptions share no public base class
+            raise CheckFailed(f"{path} cannot be opened: {str(error)[:300]}", "export the run again") from error
 
 
-def run_in_batches(model: Model, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
-    """Logits of many images: `uint8[N, H, W, 3] → float32[N, classes]`."""
-    starts = range(0, len(images), batch_size)
-    return np.concatenate([model.run(images[start : start + batch_size])[0] for start in starts])
+def run_in_batches(model: Model, images: np.ndarray, batch_size: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """Logits and probabilities of many images: `uint8[N, H, W, 3]` to two `float32[N, classes]`."""
+    parts = [model.run(images[start : start + batch_size]) for start in range(0, len(images), batch_size)]
+    return np.concatenate([logits for logits, _ in parts]), np.concatenate([chances for _, chances in parts])
 
 
 def top(labels: Sequence[str], probabilities: np.ndarray, count: int) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import platform
 import random
 import statistics
@@ -59,7 +60,7 @@ def against_torch(model: Any, graph: runtime.Model, images: np.ndarray, device: 
     """
     import torch
 
-    model = model.to(device)
+    model = copy.deepcopy(model).to(device)
     found = {}
     for size in BATCHES:
         batch = images[np.arange(size) % len(images)]

@@ -6,6 +6,8 @@ Every layer maps `float[N, C, H, W] → float[N, C]`. Powers and exponentials ar
 
 from __future__ import annotations
 
+from math import inf
+
 import torch
 from torch import Tensor, nn
 
@@ -64,15 +66,17 @@ class GlobalLSE(nn.Module):
         return (top.flatten(1) + mean.log() / r).to(x.dtype)
 
 
+def _check_positive(**values: float) -> None:
+    for name, value in values.items():
+        if not 0 < value < inf:
+            raise ValueError(f"{name}={value} must be above 0 and finite")
+
+
 def global_gem(channels: int, *, p: float = 3.0, learnable: bool = True, eps: float = 1e-6) -> nn.Module:
-    if p <= 0:
-        raise ValueError(f"p={p} must be above 0")
-    if eps <= 0:
-        raise ValueError(f"eps={eps} must be above 0")
+    _check_positive(p=p, eps=eps)
     return GlobalGeM(p, learnable, eps)
 
 
 def global_lse(channels: int, *, r: float = 10.0, learnable: bool = True) -> nn.Module:
-    if r <= 0:
-        raise ValueError(f"r={r} must be above 0")
+    _check_positive(r=r)
     return GlobalLSE(r, learnable)

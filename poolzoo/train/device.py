@@ -52,5 +52,5 @@ def policy(name: str) -> DevicePolicy:
             f"no GPU for --device {name}: torch sees {torch.cuda.device_count()}",
             "use --device cpu; poolzoo doctor tells more",
         )
-    half = torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else None
+    half = torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else None
     return DevicePolicy(device, half, torch.channels_last)

@@ -15,15 +15,16 @@ import torch
 from torch import Tensor
 
 from poolzoo import bundle, host, metrics, output, runs
-from poolzoo.assemble import Assembly, Plan, Preprocess, assemble
+from poolzoo.assemble import Assembly, Plan, Preprocess, assemble, resolve
 from poolzoo.data import batches, source
 from poolzoo.errors import CheckFailed, UsageError
 from poolzoo.train import device as devices
 from poolzoo.train import loop, memory, optimiser
 from poolzoo.train.settings import Settings, default_batch_size, default_epochs
-from poolzoo.weights import load_weights
+from poolzoo.weights import load_weights, require_weights
 
 VALIDATION_SHARE, VALIDATION_MOST = 0.1, 5000  # of the training images, in all
+CHECKPOINT = Path("checkpoint", "state.pt")
 Arrays = tuple[np.ndarray, np.ndarray]
 Note = Callable[[dict[str, Any]], None]
 
@@ -47,8 +48,12 @@ class Prepared:
         return self.settings.freeze == "backbone"
 
 
-def prepare(settings: Settings) -> Prepared:
+def prepare(settings: Settings, *, initial: bool = True) -> Prepared:
     """Reads the data, assembles the network and fills in the defaults that depend on them.
+
+    Args:
+        settings: What was asked for.
+        initial: Whether to fill in initial weights; a run that is resumed has its own.
 
     Raises:
         PoolzooError: Something that was asked for cannot be; nothing has been written.
@@ -57,83 +62,63 @@ def prepare(settings: Settings) -> Prepared:
         raise UsageError(f"--freeze {settings.freeze!r} is neither backbone nor none", "choose one of them")
     if settings.schedule not in ("linear", "cosine"):
         raise UsageError(f"--schedule {settings.schedule!r} is neither linear nor cosine", "choose one of them")
-    if settings.stem not in ("stock", "small"):
-        raise UsageError(f"--stem {settings.stem!r} is neither stock nor small", "choose one of them")
+    learnt = settings.pretrained or settings.weights is not None  # weights from before, published or of a file
+    lr = optimiser.default_lr(settings.optimizer, fine=learnt and settings.freeze != "backbone")
+    plan = Plan(
+        backbone=settings.backbone,
+        pool=settings.pool,
+        num_classes=0,  # known when the data is read, as is the size of its images
+        data_size=(0, 0),
+        image_size=(settings.image_size, settings.image_size) if settings.image_size else None,
+        local_pool=settings.local_pool,
+        stem=settings.stem,
+        head=settings.head,
+        pretrained=settings.pretrained and initial,
+    )
+    resolve(plan)  # a misspelt name fails before any data is read
+    if settings.weights and initial:
+        require_weights(Path(settings.weights))
     policy = devices.policy(settings.device)
     if policy.device.type == "cpu":
         memory.keep()
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    catalog = host.catalog()
-    (
-        catalog.backbone(settings.backbone),
-        catalog.pooling(settings.pool, "global"),
-    )  # a misspelt name fails before data is read
-    size = (settings.image_size, settings.image_size) if settings.image_size else None
-    dataset = source.open_dataset(settings.data, size)
-    everything = _limited(source.load_split(dataset, "train"), settings.limit, settings.seed)
-    test = _limited(source.load_split(dataset, "test"), settings.limit, settings.seed)
+
+    dataset = source.open_dataset(settings.data, plan.image_size, limit=settings.limit, seed=settings.seed)
+    everything, test = source.load_split(dataset, "train"), source.load_split(dataset, "test")
     if test[0].shape[1:] != everything[0].shape[1:]:
         raise UsageError(f"training and test images of {settings.data} differ in size", "add --image-size")
-    classes = source.class_names(dataset, everything[1])
+    classes = source.class_names(dataset, np.concatenate([everything[1], test[1]]))
+    everything, test = (source.limited(*arrays, settings.limit, settings.seed) for arrays in (everything, test))
     train, val = _validation_part(everything, settings.seed)
+    data_size = (train[0].shape[1], train[0].shape[2])
 
     torch.manual_seed(settings.seed)
-    data_size = (train[0].shape[1], train[0].shape[2])
-    plan = Plan(
-        backbone=settings.backbone,
-        pool=settings.pool,
-        num_classes=len(classes),
-        data_size=data_size,
-        image_size=size,
-        local_pool=settings.local_pool,
-        stem=settings.stem,
-        head=settings.head,
-        pretrained=settings.pretrained,
-    )
-    assembly = assemble(plan)
+    assembly = assemble(replace(plan, num_classes=len(classes), data_size=data_size))
     if assembly.upscaled:
-        (height, width), (rows, columns) = data_size, assembly.image_size
-        channels, map_height, map_width = assembly.layout.channels, *assembly.layout.map_size
-        output.say(
-            f"images of {width}×{height} are seen at {columns}×{rows}: the map is {channels}×{map_height}×{map_width}"
-        )
-    if settings.weights:
-        load_weights(assembly.network, Path(settings.weights).expanduser(), assembly.backbone.item.classifier)
-    given_weights = settings.pretrained or settings.weights is not None
-    item = assembly.backbone.item
-    mean, std = (item.mean, item.std) if given_weights else batches.statistics(train[0])
+        (height, width), (rows, columns), layout = data_size, assembly.image_size, assembly.layout
+        shape = "×".join(map(str, (layout.channels, *layout.map_size)))
+        output.say(f"images of {width}×{height} are seen at {columns}×{rows}: the map is {shape}")
+    if settings.weights and initial:
+        load_weights(assembly.network, Path(settings.weights), assembly.backbone.item.classifier)
     if settings.freeze == "backbone":
         assembly.network.backbone.requires_grad_(False)
     policy.place(assembly.network)
+    item = assembly.backbone.item
+    mean, std = (item.mean, item.std) if learnt else batches.statistics(train[0])
     preprocess = Preprocess(mean, std, data_size, assembly.image_size).to(policy.device)
-    lr = optimiser.default_lr(settings.optimizer, fine=given_weights and settings.freeze != "backbone")
+    decay = settings.weight_decay
     settings = replace(
         settings,
         epochs=settings.epochs or default_epochs(len(train[0])),
         batch_size=min(settings.batch_size or default_batch_size(len(train[0])), len(train[0])),
         lr=settings.lr or lr,
-        weight_decay=optimiser.WEIGHT_DECAYS[settings.optimizer]
-        if settings.weight_decay is None
-        else settings.weight_decay,
+        weight_decay=optimiser.WEIGHT_DECAYS[settings.optimizer] if decay is None else decay,
         threads=torch.get_num_threads(),
+        device=str(policy.device),
     )
     augmentation = batches.Augmentation(shift=max(1, min(data_size) // 16), flip=dataset.flip)
     return Prepared(settings, classes, train, val, test, assembly, preprocess, policy, augmentation)
-
-
-def _limited(arrays: Arrays, limit: int | None, seed: int) -> Arrays:
-    """At most `limit` images, the same ones for the same seed, classes in their own proportions."""
-    images, labels = arrays
-    if limit is None or limit >= len(images):
-        return arrays
-    order = np.random.default_rng(seed).permutation(len(images))
-    rank = np.empty(len(images))  # an image's place within its class, as a share of the class
-    for label in np.unique(labels):
-        members = order[labels[order] == label]
-        rank[members] = (np.arange(len(members)) + 0.5) / len(members)
-    chosen = np.sort(np.argsort(rank, kind="stable")[:limit])
-    return images[chosen], labels[chosen]
 
 
 def _validation_part(arrays: Arrays, seed: int) -> tuple[Arrays, Arrays]:
@@ -192,8 +177,7 @@ def finetune(settings: Settings, out: Path | None, note: Note | None = None) -> 
         bundle.require_free(out)
     prepared = prepare(settings)
     path = out or runs.new_path(Path("runs"), settings.backbone, settings.pool)
-    bundle.require_free(path)
-    path.mkdir()
+    path.mkdir(parents=True)
     try:
         bundle.write_atomically(path / "run.toml", prepared.settings.to_toml())
     except BaseException:
@@ -214,7 +198,9 @@ def resume(path: Path, note: Note | None = None) -> dict[str, Any]:
         raise UsageError(f"{path} is no run: it has no run.toml", "give the directory of an interrupted run")
     if (path / bundle.MANIFEST).is_file():
         raise UsageError(f"run {path} is finished", f"poolzoo evaluate {path}, or poolzoo export {path}")
-    return _run(prepare(Settings(**read_toml(path / "run.toml"))), path, note)
+    settings = Settings(**read_toml(path / "run.toml"))
+    host.settings.files = list(dict.fromkeys([*host.settings.files, *map(Path, settings.plugins)]))
+    return _run(prepare(settings, initial=not (path / CHECKPOINT).is_file()), path, note)
 
 
 def _run(prepared: Prepared, path: Path, note: Note | None) -> dict[str, Any]:
@@ -237,7 +223,7 @@ def _train(prepared: Prepared, path: Path, note: Note | None) -> dict[str, Any]:
     optimizer = optimiser.build(settings.optimizer, network, settings.lr, settings.weight_decay)
     total = settings.epochs * len(served)
     schedule = loop.Schedule(settings.lr, total, max(1, round(settings.warmup * total)), settings.schedule)
-    checkpoint = path / "checkpoint" / "state.pt"
+    checkpoint = path / CHECKPOINT
     state = _restore(checkpoint, network, optimizer) or State(0, 0, -1.0, {}, 0.0)
     metrics_file = path / "metrics.jsonl"
     lines = metrics_file.read_text().splitlines()[: state.epoch] if metrics_file.is_file() else []
@@ -273,8 +259,8 @@ def _train(prepared: Prepared, path: Path, note: Note | None) -> dict[str, Any]:
             "images_per_s": round(result.images / result.seconds, 1),
         }
         lines.append(json.dumps(line))
+        bundle.write_atomically(metrics_file, "\n".join(lines) + "\n")  # first: resuming cuts what is too much
         state.save(checkpoint, network, optimizer)
-        bundle.write_atomically(metrics_file, "\n".join(lines) + "\n")
         output.say(
             f"epoch {epoch}/{settings.epochs}  loss {result.loss:.3f}  accuracy {result.accuracy:.3f}  "
             f"validation {accuracy:.3f}  {line['images_per_s']:.0f} images/s"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from poolzoo.errors import CheckFailed, UsageError
+from poolzoo.options import suggest
 
 LARGEST_BATCH = 512
 LEAST_STEPS = 40  # an epoch; fewer and a schedule per step has nothing to schedule
@@ -41,6 +43,7 @@ class Settings:
     pretrained: bool = False
     weights: str | None = None
     limit: int | None = None
+    plugins: tuple[str, ...] = ()  # plugin files, so that a resumed run finds what it was started with
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "threads", "image_size", "limit"):
@@ -49,6 +52,10 @@ class Settings:
                 raise UsageError(f"--{name.replace('_', '-')} {value} must be at least 1", "give a positive number")
         if self.lr is not None and not 0 < self.lr < 1e4:
             raise UsageError(f"--lr {self.lr} must be above 0", "such as --lr 0.1")
+        if self.weight_decay is not None and not 0 <= self.weight_decay < 1e4:
+            raise UsageError(f"--weight-decay {self.weight_decay} must not be negative", "such as --weight-decay 0.05")
+        if not 0 <= self.seed < 2**31:
+            raise UsageError(f"--seed {self.seed} must be between 0 and 2147483647", "such as --seed 1")
         if not 0 <= self.label_smoothing < 1 or not 0 <= self.warmup < 1:
             raise UsageError("--label-smoothing and --warmup lie between 0 and 1", "such as --label-smoothing 0.1")
         if self.pretrained and self.weights:
@@ -58,18 +65,26 @@ class Settings:
         """The settings as a file that `--config` reads again."""
         lines = ["# The arguments of this run: poolzoo finetune --config run.toml does it again."]
         for name, value in asdict(self).items():
-            if value is not None:
+            if value is not None and value != ():
                 lines.append(f"{name} = {_toml(value)}")
         return "\n".join(lines) + "\n"
+
+
+def absolute(settings: Settings) -> Settings:
+    """The same settings with full paths, so that they mean the same from any directory."""
+    kind, _, path = settings.data.partition(":")
+    data = f"folder:{Path(path).expanduser().absolute()}" if kind == "folder" else settings.data
+    weights = str(Path(settings.weights).expanduser().absolute()) if settings.weights else None
+    return replace(settings, data=data, weights=weights)
 
 
 def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        import json
-
         return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
     return repr(value)
 
 
@@ -87,14 +102,14 @@ def read_toml(path: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise CheckFailed(f"{path} is no TOML: {error}", "mend the file") from error
     kinds = {field.name: str(field.type) for field in fields(Settings)}
+    if isinstance(files := values.get("plugins"), list) and all(isinstance(file, str) for file in files):
+        values["plugins"] = tuple(files)
     for key, value in values.items():
         if key not in kinds:
-            from poolzoo.options import suggest
-
             raise UsageError(
                 f"{path.name} has an unknown setting {key!r}", suggest(key, kinds) or f"settings: {', '.join(kinds)}"
             )
-        wanted = kinds[key].split(" | ")
+        wanted = [kind.partition("[")[0] for kind in kinds[key].split(" | ")]
         given = type(value).__name__
         if given not in wanted and not (given == "int" and "float" in wanted):
             raise UsageError(f"{key} = {value!r} in {path.name} is not {wanted[0]}", "mend the file")
