@@ -219,9 +219,10 @@ def _guard(blamed: host.Resolved, function: Any, *arguments: Any) -> Any:
         return function(*arguments)
     except (PoolzooError, _TooSmallError, MemoryError, OSError):
         raise
-    except (ValueError, TypeError) as error:
-        raise UsageError(f"{blamed.spec.text} does not fit: {error}", f"poolzoo show {blamed.spec.name}") from error
-    except Exception as error:
+    except host.Failure as error:
+        typed = blamed.options or blamed.entry.source.tier == "built-in"
+        if typed and isinstance(error, ValueError | TypeError):
+            raise UsageError(f"{blamed.spec.text} does not fit: {error}", f"poolzoo show {blamed.spec.name}") from error
         raise PluginFailed(
             f"{blamed.spec.text} (from {blamed.entry.source.dist}) failed: {type(error).__name__}: {error}",
             "POOLZOO_DEBUG=1 shows the traceback",
@@ -259,7 +260,7 @@ def build_backbone(backbone: host.Resolved, image_size: Size, *, pretrained: boo
         if extra and backbone.entry.source.tier == "built-in":
             raise _TooSmallError(f"{type(error).__name__}: {error}") from error
         module = _guard(backbone, _raise, error)
-    except Exception as error:
+    except host.Failure as error:
         module = _guard(backbone, _raise, error)
     if not isinstance(module, nn.Module):
         text = f"backbone {backbone.spec.name} built a {type(module).__name__}, not an nn.Module"
@@ -267,7 +268,7 @@ def build_backbone(backbone: host.Resolved, image_size: Size, *, pretrained: boo
     return module
 
 
-def _raise(error: Exception) -> None:
+def _raise(error: BaseException) -> None:
     raise error
 
 
@@ -296,7 +297,7 @@ def _choose_image_size(
             best = min(body.layout.map_size), size
     if best is None:
         text = f"{plan.backbone} takes no image of {_show(sizes[0])} to {_show(sizes[-1])}: {failure}"
-        raise UsageError(text, "use --image-size")
+        raise UsageError(text, "leave --stem small out" if plan.stem == "small" else "choose another backbone")
     return best[1]
 
 
@@ -314,7 +315,8 @@ def read_layout(backbone: host.Resolved, module: nn.Module, features: Tensor, im
     if not isinstance(features, Tensor) or features.ndim not in (3, 4):
         shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise PluginFailed(
-            f"backbone {name} gives {shape}, not NCHW, NHWC or NLC features", "mend the plugin, or use another one"
+            f"backbone {name} gives {shape}, not NCHW, NHWC or NLC features",
+            "choose another backbone, or mend its plugin",
         )
     kind = backbone.item.layout
     if kind != "auto" and (kind == "NLC") != (features.ndim == 3):

@@ -15,6 +15,11 @@ from typing import Any, Final
 from poolzoo.errors import CheckFailed, UsageError
 
 MANIFEST: Final = "manifest.json"
+# What a manifest must list: an emptied one vouches for nothing.
+REQUIRED: Final = {
+    "run": ("config.json", "metrics.json", "model.safetensors", "run.toml", "samples.npz"),
+    "bundle": ("config.json", "golden.npz", "model.onnx", "parity.json"),
+}
 SCHEMA: Final = 1  # of config.json, manifest.json and the directories' layout
 
 
@@ -81,7 +86,8 @@ def altered(directory: Path) -> list[str]:
         listed = {str(name): str(entry["sha256"]) for name, entry in manifest["files"].items()}
     except (KeyError, TypeError, AttributeError, CheckFailed):
         return [f"{MANIFEST} is damaged"]
-    found: list[str] = []
+    required = REQUIRED.get(str(manifest.get("kind")), ())
+    found = [f"{name} is not listed in {MANIFEST}" for name in required if name not in listed]
     root = directory.resolve()
     for name, digest in listed.items():
         path = directory / name
@@ -130,6 +136,8 @@ def require_free(path: Path) -> None:
     if path.exists() or path.is_symlink():
         raise UsageError(f"{path} exists already", "choose another --out, or remove it first")
     parent = next(folder for folder in path.absolute().parents if folder.exists())
+    if not parent.is_dir():
+        raise UsageError(f"{parent} is a file, not a directory", "choose another --out")
     with tempfile.TemporaryFile(dir=parent):
         pass
 

@@ -73,7 +73,8 @@ def explain(error: BaseException) -> PoolzooError:
         reason = error.strerror or text or type(error).__name__
         hint = "free some space and try again" if error.errno == 28 else "choose another place with --out, or mend it"
         return EnvironmentProblem(f"{reason}{where}", hint)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    no_memory = isinstance(error, RuntimeError) and "allocate" in text and "memory" in text  # torch's, on the CPU
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or no_memory:
         return EnvironmentProblem("out of memory", "use a smaller --batch-size or --image-size")
     return CheckFailed(
         f"unexpected {type(error).__name__}: {text[:500]}",

@@ -450,10 +450,14 @@ def catalog() -> Catalog:
     if _catalog is None:
         directories = list(settings.directories)
         if named := os.environ.get("POOLZOO_PLUGINS_DIR"):
+            if not Path(named).is_dir():
+                raise UsageError(
+                    f"POOLZOO_PLUGINS_DIR names no directory: {named!r}", "unset it, or make the directory"
+                )
             directories.append(Path(named))
         found = find(settings.files, directories, settings.installed) if settings.third_party else find(installed=False)
         _catalog = load(found)
-        for problem in _catalog.problems:
+        for problem in _catalog.problems[1 if settings.strict else 0 :]:  # a strict error says the first itself
             output.warn(str(problem), problem.hint)
     if settings.strict and _catalog.problems:
         first = _catalog.problems[0]

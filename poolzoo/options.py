@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 import typing
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,9 @@ def _type_name(kind: Any) -> str:
     return {bool: "true|false", NoneType: "none"}.get(kind) or str(getattr(kind, "__name__", kind))
 
 
+_WORDS = re.compile(r"[\w./-]+")
+
+
 def parse_spec(text: str) -> Spec:
     """Takes `gem:p=4,learnable=false` or `acme:gem:p=4` apart.
 
@@ -60,7 +64,7 @@ def parse_spec(text: str) -> Spec:
             if key in options:
                 raise UsageError(f"option {key!r} is given twice in {text!r}", "give each option once")
             options[key] = value
-    if not all(parts) or len(parts) > 2:
+    if not all(parts) or len(parts) > 2 or not _WORDS.fullmatch("".join(parts)):
         raise UsageError(f"cannot read {text!r}", "write NAME, NAME:KEY=VALUE, or DIST:NAME:KEY=VALUE")
     return Spec(text, parts[-1], parts[0] if len(parts) == 2 else None, options)
 

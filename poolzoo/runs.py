@@ -11,15 +11,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from poolzoo import bundle, output
 from poolzoo.assemble import Assembly, Network, Plan, Preprocess, assemble
-from poolzoo.errors import CheckFailed
+from poolzoo.errors import CheckFailed, UsageError
 from poolzoo.host import Resolved
 
 SAMPLES_TRAIN, SAMPLES_TEST = 512, 1024  # images kept in samples.npz …
@@ -46,8 +48,12 @@ class Run:
 
     def samples(self) -> dict[str, np.ndarray]:
         """Images and labels kept from the data: `train_images`, `train_labels`, `test_images`, `test_labels`."""
-        with np.load(self.path / "samples.npz", allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
+        names = [f"{part}_{what}" for part in ("train", "test") for what in ("images", "labels")]
+        try:
+            with np.load(self.path / "samples.npz", allow_pickle=False) as stored:
+                return {name: stored[name] for name in names}
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
+            raise CheckFailed(f"{self.path / 'samples.npz'} is damaged: {error}", "train the run again") from error
 
 
 def new_path(root: Path, backbone: str, pool: str) -> Path:
@@ -160,16 +166,24 @@ def load_run(path: str | os.PathLike[str]) -> Run:
             head=ours["head"],
         )
         mean, std = config["pretrained_cfg"]["mean"], config["pretrained_cfg"]["std"]
-    except (KeyError, TypeError) as error:
+        recorded, _ = dict(ours["plugins"]), list(config["label_names"])
+    except (KeyError, TypeError, ValueError) as error:
         raise CheckFailed(
             f"{directory / 'config.json'} lacks {error}", "it was made by another version of poolzoo"
         ) from error
-    assembly = assemble(plan)
-    _warn_of_other_plugins(assembly, ours["plugins"])
+    try:
+        assembly = assemble(plan)
+    except UsageError as error:
+        foreign = [f"{part} came from {was['dist']}" for part, was in recorded.items() if was["tier"] != "built-in"]
+        if not foreign:
+            raise
+        hint = f"the run's {'; '.join(foreign)}: install it, or name its file with --plugin"
+        raise UsageError(error.message, hint) from error
+    _warn_of_other_plugins(assembly, recorded)
     network = assembly.network
     try:
         network.load_state_dict(load_tensors((directory / "model.safetensors").read_bytes()))
-    except RuntimeError as error:
+    except (RuntimeError, SafetensorError) as error:
         raise CheckFailed(
             f"{directory / 'model.safetensors'} does not fit {plan.backbone}: {error}", "was a plugin or timm changed?"
         ) from error
@@ -191,11 +205,16 @@ def _warn_of_other_plugins(assembly: Assembly, recorded: dict[str, Any]) -> None
             output.warn(f"the {part} {resolved.spec.text} comes from another {source.dist} than the run was made with")
 
 
+def _cell(text: str) -> str:
+    """Text as the cell of a Markdown table."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
 def result_card(config: dict[str, Any], settings: dict[str, Any], test: dict[str, Any]) -> str:
     """`README.md`: a model card with front matter, from the figures that were measured."""
     ours = config["poolzoo"]
     rows = "\n".join(
-        f"| {c['class']} | {c['n']} | {c['precision']:.3f} | {c['recall']:.3f} | {c['f1']:.3f} |"
+        f"| {_cell(c['class'])} | {c['n']} | {c['precision']:.3f} | {c['recall']:.3f} | {c['f1']:.3f} |"
         for c in test["per_class"]
     )
     arguments = "\n".join(f"| {key} | {value} |" for key, value in settings.items() if value is not None)

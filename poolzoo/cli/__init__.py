@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
 from typing import Any, Final, NoReturn
 
 import click
@@ -75,17 +76,32 @@ add_global_options(cli)
 
 def main() -> NoReturn:
     """Runs the command line and exits with the code that `poolzoo.errors` gives the outcome."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # libraries warn their authors, not our users; python -W shows them
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - as long as the process
+    # Threads that spin at a barrier cost a factor of ten where another process wants the core; set before torch loads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)
     sys.exit(run(sys.argv[1:]))
+
+
+_stopped: list[type[KeyboardInterrupt]] = []  # a signal that came, for where a library swallows the exception
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    kind = errors.Terminated if number == signal.SIGTERM else KeyboardInterrupt
+    _stopped.append(kind)
+    raise kind
 
 
 def run(arguments: list[str]) -> int:
     """Runs one command; every error becomes one line, a hint and an exit code."""
-    # Threads that spin at a barrier cost a factor of ten where another process wants the core; set before torch loads.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if threading_main():
-        signal.signal(signal.SIGTERM, _terminate)
     try:
-        result = cli.main(args=arguments, prog_name="poolzoo", standalone_mode=False)
+        with cli.make_context("poolzoo", arguments) as context:
+            result = cli.invoke(context)
         sys.stdout.flush()
     except click.exceptions.Exit as stop:
         return int(stop.exit_code)
@@ -96,15 +112,14 @@ def run(arguments: list[str]) -> int:
         command = error.ctx.command_path if error.ctx else "poolzoo"
         output.error(error.format_message(), f"{command} --help")
         return errors.USAGE
-    except (KeyboardInterrupt, click.Abort) as stop:  # click turns the first into the second
-        cause = stop.__cause__ if isinstance(stop, click.Abort) and stop.__cause__ else stop
-        terminated = isinstance(cause, errors.Terminated)
-        output.error("terminated" if terminated else "interrupted", *cause.args)
-        return errors.TERMINATED if terminated else errors.INTERRUPTED
-    except BrokenPipeError:
+    except BrokenPipeError:  # whoever read our output has enough, as in `poolzoo list | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return errors.OK
-    except Exception as error:
+    except KeyboardInterrupt as stop:
+        return _say_stopped(type(stop), *stop.args)
+    except (Exception, SystemExit) as error:
+        if _stopped:
+            return _say_stopped(_stopped[-1])
         if os.environ.get("POOLZOO_DEBUG"):
             raise
         shown = errors.explain(error)
@@ -113,12 +128,7 @@ def run(arguments: list[str]) -> int:
     return result if isinstance(result, int) else errors.OK
 
 
-def threading_main() -> bool:
-    """Whether this is the main thread, the only one that may handle signals."""
-    import threading
-
-    return threading.current_thread() is threading.main_thread()
-
-
-def _terminate(signal_number: int, frame: object) -> NoReturn:
-    raise errors.Terminated
+def _say_stopped(kind: type[BaseException], hint: str = "") -> int:
+    terminated = issubclass(kind, errors.Terminated)
+    output.error("terminated" if terminated else "interrupted", hint)
+    return errors.TERMINATED if terminated else errors.INTERRUPTED

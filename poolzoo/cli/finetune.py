@@ -8,7 +8,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from poolzoo import host, output
+from poolzoo import bundle, host, output
 from poolzoo.cli.options import json_option
 from poolzoo.errors import UsageError
 
@@ -91,14 +91,13 @@ def command(
         from poolzoo.train import plan
 
         return plan.show(settings, as_json)
-    if not settings.pretrained and settings.weights is None:
-        output.say("training from scratch; --pretrained or --weights FILE start from weights")
+    if out is not None:
+        bundle.require_free(out)
     return _train(lambda run, note: run.finetune(settings, out, note), as_json)
 
 
 def _train(start: Any, as_json: bool) -> None:
     output.detail("loading torch")
-    from poolzoo import bundle
     from poolzoo.train import run
 
     note = output.emit_json if as_json else None

@@ -29,6 +29,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         wide = np.asarray(image).astype(np.float64)
         return Image.fromarray(np.rint(wide.clip(0, 65535) / 257).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":  # floating point: 0 to 1 by custom, else taken as 0 to 255
+        pixels = np.asarray(image)
+        scaled = pixels * (255 if np.nanmax(pixels) <= 1 else 1)
+        return Image.fromarray(np.rint(np.nan_to_num(scaled).clip(0, 255)).astype(np.uint8)).convert("RGB")
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")

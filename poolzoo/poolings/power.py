@@ -6,11 +6,10 @@ Every layer maps `float[N, C, H, W] → float[N, C]`. Powers and exponentials ar
 
 from __future__ import annotations
 
-from math import inf
-
 import torch
 from torch import Tensor, nn
 
+LARGEST = 1e4  # far beyond where the mean is the maximum to every digit
 LEAST = 0.1  # what a learnt exponent or sharpness cannot fall below: at 0 neither mean is defined
 
 
@@ -68,8 +67,8 @@ class GlobalLSE(nn.Module):
 
 def _check_positive(**values: float) -> None:
     for name, value in values.items():
-        if not 0 < value < inf:
-            raise ValueError(f"{name}={value} must be above 0 and finite")
+        if not 0 < value <= LARGEST:
+            raise ValueError(f"{name}={value} must be above 0 and at most {LARGEST:g}")
 
 
 def global_gem(channels: int, *, p: float = 3.0, learnable: bool = True, eps: float = 1e-6) -> nn.Module:

@@ -137,7 +137,8 @@ def _validation_part(arrays: Arrays, seed: int) -> tuple[Arrays, Arrays]:
             held[members[: max(1, round(share * len(members)))]] = True
     if held.sum() == 0 or (~held).sum() < 2:
         raise UsageError(
-            f"{len(images)} training images are too few to train on and to choose by", "give at least two a class"
+            f"{len(images)} training images are too few to train on and to choose by",
+            "give at least two a class, or a larger --limit",
         )
     return (images[~held], labels[~held]), (images[held], labels[held])
 
@@ -176,6 +177,8 @@ def finetune(settings: Settings, out: Path | None, note: Note | None = None) -> 
     if out is not None:
         bundle.require_free(out)
     prepared = prepare(settings)
+    if not settings.pretrained and settings.weights is None:
+        output.say("training from scratch; --pretrained or --weights FILE start from weights")
     path = out or runs.new_path(Path("runs"), settings.backbone, settings.pool)
     path.mkdir(parents=True)
     try:
@@ -204,10 +207,18 @@ def resume(path: Path, note: Note | None = None) -> dict[str, Any]:
 
 
 def _run(prepared: Prepared, path: Path, note: Note | None) -> dict[str, Any]:
+    begun = (path / CHECKPOINT).is_file
     try:
         return _train(prepared, path, note)
     except KeyboardInterrupt as stop:
-        stop.args = (f"poolzoo finetune --resume {path} goes on after the last finished epoch",)
+        where = "goes on after the last finished epoch" if begun() else "starts it again"
+        stop.args = (f"poolzoo finetune --resume {path} {where}",)
+        raise
+    except BrokenPipeError:
+        raise CheckFailed("nobody reads stdout any more", f"poolzoo finetune --resume {path}") from None
+    except BaseException:
+        if not begun():  # there is nothing in it that could be resumed
+            shutil.rmtree(path, ignore_errors=True)
         raise
 
 
@@ -283,7 +294,9 @@ def _restore(path: Path, network: torch.nn.Module, optimizer: torch.optim.Optimi
         optimizer.load_state_dict(saved.pop("optimizer"))
         state = State(**saved)
     except Exception as error:
-        raise CheckFailed(f"checkpoint {path} is damaged: {error}", f"delete {path} to start that run anew") from error
+        raise CheckFailed(
+            f"checkpoint {path} is damaged, or another run's", f"delete {path} to start that run anew"
+        ) from error
     output.say(f"going on after epoch {state.epoch}")
     return state
 

@@ -14,6 +14,7 @@ from poolzoo.options import suggest
 LARGEST_BATCH = 512
 LEAST_STEPS = 40  # an epoch; fewer and a schedule per step has nothing to schedule
 IMAGES_SEEN = 500_000  # in all, from which the default number of epochs follows
+MOST_THREADS = 1024
 FEWEST_EPOCHS, MOST_EPOCHS = 10, 60
 
 
@@ -50,6 +51,10 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"--{name.replace('_', '-')} {value} must be at least 1", "give a positive number")
+        if self.threads is not None and self.threads > MOST_THREADS:
+            raise UsageError(
+                f"--threads {self.threads} is more than {MOST_THREADS}", "leave it out for one a processor"
+            )
         if self.lr is not None and not 0 < self.lr < 1e4:
             raise UsageError(f"--lr {self.lr} must be above 0", "such as --lr 0.1")
         if self.weight_decay is not None and not 0 <= self.weight_decay < 1e4:
