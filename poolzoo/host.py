@@ -315,10 +315,10 @@ def find(files: Sequence[Path] = (), directories: Sequence[Path] = (), installed
     for directory in directories:
         if not directory.is_dir():
             raise UsageError(f"plugin directory {str(directory)!r} does not exist", "give the path of a directory")
-    found = [_from_file(path.resolve(), "file") for path in files]
-    found += [
-        _from_file(p.resolve(), "directory") for d in directories for p in d.glob("*.py") if p.name[0] not in "._"
-    ]
+    named = dict.fromkeys(path.resolve() for path in files)
+    beside = dict.fromkeys(p.resolve() for folder in directories for p in folder.glob("*.py") if p.name[0] not in "._")
+    found = [_from_file(path, "file") for path in named]
+    found += [_from_file(path, "directory") for path in beside if path not in named]
     if installed:
         found += [_from_entry_point(one) for one in importlib.metadata.entry_points(group=spec.PROJECT)]
     found.sort(key=lambda candidate: (TIERS.index(candidate.source.tier), candidate.source.dist, candidate.name))

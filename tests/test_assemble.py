@@ -73,6 +73,34 @@ def test_torchvisions_own_features_and_pool_give_the_same_numbers():
     torch.testing.assert_close(network.pool(network.forward_map(x)), theirs(x))
 
 
+def test_a_model_that_torchvision_rewires_for_its_weights_is_the_same_with_and_without_them(monkeypatch, tmp_path):
+    """googlenet's published weights switch a hidden `transform_input` on; a run must come back as it was trained."""
+    import torchvision
+
+    theirs = torchvision.models.googlenet(init_weights=False, aux_logits=True)
+    weights = torchvision.models.GoogLeNet_Weights.DEFAULT
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(theirs.state_dict(), tmp_path / "checkpoints" / weights.url.rsplit("/", 1)[-1])
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    filled = assemble(plan("torchvision/googlenet", image_size=(64, 64), pretrained=True))
+    again = assemble(plan("torchvision/googlenet", image_size=(64, 64)))
+    again.network.load_state_dict(filled.network.state_dict())
+    x = torch.rand(2, 3, 64, 64)
+    torch.testing.assert_close(again.network.eval()(x), filled.network.eval()(x))
+    theirs.transform_input, theirs.fc = True, nn.Identity()
+    mean, std = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    pooled = filled.network.pool(filled.network.forward_map((x - 0.5) / 0.5))
+    torch.testing.assert_close(pooled, theirs.eval()((x - mean) / std), rtol=1e-4, atol=1e-5)
+
+
+def test_an_image_too_small_for_a_backbone_names_the_option(monkeypatch):
+    for backbone, side in (("torchvision/vgg11", 16), ("nano/plain", 1)):
+        with pytest.raises(UsageError) as caught:
+            assemble(plan(backbone, image_size=(side, side)))
+        assert "--image-size" in caught.value.hint
+    assert assemble(plan("torchvision/maxvit_t")).image_size == (224, 224)
+
+
 def test_tokens_become_the_map_that_they_came_from():
     """A pooled corner of a ViT's map is the mean of the tokens of that corner, class token left out."""
     network = poolzoo.create_model("timm/test_vit", pool="adaptive:size=2", image_size=64).eval()

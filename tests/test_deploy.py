@@ -137,6 +137,87 @@ def test_a_graph_that_computes_something_else_fails_and_nothing_is_left(
     assert list(tmp_path.iterdir()) == []
 
 
+def softmax_over_the_batch(path):
+    model = onnx.load(path)
+    (node,) = [node for node in model.graph.node if node.op_type == "Softmax"]
+    node.attribute[0].i = 0
+    onnx.save(model, path)
+
+
+def add_the_batchs_spread(path):
+    """Adds what each image's last features differ by from the batch's mean: nothing for one image, much for several."""
+    model = onnx.load(path)
+    nodes = list(model.graph.node)
+    last = next(node for node in nodes if "logits" in node.output)
+    features = last.input[0]
+    model.graph.initializer.append(numpy_helper.from_array(np.array([0]), "batch_axis"))
+    added = [
+        onnx.helper.make_node("ReduceMean", [features, "batch_axis"], ["batch_mean"]),
+        onnx.helper.make_node("Sub", [features, "batch_mean"], ["spread"]),
+        onnx.helper.make_node("Add", [features, "spread"], ["wrong"]),
+    ]
+    last.input[0] = "wrong"
+    index = nodes.index(last)
+    del model.graph.node[:]
+    model.graph.node.extend([*nodes[:index], *added, last, *nodes[index + 1 :]])
+    onnx.save(model, path)
+
+
+@pytest.mark.parametrize("change", [softmax_over_the_batch, add_the_batchs_spread])
+def test_faults_that_only_some_outputs_or_batches_show_are_found(poolzoo, trained, tmp_path, monkeypatch, change):
+    real = graph.export_graph
+
+    def faulty(run, path, provenance):
+        opset = real(run, path, provenance)
+        change(path)
+        return opset
+
+    monkeypatch.setattr(exporting.graph, "export_graph", faulty)
+    outcome = poolzoo("export", trained, "--json", "--out", tmp_path / "b", "-q")
+    assert outcome.code == 1
+    assert not outcome.json["parity"]["passed"]
+
+
+def test_a_network_that_gives_nan_itself_is_refused(trained, exported):
+    from poolzoo.errors import CheckFailed
+    from poolzoo.runs import load_run
+
+    run = load_run(trained)
+    run.network.classifier.bias.data[0] = torch.nan
+    model = graph.Deployable(run.preprocess, run.network).eval()
+    samples = run.samples()
+    with pytest.raises(CheckFailed, match="NaN"):
+        parity.check(model, runtime.open_model(exported / "model.onnx"), samples["test_images"], samples["test_labels"])
+
+
+def test_a_network_that_insists_on_float32_can_still_be_judged(trained, exported):
+    from poolzoo.runs import load_run
+
+    class Casting(torch.nn.Module):
+        def forward(self, x):
+            return x.float().clamp(min=1e-6).pow(3).mean((2, 3)).pow(1 / 3)
+
+    run = load_run(trained)
+    run.network.pool = Casting()
+    model = graph.Deployable(run.preprocess, run.network).eval()
+    samples = run.samples()
+    images, labels = samples["test_images"], samples["test_labels"]
+    report = parity.check(model, runtime.open_model(exported / "model.onnx"), images, labels).report
+    assert report["reference"] == "float32"
+    assert not report["passed"]  # the exponent was learnt, so this is another network
+
+
+def test_an_emptied_manifest_vouches_for_nothing(poolzoo, bundle_copy, run_copy):
+    for directory, kind in ((bundle_copy, "bundle"), (run_copy, "run")):
+        (directory / "manifest.json").write_text(json.dumps({"schema": 1, "kind": kind, "files": {}}))
+    assert poolzoo("verify", bundle_copy).code == 1
+    assert poolzoo("evaluate", run_copy).code == 1
+    (bundle_copy / "manifest.json").write_text("[]")
+    outcome = poolzoo("verify", bundle_copy, "--json")
+    assert outcome.code == 1
+    assert not outcome.json["passed"]
+
+
 def test_a_network_that_draws_random_numbers_is_refused(tmp_path, trained):
     from poolzoo.errors import CheckFailed
     from poolzoo.runs import load_run

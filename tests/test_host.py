@@ -116,6 +116,42 @@ def test_precedence_does_not_depend_on_the_order_of_loading(tmp_path):
         assert catalog.pooling("power-mean", "global").entry.source.dist == "alpha"
 
 
+def test_two_files_of_one_name_are_two_plugins(tmp_path):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "y").mkdir()
+    first = write(tmp_path / "x", "p", GOOD.format(name="one"))
+    second = write(tmp_path / "y", "p", GOOD.format(name="two"))
+    catalog = host.load_plugins(first, second, first, installed=False)
+    assert catalog.problems == []
+    catalog.pooling("one", "global")
+    catalog.pooling("two", "global")
+
+
+FAMILY = """
+from poolzoo import Backbone, BackboneFamily, hookimpl
+
+def build(*, pretrained=False):
+    from torch import nn
+    return nn.Conv2d(3, 8, 3, stride=2)
+
+@hookimpl
+def poolzoo_backbones():
+    yield Backbone(name="timm/resnet18", summary="not timm's", build=build)
+    yield BackboneFamily(
+        prefix="timm", names=lambda: ["zzz"], get=lambda name: Backbone(name="timm/zzz", summary="", build=build)
+    )
+"""
+
+
+def test_the_built_in_families_are_never_shadowed_and_the_others_stay_reachable(tmp_path):
+    catalog = host.load_plugins(write(tmp_path, "acme", FAMILY), installed=False)
+    assert [p.stage for p in catalog.problems] == ["item name", "item name"]
+    for name in ("timm/resnet18", "resnet18"):
+        assert catalog.backbone(name).entry.source.dist == "poolzoo"
+    assert catalog.backbone("acme:timm/resnet18").entry.source.dist == "acme"
+    assert catalog.backbone("acme:timm/zzz").entry.source.dist == "acme"
+
+
 def test_an_installed_distribution_is_found_by_its_entry_point(tmp_path):
     write(tmp_path, "acme_pool", GOOD.format(name="power-mean"))
     info = tmp_path / "acme_pool-1.2.dist-info"

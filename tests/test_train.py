@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def test_norms_biases_and_scalars_do_not_decay():
 
 
 def test_defaults_follow_from_the_number_of_images():
-    assert default_batch_size(45_000) == 512
+    assert default_batch_size(45_000) == 256
     assert default_batch_size(1_294) == 32
     assert default_batch_size(10) == 2
     for images in (100, 1_000, 10_000, 45_000):
@@ -198,8 +199,8 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(poolzoo, tmp_path, monke
     finished = poolzoo("finetune", "--resume", tmp_path / "cut")
     assert finished.code == 2
     assert "finished" in finished.err
-    changed = poolzoo("finetune", "--resume", tmp_path / "cut", "--lr", "1")
-    assert changed.code == 2
+    for more in (("--lr", "1"), ("--dry-run",)):
+        assert poolzoo("finetune", "--resume", tmp_path / "cut", *more).code == 2
 
 
 def test_a_run_that_is_killed_before_its_first_checkpoint_can_be_resumed(poolzoo, tmp_path, monkeypatch):
@@ -245,11 +246,36 @@ def test_a_frozen_backbone_does_not_change(poolzoo, tmp_path):
     assert any(not torch.equal(before[key], free[key]) for key in before if key.startswith("backbone"))
 
 
+def test_a_resumed_run_needs_neither_its_first_weights_nor_its_plugin_named_again(poolzoo, tmp_path, monkeypatch):
+    from poolzoo.train import loop
+
+    real = loop.train_epoch
+
+    def stopped(*args, **rest):
+        if args[5] == 2:
+            raise KeyboardInterrupt
+        return real(*args, **rest)
+
+    plugin = Path(__file__).parents[1] / "plugins" / "single_file" / "power_mean.py"
+    weights = tmp_path / "w.safetensors"
+    network = package.create_model("nano/plain", num_classes=10, image_size=16)
+    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, weights)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train_epoch", stopped)
+        arguments = ("--plugin", plugin, "--pool", "power-mean", "--weights", weights, "--epochs", 3, "--limit", 200)
+        poolzoo("finetune", "--data", "digits", "--backbone", "nano/plain", *arguments, "--out", tmp_path / "run", "-q")
+    weights.unlink()
+    outcome = poolzoo("finetune", "--resume", tmp_path / "run", "-q")
+    assert outcome.code == 0, outcome.err
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 3
+
+
 def test_a_loss_that_is_no_number_stops_the_run_with_a_hint(poolzoo, tmp_path):
     outcome = poolzoo(*QUICK, "--optimizer", "sgd", "--lr", "9000", "--epochs", 3, "--out", tmp_path / "run")
     assert outcome.code == 1
     assert "loss" in outcome.err
     assert "--lr" in outcome.err
+    assert not (tmp_path / "run").exists()  # it had nothing that could be resumed
 
 
 def test_dry_run_shows_the_network_and_writes_nothing(poolzoo, tmp_path, monkeypatch):
@@ -378,6 +404,9 @@ def test_settings_refuse_what_cannot_be():
     from poolzoo.errors import UsageError
 
     for wrong in (
+        {"seed": -1},
+        {"weight_decay": -1.0},
+        {"threads": 10**6},
         {"lr": -1.0},
         {"label_smoothing": 1.0},
         {"warmup": 2.0},

@@ -12,7 +12,7 @@ from poolzoo.errors import UsageError
 
 # Defaults for training from scratch at batch size 256. AdamW's are its authors'; SGD's were the better of those tried
 # on nano/resnet (0.2, 0.5) with Nesterov momentum.
-LEARNING_RATES = {"adamw": 3e-3, "sgd": 0.3}
+LEARNING_RATES = {"adamw": 5e-3, "sgd": 0.3}
 WEIGHT_DECAYS = {"adamw": 0.05, "sgd": 5e-4}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from poolzoo.errors import CheckFailed, UsageError
 from poolzoo.options import suggest
 
-LARGEST_BATCH = 512
+LARGEST_BATCH = 256
 LEAST_STEPS = 40  # an epoch; fewer and a schedule per step has nothing to schedule
 IMAGES_SEEN = 500_000  # in all, from which the default number of epochs follows
 MOST_THREADS = 1024
