@@ -103,8 +103,8 @@ class _Silent:
 
 @contextmanager
 def progress(label: str, total: float) -> Iterator[Progress]:
-    """A progress bar with the time left, on stderr; nothing where stderr is no terminal or `-q` was given."""
-    if _verbosity < NORMAL or not sys.stderr.isatty():
+    """A progress bar with the time left, on stderr; nothing without a label, a terminal, or with `-q`."""
+    if not label or not watched():
         yield _Silent()
         return
     from rich.console import Console
@@ -113,7 +113,7 @@ def progress(label: str, total: float) -> Iterator[Progress]:
 
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=16),
         MofNCompleteColumn(),
         TextColumn("{task.fields[note]}"),
         TimeRemainingColumn(),

@@ -55,35 +55,32 @@ def train_epoch(
     optimizer: torch.optim.Optimizer,
     schedule: Schedule,
     epoch: int,
-    epochs: int,
     policy: DevicePolicy,
     label_smoothing: float,
+    bar: output.Progress,
 ) -> EpochResult:
-    """One pass over the training images; epochs count from 1."""
+    """One pass over the training images; epochs count from 1, and the bar's steps run over all of them."""
     step = (epoch - 1) * len(batches)
     loss_sum = torch.zeros((), device=policy.device)
     right = torch.zeros((), device=policy.device, dtype=torch.int64)
     started = shown = time.perf_counter()
     seen = 0
     watched = output.watched()
-    with output.progress(f"epoch {epoch}/{epochs}", len(batches)) as bar:
-        for index, (images, labels) in enumerate(batches.epoch(epoch), 1):
-            for group in optimizer.param_groups:
-                group["lr"] = schedule.at(step)
-            loss, logits = _step(network, preprocess, images, labels, policy, label_smoothing)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            step += 1
-            seen += len(images)
-            loss_sum += loss.detach() * len(images)
-            right += (logits.detach().argmax(1) == labels).sum()
-            if watched and (now := time.perf_counter()) - shown > SHOW_EVERY:
-                shown = now
-                rate = seen / (now - started)
-                bar.update(
-                    index, f"loss {float(loss_sum) / seen:.3f}  accuracy {int(right) / seen:.3f}  {rate:.0f} images/s"
-                )
+    for images, labels in batches.epoch(epoch):
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.at(step)
+        loss, logits = _step(network, preprocess, images, labels, policy, label_smoothing)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        step += 1
+        seen += len(images)
+        loss_sum += loss.detach() * len(images)
+        right += (logits.detach().argmax(1) == labels).sum()
+        if watched and (now := time.perf_counter()) - shown > SHOW_EVERY:
+            shown = now
+            figures = f"loss {float(loss_sum) / seen:.3f}  acc {int(right) / seen:.3f}"
+            bar.update(step, f"{figures}  {seen / (now - started):.0f} images/s")
     loss_mean, accuracy = float(loss_sum) / seen, int(right) / seen
     return EpochResult(loss_mean, accuracy, seen, time.perf_counter() - started)
 

@@ -239,50 +239,51 @@ def _train(prepared: Prepared, path: Path, note: Note | None) -> dict[str, Any]:
     metrics_file = path / "metrics.jsonl"
     lines = metrics_file.read_text().splitlines()[: state.epoch] if metrics_file.is_file() else []
     catalog.announce("poolzoo_run_started", run=event)
-    for epoch in range(state.epoch + 1, settings.epochs + 1):
-        torch.manual_seed(settings.seed * 1_000_003 + epoch)  # for what is random in the network itself
-        loop.set_training_mode(network, prepared.frozen)
-        result = loop.train_epoch(
-            network,
-            prepared.preprocess,
-            served,
-            optimizer,
-            schedule,
-            epoch,
-            settings.epochs,
-            policy,
-            settings.label_smoothing,
-        )
-        if not math.isfinite(result.loss):
-            raise CheckFailed(f"the loss is {result.loss} in epoch {epoch}", f"try a smaller --lr than {settings.lr:g}")
-        logits = metrics.predict_logits(network, prepared.preprocess, prepared.val[0], policy, label="validating")
-        accuracy = metrics.accuracy(logits, prepared.val[1])
-        state.epoch, state.seconds = epoch, state.seconds + result.seconds
-        if accuracy > state.best_accuracy:
-            state.best_epoch, state.best_accuracy = epoch, accuracy
-            state.best_weights = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-        line = {
-            "epoch": epoch,
-            "loss": result.loss,
-            "train_accuracy": result.accuracy,
-            "val_accuracy": accuracy,
-            "seconds": round(result.seconds, 3),
-            "images_per_s": round(result.images / result.seconds, 1),
-        }
-        lines.append(json.dumps(line))
-        bundle.write_atomically(metrics_file, "\n".join(lines) + "\n")  # first: resuming cuts what is too much
-        state.save(checkpoint, network, optimizer)
-        output.say(
-            f"epoch {epoch}/{settings.epochs}  loss {result.loss:.3f}  accuracy {result.accuracy:.3f}  "
-            f"validation {accuracy:.3f}  {line['images_per_s']:.0f} images/s"
-        )
-        if note is not None:
-            note(line)
-        catalog.announce("poolzoo_epoch_finished", run=event, epoch=epoch, metrics=dict(line))
+    with output.progress("training", total) as bar:
+        for epoch in range(state.epoch + 1, settings.epochs + 1):
+            torch.manual_seed(settings.seed * 1_000_003 + epoch)  # for what is random in the network itself
+            loop.set_training_mode(network, prepared.frozen)
+            result = loop.train_epoch(
+                network, prepared.preprocess, served, optimizer, schedule, epoch, policy, settings.label_smoothing, bar
+            )
+            if not math.isfinite(result.loss):
+                hint = f"try a smaller --lr than {settings.lr:g}"
+                raise CheckFailed(f"the loss is {result.loss} in epoch {epoch}", hint)
+            line = _judge(prepared, state, epoch, result)
+            bar.update(epoch * len(served), f"loss {result.loss:.3f}  acc {result.accuracy:.3f}")
+            lines.append(json.dumps(line))
+            bundle.write_atomically(metrics_file, "\n".join(lines) + "\n")  # first: resuming cuts what is too much
+            state.save(checkpoint, network, optimizer)
+            output.say(
+                f"epoch {epoch}/{settings.epochs}  loss {line['loss']:.3f}  accuracy {line['train_accuracy']:.3f}  "
+                f"validation {line['val_accuracy']:.3f}  {line['images_per_s']:.0f} images/s"
+            )
+            if note is not None:
+                note(line)
+            catalog.announce("poolzoo_epoch_finished", run=event, epoch=epoch, metrics=line)
     network.load_state_dict(state.best_weights)
     report = _finish(prepared, path, state, len(served) * served.batch_size)
     catalog.announce("poolzoo_run_finished", run=event, metrics=report)
     return report
+
+
+def _judge(prepared: Prepared, state: State, epoch: int, result: loop.EpochResult) -> dict[str, Any]:
+    """Measures an epoch's network on the validation part, keeps it if it is the best, and gives the epoch's line."""
+    network = prepared.assembly.network
+    logits = metrics.predict_logits(network, prepared.preprocess, prepared.val[0], prepared.policy, label="")
+    accuracy = metrics.accuracy(logits, prepared.val[1])
+    state.epoch, state.seconds = epoch, state.seconds + result.seconds
+    if accuracy > state.best_accuracy:
+        state.best_epoch, state.best_accuracy = epoch, accuracy
+        state.best_weights = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+    return {
+        "epoch": epoch,
+        "loss": result.loss,
+        "train_accuracy": result.accuracy,
+        "val_accuracy": accuracy,
+        "seconds": round(result.seconds, 3),
+        "images_per_s": round(result.images / result.seconds, 1),
+    }
 
 
 def _restore(path: Path, network: torch.nn.Module, optimizer: torch.optim.Optimizer) -> State | None:

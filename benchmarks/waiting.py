@@ -1,0 +1,36 @@
+"""What threads that sleep at a barrier gain over threads that spin, alone and beside another process that computes.
+
+python -m benchmarks.waiting
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from benchmarks import _processes
+
+ROUNDS = 3
+
+
+def main() -> None:
+    for beside in (0, 1):
+        print(f"beside {beside} other processes:")
+        others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(beside)]
+        try:
+            found: dict[str, list[float]] = {"spinning": [], "sleeping": []}
+            for _ in range(ROUNDS):
+                for name, times in found.items():
+                    policy = {"OMP_WAIT_POLICY": "PASSIVE"} if name == "sleeping" else {}
+                    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+                    times.append(_processes.elsewhere({**environment, **policy}))
+            _processes.compare("spinning", "sleeping", found)
+        finally:
+            for other in others:
+                other.kill()
+                other.wait()
+
+
+if __name__ == "__main__":
+    main()
