@@ -93,6 +93,16 @@ def test_a_model_that_torchvision_rewires_for_its_weights_is_the_same_with_and_w
     torch.testing.assert_close(pooled, theirs.eval()((x - mean) / std), rtol=1e-4, atol=1e-5)
 
 
+def test_a_copy_of_a_torchvision_backbone_is_in_the_same_mode():
+    import copy
+
+    network = assemble(plan("torchvision/mobilenet_v3_small", image_size=(64, 64))).network.eval()
+    x = torch.randn(2, 3, 64, 64)
+    copied = copy.deepcopy(network)
+    assert not any(module.training for module in copied.modules())
+    torch.testing.assert_close(copied(x), network(x))
+
+
 def test_an_image_too_small_for_a_backbone_names_the_option(monkeypatch):
     for backbone, side in (("torchvision/vgg11", 16), ("nano/plain", 1)):
         with pytest.raises(UsageError) as caught:

@@ -190,6 +190,23 @@ def test_a_network_that_gives_nan_itself_is_refused(trained, exported):
         parity.check(model, runtime.open_model(exported / "model.onnx"), samples["test_images"], samples["test_labels"])
 
 
+def test_a_network_whose_own_precisions_disagree_is_refused_not_waved_through(trained, exported):
+    """A noise floor as large as the logits would make the gate pass anything."""
+    from poolzoo.errors import CheckFailed
+    from poolzoo.runs import load_run
+
+    class Unsteady(torch.nn.Module):
+        def forward(self, x):
+            return x * (1.5 if x.dtype == torch.float64 else 1.0)
+
+    run = load_run(trained)
+    run.network.classifier = torch.nn.Sequential(run.network.classifier, Unsteady())
+    model = graph.Deployable(run.preprocess, run.network).eval()
+    samples = run.samples()
+    with pytest.raises(CheckFailed, match="float64"):
+        parity.check(model, runtime.open_model(exported / "model.onnx"), samples["test_images"], samples["test_labels"])
+
+
 def test_a_network_that_insists_on_float32_can_still_be_judged(trained, exported):
     from poolzoo.runs import load_run
 

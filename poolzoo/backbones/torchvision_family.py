@@ -6,6 +6,7 @@ node that is neither pooling nor part of the classifier. Under `body.` the param
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -110,6 +111,13 @@ class Features(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(x)["features"]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Features:
+        """A copy in the same mode; torch's own copy of a traced module comes back in training mode."""
+        copied = Features.__new__(Features)
+        nn.Module.__init__(copied)
+        copied.body = copy.deepcopy(self.body, memo)
+        return copied.train(self.training)
 
 
 def _fill(name: str, model: nn.Module, weights: Any) -> None:

@@ -8,7 +8,6 @@ networks, and 1e-3 would pass broken ones.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -24,6 +23,9 @@ BATCHES: Final = (1, 2, 7)
 BULK: Final = 64  # batch size for the rest of the images
 FLOOR_FACTOR: Final = 4.0
 RELATIVE: Final = 1e-6  # of the largest logit
+LARGEST_FLOOR: Final = (
+    1e-3  # of the largest logit; above it the gate would pass anything (healthy networks: below 1e-5)
+)
 REFERENCE_IMAGES: Final = 256  # of the test images that are also computed in float64
 GOLDEN_IMAGES: Final = 16
 
@@ -81,10 +83,12 @@ def _reference(
     A network that insists on float32 (a layer that casts) is its own reference, with a floor of 1e-6 of its logits.
     """
     try:
-        double = _outputs(copy.deepcopy(model).double(), images, torch.float64, "torch, float64")
+        double = _outputs(model.double(), images, torch.float64, "torch, float64")
     except RuntimeError:
         single = single[0][: len(images)], single[1][: len(images)]
         return "float32", single, np.full(len(images), RELATIVE * _largest(single[0]))
+    finally:
+        model.float()  # exact: every float32 is a float64; a copy would trust that modules can be copied
     return "float64", double, _by_row(single[0][: len(images)] - double[0])
 
 
@@ -118,6 +122,11 @@ def check(model: nn.Module, graph: runtime.Model, images: np.ndarray, labels: np
     # An edge image may be worse conditioned than photographs; it is judged by its own floor and loosens no other.
     common = float(floors[real].max())
     largest = _largest(reference[0])
+    if common > LARGEST_FLOOR * largest:
+        text = f"the network in float32 and in float64 differ by {common:.1e} where logits reach {largest:.1e}"
+        raise CheckFailed(
+            f"{text}: there is nothing firm to compare with", "is a layer random in eval mode? train it again?"
+        )
     allowed = FLOOR_FACTOR * np.maximum(common, np.pad(floors, (0, len(everything) - exact))) + RELATIVE * largest
     allowed[exact:] += common  # these are compared with float32, which has noise of its own
 
