@@ -186,7 +186,7 @@ def finetune(settings: Settings, out: Path | None, note: Note | None = None) -> 
     except BaseException:
         shutil.rmtree(path, ignore_errors=True)
         raise
-    return _run(prepared, path, note)
+    return _run(prepared, path, note, fresh=True)
 
 
 def resume(path: Path, note: Note | None = None) -> dict[str, Any]:
@@ -203,10 +203,10 @@ def resume(path: Path, note: Note | None = None) -> dict[str, Any]:
         raise UsageError(f"run {path} is finished", f"poolzoo evaluate {path}, or poolzoo export {path}")
     settings = Settings(**read_toml(path / "run.toml"))
     host.settings.files = list(dict.fromkeys([*host.settings.files, *map(Path, settings.plugins)]))
-    return _run(prepare(settings, initial=not (path / CHECKPOINT).is_file()), path, note)
+    return _run(prepare(settings, initial=not (path / CHECKPOINT).is_file()), path, note, fresh=False)
 
 
-def _run(prepared: Prepared, path: Path, note: Note | None) -> dict[str, Any]:
+def _run(prepared: Prepared, path: Path, note: Note | None, *, fresh: bool) -> dict[str, Any]:
     begun = (path / CHECKPOINT).is_file
     try:
         return _train(prepared, path, note)
@@ -217,7 +217,7 @@ def _run(prepared: Prepared, path: Path, note: Note | None) -> dict[str, Any]:
     except BrokenPipeError:
         raise CheckFailed("nobody reads stdout any more", f"poolzoo finetune --resume {path}") from None
     except BaseException:
-        if not begun():  # there is nothing in it that could be resumed
+        if fresh and not begun():  # there is nothing in it that could be resumed
             shutil.rmtree(path, ignore_errors=True)
         raise
 
