@@ -203,6 +203,42 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(poolzoo, tmp_path, monke
         assert poolzoo("finetune", "--resume", tmp_path / "cut", *more).code == 2
 
 
+NOISY = """
+from poolzoo import Pooling, hookimpl
+
+def build(channels: int):
+    from torch import nn
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.5))
+
+@hookimpl
+def poolzoo_poolings():
+    yield Pooling(name="noisy", summary="mean with dropout", kind="global", build=build)
+"""
+
+
+def test_what_is_random_in_the_network_is_resumed_too(poolzoo, tmp_path, monkeypatch):
+    from poolzoo.train import loop
+
+    (tmp_path / "noisy.py").write_text(NOISY)
+    base = ("finetune", "--data", "digits", "--backbone", "nano/plain", "--threads", "1", "-q")
+    arguments = (*base, "--plugin", tmp_path / "noisy.py", "--pool", "noisy", "--epochs", 3, "--limit", 200)
+    poolzoo(*arguments, "--out", tmp_path / "whole")
+    real = loop.train_epoch
+
+    def stopped(*args, **rest):
+        if args[5] == 2:
+            raise KeyboardInterrupt
+        return real(*args, **rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train_epoch", stopped)
+        poolzoo(*arguments, "--out", tmp_path / "cut")
+    torch.rand(7)  # the generator is somewhere else by now
+    assert poolzoo("finetune", "--resume", tmp_path / "cut", "-q").code == 0
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "cut")]
+    assert weights[0] == weights[1]
+
+
 def test_a_run_that_is_killed_before_its_first_checkpoint_can_be_resumed(poolzoo, tmp_path, monkeypatch):
     from poolzoo.train import loop
 
