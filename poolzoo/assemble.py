@@ -120,10 +120,8 @@ def assemble(plan: Plan) -> Assembly:
     example = torch.randn(2, 3, *image_size)
     try:
         body = _Body.build(backbone, local_pool, changes, plan.stem, example, pretrained=plan.pretrained)
-    except _TooSmallError as error:
-        raise UsageError(
-            f"{plan.backbone} takes no {_show(image_size)} images: {error}", "use a larger --image-size"
-        ) from error
+    except _RefusedError as refused:
+        raise refused.explained(f"{_show(image_size)} images", "use a larger --image-size") from refused.error
     layout = body.layout
     if layout.map_size == (1, 1):
         raise UsageError(
@@ -150,8 +148,19 @@ def resolve(plan: Plan) -> tuple[host.Resolved, host.Resolved, host.Resolved | N
     return catalog.backbone(plan.backbone), pool, local_pool, changes
 
 
-class _TooSmallError(Exception):
-    """A backbone of ours, timm's or torchvision's does not take images of this size."""
+class _RefusedError(Exception):
+    """A backbone, or a pooling in it, raised at an input of one size; at a larger one it may not."""
+
+    def __init__(self, blamed: host.Resolved, error: BaseException) -> None:
+        super().__init__(f"{type(error).__name__}: {error}")
+        self.blamed, self.error = blamed, error
+
+    def explained(self, what: str, hint: str) -> PoolzooError:
+        """The error to show: of ours, timm's and torchvision's networks the size is to blame, else the plugin."""
+        name, source = self.blamed.spec.text, self.blamed.entry.source
+        if source.tier == "built-in":
+            return UsageError(f"{name} takes no {what}: {self}", hint)
+        return PluginFailed(f"{name} (from {source.dist}) failed on {what}: {self}", f"{hint}, or mend the plugin")
 
 
 @dataclass(frozen=True)
@@ -192,20 +201,20 @@ class _Body:
 
 
 def _run(blamed: host.Resolved, module: nn.Module, example: Tensor) -> Tensor:
-    """A dry run. What a built-in throws there, it throws at images that are too small for it."""
-    if blamed.entry.source.tier != "built-in":
-        return _guard(blamed, surgery.dry_run, module, example)
+    """A dry run."""
     try:
         return surgery.dry_run(module, example)
-    except (RuntimeError, ValueError, AssertionError, IndexError, ZeroDivisionError) as error:
-        raise _TooSmallError(f"{type(error).__name__}: {error}") from error
+    except (PoolzooError, MemoryError, OSError):
+        raise
+    except host.Failure as error:
+        raise _RefusedError(blamed, error) from error
 
 
 def _guard(blamed: host.Resolved, function: Any, *arguments: Any) -> Any:
     """Calls a function in which a plugin's code runs; what it throws names the plugin."""
     try:
         return function(*arguments)
-    except (PoolzooError, _TooSmallError, MemoryError, OSError):
+    except (PoolzooError, _RefusedError, MemoryError, OSError):
         raise
     except host.Failure as error:
         typed = blamed.options or blamed.entry.source.tier == "built-in"
@@ -239,25 +248,19 @@ def build_backbone(backbone: host.Resolved, image_size: Size, *, pretrained: boo
     """The backbone's module for one input size.
 
     Raises:
-        PluginFailed: What was built is no module, or a plugin's build raised.
+        PluginFailed: What was built is no module.
     """
     extra = {"image_size": image_size} if accepts(backbone.build, "image_size") else {}
     try:
         module = backbone.build(pretrained=pretrained, **extra, **backbone.options)
-    except (RuntimeError, ValueError, AssertionError, IndexError, ZeroDivisionError) as error:
-        if extra and backbone.entry.source.tier == "built-in":
-            raise _TooSmallError(f"{type(error).__name__}: {error}") from error
-        module = _guard(backbone, _raise, error)
+    except (PoolzooError, MemoryError, OSError):
+        raise
     except host.Failure as error:
-        module = _guard(backbone, _raise, error)
+        raise _RefusedError(backbone, error) from error
     if not isinstance(module, nn.Module):
         text = f"backbone {backbone.spec.name} built a {type(module).__name__}, not an nn.Module"
         raise PluginFailed(text, "mend the plugin")
     return module
-
-
-def _raise(error: BaseException) -> None:
-    raise error
 
 
 def _choose_image_size(
@@ -272,20 +275,21 @@ def _choose_image_size(
     if native is not None and (native, native) not in sizes and native > max(height, width):
         sizes.append((native, native))
     best: tuple[int, Size] | None = None
-    failure: Exception | None = None
+    refused: _RefusedError | None = None
     for size in sizes:
         try:
             body = _Body.build(backbone, local_pool, changes, plan.stem, torch.randn(1, 3, *size))
-        except _TooSmallError as error:  # a larger one may do
-            failure = error
+        except _RefusedError as error:  # a larger one may do
+            refused = error
             continue
         if min(body.layout.map_size) >= LEAST_MAP:
             return size
         if best is None or min(body.layout.map_size) > best[0]:
             best = min(body.layout.map_size), size
     if best is None:
-        text = f"{plan.backbone} takes no image of {_show(sizes[0])} to {_show(sizes[-1])}: {failure}"
-        raise UsageError(text, "leave --stem small out" if plan.stem == "small" else "choose another backbone")
+        assert refused is not None  # every size was refused
+        hint = "leave --stem small out" if plan.stem == "small" else "choose another backbone"
+        raise refused.explained(f"image of {_show(sizes[0])} to {_show(sizes[-1])}", hint) from refused.error
     return best[1]
 
 

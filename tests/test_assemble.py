@@ -93,6 +93,37 @@ def test_a_model_that_torchvision_rewires_for_its_weights_is_the_same_with_and_w
     torch.testing.assert_close(pooled, theirs.eval()((x - mean) / std), rtol=1e-4, atol=1e-5)
 
 
+PICKY = """
+from poolzoo import Backbone, hookimpl
+
+def build(*, pretrained=False, least=64):
+    from torch import nn
+    class Picky(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 8, 3, stride=8, padding=1)
+        def forward(self, x):
+            if x.shape[-1] < least:
+                raise RuntimeError("too small for me")
+            return self.conv(x)
+    return Picky()
+
+@hookimpl
+def poolzoo_backbones():
+    yield Backbone(name="picky", summary="takes 64 pixels or more", build=build)
+"""
+
+
+def test_a_plugins_backbone_that_refuses_small_images_gets_larger_ones(tmp_path):
+    (tmp_path / "acme.py").write_text(PICKY)
+    host.load_plugins(tmp_path / "acme.py", installed=False)
+    assert assemble(plan("picky")).image_size == (64, 64)
+    for refused in (plan("picky", image_size=(32, 32)), plan("picky:least=9999")):
+        with pytest.raises(PluginFailed, match="too small for me") as caught:
+            assemble(refused)
+        assert "acme" in caught.value.message
+
+
 def test_a_copy_of_a_torchvision_backbone_is_in_the_same_mode():
     import copy
 
