@@ -7,12 +7,17 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+from zipfile import BadZipFile
 
 from poolzoo.errors import CheckFailed, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MANIFEST: Final = "manifest.json"
 # What a manifest must list: an emptied one vouches for nothing.
@@ -62,6 +67,21 @@ def read_json(path: Path) -> Any:
         raise CheckFailed(f"{path} is missing", "the directory is incomplete; make it again") from None
     except ValueError as error:
         raise CheckFailed(f"{path} is damaged: {error}", "make the directory again") from error
+
+
+def read_arrays(path: Path, names: Sequence[str]) -> list[np.ndarray]:
+    """The named arrays of a `.npz` file.
+
+    Raises:
+        CheckFailed: The file is missing, damaged, or lacks one of them.
+    """
+    import numpy as np
+
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            return [stored[name] for name in names]
+    except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile, zlib.error) as error:
+        raise CheckFailed(f"{path} cannot be read: {error}", "make the directory again") from error
 
 
 def _sha256(path: Path) -> str:

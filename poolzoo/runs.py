@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -49,11 +48,7 @@ class Run:
     def samples(self) -> dict[str, np.ndarray]:
         """Images and labels kept from the data: `train_images`, `train_labels`, `test_images`, `test_labels`."""
         names = [f"{part}_{what}" for part in ("train", "test") for what in ("images", "labels")]
-        try:
-            with np.load(self.path / "samples.npz", allow_pickle=False) as stored:
-                return {name: stored[name] for name in names}
-        except (OSError, ValueError, KeyError, BadZipFile) as error:
-            raise CheckFailed(f"{self.path / 'samples.npz'} is damaged: {error}", "train the run again") from error
+        return dict(zip(names, bundle.read_arrays(self.path / "samples.npz", names), strict=True))
 
 
 def new_path(root: Path, backbone: str, pool: str) -> Path:

@@ -319,6 +319,16 @@ def test_a_graph_that_was_swapped_together_with_its_hash_is_found_by_its_outputs
     assert {"golden-batch-7", "golden-batch-23"} <= failed
 
 
+def test_golden_outputs_that_cannot_be_read_fail_verification(poolzoo, bundle_copy):
+    whole = (bundle_copy / "golden.npz").read_bytes()
+    for content in (whole[: len(whole) // 2], b"PK\x03\x04 no archive", b""):
+        (bundle_copy / "golden.npz").write_bytes(content)
+        bundle.seal(bundle_copy, "bundle")
+        outcome = poolzoo("verify", bundle_copy, "--json", "--no-speed")
+        assert outcome.code == 1
+        assert outcome.json["checks"][-1]["id"] == "golden"
+
+
 def test_a_manifest_that_points_outside_is_refused(poolzoo, bundle_copy, tmp_path):
     (tmp_path / "secret").write_text("x")
     manifest = read(bundle_copy / "manifest.json")
