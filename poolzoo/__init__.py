@@ -10,6 +10,15 @@ from poolzoo.api import create_model, create_pooling, list_backbones, list_pooli
 from poolzoo.host import load_plugins
 from poolzoo.spec import API_VERSION, Backbone, BackboneFamily, Dataset, Pooling, hookimpl
 
+
+def __getattr__(name: str) -> object:
+    if name == "testing":  # imports torch, so only when somebody asks for it
+        import importlib
+
+        return importlib.import_module("poolzoo.testing")
+    raise AttributeError(f"module 'poolzoo' has no attribute {name!r}")
+
+
 __all__ = [
     "API_VERSION",
     "Backbone",

@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def list_poolings(filter: str | None = None) -> list[str]:
-    """The names of the poolings, those that match the glob `filter`, each once."""
-    return sorted({entry.item.name for entry in host.catalog().select(spec.Pooling, filter)})
+def list_poolings(filter: str | None = None, kind: spec.Kind | None = None) -> list[str]:
+    """The names of the poolings, those that match the glob `filter`, of one kind or of both, each once."""
+    items = [entry.item for entry in host.catalog().select(spec.Pooling, filter)]
+    return sorted({i.name for i in items if isinstance(i, spec.Pooling) and kind in (None, i.kind)})
 
 
 def list_backbones(filter: str | None = None) -> list[str]:

@@ -185,16 +185,19 @@ class _Body:
         pretrained: bool = False,
     ) -> _Body:
         size = (example.shape[2], example.shape[3])
-        module = build_backbone(backbone, size, pretrained=pretrained)
+        make = surgery.with_geometry(local_pool.build, local_pool.options, changes) if local_pool else None
+        places_itself = make is not None and accepts(backbone.build, "local_pool")
+        if local_pool is not None and places_itself:
+            module, replaced = _guard(local_pool, _build_around, backbone, size, make, pretrained)
+        else:
+            module, replaced = build_backbone(backbone, size, pretrained=pretrained), []
         stem_changes: list[str] = []
         if stem == "small":
             before = read_layout(backbone, module, _run(backbone, module, example), size)
             stem_changes = surgery.shrink_stem(module, example, before.kind, LEAST_MAP)
-        replaced: list[str] = []
-        if local_pool is not None:
+        if local_pool is not None and not places_itself:
             _run(backbone, module, example)
-            arguments = (module, local_pool.build, local_pool.options, example, changes)
-            replaced = _guard(local_pool, surgery.replace_local_pooling, *arguments)
+            replaced = _guard(local_pool, surgery.replace_local_pooling, module, make, example)
         features = _run(local_pool or backbone, module, example)
         layout = read_layout(backbone, module, features, size)
         return cls(module, layout, features, tuple(replaced), tuple(stem_changes))
@@ -244,13 +247,37 @@ def _local_pooling(catalog: host.Catalog, text: str | None) -> tuple[host.Resolv
     return catalog.pooling(f"{name}:{options}" if options else name, "local"), changes
 
 
-def build_backbone(backbone: host.Resolved, image_size: Size, *, pretrained: bool = False) -> nn.Module:
+def _build_around(
+    backbone: host.Resolved, size: Size, make: surgery.Build, pretrained: bool
+) -> tuple[nn.Module, list[str]]:
+    """A backbone that puts the local pooling in place itself, and the names of the layers that it made of it."""
+    made: list[nn.Module] = []
+
+    def noted(*arguments: Any) -> nn.Module:
+        made.append(make(*arguments))
+        return made[-1]
+
+    module = build_backbone(backbone, size, pretrained=pretrained, local_pool=noted)
+    return module, [name for name, child in module.named_modules() if any(child is one for one in made)]
+
+
+def build_backbone(
+    backbone: host.Resolved, image_size: Size, *, pretrained: bool = False, local_pool: surgery.Build | None = None
+) -> nn.Module:
     """The backbone's module for one input size.
+
+    Args:
+        backbone: Which one, with its options.
+        image_size: Height and width of its input.
+        pretrained: Whether it starts from its published weights.
+        local_pool: `make(channels, kernel_size, stride, padding, ceil_mode)`, for a build that names it.
 
     Raises:
         PluginFailed: What was built is no module.
     """
-    extra = {"image_size": image_size} if accepts(backbone.build, "image_size") else {}
+    extra: dict[str, Any] = {"image_size": image_size} if accepts(backbone.build, "image_size") else {}
+    if local_pool is not None:
+        extra["local_pool"] = local_pool
     try:
         module = backbone.build(pretrained=pretrained, **extra, **backbone.options)
     except (PoolzooError, MemoryError, OSError):

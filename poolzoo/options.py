@@ -71,16 +71,16 @@ def parse_spec(text: str) -> Spec:
 
 def suggest(word: str, known: Iterable[str]) -> str:
     """`did you mean …?` for a misspelt word, else an empty string."""
-    close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
+    close = difflib.get_close_matches(word, sorted(set(known)), n=3, cutoff=0.6)
     return f"did you mean {' or '.join(close)}?" if close else ""
 
 
 def options_of(
-    build: Callable[..., Any], reserved: Sequence[str] = ("map_size", "image_size", "pretrained")
+    build: Callable[..., Any], reserved: Sequence[str] = ("map_size", "image_size", "local_pool", "pretrained")
 ) -> list[Option]:
     """The options that `build` offers: its keyword-only arguments with a default, less those that the host fills in."""
     try:
-        hints = typing.get_type_hints(build)
+        hints = typing.get_type_hints(build.__init__ if inspect.isclass(build) else build)
     except Exception:  # a hint under TYPE_CHECKING cannot be evaluated; the default still tells the type
         hints = {}
     found = []

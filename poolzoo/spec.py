@@ -74,6 +74,9 @@ class Pooling:
             A build that names `map_size` gets the measured (H, W), else None. A string is imported on first use.
         equation: What it computes, in plain text.
         paper: Authors, venue, year and arXiv number, or "" where there is no canonical one.
+        parameter_free: Whether a layer with default options has no parameters; behind a frozen backbone the vectors
+            of a global one that is not stochastic either can then be kept instead of maps.
+        stochastic: Whether it draws at random, or otherwise computes something else, in training.
     """
 
     name: str
@@ -82,6 +85,8 @@ class Pooling:
     build: Build
     equation: str = ""
     paper: str = ""
+    parameter_free: bool = False
+    stochastic: bool = False
 
     def __post_init__(self) -> None:
         _check_name(self.name, _NAME)
@@ -98,7 +103,9 @@ class Backbone:
         name: What users type; as for poolings, and `/` is allowed.
         summary: One line for `poolzoo list`.
         build: `build(*, pretrained=False, **options)`, a module from normalised `float[N, 3, H, W]` to features as
-            NCHW, NHWC or NLC. A build that names `image_size` gets the network's input (H, W).
+            NCHW, NHWC or NLC. A build that names `image_size` gets the network's input (H, W). One that names
+            `local_pool` gets `make(channels, kernel_size, stride, padding, ceil_mode)` for its own pooling layers, or
+            None, and measures the channels behind them; in others `nn.MaxPool2d` and `nn.AvgPool2d` are replaced.
         mean: Channel means that pretrained weights expect, on the 0–1 scale.
         std: Channel standard deviations that pretrained weights expect.
         input_size: Side of the square input in pixels that the weights were made for, or None.

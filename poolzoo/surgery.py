@@ -33,23 +33,39 @@ def pooling_modules(module: nn.Module) -> dict[str, nn.MaxPool2d | nn.AvgPool2d]
     }
 
 
-def replace_local_pooling(
-    module: nn.Module, build: Build, options: dict[str, object], example: Tensor, changes: dict[str, int]
-) -> list[str]:
+def with_geometry(build: Build, options: dict[str, object], changes: dict[str, int]) -> Build:
+    """A local pooling's build with its options filled in and its geometry changed.
+
+    Args:
+        build: The build of the local pooling.
+        options: Its own options.
+        changes: `window`, `stride` and `padding`, where they are to differ from the layer that is replaced.
+
+    Returns:
+        `make(channels, kernel_size, stride, padding, ceil_mode)`, a module.
+    """
+
+    def make(channels: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool) -> nn.Module:
+        new = _changed(Geometry(kernel_size, stride, padding, ceil_mode), changes)
+        return build(channels, new.kernel_size, new.stride, new.padding, new.ceil_mode, **options)
+
+    return make
+
+
+def replace_local_pooling(module: nn.Module, make: Build, example: Tensor) -> list[str]:
     """Puts a local pooling in the place of every downsampling pooling module.
 
     Args:
         module: The backbone, changed in place.
-        build: The build of the local pooling.
-        options: Its own options.
+        make: `make(channels, kernel_size, stride, padding, ceil_mode)`, a module.
         example: An input of the backbone, `float[N, 3, H, W]`, with which the channels are measured.
-        changes: `window`, `stride` and `padding`, where they are to differ from the module that is replaced.
 
     Returns:
         The names of the modules that were replaced.
 
     Raises:
-        UsageError: There is none to replace, or the strategy does not accept a module's geometry.
+        UsageError: There is none to replace, or the strategy does not accept a module's geometry or changes the number
+            of channels.
     """
     found = pooling_modules(module)
     channels = _input_channels(module, found, example)
@@ -58,10 +74,21 @@ def replace_local_pooling(
             "this backbone has no pooling module with a stride above 1", "leave --local-pool out, or try nano/resnet"
         )
     for name, width in channels.items():
-        geometry = _changed(_geometry(found[name]), changes)
-        layer = build(width, geometry.kernel_size, geometry.stride, geometry.padding, geometry.ceil_mode, **options)
+        geometry = _geometry(found[name])
+        layer = make(width, geometry.kernel_size, geometry.stride, geometry.padding, geometry.ceil_mode)
+        changed = output_channels(layer, width)
+        if changed != width:
+            raise UsageError(
+                f"the local pooling turns {width} channels into {changed} at {name}, the layer behind takes {width}",
+                "use it in nano/plain or nano/resnet, which measure the width",
+            )
         module.set_submodule(name, layer)
     return list(channels)
+
+
+def output_channels(layer: nn.Module, channels: int) -> int:
+    """The channels that a local pooling gives for a map of `channels`."""
+    return dry_run(layer, torch.zeros(1, channels, 8, 8)).shape[1]
 
 
 def _input_channels(

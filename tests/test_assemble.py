@@ -223,7 +223,7 @@ def test_timms_same_padding_pools_keep_their_output_size():
             module = nn.Sequential(original)
             expected = module(x).shape
             resolved = host.catalog().pooling("max", "local")
-            surgery.replace_local_pooling(module, resolved.build, {}, x, {})
+            surgery.replace_local_pooling(module, resolved.build, x)
             assert module(x).shape == expected
 
 
@@ -314,3 +314,22 @@ def test_python_names_as_the_command_line_does():
     assert "timm/resnet18" in poolzoo.list_backbones("timm/resnet1*")
     assert poolzoo.list_backbones("nano/*") == ["nano/plain", "nano/resnet"]
     assert {"nano/resnet", "timm/resnet18", "torchvision/resnet18"} <= set(poolzoo.list_backbones())
+
+
+@pytest.mark.parametrize(("local_pool", "widths"), [("depth", (16, 32)), ("s2d", (128, 256)), ("max", (32, 64))])
+def test_nano_measures_the_width_behind_its_pools(local_pool, widths):
+    for name in ("nano/plain", "nano/resnet"):
+        network = assemble(Plan(name, "avg", 10, (32, 32), local_pool=local_pool)).network
+        assert (network.backbone.conv2.conv.in_channels, network.backbone.conv3.conv.in_channels) == widths
+        assert network(torch.randn(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_a_pool_that_changes_the_channels_is_refused_where_the_next_layer_is_fixed():
+    with pytest.raises(UsageError, match="64 channels into 32 at maxpool") as refused:
+        assemble(Plan("timm/resnet18", "avg", 10, (64, 64), local_pool="depth"))
+    assert "nano/plain" in refused.value.hint
+
+
+def test_a_geometry_that_does_not_fit_is_refused_when_the_network_is_put_together():
+    with pytest.raises(UsageError, match=r"kernel_size=3.*window=2,stride=2,padding=0"):
+        assemble(Plan("timm/resnet18", "avg", 10, (64, 64), local_pool="wavelet"))

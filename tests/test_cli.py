@@ -84,9 +84,17 @@ def test_strict_makes_a_problem_an_error_before_and_after_the_command(poolzoo, t
 
 
 def test_show_prints_options_with_types_and_defaults(poolzoo):
-    (item,) = poolzoo("show", "gem", "--json").json["items"]
+    item, local = poolzoo("show", "gem", "--json").json["items"]
     assert {"name": "p", "default": "3.0", "type": "float"} in item["options"]
     assert "1711.02512" in item["paper"]
+    assert (item["kind"], local["kind"]) == ("global pooling", "local pooling")
+    assert item["width"] == {"64": 64, "512": 512}
+    assert item["parameters"] == {"64": 1, "512": 1}
+    assert item["cost"]["forward_ms"] > 0
+    assert poolzoo("show", "lse:learnable=false", "--json").json["items"][0]["parameters"] == {"64": 0, "512": 0}
+    shown = poolzoo("show", "gem").out
+    assert "y = (mean max(x, eps)^p)^(1/p)" in shown
+    assert "times reading it once" in shown
     outcome = poolzoo("show", "resnet18")
     assert outcome.code == 0
     assert "224" in outcome.out

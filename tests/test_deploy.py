@@ -19,7 +19,7 @@ import poolzoo as package
 from poolzoo import bundle
 from poolzoo.deploy import export as exporting
 from poolzoo.deploy import graph, parity, runtime
-from poolzoo.deploy.speed import interleaved
+from poolzoo.timing import interleaved
 
 
 def read(path: Path) -> dict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -46,3 +47,19 @@ def test_layers_import_downwards_only():
         [Path(sys.executable).parent / "lint-imports"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stdout
+
+
+def test_the_page_of_the_zoo_is_what_the_catalog_says():
+    sys.path.insert(0, str(ROOT / "docs"))
+    try:
+        import make_zoo
+    finally:
+        sys.path.pop(0)
+    assert (ROOT / "docs" / "zoo.md").read_text() == make_zoo.render(), "run python docs/make_zoo.py"
+
+
+def test_every_layer_was_measured():
+    measured = {
+        (row["name"], row["kind"]) for row in json.loads((ROOT / "docs" / "pooling_kernels.json").read_text())["rows"]
+    }
+    assert measured == {(e.item.name, e.item.kind) for e in host.load_plugins(installed=False).select(spec.Pooling)}

@@ -1,6 +1,6 @@
 """Small backbones of our own, for images of about 32 × 32, that train on a CPU in minutes.
 
-Both downsample with `nn.MaxPool2d` modules, so that any local pooling can take their place.
+Both downsample by pooling alone, and measure the width behind it, so that any local pooling can take its place.
 """
 
 from __future__ import annotations
@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from poolzoo.errors import UsageError
+
+Build = Callable[[int, int, int, int, bool], nn.Module]  # channels, kernel_size, stride, padding, ceil_mode
 
 
 class ConvNorm(nn.Sequential):
@@ -38,39 +41,48 @@ class Residual(nn.Module):
         return x + self.second(self.first(x))
 
 
-def plain(*, pretrained: bool = False, widths: str = "32-64-64") -> nn.Module:
+def plain(*, pretrained: bool = False, widths: str = "32-64-64", local_pool: Build | None = None) -> nn.Module:
     """The textbook network: conv, pool, conv, pool, conv. `float[N, 3, H, W] → float[N, 64, H/4, W/4]`."""
-    return _checked(pretrained, _plain, widths)
+    return _trunk(*_checked(pretrained, widths), local_pool or _max_pool)
 
 
-def resnet(*, pretrained: bool = False, widths: str = "32-64-64") -> nn.Module:
+def resnet(*, pretrained: bool = False, widths: str = "32-64-64", local_pool: Build | None = None) -> nn.Module:
     """The textbook network with a residual block behind it. `float[N, 3, H, W] → float[N, 64, H/4, W/4]`."""
-    return _checked(pretrained, _resnet, widths)
-
-
-def _plain(first: int, second: int, third: int) -> nn.Sequential:
-    return nn.Sequential(
-        OrderedDict(
-            conv1=ConvNorm(3, first),
-            pool1=nn.MaxPool2d(2),
-            conv2=ConvNorm(first, second),
-            pool2=nn.MaxPool2d(2),
-            conv3=ConvNorm(second, third),
-        )
-    )
-
-
-def _resnet(first: int, second: int, third: int) -> nn.Module:
-    trunk = _plain(first, second, third)
+    first, second, third = _checked(pretrained, widths)
+    trunk = _trunk(first, second, third, local_pool or _max_pool)
     trunk.add_module("block", Residual(third))
     return trunk
 
 
-def _checked(pretrained: bool, build: Callable[..., nn.Module], widths: str) -> nn.Module:
+def _max_pool(channels: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool) -> nn.Module:
+    return nn.MaxPool2d(kernel_size, stride, padding, ceil_mode=ceil_mode)
+
+
+def _trunk(first: int, second: int, third: int, make: Build) -> nn.Sequential:
+    pool1, pool2 = (make(width, 2, 2, 0, False) for width in (first, second))
+    return nn.Sequential(
+        OrderedDict(
+            conv1=ConvNorm(3, first),
+            pool1=pool1,
+            conv2=ConvNorm(_width_behind(pool1, first), second),
+            pool2=pool2,
+            conv3=ConvNorm(_width_behind(pool2, second), third),
+        )
+    )
+
+
+def _width_behind(pool: nn.Module, channels: int) -> int:
+    """The channels that a pooling layer gives: some change them."""
+    with torch.no_grad():
+        width = pool.eval()(torch.zeros(1, channels, 8, 8)).shape[1]
+    pool.train()
+    return width
+
+
+def _checked(pretrained: bool, widths: str) -> tuple[int, int, int]:
     if pretrained:
         raise UsageError("the nano/ backbones have no pretrained weights", "leave --pretrained out")
-    try:
-        numbers = [int(width) for width in widths.split("-")]
-        return build(*numbers)
-    except (ValueError, TypeError) as error:
-        raise UsageError(f"widths={widths} does not fit", "write numbers such as widths=32-64-64") from error
+    numbers = [int(width) if width.isdigit() else 0 for width in widths.split("-")]
+    if len(numbers) != 3 or min(numbers) < 1:
+        raise UsageError(f"widths={widths} does not fit", "write three numbers such as widths=32-64-64")
+    return numbers[0], numbers[1], numbers[2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -15,7 +16,11 @@ from poolzoo.errors import UsageError
 @click.argument("name")
 @json_option
 def command(name: str, as_json: bool) -> None:
-    """Show one pooling or backbone: its options with types and defaults, equation, paper and origin."""
+    """Show one pooling, backbone or data set: options with types and defaults, and where it comes from.
+
+    Of a pooling also its equation and paper, and what is measured here and now: the width that it gives, its
+    parameters, and what it costs on one thread of this machine.
+    """
     catalog = host.catalog()
     found = _find(catalog, name)
     if as_json:
@@ -25,13 +30,32 @@ def command(name: str, as_json: bool) -> None:
         if index:
             output.data("")
         for key, value in facts.items():
-            if key == "options":
-                listed = [f"{o['name']}={o['default']} ({o['type']})" for o in value]
-                output.data(f"{key:10} {', '.join(listed) or 'none'}")
-            elif key == "source":
-                output.data(f"{'from':10} {value['dist']} {value['version'] or ''} ({value['tier']})")
-            elif value not in ("", None):
-                output.data(f"{key:10} {value}")
+            text = _WORDS.get(key, str)(value)
+            if text:
+                output.data(f"{_TITLES.get(key, key):10} {text}")
+
+
+def _by_channels(counts: dict[int, int]) -> str:
+    return ", ".join(f"{count:,} for {channels} channels" for channels, count in counts.items())
+
+
+def _cost(cost: dict[str, Any]) -> str:
+    shape = "×".join(str(n) for n in cost["map"])
+    return (
+        f"{cost['forward_ms']:.3g} ms on a {shape} map, {cost['passes_over_the_map']:.1f} times reading it once; "
+        f"{cost['training_ms']:.3g} ms with gradients (one thread)"
+    )
+
+
+_TITLES = {"source": "from"}
+_WORDS: dict[str, Callable[[Any], str]] = {
+    "options": lambda listed: ", ".join(f"{o['name']}={o['default']} ({o['type']})" for o in listed) or "none",
+    "source": lambda source: f"{source['dist']} {source['version'] or ''} ({source['tier']})",
+    "width": _by_channels,
+    "parameters": lambda counts: _by_channels(counts) if any(counts.values()) else "none",
+    "cost": _cost,
+    "training": lambda differs: "draws at random; eval is fixed" if differs else "",
+}
 
 
 def _find(catalog: host.Catalog, name: str) -> list[dict[str, Any]]:
@@ -42,7 +66,8 @@ def _find(catalog: host.Catalog, name: str) -> list[dict[str, Any]]:
         if isinstance(item, spec.Pooling) and item.name == spelt.name and spelt.dist in (None, entry.source.dist):
             resolved = catalog.pooling(name, item.kind)
             facts = {"name": item.name, "kind": f"{item.kind} pooling", "summary": item.summary}
-            found.append({**facts, "equation": item.equation, "paper": item.paper, **_shared(resolved)})
+            facts |= {"equation": item.equation, "paper": item.paper or "no canonical one"}
+            found.append({**facts, **_measured(resolved), "training": item.stochastic, **_shared(resolved)})
     for entry in catalog.select((spec.Dataset, spec.BackboneFamily)):
         if entry.item.name == name and not isinstance(entry.item, spec.Pooling):
             kind = "data set" if isinstance(entry.item, spec.Dataset) else "family of backbones"
@@ -66,6 +91,17 @@ def _find(catalog: host.Catalog, name: str) -> list[dict[str, Any]]:
         "license": item.license,
     }
     return [{**facts, **_shared(resolved)}]
+
+
+def _measured(resolved: host.Resolved) -> dict[str, Any]:
+    """Width, parameters and cost of a pooling, or a warning and nothing where it cannot be built."""
+    from poolzoo import facts
+
+    try:
+        return {**facts.sizes(resolved), "cost": facts.cost(resolved)}
+    except host.Failure as error:
+        output.warn(f"{resolved.item.name} cannot be measured: {type(error).__name__}: {error}")
+        return {}
 
 
 def _shared(resolved: host.Resolved) -> dict[str, Any]:

@@ -6,7 +6,8 @@ import json
 import logging
 import sys
 import warnings
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,7 +60,19 @@ def export_graph(run: Run, path: Path, provenance: dict[str, Any]) -> int:
     height, width = run.data_size
     example = torch.randint(0, 256, (2, height, width, 3), dtype=torch.uint8)
     try:
-        _quietly_export(model, example, path)
+        with quiet_exporter():
+            torch.onnx.export(
+                model,
+                (example,),
+                path,
+                input_names=["images"],
+                output_names=["logits", "probabilities"],
+                dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+                opset_version=OPSET,
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
     except (PoolzooError, OSError, MemoryError):
         raise
     except Exception as error:
@@ -95,34 +108,30 @@ def export_graph(run: Run, path: Path, provenance: dict[str, Any]) -> int:
     return max(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
 
 
-def _quietly_export(model: nn.Module, example: Tensor, path: Path) -> None:
+@contextmanager
+def quiet_exporter() -> Iterator[None]:
+    """Keeps what torch's exporter says about its own code off both streams."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
         with redirect_stdout(sys.stderr), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's exporter warns about its own code
-            torch.onnx.export(
-                model,
-                (example,),
-                path,
-                input_names=["images"],
-                output_names=["logits", "probabilities"],
-                dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
-                opset_version=OPSET,
-                dynamo=True,
-                external_data=False,
-                verbose=False,
-            )
+            warnings.simplefilter("ignore")
+            yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
 
 
+def random_operators(proto: onnx.ModelProto) -> list[str]:
+    """The operators in the graph that draw random numbers."""
+    return sorted({node.op_type for node in proto.graph.node if node.op_type in RANDOM_OPS})
+
+
 def _refuse(proto: onnx.ModelProto) -> None:
     """Refuses a graph that would answer differently each time, or that bakes the batch in."""
-    random = sorted({node.op_type for node in proto.graph.node if node.op_type in RANDOM_OPS})
+    random = random_operators(proto)
     if random:
         raise CheckFailed(
             f"the graph draws random numbers ({', '.join(random)})",

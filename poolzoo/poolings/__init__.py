@@ -4,115 +4,229 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from poolzoo.spec import Pooling, hookimpl
+from poolzoo.spec import Kind, Pooling, hookimpl
 
 _LIN = "Lin, Chen and Yan, Network in Network, ICLR 2014, arXiv:1312.4400"
+_OQUAB = "Oquab, Bottou, Laptev and Sivic, Is object localization for free?, CVPR 2015"
+_LECUN = "LeCun, Bottou, Bengio and Haffner, Gradient-Based Learning Applied to Document Recognition, Proc. IEEE 1998"
+_SCHERER = "Scherer, Müller and Behnke, Evaluation of Pooling Operations in Convolutional Architectures, ICANN 2010"
 _LEE = "Lee, Gallagher and Tu, Generalizing Pooling Functions in CNNs, AISTATS 2016, arXiv:1509.08985"
-_RADENOVIC = "Radenović, Tolias and Chum, Fine-tuning CNN Image Retrieval, TPAMI 2018, arXiv:1711.02512"
+_RADENOVIC = "Radenović, Tolias and Chum, Fine-tuning CNN Image Retrieval, TPAMI 2019, arXiv:1711.02512"
 _PINHEIRO = "Pinheiro and Collobert, From Image-level to Pixel-level Labeling, CVPR 2015, arXiv:1411.6228"
+_SERMANET = (
+    "Sermanet, Chintala and LeCun, CNNs Applied to House Numbers Digit Classification, ICPR 2012, arXiv:1204.3968"
+)
+_STERGIOU = (
+    "Stergiou, Poppe and Kalliatakis, Refining activation downsampling with SoftPool, ICCV 2021, arXiv:2101.00440"
+)
+_ZEILER = "Zeiler and Fergus, Stochastic Pooling for Regularization of Deep CNNs, ICLR 2013, arXiv:1301.3557"
+_GRAHAM = "Graham, Fractional Max-Pooling, 2014, arXiv:1412.6071"
 _ZHANG = "Zhang, Making Convolutional Networks Shift-Invariant Again, ICML 2019, arXiv:1904.11486"
-
-_WINDOWED = "poolzoo.poolings.windowed"
-_POWER = "poolzoo.poolings.power"
-_ANTIALIASED = "poolzoo.poolings.antialiased"
+_RADFORD = "Radford et al., Learning Transferable Visual Models (CLIP), ICML 2021, arXiv:2103.00020"
+_SET = "Lee, Lee, Kim, Kosiorek, Choi and Teh, Set Transformer, ICML 2019, arXiv:1810.00825"
+_PSOMAS = "Psomas, Kakogeorgiou, Karantzalos and Avrithis, Keep It SimPool, ICCV 2023, arXiv:2309.06891"
+_HAJIMIRI = "Hajimiri et al., Locality-Attending Vision Transformer, ICLR 2026, arXiv:2603.04892"
+_DURAND = "Durand, Mordan, Thome and Cord, WILDCAT, CVPR 2017"
+_SNYDER = "Snyder, Garcia-Romero, Sell, Povey and Khudanpur, X-Vectors, ICASSP 2018"
+_SPP = "He, Zhang, Ren and Sun, Spatial Pyramid Pooling, ECCV 2014, arXiv:1406.4729"
+_LI = "Li, Xie, Wang and Gao, Towards Faster Training of Global Covariance Pooling, CVPR 2018, arXiv:1712.01034"
+_BILINEAR = "Lin, RoyChowdhury and Maji, Bilinear CNN Models, ICCV 2015, arXiv:1504.07889"
+_COMPACT = "Gao, Beijbom, Zhang and Darrell, Compact Bilinear Pooling, CVPR 2016, arXiv:1511.06062"
+_NETVLAD = "Arandjelović, Gronat, Torii, Pajdla and Sivic, NetVLAD, CVPR 2016, arXiv:1511.07247"
+_CHAMAN = "Chaman and Dokmanić, Truly shift-invariant convolutional neural networks, CVPR 2021, arXiv:2011.14214"
+_ROJAS = "Rojas-Gómez, Lim, Schwing, Do and Yeh, Learnable Polyphase Sampling, NeurIPS 2022, arXiv:2210.08001"
+_LIP = "Gao, Wang and Wu, LIP: Local Importance-Based Pooling, ICCV 2019, arXiv:1908.04156"
+_RIPPEL = "Rippel, Snoek and Adams, Spectral Representations for CNNs, NIPS 2015, arXiv:1506.03767"
+_WILLIAMS = "Williams and Li, Wavelet Pooling for Convolutional Neural Networks, ICLR 2018"
+_MAXOUT = "Goodfellow, Warde-Farley, Mirza, Courville and Bengio, Maxout Networks, ICML 2013, arXiv:1302.4389"
+_HOU = "Hou, Zhang, Cheng and Feng, Strip Pooling, CVPR 2020, arXiv:2003.13328"
+_TOLIAS = "Tolias, Sicre and Jégou, Particular object retrieval with integral max-pooling, ICLR 2016, arXiv:1511.05879"
+_S3 = "Zhai, Wu, Kumar, Cheng, Lu, Zhang and Feris, S3Pool, CVPR 2017, arXiv:1611.05138"
+_SHI = "Shi et al., Real-Time Single Image Super-Resolution (sub-pixel CNN), CVPR 2016, arXiv:1609.05158"
 
 
 @hookimpl
 def poolzoo_poolings() -> Iterator[Pooling]:
-    yield Pooling(
-        name="avg",
-        kind="global",
-        summary="mean over the map",
-        build=f"{_WINDOWED}:global_avg",
-        equation="y = mean x",
-        paper=_LIN,
+    yield from _windowed()
+    yield from _power()
+    yield from _weighted()
+    yield from _antialiased()
+    yield from _attention()
+    yield from _second_order()
+    yield from _regions()
+    yield from _stochastic()
+    yield from _frequency()
+    yield from _ordering()
+    yield from _channels()
+
+
+def _pooling(
+    kind: Kind, name: str, build: str, summary: str, equation: str, paper: str = "", *, parameters: bool = False,
+    stochastic: bool = False,
+) -> Pooling:  # fmt: skip
+    return Pooling(
+        kind=kind,
+        name=name,
+        build=f"poolzoo.poolings.{build}",
+        summary=summary,
+        equation=equation,
+        paper=paper,
+        parameter_free=not parameters,
+        stochastic=stochastic,
     )
-    yield Pooling(
-        name="avg",
-        kind="local",
-        summary="mean over each window",
-        build=f"{_WINDOWED}:local_avg",
-        equation="y = mean of x in the window",
-    )
-    yield Pooling(
-        name="max",
-        kind="global",
-        summary="maximum over the map",
-        build=f"{_WINDOWED}:global_max",
-        equation="y = max x",
-    )
-    yield Pooling(
-        name="max",
-        kind="local",
-        summary="maximum over each window",
-        build=f"{_WINDOWED}:local_max",
-        equation="y = max of x in the window",
-    )
-    yield Pooling(
-        name="min",
-        kind="global",
-        summary="minimum over the map",
-        build=f"{_WINDOWED}:global_min",
-        equation="y = min x",
-    )
-    yield Pooling(
-        name="min",
-        kind="local",
-        summary="minimum over each window",
-        build=f"{_WINDOWED}:local_min",
-        equation="y = min of x in the window",
-    )
-    yield Pooling(
-        name="avgmax",
-        kind="global",
-        summary="halfway between mean and maximum",
-        build=f"{_WINDOWED}:global_avgmax",
-        equation="y = (mean x + max x) / 2",
-        paper=_LEE,
-    )
-    yield Pooling(
-        name="catavgmax",
-        kind="global",
-        summary="mean and maximum side by side, twice the width",
-        build=f"{_WINDOWED}:global_catavgmax",
-        equation="y = [mean x, max x]",
-    )
-    yield Pooling(
-        name="adaptive",
-        kind="global",
-        summary="mean or maximum over a fixed grid of cells, flattened",
-        build=f"{_WINDOWED}:global_adaptive",
-        equation="y[c, i, j] = mean or max of x[c] over rows ⌊iH/s⌋ to ⌈(i+1)H/s⌉, columns likewise",
-    )
-    yield Pooling(
-        name="gem",
-        kind="global",
-        summary="generalised mean with a learnable exponent",
-        build=f"{_POWER}:global_gem",
-        equation="y = (mean max(x, eps)^p)^(1/p)",
-        paper=_RADENOVIC,
-    )
-    yield Pooling(
-        name="lse",
-        kind="global",
-        summary="log-mean-exp with a learnable sharpness, between mean and maximum",
-        build=f"{_POWER}:global_lse",
-        equation="y = (1/r) log mean exp(r x)",
-        paper=_PINHEIRO,
-    )
-    yield Pooling(
-        name="blur",
-        kind="local",
-        summary="binomial low-pass filter, then subsampling",
-        build=f"{_ANTIALIASED}:local_blur",
-        equation="y = (b ⊗ b * x) at every stride-th position, b = [1, 2, 1] / 4",
-        paper=_ZHANG,
-    )
-    yield Pooling(
-        name="maxblur",
-        kind="local",
-        summary="dense maximum, then binomial low-pass filter and subsampling",
-        build=f"{_ANTIALIASED}:local_maxblur",
-        equation="y = blur(max of x in the window, at stride 1)",
-        paper=_ZHANG,
-    )
+
+
+# fmt: off
+# A line each: kind, name, layer; what it does; the equation; the paper.
+
+
+def _windowed() -> Iterator[Pooling]:
+    yield _pooling("global", "avg", "windowed:GlobalAvg", "mean over the map", "y = mean x", _LIN)
+    yield _pooling("local", "avg", "windowed:local_avg", "mean over each window", "y = mean of x in the window", _LECUN)
+    yield _pooling("global", "max", "windowed:GlobalMax", "maximum over the map", "y = max x", _OQUAB)
+    yield _pooling("local", "max", "windowed:local_max", "maximum over each window",
+                   "y = max of x in the window", _SCHERER)
+    yield _pooling("global", "min", "windowed:GlobalMin", "minimum over the map", "y = min x")
+    yield _pooling("local", "min", "windowed:LocalMin", "minimum over each window", "y = min of x in the window")
+    yield _pooling("global", "avgmax", "windowed:GlobalAvgMax", "halfway between mean and maximum",
+                   "y = (mean x + max x) / 2", _LEE)
+    yield _pooling("local", "avgmax", "windowed:LocalAvgMax", "halfway between mean and maximum of each window",
+                   "y = (mean x + max x) / 2 in the window", _LEE)
+    yield _pooling("global", "catavgmax", "windowed:GlobalCatAvgMax",
+                   "mean and maximum side by side, twice the width", "y = [mean x, max x]")
+    yield _pooling("global", "mixed", "windowed:GlobalMixed", "learnt mixture of maximum and mean",
+                   "y = a max x + (1 − a) mean x, a = σ(w)", _LEE, parameters=True)
+    yield _pooling("local", "mixed", "windowed:LocalMixed", "learnt mixture of maximum and mean of each window",
+                   "y = a max x + (1 − a) mean x in the window, a = σ(w)", _LEE, parameters=True)
+    yield _pooling("global", "gated", "windowed:GlobalGated", "mixture of maximum and mean that the map decides",
+                   "y = a max x + (1 − a) mean x, a = σ(w · x)", _LEE, parameters=True)
+    yield _pooling("local", "gated", "windowed:LocalGated", "mixture of maximum and mean that each window decides",
+                   "y = a max x + (1 − a) mean x in the window, a = σ(w · x)", _LEE, parameters=True)
+    yield _pooling("local", "variable", "windowed:LocalVariable",
+                   "windows of 2 at the border and 3 inside; maximum or mean (ours)",
+                   "y[i, j] = max of x in a window of side 2 where i or j is first or last, else of side 3")
+
+
+def _power() -> Iterator[Pooling]:
+    yield _pooling("global", "gem", "power:GlobalGeM", "generalised mean with a learnable exponent",
+                   "y = (mean max(x, eps)^p)^(1/p)", _RADENOVIC, parameters=True)
+    yield _pooling("local", "gem", "power:LocalGeM", "generalised mean of each window, learnable exponent",
+                   "y = (mean max(x, eps)^p)^(1/p) in the window", _RADENOVIC, parameters=True)
+    yield _pooling("global", "lp", "power:GlobalLp", "p-norm of the map", "y = (Σ |x|^p)^(1/p)", _SERMANET)
+    yield _pooling("local", "lp", "power:LocalLp", "p-norm of each window",
+                   "y = (Σ |x|^p)^(1/p) in the window", _SERMANET)
+    yield _pooling("global", "lse", "power:GlobalLSE",
+                   "log-mean-exp with a learnable sharpness, between mean and maximum",
+                   "y = (1/r) log mean exp(r x)", _PINHEIRO, parameters=True)
+    yield _pooling("local", "lse", "power:LocalLSE", "log-mean-exp of each window, learnable sharpness",
+                   "y = (1/r) log mean exp(r x) in the window", _PINHEIRO, parameters=True)
+
+
+def _weighted() -> Iterator[Pooling]:
+    yield _pooling("global", "soft", "weighted:GlobalSoft", "exponentially weighted mean",
+                   "y = Σ x e^x / Σ e^x", _STERGIOU)
+    yield _pooling("local", "soft", "weighted:LocalSoft", "exponentially weighted mean of each window",
+                   "y = Σ x e^x / Σ e^x in the window", _STERGIOU)
+    yield _pooling("local", "lip", "weighted:LocalLIP", "mean weighted by learnt importance",
+                   "y = Σ x e^g / Σ e^g in the window, g = 12 σ(IN(conv₃ₓ₃(x)))", _LIP, parameters=True)
+
+
+def _antialiased() -> Iterator[Pooling]:
+    yield _pooling("local", "blur", "antialiased:Blur", "binomial low-pass filter, then subsampling",
+                   "y = (b ⊗ b * x) at every stride-th position, b = [1, 2, 1] / 4", _ZHANG)
+    yield _pooling("local", "maxblur", "antialiased:MaxBlur",
+                   "dense maximum, then binomial low-pass filter and subsampling",
+                   "y = blur(max of x in the window, at stride 1)", _ZHANG)
+    yield _pooling("local", "aps", "antialiased:APS", "of the shifted grids, the one with the largest norm",
+                   "y = x[:, i::s, j::s], (i, j) = argmax ‖x[:, i::s, j::s]‖₂", _CHAMAN)
+    yield _pooling("local", "lps", "antialiased:LPS", "of the shifted grids, the one with the largest learnt score",
+                   "y = x[:, i::s, j::s], (i, j) = argmax mean f(x[:, i::s, j::s]); training: a Gumbel softmax of it",
+                   _ROJAS, parameters=True, stochastic=True)
+
+
+def _attention() -> Iterator[Pooling]:
+    yield _pooling("global", "attention", "attention:AttentionPool", "CLIP's: the map's mean asks, positions answer",
+                   "y = W attention(Q t₀, K t, V t), t = [mean x, x] + position", _RADFORD, parameters=True)
+    yield _pooling("global", "map", "attention:MapPool", "a learnt query asks, positions answer, then a small network",
+                   "z = W attention(Q latent, K x, V x), y = z + MLP(LN(z))", _SET, parameters=True)
+    yield _pooling("global", "simpool", "attention:SimPool", "the mean of the map asks, normalised positions answer",
+                   "y = attention(Q mean x, K LN(x), LN(x))", _PSOMAS, parameters=True)
+    yield _pooling("global", "prr", "attention:PRR", "every position asks all others, then the mean",
+                   "y = mean attention(x, x, x)", _HAJIMIRI)
+
+
+def _second_order() -> Iterator[Pooling]:
+    yield _pooling("global", "std", "second_order:GlobalStd", "mean and standard deviation, twice the width",
+                   "y = [mean x, √(var x + 1e-5)]", _SNYDER)
+    yield _pooling("global", "cov", "second_order:Cov", "square root of the channels' covariance",
+                   "y = triu(Σ^½), Σ = covariance of the reduced channels, by Newton–Schulz steps", _LI,
+                   parameters=True)
+    yield _pooling("global", "bilinear", "second_order:Bilinear", "mean products of all pairs of channels",
+                   "y = s / ‖s‖₂, s = sign(Y) √|Y|, Y = x xᵀ / HW", _BILINEAR, parameters=True)
+    yield _pooling("global", "cbp", "second_order:CompactBilinear", "a sketch of bilinear, 512 wide",
+                   "y = s / ‖s‖₂, s = sign(Y) √|Y|, Y = mean of the circular convolution of two count sketches of x",
+                   _COMPACT)
+    yield _pooling("global", "netvlad", "encoding:NetVLAD", "residuals from learnt centres, softly assigned",
+                   "y = norm [norm Σ_i a_k(x_i) (x_i − c_k)]_k, a = softmax(W x)", _NETVLAD, parameters=True)
+
+
+def _regions() -> Iterator[Pooling]:
+    yield _pooling("global", "adaptive", "regions:GlobalAdaptive",
+                   "mean or maximum over a fixed grid of cells, flattened",
+                   "y[c, i, j] = mean or max of x[c] over rows ⌊iH/s⌋ to ⌈(i+1)H/s⌉, columns likewise")
+    yield _pooling("local", "adaptive", "regions:LocalAdaptive",
+                   "mean or maximum over a grid of cells that cover the map",
+                   "y[i, j] = mean or max of x over rows ⌊iH/h⌋ to ⌈(i+1)H/h⌉, columns likewise")
+    yield _pooling("global", "spp", "regions:SPP", "spatial pyramid: maxima over grids of 1, 4 and 16 cells",
+                   "y = [adaptive₁ x, adaptive₂ x, adaptive₄ x]", _SPP)
+    yield _pooling("global", "rmac", "regions:RMAC", "sum of normalised maxima over overlapping squares",
+                   "y = Σ_R m_R / ‖m_R‖₂, m_R = max over region R", _TOLIAS)
+    yield _pooling("global", "strip", "regions:GlobalStrip", "the strongest row and the strongest column",
+                   "y = [max_i mean_j x, max_j mean_i x]", _HOU)
+    yield _pooling("local", "strip", "regions:LocalStrip", "mean of each window, gated by means of rows and columns",
+                   "y = mean of x σ(W relu(f(rows) + g(columns))) in the window", _HOU, parameters=True)
+
+
+def _stochastic() -> Iterator[Pooling]:
+    yield _pooling("global", "stochastic", "stochastic:GlobalStochastic",
+                   "a position drawn by its activation; in eval its expectation",
+                   "y = Σ a² / Σ a, a = max(x, 0); training: y = a_i with P(i) = a_i / Σ a", _ZEILER, stochastic=True)
+    yield _pooling("local", "stochastic", "stochastic:LocalStochastic",
+                   "a position of each window drawn by its activation; in eval its expectation",
+                   "y = Σ a² / Σ a in the window, a = max(x, 0); training: y = a_i with P(i) = a_i / Σ a", _ZEILER,
+                   stochastic=True)
+    yield _pooling("local", "fractional", "stochastic:Fractional", "maximum over regions of varying steps",
+                   "y = max of x over k rows from ⌊(i + u) α⌋ − ⌊u α⌋, α = (H − k) / (h − 1), columns likewise",
+                   _GRAHAM, stochastic=True)
+    yield _pooling("local", "s3", "stochastic:S3", "dense maximum, then rows and columns drawn at random",
+                   "y = mean over s × s of (max of x in the window, at stride 1); training: rows and columns drawn",
+                   _S3, stochastic=True)
+
+
+def _frequency() -> Iterator[Pooling]:
+    yield _pooling("local", "spectral", "frequency:Spectral", "crop to the low frequencies",
+                   "y = Re ifft(crop(fft(x)))", _RIPPEL)
+    yield _pooling("local", "wavelet", "frequency:Wavelet", "low-pass band of a wavelet, haar or db2",
+                   "y = (l ⊗ l * x) at every second position; haar: 2 mean", _WILLIAMS)
+
+
+def _ordering() -> Iterator[Pooling]:
+    yield _pooling("global", "topk", "ordering:GlobalTopK", "mean of the k largest positions",
+                   "y = mean of the k largest x", _DURAND)
+    yield _pooling("local", "topk", "ordering:LocalTopK", "mean of the k largest positions of each window",
+                   "y = mean of the k largest x in the window", _DURAND)
+    yield _pooling("global", "median", "ordering:GlobalMedian", "lower median of the map",
+                   "y = the x of rank ⌈HW / 2⌉")
+    yield _pooling("local", "median", "ordering:LocalMedian", "lower median of each window",
+                   "y = the x of rank ⌈n / 2⌉ of the n in the window")
+    yield _pooling("global", "quantile", "ordering:GlobalQuantile", "a quantile of the map",
+                   "y = the x of rank 1 + q (HW − 1), linear between ranks")
+
+
+def _channels() -> Iterator[Pooling]:
+    yield _pooling("global", "depth", "channels:GlobalDepth", "maximum across groups of channels, then the mean",
+                   "y[d] = mean of max over c in group d of x[c]", _MAXOUT)
+    yield _pooling("local", "depth", "channels:LocalDepth", "maximum across groups of channels and each window",
+                   "y[d] = max of x[c] in the window over c in group d", _MAXOUT)
+    yield _pooling("local", "s2d", "channels:SpaceToDepth", "positions of each window become channels",
+                   "y[c k² + i k + j] = x[c] at (i, j) of the window", _SHI)

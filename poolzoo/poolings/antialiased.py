@@ -1,8 +1,6 @@
-"""Anti-aliased downsampling: a binomial low-pass filter before positions are dropped.
+"""Anti-aliased downsampling: a binomial low-pass filter before positions are dropped, or a choice of which to drop.
 
-Zhang, Making Convolutional Networks Shift-Invariant Again, ICML 2019, arXiv:1904.11486. Every layer has the output
-shape of `nn.MaxPool2d(kernel_size, stride, padding, ceil_mode)`: output i is centred where that window i is centred
-(half a pixel before, for even windows), so that a swap moves nothing.
+Every layer has the output shape of `nn.MaxPool2d(kernel_size, stride, padding, ceil_mode)`.
 """
 
 from __future__ import annotations
@@ -13,14 +11,52 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from poolzoo.poolings.shared import Windows, at_least_float32
 
-def windows(length: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool) -> int:
-    """How many windows `nn.MaxPool2d` places along an axis of `length` positions."""
-    span = length + 2 * padding - kernel_size
-    count = -(-span // stride) + 1 if ceil_mode else span // stride + 1
-    if ceil_mode and (count - 1) * stride >= length + padding:  # the last window must start inside input or left pad
-        count -= 1
-    return count
+
+class Blur(Windows):
+    """Binomial filter at every stride-th position: `y = (b ⊗ b * x)↓stride`, `b = [1, 2, 1] / 4` for three taps.
+
+    Zhang, Making Convolutional Networks Shift-Invariant Again, ICML 2019, arXiv:1904.11486. Output i is centred where
+    window i of the layer that it replaces is centred (half a pixel before, for even windows), so that a swap moves
+    nothing. The border is mirrored, or repeated on maps too small to mirror.
+
+    Args:
+        channels: Channels C of the input.
+        kernel_size, stride, padding, ceil_mode: Geometry of the pooling layer whose place this takes.
+        taps: Length of the filter, odd.
+    """
+
+    filter: Tensor
+
+    def __init__(
+        self, channels: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool, *, taps: int = 3
+    ) -> None:
+        if taps < 1 or taps % 2 == 0:
+            raise ValueError(f"taps={taps} must be odd and positive")
+        super().__init__(kernel_size, stride, padding, ceil_mode)
+        self.register_buffer("filter", binomial(channels, taps), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return filtered(x, self.filter, self.stride, (self.kernel_size - 1) // 2 - self.padding, self.counts(x))
+
+
+class MaxBlur(Blur):
+    """Dense maximum, then blur and subsampling: `y = (b ⊗ b * max of x in the window, at stride 1)↓stride`.
+
+    Zhang, Making Convolutional Networks Shift-Invariant Again, ICML 2019, arXiv:1904.11486. Borders as in `Blur`.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        below, right = self.overhang(x)
+        over = max(0, below - self.padding), max(0, right - self.padding)
+        if any(over):  # windows that reach beyond the padding, with ceil_mode; what they find there never wins
+            x = F.pad(x, (0, over[1], 0, over[0]), value=-torch.inf)
+        dense = F.max_pool2d(x, self.kernel_size, 1, self.padding)
+        return filtered(dense, self.filter, self.stride, 0, self._counts_before(x, over))
+
+    def _counts_before(self, x: Tensor, over: tuple[int, int]) -> tuple[int, int]:
+        return self.counts(x[:, :, : x.shape[2] - over[0], : x.shape[3] - over[1]])
 
 
 def binomial(channels: int, taps: int) -> Tensor:
@@ -29,11 +65,8 @@ def binomial(channels: int, taps: int) -> Tensor:
     return (torch.outer(row, row) / row.sum() ** 2).expand(channels, 1, taps, taps).clone()
 
 
-def filtered(x: Tensor, weight: Tensor, stride: int, first: int, counts: list[int]) -> Tensor:
-    """A depthwise filter read at `counts` positions an axis: first, first + stride, … of the mirrored map.
-
-    Reflect padding, as in the paper; replicate padding on maps too small to reflect.
-    """
+def filtered(x: Tensor, weight: Tensor, stride: int, first: int, counts: tuple[int, int]) -> Tensor:
+    """A depthwise filter read at `counts` positions an axis: first, first + stride, … of the mirrored map."""
     half = weight.shape[-1] // 2
     before = half - first
     after = [first + (count - 1) * stride + half - (n - 1) for count, n in zip(counts, x.shape[2:], strict=True)]
@@ -45,56 +78,96 @@ def filtered(x: Tensor, weight: Tensor, stride: int, first: int, counts: list[in
     return F.conv2d(x[:, :, :height, :width], weight.to(x.dtype), stride=stride, groups=x.shape[1])
 
 
-class Blur(nn.Module):
-    """Binomial filter at every stride-th position: `y = (b ⊗ b * x)↓stride`, `b = [1, 2, 1] / 4` for three taps.
+# --- Polyphase: keep one of the stride × stride shifted grids, the same one wherever the image is shifted to ---------
 
-    Args:
-        channels: Channels C of the input.
-        kernel_size, stride, padding, ceil_mode: Geometry of the pooling layer whose place this takes.
-        taps: Length of the filter, odd.
+
+class _Polyphase(Windows):
+    """Choice of a polyphase component; exactly invariant to circular shifts where the stride divides the map.
+
+    On other maps, components wrap around the border to have equal sizes.
     """
 
-    filter: Tensor
+    def components(self, x: Tensor) -> Tensor:
+        """The stride² shifted grids: `float[N, stride², C, h, w]`; (i, j) is `x[..., i::stride, j::stride]`."""
+        rows, columns = self.counts(x)
+        x = _wrapped(_wrapped(x, 2, rows * self.stride), 3, columns * self.stride)
+        grids = x.unflatten(3, (columns, self.stride)).unflatten(2, (rows, self.stride))
+        return grids.permute(0, 3, 5, 1, 2, 4).flatten(1, 2)
+
+    def pick(self, components: Tensor, scores: Tensor) -> Tensor:
+        """The component with the largest of the scores `float[N, stride²]`, the first where several are."""
+        index = scores.argmax(1).view(-1, 1, 1, 1, 1).expand(-1, 1, *components.shape[2:])
+        return components.gather(1, index).squeeze(1)
+
+
+def _wrapped(x: Tensor, dim: int, length: int) -> Tensor:
+    """The first `length` positions along `dim` of the map repeated endlessly."""
+    if length <= x.shape[dim]:
+        return x.narrow(dim, 0, length)
+    return torch.cat([x] * -(-length // x.shape[dim]), dim).narrow(dim, 0, length)
+
+
+class APS(_Polyphase):
+    """Adaptive polyphase sampling: of the shifted grids, the one with the largest norm.
+
+    `y = x[:, i::stride, j::stride]`, `(i, j) = argmax ‖x[:, i::stride, j::stride]‖₂` over all channels.
+    Chaman and Dokmanić, Truly shift-invariant convolutional neural networks, CVPR 2021, arXiv:2011.14214. No maximum
+    is taken in front: the geometry decides the output's shape and the stride alone.
+    """
+
+    def __init__(self, channels: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool) -> None:
+        super().__init__(kernel_size, stride, padding, ceil_mode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        components = self.components(x)
+        return self.pick(components, at_least_float32(components).square().sum((2, 3, 4)))
+
+
+class LPS(_Polyphase):
+    """Learnable polyphase sampling: of the shifted grids, the one with the largest score of a small network.
+
+    `score = mean f(grid)`, f two circular 3 × 3 convolutions with a ReLU between them, shared by the grids. In
+    training `y = Σ a · grid` with a Gumbel softmax a of the scores, in eval the grid with the largest score.
+    Rojas-Gómez, Lim, Schwing, Do and Yeh, Learnable Polyphase Sampling for Shift Invariant and Equivariant
+    Convolutional Networks, NeurIPS 2022, arXiv:2210.08001.
+
+    Args:
+        hidden: Channels between the two convolutions; 0 for as many as the input has.
+        temperature: Of the Gumbel softmax.
+    """
 
     def __init__(
-        self, channels: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool, taps: int = 3
+        self,
+        channels: int,
+        kernel_size: int,
+        stride: int,
+        padding: int,
+        ceil_mode: bool,
+        *,
+        hidden: int = 0,
+        temperature: float = 1.0,
     ) -> None:
-        super().__init__()
-        self.geometry = kernel_size, stride, padding, ceil_mode
-        self.register_buffer("filter", binomial(channels, taps), persistent=False)
+        if hidden < 0 or temperature <= 0:
+            raise ValueError(f"hidden={hidden} must not be negative, temperature={temperature} must be above 0")
+        super().__init__(kernel_size, stride, padding, ceil_mode)
+        self.temperature = temperature
+        self.first = nn.Conv2d(channels, hidden or channels, 3)
+        self.second = nn.Conv2d(hidden or channels, hidden or channels, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        kernel_size, stride, padding, _ = self.geometry
-        counts = [windows(length, *self.geometry) for length in x.shape[2:]]
-        return filtered(x, self.filter, stride, (kernel_size - 1) // 2 - padding, counts)
+        components = self.components(x)
+        scores = self.scores(components)
+        if not self.training:
+            return self.pick(components, scores)
+        shares = F.gumbel_softmax(scores, self.temperature, dim=1)
+        return (components * shares.to(x.dtype).view(*shares.shape, 1, 1, 1)).sum(1)
+
+    def scores(self, components: Tensor) -> Tensor:
+        grids = components.flatten(0, 1)
+        hidden = self.first(_circular(grids)).relu()
+        scores = self.second(_circular(hidden))
+        return at_least_float32(scores).mean((1, 2, 3)).view(components.shape[:2])
 
 
-class MaxBlur(Blur):
-    """Dense maximum, then blur and subsampling: `y = (b ⊗ b * max of x in the window, at stride 1)↓stride`."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        kernel_size, stride, padding, _ = self.geometry
-        counts = [windows(length, *self.geometry) for length in x.shape[2:]]
-        ends = [(count - 1) * stride + kernel_size - padding for count in counts]  # where the last window ends
-        over = [max(0, end - padding - length) for end, length in zip(ends, x.shape[2:], strict=True)]
-        if any(over):  # windows that reach beyond the border, with ceil_mode; what they find there never wins
-            x = F.pad(x, (0, over[1], 0, over[0]), value=-torch.inf)
-        return filtered(F.max_pool2d(x, kernel_size, 1, padding), self.filter, stride, 0, counts)
-
-
-def _checked(taps: int) -> int:
-    if taps < 1 or taps % 2 == 0:
-        raise ValueError(f"taps={taps} must be odd and positive")
-    return taps
-
-
-def local_blur(
-    channels: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool, *, taps: int = 3
-) -> nn.Module:
-    return Blur(channels, kernel_size, stride, padding, ceil_mode, _checked(taps))
-
-
-def local_maxblur(
-    channels: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool, *, taps: int = 3
-) -> nn.Module:
-    return MaxBlur(channels, kernel_size, stride, padding, ceil_mode, _checked(taps))
+def _circular(x: Tensor) -> Tensor:
+    return F.pad(x, (1, 1, 1, 1), mode="circular")

@@ -1,45 +1,27 @@
-"""Power and exponential means: one parameter moves them from the mean to the maximum.
+"""Power and exponential means: one number moves them from the mean to the maximum.
 
-Every layer maps `float[N, C, H, W] → float[N, C]`. Powers and exponentials are taken in at least float32, because
-1e-6 cubed is zero in half precision.
+Global layers map `float[N, C, H, W] → float[N, C]`, local ones have the output shape of `nn.MaxPool2d`. Powers and
+exponentials are taken in at least float32, because 1e-6 cubed is zero in half precision.
+
+Two forms, equal to 1e-6. While training, a learnt power is exp(p log x), whose gradient costs less than that of
+`pow`; a graph for export has `pow`, which costs less there. An exponent that starts above `LARGEST_UNSHIFTED` takes
+the maximum out first, so that nothing over- or underflows, however large it is.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
+from poolzoo.poolings.shared import ABSENT, Windows, at_least_float32
+
 LARGEST = 1e4  # far beyond where the mean is the maximum to every digit
 LEAST = 0.1  # what a learnt exponent or sharpness cannot fall below: at 0 neither mean is defined
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()
-
-
-class GlobalGeM(nn.Module):
-    """Generalised mean: `y = (mean max(x, eps)^p)^(1/p)`.
-
-    p = 1 is the mean and p → ∞ the maximum of the clamped map.
-    Radenović, Tolias and Chum, Fine-tuning CNN Image Retrieval, TPAMI 2018, arXiv:1711.02512.
-
-    Args:
-        p: The exponent, its start value where it is learnt.
-        learnable: Whether p is a parameter.
-        eps: The floor under x, which keeps negative and zero input defined.
-    """
-
-    def __init__(self, p: float, learnable: bool, eps: float) -> None:
-        super().__init__()
-        self.p = nn.Parameter(torch.tensor([p]), requires_grad=learnable)
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        wide = _at_least_float32(x).clamp(min=self.eps)
-        p = self.p.to(wide.dtype).clamp(min=LEAST)
-        top = wide.amax((2, 3), keepdim=True).detach()  # cancels out; without it 1e-6 to the seventh is zero
-        mean = (wide / top).pow(p).mean((2, 3))
-        return (top.flatten(1) * mean.pow(1 / p)).to(x.dtype)
+LARGEST_UNSHIFTED = 5.0  # start values up to here are computed directly, …
+NORMS = (1.0, 2.0)  # fixed exponents that torch has a fast norm for
+LARGEST_LEARNT = 8.0  # … and cannot learn to pass this: in float32, x^8 is a number from 2e-5 to 6e4
 
 
 class GlobalLSE(nn.Module):
@@ -53,29 +35,189 @@ class GlobalLSE(nn.Module):
         learnable: Whether r is a parameter.
     """
 
-    def __init__(self, r: float, learnable: bool) -> None:
+    def __init__(self, channels: int, *, r: float = 10.0, learnable: bool = True) -> None:
         super().__init__()
-        self.r = nn.Parameter(torch.tensor([r]), requires_grad=learnable)
+        self.r = _number("r", r, learnable)
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = _at_least_float32(x)
-        r = self.r.to(wide.dtype).clamp(min=LEAST)
-        top = wide.amax((2, 3), keepdim=True).detach()
-        mean = ((wide - top) * r).exp().mean((2, 3))
-        return (top.flatten(1) + mean.log() / r).to(x.dtype)
+        wide = at_least_float32(x)
+        return _log_mean_exp(wide.flatten(2), _bounded(self.r, wide), 2).to(x.dtype)
 
 
-def _check_positive(**values: float) -> None:
-    for name, value in values.items():
-        if not 0 < value <= LARGEST:
-            raise ValueError(f"{name}={value} must be above 0 and at most {LARGEST:g}")
+class LocalLSE(Windows):
+    """Log-mean-exp over each window: `y = (1/r) log mean exp(r x)`. As the global one."""
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int,
+        stride: int,
+        padding: int,
+        ceil_mode: bool,
+        *,
+        r: float = 10.0,
+        learnable: bool = True,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, ceil_mode)
+        self.r = _number("r", r, learnable)
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = at_least_float32(x)
+        return _log_mean_exp_of_windows(self, wide, _bounded(self.r, wide)).to(x.dtype)
 
 
-def global_gem(channels: int, *, p: float = 3.0, learnable: bool = True, eps: float = 1e-6) -> nn.Module:
-    _check_positive(p=p, eps=eps)
-    return GlobalGeM(p, learnable, eps)
+def _log_mean_exp(x: Tensor, r: Tensor | float, dim: int, count: Tensor | float | None = None) -> Tensor:
+    """`(1/r) log (1/count) Σ exp(r x)` along `dim`, whose length is the default count."""
+    top = x.amax(dim, keepdim=True).detach()
+    total = ((x - top) * r).exp()
+    mean = total.mean(dim) if count is None else total.sum(dim) / count
+    return top.squeeze(dim) + mean.log() / r
 
 
-def global_lse(channels: int, *, r: float = 10.0, learnable: bool = True) -> nn.Module:
-    _check_positive(r=r)
-    return GlobalLSE(r, learnable)
+def _log_mean_exp_of_windows(windows: Windows, x: Tensor, r: Tensor | float) -> Tensor:
+    count = windows.members(x) if windows.overhangs(x) else None
+    return _log_mean_exp(windows.gather(x, -ABSENT), r, 2, count)
+
+
+class _Power(nn.Module):
+    """`(mean w^p)^(1/p)` for positive w, in the form that suits the moment."""
+
+    def __init__(self, p: float, learnable: bool) -> None:
+        super().__init__()
+        self.p = _number("p", p, learnable)
+        self.shifted = p > LARGEST_UNSHIFTED
+
+    def exponent(self, like: Tensor) -> Tensor | float:
+        return _bounded(self.p, like, None if self.shifted else LARGEST_LEARNT)
+
+    def raised(self, w: Tensor, p: Tensor | float) -> Tensor:
+        by_logarithm = isinstance(p, Tensor) and not torch.compiler.is_exporting()
+        return (w.log() * p).exp() if by_logarithm else w.pow(p)
+
+    def root(self, mean: Tensor, p: Tensor | float) -> Tensor:
+        mean = mean.clamp(min=torch.finfo(mean.dtype).tiny)  # where every power was too small to be a number
+        by_logarithm = isinstance(p, Tensor) and not torch.compiler.is_exporting()
+        return (mean.log() / p).exp() if by_logarithm else mean.pow(1 / p)
+
+    def over_map(self, w: Tensor) -> Tensor:
+        p = self.exponent(w)
+        if self.shifted:
+            return _log_mean_exp(w.log().flatten(2), p, 2).exp()
+        return self.root(self.raised(w, p).mean((2, 3)), p)
+
+    def over_windows(self, w: Tensor, windows: Windows) -> Tensor:
+        p = self.exponent(w)
+        if self.shifted:
+            return _log_mean_exp_of_windows(windows, w.log(), p).exp()
+        return self.root(windows.mean(self.raised(w, p)), p)
+
+
+class GlobalGeM(_Power):
+    """Generalised mean: `y = (mean max(x, eps)^p)^(1/p)`.
+
+    p = 1 is the mean and p → ∞ the maximum of the clamped map.
+    Radenović, Tolias and Chum, Fine-tuning CNN Image Retrieval with No Human Annotation, TPAMI 2019, arXiv:1711.02512.
+
+    Args:
+        p: The exponent, its start value where it is learnt.
+        learnable: Whether p is a parameter; one that starts at 5 or below stays at 8 or below.
+        eps: The floor under x, which keeps negative and zero input defined.
+    """
+
+    def __init__(self, channels: int, *, p: float = 3.0, learnable: bool = True, eps: float = 1e-6) -> None:
+        super().__init__(p, learnable)
+        self.eps = _positive("eps", eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.over_map(at_least_float32(x).clamp(min=self.eps)).to(x.dtype)
+
+
+class LocalGeM(Windows):
+    """Generalised mean over each window: `y = (mean max(x, eps)^p)^(1/p)`. As the global one."""
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int,
+        stride: int,
+        padding: int,
+        ceil_mode: bool,
+        *,
+        p: float = 3.0,
+        learnable: bool = True,
+        eps: float = 1e-6,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, ceil_mode)
+        self.power, self.eps = _Power(p, learnable), _positive("eps", eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.power.over_windows(at_least_float32(x).clamp(min=self.eps), self).to(x.dtype)
+
+
+class GlobalLp(_Power):
+    """The p-norm of the map: `y = (Σ |x|^p)^(1/p)`.
+
+    Sermanet, Chintala and LeCun, Convolutional Neural Networks Applied to House Numbers Digit Classification,
+    ICPR 2012, arXiv:1204.3968. `nn.LPPool2d` computes Σ x^p instead, which is no number for odd p and signed x.
+
+    Args:
+        p: The exponent, its start value where it is learnt.
+        learnable: Whether p is a parameter.
+    """
+
+    def __init__(self, channels: int, *, p: float = 2.0, learnable: bool = False) -> None:
+        super().__init__(p, learnable)
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = at_least_float32(x)
+        if isinstance(self.p, float) and self.p in NORMS:
+            return torch.linalg.vector_norm(wide, self.p, (2, 3)).to(x.dtype)
+        wide = _magnitude(wide)
+        count = x.shape[2] * x.shape[3]
+        return (self.over_map(wide) * count ** (1 / self.exponent(wide))).to(x.dtype)
+
+
+class LocalLp(Windows):
+    """The p-norm of each window: `y = (Σ |x|^p)^(1/p)`. As the global one."""
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int,
+        stride: int,
+        padding: int,
+        ceil_mode: bool,
+        *,
+        p: float = 2.0,
+        learnable: bool = False,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, ceil_mode)
+        self.power = _Power(p, learnable)
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = at_least_float32(x)
+        if self.power.p == 2.0:
+            return self.sum(wide.square()).clamp(min=torch.finfo(wide.dtype).tiny).sqrt().to(x.dtype)
+        wide = _magnitude(wide)
+        count = self.members(wide) if self.overhangs(x) else self.kernel_size**2
+        return (self.power.over_windows(wide, self) * count ** (1 / self.power.exponent(wide))).to(x.dtype)
+
+
+def _magnitude(x: Tensor) -> Tensor:
+    """|x|, kept above 0, where a power has no gradient."""
+    return x.abs().clamp(min=torch.finfo(x.dtype).tiny)
+
+
+def _number(name: str, value: float, learnable: bool) -> nn.Parameter | float:
+    value = _positive(name, value)
+    return nn.Parameter(torch.tensor([value])) if learnable else value
+
+
+def _bounded(value: nn.Parameter | Tensor | float, like: Tensor, most: float | None = None) -> Tensor | float:
+    return value.to(like.dtype).clamp(min=LEAST, max=most) if isinstance(value, Tensor) else value
+
+
+def _positive(name: str, value: float) -> float:
+    if not (math.isfinite(value) and 0 < value <= LARGEST):
+        raise ValueError(f"{name}={value} must be above 0 and at most {LARGEST:g}")
+    return value

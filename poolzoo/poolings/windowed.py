@@ -1,4 +1,4 @@
-"""Means, maxima and minima over windows and over the whole map.
+"""Means, maxima and minima, and their mixtures, over windows and over the whole map.
 
 Every global layer maps `float[N, C, H, W] → float[N, D]`; every local one has the output shape of `nn.MaxPool2d`.
 """
@@ -11,74 +11,91 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from poolzoo.poolings.shared import Windows
+
+Share = Literal["layer", "channel"]
+
+
+def map_max(x: Tensor) -> Tensor:
+    """`float[N, C, H, W] → float[N, C]`. With the place of the maximum its gradient is cheap, without it its value."""
+    return x.flatten(2).max(2).values if _wants_places(x) else x.amax((2, 3))
+
+
+def map_min(x: Tensor) -> Tensor:
+    """`float[N, C, H, W] → float[N, C]`, as `map_max`."""
+    return x.flatten(2).min(2).values if _wants_places(x) else x.amin((2, 3))
+
+
+def _wants_places(x: Tensor) -> bool:
+    return x.requires_grad and torch.is_grad_enabled() and x.is_contiguous() and not torch.compiler.is_exporting()
+
 
 class GlobalAvg(nn.Module):
-    """Mean over the map: `y = mean x`, `float[N, C, H, W] → float[N, C]`."""
+    """Mean over the map: `y = mean x`, `float[N, C, H, W] → float[N, C]`.
+
+    Lin, Chen and Yan, Network in Network, ICLR 2014, arXiv:1312.4400.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
 
     def forward(self, x: Tensor) -> Tensor:
         return x.mean((2, 3))
 
 
 class GlobalMax(nn.Module):
-    """Maximum over the map: `y = max x`, `float[N, C, H, W] → float[N, C]`."""
+    """Maximum over the map: `y = max x`, `float[N, C, H, W] → float[N, C]`.
+
+    Oquab, Bottou, Laptev and Sivic, Is object localization for free?, CVPR 2015.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.amax((2, 3))
+        return map_max(x)
 
 
 class GlobalMin(nn.Module):
-    """Minimum over the map: `y = min x`, `float[N, C, H, W] → float[N, C]`."""
+    """Minimum over the map: `y = min x`, `float[N, C, H, W] → float[N, C]`. No canonical paper."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.amin((2, 3))
+        return map_min(x)
 
 
 class GlobalAvgMax(nn.Module):
-    """Halfway between mean and maximum: `y = (mean x + max x) / 2`, `float[N, C, H, W] → float[N, C]`."""
+    """Halfway between mean and maximum: `y = (mean x + max x) / 2`, `float[N, C, H, W] → float[N, C]`.
+
+    The fixed case of "mixed" pooling in Lee, Gallagher and Tu, AISTATS 2016, arXiv:1509.08985.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x.mean((2, 3)) + x.amax((2, 3))) / 2
+        return (x.mean((2, 3)) + map_max(x)) / 2
 
 
 class GlobalCatAvgMax(nn.Module):
-    """Mean and maximum, in this order: `y = [mean x, max x]`, `float[N, C, H, W] → float[N, 2C]`."""
+    """Mean and maximum, in this order: `y = [mean x, max x]`, `float[N, C, H, W] → float[N, 2C]`.
 
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat((x.mean((2, 3)), x.amax((2, 3))), 1)
-
-
-class GlobalAdaptive(nn.Module):
-    """Mean or maximum over a grid of `size × size` cells, flattened: `float[N, C, H, W] → float[N, C · size²]`.
-
-    Cell (i, j) covers rows ⌊i·H/size⌋ to ⌈(i+1)·H/size⌉ (exclusive) and the columns alike, as in
-    `nn.AdaptiveAvgPool2d`; cells overlap where the size does not divide the map, and repeat where the map is smaller.
+    No canonical paper; timm has this order, fastai's AdaptiveConcatPool2d the reverse.
     """
 
-    def __init__(self, size: int, mode: Literal["avg", "max"]) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.size, self.mode = size, mode
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.compiler.is_exporting():  # adaptive_max_pool2d has no ONNX form where the size does not divide the map
-            return torch.cat([self._reduce(cell).unsqueeze(-1) for cell in self._cells(x)], -1).flatten(1)
-        pool = F.adaptive_avg_pool2d if self.mode == "avg" else F.adaptive_max_pool2d
-        return pool(x, self.size).flatten(1)
-
-    def _cells(self, x: Tensor) -> list[Tensor]:
-        rows, columns = (self._bounds(length) for length in x.shape[2:])
-        return [x[:, :, top:bottom, left:right] for top, bottom in rows for left, right in columns]
-
-    def _bounds(self, length: int) -> list[tuple[int, int]]:
-        return [(i * length // self.size, -(-(i + 1) * length // self.size)) for i in range(self.size)]
-
-    def _reduce(self, cell: Tensor) -> Tensor:
-        return cell.mean((2, 3)) if self.mode == "avg" else cell.amax((2, 3))
+        return torch.cat((x.mean((2, 3)), map_max(x)), 1)
 
 
 class LocalMin(nn.Module):
-    """Minimum over each window: `y = −max(−x)`; padding never wins, as in `nn.MaxPool2d`."""
+    """Minimum over each window: `y = −max(−x)`; padding never wins, as in `nn.MaxPool2d`. No canonical paper."""
 
-    def __init__(self, kernel_size: int, stride: int, padding: int, ceil_mode: bool) -> None:
+    def __init__(self, channels: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool) -> None:
         super().__init__()
         self.max = nn.MaxPool2d(kernel_size, stride, padding, ceil_mode=ceil_mode)
 
@@ -86,41 +103,158 @@ class LocalMin(nn.Module):
         return -self.max(-x)
 
 
-def global_avg(channels: int) -> nn.Module:
-    return GlobalAvg()
+class LocalAvgMax(Windows):
+    """Halfway between mean and maximum of each window: `y = (mean x + max x) / 2`.
 
+    The fixed case of "mixed" pooling in Lee, Gallagher and Tu, AISTATS 2016, arXiv:1509.08985.
+    """
 
-def global_max(channels: int) -> nn.Module:
-    return GlobalMax()
+    def __init__(self, channels: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool) -> None:
+        super().__init__(kernel_size, stride, padding, ceil_mode)
 
-
-def global_min(channels: int) -> nn.Module:
-    return GlobalMin()
-
-
-def global_avgmax(channels: int) -> nn.Module:
-    return GlobalAvgMax()
-
-
-def global_catavgmax(channels: int) -> nn.Module:
-    return GlobalCatAvgMax()
-
-
-def global_adaptive(channels: int, *, size: int = 2, mode: Literal["avg", "max"] = "avg") -> nn.Module:
-    if size < 1:
-        raise ValueError(f"size={size} must be at least 1")
-    return GlobalAdaptive(size, mode)
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.mean(x) + self.max(x)) / 2
 
 
 def local_avg(
     channels: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool, *, count_include_pad: bool = True
 ) -> nn.Module:
+    """torch's own layer, whose default counts the padding as zeros."""
     return nn.AvgPool2d(kernel_size, stride, padding, ceil_mode=ceil_mode, count_include_pad=count_include_pad)
 
 
 def local_max(channels: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool) -> nn.Module:
+    """torch's own layer."""
     return nn.MaxPool2d(kernel_size, stride, padding, ceil_mode=ceil_mode)
 
 
-def local_min(channels: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool) -> nn.Module:
-    return LocalMin(kernel_size, stride, padding, ceil_mode)
+# --- Mixtures: how much of the maximum is learnt -------------------------------------------------------------------
+
+
+class GlobalMixed(nn.Module):
+    """A learnt mixture: `y = a max x + (1 − a) mean x`, `a = σ(w)`, `float[N, C, H, W] → float[N, C]`.
+
+    Lee, Gallagher and Tu, Generalizing Pooling Functions in CNNs, AISTATS 2016, arXiv:1509.08985. They leave a
+    unbounded; the sigmoid keeps it a mixture.
+
+    Args:
+        share: One w for the layer, or one for each channel. They start at 0, where a = 1/2.
+    """
+
+    def __init__(self, channels: int, *, share: Share = "layer") -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(channels if share == "channel" else 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.lerp(x.mean((2, 3)), map_max(x), self.weight.sigmoid().to(x.dtype))
+
+
+class LocalMixed(Windows):
+    """A learnt mixture for each window: `y = a max x + (1 − a) mean x`, `a = σ(w)`. As the global one."""
+
+    def __init__(
+        self, channels: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool, *, share: Share = "layer"
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, ceil_mode)
+        self.weight = nn.Parameter(torch.zeros(channels if share == "channel" else 1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.lerp(self.mean(x), self.max(x), self.weight.sigmoid().to(x.dtype))
+
+
+class GlobalGated(nn.Module):
+    """A mixture that the map itself decides: `y = a max x + (1 − a) mean x`, `a = σ(w · x)`.
+
+    `float[N, C, H, W] → float[N, C]`. Lee, Gallagher and Tu, Generalizing Pooling Functions in CNNs, AISTATS 2016,
+    arXiv:1509.08985, for windows; here the window is the map. w has the size of the map that the layer is made for,
+    and is interpolated, its sum kept, for maps of other sizes.
+
+    Args:
+        map_size: (H, W) that the layer is made for; without it, w is a single number.
+        share: One w for the layer, or one for each channel. They start at 0, where a = 1/2.
+    """
+
+    def __init__(self, channels: int, *, share: Share = "channel", map_size: tuple[int, int] | None = None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, channels if share == "channel" else 1, *(map_size or (1, 1))))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, size = self.weight.to(x.dtype), x.shape[2:]
+        if weight.shape[2:] != size:
+            ratio = weight.shape[2] * weight.shape[3] / (size[0] * size[1])
+            weight = F.interpolate(weight, size=size, mode="bilinear", align_corners=False) * ratio
+        gate = (x * weight).sum((2, 3)).sigmoid()
+        return torch.lerp(x.mean((2, 3)), map_max(x), gate)
+
+
+class LocalGated(Windows):
+    """A mixture that each window decides: `y = a max x + (1 − a) mean x`, `a = σ(w · x)`, w as large as the window.
+
+    Lee, Gallagher and Tu, Generalizing Pooling Functions in CNNs, AISTATS 2016, arXiv:1509.08985.
+
+    Args:
+        share: One w for the layer, or one for each channel. They start at 0, where a = 1/2.
+    """
+
+    def __init__(
+        self, channels: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool, *, share: Share = "channel"
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, ceil_mode)
+        self.weight = nn.Parameter(torch.zeros(channels if share == "channel" else 1, 1, kernel_size, kernel_size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight.to(x.dtype).expand(x.shape[1], -1, -1, -1)
+        gate = F.conv2d(self.padded(x, 0.0), weight, stride=self.stride, groups=x.shape[1]).sigmoid()
+        return torch.lerp(self.mean(x), self.max(x), gate.to(x.dtype))
+
+
+class LocalVariable(Windows):
+    """Windows whose size depends on where they lie: `border` in the outermost ring of outputs, `inside` elsewhere.
+
+    `y[i, j] = max or mean of x over rows is − p to is − p + k(i, j), columns likewise`, k = `border` where i or j is
+    the first or the last, else `inside`; what lies beyond the map belongs to no window. Ours: no paper has this rule.
+
+    Args:
+        kernel_size, stride, padding, ceil_mode: Decide how many outputs there are, and where each window starts.
+        border, inside: Sides of the windows in positions.
+        mode: What is taken over each window.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int,
+        stride: int,
+        padding: int,
+        ceil_mode: bool,
+        *,
+        border: int = 2,
+        inside: int = 3,
+        mode: Literal["max", "avg"] = "max",
+    ) -> None:
+        if min(border, inside) <= padding:
+            raise ValueError(f"border={border} and inside={inside} must be above the padding, {padding}")
+        super().__init__(kernel_size, stride, padding, ceil_mode)
+        self.border, self.inside, self.mode = border, inside, mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, columns = self.counts(x)
+        ring = self._pool(x, self.border)
+        if min(rows, columns) < 3:
+            return ring
+        inner = self._pool(x, self.inside)[:, :, 1:-1, 1:-1]
+        inner = torch.cat((ring[:, :, 1:-1, :1], inner, ring[:, :, 1:-1, -1:]), 3)
+        return torch.cat((ring[:, :, :1], inner, ring[:, :, -1:]), 2)
+
+    def _pool(self, x: Tensor, size: int) -> Tensor:
+        """The pooling with windows of one size, at the same starts."""
+        rows, columns = self.counts(x)
+        below, right = (
+            (count - 1) * self.stride + size - self.padding - length
+            for count, length in zip((rows, columns), x.shape[2:], strict=True)
+        )
+        edges = (self.padding, right, self.padding, below)  # negative ones cut off what no window reaches
+        if self.mode == "max":
+            return F.max_pool2d(F.pad(x, edges, value=-torch.inf), size, self.stride)
+        held = F.avg_pool2d(F.pad(torch.ones_like(x[:1, :1]), edges), size, self.stride)
+        return F.avg_pool2d(F.pad(x, edges), size, self.stride) / held

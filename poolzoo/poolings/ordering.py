@@ -1,0 +1,108 @@
+"""Poolings by rank: the largest few, the median, a quantile."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from poolzoo.poolings.shared import Windows
+
+_INFINITY = float("inf")
+
+
+class GlobalTopK(nn.Module):
+    """Mean of the k largest positions, or of all where the map has fewer: `float[N, C, H, W] → float[N, C]`.
+
+    Durand, Mordan, Thome and Cord, WILDCAT, CVPR 2017; k-max pooling before it in Kalchbrenner, Grefenstette and
+    Blunsom, ACL 2014, arXiv:1404.2188.
+
+    Args:
+        k: How many.
+    """
+
+    def __init__(self, channels: int, *, k: int = 4) -> None:
+        super().__init__()
+        self.k = _at_least_one(k)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(2)
+        return x.topk(min(self.k, x.shape[2]), 2).values.mean(2)
+
+
+class LocalTopK(Windows):
+    """Mean of the k largest positions of each window, or of all where it has fewer (2 × 2 windows have 4)."""
+
+    def __init__(
+        self, channels: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool, *, k: int = 4
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, ceil_mode)
+        self.k = _at_least_one(k)
+
+    def forward(self, x: Tensor) -> Tensor:
+        held = self.gather(x, -_INFINITY)
+        largest = held.topk(min(self.k, held.shape[2]), 2).values
+        if not self.overhangs(x):
+            return largest.mean(2)
+        there = largest > -_INFINITY
+        return torch.where(there, largest, 0.0).sum(2) / there.sum(2)
+
+
+class GlobalMedian(nn.Module):
+    """Lower median of the map: the element of rank ⌈HW / 2⌉, `float[N, C, H, W] → float[N, C]`. No canonical paper."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _lower_median(x.flatten(2), 2)
+
+
+class LocalMedian(Windows):
+    """Lower median of each window. No canonical paper."""
+
+    def __init__(self, channels: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool) -> None:
+        super().__init__(kernel_size, stride, padding, ceil_mode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        held = self.gather(x, _INFINITY)
+        if not self.overhangs(x):
+            return _lower_median(held, 2)
+        # Smaller windows have their median at a lower rank; what is absent sorts last.
+        smallest = held.topk((held.shape[2] + 1) // 2, 2, largest=False).values
+        rank = ((self.members(x) - 1) / 2).floor().long()
+        return smallest.gather(2, rank.unsqueeze(2).expand_as(smallest[:, :, :1])).squeeze(2)
+
+
+def _lower_median(x: Tensor, dim: int) -> Tensor:
+    if torch.compiler.is_exporting():  # ONNX has no median
+        return x.topk((x.shape[dim] + 1) // 2, dim, largest=False).values.select(dim, -1)
+    return x.median(dim).values
+
+
+class GlobalQuantile(nn.Module):
+    """A quantile of the map, linear between ranks: `float[N, C, H, W] → float[N, C]`. No canonical paper.
+
+    Args:
+        q: Which one: 0 is the minimum, 1/2 the median, 1 the maximum.
+    """
+
+    def __init__(self, channels: int, *, q: float = 0.9) -> None:
+        if not 0 <= q <= 1:
+            raise ValueError(f"q={q} must be from 0 to 1")
+        super().__init__()
+        self.q = q
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(2)
+        place = self.q * (x.shape[2] - 1)
+        below = int(place)
+        largest = x.topk(x.shape[2] - below, 2).values  # ranks from the top down to the one below the place
+        if below == x.shape[2] - 1:
+            return largest[..., -1]
+        return torch.lerp(largest[..., -1], largest[..., -2], place - below)
+
+
+def _at_least_one(k: int) -> int:
+    if k < 1:
+        raise ValueError(f"k={k} must be at least 1")
+    return k

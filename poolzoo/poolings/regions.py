@@ -1,0 +1,180 @@
+"""Pooling over regions of the map: grids, pyramids, overlapping squares, strips."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from poolzoo.poolings.shared import Windows, at_least_float32
+
+Mode = Literal["avg", "max"]
+OVERLAP = 0.4  # of neighbouring regions of R-MAC, the paper's
+NORM_FLOOR = 1e-12
+
+
+def cells(length: int, count: int) -> list[tuple[int, int]]:
+    """Begin and end of `count` cells along an axis: ⌊i·length/count⌋ to ⌈(i+1)·length/count⌉."""
+    return [(i * length // count, -(-(i + 1) * length // count)) for i in range(count)]
+
+
+def adaptive_pool(x: Tensor, size: tuple[int, int], mode: Mode) -> Tensor:
+    """Mean or maximum over a grid of cells: `float[N, C, H, W] → float[N, C, *size]`, as `nn.AdaptiveAvgPool2d`."""
+    if mode == "avg":
+        return F.adaptive_avg_pool2d(x, size)
+    if not torch.compiler.is_exporting():
+        return F.adaptive_max_pool2d(x, size)
+    for dim in (2, 3):  # ONNX has no such operator where the size does not divide the map
+        x = _max_along(x, dim, size[dim - 2])
+    return x
+
+
+def _max_along(x: Tensor, dim: int, count: int) -> Tensor:
+    """The maximum over `count` cells along one axis: cells repeated to equal lengths, then a plain max pool."""
+    bounds = cells(x.shape[dim], count)
+    longest = max(end - begin for begin, end in bounds)
+    index = [min(begin + i, end - 1) for begin, end in bounds for i in range(longest)]
+    gathered = x.index_select(dim, torch.tensor(index, device=x.device))
+    return F.max_pool2d(gathered, (longest, 1) if dim == 2 else (1, longest))
+
+
+class GlobalAdaptive(nn.Module):
+    """Mean or maximum over a grid of `size × size` cells, flattened: `float[N, C, H, W] → float[N, C · size²]`.
+
+    Cell (i, j) covers rows ⌊i·H/size⌋ to ⌈(i+1)·H/size⌉ (exclusive) and the columns alike, as in
+    `nn.AdaptiveAvgPool2d`; cells overlap where the size does not divide the map, and repeat where the map is smaller.
+    """
+
+    def __init__(self, channels: int, *, size: int = 2, mode: Mode = "avg") -> None:
+        if size < 1:
+            raise ValueError(f"size={size} must be at least 1")
+        super().__init__()
+        self.size, self.mode = size, mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        return adaptive_pool(x, (self.size, self.size), self.mode).flatten(1)
+
+
+class LocalAdaptive(Windows):
+    """Mean or maximum over a grid of cells that cover the map, as many as the geometry has windows."""
+
+    def __init__(
+        self, channels: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool, *, mode: Mode = "avg"
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, ceil_mode)
+        self.mode = mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        return adaptive_pool(x, self.counts(x), self.mode)
+
+
+class SPP(nn.Module):
+    """Spatial pyramid: adaptive pooling to several grids, one after the other: `float[N, C, H, W] → float[N, C Σ n²]`.
+
+    He, Zhang, Ren and Sun, Spatial Pyramid Pooling in Deep Convolutional Networks for Visual Recognition, ECCV 2014,
+    arXiv:1406.4729.
+
+    Args:
+        levels: Sides n of the grids, such as 1-2-4.
+        mode: Mean or maximum over each cell.
+    """
+
+    def __init__(self, channels: int, *, levels: str = "1-2-4", mode: Mode = "max") -> None:
+        super().__init__()
+        sides = levels.split("-")
+        if not all(side.isdigit() and int(side) > 0 for side in sides):
+            raise ValueError(f"levels={levels} must be whole numbers above 0 such as 1-2-4")
+        self.sides, self.mode = [int(side) for side in sides], mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([adaptive_pool(x, (side, side), self.mode).flatten(1) for side in self.sides], 1)
+
+
+class RMAC(nn.Module):
+    """Regional maxima, each normalised, summed: `y = Σ_R m_R / ‖m_R‖₂`, `m_R = max over region R`.
+
+    The regions are the whole map and, at scale l = 1 … levels, squares of side ⌊2 min(H, W) / (l + 1)⌋ that overlap by
+    about 40 % along the longer axis. `float[N, C, H, W] → float[N, C]`.
+    Tolias, Sicre and Jégou, Particular object retrieval with integral max-pooling of CNN activations, ICLR 2016,
+    arXiv:1511.05879. The authors' code counts the whole map as one region more, and so do we.
+
+    Args:
+        levels: Scales.
+    """
+
+    def __init__(self, channels: int, *, levels: int = 3) -> None:
+        super().__init__()
+        if levels < 1:
+            raise ValueError(f"levels={levels} must be at least 1")
+        self.levels = levels
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = at_least_float32(x)
+        return sum(self._direction(region) for region in self._regions(wide)).to(x.dtype)
+
+    def _direction(self, region: Tensor) -> Tensor:
+        return F.normalize(region.amax((2, 3)), dim=1, eps=NORM_FLOOR)
+
+    def _regions(self, x: Tensor) -> list[Tensor]:
+        squares = rmac_squares(x.shape[2], x.shape[3], self.levels)
+        return [x, *(x[:, :, top : top + side, left : left + side] for top, left, side in squares)]
+
+
+def rmac_squares(height: int, width: int, levels: int) -> list[tuple[int, int, int]]:
+    """Top, left and side of the squares of R-MAC on a map of height × width."""
+    short, long = min(height, width), max(height, width)
+    # How many more squares lie along the longer axis: as many as bring the overlap nearest to 40 %.
+    more = 0
+    if long > short:
+        more = min(range(1, 7), key=lambda n: abs((short - (long - short) / n) / short - OVERLAP))
+    squares = []
+    for level in range(1, levels + 1):
+        side = 2 * short // (level + 1)
+        if side == 0:
+            continue
+        tops = _starts(height, side, level + (more if height > width else 0))
+        lefts = _starts(width, side, level + (more if width > height else 0))
+        squares += [(top, left, side) for top in tops for left in lefts]
+    return squares
+
+
+def _starts(length: int, side: int, count: int) -> list[int]:
+    """Where `count` squares begin, spread evenly."""
+    return [0] if count == 1 else [i * (length - side) // (count - 1) for i in range(count)]
+
+
+class GlobalStrip(nn.Module):
+    """The strongest row and column: `y = [max_i mean_j x, max_j mean_i x]`, `float[N, C, H, W] → float[N, 2C]`.
+
+    Means along strips from Hou, Zhang, Cheng and Feng, Strip Pooling: Rethinking Spatial Pooling for Scene Parsing,
+    CVPR 2020, arXiv:2003.13328; that the strips are reduced by their maximum, to a width that does not depend on the
+    map, is ours.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat((x.mean(3).amax(2), x.mean(2).amax(2)), 1)
+
+
+class LocalStrip(Windows):
+    """Mean of each window of the map gated by its strips: `y = mean x σ(W relu(f(rows) + g(columns)))`.
+
+    Hou, Zhang, Cheng and Feng, Strip Pooling: Rethinking Spatial Pooling for Scene Parsing, CVPR 2020,
+    arXiv:2003.13328: rows and columns are means along strips, f and g convolutions of length 3 along them, W a 1 × 1
+    convolution. Here f and g are depthwise and without batch norm, and the gated map is averaged over the windows,
+    because the paper's block does not downsample.
+    """
+
+    def __init__(self, channels: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool) -> None:
+        super().__init__(kernel_size, stride, padding, ceil_mode)
+        self.rows = nn.Conv2d(channels, channels, (3, 1), padding=(1, 0), groups=channels, bias=False)
+        self.columns = nn.Conv2d(channels, channels, (1, 3), padding=(0, 1), groups=channels, bias=False)
+        self.mix = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        strips = self.rows(x.mean(3, keepdim=True)) + self.columns(x.mean(2, keepdim=True))
+        return self.mean(x * self.mix(strips.relu()).sigmoid()).to(x.dtype)

@@ -1,0 +1,160 @@
+"""Second-order statistics of the map, `float[N, C, H, W] → float[N, D]`: variances, covariances, products of channels.
+
+Computed in at least float32, autocast switched off.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from poolzoo.poolings.shared import at_least_float32
+
+VARIANCE_FLOOR = 1e-5  # added under the root, as in batch norm; keeps the gradient of a constant map finite
+NORM_FLOOR = 1e-12  # under a norm or a trace that is divided by
+
+
+class GlobalStd(nn.Module):
+    """Mean and standard deviation: `y = [mean x, √(var x + 1e-5)]`, biased variance, D = 2C.
+
+    Snyder, Garcia-Romero, Sell, Povey and Khudanpur, X-Vectors: Robust DNN Embeddings for Speaker Recognition,
+    ICASSP 2018, whose statistics pooling is over time; here it is over the map.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = at_least_float32(x)
+        mean = wide.mean((2, 3), keepdim=True)
+        variance = (wide - mean).square().mean((2, 3))
+        return torch.cat((mean.flatten(1), (variance + VARIANCE_FLOOR).sqrt()), 1).to(x.dtype)
+
+
+class _SecondOrder(nn.Module):
+    """Channels reduced to at most `width` by a 1 × 1 convolution, then what a subclass makes of `float[N, d, HW]`."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        if width < 0:
+            raise ValueError(f"width={width} must not be negative")
+        self.width = min(channels, width) if width else channels
+        self.reduce = nn.Conv2d(channels, self.width, 1, bias=False) if self.width < channels else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        reduced = at_least_float32(self.reduce(x).flatten(2))
+        with torch.autocast(x.device.type, enabled=False):
+            return self.pooled(reduced).to(x.dtype)
+
+    def pooled(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class Cov(_SecondOrder):
+    """Square root of the covariance of the channels, upper triangle: `y = triu(Σ^½)`, D = d (d + 1) / 2.
+
+    `Σ = (x − mean x)(x − mean x)ᵀ / HW` of the reduced channels; Σ^½ by Newton–Schulz steps on Σ / tr Σ, which need no
+    eigenvalues and so can be exported, times √tr Σ.
+    Li, Xie, Wang and Gao, Towards Faster Training of Global Covariance Pooling Networks by Iterative Matrix Square
+    Root Normalization (iSQRT-COV), CVPR 2018, arXiv:1712.01034. The reduction has no batch norm here.
+
+    Args:
+        width: d, the channels that are left by a 1 × 1 convolution (none where C is not above it); 0 keeps all.
+        steps: Newton–Schulz steps.
+    """
+
+    def __init__(self, channels: int, *, width: int = 64, steps: int = 5) -> None:
+        if steps < 1:
+            raise ValueError(f"steps={steps} must be at least 1")
+        super().__init__(channels, width)
+        self.steps = steps
+        index = torch.arange(self.width)
+        self.register_buffer("upper", _flat_upper(index), persistent=False)
+
+    upper: Tensor
+
+    def pooled(self, x: Tensor) -> Tensor:
+        centred = x - x.mean(2, keepdim=True)
+        covariance = centred @ centred.transpose(1, 2) / x.shape[2]
+        trace = covariance.diagonal(dim1=1, dim2=2).sum(1).clamp(min=NORM_FLOOR)[:, None, None]
+        root = newton_schulz(covariance / trace, self.steps) * trace.sqrt()
+        return root.flatten(1).index_select(1, self.upper)
+
+
+def _flat_upper(index: Tensor) -> Tensor:
+    """The flat positions of the upper triangle of a square matrix, row by row."""
+    row, column = torch.meshgrid(index, index, indexing="ij")
+    return (row * len(index) + column)[row <= column]
+
+
+def newton_schulz(a: Tensor, steps: int) -> Tensor:
+    """The square root of positive semi-definite matrices of trace at most 1, `float[N, d, d]`, after some steps.
+
+    `y ← y (3 I − z y) / 2`, `z ← (3 I − z y) z / 2`, from y = a, z = I.
+    """
+    three = 3 * torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
+    half = (three - a) / 2
+    y, z = a @ half, half
+    for _ in range(steps - 1):
+        half = (three - z @ y) / 2
+        y, z = y @ half, half @ z
+    return y
+
+
+class Bilinear(_SecondOrder):
+    """Products of all pairs of channels, averaged: `Y = x xᵀ / HW`, signed root, norm 1; D = d².
+
+    `y = s / ‖s‖₂`, `s = sign(Y) √|Y|`.
+    Lin, RoyChowdhury and Maji, Bilinear CNN Models for Fine-grained Visual Recognition, ICCV 2015, arXiv:1504.07889,
+    with both streams the same; the reduction is ours, as d² numbers are many.
+
+    Args:
+        width: d, the channels that are left by a 1 × 1 convolution (none where C is not above it); 0 keeps all.
+    """
+
+    def __init__(self, channels: int, *, width: int = 64) -> None:
+        super().__init__(channels, width)
+
+    def pooled(self, x: Tensor) -> Tensor:
+        return _rooted_and_normalised((x @ x.transpose(1, 2) / x.shape[2]).flatten(1))
+
+
+class CompactBilinear(nn.Module):
+    """An unbiased sketch of `bilinear` with D = `width` numbers: products of pairs, added up in random buckets.
+
+    `Y[b] = Σ s₁[i] s₂[j] (x xᵀ / HW)[i, j] over i, j with h₁[i] + h₂[j] ≡ b mod D`, h and s fixed random places and
+    signs; signed root and norm 1 as in `bilinear`.
+    Gao, Beijbom, Zhang and Darrell, Compact Bilinear Pooling, CVPR 2016, arXiv:1511.06062 (tensor sketch). They reach
+    the same numbers by Fourier transforms, whose rounding the root would magnify wherever a bucket is empty.
+
+    Args:
+        width: D.
+        seed: Of places and signs, which are stored with the weights.
+    """
+
+    places: Tensor
+    signs: Tensor
+
+    def __init__(self, channels: int, *, width: int = 512, seed: int = 0) -> None:
+        super().__init__()
+        if width < 2:
+            raise ValueError(f"width={width} must be at least 2")
+        self.width = width
+        generator = torch.Generator().manual_seed(seed)
+        self.register_buffer("places", torch.randint(width, (2, channels), generator=generator))
+        self.register_buffer("signs", torch.randint(2, (2, channels), generator=generator).float() * 2 - 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = at_least_float32(x.flatten(2))
+        bucket = (self.places[0, :, None] + self.places[1]).flatten() % self.width
+        first, second = self.signs.to(wide.dtype)
+        with torch.autocast(x.device.type, enabled=False):
+            products = (wide * first[:, None]) @ (wide * second[:, None]).transpose(1, 2) / x.shape[2:].numel()
+        sketch = wide.new_zeros(x.shape[0], self.width).index_add(1, bucket, products.flatten(1))
+        return _rooted_and_normalised(sketch).to(x.dtype)
+
+
+def _rooted_and_normalised(x: Tensor) -> Tensor:
+    """`s / ‖s‖₂`, `s = sign(x) √|x|`; the root is straight below 1e-12, where it would have no finite gradient."""
+    rooted = x * x.abs().clamp(min=NORM_FLOOR).rsqrt()
+    return nn.functional.normalize(rooted, dim=1, eps=NORM_FLOOR)

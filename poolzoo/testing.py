@@ -1,0 +1,467 @@
+"""The conformance kit: what every pooling promises, as checks that plugin authors run on their own.
+
+    import poolzoo.testing
+    failures = poolzoo.testing.check_pooling(pooling)       # a list; empty when all is well
+
+    @pytest.mark.parametrize("check", poolzoo.testing.CHECKS)
+    def test_my_pooling(check):
+        poolzoo.testing.run_check(check, pooling)           # raises AssertionError with the numbers
+
+Local poolings are tried at the usual geometries; one that refuses a geometry with a ValueError, when it is built, is
+taken at its word.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from poolzoo import host
+from poolzoo.catalog import Source, import_build
+from poolzoo.deploy.graph import OPSET, quiet_exporter, random_operators
+from poolzoo.options import accepts
+from poolzoo.spec import Kind, Pooling
+
+CHANNELS: Final = 24  # divisible by few numbers, so that defaults that fit only powers of two are found out
+MAPS: Final = ((1, 1), (2, 2), (7, 5), (8, 8))  # of global poolings: height and width in positions
+GEOMETRIES: Final = ((2, 2, 0, False), (3, 2, 1, False), (3, 2, 0, True), (2, 2, 0, True), (3, 1, 1, False))
+GEOMETRY_NAMES: Final = ("kernel_size", "stride", "padding", "ceil_mode")
+EXTREMES: Final = (0.0, 1.0, -1.0, 1e3, -1e3)  # values of constant maps
+LARGE: Final = 1e3  # scale of the maps that are large and signed
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A promise that is not kept: the name of the check, and what was found."""
+
+    check: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.check}: {self.message}"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A pooling under test: its build, imported, and the options that it is built with."""
+
+    pooling: Pooling
+    make: Callable[..., Any]
+    options: dict[str, Any]
+
+    def build(
+        self, geometry: tuple[int, int, int, bool] | None = None, channels: int = CHANNELS, seed: int = 0
+    ) -> nn.Module:
+        """A layer in eval mode whose parameters are no longer zero or one, lest a branch be dead."""
+        torch.manual_seed(seed)
+        if self.pooling.kind == "global":
+            extra = {"map_size": (7, 7)} if accepts(self.make, "map_size") else {}
+            module = self.make(channels, **extra, **self.options)
+        else:
+            module = self.make(channels, *(geometry or self.geometries()[0]), **self.options)
+        assert isinstance(module, nn.Module), f"build gives a {type(module).__name__}, not an nn.Module"
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+        return module.eval()
+
+    def geometries(self) -> list[tuple[int, int, int, bool]]:
+        """Those of the usual geometries that the pooling does not refuse."""
+        accepted, reasons = [], []
+        for geometry in GEOMETRIES:
+            try:
+                self.make(CHANNELS, *geometry, **self.options)
+                accepted.append(geometry)
+            except ValueError as error:
+                reasons.append(str(error))
+        assert accepted, f"no usual geometry is accepted: {reasons[0]}"
+        return accepted
+
+    def layers(self) -> Iterator[tuple[str, nn.Module]]:
+        """A layer for each geometry, with words that say which; one for a global pooling."""
+        if self.pooling.kind == "global":
+            yield "", self.build()
+            return
+        for geometry in self.geometries():
+            yield "kernel {} stride {} padding {} ceil_mode {}: ".format(*geometry), self.build(geometry)
+
+
+def signed(*shape: int, seed: int = 0) -> Tensor:
+    """Standard normal numbers, the same for the same seed."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _close(found: Tensor, expected: Tensor, what: str, tolerance: float = 1e-5) -> None:
+    """Equal but for `tolerance` of the largest number expected."""
+    assert found.shape == expected.shape, f"{what}: shape {list(found.shape)} instead of {list(expected.shape)}"
+    error = (found.double() - expected.double()).abs().max().item()
+    scale = max(1.0, expected.double().abs().max().item())
+    assert error <= tolerance * scale, f"{what}: differs by {error:.3g} where numbers go up to {scale:.3g}"
+
+
+def _finite(values: Tensor | None, what: str) -> None:
+    assert values is not None, f"{what}: there is none"
+    bad = (~values.isfinite()).sum().item()
+    assert not bad, f"{what}: {bad} of {values.numel()} numbers are not finite"
+
+
+# --- The checks: each takes a subject and asserts one promise --------------------------------------------------------
+
+
+def shapes(subject: Subject) -> None:
+    """Global: `[N, D]`, the same D for every map. Local: the shape of `nn.MaxPool2d`. For 1, 2 and 5 images."""
+    for words, layer in subject.layers():
+        widths = set()
+        for size in MAPS:
+            for count in (1, 2, 5):
+                x = signed(count, CHANNELS, *size)
+                expected = [count] if subject.pooling.kind == "global" else _size_of_max_pool(layer, words, x)
+                if expected is None:
+                    continue
+                try:
+                    y = layer(x)
+                except Exception as error:
+                    raise AssertionError(f"{words}{list(x.shape)}: {type(error).__name__}: {error}") from error
+                assert isinstance(y, Tensor), f"{words}gives a {type(y).__name__}, not a tensor"
+                ours = [len(y)] if subject.pooling.kind == "global" else [len(y), *y.shape[2:]]
+                rank = 2 if subject.pooling.kind == "global" else 4
+                assert y.ndim == rank, f"{words}{list(x.shape)} becomes {list(y.shape)}, not {rank} dimensions"
+                assert ours == expected, f"{words}{list(x.shape)} becomes {list(y.shape)}"
+                widths.add(y.shape[1])
+        assert len(widths) == 1, f"{words}the width depends on the map: {sorted(widths)}"
+
+
+def _size_of_max_pool(layer: nn.Module, words: str, x: Tensor) -> list[int] | None:
+    kernel_size, stride, padding = (int(words.split()[i]) for i in (1, 3, 5))
+    peer = nn.MaxPool2d(kernel_size, stride, padding, ceil_mode="True" in words)
+    try:
+        return [len(x), *peer(x).shape[2:]]
+    except RuntimeError:  # a window larger than the map
+        return None
+
+
+def channel_counts(subject: Subject) -> None:
+    """The defaults fit networks of other widths: 16, 64 and 288 channels."""
+    for channels in (16, 64, 288):
+        layer = subject.build(channels=channels)
+        _finite(layer(signed(2, channels, 4, 4)), f"{channels} channels")
+
+
+def options_have_defaults(subject: Subject) -> None:
+    """Every option is a keyword-only argument with a default, so that the bare name builds."""
+    given = ("channels",) if subject.pooling.kind == "global" else ("channels", *GEOMETRY_NAMES)
+    for parameter in list(inspect.signature(subject.make).parameters.values())[len(given) :]:
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        assert parameter.default is not parameter.empty, f"option {parameter.name!r} has no default"
+        assert parameter.kind is parameter.KEYWORD_ONLY, (
+            f"option {parameter.name!r} is not keyword-only (put * before it)"
+        )
+
+
+def dtype_is_kept(subject: Subject) -> None:
+    """float32 gives float32, and after `.double()` float64 gives float64."""
+    for words, layer in subject.layers():
+        x = signed(2, CHANNELS, 7, 7)
+        assert layer(x).dtype == torch.float32, f"{words}float32 becomes {layer(x).dtype}"
+        y = layer.double()(x.double())
+        assert y.dtype == torch.float64, f"{words}float64 becomes {y.dtype}"
+
+
+def images_are_independent(subject: Subject) -> None:
+    """An image alone gives what it gives among others."""
+    for words, layer in subject.layers():
+        x = signed(5, CHANNELS, 7, 5) * torch.tensor([1.0, 10.0, 0.1, 1.0, 3.0]).view(-1, 1, 1, 1)
+        together = layer(x)
+        for index in range(5):
+            _close(layer(x[index : index + 1])[0], together[index], f"{words}image {index} alone")
+
+
+def eval_is_deterministic(subject: Subject) -> None:
+    """Twice the same in eval mode, whatever the random generator's state."""
+    for words, layer in subject.layers():
+        x = signed(2, CHANNELS, 7, 7)
+        torch.manual_seed(1)
+        first = layer(x)
+        torch.manual_seed(2)
+        assert torch.equal(first, layer(x)), f"{words}two calls in eval mode differ"
+
+
+def training_is_declared(subject: Subject) -> None:
+    """What is computed in training is what is computed in eval, unless `stochastic` says otherwise."""
+    if subject.pooling.stochastic:
+        return
+    for words, layer in subject.layers():
+        x = signed(4, CHANNELS, 7, 7)
+        expected = layer(x)
+        _close(layer.train()(x), expected, f"{words}training mode, which stochastic=False says is like eval mode,")
+        _close(layer.eval()(x), expected, f"{words}eval mode after a call in training mode")
+
+
+def parameters_are_declared(subject: Subject) -> None:
+    """`parameter_free` is true: no parameters."""
+    count = sum(p.numel() for p in subject.build().parameters())
+    assert not (subject.pooling.parameter_free and count), f"parameter_free=True, but there are {count} parameters"
+
+
+def input_is_left_alone(subject: Subject) -> None:
+    """The map that comes in is not written to."""
+    for words, layer in subject.layers():
+        x = signed(2, CHANNELS, 7, 7)
+        before = x.clone()
+        layer(x)
+        assert torch.equal(x, before), f"{words}the input was changed in place"
+
+
+def gradients_are_right(subject: Subject) -> None:
+    """The gradient for the map is that of finite differences, in float64."""
+    layer = subject.build(channels=4).double()
+    x = signed(2, 4, 4, 4, seed=3).double().requires_grad_()
+    torch.autograd.gradcheck(layer, (x,), eps=1e-6, atol=1e-5)
+
+
+def gradients_reach_everything(subject: Subject) -> None:
+    """In training, the map and every parameter that asks for one get a finite gradient."""
+    for words, layer in subject.layers():
+        x = signed(2, CHANNELS, 7, 7).requires_grad_()
+        y = layer.train()(x)
+        assert y.requires_grad, f"{words}the output has no gradient"
+        (y * signed(*y.shape, seed=1)).sum().backward()
+        _finite(x.grad, f"{words}gradient for the map")
+        assert x.grad is not None
+        assert x.grad.abs().max() > 0, f"{words}the gradient for the map is zero"
+        for name, parameter in layer.named_parameters():
+            if parameter.requires_grad:
+                _finite(parameter.grad, f"{words}gradient for {name}")
+
+
+def extremes_are_finite(subject: Subject) -> None:
+    """Zero, constant, large and tiny maps give finite numbers and gradients, in training and in eval."""
+    for words, layer in subject.layers():
+        maps = {f"all {value:g}": torch.full((2, CHANNELS, 4, 4), value) for value in EXTREMES}
+        maps["signed, up to thousands"] = LARGE * signed(2, CHANNELS, 4, 4)
+        maps["signed, about 1e-20"] = 1e-20 * signed(2, CHANNELS, 4, 4)
+        maps["half zero"] = signed(2, CHANNELS, 4, 4).relu()
+        for name, x in maps.items():
+            for training in (False, True):
+                _try_extreme(layer.train(training), x, words + name + (", training" if training else ""))
+
+
+def _try_extreme(layer: nn.Module, x: Tensor, what: str) -> None:
+    x = x.clone().requires_grad_()
+    layer.zero_grad()
+    y = layer(x)
+    _finite(y, what)
+    y.sum().backward()
+    _finite(x.grad, f"{what}: gradient for the map")
+    for name, parameter in layer.named_parameters():
+        if parameter.grad is not None:
+            _finite(parameter.grad, f"{what}: gradient for {name}")
+
+
+def low_precision_is_close(subject: Subject) -> None:
+    """bfloat16 and float16 layers, and autocast, stay within a twentieth; float16 survives maps in the hundreds."""
+    for words, layer in subject.layers():
+        x = signed(2, CHANNELS, 4, 4).bfloat16().float()
+        exact = layer(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            automatic = layer(x)
+        brain = copy.deepcopy(layer).bfloat16()(x.bfloat16())
+        half = copy.deepcopy(layer).half()
+        _close(automatic, exact, f"{words}bfloat16 autocast", 0.05)
+        _close(brain, exact, f"{words}bfloat16", 0.05)
+        _close(half(x.half()), exact, f"{words}float16", 0.05)
+        assert brain.dtype == torch.bfloat16, f"{words}bfloat16 becomes {brain.dtype}"
+        _finite(half((300 * x).clamp(-500, 500).half()), f"{words}float16, hundreds")
+        _finite(half(torch.zeros_like(x).half()), f"{words}float16, zeros")
+
+
+def memory_format_does_not_matter(subject: Subject) -> None:
+    """Channels-last gives what contiguous gives, and so does a map that is a view."""
+    for words, layer in subject.layers():
+        x = signed(2, CHANNELS, 7, 5)
+        expected = layer(x)
+        _close(layer(x.contiguous(memory_format=torch.channels_last)), expected, f"{words}channels-last")
+        wide = torch.zeros(2, CHANNELS, 14, 5)
+        wide[:, :, ::2] = x
+        _close(layer(wide[:, :, ::2]), expected, f"{words}a strided view")
+
+
+def weights_survive_a_file(subject: Subject) -> None:
+    """Saved to safetensors and loaded into a new layer, the weights give the same numbers."""
+    from safetensors.torch import load_file, save_file
+
+    first, second = subject.build(seed=0), subject.build(seed=1)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "layer.safetensors"
+        save_file({key: value.contiguous() for key, value in first.state_dict().items()}, path)
+        second.load_state_dict(load_file(path))
+    x = signed(2, CHANNELS, 7, 7)
+    assert torch.equal(first(x), second(x)), "a layer with the same weights gives other numbers"
+
+
+def copies_are_equal(subject: Subject) -> None:
+    """A deep copy gives the same numbers."""
+    layer, x = subject.build(), signed(2, CHANNELS, 7, 7)
+    assert torch.equal(copy.deepcopy(layer)(x), layer(x)), "a deep copy gives other numbers"
+
+
+def nothing_stays_on_the_cpu(subject: Subject) -> None:
+    """A forward pass with fake CUDA tensors, in training and in eval: every tensor follows the map. Needs no GPU."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    for words, layer in subject.layers():
+        named = {**dict(layer.named_parameters()), **dict(layer.named_buffers())}
+        for training in (False, True):
+            layer.train(training)
+            with FakeTensorMode():
+                fake = {name: torch.empty(t.shape, dtype=t.dtype, device="cuda") for name, t in named.items()}
+                y = torch.func.functional_call(layer, fake, torch.empty(2, CHANNELS, 8, 8, device="cuda"))
+            assert y.device.type == "cuda", f"{words}the output is on the {y.device}"
+
+
+def exports_as_it_is(subject: Subject) -> None:
+    """`torch.onnx.export` with nothing around it, at 7 × 7 and 8 × 8, is right for any number of images.
+
+    Compared under ONNX Runtime on zeros, ties, negative, large and random maps; the tolerance is ten times the noise
+    between float32 and float64. The graph draws no random numbers.
+    """
+    import onnx
+    import onnxruntime
+
+    geometry = None
+    if subject.pooling.kind == "local":
+        accepted = subject.geometries()
+        geometry = accepted[1] if len(accepted) > 1 else accepted[0]  # with padding, where it is taken
+    layer = subject.build(geometry)
+    exact = copy.deepcopy(layer).double()
+    with tempfile.TemporaryDirectory() as folder:
+        for side in (7, 8):
+            path = Path(folder) / f"{side}.onnx"
+            _export(layer, side, path)
+            proto = onnx.load(path)
+            random = random_operators(proto)
+            assert not random, f"the graph draws random numbers: {', '.join(random)}"
+            batch = proto.graph.input[0].type.tensor_type.shape.dim[0]
+            assert batch.dim_param, (
+                f"the graph is for {batch.dim_value} images alone (len(x) does that; use x.shape[0])"
+            )
+            session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+            for name, x in _probes(side):
+                _agree(session, layer, exact, x, f"{side} × {side}, {name}")
+
+
+def _export(layer: nn.Module, side: int, path: Path) -> None:
+    try:
+        with quiet_exporter():
+            torch.onnx.export(
+                layer,
+                (signed(2, CHANNELS, side, side),),
+                path,
+                input_names=["x"],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                opset_version=OPSET,
+                external_data=False,
+                verbose=False,
+            )
+    except Exception as error:
+        cause = error.__cause__ or error
+        branch = " (an `if` on the values of a tensor? use torch.where)" if "data-dependent" in str(cause) else ""
+        first = str(cause).strip().splitlines()[0]
+        raise AssertionError(
+            f"torch.onnx.export fails at {side} × {side}: {type(cause).__name__}: {first}{branch}"
+        ) from error
+
+
+def _probes(side: int) -> Iterator[tuple[str, Tensor]]:
+    for count in (1, 2, 7):
+        yield f"{count} images", signed(count, CHANNELS, side, side)
+    x = signed(2, CHANNELS, side, side)
+    yield "zeros", torch.zeros_like(x)
+    yield "ties", (2 * x).round() / 2
+    yield "negative", -x.abs()
+    yield "large", LARGE * x
+    yield "dead channels", x.relu() * (torch.arange(CHANNELS) % 2).view(-1, 1, 1)
+
+
+def _agree(session: Any, layer: nn.Module, exact: nn.Module, x: Tensor, what: str) -> None:
+    with torch.inference_mode():
+        expected = layer(x)
+        noise = (expected.double() - exact(x.double())).abs().max().item()
+    found = torch.from_numpy(np.asarray(session.run(None, {"x": x.numpy()})[0]))
+    _finite(found, f"ONNX Runtime, {what}")
+    assert found.shape == expected.shape, f"ONNX Runtime, {what}: shape {list(found.shape)}"
+    error, scale = (found - expected).abs().max().item(), expected.abs().max().item()
+    allowed = 10 * noise + 2e-6 * max(scale, 1e-3)
+    assert error <= allowed, f"ONNX Runtime, {what}: differs by {error:.3g}, allowed {allowed:.3g}"
+
+
+_ALL: Final[tuple[Callable[[Subject], None], ...]] = (
+    shapes,
+    options_have_defaults,
+    dtype_is_kept,
+    channel_counts,
+    images_are_independent,
+    eval_is_deterministic,
+    training_is_declared,
+    parameters_are_declared,
+    input_is_left_alone,
+    gradients_are_right,
+    gradients_reach_everything,
+    extremes_are_finite,
+    low_precision_is_close,
+    memory_format_does_not_matter,
+    weights_survive_a_file,
+    copies_are_equal,
+    nothing_stays_on_the_cpu,
+    exports_as_it_is,
+)
+CHECKS: Final = tuple(check.__name__ for check in _ALL)
+
+
+def run_check(check: str, pooling: Pooling | str, kind: Kind = "global", **options: Any) -> None:
+    """Runs one of `CHECKS` on a pooling: a `Pooling`, or the name of one with its kind.
+
+    Raises:
+        AssertionError: The promise is not kept; the message holds the numbers.
+        Exception: Whatever the layer itself raises.
+    """
+    (function,) = (candidate for candidate in _ALL if candidate.__name__ == check)
+    with torch.random.fork_rng(devices=[]):
+        if isinstance(pooling, str):
+            found = host.catalog().pooling(pooling, kind)
+            function(Subject(found.item, found.build, {**found.options, **options}))
+        else:
+            make = import_build(pooling.build, pooling.name, Source("under test", None, "file"))
+            function(Subject(pooling, make, options))
+
+
+def check_pooling(pooling: Pooling | str, kind: Kind = "global", **options: Any) -> list[Failure]:
+    """Runs all of `CHECKS` on a pooling and says which promises are not kept.
+
+    Args:
+        pooling: A `Pooling` as a plugin yields it, or the name of one that is loaded.
+        kind: Which one a name means, where it comes in both kinds.
+        options: Values for the options of its build.
+
+    Returns:
+        What failed, in the order of `CHECKS`; an empty list where all is well.
+    """
+    failures = []
+    for check in CHECKS:
+        try:
+            run_check(check, pooling, kind, **options)
+        except host.Failure as error:
+            text = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
+            failures.append(Failure(check, text.strip().splitlines()[0] if text.strip() else type(error).__name__))
+    return failures
