@@ -9,6 +9,7 @@ import copy
 import fnmatch
 import hashlib
 import importlib
+import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
@@ -23,6 +24,7 @@ from poolzoo import output, spec
 from poolzoo.errors import PluginFailed, UsageError
 
 EVENTS: Final = ("poolzoo_run_started", "poolzoo_epoch_finished", "poolzoo_run_finished", "poolzoo_exported")
+MOST: Final = 1200  # characters of an error, so that the line that tells of it has room for where and what to do
 Failure = (Exception, SystemExit)  # what a plugin may throw at us; Ctrl-C is the user's
 
 Item = spec.Pooling | spec.Backbone | spec.BackboneFamily | spec.Dataset
@@ -31,19 +33,25 @@ ItemT = TypeVar("ItemT", bound=Item)
 
 @dataclass(frozen=True)
 class Source:
-    """Who provides an item: a distribution, its version, and how it was found."""
+    """Who provides an item: a distribution, its version, how it was found, and the file of its module."""
 
     dist: str
     version: str | None
     tier: str
-    path: str | None = None
+    path: str | None = None  # of a plugin that was found as a file
+    module_file: str | None = None  # of one that was found as an installed module
 
     def to_json(self) -> dict[str, Any]:
-        return {key: value for key, value in asdict(self).items() if key != "path" or value is not None}
+        return {
+            key: value
+            for key, value in asdict(self).items()
+            if key != "module_file" and (key != "path" or value is not None)
+        }
 
     def sha256(self) -> str | None:
-        """The hash of the plugin's file, where it is a file."""
-        return hashlib.sha256(Path(self.path).read_bytes()).hexdigest() if self.path else None
+        """The hash of the plugin's file; of a package, that of the module with its hooks."""
+        file = self.path or self.module_file
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else None
 
 
 @dataclass(frozen=True)
@@ -84,14 +92,40 @@ class Resolved:
         return self.entry.item
 
 
+_Key = tuple[type, str, str | None]
+
+
+def _key(item: Item) -> _Key:
+    """What two items that one name could mean have in common."""
+    if isinstance(item, spec.Pooling):
+        return spec.Pooling, item.name, item.kind
+    if isinstance(item, spec.BackboneFamily):
+        return spec.BackboneFamily, item.prefix, None
+    return type(item), item.name, None
+
+
 @dataclass
 class Catalog:
     """Everything that is available, in one order that does not depend on the order of loading."""
 
     manager: pluggy.PluginManager
+    prefer: tuple[str, ...] = ()
     entries: list[Entry] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     sources: dict[str, Source] = field(default_factory=dict)
+    _by_name: dict[_Key, list[Entry]] = field(default_factory=dict)
+
+    def add(self, entry: Entry) -> None:
+        """Takes an item in."""
+        self.entries.append(entry)
+        self._by_name.setdefault(_key(entry.item), []).append(entry)
+
+    def named_alike(self, item: Item) -> list[Entry]:
+        """The entries that a name of this item could mean as well."""
+        found = list(self._by_name.get(_key(item), ()))
+        if isinstance(item, spec.Backbone):
+            found += self._by_name.get((spec.BackboneFamily, item.name.partition("/")[0], None), ())
+        return found
 
     def select(self, kind: type[ItemT] | tuple[type[ItemT], ...], filter: str | None = None) -> list[Entry]:
         """The entries of one type, those whose name matches the glob `filter`."""
@@ -125,7 +159,7 @@ class Catalog:
         prefix, slash, rest = wanted.name.partition("/")
         prefix, rest = (prefix, rest) if slash else ("timm", wanted.name)
         family = self.family(prefix, wanted.dist)
-        named = _pick(wanted, entries)
+        named = self._pick(wanted, entries)
         own_family = family is not None and family.source.tier == "built-in"
         if family is not None and (named is None or (own_family and named.source.tier != "built-in")):
             try:
@@ -151,7 +185,7 @@ class Catalog:
             everything = own + [f"{family.prefix}/{one}" for one in family.names()]
             near = grammar.suggest(typed, everything) or grammar.suggest(f"{family.prefix}/{name}", everything)
             hint = near or f"poolzoo list backbones --filter '{family.prefix}/*' shows what there is"
-            raise UsageError(f"no backbone is called {typed!r}", self._with_problems(hint)) from None
+            raise UsageError(f"no backbone is called {typed!r}", self.with_problems(hint)) from None
         except Exception as error:
             text = f"family {family.name} ({entry.source.dist}) failed: {type(error).__name__}: {error}"
             raise PluginFailed(text, "mend its plugin, or use another backbone") from error
@@ -171,7 +205,7 @@ class Catalog:
         return self._find("data set", wanted, self.select(spec.Dataset))
 
     def _find(self, what: str, wanted: grammar.Spec, entries: Sequence[Entry]) -> Entry:
-        entry = _pick(wanted, entries)
+        entry = self._pick(wanted, entries)
         if entry is not None:
             return entry
         typed = f"{wanted.dist}:{wanted.name}" if wanted.dist else wanted.name
@@ -180,9 +214,17 @@ class Catalog:
         if not near and what.endswith("pooling") and any(e.item.name == wanted.name for e in self.select(spec.Pooling)):
             near = f"it exists as the other kind; the {what}s are: {', '.join(names)}"
         listing = f"there are: {', '.join(names)}" if len(names) <= 60 else f"poolzoo list {what.split()[-1]}s"
-        raise UsageError(f"no {what} is called {typed!r}", self._with_problems(near or listing))
+        raise UsageError(f"no {what} is called {typed!r}", self.with_problems(near or listing))
 
-    def _with_problems(self, hint: str) -> str:
+    def _pick(self, wanted: grammar.Spec, entries: Sequence[Entry]) -> Entry | None:
+        """The entry that a name means: with DIST that one's, else the preferred, the built-in, the first one's."""
+        found = [e for e in entries if e.item.name == wanted.name and wanted.dist in (None, e.source.dist)]
+        preferred = [e for dist in self.prefer for e in found if e.source.dist == dist]
+        own = [e for e in found if e.source.tier == "built-in"]
+        return next(iter(preferred or own or found), None)
+
+    def with_problems(self, hint: str) -> str:
+        """A hint for an unknown name, and the plugins that did not load: one of them may have had it."""
         broken = [p for p in self.problems if p.stage not in ("item name", *EVENTS)]
         failed = "; ".join(f"{p.plugin} did not load ({p.error})" for p in broken[:5])
         return f"{hint} — also: {failed}" if failed else hint
@@ -211,13 +253,6 @@ def _is_pooling(item: Item, kind: spec.Kind) -> bool:
     return isinstance(item, spec.Pooling) and item.kind == kind
 
 
-def _pick(wanted: grammar.Spec, entries: Sequence[Entry]) -> Entry | None:
-    """The entry that a name means: with DIST that one's, else the built-in, else the one of highest precedence."""
-    found = [e for e in entries if e.item.name == wanted.name and wanted.dist in (None, e.source.dist)]
-    own = [e for e in found if e.source.tier == "built-in"]
-    return next(iter(own or found), None)
-
-
 def import_build(build: Callable[..., Any] | str, name: str, source: Source) -> Callable[..., Any]:
     """The callable that `build` is or names.
 
@@ -239,6 +274,31 @@ def import_build(build: Callable[..., Any] | str, name: str, source: Source) -> 
     return found  # type: ignore[no-any-return]
 
 
+def points_nowhere(build: str) -> str:
+    """Why a `"package.module:attribute"` string cannot be imported, as far as that can be told without importing it."""
+    module, _, attribute = build.partition(":")
+    if module in sys.modules:
+        return "" if hasattr(sys.modules[module], attribute) else f"{module} has no attribute {attribute!r}"
+    try:
+        found = importlib.util.find_spec(module)
+    except Exception as error:
+        return f"{build!r} points to nothing ({type(error).__name__}: {error})"
+    if found is None:
+        return f"{build!r} points to nothing: there is no module {module!r}"
+    return ""
+
+
+def shown(value: object) -> str:
+    """A value in a few characters, whatever its `__repr__` does."""
+    try:
+        return f"{value!r:.80}"
+    except Exception as error:
+        return f"(its repr raises {type(error).__name__})"
+
+
 def problem_of(plugin: str, source: Source, stage: str, error: BaseException | str, hint: str) -> Problem:
-    text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
-    return Problem(plugin, source.dist, source.version, stage, output.one_line(text), hint)
+    try:
+        text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+    except Exception:  # an exception whose own text raises
+        text = type(error).__name__
+    return Problem(plugin, source.dist, source.version, stage, output.one_line(text, MOST) or "no reason given", hint)

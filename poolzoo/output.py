@@ -20,11 +20,11 @@ def set_verbosity(level: int) -> None:
     _verbosity = level
 
 
-def one_line(text: str) -> str:
-    """`text` on one line, without control characters, at most `MAX_LINE` characters long."""
+def one_line(text: str, most: int = MAX_LINE) -> str:
+    """`text` on one line, without control characters, at most `most` characters long."""
     flat = "".join(character if character.isprintable() else " " for character in text)
     flat = " ".join(flat.split())
-    return flat if len(flat) <= MAX_LINE else flat[: MAX_LINE - 1] + "…"
+    return flat if len(flat) <= most else flat[: most - 1] + "…"
 
 
 def say(text: str) -> None:

@@ -20,8 +20,10 @@ from safetensors.torch import save as save_tensors
 
 from poolzoo import bundle, output
 from poolzoo.assemble import Assembly, Network, Plan, Preprocess, assemble
+from poolzoo.data.images import PLAIN, Fit
 from poolzoo.errors import CheckFailed, UsageError
 from poolzoo.host import Resolved
+from poolzoo.layout import Size
 
 SAMPLES_TRAIN, SAMPLES_TEST = 512, 1024  # images kept in samples.npz …
 SAMPLES_BYTES = 64 << 20  # … or fewer, so that they stay within 64 MB
@@ -60,7 +62,6 @@ def new_path(root: Path, backbone: str, pool: str) -> Path:
 def configuration(assembly: Assembly, preprocess: Preprocess, classes: tuple[str, ...], data: str) -> dict[str, Any]:
     """`config.json`: timm's keys, and under `poolzoo` what is needed to build the same network again."""
     layout, plan = assembly.layout, assembly.plan
-    mean, std = preprocess.statistics
     parts = {"backbone": assembly.backbone, "pool": assembly.pool, "local_pool": assembly.local_pool}
     return {
         "schema": bundle.SCHEMA,
@@ -69,14 +70,7 @@ def configuration(assembly: Assembly, preprocess: Preprocess, classes: tuple[str
         "num_features": assembly.width,
         "global_pool": plan.pool,
         "label_names": list(classes),
-        "pretrained_cfg": {
-            "input_size": [3, *assembly.image_size],
-            "mean": list(mean),
-            "std": list(std),
-            "interpolation": "bilinear",
-            "num_classes": plan.num_classes,
-            "license": assembly.backbone.item.license,
-        },
+        "pretrained_cfg": input_config(preprocess, assembly.image_size, plan.num_classes, assembly.backbone),
         "poolzoo": {
             "backbone": plan.backbone,
             "pool": plan.pool,
@@ -88,13 +82,28 @@ def configuration(assembly: Assembly, preprocess: Preprocess, classes: tuple[str
             "data_size": list(plan.data_size),
             "image_size": list(assembly.image_size),
             "map": [layout.channels, *layout.map_size],
-            "plugin": _provenance(assembly.pool),
-            "plugins": {part: _provenance(resolved) for part, resolved in parts.items() if resolved is not None},
+            "plugin": provenance(assembly.pool),
+            "plugins": {part: provenance(resolved) for part, resolved in parts.items() if resolved is not None},
         },
     }
 
 
-def _provenance(resolved: Resolved) -> dict[str, Any]:
+def input_config(
+    preprocess: Preprocess, image_size: Size, num_classes: int, backbone: Resolved, how: Fit = PLAIN
+) -> dict[str, Any]:
+    """`pretrained_cfg` in `config.json`, with timm's keys: what the network expects, and how we bring images to it."""
+    mean, std = preprocess.statistics
+    return {
+        "input_size": [3, *image_size],
+        "mean": list(mean),
+        "std": list(std),
+        **dataclasses.asdict(how),
+        "num_classes": num_classes,
+        "license": backbone.item.license,
+    }
+
+
+def provenance(resolved: Resolved) -> dict[str, Any]:
     """Who provides a part: distribution, version, and the sha256 of the plugin's file where it is one."""
     source = resolved.entry.source
     return {"dist": source.dist, "version": source.version, "tier": source.tier, "sha256": source.sha256()}

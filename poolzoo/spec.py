@@ -55,9 +55,15 @@ def _check_name(name: object, pattern: re.Pattern[str]) -> None:
         raise ValueError(f"name {name!r} does not match {pattern.pattern}")
 
 
-def _check_build(build: object) -> None:
+def _check_build(build: object, what: str = "build") -> None:
     if not callable(build) and not (isinstance(build, str) and _ATTRIBUTE.fullmatch(build)):
-        raise TypeError(f"build must be a callable or a 'package.module:attribute' string, not {build!r}")
+        raise TypeError(f"{what} must be a callable or a 'package.module:attribute' string, not {build!r}")
+
+
+def _check_texts(name: str, **texts: object) -> None:
+    for key, text in texts.items():
+        if not isinstance(text, str):
+            raise TypeError(f"{key} of {name!r} must be a string, not {type(text).__name__}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +97,7 @@ class Pooling:
     def __post_init__(self) -> None:
         _check_name(self.name, _NAME)
         _check_build(self.build)
+        _check_texts(self.name, summary=self.summary, equation=self.equation, paper=self.paper)
         if self.kind not in ("global", "local"):
             raise ValueError(f"kind of pooling {self.name!r} must be 'global' or 'local', not {self.kind!r}")
 
@@ -113,6 +120,12 @@ class Backbone:
         layout: "NCHW", "NHWC", "NLC", or "auto" to tell from the output's shape.
         license: Licence of the weights, an SPDX identifier where there is one.
         classifier: Key prefixes of the original network's classifier, which `--weights` may drop.
+        network: `network(*, pretrained=False, **options)`, the original network with its own pooling and classifier,
+            from normalised `float[N, 3, H, W]` to logits, `float[N, K]`; a callable or a string like `build`. It is
+            what `poolzoo export NAME --pretrained` exports, at `input_size`, which must be given with it.
+        labels: `labels()`, the names of the network's K classes in their order; None for "0", "1", …
+        crop_pct: Part of a photograph's shorter side that the network was published to see: its centre is cropped.
+        interpolation: How photographs were resized for it.
     """
 
     name: str
@@ -125,14 +138,29 @@ class Backbone:
     layout: Literal["auto", "NCHW", "NHWC", "NLC"] = "auto"
     license: str = ""
     classifier: tuple[str, ...] = ("fc", "classifier", "head", "heads")
+    network: Build | None = None
+    labels: Callable[[], Sequence[str]] | None = None
+    crop_pct: float = 1.0
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
     def __post_init__(self) -> None:
         _check_name(self.name, _BACKBONE_NAME)
         _check_build(self.build)
+        _check_texts(self.name, summary=self.summary, license=self.license)
         if self.layout not in ("auto", "NCHW", "NHWC", "NLC"):
             raise ValueError(f"layout of backbone {self.name!r} must be auto, NCHW, NHWC or NLC, not {self.layout!r}")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise ValueError(f"mean and std of backbone {self.name!r} must be three numbers each, std above 0")
+        if self.network is not None:
+            _check_build(self.network, "network")
+            if self.input_size is None:
+                raise ValueError(f"backbone {self.name!r} has a network and must say its input_size")
+        if not 0 < self.crop_pct <= 1:
+            raise ValueError(f"crop_pct of backbone {self.name!r} must be above 0 and at most 1, not {self.crop_pct!r}")
+        if self.interpolation not in ("bilinear", "bicubic"):
+            raise ValueError(f"interpolation of backbone {self.name!r} must be bilinear or bicubic")
+        if self.labels is not None and not callable(self.labels):
+            raise TypeError(f"labels of backbone {self.name!r} must be a callable, not {self.labels!r:.80}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,6 +209,7 @@ class Dataset:
 
     def __post_init__(self) -> None:
         _check_name(self.name, _NAME)
+        _check_texts(self.name, summary=self.summary)
         if not callable(self.load):
             raise TypeError(f"load of dataset {self.name!r} must be a callable")
 

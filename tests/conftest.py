@@ -27,9 +27,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _clean_host(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in ("POOLZOO_PLUGINS_DIR", "POOLZOO_DEBUG", "POOLZOO_CACHE"):
+def _clean_host(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    for name in ("POOLZOO_PLUGINS_DIR", "POOLZOO_DEBUG", "POOLZOO_CACHE", "POOLZOO_PLUGINS"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("POOLZOO_CONFIG", str(tmp_path_factory.getbasetemp() / "no-config"))
     host.forget()
     yield
     host.forget()
@@ -57,7 +58,10 @@ def poolzoo(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
         capsys.readouterr()
         host.forget()
         output.set_verbosity(output.NORMAL)
-        code = cli.run([str(argument) for argument in arguments])
+        words = [str(argument) for argument in arguments]
+        if "finetune" in words and not {"--dry-export", "--resume"} & set(words):
+            words.append("--no-dry-export")  # two seconds each; `trained` and the tests of it have it
+        code = cli.run(words)
         captured = capsys.readouterr()
         return Outcome(code, captured.out, captured.err)
 

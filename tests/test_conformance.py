@@ -171,7 +171,7 @@ def test_the_kit_finds(mistake):
     failures = testing.check_pooling(pooling)
     assert check in {failure.check for failure in failures}, failures
     found = next(failure for failure in failures if failure.check == check)
-    assert word in found.message, found
+    assert word in found.found, found
     assert "\n" not in str(found)
 
 

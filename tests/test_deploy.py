@@ -19,6 +19,7 @@ import poolzoo as package
 from poolzoo import bundle
 from poolzoo.deploy import export as exporting
 from poolzoo.deploy import graph, parity, runtime
+from poolzoo.deploy.subject import of_run
 from poolzoo.timing import interleaved
 
 
@@ -122,8 +123,8 @@ def test_a_graph_that_computes_something_else_fails_and_nothing_is_left(
 ):
     real = graph.export_graph
 
-    def faulty(run, path, provenance):
-        opset = real(run, path, provenance)
+    def faulty(subject, path):
+        opset = real(subject, path)
         spoil(path, change)
         return opset
 
@@ -167,8 +168,8 @@ def add_the_batchs_spread(path):
 def test_faults_that_only_some_outputs_or_batches_show_are_found(poolzoo, trained, tmp_path, monkeypatch, change):
     real = graph.export_graph
 
-    def faulty(run, path, provenance):
-        opset = real(run, path, provenance)
+    def faulty(subject, path):
+        opset = real(subject, path)
         change(path)
         return opset
 
@@ -246,7 +247,7 @@ def test_a_network_that_draws_random_numbers_is_refused(tmp_path, trained):
     run = load_run(trained)
     run.network.pool = torch.nn.Sequential(run.network.pool, Noisy())
     with pytest.raises(CheckFailed, match="random"):
-        graph.export_graph(run, tmp_path / "m.onnx", {})
+        graph.export_graph(of_run(run), tmp_path / "m.onnx")
 
 
 def test_a_network_that_cannot_be_exported_is_one_line(tmp_path, trained):
@@ -260,7 +261,7 @@ def test_a_network_that_cannot_be_exported_is_one_line(tmp_path, trained):
     run = load_run(trained)
     run.network.pool = torch.nn.Sequential(run.network.pool, Branching())
     with pytest.raises(CheckFailed, match="cannot be exported"):
-        graph.export_graph(run, tmp_path / "m.onnx", {})
+        graph.export_graph(of_run(run), tmp_path / "m.onnx")
 
 
 def test_an_interrupted_export_leaves_nothing(poolzoo, trained, tmp_path, monkeypatch):

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from poolzoo import host, spec
+from poolzoo import testing as poolzoo_testing
+from poolzoo.catalog import EVENTS
 from poolzoo.cli import COMMANDS
 
 ROOT = Path(__file__).parents[1]
@@ -50,12 +52,7 @@ def test_layers_import_downwards_only():
 
 
 def test_the_page_of_the_zoo_is_what_the_catalog_says():
-    sys.path.insert(0, str(ROOT / "docs"))
-    try:
-        import make_zoo
-    finally:
-        sys.path.pop(0)
-    assert (ROOT / "docs" / "zoo.md").read_text() == make_zoo.render(), "run python docs/make_zoo.py"
+    assert (ROOT / "docs" / "zoo.md").read_text() == _make("make_zoo").render(), "run python docs/make_zoo.py"
 
 
 def test_every_layer_was_measured():
@@ -63,3 +60,63 @@ def test_every_layer_was_measured():
         (row["name"], row["kind"]) for row in json.loads((ROOT / "docs" / "pooling_kernels.json").read_text())["rows"]
     }
     assert measured == {(e.item.name, e.item.kind) for e in host.load_plugins(installed=False).select(spec.Pooling)}
+
+
+def _make(name: str):
+    sys.path.insert(0, str(ROOT / "docs"))
+    try:
+        return __import__(name)
+    finally:
+        sys.path.pop(0)
+
+
+PLUGINS = (ROOT / "docs" / "plugins.md").read_text()
+HOOKS = (*host.HOOKS, *EVENTS)
+
+
+def test_the_page_on_plugins_names_every_check():
+    assert _make("make_plugins").render(PLUGINS) == PLUGINS, "run python docs/make_plugins.py"
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_every_hook_is_documented_with_an_example_that_works(tmp_path, hook):
+    section = re.search(rf"### {hook}\n(.*?)(?=\n##)", PLUGINS, re.DOTALL)
+    assert section, f"docs/plugins.md has no section on {hook}"
+    (example,) = re.findall(r"```python\n(.*?)```", section[1], re.DOTALL)
+    assert f"def {hook}(" in example
+    path = tmp_path / "example.py"
+    path.write_text(example)
+    catalog = host.load_plugins(path, installed=False)
+    assert catalog.problems == []
+    for entry in catalog.entries:
+        if entry.source.dist != "example":
+            continue
+        if isinstance(entry.item, spec.BackboneFamily):
+            names = [f"{entry.item.prefix}/{name}" for name in entry.item.names()]
+            assert all(poolzoo_testing.check_backbone(name) == [] for name in names)
+        elif isinstance(entry.item, spec.Backbone):
+            assert poolzoo_testing.check_backbone(entry.item.name) == []
+        elif isinstance(entry.item, spec.Dataset):
+            assert poolzoo_testing.check_dataset(entry.item) == []
+        else:
+            assert poolzoo_testing.check_pooling(entry.item) == []
+    facts = {"run": {"path": "x"}, "epoch": 1, "metrics": {"loss": 1.0}, "bundle": "x", "report": {}}
+    for event in EVENTS:
+        catalog.announce(event, **facts)
+    assert catalog.problems == []
+
+
+def test_the_tutorials_plugin_passes_its_own_check(tmp_path):
+    path = tmp_path / "power_mean.py"
+    path.write_text(re.findall(r"```python\n(.*?)```", PLUGINS, re.DOTALL)[0])
+    assert (
+        poolzoo_testing.check_pooling(host.load_plugins(path, installed=False).pooling("power-mean", "global").item)
+        == []
+    )
+
+
+@pytest.mark.parametrize(
+    "what", ["poolzoo plugin disable", "POOLZOO_PLUGINS", "--prefer", "--strict", "--no-dry-export"]
+)
+def test_the_page_on_plugins_names_the_ways_out(what):
+    assert what in PLUGINS

@@ -8,9 +8,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from poolzoo import host, runs, surgery
+from poolzoo import bundle, host, runs, surgery
 from poolzoo.assemble import Plan, Preprocess, assemble
 from poolzoo.deploy import graph, parity, runtime
+from poolzoo.deploy.subject import of_run
+from poolzoo.errors import UsageError
 from poolzoo.spec import Pooling
 
 pytestmark = pytest.mark.slow
@@ -44,11 +46,17 @@ def test_every_pooling_in_every_backbone(tmp_path, name, kind, backbone):
     torch.manual_seed(0)
     pool, local_pool = (name, None) if kind == "global" else ("avg", name)
     size = (32, 32)
+    if local_pool == "wavelet":
+        local_pool = "wavelet:window=2,stride=2,padding=0"  # the only geometry that it has
     plan = Plan(backbone, pool, 10, size, local_pool=local_pool)
     if local_pool is not None and not surgery.pooling_modules(
         assemble(Plan(backbone, "avg", 10, size)).network.backbone
     ):
         pytest.skip(f"{backbone} has no pooling module to replace")
+    if backbone.startswith("timm/") and name in ("depth", "s2d"):
+        with pytest.raises(UsageError, match="the layer behind takes"):
+            assemble(plan)
+        return
     assembly = assemble(plan)
     network = assembly.network
     wake(network)
@@ -64,8 +72,11 @@ def test_every_pooling_in_every_backbone(tmp_path, name, kind, backbone):
 
     config = runs.configuration(assembly, preprocess, tuple("abcdefghij"), "noise")
     run = runs.Run(tmp_path, network.eval(), preprocess.eval(), config)
-    graph.export_graph(run, tmp_path / "model.onnx", {})
+    samples = images, np.arange(16) % 10
+    runs.save_samples(tmp_path / "samples.npz", samples, samples)
+    bundle.write_atomically(tmp_path / "model.safetensors", runs.weights_bytes(network.state_dict()))
+    subject = of_run(run)
+    graph.export_graph(subject, tmp_path / "model.onnx")
     opened = runtime.open_model(tmp_path / "model.onnx")
-    model = graph.Deployable(run.preprocess, run.network).eval()
-    verdict = parity.check(model, opened, images, np.arange(16) % 10)
+    verdict = parity.check(subject.model, opened, *samples)
     assert verdict.passed, parity.explain(verdict.report)

@@ -137,6 +137,23 @@ def test_large_parameters_neither_overflow_nor_underflow(text, scale):
     torch.testing.assert_close(found, exact(x.double()).float(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["gem:p=5", "lp:p=5,learnable=true"])
+def test_a_learnt_exponent_at_its_limit_stands_zeros_and_thousands(name):
+    import poolzoo
+
+    for kind in ("global", "local"):
+        pool = poolzoo.create_pooling(name, 3, kind)
+        for parameter in pool.parameters():
+            parameter.data.fill_(7.9)  # as if training had driven it there; 8 is the limit
+        for scale in (0.0, 2e-6, 1e-3, 1e3):
+            x = (scale * signed(2, 3, 4, 4)).float().requires_grad_()
+            y = pool(x)
+            y.sum().backward()
+            assert y.isfinite().all()
+            assert x.grad.isfinite().all()
+            assert all(p.grad.isfinite().all() for p in pool.parameters())
+
+
 @each_input
 def test_soft_is_scipys_softmax_times_the_map(x):
     assert_equal(layer("soft")(x), (scipy.special.softmax(planes(x), axis=2) * planes(x)).sum(2))

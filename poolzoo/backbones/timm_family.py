@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import timm
 import torch
+from timm.data import ImageNetInfo, infer_imagenet_subset
 from torch import nn
 
 from poolzoo.backbones import network
 from poolzoo.errors import UsageError
 from poolzoo.spec import Backbone
+
+OFFLINE_HINT: Final = "fetch them once with a network; finetune also takes --weights FILE, or trains from scratch"
 
 
 def names() -> Sequence[str]:
@@ -39,10 +42,14 @@ def get(name: str) -> Backbone:
             "std": tuple(config.std),
             "input_size": config.input_size[-1],
             "license": config.license or "",
+            "crop_pct": min(config.crop_pct, 1.0),
+            "interpolation": "bicubic" if config.interpolation == "bicubic" else "bilinear",
             "classifier": (classifier,) if isinstance(classifier, str) else tuple(classifier or ()),
         }
         if len(config.mean) != 3:  # a few models take other than three channels
             known.pop("mean"), known.pop("std")
+        elif subset := infer_imagenet_subset(config.to_dict()):  # others end in an embedding, or in nothing
+            known |= {"network": partial(_network, name), "labels": partial(_labels, subset)}
     return Backbone(name=f"timm/{name}", summary=f"timm's {name}", build=partial(_build, name), **known)
 
 
@@ -54,21 +61,37 @@ def _build(
     if image_size is not None and config is not None and config.fixed_input_size:
         arguments.setdefault("img_size", image_size)
     if pretrained:
-        arguments.update(pretrained=True, pretrained_cfg_overlay=_source(name, config))
+        arguments.update(_source(name, config))
     try:
         model = timm.create_model(name, num_classes=0, global_pool="", **arguments)
     except (TypeError, AssertionError):
         try:
             model = timm.create_model(name, num_classes=0, **arguments)  # takes no global_pool
         except TypeError as error:
-            raise UsageError(
-                f"timm/{name} refuses its options: {error}", "see timm's documentation of the model"
-            ) from error
+            raise _refused(name, error) from error
         model.forward = model.forward_features
         return model
     if not _keeps_the_map(model, image_size or (224, 224)):
         model.forward = model.forward_features
     return model
+
+
+def _network(name: str, *, pretrained: bool = False, **options: Any) -> nn.Module:
+    """The model as timm makes it, with its own pooling and classifier."""
+    weights = _source(name, timm.models.get_pretrained_cfg(name)) if pretrained else {}
+    try:
+        return timm.create_model(name, **weights, **options)
+    except TypeError as error:
+        raise _refused(name, error) from error
+
+
+def _labels(subset: str) -> Sequence[str]:
+    """The names of the classes of ImageNet, or of one of the larger sets that it is a part of."""
+    return ImageNetInfo(subset).label_descriptions()
+
+
+def _refused(name: str, error: TypeError) -> UsageError:
+    return UsageError(f"timm/{name} refuses its options: {error}", "see timm's documentation of the model")
 
 
 def _keeps_the_map(model: nn.Module, size: tuple[int, int]) -> bool:
@@ -85,7 +108,7 @@ def _keeps_the_map(model: nn.Module, size: tuple[int, int]) -> bool:
 
 
 def _source(name: str, config: Any) -> dict[str, Any]:
-    """Where the weights come from: the hub's cache without asking the hub, else the network.
+    """What tells timm to take the published weights: from the hub's cache without asking the hub, else the network.
 
     Raises:
         UsageError: There are no weights for this model.
@@ -98,18 +121,16 @@ def _source(name: str, config: Any) -> dict[str, Any]:
             f"timm/{name} has no pretrained weights", f"poolzoo list backbones --filter 'timm/{name[:4]}*'"
         )
     if not config.hf_hub_id:
-        network.require(
-            config.url, f"the weights of timm/{name}", "give a file with --weights, or leave --pretrained out"
-        )
-        return {}
+        network.require(config.url, f"the weights of timm/{name}", OFFLINE_HINT)
+        return {"pretrained": True}
     for file in ("model.safetensors", "pytorch_model.bin"):
         cached = try_to_load_from_cache(config.hf_hub_id, file)
         if isinstance(cached, str):
-            return {"file": cached}
+            return {"pretrained": True, "pretrained_cfg_overlay": {"file": cached}}
     network.require(
         constants.ENDPOINT,
         f"the weights of timm/{name} ({config.hf_hub_id}) are not in {constants.HF_HUB_CACHE}, and",
-        "give a file with --weights, or leave --pretrained out to train from scratch",
+        OFFLINE_HINT,
     )
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    return {}
+    return {"pretrained": True}

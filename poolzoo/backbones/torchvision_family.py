@@ -7,6 +7,7 @@ node that is neither pooling nor part of the classifier. Under `body.` the param
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -37,6 +38,8 @@ _AFTER = (
 )
 # Their published weights expect mean and std 0.5; torchvision hides that in a `transform_input` that weights switch on.
 _INCEPTION = ("googlenet", "inception_v3")
+# The published DenseNets were saved when a module could still be called `norm.1`.
+_OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 _CLASSIFIER = ("classifier", "fc", "head", "heads", "aux1", "aux2", "AuxLogits")
 
 
@@ -53,7 +56,8 @@ def get(name: str) -> Backbone:
     """
     if name not in names():
         raise KeyError(name)
-    transform = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+    weights = torchvision.models.get_model_weights(name).DEFAULT
+    transform = weights.transforms()
     inception = name in _INCEPTION
     return Backbone(
         name=f"torchvision/{name}",
@@ -63,8 +67,12 @@ def get(name: str) -> Backbone:
         std=(0.5, 0.5, 0.5) if inception else tuple(getattr(transform, "std", IMAGENET_STD)),
         input_size=transform.crop_size[0],
         prefix_tokens=1 if name.startswith("vit_") else 0,
-        license="BSD-3-Clause",
+        license=weights.meta.get("license", "BSD-3-Clause"),  # stated where it is not torchvision's own
         classifier=_CLASSIFIER,
+        network=partial(_network, name),
+        labels=partial(_labels, name),
+        crop_pct=min(transform.crop_size[0] / transform.resize_size[0], 1.0),
+        interpolation="bicubic" if transform.interpolation.value == "bicubic" else "bilinear",
     )
 
 
@@ -72,30 +80,42 @@ def _build(
     name: str, *, pretrained: bool = False, image_size: tuple[int, int] | None = None, **options: Any
 ) -> nn.Module:
     arguments: dict[str, Any] = dict(options)
-    weights = torchvision.models.get_model_weights(name).DEFAULT if pretrained else None
-    if name in _INCEPTION:
-        arguments |= {"aux_logits": False, "init_weights": False, "transform_input": False}
     native = torchvision.models.get_model_weights(name).DEFAULT.transforms().crop_size[0]
     if image_size is not None and name.startswith("vit_") and image_size != (native, native):
         if image_size[0] != image_size[1]:
             raise UsageError(f"torchvision/{name} takes square images only", "choose another backbone")
         arguments["image_size"] = image_size[0]
-        if weights is not None:
+        if pretrained:
             raise UsageError(
                 f"the weights of torchvision/{name} are for {native} pixels, not {image_size[0]}",
                 f"add --image-size {native}, or use timm's ViT, whose positions are interpolated",
             )
     if image_size is not None and name.startswith("maxvit"):
         arguments["input_size"] = image_size
+    return Features(_network(name, pretrained=pretrained, **arguments))
+
+
+def _network(name: str, *, pretrained: bool = False, **options: Any) -> nn.Module:
+    """The model as torchvision makes it, with its own pooling and classifier, less auxiliary classifiers."""
+    if name in _INCEPTION:
+        options |= {"aux_logits": False, "init_weights": False, "transform_input": False}
+    weights = torchvision.models.get_model_weights(name).DEFAULT
+    if name.startswith("vit_"):
+        options.setdefault("image_size", weights.transforms().crop_size[0])
     try:
-        model = torchvision.models.get_model(name, weights=None, **arguments)
+        model = torchvision.models.get_model(name, weights=None, **options)
     except TypeError as error:
         raise UsageError(
             f"torchvision/{name} refuses its options: {error}", "see torchvision's documentation"
         ) from error
-    if weights is not None:
+    if pretrained:
         _fill(name, model, weights)
-    return Features(model)
+    return model
+
+
+def _labels(name: str) -> Sequence[str]:
+    """The names of the classes that the published weights tell apart."""
+    return list(torchvision.models.get_model_weights(name).DEFAULT.meta["categories"])
 
 
 class Features(nn.Module):
@@ -127,10 +147,11 @@ def _fill(name: str, model: nn.Module, weights: Any) -> None:
         network.require(
             weights.url,
             f"the weights of torchvision/{name} are not at {file}, and",
-            "put the file there, give one with --weights, or leave --pretrained out to train from scratch",
+            "put the file there; finetune also takes --weights FILE, or trains from scratch",
         )
         file.parent.mkdir(parents=True, exist_ok=True)
         digest = file.stem.rsplit("-", 1)[-1]  # torchvision ends its file names with the start of their sha256
         torch.hub.download_url_to_file(weights.url, str(file), hash_prefix=digest, progress=output.watched())
     state = torch.load(file, map_location="cpu", weights_only=True)
+    state = {_OLD_DENSENET.sub(r"\1\2", key): value for key, value in state.items()}
     model.load_state_dict({key: value for key, value in state.items() if not key.startswith(("aux", "AuxLogits"))})

@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "export": ("poolzoo.cli.export:command", "Turn a trained network into a verified ONNX bundle."),
     "verify": ("poolzoo.cli.verify:command", "Check a bundle here and now, without torch."),
     "predict": ("poolzoo.cli.predict:command", "Label image files with a bundle, without torch."),
+    "plugin": ("poolzoo.cli.plugin:command", "Write, check, list, disable and enable plugins."),
     "doctor": (
         "poolzoo.cli.doctor:command",
         "Show versions, devices, caches and plugins, and what is wrong with them.",

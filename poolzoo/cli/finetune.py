@@ -57,6 +57,12 @@ from poolzoo.errors import UsageError
     metavar="FILE",
     help="Take settings from a TOML file; options overrule it.",
 )
+@click.option(
+    "--dry-export/--no-dry-export",
+    default=True,
+    show_default=True,
+    help="Before training, see that the network can be exported.",
+)
 @click.option("--dry-run", is_flag=True, help="Show the network and the plan; train nothing, write nothing.")
 @json_option
 @click.pass_context
@@ -66,6 +72,7 @@ def command(
     resumed: Path | None,
     config: Path | None,
     dry_run: bool,
+    dry_export: bool,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -93,7 +100,15 @@ def command(
         return plan.show(settings, as_json)
     if out is not None:
         bundle.require_free(out)
-    return _train(lambda run, note: run.finetune(settings, out, note), as_json)
+    before = _export_for_nothing if dry_export else None
+    return _train(lambda run, note: run.finetune(settings, out, note, before), as_json)
+
+
+def _export_for_nothing(prepared: Any) -> None:
+    output.say("seeing that the network can be exported (--no-dry-export leaves this out)")
+    from poolzoo.deploy.graph import dry_export
+
+    dry_export(prepared.assembly.network, prepared.preprocess, prepared.assembly.plan.data_size)
 
 
 def _train(start: Any, as_json: bool) -> None:

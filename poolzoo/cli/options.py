@@ -23,6 +23,10 @@ def _no_plugins(context: click.Context, parameter: click.Parameter, value: bool)
         host.settings.third_party = False
 
 
+def _prefer(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> None:
+    host.settings.prefer += value
+
+
 def _strict(context: click.Context, parameter: click.Parameter, value: bool) -> None:
     if value:
         host.settings.strict = True
@@ -54,6 +58,14 @@ def _options() -> list[click.Option]:
         ),
         click.Option(
             ["--no-plugins"], is_flag=True, callback=_no_plugins, help="Load no plugin but the built-in ones.", **common
+        ),
+        click.Option(
+            ["--prefer"],
+            multiple=True,
+            metavar="DIST",
+            callback=_prefer,
+            help="Let bare names mean this plugin's items where others have them too.",
+            **common,
         ),
         click.Option(
             ["--strict"],

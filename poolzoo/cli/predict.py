@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -28,13 +29,20 @@ def command(bundle: Path, images: tuple[Path, ...], top: int, provider: str, thr
         output.emit_json(rows)
     else:
         cells = [
-            (row["file"], row.get("label", ""), f"{row['score']:.4f}" if "score" in row else row["error"])
+            (row["file"], row["label"], f"{row['score']:.4f}", _runners_up(row))
+            if "score" in row
+            else (row["file"], "", row["error"], "")
             for row in rows
         ]
-        output.table(("image", "label", "score"), cells, right=(2,))
+        output.table(("image", "label", "score", "then"), cells, right=(2,))
     if broken:
         output.error(
             f"{len(broken)} of {len(rows)} images cannot be read, first {broken[0]['file']}: {broken[0]['error']}",
             "check the files",
         )
     return CHECK_FAILED if broken else OK
+
+
+def _runners_up(row: dict[str, Any]) -> str:
+    """The classes after the first, each with its score."""
+    return "; ".join(f"{one['label']} {one['score']:.4f}" for one in row["top"][1:])

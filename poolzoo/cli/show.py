@@ -79,7 +79,8 @@ def _find(catalog: host.Catalog, name: str) -> list[dict[str, Any]]:
         resolved = catalog.backbone(name)
     except UsageError as error:
         names = [entry.item.name for entry in catalog.entries]
-        raise UsageError(f"nothing is called {name!r}", options.suggest(spelt.name, names) or error.hint) from None
+        near = options.suggest(spelt.name, names)
+        raise UsageError(f"nothing is called {name!r}", catalog.with_problems(near) if near else error.hint) from None
     item = resolved.item
     facts = {
         "name": item.name,

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-# What `metadata_props` says of it.
-TRANSFORM: Final = (
-    "EXIF turned, alpha on white, RGB; where the size differs, shorter side resized bilinearly, centre cropped"
-)
+# What `metadata_props` says of it, beside the two values of `Fit`.
+TRANSFORM: Final = "EXIF turned, alpha on white, RGB; where the size differs, shorter side resized, centre cropped"
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How an image of another size is brought to the wanted one, in timm's words.
+
+    Attributes:
+        interpolation: "bilinear" or "bicubic".
+        crop_pct: Part of the shorter side that is kept of the centre; at 1 no margin is cut off.
+    """
+
+    interpolation: str = "bilinear"
+    crop_pct: float = 1.0
+
+
+PLAIN: Final = Fit()  # how data sets are fitted
 
 Unreadable = (
     OSError,
@@ -39,15 +54,16 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def fit(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+def fit(image: Image.Image, size: tuple[int, int], how: Fit = PLAIN) -> Image.Image:
     """An RGB image at (height, width): as it is, or with its shorter side resized and its centre cropped."""
     height, width = size
     if image.size == (width, height):
         return image
-    return ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
+    filter = Image.Resampling[how.interpolation.upper()]
+    return ImageOps.fit(image, (width, height), filter, bleed=(1 - how.crop_pct) / 2)
 
 
-def read(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
+def read(path: Path, size: tuple[int, int] | None = None, how: Fit = PLAIN) -> np.ndarray:
     """An image file as `uint8[H, W, 3]`, at (height, width) where `size` is given.
 
     Raises:
@@ -55,7 +71,7 @@ def read(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
     """
     with Image.open(path) as image:
         rgb = to_rgb(image)
-    return np.asarray(rgb if size is None else fit(rgb, size))
+    return np.asarray(rgb if size is None else fit(rgb, size, how))
 
 
 def fit_array(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:

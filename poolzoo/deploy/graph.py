@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import io
 import json
 import logging
-import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 import onnx
 import torch
@@ -17,7 +20,10 @@ from torch import Tensor, nn
 
 from poolzoo.data.images import TRANSFORM
 from poolzoo.errors import CheckFailed, PoolzooError
-from poolzoo.runs import Run
+from poolzoo.layout import Size
+
+if TYPE_CHECKING:
+    from poolzoo.deploy.subject import Subject
 
 OPSET: Final = 18
 RANDOM_OPS: Final = (
@@ -42,13 +48,12 @@ class Deployable(nn.Module):
         return logits, logits.softmax(1)
 
 
-def export_graph(run: Run, path: Path, provenance: dict[str, Any]) -> int:
-    """Writes the graph of a run to one file with a dynamic batch.
+def export_graph(subject: Subject, path: Path) -> int:
+    """Writes the graph of a network to one file with a dynamic batch.
 
     Args:
-        run: The trained network.
+        subject: The network, and what `metadata_props` is to say of it.
         path: The file to write.
-        provenance: What else `metadata_props` is to say.
 
     Returns:
         The opset that the file really has; the exporter may not reach the one that it was asked for.
@@ -56,36 +61,22 @@ def export_graph(run: Run, path: Path, provenance: dict[str, Any]) -> int:
     Raises:
         CheckFailed: The network cannot be exported.
     """
-    model = Deployable(run.preprocess, run.network).eval()
-    height, width = run.data_size
-    example = torch.randint(0, 256, (2, height, width, 3), dtype=torch.uint8)
+    height, width = subject.size
     try:
-        with quiet_exporter():
-            torch.onnx.export(
-                model,
-                (example,),
-                path,
-                input_names=["images"],
-                output_names=["logits", "probabilities"],
-                dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
-                opset_version=OPSET,
-                dynamo=True,
-                external_data=False,
-                verbose=False,
-            )
+        convert(subject.model, subject.size, path)
     except (PoolzooError, OSError, MemoryError):
         raise
     except Exception as error:
         cause = error.__cause__ or error
         raise CheckFailed(
-            f"{run.config['poolzoo']['backbone']} with {run.config['global_pool']} cannot be exported: "
-            f"{type(cause).__name__}: {cause}",
-            "try another --pool; POOLZOO_DEBUG=1 shows the traceback",
+            f"{subject.title} cannot be exported: {type(cause).__name__}: {cause}",
+            f"{subject.remedy}; POOLZOO_DEBUG=1 shows the traceback",
         ) from error
     proto = onnx.load(path)
     _refuse(proto)
+    expects = subject.config["pretrained_cfg"]
     describe = {
-        "labels": run.classes,
+        "labels": subject.classes,
         "input": {
             "name": "images",
             "kind": "uint8",
@@ -96,11 +87,13 @@ def export_graph(run: Run, path: Path, provenance: dict[str, Any]) -> int:
         },
         "preprocessing": {
             "before": TRANSFORM,
-            "inside": f"scaled to 0–1, normalised, resized to {run.config['pretrained_cfg']['input_size'][1:]}",
-            "mean": run.config["pretrained_cfg"]["mean"],
-            "std": run.config["pretrained_cfg"]["std"],
+            "inside": f"scaled to 0–1, normalised, resized to {expects['input_size'][1:]}",
+            **asdict(subject.fit),
+            "mean": expects["mean"],
+            "std": expects["std"],
         },
-        **provenance,
+        "license": subject.license,
+        **subject.provenance,
     }
     onnx.helper.set_model_props(proto, {key: json.dumps(value, ensure_ascii=False) for key, value in describe.items()})
     onnx.checker.check_model(proto, full_check=True)
@@ -108,15 +101,70 @@ def export_graph(run: Run, path: Path, provenance: dict[str, Any]) -> int:
     return max(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
 
 
+def convert(model: Deployable, size: Size, path: Path) -> None:
+    """Runs torch's exporter: `uint8[N, h, w, 3]` to logits and probabilities, N dynamic, in one file.
+
+    Raises:
+        Exception: Whatever the exporter raises.
+    """
+    example = torch.randint(0, 256, (2, *size, 3), dtype=torch.uint8)
+    with quiet_exporter():
+        torch.onnx.export(
+            model,
+            (example,),
+            path,
+            input_names=["images"],
+            output_names=["logits", "probabilities"],
+            dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+
+
+def dry_export(network: nn.Module, preprocess: nn.Module, size: Size) -> None:
+    """Exports a copy of a network to a file that is thrown away, so that one that cannot be exported fails early.
+
+    Args:
+        network: The network; it is left as it is, on whatever device and in whatever mode.
+        preprocess: What turns stored images into its input.
+        size: Height and width of the images.
+
+    Raises:
+        CheckFailed: It cannot be exported, or its graph would answer differently each time.
+    """
+    model = Deployable(copy.deepcopy(preprocess), copy.deepcopy(network)).cpu().eval()
+    with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        try:
+            convert(model, size, path)
+            _refuse(onnx.load(path))
+        except CheckFailed as error:
+            raise CheckFailed(f"what would be trained cannot be deployed: {error.message}", _WAY_OUT) from error
+        except (PoolzooError, OSError, MemoryError):
+            raise
+        except Exception as error:
+            cause = error.__cause__ or error
+            first = str(cause).strip().splitlines()[0] if str(cause).strip() else "no reason given"
+            text = f"what would be trained cannot be exported: {type(cause).__name__}: {first}"
+            raise CheckFailed(text, _WAY_OUT) from error
+
+
+_WAY_OUT: Final = "choose another pooling or backbone, or train it all the same with --no-dry-export"
+
+
 @contextmanager
 def quiet_exporter() -> Iterator[None]:
-    """Keeps what torch's exporter says about its own code off both streams."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
+    """Keeps what torch's exporter says and dumps about its own code off both streams; its exceptions say enough."""
+    names = ("torch.onnx", "onnxscript", "torch.export", "torch.fx", "torch._dynamo")
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        with redirect_stdout(sys.stderr), warnings.catch_warnings():
+        said = io.StringIO()
+        with redirect_stdout(said), redirect_stderr(said), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -26,7 +26,7 @@ RELATIVE: Final = 1e-6  # of the largest logit
 LARGEST_FLOOR: Final = (
     1e-3  # of the largest logit; above it the gate would pass anything (healthy networks: below 1e-5)
 )
-REFERENCE_IMAGES: Final = 256  # of the test images that are also computed in float64
+REFERENCE_IMAGES: Final = 256  # of the other images that are also computed in float64
 GOLDEN_IMAGES: Final = 16
 
 
@@ -92,20 +92,21 @@ def _reference(
     return "float64", double, _by_row(single[0][: len(images)] - double[0])
 
 
-def check(model: nn.Module, graph: runtime.Model, images: np.ndarray, labels: np.ndarray) -> Parity:
-    """Compares a graph with its network on real test images and on edge images, at several batch sizes.
+def check(model: nn.Module, graph: runtime.Model, images: np.ndarray, labels: np.ndarray | None) -> Parity:
+    """Compares a graph with its network on many images and on edge images, at several batch sizes.
 
     Args:
         model: The network with its preprocessing, `uint8[N, H, W, 3]` to logits and probabilities, on the CPU.
         graph: The exported graph, opened.
-        images: Test images, `uint8[N, H, W, 3]`.
-        labels: Their labels.
+        images: Test images, or synthetic ones, `uint8[N, H, W, 3]`.
+        labels: The labels of test images; None says that the images are synthetic, and accuracy is not measured.
 
     Raises:
         CheckFailed: The network itself gives NaN or infinity, so that there is nothing to compare with.
     """
     edges = edge_images(images.shape[1:3])
-    names = [*edges, *(f"test image {index}" for index in range(len(images)))]
+    kind = "synthetic" if labels is None else "test"
+    names = [*edges, *(f"{kind} image {index}" for index in range(len(images)))]
     everything = np.concatenate([np.stack(list(edges.values())), images])
     exact = len(edges) + min(len(images), REFERENCE_IMAGES)
     real = slice(len(edges), None)
@@ -117,7 +118,7 @@ def check(model: nn.Module, graph: runtime.Model, images: np.ndarray, labels: np
     if broken.any():
         name = names[int(broken.argmax())]
         raise CheckFailed(
-            f"the network itself gives NaN or infinity on {name}", "train it again, or try another --pool"
+            f"the network itself gives NaN or infinity on {name}", "train it again, or try another pooling or backbone"
         )
     # An edge image may be worse conditioned than photographs; it is judged by its own floor and loosens no other.
     common = float(floors[real].max())
@@ -154,7 +155,7 @@ def check(model: nn.Module, graph: runtime.Model, images: np.ndarray, labels: np
     far_flips = flips & (margins > 2 * allowed)
     finite = bool(np.isfinite(worst).all())
     tolerance = float(allowed[real].max())
-    report = {
+    report: dict[str, Any] = {
         "passed": finite and float(excess.max()) <= 1.0 and not bool(far_flips.any()),
         "max_abs": _number(float(worst.max())),
         "tolerance": tolerance,
@@ -168,13 +169,15 @@ def check(model: nn.Module, graph: runtime.Model, images: np.ndarray, labels: np
         "max_abs_by_edge": {name: _number(float(error)) for name, error in zip(edges, worst, strict=False)},
         "worst": {"input": names[where], "max_abs": _number(float(worst[where])), "allowed": float(allowed[where])},
         "finite": finite,
-        "accuracy": {
-            "torch": metrics.accuracy(torch32[0][real], labels),
-            "onnxruntime": metrics.accuracy(ort[real], labels),
-        },
+        "images": kind,
         "n": len(images),
         "provider": graph.provider,
     }
+    if labels is not None:
+        report["accuracy"] = {
+            "torch": metrics.accuracy(torch32[0][real], labels),
+            "onnxruntime": metrics.accuracy(ort[real], labels),
+        }
     kept = np.arange(min(exact, len(edges) + GOLDEN_IMAGES))
     golden = {
         "images": everything[kept],
@@ -186,7 +189,7 @@ def check(model: nn.Module, graph: runtime.Model, images: np.ndarray, labels: np
 
 
 def _rows_for(size: int, edges: int, total: int) -> list[np.ndarray]:
-    """The images that are run at a small batch size: all edge images, and three batches of test images."""
+    """The images that are run at a small batch size: all edge images, and three batches of the others."""
     return [np.arange(edges), edges + np.arange(min(3 * size, total - edges))]
 
 

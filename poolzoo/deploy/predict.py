@@ -35,7 +35,7 @@ def _batch(model: runtime.Model, files: Sequence[Path], top: int) -> Iterator[di
     reasons: dict[int, str] = {}
     for index, file in enumerate(files):
         try:
-            pixels[index] = images.read(file, model.size)
+            pixels[index] = images.read(file, model.size, model.fit)
         except images.Unreadable as error:
             strerror = getattr(error, "strerror", None)
             reasons[index] = output.one_line(strerror or str(error)) or type(error).__name__

@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime
 
 from poolzoo import output
+from poolzoo.data.images import PLAIN, Fit
 from poolzoo.errors import CheckFailed, EnvironmentProblem, UsageError
 
 PROVIDERS: Final = {
@@ -41,6 +42,12 @@ class Model:
         """Height and width of the images that it takes."""
         given = json.loads(self.metadata["input"])
         return int(given["height"]), int(given["width"])
+
+    @property
+    def fit(self) -> Fit:
+        """How photographs are brought to that size."""
+        given = json.loads(self.metadata.get("preprocessing", "{}"))  # that of an older bundle says less
+        return Fit(given.get("interpolation", PLAIN.interpolation), given.get("crop_pct", PLAIN.crop_pct))
 
     def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Logits and probabilities of a batch."""

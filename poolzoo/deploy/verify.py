@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from poolzoo import bundle
+from poolzoo import bundle, host, output
 from poolzoo.deploy import runtime, speed
 from poolzoo.errors import CheckFailed, UsageError
 
@@ -58,5 +58,19 @@ def verify(directory: Path, *, provider: str = "cpu", threads: int | None = None
         return result
     if timed:
         result["speed"] = speed.of_graph(model, images)
+    _warn_of_other_plugins(bundle.read_json(directory / "config.json"))
     result["passed"] = all(check["passed"] for check in checks)
     return result
+
+
+def _warn_of_other_plugins(config: dict[str, Any]) -> None:
+    """Says where the plugins of today are not those that the bundle was made with; its graph needs none of them."""
+    made_with = config.get("poolzoo", {}).get("plugins", {})
+    for was in {part["dist"]: part for part in made_with.values() if part["tier"] != "built-in"}.values():
+        release = f"{was['dist']} {was['version'] or ''}".strip()
+        now = [c.source for c in host.candidates() if c.source.dist == was["dist"] and c.source.tier != "built-in"]
+        if not now:
+            output.detail(f"made with the plugin {release}, which is not here; to train or export again, install it")
+        elif was["version"] != now[0].version or (now[0].path and was["sha256"] != now[0].sha256()):
+            here = f"{now[0].dist} {now[0].version or ''}".strip()
+            output.warn(f"made with the plugin {release}; another {here} is here")

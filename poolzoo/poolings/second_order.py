@@ -125,7 +125,8 @@ class CompactBilinear(nn.Module):
     `Y[b] = Σ s₁[i] s₂[j] (x xᵀ / HW)[i, j] over i, j with h₁[i] + h₂[j] ≡ b mod D`, h and s fixed random places and
     signs; signed root and norm 1 as in `bilinear`.
     Gao, Beijbom, Zhang and Darrell, Compact Bilinear Pooling, CVPR 2016, arXiv:1511.06062 (tensor sketch). They reach
-    the same numbers by Fourier transforms, whose rounding the root would magnify wherever a bucket is empty.
+    the same numbers by Fourier transforms, whose rounding the root would magnify wherever a bucket is empty; here each
+    position's two sketches are multiplied out and added up along the wrapped diagonals.
 
     Args:
         width: D.
@@ -145,13 +146,22 @@ class CompactBilinear(nn.Module):
         self.register_buffer("signs", torch.randint(2, (2, channels), generator=generator).float() * 2 - 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = at_least_float32(x.flatten(2))
-        bucket = (self.places[0, :, None] + self.places[1]).flatten() % self.width
-        first, second = self.signs.to(wide.dtype)
+        wide = at_least_float32(x.flatten(2)).transpose(1, 2)
         with torch.autocast(x.device.type, enabled=False):
-            products = (wide * first[:, None]) @ (wide * second[:, None]).transpose(1, 2) / x.shape[2:].numel()
-        sketch = wide.new_zeros(x.shape[0], self.width).index_add(1, bucket, products.flatten(1))
-        return _rooted_and_normalised(sketch).to(x.dtype)
+            first, second = (nn.functional.one_hot(self.places, self.width) * self.signs[..., None]).to(wide.dtype)
+            products = (wide @ first).transpose(1, 2) @ (wide @ second) / wide.shape[1]
+        return _rooted_and_normalised(_sums_of_wrapped_diagonals(products)).to(x.dtype)
+
+
+def _sums_of_wrapped_diagonals(x: Tensor) -> Tensor:
+    """`y[b] = Σ x[i, j] over i + j ≡ b mod D`, `float[N, D, D] → float[N, D]`.
+
+    Two copies side by side, read in rows that are one shorter, are the matrix with its row i shifted by i. Adding up
+    with scattered indices would say it more plainly, but ONNX Runtime does that in several threads that lose sums.
+    """
+    size = x.shape[1]
+    shifted = torch.cat((x, x), 2).flatten(1)[:, size:].unflatten(1, (size, 2 * size - 1))
+    return shifted[:, :, :size].sum(1)
 
 
 def _rooted_and_normalised(x: Tensor) -> Tensor:

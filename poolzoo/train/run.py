@@ -163,13 +163,16 @@ class State:
         bundle.write_atomically(path, buffer.getvalue())
 
 
-def finetune(settings: Settings, out: Path | None, note: Note | None = None) -> dict[str, Any]:
+def finetune(
+    settings: Settings, out: Path | None, note: Note | None = None, before: Callable[[Prepared], None] | None = None
+) -> dict[str, Any]:
     """Trains a network and leaves a finished run behind.
 
     Args:
         settings: What to train on what, and how.
         out: The run directory, which must not exist; None for a new one under `runs/`.
         note: Called with the line of every finished epoch.
+        before: Called when all is ready and nothing is written yet; what it raises ends the matter.
 
     Returns:
         `{"run", "test", "val", "seconds", "images_per_s"}`, as `finetune --json` ends with.
@@ -179,6 +182,8 @@ def finetune(settings: Settings, out: Path | None, note: Note | None = None) -> 
     prepared = prepare(settings)
     if not settings.pretrained and settings.weights is None:
         output.say("training from scratch; --pretrained or --weights FILE start from weights")
+    if before is not None:
+        before(prepared)
     path = out or runs.new_path(Path("runs"), settings.backbone, settings.pool)
     path.mkdir(parents=True)
     try:

@@ -1,11 +1,4 @@
-"""The conformance kit: what every pooling promises, as checks that plugin authors run on their own.
-
-    import poolzoo.testing
-    failures = poolzoo.testing.check_pooling(pooling)       # a list; empty when all is well
-
-    @pytest.mark.parametrize("check", poolzoo.testing.CHECKS)
-    def test_my_pooling(check):
-        poolzoo.testing.run_check(check, pooling)           # raises AssertionError with the numbers
+"""What every pooling promises, as checks.
 
 Local poolings are tried at the usual geometries; one that refuses a geometry with a ValueError, when it is built, is
 taken at its word.
@@ -30,6 +23,7 @@ from poolzoo.catalog import Source, import_build
 from poolzoo.deploy.graph import OPSET, quiet_exporter, random_operators
 from poolzoo.options import accepts
 from poolzoo.spec import Kind, Pooling
+from poolzoo.testing.base import Checks, Failure, suite
 
 CHANNELS: Final = 24  # divisible by few numbers, so that defaults that fit only powers of two are found out
 MAPS: Final = ((1, 1), (2, 2), (7, 5), (8, 8))  # of global poolings: height and width in positions
@@ -39,15 +33,7 @@ EXTREMES: Final = (0.0, 1.0, -1.0, 1e3, -1e3)  # values of constant maps
 LARGE: Final = 1e3  # scale of the maps that are large and signed
 
 
-@dataclass(frozen=True)
-class Failure:
-    """A promise that is not kept: the name of the check, and what was found."""
-
-    check: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.check}: {self.message}"
+checks = Checks()
 
 
 @dataclass(frozen=True)
@@ -118,6 +104,7 @@ def _finite(values: Tensor | None, what: str) -> None:
 # --- The checks: each takes a subject and asserts one promise --------------------------------------------------------
 
 
+@checks.promise("return x pooled to [N, D] (global), or the size that nn.MaxPool2d gives (local), for every map")
 def shapes(subject: Subject) -> None:
     """Global: `[N, D]`, the same D for every map. Local: the shape of `nn.MaxPool2d`. For 1, 2 and 5 images."""
     for words, layer in subject.layers():
@@ -150,6 +137,7 @@ def _size_of_max_pool(layer: nn.Module, words: str, x: Tensor) -> list[int] | No
         return None
 
 
+@checks.promise("choose heads, groups and widths from `channels`, such as its largest divisor")
 def channel_counts(subject: Subject) -> None:
     """The defaults fit networks of other widths: 16, 64 and 288 channels."""
     for channels in (16, 64, 288):
@@ -157,6 +145,10 @@ def channel_counts(subject: Subject) -> None:
         _finite(layer(signed(2, channels, 4, 4)), f"{channels} channels")
 
 
+@checks.promise(
+    "write build(channels, *, option=default) for a global pooling, "
+    "build(channels, kernel_size, stride, padding, ceil_mode, *, option=default) for a local one"
+)
 def options_have_defaults(subject: Subject) -> None:
     """Every option is a keyword-only argument with a default, so that the bare name builds."""
     given = ("channels",) if subject.pooling.kind == "global" else ("channels", *GEOMETRY_NAMES)
@@ -169,6 +161,7 @@ def options_have_defaults(subject: Subject) -> None:
         )
 
 
+@checks.promise("make constants with x.dtype, or parameters and buffers, which .double() converts")
 def dtype_is_kept(subject: Subject) -> None:
     """float32 gives float32, and after `.double()` float64 gives float64."""
     for words, layer in subject.layers():
@@ -178,6 +171,7 @@ def dtype_is_kept(subject: Subject) -> None:
         assert y.dtype == torch.float64, f"{words}float64 becomes {y.dtype}"
 
 
+@checks.promise("reduce over channels and positions only, never over dimension 0")
 def images_are_independent(subject: Subject) -> None:
     """An image alone gives what it gives among others."""
     for words, layer in subject.layers():
@@ -187,6 +181,7 @@ def images_are_independent(subject: Subject) -> None:
             _close(layer(x[index : index + 1])[0], together[index], f"{words}image {index} alone")
 
 
+@checks.promise("draw random numbers only where self.training is true")
 def eval_is_deterministic(subject: Subject) -> None:
     """Twice the same in eval mode, whatever the random generator's state."""
     for words, layer in subject.layers():
@@ -197,6 +192,7 @@ def eval_is_deterministic(subject: Subject) -> None:
         assert torch.equal(first, layer(x)), f"{words}two calls in eval mode differ"
 
 
+@checks.promise("say stochastic=True in Pooling(...), or compute the same in training")
 def training_is_declared(subject: Subject) -> None:
     """What is computed in training is what is computed in eval, unless `stochastic` says otherwise."""
     if subject.pooling.stochastic:
@@ -208,12 +204,14 @@ def training_is_declared(subject: Subject) -> None:
         _close(layer.eval()(x), expected, f"{words}eval mode after a call in training mode")
 
 
+@checks.promise("leave parameter_free=True out of Pooling(...)")
 def parameters_are_declared(subject: Subject) -> None:
     """`parameter_free` is true: no parameters."""
     count = sum(p.numel() for p in subject.build().parameters())
     assert not (subject.pooling.parameter_free and count), f"parameter_free=True, but there are {count} parameters"
 
 
+@checks.promise("use relu, clamp, mul … instead of relu_, clamp_, mul_ on x")
 def input_is_left_alone(subject: Subject) -> None:
     """The map that comes in is not written to."""
     for words, layer in subject.layers():
@@ -223,6 +221,7 @@ def input_is_left_alone(subject: Subject) -> None:
         assert torch.equal(x, before), f"{words}the input was changed in place"
 
 
+@checks.promise("look at detach(), .data, .item() and custom backward functions")
 def gradients_are_right(subject: Subject) -> None:
     """The gradient for the map is that of finite differences, in float64."""
     layer = subject.build(channels=4).double()
@@ -230,6 +229,7 @@ def gradients_are_right(subject: Subject) -> None:
     torch.autograd.gradcheck(layer, (x,), eps=1e-6, atol=1e-5)
 
 
+@checks.promise("use every parameter in forward, and do not detach x")
 def gradients_reach_everything(subject: Subject) -> None:
     """In training, the map and every parameter that asks for one get a finite gradient."""
     for words, layer in subject.layers():
@@ -245,6 +245,9 @@ def gradients_reach_everything(subject: Subject) -> None:
                 _finite(parameter.grad, f"{words}gradient for {name}")
 
 
+@checks.promise(
+    "divide by clamp(min=eps), take roots and logarithms of clamp(min=eps), shift exponentials by the maximum"
+)
 def extremes_are_finite(subject: Subject) -> None:
     """Zero, constant, large and tiny maps give finite numbers and gradients, in training and in eval."""
     for words, layer in subject.layers():
@@ -269,6 +272,7 @@ def _try_extreme(layer: nn.Module, x: Tensor, what: str) -> None:
             _finite(parameter.grad, f"{what}: gradient for {name}")
 
 
+@checks.promise("compute sums, squares and exponentials in x.float(), and return .to(x.dtype)")
 def low_precision_is_close(subject: Subject) -> None:
     """bfloat16 and float16 layers, and autocast, stay within a twentieth; float16 survives maps in the hundreds."""
     for words, layer in subject.layers():
@@ -286,6 +290,7 @@ def low_precision_is_close(subject: Subject) -> None:
         _finite(half(torch.zeros_like(x).half()), f"{words}float16, zeros")
 
 
+@checks.promise("use flatten or reshape instead of view")
 def memory_format_does_not_matter(subject: Subject) -> None:
     """Channels-last gives what contiguous gives, and so does a map that is a view."""
     for words, layer in subject.layers():
@@ -297,6 +302,7 @@ def memory_format_does_not_matter(subject: Subject) -> None:
         _close(layer(wide[:, :, ::2]), expected, f"{words}a strided view")
 
 
+@checks.promise("register what is random as a parameter or a buffer")
 def weights_survive_a_file(subject: Subject) -> None:
     """Saved to safetensors and loaded into a new layer, the weights give the same numbers."""
     from safetensors.torch import load_file, save_file
@@ -310,12 +316,14 @@ def weights_survive_a_file(subject: Subject) -> None:
     assert torch.equal(first(x), second(x)), "a layer with the same weights gives other numbers"
 
 
+@checks.promise("keep state in parameters and buffers alone")
 def copies_are_equal(subject: Subject) -> None:
     """A deep copy gives the same numbers."""
     layer, x = subject.build(), signed(2, CHANNELS, 7, 7)
     assert torch.equal(copy.deepcopy(layer)(x), layer(x)), "a deep copy gives other numbers"
 
 
+@checks.promise("make tensors with device=x.device, or register them as buffers")
 def nothing_stays_on_the_cpu(subject: Subject) -> None:
     """A forward pass with fake CUDA tensors, in training and in eval: every tensor follows the map. Needs no GPU."""
     from torch._subclasses.fake_tensor import FakeTensorMode
@@ -330,6 +338,10 @@ def nothing_stays_on_the_cpu(subject: Subject) -> None:
             assert y.device.type == "cuda", f"{words}the output is on the {y.device}"
 
 
+@checks.promise(
+    "a small eps is deleted (use clamp), divisor_override is ignored, median and adaptive max have no form: "
+    "docs/plugins.md has the rewrites"
+)
 def exports_as_it_is(subject: Subject) -> None:
     """`torch.onnx.export` with nothing around it, at 7 × 7 and 8 × 8, is right for any number of images.
 
@@ -384,7 +396,7 @@ def _export(layer: nn.Module, side: int, path: Path) -> None:
 
 
 def _probes(side: int) -> Iterator[tuple[str, Tensor]]:
-    for count in (1, 2, 7):
+    for count in (1, 2, 7, 64):  # with many images, ONNX Runtime's threads run side by side
         yield f"{count} images", signed(count, CHANNELS, side, side)
     x = signed(2, CHANNELS, side, side)
     yield "zeros", torch.zeros_like(x)
@@ -406,29 +418,6 @@ def _agree(session: Any, layer: nn.Module, exact: nn.Module, x: Tensor, what: st
     assert error <= allowed, f"ONNX Runtime, {what}: differs by {error:.3g}, allowed {allowed:.3g}"
 
 
-_ALL: Final[tuple[Callable[[Subject], None], ...]] = (
-    shapes,
-    options_have_defaults,
-    dtype_is_kept,
-    channel_counts,
-    images_are_independent,
-    eval_is_deterministic,
-    training_is_declared,
-    parameters_are_declared,
-    input_is_left_alone,
-    gradients_are_right,
-    gradients_reach_everything,
-    extremes_are_finite,
-    low_precision_is_close,
-    memory_format_does_not_matter,
-    weights_survive_a_file,
-    copies_are_equal,
-    nothing_stays_on_the_cpu,
-    exports_as_it_is,
-)
-CHECKS: Final = tuple(check.__name__ for check in _ALL)
-
-
 def run_check(check: str, pooling: Pooling | str, kind: Kind = "global", **options: Any) -> None:
     """Runs one of `CHECKS` on a pooling: a `Pooling`, or the name of one with its kind.
 
@@ -436,14 +425,7 @@ def run_check(check: str, pooling: Pooling | str, kind: Kind = "global", **optio
         AssertionError: The promise is not kept; the message holds the numbers.
         Exception: Whatever the layer itself raises.
     """
-    (function,) = (candidate for candidate in _ALL if candidate.__name__ == check)
-    with torch.random.fork_rng(devices=[]):
-        if isinstance(pooling, str):
-            found = host.catalog().pooling(pooling, kind)
-            function(Subject(found.item, found.build, {**found.options, **options}))
-        else:
-            make = import_build(pooling.build, pooling.name, Source("under test", None, "file"))
-            function(Subject(pooling, make, options))
+    checks.run(check, _subject(pooling, kind, options))
 
 
 def check_pooling(pooling: Pooling | str, kind: Kind = "global", **options: Any) -> list[Failure]:
@@ -457,11 +439,16 @@ def check_pooling(pooling: Pooling | str, kind: Kind = "global", **options: Any)
     Returns:
         What failed, in the order of `CHECKS`; an empty list where all is well.
     """
-    failures = []
-    for check in CHECKS:
-        try:
-            run_check(check, pooling, kind, **options)
-        except host.Failure as error:
-            text = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
-            failures.append(Failure(check, text.strip().splitlines()[0] if text.strip() else type(error).__name__))
-    return failures
+    return checks.failures(_subject(pooling, kind, options))
+
+
+def _subject(pooling: Pooling | str, kind: Kind, options: dict[str, Any]) -> Subject:
+    if isinstance(pooling, str):
+        found = host.catalog().pooling(pooling, kind)
+        return Subject(found.item, found.build, {**found.options, **options})
+    make = import_build(pooling.build, pooling.name, Source("under test", None, "file"))
+    return Subject(pooling, make, options)
+
+
+CHECKS: Final = checks.ids
+PoolingTests = suite(checks, run_check, "pooling", "PoolingTests: every promise of a pooling, as tests for pytest.")

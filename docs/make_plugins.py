@@ -1,0 +1,26 @@
+"""Fills the tables of checks in docs/plugins.md: `python docs/make_plugins.py`. A test compares them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from poolzoo.testing import backbones, datasets, poolings
+from poolzoo.testing.base import Checks
+
+PAGE = Path(__file__).with_name("plugins.md")
+
+
+def render(text: str) -> str:
+    """The page with its tables brought up to date."""
+    tables = iter([poolings.checks, backbones.checks, datasets.checks])
+    head = re.escape("| id | what is promised |\n|---|---|\n")
+    return re.sub(rf"({head})(?:\|.*\n|\$\w+\n)*", lambda found: found[1] + _rows(next(tables)), text)
+
+
+def _rows(checks: Checks) -> str:
+    return "".join(f"| `{check.id}` | {check.expected.replace('|', chr(92) + '|')} |\n" for check in checks)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(render(PAGE.read_text()))

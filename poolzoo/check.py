@@ -1,0 +1,123 @@
+"""`poolzoo plugin check`: loads one plugin alone and holds everything that it offers against the conformance kit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from poolzoo import host, options, spec
+from poolzoo.catalog import Entry, Resolved, import_build
+from poolzoo.errors import PoolzooError, UsageError
+from poolzoo.testing import backbones, datasets, poolings
+from poolzoo.testing.base import Checks
+
+
+def check_plugin(target: str, advance: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
+    """Checks one plugin.
+
+    Args:
+        target: The path of a plugin's file, or the name of an installed distribution.
+        advance: Told what is being checked.
+
+    Returns:
+        `passed`, the `problems` of loading, and for each item its `checks`, each with what was `found`, what was
+        `expected` and how to `mend` it where it did not pass.
+
+    Raises:
+        UsageError: There is no such file or plugin.
+    """
+    chosen = _candidates(target)
+    catalog = host.load([*host.find(installed=False), *chosen])
+    host.use(catalog)
+    names = {(c.source.dist, c.source.path) for c in chosen}
+    problems = [asdict(p) for p in catalog.problems if p.stage != "item name" or "twice" in p.error]
+    items = []
+    for entry in catalog.entries:
+        if (entry.source.dist, entry.source.path) in names:
+            checks = list(_check(entry, advance))
+            items.append({"name": entry.item.name, "kind": _kind(entry.item), "checks": checks})
+    if not items and not problems:
+        hooks = any(
+            catalog.manager.get_hookcallers(p) for k, p in catalog.manager.list_name_plugin() if "built-in" not in k
+        )
+        if not hooks:
+            problems.append(
+                {"plugin": target, "dist": target, "version": None, "stage": "hook names",
+                 "error": "it has no hook: nothing is marked with @poolzoo.hookimpl", "hint": "see docs/plugins.md"}
+            )  # fmt: skip
+    passed = not problems and all(check["passed"] for item in items for check in item["checks"])
+    return {"plugin": target, "passed": passed, "problems": problems, "items": items}
+
+
+def _candidates(target: str) -> list[host.Candidate]:
+    if Path(target).suffix == ".py" or Path(target).is_file():
+        return [c for c in host.find([Path(target)], installed=False) if c.source.tier == "file"]
+    found = [c for c in host.candidates() if c.answers_to(target) and c.source.tier != "built-in"]
+    if not found:
+        names = sorted({c.source.dist for c in host.candidates() if c.source.tier != "built-in"})
+        listing = f"there are: {', '.join(names)}" if names else "give the path of a plugin's file"
+        raise UsageError(f"no plugin is called {target!r}", options.suggest(target, names) or listing)
+    return found
+
+
+def _kind(item: object) -> str:
+    if isinstance(item, spec.Pooling):
+        return f"{item.kind} pooling"
+    return {spec.Backbone: "backbone", spec.BackboneFamily: "family of backbones"}.get(type(item), "data set")
+
+
+def _check(entry: Entry, advance: Callable[[str], None]) -> Any:
+    """The outcome of each check of one item."""
+    if isinstance(entry.item, spec.BackboneFamily):
+        yield from _check_family(entry.item)
+        return
+    checks: Checks
+    subject: Any
+    try:
+        checks, subject = _subject(entry)
+    except PoolzooError as error:
+        yield _outcome("build", error.message, "build can be imported", error.hint)
+        return
+    for check in checks:
+        advance(f"{entry.item.name}: {check.id}")
+        failed = checks.failure(check, subject)
+        if failed is None:
+            yield {"check": check.id, "passed": True}
+        else:
+            yield _outcome(check.id, failed.found, failed.expected, failed.mend)
+
+
+def _subject(entry: Entry) -> tuple[Checks, Any]:
+    item = entry.item
+    if isinstance(item, spec.Dataset):
+        return datasets.checks, datasets.Subject(item)
+    assert isinstance(item, spec.Pooling | spec.Backbone)
+    make = import_build(item.build, item.name, entry.source)
+    if isinstance(item, spec.Pooling):
+        return poolings.checks, poolings.Subject(item, make, {})
+    return backbones.checks, backbones.Subject(Resolved(options.parse_spec(item.name), entry, make, {}))
+
+
+def _check_family(family: spec.BackboneFamily) -> Any:
+    """A family lists names, and gives a backbone for one of them."""
+    try:
+        names = list(family.names())
+        found = family.get(names[0]) if names else None
+    except host.Failure as error:
+        yield _outcome("names_and_get", f"{type(error).__name__}: {error}", _FAMILY, "mend names() or get()")
+        return
+    if isinstance(found, spec.Backbone):
+        yield {"check": "names_and_get", "passed": True}
+    else:
+        yield _outcome(
+            "names_and_get", f"{len(names)} names, get gives {found!r:.80}", _FAMILY, "mend names() or get()"
+        )
+
+
+_FAMILY = "names() gives at least one name, get(name) a Backbone for it"
+
+
+def _outcome(check: str, found: str, expected: str, mend: str) -> dict[str, Any]:
+    return {"check": check, "passed": False, "found": found, "expected": expected, "mend": mend}

@@ -1,0 +1,149 @@
+"""`poolzoo plugin`: for those who write plugins, and for the day when one of them is broken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from poolzoo import disabled, host, output
+from poolzoo.cli.options import add_global_options, json_option
+from poolzoo.errors import CHECK_FAILED, OK, UsageError
+
+
+class _Group(click.Group):
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        super().add_command(add_global_options(cmd), name)
+
+
+@click.group(cls=_Group)
+def command() -> None:
+    """Write, check, list, disable and enable plugins.
+
+    list, disable and enable import nothing of any plugin, so they work however broken one is.
+    """
+
+
+@command.command("list")
+@json_option
+def list_(as_json: bool) -> None:
+    """Show every plugin that is found: where it comes from, its hooks, whether it is loaded, what is wrong with it.
+
+    Told from the plugins' source, without running it; `poolzoo doctor` loads them.
+    """
+    from poolzoo.inspection import look
+
+    off = disabled.read()
+    rows: list[dict[str, Any]] = []
+    for candidate in host.candidates():
+        seen = look(candidate)
+        rows.append(
+            {
+                "name": candidate.name,
+                "version": candidate.source.version,
+                "source": candidate.source.to_json(),
+                "hooks": list(seen.hooks),
+                "status": host.shut_out(candidate, off) or "enabled",
+                "problem": seen.problem or None,
+            }
+        )
+    for name in off:
+        if not any(candidate.answers_to(name) for candidate in host.candidates()):
+            output.warn(f"{name!r} is disabled and not installed", f"poolzoo plugin enable {name}")
+    if as_json:
+        output.emit_json({"plugins": rows})
+        return
+    cells = [
+        (
+            row["name"],
+            f"{row['source']['dist']} {row['version'] or ''}".strip(),
+            row["source"].get("path") or row["source"]["tier"],
+            " ".join(hook.removeprefix("poolzoo_") for hook in row["hooks"]),
+            row["status"],
+            row["problem"] or "",
+        )
+        for row in rows
+    ]
+    output.table(("plugin", "from", "where", "hooks", "status", "problem"), cells)
+
+
+@command.command("disable")
+@click.argument("name")
+def disable(name: str) -> None:
+    """Load a plugin no more, until it is enabled again. A file that is named with --plugin is loaded all the same."""
+    found = [candidate for candidate in host.candidates() if candidate.answers_to(name)]
+    if not found:
+        raise UsageError(f"no plugin is called {name!r}", _names())
+    if found[0].source.tier == "built-in":
+        raise UsageError(f"{name!r} is built in and cannot be disabled", "poolzoo plugin list shows what can")
+    disabled.write([*disabled.read(), name])
+    output.say(f"{name} is disabled; poolzoo plugin enable {name} undoes it")
+
+
+@command.command("enable")
+@click.argument("name")
+def enable(name: str) -> None:
+    """Load a disabled plugin again."""
+    off = disabled.read()
+    if name not in off:
+        listing = f"disabled: {', '.join(off)}" if off else "no plugin is disabled"
+        raise UsageError(f"{name!r} is not disabled", listing)
+    disabled.write([one for one in off if one != name])
+    output.say(f"{name} is enabled")
+
+
+def _names() -> str:
+    names = sorted({c.source.dist for c in host.candidates() if c.source.tier != "built-in"})
+    return f"there are: {', '.join(names)}" if names else "there are no plugins but the built-in ones"
+
+
+@command.command("new")
+@click.argument("name")
+@click.option(
+    "--kind", type=click.Choice(["pooling", "backbone", "dataset"]), default="pooling", show_default=True,
+    help="What the plugin offers.",
+)  # fmt: skip
+@click.option("--single-file", is_flag=True, help="Write one file instead of a package.")
+@click.option("--dir", "folder", type=click.Path(path_type=Path), default=".", help="Where to write it.")
+def new(name: str, kind: str, single_file: bool, folder: Path) -> None:
+    """Write a plugin that works: a package with tests, or one file. Prints what was written.
+
+    \b
+      poolzoo plugin new my-pool                 the folder my-pool, to be changed and installed
+      poolzoo plugin new my-pool --single-file   my_pool.py
+    """
+    from poolzoo.scaffold import write
+
+    written = write(name, kind, single_file=single_file, folder=folder)
+    if single_file:
+        output.say(f"try it: poolzoo plugin check {written}")
+    else:
+        output.say(f"try it: pip install -e {written} && pytest {written}/tests && poolzoo plugin check {name}")
+    output.data(str(written))
+
+
+@command.command("check")
+@click.argument("target", metavar="FILE|DIST")
+@json_option
+def check(target: str, as_json: bool) -> int:
+    """Check everything that a plugin offers against what poolzoo promises of it. Exit code 1 if a check fails."""
+    from poolzoo.check import check_plugin
+
+    report = check_plugin(target, output.detail)
+    if as_json:
+        output.emit_json(report)
+        return OK if report["passed"] else CHECK_FAILED
+    rows = []
+    for item in report["items"]:
+        for one in item["checks"]:
+            state = "passed" if one["passed"] else "FAILED"
+            rows.append((item["name"], item["kind"], one["check"], state))
+    output.table(("item", "kind", "check", "result"), rows)
+    for problem in report["problems"]:
+        output.error(f"{problem['stage']}: {problem['error']}", problem["hint"])
+    for item in report["items"]:
+        for one in item["checks"]:
+            if not one["passed"]:
+                output.error(f"{item['name']} ({item['kind']}), {one['check']}: {one['found']}", one["mend"])
+    return OK if report["passed"] else CHECK_FAILED

@@ -1,0 +1,85 @@
+"""What is exported: a network with all that its bundle says of it, wherever the network comes from."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from poolzoo.data.images import PLAIN, Fit
+from poolzoo.deploy.graph import Deployable
+from poolzoo.layout import Size
+from poolzoo.runs import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A network on its way into a bundle.
+
+    Attributes:
+        title: What it is, in words, for the bundle's card and for errors.
+        origin: What it was made from, for `export` in `config.json`, such as `{"run": …}`.
+        model: The network with its preprocessing, in eval mode: `uint8[N, h, w, 3]` to logits and probabilities.
+        size: Height and width (h, w) of the images that it takes.
+        config: `config.json`, with the keys of a run's.
+        weights_sha256: The hash of its weights.
+        images: Images to compare and to measure with, `uint8[N, h, w, 3]`.
+        image_labels: Their labels; None where the images are synthetic and nothing is in them.
+        remedy: What to try where it cannot be exported.
+    """
+
+    title: str
+    origin: dict[str, str]
+    model: Deployable
+    size: Size
+    config: dict[str, Any]
+    weights_sha256: str
+    images: np.ndarray
+    image_labels: np.ndarray | None
+    remedy: str
+
+    @property
+    def classes(self) -> list[str]:
+        return list(self.config["label_names"])
+
+    @property
+    def fit(self) -> Fit:
+        """How photographs are brought to its size."""
+        expects = self.config["pretrained_cfg"]  # that of an older run says less
+        return Fit(expects.get("interpolation", PLAIN.interpolation), expects.get("crop_pct", PLAIN.crop_pct))
+
+    @property
+    def license(self) -> str:
+        return str(self.config["pretrained_cfg"]["license"] or "unknown")
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What the network is made of and with which software, for `metadata_props`."""
+        return {
+            "poolzoo": {key: self.config["poolzoo"][key] for key in ("backbone", "pool", "local_pool", "plugins")},
+            "versions": {name: version(name) for name in ("poolzoo", "torch", "onnx", "onnxscript")},
+            "weights_sha256": self.weights_sha256,
+        }
+
+
+def of_run(run: Run) -> Subject:
+    """A trained network, with the test images that its run has kept.
+
+    Raises:
+        CheckFailed: A file of the run is missing or damaged.
+    """
+    ours, samples = run.config["poolzoo"], run.samples()
+    return Subject(
+        title=f"{ours['backbone']} with {ours['pool']} pooling on {ours['data']}",
+        origin={"run": run.path.name},
+        model=Deployable(run.preprocess, run.network).eval(),
+        size=run.data_size,
+        config=run.config,
+        weights_sha256=hashlib.sha256((run.path / "model.safetensors").read_bytes()).hexdigest(),
+        images=samples["test_images"],
+        image_labels=samples["test_labels"],
+        remedy="try another --pool",
+    )

@@ -1,0 +1,79 @@
+"""What can be told of a plugin from its source, without running a line of it."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+from poolzoo import options, spec
+from poolzoo.catalog import EVENTS
+from poolzoo.host import HOOKS, Candidate
+
+
+@dataclass(frozen=True)
+class Look:
+    """The hooks that a plugin's source defines, and the first thing that is plainly wrong with it, or ""."""
+
+    hooks: tuple[str, ...]
+    problem: str
+
+
+def look(candidate: Candidate) -> Look:
+    """Reads a plugin's source."""
+    source = _source(candidate)
+    if source is None:
+        return Look((), f"its module {candidate.module!r} is not there")
+    try:
+        tree = ast.parse(source.read_bytes(), str(source))
+    except OSError as error:
+        return Look((), f"cannot be read: {error.strerror}")
+    except (SyntaxError, ValueError) as error:
+        return Look((), f"is no Python: {error}")
+    hooks = tuple(
+        node.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef) and any(_is_hookimpl(decorator) for decorator in node.decorator_list)
+    )
+    return Look(hooks, _wrong_version(tree) or _misspelt(hooks))
+
+
+def _source(candidate: Candidate) -> Path | None:
+    """The file of the plugin's module, found without importing a package of its."""
+    if candidate.source.path is not None:
+        return Path(candidate.source.path)
+    package, *rest = candidate.module.partition(":")[0].split(".")
+    try:
+        found = importlib.util.find_spec(package)  # of a top-level name: imports nothing
+    except (ImportError, ValueError):
+        return None
+    if found is None or found.origin is None:
+        return None
+    place = Path(found.origin)
+    for name in rest:
+        folder = place.parent if place.name == "__init__.py" else place.with_suffix("")
+        place = next((p for p in (folder / name / "__init__.py", folder / f"{name}.py") if p.exists()), Path())
+        if not place.name:
+            return None
+    return place
+
+
+def _is_hookimpl(decorator: ast.expr) -> bool:
+    target = decorator.func if isinstance(decorator, ast.Call) else decorator
+    return (target.attr if isinstance(target, ast.Attribute) else getattr(target, "id", "")) == "hookimpl"
+
+
+def _wrong_version(tree: ast.Module) -> str:
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and any(getattr(t, "id", "") == "POOLZOO_API" for t in node.targets):
+            value = node.value.value if isinstance(node.value, ast.Constant) else None
+            if isinstance(value, int) and value > spec.API_VERSION:
+                return f"is made for version {value} of the plugin API, this poolzoo speaks {spec.API_VERSION}"
+    return ""
+
+
+def _misspelt(hooks: tuple[str, ...]) -> str:
+    known = (*HOOKS, *EVENTS)
+    wrong = next((name for name in hooks if name not in known), None)
+    return f"there is no hook {wrong!r}; {options.suggest(wrong, known)}".rstrip("; ") if wrong else ""

@@ -1,0 +1,173 @@
+"""What every backbone promises, as checks. They build it without pretrained weights."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from poolzoo import host
+from poolzoo.assemble import build_backbone
+from poolzoo.catalog import Entry, Resolved, Source, import_build
+from poolzoo.deploy.graph import OPSET, quiet_exporter
+from poolzoo.layout import as_map, read_layout
+from poolzoo.options import parse_spec
+from poolzoo.spec import Backbone
+from poolzoo.testing.base import Checks, Failure, suite
+
+SIDE: Final = 64  # pixels, where the backbone has no size of its own
+
+checks = Checks()
+
+
+class Subject:
+    """A backbone under test."""
+
+    def __init__(self, resolved: Resolved) -> None:
+        self.resolved = resolved
+        side = resolved.item.input_size or SIDE
+        self.size = (side, side)
+
+    def build(self, seed: int = 0) -> nn.Module:
+        torch.manual_seed(seed)
+        return build_backbone(self.resolved, self.size).eval()
+
+    def images(self, count: int, seed: int = 0) -> Tensor:
+        return torch.randn(count, 3, *self.size, generator=torch.Generator().manual_seed(seed))
+
+    def features(self, module: nn.Module, x: Tensor) -> Tensor:
+        """The map `float[N, C, H, W]`, as a pooling would get it."""
+        y = module(x)
+        return as_map(y, read_layout(self.resolved, module, y, self.size))
+
+
+@checks.promise("return NCHW, NHWC or NLC features, one tensor, before any pooling; state layout= where it is unclear")
+def features_are_a_map(subject: Subject) -> None:
+    """Features are one tensor that can be read as a map `[N, C, H, W]`, C the same for 1 and 3 images."""
+    module = subject.build()
+    shapes = []
+    for count in (1, 3):
+        with torch.no_grad():
+            features = subject.features(module, subject.images(count))
+        assert len(features) == count, f"{count} images become {list(features.shape)}"
+        assert features.isfinite().all(), f"{count} images: some features are not finite"
+        shapes.append(features.shape[1:])
+    assert shapes[0] == shapes[1], f"1 image becomes {list(shapes[0])}, 3 become {list(shapes[1])}"
+
+
+@checks.promise("normalise over channels or positions in eval, never over the batch")
+def images_are_independent(subject: Subject) -> None:
+    """An image alone gives what it gives among others, in eval mode."""
+    module, x = subject.build(), subject.images(3)
+    with torch.no_grad():
+        together = subject.features(module, x)
+        for index in range(3):
+            alone = subject.features(module, x[index : index + 1])[0]
+            error = (alone - together[index]).abs().max().item()
+            assert error <= 1e-4 * max(1.0, together.abs().max().item()), f"image {index} alone differs by {error:.3g}"
+
+
+@checks.promise("draw random numbers only where self.training is true")
+def eval_is_deterministic(subject: Subject) -> None:
+    """Twice the same in eval mode."""
+    module, x = subject.build(), subject.images(2)
+    with torch.no_grad():
+        assert torch.equal(module(x), module(x)), "two calls in eval mode differ"
+
+
+@checks.promise("use every parameter, and do not detach; drop the classifier's")
+def gradients_reach_everything(subject: Subject) -> None:
+    """In training, every parameter that asks for one gets a finite gradient."""
+    module = subject.build().train()
+    subject.features(module, subject.images(2)).square().mean().backward()
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, f"parameter {name} gets no gradient"
+            assert parameter.grad.isfinite().all(), f"the gradient of {name} is not finite"
+
+
+@checks.promise("register what is random as a parameter or a buffer")
+def weights_survive_a_file(subject: Subject) -> None:
+    """Saved to safetensors and loaded into a new module, the weights give the same numbers."""
+    from safetensors.torch import load_file, save_file
+
+    first, second = subject.build(seed=0), subject.build(seed=1)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "weights.safetensors"
+        save_file({key: value.contiguous().clone() for key, value in first.state_dict().items()}, path)
+        second.load_state_dict(load_file(path))
+    x = subject.images(2)
+    with torch.no_grad():
+        assert torch.equal(first(x), second(x)), "a module with the same weights gives other numbers"
+
+
+@checks.promise("make tensors with device=x.device, or register them as buffers")
+def nothing_stays_on_the_cpu(subject: Subject) -> None:
+    """A forward pass with fake CUDA tensors: every tensor follows the images."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    module = subject.build()
+    named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    with FakeTensorMode():
+        fake = {name: torch.empty(t.shape, dtype=t.dtype, device="cuda") for name, t in named.items()}
+        y = torch.func.functional_call(module, fake, torch.empty(2, 3, *subject.size, device="cuda"))
+    assert y.device.type == "cuda", f"the output is on the {y.device}"
+
+
+@checks.promise("avoid `if` on values, and len(x) for the batch (x.shape[0] stays dynamic)")
+def exports_as_it_is(subject: Subject) -> None:
+    """`torch.onnx.export` succeeds, and ONNX Runtime agrees for 1, 2 and 3 images."""
+    import onnxruntime
+
+    module = subject.build()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "backbone.onnx"
+        with quiet_exporter():
+            torch.onnx.export(
+                module,
+                (subject.images(2),),
+                path,
+                input_names=["x"],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                opset_version=OPSET,
+                external_data=False,
+                verbose=False,
+            )
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    for count in (1, 2, 3):
+        x = subject.images(count, seed=count)
+        with torch.no_grad():
+            expected = module(x)
+        found = torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
+        error, scale = (found - expected).abs().max().item(), max(1.0, expected.abs().max().item())
+        assert error <= 1e-4 * scale, f"{count} images under ONNX Runtime differ by {error:.3g} of {scale:.3g}"
+
+
+def run_check(check: str, backbone: Backbone | str, **options: Any) -> None:
+    """Runs one of `BACKBONE_CHECKS` on a backbone: a `Backbone`, or the name of one that is loaded.
+
+    Raises:
+        AssertionError: The promise is not kept.
+        Exception: Whatever the backbone itself raises.
+    """
+    checks.run(check, _subject(backbone, options))
+
+
+def check_backbone(backbone: Backbone | str, **options: Any) -> list[Failure]:
+    """Runs all of `BACKBONE_CHECKS` on a backbone; what failed, an empty list where all is well."""
+    return checks.failures(_subject(backbone, options))
+
+
+def _subject(backbone: Backbone | str, options: dict[str, Any]) -> Subject:
+    if isinstance(backbone, str):
+        return Subject(host.catalog().backbone(backbone))
+    source = Source("under test", None, "file")
+    make = import_build(backbone.build, backbone.name, source)
+    return Subject(Resolved(parse_spec(backbone.name), Entry(backbone, source), make, options))
+
+
+CHECKS: Final = checks.ids
+BackboneTests = suite(checks, run_check, "backbone", "BackboneTests: every promise of a backbone, as pytest tests.")

@@ -1,0 +1,101 @@
+"""What every data set promises, as checks. They load it, so one that downloads needs the network or its cache."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from poolzoo import host
+from poolzoo.spec import Dataset, Split
+from poolzoo.testing.base import Checks, Failure, suite
+
+checks = Checks()
+_SPLITS: Final[tuple[Split, ...]] = ("train", "test")
+
+
+class Subject:
+    """A data set under test, loaded once."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def load(self, split: Split) -> Any:
+        with tempfile.TemporaryDirectory() as folder:
+            return self.dataset.load(split, Path(folder))
+
+    @cached_property
+    def splits(self) -> dict[str, Any]:
+        return {split: self.load(split) for split in _SPLITS}
+
+
+@checks.promise("return (uint8[N, H, W, 3], int64[N]): stack the images, repeat a grey channel three times")
+def images_are_arrays(subject: Subject) -> None:
+    """Both splits give `(uint8[N, H, W, 3], int64[N])` with N ≥ 1, all of one size."""
+    sizes = set()
+    for split, loaded in subject.splits.items():
+        assert isinstance(loaded, tuple), f"{split}: gives a {type(loaded).__name__}, not a tuple"
+        assert len(loaded) == 2, f"{split}: gives {len(loaded)} things, not images and labels"
+        images, labels = loaded
+        for name, array in (("images", images), ("labels", labels)):
+            assert isinstance(array, np.ndarray), f"{split}: {name} are a {type(array).__name__}, not an array"
+        assert images.dtype == np.uint8, f"{split}: images are {images.dtype}, not uint8"
+        assert images.ndim == 4, f"{split}: images are {list(images.shape)}"
+        assert images.shape[3] == 3, f"{split}: images are {list(images.shape)}"
+        assert labels.dtype == np.int64, f"{split}: labels are {labels.dtype}, not int64"
+        assert labels.shape == (len(images),), f"{split}: {len(images)} images, labels {list(labels.shape)}"
+        assert len(images), f"{split}: there are no images"
+        sizes.add(images.shape[1:])
+    assert len(sizes) == 1, f"the splits have images of {sorted(sizes)}"
+
+
+@checks.promise("number the classes from 0, and give as many names in classes=")
+def labels_are_classes(subject: Subject) -> None:
+    """Labels run from 0, every class occurs in training, and `classes` names each, once."""
+    train, test = (subject.splits[split][1] for split in _SPLITS)
+    count = len(subject.dataset.classes) if subject.dataset.classes else int(train.max()) + 1
+    for split, labels in (("train", train), ("test", test)):
+        assert labels.min() >= 0, f"{split}: a label is {labels.min()}"
+        assert labels.max() < count, f"{split}: a label is {labels.max()}, there are {count} classes"
+    missing = sorted(set(range(count)) - set(train.tolist()))
+    assert not missing, f"classes {missing[:5]} have no training image"
+    names = subject.dataset.classes or ()
+    assert len(set(names)) == len(names), "two classes have one name"
+
+
+@checks.promise("sort files before you read them, and seed what is drawn")
+def loading_is_repeatable(subject: Subject) -> None:
+    """Loading twice gives the same images in the same order."""
+    for split in _SPLITS:
+        images, labels = subject.load(split)
+        first_images, first_labels = subject.splits[split]
+        assert np.array_equal(images, first_images), f"{split}: the images differ when loaded again"
+        assert np.array_equal(labels, first_labels), f"{split}: the labels differ when loaded again"
+
+
+def run_check(check: str, dataset: Dataset | str) -> None:
+    """Runs one of `DATASET_CHECKS` on a data set: a `Dataset`, or the name of one that is loaded.
+
+    Raises:
+        AssertionError: The promise is not kept.
+        Exception: Whatever the data set itself raises.
+    """
+    checks.run(check, _subject(dataset))
+
+
+def check_dataset(dataset: Dataset | str) -> list[Failure]:
+    """Runs all of `DATASET_CHECKS` on a data set; what failed, an empty list where all is well."""
+    return checks.failures(_subject(dataset))
+
+
+def _subject(dataset: Dataset | str) -> Subject:
+    item = host.catalog().dataset(dataset).item if isinstance(dataset, str) else dataset
+    assert isinstance(item, Dataset)
+    return Subject(item)
+
+
+CHECKS: Final = checks.ids
+DatasetTests = suite(checks, run_check, "dataset", "DatasetTests: every promise of a data set, as tests for pytest.")
