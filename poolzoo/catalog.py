@@ -223,6 +223,13 @@ class Catalog:
         own = [e for e in found if e.source.tier == "built-in"]
         return next(iter(preferred or own or found), None)
 
+    def pinned(self, text: str, what: type[Item]) -> str:
+        """The reference with its distribution, where the bare name means that one's only because it is preferred."""
+        wanted = grammar.parse_spec(text)
+        entry = self._pick(wanted, self.select(what))
+        chosen = wanted.dist is None and entry is not None and entry.source.dist in self.prefer
+        return f"{entry.source.dist}:{text}" if chosen and entry is not None else text
+
     def with_problems(self, hint: str) -> str:
         """A hint for an unknown name, and the plugins that did not load: one of them may have had it."""
         broken = [p for p in self.problems if p.stage not in ("item name", *EVENTS)]

@@ -76,7 +76,7 @@ HOSTILE = {
     "seeds": ("import random\nrandom.seed(0)", "global state", "random generator"),
     "changes_path": ("import sys\nsys.path.insert(0, '/nowhere')", "global state", "sys.path"),
     "catches_ctrl_c": (
-        "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)", "global state", "Ctrl-C",
+        "import signal\nsignal.signal(signal.SIGINT, lambda *a: None)", "global state", "Ctrl-C",
     ),
 }  # fmt: skip
 
@@ -223,6 +223,22 @@ def test_prefer_lets_a_bare_name_mean_the_plugins(tmp_path, poolzoo):
     assert outcome.json["items"][0]["source"]["dist"] == "shadows"
     assert "reachable as" not in outcome.err
     assert poolzoo("list", "--prefer", "nobody").code == 2
+
+
+def test_a_run_with_a_preferred_plugin_stays_that_plugins(tmp_path, poolzoo):
+    (tmp_path / "mine.py").write_text(
+        "def build(channels):\n    from torch import nn\n"
+        "    return nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten())\n" + HOOK + f"    yield {pooling('gem')}"
+    )
+    run = tmp_path / "run"
+    arguments = ("--data", "digits", "--backbone", "nano/plain", "--pool", "gem", "--epochs", 1, "--limit", 100)
+    trained = poolzoo("finetune", *arguments, "--plugin", tmp_path / "mine.py", "--prefer", "mine", "--out", run)
+    assert trained.code == 0, trained.err
+    config = json.loads((run / "config.json").read_text())
+    assert (config["global_pool"], config["poolzoo"]["plugin"]["dist"]) == ("mine:gem", "mine")
+    later = poolzoo("evaluate", run, "--plugin", tmp_path / "mine.py")
+    assert later.code == 0
+    assert "another" not in later.err
 
 
 def test_a_deprecated_hook_is_said(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from poolzoo import bundle, host, metrics, output, runs
+from poolzoo import bundle, host, metrics, output, runs, spec
 from poolzoo.assemble import Assembly, Plan, Preprocess, assemble, resolve
 from poolzoo.data import batches, source
 from poolzoo.errors import CheckFailed, UsageError
@@ -62,6 +62,7 @@ def prepare(settings: Settings, *, initial: bool = True) -> Prepared:
         raise UsageError(f"--freeze {settings.freeze!r} is neither backbone nor none", "choose one of them")
     if settings.schedule not in ("linear", "cosine"):
         raise UsageError(f"--schedule {settings.schedule!r} is neither linear nor cosine", "choose one of them")
+    settings = _pinned(settings)
     learnt = settings.pretrained or settings.weights is not None  # weights from before, published or of a file
     lr = optimiser.default_lr(settings.optimizer, fine=learnt and settings.freeze != "backbone")
     plan = Plan(
@@ -119,6 +120,17 @@ def prepare(settings: Settings, *, initial: bool = True) -> Prepared:
     )
     augmentation = batches.Augmentation(shift=max(1, min(data_size) // 16), flip=dataset.flip)
     return Prepared(settings, classes, train, val, test, assembly, preprocess, policy, augmentation)
+
+
+def _pinned(settings: Settings) -> Settings:
+    """The settings with names that will mean the same plugin's parts tomorrow, without `--prefer`."""
+    catalog = host.catalog()
+    return replace(
+        settings,
+        backbone=catalog.pinned(settings.backbone, spec.Backbone),
+        pool=catalog.pinned(settings.pool, spec.Pooling),
+        local_pool=settings.local_pool and catalog.pinned(settings.local_pool, spec.Pooling),
+    )
 
 
 def _validation_part(arrays: Arrays, seed: int) -> tuple[Arrays, Arrays]:
