@@ -289,7 +289,8 @@ class _Loading:
         for part in ("build", "network") if source.tier != "built-in" else ():
             target = getattr(item, part, None)
             if isinstance(target, str) and (reason := points_nowhere(target)):
-                return self._note("build", f"{part} of {item.name!r}: {reason}", f"mend {self.where}")
+                hint = f"mend {self.where}, or install its package first"
+                return self._note("build", f"{part} of {item.name!r}: {reason}", hint)
         if same and source.dist not in self.catalog.prefer:
             first = same[0].source.dist
             text = f"{item.name!r} is {first}'s; this one is reachable as {source.dist}:{item.name}"
