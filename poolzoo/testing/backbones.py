@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from poolzoo import host
 from poolzoo.assemble import build_backbone
 from poolzoo.catalog import Entry, Resolved, Source, import_build
-from poolzoo.deploy.graph import OPSET, quiet_exporter
 from poolzoo.layout import as_map, read_layout
 from poolzoo.options import parse_spec
 from poolzoo.spec import Backbone
 from poolzoo.testing.base import Checks, Failure, suite
+from poolzoo.testing.graph import answer, exported
 
 SIDE: Final = 64  # pixels, where the backbone has no size of its own
 
@@ -120,28 +120,13 @@ def nothing_stays_on_the_cpu(subject: Subject) -> None:
 @checks.promise("avoid `if` on values, and len(x) for the batch (x.shape[0] stays dynamic)")
 def exports_as_it_is(subject: Subject) -> None:
     """`torch.onnx.export` succeeds, and ONNX Runtime agrees for 1, 2 and 3 images."""
-    import onnxruntime
-
     module = subject.build()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "backbone.onnx"
-        with quiet_exporter():
-            torch.onnx.export(
-                module,
-                (subject.images(2),),
-                path,
-                input_names=["x"],
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
-                opset_version=OPSET,
-                external_data=False,
-                verbose=False,
-            )
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = exported(module, subject.images(2), f"{subject.size[0]} × {subject.size[1]}")
     for count in (1, 2, 3):
         x = subject.images(count, seed=count)
         with torch.no_grad():
             expected = module(x)
-        found = torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
+        found = answer(session, x)
         error, scale = (found - expected).abs().max().item(), max(1.0, expected.abs().max().item())
         assert error <= 1e-4 * scale, f"{count} images under ONNX Runtime differ by {error:.3g} of {scale:.3g}"
 

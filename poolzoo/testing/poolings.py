@@ -14,16 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from poolzoo import host
 from poolzoo.catalog import Source, import_build
-from poolzoo.deploy.graph import OPSET, quiet_exporter, random_operators
 from poolzoo.options import accepts
 from poolzoo.spec import Kind, Pooling
 from poolzoo.testing.base import Checks, Failure, suite
+from poolzoo.testing.graph import answer, exported
 
 CHANNELS: Final = 24  # divisible by few numbers, so that defaults that fit only powers of two are found out
 MAPS: Final = ((1, 1), (2, 2), (7, 5), (8, 8))  # of global poolings: height and width in positions
@@ -348,51 +347,16 @@ def exports_as_it_is(subject: Subject) -> None:
     Compared under ONNX Runtime on zeros, ties, negative, large and random maps; the tolerance is ten times the noise
     between float32 and float64. The graph draws no random numbers.
     """
-    import onnx
-    import onnxruntime
-
     geometry = None
     if subject.pooling.kind == "local":
         accepted = subject.geometries()
         geometry = accepted[1] if len(accepted) > 1 else accepted[0]  # with padding, where it is taken
     layer = subject.build(geometry)
     exact = copy.deepcopy(layer).double()
-    with tempfile.TemporaryDirectory() as folder:
-        for side in (7, 8):
-            path = Path(folder) / f"{side}.onnx"
-            _export(layer, side, path)
-            proto = onnx.load(path)
-            random = random_operators(proto)
-            assert not random, f"the graph draws random numbers: {', '.join(random)}"
-            batch = proto.graph.input[0].type.tensor_type.shape.dim[0]
-            assert batch.dim_param, (
-                f"the graph is for {batch.dim_value} images alone (len(x) does that; use x.shape[0])"
-            )
-            session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-            for name, x in _probes(side):
-                _agree(session, layer, exact, x, f"{side} × {side}, {name}")
-
-
-def _export(layer: nn.Module, side: int, path: Path) -> None:
-    try:
-        with quiet_exporter():
-            torch.onnx.export(
-                layer,
-                (signed(2, CHANNELS, side, side),),
-                path,
-                input_names=["x"],
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
-                opset_version=OPSET,
-                external_data=False,
-                verbose=False,
-            )
-    except Exception as error:
-        cause = error.__cause__ or error
-        branch = " (an `if` on the values of a tensor? use torch.where)" if "data-dependent" in str(cause) else ""
-        first = str(cause).strip().splitlines()[0]
-        raise AssertionError(
-            f"torch.onnx.export fails at {side} × {side}: {type(cause).__name__}: {first}{branch}"
-        ) from error
+    for side in (7, 8):
+        session = exported(layer, signed(2, CHANNELS, side, side), f"{side} × {side}")
+        for name, x in _probes(side):
+            _agree(session, layer, exact, x, f"{side} × {side}, {name}")
 
 
 def _probes(side: int) -> Iterator[tuple[str, Tensor]]:
@@ -410,7 +374,7 @@ def _agree(session: Any, layer: nn.Module, exact: nn.Module, x: Tensor, what: st
     with torch.inference_mode():
         expected = layer(x)
         noise = (expected.double() - exact(x.double())).abs().max().item()
-    found = torch.from_numpy(np.asarray(session.run(None, {"x": x.numpy()})[0]))
+    found = answer(session, x)
     _finite(found, f"ONNX Runtime, {what}")
     assert found.shape == expected.shape, f"ONNX Runtime, {what}: shape {list(found.shape)}"
     error, scale = (found - expected).abs().max().item(), expected.abs().max().item()
