@@ -221,7 +221,8 @@ def _guard(blamed: host.Resolved, function: Any, *arguments: Any) -> Any:
         raise
     except host.Failure as error:
         typed = blamed.options or blamed.entry.source.tier == "built-in"
-        if typed and isinstance(error, ValueError | TypeError):
+        refused = isinstance(error, ValueError) and getattr(blamed.item, "kind", "") == "local"  # a geometry
+        if refused or (typed and isinstance(error, ValueError | TypeError)):
             raise UsageError(f"{blamed.spec.text} does not fit: {error}", f"poolzoo show {blamed.spec.name}") from error
         raise PluginFailed(
             f"{blamed.spec.text} (from {blamed.entry.source.dist}) failed: {type(error).__name__}: {error}",

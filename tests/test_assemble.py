@@ -330,6 +330,21 @@ def test_a_pool_that_changes_the_channels_is_refused_where_the_next_layer_is_fix
     assert "nano/plain" in refused.value.hint
 
 
+def test_a_plugins_refusal_of_a_geometry_is_told_as_the_users_choice(tmp_path):
+    plugin = tmp_path / "picky.py"
+    plugin.write_text(
+        "from poolzoo import Pooling, hookimpl\n"
+        "def build(channels, kernel_size, stride, padding, ceil_mode):\n"
+        "    raise ValueError(f'kernel_size={kernel_size} must be 2')\n"
+        "@hookimpl\n"
+        "def poolzoo_poolings():\n"
+        "    yield Pooling(name='picky', summary='', kind='local', build=build)\n"
+    )
+    host.load_plugins(plugin, installed=False)
+    with pytest.raises(UsageError, match="kernel_size=3 must be 2"):
+        assemble(Plan("timm/resnet18", "avg", 10, (64, 64), local_pool="picky"))
+
+
 def test_a_geometry_that_does_not_fit_is_refused_when_the_network_is_put_together():
     with pytest.raises(UsageError, match=r"kernel_size=3.*window=2,stride=2,padding=0"):
         assemble(Plan("timm/resnet18", "avg", 10, (64, 64), local_pool="wavelet"))
