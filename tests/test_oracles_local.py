@@ -411,10 +411,10 @@ def test_s3_in_training_keeps_whole_rows_and_columns_of_the_dense_maxima(geometr
 @each_geometry
 @pytest.mark.parametrize("group", [1, 2, 3, 4])
 def test_depth_is_a_loop_over_groups_of_channels_and_windows(geometry, group):
-    x = signed(2, 6, 7, 5)
-    maxima = by_loops(x, geometry, np.max)
-    expected = [maxima[:, start : start + group].max(1) for start in range(0, 6, group)]
-    assert_equal(layer(f"depth:group={group}", "local", geometry)(x), np.stack(expected, 1))
+    for x in (signed(2, 6, 7, 5), -1 - signed(2, 6, 7, 5).abs()):  # a short last group of negative numbers too
+        maxima = by_loops(x, geometry, np.max)
+        expected = [maxima[:, start : start + group].max(1) for start in range(0, 6, group)]
+        assert_equal(layer(f"depth:group={group}", "local", geometry)(x), np.stack(expected, 1))
 
 
 def test_depth_with_a_window_of_one_is_torchs_pool_across_channels():
