@@ -9,8 +9,8 @@ mkdir "$place"
 say() { printf '\n== %s\n' "$*"; }
 run() { printf '$ poolzoo %s\n' "$*"; "$bin/poolzoo" "$@"; }
 
-say "1. Fine-tune a small network with GeM pooling on scans of handwritten digits"
-run finetune --data digits --backbone nano/resnet --pool gem --epochs 20 --out $place/run
+say "1. Fine-tune a small network that has seen photographs, with GeM pooling, on scans of handwritten digits"
+run finetune --data digits --backbone nano/resnet --pool gem --pretrained --epochs 10 --out $place/run
 
 say "2. Export it to ONNX; the file must agree with the network, and its speed is measured"
 run export $place/run --out $place/bundle

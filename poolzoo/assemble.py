@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +57,11 @@ class Network(nn.Module):
         """The backbone's features as a map, `float[N, C, H', W']`."""
         return as_map(self.backbone(x), self.layout)
 
+    @property
+    def head(self) -> nn.Sequential:
+        """What follows the backbone, `float[N, C, H', W'] → float[N, num_classes]`: the same modules, not copies."""
+        return nn.Sequential(OrderedDict(pool=self.pool, classifier=self.classifier))
+
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.pool(self.forward_map(x)))
 
@@ -66,13 +72,21 @@ class Assembly:
 
     network: Network
     plan: Plan
-    image_size: Size
     width: int
-    backbone: host.Resolved
     pool: host.Resolved
-    local_pool: host.Resolved | None
-    replaced: tuple[str, ...]
-    stem_changes: tuple[str, ...]
+    body: Body
+
+    @property
+    def image_size(self) -> Size:
+        return self.body.image_size
+
+    @property
+    def backbone(self) -> host.Resolved:
+        return self.body.backbone
+
+    @property
+    def local_pool(self) -> host.Resolved | None:
+        return self.body.local_pool
 
     @property
     def layout(self) -> Layout:
@@ -115,23 +129,40 @@ def assemble(plan: Plan) -> Assembly:
         EnvironmentProblem: Pretrained weights are out of reach.
         PluginFailed: A plugin's module does not do what its contract says.
     """
-    backbone, pool, local_pool, changes = resolve(plan)
+    return attach_head(build_body(plan), plan)
+
+
+def build_body(plan: Plan) -> Body:
+    """Builds the backbone of a plan, with its local pooling and stem, for one size of images.
+
+    Raises:
+        UsageError, EnvironmentProblem, PluginFailed: As `assemble`.
+    """
+    backbone, _, local_pool, changes = resolve(plan)
     image_size = plan.image_size or _choose_image_size(backbone, local_pool, changes, plan)
     example = torch.randn(2, 3, *image_size)
     try:
-        body = _Body.build(backbone, local_pool, changes, plan.stem, example, pretrained=plan.pretrained)
+        body = Body.build(backbone, local_pool, changes, plan.stem, example, pretrained=plan.pretrained)
     except _RefusedError as refused:
         raise refused.explained(f"{_show(image_size)} images", "use a larger --image-size") from refused.error
-    layout = body.layout
-    if layout.map_size == (1, 1):
+    if body.layout.map_size == (1, 1):
         raise UsageError(
             f"{plan.backbone} turns {_show(image_size)} images into a 1×1 map, on which all poolings are equal",
             "use a larger --image-size, or --stem small",
         )
-    pooling, width = _build_pooling(pool, as_map(body.features, layout))
-    classifier = build_classifier(plan.head, width, plan.num_classes)
-    network = Network(body.module, pooling, classifier, layout)
-    return Assembly(network, plan, image_size, width, backbone, pool, local_pool, body.replaced, body.stem_changes)
+    return body
+
+
+def attach_head(body: Body, plan: Plan) -> Assembly:
+    """Puts the pooling and the classifier of a plan behind a backbone; several heads can stand behind the same one.
+
+    Raises:
+        UsageError, PluginFailed: As `assemble`.
+    """
+    pool = host.catalog().pooling(plan.pool, "global")
+    pooling, width = _build_pooling(pool, as_map(body.features, body.layout))
+    network = Network(body.module, pooling, build_classifier(plan.head, width, plan.num_classes), body.layout)
+    return Assembly(network, plan, width, pool, body)
 
 
 def resolve(plan: Plan) -> tuple[host.Resolved, host.Resolved, host.Resolved | None, dict[str, int]]:
@@ -164,9 +195,12 @@ class _RefusedError(Exception):
 
 
 @dataclass(frozen=True)
-class _Body:
+class Body:
     """A backbone for one input size, with what was changed in it, and its features for an example."""
 
+    backbone: host.Resolved
+    local_pool: host.Resolved | None
+    image_size: Size
     module: nn.Module
     layout: Layout
     features: Tensor
@@ -183,7 +217,7 @@ class _Body:
         example: Tensor,
         *,
         pretrained: bool = False,
-    ) -> _Body:
+    ) -> Body:
         size = (example.shape[2], example.shape[3])
         make = surgery.with_geometry(local_pool.build, local_pool.options, changes) if local_pool else None
         places_itself = make is not None and accepts(backbone.build, "local_pool")
@@ -200,7 +234,7 @@ class _Body:
             replaced = _guard(local_pool, surgery.replace_local_pooling, module, make, example)
         features = _run(local_pool or backbone, module, example)
         layout = read_layout(backbone, module, features, size)
-        return cls(module, layout, features, tuple(replaced), tuple(stem_changes))
+        return cls(backbone, local_pool, size, module, layout, features, tuple(replaced), tuple(stem_changes))
 
 
 def _run(blamed: host.Resolved, module: nn.Module, example: Tensor) -> Tensor:
@@ -306,7 +340,7 @@ def _choose_image_size(
     refused: _RefusedError | None = None
     for size in sizes:
         try:
-            body = _Body.build(backbone, local_pool, changes, plan.stem, torch.randn(1, 3, *size))
+            body = Body.build(backbone, local_pool, changes, plan.stem, torch.randn(1, 3, *size))
         except _RefusedError as error:  # a larger one may do
             refused = error
             continue

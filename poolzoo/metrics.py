@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -11,7 +12,10 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch import nn
 
 from poolzoo import output
+from poolzoo.certainty import calibration_error, wilson_interval
 from poolzoo.train.device import DevicePolicy
+
+NO_CLASS: Final = -1  # the prediction from logits of which none is the largest
 
 
 def predict_logits(
@@ -22,13 +26,13 @@ def predict_logits(
     batch_size: int = 256,
     label: str = "evaluating",
 ) -> np.ndarray:
-    """`uint8[N, h, w, 3] → float32[N, classes]`, in eval mode; the network's mode is put back."""
+    """`uint8[N, h, w, 3] → float32[N, …]`, what the network gives in eval mode; its mode is put back."""
     was_training = network.training
     network.eval()
     parts = []
     with torch.inference_mode(), policy.context(), output.progress(label, len(images)) as bar:
         for start in range(0, len(images), batch_size):
-            batch = torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size])).to(policy.device)
+            batch = torch.from_numpy(np.array(images[start : start + batch_size])).to(policy.device)
             x = preprocess(batch).contiguous(memory_format=policy.memory_format)
             parts.append(network(x).float())
             bar.update(start + len(batch))
@@ -37,23 +41,59 @@ def predict_logits(
     return logits
 
 
+def mean_of_views(plain: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
+    """Log of the mean softmax of each image and its mirror image, from the logits of both, `float[…, classes]`.
+
+    The simplest test-time augmentation, at twice the work: not for images that mean something else when mirrored, such
+    as digits. The softmax of what it returns is that mean again, so that it stands wherever logits do.
+    """
+    views = (torch.from_numpy(logits).double().log_softmax(-1) for logits in (plain, mirrored))
+    return (torch.logaddexp(*views) - math.log(2)).float().numpy()
+
+
+def predictions(logits: np.ndarray) -> np.ndarray:
+    """`float[N, classes] → int64[N]`: the class with the largest logit; NO_CLASS where that is NaN or infinite."""
+    return np.where(np.isfinite(logits.max(1)), logits.argmax(1), NO_CLASS)
+
+
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
     """Share of the images whose largest logit is the label's."""
-    return float((logits.argmax(1) == labels).mean())
+    return float((predictions(logits) == labels).mean())
+
+
+def top_accuracy(logits: np.ndarray, labels: np.ndarray, k: int) -> float:
+    """Share of the images whose label is among the `k` largest logits; of equal ones the first class comes first."""
+    own = np.take_along_axis(logits, labels[:, None], 1)
+    first = np.arange(logits.shape[1]) < labels[:, None]
+    ahead = (logits > own) | ((logits == own) & first)
+    return float(((ahead.sum(1) < k) & (predictions(logits) != NO_CLASS)).mean())
 
 
 def compute(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
     """Accuracy, macro precision, recall and F1, the same for each class, and the confusion matrix (rows: truth).
 
-    The macro means run over the classes that occur in `labels`.
+    The macro means run over the classes that occur in `labels`. Beside them: `interval`, the 95 % interval of the
+    accuracy; `top5`, None for five classes or fewer; `ece`, the expected calibration error.
+
+    Images whose largest logit is NaN or infinite count as wrong and stand in no column of the confusion matrix; `ece`
+    is None then, since their confidence is no number, and a warning tells how many they are.
     """
-    predicted, indices = logits.argmax(1), np.arange(len(classes))
+    predicted, indices = predictions(logits), np.arange(len(classes))
     precision, recall, f1, support = precision_recall_fscore_support(
         labels, predicted, labels=indices, average=None, zero_division=0.0
     )
     present = support > 0
+    right = predicted == labels
+    if lost := int((predicted == NO_CLASS).sum()):
+        output.warn(
+            f"the network gives NaN or infinity for {lost} of {len(labels)} images; they count as wrong",
+            "try --device cpu, or train again with a smaller --lr",
+        )
     return {
-        "accuracy": float((predicted == labels).mean()),
+        "accuracy": float(right.mean()),
+        "interval": list(wilson_interval(int(right.sum()), len(labels))),
+        "top5": top_accuracy(logits, labels, 5) if len(classes) > 5 else None,
+        "ece": calibration_error(logits, right) if not lost else None,
         "precision": float(precision[present].mean()),
         "recall": float(recall[present].mean()),
         "f1": float(f1[present].mean()),
@@ -82,4 +122,9 @@ def show(full: dict[str, Any]) -> None:
         matrix = [(name, *row) for name, row in zip(names, full["confusion"], strict=True)]
         output.table(("truth \\ predicted", *(n[:6] for n in names)), matrix, right=tuple(range(1, len(names) + 1)))
     output.data("")
-    output.data(f"accuracy {full['accuracy']:.4f} on {full['n']} images")
+    low, high = full["interval"]
+    output.data(f"accuracy {full['accuracy']:.4f} on {full['n']} images (95 % interval {low:.4f} to {high:.4f})")
+    if full["top5"] is not None:
+        output.data(f"top-5 accuracy {full['top5']:.4f}")
+    if full["ece"] is not None:
+        output.data(f"expected calibration error {full['ece']:.4f}")

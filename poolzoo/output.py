@@ -12,6 +12,7 @@ QUIET, NORMAL, VERBOSE = 0, 1, 2
 MAX_LINE = 2000  # characters of one diagnostic line; longer ones are a plugin's or a library's, and nobody reads them
 
 _verbosity = NORMAL
+_rank = 0  # of this process among those that do the same together
 
 
 def set_verbosity(level: int) -> None:
@@ -29,26 +30,29 @@ def one_line(text: str, most: int = MAX_LINE) -> str:
 
 def say(text: str) -> None:
     """A line for the person who waits: what is being done, what was decided."""
-    if _verbosity >= NORMAL:
+    if _verbosity >= NORMAL and _rank == 0:
         print(one_line(text), file=sys.stderr, flush=True)
 
 
 def detail(text: str) -> None:
     """A line for who asked for `-v`."""
-    if _verbosity >= VERBOSE:
+    if _verbosity >= VERBOSE and _rank == 0:
         print(one_line(text), file=sys.stderr, flush=True)
 
 
 def warn(text: str, hint: str = "") -> None:
     """Something that did not stop the work but that the user should know."""
-    if _verbosity >= NORMAL:
+    if _verbosity >= NORMAL and _rank == 0:
         line = f"warning: {one_line(text)}"
         print(line if not hint else f"{line} (hint: {one_line(hint)})", file=sys.stderr, flush=True)
 
 
 def error(message: str, hint: str = "") -> None:
     """The reason for a non-zero exit code: one line, and a hint on its own line."""
-    print(f"error: {one_line(message)}", file=sys.stderr)
+    if _rank < 0:
+        return
+    process = f"process {_rank}: " if _rank else ""
+    print(f"error: {process}{one_line(message)}", file=sys.stderr)
     if hint:
         print(f"hint: {one_line(hint)}", file=sys.stderr)
     sys.stderr.flush()
@@ -56,12 +60,14 @@ def error(message: str, hint: str = "") -> None:
 
 def data(text: str) -> None:
     """Prints what was asked for."""
-    print(text, flush=True)
+    if _rank == 0:
+        print(text, flush=True)
 
 
 def emit_json(value: Any) -> None:
     """Prints one JSON value on one line."""
-    print(json.dumps(value, ensure_ascii=False, allow_nan=False), flush=True)
+    if _rank == 0:
+        print(json.dumps(value, ensure_ascii=False, allow_nan=False), flush=True)
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[int] = ()) -> None:
@@ -72,6 +78,8 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], right: Seque
         rows: The cells, each shown with `str`.
         right: Indices of the columns that hold numbers and are aligned to the right.
     """
+    if _rank != 0:
+        return
     if not sys.stdout.isatty():
         for row in (headers, *rows):
             print("\t".join(" ".join(str(cell).split()) for cell in row))
@@ -130,4 +138,14 @@ def progress(label: str, total: float) -> Iterator[Progress]:
 
 def watched() -> bool:
     """Whether somebody sees a progress bar (so that reading a number off the device for it is worth a wait)."""
-    return _verbosity >= NORMAL and sys.stderr.isatty()
+    return _verbosity >= NORMAL and _rank == 0 and sys.stderr.isatty()
+
+
+def speak_as(rank: int) -> None:
+    """Of several processes that do the same, the first speaks; the others only tell of errors, with their number.
+
+    Args:
+        rank: Number of this process, from 0; -1 for one whose errors would be those of the first.
+    """
+    global _rank
+    _rank = rank

@@ -135,12 +135,27 @@ def weights_bytes(state: dict[str, torch.Tensor]) -> bytes:
     return save_tensors({k: v.detach().cpu().contiguous() for k, v in state.items()}, metadata={"format": "pt"})
 
 
-def save_samples(path: Path, train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray]) -> None:
-    """Keeps some images with their labels, so that the network can be exported where the data is gone."""
+def save_samples(
+    path: Path,
+    train: tuple[np.ndarray, np.ndarray],
+    learnt: np.ndarray,
+    test: tuple[np.ndarray, np.ndarray],
+) -> None:
+    """Keeps some images with their labels, so that the network can be exported where the data is gone.
+
+    Args:
+        path: The file.
+        train: Images and labels of the training split.
+        learnt: Indices of those that were learnt from.
+        test: Images and labels of the test split.
+    """
     share = min(1.0, SAMPLES_BYTES / ((SAMPLES_TRAIN + SAMPLES_TEST) * train[0][0].nbytes))
-    picks = {}
-    for name, (images, labels), count in (("train", train, SAMPLES_TRAIN), ("test", test, SAMPLES_TEST)):
-        chosen = np.sort(np.random.default_rng(0).permutation(len(images))[: max(1, int(share * count))])
+    picks, everything = {}, np.arange(len(test[0]))
+    for name, (images, labels), pool, count in (
+        ("train", train, learnt, SAMPLES_TRAIN),
+        ("test", test, everything, SAMPLES_TEST),
+    ):
+        chosen = np.sort(pool[np.random.default_rng(0).permutation(len(pool))[: max(1, int(share * count))]])
         picks[f"{name}_images"], picks[f"{name}_labels"] = images[chosen], labels[chosen]
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **picks)
@@ -214,9 +229,9 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-def result_card(config: dict[str, Any], settings: dict[str, Any], test: dict[str, Any]) -> str:
+def result_card(config: dict[str, Any], settings: dict[str, Any], report: dict[str, Any]) -> str:
     """`README.md`: a model card with front matter, from the figures that were measured."""
-    ours = config["poolzoo"]
+    ours, test = config["poolzoo"], report["test"]
     rows = "\n".join(
         f"| {_cell(c['class'])} | {c['n']} | {c['precision']:.3f} | {c['recall']:.3f} | {c['f1']:.3f} |"
         for c in test["per_class"]
@@ -236,7 +251,9 @@ Images of {ours["data_size"][1]}×{ours["data_size"][0]} pixels enter the networ
 {ours["image_size"][1]}×{ours["image_size"][0]}; its {channels}×{height}×{width} map is pooled to
 {config["num_features"]} numbers.
 
-Accuracy {test["accuracy"]:.4f}, macro F1 {test["f1"]:.4f} on {test["n"]} test images.
+{_figures(report)}
+
+![learning curves](curves.png)
 
 | class | n | precision | recall | F1 |
 |---|---|---|---|---|
@@ -248,6 +265,29 @@ Accuracy {test["accuracy"]:.4f}, macro F1 {test["f1"]:.4f} on {test["n"]} test i
 
 Do it again with `poolzoo finetune --config run.toml`; ship it with `poolzoo export` and this directory.
 """
+
+
+def _figures(report: dict[str, Any]) -> str:
+    """The headline of the card in sentences."""
+    test, tta, memory = report["test"], report["test_flip_tta"], report["peak_memory"]
+    low, high = test["interval"]
+    said = [
+        f"Accuracy {test['accuracy']:.4f} (95 % interval {low:.4f} to {high:.4f}), macro F1 {test['f1']:.4f} on "
+        f"{test['n']} test images."
+    ]
+    if test["top5"] is not None:
+        said.append(f"Top-5 accuracy {test['top5']:.4f}.")
+    if test["ece"] is not None:
+        said.append(f"Expected calibration error {test['ece']:.4f}.")
+    if tta is not None:
+        said.append(
+            f"Averaged over each image and its mirror image, which the exported model does not do: "
+            f"{tta['accuracy']:.4f}."
+        )
+    peak = memory["device_bytes"] or memory["host_bytes"]
+    kept = f", peak memory {peak / 1e9:.1f} GB" if peak else ""
+    said.append(f"Training took {report['seconds']:.0f} s at {report['images_per_s']:.0f} images/s{kept}.")
+    return "\n".join(said)
 
 
 def as_dict(settings: Any) -> dict[str, Any]:

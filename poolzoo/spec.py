@@ -124,6 +124,8 @@ class Backbone:
             from normalised `float[N, 3, H, W]` to logits, `float[N, K]`; a callable or a string like `build`. It is
             what `poolzoo export NAME --pretrained` exports, at `input_size`, which must be given with it.
         labels: `labels()`, the names of the network's K classes in their order; None for "0", "1", …
+        trained_on: Name of the data set whose training images the weights have seen, where it is one that people
+            fine-tune on here too; they are then told that their validation images were seen.
         crop_pct: Part of a photograph's shorter side that the network was published to see: its centre is cropped.
         interpolation: How photographs were resized for it.
     """
@@ -140,13 +142,14 @@ class Backbone:
     classifier: tuple[str, ...] = ("fc", "classifier", "head", "heads")
     network: Build | None = None
     labels: Callable[[], Sequence[str]] | None = None
+    trained_on: str = ""
     crop_pct: float = 1.0
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
     def __post_init__(self) -> None:
         _check_name(self.name, _BACKBONE_NAME)
         _check_build(self.build)
-        _check_texts(self.name, summary=self.summary, license=self.license)
+        _check_texts(self.name, summary=self.summary, license=self.license, trained_on=self.trained_on)
         if self.layout not in ("auto", "NCHW", "NHWC", "NLC"):
             raise ValueError(f"layout of backbone {self.name!r} must be auto, NCHW, NHWC or NLC, not {self.layout!r}")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:

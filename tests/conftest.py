@@ -28,8 +28,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True)
 def _clean_host(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    for name in ("POOLZOO_PLUGINS_DIR", "POOLZOO_DEBUG", "POOLZOO_CACHE", "POOLZOO_PLUGINS"):
+    for name in ("POOLZOO_PLUGINS_DIR", "POOLZOO_DEBUG", "POOLZOO_CACHE_LIMIT", "POOLZOO_PLUGINS"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("POOLZOO_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.setenv("POOLZOO_CONFIG", str(tmp_path_factory.getbasetemp() / "no-config"))
     host.forget()
     yield

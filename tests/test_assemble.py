@@ -20,7 +20,7 @@ def plan(backbone: str, pool: str = "avg", **rest) -> Plan:
     ("backbone", "layout", "channels", "map_size", "image_size"),
     [
         ("nano/plain", "NCHW", 64, (8, 8), 32),
-        ("nano/resnet", "NCHW", 64, (8, 8), 32),
+        ("nano/resnet", "NCHW", 128, (4, 4), 32),
         ("timm/resnet18", "NCHW", 512, (4, 4), 128),
         ("timm/mobilenetv3_small_050", "NCHW", 1024, (4, 4), 128),  # timm's own num_features says 288
         ("timm/test_vit", "NLC", 64, (4, 4), 64),
@@ -171,14 +171,14 @@ def test_a_one_by_one_map_is_refused_and_the_ways_out_are_named():
 def test_a_small_stem_keeps_small_images_large(backbone, image_size, map_size, keeps_pool):
     assembly = assemble(plan(backbone, stem="small"))
     assert (assembly.image_size, assembly.layout.map_size) == (image_size, map_size)
-    assert any("stride 2 → 1" in change for change in assembly.stem_changes)
-    assert any("left out" in change for change in assembly.stem_changes) != keeps_pool
+    assert any("stride 2 → 1" in change for change in assembly.body.stem_changes)
+    assert any("left out" in change for change in assembly.body.stem_changes) != keeps_pool
 
 
 def test_a_small_stem_keeps_its_pooling_where_the_map_stays_large_enough():
     assembly = assemble(plan("timm/resnet18", stem="small", image_size=(64, 64)))
     assert assembly.layout.map_size == (4, 4)
-    assert len(assembly.stem_changes) == 1
+    assert len(assembly.body.stem_changes) == 1
 
 
 def test_a_stem_of_patches_is_refused():
@@ -189,16 +189,16 @@ def test_a_stem_of_patches_is_refused():
 def test_local_pooling_replaces_every_downsampling_pool_and_keeps_its_geometry():
     stock = assemble(plan("nano/resnet"))
     assembly = assemble(plan("nano/resnet", local_pool="blur"))
-    assert assembly.replaced == ("pool1", "pool2")
+    assert assembly.body.replaced == ("pool1", "pool2", "pool3")
     assert not surgery.pooling_modules(assembly.network.backbone)
     assert assembly.layout == stock.layout
 
 
 def test_local_pooling_reaches_into_timm_and_torchvision():
-    assert assemble(plan("timm/resnet18", local_pool="maxblur")).replaced == ("maxpool",)
-    replaced = assemble(plan("torchvision/densenet121", local_pool="max")).replaced
+    assert assemble(plan("timm/resnet18", local_pool="maxblur")).body.replaced == ("maxpool",)
+    replaced = assemble(plan("torchvision/densenet121", local_pool="max")).body.replaced
     assert [name.split(".")[-1] for name in replaced] == ["pool0", "pool", "pool", "pool"]
-    assert len(assemble(plan("timm/resnet18d", local_pool="avg", image_size=(64, 64))).replaced) == 4
+    assert len(assemble(plan("timm/resnet18d", local_pool="avg", image_size=(64, 64))).body.replaced) == 4
 
 
 def test_a_window_may_be_changed():

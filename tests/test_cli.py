@@ -10,7 +10,7 @@ import pytest
 from poolzoo import host, spec
 from poolzoo.cli import COMMANDS
 
-HEAVY = ("torch", "timm", "torchvision", "onnx", "onnxruntime", "sklearn", "scipy", "numpy", "PIL")
+HEAVY = ("torch", "timm", "torchvision", "onnx", "onnxruntime", "sklearn", "scipy", "numpy", "PIL", "matplotlib")
 
 
 @pytest.mark.parametrize(
@@ -118,15 +118,20 @@ def test_show_prints_options_with_types_and_defaults(poolzoo):
         (["finetune", "--data", "digits", "--backbone", "torchvision/resnt18"], 2, "resnt18", "torchvision/resnet18"),
         (["finetune", "--data", "digit"], 2, "digit", "digits"),
         (["finetune", "--data", "folder:/no/such/place"], 2, "/no/such/place", "train/"),
-        (["finetune", "--data", "digits", "--epochs", "0"], 2, "--epochs", "positive"),
+        (["finetune", "--data", "digits", "--epochs", "0"], 2, "--epochs", "--help"),
         (["finetune", "--data", "digits", "--epochs", "many"], 2, "--epochs", "--help"),
-        (["finetune", "--data", "digits", "--optimizer", "adm"], 2, "adm", "choose"),
+        (["finetune", "--data", "digits", "--optimizer", "adm"], 2, "adm", "did you mean"),
         (["finetune", "--data", "digits", "--head", "mlp"], 2, "mlp", "mlp:1024"),
-        (["finetune", "--data", "digits", "--freeze", "everything"], 2, "everything", "choose"),
+        (["finetune", "--data", "digits", "--freeze", "everything"], 2, "everything", "stages:2"),
         (["finetune", "--data", "digits", "--device", "tpu"], 2, "tpu", "leave it out"),
         (["finetune", "--data", "digits", "--config", "/no/file.toml"], 2, "/no/file.toml", "TOML"),
         (["finetune", "--data", "digits", "--weights", "/no/w.safetensors"], 2, "/no/w.safetensors", ".safetensors"),
-        (["finetune", "--data", "digits", "--pretrained"], 2, "pretrained", "leave"),
+        (
+            ["finetune", "--data", "digits", "--backbone", "nano/plain:widths=8-8-8", "--pretrained"],
+            2,
+            "widths",
+            "leave",
+        ),
         (["finetune", "--data", "digits", "--local-pool", "max:window=0"], 2, "window", "at least 1"),
         (
             ["finetune", "--data", "digits", "--backbone", "test_convnext", "--local-pool", "blur"],

@@ -1,21 +1,25 @@
-"""Images to arrays: data sets, folders, damaged files, and batches that are cropped and flipped on the device."""
+"""Images to arrays: image files, folders, data sets that are downloaded, and damaged ones of each."""
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import http.server
 import io
 import pickle
+import re
+import struct
 import tarfile
 import threading
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
+from torchvision.datasets import CIFAR10, CIFAR100, MNIST, FashionMNIST
 
-from poolzoo.data import batches, cifar, digits, folder, images, source
+from poolzoo.data import cifar, digits, folder, images, mnist, source
 from poolzoo.errors import CheckFailed, EnvironmentProblem, PluginFailed, UsageError
 from poolzoo.spec import Dataset
 
@@ -175,31 +179,29 @@ def test_digits_are_scikit_learns_in_a_stratified_split():
         np.testing.assert_allclose(share, np.bincount(load_digits().target) / 1797, atol=0.003)
 
 
-def archive(evil: bool = False) -> bytes:
-    """CIFAR-10's archive in small: five batches of 4 images and a test batch of 3, red falling from left to right."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
-        for name, count in [*((f"data_batch_{i}", 4) for i in range(1, 6)), ("test_batch", 3)]:
-            planes = np.zeros((count, 3, 32, 32), np.uint8)
-            planes[:, 0] = np.arange(32)
-            part = {"data": planes.reshape(count, -1), "labels": [i % 10 for i in range(count)]}
-            raw = pickle.dumps(eval if evil else part, protocol=2)
-            info = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
-            info.size = len(raw)
-            tar.addfile(info, io.BytesIO(raw))
-    return buffer.getvalue()
+@dataclass
+class Web:
+    """A web server on this machine, in the place of those that publish data sets."""
+
+    address: str = ""
+    files: dict[str, bytes] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    announced_too_much: int = 0
 
 
 @pytest.fixture
-def stand_in(monkeypatch):
-    """A web server on this machine that has the small archive, in the place of the real one."""
-    served = {"content": archive()}
+def web():
+    state = Web()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
-            content = served["content"]
+            state.asked.append(self.path.strip("/"))
+            content = state.files.get(state.asked[-1])
+            if content is None:
+                self.send_error(404)
+                return
             self.send_response(200)
-            self.send_header("Content-Length", str(served.get("length", len(content))))
+            self.send_header("Content-Length", str(len(content) + state.announced_too_much))
             self.end_headers()
             self.wfile.write(content)
 
@@ -207,17 +209,55 @@ def stand_in(monkeypatch):
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    state.address = f"http://127.0.0.1:{server.server_address[1]}/"
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    monkeypatch.setattr(cifar.CIFAR10, "url", f"http://127.0.0.1:{server.server_address[1]}/cifar-10-python.tar.gz")
-    monkeypatch.setattr(cifar.CIFAR10, "tgz_md5", hashlib.md5(served["content"]).hexdigest())
-    yield served
+    yield state
     server.shutdown()
     thread.join()
     server.server_close()
 
 
-def test_cifar10_is_downloaded_once_checked_and_read(stand_in, tmp_path, monkeypatch):
+def md5(raw: bytes) -> str:
+    return hashlib.md5(raw).hexdigest()
+
+
+def archive(folder: str, parts: dict[str, object]) -> bytes:
+    """A gzipped tar of pickles, as the authors of CIFAR publish it."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, part in parts.items():
+            raw = pickle.dumps(part, protocol=2)
+            info = tarfile.TarInfo(f"{folder}/{name}")
+            info.size = len(raw)
+            tar.addfile(info, io.BytesIO(raw))
+    return buffer.getvalue()
+
+
+def cifar10_parts() -> dict[str, object]:
+    """Five batches of 4 images and a test batch of 3, red falling from left to right."""
+    parts = {}
+    for name, count in [*((f"data_batch_{i}", 4) for i in range(1, 6)), ("test_batch", 3)]:
+        planes = np.zeros((count, 3, 32, 32), np.uint8)
+        planes[:, 0] = np.arange(32)
+        parts[name] = {"data": planes.reshape(count, -1), "labels": [i % 10 for i in range(count)]}
+    return parts
+
+
+def publish(monkeypatch, web: Web, published: type[CIFAR10], raw: bytes) -> None:
+    """Puts an archive in the place of the real one."""
+    web.files[published.filename] = raw
+    monkeypatch.setattr(published, "url", web.address + published.filename)
+    monkeypatch.setattr(published, "tgz_md5", md5(raw))
+
+
+@pytest.fixture
+def small_cifar10(monkeypatch, web) -> Web:
+    publish(monkeypatch, web, CIFAR10, archive("cifar-10-batches-py", cifar10_parts()))
+    return web
+
+
+def test_cifar10_is_downloaded_once_checked_and_read(small_cifar10, tmp_path, monkeypatch):
     monkeypatch.setenv("POOLZOO_CACHE", str(tmp_path / "cache"))
     dataset = source.open_dataset("cifar10")
     pixels, labels = source.load_split(dataset, "train")
@@ -225,39 +265,165 @@ def test_cifar10_is_downloaded_once_checked_and_read(stand_in, tmp_path, monkeyp
     assert (pixels[0, 5, :, 0] == np.arange(32)).all()
     assert (pixels[..., 1:] == 0).all()
     assert labels.tolist() == [0, 1, 2, 3] * 5
-    monkeypatch.setattr(cifar.CIFAR10, "url", "http://127.0.0.1:9/gone")
     assert len(source.load_split(dataset, "test")[0]) == 3
+    assert small_cifar10.asked == ["cifar-10-python.tar.gz"]
     assert [p.name for p in (tmp_path / "cache").iterdir()] == ["cifar-10-python.tar.gz"]
 
 
-def test_cifar10_without_a_network_is_one_line_with_a_way_out(poolzoo, tmp_path, monkeypatch):
+def test_cifar100_is_what_torchvision_reads(monkeypatch, web, tmp_path):
+    """With the fine labels: the coarse ones are 99 minus them here."""
+    generator = np.random.default_rng(0)
+    parts: dict[str, object] = {"meta": {"fine_label_names": [f"fine{i}" for i in range(100)]}}
+    for name, count in (("train", 20), ("test", 6)):
+        fine = generator.integers(0, 100, count).tolist()
+        data = generator.integers(0, 256, (count, 3072), dtype=np.uint8)
+        parts[name] = {"data": data, "fine_labels": fine, "coarse_labels": [99 - label for label in fine]}
+    publish(monkeypatch, web, CIFAR100, archive("cifar-100-python", parts))
+    dumps = {name: md5(pickle.dumps(part, protocol=2)) for name, part in parts.items()}
+    monkeypatch.setattr(CIFAR100, "train_list", [["train", dumps["train"]]])
+    monkeypatch.setattr(CIFAR100, "test_list", [["test", dumps["test"]]])
+    monkeypatch.setattr(CIFAR100, "meta", {**CIFAR100.meta, "md5": dumps["meta"]})
     monkeypatch.setenv("POOLZOO_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(cifar.CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")
-    outcome = poolzoo("finetune", "--data", "cifar10", "-q", "--out", tmp_path / "run")
+    dataset = source.open_dataset("cifar100")
+    for split in ("train", "test"):
+        pixels, labels = source.load_split(dataset, split)
+        theirs = CIFAR100(tmp_path / "theirs", train=split == "train", download=True)
+        np.testing.assert_array_equal(pixels, theirs.data)
+        assert labels.tolist() == theirs.targets
+
+
+def test_cifar100_has_its_hundred_names_in_alphabetical_order():
+    names_ = source.open_dataset("cifar100").classes
+    assert len(set(names_)) == 100
+    assert list(names_) == sorted(names_)
+    assert [names_.index(name) for name in ("apple", "cattle", "dinosaur", "worm")] == [0, 19, 29, 99]
+
+
+def idx(entries: np.ndarray) -> bytes:
+    sizes = struct.pack(f">{entries.ndim}I", *entries.shape)
+    return gzip.compress(struct.pack("4B", 0, 0, 8, entries.ndim) + sizes + entries.tobytes(), mtime=0)
+
+
+def publish_idx(monkeypatch, web: Web, published: type[MNIST], files: dict[str, bytes]) -> None:
+    web.files |= files
+    monkeypatch.setattr(published, "mirrors", [web.address])
+    monkeypatch.setattr(published, "resources", [(name, md5(raw)) for name, raw in files.items()])
+
+
+def small_mnist(train: int = 10, test: int = 4) -> dict[str, bytes]:
+    generator = np.random.default_rng(0)
+    return {
+        f"{name}-{kind}-ubyte.gz": idx(generator.integers(0, most, (count, *size), dtype=np.uint8))
+        for name, count in (("train", train), ("t10k", test))
+        for kind, most, size in (("images-idx3", 256, (28, 28)), ("labels-idx1", 10, ()))
+    }
+
+
+@pytest.mark.parametrize(("name", "published"), [("mnist", MNIST), ("fashion-mnist", FashionMNIST)])
+def test_mnist_and_fashion_mnist_are_what_torchvision_reads(monkeypatch, web, tmp_path, name, published):
+    publish_idx(monkeypatch, web, published, small_mnist())
+    monkeypatch.setenv("POOLZOO_CACHE", str(tmp_path / "cache"))
+    dataset = source.open_dataset(name)
+    for split in ("train", "test"):
+        pixels, labels = source.load_split(dataset, split)
+        theirs = published(tmp_path / "theirs", train=split == "train", download=True)
+        np.testing.assert_array_equal(pixels, theirs.data.numpy()[..., None].repeat(3, -1))
+        assert labels.tolist() == theirs.targets.tolist()
+    assert len(list((tmp_path / "cache" / name).iterdir())) == 4
+
+
+def test_clothes_may_be_mirrored_and_digits_may_not():
+    assert [source.open_dataset(name).flip for name in ("mnist", "digits", "fashion-mnist", "cifar100")] == [
+        *(False, False, True, True)
+    ]
+    assert list(source.open_dataset("fashion-mnist").classes) == FashionMNIST.classes
+
+
+def raw_idx(*head: int, sizes: tuple[int, ...] = (4,), entries: int = 4) -> bytes:
+    return gzip.compress(bytes(head) + struct.pack(f">{len(sizes)}I", *sizes) + bytes(entries), mtime=0)
+
+
+DAMAGED = {
+    "no gzip": (b"no gzip at all", "gzip"),
+    "cut off": (raw_idx(0, 0, 8, 1)[:-6], "end-of-stream"),
+    "another type": (raw_idx(0, 0, 9, 1), "00 00 09 01"),
+    "another magic": (raw_idx(1, 0, 8, 1), "01 00 08 01"),
+    "more dimensions": (raw_idx(0, 0, 8, 3, sizes=(4, 1, 1)), "00 00 08 03"),
+    "no sizes": (raw_idx(0, 0, 8, 1, sizes=(), entries=2), "begins with"),
+    "too few": (raw_idx(0, 0, 8, 1, entries=3), "3 bytes for 4"),
+    "too many": (raw_idx(0, 0, 8, 1, entries=5), "5 bytes for 4"),
+    "a huge size": (raw_idx(0, 0, 8, 1, sizes=(2**32 - 1,)), "4 bytes for 4294967295"),
+}
+
+
+@pytest.mark.parametrize(("raw", "says"), DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_idx_file_is_named_with_a_way_out(tmp_path, raw, says):
+    (tmp_path / "labels.gz").write_bytes(raw)
+    with pytest.raises(CheckFailed, match=re.escape(str(tmp_path / "labels.gz"))) as caught:
+        mnist.read_idx(tmp_path / "labels.gz", 1)
+    assert says in caught.value.message
+    assert "delete it" in caught.value.hint
+
+
+def test_images_without_labels_are_refused(monkeypatch, web, tmp_path):
+    files = small_mnist(train=10) | {"train-labels-idx1-ubyte.gz": idx(np.zeros(9, np.uint8))}
+    publish_idx(monkeypatch, web, MNIST, files)
+    with pytest.raises(CheckFailed, match="10 images"):
+        mnist.load("train", tmp_path)
+
+
+def test_the_next_mirror_is_asked_when_one_has_nothing_or_something_else(monkeypatch, web, tmp_path):
+    publish_idx(monkeypatch, web, MNIST, small_mnist())
+    web.files["odd/train-images-idx3-ubyte.gz"] = b"please log in to this network"
+    mirrors = ["http://127.0.0.1:9/", f"{web.address}gone/", f"{web.address}odd/", web.address]
+    monkeypatch.setattr(MNIST, "mirrors", mirrors)
+    assert len(mnist.load("train", tmp_path)[0]) == 10
+    file = "train-images-idx3-ubyte.gz"
+    assert web.asked[:3] == [f"gone/{file}", f"odd/{file}", file]
+    assert sorted(p.name for p in (tmp_path / "mnist").iterdir()) == [file, "train-labels-idx1-ubyte.gz"]
+
+
+def test_a_download_that_is_not_the_published_file_leaves_nothing(small_cifar10, tmp_path):
+    small_cifar10.files["cifar-10-python.tar.gz"] = b"please log in to this network"
+    with pytest.raises(EnvironmentProblem, match="not the published file"):
+        cifar.load("train", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "mnist", "fashion-mnist"])
+def test_without_a_network_there_is_one_line_with_a_way_out(poolzoo, tmp_path, monkeypatch, name):
+    monkeypatch.setenv("POOLZOO_CACHE", str(tmp_path / "cache"))
+    for published in (CIFAR10, CIFAR100):
+        monkeypatch.setattr(published, "url", "http://127.0.0.1:9/gone")
+    for published in (MNIST, FashionMNIST):
+        monkeypatch.setattr(published, "mirrors", ["http://127.0.0.1:9/gone/"])
+    outcome = poolzoo("finetune", "--data", name, "-q", "--out", tmp_path / "run")
     assert outcome.code == 4
-    assert len(outcome.err.splitlines()) == 2
-    assert "folder:PATH" in outcome.err
+    lines = outcome.err.splitlines()
+    assert len(lines) == 2
+    assert f"{name} cannot be downloaded" in lines[0]
+    assert "folder:PATH" in lines[1]
     assert not (tmp_path / "run").exists()
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert [p for p in (tmp_path / "cache").rglob("*") if p.is_file()] == []
 
 
-def test_a_download_that_breaks_off_leaves_nothing(stand_in, tmp_path):
-    stand_in["length"] = len(stand_in["content"]) + 100
+def test_a_download_that_breaks_off_leaves_nothing(small_cifar10, tmp_path):
+    small_cifar10.announced_too_much = 100
     with pytest.raises(EnvironmentProblem):
         cifar.load("train", tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_archive_that_is_not_the_published_one_is_refused(stand_in, tmp_path):
+def test_an_archive_that_is_not_the_published_one_is_refused(small_cifar10, tmp_path):
     (tmp_path / "cifar-10-python.tar.gz").write_bytes(b"something else")
     with pytest.raises(CheckFailed, match="published"):
         cifar.load("train", tmp_path)
 
 
-def test_a_pickle_that_asks_for_code_is_refused(stand_in, tmp_path, monkeypatch):
-    evil = archive(evil=True)
+def test_a_pickle_that_asks_for_code_is_refused(tmp_path, monkeypatch):
+    evil = archive("cifar-10-batches-py", dict.fromkeys(cifar10_parts(), eval))
     (tmp_path / "cifar-10-python.tar.gz").write_bytes(evil)
-    monkeypatch.setattr(cifar.CIFAR10, "tgz_md5", hashlib.md5(evil).hexdigest())
+    monkeypatch.setattr(CIFAR10, "tgz_md5", md5(evil))
     with pytest.raises(CheckFailed, match="eval"):
         cifar.load("train", tmp_path)
 
@@ -283,68 +449,3 @@ def test_folder_needs_the_splits_that_are_asked_for_only(photos):
     assert folder.dataset(photos, splits=("test",)).classes == ("blue", "red")
     with pytest.raises(UsageError):
         folder.dataset(photos)
-
-
-# --- Batches -------------------------------------------------------------------------------------------------------
-
-
-def served(count=50, size=8, batch=10, shift=2, flip=True, seed=0):
-    pixels = np.random.default_rng(1).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
-    augmentation = batches.Augmentation(shift, flip)
-    return pixels, batches.Batches(pixels, np.arange(count), batch, augmentation, seed, torch.device("cpu"))
-
-
-def test_without_augmentation_every_image_comes_once():
-    pixels, given = served(shift=0, flip=False)
-    seen = []
-    for images_, labels in given.epoch(1):
-        np.testing.assert_array_equal(images_.numpy(), pixels[labels.numpy()])
-        seen += labels.tolist()
-    assert sorted(seen) == list(range(50))
-    assert seen != list(range(50))
-
-
-def test_every_augmented_image_is_a_mirrored_shift_of_its_original():
-    """Brute force: each image must be one of the 2 × 25 that numpy's reflect padding, a crop and a flip can make."""
-    pixels, given = served()
-    kinds = set()
-    for images_, labels in given.epoch(3):
-        for image, index in zip(images_.numpy(), labels.tolist(), strict=True):
-            padded = np.pad(pixels[index], ((2, 2), (2, 2), (0, 0)), mode="reflect")
-            made = {
-                (y, x, f): (padded[y : y + 8, x : x + 8][:, ::-1] if f else padded[y : y + 8, x : x + 8])
-                for y in range(5)
-                for x in range(5)
-                for f in (False, True)
-            }
-            found = [kind for kind, candidate in made.items() if np.array_equal(candidate, image)]
-            assert len(found) == 1
-            kinds |= set(found)
-    assert len(kinds) > 25
-    assert {kind[2] for kind in kinds} == {False, True}
-
-
-def test_an_epoch_is_the_same_for_the_same_number_and_another_for_another():
-    _, given = served()
-    first, again, second = (torch.cat([x.flatten() for x, _ in given.epoch(n)]) for n in (1, 1, 2))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, second)
-
-
-def test_what_is_drawn_for_an_image_does_not_depend_on_the_batch_size():
-    pixels, _ = served()
-    rows = []
-    for size in (5, 25):
-        given = batches.Batches(pixels, np.arange(50), size, batches.Augmentation(2, True), 0, torch.device("cpu"))
-        pairs = [
-            (int(label), image.numpy().tobytes()) for x, y in given.epoch(1) for image, label in zip(x, y, strict=True)
-        ]
-        rows.append(pairs)
-    assert rows[0] == rows[1]
-
-
-def test_statistics_are_numpys():
-    pixels = np.random.default_rng(0).integers(0, 256, (7, 5, 6, 3), dtype=np.uint8)
-    mean, std = batches.statistics(pixels)
-    np.testing.assert_allclose(mean, (pixels / 255).mean((0, 1, 2)), atol=1e-6)
-    np.testing.assert_allclose(std, (pixels / 255).std((0, 1, 2)), atol=1e-6)

@@ -23,7 +23,7 @@ def test_the_wheel_works_from_outside_the_checkout(tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     code = (
         "import poolzoo; from poolzoo.cli import run; print(poolzoo.__file__);"
-        "run(['finetune', '--data', 'digits', '--limit', '100', '--epochs', '1', '--out', 'run'])"
+        "run(['finetune', '--data', 'digits', '--limit', '100', '--epochs', '1', '--pretrained', '--out', 'run'])"
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
     result = subprocess.run(

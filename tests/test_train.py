@@ -20,8 +20,9 @@ from safetensors.torch import load_file, save_file
 import poolzoo as package
 from poolzoo import bundle, metrics
 from poolzoo.data.source import limited
-from poolzoo.train import optimiser
-from poolzoo.train.run import _validation_part
+from poolzoo.train import optimiser, recipes
+from poolzoo.train.engine import Engine
+from poolzoo.train.prepare import validation_part
 from poolzoo.train.settings import Settings, default_batch_size, default_epochs
 
 QUICK = ("finetune", "--data", "digits", "--backbone", "nano/plain", "--pool", "gem", "--threads", "1", "-q")
@@ -41,12 +42,28 @@ def test_the_rate_rises_linearly_and_falls_to_zero():
 
 def test_norms_biases_and_scalars_do_not_decay():
     network = package.create_model("nano/resnet", pool="gem", image_size=32)
-    decayed, spared = optimiser.parameter_groups(network, 0.1)
+    groups = optimiser.parameter_groups(network, optimiser.Rates(1.0, 0.1))
     names = {id(p): name for name, p in network.named_parameters()}
-    assert all(names[id(p)].endswith("weight") and p.ndim > 1 for p in decayed["params"])
-    assert {"pool.p", "classifier.bias", "backbone.conv1.norm.weight"} <= {names[id(p)] for p in spared["params"]}
-    assert len(decayed["params"]) + len(spared["params"]) == len(names)
-    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.1, 0.0)
+    decay = {names[id(p)]: group["weight_decay"] for group in groups for p in group["params"]}
+    assert decay.keys() == set(names.values())
+    spared = {name for name, value in decay.items() if value == 0}
+    assert {"pool.p", "classifier.bias", "backbone.conv1.norm.weight"} <= spared
+    for name, parameter in network.named_parameters():
+        assert decay[name] == (0.1 if parameter.ndim > 1 else 0.0)
+
+
+def test_heads_and_stages_learn_at_their_own_rates():
+    network = package.create_model("nano/resnet", pool="gem", image_size=32)
+    rates = optimiser.Rates(1.0, 0.1, head=10.0, layer_decay=0.5)
+    optimizer = optimiser.build("adamw", network, rates)
+    optimiser.Schedule(2.0, 100, 10, "linear").set(optimizer, 55)
+    names = {id(p): name for name, p in network.named_parameters()}
+    found = {names[id(p)]: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    # The stages are conv1, conv2, conv3 and block; the rate of step 55 is half of the peak, 2.
+    expected = {"backbone.conv1": 1 / 8, "backbone.conv2": 1 / 4, "backbone.conv3": 1 / 2, "backbone.block": 1.0}
+    for name, rate in found.items():
+        stage = ".".join(name.split(".")[:2])
+        assert rate == pytest.approx(expected.get(stage, 10.0)), name
 
 
 def test_defaults_follow_from_the_number_of_images():
@@ -55,19 +72,18 @@ def test_defaults_follow_from_the_number_of_images():
     assert default_batch_size(10) == 2
     for images in (100, 1_000, 10_000, 45_000):
         assert images // default_batch_size(images) >= 40
-    assert default_epochs(45_000) == 11
+    assert default_epochs(45_000) == 9
     assert default_epochs(1_294) == 60
-    assert default_epochs(10**6) == 10
+    assert default_epochs(10**6) == 9
 
 
 def test_the_validation_part_is_stratified_seeded_and_apart():
     labels = np.repeat(np.arange(5), [100, 100, 50, 20, 10])
-    images = np.arange(len(labels))
-    (train, _train_labels), (held, held_labels) = _validation_part((images, labels), 0)
+    train, held = validation_part(labels, 0)
     assert sorted([*train, *held]) == list(range(len(labels)))
-    np.testing.assert_array_equal(np.bincount(held_labels), [10, 10, 5, 2, 1])
-    assert (_validation_part((images, labels), 0)[1][0] == held).all()
-    assert not (_validation_part((images, labels), 1)[1][0] == held).all()
+    np.testing.assert_array_equal(np.bincount(labels[held]), [10, 10, 5, 2, 1])
+    assert (validation_part(labels, 0)[1] == held).all()
+    assert not (validation_part(labels, 1)[1] == held).all()
 
 
 def test_a_limit_keeps_the_classes_in_proportion():
@@ -98,6 +114,7 @@ def test_a_run_is_complete_learns_and_says_what_it_did(trained):
         "metrics.jsonl",
         "README.md",
         "manifest.json",
+        "curves.png",
     }
     assert expected | {"samples.npz", "metrics.json", "checkpoint"} == names
     assert bundle.altered(trained) == []
@@ -171,20 +188,24 @@ def test_a_bad_config_is_one_line(poolzoo, tmp_path, text, code, says):
     assert says in outcome.err
 
 
+def stopped_in(epoch: int):
+    """The engine's epoch, which in one of them is interrupted before its first step."""
+    real = Engine._epoch
+
+    def stopped(self, number, *rest):
+        if number == epoch:
+            raise KeyboardInterrupt
+        return real(self, number, *rest)
+
+    return stopped
+
+
 def test_an_interrupted_run_goes_on_to_the_same_weights(poolzoo, tmp_path, monkeypatch):
     """Stopped after the second of four epochs, then resumed: bit for bit the weights of a run that nobody stopped."""
-    from poolzoo.train import loop
-
     arguments = (*QUICK, "--epochs", 4, "--limit", 400)
     poolzoo(*arguments, "--out", tmp_path / "whole")
-    real = loop.train_epoch
-
-    def stopped(*args, **rest):
-        if args[5] == 3:
-            raise KeyboardInterrupt
-        return real(*args, **rest)
-
-    monkeypatch.setattr(loop, "train_epoch", stopped)
+    real = Engine._epoch
+    monkeypatch.setattr(Engine, "_epoch", stopped_in(3))
     outcome = poolzoo(*arguments, "--out", tmp_path / "cut")
     assert outcome.code == 130
     assert f"--resume {tmp_path / 'cut'}" in outcome.err
@@ -192,7 +213,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(poolzoo, tmp_path, monke
     refused = poolzoo("export", tmp_path / "cut")
     assert refused.code == 1
     assert "--resume" in refused.err
-    monkeypatch.setattr(loop, "train_epoch", real)
+    monkeypatch.setattr(Engine, "_epoch", real)
     assert poolzoo("finetune", "--resume", tmp_path / "cut", "-q").code == 0
     for name in ("model.safetensors", "config.json", "run.toml"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
@@ -217,21 +238,12 @@ def poolzoo_poolings():
 
 
 def test_what_is_random_in_the_network_is_resumed_too(poolzoo, tmp_path, monkeypatch):
-    from poolzoo.train import loop
-
     (tmp_path / "noisy.py").write_text(NOISY)
     base = ("finetune", "--data", "digits", "--backbone", "nano/plain", "--threads", "1", "-q")
     arguments = (*base, "--plugin", tmp_path / "noisy.py", "--pool", "noisy", "--epochs", 3, "--limit", 200)
     poolzoo(*arguments, "--out", tmp_path / "whole")
-    real = loop.train_epoch
-
-    def stopped(*args, **rest):
-        if args[5] == 2:
-            raise KeyboardInterrupt
-        return real(*args, **rest)
-
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "train_epoch", stopped)
+        patch.setattr(Engine, "_epoch", stopped_in(2))
         poolzoo(*arguments, "--out", tmp_path / "cut")
     torch.rand(7)  # the generator is somewhere else by now
     assert poolzoo("finetune", "--resume", tmp_path / "cut", "-q").code == 0
@@ -240,13 +252,8 @@ def test_what_is_random_in_the_network_is_resumed_too(poolzoo, tmp_path, monkeyp
 
 
 def test_a_run_that_is_killed_before_its_first_checkpoint_can_be_resumed(poolzoo, tmp_path, monkeypatch):
-    from poolzoo.train import loop
-
-    def stopped(*args, **rest):
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "train_epoch", stopped)
+        patch.setattr(Engine, "_epoch", stopped_in(1))
         assert poolzoo(*QUICK, "--epochs", 1, "--limit", 100, "--out", tmp_path / "run").code == 130
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.toml"]
     assert poolzoo("finetune", "--resume", tmp_path / "run", "-q").code == 0
@@ -283,21 +290,12 @@ def test_a_frozen_backbone_does_not_change(poolzoo, tmp_path):
 
 
 def test_a_resumed_run_needs_neither_its_first_weights_nor_its_plugin_named_again(poolzoo, tmp_path, monkeypatch):
-    from poolzoo.train import loop
-
-    real = loop.train_epoch
-
-    def stopped(*args, **rest):
-        if args[5] == 2:
-            raise KeyboardInterrupt
-        return real(*args, **rest)
-
     plugin = Path(__file__).parents[1] / "plugins" / "single_file" / "power_mean.py"
     weights = tmp_path / "w.safetensors"
     network = package.create_model("nano/plain", num_classes=10, image_size=16)
     save_file({k: v.contiguous() for k, v in network.state_dict().items()}, weights)
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "train_epoch", stopped)
+        patch.setattr(Engine, "_epoch", stopped_in(2))
         arguments = ("--plugin", plugin, "--pool", "power-mean", "--weights", weights, "--epochs", 3, "--limit", 200)
         poolzoo("finetune", "--data", "digits", "--backbone", "nano/plain", *arguments, "--out", tmp_path / "run", "-q")
     weights.unlink()
@@ -451,3 +449,70 @@ def test_settings_refuse_what_cannot_be():
     ):
         with pytest.raises(UsageError):
             Settings(**wrong)
+
+
+# --- Recipes -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("recipe", recipes.RECIPES, ids=lambda recipe: recipe.name)
+def test_a_recipe_is_what_show_prints_and_what_a_run_gets(poolzoo, recipe):
+    (shown,) = poolzoo("show", recipe.name, "--json").json["items"]
+    assert shown["settings"] == recipe.settings
+    Settings(**recipe.settings)
+    base = ("finetune", "--data", "digits", "--backbone", "nano/plain", "--limit", 200, "--recipe", recipe.name)
+    facts = poolzoo(*base, "--dry-run", "--json").json
+    assert facts["epochs"] == recipe.settings.get("epochs", 60)
+    assert facts["optimizer"]["name"] == recipe.settings.get("optimizer", "adamw")
+    assert facts["augmentation"]["flip"] == "off"  # digits are never mirrored
+    overruled = poolzoo(*base, "--epochs", 3, "--optimizer", "sgd", "--dry-run", "--json").json
+    assert (overruled["epochs"], overruled["optimizer"]["name"]) == (3, "sgd")
+
+
+# --- The weights that come with the package ------------------------------------------------------------------------
+
+
+def test_the_packages_weights_are_small_and_have_a_card():
+    from poolzoo.backbones import nano
+
+    files = sorted(nano.WEIGHTS.glob("*.safetensors"))
+    assert [path.stem for path in files] == ["nano-plain", "nano-resnet"]
+    assert sum(path.stat().st_size for path in files) < 1_500_000
+    assert all(value.dtype in (torch.float16, torch.int64) for path in files for value in load_file(path).values())
+    card = (nano.WEIGHTS / "README.md").read_text()
+    for words in ("`nano/plain`", "`nano/resnet`", "poolzoo finetune", "JPEG copy", "accuracy"):
+        assert words in card
+
+
+@pytest.mark.parametrize("name", ["nano/plain", "nano/resnet"])
+def test_the_packages_weights_have_learnt_something(poolzoo, tmp_path, name):
+    """Frozen, they tell digits better apart than random filters, which they never saw."""
+    found = []
+    for start in ((), ("--pretrained",)):
+        arguments = ("--data", "digits", "--backbone", name, "--freeze", "backbone", "--epochs", 20, "--threads", 1)
+        outcome = poolzoo("finetune", *arguments, *start, "--json", "--out", tmp_path / f"run{len(start)}", "-q")
+        found.append(outcome.json["test"]["accuracy"])
+    assert found[1] > found[0] + 0.05, found
+
+
+def test_weights_that_have_seen_the_validation_images_say_so(poolzoo, photos, tmp_path):
+    from PIL import Image
+
+    from poolzoo.data.names import CIFAR10
+
+    for split in ("train", "test"):
+        for index, name in enumerate(CIFAR10):
+            folder = tmp_path / "cifar" / split / name
+            folder.mkdir(parents=True)
+            for copy in range(3):
+                Image.new("RGB", (32, 32), (20 * index, 80 * copy, 99)).save(folder / f"{copy}.png")
+    arguments = ("finetune", "--backbone", "nano/plain", "--pretrained", "--dry-run")
+    assert "validation part was seen" in poolzoo(*arguments, "--data", f"folder:{tmp_path / 'cifar'}").err
+    assert "seen" not in poolzoo(*arguments, "--data", f"folder:{photos}").err.replace("are seen at", "")
+
+
+def test_the_packages_weights_keep_another_local_pooling(poolzoo):
+    network = package.create_model("nano/resnet", local_pool="gem", pretrained=True, image_size=32)
+    assert torch.isfinite(network(torch.randn(2, 3, 32, 32))).all()
+    outcome = poolzoo("finetune", "--data", "digits", "--pretrained", "--local-pool", "depth", "--dry-run")
+    assert outcome.code == 2
+    assert "widths" in outcome.err

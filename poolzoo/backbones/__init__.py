@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any, Final
 
 from poolzoo.spec import Backbone, BackboneFamily, hookimpl
+
+# Of the weights that come with the package: the statistics of the images that they were learnt from.
+_NANO: Final[dict[str, Any]] = {
+    "mean": (0.4913, 0.4821, 0.4465),
+    "std": (0.2452, 0.2428, 0.2606),
+    "license": "Apache-2.0",
+    "trained_on": "cifar10",
+}
 
 
 def _timm_names() -> Sequence[str]:
@@ -37,11 +46,13 @@ def poolzoo_backbones() -> Iterator[Backbone | BackboneFamily]:
         name="nano/plain",
         summary="the textbook's conv–pool–conv–pool–conv, 32-64-64 channels",
         build="poolzoo.backbones.nano:plain",
+        **_NANO,
     )
     yield Backbone(
         name="nano/resnet",
         summary="a small residual network that trains in minutes on a CPU",
         build="poolzoo.backbones.nano:resnet",
+        **_NANO,
     )
     yield BackboneFamily(
         prefix="timm", names=_timm_names, get=_timm_get, summary="every model of timm; the prefix may be left out"

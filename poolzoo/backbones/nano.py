@@ -1,18 +1,22 @@
 """Small backbones of our own, for images of about 32 × 32, that train on a CPU in minutes.
 
-Both downsample by pooling alone, and measure the width behind it, so that any local pooling can take its place.
+Both downsample by pooling alone, and measure the width behind it, so that any local pooling can take its place. Their
+weights come with the package; `weights/README.md` says what they were learnt from.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from poolzoo.errors import UsageError
 
+WEIGHTS = Path(__file__).parent / "weights"
 Build = Callable[[int, int, int, int, bool], nn.Module]  # channels, kernel_size, stride, padding, ceil_mode
 
 
@@ -43,14 +47,36 @@ class Residual(nn.Module):
 
 def plain(*, pretrained: bool = False, widths: str = "32-64-64", local_pool: Build | None = None) -> nn.Module:
     """The textbook network: conv, pool, conv, pool, conv. `float[N, 3, H, W] → float[N, 64, H/4, W/4]`."""
-    return _trunk(*_checked(pretrained, widths), local_pool or _max_pool)
+    trunk, _ = _trunk(widths, local_pool or _max_pool)
+    return _filled(trunk, "nano-plain") if pretrained else trunk
 
 
-def resnet(*, pretrained: bool = False, widths: str = "32-64-64", local_pool: Build | None = None) -> nn.Module:
-    """The textbook network with a residual block behind it. `float[N, 3, H, W] → float[N, 64, H/4, W/4]`."""
-    first, second, third = _checked(pretrained, widths)
-    trunk = _trunk(first, second, third, local_pool or _max_pool)
-    trunk.add_module("block", Residual(third))
+def resnet(*, pretrained: bool = False, widths: str = "32-64-128", local_pool: Build | None = None) -> nn.Module:
+    """Wider, once more pooled, and a residual block behind it. `float[N, 3, H, W] → float[N, 128, H/8, W/8]`."""
+    make = local_pool or _max_pool
+    trunk, width = _trunk(widths, make)
+    pool3 = make(width, 2, 2, 0, False)
+    trunk.add_module("pool3", pool3)
+    trunk.add_module("block", Residual(_width_behind(pool3, width)))
+    return _filled(trunk, "nano-resnet") if pretrained else trunk
+
+
+def _filled(trunk: nn.Module, name: str) -> nn.Module:
+    """The network with the package's weights.
+
+    Raises:
+        UsageError: They are for other widths.
+    """
+    state = load_file(WEIGHTS / f"{name}.safetensors")
+    own = trunk.state_dict()
+    learnt = {key: value.shape for key, value in own.items() if not key.startswith("pool")}  # a local pooling's is new
+    strange = sorted(key for key in {*learnt, *state} if key not in state or learnt.get(key) != state[key].shape)
+    if strange:
+        raise UsageError(
+            f"the weights of {name.replace('-', '/')} are for its default widths, not for these ({strange[0]})",
+            "leave widths=, a local pooling that changes the channels, or --pretrained out",
+        )
+    trunk.load_state_dict(state, strict=False)
     return trunk
 
 
@@ -58,17 +84,18 @@ def _max_pool(channels: int, kernel_size: int, stride: int, padding: int, ceil_m
     return nn.MaxPool2d(kernel_size, stride, padding, ceil_mode=ceil_mode)
 
 
-def _trunk(first: int, second: int, third: int, make: Build) -> nn.Sequential:
+def _trunk(widths: str, make: Build) -> tuple[nn.Sequential, int]:
+    """Three convolutions with a pooling after the first and the second, and the width behind them."""
+    first, second, third = _numbers(widths)
     pool1, pool2 = (make(width, 2, 2, 0, False) for width in (first, second))
-    return nn.Sequential(
-        OrderedDict(
-            conv1=ConvNorm(3, first),
-            pool1=pool1,
-            conv2=ConvNorm(_width_behind(pool1, first), second),
-            pool2=pool2,
-            conv3=ConvNorm(_width_behind(pool2, second), third),
-        )
+    layers = OrderedDict(
+        conv1=ConvNorm(3, first),
+        pool1=pool1,
+        conv2=ConvNorm(_width_behind(pool1, first), second),
+        pool2=pool2,
+        conv3=ConvNorm(_width_behind(pool2, second), third),
     )
+    return nn.Sequential(layers), third
 
 
 def _width_behind(pool: nn.Module, channels: int) -> int:
@@ -79,9 +106,7 @@ def _width_behind(pool: nn.Module, channels: int) -> int:
     return width
 
 
-def _checked(pretrained: bool, widths: str) -> tuple[int, int, int]:
-    if pretrained:
-        raise UsageError("the nano/ backbones have no pretrained weights", "leave --pretrained out")
+def _numbers(widths: str) -> tuple[int, int, int]:
     numbers = [int(width) if width.isdigit() else 0 for width in widths.split("-")]
     if len(numbers) != 3 or min(numbers) < 1:
         raise UsageError(f"widths={widths} does not fit", "write three numbers such as widths=32-64-64")

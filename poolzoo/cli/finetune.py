@@ -14,6 +14,9 @@ from poolzoo.errors import UsageError
 
 
 @click.command()
+@click.option(
+    "--recipe", metavar="NAME", help="Start from a set of settings: fast, strong, tune, probe; options overrule."
+)
 @click.option("--data", default="cifar10", show_default=True, help="A data set's name, or folder:PATH.")
 @click.option(
     "--backbone", default="nano/resnet", show_default=True, help="Such as nano/plain, timm/resnet18, torchvision/vgg11."
@@ -23,10 +26,10 @@ from poolzoo.errors import UsageError
 )
 @click.option("--local-pool", help="Local pooling in place of the backbone's own, such as blur or max:window=3.")
 @click.option("--epochs", type=int, help="Passes over the training images; by default from their number.")
-@click.option("--batch-size", type=int, help="By default one that gives an epoch 40 steps or more, at most 512.")
+@click.option("--batch-size", type=int, help="By default one that gives an epoch 40 steps or more, at most 256.")
 @click.option("--lr", type=float, help="Peak learning rate; by default from the optimizer and the weights.")
 @click.option("--weight-decay", type=float, help="Not applied to norms and biases.")
-@click.option("--optimizer", default="adamw", show_default=True, help="adamw or sgd.")
+@click.option("--optimizer", default="adamw", show_default=True, help="adamw, sgd, or any of timm.optim.")
 @click.option("--schedule", default="linear", show_default=True, help="Fall of the learning rate: linear or cosine.")
 @click.option("--warmup", default=0.15, show_default=True, help="Share of the steps in which the rate rises.")
 @click.option("--label-smoothing", default=0.1, show_default=True, help="Share of the label spread over all classes.")
@@ -37,10 +40,51 @@ from poolzoo.errors import UsageError
 @click.option(
     "--stem", default="stock", show_default=True, help="small: reduce the stem's stride instead of upscaling."
 )
-@click.option("--freeze", default="none", show_default=True, help="backbone: train the head only.")
+@click.option(
+    "--freeze",
+    default="none",
+    show_default=True,
+    help="backbone: train the head only, on features that are computed once; stages:N: keep the first N stages.",
+)
+@click.option(
+    "--unfreeze-every", type=int, metavar="E", help="With stages:N, free one stage more after every E epochs."
+)
+@click.option(
+    "--views", default=0, show_default=True, metavar="K", help="Augmented copies of each image whose features are kept."
+)
+@click.option(
+    "--feature-cache/--no-feature-cache",
+    default=True,
+    show_default=True,
+    help="Whether a frozen backbone runs once an image, or in every epoch.",
+)
 @click.option("--head", default="linear", show_default=True, help="linear, or mlp:WIDTH for one hidden layer.")
 @click.option("--pretrained", is_flag=True, help="Start from the backbone's published weights.")
 @click.option("--weights", metavar="FILE", help="Start from a state dict of timm, torchvision or poolzoo.")
+@click.option("--head-lr", default=1.0, show_default=True, help="Multiple of --lr for pooling and classifier.")
+@click.option(
+    "--layer-decay", default=1.0, show_default=True, help="Multiple of --lr from each stage to the one before."
+)
+@click.option("--shift", type=int, metavar="PX", help="Largest random shift; by default a sixteenth of the image.")
+@click.option(
+    "--flip",
+    default="auto",
+    show_default=True,
+    help="off, random, alternating; auto: alternating if the data allows it.",
+)
+@click.option("--cutout", default=0, show_default=True, metavar="PX", help="Side of a square that is painted over.")
+@click.option("--mixup", default=0.0, show_default=True, metavar="ALPHA", help="Blend images: weights from Beta(α, α).")
+@click.option("--cutmix", default=0.0, show_default=True, metavar="ALPHA", help="Exchange boxes between images.")
+@click.option(
+    "--ema", default=0.0, show_default=True, metavar="DECAY", help="Keep an average of the weights, as 0.999."
+)
+@click.option("--clip", type=float, metavar="NORM", help="Largest norm of the gradient.")
+@click.option("--accumulate", default=1, show_default=True, metavar="K", help="Compute each batch in K parts.")
+@click.option(
+    "--precision", default="auto", show_default=True, help="float32 or bfloat16 (mixed); auto: by the device."
+)
+@click.option("--compile", default="auto", show_default=True, help="torch.compile: on, off; auto: on GPUs.")
+@click.option("--deterministic", is_flag=True, help="Equal bits on a GPU too, where it has slower kernels for that.")
 @click.option("--limit", type=int, metavar="N", help="Use at most N training and N test images, for a quick try.")
 @click.option(
     "--out",
@@ -73,22 +117,27 @@ def command(
     config: Path | None,
     dry_run: bool,
     dry_export: bool,
+    recipe: str | None,
     as_json: bool,
     **given: Any,
 ) -> None:
     """Train a backbone with a pooling on a data set, and leave a run directory behind.
 
-    The last line printed is the run directory. Ctrl-C keeps the last finished epoch; --resume goes on from there.
+    The last line printed is the run directory. Ctrl-C saves the state of the step it meets; --resume goes on there.
+    On several devices: torchrun --nproc-per-node N -m poolzoo finetune …
     """
+    from poolzoo.train.recipes import recipe_settings
     from poolzoo.train.settings import Settings, absolute, read_toml
 
     typed = {name for name in given if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
     if resumed is not None:
-        if typed or out or config or dry_run:
+        if typed or out or config or recipe or dry_run:
             raise UsageError(
                 "--resume takes no other settings: the run has its own", f"poolzoo finetune --resume {resumed}"
             )
         return _train(lambda run, note: run.resume(resumed, note), as_json)
+    if recipe is not None:
+        given.update({key: value for key, value in recipe_settings(recipe).items() if key not in typed})
     if config is not None:
         given.update({key: value for key, value in read_toml(config).items() if key not in typed})
     files = [str(path.resolve()) for path in host.settings.files]
@@ -98,8 +147,6 @@ def command(
         from poolzoo.train import plan
 
         return plan.show(settings, as_json)
-    if out is not None:
-        bundle.require_free(out)
     before = _export_for_nothing if dry_export else None
     return _train(lambda run, note: run.finetune(settings, out, note, before), as_json)
 
@@ -108,7 +155,7 @@ def _export_for_nothing(prepared: Any) -> None:
     output.say("seeing that the network can be exported (--no-dry-export leaves this out)")
     from poolzoo.deploy.graph import dry_export
 
-    dry_export(prepared.assembly.network, prepared.preprocess, prepared.assembly.plan.data_size)
+    dry_export(prepared.assembly.network, prepared.preprocess, prepared.data.size)
 
 
 def _train(start: Any, as_json: bool) -> None:
@@ -117,10 +164,17 @@ def _train(start: Any, as_json: bool) -> None:
 
     note = output.emit_json if as_json else None
     report = start(run, note)
+    if not report:  # another process of the same run than the one that writes
+        return
     if as_json:
         output.emit_json(report)
         return
     from poolzoo import metrics
 
-    metrics.show(bundle.read_json(Path(report["run"]) / "metrics.json")["test"])
+    full = bundle.read_json(Path(report["run"]) / "metrics.json")
+    metrics.show(full["test"])
+    if full["test_flip_tta"] is not None:
+        output.data(
+            f"accuracy {full['test_flip_tta']['accuracy']:.4f} with mirror images averaged, which is not exported"
+        )
     output.data(report["run"])

@@ -10,13 +10,15 @@ import click
 from poolzoo import host, options, output, spec
 from poolzoo.cli.options import json_option
 from poolzoo.errors import UsageError
+from poolzoo.train import recipes
+from poolzoo.train.settings import flag
 
 
 @click.command()
 @click.argument("name")
 @json_option
 def command(name: str, as_json: bool) -> None:
-    """Show one pooling, backbone or data set: options with types and defaults, and where it comes from.
+    """Show one pooling, backbone, data set or recipe: options with types and defaults, and where it comes from.
 
     Of a pooling also its equation and paper, and what is measured here and now: the width that it gives, its
     parameters, and what it costs on one thread of this machine.
@@ -51,6 +53,7 @@ _TITLES = {"source": "from"}
 _WORDS: dict[str, Callable[[Any], str]] = {
     "options": lambda listed: ", ".join(f"{o['name']}={o['default']} ({o['type']})" for o in listed) or "none",
     "source": lambda source: f"{source['dist']} {source['version'] or ''} ({source['tier']})",
+    "settings": lambda settings: ", ".join(f"{flag(key)} {value}" for key, value in settings.items()) or "the defaults",
     "width": _by_channels,
     "parameters": lambda counts: _by_channels(counts) if any(counts.values()) else "none",
     "cost": _cost,
@@ -73,6 +76,9 @@ def _find(catalog: host.Catalog, name: str) -> list[dict[str, Any]]:
             kind = "data set" if isinstance(entry.item, spec.Dataset) else "family of backbones"
             facts = {"name": name, "kind": kind, "summary": entry.item.summary}
             found.append({**facts, "source": entry.source.to_json()})
+    if (recipe := recipes.named(name)) is not None:
+        facts = {"name": recipe.name, "kind": "recipe of finetune", "summary": recipe.summary}
+        found.append({**facts, "settings": recipe.settings})
     if found:
         return found
     try:

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from functools import cache
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from poolzoo import output
-from poolzoo.data import images
-from poolzoo.errors import CheckFailed, UsageError
+from poolzoo.data import decode, disk, store
+from poolzoo.errors import UsageError
 from poolzoo.spec import Dataset, Split
 
 Size = tuple[int, int]
 
 DEFAULT_SIZE: Size = (128, 128)  # of images of mixed sizes: a 4×4 map in a backbone that downsamples 32 times
 SAMPLE = 64  # images whose headers tell whether sizes are mixed, before all are read
-_CHUNK = 2048  # images that are handed to the decoding threads at a time
 
 
 def choose(labels: np.ndarray, limit: int | None, seed: int) -> np.ndarray:
@@ -112,30 +109,35 @@ class _Reader:
         self.limit, self.seed = limit, seed
         self.path, self.classes, self.size = path, classes, size
         self.decided: Size | None = None
+        self.shelf: disk.Shelf | None = None  # one for both splits: the second does not evict the first
 
     def load(self, split: Split, cache_dir: Path) -> tuple[np.ndarray, np.ndarray]:
+        """`(uint8[N, H, W, 3], int64[N])`; of a large split the pixels are a read-only memory map of the cache."""
         folder = _split_folder(self.path, split)
         per_class = [_files(folder / name) for name in self.classes]
         files = [file for files in per_class for file in files]
-        labels = np.repeat(np.arange(len(self.classes)), [len(files) for files in per_class])
+        labels = np.repeat(np.arange(len(self.classes), dtype=np.int64), [len(files) for files in per_class])
         chosen = choose(labels, self.limit, self.seed)
         files, labels = [files[index] for index in chosen], labels[chosen]
+        self.shelf = self.shelf or store.shelf(cache_dir)
         if self.decided is None:
             self.decided = self._decide(files)
         try:
-            pixels = _decode(files, split, self.decided)
-        except _MixedSizesError as mixed:
+            pixels = store.load(self.shelf, store.Images(folder, files, labels, split, self.decided))
+        except decode.MixedSizesError as mixed:
             self.decided = self._mixed(str(mixed))
-            pixels = _decode(files, split, self.decided)
+            pixels = store.load(self.shelf, store.Images(folder, files, labels, split, self.decided))
         self.decided = (pixels.shape[1], pixels.shape[2])
-        return pixels, labels.astype(np.int64)
+        return pixels, labels
 
     def _decide(self, files: Sequence[Path]) -> Size | None:
         """The size to bring images to, judged by a sample of them; None to take them as they are."""
-        sizes = {size for file in files[:: max(1, len(files) // SAMPLE)] if (size := _size(file)) is not None}
+        sample = files[:: max(1, len(files) // SAMPLE)]
+        sizes = {size for file in sample if (size := decode.header_size(file)) is not None}
         if len(sizes) > 1:
-            return self._mixed(", ".join(f"{width}×{height}" for width, height in sorted(sizes)[:3]))
-        if self.size is not None and sizes and max(next(iter(sizes))) > max(self.size):
+            return self._mixed(", ".join(f"{width}×{height}" for height, width in sorted(sizes)[:3]))
+        # Where they have the wanted size already, naming it finds what another command has stored of them by that size.
+        if self.size is not None and sizes and (max(next(iter(sizes))) > max(self.size) or self.size in sizes):
             return self.size
         return None
 
@@ -144,54 +146,3 @@ class _Reader:
         hint = "" if self.size else "; --image-size overrules"
         output.say(f"images of mixed sizes ({examples}, …) are brought to {size[1]}×{size[0]}{hint}")
         return size
-
-
-def _size(path: Path) -> tuple[int, int] | None:
-    """Width and height in an image's header; None where it cannot be read."""
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except images.Unreadable:
-        return None
-
-
-class _MixedSizesError(Exception):
-    pass
-
-
-def _decode(files: Sequence[Path], label: str, size: Size | None) -> np.ndarray:
-    """The pixels of many files, `uint8[N, H, W, 3]`, decoded in threads (Pillow releases the interpreter)."""
-    broken: list[tuple[Path, str]] = []
-
-    def one(path: Path) -> np.ndarray | None:
-        try:
-            return images.read(path, size)
-        except images.Unreadable as error:
-            broken.append((path, output.one_line(str(error)) or type(error).__name__))
-            return None
-
-    pixels: np.ndarray | None = None
-    with ThreadPoolExecutor() as pool, output.progress(f"reading {label} images", len(files)) as bar:
-        for index, image in enumerate(_in_order(pool, one, files)):
-            if image is not None:
-                if pixels is None:
-                    pixels = np.empty((len(files), *image.shape), np.uint8)
-                if size is None and image.shape != pixels.shape[1:]:
-                    h, w = pixels.shape[1:3]
-                    raise _MixedSizesError(f"{w}×{h}, {image.shape[1]}×{image.shape[0]}")
-                pixels[index] = image
-            if index % 500 == 0:
-                bar.update(index)
-    if broken or pixels is None:
-        path, reason = min(broken)
-        raise CheckFailed(
-            f"{len(broken)} of {len(files)} images cannot be read, first {path}: {reason}", "mend or remove them"
-        )
-    return pixels
-
-
-def _in_order(pool: ThreadPoolExecutor, function, files: Sequence[Path]) -> Iterator[np.ndarray | None]:  # type: ignore[no-untyped-def]
-    """`pool.map` that holds only a few thousand results at a time."""
-    rest = iter(files)
-    while chunk := list(islice(rest, _CHUNK)):
-        yield from pool.map(function, chunk, chunksize=64)

@@ -17,12 +17,14 @@ Size = tuple[int, int]
 
 
 def cache_dir() -> Path:
-    """Where downloads are kept: the platform's cache directory, or `POOLZOO_CACHE`."""
+    """Where downloads and decoded images are kept: the platform's cache directory, or `POOLZOO_CACHE`."""
     return Path(os.environ.get("POOLZOO_CACHE") or platformdirs.user_cache_path("poolzoo"))
 
 
 def limited(images: np.ndarray, labels: np.ndarray, limit: int | None, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """At most `limit` images: the same for the same seed, the classes in their own proportions."""
+    if limit is None or limit >= len(labels):
+        return images, labels  # no copy: they may be larger than memory
     chosen = folder.choose(labels, limit, seed)
     return images[chosen], labels[chosen]
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 from poolzoo import output
 from poolzoo.assemble import parameters_and_macs
-from poolzoo.train.run import Prepared, prepare
+from poolzoo.train import features
+from poolzoo.train.prepare import Prepared, prepare
 from poolzoo.train.settings import Settings
 
 
@@ -17,24 +19,26 @@ def describe(prepared: Prepared) -> dict[str, Any]:
     layout = assembly.layout
     parameters, macs = parameters_and_macs(assembly)
     trainable = sum(p.numel() for p in assembly.network.parameters() if p.requires_grad)
-    steps = len(prepared.train[0]) // (settings.batch_size or 1)
+    data = prepared.data
+    steps = len(data.chosen) // (settings.batch_size or 1)
     return {
         "backbone": settings.backbone,
         "image": list(assembly.plan.data_size),
         "input": list(assembly.image_size),
-        "stem": list(assembly.stem_changes),
-        "local_pool": {"name": settings.local_pool, "replaced": list(assembly.replaced)},
+        "stem": list(assembly.body.stem_changes),
+        "local_pool": {"name": settings.local_pool, "replaced": list(assembly.body.replaced)},
         "layout": layout.kind,
         "map": [layout.channels, *layout.map_size],
         "pool": settings.pool,
         "pooled": assembly.width,
         "head": settings.head,
-        "classes": list(prepared.classes),
+        "classes": list(data.classes),
         "parameters": parameters,
         "trainable": trainable,
         "macs": macs,
-        "images": {"train": len(prepared.train[0]), "val": len(prepared.val[0]), "test": len(prepared.test[0])},
-        "augmentation": {"shift": prepared.augmentation.shift, "flip": prepared.augmentation.flip},
+        "images": {"train": len(data.chosen), "val": len(data.held), "test": len(data.test[1])},
+        "augmentation": asdict(prepared.augmentation),
+        "features": features.size_line(prepared) if settings.caches_features else None,
         "epochs": settings.epochs,
         "batch_size": settings.batch_size,
         "steps_per_epoch": steps,
@@ -76,7 +80,14 @@ def _lines(facts: dict[str, Any], settings: Settings) -> Iterator[tuple[str, str
     yield "MACs", f"{facts['macs'] / 1e6:.1f} million an image"
     counts, augmentation, rate = facts["images"], facts["augmentation"], facts["optimizer"]
     yield "data", f"{counts['train']} to train on, {counts['val']} to choose the best epoch, {counts['test']} to test"
-    yield "augmented", f"shifts of up to {augmentation['shift']}, {'flips' if augmentation['flip'] else 'no flips'}"
+    yield (
+        "augmented",
+        ", ".join(
+            f"{name} {value:g}" if name != "flip" else f"flip {value}" for name, value in augmentation.items() if value
+        ),
+    )
+    if facts["features"]:
+        yield "features", facts["features"]
     yield "training", f"{facts['epochs']} epochs of {facts['steps_per_epoch']} steps of {facts['batch_size']} images"
     yield "optimizer", f"{rate['name']}, learning rate {rate['lr']:g}, weight decay {rate['weight_decay']:g}"
     yield "device", f"{facts['device']}, {facts['threads']} threads"

@@ -13,9 +13,47 @@ from poolzoo.options import suggest
 
 LARGEST_BATCH = 256
 LEAST_STEPS = 40  # an epoch; fewer and a schedule per step has nothing to schedule
-IMAGES_SEEN = 500_000  # in all, from which the default number of epochs follows
+IMAGES_SEEN = 400_000  # in all, from which the default number of epochs follows
 MOST_THREADS = 1024
-FEWEST_EPOCHS, MOST_EPOCHS = 10, 60
+FEWEST_EPOCHS, MOST_EPOCHS = 9, 60
+
+
+LARGE = 1e9  # a limit that nobody reaches and that no message names
+RANGES: dict[str, tuple[float, float]] = {
+    "epochs": (1, LARGE),
+    "batch_size": (1, LARGE),
+    "threads": (1, MOST_THREADS),
+    "image_size": (1, LARGE),
+    "limit": (1, LARGE),
+    "lr": (1e-12, 1e4),
+    "weight_decay": (0, 1e4),
+    "seed": (0, 2**31 - 1),
+    "label_smoothing": (0, 0.99),
+    "warmup": (0, 0.99),
+    "head_lr": (1e-6, 1e6),
+    "layer_decay": (0.01, 1),
+    "unfreeze_every": (1, LARGE),
+    "views": (0, 100),
+    "shift": (0, LARGE),
+    "cutout": (0, LARGE),
+    "mixup": (0, 100),
+    "cutmix": (0, 100),
+    "ema": (0, 0.999999),
+    "clip": (1e-9, LARGE),
+    "accumulate": (1, LARGE),
+}
+CHOICES: dict[str, tuple[str, ...]] = {
+    "schedule": ("linear", "cosine"),
+    "stem": ("stock", "small"),
+    "flip": ("auto", "off", "random", "alternating"),
+    "precision": ("auto", "float32", "bfloat16"),
+    "compile": ("auto", "on", "off"),
+}
+
+
+def flag(name: str) -> str:
+    """A setting as it is typed."""
+    return f"--{name.replace('_', '-')}"
 
 
 @dataclass(frozen=True)
@@ -44,27 +82,59 @@ class Settings:
     pretrained: bool = False
     weights: str | None = None
     limit: int | None = None
+    head_lr: float = 1.0
+    layer_decay: float = 1.0
+    unfreeze_every: int | None = None
+    views: int = 0
+    feature_cache: bool = True
+    shift: int | None = None
+    flip: str = "auto"
+    cutout: int = 0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    ema: float = 0.0
+    clip: float | None = None
+    accumulate: int = 1
+    precision: str = "auto"
+    compile: str = "auto"
+    deterministic: bool = False
     plugins: tuple[str, ...] = ()  # plugin files, so that a resumed run finds what it was started with
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "threads", "image_size", "limit"):
+        for name, (low, high) in RANGES.items():
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"--{name.replace('_', '-')} {value} must be at least 1", "give a positive number")
-        if self.threads is not None and self.threads > MOST_THREADS:
-            raise UsageError(
-                f"--threads {self.threads} is more than {MOST_THREADS}", "leave it out for one a processor"
-            )
-        if self.lr is not None and not 0 < self.lr < 1e4:
-            raise UsageError(f"--lr {self.lr} must be above 0", "such as --lr 0.1")
-        if self.weight_decay is not None and not 0 <= self.weight_decay < 1e4:
-            raise UsageError(f"--weight-decay {self.weight_decay} must not be negative", "such as --weight-decay 0.05")
-        if not 0 <= self.seed < 2**31:
-            raise UsageError(f"--seed {self.seed} must be between 0 and 2147483647", "such as --seed 1")
-        if not 0 <= self.label_smoothing < 1 or not 0 <= self.warmup < 1:
-            raise UsageError("--label-smoothing and --warmup lie between 0 and 1", "such as --label-smoothing 0.1")
+            if value is not None and not low <= value <= high:
+                limits = f"between {low:g} and {high:g}" if high < LARGE else f"at least {low:g}"
+                raise UsageError(f"{flag(name)} {value:g} must be {limits}", "poolzoo finetune --help tells of it")
+        for name, allowed in CHOICES.items():
+            value = getattr(self, name)
+            if value not in allowed:
+                wanted = ", ".join(allowed[:-1]) + f" nor {allowed[-1]}"
+                near = suggest(str(value), allowed) or "choose one of them"
+                raise UsageError(f"{flag(name)} {value!r} is neither {wanted}", near)
         if self.pretrained and self.weights:
             raise UsageError("--pretrained and --weights exclude each other", "give one of them")
+        kind, _, count = self.freeze.partition(":")
+        if self.freeze not in ("none", "backbone") and (kind != "stages" or not count.isdigit() or int(count) < 1):
+            raise UsageError(f"--freeze {self.freeze!r} is neither none, backbone nor stages:N", "such as stages:2")
+        if self.unfreeze_every is not None and self.freeze_stages is None:
+            raise UsageError("--unfreeze-every needs stages that are frozen", "such as --freeze stages:3")
+        if self.views and not self.caches_features:
+            raise UsageError("--views needs cached features", "add --freeze backbone, without --no-feature-cache")
+        if self.caches_features and (self.mixup or self.cutmix):
+            hint = "add --no-feature-cache, or leave --mixup and --cutmix out"
+            raise UsageError("cached features cannot be mixed", hint)
+
+    @property
+    def caches_features(self) -> bool:
+        """Whether the backbone is to run once an image instead of once an epoch."""
+        return self.freeze == "backbone" and self.feature_cache
+
+    @property
+    def freeze_stages(self) -> int | None:
+        """How many of the backbone's first stages are frozen at first; None where `--freeze` says something else."""
+        kind, _, count = self.freeze.partition(":")
+        return int(count) if kind == "stages" else None
 
     def to_toml(self) -> str:
         """The settings as a file that `--config` reads again."""
@@ -124,12 +194,12 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def default_epochs(images: int) -> int:
-    """As many epochs as show half a million images, from 10 to 60."""
+    """As many epochs as show 400,000 images, from 9 to 60."""
     return min(MOST_EPOCHS, max(FEWEST_EPOCHS, round(IMAGES_SEEN / images)))
 
 
 def default_batch_size(images: int) -> int:
-    """The largest power of two, at most 512, that leaves an epoch 40 steps."""
+    """The largest power of two, at most 256, that leaves an epoch 40 steps."""
     size = LARGEST_BATCH
     while size > 2 and images // size < LEAST_STEPS:
         size //= 2

@@ -1,0 +1,186 @@
+"""The training loop: epochs and steps, validation, checkpoints. It knows learners and a feed, and no run directory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from poolzoo import output
+from poolzoo.data.batches import ALL, Share
+from poolzoo.errors import CheckFailed, EnvironmentProblem
+from poolzoo.train import group, stopping
+from poolzoo.train.checkpoint import Checkpoint
+from poolzoo.train.feeds import Feed
+from poolzoo.train.learner import Learner
+
+SHOW_EVERY = 0.5  # seconds between two readings of loss and accuracy for a progress bar that somebody watches
+Line = dict[str, Any]
+
+
+@dataclass
+class Progress:
+    """How far a run is: finished epochs with their lines, steps of the next one, seconds of training."""
+
+    epoch: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    lines: dict[str, list[Line]] = field(default_factory=dict)
+
+
+class Engine:
+    """Trains learners on what a feed serves.
+
+    Args:
+        learners: By name; all get the same steps.
+        feed: Where steps come from.
+        val_labels: Of the feed's validation images, `int64[n]`, all processes' together.
+        epochs: How many in all.
+        checkpoint: Where the state is kept.
+        share: Which part of the batches this process sees; the first process writes.
+    """
+
+    def __init__(
+        self,
+        learners: Mapping[str, Learner],
+        feed: Feed,
+        val_labels: np.ndarray,
+        epochs: int,
+        checkpoint: Checkpoint,
+        share: Share = ALL,
+    ) -> None:
+        self.learners, self.feed, self.val_labels, self.epochs = dict(learners), feed, val_labels, epochs
+        self.checkpoint, self.share = checkpoint, share
+        self.progress = Progress(lines={name: [] for name in learners})
+
+    def restore(self) -> None:
+        """Goes on where the checkpoint stands, if there is one."""
+        device = next(iter(self.learners.values())).policy.device
+        state = self.checkpoint.read(device)
+        if state is None:
+            return
+        try:
+            for name, learner in self.learners.items():
+                learner.restore(state["learners"][name])
+            self.progress = Progress(**state["progress"])
+        except Exception as error:
+            raise self.checkpoint.refuse(error) from error
+        within = f" and {self.progress.step} of {len(self.feed)} steps" if self.progress.step else ""
+        output.say(f"going on after epoch {self.progress.epoch}{within}")
+
+    def run(self, finished: Callable[[int, dict[str, Line]], None]) -> Progress:
+        """Trains to the end.
+
+        Args:
+            finished: Called in the first process after every epoch with its number and every learner's line.
+
+        Raises:
+            CheckFailed: A loss was no number.
+            KeyboardInterrupt: Somebody asked to stop; the state was saved.
+            EnvironmentProblem: Another process of the group was lost.
+        """
+        with output.progress("training", self.epochs * len(self.feed)) as bar:
+            while self.progress.epoch < self.epochs:
+                with stopping.deferred() as request:
+                    try:
+                        self._epoch(self.progress.epoch + 1, request, bar)
+                    except RuntimeError as error:
+                        request.obey()
+                        if self.share.size == 1 or isinstance(error, torch.OutOfMemoryError):
+                            raise
+                        text = f"a process of the group was lost: {output.one_line(str(error), 200)}"
+                        raise EnvironmentProblem(text, "start it again with --resume and the run directory") from error
+                lines = self._judge(self.progress.epoch + 1)
+                self.progress.epoch, self.progress.step = self.progress.epoch + 1, 0
+                for name, line in lines.items():
+                    self.progress.lines[name].append(line)
+                    self.learners[name].forget()
+                self._save()
+                if self.share.rank == 0:
+                    finished(self.progress.epoch, lines)
+        return self.progress
+
+    def _epoch(self, epoch: int, request: stopping.Request, bar: output.Progress) -> None:
+        learners, before = list(self.learners.values()), (epoch - 1) * len(self.feed)
+        for learner in learners:
+            learner.begin(epoch)
+        watched = output.watched()
+        last = started = shown = time.perf_counter()
+        first_step = self.progress.step
+        for step in self.feed.epoch(epoch, self.progress.step):
+            for learner in learners:
+                learner.step(step, before + self.progress.step)
+            self.progress.step += 1
+            if request.kind is not None or (self.share.rank == 0 and self.checkpoint.due):
+                last = self._count_seconds(last)
+                self._require_finite(epoch)
+                self._save()
+                request.obey()
+            if watched and (now := time.perf_counter()) - shown > SHOW_EVERY:
+                shown, totals = now, learners[0].totals()
+                rate = (self.progress.step - first_step) / (now - started)
+                figures = f"loss {totals.loss:.3f}  acc {totals.accuracy:.3f}  {rate:.1f} steps/s"
+                bar.update(before + self.progress.step, figures)
+        for learner in learners:
+            learner.totals()  # waits for the device, so that the time is the training's
+        self._count_seconds(last)
+        self._require_finite(epoch)
+
+    def _count_seconds(self, since: float) -> float:
+        now = time.perf_counter()
+        self.progress.seconds += now - since
+        return now
+
+    def _require_finite(self, epoch: int) -> None:
+        """Stops before a state is saved that cannot be trained any more."""
+        for name, learner in self.learners.items():
+            if (bad := learner.first_bad()) is not None:
+                place = f"{name}: " if len(self.learners) > 1 else ""
+                step = bad - (epoch - 1) * len(self.feed) + 1
+                rate = f"try a smaller --lr than {learner.settings.lr:g}, or --clip 1"
+                kept = self.checkpoint.path.is_file()
+                hint = f"{rate}; the last good state is {self.checkpoint.path}" if kept else rate
+                raise CheckFailed(f"{place}the loss is no number in epoch {epoch}, step {step}", hint)
+
+    def _judge(self, epoch: int) -> dict[str, Line]:
+        """Measures every learner on the validation images, keeps the best weights, and gives the epoch's lines."""
+        parts: dict[str, list[Tensor]] = {name: [] for name in self.learners}
+        for learner in self.learners.values():
+            group.align_buffers(learner.module, self.share)
+            if learner.average is not None:
+                group.align_buffers(learner.average.module, self.share)
+            learner.judged.eval()
+        for inputs in self.feed.validation():
+            for name, learner in self.learners.items():
+                parts[name].append(learner.logits(inputs[learner.reads]))
+        lines = {}
+        spent = self.progress.seconds - sum(line["seconds"] for line in next(iter(self.progress.lines.values()), []))
+        for name, learner in self.learners.items():
+            mine = torch.cat(parts[name]).cpu().numpy()
+            logits = torch.from_numpy(group.interleaved(mine, len(self.val_labels), self.share))
+            labels = torch.from_numpy(self.val_labels)
+            accuracy = float((logits.argmax(1) == labels).double().mean())
+            learner.judge(epoch, accuracy)
+            loss, right, seen = group.added_up(learner.sums(), self.share).tolist()
+            lines[name] = {
+                "epoch": epoch,
+                "loss": loss / seen,
+                "train_accuracy": right / seen,
+                "val_loss": float(F.cross_entropy(logits, labels)),
+                "val_accuracy": accuracy,
+                "lr": learner.schedule.at(epoch * len(self.feed) - 1),
+                "seconds": round(spent, 3),
+                "images_per_s": round(seen / spent, 1),
+            }
+        return lines
+
+    def _save(self) -> None:
+        if self.share.rank == 0:
+            learners = {name: learner.state() for name, learner in self.learners.items()}
+            self.checkpoint.write({"progress": dict(vars(self.progress)), "learners": learners})

@@ -1,0 +1,89 @@
+"""The processes that train together, as `torchrun` starts them: torch.distributed, gloo on CPUs and NCCL on GPUs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import torch
+from torch import distributed as dist
+from torch import nn
+
+from poolzoo import output
+from poolzoo.data.batches import ALL, Share
+from poolzoo.train.device import DevicePolicy
+
+PATIENCE = timedelta(hours=2)  # one process reads the data or builds a cache while the others wait
+
+
+def join(policy: DevicePolicy) -> Share:
+    """Joins the processes that were started together; the only one is the whole group.
+
+    From here on an error of another process than the first is this process's own, and is shown.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return ALL
+    if not dist.is_initialized():
+        backend = "cpu:gloo,cuda:nccl" if policy.device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=PATIENCE)
+        output.speak_as(dist.get_rank())
+    return Share(dist.get_rank(), dist.get_world_size())
+
+
+def is_first() -> bool:
+    """Whether this process is the first of those that were started together, before or after they joined."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def leave() -> None:
+    """Leaves the group, if this process is in one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+@contextmanager
+def first_alone(share: Share) -> Iterator[None]:
+    """The block runs in the first process, and when it has ended, in the others: for caches that are built once."""
+    if share.size > 1 and share.rank > 0:
+        dist.barrier()
+    yield
+    if share.size > 1 and share.rank == 0:
+        dist.barrier()
+
+
+def added_up(values: torch.Tensor, share: Share) -> torch.Tensor:
+    """The sum over all processes of a tensor on the host."""
+    if share.size > 1:
+        dist.all_reduce(values)
+    return values
+
+
+def interleaved(part: np.ndarray, count: int, share: Share) -> np.ndarray:
+    """The rows of all processes, each of which has every `size`-th one from its rank on; `count` in all."""
+    if share.size == 1:
+        return part
+    parts: list[Any] = [None] * share.size
+    dist.all_gather_object(parts, part)
+    whole = np.empty((count, *part.shape[1:]), part.dtype)
+    for rank, rows in enumerate(parts):
+        whole[rank :: share.size] = rows
+    return whole
+
+
+def align_buffers(module: nn.Module, share: Share) -> None:
+    """Gives every process the first one's buffers: statistics of batch norms are each process's own while it trains."""
+    if share.size > 1:
+        for buffer in module.buffers():
+            dist.broadcast(buffer, 0)
+
+
+def synchronised(network: nn.Module, share: Share, policy: DevicePolicy) -> nn.Module:
+    """On several GPUs, batch norms that share their statistics at every step; torch has none for CPUs."""
+    if share.size > 1 and policy.device.type == "cuda":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    return network

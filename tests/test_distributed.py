@@ -1,0 +1,99 @@
+"""Several processes, started by torchrun as a user starts them, learn what one does."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+NORMLESS = """
+from poolzoo import Backbone, hookimpl
+
+def build(*, pretrained: bool = False):
+    from torch import nn
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU()
+    )
+
+@hookimpl
+def poolzoo_backbones():
+    yield Backbone(name="normless", summary="without batch norm", build=build)
+"""
+
+
+def torchrun(count: int, *arguments: object) -> subprocess.Popen:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count), "--master-port", "0"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*launch, "--standalone", "-m", "poolzoo", *map(str, arguments)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_two_processes_learn_what_one_does(poolzoo, tmp_path):
+    (tmp_path / "normless.py").write_text(NORMLESS)
+    arguments = (
+        *("finetune", "--plugin", tmp_path / "normless.py", "--data", "digits", "--backbone", "normless"),
+        *("--pool", "gem", "--epochs", 2, "--limit", 400, "--optimizer", "sgd", "--lr", "0.05", "--threads", 1),
+        *("--mixup", "0.2", "--cutmix", "0.5", "--cutout", "2", "--ema", "0.9", "--no-dry-export"),
+    )
+    assert poolzoo(*arguments, "--out", tmp_path / "one", "-q").code == 0
+    out, err = (process := torchrun(2, *arguments, "--out", tmp_path / "two")).communicate(timeout=240)
+    assert process.returncode == 0, err
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, atol=1e-5, rtol=1e-5, msg=name)
+    lines = [
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("one", "two")
+    ]
+    for first, second in zip(*lines, strict=True):
+        for key in ("loss", "train_accuracy", "val_loss", "val_accuracy"):
+            assert second[key] == pytest.approx(first[key], abs=1e-4), key
+    reports = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two")]
+    assert reports[0]["test"]["confusion"] == reports[1]["test"]["confusion"]
+    assert out.splitlines()[-1] == str(tmp_path / "two")
+    assert out.count("truth") == 1  # the first process alone speaks
+    assert err.count("epoch 2/2") == 1
+
+
+def test_two_processes_with_batch_norm_learn_as_well(tmp_path):
+    arguments = ("--data", "digits", "--backbone", "nano/plain", "--pool", "gem", "--epochs", 4, "--no-dry-export")
+    process = torchrun(2, "finetune", *arguments, "--out", tmp_path / "run")
+    _, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    report = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert report["test"]["accuracy"] > 0.85  # what tests of one process ask of the same run
+    assert report["processes"] == 2
+
+
+def test_a_lost_process_ends_the_run_in_a_state_that_resumes(tmp_path):
+    arguments = ("--data", "digits", "--backbone", "nano/plain", "--epochs", 400, "--no-dry-export")
+    process = torchrun(2, "finetune", *arguments, "--out", tmp_path / "run")
+    end = time.monotonic() + 120
+    while not (tmp_path / "run" / "checkpoint" / "state.pt").exists() and time.monotonic() < end:
+        time.sleep(0.2)
+    children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+    os.kill(int(children[-1]), signal.SIGKILL)
+    process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert not (tmp_path / "run" / "manifest.json").exists()
+    saved = torch.load(tmp_path / "run/checkpoint/state.pt", weights_only=True)
+    assert saved["progress"]["epoch"] >= 1
+
+
+def test_a_batch_that_cannot_be_divided_is_refused_once(tmp_path):
+    arguments = ("--data", "digits", "--backbone", "nano/plain", "--epochs", 1, "--batch-size", 31, "--no-dry-export")
+    _, err = torchrun(2, "finetune", *arguments, "--out", tmp_path / "run").communicate(timeout=120)
+    assert "--batch-size 31 cannot be divided among 2 processes" in err
+    assert not (tmp_path / "run").exists()
