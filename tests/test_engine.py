@@ -236,6 +236,14 @@ def test_parts_of_a_batch_add_up_to_the_whole(monkeypatch):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4, msg=name)
 
 
+def test_every_step_draws_anew():
+    seeds = []
+    for count in (1, 2, 3):
+        stepped(count)
+        seeds.append(torch.initial_seed())
+    assert len(set(seeds)) == 3
+
+
 def test_the_average_is_the_closed_form():
     module = nn.BatchNorm1d(3)
     average = Average(module, 0.6)
