@@ -195,6 +195,11 @@ def local_peers(name: str, shape: tuple[int, ...]) -> Peers:
         "depth": lambda: {"F.max_pool3d": Formula(lambda x: F.max_pool3d(x[:, None], 2)[:, 0])},
         "adaptive": lambda: {"nn.AdaptiveAvgPool2d": nn.AdaptiveAvgPool2d((height // 2, width // 2))},
         "s2d": lambda: {"nn.PixelUnshuffle": nn.PixelUnshuffle(2)},
+        "subsample": lambda: {
+            "x[:, :, ::2, ::2]": Formula(lambda x: x[:, :, ::2, ::2].contiguous()),
+            "F.max_pool2d of 1 × 1": Formula(lambda x: F.max_pool2d(x, 1, 2)),
+        },
+        "conv": lambda: {"nn.Conv2d": nn.Conv2d(channels, channels, 2, 2)},
     }  # fmt: skip
     return makers.get(name, dict)()
 

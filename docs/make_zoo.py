@@ -39,6 +39,7 @@ FAMILIES = {
     "frequency": "Frequency",
     "ordering": "By rank",
     "channels": "Across channels",
+    "controls": "Controls",
 }
 
 

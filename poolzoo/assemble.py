@@ -114,8 +114,11 @@ class Preprocess(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        x = images.permute(0, 3, 1, 2).to(self.mean.dtype)
-        x = (x / 255 - self.mean) / self.std
+        return self.normalise(images.permute(0, 3, 1, 2).to(self.mean.dtype) / 255)
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """`float[N, 3, h, w]` in 0–1 `→ float[N, 3, H, W]`."""
+        x = (x - self.mean) / self.std
         if self.resize is not None:
             x = F.interpolate(x, size=self.resize, mode="bilinear", align_corners=False)
         return x

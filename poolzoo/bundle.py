@@ -25,7 +25,8 @@ REQUIRED: Final = {
     "run": ("config.json", "metrics.json", "model.safetensors", "run.toml", "samples.npz"),
     "bundle": ("config.json", "golden.npz", "model.onnx", "parity.json"),
 }
-SCHEMA: Final = 1  # of config.json, manifest.json and the directories' layout
+SCHEMA: Final = 1  # of config.json and the directories' layout
+SEALED: Final = 2  # the manifest's schema since it vouches for itself; older ones are read without a seal
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -52,7 +53,11 @@ def _umask() -> int:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a value as indented JSON, atomically."""
-    write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_atomically(path, _dump(value))
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_json(path: Path) -> Any:
@@ -90,13 +95,19 @@ def _sha256(path: Path) -> str:
 
 
 def seal(directory: Path, kind: str) -> None:
-    """Writes the manifest, last of all: the sha256 of every file. Its presence means that the directory is complete."""
+    """Writes the manifest, last of all: the sha256 of every file, and of itself. Its presence means: complete."""
     files = {
         path.relative_to(directory).as_posix(): {"sha256": _sha256(path), "bytes": path.stat().st_size}
         for path in sorted(directory.rglob("*"))
         if path.is_file() and path.name != MANIFEST and path.relative_to(directory).parts[0] != "checkpoint"
     }
-    write_json(directory / MANIFEST, {"schema": SCHEMA, "kind": kind, "files": files})
+    manifest = {"schema": SEALED, "kind": kind, "files": files}
+    write_json(directory / MANIFEST, {**manifest, "seal": _seal_of(manifest)})
+
+
+def _seal_of(manifest: dict[str, Any]) -> str:
+    """The hash of a manifest's text, as it would be without its seal."""
+    return hashlib.sha256(_dump({key: manifest[key] for key in manifest if key != "seal"}).encode()).hexdigest()
 
 
 def altered(directory: Path) -> list[str]:
@@ -104,20 +115,29 @@ def altered(directory: Path) -> list[str]:
     try:
         manifest = read_json(directory / MANIFEST)
         listed = {str(name): str(entry["sha256"]) for name, entry in manifest["files"].items()}
-    except (KeyError, TypeError, AttributeError, CheckFailed):
+        if manifest["schema"] != 1 or "seal" in manifest:
+            text = (directory / MANIFEST).read_text(encoding="utf-8")
+            if manifest["seal"] != _seal_of(manifest) or text != _dump(manifest):
+                return [f"{MANIFEST} was altered"]
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OSError, CheckFailed):
         return [f"{MANIFEST} is damaged"]
     required = REQUIRED.get(str(manifest.get("kind")), ())
     found = [f"{name} is not listed in {MANIFEST}" for name in required if name not in listed]
     root = directory.resolve()
     for name, digest in listed.items():
-        path = directory / name
-        if not path.resolve().is_relative_to(root):
-            found.append(f"{name} points outside")
-        elif not path.is_file():
-            found.append(f"{name} is missing")
-        elif _sha256(path) != digest:
-            found.append(f"{name} was altered")
+        found += _difference(directory / name, name, digest, root)
     return found
+
+
+def _difference(path: Path, name: str, digest: str, root: Path) -> list[str]:
+    try:
+        if not path.resolve().is_relative_to(root):
+            return [f"{name} points outside"]
+        if not path.is_file():
+            return [f"{name} is missing"]
+        return [f"{name} was altered"] if _sha256(path) != digest else []
+    except (OSError, ValueError, RuntimeError) as error:  # not readable; a name with a NUL in it; links in a circle
+        return [f"{name} cannot be read: {error}"]
 
 
 def check(directory: Path, kind: str) -> None:
@@ -144,6 +164,15 @@ def check(directory: Path, kind: str) -> None:
     found = read_json(directory / MANIFEST).get("kind")
     if found != kind:
         raise UsageError(f"{directory} is a {found}, not a {kind}", f"give the directory of a {kind}")
+
+
+def kind(directory: Path) -> str | None:
+    """What a directory says that it is, "run" or "bundle"; None where it says nothing."""
+    try:
+        manifest = read_json(directory / MANIFEST)
+    except (CheckFailed, OSError):
+        return None
+    return str(manifest.get("kind")) if isinstance(manifest, dict) else None
 
 
 def require_free(path: Path) -> None:

@@ -13,8 +13,11 @@ def path() -> Path:
     """The file, in `POOLZOO_CONFIG` or the system's place for configuration."""
     if named := os.environ.get("POOLZOO_CONFIG"):
         return Path(named) / "disabled.json"
-    import platformdirs
-
+    try:
+        import platformdirs
+    except ImportError:  # where a bundle is used with little installed; this is what it would say on Linux
+        home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+        return Path(home, "poolzoo", "disabled.json")
     return Path(platformdirs.user_config_dir("poolzoo")) / "disabled.json"
 
 

@@ -73,6 +73,10 @@ def explain(error: BaseException) -> PoolzooError:
         reason = error.strerror or text or type(error).__name__
         hint = "free some space and try again" if error.errno == 28 else "choose another place with --out, or mend it"
         return EnvironmentProblem(f"{reason}{where}", hint)
+    if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("poolzoo"):
+        package = error.name.partition(".")[0]
+        hint = "install poolzoo with what it depends on: pip install poolzoo"
+        return EnvironmentProblem(f"this needs {package}, which is not installed", hint)
     no_memory = isinstance(error, RuntimeError) and "allocate" in text and "memory" in text  # torch's, on the CPU
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or no_memory:
         return EnvironmentProblem("out of memory", "use a smaller --batch-size or --image-size")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+import tempfile
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import torch
 
-from poolzoo import metrics
+from poolzoo import bundle, metrics, output
 from poolzoo.data import source
 from poolzoo.errors import UsageError
-from poolzoo.runs import Run, load_run
+from poolzoo.runs import load_run
 from poolzoo.train import device as devices
+
+BATCH: Final = 64  # of images under ONNX Runtime
 
 
 def evaluate_run(
@@ -34,18 +38,61 @@ def evaluate_run(
     run = load_run(path)
     dataset = source.open_dataset(data or run.config["poolzoo"]["data"], run.data_size, ("test",))
     images, labels = source.load_split(dataset, "test", run.data_size)
-    labels = _as_the_run_counts(run, source.class_names(dataset, labels), labels)
+    labels = _as_counted(run.classes, source.class_names(dataset, labels), labels)
     policy.place(run.network)
     logits = metrics.predict_logits(run.network, run.preprocess.to(policy.device), images, policy)
     return metrics.compute(logits, labels, run.classes)
 
 
-def _as_the_run_counts(run: Run, names: tuple[str, ...], labels: np.ndarray) -> np.ndarray:
-    """The labels renumbered by the run's own names of the classes."""
-    unknown = sorted(set(names) - set(run.classes))
+def evaluate_graph(
+    path: str, data: str | None = None, provider: str = "auto", threads: int | None = None
+) -> dict[str, Any]:
+    """The metrics of a graph under ONNX Runtime: of a bundle's, or of one made of a run and thrown away.
+
+    Args:
+        path: The directory of a bundle or of a run.
+        data: A data set's name or `folder:PATH`; None for the run's own.
+        provider: ONNX Runtime's: `auto`, `cpu`, `cuda` or `tensorrt`.
+        threads: Of ONNX Runtime.
+
+    Raises:
+        UsageError: There is no such directory, the data is unknown, or has classes that the network does not know.
+        CheckFailed: It is incomplete or was altered, or cannot be exported.
+    """
+    from poolzoo.deploy import graph, runtime
+    from poolzoo.deploy.subject import of_run
+
+    directory = Path(path)
+    with tempfile.TemporaryDirectory() as work:
+        if bundle.kind(directory) == "bundle":
+            bundle.check(directory, "bundle")
+            file, config = directory / "model.onnx", bundle.read_json(directory / "config.json")
+        else:
+            run = load_run(path)
+            file, config = Path(work) / "model.onnx", run.config
+            output.say("exporting")
+            graph.export_graph(of_run(run), file)
+        model = runtime.open_model(file, provider, threads)
+    name = data or config["poolzoo"].get("data")
+    if name is None:
+        raise UsageError(f"{directory} does not say which data it is for", "name it with --data")
+    dataset = source.open_dataset(name, model.size, ("test",))
+    images, labels = source.load_split(dataset, "test", model.size)
+    labels = _as_counted(model.labels, source.class_names(dataset, labels), labels)
+    parts = []
+    with output.progress("evaluating", len(images)) as bar:
+        for start in range(0, len(images), BATCH):
+            parts.append(model.run(np.ascontiguousarray(images[start : start + BATCH]))[0])
+            bar.update(start + BATCH)
+    return {**metrics.compute(np.concatenate(parts), labels, model.labels), "provider": model.provider}
+
+
+def _as_counted(classes: list[str], names: tuple[str, ...], labels: np.ndarray) -> np.ndarray:
+    """The labels renumbered by the network's own names of the classes."""
+    unknown = sorted(set(names) - set(classes))
     if unknown:
         raise UsageError(
             f"the run does not know the class {', '.join(unknown[:5])}",
-            f"its classes are: {', '.join(run.classes[:20])}",
+            f"its classes are: {', '.join(classes[:20])}",
         )
-    return np.array([run.classes.index(name) for name in names])[labels]
+    return np.array([classes.index(name) for name in names])[labels]

@@ -6,12 +6,14 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any, Protocol
 
 QUIET, NORMAL, VERBOSE = 0, 1, 2
 MAX_LINE = 2000  # characters of one diagnostic line; longer ones are a plugin's or a library's, and nobody reads them
 
 _verbosity = NORMAL
+_hushed = False
 _rank = 0  # of this process among those that do the same together
 
 
@@ -28,9 +30,20 @@ def one_line(text: str, most: int = MAX_LINE) -> str:
     return flat if len(flat) <= most else flat[: most - 1] + "…"
 
 
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Within it, `say` speaks to who asked for `-v` alone: where one thing is done many times over."""
+    global _hushed
+    before, _hushed = _hushed, True
+    try:
+        yield
+    finally:
+        _hushed = before
+
+
 def say(text: str) -> None:
     """A line for the person who waits: what is being done, what was decided."""
-    if _verbosity >= NORMAL and _rank == 0:
+    if _verbosity >= (VERBOSE if _hushed else NORMAL) and _rank == 0:
         print(one_line(text), file=sys.stderr, flush=True)
 
 
@@ -81,7 +94,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], right: Seque
     if _rank != 0:
         return
     if not sys.stdout.isatty():
-        for row in (headers, *rows):
+        for row in chain([headers], rows):
             print("\t".join(" ".join(str(cell).split()) for cell in row))
         sys.stdout.flush()
         return
@@ -126,7 +139,7 @@ def progress(label: str, total: float) -> Iterator[Progress]:
         TextColumn("{task.fields[note]}"),
         TimeRemainingColumn(),
     )
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Bar(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
         task = bar.add_task(label, total=total, note="")
 
         class _Drawn:

@@ -162,6 +162,13 @@ def save_samples(
     bundle.write_atomically(path, buffer.getvalue())
 
 
+def save_predictions(path: Path, predicted: np.ndarray, labels: np.ndarray) -> None:
+    """Keeps which class the network chose for every test image, in the data's order: what comparisons are made of."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, predicted=predicted.astype(np.int32), labels=labels.astype(np.int32))
+    bundle.write_atomically(path, buffer.getvalue())
+
+
 def load_run(path: str | os.PathLike[str]) -> Run:
     """Builds the network of a finished run again and fills in its weights.
 

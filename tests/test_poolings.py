@@ -17,9 +17,9 @@ PROMISED = {
     "global": "avg max min avgmax catavgmax gem lp lse soft mixed gated stochastic attention map simpool topk std spp "
     "cov netvlad median depth adaptive strip rmac bilinear cbp quantile prr",
     "local": "avg max min avgmax gem lp lse soft mixed gated stochastic fractional blur maxblur topk aps lip spectral "
-    "wavelet median depth adaptive strip variable lps s2d s3",
+    "wavelet median depth adaptive strip variable lps s2d s3 subsample conv",
 }
-WITHOUT_PAPER = {"min", "catavgmax", "median", "quantile", "adaptive", "variable"}
+WITHOUT_PAPER = {"min", "catavgmax", "median", "quantile", "adaptive", "variable", "subsample"}
 
 
 def test_the_promised_strategies_are_there():

@@ -116,7 +116,7 @@ def test_a_run_is_complete_learns_and_says_what_it_did(trained):
         "manifest.json",
         "curves.png",
     }
-    assert expected | {"samples.npz", "metrics.json", "checkpoint"} == names
+    assert expected | {"samples.npz", "predictions.npz", "metrics.json", "checkpoint"} == names
     assert bundle.altered(trained) == []
     lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
@@ -516,3 +516,13 @@ def test_the_packages_weights_keep_another_local_pooling(poolzoo):
     outcome = poolzoo("finetune", "--data", "digits", "--pretrained", "--local-pool", "depth", "--dry-run")
     assert outcome.code == 2
     assert "widths" in outcome.err
+
+
+def test_a_run_keeps_what_it_predicted_for_every_test_image(trained):
+    with np.load(trained / "predictions.npz") as kept:
+        predicted, labels = kept["predicted"], kept["labels"]
+    reported = json.loads((trained / "metrics.json").read_text())["test"]
+    assert (predicted == labels).mean() == pytest.approx(reported["accuracy"])
+    confusion = np.zeros((10, 10), int)
+    np.add.at(confusion, (labels, predicted), 1)
+    assert confusion.tolist() == reported["confusion"]

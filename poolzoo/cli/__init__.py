@@ -18,9 +18,12 @@ COMMANDS: Final = {
     "list": ("poolzoo.cli.list:command", "Show the poolings, backbones and data sets that there are."),
     "show": ("poolzoo.cli.show:command", "Show one pooling or backbone: options, equation, paper, origin."),
     "finetune": ("poolzoo.cli.finetune:command", "Train a backbone with a pooling on a data set."),
+    "compare": ("poolzoo.cli.compare:command", "Train many poolings alike, and tell which differ beyond chance."),
+    "report": ("poolzoo.cli.report:command", "Compare runs that were done one at a time."),
     "evaluate": ("poolzoo.cli.evaluate:command", "Measure a trained network on images."),
     "export": ("poolzoo.cli.export:command", "Turn a trained network into a verified ONNX bundle."),
     "verify": ("poolzoo.cli.verify:command", "Check a bundle here and now, without torch."),
+    "bench": ("poolzoo.cli.bench:command", "Measure a bundle's speed in several runtimes, without torch."),
     "predict": ("poolzoo.cli.predict:command", "Label image files with a bundle, without torch."),
     "plugin": ("poolzoo.cli.plugin:command", "Write, check, list, disable and enable plugins."),
     "doctor": (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -27,7 +27,38 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="The bundle; must not exist. [default: exports/ and the run's or backbone's name]",
 )
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "int8", "auto"]),
+    default="fp32",
+    show_default=True,
+    help="auto measures all on this host and keeps the fastest one within the limits below.",
+)
+@click.option(
+    "--min-agreement",
+    type=click.FloatRange(0, 1),
+    default=0.99,
+    show_default=True,
+    help="Of the images, the part on which fp16 or int8 must choose the network's own class.",
+)
+@click.option(
+    "--max-accuracy-drop",
+    type=click.FloatRange(0, 1),
+    default=0.005,
+    show_default=True,
+    help="How much accuracy fp16 or int8 may cost.",
+)
+@click.option(
+    "--input",
+    "kind",
+    type=click.Choice(["uint8", "float"]),
+    default="uint8",
+    show_default=True,
+    help="Images as they are stored, [N, H, W, 3], or float32 [N, 3, H, W] in 0-1; normalisation is inside anyway.",
+)
+@click.option("--opset", type=click.IntRange(18, 26), default=18, show_default=True, help="ONNX opset to ask for.")
 @click.option("--no-speed", is_flag=True, help="Do not measure speed.")
+@click.option("--compiled", is_flag=True, help="Measure the network under torch.compile too (takes a minute or more).")
 @provider_option
 @threads_option
 @json_option
@@ -35,7 +66,13 @@ def command(
     what: str,
     pretrained: bool,
     out: Path | None,
+    precision: str,
+    min_agreement: float,
+    max_accuracy_drop: float,
+    kind: str,
+    opset: int,
     no_speed: bool,
+    compiled: bool,
     provider: str,
     threads: int | None,
     as_json: bool,
@@ -53,10 +90,20 @@ def command(
     place = out or Path("exports") / (bundle.slug(what) if pretrained else Path(what).resolve().name)
     bundle.require_free(place)
     output.detail("loading torch")
-    from poolzoo.deploy.export import ParityFailed, export
+    from poolzoo.deploy.export import ParityFailed, Wishes, export
+    from poolzoo.deploy.parity import Limits
 
+    wishes = Wishes(precision, kind, Limits(min_agreement, max_accuracy_drop), opset)
     try:
-        report = export(_subject(what, pretrained), place, provider=provider, threads=threads, timed=not no_speed)
+        report = export(
+            _subject(what, pretrained),
+            place,
+            provider=provider,
+            threads=threads,
+            timed=not no_speed,
+            compiled=compiled,
+            wishes=wishes,
+        )
     except ParityFailed as failed:
         if as_json:
             output.emit_json(failed.report)
@@ -65,13 +112,23 @@ def command(
     if as_json:
         output.emit_json(report)
         return OK
+    _show(report)
+    return OK
+
+
+def _show(report: dict[str, Any]) -> None:
     parity = report["parity"]
+    allowed = f" of {parity['tolerance']:.2e} allowed" if parity["gate"] == "noise" else ""
     output.data(
-        f"parity      passed: largest difference {parity['max_abs']:.2e} of {parity['tolerance']:.2e} allowed, "
+        f"parity      passed: largest difference {parity['max_abs']:.2e}{allowed}, "
         f"batches {', '.join(map(str, parity['batches']))}"
     )
     accuracy = f"accuracy {parity['accuracy']['onnxruntime']:.4f}" if "accuracy" in parity else "accuracy not measured"
     output.data(f"agreement   {parity['top1_agreement']:.4f} on {parity['n']} {parity['images']} images, {accuracy}")
+    if len(report["candidates"]) > 1:
+        rows = [_candidate(one) for one in report["candidates"]]
+        headers = ("precision", "batch 1, ms", "batch 32, ms", "agreement", "accuracy", "MB", "")
+        output.table(headers, rows, right=(1, 2, 3, 4, 5))
     if report["speed"]:
         rows = [
             (size, f"{r['torch_ms']:.2f}", f"{r['ort_ms']:.2f}", f"{r['speedup']:.2f}×")
@@ -79,7 +136,13 @@ def command(
         ]
         output.table(("batch", "torch eager, ms", "ONNX Runtime, ms", "speed-up"), rows, right=(0, 1, 2, 3))
     output.data(report["bundle"])
-    return OK
+
+
+def _candidate(one: dict[str, Any]) -> tuple[str, ...]:
+    accuracy = "–" if one["accuracy"] is None else f"{one['accuracy']:.4f}"
+    times = (f"{one['ort_ms'][size]:.2f}" for size in ("1", "32"))
+    verdict = "kept" if one["chosen"] else one["lost"]
+    return one["precision"], *times, f"{one['agreement']:.4f}", accuracy, f"{one['bytes'] / 1e6:.2f}", verdict
 
 
 def _check(what: str, pretrained: bool) -> None:

@@ -34,6 +34,9 @@ from poolzoo.errors import UsageError
 @click.option("--warmup", default=0.15, show_default=True, help="Share of the steps in which the rate rises.")
 @click.option("--label-smoothing", default=0.1, show_default=True, help="Share of the label spread over all classes.")
 @click.option("--seed", default=0, show_default=True, help="Of the weights, the split, the order and the augmentation.")
+@click.option(
+    "--split-seed", type=int, help="Of what is kept apart to choose the best epoch by, and of --limit; else --seed."
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--threads", type=int, help="Of torch on the CPU.")
 @click.option("--image-size", type=int, help="Side in pixels at which the network sees the images.")

@@ -2,47 +2,113 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import os
+import sys
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from poolzoo import output
 from poolzoo.cli.options import json_option, provider_option, threads_option
 
+HEADERS: Final = ("image", "label", "score", "then")
+Row = dict[str, Any]
+
 
 @click.command()
 @click.argument("bundle", metavar="BUNDLE", type=click.Path(path_type=Path))
-@click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
 @click.option("--top", default=5, show_default=True, type=click.IntRange(1), help="How many classes to name an image.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV: file, label, score, error.")
 @provider_option
 @threads_option
 @json_option
-def command(bundle: Path, images: tuple[Path, ...], top: int, provider: str, threads: int | None, as_json: bool) -> int:
-    """Label image files. One that cannot be read is a row with an error; the rest is done, and the exit code is 1."""
-    from poolzoo.deploy.predict import predict
-    from poolzoo.errors import CHECK_FAILED, OK
+def command(
+    bundle: Path,
+    images: tuple[str, ...],
+    top: int,
+    as_csv: bool,
+    provider: str,
+    threads: int | None,
+    as_json: bool,
+) -> int:
+    """Label images: files, whole folders, or with - those whose names come on stdin, one a line (or NUL-separated).
 
-    rows = list(predict(bundle, images, top=top, provider=provider, threads=threads))
-    broken = [row for row in rows if "error" in row]
-    if as_json:
-        output.emit_json(rows)
-    else:
-        cells = [
-            (row["file"], row["label"], f"{row['score']:.4f}", _runners_up(row))
-            if "score" in row
-            else (row["file"], "", row["error"], "")
-            for row in rows
-        ]
-        output.table(("image", "label", "score", "then"), cells, right=(2,))
+    One that cannot be read is a row with an error; the rest is done, and the exit code is 1.
+    """
+    from poolzoo.deploy.predict import predict
+    from poolzoo.errors import CHECK_FAILED, OK, UsageError
+
+    if as_csv and as_json:
+        raise UsageError("--csv and --json exclude each other", "leave one out")
+    files = [file for image in images for file in _files(image)]
+    rows = predict(bundle, files, top=top, provider=provider, threads=threads)
+    broken: list[Row] = []
+    label = "" if as_csv and sys.stdout.isatty() else "labelling images"  # a bar among the rows would tear them
+    with closing(_watched(rows, label, len(files), broken)) as told:
+        if as_json:
+            output.emit_json(list(told))
+        elif as_csv:
+            for cells in chain([("file", "label", "score", "error")], map(_csv_cells, told)):
+                output.data(_csv_line(cells))
+        else:
+            output.table(HEADERS, map(_cells, told), right=(2,))
     if broken:
         output.error(
-            f"{len(broken)} of {len(rows)} images cannot be read, first {broken[0]['file']}: {broken[0]['error']}",
+            f"{len(broken)} of {len(files)} images cannot be read, first {broken[0]['file']}: {broken[0]['error']}",
             "check the files",
         )
     return CHECK_FAILED if broken else OK
 
 
-def _runners_up(row: dict[str, Any]) -> str:
-    """The classes after the first, each with its score."""
-    return "; ".join(f"{one['label']} {one['score']:.4f}" for one in row["top"][1:])
+def _files(image: str) -> list[Path]:
+    """The files that one argument means: itself, those in a folder, or those that stdin names."""
+    from poolzoo.deploy.predict import image_files
+    from poolzoo.errors import UsageError
+
+    if image != "-":
+        return image_files(Path(image)) if os.path.isdir(image) else [Path(image)]
+    given = sys.stdin.buffer.read() if sys.stdin else b""  # None where it was closed
+    names = [name for name in (given.split(b"\0") if b"\0" in given else given.splitlines()) if name]
+    if not names:
+        raise UsageError("stdin names no image", "for example: find photos -print0 | poolzoo predict BUNDLE -")
+    return [Path(os.fsdecode(name)) for name in names]
+
+
+def _watched(rows: Generator[Row, None, None], label: str, total: int, broken: list[Row]) -> Generator[Row, None, None]:
+    """The rows, while a bar tells how far they are; those with an error are also put into `broken`."""
+    with output.progress(label, total) as bar, closing(rows):
+        for done, row in enumerate(rows, 1):
+            row["file"] = row["file"].encode("utf-8", "backslashreplace").decode()  # any bytes may be a file's name
+            if "error" in row:
+                broken.append(row)
+            yield row
+            bar.update(done)
+
+
+def _csv_line(cells: Sequence[str]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\r\n").writerow(cells)  # with this terminator, it quotes either half of it
+    return text.getvalue().removesuffix("\r\n")
+
+
+def _csv_cells(row: Row) -> Sequence[str]:
+    return (
+        (row["file"], row["label"], f"{row['score']:.6f}", "")
+        if "score" in row
+        else (row["file"], "", "", row["error"])
+    )
+
+
+def _cells(row: Row) -> Sequence[str]:
+    """An image, its label with the score, and the classes after the first, each with its score."""
+    if "error" in row:
+        return row["file"], "", "", f"cannot be read: {row['error']}"
+    rest = "; ".join(f"{one['label']} {one['score']:.4f}" for one in row["top"][1:])
+    return row["file"], row["label"], f"{row['score']:.4f}", rest

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from poolzoo import output
-from poolzoo.data import decode, disk, store
+from poolzoo.data import decode, disk, images, store
 from poolzoo.errors import UsageError
 from poolzoo.spec import Dataset, Split
 
@@ -84,19 +82,10 @@ def _classes(folder: Path) -> list[str]:
     return found
 
 
-@cache
-def _extensions() -> frozenset[str]:
-    """Of the formats that Pillow reads; PDF it only writes."""
-    return frozenset(ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN) - {
-        ".mpg",
-        ".mpeg",
-    }
-
-
 def _files(folder: Path) -> list[Path]:
     """The image files directly in a class folder; hidden files and files of other kinds are ignored."""
     names = sorted(e.name for e in os.scandir(folder) if e.is_file() and e.name[0] != ".")
-    found = [folder / name for name in names if os.path.splitext(name)[1].lower() in _extensions()]
+    found = [folder / name for name in names if os.path.splitext(name)[1].lower() in images.extensions()]
     if not found:
         raise UsageError(f"class folder {folder} holds no image", "add some, or remove the folder")
     return found

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 # What `metadata_props` says of it, beside the two values of `Fit`.
 TRANSFORM: Final = "EXIF turned, alpha on white, RGB; where the size differs, shorter side resized, centre cropped"
@@ -28,14 +29,21 @@ class Fit:
 
 PLAIN: Final = Fit()  # how data sets are fitted
 
-Unreadable = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    NotImplementedError,
-    UnidentifiedImageError,
-    Image.DecompressionBombError,
-)
+# What Pillow raises at a file that is no image, or a damaged one; RuntimeError is the AVIF plugin's.
+Unreadable = (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError)
+
+
+@cache
+def extensions() -> frozenset[str]:
+    """The endings, such as `.png`, of the formats that Pillow reads as pictures."""
+    known = Image.registered_extensions().items()
+    return frozenset(ending for ending, kind in known if kind in Image.OPEN) - {".mpg", ".mpeg"}
+
+
+def reason(error: Exception) -> str:
+    """Why an image cannot be read, in one line, such as `No such file or directory`."""
+    text = getattr(error, "strerror", None) or " ".join(str(error).split())
+    return text if " " in text else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -67,7 +75,7 @@ def read(path: Path, size: tuple[int, int] | None = None, how: Fit = PLAIN) -> n
     """An image file as `uint8[H, W, 3]`, at (height, width) where `size` is given.
 
     Raises:
-        OSError, ValueError, SyntaxError: The file is no image, or a damaged one (all of `Unreadable`).
+        OSError, ValueError, SyntaxError, RuntimeError, DecompressionBombError: It is no image, or a damaged one.
     """
     with Image.open(path) as image:
         rgb = to_rgb(image)

@@ -1,21 +1,44 @@
-"""A network to a bundle: graph, parity, speed, card; it appears whole, and only where the graph is the network's."""
+"""A network to a bundle: graph, parity, precision, speed, card; it appears whole, and only where the graph is right."""
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime
 import torch
 
 from poolzoo import bundle, host, output
-from poolzoo.deploy import graph, parity, runtime, speed
+from poolzoo.deploy import bisect, candidates, card, graph, parity, probes, runtime, script, speed
+from poolzoo.deploy.candidates import Candidate
+from poolzoo.deploy.parity import Limits
+from poolzoo.deploy.reference import Reference
 from poolzoo.deploy.subject import Subject
 from poolzoo.errors import CheckFailed
 
-MOST_LABELS: Final = 20  # that the card names
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the graph shall be like.
+
+    Attributes:
+        precision: A key of `candidates.CHOICES`.
+        kind: "uint8" for images as they are stored, "float" for such as are scaled to 0–1 (`graph.INPUTS`).
+        limits: What lower precision may cost.
+        opset: What the exporter is asked for.
+    """
+
+    precision: str = "fp32"
+    kind: str = "uint8"
+    limits: Limits = field(default_factory=Limits)
+    opset: int = graph.OPSET
 
 
 @contextmanager
@@ -29,7 +52,14 @@ def _torch_threads(count: int | None) -> Iterator[int]:
 
 
 def export(
-    subject: Subject, out: Path, *, provider: str = "auto", threads: int | None = None, timed: bool = True
+    subject: Subject,
+    out: Path,
+    *,
+    provider: str = "auto",
+    threads: int | None = None,
+    timed: bool = True,
+    compiled: bool = False,
+    wishes: Wishes | None = None,
 ) -> dict[str, Any]:
     """Exports a network, checks the graph and measures it.
 
@@ -39,44 +69,127 @@ def export(
         provider: `auto`, `cpu`, `cuda` or `tensorrt`.
         threads: Threads of torch and of ONNX Runtime alike; None for torch's own choice.
         timed: Whether to measure speed.
+        compiled: Whether to measure the network under torch.compile too.
+        wishes: What the graph shall be like; None for fp32 and uint8.
 
     Returns:
         The report that `export --json` prints. Where parity failed, its `bundle` is None and nothing was left at `out`.
     """
+    wishes = wishes or Wishes()
     bundle.require_free(out)
     runtime.choose_provider(provider)  # a provider without a device fails before the work, not after it
     with _torch_threads(threads) as count, bundle.appearing(out) as place:
-        file = place / "model.onnx"
-        output.say("exporting")
-        opset = graph.export_graph(subject, file)
-        opened = runtime.open_model(file, provider, count)
-        output.say("checking parity")
-        verdict = parity.check(subject.model, opened, subject.images, subject.image_labels)
-        report: dict[str, Any] = {
-            "bundle": str(out),
-            "parity": verdict.report,
-            "speed": {},
-            "provider": opened.provider,
-            "opset": opset,
-        }
-        if not verdict.passed:
-            raise ParityFailed({**report, "bundle": None}, subject.remedy)
+        report: dict[str, Any] = {"bundle": str(out), "parity": {}, "speed": {}, "input": wishes.kind}
+        with tempfile.TemporaryDirectory(dir=place) as work:
+            best = _best(subject, Path(work) / "fp32.onnx", provider, count, wishes, report)
+            os.replace(best.file, place / "model.onnx")
+        measured: dict[str, Any] = {"environment": speed.environment(count)}
         if timed:
             output.say("measuring speed")
-            device = "cpu" if opened.provider == runtime.PROVIDERS["cpu"] else "cuda"
-            report["speed"] = speed.against_torch(subject.model, opened, subject.images, device)
-        measured = {"speed": report["speed"], "provider": opened.provider, "environment": speed.environment(count)}
-        compared = {"compared_on": {key: verdict.report[key] for key in ("images", "n")}}
-        export_facts = {"opset": opset, "input": "uint8", "precision": "fp32", **subject.origin, **compared}
-        bundle.write_json(place / "config.json", {**subject.config, "export": export_facts})
-        bundle.write_json(place / "parity.json", verdict.report)
-        bundle.write_json(place / "speed.json", measured)
-        with (place / "golden.npz").open("wb") as golden:
-            np.savez_compressed(golden, **verdict.golden)
-        bundle.write_atomically(place / "README.md", _card(subject, report))
+            measured = speed.against_torch(
+                subject.model,
+                place / "model.onnx",
+                subject.images,
+                provider=provider,
+                threads=threads,
+                compiled=compiled,
+            )
+            report["speed"] = measured["speed"]
+        _write(place, subject, report, best, {"speed": {}, "provider": report["provider"], **measured})
         bundle.seal(place, "bundle")
+        report["files"] = _sizes(place)
     host.catalog().announce("poolzoo_exported", bundle=str(out), report=report)
     return report
+
+
+def _best(
+    subject: Subject, file: Path, provider: str, threads: int, wishes: Wishes, report: dict[str, Any]
+) -> Candidate:
+    """Makes the graph in every precision that is wished for, checks them, and fills in the report.
+
+    Raises:
+        ParityFailed: The graph is not the network's, or no lower precision is within the limits.
+    """
+    output.say("exporting")
+    written = graph.export_graph(subject, file, kind=wishes.kind, opset=wishes.opset)
+    fp32 = runtime.open_model(file, provider, threads)
+    report |= {"provider": fp32.provider, "opset": graph.opset_of(onnx.load(file)), "precision": "fp32"}
+    output.say("checking parity")
+    reference = Reference.of(subject.model, subject.images, subject.image_labels)
+    verdict = judge(subject, reference, file, written, fp32, threads)
+    found = [Candidate("fp32", file, fp32, verdict)]
+    if not verdict.passed:
+        raise ParityFailed({**report, "parity": verdict.report, "candidates": [], "bundle": None}, subject.remedy)
+
+    def open_(path: Path) -> runtime.Model:
+        return runtime.open_model(path, provider, threads)
+
+    found += candidates.lowered(
+        wishes.precision, found[0], written.layers, subject, wishes.kind, reference, wishes.limits, open_
+    )
+    best, rows = candidates.choose(wishes.precision, found, subject.images)
+    report |= {"candidates": rows, "parity": best.parity.report, "precision": best.precision.partition("-")[0]}
+    if best is not found[0]:
+        report["parity"] = {**best.parity.report, "fp32": verdict.report}
+    if not best.parity.passed:
+        hint = "allow more with --min-agreement and --max-accuracy-drop, or take --precision auto"
+        raise ParityFailed({**report, "bundle": None}, hint)
+    return best
+
+
+def judge(
+    subject: Subject,
+    reference: Reference,
+    file: Path,
+    written: graph.Graph,
+    opened: runtime.Model,
+    threads: int,
+) -> parity.Parity:
+    """The verdict on a graph in fp32: on images, on parts of it, and where it fails, which layer is the first to.
+
+    Args:
+        subject: The network.
+        reference: What it answers.
+        file: The graph.
+        written: What was written there.
+        opened: The same, opened.
+        threads: To open parts of it with.
+    """
+    verdict, proto = parity.by_noise(reference, opened), onnx.load(file)
+    report = verdict.report
+
+    def open_(part: bytes) -> onnxruntime.InferenceSession:
+        return runtime.open_session(part, opened.provider, threads)
+
+    report["probes"] = probes.run(subject.model, proto, written.layers, subject.size, open_)
+    report["passed"] = report["passed"] and all(probe["passed"] for probe in report["probes"])
+    if not report["passed"]:
+        image = reference.images[reference.names.index(report["worst"]["input"])]
+        names, feed = written.layers.within(proto), opened.feed(image[None])
+        report["diverges"] = bisect.first_difference(subject.model, proto, names, open_, image, feed)
+    return verdict
+
+
+def _write(place: Path, subject: Subject, report: dict[str, Any], best: Candidate, measured: dict[str, Any]) -> None:
+    """Writes all files but the graph and the manifest."""
+    facts = {
+        "opset": report["opset"],
+        "input": report["input"],
+        "precision": best.precision,
+        **subject.origin,
+        "compared_on": {key: report["parity"][key] for key in ("images", "n")},
+    }
+    bundle.write_json(place / "config.json", {**subject.config, "export": facts})
+    bundle.write_json(place / "parity.json", {**report["parity"], "candidates": report["candidates"]})
+    bundle.write_json(place / "speed.json", measured)
+    with (place / "golden.npz").open("wb") as golden:
+        np.savez_compressed(golden, **best.parity.golden)
+    bundle.write_atomically(place / "predict.py", script.source())
+    card.write(place, subject, {**report, "files": _sizes(place)}, measured, best.parity.logits)
+
+
+def _sizes(place: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_size for path in sorted(place.iterdir()) if path.is_file()}
 
 
 class ParityFailed(CheckFailed):
@@ -85,52 +198,3 @@ class ParityFailed(CheckFailed):
     def __init__(self, report: dict[str, Any], remedy: str) -> None:
         super().__init__(parity.explain(report["parity"]), f"nothing was written; {remedy}, or report it as a bug")
         self.report = report
-
-
-def _card(subject: Subject, report: dict[str, Any]) -> str:
-    """The bundle's `README.md`, from what was measured."""
-    agreement = report["parity"]
-    if "accuracy" in agreement:
-        accuracy = f"{agreement['accuracy']['onnxruntime']:.4f} here, {agreement['accuracy']['torch']:.4f} in torch."
-    else:
-        accuracy = "not measured, because no labelled images come with the network."
-    few = subject.classes[:MOST_LABELS]
-    more = f", … ({len(subject.classes)}; `config.json` has all)" if len(subject.classes) > MOST_LABELS else ""
-    rows = "\n".join(
-        f"| {size} | {row['torch_ms']:.2f} | {row['ort_ms']:.2f} | {row['speedup']:.2f}× |"
-        for size, row in report["speed"].items()
-    )
-    (height, width), edges = subject.size, len(agreement["max_abs_by_edge"])
-    fit, bleed = subject.fit, (1 - subject.fit.crop_pct) / 2
-    return f"""---
-library_name: onnx
-tags: [image-classification, poolzoo]
-license: {subject.license}
----
-
-# {subject.title}, for ONNX Runtime
-
-`model.onnx` (opset {report["opset"]}) takes `images`, uint8 `[N, {height}, {width}, 3]` in RGB, any N, and gives
-`logits` and `probabilities`. Normalisation and resizing are inside. Give it photographs of another size as
-`poolzoo predict` does: {fit.interpolation}, and of the shorter side the central {fit.crop_pct:.1%}.
-
-    import numpy, onnxruntime
-    from PIL import Image, ImageOps
-    session = onnxruntime.InferenceSession("model.onnx")
-    photo = Image.open("photo.jpg").convert("RGB")
-    image = numpy.asarray(ImageOps.fit(photo, ({width}, {height}), Image.{fit.interpolation.upper()}, bleed={bleed:g}))
-    logits, probabilities = session.run(None, {{"images": image[None]}})
-
-Labels: {"; ".join(few)}{more}.
-
-It was compared with the network on {agreement["n"]} {agreement["images"]} images and {edges} edge images, at batches
-{", ".join(map(str, agreement["batches"]))}. The largest difference is {agreement["max_abs"]:.2e}
-({agreement["tolerance"]:.2e} is allowed), and the first choice agrees on {agreement["top1_agreement"]:.2%} of them.
-Accuracy: {accuracy}
-
-| batch | torch eager, ms | ONNX Runtime, ms | speed-up |
-|---|---|---|---|
-{rows}
-
-`poolzoo verify` with this directory checks the files and repeats the comparison; `poolzoo predict` runs it on images.
-"""

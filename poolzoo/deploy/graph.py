@@ -10,7 +10,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -19,51 +19,66 @@ import torch
 from torch import Tensor, nn
 
 from poolzoo.data.images import TRANSFORM
+from poolzoo.deploy import guards, layers
+from poolzoo.deploy.layers import Layers
 from poolzoo.errors import CheckFailed, PoolzooError
 from poolzoo.layout import Size
 
 if TYPE_CHECKING:
+    from poolzoo.assemble import Preprocess
     from poolzoo.deploy.subject import Subject
 
 OPSET: Final = 18
-RANDOM_OPS: Final = (
-    "RandomNormal",
-    "RandomNormalLike",
-    "RandomUniform",
-    "RandomUniformLike",
-    "Multinomial",
-    "Bernoulli",
-)
+OUTPUTS: Final = ("logits", "probabilities")
+# How images come in, as `metadata_props` says it.
+INPUTS: Final = {
+    "uint8": {"kind": "uint8", "layout": "NHWC", "range": [0, 255]},
+    "float": {"kind": "float", "layout": "NCHW", "range": [0, 1]},
+}
+FUSING: Final = ("fuse", "reparameterize", "switch_to_deploy")  # methods that timm's reparameterize_model calls
 
 
 class Deployable(nn.Module):
-    """Preprocessing and network in one: `uint8[N, h, w, 3]` to logits and probabilities, `float[N, classes]`."""
+    """Preprocessing and network in one, to logits and probabilities, `float[N, classes]`.
 
-    def __init__(self, preprocess: nn.Module, network: nn.Module) -> None:
+    Takes images as they are stored, `uint8[N, h, w, 3]`, or scaled by whoever calls, `float[N, 3, h, w]` in 0–1.
+    """
+
+    def __init__(self, preprocess: Preprocess, network: nn.Module) -> None:
         super().__init__()
         self.preprocess, self.network = preprocess, network
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.network(self.preprocess(images))
+        stored = images.dtype == torch.uint8
+        logits = self.network(self.preprocess(images) if stored else self.preprocess.normalise(images))
         return logits, logits.softmax(1)
 
 
-def export_graph(subject: Subject, path: Path) -> int:
+@dataclass(frozen=True)
+class Graph:
+    """What was written: the opset that the file really has, and which of its values are which layers'."""
+
+    opset: int
+    layers: Layers
+
+
+def export_graph(subject: Subject, path: Path, *, kind: str = "uint8", opset: int = OPSET) -> Graph:
     """Writes the graph of a network to one file with a dynamic batch.
+
+    Layers that were made to be fused for inference (timm's MobileOne, RepVGG, FastViT, …) are fused in the graph.
 
     Args:
         subject: The network, and what `metadata_props` is to say of it.
         path: The file to write.
-
-    Returns:
-        The opset that the file really has; the exporter may not reach the one that it was asked for.
+        kind: "uint8" or "float", one of `INPUTS`.
+        opset: The opset to ask for.
 
     Raises:
-        CheckFailed: The network cannot be exported.
+        CheckFailed: The network cannot be exported, or its graph is one to refuse.
     """
-    height, width = subject.size
+    model = reparameterised(subject.model)
     try:
-        convert(subject.model, subject.size, path)
+        program = convert(model, subject.size, path, kind, opset)
     except (PoolzooError, OSError, MemoryError):
         raise
     except Exception as error:
@@ -73,54 +88,108 @@ def export_graph(subject: Subject, path: Path) -> int:
             f"{subject.remedy}; POOLZOO_DEBUG=1 shows the traceback",
         ) from error
     proto = onnx.load(path)
-    _refuse(proto)
-    expects = subject.config["pretrained_cfg"]
-    describe = {
-        "labels": subject.classes,
-        "input": {
-            "name": "images",
-            "kind": "uint8",
-            "layout": "NHWC",
-            "height": height,
-            "width": width,
-            "channels": "RGB",
-        },
-        "preprocessing": {
-            "before": TRANSFORM,
-            "inside": f"scaled to 0–1, normalised, resized to {expects['input_size'][1:]}",
-            **asdict(subject.fit),
-            "mean": expects["mean"],
-            "std": expects["std"],
-        },
-        "license": subject.license,
-        **subject.provenance,
-    }
-    onnx.helper.set_model_props(proto, {key: json.dumps(value, ensure_ascii=False) for key, value in describe.items()})
+    guards.refuse(proto, program)
+    names = layers.read(program, proto)
+    strip(proto)
+    describe(proto, subject, kind, "fp32")
     onnx.checker.check_model(proto, full_check=True)
     onnx.save(proto, path)
-    return max(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
+    return Graph(opset_of(proto), names)
 
 
-def convert(model: Deployable, size: Size, path: Path) -> None:
-    """Runs torch's exporter: `uint8[N, h, w, 3]` to logits and probabilities, N dynamic, in one file.
+def opset_of(proto: onnx.ModelProto) -> int:
+    """The opset of a file, which may differ from the one that the exporter was asked for."""
+    return int(max(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")))
+
+
+def convert(
+    model: nn.Module, size: Size, path: Path, kind: str = "uint8", opset: int = OPSET
+) -> torch.export.ExportedProgram:
+    """Runs torch's exporter: images to logits and probabilities, N dynamic, in one file.
+
+    Returns:
+        The program that the graph was made of.
 
     Raises:
         Exception: Whatever the exporter raises.
     """
-    example = torch.randint(0, 256, (2, *size, 3), dtype=torch.uint8)
-    with quiet_exporter():
-        torch.onnx.export(
+    stored = torch.randint(0, 256, (2, *size, 3), dtype=torch.uint8)
+    example = stored if kind == "uint8" else stored.permute(0, 3, 1, 2) / 255
+    with quiet_exporter(), plain_attention(model):
+        program = torch.onnx.export(
             model,
             (example,),
             path,
             input_names=["images"],
-            output_names=["logits", "probabilities"],
+            output_names=list(OUTPUTS),
             dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
-            opset_version=OPSET,
+            opset_version=opset,
             dynamo=True,
             external_data=False,
             verbose=False,
         )
+    assert program is not None  # it is None for the exporter of before 2.9 alone
+    return program.exported_program
+
+
+@contextmanager
+def plain_attention(model: nn.Module) -> Iterator[None]:
+    """Within it, timm's attention layers multiply and normalise step by step.
+
+    With a dynamic batch, torch's exporter turns its fused attention into a dozen operators on shapes for each layer.
+    """
+    fused = [module for module in model.modules() if _is_timm(module) and getattr(module, "fused_attn", False) is True]
+    for module in fused:
+        module.fused_attn = False  # type: ignore[assignment]  # a plain attribute that `forward` asks
+    try:
+        yield
+    finally:
+        for module in fused:
+            module.fused_attn = True  # type: ignore[assignment]
+
+
+def _is_timm(module: nn.Module) -> bool:
+    return type(module).__module__.startswith("timm.")
+
+
+def reparameterised(model: nn.Module) -> nn.Module:
+    """The model, or where timm's layers in it can be fused for inference, a copy in which they are."""
+    if not any(hasattr(module, name) for module in filter(_is_timm, model.modules()) for name in FUSING):
+        return model
+    from timm.utils import reparameterize_model
+
+    with torch.no_grad():
+        return reparameterize_model(copy.deepcopy(model).eval()).eval()
+
+
+def strip(proto: onnx.ModelProto) -> None:
+    """Takes out what the exporter notes on nodes: lines of source code, and the paths of the machine it ran on."""
+    for part in (*proto.graph.node, *proto.graph.value_info, *proto.graph.input, *proto.graph.output):
+        del part.metadata_props[:]
+        part.ClearField("doc_string")
+    del proto.graph.metadata_props[:]
+    proto.graph.ClearField("doc_string")
+
+
+def describe(proto: onnx.ModelProto, subject: Subject, kind: str, precision: str) -> None:
+    """Writes into `metadata_props` all that a program needs to use the file, and where it comes from."""
+    (height, width), expects = subject.size, subject.config["pretrained_cfg"]
+    inside = f"normalised, resized to {expects['input_size'][1:]}"
+    facts = {
+        "labels": subject.classes,
+        "input": {"name": "images", **INPUTS[kind], "height": height, "width": width, "channels": "RGB"},
+        "preprocessing": {
+            "before": TRANSFORM if kind == "uint8" else f"{TRANSFORM}; scaled to 0–1",
+            "inside": f"scaled to 0–1, {inside}" if kind == "uint8" else inside,
+            **asdict(subject.fit),
+            "mean": expects["mean"],
+            "std": expects["std"],
+        },
+        "precision": precision,
+        "license": subject.license,
+        **subject.provenance,
+    }
+    onnx.helper.set_model_props(proto, {key: json.dumps(value, ensure_ascii=False) for key, value in facts.items()})
 
 
 def dry_export(network: nn.Module, preprocess: nn.Module, size: Size) -> None:
@@ -138,8 +207,8 @@ def dry_export(network: nn.Module, preprocess: nn.Module, size: Size) -> None:
     with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         try:
-            convert(model, size, path)
-            _refuse(onnx.load(path))
+            program = convert(model, size, path)
+            guards.refuse(onnx.load(path), program)
         except CheckFailed as error:
             raise CheckFailed(f"what would be trained cannot be deployed: {error.message}", _WAY_OUT) from error
         except (PoolzooError, OSError, MemoryError):
@@ -170,23 +239,3 @@ def quiet_exporter() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def random_operators(proto: onnx.ModelProto) -> list[str]:
-    """The operators in the graph that draw random numbers."""
-    return sorted({node.op_type for node in proto.graph.node if node.op_type in RANDOM_OPS})
-
-
-def _refuse(proto: onnx.ModelProto) -> None:
-    """Refuses a graph that would answer differently each time, or that bakes the batch in."""
-    random = random_operators(proto)
-    if random:
-        raise CheckFailed(
-            f"the graph draws random numbers ({', '.join(random)})",
-            "the pooling or backbone must be deterministic in eval mode",
-        )
-    for value in (*proto.graph.input, *proto.graph.output):
-        if not value.type.tensor_type.shape.dim[0].dim_param:
-            raise CheckFailed(
-                f"the batch dimension of {value.name} is fixed", "a layer computes its shape from the batch"
-            )

@@ -21,6 +21,7 @@ from poolzoo.layout import Size
 from poolzoo.options import read_options
 from poolzoo.spec import Backbone
 
+CALIBRATION: Final = 128  # synthetic images for int8, which photographs would do better
 SYNTHETIC: Final = 32  # images to compare on, beside the edge images; a batch to measure speed with
 
 
@@ -71,6 +72,7 @@ def of_backbone(text: str) -> Subject:
         weights_sha256=_sha256(network),
         images=synthetic_images(size, SYNTHETIC),
         image_labels=None,
+        calibration=synthetic_images(size, CALIBRATION, seed=1),
         remedy="try another backbone",
     )
 
@@ -134,13 +136,13 @@ def _sha256(network: nn.Module) -> str:
     return hashlib.sha256(runs.weights_bytes(state)).hexdigest()
 
 
-def synthetic_images(size: Size, count: int) -> np.ndarray:
+def synthetic_images(size: Size, count: int, seed: int = 0) -> np.ndarray:
     """Coloured noise from a fixed seed, `uint8[count, H, W, 3]`: from white to as smooth as a photograph and beyond.
 
     The amplitude of a spatial frequency f falls as f^-s, with s from 0 to 2; photographs lie near 1.
     """
     height, width = size
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None])[..., None]
     frequency[0, 0] = 1.0  # the mean; it is chosen below
     images = []

@@ -2,48 +2,136 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from poolzoo import bundle, output
 from poolzoo.data import images
 from poolzoo.deploy import runtime
+from poolzoo.errors import UsageError
 
-BATCH = 64
+BATCH: Final = 64
+THREADS: Final = 4  # that read images while the graph runs; with photographs of 24 megapixels they take 1.2 GB
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The image files in a folder and in its folders, sorted; hidden ones and files of other kinds are ignored.
+
+    A folder within that may not be read and a link that leads nowhere are among them, and become rows with an error.
+
+    Raises:
+        UsageError: There are none.
+    """
+    found: list[Path] = []
+
+    def refused(error: OSError) -> None:
+        found.append(Path(error.filename))
+
+    for place, folders, names in os.walk(folder, onerror=refused):
+        folders[:] = [name for name in folders if name[0] != "."]
+        paths = [Path(place, name) for name in names if name[0] != "."]
+        found += [path for path in paths if path.suffix.lower() in images.extensions() and not _waits(path)]
+    if not found:
+        raise UsageError(f"folder {folder} holds no image", "name files, or a folder that holds some")
+    return sorted(found)
+
+
+def _waits(path: Path) -> bool:
+    """Whether it is a pipe, a socket or a device, which to read may take for ever."""
+    return os.path.exists(path) and not os.path.isfile(path)  # unlike Path's, they are False where it is forbidden
 
 
 def predict(
     directory: Path, files: Sequence[Path], *, top: int = 5, provider: str = "cpu", threads: int | None = None
-) -> Iterator[dict[str, Any]]:
-    """A row an image, in order: `{"file", "label", "score", "top"}`, or `{"file", "error"}` where it cannot be read.
+) -> Generator[dict[str, Any], None, None]:
+    """Opens a bundle and labels image files, a batch at a time.
+
+    Returns:
+        A row an image, in order, as they become known: `{"file", "label", "score", "top"}`, or `{"file", "error"}`
+        where it cannot be read.
 
     Raises:
         UsageError: There is no bundle.
         CheckFailed: The bundle is damaged.
     """
     bundle.check(directory, "bundle")
-    model = runtime.open_model(directory / "model.onnx", provider, threads)
-    for start in range(0, len(files), BATCH):
-        yield from _batch(model, files[start : start + BATCH], top)
+    return _rows(runtime.open_model(directory / "model.onnx", provider, threads), files, top)
 
 
-def _batch(model: runtime.Model, files: Sequence[Path], top: int) -> Iterator[dict[str, Any]]:
-    pixels: dict[int, np.ndarray] = {}
-    reasons: dict[int, str] = {}
-    for index, file in enumerate(files):
+def _rows(model: runtime.Model, files: Sequence[Path], top: int) -> Generator[dict[str, Any], None, None]:
+    labels, size, fit = model.labels, model.size, model.fit
+    pool = ThreadPoolExecutor(THREADS)
+
+    def start(at: int) -> list[Future[np.ndarray | str]]:
+        return [pool.submit(_read, file, size, fit) for file in files[at : at + BATCH]]
+
+    with _quiet_pillow():
         try:
-            pixels[index] = images.read(file, model.size, model.fit)
-        except images.Unreadable as error:
-            strerror = getattr(error, "strerror", None)
-            reasons[index] = output.one_line(strerror or str(error)) or type(error).__name__
-    found = model.run(np.stack(list(pixels.values())))[1] if pixels else np.empty((0, 0))
-    rows = dict(zip(pixels, found, strict=True))
-    for index, file in enumerate(files):
-        if index in rows:
-            best = runtime.top(model.labels, rows[index], top)
-            yield {"file": str(file), **best[0], "top": best}
-        else:
-            yield {"file": str(file), "error": reasons[index]}
+            coming = start(0)
+            for at in range(0, len(files), BATCH):
+                now, coming = coming, start(at + BATCH)  # the next ones are read while the graph runs
+                found = [future.result() for future in now]
+                pixels = [one for one in found if isinstance(one, np.ndarray)]
+                chances = iter(model.run(np.stack(pixels))[1] if pixels else ())
+                for file, one in zip(files[at : at + BATCH], found, strict=True):
+                    if isinstance(one, str):
+                        yield {"file": str(file), "error": one}
+                    else:
+                        best = runtime.top(labels, next(chances), top)
+                        yield {"file": str(file), **best[0], "top": best}
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _read(file: Path, size: tuple[int, int], fit: images.Fit) -> np.ndarray | str:
+    """The pixels of an image, `uint8[H, W, 3]`, or why there are none."""
+    try:
+        return images.read(file, size, fit)
+    except Exception as error:  # a damaged file makes Pillow raise anything: KeyError, struct.error, MemoryError …
+        return output.one_line(images.reason(error))
+
+
+@contextmanager
+def _quiet_pillow() -> Iterator[None]:
+    """Keeps to itself what Pillow says of odd images: one is either read or a row with an error."""
+    logger, nowhere = logging.getLogger("PIL"), logging.NullHandler()
+    logger.addHandler(nowhere)
+    try:
+        with warnings.catch_warnings(action="ignore"), _stderr_for_python():
+            yield
+    finally:
+        logger.removeHandler(nowhere)
+
+
+@contextmanager
+def _stderr_for_python() -> Iterator[None]:
+    """Moves Python's stderr to a descriptor of its own, while 2, which libtiff writes to, leads nowhere."""
+    try:
+        shared = sys.stderr.fileno() == 2
+    except (OSError, ValueError):  # it is closed, or no file
+        shared = False
+    if not shared:
+        yield
+        return
+    sys.stderr.flush()
+    encoding = sys.stderr.encoding
+    with (
+        open(os.dup(2), "w", buffering=1, encoding=encoding, errors="backslashreplace") as ours,
+        open(os.devnull, "w") as nowhere,
+    ):
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            with redirect_stderr(ours):
+                yield
+        finally:
+            ours.flush()
+            os.dup2(ours.fileno(), 2)

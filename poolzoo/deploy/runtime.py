@@ -27,7 +27,7 @@ FATAL: Final = 4  # ONNX Runtime's log level for what we would rather say oursel
 
 @dataclass(frozen=True)
 class Model:
-    """An opened graph: `uint8[N, H, W, 3]` to `logits` and `probabilities`, both `float32[N, classes]`."""
+    """An opened graph: images to `logits` and `probabilities`, both `float32[N, classes]`."""
 
     session: onnxruntime.InferenceSession
     provider: str
@@ -49,9 +49,15 @@ class Model:
         given = json.loads(self.metadata.get("preprocessing", "{}"))  # that of an older bundle says less
         return Fit(given.get("interpolation", PLAIN.interpolation), given.get("crop_pct", PLAIN.crop_pct))
 
+    def feed(self, images: np.ndarray) -> np.ndarray:
+        """`uint8[N, H, W, 3]` as the graph's input `images` wants it: the same, or `float32[N, 3, H, W]` in 0–1."""
+        if json.loads(self.metadata["input"])["kind"] == "uint8":
+            return images
+        return np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32) / np.float32(255)
+
     def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Logits and probabilities of a batch."""
-        logits, probabilities = self.session.run(["logits", "probabilities"], {"images": images})
+        """Logits and probabilities of a batch, `uint8[N, H, W, 3]`."""
+        logits, probabilities = self.session.run(["logits", "probabilities"], {"images": self.feed(images)})
         return logits, probabilities
 
 
@@ -102,7 +108,7 @@ def open_model(path: Path, provider: str = "cpu", threads: int | None = None) ->
         CheckFailed: The file is no graph of ours.
     """
     wanted = choose_provider(provider)
-    session = _session(path, wanted, threads)
+    session = open_session(path, wanted, threads)
     if session.get_providers()[0] != wanted:
         found = session.get_providers()[0]
         if provider != "auto":
@@ -115,7 +121,17 @@ def open_model(path: Path, provider: str = "cpu", threads: int | None = None) ->
     return Model(session, wanted, metadata)
 
 
-def _session(path: Path, provider: str, threads: int | None) -> onnxruntime.InferenceSession:
+def open_session(source: Path | bytes, provider: str, threads: int | None = None) -> onnxruntime.InferenceSession:
+    """Opens any graph as `open_model` opens one of ours.
+
+    Args:
+        source: A file, or a graph's bytes.
+        provider: ONNX Runtime's name of it, one of the values of `PROVIDERS`.
+        threads: None for ONNX Runtime's own choice.
+
+    Raises:
+        CheckFailed: ONNX Runtime refuses it.
+    """
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = FATAL
@@ -128,9 +144,11 @@ def _session(path: Path, provider: str, threads: int | None) -> onnxruntime.Infe
         if provider != PROVIDERS["cpu"] and hasattr(onnxruntime, "preload_dlls"):
             onnxruntime.preload_dlls()
         try:
-            return onnxruntime.InferenceSession(str(path), options, providers=[(provider, settings)])
+            given = source if isinstance(source, bytes) else str(source)
+            return onnxruntime.InferenceSession(given, options, providers=[(provider, settings)])
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
-            raise CheckFailed(f"{path} cannot be opened: {str(error)[:300]}", "export the run again") from error
+            name = "the graph" if isinstance(source, bytes) else source
+            raise CheckFailed(f"{name} cannot be opened: {str(error)[:300]}", "export the run again") from error
 
 
 def run_in_batches(model: Model, images: np.ndarray, batch_size: int = 64) -> tuple[np.ndarray, np.ndarray]:

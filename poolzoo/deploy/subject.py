@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,8 +27,9 @@ class Subject:
         size: Height and width (h, w) of the images that it takes.
         config: `config.json`, with the keys of a run's.
         weights_sha256: The hash of its weights.
-        images: Images to compare and to measure with, `uint8[N, h, w, 3]`.
+        images: Images to compare and to measure with, `uint8[N, h, w, 3]`, in an order drawn from a fixed seed.
         image_labels: Their labels; None where the images are synthetic and nothing is in them.
+        calibration: Other images, from which int8 learns the range of every layer, `uint8[M, h, w, 3]`.
         remedy: What to try where it cannot be exported.
     """
 
@@ -39,6 +41,7 @@ class Subject:
     weights_sha256: str
     images: np.ndarray
     image_labels: np.ndarray | None
+    calibration: np.ndarray
     remedy: str
 
     @property
@@ -72,14 +75,29 @@ def of_run(run: Run) -> Subject:
         CheckFailed: A file of the run is missing or damaged.
     """
     ours, samples = run.config["poolzoo"], run.samples()
+    (images, labels), (calibration, _) = (_shuffled(samples, part) for part in ("test", "train"))
     return Subject(
-        title=f"{ours['backbone']} with {ours['pool']} pooling on {ours['data']}",
+        title=f"{ours['backbone']} with {ours['pool']} pooling on {_public(ours['data'])}",
         origin={"run": run.path.name},
         model=Deployable(run.preprocess, run.network).eval(),
         size=run.data_size,
         config=run.config,
         weights_sha256=hashlib.sha256((run.path / "model.safetensors").read_bytes()).hexdigest(),
-        images=samples["test_images"],
-        image_labels=samples["test_labels"],
+        images=images,
+        image_labels=labels,
+        calibration=calibration,
         remedy="try another --pool",
     )
+
+
+def _public(data: str) -> str:
+    """A data set's name for others to read: of a folder its own name, not where it lies on somebody's disk."""
+    kind, _, path = data.partition(":")
+    return Path(path).name or kind if kind == "folder" else data
+
+
+def _shuffled(samples: dict[str, np.ndarray], part: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels in a fixed random order; they are kept in the data's own, where one class follows another."""
+    images, labels = samples[f"{part}_images"], samples[f"{part}_labels"]
+    order = np.random.default_rng(0).permutation(len(labels))
+    return images[order], labels[order]

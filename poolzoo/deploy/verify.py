@@ -16,7 +16,7 @@ def verify(directory: Path, *, provider: str = "cpu", threads: int | None = None
     """Repeats what can be repeated from the bundle alone.
 
     Returns:
-        `{"passed", "checks": [{"id", "passed", "detail"}], "speed"}`.
+        `{"passed", "checks": [{"id", "passed", "detail"}], "speed", "preprocessing"}`.
 
     Raises:
         UsageError: There is no bundle.
@@ -57,7 +57,8 @@ def verify(directory: Path, *, provider: str = "cpu", threads: int | None = None
         note("golden", False, f"the stored inputs and outputs cannot be used: {error}")
         return result
     if timed:
-        result["speed"] = speed.of_graph(model, images)
+        result["speed"] = speed.of_graph(model, images, directory / "model.onnx", threads=threads)
+        result["preprocessing"] = speed.preprocessing(images[0], model.fit)
     _warn_of_other_plugins(bundle.read_json(directory / "config.json"))
     result["passed"] = all(check["passed"] for check in checks)
     return result

@@ -42,6 +42,9 @@ _MAXOUT = "Goodfellow, Warde-Farley, Mirza, Courville and Bengio, Maxout Network
 _HOU = "Hou, Zhang, Cheng and Feng, Strip Pooling, CVPR 2020, arXiv:2003.13328"
 _TOLIAS = "Tolias, Sicre and Jégou, Particular object retrieval with integral max-pooling, ICLR 2016, arXiv:1511.05879"
 _S3 = "Zhai, Wu, Kumar, Cheng, Lu, Zhang and Feris, S3Pool, CVPR 2017, arXiv:1611.05138"
+_SPRINGENBERG = (
+    "Springenberg, Dosovitskiy, Brox and Riedmiller, The All Convolutional Net, ICLR workshop 2015, arXiv:1412.6806"
+)
 _SHI = "Shi et al., Real-Time Single Image Super-Resolution (sub-pixel CNN), CVPR 2016, arXiv:1609.05158"
 
 
@@ -58,6 +61,7 @@ def poolzoo_poolings() -> Iterator[Pooling]:
     yield from _frequency()
     yield from _ordering()
     yield from _channels()
+    yield from _controls()
 
 
 def _pooling(
@@ -230,3 +234,10 @@ def _channels() -> Iterator[Pooling]:
                    "y[d] = max of x[c] in the window over c in group d", _MAXOUT)
     yield _pooling("local", "s2d", "channels:SpaceToDepth", "positions of each window become channels",
                    "y[c k² + i k + j] = x[c] at (i, j) of the window", _SHI)
+
+
+def _controls() -> Iterator[Pooling]:
+    yield _pooling("local", "subsample", "controls:Subsample", "no pooling: the value at each window's centre",
+                   "y[i, j] = x[i s − p + ⌊(k − 1) / 2⌋, j s − p + ⌊(k − 1) / 2⌋], the nearest inside")
+    yield _pooling("local", "conv", "controls:LocalConv", "a strided convolution, which starts as the mean",
+                   "y[d] = b[d] + Σ_c w[d, c] · x[c] in the window", _SPRINGENBERG, parameters=True)

@@ -12,7 +12,8 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from poolzoo.deploy.graph import OPSET, quiet_exporter, random_operators
+from poolzoo.deploy.graph import OPSET, quiet_exporter
+from poolzoo.deploy.guards import random_operators
 
 
 def exported(module: nn.Module, example: Tensor, what: str) -> Any:

@@ -169,13 +169,14 @@ def _plan(settings: Settings, initial: bool) -> Plan:
 
 def _read(settings: Settings) -> Data:
     size = (settings.image_size, settings.image_size) if settings.image_size else None
-    dataset = source.open_dataset(settings.data, size, limit=settings.limit, seed=settings.seed)
+    seed = settings.seed if settings.split_seed is None else settings.split_seed
+    dataset = source.open_dataset(settings.data, size, limit=settings.limit, seed=seed)
     everything, test = source.load_split(dataset, "train"), source.load_split(dataset, "test")
     if test[0].shape[1:] != everything[0].shape[1:]:
         raise UsageError(f"training and test images of {settings.data} differ in size", "add --image-size")
     classes = source.class_names(dataset, np.concatenate([everything[1], test[1]]))
-    everything, test = (source.limited(*arrays, settings.limit, settings.seed) for arrays in (everything, test))
-    chosen, held = validation_part(everything[1], settings.seed)
+    everything, test = (source.limited(*arrays, settings.limit, seed) for arrays in (everything, test))
+    chosen, held = validation_part(everything[1], seed)
     return Data(settings.data, *everything, chosen, held, test, classes, dataset.flip)
 
 

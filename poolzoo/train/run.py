@@ -117,7 +117,7 @@ def finetune_heads(
 
     engine.run(finished)
     done = [(place / bundle.MANIFEST).is_file() for place in places]
-    figures = [] if all(done) else _evaluate(heads, engine)
+    figures, predicted = ([], []) if all(done) else _evaluate(heads, engine)
     if heads[0].share.rank > 0:
         return {}
     for index, (name, head, place) in enumerate(zip(engine.learners, heads, places, strict=True)):
@@ -128,7 +128,7 @@ def finetune_heads(
         place.mkdir()
         bundle.write_atomically(place / "run.toml", head.settings.to_toml())
         _write_lines(place, engine.progress.lines[name])
-        _finish(head, place, engine, name, figures[index])
+        _finish(head, place, engine, name, figures[index], predicted[index])
     return {name: _report(place) for name, place in zip(engine.learners, places, strict=True)}
 
 
@@ -173,10 +173,10 @@ def _train(prepared: Prepared, path: Path, note: Note | None) -> dict[str, Any]:
         catalog.announce("poolzoo_epoch_finished", run=event, epoch=epoch, metrics=line)
 
     engine.run(finished)
-    (figures,) = _evaluate([prepared], engine)
+    (figures,), (predicted,) = _evaluate([prepared], engine)
     report = {}
     if first:
-        _finish(prepared, path, engine, name, figures)
+        _finish(prepared, path, engine, name, figures, predicted)
         report = _report(path)
         catalog.announce("poolzoo_run_finished", run=event, metrics=report)
     group.leave()
@@ -241,8 +241,12 @@ class _Together(nn.Module):
         return torch.stack([network.head(features) for network in self.networks], 1)
 
 
-def _evaluate(heads: Sequence[Prepared], engine: Engine) -> list[Figures]:
-    """Fills in the best weights and touches the test images, for the first and last time; every process has a part."""
+def _evaluate(heads: Sequence[Prepared], engine: Engine) -> tuple[list[Figures], list[np.ndarray]]:
+    """Fills in the best weights and touches the test images, for the first and last time; every process has a part.
+
+    Returns:
+        The figures of every head, and the classes that it predicts for the test images, `int64[N]`.
+    """
     first, data = heads[0], heads[0].data
     for learner in engine.learners.values():
         learner.module.load_state_dict(learner.best.weights)
@@ -256,20 +260,21 @@ def _evaluate(heads: Sequence[Prepared], engine: Engine) -> list[Figures]:
     (test, labels), held = data.test, data.labels[data.held]
     val_logits, test_logits = logits(data.images[data.held], "val"), logits(test, "test")
     mirrored = logits(test[:, :, ::-1], "test, mirrored") if data.flip else None
-    figures = []
+    figures, predicted = [], []
     for index in range(len(heads)):
         found: Figures = {
             "val": metrics.compute(val_logits[:, index], held, data.classes),
             "test": metrics.compute(test_logits[:, index], labels, data.classes),
         }
+        predicted.append(metrics.predictions(test_logits[:, index]))
         if mirrored is not None:
             mean = metrics.mean_of_views(test_logits[:, index], mirrored[:, index])
             found["test_flip_tta"] = {"accuracy": metrics.accuracy(mean, labels)}
         figures.append(found)
-    return figures
+    return figures, predicted
 
 
-def _finish(prepared: Prepared, path: Path, engine: Engine, name: str, figures: Figures) -> None:
+def _finish(prepared: Prepared, path: Path, engine: Engine, name: str, figures: Figures, predicted: np.ndarray) -> None:
     """Completes the run directory."""
     settings, network, data = prepared.settings, prepared.assembly.network, prepared.data
     learner = engine.learners[name]
@@ -295,6 +300,7 @@ def _finish(prepared: Prepared, path: Path, engine: Engine, name: str, figures: 
     except EnvironmentProblem as problem:  # a picture is no reason to lose a run
         output.warn(f"no learning curves: {problem}", problem.hint)
     bundle.write_atomically(path / "README.md", runs.result_card(config, runs.as_dict(settings), report))
+    runs.save_predictions(path / "predictions.npz", predicted, data.test[1])
     runs.save_samples(path / "samples.npz", (data.images, data.labels), data.chosen, data.test)
     bundle.seal(path, "run")
 

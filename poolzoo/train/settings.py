@@ -28,6 +28,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "lr": (1e-12, 1e4),
     "weight_decay": (0, 1e4),
     "seed": (0, 2**31 - 1),
+    "split_seed": (0, 2**31 - 1),
     "label_smoothing": (0, 0.99),
     "warmup": (0, 0.99),
     "head_lr": (1e-6, 1e6),
@@ -73,6 +74,7 @@ class Settings:
     warmup: float = 0.15
     label_smoothing: float = 0.1
     seed: int = 0
+    split_seed: int | None = None  # of what is kept apart, and of the images that a limit leaves; None for `seed`
     device: str = "auto"
     threads: int | None = None
     image_size: int | None = None

@@ -1,0 +1,41 @@
+"""`poolzoo report`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import click
+
+from poolzoo import bundle, output
+from poolzoo.cli.options import json_option
+
+
+@click.command()
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--baseline", metavar="NAME", help="The pooling that the others are compared with; by default the first.")
+@click.option(
+    "--alpha", type=click.FloatRange(0.0001, 0.5), default=0.05, show_default=True, help="Level of the tests."
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Must not exist. [default: a new one in comparisons/]"
+)
+@json_option
+def command(runs: tuple[Path, ...], baseline: str | None, alpha: float, out: Path | None, as_json: bool) -> None:
+    """Compare runs that were done one at a time: the table and the page of `poolzoo compare`."""
+    from poolzoo.cli.compare import show
+    from poolzoo.compare import gather, session
+
+    place = out or session.new_path()
+    bundle.require_free(place)
+    found = {**gather.found(runs, baseline, alpha), "command": shlex.join(["poolzoo", *sys.argv[1:]])}
+    with bundle.appearing(place) as folder:
+        session.write(found, folder)
+    for note in found["notes"]:
+        output.warn(note)
+    result = session.told(found, place)
+    if as_json:
+        output.emit_json(result)
+    else:
+        show(result)

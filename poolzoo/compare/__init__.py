@@ -1,0 +1,1 @@
+"""Which of several poolings is better: trained from the same seeds, tested on the same images, told from luck."""

@@ -1,0 +1,152 @@
+"""What is compared: poolings as they are typed, their sweeps, and every combination of them. Needs no torch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from poolzoo import bundle, host, spec
+from poolzoo.errors import UsageError
+from poolzoo.options import parse_spec, suggest
+
+NONE = "none"  # the backbone's own pooling, among local ones
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the table: a backbone with a global and perhaps a local pooling, as they were typed."""
+
+    backbone: str
+    pool: str
+    local_pool: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What to call it among others with the same backbone."""
+        return f"{self.pool} + {self.local_pool}" if self.local_pool else self.pool
+
+    @property
+    def key(self) -> str:
+        """A name that no other variant has, good for a file: readable, and told apart by a hash."""
+        text = f"{self.backbone} {self.pool} {self.local_pool or NONE}"
+        digest = hashlib.sha256(text.encode()).hexdigest()[:6]
+        return f"{bundle.slug(text)[:60]}-{digest}"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A variant, trained from one seed."""
+
+    variant: Variant
+    seed: int
+
+    @property
+    def key(self) -> str:
+        return f"{self.variant.key}-seed{self.seed}"
+
+
+def variants(pools: str, local_pools: str | None, backbones: str) -> list[Variant]:
+    """Every combination, backbones outermost, in the order in which they were typed.
+
+    Args:
+        pools: Global poolings: specs with commas between them and `|` between the values of a sweep, or `all`.
+        local_pools: Local ones likewise, `none` among them for the backbone's own; None for that alone.
+        backbones: Backbones, with commas between them.
+
+    Raises:
+        UsageError: A name or an option is unknown, or the same thing is named twice.
+    """
+    locals_ = [None] if local_pools is None else [None if one == NONE else one for one in specs(local_pools, "local")]
+    found = [
+        Variant(backbone, pool, local)
+        for backbone, local, pool in product(_split(backbones), locals_, specs(pools, "global"))
+    ]
+    if twice := {one.name for one in found if found.count(one) > 1}:
+        raise UsageError(f"{', '.join(sorted(twice))} is named twice", "name each once; several seeds are --seeds N")
+    return found
+
+
+def specs(text: str, kind: spec.Kind) -> list[str]:
+    """The poolings that a text names, sweeps spelt out: `avg,gem:p=2|3,learnable=false` are three.
+
+    A piece with `=` and no `:` belongs to the pooling before it.
+
+    Raises:
+        UsageError: A name or an option is unknown.
+    """
+    catalog = host.catalog()
+    names = [entry.item.name for entry in catalog.select(spec.Pooling) if entry.item.kind == kind]
+    found: list[str] = []
+    for one in _pieces(text):
+        if one == "all":
+            found += sorted(dict.fromkeys(names))
+        else:
+            found += _swept(one)
+    for one in found:
+        if not (kind == "local" and one == NONE):
+            _known(one, kind)
+    return found
+
+
+def _pieces(text: str) -> list[str]:
+    pieces: list[str] = []
+    for piece in _split(text):
+        if "=" in piece and ":" not in piece:
+            if not pieces:
+                raise UsageError(f"{piece!r} is an option without a pooling", "such as gem:p=4")
+            pieces[-1] += ("," if ":" in pieces[-1] else ":") + piece
+        else:
+            pieces.append(piece)
+    return pieces
+
+
+def _split(text: str) -> list[str]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(parts):
+        raise UsageError(f"{text!r} names nothing between two commas", "such as avg,max")
+    return parts
+
+
+def _swept(text: str) -> list[str]:
+    """`gem:p=2|3,eps=1|2` as the four that it stands for."""
+    name, colon, options = text.partition(":")
+    if "=" not in options:  # `dist:name`, perhaps with options behind another colon
+        head, second, options = options.partition(":")
+        name, colon = f"{name}{colon}{head}", second
+    if "|" not in options:
+        return [text]
+    ranges = []
+    for option in options.split(","):
+        key, _, values = option.partition("=")
+        ranges.append([f"{key}={value}" for value in values.split("|")])
+    return [f"{name}{colon}{','.join(chosen)}" for chosen in product(*ranges)]
+
+
+def _known(text: str, kind: spec.Kind) -> None:
+    """Raises where there is no such pooling, or no such option of it."""
+    if kind == "local":
+        wanted = parse_spec(text)
+        rest = {key: value for key, value in wanted.options.items() if key not in ("window", "stride", "padding")}
+        name = f"{wanted.dist}:{wanted.name}" if wanted.dist else wanted.name
+        text = f"{name}:{','.join(f'{key}={value}' for key, value in rest.items())}" if rest else name
+    host.catalog().pooling(text, kind)
+
+
+def find_baseline(text: str | None, found: Sequence[Variant]) -> Variant:
+    """The variant that the others are compared with: by its name, its pooling, or its local pooling; else the first.
+
+    Raises:
+        UsageError: None is called so.
+    """
+    if text is None:
+        return found[0]
+    for matches in (lambda one: one.name, lambda one: one.pool, lambda one: one.local_pool or NONE):
+        chosen = next((one for one in found if matches(one) == text), None)
+        if chosen is not None:
+            return chosen
+    names = [one.name for one in found]
+    raise UsageError(
+        f"--baseline {text!r} is not among what is compared", suggest(text, names) or f"there are: {', '.join(names)}"
+    )

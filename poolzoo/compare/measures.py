@@ -1,0 +1,138 @@
+"""What else there is to know of trained variants: robustness to corruptions and shifts, size, latency, parity.
+
+Networks that share a frozen backbone are measured together: it runs once for all of their heads.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from poolzoo import metrics, output, surgery, timing
+from poolzoo.robust import corruptions, shifts
+from poolzoo.runs import Run, load_run
+from poolzoo.train import device as devices
+
+SHIFTS: Final = {"zhang": "crop", "circular": "circular"}  # as the report calls them, and as `shifts` does
+TIMED: Final = (1, 32)  # batch sizes under ONNX Runtime
+
+Predict = Callable[[np.ndarray], np.ndarray]
+
+
+class _Stacked(nn.Module):
+    """Networks side by side: normalised images to `float[n, networks, classes]`, a backbone that they share once."""
+
+    def __init__(self, loaded: Sequence[Run], *, shared: bool) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(run.network for run in loaded)
+        self.shared = shared
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.shared:
+            return torch.stack([network(x) for network in self.networks], 1)
+        features = self.networks[0].forward_map(x)
+        return torch.stack([network.head(features) for network in self.networks], 1)
+
+
+def robustness(
+    paths: Mapping[str, Path], images: np.ndarray, labels: np.ndarray, device: str = "auto", label: str = ""
+) -> dict[str, dict[str, Any]]:
+    """Accuracy under corruptions, and consistency under shifts, of several runs on the same images.
+
+    Args:
+        paths: Run directories by name, with networks that take images of the same size.
+        images: Test images, `uint8[N, H, W, 3]`.
+        labels: `int[N]`.
+        device: Where the networks run.
+        label: For the progress bar.
+
+    Returns:
+        By name, `{"shift": {"zhang", "circular": {"consistency", "stability", "reach"}}, "corruption": {"mean",
+        "by_severity": [5], "by_kind": {name: [5]}}}`; the mean is over kinds and severities.
+    """
+    loaded = [load_run(path) for path in paths.values()]
+    policy = devices.policy(device)
+    stacked = _Stacked(loaded, shared=len(loaded) > 1 and _same_backbone(loaded))
+    policy.place(stacked)
+    preprocess = loaded[0].preprocess.to(policy.device)
+
+    def logits(batch: np.ndarray) -> np.ndarray:
+        return metrics.predict_logits(stacked, preprocess, batch, policy, label="")
+
+    found: dict[str, dict[str, Any]] = {name: {"shift": {}, "corruption": {"by_kind": {}}} for name in paths}
+    severities = corruptions.SEVERITIES
+    with output.progress(label, len(corruptions.NAMES) * len(severities)) as bar:
+        for step, kind in enumerate(corruptions.NAMES):
+            rows = []
+            for severity in severities:
+                answers = logits(corruptions.corrupt(images, kind, severity))
+                rows.append([metrics.accuracy(answers[:, place], labels) for place in range(len(loaded))])
+                bar.update(step * len(severities) + severity)
+            for place, name in enumerate(paths):
+                found[name]["corruption"]["by_kind"][kind] = [row[place] for row in rows]
+    for title, kind in SHIFTS.items():
+        pair = [logits(shifted) for shifted in shifts.pairs(images, kind)]
+        for place, name in enumerate(paths):
+            mine = iter([answers[:, place] for answers in pair])
+            measured = shifts.consistency(lambda _, mine=mine: next(mine), images, labels, kind=kind)
+            found[name]["shift"][title] = {key: measured[key] for key in ("consistency", "stability", "reach")}
+    for one in found.values():
+        table = np.array(list(one["corruption"]["by_kind"].values()))
+        one["corruption"] |= {"mean": float(table.mean()), "by_severity": table.mean(0).tolist()}
+    return found
+
+
+def _same_backbone(loaded: Sequence[Run]) -> bool:
+    """Whether the runs differ behind the backbone alone: in weights, in statistics, in what they are called."""
+    first = loaded[0]
+    mine = first.network.backbone.state_dict()
+    for other in loaded[1:]:
+        theirs = other.network.backbone.state_dict()
+        if mine.keys() != theirs.keys() or other.preprocess.statistics != first.preprocess.statistics:
+            return False
+        if other.config["poolzoo"]["local_pool"] != first.config["poolzoo"]["local_pool"]:
+            return False
+        if not all(torch.equal(mine[key], theirs[key]) for key in mine):
+            return False
+    return True
+
+
+def size(path: Path) -> dict[str, int]:
+    """Parameters, and multiply–accumulate operations for one image (half of torch's count of FLOPs)."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    run = load_run(path)
+    shape = run.config["pretrained_cfg"]["input_size"]
+    with FlopCounterMode(display=False) as counter:
+        surgery.dry_run(run.network, torch.randn(1, *shape))
+    return {"params": sum(p.numel() for p in run.network.parameters()), "macs": counter.get_total_flops() // 2}
+
+
+def deployed(path: Path, provider: str, threads: int | None, folder: Path) -> dict[str, Any]:
+    """Parity and latency of a run's graph under ONNX Runtime, with the machinery of `export`.
+
+    Returns:
+        `{"parity", "latency_ms", "latency_ms_32"}`.
+    """
+    from poolzoo.deploy import export, graph, runtime
+    from poolzoo.deploy.reference import Reference
+    from poolzoo.deploy.subject import of_run
+
+    count = threads or torch.get_num_threads()
+    subject, file = of_run(load_run(path)), folder / "model.onnx"
+    written = graph.export_graph(subject, file)
+    opened = runtime.open_model(file, provider, count)
+    reference = Reference.of(subject.model, subject.images, subject.image_labels)
+    verdict = export.judge(subject, reference, file, written, opened, count)
+    times = {}
+    for batch in TIMED:
+        images = subject.images[np.arange(batch) % len(subject.images)]
+        taken = timing.interleaved({"ort": lambda images=images: opened.run(images)}, seconds=1.0)["ort"]
+        times[batch] = round(statistics.median(taken), 4)
+    return {"parity": verdict.passed, "latency_ms": times[1], "latency_ms_32": times[32]}

@@ -1,0 +1,292 @@
+"""A comparison from its plan to its report: every trial trained and measured once, whatever interrupts it."""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Final
+
+from poolzoo import bundle, output
+from poolzoo.compare import grid, measures, table, trial
+from poolzoo.compare.grid import Trial, Variant
+from poolzoo.compare.journal import Journal
+from poolzoo.errors import CheckFailed, UsageError, explain
+from poolzoo.report import compare_page
+from poolzoo.train.settings import Settings
+
+Record = dict[str, Any]
+PLAN: Final = "plan.json"
+VARIED: Final = ("backbone", "pool", "local_pool", "seed")  # settings that the table itself shows
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is compared, as plain values: `plan.json`, from which an interrupted comparison goes on.
+
+    Attributes:
+        pools, local_pools, backbones: As they were typed.
+        seeds: How many, from the settings' own seed upwards.
+        baseline: As it was typed; None for the first variant.
+        robust: Test images for corruptions and shifts; 0 to leave them out.
+        finalists: How many of the best are exported beside the baseline; 0 to leave that out.
+        alpha: The level of the tests.
+        settings: Everything else that decides a run.
+    """
+
+    pools: str
+    local_pools: str | None
+    backbones: str
+    seeds: int
+    baseline: str | None
+    robust: int
+    finalists: int
+    alpha: float
+    settings: Settings
+
+    @property
+    def variants(self) -> list[Variant]:
+        return grid.variants(self.pools, self.local_pools, self.backbones)
+
+    @property
+    def trials(self) -> list[Trial]:
+        """Every variant from every seed, seeds outermost, so that an early stop leaves whole comparisons."""
+        seeds = range(self.settings.seed, self.settings.seed + self.seeds)
+        return [Trial(variant, seed) for seed in seeds for variant in self.variants]
+
+    def to_json(self) -> Record:
+        return {**asdict(self), "schema": bundle.SCHEMA}
+
+    @classmethod
+    def from_json(cls, found: Record) -> Plan:
+        """Raises CheckFailed where something is missing."""
+        try:
+            values = {key: value for key, value in found.items() if key != "schema"}
+            values["settings"] = {**values["settings"], "plugins": tuple(values["settings"]["plugins"])}
+            return cls(**{**values, "settings": Settings(**values["settings"])})
+        except (KeyError, TypeError) as error:
+            raise CheckFailed(f"{PLAN} lacks {error}", "it was made by another version of poolzoo") from error
+
+
+Runner = Callable[[Plan, Sequence[Trial], Path], Iterator[Record]]  # trains trials, wherever, and tells of each
+
+
+def new_path(root: Path = Path("comparisons")) -> Path:
+    """A directory name that says when, and that nobody else has."""
+    import secrets
+
+    return root / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+
+
+def start(plan: Plan, out: Path, command: str, runner: Runner | None = None) -> Record:
+    """Runs a new comparison.
+
+    Raises:
+        UsageError: A name is unknown, a map would be 1 × 1, or `out` is there already; nothing has been written.
+    """
+    bundle.require_free(out)
+    grid.find_baseline(plan.baseline, plan.variants)
+    _try_out(plan)
+    out.mkdir(parents=True)
+    facts = {"command": command, "started": datetime.now(UTC).isoformat(timespec="seconds")}
+    bundle.write_json(out / PLAN, {**plan.to_json(), "facts": facts})
+    return go_on(out, runner)
+
+
+def go_on(out: Path, runner: Runner | None = None) -> Record:
+    """Runs what is left of a comparison, and writes its tables and its page.
+
+    Raises:
+        UsageError: There is none.
+    """
+    if not (out / PLAN).is_file():
+        raise UsageError(f"{out} is no comparison: it has no {PLAN}", "give the directory of an interrupted one")
+    kept = bundle.read_json(out / PLAN)
+    facts = kept.pop("facts", {})
+    plan, journal, began = Plan.from_json(kept), Journal(out / "journal.jsonl"), time.monotonic()
+    _train(plan, journal, out, runner or here)
+    with _hint(out):
+        if plan.robust:
+            _robustness(plan, journal)
+        if plan.finalists:
+            _deployment(plan, journal)
+    spent = sum(record.get("hours", 0) for record in journal.records.values() if record["status"] == "session")
+    hours = spent + (time.monotonic() - began) / 3600
+    journal.add({"trial": f"session {facts.get('started')} {hours:.6f}", "status": "session", "hours": hours - spent})
+    found = {**_found(plan, journal), **facts, "hours": round(hours, 3)}
+    write(found, out)
+    return told(found, out)
+
+
+def write(found: Record, out: Path) -> None:
+    """Writes `compare.json`, `compare.csv` and `report.html`."""
+    bundle.write_json(out / "compare.json", found)
+    bundle.write_atomically(out / "compare.csv", compare_page.csv(found))
+    bundle.write_atomically(out / "report.html", compare_page.html(found))
+
+
+def told(found: Record, out: Path) -> Record:
+    """What `compare --json` prints."""
+    keep = {key: value for key, value in found.items() if key in ("results", "baseline", "verdict", "seeds", "alpha")}
+    return {**keep, "report": str(out / "report.html"), "csv": str(out / "compare.csv")}
+
+
+@contextmanager
+def _hint(out: Path) -> Iterator[None]:
+    """What Ctrl-C says."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        stop.args = (f"poolzoo compare --resume {out} goes on there",)
+        raise
+
+
+def here(plan: Plan, trials: Sequence[Trial], folder: Path) -> Iterator[Record]:
+    """Trains trials one after the other in this process; the heads of a frozen backbone together."""
+    if plan.settings.freeze != "backbone":
+        for one in trials:
+            yield trial.train(plan.settings, one, folder)
+        return
+    for group in heads_together(trials):
+        yield from trial.train_heads(plan.settings, group, folder)
+
+
+def heads_together(trials: Sequence[Trial]) -> list[list[Trial]]:
+    """Trials on the same frozen backbone, from the same seed."""
+
+    def key(one: Trial) -> tuple[str, str, int]:
+        return one.variant.backbone, one.variant.local_pool or "", one.seed
+
+    return [list(group) for _, group in groupby(sorted(trials, key=key), key)]
+
+
+def _try_out(plan: Plan) -> None:
+    """Assembles the first variant of every backbone, which refuses what could not be compared (a 1 × 1 map)."""
+    from poolzoo.train.prepare import prepare
+
+    firsts = {variant.backbone: variant for variant in reversed(plan.variants)}
+    for variant in firsts.values():
+        own = replace(variant, pool="avg", local_pool=None)
+        prepare(trial.settings_of(plan.settings, Trial(own, plan.settings.seed)))
+
+
+def _train(plan: Plan, journal: Journal, out: Path, runner: Runner) -> None:
+    left = [one for one in plan.trials if not journal.done(one.key)]
+    total, began = len(plan.trials), time.monotonic()
+    if len(left) < total:
+        output.say(f"{total - len(left)} of {total} trials are done already")
+    with _hint(out):
+        records = runner(plan, left, out / "trials")
+        for number in range(1, len(left) + 1):
+            with output.hushed():
+                record = next(records)
+            journal.add(record)
+            ahead = (time.monotonic() - began) / number * (len(left) - number)
+            name = f"{record['pool']} + {record['local_pool']}" if record["local_pool"] else record["pool"]
+            told = f"accuracy {record['accuracy']:.4f}" if record["status"] == "done" else "failed"
+            place = f"{total - len(left) + number}/{total}"
+            output.say(
+                f"trial {place}  {record['backbone']}  {name}  seed {record['seed']}  {told}  {_time(ahead)} left"
+            )
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+
+
+def _robustness(plan: Plan, journal: Journal) -> None:
+    """Measures what was not measured yet; those that share a frozen backbone together."""
+    done = [one for one in plan.trials if journal.done(one.key) and "shift" not in journal.records[one.key]]
+    if not done:
+        return
+    output.say("measuring robustness")
+    from poolzoo.data import source
+
+    settings = plan.settings
+    seed = settings.seed if settings.split_seed is None else settings.split_seed
+    groups = heads_together(done) if settings.freeze == "backbone" else [[one] for one in done]
+    for group in groups:
+        paths = {one.key: Path(journal.records[one.key]["run"]) for one in group}
+        config = bundle.read_json(next(iter(paths.values())) / "config.json")
+        size = tuple(config["poolzoo"]["data_size"])
+        dataset = source.open_dataset(settings.data, size, ("test",), limit=settings.limit, seed=seed)
+        images, labels = source.load_split(dataset, "test", size)
+        images, labels = source.limited(images, labels, plan.robust, seed)
+        try:
+            found = measures.robustness(paths, images, labels, settings.device, f"robustness of {len(group)}")
+        except Exception as error:  # a plugin's layer on an image that it never met
+            output.warn(f"robustness cannot be measured: {explain(error).message}")
+            found = {}
+        for one in group:
+            journal.add({**journal.records[one.key], "shift": None, "corruption": None, **found.get(one.key, {})})
+
+
+def _deployment(plan: Plan, journal: Journal) -> None:
+    """Counts every variant's parameters, and exports the best ones and the baseline."""
+    seed = plan.settings.seed
+    firsts = [one for one in plan.trials if one.seed == seed and journal.done(one.key)]
+    for one in firsts:
+        record = journal.records[one.key]
+        if "params" not in record:
+            journal.add({**record, **measures.size(Path(record["run"]))})
+    baseline = grid.find_baseline(plan.baseline, plan.variants)
+    best = sorted(firsts, key=lambda one: -_mean(plan, journal, one.variant))[: plan.finalists]
+    best += [one for one in firsts if one.variant.name == baseline.name and one not in best]
+    for one in best:
+        record = journal.records[one.key]
+        if "parity" in record:
+            continue
+        output.say(f"exporting {one.variant.name}")
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                found = measures.deployed(Path(record["run"]), "auto", plan.settings.threads, Path(folder))
+        except Exception as error:
+            output.warn(f"{one.variant.name} cannot be exported: {explain(error).message}")
+            found = {"parity": False, "latency_ms": None, "latency_ms_32": None}
+        journal.add({**journal.records[one.key], **found})
+
+
+def _mean(plan: Plan, journal: Journal, variant: Variant) -> float:
+    values = [
+        journal.records[one.key]["accuracy"] for one in plan.trials if one.variant == variant and journal.done(one.key)
+    ]
+    return sum(values) / len(values)
+
+
+def _found(plan: Plan, journal: Journal) -> Record:
+    baseline = grid.find_baseline(plan.baseline, plan.variants)
+    rows, sentences = table.assemble(plan.variants, baseline, plan.trials, journal.records, plan.alpha)
+    done = next((row for row in rows if row["status"] == "done"), None)
+    if done is None:
+        raise CheckFailed("every trial failed", rows[0]["error"])
+    path = Path(done["per_seed"][0]["run"])
+    environment = bundle.read_json(path / "env.json")
+    config = bundle.read_json(path / "config.json")
+    seeds = list(range(plan.settings.seed, plan.settings.seed + plan.seeds))
+    from poolzoo.robust import corruptions
+
+    notes = [f"{name}: {text}" for name, text in corruptions.NOTES.items() if plan.robust and name in corruptions.NAMES]
+    return {
+        "schema": bundle.SCHEMA,
+        "baseline": baseline.name,
+        "seeds": seeds,
+        "alpha": plan.alpha,
+        "data": {
+            "name": config["poolzoo"]["data"],
+            "n_test": len(table.right(path)),
+            "classes": config["label_names"],
+        },
+        "settings": {
+            key: value for key, value in asdict(plan.settings).items() if key not in VARIED and value not in (None, ())
+        },
+        "environment": {**environment.pop("versions", {}), **environment, "machine": platform.machine()},
+        "verdict": sentences,
+        "notes": notes,
+        "results": rows,
+    }

@@ -1,0 +1,151 @@
+"""Which precision to ship: all that were asked for, compared with the network and timed against one another, here.
+
+int8 may be several times as fast as fp32 or several times as slow, and accuracy hides what it does to single images.
+So nothing is assumed: the fastest one within the user's limits is kept, and it is said why the others are not.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx
+
+from poolzoo import output, timing
+from poolzoo.deploy import graph, precision, runtime
+from poolzoo.deploy.layers import Layers
+from poolzoo.deploy.parity import Limits, Parity, by_limits
+from poolzoo.deploy.reference import Reference
+from poolzoo.deploy.subject import Subject
+from poolzoo.errors import CheckFailed
+
+# What each choice of `--precision` tries, beside fp32.
+CHOICES: Final[dict[str, tuple[str, ...]]] = {
+    "fp32": (),
+    "fp16": ("fp16",),
+    "int8": ("int8-static", "int8-dynamic"),
+    "auto": ("fp16", "int8-static", "int8-dynamic"),
+}
+TIMED: Final = (1, 32)  # batch sizes
+FASTER: Final = 1.05  # than fp32 by so much, or `auto` keeps fp32: what is exact is not given up for noise
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A graph that could be shipped, opened, and what was found of it."""
+
+    precision: str
+    file: Path
+    opened: runtime.Model
+    parity: Parity
+
+
+def lowered(
+    choice: str,
+    fp32: Candidate,
+    names: Layers,
+    subject: Subject,
+    kind: str,
+    reference: Reference,
+    limits: Limits,
+    open_: Callable[[Path], runtime.Model],
+) -> list[Candidate]:
+    """The lower precisions that a choice names, each converted, opened and compared with the network.
+
+    Raises:
+        CheckFailed: The only one that was asked for cannot be made; one of several is left out with a line.
+    """
+    found = []
+    if "int8-static" in CHOICES[choice] and subject.image_labels is None:
+        output.warn("int8 is calibrated on synthetic images, since none come with the network")
+    for name in CHOICES[choice]:
+        output.say(f"trying {name}")
+        file = fp32.file.with_name(f"{name}.onnx")
+        try:
+            precision.lower(name, fp32.file, file, names, fp32.opened.feed(subject.calibration))
+            proto = onnx.load(file)
+            graph.describe(proto, subject, kind, name)
+            onnx.save(proto, file)
+            opened = open_(file)
+            found.append(Candidate(name, file, opened, by_limits(reference, opened, limits)))
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # ONNX Runtime's converters raise what they like
+            text = f"{name} cannot be made: {type(error).__name__}: {error}"
+            if CHOICES[choice] == (name,):
+                raise CheckFailed(text, "export it with --precision fp32") from error
+            output.warn(text, "it is left out")
+    if choice != "fp32" and not found:
+        raise CheckFailed(f"no {choice} could be made", "export it with --precision fp32")
+    return found
+
+
+def choose(choice: str, found: list[Candidate], images: np.ndarray) -> tuple[Candidate, list[dict[str, Any]]]:
+    """Times the candidates against one another and keeps one.
+
+    Args:
+        choice: What was asked for, a key of `CHOICES`.
+        found: The candidates, fp32 first.
+        images: Images to take batches from, `uint8[N, H, W, 3]`.
+
+    Returns:
+        The one to ship (where none that was asked for is within the limits, the fastest of those), and the report's
+        `candidates`, each with why it lost.
+    """
+    times = _times(found, images)
+    wanted = [one for one in found if choice in ("fp32", "auto") or one.precision != "fp32"]
+    speedups = {
+        one.precision: {size: timing.ratio(by["fp32"], by[one.precision]) for size, by in times.items()}
+        for one in found
+    }
+    overall = {name: statistics.geometric_mean(of.values()) for name, of in speedups.items()}
+    fine = [one for one in wanted if one.parity.passed] or wanted
+    best = max(fine, key=lambda one: overall[one.precision])
+    if choice == "auto" and overall[best.precision] < FASTER:
+        best = found[0]
+    rows = []
+    for one in found:
+        figures, name = one.parity.report, one.precision
+        accuracy = figures.get("accuracy")
+        rows.append(
+            {
+                "precision": name,
+                "chosen": one is best,
+                "passed": one.parity.passed,
+                "agreement": figures["top1_agreement"],
+                "accuracy": accuracy and accuracy["onnxruntime"],
+                "accuracy_drop": accuracy and accuracy["torch"] - accuracy["onnxruntime"],
+                "max_abs": figures["max_abs"],
+                "cosine": figures["cosine"],
+                "ort_ms": {str(size): round(statistics.median(by[name]), 4) for size, by in times.items()},
+                "speedup": {str(size): round(of, 3) for size, of in speedups[name].items()},
+                "bytes": one.file.stat().st_size,
+                "lost": None if one is best else _why(one, best, overall, asked_for=one in wanted),
+            }
+        )
+    return best, rows
+
+
+def _why(one: Candidate, best: Candidate, overall: dict[str, float], *, asked_for: bool) -> str:
+    """Why a candidate was not kept."""
+    if not asked_for:
+        return "not asked for"
+    if not one.parity.passed:
+        return str(one.parity.report.get("lost") or "it failed parity")
+    if best.precision == "fp32" and overall[one.precision] >= 1:
+        return f"{overall[one.precision]:.2f} times as fast as fp32, which is too little to give up exactness for"
+    return f"slower than {best.precision} by a factor of {overall[best.precision] / overall[one.precision]:.2f}"
+
+
+def _times(found: list[Candidate], images: np.ndarray) -> dict[int, dict[str, list[float]]]:
+    """Milliseconds by batch size and precision; a single candidate needs no race."""
+    times = {}
+    for size in TIMED:
+        batch = images[np.arange(size) % len(images)]
+        calls = {one.precision: (lambda model=one.opened, batch=batch: model.run(batch)) for one in found}
+        times[size] = timing.interleaved(calls, seconds=1.0 if len(found) == 1 else 3.0)
+    return times

@@ -1,0 +1,131 @@
+"""Which value of a graph is which layer's output, and parts of the graph cut out between two of them."""
+
+from __future__ import annotations
+
+from ast import literal_eval
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import onnx
+
+if TYPE_CHECKING:
+    from torch.fx import Node
+
+FLOAT: Final = onnx.TensorProto.FLOAT
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Names of values in an exported graph, by the path of the module that they belong to.
+
+    Attributes:
+        gives: What a module gives, in the order in which modules finish: `{"network.backbone.conv1": "relu"}`. A layer
+            that the exporter fused with the one behind it (a convolution with its batch norm) may be missing.
+        takes: What a module takes, where that is one value.
+        inside: All that is computed inside a module.
+    """
+
+    gives: dict[str, str] = field(default_factory=dict)
+    takes: dict[str, str] = field(default_factory=dict)
+    inside: dict[str, frozenset[str]] = field(default_factory=dict)
+
+    def within(self, proto: onnx.ModelProto) -> Layers:
+        """Those of them that the graph still has."""
+        there = {name for node in proto.graph.node for name in (*node.input, *node.output)}
+        kept = [{path: name for path, name in table.items() if name in there} for table in (self.gives, self.takes)]
+        return Layers(*kept, {path: names & there for path, names in self.inside.items()})
+
+
+def read(program: Any, proto: onnx.ModelProto) -> Layers:
+    """The names that torch's exporter gave to what goes into and comes out of each module.
+
+    Args:
+        program: The `torch.export.ExportedProgram` behind a graph: its nodes know their modules, and lend the graph's
+            values their names, but for the outputs.
+        proto: The graph, with the exporter's notes still on its nodes.
+    """
+    outputs = [value.name for value in proto.graph.output]
+    nodes: list[Node] = list(program.graph.nodes)
+    final = next(node for node in nodes if node.op == "output").args[0]
+    renamed = dict(zip((node.name for node in final), outputs, strict=True))
+    members: dict[str, set[Node]] = {}
+    last: dict[str, Node] = {}
+    for node in nodes:
+        if node.op != "call_function":
+            continue
+        for path, _ in (node.meta.get("nn_module_stack") or {}).values():
+            members.setdefault(path, set()).add(node)
+            last.pop(path, None)  # so that the order is that of the modules' ends
+            last[path] = node
+    takes = {}
+    for path, inside in members.items():
+        outer = {one for node in inside for one in node.all_input_nodes if one not in inside}
+        entering = [node for node in outer if node.op == "call_function" or node.name == "images"]
+        if len(entering) == 1:
+            takes[path] = renamed.get(entering[0].name, entering[0].name)
+    # The innermost first where several end with the same value: it names the culprit best.
+    order = sorted(last, key=lambda path: (nodes.index(last[path]), -path.count(".")))
+    gives = {path: renamed.get(last[path].name, last[path].name) for path in order if path}
+    return Layers(gives, takes, _inside(proto)).within(proto)
+
+
+def _inside(proto: onnx.ModelProto) -> dict[str, frozenset[str]]:
+    """What is computed inside each module, by the exporter's notes: `['', 'network', 'network.pool', 'mean']`."""
+    found: dict[str, set[str]] = {}
+    for node in proto.graph.node:
+        notes = {note.key: note.value for note in node.metadata_props}
+        for path in literal_eval(notes.get("pkg.torch.onnx.name_scopes", "[]"))[:-1]:
+            found.setdefault(path, set()).update(node.output)
+    return {path: frozenset(names) for path, names in found.items()}
+
+
+def path_of(node: Node) -> str:
+    """The path of the innermost module that a node of a program belongs to; empty for the outermost one."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    return str(stack[-1][0]) if stack else ""
+
+
+def between(proto: onnx.ModelProto, start: str | None, end: str) -> list[onnx.NodeProto]:
+    """The nodes that compute `end` from `start` (or from whatever it takes), in the graph's order."""
+    makers = {name: node for node in proto.graph.node for name in node.output}
+    wanted: set[str] = set()
+    todo = [end]
+    while todo:
+        name = todo.pop()
+        if name == start or name not in makers:
+            continue
+        node = makers[name]
+        if node.output[0] not in wanted:
+            wanted.add(node.output[0])
+            todo += [given for given in node.input if given]
+    return [node for node in proto.graph.node if node.output[0] in wanted]
+
+
+def cut(proto: onnx.ModelProto, start: str, end: str, shape: tuple[int, ...]) -> onnx.ModelProto:
+    """The part of a graph from one value to another as a graph of its own, with the very same nodes and weights.
+
+    Args:
+        proto: The graph; it stays as it is.
+        start: The value that becomes the first input, float32. The graph's own inputs stay inputs where the part reads
+            the size of the batch off them.
+        end: The value that becomes the output, float32.
+        shape: The first input's shape without the batch.
+    """
+    nodes = between(proto, start, end)
+    used = {name for node in nodes for name in node.input}
+    weights = [tensor for tensor in proto.graph.initializer if tensor.name in used]
+    given = onnx.helper.make_tensor_value_info(start, FLOAT, ["batch", *shape])
+    others = [value for value in proto.graph.input if value.name in used and value.name != start]
+    wanted = onnx.helper.make_tensor_value_info(end, FLOAT, None)
+    graph = onnx.helper.make_graph(nodes, "part", [given, *others], [wanted], weights)
+    return onnx.helper.make_model(graph, opset_imports=list(proto.opset_import), ir_version=proto.ir_version)
+
+
+def with_outputs(proto: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
+    """A copy of the graph that also gives the named values."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    have = {value.name for value in copy.graph.output}
+    copy.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names if name not in have)
+    return copy

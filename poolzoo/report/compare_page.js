@@ -1,0 +1,89 @@
+"use strict";
+// Sorts and filters the leaderboard and draws the charts. `charts` holds the figures of each, by its name.
+
+const root = document.documentElement;
+root.classList.add("live");
+
+// --- The leaderboard ---
+
+function sortBy(header) {
+  const table = header.closest("table"), body = table.tBodies[0];
+  const backwards = {ascending: "descending", descending: "ascending"};
+  const order = backwards[header.getAttribute("aria-sort")] ?? header.dataset.first;
+  const sign = order === "ascending" ? 1 : -1;
+  const numeric = header.dataset.kind === "number";
+  const keyed = [...body.rows].map((row, place) => {
+    const key = row.cells[header.cellIndex].dataset.key;
+    return {row, place, key: numeric && key !== undefined ? Number(key) : key};
+  });
+  keyed.sort((a, b) => {
+    if (a.key === undefined || b.key === undefined) // what is missing comes last either way
+      return (a.key === undefined) - (b.key === undefined) || a.place - b.place;
+    return a.key < b.key ? -sign : a.key > b.key ? sign : a.place - b.place;
+  });
+  for (const other of table.tHead.rows[0].cells) other.setAttribute("aria-sort", other === header ? order : "none");
+  body.append(...keyed.map(item => item.row));
+}
+
+for (const button of document.querySelectorAll(".leaderboard thead button"))
+  button.addEventListener("click", () => sortBy(button.closest("th")));
+
+const filter = document.getElementById("filter");
+function applyFilter() {
+  const words = filter.value.toLowerCase().split(/\s+/), rows = [...document.querySelector(".leaderboard").tBodies[0].rows];
+  for (const row of rows) row.hidden = !words.every(word => row.textContent.toLowerCase().includes(word));
+  document.getElementById("shown").value = `${rows.filter(row => !row.hidden).length} of ${rows.length}`;
+}
+if (filter) {
+  filter.addEventListener("input", applyFilter);
+  applyFilter(); // a browser may have kept what was typed before
+}
+
+// --- The charts ---
+
+const PAPER = 640; // CSS pixels of a chart on paper, which is no wider than A4 or Letter with their margins
+
+// A copy of a figure in which names of colours, such as `--ink` or `--hue-1:2e`, are the colours themselves.
+function coloured(part, colours, key = "") {
+  if (Array.isArray(part)) return part.map(item => coloured(item, colours, key));
+  if (part && typeof part === "object")
+    return Object.fromEntries(Object.entries(part).map(([k, value]) => [k, coloured(value, colours, k)]));
+  if (typeof part !== "string" || !key.endsWith("color") || !part.startsWith("--")) return part;
+  const [name, opacity = ""] = part.split(":");
+  return colours.getPropertyValue(name).trim() + opacity;
+}
+
+function draw(figure) {
+  const place = figure.querySelector(".chart"), figures = charts[figure.dataset.chart];
+  const chosen = coloured(figures[figure.querySelector("select")?.value || 0], getComputedStyle(root));
+  const ticked = new Set([...figure.querySelectorAll("input:checked")].map(box => Number(box.value)));
+  const data = chosen.data.filter(trace => trace.meta === undefined || ticked.has(trace.meta));
+  const paper = root.classList.contains("paper");
+  const fine = matchMedia("(pointer: fine)").matches; // a finger scrolls the page over a chart
+  const layout = {...chosen.layout, width: paper ? PAPER : place.clientWidth, dragmode: fine ? "zoom" : false};
+  Plotly.react(place, data, layout, {displayModeBar: false, doubleClick: "reset"});
+}
+
+const figures = [...document.querySelectorAll("figure[data-chart]")];
+const drawAll = () => figures.forEach(draw);
+
+for (const figure of figures) {
+  figure.querySelector(".chart").replaceChildren();
+  figure.addEventListener("change", () => draw(figure));
+  for (const button of figure.querySelectorAll("button"))
+    button.addEventListener("click", () => {
+      for (const box of figure.querySelectorAll("input")) box.checked = button.value === "all";
+      draw(figure);
+    });
+}
+drawAll();
+
+let width = root.clientWidth;
+addEventListener("resize", () => {
+  if (root.clientWidth === width) return; // a phone hides its address bar
+  width = root.clientWidth;
+  drawAll();
+});
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+addEventListener("beforeprint", () => { root.classList.add("paper"); drawAll(); });
+addEventListener("afterprint", () => { root.classList.remove("paper"); drawAll(); });

@@ -1,0 +1,274 @@
+"""The `report.html` of `poolzoo compare`: one page with a leaderboard and charts that needs nothing but a browser."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from csv import DictWriter
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from poolzoo.report import bundle_words as words
+from poolzoo.report import plots
+from poolzoo.report.leaderboard import leaderboard, signed, verdict
+from poolzoo.report.pieces import Safe, document, element, facts, joined, section, table
+from poolzoo.report.variants import Variant, finite, mean, ordered
+
+HERE: Final = Path(__file__)
+DRAWN: Final = 6  # variants whose lines are drawn at first, the baseline among them
+MOST_CLASSES: Final = 50  # columns of the heat map that can be read
+HARDEST: Final = 20  # columns where there are more
+COSTS: Final = (
+    ("latency_ms", "latency of one image, ms"),
+    ("latency_ms_32", "latency of 32 images, ms"),
+    ("params", "parameters"),
+    ("macs", "MACs"),
+)
+CURVES: Final = (
+    ("val_accuracy", "validation accuracy, %"),
+    ("train_accuracy", "training accuracy, %"),
+    ("loss", "training loss"),
+)
+
+
+def html(found: dict[str, Any]) -> str:
+    """The whole page.
+
+    Args:
+        found: The content of `compare.json`.
+    """
+    variants = ordered(found)
+    drawn: dict[str, list[plots.Figure]] = {}
+    data = found.get("data") or {}
+    title = f"{len(variants)} {'variant' if len(variants) == 1 else 'variants'} on {data.get('name') or 'one data set'}"
+    main = (
+        _verdict(found, variants),
+        _leaderboard(variants),
+        _cost(variants, drawn),
+        _accuracy(variants, drawn),
+        _robustness(variants, drawn),
+        _classes(variants),
+        _curves(variants, drawn),
+        _provenance(found),
+    )
+    script = _script(drawn)
+    body = [element("header", element("p", "poolzoo compare", class_="kind"), element("h1", title))]
+    body += [element("main", *main), Safe(f"<script>{script}</script>")]
+    # Even a name that got past the escaping could neither run nor fetch anything: only this one script may run.
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:"
+    return document(title, policy, HERE.with_name("compare_page.css"), body)
+
+
+def csv(found: dict[str, Any]) -> str:
+    """The leaderboard as a table of comma-separated values, one row a variant, shares as 0–1."""
+    pairs = {"accuracy": ("mean", "sd", "n", "low", "high"), "f1": ("mean", "sd")}
+    pairs |= {"delta": ("mean", "low", "high", "p", "p_adjusted", "better", "worse")}
+    rows = []
+    for v in ordered(found):
+        row = {key: v.found.get(key) for key in ("rank", "pool", "local_pool", "backbone", "status", "error")}
+        for name, keys in pairs.items():
+            row |= {f"{name}_{key}": (v.found.get(name) or {}).get(key) for key in keys}
+        for kind in plots.SHIFTS:
+            row |= {f"shift_{kind}_{key}": v.number("shift", kind, key) for key in ("mean", "sd")}
+        row["corruption_mean"] = v.number("corruption", "mean")
+        of_severity = (v.found.get("corruption") or {}).get("by_severity") or [None] * 5
+        row |= {f"corruption_severity_{severity}": share for severity, share in enumerate(of_severity, 1)}
+        row |= {key: v.found.get(key) for key in ("params", "macs")}
+        row |= {f"train_seconds_{key}": v.number("train_seconds", key) for key in ("mean", "sd")}
+        row |= {key: v.found.get(key) for key in ("latency_ms", "latency_ms_32", "parity")}
+        by_seed = {run.get("seed"): run.get("accuracy") for run in v.several("per_seed")}
+        row |= {f"accuracy_seed_{seed}": by_seed.get(seed) for seed in found.get("seeds") or []}
+        rows.append(row)
+    text = io.StringIO()
+    writer = DictWriter(text, rows[0] if rows else ["rank"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _script(drawn: dict[str, list[plots.Figure]]) -> str:
+    """Plotly where there is a chart, the charts, and what makes the page move; nothing in it can end the script."""
+    from plotly.offline import get_plotlyjs
+
+    charts = json.dumps(drawn, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    own = HERE.with_name("compare_page.js").read_text(encoding="utf-8")
+    return f"{get_plotlyjs() if drawn else ''}\nconst charts = {charts};\n{own}"
+
+
+def _verdict(found: dict[str, Any], variants: Sequence[Variant]) -> Safe:
+    done = [v for v in variants if v.done]
+    said = found.get("verdict") or ["Every variant failed." if variants and not done else "Nothing was concluded."]
+    lead = [element("p", said[0], class_="lead"), *(element("p", more) for more in said[1:])]
+    tiles = [("best accuracy", *_tile(done[0]))] if done else []
+    tiles += [("baseline", *_tile(v)) for v in done if v.baseline][:1]
+    beside = [verdict(v) for v in variants]
+    counts = [f"{beside.count(word)} {word}" for word in ("better", "within noise", "worse", "failed")]
+    tiles.append(("variants", str(len(variants)), ", ".join(text for text in counts if text[0] != "0")))
+    seeds = found.get("seeds") or []
+    hours = finite(found.get("hours"))
+    if hours is not None:
+        took = f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min"
+        tiles.append(("time", took, f"{len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'} each"))
+    shown = [
+        element("div", element("dt", name), element("dd", element("b", big), element("span", small)))
+        for name, big, small in tiles
+    ]
+    return joined([element("div", *lead, class_="verdicts"), element("dl", *shown, class_="tiles")])
+
+
+def _tile(v: Variant) -> tuple[str, str]:
+    gain = v.percent("delta", "mean")
+    return words.percent(v.number("accuracy", "mean")), v.name if gain is None else f"{v.name}, {signed(gain)} points"
+
+
+def _leaderboard(variants: Sequence[Variant]) -> Safe:
+    if not variants:
+        return Safe("")
+    box = element("label", "Filter", Safe('<input type="search" id="filter" placeholder="gem done …">'))
+    count = element("output", for_="filter", id="shown")
+    note = "Shares are means over the seeds ± their standard deviation." if any(v.done for v in variants) else ""
+    if any(v.found.get("delta") for v in variants):
+        note += " Gain: over the baseline of the same backbone; its interval and p allow for the number of comparisons."
+    if any(v.number("rank") for v in variants):
+        note += " Rank: one more than there are variants that are significantly better."
+    told = element("p", note, class_="note") if note else ""
+    controls = element("div", box, count, class_="controls")
+    return section("leaderboard", "Leaderboard", told, controls, leaderboard(variants))
+
+
+def _cost(variants: Sequence[Variant], drawn: dict[str, list[plots.Figure]]) -> Safe:
+    figures = [(title, plots.cost(variants, key, title)) for key, title in COSTS]
+    told = "Top left is best. On the dotted front nothing is both cheaper and more accurate."
+    return section("cost", "Accuracy and cost", _chart("cost", told, figures, drawn, "Cost"))
+
+
+def _accuracy(variants: Sequence[Variant], drawn: dict[str, list[plots.Figure]]) -> Safe:
+    told = "Dot: mean; whisker: its interval; ring: a seed; dotted line: the baseline."
+    return section("accuracy", "Accuracy", _chart("accuracy", told, [("", plots.intervals(variants))], drawn))
+
+
+def _robustness(variants: Sequence[Variant], drawn: dict[str, list[plots.Figure]]) -> Safe:
+    told = "Accuracy on corrupted test images; the mean over the seeds."
+    lines = _chart("severity", told, plots.severities(variants), drawn, "Corruption", _lines(variants, "corruption"))
+    told = "How often the prediction stays the same when the image moves a little."
+    return section("robustness", "Robustness", lines, _chart("shift", told, [("", plots.shift(variants))], drawn))
+
+
+def _curves(variants: Sequence[Variant], drawn: dict[str, list[plots.Figure]]) -> Safe:
+    figures = [(title, plots.curves(variants, key, title)) for key, title in CURVES]
+    told = "Line: mean over the seeds; band: from the lowest seed to the highest."
+    chart = _chart("curves", told, figures, drawn, "Curve", _lines(variants, "curves"))
+    return section("curves", "Learning curves", chart)
+
+
+def _chart(
+    name: str,
+    told: str,
+    figures: Sequence[tuple[str, plots.Figure | None]],
+    drawn: dict[str, list[plots.Figure]],
+    choice: str = "",
+    lines: object = "",
+) -> Safe:
+    """A place for a chart, with a choice where it has several figures; nothing where it has none.
+
+    Args:
+        name: By which the script finds it.
+        told: How to read it.
+        figures: What can be chosen, by its name.
+        drawn: Where the figures are kept for the script.
+        choice: What is chosen.
+        lines: Which of its lines are drawn, to be chosen too.
+    """
+    kept = [(title, figure) for title, figure in figures if figure]
+    if not kept:
+        return Safe("")
+    drawn[name] = [figure for _, figure in kept]
+    controls: list[object] = []
+    if len(kept) > 1:
+        options = [element("option", title, value=number) for number, (title, _) in enumerate(kept)]
+        controls = [element("label", choice, element("select", *options), class_="controls")]
+    waiting = element("p", "This chart needs JavaScript; the leaderboard has the figures.", class_="note")
+    place = element("div", waiting, class_="chart", role="img", aria_label=told)
+    return element("figure", element("figcaption", told), *controls, place, lines, data_chart=name)
+
+
+def _lines(variants: Sequence[Variant], key: str) -> Safe:
+    """The legend of a chart of lines, a box a variant."""
+    had = [v for v in variants if v.found.get(key)]
+    first = [v for v in had if v.baseline][:1]
+    first += [v for v in had if v not in first][: DRAWN - len(first)]
+    boxes = []
+    for v in had:
+        ticked = " checked" if v in first else ""
+        hue = "--ink" if v.baseline else v.colour
+        swatch = element("span", class_=f"swatch {v.dash}", style=f"--hue: var({hue})")
+        boxes.append(element("label", Safe(f'<input type="checkbox" value="{v.place}"{ticked}>'), swatch, v.name))
+    sets = [element("button", name, type="button", value=name) for name in ("all", "none")] if len(had) > 1 else []
+    return element("fieldset", element("legend", "Variants", *sets), *boxes, class_="controls lines")
+
+
+def _classes(variants: Sequence[Variant]) -> Safe:
+    recalls = [(v, {row.get("class"): finite(row.get("recall")) for row in v.several("per_class")}) for v in variants]
+    recalls = [(v, row) for v, row in recalls if row]
+    names = list(dict.fromkeys(name for _, row in recalls for name in row))
+    every = [recall for _, row in recalls for recall in row.values() if recall is not None]
+    if not every:
+        return Safe("")
+    low, high = min(every), max(every)
+    told = f"The lightest is {100 * low:.1f} %, the strongest {100 * high:.1f} %; the mean over the seeds."
+    if len(names) > MOST_CLASSES:
+        means = {name: mean(row.get(name) for _, row in recalls) for name in names}
+        told += f" Shown are the {HARDEST} of {len(names)} classes with the lowest recall."
+        names = sorted(names, key=lambda name: 1.0 if (recall := means[name]) is None else recall)[:HARDEST]
+    headers = ["variant", *(element("span", name) for name in names)]
+    rows = [[v.name, *(_shaded(row.get(name), low, high) for name in names)] for v, row in recalls]
+    drawn = table("Recall of each class, %", headers, rows, "heat")
+    return section("classes", "Classes", element("p", told, class_="note"), drawn)
+
+
+def _shaded(recall: float | None, low: float, high: float) -> Safe:
+    if recall is None:
+        return element("td", "–")
+    return element("td", f"{100 * recall:.1f}", style=f"--shade:{(recall - low) / ((high - low) or 1.0):.3f}")
+
+
+def _provenance(found: dict[str, Any]) -> Safe:
+    made: dict[str, Any] = {"data": (found.get("data") or {}).get("name")}
+    made |= {f"{kind} images": (found.get("data") or {}).get(key) for kind, key in _COUNTS}
+    made |= {"seeds": found.get("seeds"), "baseline": found.get("baseline"), "significance level": found.get("alpha")}
+    made |= {"started": _when(found.get("started")), "hours": found.get("hours")}
+    command, notes = found.get("command"), found.get("notes") or []
+    runs = [
+        (name, run.get("seed"), words.percent(finite(run.get("accuracy"))), words.percent(finite(run.get("f1"))), where)
+        for v in ordered(found)
+        for run in v.several("per_seed")
+        for name, where in [(v.name, run.get("run") or "–")]
+    ]
+    every = table("Every run", ("variant", "seed", "accuracy", "F1", "folder"), runs, "runs") if runs else ""
+    return section(
+        "provenance", "What was run",
+        element("ul", *(element("li", note) for note in notes), class_="note") if notes else "",
+        element("pre", element("code", command), tabindex=0) if command else "",
+        element("div", facts("The comparison", made), *_tables(found), class_="beside"),
+        element("details", element("summary", f"Every run ({len(runs)})"), every) if runs else "",
+    )  # fmt: skip
+
+
+_COUNTS: Final = (("training", "n_train"), ("test", "n_test"))
+
+
+def _tables(found: dict[str, Any]) -> list[Safe]:
+    named = (("Settings", found.get("settings")), ("Measured on", found.get("environment")))
+    return [facts(caption, of) for caption, of in named if of]
+
+
+def _when(started: str | None) -> str | None:
+    try:
+        return f"{datetime.fromisoformat(started):%Y-%m-%d %H:%M %Z}".strip() if started else None
+    except ValueError:
+        return started
