@@ -113,11 +113,13 @@ def command(
     from poolzoo.errors import CHECK_FAILED, OK
 
     typed = {name for name in given if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
-    runner = _runner(given.pop("on"), given.pop("ray_address"))
+    on, address = given.pop("on"), given.pop("ray_address")
+    if on == "here" and address is not None:
+        raise UsageError("--ray-address is for --on ray", "add --on ray")
     if resumed is not None:
         if typed - {"on", "ray_address"} or out or dry_run:
             raise UsageError("--resume takes no other settings", f"poolzoo compare --resume {resumed}")
-        result = session.go_on(resumed, runner)
+        result = session.go_on(resumed, _runner(on, address))
     else:
         plan = _plan(given, typed)
         if dry_run:
@@ -125,7 +127,7 @@ def command(
 
             return preview.show(plan, as_json)
         place = out or session.new_path()
-        result = session.start(plan, place, shlex.join(["poolzoo", *sys.argv[1:]]), runner)
+        result = session.start(plan, place, shlex.join(["poolzoo", *sys.argv[1:]]), _runner(on, address))
     if as_json:
         output.emit_json(result)
     else:
@@ -152,8 +154,6 @@ def _plan(given: dict[str, Any], typed: set[str]) -> Any:
 
 def _runner(on: str, address: str | None) -> Any:
     if on == "here":
-        if address is not None:
-            raise UsageError("--ray-address is for --on ray", "add --on ray")
         return None
     from poolzoo.compare import cluster
 

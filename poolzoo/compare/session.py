@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
-from poolzoo import bundle, output
+from poolzoo import bundle, host, output
 from poolzoo.compare import grid, measures, table, trial
 from poolzoo.compare.grid import Trial, Variant
 from poolzoo.compare.journal import Journal
@@ -110,6 +110,7 @@ def go_on(out: Path, runner: Runner | None = None) -> Record:
     kept = bundle.read_json(out / PLAN)
     facts = kept.pop("facts", {})
     plan, journal, began = Plan.from_json(kept), Journal(out / "journal.jsonl"), time.monotonic()
+    host.settings.files = list(dict.fromkeys([*host.settings.files, *map(Path, plan.settings.plugins)]))
     _train(plan, journal, out, runner or here)
     with _hint(out):
         if plan.robust:
