@@ -52,7 +52,7 @@ def _kernels(tensors: Tensors) -> list[str]:
 
 def swapped_channels(tensors: Tensors) -> Tensors:
     """Blue for red in whatever meets the image first."""
-    name = next(name for name, value in tensors.items() if value.ndim == 4 and value.shape[1] == 3)
+    name = next(name for name, value in tensors.items() if value.ndim == 4 and value.shape[1] == 3 < value.shape[0])
     return {name: tensors[name][:, ::-1]}
 
 
