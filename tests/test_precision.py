@@ -321,3 +321,45 @@ def test_evaluation_of_the_graph_is_that_of_the_network(poolzoo, trained, export
         assert found["accuracy"] == expected["accuracy"]
     assert poolzoo("evaluate", exported).code == 2
     assert poolzoo("evaluate", exported / "nowhere", "--onnx").code == 2
+
+
+def test_attention_is_exported_step_by_step_and_left_as_it_was(tmp_path):
+    import timm
+
+    from poolzoo.assemble import Preprocess
+
+    torch.manual_seed(0)
+    network = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2, num_classes=5).eval()
+    model = graph.Deployable(Preprocess((0.5,) * 3, (0.25,) * 3, (32, 32), (32, 32)), network).eval()
+    before = [block.attn.fused_attn for block in network.blocks]
+    assert all(before)
+    graph.convert(model, (32, 32), tmp_path / "m.onnx")
+    assert [block.attn.fused_attn for block in network.blocks] == before
+    proto = onnx.load(tmp_path / "m.onnx")
+    in_attention = [node.op_type for node in proto.graph.node if ".attn" in str(node.metadata_props)]
+    assert "Softmax" in in_attention
+    assert "Shape" not in in_attention  # which fused attention asks for in every layer
+
+
+def test_an_edge_image_on_which_rounding_decides_must_only_stay_finite(trained, monkeypatch):
+    """Other draws of float32 that are far away make a floor that no photograph has; theirs stays as it is."""
+    from poolzoo.deploy import reference as module
+    from poolzoo.deploy.subject import of_run
+    from poolzoo.runs import load_run
+
+    subject = of_run(load_run(trained))
+    given = subject.model, subject.images[:20], subject.image_labels[:20]
+    calm = Reference.of(*given)
+
+    def wild(run, images):
+        found = run(images)
+        found[2] += 0.01 * calm.largest  # the grey one
+        yield found
+
+    monkeypatch.setattr(module, "summed_otherwise", wild)
+    found = Reference.of(*given)
+    assert found.names[2] == "grey"
+    assert found.allowed[2] > 2 * found.largest
+    others = np.arange(len(found.names)) != 2
+    assert (found.allowed[others] <= calm.allowed[others]).all()
+    assert calm.allowed.max() < 1e-3 * calm.largest

@@ -434,3 +434,20 @@ def test_bench_needs_neither_torch_nor_openvino(exported):
         f"assert run(['bench', {str(exported)!r}]) == 0\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_headline_lets_each_side_have_the_threads_that_suit_it():
+    def row(name, threads, median, speedup=None):
+        more = {"speedup": {"median": speedup}} if speedup else {}
+        return {"runtime": name, "threads": threads, "median_ms": median, "rounds": 9, **more}
+
+    rows = [
+        row("torch", 1, 3.0),
+        row("onnxruntime", 1, 1.0, 3.1),
+        row("torch", 2, 9.0),
+        row("onnxruntime", 2, 0.5, 18.0),
+    ]
+    found = speed._headline(rows)
+    assert (found["torch_ms"], found["torch_threads"], found["ort_ms"], found["threads"]) == (3.0, 1, 0.5, 2)
+    assert found["speedup"] == 6.0
+    assert speed._headline(rows[:2])["speedup"] == 3.1  # of the same rounds, where the threads are the same
