@@ -4,7 +4,8 @@ A variant is a pooling in a backbone, trained from S seeds and tested on the sam
 are compared by a table of seeds × images: 1 where only the first is right, −1 where only the second is, else 0. Its
 mean is the difference of their accuracies, and three questions are put to it:
 
-* seeds: is it beyond the luck of training? The paired t-test over the seeds' means.
+* seeds: is it beyond the luck of training? A t-test over the seeds' means, whose variance is learnt from all variants
+  (`spread`); of two variants it is the paired one.
 * images: is it beyond the luck of the test set? The bootstrap over images; all variants and seeds share the resamples.
 * both: is it beyond the two together? The t-test on the sum of both variances. They add up in what new seeds and new
   images would give, so that a difference can be past either one and still be luck.
@@ -24,11 +25,20 @@ from typing import Any, Final
 import numpy as np
 from scipy.special import nctdtrinc, stdtr, stdtrit
 
+from poolzoo.compare.spread import Spread, between_seeds
 from poolzoo.errors import CheckFailed, UsageError
 
 RESAMPLES: Final = 9_999  # the smallest p is one over this plus one
 POWER: Final = 0.8  # the customary share of repetitions in which a difference is to be seen
 CHUNK: Final = 4_000_000  # numbers held at a time while resampling: 32 MB
+
+
+@dataclass(frozen=True)
+class Error:
+    """A standard error, and the degrees of freedom that it was estimated with."""
+
+    size: float
+    freedom: float
 
 
 @dataclass(frozen=True)
@@ -46,6 +56,7 @@ class Estimate:
         moved: `float[B]`, by how much each resample of the images changes the mean.
         images: N.
         difference: Whether the table is one of differences, whose mean may be zero by hypothesis.
+        between: What is known of the variance of the seeds' means from elsewhere; None for what this table tells.
     """
 
     totals: np.ndarray
@@ -53,6 +64,7 @@ class Estimate:
     moved: np.ndarray
     images: int
     difference: bool
+    between: Spread | None = None
 
     @property
     def seeds(self) -> int:
@@ -68,12 +80,12 @@ class Estimate:
         return float((self.totals / self.images).std(ddof=1)) if self.seeds > 1 else None
 
     @cached_property
-    def errors(self) -> tuple[float, float, float]:
-        """For two seeds and more: standard error of the mean from seeds, from both, and the degrees of freedom of both.
+    def errors(self) -> tuple[Error, Error]:
+        """For two seeds and more: the standard errors of the mean from seeds, and from both.
 
-        Differences that are the same for every seed leave the t-test without a spread. They get that of one seed's
-        difference if each of the n images that only one of two equal networks has right fell to either by a coin's
-        toss: `sqrt(n) / N`, as in McNemar's test. It is zero only where the variants agree on every image.
+        Differences that are the same for every seed of every variant leave the t-test without a spread. They get that
+        of one seed's difference if each of the n images that only one of two equal networks has right fell to either
+        by a coin's toss: `sqrt(n) / N`, as in McNemar's test. It is zero only where the variants agree on every image.
         """
         s, n = self.seeds, self.images
         cells = s * n
@@ -82,21 +94,26 @@ class Estimate:
         by_image = int(self.products.sum()) / s - whole
         left = int(self.products.trace()) - whole - by_seed - by_image
         seeds, images, rest = by_seed / (s - 1), by_image / (n - 1), left / ((s - 1) * (n - 1))
-        if self.totals.min() == self.totals.max():
-            seeds = int(self.products.trace()) / (s * n) if self.difference else 0.0
+        freedom = s - 1.0
+        if self.between is not None:
+            seeds, freedom = n * self.between.variance, self.between.freedom
+        if self.difference and (seeds == 0 or not self.products.any()):
+            seeds = int(self.products.trace()) / (s * n)
         both = max(seeds, images, seeds + images - rest)
-        spread = seeds**2 / (s - 1) + images**2 / (n - 1) + rest**2 / ((s - 1) * (n - 1))
-        return sqrt(seeds / cells), sqrt(both / cells), both**2 / spread if spread else float(n - 1)
+        spread = seeds**2 / freedom + images**2 / (n - 1) + rest**2 / ((s - 1) * (n - 1))
+        return (
+            Error(sqrt(seeds / cells), freedom),
+            Error(sqrt(both / cells), both**2 / spread if spread else float(n - 1)),
+        )
 
     @property
     def p(self) -> float:
         """Two-sided, that the mean is zero, from two seeds and more: the largest of the three."""
         if self.mean == 0:
             return 1.0
-        seeds, both, freedom = self.errors
         size = abs(self.mean)
         by_images = (1 + np.count_nonzero(np.abs(self.moved) >= size)) / (1 + len(self.moved))
-        return float(max(2 * stdtr(self.seeds - 1, -size / seeds), by_images, 2 * stdtr(freedom, -size / both)))
+        return float(max(by_images, *(2 * stdtr(e.freedom, -size / e.size) for e in self.errors)))
 
     def interval(self, alpha: float) -> tuple[float, float]:
         """The hull of the three at level 1 − `alpha`; of one seed's accuracy that over images alone."""
@@ -106,9 +123,8 @@ class Estimate:
         if not self.difference and self.mean == 0:
             high = 1 - (alpha / 2) ** (1 / self.images)
         if self.seeds > 1:
-            seeds, both, freedom = self.errors
-            half = max(-stdtrit(self.seeds - 1, alpha / 2) * seeds, -stdtrit(freedom, alpha / 2) * both)
-            low, high = min(low, self.mean - float(half)), max(high, self.mean + float(half))
+            half = max(float(-stdtrit(e.freedom, alpha / 2) * e.size) for e in self.errors)
+            low, high = min(low, self.mean - half), max(high, self.mean + half)
         return (low, high) if self.difference else (max(low, 0.0), min(high, 1.0))
 
 
@@ -124,6 +140,8 @@ class Evidence:
         self.images = table.shape[1]
         self._products = (table @ table.T).astype(np.int64)
         self._totals = table.sum(1, dtype=np.int64)
+        shares = self._totals / self.images
+        self._spread = between_seeds({n: {s: shares[self._row[n, s]] for s in of} for n, of in self.seeds.items()})
         self._drawn = np.hstack([table @ w.T for w in _weights(self.images, resamples, seed)]) - self._totals[:, None]
 
     def accuracy(self, name: str) -> Estimate:
@@ -141,7 +159,8 @@ class Evidence:
         half = self._products[a] - self._products[b]
         products = half[:, a] - half[:, b]
         moved = (self._drawn[a] - self._drawn[b]).sum(0) / (len(common) * self.images)
-        return Estimate(self._totals[a] - self._totals[b], products, moved, self.images, True)
+        between = self._spread[first] + self._spread[second]
+        return Estimate(self._totals[a] - self._totals[b], products, moved, self.images, True, between)
 
 
 def _weights(images: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
@@ -170,16 +189,16 @@ def detectable_difference(estimates: Sequence[Estimate], alpha: float) -> float 
     """The smallest true difference that is found in 80 % of repetitions with as many seeds and images.
 
     `max(δ · seeds, (z(1 − α/2m) + z(0.8)) · both)`: `seeds` and `both` are the standard errors of a difference, as root
-    mean squares over the m comparisons, z the normal quantile, and δ the non-centrality with which a t-test with S − 1
-    degrees of freedom passes its critical value t(1 − α/2m) in 80 %. S is the least number of common seeds. The level
-    α/m is that of Holm's first step, so that later ones find a little more. None where nothing was compared or no
-    variant differs on any image.
+    mean squares over the m comparisons, z the normal quantile, and δ the non-centrality with which a t-test with the
+    least of their degrees of freedom passes its critical value t(1 − α/2m) in 80 %. The level α/m is that of Holm's
+    first step, so that later ones find a little more. None where nothing was compared or no variant differs on any
+    image.
     """
     if not estimates:
         return None
     level = alpha / len(estimates) / 2
-    seeds, both = (sqrt(np.mean([e.errors[i] ** 2 for e in estimates])) for i in (0, 1))
-    freedom = min(e.seeds for e in estimates) - 1
+    seeds, both = (sqrt(np.mean([e.errors[i].size ** 2 for e in estimates])) for i in (0, 1))
+    freedom = min(e.errors[0].freedom for e in estimates)
     by_seeds = nctdtrinc(freedom, 1 - POWER, -stdtrit(freedom, level)) * seeds
     by_both = (-stdtrit(np.inf, level) + stdtrit(np.inf, POWER)) * both
     return float(max(by_seeds, by_both)) or None
