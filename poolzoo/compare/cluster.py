@@ -45,7 +45,7 @@ def runner(address: str | None) -> Runner:
         raise EnvironmentProblem("Ray is not installed", "pip install 'poolzoo[ray]'") from None
     _reach(address or os.environ.get("RAY_ADDRESS") or "local")
 
-    def run(plan: Plan, trials: Sequence[Trial], folder: Path) -> Iterator[Record]:
+    def run(plan: Plan, trials: Sequence[Trial], folder: Path) -> Iterator[Sequence[Record]]:
         with _connected(address) as ray:
             yield from _records(ray, plan, trials, folder.absolute())
 
@@ -92,8 +92,8 @@ def _connected(address: str | None) -> Iterator[Any]:
         ray.shutdown()
 
 
-def _records(ray: Any, plan: Plan, trials: Sequence[Trial], folder: Path) -> Iterator[Record]:
-    """Gives out all trials and tells of each when it ends; whatever ends this ends those that still run."""
+def _records(ray: Any, plan: Plan, trials: Sequence[Trial], folder: Path) -> Iterator[Sequence[Record]]:
+    """Gives out all trials and tells of those that end together; whatever ends this ends those that still run."""
     together = plan.settings.freeze == "backbone"
     groups = heads_together(trials) if together else [[one] for one in trials]
     plugins = _plugins(plan.settings)
@@ -114,7 +114,7 @@ def _records(ray: Any, plan: Plan, trials: Sequence[Trial], folder: Path) -> Ite
                 try:
                     records = ended.result()
                 except ray.exceptions.RayTaskError as error:  # it could not even begin
-                    yield from [trial.failed(one, error.cause) for one in group]
+                    yield [trial.failed(one, error.cause) for one in group]
                 except ray.exceptions.RayError as error:  # the worker died, or its node did
                     if deaths < RETRIES:
                         output.warn(f"{'; '.join(names.values())}: the worker died, another one goes on")
@@ -122,12 +122,12 @@ def _records(ray: Any, plan: Plan, trials: Sequence[Trial], folder: Path) -> Ite
                         continue
                     output.detail(str(error))
                     reason = EnvironmentProblem(f"its worker died {RETRIES + 1} times", "see Ray's logs on that node")
-                    yield from [trial.failed(one, reason) for one in group]
+                    yield [trial.failed(one, reason) for one in group]
                 else:
                     for record in records:
                         if record["status"] == "failed":  # the worker has said it where nobody listens
                             output.warn(f"{names[record['trial']]}, failed: {record['error']}")
-                        yield record
+                    yield records
     finally:
         for reference, _, _ in running.values():
             ray.cancel(reference, force=True)

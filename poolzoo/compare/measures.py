@@ -6,7 +6,7 @@ Networks that share a frozen backbone are measured together: it runs once for al
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from poolzoo import metrics, output, surgery, timing
+from poolzoo.assemble import Network
 from poolzoo.robust import corruptions, shifts
 from poolzoo.runs import Run, load_run
 from poolzoo.train import device as devices
@@ -22,22 +23,22 @@ from poolzoo.train import device as devices
 SHIFTS: Final = {"zhang": "crop", "circular": "circular"}  # as the report calls them, and as `shifts` does
 TIMED: Final = (1, 32)  # batch sizes under ONNX Runtime
 
-Predict = Callable[[np.ndarray], np.ndarray]
-
 
 class _Stacked(nn.Module):
-    """Networks side by side: normalised images to `float[n, networks, classes]`, a backbone that they share once."""
+    """Networks side by side: normalised images to `float[n, networks, classes]`; a backbone of several runs once."""
 
-    def __init__(self, loaded: Sequence[Run], *, shared: bool) -> None:
+    def __init__(self, networks: Sequence[Network]) -> None:
         super().__init__()
-        self.networks = nn.ModuleList(run.network for run in loaded)
-        self.shared = shared
+        self.networks = nn.ModuleList(networks)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.shared:
-            return torch.stack([network(x) for network in self.networks], 1)
-        features = self.networks[0].forward_map(x)
-        return torch.stack([network.head(features) for network in self.networks], 1)
+        features: dict[nn.Module, Tensor] = {}
+        answers = []
+        for network in self.networks:
+            if network.backbone not in features:
+                features[network.backbone] = network.forward_map(x)
+            answers.append(network.head(features[network.backbone]))
+        return torch.stack(answers, 1)
 
 
 def robustness(
@@ -46,7 +47,7 @@ def robustness(
     """Accuracy under corruptions, and consistency under shifts, of several runs on the same images.
 
     Args:
-        paths: Run directories by name, with networks that take images of the same size.
+        paths: Run directories by name, with networks that take images of the same size, mean and std.
         images: Test images, `uint8[N, H, W, 3]`.
         labels: `int[N]`.
         device: Where the networks run.
@@ -56,9 +57,9 @@ def robustness(
         By name, `{"shift": {"zhang", "circular": {"consistency", "stability", "reach"}}, "corruption": {"mean",
         "by_severity": [5], "by_kind": {name: [5]}}}`; the mean is over kinds and severities.
     """
-    loaded = [load_run(path) for path in paths.values()]
+    loaded = _loaded(paths.values())
     policy = devices.policy(device)
-    stacked = _Stacked(loaded, shared=len(loaded) > 1 and _same_backbone(loaded))
+    stacked = _Stacked([run.network for run in loaded])
     policy.place(stacked)
     preprocess = loaded[0].preprocess.to(policy.device)
 
@@ -88,19 +89,28 @@ def robustness(
     return found
 
 
-def _same_backbone(loaded: Sequence[Run]) -> bool:
-    """Whether the runs differ behind the backbone alone: in weights, in statistics, in what they are called."""
-    first = loaded[0]
-    mine = first.network.backbone.state_dict()
-    for other in loaded[1:]:
-        theirs = other.network.backbone.state_dict()
-        if mine.keys() != theirs.keys() or other.preprocess.statistics != first.preprocess.statistics:
-            return False
-        if other.config["poolzoo"]["local_pool"] != first.config["poolzoo"]["local_pool"]:
-            return False
-        if not all(torch.equal(mine[key], theirs[key]) for key in mine):
-            return False
-    return True
+def _loaded(paths: Iterable[Path]) -> list[Run]:
+    """Runs, those whose backbones are the same in every bit with one between them."""
+    found: list[Run] = []
+    for path in paths:
+        run = load_run(path)
+        twin = next((other for other in found if _same_backbone(other, run)), None)
+        if twin is not None:
+            run.network.backbone = twin.network.backbone
+        found.append(run)
+    return found
+
+
+def _same_backbone(one: Run, other: Run) -> bool:
+    """Whether two runs differ behind the backbone alone: not in weights, statistics, nor what it is built of."""
+    mine, theirs = one.network.backbone.state_dict(), other.network.backbone.state_dict()
+    parts = ("backbone", "local_pool", "stem", "image_size")
+    return (
+        mine.keys() == theirs.keys()
+        and one.preprocess.statistics == other.preprocess.statistics
+        and all(one.config["poolzoo"][part] == other.config["poolzoo"][part] for part in parts)
+        and all(torch.equal(mine[key], theirs[key]) for key in mine)
+    )
 
 
 def size(path: Path) -> dict[str, int]:

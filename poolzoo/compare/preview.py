@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
@@ -13,6 +14,8 @@ from poolzoo.assemble import parameters_and_macs
 from poolzoo.compare import trial
 from poolzoo.compare.session import Plan, heads_together
 from poolzoo.errors import OK, PoolzooError
+from poolzoo.train.features import reads
+from poolzoo.train.feeds import MAP
 from poolzoo.train.prepare import Prepared, prepare
 
 STEPS: Final = 3  # that are timed, after one that is not
@@ -30,15 +33,16 @@ def show(plan: Plan, as_json: bool) -> int:
             variant = one.variant
             row: dict[str, Any] = {"backbone": variant.backbone, "pool": variant.pool, "local_pool": variant.local_pool}
             try:
-                prepared = prepare(trial.settings_of(plan.settings, one))
+                with output.hushed():
+                    prepared = prepare(trial.settings_of(plan.settings, one))
             except PoolzooError as error:
                 rows.append({**row, "error": error.message})
                 continue
             parameters, macs = parameters_and_macs(prepared.assembly)
-            taken, backbone = _times(prepared)
-            shared = max(shared, backbone)
-            seconds += taken * plan.seeds
-            rows.append({**row, "parameters": parameters, "macs": macs, "seconds": round(taken, 1)})
+            times = _times(prepared)
+            shared = max(shared, times.backbone)
+            seconds += times.trial * plan.seeds + times.vectors
+            rows.append({**row, "parameters": parameters, "macs": macs, "seconds": round(times.trial, 1)})
         seconds += shared  # the features of a frozen backbone, once for all heads and seeds
     total = {"trials": len(plan.trials), "seeds": plan.seeds, "rows": rows, "seconds": round(seconds)}
     if as_json:
@@ -60,8 +64,16 @@ def show(plan: Plan, as_json: bool) -> int:
     return OK
 
 
-def _times(prepared: Prepared) -> tuple[float, float]:
-    """Seconds to train one trial, and of a frozen backbone, to run it once over all images."""
+@dataclass(frozen=True)
+class _Times:
+    """Seconds to train a trial, and once for all trials: to run a frozen backbone, and to keep a pooling's vectors."""
+
+    trial: float
+    backbone: float = 0.0
+    vectors: float = 0.0
+
+
+def _times(prepared: Prepared) -> _Times:
     settings, data, policy = prepared.settings, prepared.data, prepared.policy
     assert settings.batch_size is not None
     assert settings.epochs is not None
@@ -69,16 +81,20 @@ def _times(prepared: Prepared) -> tuple[float, float]:
     images = torch.from_numpy(data.images[data.chosen[: settings.batch_size]]).to(policy.device)
     labels = torch.from_numpy(data.labels[data.chosen[: settings.batch_size]]).to(policy.device)
     steps = len(data.chosen) // settings.batch_size * settings.epochs
+    batches = (len(data.images) + 2 * len(data.test[1])) / len(images)
     network.train()
     with policy.context():
         x = prepared.preprocess(images)
         if not settings.caches_features:
-            return _seconds(lambda: _step(network, x, labels)) * steps, 0.0
+            return _Times(_seconds(lambda: _step(network, x, labels)) * steps)
         with torch.no_grad():
-            once = _seconds(lambda: network.forward_map(x))
-            features = network.forward_map(x)
-        everything = len(data.images) + 2 * len(data.test[1])
-        return _seconds(lambda: _step(network.head, features, labels)) * steps, once * everything / len(images)
+            backbone = _seconds(lambda: network.forward_map(x)) * batches
+            maps = network.forward_map(x)
+            pooled = network.pool(maps)
+            vectors = _seconds(lambda: network.pool(maps)) * batches
+        if reads(prepared) == MAP:
+            return _Times(_seconds(lambda: _step(network.head, maps, labels)) * steps, backbone)
+        return _Times(_seconds(lambda: _step(network.classifier, pooled, labels)) * steps, backbone, vectors)
 
 
 def _step(network: nn.Module, x: torch.Tensor, labels: torch.Tensor) -> None:

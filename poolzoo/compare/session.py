@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import tempfile
 import time
@@ -23,6 +24,7 @@ from poolzoo.train.settings import Settings
 
 Record = dict[str, Any]
 PLAN: Final = "plan.json"
+MOST_TOGETHER: Final = 16  # networks of their own in memory, while images are corrupted
 VARIED: Final = ("backbone", "pool", "local_pool", "seed")  # settings that the table itself shows
 
 
@@ -74,7 +76,8 @@ class Plan:
             raise CheckFailed(f"{PLAN} lacks {error}", "it was made by another version of poolzoo") from error
 
 
-Runner = Callable[[Plan, Sequence[Trial], Path], Iterator[Record]]  # trains trials, wherever, and tells of each
+# Trains trials, wherever, and tells of those that ended together.
+Runner = Callable[[Plan, Sequence[Trial], Path], Iterator[Sequence[Record]]]
 
 
 def new_path(root: Path = Path("comparisons")) -> Path:
@@ -148,14 +151,14 @@ def _hint(out: Path) -> Iterator[None]:
         raise
 
 
-def here(plan: Plan, trials: Sequence[Trial], folder: Path) -> Iterator[Record]:
+def here(plan: Plan, trials: Sequence[Trial], folder: Path) -> Iterator[Sequence[Record]]:
     """Trains trials one after the other in this process; the heads of a frozen backbone together."""
     if plan.settings.freeze != "backbone":
         for one in trials:
-            yield trial.train(plan.settings, one, folder)
+            yield [trial.train(plan.settings, one, folder)]
         return
     for group in heads_together(trials):
-        yield from trial.train_heads(plan.settings, group, folder)
+        yield trial.train_heads(plan.settings, group, folder)
 
 
 def heads_together(trials: Sequence[Trial]) -> list[list[Trial]]:
@@ -183,18 +186,18 @@ def _train(plan: Plan, journal: Journal, out: Path, runner: Runner) -> None:
     if len(left) < total:
         output.say(f"{total - len(left)} of {total} trials are done already")
     with _hint(out):
-        records = runner(plan, left, out / "trials")
-        for number in range(1, len(left) + 1):
+        ended, number = runner(plan, left, out / "trials"), 0
+        while number < len(left):
             with output.hushed():
-                record = next(records)
-            journal.add(record)
-            ahead = (time.monotonic() - began) / number * (len(left) - number)
-            name = f"{record['pool']} + {record['local_pool']}" if record["local_pool"] else record["pool"]
-            told = f"accuracy {record['accuracy']:.4f}" if record["status"] == "done" else "failed"
-            place = f"{total - len(left) + number}/{total}"
-            output.say(
-                f"trial {place}  {record['backbone']}  {name}  seed {record['seed']}  {told}  {_time(ahead)} left"
-            )
+                records = next(ended)
+            number += len(records)
+            ahead = _time((time.monotonic() - began) / number * (len(left) - number))
+            for place, record in enumerate(records, total - len(left) + number - len(records) + 1):
+                journal.add(record)
+                name = f"{record['pool']} + {record['local_pool']}" if record["local_pool"] else record["pool"]
+                told = f"accuracy {record['accuracy']:.4f}" if record["status"] == "done" else "failed"
+                told = f"{record['backbone']}  {name}  seed {record['seed']}  {told}"
+                output.say(f"trial {place}/{total}  {told}  {ahead} left")
 
 
 def _time(seconds: float) -> str:
@@ -202,7 +205,7 @@ def _time(seconds: float) -> str:
 
 
 def _robustness(plan: Plan, journal: Journal) -> None:
-    """Measures what was not measured yet; those that share a frozen backbone together."""
+    """Measures what was not measured yet, many together."""
     done = [one for one in plan.trials if journal.done(one.key) and "shift" not in journal.records[one.key]]
     if not done:
         return
@@ -211,21 +214,43 @@ def _robustness(plan: Plan, journal: Journal) -> None:
 
     settings = plan.settings
     seed = settings.seed if settings.split_seed is None else settings.split_seed
-    groups = heads_together(done) if settings.freeze == "backbone" else [[one] for one in done]
-    for group in groups:
-        paths = {one.key: Path(journal.records[one.key]["run"]) for one in group}
-        config = bundle.read_json(next(iter(paths.values())) / "config.json")
-        size = tuple(config["poolzoo"]["data_size"])
+    configs = {one: bundle.read_json(_run(journal, one) / "config.json") for one in done}
+    left = _seeing_alike(configs, len(done) if settings.freeze == "backbone" else MOST_TOGETHER)
+    while left:
+        group = left.pop(0)
+        size = tuple(configs[group[0]]["poolzoo"]["data_size"])
         dataset = source.open_dataset(settings.data, size, ("test",), limit=settings.limit, seed=seed)
         images, labels = source.load_split(dataset, "test", size)
         images, labels = source.limited(images, labels, plan.robust, seed)
+        paths = {one.key: _run(journal, one) for one in group}
         try:
             found = measures.robustness(paths, images, labels, settings.device, f"robustness of {len(group)}")
         except Exception as error:  # a plugin's layer on an image that it never met
-            output.warn(f"robustness cannot be measured: {explain(error).message}")
+            if len(group) > 1:  # which of them is it?
+                left = [[one] for one in group] + left
+                continue
+            output.warn(f"robustness of {group[0].variant.name} cannot be measured: {explain(error).message}")
             found = {}
         for one in group:
             journal.add({**journal.records[one.key], "shift": None, "corruption": None, **found.get(one.key, {})})
+
+
+def _run(journal: Journal, one: Trial) -> Path:
+    return Path(journal.records[one.key]["run"])
+
+
+def _seeing_alike(configs: dict[Trial, Record], most: int) -> list[list[Trial]]:
+    """Trials whose networks take the same images, at most so many at a time; each batch is corrupted once for all."""
+
+    def key(one: Trial) -> tuple[str, str]:
+        seen = configs[one]["pretrained_cfg"]
+        return json.dumps(
+            [configs[one]["poolzoo"]["data_size"], seen["input_size"], seen["mean"], seen["std"]]
+        ), one.key
+
+    kinds = groupby(sorted(configs, key=key), lambda one: key(one)[0])
+    found = [list(kind) for _, kind in kinds]
+    return [kind[at : at + most] for kind in found for at in range(0, len(kind), most)]
 
 
 def _deployment(plan: Plan, journal: Journal) -> None:

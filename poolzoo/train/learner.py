@@ -101,7 +101,7 @@ class Learner:
             number: Steps of the whole run before this one.
         """
         # What is random in a module depends on the seed, the step and the process only: nothing to save or to restore.
-        torch.manual_seed((self.settings.seed * 0x9E3779B1 + number * 0x85EBCA77 + self.share.rank) & 0xFFFFFFFF)
+        self.policy.seed((self.settings.seed * 0x9E3779B1 + number * 0x85EBCA77 + self.share.rank) & 0xFFFFFFFF)
         self.schedule.set(self.optimizer, number)
         called, parts = self._called(), min(self.settings.accumulate, len(step.labels))
         count = len(step.labels)
