@@ -347,17 +347,17 @@ def browser():
 
 
 @pytest.fixture
-def visit(browser, tmp_path):
-    """Opens the page of a comparison, and sees to it that it neither complains nor asks for anything."""
+def browse(browser, tmp_path):
+    """Opens a page, and sees to it that it neither complains nor asks for anything."""
     complaints, asked, pages = [], [], []
 
-    def opened(found: dict[str, Any], width: int = 1280, scheme: str = "light"):
-        (tmp_path / "report.html").write_text(compare_page.html(found), encoding="utf-8")
-        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    def opened(source: str, width: int = 1280, scheme: str = "light", at: str = "", **context: Any):
+        (tmp_path / "report.html").write_text(source, encoding="utf-8")
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme, **context)
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda request: asked.append(request.url))
-        page.goto((tmp_path / "report.html").as_uri())
+        page.goto((tmp_path / "report.html").as_uri() + at)
         pages.append(page)
         return page
 
@@ -366,6 +366,12 @@ def visit(browser, tmp_path):
         page.close()
     assert complaints == []
     assert [url[:60] for url in asked if not url.startswith(("file:", "data:"))] == []
+
+
+@pytest.fixture
+def visit(browse):
+    """Opens the page of a comparison."""
+    return lambda found, *look: browse(compare_page.html(found), *look)
 
 
 KEYS = {

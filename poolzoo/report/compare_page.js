@@ -1,10 +1,11 @@
 "use strict";
-// Sorts and filters the leaderboard and draws the charts. `charts` holds the figures of each, by its name.
+// Sorts and filters the leaderboards, draws the charts and shows one comparison at a time where the page has several.
+// `charts` holds the figures of each chart by its name: a list, or on a page of many comparisons a list in short.
 
 const root = document.documentElement;
 root.classList.add("live");
 
-// --- The leaderboard ---
+// --- The leaderboards ---
 
 function sortBy(header) {
   const table = header.closest("table"), body = table.tBodies[0];
@@ -28,20 +29,40 @@ function sortBy(header) {
 for (const button of document.querySelectorAll(".leaderboard thead button"))
   button.addEventListener("click", () => sortBy(button.closest("th")));
 
-const filter = document.getElementById("filter");
-function applyFilter() {
-  const words = filter.value.toLowerCase().split(/\s+/), rows = [...document.querySelector(".leaderboard").tBodies[0].rows];
-  for (const row of rows) row.hidden = !words.every(word => row.textContent.toLowerCase().includes(word));
-  document.getElementById("shown").value = `${rows.filter(row => !row.hidden).length} of ${rows.length}`;
-}
-if (filter) {
-  filter.addEventListener("input", applyFilter);
-  applyFilter(); // a browser may have kept what was typed before
+for (const table of document.querySelectorAll(".leaderboard")) {
+  const part = table.closest("section"), filter = part.querySelector("input"), rows = [...table.tBodies[0].rows];
+  const apply = () => {
+    const words = filter.value.toLowerCase().split(/\s+/);
+    for (const row of rows) row.hidden = !words.every(word => row.textContent.toLowerCase().includes(word));
+    part.querySelector("output").value = `${rows.filter(row => !row.hidden).length} of ${rows.length}`;
+  };
+  filter.addEventListener("input", apply);
+  apply(); // a browser may have kept what was typed before
 }
 
 // --- The charts ---
 
 const PAPER = 640; // CSS pixels of a chart on paper, which is no wider than A4 or Letter with their margins
+
+// What `patch` makes of a part of a figure: of an array by index, and null takes a key away.
+function patched(part, patch) {
+  if (patch === null || typeof patch !== "object" || Array.isArray(patch)) return patch;
+  const result = Array.isArray(part) ? [...part] : {...part};
+  for (const [key, value] of Object.entries(patch))
+    if (value === null) delete result[key];
+    else result[key] = patched(result[key], value);
+  return result;
+}
+
+// A figure whose texts are whole, which share their start in short.
+function told(figure) {
+  const whole = ({start, ends}) => ends.map(end => start + end);
+  const trace = one => one.hovertext ? {...one, hovertext: whole(one.hovertext)} : one;
+  return {...figure, data: figure.data.map(trace)};
+}
+
+for (const [name, {first, others}] of Object.entries(charts))
+  if (first) charts[name] = [first, ...others.map(other => patched(first, other))].map(told);
 
 // A copy of a figure in which names of colours, such as `--ink` or `--hue-1:2e`, are the colours themselves.
 function coloured(part, colours, key = "") {
@@ -65,7 +86,7 @@ function draw(figure) {
 }
 
 const figures = [...document.querySelectorAll("figure[data-chart]")];
-const drawAll = () => figures.forEach(draw);
+const drawAll = () => figures.filter(figure => figure.clientWidth).forEach(draw); // what is hidden has no width
 
 for (const figure of figures) {
   figure.querySelector(".chart").replaceChildren();
@@ -76,7 +97,26 @@ for (const figure of figures) {
       draw(figure);
     });
 }
-drawAll();
+
+// --- The comparisons ---
+
+const comparisons = [...document.querySelectorAll("article")], tabs = document.querySelector("nav");
+
+// Shows the comparison that the address names, or a part of it; the first one where it names none.
+function choose() {
+  const target = document.getElementById(location.hash.slice(1));
+  const chosen = target?.closest("article") ?? comparisons[0];
+  for (const comparison of comparisons) comparison.hidden = comparison !== chosen;
+  for (const link of tabs?.querySelectorAll("a") ?? []) {
+    link.ariaCurrent = link.hash === `#${chosen.id}` ? "true" : null;
+    if (link.ariaCurrent) tabs.scrollLeft = link.offsetLeft + (link.offsetWidth - tabs.clientWidth) / 2; // its middle
+  }
+  drawAll();
+  root.style.scrollPaddingTop = `${tabs?.offsetHeight ?? 0}px`;
+  target?.scrollIntoView(); // it was hidden when the browser would have done so
+}
+addEventListener("hashchange", choose);
+choose();
 
 let width = root.clientWidth;
 addEventListener("resize", () => {

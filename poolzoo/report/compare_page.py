@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import Sequence
 from csv import DictWriter
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -35,27 +36,63 @@ CURVES: Final = (
 )
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a comparison goes: what its names on the page start with, and its figures for the script, by their name."""
+
+    prefix: str = ""
+    drawn: dict[str, list[plots.Figure]] = field(default_factory=dict)
+
+    def section(self, name: str, title: str, *content: object) -> Safe:
+        """A part of the comparison with its heading; nothing where nothing is in it."""
+        return section(f"{self.prefix}{name}", title, *content)
+
+
 def html(found: dict[str, Any]) -> str:
     """The whole page.
 
     Args:
         found: The content of `compare.json`.
     """
+    place = Place()
+    return page(subject(found), parts(found, place), place.drawn)
+
+
+def subject(found: dict[str, Any]) -> str:
+    """How many variants were compared on which data."""
+    variants, data = len(found.get("results") or []), found.get("data") or {}
+    return f"{variants} {'variant' if variants == 1 else 'variants'} on {data.get('name') or 'one data set'}"
+
+
+def parts(found: dict[str, Any], place: Place) -> list[Safe]:
+    """All that a page tells of one comparison, from the verdict to what was run.
+
+    Args:
+        found: The content of `compare.json`.
+        place: Where it goes; its figures are added to it.
+    """
     variants = ordered(found)
-    drawn: dict[str, list[plots.Figure]] = {}
-    data = found.get("data") or {}
-    title = f"{len(variants)} {'variant' if len(variants) == 1 else 'variants'} on {data.get('name') or 'one data set'}"
-    main = (
+    return [
         _verdict(found, variants),
-        _leaderboard(variants),
-        _cost(variants, drawn),
-        _accuracy(variants, drawn),
-        _robustness(variants, drawn),
-        _classes(variants),
-        _curves(variants, drawn),
-        _provenance(found),
-    )
-    script = _script(drawn)
+        leaderboard(variants, place.prefix),
+        _cost(variants, place),
+        _accuracy(variants, place),
+        _robustness(variants, place),
+        _classes(variants, place),
+        _curves(variants, place),
+        _provenance(found, place),
+    ]
+
+
+def page(title: str, main: Sequence[object], charts: dict[str, Any]) -> str:
+    """A page with its title, its one script and a policy that lets nothing else run.
+
+    Args:
+        title: Its heading.
+        main: What is below it.
+        charts: What the script draws, by the name of its place; without any, the page holds no Plotly.
+    """
+    script = _script(charts)
     body = [element("header", element("p", "poolzoo compare", class_="kind"), element("h1", title))]
     body += [element("main", *main), Safe(f"<script>{script}</script>")]
     # Even a name that got past the escaping could neither run nor fetch anything: only this one script may run.
@@ -91,13 +128,13 @@ def csv(found: dict[str, Any]) -> str:
     return text.getvalue()
 
 
-def _script(drawn: dict[str, list[plots.Figure]]) -> str:
+def _script(charts: dict[str, Any]) -> str:
     """Plotly where there is a chart, the charts, and what makes the page move; nothing in it can end the script."""
     from plotly.offline import get_plotlyjs
 
-    charts = json.dumps(drawn, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    drawn = json.dumps(charts, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     own = HERE.with_name("compare_page.js").read_text(encoding="utf-8")
-    return f"{get_plotlyjs() if drawn else ''}\nconst charts = {charts};\n{own}"
+    return f"{get_plotlyjs() if charts else ''}\nconst charts = {drawn};\n{own}"
 
 
 def _verdict(found: dict[str, Any], variants: Sequence[Variant]) -> Safe:
@@ -126,75 +163,60 @@ def _tile(v: Variant) -> tuple[str, str]:
     return words.percent(v.number("accuracy", "mean")), v.name if gain is None else f"{v.name}, {signed(gain)} points"
 
 
-def _leaderboard(variants: Sequence[Variant]) -> Safe:
-    if not variants:
-        return Safe("")
-    box = element("label", "Filter", Safe('<input type="search" id="filter" placeholder="gem done …">'))
-    count = element("output", for_="filter", id="shown")
-    note = "Shares are means over the seeds ± their standard deviation." if any(v.done for v in variants) else ""
-    if any(v.found.get("delta") for v in variants):
-        note += " Gain: over the baseline of the same backbone; its interval and p allow for the number of comparisons."
-    if any(v.number("rank") for v in variants):
-        note += " Rank: one more than there are variants that are significantly better."
-    told = element("p", note, class_="note") if note else ""
-    controls = element("div", box, count, class_="controls")
-    return section("leaderboard", "Leaderboard", told, controls, leaderboard(variants))
-
-
-def _cost(variants: Sequence[Variant], drawn: dict[str, list[plots.Figure]]) -> Safe:
+def _cost(variants: Sequence[Variant], place: Place) -> Safe:
     figures = [(title, plots.cost(variants, key, title)) for key, title in COSTS]
     told = "Top left is best. On the dotted front nothing is both cheaper and more accurate."
-    return section("cost", "Accuracy and cost", _chart("cost", told, figures, drawn, "Cost"))
+    return place.section("cost", "Accuracy and cost", _chart("cost", told, figures, place, "Cost"))
 
 
-def _accuracy(variants: Sequence[Variant], drawn: dict[str, list[plots.Figure]]) -> Safe:
+def _accuracy(variants: Sequence[Variant], place: Place) -> Safe:
     told = "Dot: mean; whisker: its interval; ring: a seed; dotted line: the baseline."
-    return section("accuracy", "Accuracy", _chart("accuracy", told, [("", plots.intervals(variants))], drawn))
+    return place.section("accuracy", "Accuracy", _chart("accuracy", told, [("", plots.intervals(variants))], place))
 
 
-def _robustness(variants: Sequence[Variant], drawn: dict[str, list[plots.Figure]]) -> Safe:
+def _robustness(variants: Sequence[Variant], place: Place) -> Safe:
     told = "Accuracy on corrupted test images; the mean over the seeds."
-    lines = _chart("severity", told, plots.severities(variants), drawn, "Corruption", _lines(variants, "corruption"))
+    lines = _chart("severity", told, plots.severities(variants), place, "Corruption", _lines(variants, "corruption"))
     told = "How often the prediction stays the same when the image moves a little."
-    return section("robustness", "Robustness", lines, _chart("shift", told, [("", plots.shift(variants))], drawn))
+    return place.section("robustness", "Robustness", lines, _chart("shift", told, [("", plots.shift(variants))], place))
 
 
-def _curves(variants: Sequence[Variant], drawn: dict[str, list[plots.Figure]]) -> Safe:
+def _curves(variants: Sequence[Variant], place: Place) -> Safe:
     figures = [(title, plots.curves(variants, key, title)) for key, title in CURVES]
     told = "Line: mean over the seeds; band: from the lowest seed to the highest."
-    chart = _chart("curves", told, figures, drawn, "Curve", _lines(variants, "curves"))
-    return section("curves", "Learning curves", chart)
+    chart = _chart("curves", told, figures, place, "Curve", _lines(variants, "curves"))
+    return place.section("curves", "Learning curves", chart)
 
 
 def _chart(
     name: str,
     told: str,
     figures: Sequence[tuple[str, plots.Figure | None]],
-    drawn: dict[str, list[plots.Figure]],
+    place: Place,
     choice: str = "",
     lines: object = "",
 ) -> Safe:
     """A place for a chart, with a choice where it has several figures; nothing where it has none.
 
     Args:
-        name: By which the script finds it.
+        name: What it is called in its comparison.
         told: How to read it.
         figures: What can be chosen, by its name.
-        drawn: Where the figures are kept for the script.
+        place: Where the figures are kept for the script.
         choice: What is chosen.
         lines: Which of its lines are drawn, to be chosen too.
     """
     kept = [(title, figure) for title, figure in figures if figure]
     if not kept:
         return Safe("")
-    drawn[name] = [figure for _, figure in kept]
+    place.drawn[place.prefix + name] = [figure for _, figure in kept]
     controls: list[object] = []
     if len(kept) > 1:
         options = [element("option", title, value=number) for number, (title, _) in enumerate(kept)]
         controls = [element("label", choice, element("select", *options), class_="controls")]
     waiting = element("p", "This chart needs JavaScript; the leaderboard has the figures.", class_="note")
-    place = element("div", waiting, class_="chart", role="img", aria_label=told)
-    return element("figure", element("figcaption", told), *controls, place, lines, data_chart=name)
+    chart = element("div", waiting, class_="chart", role="img", aria_label=told)
+    return element("figure", element("figcaption", told), *controls, chart, lines, data_chart=place.prefix + name)
 
 
 def _lines(variants: Sequence[Variant], key: str) -> Safe:
@@ -212,7 +234,7 @@ def _lines(variants: Sequence[Variant], key: str) -> Safe:
     return element("fieldset", element("legend", "Variants", *sets), *boxes, class_="controls lines")
 
 
-def _classes(variants: Sequence[Variant]) -> Safe:
+def _classes(variants: Sequence[Variant], place: Place) -> Safe:
     recalls = [(v, {row.get("class"): finite(row.get("recall")) for row in v.several("per_class")}) for v in variants]
     recalls = [(v, row) for v, row in recalls if row]
     names = list(dict.fromkeys(name for _, row in recalls for name in row))
@@ -228,7 +250,7 @@ def _classes(variants: Sequence[Variant]) -> Safe:
     headers = ["variant", *(element("span", name) for name in names)]
     rows = [[v.name, *(_shaded(row.get(name), low, high) for name in names)] for v, row in recalls]
     drawn = table("Recall of each class, %", headers, rows, "heat")
-    return section("classes", "Classes", element("p", told, class_="note"), drawn)
+    return place.section("classes", "Classes", element("p", told, class_="note"), drawn)
 
 
 def _shaded(recall: float | None, low: float, high: float) -> Safe:
@@ -237,7 +259,7 @@ def _shaded(recall: float | None, low: float, high: float) -> Safe:
     return element("td", f"{100 * recall:.1f}", style=f"--shade:{(recall - low) / ((high - low) or 1.0):.3f}")
 
 
-def _provenance(found: dict[str, Any]) -> Safe:
+def _provenance(found: dict[str, Any], place: Place) -> Safe:
     made: dict[str, Any] = {"data": (found.get("data") or {}).get("name")}
     made |= {f"{kind} images": (found.get("data") or {}).get(key) for kind, key in _COUNTS}
     made |= {"seeds": found.get("seeds"), "baseline": found.get("baseline"), "significance level": found.get("alpha")}
@@ -250,7 +272,7 @@ def _provenance(found: dict[str, Any]) -> Safe:
         for name, where in [(v.name, run.get("run") or "–")]
     ]
     every = table("Every run", ("variant", "seed", "accuracy", "F1", "folder"), runs, "runs") if runs else ""
-    return section(
+    return place.section(
         "provenance", "What was run",
         element("ul", *(element("li", note) for note in notes), class_="note") if notes else "",
         element("pre", element("code", command), tabindex=0) if command else "",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from poolzoo.report import bundle_words as words
-from poolzoo.report.pieces import Safe, element, joined, table
+from poolzoo.report.pieces import Safe, element, joined, section, table, text
 from poolzoo.report.variants import Variant
 
 UP, DOWN = "ascending", "descending"  # which end comes first when a column is sorted for the first time
@@ -38,8 +38,29 @@ def verdict(v: Variant) -> str:
     return "better" if delta.get("better") else "worse" if delta.get("worse") else "within noise"
 
 
-def leaderboard(variants: Sequence[Variant]) -> Safe:
-    """The table; a column of which no variant has anything is left out."""
+def leaderboard(variants: Sequence[Variant], prefix: str = "") -> Safe:
+    """The part of the page with the table and the box that filters it; nothing without a variant.
+
+    Args:
+        variants: What was compared, in the order of the rows.
+        prefix: What ids start with, for a page with several leaderboards.
+    """
+    if not variants:
+        return Safe("")
+    box = Safe(f'<input type="search" id="{text(prefix)}filter" placeholder="gem done …">')
+    count = element("output", for_=f"{prefix}filter", id=f"{prefix}shown")
+    note = "Shares are means over the seeds ± their standard deviation." if any(v.done for v in variants) else ""
+    if any(v.found.get("delta") for v in variants):
+        note += " Gain: over the baseline of the same backbone; its interval and p allow for the number of comparisons."
+    if any(v.number("rank") for v in variants):
+        note += " Rank: one more than there are variants that are significantly better."
+    told = element("p", note, class_="note") if note else ""
+    controls = element("div", element("label", "Filter", box), count, class_="controls")
+    return section(f"{prefix}leaderboard", "Leaderboard", told, controls, _table(variants))
+
+
+def _table(variants: Sequence[Variant]) -> Safe:
+    """One row a variant; a column of which no variant has anything is left out."""
     columns = [column for column in _columns(variants) if any(column.key(v) is not None for v in variants)]
     headers = [_header(column) for column in columns]
     rows = [[_cell(column, v, at == 0) for at, column in enumerate(columns)] for v in variants]
