@@ -143,6 +143,23 @@ def test_static_int8_has_unsigned_activations_and_signed_weights_a_channel(tmp_p
     assert kinds[classifier.input[1]] == onnx.TensorProto.FLOAT
 
 
+def test_dynamic_int8_leaves_the_classifier_in_float(tmp_path, trained):
+    from poolzoo.deploy.subject import of_run
+    from poolzoo.runs import load_run
+
+    subject = of_run(load_run(trained))
+    written = graph.export_graph(subject, tmp_path / "a.onnx")
+    precision.lower("int8-dynamic", tmp_path / "a.onnx", tmp_path / "b.onnx", written.layers, subject.calibration)
+    proto = onnx.load(tmp_path / "b.onnx")
+    kinds = {node.op_type for node in proto.graph.node}
+    assert "ConvInteger" in kinds
+    assert "MatMulInteger" not in kinds
+    classifier = package.load(trained).classifier
+    weights = [onnx.numpy_helper.to_array(one) for one in proto.graph.initializer if tuple(one.dims)[:1] != ()]
+    expected = next(classifier.parameters()).detach().numpy()
+    assert any(one.shape in (expected.shape, expected.T.shape) and one.dtype == np.float32 for one in weights)
+
+
 def proto_dims(proto, name):
     return next(one.dims for one in proto.graph.initializer if one.name == name)
 

@@ -59,6 +59,7 @@ def lower(precision: str, source: Path, target: Path, names: Layers, calibration
             )
         else:
             excluded = [*ahead, *pooling, *behind]
+            excluded += [f"{name}_MatMul" for name in excluded]  # what it makes of a Gemm
             quantize_dynamic(proto, target, weight_type=QuantType.QInt8, nodes_to_exclude=excluded)
 
 
