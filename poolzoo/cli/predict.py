@@ -18,6 +18,7 @@ from poolzoo import output
 from poolzoo.cli.options import json_option, provider_option, threads_option
 
 HEADERS: Final = ("image", "label", "score", "then")
+EXPLAINED: Final = ("explain", "method")  # keys of a row, and headers, where pictures are drawn
 Row = dict[str, Any]
 
 
@@ -26,6 +27,18 @@ Row = dict[str, Any]
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
 @click.option("--top", default=5, show_default=True, type=click.IntRange(1), help="How many classes to name an image.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV: file, label, score, error.")
+@click.option(
+    "--explain",
+    is_flag=True,
+    help="Draw where the network looked: for each image STEM-explain.png in the current directory, which replaces an "
+    "older such picture and nothing else.",
+)
+@click.option(
+    "--explain-to",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Draw into DIR, made where there is none; implies --explain.",
+)
 @provider_option
 @threads_option
 @json_option
@@ -34,6 +47,8 @@ def command(
     images: tuple[str, ...],
     top: int,
     as_csv: bool,
+    explain: bool,
+    explain_to: Path | None,
     provider: str,
     threads: int | None,
     as_json: bool,
@@ -48,17 +63,19 @@ def command(
     if as_csv and as_json:
         raise UsageError("--csv and --json exclude each other", "leave one out")
     files = [file for image in images for file in _files(image)]
-    rows = predict(bundle, files, top=top, provider=provider, threads=threads)
+    place = explain_to or (Path() if explain else None)
+    rows = predict(bundle, files, top=top, provider=provider, threads=threads, explain_to=place)
+    more = EXPLAINED if place else ()
     broken: list[Row] = []
     label = "" if as_csv and sys.stdout.isatty() else "labelling images"  # a bar among the rows would tear them
     with closing(_watched(rows, label, len(files), broken)) as told:
         if as_json:
             output.emit_json(list(told))
         elif as_csv:
-            for cells in chain([("file", "label", "score", "error")], map(_csv_cells, told)):
+            for cells in chain([("file", "label", "score", *more, "error")], (_csv_cells(row, more) for row in told)):
                 output.data(_csv_line(cells))
         else:
-            output.table(HEADERS, map(_cells, told), right=(2,))
+            output.table((*HEADERS, *more), (_cells(row, more) for row in told), right=(2,))
     if broken:
         output.error(
             f"{len(broken)} of {len(files)} images cannot be read, first {broken[0]['file']}: {broken[0]['error']}",
@@ -85,7 +102,8 @@ def _watched(rows: Generator[Row, None, None], label: str, total: int, broken: l
     """The rows, while a bar tells how far they are; those with an error are also put into `broken`."""
     with output.progress(label, total) as bar, closing(rows):
         for done, row in enumerate(rows, 1):
-            row["file"] = row["file"].encode("utf-8", "backslashreplace").decode()  # any bytes may be a file's name
+            for key in {"file", "explain"} & row.keys():
+                row[key] = row[key].encode("utf-8", "backslashreplace").decode()  # any bytes may be a file's name
             if "error" in row:
                 broken.append(row)
             yield row
@@ -98,17 +116,18 @@ def _csv_line(cells: Sequence[str]) -> str:
     return text.getvalue().removesuffix("\r\n")
 
 
-def _csv_cells(row: Row) -> Sequence[str]:
+def _csv_cells(row: Row, more: Sequence[str]) -> Sequence[str]:
+    rest = (row.get(key, "") for key in more)
     return (
-        (row["file"], row["label"], f"{row['score']:.6f}", "")
+        (row["file"], row["label"], f"{row['score']:.6f}", *rest, "")
         if "score" in row
-        else (row["file"], "", "", row["error"])
+        else (row["file"], "", "", *rest, row["error"])
     )
 
 
-def _cells(row: Row) -> Sequence[str]:
-    """An image, its label with the score, and the classes after the first, each with its score."""
+def _cells(row: Row, more: Sequence[str]) -> Sequence[str]:
+    """An image, its label with the score, the classes after the first, each with its score, and `more` keys."""
     if "error" in row:
-        return row["file"], "", "", f"cannot be read: {row['error']}"
+        return row["file"], "", "", f"cannot be read: {row['error']}", *("" for _ in more)
     rest = "; ".join(f"{one['label']} {one['score']:.4f}" for one in row["top"][1:])
-    return row["file"], row["label"], f"{row['score']:.4f}", rest
+    return row["file"], row["label"], f"{row['score']:.4f}", rest, *(row[key] for key in more)

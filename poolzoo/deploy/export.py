@@ -16,7 +16,7 @@ import onnxruntime
 import torch
 
 from poolzoo import bundle, host, output
-from poolzoo.deploy import bisect, candidates, card, graph, parity, probes, runtime, script, speed
+from poolzoo.deploy import bisect, candidates, card, graph, head, onnxfile, parity, probes, runtime, script, speed
 from poolzoo.deploy.candidates import Candidate
 from poolzoo.deploy.parity import Limits
 from poolzoo.deploy.reference import Reference
@@ -172,18 +172,20 @@ def judge(
 
 def _write(place: Path, subject: Subject, report: dict[str, Any], best: Candidate, measured: dict[str, Any]) -> None:
     """Writes all files but the graph and the manifest."""
+    written = onnxfile.read(place / "model.onnx")
     facts = {
         "opset": report["opset"],
         "input": report["input"],
         "precision": best.precision,
         **subject.origin,
         "compared_on": {key: report["parity"][key] for key in ("images", "n")},
+        "map": head.locate(written, subject.model, best.opened, subject.images),
     }
     bundle.write_json(place / "config.json", {**subject.config, "export": facts})
     bundle.write_json(place / "parity.json", {**report["parity"], "candidates": report["candidates"]})
     bundle.write_json(place / "speed.json", measured)
     with (place / "golden.npz").open("wb") as golden:
-        np.savez_compressed(golden, **best.parity.golden)
+        np.savez_compressed(golden, **best.parity.golden, **head.folded(subject.model.network, written))
     bundle.write_atomically(place / "predict.py", script.source())
     card.write(place, subject, {**report, "files": _sizes(place)}, measured, best.parity.logits)
 

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
@@ -51,23 +51,47 @@ def _waits(path: Path) -> bool:
 
 
 def predict(
-    directory: Path, files: Sequence[Path], *, top: int = 5, provider: str = "cpu", threads: int | None = None
+    directory: Path,
+    files: Sequence[Path],
+    *,
+    top: int = 5,
+    provider: str = "cpu",
+    threads: int | None = None,
+    explain_to: Path | None = None,
 ) -> Generator[dict[str, Any], None, None]:
     """Opens a bundle and labels image files, a batch at a time.
 
+    Args:
+        directory: The bundle.
+        files: The images.
+        top: Classes to name an image.
+        provider: `auto`, `cpu`, `cuda` or `tensorrt`.
+        threads: To compute with; None for ONNX Runtime's own choice.
+        explain_to: A directory for pictures of where the network looked; None for no pictures.
+
     Returns:
-        A row an image, in order, as they become known: `{"file", "label", "score", "top"}`, or `{"file", "error"}`
-        where it cannot be read.
+        A row an image, in order, as they become known: `{"file", "label", "score", "top"}`, with a picture also
+        `"explain"`, its path, and `"method"`; or `{"file", "error"}` where it cannot be read.
 
     Raises:
-        UsageError: There is no bundle.
+        UsageError: There is no bundle, or no place for a picture, or no map to draw.
         CheckFailed: The bundle is damaged.
     """
     bundle.check(directory, "bundle")
-    return _rows(runtime.open_model(directory / "model.onnx", provider, threads), files, top)
+    model = runtime.open_model(directory / "model.onnx", provider, threads)
+    if explain_to is None:
+        return _rows(model, files, top)
+    from poolzoo.deploy.explain import Explainer, pictures
+
+    return _rows(model, files, top, Explainer(directory, model, threads, pictures(files, explain_to)).draw)
 
 
-def _rows(model: runtime.Model, files: Sequence[Path], top: int) -> Generator[dict[str, Any], None, None]:
+Draw = Callable[..., dict[str, Any]]  # `Explainer.draw`
+
+
+def _rows(
+    model: runtime.Model, files: Sequence[Path], top: int, draw: Draw | None = None
+) -> Generator[dict[str, Any], None, None]:
     labels, size, fit = model.labels, model.size, model.fit
     pool = ThreadPoolExecutor(THREADS)
 
@@ -86,8 +110,10 @@ def _rows(model: runtime.Model, files: Sequence[Path], top: int) -> Generator[di
                     if isinstance(one, str):
                         yield {"file": str(file), "error": one}
                     else:
-                        best = runtime.top(labels, next(chances), top)
-                        yield {"file": str(file), **best[0], "top": best}
+                        chance = next(chances)
+                        best = runtime.top(labels, chance, top)
+                        drawn = draw(file, one, int(chance.argmax()), **best[0]) if draw else {}
+                        yield {"file": str(file), **best[0], "top": best, **drawn}
         finally:
             pool.shutdown(cancel_futures=True)
 
