@@ -79,6 +79,7 @@ class Pooling:
             module whose output has the shape that `nn.MaxPool2d` would give. Options are keyword-only with defaults.
             A build that names `map_size` gets the measured (H, W), else None. A string is imported on first use.
         equation: What it computes, in plain text.
+        tex: The same in TeX's mathematics, for pages that draw it; "" where the plain text has to do.
         paper: Authors, venue, year and arXiv number, or "" where there is no canonical one.
         parameter_free: Whether a layer with default options has no parameters; behind a frozen backbone the vectors
             of a global one that is not stochastic either can then be kept instead of maps.
@@ -90,6 +91,7 @@ class Pooling:
     kind: Kind
     build: Build
     equation: str = ""
+    tex: str = ""
     paper: str = ""
     parameter_free: bool = False
     stochastic: bool = False
@@ -97,7 +99,7 @@ class Pooling:
     def __post_init__(self) -> None:
         _check_name(self.name, _NAME)
         _check_build(self.build)
-        _check_texts(self.name, summary=self.summary, equation=self.equation, paper=self.paper)
+        _check_texts(self.name, summary=self.summary, equation=self.equation, tex=self.tex, paper=self.paper)
         if self.kind not in ("global", "local"):
             raise ValueError(f"kind of pooling {self.name!r} must be 'global' or 'local', not {self.kind!r}")
 

@@ -17,6 +17,7 @@ from poolzoo.cli.options import add_global_options
 COMMANDS: Final = {
     "list": ("poolzoo.cli.list:command", "Show the poolings, backbones and data sets that there are."),
     "show": ("poolzoo.cli.show:command", "Show one pooling or backbone: options, equation, paper, origin."),
+    "gallery": ("poolzoo.cli.gallery:command", "Show every pooling at work on a photograph, as one page."),
     "finetune": ("poolzoo.cli.finetune:command", "Train a backbone with a pooling on a data set."),
     "compare": ("poolzoo.cli.compare:command", "Train many poolings alike, and tell which differ beyond chance."),
     "report": ("poolzoo.cli.report:command", "Compare runs that were done one at a time."),

@@ -74,6 +74,7 @@ def _pooling(
         build=f"poolzoo.poolings.{build}",
         summary=summary,
         equation=equation,
+        tex=_TEX.get(f"{kind} {name}") or _TEX[name],
         paper=paper,
         parameter_free=not parameters,
         stochastic=stochastic,
@@ -241,3 +242,70 @@ def _controls() -> Iterator[Pooling]:
                    "y[i, j] = x[i s − p + ⌊(k − 1) / 2⌋, j s − p + ⌊(k − 1) / 2⌋], the nearest inside")
     yield _pooling("local", "conv", "controls:LocalConv", "a strided convolution, which starts as the mean",
                    "y[d] = b[d] + Σ_c w[d, c] · x[c] in the window", _SPRINGENBERG, parameters=True)
+
+
+# The same equations in TeX. x_i are the n values of the map, or of a window, and \\bar x is their mean.
+_TEX = {
+    "avg": r"y = \frac{1}{n} \sum_i x_i",
+    "max": r"y = \max_i x_i",
+    "min": r"y = \min_i x_i",
+    "avgmax": r"y = \frac{1}{2} \left( \bar{x} + \max_i x_i \right)",
+    "catavgmax": r"y = \left[ \bar{x},\ \max_i x_i \right]",
+    "mixed": r"y = a \max_i x_i + (1 - a)\, \bar{x}, \quad a = \sigma(w)",
+    "gated": r"y = a \max_i x_i + (1 - a)\, \bar{x}, \quad a = \sigma \left( \sum_i w_i x_i \right)",
+    "variable": r"y = \max_{i \in k \times k} x_i, \quad "
+                r"k = 2 \text{ at the border}, 3 \text{ inside}",
+    "gem": r"y = \left( \frac{1}{n} \sum_i \max(x_i, \varepsilon)^p \right)^{1/p}",
+    "lp": r"y = \left( \sum_i |x_i|^p \right)^{1/p}",
+    "lse": r"y = \frac{1}{r} \log\, \left( \frac{1}{n} \sum_i e^{r x_i} \right)",
+    "soft": r"y = \frac{\sum_i x_i e^{x_i}}{\sum_i e^{x_i}}",
+    "lip": r"y = \frac{\sum_i x_i e^{g_i}}{\sum_i e^{g_i}}, \quad "
+           r"g = 12\, \sigma(\operatorname{IN}(w_{3 \times 3} * x))",
+    "blur": r"y = (b \otimes b * x) {\downarrow}_s, \quad b = \frac{1}{4} [1, 2, 1]",
+    "maxblur": r"y = (b \otimes b * m) {\downarrow}_s, \quad m = \max_i x_i \text{ at stride 1}",
+    "aps": r"y = x^{(i,j)}, \quad (i, j) = \operatorname{argmax} \left\lVert x^{(i,j)} \right\rVert_2, \quad "
+           r"x^{(i,j)} = x_{i::s,\, j::s}",
+    "lps": r"y = x^{(i,j)}, \quad (i, j) = \operatorname{argmax} \operatorname{mean} f(x^{(i,j)}), \quad "
+           r"x^{(i,j)} = x_{i::s,\, j::s}",
+    "attention": r"y = W\, \operatorname{softmax} \left( \frac{q^\top K t}{\sqrt{d}} \right) V t, \quad "
+                 r"q = Q t_0, \quad t = [\bar{x}, x] + p",
+    "map": r"z = W\, \operatorname{softmax} \left( \frac{q^\top K x}{\sqrt{d}} \right) V x, \quad "
+           r"q = Q \ell, \quad y = z + \operatorname{MLP}(\operatorname{LN}(z))",
+    "simpool": r"y = \operatorname{softmax} \left( \frac{q^\top K \hat{x}}{\sqrt{d}} \right) \hat{x}, \quad "
+               r"q = Q \bar{x}, \quad \hat{x} = \operatorname{LN}(x)",
+    "prr": r"y = \frac{1}{n} \sum_i \operatorname{softmax} \left( \frac{x_i^\top x}{\sqrt{d}} \right) x",
+    "std": r"y = \left[ \bar{x},\ \sqrt{s^2 + 10^{-5}} \right], \quad s^2 = \frac{1}{n} \sum_i (x_i - \bar{x})^2",
+    "cov": r"y = \operatorname{triu}(\Sigma^{1/2}), \quad "
+           r"\Sigma = \frac{1}{n} \sum_i (x_i - \bar{x}) (x_i - \bar{x})^\top",
+    "bilinear": r"y = \frac{s}{\lVert s \rVert_2}, \quad s = \operatorname{sign}(Y) \sqrt{|Y|}, \quad "
+                r"Y = \frac{1}{n} \sum_i x_i x_i^\top",
+    "cbp": r"y = \frac{s}{\lVert s \rVert_2}, \quad s = \operatorname{sign}(Y) \sqrt{|Y|}, \quad "
+           r"Y = \frac{1}{n} \sum_i \psi_1(x_i) \circledast \psi_2(x_i)",
+    "netvlad": r"y = \operatorname{norm} \left[ \operatorname{norm} V_k \right]_k, \quad "
+               r"V_k = \sum_i a_k(x_i) (x_i - c_k), \quad a = \operatorname{softmax}(W x_i)",
+    "adaptive": r"y_{uv} = \frac{1}{|C_{uv}|} \sum_{i \in C_{uv}} x_i, \quad "
+                r"C_{uv} = \left\lfloor \frac{u H}{h} \right\rfloor \dots \left\lceil \frac{(u + 1) H}{h} \right\rceil"
+                r"\times \dots",
+    "spp": r"y = [A_1(x), A_2(x), A_4(x)], \quad A_m(x)_{uv} = \max_{i \in C_{uv}} x_i, \quad u, v \le m",
+    "rmac": r"y = \sum_R \frac{m_R}{\lVert m_R \rVert_2}, \quad m_R = \max_{i \in R} x_i",
+    "global strip": r"y = \left[ \max_u r_u,\ \max_v c_v \right], \quad "
+                    r"r_u = \frac{1}{W} \sum_v x_{uv}, \quad c_v = \frac{1}{H} \sum_u x_{uv}",
+    "local strip": r"y = \frac{1}{n} \sum_i x_i\, \sigma(W \operatorname{relu} m)_i, \quad "
+                   r"m = f * \bar{x}_{\text{rows}} + g * \bar{x}_{\text{columns}}",
+    "stochastic": r"y = \frac{\sum_i a_i^2}{\sum_i a_i}, \quad a_i = \max(x_i, 0); \quad "
+                  r"\text{training: } y = a_i,\ P(i) = \frac{a_i}{\sum_j a_j}",
+    "fractional": r"y_{uv} = \max_{i \in R_u \times R_v} x_i, \quad "
+                  r"R_u = r_u \dots r_u + k - 1, \quad r_u = \lfloor (u + c) \alpha \rfloor - \lfloor c \alpha \rfloor",
+    "s3": r"y = \frac{1}{s^2} \sum_{s \times s} m, \quad m = \max_i x_i \text{ at stride 1}",
+    "spectral": r"y = \operatorname{Re} \mathcal{F}^{-1}(\operatorname{crop}(\mathcal{F}(x)))",
+    "wavelet": r"y = (l \otimes l * x) {\downarrow}_2, \quad l = \frac{1}{\sqrt{2}} [1, 1]",
+    "topk": r"y = \frac{1}{k} \sum_{j=1}^{k} x_{(j)}, \quad x_{(1)} \ge x_{(2)} \ge \dots",
+    "median": r"y = x_{(\lceil n/2 \rceil)}, \quad x_{(1)} \le x_{(2)} \le \dots",
+    "quantile": r"y = (1 - t)\, x_{(\lfloor r \rfloor)} + t\, x_{(\lfloor r \rfloor + 1)}, \quad "
+                r"r = 1 + q (n - 1), \quad t = r - \lfloor r \rfloor",
+    "global depth": r"y_d = \frac{1}{n} \sum_i \max_{c \in G_d} x_{c,i}",
+    "local depth": r"y_d = \max_{c \in G_d} \max_i x_{c,i}",
+    "s2d": r"y_{c k^2 + i k + j} = x_c[i, j]",
+    "subsample": r"y_{uv} = x_{u s + o,\, v s + o}, \quad o = \left\lfloor \frac{k - 1}{2} \right\rfloor - p",
+    "conv": r"y_d = b_d + \sum_c \sum_i w_{d,c,i}\, x_{c,i}",
+}

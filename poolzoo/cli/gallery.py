@@ -1,0 +1,46 @@
+"""`poolzoo gallery`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import click
+
+from poolzoo import bundle, output
+from poolzoo.cli.options import json_option
+from poolzoo.errors import UsageError
+
+NAME: Final = Path("gallery.html")
+
+
+@click.command()
+@click.argument("image", metavar="[IMAGE]", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="FILE", default=NAME, show_default=True, help="Must not exist."
+)
+@json_option
+def command(image: Path | None, out: Path, as_json: bool) -> None:
+    """Show every pooling at work on a photograph: one page that needs nothing but a browser.
+
+    IMAGE is the photograph, by default one that comes with scikit-learn. Of a local pooling the page shows what it
+    makes of the photograph and what changes when that moves by one pixel, of a global one how much each position
+    decides; and of each its equation, its paper and what was measured of it.
+    """
+    if not out.absolute().parent.is_dir():
+        raise UsageError(f"{str(out.parent)!r} is no directory", "make it first, or choose another --out")
+    bundle.require_free(out)
+    from poolzoo.gallery import cards, page, photograph
+
+    taken = photograph.read(image) if image is not None else photograph.shipped()
+    made = cards.cards(taken.pixels)
+    source = page.html(taken, made)
+    bundle.require_free(out)
+    bundle.write_atomically(out, source)
+    if failed := [card.item.name for card in made if card.failed]:
+        output.warn(f"{len(failed)} of {len(made)} poolings show nothing: {', '.join(failed)}", "their cards say why")
+    if as_json:
+        found = [card.to_json() for card in made]
+        output.emit_json({"gallery": str(out), "photograph": taken.credit, "poolings": found})
+    else:
+        output.data(str(out))

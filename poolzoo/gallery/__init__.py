@@ -1,0 +1,1 @@
+"""A page on which every pooling strategy is seen at work on a photograph."""
