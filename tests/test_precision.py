@@ -358,6 +358,30 @@ def test_attention_is_exported_step_by_step_and_left_as_it_was(tmp_path):
     assert "Shape" not in in_attention  # which fused attention asks for in every layer
 
 
+def test_attention_is_probed_in_the_very_graph_and_can_be_exported_alone(tmp_path):
+    """The size of the batch, which its layers read too, is nothing that they take; so they can be cut out."""
+    import timm
+
+    from poolzoo.assemble import Preprocess
+    from poolzoo.deploy import probes
+
+    torch.manual_seed(0)
+    network = timm.create_model("vit_relpos_small_patch16_224", img_size=32, depth=1, num_classes=5).eval()
+    model = graph.Deployable(Preprocess((0.5,) * 3, (0.25,) * 3, (32, 32), (32, 32)), network).eval()
+    program = graph.convert(model, (32, 32), tmp_path / "m.onnx")
+    proto = onnx.load(tmp_path / "m.onnx")
+    names = layers.read(program, proto)
+    x = torch.randn(3, 3, 32, 32)
+    with torch.inference_mode():
+        expected = network(x).numpy()
+    cut = layers.cut(proto, names.takes["network"], "logits", (3, 32, 32))
+    for part in (cut, probes._exported(network, (3, 32, 32))):
+        opened = onnxruntime.InferenceSession(part.SerializeToString(), providers=["CPUExecutionProvider"])
+        feed = {one.name: np.zeros((3, 32, 32, 3), np.uint8) for one in opened.get_inputs() if one.name == "images"}
+        feed[next(one.name for one in opened.get_inputs() if one.name != "images")] = x.numpy()
+        assert np.abs(opened.run(None, feed)[0] - expected).max() < 1e-5
+
+
 def test_an_edge_image_on_which_rounding_decides_must_only_stay_finite(trained, monkeypatch):
     """Other draws of float32 that are far away make a floor that no photograph has; theirs stays as it is."""
     from poolzoo.deploy import reference as module

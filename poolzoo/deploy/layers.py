@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import onnx
+import torch
 
 if TYPE_CHECKING:
     from torch.fx import Node
@@ -62,6 +63,7 @@ def read(program: Any, proto: onnx.ModelProto) -> Layers:
     for path, inside in members.items():
         outer = {one for node in inside for one in node.all_input_nodes if one not in inside}
         entering = [node for node in outer if node.op == "call_function" or node.name == "images"]
+        entering = [node for node in entering if isinstance(node.meta.get("val"), torch.Tensor)]  # not the batch's size
         if len(entering) == 1:
             takes[path] = renamed.get(entering[0].name, entering[0].name)
     # The innermost first where several end with the same value: it names the culprit best.

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from poolzoo import surgery
 from poolzoo.deploy import layers
-from poolzoo.deploy.graph import OPSET, Deployable, quiet_exporter
+from poolzoo.deploy.graph import OPSET, Deployable, plain_attention, quiet_exporter
 from poolzoo.deploy.layers import Layers
 from poolzoo.deploy.reference import summed_otherwise
 from poolzoo.errors import CheckFailed
@@ -130,7 +130,7 @@ def _cut(
 
 
 def _exported(module: nn.Module, shape: tuple[int, ...]) -> onnx.ModelProto:
-    with quiet_exporter():
+    with quiet_exporter(), plain_attention(module):
         program = torch.onnx.export(
             module,
             (torch.zeros(2, *shape),),
