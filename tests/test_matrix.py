@@ -1,82 +1,180 @@
-"""Every pooling in backbones of every kind: assembled, trained for a step, exported, and in parity. Slow."""
+"""Poolings in backbones of every kind, by the cell of benchmarks.matrix; what a cell must notice; the workers' ways."""
 
 from __future__ import annotations
 
-import numpy as np
+import json
+import re
+
+import jobs
 import pytest
-import torch
-from torch import nn
-from torch.nn import functional as F
 
-from poolzoo import bundle, host, runs, surgery
-from poolzoo.assemble import Plan, Preprocess, assemble
-from poolzoo.deploy import graph, parity, runtime
-from poolzoo.deploy.subject import of_run
-from poolzoo.errors import UsageError
-from poolzoo.spec import Pooling
+from benchmarks import _cells, matrix
+from poolzoo import host
+from poolzoo.compare.journal import Journal
 
-pytestmark = pytest.mark.slow
-
-BACKBONES = (
-    "nano/plain",
-    "nano/resnet",
-    "timm/resnet18",
-    "timm/vit_tiny_patch16_224",
-    "timm/test_convnext",
-    "torchvision/mobilenet_v3_small",
-)
-ITEMS = [entry.item for entry in host.load_plugins(installed=False).select(Pooling)]
-CELLS = [(item.name, item.kind, backbone) for item in ITEMS for backbone in BACKBONES]
+SAMPLE = ("nano/plain global gem", "nano/resnet local blur", "timm/test_resnet local max")
+EVERY = 9  # of all cells; not a divisor of the number of poolings, so that each backbone gets others
 
 
-def wake(network: nn.Module) -> None:
-    """Gives zero-initialised parameters and batch norms numbers, because a branch that is zero agrees with anything."""
-    generator = torch.Generator().manual_seed(0)
-    for parameter in network.parameters():
-        if parameter.detach().abs().max() < 1e-4:
-            parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1, generator=generator)
-            module.running_var.uniform_(0.5, 1.5, generator=generator)
+@pytest.fixture(autouse=True)
+def _fresh_catalog():
+    matrix._catalog.cache_clear()
+    yield
+    matrix._catalog.cache_clear()
 
 
-@pytest.mark.parametrize(("name", "kind", "backbone"), CELLS)
-def test_every_pooling_in_every_backbone(tmp_path, name, kind, backbone):
-    torch.manual_seed(0)
-    pool, local_pool = (name, None) if kind == "global" else ("avg", name)
-    size = (32, 32)
-    if local_pool == "wavelet":
-        local_pool = "wavelet:window=2,stride=2,padding=0"  # the only geometry that it has
-    plan = Plan(backbone, pool, 10, size, local_pool=local_pool)
-    if local_pool is not None and not surgery.pooling_modules(
-        assemble(Plan(backbone, "avg", 10, size)).network.backbone
-    ):
-        pytest.skip(f"{backbone} has no pooling module to replace")
-    if kind == "local" and backbone.startswith("timm/") and name in ("depth", "s2d"):
-        with pytest.raises(UsageError, match="the layer behind takes"):
-            assemble(plan)
-        return
-    assembly = assemble(plan)
-    network = assembly.network
-    wake(network)
-    preprocess = Preprocess((0.5, 0.5, 0.5), (0.25, 0.25, 0.25), size, assembly.image_size)
-    images = np.random.default_rng(0).integers(0, 256, (16, *size, 3), dtype=np.uint8)
+@pytest.mark.parametrize("cell", SAMPLE)
+def test_a_pooling_in_a_backbone_trains_exports_and_agrees(cell):
+    record = matrix.run(cell)
+    assert record["status"] == "passed", record
+    assert record["batches"] == [1, 2, 7, 64]
+    assert min(record["map"][1:]) >= 2
+    assert record["worst"] <= 1
+    assert record["replaced"] == {"nano/plain": 0, "nano/resnet": 3, "timm/test_resnet": 4}[cell.split()[0]]
 
-    network.train()
-    loss = F.cross_entropy(network(preprocess(torch.from_numpy(images))), torch.arange(16) % 10)
-    loss.backward()
-    without = [n for n, p in network.named_parameters() if p.grad is None]
-    assert not without
-    torch.optim.SGD(network.parameters(), lr=1e-3).step()
 
-    config = runs.configuration(assembly, preprocess, tuple("abcdefghij"), "noise")
-    run = runs.Run(tmp_path, network.eval(), preprocess.eval(), config)
-    samples = images, np.arange(16) % 10
-    runs.save_samples(tmp_path / "samples.npz", samples, samples)
-    bundle.write_atomically(tmp_path / "model.safetensors", runs.weights_bytes(network.state_dict()))
-    subject = of_run(run)
-    graph.export_graph(subject, tmp_path / "model.onnx")
-    opened = runtime.open_model(tmp_path / "model.onnx")
-    verdict = parity.check(subject.model, opened, *samples)
-    assert verdict.passed, parity.explain(verdict.report)
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", matrix.cells(["*"])[::EVERY])
+def test_every_pooling_in_every_kind_of_backbone(cell):
+    record = matrix.run(cell)
+    assert record["status"] != "failed", record
+
+
+def test_what_a_backbone_cannot_take_is_refused_and_no_pass():
+    record = matrix.run("timm/test_resnet local depth")
+    assert record["status"] == "refused"
+    assert "the layer behind takes" in record["reason"]
+
+
+FAULTS = """
+from poolzoo import Pooling, hookimpl
+
+def make(what):
+    def build(channels):
+        import torch
+        from torch import nn
+
+        class Faulty(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.scale = nn.Parameter(torch.ones(channels))
+                if what == "unused":
+                    self.spare = nn.Parameter(torch.ones(channels))
+
+            def forward(self, x):
+                mean = x.mean((2, 3)) * self.scale
+                if what == "steep":
+                    return mean + (mean - mean.detach()).abs().sqrt()
+                if what == "otherwise" and torch.compiler.is_exporting():
+                    return mean * 1.001
+                if what == "constant":
+                    return mean * 0 + self.scale
+                if what == "baked":
+                    return mean + torch.zeros(int(x.shape[0]), 1)
+                return mean
+
+        return Faulty()
+
+    return build
+
+@hookimpl
+def poolzoo_poolings():
+    for what in ("sound", "unused", "steep", "otherwise", "constant", "baked"):
+        yield Pooling(name=what, summary=what, kind="global", build=make(what))
+"""
+NOTICED = {
+    "unused": "train: pool.spare has no gradient",
+    "steep": "train: .* has a gradient that is not finite",
+    "otherwise": "parity: parity failed",
+    "constant": "parity: .*(logits differ by|float64 differ)",
+    "baked": "export: ",
+}
+
+
+@pytest.fixture
+def faults(tmp_path, monkeypatch):
+    file = tmp_path / "faults.py"
+    file.write_text(FAULTS)
+    monkeypatch.setattr(matrix, "use_catalog", lambda: host.load_plugins(file, installed=False))
+
+
+def test_a_sound_pooling_of_a_plugin_passes(faults):
+    record = matrix.run("nano/plain global sound")
+    assert record["status"] == "passed", record
+
+
+@pytest.mark.parametrize("fault", NOTICED)
+def test_a_planted_fault_is_noticed(faults, fault):
+    record = matrix.run(f"nano/plain global {fault}")
+    assert record["status"] == "failed"
+    assert re.match(NOTICED[fault], record["reason"]), record["reason"]
+
+
+def test_a_parameter_that_learns_nothing_is_named(faults):
+    """The scale of `constant` has a gradient; what lies before it has none but zeros."""
+    import torch
+
+    from poolzoo.assemble import Plan, assemble
+
+    matrix.use_catalog()
+    network = assemble(Plan("nano/plain", "constant", 10, (32, 32), (32, 32))).network
+    zero = matrix.train(network, torch.randn(4, 3, 32, 32))
+    assert "backbone.conv1.conv.weight" in zero
+    assert "pool.scale" not in zero
+
+
+# --- The workers ---------------------------------------------------------------------------------------------------
+
+
+def test_a_job_that_fails_kills_or_hangs_is_a_line_and_stops_no_other(tmp_path):
+    journal, notes = Journal(tmp_path / "journal.jsonl"), tmp_path / "notes"
+    _cells.work(jobs.do, [f"{notes} {what}" for what in ("ends", "dies", "fails", "too")], journal, 2, 60)
+    _cells.work(jobs.do, [f"{notes} hangs"], journal, 1, 1.0)
+    lines = [json.loads(line) for line in journal.path.read_text().splitlines()]
+    assert {line["trial"].split()[-1]: (line["status"], line.get("reason")) for line in lines} == {
+        "ends": ("passed", None),
+        "too": ("passed", None),
+        "fails": ("failed", "on purpose"),
+        "dies": ("failed", "the process died with exit code 3"),
+        "hangs": ("failed", "took longer than 1 s"),
+    }
+
+
+def test_a_run_goes_on_where_it_stopped_and_tries_failures_again(tmp_path):
+    path, notes = tmp_path / "journal.jsonl", tmp_path / "notes"
+    keys = [f"{notes} {what}" for what in ("first", "fails", "second")]
+    _cells.work(jobs.do, keys, Journal(path), 1, 60)
+    path.write_text(path.read_text()[:-20])  # killed while it wrote the last line
+    _cells.work(jobs.do, keys, Journal(path), 1, 60)
+    assert notes.read_text().split() == ["first", "fails", "second", "fails", "second"]
+    assert set(Journal(path).records) == set(keys)
+
+
+# --- The page ------------------------------------------------------------------------------------------------------
+
+BASE = {"seconds": 1800.0, "ended": "2026-01-02T03:04:05+00:00", "versions": "torch 2"}
+PASSED = {"status": "passed", "map": [64, 8, 8], "pixels": 32, "zero_gradients": ["pool.idle"], **BASE}
+RECORDS = [
+    {"trial": "nano/plain global avg", **PASSED},
+    {"trial": "nano/plain global max", **PASSED},
+    {"trial": "nano/plain local depth", "status": "refused", "reason": "no | way", "contract": "it may not", **BASE},
+    {"trial": "nano/resnet global avg", "status": "failed", "reason": "parity: off", **BASE},
+]
+
+
+def test_the_page_counts_passes_refusals_and_failures_apart():
+    page = matrix.render(RECORDS)
+    assert "**4 cells: 2 passed, 1 refused by contract, 1 failed.** 2026-01-02" in page
+    assert "2.0 hours of one core; torch 2." in page
+    assert "| `nano/plain` | plain convolutions | 32 | 64×8×8 | 2/2 | 0/1, 1 refused |" in page
+    assert "| `nano/resnet` | residual | – | – | 0/1 | – |" in page
+    assert "| `nano/resnet global avg` | parity: off |" in page
+    assert r"| it may not | 1 | `depth` | no \| way |" in page
+    assert "| `nano/plain` | `pool.idle` | 2 |" in page
+
+
+def test_a_section_takes_the_place_of_its_older_self_and_no_other(tmp_path):
+    page = tmp_path / "page.md"
+    for title, text in (("One", "first"), ("Two", "### Deeper\n\nother"), ("One", "second")):
+        _cells.write_section(title, text, page)
+    assert page.read_text() == f"{_cells.TITLE}\n## One\n\nsecond\n\n## Two\n\n### Deeper\n\nother\n"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from types import MethodType
 from typing import Any, Final
 
 import timm
 import torch
 from timm.data import ImageNetInfo, infer_imagenet_subset
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from poolzoo.backbones import network
 from poolzoo.errors import UsageError
@@ -70,10 +72,52 @@ def _build(
         except TypeError as error:
             raise _refused(name, error) from error
         model.forward = model.forward_features
-        return model
-    if not _keeps_the_map(model, image_size or (224, 224)):
-        model.forward = model.forward_features
+    size = image_size or (224, 224)
+    _find_the_map(model, _without_head(model, size), size)
     return model
+
+
+def _find_the_map(model: nn.Module, features: Any, size: tuple[int, int]) -> None:
+    """Makes a map of features that are none yet, and says how many class tokens go before those of the map."""
+    if not hasattr(model, "num_prefix_tokens"):  # CoaT-Lite and VOLO have a class token and do not say so
+        own = dict(model.named_parameters(recurse=False))
+        model.num_prefix_tokens = max((own[name].shape[1] for name in own if name.startswith("cls_token")), default=0)
+    if isinstance(features, list | tuple):
+        _take(model, _stacked_maps, size)
+    elif features.ndim == 3 and features.shape[1] == model.num_prefix_tokens:  # PiT ends in its class tokens
+        _take(model, _last_map, size)
+
+
+def _take(model: nn.Module, forward: Callable[[Any, Tensor], Tensor], size: tuple[int, int]) -> None:
+    """Gives a model another forward pass; what has no part in it any more is not to be trained.
+
+    The forward pass is a method, which a copy of the model takes along; a closure would stay with the original.
+    """
+    model.forward = MethodType(forward, model)
+    wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    with torch.enable_grad():
+        gradients = torch.autograd.grad(model.eval()(torch.zeros(1, 3, *size)).sum(), wanted, allow_unused=True)
+    for parameter, gradient in zip(wanted, gradients, strict=True):
+        parameter.requires_grad_(gradient is not None)
+    model.train()
+
+
+def _stacked_maps(model: Any, x: Tensor) -> Tensor:
+    """The maps of a network that ends in several, tokens behind a class token each (CoaT, CrossViT), as one.
+
+    Channel after channel, at the size of the first, which is the largest.
+    """
+    maps = []
+    for tokens in model.forward_features(x):
+        rows = round((tokens.shape[1] - 1) ** 0.5 * (x.shape[2] / x.shape[3]) ** 0.5)
+        maps.append(tokens[:, 1:].transpose(1, 2).unflatten(2, (rows, -1)))
+    size = maps[0].shape[2:]
+    return torch.cat([maps[0], *(F.interpolate(one, size=size, mode="bilinear") for one in maps[1:])], 1)
+
+
+def _last_map(model: Any, x: Tensor) -> Tensor:
+    """The last map of a network whose features hold none."""
+    return model.forward_intermediates(x, indices=1, output_fmt="NCHW", intermediates_only=True)[-1]
 
 
 def _network(name: str, *, pretrained: bool = False, **options: Any) -> nn.Module:
@@ -94,17 +138,24 @@ def _refused(name: str, error: TypeError) -> UsageError:
     return UsageError(f"timm/{name} refuses its options: {error}", "see timm's documentation of the model")
 
 
-def _keeps_the_map(model: nn.Module, size: tuple[int, int]) -> bool:
-    """Whether the unpooled head (a last convolution, as in MobileNetV3) leaves the features' height and width alone."""
-    was_training = model.training
+def _without_head(model: nn.Module, size: tuple[int, int]) -> Any:
+    """What the model gives, less its head unless that leaves the features' height and width alone.
+
+    An unpooled head can be a last convolution, as in MobileNetV3, and then belongs to the features.
+    """
     model.eval()
     with torch.no_grad():
         x = torch.zeros(1, 3, *size)
         features, head = model.forward_features(x), model(x)
-    model.train(was_training)
-    if not isinstance(features, torch.Tensor) or features.ndim != 4 or not isinstance(head, torch.Tensor):
-        return isinstance(head, torch.Tensor) and head.ndim in (3, 4)
-    return (head.ndim == 4 and head.shape[-2:] == features.shape[-2:]) or head.shape[1:3] == features.shape[1:3]
+    model.train()
+    if isinstance(features, Tensor) and features.ndim == 4:
+        kept = head.shape[1:3] == features.shape[1:3] or (head.ndim == 4 and head.shape[2:] == features.shape[2:])
+    else:
+        kept = isinstance(head, Tensor) and head.ndim in (3, 4)
+    if kept:
+        return head
+    model.forward = model.forward_features
+    return features
 
 
 def _source(name: str, config: Any) -> dict[str, Any]:
