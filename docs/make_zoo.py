@@ -2,7 +2,7 @@
 
 python docs/make_zoo.py
 
-A test compares the file with what this would write.
+It also writes the README's table of strategies. A test compares both with what this would write.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ gives them; what lies beyond the border belongs to no window, unless the layer s
 compared with an implementation that is not ours (`tests/test_oracles_*.py`), and keeps every promise of
 `poolzoo.testing`.
 """
+MARKS = ("<!-- strategies: written by docs/make_zoo.py -->", "<!-- end of strategies -->")
 _KEPT = "none: behind a frozen backbone its output can be kept"
 FAMILIES = {
     "windowed": "Means, maxima and their mixtures",
@@ -49,11 +50,33 @@ def render() -> str:
     found = [catalog.pooling(e.item.name, e.item.kind) for e in catalog.select(spec.Pooling)]
     parts = [TITLE, _overview(found)]
     for module, title in FAMILIES.items():
-        members = [r for r in found if r.item.build.split(":")[0].endswith(f".{module}")]
+        members = [r for r in found if _module(r.item) == module]
         parts.append(f"## {title}\n\n`poolzoo/poolings/{module}.py`\n")
         parts += [_section(resolved) for resolved in members]
     parts.append(_costs(json.loads((HERE / "pooling_kernels.json").read_text())))
     return "\n".join(parts)
+
+
+def with_table(readme: str) -> str:
+    """The README with a line for each strategy between its two marks."""
+    catalog = host.load_plugins(installed=False)
+    found: dict[str, list[spec.Pooling]] = {}
+    for entry in catalog.select(spec.Pooling):
+        found.setdefault(entry.item.name, []).append(entry.item)
+    lines = ["| strategy | where | what it computes |", "|---|---|---|"]
+    for module, title in FAMILIES.items():
+        members = {name: of for name, of in found.items() if _module(of[0]) == module}
+        lines += [f"| **{title}** | | |"] if members else []
+        for name, of in members.items():
+            kinds = ", ".join(sorted(item.kind for item in of))
+            lines.append(f"| [`{name}`](docs/zoo.md#{name}-{of[0].kind}) | {kinds} | {_escaped(of[0].summary)} |")
+    before, _, rest = readme.partition(MARKS[0])
+    _, _, after = rest.partition(MARKS[1])
+    return "\n".join([before + MARKS[0], *lines, MARKS[1] + after])
+
+
+def _module(item: spec.Pooling) -> str:
+    return str(item.build).partition(":")[0].rpartition(".")[2]
 
 
 def _overview(found: list[host.Resolved]) -> str:
@@ -120,3 +143,5 @@ def _peers(row: dict[str, Any]) -> str:
 
 if __name__ == "__main__":
     (HERE / "zoo.md").write_text(render())
+    README = HERE.parent / "README.md"
+    README.write_text(with_table(README.read_text()))

@@ -55,6 +55,12 @@ def test_the_page_of_the_zoo_is_what_the_catalog_says():
     assert (ROOT / "docs" / "zoo.md").read_text() == _make("make_zoo").render(), "run python docs/make_zoo.py"
 
 
+def test_the_readme_has_a_line_for_every_strategy():
+    assert _make("make_zoo").with_table(README) == README, "run python docs/make_zoo.py"
+    catalog = host.load_plugins(installed=False)
+    assert all(f"| [`{entry.item.name}`](" in README for entry in catalog.select(spec.Pooling))
+
+
 def test_every_layer_was_measured():
     measured = {
         (row["name"], row["kind"]) for row in json.loads((ROOT / "docs" / "pooling_kernels.json").read_text())["rows"]
