@@ -186,19 +186,18 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def detectable_difference(estimates: Sequence[Estimate], alpha: float) -> float | None:
-    """The smallest true difference that is found in 80 % of repetitions with as many seeds and images.
+    """The smallest true difference of a middling variant that 80 % of repetitions with as many seeds and images find.
 
-    `max(δ · seeds, (z(1 − α/2m) + z(0.8)) · both)`: `seeds` and `both` are the standard errors of a difference, as root
-    mean squares over the m comparisons, z the normal quantile, and δ the non-centrality with which a t-test with the
-    least of their degrees of freedom passes its critical value t(1 − α/2m) in 80 %. The level α/m is that of Holm's
-    first step, so that later ones find a little more. None where nothing was compared or no variant differs on any
-    image.
+    `max(δ · seeds, (z(1 − α/2m) + z(0.8)) · both)`: `seeds` and `both` are the standard errors of a difference, medians
+    over the m comparisons, z the normal quantile, and δ the non-centrality with which a t-test with the median of their
+    degrees of freedom passes its critical value t(1 − α/2m) in 80 %. The level α/m is that of Holm's first step, so
+    that later ones find a little more. None where nothing was compared or no variant differs on any image.
     """
     if not estimates:
         return None
     level = alpha / len(estimates) / 2
-    seeds, both = (sqrt(np.mean([e.errors[i].size ** 2 for e in estimates])) for i in (0, 1))
-    freedom = min(e.errors[0].freedom for e in estimates)
+    seeds, both = (float(np.median([e.errors[i].size for e in estimates])) for i in (0, 1))
+    freedom = float(np.median([e.errors[0].freedom for e in estimates]))
     by_seeds = nctdtrinc(freedom, 1 - POWER, -stdtrit(freedom, level)) * seeds
     by_both = (-stdtrit(np.inf, level) + stdtrit(np.inf, POWER)) * both
     return float(max(by_seeds, by_both)) or None
