@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from poolzoo import bundle
+from poolzoo.deploy import speed
 from poolzoo.report import comparisons_page
 
 DOCS: Final = Path(__file__).parents[1] / "docs"
@@ -174,6 +175,8 @@ def _digest(found: dict[str, Any]) -> dict[str, Any]:
     """What is worth keeping of a comparison beside the page: no learning curves, no single runs."""
     dropped = ("curves", "per_seed", "per_class")
     rows = [{key: value for key, value in row.items() if key not in dropped} for row in found["results"]]
+    for row in rows:
+        (row.get("corruption") or {}).pop("by_kind", None)
     return {key: found.get(key) for key in ("command", "started", "hours", "baseline", "seeds", "data")} | {
         "verdict": found["verdict"],
         "results": rows,
@@ -190,7 +193,8 @@ def _provenance(found: Sequence[dict[str, Any]]) -> list[str]:
     return [
         "## How it was made",
         "",
-        f"{dates[0]} to {dates[-1]}, {hours:.1f} hours in all; {versions}; {seen.get('cpu') or seen['machine']}.",
+        f"{dates[0]} to {dates[-1]}, {hours:.1f} hours in all; {versions};",
+        f"{speed.environment(None)['processor']}, {seen['cpus']} cores.",
         "The same tables, sortable and with charts, are in [leaderboard.html](leaderboard.html); the figures in",
         "[leaderboard.json](leaderboard.json). All of it again: `python -m benchmarks.leaderboard --images PATH`.",
         "",
@@ -200,27 +204,19 @@ def _provenance(found: Sequence[dict[str, Any]]) -> list[str]:
 def _section(section: Section, found: dict[str, Any]) -> list[str]:
     lines = [f"## {section.heading}", "", "```console", f"$ {found['command']}", "```", ""]
     lines += [f"{found['hours']:.2f} hours, {found['data']['n_test']:,} test images. {' '.join(found['verdict'])}", ""]
-    headers = [
-        "pooling",
-        "rank",
-        "accuracy, %",
-        "over the baseline, points",
-        "F1, %",
-        "crops kept, %",
-        "shifts kept, %",
-    ]
-    headers += ["corrupted, %", "parameters", "training, s", "1 image, ms", ""]
-    lines += ["| " + " | ".join(headers) + " |", "|---|" + "---:|" * 10 + "---|"]
+    headers = ["pooling", "rank", "accuracy, %", "over the baseline, points", "F1, %", "crops kept, %"]
+    headers += ["shifts kept, %", "corrupted, %", "parameters", "training, s", ""]
+    lines += ["| " + " | ".join(headers) + " |", "|---|" + "---:|" * (len(headers) - 2) + "---|"]
     for row in found["results"]:
         name = row["local_pool"] or "its own" if "--local-pool" in section.typed else row["pool"]
         if row["status"] != "done":
-            lines.append(f"| {name} |" + " |" * 10 + f" failed: {row['error']} |")
+            lines.append(f"| {name} |" + " |" * (len(headers) - 2) + f" failed: {row['error']} |")
             continue
         shift = row["shift"] or {}
         cells = [name, _number(row["rank"], 0), _spread(row["accuracy"]), _gain(row["delta"]), _spread(row["f1"])]
         cells += [_percent((shift.get(kind) or {}).get("mean")) for kind in ("zhang", "circular")]
         cells += [_percent((row["corruption"] or {}).get("mean")), f"{row['params']:,}"]
-        cells += [_number(row["train_seconds"]["mean"], 1), _number(row["latency_ms"], 2), _verdict(row["delta"])]
+        cells += [_number(row["train_seconds"]["mean"], 0), _verdict(row["delta"])]
         lines.append(f"| {' | '.join(cells)} |")
     return [*lines, ""]
 
