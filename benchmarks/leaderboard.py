@@ -193,7 +193,7 @@ def _provenance(found: Sequence[dict[str, Any]]) -> list[str]:
     return [
         "## How it was made",
         "",
-        f"{dates[0]} to {dates[-1]}, {hours:.1f} hours in all; {versions};",
+        f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}, {hours:.1f} hours of computing in all; {versions};",
         f"{speed.environment(None)['processor']}, {seen['cpus']} cores.",
         "The same tables, sortable and with charts, are in [leaderboard.html](leaderboard.html); the figures in",
         "[leaderboard.json](leaderboard.json). All of it again: `python -m benchmarks.leaderboard --images PATH`.",
