@@ -237,6 +237,28 @@ def test_a_trial_that_fails_is_a_row(poolzoo, tmp_path, freeze):
     assert {row["pool"]: row["status"] for row in outcome.json["results"]} == {"avg": "done", "tired": "failed"}
 
 
+def test_one_that_cannot_be_moved_or_corrupted_leaves_the_others_their_figures(poolzoo, tmp_path, monkeypatch):
+    from poolzoo.compare import measures
+
+    measured, asked = measures.robustness, []
+
+    def touchy(paths, *rest):
+        asked.append(sorted(paths))
+        if any("-max-" in key for key in paths):
+            raise ValueError("not this image")
+        return measured(paths, *rest)
+
+    monkeypatch.setattr(measures, "robustness", touchy)
+    words = [word for word in QUICK if word not in ("--robust", "--finalists")][:8]
+    more = ("--pool", "avg,max", "--seeds", 1, "--robust", 20, "--finalists", 0)
+    found = poolzoo("compare", *words, *more, "--out", tmp_path / "c", "--json")
+    rows = {row["pool"]: row for row in found.json["results"]}
+    assert [len(keys) for keys in asked] == [2, 1, 1]  # together, then each by itself
+    assert rows["avg"]["corruption"]["mean"] > 0
+    assert rows["max"]["corruption"] is None
+    assert "not this image" in found.err
+
+
 def test_a_one_by_one_map_is_refused_before_anything_is_written(poolzoo, tmp_path):
     arguments = ("--data", "digits", "--backbone", "timm/test_resnet", "--image-size", 32, "--pool", "avg,max")
     outcome = poolzoo("compare", *arguments, "--out", tmp_path / "c")

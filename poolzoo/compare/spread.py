@@ -8,8 +8,7 @@ Applications in Genetics and Molecular Biology 3(1), 2004, takes a variance s² 
 nearly pooled; where they are not, it is small and each is on its own.
 
 Twice we are more careful than that. d₀ is at most 8, since a few dozen estimates cannot tell alike from nearly alike;
-and no variance is taken for less than the variant's own. In simulations where the spreads of twenty equal variants
-differ by a factor of e (one standard deviation), a false winner is then found in 7 % of them instead of 12 %.
+and no variance is taken for less than the variant's own. Where spreads differ much, that keeps false winners rarer.
 """
 
 from __future__ import annotations
