@@ -205,7 +205,7 @@ def _section(section: Section, found: dict[str, Any]) -> list[str]:
     lines = [f"## {section.heading}", "", "```console", f"$ {found['command']}", "```", ""]
     lines += [f"{found['hours']:.2f} hours, {found['data']['n_test']:,} test images. {' '.join(found['verdict'])}", ""]
     headers = ["pooling", "rank", "accuracy, %", "over the baseline, points", "F1, %", "crops kept, %"]
-    headers += ["shifts kept, %", "corrupted, %", "parameters", "training, s", ""]
+    headers += ["shifts kept, %", "corrupted, %", "parameters", "training, s", "ONNX Runtime, ms", ""]
     lines += ["| " + " | ".join(headers) + " |", "|---|" + "---:|" * (len(headers) - 2) + "---|"]
     for row in found["results"]:
         name = row["local_pool"] or "its own" if "--local-pool" in section.typed else row["pool"]
@@ -216,7 +216,8 @@ def _section(section: Section, found: dict[str, Any]) -> list[str]:
         cells = [name, _number(row["rank"], 0), _spread(row["accuracy"]), _gain(row["delta"]), _spread(row["f1"])]
         cells += [_percent((shift.get(kind) or {}).get("mean")) for kind in ("zhang", "circular")]
         cells += [_percent((row["corruption"] or {}).get("mean")), f"{row['params']:,}"]
-        cells += [_number(row["train_seconds"]["mean"], 0), _verdict(row["delta"])]
+        cells += [_number(row["train_seconds"]["mean"], 0)]
+        cells += [_number(row["latency_ms"], 2), _verdict(row["delta"])]
         lines.append(f"| {' | '.join(cells)} |")
     return [*lines, ""]
 

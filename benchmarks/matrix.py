@@ -82,7 +82,7 @@ POOLED: Final = {
     *("timm/test_byobnet", "timm/test_coatnet", "timm/test_maxvit", "torchvision/densenet121", "torchvision/googlenet"),
     *("torchvision/shufflenet_v2_x0_5", "torchvision/squeezenet1_0", "torchvision/vgg11_bn"),
 }
-SIZES: Final = (32, 64, 96, 128, 160, 192, 224, 256)  # pixels a side of the network's input
+SIZES: Final = (32, 64, 96, 128, 160, 192, 224, 240, 256)  # pixels a side of the network's input
 LEAST_MAP: Final = 2  # positions a side
 DATA_SIZE: Final = (32, 32)  # of the images, as in CIFAR-10
 CLASSES: Final = tuple("abcdefghij")
@@ -257,6 +257,7 @@ def train(network: nn.Module, x: torch.Tensor) -> list[str]:
     ):
         if names:
             raise CellError(f"{names[0]} {what}" + (f", and {len(names) - 1} more" if len(names) > 1 else ""))
+    nn.utils.clip_grad_norm_(network.parameters(), 1.0)  # else one step may take a deep network to where it is chaotic
     torch.optim.SGD(network.parameters(), lr=1e-3).step()
     network.zero_grad()
     network.eval()

@@ -131,8 +131,19 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def weights_bytes(state: dict[str, torch.Tensor]) -> bytes:
-    """A state dict as safetensors, without times or paths: equal weights are equal bytes."""
-    return save_tensors({k: v.detach().cpu().contiguous() for k, v in state.items()}, metadata={"format": "pt"})
+    """A state dict as safetensors, without times or paths: equal weights are equal bytes.
+
+    The format refuses memory that is shared, as where layers have one weight; each name has a copy of its own.
+    """
+    kept: dict[str, torch.Tensor] = {}
+    taken: set[int] = set()
+    for name, value in state.items():
+        kept[name] = value.detach().cpu().contiguous()
+        memory = kept[name].untyped_storage().data_ptr()
+        if memory in taken:
+            kept[name] = kept[name].clone()
+        taken.add(memory)
+    return save_tensors(kept, metadata={"format": "pt"})
 
 
 def save_samples(

@@ -382,6 +382,44 @@ def test_attention_is_probed_in_the_very_graph_and_can_be_exported_alone(tmp_pat
         assert np.abs(opened.run(None, feed)[0] - expected).max() < 1e-5
 
 
+def test_a_photograph_with_more_noise_than_the_others_is_judged_by_its_own(trained, monkeypatch):
+    """One far away is looked at again: with noise of its own it may be; without it, or further away, it may not."""
+    from poolzoo.deploy import parity
+    from poolzoo.deploy import reference as module
+    from poolzoo.deploy.subject import of_run
+    from poolzoo.runs import load_run
+
+    subject = of_run(load_run(trained))
+    reference = Reference.of(subject.model, subject.images, subject.image_labels)
+    row, (logits, chances) = len(reference.names) - 1, reference.torch32
+    index = {image.tobytes(): row for row, image in enumerate(reference.images)}
+    assert len(index) == len(reference.images)
+
+    class Told:
+        provider = "CPUExecutionProvider"
+        times = 0.9
+
+        def run(self, images):
+            rows = np.array([index[image.tobytes()] for image in images])
+            off = np.where(rows == row, self.times * reference.allowed[row], 0)[:, None]
+            return (logits[rows] + off).astype(np.float32), chances[rows]
+
+    def noisy(run, images):
+        yield run(images) + reference.allowed[row] / 2
+
+    told = Told()
+    assert parity.by_noise(reference, told).report["looked_at_again"] == []
+    told.times = 3.5
+    calm = parity.by_noise(reference, told).report
+    assert (calm["passed"], calm["looked_at_again"]) == (False, [reference.names[row]])
+    monkeypatch.setattr(module, "summed_otherwise", noisy)
+    report = parity.by_noise(reference, told).report
+    assert report["passed"], report["worst"]
+    assert report["tolerance"] == calm["tolerance"]
+    told.times = 20
+    assert not parity.by_noise(reference, told).report["passed"]
+
+
 def test_an_edge_image_on_which_rounding_decides_must_only_stay_finite(trained, monkeypatch):
     """Other draws of float32 that are far away make a floor that no photograph has; theirs stays as it is."""
     from poolzoo.deploy import reference as module

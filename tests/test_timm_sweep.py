@@ -5,13 +5,16 @@ from __future__ import annotations
 import copy
 
 import pytest
+import safetensors.torch
 import timm
 import torch
 from torch import nn
 from torchvision.transforms.functional import InterpolationMode, resize
 
 from benchmarks import timm_sweep
+from poolzoo import runs
 from poolzoo.assemble import Plan, assemble
+from poolzoo.train.stages import freeze
 
 
 def test_an_architecture_passes_with_what_was_measured_of_it():
@@ -78,12 +81,22 @@ def last_tokens_of_pit(model, x):
     return caught
 
 
+def last_norm_of_efficientvim(network, x):
+    """By a hook on the norm that the final map passes, before it is flattened."""
+    found = []
+    handle = network.norm[-1].register_forward_hook(lambda module, given, result: found.append(result))
+    network.forward_features(x)
+    handle.remove()
+    return found
+
+
 # Their maps by another way: timm's own reading of them, or a hook; the finest map of each is the first.
 MAPS = {
     "pit_ti_224": last_tokens_of_pit,
     "coat_lite_tiny": lambda m, x: m.forward_intermediates(x, indices=[3], norm=True, intermediates_only=True),
     "coat_tiny": lambda m, x: m.forward_intermediates(x, indices=[1, 2, 3], norm=True, intermediates_only=True),
     "crossvit_tiny_240": lambda m, x: m.forward_intermediates(x, indices=[2, 5], norm=True, intermediates_only=True),
+    "efficientvim_m1": last_norm_of_efficientvim,
     "volo_d1_224": lambda m, x: [m.forward_features(x)[:, 1:].transpose(1, 2).unflatten(2, (4, 4))],
 }
 
@@ -99,14 +112,26 @@ def test_the_map_of_tokens_behind_class_tokens_is_the_networks_own(name):
     torch.testing.assert_close(found, torch.cat(enlarged, 1))
 
 
-@pytest.mark.parametrize("name", ["pit_ti_224", "coat_tiny"])
-def test_what_has_no_part_in_the_map_is_not_trained_and_all_else_is(name):
+@pytest.mark.parametrize("name", ["pit_ti_224", "coat_tiny", "efficientvit_b0", "inception_next_atto"])
+def test_what_has_no_part_in_the_map_is_no_parameter_and_all_else_learns_once_freed(name):
     assembly = assemble(Plan(f"timm/{name}", "avg", 10, (32, 32)))
     network = assembly.network
+    of_timm = timm.create_model(name, num_classes=0)
+    freeze(network.backbone, 3)
+    freeze(network.backbone, 0)
     network(torch.randn(2, 3, *assembly.image_size)).square().sum().backward()
-    trained = {key for key, parameter in network.named_parameters() if parameter.requires_grad}
-    assert {key for key, parameter in network.named_parameters() if parameter.grad is not None} == trained
-    assert trained != {key for key, _ in network.named_parameters()}
+    assert [key for key, parameter in network.named_parameters() if parameter.grad is None] == []
+    assert network.backbone.state_dict().keys() == of_timm.state_dict().keys()
+    assert len(list(network.backbone.parameters())) < len(list(of_timm.parameters()))
+
+
+def test_weights_that_layers_share_are_saved_under_each_of_their_names():
+    """CoaT's convolutional position encodings are one for several blocks."""
+    state = assemble(Plan("timm/coat_tiny", "avg", 10, (32, 32))).network.state_dict()
+    assert len({value.data_ptr() for value in state.values()}) < len(state)
+    loaded = safetensors.torch.load(runs.weights_bytes(state))
+    assert loaded.keys() == state.keys()
+    assert all(torch.equal(loaded[name], value) for name, value in state.items())
 
 
 def test_a_copy_of_such_a_network_answers_with_its_own_weights():

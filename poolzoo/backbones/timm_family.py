@@ -71,35 +71,52 @@ def _build(
             model = timm.create_model(name, num_classes=0, **arguments)  # takes no global_pool
         except TypeError as error:
             raise _refused(name, error) from error
-        model.forward = model.forward_features
+        _take(model, _features)
     size = image_size or (224, 224)
-    _find_the_map(model, _without_head(model, size), size)
+    _find_the_map(model, _without_head(model, size))
+    if "forward" in vars(model):
+        _drop_unused(model, size)
     return model
 
 
-def _find_the_map(model: nn.Module, features: Any, size: tuple[int, int]) -> None:
+def _find_the_map(model: nn.Module, features: Any) -> None:
     """Makes a map of features that are none yet, and says how many class tokens go before those of the map."""
     if not hasattr(model, "num_prefix_tokens"):  # CoaT-Lite and VOLO have a class token and do not say so
         own = dict(model.named_parameters(recurse=False))
         model.num_prefix_tokens = max((own[name].shape[1] for name in own if name.startswith("cls_token")), default=0)
     if isinstance(features, list | tuple):
-        _take(model, _stacked_maps, size)
+        _take(model, _stacked_maps if model.num_prefix_tokens else _unflattened_map)
     elif features.ndim == 3 and features.shape[1] == model.num_prefix_tokens:  # PiT ends in its class tokens
-        _take(model, _last_map, size)
+        _take(model, _last_map)
 
 
-def _take(model: nn.Module, forward: Callable[[Any, Tensor], Tensor], size: tuple[int, int]) -> None:
-    """Gives a model another forward pass; what has no part in it any more is not to be trained.
-
-    The forward pass is a method, which a copy of the model takes along; a closure would stay with the original.
-    """
+def _take(model: nn.Module, forward: Callable[[Any, Tensor], Any]) -> None:
+    """Gives a model another forward pass: a method, which its copies take along; a closure would stay with this one."""
     model.forward = MethodType(forward, model)
-    wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def _drop_unused(model: nn.Module, size: tuple[int, int]) -> None:
+    """Makes buffers of the parameters that have no part in the forward pass, such as those of a head.
+
+    They are saved and loaded under the same names, and nothing that freezes and frees parameters can train them.
+    """
+    named = {path: parameter for path, parameter in model.named_parameters() if parameter.requires_grad}
     with torch.enable_grad():
-        gradients = torch.autograd.grad(model.eval()(torch.zeros(1, 3, *size)).sum(), wanted, allow_unused=True)
-    for parameter, gradient in zip(wanted, gradients, strict=True):
-        parameter.requires_grad_(gradient is not None)
+        output = model.eval()(torch.zeros(1, 3, *size)).sum()
+        gradients = torch.autograd.grad(output, list(named.values()), allow_unused=True)
     model.train()
+    for path, gradient in zip(named, gradients, strict=True):
+        if gradient is None:
+            owner, _, name = path.rpartition(".")
+            module = model.get_submodule(owner)
+            value = module._parameters.pop(name)
+            assert value is not None
+            module.register_buffer(name, value.detach())
+
+
+def _features(model: Any, x: Tensor) -> Any:
+    """What the network has before its head."""
+    return model.forward_features(x)
 
 
 def _stacked_maps(model: Any, x: Tensor) -> Tensor:
@@ -109,10 +126,20 @@ def _stacked_maps(model: Any, x: Tensor) -> Tensor:
     """
     maps = []
     for tokens in model.forward_features(x):
-        rows = round((tokens.shape[1] - 1) ** 0.5 * (x.shape[2] / x.shape[3]) ** 0.5)
-        maps.append(tokens[:, 1:].transpose(1, 2).unflatten(2, (rows, -1)))
+        maps.append(tokens[:, 1:].transpose(1, 2).unflatten(2, (_rows(tokens.shape[1] - 1, x), -1)))
     size = maps[0].shape[2:]
     return torch.cat([maps[0], *(F.interpolate(one, size=size, mode="bilinear") for one in maps[1:])], 1)
+
+
+def _unflattened_map(model: Any, x: Tensor) -> Tensor:
+    """The map of a network that gives it last, without its rows, behind states that are none (EfficientViM)."""
+    flat = model.forward_features(x)[-1]
+    return flat.unflatten(2, (_rows(flat.shape[2], x), -1))
+
+
+def _rows(positions: int, x: Tensor) -> int:
+    """How many rows so many positions are in, for an input, `float[N, 3, H, W]`, of the same shape."""
+    return round(positions**0.5 * (x.shape[2] / x.shape[3]) ** 0.5)
 
 
 def _last_map(model: Any, x: Tensor) -> Tensor:
@@ -154,7 +181,7 @@ def _without_head(model: nn.Module, size: tuple[int, int]) -> Any:
         kept = isinstance(head, Tensor) and head.ndim in (3, 4)
     if kept:
         return head
-    model.forward = model.forward_features
+    _take(model, _features)
     return features
 
 

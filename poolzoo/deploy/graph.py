@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
@@ -90,6 +91,7 @@ def export_graph(subject: Subject, path: Path, *, kind: str = "uint8", opset: in
     proto = onnx.load(path)
     guards.refuse(proto, program)
     names = layers.read(program, proto)
+    separate_pads(proto)
     strip(proto)
     describe(proto, subject, kind, "fp32")
     onnx.checker.check_model(proto, full_check=True)
@@ -160,6 +162,22 @@ def reparameterised(model: nn.Module) -> nn.Module:
 
     with torch.no_grad():
         return reparameterize_model(copy.deepcopy(model).eval()).eval()
+
+
+def separate_pads(proto: onnx.ModelProto) -> None:
+    """Names the axes of what is padded before a pooling, all of them, which says nothing new and keeps it apart.
+
+    ONNX Runtime merges a `Pad` with zeros that names none into the pooling behind it, though a maximum's own padding is
+    no zeros, and the padded size may be one that a window with `ceil_mode` only just reaches.
+    """
+    pooled = {node.input[0] for node in proto.graph.node if node.op_type in ("AveragePool", "MaxPool")}
+    sizes = {tensor.name: tensor.dims[0] for tensor in proto.graph.initializer if len(tensor.dims) == 1}
+    for node in proto.graph.node:
+        if node.op_type == "Pad" and node.output[0] in pooled and node.input[1] in sizes and len(node.input) < 4:
+            axes = np.arange(sizes[node.input[1]] // 2)
+            name = f"{node.name}_axes"
+            proto.graph.initializer.append(onnx.numpy_helper.from_array(axes, name))
+            node.input.extend([""] * (3 - len(node.input)) + [name])
 
 
 def strip(proto: onnx.ModelProto) -> None:

@@ -2,8 +2,9 @@
 
 The reference is the network in float64. Its distance to the same network in float32 is the noise floor; the graph may
 be four times as far away on photographs, sixteen times on edge images (see `reference.py`), plus a millionth of the
-largest logit. Healthy graphs lie at about one time the floor, faults (a dropped eps, an ignored divisor) thousands of
-times above it; a fixed 1e-5 would fail healthy networks, and 1e-3 would pass broken ones.
+largest logit. The few photographs that are further away are looked at again, each with its own floor. Healthy graphs
+about one time the floor, faults (a dropped eps, an ignored divisor) thousands of times above it; a fixed 1e-5 would
+fail healthy networks, and 1e-3 would pass broken ones.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from poolzoo.errors import CheckFailed
 BATCHES: Final = (1, 2, 7)
 BULK: Final = 64  # batch size for the rest of the images
 GOLDEN_IMAGES: Final = 16
+MOST_AGAIN: Final = 16  # images that are looked at again; where more are too far away, it is not they that are special
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,13 @@ def check(model: nn.Module, graph: runtime.Model, images: np.ndarray, labels: np
 
 def by_noise(reference: Reference, graph: runtime.Model) -> Parity:
     """The gate for float32: a small multiple of the network's own rounding noise, image by image."""
-    found = measure(reference, graph)
+    found, tolerance = measure(reference, graph), float(reference.allowed[reference.real].max())
+    far = np.flatnonzero(found.worst > reference.allowed)
+    if 0 < len(far) <= MOST_AGAIN and np.isfinite(found.worst).all():
+        reference = reference.looking_again(far)
+        found = measure(reference, graph)
+    else:
+        far = far[:0]
     excess = found.worst / reference.allowed
     where = int(excess.argmax())
     flipped = found.outputs[0].argmax(1) != reference.torch32[0].argmax(1)
@@ -100,7 +108,8 @@ def by_noise(reference: Reference, graph: runtime.Model) -> Parity:
     report = {
         "passed": bool(np.isfinite(found.worst).all()) and float(excess.max()) <= 1.0 and not bool(far_flips.any()),
         "gate": "noise",
-        "tolerance": float(reference.allowed[reference.real].max()),
+        "tolerance": tolerance,
+        "looked_at_again": [reference.names[row] for row in far],
         "worst": {
             "input": reference.names[where],
             "max_abs": _number(float(found.worst[where])),
