@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import fnmatch
 import multiprocessing
 import os
 import sys
@@ -9,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import connection
@@ -29,6 +32,58 @@ KEPT: Final = 300  # characters of a reason
 
 Record = dict[str, Any]
 Job = Callable[[str], Record]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of jobs: what there is, how one is done, and what is told of all.
+
+    Attributes:
+        name: Of the journal in `runs/`.
+        title: Of the section on the page.
+        job: A function of a module, from a key to `{"status", …}`.
+        render, summary: The section, and a line, of the journal's records.
+        limit: Seconds for one job.
+        example: Of a glob.
+    """
+
+    name: str
+    title: str
+    job: Job
+    render: Callable[[Sequence[Record]], str]
+    summary: Callable[[Sequence[Record]], str]
+    limit: float
+    example: str
+
+
+def parser_of(kind: Kind, description: str | None) -> argparse.ArgumentParser:
+    """The options that all kinds have."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", default=["*"], metavar="GLOB", help=f"such as {kind.example!r}")
+    parser.add_argument("--processes", type=int, default=2, metavar="N", help="of one thread each; default 2")
+    default = Path(f"runs/{kind.name}.jsonl")
+    parser.add_argument("--journal", type=Path, default=default, metavar="FILE", help=f"default {default}")
+    parser.add_argument("--write", action="store_true", help="write docs/matrix.md from the journal, and run nothing")
+    return parser
+
+
+def command(kind: Kind, parser: argparse.ArgumentParser, given: argparse.Namespace, keys: Sequence[str]) -> None:
+    """Does the jobs that were asked for, or writes of those that were done."""
+    if given.processes < 1:
+        parser.error(f"--processes {given.processes} must be 1 or more")
+    if given.write:
+        records = list(Journal(given.journal).records.values()) if given.journal.is_file() else []
+        if not records:
+            parser.error(f"{given.journal} holds nothing: run it without --write first")
+        write_section(kind.title, kind.render(records))
+        return
+    wanted = [key for key in keys if any(fnmatch.fnmatchcase(key, glob) for glob in given.only)]
+    if not wanted:
+        parser.error(f"nothing is called {' or '.join(given.only)}; such as {kind.example!r}")
+    given.journal.parent.mkdir(parents=True, exist_ok=True)
+    journal = Journal(given.journal)
+    work(kind.job, wanted, journal, given.processes, kind.limit)
+    print(kind.summary(list(journal.records.values())))
 
 
 def work(job: Job, keys: Iterable[str], journal: Journal, processes: int, limit: float) -> None:

@@ -1,6 +1,6 @@
 """Every pooling in backbones of every kind: assembled, trained for a step, exported, and compared under ONNX Runtime.
 
-    python -m benchmarks.matrix [--only GLOB …] [--processes 2] [--journal FILE]
+    python -m benchmarks.matrix [--backbones NAME …] [--only GLOB …] [--processes 2] [--journal FILE]
     python -m benchmarks.matrix --write [--journal FILE]
 
 A cell is a backbone with one pooling: a global one, or `avg` behind a local one in the place of the backbone's own
@@ -13,8 +13,6 @@ each builds its network, wakes what starts at zero, does a step, exports it all 
 
 from __future__ import annotations
 
-import argparse
-import fnmatch
 import hashlib
 import sys
 import tempfile
@@ -35,7 +33,6 @@ from benchmarks import _cells
 from benchmarks.export_peers import cases
 from poolzoo import host, runs
 from poolzoo.assemble import Assembly, Plan, Preprocess, assemble, build_body
-from poolzoo.compare.journal import Journal
 from poolzoo.deploy import export, graph, parity, runtime
 from poolzoo.deploy.graph import Deployable
 from poolzoo.deploy.reference import Reference
@@ -284,34 +281,16 @@ def subject_of(assembly: Assembly, preprocess: Preprocess, pixels: np.ndarray) -
 # --- All of them ---------------------------------------------------------------------------------------------------
 
 
-def cells(only: Sequence[str]) -> list[str]:
-    """The names of the cells that match one of the globs: of backbones without pooling layers one local cell alone."""
+def cells(more: Sequence[str] = ()) -> list[str]:
+    """The names of all cells, or of those of other backbones: without pooling layers, one local cell alone."""
     use_catalog()
     items = sorted((entry.item for entry in host.catalog().select(Pooling)), key=lambda item: item.kind)
-    names = [
+    return [
         str(Cell(backbone, item.kind, item.name))
-        for backbone in BACKBONES
+        for backbone in more or BACKBONES
         for item in items
-        if item.kind == "global" or backbone in POOLED or item.name == "max"
+        if item.kind == "global" or backbone in POOLED or backbone in more or item.name == "max"
     ]
-    return [name for name in names if any(fnmatch.fnmatchcase(name, glob) for glob in only)]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", default=["*"], metavar="GLOB", help="such as 'nano/* local *'")
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--journal", type=Path, default=Path("runs/matrix.jsonl"), metavar="FILE")
-    parser.add_argument("--write", action="store_true", help="write docs/matrix.md from the journal, and run nothing")
-    given = parser.parse_args()
-    if given.write:
-        _cells.write_section(SECTION, render(list(Journal(given.journal).records.values())))
-        return
-    given.journal.parent.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(1)
-    _cells.work(run, cells(given.only), Journal(given.journal), given.processes, LIMIT)
-    counts = Counter(record["status"] for record in Journal(given.journal).records.values())
-    print(", ".join(f"{count} {status}" for status, count in counts.items()))
 
 
 # --- The page ------------------------------------------------------------------------------------------------------
@@ -376,6 +355,24 @@ def _zeros(records: Sequence[dict[str, Any]]) -> str:
     )
     rows = [(f"`{backbone}`", f"`{name}`", count) for (backbone, name), count in sorted(counts.items())]
     return _cells.table(("backbone", "parameter", "cells"), rows) if rows else "None."
+
+
+def summary(records: Sequence[dict[str, Any]]) -> str:
+    """How many of each status."""
+    return ", ".join(f"{count} {status}" for status, count in Counter(one["status"] for one in records).items())
+
+
+KIND: Final = _cells.Kind("matrix", SECTION, run, render, summary, LIMIT, "nano/* local *")
+
+
+def main() -> None:
+    parser = _cells.parser_of(KIND, __doc__)
+    parser.add_argument(
+        "--backbones", nargs="+", default=[], metavar="NAME", help="others instead of those of the page"
+    )
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    _cells.command(KIND, parser, given, cells(given.backbones))
 
 
 if __name__ == "__main__":

@@ -10,12 +10,9 @@ rest is a line of JSON in FILE each, and with --write a section of docs/matrix.m
 
 from __future__ import annotations
 
-import argparse
-import fnmatch
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final
 
 import timm
@@ -23,7 +20,6 @@ import torch
 
 from benchmarks import _cells
 from poolzoo.assemble import Plan, attach_head, build_body
-from poolzoo.compare.journal import Journal
 from poolzoo.errors import PoolzooError
 
 MOST: Final = 30_000_000  # parameters
@@ -81,23 +77,6 @@ def tried(name: str) -> dict[str, Any]:
     return {"pixels": body.image_size[0], "layout": layout.kind, "map": [layout.channels, *layout.map_size]}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", default=["*"], metavar="GLOB", help="such as 'coat_*'")
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--journal", type=Path, default=Path("runs/timm_sweep.jsonl"), metavar="FILE")
-    parser.add_argument("--write", action="store_true", help="write docs/matrix.md from the journal, and run nothing")
-    given = parser.parse_args()
-    if given.write:
-        _cells.write_section(SECTION, render(list(Journal(given.journal).records.values())))
-        return
-    names = [name for name in timm.list_models() if any(fnmatch.fnmatchcase(name, glob) for glob in given.only)]
-    given.journal.parent.mkdir(parents=True, exist_ok=True)
-    journal = Journal(given.journal)
-    _cells.work(run, names, journal, given.processes, LIMIT)
-    print(summary(list(journal.records.values())))
-
-
 # --- The page ------------------------------------------------------------------------------------------------------
 
 WHAT: Final = f"""
@@ -131,6 +110,14 @@ def render(records: Sequence[dict[str, Any]]) -> str:
         else "None.",
     ]
     return "\n\n".join(parts)
+
+
+KIND: Final = _cells.Kind("timm_sweep", SECTION, run, render, summary, LIMIT, "coat_*")
+
+
+def main() -> None:
+    parser = _cells.parser_of(KIND, __doc__)
+    _cells.command(KIND, parser, parser.parse_args(), timm.list_models())
 
 
 if __name__ == "__main__":

@@ -119,6 +119,20 @@ def test_what_the_exporter_folds_is_kept_so_that_gem_has_a_gradient(tmp_path):
     np.testing.assert_allclose(moved, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_matrices_too_large_to_be_kept_are_found_in_the_graph(tmp_path, monkeypatch, precision):
+    """Attention's are there turned round, under a name of the exporter's; the network itself tells the gradient."""
+    monkeypatch.setattr("poolzoo.deploy.head.LARGEST", 3)  # such as a bias
+    path, network = colour_bundle(tmp_path / "bundle", "attention:heads=1", precision=precision)
+    with np.load(path / "golden.npz") as golden:
+        assert [name for name in golden.files if name.startswith("head at/") and str(golden[name]).endswith(".T")]
+    x = torch.from_numpy(cells(PIXELS)).float()[None].requires_grad_()
+    network.head.eval()(x)[0, 1].backward()
+    moved, method = explainer(path).contributions(PIXELS, 1)
+    assert method == "gradient"
+    np.testing.assert_allclose(moved, (x.grad * x).sum(1)[0].detach(), atol=1e-5 if precision == "fp32" else 1e-2)
+
+
 def test_occlusion_with_average_pooling_is_cam_without_its_mean(avg):
     path, network = avg
     weight, _ = classifier(network)

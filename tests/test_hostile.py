@@ -157,7 +157,9 @@ def test_one_that_never_ends_is_stopped(tmp_path, monkeypatch):
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux only")
 def test_one_that_eats_memory_is_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(guard, "MEMORY", 200 << 20)
-    (tmp_path / "hungry.py").write_text(HOOK + "    import itertools\n    return list(itertools.count())")
+    (tmp_path / "hungry.py").write_text(
+        HOOK + "    bytearray(2 << 30)\n    return []"
+    )  # in one piece, which no freed memory is
     catalog = host.load_plugins(tmp_path / "hungry.py", installed=False)
     (problem,) = catalog.problems
     assert (problem.stage, "MemoryError" in problem.error) == ("call", True)

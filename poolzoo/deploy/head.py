@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "network."  # before the weights' names in a graph …
 STORED: Final = "head/"  # … and in golden.npz
+ELSEWHERE: Final = "head at/"  # there, the name that a large weight has in the graph, with .T where it is turned round
+TURNED: Final = ".T"
 # How far from the graph's logits those of a head may be, as a part of the largest. Faithful ones differ by a millionth,
 # and where the classifier is in fp16, by some ten thousandths; what is drawn is read to a hundredth.
 RELATIVE: Final = 1e-3
@@ -32,17 +34,37 @@ SIMILAR: Final = 0.5  # how far it may be from the network's, as a part of its n
 def folded(network: nn.Module, graph: Graph) -> dict[str, np.ndarray]:
     """The weights behind the map that a graph does not hold under their names as they are, for golden.npz.
 
-    The exporter makes a constant of what only depends on weights, turns matrices round, and fuses batch norm. Left out
-    are large ones, and those in int8, with which the head would give other logits than the graph.
+    The exporter makes a constant of what only depends on weights, turns matrices round, and fuses batch norm. Of large
+    ones it is said where they are instead, if they are there at all. Left out are those in int8, with which the head
+    would give other logits than the graph.
     """
     state = network.head.state_dict() if isinstance(network, Network) else {}
-    found = {name: value.detach().cpu().numpy() for name, value in state.items() if value.is_floating_point()}
-    held = {name: graph.weight(PREFIX + name) for name in found}
-    return {
-        STORED + name: value
-        for name, value in found.items()
-        if not _same(held[name], value) and value.size <= LARGEST and f"{PREFIX}{name}_quantized" not in graph.weights
-    }
+    found: dict[str, np.ndarray] = {}
+    for name, tensor in state.items():
+        value, quantised = tensor.detach().cpu().numpy(), f"{PREFIX}{name}_quantized" in graph.weights
+        if not tensor.is_floating_point() or quantised or _same(graph.weight(PREFIX + name), value):
+            continue
+        if value.size <= LARGEST:
+            found[STORED + name] = value
+        elif place := _place(graph, value):
+            found[ELSEWHERE + name] = np.array(place)
+    return found
+
+
+def _place(graph: Graph, value: np.ndarray) -> str | None:
+    """The name of the graph's weight that a matrix is, as it is or turned round."""
+    for name in graph.weights:
+        held = graph.weight(name)
+        for turned, mark in ((held, ""), (None if held is None else held.T, TURNED)):
+            if _same(turned, value):
+                return name + mark
+    return None
+
+
+def _at(graph: Graph, place: str) -> np.ndarray | None:
+    """The weight that `_place` found."""
+    held = graph.weight(place.removesuffix(TURNED))
+    return held.T if held is not None and place.endswith(TURNED) else held
 
 
 def _same(held: np.ndarray | None, value: np.ndarray) -> bool:
@@ -99,11 +121,12 @@ def rebuild(directory: Path, config: Mapping[str, Any], graph: Graph) -> nn.Sequ
     surgery.dry_run(head, torch.zeros(2, channels, height, width))  # weights that are made at the first call
     with np.load(directory / "golden.npz", allow_pickle=False) as golden:
         stored = {name.removeprefix(STORED): golden[name] for name in golden.files if name.startswith(STORED)}
+        places = {n.removeprefix(ELSEWHERE): str(golden[n]) for n in golden.files if n.startswith(ELSEWHERE)}
     state = head.state_dict()
     for name, value in state.items():
         if not value.is_floating_point():
             continue
-        found = stored.get(name, graph.weight(PREFIX + name))
+        found = stored[name] if name in stored else _at(graph, places.get(name, PREFIX + name))
         if found is None or found.shape != tuple(value.shape):
             raise UsageError(f"the graph has no {PREFIX}{name} of shape {tuple(value.shape)}", "export the run again")
         state[name] = _tensor(found)

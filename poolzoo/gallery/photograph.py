@@ -39,7 +39,8 @@ def read(path: Path) -> Photograph:
         CheckFailed: It is no image, or a damaged one.
     """
     if not path.is_file():
-        raise UsageError(f"image {str(path)!r} does not exist", "give an image file, or none for a photograph of ours")
+        what = "is no file" if path.exists() else "does not exist"
+        raise UsageError(f"image {str(path)!r} {what}", "give an image file, or none for a photograph of ours")
     name = path.name.encode("utf-8", "backslashreplace").decode()  # any bytes may be a file's name
     try:
         return Photograph(images.read(path, (SIDE, SIDE)), name)
