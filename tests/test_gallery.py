@@ -566,7 +566,7 @@ def test_a_missing_or_damaged_image_is_one_line(poolzoo, tmp_path):
     (tmp_path / "words.png").write_text("no picture")
     cases = {
         tmp_path / "none.png": (2, "does not exist"),
-        tmp_path: (2, "does not exist"),
+        tmp_path: (2, "is no file"),
         damaged(tmp_path / "half.png"): (1, "cannot be read"),
         tmp_path / "words.png": (1, "cannot be read"),
     }
