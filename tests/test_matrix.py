@@ -164,7 +164,10 @@ RECORDS = [
 
 def test_the_page_counts_passes_refusals_and_failures_apart():
     page = matrix.render(RECORDS)
-    assert f"**4 cells done, {len(matrix.cells()) - 4:,} left: 2 passed, 1 refused by contract, 1 failed.** 2026-01-02" in page
+    assert (
+        f"**4 cells done, {len(matrix.cells()) - 4:,} left: 2 passed, 1 refused by contract, 1 failed.** 2026-01-02"
+        in page
+    )
     assert "2.0 hours of one core; torch 2." in page
     assert "| `nano/plain` | plain convolutions | 32 | 64×8×8 | 2/2 | 0/1, 1 refused |" in page
     assert "| `nano/resnet` | residual | – | – | 0/1 | – |" in page
