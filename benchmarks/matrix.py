@@ -373,6 +373,8 @@ def main() -> None:
         "--backbones", nargs="+", default=[], metavar="NAME", help="others instead of those of the page"
     )
     given = parser.parse_args()
+    if given.write and given.backbones:
+        parser.error("--write writes of the page's own backbones")
     torch.set_num_threads(1)
     _cells.command(KIND, parser, given, cells(given.backbones))
 
