@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from torch import nn
 
 import poolzoo as package
 from poolzoo.deploy import candidates, graph, layers, precision
@@ -432,13 +433,50 @@ def test_an_edge_image_on_which_rounding_decides_must_only_stay_finite(trained, 
 
     def wild(run, images):
         found = run(images)
-        found[2] += 0.01 * calm.largest  # the grey one
+        found[2] += 0.01 * calm.reach[2]  # the grey one
         yield found
 
     monkeypatch.setattr(module, "summed_otherwise", wild)
     found = Reference.of(*given)
     assert found.names[2] == "grey"
-    assert found.allowed[2] > 2 * found.largest
+    assert found.allowed[2] > 2 * found.reach[2]
     others = np.arange(len(found.names)) != 2
     assert (found.allowed[others] <= calm.allowed[others]).all()
-    assert calm.allowed.max() < 1e-3 * calm.largest
+    assert calm.allowed.max() < 1e-3 * calm.reach.min()
+
+
+def test_an_edge_image_with_enormous_logits_allows_photographs_nothing():
+    """A graph that is off by a thousandth on photographs has failed, whatever white ones do to the network."""
+    from poolzoo.deploy import parity
+
+    class Steep(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.tensor([[1.0, -2.0], [0.5, 1.0], [-1.0, 0.25]]))
+
+        def forward(self, images):
+            mean = images.to(self.weight.dtype).mean((1, 2)) / 255
+            logits = mean @ self.weight * torch.where((images == 255).flatten(1).all(1), 1e6, 1.0)[:, None]
+            return logits, logits.softmax(1)
+
+    class Graph:
+        provider = "CPUExecutionProvider"
+        off = 0.0
+
+        def run(self, images):
+            with torch.inference_mode():
+                logits, chances = (out.numpy() for out in Steep()(torch.from_numpy(images)))
+            return logits + np.where(np.abs(logits) < 10, np.float32(self.off), 0), chances
+
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
+    reference = Reference.of(Steep(), images, None)
+    assert reference.names[1] == "white"
+    assert reference.reach[1] > 1e5
+    assert reference.allowed[1] > 0.1
+    assert reference.allowed[2:].max() < 1e-4
+    told = Graph()
+    assert parity.by_noise(reference, told).report["passed"]
+    told.off = 1e-3
+    report = parity.by_noise(reference, told).report
+    assert not report["passed"]
+    assert report["relative"] > 1e-4

@@ -2,7 +2,7 @@
 
 The reference is the network in float64. Its distance to the same network in float32 is the noise floor; the graph may
 be four times as far away on photographs, sixteen times on edge images (see `reference.py`), plus a millionth of the
-largest logit. The few photographs that are further away are looked at again, each with its own floor. Healthy graphs
+reach of the logits. The few photographs that are further away are looked at again, each with its own floor. Healthy graphs
 lie at about one time the floor, faults (a dropped eps, an ignored divisor) thousands of times above it; a fixed 1e-5
 would fail healthy networks, and 1e-3 would pass broken ones.
 """
@@ -159,14 +159,14 @@ def _figures(reference: Reference, found: Distance, graph: runtime.Model) -> dic
     """What is reported under either gate."""
     ours, theirs = found.outputs[0], reference.torch32[0]
     flipped = ours.argmax(1) != theirs.argmax(1)
-    margins, real, largest = _margins(theirs), reference.real, reference.largest
+    margins, real, reach = _margins(theirs), reference.real, reference.reach
     figures: dict[str, Any] = {
         "max_abs": _number(float(found.worst.max())),
-        "relative": _number(float(found.worst.max()) / largest) if largest else None,
+        "relative": _number(float((found.worst / reach).max())) if reach.all() else None,
         "cosine": _number(float(_cosine(ours, theirs)[real].min())),
         "noise_floor": reference.floor,
         "reference": reference.precision,
-        "largest_logit": largest,
+        "largest_logit": float(reach[real].max()),
         "top1_agreement": float((~flipped[real]).mean()),
         "flips": [{"input": reference.names[i], "margin": float(margins[i])} for i in np.flatnonzero(flipped)[:20]],
         "batches": sorted(found.by_batch),

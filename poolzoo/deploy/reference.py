@@ -17,8 +17,8 @@ from poolzoo.errors import CheckFailed
 BATCH: Final = 64
 FLOOR_FACTOR: Final = 4.0  # a faithful graph lies at about a quarter of that, a faulty one hundreds of times above it
 EDGE_FACTOR: Final = 16.0  # for edge images, of which each has a floor of its own, drawn three times only
-RELATIVE: Final = 1e-6  # of the largest logit
-LARGEST_FLOOR: Final = 1e-3  # of the largest logit; above it any graph would pass (healthy networks: below 1e-5)
+RELATIVE: Final = 1e-6  # of the reach: the largest logit of the photographs, or the edge image's own if that is larger
+LARGEST_FLOOR: Final = 1e-3  # of the reach; above it any graph would pass (healthy networks: below 1e-5)
 # An edge image that moves by more is left out: on it the network is chaotic, and rounding alone decides what it says.
 REFERENCE_IMAGES: Final = 256  # of the other images that are also computed in float64
 
@@ -75,13 +75,13 @@ def _reference(
 ) -> tuple[str, tuple[np.ndarray, np.ndarray], np.ndarray]:
     """The reference's precision, its logits and probabilities, and the noise floor of each image.
 
-    A network that insists on float32 (a layer that casts) is its own reference, with a floor of 1e-6 of its logits.
+    A network that insists on float32 (a layer that casts) is its own reference, with floors of 1e-6 of its logits.
     """
     try:
         double = _outputs(model.double(), images, torch.float64, "torch, float64")
     except RuntimeError:
         single = single[0][: len(images)], single[1][: len(images)]
-        return "float32", single, np.full(len(images), RELATIVE * largest(single[0]))
+        return "float32", single, RELATIVE * by_row(single[0])
     finally:
         model.float()  # exact: every float32 is a float64; a copy would trust that modules can be copied
     return "float64", double, by_row(single[0][: len(images)] - double[0])
@@ -102,6 +102,7 @@ class Reference:
         exact: For how many images it was.
         precision: "float64", or "float32" where the network insists on it.
         floor: The largest distance between the two precisions on the others.
+        reach: The largest logit that each image is measured by, `[N]`.
         allowed: How far a faithful graph may be from `expected`, `[N]`.
     """
 
@@ -115,6 +116,7 @@ class Reference:
     exact: int
     precision: str
     floor: float
+    reach: np.ndarray
     allowed: np.ndarray
 
     @property
@@ -125,11 +127,6 @@ class Reference:
     def real(self) -> slice:
         """The images that are no edge images."""
         return slice(self.edges, None)
-
-    @property
-    def largest(self) -> float:
-        """The largest logit."""
-        return largest(self.expected[0][: self.exact])
 
     @classmethod
     def of(cls, model: nn.Module, images: np.ndarray, labels: np.ndarray | None) -> Reference:
@@ -156,21 +153,27 @@ class Reference:
                 f"the network itself gives NaN or infinity on {name}",
                 "train it again, or try another pooling or backbone",
             )
-        # An edge image may be worse conditioned than photographs; it is judged by its own floor and loosens no other.
-        common, reach = float(floors[len(edges) :].max()), largest(reference[0])
-        if common > LARGEST_FLOOR * reach:
-            text = f"the network in float32 and in float64 differ by {common:.1e} where logits reach {reach:.1e}"
+        # An edge image may be worse conditioned than photographs, or drive logits to where no photograph does; it is
+        # judged by its own floor and reach, and loosens no other.
+        common, usual = float(floors[len(edges) :].max()), largest(reference[0][len(edges) :])
+        if common > LARGEST_FLOOR * usual:
+            text = f"the network in float32 and in float64 differ by {common:.1e} where logits reach {usual:.1e}"
             raise CheckFailed(
                 f"{text}: there is nothing firm to compare with", "is a layer random in eval mode? train it again?"
             )
+        reach = np.full(len(everything), usual)
+        reach[: len(edges)] = np.maximum(usual, by_row(reference[0][: len(edges)]))
         noise = FLOOR_FACTOR * np.maximum(common, np.pad(floors, (0, len(everything) - exact)))
         noise[: len(edges)] = np.maximum(noise[: len(edges)], EDGE_FACTOR * floors[: len(edges)])
-        noise[: len(edges)][floors[: len(edges)] > LARGEST_FLOOR * reach] = 2 * reach  # it says nothing but NaN
+        chaotic = np.flatnonzero(floors[: len(edges)] > LARGEST_FLOOR * reach[: len(edges)])
+        noise[chaotic] = 2 * reach[chaotic]  # it says nothing but NaN
         allowed = noise + RELATIVE * reach
         allowed[exact:] += common  # these are compared with float32, which has noise of its own
         logits, chances = (np.concatenate([a, b[exact:]]) for a, b in zip(reference, torch32, strict=True))
         expected = logits, chances
-        return cls(model, names, everything, len(edges), labels, torch32, expected, exact, precision, common, allowed)
+        return cls(
+            model, names, everything, len(edges), labels, torch32, expected, exact, precision, common, reach, allowed
+        )
 
     def looking_again(self, rows: np.ndarray) -> Reference:
         """The same, where the images of some rows are judged by noise of their own, as edge images are.
@@ -183,11 +186,12 @@ class Reference:
         _, exact, floors = _reference(self.model, images, single)
         for again in summed_otherwise(lambda x: _outputs(self.model, x, torch.float32, "")[0], images):
             floors = np.maximum(floors, by_row(again - exact[0]))
-        firm = floors <= LARGEST_FLOOR * self.largest
+        reach = self.reach[rows]
+        firm = floors <= LARGEST_FLOOR * reach
         expected, allowed = tuple(one.astype(np.float64) for one in self.expected), self.allowed.copy()
         for all_rows, new in zip(expected, exact, strict=True):
             all_rows[rows] = new
-        own = np.where(firm, EDGE_FACTOR * floors + RELATIVE * self.largest, 0.0)
+        own = np.where(firm, EDGE_FACTOR * floors + RELATIVE * reach, 0.0)
         allowed[rows] = np.maximum(allowed[rows], own)
         return replace(self, expected=expected, allowed=allowed)
 
