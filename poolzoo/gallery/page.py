@@ -239,7 +239,7 @@ def _facts(card: Card) -> Safe:
     known = card.measured
     count = "–" if card.parameters is None else f"{card.parameters:,}"
     spread = "" if known.sd is None else f" ± {100 * known.sd:.1f}"
-    where = known.where + ("" if known.n is None else f", n = {known.n}")
+    where = known.where + ("" if known.n is None else f", n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{known.n}")
     rows = [
         ("parameters", count, "initial, seed 0" if card.parameters else ""),
         ("width", "–" if card.width is None else str(card.width), ""),
@@ -261,7 +261,7 @@ def _times(known: Measured) -> tuple[str, str]:
 
 
 def _percent(share: float | None, spread: str = "") -> str:
-    return "–" if share is None else f"{100 * share:.1f}{spread} %"
+    return "–" if share is None else f"{100 * share:.1f}{spread}\N{NO-BREAK SPACE}%"
 
 
 def _image(pixels: np.ndarray, alt: str) -> Safe:
