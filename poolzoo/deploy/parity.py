@@ -2,9 +2,9 @@
 
 The reference is the network in float64. Its distance to the same network in float32 is the noise floor; the graph may
 be four times as far away on photographs, sixteen times on edge images (see `reference.py`), plus a millionth of the
-reach of the logits. The few photographs that are further away are looked at again, each with its own floor. Healthy graphs
-lie at about one time the floor, faults (a dropped eps, an ignored divisor) thousands of times above it; a fixed 1e-5
-would fail healthy networks, and 1e-3 would pass broken ones.
+reach of the logits. The few photographs that are further away are looked at again, each with its own floor. Healthy
+graphs lie at about one time the floor, faults (a dropped eps, an ignored divisor) thousands of times above it; a fixed
+1e-5 would fail healthy networks, and 1e-3 would pass broken ones.
 """
 
 from __future__ import annotations
