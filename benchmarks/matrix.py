@@ -309,9 +309,9 @@ def render(records: Sequence[dict[str, Any]]) -> str:
     """The section of the page."""
     by = {status: [one for one in records if one["status"] == status] for status in ("passed", "refused", "failed")}
     left = len(set(cells()) - {record["trial"] for record in records})
-    done = f"{len(records)} cells" + (f" done, {left:,} left" if left else "")
+    done = f"{len(records):,} cells" + (f" done, {left:,} left" if left else "")
     summary = (
-        f"**{done}: {len(by['passed'])} passed, {len(by['refused'])} refused by contract, "
+        f"**{done}: {len(by['passed']):,} passed, {len(by['refused'])} refused by contract, "
         f"{len(by['failed'])} failed.** {_cells.circumstances(records)}"
     )
     parts = [WHAT.strip(), summary, _grid(records), "### Failed"]
