@@ -46,6 +46,50 @@ def test_what_a_backbone_cannot_take_is_refused_and_no_pass():
     assert "the layer behind takes" in record["reason"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", ["timm/maxxvitv2_nano_rw_256 global netvlad", "timm/halonet_h1 global gem"])
+def test_a_network_that_is_chaotic_or_all_alike_is_woken_less(cell):
+    record = matrix.run(cell)
+    assert (record["status"], record.get("strength")) == ("passed", matrix.STRENGTHS[-1]), record
+
+
+@pytest.mark.parametrize(
+    ("limit", "status", "strengths"), [(2, "passed", [1.0]), (1, "passed", [1.0, 0.2]), (0, "failed", [1.0, 0.2])]
+)
+def test_a_network_is_as_awake_as_can_be_compared(monkeypatch, limit, status, strengths):
+    tried = []
+
+    def measured(cell, strength):
+        tried.append(strength)
+        if strength >= limit:
+            raise matrix.NothingToCompareError("parity: too much")
+        return {"strength": strength}
+
+    monkeypatch.setattr(matrix, "_measured", measured)
+    record = matrix.run("nano/plain global avg")
+    assert (record["status"], tried) == (status, strengths)
+    assert record.get("strength") == (strengths[-1] if status == "passed" else None)
+    assert record.get("reason") == (None if status == "passed" else "parity: too much")
+
+
+def test_waking_spares_what_is_large_already():
+    import torch
+    from torch import nn
+
+    from benchmarks.export_peers import cases
+
+    network = nn.Sequential(nn.BatchNorm2d(64), nn.BatchNorm2d(64), nn.AvgPool2d(8), nn.Flatten(), nn.Linear(64, 10))
+    nn.init.zeros_(network[1].weight)
+    cases.wake(network, torch.randn(10, 64, 8, 8), 10, 0.2)
+    for parameter, low, high in (
+        (network[0].weight, 0.5, 1.5),
+        (network[1].weight, 0.1, 0.3),
+        (network[0].bias, -0.1, 0.1),
+    ):
+        assert low <= parameter.min() < parameter.max() <= high
+        assert parameter.max() - parameter.min() > 0.8 * (high - low)
+
+
 FAULTS = """
 from poolzoo import Pooling, hookimpl
 

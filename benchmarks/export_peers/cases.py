@@ -160,7 +160,7 @@ def jpeg(photo: Image.Image) -> bytes:
 
 
 @torch.no_grad()
-def wake(network: nn.Module, x: Tensor, classes: int) -> None:
+def wake(network: nn.Module, x: Tensor, classes: int, strength: float = 1.0) -> None:
     """Makes a fresh network one whose every part shows in its logits, and whose images have different labels.
 
     A fresh one hides most of itself: last gammas of residual branches are 0, LayerScale is 1e-5, biases are 0. Constant
@@ -171,12 +171,16 @@ def wake(network: nn.Module, x: Tensor, classes: int) -> None:
         network: It is changed in place.
         x: Its input, `float[N, 3, H, W]`.
         classes: Of how many its last linear layer chooses.
+        strength: Of biases and of what starts below 1. With 1 a deep network of random weights may become chaotic.
     """
     seeded = torch.Generator().manual_seed(0)
     for name, parameter in network.named_parameters():
-        if bool((parameter == parameter.flatten()[0]).all()):
+        first = float(parameter.flatten()[0])
+        if bool((parameter == first).all()):
             noise = torch.rand(parameter.shape, generator=seeded)
-            parameter.copy_(noise - 0.5 if name.endswith("bias") else noise + 0.5)
+            bias = name.endswith("bias")
+            scale = strength if bias or abs(first) < 1 else 1.0
+            parameter.copy_((noise - 0.5 if bias else noise + 0.5) * scale)
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:

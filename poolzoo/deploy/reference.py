@@ -23,6 +23,10 @@ LARGEST_FLOOR: Final = 1e-3  # of the reach; above it any graph would pass (heal
 REFERENCE_IMAGES: Final = 256  # of the other images that are also computed in float64
 
 
+class NothingFirmError(CheckFailed):
+    """A network that rounding alone moves too far: any graph would agree with it."""
+
+
 def edge_images(size: tuple[int, int]) -> dict[str, np.ndarray]:
     """Images at the edges of what can come in, by name: `uint8[H, W, 3]` each."""
     height, width = size
@@ -133,7 +137,8 @@ class Reference:
         """Runs the network on edge images and on images.
 
         Raises:
-            CheckFailed: It gives NaN or infinity, or its own two precisions disagree: there is nothing to compare with.
+            CheckFailed: It gives NaN or infinity.
+            NothingFirmError: Its own two precisions disagree: there is nothing to compare with.
         """
         edges = edge_images(images.shape[1:3])
         kind = "synthetic" if labels is None else "test"
@@ -158,7 +163,7 @@ class Reference:
         common, usual = float(floors[len(edges) :].max()), largest(reference[0][len(edges) :])
         if common > LARGEST_FLOOR * usual:
             text = f"the network in float32 and in float64 differ by {common:.1e} where logits reach {usual:.1e}"
-            raise CheckFailed(
+            raise NothingFirmError(
                 f"{text}: there is nothing firm to compare with", "is a layer random in eval mode? train it again?"
             )
         reach = np.full(len(everything), usual)
