@@ -71,7 +71,7 @@ def explain(error: BaseException) -> PoolzooError:
     if isinstance(error, OSError):
         where = f": {error.filename}" if error.filename else ""
         reason = error.strerror or text or type(error).__name__
-        hint = "free some space and try again" if error.errno == 28 else "choose another place with --out, or mend it"
+        hint = "free some space and try again" if error.errno == 28 else "choose another place, or mend it"
         return EnvironmentProblem(f"{reason}{where}", hint)
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("poolzoo"):
         package = error.name.partition(".")[0]
