@@ -333,8 +333,7 @@ exporter wrote the whole network; and when ONNX Runtime then agreed with torch b
 the network's own rounding noise on edge images and photographs, in batches of 1, 2 and 7, and layer by layer on probes.
 Weights are random, and whatever starts at zero or one was changed, so that no branch is silent. Where that leaves
 nothing to compare, since rounding alone moves the logits or they are the same for all photographs, it is changed by a
-fifth of that (cells here: {weaker}). A refusal is one by
-contract, with a message; it is no pass.
+fifth of that (cells here: {weaker}). A refusal is one by contract, with a message; it is no pass.
 """
 
 
