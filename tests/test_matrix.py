@@ -194,6 +194,39 @@ def test_a_run_goes_on_where_it_stopped_and_tries_failures_again(tmp_path):
     assert set(Journal(path).records) == set(keys)
 
 
+def _command(tmp_path, capsys, *words):
+    """The exit code of a command over two jobs, and its last line: of what it says, else of what went wrong."""
+    kind = _cells.Kind("jobs", "Jobs", jobs.do, lambda records: "", lambda records: f"{len(records)} jobs", 60, "*ends")
+    parser = _cells.parser_of(kind, None)
+    keys = [f"{tmp_path / 'notes'} {what}" for what in ("ends", "fails")]
+    try:
+        _cells.command(kind, parser, parser.parse_args(["--processes", "1", *words]), keys)
+        code = 0
+    except SystemExit as ended:
+        code = ended.code
+    shown = capsys.readouterr()
+    return code, (shown.out or shown.err).strip().splitlines()[-1]
+
+
+def test_a_command_that_cannot_go_on_says_so_in_a_line(tmp_path, capsys, monkeypatch):
+    journal = tmp_path / "journal.jsonl"
+    journal.write_bytes(b"\xff\xfe{\n" + json.dumps({"trial": "of another", **BASE}).encode())
+    here = ("--journal", str(journal))
+    code, line = _command(tmp_path, capsys, *here, "--write")
+    assert (code, "holds none of these" in line) == (2, True)
+    assert _command(tmp_path, capsys, *here, "--only", "*ends") == (0, "1 jobs")
+    assert _command(tmp_path, capsys, *here) == (1, "2 jobs")
+    code, line = _command(tmp_path, capsys, "--journal", str(tmp_path))
+    assert (code, "cannot be written" in line) == (2, True)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_cells, "work", interrupted)
+    code, line = _command(tmp_path, capsys, *here)
+    assert (code, "the same command goes on" in line) == (130, True)
+
+
 # --- The page ------------------------------------------------------------------------------------------------------
 
 BASE = {"seconds": 1800.0, "ended": "2026-01-02T03:04:05+00:00", "versions": "torch 2"}
