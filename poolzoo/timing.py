@@ -16,7 +16,7 @@ def interleaved(
     calls: dict[str, Callable[[], Any]],
     seconds: float = 2.0,
     clock: Callable[[], float] = time.perf_counter,
-    rounds: int = MOST_ROUNDS,
+    rounds: int | None = None,
 ) -> dict[str, list[float]]:
     """Milliseconds of each call, a list a name: every round runs all of them, in an order drawn anew.
 
@@ -24,7 +24,7 @@ def interleaved(
         calls: What to time, by name.
         seconds: For how long, after the warm-up; at least `LEAST_ROUNDS` rounds in any case.
         clock: `time.perf_counter`, or `time.process_time` where other work shares the machine.
-        rounds: How many at most.
+        rounds: How many at most; by default `MOST_ROUNDS`.
     """
     for call in calls.values():
         started = time.perf_counter()
@@ -35,7 +35,7 @@ def interleaved(
     times: dict[str, list[float]] = {name: [] for name in calls}
     order, shuffle = list(calls), random.Random(0).shuffle
     end = time.perf_counter() + seconds
-    for done in range(rounds):
+    for done in range(MOST_ROUNDS if rounds is None else rounds):
         if done >= LEAST_ROUNDS and time.perf_counter() > end:
             break
         shuffle(order)

@@ -308,13 +308,14 @@ def within(count: int, repetitions: int, low: float, high: float) -> None:
 REGIMES = [(5, 600, 0.025), (5, 150, 0.002), (15, 500, 0.03)]
 
 
+@pytest.mark.parametrize("repetitions", [200, pytest.param(600, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("seeds", "images", "luck"), REGIMES)
-def test_intervals_cover_the_truth(seeds: int, images: int, luck: float) -> None:
+def test_intervals_cover_the_truth(seeds: int, images: int, luck: float, repetitions: int) -> None:
     """Each repetition draws new images and new seeds; the variants find different images easy, none is better.
 
     The chances are a tenth lower than `ease`, so that luck never takes one past 1.
     """
-    rng, repetitions = np.random.default_rng(10), 600
+    rng = np.random.default_rng(10)
     accuracy = delta = 0
     for _ in range(repetitions):
         lucks = rng.normal(0, luck, (2, seeds))
@@ -326,16 +327,17 @@ def test_intervals_cover_the_truth(seeds: int, images: int, luck: float) -> None
     within(delta, repetitions, 0.95, 0.97)
 
 
+@pytest.mark.parametrize("repetitions", [100, pytest.param(400, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("seeds", [3, 5])
-def test_twenty_names_for_one_thing_seldom_differ(seeds: int) -> None:
+def test_twenty_names_for_one_thing_seldom_differ(seeds: int, repetitions: int) -> None:
     """In at most 5 % of the experiments is any variant called better or worse, though all are the same network."""
     rng, wrong = np.random.default_rng(11), 0
-    for _ in range(400):
+    for _ in range(repetitions):
         chance = ease(rng, 200)
         right = {f"v{i}": trained(rng, chance, rng.normal(0, 0.004, seeds)) for i in range(20)}
         variants = compare(right, "v0", resamples=399)["variants"].values()
         wrong += any(v["delta"]["better"] or v["delta"]["worse"] for v in variants if v["delta"])
-    within(wrong, 400, 0.0, 0.05)
+    within(wrong, repetitions, 0.0, 0.05)
 
 
 def test_five_points_are_found_among_twenty() -> None:

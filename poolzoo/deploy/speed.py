@@ -34,7 +34,7 @@ ARM: Final = {"asimd", "asimddp", "i8mm", "bf16", "sve", "sve2"}
 
 
 def cell(
-    calls: Mapping[str, Callable[[], Any]], reference: str, threads: int, rounds: int = timing.MOST_ROUNDS
+    calls: Mapping[str, Callable[[], Any]], reference: str, threads: int, rounds: int | None = None
 ) -> list[dict[str, Any]]:
     """Times the arms of one batch size and one thread count against one another.
 
@@ -42,7 +42,7 @@ def cell(
         calls: A batch through each runtime, by the runtime's name.
         reference: The one that the others are compared with; where it is missing there is no `speedup`.
         threads: How many each of them uses.
-        rounds: How many at most.
+        rounds: How many at most; by default `timing.MOST_ROUNDS`.
 
     Returns:
         `[{"runtime", "threads", "median_ms", "min_ms", "p90_ms", "p99_ms", "rounds", "speedup"}]`; `speedup` is how
