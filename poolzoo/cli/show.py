@@ -9,7 +9,7 @@ import click
 
 from poolzoo import host, options, output, spec
 from poolzoo.cli.options import json_option
-from poolzoo.errors import UsageError
+from poolzoo.errors import UsageError, reason
 from poolzoo.train import recipes
 from poolzoo.train.settings import flag
 
@@ -107,7 +107,7 @@ def _measured(resolved: host.Resolved) -> dict[str, Any]:
     try:
         return {**facts.sizes(resolved), "cost": facts.cost(resolved)}
     except host.Failure as error:
-        output.warn(f"{resolved.item.name} cannot be measured: {type(error).__name__}: {error}")
+        output.warn(f"{resolved.item.name} cannot be measured: {reason(error)}")
         return {}
 
 

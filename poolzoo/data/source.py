@@ -10,7 +10,7 @@ import platformdirs
 
 from poolzoo import host
 from poolzoo.data import folder, images
-from poolzoo.errors import PluginFailed, PoolzooError
+from poolzoo.errors import PluginFailed, PoolzooError, reason
 from poolzoo.spec import Dataset, Split
 
 Size = tuple[int, int]
@@ -62,9 +62,7 @@ def load_split(dataset: Dataset, split: Split, size: Size | None = None) -> tupl
     except (PoolzooError, OSError, MemoryError):
         raise
     except Exception as error:
-        raise PluginFailed(
-            f"data set {dataset.name} failed: {type(error).__name__}: {error}", "mend its plugin"
-        ) from error
+        raise PluginFailed(f"data set {dataset.name} failed: {reason(error)}", "mend its plugin") from error
     if getattr(pixels, "ndim", 0) != 4 or pixels.shape[3] != 3 or pixels.dtype != np.uint8 or not len(pixels):
         found = f"{getattr(pixels, 'dtype', type(pixels).__name__)}{list(getattr(pixels, 'shape', []))}"
         raise PluginFailed(f"data set {dataset.name} gave {found} for {split}", "its contract is uint8[N, H, W, 3]")
