@@ -255,7 +255,14 @@ class Catalog:
         item = entry.item
         assert isinstance(item, spec.Pooling | spec.Backbone)
         build = import_build(item.build, item.name, entry.source)
-        return Resolved(wanted, entry, build, grammar.read_options(item.name, build, wanted.options))
+        try:
+            options = grammar.read_options(item.name, build, wanted.options)
+        except PoolzooError:
+            raise
+        except Failure as error:
+            text = f"the arguments of build of {item.name!r} ({entry.source.dist}) cannot be read: {reason(error)}"
+            raise PluginFailed(text, f"mend the plugin {entry.source.dist}, or use another one") from error
+        return Resolved(wanted, entry, build, options)
 
     def announce(self, event: str, **facts: Any) -> None:
         """Tells every plugin that listens; one that raises is reported, once for each event, and stops nothing."""

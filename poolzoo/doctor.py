@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from poolzoo import host
+from poolzoo.problems import stages
 from poolzoo.verdict import verdicts
 
 PACKAGES: Final = (
@@ -128,8 +129,8 @@ def _plugins() -> Iterator[Finding]:
     catalog = host.catalog()
     for verdict in verdicts(catalog, host.admitted(host.candidates())):
         source = verdict.source
-        for fault in verdict.faults:
-            yield _finding(f"plugin {verdict.plugin}", "wrong", f"{fault.stage}: {fault.error}", fault.hint)
-        if not verdict.faults:
+        if verdict.faults:
+            yield _finding(f"plugin {verdict.plugin}", "wrong", stages(verdict.faults), verdict.faults[0].hint)
+        else:
             detail = "; ".join([f"{source.dist} {source.version or source.path} ({source.tier})", *verdict.notes])
             yield _finding(f"plugin {verdict.plugin}", "ok", detail)

@@ -38,6 +38,19 @@ def texts(read: Callable[[], Iterable[object]], most: int) -> list[str]:
     return [text(one) for one in islice(read(), most) if isinstance(one, str)]
 
 
+def array(value: Any) -> Any:
+    """An array as one of numpy's own class that torch can take over, without a copy where it has one; else what it is.
+
+    Subclasses overrule indexing, arithmetic and even `dtype`; torch takes no negative strides.
+    """
+    import numpy as np
+
+    if not isinstance(value, np.ndarray):
+        return value
+    own: np.ndarray = np.asarray(value)
+    return own if all(step >= 0 for step in own.strides) else np.ascontiguousarray(own)
+
+
 def _value(value: Any) -> Any:
     if isinstance(value, str):
         return text(value)

@@ -115,20 +115,23 @@ def told(problems: Iterable[Problem]) -> list[tuple[str, str]]:
     by_plugin: dict[tuple[str, Source | None], list[Problem]] = {}
     for problem in problems:
         by_plugin.setdefault((problem.plugin, problem.source), []).append(problem)
-    lines = [_line(own) for own in list(by_plugin.values())[:NAMED]]
+    lines = [
+        (one_line(f"{own[0].whose} failed at {stages(own)}", LINE), one_line(own[0].hint, LINE))
+        for own in list(by_plugin.values())[:NAMED]
+    ]
     if len(by_plugin) > NAMED:
         lines.append((f"and {len(by_plugin) - NAMED} more: poolzoo plugin list --load", ""))
     return lines
 
 
-def _line(problems: list[Problem]) -> tuple[str, str]:
-    """What one plugin has done wrong, on one line, and what to do about the first of it."""
-    stages: dict[str, list[str]] = {}
+def stages(problems: Iterable[Problem]) -> str:
+    """What one plugin has done wrong: each stage with a few errors and the number of the others."""
+    errors: dict[str, list[str]] = {}
     for problem in problems:
-        stages.setdefault(problem.stage, []).append(problem.error)
+        errors.setdefault(problem.stage, []).append(problem.error)
     parts = []
-    for stage, errors in stages.items():
-        few = errors[:EXAMPLES]
-        text = "; ".join(one_line(error, TOLD // len(few)) for error in few)
-        parts.append(f"{stage}: {text}" + (f" and {len(errors) - len(few)} more" if len(errors) > len(few) else ""))
-    return one_line(f"{problems[0].whose} failed at {'; at '.join(parts)}", LINE), one_line(problems[0].hint, LINE)
+    for stage, found in errors.items():
+        few = found[:EXAMPLES]
+        more = f" and {len(found) - len(few)} more" if len(found) > len(few) else ""
+        parts.append(f"{stage}: {'; '.join(one_line(error, TOLD // len(few)) for error in few)}{more}")
+    return "; at ".join(parts)

@@ -12,6 +12,7 @@ from poolzoo import disabled, host, output
 from poolzoo.cli.options import add_global_options, json_option
 from poolzoo.errors import CHECK_FAILED, OK, UsageError
 from poolzoo.finding import Candidate, shut_out, twins
+from poolzoo.problems import Problem, stages, told
 
 
 class _Group(click.Group):
@@ -88,10 +89,7 @@ def _rows(found: Sequence[Candidate], off: Sequence[str], loaded: bool) -> list[
 
 def _trouble(row: dict[str, Any]) -> str:
     """What is wrong with a plugin, in a cell."""
-    found = row["problems"] or []
-    told = [f"{one['stage']}: {one['error']}" for one in found[:3]]
-    more = f"and {len(found) - 3} more (--json)" if len(found) > 3 else ""
-    return row["problem"] or "; ".join(filter(None, [*told, more]))
+    return row["problem"] or stages(Problem(**one) for one in row["problems"] or [])
 
 
 @command.command("disable")
@@ -166,8 +164,8 @@ def check(target: str, as_json: bool) -> int:
             state = "passed" if one["passed"] else "FAILED"
             rows.append((item["name"], item["kind"], one["check"], state))
     output.table(("item", "kind", "check", "result"), rows)
-    for problem in report["problems"]:
-        output.error(f"{problem['stage']}: {problem['error']}", problem["hint"])
+    for text, hint in told([Problem(**one) for one in report["problems"]]):
+        output.error(text, hint)
     for item in report["items"]:
         for one in item["checks"]:
             if not one["passed"]:

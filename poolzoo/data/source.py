@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import platformdirs
 
-from poolzoo import host
+from poolzoo import host, plain
 from poolzoo.data import folder, images
 from poolzoo.errors import PluginFailed, PoolzooError, reason
 from poolzoo.spec import Dataset, Split
@@ -58,7 +58,7 @@ def load_split(dataset: Dataset, split: Split, size: Size | None = None) -> tupl
         PluginFailed: The data set does not give what its contract says.
     """
     try:
-        pixels, labels = dataset.load(split, cache_dir())
+        pixels, labels = map(plain.array, dataset.load(split, cache_dir()))
     except (PoolzooError, OSError, MemoryError):
         raise
     except Exception as error:

@@ -130,7 +130,8 @@ def _readme(subject: Subject, report: dict[str, Any], measured: dict[str, Any], 
     sections.append("## Parity\n\n" + markdown.text(" ".join(bundle_words.parity(report["parity"]))))
     if rows := bundle_words.speed_rows(report["speed"]):
         sections.append(
-            f"## Speed\n\n{markdown.table(bundle_words.SPEED_HEADERS, rows)}\n\n{markdown.text(bundle_words.SPEED_NOTE)}"
+            f"## Speed\n\n{markdown.table(bundle_words.SPEED_HEADERS, rows)}\n\n"
+            f"{markdown.text(bundle_words.SPEED_NOTE)}"
         )
         if before := measured.get("preprocessing"):
             sections.append(markdown.text(bundle_words.preprocessing(before)))

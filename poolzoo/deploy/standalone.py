@@ -54,12 +54,12 @@ def predict(files: list[Path], top: int) -> bool:
         try:
             image = read(file, model.size, model.fit)
         except Exception as error:  # a damaged file makes Pillow raise anything
-            print("error", reason(error), sep="\t")
+            _row("error", reason(error))
             complete = False
             continue
         chances = model.run(image[None])[1][0]
         best = np.argsort(-chances, kind="stable")[:top]
-        print(*(f"{model.labels[index]}\t{chances[index]:.6f}" for index in best), sep="\t")
+        _row(*(cell for index in best for cell in (model.labels[index], f"{chances[index]:.6f}")))
     return complete
 
 
@@ -72,12 +72,20 @@ def _report(what: str, check: Callable[[], Iterator[tuple[str, bool, str]]]) -> 
     every = True
     try:
         for name, passed, detail in check():
-            print("ok" if passed else "FAILED", name, detail, sep="\t")
+            _row("ok" if passed else "FAILED", name, detail)
             every &= passed
     except Exception as error:  # whatever a damaged file leads to
-        print("FAILED", what, reason(error), sep="\t")
+        _row("FAILED", what, reason(error))
         every = False
     return every
+
+
+def _row(*cells: str) -> None:
+    """Prints a line; what a terminal would obey in a name is written as an escape, and so is a tab."""
+    print(
+        *("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cell) for cell in cells),
+        sep="\t",
+    )
 
 
 def files_as_listed() -> Iterator[tuple[str, bool, str]]:

@@ -39,7 +39,7 @@ def _is_number(cell: str) -> bool:
 
 
 def scalar(value: str | float) -> str:
-    """A value in the YAML of the front matter: JSON, which YAML reads as it is. What is not seen is left out of a text."""
+    """A value in the YAML of the front matter: JSON, which YAML reads as it is, without what is not seen."""
     if isinstance(value, str):
         value = one_line("".join(character if character.isprintable() else " " for character in value))
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
