@@ -18,14 +18,6 @@ def text(value: object) -> str:
     return re.sub(r"([\\`*_\[\]|#~$])", r"\\\1", escape(one_line(str(value)), quote=False))
 
 
-def code(value: object) -> str:
-    """Text as a code span, on one line; between more backticks than any that it holds in a row."""
-    flat = one_line(str(value))
-    ticks = "`" * (1 + max((len(run) for run in re.findall("`+", flat)), default=0))
-    space = " " if flat[:1] == "`" or flat[-1:] == "`" or not flat else ""
-    return f"{ticks}{space}{flat}{space}{ticks}"
-
-
 def table(headers: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
     """A table of foreign cells; columns of numbers, in which a dash may stand, are aligned to the right."""
     cells = [[text(cell) for cell in row] for row in rows]
