@@ -104,7 +104,7 @@ class Catalog:
         self.same[plugin, source] = twin.dist
         output.detail(f"plugin {plugin} ({source.dist}) is the same module as {twin.dist}'s and counts once")
 
-    def _means(self, dist: str | None, source: Source) -> bool:
+    def means(self, dist: str | None, source: Source) -> bool:
         """Whether a reference's distribution, which may be another name of the same module, is that of `source`."""
         if dist in (None, source.dist):
             return True
@@ -125,7 +125,7 @@ class Catalog:
     def family(self, prefix: str, dist: str | None = None) -> Entry | None:
         """The family of backbones that a prefix means: with `dist` that one's, else the first in precedence."""
         found = [e for e in self.select(spec.BackboneFamily) if getattr(e.item, "prefix", "") == prefix]
-        return next((e for e in found if self._means(dist, e.source)), None)
+        return next((e for e in found if self.means(dist, e.source)), None)
 
     def pooling(self, text: str, kind: spec.Kind) -> Resolved:
         """Looks a pooling up: `gem:p=4`, `acme:gem`.
@@ -229,8 +229,8 @@ class Catalog:
 
     def _pick(self, wanted: grammar.Spec, entries: Sequence[Entry]) -> Entry | None:
         """The entry that a name means: with DIST that one's, else the preferred, the built-in, the first one's."""
-        found = [e for e in entries if e.item.name == wanted.name and self._means(wanted.dist, e.source)]
-        preferred = [e for dist in self.prefer for e in found if self._means(dist, e.source)]
+        found = [e for e in entries if e.item.name == wanted.name and self.means(wanted.dist, e.source)]
+        preferred = [e for dist in self.prefer for e in found if self.means(dist, e.source)]
         own = [e for e in found if e.source.tier == "built-in"]
         return next(iter(preferred or own or found), None)
 

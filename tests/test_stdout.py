@@ -199,7 +199,9 @@ def test_a_pipe_that_a_plugin_breaks_is_an_error(poolzoo, tmp_path):
 
 
 def test_errors_are_told_though_stderr_is_closed(tmp_path):
-    (tmp_path / "mute.py").write_text("import os, sys\nsys.stderr.close()\nos.close(2)\nraise ValueError('all the same')")
+    (tmp_path / "mute.py").write_text(
+        "import os, sys\nsys.stderr.close()\nos.close(2)\nraise ValueError('all the same')"
+    )
     command = [sys.executable, "-m", "poolzoo", *NOISY, tmp_path / "mute.py"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert json.loads(done.stdout)["problems"][0]["stage"] == "import"

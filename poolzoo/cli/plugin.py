@@ -81,7 +81,7 @@ def _rows(found: Sequence[Candidate], off: Sequence[str], loaded: bool) -> list[
                 "hooks": list(seen.hooks),
                 "status": shut[candidate] or (f"the same module as {twin.source.dist}'s" if twin else "enabled"),
                 "problem": seen.problem or None,
-                "problems": [fault.to_json() for fault in known.faults] if known else None,
+                "problems": [one.to_json() for one in known.faults] if known else [] if candidate in asked else None,
             }
         )
     return rows

@@ -66,7 +66,7 @@ def _find(catalog: host.Catalog, name: str) -> list[dict[str, Any]]:
     found = []
     for entry in catalog.select(spec.Pooling):
         item = entry.item
-        if isinstance(item, spec.Pooling) and item.name == spelt.name and spelt.dist in (None, entry.source.dist):
+        if isinstance(item, spec.Pooling) and item.name == spelt.name and catalog.means(spelt.dist, entry.source):
             resolved = catalog.pooling(name, item.kind)
             facts = {"name": item.name, "kind": f"{item.kind} pooling", "summary": item.summary}
             facts |= {"equation": item.equation, "paper": item.paper or "no canonical one"}
