@@ -110,6 +110,10 @@ class Catalog:
             return True
         return any(other.dist == dist and twin == source.dist for (_, other), twin in self.same.items())
 
+    def prefers(self, source: Source) -> bool:
+        """Whether bare names mean the items of this plugin where others have them too."""
+        return any(self.means(dist, source) for dist in self.prefer)
+
     def named_alike(self, item: Item) -> list[Entry]:
         """The entries that a name of this item could mean as well."""
         found = list(self._by_name.get(_key(item), ()))
@@ -176,7 +180,7 @@ class Catalog:
             near = grammar.suggest(typed, everything) or grammar.suggest(f"{family.prefix}/{name}", everything)
             hint = near or f"poolzoo list backbones --filter '{family.prefix}/*' shows what there is"
             raise UsageError(f"no backbone is called {typed!r}", self.with_problems(hint)) from None
-        except (PoolzooError, OSError, MemoryError):
+        except PoolzooError:
             raise
         except Failure as error:
             raise _failed(entry, error) from error
@@ -196,7 +200,7 @@ class Catalog:
         assert isinstance(entry.item, spec.BackboneFamily)
         try:
             names = plain.texts(entry.item.names, MAX_NAMES + 1)
-        except (PoolzooError, OSError, MemoryError):
+        except PoolzooError:
             raise
         except Failure as error:
             raise _failed(entry, error) from error
@@ -238,7 +242,7 @@ class Catalog:
         """The reference with its distribution, where the bare name means that one's only because it is preferred."""
         wanted = grammar.parse_spec(text)
         entry = self._pick(wanted, self.select(what))
-        chosen = wanted.dist is None and entry is not None and entry.source.dist in self.prefer
+        chosen = wanted.dist is None and entry is not None and self.prefers(entry.source)
         return f"{entry.source.dist}:{text}" if chosen and entry is not None else text
 
     def with_problems(self, hint: str) -> str:
@@ -279,11 +283,13 @@ class Catalog:
                 raise
             except BaseException as error:
                 self._count(self.sources[implementation.plugin_name], event, error)
-        if event == "poolzoo_run_finished":
-            for (source, failed), times in self.failures.items():
-                if times > 1:
-                    output.warn(f"plugin {source.dist} failed at {failed} {times} times in all")
-            self.failures.clear()
+
+    def conclude(self) -> None:
+        """Tells how often plugins failed at events, where that was more than once."""
+        for (source, event), times in self.failures.items():
+            if times > 1:
+                output.warn(f"plugin {source.dist} failed at {event} {times:,} times in all")
+        self.failures.clear()
 
     def _count(self, source: Source, event: str, error: BaseException) -> None:
         """Notes that a plugin failed at an event; the first time it is told."""

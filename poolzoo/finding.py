@@ -70,7 +70,8 @@ def _from_entry_point(entry_point: importlib.metadata.EntryPoint) -> Candidate:
         name, version = (str(dist.name), str(dist.version)) if dist else (entry_point.name, None)
     except Exception:  # damaged metadata
         name, version = entry_point.name, None
-    return Candidate(entry_point.name, Source(name, version, "installed"), entry_point.load, entry_point.value)
+    module = entry_point.value.partition("[")[0].strip()  # without what it needs installed
+    return Candidate(entry_point.name, Source(name, version, "installed"), entry_point.load, module)
 
 
 def _entry_points() -> list[importlib.metadata.EntryPoint]:

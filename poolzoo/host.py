@@ -50,12 +50,12 @@ def load(candidates: Iterable[Candidate], prefer: Sequence[str] = ()) -> Catalog
     catalog = Catalog(manager, tuple(prefer))
     everything = list(candidates)
     same = twins(everything)
+    for candidate, twin in same.items():
+        catalog.join(candidate.name, candidate.source, twin.source)
     for candidate in everything:
         if candidate.source.tier == "built-in":
             _Loading(catalog, candidate).run()
-        elif candidate in same:
-            catalog.join(candidate.name, candidate.source, same[candidate].source)
-        else:
+        elif candidate not in same:
             with _contained(catalog, candidate):
                 _Loading(catalog, candidate).run()
     return catalog
@@ -68,7 +68,7 @@ def _contained(catalog: Catalog, candidate: Candidate) -> Iterator[None]:
     with warnings.catch_warnings(record=True) as warned, guard.stdout_to_stderr():
         yield
     for first in warned[:1]:  # it may have warned a thousand times
-        with suppress(Warning):
+        with suppress(Exception):  # filters that make it an error, a class of its own that raises
             warnings.warn_explicit(plain.text(str(first.message)), first.category, first.filename, first.lineno)
     if changed := state.put_back():
         hint = f"{candidate.where} must not do that when it is imported; it was put back"
@@ -153,7 +153,7 @@ class _Loading:
         version = self._try("API version", lambda: getattr(plugin, "POOLZOO_API", 1), f"mend {self.where}")
         if type(version) is not int or version < 1:
             self._fail(
-                "API version", f"POOLZOO_API = {version!r:.80}", "POOLZOO_API must be a whole number, 1 or above"
+                "API version", f"POOLZOO_API = {shown(version)}", "POOLZOO_API must be a whole number, 1 or above"
             )
         if version > spec.API_VERSION:
             text = f"it is made for version {version} of the plugin API, this poolzoo speaks {spec.API_VERSION}"
@@ -215,7 +215,7 @@ class _Loading:
             if isinstance(target, str) and (why := points_nowhere(target)):
                 hint = f"mend {self.where}, or install its package first"
                 return self._note("build", f"{part} of {item.name!r}: {why}", hint)
-        if same and source.dist not in self.catalog.prefer:
+        if same and not self.catalog.prefers(source):
             first = same[0].source.dist
             text = f"{item.name!r} is {first}'s; this one is reachable as {source.dist}:{item.name}"
             hint = f"write {source.dist}:{item.name}, or --prefer {source.dist}"
@@ -260,9 +260,8 @@ def catalog() -> Catalog:
         if unknown := [name for name in settings.prefer if not any(one.answers_to(name) for one in found)]:
             raise UsageError(f"--prefer {unknown[0]!r}: no such plugin", "poolzoo plugin list shows their names")
         _catalog = load(admitted(found), settings.prefer)
-        for text, hint in told(_catalog.problems)[
-            1 if settings.strict else 0 :
-        ]:  # a strict error says the first itself
+        lines = told(_catalog.problems)
+        for text, hint in lines[1:] if settings.strict else lines:  # a strict error says the first itself
             output.warn(text, hint)
     if settings.strict and _catalog.problems:
         raise PluginError(*told(_catalog.problems)[0])
@@ -297,6 +296,12 @@ def load_plugins(*files: str | os.PathLike[str], installed: bool = True) -> Cata
     settings.installed = installed
     _catalog = None
     return catalog()
+
+
+def conclude() -> None:
+    """Tells, at the end of a command, how often plugins failed at events."""
+    if _catalog is not None:
+        _catalog.conclude()
 
 
 def use(catalog: Catalog) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from poolzoo import host, spec
-from poolzoo.data.source import load_split
+from poolzoo.data.source import class_names, load_split
 from poolzoo.errors import PluginFailed, explain, reason
 
 IMAGES = np.arange(4 * 6 * 5 * 3, dtype=np.uint8).reshape(4, 6, 5, 3)
@@ -63,6 +63,11 @@ def test_what_is_no_data_is_refused_in_one_line(given):
     dataset = spec.Dataset(name="odd", summary="", load=lambda split, cache_dir: given)
     with pytest.raises(PluginFailed, match="data set odd"):
         load_split(dataset, "train")
+
+
+def test_a_class_is_named_by_text_that_a_file_can_hold():
+    dataset = spec.Dataset(name="odd", summary="", load=print, classes=("é", "cl\udcff"))
+    assert class_names(dataset, LABELS) == ("é", r"cl\udcff")
 
 
 TEXTS = """

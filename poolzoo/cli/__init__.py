@@ -10,7 +10,7 @@ from typing import Any, Final, NoReturn
 
 import click
 
-from poolzoo import errors, output, streams
+from poolzoo import errors, host, output, streams
 from poolzoo.cli.options import add_global_options
 
 # Name → (module:command, what `--help` says of it); stated here so that `--help` imports none of them.
@@ -53,7 +53,10 @@ class Commands(click.Group):
     def invoke(self, context: click.Context) -> Any:
         """Runs the command while stdout is ours: what plugins and libraries print goes to stderr."""
         with streams.owned():
-            return super().invoke(context)
+            try:
+                return super().invoke(context)
+            finally:
+                host.conclude()
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -79,5 +79,9 @@ def load_split(dataset: Dataset, split: Split, size: Size | None = None) -> tupl
 
 
 def class_names(dataset: Dataset, labels: np.ndarray) -> tuple[str, ...]:
-    """The names of the labels, in their order."""
-    return dataset.classes or tuple(str(index) for index in range(int(labels.max()) + 1))
+    """The names of the labels, in their order, as text that any file can hold: a folder's name may be any bytes."""
+    if not dataset.classes:
+        return tuple(str(index) for index in range(int(labels.max()) + 1))
+    return tuple(
+        name.encode("utf-8", "backslashreplace").decode() if isinstance(name, str) else name for name in dataset.classes
+    )

@@ -35,7 +35,10 @@ class Model:
         self.session = onnxruntime.InferenceSession(HERE / "model.onnx", options, providers=["CPUExecutionProvider"])
         facts = self.session.get_modelmeta().custom_metadata_map
         given, how = json.loads(facts["input"]), json.loads(facts.get("preprocessing", "{}"))
-        self.labels: list[str] = json.loads(facts["labels"])
+        # What a terminal would obey in a name is written as an escape.
+        self.labels = [
+            "".join(c if c.isprintable() else ascii(c)[1:-1] for c in n) for n in json.loads(facts["labels"])
+        ]
         self.kind, self.size = given["kind"], (given["height"], given["width"])
         self.fit = Fit(how.get("interpolation", "bilinear"), how.get("crop_pct", 1.0))
 
@@ -54,12 +57,12 @@ def predict(files: list[Path], top: int) -> bool:
         try:
             image = read(file, model.size, model.fit)
         except Exception as error:  # a damaged file makes Pillow raise anything
-            _row("error", reason(error))
+            print("error", reason(error), sep="\t")
             complete = False
             continue
         chances = model.run(image[None])[1][0]
         best = np.argsort(-chances, kind="stable")[:top]
-        _row(*(cell for index in best for cell in (model.labels[index], f"{chances[index]:.6f}")))
+        print(*(f"{model.labels[index]}\t{chances[index]:.6f}" for index in best), sep="\t")
     return complete
 
 
@@ -72,20 +75,12 @@ def _report(what: str, check: Callable[[], Iterator[tuple[str, bool, str]]]) -> 
     every = True
     try:
         for name, passed, detail in check():
-            _row("ok" if passed else "FAILED", name, detail)
+            print("ok" if passed else "FAILED", name, detail, sep="\t")
             every &= passed
     except Exception as error:  # whatever a damaged file leads to
-        _row("FAILED", what, reason(error))
+        print("FAILED", what, reason(error), sep="\t")
         every = False
     return every
-
-
-def _row(*cells: str) -> None:
-    """Prints a line; what a terminal would obey in a name is written as an escape, and so is a tab."""
-    print(
-        *("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cell) for cell in cells),
-        sep="\t",
-    )
 
 
 def files_as_listed() -> Iterator[tuple[str, bool, str]]:
