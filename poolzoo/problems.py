@@ -14,7 +14,8 @@ from poolzoo.errors import reason
 from poolzoo.text import one_line
 
 MOST: Final = 1200  # characters of an error, so that the line that tells of it has room for where and what to do
-NAMED: Final = 5  # plugins with problems that are named; of how many there are more is told
+MANY: Final = 10  # plugins with problems up to which all are named; of more than that
+NAMED: Final = 5  # these, and how many others there are
 EXAMPLES: Final = 3  # errors of one stage of one plugin that are shown
 TOLD: Final = 400  # characters of them
 LINE: Final = 800  # characters of what is told of one plugin, and of its hint
@@ -111,16 +112,14 @@ def shown(value: object) -> str:
 
 
 def told(problems: Iterable[Problem]) -> list[tuple[str, str]]:
-    """A line and a hint for each plugin, with a few errors of each stage; after some plugins, how many are left."""
+    """A line and a hint for each plugin, with a few errors of each stage; of many plugins, some and how many more."""
     by_plugin: dict[tuple[str, Source | None], list[Problem]] = {}
     for problem in problems:
         by_plugin.setdefault((problem.plugin, problem.source), []).append(problem)
-    lines = [
-        (one_line(f"{own[0].whose} failed at {stages(own)}", LINE), one_line(own[0].hint, LINE))
-        for own in list(by_plugin.values())[:NAMED]
-    ]
-    if len(by_plugin) > NAMED:
-        lines.append((f"and {len(by_plugin) - NAMED} more: poolzoo plugin list --load", ""))
+    named = list(by_plugin.values())[: NAMED if len(by_plugin) > MANY else MANY]
+    lines = [(one_line(f"{own[0].whose} failed at {stages(own)}", LINE), one_line(own[0].hint, LINE)) for own in named]
+    if more := len(by_plugin) - len(named):
+        lines.append((f"and {more} more: poolzoo plugin list --load", ""))
     return lines
 
 

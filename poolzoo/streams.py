@@ -47,6 +47,10 @@ class Foreign(io.TextIOBase):
     def buffer(self) -> BinaryIO:
         return open(1, "wb", buffering=0, closefd=False)
 
+    def detach(self) -> Any:
+        """What a plugin wants to wrap in another encoding."""
+        return self.buffer
+
     def close(self) -> None:
         """A plugin's `sys.stdout.close()` must not take the stream from everybody else."""
 

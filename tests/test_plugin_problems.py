@@ -162,6 +162,15 @@ def test_of_many_broken_plugins_a_few_are_named(poolzoo, tmp_path):
     assert len(unknown) < 9000
 
 
+def test_ten_broken_plugins_are_ten_lines(poolzoo, tmp_path):
+    for number in range(10):
+        write(tmp_path / "ten", f"b{number}", "import os\nos.chdir('/')\n1 / 0")
+    lines = poolzoo("list", "--plugins-dir", tmp_path / "ten").err.splitlines()
+    assert len(lines) == 10
+    for number, line in enumerate(lines):
+        assert f"poolzoo plugin disable b{number} --plugins-dir" in line
+
+
 def test_each_broken_plugin_names_the_way_out_and_it_works(poolzoo, site, tmp_path):
     for number in range(3):
         install(site, f"dist{number}", f"plug-{number} = broken_{number}")

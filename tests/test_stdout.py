@@ -71,6 +71,7 @@ thread = threading.Thread(target=shout, args=("thread",))
 thread.start(), thread.join()
 atexit.register(ctypes.CDLL(None).puts, b"noise: at exit")
 sys.stdout.close()
+io.TextIOWrapper(sys.stdout.detach()).write("noise: detached\\n")
 sys.stdout = io.TextIOWrapper(sys.stdout.buffer, encoding="utf-8")
 sys.stdout = None
 """
@@ -119,7 +120,7 @@ def test_a_process_keeps_stdout_from_whatever_a_plugin_does_to_it(tmp_path, last
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert [row["name"] for row in json.loads(done.stdout)["datasets"]][-1] == "digits"
-    for way in ("the first object", "child", "print in thread", *(() if last else ("libc", "at exit"))):
+    for way in ("the first object", "child", "print in thread", "detached", *(() if last else ("libc", "at exit"))):
         assert f"noise: {way}" in done.stderr, way
 
 
