@@ -31,5 +31,5 @@ def command(as_json: bool) -> int:
     for one in wrong[:NAMED]:
         output.error(f"{one['what']}: {one['detail']}", one["hint"])
     if len(wrong) > NAMED:
-        output.error(f"and {len(wrong) - NAMED} more", "poolzoo doctor prints all of them")
+        output.error(f"and {len(wrong) - NAMED} more", "stdout has all of them")
     return CHECK_FAILED if wrong else OK

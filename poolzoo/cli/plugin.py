@@ -61,7 +61,7 @@ def list_(loaded: bool, as_json: bool) -> None:
 
 
 def _rows(found: Sequence[Candidate], off: Sequence[str], loaded: bool) -> list[dict[str, Any]]:
-    """What is known of each plugin; `problems` is null of one that was not loaded."""
+    """What is known of each plugin; `problems` is null, and there are no `notes`, of one that was not loaded."""
     from poolzoo.inspection import look
     from poolzoo.verdict import verdicts
 
@@ -82,6 +82,7 @@ def _rows(found: Sequence[Candidate], off: Sequence[str], loaded: bool) -> list[
                 "status": shut[candidate] or (f"the same module as {twin.source.dist}'s" if twin else "enabled"),
                 "problem": seen.problem or None,
                 "problems": [one.to_json() for one in known.faults] if known else [] if candidate in asked else None,
+                "notes": list(known.notes) if known else [],
             }
         )
     return rows
