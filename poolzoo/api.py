@@ -38,7 +38,7 @@ def backbone_rows(filter: str) -> list[tuple[str, str, host.Source]]:
         family = entry.item
         assert isinstance(family, spec.BackboneFamily)
         if fnmatch.fnmatchcase(family.prefix, head):
-            names = {f"{family.prefix}/{name}": f"{family.prefix}'s {name}" for name in family.names()}
+            names = {f"{family.prefix}/{name}": f"{family.prefix}'s {name}" for name in catalog.family_names(entry)}
             rows += [(name, names[name], entry.source) for name in fnmatch.filter(names, filter)]
     return rows
 

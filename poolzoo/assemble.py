@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from poolzoo import host, surgery
-from poolzoo.errors import PluginFailed, PoolzooError, UsageError
+from poolzoo.errors import PluginFailed, PoolzooError, UsageError, reason, said
 from poolzoo.layout import Layout, Size, as_map, read_layout
 from poolzoo.options import accepts, parse_spec
 
@@ -186,7 +186,7 @@ class _RefusedError(Exception):
     """A backbone, or a pooling in it, raised at an input of one size; at a larger one it may not."""
 
     def __init__(self, blamed: host.Resolved, error: BaseException) -> None:
-        super().__init__(f"{type(error).__name__}: {error}")
+        super().__init__(reason(error))
         self.blamed, self.error = blamed, error
 
     def explained(self, what: str, hint: str) -> PoolzooError:
@@ -260,9 +260,11 @@ def _guard(blamed: host.Resolved, function: Any, *arguments: Any) -> Any:
         typed = blamed.options or blamed.entry.source.tier == "built-in"
         refused = isinstance(error, ValueError) and getattr(blamed.item, "kind", "") == "local"  # a geometry
         if refused or (typed and isinstance(error, ValueError | TypeError)):
-            raise UsageError(f"{blamed.spec.text} does not fit: {error}", f"poolzoo show {blamed.spec.name}") from error
+            raise UsageError(
+                f"{blamed.spec.text} does not fit: {said(error)}", f"poolzoo show {blamed.spec.name}"
+            ) from error
         raise PluginFailed(
-            f"{blamed.spec.text} (from {blamed.entry.source.dist}) failed: {type(error).__name__}: {error}",
+            f"{blamed.spec.text} (from {blamed.entry.source.dist}) failed: {reason(error)}",
             "POOLZOO_DEBUG=1 shows the traceback",
         ) from error
 

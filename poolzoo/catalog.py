@@ -7,67 +7,26 @@ from __future__ import annotations
 
 import copy
 import fnmatch
-import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, Final, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import pluggy
 
 from poolzoo import options as grammar
-from poolzoo import output, spec
-from poolzoo.errors import PluginFailed, UsageError
+from poolzoo import output, plain, spec, streams
+from poolzoo.errors import PluginFailed, PoolzooError, UsageError, reason
+from poolzoo.plain import Item, ItemT
+from poolzoo.problems import Problem, Source, problem_of, told
+from poolzoo.text import one_line
 
 EVENTS: Final = ("poolzoo_run_started", "poolzoo_epoch_finished", "poolzoo_run_finished", "poolzoo_exported")
-MOST: Final = 1200  # characters of an error, so that the line that tells of it has room for where and what to do
+MAX_NAMES: Final = 100_000  # of a family of backbones
 Failure = (Exception, SystemExit)  # what a plugin may throw at us; Ctrl-C is the user's
-
-Item = spec.Pooling | spec.Backbone | spec.BackboneFamily | spec.Dataset
-ItemT = TypeVar("ItemT", bound=Item)
-
-
-@dataclass(frozen=True)
-class Source:
-    """Who provides an item: a distribution, its version, how it was found, and the file of its module."""
-
-    dist: str
-    version: str | None
-    tier: str
-    path: str | None = None  # of a plugin that was found as a file
-    module_file: str | None = None  # of one that was found as an installed module
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            key: value
-            for key, value in asdict(self).items()
-            if key != "module_file" and (key != "path" or value is not None)
-        }
-
-    def sha256(self) -> str | None:
-        """The hash of the plugin's file; of a package, that of the module with its hooks."""
-        file = self.path or self.module_file
-        return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else None
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What went wrong with one plugin, at which stage, and what to do about it."""
-
-    plugin: str
-    dist: str
-    version: str | None
-    stage: str
-    error: str
-    hint: str
-
-    def __str__(self) -> str:
-        release = f"{self.dist} {self.version}" if self.version else self.dist
-        return f"plugin {self.plugin} ({release}) failed at {self.stage}: {self.error}"
 
 
 @dataclass(frozen=True)
@@ -92,6 +51,7 @@ class Resolved:
         return self.entry.item
 
 
+Plugin = tuple[str, Source]  # its name and where it comes from
 _Key = tuple[type, str, str | None]
 
 
@@ -106,19 +66,53 @@ def _key(item: Item) -> _Key:
 
 @dataclass
 class Catalog:
-    """Everything that is available, in one order that does not depend on the order of loading."""
+    """Everything that is available, in one order that does not depend on the order of loading.
+
+    Attributes:
+        manager: pluggy's, which knows who listens to which event.
+        prefer: Distributions whose items a bare name means where others have them too.
+        entries: The items.
+        problems: What went wrong.
+        sources: Where each registered plugin comes from, by the manager's name of it.
+        hooks: The functions of each plugin that was loaded.
+        same: Plugins that are another one's module once more, with the distribution of that one.
+        failures: How often each plugin has failed at each event of a run.
+    """
 
     manager: pluggy.PluginManager
     prefer: tuple[str, ...] = ()
     entries: list[Entry] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     sources: dict[str, Source] = field(default_factory=dict)
+    hooks: dict[Plugin, Mapping[str, Callable[..., Any]]] = field(default_factory=dict)
+    same: dict[Plugin, str] = field(default_factory=dict)
+    failures: dict[tuple[Source, str], int] = field(default_factory=dict)
     _by_name: dict[_Key, list[Entry]] = field(default_factory=dict)
 
     def add(self, entry: Entry) -> None:
         """Takes an item in."""
         self.entries.append(entry)
         self._by_name.setdefault(_key(entry.item), []).append(entry)
+
+    def owner(self, function: Callable[..., Any]) -> Plugin | None:
+        """The first plugin that has the very function `function` as a hook; a package may repeat a module's."""
+        same = _identity(function)
+        return next((one for one, of in self.hooks.items() if any(_identity(f) == same for f in of.values())), None)
+
+    def join(self, plugin: str, source: Source, twin: Source) -> None:
+        """Takes a plugin in that is another one's module once more: there is nothing to load, its name is as good."""
+        self.same[plugin, source] = twin.dist
+        output.detail(f"plugin {plugin} ({source.dist}) is the same module as {twin.dist}'s and counts once")
+
+    def means(self, dist: str | None, source: Source) -> bool:
+        """Whether a reference's distribution, which may be another name of the same module, is that of `source`."""
+        if dist in (None, source.dist):
+            return True
+        return any(other.dist == dist and twin == source.dist for (_, other), twin in self.same.items())
+
+    def prefers(self, source: Source) -> bool:
+        """Whether bare names mean the items of this plugin where others have them too."""
+        return any(self.means(dist, source) for dist in self.prefer)
 
     def named_alike(self, item: Item) -> list[Entry]:
         """The entries that a name of this item could mean as well."""
@@ -135,7 +129,7 @@ class Catalog:
     def family(self, prefix: str, dist: str | None = None) -> Entry | None:
         """The family of backbones that a prefix means: with `dist` that one's, else the first in precedence."""
         found = [e for e in self.select(spec.BackboneFamily) if getattr(e.item, "prefix", "") == prefix]
-        return next((e for e in found if dist in (None, e.source.dist)), None)
+        return next((e for e in found if self.means(dist, e.source)), None)
 
     def pooling(self, text: str, kind: spec.Kind) -> Resolved:
         """Looks a pooling up: `gem:p=4`, `acme:gem`.
@@ -182,16 +176,37 @@ class Catalog:
             found = family.get(name)
         except KeyError:
             own = [one.item.name for one in self.select(spec.Backbone)]
-            everything = own + [f"{family.prefix}/{one}" for one in family.names()]
+            everything = own + [f"{family.prefix}/{one}" for one in self.family_names(entry)]
             near = grammar.suggest(typed, everything) or grammar.suggest(f"{family.prefix}/{name}", everything)
             hint = near or f"poolzoo list backbones --filter '{family.prefix}/*' shows what there is"
             raise UsageError(f"no backbone is called {typed!r}", self.with_problems(hint)) from None
-        except Exception as error:
-            text = f"family {family.name} ({entry.source.dist}) failed: {type(error).__name__}: {error}"
-            raise PluginFailed(text, "mend its plugin, or use another backbone") from error
+        except PoolzooError:
+            raise
+        except Failure as error:
+            raise _failed(entry, error) from error
         if not isinstance(found, spec.Backbone):
             raise PluginFailed(f"family {family.name} gave a {type(found).__name__} for {name}", "mend its plugin")
-        return Entry(found, entry.source)
+        try:
+            return Entry(found if entry.source.tier == "built-in" else plain.item(found), entry.source)
+        except Failure as error:
+            raise _failed(entry, error) from error
+
+    def family_names(self, entry: Entry) -> list[str]:
+        """The names that a family gives, without its prefix; no more than `MAX_NAMES`.
+
+        Raises:
+            PluginFailed: Its code raised.
+        """
+        assert isinstance(entry.item, spec.BackboneFamily)
+        try:
+            names = plain.texts(entry.item.names, MAX_NAMES + 1)
+        except PoolzooError:
+            raise
+        except Failure as error:
+            raise _failed(entry, error) from error
+        if len(names) > MAX_NAMES:
+            output.warn(f"family {entry.item.name} gives more than {MAX_NAMES:,} names; the rest is left out")
+        return names[:MAX_NAMES]
 
     def dataset(self, text: str) -> Entry:
         """Looks a data set up by name.
@@ -218,8 +233,8 @@ class Catalog:
 
     def _pick(self, wanted: grammar.Spec, entries: Sequence[Entry]) -> Entry | None:
         """The entry that a name means: with DIST that one's, else the preferred, the built-in, the first one's."""
-        found = [e for e in entries if e.item.name == wanted.name and wanted.dist in (None, e.source.dist)]
-        preferred = [e for dist in self.prefer for e in found if e.source.dist == dist]
+        found = [e for e in entries if e.item.name == wanted.name and self.means(wanted.dist, e.source)]
+        preferred = [e for dist in self.prefer for e in found if self.means(dist, e.source)]
         own = [e for e in found if e.source.tier == "built-in"]
         return next(iter(preferred or own or found), None)
 
@@ -227,33 +242,72 @@ class Catalog:
         """The reference with its distribution, where the bare name means that one's only because it is preferred."""
         wanted = grammar.parse_spec(text)
         entry = self._pick(wanted, self.select(what))
-        chosen = wanted.dist is None and entry is not None and entry.source.dist in self.prefer
+        chosen = wanted.dist is None and entry is not None and self.prefers(entry.source)
         return f"{entry.source.dist}:{text}" if chosen and entry is not None else text
 
     def with_problems(self, hint: str) -> str:
         """A hint for an unknown name, and the plugins that did not load: one of them may have had it."""
-        broken = [p for p in self.problems if p.stage not in ("item name", *EVENTS)]
-        failed = "; ".join(f"{p.plugin} did not load ({p.error})" for p in broken[:5])
-        return f"{hint} — also: {failed}" if failed else hint
+        broken: dict[str, str] = {}
+        for problem in self.problems:
+            if not problem.clash and problem.stage not in EVENTS:
+                broken.setdefault(problem.plugin, f"{problem.plugin} did not load ({one_line(problem.error, 200)})")
+        failed = "; ".join(list(broken.values())[:5])
+        more = f" and {len(broken) - 5} more" if len(broken) > 5 else ""
+        return f"{hint} — also: {failed}{more}" if failed else hint
 
     def _resolve(self, wanted: grammar.Spec, entry: Entry) -> Resolved:
         item = entry.item
         assert isinstance(item, spec.Pooling | spec.Backbone)
         build = import_build(item.build, item.name, entry.source)
-        return Resolved(wanted, entry, build, grammar.read_options(item.name, build, wanted.options))
+        try:
+            options = grammar.read_options(item.name, build, wanted.options)
+        except PoolzooError:
+            raise
+        except Failure as error:
+            text = f"the arguments of build of {item.name!r} ({entry.source.dist}) cannot be read: {reason(error)}"
+            raise PluginFailed(text, f"mend the plugin {entry.source.dist}, or use another one") from error
+        return Resolved(wanted, entry, build, options)
 
     def announce(self, event: str, **facts: Any) -> None:
-        """Tells every plugin that listens; one that raises is reported and stops nothing."""
+        """Tells every plugin that listens; one that raises is reported, once for each event, and stops nothing."""
+        heard = set()
         for implementation in getattr(self.manager.hook, event).get_hookimpls():
-            told = copy.deepcopy({name: facts[name] for name in implementation.argnames})
+            if (identity := _identity(implementation.function)) in heard:
+                continue
+            heard.add(identity)
+            given = copy.deepcopy({name: facts[name] for name in implementation.argnames})
             try:
-                with redirect_stdout(sys.stderr):
-                    implementation.function(**told)
-            except Failure as error:
-                source = self.sources[implementation.plugin_name]
-                problem = problem_of(source.dist, source, event, error, "the run goes on without it")
-                self.problems.append(problem)
-                output.warn(str(problem), problem.hint)
+                with redirect_stdout(streams.Foreign()):
+                    implementation.function(**given)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                self._count(self.sources[implementation.plugin_name], event, error)
+
+    def conclude(self) -> None:
+        """Tells how often plugins failed at events, where that was more than once."""
+        for (source, event), times in self.failures.items():
+            if times > 1:
+                output.warn(f"plugin {source.dist} failed at {event} {times:,} times in all")
+        self.failures.clear()
+
+    def _count(self, source: Source, event: str, error: BaseException) -> None:
+        """Notes that a plugin failed at an event; the first time it is told."""
+        self.failures[source, event] = self.failures.get((source, event), 0) + 1
+        if not any((p.source, p.stage) == (source, event) for p in self.problems):
+            problem = problem_of(source.dist, source, event, error, "the run goes on without it")
+            self.problems.append(problem)
+            output.warn(*told([problem])[0])
+
+
+def _identity(function: Callable[..., Any]) -> tuple[int, int]:
+    """What tells a function, or an object's method, from every other one."""
+    return id(getattr(function, "__func__", function)), id(getattr(function, "__self__", None))
+
+
+def _failed(entry: Entry, error: BaseException) -> PluginFailed:
+    text = f"family {entry.item.name} ({entry.source.dist}) failed: {reason(error)}"
+    return PluginFailed(text, "mend its plugin, or use another backbone")
 
 
 def _is_pooling(item: Item, kind: spec.Kind) -> bool:
@@ -273,7 +327,7 @@ def import_build(build: Callable[..., Any] | str, name: str, source: Source) -> 
         found = getattr(importlib.import_module(module), attribute)
     except Exception as error:
         raise PluginFailed(
-            f"build of {name!r} ({source.dist}) points to {build!r}: {output.one_line(str(error))}",
+            f"build of {name!r} ({source.dist}) points to {build!r}: {reason(error)}",
             f"mend the plugin {source.dist}, or use another one",
         ) from error
     if not callable(found):
@@ -289,23 +343,7 @@ def points_nowhere(build: str) -> str:
     try:
         found = importlib.util.find_spec(module)
     except Exception as error:
-        return f"{build!r} points to nothing ({type(error).__name__}: {error})"
+        return f"{build!r} points to nothing ({reason(error)})"
     if found is None:
         return f"{build!r} points to nothing: there is no module {module!r}"
     return ""
-
-
-def shown(value: object) -> str:
-    """A value in a few characters, whatever its `__repr__` does."""
-    try:
-        return f"{value!r:.80}"
-    except Exception as error:
-        return f"(its repr raises {type(error).__name__})"
-
-
-def problem_of(plugin: str, source: Source, stage: str, error: BaseException | str, hint: str) -> Problem:
-    try:
-        text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
-    except Exception:  # an exception whose own text raises
-        text = type(error).__name__
-    return Problem(plugin, source.dist, source.version, stage, output.one_line(text, MOST) or "no reason given", hint)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from poolzoo import host, options, spec
 from poolzoo.catalog import Entry, Resolved, import_build
-from poolzoo.errors import PoolzooError, UsageError
+from poolzoo.errors import PoolzooError, UsageError, reason
 from poolzoo.testing import backbones, datasets, poolings
 from poolzoo.testing.base import Checks
+from poolzoo.verdict import verdicts
 
 
 def check_plugin(target: str, advance: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
@@ -31,22 +31,13 @@ def check_plugin(target: str, advance: Callable[[str], None] = lambda text: None
     chosen = _candidates(target)
     catalog = host.load([*host.find(installed=False), *chosen])
     host.use(catalog)
+    problems = [fault.to_json() for verdict in verdicts(catalog, chosen) for fault in verdict.faults]
     names = {(c.source.dist, c.source.path) for c in chosen}
-    problems = [asdict(p) for p in catalog.problems if p.stage != "item name" or "twice" in p.error]
     items = []
     for entry in catalog.entries:
         if (entry.source.dist, entry.source.path) in names:
             checks = list(_check(entry, advance))
             items.append({"name": entry.item.name, "kind": _kind(entry.item), "checks": checks})
-    if not items and not problems:
-        hooks = any(
-            catalog.manager.get_hookcallers(p) for k, p in catalog.manager.list_name_plugin() if "built-in" not in k
-        )
-        if not hooks:
-            problems.append(
-                {"plugin": target, "dist": target, "version": None, "stage": "hook names",
-                 "error": "it has no hook: nothing is marked with @poolzoo.hookimpl", "hint": "see docs/plugins.md"}
-            )  # fmt: skip
     passed = not problems and all(check["passed"] for item in items for check in item["checks"])
     return {"plugin": target, "passed": passed, "problems": problems, "items": items}
 
@@ -71,7 +62,7 @@ def _kind(item: object) -> str:
 def _check(entry: Entry, advance: Callable[[str], None]) -> Any:
     """The outcome of each check of one item."""
     if isinstance(entry.item, spec.BackboneFamily):
-        yield from _check_family(entry.item)
+        yield from _check_family(entry, entry.item)
         return
     checks: Checks
     subject: Any
@@ -100,13 +91,13 @@ def _subject(entry: Entry) -> tuple[Checks, Any]:
     return backbones.checks, backbones.Subject(Resolved(options.parse_spec(item.name), entry, make, {}))
 
 
-def _check_family(family: spec.BackboneFamily) -> Any:
+def _check_family(entry: Entry, family: spec.BackboneFamily) -> Any:
     """A family lists names, and gives a backbone for one of them."""
     try:
-        names = list(family.names())
+        names = host.catalog().family_names(entry)
         found = family.get(names[0]) if names else None
     except host.Failure as error:
-        yield _outcome("names_and_get", f"{type(error).__name__}: {error}", _FAMILY, "mend names() or get()")
+        yield _outcome("names_and_get", reason(error), _FAMILY, "mend names() or get()")
         return
     if isinstance(found, spec.Backbone):
         yield {"check": "names_and_get", "passed": True}

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from poolzoo import host
+from poolzoo.problems import stages
+from poolzoo.verdict import verdicts
 
 PACKAGES: Final = (
     "torch",
@@ -125,8 +127,10 @@ def _caches() -> Iterator[Finding]:
 
 def _plugins() -> Iterator[Finding]:
     catalog = host.catalog()
-    for source in catalog.sources.values():
-        if source.tier != "built-in":
-            yield _finding(f"plugin {source.dist}", "ok", f"{source.version or source.path} ({source.tier})")
-    for problem in catalog.problems:
-        yield _finding(f"plugin {problem.plugin}", "wrong", f"{problem.stage}: {problem.error}", problem.hint)
+    for verdict in verdicts(catalog, host.admitted(host.candidates())):
+        source = verdict.source
+        if verdict.faults:
+            yield _finding(f"plugin {verdict.plugin}", "wrong", stages(verdict.faults), verdict.faults[0].hint)
+        else:
+            detail = "; ".join([f"{source.dist} {source.version or source.path} ({source.tier})", *verdict.notes])
+            yield _finding(f"plugin {verdict.plugin}", "ok", detail)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from poolzoo.text import one_line
+
 OK: Final = 0
 CHECK_FAILED: Final = 1
 USAGE: Final = 2
@@ -63,16 +65,30 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, raised where it arrived, so that it is handled like Ctrl-C but exits with its own code."""
 
 
+def said(error: BaseException) -> str:
+    """The text of an exception, "" where asking for it raises: a plugin's own class may do that."""
+    try:
+        return str.__str__(str(error))
+    except Exception:
+        return ""
+
+
+def reason(error: BaseException, most: int = 500) -> str:
+    """The type of an exception and its text, on one line of at most so many characters."""
+    text = one_line(said(error), most)
+    name = one_line(type(error).__name__, 100)
+    return f"{name}: {text}" if text else name
+
+
 def explain(error: BaseException) -> PoolzooError:
     """Turns any exception into one that can be shown: the one table from exception type to message and code."""
     if isinstance(error, PoolzooError):
         return error
-    text = " ".join(str(error).split())
+    text = one_line(said(error))
     if isinstance(error, OSError):
         where = f": {error.filename}" if error.filename else ""
-        reason = error.strerror or text or type(error).__name__
         hint = "free some space and try again" if error.errno == 28 else "choose another place, or mend it"
-        return EnvironmentProblem(f"{reason}{where}", hint)
+        return EnvironmentProblem(f"{error.strerror or text or type(error).__name__}{where}", hint)
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("poolzoo"):
         package = error.name.partition(".")[0]
         hint = "install poolzoo with what it depends on: pip install poolzoo"
@@ -81,6 +97,6 @@ def explain(error: BaseException) -> PoolzooError:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or no_memory:
         return EnvironmentProblem("out of memory", "use a smaller --batch-size or --image-size")
     return CheckFailed(
-        f"unexpected {type(error).__name__}: {text[:500]}",
+        f"unexpected {reason(error)}",
         "this is a bug in poolzoo or in a plugin; POOLZOO_DEBUG=1 shows the traceback",
     )

@@ -15,6 +15,8 @@ from contextlib import contextmanager, redirect_stdout, suppress
 from types import FrameType, ModuleType
 from typing import Any, Final, NoReturn, TypeVar
 
+from poolzoo import streams
+
 SECONDS: Final = 15.0  # that one stage of one plugin may take
 MEMORY: Final = 4 << 30  # bytes that it may add to the process
 
@@ -84,7 +86,7 @@ def stdout_to_stderr() -> Iterator[None]:
         kept = os.dup(1)
         os.dup2(2, 1)
     try:
-        with redirect_stdout(sys.stderr):
+        with redirect_stdout(streams.Foreign()):
             yield
     finally:
         if kept is not None:

@@ -5,141 +5,34 @@ What goes wrong with one plugin becomes a `Problem` and stops nothing else.
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import importlib.metadata
-import importlib.util
 import inspect
 import os
-import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Final, NoReturn
 
 import pluggy
 
-from poolzoo import disabled, guard, output, spec
+from poolzoo import guard, output, plain, spec
 from poolzoo import options as grammar
-from poolzoo.catalog import EVENTS, Catalog, Entry, Failure, Item, Resolved, Source, points_nowhere, problem_of, shown
+from poolzoo.catalog import EVENTS, Catalog, Entry, Failure, Resolved, points_nowhere
 from poolzoo.errors import PluginError, UsageError
+from poolzoo.finding import Candidate, admitted, find, twins
+from poolzoo.plain import Item
+from poolzoo.problems import Source, problem_of, shown, told
 
-BUILT_IN: Final = ("poolzoo.poolings", "poolzoo.backbones", "poolzoo.data")
 MAX_ITEMS: Final = 1000  # of one hook of one plugin; an endless generator ends here
-TIERS: Final = ("file", "directory", "installed", "built-in")  # in order of precedence
 
-HOOKS: Final[dict[str, tuple[type, ...]]] = {
+HOOKS: Final[dict[str, tuple[type[Item], ...]]] = {
     "poolzoo_poolings": (spec.Pooling,),
     "poolzoo_backbones": (spec.Backbone, spec.BackboneFamily),
     "poolzoo_datasets": (spec.Dataset,),
 }
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A plugin that was found and not yet imported."""
-
-    name: str
-    source: Source
-    load: Callable[[], object]
-    module: str = ""  # of an installed one, as "package.module" or "package.module:attribute"
-
-    @property
-    def where(self) -> str:
-        """What there is to mend."""
-        return self.source.path or self.source.dist
-
-    def answers_to(self, name: str) -> bool:
-        """Whether a user means this plugin by `name`: its distribution's or its own."""
-        same = {re.sub(r"[-_.]+", "-", one).lower() for one in (self.source.dist, self.name)}
-        return bool(name) and re.sub(r"[-_.]+", "-", name).lower() in same
-
-
-# --- Finding -------------------------------------------------------------------------------------------------------
-
-
-def _load_file(path: Path) -> ModuleType:
-    module_spec = importlib.util.spec_from_file_location(
-        f"poolzoo_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}", path
-    )
-    if module_spec is None or module_spec.loader is None:
-        raise ImportError(f"{path.name} is not a Python file")
-    module = importlib.util.module_from_spec(module_spec)
-    sys.modules[module_spec.name] = module
-    try:
-        module_spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[module_spec.name]
-        raise
-    return module
-
-
-def _from_file(path: Path, tier: str) -> Candidate:
-    return Candidate(path.stem, Source(path.stem, None, tier, str(path)), lambda: _load_file(path))
-
-
-def _from_entry_point(entry_point: importlib.metadata.EntryPoint) -> Candidate:
-    dist = entry_point.dist
-    try:
-        name, version = (str(dist.name), str(dist.version)) if dist else (entry_point.name, None)
-    except Exception:  # damaged metadata
-        name, version = entry_point.name, None
-    return Candidate(entry_point.name, Source(name, version, "installed"), entry_point.load, entry_point.value)
-
-
-def _from_module(name: str) -> Candidate:
-    from poolzoo._version import __version__
-
-    return Candidate(name, Source("poolzoo", __version__, "built-in"), lambda: importlib.import_module(name), name)
-
-
-def find(files: Sequence[Path] = (), directories: Sequence[Path] = (), installed: bool = True) -> list[Candidate]:
-    """Every plugin there is, in order of precedence and then of name; imports none of them.
-
-    Raises:
-        UsageError: A file or directory that was named does not exist.
-    """
-    for path in files:
-        if not path.is_file():
-            raise UsageError(f"plugin file {str(path)!r} does not exist", "give the path of a Python file")
-    for directory in directories:
-        if not directory.is_dir():
-            raise UsageError(f"plugin directory {str(directory)!r} does not exist", "give the path of a directory")
-    named = dict.fromkeys(Path(os.path.abspath(path)) for path in files)
-    beside = dict.fromkeys(
-        Path(os.path.abspath(p)) for folder in directories for p in folder.glob("*.py") if p.name[0] not in "._"
-    )
-    found = [_from_file(path, "file") for path in named]
-    found += [_from_file(path, "directory") for path in beside if path not in named]
-    if installed:
-        points = {(p.name, p.value): p for p in importlib.metadata.entry_points(group=spec.PROJECT)}
-        found += [_from_entry_point(point) for point in points.values()]
-    found.sort(key=lambda candidate: (TIERS.index(candidate.source.tier), candidate.source.dist, candidate.name))
-    return [*(_from_module(name) for name in BUILT_IN), *found]
-
-
-def admitted(candidates: Iterable[Candidate]) -> list[Candidate]:
-    """Those that are to be loaded: what is built in or named as a file, and the rest unless it is shut out.
-
-    `POOLZOO_PLUGINS=a,b` admits those alone ("" none), `poolzoo plugin disable` shuts one out.
-    """
-    off = disabled.read()
-    return [candidate for candidate in candidates if not shut_out(candidate, off)]
-
-
-def shut_out(candidate: Candidate, off: Sequence[str]) -> str:
-    """Why a plugin is not to be loaded, or ""; `off` are the names that the user has disabled."""
-    if candidate.source.tier in ("built-in", "file"):
-        return ""
-    allowed = os.environ.get("POOLZOO_PLUGINS")
-    if allowed is not None and not any(candidate.answers_to(name.strip()) for name in allowed.split(",")):
-        return "not in POOLZOO_PLUGINS"
-    return "disabled" if any(candidate.answers_to(name) for name in off) else ""
 
 
 # --- Loading -------------------------------------------------------------------------------------------------------
@@ -155,22 +48,40 @@ def load(candidates: Iterable[Candidate], prefer: Sequence[str] = ()) -> Catalog
     manager = pluggy.PluginManager(spec.PROJECT)
     manager.add_hookspecs(spec)
     catalog = Catalog(manager, tuple(prefer))
-    for candidate in candidates:
+    everything = list(candidates)
+    same = twins(everything)
+    for candidate, twin in same.items():
+        catalog.join(candidate.name, candidate.source, twin.source)
+    for candidate in everything:
         if candidate.source.tier == "built-in":
             _Loading(catalog, candidate).run()
-            continue
-        state = guard.GlobalState()
-        with guard.stdout_to_stderr():
-            _Loading(catalog, candidate).run()
-        if changed := state.put_back():
-            hint = f"{candidate.where} must not do that when it is imported; it was put back"
-            text = f"changed {', '.join(changed)}"
-            catalog.problems.append(problem_of(candidate.name, candidate.source, "global state", text, hint))
+        elif candidate not in same:
+            with _contained(catalog, candidate):
+                _Loading(catalog, candidate).run()
     return catalog
 
 
+@contextmanager
+def _contained(catalog: Catalog, candidate: Candidate) -> Iterator[None]:
+    """Within it a plugin may print, warn and change global state: the first goes to stderr, the last is undone."""
+    state = guard.GlobalState()
+    with warnings.catch_warnings(record=True) as warned, guard.stdout_to_stderr():
+        yield
+    for first in warned[:1]:  # it may have warned a thousand times
+        with suppress(Exception):  # filters that make it an error, a class of its own that raises
+            warnings.warn_explicit(plain.text(str(first.message)), first.category, first.filename, first.lineno)
+    if changed := state.put_back():
+        hint = f"{candidate.where} must not do that when it is imported; it was put back"
+        text = f"changed {', '.join(changed)}"
+        catalog.problems.append(problem_of(candidate.name, candidate.source, "global state", text, hint))
+
+
 class _Failed(Exception):
-    """A stage that ends the loading of a plugin; its problem is noted."""
+    """A stage that ends the loading of a plugin; why is noted."""
+
+
+class _NoItemError(Exception):
+    """What a hook gave is nothing that it may give."""
 
 
 @dataclass
@@ -183,13 +94,22 @@ class _Loading:
     def run(self) -> None:
         with suppress(_Failed):
             self._read()
-            plugin = self._try("import", self.candidate.load, f"mend {self.where}, or leave it out (--no-plugins)")
+            plugin = self._try("import", self.candidate.load, f"mend {self.where}")
             self._note_file()
             self._check_version(plugin)
-            self._check_hook_names(plugin)
+            hooks = self._hooks(plugin)
+            owners = [self.catalog.owner(function) for function in hooks.values()]
+            if owners and (first := owners[0]) is not None and None not in owners:
+                self.catalog.join(*self.me, first[1])
+                raise _Failed
             self._register(plugin)
+            self.catalog.hooks[self.me] = hooks
             for hook, types in HOOKS.items():
                 self._collect(hook, types)
+
+    @property
+    def me(self) -> tuple[str, Source]:
+        return self.candidate.name, self.candidate.source
 
     @property
     def where(self) -> str:
@@ -200,8 +120,8 @@ class _Loading:
         source = self.candidate.source
         return f"{source.tier}:{source.dist}:{source.path or self.candidate.name}"
 
-    def _note(self, stage: str, error: BaseException | str, hint: str) -> None:
-        self.catalog.problems.append(problem_of(self.candidate.name, self.candidate.source, stage, error, hint))
+    def _note(self, stage: str, error: BaseException | str, hint: str, *, clash: bool = False) -> None:
+        self.catalog.problems.append(problem_of(*self.me, stage, error, hint, clash=clash))
 
     def _fail(self, stage: str, error: BaseException | str, hint: str) -> NoReturn:
         self._note(stage, error, hint)
@@ -233,19 +153,21 @@ class _Loading:
         version = self._try("API version", lambda: getattr(plugin, "POOLZOO_API", 1), f"mend {self.where}")
         if type(version) is not int or version < 1:
             self._fail(
-                "API version", f"POOLZOO_API = {version!r:.80}", "POOLZOO_API must be a whole number, 1 or above"
+                "API version", f"POOLZOO_API = {shown(version)}", "POOLZOO_API must be a whole number, 1 or above"
             )
         if version > spec.API_VERSION:
             text = f"it is made for version {version} of the plugin API, this poolzoo speaks {spec.API_VERSION}"
             self._fail("API version", text, "update poolzoo, or install an older version of the plugin")
 
-    def _check_hook_names(self, plugin: object) -> None:
+    def _hooks(self, plugin: object) -> dict[str, Callable[..., Any]]:
+        """The plugin's hooks by name."""
         known = (*HOOKS, *EVENTS)
-        names = self._try("hook names", lambda: _hookimpl_names(plugin), f"mend {self.where}")
-        for name in names:
+        found: dict[str, Callable[..., Any]] = self._try("hook names", lambda: _hookimpls(plugin), f"mend {self.where}")
+        for name in found:
             if name not in known:
                 near = grammar.suggest(name, known)
                 self._fail("hook names", f"there is no hook {name!r}", near or f"hooks: {', '.join(known)}")
+        return found
 
     def _register(self, plugin: object) -> None:
         manager = self.catalog.manager
@@ -261,10 +183,10 @@ class _Loading:
         for warning in deprecated if self.candidate.source.tier != "built-in" else ():
             self._note("deprecated", str(warning.message), f"{self.where} works today and should be brought up to date")
 
-    def _collect(self, hook: str, types: tuple[type, ...]) -> None:
+    def _collect(self, hook: str, types: tuple[type[Item], ...]) -> None:
         """Takes the items of one hook over, those that are what they should be."""
         for implementation in getattr(self.catalog.manager.hook, hook).get_hookimpls():
-            if implementation.plugin_name != self.key:
+            if implementation.plugin_name != self.key or self.catalog.owner(implementation.function) != self.me:
                 continue
             kinds = " or ".join(t.__name__ for t in types)
             items: list[object] = []
@@ -274,34 +196,37 @@ class _Loading:
             if len(items) > MAX_ITEMS:
                 self._note("call", f"{hook} yields more than {MAX_ITEMS} items; the rest is left out", "yield fewer")
             for item in items[:MAX_ITEMS]:
-                text: BaseException | str | None = f"{hook} gave {type(item).__name__} {shown(item)}"
-                if isinstance(item, types):
-                    _, text = guard.attempt(self._take, item)  # a subclass may do anything when it is read
-                if text is not None:
+                _, error = guard.attempt(self._take, item, types)  # one may do anything when it is read
+                if error is not None:
+                    text = f"{hook} {error}" if isinstance(error, _NoItemError) else error
                     self._note("item type", text, f"mend {self.where}: {hook} returns {kinds} objects")
 
-    def _take(self, item: Item) -> None:
+    def _take(self, given: Any, types: tuple[type[Item], ...]) -> None:
         """Adds one item, unless the same plugin has offered it, or its build points nowhere."""
+        if not isinstance(given, types):
+            raise _NoItemError(f"gave {type(given).__name__} {shown(given)}")
         source = self.candidate.source
+        item: Item = given if source.tier == "built-in" else plain.item(given)
         same = self.catalog.named_alike(item)
         if any(e.source.dist == source.dist and e.source.path == source.path for e in same):
             return self._note("item name", f"{item.name!r} is offered twice by {source.dist}", "offer each name once")
         for part in ("build", "network") if source.tier != "built-in" else ():
             target = getattr(item, part, None)
-            if isinstance(target, str) and (reason := points_nowhere(target)):
+            if isinstance(target, str) and (why := points_nowhere(target)):
                 hint = f"mend {self.where}, or install its package first"
-                return self._note("build", f"{part} of {item.name!r}: {reason}", hint)
-        if same and source.dist not in self.catalog.prefer:
+                return self._note("build", f"{part} of {item.name!r}: {why}", hint)
+        if same and not self.catalog.prefers(source):
             first = same[0].source.dist
             text = f"{item.name!r} is {first}'s; this one is reachable as {source.dist}:{item.name}"
-            self._note("item name", text, f"write {source.dist}:{item.name}, or --prefer {source.dist}")
+            hint = f"write {source.dist}:{item.name}, or --prefer {source.dist}"
+            self._note("item name", text, hint, clash=True)
         self.catalog.add(Entry(item, source))
         return None
 
 
-def _hookimpl_names(plugin: object) -> list[str]:
+def _hookimpls(plugin: object) -> dict[str, Callable[..., Any]]:
     members = inspect.getmembers(plugin, callable)
-    return [name for name, member in members if hasattr(member, f"{spec.PROJECT}_impl")]
+    return {name: member for name, member in members if hasattr(member, f"{spec.PROJECT}_impl")}
 
 
 # --- The process's catalog -----------------------------------------------------------------------------------------
@@ -335,11 +260,11 @@ def catalog() -> Catalog:
         if unknown := [name for name in settings.prefer if not any(one.answers_to(name) for one in found)]:
             raise UsageError(f"--prefer {unknown[0]!r}: no such plugin", "poolzoo plugin list shows their names")
         _catalog = load(admitted(found), settings.prefer)
-        for problem in _catalog.problems[1 if settings.strict else 0 :]:  # a strict error says the first itself
-            output.warn(str(problem), problem.hint)
+        lines = told(_catalog.problems)
+        for text, hint in lines[1:] if settings.strict else lines:  # a strict error says the first itself
+            output.warn(text, hint)
     if settings.strict and _catalog.problems:
-        first = _catalog.problems[0]
-        raise PluginError(str(first), first.hint)
+        raise PluginError(*told(_catalog.problems)[0])
     return _catalog
 
 
@@ -371,6 +296,12 @@ def load_plugins(*files: str | os.PathLike[str], installed: bool = True) -> Cata
     settings.installed = installed
     _catalog = None
     return catalog()
+
+
+def conclude() -> None:
+    """Tells, at the end of a command, how often plugins failed at events."""
+    if _catalog is not None:
+        _catalog.conclude()
 
 
 def use(catalog: Catalog) -> None:

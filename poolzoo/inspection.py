@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 from dataclasses import dataclass
-from pathlib import Path
 
 from poolzoo import options, spec
 from poolzoo.catalog import EVENTS
-from poolzoo.host import HOOKS, Candidate
+from poolzoo.finding import Candidate, source_file
+from poolzoo.host import HOOKS
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,7 @@ class Look:
 
 def look(candidate: Candidate) -> Look:
     """Reads a plugin's source."""
-    source = _source(candidate)
+    source = source_file(candidate)
     if source is None:
         return Look((), f"its module {candidate.module!r} is not there")
     try:
@@ -37,26 +36,6 @@ def look(candidate: Candidate) -> Look:
         if isinstance(node, ast.FunctionDef) and any(_is_hookimpl(decorator) for decorator in node.decorator_list)
     )
     return Look(hooks, _wrong_version(tree) or _misspelt(hooks))
-
-
-def _source(candidate: Candidate) -> Path | None:
-    """The file of the plugin's module, found without importing a package of its."""
-    if candidate.source.path is not None:
-        return Path(candidate.source.path)
-    package, *rest = candidate.module.partition(":")[0].split(".")
-    try:
-        found = importlib.util.find_spec(package)  # of a top-level name: imports nothing
-    except (ImportError, ValueError):
-        return None
-    if found is None or found.origin is None:
-        return None
-    place = Path(found.origin)
-    for name in rest:
-        folder = place.parent if place.name == "__init__.py" else place.with_suffix("")
-        place = next((p for p in (folder / name / "__init__.py", folder / f"{name}.py") if p.exists()), Path())
-        if not place.name:
-            return None
-    return place
 
 
 def _is_hookimpl(decorator: ast.expr) -> bool:

@@ -1,16 +1,21 @@
-"""The one sink for everything a person or a program reads: data goes to stdout, talk to stderr."""
+"""The one sink for everything a person or a program reads: data goes to stdout, talk to stderr.
+
+Names, summaries, errors and paths are other people's: what a terminal would obey in them is escaped here, once for all.
+"""
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
+
+from poolzoo import streams
+from poolzoo.text import json_escaped, one_line, visible
 
 QUIET, NORMAL, VERBOSE = 0, 1, 2
-MAX_LINE = 2000  # characters of one diagnostic line; longer ones are a plugin's or a library's, and nobody reads them
+MAX_DATA: Final = 10_000  # characters of one line of data, which may be a path; whoever needs all of it asks for JSON
 
 _verbosity = NORMAL
 _hushed = False
@@ -21,13 +26,6 @@ def set_verbosity(level: int) -> None:
     """Sets how much is said on stderr: QUIET (errors only), NORMAL or VERBOSE."""
     global _verbosity
     _verbosity = level
-
-
-def one_line(text: str, most: int = MAX_LINE) -> str:
-    """`text` on one line, without control characters, at most `most` characters long."""
-    flat = "".join(character if character.isprintable() else " " for character in text)
-    flat = " ".join(flat.split())
-    return flat if len(flat) <= most else flat[: most - 1] + "…"
 
 
 @contextmanager
@@ -44,20 +42,20 @@ def hushed() -> Iterator[None]:
 def say(text: str) -> None:
     """A line for the person who waits: what is being done, what was decided."""
     if _verbosity >= (VERBOSE if _hushed else NORMAL) and _rank == 0:
-        print(one_line(text), file=sys.stderr, flush=True)
+        streams.tell(one_line(text))
 
 
 def detail(text: str) -> None:
     """A line for who asked for `-v`."""
     if _verbosity >= VERBOSE and _rank == 0:
-        print(one_line(text), file=sys.stderr, flush=True)
+        streams.tell(one_line(text))
 
 
 def warn(text: str, hint: str = "") -> None:
     """Something that did not stop the work but that the user should know."""
     if _verbosity >= NORMAL and _rank == 0:
         line = f"warning: {one_line(text)}"
-        print(line if not hint else f"{line} (hint: {one_line(hint)})", file=sys.stderr, flush=True)
+        streams.tell(line if not hint else f"{line} (hint: {one_line(hint)})")
 
 
 def error(message: str, hint: str = "") -> None:
@@ -65,22 +63,40 @@ def error(message: str, hint: str = "") -> None:
     if _rank < 0:
         return
     process = f"process {_rank}: " if _rank else ""
-    print(f"error: {process}{one_line(message)}", file=sys.stderr)
+    streams.tell(f"error: {process}{one_line(message)}")
     if hint:
-        print(f"hint: {one_line(hint)}", file=sys.stderr)
-    sys.stderr.flush()
+        streams.tell(f"hint: {one_line(hint)}")
 
 
 def data(text: str) -> None:
-    """Prints what was asked for."""
+    """Prints a line of what was asked for."""
     if _rank == 0:
-        print(text, flush=True)
+        shown = visible(text[: MAX_DATA + 1])
+        streams.write(f"{shown if len(shown) <= MAX_DATA else shown[: MAX_DATA - 1] + '…'}\n")
+
+
+def page(text: str) -> None:
+    """Prints a text of our own that has several lines, such as a command's help."""
+    if _rank == 0:
+        streams.write(f"{text}\n")
 
 
 def emit_json(value: Any) -> None:
-    """Prints one JSON value on one line."""
+    """Prints one JSON value on one line, whole."""
     if _rank == 0:
-        print(json.dumps(value, ensure_ascii=False, allow_nan=False), flush=True)
+        streams.write(json_escaped(json.dumps(value, ensure_ascii=False, allow_nan=False)) + "\n")
+
+
+def csv_row(cells: Sequence[object]) -> None:
+    """Prints a line of CSV: to a program the very text, which CSV can quote, to a person an escaped one."""
+    if _rank == 0:
+        import csv
+        import io
+
+        line = io.StringIO()
+        csv.writer(line, lineterminator="\r\n").writerow(cells)  # with this terminator, it quotes either half of it
+        exact = line.getvalue().removesuffix("\r\n")
+        streams.write(f"{visible(exact) if streams.is_terminal() else exact}\n")
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[int] = ()) -> None:
@@ -93,22 +109,22 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], right: Seque
     """
     if _rank != 0:
         return
-    if not sys.stdout.isatty():
-        for row in chain([headers], rows):
-            print("\t".join(" ".join(str(cell).split()) for cell in row))
-        sys.stdout.flush()
+    lines = (tuple(one_line(str(cell)) for cell in row) for row in chain([headers], rows))
+    if not streams.is_terminal():
+        for line in lines:
+            streams.write("\t".join(line) + "\n")
         return
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text  # of which no part is read as markup
 
     drawn = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for index, header in enumerate(headers):
-        drawn.add_column(escape(header), justify="right" if index in right else "left", overflow="fold")
-    for row in rows:
-        drawn.add_row(*(escape(str(cell)) for cell in row))
-    Console().print(drawn)
+    for index, header in enumerate(next(lines)):
+        drawn.add_column(Text(header), justify="right" if index in right else "left", overflow="fold")
+    for line in lines:
+        drawn.add_row(*map(Text, line))
+    Console(file=streams.data()).print(drawn)
 
 
 class Progress(Protocol):
@@ -133,25 +149,25 @@ def progress(label: str, total: float) -> Iterator[Progress]:
     from rich.progress import Progress as Bar
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=16),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         TimeRemainingColumn(),
     )
     with Bar(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
-        task = bar.add_task(label, total=total, note="")
+        task = bar.add_task(one_line(label), total=total, note="")
 
         class _Drawn:
             def update(self, completed: float, note: str = "") -> None:
-                bar.update(task, completed=completed, note=note)
+                bar.update(task, completed=completed, note=one_line(note))
 
         yield _Drawn()
 
 
 def watched() -> bool:
     """Whether somebody sees a progress bar (so that reading a number off the device for it is worth a wait)."""
-    return _verbosity >= NORMAL and _rank == 0 and sys.stderr.isatty()
+    return _verbosity >= NORMAL and _rank == 0 and streams.talks_to_terminal()
 
 
 def speak_as(rank: int) -> None:

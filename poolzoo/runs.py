@@ -24,6 +24,7 @@ from poolzoo.data.images import PLAIN, Fit
 from poolzoo.errors import CheckFailed, UsageError
 from poolzoo.host import Resolved
 from poolzoo.layout import Size
+from poolzoo.report import markdown
 
 SAMPLES_TRAIN, SAMPLES_TEST = 512, 1024  # images kept in samples.npz …
 SAMPLES_BYTES = 64 << 20  # … or fewer, so that they stay within 64 MB
@@ -242,28 +243,22 @@ def _warn_of_other_plugins(assembly: Assembly, recorded: dict[str, Any]) -> None
             output.warn(f"the {part} {resolved.spec.text} comes from another {source.dist} than the run was made with")
 
 
-def _cell(text: str) -> str:
-    """Text as the cell of a Markdown table."""
-    return " ".join(text.split()).replace("|", "\\|")
-
-
 def result_card(config: dict[str, Any], settings: dict[str, Any], report: dict[str, Any]) -> str:
     """`README.md`: a model card with front matter, from the figures that were measured."""
     ours, test = config["poolzoo"], report["test"]
-    rows = "\n".join(
-        f"| {_cell(c['class'])} | {c['n']} | {c['precision']:.3f} | {c['recall']:.3f} | {c['f1']:.3f} |"
-        for c in test["per_class"]
-    )
-    arguments = "\n".join(f"| {key} | {value} |" for key, value in settings.items() if value is not None)
+    rows = [
+        (c["class"], c["n"], f"{c['precision']:.3f}", f"{c['recall']:.3f}", f"{c['f1']:.3f}") for c in test["per_class"]
+    ]
+    arguments = [(key, value) for key, value in settings.items() if value is not None]
     channels, height, width = ours["map"]
     return f"""---
 library_name: poolzoo
-tags: [image-classification, pooling, {bundle.slug(ours["pool"])}]
-license: {config["pretrained_cfg"]["license"] or "unknown"}
+tags: [image-classification, pooling, {markdown.scalar(bundle.slug(ours["pool"]))}]
+license: {markdown.scalar(config["pretrained_cfg"]["license"] or "unknown")}
 metrics: [accuracy, precision, recall, f1]
 ---
 
-# {ours["backbone"]} with {ours["pool"]} pooling on {ours["data"]}
+# {markdown.text(f"{ours['backbone']} with {ours['pool']} pooling on {ours['data']}")}
 
 Images of {ours["data_size"][1]}×{ours["data_size"][0]} pixels enter the network at
 {ours["image_size"][1]}×{ours["image_size"][0]}; its {channels}×{height}×{width} map is pooled to
@@ -273,13 +268,9 @@ Images of {ours["data_size"][1]}×{ours["data_size"][0]} pixels enter the networ
 
 ![learning curves](curves.png)
 
-| class | n | precision | recall | F1 |
-|---|---|---|---|---|
-{rows}
+{markdown.table(("class", "n", "precision", "recall", "F1"), rows)}
 
-| argument | value |
-|---|---|
-{arguments}
+{markdown.table(("argument", "value"), arguments)}
 
 Do it again with `poolzoo finetune --config run.toml`; ship it with `poolzoo export` and this directory.
 """

@@ -217,6 +217,8 @@ class Dataset:
         _check_texts(self.name, summary=self.summary)
         if not callable(self.load):
             raise TypeError(f"load of dataset {self.name!r} must be a callable")
+        if self.classes is not None and not isinstance(self.classes, tuple | list):
+            raise TypeError(f"classes of dataset {self.name!r} must be a tuple of names, not {self.classes!r:.80}")
 
 
 # --- What a plugin offers ------------------------------------------------------------------------------------------

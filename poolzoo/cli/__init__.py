@@ -10,7 +10,7 @@ from typing import Any, Final, NoReturn
 
 import click
 
-from poolzoo import errors, output
+from poolzoo import errors, host, output, streams
 from poolzoo.cli.options import add_global_options
 
 # Name → (module:command, what `--help` says of it); stated here so that `--help` imports none of them.
@@ -50,6 +50,14 @@ class Commands(click.Group):
         assert isinstance(command, click.Command)
         return add_global_options(command)
 
+    def invoke(self, context: click.Context) -> Any:
+        """Runs the command while stdout is ours: what plugins and libraries print goes to stderr."""
+        with streams.owned():
+            try:
+                return super().invoke(context)
+            finally:
+                host.conclude()
+
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
@@ -63,8 +71,18 @@ class Commands(click.Group):
         return super().resolve_command(context, args)
 
 
+def _version(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        output.data(f"poolzoo {version('poolzoo')}")
+        context.exit()
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True)
-@click.version_option(package_name="poolzoo", message="%(prog)s %(version)s")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version and exit."
+)
 def cli() -> None:
     """Try any pooling strategy in any vision backbone, fine-tune it, and ship a verified ONNX file.
 
@@ -86,6 +104,7 @@ def main() -> NoReturn:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # it was closed
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - as long as the process
+    streams.take()  # until the process ends: threads and exit handlers of a plugin print too
     # Sleeping at a barrier costs 5 % alone and gains a factor of 1.7 where another process wants the core
     # (benchmarks/waiting.py); it must be said before torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -110,22 +129,20 @@ def run(arguments: list[str]) -> int:
     try:
         with cli.make_context("poolzoo", arguments) as context:
             result = cli.invoke(context)
-        sys.stdout.flush()
     except click.exceptions.Exit as stop:
         return int(stop.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
+        output.page(error.format_message())
         return errors.OK if error.ctx is None or error.ctx.parent is None else errors.USAGE
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "poolzoo"
         output.error(error.format_message(), f"{command} --help")
         return errors.USAGE
-    except BrokenPipeError:  # whoever read our output has enough, as in `poolzoo list | head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except streams.ReaderGone:
         return errors.OK
     except KeyboardInterrupt as stop:
         return _say_stopped(type(stop), *stop.args)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # a plugin may throw anything
         if _stopped:
             return _say_stopped(_stopped[-1])
         if os.environ.get("POOLZOO_DEBUG"):

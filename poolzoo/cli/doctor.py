@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import click
 
 from poolzoo import output
 from poolzoo.cli.options import json_option
+
+NAMED: Final = 10  # findings that are told on stderr too
 
 
 @click.command()
@@ -24,6 +28,8 @@ def command(as_json: bool) -> int:
         output.emit_json({"passed": not wrong, "findings": findings})
     else:
         output.table(("what", "state", "detail"), [(one["what"], one["state"], one["detail"]) for one in findings])
-    for one in wrong:
+    for one in wrong[:NAMED]:
         output.error(f"{one['what']}: {one['detail']}", one["hint"])
+    if len(wrong) > NAMED:
+        output.error(f"and {len(wrong) - NAMED} more", "stdout has all of them")
     return CHECK_FAILED if wrong else OK

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 import click
@@ -24,7 +23,7 @@ def command(what: str | None, pattern: str | None, as_json: bool) -> None:
     catalog = host.catalog()
     rows = {"poolings": _poolings, "backbones": _backbones, "datasets": _datasets}[what or "poolings"](catalog, pattern)
     if as_json:
-        output.emit_json({what or "poolings": rows, "problems": [asdict(problem) for problem in catalog.problems]})
+        output.emit_json({what or "poolings": rows, "problems": [problem.to_json() for problem in catalog.problems]})
         return
     cells = [(r["name"], " ".join(r.get("kinds", [])), r["summary"], _origin(r["source"])) for r in rows]
     if (what or "poolings") == "poolings":

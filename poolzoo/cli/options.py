@@ -42,6 +42,12 @@ def _verbose(context: click.Context, parameter: click.Parameter, value: bool) ->
         output.set_verbosity(output.VERBOSE)
 
 
+def _help(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        output.page(context.get_help())
+        context.exit()
+
+
 def _options() -> list[click.Option]:
     common: dict[str, Any] = {"expose_value": False, "is_eager": True}
     return [
@@ -78,6 +84,7 @@ def _options() -> list[click.Option]:
             ["-q", "--quiet"], is_flag=True, callback=_quiet, help="Say nothing but results and errors.", **common
         ),
         click.Option(["-v", "--verbose"], is_flag=True, callback=_verbose, help="Say more.", **common),
+        click.Option(["-h", "--help"], is_flag=True, callback=_help, help="Show this message and exit.", **common),
     ]
 
 
@@ -85,7 +92,6 @@ def add_global_options(command: click.Command) -> click.Command:
     """Adds the global options to a command, once."""
     if not any(parameter.name == "plugins_dir" for parameter in command.params):
         command.params += _options()
-        command.context_settings.setdefault("help_option_names", ["-h", "--help"])
     return command
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import click
 from poolzoo import disabled, host, output
 from poolzoo.cli.options import add_global_options, json_option
 from poolzoo.errors import CHECK_FAILED, OK, UsageError
+from poolzoo.finding import Candidate, shut_out, twins
+from poolzoo.problems import Problem, stages, told
 
 
 class _Group(click.Group):
@@ -21,35 +24,24 @@ class _Group(click.Group):
 def command() -> None:
     """Write, check, list, disable and enable plugins.
 
-    list, disable and enable import nothing of any plugin, so they work however broken one is.
+    list, disable and enable import nothing of any installed plugin, so they work however broken one is.
     """
 
 
 @command.command("list")
+@click.option(
+    "--load", "loaded", is_flag=True, help="Also load every plugin that is not disabled, and tell all that is wrong."
+)
 @json_option
-def list_(as_json: bool) -> None:
+def list_(loaded: bool, as_json: bool) -> None:
     """Show every plugin that is found: where it comes from, its hooks, whether it is loaded, what is wrong with it.
 
-    Told from the plugins' source, without running it; `poolzoo doctor` loads them.
+    Told from the plugins' source, without running it. Files named with --plugin are loaded too, others with --load.
     """
-    from poolzoo.inspection import look
-
-    off = disabled.read()
-    rows: list[dict[str, Any]] = []
-    for candidate in host.candidates():
-        seen = look(candidate)
-        rows.append(
-            {
-                "name": candidate.name,
-                "version": candidate.source.version,
-                "source": candidate.source.to_json(),
-                "hooks": list(seen.hooks),
-                "status": host.shut_out(candidate, off) or "enabled",
-                "problem": seen.problem or None,
-            }
-        )
+    found, off = host.candidates(), disabled.read()
+    rows = _rows(found, off, loaded)
     for name in off:
-        if not any(candidate.answers_to(name) for candidate in host.candidates()):
+        if not any(candidate.answers_to(name) for candidate in found):
             output.warn(f"{name!r} is disabled and not installed", f"poolzoo plugin enable {name}")
     if as_json:
         output.emit_json({"plugins": rows})
@@ -61,11 +53,44 @@ def list_(as_json: bool) -> None:
             row["source"].get("path") or row["source"]["tier"],
             " ".join(hook.removeprefix("poolzoo_") for hook in row["hooks"]),
             row["status"],
-            row["problem"] or "",
+            _trouble(row),
         )
         for row in rows
     ]
     output.table(("plugin", "from", "where", "hooks", "status", "problem"), cells)
+
+
+def _rows(found: Sequence[Candidate], off: Sequence[str], loaded: bool) -> list[dict[str, Any]]:
+    """What is known of each plugin; `problems` is null, and there are no `notes`, of one that was not loaded."""
+    from poolzoo.inspection import look
+    from poolzoo.verdict import verdicts
+
+    shut = {candidate: shut_out(candidate, off) for candidate in found}
+    asked = [one for one in found if not shut[one] and (loaded or one.source.tier in ("built-in", "file"))]
+    verdict = {(one.plugin, one.source): one for one in verdicts(host.load(asked), asked)}
+    same = twins(one for one in found if not shut[one])
+    rows = []
+    for candidate in found:
+        seen, known = look(candidate), verdict.get((candidate.name, candidate.source))
+        twin = same.get(candidate)
+        rows.append(
+            {
+                "name": candidate.name,
+                "version": candidate.source.version,
+                "source": candidate.source.to_json(),
+                "hooks": list(seen.hooks),
+                "status": shut[candidate] or (f"the same module as {twin.source.dist}'s" if twin else "enabled"),
+                "problem": seen.problem or None,
+                "problems": [one.to_json() for one in known.faults] if known else [] if candidate in asked else None,
+                "notes": list(known.notes) if known else [],
+            }
+        )
+    return rows
+
+
+def _trouble(row: dict[str, Any]) -> str:
+    """What is wrong with a plugin, in a cell."""
+    return row["problem"] or stages(Problem(**one) for one in row["problems"] or [])
 
 
 @command.command("disable")
@@ -75,7 +100,7 @@ def disable(name: str) -> None:
     found = [candidate for candidate in host.candidates() if candidate.answers_to(name)]
     if not found:
         raise UsageError(f"no plugin is called {name!r}", _names())
-    if found[0].source.tier == "built-in":
+    if all(candidate.source.tier == "built-in" for candidate in found):
         raise UsageError(f"{name!r} is built in and cannot be disabled", "poolzoo plugin list shows what can")
     disabled.write([*disabled.read(), name])
     output.say(f"{name} is disabled; poolzoo plugin enable {name} undoes it")
@@ -140,8 +165,8 @@ def check(target: str, as_json: bool) -> int:
             state = "passed" if one["passed"] else "FAILED"
             rows.append((item["name"], item["kind"], one["check"], state))
     output.table(("item", "kind", "check", "result"), rows)
-    for problem in report["problems"]:
-        output.error(f"{problem['stage']}: {problem['error']}", problem["hint"])
+    for text, hint in told([Problem(**one) for one in report["problems"]]):
+        output.error(text, hint)
     for item in report["items"]:
         for one in item["checks"]:
             if not one["passed"]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import sys
 from collections.abc import Generator, Sequence
@@ -14,7 +12,7 @@ from typing import Any, Final
 
 import click
 
-from poolzoo import output
+from poolzoo import output, streams
 from poolzoo.cli.options import json_option, provider_option, threads_option
 
 HEADERS: Final = ("image", "label", "score", "then")
@@ -67,13 +65,13 @@ def command(
     rows = predict(bundle, files, top=top, provider=provider, threads=threads, explain_to=place)
     more = EXPLAINED if place else ()
     broken: list[Row] = []
-    label = "" if as_csv and sys.stdout.isatty() else "labelling images"  # a bar among the rows would tear them
+    label = "" if as_csv and streams.is_terminal() else "labelling images"  # a bar among the rows would tear them
     with closing(_watched(rows, label, len(files), broken)) as told:
         if as_json:
             output.emit_json(list(told))
         elif as_csv:
             for cells in chain([("file", "label", "score", *more, "error")], (_csv_cells(row, more) for row in told)):
-                output.data(_csv_line(cells))
+                output.csv_row(cells)
         else:
             output.table((*HEADERS, *more), (_cells(row, more) for row in told), right=(2,))
     if broken:
@@ -108,12 +106,6 @@ def _watched(rows: Generator[Row, None, None], label: str, total: int, broken: l
                 broken.append(row)
             yield row
             bar.update(done)
-
-
-def _csv_line(cells: Sequence[str]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\r\n").writerow(cells)  # with this terminator, it quotes either half of it
-    return text.getvalue().removesuffix("\r\n")
 
 
 def _csv_cells(row: Row, more: Sequence[str]) -> Sequence[str]:

@@ -9,7 +9,7 @@ import click
 
 from poolzoo import host, options, output, spec
 from poolzoo.cli.options import json_option
-from poolzoo.errors import UsageError
+from poolzoo.errors import UsageError, reason
 from poolzoo.train import recipes
 from poolzoo.train.settings import flag
 
@@ -66,7 +66,7 @@ def _find(catalog: host.Catalog, name: str) -> list[dict[str, Any]]:
     found = []
     for entry in catalog.select(spec.Pooling):
         item = entry.item
-        if isinstance(item, spec.Pooling) and item.name == spelt.name and spelt.dist in (None, entry.source.dist):
+        if isinstance(item, spec.Pooling) and item.name == spelt.name and catalog.means(spelt.dist, entry.source):
             resolved = catalog.pooling(name, item.kind)
             facts = {"name": item.name, "kind": f"{item.kind} pooling", "summary": item.summary}
             facts |= {"equation": item.equation, "paper": item.paper or "no canonical one"}
@@ -107,7 +107,7 @@ def _measured(resolved: host.Resolved) -> dict[str, Any]:
     try:
         return {**facts.sizes(resolved), "cost": facts.cost(resolved)}
     except host.Failure as error:
-        output.warn(f"{resolved.item.name} cannot be measured: {type(error).__name__}: {error}")
+        output.warn(f"{resolved.item.name} cannot be measured: {reason(error)}")
         return {}
 
 

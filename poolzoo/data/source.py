@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import platformdirs
 
-from poolzoo import host
+from poolzoo import host, plain
 from poolzoo.data import folder, images
-from poolzoo.errors import PluginFailed, PoolzooError
+from poolzoo.errors import PluginFailed, PoolzooError, reason
 from poolzoo.spec import Dataset, Split
 
 Size = tuple[int, int]
@@ -58,13 +58,11 @@ def load_split(dataset: Dataset, split: Split, size: Size | None = None) -> tupl
         PluginFailed: The data set does not give what its contract says.
     """
     try:
-        pixels, labels = dataset.load(split, cache_dir())
+        pixels, labels = map(plain.array, dataset.load(split, cache_dir()))
     except (PoolzooError, OSError, MemoryError):
         raise
     except Exception as error:
-        raise PluginFailed(
-            f"data set {dataset.name} failed: {type(error).__name__}: {error}", "mend its plugin"
-        ) from error
+        raise PluginFailed(f"data set {dataset.name} failed: {reason(error)}", "mend its plugin") from error
     if getattr(pixels, "ndim", 0) != 4 or pixels.shape[3] != 3 or pixels.dtype != np.uint8 or not len(pixels):
         found = f"{getattr(pixels, 'dtype', type(pixels).__name__)}{list(getattr(pixels, 'shape', []))}"
         raise PluginFailed(f"data set {dataset.name} gave {found} for {split}", "its contract is uint8[N, H, W, 3]")
@@ -81,5 +79,9 @@ def load_split(dataset: Dataset, split: Split, size: Size | None = None) -> tupl
 
 
 def class_names(dataset: Dataset, labels: np.ndarray) -> tuple[str, ...]:
-    """The names of the labels, in their order."""
-    return dataset.classes or tuple(str(index) for index in range(int(labels.max()) + 1))
+    """The names of the labels, in their order, as text that any file can hold: a folder's name may be any bytes."""
+    if not dataset.classes:
+        return tuple(str(index) for index in range(int(labels.max()) + 1))
+    return tuple(
+        name.encode("utf-8", "backslashreplace").decode() if isinstance(name, str) else name for name in dataset.classes
+    )

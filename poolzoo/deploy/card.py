@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from poolzoo import bundle, metrics, output
+from poolzoo import bundle, metrics
 from poolzoo.deploy.subject import Subject
-from poolzoo.report import bundle_page, bundle_words, confusion
+from poolzoo.report import bundle_page, bundle_words, confusion, markdown
 
 MOST_CLASSES: Final = 50  # whose table and confusion matrix can be read
 MOST_LABELS: Final = 20  # that the card names
@@ -121,7 +118,7 @@ def examples(subject: Subject, logits: np.ndarray, most: int = MOST_EXAMPLES) ->
 def _readme(subject: Subject, report: dict[str, Any], measured: dict[str, Any], figures: dict[str, Any] | None) -> str:
     sections = [
         _front_matter(subject, figures),
-        f"# {_plain(subject.title)}, for ONNX Runtime",
+        f"# {markdown.text(subject.title)}, for ONNX Runtime",
         _what(subject, report),
         f"## Run it\n\n```python\n{python(subject, report['input'])}```",
         "Or, with what it needs of Python beside it, on many images, and to check the bundle where it is:\n\n"
@@ -130,40 +127,39 @@ def _readme(subject: Subject, report: dict[str, Any], measured: dict[str, Any], 
     ]
     if figures:
         sections.append(_figures(figures))
-    sections.append("## Parity\n\n" + _plain(" ".join(bundle_words.parity(report["parity"]))))
+    sections.append("## Parity\n\n" + markdown.text(" ".join(bundle_words.parity(report["parity"]))))
     if rows := bundle_words.speed_rows(report["speed"]):
-        sections.append(f"## Speed\n\n{_table(bundle_words.SPEED_HEADERS, rows)}\n\n{_plain(bundle_words.SPEED_NOTE)}")
+        sections.append(
+            f"## Speed\n\n{markdown.table(bundle_words.SPEED_HEADERS, rows)}\n\n"
+            f"{markdown.text(bundle_words.SPEED_NOTE)}"
+        )
         if before := measured.get("preprocessing"):
-            sections.append(_plain(bundle_words.preprocessing(before)))
+            sections.append(markdown.text(bundle_words.preprocessing(before)))
     if rows := bundle_words.candidate_rows(report.get("candidates", [])):
-        sections.append(f"## Precision\n\n{_table(bundle_words.CANDIDATE_HEADERS, rows)}")
+        sections.append(f"## Precision\n\n{markdown.table(bundle_words.CANDIDATE_HEADERS, rows)}")
     around = [(key, bundle_words.value(value)) for key, value in measured["environment"].items()]
-    sections.append(f"## Measured on\n\n{_table(('what', 'which'), around)}")
+    sections.append(f"## Measured on\n\n{markdown.table(('what', 'which'), around)}")
     sections.append("`report.html` shows all this with examples; `parity.json` and `speed.json` hold every figure.")
     return "\n\n".join(sections) + "\n"
 
 
 def _front_matter(subject: Subject, figures: dict[str, Any] | None) -> str:
     """The metadata that the Hugging Face hub reads. Scalars are written as JSON, which YAML reads as it is."""
-    name = _scalar(subject.title)
+    name = markdown.scalar(subject.title)
     known = subject.license.lower() in LICENSES
     lines = ["library_name: onnx", "pipeline_tag: image-classification", "tags: [image-classification, onnx, poolzoo]"]
-    lines += [f"license: {_scalar(subject.license.lower() if known else 'other')}"]
-    lines += [] if known else [f"license_name: {_scalar(subject.license)}"]
+    lines += [f"license: {markdown.scalar(subject.license.lower() if known else 'other')}"]
+    lines += [] if known else [f"license_name: {markdown.scalar(subject.license)}"]
     if figures:
         data = str(subject.config["poolzoo"].get("data", "unknown"))
         kind, _, folder = data.partition(":")
-        called = _scalar(Path(folder).name or kind)  # a folder by its name: the path is this machine's own
+        called = markdown.scalar(Path(folder).name or kind)  # a folder by its name: the path is this machine's own
         lines += ["metrics: [accuracy, f1]", "model-index:", f"- name: {name}", "  results:"]
         lines += ["  - task:", "      type: image-classification", "    dataset:"]
         lines += [f"      name: {called}", f"      type: {called}", "      split: test", "    metrics:"]
         for key, shown in (("accuracy", "accuracy"), ("f1", "macro F1")):
-            lines += [f"    - type: {key}", f"      name: {shown}", f"      value: {_scalar(figures[key])}"]
+            lines += [f"    - type: {key}", f"      name: {shown}", f"      value: {markdown.scalar(figures[key])}"]
     return "\n".join(["---", *lines, "---"])
-
-
-def _scalar(value: str | float) -> str:
-    return json.dumps(output.one_line(value) if isinstance(value, str) else value, ensure_ascii=False)
 
 
 def _what(subject: Subject, report: dict[str, Any]) -> str:
@@ -181,7 +177,7 @@ def _what(subject: Subject, report: dict[str, Any]) -> str:
 
 
 def _labels(classes: Sequence[str]) -> str:
-    few = "; ".join(_plain(name) for name in classes[:MOST_LABELS])
+    few = "; ".join(markdown.text(name) for name in classes[:MOST_LABELS])
     more = f"; … ({len(classes)} in all, which `config.json` holds)" if len(classes) > MOST_LABELS else ""
     return f"Labels: {few}{more}."
 
@@ -198,20 +194,6 @@ def _figures(figures: dict[str, Any]) -> str:
         (row["class"], *(f"{row[k]:.3f}" for k in ("precision", "recall", "f1")), row["n"])
         for row in figures["per_class"]
     ]
-    table = _table(("class", "precision", "recall", "F1", "images"), rows)
+    table = markdown.table(("class", "precision", "recall", "F1", "images"), rows)
     picture = "![Confusion matrix: rows are the truth, columns the prediction](confusion.png)"
     return f"## Accuracy\n\n{text}\n\n{table}\n\n{picture}"
-
-
-def _table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    cells = [[_plain(str(cell)) for cell in row] for row in rows]
-    sides = [
-        "---:" if all(cell[:1].isdigit() or cell == "–" for cell in column) else "---"
-        for column in zip(*cells, strict=True)
-    ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (headers, sides, *cells))
-
-
-def _plain(text: str) -> str:
-    """Text in Markdown that shows as it is: no markup, no HTML, one line."""
-    return re.sub(r"([\\`*_\[\]|#~$])", r"\\\1", escape(output.one_line(text), quote=False))

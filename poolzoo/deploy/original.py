@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from poolzoo import bundle, host, runs, surgery
+from poolzoo import bundle, host, plain, runs, surgery
 from poolzoo.assemble import Preprocess
 from poolzoo.catalog import import_build
 from poolzoo.data.images import Fit
 from poolzoo.deploy.graph import Deployable
 from poolzoo.deploy.subject import Subject
-from poolzoo.errors import PluginFailed, PoolzooError, UsageError
+from poolzoo.errors import PluginFailed, PoolzooError, UsageError, reason
 from poolzoo.layout import Size
 from poolzoo.options import read_options
 from poolzoo.spec import Backbone
@@ -87,7 +87,7 @@ def _build(resolved: host.Resolved) -> tuple[nn.Module, dict[str, Any]]:
     except (PoolzooError, MemoryError, OSError):
         raise
     except host.Failure as error:
-        raise _failed(resolved, f"cannot be built: {type(error).__name__}: {error}") from error
+        raise _failed(resolved, f"cannot be built: {reason(error)}") from error
     if not isinstance(network, nn.Module):
         raise _failed(resolved, f"is a {type(network).__name__}, not an nn.Module")
     return network, options
@@ -100,7 +100,7 @@ def _dry_run(resolved: host.Resolved, network: nn.Module, size: Size) -> Tensor:
     except (PoolzooError, MemoryError, OSError):
         raise
     except host.Failure as error:
-        text = f"fails on {size[0]}×{size[1]} images: {type(error).__name__}: {error}"
+        text = f"fails on {size[0]}×{size[1]} images: {reason(error)}"
         raise _failed(resolved, text) from error
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2:
         shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
@@ -114,11 +114,11 @@ def _classes(resolved: host.Resolved, logits: Tensor) -> list[str]:
     if resolved.item.labels is None:
         return [str(index) for index in range(count)]
     try:
-        labels: Sequence[str] = list(resolved.item.labels())
+        labels: Sequence[str] = [plain.text(one) if isinstance(one, str) else one for one in resolved.item.labels()]
     except (PoolzooError, MemoryError, OSError):
         raise
     except host.Failure as error:
-        raise _failed(resolved, f"has no labels: {type(error).__name__}: {error}") from error
+        raise _failed(resolved, f"has no labels: {reason(error)}") from error
     if len(labels) != count or not all(isinstance(label, str) for label in labels):
         raise _failed(resolved, f"gives {count} logits and has {len(labels)} labels, which must be as many names")
     return list(labels)

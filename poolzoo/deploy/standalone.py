@@ -35,7 +35,8 @@ class Model:
         self.session = onnxruntime.InferenceSession(HERE / "model.onnx", options, providers=["CPUExecutionProvider"])
         facts = self.session.get_modelmeta().custom_metadata_map
         given, how = json.loads(facts["input"]), json.loads(facts.get("preprocessing", "{}"))
-        self.labels: list[str] = json.loads(facts["labels"])
+        names = json.loads(facts["labels"])  # in which what a terminal would obey is escaped
+        self.labels = ["".join(c if c.isprintable() else ascii(c)[1:-1] for c in name) for name in names]
         self.kind, self.size = given["kind"], (given["height"], given["width"])
         self.fit = Fit(how.get("interpolation", "bilinear"), how.get("crop_pct", 1.0))
 

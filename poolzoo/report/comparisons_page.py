@@ -106,7 +106,7 @@ def _difference(first: Any, other: Any) -> Any:
 
 def _marked(told: str) -> Safe:
     """A sentence of any length as text of the page, what stands between backticks as code."""
-    return Safe(re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(output.one_line(told, len(told)))))
+    return Safe(re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(output.one_line(told, 8 * len(told)))))
 
 
 def _deeper(part: Safe) -> Safe:

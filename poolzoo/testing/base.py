@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from poolzoo.catalog import Failure as Thrown
+from poolzoo.errors import said
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Checks:
 
 def first_line(error: BaseException) -> str:
     """What an exception says, on one line."""
-    text = str(error).strip().splitlines() or [""]
+    text = said(error).strip().splitlines() or [""]
     return text[0] if isinstance(error, AssertionError) and text[0] else f"{type(error).__name__}: {text[0]}"
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from poolzoo import host
 from poolzoo.catalog import Source, import_build
+from poolzoo.errors import reason
 from poolzoo.options import accepts
 from poolzoo.spec import Kind, Pooling
 from poolzoo.testing.base import Checks, Failure, suite
@@ -117,7 +118,7 @@ def shapes(subject: Subject) -> None:
                 try:
                     y = layer(x)
                 except Exception as error:
-                    raise AssertionError(f"{words}{list(x.shape)}: {type(error).__name__}: {error}") from error
+                    raise AssertionError(f"{words}{list(x.shape)}: {reason(error)}") from error
                 assert isinstance(y, Tensor), f"{words}gives a {type(y).__name__}, not a tensor"
                 ours = [len(y)] if subject.pooling.kind == "global" else [len(y), *y.shape[2:]]
                 rank = 2 if subject.pooling.kind == "global" else 4

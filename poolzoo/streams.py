@@ -1,0 +1,208 @@
+"""The two standard streams: stdout carries our data and nobody else's, stderr all the rest.
+
+While a command owns stdout, what plugins and libraries print lands on stderr, whichever way they print it: `print`,
+file descriptor 1, a C library, a child process.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, BinaryIO, TextIO
+
+
+class ReaderGone(Exception):
+    """Whoever read our output has enough, as in `poolzoo list | head -1`."""
+
+
+class Foreign(io.TextIOBase):
+    """What `sys.stdout` is while it is not to be written to: all goes on to stderr; closing it closes nothing."""
+
+    encoding = "utf-8"
+    errors = "backslashreplace"
+
+    def write(self, text: str) -> int:
+        with suppress(ValueError, AttributeError):  # stderr is closed, or None
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(ValueError, AttributeError):
+            sys.stderr.flush()
+
+    def writable(self) -> bool:
+        return True
+
+    def isatty(self) -> bool:
+        return talks_to_terminal()
+
+    def fileno(self) -> int:
+        return 1
+
+    @property
+    def buffer(self) -> BinaryIO:
+        return open(1, "wb", buffering=0, closefd=False)
+
+    def detach(self) -> Any:
+        """What a plugin wants to wrap in another encoding."""
+        return self.buffer
+
+    def close(self) -> None:
+        """A plugin's `sys.stdout.close()` must not take the stream from everybody else."""
+
+    def reconfigure(self, **changes: Any) -> None:
+        """A plugin that sets the encoding of stdout does not mean ours."""
+
+
+@dataclass
+class _Ownership:
+    """Where our data goes, and what it takes to put everything back."""
+
+    data: TextIO
+    python: TextIO | None  # the object that was `sys.stdout`; kept, as collecting it could close descriptor 1
+    descriptor: int | None  # a private duplicate of descriptor 1
+    talk: int | None  # a private duplicate of descriptor 2, for the day when stderr is closed
+
+
+_ownership: _Ownership | None = None
+
+
+def take() -> None:
+    """Makes stdout ours: our data goes through a private duplicate, descriptor 1 and `sys.stdout` lead to stderr."""
+    global _ownership
+    python = sys.stdout
+    with suppress(OSError, ValueError, AttributeError):
+        python.flush()
+    is_first = _number(python) == 1
+    descriptor, talk = _duplicate(1), _duplicate(2)
+    _point(1, at=2)
+    data: TextIO
+    if is_first and descriptor is not None:
+        data = open(descriptor, "w", encoding=python.encoding, errors="backslashreplace", closefd=False)  # noqa: SIM115
+    else:
+        data = python if python is not None else open(os.devnull, "w")  # noqa: SIM115
+    _ownership = _Ownership(data, python, descriptor, talk)
+    sys.stdout = Foreign()
+
+
+def give_back() -> None:
+    """Undoes `take`."""
+    global _ownership
+    owned = _ownership
+    assert owned is not None
+    _ownership = None
+    if owned.descriptor is None:
+        with suppress(OSError):
+            os.close(1)  # as it was
+    else:
+        os.dup2(owned.descriptor, 1)
+    for number in (owned.descriptor, owned.talk):
+        if number is not None:
+            with suppress(OSError):
+                os.close(number)
+    sys.stdout = owned.python
+
+
+@contextmanager
+def owned() -> Iterator[None]:
+    """Within it stdout is ours; inside of another one it changes nothing."""
+    if _ownership is not None:
+        yield
+        return
+    take()
+    try:
+        yield
+    finally:
+        give_back()
+
+
+def data() -> TextIO:
+    """The stream for our data."""
+    return _ownership.data if _ownership is not None else sys.stdout
+
+
+def is_terminal() -> bool:
+    """Whether our data is read by a person."""
+    stream = data()
+    return stream is not None and stream.isatty()
+
+
+def talks_to_terminal() -> bool:
+    """Whether what is told on stderr is read by a person."""
+    try:
+        return sys.stderr.isatty()
+    except (ValueError, AttributeError):  # it is closed, or None
+        return False
+
+
+def write(text: str) -> None:
+    """Writes data, at once.
+
+    Raises:
+        ReaderGone: Nobody reads it any more.
+        OSError: It cannot be written, such as to a disk that is full.
+    """
+    stream = data()
+    if stream is None:  # it was closed
+        return
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError as error:
+        with suppress(OSError, ValueError):  # what is left in the buffer would be tried again at exit
+            _point(stream.fileno(), at=None)
+        if isinstance(error, BrokenPipeError):
+            raise ReaderGone from error
+        raise
+
+
+def tell(line: str) -> None:
+    """Writes a line to stderr, at once, whatever a plugin has done to it.
+
+    Raises:
+        ReaderGone: Nobody reads it any more.
+    """
+    for stream in (sys.stderr, sys.__stderr__):
+        try:
+            stream.write(line + "\n")  # type: ignore[union-attr]
+            stream.flush()  # type: ignore[union-attr]
+            return
+        except BrokenPipeError as error:
+            raise ReaderGone from error
+        except (ValueError, AttributeError, OSError):  # closed, None, or its descriptor is closed
+            continue
+    if _ownership is not None and _ownership.talk is not None:
+        with suppress(OSError):
+            os.write(_ownership.talk, f"{line}\n".encode("utf-8", "backslashreplace"))
+
+
+def _number(stream: TextIO | None) -> int | None:
+    try:
+        return stream.fileno() if stream is not None else None
+    except (OSError, ValueError, AttributeError):  # one in memory, as tests have
+        return None
+
+
+def _duplicate(number: int) -> int | None:
+    """A duplicate of a descriptor that child processes do not inherit; None where it is closed."""
+    try:
+        return os.dup(number)
+    except OSError:
+        return None
+
+
+def _point(number: int, *, at: int | None) -> None:
+    """Makes a descriptor lead where another one does; where there is none, nowhere."""
+    try:
+        if at is None:
+            raise OSError
+        os.dup2(at, number)
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        if nowhere != number:
+            os.dup2(nowhere, number)
+            os.close(nowhere)

@@ -1,0 +1,46 @@
+"""Foreign text made fit to be shown: what a terminal would obey is written out, and no line is endless."""
+
+from __future__ import annotations
+
+from typing import Final
+
+MAX_LINE: Final = (
+    2000  # characters of one diagnostic line; longer ones are a plugin's or a library's, and nobody reads them
+)
+_SPACES: Final = "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
+
+
+def visible(text: str) -> str:
+    r"""`text` with every character that is not seen written as an escape: `\x1b`, `\n`, `\u202e`.
+
+    These are the controls of C0 and C1, which move the cursor or recolour a terminal, bidirectional overrides, which
+    reorder what is read, zero-width characters and lone surrogates. A space of any width becomes a plain one.
+    """
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else _escaped(character) for character in text)
+
+
+def one_line(text: str, most: int = MAX_LINE) -> str:
+    """`text` on one line, every control character visible, at most `most` characters long."""
+    flat = visible(" ".join(text[: 8 * most].split()))
+    return flat if len(flat) <= most else flat[: most - 1] + "…"
+
+
+def _escaped(character: str) -> str:
+    return " " if character in _SPACES else character.encode("unicode_escape").decode("ascii")
+
+
+def json_escaped(document: str) -> str:
+    r"""A JSON document with the same value in which every character is seen, such as `\u009b` for a C1 control.
+
+    JSON itself asks for escapes below U+0020 only. The others occur in strings alone, in a document on one line.
+    """
+    if document.isprintable():
+        return document
+    return "".join(character if character.isprintable() else _json_escape(character) for character in document)
+
+
+def _json_escape(character: str) -> str:
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
