@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 
 from poolzoo import output, timing
-from poolzoo.deploy import graph, precision, runtime
+from poolzoo.deploy import graph, half, precision, ranges, runtime
 from poolzoo.deploy.layers import Layers
 from poolzoo.deploy.parity import Limits, Parity, by_limits
 from poolzoo.deploy.reference import Reference
@@ -66,22 +66,43 @@ def lowered(
         output.say(f"trying {name}")
         file = fp32.file.with_name(f"{name}.onnx")
         try:
-            precision.lower(name, fp32.file, file, names, fp32.opened.feed(subject.calibration))
+            calibration, edges = subject.calibration, reference.images[: reference.edges]
+            inside = precision.lower(name, fp32.file, file, names, *map(fp32.opened.feed, (calibration, edges)))
             proto = onnx.load(file)
-            graph.describe(proto, subject, kind, name)
+            graph.describe(proto, subject, kind, name, inside)
             onnx.save(proto, file)
             opened = open_(file)
-            found.append(Candidate(name, file, opened, by_limits(reference, opened, limits)))
-        except (OSError, MemoryError):
+            verdict = by_limits(reference, opened, limits)
+            if inside:
+                verdict.report["inside"] = inside
+            if name == "fp16":
+                in_half_arithmetic(verdict, proto, opened, reference, limits)
+            found.append(Candidate(name, file, opened, verdict))
+        except OSError:
             raise
         except Exception as error:  # ONNX Runtime's converters raise what they like
             text = f"{name} cannot be made: {type(error).__name__}: {error}"
+            if ranges.is_out_of_memory(error):
+                text = f"{name} cannot be made in this memory, not even from one image at a time"
             if CHOICES[choice] == (name,):
                 raise CheckFailed(text, "export it with --precision fp32") from error
             output.warn(text, "it is left out")
     if choice != "fp32" and not found:
         raise CheckFailed(f"no {choice} could be made", "export it with --precision fp32")
     return found
+
+
+def in_half_arithmetic(
+    verdict: Parity, proto: onnx.ModelProto, opened: runtime.Model, reference: Reference, limits: Limits
+) -> None:
+    """Adds to a verdict what the graph gives in half arithmetic; it must hold there too."""
+    rows = half.chosen(len(verdict.golden["images"]))
+    found = half.logits(proto, opened.feed(verdict.golden["images"][rows]))
+    judged = half.judge(found, reference.torch32[0][rows], rows >= reference.edges, limits.agreement)
+    verdict.report["half"] = judged
+    if not judged["passed"]:
+        verdict.report["passed"] = False
+        verdict.report["lost"] = "; ".join(filter(None, [verdict.report["lost"], half.explain(judged)]))
 
 
 def choose(choice: str, found: list[Candidate], images: np.ndarray) -> tuple[Candidate, list[dict[str, Any]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -128,6 +129,7 @@ def _best(
         wishes.precision, found[0], written.layers, subject, wishes.kind, reference, wishes.limits, open_
     )
     best, rows = candidates.choose(wishes.precision, found, subject.images)
+    report["onnxruntime"] = json.loads(best.opened.metadata["onnxruntime"])
     report |= {"candidates": rows, "parity": best.parity.report, "precision": best.precision.partition("-")[0]}
     if best is not found[0]:
         report["parity"] = {**best.parity.report, "fp32": verdict.report}
@@ -175,6 +177,7 @@ def _write(place: Path, subject: Subject, report: dict[str, Any], best: Candidat
     written = onnxfile.read(place / "model.onnx")
     facts = {
         "opset": report["opset"],
+        "onnxruntime": report["onnxruntime"],
         "input": report["input"],
         "precision": best.precision,
         **subject.origin,

@@ -137,8 +137,8 @@ def _difference(agreement: dict[str, Any]) -> str:
     text = f"The largest difference of any output is {small(agreement['max_abs'])}"
     if agreement.get("relative") is not None:
         text += f", {small(agreement['relative'])} of the largest logit"
-    if agreement.get("gate", "noise") == "noise":
-        text += f"; {small(agreement['tolerance'])} is allowed"
+    if agreement.get("gate", "noise") == "noise" and (worst := agreement.get("worst")):
+        text += f"; nearest to its limit is {worst['input']}, {small(worst['max_abs'])} of {small(worst['allowed'])}"
     if agreement.get("noise_floor") is not None:
         text += f", and the network's own rounding noise in float32 is {small(agreement['noise_floor'])}"
     if agreement.get("cosine") is not None:
