@@ -1,4 +1,4 @@
-"""A graph in int8: with the ranges of activations from calibration images, or with their ranges anew for every batch."""
+"""A graph in int8: with the ranges of activations from calibration images, or anew for every batch."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from poolzoo.deploy.ranges import Range
 from poolzoo.errors import CheckFailed
 
 
-def static(proto: onnx.ModelProto, float32: list[str], feed: np.ndarray) -> tuple[onnx.ModelProto, dict[str, Range]]:
-    """Unsigned activations, signed weights a channel, in the QDQ form: ONNX Runtime's `quantize_static`.
+def static(proto: onnx.ModelProto, float32: list[str], feed: np.ndarray, target: Path) -> dict[str, Range]:
+    """Writes a graph with unsigned activations and signed weights a channel, in the QDQ form.
 
-    That keeps every activation of a calibration batch in memory; here the ranges come from `ranges.measure`, which
+    It is the one that ONNX Runtime's `quantize_static` makes. That keeps every activation of a calibration batch in memory; here the ranges come from `ranges.measure`, which
     finds the same in a tenth of it.
 
     Args:
         proto: The graph in float32, without shapes.
         float32: Nodes that stay in float.
         feed: Calibration images as the graph takes them.
+        target: Where it goes.
 
     Returns:
-        The graph, and the range of every value.
+        The range of every value.
 
     Raises:
         CheckFailed: A value inside the graph is not finite.
@@ -49,11 +50,12 @@ def static(proto: onnx.ModelProto, float32: list[str], feed: np.ndarray) -> tupl
         TensorsData(CalibrationMethod.MinMax, data),
         [],  # all nodes
         float32,
-        list(set(QLinearOpsRegistry) | set(QDQRegistry)),
+        sorted(set(QLinearOpsRegistry) | set(QDQRegistry)),
         {},
     )
     quantizer.quantize_model()
-    return quantizer.model.model, found
+    quantizer.model.save_model_to_file(target)
+    return found
 
 
 def dynamic(proto: onnx.ModelProto, float32: list[str], target: Path) -> None:

@@ -17,11 +17,10 @@ from torch import nn
 
 from poolzoo import metrics
 from poolzoo.deploy import excess, runtime
-from poolzoo.deploy.reference import Reference, by_row
+from poolzoo.deploy.reference import Reference, batch_of, by_row
 from poolzoo.errors import CheckFailed
 
 BATCHES: Final = (1, 2, 7)
-BULK: Final = 64  # batch size for the rest of the images
 GOLDEN_IMAGES: Final = 16
 MOST_AGAIN: Final = 16  # images that are looked at again; where more are too far away, it is not they that are special
 
@@ -44,7 +43,7 @@ class Distance:
     """How far a graph is from its network, image by image, whatever batch the image came in.
 
     Attributes:
-        outputs: The graph's logits and probabilities of all images, in batches of `BULK`.
+        outputs: The graph's logits and probabilities of all images, in batches as large as `reference.batch_of`.
         by_batch: The largest difference of each image, `[N]`, by batch size; infinite where anything is not a number,
             0 where the image was not in such a batch.
     """
@@ -67,7 +66,7 @@ def measure(reference: Reference, graph: runtime.Model) -> Distance:
     everything = reference.images
     by_batch: dict[int, np.ndarray] = {}
     tries = [(size, rows) for size in BATCHES for rows in _rows_for(size, reference.edges, len(everything))]
-    tries.append((BULK, np.arange(len(everything))))
+    tries.append((batch_of(reference.model, everything.shape[1:3]), np.arange(len(everything))))
     for size, rows in tries:
         got = runtime.run_in_batches(graph, everything[rows], size)
         for one, other in zip(got, reference.expected, strict=True):

@@ -23,7 +23,12 @@ RANGED: Final = 128  # calibration images, beside edge images, on which fp16 loo
 
 
 def lower(
-    precision: str, source: Path, target: Path, names: Layers, calibration: np.ndarray, edges: np.ndarray
+    precision: str,
+    source: Path,
+    target: Path,
+    names: Layers,
+    calibration: np.ndarray,
+    edges: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Writes a graph in lower precision.
 
@@ -48,12 +53,15 @@ def lower(
     ahead, pooling, behind = (_names_of(nodes) for nodes in _parts(proto, names))
     with _quiet():
         if precision == "fp16":
-            made, fit = fp16.convert(proto, [*ahead, *pooling], np.concatenate([edges, calibration[:RANGED]]))
+            made, fit = fp16.convert(
+                proto,
+                [*ahead, *pooling],
+                calibration[:RANGED] if edges is None else np.concatenate([edges, calibration[:RANGED]]),
+            )
             onnx.save(made, target)
             return {"largest": fit.largest, "value": fit.where, "images": fit.images, "float32": fit.reasons}
         if precision == "int8-static":
-            made, found = int8.static(proto, [*ahead, *pooling, *behind], calibration)
-            onnx.save(made, target)
+            found = int8.static(proto, [*ahead, *pooling, *behind], calibration, target)
             value = max(found, key=lambda name: found[name].largest)
             return {"largest": found[value].largest, "value": value, "images": len(calibration)}
         int8.dynamic(proto, [*ahead, *pooling, *behind], target)

@@ -11,10 +11,10 @@ import onnx
 import onnxruntime
 
 from poolzoo import output
-from poolzoo.deploy.runtime import FATAL
+from poolzoo.deploy.runtime import FATAL, is_out_of_memory
 
 BATCH: Final = 32  # images at once, or fewer …
-BYTES: Final = 128 << 20  # … so that the values that are alive at a time take about as much
+BYTES: Final = 64 << 20  # … so that the values that are alive at a time take about as much
 ALIVE: Final = 4  # values as large as the largest one that are, at a time
 FLOATS: Final = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
 
@@ -72,12 +72,6 @@ def measure(proto: onnx.ModelProto, feed: np.ndarray) -> dict[str, Range]:
             start += size
             bar.update(min(start, len(feed)))
     return found
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether ONNX Runtime, or a converter of its, says so in whatever words."""
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or "bad_alloc" in text or "failed to allocate" in text or "bad alloc" in text
 
 
 def _with_ranges(known: onnx.ModelProto, names: Iterable[str]) -> bytes:

@@ -170,9 +170,32 @@ def _release_for(path: Path) -> str:
     return f"{release} or newer"
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether ONNX Runtime, or a converter of its, says so in whatever words."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "bad_alloc" in text or "failed to allocate" in text or "bad alloc" in text
+
+
 def run_in_batches(model: Model, images: np.ndarray, batch_size: int = 64) -> tuple[np.ndarray, np.ndarray]:
-    """Logits and probabilities of many images: `uint8[N, H, W, 3]` to two `float32[N, classes]`."""
-    parts = [model.run(images[start : start + batch_size]) for start in range(0, len(images), batch_size)]
+    """Logits and probabilities of many images: `uint8[N, H, W, 3]` to two `float32[N, classes]`.
+
+    Batches become smaller where memory does not suffice.
+
+    Raises:
+        MemoryError: It does not suffice for a single image.
+    """
+    parts, start = [], 0
+    while start < len(images):
+        try:
+            parts.append(model.run(images[start : start + batch_size]))
+        except Exception as error:  # ONNX Runtime's exceptions share no public base class
+            if not is_out_of_memory(error):
+                raise
+            if batch_size == 1:
+                raise MemoryError("memory does not suffice to run the graph on a single image") from error
+            batch_size //= 2
+            continue
+        start += batch_size
     return np.concatenate([logits for logits, _ in parts]), np.concatenate([chances for _, chances in parts])
 
 
