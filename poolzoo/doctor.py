@@ -99,7 +99,8 @@ def _add_one(name: str) -> None:
     pixels = helper.make_tensor_value_info("images", TensorProto.FLOAT, [1])
     out = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1])
     graph = helper.make_graph([helper.make_node("Add", ["images", "images"], ["logits"])], "doctor", [pixels], [out])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    opsets = [helper.make_opsetid("", 18)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=helper.find_min_ir_version_for(opsets))
     helper.set_model_props(model, {"labels": "[]", "input": "{}"})
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "doctor.onnx"

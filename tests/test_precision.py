@@ -416,7 +416,7 @@ def test_a_photograph_with_more_noise_than_the_others_is_judged_by_its_own(train
     monkeypatch.setattr(module, "summed_otherwise", noisy)
     report = parity.by_noise(reference, told).report
     assert report["passed"], report["worst"]
-    assert report["tolerance"] == calm["tolerance"]
+    assert report["allowed_on_images"] == calm["allowed_on_images"]
     told.times = 20
     assert not parity.by_noise(reference, told).report["passed"]
 

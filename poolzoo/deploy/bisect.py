@@ -32,7 +32,7 @@ def first_difference(
         feed: The same as the graph takes it, with a batch of one.
 
     Returns:
-        `{"layer", "max_abs", "largest"}`, or None where no layer that both have differs by itself.
+        `{"layer", "max_abs", "allowed", "largest"}`, or None where no layer that both have differs by itself.
     """
     found = _inside(model, image)
     kept = {path: name for path, name in names.gives.items() if path in found}
@@ -46,8 +46,10 @@ def first_difference(
             continue
         largest = float(np.abs(expected).max(initial=0))
         error = float(np.nan_to_num(np.abs(got - expected), nan=np.inf).max(initial=0))
-        if not error <= RELATIVE * largest + 1e-7:
-            return {"layer": path, "max_abs": error if np.isfinite(error) else None, "largest": largest}
+        allowed = RELATIVE * largest + 1e-7
+        if not error <= allowed:
+            off = error if np.isfinite(error) else None
+            return {"layer": path, "max_abs": off, "allowed": allowed, "largest": largest}
     return None
 
 

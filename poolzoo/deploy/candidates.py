@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 
 from poolzoo import output, timing
-from poolzoo.deploy import graph, precision, runtime
+from poolzoo.deploy import graph, half, precision, runtime
 from poolzoo.deploy.layers import Layers
 from poolzoo.deploy.parity import Limits, Parity, by_limits
 from poolzoo.deploy.reference import Reference
@@ -30,7 +30,7 @@ CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "int8": ("int8-static", "int8-dynamic"),
     "auto": ("fp16", "int8-static", "int8-dynamic"),
 }
-TIMED: Final = (1, 32)  # batch sizes
+TIMED: Final = 32  # batch size, beside 1; smaller for images so large that three graphs would fill the memory
 FASTER: Final = 1.05  # than fp32 by so much, or `auto` keeps fp32: what is exact is not given up for noise
 
 
@@ -66,16 +66,24 @@ def lowered(
         output.say(f"trying {name}")
         file = fp32.file.with_name(f"{name}.onnx")
         try:
-            precision.lower(name, fp32.file, file, names, fp32.opened.feed(subject.calibration))
+            calibration, edges = subject.calibration, reference.images[: reference.edges]
+            inside = precision.lower(name, fp32.file, file, names, *map(fp32.opened.feed, (calibration, edges)))
             proto = onnx.load(file)
-            graph.describe(proto, subject, kind, name)
+            graph.describe(proto, subject, kind, name, inside)
             onnx.save(proto, file)
             opened = open_(file)
-            found.append(Candidate(name, file, opened, by_limits(reference, opened, limits)))
-        except (OSError, MemoryError):
+            verdict = by_limits(reference, opened, limits)
+            if inside:
+                verdict.report["inside"] = inside
+            if name == "fp16":
+                in_half_arithmetic(verdict, proto, opened, reference, limits)
+            found.append(Candidate(name, file, opened, verdict))
+        except OSError:
             raise
         except Exception as error:  # ONNX Runtime's converters raise what they like
             text = f"{name} cannot be made: {type(error).__name__}: {error}"
+            if runtime.is_out_of_memory(error):
+                text = f"{name} cannot be made in this memory, not even from one image at a time"
             if CHOICES[choice] == (name,):
                 raise CheckFailed(text, "export it with --precision fp32") from error
             output.warn(text, "it is left out")
@@ -84,19 +92,35 @@ def lowered(
     return found
 
 
-def choose(choice: str, found: list[Candidate], images: np.ndarray) -> tuple[Candidate, list[dict[str, Any]]]:
+def in_half_arithmetic(
+    verdict: Parity, proto: onnx.ModelProto, opened: runtime.Model, reference: Reference, limits: Limits
+) -> None:
+    """Adds to a verdict what the graph gives in half arithmetic; it must hold there too."""
+    rows = half.chosen(len(verdict.golden["images"]))
+    found = half.logits(proto, opened.feed(verdict.golden["images"][rows]))
+    judged = half.judge(found, reference.torch32[0][rows], rows >= reference.edges, limits.agreement)
+    verdict.report["half"] = judged
+    if not judged["passed"]:
+        verdict.report["passed"] = False
+        verdict.report["lost"] = "; ".join(filter(None, [verdict.report["lost"], half.explain(judged)]))
+
+
+def choose(
+    choice: str, found: list[Candidate], images: np.ndarray, batch: int = TIMED
+) -> tuple[Candidate, list[dict[str, Any]]]:
     """Times the candidates against one another and keeps one.
 
     Args:
         choice: What was asked for, a key of `CHOICES`.
         found: The candidates, fp32 first.
         images: Images to take batches from, `uint8[N, H, W, 3]`.
+        batch: The larger of the two batch sizes that are timed.
 
     Returns:
         The one to ship (where none that was asked for is within the limits, the fastest of those), and the report's
         `candidates`, each with why it lost.
     """
-    times = _times(found, images)
+    times = _times(found, images) if batch == TIMED else _times(found, images, batch)
     wanted = [one for one in found if choice in ("fp32", "auto") or one.precision != "fp32"]
     speedups = {
         one.precision: {size: timing.ratio(by["fp32"], by[one.precision]) for size, by in times.items()}
@@ -130,6 +154,20 @@ def choose(choice: str, found: list[Candidate], images: np.ndarray) -> tuple[Can
     return best, rows
 
 
+def say_what_ships(choice: str, rows: list[dict[str, Any]]) -> None:
+    """Says so where what ships is slower than fp32, or is not the first form of what was asked for, with its speed."""
+    chosen = next(row for row in rows if row["chosen"])
+    asked = CHOICES[choice]
+    if choice in ("fp32", "auto") or chosen["precision"] not in asked:
+        return
+    speed = " and ".join(f"{gain:.2f} times at batch {size}" for size, gain in chosen["speedup"].items())
+    if chosen["precision"] != asked[0]:
+        why = next((row["lost"] for row in rows if row["precision"] == asked[0]), "which cannot be made")
+        output.warn(f"{chosen['precision']} ships instead of {asked[0]} ({why}); its speed is that of fp32 {speed}")
+    elif statistics.geometric_mean(chosen["speedup"].values()) < 1:
+        output.warn(f"{chosen['precision']} is slower than fp32 here: its speed is that of fp32 {speed}")
+
+
 def _why(one: Candidate, best: Candidate, overall: dict[str, float], *, asked_for: bool) -> str:
     """Why a candidate was not kept."""
     if not asked_for:
@@ -141,11 +179,11 @@ def _why(one: Candidate, best: Candidate, overall: dict[str, float], *, asked_fo
     return f"slower than {best.precision} by a factor of {overall[best.precision] / overall[one.precision]:.2f}"
 
 
-def _times(found: list[Candidate], images: np.ndarray) -> dict[int, dict[str, list[float]]]:
+def _times(found: list[Candidate], images: np.ndarray, batch: int = TIMED) -> dict[int, dict[str, list[float]]]:
     """Milliseconds by batch size and precision; a single candidate needs no race."""
     times = {}
-    for size in TIMED:
-        batch = images[np.arange(size) % len(images)]
-        calls = {one.precision: (lambda model=one.opened, batch=batch: model.run(batch)) for one in found}
+    for size in sorted({1, batch}):
+        given = images[np.arange(size) % len(images)]
+        calls = {one.precision: (lambda model=one.opened, given=given: model.run(given)) for one in found}
         times[size] = timing.interleaved(calls, seconds=1.0 if len(found) == 1 else 3.0)
     return times

@@ -168,11 +168,12 @@ def _what(subject: Subject, report: dict[str, Any]) -> str:
     if report["input"] == "float":
         takes = f"float32 `[N, 3, {height}, {width}]` in RGB, 0–1"
     size = bundle_words.size(report.get("files", {}).get("model.onnx"))
+    needs = f"It needs ONNX Runtime {report['onnxruntime']} or newer. " if "onnxruntime" in report else ""
     return (
         f"`model.onnx` ({report['precision']}, opset {report['opset']}, {size}) takes `images`, {takes}, any N, and "
         f"gives `logits` and `probabilities`, float32 `[N, {len(subject.classes)}]`. Normalisation and resizing to the "
-        "network's own size are inside. Photographs of another size are brought to this one by resizing the central "
-        f"{fit.crop_pct:.1%} of their shorter side, {fit.interpolation}."
+        f"network's own size are inside. {needs}Photographs of another size are brought to this one by resizing the "
+        f"central {fit.crop_pct:.1%} of their shorter side, {fit.interpolation}."
     )
 
 

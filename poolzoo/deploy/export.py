@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from poolzoo import bundle, host, output
 from poolzoo.deploy import bisect, candidates, card, graph, head, onnxfile, parity, probes, runtime, script, speed
 from poolzoo.deploy.candidates import Candidate
 from poolzoo.deploy.parity import Limits
-from poolzoo.deploy.reference import Reference
+from poolzoo.deploy.reference import Reference, batch_of
 from poolzoo.deploy.subject import Subject
 from poolzoo.errors import CheckFailed
 
@@ -112,12 +115,14 @@ def _best(
     """
     output.say("exporting")
     written = graph.export_graph(subject, file, kind=wishes.kind, opset=wishes.opset)
+    _release()  # the exporter leaves whole graphs behind in circles
     fp32 = runtime.open_model(file, provider, threads)
     report |= {"provider": fp32.provider, "opset": graph.opset_of(onnx.load(file)), "precision": "fp32"}
     output.say("checking parity")
     reference = Reference.of(subject.model, subject.images, subject.image_labels)
     verdict = judge(subject, reference, file, written, fp32, threads)
     found = [Candidate("fp32", file, fp32, verdict)]
+    _release()
     if not verdict.passed:
         raise ParityFailed({**report, "parity": verdict.report, "candidates": [], "bundle": None}, subject.remedy)
 
@@ -127,7 +132,10 @@ def _best(
     found += candidates.lowered(
         wishes.precision, found[0], written.layers, subject, wishes.kind, reference, wishes.limits, open_
     )
-    best, rows = candidates.choose(wishes.precision, found, subject.images)
+    batch = min(candidates.TIMED, batch_of(subject.model, subject.size))
+    best, rows = candidates.choose(wishes.precision, found, subject.images, batch)
+    candidates.say_what_ships(wishes.precision, rows)
+    report["onnxruntime"] = json.loads(best.opened.metadata["onnxruntime"])
     report |= {"candidates": rows, "parity": best.parity.report, "precision": best.precision.partition("-")[0]}
     if best is not found[0]:
         report["parity"] = {**best.parity.report, "fp32": verdict.report}
@@ -135,6 +143,13 @@ def _best(
         hint = "allow more with --min-agreement and --max-accuracy-drop, or take --precision auto"
         raise ParityFailed({**report, "bundle": None}, hint)
     return best
+
+
+def _release() -> None:
+    """Gives back memory that nothing refers to any more; glibc keeps what was freed in small pieces until it is asked."""
+    gc.collect()
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def judge(
@@ -175,6 +190,7 @@ def _write(place: Path, subject: Subject, report: dict[str, Any], best: Candidat
     written = onnxfile.read(place / "model.onnx")
     facts = {
         "opset": report["opset"],
+        "onnxruntime": report["onnxruntime"],
         "input": report["input"],
         "precision": best.precision,
         **subject.origin,

@@ -8,11 +8,11 @@ import json
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import onnx
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from poolzoo.data.images import TRANSFORM
-from poolzoo.deploy import guards, layers
+from poolzoo.deploy import fileversion, guards, layers
 from poolzoo.deploy.layers import Layers
 from poolzoo.errors import CheckFailed, PoolzooError
 from poolzoo.layout import Size
@@ -189,8 +189,21 @@ def strip(proto: onnx.ModelProto) -> None:
     proto.graph.ClearField("doc_string")
 
 
-def describe(proto: onnx.ModelProto, subject: Subject, kind: str, precision: str) -> None:
-    """Writes into `metadata_props` all that a program needs to use the file, and where it comes from."""
+def describe(
+    proto: onnx.ModelProto, subject: Subject, kind: str, precision: str, inside: Mapping[str, Any] | None = None
+) -> None:
+    """Writes into `metadata_props` all that a program needs to use the file, and where it comes from.
+
+    The versions that the file states become the lowest that it needs.
+
+    Args:
+        proto: The graph.
+        subject: The network that it is of.
+        kind: "uint8" or "float".
+        precision: "fp32", or one that `precision.lower` knows.
+        inside: What `precision.lower` found of the values inside.
+    """
+    fileversion.lower(proto)
     (height, width), expects = subject.size, subject.config["pretrained_cfg"]
     inside = f"normalised, resized to {expects['input_size'][1:]}"
     facts = {
@@ -204,9 +217,12 @@ def describe(proto: onnx.ModelProto, subject: Subject, kind: str, precision: str
             "std": expects["std"],
         },
         "precision": precision,
+        "onnxruntime": fileversion.runtime_for(proto),
         "license": subject.license,
         **subject.provenance,
     }
+    if inside:
+        facts["inside"] = inside
     onnx.helper.set_model_props(proto, {key: json.dumps(value, ensure_ascii=False) for key, value in facts.items()})
 
 

@@ -16,12 +16,11 @@ import numpy as np
 from torch import nn
 
 from poolzoo import metrics
-from poolzoo.deploy import runtime
-from poolzoo.deploy.reference import Reference, by_row
+from poolzoo.deploy import excess, runtime
+from poolzoo.deploy.reference import Reference, batch_of, by_row
 from poolzoo.errors import CheckFailed
 
 BATCHES: Final = (1, 2, 7)
-BULK: Final = 64  # batch size for the rest of the images
 GOLDEN_IMAGES: Final = 16
 MOST_AGAIN: Final = 16  # images that are looked at again; where more are too far away, it is not they that are special
 
@@ -44,14 +43,18 @@ class Distance:
     """How far a graph is from its network, image by image, whatever batch the image came in.
 
     Attributes:
-        outputs: The graph's logits and probabilities of all images, in batches of `BULK`.
-        worst: The largest difference of each image, `[N]`; infinite where anything is not a number.
-        by_batch: The largest difference by batch size.
+        outputs: The graph's logits and probabilities of all images, in batches as large as `reference.batch_of`.
+        by_batch: The largest difference of each image, `[N]`, by batch size; infinite where anything is not a number,
+            0 where the image was not in such a batch.
     """
 
     outputs: tuple[np.ndarray, np.ndarray]
-    worst: np.ndarray
-    by_batch: dict[int, float]
+    by_batch: dict[int, np.ndarray]
+
+    @property
+    def worst(self) -> np.ndarray:
+        """The largest difference of each image at any batch size, `[N]`."""
+        return np.maximum.reduce(list(self.by_batch.values()))
 
 
 def measure(reference: Reference, graph: runtime.Model) -> Distance:
@@ -61,10 +64,9 @@ def measure(reference: Reference, graph: runtime.Model) -> Distance:
         CheckFailed: It gives arrays of another shape.
     """
     everything = reference.images
-    worst = np.zeros(len(everything))
-    by_batch: dict[int, float] = {}
+    by_batch: dict[int, np.ndarray] = {}
     tries = [(size, rows) for size in BATCHES for rows in _rows_for(size, reference.edges, len(everything))]
-    tries.append((BULK, np.arange(len(everything))))
+    tries.append((batch_of(reference.model, everything.shape[1:3]), np.arange(len(everything))))
     for size, rows in tries:
         got = runtime.run_in_batches(graph, everything[rows], size)
         for one, other in zip(got, reference.expected, strict=True):
@@ -72,9 +74,9 @@ def measure(reference: Reference, graph: runtime.Model) -> Distance:
                 text = f"the graph gives {one.shape} where the network gives {other[rows].shape}"
                 raise CheckFailed(text, "this is a bug of the exporter's or of ours; please report it")
         by_image = np.maximum(*(by_row(a - b[rows]) for a, b in zip(got, reference.expected, strict=True)))
-        by_batch[size] = max(by_batch.get(size, 0.0), float(by_image.max()))
+        worst = by_batch.setdefault(size, np.zeros(len(everything)))
         np.maximum.at(worst, rows, by_image)
-    return Distance(got, worst, by_batch)
+    return Distance(got, by_batch)
 
 
 def check(model: nn.Module, graph: runtime.Model, images: np.ndarray, labels: np.ndarray | None) -> Parity:
@@ -94,30 +96,39 @@ def check(model: nn.Module, graph: runtime.Model, images: np.ndarray, labels: np
 
 def by_noise(reference: Reference, graph: runtime.Model) -> Parity:
     """The gate for float32: a small multiple of the network's own rounding noise, image by image."""
-    found, tolerance = measure(reference, graph), float(reference.allowed[reference.real].max())
+    found, on_images = measure(reference, graph), float(reference.allowed[reference.real].max())
     far = np.flatnonzero(found.worst > reference.allowed)
     if 0 < len(far) <= MOST_AGAIN and np.isfinite(found.worst).all():
         reference = reference.looking_again(far)
         found = measure(reference, graph)
     else:
         far = far[:0]
-    excess = found.worst / reference.allowed
-    where = int(excess.argmax())
+    _, ratio = excess.nearest(found.worst, reference.allowed)
     flipped = found.outputs[0].argmax(1) != reference.torch32[0].argmax(1)
     far_flips = flipped & (_margins(reference.torch32[0]) > 2 * reference.allowed)
     report = {
-        "passed": bool(np.isfinite(found.worst).all()) and float(excess.max()) <= 1.0 and not bool(far_flips.any()),
+        "passed": bool(np.isfinite(found.worst).all()) and ratio <= 1.0 and not bool(far_flips.any()),
         "gate": "noise",
-        "tolerance": tolerance,
+        "tolerance": float(reference.allowed[found.worst.argmax()]),  # for the image with the largest difference
+        "allowed_on_images": on_images,
         "looked_at_again": [reference.names[row] for row in far],
-        "worst": {
-            "input": reference.names[where],
-            "max_abs": _number(float(found.worst[where])),
-            "allowed": float(reference.allowed[where]),
-        },
+        "worst": _nearest(reference, found.worst),
+        "worst_by_batch": {str(size): _nearest(reference, found.by_batch[size]) for size in sorted(found.by_batch)},
+        "allowed_by_edge": dict(zip(reference.names[: reference.edges], map(float, reference.allowed), strict=False)),
         **_figures(reference, found, graph),
     }
     return Parity(report, _golden(reference, reference.expected, reference.allowed), found.outputs[0][reference.real])
+
+
+def _nearest(reference: Reference, differences: np.ndarray) -> dict[str, Any]:
+    """The image that is nearest to its limit, with its own difference and limit."""
+    where, ratio = excess.nearest(differences, reference.allowed)
+    return {
+        "input": reference.names[where],
+        "max_abs": _number(float(differences[where])),
+        "allowed": float(reference.allowed[where]),
+        "ratio": _number(ratio),
+    }
 
 
 @dataclass(frozen=True)
@@ -170,7 +181,7 @@ def _figures(reference: Reference, found: Distance, graph: runtime.Model) -> dic
         "top1_agreement": float((~flipped[real]).mean()),
         "flips": [{"input": reference.names[i], "margin": float(margins[i])} for i in np.flatnonzero(flipped)[:20]],
         "batches": sorted(found.by_batch),
-        "max_abs_by_batch": {str(size): _number(found.by_batch[size]) for size in sorted(found.by_batch)},
+        "max_abs_by_batch": {str(size): _number(float(found.by_batch[size].max())) for size in sorted(found.by_batch)},
         "max_abs_by_edge": {
             name: _number(float(error))
             for name, error in zip(reference.names[: reference.edges], found.worst, strict=False)

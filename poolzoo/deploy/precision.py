@@ -15,17 +15,21 @@ from typing import Any, Final
 
 import numpy as np
 import onnx
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
-from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
-from onnxruntime.transformers.onnx_model import OnnxModel
 
-from poolzoo.deploy import layers
+from poolzoo.deploy import fp16, int8, layers
 from poolzoo.deploy.layers import Layers
 
-BATCH: Final = 32  # calibration images at once
+RANGED: Final = 128  # calibration images, beside edge images, on which fp16 looks at every value
 
 
-def lower(precision: str, source: Path, target: Path, names: Layers, calibration: np.ndarray) -> None:
+def lower(
+    precision: str,
+    source: Path,
+    target: Path,
+    names: Layers,
+    calibration: np.ndarray,
+    edges: np.ndarray | None = None,
+) -> dict[str, Any]:
     """Writes a graph in lower precision.
 
     Args:
@@ -34,7 +38,12 @@ def lower(precision: str, source: Path, target: Path, names: Layers, calibration
         source: The graph in fp32.
         target: Where the other goes.
         names: Which of the graph's values are which layers'.
-        calibration: Images as the graph takes them; of use to "int8-static" alone.
+        calibration: Images as the graph takes them.
+        edges: Images at the edges of what can come in, likewise; of use to fp16 alone.
+
+    Returns:
+        What was found on the way: `largest`, the largest magnitude inside the graph, its `value`, and how many `images`
+            it was looked for on; `float32`, which nodes of a graph in fp16 stay in float32 beside those above, and why.
 
     Raises:
         Exception: Whatever ONNX Runtime's converters raise.
@@ -44,23 +53,19 @@ def lower(precision: str, source: Path, target: Path, names: Layers, calibration
     ahead, pooling, behind = (_names_of(nodes) for nodes in _parts(proto, names))
     with _quiet():
         if precision == "fp16":
-            blocked = {"op_block_list": list(DEFAULT_OP_BLOCK_LIST), "node_block_list": [*ahead, *pooling]}
-            onnx.save(_tidied(convert_float_to_float16(proto, keep_io_types=True, **blocked)), target)
-        elif precision == "int8-static":
-            quantize_static(
+            made, fit = fp16.convert(
                 proto,
-                target,
-                _Reader(calibration),
-                quant_format=QuantFormat.QDQ,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-                per_channel=True,
-                nodes_to_exclude=[*ahead, *pooling, *behind],
+                [*ahead, *pooling],
+                calibration[:RANGED] if edges is None else np.concatenate([edges, calibration[:RANGED]]),
             )
-        else:
-            excluded = [*ahead, *pooling, *behind]
-            excluded += [f"{name}_MatMul" for name in excluded]  # what it makes of a Gemm
-            quantize_dynamic(proto, target, weight_type=QuantType.QInt8, nodes_to_exclude=excluded)
+            onnx.save(made, target)
+            return {"largest": fit.largest, "value": fit.where, "images": fit.images, "float32": fit.reasons}
+        if precision == "int8-static":
+            found = int8.static(proto, [*ahead, *pooling, *behind], calibration, target)
+            value = max(found, key=lambda name: found[name].largest)
+            return {"largest": found[value].largest, "value": value, "images": len(calibration)}
+        int8.dynamic(proto, [*ahead, *pooling, *behind], target)
+        return {}
 
 
 def _parts(proto: onnx.ModelProto, names: Layers) -> tuple[list[Any], list[Any], list[Any]]:
@@ -75,42 +80,8 @@ def _parts(proto: onnx.ModelProto, names: Layers) -> tuple[list[Any], list[Any],
     return ahead, pooling, layers.between(proto, pooled, "probabilities")
 
 
-def _tidied(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """What the converter to fp16 leaves to be done where nodes that stay in float32 follow one another.
-
-    It casts the value between two of them to fp16 and back, once for each reader, and puts all casts at the end.
-    """
-    makers = {node.output[0]: node for node in reversed(proto.graph.node)}  # of nodes that are there twice, the first
-    instead = {}
-    for name, node in makers.items():
-        before = makers.get(node.input[0]) if node.op_type == "Cast" else None
-        if before is not None and before.op_type == "Cast" and before.input[0].endswith("_cast_to_fp16"):
-            instead[name] = before.input[0]  # the float32 that went there and back
-    for node in makers.values():
-        for index, name in enumerate(node.input):
-            node.input[index] = instead.get(name, name)
-    alive = {node.output[0] for one in proto.graph.output for node in layers.between(proto, None, one.name)}
-    kept = [node for name, node in makers.items() if name in alive]
-    del proto.graph.node[:]
-    proto.graph.node.extend(kept)
-    tidied = OnnxModel(proto)
-    tidied.topological_sort()
-    return tidied.model
-
-
 def _names_of(nodes: list[Any]) -> list[str]:
     return [node.name for node in nodes]
-
-
-class _Reader(CalibrationDataReader):
-    """Hands out images in batches."""
-
-    def __init__(self, images: np.ndarray) -> None:
-        self.batches: Iterator[np.ndarray] = iter(images[i : i + BATCH] for i in range(0, len(images), BATCH))
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        batch = next(self.batches, None)
-        return None if batch is None else {"images": batch}
 
 
 @contextmanager

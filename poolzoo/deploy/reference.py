@@ -14,7 +14,8 @@ from torch import nn
 from poolzoo import output
 from poolzoo.errors import CheckFailed
 
-BATCH: Final = 64
+BATCH: Final = 64  # images at once …
+PIXELS: Final = BATCH * 64 * 64  # … or fewer, so that they stay within these as the network sees them
 FLOOR_FACTOR: Final = 4.0  # a faithful graph lies at about a quarter of that, a faulty one hundreds of times above it
 EDGE_FACTOR: Final = 16.0  # for edge images, of which each has a floor of its own, drawn three times only
 RELATIVE: Final = 1e-6  # of the reach: the largest logit of the photographs, or the edge image's own if that is larger
@@ -48,12 +49,24 @@ def edge_images(size: tuple[int, int]) -> dict[str, np.ndarray]:
     }
 
 
+def batch_of(model: nn.Module, size: tuple[int, int]) -> int:
+    """How many images are run at once: fewer of large ones, so that memory does not grow with their size.
+
+    Args:
+        model: The network with its preprocessing, which may enlarge them.
+        size: Height and width of the images.
+    """
+    height, width = getattr(getattr(model, "preprocess", None), "resize", None) or size
+    return max(1, min(BATCH, PIXELS // (height * width)))
+
+
 def _outputs(model: nn.Module, images: np.ndarray, dtype: torch.dtype, label: str) -> tuple[np.ndarray, np.ndarray]:
     """The network's logits and probabilities in a precision, on the CPU: two `[N, classes]`."""
     parts = []
     with torch.inference_mode(), output.progress(label, len(images)) as bar:
-        for start in range(0, len(images), BATCH):
-            batch = torch.from_numpy(np.ascontiguousarray(images[start : start + BATCH]))
+        size = batch_of(model, images.shape[1:3])
+        for start in range(0, len(images), size):
+            batch = torch.from_numpy(np.ascontiguousarray(images[start : start + size]))
             parts.append([out.to(dtype) for out in model(batch)])
             bar.update(start + len(batch))
     logits, chances = (torch.cat(outs).numpy() for outs in zip(*parts, strict=True))

@@ -131,6 +131,7 @@ def open_session(source: Path | bytes, provider: str, threads: int | None = None
 
     Raises:
         CheckFailed: ONNX Runtime refuses it.
+        EnvironmentProblem: ONNX Runtime is older than the file.
     """
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
@@ -148,12 +149,53 @@ def open_session(source: Path | bytes, provider: str, threads: int | None = None
             return onnxruntime.InferenceSession(given, options, providers=[(provider, settings)])
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
             name = "the graph" if isinstance(source, bytes) else source
+            if _is_too_new(str(error)):
+                release = _release_for(source) if isinstance(source, Path) else "a newer release"
+                text = f"{name} needs ONNX Runtime {release}, and {onnxruntime.__version__} is installed"
+                raise EnvironmentProblem(text, "pip install --upgrade onnxruntime") from error
             raise CheckFailed(f"{name} cannot be opened: {str(error)[:300]}", "export the run again") from error
 
 
+def _is_too_new(error: str) -> bool:
+    """Whether ONNX Runtime says of a file that its IR version or opset is younger than itself."""
+    return "Unsupported model IR version" in error or "is under development" in error
+
+
+def _release_for(path: Path) -> str:
+    """The release that the bundle around a graph names, in words."""
+    try:
+        release = json.loads(path.with_name("config.json").read_text(encoding="utf-8"))["export"]["onnxruntime"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "a newer release"
+    return f"{release} or newer"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether ONNX Runtime, or a converter of its, says so in whatever words."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "bad_alloc" in text or "failed to allocate" in text or "bad alloc" in text
+
+
 def run_in_batches(model: Model, images: np.ndarray, batch_size: int = 64) -> tuple[np.ndarray, np.ndarray]:
-    """Logits and probabilities of many images: `uint8[N, H, W, 3]` to two `float32[N, classes]`."""
-    parts = [model.run(images[start : start + batch_size]) for start in range(0, len(images), batch_size)]
+    """Logits and probabilities of many images: `uint8[N, H, W, 3]` to two `float32[N, classes]`.
+
+    Batches become smaller where memory does not suffice.
+
+    Raises:
+        MemoryError: It does not suffice for a single image.
+    """
+    parts, start = [], 0
+    while start < len(images):
+        try:
+            parts.append(model.run(images[start : start + batch_size]))
+        except Exception as error:  # ONNX Runtime's exceptions share no public base class
+            if not is_out_of_memory(error):
+                raise
+            if batch_size == 1:
+                raise MemoryError("memory does not suffice to run the graph on a single image") from error
+            batch_size //= 2
+            continue
+        start += batch_size
     return np.concatenate([logits for logits, _ in parts]), np.concatenate([chances for _, chances in parts])
 
 

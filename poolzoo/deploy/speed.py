@@ -72,7 +72,7 @@ def against_torch(
     Args:
         model: The network with its preprocessing, in eval mode, on the CPU: such images to logits and probabilities.
         file: The same as a graph.
-        images: Images to take batches from.
+        images: Images to take batches from, of 1 and of 32, or fewer of large ones.
         provider: `auto`, `cpu`, `cuda` or `tensorrt`; for the latter two torch runs on the GPU as well.
         threads: Of torch and of ONNX Runtime alike; None for one, and then all that torch uses.
         compiled: Whether to measure `torch.compile` too, which takes up to half a minute a batch size to compile.
@@ -88,6 +88,8 @@ def against_torch(
     """
     import torch
 
+    from poolzoo.deploy.reference import batch_of
+
     before = torch.get_num_threads()
     counts = thread_counts(threads, before, provider)
     graphs = {count: runtime.open_model(file, provider, count) for count in counts}
@@ -99,7 +101,7 @@ def against_torch(
         arms = _torch_arms(model, device, compiled)
         for count, graph in graphs.items():
             torch.set_num_threads(count)
-            for size in BATCHES:
+            for size in sorted({1, min(BATCHES[-1], batch_of(model, images.shape[1:3]))}):
                 batch = take(images, size)
                 calls = _working(arms, torch.from_numpy(batch), device)
                 rows = cell({**calls, ORT: call_with(graph.run, batch)}, TORCH, count)

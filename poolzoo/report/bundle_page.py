@@ -90,7 +90,8 @@ def _headline(contents: Contents) -> Safe:
         tiles.append((f"speed-up, batch {batch}", f"{row['speedup']:.2f}×", what))
     size = report.get("files", {}).get("model.onnx")
     if size is not None:
-        tiles.append(("size", words.size(size), f"model.onnx, opset {report['opset']}"))
+        needs = f", ONNX Runtime from {report['onnxruntime']}" if "onnxruntime" in report else ""
+        tiles.append(("size", words.size(size), f"model.onnx, opset {report['opset']}{needs}"))
     tiles.append(("precision", report["precision"], f"{report['input']} images go in"))
     shown = [
         element("div", element("dt", name), element("dd", element("b", big), element("span", small)))
@@ -142,13 +143,18 @@ def _pairs(matrix: list[list[int]], names: list[str]) -> Safe:
 def _parity(agreement: dict[str, Any]) -> Safe:
     # What the inputs are, the largest difference, what is allowed for them and for all images, and a remark.
     rows: list[tuple[str, float | None, float | None, float | None, str]] = []
-    common = agreement["tolerance"] if agreement.get("gate", "noise") == "noise" else None
+    # Of an older bundle `tolerance` is that.
+    images = agreement.get("allowed_on_images", agreement["tolerance"])
+    common = images if agreement.get("gate", "noise") == "noise" else None
     if worst := agreement.get("worst"):
         rows.append((f"nearest to its limit: {worst['input']}", worst["max_abs"], worst["allowed"], None, ""))
     for size, measured in agreement.get("max_abs_by_batch", {}).items():
-        rows.append((f"batch of {size}", measured, None, common, ""))
+        pair = agreement.get("worst_by_batch", {}).get(size, {"max_abs": measured, "allowed": None})
+        name = f"batch of {size}, {pair['input']}" if "input" in pair else f"batch of {size}"
+        rows.append((name, pair["max_abs"], pair["allowed"], common, ""))
     for name, measured in agreement.get("max_abs_by_edge", {}).items():
-        rows.append((f"edge: {name}", measured, None, common, ""))
+        allowed = agreement.get("allowed_by_edge", {}).get(name)
+        rows.append((f"edge: {name}", measured, allowed, common, ""))
     for probe in agreement.get("probes", []):
         note = "; ".join(filter(None, ["" if probe["passed"] else "failed", probe.get("note")]))
         rows.append((f"{probe['part']}: {probe['probe']}", probe["max_abs"], probe.get("allowed"), None, note))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 BASELINE = "torch eager"
+MOST_NODES = 8  # that are named; `parity.json` names all
 
 
 def percent(share: float | None, digits: int = 2) -> str:
@@ -86,9 +87,12 @@ def candidate_rows(candidates: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     for one in candidates:
         ort, gain = one.get("ort_ms") or {}, one.get("speedup") or {}
         verdict = "chosen" if one["chosen"] else one.get("lost") or ("passed" if one["passed"] else "failed its check")
+        larger = next((size for size in ort if size != "1"), "32")
         batches = [
-            f"{milliseconds(ort[b])} ({gain[b]:.2f}×)" if ort.get(b) and gain.get(b) else "–" for b in ("1", "32")
+            f"{milliseconds(ort[b])} ({gain[b]:.2f}×)" if ort.get(b) and gain.get(b) else "–" for b in ("1", larger)
         ]
+        if larger != "32":
+            batches[-1] += f" at batch {larger}"
         shares = [percent(one.get(key)) for key in ("agreement", "accuracy", "accuracy_drop")]
         rows.append((one["precision"], *shares, *batches, size(one.get("bytes")), verdict))
     return rows
@@ -127,9 +131,32 @@ def parity(agreement: dict[str, Any]) -> list[str]:
         said.append(f"Accuracy on these images: {both}.")
     else:
         said.append("Accuracy was not measured, because no labelled images come with the network.")
+    said += half_precision(agreement)
     if probes := agreement.get("probes"):
         good = sum(probe["passed"] for probe in probes)
         said.append(f"{good} of {len(probes)} probes of the network's parts with extreme inputs passed.")
+    return said
+
+
+def half_precision(agreement: dict[str, Any]) -> list[str]:
+    """What was found of the values inside a graph in lower precision, and in half arithmetic; nothing for fp32."""
+    said = []
+    if inside := agreement.get("inside"):
+        at = f"{inside['value']}, on {inside['images']} images"
+        said.append(f"The largest magnitude inside the network in float32 is {inside['largest']:.3g} ({at}).")
+        kept = list(inside.get("float32", ()))
+        more = f" and {len(kept) - MOST_NODES} more" if len(kept) > MOST_NODES else ""
+        if kept:
+            nodes = ", ".join(kept[:MOST_NODES])
+            said.append(
+                f"Nodes that stay in float32, because half precision does not hold their values: {nodes}{more}."
+            )
+    if half := agreement.get("half"):
+        pair = f"{small(half['max_abs'])}, of {small(half['allowed'])} allowed"
+        said.append(
+            "ONNX Runtime's CPU provider computes fp16 mostly in float32, so that its figures say little of hardware "
+            f"which does not; in half arithmetic, on {half['images']} images, logits differ by at most {pair}."
+        )
     return said
 
 
@@ -137,8 +164,8 @@ def _difference(agreement: dict[str, Any]) -> str:
     text = f"The largest difference of any output is {small(agreement['max_abs'])}"
     if agreement.get("relative") is not None:
         text += f", {small(agreement['relative'])} of the largest logit"
-    if agreement.get("gate", "noise") == "noise":
-        text += f"; {small(agreement['tolerance'])} is allowed"
+    if agreement.get("gate", "noise") == "noise" and (worst := agreement.get("worst")):
+        text += f"; nearest to its limit is {worst['input']}, {small(worst['max_abs'])} of {small(worst['allowed'])}"
     if agreement.get("noise_floor") is not None:
         text += f", and the network's own rounding noise in float32 is {small(agreement['noise_floor'])}"
     if agreement.get("cosine") is not None:
