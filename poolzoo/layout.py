@@ -83,12 +83,14 @@ def _grid(name: str, tokens: int, prefix: int, image_size: Size, patches: Size |
 
 
 def _grids(positions: int, image_size: Size) -> set[Size]:
-    """The grids of so many positions that square patches of a whole number of pixels can be in, rounded up or down."""
-    found = set()
-    for patch in range(1, min(image_size) + 1):
-        rows, columns = ((side // patch, -(-side // patch)) for side in image_size)
-        found |= {(h, w) for h in rows for w in columns if h * w == positions}
-    return found
+    """The grids of so many positions that square patches of a whole number of pixels can be in.
+
+    Patches at the border are left out, or filled up, in rows and columns alike.
+    """
+    height, width = image_size
+    cut = {(height // patch, width // patch) for patch in range(1, min(image_size) + 1)}
+    filled = {(-(-height // patch), -(-width // patch)) for patch in range(1, min(image_size) + 1)}
+    return {(rows, columns) for rows, columns in cut | filled if rows * columns == positions}
 
 
 def _refused(name: str, what: str, prefix: int) -> PluginFailed:

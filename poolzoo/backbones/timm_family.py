@@ -104,16 +104,20 @@ def _take(model: nn.Module, forward: Callable[[Any, Tensor], Any]) -> None:
 
 
 def _drop_unused(model: nn.Module, size: tuple[int, int]) -> None:
-    """Takes the tensors that have no part in the forward pass, such as those of a head, out of the state dict.
+    """Takes what has no part in the forward pass, such as a head, out of the network and its state dict.
 
-    Those of layers that are never called go; a parameter that is computed with, but for nothing, stays as a buffer that
-    is not saved. Nothing that freezes and frees parameters can train them. `dropped` has the names that they had.
+    Layers that are never called go; a parameter that is computed with, but for nothing, stays as a buffer that is not
+    saved. `dropped` has the names that all of them had.
     """
     named = {path: parameter for path, parameter in model.named_parameters() if parameter.requires_grad}
-    called: set[str] = set()
+    modules, used = dict(model.named_modules()), {""}
+
+    def use(path: str) -> None:
+        used.update(path.rsplit(".", depth)[0] for depth in range(path.count(".") + 1))
+
     handles = [
-        module.register_forward_pre_hook(lambda _module, _given, path=path: called.add(path))
-        for path, module in model.named_modules()
+        module.register_forward_pre_hook(lambda _module, _given, path=path: use(path))
+        for path, module in modules.items()
     ]
     with torch.enable_grad():
         output = model.eval()(torch.zeros(1, 3, *size)).sum()
@@ -122,16 +126,17 @@ def _drop_unused(model: nn.Module, size: tuple[int, int]) -> None:
     for handle in handles:
         handle.remove()
     before = list(model.state_dict())
-    for path in [path for path, gradient in zip(named, gradients, strict=True) if gradient is None]:
+    learns = {path for path, gradient in zip(named, gradients, strict=True) if gradient is not None}
+    for path in learns:
+        use(path.rpartition(".")[0])
+    for path, module in modules.items():
+        if path not in used and path.rpartition(".")[0] in used and module.state_dict():
+            model.set_submodule(path, nn.Identity())
+    for path in [path for path, _ in model.named_parameters() if path in named and path not in learns]:
         owner, _, name = path.rpartition(".")
-        module = model.get_submodule(owner)
-        value = module._parameters.pop(name)
+        value = model.get_submodule(owner)._parameters.pop(name)
         assert value is not None
-        module.register_buffer(name, value.detach() if owner in called else None, persistent=False)
-    for path, module in model.named_modules():
-        if path not in called and not any(True for _ in module.parameters()):  # such as the statistics of its norms
-            for name in [name for name, _ in module.named_buffers(recurse=False)]:
-                module.register_buffer(name, None)
+        model.get_submodule(owner).register_buffer(name, value.detach(), persistent=False)
     model.dropped = frozenset(before) - model.state_dict().keys()
 
 

@@ -35,6 +35,7 @@ class Published:
 
     Attributes:
         network: On the meta device, in eval mode.
+        size: Height and width of its images.
         keys: Of its state dict, without its classifier.
         classifier: Prefixes of its classifier's keys.
         filter: Turns a file into its state dict, as timm does; None where files are that already.
@@ -42,6 +43,7 @@ class Published:
     """
 
     network: nn.Module
+    size: tuple[int, int]
     keys: frozenset[str]
     classifier: tuple[str, ...]
     filter: Filter | None
@@ -77,7 +79,8 @@ def published(name: str, options: tuple[tuple[str, Any], ...]) -> Published:
     named = names.get("classifier") or ()
     classifier = tuple(f"{one}." for one in ((named,) if isinstance(named, str) else named))
     keys = frozenset(key for key in network.state_dict() if not key.startswith(classifier))
-    return Published(network, keys, classifier, noted.get("filter_fn"), bool(noted.get("strict", True)))
+    size, strict = _size(network, dict(options)), bool(noted.get("strict", True))
+    return Published(network, size, keys, classifier, noted.get("filter_fn"), strict)
 
 
 @contextmanager
@@ -143,6 +146,7 @@ def adapted(own: Tensors, found: Published, state: StateDict, source: str) -> tu
     norm = _final_norm(found, own)
     place = {f"{norm[0]}.{key}": f"{norm[1]}.{key}" for key in ("weight", "bias")} if norm else {}
     kept = {place.get(key, key): value for key, value in state.items()}
+    kept = {key: _as_convolution(value, own.get(key)) for key, value in kept.items()}
     left = [key for key in kept if key not in own and (not found.strict or _has(found, key))]
     return {key: value for key, value in kept.items() if key not in left}, tuple(left)
 
@@ -154,6 +158,13 @@ def _filtered(filter: Filter, state: StateDict, network: nn.Module) -> StateDict
     except TypeError:
         return filter(state)
     return filter(state, network)
+
+
+def _as_convolution(value: Tensor, wanted: Tensor | None) -> Tensor:
+    """A linear layer's matrix as the 1 × 1 convolution that timm makes of it where there is no pooling before it."""
+    if wanted is not None and value.ndim == 2 and wanted.shape == (*value.shape, 1, 1):
+        return value.view(wanted.shape)
+    return value
 
 
 def _has(found: Published, key: str) -> bool:
@@ -189,7 +200,7 @@ def _calls(found: Published) -> tuple[tuple[int, ...], list[Call]]:
         return noted
 
     with torch.device("meta"), torch.no_grad():
-        features = network.forward_features(torch.zeros(2, 3, *_size(network)))
+        features = network.forward_features(torch.zeros(2, 3, *found.size))
         handles = [module.register_forward_hook(note(name)) for name, module in network.named_modules() if name]
         try:
             network.forward_head(features, pre_logits=True)
@@ -199,10 +210,12 @@ def _calls(found: Published) -> tuple[tuple[int, ...], list[Call]]:
     return tuple(features.shape), calls
 
 
-def _size(network: Any) -> tuple[int, int]:
+def _size(network: Any, options: dict[str, Any]) -> tuple[int, int]:
     """Height and width of the images that a network is made for."""
-    embed = getattr(network, "patch_embed", None)
-    size = getattr(embed, "img_size", None) or (network.pretrained_cfg or {}).get("input_size", (224, 224))[-2:]
+    size = options.get("img_size") or getattr(getattr(network, "patch_embed", None), "img_size", None)
+    if isinstance(size, int):
+        return size, size
+    size = size or (getattr(network, "pretrained_cfg", None) or {}).get("input_size", (3, 224, 224))[-2:]
     return int(size[0]), int(size[1])
 
 
