@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from poolzoo import host, spec
+from poolzoo import host, output, spec
 from poolzoo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def create_model(
     Raises:
         UsageError: A name is unknown, parts do not fit, or the map would be 1 × 1.
     """
-    from poolzoo.assemble import Plan, assemble
+    from poolzoo.assemble import Plan, assemble, unseen_border
 
     if image_size is None:
         image_size = host.catalog().backbone(backbone).item.input_size or 32
@@ -118,7 +118,10 @@ def create_model(
         head=head,
         pretrained=pretrained,
     )
-    return assemble(plan).network
+    assembly = assemble(plan)
+    if (border := unseen_border(assembly.body, plan)) is not None:
+        output.warn(border.line(backbone))
+    return assembly.network
 
 
 def load(path: str | os.PathLike[str]) -> nn.Module:

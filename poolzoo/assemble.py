@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from poolzoo import host, surgery
+from poolzoo.accounting import Accounting, compared
+from poolzoo.coverage import Unseen, unseen
 from poolzoo.errors import PluginFailed, PoolzooError, UsageError, reason, said
 from poolzoo.layout import Layout, Size, as_map, read_layout
 from poolzoo.options import accepts, parse_spec
+from poolzoo.published import FinalNorm, NormPlace, PublishedHead
 
 LEAST_MAP = 4  # positions a side that a pooling needs to do anything that differs from another
 LARGEST_PROBE = 512  # pixels a side up to which a larger input is tried
+STEPS = (4, 8, 12, 14, 16, 28, 32, 64)  # pixels, of patches and of strides: sides that networks take are multiples
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,8 @@ class Plan:
         stem: "stock", or "small" to reduce the stem's stride.
         head: "linear", or "mlp:WIDTH" for one hidden layer.
         pretrained: Whether the backbone starts from its published weights.
+        final_norm: "head" to let a norm that the published network has behind its pooling follow ours; "backbone" to
+            leave it in the backbone, at every position, as runs of earlier versions have it.
     """
 
     backbone: str
@@ -44,14 +51,33 @@ class Plan:
     stem: str = "stock"
     head: str = "linear"
     pretrained: bool = False
+    final_norm: Literal["head", "backbone"] = "head"
 
 
 class Network(nn.Module):
-    """Backbone, global pooling and classifier: normalised `float[N, 3, H, W] → float[N, num_classes]`, logits."""
+    """Backbone, global pooling and classifier: normalised `float[N, 3, H, W] → float[N, num_classes]`, logits.
 
-    def __init__(self, backbone: nn.Module, pool: nn.Module, classifier: nn.Module, layout: Layout) -> None:
+    Args:
+        backbone: Gives the features.
+        pool: The global pooling.
+        classifier: Gives logits of pooled vectors.
+        layout: How the features are read as a map.
+        norm: A norm that the published network has behind its pooling, if any.
+        norm_first: Whether it normalises the positions of the map; else, the pooled vectors.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        pool: nn.Module,
+        classifier: nn.Module,
+        layout: Layout,
+        norm: FinalNorm | None = None,
+        norm_first: bool = False,
+    ) -> None:
         super().__init__()
         self.backbone, self.pool, self.classifier, self.layout = backbone, pool, classifier, layout
+        self.norm, self.norm_first = norm, norm_first
 
     def forward_map(self, x: Tensor) -> Tensor:
         """The backbone's features as a map, `float[N, C, H', W']`."""
@@ -60,21 +86,46 @@ class Network(nn.Module):
     @property
     def head(self) -> nn.Sequential:
         """What follows the backbone, `float[N, C, H', W'] → float[N, num_classes]`: the same modules, not copies."""
-        return nn.Sequential(OrderedDict(pool=self.pool, classifier=self.classifier))
+        return in_order(self.pool, self.classifier, self.norm, self.norm_first)
+
+    @property
+    def behind_pool(self) -> nn.Module:
+        """What follows the pooling, `float[N, D] → float[N, num_classes]`: the same modules, not copies."""
+        if self.norm is None or self.norm_first:
+            return self.classifier
+        return nn.Sequential(OrderedDict(norm=self.norm, classifier=self.classifier))
+
+    @property
+    def dropped(self) -> frozenset[str]:
+        """Names of the tensors that earlier versions saved although nothing reads them."""
+        return frozenset(f"backbone.{name}" for name in getattr(self.backbone, "dropped", ()))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.pool(self.forward_map(x)))
+        x = self.forward_map(x)
+        if self.norm is None:
+            return self.classifier(self.pool(x))
+        return self.classifier(self.pool(self.norm(x)) if self.norm_first else self.norm(self.pool(x)))
+
+
+def in_order(pool: nn.Module, classifier: nn.Module, norm: nn.Module | None, norm_first: bool) -> nn.Sequential:
+    """Pooling and classifier with the published norm where it belongs."""
+    if norm is None:
+        return nn.Sequential(OrderedDict(pool=pool, classifier=classifier))
+    if norm_first:
+        return nn.Sequential(OrderedDict(norm=norm, pool=pool, classifier=classifier))
+    return nn.Sequential(OrderedDict(pool=pool, norm=norm, classifier=classifier))
 
 
 @dataclass(frozen=True)
 class Assembly:
-    """A network with everything that was decided or measured while it was put together."""
+    """A network with everything that was decided or measured while it was put together; `weights` are accounted for."""
 
     network: Network
     plan: Plan
     width: int
     pool: host.Resolved
     body: Body
+    weights: Accounting
 
     @property
     def image_size(self) -> Size:
@@ -91,6 +142,13 @@ class Assembly:
     @property
     def layout(self) -> Layout:
         return self.network.layout
+
+    @property
+    def norm_place(self) -> NormPlace | None:
+        """Where the norm is that the published network has behind its pooling; None where it has none."""
+        if self.network.norm is not None:
+            return "positions" if self.network.norm_first else "pooled"
+        return "backbone" if self.body.published.norm else None
 
     @property
     def upscaled(self) -> bool:
@@ -145,15 +203,28 @@ def build_body(plan: Plan) -> Body:
     image_size = plan.image_size or _choose_image_size(backbone, local_pool, changes, plan)
     example = torch.randn(2, 3, *image_size)
     try:
-        body = Body.build(backbone, local_pool, changes, plan.stem, example, pretrained=plan.pretrained)
+        body = Body.build(backbone, local_pool, changes, plan.stem, example, final=plan)
     except _RefusedError as refused:
-        raise refused.explained(f"{_show(image_size)} images", "use a larger --image-size") from refused.error
+        hint = _sizes_near(backbone, local_pool, changes, plan.stem, image_size)
+        raise refused.explained(f"{_show(image_size)} images", hint) from refused.error
     if body.layout.map_size == (1, 1):
         raise UsageError(
             f"{plan.backbone} turns {_show(image_size)} images into a 1×1 map, on which all poolings are equal",
             "use a larger --image-size, or --stem small",
         )
     return body
+
+
+def unseen_border(body: Body, plan: Plan) -> Unseen | None:
+    """What the backbone of a plan does not see of its images; None where it sees all."""
+
+    def make(size: Size) -> tuple[nn.Module, Layout]:
+        local_pool, (_, changes) = body.local_pool, _local_pooling(host.catalog(), plan.local_pool)
+        with torch.random.fork_rng(devices=[]):
+            other = Body.build(body.backbone, local_pool, changes, plan.stem, torch.randn(1, 3, *size))
+        return other.module, other.layout
+
+    return unseen(body.module, body.layout, body.image_size, make)
 
 
 def attach_head(body: Body, plan: Plan) -> Assembly:
@@ -163,9 +234,23 @@ def attach_head(body: Body, plan: Plan) -> Assembly:
         UsageError, PluginFailed: As `assemble`.
     """
     pool = host.catalog().pooling(plan.pool, "global")
-    pooling, width = _build_pooling(pool, as_map(body.features, body.layout))
-    network = Network(body.module, pooling, build_classifier(plan.head, width, plan.num_classes), body.layout)
-    return Assembly(network, plan, width, pool, body)
+    features, layout = as_map(body.features, body.layout), body.layout
+    pooling, width = _build_pooling(pool, features)
+    classifier, norm = build_classifier(plan.head, width, plan.num_classes), copy.deepcopy(body.norm)
+    network = Network(body.module, pooling, classifier, layout, norm, norm_first=width != layout.channels)
+    return Assembly(network, plan, width, pool, body, _accounted(body).within(network.state_dict()))
+
+
+def _accounted(body: Body) -> Accounting:
+    """The accounting of a backbone under the names that its tensors have in a network."""
+    place = f"{body.published.norm_place}." if body.norm is not None else None
+
+    def name(own: str) -> str:
+        if place is not None and own.startswith(place):
+            return f"norm.layer.{own.removeprefix(place)}"
+        return f"backbone.{own}"
+
+    return body.accounting.renamed(name)
 
 
 def resolve(plan: Plan) -> tuple[host.Resolved, host.Resolved, host.Resolved | None, dict[str, int]]:
@@ -209,6 +294,9 @@ class Body:
     features: Tensor
     replaced: tuple[str, ...]
     stem_changes: tuple[str, ...]
+    published: PublishedHead = field(default_factory=PublishedHead)
+    norm: FinalNorm | None = None
+    accounting: Accounting = field(default_factory=Accounting)
 
     @classmethod
     def build(
@@ -219,8 +307,14 @@ class Body:
         stem: str,
         example: Tensor,
         *,
-        pretrained: bool = False,
+        final: Plan | None = None,
     ) -> Body:
+        """Builds a backbone for images of the size of an example, `float[N, 3, H, W]`.
+
+        Args:
+            final: The plan whose network it is for; None where only its map is asked for.
+        """
+        pretrained = final is not None and final.pretrained
         size = (example.shape[2], example.shape[3])
         make = surgery.with_geometry(local_pool.build, local_pool.options, changes) if local_pool else None
         places_itself = make is not None and accepts(backbone.build, "local_pool")
@@ -228,6 +322,14 @@ class Body:
             module, replaced = _guard(local_pool, _build_around, backbone, size, make, pretrained)
         else:
             module, replaced = build_backbone(backbone, size, pretrained=pretrained), []
+        published, norm = PublishedHead(), None
+        if final is not None and (origin := getattr(module, "origin", None)) is not None:
+            with torch.random.fork_rng(devices=[]):
+                published = origin.head(module)
+            if published.norm and final.final_norm == "head":
+                layer = module.get_submodule(published.norm_place)
+                module.set_submodule(published.norm_place, nn.Identity())
+                norm = FinalNorm(layer, published.norm_place, published.channels_first)
         stem_changes: list[str] = []
         if stem == "small":
             before = read_layout(backbone, module, _run(backbone, module, example), size)
@@ -237,7 +339,9 @@ class Body:
             replaced = _guard(local_pool, surgery.replace_local_pooling, module, make, example)
         features = _run(local_pool or backbone, module, example)
         layout = read_layout(backbone, module, features, size)
-        return cls(backbone, local_pool, size, module, layout, features, tuple(replaced), tuple(stem_changes))
+        changed = tuple(replaced), tuple(stem_changes)
+        accounting = getattr(module, "accounting", Accounting()) if pretrained else Accounting()
+        return cls(backbone, local_pool, size, module, layout, features, *changed, published, norm, accounting)
 
 
 def _run(blamed: host.Resolved, module: nn.Module, example: Tensor) -> Tensor:
@@ -318,6 +422,7 @@ def build_backbone(
     extra: dict[str, Any] = {"image_size": image_size} if accepts(backbone.build, "image_size") else {}
     if local_pool is not None:
         extra["local_pool"] = local_pool
+    before = torch.get_rng_state()
     try:
         module = backbone.build(pretrained=pretrained, **extra, **backbone.options)
     except (PoolzooError, MemoryError, OSError):
@@ -327,7 +432,22 @@ def build_backbone(
     if not isinstance(module, nn.Module):
         text = f"backbone {backbone.spec.name} built a {type(module).__name__}, not an nn.Module"
         raise PluginFailed(text, "mend the plugin")
+    if pretrained and not isinstance(getattr(module, "accounting", None), Accounting):  # it loaded them by itself
+        loaded: Any = module
+        untrained = _untrained(backbone, extra, before)
+        loaded.accounting = compared(module, untrained, f"the weights of {backbone.spec.text}, loaded by its plugin")
     return module
+
+
+def _untrained(backbone: host.Resolved, extra: dict[str, Any], random: Tensor) -> nn.Module | None:
+    """The same backbone from scratch, from the same random numbers; None where it cannot be built so."""
+    with torch.random.fork_rng(devices=[]):
+        torch.set_rng_state(random)
+        try:
+            module = backbone.build(pretrained=False, **extra, **backbone.options)
+        except host.Failure:
+            return None
+    return module if isinstance(module, nn.Module) else None
 
 
 def _choose_image_size(
@@ -358,6 +478,33 @@ def _choose_image_size(
         hint = "leave --stem small out" if plan.stem == "small" else "choose another backbone"
         raise refused.explained(f"image of {_show(sizes[0])} to {_show(sizes[-1])}", hint) from refused.error
     return best[1]
+
+
+def _sizes_near(
+    backbone: host.Resolved, local_pool: host.Resolved | None, changes: dict[str, int], stem: str, size: Size
+) -> str:
+    """The nearest sizes below and above one that was refused which are not, as a hint."""
+
+    def works(other: Size) -> bool:
+        try:
+            body = Body.build(backbone, local_pool, changes, stem, torch.randn(1, 3, *other))
+        except (_RefusedError, PoolzooError):
+            return False
+        return body.layout.map_size != (1, 1)
+
+    def multiples(step: int, up: int) -> Size:
+        height, width = (step * (side // step + up * (side % step > 0)) for side in size)
+        return height, width
+
+    below = {multiples(step, 0) for step in STEPS}
+    above = {multiples(step, 1) for step in STEPS}
+    tries = (
+        sorted((s for s in below if s != size and min(s) > 0), reverse=True),
+        sorted(s for s in above if s != size),
+    )
+    found = [one for one in (next(filter(works, sizes), None) for sizes in tries) if one is not None]
+    typed = [str(one[0]) if one[0] == one[1] else f"{one[0]}x{one[1]}" for one in found]
+    return f"use --image-size {' or '.join(typed)}" if typed else "use a larger --image-size"
 
 
 def _show(size: Size) -> str:

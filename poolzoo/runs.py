@@ -7,6 +7,7 @@ import io
 import os
 import platform
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from poolzoo import bundle, output
+from poolzoo.accounting import fill_exactly
 from poolzoo.assemble import Assembly, Network, Plan, Preprocess, assemble
 from poolzoo.data.images import PLAIN, Fit
 from poolzoo.errors import CheckFailed, UsageError
@@ -79,6 +81,9 @@ def configuration(assembly: Assembly, preprocess: Preprocess, classes: tuple[str
             "local_pool": plan.local_pool,
             "stem": plan.stem,
             "head": plan.head,
+            "final_norm": plan.final_norm,
+            "published_head": assembly.body.published.to_json(assembly.norm_place, assembly.width),
+            "weights": assembly.weights.to_json(),
             "data": data,
             "data_size": list(plan.data_size),
             "image_size": list(assembly.image_size),
@@ -181,6 +186,26 @@ def save_predictions(path: Path, predicted: np.ndarray, labels: np.ndarray) -> N
     bundle.write_atomically(path, buffer.getvalue())
 
 
+def plan_of(config: Mapping[str, Any]) -> Plan:
+    """What the network of a run or of a bundle is made of, from its `config.json`.
+
+    Raises:
+        KeyError, TypeError, ValueError: The configuration lacks something.
+    """
+    ours = config["poolzoo"]
+    return Plan(
+        backbone=ours["backbone"],
+        pool=ours["pool"],
+        num_classes=config["num_classes"],
+        data_size=tuple(ours["data_size"]),
+        image_size=tuple(ours["image_size"]),
+        local_pool=ours["local_pool"],
+        stem=ours["stem"],
+        head=ours["head"],
+        final_norm=ours.get("final_norm", "backbone"),  # which runs of earlier versions do not say
+    )
+
+
 def load_run(path: str | os.PathLike[str]) -> Run:
     """Builds the network of a finished run again and fills in its weights.
 
@@ -192,19 +217,9 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     bundle.check(directory, "run")
     config = bundle.read_json(directory / "config.json")
     try:
-        ours = config["poolzoo"]
-        plan = Plan(
-            backbone=ours["backbone"],
-            pool=ours["pool"],
-            num_classes=config["num_classes"],
-            data_size=tuple(ours["data_size"]),
-            image_size=tuple(ours["image_size"]),
-            local_pool=ours["local_pool"],
-            stem=ours["stem"],
-            head=ours["head"],
-        )
+        plan = plan_of(config)
         mean, std = config["pretrained_cfg"]["mean"], config["pretrained_cfg"]["std"]
-        recorded, _ = dict(ours["plugins"]), list(config["label_names"])
+        recorded, _ = dict(config["poolzoo"]["plugins"]), list(config["label_names"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckFailed(
             f"{directory / 'config.json'} lacks {error}", "it was made by another version of poolzoo"
@@ -218,13 +233,12 @@ def load_run(path: str | os.PathLike[str]) -> Run:
         hint = f"the run's {'; '.join(foreign)}: install it, or name its file with --plugin"
         raise UsageError(error.message, hint) from error
     _warn_of_other_plugins(assembly, recorded)
-    network = assembly.network
+    network, file, hint = assembly.network, directory / "model.safetensors", "was a plugin or timm changed?"
     try:
-        network.load_state_dict(load_tensors((directory / "model.safetensors").read_bytes()))
-    except (RuntimeError, SafetensorError) as error:
-        raise CheckFailed(
-            f"{directory / 'model.safetensors'} does not fit {plan.backbone}: {error}", "was a plugin or timm changed?"
-        ) from error
+        state = load_tensors(file.read_bytes())
+    except SafetensorError as error:
+        raise CheckFailed(f"{file} holds no weights: {error}", hint) from error
+    fill_exactly(network, state, str(file), hint, dropped=network.dropped)
     preprocess = Preprocess(tuple(mean), tuple(std), plan.data_size, assembly.image_size)
     return Run(directory, network.eval(), preprocess.eval(), config)
 
@@ -264,6 +278,8 @@ Images of {ours["data_size"][1]}×{ours["data_size"][0]} pixels enter the networ
 {ours["image_size"][1]}×{ours["image_size"][0]}; its {channels}×{height}×{width} map is pooled to
 {config["num_features"]} numbers.
 
+{_origin(ours)}
+
 {_figures(report)}
 
 ![learning curves](curves.png)
@@ -274,6 +290,15 @@ Images of {ours["data_size"][1]}×{ours["data_size"][0]} pixels enter the networ
 
 Do it again with `poolzoo finetune --config run.toml`; ship it with `poolzoo export` and this directory.
 """
+
+
+def _origin(ours: dict[str, Any]) -> str:
+    """Where the weights came from, and what became of the published network's last layers, in sentences."""
+    weights, head = ours["weights"], ours["published_head"]
+    said = [f"Weights at the start: {weights['text']}."]
+    if head["changes"]:
+        said.append(f"Published head: {head['text']}.")
+    return "\n".join(said)
 
 
 def _figures(report: dict[str, Any]) -> str:

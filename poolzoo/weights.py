@@ -1,118 +1,97 @@
-"""Reads weights from a file into an assembled network: ours, timm's or torchvision's own state dict."""
+"""Fills an assembled network from a file: our own, or timm's, torchvision's or a plugin's state dict."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from poolzoo import output
+from poolzoo.accounting import Accounting, fill
 from poolzoo.assemble import Network
-from poolzoo.errors import CheckFailed, UsageError
+from poolzoo.state_dict import StateDict, read_state_dict
 
-StateDict = dict[str, Tensor]
-
-
-def require_weights(path: Path) -> None:
-    """Raises where there is no file.
-
-    Raises:
-        UsageError: There is no such file.
-    """
-    if not path.is_file():
-        raise UsageError(f"weights file {str(path)!r} does not exist", "give a .safetensors or .pth file")
+HEAD = ("pool.", "classifier.")  # prefixes of the names of what starts anew where the file has none, or another
 
 
-def read_state_dict(path: Path) -> StateDict:
-    """The tensors of a `.safetensors` or `.pth` file; no code in it is ever run.
+def load_weights(network: Network, path: Path, classifier: tuple[str, ...]) -> Accounting:
+    """Fills a network with the weights of a file, and accounts for all of its tensors.
 
-    Raises:
-        UsageError: There is no such file.
-        CheckFailed: The file cannot be read as weights.
-    """
-    require_weights(path)
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise CheckFailed(f"{path} is damaged or holds no weights: {error}", "fetch the file again") from error
-    except Exception as error:  # torch raises pickle's own errors for anything beyond tensors
-        raise CheckFailed(
-            f"{path} holds more than tensors, which is not loaded: {type(error).__name__}", "save a state dict"
-        ) from error
-    for key in ("state_dict", "model", "state_dict_ema"):
-        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
-            loaded = loaded[key]
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise CheckFailed(f"{path} is not a state dict of tensors", "save model.state_dict()")
-    return {key.removeprefix("module."): value for key, value in loaded.items()}
-
-
-def load_weights(network: Network, path: Path, classifier: tuple[str, ...]) -> None:
-    """Fills a network with the weights of a file.
-
-    A classifier of another width is left out and said so; every other difference is an error.
+    A classifier of another width, and layers that have no part in the network, are left out; every other difference is
+    an error.
 
     Args:
         network: The network, changed in place.
         path: The file.
         classifier: Key prefixes of the original network's own classifier, for files that are not ours.
+
+    Raises:
+        UsageError: There is no such file, or it is for another network.
+        CheckFailed: The file cannot be read as weights.
     """
     state = read_state_dict(path)
-    ours = any(key.startswith("backbone.") for key in state)
-    if ours:
-        state = _fit_ours(network, state)
-        own = network.state_dict()
+    if any(key.startswith("backbone.") for key in state):
+        kept, left_out = _fit_ours(network, state)
     else:
-        own = network.backbone.state_dict()
-        state = _fit_foreign(network.backbone, state, own, classifier)
-    missing = (
-        sorted(set(own) - set(state))
-        if not ours
-        else sorted(k for k in set(own) - set(state) if k.startswith("backbone."))
-    )
-    unexpected = sorted(set(state) - set(own))
-    other_shape = [k for k in sorted(set(state) & set(own)) if state[k].shape != own[k].shape]
-    if missing or unexpected or other_shape:
-        parts = [
-            f"{len(keys)} {what} ({keys[0]})"
-            for keys, what in ((missing, "missing"), (unexpected, "unknown"), (other_shape, "of another shape"))
-            if keys
-        ]
-        raise UsageError(
-            f"the weights in {path.name} are for another network: {', '.join(parts)}",
-            "choose the backbone that they were made for",
-        )
-    (network if ours else network.backbone).load_state_dict(state, strict=not ours)
+        own = _published_names(network)
+        origin = getattr(network.backbone, "origin", None)
+        if origin is not None:
+            with torch.random.fork_rng(devices=[]):
+                kept, left_out = origin.adapted(own, state, path.name)
+        else:
+            kept, left_out = _fit_foreign(network.backbone, state, own, classifier)
+        kept = {_placed(network, key): value for key, value in kept.items()}
+    if left_out:
+        output.detail(f"weights: left out of {path.name}: {', '.join(left_out)}")
+    return fill(network, kept, path.name, left_out=left_out, fresh=HEAD)
 
 
-def _fit_ours(network: Network, state: StateDict) -> StateDict:
+def _published_names(network: Network) -> dict[str, Tensor]:
+    """The tensors of the backbone as it was built, with the norm that now follows the pooling."""
+    own = dict(network.backbone.state_dict())
+    if network.norm is not None:
+        own |= {f"{network.norm.place}.{key}": value for key, value in network.norm.layer.state_dict().items()}
+    return own
+
+
+def _placed(network: Network, key: str) -> str:
+    """The name in the network of one of `_published_names`."""
+    if network.norm is not None and key.startswith(f"{network.norm.place}."):
+        return f"norm.layer.{key.removeprefix(f'{network.norm.place}.')}"
+    return f"backbone.{key}"
+
+
+def _fit_ours(network: Network, state: StateDict) -> tuple[StateDict, tuple[str, ...]]:
     """Our own file, less the pooling and the classifier where this network's are others."""
     own = network.state_dict()
-    for part in ("pool.", "classifier."):
+    left = [key for key in state if key in network.dropped]
+    state = {key: value for key, value in state.items() if key not in left}
+    if network.norm is not None:  # runs of earlier versions have it in the backbone
+        state = {_placed(network, k.removeprefix("backbone.")) if k not in own else k: v for k, v in state.items()}
+    for part in HEAD:
         theirs = {key: value.shape for key, value in state.items() if key.startswith(part)}
         if theirs != {key: value.shape for key, value in own.items() if key.startswith(part)}:
             output.say(f"weights: the {part[:-1]} in the file is another one and is left out")
+            left += list(theirs)
             state = {key: value for key, value in state.items() if not key.startswith(part)}
-    return state
+    return state, tuple(left)
 
 
-def _fit_foreign(module: torch.nn.Module, state: StateDict, own: StateDict, classifier: tuple[str, ...]) -> StateDict:
+def _fit_foreign(
+    module: torch.nn.Module, state: StateDict, own: Mapping[str, Tensor], classifier: tuple[str, ...]
+) -> tuple[StateDict, tuple[str, ...]]:
+    """A state dict of a backbone of which nothing is known, less the original network's classifier."""
     prefixes = {key.split(".", 1)[0] for key in own}
     if len(prefixes) == 1 and not any(key.startswith(f"{next(iter(prefixes))}.") for key in state):
         state = {f"{next(iter(prefixes))}.{key}": value for key, value in state.items()}  # a wrapped original
         classifier = tuple(f"{next(iter(prefixes))}.{name}" for name in classifier)
     heads = [key for key in state if key not in own and key.startswith(tuple(f"{name}." for name in classifier))]
-    if heads:
-        output.say(f"weights: the original classifier ({heads[0]}, …) is left out")
     state = {key: value for key, value in state.items() if key not in heads}
-    # timm resamples position embeddings to another image size in the filter that each model's file brings along.
+    # A plugin may use one of timm's networks, whose filter resamples position embeddings to another image size.
     resample = getattr(sys.modules.get(type(module).__module__), "checkpoint_filter_fn", None)
     if resample is not None and any(k in own and own[k].shape != v.shape for k, v in state.items()):
         state = resample(state, module)
-    return state
+    return state, tuple(heads)

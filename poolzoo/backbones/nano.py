@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from poolzoo import accounting
 from poolzoo.errors import UsageError
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -76,7 +78,9 @@ def _filled(trunk: nn.Module, name: str) -> nn.Module:
             f"the weights of {name.replace('-', '/')} are for its default widths, not for these ({strange[0]})",
             "leave widths=, a local pooling that changes the channels, or --pretrained out",
         )
-    trunk.load_state_dict(state, strict=False)
+    filled: Any = trunk
+    source = f"the package's weights of {name.replace('-', '/')}"
+    filled.accounting = accounting.fill(trunk, state, source, fresh=("pool",))
     return trunk
 
 

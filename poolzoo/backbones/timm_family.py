@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from types import MethodType
 from typing import Any, Final
 
@@ -14,9 +15,12 @@ from timm.data import ImageNetInfo, infer_imagenet_subset
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from poolzoo import accounting
 from poolzoo.backbones import network
+from poolzoo.backbones.timm_published import TimmOrigin
 from poolzoo.errors import UsageError
 from poolzoo.spec import Backbone
+from poolzoo.state_dict import read_state_dict
 
 OFFLINE_HINT: Final = "fetch them once with a network; finetune also takes --weights FILE, or trains from scratch"
 
@@ -62,8 +66,7 @@ def _build(
     arguments: dict[str, Any] = dict(options)
     if image_size is not None and config is not None and config.fixed_input_size:
         arguments.setdefault("img_size", image_size)
-    if pretrained:
-        arguments.update(_source(name, config))
+    state = published_state(name, arguments) if pretrained else None
     try:
         model = timm.create_model(name, num_classes=0, global_pool="", **arguments)
     except (TypeError, AssertionError):
@@ -76,6 +79,11 @@ def _build(
     _find_the_map(model, _without_head(model, size))
     if "forward" in vars(model):
         _drop_unused(model, size)
+    model.origin = TimmOrigin(name, tuple(sorted(arguments.items())))
+    if state is not None:
+        source = f"the weights of timm/{name}"
+        state, left_out = model.origin.adapted(model.state_dict(), state, source)
+        model.accounting = accounting.fill(model, state, source, left_out=left_out)
     return model
 
 
@@ -96,22 +104,40 @@ def _take(model: nn.Module, forward: Callable[[Any, Tensor], Any]) -> None:
 
 
 def _drop_unused(model: nn.Module, size: tuple[int, int]) -> None:
-    """Makes buffers of the parameters that have no part in the forward pass, such as those of a head.
+    """Takes what has no part in the forward pass, such as a head, out of the network and its state dict.
 
-    They are saved and loaded under the same names, and nothing that freezes and frees parameters can train them.
+    Layers that are never called go; a parameter that is computed with, but for nothing, stays as a buffer that is not
+    saved. `dropped` has the names that all of them had.
     """
     named = {path: parameter for path, parameter in model.named_parameters() if parameter.requires_grad}
+    modules, used = dict(model.named_modules()), {""}
+
+    def use(path: str) -> None:
+        used.update(path.rsplit(".", depth)[0] for depth in range(path.count(".") + 1))
+
+    handles = [
+        module.register_forward_pre_hook(lambda _module, _given, path=path: use(path))
+        for path, module in modules.items()
+    ]
     with torch.enable_grad():
         output = model.eval()(torch.zeros(1, 3, *size)).sum()
         gradients = torch.autograd.grad(output, list(named.values()), allow_unused=True)
     model.train()
-    for path, gradient in zip(named, gradients, strict=True):
-        if gradient is None:
-            owner, _, name = path.rpartition(".")
-            module = model.get_submodule(owner)
-            value = module._parameters.pop(name)
-            assert value is not None
-            module.register_buffer(name, value.detach())
+    for handle in handles:
+        handle.remove()
+    before = list(model.state_dict())
+    learns = {path for path, gradient in zip(named, gradients, strict=True) if gradient is not None}
+    for path in learns:
+        use(path.rpartition(".")[0])
+    for path, module in modules.items():
+        if path not in used and path.rpartition(".")[0] in used and module.state_dict():
+            model.set_submodule(path, nn.Identity())
+    for path in [path for path, _ in model.named_parameters() if path in named and path not in learns]:
+        owner, _, name = path.rpartition(".")
+        value = model.get_submodule(owner)._parameters.pop(name)
+        assert value is not None
+        model.get_submodule(owner).register_buffer(name, value.detach(), persistent=False)
+    model.dropped = frozenset(before) - model.state_dict().keys()
 
 
 def _features(model: Any, x: Tensor) -> Any:
@@ -145,6 +171,26 @@ def _rows(positions: int, x: Tensor) -> int:
 def _last_map(model: Any, x: Tensor) -> Tensor:
     """The last map of a network whose features hold none."""
     return model.forward_intermediates(x, indices=1, output_fmt="NCHW", intermediates_only=True)[-1]
+
+
+def published_state(name: str, options: dict[str, Any]) -> dict[str, Tensor]:
+    """The published weights, under the names of the file.
+
+    Raises:
+        UsageError: There are none for this model.
+        EnvironmentProblem: They are not in the cache and there is no network.
+        CheckFailed: The file is damaged.
+    """
+    config = timm.models.get_pretrained_cfg(name)
+    source = _source(name, config)
+    if file := source.get("pretrained_cfg_overlay", {}).get("file"):
+        return read_state_dict(Path(file))
+    if config.custom_load and (config.hf_hub_filename or not config.hf_hub_id):  # a format of its own
+        return timm.create_model(name, pretrained=True, **options).state_dict()
+    if config.hf_hub_id:
+        names = (config.hf_hub_filename,) if config.hf_hub_filename else ()
+        return timm.models.load_state_dict_from_hf(config.hf_hub_id, *names)
+    return torch.hub.load_state_dict_from_url(config.url, map_location="cpu", weights_only=True, progress=False)
 
 
 def _network(name: str, *, pretrained: bool = False, **options: Any) -> nn.Module:
@@ -201,7 +247,7 @@ def _source(name: str, config: Any) -> dict[str, Any]:
     if not config.hf_hub_id:
         network.require(config.url, f"the weights of timm/{name}", OFFLINE_HINT)
         return {"pretrained": True}
-    for file in ("model.safetensors", "pytorch_model.bin"):
+    for file in filter(None, (config.hf_hub_filename, "model.safetensors", "pytorch_model.bin")):
         cached = try_to_load_from_cache(config.hf_hub_id, file)
         if isinstance(cached, str):
             return {"pretrained": True, "pretrained_cfg_overlay": {"file": cached}}

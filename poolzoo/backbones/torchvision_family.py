@@ -7,7 +7,6 @@ node that is neither pooling nor part of the classifier. Under `body.` the param
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -18,10 +17,12 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
-from poolzoo import output
+from poolzoo import accounting, output
 from poolzoo.backbones import network
+from poolzoo.backbones.torchvision_origin import CLASSIFIER, TorchvisionOrigin, current
 from poolzoo.errors import UsageError
 from poolzoo.spec import IMAGENET_MEAN, IMAGENET_STD, Backbone
+from poolzoo.state_dict import read_state_dict
 
 # First parts of the names that nodes after the features have in torchvision's models.
 _AFTER = (
@@ -38,9 +39,6 @@ _AFTER = (
 )
 # Their published weights expect mean and std 0.5; torchvision hides that in a `transform_input` that weights switch on.
 _INCEPTION = ("googlenet", "inception_v3")
-# The published DenseNets were saved when a module could still be called `norm.1`.
-_OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
-_CLASSIFIER = ("classifier", "fc", "head", "heads", "aux1", "aux2", "AuxLogits")
 
 
 def names() -> Sequence[str]:
@@ -68,7 +66,7 @@ def get(name: str) -> Backbone:
         input_size=transform.crop_size[0],
         prefix_tokens=1 if name.startswith("vit_") else 0,
         license=weights.meta.get("license", "BSD-3-Clause"),  # stated where it is not torchvision's own
-        classifier=_CLASSIFIER,
+        classifier=CLASSIFIER,
         network=partial(_network, name),
         labels=partial(_labels, name),
         crop_pct=min(transform.crop_size[0] / transform.resize_size[0], 1.0),
@@ -92,7 +90,15 @@ def _build(
             )
     if image_size is not None and name.startswith("maxvit"):
         arguments["input_size"] = image_size
-    return Features(_network(name, pretrained=pretrained, **arguments))
+    state = _published(name) if pretrained else None
+    model = _network(name, **arguments)
+    features: Any = Features(model)
+    features.origin = TorchvisionOrigin.of(model)
+    if state is not None:
+        source = f"the weights of torchvision/{name}"
+        state, left_out = features.origin.adapted(features.state_dict(), state, source)
+        features.accounting = accounting.fill(features, state, source, left_out=left_out)
+    return features
 
 
 def _network(name: str, *, pretrained: bool = False, **options: Any) -> nn.Module:
@@ -109,7 +115,8 @@ def _network(name: str, *, pretrained: bool = False, **options: Any) -> nn.Modul
             f"torchvision/{name} refuses its options: {error}", "see torchvision's documentation"
         ) from error
     if pretrained:
-        _fill(name, model, weights)
+        state = {key: value for key, value in _published(name).items() if not key.startswith(("aux", "AuxLogits"))}
+        model.load_state_dict(state)
     return model
 
 
@@ -140,8 +147,9 @@ class Features(nn.Module):
         return copied.train(self.training)
 
 
-def _fill(name: str, model: nn.Module, weights: Any) -> None:
-    """Reads torchvision's published weights from its cache, or fetches them first; no code in them is ever run."""
+def _published(name: str) -> dict[str, Tensor]:
+    """torchvision's published weights, from its cache or fetched first; no code in them is ever run."""
+    weights = torchvision.models.get_model_weights(name).DEFAULT
     file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
     if not file.is_file():
         network.require(
@@ -152,6 +160,4 @@ def _fill(name: str, model: nn.Module, weights: Any) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         digest = file.stem.rsplit("-", 1)[-1]  # torchvision ends its file names with the start of their sha256
         torch.hub.download_url_to_file(weights.url, str(file), hash_prefix=digest, progress=output.watched())
-    state = torch.load(file, map_location="cpu", weights_only=True)
-    state = {_OLD_DENSENET.sub(r"\1\2", key): value for key, value in state.items()}
-    model.load_state_dict({key: value for key, value in state.items() if not key.startswith(("aux", "AuxLogits"))})
+    return current(read_state_dict(file))

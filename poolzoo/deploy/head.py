@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from poolzoo import assemble, host, surgery
+from poolzoo import assemble, host, runs, surgery
 from poolzoo.assemble import Network
 from poolzoo.deploy import runtime
 from poolzoo.deploy.onnxfile import Graph
@@ -115,9 +115,9 @@ def rebuild(directory: Path, config: Mapping[str, Any], graph: Graph) -> nn.Sequ
     channels, height, width = ours["map"]
     pool = assemble.build_pooling(host.catalog().pooling(ours["pool"], "global"), channels, (height, width))
     classifier = assemble.build_classifier(ours["head"], config["num_features"], config["num_classes"])
-    head = nn.Sequential()
-    head.add_module("pool", pool)
-    head.add_module("classifier", classifier)
+    place = ours.get("published_head", {}).get("norm_runs")
+    norm = assemble.build_body(runs.plan_of(config)).norm if place in ("pooled", "positions") else None
+    head = assemble.in_order(pool, classifier, norm, norm_first=place == "positions")
     surgery.dry_run(head, torch.zeros(2, channels, height, width))  # weights that are made at the first call
     with np.load(directory / "golden.npz", allow_pickle=False) as golden:
         stored = {name.removeprefix(STORED): golden[name] for name in golden.files if name.startswith(STORED)}

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from poolzoo.accounting import fill_exactly
+
 
 class Average:
     """The average of a module's parameters and buffers over its steps.
@@ -43,4 +45,5 @@ class Average:
 
     def restore(self, state: dict[str, Any]) -> None:
         self.steps = state["steps"]
-        self.module.load_state_dict(state["module"])
+        dropped = getattr(self.module, "dropped", frozenset())
+        fill_exactly(self.module, state["module"], "its average", "", dropped=dropped)

@@ -88,4 +88,7 @@ class Checkpoint:
     def refuse(self, error: Exception) -> CheckFailed:
         """The error of a checkpoint whose parts do not fit the network."""
         output.detail(str(error))
-        return CheckFailed(f"checkpoint {self.path} is another run's", f"delete {self.path} to start that run anew")
+        why = f": {error.message}" if isinstance(error, CheckFailed) else ""
+        return CheckFailed(
+            f"checkpoint {self.path} is another run's{why}", f"delete {self.path} to start that run anew"
+        )

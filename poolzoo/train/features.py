@@ -71,7 +71,7 @@ def reads(prepared: Prepared) -> str:
     """What a head reads: maps, or the vectors of its own pooling where that neither learns nor draws."""
     pool, module = prepared.assembly.pool, prepared.assembly.network.pool
     fixed = pool.item.parameter_free and not pool.item.stochastic and not any(True for _ in module.parameters())
-    return prepared.settings.pool if fixed else MAP
+    return prepared.settings.pool if fixed and not prepared.assembly.network.norm_first else MAP
 
 
 def planned(prepared: Prepared, name: str, dtype: str = "float16") -> Plan:

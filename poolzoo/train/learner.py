@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from poolzoo.accounting import fill_exactly
 from poolzoo.data.batches import Share
 from poolzoo.train import optimiser, stages
 from poolzoo.train.average import Average
@@ -177,10 +178,12 @@ class Learner:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Takes everything from a checkpoint; the sums of an epoch only in the process that wrote them."""
-        self.module.load_state_dict(state["module"])
+        dropped = getattr(self.module, "dropped", frozenset())
+        fill_exactly(self.module, state["module"], "its module", "", dropped=dropped)
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
             self.average.restore(state["average"])
-        self.best = Best(**state["best"])
+        best = {name: value for name, value in state["best"]["weights"].items() if name not in dropped}
+        self.best = Best(**{**state["best"], "weights": best})
         if self.share.rank == 0:
             self._loss, self._right, self._seen = state["sums"]

@@ -79,6 +79,8 @@ def parameter_groups(module: nn.Module, rates: Rates) -> list[dict[str, Any]]:
         for depth, (_, parameters) in enumerate(staged)
         for parameter in parameters
     }
+    norm = getattr(module, "norm", None)  # of the published network, so that it learns as fast as the last stage
+    scales |= {id(parameter): 1.0 for parameter in norm.parameters()} if isinstance(norm, nn.Module) else {}
     groups: dict[tuple[float, int], list[nn.Parameter]] = {}
     for parameter in module.parameters():
         groups.setdefault((scales.get(id(parameter), rates.head), min(2, parameter.ndim - 1)), []).append(parameter)

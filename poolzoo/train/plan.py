@@ -31,6 +31,8 @@ def describe(prepared: Prepared) -> dict[str, Any]:
         "map": [layout.channels, *layout.map_size],
         "pool": settings.pool,
         "pooled": assembly.width,
+        "published_head": assembly.body.published.to_json(assembly.norm_place, assembly.width),
+        "weights": assembly.weights.to_json(),
         "head": settings.head,
         "classes": list(data.classes),
         "parameters": parameters,
@@ -57,7 +59,8 @@ def show(settings: Settings, as_json: bool) -> None:
         return
     network = prepared.assembly.network
     children = [(f"backbone.{name}", child) for name, child in network.backbone.named_children()]
-    children += [("pool", network.pool), ("classifier", network.classifier)]
+    norm = [("norm", network.norm)] if network.norm is not None else []
+    children += [("pool", network.pool), *norm, ("classifier", network.classifier)]
     rows = [(name, type(child).__name__, f"{sum(p.numel() for p in child.parameters()):,}") for name, child in children]
     output.table(("layer", "type", "parameters"), rows, right=(2,))
     for label, text in _lines(facts, settings):
@@ -75,6 +78,9 @@ def _lines(facts: dict[str, Any], settings: Settings) -> Iterator[tuple[str, str
     channels, map_height, map_width = facts["map"]
     yield "map", f"{channels}×{map_height}×{map_width} ({facts['layout']})"
     yield "pool", f"{settings.pool}, to {facts['pooled']} numbers"
+    if facts["published_head"]["changes"]:
+        yield "published", facts["published_head"]["text"]
+    yield "weights", facts["weights"]["text"]
     yield "head", f"{settings.head}, {len(facts['classes'])} classes"
     yield "parameters", f"{facts['parameters']:,}, {facts['trainable']:,} of them trained"
     yield "MACs", f"{facts['macs'] / 1e6:.1f} million an image"

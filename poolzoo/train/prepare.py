@@ -12,14 +12,15 @@ import numpy as np
 import torch
 
 from poolzoo import host, output, spec
-from poolzoo.assemble import Assembly, Body, Plan, Preprocess, attach_head, build_body, resolve
+from poolzoo.assemble import Assembly, Body, Plan, Preprocess, attach_head, build_body, resolve, unseen_border
 from poolzoo.data import batches, source
 from poolzoo.data.batches import Augmentation, Share
 from poolzoo.errors import UsageError
+from poolzoo.state_dict import require_weights
 from poolzoo.train import device as devices
 from poolzoo.train import group, memory, optimiser, stages
 from poolzoo.train.settings import Settings, default_batch_size, default_epochs
-from poolzoo.weights import load_weights, require_weights
+from poolzoo.weights import load_weights
 
 VALIDATION_SHARE, VALIDATION_MOST = 0.1, 5000  # of the training images, in all
 SAMPLED = 1000  # images that tell whether data is the same; their labels are all compared
@@ -142,13 +143,18 @@ def prepare_heads(settings: Settings, pools: Sequence[str], *, initial: bool = T
         torch.manual_seed(settings.seed)  # so that a head starts the same whatever was built before it
         assembly = attach_head(body, replace(plan, pool=each.pool))
         if settings.weights and initial:
-            load_weights(assembly.network, Path(settings.weights), body.backbone.item.classifier)
+            weights = load_weights(assembly.network, Path(settings.weights), body.backbone.item.classifier)
+            assembly = replace(assembly, weights=weights)
         group.synchronised(assembly.network, share, policy)
         policy.place(assembly.network)
         completed = replace(settings, pool=each.pool)
         prepared.append(Prepared(completed, data, assembly, preprocess, policy, augmentation, share))
     _say_what_is_done(settings, body, data)
-    _freeze(settings, body)
+    if initial and (border := unseen_border(body, plan)) is not None:
+        output.warn(border.line(settings.backbone))
+    for each_head in prepared:
+        _say_what_is_loaded(each_head.assembly)
+    _freeze(settings, prepared)
     return prepared
 
 
@@ -164,6 +170,7 @@ def _plan(settings: Settings, initial: bool) -> Plan:
         stem=settings.stem,
         head=settings.head,
         pretrained=settings.pretrained and initial,
+        final_norm="head" if settings.final_norm == "head" else "backbone",
     )
 
 
@@ -214,9 +221,13 @@ def _augmentation(settings: Settings, data: Data) -> Augmentation:
     return Augmentation(shift, settings.flip, settings.cutout, settings.mixup, settings.cutmix)  # type: ignore[arg-type]
 
 
-def _freeze(settings: Settings, body: Body) -> None:
+def _freeze(settings: Settings, heads: Sequence[Prepared]) -> None:
+    body = heads[0].assembly.body
     if settings.freeze == "backbone":
         body.module.requires_grad_(False)
+        for head in heads:
+            if head.assembly.network.norm is not None:  # published with the backbone
+                head.assembly.network.norm.requires_grad_(False)
         if not (settings.pretrained or settings.weights):
             output.warn("the frozen backbone has random weights", "add --pretrained or --weights FILE")
     elif settings.freeze_stages is not None:
@@ -240,6 +251,17 @@ def _say_what_is_done(settings: Settings, body: Body, data: Data) -> None:
             f"{settings.backbone} was trained on {seen}'s training images: if these are the same, the validation part "
             "was seen, and only the test figure is worth something"
         )
+
+
+def _say_what_is_loaded(assembly: Assembly) -> None:
+    published, weights = assembly.body.published, assembly.weights
+    if published.changes:
+        output.say(f"published head: {published.line(assembly.norm_place, assembly.width)}")
+    if weights.source:
+        output.say(f"weights: {weights.line()}")
+        for what, names in (("fresh", weights.fresh), ("left out of the file", weights.left_out)):
+            if names:
+                output.detail(f"weights, {what}: {', '.join(names)}")
 
 
 def _same_classes(name: str, data: Data) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from poolzoo import bundle, host, metrics, output, runs
+from poolzoo.accounting import Accounting
 from poolzoo.assemble import Network
 from poolzoo.data.batches import Batches
 from poolzoo.errors import CheckFailed, EnvironmentProblem, UsageError
@@ -26,6 +27,7 @@ from poolzoo.train.learner import Learner
 from poolzoo.train.prepare import Prepared, prepare, prepare_heads
 from poolzoo.train.settings import Settings, read_toml
 
+WEIGHTS = "weights.json"  # in an unfinished run: the account of the weights that it began with
 Note = Callable[[dict[str, Any]], None]
 Figures = dict[str, dict[str, Any]]
 
@@ -56,6 +58,8 @@ def finetune(
         path.mkdir(parents=True)
         try:
             bundle.write_atomically(path / "run.toml", prepared.settings.to_toml())
+            if prepared.assembly.weights.source:
+                bundle.write_json(path / WEIGHTS, prepared.assembly.weights.to_json())
         except BaseException:
             shutil.rmtree(path, ignore_errors=True)
             raise
@@ -73,9 +77,20 @@ def resume(path: Path, note: Note | None = None) -> dict[str, Any]:
         raise UsageError(f"{path} is no run: it has no run.toml", "give the directory of an interrupted run")
     if (path / bundle.MANIFEST).is_file():
         raise UsageError(f"run {path} is finished", f"poolzoo evaluate {path}, or poolzoo export {path}")
-    settings = Settings(**read_toml(path / "run.toml"))
+    settings = Settings(**{"final_norm": None, **read_toml(path / "run.toml")})
     host.settings.files = list(dict.fromkeys([*host.settings.files, *map(Path, settings.plugins)]))
-    return _run(prepare(settings, initial=not (path / FILE).is_file()), path, note, fresh=False)
+    begun = (path / FILE).is_file()
+    prepared = prepare(settings, initial=not begun)
+    if begun and (path / WEIGHTS).is_file():
+        prepared = _with_weights_of(path, prepared)
+    return _run(prepared, path, note, fresh=False)
+
+
+def _with_weights_of(path: Path, prepared: Prepared) -> Prepared:
+    """What was prepared, with the account of the weights that the run began with, which are not read again."""
+    found = bundle.read_json(path / WEIGHTS)
+    weights = Accounting.from_json(found, prepared.assembly.network.state_dict())
+    return replace(prepared, assembly=replace(prepared.assembly, weights=weights))
 
 
 def finetune_heads(
@@ -197,7 +212,7 @@ def build_engine(heads: Sequence[Prepared], checkpoint: Checkpoint) -> Engine:
     for head in heads:
         reads = IMAGES if not head.frozen else features.reads(head) if stores is not None else MAP
         network = head.assembly.network
-        module = network if reads == IMAGES else network.head if reads == MAP else network.classifier
+        module = network if reads == IMAGES else network.head if reads == MAP else network.behind_pool
         learners[head.settings.pool] = Learner(module, reads, head.settings, len(feed), head.policy, share)
     labels = first.data.labels[first.data.held]
     return Engine(learners, feed, labels, settings.epochs, checkpoint, share)
@@ -292,6 +307,7 @@ def _finish(prepared: Prepared, path: Path, engine: Engine, name: str, figures: 
         "processes": prepared.share.size,
     }
     bundle.write_json(path / "config.json", config)
+    (path / WEIGHTS).unlink(missing_ok=True)  # it is in the configuration now
     bundle.write_atomically(path / "model.safetensors", runs.weights_bytes(network.state_dict()))
     bundle.write_json(path / "env.json", runs.environment(prepared.policy.device))
     bundle.write_json(path / "metrics.json", report)

@@ -100,6 +100,8 @@ class Settings:
     precision: str = "auto"
     compile: str = "auto"
     deterministic: bool = False
+    # Where a norm goes that the published network has behind its pooling, see `Plan`; None in runs of earlier versions.
+    final_norm: str | None = "head"
     plugins: tuple[str, ...] = ()  # plugin files, so that a resumed run finds what it was started with
 
     def __post_init__(self) -> None:
