@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any, Protocol
+
+from poolzoo import jsontext
 
 QUIET, NORMAL, VERBOSE = 0, 1, 2
 MAX_LINE = 2000  # characters of one diagnostic line; longer ones are a plugin's or a library's, and nobody reads them
@@ -78,9 +79,9 @@ def data(text: str) -> None:
 
 
 def emit_json(value: Any) -> None:
-    """Prints one JSON value on one line."""
+    """Prints one JSON value on one line; NaN and infinities become null."""
     if _rank == 0:
-        print(json.dumps(value, ensure_ascii=False, allow_nan=False), flush=True)
+        print(jsontext.dumps(value), flush=True)
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[int] = ()) -> None:

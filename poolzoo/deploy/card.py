@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from html import escape
@@ -11,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from poolzoo import bundle, metrics, output
+from poolzoo import bundle, jsontext, metrics, output
 from poolzoo.deploy.subject import Subject
 from poolzoo.report import bundle_page, bundle_words, confusion
 
@@ -163,7 +162,7 @@ def _front_matter(subject: Subject, figures: dict[str, Any] | None) -> str:
 
 
 def _scalar(value: str | float) -> str:
-    return json.dumps(output.one_line(value) if isinstance(value, str) else value, ensure_ascii=False)
+    return jsontext.dumps(output.one_line(value) if isinstance(value, str) else value)
 
 
 def _what(subject: Subject, report: dict[str, Any]) -> str:

@@ -103,7 +103,7 @@ def by_noise(reference: Reference, graph: runtime.Model) -> Parity:
         far = far[:0]
     excess = found.worst / reference.allowed
     where = int(excess.argmax())
-    flipped = found.outputs[0].argmax(1) != reference.torch32[0].argmax(1)
+    flipped = metrics.predictions(found.outputs[0]) != metrics.predictions(reference.torch32[0])
     far_flips = flipped & (_margins(reference.torch32[0]) > 2 * reference.allowed)
     report = {
         "passed": bool(np.isfinite(found.worst).all()) and float(excess.max()) <= 1.0 and not bool(far_flips.any()),
@@ -158,7 +158,7 @@ def by_limits(reference: Reference, graph: runtime.Model, limits: Limits) -> Par
 def _figures(reference: Reference, found: Distance, graph: runtime.Model) -> dict[str, Any]:
     """What is reported under either gate."""
     ours, theirs = found.outputs[0], reference.torch32[0]
-    flipped = ours.argmax(1) != theirs.argmax(1)
+    flipped = metrics.predictions(ours) != metrics.predictions(theirs)
     margins, real, reach = _margins(theirs), reference.real, reference.reach
     figures: dict[str, Any] = {
         "max_abs": _number(float(found.worst.max())),

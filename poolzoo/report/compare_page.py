@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import json
 from collections.abc import Sequence
 from csv import DictWriter
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+from poolzoo import jsontext
 from poolzoo.report import bundle_words as words
 from poolzoo.report import plots
 from poolzoo.report.leaderboard import leaderboard, signed, verdict
@@ -132,7 +132,7 @@ def _script(charts: dict[str, Any]) -> str:
     """Plotly where there is a chart, the charts, and what makes the page move; nothing in it can end the script."""
     from plotly.offline import get_plotlyjs
 
-    drawn = json.dumps(charts, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    drawn = jsontext.dumps(charts, separators=(",", ":")).replace("<", "\\u003c")
     own = HERE.with_name("compare_page.js").read_text(encoding="utf-8")
     return f"{get_plotlyjs() if charts else ''}\nconst charts = {drawn};\n{own}"
 

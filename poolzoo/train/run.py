@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from poolzoo import bundle, host, metrics, output, runs
+from poolzoo import bundle, host, jsontext, metrics, output, runs
 from poolzoo.assemble import Network
 from poolzoo.data.batches import Batches
 from poolzoo.errors import CheckFailed, EnvironmentProblem, UsageError
@@ -226,7 +225,7 @@ def _feature_feed(prepared: Prepared, stores: dict[str, features.Stored]) -> Fea
 
 
 def _write_lines(path: Path, lines: Sequence[Line]) -> None:
-    bundle.write_atomically(path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    bundle.write_atomically(path / "metrics.jsonl", "".join(jsontext.dumps(line) + "\n" for line in lines))
 
 
 class _Together(nn.Module):
