@@ -24,6 +24,7 @@ from poolzoo.data.images import PLAIN, Fit
 from poolzoo.errors import CheckFailed, UsageError
 from poolzoo.host import Resolved
 from poolzoo.layout import Size
+from poolzoo.report.figures import about_untested, figure
 
 SAMPLES_TRAIN, SAMPLES_TEST = 512, 1024  # images kept in samples.npz …
 SAMPLES_BYTES = 64 << 20  # … or fewer, so that they stay within 64 MB
@@ -251,7 +252,7 @@ def result_card(config: dict[str, Any], settings: dict[str, Any], report: dict[s
     """`README.md`: a model card with front matter, from the figures that were measured."""
     ours, test = config["poolzoo"], report["test"]
     rows = "\n".join(
-        f"| {_cell(c['class'])} | {c['n']} | {c['precision']:.3f} | {c['recall']:.3f} | {c['f1']:.3f} |"
+        f"| {_cell(c['class'])} | {c['n']} | {figure(c['precision'])} | {figure(c['recall'])} | {figure(c['f1'])} |"
         for c in test["per_class"]
     )
     arguments = "\n".join(f"| {key} | {value} |" for key, value in settings.items() if value is not None)
@@ -293,6 +294,8 @@ def _figures(report: dict[str, Any]) -> str:
         f"Accuracy {test['accuracy']:.4f} (95 % interval {low:.4f} to {high:.4f}), macro F1 {test['f1']:.4f} on "
         f"{test['n']} test images."
     ]
+    if sentence := about_untested(test["per_class"]):
+        said.append(_cell(sentence))
     if test["top5"] is not None:
         said.append(f"Top-5 accuracy {test['top5']:.4f}.")
     if test["ece"] is not None:

@@ -15,6 +15,7 @@ from typing import Any, Final
 from poolzoo import jsontext
 from poolzoo.report import bundle_words as words
 from poolzoo.report import plots
+from poolzoo.report.figures import sentence
 from poolzoo.report.leaderboard import leaderboard, signed, verdict
 from poolzoo.report.pieces import Safe, document, element, facts, joined, section, table
 from poolzoo.report.variants import Variant, finite, mean, ordered
@@ -243,6 +244,7 @@ def _classes(variants: Sequence[Variant], place: Place) -> Safe:
         return Safe("")
     low, high = min(every), max(every)
     told = f"The lightest is {100 * low:.1f} %, the strongest {100 * high:.1f} %; the mean over the seeds."
+    told = f"{told} {sentence([n for n in names if all(row.get(n) is None for _, row in recalls)])}".strip()
     if len(names) > MOST_CLASSES:
         means = {name: mean(row.get(name) for _, row in recalls) for name in names}
         told += f" Shown are the {HARDEST} of {len(names)} classes with the lowest recall."
