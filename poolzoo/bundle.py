@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from zipfile import BadZipFile
 
+from poolzoo import jsontext
 from poolzoo.errors import CheckFailed, UsageError
 
 if TYPE_CHECKING:
@@ -52,12 +53,12 @@ def _umask() -> int:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a value as indented JSON, atomically."""
+    """Writes a value as indented JSON, atomically; NaN and infinities become null."""
     write_atomically(path, _dump(value))
 
 
 def _dump(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return jsontext.dumps(value, indent=2) + "\n"
 
 
 def read_json(path: Path) -> Any:

@@ -6,7 +6,7 @@ import json
 import os
 from pathlib import Path
 
-from poolzoo import bundle, output
+from poolzoo import bundle, jsontext, output
 
 
 def path() -> Path:
@@ -42,4 +42,4 @@ def write(names: list[str]) -> None:
         OSError: The file cannot be written.
     """
     path().parent.mkdir(parents=True, exist_ok=True)
-    bundle.write_atomically(path(), (json.dumps(sorted(set(names)), indent=1) + "\n").encode())
+    bundle.write_atomically(path(), (jsontext.dumps(sorted(set(names)), indent=1) + "\n").encode())

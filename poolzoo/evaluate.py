@@ -11,6 +11,7 @@ import torch
 
 from poolzoo import bundle, metrics, output
 from poolzoo.data import source
+from poolzoo.data.classes import require_names
 from poolzoo.errors import UsageError
 from poolzoo.runs import load_run
 from poolzoo.train import device as devices
@@ -30,7 +31,7 @@ def evaluate_run(
         threads: Of torch on the CPU.
 
     Raises:
-        UsageError: The data has classes that the run does not know.
+        UsageError: The data has classes that the run does not know, or the run knows one class only.
     """
     policy = devices.policy(device)
     if threads is not None:
@@ -89,6 +90,7 @@ def evaluate_graph(
 
 def _as_counted(classes: list[str], names: tuple[str, ...], labels: np.ndarray) -> np.ndarray:
     """The labels renumbered by the network's own names of the classes."""
+    require_names("the network", classes)
     unknown = sorted(set(names) - set(classes))
     if unknown:
         raise UsageError(

@@ -13,6 +13,7 @@ from torch import nn
 
 from poolzoo import output
 from poolzoo.certainty import calibration_error, wilson_interval
+from poolzoo.report.figures import about_untested, figure
 from poolzoo.train.device import DevicePolicy
 
 NO_CLASS: Final = -1  # the prediction from logits of which none is the largest
@@ -72,8 +73,10 @@ def top_accuracy(logits: np.ndarray, labels: np.ndarray, k: int) -> float:
 def compute(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
     """Accuracy, macro precision, recall and F1, the same for each class, and the confusion matrix (rows: truth).
 
-    The macro means run over the classes that occur in `labels`. Beside them: `interval`, the 95 % interval of the
-    accuracy; `top5`, None for five classes or fewer; `ece`, the expected calibration error.
+    The macro means run over the classes that occur in `labels`; of another class all three are undefined, and None. A
+    class that occurs and is never predicted has precision 0, as with scikit-learn's `zero_division=0`. Beside them:
+    `interval`, the 95 % interval of the accuracy; `top5`, None for five classes or fewer; `ece`, the expected
+    calibration error.
 
     Images whose largest logit is NaN or infinite count as wrong and stand in no column of the confusion matrix; `ece`
     is None then, since their confidence is no number, and a warning tells how many they are.
@@ -99,8 +102,15 @@ def compute(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> d
         "f1": float(f1[present].mean()),
         "n": len(labels),
         "per_class": [
-            {"class": name, "precision": float(p), "recall": float(r), "f1": float(f), "n": int(n)}
-            for name, p, r, f, n in zip(classes, precision, recall, f1, support, strict=True)
+            {
+                "class": name,
+                **{
+                    key: float(value) if n else None
+                    for key, value in zip(("precision", "recall", "f1"), values, strict=True)
+                },
+                "n": int(n),
+            }
+            for name, *values, n in zip(classes, precision, recall, f1, support, strict=True)
         ],
         "confusion": confusion_matrix(labels, predicted, labels=indices).tolist(),
     }
@@ -113,8 +123,8 @@ def headline(full: dict[str, Any]) -> dict[str, Any]:
 
 def show(full: dict[str, Any]) -> None:
     """Prints the figures, the table of classes and the confusion matrix."""
-    rows = [(c["class"], c["n"], *(f"{c[k]:.3f}" for k in ("precision", "recall", "f1"))) for c in full["per_class"]]
-    rows.append(("macro mean", full["n"], *(f"{full[k]:.3f}" for k in ("precision", "recall", "f1"))))
+    rows = [(c["class"], c["n"], *(figure(c[k]) for k in ("precision", "recall", "f1"))) for c in full["per_class"]]
+    rows.append(("macro mean", full["n"], *(figure(full[k]) for k in ("precision", "recall", "f1"))))
     output.table(("class", "n", "precision", "recall", "F1"), rows, right=(1, 2, 3, 4))
     if len(full["confusion"]) <= 20:
         names = [c["class"] for c in full["per_class"]]
@@ -122,6 +132,8 @@ def show(full: dict[str, Any]) -> None:
         matrix = [(name, *row) for name, row in zip(names, full["confusion"], strict=True)]
         output.table(("truth \\ predicted", *(n[:6] for n in names)), matrix, right=tuple(range(1, len(names) + 1)))
     output.data("")
+    if sentence := about_untested(full["per_class"]):
+        output.data(sentence)
     low, high = full["interval"]
     output.data(f"accuracy {full['accuracy']:.4f} on {full['n']} images (95 % interval {low:.4f} to {high:.4f})")
     if full["top5"] is not None:

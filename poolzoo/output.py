@@ -5,13 +5,12 @@ Names, summaries, errors and paths are other people's: what a terminal would obe
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any, Final, Protocol
 
-from poolzoo import streams
+from poolzoo import jsontext, streams
 from poolzoo.text import json_escaped, one_line, visible
 
 QUIET, NORMAL, VERBOSE = 0, 1, 2
@@ -82,9 +81,9 @@ def page(text: str) -> None:
 
 
 def emit_json(value: Any) -> None:
-    """Prints one JSON value on one line, whole."""
+    """Prints one JSON value on one line, whole; NaN and infinities become null."""
     if _rank == 0:
-        streams.write(json_escaped(json.dumps(value, ensure_ascii=False, allow_nan=False)) + "\n")
+        streams.write(json_escaped(jsontext.dumps(value)) + "\n")
 
 
 def csv_row(cells: Sequence[object]) -> None:

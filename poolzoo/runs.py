@@ -27,6 +27,7 @@ from poolzoo.errors import CheckFailed, UsageError
 from poolzoo.host import Resolved
 from poolzoo.layout import Size
 from poolzoo.report import markdown
+from poolzoo.report.figures import about_untested, figure
 
 SAMPLES_TRAIN, SAMPLES_TEST = 512, 1024  # images kept in samples.npz …
 SAMPLES_BYTES = 64 << 20  # … or fewer, so that they stay within 64 MB
@@ -261,7 +262,7 @@ def result_card(config: dict[str, Any], settings: dict[str, Any], report: dict[s
     """`README.md`: a model card with front matter, from the figures that were measured."""
     ours, test = config["poolzoo"], report["test"]
     rows = [
-        (c["class"], c["n"], f"{c['precision']:.3f}", f"{c['recall']:.3f}", f"{c['f1']:.3f}") for c in test["per_class"]
+        (c["class"], c["n"], figure(c["precision"]), figure(c["recall"]), figure(c["f1"])) for c in test["per_class"]
     ]
     arguments = [(key, value) for key, value in settings.items() if value is not None]
     channels, height, width = ours["map"]
@@ -295,9 +296,9 @@ Do it again with `poolzoo finetune --config run.toml`; ship it with `poolzoo exp
 def _origin(ours: dict[str, Any]) -> str:
     """Where the weights came from, and what became of the published network's last layers, in sentences."""
     weights, head = ours["weights"], ours["published_head"]
-    said = [f"Weights at the start: {weights['text']}."]
+    said = [f"Weights at the start: {markdown.text(weights['text'])}."]
     if head["changes"]:
-        said.append(f"Published head: {head['text']}.")
+        said.append(f"Published head: {markdown.text(head['text'])}.")
     return "\n".join(said)
 
 
@@ -309,6 +310,8 @@ def _figures(report: dict[str, Any]) -> str:
         f"Accuracy {test['accuracy']:.4f} (95 % interval {low:.4f} to {high:.4f}), macro F1 {test['f1']:.4f} on "
         f"{test['n']} test images."
     ]
+    if sentence := about_untested(test["per_class"]):
+        said.append(markdown.text(sentence))
     if test["top5"] is not None:
         said.append(f"Top-5 accuracy {test['top5']:.4f}.")
     if test["ece"] is not None:

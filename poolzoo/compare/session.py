@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import tempfile
 import time
@@ -14,7 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
-from poolzoo import bundle, host, output
+from poolzoo import bundle, host, jsontext, output
 from poolzoo.compare import grid, measures, table, trial
 from poolzoo.compare.grid import Trial, Variant
 from poolzoo.compare.journal import Journal
@@ -244,7 +243,7 @@ def _seeing_alike(configs: dict[Trial, Record], most: int) -> list[list[Trial]]:
 
     def key(one: Trial) -> tuple[str, str]:
         seen = configs[one]["pretrained_cfg"]
-        return json.dumps(
+        return jsontext.dumps(
             [configs[one]["poolzoo"]["data_size"], seen["input_size"], seen["mean"], seen["std"]]
         ), one.key
 

@@ -132,9 +132,14 @@ def _corruption(done: Sequence[Record]) -> Record | None:
 def _per_class(done: Sequence[Record]) -> list[Record]:
     tables = [bundle.read_json(Path(record["run"]) / "metrics.json")["test"]["per_class"] for record in done]
     return [
-        {"class": rows[0]["class"], **{key: plain.fmean(row[key] for row in rows) for key in ("recall", "f1")}}
+        {"class": rows[0]["class"], **{key: _mean_of(rows, key) for key in ("recall", "f1")}}
         for rows in zip(*tables, strict=True)
     ]
+
+
+def _mean_of(rows: Sequence[Record], key: str) -> float | None:
+    """The mean over the seeds; None for a class without test images, where older runs have a zero."""
+    return plain.fmean(row[key] for row in rows) if all(row["n"] for row in rows) else None
 
 
 def _curve(path: Path) -> list[Record]:

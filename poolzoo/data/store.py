@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 import PIL
 
-from poolzoo import output
+from poolzoo import jsontext, output
 from poolzoo.data import decode, disk, images
 
 WORTH: Final = 2000  # images from which on keeping them is worth the disk: fewer are decoded in a second or two
@@ -162,4 +162,4 @@ def _build(shelf: disk.Shelf, wanted: Images) -> None:
 
 
 def _describe(place: Path, about: dict[str, Any]) -> None:
-    (place / "about.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    (place / "about.json").write_text(jsontext.dumps(about, indent=2) + "\n", encoding="utf-8")

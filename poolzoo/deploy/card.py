@@ -11,6 +11,7 @@ import numpy as np
 from poolzoo import bundle, metrics
 from poolzoo.deploy.subject import Subject
 from poolzoo.report import bundle_page, bundle_words, confusion, markdown
+from poolzoo.report.figures import about_untested, figure
 
 MOST_CLASSES: Final = 50  # whose table and confusion matrix can be read
 MOST_LABELS: Final = 20  # that the card names
@@ -189,10 +190,12 @@ def _figures(figures: dict[str, Any]) -> str:
         f"Accuracy {bundle_words.percent(figures['accuracy'])} on {figures['n']} images (95 % interval {low} to {high})"
     )
     text += f", macro F1 {figures['f1']:.4f}."
+    if sentence := about_untested(figures["per_class"]):
+        text += f" {markdown.text(sentence)}"
     if len(figures["per_class"]) > MOST_CLASSES:
         return f"## Accuracy\n\n{text}"
     rows = [
-        (row["class"], *(f"{row[k]:.3f}" for k in ("precision", "recall", "f1")), row["n"])
+        (row["class"], *(figure(row[k]) for k in ("precision", "recall", "f1")), row["n"])
         for row in figures["per_class"]
     ]
     table = markdown.table(("class", "precision", "recall", "F1", "images"), rows)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-import json
 import logging
 import tempfile
 import warnings
@@ -19,6 +18,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from poolzoo import jsontext
 from poolzoo.data.images import TRANSFORM
 from poolzoo.deploy import fileversion, guards, layers
 from poolzoo.deploy.layers import Layers
@@ -223,7 +223,7 @@ def describe(
     }
     if inside:
         facts["inside"] = inside
-    onnx.helper.set_model_props(proto, {key: json.dumps(value, ensure_ascii=False) for key, value in facts.items()})
+    onnx.helper.set_model_props(proto, {key: jsontext.dumps(value) for key, value in facts.items()})
 
 
 def dry_export(network: nn.Module, preprocess: nn.Module, size: Size) -> None:

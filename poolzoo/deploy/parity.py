@@ -104,7 +104,7 @@ def by_noise(reference: Reference, graph: runtime.Model) -> Parity:
     else:
         far = far[:0]
     _, ratio = excess.nearest(found.worst, reference.allowed)
-    flipped = found.outputs[0].argmax(1) != reference.torch32[0].argmax(1)
+    flipped = metrics.predictions(found.outputs[0]) != metrics.predictions(reference.torch32[0])
     far_flips = flipped & (_margins(reference.torch32[0]) > 2 * reference.allowed)
     report = {
         "passed": bool(np.isfinite(found.worst).all()) and ratio <= 1.0 and not bool(far_flips.any()),
@@ -169,7 +169,7 @@ def by_limits(reference: Reference, graph: runtime.Model, limits: Limits) -> Par
 def _figures(reference: Reference, found: Distance, graph: runtime.Model) -> dict[str, Any]:
     """What is reported under either gate."""
     ours, theirs = found.outputs[0], reference.torch32[0]
-    flipped = ours.argmax(1) != theirs.argmax(1)
+    flipped = metrics.predictions(ours) != metrics.predictions(theirs)
     margins, real, reach = _margins(theirs), reference.real, reference.reach
     figures: dict[str, Any] = {
         "max_abs": _number(float(found.worst.max())),

@@ -111,6 +111,9 @@ def _rows(
                         yield {"file": str(file), "error": one}
                     else:
                         chance = next(chances)
+                        if not np.isfinite(chance).all():  # there is no largest among them
+                            yield {"file": str(file), "error": "the network gives NaN or infinity for it"}
+                            continue
                         best = runtime.top(labels, chance, top)
                         drawn = draw(file, one, int(chance.argmax()), **best[0]) if draw else {}
                         yield {"file": str(file), **best[0], "top": best, **drawn}

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from poolzoo.data.classes import require_names
 from poolzoo.data.images import PLAIN, Fit
 from poolzoo.deploy.graph import Deployable
 from poolzoo.layout import Size
@@ -73,7 +74,9 @@ def of_run(run: Run) -> Subject:
 
     Raises:
         CheckFailed: A file of the run is missing or damaged.
+        UsageError: The network knows one class only.
     """
+    require_names(f"run {run.path}", run.classes)
     ours, samples = run.config["poolzoo"], run.samples()
     (images, labels), (calibration, _) = (_shuffled(samples, part) for part in ("test", "train"))
     return Subject(

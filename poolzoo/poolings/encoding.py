@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from poolzoo.poolings.shared import at_least_float32
+from poolzoo.poolings.shared import at_least_float32, normalized
 
 
 class NetVLAD(nn.Module):
@@ -33,9 +32,9 @@ class NetVLAD(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         wide = at_least_float32(x)
         if self.normalize_input:
-            wide = F.normalize(wide, dim=1)
+            wide = normalized(wide, 1)
         shares = at_least_float32(self.assign(wide.to(self.assign.weight.dtype))).flatten(2).softmax(1)
         with torch.autocast(x.device.type, enabled=False):
             sums = shares @ wide.flatten(2).transpose(1, 2)
             residuals = sums - shares.sum(2)[:, :, None] * self.centres.to(wide.dtype)
-        return F.normalize(F.normalize(residuals, dim=2).flatten(1), dim=1).to(x.dtype)
+        return normalized(normalized(residuals, 2).flatten(1), 1).to(x.dtype)

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from poolzoo.poolings.shared import Windows, at_least_float32
+from poolzoo.poolings.shared import Windows, at_least_float32, normalized
 
 Mode = Literal["avg", "max"]
 OVERLAP = 0.4  # of neighbouring regions of R-MAC, the paper's
-NORM_FLOOR = 1e-12
 
 
 def cells(length: int, count: int) -> list[tuple[int, int]]:
@@ -115,7 +114,7 @@ class RMAC(nn.Module):
         return sum(self._direction(region) for region in self._regions(wide)).to(x.dtype)
 
     def _direction(self, region: Tensor) -> Tensor:
-        return F.normalize(region.amax((2, 3)), dim=1, eps=NORM_FLOOR)
+        return normalized(region.amax((2, 3)), 1)
 
     def _regions(self, x: Tensor) -> list[Tensor]:
         squares = rmac_squares(x.shape[2], x.shape[3], self.levels)

@@ -8,10 +8,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from poolzoo.poolings.shared import at_least_float32
+from poolzoo.poolings.shared import at_least_float32, normalized
 
 VARIANCE_FLOOR = 1e-5  # added under the root, as in batch norm; keeps the gradient of a constant map finite
-NORM_FLOOR = 1e-12  # under a norm or a trace that is divided by
+NORM_FLOOR = 1e-12  # under a root or a trace that is divided by
+STEEPEST = (
+    4e-6  # a product of two channels of 2e-3: nearer to 0, as with a dead channel, a root is too steep to learn by
+)
+MOST_STEPS = 25  # of Newton–Schulz; where the covariance has no full rank, rounding errors have grown to NaN at 30
 
 
 class GlobalStd(nn.Module):
@@ -64,8 +68,8 @@ class Cov(_SecondOrder):
     """
 
     def __init__(self, channels: int, *, width: int = 64, steps: int = 5) -> None:
-        if steps < 1:
-            raise ValueError(f"steps={steps} must be at least 1")
+        if not 1 <= steps <= MOST_STEPS:
+            raise ValueError(f"steps={steps} must be from 1 to {MOST_STEPS}")
         super().__init__(channels, width)
         self.steps = steps
         index = torch.arange(self.width)
@@ -165,6 +169,14 @@ def _sums_of_wrapped_diagonals(x: Tensor) -> Tensor:
 
 
 def _rooted_and_normalised(x: Tensor) -> Tensor:
-    """`s / ‖s‖₂`, `s = sign(x) √|x|`; the root is straight below 1e-12, where it would have no finite gradient."""
-    rooted = x * x.abs().clamp(min=NORM_FLOOR).rsqrt()
-    return nn.functional.normalize(rooted, dim=1, eps=NORM_FLOOR)
+    """`s / ‖s‖₂`, `s = sign(x) √|x|`."""
+    return normalized(_signed_root(x), 1)
+
+
+def _signed_root(x: Tensor) -> Tensor:
+    """`sign(x) √|x|`. Its gradient, which has no bound at 0, goes no further than that at 4e-6, which is 250."""
+    root = x * x.abs().clamp(min=NORM_FLOOR).rsqrt()
+    if not x.requires_grad or torch.compiler.is_exporting():
+        return root
+    slope = x.detach().abs().clamp(min=STEEPEST).rsqrt() / 2
+    return root.detach() + (x - x.detach()) * slope

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -10,12 +11,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+SMALLEST_RMS = 1e-3  # what a vector that is normalized is divided by at least, as in LayerNorm with its eps of 1e-6
 ABSENT = 1e30  # stands for ±∞ beyond the border where an infinity times a weight of zero would be NaN
 
 
 def at_least_float32(x: Tensor) -> Tensor:
     """x in float32, or float64 where it is that: sums of powers and exponentials need the range and the digits."""
     return x if x.dtype == torch.float64 else x.float()
+
+
+def normalized(x: Tensor, dim: int) -> Tensor:
+    """`x / ‖x‖₂` along `dim`; a vector whose root mean square is below 1e-3 is divided by what one of that has.
+
+    With a floor that no vector reaches, such as torch's 1e-12, the gradient at zero is a million millions.
+    """
+    return F.normalize(x, dim=dim, eps=SMALLEST_RMS * math.sqrt(x.shape[dim]))
 
 
 def count_windows(length: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from poolzoo.report import bundle_words as words
 from poolzoo.report.bundle_pieces import LogScale, bar_cell, bars, picture, shaded
+from poolzoo.report.figures import about_untested
 from poolzoo.report.pieces import Safe, document, element, facts, joined, section, table
 
 if TYPE_CHECKING:
@@ -111,7 +112,9 @@ def _classes(figures: dict[str, Any] | None) -> Safe:
     cells = [[row["class"], *(bar_cell(row[key]) for key in ("precision", "recall", "f1")), row["n"]] for row in rows]
     means = ["macro mean", *(bar_cell(figures[key]) for key in ("precision", "recall", "f1")), figures["n"]]
     headers = ("class", "precision", "recall", "F1", "images")
-    return section("classes", "Classes", table(caption, headers, cells, "classes", foot=means))
+    sentence = about_untested(figures["per_class"])
+    told = (element("p", sentence, class_="note"),) if sentence else ()
+    return section("classes", "Classes", *told, table(caption, headers, cells, "classes", foot=means))
 
 
 def _confusion(figures: dict[str, Any] | None) -> Safe:

@@ -18,8 +18,10 @@ THUMBNAIL: Final = 96  # pixels of a picture's longer side at most, so that the 
 ROW, BAR = 46, 14  # CSS pixels of a row of a chart and of its bar
 
 
-def bar_cell(share: float) -> Safe:
-    """A share of 0–1 as a number over a bar."""
+def bar_cell(share: float | None) -> Safe:
+    """A share of 0–1 as a number over a bar; a dash where it is undefined."""
+    if share is None:
+        return element("td", "–")
     return element("td", f"{share:.3f}", class_="bar", style=f"--share:{share:.4f}")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import json
 from collections.abc import Sequence
 from csv import DictWriter
 from dataclasses import dataclass, field
@@ -13,8 +12,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+from poolzoo import jsontext
 from poolzoo.report import bundle_words as words
 from poolzoo.report import plots
+from poolzoo.report.figures import sentence
 from poolzoo.report.leaderboard import leaderboard, signed, verdict
 from poolzoo.report.pieces import Safe, document, element, facts, joined, section, table
 from poolzoo.report.variants import Variant, finite, mean, ordered
@@ -132,7 +133,7 @@ def _script(charts: dict[str, Any]) -> str:
     """Plotly where there is a chart, the charts, and what makes the page move; nothing in it can end the script."""
     from plotly.offline import get_plotlyjs
 
-    drawn = json.dumps(charts, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    drawn = jsontext.dumps(charts, separators=(",", ":")).replace("<", "\\u003c")
     own = HERE.with_name("compare_page.js").read_text(encoding="utf-8")
     return f"{get_plotlyjs() if charts else ''}\nconst charts = {drawn};\n{own}"
 
@@ -243,6 +244,7 @@ def _classes(variants: Sequence[Variant], place: Place) -> Safe:
         return Safe("")
     low, high = min(every), max(every)
     told = f"The lightest is {100 * low:.1f} %, the strongest {100 * high:.1f} %; the mean over the seeds."
+    told = f"{told} {sentence([n for n in names if all(row.get(n) is None for _, row in recalls)])}".strip()
     if len(names) > MOST_CLASSES:
         means = {name: mean(row.get(name) for _, row in recalls) for name in names}
         told += f" Shown are the {HARDEST} of {len(names)} classes with the lowest recall."

@@ -43,7 +43,8 @@ def draw(matrix: Sequence[Sequence[int]], classes: Sequence[str], path: Path) ->
         axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1.25)  # the root, so that rare confusions are seen
         ticks = np.arange(len(names))
         axes.set_xticks(ticks, names, rotation=90, size=size, color=INK, parse_math=False)
-        axes.set_yticks(ticks, names, size=size, color=INK, parse_math=False)
+        tested = [name if row.sum() else f"{name} (no image)" for name, row in zip(names, counts, strict=True)]
+        axes.set_yticks(ticks, tested, size=size, color=INK, parse_math=False)
         axes.set_xlabel("prediction", size=9.5, color=PALE)
         axes.set_ylabel("truth", size=9.5, color=PALE)
         axes.tick_params(length=0)

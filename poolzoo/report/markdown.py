@@ -5,11 +5,11 @@ Class names are the names of folders, so that they may hold `|`, `$`, backticks,
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from poolzoo import jsontext
 from poolzoo.text import one_line
 
 
@@ -34,4 +34,4 @@ def scalar(value: str | float) -> str:
     """A value in the YAML of the front matter: JSON, which YAML reads as it is, without what is not seen."""
     if isinstance(value, str):
         value = one_line("".join(character if character.isprintable() else " " for character in value))
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return jsontext.dumps(value)

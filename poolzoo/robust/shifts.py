@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from poolzoo.errors import UsageError
+from poolzoo.metrics import NO_CLASS, predictions
 from poolzoo.options import suggest
 from poolzoo.robust.draws import windows
 
@@ -56,12 +57,11 @@ def default_reach(images: np.ndarray) -> int:
 
 def agreement(first_logits: np.ndarray, second_logits: np.ndarray) -> float:
     """Share of the rows of two `float[N, classes]` with the same largest logit; NaN and infinity agree with nothing."""
-    return float(_agree(first_logits, second_logits).mean())
+    return float(_agree(predictions(first_logits), predictions(second_logits)).mean())
 
 
 def _agree(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    finite = np.isfinite(first.max(1)) & np.isfinite(second.max(1))
-    return finite & (first.argmax(1) == second.argmax(1))
+    return (first == second) & (first != NO_CLASS)
 
 
 def consistency(
@@ -88,12 +88,12 @@ def consistency(
     Raises:
         UsageError: As for `pairs`.
     """
-    first, second = (predict(shifted) for shifted in pairs(images, kind, reach, seed))
+    first, second = (predictions(predict(shifted)) for shifted in pairs(images, kind, reach, seed))
     agree = _agree(first, second)
     return {
         "kind": kind,
         "reach": default_reach(images) if reach is None else reach,
         "n": len(images),
         "consistency": float(agree.mean()),
-        "stability": None if labels is None else float((agree & (first.argmax(1) == labels)).mean()),
+        "stability": None if labels is None else float((agree & (first == labels)).mean()),
     }

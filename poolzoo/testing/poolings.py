@@ -22,6 +22,7 @@ from poolzoo.catalog import Source, import_build
 from poolzoo.errors import reason
 from poolzoo.options import accepts
 from poolzoo.spec import Kind, Pooling
+from poolzoo.testing import gradients
 from poolzoo.testing.base import Checks, Failure, suite
 from poolzoo.testing.graph import answer, exported
 
@@ -270,6 +271,27 @@ def _try_extreme(layer: nn.Module, x: Tensor, what: str) -> None:
     for name, parameter in layer.named_parameters():
         if parameter.grad is not None:
             _finite(parameter.grad, f"{what}: gradient for {name}")
+
+
+@checks.promise(
+    "divide by a norm of at least clamp(min=1e-3), take roots of clamp(min=1e-6); where no gradient is meant, detach"
+)
+def gradients_are_bounded(subject: Subject) -> None:
+    """In training, no gradient at zeros, ties, constants, one spike or thousands is 10,000 times an ordinary one.
+
+    For the map and for every parameter, with the options as given and with each one at an extreme.
+    """
+    for words, layer in subject.layers():
+        for wrong in gradients.unbounded(layer.train(), CHANNELS):
+            raise AssertionError(f"{words}{wrong}")
+    for options in gradients.option_values(subject.make, subject.options):
+        try:
+            layer = Subject(subject.pooling, subject.make, options).build()
+        except (ValueError, AssertionError):  # it refuses that value
+            continue
+        changed = ", ".join(f"{key}={value}" for key, value in options.items() if key not in subject.options)
+        for wrong in gradients.unbounded(layer.train(), CHANNELS):
+            raise AssertionError(f"with {changed}, {wrong}")
 
 
 @checks.promise("compute sums, squares and exponentials in x.float(), and return .to(x.dtype)")

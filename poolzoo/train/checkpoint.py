@@ -49,6 +49,10 @@ class Checkpoint:
         """Whether the last one is old enough for another."""
         return time.monotonic() - self._written > max(EVERY, LEAST_SHARE * self._cost)
 
+    def put_off(self) -> None:
+        """Lets as much time pass as after one that was written."""
+        self._written = time.monotonic()
+
     def write(self, state: dict[str, Any]) -> None:
         """Replaces the checkpoint; the old one stays until the new one is whole."""
         started = time.monotonic()
@@ -92,3 +96,8 @@ class Checkpoint:
         return CheckFailed(
             f"checkpoint {self.path} is another run's{why}", f"delete {self.path} to start that run anew"
         )
+
+    def refuse_broken(self, part: str) -> CheckFailed:
+        """The error of a checkpoint that training cannot go on from."""
+        anew = f"delete {self.path} to start that run anew, with a smaller --lr or --clip 1 in its run.toml"
+        return CheckFailed(f"checkpoint {self.path} cannot be trained on: {part} holds NaN or infinity", anew)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from poolzoo import output
+from poolzoo import metrics, output
 from poolzoo.data.batches import ALL, Share
 from poolzoo.errors import CheckFailed, EnvironmentProblem
 from poolzoo.train import group, stopping
@@ -32,6 +33,14 @@ class Progress:
     step: int = 0
     seconds: float = 0.0
     lines: dict[str, list[Line]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why a state cannot be kept: the step of the epoch, from 1, and the reason in words."""
+
+    step: int
+    text: str
 
 
 class Engine:
@@ -71,6 +80,9 @@ class Engine:
             self.progress = Progress(**state["progress"])
         except Exception as error:
             raise self.checkpoint.refuse(error) from error
+        for learner in self.learners.values():
+            if (name := learner.broken()) is not None:
+                raise self.checkpoint.refuse_broken(name)
         within = f" and {self.progress.step} of {len(self.feed)} steps" if self.progress.step else ""
         output.say(f"going on after epoch {self.progress.epoch}{within}")
 
@@ -81,7 +93,7 @@ class Engine:
             finished: Called in the first process after every epoch with its number and every learner's line.
 
         Raises:
-            CheckFailed: A loss was no number.
+            CheckFailed: A loss, a gradient or a part of the state is not finite; the last finite state stays saved.
             KeyboardInterrupt: Somebody asked to stop; the state was saved.
             EnvironmentProblem: Another process of the group was lost.
         """
@@ -97,6 +109,7 @@ class Engine:
                         text = f"a process of the group was lost: {output.one_line(str(error), 200)}"
                         raise EnvironmentProblem(text, "start it again with --resume and the run directory") from error
                 lines = self._judge(self.progress.epoch + 1)
+                self._require_finite(self.progress.epoch + 1)  # again: a layer may have written to its buffers
                 self.progress.epoch, self.progress.step = self.progress.epoch + 1, 0
                 for name, line in lines.items():
                     self.progress.lines[name].append(line)
@@ -119,8 +132,7 @@ class Engine:
             self.progress.step += 1
             if request.kind is not None or (self.share.rank == 0 and self.checkpoint.due):
                 last = self._count_seconds(last)
-                self._require_finite(epoch)
-                self._save()
+                self._save_within(epoch)
                 request.obey()
             if watched and (now := time.perf_counter()) - shown > SHOW_EVERY:
                 shown, totals = now, learners[0].totals()
@@ -137,16 +149,33 @@ class Engine:
         self.progress.seconds += now - since
         return now
 
-    def _require_finite(self, epoch: int) -> None:
-        """Stops before a state is saved that cannot be trained any more."""
+    def _fault(self, epoch: int) -> Fault | None:
+        """What in this process is not finite; reads it from the device."""
         for name, learner in self.learners.items():
+            place = f"{name}: " if len(self.learners) > 1 else ""
             if (bad := learner.first_bad()) is not None:
-                place = f"{name}: " if len(self.learners) > 1 else ""
-                step = bad - (epoch - 1) * len(self.feed) + 1
-                rate = f"try a smaller --lr than {learner.settings.lr:g}, or --clip 1"
-                kept = self.checkpoint.path.is_file()
-                hint = f"{rate}; the last good state is {self.checkpoint.path}" if kept else rate
-                raise CheckFailed(f"{place}the loss is no number in epoch {epoch}, step {step}", hint)
+                step = bad[0] - (epoch - 1) * len(self.feed) + 1
+                return Fault(step, f"{place}the {bad[1]} is NaN or infinite in epoch {epoch}, step {step}")
+            if (part := learner.broken()) is not None:
+                step = self.progress.step
+                return Fault(step, f"{place}{part} holds NaN or infinity after epoch {epoch}, step {step}")
+        return None
+
+    def _require_finite(self, epoch: int) -> None:
+        """Stops before a state is judged or saved that cannot be trained any more; all processes decide alike."""
+        faults = [fault for fault in group.gathered(self._fault(epoch), self.share) if fault is not None]
+        if faults:
+            self._refuse(min(faults, key=lambda fault: fault.step).text)
+
+    def _refuse(self, text: str) -> NoReturn:
+        group.speak_once(self.share)
+        settings = next(iter(self.learners.values())).settings
+        hint = f"try a smaller --lr than {settings.lr:g}" + ("" if settings.clip else ", or --clip 1")
+        if settings.plugins:
+            hint += "; poolzoo plugin check FILE tries a plugin's gradients"
+        if self.checkpoint.path.is_file():
+            hint += f"; the last finite state is kept for --resume in {self.checkpoint.path}"
+        raise CheckFailed(text, hint)
 
     def _judge(self, epoch: int) -> dict[str, Line]:
         """Measures every learner on the validation images, keeps the best weights, and gives the epoch's lines."""
@@ -163,16 +192,18 @@ class Engine:
         spent = self.progress.seconds - sum(line["seconds"] for line in next(iter(self.progress.lines.values()), []))
         for name, learner in self.learners.items():
             mine = torch.cat(parts[name]).cpu().numpy()
-            logits = torch.from_numpy(group.interleaved(mine, len(self.val_labels), self.share))
-            labels = torch.from_numpy(self.val_labels)
-            accuracy = float((logits.argmax(1) == labels).double().mean())
+            logits = group.interleaved(mine, len(self.val_labels), self.share)
+            if (metrics.predictions(logits) == metrics.NO_CLASS).all():
+                place = f"{name}: " if len(self.learners) > 1 else ""
+                self._refuse(f"{place}all logits of the validation images are NaN or infinite after epoch {epoch}")
+            accuracy = metrics.accuracy(logits, self.val_labels)
             learner.judge(epoch, accuracy)
             loss, right, seen = group.added_up(learner.sums(), self.share).tolist()
             lines[name] = {
                 "epoch": epoch,
                 "loss": loss / seen,
                 "train_accuracy": right / seen,
-                "val_loss": float(F.cross_entropy(logits, labels)),
+                "val_loss": _finite(F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(self.val_labels))),
                 "val_accuracy": accuracy,
                 "lr": learner.schedule.at(epoch * len(self.feed) - 1),
                 "seconds": round(spent, 3),
@@ -180,7 +211,20 @@ class Engine:
             }
         return lines
 
+    def _save_within(self, epoch: int) -> None:
+        """Saves the state between two steps, where other processes do not listen: a bad one is told of at the end."""
+        if self.share.size == 1:
+            self._require_finite(epoch)
+        elif self.share.rank == 0 and self._fault(epoch) is not None:
+            return self.checkpoint.put_off()
+        return self._save()
+
     def _save(self) -> None:
         if self.share.rank == 0:
             learners = {name: learner.state() for name, learner in self.learners.items()}
             self.checkpoint.write({"progress": dict(vars(self.progress)), "learners": learners})
+
+
+def _finite(value: Tensor) -> float | None:
+    number = float(value)
+    return number if math.isfinite(number) else None

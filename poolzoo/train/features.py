@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from poolzoo import output
+from poolzoo import jsontext, output
 from poolzoo.data import disk
 from poolzoo.data.batches import PLAIN, Draws, Pixels, sent
 from poolzoo.data.source import cache_dir
@@ -97,7 +97,7 @@ def _key(prepared: Prepared, name: str, dtype: str) -> str:
         "views": [settings.views, settings.seed, repr(augmentation)] if settings.views else 0,
         "computed": [prepared.policy.device.type, settings.threads, settings.precision],
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]  # noqa: TID251 - a digest
 
 
 def opened(heads: Sequence[Prepared]) -> dict[str, Stored] | None:
@@ -164,7 +164,7 @@ def _build(shelf: disk.Shelf, plan: Plan) -> Stored | None:
     with shelf.building(plan.key) as temporary, output.progress("running the backbone", plan.rows) as bar:
         disk.write_rows(temporary / ROWS, plan.rows, _rows(plan, maps, bar))
         what = {"what": describe(plan), "backbone": plan.prepared.settings.backbone}
-        (temporary / "what.json").write_text(json.dumps(what))
+        (temporary / "what.json").write_text(jsontext.dumps(what))
     return _read(shelf, plan)
 
 

@@ -63,6 +63,20 @@ def added_up(values: torch.Tensor, share: Share) -> torch.Tensor:
     return values
 
 
+def gathered(value: Any, share: Share) -> list[Any]:
+    """The values of all processes, in their order."""
+    values = [value] * share.size
+    if share.size > 1:
+        dist.all_gather_object(values, value)
+    return values
+
+
+def speak_once(share: Share) -> None:
+    """To be called before an error that all processes raise: the first alone shows it."""
+    if share.rank > 0:
+        output.speak_as(-1)
+
+
 def interleaved(part: np.ndarray, count: int, share: Share) -> np.ndarray:
     """The rows of all processes, each of which has every `size`-th one from its rank on; `count` in all."""
     if share.size == 1:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from poolzoo.accounting import fill_exactly
 from poolzoo.data.batches import Share
-from poolzoo.train import optimiser, stages
+from poolzoo.train import finite, optimiser, stages
 from poolzoo.train.average import Average
 from poolzoo.train.device import DevicePolicy
 from poolzoo.train.feeds import Step
@@ -68,6 +68,7 @@ class Learner:
         self.schedule = optimiser.Schedule(settings.lr, total, warmup, settings.schedule)
         self.average = Average(module, settings.ema) if settings.ema else None
         self.best = Best()
+        self._infinite = finite.meant_infinite(module)
         self._wrapped: nn.Module | None = None
         self._frozen = settings.freeze_stages or 0
         self.forget()
@@ -81,7 +82,7 @@ class Learner:
         """Sets the sums of the epoch to nothing."""
         device = self.policy.device
         self._loss, self._right = torch.zeros((), device=device), torch.zeros((), device=device, dtype=torch.int64)
-        self._first_bad = torch.full((), -1, device=device, dtype=torch.int64)
+        self._first_bad = torch.full((2,), -1, device=device, dtype=torch.int64)  # of the loss and of the gradient
         self._seen = 0
 
     def begin(self, epoch: int) -> None:
@@ -93,6 +94,7 @@ class Learner:
             if count != self._frozen:
                 self._frozen, self._wrapped = count, None
         stages.set_training_mode(self.module)
+        self._probe = next(parameter for parameter in self.module.parameters() if parameter.requires_grad)
 
     def step(self, step: Step, number: int) -> None:
         """Forward, loss, backward, update; nothing in it waits for the device.
@@ -105,7 +107,7 @@ class Learner:
         self.policy.seed((self.settings.seed * 0x9E3779B1 + number * 0x85EBCA77 + self.share.rank) & 0xFFFFFFFF)
         self.schedule.set(self.optimizer, number)
         called, parts = self._called(), min(self.settings.accumulate, len(step.labels))
-        count = len(step.labels)
+        count, losses = len(step.labels), []
         for index, part in enumerate(step.split(self.reads, parts)):
             last = index == parts - 1
             with nullcontext() if last or self.share.size == 1 else called.no_sync():  # type: ignore[operator]
@@ -113,7 +115,9 @@ class Learner:
                     logits = called(part.x)
                 loss = part.loss(logits.float(), self.settings.label_smoothing) * (len(part.labels) / count)
                 loss.backward()
-            self._note(loss.detach() * count, logits.detach(), part.labels, number)
+            self._note(loss.detach() * count, logits.detach(), part.labels)
+            losses.append(loss.detach())
+        self._watch(torch.stack(losses).sum(), number)
         if self.settings.clip is not None:
             nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.clip, foreach=True)
         self.optimizer.step()
@@ -122,10 +126,20 @@ class Learner:
         if self.average is not None:
             self.average.update()
 
-    def _note(self, loss: Tensor, logits: Tensor, labels: Tensor, number: int) -> None:
+    def _note(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         self._loss += loss
-        self._right += (logits.argmax(1) == labels).sum()
-        self._first_bad = torch.where((self._first_bad < 0) & ~torch.isfinite(loss), number, self._first_bad)
+        self._right += (logits.argmax(1) == labels).sum()  # a NaN among the logits makes the loss one, which stops all
+
+    def _watch(self, loss: Tensor, number: int) -> None:
+        """Remembers, on the device, the first step whose loss or gradient is not finite.
+
+        A NaN in a gradient spreads to all layers before it, so that the first parameter's own tells of nearly all.
+        `broken` finds the rest.
+        """
+        grad = self._probe.grad
+        reach = torch.linalg.vector_norm(grad, torch.inf).to(loss.dtype) if grad is not None else loss
+        bad = ~torch.stack((loss, reach)).isfinite()
+        self._first_bad = torch.where((self._first_bad < 0) & bad, number, self._first_bad)
 
     def _called(self) -> nn.Module:
         """The module as it is called: in several processes wrapped for the exchange of gradients, perhaps compiled."""
@@ -150,9 +164,18 @@ class Learner:
         """Loss, right answers and images of the epoch so far, `float64[3]` on the host; processes add them up."""
         return torch.tensor([float(self._loss), int(self._right), self._seen], dtype=torch.float64)
 
-    def first_bad(self) -> int | None:
-        """The first step of the epoch whose loss was no number; reads it from the device."""
-        return found if (found := int(self._first_bad)) >= 0 else None
+    def first_bad(self) -> tuple[int, str] | None:
+        """The first step of the epoch that was not finite, and what in it; reads it from the device."""
+        steps = zip(self._first_bad.tolist(), ("loss", "gradient"), strict=True)
+        return min((found for found in steps if found[0] >= 0), key=lambda found: found[0], default=None)
+
+    def broken(self) -> str | None:
+        """The first part of the state that holds NaN or infinity, by name; None where all of it can be kept."""
+        state = [*self.module.state_dict().items(), *finite.optimizer_tensors(self.optimizer, self.module)]
+        if self.average is not None:
+            state += [(f"the average of {name}", tensor) for name, tensor in self.average.module.state_dict().items()]
+        allowed = self._infinite | {f"the average of {name}" for name in self._infinite}
+        return finite.first_broken([*state, ("the sum of the losses", self._loss)], frozenset(allowed))
 
     @torch.inference_mode()
     def logits(self, x: Tensor) -> Tensor:

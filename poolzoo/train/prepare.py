@@ -13,7 +13,7 @@ import torch
 
 from poolzoo import host, output, spec
 from poolzoo.assemble import Assembly, Body, Plan, Preprocess, attach_head, build_body, resolve, unseen_border
-from poolzoo.data import batches, source
+from poolzoo.data import batches, classes, source
 from poolzoo.data.batches import Augmentation, Share
 from poolzoo.errors import UsageError
 from poolzoo.state_dict import require_weights
@@ -39,7 +39,7 @@ class Data:
         held: Indices of those that choose the best epoch.
         test: Images and labels of the test split.
         classes: Names of the labels.
-        flip: Whether a mirrored image keeps its label.
+        flip: Whether a mirrored image keeps its label, as the data set and `--flip` say.
     """
 
     name: str
@@ -131,6 +131,8 @@ def prepare_heads(settings: Settings, pools: Sequence[str], *, initial: bool = T
     share = group.join(policy)
     with group.first_alone(share):
         data = _read(settings)
+    classes.require(data.name, data.classes, data.labels, settings.limit)
+    classes.tell_unlearnable(data.classes, data.labels, data.test[1])
     settings = _completed(settings, data, policy, lr, share)
     plan = replace(_plan(settings, initial), num_classes=len(data.classes), data_size=data.size)
     torch.manual_seed(settings.seed)
@@ -181,10 +183,11 @@ def _read(settings: Settings) -> Data:
     everything, test = source.load_split(dataset, "train"), source.load_split(dataset, "test")
     if test[0].shape[1:] != everything[0].shape[1:]:
         raise UsageError(f"training and test images of {settings.data} differ in size", "add --image-size")
-    classes = source.class_names(dataset, np.concatenate([everything[1], test[1]]))
+    names = source.class_names(dataset, np.concatenate([everything[1], test[1]]))
     everything, test = (source.limited(*arrays, settings.limit, seed) for arrays in (everything, test))
     chosen, held = validation_part(everything[1], seed)
-    return Data(settings.data, *everything, chosen, held, test, classes, dataset.flip)
+    flip = dataset.flip and settings.flip != "off"  # whoever says off says that a mirrored image is another thing
+    return Data(settings.data, *everything, chosen, held, test, names, flip)
 
 
 def _completed(settings: Settings, data: Data, policy: devices.DevicePolicy, lr: float, share: Share) -> Settings:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from poolzoo import bundle, host, metrics, output, runs
+from poolzoo import bundle, host, jsontext, metrics, output, runs
 from poolzoo.accounting import Accounting
 from poolzoo.assemble import Network
 from poolzoo.data.batches import Batches
@@ -241,7 +240,7 @@ def _feature_feed(prepared: Prepared, stores: dict[str, features.Stored]) -> Fea
 
 
 def _write_lines(path: Path, lines: Sequence[Line]) -> None:
-    bundle.write_atomically(path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    bundle.write_atomically(path / "metrics.jsonl", "".join(jsontext.dumps(line) + "\n" for line in lines))
 
 
 class _Together(nn.Module):

@@ -50,10 +50,18 @@ def poolzoo_run_started(run: dict[str, Any]) -> None:
 
 @hookimpl
 def poolzoo_epoch_finished(run: dict[str, Any], epoch: int, metrics: dict[str, float]) -> None:
-    """Writes the line of `metrics.jsonl`: a scalar for each of its numbers but the epoch, which is the step."""
+    """Writes the line of `metrics.jsonl`: a scalar for each of its numbers but the epoch, which is the step.
+
+    None, as `val_loss` is where it is not finite, is no number.
+    """
     if run["path"] not in _writers:  # the start failed, and that was said
         return
-    _write(run["path"], {name: value for name, value in metrics.items() if name != "epoch"}, epoch, purge_from=epoch)
+    _write(
+        run["path"],
+        {name: value for name, value in metrics.items() if name != "epoch" and value is not None},
+        epoch,
+        purge_from=epoch,
+    )
 
 
 @hookimpl
