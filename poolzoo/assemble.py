@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from poolzoo import host, surgery
+from poolzoo.data.sizes import show
 from poolzoo.errors import PluginFailed, PoolzooError, UsageError
 from poolzoo.layout import Layout, Size, as_map, read_layout
 from poolzoo.options import accepts, parse_spec
@@ -147,10 +148,10 @@ def build_body(plan: Plan) -> Body:
     try:
         body = Body.build(backbone, local_pool, changes, plan.stem, example, pretrained=plan.pretrained)
     except _RefusedError as refused:
-        raise refused.explained(f"{_show(image_size)} images", "use a larger --image-size") from refused.error
+        raise refused.explained(f"{show(image_size)} images", "use a larger --image-size") from refused.error
     if body.layout.map_size == (1, 1):
         raise UsageError(
-            f"{plan.backbone} turns {_show(image_size)} images into a 1×1 map, on which all poolings are equal",
+            f"{plan.backbone} turns {show(image_size)} images into a 1×1 map, on which all poolings are equal",
             "use a larger --image-size, or --stem small",
         )
     return body
@@ -336,7 +337,7 @@ def _choose_image_size(
     sizes = [(height, width)]
     while max(sizes[-1]) * 2 <= LARGEST_PROBE:
         sizes.append((sizes[-1][0] * 2, sizes[-1][1] * 2))
-    native = backbone.item.input_size
+    native = backbone.item.input_size if height == width else None  # a square would stretch what is none
     if native is not None and (native, native) not in sizes and native > max(height, width):
         sizes.append((native, native))
     best: tuple[int, Size] | None = None
@@ -354,12 +355,10 @@ def _choose_image_size(
     if best is None:
         assert refused is not None  # every size was refused
         hint = "leave --stem small out" if plan.stem == "small" else "choose another backbone"
-        raise refused.explained(f"image of {_show(sizes[0])} to {_show(sizes[-1])}", hint) from refused.error
+        if height != width and plan.stem != "small":
+            hint = f"--image-size {backbone.item.input_size or sizes[-1][0]} crops to squares; or {hint}"
+        raise refused.explained(f"image of {show(sizes[0])} to {show(sizes[-1])}", hint) from refused.error
     return best[1]
-
-
-def _show(size: Size) -> str:
-    return f"{size[0]}×{size[1]}"
 
 
 def build_pooling(pool: host.Resolved, channels: int, map_size: Size | None) -> nn.Module:

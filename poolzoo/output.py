@@ -83,6 +83,20 @@ def emit_json(value: Any) -> None:
         print(json.dumps(value, ensure_ascii=False, allow_nan=False), flush=True)
 
 
+def emit_json_rows(rows: Iterable[Any]) -> None:
+    """Prints JSON values as they come, as one array on one line; it is closed whatever ends them."""
+    if _rank != 0:
+        return
+    separator = "["
+    try:
+        for row in rows:
+            sys.stdout.write(separator + json.dumps(row, ensure_ascii=False, allow_nan=False))
+            sys.stdout.flush()
+            separator = ", "
+    finally:
+        print("[]" if separator == "[" else "]", flush=True)
+
+
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[int] = ()) -> None:
     """Prints a table with its headers: aligned and coloured on a terminal, tab-separated in a pipe.
 

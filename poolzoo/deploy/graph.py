@@ -19,7 +19,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from poolzoo.data.images import TRANSFORM
+from poolzoo.data.fit import TRANSFORMS
 from poolzoo.deploy import guards, layers
 from poolzoo.deploy.layers import Layers
 from poolzoo.errors import CheckFailed, PoolzooError
@@ -192,12 +192,13 @@ def strip(proto: onnx.ModelProto) -> None:
 def describe(proto: onnx.ModelProto, subject: Subject, kind: str, precision: str) -> None:
     """Writes into `metadata_props` all that a program needs to use the file, and where it comes from."""
     (height, width), expects = subject.size, subject.config["pretrained_cfg"]
+    before = TRANSFORMS[subject.fit.reader]
     inside = f"normalised, resized to {expects['input_size'][1:]}"
     facts = {
         "labels": subject.classes,
         "input": {"name": "images", **INPUTS[kind], "height": height, "width": width, "channels": "RGB"},
         "preprocessing": {
-            "before": TRANSFORM if kind == "uint8" else f"{TRANSFORM}; scaled to 0–1",
+            "before": before if kind == "uint8" else f"{before}; scaled to 0–1",
             "inside": f"scaled to 0–1, {inside}" if kind == "uint8" else inside,
             **asdict(subject.fit),
             "mean": expects["mean"],

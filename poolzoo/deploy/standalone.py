@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from poolzoo.data.images import Fit, read, reason
+from poolzoo.data.images import read, reason, recorded
 
 HERE = Path(__file__).absolute().parent
 REQUIRED = ("config.json", "golden.npz", "model.onnx", "parity.json")  # an emptied manifest vouches for nothing
@@ -37,7 +37,7 @@ class Model:
         given, how = json.loads(facts["input"]), json.loads(facts.get("preprocessing", "{}"))
         self.labels: list[str] = json.loads(facts["labels"])
         self.kind, self.size = given["kind"], (given["height"], given["width"])
-        self.fit = Fit(how.get("interpolation", "bilinear"), how.get("crop_pct", 1.0))
+        self.fit = recorded(how)
 
     def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Logits and probabilities, `float32[N, classes]` each, of `uint8[N, H, W, 3]`."""

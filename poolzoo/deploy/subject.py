@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from poolzoo.data.images import PLAIN, Fit
+from poolzoo.data.fit import Fit, recorded
 from poolzoo.deploy.graph import Deployable
 from poolzoo.layout import Size
 from poolzoo.runs import Run
@@ -51,8 +51,7 @@ class Subject:
     @property
     def fit(self) -> Fit:
         """How photographs are brought to its size."""
-        expects = self.config["pretrained_cfg"]  # that of an older run says less
-        return Fit(expects.get("interpolation", PLAIN.interpolation), expects.get("crop_pct", PLAIN.crop_pct))
+        return recorded(self.config["pretrained_cfg"])
 
     @property
     def license(self) -> str:

@@ -24,7 +24,7 @@ from poolzoo.train.engine import Engine, Line
 from poolzoo.train.feeds import IMAGES, MAP, FeatureFeed, Feed, ImageFeed
 from poolzoo.train.learner import Learner
 from poolzoo.train.prepare import Prepared, prepare, prepare_heads
-from poolzoo.train.settings import Settings, read_toml
+from poolzoo.train.settings import BEFORE, Settings, read_toml
 
 Note = Callable[[dict[str, Any]], None]
 Figures = dict[str, dict[str, Any]]
@@ -73,7 +73,7 @@ def resume(path: Path, note: Note | None = None) -> dict[str, Any]:
         raise UsageError(f"{path} is no run: it has no run.toml", "give the directory of an interrupted run")
     if (path / bundle.MANIFEST).is_file():
         raise UsageError(f"run {path} is finished", f"poolzoo evaluate {path}, or poolzoo export {path}")
-    settings = Settings(**read_toml(path / "run.toml"))
+    settings = Settings(**{**BEFORE, **read_toml(path / "run.toml")})
     host.settings.files = list(dict.fromkeys([*host.settings.files, *map(Path, settings.plugins)]))
     return _run(prepare(settings, initial=not (path / FILE).is_file()), path, note, fresh=False)
 
@@ -278,7 +278,7 @@ def _finish(prepared: Prepared, path: Path, engine: Engine, name: str, figures: 
     """Completes the run directory."""
     settings, network, data = prepared.settings, prepared.assembly.network, prepared.data
     learner = engine.learners[name]
-    config = runs.configuration(prepared.assembly, prepared.preprocess, data.classes, settings.data)
+    config = runs.configuration(prepared.assembly, prepared.preprocess, data.classes, settings.data, settings.fit)
     lines, seconds = engine.progress.lines[name], engine.progress.seconds
     images = settings.epochs * len(engine.feed) * settings.batch_size  # type: ignore[operator]
     report = {
@@ -291,6 +291,8 @@ def _finish(prepared: Prepared, path: Path, engine: Engine, name: str, figures: 
         "peak_memory": usage.peak_memory(prepared.policy.device),
         "processes": prepared.share.size,
     }
+    if data.skipped:
+        report["skipped"] = [{"file": file, "error": reason} for file, reason in data.skipped]
     bundle.write_json(path / "config.json", config)
     bundle.write_atomically(path / "model.safetensors", runs.weights_bytes(network.state_dict()))
     bundle.write_json(path / "env.json", runs.environment(prepared.policy.device))
