@@ -6,7 +6,7 @@ import csv
 import io
 import os
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain
@@ -19,6 +19,7 @@ from poolzoo import output
 from poolzoo.cli.options import json_option, provider_option, skip_broken_option, threads_option
 
 if TYPE_CHECKING:
+    from poolzoo.data.paths import Paths
     from poolzoo.data.walk import Tally
 
 HEADERS: Final = ("image", "label", "score", "then")
@@ -108,18 +109,19 @@ class _Broken:
         self.count += 1
 
 
-def _all_files(arguments: Sequence[str]) -> list[str]:
+def _all_files(arguments: Sequence[str]) -> Paths:
     """The files that the arguments mean; says what in their folders is ignored."""
+    from poolzoo.data.paths import Paths
     from poolzoo.data.walk import Tally
 
     tally = Tally()
-    files = [file for argument in arguments for file in _files(argument, tally)]
+    files = Paths(file for argument in arguments for file in _files(argument, tally))
     if (line := tally.line()) is not None:
         output.say(line)
     return files
 
 
-def _files(image: str, tally: Tally) -> list[str]:
+def _files(image: str, tally: Tally) -> Iterable[str]:
     """The files that one argument means: itself, those in a folder, or those that stdin names."""
     from poolzoo.deploy.predict import image_files
     from poolzoo.errors import UsageError
@@ -130,7 +132,7 @@ def _files(image: str, tally: Tally) -> list[str]:
     names = [name for name in (given.split(b"\0") if b"\0" in given else given.splitlines()) if name]
     if not names:
         raise UsageError("stdin names no image", "for example: find photos -print0 | poolzoo predict BUNDLE -")
-    return [os.fsdecode(name) for name in names]
+    return map(os.fsdecode, names)
 
 
 def _watched(rows: Generator[Row, None, None], label: str, total: int, broken: _Broken) -> Generator[Row, None, None]:

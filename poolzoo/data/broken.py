@@ -48,24 +48,26 @@ def plain(skip: Skip) -> Skip:
     return "all" if allowed == math.inf else None if skip is None else int(allowed)
 
 
-def tell(broken: Sequence[Broken], data: Path, cache_dir: Path) -> Path | None:
+def tell(fresh: Sequence[Broken], broken: Sequence[Broken], data: Path, cache_dir: Path) -> Path | None:
     """Lists broken images: some where one types, all in a file.
 
     Args:
-        broken: What to list.
+        fresh: Those that were not listed yet.
+        broken: All of them.
         data: The data set's folder, after which the file is called.
         cache_dir: Where the file goes.
 
     Returns:
         The file; None where one line tells of it all, or none can be written.
     """
-    broken = sorted(broken)
-    for path, reason in broken[:SHOWN] if len(broken) > 1 else ():
+    for path, reason in sorted(fresh)[:SHOWN] if len(fresh) > 1 else ():
         output.say(f"cannot be read: {path}: {reason}")
+    if len(fresh) > SHOWN:
+        output.say(f"and {len(fresh) - SHOWN:,} more")
     if len(broken) < 2:
         return None
     name = f"{bundle.slug(data.name)}-{hashlib.sha256(str(data.resolve()).encode()).hexdigest()[:8]}.txt"
-    text = "".join(f"{path}\t{reason}\n" for path, reason in broken)
+    text = "".join(f"{path}\t{reason}\n" for path, reason in sorted(broken))
     try:
         (cache_dir / "broken").mkdir(parents=True, exist_ok=True)
         bundle.write_atomically(cache_dir / "broken" / name, text.encode("utf-8", "backslashreplace"))

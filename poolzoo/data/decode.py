@@ -93,9 +93,9 @@ def each(
                 yield image
             if index % 500 == 0:
                 bar.update(index)
-    misfits.warn(len(files), f"{label} images")
     if broken:
         raise BrokenImages(broken, len(files))
+    misfits.warn(len(files), f"{label} images")
 
 
 def gather(count: int, rows: Iterable[np.ndarray]) -> np.ndarray:

@@ -161,6 +161,7 @@ class Reader:
     skipped: list[broken.Broken] = field(default_factory=list)
     shelf: disk.Shelf | None = None  # one for both splits: the second does not evict the first
     _judged: bool = False
+    _tried: int = 0  # files of splits in which some could not be read
 
     def load(self, split: Split, cache_dir: Path) -> tuple[np.ndarray, np.ndarray]:
         """`(uint8[N, H, W, 3], int64[N])`; of a large split the pixels are a read-only memory map of the cache.
@@ -226,17 +227,17 @@ class Reader:
         self, found: BrokenImages, split: str, files: Sequence[Path], labels: np.ndarray, cache_dir: Path
     ) -> tuple[list[Path], np.ndarray]:
         """The files and labels that are left where broken ones may be; where not, the rest of the data is looked at."""
-        allowed = broken.most(self.reading.skip)
         self.skipped += found.broken
-        total = found.total
-        if len(self.skipped) > allowed:
-            for other in list(self.folders)[list(self.folders).index(split) + 1 :]:
-                if other != "val":  # which was read with train
-                    total += self._look_through(other)
-            raise BrokenImages(self.skipped, total, broken.tell(self.skipped, self.path, cache_dir))
-        listed = broken.tell(found.broken, self.path, cache_dir)
+        self._tried += found.total
+        fresh = found.broken
+        if refused := len(self.skipped) > broken.most(self.reading.skip):
+            behind = list(self.folders)[list(self.folders).index(split) + 1 :]
+            fresh = fresh + [one for other in behind if other != "val" for one in self._look_through(other)]
+        listed = broken.tell(fresh, self.skipped, self.path, cache_dir)
+        if refused:
+            raise BrokenImages(self.skipped, self._tried, listed)
         first, why = found.broken[0]
-        text = f"{len(found.broken)} of {total} {split} images cannot be read and are left out, first {first}: {why}"
+        text = f"{len(fresh)} of {found.total} {split} images cannot be read and are left out, first {first}: {why}"
         output.warn(f"{text}; all are listed in {listed}" if listed else text)
         gone = {path for path, _ in found.broken}
         keep = np.array([file not in gone for file in files])
@@ -247,12 +248,14 @@ class Reader:
             self.validation = int(keep[-self.validation :].sum())
         return [file for file, kept in zip(files, keep, strict=True) if kept], labels[keep]
 
-    def _look_through(self, split: str) -> int:
-        """Looks for broken images in a split that was not read; how many files it has."""
+    def _look_through(self, split: str) -> list[broken.Broken]:
+        """The broken images of a split that was not read."""
         files, _ = self.files(split)
+        self._tried += len(files)
         try:
             for _ in decode.each(files, split, self.reading.size or DEFAULT_SIZE, self.reading.how):
                 pass
         except BrokenImages as found:
             self.skipped += found.broken
-        return len(files)
+            return found.broken
+        return []

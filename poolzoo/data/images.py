@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from poolzoo.data.fit import PLAIN, TRANSFORM, TRANSFORMS, Fit, recorded
 from poolzoo.data.modes import Note, before, is_deep, judge_color, levels
@@ -49,6 +49,8 @@ def extensions() -> frozenset[str]:
 
 def reason(error: Exception) -> str:
     """Why an image cannot be read, in one line, such as `No such file or directory`."""
+    if isinstance(error, UnidentifiedImageError):  # whose text repeats the path
+        return "empty, or nothing that Pillow reads"
     text = getattr(error, "strerror", None) or " ".join(str(error).split())
     return text if " " in text else f"{type(error).__name__}: {text}".removesuffix(": ")
 

@@ -6,6 +6,7 @@ Any other folder means the images at any depth in it.
 
 from __future__ import annotations
 
+import heapq
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -51,7 +52,7 @@ def _count(number: int, what: str) -> str:
 
 @dataclass(frozen=True)
 class Listing:
-    """The names of the images and of the folders that lie directly in a folder, sorted; `links` are those that link."""
+    """The names of the images and of the folders directly in a folder, sorted; `links` are the folders that link."""
 
     images: list[str]
     folders: list[str]
@@ -64,7 +65,9 @@ def listed(folder: str | os.PathLike[str], tally: Tally) -> Listing:
     Raises:
         OSError: It cannot be read.
     """
-    found, folders, links = [], [], set()
+    found: list[str] = []
+    folders: list[str] = []
+    links: set[str] = set()
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name[0] == ".":
@@ -79,7 +82,9 @@ def listed(folder: str | os.PathLike[str], tally: Tally) -> Listing:
                 found.append(entry.name)
             else:
                 tally.endings[_ending(entry.name) or "without an ending"] += 1
-    return Listing(sorted(found), sorted(folders), frozenset(links))
+    found.sort()
+    folders.sort()
+    return Listing(found, folders, frozenset(links))
 
 
 def _is(entry: os.DirEntry[str], kind: str) -> bool:
@@ -141,11 +146,12 @@ def images_under(folder: str | os.PathLike[str], tally: Tally) -> Iterator[str]:
             yield from _within(os.path.join(folder, name), tally, of_class=True)
     else:
         listing = listed(folder, tally)
-        for name in sorted([*listing.images, *listing.folders]):
+        folders = frozenset(listing.folders)
+        for name in heapq.merge(listing.images, listing.folders):
             path = os.path.join(folder, name)
             if name in listing.links:
                 tally.reasons[LINKED] += 1
-            elif name in listing.folders:
+            elif name in folders:
                 yield from _within(path, tally, of_class=False)
             else:
                 yield path

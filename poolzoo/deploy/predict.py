@@ -12,6 +12,7 @@ import numpy as np
 from poolzoo import bundle, output
 from poolzoo.data import images, quiet, walk
 from poolzoo.data.decode import Misfits
+from poolzoo.data.paths import Paths
 from poolzoo.deploy import runtime
 from poolzoo.errors import UsageError
 
@@ -19,7 +20,7 @@ BATCH: Final = 64
 THREADS: Final = 4  # that read images while the graph runs; with photographs of 24 megapixels they take 1.2 GB
 
 
-def image_files(folder: Path | str, tally: walk.Tally) -> list[str]:
+def image_files(folder: Path | str, tally: walk.Tally) -> Paths:
     """The image files in a folder and in its folders, sorted; of a data set those that training reads.
 
     A folder within that may not be read is among them, and becomes a row with an error.
@@ -31,7 +32,7 @@ def image_files(folder: Path | str, tally: walk.Tally) -> list[str]:
     Raises:
         UsageError: There are none.
     """
-    found = list(walk.images_under(folder, tally))
+    found = Paths(walk.images_under(folder, tally))
     if not found:
         ignored = f" ({line})" if (line := tally.line()) else ""
         raise UsageError(f"folder {folder} holds no image{ignored}", "name files, or a folder that holds some")
@@ -51,7 +52,7 @@ def predict(
 
     Args:
         directory: The bundle.
-        files: The images' paths; text, which takes less memory than `Path` where there are many.
+        files: The images' paths.
         top: Classes to name an image.
         provider: `auto`, `cpu`, `cuda` or `tensorrt`.
         threads: To compute with; None for ONNX Runtime's own choice.
