@@ -50,9 +50,10 @@ class Model:
 def predict(files: list[Path], top: int) -> bool:
     """Prints a line an image; whether all could be read."""
     model, complete = Model(), True
+    notes: list[str] = []
     for file in files:
         try:
-            image = read(file, model.size, model.fit)
+            image = read(file, model.size, model.fit, lambda kind, _: notes.append(kind))
         except Exception as error:  # a damaged file makes Pillow raise anything
             print("error", reason(error), sep="\t")
             complete = False
@@ -60,6 +61,8 @@ def predict(files: list[Path], top: int) -> bool:
         chances = model.run(image[None])[1][0]
         best = np.argsort(-chances, kind="stable")[:top]
         print(*(f"{model.labels[index]}\t{chances[index]:.6f}" for index in best), sep="\t")
+    for kind in sorted(set(notes)):
+        print(f"warning: {notes.count(kind)} of {len(files)} images {kind}", file=sys.stderr)
     return complete
 
 
