@@ -309,6 +309,8 @@ def _figures(report: dict[str, Any]) -> str:
             f"Averaged over each image and its mirror image, which the exported model does not do: "
             f"{tta['accuracy']:.4f}."
         )
+    if skipped := report.get("skipped"):
+        said.append(f"{len(skipped)} images could not be read and were left out; metrics.json names them.")
     peak = memory["device_bytes"] or memory["host_bytes"]
     kept = f", peak memory {peak / 1e9:.1f} GB" if peak else ""
     said.append(f"Training took {report['seconds']:.0f} s at {report['images_per_s']:.0f} images/s{kept}.")

@@ -109,6 +109,17 @@ def test_images_of_mixed_sizes_tell_how_much_is_cut(bars, capsys):
     assert "up to 69 % of a side is cut off; --image-size HxW overrules" in line
 
 
+def test_a_split_of_other_sizes_is_told_of(bars, capsys):
+    for file in bars.glob("test/*/*.png"):
+        Image.new("RGB", (50, 50)).save(file)
+    dataset = source.open_dataset(f"folder:{bars}")
+    shapes = [source.load_split(dataset, split)[0].shape[1:3] for split in ("train", "test")]
+    assert shapes == [(32, 104), (32, 104)]
+    assert capsys.readouterr().err == (
+        "test images of 50×50 are resized and center-cropped to 32×104, as the others are\n"
+    )
+
+
 def test_arrays_are_not_stretched_either(capsys):
     """Data sets that are no folders come as arrays, which the network resizes."""
     wide = prepare(Settings(data="digits", backbone="nano/plain", image_size="8x16", threads=1))

@@ -115,7 +115,7 @@ def _all_files(arguments: Sequence[str]) -> Paths:
     from poolzoo.data.walk import Tally
 
     tally = Tally()
-    files = Paths(file for argument in arguments for file in _files(argument, tally))
+    files = Paths(str(Path(file)) for argument in arguments for file in _files(argument, tally))
     if (line := tally.line()) is not None:
         output.say(line)
     return files

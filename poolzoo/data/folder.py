@@ -134,6 +134,12 @@ def _files(folder: Path, names: Sequence[str], tally: walk.Tally) -> list[list[s
     return found
 
 
+def _sizes_of(files: Sequence[Path]) -> set[Size]:
+    """The sizes, (height, width), that the headers of a sample of images tell."""
+    sample = files[:: max(1, len(files) // SAMPLE)]
+    return {size for file in sample if (size := decode.header_size(file)) is not None}
+
+
 @dataclass
 class Reader:
     """Reads the splits of one folder at one size, which the first split that is read decides for the others.
@@ -177,8 +183,11 @@ class Reader:
             self.validation = len(more)
             output.say(f"val/ chooses the best epoch, by its {len(more):,} images; train/ is learnt from alone")
         self.shelf = self.shelf or store.shelf(cache_dir)
+        native = _sizes_of(files)
         if not self._judged:
-            self._judge(files)
+            self._judge(native)
+        elif odd := native - {self.native}:
+            self._say_others(odd, split)
         while True:
             wanted = store.Images(folder, files, labels, split, self.decided, self.reading.how)
             try:
@@ -199,11 +208,9 @@ class Reader:
         chosen = choose(labels, self.reading.limit, self.reading.seed)
         return [files[index] for index in chosen], labels[chosen]
 
-    def _judge(self, files: Sequence[Path]) -> None:
-        """Decides the size to bring images to, by a sample of them, and says what becomes of them."""
+    def _judge(self, found: set[Size]) -> None:
+        """Decides the size to bring images to, by those that were found, and says what becomes of them."""
         self._judged = True
-        sample = files[:: max(1, len(files) // SAMPLE)]
-        found = {size for file in sample if (size := decode.header_size(file)) is not None}
         wanted = self.reading.size
         if len(found) > 1:
             cut = max((sizes.cut(size, wanted or DEFAULT_SIZE)[1] for size in found), default=0)
@@ -216,6 +223,14 @@ class Reader:
             self.decided = wanted if self.reading.exact else sizes.stored(self.native, wanted)
             if sentence := sizes.change(self.native, wanted, overruled=not self.reading.exact):
                 output.say(sentence)
+
+    def _say_others(self, found: set[Size], split: str) -> None:
+        """Says what becomes of images of other sizes in a split that is read after the size was decided."""
+        if self.native is None or self.decided is None or found == {self.decided}:
+            return  # they were mixed before, which was said; or they are as they should be
+        names = ", ".join(map(sizes.show, sorted(found)[:3]))
+        kept = f"{split} images of {names} are resized and center-cropped to {sizes.show(self.decided)}"
+        output.say(f"{kept}, as the others are" if self.native == self.decided else kept)
 
     def _mixed(self, examples: str, cut: float) -> None:
         self.native, self.decided = None, self.reading.size or DEFAULT_SIZE
@@ -238,7 +253,7 @@ class Reader:
             raise BrokenImages(self.skipped, self._tried, listed)
         first, why = found.broken[0]
         text = f"{len(fresh)} of {found.total} {split} images cannot be read and are left out, first {first}: {why}"
-        output.warn(f"{text}; all are listed in {listed}" if listed else text)
+        output.say(f"{text}; all are listed in {listed}" if listed else text)
         gone = {path for path, _ in found.broken}
         keep = np.array([file not in gone for file in files])
         lost = [self.classes[label] for label in sorted(set(labels.tolist()) - set(labels[keep].tolist()))]

@@ -63,13 +63,12 @@ def to_rgb(image: Image.Image, how: Fit = PLAIN, note: Note | None = None) -> Im
         return before(image).convert("RGB")
     if how.reader > 1 and is_deep(image, tags):
         return levels(image, tags, note).convert("RGB")
+    if of_16_bits and note is not None:
+        judge_color(image.convert("RGB"), note)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image = image.convert("RGB")
-    if of_16_bits and note is not None:
-        judge_color(image, note)
-    return image
+    return image.convert("RGB")
 
 
 def fit(image: Image.Image, size: tuple[int, int], how: Fit = PLAIN) -> Image.Image:
