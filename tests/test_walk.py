@@ -64,11 +64,14 @@ def test_a_folder_that_is_no_data_set_means_its_images_at_any_depth(messy):
     assert names == sorted(names, key=lambda name: Path(name).parts)
 
 
-def test_the_same_walk_is_told_by_evaluate(poolzoo, photos, tmp_path):
+def test_evaluation_walks_the_same_way(photos, capsys):
+    from poolzoo import evaluate
+    from poolzoo.data.fit import PLAIN
+
     (photos / "test/red/notes.txt").touch()
-    options = ("--backbone", "nano/plain", "--epochs", 1, "--out", tmp_path / "run")
-    assert "ignored: 1 .txt" in poolzoo("finetune", "--data", f"folder:{photos}", *options).err
-    assert "ignored: 1 .txt" in poolzoo("evaluate", tmp_path / "run").err
+    images, labels, _ = evaluate._test_images(f"folder:{photos}", (16, 16), PLAIN, None, ["red", "blue"])
+    assert (len(images), labels.tolist()) == (8, [1] * 4 + [0] * 4)
+    assert capsys.readouterr().err == "ignored: 1 .txt\n"
 
 
 def test_heic_files_are_images_where_their_reader_is_installed(monkeypatch):
@@ -146,3 +149,30 @@ def test_val_alone_stays_the_test_split(photos):
     (photos / "test").rename(photos / "val")
     data = prepare(settings(photos)).data
     assert (len(data.chosen), len(data.held), len(data.test[1])) == (22, 2, 8)
+
+
+def test_what_was_begun_before_there_were_these_settings_keeps_its_data(tmp_path, monkeypatch):
+    from poolzoo.compare.session import Plan
+
+    seen = []
+    monkeypatch.setattr(training, "prepare", lambda settings, **_: seen.append(settings))
+    monkeypatch.setattr(training, "_run", lambda *args, **_: {})
+    (tmp_path / "run.toml").write_text('data = "digits"\nimage_size = 16\n')
+    training.resume(tmp_path)
+    plan = Plan("avg", None, "nano/plain", 1, None, 0, 0, 0.05, Settings()).to_json()
+    for name in ("validation", "reader", "skip_broken"):
+        del plan["settings"][name]
+    seen.append(Plan.from_json(plan).settings)
+    assert [(one.validation, one.reader, one.fit.reader) for one in seen] == [(None, None, 1)] * 2
+    assert (Settings().validation, Settings().reader) == ("auto", 2)
+
+
+def test_all_trials_of_a_comparison_have_the_validation_images_of_its_start(with_val, tmp_path, monkeypatch):
+    from poolzoo.compare import session
+
+    monkeypatch.setattr(
+        session, "go_on", lambda out, runner: session.Plan.from_json(session.bundle.read_json(out / "plan.json"))
+    )
+    begun = session.Plan("avg", None, "nano/plain", 1, None, 0, 0, 0.05, settings(with_val))
+    monkeypatch.setattr(session.Plan, "from_json", classmethod(lambda cls, found: found["settings"]["validation"]))
+    assert session.start(begun, tmp_path / "comparison", "poolzoo compare") == "val"
