@@ -64,6 +64,14 @@ def test_a_folder_that_is_no_data_set_means_its_images_at_any_depth(messy):
     assert names == sorted(names, key=lambda name: Path(name).parts)
 
 
+def test_albums_in_a_folder_that_is_called_like_a_split_are_albums(photos):
+    (photos / "test").rename(photos / "album")
+    (photos / "test/holidays").mkdir(parents=True)
+    (photos / "album").rename(photos / "test/holidays/2026")
+    for place in ("test/holidays", "test"):
+        assert len(list(walk.images_under(photos / place, walk.Tally()))) == 8
+
+
 def test_evaluation_walks_the_same_way(photos, capsys):
     from poolzoo import evaluate
     from poolzoo.data.fit import PLAIN

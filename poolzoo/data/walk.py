@@ -139,9 +139,9 @@ def images_under(folder: str | os.PathLike[str], tally: Tally) -> Iterator[str]:
     A folder in it that cannot be read is given as if it were an image, so that it is told of.
     """
     place = Path(os.path.abspath(folder))
-    if place.parent.name in SPLITS and _is_split(place.parent):
+    if place.parent.name in SPLITS and _is_class(place):
         yield from _joined(folder, class_images(folder, tally))
-    elif place.name in SPLITS and _is_split(place):
+    elif place.name in SPLITS and any(_is_class(place / name) for name in listed(place, Tally()).folders):
         for name in class_folders(folder, tally):
             yield from _within(os.path.join(folder, name), tally, of_class=True)
     else:
@@ -168,6 +168,9 @@ def _joined(folder: str | os.PathLike[str], names: list[str]) -> Iterator[str]:
     return (os.path.join(folder, name) for name in names)
 
 
-def _is_split(folder: Path) -> bool:
-    """Whether a folder that is called like a split holds class folders."""
-    return any(name[0] != "." for name in next(os.walk(folder), ("", [], []))[1])
+def _is_class(folder: Path) -> bool:
+    """Whether a folder in one that is called like a split holds images itself, and so is a class."""
+    try:
+        return bool(listed(folder, Tally()).images)
+    except OSError:
+        return False
