@@ -82,7 +82,7 @@ def create_model(
     pool: str = "avg",
     local_pool: str | None = None,
     num_classes: int = 10,
-    image_size: int | tuple[int, int] | None = None,
+    image_size: int | str | tuple[int, int] | None = None,
     stem: str = "stock",
     head: str = "linear",
     pretrained: bool = False,
@@ -94,7 +94,7 @@ def create_model(
         pool: The global pooling's spec.
         local_pool: A local pooling for the backbone's own pooling modules.
         num_classes: Width of the output.
-        image_size: Height and width in pixels; None for the backbone's own, or 32.
+        image_size: A side, `"HxW"` or (height, width) in pixels; None for the backbone's own, or 32.
         stem: "stock" or "small".
         head: "linear" or "mlp:WIDTH".
         pretrained: Whether to start from published weights.
@@ -103,10 +103,14 @@ def create_model(
         UsageError: A name is unknown, parts do not fit, or the map would be 1 × 1.
     """
     from poolzoo.assemble import Plan, assemble, unseen_border
+    from poolzoo.data.sizes import parse
 
     if image_size is None:
         image_size = host.catalog().backbone(backbone).item.input_size or 32
-    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    try:
+        size = parse(image_size)
+    except ValueError as error:
+        raise UsageError(f"image_size: {error}", "such as 64, or (64, 208) for height and width") from None
     plan = Plan(
         backbone=backbone,
         pool=pool,

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from poolzoo import host, surgery
 from poolzoo.accounting import Accounting, compared
 from poolzoo.coverage import Unseen, unseen
+from poolzoo.data.sizes import show
 from poolzoo.errors import PluginFailed, PoolzooError, UsageError, reason, said
 from poolzoo.layout import Layout, Size, as_map, read_layout
 from poolzoo.options import accepts, parse_spec
@@ -206,10 +207,10 @@ def build_body(plan: Plan) -> Body:
         body = Body.build(backbone, local_pool, changes, plan.stem, example, final=plan)
     except _RefusedError as refused:
         hint = _sizes_near(backbone, local_pool, changes, plan.stem, image_size)
-        raise refused.explained(f"{_show(image_size)} images", hint) from refused.error
+        raise refused.explained(f"{show(image_size)} images", hint) from refused.error
     if body.layout.map_size == (1, 1):
         raise UsageError(
-            f"{plan.backbone} turns {_show(image_size)} images into a 1×1 map, on which all poolings are equal",
+            f"{plan.backbone} turns {show(image_size)} images into a 1×1 map, on which all poolings are equal",
             "use a larger --image-size, or --stem small",
         )
     return body
@@ -458,7 +459,7 @@ def _choose_image_size(
     sizes = [(height, width)]
     while max(sizes[-1]) * 2 <= LARGEST_PROBE:
         sizes.append((sizes[-1][0] * 2, sizes[-1][1] * 2))
-    native = backbone.item.input_size
+    native = backbone.item.input_size if height == width else None  # a square would stretch what is none
     if native is not None and (native, native) not in sizes and native > max(height, width):
         sizes.append((native, native))
     best: tuple[int, Size] | None = None
@@ -476,7 +477,9 @@ def _choose_image_size(
     if best is None:
         assert refused is not None  # every size was refused
         hint = "leave --stem small out" if plan.stem == "small" else "choose another backbone"
-        raise refused.explained(f"image of {_show(sizes[0])} to {_show(sizes[-1])}", hint) from refused.error
+        if height != width and plan.stem != "small":
+            hint = f"--image-size {backbone.item.input_size or sizes[-1][0]} crops to squares; or {hint}"
+        raise refused.explained(f"image of {show(sizes[0])} to {show(sizes[-1])}", hint) from refused.error
     return best[1]
 
 
@@ -505,10 +508,6 @@ def _sizes_near(
     found = [one for one in (next(filter(works, sizes), None) for sizes in tries) if one is not None]
     typed = [str(one[0]) if one[0] == one[1] else f"{one[0]}x{one[1]}" for one in found]
     return f"use --image-size {' or '.join(typed)}" if typed else "use a larger --image-size"
-
-
-def _show(size: Size) -> str:
-    return f"{size[0]}×{size[1]}"
 
 
 def build_pooling(pool: host.Resolved, channels: int, map_size: Size | None) -> nn.Module:

@@ -11,7 +11,11 @@ import torch
 
 from poolzoo import bundle, metrics, output
 from poolzoo.data import source
+from poolzoo.data.broken import Skip
 from poolzoo.data.classes import require_names
+from poolzoo.data.fit import Fit
+from poolzoo.data.mismatch import alike, difference
+from poolzoo.data.sizes import Size
 from poolzoo.errors import UsageError
 from poolzoo.runs import load_run
 from poolzoo.train import device as devices
@@ -20,7 +24,7 @@ BATCH: Final = 64  # of images under ONNX Runtime
 
 
 def evaluate_run(
-    path: str, data: str | None = None, device: str = "auto", threads: int | None = None
+    path: str, data: str | None = None, device: str = "auto", threads: int | None = None, skip: Skip = None
 ) -> dict[str, Any]:
     """The metrics of a run on a test set.
 
@@ -29,6 +33,7 @@ def evaluate_run(
         data: A data set's name or `folder:PATH`; None for the run's own.
         device: `auto`, `cpu` or `cuda`.
         threads: Of torch on the CPU.
+        skip: How many images that cannot be read may be left out.
 
     Raises:
         UsageError: The data has classes that the run does not know, or the run knows one class only.
@@ -37,16 +42,16 @@ def evaluate_run(
     if threads is not None:
         torch.set_num_threads(threads)
     run = load_run(path)
-    dataset = source.open_dataset(data or run.config["poolzoo"]["data"], run.data_size, ("test",))
-    images, labels = source.load_split(dataset, "test", run.data_size)
-    labels = _as_counted(run.classes, source.class_names(dataset, labels), labels)
+    images, labels, skipped = _test_images(
+        data or run.config["poolzoo"]["data"], run.data_size, run.fit, skip, run.classes
+    )
     policy.place(run.network)
     logits = metrics.predict_logits(run.network, run.preprocess.to(policy.device), images, policy)
-    return metrics.compute(logits, labels, run.classes)
+    return {**metrics.compute(logits, labels, run.classes), **skipped}
 
 
 def evaluate_graph(
-    path: str, data: str | None = None, provider: str = "auto", threads: int | None = None
+    path: str, data: str | None = None, provider: str = "auto", threads: int | None = None, skip: Skip = None
 ) -> dict[str, Any]:
     """The metrics of a graph under ONNX Runtime: of a bundle's, or of one made of a run and thrown away.
 
@@ -55,6 +60,7 @@ def evaluate_graph(
         data: A data set's name or `folder:PATH`; None for the run's own.
         provider: ONNX Runtime's: `auto`, `cpu`, `cuda` or `tensorrt`.
         threads: Of ONNX Runtime.
+        skip: How many images that cannot be read may be left out.
 
     Raises:
         UsageError: There is no such directory, the data is unknown, or has classes that the network does not know.
@@ -77,15 +83,25 @@ def evaluate_graph(
     name = data or config["poolzoo"].get("data")
     if name is None:
         raise UsageError(f"{directory} does not say which data it is for", "name it with --data")
-    dataset = source.open_dataset(name, model.size, ("test",))
-    images, labels = source.load_split(dataset, "test", model.size)
-    labels = _as_counted(model.labels, source.class_names(dataset, labels), labels)
+    images, labels, skipped = _test_images(name, model.size, model.fit, skip, model.labels)
     parts = []
     with output.progress("evaluating", len(images)) as bar:
         for start in range(0, len(images), BATCH):
             parts.append(model.run(np.ascontiguousarray(images[start : start + BATCH]))[0])
             bar.update(start + BATCH)
-    return {**metrics.compute(np.concatenate(parts), labels, model.labels), "provider": model.provider}
+    return {**metrics.compute(np.concatenate(parts), labels, model.labels), "provider": model.provider, **skipped}
+
+
+def _test_images(
+    data: str, size: Size, how: Fit, skip: Skip, classes: list[str]
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """Test images as a network takes them, their labels by its classes, and what to report of files left out."""
+    dataset = source.open_dataset(data, size, ("test",), exact=True, skip=skip, how=how)
+    images, labels = source.load_split(dataset, "test", size)
+    labels = _as_counted(classes, source.class_names(dataset, labels), labels)
+    reader = source.reader(dataset)
+    left_out = [{"file": str(path), "error": reason} for path, reason in reader.skipped] if reader else []
+    return images, labels, {"skipped": left_out} if left_out else {}
 
 
 def _as_counted(classes: list[str], names: tuple[str, ...], labels: np.ndarray) -> np.ndarray:
@@ -93,8 +109,10 @@ def _as_counted(classes: list[str], names: tuple[str, ...], labels: np.ndarray) 
     require_names("the network", classes)
     unknown = sorted(set(names) - set(classes))
     if unknown:
+        near = [(name, known) for name in unknown for known in classes if alike(name, known)]
+        told = difference("the data", [name for name, _ in near], "the run", [known for _, known in near])
         raise UsageError(
-            f"the run does not know the class {', '.join(unknown[:5])}",
+            f"the run does not know the class {', '.join(unknown[:5])}" + (f": {told}" if told else ""),
             f"its classes are: {', '.join(classes[:20])}",
         )
     return np.array([classes.index(name) for name in names])[labels]

@@ -98,6 +98,19 @@ def csv_row(cells: Sequence[object]) -> None:
         streams.write(f"{visible(exact) if streams.is_terminal() else exact}\n")
 
 
+def emit_json_rows(rows: Iterable[Any]) -> None:
+    """Prints JSON values as they come, as one array on one line; it is closed whatever ends them."""
+    if _rank != 0:
+        return
+    separator = "["
+    try:
+        for row in rows:
+            streams.write(separator + json_escaped(jsontext.dumps(row)))
+            separator = ", "
+    finally:
+        streams.write("[]\n" if separator == "[" else "]\n")
+
+
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[int] = ()) -> None:
     """Prints a table with its headers: aligned and coloured on a terminal, tab-separated in a pipe.
 

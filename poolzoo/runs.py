@@ -22,7 +22,8 @@ from safetensors.torch import save as save_tensors
 from poolzoo import bundle, output
 from poolzoo.accounting import fill_exactly
 from poolzoo.assemble import Assembly, Network, Plan, Preprocess, assemble
-from poolzoo.data.images import PLAIN, Fit
+from poolzoo.data import sizes
+from poolzoo.data.fit import PLAIN, Fit, recorded
 from poolzoo.errors import CheckFailed, UsageError
 from poolzoo.host import Resolved
 from poolzoo.layout import Size
@@ -51,6 +52,11 @@ class Run:
         height, width = self.config["poolzoo"]["data_size"]
         return height, width
 
+    @property
+    def fit(self) -> Fit:
+        """How files became the pixels that it was trained on."""
+        return recorded(self.config["pretrained_cfg"])
+
     def samples(self) -> dict[str, np.ndarray]:
         """Images and labels kept from the data: `train_images`, `train_labels`, `test_images`, `test_labels`."""
         names = [f"{part}_{what}" for part in ("train", "test") for what in ("images", "labels")]
@@ -63,7 +69,9 @@ def new_path(root: Path, backbone: str, pool: str) -> Path:
     return root / f"{time}-{bundle.slug(backbone)}-{bundle.slug(pool)}-{secrets.token_hex(3)}"
 
 
-def configuration(assembly: Assembly, preprocess: Preprocess, classes: tuple[str, ...], data: str) -> dict[str, Any]:
+def configuration(
+    assembly: Assembly, preprocess: Preprocess, classes: tuple[str, ...], data: str, how: Fit = PLAIN
+) -> dict[str, Any]:
     """`config.json`: timm's keys, and under `poolzoo` what is needed to build the same network again."""
     layout, plan = assembly.layout, assembly.plan
     parts = {"backbone": assembly.backbone, "pool": assembly.pool, "local_pool": assembly.local_pool}
@@ -74,7 +82,7 @@ def configuration(assembly: Assembly, preprocess: Preprocess, classes: tuple[str
         "num_features": assembly.width,
         "global_pool": plan.pool,
         "label_names": list(classes),
-        "pretrained_cfg": input_config(preprocess, assembly.image_size, plan.num_classes, assembly.backbone),
+        "pretrained_cfg": input_config(preprocess, assembly.image_size, plan.num_classes, assembly.backbone, how),
         "poolzoo": {
             "backbone": plan.backbone,
             "pool": plan.pool,
@@ -265,7 +273,6 @@ def result_card(config: dict[str, Any], settings: dict[str, Any], report: dict[s
         (c["class"], c["n"], figure(c["precision"]), figure(c["recall"]), figure(c["f1"])) for c in test["per_class"]
     ]
     arguments = [(key, value) for key, value in settings.items() if value is not None]
-    channels, height, width = ours["map"]
     return f"""---
 library_name: poolzoo
 tags: [image-classification, pooling, {markdown.scalar(bundle.slug(ours["pool"]))}]
@@ -275,8 +282,8 @@ metrics: [accuracy, precision, recall, f1]
 
 # {markdown.text(f"{ours['backbone']} with {ours['pool']} pooling on {ours['data']}")}
 
-Images of {ours["data_size"][1]}×{ours["data_size"][0]} pixels enter the network at
-{ours["image_size"][1]}×{ours["image_size"][0]}; its {channels}×{height}×{width} map is pooled to
+Images of {sizes.show(ours["data_size"])} pixels (height × width) enter the network at
+{sizes.show(ours["image_size"])}; its {sizes.show(ours["map"])} map is pooled to
 {config["num_features"]} numbers.
 
 {_origin(ours)}
@@ -321,6 +328,8 @@ def _figures(report: dict[str, Any]) -> str:
             f"Averaged over each image and its mirror image, which the exported model does not do: "
             f"{tta['accuracy']:.4f}."
         )
+    if skipped := report.get("skipped"):
+        said.append(f"{len(skipped)} images could not be read and were left out; metrics.json names them.")
     peak = memory["device_bytes"] or memory["host_bytes"]
     kept = f", peak memory {peak / 1e9:.1f} GB" if peak else ""
     said.append(f"Training took {report['seconds']:.0f} s at {report['images_per_s']:.0f} images/s{kept}.")

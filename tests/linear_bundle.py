@@ -11,6 +11,7 @@ from odd_images import HEIGHT, WIDTH
 from onnx import helper, numpy_helper
 
 from poolzoo import bundle
+from poolzoo.data.fit import READER
 
 LABELS = ["tench, Tinca tinca", 'a "quoted" name', "plain", "näher"]
 WEIGHTS = np.random.default_rng(1).normal(0, 0.3, (HEIGHT, WIDTH, 3, len(LABELS))).astype(np.float32)
@@ -37,8 +38,9 @@ def linear_bundle(path: Path, kind: str, **fit: object) -> Path:
         [flat],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    given = {"name": "images", "kind": kind, "layout": "NHWC" if uint8 else "NCHW", "channels": "RGB"}
-    facts = {"labels": LABELS, "input": {**given, "height": HEIGHT, "width": WIDTH}, "preprocessing": fit}
+    given: dict[str, object] = {"name": "images", "kind": kind, "layout": "NHWC" if uint8 else "NCHW"}
+    given |= {"channels": "RGB", "height": HEIGHT, "width": WIDTH}
+    facts = {"labels": LABELS, "input": given, "preprocessing": {"reader": READER, **fit}}
     helper.set_model_props(model, {name: json.dumps(value) for name, value in facts.items()} | {"note": "no JSON"})
     onnx.save(model, path / "model.onnx")
     pixels = np.random.default_rng(2).integers(0, 256, (9, HEIGHT, WIDTH, 3), dtype=np.uint8)

@@ -48,9 +48,9 @@ def colour_of_16_bits(path: Path) -> np.ndarray:
 
 
 def integers_of_32_bits(path: Path) -> np.ndarray:
-    wide = np.arange(HEIGHT * WIDTH, dtype=np.int32).reshape(HEIGHT, WIDTH) * 4000 - 5000
-    Image.fromarray(wide).save(path.with_suffix(".tif"))
-    return as_rgb(np.rint(np.clip(wide, 0, 65535) * (255 / 65535)))
+    wide = np.arange(HEIGHT * WIDTH, dtype=np.int64).reshape(HEIGHT, WIDTH) * 93_000_000 - 5000
+    Image.fromarray(wide.astype(np.int32)).save(path.with_suffix(".tif"))
+    return as_rgb(np.rint(np.clip(wide, 0, None) * (255 / (2**31 - 1))))
 
 
 def cmyk(path: Path) -> np.ndarray:
@@ -111,11 +111,6 @@ def floats_to_255(path: Path) -> np.ndarray:
     return as_rgb(expected)
 
 
-def only_nan(path: Path) -> np.ndarray:
-    Image.fromarray(np.full((HEIGHT, WIDTH), np.nan, np.float32)).save(path.with_suffix(".tif"))
-    return np.zeros((HEIGHT, WIDTH, 3), np.uint8)
-
-
 def _turned(orientation: int, stored: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], np.ndarray]:
     """A file whose EXIF tells how to turn what is stored to get `PIXELS`."""
 
@@ -151,6 +146,5 @@ ODD: Final = (
     one_bit,
     fractions,
     floats_to_255,
-    only_nan,
     *TURNED,
 )

@@ -214,10 +214,12 @@ def test_a_folder_means_its_images_at_any_depth_in_order(poolzoo, simple, tmp_pa
     (tmp_path / "in" / "notes.txt").write_text("no image")
     (tmp_path / "in" / "b" / "gone.png").symlink_to(tmp_path / "nowhere")
     os.mkfifo(tmp_path / "in" / "b" / "pipe.png")
-    rows = poolzoo("predict", simple, tmp_path / "in", tmp_path / "in" / "a.png", "--json").json
+    outcome = poolzoo("predict", simple, tmp_path / "in", tmp_path / "in" / "a.png", "--json")
+    assert outcome.err == "ignored: 1 .txt, 1 pipes or devices, 1 dangling link, 3 hidden\n"
+    rows = outcome.json
     names = [Path(row["file"]).relative_to(tmp_path / "in").as_posix() for row in rows]
-    assert names == ["a.png", "b/1.JPG", "b/2.png", "b/gone.png", "c/d/e.webp", "a.png"]
-    assert [name for name, row in zip(names, rows, strict=True) if "error" in row] == ["b/gone.png"]
+    assert names == ["a.png", "b/1.JPG", "b/2.png", "c/d/e.webp", "a.png"]
+    assert [row for row in rows if "error" in row] == []
 
 
 def test_a_folder_without_images_is_a_usage_error(poolzoo, simple, tmp_path):
@@ -303,6 +305,22 @@ def test_a_damaged_bundle_prints_nothing(poolzoo, simple, many):
 
 
 # --- While it runs -------------------------------------------------------------------------------------------------
+
+
+def test_json_comes_row_by_row_and_is_whole_whatever_ends_it(poolzoo, simple, many, monkeypatch, capsys):
+    real, told = runtime.Model.run, []
+
+    def run(model, pixels):
+        told.append(capsys.readouterr().out)
+        if len(told) == 3:
+            raise KeyboardInterrupt
+        return real(model, pixels)
+
+    monkeypatch.setattr(runtime.Model, "run", run)
+    outcome = poolzoo("predict", simple, many, "--json")
+    assert outcome.code == 130
+    assert [text.count('"file"') for text in told] == [0, 64, 64]
+    assert len(json.loads("".join(told) + outcome.out)) == 128
 
 
 @pytest.mark.parametrize("how", ["--csv", "-q"])

@@ -57,7 +57,7 @@ def test_it_needs_three_packages_and_is_short():
     names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     packages = {name.partition(".")[0] for name in names}
     assert packages - sys.stdlib_module_names == {"numpy", "onnxruntime", "PIL"}
-    assert len(script.source().splitlines()) < 200
+    assert len(script.source().splitlines()) < 350
 
 
 def test_it_is_clean(tmp_path):

@@ -182,12 +182,12 @@ def test_mixed_sizes_that_no_sample_shows_are_remembered(photos, cache, reads, m
     Image.new("RGB", (40, 20), (0, 0, 255)).save(photos / "train/red/wide.png")
     first = load(photos)[0]
     assert first.shape == (25, 128, 128, 3)
-    assert "mixed sizes (16×16, 40×20" in capsys.readouterr().err
+    assert "mixed sizes (16×16, 20×40" in capsys.readouterr().err
     reads.clear()
     second = load(photos)[0]
     assert reads == []
     np.testing.assert_array_equal(second, first)
-    assert "mixed sizes (16×16, 40×20" in capsys.readouterr().err
+    assert "mixed sizes (16×16, 20×40" in capsys.readouterr().err
     expected = images.read(photos / "train/red/wide.png", (128, 128))
     np.testing.assert_array_equal(second[-1], expected)
 

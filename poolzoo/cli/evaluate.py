@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from poolzoo import output
-from poolzoo.cli.options import json_option, provider_option
+from poolzoo.cli.options import json_option, provider_option, skip_broken_option
 
 
 @click.command()
@@ -14,15 +14,25 @@ from poolzoo.cli.options import json_option, provider_option
 @click.option("--onnx", is_flag=True, help="Measure its graph under ONNX Runtime; RUN may be a bundle then.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--threads", type=click.IntRange(1), help="Of the CPU.")
+@skip_broken_option
 @provider_option
 @json_option
 def command(
-    run: str, data: str | None, onnx: bool, device: str, threads: int | None, provider: str, as_json: bool
+    run: str,
+    data: str | None,
+    onnx: bool,
+    device: str,
+    threads: int | None,
+    skip: str | None,
+    provider: str,
+    as_json: bool,
 ) -> None:
     """Measure a trained network on the test images of its own data set or of another with the same classes."""
     from poolzoo.evaluate import evaluate_graph, evaluate_run
 
-    full = evaluate_graph(run, data, provider, threads) if onnx else evaluate_run(run, data, device, threads)
+    full = (
+        evaluate_graph(run, data, provider, threads, skip) if onnx else evaluate_run(run, data, device, threads, skip)
+    )
     if as_json:
         output.emit_json(full)
         return

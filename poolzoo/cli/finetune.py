@@ -39,7 +39,16 @@ from poolzoo.errors import UsageError
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--threads", type=int, help="Of torch on the CPU.")
-@click.option("--image-size", type=int, help="Side in pixels at which the network sees the images.")
+@click.option(
+    "--image-size",
+    metavar="N|HxW",
+    help="Height and width in pixels at which the network sees the images; others are resized and center-cropped.",
+)
+@click.option(
+    "--skip-broken",
+    metavar="N|all",
+    help="Leave out at most N images that cannot be read, or all of them; each is told of. By default none.",
+)
 @click.option(
     "--stem", default="stock", show_default=True, help="small: reduce the stem's stride instead of upscaling."
 )

@@ -95,6 +95,12 @@ def add_global_options(command: click.Command) -> click.Command:
     return command
 
 
+skip_broken_option = click.option(
+    "--skip-broken",
+    "skip",
+    metavar="N|all",
+    help="Leave out at most N images that cannot be read, or all of them; each is told of. By default none.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 provider_option = click.option(
     "--provider",

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from poolzoo import output, streams
-from poolzoo.cli.options import json_option, provider_option, threads_option
+from poolzoo.cli.options import json_option, provider_option, skip_broken_option, threads_option
+
+if TYPE_CHECKING:
+    from poolzoo.data.paths import Paths
+    from poolzoo.data.walk import Tally
 
 HEADERS: Final = ("image", "label", "score", "then")
 EXPLAINED: Final = ("explain", "method")  # keys of a row, and headers, where pictures are drawn
@@ -37,6 +42,7 @@ Row = dict[str, Any]
     type=click.Path(path_type=Path),
     help="Draw into DIR, made where there is none; implies --explain.",
 )
+@skip_broken_option
 @provider_option
 @threads_option
 @json_option
@@ -47,63 +53,94 @@ def command(
     as_csv: bool,
     explain: bool,
     explain_to: Path | None,
+    skip: str | None,
     provider: str,
     threads: int | None,
     as_json: bool,
 ) -> int:
     """Label images: files, whole folders, or with - those whose names come on stdin, one a line (or NUL-separated).
 
-    One that cannot be read is a row with an error; the rest is done, and the exit code is 1.
+    One that cannot be read is a row with an error; the rest is done, and the exit code is 1 unless --skip-broken
+    allows so many. Of a data set's folder the images are those that training reads.
     """
+    from poolzoo.data.broken import most
     from poolzoo.deploy.predict import predict
     from poolzoo.errors import CHECK_FAILED, OK, UsageError
 
     if as_csv and as_json:
         raise UsageError("--csv and --json exclude each other", "leave one out")
-    files = [file for image in images for file in _files(image)]
+    allowed = most(skip)
+    files = _all_files(images)
     place = explain_to or (Path() if explain else None)
     rows = predict(bundle, files, top=top, provider=provider, threads=threads, explain_to=place)
     more = EXPLAINED if place else ()
-    broken: list[Row] = []
+    broken = _Broken()
     label = "" if as_csv and streams.is_terminal() else "labelling images"  # a bar among the rows would tear them
     with closing(_watched(rows, label, len(files), broken)) as told:
         if as_json:
-            output.emit_json(list(told))
+            output.emit_json_rows(told)
         elif as_csv:
             for cells in chain([("file", "label", "score", *more, "error")], (_csv_cells(row, more) for row in told)):
                 output.csv_row(cells)
         else:
             output.table((*HEADERS, *more), (_cells(row, more) for row in told), right=(2,))
-    if broken:
-        output.error(
-            f"{len(broken)} of {len(files)} images cannot be read, first {broken[0]['file']}: {broken[0]['error']}",
-            "check the files",
-        )
-    return CHECK_FAILED if broken else OK
+    if not broken.count:
+        return OK
+    first = f"first {broken.first['file']}: {broken.first['error']}"
+    text = f"{broken.count} of {len(files)} images cannot be read, {first}"
+    if broken.count <= allowed:
+        output.warn(text)
+        return OK
+    output.error(text, "check the files, or allow so many with --skip-broken")
+    return CHECK_FAILED
 
 
-def _files(image: str) -> list[Path]:
+@dataclass
+class _Broken:
+    """How many images could not be read, and the row of the first."""
+
+    count: int = 0
+    first: Row = field(default_factory=dict)
+
+    def add(self, row: Row) -> None:
+        self.first = self.first or dict(row)
+        self.count += 1
+
+
+def _all_files(arguments: Sequence[str]) -> Paths:
+    """The files that the arguments mean; says what in their folders is ignored."""
+    from poolzoo.data.paths import Paths
+    from poolzoo.data.walk import Tally
+
+    tally = Tally()
+    files = Paths(str(Path(file)) for argument in arguments for file in _files(argument, tally))
+    if (line := tally.line()) is not None:
+        output.say(line)
+    return files
+
+
+def _files(image: str, tally: Tally) -> Iterable[str]:
     """The files that one argument means: itself, those in a folder, or those that stdin names."""
     from poolzoo.deploy.predict import image_files
     from poolzoo.errors import UsageError
 
     if image != "-":
-        return image_files(Path(image)) if os.path.isdir(image) else [Path(image)]
+        return image_files(image, tally) if os.path.isdir(image) else [image]
     given = sys.stdin.buffer.read() if sys.stdin else b""  # None where it was closed
     names = [name for name in (given.split(b"\0") if b"\0" in given else given.splitlines()) if name]
     if not names:
         raise UsageError("stdin names no image", "for example: find photos -print0 | poolzoo predict BUNDLE -")
-    return [Path(os.fsdecode(name)) for name in names]
+    return map(os.fsdecode, names)
 
 
-def _watched(rows: Generator[Row, None, None], label: str, total: int, broken: list[Row]) -> Generator[Row, None, None]:
-    """The rows, while a bar tells how far they are; those with an error are also put into `broken`."""
+def _watched(rows: Generator[Row, None, None], label: str, total: int, broken: _Broken) -> Generator[Row, None, None]:
+    """The rows, while a bar tells how far they are; those with an error are also added to `broken`."""
     with output.progress(label, total) as bar, closing(rows):
         for done, row in enumerate(rows, 1):
             for key in {"file", "explain"} & row.keys():
                 row[key] = row[key].encode("utf-8", "backslashreplace").decode()  # any bytes may be a file's name
             if "error" in row:
-                broken.append(row)
+                broken.add(row)
             yield row
             bar.update(done)
 

@@ -42,7 +42,9 @@ def _by_channels(counts: dict[int, int]) -> str:
 
 
 def _cost(cost: dict[str, Any]) -> str:
-    shape = "×".join(str(n) for n in cost["map"])
+    from poolzoo.data.sizes import show
+
+    shape = show(cost["map"])
     return (
         f"{cost['forward_ms']:.3g} ms on a {shape} map, {cost['passes_over_the_map']:.1f} times reading it once; "
         f"{cost['training_ms']:.3g} ms with gradients (one thread)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -33,7 +34,7 @@ def show(plan: Plan, as_json: bool) -> int:
             variant = one.variant
             row: dict[str, Any] = {"backbone": variant.backbone, "pool": variant.pool, "local_pool": variant.local_pool}
             try:
-                with output.hushed():
+                with output.hushed() if rows else nullcontext():  # what is said of the data is said once
                     prepared = prepare(trial.settings_of(plan.settings, one))
             except PoolzooError as error:
                 rows.append({**row, "error": error.message})

@@ -19,7 +19,7 @@ from poolzoo.compare.grid import Trial, Variant
 from poolzoo.compare.journal import Journal
 from poolzoo.errors import CheckFailed, UsageError, explain
 from poolzoo.report import compare_page
-from poolzoo.train.settings import Settings
+from poolzoo.train.settings import BEFORE, Settings
 
 Record = dict[str, Any]
 PLAN: Final = "plan.json"
@@ -69,7 +69,7 @@ class Plan:
         """Raises CheckFailed where something is missing."""
         try:
             values = {key: value for key, value in found.items() if key != "schema"}
-            values["settings"] = {**values["settings"], "plugins": tuple(values["settings"]["plugins"])}
+            values["settings"] = {**BEFORE, **values["settings"], "plugins": tuple(values["settings"]["plugins"])}
             return cls(**{**values, "settings": Settings(**values["settings"])})
         except (KeyError, TypeError) as error:
             raise CheckFailed(f"{PLAN} lacks {error}", "it was made by another version of poolzoo") from error
@@ -94,7 +94,7 @@ def start(plan: Plan, out: Path, command: str, runner: Runner | None = None) -> 
     """
     bundle.require_free(out)
     grid.find_baseline(plan.baseline, plan.variants)
-    _try_out(plan)
+    plan = _tried_out(plan)
     out.mkdir(parents=True)
     facts = {"command": command, "started": datetime.now(UTC).isoformat(timespec="seconds")}
     bundle.write_json(out / PLAN, {**plan.to_json(), "facts": facts})
@@ -169,14 +169,20 @@ def heads_together(trials: Sequence[Trial]) -> list[list[Trial]]:
     return [list(group) for _, group in groupby(sorted(trials, key=key), key)]
 
 
-def _try_out(plan: Plan) -> None:
-    """Assembles the first variant of every backbone, which refuses what could not be compared (a 1 × 1 map)."""
+def _tried_out(plan: Plan) -> Plan:
+    """Assembles the first variant of every backbone, which refuses what could not be compared (a 1 × 1 map).
+
+    Returns:
+        The plan with what decides the data, so that all trials have the same.
+    """
     from poolzoo.train.prepare import prepare
 
     firsts = {variant.backbone: variant for variant in reversed(plan.variants)}
     for variant in firsts.values():
         own = replace(variant, pool="avg", local_pool=None)
-        prepare(trial.settings_of(plan.settings, Trial(own, plan.settings.seed)))
+        prepared = prepare(trial.settings_of(plan.settings, Trial(own, plan.settings.seed)))
+        plan = replace(plan, settings=replace(plan.settings, validation=prepared.settings.validation))
+    return plan
 
 
 def _train(plan: Plan, journal: Journal, out: Path, runner: Runner) -> None:
@@ -218,8 +224,10 @@ def _robustness(plan: Plan, journal: Journal) -> None:
     while left:
         group = left.pop(0)
         size = tuple(configs[group[0]]["poolzoo"]["data_size"])
-        dataset = source.open_dataset(settings.data, size, ("test",), limit=settings.limit, seed=seed)
-        images, labels = source.load_split(dataset, "test", size)
+        how = {"exact": True, "skip": settings.skip_broken, "how": settings.fit}
+        with output.hushed():  # it was said while they trained
+            dataset = source.open_dataset(settings.data, size, ("test",), settings.limit, seed, **how)
+            images, labels = source.load_split(dataset, "test", size)
         images, labels = source.limited(images, labels, plan.robust, seed)
         paths = {one.key: _run(journal, one) for one in group}
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -13,10 +13,10 @@ import numpy as np
 from PIL import Image
 
 from poolzoo import output
-from poolzoo.data import images
-from poolzoo.errors import CheckFailed
+from poolzoo.data import images, quiet
+from poolzoo.data.broken import Broken, BrokenImages
+from poolzoo.data.sizes import Size, show
 
-Size = tuple[int, int]
 _T = TypeVar("_T")
 
 _AHEAD: Final = 128  # images that wait decoded, or to be: enough for the threads, and 77 MB at 448 × 448
@@ -26,46 +26,76 @@ class MixedSizesError(Exception):
     """Images that were to be taken as they are differ in size; says which sizes."""
 
 
+class Misfits:
+    """Deep images whose values do not fit the scale of their type: how many, and the first of each kind."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.examples: dict[str, str] = {}
+
+    def add(self, path: Path, notes: Sequence[tuple[str, str]]) -> None:
+        """Counts an image, of which the reader has noted what is wrong and the values."""
+        for kind, values in notes:
+            self.counts[kind] += 1
+            self.examples.setdefault(kind, f"{path}: {values}")
+
+    def warn(self, total: int, label: str) -> None:
+        """Says it, in one line for each kind."""
+        for kind, count in self.counts.items():
+            output.warn(
+                f"{count:,} of {total:,} {label} {kind}, first {self.examples[kind]}",
+                "rescale the files; docs/training.md has the scale of each type",
+            )
+
+
 def header_size(path: Path) -> Size | None:
-    """(height, width) in an image's header, before EXIF turns it; None where it cannot be read."""
+    """(height, width) of an image by its header, turned as its EXIF says; None where it cannot be read."""
     try:
         with Image.open(path) as image:
-            return image.height, image.width
+            turned = image.getexif().get(0x0112) in images.TURNED
+            return (image.width, image.height) if turned else (image.height, image.width)
     except images.Unreadable:
         return None
 
 
-def each(files: Sequence[Path], label: str, size: Size | None) -> Generator[np.ndarray, None, None]:
+def each(
+    files: Sequence[Path], label: str, size: Size | None, how: images.Fit = images.PLAIN
+) -> Generator[np.ndarray, None, None]:
     """The images of many files in their order, each `uint8[H, W, 3]`, at (height, width) where `size` is given.
 
     Raises:
         MixedSizesError: No size is given and one differs from the first.
-        CheckFailed: Some cannot be read. It is raised at the end, when all that can have been given.
+        BrokenImages: Some cannot be read. It is raised at the end, when all that can have been given.
     """
-    broken: list[tuple[Path, str]] = []
+    broken: list[Broken] = []
+    misfits = Misfits()
 
-    def one(path: Path) -> np.ndarray | None:
+    def one(path: Path) -> tuple[np.ndarray | None, list[tuple[str, str]]]:
+        notes: list[tuple[str, str]] = []
         try:
-            return images.read(path, size)
+            return images.read(path, size, how, lambda kind, values: notes.append((kind, values))), notes
         except images.Unreadable as error:
-            broken.append((path, output.one_line(str(error)) or type(error).__name__))
-            return None
+            broken.append((path, output.one_line(images.reason(error))))
+            return None, []
 
     shape: tuple[int, ...] | None = None
-    with output.progress(f"reading {label} images", len(files)) as bar, closing(_in_order(one, files)) as found:
-        for index, image in enumerate(found):
+    with (
+        quiet.pillow(),
+        output.progress(f"reading {label} images", len(files)) as bar,
+        closing(_in_order(one, files)) as found,
+    ):
+        for index, (image, notes) in enumerate(found):
+            misfits.add(files[index], notes)
             if image is not None:
                 shape = shape or image.shape
                 if image.shape != shape:
-                    raise MixedSizesError(f"{shape[1]}×{shape[0]}, {image.shape[1]}×{image.shape[0]}")
+                    raise MixedSizesError(f"{show(shape[:2])}, {show(image.shape[:2])}")
                 yield image
             if index % 500 == 0:
                 bar.update(index)
     if broken:
-        path, reason = min(broken)
-        raise CheckFailed(
-            f"{len(broken)} of {len(files)} images cannot be read, first {path}: {reason}", "mend or remove them"
-        )
+        raise BrokenImages(broken, len(files))
+    misfits.warn(len(files), f"{label} images")
 
 
 def gather(count: int, rows: Iterable[np.ndarray]) -> np.ndarray:

@@ -1,19 +1,20 @@
-"""A folder of your own images as a data set: `PATH/train/<class>/*` and `PATH/test/<class>/*` (or `val`)."""
+"""A folder of your own images as a data set: `PATH/train/<class>/*`, `PATH/test/<class>/*`, perhaps `PATH/val`."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
 from poolzoo import output
-from poolzoo.data import decode, disk, images, store
-from poolzoo.errors import UsageError
+from poolzoo.data import broken, decode, disk, images, mismatch, sizes, store, walk
+from poolzoo.data.broken import BrokenImages
+from poolzoo.data.sizes import Size
+from poolzoo.errors import CheckFailed, UsageError
 from poolzoo.spec import Dataset, Split
-
-Size = tuple[int, int]
 
 DEFAULT_SIZE: Size = (128, 128)  # of images of mixed sizes: a 4×4 map in a backbone that downsamples 32 times
 SAMPLE = 64  # images whose headers tell whether sizes are mixed, before all are read
@@ -31,39 +32,70 @@ def choose(labels: np.ndarray, limit: int | None, seed: int) -> np.ndarray:
     return np.sort(np.argsort(place, kind="stable")[:limit])
 
 
-def dataset(
-    path: Path,
-    size: Size | None = None,
-    splits: Sequence[Split] = ("train", "test"),
-    limit: int | None = None,
-    seed: int = 0,
-) -> Dataset:
-    """The data set in a folder.
+@dataclass(frozen=True)
+class Reading:
+    """How a folder is to be read.
+
+    Attributes:
+        size: (height, width) that the network sees; None for what the files have.
+        exact: Whether images are to come at that very size; else the center of smaller ones comes as it is, because
+            the network enlarges it on the device.
+        limit: How many images of each split to read at most, chosen by `seed`.
+        seed: Of the choice.
+        validation: Whether `val/` beside `test/` belongs to the data, as images to choose the best epoch by.
+        skip: How many images that cannot be read may be left out, as `--skip-broken` has it.
+        how: In which way images are brought to a size.
+    """
+
+    size: Size | None = None
+    exact: bool = False
+    limit: int | None = None
+    seed: int = 0
+    validation: bool = False
+    skip: broken.Skip = None
+    how: images.Fit = images.PLAIN
+
+
+AS_IT_IS: Final = Reading()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderDataset(Dataset):
+    """The data set in a folder, with what reads it."""
+
+    reader: Reader
+
+
+def dataset(path: Path, reading: Reading = AS_IT_IS, splits: Sequence[Split] = ("train", "test")) -> FolderDataset:
+    """The data set in a folder; says what in the folder is no part of it.
 
     Args:
         path: The folder that holds `train` and `test` (or `val`).
-        size: (height, width) to bring images to that are of mixed sizes, or larger; images of one size that are
-            smaller stay as they are, because the network enlarges them on the device.
+        reading: How to read it.
         splits: Those that are needed; their classes must be the same.
-        limit: How many images to read of each split at most, chosen by `seed`.
-        seed: Of the choice.
 
     Raises:
         UsageError: A folder is missing or empty, or the classes differ.
     """
     if not path.is_dir():
         raise UsageError(f"data folder {str(path)!r} does not exist", "give a folder that holds train/ and test/")
-    classes = {split: _classes(_split_folder(path, split)) for split in splits}
-    first = classes[splits[0]]
-    for split, names in classes.items():
-        if names != first:
-            only = sorted(set(names) ^ set(first))
-            raise UsageError(
-                f"the classes in {path} differ between {splits[0]} and {split}: {', '.join(only[:5])}",
-                "give both the same class folders",
-            )
-    reader = _Reader(path, tuple(first), size, limit, seed)
-    return Dataset(name="folder", summary=str(path), load=reader.load, classes=tuple(first))
+    tally = walk.Tally()
+    folders = {split: _split_folder(path, split) for split in splits}
+    if {"train", "test"} <= set(splits):
+        beside = path / "val" if reading.validation and folders["test"] == path / "test" else None
+        if beside is not None and beside.is_dir():
+            folders["val"] = beside
+        _count_others(path, set(folders.values()), tally)
+    found = {split: _class_folders(folder, tally) for split, folder in folders.items()}
+    mismatch.require_equal(str(path), {folders[split].name: names for split, names in found.items()})
+    names = tuple(found[splits[0]])
+    files = {split: _files(folder, names, tally) for split, folder in folders.items()}
+    if (line := tally.line()) is not None:
+        output.say(line)
+    for sentence in mismatch.look_alikes(names):
+        output.warn(sentence, "give each class one folder")
+    reader = Reader(path, names, reading, folders, files)
+    return FolderDataset(name="folder", summary=str(path), load=reader.load, classes=names, reader=reader)
 
 
 def _split_folder(path: Path, split: Split) -> Path:
@@ -75,63 +107,170 @@ def _split_folder(path: Path, split: Split) -> Path:
     raise UsageError(f"{path} holds no {names}", f"put the {split} images into {candidates[0]}/<class>/")
 
 
-def _classes(folder: Path) -> list[str]:
-    found = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != ".")
+def _count_others(path: Path, used: set[Path], tally: walk.Tally) -> None:
+    """Tallies what lies beside the splits."""
+    for name in walk.class_folders(path, tally):
+        if path / name not in used:
+            walk.count_files(path / name, tally, f"in {name}/")
+
+
+def _class_folders(folder: Path, tally: walk.Tally) -> list[str]:
+    found = walk.class_folders(folder, tally)
     if not found:
         raise UsageError(f"{folder} holds no class folder", f"put images into {folder}/<class>/")
     return found
 
 
-def _files(folder: Path) -> list[Path]:
-    """The image files directly in a class folder; hidden files and files of other kinds are ignored."""
-    names = sorted(e.name for e in os.scandir(folder) if e.is_file() and e.name[0] != ".")
-    found = [folder / name for name in names if os.path.splitext(name)[1].lower() in images.extensions()]
-    if not found:
-        raise UsageError(f"class folder {folder} holds no image", "add some, or remove the folder")
+def _files(folder: Path, names: Sequence[str], tally: walk.Tally) -> list[list[str]]:
+    """The names of the images of every class."""
+    found = [walk.class_images(folder / name, tally) for name in names]
+    empty = [name for name, files in zip(names, found, strict=True) if not files]
+    if empty:
+        more = f" (and {len(empty) - 1} more: {', '.join(empty[1:6])})" if len(empty) > 1 else ""
+        told = (line := tally.line()) and f"; {line}"
+        raise UsageError(
+            f"class folder {folder / empty[0]}{more} holds no image{told or ''}", "add some, or remove the folder"
+        )
     return found
 
 
-class _Reader:
-    """Reads the splits of one folder at one size, which the first split that is read decides for the others."""
+def _sizes_of(files: Sequence[Path]) -> set[Size]:
+    """The sizes, (height, width), that the headers of a sample of images tell."""
+    sample = files[:: max(1, len(files) // SAMPLE)]
+    return {size for file in sample if (size := decode.header_size(file)) is not None}
 
-    def __init__(self, path: Path, classes: tuple[str, ...], size: Size | None, limit: int | None, seed: int) -> None:
-        self.limit, self.seed = limit, seed
-        self.path, self.classes, self.size = path, classes, size
-        self.decided: Size | None = None
-        self.shelf: disk.Shelf | None = None  # one for both splits: the second does not evict the first
+
+@dataclass
+class Reader:
+    """Reads the splits of one folder at one size, which the first split that is read decides for the others.
+
+    Attributes:
+        path: The folder.
+        classes: The names of the labels.
+        reading: How to read it.
+        folders: Where each split lies.
+        names: The names of the images of every class in each split.
+        native: (height, width) in the files; None where it is mixed, or not known yet.
+        decided: (height, width) of what was read; None before.
+        validation: How many of the images that "train" gives, the last ones, are those of `val/`.
+        skipped: The images that could not be read and were left out, with the reasons.
+    """
+
+    path: Path
+    classes: tuple[str, ...]
+    reading: Reading
+    folders: dict[str, Path]
+    names: dict[str, list[list[str]]]
+    native: Size | None = None
+    decided: Size | None = None
+    validation: int = 0
+    skipped: list[broken.Broken] = field(default_factory=list)
+    shelf: disk.Shelf | None = None  # one for both splits: the second does not evict the first
+    _judged: bool = False
+    _tried: int = 0  # files of splits in which some could not be read
 
     def load(self, split: Split, cache_dir: Path) -> tuple[np.ndarray, np.ndarray]:
-        """`(uint8[N, H, W, 3], int64[N])`; of a large split the pixels are a read-only memory map of the cache."""
-        folder = _split_folder(self.path, split)
-        per_class = [_files(folder / name) for name in self.classes]
-        files = [file for files in per_class for file in files]
-        labels = np.repeat(np.arange(len(self.classes), dtype=np.int64), [len(files) for files in per_class])
-        chosen = choose(labels, self.limit, self.seed)
-        files, labels = [files[index] for index in chosen], labels[chosen]
+        """`(uint8[N, H, W, 3], int64[N])`; of a large split the pixels are a read-only memory map of the cache.
+
+        Raises:
+            BrokenImages: More images cannot be read than may be left out; all of them are listed.
+        """
+        folder = self.folders[split]
+        files, labels = self.files(split)
+        if split == "train" and "val" in self.folders:
+            more, theirs = self.files("val")
+            folder, files, labels = self.path, files + more, np.concatenate([labels, theirs])
+            self.validation = len(more)
+            output.say(f"val/ chooses the best epoch, by its {len(more):,} images; train/ is learnt from alone")
         self.shelf = self.shelf or store.shelf(cache_dir)
-        if self.decided is None:
-            self.decided = self._decide(files)
-        try:
-            pixels = store.load(self.shelf, store.Images(folder, files, labels, split, self.decided))
-        except decode.MixedSizesError as mixed:
-            self.decided = self._mixed(str(mixed))
-            pixels = store.load(self.shelf, store.Images(folder, files, labels, split, self.decided))
+        native = _sizes_of(files)
+        if not self._judged:
+            self._judge(native)
+        elif odd := native - {self.native}:
+            self._say_others(odd, split)
+        while True:
+            wanted = store.Images(folder, files, labels, split, self.decided, self.reading.how)
+            try:
+                pixels = store.load(self.shelf, wanted)
+                break
+            except decode.MixedSizesError as mixed:
+                self._mixed(str(mixed), 0)
+            except BrokenImages as found:
+                files, labels = self._without(found, split, files, labels, cache_dir)
         self.decided = (pixels.shape[1], pixels.shape[2])
         return pixels, labels
 
-    def _decide(self, files: Sequence[Path]) -> Size | None:
-        """The size to bring images to, judged by a sample of them; None to take them as they are."""
-        sample = files[:: max(1, len(files) // SAMPLE)]
-        sizes = {size for file in sample if (size := decode.header_size(file)) is not None}
-        if len(sizes) > 1:
-            return self._mixed(", ".join(f"{width}×{height}" for height, width in sorted(sizes)[:3]))
-        # Where they have the wanted size already, naming it finds what another command has stored of them by that size.
-        if self.size is not None and sizes and (max(next(iter(sizes))) > max(self.size) or self.size in sizes):
-            return self.size
-        return None
+    def files(self, split: str) -> tuple[list[Path], np.ndarray]:
+        """The files of a split and their labels, `int64[N]`, at most `limit` of them."""
+        folder, names = self.folders[split], self.names[split]
+        files = [folder / kind / name for kind, of_class in zip(self.classes, names, strict=True) for name in of_class]
+        labels = np.repeat(np.arange(len(self.classes), dtype=np.int64), [len(of_class) for of_class in names])
+        chosen = choose(labels, self.reading.limit, self.reading.seed)
+        return [files[index] for index in chosen], labels[chosen]
 
-    def _mixed(self, examples: str) -> Size:
-        size = self.size or DEFAULT_SIZE
-        hint = "" if self.size else "; --image-size overrules"
-        output.say(f"images of mixed sizes ({examples}, …) are brought to {size[1]}×{size[0]}{hint}")
-        return size
+    def _judge(self, found: set[Size]) -> None:
+        """Decides the size to bring images to, by those that were found, and says what becomes of them."""
+        self._judged = True
+        wanted = self.reading.size
+        if len(found) > 1:
+            cut = max((sizes.cut(size, wanted or DEFAULT_SIZE)[1] for size in found), default=0)
+            self._mixed(", ".join(map(sizes.show, sorted(found)[:3])), cut)
+        elif found:
+            (self.native,) = found
+            if wanted is None:
+                return
+            # Naming the size of what stays as it is finds what another command has stored of them by that size.
+            self.decided = wanted if self.reading.exact else sizes.stored(self.native, wanted)
+            if sentence := sizes.change(self.native, wanted, overruled=not self.reading.exact):
+                output.say(sentence)
+
+    def _say_others(self, found: set[Size], split: str) -> None:
+        """Says what becomes of images of other sizes in a split that is read after the size was decided."""
+        if self.native is None or self.decided is None or found == {self.decided}:
+            return  # they were mixed before, which was said; or they are as they should be
+        names = ", ".join(map(sizes.show, sorted(found)[:3]))
+        kept = f"{split} images of {names} are resized and center-cropped to {sizes.show(self.decided)}"
+        output.say(f"{kept}, as the others are" if self.native == self.decided else kept)
+
+    def _mixed(self, examples: str, cut: float) -> None:
+        self.native, self.decided = None, self.reading.size or DEFAULT_SIZE
+        text = f"images of mixed sizes ({examples}, …) are resized and center-cropped to {sizes.show(self.decided)}"
+        text = f"{text}: up to {100 * cut:.0f} % of a side is cut off" if cut >= sizes.LEAST_CUT else text
+        output.say(text if self.reading.size else f"{text}; --image-size HxW overrules")
+
+    def _without(
+        self, found: BrokenImages, split: str, files: Sequence[Path], labels: np.ndarray, cache_dir: Path
+    ) -> tuple[list[Path], np.ndarray]:
+        """The files and labels that are left where broken ones may be; where not, the rest of the data is looked at."""
+        self.skipped += found.broken
+        self._tried += found.total
+        fresh = found.broken
+        if refused := len(self.skipped) > broken.most(self.reading.skip):
+            behind = list(self.folders)[list(self.folders).index(split) + 1 :]
+            fresh = fresh + [one for other in behind if other != "val" for one in self._look_through(other)]
+        listed = broken.tell(fresh, self.skipped, self.path, cache_dir)
+        if refused:
+            raise BrokenImages(self.skipped, self._tried, listed)
+        first, why = found.broken[0]
+        text = f"{len(fresh)} of {found.total} {split} images cannot be read and are left out, first {first}: {why}"
+        output.say(f"{text}; all are listed in {listed}" if listed else text)
+        gone = {path for path, _ in found.broken}
+        keep = np.array([file not in gone for file in files])
+        lost = [self.classes[label] for label in sorted(set(labels.tolist()) - set(labels[keep].tolist()))]
+        if lost:
+            raise CheckFailed(f"no {split} image of {', '.join(lost[:5])} can be read", "mend or replace some")
+        if split == "train" and self.validation:
+            self.validation = int(keep[-self.validation :].sum())
+        return [file for file, kept in zip(files, keep, strict=True) if kept], labels[keep]
+
+    def _look_through(self, split: str) -> list[broken.Broken]:
+        """The broken images of a split that was not read."""
+        files, _ = self.files(split)
+        self._tried += len(files)
+        try:
+            for _ in decode.each(files, split, self.reading.size or DEFAULT_SIZE, self.reading.how):
+                pass
+        except BrokenImages as found:
+            self.skipped += found.broken
+            return found.broken
+        return []

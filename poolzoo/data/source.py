@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import platformdirs
 
 from poolzoo import host, plain
 from poolzoo.data import folder, images
+from poolzoo.data.sizes import Size
 from poolzoo.errors import PluginFailed, PoolzooError, reason
 from poolzoo.spec import Dataset, Split
-
-Size = tuple[int, int]
 
 
 def cache_dir() -> Path:
@@ -35,20 +35,35 @@ def open_dataset(
     splits: tuple[Split, ...] = ("train", "test"),
     limit: int | None = None,
     seed: int = 0,
+    **how: Any,
 ) -> Dataset:
     """The data set that `cifar10`, `digits`, a plugin's name or `folder:PATH` stands for.
 
     A folder reads no more than `limit` images; of any other, `limited` takes them afterwards.
+
+    Args:
+        text: What `--data` names.
+        size: (height, width) that the network sees, or of what is wanted exactly; None for the data's own.
+        splits: Those that are needed.
+        limit: How many images of each split to read at most, chosen by `seed`.
+        seed: Of the choice.
+        how: More of `folder.Reading`, of which other data sets take no notice.
 
     Raises:
         UsageError: The name is unknown, or the folder is not as it should be.
     """
     kind, _, path = text.partition(":")
     if kind == "folder":
-        return folder.dataset(Path(path).expanduser(), size, splits, limit, seed)
+        reading = folder.Reading(size=size, limit=limit, seed=seed, **how)
+        return folder.dataset(Path(path).expanduser(), reading, splits)
     entry = host.catalog().dataset(text)
     assert isinstance(entry.item, Dataset)
     return entry.item
+
+
+def reader(dataset: Dataset) -> folder.Reader | None:
+    """What reads a data set that is a folder; None of any other."""
+    return dataset.reader if isinstance(dataset, folder.FolderDataset) else None
 
 
 def load_split(dataset: Dataset, split: Split, size: Size | None = None) -> tuple[np.ndarray, np.ndarray]:

@@ -43,6 +43,7 @@ class Images:
         labels: `int64[N]`.
         split: "train" or "test", for what is said.
         size: (height, width) to bring them to; None to take them as they are.
+        how: In which way.
     """
 
     folder: Path
@@ -50,6 +51,7 @@ class Images:
     labels: np.ndarray
     split: str
     size: decode.Size | None
+    how: images.Fit = images.PLAIN
 
     @cached_property
     def key(self) -> str:
@@ -58,7 +60,7 @@ class Images:
         The place of the folder counts too: two splits of a reproducible archive may hold files of the same names,
         sizes and times.
         """
-        how = (_FORMAT, PIL.__version__, images.TRANSFORM, images.PLAIN, self.size, str(self.folder.resolve()))
+        how = (_FORMAT, PIL.__version__, self.transform, self.how, self.size, str(self.folder.resolve()))
         digest = hashlib.sha256(repr(how).encode())
         skip = len(str(self.folder))
         for file, label in zip(self.files, self.labels.tolist(), strict=True):
@@ -67,9 +69,14 @@ class Images:
             digest.update(os.fsencode(line))
         return digest.hexdigest()[:32]
 
+    @property
+    def transform(self) -> str:
+        """How they become pixels, in words."""
+        return images.TRANSFORMS[self.how.reader]
+
     def decoded(self) -> Generator[np.ndarray, None, None]:
         """The images one by one, as `decode.each` gives them."""
-        return decode.each(self.files, self.split, self.size)
+        return decode.each(self.files, self.split, self.size, self.how)
 
 
 def load(shelf: disk.Shelf, wanted: Images) -> np.ndarray:
@@ -152,7 +159,7 @@ def _build(shelf: disk.Shelf, wanted: Images) -> None:
             disk.write_rows(place / "pixels.npy", len(wanted.files), rows)
             pixels = np.lib.format.open_memmap(place / "pixels.npy", mode="r")
             np.save(place / "labels.npy", wanted.labels)
-            _describe(place, {**about, "shape": pixels.shape, "transform": images.TRANSFORM, "pillow": PIL.__version__})
+            _describe(place, {**about, "shape": pixels.shape, "transform": wanted.transform, "pillow": PIL.__version__})
             del pixels  # or Windows would not let the directory be renamed
     except decode.MixedSizesError as mixed:
         # Kept as well, or every load would decode all up to the odd one before it knew.

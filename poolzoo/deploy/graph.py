@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from poolzoo import jsontext
-from poolzoo.data.images import TRANSFORM
+from poolzoo.data.fit import TRANSFORMS
 from poolzoo.deploy import fileversion, guards, layers
 from poolzoo.deploy.layers import Layers
 from poolzoo.errors import CheckFailed, PoolzooError
@@ -205,13 +205,14 @@ def describe(
     """
     fileversion.lower(proto)
     (height, width), expects = subject.size, subject.config["pretrained_cfg"]
-    inside = f"normalised, resized to {expects['input_size'][1:]}"
+    before = TRANSFORMS[subject.fit.reader]
+    after = f"normalised, resized to {expects['input_size'][1:]}"
     facts = {
         "labels": subject.classes,
         "input": {"name": "images", **INPUTS[kind], "height": height, "width": width, "channels": "RGB"},
         "preprocessing": {
-            "before": TRANSFORM if kind == "uint8" else f"{TRANSFORM}; scaled to 0–1",
-            "inside": f"scaled to 0–1, {inside}" if kind == "uint8" else inside,
+            "before": before if kind == "uint8" else f"{before}; scaled to 0–1",
+            "inside": f"scaled to 0–1, {after}" if kind == "uint8" else after,
             **asdict(subject.fit),
             "mean": expects["mean"],
             "std": expects["std"],

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from poolzoo import bundle, host, plain, runs, surgery
 from poolzoo.assemble import Preprocess
 from poolzoo.catalog import import_build
-from poolzoo.data.images import Fit
+from poolzoo.data.fit import Fit
+from poolzoo.data.sizes import show
 from poolzoo.deploy.graph import Deployable
 from poolzoo.deploy.subject import Subject
 from poolzoo.errors import PluginFailed, PoolzooError, UsageError, reason
@@ -100,7 +101,7 @@ def _dry_run(resolved: host.Resolved, network: nn.Module, size: Size) -> Tensor:
     except (PoolzooError, MemoryError, OSError):
         raise
     except host.Failure as error:
-        text = f"fails on {size[0]}×{size[1]} images: {reason(error)}"
+        text = f"fails on {show(size)} images: {reason(error)}"
         raise _failed(resolved, text) from error
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2:
         shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__

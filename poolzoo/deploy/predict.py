@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import sys
-import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from poolzoo import bundle, output
-from poolzoo.data import images
+from poolzoo.data import images, quiet, walk
+from poolzoo.data.decode import Misfits
+from poolzoo.data.paths import Paths
 from poolzoo.deploy import runtime
 from poolzoo.errors import UsageError
 
@@ -23,36 +20,28 @@ BATCH: Final = 64
 THREADS: Final = 4  # that read images while the graph runs; with photographs of 24 megapixels they take 1.2 GB
 
 
-def image_files(folder: Path) -> list[Path]:
-    """The image files in a folder and in its folders, sorted; hidden ones and files of other kinds are ignored.
+def image_files(folder: Path | str, tally: walk.Tally) -> Paths:
+    """The image files in a folder and in its folders, sorted; of a data set those that training reads.
 
-    A folder within that may not be read and a link that leads nowhere are among them, and become rows with an error.
+    A folder within that may not be read is among them, and becomes a row with an error.
+
+    Args:
+        folder: The folder.
+        tally: Counts what is ignored.
 
     Raises:
         UsageError: There are none.
     """
-    found: list[Path] = []
-
-    def refused(error: OSError) -> None:
-        found.append(Path(error.filename))
-
-    for place, folders, names in os.walk(folder, onerror=refused):
-        folders[:] = [name for name in folders if name[0] != "."]
-        paths = [Path(place, name) for name in names if name[0] != "."]
-        found += [path for path in paths if path.suffix.lower() in images.extensions() and not _waits(path)]
+    found = Paths(walk.images_under(folder, tally))
     if not found:
-        raise UsageError(f"folder {folder} holds no image", "name files, or a folder that holds some")
-    return sorted(found)
-
-
-def _waits(path: Path) -> bool:
-    """Whether it is a pipe, a socket or a device, which to read may take for ever."""
-    return os.path.exists(path) and not os.path.isfile(path)  # unlike Path's, they are False where it is forbidden
+        ignored = f" ({line})" if (line := tally.line()) else ""
+        raise UsageError(f"folder {folder} holds no image{ignored}", "name files, or a folder that holds some")
+    return found
 
 
 def predict(
     directory: Path,
-    files: Sequence[Path],
+    files: Sequence[str],
     *,
     top: int = 5,
     provider: str = "cpu",
@@ -63,7 +52,7 @@ def predict(
 
     Args:
         directory: The bundle.
-        files: The images.
+        files: The images' paths.
         top: Classes to name an image.
         provider: `auto`, `cpu`, `cuda` or `tensorrt`.
         threads: To compute with; None for ONNX Runtime's own choice.
@@ -83,84 +72,58 @@ def predict(
         return _rows(model, files, top)
     from poolzoo.deploy.explain import Explainer, pictures
 
-    return _rows(model, files, top, Explainer(directory, model, threads, pictures(files, explain_to)).draw)
+    return _rows(
+        model,
+        files,
+        top,
+        Explainer(directory, model, threads, pictures([Path(file) for file in files], explain_to)).draw,
+    )
 
 
 Draw = Callable[..., dict[str, Any]]  # `Explainer.draw`
 
 
 def _rows(
-    model: runtime.Model, files: Sequence[Path], top: int, draw: Draw | None = None
+    model: runtime.Model, files: Sequence[str], top: int, draw: Draw | None = None
 ) -> Generator[dict[str, Any], None, None]:
     labels, size, fit = model.labels, model.size, model.fit
-    pool = ThreadPoolExecutor(THREADS)
+    pool, misfits = ThreadPoolExecutor(THREADS), Misfits()
 
-    def start(at: int) -> list[Future[np.ndarray | str]]:
-        return [pool.submit(_read, file, size, fit) for file in files[at : at + BATCH]]
+    def start(at: int) -> list[Future[Read]]:
+        return [pool.submit(_read, Path(file), size, fit) for file in files[at : at + BATCH]]
 
-    with _quiet_pillow():
+    with quiet.pillow():
         try:
             coming = start(0)
             for at in range(0, len(files), BATCH):
                 now, coming = coming, start(at + BATCH)  # the next ones are read while the graph runs
                 found = [future.result() for future in now]
-                pixels = [one for one in found if isinstance(one, np.ndarray)]
+                pixels = [one for one, _ in found if isinstance(one, np.ndarray)]
                 chances = iter(model.run(np.stack(pixels))[1] if pixels else ())
-                for file, one in zip(files[at : at + BATCH], found, strict=True):
+                for file, (one, notes) in zip(files[at : at + BATCH], found, strict=True):
+                    misfits.add(Path(file), notes)
                     if isinstance(one, str):
-                        yield {"file": str(file), "error": one}
+                        yield {"file": file, "error": one}
                     else:
                         chance = next(chances)
                         if not np.isfinite(chance).all():  # there is no largest among them
                             yield {"file": str(file), "error": "the network gives NaN or infinity for it"}
                             continue
                         best = runtime.top(labels, chance, top)
-                        drawn = draw(file, one, int(chance.argmax()), **best[0]) if draw else {}
-                        yield {"file": str(file), **best[0], "top": best, **drawn}
+                        drawn = draw(Path(file), one, int(chance.argmax()), **best[0]) if draw else {}
+                        yield {"file": file, **best[0], "top": best, **drawn}
         finally:
             pool.shutdown(cancel_futures=True)
+    misfits.warn(len(files), "images")
 
 
-def _read(file: Path, size: tuple[int, int], fit: images.Fit) -> np.ndarray | str:
-    """The pixels of an image, `uint8[H, W, 3]`, or why there are none."""
+# The pixels of an image, `uint8[H, W, 3]`, or why there are none; and what the reader notes of their scale.
+Read = tuple[np.ndarray | str, list[tuple[str, str]]]
+
+
+def _read(file: Path, size: tuple[int, int], fit: images.Fit) -> Read:
+    notes: list[tuple[str, str]] = []
     try:
-        return images.read(file, size, fit)
+        return images.read(file, size, fit, lambda kind, values: notes.append((kind, values))), notes
     except Exception as error:  # a damaged file makes Pillow raise anything: KeyError, struct.error, MemoryError …
-        return output.one_line(images.reason(error))
-
-
-@contextmanager
-def _quiet_pillow() -> Iterator[None]:
-    """Keeps to itself what Pillow says of odd images: one is either read or a row with an error."""
-    logger, nowhere = logging.getLogger("PIL"), logging.NullHandler()
-    logger.addHandler(nowhere)
-    try:
-        with warnings.catch_warnings(action="ignore"), _stderr_for_python():
-            yield
-    finally:
-        logger.removeHandler(nowhere)
-
-
-@contextmanager
-def _stderr_for_python() -> Iterator[None]:
-    """Moves Python's stderr to a descriptor of its own, while 2, which libtiff writes to, leads nowhere."""
-    try:
-        shared = sys.stderr.fileno() == 2
-    except (OSError, ValueError):  # it is closed, or no file
-        shared = False
-    if not shared:
-        yield
-        return
-    sys.stderr.flush()
-    encoding = sys.stderr.encoding
-    with (
-        open(os.dup(2), "w", buffering=1, encoding=encoding, errors="backslashreplace") as ours,
-        open(os.devnull, "w") as nowhere,
-    ):
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            with redirect_stderr(ours):
-                yield
-        finally:
-            ours.flush()
-            os.dup2(ours.fileno(), 2)
+        return output.one_line(images.reason(error)), []

@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime
 
 from poolzoo import output
-from poolzoo.data.images import PLAIN, Fit
+from poolzoo.data.fit import Fit, recorded
 from poolzoo.errors import CheckFailed, EnvironmentProblem, UsageError
 
 PROVIDERS: Final = {
@@ -46,8 +46,7 @@ class Model:
     @property
     def fit(self) -> Fit:
         """How photographs are brought to that size."""
-        given = json.loads(self.metadata.get("preprocessing", "{}"))  # that of an older bundle says less
-        return Fit(given.get("interpolation", PLAIN.interpolation), given.get("crop_pct", PLAIN.crop_pct))
+        return recorded(json.loads(self.metadata.get("preprocessing", "{}")))
 
     def feed(self, images: np.ndarray) -> np.ndarray:
         """`uint8[N, H, W, 3]` as the graph's input `images` wants it: the same, or `float32[N, 3, H, W]` in 0–1."""

@@ -5,36 +5,63 @@ from __future__ import annotations
 import ast
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from types import ModuleType
 from typing import Final
 
-from poolzoo.data import images
+from poolzoo.data import fit, images, modes
 from poolzoo.deploy import standalone
 
 Statement = tuple[ast.stmt, str]  # one at the top level of a module, and its text with the comments before it
 IMPORTS: Final = (ast.Import, ast.ImportFrom)
+DEFINITIONS: Final = (ast.FunctionDef, ast.ClassDef)
+MODULES: Final = (fit, modes, images)  # what the script takes from, a module before those that import it
 
 
 def source() -> str:
     """One file that needs onnxruntime, numpy and Pillow, and nothing of poolzoo."""
     docstring, *template = _statements(standalone)
-    shared = list(_statements(images))
+    shared = [statement for module in MODULES for statement in _statements(module)]
     wanted = {name for statement, _ in template for name in _used(statement)}
     kept: list[Statement] = []
-    for statement, text in reversed(shared):  # a definition comes before what uses it
-        if not isinstance(statement, IMPORTS) and _defined(statement) & wanted:
-            kept.insert(0, (statement, text))
-            wanted |= _used(statement)
-    imports = {
-        ast.unparse(statement)
-        for statement, _ in (*template, *shared)
-        if isinstance(statement, IMPORTS)
-        and _module(statement) != images.__name__
-        and _defined(statement) & (wanted | {"annotations"})
-    }
-    rest = [text for statement, text in template if not isinstance(statement, IMPORTS)]
-    return "\n".join([docstring[1], *_sorted(imports), *(text for _, text in kept), "", *rest]) + "\n"
+    while True:  # what is kept uses more
+        more = [one for one in shared if not isinstance(one[0], IMPORTS) and _defined(one[0]) & wanted]
+        if len(more) == len(kept):
+            break
+        kept = more
+        wanted.update(*(_used(statement) for statement, _ in kept))
+    rest = [one for one in template if not isinstance(one[0], IMPORTS)]
+    imports = _imports([statement for statement, _ in (*template, *shared)], wanted | {"annotations"})
+    return "\n".join([docstring[1], *imports, *_spaced([*kept, *rest])]) + "\n"
+
+
+def _spaced(statements: Sequence[Statement]) -> Iterator[str]:
+    """Their texts with two blank lines around functions and classes, and at most one elsewhere."""
+    behind: ast.stmt | None = None
+    for statement, text in statements:
+        apart = behind is not None and any(isinstance(one, DEFINITIONS) for one in (statement, behind))
+        yield ("\n\n" if apart else "\n" if text[:1] in ("", "\n") or behind is None else "") + text.lstrip("\n")
+        behind = statement
+
+
+def _imports(statements: Iterable[ast.stmt], wanted: set[str]) -> list[str]:
+    """The lines that import what is wanted from outside of poolzoo, each module once."""
+    whole: set[str] = set()
+    names: dict[str, set[str]] = {}
+    for statement in statements:
+        if not isinstance(statement, IMPORTS) or _module(statement).startswith("poolzoo."):
+            continue
+        used = [ast.unparse(alias) for alias in statement.names if (alias.asname or alias.name) in wanted]
+        if isinstance(statement, ast.Import):
+            whole |= {f"import {name}" for name in used}
+        elif used:
+            names.setdefault(_module(statement), set()).update(used)
+    return _sorted(whole | {f"from {module} import {', '.join(_by_kind(taken))}" for module, taken in names.items()})
+
+
+def _by_kind(names: set[str]) -> list[str]:
+    """Constants before classes before functions, as an import sorter has them."""
+    return sorted(names, key=lambda name: (not name.isupper(), not name[0].isupper(), name))
 
 
 def _statements(module: ModuleType) -> Iterator[Statement]:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from poolzoo import output, timing
 from poolzoo.data import images as pixels
+from poolzoo.data.sizes import show
 from poolzoo.deploy import runtime
 
 if TYPE_CHECKING:
@@ -187,11 +188,10 @@ def preprocessing(image: np.ndarray, how: pixels.Fit) -> dict[str, Any]:
     file = buffer.getvalue()
 
     def call() -> np.ndarray:
-        with Image.open(io.BytesIO(file)) as photo:
-            return np.asarray(pixels.fit(pixels.to_rgb(photo), (height, width), how))
+        return pixels.read(io.BytesIO(file), (height, width), how)
 
     times = timing.interleaved({"preprocessing": call}, SECONDS / 4)["preprocessing"]
-    return {**timing.summary(times), "what": f"JPEG bytes of {2 * width}×{2 * height} to pixels"}
+    return {**timing.summary(times), "what": f"JPEG bytes of {show((2 * height, 2 * width))} to pixels"}
 
 
 def environment(threads: int | None, provider: str | None = None) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from poolzoo.data.images import Fit, read, reason
+from poolzoo.data.images import read, reason, recorded
 
 HERE = Path(__file__).absolute().parent
 REQUIRED = ("config.json", "golden.npz", "model.onnx", "parity.json")  # an emptied manifest vouches for nothing
@@ -44,7 +44,7 @@ class Model:
         names = json.loads(facts["labels"])  # in which what a terminal would obey is escaped
         self.labels = ["".join(c if c.isprintable() else ascii(c)[1:-1] for c in name) for name in names]
         self.kind, self.size = given["kind"], (given["height"], given["width"])
-        self.fit = Fit(how.get("interpolation", "bilinear"), how.get("crop_pct", 1.0))
+        self.fit = recorded(how)
 
     def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Logits and probabilities, `float32[N, classes]` each, of `uint8[N, H, W, 3]`."""
@@ -67,9 +67,10 @@ def _stop_if_too_old(error: Exception) -> None:
 def predict(files: list[Path], top: int) -> bool:
     """Prints a line an image; whether all could be read."""
     model, complete = Model(), True
+    notes: list[str] = []
     for file in files:
         try:
-            image = read(file, model.size, model.fit)
+            image = read(file, model.size, model.fit, lambda kind, _: notes.append(kind))
         except Exception as error:  # a damaged file makes Pillow raise anything
             print("error", reason(error), sep="\t")
             complete = False
@@ -77,6 +78,8 @@ def predict(files: list[Path], top: int) -> bool:
         chances = model.run(image[None])[1][0]
         best = np.argsort(-chances, kind="stable")[:top]
         print(*(f"{model.labels[index]}\t{chances[index]:.6f}" for index in best), sep="\t")
+    for kind in sorted(set(notes)):
+        print(f"warning: {notes.count(kind)} of {len(files)} images {kind}", file=sys.stderr)
     return complete
 
 

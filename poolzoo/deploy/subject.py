@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from poolzoo.data.classes import require_names
-from poolzoo.data.images import PLAIN, Fit
+from poolzoo.data.fit import Fit, recorded
 from poolzoo.deploy.graph import Deployable
 from poolzoo.layout import Size
 from poolzoo.runs import Run
@@ -52,8 +52,7 @@ class Subject:
     @property
     def fit(self) -> Fit:
         """How photographs are brought to its size."""
-        expects = self.config["pretrained_cfg"]  # that of an older run says less
-        return Fit(expects.get("interpolation", PLAIN.interpolation), expects.get("crop_pct", PLAIN.crop_pct))
+        return recorded(self.config["pretrained_cfg"])
 
     @property
     def license(self) -> str:

@@ -15,6 +15,7 @@ from typing import Final
 
 import numpy as np
 
+from poolzoo.data.sizes import show
 from poolzoo.errors import UsageError
 from poolzoo.options import suggest
 from poolzoo.robust import blur, digital, noise, weather
@@ -83,7 +84,7 @@ def corrupt(images: np.ndarray, name: str, severity: int, seed: int = 0, *, offs
         raise UsageError(f"severity {severity} is not a whole number from 1 to 5", "5 is the most severe")
     height, width = images.shape[1:3]
     if min(height, width) < 8:
-        raise UsageError(f"images of {height} × {width} pixels are too small to corrupt", "take 8 × 8 pixels or more")
+        raise UsageError(f"images of {show((height, width))} are too small to corrupt", "take 8×8 pixels or more")
     key = (seed, zlib.crc32(name.encode()), severity)
     corrupted, step = np.empty_like(images), max(1, BLOCK // (height * width))
     for start in range(0, len(images), step):

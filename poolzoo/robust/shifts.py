@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from poolzoo.data.sizes import show
 from poolzoo.errors import UsageError
 from poolzoo.metrics import NO_CLASS, predictions
 from poolzoo.options import suggest
@@ -41,7 +42,7 @@ def pairs(images: np.ndarray, kind: str, reach: int | None = None, seed: int = 0
     reach = default_reach(images) if reach is None else reach
     if not 1 <= reach < min(height, width):
         raise UsageError(
-            f"a reach of {reach} pixels does not fit images of {height} × {width}",
+            f"a reach of {reach} pixels does not fit images of {show((height, width))}",
             f"take 1 to {min(height, width) - 1}",
         )
     margins = (0, 0), (reach, reach), (reach, reach), (0, 0)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from poolzoo import jsontext, output
-from poolzoo.data import disk
+from poolzoo.data import disk, sizes
 from poolzoo.data.batches import PLAIN, Draws, Pixels, sent
 from poolzoo.data.source import cache_dir
 from poolzoo.errors import CheckFailed
@@ -170,7 +170,7 @@ def _build(shelf: disk.Shelf, plan: Plan) -> Stored | None:
 
 def describe(plan: Plan) -> str:
     """A cache in words: what of how many images."""
-    shape, views = "×".join(map(str, plan.shape)), 1 + plan.prepared.settings.views
+    shape, views = sizes.show(plan.shape), 1 + plan.prepared.settings.views
     what = "maps" if plan.name == MAP else f"{plan.name} vectors"
     text = f"{what} ({shape}) of {len(plan.prepared.data.images):,} images"
     return f"{text} in {views} views" if views > 1 else text

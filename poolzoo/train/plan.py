@@ -8,6 +8,7 @@ from typing import Any
 
 from poolzoo import output
 from poolzoo.assemble import parameters_and_macs
+from poolzoo.data import sizes
 from poolzoo.train import features
 from poolzoo.train.prepare import Prepared, prepare
 from poolzoo.train.settings import Settings
@@ -23,6 +24,7 @@ def describe(prepared: Prepared) -> dict[str, Any]:
     steps = len(data.chosen) // (settings.batch_size or 1)
     return {
         "backbone": settings.backbone,
+        "files": None if data.native is None else list(data.native),
         "image": list(assembly.plan.data_size),
         "input": list(assembly.image_size),
         "stem": list(assembly.body.stem_changes),
@@ -67,16 +69,28 @@ def show(settings: Settings, as_json: bool) -> None:
         output.data(f"{label:11} {text}")
 
 
+def _images(facts: dict[str, Any]) -> str:
+    """What the files have, what is kept of it, and what the network sees: height × width."""
+    files, kept, seen = (tuple(size) if size else None for size in (facts["files"], facts["image"], facts["input"]))
+    assert kept is not None
+    assert seen is not None
+    if files == kept == seen:
+        return f"{sizes.show(files)}, as they are"
+    parts = ["of mixed sizes" if files is None else sizes.show(files)]
+    if files != kept:
+        cropped = files is None or sizes.cut(files, kept)[1] >= sizes.LEAST_CUT
+        resized = files is None or (files[0] != kept[0] and files[1] != kept[1])
+        parts.append(" and ".join(["resized"] * resized + ["center-cropped"] * cropped) + f" to {sizes.show(kept)}")
+    return ", ".join([*parts, f"seen at {sizes.show(seen)}"] if kept != seen else parts)
+
+
 def _lines(facts: dict[str, Any], settings: Settings) -> Iterator[tuple[str, str]]:
-    (height, width), (rows, columns) = facts["image"], facts["input"]
-    seen = "as they are" if facts["image"] == facts["input"] else f"seen at {columns}×{rows}"
-    yield "images", f"{width}×{height}, {seen}"
+    yield "images", _images(facts)
     if facts["stem"]:
         yield "stem", "; ".join(facts["stem"])
     if settings.local_pool:
         yield "local pool", f"{settings.local_pool} in place of {', '.join(facts['local_pool']['replaced'])}"
-    channels, map_height, map_width = facts["map"]
-    yield "map", f"{channels}×{map_height}×{map_width} ({facts['layout']})"
+    yield "map", f"{sizes.show(facts['map'])} ({facts['layout']})"
     yield "pool", f"{settings.pool}, to {facts['pooled']} numbers"
     if facts["published_head"]["changes"]:
         yield "published", facts["published_head"]["text"]

@@ -13,8 +13,10 @@ import torch
 
 from poolzoo import host, output, spec
 from poolzoo.assemble import Assembly, Body, Plan, Preprocess, attach_head, build_body, resolve, unseen_border
-from poolzoo.data import batches, classes, source
+from poolzoo.data import batches, classes, sizes, source
 from poolzoo.data.batches import Augmentation, Share
+from poolzoo.data.images import fit_array
+from poolzoo.data.sizes import Size
 from poolzoo.errors import UsageError
 from poolzoo.state_dict import require_weights
 from poolzoo.train import device as devices
@@ -40,6 +42,9 @@ class Data:
         test: Images and labels of the test split.
         classes: Names of the labels.
         flip: Whether a mirrored image keeps its label, as the data set and `--flip` say.
+        native: Height and width of the images before they were brought to one size; None where they were mixed.
+        validation: "val" where the images that choose the best epoch are those of `val/`; else None.
+        skipped: Files that could not be read and were left out, each with the reason.
     """
 
     name: str
@@ -50,6 +55,9 @@ class Data:
     test: Arrays
     classes: tuple[str, ...]
     flip: bool
+    native: tuple[int, int] | None = None
+    validation: str | None = None
+    skipped: tuple[tuple[str, str], ...] = ()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -69,6 +77,8 @@ class Data:
         digest = hashlib.sha256(repr((self.images.shape, self.classes)).encode())
         digest.update(self.labels.tobytes())
         digest.update(np.ascontiguousarray(self.images[:: max(1, len(self.images) // SAMPLED)]).data)
+        if self.validation is not None:
+            digest.update(f"{self.validation} {len(self.held)}".encode())
         return digest.hexdigest()
 
 
@@ -167,7 +177,7 @@ def _plan(settings: Settings, initial: bool) -> Plan:
         pool=settings.pool,
         num_classes=0,
         data_size=(0, 0),
-        image_size=(settings.image_size, settings.image_size) if settings.image_size else None,
+        image_size=settings.input_size,
         local_pool=settings.local_pool,
         stem=settings.stem,
         head=settings.head,
@@ -177,17 +187,46 @@ def _plan(settings: Settings, initial: bool) -> Plan:
 
 
 def _read(settings: Settings) -> Data:
-    size = (settings.image_size, settings.image_size) if settings.image_size else None
     seed = settings.seed if settings.split_seed is None else settings.split_seed
-    dataset = source.open_dataset(settings.data, size, limit=settings.limit, seed=seed)
+    dataset = source.open_dataset(
+        *(settings.data, settings.input_size),
+        limit=settings.limit,
+        seed=seed,
+        validation=settings.validation is not None,
+        skip=settings.skip_broken,
+        how=settings.fit,
+    )
+    reader = source.reader(dataset)
     everything, test = source.load_split(dataset, "train"), source.load_split(dataset, "test")
     if test[0].shape[1:] != everything[0].shape[1:]:
         raise UsageError(f"training and test images of {settings.data} differ in size", "add --image-size")
     names = source.class_names(dataset, np.concatenate([everything[1], test[1]]))
-    everything, test = (source.limited(*arrays, settings.limit, seed) for arrays in (everything, test))
-    chosen, held = validation_part(everything[1], seed)
     flip = dataset.flip and settings.flip != "off"  # whoever says off says that a mirrored image is another thing
-    return Data(settings.data, *everything, chosen, held, test, names, flip)
+    if reader is None:
+        everything, test = (source.limited(*arrays, settings.limit, seed) for arrays in (everything, test))
+        native = (everything[0].shape[1], everything[0].shape[2])
+        everything, test = _with_aspect(native, settings.input_size, everything, test)
+        chosen, held = validation_part(everything[1], seed)
+        return Data(settings.data, *everything, chosen, held, test, names, flip, native)
+    if reader.validation:
+        chosen, held = np.split(np.arange(len(everything[1])), [-reader.validation])
+    elif settings.validation == "val":
+        raise UsageError(f"{settings.data} holds no val/ beside test/", "bring it back, or leave validation out")
+    else:
+        chosen, held = validation_part(everything[1], seed)
+    skipped = tuple((str(path), reason) for path, reason in reader.skipped)
+    validation = "val" if reader.validation else None
+    facts = (names, flip, reader.native, validation, skipped)
+    return Data(settings.data, *everything, chosen, held, test, *facts)
+
+
+def _with_aspect(native: Size, wanted: Size | None, *splits: Arrays) -> Sequence[Arrays]:
+    """Images and labels of splits, their center alone where the network sees them at another aspect; says so."""
+    if wanted is None or native[0] * wanted[1] == native[1] * wanted[0]:
+        return splits  # the network resizes them on the device
+    if sentence := sizes.change(native, wanted, overruled=True):
+        output.say(sentence)
+    return [(fit_array(images, sizes.stored(native, wanted)), labels) for images, labels in splits]
 
 
 def _completed(settings: Settings, data: Data, policy: devices.DevicePolicy, lr: float, share: Share) -> Settings:
@@ -214,6 +253,7 @@ def _completed(settings: Settings, data: Data, policy: devices.DevicePolicy, lr:
         flip=("alternating" if data.flip else "off") if settings.flip == "auto" else settings.flip,
         precision="bfloat16" if policy.autocast is not None else "float32",
         compile="on" if policy.compiled else "off",
+        validation=data.validation,
     )
 
 
@@ -245,9 +285,9 @@ def _freeze(settings: Settings, heads: Sequence[Prepared]) -> None:
 
 def _say_what_is_done(settings: Settings, body: Body, data: Data) -> None:
     if body.image_size != data.size:
-        (height, width), (rows, columns), layout = data.size, body.image_size, body.layout
-        shape = "×".join(map(str, (layout.channels, *layout.map_size)))
-        output.say(f"images of {width}×{height} are seen at {columns}×{rows}: the map is {shape}")
+        shape = sizes.show((body.layout.channels, *body.layout.map_size))
+        kept = "images of" if data.native == data.size else "images kept at"
+        output.say(f"{kept} {sizes.show(data.size)} are seen at {sizes.show(body.image_size)}: the map is {shape}")
     seen = body.backbone.item.trained_on
     if settings.pretrained and seen and _same_classes(seen, data):
         output.say(

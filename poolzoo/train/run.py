@@ -24,7 +24,7 @@ from poolzoo.train.engine import Engine, Line
 from poolzoo.train.feeds import IMAGES, MAP, FeatureFeed, Feed, ImageFeed
 from poolzoo.train.learner import Learner
 from poolzoo.train.prepare import Prepared, prepare, prepare_heads
-from poolzoo.train.settings import Settings, read_toml
+from poolzoo.train.settings import BEFORE, Settings, read_toml
 
 WEIGHTS = "weights.json"  # in an unfinished run: the account of the weights that it began with
 Note = Callable[[dict[str, Any]], None]
@@ -76,7 +76,7 @@ def resume(path: Path, note: Note | None = None) -> dict[str, Any]:
         raise UsageError(f"{path} is no run: it has no run.toml", "give the directory of an interrupted run")
     if (path / bundle.MANIFEST).is_file():
         raise UsageError(f"run {path} is finished", f"poolzoo evaluate {path}, or poolzoo export {path}")
-    settings = Settings(**{"final_norm": None, **read_toml(path / "run.toml")})
+    settings = Settings(**{**BEFORE, **read_toml(path / "run.toml")})
     host.settings.files = list(dict.fromkeys([*host.settings.files, *map(Path, settings.plugins)]))
     begun = (path / FILE).is_file()
     prepared = prepare(settings, initial=not begun)
@@ -292,7 +292,7 @@ def _finish(prepared: Prepared, path: Path, engine: Engine, name: str, figures: 
     """Completes the run directory."""
     settings, network, data = prepared.settings, prepared.assembly.network, prepared.data
     learner = engine.learners[name]
-    config = runs.configuration(prepared.assembly, prepared.preprocess, data.classes, settings.data)
+    config = runs.configuration(prepared.assembly, prepared.preprocess, data.classes, settings.data, settings.fit)
     lines, seconds = engine.progress.lines[name], engine.progress.seconds
     images = settings.epochs * len(engine.feed) * settings.batch_size  # type: ignore[operator]
     report = {
@@ -305,6 +305,8 @@ def _finish(prepared: Prepared, path: Path, engine: Engine, name: str, figures: 
         "peak_memory": usage.peak_memory(prepared.policy.device),
         "processes": prepared.share.size,
     }
+    if data.skipped:
+        report["skipped"] = [{"file": file, "error": reason} for file, reason in data.skipped]
     bundle.write_json(path / "config.json", config)
     (path / WEIGHTS).unlink(missing_ok=True)  # it is in the configuration now
     bundle.write_atomically(path / "model.safetensors", runs.weights_bytes(network.state_dict()))

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from poolzoo import jsontext
+from poolzoo.data import broken, sizes
+from poolzoo.data.fit import READER, TRANSFORMS, Fit
+from poolzoo.data.sizes import Size
 from poolzoo.errors import CheckFailed, UsageError
 from poolzoo.options import suggest
 
@@ -23,7 +26,6 @@ RANGES: dict[str, tuple[float, float]] = {
     "epochs": (1, LARGE),
     "batch_size": (1, LARGE),
     "threads": (1, MOST_THREADS),
-    "image_size": (1, LARGE),
     "limit": (1, LARGE),
     "lr": (1e-12, 1e4),
     "weight_decay": (0, 1e4),
@@ -43,12 +45,13 @@ RANGES: dict[str, tuple[float, float]] = {
     "clip": (1e-9, LARGE),
     "accumulate": (1, LARGE),
 }
-CHOICES: dict[str, tuple[str, ...]] = {
+CHOICES: dict[str, tuple[str | None, ...]] = {
     "schedule": ("linear", "cosine"),
     "stem": ("stock", "small"),
     "flip": ("auto", "off", "random", "alternating"),
     "precision": ("auto", "float32", "bfloat16"),
     "compile": ("auto", "on", "off"),
+    "validation": ("auto", "val", None),
 }
 
 
@@ -77,7 +80,7 @@ class Settings:
     split_seed: int | None = None  # of what is kept apart, and of the images that a limit leaves; None for `seed`
     device: str = "auto"
     threads: int | None = None
-    image_size: int | None = None
+    image_size: int | str | None = None  # a side, or HEIGHTxWIDTH
     stem: str = "stock"
     freeze: str = "none"
     head: str = "linear"
@@ -102,9 +105,21 @@ class Settings:
     deterministic: bool = False
     # Where a norm goes that the published network has behind its pooling, see `Plan`; None in runs of earlier versions.
     final_norm: str | None = "head"
+    skip_broken: int | str | None = None  # how many images that cannot be read may be left out, or "all"
+    validation: str | None = "auto"  # "val": its images choose the best epoch; None: a part of the training images
+    reader: int | None = READER  # the rules by which files become pixels; None for those before there were two
     plugins: tuple[str, ...] = ()  # plugin files, so that a resumed run finds what it was started with
 
     def __post_init__(self) -> None:
+        if self.image_size is not None:
+            try:
+                object.__setattr__(self, "image_size", sizes.plain(sizes.parse(self.image_size)))
+            except ValueError:
+                text = f"--image-size {self.image_size!r} is neither a side of at least 1 nor HEIGHTxWIDTH"
+                raise UsageError(text, "such as --image-size 64 or 64x208") from None
+        object.__setattr__(self, "skip_broken", broken.plain(self.skip_broken))
+        if self.reader not in (None, *TRANSFORMS):
+            raise UsageError(f"reader {self.reader} is not known to this version of poolzoo", "leave it out")
         for name, (low, high) in RANGES.items():
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
@@ -113,8 +128,9 @@ class Settings:
         for name, allowed in CHOICES.items():
             value = getattr(self, name)
             if value not in allowed:
-                wanted = ", ".join(allowed[:-1]) + f" nor {allowed[-1]}"
-                near = suggest(str(value), allowed) or "choose one of them"
+                names = [one for one in allowed if one is not None]
+                wanted = ", ".join(names[:-1]) + f" nor {names[-1]}"
+                near = suggest(str(value), names) or "choose one of them"
                 raise UsageError(f"{flag(name)} {value!r} is neither {wanted}", near)
         if self.pretrained and self.weights:
             raise UsageError("--pretrained and --weights exclude each other", "give one of them")
@@ -128,6 +144,16 @@ class Settings:
         if self.caches_features and (self.mixup or self.cutmix):
             hint = "add --no-feature-cache, or leave --mixup and --cutmix out"
             raise UsageError("cached features cannot be mixed", hint)
+
+    @property
+    def input_size(self) -> Size | None:
+        """(height, width) at which the network sees the images; None where it is to be chosen."""
+        return None if self.image_size is None else sizes.parse(self.image_size)
+
+    @property
+    def fit(self) -> Fit:
+        """How images become pixels of that size."""
+        return Fit(reader=self.reader or 1)
 
     @property
     def caches_features(self) -> bool:
@@ -155,6 +181,10 @@ def absolute(settings: Settings) -> Settings:
     data = f"folder:{Path(path).expanduser().absolute()}" if kind == "folder" else settings.data
     weights = str(Path(settings.weights).expanduser().absolute()) if settings.weights else None
     return replace(settings, data=data, weights=weights)
+
+
+# What a run of before these settings was made with: what they say where `run.toml` says nothing.
+BEFORE: dict[str, Any] = {"validation": None, "reader": None, "final_norm": None}
 
 
 def _toml(value: Any) -> str:

@@ -1,0 +1,96 @@
+"""Gray images of more than eight bits to eight: which value is black and which is white in every mode.
+
+The scale is that of the type, so that it is the same for every image of a data set:
+
+    unsigned integers   0 is black, 2^bits - 1 is white; bits are those of the file: 16 of a PNG, 12, 16 or 32 of a TIFF
+    signed integers     0 is black, 2^(bits - 1) - 1 is white; negative values are black
+    floating point      0 is black; 1 is white where no pixel is above 1, else 255
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import numpy as np
+from PIL import Image
+
+Tags = Mapping[int, Any]
+Note = Callable[[str, str], None]  # told of an image whose values do not fit the scale: which way, and the values
+
+OUTSIDE: Final = "have many pixels outside of the scale of their type, which become black or white"
+NARROW: Final = "use a quarter or less of the scale of their type"
+MOST_OUTSIDE, LEAST_USED = 0.25, 0.25  # shares of the pixels, and of the scale, from which on an image is told of
+
+_BITS, _PHOTOMETRIC, _FORMAT = 258, 262, 339  # tags of TIFF
+_WHITE_IS_ZERO, _SIGNED = 0, 2  # values of the last two
+
+
+def is_deep(image: Image.Image, tags: Tags) -> bool:
+    """Whether the pixels of an image are of more than eight bits, or signed."""
+    return image.mode[0] in "IF" or (image.mode == "L" and tags.get(_FORMAT, (1,))[0] == _SIGNED)
+
+
+def levels(image: Image.Image, tags: Tags, note: Note | None = None) -> Image.Image:
+    """An image for which `is_deep` holds, by the scale of its type, as mode "L".
+
+    Args:
+        image: The image, perhaps turned.
+        tags: Those of its file where that is a TIFF, else none.
+        note: Told of values that do not fit the scale.
+
+    Raises:
+        ValueError: No pixel is a finite number.
+    """
+    values, white = _values(image, tags)
+    finite = np.isfinite(values)
+    if not finite.any():
+        raise ValueError("no pixel is a finite number")
+    if note is not None:
+        _judge(values, finite, white, note)
+    scaled = np.nan_to_num(values).clip(0, white) * (255 / white)
+    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO and image.mode != "L":  # Pillow inverts eight bits alone
+        scaled = 255 - scaled
+    return Image.fromarray(np.rint(scaled).astype(np.uint8))
+
+
+def judge_color(image: Image.Image, note: Note) -> None:
+    """Tells of colors that the file has in 16 bits, of which Pillow reads the upper eight."""
+    low, high = np.min([band[0] for band in image.getextrema()]), np.max([band[1] for band in image.getextrema()])
+    if high - low <= LEAST_USED * 255:
+        note(NARROW, f"{low * 256:,} to {high * 256 + 255:,} of 0 to 65,535")
+
+
+def before(image: Image.Image) -> Image.Image:
+    """The same by the rules of reader 1, which clamped all integers to 0–65535."""
+    pixels = np.asarray(image).astype(np.float64 if image.mode[0] == "I" else np.float32)
+    if image.mode[0] == "I":
+        return Image.fromarray(np.rint(pixels.clip(0, 65535) / 257).astype(np.uint8))
+    scaled = pixels * (255 if np.nanmax(pixels) <= 1 else 1)
+    return Image.fromarray(np.rint(np.nan_to_num(scaled).clip(0, 255)).astype(np.uint8))
+
+
+def _values(image: Image.Image, tags: Tags) -> tuple[np.ndarray, float]:
+    """The pixels, `float[H, W]`, and the value that is white."""
+    pixels = np.asarray(image)
+    if image.mode == "F":
+        shown = pixels[np.isfinite(pixels)]
+        return pixels, 1.0 if shown.size and shown.max() <= 1 else 255.0
+    if image.mode == "L":
+        return pixels.view(np.int8).astype(np.float64), 127.0
+    signed = tags.get(_FORMAT, (1,))[0] == _SIGNED
+    bits = tags.get(_BITS, (16,))[0]  # what is no TIFF comes at 16 bits, in whatever mode
+    if bits == 32 and not signed:
+        pixels = pixels.view(np.uint32)
+    return pixels.astype(np.float64), float(2 ** (bits - signed) - 1)
+
+
+def _judge(values: np.ndarray, finite: np.ndarray, white: float, note: Note) -> None:
+    shown = values[finite]
+    low, high = float(shown.min()), float(shown.max())
+    outside = 1 - np.count_nonzero((shown >= 0) & (shown <= white)) / values.size
+    text = f"{low:,.6g} to {high:,.6g} of 0 to {white:,.10g}"
+    if outside > MOST_OUTSIDE:
+        note(OUTSIDE, text)
+    elif min(high, white) - max(low, 0) <= LEAST_USED * white:
+        note(NARROW, text)
