@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
+
+from poolzoo import resources
 
 OK: Final = 0
 CHECK_FAILED: Final = 1
@@ -11,6 +14,8 @@ PLUGIN: Final = 3
 ENVIRONMENT: Final = 4
 INTERRUPTED: Final = 130
 TERMINATED: Final = 143
+
+BATCH_HINT: Final = "use a smaller --batch-size or --image-size"  # where memory runs out in training
 
 
 class PoolzooError(Exception):
@@ -79,8 +84,21 @@ def explain(error: BaseException) -> PoolzooError:
         return EnvironmentProblem(f"this needs {package}, which is not installed", hint)
     no_memory = isinstance(error, RuntimeError) and "allocate" in text and "memory" in text  # torch's, on the CPU
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or no_memory:
-        return EnvironmentProblem("out of memory", "use a smaller --batch-size or --image-size")
+        return _out_of_memory(text)
     return CheckFailed(
         f"unexpected {type(error).__name__}: {text[:500]}",
         "this is a bug in poolzoo or in a plugin; POOLZOO_DEBUG=1 shows the traceback",
     )
+
+
+def _out_of_memory(text: str) -> EnvironmentProblem:
+    """Says how much was asked for, and what takes most."""
+    asked = re.search(r"allocate (\d[\d.]* ?\w+)", text)
+    size = asked[1] if asked else ""
+    if size.endswith("bytes"):
+        size = resources.size(int(float(size.removesuffix("bytes"))))
+    message = f"out of memory, {size} could not be allocated" if size else "out of memory"
+    held = resources.largest()
+    if held is None:
+        return EnvironmentProblem(message, BATCH_HINT)
+    return EnvironmentProblem(f"{message}; most is taken by {held.what}, {resources.size(held.bytes)}", held.hint)

@@ -10,6 +10,7 @@ import numpy as np
 
 from poolzoo import output
 from poolzoo.data import decode, disk, images, store
+from poolzoo.data.facts import Facts, KnownDataset
 from poolzoo.errors import UsageError
 from poolzoo.spec import Dataset, Split
 
@@ -63,7 +64,9 @@ def dataset(
                 "give both the same class folders",
             )
     reader = _Reader(path, tuple(first), size, limit, seed)
-    return Dataset(name="folder", summary=str(path), load=reader.load, classes=tuple(first))
+    return KnownDataset(
+        name="folder", summary=str(path), load=reader.load, classes=tuple(first), facts=reader.facts.get
+    )
 
 
 def _split_folder(path: Path, split: Split) -> Path:
@@ -98,6 +101,7 @@ class _Reader:
         self.limit, self.seed = limit, seed
         self.path, self.classes, self.size = path, classes, size
         self.decided: Size | None = None
+        self.facts: dict[Split, Facts] = {}  # of the splits that were loaded
         self.shelf: disk.Shelf | None = None  # one for both splits: the second does not evict the first
 
     def load(self, split: Split, cache_dir: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -112,10 +116,11 @@ class _Reader:
         if self.decided is None:
             self.decided = self._decide(files)
         try:
-            pixels = store.load(self.shelf, store.Images(folder, files, labels, split, self.decided))
+            pixels, facts = store.load(self.shelf, store.Images(folder, files, labels, split, self.decided))
         except decode.MixedSizesError as mixed:
             self.decided = self._mixed(str(mixed))
-            pixels = store.load(self.shelf, store.Images(folder, files, labels, split, self.decided))
+            pixels, facts = store.load(self.shelf, store.Images(folder, files, labels, split, self.decided))
+        self.facts[split] = facts
         self.decided = (pixels.shape[1], pixels.shape[2])
         return pixels, labels
 
