@@ -10,12 +10,16 @@ import numpy as np
 import torch
 
 from poolzoo import bundle, metrics, output
-from poolzoo.data import source
+from poolzoo.data import blocks, source
+from poolzoo.data.facts import Facts
+from poolzoo.data.identity import FILE, DataIdentity, SplitIdentity, require_same
 from poolzoo.errors import UsageError
 from poolzoo.runs import load_run
 from poolzoo.train import device as devices
+from poolzoo.train.settings import read_toml
 
-BATCH: Final = 64  # of images under ONNX Runtime
+BATCH: Final = 64  # of images under ONNX Runtime, at most …
+BATCH_BYTES: Final = 16 << 20  # … or as many as take so much in the precision of the graph
 
 
 def evaluate_run(
@@ -39,6 +43,8 @@ def evaluate_run(
     dataset = source.open_dataset(data or run.config["poolzoo"]["data"], run.data_size, ("test",))
     images, labels = source.load_split(dataset, "test", run.data_size)
     labels = _as_counted(run.classes, source.class_names(dataset, labels), labels)
+    if data is None:
+        _require_same(run.path, source.facts_about(dataset, "test", images), labels)
     policy.place(run.network)
     logits = metrics.predict_logits(run.network, run.preprocess.to(policy.device), images, policy)
     return metrics.compute(logits, labels, run.classes)
@@ -62,13 +68,14 @@ def evaluate_graph(
     from poolzoo.deploy import graph, runtime
     from poolzoo.deploy.subject import of_run
 
-    directory = Path(path)
+    directory, kept = Path(path), None
     with tempfile.TemporaryDirectory() as work:
         if bundle.kind(directory) == "bundle":
             bundle.check(directory, "bundle")
             file, config = directory / "model.onnx", bundle.read_json(directory / "config.json")
         else:
             run = load_run(path)
+            kept = run.path
             file, config = Path(work) / "model.onnx", run.config
             output.say("exporting")
             graph.export_graph(of_run(run), file)
@@ -79,12 +86,36 @@ def evaluate_graph(
     dataset = source.open_dataset(name, model.size, ("test",))
     images, labels = source.load_split(dataset, "test", model.size)
     labels = _as_counted(model.labels, source.class_names(dataset, labels), labels)
-    parts = []
+    if data is None and kept is not None:
+        _require_same(kept, source.facts_about(dataset, "test", images), labels)
+    parts, rows = [], blocks.Rows(images)
+    at_once = min(BATCH, blocks.rows(4 * images[0].nbytes, BATCH_BYTES))
     with output.progress("evaluating", len(images)) as bar:
-        for start in range(0, len(images), BATCH):
-            parts.append(model.run(np.ascontiguousarray(images[start : start + BATCH]))[0])
-            bar.update(start + BATCH)
+        for start in range(0, len(images), at_once):
+            parts.append(model.run(rows[start : start + at_once])[0])
+            bar.update(start + at_once)
     return {**metrics.compute(np.concatenate(parts), labels, model.labels), "provider": model.provider}
+
+
+def _require_same(run: Path, facts: Facts, labels: np.ndarray) -> None:
+    """Makes sure that the test images are those that a run was tested on.
+
+    Raises:
+        CheckFailed: They are not; says what changed.
+    """
+    kept = DataIdentity.load(run / FILE)
+    if kept is None:
+        return
+    names, tested = facts.names, kept.splits["test"]
+    if read_toml(run / "run.toml").get("limit") is not None:  # it was tested on a part of what is there
+        if names is None or tested.names is None:
+            return
+        known = set(tested.names)
+        part = np.array([name in known for name in names])
+        names = tuple(name for name in names if name in known)
+        facts, labels = Facts(facts.digests[part], None, names), labels[part]
+    now = DataIdentity({"test": SplitIdentity(facts.digests, labels, names)}, kept.classes)
+    require_same(kept, now, "--data measures the network on the images as they are now")
 
 
 def _as_counted(classes: list[str], names: tuple[str, ...], labels: np.ndarray) -> np.ndarray:

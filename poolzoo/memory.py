@@ -34,5 +34,6 @@ def require(what: str, bytes_needed: int, hint: str = DATA_HINT) -> None:
     if available is None or bytes_needed * waiting + WORKING <= available:
         return
     each = f" in each of {processes} processes" if processes > 1 else ""
-    text = f"{what}, {resources.size(bytes_needed)}{each}, do not fit into memory: {resources.size(available)} are available"
+    needed, left = resources.size(bytes_needed), resources.size(available)
+    text = f"{what}, {needed}{each}, do not fit into memory: {left} are available"
     raise EnvironmentProblem(text, hint)

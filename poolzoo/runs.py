@@ -7,6 +7,7 @@ import io
 import os
 import platform
 import secrets
+import zipfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -169,7 +170,11 @@ def save_samples(
         chosen = np.sort(pool[np.random.default_rng(0).permutation(len(pool))[: max(1, int(share * count))]])
         picks[f"{name}_images"], picks[f"{name}_labels"] = images[chosen], labels[chosen]
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **picks)
+    # Photographs hardly shrink: the fastest level takes a quarter of the time of numpy's.
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, array in picks.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
     bundle.write_atomically(path, buffer.getvalue())
 
 

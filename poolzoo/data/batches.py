@@ -202,6 +202,7 @@ class Pixels:
 
     def __init__(self, images: np.ndarray, device: torch.device) -> None:
         self.images, self.device = images, device
+        self._rows = blocks.Rows(images)
         self.size = (images.shape[1], images.shape[2])
         self.resident: Tensor | None = None
         if device.type == "cuda" and images.nbytes < RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
@@ -235,14 +236,14 @@ class Pixels:
             `uint8[n, H, W, 3]` on the device.
         """
         if self.device.type == "cpu":
-            batch = take_on_host(self.images[chosen], shifts, mirrored)
+            batch = take_on_host(self._rows[chosen], shifts, mirrored)
             if centres is not None:
                 batch[_square(centres, side, self.size)] = self.fill
             return torch.from_numpy(batch)
         if self.resident is not None:
             batch = self.resident[sent(chosen, self.device)]
         else:
-            batch = sent(self.images[chosen], self.device)
+            batch = sent(self._rows[chosen], self.device)
         batch = take_on_device(batch, sent(shifts, self.device), sent(mirrored, self.device))
         if centres is not None:
             square = sent(_square(centres, side, self.size), self.device)

@@ -7,18 +7,19 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import BinaryIO, Final, TypeVar
 
 import numpy as np
 from PIL import Image
 
-from poolzoo import output
-from poolzoo.data import images
+from poolzoo import output, resources
+from poolzoo.data import headers, images
 from poolzoo.errors import CheckFailed
 
 Size = tuple[int, int]
 _T = TypeVar("_T")
 
+_WAITING: Final = 4  # threads beside one a processor, which wait for the disk
 _AHEAD: Final = 128  # images that wait decoded, or to be: enough for the threads, and 77 MB at 448 × 448
 
 
@@ -26,10 +27,11 @@ class MixedSizesError(Exception):
     """Images that were to be taken as they are differ in size; says which sizes."""
 
 
-def header_size(path: Path) -> Size | None:
+@headers.remembered
+def header_size(file: BinaryIO) -> Size | None:
     """(height, width) in an image's header, before EXIF turns it; None where it cannot be read."""
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
             return image.height, image.width
     except images.Unreadable:
         return None
@@ -46,7 +48,8 @@ def each(files: Sequence[Path], label: str, size: Size | None) -> Generator[np.n
 
     def one(path: Path) -> np.ndarray | None:
         try:
-            return images.read(path, size)
+            with headers.opened(path) as file:
+                return images.read(file, size)
         except images.Unreadable as error:
             broken.append((path, output.one_line(str(error)) or type(error).__name__))
             return None
@@ -81,7 +84,7 @@ def gather(count: int, rows: Iterable[np.ndarray]) -> np.ndarray:
 
 def _in_order(function: Callable[[Path], _T], files: Sequence[Path]) -> Generator[_T, None, None]:
     """`ThreadPoolExecutor.map` that is only a little ahead, and gives up what nobody wants any more."""
-    pool, waiting = ThreadPoolExecutor(), deque[Future[_T]]()
+    pool, waiting = ThreadPoolExecutor(resources.cpus() + _WAITING), deque[Future[_T]]()
     try:
         for file in files:
             waiting.append(pool.submit(function, file))

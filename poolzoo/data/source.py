@@ -9,7 +9,7 @@ import numpy as np
 import platformdirs
 
 from poolzoo import host
-from poolzoo.data import folder, images
+from poolzoo.data import facts, folder, images
 from poolzoo.errors import PluginFailed, PoolzooError
 from poolzoo.spec import Dataset, Split
 
@@ -78,6 +78,15 @@ def load_split(dataset: Dataset, split: Split, size: Size | None = None) -> tupl
             f"data set {dataset.name} has label {labels.max()} and {len(dataset.classes)} classes", "mend its plugin"
         )
     return (pixels if size is None else images.fit_array(pixels, size)), labels.astype(np.int64)
+
+
+def facts_about(dataset: Dataset, split: Split, pixels: np.ndarray) -> facts.Facts:
+    """What is known of the images of a split that was loaded: from its decoding, or computed from `uint8[N, H, W, 3]`.
+
+    The pixels are the split's, or part of it: what was computed for others says nothing of them.
+    """
+    known = dataset.facts(split) if isinstance(dataset, facts.KnownDataset) else None
+    return known if known is not None and len(known.digests) == len(pixels) else facts.Facts.of(pixels)
 
 
 def class_names(dataset: Dataset, labels: np.ndarray) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 """The decoded images of folders, kept on disk and memory-mapped: a folder is decoded once, not once a run.
 
 `<cache>/images/<key>/` holds `pixels.npy` (`uint8[N, H, W, 3]`), `labels.npy` (`int64[N]`), the facts `digests.npy` and
-`sums.npy`, and `about.json`. The key is a fingerprint of the files, so one that was added, removed, rewritten or touched
-gives another key; what nobody asks for any more is evicted in time.
+`sums.npy`, and `about.json`. The key is a fingerprint of the files, so one that was added, removed, rewritten or
+touched gives another key; what nobody asks for any more is evicted in time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 import PIL
 
 from poolzoo import memory, output, resources
-from poolzoo.data import decode, disk, facts, images
+from poolzoo.data import decode, disk, facts, headers, images
 from poolzoo.data.facts import Collector, Facts
 
 MENTIONED: Final = 100_000_000  # bytes on the disk from which on a line says where they are
@@ -33,7 +33,9 @@ _held: dict[str, tuple[np.ndarray, Facts]] | None = None  # what was decoded int
 
 def shelf(cache_dir: Path) -> disk.Shelf:
     """Where decoded images are kept, with the limit of `POOLZOO_CACHE_LIMIT`."""
-    return disk.Shelf(cache_dir / "images", disk.limit())
+    limit = disk.limit()
+    headers.keep_in(cache_dir if limit else None)
+    return disk.Shelf(cache_dir / "images", limit)
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,10 @@ def load(shelf: disk.Shelf, wanted: Images) -> tuple[np.ndarray, Facts]:
                 f"decoded images cannot be kept in {shelf.root} ({reason}), they are read into memory",
                 "POOLZOO_CACHE names another directory",
             )
-    return _in_memory(wanted) if found is None else found
+    try:
+        return _in_memory(wanted) if found is None else found
+    finally:
+        headers.write()
 
 
 def _in_memory(wanted: Images) -> tuple[np.ndarray, Facts]:

@@ -14,7 +14,9 @@ from poolzoo.robust.draws import windows
 KINDS: Final = {"crop": "reflect", "circular": "wrap"}  # and how numpy calls what is beyond the border
 
 
-def pairs(images: np.ndarray, kind: str, reach: int | None = None, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def pairs(
+    images: np.ndarray, kind: str, reach: int | None = None, seed: int = 0, *, offset: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """Two copies of each image, shifted by two independent draws from {-reach … reach} an axis.
 
     `crop`: the image is padded by its mirror image and cropped at two places (Zhang, Making Convolutional Networks
@@ -27,6 +29,7 @@ def pairs(images: np.ndarray, kind: str, reach: int | None = None, seed: int = 0
         kind: `crop` or `circular`.
         reach: In pixels; None for an eighth of min(H, W).
         seed: Of the draws; those of an image depend on its index alone.
+        offset: Index of the first image, where `images` is a part of a set.
 
     Returns:
         Two of `uint8[N, H, W, 3]`.
@@ -45,7 +48,8 @@ def pairs(images: np.ndarray, kind: str, reach: int | None = None, seed: int = 0
         )
     margins = (0, 0), (reach, reach), (reach, reach), (0, 0)
     padded = np.pad(images, margins, mode=KINDS[kind])
-    first, second = np.random.default_rng(seed).integers(0, 2 * reach + 1, (count, 2, 2)).transpose(1, 2, 0)
+    draws = np.random.default_rng(seed).integers(0, 2 * reach + 1, (offset + count, 2, 2))[offset:]
+    first, second = draws.transpose(1, 2, 0)
     return windows(padded, *first, (height, width)), windows(padded, *second, (height, width))
 
 
