@@ -37,8 +37,7 @@ def evaluate_run(
         UsageError: The data has classes that the run does not know.
     """
     policy = devices.policy(device)
-    if threads is not None:
-        torch.set_num_threads(threads)
+    devices.set_threads(threads)
     run = load_run(path)
     dataset = source.open_dataset(data or run.config["poolzoo"]["data"], run.data_size, ("test",))
     images, labels = source.load_split(dataset, "test", run.data_size)

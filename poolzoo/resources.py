@@ -73,6 +73,12 @@ def cpus(root: Path = ROOT) -> int:
     return allowed if quota is None else min(allowed, quota)
 
 
+def thread_limit(root: Path = ROOT) -> int | None:
+    """What a library may start at most that counts processors itself; None where it counts right."""
+    quota = cpu_quota(root)
+    return quota if quota is not None and quota < _affinity() else None
+
+
 def cpu_quota(root: Path = ROOT) -> int | None:
     """Processors that the cgroup's quota of CPU time is worth, rounded up; None without a quota."""
     shares = []

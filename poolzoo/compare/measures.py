@@ -92,8 +92,8 @@ def robustness(
     for title, kind in SHIFTS.items():
         pair = [logits(partial(_shifted, kind=kind, copy=copy)) for copy in (0, 1)]
         for place, name in enumerate(paths):
-            mine = iter([answers[:, place] for answers in pair])
-            measured = shifts.consistency(lambda _, mine=mine: next(mine), images, labels, kind=kind)
+            first, second = (answers[:, place] for answers in pair)
+            measured = shifts.compared(first, second, labels, kind=kind, reach=shifts.default_reach(images))
             found[name]["shift"][title] = {key: measured[key] for key in ("consistency", "stability", "reach")}
     for one in found.values():
         table = np.array(list(one["corruption"]["by_kind"].values()))

@@ -54,6 +54,8 @@ def each(files: Sequence[Path], label: str, size: Size | None) -> Generator[np.n
             broken.append((path, output.one_line(str(error)) or type(error).__name__))
             return None
 
+    for path in headers.sample(files):  # for who asks later, when they are not opened any more
+        header_size(path)
     shape: tuple[int, ...] | None = None
     with output.progress(f"reading {label} images", len(files)) as bar, closing(_in_order(one, files)) as found:
         for index, image in enumerate(found):

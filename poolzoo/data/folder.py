@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from poolzoo import output
-from poolzoo.data import decode, disk, images, store
+from poolzoo.data import decode, disk, headers, images, store
 from poolzoo.data.facts import Facts, KnownDataset
 from poolzoo.errors import UsageError
 from poolzoo.spec import Dataset, Split
@@ -126,7 +126,7 @@ class _Reader:
 
     def _decide(self, files: Sequence[Path]) -> Size | None:
         """The size to bring images to, judged by a sample of them; None to take them as they are."""
-        sample = files[:: max(1, len(files) // SAMPLE)]
+        sample = headers.sample(files, SAMPLE)
         sizes = {size for file in sample if (size := decode.header_size(file)) is not None}
         if len(sizes) > 1:
             return self._mixed(", ".join(f"{width}×{height}" for height, width in sorted(sizes)[:3]))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
@@ -23,6 +23,11 @@ _known: dict[str, list[int]] = {}  # path → bytes, time, height, width
 _new: set[str] = set()  # those of them that the file lacks
 _open: dict[str, BinaryIO] = {}  # files whose header was read and that nobody has decoded yet
 _place: Path | None = None
+
+
+def sample(files: Sequence[Path], most: int = 64) -> Sequence[Path]:
+    """Some of the files, evenly spaced, whose sizes stand for all: `most` to twice as many, or all of fewer."""
+    return files[:: max(1, len(files) // most)]
 
 
 def keep_in(cache_dir: Path | None) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from poolzoo import bundle, output
+from poolzoo import bundle, output, resources
 from poolzoo.data import images
 from poolzoo.deploy import runtime
 from poolzoo.errors import UsageError
@@ -93,7 +93,7 @@ def _rows(
     model: runtime.Model, files: Sequence[Path], top: int, draw: Draw | None = None
 ) -> Generator[dict[str, Any], None, None]:
     labels, size, fit = model.labels, model.size, model.fit
-    pool = ThreadPoolExecutor(THREADS)
+    pool = ThreadPoolExecutor(min(THREADS, 2 * resources.cpus()))
 
     def start(at: int) -> list[Future[np.ndarray | str]]:
         return [pool.submit(_read, file, size, fit) for file in files[at : at + BATCH]]

@@ -93,11 +93,18 @@ def consistency(
         UsageError: As for `pairs`.
     """
     first, second = (predict(shifted) for shifted in pairs(images, kind, reach, seed))
+    return compared(first, second, labels, kind=kind, reach=default_reach(images) if reach is None else reach)
+
+
+def compared(
+    first: np.ndarray, second: np.ndarray, labels: np.ndarray | None, *, kind: str, reach: int
+) -> dict[str, Any]:
+    """The same from the logits of both copies, two of `float[N, classes]`."""
     agree = _agree(first, second)
     return {
         "kind": kind,
-        "reach": default_reach(images) if reach is None else reach,
-        "n": len(images),
+        "reach": reach,
+        "n": len(agree),
         "consistency": float(agree.mean()),
         "stability": None if labels is None else float((agree & (first.argmax(1) == labels)).mean()),
     }

@@ -147,9 +147,7 @@ def prepare_heads(settings: Settings, pools: Sequence[str], *, initial: bool = T
     policy = devices.policy(settings.device, settings.precision, settings.compile, deterministic=settings.deterministic)
     if policy.device.type == "cpu":
         memory.keep()
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
-
+    devices.set_threads(settings.threads)
     share = group.join(policy)
     with group.agreed(share), group.first_alone(share):
         data = read_data(settings)

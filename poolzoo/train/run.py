@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from poolzoo import bundle, host, metrics, output, runs
+from poolzoo import bundle, host, metrics, output, resources, runs
 from poolzoo.assemble import Network
 from poolzoo.data import identity
 from poolzoo.data.batches import Batches
-from poolzoo.errors import CheckFailed, EnvironmentProblem, UsageError
+from poolzoo.errors import BATCH_HINT, CheckFailed, EnvironmentProblem, UsageError
 from poolzoo.report import curves
 from poolzoo.train import features, group, usage
 from poolzoo.train.checkpoint import FILE, Checkpoint, Identity
@@ -224,6 +224,9 @@ def build_engine(heads: Sequence[Prepared], checkpoint: Checkpoint) -> Engine:
             stores = features.opened(heads)
     at_once = min(head.at_once for head in heads)
     feed: Feed = _image_feed(first, at_once) if stores is None else _feature_feed(first, stores, at_once)
+    assert settings.batch_size is not None
+    batch = -(-settings.batch_size // (share.size * settings.accumulate))
+    resources.hold(f"a batch of {batch} images", batch * sum(head.footprint.total for head in heads), BATCH_HINT)
     learners = {}
     for head in heads:
         reads = IMAGES if not head.frozen else features.reads(head) if stores is not None else MAP
