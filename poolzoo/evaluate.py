@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import torch
 
 from poolzoo import bundle, metrics, output
 from poolzoo.data import blocks, source
