@@ -12,7 +12,7 @@ from typing import Final
 from poolzoo import resources
 from poolzoo.errors import EnvironmentProblem
 
-WORKING: Final = 256 << 20  # bytes that are left for what training itself needs beside its data
+WORKING: Final = 512 << 20  # bytes that are left for what training itself needs beside its data
 DATA_HINT: Final = "a smaller --image-size or --limit; POOLZOO_CACHE_LIMIT=GB and POOLZOO_CACHE=DIR keep images on disk"
 
 

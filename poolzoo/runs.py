@@ -21,6 +21,7 @@ from safetensors.torch import save as save_tensors
 
 from poolzoo import bundle, output
 from poolzoo.assemble import Assembly, Network, Plan, Preprocess, assemble
+from poolzoo.data import blocks
 from poolzoo.data.images import PLAIN, Fit
 from poolzoo.errors import CheckFailed, UsageError
 from poolzoo.host import Resolved
@@ -168,7 +169,7 @@ def save_samples(
         ("test", test, everything, SAMPLES_TEST),
     ):
         chosen = np.sort(pool[np.random.default_rng(0).permutation(len(pool))[: max(1, int(share * count))]])
-        picks[f"{name}_images"], picks[f"{name}_labels"] = images[chosen], labels[chosen]
+        picks[f"{name}_images"], picks[f"{name}_labels"] = blocks.gather(images, chosen), labels[chosen]
     buffer = io.BytesIO()
     # Photographs hardly shrink: the fastest level takes a quarter of the time of numpy's.
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 BLOCK_BYTES: Final = 16 << 20  # of images that are copied, converted or hashed at a time; small enough for a cache
-RESIDENT_BYTES: Final = 64 << 20  # of a mapped file that are read before its pages are given back
+RESIDENT_BYTES: Final = 16 << 20  # of a mapped file that are read before its pages are given back
 
 
 class Rows:
@@ -48,9 +48,17 @@ def _mapped_file(array: np.ndarray) -> mmap.mmap | None:
     return base if right else None
 
 
-def rows(row_bytes: int, block_bytes: int = BLOCK_BYTES) -> int:
+def gather(array: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """The chosen rows, copied a block at a time, so that few pages of a mapped file stay in this process."""
+    found = np.empty((len(chosen), *array.shape[1:]), array.dtype)
+    for (start, end), part in zip(starts(len(chosen), array[:1].nbytes), parts(array, chosen), strict=True):
+        found[start:end] = part
+    return found
+
+
+def rows(row_bytes: int, block_bytes: int | None = None) -> int:
     """How many rows of so many bytes make a block: at least one."""
-    return max(1, block_bytes // max(1, row_bytes))
+    return max(1, (block_bytes or BLOCK_BYTES) // max(1, row_bytes))
 
 
 def starts(count: int, row_bytes: int) -> Iterator[tuple[int, int]]:

@@ -17,7 +17,7 @@ from poolzoo.train.device import DevicePolicy
 MOST_IMAGES: Final = 256  # evaluated at a time: more gain nothing
 # Bytes that evaluation may take beside the network. More than a processor's cache holds gains nothing there; a GPU
 # needs enough images at a time to be busy.
-EVALUATION_BYTES: Final = {"cpu": 192 << 20, "cuda": 4 << 30}
+EVALUATION_BYTES: Final = {"cpu": 96 << 20, "cuda": 4 << 30}
 
 
 @dataclass(frozen=True)

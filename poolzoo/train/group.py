@@ -82,6 +82,8 @@ def agreed(share: Share) -> Iterator[None]:
     if share.size > 1:
         failures = gathered(_plain(failure) if failure is not None else None, share)
         speaker = next((rank for rank, one in enumerate(failures) if one is not None), None)
+        if speaker is not None:
+            leave()  # or the threads of the group abort this process when it exits
         if speaker is not None and speaker != share.rank:
             _fail_silently(failures[speaker])
     if failure is not None:
@@ -107,6 +109,7 @@ def require_alike(what: str, value: str, share: Share) -> None:
     values = gathered(value, share)
     if others := [str(rank) for rank, one in enumerate(values) if one != values[0]]:
         speak_once(share)
+        leave()
         hint = "every machine needs the same files"
         raise EnvironmentProblem(f"{what} of process {', '.join(others)} differs from that of process 0", hint)
 

@@ -220,7 +220,7 @@ def build_engine(heads: Sequence[Prepared], checkpoint: Checkpoint) -> Engine:
     assert settings.epochs is not None  # `prepare` has filled in every default
     stores = None
     if settings.caches_features:
-        with group.first_alone(share):
+        with group.agreed(share), group.first_alone(share):
             stores = features.opened(heads)
     at_once = min(head.at_once for head in heads)
     feed: Feed = _image_feed(first, at_once) if stores is None else _feature_feed(first, stores, at_once)
