@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import platformdirs
 
-from poolzoo import host
+from poolzoo import host, memory
 from poolzoo.data import facts, folder, images
 from poolzoo.errors import PluginFailed, PoolzooError
 from poolzoo.spec import Dataset, Split
@@ -77,7 +77,10 @@ def load_split(dataset: Dataset, split: Split, size: Size | None = None) -> tupl
         raise PluginFailed(
             f"data set {dataset.name} has label {labels.max()} and {len(dataset.classes)} classes", "mend its plugin"
         )
-    return (pixels if size is None else images.fit_array(pixels, size)), labels.astype(np.int64)
+    if size is not None and pixels.shape[1:3] != size:
+        memory.require(f"the {len(pixels):,} resized {split} images", len(pixels) * size[0] * size[1] * 3)
+        pixels = images.fit_array(pixels, size)
+    return pixels, labels.astype(np.int64)
 
 
 def facts_about(dataset: Dataset, split: Split, pixels: np.ndarray) -> facts.Facts:
