@@ -81,11 +81,20 @@ def read_arrays(path: Path, names: Sequence[str]) -> list[np.ndarray]:
     Raises:
         CheckFailed: The file is missing, damaged, or lacks one of them.
     """
+    return list(read_archive(path, names).values())
+
+
+def read_archive(path: Path, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    """The arrays of a `.npz` file by name: the named ones, or all.
+
+    Raises:
+        CheckFailed: The file is missing, damaged, or lacks one of them.
+    """
     import numpy as np
 
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            return [stored[name] for name in names]
+            return {name: stored[name] for name in (stored.files if names is None else names)}
     except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile, zlib.error) as error:
         raise CheckFailed(f"{path} cannot be read: {error}", "make the directory again") from error
 

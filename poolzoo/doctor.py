@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 from typing import Any, Final
 
-from poolzoo import host
+from poolzoo import host, resources
 from poolzoo.problems import stages
 from poolzoo.verdict import verdicts
 
@@ -53,7 +53,9 @@ def _devices() -> Iterator[Finding]:
     except ImportError as error:
         yield _finding("devices", "wrong", f"torch cannot be imported: {error}", "install torch again")
         return
-    yield _finding("cpu", "ok", f"{os.cpu_count()} processors, torch uses {torch.get_num_threads()} threads")
+    yield _finding(
+        "cpu", "ok", f"{resources.cpus()} of {os.cpu_count()} processors, torch uses {torch.get_num_threads()} threads"
+    )
     if not torch.cuda.is_available():
         yield _finding("cuda", "absent", "torch sees no GPU")
     for index in range(torch.cuda.device_count()):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
+from poolzoo import resources
 from poolzoo.text import one_line
 
 OK: Final = 0
@@ -13,6 +15,9 @@ PLUGIN: Final = 3
 ENVIRONMENT: Final = 4
 INTERRUPTED: Final = 130
 TERMINATED: Final = 143
+
+SCARCE: Final = 512 << 20  # bytes below which an operation that fails without a reason lacked memory
+BATCH_HINT: Final = "use a smaller --batch-size or --image-size"  # where memory runs out in training
 
 
 class PoolzooError(Exception):
@@ -93,10 +98,32 @@ def explain(error: BaseException) -> PoolzooError:
         package = error.name.partition(".")[0]
         hint = "install poolzoo with what it depends on: pip install poolzoo"
         return EnvironmentProblem(f"this needs {package}, which is not installed", hint)
-    no_memory = isinstance(error, RuntimeError) and "allocate" in text and "memory" in text  # torch's, on the CPU
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or no_memory:
-        return EnvironmentProblem("out of memory", "use a smaller --batch-size or --image-size")
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _lacks_memory(error, text):
+        return _out_of_memory(text)
     return CheckFailed(
         f"unexpected {reason(error)}",
         "this is a bug in poolzoo or in a plugin; POOLZOO_DEBUG=1 shows the traceback",
     )
+
+
+def _lacks_memory(error: BaseException, text: str) -> bool:
+    """Whether torch ran out of memory on the CPU; oneDNN then says no more than that it could not create something."""
+    if not isinstance(error, RuntimeError):
+        return False
+    if "bad_alloc" in text or ("allocate" in text and "memory" in text):
+        return True
+    available = resources.available_memory()
+    return text.startswith("could not create") and available is not None and available < SCARCE
+
+
+def _out_of_memory(text: str) -> EnvironmentProblem:
+    """Says how much was asked for, and what takes most."""
+    asked = re.search(r"allocate (\d[\d.]* ?\w+)", text)
+    size = asked[1] if asked else ""
+    if size.endswith("bytes"):
+        size = resources.size(int(float(size.removesuffix("bytes"))))
+    message = f"out of memory, {size} could not be allocated" if size else "out of memory"
+    held = resources.largest()
+    if held is None:
+        return EnvironmentProblem(message, BATCH_HINT)
+    return EnvironmentProblem(f"{message}; most is taken by {held.what}, {resources.size(held.bytes)}", held.hint)

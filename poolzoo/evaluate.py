@@ -7,20 +7,23 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import torch
 
 from poolzoo import bundle, metrics, output
-from poolzoo.data import source
+from poolzoo.data import blocks, source
 from poolzoo.data.broken import Skip
 from poolzoo.data.classes import require_names
+from poolzoo.data.facts import Facts
 from poolzoo.data.fit import Fit
+from poolzoo.data.identity import FILE, DataIdentity, SplitIdentity, require_same
 from poolzoo.data.mismatch import alike, difference
 from poolzoo.data.sizes import Size
 from poolzoo.errors import UsageError
 from poolzoo.runs import load_run
 from poolzoo.train import device as devices
+from poolzoo.train.settings import read_toml
 
-BATCH: Final = 64  # of images under ONNX Runtime
+BATCH: Final = 64  # of images under ONNX Runtime, at most …
+BATCH_BYTES: Final = 16 << 20  # … or as many as take so much in the precision of the graph
 
 
 def evaluate_run(
@@ -39,11 +42,15 @@ def evaluate_run(
         UsageError: The data has classes that the run does not know, or the run knows one class only.
     """
     policy = devices.policy(device)
-    if threads is not None:
-        torch.set_num_threads(threads)
+    devices.set_threads(threads)
     run = load_run(path)
     images, labels, skipped = _test_images(
-        data or run.config["poolzoo"]["data"], run.data_size, run.fit, skip, run.classes
+        data or run.config["poolzoo"]["data"],
+        run.data_size,
+        run.fit,
+        skip,
+        run.classes,
+        tested_by=run.path if data is None else None,
     )
     policy.place(run.network)
     logits = metrics.predict_logits(run.network, run.preprocess.to(policy.device), images, policy)
@@ -69,13 +76,14 @@ def evaluate_graph(
     from poolzoo.deploy import graph, runtime
     from poolzoo.deploy.subject import of_run
 
-    directory = Path(path)
+    directory, kept = Path(path), None
     with tempfile.TemporaryDirectory() as work:
         if bundle.kind(directory) == "bundle":
             bundle.check(directory, "bundle")
             file, config = directory / "model.onnx", bundle.read_json(directory / "config.json")
         else:
             run = load_run(path)
+            kept = run.path
             file, config = Path(work) / "model.onnx", run.config
             output.say("exporting")
             graph.export_graph(of_run(run), file)
@@ -83,25 +91,54 @@ def evaluate_graph(
     name = data or config["poolzoo"].get("data")
     if name is None:
         raise UsageError(f"{directory} does not say which data it is for", "name it with --data")
-    images, labels, skipped = _test_images(name, model.size, model.fit, skip, model.labels)
-    parts = []
+    images, labels, skipped = _test_images(
+        name, model.size, model.fit, skip, model.labels, tested_by=kept if data is None else None
+    )
+    parts, rows = [], blocks.Rows(images)
+    at_once = min(BATCH, blocks.rows(4 * images[0].nbytes, BATCH_BYTES))
     with output.progress("evaluating", len(images)) as bar:
-        for start in range(0, len(images), BATCH):
-            parts.append(model.run(np.ascontiguousarray(images[start : start + BATCH]))[0])
-            bar.update(start + BATCH)
+        for start in range(0, len(images), at_once):
+            parts.append(model.run(rows[start : start + at_once])[0])
+            bar.update(start + at_once)
     return {**metrics.compute(np.concatenate(parts), labels, model.labels), "provider": model.provider, **skipped}
 
 
 def _test_images(
-    data: str, size: Size, how: Fit, skip: Skip, classes: list[str]
+    data: str, size: Size, how: Fit, skip: Skip, classes: list[str], *, tested_by: Path | None
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """Test images as a network takes them, their labels by its classes, and what to report of files left out."""
+    """Test images as a network takes them, their labels by its classes, and what to report of files left out.
+
+    Those that the run `tested_by` was tested on must be the same.
+    """
     dataset = source.open_dataset(data, size, ("test",), exact=True, skip=skip, how=how)
     images, labels = source.load_split(dataset, "test", size)
     labels = _as_counted(classes, source.class_names(dataset, labels), labels)
+    if tested_by is not None:
+        _require_same(tested_by, source.facts_about(dataset, "test", images), labels)
     reader = source.reader(dataset)
     left_out = [{"file": str(path), "error": reason} for path, reason in reader.skipped] if reader else []
     return images, labels, {"skipped": left_out} if left_out else {}
+
+
+def _require_same(run: Path, facts: Facts, labels: np.ndarray) -> None:
+    """Makes sure that the test images are those that a run was tested on.
+
+    Raises:
+        CheckFailed: They are not; says what changed.
+    """
+    kept = DataIdentity.load(run / FILE)
+    if kept is None:
+        return
+    names, tested = facts.names, kept.splits["test"]
+    if read_toml(run / "run.toml").get("limit") is not None:  # it was tested on a part of what is there
+        if names is None or tested.names is None:
+            return
+        known = set(tested.names)
+        part = np.array([name in known for name in names])
+        names = tuple(name for name in names if name in known)
+        facts, labels = Facts(facts.digests[part], None, names), labels[part]
+    now = DataIdentity({"test": SplitIdentity(facts.digests, labels, names)}, kept.classes)
+    require_same(kept, now, "--data measures the network on the images as they are now")
 
 
 def _as_counted(classes: list[str], names: tuple[str, ...], labels: np.ndarray) -> np.ndarray:

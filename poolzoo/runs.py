@@ -7,6 +7,7 @@ import io
 import os
 import platform
 import secrets
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,7 +23,7 @@ from safetensors.torch import save as save_tensors
 from poolzoo import bundle, output
 from poolzoo.accounting import fill_exactly
 from poolzoo.assemble import Assembly, Network, Plan, Preprocess, assemble
-from poolzoo.data import sizes
+from poolzoo.data import blocks, sizes
 from poolzoo.data.fit import PLAIN, Fit, recorded
 from poolzoo.errors import CheckFailed, UsageError
 from poolzoo.host import Resolved
@@ -182,9 +183,13 @@ def save_samples(
         ("test", test, everything, SAMPLES_TEST),
     ):
         chosen = np.sort(pool[np.random.default_rng(0).permutation(len(pool))[: max(1, int(share * count))]])
-        picks[f"{name}_images"], picks[f"{name}_labels"] = images[chosen], labels[chosen]
+        picks[f"{name}_images"], picks[f"{name}_labels"] = blocks.gather(images, chosen), labels[chosen]
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **picks)
+    # Photographs hardly shrink: the fastest level takes a quarter of the time of numpy's.
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, array in picks.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
     bundle.write_atomically(path, buffer.getvalue())
 
 

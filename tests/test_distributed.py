@@ -96,5 +96,6 @@ def test_a_lost_process_ends_the_run_in_a_state_that_resumes(tmp_path):
 def test_a_batch_that_cannot_be_divided_is_refused_once(tmp_path):
     arguments = ("--data", "digits", "--backbone", "nano/plain", "--epochs", 1, "--batch-size", 31, "--no-dry-export")
     _, err = torchrun(2, "finetune", *arguments, "--out", tmp_path / "run").communicate(timeout=120)
-    assert "--batch-size 31 cannot be divided among 2 processes" in err
+    assert err.count("--batch-size 31 cannot be divided among 2 processes") == 1
+    assert "terminate called" not in err  # no process is aborted by the group's threads
     assert not (tmp_path / "run").exists()

@@ -169,7 +169,7 @@ def test_changed_data_is_refused(poolzoo, tmp_path, monkeypatch, photos):
     Image.new("RGB", (16, 16), "green").save(photos / "train" / "blue" / "0.png")
     outcome = poolzoo("finetune", "--resume", tmp_path / "run", "-q")
     assert outcome.code == 1
-    assert "data was changed" in outcome.err
+    assert "the data changed: train, 1 file changed (blue/0.png)" in outcome.err
 
 
 def test_a_damaged_checkpoint_is_one_line(poolzoo, tmp_path, monkeypatch):

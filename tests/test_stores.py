@@ -26,10 +26,9 @@ DAY = 24 * 3600
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch) -> Path:
-    """Where decoded images are kept, of folders of eight images or more."""
+    """Where decoded images are kept."""
     monkeypatch.setenv("POOLZOO_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("POOLZOO_CACHE_LIMIT", raising=False)
-    monkeypatch.setattr(store, "WORTH", 8)
     return tmp_path / "cache" / "images"
 
 
@@ -65,12 +64,21 @@ def test_what_is_kept_is_what_is_decoded(photos, cache, capsys):
     np.testing.assert_array_equal(pixels, pixels_of(photos))
     assert labels.tolist() == [0] * 12 + [1] * 12
     (place,) = entries(cache)
-    assert sorted(p.name for p in place.iterdir()) == ["about.json", "labels.npy", "pixels.npy"]
+    assert sorted(p.name for p in place.iterdir()) == [
+        *("about.json", "digests.npy", "labels.npy", "pixels.npy", "sums.npy"),
+    ]
     np.testing.assert_array_equal(np.load(place / "pixels.npy"), pixels)
     assert json.loads((place / "about.json").read_text())["folder"] == str(photos / "train")
-    (line,) = capsys.readouterr().err.splitlines()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_line_says_where_large_images_are_kept(photos, cache, monkeypatch, capsys):
+    monkeypatch.setattr(store, "MENTIONED", 20_000)
+    load(photos)
+    load(photos, "test")
+    (place, _), (line,) = sorted(entries(cache), key=os.path.getmtime), capsys.readouterr().err.splitlines()
     assert str(place) in line
-    assert "0.0 MB" in line
+    assert "the 24 train images decoded, 0.0 MB" in line
 
 
 def test_the_second_load_decodes_nothing(photos, cache, reads, capsys):
@@ -82,13 +90,6 @@ def test_the_second_load_decodes_nothing(photos, cache, reads, capsys):
     np.testing.assert_array_equal(second, first)
     assert again.tolist() == labels.tolist()
     assert capsys.readouterr().err == ""
-
-
-def test_a_folder_of_few_images_is_not_kept(photos, cache, monkeypatch):
-    monkeypatch.undo()
-    monkeypatch.setenv("POOLZOO_CACHE", str(cache.parent))
-    assert not isinstance(load(photos)[0], np.memmap)
-    assert entries(cache) == []
 
 
 def add(photos):
@@ -334,7 +335,7 @@ from pathlib import Path
 from poolzoo.data import images, source, store
 
 folder, ready, go = map(Path, sys.argv[1:])
-store.WORTH, read, seen = 8, images.read, []
+read, seen = images.read, []
 
 def waiting(path, *rest):
     seen.append(path)
@@ -461,7 +462,7 @@ def test_a_write_that_fails_half_way_is_one_warning(photos, cache):
     """A real failing write: the kernel allows the process no file above 16 kB, as a full disk would not."""
     resource = pytest.importorskip("resource")
     code = (
-        "import resource, sys; from poolzoo.data import source, store; store.WORTH = 8\n"
+        "import resource, sys; from poolzoo.data import source\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, (16384, {resource.RLIM_INFINITY}))\n"
         "pixels = source.load_split(source.open_dataset(sys.argv[1]), 'train')[0]\n"
         "print(type(pixels).__name__, pixels.sum())"

@@ -110,6 +110,7 @@ def test_a_run_is_complete_learns_and_says_what_it_did(trained):
         "config.json",
         "model.safetensors",
         "run.toml",
+        "data.npz",
         "env.json",
         "metrics.jsonl",
         "README.md",
@@ -255,7 +256,7 @@ def test_a_run_that_is_killed_before_its_first_checkpoint_can_be_resumed(poolzoo
     with monkeypatch.context() as patch:
         patch.setattr(Engine, "_epoch", stopped_in(1))
         assert poolzoo(*QUICK, "--epochs", 1, "--limit", 100, "--out", tmp_path / "run").code == 130
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.toml"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["data.npz", "run.toml"]
     assert poolzoo("finetune", "--resume", tmp_path / "run", "-q").code == 0
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final, NoReturn
 
 import click
 
-from poolzoo import errors, host, output, streams
+from poolzoo import errors, host, output, resources, streams
 from poolzoo.cli.options import add_global_options
 
 # Name → (module:command, what `--help` says of it); stated here so that `--help` imports none of them.
@@ -108,6 +108,8 @@ def main() -> NoReturn:
     # Sleeping at a barrier costs 5 % alone and gains a factor of 1.7 where another process wants the core
     # (benchmarks/waiting.py); it must be said before torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if (limit := resources.thread_limit()) is not None:
+        os.environ.setdefault("OMP_NUM_THREADS", str(limit))
     if os.environ.get("RANK", "0") != "0":  # one of several that torchrun started with the same arguments
         output.speak_as(-1)
     signal.signal(signal.SIGINT, _interrupt)

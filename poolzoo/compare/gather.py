@@ -11,6 +11,7 @@ import numpy as np
 from poolzoo import bundle
 from poolzoo.compare import grid, measures, table, trial
 from poolzoo.compare.grid import Trial, Variant
+from poolzoo.data.identity import FILE, DataIdentity
 from poolzoo.errors import UsageError
 from poolzoo.train.settings import BEFORE, Settings, read_toml
 
@@ -68,9 +69,13 @@ def found(paths: Sequence[Path], baseline: str | None, alpha: float) -> Record:
 
 
 def _same_images(settings: Sequence[tuple[Path, Settings]]) -> None:
-    """Raises where runs were not tested on the same images, as far as their names, labels and samples tell."""
+    """Raises where runs were not tested on the same images.
+
+    Those of earlier versions kept no identity of theirs: there the names, the labels and a sample tell.
+    """
     first, known = settings[0]
     (labels,), (samples,) = (bundle.read_arrays(first / file, [name]) for file, name in TESTED)
+    images = DataIdentity.load(first / FILE)
     for path, own in settings[1:]:
         if own.data != known.data:
             text = f"{path} was tested on {own.data}, {first} on {known.data}"
@@ -80,6 +85,12 @@ def _same_images(settings: Sequence[tuple[Path, Settings]]) -> None:
         if not (np.array_equal(others, labels) and alike):
             hint = "with --limit, give them the same --split-seed; data that has changed needs new runs"
             raise UsageError(f"{path} and {first} were not tested on the same images", hint)
+        tested = DataIdentity.load(path / FILE)
+        if images is None or tested is None or seen.shape != samples.shape:
+            continue
+        if changes := DataIdentity({"test": images.splits["test"]}, images.classes).changes(tested):
+            text = f"{path} and {first} were not tested on the same images: {'; '.join(changes)}"
+            raise UsageError(text, "data that has changed needs new runs")
 
 
 def _differences(settings: Sequence[tuple[Path, Settings]]) -> list[str]:

@@ -6,7 +6,8 @@ Networks that share a frozen backbone are measured together: it runs once for al
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,9 +17,11 @@ from torch import Tensor, nn
 
 from poolzoo import metrics, output, surgery, timing
 from poolzoo.assemble import Network
+from poolzoo.data import blocks
 from poolzoo.robust import corruptions, shifts
 from poolzoo.runs import Run, load_run
 from poolzoo.train import device as devices
+from poolzoo.train import footprint
 
 SHIFTS: Final = {"zhang": "crop", "circular": "circular"}  # as the report calls them, and as `shifts` does
 TIMED: Final = (1, 32)  # batch sizes under ONNX Runtime
@@ -63,8 +66,17 @@ def robustness(
     policy.place(stacked)
     preprocess = loaded[0].preprocess.to(policy.device)
 
-    def logits(batch: np.ndarray) -> np.ndarray:
-        return metrics.predict_logits(stacked, preprocess, batch, policy, label="")
+    taken = footprint.measure(stacked, preprocess, images.shape[1:3], policy)
+    at_once = footprint.evaluated_at_once(taken, policy)
+
+    def logits(change: Callable[[np.ndarray, int], np.ndarray]) -> np.ndarray:
+        """Of all images after a change, which is told the index of the first image of each block."""
+        return np.concatenate(
+            [
+                metrics.predict_logits(stacked, preprocess, change(images[start:end], start), policy, at_once, label="")
+                for start, end in blocks.starts(len(images), images[:1].nbytes)
+            ]
+        )
 
     found: dict[str, dict[str, Any]] = {name: {"shift": {}, "corruption": {"by_kind": {}}} for name in paths}
     severities = corruptions.SEVERITIES
@@ -72,21 +84,29 @@ def robustness(
         for step, kind in enumerate(corruptions.NAMES):
             rows = []
             for severity in severities:
-                answers = logits(corruptions.corrupt(images, kind, severity))
+                answers = logits(partial(_corrupted, kind=kind, severity=severity))
                 rows.append([metrics.accuracy(answers[:, place], labels) for place in range(len(loaded))])
                 bar.update(step * len(severities) + severity)
             for place, name in enumerate(paths):
                 found[name]["corruption"]["by_kind"][kind] = [row[place] for row in rows]
     for title, kind in SHIFTS.items():
-        pair = [logits(shifted) for shifted in shifts.pairs(images, kind)]
+        pair = [logits(partial(_shifted, kind=kind, copy=copy)) for copy in (0, 1)]
         for place, name in enumerate(paths):
-            mine = iter([answers[:, place] for answers in pair])
-            measured = shifts.consistency(lambda _, mine=mine: next(mine), images, labels, kind=kind)
+            first, second = (answers[:, place] for answers in pair)
+            measured = shifts.compared(first, second, labels, kind=kind, reach=shifts.default_reach(images))
             found[name]["shift"][title] = {key: measured[key] for key in ("consistency", "stability", "reach")}
     for one in found.values():
         table = np.array(list(one["corruption"]["by_kind"].values()))
         one["corruption"] |= {"mean": float(table.mean()), "by_severity": table.mean(0).tolist()}
     return found
+
+
+def _corrupted(images: np.ndarray, first: int, kind: str, severity: int) -> np.ndarray:
+    return corruptions.corrupt(images, kind, severity, offset=first)
+
+
+def _shifted(images: np.ndarray, first: int, kind: str, copy: int) -> np.ndarray:
+    return shifts.pairs(images, kind, offset=first)[copy]
 
 
 def _loaded(paths: Iterable[Path]) -> list[Run]:

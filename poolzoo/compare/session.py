@@ -17,6 +17,7 @@ from poolzoo import bundle, host, jsontext, output
 from poolzoo.compare import grid, measures, table, trial
 from poolzoo.compare.grid import Trial, Variant
 from poolzoo.compare.journal import Journal
+from poolzoo.data import identity, store
 from poolzoo.errors import CheckFailed, UsageError, explain
 from poolzoo.report import compare_page
 from poolzoo.train.settings import BEFORE, Settings
@@ -92,13 +93,19 @@ def start(plan: Plan, out: Path, command: str, runner: Runner | None = None) -> 
     Raises:
         UsageError: A name is unknown, a map would be 1 × 1, or `out` is there already; nothing has been written.
     """
+    with store.shared():
+        return _start(plan, out, command, runner)
+
+
+def _start(plan: Plan, out: Path, command: str, runner: Runner | None) -> Record:
     bundle.require_free(out)
     grid.find_baseline(plan.baseline, plan.variants)
-    plan = _tried_out(plan)
+    plan, data = _tried_out(plan)
     out.mkdir(parents=True)
+    data.save(out / identity.FILE)
     facts = {"command": command, "started": datetime.now(UTC).isoformat(timespec="seconds")}
     bundle.write_json(out / PLAN, {**plan.to_json(), "facts": facts})
-    return go_on(out, runner)
+    return _go_on(out, runner)
 
 
 def go_on(out: Path, runner: Runner | None = None) -> Record:
@@ -106,13 +113,21 @@ def go_on(out: Path, runner: Runner | None = None) -> Record:
 
     Raises:
         UsageError: There is none.
+        CheckFailed: Trials are left and the data is no longer what the others were trained on.
     """
+    with store.shared():
+        return _go_on(out, runner, resumed=True)
+
+
+def _go_on(out: Path, runner: Runner | None, *, resumed: bool = False) -> Record:
     if not (out / PLAN).is_file():
         raise UsageError(f"{out} is no comparison: it has no {PLAN}", "give the directory of an interrupted one")
     kept = bundle.read_json(out / PLAN)
     facts = kept.pop("facts", {})
     plan, journal, began = Plan.from_json(kept), Journal(out / "journal.jsonl"), time.monotonic()
     host.settings.files = list(dict.fromkeys([*host.settings.files, *map(Path, plan.settings.plugins)]))
+    if resumed and not all(journal.done(one.key) for one in plan.trials):
+        _require_same_data(plan, out)
     _train(plan, journal, out, runner or here)
     with _hint(out):
         if plan.robust:
@@ -169,11 +184,21 @@ def heads_together(trials: Sequence[Trial]) -> list[list[Trial]]:
     return [list(group) for _, group in groupby(sorted(trials, key=key), key)]
 
 
-def _tried_out(plan: Plan) -> Plan:
+def _require_same_data(plan: Plan, out: Path) -> None:
+    """Refuses to train on other data than the trials before; those of an earlier version say nothing of theirs."""
+    from poolzoo.train.prepare import read_data
+
+    kept = identity.DataIdentity.load(out / identity.FILE)
+    if kept is not None:
+        now = read_data(trial.settings_of(plan.settings, plan.trials[0])).identity
+        identity.require_same(kept, now, "bring it back, or start another comparison")
+
+
+def _tried_out(plan: Plan) -> tuple[Plan, identity.DataIdentity]:
     """Assembles the first variant of every backbone, which refuses what could not be compared (a 1 × 1 map).
 
     Returns:
-        The plan with what decides the data, so that all trials have the same.
+        The plan with what decides the data, so that all trials have the same, and which data they will see.
     """
     from poolzoo.train.prepare import prepare
 
@@ -182,7 +207,7 @@ def _tried_out(plan: Plan) -> Plan:
         own = replace(variant, pool="avg", local_pool=None)
         prepared = prepare(trial.settings_of(plan.settings, Trial(own, plan.settings.seed)))
         plan = replace(plan, settings=replace(plan.settings, validation=prepared.settings.validation))
-    return plan
+    return plan, prepared.data.identity
 
 
 def _train(plan: Plan, journal: Journal, out: Path, runner: Runner) -> None:

@@ -6,13 +6,17 @@ only, not on the batches around it, so several processes that share a batch draw
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from poolzoo.data import blocks
 
 Flip = Literal["off", "random", "alternating"]
 RESIDENT_SHARE: Final = 0.25  # of a GPU's free memory that a data set may take; a larger one is copied batch by batch
@@ -198,12 +202,18 @@ class Pixels:
 
     def __init__(self, images: np.ndarray, device: torch.device) -> None:
         self.images, self.device = images, device
+        self._rows = blocks.Rows(images)
         self.size = (images.shape[1], images.shape[2])
-        fill = images[:: max(1, len(images) // 1000)].mean((0, 1, 2))
-        self.fill = np.rint(fill).astype(np.uint8)
         self.resident: Tensor | None = None
         if device.type == "cuda" and images.nbytes < RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
             self.resident = torch.from_numpy(np.array(images)).to(device)
+
+    @cached_property
+    def fill(self) -> np.ndarray:
+        """The mean color of up to two thousand images, evenly spaced, `uint8[3]`: what cutouts are painted in."""
+        sample = self.images[:: max(1, len(self.images) // 1000)]
+        total = sum(part.sum((0, 1, 2), np.int64) for part in blocks.parts(sample))
+        return np.rint(total / sample[..., 0].size).astype(np.uint8)
 
     def take(
         self,
@@ -226,14 +236,14 @@ class Pixels:
             `uint8[n, H, W, 3]` on the device.
         """
         if self.device.type == "cpu":
-            batch = take_on_host(self.images[chosen], shifts, mirrored)
+            batch = take_on_host(self._rows[chosen], shifts, mirrored)
             if centres is not None:
                 batch[_square(centres, side, self.size)] = self.fill
             return torch.from_numpy(batch)
         if self.resident is not None:
             batch = self.resident[sent(chosen, self.device)]
         else:
-            batch = sent(self.images[chosen], self.device)
+            batch = sent(self._rows[chosen], self.device)
         batch = take_on_device(batch, sent(shifts, self.device), sent(mirrored, self.device))
         if centres is not None:
             square = sent(_square(centres, side, self.size), self.device)
@@ -294,20 +304,32 @@ def _square(centres: np.ndarray, side: int, size: tuple[int, int]) -> np.ndarray
 
 
 def statistics(
-    images: np.ndarray, chosen: np.ndarray | None = None
+    images: np.ndarray, chosen: np.ndarray | None = None, sums: np.ndarray | None = None
 ) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Mean and standard deviation of each channel on the 0–1 scale, from the histogram of the pixels.
+    """Mean and standard deviation of each channel on the 0–1 scale, rounded to six decimals.
+
+    They come from whole numbers, so that neither the order of the images nor the size of a block matters.
 
     Args:
         images: `uint8[N, H, W, 3]`.
         chosen: Indices of those that count; None for all.
+        sums: `int64[N, 3, 2]`, sum and sum of squares of each image's channels; None to read the pixels.
     """
-    chosen = np.arange(len(images)) if chosen is None else chosen
-    counts = np.zeros((3, 256), np.int64)
-    for start in range(0, len(chosen), 4096):  # of a set larger than memory a part at a time
-        part = images[chosen[start : start + 4096]]
-        counts += np.stack([np.bincount(part[..., channel].ravel(), minlength=256) for channel in range(3)])
-    share, levels = counts / counts.sum(1, keepdims=True), np.arange(256) / 255
-    mean = share @ levels
-    deviation = np.sqrt(np.maximum(share @ levels**2 - mean**2, 0)).clip(1e-3)  # a constant channel stays constant
-    return tuple(round(float(v), 6) for v in mean), tuple(round(float(v), 6) for v in deviation)  # type: ignore[return-value]
+    if sums is not None:
+        (height, width), count = images.shape[1:3], len(images) if chosen is None else len(chosen)
+        total, squares = (sums if chosen is None else sums[chosen]).sum(0).T.tolist()
+        values = count * height * width
+        mean = [value / values / 255 for value in total]
+        # The variance in whole numbers: nothing cancels.
+        deviation = [
+            math.sqrt(values * square - value**2) / values / 255 for value, square in zip(total, squares, strict=True)
+        ]
+    else:
+        counts = np.zeros((3, 256), np.int64)
+        for part in blocks.parts(images, chosen):
+            counts += np.stack([np.bincount(part[..., channel].ravel(), minlength=256) for channel in range(3)])
+        share, levels = counts / counts.sum(1, keepdims=True), np.arange(256) / 255
+        means = share @ levels
+        mean, deviation = means.tolist(), np.sqrt(np.maximum(share @ levels**2 - means**2, 0)).tolist()
+    constant = 1e-3  # the least deviation: a constant channel stays constant
+    return tuple(round(v, 6) for v in mean), tuple(round(max(v, constant), 6) for v in deviation)  # type: ignore[return-value]

@@ -7,18 +7,19 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import BinaryIO, Final, TypeVar
 
 import numpy as np
 from PIL import Image
 
-from poolzoo import output
-from poolzoo.data import images, quiet
+from poolzoo import output, resources
+from poolzoo.data import headers, images, quiet
 from poolzoo.data.broken import Broken, BrokenImages
 from poolzoo.data.sizes import Size, show
 
 _T = TypeVar("_T")
 
+_WAITING: Final = 4  # threads beside one a processor, which wait for the disk
 _AHEAD: Final = 128  # images that wait decoded, or to be: enough for the threads, and 77 MB at 448 × 448
 
 
@@ -48,10 +49,11 @@ class Misfits:
             )
 
 
-def header_size(path: Path) -> Size | None:
+@headers.remembered
+def header_size(file: BinaryIO) -> Size | None:
     """(height, width) of an image by its header, turned as its EXIF says; None where it cannot be read."""
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
             turned = image.getexif().get(0x0112) in images.TURNED
             return (image.width, image.height) if turned else (image.height, image.width)
     except images.Unreadable:
@@ -73,11 +75,14 @@ def each(
     def one(path: Path) -> tuple[np.ndarray | None, list[tuple[str, str]]]:
         notes: list[tuple[str, str]] = []
         try:
-            return images.read(path, size, how, lambda kind, values: notes.append((kind, values))), notes
+            with headers.opened(path) as file:
+                return images.read(file, size, how, lambda kind, values: notes.append((kind, values))), notes
         except images.Unreadable as error:
             broken.append((path, output.one_line(images.reason(error))))
             return None, []
 
+    for path in headers.sample(files):  # for who asks later, when they are not opened any more
+        header_size(path)
     shape: tuple[int, ...] | None = None
     with (
         quiet.pillow(),
@@ -111,7 +116,7 @@ def gather(count: int, rows: Iterable[np.ndarray]) -> np.ndarray:
 
 def _in_order(function: Callable[[Path], _T], files: Sequence[Path]) -> Generator[_T, None, None]:
     """`ThreadPoolExecutor.map` that is only a little ahead, and gives up what nobody wants any more."""
-    pool, waiting = ThreadPoolExecutor(), deque[Future[_T]]()
+    pool, waiting = ThreadPoolExecutor(resources.cpus() + _WAITING), deque[Future[_T]]()
     try:
         for file in files:
             waiting.append(pool.submit(function, file))

@@ -10,8 +10,10 @@ from typing import Final
 import numpy as np
 
 from poolzoo import output
-from poolzoo.data import broken, decode, disk, images, mismatch, sizes, store, walk
+from poolzoo.data import broken, decode, disk, headers, mismatch, sizes, store, walk
 from poolzoo.data.broken import BrokenImages
+from poolzoo.data.facts import Facts
+from poolzoo.data.fit import PLAIN, Fit
 from poolzoo.data.sizes import Size
 from poolzoo.errors import CheckFailed, UsageError
 from poolzoo.spec import Dataset, Split
@@ -53,7 +55,7 @@ class Reading:
     seed: int = 0
     validation: bool = False
     skip: broken.Skip = None
-    how: images.Fit = images.PLAIN
+    how: Fit = PLAIN
 
 
 AS_IT_IS: Final = Reading()
@@ -136,8 +138,7 @@ def _files(folder: Path, names: Sequence[str], tally: walk.Tally) -> list[list[s
 
 def _sizes_of(files: Sequence[Path]) -> set[Size]:
     """The sizes, (height, width), that the headers of a sample of images tell."""
-    sample = files[:: max(1, len(files) // SAMPLE)]
-    return {size for file in sample if (size := decode.header_size(file)) is not None}
+    return {size for file in headers.sample(files) if (size := decode.header_size(file)) is not None}
 
 
 @dataclass
@@ -154,6 +155,7 @@ class Reader:
         decided: (height, width) of what was read; None before.
         validation: How many of the images that "train" gives, the last ones, are those of `val/`.
         skipped: The images that could not be read and were left out, with the reasons.
+        facts: About the images of each split that was read.
     """
 
     path: Path
@@ -165,6 +167,7 @@ class Reader:
     decided: Size | None = None
     validation: int = 0
     skipped: list[broken.Broken] = field(default_factory=list)
+    facts: dict[Split, Facts] = field(default_factory=dict)
     shelf: disk.Shelf | None = None  # one for both splits: the second does not evict the first
     _judged: bool = False
     _tried: int = 0  # files of splits in which some could not be read
@@ -191,7 +194,7 @@ class Reader:
         while True:
             wanted = store.Images(folder, files, labels, split, self.decided, self.reading.how)
             try:
-                pixels = store.load(self.shelf, wanted)
+                pixels, self.facts[split] = store.load(self.shelf, wanted)
                 break
             except decode.MixedSizesError as mixed:
                 self._mixed(str(mixed), 0)

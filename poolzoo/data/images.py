@@ -135,4 +135,7 @@ def fit_array(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """`uint8[N, h, w, 3]` at another (height, width)."""
     if images.shape[1:3] == size:
         return images
-    return np.stack([np.asarray(fit(Image.fromarray(image), size)) for image in images])
+    fitted = np.empty((len(images), *size, 3), np.uint8)
+    for index, image in enumerate(images):
+        fitted[index] = np.asarray(fit(Image.fromarray(image), size))
+    return fitted

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import platformdirs
 
-from poolzoo import host, plain
-from poolzoo.data import folder, images
+from poolzoo import host, memory, plain
+from poolzoo.data import facts, folder, images
 from poolzoo.data.sizes import Size
 from poolzoo.errors import PluginFailed, PoolzooError, reason
 from poolzoo.spec import Dataset, Split
@@ -90,7 +90,20 @@ def load_split(dataset: Dataset, split: Split, size: Size | None = None) -> tupl
         raise PluginFailed(
             f"data set {dataset.name} has label {labels.max()} and {len(dataset.classes)} classes", "mend its plugin"
         )
-    return (pixels if size is None else images.fit_array(pixels, size)), labels.astype(np.int64)
+    if size is not None and pixels.shape[1:3] != size:
+        memory.require(f"the {len(pixels):,} resized {split} images", len(pixels) * size[0] * size[1] * 3)
+        pixels = images.fit_array(pixels, size)
+    return pixels, labels.astype(np.int64)
+
+
+def facts_about(dataset: Dataset, split: Split, pixels: np.ndarray) -> facts.Facts:
+    """What is known of the images of a split that was loaded: from its decoding, or computed from `uint8[N, H, W, 3]`.
+
+    The pixels are the split's, or part of it: what was computed for others says nothing of them.
+    """
+    folder_reader = reader(dataset)
+    known = folder_reader.facts.get(split) if folder_reader is not None else None
+    return known if known is not None and len(known.digests) == len(pixels) else facts.Facts.of(pixels)
 
 
 def class_names(dataset: Dataset, labels: np.ndarray) -> tuple[str, ...]:

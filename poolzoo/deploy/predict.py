@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from poolzoo import bundle, output
+from poolzoo import bundle, output, resources
 from poolzoo.data import images, quiet, walk
 from poolzoo.data.decode import Misfits
 from poolzoo.data.paths import Paths
@@ -87,7 +87,7 @@ def _rows(
     model: runtime.Model, files: Sequence[str], top: int, draw: Draw | None = None
 ) -> Generator[dict[str, Any], None, None]:
     labels, size, fit = model.labels, model.size, model.fit
-    pool, misfits = ThreadPoolExecutor(THREADS), Misfits()
+    pool, misfits = ThreadPoolExecutor(min(THREADS, 2 * resources.cpus())), Misfits()
 
     def start(at: int) -> list[Future[Read]]:
         return [pool.submit(_read, Path(file), size, fit) for file in files[at : at + BATCH]]

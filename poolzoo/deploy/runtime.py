@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 import onnxruntime
 
-from poolzoo import output
+from poolzoo import output, resources
 from poolzoo.data.fit import Fit, recorded
 from poolzoo.errors import CheckFailed, EnvironmentProblem, UsageError
 
@@ -126,7 +126,7 @@ def open_session(source: Path | bytes, provider: str, threads: int | None = None
     Args:
         source: A file, or a graph's bytes.
         provider: ONNX Runtime's name of it, one of the values of `PROVIDERS`.
-        threads: None for ONNX Runtime's own choice.
+        threads: None for ONNX Runtime's own choice, within a quota of CPU time.
 
     Raises:
         CheckFailed: ONNX Runtime refuses it.
@@ -136,8 +136,7 @@ def open_session(source: Path | bytes, provider: str, threads: int | None = None
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = FATAL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # spinning threads starve everybody else
-    if threads is not None:
-        options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or resources.thread_limit() or 0  # 0: ONNX Runtime's own choice
     # TF32 keeps ten bits of a float's mantissa: a thousand times the rounding noise that parity is judged by.
     settings = {"use_tf32": "0"} if provider == PROVIDERS["cuda"] else {}
     with redirect_stdout(sys.stderr):  # ONNX Runtime prints to stdout when it loads CUDA's libraries or falls back

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from PIL import Image
 
-from poolzoo import output, timing
+from poolzoo import output, resources, timing
 from poolzoo.data import images as pixels
 from poolzoo.data.sizes import show
 from poolzoo.deploy import runtime
@@ -163,7 +163,11 @@ def thread_counts(asked: int | None, most: int, provider: str = "cpu") -> list[i
 
 
 def cores() -> int:
-    """How many physical cores this process may use."""
+    """How many physical cores this process may use, and keep busy within a quota of CPU time."""
+    return min(_cores(), resources.cpus())
+
+
+def _cores() -> int:
     try:
         usable = os.sched_getaffinity(0)
         topology = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"

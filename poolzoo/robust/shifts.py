@@ -16,7 +16,9 @@ from poolzoo.robust.draws import windows
 KINDS: Final = {"crop": "reflect", "circular": "wrap"}  # and how numpy calls what is beyond the border
 
 
-def pairs(images: np.ndarray, kind: str, reach: int | None = None, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def pairs(
+    images: np.ndarray, kind: str, reach: int | None = None, seed: int = 0, *, offset: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """Two copies of each image, shifted by two independent draws from {-reach … reach} an axis.
 
     `crop`: the image is padded by its mirror image and cropped at two places (Zhang, Making Convolutional Networks
@@ -29,6 +31,7 @@ def pairs(images: np.ndarray, kind: str, reach: int | None = None, seed: int = 0
         kind: `crop` or `circular`.
         reach: In pixels; None for an eighth of min(H, W).
         seed: Of the draws; those of an image depend on its index alone.
+        offset: Index of the first image, where `images` is a part of a set.
 
     Returns:
         Two of `uint8[N, H, W, 3]`.
@@ -47,7 +50,8 @@ def pairs(images: np.ndarray, kind: str, reach: int | None = None, seed: int = 0
         )
     margins = (0, 0), (reach, reach), (reach, reach), (0, 0)
     padded = np.pad(images, margins, mode=KINDS[kind])
-    first, second = np.random.default_rng(seed).integers(0, 2 * reach + 1, (count, 2, 2)).transpose(1, 2, 0)
+    draws = np.random.default_rng(seed).integers(0, 2 * reach + 1, (offset + count, 2, 2))[offset:]
+    first, second = draws.transpose(1, 2, 0)
     return windows(padded, *first, (height, width)), windows(padded, *second, (height, width))
 
 
@@ -89,12 +93,20 @@ def consistency(
     Raises:
         UsageError: As for `pairs`.
     """
-    first, second = (predictions(predict(shifted)) for shifted in pairs(images, kind, reach, seed))
+    first, second = (predict(shifted) for shifted in pairs(images, kind, reach, seed))
+    return compared(first, second, labels, kind=kind, reach=default_reach(images) if reach is None else reach)
+
+
+def compared(
+    first_logits: np.ndarray, second_logits: np.ndarray, labels: np.ndarray | None, *, kind: str, reach: int
+) -> dict[str, Any]:
+    """The same from the logits of both copies, two of `float[N, classes]`."""
+    first, second = predictions(first_logits), predictions(second_logits)
     agree = _agree(first, second)
     return {
         "kind": kind,
-        "reach": default_reach(images) if reach is None else reach,
-        "n": len(images),
+        "reach": reach,
+        "n": len(agree),
         "consistency": float(agree.mean()),
         "stability": None if labels is None else float((agree & (first == labels)).mean()),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -25,11 +26,17 @@ class Identity:
 
     Attributes:
         settings: The complete arguments.
-        data: Fingerprint of the images and labels.
+        data: Digest of all images and labels.
+        former_data: Computes what earlier versions kept in its place.
     """
 
     settings: dict[str, Any]
     data: str
+    former_data: Callable[[], str] | None = None
+
+    def is_data(self, kept: str) -> bool:
+        """Whether a checkpoint was made with this data."""
+        return kept == self.data or (self.former_data is not None and kept == self.former_data())
 
 
 class Checkpoint:
@@ -85,8 +92,8 @@ class Checkpoint:
         changed = [f"{key} {was.get(key)} → {value}" for key, value in now.items() if was.get(key) != value]
         if changed:
             raise UsageError(f"the run's arguments were changed since it began: {', '.join(changed)}", anew)
-        if data != self.identity.data:
-            raise CheckFailed("the run's data was changed since it began", f"bring it back, or {anew}")
+        if not self.identity.is_data(data):
+            raise CheckFailed("the data changed since the run began", f"bring it back, or {anew}")
         return dict(saved)
 
     def refuse(self, error: Exception) -> CheckFailed:

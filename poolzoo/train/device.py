@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from poolzoo import resources
 from poolzoo.errors import EnvironmentProblem, UsageError
 
 
@@ -44,6 +45,14 @@ class DevicePolicy:
         torch.default_generator.manual_seed(number)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(number)
+
+
+def set_threads(asked: int | None) -> None:
+    """Gives torch the number of threads that was asked for, or no more than a quota of CPU time is worth."""
+    if asked is not None:
+        torch.set_num_threads(asked)
+    elif (limit := resources.thread_limit()) is not None and limit < torch.get_num_threads():
+        torch.set_num_threads(limit)
 
 
 def policy(name: str, precision: str = "auto", compiled: str = "auto", *, deterministic: bool = False) -> DevicePolicy:

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,14 +19,13 @@ import torch
 from torch import Tensor
 
 from poolzoo import jsontext, output
-from poolzoo.data import disk, sizes
+from poolzoo.data import blocks, disk, sizes
 from poolzoo.data.batches import PLAIN, Draws, Pixels, sent
 from poolzoo.data.source import cache_dir
 from poolzoo.errors import CheckFailed
 from poolzoo.train.feeds import MAP, frozen_map
 from poolzoo.train.prepare import Prepared
 
-BATCH: Final = 256  # images that pass the backbone at a time; part of the name, as it may change the last bits
 ROWS: Final = "rows.npy"
 VERSION: Final = 1
 
@@ -41,9 +41,13 @@ class Stored:
     rows: np.ndarray
     views: int
 
+    @cached_property
+    def _taken(self) -> blocks.Rows:
+        return blocks.Rows(self.rows)
+
     def take(self, view: np.ndarray, chosen: np.ndarray, device: torch.device) -> Tensor:
         """The features of some images, each in a view of its own, `float32[n, …]`."""
-        picked = self.rows[view * (len(self.rows) // self.views) + chosen]
+        picked = self._taken[view * (len(self.rows) // self.views) + chosen]
         return sent(picked, device).float()
 
 
@@ -88,7 +92,8 @@ def _key(prepared: Prepared, name: str, dtype: str) -> str:
         weights.update(key.encode())
         weights.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     parts: dict[str, Any] = {
-        "version": [VERSION, BATCH, dtype, torch.__version__],
+        # How many images pass the backbone at a time may change the last bits.
+        "version": [VERSION, prepared.mapped_at_once, dtype, torch.__version__],
         "what": name if name == MAP else [name, assembly.pool.entry.source.sha256(), dict(assembly.pool.options)],
         "backbone": [settings.backbone, settings.local_pool, settings.stem, assembly.backbone.entry.source.sha256()],
         "weights": weights.hexdigest(),
@@ -180,7 +185,7 @@ def _rows(plan: Plan, maps: Stored | None, bar: output.Progress) -> Iterator[np.
     """Every row of a cache, view by view."""
     prepared, done = plan.prepared, 0
     pool = prepared.assembly.network.pool.eval()
-    for features in _maps(prepared, plan.dtype) if maps is None else _stored_maps(maps, prepared.policy.device):
+    for features in _maps(prepared, plan.dtype) if maps is None else _stored_maps(maps, prepared):
         if plan.name != MAP:
             with torch.inference_mode():  # of the rounded map, so that it is the same with and without stored maps
                 features = _rounded(pool(features.float()), plan.dtype)
@@ -195,8 +200,8 @@ def _maps(prepared: Prepared, dtype: str) -> Iterator[Tensor]:
     for view in range(1 + views):
         augmentation = prepared.augmentation if view else PLAIN
         draws = Draws.of(len(images), prepared.data.size, augmentation, prepared.settings.seed, view)
-        for start in range(0, len(images), BATCH):
-            chosen = np.arange(start, min(start + BATCH, len(images)))
+        for start in range(0, len(images), prepared.mapped_at_once):
+            chosen = np.arange(start, min(start + prepared.mapped_at_once, len(images)))
             centres = draws.centres[chosen] if augmentation.cutout else None
             batch = pixels.take(chosen, draws.shifts[chosen], draws.mirrored[chosen], centres, augmentation.cutout)
             with torch.inference_mode():
@@ -204,12 +209,12 @@ def _maps(prepared: Prepared, dtype: str) -> Iterator[Tensor]:
                 yield _rounded(frozen_map(prepared.assembly.network, x, policy), dtype)
 
 
-def _stored_maps(maps: Stored, device: torch.device) -> Iterator[Tensor]:
-    count = len(maps.rows) // maps.views
-    for view in range(maps.views):
-        for start in range(0, count, BATCH):
-            first = view * count
-            yield torch.from_numpy(maps.rows[first + start : first + min(start + BATCH, count)].copy()).to(device)
+def _stored_maps(maps: Stored, prepared: Prepared) -> Iterator[Tensor]:
+    count, rows = len(maps.rows) // maps.views, blocks.Rows(maps.rows)
+    for first in range(0, len(maps.rows), count):
+        for start in range(0, count, prepared.mapped_at_once):
+            part = rows[first + start : first + min(start + prepared.mapped_at_once, count)]
+            yield torch.from_numpy(part).to(prepared.policy.device)
 
 
 def _rounded(features: Tensor, dtype: str) -> Tensor:

@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from poolzoo.assemble import Network, Preprocess
+from poolzoo.data import blocks
 from poolzoo.data.batches import ALL, Batches, Share, sent
 from poolzoo.train.device import DevicePolicy
 
 IMAGES, MAP = "images", "map"  # what a learner can read; vectors go by their pooling's spec
-JUDGED_AT_ONCE = 256  # images of a validation batch
 Inputs = Mapping[str, Tensor]
 
 
@@ -80,6 +80,7 @@ class ImageFeed:
         held: Indices of those to validate on, this process's.
         preprocess: Normalises and resizes.
         policy: The device's.
+        at_once: How many images to validate on at a time.
         frozen: The network whose backbone is frozen; None where the images themselves are read.
     """
 
@@ -90,9 +91,10 @@ class ImageFeed:
         held: np.ndarray,
         preprocess: Preprocess,
         policy: DevicePolicy,
+        at_once: int,
         frozen: Network | None = None,
     ) -> None:
-        self.batches, self.images, self.held = batches, images, held
+        self.batches, self.rows, self.held, self.at_once = batches, blocks.Rows(images), held, at_once
         self.preprocess, self.policy, self.frozen = preprocess, policy, frozen
 
     def __len__(self) -> int:
@@ -103,8 +105,8 @@ class ImageFeed:
             yield Step(self._inputs(batch.images), batch.labels, batch.other, batch.weight)
 
     def validation(self) -> Iterator[Inputs]:
-        for start in range(0, len(self.held), JUDGED_AT_ONCE):
-            part = self.images[self.held[start : start + JUDGED_AT_ONCE]]
+        for start in range(0, len(self.held), self.at_once):
+            part = self.rows[self.held[start : start + self.at_once]]
             yield self._inputs(sent(part, self.policy.device))
 
     def _inputs(self, images: Tensor) -> Inputs:
@@ -141,6 +143,7 @@ class FeatureFeed:
         batch_size: Images a batch over all processes.
         seed: Of the order and of the choice among views.
         device: Where they are needed.
+        at_once: How many images to validate on at a time.
         share: Which part of each batch is this process's.
     """
 
@@ -153,8 +156,10 @@ class FeatureFeed:
         batch_size: int,
         seed: int,
         device: torch.device,
+        at_once: int,
         share: Share = ALL,
     ) -> None:
+        self.at_once = at_once
         self.stores, self.labels, self.chosen, self.held = stores, labels, chosen, held
         self.batch_size, self.seed, self.device, self.share = min(batch_size, len(chosen)), seed, device, share
         self.views = next(iter(stores.values())).views
@@ -174,8 +179,8 @@ class FeatureFeed:
 
     def validation(self) -> Iterator[Inputs]:
         mine = self.held[self.share.rank :: self.share.size]
-        for start in range(0, len(mine), JUDGED_AT_ONCE):
-            part = mine[start : start + JUDGED_AT_ONCE]
+        for start in range(0, len(mine), self.at_once):
+            part = mine[start : start + self.at_once]
             yield _Taken(self.stores, np.zeros(len(part), np.int64), part, self.device)
 
 

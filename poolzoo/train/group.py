@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import torch
@@ -15,8 +15,10 @@ from torch import nn
 
 from poolzoo import output
 from poolzoo.data.batches import ALL, Share
+from poolzoo.errors import EnvironmentProblem, PoolzooError, explain
 from poolzoo.train.device import DevicePolicy
 
+T = TypeVar("T")
 PATIENCE = timedelta(hours=2)  # one process reads the data or builds a cache while the others wait
 
 
@@ -48,12 +50,83 @@ def leave() -> None:
 
 @contextmanager
 def first_alone(share: Share) -> Iterator[None]:
-    """The block runs in the first process, and when it has ended, in the others: for caches that are built once."""
+    """The block runs in the first process, and when it has ended, in the others: for caches that are built once.
+
+    Where it fails in the first, the others fail alike, without a word and without running it.
+    """
     if share.size > 1 and share.rank > 0:
-        dist.barrier()
-    yield
+        failed = gathered(None, share)[0]
+        if failed is not None:
+            _fail_silently(failed)
+    try:
+        yield
+    except Exception as error:
+        if share.size > 1 and share.rank == 0:
+            gathered(_plain(error), share)
+        raise
     if share.size > 1 and share.rank == 0:
-        dist.barrier()
+        gathered(None, share)
+
+
+@contextmanager
+def agreed(share: Share) -> Iterator[None]:
+    """The block succeeds in all processes or fails in all; of those that fail the first one says why.
+
+    Inside, processes may wait for each other in `first_alone` only.
+    """
+    failure = None
+    try:
+        yield
+    except Exception as error:
+        failure = error
+    if share.size > 1:
+        failures = gathered(_plain(failure) if failure is not None else None, share)
+        speaker = next((rank for rank, one in enumerate(failures) if one is not None), None)
+        if speaker is not None:
+            leave()  # or the threads of the group abort this process when it exits
+        if speaker is not None and speaker != share.rank:
+            _fail_silently(failures[speaker])
+    if failure is not None:
+        raise failure
+
+
+def from_first(function: Callable[[], T], share: Share) -> T:
+    """What a function gives in the first process, in all of them; it runs there only."""
+    found: list[T | None] = [None]
+    with agreed(share):
+        if share.rank == 0:
+            found[0] = function()
+    value: T = gathered(found[0], share)[0]
+    return value
+
+
+def require_alike(what: str, value: str, share: Share) -> None:
+    """Makes sure that all processes have the same of something, such as a digest of their data.
+
+    Raises:
+        EnvironmentProblem: They have not; the first process says which differ.
+    """
+    values = gathered(value, share)
+    if others := [str(rank) for rank, one in enumerate(values) if one != values[0]]:
+        speak_once(share)
+        leave()
+        hint = "every machine needs the same files"
+        raise EnvironmentProblem(f"{what} of process {', '.join(others)} differs from that of process 0", hint)
+
+
+def _plain(error: Exception) -> tuple[int, str, str]:
+    """An error as something that every process can be told."""
+    shown = explain(error)
+    return shown.exit_code, shown.message, shown.hint
+
+
+def _fail_silently(failure: tuple[int, str, str]) -> NoReturn:
+    """Ends this process as another one ends, which says why."""
+    output.speak_as(-1)
+    code, message, hint = failure
+    raised = PoolzooError(message, hint)
+    raised.exit_code = code
+    raise raised
 
 
 def added_up(values: torch.Tensor, share: Share) -> torch.Tensor:

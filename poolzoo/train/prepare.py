@@ -13,19 +13,21 @@ import torch
 
 from poolzoo import host, output, spec
 from poolzoo.assemble import Assembly, Body, Plan, Preprocess, attach_head, build_body, resolve, unseen_border
-from poolzoo.data import batches, classes, sizes, source
+from poolzoo.data import batches, blocks, classes, sizes, source
 from poolzoo.data.batches import Augmentation, Share
+from poolzoo.data.identity import DataIdentity
 from poolzoo.data.images import fit_array
 from poolzoo.data.sizes import Size
 from poolzoo.errors import UsageError
 from poolzoo.state_dict import require_weights
 from poolzoo.train import device as devices
 from poolzoo.train import group, memory, optimiser, stages
+from poolzoo.train.footprint import Footprint, evaluated_at_once, measure
 from poolzoo.train.settings import Settings, default_batch_size, default_epochs
 from poolzoo.weights import load_weights
 
 VALIDATION_SHARE, VALIDATION_MOST = 0.1, 5000  # of the training images, in all
-SAMPLED = 1000  # images that tell whether data is the same; their labels are all compared
+SAMPLED = 1000  # images of the fingerprint that runs of earlier versions keep
 Arrays = tuple[np.ndarray, np.ndarray]
 
 
@@ -42,6 +44,8 @@ class Data:
         test: Images and labels of the test split.
         classes: Names of the labels.
         flip: Whether a mirrored image keeps its label, as the data set and `--flip` say.
+        identity: Of all images and labels, to be kept with a run.
+        sums: `int64[N, 3, 2]`, of the training images' channels, as in `Facts`; None where nobody computed them.
         native: Height and width of the images before they were brought to one size; None where they were mixed.
         validation: "val" where the images that choose the best epoch are those of `val/`; else None.
         skipped: Files that could not be read and were left out, each with the reason.
@@ -55,6 +59,8 @@ class Data:
     test: Arrays
     classes: tuple[str, ...]
     flip: bool
+    identity: DataIdentity
+    sums: np.ndarray | None = None
     native: tuple[int, int] | None = None
     validation: str | None = None
     skipped: tuple[tuple[str, str], ...] = ()
@@ -68,15 +74,15 @@ class Data:
     def digest(self) -> str:
         """A digest of every training image."""
         digest = hashlib.sha256(repr(self.images.shape).encode())
-        for start in range(0, len(self.images), 4096):
-            digest.update(np.ascontiguousarray(self.images[start : start + 4096]).data)
+        digest.update(np.ascontiguousarray(self.identity.splits["train"].digests).data)
         return digest.hexdigest()
 
     def fingerprint(self) -> str:
-        """A digest of all labels and of a thousand images, evenly spaced: quick to compute, equal for equal data."""
+        """A digest of all labels and of a thousand images, evenly spaced: what runs of earlier versions go by."""
         digest = hashlib.sha256(repr((self.images.shape, self.classes)).encode())
         digest.update(self.labels.tobytes())
-        digest.update(np.ascontiguousarray(self.images[:: max(1, len(self.images) // SAMPLED)]).data)
+        for part in blocks.parts(self.images[:: max(1, len(self.images) // SAMPLED)]):
+            digest.update(np.ascontiguousarray(part).data)
         if self.validation is not None:
             digest.update(f"{self.validation} {len(self.held)}".encode())
         return digest.hexdigest()
@@ -97,6 +103,23 @@ class Prepared:
     @property
     def frozen(self) -> bool:
         return self.settings.freeze == "backbone"
+
+    @cached_property
+    def footprint(self) -> Footprint:
+        """The memory that an image takes in the network."""
+        return measure(self.assembly.network, self.preprocess, self.data.size, self.policy)
+
+    @property
+    def at_once(self) -> int:
+        """How many images to evaluate at a time."""
+        return evaluated_at_once(self.footprint, self.policy)
+
+    @cached_property
+    def mapped_at_once(self) -> int:
+        """How many images to pass through the backbone at a time, whatever the pooling behind it."""
+        network = self.assembly.network
+        taken = measure(network, self.preprocess, self.data.size, self.policy, network.forward_map)
+        return evaluated_at_once(taken, self.policy)
 
 
 def prepare(settings: Settings, *, initial: bool = True) -> Prepared:
@@ -135,31 +158,47 @@ def prepare_heads(settings: Settings, pools: Sequence[str], *, initial: bool = T
     policy = devices.policy(settings.device, settings.precision, settings.compile, deterministic=settings.deterministic)
     if policy.device.type == "cpu":
         memory.keep()
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
-
+    devices.set_threads(settings.threads)
     share = group.join(policy)
-    with group.first_alone(share):
-        data = _read(settings)
-    classes.require(data.name, data.classes, data.labels, settings.limit)
-    classes.tell_unlearnable(data.classes, data.labels, data.test[1])
-    settings = _completed(settings, data, policy, lr, share)
+    with group.agreed(share), group.first_alone(share):
+        data = read_data(settings)
+    group.require_alike("the data", data.identity.digest, share)
+    with group.agreed(share):
+        classes.require(data.name, data.classes, data.labels, settings.limit)
+        classes.tell_unlearnable(data.classes, data.labels, data.test[1])
+        settings = _completed(settings, data, policy, lr, share)
+    statistics = None if learnt else group.from_first(lambda: data_statistics(data), share)
+    with group.agreed(share):
+        return _assembled(settings, data, policy, share, statistics, [each.pool for each in alike], initial=initial)
+
+
+def _assembled(
+    settings: Settings,
+    data: Data,
+    policy: devices.DevicePolicy,
+    share: Share,
+    statistics: tuple[tuple[float, float, float], tuple[float, float, float]] | None,
+    pools: Sequence[str],
+    *,
+    initial: bool,
+) -> list[Prepared]:
+    """The networks for data that was read, one for each pooling; `statistics` None stands for the backbone's own."""
     plan = replace(_plan(settings, initial), num_classes=len(data.classes), data_size=data.size)
     torch.manual_seed(settings.seed)
     body = build_body(plan)
-    mean, std = (body.backbone.item.mean, body.backbone.item.std) if learnt else data_statistics(data)
+    mean, std = statistics or (body.backbone.item.mean, body.backbone.item.std)
     preprocess = Preprocess(mean, std, data.size, body.image_size).to(policy.device)
     augmentation = _augmentation(settings, data)
     prepared = []
-    for each in alike:
+    for pool in pools:
         torch.manual_seed(settings.seed)  # so that a head starts the same whatever was built before it
-        assembly = attach_head(body, replace(plan, pool=each.pool))
+        assembly = attach_head(body, replace(plan, pool=pool))
         if settings.weights and initial:
             weights = load_weights(assembly.network, Path(settings.weights), body.backbone.item.classifier)
             assembly = replace(assembly, weights=weights)
         group.synchronised(assembly.network, share, policy)
         policy.place(assembly.network)
-        completed = replace(settings, pool=each.pool)
+        completed = replace(settings, pool=pool)
         prepared.append(Prepared(completed, data, assembly, preprocess, policy, augmentation, share))
     _say_what_is_done(settings, body, data)
     if initial and (border := unseen_border(body, plan)) is not None:
@@ -186,7 +225,12 @@ def _plan(settings: Settings, initial: bool) -> Plan:
     )
 
 
-def _read(settings: Settings) -> Data:
+def read_data(settings: Settings) -> Data:
+    """Both splits of the data that settings name, limited and divided as they say.
+
+    Raises:
+        PoolzooError: The data cannot be read, or not be held in memory.
+    """
     seed = settings.seed if settings.split_seed is None else settings.split_seed
     dataset = source.open_dataset(
         *(settings.data, settings.input_size),
@@ -201,23 +245,37 @@ def _read(settings: Settings) -> Data:
     if test[0].shape[1:] != everything[0].shape[1:]:
         raise UsageError(f"training and test images of {settings.data} differ in size", "add --image-size")
     names = source.class_names(dataset, np.concatenate([everything[1], test[1]]))
-    flip = dataset.flip and settings.flip != "off"  # whoever says off says that a mirrored image is another thing
     if reader is None:
         everything, test = (source.limited(*arrays, settings.limit, seed) for arrays in (everything, test))
         native = (everything[0].shape[1], everything[0].shape[2])
         everything, test = _with_aspect(native, settings.input_size, everything, test)
-        chosen, held = validation_part(everything[1], seed)
-        return Data(settings.data, *everything, chosen, held, test, names, flip, native)
-    if reader.validation:
+    else:
+        native = reader.native
+    validation = "val" if reader is not None and reader.validation else None
+    if validation:
+        assert reader is not None
         chosen, held = np.split(np.arange(len(everything[1])), [-reader.validation])
     elif settings.validation == "val":
         raise UsageError(f"{settings.data} holds no val/ beside test/", "bring it back, or leave validation out")
     else:
         chosen, held = validation_part(everything[1], seed)
-    skipped = tuple((str(path), reason) for path, reason in reader.skipped)
-    validation = "val" if reader.validation else None
-    facts = (names, flip, reader.native, validation, skipped)
-    return Data(settings.data, *everything, chosen, held, test, *facts)
+    facts = {"train": source.facts_about(dataset, "train", everything[0])}
+    facts["test"] = source.facts_about(dataset, "test", test[0])
+    return Data(
+        name=settings.data,
+        images=everything[0],
+        labels=everything[1],
+        chosen=chosen,
+        held=held,
+        test=test,
+        classes=names,
+        flip=dataset.flip and settings.flip != "off",  # whoever says off says that a mirrored image is another thing
+        identity=DataIdentity.of(facts, {"train": everything[1], "test": test[1]}, names),
+        sums=facts["train"].sums,
+        native=native,
+        validation=validation,
+        skipped=tuple((str(path), reason) for path, reason in reader.skipped) if reader is not None else (),
+    )
 
 
 def _with_aspect(native: Size, wanted: Size | None, *splits: Arrays) -> Sequence[Arrays]:
@@ -232,14 +290,11 @@ def _with_aspect(native: Size, wanted: Size | None, *splits: Arrays) -> Sequence
 def _completed(settings: Settings, data: Data, policy: devices.DevicePolicy, lr: float, share: Share) -> Settings:
     """The settings with every default filled in."""
     count = len(data.chosen)
-    batch_size = min(settings.batch_size or default_batch_size(count), count)
-    if batch_size % share.size:
-        if settings.batch_size:
-            hint = f"such as --batch-size {batch_size - batch_size % share.size or share.size}"
-            raise UsageError(f"--batch-size {batch_size} cannot be divided among {share.size} processes", hint)
-        batch_size = max(share.size, batch_size - batch_size % share.size)
-    if min(len(data.held), len(data.test[1])) < share.size:
-        raise UsageError(f"{len(data.held)} validation images are too few for {share.size} processes", "start fewer")
+    batch_size = _batch_size(settings.batch_size, count, share)
+    for what, images in (("to validate on", len(data.held)), ("to test on", len(data.test[1]))):
+        if images < share.size:
+            text = f"{images} images {what} are too few for {share.size} processes, which need one each"
+            raise UsageError(text, f"start at most {images}")
     decay = optimiser.WEIGHT_DECAYS.get(settings.optimizer, 0.0)
     return replace(
         settings,
@@ -249,7 +304,7 @@ def _completed(settings: Settings, data: Data, policy: devices.DevicePolicy, lr:
         weight_decay=decay if settings.weight_decay is None else settings.weight_decay,
         threads=torch.get_num_threads(),
         device=policy.device.type if share.size > 1 else str(policy.device),
-        shift=max(1, min(data.size) // 16) if settings.shift is None else settings.shift,
+        shift=min(max(1, min(data.size) // 16), min(data.size) - 1) if settings.shift is None else settings.shift,
         flip=("alternating" if data.flip else "off") if settings.flip == "auto" else settings.flip,
         precision="bfloat16" if policy.autocast is not None else "float32",
         compile="on" if policy.compiled else "off",
@@ -257,10 +312,24 @@ def _completed(settings: Settings, data: Data, policy: devices.DevicePolicy, lr:
     )
 
 
+def _batch_size(typed: int | None, count: int, share: Share) -> int:
+    """The batch size over all processes: what was typed or a default, at most all images, the same in each process."""
+    if count < share.size:
+        asked = f"--batch-size {typed}: " if typed is not None else ""
+        text = f"{asked}{count} images to train on are too few for {share.size} processes, which need one each"
+        raise UsageError(text, f"start at most {count}")
+    if typed is not None and typed <= count and typed % share.size:
+        hint = f"such as --batch-size {typed - typed % share.size or share.size}"
+        raise UsageError(f"--batch-size {typed} cannot be divided among {share.size} processes", hint)
+    batch_size = min(typed or default_batch_size(count), count)
+    return max(share.size, batch_size - batch_size % share.size)
+
+
 def _augmentation(settings: Settings, data: Data) -> Augmentation:
     shift, side = settings.shift or 0, min(data.size)
-    if shift >= side or settings.cutout >= side:
-        raise UsageError(f"--shift {shift} or --cutout {settings.cutout} is too large for {side} pixels", "use less")
+    for flag, pixels in (("--shift", shift), ("--cutout", settings.cutout)):
+        if pixels >= side:
+            raise UsageError(f"{flag} {pixels} is too large for images of {side} pixels", f"at most {side - 1}")
     return Augmentation(shift, settings.flip, settings.cutout, settings.mixup, settings.cutmix)  # type: ignore[arg-type]
 
 
@@ -329,7 +398,7 @@ def _pinned(settings: Settings) -> Settings:
 
 def data_statistics(data: Data) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Channel means and deviations of the images that are learnt from."""
-    return batches.statistics(data.images, data.chosen)
+    return batches.statistics(data.images, data.chosen, data.sums)
 
 
 def validation_part(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from poolzoo import bundle, host, jsontext, metrics, output, runs
+from poolzoo import bundle, host, jsontext, metrics, output, resources, runs
 from poolzoo.accounting import Accounting
 from poolzoo.assemble import Network
+from poolzoo.data import identity
 from poolzoo.data.batches import Batches
-from poolzoo.errors import CheckFailed, EnvironmentProblem, UsageError
+from poolzoo.errors import BATCH_HINT, CheckFailed, EnvironmentProblem, UsageError
 from poolzoo.report import curves
 from poolzoo.train import features, group, usage
 from poolzoo.train.checkpoint import FILE, Checkpoint, Identity
@@ -51,7 +52,8 @@ def finetune(
     if not settings.pretrained and settings.weights is None:
         output.say("training from scratch; --pretrained or --weights FILE start from weights")
     if before is not None:
-        before(prepared)
+        with group.agreed(prepared.share):
+            before(prepared)
     path = out or runs.new_path(Path("runs"), settings.backbone, settings.pool)
     if prepared.share.rank == 0:
         path.mkdir(parents=True)
@@ -80,9 +82,24 @@ def resume(path: Path, note: Note | None = None) -> dict[str, Any]:
     host.settings.files = list(dict.fromkeys([*host.settings.files, *map(Path, settings.plugins)]))
     begun = (path / FILE).is_file()
     prepared = prepare(settings, initial=not begun)
+    with group.agreed(prepared.share):
+        _require_same_data(path, prepared)
     if begun and (path / WEIGHTS).is_file():
         prepared = _with_weights_of(path, prepared)
     return _run(prepared, path, note, fresh=False)
+
+
+def _require_same_data(path: Path, prepared: Prepared) -> None:
+    """Refuses other data than a run was begun with; a run without a checkpoint begins anew, with a warning."""
+    kept, hint = identity.DataIdentity.load(path / identity.FILE), f"delete {path / FILE} to start that run anew"
+    try:
+        identity.require_same(kept, prepared.data.identity, f"bring it back, or {hint}")
+    except CheckFailed as error:
+        if (path / FILE).is_file():
+            raise
+        output.warn(error.message, "the run has no checkpoint yet and starts with the data as it is")
+        if prepared.share.rank == 0:
+            (path / identity.FILE).unlink()
 
 
 def _with_weights_of(path: Path, prepared: Prepared) -> Prepared:
@@ -119,10 +136,12 @@ def finetune_heads(
     heads = prepare_heads(settings, pools)
     out.mkdir(parents=True, exist_ok=True)
     places = [out / bundle.slug(pool) for pool in pools]
-    identity = {**asdict(heads[0].settings), "pool": ",".join(pools), "plugins": ""}
-    checkpoint = Checkpoint(out, Identity(identity, heads[0].data.fingerprint()))
-    engine = build_engine(heads, checkpoint)
-    engine.restore()
+    with group.agreed(heads[0].share):
+        _require_same_data(out, heads[0])
+    arguments = {**asdict(heads[0].settings), "pool": ",".join(pools), "plugins": ""}
+    data = heads[0].data
+    checkpoint = Checkpoint(out, Identity(arguments, data.identity.digest, data.fingerprint))
+    engine = _begun(heads, checkpoint, out)
 
     def finished(epoch: int, lines: dict[str, Line]) -> None:
         for pool, line in lines.items():
@@ -165,9 +184,9 @@ def _run(prepared: Prepared, path: Path, note: Note | None, *, fresh: bool) -> d
 def _train(prepared: Prepared, path: Path, note: Note | None) -> dict[str, Any]:
     event = {"path": str(path), "settings": runs.as_dict(prepared.settings)}
     catalog, epochs = host.catalog(), prepared.settings.epochs
-    checkpoint = Checkpoint(path, Identity(asdict(prepared.settings), prepared.data.fingerprint()))
-    engine = build_engine([prepared], checkpoint)
-    engine.restore()
+    data = prepared.data
+    checkpoint = Checkpoint(path, Identity(asdict(prepared.settings), data.identity.digest, data.fingerprint))
+    engine = _begun([prepared], checkpoint, path)
     (name,) = engine.learners
     first = prepared.share.rank == 0
     if first:
@@ -197,6 +216,16 @@ def _train(prepared: Prepared, path: Path, note: Note | None) -> dict[str, Any]:
     return report
 
 
+def _begun(heads: Sequence[Prepared], checkpoint: Checkpoint, path: Path) -> Engine:
+    """The engine at the last checkpoint, or at the start; which data it trains on is kept in the directory."""
+    engine = build_engine(heads, checkpoint)
+    with group.agreed(heads[0].share):
+        engine.restore()
+        if heads[0].share.rank == 0 and not (path / identity.FILE).is_file():
+            heads[0].data.identity.save(path / identity.FILE)
+    return engine
+
+
 def build_engine(heads: Sequence[Prepared], checkpoint: Checkpoint) -> Engine:
     """The engine that trains networks, or heads on one frozen backbone."""
     first = heads[0]
@@ -204,9 +233,13 @@ def build_engine(heads: Sequence[Prepared], checkpoint: Checkpoint) -> Engine:
     assert settings.epochs is not None  # `prepare` has filled in every default
     stores = None
     if settings.caches_features:
-        with group.first_alone(share):
+        with group.agreed(share), group.first_alone(share):
             stores = features.opened(heads)
-    feed: Feed = _image_feed(first) if stores is None else _feature_feed(first, stores)
+    at_once = min(head.at_once for head in heads)
+    feed: Feed = _image_feed(first, at_once) if stores is None else _feature_feed(first, stores, at_once)
+    assert settings.batch_size is not None
+    batch = -(-settings.batch_size // (share.size * settings.accumulate))
+    resources.hold(f"a batch of {batch} images", batch * sum(head.footprint.total for head in heads), BATCH_HINT)
     learners = {}
     for head in heads:
         reads = IMAGES if not head.frozen else features.reads(head) if stores is not None else MAP
@@ -217,7 +250,7 @@ def build_engine(heads: Sequence[Prepared], checkpoint: Checkpoint) -> Engine:
     return Engine(learners, feed, labels, settings.epochs, checkpoint, share)
 
 
-def _image_feed(prepared: Prepared) -> ImageFeed:
+def _image_feed(prepared: Prepared, at_once: int) -> ImageFeed:
     settings, data, policy, share = prepared.settings, prepared.data, prepared.policy, prepared.share
     assert settings.batch_size is not None
     served = Batches(
@@ -227,15 +260,15 @@ def _image_feed(prepared: Prepared) -> ImageFeed:
     )
     held = data.held[share.rank :: share.size]
     frozen = prepared.assembly.network if prepared.frozen else None
-    return ImageFeed(served, data.images, held, prepared.preprocess, policy, frozen)
+    return ImageFeed(served, data.images, held, prepared.preprocess, policy, at_once, frozen)
 
 
-def _feature_feed(prepared: Prepared, stores: dict[str, features.Stored]) -> FeatureFeed:
+def _feature_feed(prepared: Prepared, stores: dict[str, features.Stored], at_once: int) -> FeatureFeed:
     settings, data = prepared.settings, prepared.data
     assert settings.batch_size is not None
     return FeatureFeed(
         *(stores, data.labels, data.chosen, data.held),
-        *(settings.batch_size, settings.seed, prepared.policy.device, prepared.share),
+        *(settings.batch_size, settings.seed, prepared.policy.device, at_once, prepared.share),
     )
 
 
@@ -266,14 +299,17 @@ def _evaluate(heads: Sequence[Prepared], engine: Engine) -> tuple[list[Figures],
         learner.module.load_state_dict(learner.best.weights)
     together = _Together([head.assembly.network for head in heads])
 
-    def logits(images: np.ndarray, label: str) -> np.ndarray:
-        mine = images[first.share.rank :: first.share.size]
-        found = metrics.predict_logits(together, first.preprocess, mine, first.policy, label=f"evaluating on {label}")
-        return group.interleaved(found, len(images), first.share)
+    def logits(images: np.ndarray, chosen: np.ndarray, label: str) -> np.ndarray:
+        mine, text = chosen[first.share.rank :: first.share.size], f"evaluating on {label}"
+        found = metrics.predict_logits(
+            together, first.preprocess, images, first.policy, at_once, label=text, chosen=mine
+        )
+        return group.interleaved(found, len(chosen), first.share)
 
     (test, labels), held = data.test, data.labels[data.held]
-    val_logits, test_logits = logits(data.images[data.held], "val"), logits(test, "test")
-    mirrored = logits(test[:, :, ::-1], "test, mirrored") if data.flip else None
+    at_once, everything = min(head.at_once for head in heads), np.arange(len(test))
+    val_logits, test_logits = logits(data.images, data.held, "val"), logits(test, everything, "test")
+    mirrored = logits(test[:, :, ::-1], everything, "test, mirrored") if data.flip else None
     figures, predicted = [], []
     for index in range(len(heads)):
         found: Figures = {
@@ -317,6 +353,8 @@ def _finish(prepared: Prepared, path: Path, engine: Engine, name: str, figures: 
     except EnvironmentProblem as problem:  # a picture is no reason to lose a run
         output.warn(f"no learning curves: {problem}", problem.hint)
     bundle.write_atomically(path / "README.md", runs.result_card(config, runs.as_dict(settings), report))
+    if not (path / identity.FILE).is_file():  # several heads keep it in the directory that they share
+        data.identity.save(path / identity.FILE)
     runs.save_predictions(path / "predictions.npz", predicted, data.test[1])
     runs.save_samples(path / "samples.npz", (data.images, data.labels), data.chosen, data.test)
     bundle.seal(path, "run")

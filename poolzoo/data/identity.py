@@ -1,0 +1,203 @@
+"""Which images and labels a run saw, kept with it: whether they are the same today, and what changed where not.
+
+The pixels decide: a file that was touched, copied or renamed without a change of order is the same data. Names explain.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from poolzoo import bundle
+from poolzoo.data.facts import Facts
+from poolzoo.errors import CheckFailed
+
+FILE: Final = "data.npz"  # in the directory of a run or a comparison
+_SHOWN: Final = 3  # examples of each kind of change
+
+
+@dataclass(frozen=True)
+class SplitIdentity:
+    """The images of one split in their order.
+
+    Attributes:
+        digests: Of the pixels, `uint8[N, 8]`.
+        labels: `int64[N]`.
+        names: Of the files, below the split's folder; None where there are no files.
+    """
+
+    digests: np.ndarray
+    labels: np.ndarray
+    names: tuple[str, ...] | None = None
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SplitIdentity):
+            return NotImplemented
+        return np.array_equal(self.digests, other.digests) and np.array_equal(self.labels, other.labels)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class DataIdentity:
+    """All that a run sees of its data: the splits by their names, and the names of the classes."""
+
+    splits: Mapping[str, SplitIdentity]
+    classes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Facts], labels: Mapping[str, np.ndarray], classes: tuple[str, ...]) -> DataIdentity:
+        """The identity of splits, from the facts about their images and from their labels."""
+        splits = {name: SplitIdentity(known.digests, labels[name], known.names) for name, known in facts.items()}
+        return cls(splits, classes)
+
+    @property
+    def digest(self) -> str:
+        """A digest of all digests, labels and names of classes; names of files do not count."""
+        whole = hashlib.sha256(repr((sorted(self.splits), self.classes)).encode())
+        for name in sorted(self.splits):
+            split = self.splits[name]
+            whole.update(repr(split.digests.shape).encode())
+            whole.update(np.ascontiguousarray(split.digests).data)
+            whole.update(split.labels.astype("<i8").data)
+        return whole.hexdigest()
+
+    def changes(self, now: DataIdentity) -> list[str]:
+        """What differs in `now`, one text a split, such as `test, 1 file fewer (bee/05.jpg)`; empty where nothing does.
+
+        Splits that only one of the two has are left out, so that a part can be compared with the whole.
+        """
+        if self.classes != now.classes:
+            return [_classes(self.classes, now.classes)]
+        common = [name for name in self.splits if name in now.splits]
+        found = {name: _differences(self.splits[name], now.splits[name]) for name in common}
+        return [f"{name}, {text}" for name, text in found.items() if text]
+
+    def save(self, path: Path) -> None:
+        """Writes the identity as a `.npz` file, atomically."""
+        arrays: dict[str, np.ndarray] = {"classes": _packed(self.classes)}
+        for name, split in self.splits.items():
+            arrays[f"{name}_digests"] = split.digests
+            arrays[f"{name}_labels"] = split.labels.astype(np.int32)
+            if split.names is not None:
+                arrays[f"{name}_names"] = _packed(split.names)
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+        bundle.write_atomically(path, buffer.getvalue())
+
+    @classmethod
+    def load(cls, path: Path) -> DataIdentity | None:
+        """Reads what `save` wrote; None where there is no file, as in directories of earlier versions.
+
+        Raises:
+            CheckFailed: The file is damaged.
+        """
+        if not path.is_file():
+            return None
+        found = bundle.read_archive(path)
+        splits = {}
+        for key in found:
+            name, _, what = key.rpartition("_")
+            if what == "digests" and f"{name}_labels" in found:
+                names = found.get(f"{name}_names")
+                splits[name] = SplitIdentity(
+                    found[key], found[f"{name}_labels"].astype(np.int64), None if names is None else _unpacked(names)
+                )
+        return cls(splits, _unpacked(found.get("classes", _packed(()))))
+
+
+def require_same(kept: DataIdentity | None, now: DataIdentity, hint: str) -> None:
+    """Makes sure that data is what it was; where nothing was kept, nothing is known.
+
+    Raises:
+        CheckFailed: It is not; says what changed.
+    """
+    if changes := kept.changes(now) if kept is not None else []:
+        raise CheckFailed(f"the data changed: {'; '.join(changes)}", hint)
+
+
+def _packed(texts: tuple[str, ...]) -> np.ndarray:
+    """Texts as one array of bytes: numpy's own arrays of text are as wide as the longest."""
+    return np.frombuffer("\0".join(texts).encode("utf-8", "surrogateescape"), np.uint8)
+
+
+def _unpacked(packed: np.ndarray) -> tuple[str, ...]:
+    text = packed.tobytes().decode("utf-8", "surrogateescape")
+    return tuple(text.split("\0")) if text else ()
+
+
+def _classes(before: tuple[str, ...], now: tuple[str, ...]) -> str:
+    gone, new = ([name for name in one if name not in other] for one, other in ((before, now), (now, before)))
+    if len(gone) == len(new) > 0:
+        pairs = [f"{old} → {name}" for old, name in zip(gone, new, strict=True)]
+        return f"{_count(len(gone), 'class')} renamed ({_examples(pairs)})"
+    told = [_told(gone, "class", "fewer"), _told(new, "class", "more")]
+    return ", ".join(text for text in told if text) or "the classes are in another order"
+
+
+def _differences(before: SplitIdentity, now: SplitIdentity) -> str:
+    """What differs between two versions of a split, in words; empty where nothing does."""
+    if before == now:
+        return ""
+    if before.names is None or now.names is None:
+        return _numbered(before, now)
+    old, new = _by_name(before), _by_name(now)
+    changed = [name for name in old if name in new and old[name][0] != new[name][0]]
+    relabelled = [name for name in old if name in new and old[name][0] == new[name][0] and old[name] != new[name]]
+    gone = [name for name in old if name not in new]
+    added = [name for name in new if name not in old]
+    places: dict[bytes, list[str]] = {}
+    for name in added:
+        places.setdefault(new[name][0], []).append(name)
+    moved = []
+    for name in gone:
+        if places.get(old[name][0]):
+            moved.append((name, places[old[name][0]].pop(0)))
+    left, came = {name for name, _ in moved}, {name for _, name in moved}
+    told = (
+        _told([name for name in gone if name not in left], "file", "fewer"),
+        _told([name for name in added if name not in came], "file", "more"),
+        _told(changed, "file", "changed"),
+        _told([f"{name} → {place}" for name, place in moved], "file", "renamed"),
+        _told(relabelled, "file", "with another label"),
+    )
+    return ", ".join(text for text in told if text) or "the same files in another order"
+
+
+def _by_name(split: SplitIdentity) -> dict[str, tuple[bytes, int]]:
+    assert split.names is not None
+    rows = zip(split.names, split.digests, split.labels.tolist(), strict=True)
+    return {name: (digest.tobytes(), label) for name, digest, label in rows}
+
+
+def _numbered(before: SplitIdentity, now: SplitIdentity) -> str:
+    """The same for images without names, which are called by their places."""
+    count, difference = min(len(before.labels), len(now.labels)), len(now.labels) - len(before.labels)
+    pixels = (before.digests[:count] != now.digests[:count]).any(1)
+    labels = (before.labels[:count] != now.labels[:count]) & ~pixels
+    told = (
+        f"{_count(abs(difference), 'image')} {'more' if difference > 0 else 'fewer'}" if difference else "",
+        _told([f"number {index}" for index in np.flatnonzero(pixels)], "image", "changed"),
+        _told([f"number {index}" for index in np.flatnonzero(labels)], "image", "with another label"),
+    )
+    return ", ".join(text for text in told if text)
+
+
+def _told(names: list[str], noun: str, what: str) -> str:
+    return f"{_count(len(names), noun)} {what} ({_examples(names)})" if names else ""
+
+
+def _count(count: int, noun: str) -> str:
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{count:,} {noun if count == 1 else plural}"
+
+
+def _examples(names: list[str]) -> str:
+    rest = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + rest

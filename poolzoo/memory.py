@@ -1,0 +1,39 @@
+"""Refuses work whose size is known and does not fit into memory, before it begins.
+
+A process that runs out of memory is killed, or fails in whatever allocates next; so what is known to be large is
+compared with what is available first.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from poolzoo import resources
+from poolzoo.errors import EnvironmentProblem
+
+WORKING: Final = 512 << 20  # bytes that are left for what training itself needs beside its data
+DATA_HINT: Final = "a smaller --image-size or --limit; POOLZOO_CACHE_LIMIT=GB and POOLZOO_CACHE=DIR keep images on disk"
+
+
+def require(what: str, bytes_needed: int, hint: str = DATA_HINT) -> None:
+    """Makes sure that each process of this machine can hold something.
+
+    Args:
+        what: In words, in the plural.
+        bytes_needed: In one process.
+        hint: What makes it smaller.
+
+    Raises:
+        EnvironmentProblem: It is more than is available.
+    """
+    available = resources.available_memory()
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    # The first process reads alone; when the others begin, what it holds is no longer available.
+    waiting = processes if os.environ.get("LOCAL_RANK", "0") == "0" else processes - 1
+    if available is None or bytes_needed * waiting + WORKING <= available:
+        return
+    each = f" in each of {processes} processes" if processes > 1 else ""
+    needed, left = resources.size(bytes_needed), resources.size(available)
+    text = f"{what}, {needed}{each}, do not fit into memory: {left} are available"
+    raise EnvironmentProblem(text, hint)
