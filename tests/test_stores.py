@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from poolzoo.data import decode, disk, folder, images, source, store
+from poolzoo.data import decode, disk, folder, headers, images, source, store
 from poolzoo.errors import CheckFailed, UsageError
 
 DAY = 24 * 3600
@@ -179,7 +179,7 @@ def test_evaluation_finds_the_test_images_that_training_kept(photos, cache, read
 
 
 def test_mixed_sizes_that_no_sample_shows_are_remembered(photos, cache, reads, monkeypatch, capsys):
-    monkeypatch.setattr(folder, "SAMPLE", 1)
+    monkeypatch.setattr(headers, "SAMPLE", 1)
     Image.new("RGB", (40, 20), (0, 0, 255)).save(photos / "train/red/wide.png")
     first = load(photos)[0]
     assert first.shape == (25, 128, 128, 3)

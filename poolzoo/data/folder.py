@@ -19,7 +19,6 @@ from poolzoo.errors import CheckFailed, UsageError
 from poolzoo.spec import Dataset, Split
 
 DEFAULT_SIZE: Size = (128, 128)  # of images of mixed sizes: a 4×4 map in a backbone that downsamples 32 times
-SAMPLE = 64  # images whose headers tell whether sizes are mixed, before all are read
 
 
 def choose(labels: np.ndarray, limit: int | None, seed: int) -> np.ndarray:

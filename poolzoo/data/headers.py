@@ -7,16 +7,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
-Size = tuple[int, int]
+from poolzoo.data.sizes import Size
+
+SAMPLE: Final = 64  # images whose headers tell whether sizes are mixed, before all are read
 _known: dict[str, list[int]] = {}  # path → bytes, time, height, width
 _open: dict[str, BinaryIO] = {}  # files whose header was read and that nobody has decoded yet
 
 
-def sample(files: Sequence[Path], most: int = 64) -> Sequence[Path]:
-    """Some of the files, evenly spaced, whose sizes stand for all: `most` to twice as many, or all of fewer."""
-    return files[:: max(1, len(files) // most)]
+def sample(files: Sequence[Path]) -> Sequence[Path]:
+    """Some of the files, evenly spaced, whose sizes stand for all: `SAMPLE` to twice as many, or all of fewer."""
+    return files[:: max(1, len(files) // SAMPLE)]
 
 
 def close() -> None:
