@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, TextIO
 
 
-class ReaderGone(Exception):
+class ReaderGone(BrokenPipeError):
     """Whoever read our output has enough, as in `poolzoo list | head -1`."""
 
 
