@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, TextIO
 
 
-class ReaderGone(Exception):
+class ReaderGone(BrokenPipeError):
     """Whoever read our output has enough, as in `poolzoo list | head -1`."""
 
 
@@ -95,11 +95,11 @@ def give_back() -> None:
     owned = _ownership
     assert owned is not None
     _ownership = None
-    if owned.descriptor is None:
-        with suppress(OSError):
+    with suppress(OSError):  # a plugin may have closed anything
+        if owned.descriptor is None:
             os.close(1)  # as it was
-    else:
-        os.dup2(owned.descriptor, 1)
+        else:
+            os.dup2(owned.descriptor, 1)
     for number in (owned.descriptor, owned.talk):
         if number is not None:
             with suppress(OSError):
@@ -153,8 +153,9 @@ def write(text: str) -> None:
         stream.write(text)
         stream.flush()
     except OSError as error:
-        with suppress(OSError, ValueError):  # what is left in the buffer would be tried again at exit
-            _point(stream.fileno(), at=None)
+        if _ownership is not None:  # what is left in the buffer would be tried again at exit
+            with suppress(OSError, ValueError):
+                _point(stream.fileno(), at=None)
         if isinstance(error, BrokenPipeError):
             raise ReaderGone from error
         raise
