@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import struct
 import zlib
 from contextlib import suppress
@@ -28,9 +29,7 @@ Unreadable = (
 def with_heif() -> bool:
     """Whether HEIC files can be read: they can where pillow-heif is installed."""
     with suppress(ImportError):
-        import pillow_heif
-
-        pillow_heif.register_heif_opener()
+        importlib.import_module("pillow_heif").register_heif_opener()
         return True
     return False
 
