@@ -495,5 +495,5 @@ def test_unknown_names_severities_and_sizes_are_told():
     for severity in (0, 6, 2.5):
         with pytest.raises(UsageError, match=str(severity)):
             corrupt(crops(1), "fog", severity)
-    with pytest.raises(UsageError, match="7 × 20"):
+    with pytest.raises(UsageError, match="7×20"):
         corrupt(crops(1, (7, 20)), "fog", 1)

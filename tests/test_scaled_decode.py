@@ -67,6 +67,15 @@ def test_only_a_part_is_decoded_and_never_less_than_twice_what_is_wanted(photo, 
     assert seen == [(101, 76), (201, 151), (402, 301)]
 
 
+def test_no_size_leads_outside_of_the_image():
+    """The corners of the box are fractions, which may be rounded up."""
+    random = np.random.default_rng(0)
+    for height, width in random.integers(200, 700, (40, 2)):
+        raw = jpeg(Image.new("L", (int(width), int(height)), 77), int(random.integers(1, 9)))
+        size = tuple(int(side) for side in random.integers(7, 50, 2))
+        assert (images.read(io.BytesIO(raw), size) == 77).all()
+
+
 def test_small_images_and_other_formats_are_to_the_bit_as_before(photo):
     png = io.BytesIO()
     photo.save(png, "PNG")

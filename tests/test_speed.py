@@ -216,7 +216,7 @@ def test_preprocessing_reads_a_jpeg_of_twice_the_size_and_gives_the_pixels(monke
 
     monkeypatch.setattr(timing, "interleaved", once)
     found = speed.preprocessing(image, PLAIN)
-    assert found["what"] == "JPEG bytes of 48×80 to pixels"
+    assert found["what"] == "JPEG bytes of 80×48 to pixels"
     assert (found["median_ms"], found["rounds"]) == (2.0, 3)
     assert np.abs(seen[0].astype(int) - image).mean() < 3
 

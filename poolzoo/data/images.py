@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import struct
 import zlib
 from contextlib import suppress
@@ -28,9 +29,7 @@ Unreadable = (
 def with_heif() -> bool:
     """Whether HEIC files can be read: they can where pillow-heif is installed."""
     with suppress(ImportError):
-        import pillow_heif
-
-        pillow_heif.register_heif_opener()
+        importlib.import_module("pillow_heif").register_heif_opener()
         return True
     return False
 
@@ -104,8 +103,8 @@ def _scaled(image: Image.Image, size: tuple[int, int], how: Fit, note: Note | No
     box = []
     for axis, mirrored in enumerate((MIRRORED_X, MIRRORED_Y)):
         spare = small.size[axis] - full[axis] / part if orientation in mirrored else 0
-        margin = (full[axis] - wanted[axis] * side) / part / 2
-        box.append((spare + margin, spare + margin + wanted[axis] * side / part))
+        start = spare + max(0.0, (full[axis] - wanted[axis] * side) / part / 2)
+        box.append((start, min(start + wanted[axis] * side / part, small.size[axis])))  # a rounding may lead outside
     return small.resize(wanted, _filter(how), (box[0][0], box[1][0], box[0][1], box[1][1]))
 
 

@@ -9,8 +9,6 @@ from typing import Final
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
-from poolzoo.data.sizes import show
-
 SOFTWARE: Final = "poolzoo predict --explain"  # in the file, so that the next run knows it may be drawn anew
 SIDE: Final = 384  # pixels that the longer side of a panel has at least
 GAP, BAR, SCALE = 16, 18, 92  # pixels between things, of the colour bar's width, and of the bar with its figures
@@ -49,7 +47,7 @@ def draw(pixels: np.ndarray, moved: np.ndarray, label: str, score: float, method
     sheet.paste(coloured(np.full(bar.shape, 160, np.uint8), bar), (at, top))
     pen, room = ImageDraw.Draw(sheet), sheet.width - 2 * GAP
     pen.text((GAP, GAP - 4), _fitted(f"{label}: {score:.1%}", large, room), INK, large)
-    how = f"{MEANINGS[method]} each of the {show(moved.shape)} positions of the map, by {method}"
+    how = f"{MEANINGS[method]} each of the {moved.shape[0]} by {moved.shape[1]} positions of the map, by {method}"
     pen.text((GAP, GAP + SIZES[0] + 6), _fitted(how, small, room), PALE, small)
     for place, text in ((0, f"+{largest:.3g}"), (1, "for it"), (-2, "against"), (-1, f"-{largest:.3g}")):
         line = SIZES[1] + 4
