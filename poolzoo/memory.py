@@ -13,7 +13,9 @@ from poolzoo import resources
 from poolzoo.errors import EnvironmentProblem
 
 WORKING: Final = 512 << 20  # bytes that are left for what training itself needs beside its data
-DATA_HINT: Final = "a smaller --image-size or --limit; POOLZOO_CACHE_LIMIT=GB and POOLZOO_CACHE=DIR keep images on disk"
+DATA_HINT: Final = (
+    "use a smaller --image-size or --limit; POOLZOO_CACHE_LIMIT=GB and POOLZOO_CACHE=DIR keep decoded images on disk"
+)
 
 
 def require(what: str, bytes_needed: int, hint: str = DATA_HINT) -> None:
