@@ -90,7 +90,7 @@ def _beyond(layer: nn.Module, x: Tensor, ordinary: Mapping[str, float]) -> Itera
 
 
 def option_values(build: Any, given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The options with one of them changed: each choice, a tenth and ten times of a fraction, half and double a count.
+    """The options with one of them changed: each choice, and half and twice of each number.
 
     Args:
         build: A pooling's.
@@ -118,6 +118,4 @@ def _extremes(default: Any, choices: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(choice for choice in choices if choice != default)
     if isinstance(default, bool):
         return (not default,)
-    if isinstance(default, int):
-        return (default // 2, default * 2)
-    return (default / 10, default * 10) if isinstance(default, float) else ()
+    return (type(default)(default / 2), default * 2) if isinstance(default, int | float) else ()
