@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 
+import linear_bundle
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
@@ -17,6 +19,7 @@ from poolzoo.train import finite
 # A pooling that goes bad at its AT-th training step, in the way that HOW says, and two classes that are told apart.
 LATE = """
 import os, signal
+import linear_bundle
 import numpy as np
 from poolzoo import Dataset, Pooling, hookimpl
 
@@ -205,3 +208,14 @@ def test_a_class_of_nan_is_no_prediction():
     logits = np.array([[math.nan, 1.0], [math.inf, 0.0], [-math.inf, 0.0], [0.0, math.nan]], np.float32)
     assert metrics.predictions(logits).tolist() == [metrics.NO_CLASS, metrics.NO_CLASS, 1, metrics.NO_CLASS]
     assert metrics.accuracy(logits, np.array([0, 0, 1, 1])) == 0.25
+
+
+def test_an_image_with_nan_probabilities_gets_no_label(poolzoo, tmp_path, monkeypatch):
+    monkeypatch.setattr(linear_bundle, "WEIGHTS", linear_bundle.WEIGHTS * np.float32(math.nan))
+    made = linear_bundle.linear_bundle(tmp_path / "bundle", "uint8")
+    Image.new("RGB", (linear_bundle.WIDTH, linear_bundle.HEIGHT)).save(tmp_path / "black.png")
+    outcome = poolzoo("predict", made, tmp_path / "black.png", "--json")
+    assert outcome.code == 1
+    assert strictly(outcome.out) == [
+        {"file": str(tmp_path / "black.png"), "error": "the network gives NaN or infinity for it"}
+    ]

@@ -99,7 +99,7 @@ def option_values(build: Any, given: Mapping[str, Any]) -> Iterator[dict[str, An
     for parameter in inspect.signature(build, eval_str=False).parameters.values():
         if parameter.kind is not parameter.KEYWORD_ONLY or parameter.name in (*given, "map_size"):
             continue
-        for value in _extremes(parameter.default, _choices(build, parameter.name)):
+        for value in _others(parameter.default, _choices(build, parameter.name)):
             yield {**given, parameter.name: value}
 
 
@@ -113,7 +113,7 @@ def _choices(build: Any, name: str) -> tuple[Any, ...]:
     return get_args(hint) if get_origin(hint) is Literal else ()
 
 
-def _extremes(default: Any, choices: tuple[Any, ...]) -> tuple[Any, ...]:
+def _others(default: Any, choices: tuple[Any, ...]) -> tuple[Any, ...]:
     if choices:
         return tuple(choice for choice in choices if choice != default)
     if isinstance(default, bool):

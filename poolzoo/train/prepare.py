@@ -130,7 +130,11 @@ def prepare_heads(settings: Settings, pools: Sequence[str], *, initial: bool = T
     share = group.join(policy)
     with group.first_alone(share):
         data = _read(settings)
-    classes.require(data.name, data.classes, data.labels, settings.limit)
+    try:
+        classes.require(data.name, data.classes, data.labels, settings.limit)
+    except UsageError:
+        group.speak_once(share)
+        raise
     classes.tell_unlearnable(data.classes, data.labels, data.test[1])
     settings = _completed(settings, data, policy, lr, share)
     plan = replace(_plan(settings, initial), num_classes=len(data.classes), data_size=data.size)
