@@ -76,6 +76,10 @@ def predict(files: list[Path], top: int) -> bool:
             complete = False
             continue
         chances = model.run(image[None])[1][0]
+        if not np.isfinite(chances).all():
+            print("error", "the network gives NaN or infinity for it", sep="\t")
+            complete = False
+            continue
         best = np.argsort(-chances, kind="stable")[:top]
         print(*(f"{model.labels[index]}\t{chances[index]:.6f}" for index in best), sep="\t")
     for kind in sorted(set(notes)):

@@ -97,7 +97,8 @@ class RMAC(nn.Module):
     The regions are the whole map and, at scale l = 1 … levels, squares of side ⌊2 min(H, W) / (l + 1)⌋ that overlap by
     about 40 % along the longer axis. `float[N, C, H, W] → float[N, C]`.
     Tolias, Sicre and Jégou, Particular object retrieval with integral max-pooling of CNN activations, ICLR 2016,
-    arXiv:1511.05879. The authors' code counts the whole map as one region more, and so do we.
+    arXiv:1511.05879. The authors' code counts the whole map as one region more, and so do we. ‖m_R‖₂ / √C counts as
+    1e-3 at least, which bounds the gradient of a map of zeros.
 
     Args:
         levels: Scales.

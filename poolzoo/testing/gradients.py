@@ -90,7 +90,7 @@ def _beyond(layer: nn.Module, x: Tensor, ordinary: Mapping[str, float]) -> Itera
 
 
 def option_values(build: Any, given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The options with one of them changed: each choice, a tenth and ten times of a fraction, half and double a count.
+    """The options with one of them changed: each choice, and half and twice of each number.
 
     Args:
         build: A pooling's.
@@ -99,7 +99,7 @@ def option_values(build: Any, given: Mapping[str, Any]) -> Iterator[dict[str, An
     for parameter in inspect.signature(build, eval_str=False).parameters.values():
         if parameter.kind is not parameter.KEYWORD_ONLY or parameter.name in (*given, "map_size"):
             continue
-        for value in _extremes(parameter.default, _choices(build, parameter.name)):
+        for value in _others(parameter.default, _choices(build, parameter.name)):
             yield {**given, parameter.name: value}
 
 
@@ -113,11 +113,9 @@ def _choices(build: Any, name: str) -> tuple[Any, ...]:
     return get_args(hint) if get_origin(hint) is Literal else ()
 
 
-def _extremes(default: Any, choices: tuple[Any, ...]) -> tuple[Any, ...]:
+def _others(default: Any, choices: tuple[Any, ...]) -> tuple[Any, ...]:
     if choices:
         return tuple(choice for choice in choices if choice != default)
     if isinstance(default, bool):
         return (not default,)
-    if isinstance(default, int):
-        return (default // 2, default * 2)
-    return (default / 10, default * 10) if isinstance(default, float) else ()
+    return (type(default)(default / 2), default * 2) if isinstance(default, int | float) else ()

@@ -279,7 +279,7 @@ def _try_extreme(layer: nn.Module, x: Tensor, what: str) -> None:
 def gradients_are_bounded(subject: Subject) -> None:
     """In training, no gradient at zeros, ties, constants, one spike or thousands is 10,000 times an ordinary one.
 
-    For the map and for every parameter, with the options as given and with each one at an extreme.
+    For the map and for every parameter, with the options as given and with each one changed.
     """
     for words, layer in subject.layers():
         for wrong in gradients.unbounded(layer.train(), CHANNELS):

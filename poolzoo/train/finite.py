@@ -14,24 +14,22 @@ Named = Iterable[tuple[str, Tensor]]
 def first_broken(tensors: Named, infinite: frozenset[str] = frozenset()) -> str | None:
     """The name of the first tensor that holds NaN or infinity; None where all are finite.
 
-    The device is asked once for all tensors, and again only where something is wrong.
+    A finite sum has finite terms alone, so that a sum of each tensor, and one question to the device, tells that all is
+    well. Only where a sum is not finite, which may be an overflow, are its terms looked at.
 
     Args:
         tensors: Names and tensors; integers are finite as they are.
         infinite: Names of tensors that may hold infinities, but no NaN.
     """
-    names, flags = [], []
-    for name, tensor in tensors:
-        if (tensor.is_floating_point() or tensor.is_complex()) and tensor.numel():
-            names.append(name)
-            flags.append((~tensor.isnan()).all() if name in infinite else _all_finite(tensor))
-    if not flags or bool(torch.stack([flag.to(flags[0].device) for flag in flags]).all()):
+    floats = [(name, tensor.detach()) for name, tensor in tensors if tensor.is_floating_point() or tensor.is_complex()]
+    sums = [tensor.sum().isfinite() for _, tensor in floats]
+    if not sums or bool(torch.stack([each.to(sums[0].device) for each in sums]).all()):
         return None
-    return next(name for name, flag in zip(names, flags, strict=True) if not flag)
+    return next((name for name, tensor in floats if _is_broken(tensor, name in infinite)), None)
 
 
-def _all_finite(tensor: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(tensor.detach(), torch.inf).isfinite()  # reads once and allocates nothing
+def _is_broken(tensor: Tensor, may_be_infinite: bool) -> bool:
+    return bool((tensor.isnan() if may_be_infinite else ~tensor.isfinite()).any())
 
 
 def meant_infinite(module: nn.Module) -> frozenset[str]:
