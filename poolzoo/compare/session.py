@@ -71,7 +71,8 @@ class Plan:
         try:
             values = {key: value for key, value in found.items() if key != "schema"}
             values["settings"] = {**values["settings"], "plugins": tuple(values["settings"]["plugins"])}
-            return cls(**{**values, "settings": Settings(**values["settings"])})
+            # An earlier version did not say where a final norm is: where it was then.
+            return cls(**{**values, "settings": Settings(**{"final_norm": None, **values["settings"]})})
         except (KeyError, TypeError) as error:
             raise CheckFailed(f"{PLAN} lacks {error}", "it was made by another version of poolzoo") from error
 
