@@ -113,7 +113,8 @@ def fill(
     """
     own = module.state_dict()
     allowed = {name for name in own if name.startswith(fresh) or name.rpartition(".")[2] == COUNTER}
-    refuse(differences(own, state, tolerated=allowed), source)
+    if found := differences(own, state, tolerated=allowed):
+        raise mismatch(found, source)
     module.load_state_dict(dict(state), strict=False)
     loaded = tuple(name for name in own if name in state)
     return Accounting(source, loaded, tuple(name for name in own if name not in state), tuple(left_out))
@@ -134,15 +135,10 @@ def differences(
     return [f"{len(names)} {what} ({names[0]})" for what, names in found.items() if names]
 
 
-def refuse(differences: Sequence[str], source: str) -> None:
-    """Raises where there are differences.
-
-    Raises:
-        UsageError: There are.
-    """
-    if differences:
-        text = f"the weights in {source} are for another network: {', '.join(differences)}"
-        raise UsageError(text, "choose the backbone that they were made for")
+def mismatch(differences: Sequence[str], source: str) -> UsageError:
+    """The error of weights that differ from what a network needs."""
+    text = f"the weights in {source} are for another network: {', '.join(differences)}"
+    return UsageError(text, "choose the backbone that they were made for")
 
 
 def fill_exactly(

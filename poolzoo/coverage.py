@@ -97,4 +97,6 @@ def _lost(module: nn.Module, layout: Layout, size: Size) -> tuple[int, int]:
 
 
 def _dark(seen: Tensor) -> int:
-    return int((~seen).sum()) if seen.any() else 0
+    """How many there are before the first and behind the last that is seen; those between are a stride's own choice."""
+    found = seen.nonzero().flatten().tolist()
+    return len(seen) - (found[-1] - found[0] + 1) if found else 0

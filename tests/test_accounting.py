@@ -14,7 +14,7 @@ from torch import nn
 
 import poolzoo as package
 from poolzoo import bundle, host
-from poolzoo.accounting import fill, fill_exactly
+from poolzoo.accounting import Accounting, fill, fill_exactly
 from poolzoo.assemble import Plan, assemble
 from poolzoo.errors import CheckFailed, UsageError
 from poolzoo.weights import load_weights
@@ -268,6 +268,17 @@ def test_a_run_of_an_earlier_version_has_the_norm_where_it_was_trained():
         expected = theirs(x)[:, theirs.num_prefix_tokens :].mean(1)
     torch.testing.assert_close(pooled(then.network, x), expected, rtol=1e-4, atol=1e-5)
     assert then.network.state_dict().keys() != now.network.state_dict().keys()
+
+
+def test_an_account_comes_back_from_json_for_a_run_that_goes_on():
+    names = ["backbone.a", "pool.p", "classifier.weight"]
+    account = Accounting("w.safetensors", ("backbone.a",), left_out=("fc.weight",)).within(names)
+    assert account.line() == (
+        "1 of 3 tensors from w.safetensors; fresh: pool, classifier (2); left out of the file: fc.weight"
+    )
+    assert Accounting.from_json(json.loads(json.dumps(account.to_json())), names) == account
+    scratch = Accounting().within(names)
+    assert Accounting.from_json(scratch.to_json(), names) == scratch
 
 
 def test_a_state_that_fits_but_for_one_tensor_fills_nothing():

@@ -20,8 +20,7 @@ import torch
 from timm.models import _builder
 from torch import Tensor, nn
 
-from poolzoo.accounting import COUNTER
-from poolzoo.errors import CheckFailed
+from poolzoo.accounting import COUNTER, mismatch
 from poolzoo.published import Pools, PublishedHead, Tensors, layers
 
 StateDict = dict[str, Tensor]
@@ -135,14 +134,13 @@ def adapted(own: Tensors, found: Published, state: StateDict, source: str) -> tu
         The tensors, also those that are unknown, and the names of those that are left out.
 
     Raises:
-        CheckFailed: timm's filter for such files cannot read it.
+        UsageError: timm's filter for such files cannot read it.
     """
     if found.filter is not None:
         try:
             state = _filtered(found.filter, dict(state), found.network)
         except Exception as error:  # it reads whatever it finds
-            text = f"timm cannot read the weights in {source}: {type(error).__name__}: {error}"
-            raise CheckFailed(text, "choose the backbone that they were made for") from error
+            raise mismatch([f"timm cannot read them ({type(error).__name__}: {error})"], source) from error
     norm = _final_norm(found, own)
     place = {f"{norm[0]}.{key}": f"{norm[1]}.{key}" for key in ("weight", "bias")} if norm else {}
     kept = {place.get(key, key): value for key, value in state.items()}
