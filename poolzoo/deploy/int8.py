@@ -20,8 +20,8 @@ from poolzoo.errors import CheckFailed
 def static(proto: onnx.ModelProto, float32: list[str], feed: np.ndarray, target: Path) -> dict[str, Range]:
     """Writes a graph with unsigned activations and signed weights a channel, in the QDQ form.
 
-    It is the one that ONNX Runtime's `quantize_static` makes. That keeps every activation of a calibration batch in memory; here the ranges come from `ranges.measure`, which
-    finds the same in a tenth of it.
+    It is the one that ONNX Runtime's `quantize_static` makes. That keeps every activation of a calibration batch in
+    memory; here the ranges come from `ranges.measure`, which finds the same in a tenth of it.
 
     Args:
         proto: The graph in float32, without shapes.
