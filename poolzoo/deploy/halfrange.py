@@ -40,7 +40,7 @@ class Fit:
 
     Attributes:
         reasons: Why a node has to stay in float32, by its name, in the graph's order.
-        largest: The largest magnitude inside the graph.
+        largest: The largest finite magnitude inside the graph.
         where: The value, or the sum inside a node, that has it.
         images: How many images were looked at.
         finite: The values that are finite in float32 on all of them.
@@ -72,12 +72,12 @@ def find(proto: onnx.ModelProto, feed: np.ndarray) -> Fit:
         for name in inside.get(node.name, ()):
             if found[name].largest > LARGEST / HEADROOM:
                 reasons.setdefault(node.name, f"a sum inside it reaches {found[name].largest:.3g}")
-    where = max(found, key=lambda name: np.nan_to_num(found[name].largest, nan=np.inf))
+    where, largest = ranges.largest(found)
     order = {node.name: at for at, node in enumerate(proto.graph.node)}
-    owner = next((node for node, names in inside.items() if where in names), None)
+    owner = next((name for name, sums in inside.items() if where in sums), None)
     return Fit(
         dict(sorted(reasons.items(), key=lambda item: order[item[0]])),
-        found[where].largest,
+        largest,
         f"a sum inside {owner}" if owner else where,
         len(feed),
         frozenset(name for name, of in found.items() if np.isfinite(of.largest)),
