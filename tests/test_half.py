@@ -155,6 +155,19 @@ def test_a_network_that_fits_is_converted_whole():
     assert fit.images == len(FEED)
 
 
+def test_sums_of_integers_are_no_values_to_look_at():
+    nodes = [node("Shape", "images", "s"), node("ReduceSum", "s", "t", keepdims=0), node("Cast", "t", "u", to=1)]
+    proto = model([*nodes, node("Div", "images u", "logits")])
+    assert set(halfrange.find(proto, FEED).reasons) == set()
+
+
+def test_a_constant_of_a_node_of_its_own_is_kept_with_its_reader():
+    tiny = numpy_helper.from_array(np.float32(1e-12), "value")
+    constant = helper.make_node("Constant", [], ["eps"], name="c", value=tiny)
+    proto = model([constant, node("Add", "images eps", "x"), node("Relu", "x", "logits")])
+    assert list(halfrange.find(proto, FEED).reasons) == ["c", "n1"]
+
+
 def test_a_constant_that_both_precisions_read_is_rounded_for_one_alone():
     proto = model([node("Mul", "images third", "x"), node("Mul", "x third", "logits")], third=f(1 / 3))
     made = fp16._converted(proto, {"n1"})

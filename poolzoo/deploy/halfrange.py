@@ -97,15 +97,17 @@ def _with_sums(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, list[
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
     known = onnx.shape_inference.infer_shapes(proto).graph
-    ranks = {v.name: len(v.type.tensor_type.shape.dim) for v in (*known.input, *known.value_info, *known.output)}
+    values = [v for v in (*known.input, *known.value_info, *known.output) if _is_float(v)]
+    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in values}
     nodes: list[Node] = []
     inside: dict[str, list[str]] = {}
     for node in proto.graph.node:
         nodes.append(node)
         given = node.input[0] if node.input else ""
-        for kind in SUMS.get(node.op_type, ()):
+        rank = ranks.get(given)
+        for kind in SUMS.get(node.op_type, ()) if rank is not None else ():
             result = f"{node.name}/{kind}"
-            inputs = [given] if kind == "Exp" else [given, *_axes(node, ranks.get(node.input[0], 0), copy.graph)]
+            inputs = [given] if kind == "Exp" else [given, *_axes(node, rank, copy.graph)]
             nodes.append(helper.make_node(kind, inputs, [result], name=result))
             inside.setdefault(node.name, []).append(result)
             given = result
@@ -131,7 +133,7 @@ def _axes(node: Node, rank: int, graph: onnx.GraphProto) -> list[str]:
 
 def _constants_lost(node: Node, constants: Mapping[str, np.ndarray]) -> str:
     """Why a node's constants cannot be rounded, in words; empty where they can."""
-    for name in node.input:
+    for name in (*node.input, *node.output):
         if name in constants and (reason := _lost(constants[name])):
             return f"{name} {reason}"
     epsilon = _attributes(node).get("epsilon")
@@ -150,6 +152,10 @@ def _lost(constant: np.ndarray) -> str:
     if off > LOST * np.linalg.norm(wide):
         return f"holds nothing above {np.abs(wide).max():.3g}"
     return ""
+
+
+def _is_float(value: onnx.ValueInfoProto) -> bool:
+    return bool(value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT)
 
 
 def _is_tensor(node: Node) -> bool:
