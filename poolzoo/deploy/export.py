@@ -146,7 +146,7 @@ def _best(
 
 
 def _release() -> None:
-    """Gives back memory that nothing refers to any more; glibc keeps what was freed in small pieces until it is asked."""
+    """Gives back memory that nothing refers to; glibc keeps what was freed in small pieces until it is asked."""
     gc.collect()
     with suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)

@@ -28,6 +28,7 @@ FUNCTIONS: Final = 8  # that of functions in a file
 # The release of ONNX Runtime that first read an opset, and an IR version; from its table of compatibility.
 OPSETS: Final = {18: "1.14", 19: "1.15", 20: "1.17", 21: "1.18", 22: "1.21"}
 IR_VERSIONS: Final = {8: "1.11", 9: "1.15", 10: "1.18"}
+HALF: Final = "1.20"  # 1.17.3 and 1.18.1 read float16 and give wrong numbers in batches; 1.20.1 gives the right ones
 
 
 def lower(proto: onnx.ModelProto) -> None:
@@ -57,6 +58,8 @@ def runtime_for(proto: onnx.ModelProto) -> str:
     opset = max(entry.version for entry in proto.opset_import if _domain(entry.domain) == "")
     here = ".".join(onnxruntime.__version__.split(".")[:2])
     needed = [OPSETS.get(max(opset, min(OPSETS)), here), IR_VERSIONS.get(max(proto.ir_version, min(IR_VERSIONS)), here)]
+    if onnx.TensorProto.FLOAT16 in _types(proto):
+        needed.append(HALF)
     return max(needed, key=lambda release: [int(part) for part in release.split(".")])
 
 

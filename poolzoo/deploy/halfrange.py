@@ -40,7 +40,7 @@ class Fit:
 
     Attributes:
         reasons: Why a node has to stay in float32, by its name, in the graph's order.
-        largest: The largest magnitude inside the graph.
+        largest: The largest finite magnitude inside the graph.
         where: The value, or the sum inside a node, that has it.
         images: How many images were looked at.
         finite: The values that are finite in float32 on all of them.
@@ -72,12 +72,12 @@ def find(proto: onnx.ModelProto, feed: np.ndarray) -> Fit:
         for name in inside.get(node.name, ()):
             if found[name].largest > LARGEST / HEADROOM:
                 reasons.setdefault(node.name, f"a sum inside it reaches {found[name].largest:.3g}")
-    where = max(found, key=lambda name: np.nan_to_num(found[name].largest, nan=np.inf))
+    where, largest = ranges.largest(found)
     order = {node.name: at for at, node in enumerate(proto.graph.node)}
-    owner = next((node for node, names in inside.items() if where in names), None)
+    owner = next((name for name, sums in inside.items() if where in sums), None)
     return Fit(
         dict(sorted(reasons.items(), key=lambda item: order[item[0]])),
-        found[where].largest,
+        largest,
         f"a sum inside {owner}" if owner else where,
         len(feed),
         frozenset(name for name, of in found.items() if np.isfinite(of.largest)),
@@ -97,15 +97,17 @@ def _with_sums(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, list[
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
     known = onnx.shape_inference.infer_shapes(proto).graph
-    ranks = {v.name: len(v.type.tensor_type.shape.dim) for v in (*known.input, *known.value_info, *known.output)}
+    values = [v for v in (*known.input, *known.value_info, *known.output) if _is_float(v)]
+    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in values}
     nodes: list[Node] = []
     inside: dict[str, list[str]] = {}
     for node in proto.graph.node:
         nodes.append(node)
         given = node.input[0] if node.input else ""
-        for kind in SUMS.get(node.op_type, ()):
+        rank = ranks.get(given)
+        for kind in SUMS.get(node.op_type, ()) if rank is not None else ():
             result = f"{node.name}/{kind}"
-            inputs = [given] if kind == "Exp" else [given, *_axes(node, ranks.get(node.input[0], 0), copy.graph)]
+            inputs = [given] if kind == "Exp" else [given, *_axes(node, rank, copy.graph)]
             nodes.append(helper.make_node(kind, inputs, [result], name=result))
             inside.setdefault(node.name, []).append(result)
             given = result
@@ -131,7 +133,7 @@ def _axes(node: Node, rank: int, graph: onnx.GraphProto) -> list[str]:
 
 def _constants_lost(node: Node, constants: Mapping[str, np.ndarray]) -> str:
     """Why a node's constants cannot be rounded, in words; empty where they can."""
-    for name in node.input:
+    for name in (*node.input, *node.output):
         if name in constants and (reason := _lost(constants[name])):
             return f"{name} {reason}"
     epsilon = _attributes(node).get("epsilon")
@@ -150,6 +152,10 @@ def _lost(constant: np.ndarray) -> str:
     if off > LOST * np.linalg.norm(wide):
         return f"holds nothing above {np.abs(wide).max():.3g}"
     return ""
+
+
+def _is_float(value: onnx.ValueInfoProto) -> bool:
+    return bool(value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT)
 
 
 def _is_tensor(node: Node) -> bool:

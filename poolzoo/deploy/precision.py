@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 import onnx
 
-from poolzoo.deploy import fp16, int8, layers
+from poolzoo.deploy import fp16, int8, layers, ranges
 from poolzoo.deploy.layers import Layers
 
 RANGED: Final = 128  # calibration images, beside edge images, on which fp16 looks at every value
@@ -62,8 +62,8 @@ def lower(
             return {"largest": fit.largest, "value": fit.where, "images": fit.images, "float32": fit.reasons}
         if precision == "int8-static":
             found = int8.static(proto, [*ahead, *pooling, *behind], calibration, target)
-            value = max(found, key=lambda name: found[name].largest)
-            return {"largest": found[value].largest, "value": value, "images": len(calibration)}
+            value, largest = ranges.largest(found)
+            return {"largest": largest, "value": value, "images": len(calibration)}
         int8.dynamic(proto, [*ahead, *pooling, *behind], target)
         return {}
 

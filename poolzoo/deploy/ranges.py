@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -72,6 +72,13 @@ def measure(proto: onnx.ModelProto, feed: np.ndarray) -> dict[str, Range]:
             start += size
             bar.update(min(start, len(feed)))
     return found
+
+
+def largest(found: Mapping[str, Range]) -> tuple[str, float]:
+    """The value with the largest finite magnitude, and that; a mask may well hold infinity."""
+    finite = {name: of.largest for name, of in found.items() if np.isfinite(of.largest)}
+    name = max(finite, key=finite.__getitem__)
+    return name, finite[name]
 
 
 def _with_ranges(known: onnx.ModelProto, names: Iterable[str]) -> bytes:

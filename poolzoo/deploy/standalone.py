@@ -58,8 +58,10 @@ def _stop_if_too_old(error: Exception) -> None:
     """Says which onnxruntime the graph needs, where the one here does not read it for its age."""
     if "Unsupported model IR version" in str(error) or "is under development" in str(error):
         config = json.loads((HERE / "config.json").read_text(encoding="utf-8"))
-        needed = config.get("export", {}).get("onnxruntime", "a newer release")
-        print(f"error: model.onnx needs onnxruntime {needed}, this is {onnxruntime.__version__}", file=sys.stderr)
+        needed = config.get("export", {}).get("onnxruntime", "of its time")
+        print(
+            f"error: model.onnx needs onnxruntime {needed} or newer, this is {onnxruntime.__version__}", file=sys.stderr
+        )
         print("hint: pip install --upgrade onnxruntime", file=sys.stderr)
         sys.exit(4)
 
