@@ -238,7 +238,8 @@ def attach_head(body: Body, plan: Plan) -> Assembly:
     features, layout = as_map(body.features, body.layout), body.layout
     pooling, width = _build_pooling(pool, features)
     classifier, norm = build_classifier(plan.head, width, plan.num_classes), copy.deepcopy(body.norm)
-    network = Network(body.module, pooling, classifier, layout, norm, norm_first=width != layout.channels)
+    norm_first = norm is not None and width != layout.channels
+    network = Network(body.module, pooling, classifier, layout, norm, norm_first)
     return Assembly(network, plan, width, pool, body, _accounted(body).within(network.state_dict()))
 
 
