@@ -126,7 +126,7 @@ def _show(report: dict[str, Any]) -> None:
     accuracy = f"accuracy {parity['accuracy']['onnxruntime']:.4f}" if "accuracy" in parity else "accuracy not measured"
     output.data(f"agreement   {parity['top1_agreement']:.4f} on {parity['n']} {parity['images']} images, {accuracy}")
     if half := parity.get("half"):
-        kept = len(parity["inside"]["float32"])
+        kept = len(parity.get("inside", {}).get("float32", ()))
         output.data(
             f"half        judged in half arithmetic on {half['images']} images, since a CPU computes fp16 in float32: "
             f"difference {half['max_abs']:.2e} of {half['allowed']:.2e} allowed; {kept} nodes stay in float32"

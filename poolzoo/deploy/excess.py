@@ -18,7 +18,7 @@ def nearest(differences: np.ndarray, allowed: np.ndarray) -> tuple[int, float]:
         Its number, and its difference over what is allowed; 0 where nothing differs, infinite where nothing may.
     """
     off = np.nan_to_num(np.asarray(differences, np.float64), nan=np.inf)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         ratio = np.where(off > 0, off / np.asarray(allowed, np.float64), 0.0)
     where = int(ratio.argmax())
     return where, float(ratio[where])

@@ -19,17 +19,10 @@ import onnx
 from poolzoo.deploy import fp16, int8, layers, ranges
 from poolzoo.deploy.layers import Layers
 
-RANGED: Final = 128  # calibration images, beside edge images, on which fp16 looks at every value
+RANGED: Final = 128  # calibration images that suffice for fp16, beside edge images
 
 
-def lower(
-    precision: str,
-    source: Path,
-    target: Path,
-    names: Layers,
-    calibration: np.ndarray,
-    edges: np.ndarray | None = None,
-) -> dict[str, Any]:
+def lower(precision: str, source: Path, target: Path, names: Layers, calibration: np.ndarray) -> dict[str, Any]:
     """Writes a graph in lower precision.
 
     Args:
@@ -38,8 +31,7 @@ def lower(
         source: The graph in fp32.
         target: Where the other goes.
         names: Which of the graph's values are which layers'.
-        calibration: Images as the graph takes them.
-        edges: Images at the edges of what can come in, likewise; of use to fp16 alone.
+        calibration: Images as the graph takes them; for fp16, to look at every value on.
 
     Returns:
         What was found on the way: `largest`, the largest magnitude inside the graph, its `value`, and how many `images`
@@ -53,11 +45,7 @@ def lower(
     ahead, pooling, behind = (_names_of(nodes) for nodes in _parts(proto, names))
     with _quiet():
         if precision == "fp16":
-            made, fit = fp16.convert(
-                proto,
-                [*ahead, *pooling],
-                calibration[:RANGED] if edges is None else np.concatenate([edges, calibration[:RANGED]]),
-            )
+            made, fit = fp16.convert(proto, [*ahead, *pooling], calibration)
             onnx.save(made, target)
             return {"largest": fit.largest, "value": fit.where, "images": fit.images, "float32": fit.reasons}
         if precision == "int8-static":
