@@ -44,7 +44,8 @@ def finetune(
         before: Called when all is ready and nothing is written yet; what it raises ends the matter.
 
     Returns:
-        `{"run", "test", "val", "seconds", "images_per_s"}`, as `finetune --json` ends with.
+        `{"run", "test", "val", "seconds", "images_per_s"}`, as `finetune --json` ends with; also "skipped" where files
+        could not be read.
     """
     if out is not None and group.is_first():
         bundle.require_free(out)
@@ -365,4 +366,5 @@ def _report(path: Path) -> dict[str, Any]:
     full = bundle.read_json(path / "metrics.json")
     val = {**metrics.headline(full["val"]), "epoch": full["val"]["epoch"]}
     test = metrics.headline(full["test"])
-    return {"run": str(path), "test": test, "val": val, **{key: full[key] for key in ("seconds", "images_per_s")}}
+    rest = {key: full[key] for key in ("seconds", "images_per_s", "skipped") if key in full}
+    return {"run": str(path), "test": test, "val": val, **rest}
