@@ -85,8 +85,11 @@ def command(
         else:
             output.table((*HEADERS, *more), (_cells(row, more) for row in told), right=(2,))
     if broken.unlabelled:
-        text = f"{broken.unlabelled} of {len(files)} images have no label, first {broken.first_unlabelled}: {NOT_FINITE}"
-        output.error(text, "poolzoo verify tells whether the bundle is as it was exported")
+        first = f"first {broken.first_unlabelled}: {NOT_FINITE}"
+        output.error(
+            f"{broken.unlabelled} of {len(files)} images have no label, {first}",
+            "poolzoo verify tells whether the bundle is as it was exported",
+        )
     if broken.count:
         text = f"{broken.count} of {len(files)} images cannot be read, first {broken.first}"
         if broken.count <= allowed:

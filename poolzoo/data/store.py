@@ -212,7 +212,7 @@ def _mapped(shelf: disk.Shelf, wanted: Images) -> Decoded | None:
     if place is None:
         return None
     try:
-        about = json.loads((place / "about.json").read_text(encoding="utf-8"))
+        about = json.loads((place / "about.json").read_text("utf-8", "surrogateescape"))
         mixed = about.get("mixed")
         if mixed is None:
             pixels = np.lib.format.open_memmap(place / "pixels.npy", mode="r")
@@ -308,4 +308,5 @@ def _build(shelf: disk.Shelf, wanted: Images) -> bool:
 
 
 def _describe(place: Path, about: dict[str, Any]) -> None:
-    (place / "about.json").write_text(jsontext.dumps(about, indent=2) + "\n", encoding="utf-8")
+    text = jsontext.dumps(about, indent=2) + "\n"
+    (place / "about.json").write_text(text, "utf-8", "surrogateescape")  # any bytes may be a file's name
