@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,14 @@ def test_a_class_that_loses_all_its_images_is_refused(photos):
         file.write_text("no image")
     with pytest.raises(CheckFailed, match="no train image of red can be read"):
         source.load_split(source.open_dataset(f"folder:{photos}", skip="all"), "train")
+
+
+def test_validation_images_of_which_none_can_be_read_are_not_forgotten(photos):
+    shutil.copytree(photos / "test", photos / "val")
+    for file in photos.glob("val/*/*"):
+        file.write_text("no image")
+    with pytest.raises(CheckFailed, match="no image of val/ can be read"):
+        source.load_split(source.open_dataset(f"folder:{photos}", skip="all", validation=True), "train")
 
 
 def test_predict_goes_on_and_its_exit_code_is_honest(poolzoo, spoiled, tmp_path):

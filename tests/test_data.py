@@ -449,7 +449,7 @@ def test_a_data_set_that_breaks_its_contract_is_named(pixels, labels):
     [
         (("a", "a"), [0, 1], "two classes called 'a'"),
         (("a", 2), [0, 1], "a class called 2"),
-        (("a", " "), [0, 1], "a class called ' '"),
+        (("a", ""), [0, 1], "a class called ''"),
         (None, [0, 10**12], "labels count from 0"),
     ],
 )

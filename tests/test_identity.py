@@ -129,6 +129,17 @@ def test_a_resume_says_what_changed(poolzoo, copies, alter, says):
     assert "bring it back" in outcome.err.splitlines()[1]
 
 
+def test_a_resume_names_what_cannot_be_read_any_more(poolzoo, copies):
+    data, run = copies
+    (data / "test/red/1.png").write_text("no image")
+    outcome = poolzoo("finetune", "--resume", run, "-q")
+    assert outcome.code == 1
+    error, hint = outcome.err.splitlines()
+    assert error.startswith("error: 1 of 8 images cannot be read, first ")
+    assert "bring them back" in hint  # a resumed run takes no --skip-broken
+    assert "--skip-broken" not in hint
+
+
 def test_a_run_without_a_checkpoint_begins_with_the_data_as_it_is(poolzoo, copies):
     data, run = copies
     shutil.rmtree(run / "checkpoint")

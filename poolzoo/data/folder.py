@@ -269,6 +269,8 @@ class Reader:
             raise CheckFailed(f"no {split} image of {', '.join(lost[:5])} can be read", "mend or replace some")
         if split == "train" and self.validation:
             self.validation = int(keep[-self.validation :].sum())
+            if not self.validation:
+                raise CheckFailed("no image of val/ can be read", "mend or replace some, or take val/ away")
         return keep
 
     def _look_through(self, split: str) -> list[broken.Broken]:

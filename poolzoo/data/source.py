@@ -112,7 +112,7 @@ def _require_names(dataset: Dataset) -> None:
         PluginFailed: One is no text, or empty, or there twice.
     """
     names = dataset.classes or ()
-    if odd := [name for name in names if not isinstance(name, str) or not name.strip()]:
+    if odd := [name for name in names if not isinstance(name, str) or not name]:
         text = f"data set {dataset.name} has a class called {odd[0]!r:.80}"
         raise PluginFailed(text, "its contract is a name for each class, such as 'ant'")
     if twice := [name for name, count in Counter(names).items() if count > 1]:

@@ -31,6 +31,7 @@ _FORMAT: Final = 3  # of the directory; another gives other keys
 _EXTRA: Final = 8192  # bytes that `about.json` and the headers of the arrays take at most
 _EXTRA_EACH: Final = 8 + facts.DIGEST_BYTES + 6 * 8  # bytes of an image's label, digest and sums
 _held: dict[str, Decoded] | None = None  # what was decoded into memory, inside `shared`
+_warned: set[str] = set()  # what was said of shelves, which stay as they are
 
 
 def shelf(cache_dir: Path) -> disk.Shelf:
@@ -172,10 +173,10 @@ def load(shelf: disk.Shelf, wanted: Images) -> Decoded:
                 found = _mapped(shelf, wanted)
         except OSError as error:
             reason = error.strerror or str(error)
-            output.warn(
-                f"decoded images cannot be kept in {shelf.root} ({reason}), they are read into memory",
-                "POOLZOO_CACHE names another directory",
-            )
+            text = f"decoded images cannot be kept in {shelf.root} ({reason}), they are read into memory"
+            if text not in _warned:  # by another split, or another trial of a comparison
+                _warned.add(text)
+                output.warn(text, "POOLZOO_CACHE names another directory")
     try:
         return _in_memory(wanted) if found is None else found
     finally:
