@@ -33,7 +33,11 @@ def run(name, node, batch):
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, f"{name}.onnx")
-    subprocess.run(["venv/bin/emx-onnx-cgen", "compile", "--model-name", "model", f"{name}.onnx", f"{name}.c"], check=True, capture_output=True)
+    subprocess.run(
+        ["venv/bin/emx-onnx-cgen", "compile", "--model-name", "model", f"{name}.onnx", f"{name}.c"],
+        check=True,
+        capture_output=True,
+    )
     subprocess.run(["cc", "-O1", "-w", "-shared", "-fPIC", "-o", f"{name}.so", f"{name}.c", "-lm"], check=True)
     y = np.full(3, -7, np.float32)
     pointer = lambda a: a.ctypes.data_as(ctypes.c_void_p)

@@ -27,11 +27,14 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
+
 def run(name, graph, opset, feed):
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), f"{name}.onnx")
     noise, null = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)  # the converter prints from C++
-    _tools.mnnconvert(["convert", "-f", "ONNX", "--modelFile", f"{name}.onnx", "--MNNModel", f"{name}.mnn", "--bizCode", "x"])
+    _tools.mnnconvert(
+        ["convert", "-f", "ONNX", "--modelFile", f"{name}.onnx", "--MNNModel", f"{name}.mnn", "--bizCode", "x"]
+    )
     net = MNN.nn.load_module_from_file(f"{name}.mnn", ["x"], ["y"])
     os.dup2(noise, 1)
     holder = MNN.expr.placeholder(list(feed.shape), MNN.expr.NCHW, MNN.expr.float)
@@ -50,7 +53,9 @@ def graph(op, size, kernel=None):
 
 def ort(op, x, kernel=None):
     model = helper.make_model(graph(op, x.shape[-1], kernel), opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
+    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(
+        None, {"x": x}
+    )[0]
 
 
 def survives(op, row, column, kernel=None):
@@ -68,8 +73,15 @@ print("a NaN survives GlobalMaxPool or ReduceMax:", any(whole))
 same = pooled == [False, False, False, True] and not any(whole)
 least = np.finfo(np.float32).min
 low = np.full((1, 1, 8, 8), -np.inf, np.float32)
-small, whole, every, axis = ort("MaxPool", low, 2), ort("MaxPool", low, 8), ort("GlobalMaxPool", low), ort("ReduceMax", low)
-print("-inf: MaxPool 2x2", small.max(), "MaxPool 8x8", whole.max(), "GlobalMaxPool", every.max(), "ReduceMax", axis.max())
+small, whole, every, axis = (
+    ort("MaxPool", low, 2),
+    ort("MaxPool", low, 8),
+    ort("GlobalMaxPool", low),
+    ort("ReduceMax", low),
+)
+print(
+    "-inf: MaxPool 2x2", small.max(), "MaxPool 8x8", whole.max(), "GlobalMaxPool", every.max(), "ReduceMax", axis.max()
+)
 same &= bool(np.isneginf(small).all() and np.isneginf(axis).all() and every.max() == least)
 deep = np.full((1, 1, 8, 8), -3e7, np.float32)
 got = run("deep", graph("GlobalMaxPool", 8), 18, deep)

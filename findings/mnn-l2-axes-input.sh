@@ -3,7 +3,7 @@
 #
 # One would guess: axes given as a constant input mean the same as axes given as an attribute.
 # What happens: ReduceL1, ReduceL2, ReduceSumSquare and ReduceLogSumExp ignore the input and reduce all axes, batch
-#   included, to one number; ReduceMean, ReduceSum, ReduceMax honour it. With axes as an attribute (opset 13) all are
+#   included, to one number; ReduceMean, ReduceSum, ReduceMax honor it. With axes as an attribute (opset 13) all are
 #   right.
 # Seen: 2026-11-28, x86-64 Linux, CPython 3.11, MNN 3.6.1.
 # Output: ReduceL2: expected (2, 3), opset 13 (2, 3), opset 18 () = 13.19; ReduceMean: right in both
@@ -27,11 +27,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 x = np.arange(1, 13, dtype=np.float32).reshape(2, 3, 2) / 2
 
+
 def run(name, graph, opset, feed):
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), f"{name}.onnx")
     noise, null = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)  # the converter prints from C++
-    _tools.mnnconvert(["convert", "-f", "ONNX", "--modelFile", f"{name}.onnx", "--MNNModel", f"{name}.mnn", "--bizCode", "x"])
+    _tools.mnnconvert(
+        ["convert", "-f", "ONNX", "--modelFile", f"{name}.onnx", "--MNNModel", f"{name}.mnn", "--bizCode", "x"]
+    )
     net = MNN.nn.load_module_from_file(f"{name}.mnn", ["x"], ["y"])
     os.dup2(noise, 1)
     holder = MNN.expr.placeholder(list(feed.shape), MNN.expr.NCHW, MNN.expr.float)

@@ -27,11 +27,14 @@ from onnx import TensorProto, helper
 
 x = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)
 
+
 def run(name, graph, opset, feed):
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), f"{name}.onnx")
     noise, null = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)  # the converter prints from C++
-    _tools.mnnconvert(["convert", "-f", "ONNX", "--modelFile", f"{name}.onnx", "--MNNModel", f"{name}.mnn", "--bizCode", "x"])
+    _tools.mnnconvert(
+        ["convert", "-f", "ONNX", "--modelFile", f"{name}.onnx", "--MNNModel", f"{name}.mnn", "--bizCode", "x"]
+    )
     net = MNN.nn.load_module_from_file(f"{name}.mnn", ["x"], ["y"])
     os.dup2(noise, 1)
     holder = MNN.expr.placeholder(list(feed.shape), MNN.expr.NCHW, MNN.expr.float)

@@ -7,7 +7,7 @@
 #   TFLite model; with 2e-6 the guard stays.
 # Seen: 2026-11-28, x86-64 Linux, onnx2tf 2.6.9 and ai-edge-litert 2.1.2 (CPython 3.12: set PYTHON312 where it is not
 #   "python3.12").
-# Output: file before 119 bytes, after 174 bytes; x / clip(x) at 0: minimum 1e-6 nan, 2e-6 0.0
+# Output: file before 125 bytes, after 180 bytes; x / clip(x) at 0: minimum 1e-6 nan, 2e-6 0.0
 # Hurt: bundles whose manifest holds a checksum of the model; normalizations guarded by a small clamp.
 # Way out: convert a copy; clamp at 2e-6 or add 1e-7.
 set -euo pipefail
@@ -29,7 +29,9 @@ same = True
 for least in (1e-6, 2e-6):
     value = lambda name: helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2, 4, 4])
     nodes = [helper.make_node("Clip", ["x", "least"], ["c"]), helper.make_node("Div", ["x", "c"], ["y"])]
-    graph = helper.make_graph(nodes, "g", [value("x")], [value("y")], [numpy_helper.from_array(np.float32(least), "least")])
+    graph = helper.make_graph(
+        nodes, "g", [value("x")], [value("y")], [numpy_helper.from_array(np.float32(least), "least")]
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, "m.onnx")
@@ -42,7 +44,9 @@ for least in (1e-6, 2e-6):
     lite.set_tensor(lite.get_input_details()[0]["index"], np.zeros((1, 2, 4, 4), np.float32))
     lite.invoke()
     y = lite.get_tensor(lite.get_output_details()[0]["index"]).ravel()
-    print(f"input file: {len(before)} bytes before, {len(after)} after; 0 / clip(0, min={least}) = {y[0]}, expected {0 / least}")
+    print(
+        f"input file: {len(before)} bytes before, {len(after)} after; 0 / clip(0, min={least}) = {y[0]}, expected {0 / least}"
+    )
     same &= before != after and bool(np.isnan(y).all() if least == 1e-6 else (y == 0).all())
 raise SystemExit(None if same else "changed: onnx2tf leaves its input alone, or keeps Clip(min=1e-6)")
 PY

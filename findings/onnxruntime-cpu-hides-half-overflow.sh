@@ -41,15 +41,29 @@ def run(nodes, x, shape, **held):
 
 n = helper.make_node
 x = np.full((1, 4), 300, half)
-rows = {"x * x * 0.001": (*run([n("Mul", ["x", "x"], ["a"]), n("Mul", ["a", "c"], ["y"])], x, [1, 4], c=half(1e-3)), float((x * x * half(1e-3))[0, 0]), 90)}
+rows = {
+    "x * x * 0.001": (
+        *run([n("Mul", ["x", "x"], ["a"]), n("Mul", ["a", "c"], ["y"])], x, [1, 4], c=half(1e-3)),
+        float((x * x * half(1e-3))[0, 0]),
+        90,
+    )
+}
 x = np.full((1, 512), 200, half)
 total = half(0)
 for each in x[0]:
     total = half(total + each)
-rows["sum / n"] = (*run([n("ReduceSum", ["x"], ["a"], keepdims=0), n("Mul", ["a", "c"], ["y"])], x, [], c=half(1 / 512)), float(total * half(1 / 512)), 200)
+rows["sum / n"] = (
+    *run([n("ReduceSum", ["x"], ["a"], keepdims=0), n("Mul", ["a", "c"], ["y"])], x, [], c=half(1 / 512)),
+    float(total * half(1 / 512)),
+    200,
+)
 x = np.full((1, 1, 4, 4), 50, half)
 gem = [n("Pow", ["x", "p"], ["a"]), n("GlobalAveragePool", ["a"], ["b"]), n("Pow", ["b", "q"], ["y"])]
-rows["GeM p=3"] = (*run(gem, x, [1, 1, 1, 1], p=half(3), q=half(1 / 3)), float(half((x**half(3)).mean(dtype=half)) ** half(1 / 3)), 50)
+rows["GeM p=3"] = (
+    *run(gem, x, [1, 1, 1, 1], p=half(3), q=half(1 / 3)),
+    float(half((x ** half(3)).mean(dtype=half)) ** half(1 / 3)),
+    50,
+)
 same = True
 for name, (ort, reference, by_hand, exact) in rows.items():
     print(f"{name}: exact {exact}, numpy half {by_hand}, reference evaluator {reference}, onnxruntime {ort:.2f}")

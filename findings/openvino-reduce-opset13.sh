@@ -49,9 +49,20 @@ oracle = {
 same = True
 for op, right in oracle.items():
     got = {opset: reduce(op, opset) for opset in (11, 13, 17, 18)}
-    print(op, {opset: y.shape for opset, y in got.items()}, "opset 13:", got[13].ravel()[:2], "expected", right(2).ravel()[:2])
+    print(
+        op,
+        {opset: y.shape for opset, y in got.items()},
+        "opset 13:",
+        got[13].ravel()[:2],
+        "expected",
+        right(2).ravel()[:2],
+    )
     for opset, y in got.items():
         lost = op != "ReduceL2" and opset in (13, 17)
         same &= y.shape == (() if lost else (2, 3)) and np.allclose(y, right((0, 1, 2) if lost else 2), atol=1e-4)
-raise SystemExit(None if same else "changed: OpenVINO no longer drops the axes of ReduceL1 / ReduceLogSum / ReduceLogSumExp at opset 13")
+raise SystemExit(
+    None
+    if same
+    else "changed: OpenVINO no longer drops the axes of ReduceL1 / ReduceLogSum / ReduceLogSumExp at opset 13"
+)
 PY

@@ -24,7 +24,9 @@ from PIL import Image, ImageStat
 ramp = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000
 kinds = Image.Resampling
 identity = {
-    (mode, kind.name): np.asarray(image.transform((8, 8), Image.Transform.AFFINE, (1, 0, 0, 0, 1, 0), kind)).astype(float)
+    (mode, kind.name): np.asarray(image.transform((8, 8), Image.Transform.AFFINE, (1, 0, 0, 0, 1, 0), kind)).astype(
+        float
+    )
     for mode, image in (("I;16", Image.fromarray(ramp)), ("I", Image.fromarray(ramp.astype(np.int32))))
     for kind in (kinds.NEAREST, kinds.BILINEAR, kinds.BICUBIC)
 }
@@ -36,8 +38,18 @@ for (mode, kind), y in identity.items():
 half = np.full((4, 8), 1000, np.uint16)
 half[:, 4:] = 50000  # the right half is never looked at
 mean = ImageStat.Stat(Image.fromarray(half)).mean[0]
-print("ImageStat mean", mean, "true mean", half.mean(), "mean of the left half's bytes", half[:, :4].copy().view(np.uint8).mean())
+print(
+    "ImageStat mean",
+    mean,
+    "true mean",
+    half.mean(),
+    "mean of the left half's bytes",
+    half[:, :4].copy().view(np.uint8).mean(),
+)
 same &= mean == half[:, :4].copy().view(np.uint8).mean() == 117.5
-print("resize (BOX) is right:", np.array_equal(np.asarray(Image.fromarray(ramp).resize((4, 4), kinds.BOX)), ramp.reshape(4, 2, 4, 2).mean((1, 3))))
+print(
+    "resize (BOX) is right:",
+    np.array_equal(np.asarray(Image.fromarray(ramp).resize((4, 4), kinds.BOX)), ramp.reshape(4, 2, 4, 2).mean((1, 3))),
+)
 raise SystemExit(None if same else "changed: Pillow's 16-bit transform or statistics")
 PY

@@ -30,14 +30,18 @@ from onnx import TensorProto, helper, numpy_helper
 
 def run(nodes, x, **held):
     value = lambda n: helper.make_tensor_value_info(n, TensorProto.FLOAT, list(x.shape))
-    graph = helper.make_graph(nodes, "g", [value("x")], [value("y")], [numpy_helper.from_array(a, n) for n, a in held.items()])
+    graph = helper.make_graph(
+        nodes, "g", [value("x")], [value("y")], [numpy_helper.from_array(a, n) for n, a in held.items()]
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, "g.onnx")
     net = cv2.dnn.readNetFromONNX("g.onnx")
     net.setInput(x)
     return {
-        "onnxruntime": onnxruntime.InferenceSession("g.onnx", providers=["CPUExecutionProvider"]).run(None, {"x": x})[0].ravel(),
+        "onnxruntime": onnxruntime.InferenceSession("g.onnx", providers=["CPUExecutionProvider"])
+        .run(None, {"x": x})[0]
+        .ravel(),
         "OpenVINO": openvino.Core().compile_model("g.onnx", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([x])[0].ravel(),
         "OpenCV": net.forward().ravel(),
     }
@@ -47,14 +51,23 @@ x = np.float32([[-2.5, -0.5, 0.5, 1.5]])
 same = True
 n = helper.make_node
 for zero in (4, 3):
-    got = run([n("QuantizeLinear", ["x", "s", "z"], ["q"]), n("DequantizeLinear", ["q", "s", "z"], ["y"])], x, s=np.float32(1), z=np.uint8(zero))
+    got = run(
+        [n("QuantizeLinear", ["x", "s", "z"], ["q"]), n("DequantizeLinear", ["q", "s", "z"], ["y"])],
+        x,
+        s=np.float32(1),
+        z=np.uint8(zero),
+    )
     right, late = np.rint(x[0]), np.rint(x[0] + zero) - zero
     print("zero point", zero, "expected", right, {k: y.tolist() for k, y in got.items()})
-    same &= np.array_equal(got["onnxruntime"], right) and all(np.array_equal(got[k], late) for k in ("OpenVINO", "OpenCV"))
+    same &= np.array_equal(got["onnxruntime"], right) and all(
+        np.array_equal(got[k], late) for k in ("OpenVINO", "OpenCV")
+    )
 x = np.float32([[70000, 1 + 2**-12]])
 got = run([n("Cast", ["x"], ["h"], to=TensorProto.FLOAT16), n("Cast", ["h"], ["y"], to=TensorProto.FLOAT)], x)
 with np.errstate(over="ignore"):
     print("through float16: expected", x.astype(np.float16)[0], {k: y.tolist() for k, y in got.items()})
 same &= np.array_equal(got["onnxruntime"], [np.inf, 1]) and np.array_equal(got["OpenVINO"], x[0])
-raise SystemExit(None if same else "changed: how a tie is rounded in QuantizeLinear, or whether a float16 round trip is kept")
+raise SystemExit(
+    None if same else "changed: how a tie is rounded in QuantizeLinear, or whether a float16 round trip is kept"
+)
 PY

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# OpenVINO, OpenCV 5 and MNN ignore antialias=1 of Resize, and OpenVINO the aspect policy too.
+# OpenVINO and OpenCV 5 ignore antialias=1 of Resize, and OpenVINO the aspect policy too.
 #
-# One would guess: an attribute of the standard (opset 18) is honoured or refused; and ONNX's antialiased resize is
+# One would guess: an attribute of the standard (opset 18) is honored or refused; and ONNX's antialiased resize is
 #   Pillow's.
-# What happens: the three sample 2 (or 4) pixels per output as if the attribute were absent: up to 88 of 255 levels
-#   off at 4x on noise. keep_aspect_ratio_policy="not_larger" is ignored by OpenVINO and MNN alike: 14x20 comes out
+# What happens: both sample 2 (or 4) pixels per output as if the attribute were absent: up to 88 of 255 levels
+#   off at 4x on noise. keep_aspect_ratio_policy="not_larger" is ignored by OpenVINO: 14x20 comes out
 #   where 14x14 is due. ONNX Runtime filters, but equals Pillow only with exclude_outside=1 (else 7.9 levels off at
 #   the border) and for cubic cubic_coeff_a=-0.5 (the default is -0.75; Pillow's is -0.5).
 # Seen: 2026-11-28, x86-64 Linux, CPython 3.11, openvino 2026.4.1, opencv-python-headless 5.0.0.93, onnxruntime
@@ -34,7 +34,9 @@ value = lambda n, dims: helper.make_tensor_value_info(n, TensorProto.FLOAT, dims
 
 def save(inputs, held, shape, **attributes):
     node = helper.make_node("Resize", inputs, ["y"], **attributes)
-    graph = helper.make_graph([node], "r", [value("x", [1, 1, 64, 64])], [value("y", shape)], [numpy_helper.from_array(held, "s")])
+    graph = helper.make_graph(
+        [node], "r", [value("x", [1, 1, 64, 64])], [value("y", shape)], [numpy_helper.from_array(held, "s")]
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, "r.onnx")
@@ -76,8 +78,15 @@ for a in (-0.75, -0.5):
     cubic.append(off(ort(), Image.Resampling.BICUBIC))
 print("onnxruntime cubic with a=-0.75 and a=-0.5:", cubic, "levels from Pillow")
 same &= cubic[0] > 2 and cubic[1] < 1
-save(["x", "", "", "s"], np.array([14, 20]), [1, 1, 14, 14], mode="linear", axes=[2, 3], keep_aspect_ratio_policy="not_larger")
+save(
+    ["x", "", "", "s"],
+    np.array([14, 20]),
+    [1, 1, 14, 14],
+    mode="linear",
+    axes=[2, 3],
+    keep_aspect_ratio_policy="not_larger",
+)
 print("not_larger than 14x20: onnxruntime", ort().shape, "OpenVINO", vino().shape)
 same &= ort().shape == (1, 1, 14, 14) and vino().shape == (1, 1, 14, 20)
-raise SystemExit(None if same else "changed: who honours antialias or keep_aspect_ratio_policy of Resize")
+raise SystemExit(None if same else "changed: who honors antialias or keep_aspect_ratio_policy of Resize")
 PY

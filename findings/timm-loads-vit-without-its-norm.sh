@@ -31,7 +31,9 @@ torch.save(published.state_dict(), "published.pth")
 
 
 def load(**options):
-    return timm.create_model("test_vit2", pretrained=True, pretrained_cfg_overlay={"file": "published.pth"}, **options).eval()
+    return timm.create_model(
+        "test_vit2", pretrained=True, pretrained_cfg_overlay={"file": "published.pth"}, **options
+    ).eval()
 
 
 x = torch.randn(2, 3, 64, 64)
@@ -44,9 +46,18 @@ with torch.no_grad():
     bare = load(global_pool="", num_classes=0)
     features = bare.forward_features(x)[:, bare.num_prefix_tokens :].mean(1).numpy()
     whole = load(num_classes=0)(x).numpy()
-fresh = bool((bare.norm.weight == 1).all() and (bare.norm.bias == 0).all()) and type(bare.fc_norm).__name__ == "Identity"
-print("global_pool='': norm as initialized and no fc_norm:", fresh, "| off by", round(float(np.abs(features - right).max()), 3))
+fresh = (
+    bool((bare.norm.weight == 1).all() and (bare.norm.bias == 0).all()) and type(bare.fc_norm).__name__ == "Identity"
+)
+print(
+    "global_pool='': norm as initialized and no fc_norm:",
+    fresh,
+    "| off by",
+    round(float(np.abs(features - right).max()), 3),
+)
 print("num_classes=0: off by", float(np.abs(whole - right).max()))
 same = fresh and np.abs(features - right).max() > 0.5 and np.allclose(whole, right, atol=1e-4)
-raise SystemExit(None if same else "changed: timm keeps the published norm of an average-pooled ViT with global_pool=''")
+raise SystemExit(
+    None if same else "changed: timm keeps the published norm of an average-pooled ViT with global_pool=''"
+)
 PY
