@@ -3,9 +3,8 @@
 #
 # One would guess: the evaluator that ships with the specification computes what the specification says.
 # What happens: (1) LpNormalization(p=1) divides by the sum without absolute values: the signs cancel. (2) AveragePool
-#   marks padding by NaN, so a NaN of the data is left out of the mean instead of spreading. (3) LogSoftmax is
-#   log(softmax): -inf where -200 is right. (4) LRN loops over the batch where it should loop over the channels: with
-#   one image only channel 0 is normalized.
+#   marks padding by NaN, so a NaN of the data is left out of the mean instead of spreading. (3) LRN loops
+#   over the batch where it should loop over the channels: with one image only channel 0 is normalized.
 # Seen: 2026-11-28, x86-64 Linux, CPython 3.11, onnx 1.23.2, onnxruntime 1.32.0.
 # Output: LpNormalization(p=1) of [3 -1 2]: expected [0.5 -0.167 0.333], reference [0.75 -0.25 0.5]; AveragePool of
 #   [nan 1 2 3]: expected nan, reference 2.0
@@ -22,8 +21,6 @@ import numpy as np
 import onnxruntime
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
-
-np.seterr(all="ignore")
 
 
 def run(node, x, shape):
@@ -44,11 +41,6 @@ x = np.float32([np.nan, 1, 2, 3]).reshape(1, 1, 2, 2)
 ort, ref = run(helper.make_node("AveragePool", ["x"], ["y"], kernel_shape=[2, 2]), x, [1, 1, 1, 1])
 print("AveragePool with a NaN: expected nan, onnxruntime", ort.ravel(), "reference", ref.ravel())
 same &= bool(np.isnan(ort).all()) and np.allclose(ref, 2)
-
-x = np.float32([[200, 0]])
-ort, ref = run(helper.make_node("LogSoftmax", ["x"], ["y"], axis=1), x, [1, 2])
-print("LogSoftmax: expected", [0, -200], "onnxruntime", ort, "reference", ref)
-same &= np.allclose(ort, [[0, -200]]) and bool(np.isneginf(ref[0, 1]))
 
 x = np.ones((1, 4, 1, 1), np.float32)
 right = x.ravel() / (1 + np.array([2, 3, 3, 2]))  # alpha / size = 1, and so many channels lie in the window of 3
