@@ -54,6 +54,7 @@ cases = {
     "x / (x + 1e-8)": (lambda x: x / (x + 1e-8), ["Div"], np.float32("nan")),
     "x / x.clamp(min=2e-6)": (lambda x: x / x.clamp(min=2e-6), None, zero),
     "x - 1e-8": (lambda x: x - 1e-8, ["Identity"], zero),
+    "x * (1 + 1e-7)": (lambda x: x * (1 + 1e-7), ["Identity"], zero),
 }
 same = True
 for text, (function, nodes, seen) in cases.items():
