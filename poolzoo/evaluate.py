@@ -10,7 +10,7 @@ import numpy as np
 
 from poolzoo import bundle, metrics, output
 from poolzoo.data import blocks, source
-from poolzoo.data.broken import Skip
+from poolzoo.data.broken import Skip, to_json
 from poolzoo.data.classes import require_names
 from poolzoo.data.facts import Facts
 from poolzoo.data.fit import Fit
@@ -116,7 +116,7 @@ def _test_images(
     if tested_by is not None:
         _require_same(tested_by, source.facts_about(dataset, "test", images), labels)
     reader = source.reader(dataset)
-    left_out = [{"file": str(path), "error": reason} for path, reason in reader.skipped] if reader else []
+    left_out = to_json(reader.skipped) if reader else []
     return images, labels, {"skipped": left_out} if left_out else {}
 
 

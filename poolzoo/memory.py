@@ -18,6 +18,14 @@ DATA_HINT: Final = (
 )
 
 
+def fits(bytes_needed: int) -> bool:
+    """Whether each process of this machine can hold so much; yes where nothing tells what is available."""
+    available = resources.available_memory()
+    # The first process reads alone; when the others begin, what it holds is no longer available.
+    waiting = _processes() if os.environ.get("LOCAL_RANK", "0") == "0" else _processes() - 1
+    return available is None or bytes_needed * waiting + WORKING <= available
+
+
 def require(what: str, bytes_needed: int, hint: str = DATA_HINT) -> None:
     """Makes sure that each process of this machine can hold something.
 
@@ -29,13 +37,13 @@ def require(what: str, bytes_needed: int, hint: str = DATA_HINT) -> None:
     Raises:
         EnvironmentProblem: It is more than is available.
     """
-    available = resources.available_memory()
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    # The first process reads alone; when the others begin, what it holds is no longer available.
-    waiting = processes if os.environ.get("LOCAL_RANK", "0") == "0" else processes - 1
-    if available is None or bytes_needed * waiting + WORKING <= available:
+    if fits(bytes_needed):
         return
-    each = f" in each of {processes} processes" if processes > 1 else ""
-    needed, left = resources.size(bytes_needed), resources.size(available)
+    each = f" in each of {_processes()} processes" if _processes() > 1 else ""
+    needed, left = resources.size(bytes_needed), resources.size(resources.available_memory() or 0)
     text = f"{what}, {needed}{each}, do not fit into memory: {left} are available"
     raise EnvironmentProblem(text, hint)
+
+
+def _processes() -> int:
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -56,12 +56,13 @@ def test_beyond_twenty_the_rest_is_in_the_file(photos, capsys, tmp_path):
 
 
 def test_so_many_may_be_left_out_and_no_more(poolzoo, spoiled, tmp_path):
-    outcome = finetune(poolzoo, spoiled, "--skip-broken", 4, "--out", tmp_path / "run")
+    outcome = finetune(poolzoo, spoiled, "--skip-broken", 4, "--out", tmp_path / "run", "--json")
     assert outcome.code == 0
     assert "3 of 24 train images cannot be read and are left out" in outcome.err
     assert "1 of 8 test images cannot be read and are left out" in outcome.err
     found = json.loads((tmp_path / "run/metrics.json").read_text())
     assert found["test"]["n"] == 7
+    assert json.loads(outcome.out.splitlines()[-1])["skipped"] == found["skipped"]
     assert [Path(one["file"]).name for one in found["skipped"]] == ["4.png", "3.png", "5.png", "1.png"]
     assert "4 images could not be read" in (tmp_path / "run/README.md").read_text()
     assert "skip_broken = 4" in (tmp_path / "run/run.toml").read_text()

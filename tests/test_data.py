@@ -444,6 +444,31 @@ def test_a_data_set_that_breaks_its_contract_is_named(pixels, labels):
         source.load_split(dataset, "train")
 
 
+@pytest.mark.parametrize(
+    ("names", "labels", "says"),
+    [
+        (("a", "a"), [0, 1], "two classes called 'a'"),
+        (("a", 2), [0, 1], "a class called 2"),
+        (("a", " "), [0, 1], "a class called ' '"),
+        (None, [0, 10**12], "labels count from 0"),
+    ],
+)
+def test_classes_that_cannot_be_told_apart_are_refused(names, labels, says):
+    images = np.zeros((2, 8, 8, 3), np.uint8)
+    dataset = Dataset(name="odd", summary="", load=lambda *_: (images, np.array(labels)), classes=names)
+    with pytest.raises(PluginFailed, match=says):
+        source.load_split(dataset, "train")
+
+
+@pytest.mark.parametrize("thrown", [SystemExit(0), GeneratorExit("odd"), RuntimeError("odd")])
+def test_whatever_a_data_set_throws_is_its_plugins_failure(thrown):
+    def load(split, cache_dir):
+        raise thrown
+
+    with pytest.raises(PluginFailed, match=f"data set odd failed: {type(thrown).__name__}"):
+        source.load_split(Dataset(name="odd", summary="", load=load), "train")
+
+
 def test_folder_needs_the_splits_that_are_asked_for_only(photos):
     (photos / "train").rename(photos / "other")
     assert folder.dataset(photos, splits=("test",)).classes == ("blue", "red")

@@ -214,8 +214,12 @@ def test_an_image_with_nan_probabilities_gets_no_label(poolzoo, tmp_path, monkey
     monkeypatch.setattr(linear_bundle, "WEIGHTS", linear_bundle.WEIGHTS * np.float32(math.nan))
     made = linear_bundle.linear_bundle(tmp_path / "bundle", "uint8")
     Image.new("RGB", (linear_bundle.WIDTH, linear_bundle.HEIGHT)).save(tmp_path / "black.png")
-    outcome = poolzoo("predict", made, tmp_path / "black.png", "--json")
-    assert outcome.code == 1
-    assert strictly(outcome.out) == [
-        {"file": str(tmp_path / "black.png"), "error": "the network gives NaN or infinity for it"}
-    ]
+    for allowed in ((), ("--skip-broken", "all")):  # the file is not what is broken
+        outcome = poolzoo("predict", made, tmp_path / "black.png", "--json", *allowed)
+        assert outcome.code == 1
+        assert strictly(outcome.out) == [
+            {"file": str(tmp_path / "black.png"), "error": "the network gives NaN or infinity for it"}
+        ]
+        assert "error: 1 of 1 images have no label, first " in outcome.err
+        assert "read" not in outcome.err
+    assert "\tthe network gives NaN or infinity for it" in poolzoo("predict", made, tmp_path / "black.png").out

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from poolzoo import metrics, resources
+from poolzoo import memory, metrics, resources
 from poolzoo.data import batches, blocks, digits, facts, source, store
 from poolzoo.data.batches import Share
 from poolzoo.errors import EnvironmentProblem, UsageError
@@ -210,9 +210,28 @@ def test_images_that_fit_nowhere_are_refused_before_any_is_decoded(folder, tmp_p
     outcome = poolzoo("finetune", "--data", f"folder:{folder}", "--backbone", "nano/plain", "--out", tmp_path / "run")
     assert outcome.code == 4
     error, hint = outcome.err.splitlines()
-    assert "the 160 decoded train images, 0.1 MB, do not fit into memory: 300.0 MB are available" in error
+    assert (
+        "the 160 decoded train and 16 decoded test images, 0.1 MB, do not fit into memory: 300.0 MB are available"
+        in error
+    )
     assert all(word in hint for word in ("--image-size", "--limit", "POOLZOO_CACHE_LIMIT", "POOLZOO_CACHE="))
     assert not (tmp_path / "run").exists()
+
+
+def test_all_splits_are_counted_before_the_first_is_decoded(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("POOLZOO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("POOLZOO_CACHE_LIMIT", "0")
+    train, test = 160 * 16 * 16 * 3, 16 * 16 * 16 * 3
+    decoded = []
+    each = store.decode.each
+    monkeypatch.setattr(store.decode, "each", lambda *rest: decoded.append(rest[1]) or each(*rest))
+    monkeypatch.setattr(resources, "available_memory", lambda: memory.WORKING + train + test - 1)
+    with pytest.raises(EnvironmentProblem, match="the 160 decoded train and 16 decoded test images"):
+        source.load_split(source.open_dataset(f"folder:{folder}"), "train")
+    assert decoded == []
+    monkeypatch.setenv("POOLZOO_CACHE_LIMIT", "1")  # the disk has room
+    source.load_split(source.open_dataset(f"folder:{folder}"), "train")
+    assert decoded == ["train"]
 
 
 def test_without_a_cache_images_stay_in_memory_for_a_comparison_only(folder, monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 from odd_images import png
 from PIL import Image
 
-from poolzoo.data import decode, images, modes
+from poolzoo.data import images, modes, source
 from poolzoo.data.fit import Fit
 
 BLACK, WHITE = 0, 255
@@ -115,9 +115,9 @@ def test_lab_is_a_color_and_its_a_is_no_alpha(tmp_path):
 # --- What does not fit -----------------------------------------------------------------------------------------------
 
 
-def notes(path: Path) -> list[str]:
+def notes(path: Path, size: tuple[int, int] | None = None) -> list[str]:
     found: list[str] = []
-    images.read(path, None, images.PLAIN, lambda kind, values: found.append(kind))
+    images.read(path, size, images.PLAIN, lambda kind, values: found.append(kind))
     return found
 
 
@@ -149,15 +149,27 @@ def test_twelve_bits_in_a_color_png_of_16_are_noted(tmp_path):
     assert notes(tmp_path / "dark.png") == []  # eight bits have no other scale
 
 
-def test_training_says_how_many_images_do_not_fit(tmp_path, capsys):
-    files = []
+@pytest.mark.parametrize("size", [None, (1, 32)])
+@pytest.mark.parametrize("limit", ["1", "0"])  # gigabytes of decoded images that are kept
+def test_training_says_each_time_how_many_images_do_not_fit(tmp_path, monkeypatch, capsys, limit, size):
+    monkeypatch.setenv("POOLZOO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("POOLZOO_CACHE_LIMIT", limit)
     for index in range(5):
+        folder = tmp_path / "data/train" / ("ant" if index < 2 else "bee")
+        folder.mkdir(parents=True, exist_ok=True)
         factor = 65 if index < 3 else 1040
-        files.append(tiff(tmp_path / f"{index}.tif", np.arange(64, dtype=np.uint16)[None] * factor, bits=16, kind=1))
-    assert len(list(decode.each(files, "train", None))) == 5
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "3 of 5 train images use a quarter or less of the scale" in line
-    assert f"{files[0]}: 0 to 4,095 of 0 to 65,535" in line
+        tiff(folder / f"{index}.tif", np.arange(64, dtype=np.uint16)[None] * factor, bits=16, kind=1)
+    for _ in range(2):
+        source.load_split(source.open_dataset(f"folder:{tmp_path / 'data'}", size, ("train",)), "train")
+        *_, line = capsys.readouterr().err.splitlines()
+        assert "3 of 5 train images use a quarter or less of the scale" in line
+        assert f"{tmp_path / 'data/train/ant/0.tif'}: 0 to 4,095 of 0 to 65,535" in line
+
+
+def test_colors_of_16_bits_are_judged_at_any_size(tmp_path):
+    raw = b"".join(b"\0" + (np.arange(24) * 65).astype(">u2").tobytes() for _ in range(4))
+    (tmp_path / "x.png").write_bytes(png(8, 4, 16, 2, raw))
+    assert notes(tmp_path / "x.png", (4, 8)) == notes(tmp_path / "x.png", (2, 4)) == [modes.NARROW]
 
 
 def test_predict_says_it_too(poolzoo, tmp_path):

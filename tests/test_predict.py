@@ -76,6 +76,18 @@ def test_a_photograph_is_resized_as_the_bundle_says(poolzoo, tmp_path):
     assert row["score"] == pytest.approx(chances(np.asarray(by_hand)).max(), abs=1e-5)
 
 
+def test_predict_says_how_much_is_cut_off(poolzoo, linear, tmp_path):
+    for name, (height, width) in {"same": (2 * HEIGHT, 2 * WIDTH), "wide": (HEIGHT, 4 * WIDTH)}.items():
+        Image.new("RGB", (width, height)).save(tmp_path / f"{name}.png")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.new("RGB", (HEIGHT, WIDTH)).save(tmp_path / "turned.jpg", exif=turned)
+    outcome = poolzoo("predict", linear, *sorted(tmp_path.glob("*.*g")), "--csv")
+    assert (outcome.code, outcome.err.splitlines()) == (
+        *(0, [f"1 of 3 images are not of the aspect {HEIGHT}×{WIDTH}: up to 75 % of a side is cut off"]),
+    )
+
+
 # --- What cannot be read -------------------------------------------------------------------------------------------
 
 
@@ -145,7 +157,7 @@ def test_whatever_pillow_raises_is_a_row(poolzoo, simple, many, monkeypatch, err
     opened = Image.open
 
     def refuse(path, *args):
-        if path.name == "070.png":
+        if Path(path.name).name == "070.png":
             raise error
         return opened(path, *args)
 

@@ -203,11 +203,44 @@ def test_mixed_sizes_that_no_sample_shows_are_remembered(photos, cache, reads, m
     np.testing.assert_array_equal(second[-1], expected)
 
 
-def test_unreadable_images_are_named_and_nothing_is_kept(photos, cache):
-    (photos / "train/red/3.png").write_bytes(b"this is no image")
-    (photos / "train/red/4.png").write_bytes(b"nor is this")
-    with pytest.raises(CheckFailed, match=r"2 of 24 images cannot be read, first .*3\.png"):
-        load(photos)
+def spoil(photos: Path, *names: str) -> None:
+    for name in names:
+        (photos / name).write_bytes(b"this is no image")
+
+
+def test_unreadable_images_are_named_and_the_others_are_decoded_once(photos, cache, reads):
+    spoil(photos, "train/red/3.png", "train/red/4.png")
+    for _ in range(2):
+        with pytest.raises(CheckFailed, match=r"2 of 24 images cannot be read, first .*3\.png"):
+            load(photos)
+    assert len(reads) == 26  # the second time only the two, which may have been mended
+    pixels, labels = load(photos, skip="all")
+    assert len(reads) == 28
+    for name in ("train/red/3.png", "train/red/4.png"):
+        (photos / name).unlink()
+    np.testing.assert_array_equal(pixels, pixels_of(photos))
+    np.testing.assert_array_equal(labels, load(photos)[1])
+
+
+def test_a_file_that_can_be_read_again_is_among_the_images(photos, cache, monkeypatch):
+    read = images.read
+
+    def failing(path, *rest):
+        if Path(getattr(path, "name", path)).name == "3.png":
+            raise PermissionError(13, "Permission denied")
+        return read(path, *rest)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(images, "read", failing)
+        assert len(load(photos, skip="all")[1]) == 23 - (photos / "train/blue/3.png").is_file()
+    np.testing.assert_array_equal(load(photos, skip="all")[0], pixels_of(photos))
+
+
+def test_nothing_is_kept_where_no_image_can_be_read(photos, cache):
+    spoil(photos, *(str(file.relative_to(photos)) for file in photos.glob("train/*/*")))
+    for skip in (None, "all"):
+        with pytest.raises(CheckFailed, match="be read"):
+            load(photos, skip=skip, size=(16, 16))
     assert entries(cache) == []
 
 

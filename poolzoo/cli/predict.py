@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -64,7 +64,7 @@ def command(
     allows so many. Of a data set's folder the images are those that training reads.
     """
     from poolzoo.data.broken import most
-    from poolzoo.deploy.predict import predict
+    from poolzoo.deploy.predict import NOT_FINITE, predict
     from poolzoo.errors import CHECK_FAILED, OK, UsageError
 
     if as_csv and as_json:
@@ -84,27 +84,39 @@ def command(
                 output.csv_row(cells)
         else:
             output.table((*HEADERS, *more), (_cells(row, more) for row in told), right=(2,))
-    if not broken.count:
-        return OK
-    first = f"first {broken.first['file']}: {broken.first['error']}"
-    text = f"{broken.count} of {len(files)} images cannot be read, {first}"
-    if broken.count <= allowed:
-        output.warn(text)
-        return OK
-    output.error(text, "check the files, or allow so many with --skip-broken")
-    return CHECK_FAILED
+    if broken.unlabelled:
+        first = f"first {broken.first_unlabelled}: {NOT_FINITE}"
+        output.error(
+            f"{broken.unlabelled} of {len(files)} images have no label, {first}",
+            "poolzoo verify tells whether the bundle is as it was exported",
+        )
+    if broken.count:
+        text = f"{broken.count} of {len(files)} images cannot be read, first {broken.first}"
+        if broken.count <= allowed:
+            output.warn(text)
+        else:
+            output.error(text, "check the files, or allow so many with --skip-broken")
+    return CHECK_FAILED if broken.unlabelled or broken.count > allowed else OK
 
 
 @dataclass
 class _Broken:
-    """How many images could not be read, and the row of the first."""
+    """How many images could not be read, and the first with the reason; and the same of those without a label."""
 
     count: int = 0
-    first: Row = field(default_factory=dict)
+    first: str = ""
+    unlabelled: int = 0
+    first_unlabelled: str = ""
 
     def add(self, row: Row) -> None:
-        self.first = self.first or dict(row)
-        self.count += 1
+        from poolzoo.deploy.predict import NOT_FINITE
+
+        if row["error"] == NOT_FINITE:
+            self.unlabelled += 1
+            self.first_unlabelled = self.first_unlabelled or row["file"]
+        else:
+            self.count += 1
+            self.first = self.first or f"{row['file']}: {row['error']}"
 
 
 def _all_files(arguments: Sequence[str]) -> Paths:
@@ -157,6 +169,9 @@ def _csv_cells(row: Row, more: Sequence[str]) -> Sequence[str]:
 def _cells(row: Row, more: Sequence[str]) -> Sequence[str]:
     """An image, its label with the score, the classes after the first, each with its score, and `more` keys."""
     if "error" in row:
-        return row["file"], "", "", f"cannot be read: {row['error']}", *("" for _ in more)
+        from poolzoo.deploy.predict import NOT_FINITE
+
+        text = row["error"] if row["error"] == NOT_FINITE else f"cannot be read: {row['error']}"
+        return row["file"], "", "", text, *("" for _ in more)
     rest = "; ".join(f"{one['label']} {one['score']:.4f}" for one in row["top"][1:])
     return row["file"], row["label"], f"{row['score']:.4f}", rest, *(row[key] for key in more)

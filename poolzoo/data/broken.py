@@ -48,6 +48,12 @@ def plain(skip: Skip) -> Skip:
     return "all" if allowed == math.inf else None if skip is None else int(allowed)
 
 
+def to_json(broken: Sequence[Broken]) -> list[dict[str, str]]:
+    """Broken images for a file or for `--json`, in which a name of any bytes is text."""
+    named = ((str(path).encode("utf-8", "backslashreplace").decode(), reason) for path, reason in broken)
+    return [{"file": name, "error": reason} for name, reason in named]
+
+
 def tell(fresh: Sequence[Broken], broken: Sequence[Broken], data: Path, cache_dir: Path) -> Path | None:
     """Lists broken images: some where one types, all in a file.
 

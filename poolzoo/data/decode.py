@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Final, TypeVar
+from types import MappingProxyType
+from typing import Any, BinaryIO, Final, TypeVar
 
 import numpy as np
 from PIL import Image
 
 from poolzoo import output, resources
 from poolzoo.data import headers, images, quiet
-from poolzoo.data.broken import Broken, BrokenImages
+from poolzoo.data.broken import Broken
 from poolzoo.data.sizes import Size, show
 
 _T = TypeVar("_T")
@@ -30,9 +32,14 @@ class MixedSizesError(Exception):
 class Misfits:
     """Deep images whose values do not fit the scale of their type: how many, and the first of each kind."""
 
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-        self.examples: dict[str, str] = {}
+    def __init__(self, known: Mapping[str, Sequence[Any]] = MappingProxyType({})) -> None:
+        """Nothing yet, or what `to_json` gave."""
+        self.counts = Counter({kind: int(count) for kind, (count, _) in known.items()})
+        self.examples = {kind: str(example) for kind, (_, example) in known.items()}
+
+    def to_json(self) -> dict[str, tuple[int, str]]:
+        """The count and the first example by kind."""
+        return {kind: (count, self.examples[kind]) for kind, count in self.counts.items()}
 
     def add(self, path: Path, notes: Sequence[tuple[str, str]]) -> None:
         """Counts an image, of which the reader has noted what is wrong and the values."""
@@ -49,8 +56,15 @@ class Misfits:
             )
 
 
-@headers.remembered
-def header_size(file: BinaryIO) -> Size | None:
+@dataclass
+class Report:
+    """What decoding found out: the images that cannot be read, and those whose values do not fit their type."""
+
+    broken: list[Broken] = field(default_factory=list)
+    misfits: Misfits = field(default_factory=Misfits)
+
+
+def size_in(file: BinaryIO) -> Size | None:
     """(height, width) of an image by its header, turned as its EXIF says; None where it cannot be read."""
     try:
         with Image.open(file) as image:
@@ -60,26 +74,33 @@ def header_size(file: BinaryIO) -> Size | None:
         return None
 
 
+header_size = headers.remembered(size_in)
+
+
 def each(
-    files: Sequence[Path], label: str, size: Size | None, how: images.Fit = images.PLAIN
+    files: Sequence[Path], label: str, size: Size | None, how: images.Fit = images.PLAIN, report: Report | None = None
 ) -> Generator[np.ndarray, None, None]:
     """The images of many files in their order, each `uint8[H, W, 3]`, at (height, width) where `size` is given.
 
+    Args:
+        files: The files; one that cannot be read is left out.
+        label: Of what they are, for the bar.
+        size: Height and width to bring them to; None to take them as they are.
+        how: In which way.
+        report: Filled in with what is left out, and with values that do not fit.
+
     Raises:
         MixedSizesError: No size is given and one differs from the first.
-        BrokenImages: Some cannot be read. It is raised at the end, when all that can have been given.
     """
-    broken: list[Broken] = []
-    misfits = Misfits()
+    report = Report() if report is None else report
 
-    def one(path: Path) -> tuple[np.ndarray | None, list[tuple[str, str]]]:
+    def one(path: Path) -> tuple[np.ndarray | str, list[tuple[str, str]]]:
         notes: list[tuple[str, str]] = []
         try:
             with headers.opened(path) as file:
                 return images.read(file, size, how, lambda kind, values: notes.append((kind, values))), notes
         except images.Unreadable as error:
-            broken.append((path, output.one_line(images.reason(error))))
-            return None, []
+            return output.one_line(images.reason(error)), []
 
     for path in headers.sample(files):  # for who asks later, when they are not opened any more
         header_size(path)
@@ -90,28 +111,27 @@ def each(
         closing(_in_order(one, files)) as found,
     ):
         for index, (image, notes) in enumerate(found):
-            misfits.add(files[index], notes)
-            if image is not None:
+            report.misfits.add(files[index], notes)
+            if isinstance(image, str):
+                report.broken.append((files[index], image))
+            else:
                 shape = shape or image.shape
                 if image.shape != shape:
                     raise MixedSizesError(f"{show(shape[:2])}, {show(image.shape[:2])}")
                 yield image
             if index % 500 == 0:
                 bar.update(index)
-    if broken:
-        raise BrokenImages(broken, len(files))
-    misfits.warn(len(files), f"{label} images")
 
 
-def gather(count: int, rows: Iterable[np.ndarray]) -> np.ndarray:
-    """`count` ≥ 1 arrays of one shape as one array in memory, `[count, …]`."""
-    whole: np.ndarray | None = None
-    for index, row in enumerate(rows):
-        if whole is None:
-            whole = np.empty((count, *row.shape), row.dtype)
-        whole[index] = row
-    assert whole is not None
-    return whole
+def gather(most: int, rows: Iterable[np.ndarray]) -> np.ndarray:
+    """At most so many arrays of one shape as one array in memory, `[count, …]`; `uint8[0, 1, 1, 3]` of none."""
+    whole, count = np.empty((0, 1, 1, 3), np.uint8), 0
+    for row in rows:
+        if not count:
+            whole = np.empty((most, *row.shape), row.dtype)
+        whole[count] = row
+        count += 1
+    return whole[:count]
 
 
 def _in_order(function: Callable[[Path], _T], files: Sequence[Path]) -> Generator[_T, None, None]:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 from uuid import uuid4
 
 import numpy as np
@@ -177,8 +177,10 @@ def _size(path: Path) -> int:
     return total
 
 
-def write_rows(path: Path, count: int, rows: Iterable[np.ndarray]) -> None:
+def write_rows(path: Path, count: int, rows: Iterable[np.ndarray], *, or_fewer: bool = False) -> int:
     """Writes an array of `count` rows of one shape and type to a `.npy` file, never holding more than one of them.
+
+    Returns how many rows came: `count`, or with `or_fewer` perhaps less; of none there is nothing in the file.
 
     It is written like a file, not through a memory map: on a full disk that is an exception, where storing into a map
     ends the process with a bus error. When this returns, the disk has it all.
@@ -192,15 +194,21 @@ def write_rows(path: Path, count: int, rows: Iterable[np.ndarray]) -> None:
         for row in rows:
             if form is None:
                 form = (row.shape, row.dtype)
-                descr = np.lib.format.dtype_to_descr(row.dtype)
-                shape = (count, *row.shape)
-                header = {"descr": descr, "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(file, header)
+                _write_header(file, count, row)
             if (row.shape, row.dtype) != form:
                 raise ValueError(f"row {written} is {row.dtype}{list(row.shape)}, the first {form[1]}{list(form[0])}")
             file.write(np.ascontiguousarray(row).data)
             written += 1
+        if or_fewer and 0 < written < count:
+            file.seek(0)
+            _write_header(file, written, row)  # as long as the first: numpy leaves room for more digits
         file.flush()
         os.fsync(file.fileno())  # or a power cut may leave a file of the right size, full of zeros
-    if written != count:
+    if written > count or (written < count and not or_fewer):
         raise ValueError(f"{written} rows came where {count} were announced")
+    return written
+
+
+def _write_header(file: BinaryIO, count: int, row: np.ndarray) -> None:
+    descr, shape = np.lib.format.dtype_to_descr(row.dtype), (count, *row.shape)
+    np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})

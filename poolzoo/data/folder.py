@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -177,30 +177,37 @@ class Reader:
         Raises:
             BrokenImages: More images cannot be read than may be left out; all of them are listed.
         """
-        folder = self.folders[split]
-        files, labels = self.files(split)
         if split == "train" and "val" in self.folders:
-            more, theirs = self.files("val")
-            folder, files, labels = self.path, files + more, np.concatenate([labels, theirs])
-            self.validation = len(more)
-            output.say(f"val/ chooses the best epoch, by its {len(more):,} images; train/ is learnt from alone")
+            self.validation = len(self.files("val")[0])
+            output.say(f"val/ chooses the best epoch, by its {self.validation:,} images; train/ is learnt from alone")
         self.shelf = self.shelf or store.shelf(cache_dir)
-        native = _sizes_of(files)
+        wanted = self._images(split)
+        native = _sizes_of(wanted.files)
         if not self._judged:
             self._judge(native)
+            store.require_room(self.shelf, [self._images(one) for one in self.folders if one != "val"])
         elif odd := native - {self.native}:
             self._say_others(odd, split)
         while True:
-            wanted = store.Images(folder, files, labels, split, self.decided, self.reading.how)
+            wanted = replace(wanted, size=self.decided)
             try:
-                pixels, self.facts[split] = store.load(self.shelf, wanted)
+                found = store.load(self.shelf, wanted)
                 break
             except decode.MixedSizesError as mixed:
                 self._mixed(str(mixed), 0)
-            except BrokenImages as found:
-                files, labels = self._without(found, split, files, labels, cache_dir)
-        self.decided = (pixels.shape[1], pixels.shape[2])
-        return pixels, labels
+        keep = self._kept(wanted, found.report.broken, cache_dir) if found.report.broken else slice(None)
+        found.report.misfits.warn(len(wanted.files), f"{split} images")
+        self.facts[split] = found.facts
+        self.decided = (found.pixels.shape[1], found.pixels.shape[2])
+        return found.pixels, wanted.labels[keep]
+
+    def _images(self, split: str) -> store.Images:
+        """The images of a split at the size that is decided; those of `val/` come behind those of `train/`."""
+        folder, (files, labels) = self.folders[split], self.files(split)
+        if split == "train" and "val" in self.folders:
+            more, theirs = self.files("val")
+            folder, files, labels = self.path, files + more, np.concatenate([labels, theirs])
+        return store.Images(folder, files, labels, split, self.decided, self.reading.how, self.native)
 
     def files(self, split: str) -> tuple[list[Path], np.ndarray]:
         """The files of a split and their labels, `int64[N]`, at most `limit` of them."""
@@ -240,39 +247,35 @@ class Reader:
         text = f"{text}: up to {100 * cut:.0f} % of a side is cut off" if cut >= sizes.LEAST_CUT else text
         output.say(text if self.reading.size else f"{text}; --image-size HxW overrules")
 
-    def _without(
-        self, found: BrokenImages, split: str, files: Sequence[Path], labels: np.ndarray, cache_dir: Path
-    ) -> tuple[list[Path], np.ndarray]:
-        """The files and labels that are left where broken ones may be; where not, the rest of the data is looked at."""
-        self.skipped += found.broken
-        self._tried += found.total
-        fresh = found.broken
+    def _kept(self, wanted: store.Images, unread: Sequence[broken.Broken], cache_dir: Path) -> np.ndarray:
+        """Which images are left where broken ones may be, `bool[N]`; where not, the rest of the data is looked at."""
+        split, total = wanted.split, len(wanted.files)
+        self.skipped += unread
+        self._tried += total
+        fresh = list(unread)
         if refused := len(self.skipped) > broken.most(self.reading.skip):
             behind = list(self.folders)[list(self.folders).index(split) + 1 :]
-            fresh = fresh + [one for other in behind if other != "val" for one in self._look_through(other)]
+            fresh += [one for other in behind if other != "val" for one in self._look_through(other)]
         listed = broken.tell(fresh, self.skipped, self.path, cache_dir)
         if refused:
             raise BrokenImages(self.skipped, self._tried, listed)
-        first, why = found.broken[0]
-        text = f"{len(fresh)} of {found.total} {split} images cannot be read and are left out, first {first}: {why}"
+        first, why = min(unread)
+        text = f"{len(fresh)} of {total} {split} images cannot be read and are left out, first {first}: {why}"
         output.say(f"{text}; all are listed in {listed}" if listed else text)
-        gone = {path for path, _ in found.broken}
-        keep = np.array([file not in gone for file in files])
-        lost = [self.classes[label] for label in sorted(set(labels.tolist()) - set(labels[keep].tolist()))]
+        keep = wanted.without(unread)
+        lost = [self.classes[label] for label in np.setdiff1d(wanted.labels, wanted.labels[keep])]
         if lost:
             raise CheckFailed(f"no {split} image of {', '.join(lost[:5])} can be read", "mend or replace some")
         if split == "train" and self.validation:
             self.validation = int(keep[-self.validation :].sum())
-        return [file for file, kept in zip(files, keep, strict=True) if kept], labels[keep]
+        return keep
 
     def _look_through(self, split: str) -> list[broken.Broken]:
         """The broken images of a split that was not read."""
         files, _ = self.files(split)
         self._tried += len(files)
-        try:
-            for _ in decode.each(files, split, self.reading.size or DEFAULT_SIZE, self.reading.how):
-                pass
-        except BrokenImages as found:
-            self.skipped += found.broken
-            return found.broken
-        return []
+        report = decode.Report()
+        for _ in decode.each(files, split, self.reading.size or DEFAULT_SIZE, self.reading.how, report):
+            pass
+        self.skipped += report.broken
+        return report.broken

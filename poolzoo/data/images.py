@@ -90,12 +90,14 @@ def _scaled(image: Image.Image, size: tuple[int, int], how: Fit, note: Note | No
 
     What is decoded stays twice as large as what is wanted, so that hardly a level changes (0.15 in the mean).
     """
+    if image.format not in ("JPEG", "MPO"):  # asked first: the orientation of a PNG is behind its pixels
+        return None
     orientation = image.getexif().get(0x0112, 1)
     full = image.size[::-1] if orientation in TURNED else image.size
     wanted = size[::-1]
     side = min(full[axis] / wanted[axis] for axis in (0, 1)) * how.crop_pct  # pixels of the file for one of ours
     part = next((part for part in (8, 4, 2) if side >= 2 * part), None)
-    if part is None or image.format not in ("JPEG", "MPO"):
+    if part is None:
         return None
     image.draft(None, (image.width // part, image.height // part))
     small = to_rgb(image, how, note)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import platformdirs
@@ -14,6 +15,8 @@ from poolzoo.data import facts, folder, images
 from poolzoo.data.sizes import Size
 from poolzoo.errors import PluginFailed, PoolzooError, reason
 from poolzoo.spec import Dataset, Split
+
+MOST_CLASSES: Final = 1_000_000  # a larger label is no class but a number, such as a hash; each class takes a name
 
 
 def cache_dir() -> Path:
@@ -74,9 +77,9 @@ def load_split(dataset: Dataset, split: Split, size: Size | None = None) -> tupl
     """
     try:
         pixels, labels = map(plain.array, dataset.load(split, cache_dir()))
-    except (PoolzooError, OSError, MemoryError):
+    except (PoolzooError, OSError, MemoryError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:  # a plugin may throw anything, SystemExit too
         raise PluginFailed(f"data set {dataset.name} failed: {reason(error)}", "mend its plugin") from error
     if getattr(pixels, "ndim", 0) != 4 or pixels.shape[3] != 3 or pixels.dtype != np.uint8 or not len(pixels):
         found = f"{getattr(pixels, 'dtype', type(pixels).__name__)}{list(getattr(pixels, 'shape', []))}"
@@ -90,10 +93,30 @@ def load_split(dataset: Dataset, split: Split, size: Size | None = None) -> tupl
         raise PluginFailed(
             f"data set {dataset.name} has label {labels.max()} and {len(dataset.classes)} classes", "mend its plugin"
         )
+    _require_names(dataset)
+    if labels.max() >= MOST_CLASSES:
+        raise PluginFailed(
+            f"data set {dataset.name} has label {labels.max()}: labels count from 0, at most {MOST_CLASSES:,}",
+            "its contract is int64[N], the place of each image's class",
+        )
     if size is not None and pixels.shape[1:3] != size:
         memory.require(f"the {len(pixels):,} resized {split} images", len(pixels) * size[0] * size[1] * 3)
         pixels = images.fit_array(pixels, size)
     return pixels, labels.astype(np.int64)
+
+
+def _require_names(dataset: Dataset) -> None:
+    """Makes sure that the names of the classes tell them apart.
+
+    Raises:
+        PluginFailed: One is no text, or empty, or there twice.
+    """
+    names = dataset.classes or ()
+    if odd := [name for name in names if not isinstance(name, str) or not name.strip()]:
+        text = f"data set {dataset.name} has a class called {odd[0]!r:.80}"
+        raise PluginFailed(text, "its contract is a name for each class, such as 'ant'")
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise PluginFailed(f"data set {dataset.name} has two classes called {twice[0]!r:.80}", "mend its plugin")
 
 
 def facts_about(dataset: Dataset, split: Split, pixels: np.ndarray) -> facts.Facts:

@@ -1,8 +1,9 @@
 """The decoded images of folders, kept on disk and memory-mapped: a folder is decoded once, not once a run.
 
 `<cache>/images/<key>/` holds `pixels.npy` (`uint8[N, H, W, 3]`), `labels.npy` (`int64[N]`), the facts `digests.npy` and
-`sums.npy`, and `about.json`. The key is a fingerprint of the files, so one that was added, removed, rewritten or
-touched gives another key; what nobody asks for any more is evicted in time.
+`sums.npy`, and `about.json`, which also names the files that could not be read and those whose values do not fit. The
+key is a fingerprint of the files, so one that was added, removed, rewritten or touched gives another key; what nobody
+asks for any more is evicted in time.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import os
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -22,13 +23,14 @@ import PIL
 
 from poolzoo import jsontext, memory, output, resources
 from poolzoo.data import decode, disk, facts, headers, images
+from poolzoo.data.broken import Broken
 from poolzoo.data.facts import Collector, Facts
 
 MENTIONED: Final = 100_000_000  # bytes on the disk from which on a line says where they are
-_FORMAT: Final = 2  # of the directory; another gives other keys
+_FORMAT: Final = 3  # of the directory; another gives other keys
 _EXTRA: Final = 8192  # bytes that `about.json` and the headers of the arrays take at most
 _EXTRA_EACH: Final = 8 + facts.DIGEST_BYTES + 6 * 8  # bytes of an image's label, digest and sums
-_held: dict[str, tuple[np.ndarray, Facts]] | None = None  # what was decoded into memory, inside `shared`
+_held: dict[str, Decoded] | None = None  # what was decoded into memory, inside `shared`
 
 
 def shelf(cache_dir: Path) -> disk.Shelf:
@@ -47,6 +49,7 @@ class Images:
         split: "train" or "test", for what is said.
         size: (height, width) to bring them to; None to take them as they are.
         how: In which way.
+        native: (height, width) in the files where it is known, for the bytes that they will take.
     """
 
     folder: Path
@@ -55,6 +58,7 @@ class Images:
     split: str
     size: decode.Size | None
     how: images.Fit = images.PLAIN
+    native: decode.Size | None = None
 
     @cached_property
     def key(self) -> str:
@@ -85,12 +89,33 @@ class Images:
     @cached_property
     def pixel_bytes(self) -> int | None:
         """What the decoded images will take; None where no header tells."""
-        size = self.size or decode.header_size(self.files[0])
+        found = (decode.header_size(file) for file in headers.sample(self.files))
+        size = self.size or self.native or next((size for size in found if size is not None), None)
         return None if size is None else len(self.files) * size[0] * size[1] * 3
 
-    def decoded(self) -> Generator[np.ndarray, None, None]:
+    def decoded(self, report: decode.Report) -> Generator[np.ndarray, None, None]:
         """The images one by one, as `decode.each` gives them."""
-        return decode.each(self.files, self.split, self.size, self.how)
+        return decode.each(self.files, self.split, self.size, self.how, report)
+
+    def without(self, broken: Sequence[Broken]) -> np.ndarray:
+        """Which files are left where some cannot be read, `bool[N]`."""
+        gone = {path for path, _ in broken}
+        return np.array([file not in gone for file in self.files], bool)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What came of image files.
+
+    Attributes:
+        pixels: Of those that can be read, `uint8[N, H, W, 3]`; memory-mapped and read-only, or in memory.
+        facts: About these.
+        report: Those that cannot, and those whose values do not fit.
+    """
+
+    pixels: np.ndarray
+    facts: Facts
+    report: decode.Report = field(default_factory=decode.Report)
 
 
 @contextmanager
@@ -104,20 +129,46 @@ def shared() -> Iterator[None]:
         _held = before
 
 
-def load(shelf: disk.Shelf, wanted: Images) -> tuple[np.ndarray, Facts]:
-    """The pixels, `uint8[N, H, W, 3]`, and facts about them: memory-mapped and read-only, or decoded into memory.
+def require_room(shelf: disk.Shelf, parts: Sequence[Images]) -> None:
+    """Makes sure that the parts of a data set fit on the disk or into memory together, before any is decoded.
+
+    Raises:
+        EnvironmentProblem: They do not.
+    """
+    parts = [part for part in parts if part.pixel_bytes is not None]  # of others decoding names the broken files
+    if memory.fits(sum(part.pixel_bytes or 0 for part in parts)):
+        return
+    missing = [part for part in parts if not (_held and part.key in _held)]
+    waiting: list[Images] = []
+    with suppress(OSError):  # whoever decodes says why nothing can be kept
+        missing = [part for part in missing if not (shelf.limit_bytes and shelf.find(part.key))]
+        on_disk = 0
+        for part in missing:
+            if shelf.limit_bytes and shelf.room(on_disk + _disk_bytes(part)):
+                on_disk += _disk_bytes(part)
+            else:
+                waiting.append(part)
+        missing = waiting
+    if missing:
+        what = " and ".join(f"{len(part.files):,} decoded {part.split}" for part in missing)
+        memory.require(f"the {what} images", sum(part.pixel_bytes or 0 for part in missing))
+
+
+def load(shelf: disk.Shelf, wanted: Images) -> Decoded:
+    """The pixels of the images that can be read, and what is known of them and of the others.
 
     Raises:
         decode.MixedSizesError: No size is given and the images differ.
-        CheckFailed: Some images cannot be read.
         EnvironmentProblem: They fit neither on the disk nor into memory; none has been decoded.
     """
     found = None
     if shelf.limit_bytes:
         try:
             found = _mapped(shelf, wanted)
-            if found is None and _may_build(shelf, wanted):
-                _build(shelf, wanted)
+            if found is not None and _is_outdated(wanted, found.report.broken):
+                shelf.drop(wanted.key)
+                found = None
+            if found is None and _may_build(shelf, wanted) and _build(shelf, wanted):
                 found = _mapped(shelf, wanted)
         except OSError as error:
             reason = error.strerror or str(error)
@@ -131,17 +182,23 @@ def load(shelf: disk.Shelf, wanted: Images) -> tuple[np.ndarray, Facts]:
         headers.close()
 
 
-def _in_memory(wanted: Images) -> tuple[np.ndarray, Facts]:
+def _in_memory(wanted: Images) -> Decoded:
     if _held is not None and wanted.key in _held:
         return _held[wanted.key]
     _require_memory(wanted)
-    collected = Collector(len(wanted.files))
-    pixels = decode.gather(len(wanted.files), collected.watch(wanted.decoded()))
-    found = pixels, Facts(collected.digests, collected.sums, wanted.names)
+    collected, report = Collector(len(wanted.files)), decode.Report()
+    pixels = decode.gather(len(wanted.files), collected.watch(wanted.decoded(report)))
+    found = Decoded(pixels, _facts(wanted, collected.digests, collected.sums, report), report)
     resources.hold(f"the decoded {wanted.split} images", pixels.nbytes, memory.DATA_HINT)
     if _held is not None:
         _held[wanted.key] = found
     return found
+
+
+def _facts(wanted: Images, digests: np.ndarray, sums: np.ndarray, report: decode.Report) -> Facts:
+    keep = wanted.without(report.broken)
+    names = tuple(name for name, kept in zip(wanted.names, keep, strict=True) if kept)
+    return Facts(digests[: len(names)], sums[: len(names)], names)
 
 
 def _require_memory(wanted: Images) -> None:
@@ -149,21 +206,23 @@ def _require_memory(wanted: Images) -> None:
         memory.require(f"the {len(wanted.files):,} decoded {wanted.split} images", wanted.pixel_bytes)
 
 
-def _mapped(shelf: disk.Shelf, wanted: Images) -> tuple[np.ndarray, Facts] | None:
+def _mapped(shelf: disk.Shelf, wanted: Images) -> Decoded | None:
     """What is kept of these images; None where there is nothing, or it is damaged (and then removed)."""
     place = shelf.find(wanted.key)
     if place is None:
         return None
     try:
-        about = json.loads((place / "about.json").read_text(encoding="utf-8"))
+        about = json.loads((place / "about.json").read_text("utf-8", "surrogateescape"))
         mixed = about.get("mixed")
         if mixed is None:
             pixels = np.lib.format.open_memmap(place / "pixels.npy", mode="r")
             complete = pixels.offset + pixels.nbytes == (place / "pixels.npy").stat().st_size
             digests, sums, labels = (np.load(place / f"{name}.npy") for name in ("digests", "sums", "labels"))
             whole = len(digests) == len(sums) == len(pixels)
-            if complete and whole and _is_right(pixels, labels, about, wanted):
-                return pixels, Facts(digests, sums, wanted.names)
+            broken = [(wanted.files[index], str(reason)) for index, reason in about["broken"]]
+            report = decode.Report(broken, decode.Misfits(about["misfits"]))
+            if complete and whole and _is_right(pixels, labels, about, wanted, wanted.without(broken)):
+                return Decoded(pixels, _facts(wanted, digests, sums, report), report)
     except PermissionError:  # another user's, who may want it
         raise
     except Exception:  # whatever numpy and json say of a damaged file; it is made anew
@@ -175,10 +234,18 @@ def _mapped(shelf: disk.Shelf, wanted: Images) -> tuple[np.ndarray, Facts] | Non
     return None
 
 
-def _is_right(pixels: np.ndarray, labels: np.ndarray, about: dict[str, Any], wanted: Images) -> bool:
-    shape = (len(wanted.files), *(wanted.size or about["shape"][1:3]), 3)
+def _is_right(pixels: np.ndarray, labels: np.ndarray, about: dict[str, Any], wanted: Images, keep: np.ndarray) -> bool:
+    shape = (int(keep.sum()), *(wanted.size or about["shape"][1:3]), 3)
     right = pixels.shape == shape == tuple(about["shape"]) and pixels.dtype == np.uint8
-    return right and pixels.flags.c_contiguous and np.array_equal(labels, wanted.labels)
+    return right and pixels.flags.c_contiguous and np.array_equal(labels, wanted.labels[keep])
+
+
+def _is_outdated(wanted: Images, broken: Sequence[Broken]) -> bool:
+    """Whether a file can be read that could not be: its permissions, or a disk, may be mended without a trace."""
+    if not broken:
+        return False
+    with closing(decode.each([path for path, _ in broken], wanted.split, wanted.size, wanted.how)) as rows:
+        return next(rows, None) is not None
 
 
 def _may_build(shelf: disk.Shelf, wanted: Images) -> bool:
@@ -186,7 +253,7 @@ def _may_build(shelf: disk.Shelf, wanted: Images) -> bool:
     pixel_bytes = wanted.pixel_bytes
     if pixel_bytes is None:  # decoding will name it, and all that are like it
         return False
-    needed = pixel_bytes + len(wanted.files) * _EXTRA_EACH + _EXTRA
+    needed = _disk_bytes(wanted)
     what = f"the {len(wanted.files):,} {wanted.split} images decoded, {resources.size(needed)},"
     if not shelf.room(needed):
         _require_memory(wanted)
@@ -199,24 +266,47 @@ def _may_build(shelf: disk.Shelf, wanted: Images) -> bool:
     return True
 
 
-def _build(shelf: disk.Shelf, wanted: Images) -> None:
+def _disk_bytes(wanted: Images) -> int:
+    """What the decoded images will take on the disk at most."""
+    return (wanted.pixel_bytes or 0) + len(wanted.files) * _EXTRA_EACH + _EXTRA
+
+
+class _NoImageError(Exception):
+    """None of the images can be read."""
+
+
+def _build(shelf: disk.Shelf, wanted: Images) -> bool:
+    """Decodes the images into the shelf; whether there is any."""
     about = {"folder": str(wanted.folder), "split": wanted.split, "images": len(wanted.files), "size": wanted.size}
+    report = decode.Report()
     try:
-        with shelf.building(wanted.key) as place, closing(wanted.decoded()) as rows:
+        with shelf.building(wanted.key) as place, closing(wanted.decoded(report)) as rows:
             collected = Collector(len(wanted.files))
-            disk.write_rows(place / "pixels.npy", len(wanted.files), collected.watch(rows))
-            np.save(place / "digests.npy", collected.digests)
-            np.save(place / "sums.npy", collected.sums)
+            count = len(wanted.files)
+            count = disk.write_rows(place / "pixels.npy", count, collected.watch(rows), or_fewer=True)
+            if not count:
+                raise _NoImageError
+            np.save(place / "digests.npy", collected.digests[:count])
+            np.save(place / "sums.npy", collected.sums[:count])
+            keep = wanted.without(report.broken)
             pixels = np.lib.format.open_memmap(place / "pixels.npy", mode="r")
-            np.save(place / "labels.npy", wanted.labels)
-            _describe(place, {**about, "shape": pixels.shape, "transform": wanted.transform, "pillow": PIL.__version__})
+            np.save(place / "labels.npy", wanted.labels[keep])
+            reasons = dict(report.broken)
+            broken = [(int(index), reasons[wanted.files[index]]) for index in np.flatnonzero(~keep)]
+            found = {"broken": broken, "misfits": report.misfits.to_json()}
+            made = {"shape": pixels.shape, "transform": wanted.transform, "pillow": PIL.__version__}
+            _describe(place, {**about, **made, **found})
             del pixels  # or Windows would not let the directory be renamed
+    except _NoImageError:
+        return False
     except decode.MixedSizesError as mixed:
         # Kept as well, or every load would decode all up to the odd one before it knew.
         with suppress(OSError), shelf.building(wanted.key) as place:
             _describe(place, {**about, "mixed": str(mixed)})
         raise
+    return True
 
 
 def _describe(place: Path, about: dict[str, Any]) -> None:
-    (place / "about.json").write_text(jsontext.dumps(about, indent=2) + "\n", encoding="utf-8")
+    text = jsontext.dumps(about, indent=2) + "\n"
+    (place / "about.json").write_text(text, "utf-8", "surrogateescape")  # any bytes may be a file's name

@@ -10,13 +10,15 @@ from typing import Any, Final
 import numpy as np
 
 from poolzoo import bundle, output, resources
-from poolzoo.data import images, quiet, walk
-from poolzoo.data.decode import Misfits
+from poolzoo.data import images, quiet, sizes, walk
+from poolzoo.data.decode import Misfits, size_in
 from poolzoo.data.paths import Paths
+from poolzoo.data.sizes import Size
 from poolzoo.deploy import runtime
 from poolzoo.errors import UsageError
 
 BATCH: Final = 64
+NOT_FINITE: Final = "the network gives NaN or infinity for it"  # the error of an image that can be read
 THREADS: Final = 4  # that read images while the graph runs; with photographs of 24 megapixels they take 1.2 GB
 
 
@@ -60,7 +62,8 @@ def predict(
 
     Returns:
         A row an image, in order, as they become known: `{"file", "label", "score", "top"}`, with a picture also
-        `"explain"`, its path, and `"method"`; or `{"file", "error"}` where it cannot be read.
+        `"explain"`, its path, and `"method"`; or `{"file", "error"}` where it cannot be read, or has no label
+        (`NOT_FINITE`).
 
     Raises:
         UsageError: There is no bundle, or no place for a picture, or no map to draw.
@@ -87,7 +90,7 @@ def _rows(
     model: runtime.Model, files: Sequence[str], top: int, draw: Draw | None = None
 ) -> Generator[dict[str, Any], None, None]:
     labels, size, fit = model.labels, model.size, model.fit
-    pool, misfits = ThreadPoolExecutor(min(THREADS, 2 * resources.cpus())), Misfits()
+    pool, misfits, cuts = ThreadPoolExecutor(min(THREADS, 2 * resources.cpus())), Misfits(), _Cuts(size)
 
     def start(at: int) -> list[Future[Read]]:
         return [pool.submit(_read, Path(file), size, fit) for file in files[at : at + BATCH]]
@@ -98,16 +101,17 @@ def _rows(
             for at in range(0, len(files), BATCH):
                 now, coming = coming, start(at + BATCH)  # the next ones are read while the graph runs
                 found = [future.result() for future in now]
-                pixels = [one for one, _ in found if isinstance(one, np.ndarray)]
+                pixels = [one for one, *_ in found if isinstance(one, np.ndarray)]
                 chances = iter(model.run(np.stack(pixels))[1] if pixels else ())
-                for file, (one, notes) in zip(files[at : at + BATCH], found, strict=True):
+                for file, (one, notes, native) in zip(files[at : at + BATCH], found, strict=True):
                     misfits.add(Path(file), notes)
                     if isinstance(one, str):
                         yield {"file": file, "error": one}
                     else:
+                        cuts.add(native)
                         chance = next(chances)
                         if not np.isfinite(chance).all():  # there is no largest among them
-                            yield {"file": str(file), "error": "the network gives NaN or infinity for it"}
+                            yield {"file": file, "error": NOT_FINITE}
                             continue
                         best = runtime.top(labels, chance, top)
                         drawn = draw(Path(file), one, int(chance.argmax()), **best[0]) if draw else {}
@@ -115,15 +119,36 @@ def _rows(
         finally:
             pool.shutdown(cancel_futures=True)
     misfits.warn(len(files), "images")
+    cuts.say(len(files))
 
 
-# The pixels of an image, `uint8[H, W, 3]`, or why there are none; and what the reader notes of their scale.
-Read = tuple[np.ndarray | str, list[tuple[str, str]]]
+class _Cuts:
+    """Images of another aspect than the network's: how many, and how much of them it does not see at most."""
+
+    def __init__(self, size: Size) -> None:
+        self.size, self.count, self.share = size, 0, 0.0
+
+    def add(self, native: Size | None) -> None:
+        share = sizes.cut(native, self.size)[1] if native is not None else 0.0
+        if share >= sizes.LEAST_CUT:
+            self.count, self.share = self.count + 1, max(self.share, share)
+
+    def say(self, total: int) -> None:
+        if self.count:
+            text = f"{self.count:,} of {total:,} images are not of the aspect {sizes.show(self.size)}"
+            output.say(f"{text}: up to {100 * self.share:.0f} % of a side is cut off")
 
 
-def _read(file: Path, size: tuple[int, int], fit: images.Fit) -> Read:
+# The pixels of an image, `uint8[H, W, 3]`, or why there are none; what the reader notes of their scale; its size.
+Read = tuple[np.ndarray | str, list[tuple[str, str]], Size | None]
+
+
+def _read(file: Path, size: Size, fit: images.Fit) -> Read:
     notes: list[tuple[str, str]] = []
     try:
-        return images.read(file, size, fit, lambda kind, values: notes.append((kind, values))), notes
+        with file.open("rb") as opened:
+            native = size_in(opened)
+            opened.seek(0)
+            return images.read(opened, size, fit, lambda kind, values: notes.append((kind, values))), notes, native
     except Exception as error:  # a damaged file makes Pillow raise anything: KeyError, struct.error, MemoryError …
-        return output.one_line(images.reason(error)), []
+        return output.one_line(images.reason(error)), [], None

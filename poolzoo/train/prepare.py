@@ -15,6 +15,7 @@ from poolzoo import host, output, spec
 from poolzoo.assemble import Assembly, Body, Plan, Preprocess, attach_head, build_body, resolve, unseen_border
 from poolzoo.data import batches, blocks, classes, sizes, source
 from poolzoo.data.batches import Augmentation, Share
+from poolzoo.data.broken import Broken
 from poolzoo.data.identity import DataIdentity
 from poolzoo.data.images import fit_array
 from poolzoo.data.sizes import Size
@@ -63,7 +64,7 @@ class Data:
     sums: np.ndarray | None = None
     native: tuple[int, int] | None = None
     validation: str | None = None
-    skipped: tuple[tuple[str, str], ...] = ()
+    skipped: tuple[Broken, ...] = ()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -274,7 +275,7 @@ def read_data(settings: Settings) -> Data:
         sums=facts["train"].sums,
         native=native,
         validation=validation,
-        skipped=tuple((str(path), reason) for path, reason in reader.skipped) if reader is not None else (),
+        skipped=tuple(reader.skipped) if reader is not None else (),
     )
 
 

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from poolzoo import bundle, host, jsontext, metrics, output, resources, runs
 from poolzoo.accounting import Accounting
 from poolzoo.assemble import Network
-from poolzoo.data import identity
+from poolzoo.data import broken, identity
 from poolzoo.data.batches import Batches
+from poolzoo.data.broken import BrokenImages
 from poolzoo.errors import BATCH_HINT, CheckFailed, EnvironmentProblem, UsageError
 from poolzoo.report import curves
 from poolzoo.train import features, group, usage
@@ -44,7 +45,8 @@ def finetune(
         before: Called when all is ready and nothing is written yet; what it raises ends the matter.
 
     Returns:
-        `{"run", "test", "val", "seconds", "images_per_s"}`, as `finetune --json` ends with.
+        `{"run", "test", "val", "seconds", "images_per_s"}`, as `finetune --json` ends with; also "skipped" where files
+        could not be read.
     """
     if out is not None and group.is_first():
         bundle.require_free(out)
@@ -81,7 +83,10 @@ def resume(path: Path, note: Note | None = None) -> dict[str, Any]:
     settings = Settings(**{**BEFORE, **read_toml(path / "run.toml")})
     host.settings.files = list(dict.fromkeys([*host.settings.files, *map(Path, settings.plugins)]))
     begun = (path / FILE).is_file()
-    prepared = prepare(settings, initial=not begun)
+    try:
+        prepared = prepare(settings, initial=not begun)
+    except BrokenImages as error:
+        raise CheckFailed(error.message, "bring them back: a run goes on with the images that it began with") from None
     with group.agreed(prepared.share):
         _require_same_data(path, prepared)
     if begun and (path / WEIGHTS).is_file():
@@ -342,7 +347,7 @@ def _finish(prepared: Prepared, path: Path, engine: Engine, name: str, figures: 
         "processes": prepared.share.size,
     }
     if data.skipped:
-        report["skipped"] = [{"file": file, "error": reason} for file, reason in data.skipped]
+        report["skipped"] = broken.to_json(data.skipped)
     bundle.write_json(path / "config.json", config)
     (path / WEIGHTS).unlink(missing_ok=True)  # it is in the configuration now
     bundle.write_atomically(path / "model.safetensors", runs.weights_bytes(network.state_dict()))
@@ -365,4 +370,5 @@ def _report(path: Path) -> dict[str, Any]:
     full = bundle.read_json(path / "metrics.json")
     val = {**metrics.headline(full["val"]), "epoch": full["val"]["epoch"]}
     test = metrics.headline(full["test"])
-    return {"run": str(path), "test": test, "val": val, **{key: full[key] for key in ("seconds", "images_per_s")}}
+    rest = {key: full[key] for key in ("seconds", "images_per_s", "skipped") if key in full}
+    return {"run": str(path), "test": test, "val": val, **rest}

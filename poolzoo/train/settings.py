@@ -176,10 +176,19 @@ class Settings:
 
 
 def absolute(settings: Settings) -> Settings:
-    """The same settings with full paths, so that they mean the same from any directory."""
+    """The same settings with full paths, so that they mean the same from any directory.
+
+    Raises:
+        UsageError: A path is not in UTF-8, which `run.toml` and the descriptions of networks are written in.
+    """
     kind, _, path = settings.data.partition(":")
     data = f"folder:{Path(path).expanduser().absolute()}" if kind == "folder" else settings.data
     weights = str(Path(settings.weights).expanduser().absolute()) if settings.weights else None
+    for name, text in (("data", data), ("weights", weights or "")):
+        if not text.isascii() and text.encode("utf-8", "replace").decode() != text:
+            raise UsageError(
+                f"{flag(name)} {text!r} is not UTF-8, and run.toml cannot name it", "rename it, or give a link to it"
+            )
     return replace(settings, data=data, weights=weights)
 
 
