@@ -38,6 +38,11 @@ def hushed() -> Iterator[None]:
         _hushed = before
 
 
+def is_hushed() -> bool:
+    """Whether what is said was said before."""
+    return _hushed
+
+
 def say(text: str) -> None:
     """A line for the person who waits: what is being done, what was decided."""
     if _verbosity >= (VERBOSE if _hushed else NORMAL) and _rank == 0:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from poolzoo.compare import table
 from poolzoo.data import broken, source
 from poolzoo.errors import CheckFailed, UsageError
 from poolzoo.train.settings import Settings
@@ -63,6 +64,7 @@ def test_so_many_may_be_left_out_and_no_more(poolzoo, spoiled, tmp_path):
     found = json.loads((tmp_path / "run/metrics.json").read_text())
     assert found["test"]["n"] == 7
     assert json.loads(outcome.out.splitlines()[-1])["skipped"] == found["skipped"]
+    assert table.data(tmp_path / "run")["skipped"] == found["skipped"]  # as a comparison tells of it
     assert [Path(one["file"]).name for one in found["skipped"]] == ["4.png", "3.png", "5.png", "1.png"]
     assert "4 images could not be read" in (tmp_path / "run/README.md").read_text()
     assert "skip_broken = 4" in (tmp_path / "run/run.toml").read_text()
@@ -106,3 +108,14 @@ def test_predict_goes_on_and_its_exit_code_is_honest(poolzoo, spoiled, tmp_path)
 def test_what_is_neither_a_number_nor_all_is_a_usage_error(text):
     with pytest.raises(UsageError, match="--skip-broken"):
         Settings(skip_broken=text)
+
+
+def test_the_list_has_a_line_a_file_that_a_terminal_may_show(spoiled, monkeypatch, tmp_path):
+    monkeypatch.setenv("POOLZOO_CACHE", str(tmp_path / "cache"))
+    (spoiled / "train/red/a\x1b[31m\nb.png").write_bytes(b"")
+    with pytest.raises(CheckFailed, match="5 of 33 images") as caught:
+        source.load_split(source.open_dataset(f"folder:{spoiled}"), "train")
+    lines = Path(caught.value.message.rpartition(" ")[2]).read_text().splitlines()
+    assert len(lines) == 5
+    assert all(line.replace("\t", "").isprintable() for line in lines)
+    assert any("a\\x1b[31m\\nb.png" in line for line in lines)

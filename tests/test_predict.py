@@ -88,6 +88,17 @@ def test_predict_says_how_much_is_cut_off(poolzoo, linear, tmp_path):
     )
 
 
+@pytest.mark.skipif(os.name == "nt", reason="no named pipes")
+def test_an_image_may_come_through_a_pipe(poolzoo, linear, tmp_path):
+    Image.fromarray(PIXELS).save(tmp_path / "x.png")
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes((tmp_path / "x.png").read_bytes()))
+    writer.start()
+    rows = poolzoo("predict", linear, tmp_path / "pipe", tmp_path / "x.png", "--json").json
+    writer.join()
+    assert rows[0]["top"] == rows[1]["top"]
+
+
 # --- What cannot be read -------------------------------------------------------------------------------------------
 
 

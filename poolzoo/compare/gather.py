@@ -50,17 +50,12 @@ def found(paths: Sequence[Path], baseline: str | None, alpha: float) -> Record:
     variants = list(dict.fromkeys(one.variant for one in trials))
     chosen = grid.find_baseline(baseline, variants)
     rows, sentences = table.assemble(variants, chosen, trials, records, alpha)
-    config = bundle.read_json(paths[0] / "config.json")
     return {
         "schema": bundle.SCHEMA,
         "baseline": chosen.name,
         "seeds": sorted({one.seed for one in trials}),
         "alpha": alpha,
-        "data": {
-            "name": config["poolzoo"]["data"],
-            "n_test": len(table.right(paths[0])),
-            "classes": config["label_names"],
-        },
+        "data": table.data(paths[0]),
         "environment": bundle.read_json(paths[0] / "env.json").pop("versions", {}),
         "verdict": sentences,
         "notes": _differences(settings),

@@ -325,7 +325,6 @@ def _found(plan: Plan, journal: Journal) -> Record:
         raise CheckFailed("every trial failed", rows[0]["error"])
     path = Path(done["per_seed"][0]["run"])
     environment = bundle.read_json(path / "env.json")
-    config = bundle.read_json(path / "config.json")
     seeds = list(range(plan.settings.seed, plan.settings.seed + plan.seeds))
     from poolzoo.robust import corruptions
 
@@ -335,11 +334,7 @@ def _found(plan: Plan, journal: Journal) -> Record:
         "baseline": baseline.name,
         "seeds": seeds,
         "alpha": plan.alpha,
-        "data": {
-            "name": config["poolzoo"]["data"],
-            "n_test": len(table.right(path)),
-            "classes": config["label_names"],
-        },
+        "data": table.data(path),
         "settings": {
             key: value for key, value in asdict(plan.settings).items() if key not in VARIED and value not in (None, ())
         },

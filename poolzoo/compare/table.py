@@ -22,6 +22,14 @@ def right(path: Path) -> np.ndarray:
     return np.asarray(predicted == labels)
 
 
+def data(path: Path) -> Record:
+    """What `compare.json` says of the data that a run saw, files that could not be read included."""
+    config = bundle.read_json(path / "config.json")
+    skipped = bundle.read_json(path / "metrics.json").get("skipped")
+    known = {"name": config["poolzoo"]["data"], "n_test": len(right(path)), "classes": config["label_names"]}
+    return {**known, "skipped": skipped} if skipped else known
+
+
 def assemble(
     variants: Sequence[Variant], baseline: Variant, trials: Sequence[Trial], records: Mapping[str, Record], alpha: float
 ) -> tuple[list[Record], list[str]]:

@@ -10,6 +10,7 @@ from typing import Final
 
 from poolzoo import bundle, output
 from poolzoo.errors import CheckFailed, UsageError
+from poolzoo.text import visible
 
 SHOWN: Final = 20  # of them that are listed where one types; the rest is in a file
 Broken = tuple[Path, str]  # an image file, and why it cannot be read
@@ -73,10 +74,10 @@ def tell(fresh: Sequence[Broken], broken: Sequence[Broken], data: Path, cache_di
     if len(broken) < 2:
         return None
     name = f"{bundle.slug(data.name)}-{hashlib.sha256(str(data.resolve()).encode()).hexdigest()[:8]}.txt"
-    text = "".join(f"{path}\t{reason}\n" for path, reason in sorted(broken))
+    text = "".join(f"{visible(str(path))}\t{reason}\n" for path, reason in sorted(broken))
     try:
         (cache_dir / "broken").mkdir(parents=True, exist_ok=True)
-        bundle.write_atomically(cache_dir / "broken" / name, text.encode("utf-8", "backslashreplace"))
+        bundle.write_atomically(cache_dir / "broken" / name, text.encode())
     except OSError as error:
         output.warn(f"the list cannot be written to {cache_dir}: {error.strerror or error}")
         return None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 
@@ -147,8 +148,9 @@ def _read(file: Path, size: Size, fit: images.Fit) -> Read:
     notes: list[tuple[str, str]] = []
     try:
         with file.open("rb") as opened:
-            native = size_in(opened)
-            opened.seek(0)
-            return images.read(opened, size, fit, lambda kind, values: notes.append((kind, values))), notes, native
+            whole: BinaryIO = opened if opened.seekable() else BytesIO(opened.read())  # a pipe is read once
+            native = size_in(whole)
+            whole.seek(0)
+            return images.read(whole, size, fit, lambda kind, values: notes.append((kind, values))), notes, native
     except Exception as error:  # a damaged file makes Pillow raise anything: KeyError, struct.error, MemoryError …
         return output.one_line(images.reason(error)), [], None
