@@ -44,9 +44,15 @@ class Accounting:
         return replace(self, loaded=loaded, fresh=fresh, unchanged=unchanged)
 
     def within(self, names: Iterable[str]) -> Accounting:
-        """The accounting of a larger network with the tensors `names`: what was not loaded is fresh."""
-        loaded = set(self.loaded)
-        return replace(self, fresh=tuple(name for name in names if name not in loaded))
+        """The accounting of a larger network with the tensors `names`: what was not loaded is fresh.
+
+        What the larger one took out is left out.
+        """
+        there, loaded = tuple(names), set(self.loaded)
+        fresh = tuple(name for name in there if name not in loaded)
+        out = tuple(sorted(loaded.difference(there)))
+        kept = tuple(name for name in self.loaded if name not in out)
+        return replace(self, loaded=kept, fresh=fresh, left_out=(*self.left_out, *out))
 
     def line(self) -> str:
         """All of it on one line."""

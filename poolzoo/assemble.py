@@ -328,10 +328,13 @@ class Body:
         if final is not None and (origin := getattr(module, "origin", None)) is not None:
             with torch.random.fork_rng(devices=[]):
                 published = origin.head(module)
-            if published.norm and final.final_norm == "head":
+            if published.norm and (final.final_norm == "head" or published.norm_is_new):
                 layer = module.get_submodule(published.norm_place)
                 module.set_submodule(published.norm_place, nn.Identity())
-                norm = FinalNorm(layer, published.norm_place, published.channels_first)
+                if final.final_norm == "head":
+                    norm = FinalNorm(layer, published.norm_place, published.channels_first)
+                else:
+                    published = published.without_norm()
         stem_changes: list[str] = []
         if stem == "small":
             before = read_layout(backbone, module, _run(backbone, module, example), size)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -82,7 +83,7 @@ def _lost(module: nn.Module, layout: Layout, size: Size) -> tuple[int, int]:
     was_training = module.training
     module.eval()
     try:
-        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        with torch.random.fork_rng(devices=[]), torch.enable_grad(), _awake(module):
             torch.manual_seed(0)
             x = torch.randn(1, 3, *size, requires_grad=True)
             features = as_map(module(x), layout)
@@ -94,6 +95,25 @@ def _lost(module: nn.Module, layout: Layout, size: Size) -> tuple[int, int]:
         return 0, 0
     seen = slope[0].abs().sum(0) > 0
     return _dark(seen.any(1)), _dark(seen.any(0))
+
+
+@contextmanager
+def _awake(module: nn.Module) -> Iterator[None]:
+    """Gives random values to parameters that are all zero, such as the last scale of a residual branch before training.
+
+    Such a branch would seem to see nothing, and the network what its skip connections see alone.
+    """
+    asleep = [one for one in module.parameters() if one.is_floating_point() and not one.detach().any()]
+    before = [one.detach().clone() for one in asleep]
+    with torch.no_grad():
+        for one in asleep:
+            one.normal_()
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for one, values in zip(asleep, before, strict=True):
+                one.copy_(values)
 
 
 def _dark(seen: Tensor) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
@@ -45,6 +45,7 @@ class PublishedHead:
     Attributes:
         norm: The only layer behind the pooling, where that is a norm; "" where there is none.
         norm_place: Where the backbone has that layer, at every position in front of our pooling; may be another name.
+        norm_is_new: Whether the backbones of earlier versions did not have that layer.
         channels_first: Whether that layer takes `float[N, C, H, W]`.
         moved: Layers behind the pooling that the backbone runs at every position instead.
         kept: Layers of the published network's own pooling that the backbone runs at every position.
@@ -55,12 +56,17 @@ class PublishedHead:
 
     norm: str = ""
     norm_place: str = ""
+    norm_is_new: bool = False
     channels_first: bool = False
     moved: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     parameters: int = 0
     pools: Pools | None = None
+
+    def without_norm(self) -> PublishedHead:
+        """The same where the norm has no part in the network."""
+        return replace(self, norm="", norm_place="", left_out=(self.norm, *self.left_out))
 
     @property
     def changes(self) -> bool:

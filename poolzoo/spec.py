@@ -9,7 +9,8 @@ the host checks the data and does everything else. A complete plugin:
         from torch import nn
         class PowerMean(nn.Module):
             def forward(self, x):                       # float[N, C, H, W] → float[N, D]
-                return x.clamp(min=1e-6).pow(p).mean((2, 3)).pow(1 / p)
+                wide = x if x.dtype.itemsize > 4 else x.float()
+                return wide.clamp(min=1e-6).pow(p).mean((2, 3)).pow(1 / p).to(x.dtype)
         return PowerMean()
 
     @hookimpl

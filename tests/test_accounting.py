@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub
@@ -155,6 +156,57 @@ def test_torchvisions_layers_behind_the_pooling_are_named(monkeypatch, tmp_path)
     assert set(assembly.weights.left_out) == set(heads)
     assert assembly.weights.fresh == ("classifier.weight", "classifier.bias")
     assert "left out: classifier.0" in assembly.body.published.line(None, 576)
+
+
+def tiny_convnext(monkeypatch):
+    """torchvision's ConvNeXt with a block a stage, in place of its smallest, which takes seconds."""
+    import torchvision
+    from torchvision.models import convnext
+
+    from poolzoo.backbones import torchvision_family
+
+    def make(*_, num_classes: int = 10, **__):
+        sizes = [
+            convnext.CNBlockConfig(8, 16, 1),
+            convnext.CNBlockConfig(16, 24, 1),
+            convnext.CNBlockConfig(24, None, 1),
+        ]
+        torch.manual_seed(0)
+        return torchvision.models.ConvNeXt(sizes, num_classes=num_classes)
+
+    monkeypatch.setattr(torchvision.models, "get_model", make)
+    network = make()
+    with torch.no_grad():
+        for parameter in network.classifier[0].parameters():
+            parameter += torch.rand_like(parameter)
+    monkeypatch.setattr(torchvision_family, "_published", lambda name: network.state_dict())
+    return network.eval()
+
+
+def test_torchvisions_norm_behind_the_pooling_follows_ours(monkeypatch):
+    theirs = tiny_convnext(monkeypatch)
+    found = Plan("torchvision/convnext_tiny", "avg", 10, (64, 64), (64, 64), pretrained=True)
+    assembly = assemble(found)
+    assert assembly.norm_place == "pooled"
+    assert set(assembly.weights.left_out) == {"classifier.2.weight", "classifier.2.bias"}
+    network, x = assembly.network.eval(), torch.randn(2, 3, 64, 64)
+    network.classifier.load_state_dict(theirs.classifier[2].state_dict())
+    torch.testing.assert_close(network(x), theirs(x))
+    said = assembly.body.published.line("pooled", 24)
+    assert said == "classifier.0 follows the pooling, as published; avg equals the published pooling"
+    wider = assemble(replace(found, pool="catavgmax"))
+    assert wider.norm_place == "positions"
+    assert wider.network(x).shape == (2, 10)
+
+
+def test_runs_of_earlier_versions_have_no_such_norm(monkeypatch):
+    tiny_convnext(monkeypatch)
+    old = Plan("torchvision/convnext_tiny", "avg", 10, (64, 64), (64, 64), pretrained=True, final_norm="backbone")
+    assembly = assemble(old)
+    assert assembly.norm_place is None
+    assert not [key for key in assembly.network.state_dict() if "norm." in key and "body" not in key]
+    assert set(assembly.weights.loaded) <= assembly.network.state_dict().keys()
+    assert "left out: classifier.0" in assembly.body.published.line(None, 24)
 
 
 PLUGIN = """

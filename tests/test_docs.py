@@ -35,6 +35,18 @@ def test_the_readmes_plugin_is_the_file_that_is_tested():
     assert shown.split("\n", 1)[1] == code
 
 
+def test_the_readmes_plugin_passes_its_own_check():
+    plugin = host.load_plugins(ROOT / "plugins" / "single_file" / "power_mean.py", installed=False)
+    assert poolzoo_testing.check_pooling(plugin.pooling("power-mean", "global").item) == []
+
+
+def test_the_contract_shows_the_same_plugin():
+    body = re.search(r"def forward\(self, x\):.*?\n(.*?)\n\n", README, re.DOTALL)
+    assert body
+    shown = [line.strip() for line in body[1].splitlines()]
+    assert [line for line in shown if line not in spec.__doc__] == []
+
+
 def test_the_options_in_the_readme_exist(poolzoo):
     for line in re.findall(r"^\$ poolzoo (.*)$", README, re.MULTILINE):
         words = line.split()

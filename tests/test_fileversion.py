@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from poolzoo import bundle
-from poolzoo.deploy import fileversion
+from poolzoo.deploy import fileversion, runtime
 
 
 def model(opset: int = 18, kind: int = TensorProto.FLOAT, **more) -> onnx.ModelProto:
@@ -101,6 +102,38 @@ def test_a_command_says_that_its_runtime_is_too_old(poolzoo, bundle_copy, tmp_pa
     assert outcome.code == 4, outcome.err
     assert "needs ONNX Runtime 1.14 or newer, and" in outcome.err
     assert "Traceback" not in outcome.err
+
+
+def needing(directory, release):
+    """A graph that any runtime opens, and that states to be computed rightly from a release on."""
+    proto = onnx.load(directory / "model.onnx")
+    (stated,) = [entry for entry in proto.metadata_props if entry.key == "onnxruntime"]
+    stated.value = json.dumps(release)
+    onnx.save(proto, directory / "model.onnx")
+
+
+def test_the_script_refuses_to_compute_with_an_older_runtime_than_the_file_states(bundle_copy):
+    needing(bundle_copy, "9.20")
+    command = [sys.executable, bundle_copy / "predict.py", "x.png"]
+    outcome = subprocess.run(command, capture_output=True, text=True, check=False)
+    error, _ = outcome.stderr.splitlines()
+    assert (outcome.returncode, outcome.stdout) == (4, "")
+    assert error == f"error: model.onnx needs onnxruntime 9.20 or newer, this is {onnxruntime.__version__}"
+
+
+def test_a_command_refuses_to_compute_with_an_older_runtime_than_the_file_states(poolzoo, bundle_copy):
+    needing(bundle_copy, "9.20")
+    bundle.seal(bundle_copy, "bundle")
+    outcome = poolzoo("verify", bundle_copy, "--no-speed")
+    assert outcome.code == 4, outcome.err
+    assert "needs ONNX Runtime 9.20 or newer, and" in outcome.err
+
+
+@pytest.mark.parametrize(("here", "stated"), [("1.22.0", "1.9"), ("1.20.1", "1.20"), ("1.24.0.dev20251031003", "1.24")])
+def test_releases_are_compared_as_numbers(monkeypatch, bundle_copy, here, stated):
+    needing(bundle_copy, stated)
+    monkeypatch.setattr(onnxruntime, "__version__", here)
+    assert runtime.open_model(bundle_copy / "model.onnx").metadata["onnxruntime"] == f'"{stated}"'
 
 
 def test_weights_in_attributes_count():

@@ -129,6 +129,12 @@ def test_a_transformers_remainder_names_the_sides_below_and_above(capsys):
     assert "2 rows and 2 columns of 130×130 images; all is seen of 128×128 and 144×144" in capsys.readouterr().err
 
 
+def test_branches_that_start_at_zero_see_nonetheless(capsys):
+    """timm's residual networks begin with the last scale of every branch at zero."""
+    package.create_model("timm/resnet18", image_size=64)
+    assert "never sees" not in capsys.readouterr().err
+
+
 def test_a_refused_size_names_the_nearest_that_are_not():
     with pytest.raises(UsageError) as caught:
         package.create_model("timm/test_vit", image_size=130)

@@ -1,4 +1,4 @@
-"""The bundle in `exports/`: what was exported once must always verify and predict, whatever becomes of the code."""
+"""The bundle in `exports/`, and one of an earlier version: what was exported once must always verify and predict."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
 from poolzoo.data import digits
 
 BUNDLE = Path(__file__).parents[1] / "exports" / "digits"
+EARLIER = Path(__file__).parent / "data" / "digits_bundle"
 
 
 @pytest.fixture
@@ -25,8 +28,9 @@ def scans(tmp_path: Path) -> list[Path]:
     return paths
 
 
-def test_it_verifies(poolzoo):
-    outcome = poolzoo("verify", BUNDLE, "--json", "--no-speed")
+@pytest.mark.parametrize("bundle", [BUNDLE, EARLIER], ids=["today's", "an earlier one"])
+def test_it_verifies(poolzoo, bundle):
+    outcome = poolzoo("verify", bundle, "--json", "--no-speed")
     assert outcome.code == 0
     assert outcome.json["passed"]
     assert {check["id"] for check in outcome.json["checks"]} >= {"manifest", "session", "golden-batch-1"}
@@ -38,15 +42,28 @@ def test_it_is_small_and_whole():
     assert sum(path.stat().st_size for path in BUNDLE.iterdir()) < 1_000_000
 
 
-def test_it_predicts(poolzoo, scans):
-    rows = poolzoo("predict", BUNDLE, *scans, "--json").json
+@pytest.mark.parametrize("name", ["images", "logits", "probabilities", "allowed"])
+def test_it_computes_what_it_did(name):
+    today, before = np.load(BUNDLE / "golden.npz"), np.load(EARLIER / "golden.npz")
+    np.testing.assert_array_equal(today[name], before[name])
+
+
+def test_its_file_states_no_more_than_it_needs():
+    graph = onnx.load(BUNDLE / "model.onnx")
+    assert (graph.ir_version, [(one.domain, one.version) for one in graph.opset_import]) == (8, [("", 18)])
+
+
+@pytest.mark.parametrize("bundle", [BUNDLE, EARLIER], ids=["today's", "an earlier one"])
+def test_it_predicts(poolzoo, scans, bundle):
+    rows = poolzoo("predict", bundle, *scans, "--json").json
     assert sum(Path(row["file"]).stem.endswith(row["label"]) for row in rows) >= 19
-    assert poolzoo("evaluate", BUNDLE, "--onnx", "--json").json["accuracy"] > 0.97
+    assert poolzoo("evaluate", bundle, "--onnx", "--json").json["accuracy"] > 0.97
 
 
-def test_its_own_script_says_the_same(poolzoo, scans):
-    rows = poolzoo("predict", BUNDLE, *scans, "--json").json
-    script = [sys.executable, str(BUNDLE / "predict.py")]
+@pytest.mark.parametrize("bundle", [BUNDLE, EARLIER], ids=["today's", "an earlier one"])
+def test_its_own_script_says_the_same(poolzoo, scans, bundle):
+    rows = poolzoo("predict", bundle, *scans, "--json").json
+    script = [sys.executable, str(bundle / "predict.py")]
     said = subprocess.run([*script, *map(str, scans)], capture_output=True, text=True, check=True).stdout
     assert [line.split("\t")[0] for line in said.splitlines()] == [row["label"] for row in rows]
     subprocess.run([*script, "--verify"], capture_output=True, check=True)

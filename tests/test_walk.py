@@ -73,12 +73,10 @@ def test_albums_in_a_folder_that_is_called_like_a_split_are_albums(photos):
 
 
 def test_evaluation_walks_the_same_way(photos, capsys):
-    from poolzoo import evaluate
-    from poolzoo.data.fit import PLAIN
-
     (photos / "test/red/notes.txt").touch()
-    images, labels, _ = evaluate._test_images(f"folder:{photos}", (16, 16), PLAIN, None, ["red", "blue"])
-    assert (len(images), labels.tolist()) == (8, [1] * 4 + [0] * 4)
+    dataset = source.open_dataset(f"folder:{photos}", (16, 16), ("test",), exact=True)
+    images, labels = source.load_split(dataset, "test", (16, 16))
+    assert (len(images), labels.tolist()) == (8, [0] * 4 + [1] * 4)
     assert capsys.readouterr().err == "ignored: 1 .txt\n"
 
 
@@ -159,14 +157,12 @@ def test_val_alone_stays_the_test_split(photos):
     assert (len(data.chosen), len(data.held), len(data.test[1])) == (22, 2, 8)
 
 
-def test_what_was_begun_before_there_were_these_settings_keeps_its_data(tmp_path, monkeypatch):
+def test_what_was_begun_before_there_were_these_settings_keeps_its_data(tmp_path):
     from poolzoo.compare.session import Plan
+    from poolzoo.train.settings import BEFORE, read_toml
 
-    seen = []
-    monkeypatch.setattr(training, "prepare", lambda settings, **_: seen.append(settings))
-    monkeypatch.setattr(training, "_run", lambda *args, **_: {})
     (tmp_path / "run.toml").write_text('data = "digits"\nimage_size = 16\n')
-    training.resume(tmp_path)
+    seen = [Settings(**{**BEFORE, **read_toml(tmp_path / "run.toml")})]
     plan = Plan("avg", None, "nano/plain", 1, None, 0, 0, 0.05, Settings()).to_json()
     for name in ("validation", "reader", "skip_broken"):
         del plan["settings"][name]
@@ -175,12 +171,10 @@ def test_what_was_begun_before_there_were_these_settings_keeps_its_data(tmp_path
     assert (Settings().validation, Settings().reader) == ("auto", 2)
 
 
-def test_all_trials_of_a_comparison_have_the_validation_images_of_its_start(with_val, tmp_path, monkeypatch):
-    from poolzoo.compare import session
+def test_all_trials_of_a_comparison_have_the_validation_images_of_its_start(with_val, tmp_path, poolzoo):
+    import json
 
-    monkeypatch.setattr(
-        session, "go_on", lambda out, runner: session.Plan.from_json(session.bundle.read_json(out / "plan.json"))
-    )
-    begun = session.Plan("avg", None, "nano/plain", 1, None, 0, 0, 0.05, settings(with_val))
-    monkeypatch.setattr(session.Plan, "from_json", classmethod(lambda cls, found: found["settings"]["validation"]))
-    assert session.start(begun, tmp_path / "comparison", "poolzoo compare") == "val"
+    arguments = ("--backbone", "nano/plain", "--pool", "avg,max", "--seeds", 1, "--epochs", 1, "--threads", 1, "-q")
+    out = ("--robust", 0, "--finalists", 0, "--out", tmp_path / "comparison")
+    assert poolzoo("compare", "--data", f"folder:{with_val}", *arguments, *out).code == 0
+    assert json.loads((tmp_path / "comparison/plan.json").read_text())["settings"]["validation"] == "val"

@@ -19,7 +19,7 @@ from torchvision.models.feature_extraction import create_feature_extractor, get_
 
 from poolzoo import accounting, output
 from poolzoo.backbones import network
-from poolzoo.backbones.torchvision_origin import CLASSIFIER, TorchvisionOrigin, current
+from poolzoo.backbones.torchvision_origin import CLASSIFIER, TorchvisionOrigin, current, final_norm
 from poolzoo.errors import UsageError
 from poolzoo.spec import IMAGENET_MEAN, IMAGENET_STD, Backbone
 from poolzoo.state_dict import read_state_dict
@@ -126,7 +126,10 @@ def _labels(name: str) -> Sequence[str]:
 
 
 class Features(nn.Module):
-    """A torchvision model cut after its features: `float[N, 3, H, W]` to its own layout."""
+    """A torchvision model cut after its features: `float[N, 3, H, W]` to its own layout.
+
+    A norm that the model has between its pooling and its classifier is there at every position, as in timm's networks.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -135,15 +138,17 @@ class Features(nn.Module):
             node for node in reversed(nodes) if node.split(".")[0].split("_")[0] not in _AFTER and node not in _AFTER
         )
         self.body = create_feature_extractor(model, {cut: "features"}, suppress_diff_warning=True)
+        name = final_norm(model)
+        self.norm = model.get_submodule(name) if name else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.body(x)["features"]
+        return self.norm(self.body(x)["features"])
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Features:
         """A copy in the same mode; torch's own copy of a traced module comes back in training mode."""
         copied = Features.__new__(Features)
         nn.Module.__init__(copied)
-        copied.body = copy.deepcopy(self.body, memo)
+        copied.body, copied.norm = copy.deepcopy(self.body, memo), copy.deepcopy(self.norm, memo)
         return copied.train(self.training)
 
 

@@ -103,7 +103,8 @@ def open_model(path: Path, provider: str = "cpu", threads: int | None = None) ->
     A provider that was named is used or refused; `auto` tries the GPU and says so where it has to take the CPU.
 
     Raises:
-        EnvironmentProblem: ONNX Runtime fell back to another provider than the one that was named.
+        EnvironmentProblem: ONNX Runtime fell back to another provider than the one that was named, or it is older than
+            the file states to need.
         CheckFailed: The file is no graph of ours.
     """
     wanted = choose_provider(provider)
@@ -117,6 +118,9 @@ def open_model(path: Path, provider: str = "cpu", threads: int | None = None) ->
     metadata = dict(session.get_modelmeta().custom_metadata_map)
     if not {"labels", "input"} <= metadata.keys():
         raise CheckFailed(f"{path} carries no labels and no input", "export the run again with poolzoo export")
+    needed = json.loads(metadata.get("onnxruntime", '"0"'))
+    if _release(onnxruntime.__version__) < _release(needed):  # it opens the file, and computes wrong numbers
+        raise _too_old(path, f"{needed} or newer")
     return Model(session, wanted, metadata)
 
 
@@ -148,9 +152,7 @@ def open_session(source: Path | bytes, provider: str, threads: int | None = None
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
             name = "the graph" if isinstance(source, bytes) else source
             if _is_too_new(str(error)):
-                release = _release_for(source) if isinstance(source, Path) else "a newer release"
-                text = f"{name} needs ONNX Runtime {release}, and {onnxruntime.__version__} is installed"
-                raise EnvironmentProblem(text, "pip install --upgrade onnxruntime") from error
+                raise _too_old(name, _named_by(source) if isinstance(source, Path) else "a newer release") from error
             raise CheckFailed(f"{name} cannot be opened: {str(error)[:300]}", "export the run again") from error
 
 
@@ -159,7 +161,17 @@ def _is_too_new(error: str) -> bool:
     return "Unsupported model IR version" in error or "is under development" in error
 
 
-def _release_for(path: Path) -> str:
+def _too_old(file: Path | str, needed: str) -> EnvironmentProblem:
+    text = f"{file} needs ONNX Runtime {needed}, and {onnxruntime.__version__} is installed"
+    return EnvironmentProblem(text, "pip install --upgrade onnxruntime")
+
+
+def _release(version: str) -> list[int]:
+    """Its first two numbers: `1.20.1` is a `1.20`."""
+    return [int(part) for part in version.split(".")[:2] if part.isdecimal()]
+
+
+def _named_by(path: Path) -> str:
     """The release that the bundle around a graph names, in words."""
     try:
         release = json.loads(path.with_name("config.json").read_text(encoding="utf-8"))["export"]["onnxruntime"]

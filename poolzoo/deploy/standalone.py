@@ -17,6 +17,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import onnxruntime
@@ -36,10 +37,15 @@ class Model:
         try:
             given = onnxruntime.InferenceSession(str(HERE / "model.onnx"), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its exceptions share no public base class
-            _stop_if_too_old(error)
+            if "Unsupported model IR version" in str(error) or "is under development" in str(error):
+                config = json.loads((HERE / "config.json").read_text(encoding="utf-8"))
+                _stop(config.get("export", {}).get("onnxruntime", "of its time"))
             raise
         self.session = given
         facts = self.session.get_modelmeta().custom_metadata_map
+        needed = json.loads(facts.get("onnxruntime", '"0"'))
+        if _release(onnxruntime.__version__) < _release(needed):  # it opens the file, and computes wrong numbers
+            _stop(needed)
         given, how = json.loads(facts["input"]), json.loads(facts.get("preprocessing", "{}"))
         names = json.loads(facts["labels"])  # in which what a terminal would obey is escaped
         self.labels = ["".join(c if c.isprintable() else ascii(c)[1:-1] for c in name) for name in names]
@@ -54,16 +60,15 @@ class Model:
         return logits, probabilities
 
 
-def _stop_if_too_old(error: Exception) -> None:
-    """Says which onnxruntime the graph needs, where the one here does not read it for its age."""
-    if "Unsupported model IR version" in str(error) or "is under development" in str(error):
-        config = json.loads((HERE / "config.json").read_text(encoding="utf-8"))
-        needed = config.get("export", {}).get("onnxruntime", "of its time")
-        print(
-            f"error: model.onnx needs onnxruntime {needed} or newer, this is {onnxruntime.__version__}", file=sys.stderr
-        )
-        print("hint: pip install --upgrade onnxruntime", file=sys.stderr)
-        sys.exit(4)
+def _release(version: str) -> list[int]:
+    return [int(part) for part in version.split(".")[:2] if part.isdecimal()]
+
+
+def _stop(needed: str) -> NoReturn:
+    """Says which onnxruntime the graph needs."""
+    print(f"error: model.onnx needs onnxruntime {needed} or newer, this is {onnxruntime.__version__}", file=sys.stderr)
+    print("hint: pip install --upgrade onnxruntime", file=sys.stderr)
+    sys.exit(4)
 
 
 def predict(files: list[Path], top: int) -> bool:
