@@ -52,10 +52,8 @@ class Watched:
         self.session, self.entries = session, []
 
     def run(self, names, feed, options):
-        try:
-            self.entries.append(options.get_run_config_entry("memory.enable_memory_arena_shrinkage"))
-        except RuntimeError:  # it says nothing of it
-            self.entries.append(None)
+        key = "memory.enable_memory_arena_shrinkage"
+        self.entries.append(options and options.get_run_config_entry(key))
         return self.session.run(names, feed, options)
 
 

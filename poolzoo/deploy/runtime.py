@@ -59,8 +59,9 @@ class Model:
 
         On a CPU the session keeps the memory of a batch for the next one, and gives it back after the `last`.
         """
-        options = onnxruntime.RunOptions()
+        options = None
         if last and self.provider == PROVIDERS["cpu"]:
+            options = onnxruntime.RunOptions()
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         logits, probabilities = self.session.run(["logits", "probabilities"], {"images": self.feed(images)}, options)
         return logits, probabilities
