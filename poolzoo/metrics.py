@@ -8,7 +8,6 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch import nn
 
 from poolzoo import output
@@ -98,10 +97,10 @@ def compute(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> d
     Images whose largest logit is NaN or infinite count as wrong and stand in no column of the confusion matrix; `ece`
     is None then, since their confidence is no number, and a warning tells how many they are.
     """
-    predicted, indices = predictions(logits), np.arange(len(classes))
-    precision, recall, f1, support = precision_recall_fscore_support(
-        labels, predicted, labels=indices, average=None, zero_division=0.0
-    )
+    predicted = predictions(logits)
+    matrix, support = confusion(labels, predicted, len(classes)), np.bincount(labels, minlength=len(classes))
+    right_of, named = matrix.diagonal(), matrix.sum(0)
+    precision, recall, f1 = _ratio(right_of, named), _ratio(right_of, support), _ratio(2 * right_of, support + named)
     present = support > 0
     right = predicted == labels
     if lost := int((predicted == NO_CLASS).sum()):
@@ -129,8 +128,19 @@ def compute(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> d
             }
             for name, *values, n in zip(classes, precision, recall, f1, support, strict=True)
         ],
-        "confusion": confusion_matrix(labels, predicted, labels=indices).tolist(),
+        "confusion": matrix.tolist(),
     }
+
+
+def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """How often each class (row) was predicted as each (column), `int64[classes, classes]`; NO_CLASS has no column."""
+    known = predicted != NO_CLASS
+    return np.bincount(labels[known] * classes + predicted[known], minlength=classes**2).reshape(classes, classes)
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """`part / whole`, 0 where the whole is 0."""
+    return np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)
 
 
 def headline(full: dict[str, Any]) -> dict[str, Any]:

@@ -265,7 +265,7 @@ def test_limits_are_about_agreement_accuracy_and_numbers(trained):
         changed = np.empty(0, int)
         value = 0.0
 
-        def run(self, images):
+        def run(self, images, *, last=False):
             rows = np.array([index[image.tobytes()] for image in images])
             out = logits[rows].copy()
             for position in np.flatnonzero(np.isin(rows, self.changed)):
@@ -400,7 +400,7 @@ def test_a_photograph_with_more_noise_than_the_others_is_judged_by_its_own(train
         provider = "CPUExecutionProvider"
         times = 0.9
 
-        def run(self, images):
+        def run(self, images, *, last=False):
             rows = np.array([index[image.tobytes()] for image in images])
             off = np.where(rows == row, self.times * reference.allowed[row], 0)[:, None]
             return (logits[rows] + off).astype(np.float32), chances[rows]
@@ -463,7 +463,7 @@ def test_an_edge_image_with_enormous_logits_allows_photographs_nothing():
         provider = "CPUExecutionProvider"
         off = 0.0
 
-        def run(self, images):
+        def run(self, images, *, last=False):
             with torch.inference_mode():
                 logits, chances = (out.numpy() for out in Steep()(torch.from_numpy(images)))
             return logits + np.where(np.abs(logits) < 10, np.float32(self.off), 0), chances

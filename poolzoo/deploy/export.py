@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from poolzoo.deploy.parity import Limits
 from poolzoo.deploy.reference import Reference, batch_of
 from poolzoo.deploy.subject import Subject
 from poolzoo.errors import CheckFailed
+from poolzoo.train import memory
 
 
 @dataclass(frozen=True)
@@ -115,14 +114,14 @@ def _best(
     """
     output.say("exporting")
     written = graph.export_graph(subject, file, kind=wishes.kind, opset=wishes.opset)
-    _release()  # the exporter leaves whole graphs behind in circles
+    memory.release()
     fp32 = runtime.open_model(file, provider, threads)
     report |= {"provider": fp32.provider, "opset": graph.opset_of(onnx.load(file)), "precision": "fp32"}
     output.say("checking parity")
     reference = Reference.of(subject.model, subject.images, subject.image_labels)
     verdict = judge(subject, reference, file, written, fp32, threads)
     found = [Candidate("fp32", file, fp32, verdict)]
-    _release()
+    memory.release()
     if not verdict.passed:
         raise ParityFailed({**report, "parity": verdict.report, "candidates": [], "bundle": None}, subject.remedy)
 
@@ -143,13 +142,6 @@ def _best(
         hint = "allow more with --min-agreement and --max-accuracy-drop, or take --precision auto"
         raise ParityFailed({**report, "bundle": None}, hint)
     return best
-
-
-def _release() -> None:
-    """Gives back memory that nothing refers to; glibc keeps what was freed in small pieces until it is asked."""
-    gc.collect()
-    with suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def judge(

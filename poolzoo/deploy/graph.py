@@ -24,6 +24,7 @@ from poolzoo.deploy import fileversion, guards, layers
 from poolzoo.deploy.layers import Layers
 from poolzoo.errors import CheckFailed, PoolzooError
 from poolzoo.layout import Size
+from poolzoo.train import memory
 
 if TYPE_CHECKING:
     from poolzoo.assemble import Preprocess
@@ -253,6 +254,7 @@ def dry_export(network: nn.Module, preprocess: nn.Module, size: Size) -> None:
             first = str(cause).strip().splitlines()[0] if str(cause).strip() else "no reason given"
             text = f"what would be trained cannot be exported: {type(cause).__name__}: {first}"
             raise CheckFailed(text, _WAY_OUT) from error
+    memory.release()
 
 
 _WAY_OUT: Final = "choose another pooling or backbone, or train it all the same with --no-dry-export"

@@ -54,9 +54,16 @@ class Model:
             return images
         return np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32) / np.float32(255)
 
-    def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Logits and probabilities of a batch, `uint8[N, H, W, 3]`."""
-        logits, probabilities = self.session.run(["logits", "probabilities"], {"images": self.feed(images)})
+    def run(self, images: np.ndarray, *, last: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Logits and probabilities of a batch, `uint8[N, H, W, 3]`.
+
+        On a CPU the session keeps the memory of a batch for the next one, and gives it back after the `last`.
+        """
+        options = None
+        if last and self.provider == PROVIDERS["cpu"]:
+            options = onnxruntime.RunOptions()
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        logits, probabilities = self.session.run(["logits", "probabilities"], {"images": self.feed(images)}, options)
         return logits, probabilities
 
 
@@ -197,7 +204,8 @@ def run_in_batches(model: Model, images: np.ndarray, batch_size: int = 64) -> tu
     parts, start = [], 0
     while start < len(images):
         try:
-            parts.append(model.run(images[start : start + batch_size]))
+            last = start + batch_size >= len(images)
+            parts.append(model.run(images[start : start + batch_size], last=last))
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
             if not is_out_of_memory(error):
                 raise

@@ -1,4 +1,4 @@
-"""Keeps the memory of one training step for the next.
+"""Keeps the memory of one training step for the next, and gives back what was needed for something else.
 
 glibc hands each large block back to the system when it is freed and faults it in again, page by page, at the next step.
 Training small networks on a CPU then spends a third of its time in the kernel: `benchmarks/malloc.py` measures it.
@@ -7,7 +7,9 @@ Training small networks on a CPU then spends a third of its time in the kernel: 
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
+from contextlib import suppress
 from functools import cache
 
 # From glibc's malloc.h.
@@ -28,3 +30,10 @@ def keep() -> bool:
     return all(
         mallopt(key, value) for key, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _NEVER), (_M_TOP_PAD, _TOP_PAD))
     )
+
+
+def release() -> None:
+    """Gives back memory that nothing refers to; glibc keeps what was freed in small pieces until it is asked."""
+    gc.collect()  # the exporter leaves whole graphs behind in circles
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
