@@ -115,12 +115,16 @@ def fill(
         fresh: Prefixes of the names that need not be in `state`.
 
     Raises:
-        UsageError: Tensors are missing, unknown or of another shape; nothing was filled.
+        UsageError: Tensors are missing, unknown, of another shape or no dense floating-point numbers.
+        CheckFailed: Tensors hold NaN or infinity where the module's own do not. Nothing was filled in either case.
     """
     own = module.state_dict()
     allowed = {name for name in own if name.startswith(fresh) or name.rpartition(".")[2] == COUNTER}
     if found := differences(own, state, tolerated=allowed):
         raise mismatch(found, source)
+    if broken := [name for name, value in own.items() if name in state and _breaks(value, state[name])]:
+        text = f"{len(broken)} tensors of {source} hold NaN or infinity: {listed(broken)}"
+        raise CheckFailed(text, "fetch the file again, or take one from before that training failed")
     module.load_state_dict(dict(state), strict=False)
     loaded = tuple(name for name in own if name in state)
     return Accounting(source, loaded, tuple(name for name in own if name not in state), tuple(left_out))
@@ -135,10 +139,25 @@ def differences(
         "missing": [name for name in own if name not in state and name not in tolerated],
         "unknown": [name for name in state if name not in own],
         "of another shape": [name for name in both if own[name].shape != state[name].shape],
+        "of integers, complex or sparse": [name for name in both if _is_no_weight(own[name], state[name])],
     }
     if dtypes:
         found["of another dtype"] = [name for name in both if own[name].dtype != state[name].dtype]
     return [f"{len(names)} {what} ({names[0]})" for what, names in found.items() if names]
+
+
+def _is_no_weight(own: Tensor, value: Tensor) -> bool:
+    """Whether a value cannot stand for a tensor of floating-point numbers: converted, it would be another one."""
+    return own.is_floating_point() and not (value.is_floating_point() and value.layout == own.layout)
+
+
+def _breaks(own: Tensor, value: Tensor) -> bool:
+    """Whether a value is not finite where a module's own is; a mask may well hold infinity."""
+    return value.is_floating_point() and not _is_finite(value) and _is_finite(own)
+
+
+def _is_finite(value: Tensor) -> bool:
+    return value.is_meta or bool(value.float().isfinite().all())
 
 
 def mismatch(differences: Sequence[str], source: str) -> UsageError:

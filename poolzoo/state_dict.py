@@ -9,9 +9,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from poolzoo.errors import CheckFailed, UsageError
+from poolzoo.errors import CheckFailed, UsageError, reason
 
 StateDict = dict[str, Tensor]
+HOLDERS = ("state_dict", "model", "state_dict_ema", "model_ema", "module")  # what training scripts save it under
 WRAPPERS = ("module.", "_orig_mod.")  # before all names: of a network in several processes, of a compiled one
 
 
@@ -35,15 +36,15 @@ def read_state_dict(path: Path) -> StateDict:
     require_weights(path)
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return {_bare(key): value for key, value in load_file(path).items()}
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise CheckFailed(f"{path} is damaged or holds no weights: {error}", "fetch the file again") from error
+        raise CheckFailed(f"{path} is damaged or holds no weights: {reason(error)}", "fetch the file again") from error
     except Exception as error:  # torch raises pickle's own errors for anything beyond tensors
         raise CheckFailed(
             f"{path} holds more than tensors, which is not loaded: {type(error).__name__}", "save a state dict"
         ) from error
-    for key in ("state_dict", "model", "state_dict_ema"):
+    for key in HOLDERS:
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):

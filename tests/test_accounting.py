@@ -18,6 +18,7 @@ from poolzoo import bundle, host
 from poolzoo.accounting import Accounting, fill, fill_exactly
 from poolzoo.assemble import Plan, assemble
 from poolzoo.errors import CheckFailed, UsageError
+from poolzoo.state_dict import read_state_dict
 from poolzoo.weights import load_weights
 
 # Tiny networks that are published with a norm behind the pooling, the side of their images, and options.
@@ -331,6 +332,62 @@ def test_an_account_comes_back_from_json_for_a_run_that_goes_on():
     assert Accounting.from_json(json.loads(json.dumps(account.to_json())), names) == account
     scratch = Accounting().within(names)
     assert Accounting.from_json(scratch.to_json(), names) == scratch
+
+
+UNFIT = {
+    "NaN": (lambda value: value * float("nan"), CheckFailed, "1 tensors of file hold NaN or infinity: weight"),
+    "infinity": (lambda value: value / 0, CheckFailed, "hold NaN or infinity"),
+    "half an infinity": (lambda value: (value + 1e6).half(), CheckFailed, "hold NaN or infinity"),
+    "integers": (lambda value: (100 * value).to(torch.int8), UsageError, "1 of integers, complex or sparse"),
+    "complex": (lambda value: value.to(torch.complex64), UsageError, "1 of integers, complex or sparse"),
+    "sparse": (lambda value: value.to_sparse(), UsageError, "1 of integers, complex or sparse"),
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_what_is_no_weight_is_refused(name):
+    layer = nn.Linear(2, 3)
+    change, error, says = UNFIT[name]
+    before = layer.weight.clone()
+    with pytest.raises(error, match=says):
+        fill(layer, {**layer.state_dict(), "weight": change(layer.weight.detach())}, "file")
+    assert layer.weight.equal(before)
+
+
+def test_weights_of_half_precision_and_masks_of_infinity_are_taken():
+    layer = nn.BatchNorm1d(3)
+    layer.register_buffer("mask", torch.full((3,), -torch.inf))
+    state = {key: value.half() if value.is_floating_point() else value for key, value in layer.state_dict().items()}
+    assert len(fill(layer, state, "file").loaded) == 6
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "pth"])
+def test_prefixes_of_wrappers_are_taken_off_in_every_kind_of_file(tmp_path, ending):
+    state, file = {"module._orig_mod.weight": torch.ones(2)}, tmp_path / f"weights.{ending}"
+    save_file(state, file) if ending == "safetensors" else torch.save({"model_ema": state}, file)
+    assert read_state_dict(file).keys() == {"weight"}
+
+
+def test_what_timms_filter_passes_over_is_left_out_by_name():
+    """A file of CLIP: timm takes the image's half, renames it and splits nothing."""
+    small = {"depth": 1, "embed_dim": 24, "num_heads": 2}
+    item = host.catalog().backbone("timm/vit_base_patch16_clip_quickgelu_224").item
+    module = item.build(image_size=(32, 32), **small)
+    names = {"cls_token": "class_embedding", "pos_embed": "positional_embedding", "patch_embed.proj": "conv1"}
+    names |= {"norm_pre": "ln_pre", "norm": "ln_post", "blocks.0.norm1": "transformer.resblocks.0.ln_1"}
+    names |= {"blocks.0.norm2": "transformer.resblocks.0.ln_2", "blocks.0.mlp.fc1": "transformer.resblocks.0.mlp.c_fc"}
+    names |= {"blocks.0.mlp.fc2": "transformer.resblocks.0.mlp.c_proj"}
+    names |= {"blocks.0.attn.proj": "transformer.resblocks.0.attn.out_proj"}
+    state = {}
+    for key, value in module.state_dict().items():
+        owner, _, last = key.rpartition(".")
+        name = f"{names[owner]}.{last}" if owner in names else names.get(key)
+        value = value[0, 0] if key == "cls_token" else value[0] if key == "pos_embed" else value
+        state[f"visual.{name or f'transformer.resblocks.0.attn.in_proj_{last}'}"] = value
+    text = {"logit_scale": torch.ones(()), "token_embedding.weight": torch.ones(3, 2)}
+    kept, left_out = module.origin.adapted(module.state_dict(), {**state, **text}, "clip")
+    assert kept.keys() == module.state_dict().keys()
+    assert set(left_out) >= text.keys()
 
 
 def test_a_state_that_fits_but_for_one_tensor_fills_nothing():

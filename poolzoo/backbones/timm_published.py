@@ -136,9 +136,12 @@ def adapted(own: Tensors, found: Published, state: StateDict, source: str) -> tu
     Raises:
         UsageError: timm's filter for such files cannot read it.
     """
+    dropped: tuple[str, ...] = ()
     if found.filter is not None:
+        given = state
         try:
-            state = _filtered(found.filter, dict(state), found.network)
+            state = _filtered(found.filter, dict(given), found.network)
+            dropped = _dropped(found.filter, given, state, found.network)
         except Exception as error:  # it reads whatever it finds
             raise mismatch([f"timm cannot read them ({type(error).__name__}: {error})"], source) from error
     norm = _final_norm(found, own)
@@ -146,7 +149,21 @@ def adapted(own: Tensors, found: Published, state: StateDict, source: str) -> tu
     kept = {place.get(key, key): value for key, value in state.items()}
     kept = {key: _as_convolution(value, own.get(key)) for key, value in kept.items()}
     left = [key for key in kept if key not in own and (not found.strict or _has(found, key))]
-    return {key: value for key, value in kept.items() if key not in left}, tuple(left)
+    return {key: value for key, value in kept.items() if key not in left}, (*left, *dropped)
+
+
+def _dropped(filter: Filter, given: StateDict, state: StateDict, network: nn.Module) -> tuple[str, ...]:
+    """Names of the tensors of a file that timm's filter passes over: without them it gives as many as with them."""
+    taken = {id(value) for value in state.values()}
+    names = []
+    for name in [key for key, value in given.items() if key not in state and id(value) not in taken]:
+        rest = {key: value for key, value in given.items() if key != name}
+        try:
+            if _filtered(filter, rest, network).keys() == state.keys():
+                names.append(name)
+        except Exception:  # it needs that one, to join or resample it
+            continue
+    return tuple(names)
 
 
 def _filtered(filter: Filter, state: StateDict, network: nn.Module) -> StateDict:
