@@ -257,7 +257,7 @@ def read_data(settings: Settings) -> Data:
         assert reader is not None
         chosen, held = np.split(np.arange(len(everything[1])), [-reader.validation])
     elif settings.validation == "val":
-        raise UsageError(f"{settings.data} holds no val/ beside test/", "bring it back, or leave validation out")
+        raise UsageError(f"{settings.data} holds no val/ beside test/", "bring it back, or start another run")
     else:
         chosen, held = validation_part(everything[1], seed)
     facts = {"train": source.facts_about(dataset, "train", everything[0])}
