@@ -25,7 +25,7 @@ from poolzoo import bundle
 from poolzoo.deploy import layers, onnxfile, overlay, runtime
 from poolzoo.deploy.explain import Explainer
 
-DIGITS = Path(__file__).parents[1] / "exports" / "digits"
+DIGITS = Path(__file__).parent / "data" / "digits_bundle"  # made before bundles named their map
 PIXELS = np.random.default_rng(8).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
 REDDISH = [[6, -3, -3], [-3, 6, -3], [-3, -3, 6], [0, 0, 0]]  # a class a primary colour, and grey
 
@@ -318,7 +318,7 @@ def test_a_head_that_gives_other_logits_is_not_believed(poolzoo, copied, photo, 
 # --- Bundles that do not name their map ----------------------------------------------------------------------------
 
 
-def test_the_reference_bundle_is_explained(poolzoo, tmp_path):
+def test_a_bundle_that_does_not_name_its_map_is_explained(poolzoo, tmp_path):
     from poolzoo.data import digits
 
     pixels = digits.load("test")[0][0]

@@ -261,7 +261,9 @@ def test_an_export_that_is_interrupted_or_fails_leaves_nothing(poolzoo, plugin, 
     monkeypatch.undo()
 
     real = runtime.Model.run
-    monkeypatch.setattr(runtime.Model, "run", lambda self, pixels: tuple(1.01 * out for out in real(self, pixels)))
+    monkeypatch.setattr(
+        runtime.Model, "run", lambda self, *given, **how: tuple(1.01 * out for out in real(self, *given, **how))
+    )
     outcome = poolzoo(*arguments, "--json")
     assert outcome.code == 1
     assert outcome.json["bundle"] is None

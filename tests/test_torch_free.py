@@ -75,7 +75,8 @@ def test_a_bundle_is_used_without_torch(exported, photo):
         check=True,
     )
     outcome = alone("predict", exported, photo, "--csv")
-    assert (outcome.returncode, outcome.stderr, outcome.stdout) == (0, "", with_all.stdout)
+    assert (outcome.returncode, outcome.stderr, outcome.stdout) == (0, with_all.stderr, with_all.stdout)
+    assert "of a side is cut off" in outcome.stderr  # the photograph is no square
     outcome = alone("verify", exported)
     assert (outcome.returncode, outcome.stderr) == (0, "")
     assert "FAILED" not in outcome.stdout
