@@ -7,7 +7,7 @@ take turns. Photographs are made here: smooth noise, saved as JPEG. The cases:
 
     finetune-cold    timm/test_resnet at 224 on 3,000 JPEGs of 375×500, one epoch, nothing cached
     finetune-warm    the same command again, with the decoded images at hand
-    decode-finetune  12-megapixel JPEGs to 224, CPU seconds an image: what 40 cost more than 8, so that start-up does
+    decode-finetune  12-megapixel JPEGs to 224, CPU seconds an image: what 200 cost more than 8, so that start-up does
     decode-evaluate      not count; of `finetune --dry-run`, `evaluate` and `predict`
     decode-predict
     compare-opens    image files opened by `compare` of four poolings on a folder of 300 images, an image
@@ -41,7 +41,7 @@ from PIL import Image
 
 ROOT: Final = Path(__file__).parents[1]
 BEFORE: Final = "ddf68a2"  # the build before images were decoded by the size that is needed
-FEW, MANY = 8, 40  # 12-megapixel photographs
+FEW, MANY = 8, 200  # 12-megapixel photographs: enough that the noise of a start-up is small beside them
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,15 @@ class Photographs:
         return self.folder("small", 240, 60, (96, 96))
 
     def large(self, count: int) -> Path:
-        """Twelve megapixels each, `count` in all, as many to train on as to test with."""
-        return self.folder(f"large{count}", count // 2, count // 2, (3000, 4000))
+        """Twelve megapixels each, `count` links to a few files, as many to train on as to test with."""
+        originals = self.folder("large", FEW // 2, FEW // 2, (3000, 4000))
+        place = self.root / f"large{count}"
+        for file in sorted(originals.rglob("*.jpg")) if not place.is_dir() else ():
+            for copy in range(count // FEW):
+                link = place / file.relative_to(originals).with_stem(f"{file.stem}-{copy:03}")
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.hardlink_to(file)
+        return place
 
     def links(self, count: int) -> Path:
         """A folder of `count` hard links to small photographs."""
