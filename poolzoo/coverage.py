@@ -87,6 +87,8 @@ def _lost(module: nn.Module, layout: Layout, size: Size) -> tuple[int, int]:
             torch.manual_seed(0)
             x = torch.randn(1, 3, *size, requires_grad=True)
             features = as_map(module(x), layout)
+            if not features.requires_grad:  # it runs without gradients, as one that is only used frozen may
+                return 0, 0
             weights = torch.randn_like(features)  # a norm's outputs may add up to a constant
             (slope,) = torch.autograd.grad((features * weights).sum(), x, allow_unused=True)
     finally:

@@ -129,6 +129,19 @@ def test_a_transformers_remainder_names_the_sides_below_and_above(capsys):
     assert "2 rows and 2 columns of 130×130 images; all is seen of 128×128 and 144×144" in capsys.readouterr().err
 
 
+def test_a_backbone_without_gradients_can_be_used_frozen(poolzoo, tmp_path):
+    """Nothing can be told of what it sees, and nothing is said."""
+    frozen = "    made.forward = torch.no_grad()(made.forward)\n    return made\n\n@hookimpl"
+    text = STRIDED.replace(
+        "    from torch import nn\n    return", "    import torch\n    from torch import nn\n    made ="
+    )
+    (tmp_path / "strided.py").write_text(text.replace("\n@hookimpl", frozen))
+    arguments = ("--data", "digits", "--backbone", "strided", "--freeze", "backbone", "--epochs", 1, "--limit", 100)
+    outcome = poolzoo("finetune", "--plugin", tmp_path / "strided.py", *arguments, "--out", tmp_path / "run")
+    assert outcome.code == 0, outcome.err
+    assert "never sees" not in outcome.err
+
+
 def test_branches_that_start_at_zero_see_nonetheless(capsys):
     """timm's residual networks begin with the last scale of every branch at zero."""
     package.create_model("timm/resnet18", image_size=64)
