@@ -20,8 +20,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Final
 
+from poolzoo.common.errors import INTERRUPTED
 from poolzoo.compare.journal import Journal
-from poolzoo.errors import INTERRUPTED
 
 PAGE: Final = Path(__file__).parents[1] / "docs" / "matrix.md"
 TITLE: Final = """# What works with what
@@ -217,7 +217,7 @@ def versions() -> str:
 
 def circumstances(records: Sequence[Record]) -> str:
     """Where, when, with what and for how long, in words."""
-    from poolzoo.deploy import speed  # it imports torch, which workers may do without
+    from poolzoo.runtime import speed  # it imports torch, which workers may do without
 
     days = sorted({record["ended"][:10] for record in records})
     hours = sum(record["seconds"] for record in records) / 3600

@@ -17,10 +17,10 @@ def step_time(*, kept: bool) -> float:
     from torch.nn import functional as F
 
     import poolzoo
-    from poolzoo.train import memory
+    from poolzoo.common import allocator
 
     if kept:
-        memory.keep()
+        allocator.keep()
     torch.manual_seed(0)
     network = poolzoo.create_model("nano/resnet", pool="gem").to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01)

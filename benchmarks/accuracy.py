@@ -36,7 +36,7 @@ from typing import Any
 import torch
 
 from benchmarks import peers
-from poolzoo import output
+from poolzoo.common import output
 
 BATCH, LR, DECAY = 128, 1e-3, 0.05  # the batch is train.py's default, the rest usual for AdamW in timm
 WARM_UP, WARM_UP_LR = 0.05, 1e-5  # share of the steps, and train.py's default of the first one's rate
@@ -47,7 +47,7 @@ SPARED = 0.95  # share of the minutes that is planned with; the rest is for vali
 
 def ours(settings: dict[str, Any], plugin: str | None, budget: float | None) -> dict[str, Any]:
     """One run of a recipe; with a budget in seconds, as many epochs as fit into it."""
-    from poolzoo.bundle import read_json
+    from poolzoo.common.files import read_json
     from poolzoo.train.run import finetune
     from poolzoo.train.settings import Settings
 
@@ -112,13 +112,14 @@ def timm(settings: dict[str, Any], plugin: str | None, budget: float, workers: l
     """timm's recipe for some seconds, on the network that our settings give."""
     from timm.scheduler import CosineLRScheduler
 
-    from poolzoo import metrics
-    from poolzoo.train import memory
+    from poolzoo.common import allocator
+    from poolzoo.metrics import classification
+    from poolzoo.train import inference
     from poolzoo.train.prepare import prepare
     from poolzoo.train.settings import Settings
 
     _load(plugin)
-    memory.keep = lambda: False  # type: ignore[assignment]  # nobody does that for timm
+    allocator.keep = lambda: False  # type: ignore[assignment]  # nobody does that for timm
     with tempfile.TemporaryDirectory() as folder:
         os.environ["POOLZOO_CACHE"] = folder
         prepared = prepare(Settings(**settings))
@@ -147,8 +148,8 @@ def timm(settings: dict[str, Any], plugin: str | None, budget: float, workers: l
                 if spent >= budget:
                     break
         seconds = time.perf_counter() - started
-        logits = metrics.predict_logits(network, preprocess, data.test[0], prepared.policy)
-        mirrored = metrics.flip_tta(network, preprocess, data.test[0], prepared.policy) if data.flip else None
+        logits = inference.predict_logits(network, preprocess, data.test[0], prepared.policy)
+        mirrored = classification.flip_tta(network, preprocess, data.test[0], prepared.policy) if data.flip else None
     return {
         "seconds": round(seconds, 2),
         "step_seconds": round(seconds, 2),
@@ -156,8 +157,8 @@ def timm(settings: dict[str, Any], plugin: str | None, budget: float, workers: l
         "epochs": round(done / len(loader), 2),
         "steps": done,
         "workers": best,
-        "accuracy": metrics.accuracy(logits, data.test[1]),
-        "flip_tta": None if mirrored is None else metrics.accuracy(mirrored, data.test[1]),
+        "accuracy": classification.accuracy(logits, data.test[1]),
+        "flip_tta": None if mirrored is None else classification.accuracy(mirrored, data.test[1]),
         "peak_mb": peers.peak_mb(),
     }
 
@@ -180,7 +181,7 @@ def _trial(network: torch.nn.Module, loader: Any, lr: float) -> float:
 
 def _load(plugin: str | None) -> None:
     """Lets a plugin's file in; the package of an `__init__.py` becomes importable."""
-    from poolzoo import host
+    from poolzoo.plugin import loader as host
 
     if plugin is not None:
         path = Path(plugin).absolute()

@@ -56,7 +56,7 @@ from benchmarks.export_peers import arms, cases
 from benchmarks.export_peers.arms import Arm
 from benchmarks.export_peers.cases import Case
 from benchmarks.export_peers.report import Found, goals, show, title
-from poolzoo import output, timing
+from poolzoo.common import output, timing
 
 MODELS: Final = (
     "nano/resnet@32",

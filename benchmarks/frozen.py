@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from benchmarks import peers
-from poolzoo import output
+from poolzoo.common import output
 
 POOLS = 25  # of the catalog's global ones, without the few whose heads are the dearest
 LR = 5e-3
@@ -30,9 +30,12 @@ LR = 5e-3
 
 def affordable(backbone: str, size: int, classes: int) -> dict[str, Any]:
     """The 25 poolings of the catalog whose heads are the cheapest, with the milliseconds an image of each."""
-    from poolzoo import facts, host, spec, timing
-    from poolzoo.assemble import Plan, as_map, attach_head, build_body
-    from poolzoo.errors import PoolzooError
+    from poolzoo.common import timing
+    from poolzoo.common.errors import PoolzooError
+    from poolzoo.model import cost
+    from poolzoo.model.assemble import Plan, as_map, attach_head, build_body
+    from poolzoo.plugin import loader as host
+    from poolzoo.plugin import spec
 
     torch.set_num_threads(1)
     plan = Plan(backbone, "avg", classes, (size, size), (size, size))
@@ -48,7 +51,7 @@ def affordable(backbone: str, size: int, classes: int) -> dict[str, Any]:
             head = attach_head(body, Plan(backbone, item.name, classes, (size, size), (size, size))).network.head.eval()
         except PoolzooError:  # it does not fit this map
             continue
-        times = timing.interleaved({"head": facts.calls(head, x)["training"]}, 0.05)["head"]
+        times = timing.interleaved({"head": cost.calls(head, x)["training"]}, 0.05)["head"]
         found[item.name] = round(statistics.median(times) / len(x), 4)
     return dict(sorted(found.items(), key=lambda pair: pair[1])[:POOLS])
 
@@ -57,7 +60,7 @@ def ours(
     data: str, images: int | None, backbone: str, size: int, epochs: int, batch: int, threads: int, pools: Sequence[str]
 ) -> dict[str, Any]:
     """Seconds until all heads are trained, and until they are tested and their run directories are written."""
-    from poolzoo.bundle import read_json
+    from poolzoo.common.files import read_json
     from poolzoo.train.run import finetune_heads
     from poolzoo.train.settings import Settings
 

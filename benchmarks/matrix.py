@@ -31,14 +31,17 @@ from torch.nn import functional as F
 
 from benchmarks import _cells
 from benchmarks.export_peers import cases
-from poolzoo import host, runs
-from poolzoo.assemble import Assembly, Plan, Preprocess, assemble, build_body
-from poolzoo.deploy import export, graph, parity, runtime
-from poolzoo.deploy.graph import Deployable
-from poolzoo.deploy.reference import NothingFirmError, Reference
-from poolzoo.deploy.subject import Subject
-from poolzoo.errors import UsageError
-from poolzoo.spec import Pooling
+from poolzoo.artifacts import run as runs
+from poolzoo.common.errors import UsageError
+from poolzoo.export import export, graph
+from poolzoo.export.source import Subject
+from poolzoo.model.assemble import Assembly, Plan, Preprocess, assemble, build_body
+from poolzoo.model.inference import Deployable
+from poolzoo.parity import parity
+from poolzoo.parity.reference import NothingFirmError, Reference
+from poolzoo.plugin import loader
+from poolzoo.plugin.spec import Pooling
+from poolzoo.runtime import ort_session
 
 LITE0: Final = Path(__file__).parents[1] / "plugins" / "poolzoo-lite0" / "src"
 BACKBONES: Final = {
@@ -176,7 +179,7 @@ def _measured(cell: Cell, strength: float) -> dict[str, Any]:
         file = Path(folder) / "model.onnx"
         with _step("export"):
             written = graph.export_graph(subject, file)
-            opened = runtime.open_model(file, "cpu", 1)
+            opened = ort_session.open_model(file, "cpu", 1)
         with _step("parity"):
             report = export.judge(subject, reference, file, written, opened, 1).report
             if not report["passed"]:
@@ -211,13 +214,13 @@ def _step(name: str) -> Iterator[None]:
 
 def use_catalog() -> None:
     """Makes the catalog of the built-in plugins and `lite0` the process's own."""
-    host.use(_catalog())
+    loader.use(_catalog())
 
 
 @cache
-def _catalog() -> host.Catalog:
+def _catalog() -> loader.Catalog:
     sys.path.append(str(LITE0))  # where it is not installed
-    return host.load_plugins(LITE0 / "poolzoo_lite0" / "__init__.py", installed=False)
+    return loader.load_plugins(LITE0 / "poolzoo_lite0" / "__init__.py", installed=False)
 
 
 @cache
@@ -315,7 +318,7 @@ def subject_of(assembly: Assembly, preprocess: Preprocess, pixels: np.ndarray) -
 def cells(more: Sequence[str] = ()) -> list[str]:
     """The names of all cells, or of those of other backbones: without pooling layers, one local cell alone."""
     use_catalog()
-    items = sorted((entry.item for entry in host.catalog().select(Pooling)), key=lambda item: item.kind)
+    items = sorted((entry.item for entry in loader.catalog().select(Pooling)), key=lambda item: item.kind)
     return [
         str(Cell(backbone, item.kind, item.name))
         for backbone in more or BACKBONES

@@ -25,9 +25,11 @@ import torch
 from onnx import numpy_helper
 
 from benchmarks.export_peers import cases
-from poolzoo.deploy import export, graph, parity, runtime
-from poolzoo.deploy.reference import Reference
-from poolzoo.errors import PoolzooError
+from poolzoo.common.errors import PoolzooError
+from poolzoo.export import export, graph
+from poolzoo.parity import parity
+from poolzoo.parity.reference import Reference
+from poolzoo.runtime import ort_session
 
 MODELS: Final = (
     *("timm/resnet18@32", "timm/resnet18@224", "timm/resnet50@224", "timm/mobilenetv3_small_050@224"),
@@ -129,7 +131,7 @@ def judge(text: str) -> dict[str, Any]:
         file = Path(folder) / "model.onnx"
         written = graph.export_graph(subject, file)
         reference = Reference.of(subject.model, subject.images, None)
-        verdict = export.judge(subject, reference, file, written, runtime.open_model(file, "cpu", threads), threads)
+        verdict = export.judge(subject, reference, file, written, ort_session.open_model(file, "cpu", threads), threads)
         report, missed, planted = verdict.report, [], 0
         probes = [one for one in report["probes"] if one["max_abs"] is not None and one["allowed"]]
         whole = onnx.load(file)
@@ -140,7 +142,7 @@ def judge(text: str) -> dict[str, Any]:
                 continue
             planted += 1
             onnx.save(spoiled, file)
-            opened = runtime.open_model(file, "cpu", threads)
+            opened = ort_session.open_model(file, "cpu", threads)
             if parity.by_noise(reference, opened).passed and (
                 export.judge(subject, reference, file, written, opened, threads).passed
             ):

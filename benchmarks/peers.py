@@ -63,7 +63,7 @@ def elsewhere(
 
 def peak_mb() -> float:
     """The largest resident set of this process so far in MB; a loader's workers are not in it."""
-    from poolzoo.train.usage import peak_memory
+    from poolzoo.train.memory import peak_memory
 
     return round((peak_memory("cpu")["host_bytes"] or 0) / 1e6, 1)
 
@@ -76,7 +76,7 @@ def network(model: str, size: int, classes: int) -> nn.Module:
     import timm
 
     import poolzoo
-    from poolzoo.errors import UsageError
+    from poolzoo.common.errors import UsageError
 
     torch.manual_seed(0)
     try:
@@ -210,10 +210,10 @@ def options(text: str | None, images: int | None) -> argparse.ArgumentParser:
 
 def conditions(threads: int, **others: Any) -> dict[str, Any]:
     """What a measurement was made on and with."""
-    from poolzoo import runs
-    from poolzoo.deploy import speed
+    from poolzoo.artifacts import run
+    from poolzoo.runtime import speed
 
-    found = runs.environment(torch.device("cpu"))
+    found = run.environment(torch.device("cpu"))
     found["versions"]["lightning"] = _version("lightning")
     load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
     return {**found, "device_name": speed.environment(threads)["processor"], "threads": threads, "load": load, **others}

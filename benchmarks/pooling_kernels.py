@@ -24,12 +24,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from poolzoo import host, timing
-from poolzoo.deploy.graph import OPSET, quiet_exporter
-from poolzoo.deploy.speed import environment
-from poolzoo.facts import GEOMETRY, build_for, calls
-from poolzoo.spec import Pooling
-from poolzoo.train import memory
+from poolzoo.common import allocator, timing
+from poolzoo.model.cost import GEOMETRY, build_for, calls
+from poolzoo.model.inference import OPSET, quiet_exporter
+from poolzoo.plugin import loader
+from poolzoo.plugin.spec import Pooling
+from poolzoo.runtime.speed import environment
 
 SHAPES = {"global": [(64, 512, 4, 4), (8, 512, 7, 7)], "local": [(64, 64, 32, 32)]}
 WAYS = ("forward", "training")
@@ -204,7 +204,7 @@ def local_peers(name: str, shape: tuple[int, ...]) -> Peers:
     return makers.get(name, dict)()
 
 
-def measure(resolved: host.Resolved, shape: tuple[int, ...]) -> dict[str, Any]:
+def measure(resolved: loader.Resolved, shape: tuple[int, ...]) -> dict[str, Any]:
     """Milliseconds and ratios of one strategy on maps of one shape."""
     kind, name = resolved.item.kind, resolved.item.name
     torch.manual_seed(0)
@@ -249,8 +249,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="a file to write the measurements to")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    memory.keep()
-    catalog = host.load_plugins(installed=False)
+    allocator.keep()
+    catalog = loader.load_plugins(installed=False)
     rows = []
     print(
         "name\tkind\tmap\tforward, ms\tof peer\tof sum\ttraining, ms\tof peer\tof sum\tonnx, ms\tpeer\ttraining's peer"

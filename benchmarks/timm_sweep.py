@@ -19,8 +19,8 @@ import timm
 import torch
 
 from benchmarks import _cells
-from poolzoo.assemble import Plan, attach_head, build_body
-from poolzoo.errors import PoolzooError
+from poolzoo.common.errors import PoolzooError
+from poolzoo.model.assemble import Plan, attach_head, build_body
 
 MOST: Final = 30_000_000  # parameters
 POOLS: Final = ("avg", "catavgmax")

@@ -39,7 +39,7 @@ from typing import Any
 import torch
 
 from benchmarks import peers
-from poolzoo import output
+from poolzoo.common import output
 
 MODELS = ("nano/resnet", "timm/mobilenetv3_small_050", "timm/resnet18")
 LR, MOMENTUM = 0.05, 0.9
@@ -51,17 +51,17 @@ def ours(
     side: str, data: str, images: int, model: str, size: int, batch: int, threads: int, classes: int, workers: int
 ) -> dict[str, Any]:
     """Images a second of our own pipeline and step."""
-    from poolzoo.errors import UsageError
-    from poolzoo.train import memory
+    from poolzoo.common import allocator
+    from poolzoo.common.errors import UsageError
     from poolzoo.train.checkpoint import Checkpoint, Identity
-    from poolzoo.train.feeds import IMAGES
-    from poolzoo.train.learner import Learner
+    from poolzoo.train.loaders import IMAGES
     from poolzoo.train.prepare import prepare
     from poolzoo.train.run import build_engine
     from poolzoo.train.settings import Settings
+    from poolzoo.train.training_module import Learner
 
     if side == "memory returned":
-        memory.keep = lambda: False  # type: ignore[assignment]
+        allocator.keep = lambda: False  # type: ignore[assignment]
     total = images // batch
     with tempfile.TemporaryDirectory() as folder:
         os.environ["POOLZOO_CACHE"] = folder
@@ -115,12 +115,12 @@ def theirs(
     side: str, data: str, images: int, model: str, size: int, batch: int, threads: int, classes: int, workers: int
 ) -> dict[str, Any]:
     """Images a second of timm's or torchvision's loader and a plain loop."""
-    from poolzoo.train import memory
+    from poolzoo.common import allocator
 
     torch.set_num_threads(threads)
     network, improved = peers.network(model, size, classes), side.endswith("+")
     if improved:
-        memory.keep()
+        allocator.keep()
     if side.startswith("timm"):
         from timm.optim import create_optimizer_v2
 

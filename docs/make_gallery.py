@@ -2,7 +2,7 @@
 
 python docs/make_gallery.py
 
-`poolzoo/gallery/measured.json` is gathered from docs/pooling_kernels.json and, where there is one,
+`poolzoo/report/gallery/measured.json` is gathered from docs/pooling_kernels.json and, where there is one,
 docs/leaderboard.json; a test compares it with what this would write. `docs/gallery.png` shows local strategies.
 """
 
@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from poolzoo import bundle, host
-from poolzoo.gallery import colours, influence, measured, photograph, shifted
+from poolzoo.common import files
+from poolzoo.plugin import loader
+from poolzoo.report.gallery import colors, influence, measured, photograph, shifted
 
 HERE = Path(__file__).parent
 SHOWN = ("subsample", "max", "avg", "maxblur", "blur", "spectral", "aps")
@@ -34,7 +35,7 @@ def draw(path: Path) -> None:
     """A row of local poolings, one of what changes when the photograph moves by one pixel, and one of global ones."""
     from matplotlib import pyplot
 
-    catalog, taken = host.load_plugins(installed=False), photograph.shipped()
+    catalog, taken = loader.load_plugins(installed=False), photograph.shipped()
     features = influence.features(taken.pixels)
     grey = taken.pixels.mean(2) / 255
     figure, rows = pyplot.subplots(3, len(SHOWN), figsize=(1.3 * len(SHOWN), 4.6), dpi=100)
@@ -42,7 +43,7 @@ def draw(path: Path) -> None:
         view = shifted.look(catalog.pooling(local, "local"), taken.pixels, STRIDE)
         weights = influence.look(catalog.pooling(whole, "global"), features)
         level = 255 * view.rms
-        pictures = colours.picture(view.pooled), colours.signed(view.difference), colours.heat(weights.times, grey)
+        pictures = colors.picture(view.pooled), colors.signed(view.difference), colors.heat(weights.times, grey)
         titles = local, f"{level:.1f}" if level >= 0.05 else "0", whole
         for row, picture, title in zip(rows[:, column], pictures, titles, strict=True):
             row.imshow(np.asarray(picture), interpolation="nearest")
@@ -56,5 +57,5 @@ def draw(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    bundle.write_json(measured.FILE, gathered())
+    files.write_json(measured.FILE, gathered())
     draw(HERE / "gallery.png")

@@ -21,8 +21,11 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
-from poolzoo import bundle, metrics, runs
+from poolzoo.artifacts import run as runs
 from poolzoo.backbones.nano import WEIGHTS
+from poolzoo.common import files
+from poolzoo.metrics import classification
+from poolzoo.train import inference
 from poolzoo.train.device import policy
 
 LARGEST = 1_500_000  # bytes of all files together, so that the package stays small
@@ -35,7 +38,7 @@ def main() -> None:
     total = sum(path.stat().st_size for path in WEIGHTS.glob("*.safetensors"))
     if not found or total > LARGEST:
         sys.exit(f"{len(found)} runs given, {total:,} bytes of weights: at least one, and at most {LARGEST:,}")
-    bundle.write_atomically(WEIGHTS / "README.md", _card(found))
+    files.write_atomically(WEIGHTS / "README.md", _card(found))
     print(f"{total:,} bytes in {WEIGHTS}")
 
 
@@ -45,12 +48,14 @@ def _pack(path: Path) -> dict[str, object]:
     if name not in ("nano/plain", "nano/resnet"):
         sys.exit(f"{path} is a run of {name}")
     state = {k: v.half() if v.is_floating_point() else v for k, v in run.network.backbone.state_dict().items()}
-    bundle.write_atomically(WEIGHTS / f"{bundle.slug(name)}.safetensors", save(state, metadata={"format": "pt"}))
+    files.write_atomically(WEIGHTS / f"{files.slug(name)}.safetensors", save(state, metadata={"format": "pt"}))
     samples = run.samples()
     images, labels = samples["test_images"], samples["test_labels"]
 
     def accuracy() -> float:
-        return metrics.accuracy(metrics.predict_logits(run.network, run.preprocess, images, policy("cpu")), labels)
+        return classification.accuracy(
+            inference.predict_logits(run.network, run.preprocess, images, policy("cpu")), labels
+        )
 
     before = accuracy()
     run.network.backbone.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})

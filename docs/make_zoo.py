@@ -12,7 +12,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from poolzoo import facts, host, options, spec
+from poolzoo.model import cost
+from poolzoo.plugin import grammar, loader, spec
 
 HERE = Path(__file__).parent
 TITLE = """# The pooling zoo
@@ -22,7 +23,7 @@ Generated from the catalog by `python docs/make_zoo.py`; do not edit it by hand.
 A *global* pooling is the head: `float[N, C, H, W] → float[N, D]`, any N, H, W ≥ 1. A *local* one is inside the
 backbone: `float[N, C, H, W] → float[N, C, h, w]`, h and w as `nn.MaxPool2d(kernel_size, stride, padding, ceil_mode)`
 gives them; what lies beyond the border belongs to no window, unless the layer says otherwise. Every strategy is
-compared with an implementation that is not ours (`tests/test_oracles_*.py`), and keeps every promise of
+compared with an implementation that is not ours (`tests/poolings/test_oracles_*.py`), and keeps every promise of
 `poolzoo.testing`.
 """
 MARKS = ("<!-- strategies: written by docs/make_zoo.py -->", "<!-- end of strategies -->")
@@ -46,7 +47,7 @@ FAMILIES = {
 
 def render() -> str:
     """The whole page."""
-    catalog = host.load_plugins(installed=False)
+    catalog = loader.load_plugins(installed=False)
     found = [catalog.pooling(e.item.name, e.item.kind) for e in catalog.select(spec.Pooling)]
     parts = [TITLE, _overview(found)]
     for module, title in FAMILIES.items():
@@ -59,7 +60,7 @@ def render() -> str:
 
 def with_table(readme: str) -> str:
     """The README with a line for each strategy between its two marks."""
-    catalog = host.load_plugins(installed=False)
+    catalog = loader.load_plugins(installed=False)
     found: dict[str, list[spec.Pooling]] = {}
     for entry in catalog.select(spec.Pooling):
         found.setdefault(entry.item.name, []).append(entry.item)
@@ -79,7 +80,7 @@ def _module(item: spec.Pooling) -> str:
     return str(item.build).partition(":")[0].rpartition(".")[2]
 
 
-def _overview(found: list[host.Resolved]) -> str:
+def _overview(found: list[loader.Resolved]) -> str:
     kinds: dict[str, list[str]] = {}
     for resolved in found:
         kinds.setdefault(resolved.item.name, []).append(resolved.item.kind)
@@ -87,10 +88,10 @@ def _overview(found: list[host.Resolved]) -> str:
     return f"{len(kinds)} strategies, {len(found)} layers: {names}\n"
 
 
-def _section(resolved: host.Resolved) -> str:
-    item, sizes = resolved.item, facts.sizes(resolved)
+def _section(resolved: loader.Resolved) -> str:
+    item, sizes = resolved.item, cost.sizes(resolved)
     listed = ", ".join(
-        f"`{o.name}={options.plain(o.default)}` ({o.type_name})" for o in options.options_of(resolved.build)
+        f"`{o.name}={grammar.plain(o.default)}` ({o.type_name})" for o in grammar.options_of(resolved.build)
     )
     width, parameters = (
         ", ".join(f"{n:,} for C = {c}" for c, n in sizes[key].items()) for key in ("width", "parameters")

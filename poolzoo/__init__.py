@@ -6,9 +6,11 @@ Importing this package imports no torch; the functions below do when they are ca
 from __future__ import annotations
 
 from poolzoo._version import __version__
-from poolzoo.api import create_model, create_pooling, list_backbones, list_poolings, load
-from poolzoo.host import load_plugins
-from poolzoo.spec import API_VERSION, Backbone, BackboneFamily, Dataset, Pooling, hookimpl
+from poolzoo.artifacts.run import load
+from poolzoo.model.api import create_model, create_pooling
+from poolzoo.plugin.listing import list_backbones, list_poolings
+from poolzoo.plugin.loader import load_plugins
+from poolzoo.plugin.spec import API_VERSION, Backbone, BackboneFamily, Dataset, Pooling, hookimpl
 
 
 def __getattr__(name: str) -> object:

@@ -17,7 +17,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from poolzoo import cli, host, output, timing
+from poolzoo import cli
+from poolzoo.common import output, timing
+from poolzoo.plugin import loader
 
 timing.MOST_ROUNDS = timing.LEAST_ROUNDS  # no test asserts a time, and two hundred rounds of each take seconds
 
@@ -34,9 +36,9 @@ def _clean_host(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPa
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("POOLZOO_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.setenv("POOLZOO_CONFIG", str(tmp_path_factory.getbasetemp() / "no-config"))
-    host.forget()
+    loader.forget()
     yield
-    host.forget()
+    loader.forget()
     output.set_verbosity(output.NORMAL)
 
 
@@ -59,7 +61,7 @@ def poolzoo(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
 
     def run(*arguments: object) -> Outcome:
         capsys.readouterr()
-        host.forget()
+        loader.forget()
         output.set_verbosity(output.NORMAL)
         words = [str(argument) for argument in arguments]
         if "finetune" in words and not {"--dry-export", "--resume"} & set(words):

@@ -19,8 +19,9 @@ from torch.nn import functional as F
 
 from benchmarks.export_peers.cases import Case
 from poolzoo.data import images
-from poolzoo.deploy import graph, runtime
-from poolzoo.deploy.export import export
+from poolzoo.export.export import export
+from poolzoo.model import inference
+from poolzoo.runtime import ort_session
 
 OURS, EAGER, OPTIMUM, DECODING = "ours", "torch eager", "optimum-onnx", "decoding alone"
 PART = "ours, the network's part"  # of the graph, which the peers' graphs hold alone
@@ -86,7 +87,7 @@ def timm_file(case: Case, folder: Path, *, dynamo: bool, reparam: bool) -> Path:
             raise NoExportError("nothing to reparameterise")
     file = folder / "model.onnx"
     try:
-        with graph.quiet_exporter():
+        with inference.quiet_exporter():
             onnx_export(network, str(file), input_size=(3, *case.image_size), batch_size=1, use_dynamo=dynamo)
     except Exception as error:
         raise NoExportError(first_line(error)) from error
@@ -123,12 +124,12 @@ def first_line(error: Exception) -> str:
 # --- From JPEGs to labels ------------------------------------------------------------------------------------------
 
 
-def our_model(file: Path, threads: int) -> runtime.Model:
+def our_model(file: Path, threads: int) -> ort_session.Model:
     """Our graph, opened as poolzoo opens it: the threads of its pool sleep when there is nothing to do."""
-    return runtime.open_model(file, "cpu", threads)
+    return ort_session.open_model(file, "cpu", threads)
 
 
-def ours(model: runtime.Model) -> Arm:
+def ours(model: ort_session.Model) -> Arm:
     """Pillow's pixels go in as they are, probabilities come out."""
     size, how = model.size, model.fit
 
@@ -150,7 +151,7 @@ def our_part(file: Path, threads: int) -> onnxruntime.InferenceSession:
         if node.op_type == "Shape":  # of the batch, which the floats have too
             node.input[0] = start if node.input[0] == "images" else node.input[0]
     part = onnx.utils.Extractor(proto).extract_model([start], ["logits"])
-    return runtime.open_session(part.SerializeToString(), runtime.PROVIDERS["cpu"], threads)
+    return ort_session.open_session(part.SerializeToString(), ort_session.PROVIDERS["cpu"], threads)
 
 
 def plain_session(file: Path, threads: int) -> onnxruntime.InferenceSession:

@@ -14,11 +14,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from benchmarks.peers import IMAGENET
-from poolzoo import bundle, host, runs
-from poolzoo.assemble import Plan, Preprocess, assemble, build_body
+from poolzoo.artifacts import manifest, run
 from poolzoo.data import images
-from poolzoo.deploy.graph import Deployable
-from poolzoo.deploy.subject import Subject
+from poolzoo.export.source import Subject
+from poolzoo.model.assemble import Plan, Preprocess, assemble, build_body
+from poolzoo.model.inference import Deployable
+from poolzoo.plugin import loader
 
 COUNT: Final = 32  # JPEGs: one batch of the larger size
 QUALITY: Final = 90  # of JPEGs that are made here
@@ -61,11 +62,11 @@ class Case:
 
     def subject(self) -> Subject:
         """What `poolzoo export` would be given."""
-        (mean, std), resolved = self.preprocess.statistics, host.catalog().backbone(self.name)
+        (mean, std), resolved = self.preprocess.statistics, loader.catalog().backbone(self.name)
         expects = {"input_size": [3, *self.image_size], "mean": mean, "std": std, "license": resolved.item.license}
         names = [f"class {index}" for index in range(self.classes)]
         config: dict[str, Any] = {
-            "schema": bundle.SCHEMA,
+            "schema": manifest.SCHEMA,
             "architecture": self.name.split("/", 1)[-1],
             "num_classes": self.classes,
             "label_names": names,
@@ -77,7 +78,7 @@ class Case:
                 "options": {},
                 "data_size": list(self.data_size),
                 "image_size": list(self.image_size),
-                "plugins": {"backbone": runs.provenance(resolved)},
+                "plugins": {"backbone": run.provenance(resolved)},
             },
         }
         return Subject(
@@ -86,7 +87,7 @@ class Case:
             model=Deployable(self.preprocess, self.network).eval(),
             size=self.data_size,
             config=config,
-            weights_sha256=hashlib.sha256(runs.weights_bytes(self.network.state_dict())).hexdigest(),
+            weights_sha256=hashlib.sha256(run.weights_bytes(self.network.state_dict())).hexdigest(),
             images=self.pixels,
             image_labels=None,
             calibration=self.pixels,

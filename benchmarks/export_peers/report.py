@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from benchmarks.export_peers import arms, cases
-from poolzoo import output, timing
+from poolzoo.common import output, timing
 
 NOT_PEERS: Final = (arms.OURS, arms.PART, arms.DECODING)
 GOALS: Final = {"graph": 1.0, "small": 1.5, "eager": 5.0}  # how many times as fast ours shall be at least

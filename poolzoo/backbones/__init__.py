@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from poolzoo.spec import Backbone, BackboneFamily, hookimpl
+from poolzoo.plugin.spec import Backbone, BackboneFamily, hookimpl
 
 # Of the weights that come with the package: the statistics of the images that they were learnt from.
 _NANO: Final[dict[str, Any]] = {

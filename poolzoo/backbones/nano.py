@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from poolzoo import accounting
-from poolzoo.errors import UsageError
+from poolzoo.common.errors import UsageError
+from poolzoo.model import accounting
 
 WEIGHTS = Path(__file__).parent / "weights"
 Build = Callable[[int, int, int, int, bool], nn.Module]  # channels, kernel_size, stride, padding, ceil_mode

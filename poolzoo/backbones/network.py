@@ -6,7 +6,7 @@ import socket
 from functools import cache
 from urllib.parse import urlsplit
 
-from poolzoo.errors import EnvironmentProblem
+from poolzoo.common.errors import EnvironmentProblem
 
 PROBE_SECONDS = 3.0  # measured: without a network, the model hub's client retries for 49 s before it gives up
 

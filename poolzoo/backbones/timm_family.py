@@ -15,12 +15,12 @@ from timm.data import ImageNetInfo, infer_imagenet_subset
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from poolzoo import accounting
 from poolzoo.backbones import network
 from poolzoo.backbones.timm_published import TimmOrigin
-from poolzoo.errors import UsageError
-from poolzoo.spec import Backbone
-from poolzoo.state_dict import read_state_dict
+from poolzoo.common.errors import UsageError
+from poolzoo.model import accounting
+from poolzoo.model.state_dict import read_state_dict
+from poolzoo.plugin.spec import Backbone
 
 OFFLINE_HINT: Final = "fetch them once with a network; finetune also takes --weights FILE, or trains from scratch"
 

@@ -20,8 +20,8 @@ import torch
 from timm.models import _builder
 from torch import Tensor, nn
 
-from poolzoo.accounting import COUNTER, mismatch
-from poolzoo.published import Pools, PublishedHead, Tensors, layers
+from poolzoo.model.accounting import COUNTER, mismatch
+from poolzoo.model.published import Pools, PublishedHead, Tensors, layers
 
 StateDict = dict[str, Tensor]
 MEASURED: Final = 10_000_000  # numbers in a head up to which what it computes is measured
@@ -96,7 +96,7 @@ def _noted() -> Iterator[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class TimmOrigin:
-    """The network of timm that a backbone was made of; see `poolzoo.published.Origin`.
+    """The network of timm that a backbone was made of; see `poolzoo.model.published.Origin`.
 
     Attributes:
         name: With or without a tag.

@@ -17,12 +17,13 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
-from poolzoo import accounting, output
 from poolzoo.backbones import network
 from poolzoo.backbones.torchvision_origin import CLASSIFIER, TorchvisionOrigin, current, final_norm
-from poolzoo.errors import UsageError
-from poolzoo.spec import IMAGENET_MEAN, IMAGENET_STD, Backbone
-from poolzoo.state_dict import read_state_dict
+from poolzoo.common import output
+from poolzoo.common.errors import UsageError
+from poolzoo.model import accounting
+from poolzoo.model.state_dict import read_state_dict
+from poolzoo.plugin.spec import IMAGENET_MEAN, IMAGENET_STD, Backbone
 
 # First parts of the names that nodes after the features have in torchvision's models.
 _AFTER = (

@@ -9,7 +9,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from poolzoo.published import PublishedHead, Tensors, layers
+from poolzoo.model.published import PublishedHead, Tensors, layers
 
 BODY: Final = "body."  # before the names of torchvision in the backbone
 NORM: Final = "norm"  # where the backbone has the norm behind the pooling
@@ -33,7 +33,7 @@ def final_norm(model: nn.Module) -> str:
 
 @dataclass(frozen=True)
 class TorchvisionOrigin:
-    """The network that a backbone was cut from; see `poolzoo.published.Origin`.
+    """The network that a backbone was cut from; see `poolzoo.model.published.Origin`.
 
     Attributes:
         shapes: Of the tensors of the whole network, its classifier among them.

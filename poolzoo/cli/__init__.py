@@ -10,8 +10,9 @@ from typing import Any, Final, NoReturn
 
 import click
 
-from poolzoo import errors, host, output, resources, streams
 from poolzoo.cli.options import add_global_options
+from poolzoo.common import errors, output, resources, streams
+from poolzoo.plugin import loader
 
 # Name → (module:command, what `--help` says of it); stated here so that `--help` imports none of them.
 COMMANDS: Final = {
@@ -56,14 +57,14 @@ class Commands(click.Group):
             try:
                 return super().invoke(context)
             finally:
-                host.conclude()
+                loader.conclude()
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
     def resolve_command(self, context: click.Context, args: list[str]) -> Any:
-        from poolzoo.options import suggest
+        from poolzoo.plugin.grammar import suggest
 
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             near = suggest(args[0], COMMANDS) or f"there are: {', '.join(COMMANDS)}"
@@ -98,7 +99,7 @@ add_global_options(cli)
 
 
 def main() -> NoReturn:
-    """Runs the command line and exits with the code that `poolzoo.errors` gives the outcome."""
+    """Runs the command line and exits with the code that `poolzoo.common.errors` gives the outcome."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # libraries warn their authors, not our users; python -W shows them
     for name in ("stdout", "stderr"):

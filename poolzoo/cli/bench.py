@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from poolzoo import output
 from poolzoo.cli.options import json_option, provider_option
+from poolzoo.common import output
 
 
 @click.command()
@@ -30,8 +30,8 @@ def command(bundle: Path, runtimes: str, batches: str, threads: str | None, prov
 
     Exit code 1 where a runtime does not give the outputs that are stored in the bundle; it is not measured.
     """
-    from poolzoo.deploy.bench import bench
-    from poolzoo.errors import CHECK_FAILED, OK
+    from poolzoo.common.errors import CHECK_FAILED, OK
+    from poolzoo.runtime.bench import bench
 
     result = bench(
         bundle,
@@ -58,7 +58,7 @@ def _numbers(option: str, text: str) -> list[int]:
     Raises:
         UsageError: They are something else.
     """
-    from poolzoo.errors import UsageError
+    from poolzoo.common.errors import UsageError
 
     parts = dict.fromkeys(part.strip() for part in text.split(","))
     if not all(part.isdecimal() and int(part) for part in parts):

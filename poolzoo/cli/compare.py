@@ -10,9 +10,10 @@ from typing import Any, Final
 import click
 from click.core import ParameterSource
 
-from poolzoo import host, output
 from poolzoo.cli import finetune
-from poolzoo.errors import UsageError
+from poolzoo.common import output
+from poolzoo.common.errors import UsageError
+from poolzoo.plugin import loader
 
 # Those of `finetune` that mean one run alone, or that mean something else here.
 OTHERS: Final = (
@@ -109,8 +110,8 @@ def command(
     Every trial is a run of its own, written down when it ends; one that fails is a row. The comparison's directory
     holds compare.json, compare.csv and report.html, a page to look at.
     """
+    from poolzoo.common.errors import CHECK_FAILED, OK
     from poolzoo.compare import session
-    from poolzoo.errors import CHECK_FAILED, OK
 
     typed = {name for name in given if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
     on, address = given.pop("on"), given.pop("ray_address")
@@ -146,9 +147,9 @@ def _plan(given: dict[str, Any], typed: set[str]) -> Any:
         given.update(
             {key: value for key, value in source.items() if key not in (*typed, "pool", "local_pool", "backbone")}
         )
-    files = [str(path.resolve()) for path in host.settings.files]
+    files = [str(path.resolve()) for path in loader.settings.files]
     settings = absolute(Settings(**{**given, "plugins": tuple(dict.fromkeys([*given.get("plugins", ()), *files]))}))
-    host.settings.files = [Path(file) for file in settings.plugins]
+    loader.settings.files = [Path(file) for file in settings.plugins]
     return Plan(**own, settings=settings)
 
 

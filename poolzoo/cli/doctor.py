@@ -6,8 +6,8 @@ from typing import Final
 
 import click
 
-from poolzoo import output
 from poolzoo.cli.options import json_option
+from poolzoo.common import output
 
 NAMED: Final = 10  # findings that are told on stderr too
 
@@ -19,8 +19,8 @@ def command(as_json: bool) -> int:
 
     Exit code 1 if something is wrong.
     """
-    from poolzoo.doctor import examine
-    from poolzoo.errors import CHECK_FAILED, OK
+    from poolzoo.cli.environment import examine
+    from poolzoo.common.errors import CHECK_FAILED, OK
 
     findings = examine()
     wrong = [one for one in findings if one["state"] == "wrong"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from poolzoo import output
 from poolzoo.cli.options import json_option, provider_option, skip_broken_option
+from poolzoo.common import output
 
 
 @click.command()
@@ -28,7 +28,8 @@ def command(
     as_json: bool,
 ) -> None:
     """Measure a trained network on the test images of its own data set or of another with the same classes."""
-    from poolzoo.evaluate import evaluate_graph, evaluate_run
+    from poolzoo.export.evaluate import evaluate_graph
+    from poolzoo.train.evaluate import evaluate_run
 
     full = (
         evaluate_graph(run, data, provider, threads, skip) if onnx else evaluate_run(run, data, device, threads, skip)
@@ -36,6 +37,6 @@ def command(
     if as_json:
         output.emit_json(full)
         return
-    from poolzoo import metrics
+    from poolzoo.metrics import classification
 
-    metrics.show(full)
+    classification.show(full)

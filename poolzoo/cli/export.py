@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from poolzoo import output
 from poolzoo.cli.options import json_option, provider_option, threads_option
+from poolzoo.common import output
 
 if TYPE_CHECKING:
-    from poolzoo.deploy.subject import Subject
+    from poolzoo.export.source import Subject
 
 
 @click.command()
@@ -83,15 +83,15 @@ def command(
 
     Exit code 1 where the graph does not agree with the network; then nothing is written.
     """
-    from poolzoo import bundle
-    from poolzoo.errors import CHECK_FAILED, OK
+    from poolzoo.common import files
+    from poolzoo.common.errors import CHECK_FAILED, OK
 
     _check(what, pretrained)
-    place = out or Path("exports") / (bundle.slug(what) if pretrained else Path(what).resolve().name)
-    bundle.require_free(place)
+    place = out or Path("exports") / (files.slug(what) if pretrained else Path(what).resolve().name)
+    files.require_free(place)
     output.detail("loading torch")
-    from poolzoo.deploy.export import ParityFailed, Wishes, export
-    from poolzoo.deploy.parity import Limits
+    from poolzoo.export.export import ParityFailed, Wishes, export
+    from poolzoo.parity.parity import Limits
 
     wishes = Wishes(precision, kind, Limits(min_agreement, max_accuracy_drop), opset)
     try:
@@ -154,26 +154,26 @@ def _candidate(one: dict[str, Any]) -> tuple[str, ...]:
 
 def _check(what: str, pretrained: bool) -> None:
     """Makes sure that there is such a run, or that a backbone's name does not mean one."""
-    from poolzoo import bundle
-    from poolzoo.errors import UsageError
+    from poolzoo.artifacts import manifest
+    from poolzoo.common.errors import UsageError
 
     run = Path(what)
     if not pretrained and run.is_dir():
-        bundle.check(run, "run")
+        manifest.check(run, "run")
     elif not pretrained:
         hint = "give the directory of a run, or a backbone's name with --pretrained"
         raise UsageError(f"run {what!r} does not exist", hint)
-    elif any((run / name).is_file() for name in ("run.toml", bundle.MANIFEST)):
+    elif any((run / name).is_file() for name in ("run.toml", manifest.MANIFEST)):
         text = f"{what} is a directory with a network, and --pretrained exports a backbone by its name"
         raise UsageError(text, "leave --pretrained out to export a run")
 
 
 def _subject(what: str, pretrained: bool) -> Subject:
     if pretrained:
-        from poolzoo.deploy.original import of_backbone
+        from poolzoo.export.published_network import of_backbone
 
         return of_backbone(what)
-    from poolzoo.deploy.subject import of_run
-    from poolzoo.runs import load_run
+    from poolzoo.artifacts.run import load_run
+    from poolzoo.export.source import of_run
 
     return of_run(load_run(Path(what)))

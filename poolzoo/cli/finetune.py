@@ -8,9 +8,11 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from poolzoo import bundle, host, output
 from poolzoo.cli.options import json_option
-from poolzoo.errors import UsageError
+from poolzoo.common import files as bundle_files
+from poolzoo.common import output
+from poolzoo.common.errors import UsageError
+from poolzoo.plugin import loader
 
 
 @click.command()
@@ -152,9 +154,9 @@ def command(
         given.update({key: value for key, value in recipe_settings(recipe).items() if key not in typed})
     if config is not None:
         given.update({key: value for key, value in read_toml(config).items() if key not in typed})
-    files = [str(path.resolve()) for path in host.settings.files]
+    files = [str(path.resolve()) for path in loader.settings.files]
     settings = absolute(Settings(**{**given, "plugins": tuple(dict.fromkeys([*given.get("plugins", ()), *files]))}))
-    host.settings.files = [Path(file) for file in settings.plugins]
+    loader.settings.files = [Path(file) for file in settings.plugins]
     if dry_run:
         from poolzoo.train import plan
 
@@ -165,7 +167,7 @@ def command(
 
 def _export_for_nothing(prepared: Any) -> None:
     output.say("seeing that the network can be exported (--no-dry-export leaves this out)")
-    from poolzoo.deploy.graph import dry_export
+    from poolzoo.export.graph import dry_export
 
     dry_export(prepared.assembly.network, prepared.preprocess, prepared.data.size)
 
@@ -181,10 +183,10 @@ def _train(start: Any, as_json: bool) -> None:
     if as_json:
         output.emit_json(report)
         return
-    from poolzoo import metrics
+    from poolzoo.metrics import classification
 
-    full = bundle.read_json(Path(report["run"]) / "metrics.json")
-    metrics.show(full["test"])
+    full = bundle_files.read_json(Path(report["run"]) / "metrics.json")
+    classification.show(full["test"])
     if full["test_flip_tta"] is not None:
         output.data(
             f"accuracy {full['test_flip_tta']['accuracy']:.4f} with mirror images averaged, which is not exported"

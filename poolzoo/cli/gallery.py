@@ -7,9 +7,9 @@ from typing import Final
 
 import click
 
-from poolzoo import bundle, output
 from poolzoo.cli.options import json_option
-from poolzoo.errors import UsageError
+from poolzoo.common import files, output
+from poolzoo.common.errors import UsageError
 
 NAME: Final = Path("gallery.html")
 
@@ -29,14 +29,14 @@ def command(image: Path | None, out: Path, as_json: bool) -> None:
     """
     if not out.absolute().parent.is_dir():
         raise UsageError(f"{str(out.parent)!r} is no directory", "make it first, or choose another --out")
-    bundle.require_free(out)
-    from poolzoo.gallery import cards, page, photograph
+    files.require_free(out)
+    from poolzoo.report.gallery import cards, page, photograph
 
     taken = photograph.read(image) if image is not None else photograph.shipped()
     made = cards.cards(taken.pixels)
     source = page.html(taken, made)
-    bundle.require_free(out)
-    bundle.write_atomically(out, source)
+    files.require_free(out)
+    files.write_atomically(out, source)
     if failed := [card.item.name for card in made if card.failed]:
         output.warn(f"{len(failed)} of {len(made)} poolings show nothing: {', '.join(failed)}", "their cards say why")
     if as_json:

@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
-from poolzoo import host, output, spec
 from poolzoo.cli.options import json_option
+from poolzoo.common import output
+from poolzoo.plugin import loader, spec
 
 
 @click.command()
@@ -20,7 +21,7 @@ def command(what: str | None, pattern: str | None, as_json: bool) -> None:
     Alone: the poolings, and a line each on the rest. `backbones` names ours and one row a family; with --filter, the
     members of a family too.
     """
-    catalog = host.catalog()
+    catalog = loader.catalog()
     rows = {"poolings": _poolings, "backbones": _backbones, "datasets": _datasets}[what or "poolings"](catalog, pattern)
     if as_json:
         output.emit_json({what or "poolings": rows, "problems": [problem.to_json() for problem in catalog.problems]})
@@ -43,11 +44,11 @@ def _origin(source: dict[str, Any]) -> str:
     return f"{source['dist']} {source['version']}" if source["version"] else f"{source['dist']} ({source['tier']})"
 
 
-def _row(name: str, summary: str, source: host.Source) -> dict[str, Any]:
+def _row(name: str, summary: str, source: loader.Source) -> dict[str, Any]:
     return {"name": name, "summary": summary, "source": source.to_json()}
 
 
-def _poolings(catalog: host.Catalog, pattern: str | None) -> list[dict[str, Any]]:
+def _poolings(catalog: loader.Catalog, pattern: str | None) -> list[dict[str, Any]]:
     """A row a name and provider, with the kinds that it comes in."""
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for entry in catalog.select(spec.Pooling, pattern):
@@ -60,14 +61,14 @@ def _poolings(catalog: host.Catalog, pattern: str | None) -> list[dict[str, Any]
     return list(rows.values())
 
 
-def _backbones(catalog: host.Catalog, pattern: str | None) -> list[dict[str, Any]]:
+def _backbones(catalog: loader.Catalog, pattern: str | None) -> list[dict[str, Any]]:
     if pattern is not None:
-        from poolzoo.api import backbone_rows
+        from poolzoo.plugin.listing import backbone_rows
 
         return [_row(*row) for row in backbone_rows(pattern)]
     entries = catalog.select((spec.Backbone, spec.BackboneFamily))
     return [_row(e.item.name, e.item.summary, e.source) for e in entries if not isinstance(e.item, spec.Pooling)]
 
 
-def _datasets(catalog: host.Catalog, pattern: str | None) -> list[dict[str, Any]]:
+def _datasets(catalog: loader.Catalog, pattern: str | None) -> list[dict[str, Any]]:
     return [_row(e.item.name, getattr(e.item, "summary", ""), e.source) for e in catalog.select(spec.Dataset, pattern)]

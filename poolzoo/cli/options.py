@@ -7,29 +7,30 @@ from typing import Any
 
 import click
 
-from poolzoo import host, output
+from poolzoo.common import output
+from poolzoo.plugin import loader
 
 
 def _plugin(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> None:
-    host.settings.files += [Path(path) for path in value]
+    loader.settings.files += [Path(path) for path in value]
 
 
 def _directory(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> None:
-    host.settings.directories += [Path(path) for path in value]
+    loader.settings.directories += [Path(path) for path in value]
 
 
 def _no_plugins(context: click.Context, parameter: click.Parameter, value: bool) -> None:
     if value:
-        host.settings.third_party = False
+        loader.settings.third_party = False
 
 
 def _prefer(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> None:
-    host.settings.prefer += value
+    loader.settings.prefer += value
 
 
 def _strict(context: click.Context, parameter: click.Parameter, value: bool) -> None:
     if value:
-        host.settings.strict = True
+        loader.settings.strict = True
 
 
 def _quiet(context: click.Context, parameter: click.Parameter, value: bool) -> None:

@@ -8,11 +8,12 @@ from typing import Any
 
 import click
 
-from poolzoo import disabled, host, output
 from poolzoo.cli.options import add_global_options, json_option
-from poolzoo.errors import CHECK_FAILED, OK, UsageError
-from poolzoo.finding import Candidate, shut_out, twins
-from poolzoo.problems import Problem, stages, told
+from poolzoo.common import output
+from poolzoo.common.errors import CHECK_FAILED, OK, UsageError
+from poolzoo.plugin import disabled, loader
+from poolzoo.plugin.discovery import Candidate, shut_out, twins
+from poolzoo.plugin.problems import Problem, stages, told
 
 
 class _Group(click.Group):
@@ -38,7 +39,7 @@ def list_(loaded: bool, as_json: bool) -> None:
 
     Told from the plugins' source, without running it. Files named with --plugin are loaded too, others with --load.
     """
-    found, off = host.candidates(), disabled.read()
+    found, off = loader.candidates(), disabled.read()
     rows = _rows(found, off, loaded)
     for name in off:
         if not any(candidate.answers_to(name) for candidate in found):
@@ -62,12 +63,12 @@ def list_(loaded: bool, as_json: bool) -> None:
 
 def _rows(found: Sequence[Candidate], off: Sequence[str], loaded: bool) -> list[dict[str, Any]]:
     """What is known of each plugin; `problems` is null, and there are no `notes`, of one that was not loaded."""
-    from poolzoo.inspection import look
-    from poolzoo.verdict import verdicts
+    from poolzoo.plugin.health import verdicts
+    from poolzoo.plugin.inspection import look
 
     shut = {candidate: shut_out(candidate, off) for candidate in found}
     asked = [one for one in found if not shut[one] and (loaded or one.source.tier in ("built-in", "file"))]
-    verdict = {(one.plugin, one.source): one for one in verdicts(host.load(asked), asked)}
+    verdict = {(one.plugin, one.source): one for one in verdicts(loader.load(asked), asked)}
     same = twins(one for one in found if not shut[one])
     rows = []
     for candidate in found:
@@ -97,7 +98,7 @@ def _trouble(row: dict[str, Any]) -> str:
 @click.argument("name")
 def disable(name: str) -> None:
     """Load a plugin no more, until it is enabled again. A file that is named with --plugin is loaded all the same."""
-    found = [candidate for candidate in host.candidates() if candidate.answers_to(name)]
+    found = [candidate for candidate in loader.candidates() if candidate.answers_to(name)]
     if not found:
         raise UsageError(f"no plugin is called {name!r}", _names())
     if all(candidate.source.tier == "built-in" for candidate in found):
@@ -119,7 +120,7 @@ def enable(name: str) -> None:
 
 
 def _names() -> str:
-    names = sorted({c.source.dist for c in host.candidates() if c.source.tier != "built-in"})
+    names = sorted({c.source.dist for c in loader.candidates() if c.source.tier != "built-in"})
     return f"there are: {', '.join(names)}" if names else "there are no plugins but the built-in ones"
 
 
@@ -138,7 +139,7 @@ def new(name: str, kind: str, single_file: bool, folder: Path) -> None:
       poolzoo plugin new my-pool                 the folder my-pool, to be changed and installed
       poolzoo plugin new my-pool --single-file   my_pool.py
     """
-    from poolzoo.scaffold import write
+    from poolzoo.plugin.scaffold import write
 
     written = write(name, kind, single_file=single_file, folder=folder)
     if single_file:
@@ -153,7 +154,7 @@ def new(name: str, kind: str, single_file: bool, folder: Path) -> None:
 @json_option
 def check(target: str, as_json: bool) -> int:
     """Check everything that a plugin offers against what poolzoo promises of it. Exit code 1 if a check fails."""
-    from poolzoo.check import check_plugin
+    from poolzoo.testing.plugin_check import check_plugin
 
     report = check_plugin(target, output.detail)
     if as_json:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from poolzoo import output, streams
 from poolzoo.cli.options import json_option, provider_option, skip_broken_option, threads_option
+from poolzoo.common import output, streams
 
 if TYPE_CHECKING:
     from poolzoo.data.paths import Paths
@@ -63,16 +63,21 @@ def command(
     One that cannot be read is a row with an error; the rest is done, and the exit code is 1 unless --skip-broken
     allows so many. Of a data set's folder the images are those that training reads.
     """
-    from poolzoo.data.broken import most
-    from poolzoo.deploy.predict import NOT_FINITE, predict
-    from poolzoo.errors import CHECK_FAILED, OK, UsageError
+    from poolzoo.common.errors import CHECK_FAILED, OK, UsageError
+    from poolzoo.data.unreadable import most
+    from poolzoo.runtime.predict import NOT_FINITE, predict
 
     if as_csv and as_json:
         raise UsageError("--csv and --json exclude each other", "leave one out")
     allowed = most(skip)
     files = _all_files(images)
     place = explain_to or (Path() if explain else None)
-    rows = predict(bundle, files, top=top, provider=provider, threads=threads, explain_to=place)
+    annotate = None
+    if place is not None:
+        from poolzoo.explain.saliency import drawing
+
+        annotate = drawing(bundle, files, place, threads)
+    rows = predict(bundle, files, top=top, provider=provider, threads=threads, annotate=annotate)
     more = EXPLAINED if place else ()
     broken = _Broken()
     label = "" if as_csv and streams.is_terminal() else "labelling images"  # a bar among the rows would tear them
@@ -109,7 +114,7 @@ class _Broken:
     first_unlabelled: str = ""
 
     def add(self, row: Row) -> None:
-        from poolzoo.deploy.predict import NOT_FINITE
+        from poolzoo.runtime.predict import NOT_FINITE
 
         if row["error"] == NOT_FINITE:
             self.unlabelled += 1
@@ -133,8 +138,8 @@ def _all_files(arguments: Sequence[str]) -> Paths:
 
 def _files(image: str, tally: Tally) -> Iterable[str]:
     """The files that one argument means: itself, those in a folder, or those that stdin names."""
-    from poolzoo.deploy.predict import image_files
-    from poolzoo.errors import UsageError
+    from poolzoo.common.errors import UsageError
+    from poolzoo.runtime.predict import image_files
 
     if image != "-":
         return image_files(image, tally) if os.path.isdir(image) else [image]
@@ -169,7 +174,7 @@ def _csv_cells(row: Row, more: Sequence[str]) -> Sequence[str]:
 def _cells(row: Row, more: Sequence[str]) -> Sequence[str]:
     """An image, its label with the score, the classes after the first, each with its score, and `more` keys."""
     if "error" in row:
-        from poolzoo.deploy.predict import NOT_FINITE
+        from poolzoo.runtime.predict import NOT_FINITE
 
         text = row["error"] if row["error"] == NOT_FINITE else f"cannot be read: {row['error']}"
         return row["file"], "", "", text, *("" for _ in more)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from poolzoo import bundle, output
 from poolzoo.cli.options import json_option
+from poolzoo.common import files, output
 
 
 @click.command()
@@ -28,9 +28,9 @@ def command(runs: tuple[Path, ...], baseline: str | None, alpha: float, out: Pat
     from poolzoo.compare import gather, session
 
     place = out or session.new_path()
-    bundle.require_free(place)
+    files.require_free(place)
     found = {**gather.found(runs, baseline, alpha), "command": shlex.join(["poolzoo", *sys.argv[1:]])}
-    with bundle.appearing(place) as folder:
+    with files.appearing(place) as folder:
         session.write(found, folder)
     for note in found["notes"]:
         output.warn(note)

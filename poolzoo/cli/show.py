@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 
-from poolzoo import host, options, output, spec
 from poolzoo.cli.options import json_option
-from poolzoo.errors import UsageError, reason
+from poolzoo.common import output
+from poolzoo.common.errors import UsageError, reason
+from poolzoo.plugin import grammar, loader, spec
 from poolzoo.train import recipes
 from poolzoo.train.settings import flag
 
@@ -23,7 +24,7 @@ def command(name: str, as_json: bool) -> None:
     Of a pooling also its equation and paper, and what is measured here and now: the width that it gives, its
     parameters, and what it costs on one thread of this machine.
     """
-    catalog = host.catalog()
+    catalog = loader.catalog()
     found = _find(catalog, name)
     if as_json:
         output.emit_json({"name": name, "items": found})
@@ -63,8 +64,8 @@ _WORDS: dict[str, Callable[[Any], str]] = {
 }
 
 
-def _find(catalog: host.Catalog, name: str) -> list[dict[str, Any]]:
-    spelt = options.parse_spec(name)
+def _find(catalog: loader.Catalog, name: str) -> list[dict[str, Any]]:
+    spelt = grammar.parse_spec(name)
     found = []
     for entry in catalog.select(spec.Pooling):
         item = entry.item
@@ -87,7 +88,7 @@ def _find(catalog: host.Catalog, name: str) -> list[dict[str, Any]]:
         resolved = catalog.backbone(name)
     except UsageError as error:
         names = [entry.item.name for entry in catalog.entries]
-        near = options.suggest(spelt.name, names)
+        near = grammar.suggest(spelt.name, names)
         raise UsageError(f"nothing is called {name!r}", catalog.with_problems(near) if near else error.hint) from None
     item = resolved.item
     facts = {
@@ -102,20 +103,20 @@ def _find(catalog: host.Catalog, name: str) -> list[dict[str, Any]]:
     return [{**facts, **_shared(resolved)}]
 
 
-def _measured(resolved: host.Resolved) -> dict[str, Any]:
+def _measured(resolved: loader.Resolved) -> dict[str, Any]:
     """Width, parameters and cost of a pooling, or a warning and nothing where it cannot be built."""
-    from poolzoo import facts
+    from poolzoo.model import cost as facts
 
     try:
         return {**facts.sizes(resolved), "cost": facts.cost(resolved)}
-    except host.Failure as error:
+    except loader.Failure as error:
         output.warn(f"{resolved.item.name} cannot be measured: {reason(error)}")
         return {}
 
 
-def _shared(resolved: host.Resolved) -> dict[str, Any]:
+def _shared(resolved: loader.Resolved) -> dict[str, Any]:
     listed = [
-        {"name": o.name, "default": options.plain(o.default), "type": o.type_name}
-        for o in options.options_of(resolved.build)
+        {"name": o.name, "default": grammar.plain(o.default), "type": o.type_name}
+        for o in grammar.options_of(resolved.build)
     ]
     return {"options": listed, "source": resolved.entry.source.to_json()}

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from poolzoo import output
 from poolzoo.cli.options import json_option, provider_option, threads_option
+from poolzoo.common import output
 
 
 @click.command()
@@ -18,8 +18,8 @@ from poolzoo.cli.options import json_option, provider_option, threads_option
 @json_option
 def command(bundle: Path, no_speed: bool, provider: str, threads: int | None, as_json: bool) -> int:
     """Check a bundle: every file as it was sealed, the graph opens, and its outputs are those that were stored."""
-    from poolzoo.deploy.verify import verify
-    from poolzoo.errors import CHECK_FAILED, OK
+    from poolzoo.common.errors import CHECK_FAILED, OK
+    from poolzoo.runtime.verify import verify
 
     result = verify(bundle, provider=provider, threads=threads, timed=not no_speed)
     if as_json:

@@ -1,1 +1,1 @@
-"""Which of several poolings is better: trained from the same seeds, tested on the same images, told from luck."""
+"""Controlled comparisons of poolings: the same seeds, the same images, statistics that separate effects from chance."""

@@ -18,11 +18,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from poolzoo import host, output
+from poolzoo.common import output
+from poolzoo.common.errors import EnvironmentProblem, UsageError
 from poolzoo.compare import trial
 from poolzoo.compare.grid import Trial
 from poolzoo.compare.session import Plan, Record, Runner, heads_together
-from poolzoo.errors import EnvironmentProblem, UsageError
+from poolzoo.plugin import loader
 from poolzoo.train.settings import Settings
 
 RETRIES: Final = 3  # of a trial whose worker died
@@ -144,18 +145,18 @@ def _needs(ray: Any, settings: Settings) -> dict[str, int]:
     return needs
 
 
-def _plugins(settings: Settings) -> host.Settings:
+def _plugins(settings: Settings) -> loader.Settings:
     """What this process was told of plugins, in paths that mean the same from a worker's directory."""
-    files = [path.resolve() for path in (*host.settings.files, *map(Path, settings.plugins))]
-    directories = [path.resolve() for path in host.settings.directories]
-    return replace(host.settings, files=list(dict.fromkeys(files)), directories=directories)
+    files = [path.resolve() for path in (*loader.settings.files, *map(Path, settings.plugins))]
+    directories = [path.resolve() for path in loader.settings.directories]
+    return replace(loader.settings, files=list(dict.fromkeys(files)), directories=directories)
 
 
 def _train(
-    settings: Settings, plugins: host.Settings, trials: Sequence[Trial], folder: Path, together: bool
+    settings: Settings, plugins: loader.Settings, trials: Sequence[Trial], folder: Path, together: bool
 ) -> list[Record]:
     """What a worker does."""
-    if host.settings != plugins:
-        host.forget()
-        host.settings = plugins
+    if loader.settings != plugins:
+        loader.forget()
+        loader.settings = plugins
     return trial.train_heads(settings, trials, folder) if together else [trial.train(settings, trials[0], folder)]

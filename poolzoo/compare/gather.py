@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from poolzoo import bundle
+from poolzoo.artifacts import manifest
+from poolzoo.common import files
+from poolzoo.common.errors import UsageError
 from poolzoo.compare import grid, measures, table, trial
 from poolzoo.compare.grid import Trial, Variant
 from poolzoo.data.identity import FILE, DataIdentity
-from poolzoo.errors import UsageError
 from poolzoo.train.settings import BEFORE, Settings, read_toml
 
 Record = dict[str, Any]
@@ -33,7 +34,7 @@ def found(paths: Sequence[Path], baseline: str | None, alpha: float) -> Record:
     trials: list[Trial] = []
     settings: list[tuple[Path, Settings]] = []
     for path in paths:
-        bundle.check(path, "run")
+        manifest.check(path, "run")
         if not (path / "predictions.npz").is_file():
             raise UsageError(f"{path} does not say what it predicted", "train it again with this version of poolzoo")
         own = Settings(**{**BEFORE, **read_toml(path / "run.toml")})
@@ -51,12 +52,12 @@ def found(paths: Sequence[Path], baseline: str | None, alpha: float) -> Record:
     chosen = grid.find_baseline(baseline, variants)
     rows, sentences = table.assemble(variants, chosen, trials, records, alpha)
     return {
-        "schema": bundle.SCHEMA,
+        "schema": manifest.SCHEMA,
         "baseline": chosen.name,
         "seeds": sorted({one.seed for one in trials}),
         "alpha": alpha,
         "data": table.data(paths[0]),
-        "environment": bundle.read_json(paths[0] / "env.json").pop("versions", {}),
+        "environment": files.read_json(paths[0] / "env.json").pop("versions", {}),
         "verdict": sentences,
         "notes": _differences(settings),
         "results": rows,
@@ -69,13 +70,13 @@ def _same_images(settings: Sequence[tuple[Path, Settings]]) -> None:
     Those of earlier versions kept no identity of theirs: there the names, the labels and a sample tell.
     """
     first, known = settings[0]
-    (labels,), (samples,) = (bundle.read_arrays(first / file, [name]) for file, name in TESTED)
+    (labels,), (samples,) = (files.read_arrays(first / file, [name]) for file, name in TESTED)
     images = DataIdentity.load(first / FILE)
     for path, own in settings[1:]:
         if own.data != known.data:
             text = f"{path} was tested on {own.data}, {first} on {known.data}"
             raise UsageError(text, "compare runs on the same data")
-        (others,), (seen,) = (bundle.read_arrays(path / file, [name]) for file, name in TESTED)
+        (others,), (seen,) = (files.read_arrays(path / file, [name]) for file, name in TESTED)
         alike = seen.shape != samples.shape or np.array_equal(seen, samples)  # other sizes tell nothing
         if not (np.array_equal(others, labels) and alike):
             hint = "with --limit, give them the same --split-seed; data that has changed needs new runs"

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from poolzoo import bundle, host, spec
-from poolzoo.errors import UsageError
-from poolzoo.options import parse_spec, suggest
+from poolzoo.common import files
+from poolzoo.common.errors import UsageError
+from poolzoo.plugin import loader, spec
+from poolzoo.plugin.grammar import parse_spec, suggest
 
 NONE = "none"  # the backbone's own pooling, among local ones
 
@@ -32,7 +33,7 @@ class Variant:
         """A name that no other variant has, good for a file: readable, and told apart by a hash."""
         text = f"{self.backbone} {self.pool} {self.local_pool or NONE}"
         digest = hashlib.sha256(text.encode()).hexdigest()[:6]
-        return f"{bundle.slug(text)[:60]}-{digest}"
+        return f"{files.slug(text)[:60]}-{digest}"
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def specs(text: str, kind: spec.Kind) -> list[str]:
     Raises:
         UsageError: A name or an option is unknown.
     """
-    catalog = host.catalog()
+    catalog = loader.catalog()
     names = [entry.item.name for entry in catalog.select(spec.Pooling) if entry.item.kind == kind]
     found: list[str] = []
     for one in _pieces(text):
@@ -131,7 +132,7 @@ def _known(text: str, kind: spec.Kind) -> None:
         rest = {key: value for key, value in wanted.options.items() if key not in ("window", "stride", "padding")}
         name = f"{wanted.dist}:{wanted.name}" if wanted.dist else wanted.name
         text = f"{name}:{','.join(f'{key}={value}' for key, value in rest.items())}" if rest else name
-    host.catalog().pooling(text, kind)
+    loader.catalog().pooling(text, kind)
 
 
 def find_baseline(text: str | None, found: Sequence[Variant]) -> Variant:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from poolzoo import jsontext
+from poolzoo.common import json_writer
 
 Record = dict[str, Any]
 
@@ -34,6 +34,6 @@ class Journal:
         self.records[record["trial"]] = record
         torn = self.path.is_file() and self.path.stat().st_size and self.path.read_bytes()[-1:] != b"\n"
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(("\n" if torn else "") + jsontext.dumps(record) + "\n")
+            file.write(("\n" if torn else "") + json_writer.dumps(record) + "\n")
             file.flush()
             os.fsync(file.fileno())

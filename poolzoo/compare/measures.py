@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from poolzoo import metrics, output, surgery, timing
-from poolzoo.assemble import Network
+from poolzoo.artifacts.run import Run, load_run
+from poolzoo.common import output, timing
 from poolzoo.data import blocks
-from poolzoo.robust import corruptions, shifts
-from poolzoo.runs import Run, load_run
+from poolzoo.metrics import classification, corruptions, shifts
+from poolzoo.model import surgery
+from poolzoo.model.assemble import Network
 from poolzoo.train import device as devices
-from poolzoo.train import footprint
+from poolzoo.train import footprint, inference
 
 SHIFTS: Final = {"zhang": "crop", "circular": "circular"}  # as the report calls them, and as `shifts` does
 TIMED: Final = (1, 32)  # batch sizes under ONNX Runtime
@@ -73,7 +74,9 @@ def robustness(
         """Of all images after a change, which is told the index of the first image of each block."""
         return np.concatenate(
             [
-                metrics.predict_logits(stacked, preprocess, change(images[start:end], start), policy, at_once, label="")
+                inference.predict_logits(
+                    stacked, preprocess, change(images[start:end], start), policy, at_once, label=""
+                )
                 for start, end in blocks.starts(len(images), images[:1].nbytes)
             ]
         )
@@ -85,7 +88,7 @@ def robustness(
             rows = []
             for severity in severities:
                 answers = logits(partial(_corrupted, kind=kind, severity=severity))
-                rows.append([metrics.accuracy(answers[:, place], labels) for place in range(len(loaded))])
+                rows.append([classification.accuracy(answers[:, place], labels) for place in range(len(loaded))])
                 bar.update(step * len(severities) + severity)
             for place, name in enumerate(paths):
                 found[name]["corruption"]["by_kind"][kind] = [row[place] for row in rows]
@@ -150,14 +153,15 @@ def deployed(path: Path, provider: str, threads: int | None, folder: Path) -> di
     Returns:
         `{"parity", "latency_ms", "latency_ms_32"}`.
     """
-    from poolzoo.deploy import export, graph, runtime
-    from poolzoo.deploy.reference import Reference
-    from poolzoo.deploy.subject import of_run
+    from poolzoo.export import export, graph
+    from poolzoo.export.source import of_run
+    from poolzoo.parity.reference import Reference
+    from poolzoo.runtime import ort_session
 
     count = threads or torch.get_num_threads()
     subject, file = of_run(load_run(path)), folder / "model.onnx"
     written = graph.export_graph(subject, file)
-    opened = runtime.open_model(file, provider, count)
+    opened = ort_session.open_model(file, provider, count)
     reference = Reference.of(subject.model, subject.images, subject.image_labels)
     verdict = export.judge(subject, reference, file, written, opened, count)
     times = {}

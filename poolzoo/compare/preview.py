@@ -10,13 +10,13 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from poolzoo import output
-from poolzoo.assemble import parameters_and_macs
+from poolzoo.common import output
+from poolzoo.common.errors import OK, PoolzooError
 from poolzoo.compare import trial
 from poolzoo.compare.session import Plan, heads_together
-from poolzoo.errors import OK, PoolzooError
+from poolzoo.model.assemble import parameters_and_macs
 from poolzoo.train.features import reads
-from poolzoo.train.feeds import MAP
+from poolzoo.train.loaders import MAP
 from poolzoo.train.prepare import Prepared, prepare
 
 STEPS: Final = 3  # that are timed, after one that is not

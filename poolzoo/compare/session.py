@@ -13,12 +13,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
-from poolzoo import bundle, host, jsontext, output
+from poolzoo.artifacts import manifest
+from poolzoo.common import files, json_writer, output
+from poolzoo.common.errors import CheckFailed, UsageError, explain
 from poolzoo.compare import grid, measures, table, trial
 from poolzoo.compare.grid import Trial, Variant
 from poolzoo.compare.journal import Journal
 from poolzoo.data import identity, store
-from poolzoo.errors import CheckFailed, UsageError, explain
+from poolzoo.plugin import loader
 from poolzoo.report import compare_page
 from poolzoo.train.settings import BEFORE, Settings
 
@@ -63,7 +65,7 @@ class Plan:
         return [Trial(variant, seed) for seed in seeds for variant in self.variants]
 
     def to_json(self) -> Record:
-        return {**asdict(self), "schema": bundle.SCHEMA}
+        return {**asdict(self), "schema": manifest.SCHEMA}
 
     @classmethod
     def from_json(cls, found: Record) -> Plan:
@@ -98,13 +100,13 @@ def start(plan: Plan, out: Path, command: str, runner: Runner | None = None) -> 
 
 
 def _start(plan: Plan, out: Path, command: str, runner: Runner | None) -> Record:
-    bundle.require_free(out)
+    files.require_free(out)
     grid.find_baseline(plan.baseline, plan.variants)
     plan, data = _tried_out(plan)
     out.mkdir(parents=True)
     data.save(out / identity.FILE)
     facts = {"command": command, "started": datetime.now(UTC).isoformat(timespec="seconds")}
-    bundle.write_json(out / PLAN, {**plan.to_json(), "facts": facts})
+    files.write_json(out / PLAN, {**plan.to_json(), "facts": facts})
     return _go_on(out, runner)
 
 
@@ -122,10 +124,10 @@ def go_on(out: Path, runner: Runner | None = None) -> Record:
 def _go_on(out: Path, runner: Runner | None, *, resumed: bool = False) -> Record:
     if not (out / PLAN).is_file():
         raise UsageError(f"{out} is no comparison: it has no {PLAN}", "give the directory of an interrupted one")
-    kept = bundle.read_json(out / PLAN)
+    kept = files.read_json(out / PLAN)
     facts = kept.pop("facts", {})
     plan, journal, began = Plan.from_json(kept), Journal(out / "journal.jsonl"), time.monotonic()
-    host.settings.files = list(dict.fromkeys([*host.settings.files, *map(Path, plan.settings.plugins)]))
+    loader.settings.files = list(dict.fromkeys([*loader.settings.files, *map(Path, plan.settings.plugins)]))
     if resumed and not all(journal.done(one.key) for one in plan.trials):
         _require_same_data(plan, out)
     _train(plan, journal, out, runner or here)
@@ -144,9 +146,9 @@ def _go_on(out: Path, runner: Runner | None, *, resumed: bool = False) -> Record
 
 def write(found: Record, out: Path) -> None:
     """Writes `compare.json`, `compare.csv` and `report.html`."""
-    bundle.write_json(out / "compare.json", found)
-    bundle.write_atomically(out / "compare.csv", compare_page.csv(found))
-    bundle.write_atomically(out / "report.html", compare_page.html(found))
+    files.write_json(out / "compare.json", found)
+    files.write_atomically(out / "compare.csv", compare_page.csv(found))
+    files.write_atomically(out / "report.html", compare_page.html(found))
 
 
 def told(found: Record, out: Path) -> Record:
@@ -244,7 +246,7 @@ def _robustness(plan: Plan, journal: Journal) -> None:
 
     settings = plan.settings
     seed = settings.seed if settings.split_seed is None else settings.split_seed
-    configs = {one: bundle.read_json(_run(journal, one) / "config.json") for one in done}
+    configs = {one: files.read_json(_run(journal, one) / "config.json") for one in done}
     left = _seeing_alike(configs, len(done) if settings.freeze == "backbone" else MOST_TOGETHER)
     while left:
         group = left.pop(0)
@@ -276,7 +278,7 @@ def _seeing_alike(configs: dict[Trial, Record], most: int) -> list[list[Trial]]:
 
     def key(one: Trial) -> tuple[str, str]:
         seen = configs[one]["pretrained_cfg"]
-        return jsontext.dumps(
+        return json_writer.dumps(
             [configs[one]["poolzoo"]["data_size"], seen["input_size"], seen["mean"], seen["std"]]
         ), one.key
 
@@ -324,13 +326,13 @@ def _found(plan: Plan, journal: Journal) -> Record:
     if done is None:
         raise CheckFailed("every trial failed", rows[0]["error"])
     path = Path(done["per_seed"][0]["run"])
-    environment = bundle.read_json(path / "env.json")
+    environment = files.read_json(path / "env.json")
     seeds = list(range(plan.settings.seed, plan.settings.seed + plan.seeds))
-    from poolzoo.robust import corruptions
+    from poolzoo.metrics import corruptions
 
     notes = [f"{name}: {text}" for name, text in corruptions.NOTES.items() if plan.robust and name in corruptions.NAMES]
     return {
-        "schema": bundle.SCHEMA,
+        "schema": manifest.SCHEMA,
         "baseline": baseline.name,
         "seeds": seeds,
         "alpha": plan.alpha,

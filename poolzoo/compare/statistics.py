@@ -25,8 +25,8 @@ from typing import Any, Final
 import numpy as np
 from scipy.special import nctdtrinc, stdtr, stdtrit
 
-from poolzoo.compare.spread import Spread, between_seeds
-from poolzoo.errors import CheckFailed, UsageError
+from poolzoo.common.errors import CheckFailed, UsageError
+from poolzoo.compare.variance import Spread, between_seeds
 
 RESAMPLES: Final = 9_999  # the smallest p is one over this plus one
 POWER: Final = 0.8  # the customary share of repetitions in which a difference is to be seen

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from poolzoo import bundle
+from poolzoo.common import files
 from poolzoo.compare import statistics
 from poolzoo.compare.grid import Trial, Variant
 
@@ -18,14 +18,14 @@ Record = dict[str, Any]
 
 def right(path: Path) -> np.ndarray:
     """Which of the test images a run has right, `bool[N]`, in the data's order."""
-    predicted, labels = bundle.read_arrays(path / "predictions.npz", ("predicted", "labels"))
+    predicted, labels = files.read_arrays(path / "predictions.npz", ("predicted", "labels"))
     return np.asarray(predicted == labels)
 
 
 def data(path: Path) -> Record:
     """What `compare.json` says of the data that a run saw, files that could not be read included."""
-    config = bundle.read_json(path / "config.json")
-    skipped = bundle.read_json(path / "metrics.json").get("skipped")
+    config = files.read_json(path / "config.json")
+    skipped = files.read_json(path / "metrics.json").get("skipped")
     known = {"name": config["poolzoo"]["data"], "n_test": len(right(path)), "classes": config["label_names"]}
     return {**known, "skipped": skipped} if skipped else known
 
@@ -138,7 +138,7 @@ def _corruption(done: Sequence[Record]) -> Record | None:
 
 
 def _per_class(done: Sequence[Record]) -> list[Record]:
-    tables = [bundle.read_json(Path(record["run"]) / "metrics.json")["test"]["per_class"] for record in done]
+    tables = [files.read_json(Path(record["run"]) / "metrics.json")["test"]["per_class"] for record in done]
     return [
         {"class": rows[0]["class"], **{key: _mean_of(rows, key) for key in ("recall", "f1")}}
         for rows in zip(*tables, strict=True)

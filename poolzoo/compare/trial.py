@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from poolzoo import bundle, output
+from poolzoo.artifacts import manifest
+from poolzoo.common import files, output
+from poolzoo.common.errors import explain
 from poolzoo.compare.grid import Trial
-from poolzoo.errors import explain
 from poolzoo.train import run
 from poolzoo.train.settings import Settings
 
@@ -37,7 +38,7 @@ def train(base: Settings, trial: Trial, folder: Path) -> Record:
     """Trains a trial in its own run directory; one that was interrupted goes on, and failure is a record too."""
     place = folder / trial.key
     try:
-        if not (place / bundle.MANIFEST).is_file():
+        if not (place / manifest.MANIFEST).is_file():
             if (place / "run.toml").is_file():
                 run.resume(place)
             else:
@@ -62,7 +63,7 @@ def train_heads(base: Settings, trials: Sequence[Trial], folder: Path) -> list[R
     first = trials[0]
     pools = {trial.variant.pool: trial for trial in trials}
     parts = (first.variant.backbone, first.variant.local_pool or "own", f"seed{first.seed}", _digest(pools))
-    place = folder / "-".join(map(bundle.slug, parts))
+    place = folder / "-".join(map(files.slug, parts))
     settings = settings_of(base, first)
     records: list[Record] = []
     try:
@@ -80,7 +81,7 @@ def train_heads(base: Settings, trials: Sequence[Trial], folder: Path) -> list[R
             return [train_heads(base, [trial], folder)[0] for trial in trials]
         output.warn(f"without {', '.join(record['pool'] for record in records)}: {explain(error).message}")
         return [*records, *(train_heads(base, list(pools.values()), folder) if pools else [])]
-    return [*records, *(finished(trial, place / bundle.slug(pool)) for pool, trial in pools.items())]
+    return [*records, *(finished(trial, place / files.slug(pool)) for pool, trial in pools.items())]
 
 
 def _digest(pools: Iterable[str]) -> str:
@@ -100,8 +101,8 @@ def finished(trial: Trial, place: Path) -> Record:
     Raises:
         CheckFailed: It is damaged.
     """
-    bundle.check(place, "run")
-    found = bundle.read_json(place / "metrics.json")
+    manifest.check(place, "run")
+    found = files.read_json(place / "metrics.json")
     return _record(
         trial,
         "done",

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from poolzoo import output
-from poolzoo.errors import UsageError
+from poolzoo.common import output
+from poolzoo.common.errors import UsageError
 
 FEWEST = 2  # with one class every answer is right
 NAMED = 5  # classes that a message names

@@ -14,10 +14,10 @@ from typing import Any, BinaryIO, Final, TypeVar
 import numpy as np
 from PIL import Image
 
-from poolzoo import output, resources
-from poolzoo.data import headers, images, quiet
-from poolzoo.data.broken import Broken
+from poolzoo.common import output, resources
+from poolzoo.data import headers, images, pillow_warnings
 from poolzoo.data.sizes import Size, show
+from poolzoo.data.unreadable import Broken
 
 _T = TypeVar("_T")
 
@@ -106,7 +106,7 @@ def each(
         header_size(path)
     shape: tuple[int, ...] | None = None
     with (
-        quiet.pillow(),
+        pillow_warnings.pillow(),
         output.progress(f"reading {label} images", len(files)) as bar,
         closing(_in_order(one, files)) as found,
     ):

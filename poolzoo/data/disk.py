@@ -15,8 +15,8 @@ from uuid import uuid4
 
 import numpy as np
 
-from poolzoo import output
-from poolzoo.errors import UsageError
+from poolzoo.common import output
+from poolzoo.common.errors import UsageError
 
 DEFAULT_LIMIT: Final = 20.0  # GB; ImageNet's training images at 64 × 64 take 16
 SPARE: Final = 10**9  # bytes of the disk that are left free, for the runs and bundles of the same user

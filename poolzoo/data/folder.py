@@ -9,14 +9,14 @@ from typing import Final
 
 import numpy as np
 
-from poolzoo import output
-from poolzoo.data import broken, decode, disk, headers, mismatch, sizes, store, walk
-from poolzoo.data.broken import BrokenImages
-from poolzoo.data.facts import Facts
-from poolzoo.data.fit import PLAIN, Fit
+from poolzoo.common import output
+from poolzoo.common.errors import CheckFailed, UsageError
+from poolzoo.data import class_mismatch, decode, disk, headers, sizes, store, unreadable, walk
+from poolzoo.data.image_facts import Facts
+from poolzoo.data.resize import PLAIN, Fit
 from poolzoo.data.sizes import Size
-from poolzoo.errors import CheckFailed, UsageError
-from poolzoo.spec import Dataset, Split
+from poolzoo.data.unreadable import BrokenImages
+from poolzoo.plugin.spec import Dataset, Split
 
 DEFAULT_SIZE: Size = (128, 128)  # of images of mixed sizes: a 4×4 map in a backbone that downsamples 32 times
 
@@ -53,7 +53,7 @@ class Reading:
     limit: int | None = None
     seed: int = 0
     validation: bool = False
-    skip: broken.Skip = None
+    skip: unreadable.Skip = None
     how: Fit = PLAIN
 
 
@@ -88,12 +88,12 @@ def dataset(path: Path, reading: Reading = AS_IT_IS, splits: Sequence[Split] = (
             folders["val"] = beside
         _count_others(path, set(folders.values()), tally)
     found = {split: _class_folders(folder, tally) for split, folder in folders.items()}
-    mismatch.require_equal(str(path), {folders[split].name: names for split, names in found.items()})
+    class_mismatch.require_equal(str(path), {folders[split].name: names for split, names in found.items()})
     names = tuple(found[splits[0]])
     files = {split: _files(folder, names, tally) for split, folder in folders.items()}
     if (line := tally.line()) is not None:
         output.say(line)
-    for sentence in mismatch.look_alikes(names):
+    for sentence in class_mismatch.look_alikes(names):
         output.warn(sentence, "give each class one folder")
     reader = Reader(path, names, reading, folders, files)
     return FolderDataset(name="folder", summary=str(path), load=reader.load, classes=names, reader=reader)
@@ -165,7 +165,7 @@ class Reader:
     native: Size | None = None
     decided: Size | None = None
     validation: int = 0
-    skipped: list[broken.Broken] = field(default_factory=list)
+    skipped: list[unreadable.Broken] = field(default_factory=list)
     facts: dict[Split, Facts] = field(default_factory=dict)
     shelf: disk.Shelf | None = None  # one for both splits: the second does not evict the first
     _judged: bool = False
@@ -248,16 +248,16 @@ class Reader:
         text = f"{text}: up to {100 * cut:.0f} % of a side is cut off" if cut >= sizes.LEAST_CUT else text
         output.say(text if self.reading.size else f"{text}; --image-size HxW overrules")
 
-    def _kept(self, wanted: store.Images, unread: Sequence[broken.Broken], cache_dir: Path) -> np.ndarray:
+    def _kept(self, wanted: store.Images, unread: Sequence[unreadable.Broken], cache_dir: Path) -> np.ndarray:
         """Which images are left where broken ones may be, `bool[N]`; where not, the rest of the data is looked at."""
         split, total = wanted.split, len(wanted.files)
         self.skipped += unread
         self._tried += total
         fresh = list(unread)
-        if refused := len(self.skipped) > broken.most(self.reading.skip):
+        if refused := len(self.skipped) > unreadable.most(self.reading.skip):
             behind = list(self.folders)[list(self.folders).index(split) + 1 :]
             fresh += [one for other in behind if other != "val" for one in self._look_through(other)]
-        listed = broken.tell(fresh, self.skipped, self.path, cache_dir)
+        listed = unreadable.tell(fresh, self.skipped, self.path, cache_dir)
         if refused:
             raise BrokenImages(self.skipped, self._tried, listed)
         first, why = min(unread)
@@ -273,7 +273,7 @@ class Reader:
                 raise CheckFailed("no image of val/ can be read", "mend or replace some, or take val/ away")
         return keep
 
-    def _look_through(self, split: str) -> list[broken.Broken]:
+    def _look_through(self, split: str) -> list[unreadable.Broken]:
         """The broken images of a split that was not read."""
         files, _ = self.files(split)
         self._tried += len(files)

@@ -14,9 +14,9 @@ from typing import Final
 
 import numpy as np
 
-from poolzoo import bundle
-from poolzoo.data.facts import Facts
-from poolzoo.errors import CheckFailed
+from poolzoo.common import files
+from poolzoo.common.errors import CheckFailed
+from poolzoo.data.image_facts import Facts
 
 FILE: Final = "data.npz"  # in the directory of a run or a comparison
 _SHOWN: Final = 3  # examples of each kind of change
@@ -89,7 +89,7 @@ class DataIdentity:
                 arrays[f"{name}_names"] = _packed(split.names)
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-        bundle.write_atomically(path, buffer.getvalue())
+        files.write_atomically(path, buffer.getvalue())
 
     @classmethod
     def load(cls, path: Path) -> DataIdentity | None:
@@ -100,7 +100,7 @@ class DataIdentity:
         """
         if not path.is_file():
             return None
-        found = bundle.read_archive(path)
+        found = files.read_archive(path)
         splits = {}
         for key in found:
             name, _, what = key.rpartition("_")

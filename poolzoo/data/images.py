@@ -13,8 +13,8 @@ from typing import BinaryIO, Final
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from poolzoo.data.fit import PLAIN, TRANSFORM, TRANSFORMS, Fit, recorded
 from poolzoo.data.modes import Note, before, is_deep, judge_color, levels
+from poolzoo.data.resize import PLAIN, TRANSFORM, TRANSFORMS, Fit, recorded
 
 __all__ = ["PLAIN", "TRANSFORM", "TRANSFORMS", "Fit", "fit", "fit_array", "read", "reason", "recorded", "to_rgb"]
 

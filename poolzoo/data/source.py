@@ -10,11 +10,12 @@ from typing import Any, Final
 import numpy as np
 import platformdirs
 
-from poolzoo import host, memory, plain
-from poolzoo.data import facts, folder, images
+from poolzoo.common import memory
+from poolzoo.common.errors import PluginFailed, PoolzooError, reason
+from poolzoo.data import folder, image_facts, images
 from poolzoo.data.sizes import Size
-from poolzoo.errors import PluginFailed, PoolzooError, reason
-from poolzoo.spec import Dataset, Split
+from poolzoo.plugin import loader, values
+from poolzoo.plugin.spec import Dataset, Split
 
 MOST_CLASSES: Final = 1_000_000  # a larger label is no class but a number, such as a hash; each class takes a name
 
@@ -59,7 +60,7 @@ def open_dataset(
     if kind == "folder":
         reading = folder.Reading(size=size, limit=limit, seed=seed, **how)
         return folder.dataset(Path(path).expanduser(), reading, splits)
-    entry = host.catalog().dataset(text)
+    entry = loader.catalog().dataset(text)
     assert isinstance(entry.item, Dataset)
     return entry.item
 
@@ -76,7 +77,7 @@ def load_split(dataset: Dataset, split: Split, size: Size | None = None) -> tupl
         PluginFailed: The data set does not give what its contract says.
     """
     try:
-        pixels, labels = map(plain.array, dataset.load(split, cache_dir()))
+        pixels, labels = map(values.array, dataset.load(split, cache_dir()))
     except (PoolzooError, OSError, MemoryError, KeyboardInterrupt):
         raise
     except BaseException as error:  # a plugin may throw anything, SystemExit too
@@ -119,14 +120,14 @@ def _require_names(dataset: Dataset) -> None:
         raise PluginFailed(f"data set {dataset.name} has two classes called {twice[0]!r:.80}", "mend its plugin")
 
 
-def facts_about(dataset: Dataset, split: Split, pixels: np.ndarray) -> facts.Facts:
+def facts_about(dataset: Dataset, split: Split, pixels: np.ndarray) -> image_facts.Facts:
     """What is known of the images of a split that was loaded: from its decoding, or computed from `uint8[N, H, W, 3]`.
 
     The pixels are the split's, or part of it: what was computed for others says nothing of them.
     """
     folder_reader = reader(dataset)
     known = folder_reader.facts.get(split) if folder_reader is not None else None
-    return known if known is not None and len(known.digests) == len(pixels) else facts.Facts.of(pixels)
+    return known if known is not None and len(known.digests) == len(pixels) else image_facts.Facts.of(pixels)
 
 
 def class_names(dataset: Dataset, labels: np.ndarray) -> tuple[str, ...]:

@@ -21,15 +21,15 @@ from typing import Any, Final
 import numpy as np
 import PIL
 
-from poolzoo import jsontext, memory, output, resources
-from poolzoo.data import decode, disk, facts, headers, images
-from poolzoo.data.broken import Broken
-from poolzoo.data.facts import Collector, Facts
+from poolzoo.common import json_writer, memory, output, resources
+from poolzoo.data import decode, disk, headers, image_facts, images
+from poolzoo.data.image_facts import Collector, Facts
+from poolzoo.data.unreadable import Broken
 
 MENTIONED: Final = 100_000_000  # bytes on the disk from which on a line says where they are
 _FORMAT: Final = 3  # of the directory; another gives other keys
 _EXTRA: Final = 8192  # bytes that `about.json` and the headers of the arrays take at most
-_EXTRA_EACH: Final = 8 + facts.DIGEST_BYTES + 6 * 8  # bytes of an image's label, digest and sums
+_EXTRA_EACH: Final = 8 + image_facts.DIGEST_BYTES + 6 * 8  # bytes of an image's label, digest and sums
 _held: dict[str, Decoded] | None = None  # what was decoded into memory, inside `shared`
 _warned: set[str] = set()  # what was said of shelves, which stay as they are
 
@@ -309,5 +309,5 @@ def _build(shelf: disk.Shelf, wanted: Images) -> bool:
 
 
 def _describe(place: Path, about: dict[str, Any]) -> None:
-    text = jsontext.dumps(about, indent=2) + "\n"
+    text = json_writer.dumps(about, indent=2) + "\n"
     (place / "about.json").write_text(text, "utf-8", "surrogateescape")  # any bytes may be a file's name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from poolzoo.spec import Kind, Pooling, hookimpl
+from poolzoo.plugin.spec import Kind, Pooling, hookimpl
 
 _LIN = "Lin, Chen and Yan, Network in Network, ICLR 2014, arXiv:1312.4400"
 _OQUAB = "Oquab, Bottou, Laptev and Sivic, Is object localization for free?, CVPR 2015"

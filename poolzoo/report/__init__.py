@@ -1,1 +1,1 @@
-"""What a run looks like: pictures of its figures."""
+"""Pages, cards and plots of what was measured."""

@@ -8,9 +8,9 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from poolzoo.metrics.per_class import about_untested
 from poolzoo.report import bundle_words as words
 from poolzoo.report.bundle_pieces import LogScale, bar_cell, bars, picture, shaded
-from poolzoo.report.figures import about_untested
 from poolzoo.report.pieces import Safe, document, element, facts, joined, section, table
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from poolzoo.errors import EnvironmentProblem
+from poolzoo.common.errors import EnvironmentProblem
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

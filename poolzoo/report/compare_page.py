@@ -12,14 +12,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from poolzoo import jsontext
+from poolzoo.common import json_writer
+from poolzoo.common.text import json_escaped
+from poolzoo.metrics.per_class import sentence
 from poolzoo.report import bundle_words as words
 from poolzoo.report import plots
-from poolzoo.report.figures import sentence
 from poolzoo.report.leaderboard import leaderboard, signed, verdict
 from poolzoo.report.pieces import Safe, document, element, facts, joined, section, table
 from poolzoo.report.variants import Variant, finite, mean, ordered
-from poolzoo.text import json_escaped
 
 HERE: Final = Path(__file__)
 DRAWN: Final = 6  # variants whose lines are drawn at first, the baseline among them
@@ -134,7 +134,7 @@ def _script(charts: dict[str, Any]) -> str:
     """Plotly where there is a chart, the charts, and what makes the page move; nothing in it can end the script."""
     from plotly.offline import get_plotlyjs
 
-    drawn = json_escaped(jsontext.dumps(charts, separators=(",", ":"))).replace("<", "\\u003c")
+    drawn = json_escaped(json_writer.dumps(charts, separators=(",", ":"))).replace("<", "\\u003c")
     own = HERE.with_name("compare_page.js").read_text(encoding="utf-8")
     return f"{get_plotlyjs() if charts else ''}\nconst charts = {drawn};\n{own}"
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any, Final
 
-from poolzoo import output
+from poolzoo.common import output
 from poolzoo.report import compare_page, plots
 from poolzoo.report.pieces import Safe, element
 from poolzoo.report.variants import finite

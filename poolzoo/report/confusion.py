@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from poolzoo import bundle, output
+from poolzoo.common import files, output
 from poolzoo.report import canvas
 
 CELL, MARGIN, DPI = 0.3, 1.6, 120  # inches a class, inches around for the names, dots per inch
@@ -55,4 +55,4 @@ def draw(matrix: Sequence[Sequence[int]], classes: Sequence[str], path: Path) ->
                 text = str(counts[row, column])
                 axes.text(column, row, text, ha="center", va="center", size=0.85 * size, color=color)
         content = canvas.png(figure)
-    bundle.write_atomically(path, content)
+    files.write_atomically(path, content)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from poolzoo import bundle, output
+from poolzoo.common import files, output
 from poolzoo.report import canvas
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def draw(lines: Sequence[dict[str, Any]], path: Path, title: str) -> None:
         _losses(left, lines)
         _accuracies(right, lines)
         content = canvas.png(figure)
-    bundle.write_atomically(path, content)
+    files.write_atomically(path, content)
 
 
 def _losses(axes: Axes, lines: Sequence[dict[str, Any]]) -> None:

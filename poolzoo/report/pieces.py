@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, Final
 
-from poolzoo import output
+from poolzoo.common import output
 from poolzoo.report import bundle_words
 
 STYLE: Final = Path(__file__).with_name("page.css")  # what all pages look like

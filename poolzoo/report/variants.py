@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Final
 
-from poolzoo import output
+from poolzoo.common import output
 
 HUES: Final = 10  # colours of the style sheet, `--hue-0` and so on
 DASHES: Final = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")  # for more variants than colours

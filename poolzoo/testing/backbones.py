@@ -9,12 +9,12 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from poolzoo import host
-from poolzoo.assemble import build_backbone
-from poolzoo.catalog import Entry, Resolved, Source, import_build
-from poolzoo.layout import as_map, read_layout
-from poolzoo.options import parse_spec
-from poolzoo.spec import Backbone
+from poolzoo.model.assemble import build_backbone
+from poolzoo.model.layout import as_map, read_layout
+from poolzoo.plugin import loader
+from poolzoo.plugin.catalog import Entry, Resolved, Source, import_build
+from poolzoo.plugin.grammar import parse_spec
+from poolzoo.plugin.spec import Backbone
 from poolzoo.testing.base import Checks, Failure, suite
 from poolzoo.testing.graph import answer, exported
 
@@ -148,7 +148,7 @@ def check_backbone(backbone: Backbone | str, **options: Any) -> list[Failure]:
 
 def _subject(backbone: Backbone | str, options: dict[str, Any]) -> Subject:
     if isinstance(backbone, str):
-        return Subject(host.catalog().backbone(backbone))
+        return Subject(loader.catalog().backbone(backbone))
     source = Source("under test", None, "file")
     make = import_build(backbone.build, backbone.name, source)
     return Subject(Resolved(parse_spec(backbone.name), Entry(backbone, source), make, options))

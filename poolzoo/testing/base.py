@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from poolzoo.catalog import Failure as Thrown
-from poolzoo.errors import said
+from poolzoo.common.errors import said
+from poolzoo.plugin.catalog import Failure as Thrown
 
 
 @dataclass(frozen=True)

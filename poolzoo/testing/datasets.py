@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from poolzoo import host
-from poolzoo.spec import Dataset, Split
+from poolzoo.plugin import loader
+from poolzoo.plugin.spec import Dataset, Split
 from poolzoo.testing.base import Checks, Failure, suite
 
 checks = Checks()
@@ -92,7 +92,7 @@ def check_dataset(dataset: Dataset | str) -> list[Failure]:
 
 
 def _subject(dataset: Dataset | str) -> Subject:
-    item = host.catalog().dataset(dataset).item if isinstance(dataset, str) else dataset
+    item = loader.catalog().dataset(dataset).item if isinstance(dataset, str) else dataset
     assert isinstance(item, Dataset)
     return Subject(item)
 

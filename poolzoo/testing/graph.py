@@ -12,8 +12,8 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from poolzoo.deploy.graph import OPSET, quiet_exporter
-from poolzoo.deploy.guards import random_operators
+from poolzoo.export.graph_checks import random_operators
+from poolzoo.model.inference import OPSET, quiet_exporter
 
 
 def exported(module: nn.Module, example: Tensor, what: str) -> Any:

@@ -17,11 +17,11 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from poolzoo import host
-from poolzoo.catalog import Source, import_build
-from poolzoo.errors import reason
-from poolzoo.options import accepts
-from poolzoo.spec import Kind, Pooling
+from poolzoo.common.errors import reason
+from poolzoo.plugin import loader
+from poolzoo.plugin.catalog import Source, import_build
+from poolzoo.plugin.grammar import accepts
+from poolzoo.plugin.spec import Kind, Pooling
 from poolzoo.testing import gradients
 from poolzoo.testing.base import Checks, Failure, suite
 from poolzoo.testing.graph import answer, exported
@@ -431,7 +431,7 @@ def check_pooling(pooling: Pooling | str, kind: Kind = "global", **options: Any)
 
 def _subject(pooling: Pooling | str, kind: Kind, options: dict[str, Any]) -> Subject:
     if isinstance(pooling, str):
-        found = host.catalog().pooling(pooling, kind)
+        found = loader.catalog().pooling(pooling, kind)
         return Subject(found.item, found.build, {**found.options, **options})
     make = import_build(pooling.build, pooling.name, Source("under test", None, "file"))
     return Subject(pooling, make, options)

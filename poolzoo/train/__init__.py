@@ -1,1 +1,1 @@
-"""Fine-tuning: the settings, the optimiser, the loop, and the run that ties them together."""
+"""Fine-tuning: settings, optimizer, the loop, and the run directory that it fills."""

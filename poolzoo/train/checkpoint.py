@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import torch
 
-from poolzoo import bundle, output
-from poolzoo.errors import CheckFailed, UsageError
+from poolzoo.common import files, output
+from poolzoo.common.errors import CheckFailed, UsageError
 
 FILE: Final = Path("checkpoint", "state.pt")
 EVERY: Final = 10.0  # seconds between two checkpoints within an epoch …
@@ -67,7 +67,7 @@ class Checkpoint:
         plain = {key: value for key, value in self.identity.settings.items() if value is not None}
         torch.save({"version": VERSION, "settings": plain, "data": self.identity.data, **state}, buffer)
         self.path.parent.mkdir(exist_ok=True)
-        bundle.write_atomically(self.path, buffer.getvalue())
+        files.write_atomically(self.path, buffer.getvalue())
         self._written = time.monotonic()
         self._cost = self._written - started
 

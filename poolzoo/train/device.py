@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from poolzoo import resources
-from poolzoo.errors import EnvironmentProblem, UsageError
+from poolzoo.common import resources
+from poolzoo.common.errors import EnvironmentProblem, UsageError
 
 
 @dataclass(frozen=True)

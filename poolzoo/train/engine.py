@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from poolzoo import metrics, output
+from poolzoo.common import output
+from poolzoo.common.errors import CheckFailed, EnvironmentProblem
 from poolzoo.data.batches import ALL, Share
-from poolzoo.errors import CheckFailed, EnvironmentProblem
-from poolzoo.train import group, stopping
+from poolzoo.metrics import classification
+from poolzoo.train import distributed, signals
 from poolzoo.train.checkpoint import Checkpoint
-from poolzoo.train.feeds import Feed
-from poolzoo.train.learner import Learner
+from poolzoo.train.loaders import Feed
+from poolzoo.train.training_module import Learner
 
 SHOW_EVERY = 0.5  # seconds between two readings of loss and accuracy for a progress bar that somebody watches
 Line = dict[str, Any]
@@ -99,7 +100,7 @@ class Engine:
         """
         with output.progress("training", self.epochs * len(self.feed)) as bar:
             while self.progress.epoch < self.epochs:
-                with stopping.deferred() as request:
+                with signals.deferred() as request:
                     try:
                         self._epoch(self.progress.epoch + 1, request, bar)
                     except RuntimeError as error:
@@ -119,7 +120,7 @@ class Engine:
                     finished(self.progress.epoch, lines)
         return self.progress
 
-    def _epoch(self, epoch: int, request: stopping.Request, bar: output.Progress) -> None:
+    def _epoch(self, epoch: int, request: signals.Request, bar: output.Progress) -> None:
         learners, before = list(self.learners.values()), (epoch - 1) * len(self.feed)
         for learner in learners:
             learner.begin(epoch)
@@ -163,12 +164,12 @@ class Engine:
 
     def _require_finite(self, epoch: int) -> None:
         """Stops before a state is judged or saved that cannot be trained any more; all processes decide alike."""
-        faults = [fault for fault in group.gathered(self._fault(epoch), self.share) if fault is not None]
+        faults = [fault for fault in distributed.gathered(self._fault(epoch), self.share) if fault is not None]
         if faults:
             self._refuse(min(faults, key=lambda fault: fault.step).text)
 
     def _refuse(self, text: str) -> NoReturn:
-        group.speak_once(self.share)
+        distributed.speak_once(self.share)
         settings = next(iter(self.learners.values())).settings
         hint = f"try a smaller --lr than {settings.lr:g}" + ("" if settings.clip else ", or --clip 1")
         if settings.plugins:
@@ -181,9 +182,9 @@ class Engine:
         """Measures every learner on the validation images, keeps the best weights, and gives the epoch's lines."""
         parts: dict[str, list[Tensor]] = {name: [] for name in self.learners}
         for learner in self.learners.values():
-            group.align_buffers(learner.module, self.share)
+            distributed.align_buffers(learner.module, self.share)
             if learner.average is not None:
-                group.align_buffers(learner.average.module, self.share)
+                distributed.align_buffers(learner.average.module, self.share)
             learner.judged.eval()
         for inputs in self.feed.validation():
             for name, learner in self.learners.items():
@@ -192,13 +193,13 @@ class Engine:
         spent = self.progress.seconds - sum(line["seconds"] for line in next(iter(self.progress.lines.values()), []))
         for name, learner in self.learners.items():
             mine = torch.cat(parts[name]).cpu().numpy()
-            logits = group.interleaved(mine, len(self.val_labels), self.share)
-            if (metrics.predictions(logits) == metrics.NO_CLASS).all():
+            logits = distributed.interleaved(mine, len(self.val_labels), self.share)
+            if (classification.predictions(logits) == classification.NO_CLASS).all():
                 place = f"{name}: " if len(self.learners) > 1 else ""
                 self._refuse(f"{place}all logits of the validation images are NaN or infinite after epoch {epoch}")
-            accuracy = metrics.accuracy(logits, self.val_labels)
+            accuracy = classification.accuracy(logits, self.val_labels)
             learner.judge(epoch, accuracy)
-            loss, right, seen = group.added_up(learner.sums(), self.share).tolist()
+            loss, right, seen = distributed.added_up(learner.sums(), self.share).tolist()
             lines[name] = {
                 "epoch": epoch,
                 "loss": loss / seen,

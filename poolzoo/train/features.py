@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from poolzoo import jsontext, output
+from poolzoo.common import json_writer, output
+from poolzoo.common.errors import CheckFailed
 from poolzoo.data import blocks, disk, sizes
 from poolzoo.data.batches import PLAIN, Draws, Pixels, sent
 from poolzoo.data.source import cache_dir
-from poolzoo.errors import CheckFailed
-from poolzoo.train.feeds import MAP, frozen_map
+from poolzoo.train.loaders import MAP, frozen_map
 from poolzoo.train.prepare import Prepared
 
 ROWS: Final = "rows.npy"
@@ -169,7 +169,7 @@ def _build(shelf: disk.Shelf, plan: Plan) -> Stored | None:
     with shelf.building(plan.key) as temporary, output.progress("running the backbone", plan.rows) as bar:
         disk.write_rows(temporary / ROWS, plan.rows, _rows(plan, maps, bar))
         what = {"what": describe(plan), "backbone": plan.prepared.settings.backbone}
-        (temporary / "what.json").write_text(jsontext.dumps(what))
+        (temporary / "what.json").write_text(json_writer.dumps(what))
     return _read(shelf, plan)
 
 

@@ -1,39 +1,42 @@
-"""Keeps the memory of one training step for the next, and gives back what was needed for something else.
-
-glibc hands each large block back to the system when it is freed and faults it in again, page by page, at the next step.
-Training small networks on a CPU then spends a third of its time in the kernel: `benchmarks/malloc.py` measures it.
-"""
+"""How much memory a training took: the peak of this process, and of the tensors on its device."""
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import sys
-from contextlib import suppress
-from functools import cache
+from pathlib import Path
 
-# From glibc's malloc.h.
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
-_NEVER = 2**31 - 1
-_TOP_PAD = 1 << 20  # bytes by which the heap grows at least: more of it stays unused in every arena
+import torch
+
+_STATUS = Path("/proc/self/status")
 
 
-@cache
-def keep() -> bool:
-    """Tells glibc to keep freed memory in this process; does nothing, and says False, where there is no glibc."""
-    if not sys.platform.startswith("linux"):
-        return False
+def peak_memory(device: torch.device | str) -> dict[str, int | None]:
+    """The largest memory so far, in bytes; None where it cannot be told.
+
+    Args:
+        device: Where the network lives.
+
+    Returns:
+        `host_bytes`, the peak resident set of this process, from its start; `device_bytes`, the peak of what torch's
+        allocator handed out on a CUDA device (without what CUDA itself needs there), from the process's start or the
+        last `torch.cuda.reset_peak_memory_stats`.
+    """
+    device = torch.device(device)
+    return {
+        "host_bytes": _host_peak(),
+        "device_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
+    }
+
+
+def _host_peak() -> int | None:
+    """Linux inherits `ru_maxrss` from the process that started this one; `VmHWM` (proc_pid_status(5)) is our own."""
     try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return False
-    return all(
-        mallopt(key, value) for key, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _NEVER), (_M_TOP_PAD, _TOP_PAD))
-    )
-
-
-def release() -> None:
-    """Gives back memory that nothing refers to; glibc keeps what was freed in small pieces until it is asked."""
-    gc.collect()  # the exporter leaves whole graphs behind in circles
-    with suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
+        import resource
+    except ImportError:  # Windows
+        return None
+    try:
+        fields = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
+        return int(fields["VmHWM"].removesuffix("kB")) * 1024
+    except (OSError, KeyError, ValueError):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024  # getrusage(2): macOS counts bytes, others KiB

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from poolzoo import output
-from poolzoo.assemble import parameters_and_macs
+from poolzoo.common import output
 from poolzoo.data import sizes
+from poolzoo.model.assemble import parameters_and_macs
 from poolzoo.train import features
 from poolzoo.train.prepare import Prepared, prepare
 from poolzoo.train.settings import Settings

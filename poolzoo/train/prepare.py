@@ -11,21 +11,22 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from poolzoo import host, output, spec
-from poolzoo.assemble import Assembly, Body, Plan, Preprocess, attach_head, build_body, resolve, unseen_border
+from poolzoo.common import allocator, output
+from poolzoo.common.errors import UsageError
 from poolzoo.data import batches, blocks, classes, sizes, source
 from poolzoo.data.batches import Augmentation, Share
-from poolzoo.data.broken import Broken
 from poolzoo.data.identity import DataIdentity
 from poolzoo.data.images import fit_array
 from poolzoo.data.sizes import Size
-from poolzoo.errors import UsageError
-from poolzoo.state_dict import require_weights
+from poolzoo.data.unreadable import Broken
+from poolzoo.model.assemble import Assembly, Body, Plan, Preprocess, attach_head, build_body, resolve, unseen_border
+from poolzoo.model.state_dict import require_weights
+from poolzoo.model.weights import load_weights
+from poolzoo.plugin import loader, spec
 from poolzoo.train import device as devices
-from poolzoo.train import group, memory, optimiser, stages
+from poolzoo.train import distributed, optimizer, stages
 from poolzoo.train.footprint import Footprint, evaluated_at_once, measure
 from poolzoo.train.settings import Settings, default_batch_size, default_epochs
-from poolzoo.weights import load_weights
 
 VALIDATION_SHARE, VALIDATION_MOST = 0.1, 5000  # of the training images, in all
 SAMPLED = 1000  # images of the fingerprint that runs of earlier versions keep
@@ -150,26 +151,26 @@ def prepare_heads(settings: Settings, pools: Sequence[str], *, initial: bool = T
     alike = [_pinned(replace(settings, pool=pool)) for pool in pools]
     settings = alike[0]
     learnt = settings.pretrained or settings.weights is not None  # weights from before, published or of a file
-    lr = settings.lr or optimiser.default_lr(settings.optimizer, fine=learnt and settings.freeze != "backbone")
-    optimiser.require(settings.optimizer)
+    lr = settings.lr or optimizer.default_lr(settings.optimizer, fine=learnt and settings.freeze != "backbone")
+    optimizer.require(settings.optimizer)
     for each in alike:
         resolve(_plan(each, initial))  # a misspelt name fails before any data is read
     if settings.weights and initial:
         require_weights(Path(settings.weights))
     policy = devices.policy(settings.device, settings.precision, settings.compile, deterministic=settings.deterministic)
     if policy.device.type == "cpu":
-        memory.keep()
+        allocator.keep()
     devices.set_threads(settings.threads)
-    share = group.join(policy)
-    with group.agreed(share), group.first_alone(share):
+    share = distributed.join(policy)
+    with distributed.agreed(share), distributed.first_alone(share):
         data = read_data(settings)
-    group.require_alike("the data", data.identity.digest, share)
-    with group.agreed(share):
+    distributed.require_alike("the data", data.identity.digest, share)
+    with distributed.agreed(share):
         classes.require(data.name, data.classes, data.labels, settings.limit)
         classes.tell_unlearnable(data.classes, data.labels, data.test[1])
         settings = _completed(settings, data, policy, lr, share)
-    statistics = None if learnt else group.from_first(lambda: data_statistics(data), share)
-    with group.agreed(share):
+    statistics = None if learnt else distributed.from_first(lambda: data_statistics(data), share)
+    with distributed.agreed(share):
         return _assembled(settings, data, policy, share, statistics, [each.pool for each in alike], initial=initial)
 
 
@@ -197,7 +198,7 @@ def _assembled(
         if settings.weights and initial:
             weights = load_weights(assembly.network, Path(settings.weights), body.backbone.item.classifier)
             assembly = replace(assembly, weights=weights)
-        group.synchronised(assembly.network, share, policy)
+        distributed.synchronised(assembly.network, share, policy)
         policy.place(assembly.network)
         completed = replace(settings, pool=pool)
         prepared.append(Prepared(completed, data, assembly, preprocess, policy, augmentation, share))
@@ -296,7 +297,7 @@ def _completed(settings: Settings, data: Data, policy: devices.DevicePolicy, lr:
         if images < share.size:
             text = f"{images} images {what} are too few for {share.size} processes, which need one each"
             raise UsageError(text, f"start at most {images}")
-    decay = optimiser.WEIGHT_DECAYS.get(settings.optimizer, 0.0)
+    decay = optimizer.WEIGHT_DECAYS.get(settings.optimizer, 0.0)
     return replace(
         settings,
         epochs=settings.epochs or default_epochs(count),
@@ -380,7 +381,7 @@ def _say_what_is_loaded(assembly: Assembly) -> None:
 def _same_classes(name: str, data: Data) -> bool:
     """Whether data has the classes of a known data set, and so may be the same images."""
     try:
-        item = host.catalog().dataset(name).item
+        item = loader.catalog().dataset(name).item
     except UsageError:
         return False
     return data.name == name or tuple(getattr(item, "classes", None) or ()) == data.classes
@@ -388,7 +389,7 @@ def _same_classes(name: str, data: Data) -> bool:
 
 def _pinned(settings: Settings) -> Settings:
     """The settings with names that will mean the same plugin's parts tomorrow, without `--prefer`."""
-    catalog = host.catalog()
+    catalog = loader.catalog()
     return replace(
         settings,
         backbone=catalog.pinned(settings.backbone, spec.Backbone),

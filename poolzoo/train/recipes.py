@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from poolzoo.errors import UsageError
-from poolzoo.options import suggest
+from poolzoo.common.errors import UsageError
+from poolzoo.plugin.grammar import suggest
 
 
 @dataclass(frozen=True)

@@ -12,21 +12,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from poolzoo import bundle, host, jsontext, metrics, output, resources, runs
-from poolzoo.accounting import Accounting
-from poolzoo.assemble import Network
-from poolzoo.data import broken, identity
+from poolzoo.artifacts import manifest, run
+from poolzoo.common import files, json_writer, output, resources
+from poolzoo.common.errors import BATCH_HINT, CheckFailed, EnvironmentProblem, UsageError
+from poolzoo.data import identity, unreadable
 from poolzoo.data.batches import Batches
-from poolzoo.data.broken import BrokenImages
-from poolzoo.errors import BATCH_HINT, CheckFailed, EnvironmentProblem, UsageError
+from poolzoo.data.unreadable import BrokenImages
+from poolzoo.metrics import classification
+from poolzoo.model.accounting import Accounting
+from poolzoo.model.assemble import Network
+from poolzoo.plugin import loader
 from poolzoo.report import curves
-from poolzoo.train import features, group, usage
+from poolzoo.train import distributed, features, inference, memory
 from poolzoo.train.checkpoint import FILE, Checkpoint, Identity
 from poolzoo.train.engine import Engine, Line
-from poolzoo.train.feeds import IMAGES, MAP, FeatureFeed, Feed, ImageFeed
-from poolzoo.train.learner import Learner
+from poolzoo.train.loaders import IMAGES, MAP, FeatureFeed, Feed, ImageFeed
 from poolzoo.train.prepare import Prepared, prepare, prepare_heads
 from poolzoo.train.settings import BEFORE, Settings, read_toml
+from poolzoo.train.training_module import Learner
 
 WEIGHTS = "weights.json"  # in an unfinished run: the account of the weights that it began with
 Note = Callable[[dict[str, Any]], None]
@@ -48,21 +51,21 @@ def finetune(
         `{"run", "test", "val", "seconds", "images_per_s"}`, as `finetune --json` ends with; also "skipped" where files
         could not be read.
     """
-    if out is not None and group.is_first():
-        bundle.require_free(out)
+    if out is not None and distributed.is_first():
+        files.require_free(out)
     prepared = prepare(settings)
     if not settings.pretrained and settings.weights is None:
         output.say("training from scratch; --pretrained or --weights FILE start from weights")
     if before is not None:
-        with group.agreed(prepared.share):
+        with distributed.agreed(prepared.share):
             before(prepared)
-    path = out or runs.new_path(Path("runs"), settings.backbone, settings.pool)
+    path = out or run.new_path(Path("runs"), settings.backbone, settings.pool)
     if prepared.share.rank == 0:
         path.mkdir(parents=True)
         try:
-            bundle.write_atomically(path / "run.toml", prepared.settings.to_toml())
+            files.write_atomically(path / "run.toml", prepared.settings.to_toml())
             if prepared.assembly.weights.source:
-                bundle.write_json(path / WEIGHTS, prepared.assembly.weights.to_json())
+                files.write_json(path / WEIGHTS, prepared.assembly.weights.to_json())
         except BaseException:
             shutil.rmtree(path, ignore_errors=True)
             raise
@@ -78,16 +81,16 @@ def resume(path: Path, note: Note | None = None) -> dict[str, Any]:
     """
     if not (path / "run.toml").is_file():
         raise UsageError(f"{path} is no run: it has no run.toml", "give the directory of an interrupted run")
-    if (path / bundle.MANIFEST).is_file():
+    if (path / manifest.MANIFEST).is_file():
         raise UsageError(f"run {path} is finished", f"poolzoo evaluate {path}, or poolzoo export {path}")
     settings = Settings(**{**BEFORE, **read_toml(path / "run.toml")})
-    host.settings.files = list(dict.fromkeys([*host.settings.files, *map(Path, settings.plugins)]))
+    loader.settings.files = list(dict.fromkeys([*loader.settings.files, *map(Path, settings.plugins)]))
     begun = (path / FILE).is_file()
     try:
         prepared = prepare(settings, initial=not begun)
     except BrokenImages as error:
         raise CheckFailed(error.message, "bring them back: a run goes on with the images that it began with") from None
-    with group.agreed(prepared.share):
+    with distributed.agreed(prepared.share):
         _require_same_data(path, prepared)
     if begun and (path / WEIGHTS).is_file():
         prepared = _with_weights_of(path, prepared)
@@ -109,7 +112,7 @@ def _require_same_data(path: Path, prepared: Prepared) -> None:
 
 def _with_weights_of(path: Path, prepared: Prepared) -> Prepared:
     """What was prepared, with the account of the weights that the run began with, which are not read again."""
-    found = bundle.read_json(path / WEIGHTS)
+    found = files.read_json(path / WEIGHTS)
     weights = Accounting.from_json(found, prepared.assembly.network.state_dict())
     return replace(prepared, assembly=replace(prepared.assembly, weights=weights))
 
@@ -136,12 +139,12 @@ def finetune_heads(
     """
     if settings.freeze != "backbone":
         raise UsageError("several heads need a frozen backbone", "--freeze backbone")
-    if len({bundle.slug(pool) for pool in pools}) < len(pools) or not pools:
+    if len({files.slug(pool) for pool in pools}) < len(pools) or not pools:
         raise UsageError(f"the poolings {', '.join(pools)} are not all different", "name each once")
     heads = prepare_heads(settings, pools)
     out.mkdir(parents=True, exist_ok=True)
-    places = [out / bundle.slug(pool) for pool in pools]
-    with group.agreed(heads[0].share):
+    places = [out / files.slug(pool) for pool in pools]
+    with distributed.agreed(heads[0].share):
         _require_same_data(out, heads[0])
     arguments = {**asdict(heads[0].settings), "pool": ",".join(pools), "plugins": ""}
     data = heads[0].data
@@ -154,17 +157,17 @@ def finetune_heads(
                 note(pool, line)
 
     engine.run(finished)
-    done = [(place / bundle.MANIFEST).is_file() for place in places]
+    done = [(place / manifest.MANIFEST).is_file() for place in places]
     figures, predicted = ([], []) if all(done) else _evaluate(heads, engine)
     if heads[0].share.rank > 0:
         return {}
     for index, (name, head, place) in enumerate(zip(engine.learners, heads, places, strict=True)):
         if done[index]:
-            bundle.check(place, "run")
+            manifest.check(place, "run")
             continue
         shutil.rmtree(place, ignore_errors=True)  # half of it, from an interrupted call
         place.mkdir()
-        bundle.write_atomically(place / "run.toml", head.settings.to_toml())
+        files.write_atomically(place / "run.toml", head.settings.to_toml())
         _write_lines(place, engine.progress.lines[name])
         _finish(head, place, engine, name, figures[index], predicted[index])
     return {name: _report(place) for name, place in zip(engine.learners, places, strict=True)}
@@ -187,8 +190,8 @@ def _run(prepared: Prepared, path: Path, note: Note | None, *, fresh: bool) -> d
 
 
 def _train(prepared: Prepared, path: Path, note: Note | None) -> dict[str, Any]:
-    event = {"path": str(path), "settings": runs.as_dict(prepared.settings)}
-    catalog, epochs = host.catalog(), prepared.settings.epochs
+    event = {"path": str(path), "settings": run.as_dict(prepared.settings)}
+    catalog, epochs = loader.catalog(), prepared.settings.epochs
     data = prepared.data
     checkpoint = Checkpoint(path, Identity(asdict(prepared.settings), data.identity.digest, data.fingerprint))
     engine = _begun([prepared], checkpoint, path)
@@ -217,14 +220,14 @@ def _train(prepared: Prepared, path: Path, note: Note | None) -> dict[str, Any]:
         _finish(prepared, path, engine, name, figures, predicted)
         report = _report(path)
         catalog.announce("poolzoo_run_finished", run=event, metrics=report)
-    group.leave()
+    distributed.leave()
     return report
 
 
 def _begun(heads: Sequence[Prepared], checkpoint: Checkpoint, path: Path) -> Engine:
     """The engine at the last checkpoint, or at the start; which data it trains on is kept in the directory."""
     engine = build_engine(heads, checkpoint)
-    with group.agreed(heads[0].share):
+    with distributed.agreed(heads[0].share):
         engine.restore()
         if heads[0].share.rank == 0 and not (path / identity.FILE).is_file():
             heads[0].data.identity.save(path / identity.FILE)
@@ -238,7 +241,7 @@ def build_engine(heads: Sequence[Prepared], checkpoint: Checkpoint) -> Engine:
     assert settings.epochs is not None  # `prepare` has filled in every default
     stores = None
     if settings.caches_features:
-        with group.agreed(share), group.first_alone(share):
+        with distributed.agreed(share), distributed.first_alone(share):
             stores = features.opened(heads)
     at_once = min(head.at_once for head in heads)
     feed: Feed = _image_feed(first, at_once) if stores is None else _feature_feed(first, stores, at_once)
@@ -278,7 +281,7 @@ def _feature_feed(prepared: Prepared, stores: dict[str, features.Stored], at_onc
 
 
 def _write_lines(path: Path, lines: Sequence[Line]) -> None:
-    bundle.write_atomically(path / "metrics.jsonl", "".join(jsontext.dumps(line) + "\n" for line in lines))
+    files.write_atomically(path / "metrics.jsonl", "".join(json_writer.dumps(line) + "\n" for line in lines))
 
 
 class _Together(nn.Module):
@@ -306,10 +309,10 @@ def _evaluate(heads: Sequence[Prepared], engine: Engine) -> tuple[list[Figures],
 
     def logits(images: np.ndarray, chosen: np.ndarray, label: str) -> np.ndarray:
         mine, text = chosen[first.share.rank :: first.share.size], f"evaluating on {label}"
-        found = metrics.predict_logits(
+        found = inference.predict_logits(
             together, first.preprocess, images, first.policy, at_once, label=text, chosen=mine
         )
-        return group.interleaved(found, len(chosen), first.share)
+        return distributed.interleaved(found, len(chosen), first.share)
 
     (test, labels), held = data.test, data.labels[data.held]
     at_once, everything = min(head.at_once for head in heads), np.arange(len(test))
@@ -318,13 +321,13 @@ def _evaluate(heads: Sequence[Prepared], engine: Engine) -> tuple[list[Figures],
     figures, predicted = [], []
     for index in range(len(heads)):
         found: Figures = {
-            "val": metrics.compute(val_logits[:, index], held, data.classes),
-            "test": metrics.compute(test_logits[:, index], labels, data.classes),
+            "val": classification.compute(val_logits[:, index], held, data.classes),
+            "test": classification.compute(test_logits[:, index], labels, data.classes),
         }
-        predicted.append(metrics.predictions(test_logits[:, index]))
+        predicted.append(classification.predictions(test_logits[:, index]))
         if mirrored is not None:
-            mean = metrics.mean_of_views(test_logits[:, index], mirrored[:, index])
-            found["test_flip_tta"] = {"accuracy": metrics.accuracy(mean, labels)}
+            mean = classification.mean_of_views(test_logits[:, index], mirrored[:, index])
+            found["test_flip_tta"] = {"accuracy": classification.accuracy(mean, labels)}
         figures.append(found)
     return figures, predicted
 
@@ -333,7 +336,7 @@ def _finish(prepared: Prepared, path: Path, engine: Engine, name: str, figures: 
     """Completes the run directory."""
     settings, network, data = prepared.settings, prepared.assembly.network, prepared.data
     learner = engine.learners[name]
-    config = runs.configuration(prepared.assembly, prepared.preprocess, data.classes, settings.data, settings.fit)
+    config = run.configuration(prepared.assembly, prepared.preprocess, data.classes, settings.data, settings.fit)
     lines, seconds = engine.progress.lines[name], engine.progress.seconds
     images = settings.epochs * len(engine.feed) * settings.batch_size  # type: ignore[operator]
     report = {
@@ -343,32 +346,32 @@ def _finish(prepared: Prepared, path: Path, engine: Engine, name: str, figures: 
         "test_flip_tta": figures.get("test_flip_tta"),
         "seconds": round(seconds, 3),
         "images_per_s": round(images / seconds, 1),
-        "peak_memory": usage.peak_memory(prepared.policy.device),
+        "peak_memory": memory.peak_memory(prepared.policy.device),
         "processes": prepared.share.size,
     }
     if data.skipped:
-        report["skipped"] = broken.to_json(data.skipped)
-    bundle.write_json(path / "config.json", config)
+        report["skipped"] = unreadable.to_json(data.skipped)
+    files.write_json(path / "config.json", config)
     (path / WEIGHTS).unlink(missing_ok=True)  # it is in the configuration now
-    bundle.write_atomically(path / "model.safetensors", runs.weights_bytes(network.state_dict()))
-    bundle.write_json(path / "env.json", runs.environment(prepared.policy.device))
-    bundle.write_json(path / "metrics.json", report)
+    files.write_atomically(path / "model.safetensors", run.weights_bytes(network.state_dict()))
+    files.write_json(path / "env.json", run.environment(prepared.policy.device))
+    files.write_json(path / "metrics.json", report)
     try:
         curves.draw(lines, path / "curves.png", f"{settings.backbone} with {settings.pool} on {settings.data}")
     except EnvironmentProblem as problem:  # a picture is no reason to lose a run
         output.warn(f"no learning curves: {problem}", problem.hint)
-    bundle.write_atomically(path / "README.md", runs.result_card(config, runs.as_dict(settings), report))
+    files.write_atomically(path / "README.md", run.result_card(config, run.as_dict(settings), report))
     if not (path / identity.FILE).is_file():  # several heads keep it in the directory that they share
         data.identity.save(path / identity.FILE)
-    runs.save_predictions(path / "predictions.npz", predicted, data.test[1])
-    runs.save_samples(path / "samples.npz", (data.images, data.labels), data.chosen, data.test)
-    bundle.seal(path, "run")
+    run.save_predictions(path / "predictions.npz", predicted, data.test[1])
+    run.save_samples(path / "samples.npz", (data.images, data.labels), data.chosen, data.test)
+    manifest.seal(path, "run")
 
 
 def _report(path: Path) -> dict[str, Any]:
     """What `finetune --json` ends with, from a finished run."""
-    full = bundle.read_json(path / "metrics.json")
-    val = {**metrics.headline(full["val"]), "epoch": full["val"]["epoch"]}
-    test = metrics.headline(full["test"])
+    full = files.read_json(path / "metrics.json")
+    val = {**classification.headline(full["val"]), "epoch": full["val"]["epoch"]}
+    test = classification.headline(full["test"])
     rest = {key: full[key] for key in ("seconds", "images_per_s", "skipped") if key in full}
     return {"run": str(path), "test": test, "val": val, **rest}

@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from poolzoo import jsontext
-from poolzoo.data import broken, sizes
-from poolzoo.data.fit import READER, TRANSFORMS, Fit
+from poolzoo.common import json_writer
+from poolzoo.common.errors import CheckFailed, UsageError
+from poolzoo.data import sizes, unreadable
+from poolzoo.data.resize import READER, TRANSFORMS, Fit
 from poolzoo.data.sizes import Size
-from poolzoo.errors import CheckFailed, UsageError
-from poolzoo.options import suggest
+from poolzoo.plugin.grammar import suggest
 
 LARGEST_BATCH = 256
 LEAST_STEPS = 40  # an epoch; fewer and a schedule per step has nothing to schedule
@@ -117,7 +117,7 @@ class Settings:
             except ValueError:
                 text = f"--image-size {self.image_size!r} is neither a side of at least 1 nor HEIGHTxWIDTH"
                 raise UsageError(text, "such as --image-size 64 or 64x208") from None
-        object.__setattr__(self, "skip_broken", broken.plain(self.skip_broken))
+        object.__setattr__(self, "skip_broken", unreadable.plain(self.skip_broken))
         if self.reader not in (None, *TRANSFORMS):
             raise UsageError(f"reader {self.reader} is not known to this version of poolzoo", "leave it out")
         for name, (low, high) in RANGES.items():
@@ -200,7 +200,7 @@ def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        return jsontext.dumps(value)
+        return json_writer.dumps(value)
     if isinstance(value, tuple):
         return f"[{', '.join(map(_toml, value))}]"
     return repr(value)

@@ -161,7 +161,7 @@ def test_every_wavelet_comes_in_both_kinds_without_a_problem_and_without_options
             found = catalog.pooling(f"wavelet-{wavelet}", kind)
             assert found.entry.source.dist == MODULE.stem
             assert len(inspect.signature(found.build).parameters) == arguments
-        with pytest.raises(poolzoo.errors.UsageError, match="has no option 'wavelet'"):
+        with pytest.raises(poolzoo.common.errors.UsageError, match="has no option 'wavelet'"):
             catalog.pooling(f"wavelet-{wavelet}:wavelet=db3", "global")
 
 

@@ -1,0 +1,1 @@
+"""Run directory and bundle as formats on disk: the manifest, and a run read back."""

@@ -1,0 +1,39 @@
+"""Keeps the memory of one training step for the next, and gives back what was needed for something else.
+
+glibc hands each large block back to the system when it is freed and faults it in again, page by page, at the next step.
+Training small networks on a CPU then spends a third of its time in the kernel: `benchmarks/malloc.py` measures it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import sys
+from contextlib import suppress
+from functools import cache
+
+# From glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+_NEVER = 2**31 - 1
+_TOP_PAD = 1 << 20  # bytes by which the heap grows at least: more of it stays unused in every arena
+
+
+@cache
+def keep() -> bool:
+    """Tells glibc to keep freed memory in this process; does nothing, and says False, where there is no glibc."""
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return False
+    return all(
+        mallopt(key, value) for key, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _NEVER), (_M_TOP_PAD, _TOP_PAD))
+    )
+
+
+def release() -> None:
+    """Gives back memory that nothing refers to; glibc keeps what was freed in small pieces until it is asked."""
+    gc.collect()  # the exporter leaves whole graphs behind in circles
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)

@@ -1,0 +1,129 @@
+"""What can go wrong, said in one line with a way out, and the exit code that each kind of trouble has."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from poolzoo.common import resources
+from poolzoo.common.text import one_line
+
+OK: Final = 0
+CHECK_FAILED: Final = 1
+USAGE: Final = 2
+PLUGIN: Final = 3
+ENVIRONMENT: Final = 4
+INTERRUPTED: Final = 130
+TERMINATED: Final = 143
+
+SCARCE: Final = 512 << 20  # bytes below which an operation that fails without a reason lacked memory
+BATCH_HINT: Final = "use a smaller --batch-size or --image-size"  # where memory runs out in training
+
+
+class PoolzooError(Exception):
+    """An error that a user can act on.
+
+    Args:
+        message: One line that names the offending value and what would have been allowed.
+        hint: The next thing to type or to look at.
+    """
+
+    exit_code: int = CHECK_FAILED
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class CheckFailed(PoolzooError):
+    """A check did its work and the answer is no: parity, a damaged run or bundle, an unreadable image."""
+
+    exit_code = CHECK_FAILED
+
+
+class UsageError(PoolzooError):
+    """What was asked for cannot be: an unknown name, a missing path, an option that does not fit."""
+
+    exit_code = USAGE
+
+
+class PluginError(PoolzooError):
+    """A plugin failed and `--strict` was given."""
+
+    exit_code = PLUGIN
+
+
+class PluginFailed(PoolzooError):
+    """An item of a plugin was used and does not do what its contract says."""
+
+    exit_code = CHECK_FAILED
+
+
+class EnvironmentProblem(PoolzooError):
+    """The machine lacks something: a device, a provider, the network, disk space, a permission."""
+
+    exit_code = ENVIRONMENT
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, raised where it arrived, so that it is handled like Ctrl-C but exits with its own code."""
+
+
+def said(error: BaseException) -> str:
+    """The text of an exception, "" where asking for it raises: a plugin's own class may do that."""
+    try:
+        return str.__str__(str(error))
+    except Exception:
+        return ""
+
+
+def reason(error: BaseException, most: int = 500) -> str:
+    """The type of an exception and its text, on one line of at most so many characters."""
+    text = one_line(said(error), most)
+    name = one_line(type(error).__name__, 100)
+    return f"{name}: {text}" if text else name
+
+
+def explain(error: BaseException) -> PoolzooError:
+    """Turns any exception into one that can be shown: the one table from exception type to message and code."""
+    if isinstance(error, PoolzooError):
+        return error
+    text = one_line(said(error))
+    if isinstance(error, OSError):
+        where = f": {error.filename}" if error.filename else ""
+        hint = "free some space and try again" if error.errno == 28 else "choose another place, or mend it"
+        return EnvironmentProblem(f"{error.strerror or text or type(error).__name__}{where}", hint)
+    if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("poolzoo"):
+        package = error.name.partition(".")[0]
+        hint = "install poolzoo with what it depends on: pip install poolzoo"
+        return EnvironmentProblem(f"this needs {package}, which is not installed", hint)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _lacks_memory(error, text):
+        return _out_of_memory(text)
+    return CheckFailed(
+        f"unexpected {reason(error)}",
+        "this is a bug in poolzoo or in a plugin; POOLZOO_DEBUG=1 shows the traceback",
+    )
+
+
+def _lacks_memory(error: BaseException, text: str) -> bool:
+    """Whether torch ran out of memory on the CPU; oneDNN then says no more than that it could not create something."""
+    if not isinstance(error, RuntimeError):
+        return False
+    if "bad_alloc" in text or ("allocate" in text and "memory" in text):
+        return True
+    available = resources.available_memory()
+    return text.startswith("could not create") and available is not None and available < SCARCE
+
+
+def _out_of_memory(text: str) -> EnvironmentProblem:
+    """Says how much was asked for, and what takes most."""
+    asked = re.search(r"allocate (\d[\d.]* ?\w+)", text)
+    size = asked[1] if asked else ""
+    if size.endswith("bytes"):
+        size = resources.size(int(float(size.removesuffix("bytes"))))
+    message = f"out of memory, {size} could not be allocated" if size else "out of memory"
+    held = resources.largest()
+    if held is None:
+        return EnvironmentProblem(message, BATCH_HINT)
+    return EnvironmentProblem(f"{message}; most is taken by {held.what}, {resources.size(held.bytes)}", held.hint)

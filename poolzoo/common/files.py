@@ -1,0 +1,130 @@
+"""Files and directories written so that they appear whole, and JSON and arrays read with one line for what is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
+
+from poolzoo.common import json_writer
+from poolzoo.common.errors import CheckFailed, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Writes a file to a temporary name beside its place and renames it, so that nobody sees half of it."""
+    raw = content.encode() if isinstance(content, str) else content
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(raw)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a value as indented JSON, atomically; NaN and infinities become null."""
+    write_atomically(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    return json_writer.dumps(value, indent=2) + "\n"
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        CheckFailed: It is missing or no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckFailed(f"{path} is missing", "the directory is incomplete; make it again") from None
+    except ValueError as error:
+        raise CheckFailed(f"{path} is damaged: {error}", "make the directory again") from error
+
+
+def read_arrays(path: Path, names: Sequence[str]) -> list[np.ndarray]:
+    """The named arrays of a `.npz` file.
+
+    Raises:
+        CheckFailed: The file is missing, damaged, or lacks one of them.
+    """
+    return list(read_archive(path, names).values())
+
+
+def read_archive(path: Path, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    """The arrays of a `.npz` file by name: the named ones, or all.
+
+    Raises:
+        CheckFailed: The file is missing, damaged, or lacks one of them.
+    """
+    import numpy as np
+
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            return {name: stored[name] for name in (stored.files if names is None else names)}
+    except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile, zlib.error) as error:
+        raise CheckFailed(f"{path} cannot be read: {error}", "make the directory again") from error
+
+
+def require_free(path: Path) -> None:
+    """Makes sure that a directory can be made at `path` and that nothing is there.
+
+    Raises:
+        UsageError: Something is there.
+        OSError: The place is not writable.
+    """
+    if path.exists() or path.is_symlink():
+        raise UsageError(f"{path} exists already", "choose another --out, or remove it first")
+    parent = next(folder for folder in path.absolute().parents if folder.exists())
+    if not parent.is_dir():
+        raise UsageError(f"{parent} is a file, not a directory", "choose another --out")
+    with tempfile.TemporaryFile(dir=parent):
+        pass
+
+
+@contextmanager
+def appearing(path: Path) -> Iterator[Path]:
+    """A temporary directory that takes its place at `path` when the block ends well, and vanishes when it does not."""
+    require_free(path)
+    made = [folder for folder in path.absolute().parents if not folder.exists()]
+    path.absolute().parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.absolute().parent, prefix=f".{path.name}-"))
+    try:
+        yield temporary
+        os.chmod(temporary, 0o777 & ~_umask())
+        require_free(path)
+        os.rename(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        for folder in made:  # the innermost first; one that somebody else has filled since stays
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def slug(text: str) -> str:
+    """A name as part of a directory's name."""
+    return "".join("-" if character in "/:, \\" else character for character in text)

@@ -1,0 +1,197 @@
+"""The one sink for everything a person or a program reads: data goes to stdout, talk to stderr.
+
+Names, summaries, errors and paths are other people's: what a terminal would obey in them is escaped here, once for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any, Final, Protocol
+
+from poolzoo.common import json_writer, streams
+from poolzoo.common.text import json_escaped, one_line, visible
+
+QUIET, NORMAL, VERBOSE = 0, 1, 2
+MAX_DATA: Final = 10_000  # characters of one line of data, which may be a path; whoever needs all of it asks for JSON
+
+_verbosity = NORMAL
+_hushed = False
+_rank = 0  # of this process among those that do the same together
+
+
+def set_verbosity(level: int) -> None:
+    """Sets how much is said on stderr: QUIET (errors only), NORMAL or VERBOSE."""
+    global _verbosity
+    _verbosity = level
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Within it, `say` speaks to who asked for `-v` alone: where one thing is done many times over."""
+    global _hushed
+    before, _hushed = _hushed, True
+    try:
+        yield
+    finally:
+        _hushed = before
+
+
+def is_hushed() -> bool:
+    """Whether what is said was said before."""
+    return _hushed
+
+
+def say(text: str) -> None:
+    """A line for the person who waits: what is being done, what was decided."""
+    if _verbosity >= (VERBOSE if _hushed else NORMAL) and _rank == 0:
+        streams.tell(one_line(text))
+
+
+def detail(text: str) -> None:
+    """A line for who asked for `-v`."""
+    if _verbosity >= VERBOSE and _rank == 0:
+        streams.tell(one_line(text))
+
+
+def warn(text: str, hint: str = "") -> None:
+    """Something that did not stop the work but that the user should know."""
+    if _verbosity >= NORMAL and _rank == 0:
+        line = f"warning: {one_line(text)}"
+        streams.tell(line if not hint else f"{line} (hint: {one_line(hint)})")
+
+
+def error(message: str, hint: str = "") -> None:
+    """The reason for a non-zero exit code: one line, and a hint on its own line."""
+    if _rank < 0:
+        return
+    process = f"process {_rank}: " if _rank else ""
+    streams.tell(f"error: {process}{one_line(message)}")
+    if hint:
+        streams.tell(f"hint: {one_line(hint)}")
+
+
+def data(text: str) -> None:
+    """Prints a line of what was asked for."""
+    if _rank == 0:
+        shown = visible(text[: MAX_DATA + 1])
+        streams.write(f"{shown if len(shown) <= MAX_DATA else shown[: MAX_DATA - 1] + '…'}\n")
+
+
+def page(text: str) -> None:
+    """Prints a text of our own that has several lines, such as a command's help."""
+    if _rank == 0:
+        streams.write(f"{text}\n")
+
+
+def emit_json(value: Any) -> None:
+    """Prints one JSON value on one line, whole; NaN and infinities become null."""
+    if _rank == 0:
+        streams.write(json_escaped(json_writer.dumps(value)) + "\n")
+
+
+def csv_row(cells: Sequence[object]) -> None:
+    """Prints a line of CSV: to a program the very text, which CSV can quote, to a person an escaped one."""
+    if _rank == 0:
+        import csv
+        import io
+
+        line = io.StringIO()
+        csv.writer(line, lineterminator="\r\n").writerow(cells)  # with this terminator, it quotes either half of it
+        exact = line.getvalue().removesuffix("\r\n")
+        streams.write(f"{visible(exact) if streams.is_terminal() else exact}\n")
+
+
+def emit_json_rows(rows: Iterable[Any]) -> None:
+    """Prints JSON values as they come, as one array on one line; it is closed whatever ends them."""
+    if _rank != 0:
+        return
+    separator = "["
+    try:
+        for row in rows:
+            streams.write(separator + json_escaped(json_writer.dumps(row)))
+            separator = ", "
+    finally:
+        streams.write("[]\n" if separator == "[" else "]\n")
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[int] = ()) -> None:
+    """Prints a table with its headers: aligned and coloured on a terminal, tab-separated in a pipe.
+
+    Args:
+        headers: The column titles.
+        rows: The cells, each shown with `str`.
+        right: Indices of the columns that hold numbers and are aligned to the right.
+    """
+    if _rank != 0:
+        return
+    lines = (tuple(one_line(str(cell)) for cell in row) for row in chain([headers], rows))
+    if not streams.is_terminal():
+        for line in lines:
+            streams.write("\t".join(line) + "\n")
+        return
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text  # of which no part is read as markup
+
+    drawn = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for index, header in enumerate(next(lines)):
+        drawn.add_column(Text(header), justify="right" if index in right else "left", overflow="fold")
+    for line in lines:
+        drawn.add_row(*map(Text, line))
+    Console(file=streams.data()).print(drawn)
+
+
+class Progress(Protocol):
+    """What a long task tells while it runs."""
+
+    def update(self, completed: float, note: str = "") -> None: ...
+
+
+class _Silent:
+    def update(self, completed: float, note: str = "") -> None:
+        pass
+
+
+@contextmanager
+def progress(label: str, total: float) -> Iterator[Progress]:
+    """A progress bar with the time left, on stderr; nothing without a label, a terminal, or with `-q`."""
+    if not label or not watched():
+        yield _Silent()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=16),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
+        task = bar.add_task(one_line(label), total=total, note="")
+
+        class _Drawn:
+            def update(self, completed: float, note: str = "") -> None:
+                bar.update(task, completed=completed, note=one_line(note))
+
+        yield _Drawn()
+
+
+def watched() -> bool:
+    """Whether somebody sees a progress bar (so that reading a number off the device for it is worth a wait)."""
+    return _verbosity >= NORMAL and _rank == 0 and streams.talks_to_terminal()
+
+
+def speak_as(rank: int) -> None:
+    """Of several processes that do the same, the first speaks; the others only tell of errors, with their number.
+
+    Args:
+        rank: Number of this process, from 0; -1 for one whose errors would be those of the first.
+    """
+    global _rank
+    _rank = rank

@@ -1,0 +1,77 @@
+"""The built-in data sets: a plugin like any other. What reads and serves images lies beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from poolzoo.datasets import class_names
+from poolzoo.plugin.spec import Dataset, Split, hookimpl
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def _cifar10(split: Split, cache_dir: Path) -> tuple[np.ndarray, np.ndarray]:
+    from poolzoo.datasets import cifar
+
+    return cifar.load(split, cache_dir)
+
+
+def _cifar100(split: Split, cache_dir: Path) -> tuple[np.ndarray, np.ndarray]:
+    from poolzoo.datasets import cifar
+
+    return cifar.load(split, cache_dir, cifar.CIFAR100)
+
+
+def _mnist(split: Split, cache_dir: Path) -> tuple[np.ndarray, np.ndarray]:
+    from poolzoo.datasets import mnist
+
+    return mnist.load(split, cache_dir)
+
+
+def _fashion_mnist(split: Split, cache_dir: Path) -> tuple[np.ndarray, np.ndarray]:
+    from poolzoo.datasets import mnist
+
+    return mnist.load(split, cache_dir, mnist.FashionMNIST)
+
+
+def _digits(split: Split, cache_dir: Path) -> tuple[np.ndarray, np.ndarray]:
+    from poolzoo.datasets import digits
+
+    return digits.load(split)
+
+
+@hookimpl
+def poolzoo_datasets() -> Iterator[Dataset]:
+    yield Dataset(
+        name="cifar10",
+        summary="60,000 colour photographs of 32 × 32 pixels in ten classes; downloaded once (170 MB)",
+        load=_cifar10,
+        classes=class_names.CIFAR10,
+    )
+    yield Dataset(
+        name="cifar100",
+        summary="60,000 colour photographs of 32 × 32 pixels in a hundred classes; downloaded once (169 MB)",
+        load=_cifar100,
+        classes=class_names.CIFAR100,
+    )
+    yield Dataset(
+        name="mnist",
+        summary="70,000 scans of handwritten digits, 28 × 28 pixels, grey; downloaded once (12 MB)",
+        load=_mnist,
+        flip=False,
+    )
+    yield Dataset(
+        name="fashion-mnist",
+        summary="70,000 photographs of clothes in ten classes, 28 × 28 pixels, grey; downloaded once (31 MB)",
+        load=_fashion_mnist,
+        classes=class_names.FASHION_MNIST,
+    )
+    yield Dataset(
+        name="digits",
+        summary="1,797 scans of handwritten digits, 8 × 8 pixels; comes with scikit-learn",
+        load=_digits,
+        flip=False,
+    )

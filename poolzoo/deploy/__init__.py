@@ -1,1 +1,0 @@
-"""From a trained network to a file that runs elsewhere, with the evidence that it computes the same."""

@@ -1,0 +1,1 @@
+"""Where a network looked: saliency over the positions of the feature map."""

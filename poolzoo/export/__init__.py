@@ -1,0 +1,1 @@
+"""From a network to a bundle: graph, precision, stand-alone script, card."""

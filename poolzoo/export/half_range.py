@@ -1,0 +1,166 @@
+"""Which nodes of a float32 graph do not fit into half precision: their values overflow, or vanish.
+
+Half precision ends at 65,504 and has its full eleven bits from 6.1e-5 upwards. Every value is looked at on images, and
+so are the sums inside a node, which its result does not show: a mean of 50,000 tens is 10, and its sum overflows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from poolzoo.export import ranges
+from poolzoo.export.ranges import Range
+
+LARGEST: Final = float(np.finfo(np.float16).max)
+SMALLEST: Final = float(np.finfo(np.float16).tiny)  # below it bits are lost
+HEADROOM: Final = 4.0  # other images may give larger values than those that were looked at
+LOST: Final = 1 / 64  # of a constant: what rounding it may change
+# What a node sums up inside, as nodes on its first input; the sum keeps the node's axes.
+SUMS: Final = {
+    **dict.fromkeys(("ReduceSum", "ReduceMean", "ReduceL1", "ReduceLogSum", "GlobalAveragePool"), ("ReduceL1",)),
+    **dict.fromkeys(("ReduceSumSquare", "ReduceL2", "LpNormalization", "GlobalLpPool"), ("ReduceSumSquare",)),
+    **dict.fromkeys(("LayerNormalization", "RMSNormalization", "InstanceNormalization"), ("ReduceSumSquare",)),
+    "GroupNormalization": ("ReduceSumSquare",),
+    "ReduceLogSumExp": ("Exp", "ReduceSum"),
+    **dict.fromkeys(("Softplus", "Mish"), ("Exp",)),
+}
+
+Node = onnx.NodeProto
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What was found.
+
+    Attributes:
+        reasons: Why a node has to stay in float32, by its name, in the graph's order.
+        largest: The largest finite magnitude inside the graph.
+        where: The value, or the sum inside a node, that has it.
+        images: How many images were looked at.
+        finite: The values that are finite in float32 on all of them.
+    """
+
+    reasons: dict[str, str]
+    largest: float
+    where: str
+    images: int
+    finite: frozenset[str]
+
+
+def find(proto: onnx.ModelProto, feed: np.ndarray) -> Fit:
+    """Looks at every value of a graph in float32.
+
+    Args:
+        proto: The graph; all of its nodes are named.
+        feed: Images as it takes them.
+    """
+    watched, inside = _with_sums(proto)
+    found = ranges.measure(watched, feed)
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+    constants |= {n.output[0]: numpy_helper.to_array(n.attribute[0].t) for n in proto.graph.node if _is_tensor(n)}
+    reasons = {node.name: reason for node in proto.graph.node if (reason := _constants_lost(node, constants))}
+    for node in proto.graph.node:
+        for name in (*node.input, *node.output):
+            if name in found and (reason := _misfit(found[name])):
+                reasons.setdefault(node.name, f"{name} {reason}")
+        for name in inside.get(node.name, ()):
+            if found[name].largest > LARGEST / HEADROOM:
+                reasons.setdefault(node.name, f"a sum inside it reaches {found[name].largest:.3g}")
+    where, largest = ranges.largest(found)
+    order = {node.name: at for at, node in enumerate(proto.graph.node)}
+    owner = next((name for name, sums in inside.items() if where in sums), None)
+    return Fit(
+        dict(sorted(reasons.items(), key=lambda item: order[item[0]])),
+        largest,
+        f"a sum inside {owner}" if owner else where,
+        len(feed),
+        frozenset(name for name, of in found.items() if np.isfinite(of.largest)),
+    )
+
+
+def _misfit(of: Range) -> str:
+    if not of.largest <= LARGEST / HEADROOM:
+        return f"reaches {of.largest:.3g}"
+    if 0 < of.largest < SMALLEST:
+        return f"stays below {of.largest:.3g}"
+    return ""
+
+
+def _with_sums(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, list[str]]]:
+    """The graph with the sums inside its nodes computed beside them, and the names of these by the node's."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    known = onnx.shape_inference.infer_shapes(proto).graph
+    values = [v for v in (*known.input, *known.value_info, *known.output) if _is_float(v)]
+    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in values}
+    nodes: list[Node] = []
+    inside: dict[str, list[str]] = {}
+    for node in proto.graph.node:
+        nodes.append(node)
+        given = node.input[0] if node.input else ""
+        rank = ranks.get(given)
+        for kind in SUMS.get(node.op_type, ()) if rank is not None else ():
+            result = f"{node.name}/{kind}"
+            inputs = [given] if kind == "Exp" else [given, *_axes(node, rank, copy.graph)]
+            nodes.append(helper.make_node(kind, inputs, [result], name=result))
+            inside.setdefault(node.name, []).append(result)
+            given = result
+    del copy.graph.node[:]
+    copy.graph.node.extend(nodes)
+    return copy, inside
+
+
+def _axes(node: Node, rank: int, graph: onnx.GraphProto) -> list[str]:
+    """The name of the axes that a node sums over, added to the graph where it has none; nothing for all axes."""
+    if node.op_type.startswith("Reduce"):
+        return list(node.input[1:2])
+    if node.op_type in ("LayerNormalization", "RMSNormalization"):
+        axes = np.arange(_attributes(node).get("axis", -1) % max(rank, 1), rank)
+    elif node.op_type == "LpNormalization":
+        axes = np.array([_attributes(node).get("axis", -1)])
+    else:
+        axes = np.arange(1 if node.op_type == "GroupNormalization" else 2, rank)
+    name = f"{node.name}/axes"
+    graph.initializer.append(numpy_helper.from_array(axes.astype(np.int64), name))
+    return [name]
+
+
+def _constants_lost(node: Node, constants: Mapping[str, np.ndarray]) -> str:
+    """Why a node's constants cannot be rounded, in words; empty where they can."""
+    for name in (*node.input, *node.output):
+        if name in constants and (reason := _lost(constants[name])):
+            return f"{name} {reason}"
+    epsilon = _attributes(node).get("epsilon")
+    if isinstance(epsilon, float) and (reason := _lost(np.array(epsilon, np.float32))):
+        return f"its epsilon {reason}"
+    return ""
+
+
+def _lost(constant: np.ndarray) -> str:
+    if constant.dtype != np.float32 or not constant.size:
+        return ""
+    wide = constant[np.isfinite(constant)].astype(np.float64)
+    if wide.size and np.abs(wide).max() > LARGEST:
+        return f"holds {np.abs(wide).max():.3g}"
+    off = np.linalg.norm(wide - wide.astype(np.float16)) if wide.size else 0.0
+    if off > LOST * np.linalg.norm(wide):
+        return f"holds nothing above {np.abs(wide).max():.3g}"
+    return ""
+
+
+def _is_float(value: onnx.ValueInfoProto) -> bool:
+    return bool(value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT)
+
+
+def _is_tensor(node: Node) -> bool:
+    return node.op_type == "Constant" and node.attribute[0].name == "value"
+
+
+def _attributes(node: Node) -> dict[str, Any]:
+    return {one.name: helper.get_attribute_value(one) for one in node.attribute}

@@ -1,0 +1,59 @@
+"""A graph in int8: with the ranges of activations from calibration images, or anew for every batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_dynamic
+from onnxruntime.quantization.calibrate import TensorData, TensorsData
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+from onnxruntime.quantization.quant_utils import save_and_reload_model_with_shape_infer
+from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+
+from poolzoo.export import ranges
+from poolzoo.export.ranges import Range
+
+
+def static(proto: onnx.ModelProto, float32: list[str], feed: np.ndarray, target: Path) -> dict[str, Range]:
+    """Writes a graph with unsigned activations and signed weights a channel, in the QDQ form.
+
+    It is the one that ONNX Runtime's `quantize_static` makes. That keeps every activation of a calibration batch in
+    memory; here the ranges come from `ranges.measure`, which finds the same in a tenth of it.
+
+    Args:
+        proto: The graph in float32, without shapes.
+        float32: Nodes that stay in float.
+        feed: Calibration images as the graph takes them.
+        target: Where it goes.
+
+    Returns:
+        The range of every value.
+
+    Raises:
+        MemoryError: A single image is too much.
+    """
+    found = ranges.measure(proto, feed)
+    data = {name: TensorData(lowest=np.array([of.low]), highest=np.array([of.high])) for name, of in found.items()}
+    quantizer = QDQQuantizer(
+        save_and_reload_model_with_shape_infer(proto),
+        True,  # a scale for each channel of a weight
+        False,  # all eight bits
+        QuantType.QInt8,
+        QuantType.QUInt8,
+        TensorsData(CalibrationMethod.MinMax, data),
+        [],  # all nodes
+        float32,
+        sorted(set(QLinearOpsRegistry) | set(QDQRegistry)),
+        {},
+    )
+    quantizer.quantize_model()
+    quantizer.model.save_model_to_file(target)
+    return found
+
+
+def dynamic(proto: onnx.ModelProto, float32: list[str], target: Path) -> None:
+    """Writes a graph with signed weights, whose activations are quantised batch by batch."""
+    excluded = float32 + [f"{name}_MatMul" for name in float32]  # what it makes of a Gemm
+    quantize_dynamic(proto, target, weight_type=QuantType.QInt8, nodes_to_exclude=excluded)

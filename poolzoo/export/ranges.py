@@ -1,0 +1,123 @@
+"""The range of every value inside a graph on some images, found in a memory that their number does not change."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from poolzoo.common import output
+from poolzoo.runtime.ort_session import FATAL, is_out_of_memory
+
+BATCH: Final = 32  # images at once, or fewer …
+BYTES: Final = 64 << 20  # … so that the values that are alive at a time take about as much
+ALIVE: Final = 4  # values as large as the largest one that are, at a time
+FLOATS: Final = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
+
+
+class Range(NamedTuple):
+    """The least and the largest number that a value held, `float32`; NaN is passed over."""
+
+    low: np.float32
+    high: np.float32
+
+    @property
+    def largest(self) -> float:
+        """The largest magnitude."""
+        return float(np.maximum(np.abs(self.low), np.abs(self.high)))
+
+
+def measure(proto: onnx.ModelProto, feed: np.ndarray) -> dict[str, Range]:
+    """Runs a graph as it stands, without ONNX Runtime's optimisations, and keeps the range of each float value.
+
+    Minimum and maximum are taken inside the graph. ONNX Runtime's own calibration does so too, but lets it wait to the
+    end of each batch, with every value in memory; here they are taken as soon as they can be.
+
+    Args:
+        proto: The graph, which stays as it is; its only input is `images`.
+        feed: Images as it takes them.
+
+    Raises:
+        MemoryError: A single image is too much.
+    """
+    known = onnx.shape_inference.infer_shapes(proto)
+    weights = {tensor.name for tensor in known.graph.initializer}
+    values = {v.name: v for v in (*known.graph.input, *known.graph.value_info, *known.graph.output)}
+    floats = {
+        name: value
+        for name, value in values.items()
+        if value.type.tensor_type.elem_type in FLOATS and name not in weights
+    }
+    session = _session(_with_ranges(known, floats))
+    found: dict[str, Range] = {}
+    size, start = _batch(floats.values()), 0
+    with output.progress("ranges of all values", len(feed)) as bar:
+        while start < len(feed):
+            try:
+                got = session.run(None, {"images": feed[start : start + size]})
+            except Exception as error:  # ONNX Runtime's exceptions share no public base class
+                if not is_out_of_memory(error):
+                    raise
+                if size == 1:
+                    raise MemoryError(
+                        "the values inside the graph do not fit into memory for a single image"
+                    ) from error
+                size //= 2
+                continue
+            _widen(found, floats, got)
+            start += size
+            bar.update(min(start, len(feed)))
+    return found
+
+
+def largest(found: Mapping[str, Range]) -> tuple[str, float]:
+    """The value with the largest finite magnitude, and that; a mask may well hold infinity."""
+    finite = {name: of.largest for name, of in found.items() if np.isfinite(of.largest)}
+    name = max(finite, key=finite.__getitem__)
+    return name, finite[name]
+
+
+def _with_ranges(known: onnx.ModelProto, names: Iterable[str]) -> bytes:
+    """The graph with the ranges as its outputs, each computed right behind its value: nodes run in their order."""
+    behind: dict[str, list[onnx.NodeProto]] = {}
+    outputs = []
+    for index, name in enumerate(names):
+        for kind in ("ReduceMin", "ReduceMax"):
+            result = f"{kind}_{index}"
+            behind.setdefault(name, []).append(onnx.helper.make_node(kind, [name], [result], name=result, keepdims=0))
+            outputs.append(onnx.helper.make_empty_tensor_value_info(result))
+    nodes = [node for value in known.graph.input for node in behind.get(value.name, [])]
+    for node in known.graph.node:
+        nodes.append(node)
+        nodes += [one for name in node.output for one in behind.get(name, [])]
+    graph = onnx.helper.make_graph(nodes, "ranges", known.graph.input, outputs, known.graph.initializer)
+    copy = onnx.helper.make_model(graph, opset_imports=known.opset_import, ir_version=known.ir_version)
+    return bytes(copy.SerializeToString())
+
+
+def _session(content: bytes) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED  # a value's range before the next node
+    options.log_severity_level = FATAL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def _batch(values: Iterable[onnx.ValueInfoProto]) -> int:
+    largest = max(
+        math.prod(dim.dim_value or 1 for dim in value.type.tensor_type.shape.dim) * np.dtype(np.float32).itemsize
+        for value in values
+    )
+    return max(1, min(BATCH, BYTES // (ALIVE * largest)))
+
+
+def _widen(found: dict[str, Range], names: Iterable[str], got: list[np.ndarray]) -> None:
+    for index, name in enumerate(names):
+        low, high = (np.float32(one) for one in got[2 * index : 2 * index + 2])
+        before = found.get(name, Range(low, high))
+        found[name] = Range(np.fmin(before.low, low), np.fmax(before.high, high))

@@ -1,0 +1,1 @@
+"""Backbone + pooling + classifier = network: assembly, weights and the account of them, cost of a layer."""

@@ -1,0 +1,201 @@
+"""Fills a network from a state dict and accounts for every tensor: loaded, fresh, left out by name, or an error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from torch import Tensor, nn
+
+from poolzoo.common.errors import CheckFailed, UsageError
+
+SHOWN: Final = 6  # names of tensors on a line; --json, config.json and -v have all
+# A batch norm's count of batches, which files from before torch 0.4.1 lack; only a momentum of None reads it.
+COUNTER: Final = "num_batches_tracked"
+
+
+@dataclass(frozen=True)
+class Accounting:
+    """Where every tensor of a network came from. What is in none of these lists is an error before there is one.
+
+    Attributes:
+        source: The file or the publisher of the weights; "" for a network from scratch.
+        loaded: Tensors of the network that come from there.
+        fresh: Tensors of the network that start anew, by design.
+        left_out: Tensors of the file that have no place in the network, under the names that the file has for them.
+        unchanged: Of those that a plugin loaded by itself, the ones that have the value of a network from scratch.
+    """
+
+    source: str = ""
+    loaded: tuple[str, ...] = ()
+    fresh: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    unchanged: tuple[str, ...] = ()
+
+    @property
+    def total(self) -> int:
+        """The number of tensors of the network."""
+        return len(self.loaded) + len(self.fresh)
+
+    def renamed(self, rename: Callable[[str], str]) -> Accounting:
+        """The same with other names for the network's tensors, as where it becomes a part of a larger one."""
+        loaded, fresh, unchanged = (tuple(map(rename, names)) for names in (self.loaded, self.fresh, self.unchanged))
+        return replace(self, loaded=loaded, fresh=fresh, unchanged=unchanged)
+
+    def within(self, names: Iterable[str]) -> Accounting:
+        """The accounting of a larger network with the tensors `names`: what was not loaded is fresh.
+
+        What the larger one took out is left out.
+        """
+        there, loaded = tuple(names), set(self.loaded)
+        fresh = tuple(name for name in there if name not in loaded)
+        out = tuple(sorted(loaded.difference(there)))
+        kept = tuple(name for name in self.loaded if name not in out)
+        return replace(self, loaded=kept, fresh=fresh, left_out=(*self.left_out, *out))
+
+    def line(self) -> str:
+        """All of it on one line."""
+        if not self.source:
+            return f"from scratch, {self.total} tensors"
+        parts = [f"{len(self.loaded)} of {self.total} tensors from {self.source}"]
+        if self.unchanged:
+            parts.append(f"{len(self.unchanged)} of them as from scratch: {listed(self.unchanged)}")
+        if self.fresh:
+            owners = dict.fromkeys(_owner(name) for name in self.fresh)
+            parts.append(f"fresh: {listed(list(owners))} ({len(self.fresh)})")
+        if self.left_out:
+            parts.append(f"left out of the file: {listed(self.left_out)}")
+        return "; ".join(parts)
+
+    def to_json(self) -> dict[str, Any]:
+        """Counts, and the names behind them but those of the loaded tensors, which are all the others."""
+        counts = {"tensors": self.total, "loaded": len(self.loaded), "fresh": len(self.fresh)}
+        if not self.source:
+            return {"text": self.line(), "source": None, **counts}
+        names = {key: list(getattr(self, key)) for key in ("left_out", "unchanged")}
+        return {"text": self.line(), "source": self.source, **counts, "fresh_names": list(self.fresh), **names}
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any], names: Iterable[str]) -> Accounting:
+        """What `to_json` gave of a network with the tensors `names`."""
+        if found["source"] is None:
+            return cls().within(names)
+        fresh = tuple(found["fresh_names"])
+        loaded = tuple(name for name in names if name not in fresh)
+        return cls(str(found["source"]), loaded, fresh, tuple(found["left_out"]), tuple(found["unchanged"]))
+
+
+def _owner(name: str) -> str:
+    """The part of a network that a tensor is in; in the backbone, where little is fresh, the tensor itself."""
+    return name if name.startswith("backbone.") else name.partition(".")[0]
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def fill(
+    module: nn.Module,
+    state: Mapping[str, Tensor],
+    source: str,
+    *,
+    left_out: Collection[str] = (),
+    fresh: tuple[str, ...] = (),
+) -> Accounting:
+    """Fills a module, in place, and accounts for all of its tensors. A difference that is not named here is an error.
+
+    Args:
+        module: What to fill.
+        state: Tensors under the names that `module.state_dict()` has; another dtype is converted.
+        source: What they come from, for messages.
+        left_out: Names of the tensors that were left out of `state` before.
+        fresh: Prefixes of the names that need not be in `state`.
+
+    Raises:
+        UsageError: Tensors are missing, unknown, of another shape or no dense floating-point numbers.
+        CheckFailed: Tensors hold NaN or infinity where the module's own do not. Nothing was filled in either case.
+    """
+    own = module.state_dict()
+    allowed = {name for name in own if name.startswith(fresh) or name.rpartition(".")[2] == COUNTER}
+    if found := differences(own, state, tolerated=allowed):
+        raise mismatch(found, source)
+    if broken := [name for name, value in own.items() if name in state and _breaks(value, state[name])]:
+        text = f"{len(broken)} tensors of {source} hold NaN or infinity: {listed(broken)}"
+        raise CheckFailed(text, "fetch the file again, or take one from before that training failed")
+    module.load_state_dict(dict(state), strict=False)
+    loaded = tuple(name for name in own if name in state)
+    return Accounting(source, loaded, tuple(name for name in own if name not in state), tuple(left_out))
+
+
+def differences(
+    own: Mapping[str, Tensor], state: Mapping[str, Tensor], *, tolerated: Collection[str] = (), dtypes: bool = False
+) -> list[str]:
+    """In what a state dict differs from a network's own, in words with the first name of each kind."""
+    both = [name for name in own if name in state]
+    found = {
+        "missing": [name for name in own if name not in state and name not in tolerated],
+        "unknown": [name for name in state if name not in own],
+        "of another shape": [name for name in both if own[name].shape != state[name].shape],
+        "of integers, complex or sparse": [name for name in both if _is_no_weight(own[name], state[name])],
+    }
+    if dtypes:
+        found["of another dtype"] = [name for name in both if own[name].dtype != state[name].dtype]
+    return [f"{len(names)} {what} ({names[0]})" for what, names in found.items() if names]
+
+
+def _is_no_weight(own: Tensor, value: Tensor) -> bool:
+    """Whether a value cannot stand for a tensor of floating-point numbers: converted, it would be another one."""
+    return own.is_floating_point() and not (value.is_floating_point() and value.layout == own.layout)
+
+
+def _breaks(own: Tensor, value: Tensor) -> bool:
+    """Whether a value is not finite where a module's own is; a mask may well hold infinity."""
+    return value.is_floating_point() and not _is_finite(value) and _is_finite(own)
+
+
+def _is_finite(value: Tensor) -> bool:
+    return value.is_meta or bool(value.float().isfinite().all())
+
+
+def mismatch(differences: Sequence[str], source: str) -> UsageError:
+    """The error of weights that differ from what a network needs."""
+    text = f"the weights in {source} are for another network: {', '.join(differences)}"
+    return UsageError(text, "choose the backbone that they were made for")
+
+
+def fill_exactly(
+    module: nn.Module, state: Mapping[str, Tensor], source: str, hint: str, *, dropped: Collection[str] = ()
+) -> None:
+    """Fills a module with its own state: every tensor, of the same shape and dtype, and no other.
+
+    Args:
+        module: What to fill, in place.
+        state: Its state dict from before.
+        source: Where that was, for messages.
+        hint: What to do where it does not fit.
+        dropped: Names of tensors that earlier versions kept although nothing reads them; they are passed over.
+
+    Raises:
+        CheckFailed: A tensor is missing, unknown, or of another shape or dtype; nothing was filled.
+    """
+    state = {name: value for name, value in state.items() if name not in dropped}
+    if found := differences(module.state_dict(), state, dtypes=True):
+        raise CheckFailed(f"{source} does not fit the network: {', '.join(found)}", hint)
+    module.load_state_dict(state)
+
+
+def compared(module: nn.Module, untrained: nn.Module | None, source: str) -> Accounting:
+    """The accounting of a module that a plugin filled by itself: all that can be told is which values are others.
+
+    Args:
+        module: With weights.
+        untrained: The same from scratch, from the same random numbers; None where it could not be built.
+        source: Where the weights come from.
+    """
+    state = module.state_dict()
+    before = untrained.state_dict() if untrained is not None else {}
+    alike = [n for n, v in state.items() if n in before and v.shape == before[n].shape and v.equal(before[n])]
+    return Accounting(source, tuple(state), unchanged=tuple(alike))

@@ -1,0 +1,98 @@
+"""A network as it is deployed: preprocessing and softmax inside, and torch's exporter as it is called everywhere."""
+
+from __future__ import annotations
+
+import copy
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import TYPE_CHECKING, Final
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from poolzoo.model.assemble import Preprocess
+
+
+BATCH: Final = 64  # images at once …
+PIXELS: Final = BATCH * 64 * 64  # … or fewer, so that they stay within these as the network sees them
+OPSET: Final = 18
+FUSING: Final = ("fuse", "reparameterize", "switch_to_deploy")  # methods that timm's reparameterize_model calls
+
+
+class Deployable(nn.Module):
+    """Preprocessing and network in one, to logits and probabilities, `float[N, classes]`.
+
+    Takes images as they are stored, `uint8[N, h, w, 3]`, or scaled by whoever calls, `float[N, 3, h, w]` in 0–1.
+    """
+
+    def __init__(self, preprocess: Preprocess, network: nn.Module) -> None:
+        super().__init__()
+        self.preprocess, self.network = preprocess, network
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        stored = images.dtype == torch.uint8
+        logits = self.network(self.preprocess(images) if stored else self.preprocess.normalise(images))
+        return logits, logits.softmax(1)
+
+
+@contextmanager
+def plain_attention(model: nn.Module) -> Iterator[None]:
+    """Within it, timm's attention layers multiply and normalise step by step.
+
+    With a dynamic batch, torch's exporter turns its fused attention into a dozen operators on shapes for each layer.
+    """
+    fused = [module for module in model.modules() if _is_timm(module) and getattr(module, "fused_attn", False) is True]
+    for module in fused:
+        module.fused_attn = False  # type: ignore[assignment]  # a plain attribute that `forward` asks
+    try:
+        yield
+    finally:
+        for module in fused:
+            module.fused_attn = True  # type: ignore[assignment]
+
+
+def _is_timm(module: nn.Module) -> bool:
+    return type(module).__module__.startswith("timm.")
+
+
+def reparameterised(model: nn.Module) -> nn.Module:
+    """The model, or where timm's layers in it can be fused for inference, a copy in which they are."""
+    if not any(hasattr(module, name) for module in filter(_is_timm, model.modules()) for name in FUSING):
+        return model
+    from timm.utils import reparameterize_model
+
+    with torch.no_grad():
+        return reparameterize_model(copy.deepcopy(model).eval()).eval()
+
+
+@contextmanager
+def quiet_exporter() -> Iterator[None]:
+    """Keeps what torch's exporter says and dumps about its own code off both streams; its exceptions say enough."""
+    names = ("torch.onnx", "onnxscript", "torch.export", "torch.fx", "torch._dynamo")
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        said = io.StringIO()
+        with redirect_stdout(said), redirect_stderr(said), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def batch_of(model: nn.Module, size: tuple[int, int]) -> int:
+    """How many images are run at once: fewer of large ones, so that memory does not grow with their size.
+
+    Args:
+        model: The network with its preprocessing, which may enlarge them.
+        size: Height and width of the images.
+    """
+    height, width = getattr(getattr(model, "preprocess", None), "resize", None) or size
+    return max(1, min(BATCH, PIXELS // (height * width)))

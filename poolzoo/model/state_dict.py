@@ -1,0 +1,58 @@
+"""Reads state dicts from files; no code in them is ever run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from poolzoo.common.errors import CheckFailed, UsageError, reason
+
+StateDict = dict[str, Tensor]
+HOLDERS = ("state_dict", "model", "state_dict_ema", "model_ema", "module")  # what training scripts save it under
+WRAPPERS = ("module.", "_orig_mod.")  # before all names: of a network in several processes, of a compiled one
+
+
+def require_weights(path: Path) -> None:
+    """Raises where there is no file.
+
+    Raises:
+        UsageError: There is no such file.
+    """
+    if not path.is_file():
+        raise UsageError(f"weights file {str(path)!r} does not exist", "give a .safetensors or .pth file")
+
+
+def read_state_dict(path: Path) -> StateDict:
+    """The tensors of a `.safetensors` or `.pth` file.
+
+    Raises:
+        UsageError: There is no such file.
+        CheckFailed: The file cannot be read as weights.
+    """
+    require_weights(path)
+    try:
+        if path.suffix == ".safetensors":
+            return {_bare(key): value for key, value in load_file(path).items()}
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise CheckFailed(f"{path} is damaged or holds no weights: {reason(error)}", "fetch the file again") from error
+    except Exception as error:  # torch raises pickle's own errors for anything beyond tensors
+        raise CheckFailed(
+            f"{path} holds more than tensors, which is not loaded: {type(error).__name__}", "save a state dict"
+        ) from error
+    for key in HOLDERS:
+        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
+            loaded = loaded[key]
+    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise CheckFailed(f"{path} is not a state dict of tensors", "save model.state_dict()")
+    return {_bare(key): value for key, value in loaded.items()}
+
+
+def _bare(key: str) -> str:
+    for wrapper in WRAPPERS:
+        key = key.removeprefix(wrapper)
+    return key

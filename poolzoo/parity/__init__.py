@@ -1,0 +1,1 @@
+"""Whether a graph computes what its network computes, and where it does not."""

@@ -1,0 +1,1 @@
+"""The plugin contract and the host: how plugins are found, loaded in isolation, and looked up by name."""

@@ -1,0 +1,349 @@
+"""What there is and who provides it: names turned into items, and everything that went wrong on the way.
+
+No heavy package is imported here: a build given as a string is imported only when somebody resolves it.
+"""
+
+from __future__ import annotations
+
+import copy
+import fnmatch
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import pluggy
+
+from poolzoo.common import output, streams
+from poolzoo.common.errors import PluginFailed, PoolzooError, UsageError, reason
+from poolzoo.common.text import one_line
+from poolzoo.plugin import grammar, spec, values
+from poolzoo.plugin.problems import Problem, Source, problem_of, told
+from poolzoo.plugin.values import Item, ItemT
+
+EVENTS: Final = ("poolzoo_run_started", "poolzoo_epoch_finished", "poolzoo_run_finished", "poolzoo_exported")
+MAX_NAMES: Final = 100_000  # of a family of backbones
+Failure = (Exception, SystemExit)  # what a plugin may throw at us; Ctrl-C is the user's
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An item and its source."""
+
+    item: Item
+    source: Source
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A name with options, looked up: the item, its imported build, and the options as values."""
+
+    spec: grammar.Spec
+    entry: Entry
+    build: Callable[..., Any]
+    options: dict[str, Any]
+
+    @property
+    def item(self) -> Any:
+        return self.entry.item
+
+
+Plugin = tuple[str, Source]  # its name and where it comes from
+_Key = tuple[type, str, str | None]
+
+
+def _key(item: Item) -> _Key:
+    """What two items that one name could mean have in common."""
+    if isinstance(item, spec.Pooling):
+        return spec.Pooling, item.name, item.kind
+    if isinstance(item, spec.BackboneFamily):
+        return spec.BackboneFamily, item.prefix, None
+    return type(item), item.name, None
+
+
+@dataclass
+class Catalog:
+    """Everything that is available, in one order that does not depend on the order of loading.
+
+    Attributes:
+        manager: pluggy's, which knows who listens to which event.
+        prefer: Distributions whose items a bare name means where others have them too.
+        entries: The items.
+        problems: What went wrong.
+        sources: Where each registered plugin comes from, by the manager's name of it.
+        hooks: The functions of each plugin that was loaded.
+        same: Plugins that are another one's module once more, with the distribution of that one.
+        failures: How often each plugin has failed at each event of a run.
+    """
+
+    manager: pluggy.PluginManager
+    prefer: tuple[str, ...] = ()
+    entries: list[Entry] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    sources: dict[str, Source] = field(default_factory=dict)
+    hooks: dict[Plugin, Mapping[str, Callable[..., Any]]] = field(default_factory=dict)
+    same: dict[Plugin, str] = field(default_factory=dict)
+    failures: dict[tuple[Source, str], int] = field(default_factory=dict)
+    _by_name: dict[_Key, list[Entry]] = field(default_factory=dict)
+
+    def add(self, entry: Entry) -> None:
+        """Takes an item in."""
+        self.entries.append(entry)
+        self._by_name.setdefault(_key(entry.item), []).append(entry)
+
+    def owner(self, function: Callable[..., Any]) -> Plugin | None:
+        """The first plugin that has the very function `function` as a hook; a package may repeat a module's."""
+        same = _identity(function)
+        return next((one for one, of in self.hooks.items() if any(_identity(f) == same for f in of.values())), None)
+
+    def join(self, plugin: str, source: Source, twin: Source) -> None:
+        """Takes a plugin in that is another one's module once more: there is nothing to load, its name is as good."""
+        self.same[plugin, source] = twin.dist
+        output.detail(f"plugin {plugin} ({source.dist}) is the same module as {twin.dist}'s and counts once")
+
+    def means(self, dist: str | None, source: Source) -> bool:
+        """Whether a reference's distribution, which may be another name of the same module, is that of `source`."""
+        if dist in (None, source.dist):
+            return True
+        return any(other.dist == dist and twin == source.dist for (_, other), twin in self.same.items())
+
+    def prefers(self, source: Source) -> bool:
+        """Whether bare names mean the items of this plugin where others have them too."""
+        return any(self.means(dist, source) for dist in self.prefer)
+
+    def named_alike(self, item: Item) -> list[Entry]:
+        """The entries that a name of this item could mean as well."""
+        found = list(self._by_name.get(_key(item), ()))
+        if isinstance(item, spec.Backbone):
+            found += self._by_name.get((spec.BackboneFamily, item.name.partition("/")[0], None), ())
+        return found
+
+    def select(self, kind: type[ItemT] | tuple[type[ItemT], ...], filter: str | None = None) -> list[Entry]:
+        """The entries of one type, those whose name matches the glob `filter`."""
+        found = [entry for entry in self.entries if isinstance(entry.item, kind)]
+        return [e for e in found if filter is None or fnmatch.fnmatchcase(e.item.name, filter)]
+
+    def family(self, prefix: str, dist: str | None = None) -> Entry | None:
+        """The family of backbones that a prefix means: with `dist` that one's, else the first in precedence."""
+        found = [e for e in self.select(spec.BackboneFamily) if getattr(e.item, "prefix", "") == prefix]
+        return next((e for e in found if self.means(dist, e.source)), None)
+
+    def pooling(self, text: str, kind: spec.Kind) -> Resolved:
+        """Looks a pooling up: `gem:p=4`, `acme:gem`.
+
+        Raises:
+            UsageError: The name or an option is unknown, or there is none of that kind.
+        """
+        wanted = grammar.parse_spec(text)
+        entries = [e for e in self.select(spec.Pooling) if _is_pooling(e.item, kind)]
+        entry = self._find(f"{kind} pooling", wanted, entries)
+        return self._resolve(wanted, entry)
+
+    def backbone(self, text: str) -> Resolved:
+        """Looks a backbone up: `nano/resnet`, `timm/resnet18`, `resnet18` (timm's), `torchvision/vgg11`.
+
+        Raises:
+            UsageError: The name or an option is unknown.
+        """
+        wanted = grammar.parse_spec(text)
+        entries = self.select(spec.Backbone)
+        prefix, slash, rest = wanted.name.partition("/")
+        prefix, rest = (prefix, rest) if slash else ("timm", wanted.name)
+        family = self.family(prefix, wanted.dist)
+        named = self._pick(wanted, entries)
+        own_family = family is not None and family.source.tier == "built-in"
+        if family is not None and (named is None or (own_family and named.source.tier != "built-in")):
+            try:
+                return self._resolve(wanted, self._from_family(family, rest, wanted.name))
+            except UsageError:
+                if named is None:
+                    raise
+        return self._resolve(wanted, self._find("backbone", wanted, entries))
+
+    def _from_family(self, entry: Entry, name: str, typed: str) -> Entry:
+        """One backbone of a family.
+
+        Raises:
+            UsageError: The family has none of that name.
+            PluginFailed: The family's own code raised something else than KeyError.
+        """
+        assert isinstance(entry.item, spec.BackboneFamily)
+        family = entry.item
+        try:
+            found = family.get(name)
+        except KeyError:
+            own = [one.item.name for one in self.select(spec.Backbone)]
+            everything = own + [f"{family.prefix}/{one}" for one in self.family_names(entry)]
+            near = grammar.suggest(typed, everything) or grammar.suggest(f"{family.prefix}/{name}", everything)
+            hint = near or f"poolzoo list backbones --filter '{family.prefix}/*' shows what there is"
+            raise UsageError(f"no backbone is called {typed!r}", self.with_problems(hint)) from None
+        except PoolzooError:
+            raise
+        except Failure as error:
+            raise _failed(entry, error) from error
+        if not isinstance(found, spec.Backbone):
+            raise PluginFailed(f"family {family.name} gave a {type(found).__name__} for {name}", "mend its plugin")
+        try:
+            return Entry(found if entry.source.tier == "built-in" else values.item(found), entry.source)
+        except Failure as error:
+            raise _failed(entry, error) from error
+
+    def family_names(self, entry: Entry) -> list[str]:
+        """The names that a family gives, without its prefix; no more than `MAX_NAMES`.
+
+        Raises:
+            PluginFailed: Its code raised.
+        """
+        assert isinstance(entry.item, spec.BackboneFamily)
+        try:
+            names = values.texts(entry.item.names, MAX_NAMES + 1)
+        except PoolzooError:
+            raise
+        except Failure as error:
+            raise _failed(entry, error) from error
+        if len(names) > MAX_NAMES:
+            output.warn(f"family {entry.item.name} gives more than {MAX_NAMES:,} names; the rest is left out")
+        return names[:MAX_NAMES]
+
+    def dataset(self, text: str) -> Entry:
+        """Looks a data set up by name.
+
+        Raises:
+            UsageError: The name is unknown.
+        """
+        wanted = grammar.parse_spec(text)
+        if wanted.options:
+            raise UsageError(f"data set {wanted.name!r} takes no options", "leave them out")
+        return self._find("data set", wanted, self.select(spec.Dataset))
+
+    def _find(self, what: str, wanted: grammar.Spec, entries: Sequence[Entry]) -> Entry:
+        entry = self._pick(wanted, entries)
+        if entry is not None:
+            return entry
+        typed = f"{wanted.dist}:{wanted.name}" if wanted.dist else wanted.name
+        names = sorted({e.item.name for e in entries})
+        near = grammar.suggest(wanted.name, names)
+        if not near and what.endswith("pooling") and any(e.item.name == wanted.name for e in self.select(spec.Pooling)):
+            near = f"it exists as the other kind; the {what}s are: {', '.join(names)}"
+        listing = f"there are: {', '.join(names)}" if len(names) <= 60 else f"poolzoo list {what.split()[-1]}s"
+        raise UsageError(f"no {what} is called {typed!r}", self.with_problems(near or listing))
+
+    def _pick(self, wanted: grammar.Spec, entries: Sequence[Entry]) -> Entry | None:
+        """The entry that a name means: with DIST that one's, else the preferred, the built-in, the first one's."""
+        found = [e for e in entries if e.item.name == wanted.name and self.means(wanted.dist, e.source)]
+        preferred = [e for dist in self.prefer for e in found if self.means(dist, e.source)]
+        own = [e for e in found if e.source.tier == "built-in"]
+        return next(iter(preferred or own or found), None)
+
+    def pinned(self, text: str, what: type[Item]) -> str:
+        """The reference with its distribution, where the bare name means that one's only because it is preferred."""
+        wanted = grammar.parse_spec(text)
+        entry = self._pick(wanted, self.select(what))
+        chosen = wanted.dist is None and entry is not None and self.prefers(entry.source)
+        return f"{entry.source.dist}:{text}" if chosen and entry is not None else text
+
+    def with_problems(self, hint: str) -> str:
+        """A hint for an unknown name, and the plugins that did not load: one of them may have had it."""
+        broken: dict[str, str] = {}
+        for problem in self.problems:
+            if not problem.clash and problem.stage not in EVENTS:
+                broken.setdefault(problem.plugin, f"{problem.plugin} did not load ({one_line(problem.error, 200)})")
+        failed = "; ".join(list(broken.values())[:5])
+        more = f" and {len(broken) - 5} more" if len(broken) > 5 else ""
+        return f"{hint} — also: {failed}{more}" if failed else hint
+
+    def _resolve(self, wanted: grammar.Spec, entry: Entry) -> Resolved:
+        item = entry.item
+        assert isinstance(item, spec.Pooling | spec.Backbone)
+        build = import_build(item.build, item.name, entry.source)
+        try:
+            options = grammar.read_options(item.name, build, wanted.options)
+        except PoolzooError:
+            raise
+        except Failure as error:
+            text = f"the arguments of build of {item.name!r} ({entry.source.dist}) cannot be read: {reason(error)}"
+            raise PluginFailed(text, f"mend the plugin {entry.source.dist}, or use another one") from error
+        return Resolved(wanted, entry, build, options)
+
+    def announce(self, event: str, **facts: Any) -> None:
+        """Tells every plugin that listens; one that raises is reported, once for each event, and stops nothing."""
+        heard = set()
+        for implementation in getattr(self.manager.hook, event).get_hookimpls():
+            if (identity := _identity(implementation.function)) in heard:
+                continue
+            heard.add(identity)
+            given = copy.deepcopy({name: facts[name] for name in implementation.argnames})
+            try:
+                with redirect_stdout(streams.Foreign()):
+                    implementation.function(**given)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                self._count(self.sources[implementation.plugin_name], event, error)
+
+    def conclude(self) -> None:
+        """Tells how often plugins failed at events, where that was more than once."""
+        for (source, event), times in self.failures.items():
+            if times > 1:
+                output.warn(f"plugin {source.dist} failed at {event} {times:,} times in all")
+        self.failures.clear()
+
+    def _count(self, source: Source, event: str, error: BaseException) -> None:
+        """Notes that a plugin failed at an event; the first time it is told."""
+        self.failures[source, event] = self.failures.get((source, event), 0) + 1
+        if not any((p.source, p.stage) == (source, event) for p in self.problems):
+            problem = problem_of(source.dist, source, event, error, "the run goes on without it")
+            self.problems.append(problem)
+            output.warn(*told([problem])[0])
+
+
+def _identity(function: Callable[..., Any]) -> tuple[int, int]:
+    """What tells a function, or an object's method, from every other one."""
+    return id(getattr(function, "__func__", function)), id(getattr(function, "__self__", None))
+
+
+def _failed(entry: Entry, error: BaseException) -> PluginFailed:
+    text = f"family {entry.item.name} ({entry.source.dist}) failed: {reason(error)}"
+    return PluginFailed(text, "mend its plugin, or use another backbone")
+
+
+def _is_pooling(item: Item, kind: spec.Kind) -> bool:
+    return isinstance(item, spec.Pooling) and item.kind == kind
+
+
+def import_build(build: Callable[..., Any] | str, name: str, source: Source) -> Callable[..., Any]:
+    """The callable that `build` is or names.
+
+    Raises:
+        PoolzooError: The string points nowhere.
+    """
+    if callable(build):
+        return build
+    module, _, attribute = build.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except Exception as error:
+        raise PluginFailed(
+            f"build of {name!r} ({source.dist}) points to {build!r}: {reason(error)}",
+            f"mend the plugin {source.dist}, or use another one",
+        ) from error
+    if not callable(found):
+        raise PluginFailed(f"build of {name!r} ({source.dist}): {build!r} is not callable", "mend the plugin")
+    return found  # type: ignore[no-any-return]
+
+
+def points_nowhere(build: str) -> str:
+    """Why a `"package.module:attribute"` string cannot be imported, as far as that can be told without importing it."""
+    module, _, attribute = build.partition(":")
+    if module in sys.modules:
+        return "" if hasattr(sys.modules[module], attribute) else f"{module} has no attribute {attribute!r}"
+    try:
+        found = importlib.util.find_spec(module)
+    except Exception as error:
+        return f"{build!r} points to nothing ({reason(error)})"
+    if found is None:
+        return f"{build!r} points to nothing: there is no module {module!r}"
+    return ""

@@ -1,0 +1,136 @@
+"""What goes wrong with plugins: who provides what, one problem, and the few lines that tell of many."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from poolzoo.common.errors import reason
+from poolzoo.common.text import one_line
+
+MOST: Final = 1200  # characters of an error, so that the line that tells of it has room for where and what to do
+MANY: Final = 10  # plugins with problems up to which all are named; of more than that
+NAMED: Final = 5  # these, and how many others there are
+EXAMPLES: Final = 3  # errors of one stage of one plugin that are shown
+TOLD: Final = 400  # characters of them
+LINE: Final = 800  # characters of what is told of one plugin, and of its hint
+
+
+@dataclass(frozen=True)
+class Source:
+    """Who provides an item: a distribution, its version, how it was found, and the file of its module."""
+
+    dist: str
+    version: str | None
+    tier: str
+    path: str | None = None  # of a plugin that was found as a file
+    module_file: str | None = field(default=None, compare=False)  # of one that was found as an installed module
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            key: value
+            for key, value in asdict(self).items()
+            if key != "module_file" and (key != "path" or value is not None)
+        }
+
+    def sha256(self) -> str | None:
+        """The hash of the plugin's file; of a package, that of the module with its hooks."""
+        file = self.path or self.module_file
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else None
+
+    def way_out(self, plugin: str) -> str:
+        """What to type to be rid of a plugin; "" of a built-in one."""
+        if self.tier == "built-in":
+            return ""
+        if self.tier == "file":
+            return f"leave --plugin {shlex.quote(self.path or plugin)} out"
+        told = f"poolzoo plugin disable {shlex.quote(plugin)}"
+        folder = os.path.dirname(self.path or "")
+        known = os.environ.get("POOLZOO_PLUGINS_DIR")
+        named = folder and not (known and os.path.abspath(known) == folder)  # on the command line
+        return f"{told} --plugins-dir {shlex.quote(folder)}" if named else told
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What went wrong with one plugin, at which stage, and what to do about it.
+
+    Attributes:
+        plugin, dist, version: Whose it is.
+        stage: What poolzoo was doing.
+        error: What went wrong, on one line.
+        hint: What to do about it.
+        source: Where the plugin comes from.
+        clash: Whether nothing is wrong but that another plugin has an item of the same name.
+    """
+
+    plugin: str
+    dist: str
+    version: str | None
+    stage: str
+    error: str
+    hint: str
+    source: Source | None = field(default=None, compare=False, repr=False)
+    clash: bool = field(default=False, compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.whose} failed at {self.stage}: {self.error}"
+
+    @property
+    def whose(self) -> str:
+        release = f"{self.dist} {self.version}" if self.version else self.dist
+        return f"plugin {one_line(self.plugin, 100)} ({one_line(release, 100)})"
+
+    def to_json(self) -> dict[str, Any]:
+        return {key: getattr(self, key) for key in ("plugin", "dist", "version", "stage", "error", "hint")}
+
+
+def problem_of(
+    plugin: str, source: Source, stage: str, error: BaseException | str, hint: str, *, clash: bool = False
+) -> Problem:
+    """The problem of a plugin, its hint with the way out; with POOLZOO_DEBUG also the traceback, on stderr."""
+    if isinstance(error, BaseException) and os.environ.get("POOLZOO_DEBUG"):
+        import traceback
+
+        traceback.print_exception(error)
+    text = one_line(error, MOST) if isinstance(error, str) else reason(error, MOST)
+    hint = "; or ".join(part for part in (hint, source.way_out(plugin)) if part)
+    return Problem(plugin, source.dist, source.version, stage, text or "no reason given", hint, source, clash)
+
+
+def shown(value: object) -> str:
+    """A value in a few characters, whatever its `__repr__` does."""
+    try:
+        return f"{value!r:.80}"
+    except Exception as error:
+        return f"(its repr raises {type(error).__name__})"
+
+
+def told(problems: Iterable[Problem]) -> list[tuple[str, str]]:
+    """A line and a hint for each plugin, with a few errors of each stage; of many plugins, some and how many more."""
+    by_plugin: dict[tuple[str, Source | None], list[Problem]] = {}
+    for problem in problems:
+        by_plugin.setdefault((problem.plugin, problem.source), []).append(problem)
+    named = list(by_plugin.values())[: NAMED if len(by_plugin) > MANY else MANY]
+    lines = [(one_line(f"{own[0].whose} failed at {stages(own)}", LINE), one_line(own[0].hint, LINE)) for own in named]
+    if more := len(by_plugin) - len(named):
+        lines.append((f"and {more} more: poolzoo plugin list --load", ""))
+    return lines
+
+
+def stages(problems: Iterable[Problem]) -> str:
+    """What one plugin has done wrong: each stage with a few errors and the number of the others."""
+    errors: dict[str, list[str]] = {}
+    for problem in problems:
+        errors.setdefault(problem.stage, []).append(problem.error)
+    parts = []
+    for stage, found in errors.items():
+        few = found[:EXAMPLES]
+        more = f" and {len(found) - len(few)} more" if len(found) > len(few) else ""
+        parts.append(f"{stage}: {'; '.join(one_line(error, TOLD // len(few)) for error in few)}{more}")
+    return "; at ".join(parts)

@@ -1,0 +1,62 @@
+"""`poolzoo plugin new`: writes a plugin that installs and whose tests pass, to be changed into another."""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+from pathlib import Path
+from string import Template
+
+from poolzoo.common import files as bundle_files
+from poolzoo.common.errors import UsageError
+from poolzoo.plugin import spec
+
+_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+
+
+def write(name: str, kind: str, *, single_file: bool, folder: Path) -> Path:
+    """Writes a plugin.
+
+    Args:
+        name: Of the plugin and of what it offers, such as `my-pool`.
+        kind: "pooling", "backbone" or "dataset".
+        single_file: One file instead of a package.
+        folder: Where to write it.
+
+    Returns:
+        The file, or the package's folder.
+
+    Raises:
+        UsageError: The name cannot be used, or what would be written is there already.
+    """
+    module = name.replace("-", "_")
+    if not _NAME.fullmatch(name) or not module.isidentifier() or len(name) > 60:
+        raise UsageError(f"{name!r} cannot be a plugin's name", "use lower-case letters, digits and hyphens: my-pool")
+    values = {"name": name, "module": module, "title": module.title().replace("_", ""), "api": str(spec.API_VERSION)}
+    if single_file:
+        target = folder / f"{module}.py"
+        bundle_files.require_free(target)
+        folder.mkdir(parents=True, exist_ok=True)
+        bundle_files.write_atomically(target, _filled(f"{kind}_single.py", values))
+        return target
+    files = {
+        "pyproject.toml": "pyproject.toml",
+        "README.md": f"{kind}_README.md",
+        f"src/{module}/__init__.py": f"{kind}_init.py",
+        f"src/{module}/{_PARTS[kind]}.py": f"{kind}_part.py",
+        f"tests/test_{module}.py": f"{kind}_test.py",
+    }
+    with bundle_files.appearing(folder / name) as made:
+        for place, template in files.items():
+            path = made / place
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(_filled(template, values), encoding="utf-8")
+    return folder / name
+
+
+_PARTS = {"pooling": "layer", "backbone": "network", "dataset": "images"}
+
+
+def _filled(template: str, values: dict[str, str]) -> str:
+    text = resources.files("poolzoo").joinpath("templates", f"{template}.tmpl").read_text(encoding="utf-8")
+    return Template(text).substitute(values)

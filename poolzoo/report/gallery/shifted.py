@@ -1,0 +1,151 @@
+"""A local pooling at work: the photograph pooled, and what changes in it when the photograph moves by one pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from typing import Any, Final
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor, nn
+
+from poolzoo.plugin import loader
+
+STRIDES: Final = (2, 4)
+SEED: Final = 0  # of weights that are drawn
+# Which colour each channel of a layer is given: as they are; in pairs, for a layer that gives one channel for two; many
+# times over, for one that wants more channels.
+ORDERS: Final = ((0, 1, 2), (0, 1, 1, 2, 2, 0), (0,) * 8 + (1,) * 8 + (2,) * 8)
+TOLD: Final = ("", "its pairs of channels are red and green, green and blue, blue and red", "each colour in 8 channels")
+MARGIN: Final = 3  # pixels at each side that are left out: what meets there are opposite borders of the photograph
+LEAST_GAIN: Final = 0.05  # a layer that makes less than this of white is shown as it is
+
+
+@dataclass(frozen=True)
+class Shifted:
+    """What a layer makes of a photograph and of the photograph moved by one pixel down and to the right.
+
+    Attributes:
+        stride: Side of the windows and their stride.
+        pooled, moved: `float[h, w, 3]`, 0 black and 1 white.
+        difference: `float[h, w]`, the mean over the colours of `moved` less `pooled` brought to the same place; NaN in
+            the margin.
+        rms: Root mean square of that difference over positions and colours; 1 is black to white.
+        by: By how much `pooled` was brought down and right for that, in its pixels, whatever leaves the least.
+        notes: What else was done to show it.
+    """
+
+    stride: int
+    pooled: np.ndarray
+    moved: np.ndarray
+    difference: np.ndarray
+    rms: float
+    by: tuple[float, float]
+    notes: tuple[str, ...]
+
+
+def look(resolved: loader.Resolved, photograph: np.ndarray, stride: int) -> Shifted:
+    """Pools a photograph, `uint8[S, S, 3]`, with windows of stride × stride; it moves circularly, so nothing is new.
+
+    Raises:
+        Exception: Whatever the layer's own code raises, or what is wrong with its output.
+    """
+    pixels = torch.from_numpy(photograph / np.float32(255)).permute(2, 0, 1)
+    inputs = torch.stack((pixels, pixels.roll((1, 1), (1, 2)), torch.ones_like(pixels)))
+    outputs, order = _pooled(lambda channels: _layer(resolved, channels, stride), inputs, stride)
+    notes = [TOLD[order]] if TOLD[order] else []
+    colours, tiles = _coloured(outputs.double().numpy(), order)
+    notes += [tiles] if tiles else []
+    gain = float(colours[2].mean())
+    if abs(gain) < LEAST_GAIN or not np.isfinite(colours).all():
+        gain = 1.0
+    if not np.isfinite(colours[:2]).all():
+        raise ValueError("it gives values that are not finite")
+    if abs(gain - 1) > 0.005:
+        notes.append(f"divided by {gain:.3g}, what it makes of white")
+    first, second = colours[:2] / gain
+    by, rest = _aligned(first, second, stride)
+    rms = float(np.sqrt(np.square(rest).mean()))
+    framed = np.pad(rest.mean(3), ((0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN)), constant_values=np.nan)
+    pooled, moved, difference = (_mosaic(tiles) for tiles in (first, second, framed[..., None]))
+    return Shifted(stride, pooled, moved, difference[..., 0], rms, by, tuple(notes))
+
+
+def _layer(resolved: loader.Resolved, channels: int, stride: int) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        return resolved.build(channels, stride, stride, 0, False, **resolved.options).eval()
+
+
+def _pooled(make: Callable[[int], nn.Module], inputs: Tensor, stride: int) -> tuple[Tensor, int]:
+    """The outputs, `float[N, D, h, w]`, and the order of the colours in which D is a multiple of 3, if there is one."""
+    fallback: tuple[Tensor, int] | None = None
+    refusal: Exception | None = None
+    for index, order in enumerate(ORDERS):
+        try:
+            with torch.inference_mode():
+                outputs: Any = make(len(order))(inputs[:, list(order)])
+            side = inputs.shape[2] // stride
+            if not isinstance(outputs, Tensor) or outputs.ndim != 4 or outputs.shape[2:] != (side, side):
+                shape = list(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+                raise ValueError(f"it gives {shape}, not [{len(inputs)}, D, {side}, {side}]")
+        except Exception as error:
+            refusal = refusal or error
+            continue
+        if outputs.shape[1] % 3 == 0:
+            return outputs, index
+        fallback = fallback or (outputs, index)
+    if fallback is not None:
+        return fallback
+    assert refusal is not None
+    raise refusal
+
+
+def _coloured(outputs: np.ndarray, order: int) -> tuple[np.ndarray, str]:
+    """`float[N, D, h, w]` as pictures in tiles, `float[N, tiles, h, w, 3]`, and what the tiles are."""
+    if outputs.shape[1] % 3:
+        grey = np.repeat(outputs.mean(1)[:, None, :, :, None], 3, 4)
+        return grey, f"the mean of its {outputs.shape[1]} channels in grey"
+    tiles = outputs.reshape(len(outputs), 3, -1, *outputs.shape[2:]).transpose(0, 2, 3, 4, 1)
+    if ORDERS[order] != (0, 1, 2):
+        return tiles.mean(1, keepdims=True), ""
+    return tiles, f"its {tiles.shape[1]} channels a colour side by side" if tiles.shape[1] > 1 else ""
+
+
+def _mosaic(tiles: np.ndarray) -> np.ndarray:
+    """`float[tiles, h, w, c]` in rows and columns, as nearly a square as they fit: `float[H, W, c]`."""
+    count, height, width, colours = tiles.shape
+    columns = int(np.ceil(np.sqrt(count)))
+    rows = -(-count // columns)
+    filled = np.zeros((rows * columns, height, width, colours))
+    filled[:count] = tiles
+    return filled.reshape(rows, columns, height, width, -1).swapaxes(1, 2).reshape(rows * height, columns * width, -1)
+
+
+def _aligned(first: np.ndarray, second: np.ndarray, stride: int) -> tuple[tuple[float, float], np.ndarray]:
+    """By how many pixels `first` best falls on `second`, both `float[tiles, h, w, 3]`, and what is left of that.
+
+    The photograph moved by 1/stride of a pooled pixel an axis; a layer that chooses where to sample may move by 0 or by
+    1 instead.
+    """
+    steps = [step / stride for step in range(stride + 1)]
+    best: tuple[float, tuple[float, float], np.ndarray] | None = None
+    for by in product(steps, steps):
+        rows, columns = (_moving(length, step) for length, step in zip(first.shape[1:3], by, strict=True))
+        rest = second - np.einsum("ij,tjkc,lk->tilc", rows, first, columns, optimize=True)
+        rest = rest[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
+        size = float(np.square(rest).mean())
+        if best is None or size < best[0] - 1e-12:
+            best = size, by, rest
+    assert best is not None
+    return best[1], best[2]
+
+
+@cache
+def _moving(length: int, by: float) -> np.ndarray:
+    """The matrix that moves a periodic row of pixels; between them it reads the cubic spline."""
+    return np.stack([ndimage.shift(one, by, order=3, mode="grid-wrap") for one in np.eye(length)], 1)

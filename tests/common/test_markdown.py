@@ -1,0 +1,109 @@
+"""Markdown and front matter around foreign text, read back by other people's parsers."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+
+import pytest
+
+from poolzoo.artifacts import run
+from poolzoo.common import markdown
+
+markdown_it = pytest.importorskip("markdown_it")
+
+NAMES = [
+    "<script>alert(1)</script>",
+    "a|b",
+    "cost $5 and $6$",
+    "`code` ``",
+    "*bold* _it_ ~~gone~~",
+    "[link](javascript:alert(1)) ![i](x)",
+    "# heading",
+    "two\nlines\r\n\r\n- item",
+    "&lt;b&gt; &amp;",
+    "back\\slash\\",
+    "---",
+    "été 数字 🐈",
+    "\x1b[31m\u202e",
+]
+SHOWN = [" ".join(name.split()).replace("\x1b", r"\x1b").replace("\u202e", r"\u202e") for name in NAMES]
+
+
+class Cells(HTMLParser):
+    """The text of every cell of a page's tables, and every element that is in one."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.cells: list[str] = []
+        self.inside: list[str] = []
+        self._open = False
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        if tag in ("td", "th"):
+            self.cells.append("")
+            self._open = True
+        elif self._open:
+            self.inside.append(tag)
+
+    def handle_endtag(self, tag):
+        self._open = self._open and tag not in ("td", "th")
+
+    def handle_data(self, data):
+        if self._open:
+            self.cells[-1] += data
+
+
+def rendered(text: str) -> str:
+    return markdown_it.MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(text)
+
+
+@pytest.mark.parametrize(("name", "shown"), [*zip(NAMES, SHOWN, strict=True)])
+def test_a_name_shows_as_it_is_in_a_line_and_in_a_cell(name, shown):
+    page = rendered(f"Labels: {markdown.text(name)}.")
+    assert "<" not in page.removeprefix("<p>").removesuffix("</p>\n")
+    found = Cells(rendered(markdown.table(("class", "n"), [(name, 3), ("other", "–")])))
+    assert found.cells == ["class", "n", shown, "3", "other", "–"]
+    assert found.inside == []
+    assert "$" not in markdown.text(name).replace("\\$", "")  # no mathematics
+
+
+def card(names, **settings):
+    config = {
+        "num_features": 8,
+        "pretrained_cfg": {"license": "x: [1]\ny"},
+        "poolzoo": {
+            "backbone": "nano/plain",
+            "pool": "gem:p=4",
+            "data": "folder:/d/<b>x</b>|*y*",
+            "data_size": [8, 8],
+            "image_size": [8, 8],
+            "map": [8, 4, 4],
+            "published_head": {"changes": [], "text": ""},
+            "weights": {"text": "none"},
+        },
+    }
+    row = {"n": 3, "precision": 0.5, "recall": 0.5, "f1": 0.5}
+    test = {
+        "accuracy": 0.5, "interval": (0.4, 0.6), "f1": 0.5, "n": 6, "top5": None, "ece": None,
+        "per_class": [{"class": name, **row} for name in names],
+    }  # fmt: skip
+    memory = {"device_bytes": None, "host_bytes": None}
+    report = {"test": test, "test_flip_tta": None, "peak_memory": memory, "seconds": 1.0, "images_per_s": 6.0}
+    return run.result_card(config, settings, report)
+
+
+def test_a_runs_card_shows_names_paths_and_settings_as_they_are():
+    text = card(NAMES, data="folder:a|b_c_", threads=2)
+    head, _, body = text.removeprefix("---\n").partition("\n---\n")
+    found = Cells(rendered(body))
+    assert [cell for cell in found.cells if cell in SHOWN] == SHOWN
+    assert "folder:a|b_c_" in found.cells
+    assert found.inside == []
+    page = rendered(body)
+    assert "<script" not in page
+    assert "<h1>nano/plain with gem:p=4 pooling on folder:/d/&lt;b&gt;x&lt;/b&gt;|*y*</h1>" in page
+    yaml = pytest.importorskip("yaml")
+    facts = yaml.safe_load(head)
+    assert facts["license"] == "x: [1] y"
+    assert facts["tags"] == ["image-classification", "pooling", "gem-p=4"]

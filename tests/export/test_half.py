@@ -1,0 +1,222 @@
+"""fp16 in its own arithmetic: what overflows or vanishes there stays in float32, by name, or the graph fails."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from poolzoo.export import fp16, half_range, ranges
+from poolzoo.runtime import half_arithmetic
+
+FEED = np.random.default_rng(0).uniform(0.5, 1.5, (6, 3, 16, 16)).astype(np.float32)
+
+
+def model(nodes: list[onnx.NodeProto], **constants: np.ndarray) -> onnx.ModelProto:
+    """A graph from `images`, `float[N, 3, 16, 16]`, to `logits`."""
+    inputs = [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", 3, 16, 16])]
+    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, None)]
+    weights = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    for index, node in enumerate(nodes):
+        node.name = node.name or f"n{index}"
+    graph = helper.make_graph(nodes, "g", inputs, outputs, weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+
+
+def node(kind: str, inputs: str, output: str, **attributes) -> onnx.NodeProto:
+    return helper.make_node(kind, inputs.split(), [output], **attributes)
+
+
+def f(value: float) -> np.ndarray:
+    return np.float32(value)
+
+
+AXES = {"axes": np.array([2, 3])}
+# Functions whose float32 is harmless, and which a plain conversion breaks in half arithmetic.
+BROKEN = {
+    "a large activation": model(
+        [node("Mul", "images big", "x"), node("Mul", "x small", "logits")], big=f(1e6), small=f(1e-6)
+    ),
+    "a sum": model(
+        [node("Mul", "images a", "x"), node("ReduceSum", "x axes", "y"), node("Mul", "y b", "logits")],
+        a=f(1000),
+        b=f(1e-4),
+        **AXES,
+    ),
+    "the sum inside a mean": model(
+        [node("Mul", "images a", "x"), node("ReduceMean", "x axes", "logits")], a=f(1000), **AXES
+    ),
+    "squares": model([node("Mul", "images a", "x"), node("ReduceL2", "x axes", "logits")], a=f(400), **AXES),
+    "a power": model(
+        [
+            node("Add", "images a", "x"),
+            node("Pow", "x p", "y"),
+            node("ReduceMean", "y axes", "z"),
+            node("Pow", "z q", "logits"),
+        ],
+        a=f(8),
+        p=f(8),
+        q=f(1 / 8),
+        **AXES,
+    ),
+    "an exponential": model(
+        [
+            node("Mul", "images a", "x"),
+            node("Exp", "x", "y"),
+            node("ReduceMean", "y axes", "z"),
+            node("Log", "z", "logits"),
+        ],
+        a=f(20),
+        **AXES,
+    ),
+    "a large weight": model([node("Mul", "images a", "x"), node("Mul", "x b", "logits")], a=f(1e-3), b=f(1e5)),
+    "a small weight": model([node("Mul", "images a", "x"), node("Mul", "x b", "logits")], a=f(1e-9), b=f(1e9)),
+    "small activations": model(
+        [node("Mul", "images a", "x"), node("Mul", "x b", "y"), node("Mul", "y c", "logits")],
+        a=f(1e-4),
+        b=f(1e-4),
+        c=f(1e8),
+    ),
+    "an eps": model(
+        [
+            node("Sub", "images images", "x"),
+            node("ReduceSumSquare", "x axes", "s"),
+            node("Add", "s eps", "y"),
+            node("Div", "s y", "logits"),
+        ],
+        eps=f(1e-12),
+        **AXES,
+    ),
+    "logits beyond half": model([node("Mul", "images a", "logits")], a=f(1e6)),
+}
+
+
+def plain(proto: onnx.ModelProto) -> onnx.ModelProto:
+    return fp16._converted(proto, set())
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_half_precision_does_not_hold_stays_in_float32(name):
+    """The oracles are ONNX Runtime in float32 and onnx's reference evaluator on the converted graph."""
+    proto = BROKEN[name]
+    expected = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    wanted = expected.run(["logits"], {"images": FEED})[0]
+    made, fit = fp16.convert(proto, [], FEED)
+    assert fit.reasons, name
+    onnx.checker.check_model(made, full_check=True)
+    with np.errstate(all="ignore"):
+        got = ReferenceEvaluator(made).run(["logits"], {"images": FEED})[0]
+    np.testing.assert_allclose(got, wanted, rtol=2e-2, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["a large activation", "a sum", "a power", "an exponential", "small activations"])
+def test_half_arithmetic_shows_what_a_plain_conversion_breaks(name):
+    proto = BROKEN[name]
+    wanted = half_arithmetic.HalfGraph(proto).run(FEED)["logits"]
+    got = half_arithmetic.HalfGraph(plain(proto)).run(FEED)["logits"]
+    assert not np.allclose(got, wanted, rtol=0.1)
+    found = got.reshape(len(FEED), -1), wanted.reshape(len(FEED), -1)
+    judged = half_arithmetic.judge(*found, np.ones(len(FEED), bool), 0.99)
+    assert not judged["passed"], judged
+
+
+def test_half_arithmetic_is_that_of_the_reference_evaluator():
+    random = np.random.default_rng(1)
+    weights = random.normal(size=(8, 3, 3, 3)).astype(np.float32)
+    proto = plain(
+        model(
+            [
+                node("Conv", "images w", "x", pads=[1, 1, 1, 1]),
+                node("HardSwish", "x", "y"),
+                node("MaxPool", "y", "z", kernel_shape=[2, 2], strides=[2, 2]),
+                node("ReduceMean", "z axes", "m", keepdims=0),
+                node("Softmax", "m", "logits", axis=1),
+            ],
+            w=weights,
+            **AXES,
+        )
+    )
+    got, wanted = (
+        half_arithmetic.HalfGraph(proto).run(FEED)["logits"],
+        ReferenceEvaluator(proto).run(None, {"images": FEED})[0],
+    )
+    np.testing.assert_allclose(got, wanted, rtol=4e-3, atol=1e-4)
+
+
+def test_a_network_that_fits_is_converted_whole():
+    random = np.random.default_rng(2)
+    weights = random.normal(size=(4, 3, 1, 1)).astype(np.float32)
+    proto = model(
+        [node("Conv", "images w", "x"), node("ReduceMean", "x axes", "logits", keepdims=0)], w=weights, **AXES
+    )
+    fit = half_range.find(proto, FEED)
+    assert fit.reasons == {}
+    x = np.einsum("oi,nihw->nohw", weights[..., 0, 0].astype(np.float64), FEED.astype(np.float64))
+    assert fit.largest == pytest.approx(max(np.abs(x).max(), np.abs(x).sum((2, 3)).max()), rel=1e-5)
+    assert fit.images == len(FEED)
+
+
+def test_sums_of_integers_are_no_values_to_look_at():
+    nodes = [node("Shape", "images", "s"), node("ReduceSum", "s", "t", keepdims=0), node("Cast", "t", "u", to=1)]
+    proto = model([*nodes, node("Div", "images u", "logits")])
+    assert set(half_range.find(proto, FEED).reasons) == set()
+
+
+def test_a_constant_of_a_node_of_its_own_is_kept_with_its_reader():
+    tiny = numpy_helper.from_array(np.float32(1e-12), "value")
+    constant = helper.make_node("Constant", [], ["eps"], name="c", value=tiny)
+    proto = model([constant, node("Add", "images eps", "x"), node("Relu", "x", "logits")])
+    assert list(half_range.find(proto, FEED).reasons) == ["c", "n1"]
+
+
+def test_a_constant_that_both_precisions_read_is_rounded_for_one_alone():
+    proto = model([node("Mul", "images third", "x"), node("Mul", "x third", "logits")], third=f(1 / 3))
+    made = fp16._converted(proto, {"n1"})
+    kept = {one.name: numpy_helper.to_array(one) for one in made.graph.initializer}
+    assert sorted(str(one.dtype) for one in kept.values()) == ["float16", "float32"]
+    assert next(one for one in kept.values() if one.dtype == np.float32) == f(1 / 3)
+
+
+def test_ranges_are_those_of_onnx_runtimes_calibration_at_any_batch(tmp_path, monkeypatch):
+    from onnxruntime.quantization.calibrate import create_calibrator
+
+    weights = np.random.default_rng(3).normal(size=(8, 3, 3, 3)).astype(np.float32)
+    nodes = [node("Conv", "images w", "x"), node("Relu", "x", "y"), node("ReduceMean", "y axes", "logits", keepdims=0)]
+    proto = model(nodes, w=weights, **AXES)
+    onnx.save(proto, tmp_path / "m.onnx")
+    calibrator = create_calibrator(tmp_path / "m.onnx", [], augmented_model_path=str(tmp_path / "a.onnx"))
+    batches = iter([{"images": FEED}, None])
+    calibrator.collect_data(type("Reader", (), {"get_next": lambda self: next(batches)})())
+    theirs = {name: tuple(float(v.item()) for v in of.range_value) for name, of in calibrator.compute_data().items()}
+    for batch in (1, 4, 32):
+        monkeypatch.setattr(ranges, "BATCH", batch)
+        ours = {name: (float(of.low), float(of.high)) for name, of in ranges.measure(proto, FEED).items()}
+        assert ours == theirs
+
+
+def test_a_smaller_batch_is_tried_where_memory_does_not_suffice(monkeypatch):
+    """A session that refuses more than two images at once, in ONNX Runtime's own words."""
+    proto, real, sizes = model([node("Relu", "images", "logits")]), ranges._session, []
+    wanted = ranges.measure(proto, FEED)
+
+    class Small:
+        most = 2
+
+        def __init__(self, content):
+            self.session = real(content)
+
+        def run(self, outputs, feed):
+            sizes.append(len(feed["images"]))
+            if sizes[-1] > self.most:
+                raise RuntimeError("[ONNXRuntimeError] : 6 : Failed to allocate memory for requested buffer of size 9")
+            return self.session.run(outputs, feed)
+
+    monkeypatch.setattr(ranges, "_session", Small)
+    assert ranges.measure(proto, FEED) == wanted
+    assert sizes[-3:] == [2, 2, 2]
+    Small.most = 0
+    with pytest.raises(MemoryError, match="single image"):
+        ranges.measure(proto, FEED)

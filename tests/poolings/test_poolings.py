@@ -1,0 +1,119 @@
+"""What the catalog says of the poolings, their options and refusals, and that both forms of a layer are equal."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from support.loops import GEOMETRIES, layer, signed
+
+import poolzoo
+from poolzoo.plugin import loader, spec
+
+ITEMS = [entry.item for entry in loader.load_plugins(installed=False).select(spec.Pooling)]
+BOTH = [(item.name, item.kind) for item in ITEMS]
+
+# The strategies that the project promises, and the slots that each must fill.
+PROMISED = {
+    "global": "avg max min avgmax catavgmax gem lp lse soft mixed gated stochastic attention map simpool topk std spp "
+    "cov netvlad median depth adaptive strip rmac bilinear cbp quantile prr",
+    "local": "avg max min avgmax gem lp lse soft mixed gated stochastic fractional blur maxblur topk aps lip spectral "
+    "wavelet median depth adaptive strip variable lps s2d s3 subsample conv",
+}
+WITHOUT_PAPER = {"min", "catavgmax", "median", "quantile", "adaptive", "variable", "subsample"}
+
+
+def test_the_promised_strategies_are_there():
+    promised = {(name, kind) for kind, names in PROMISED.items() for name in names.split()}
+    assert set(BOTH) == promised
+    assert len({name for name, _ in BOTH}) >= 33
+
+
+@pytest.mark.parametrize("item", ITEMS, ids=lambda item: f"{item.name}-{item.kind}")
+def test_each_says_what_it_computes_and_who_published_it(item):
+    assert item.summary
+    assert item.equation
+    assert bool(item.paper) == (item.name not in WITHOUT_PAPER)
+    found = loader.catalog().pooling(item.name, item.kind)
+    assert found.build.__doc__, "the layer has no docstring"
+
+
+def test_python_and_the_command_line_list_the_same(poolzoo):
+    rows = poolzoo("list", "poolings", "--json").json["poolings"]
+    assert {(row["name"], kind) for row in rows for kind in row["kinds"]} == set(BOTH)
+    import poolzoo as package  # the fixture has the name
+
+    assert package.list_poolings() == sorted({name for name, _ in BOTH})
+    for kind in ("global", "local"):
+        assert package.list_poolings(kind=kind) == sorted(name for name, of in BOTH if of == kind)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        *((t, "global") for t in ("gem:p=0", "gem:eps=0", "gem:p=nan", "lse:r=0", "lp:p=-1", "adaptive:size=0")),
+        *((t, "global") for t in ("spp:levels=0-2", "topk:k=0", "quantile:q=2", "depth:group=0", "map:heads=5")),
+        *((t, "global") for t in ("cov:steps=0", "cov:width=-1", "cbp:width=1", "netvlad:clusters=0", "rmac:levels=0")),
+        *((t, "global") for t in ("map:ratio=0", "mixed:share=nobody")),
+        *((t, "local") for t in ("blur:taps=2", "topk:k=0", "gem:p=0", "s3:grid=3", "lps:temperature=0")),
+        ("wavelet:wavelet=db9", "local"),
+    ],
+)
+def test_options_out_of_range_are_refused_with_their_name(text, kind):
+    name = text.split(":")[1].split("=")[0]
+    with pytest.raises((ValueError, poolzoo.common.errors.UsageError), match=name):
+        poolzoo.create_pooling(text, 24, kind)
+
+
+@pytest.mark.parametrize(
+    ("name", "geometry", "word"),
+    [
+        ("fractional", (3, 1, 1, False), "stride=1"),
+        ("spectral", (3, 1, 1, False), "stride=1"),
+        ("wavelet", (3, 2, 1, False), "kernel_size=3"),
+        ("wavelet", (2, 2, 1, False), "padding=1"),
+    ],
+)
+def test_a_geometry_that_cannot_be_had_is_refused_when_the_layer_is_built(name, geometry, word):
+    with pytest.raises(ValueError, match=word):
+        layer(name, "local", geometry)
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, kind in BOTH if kind == "local" and n not in ("fractional", "spectral", "wavelet")]
+)
+def test_all_others_take_every_usual_geometry(name):
+    for geometry in GEOMETRIES:
+        layer(name, "local", geometry)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 7), (13, 9)], ids=str)
+@pytest.mark.parametrize(("name", "kind"), BOTH)
+def test_the_form_for_export_is_the_form_for_training(monkeypatch, name, kind, size):
+    """Layers with two forms choose by `is_exporting`; both must give the same numbers, to 1e-6."""
+    exporting = False
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: exporting)
+    for geometry in GEOMETRIES if kind == "local" else GEOMETRIES[:1]:
+        try:
+            pool = layer(name, kind, geometry).float()
+        except ValueError:  # a geometry that it refuses
+            continue
+        x = signed(2, 6, *size).float()
+        exporting = False
+        usual = pool(x)
+        exporting = True
+        torch.testing.assert_close(pool(x), usual, rtol=1e-6, atol=1e-6)
+
+
+def test_constants_are_made_once_and_serve_training_after_inference():
+    pool = poolzoo.create_pooling("spectral", 3, "local")
+    with torch.inference_mode():
+        pool(signed(1, 3, 12, 12).float())
+    x = signed(1, 3, 12, 12).float().requires_grad_()
+    pool(x).sum().backward()
+    assert x.grad is not None
+
+
+@pytest.mark.parametrize("name", ["gem", "lse", "lp"])
+def test_a_fixed_exponent_is_no_parameter(name):
+    assert not list(poolzoo.create_pooling(f"{name}:learnable=false", 6).parameters())
+    assert len(list(poolzoo.create_pooling(f"{name}:learnable=true", 6).parameters())) == 1

@@ -1,0 +1,198 @@
+"""Frozen backbones: features that are kept, and many heads that learn as if each were alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import poolzoo as package
+from poolzoo.common.errors import UsageError
+from poolzoo.train import features
+from poolzoo.train.engine import Engine
+from poolzoo.train.prepare import prepare, prepare_heads
+from poolzoo.train.run import finetune, finetune_heads
+from poolzoo.train.settings import Settings
+
+BASE = ("finetune", "--data", "digits", "--backbone", "nano/plain", "--threads", "1", "-q")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("POOLZOO_CACHE", str(tmp_path / "cache"))
+
+
+def weights(run: Path) -> bytes:
+    return (run / "model.safetensors").read_bytes()
+
+
+def settings(**rest) -> Settings:
+    given = {"data": "digits", "backbone": "nano/plain", "epochs": 2, "limit": 300, "threads": 1, **rest}
+    return Settings(**given)
+
+
+FROZEN = (*BASE, "--freeze", "backbone", "--epochs", 2, "--limit", 300)
+
+
+@pytest.fixture
+def start(tmp_path) -> Path:
+    """Weights of nano/plain."""
+    torch.manual_seed(5)
+    network = package.create_model("nano/plain", pool="gem", num_classes=10, image_size=16)
+    save_file({k: v.contiguous() for k, v in network.backbone.state_dict().items()}, tmp_path / "start.safetensors")
+    return tmp_path / "start.safetensors"
+
+
+def caches(tmp_path: Path) -> list[tuple[int, ...]]:
+    """Shapes of the feature caches on disk."""
+    return sorted(np.load(path, mmap_mode="r").shape for path in (tmp_path / "cache" / "features").glob("*/rows.npy"))
+
+
+def test_the_backbone_runs_once_an_image_and_never_again(poolzoo, tmp_path, start, monkeypatch):
+    real, seen = features.frozen_map, []
+    monkeypatch.setattr(features, "frozen_map", lambda n, x, p: (seen.append(len(x)), real(n, x, p))[1])
+    arguments = (*FROZEN, "--weights", start, "--pool", "gem")
+    poolzoo(*arguments, "--out", tmp_path / "a")
+    assert sum(seen) == 300
+    poolzoo(*arguments, "--epochs", 5, "--seed", 3, "--limit", 300, "--out", tmp_path / "b")
+    seen.clear()
+    poolzoo(*arguments, "--epochs", 5, "--out", tmp_path / "c")
+    assert seen == []
+    assert caches(tmp_path)[0] == (300, 64, 4, 4)
+
+
+def test_cached_features_are_the_backbones_own_in_half_precision(start, tmp_path):
+    prepared = prepare(settings(freeze="backbone", weights=str(start), pool="gem", views=2))
+    (stored,) = features.opened([prepared]).values()
+    assert stored.views == 3
+    network = prepared.assembly.network.eval()
+    images = torch.from_numpy(prepared.data.images)
+    with torch.no_grad():
+        expected = network.forward_map(prepared.preprocess(images)).half()
+    plain = stored.take(np.zeros(300, int), np.arange(300), torch.device("cpu"))
+    torch.testing.assert_close(plain, expected.float(), atol=2e-3, rtol=2e-3)
+    other = [stored.take(np.full(300, view), np.arange(300), torch.device("cpu")) for view in (1, 2)]
+    assert not torch.equal(plain, other[0])
+    assert not torch.equal(other[0], other[1])
+
+
+def test_of_a_pooling_without_parameters_vectors_are_kept(poolzoo, tmp_path, start):
+    for pool in ("avg", "catavgmax"):
+        assert poolzoo(*FROZEN, "--weights", start, "--pool", pool, "--out", tmp_path / pool).code == 0
+    assert caches(tmp_path) == [(300, 64), (300, 128)]
+    poolzoo(*FROZEN, "--weights", start, "--pool", "stochastic", "--out", tmp_path / "s")  # it draws at random
+    assert (300, 64, 4, 4) in caches(tmp_path)
+
+
+def test_another_backbone_input_or_augmentation_has_a_cache_of_its_own(start):
+    def key(**rest):
+        prepared = prepare(settings(**{"freeze": "backbone", "weights": str(start), "pool": "gem", **rest}))
+        return features.planned(prepared, features.reads(prepared)).key
+
+    first = key()
+    assert key() == first
+    assert key(epochs=7, lr=0.1, seed=4, limit=1437) == key(limit=1437)
+    others = [
+        {"pool": "avg"},
+        {"weights": None},
+        {"image_size": 32},
+        {"views": 1},
+        {"views": 1, "shift": 0},
+        {"views": 1, "seed": 2, "limit": None},
+        {"limit": 200},
+        {"local_pool": "avg"},
+        {"precision": "bfloat16"},
+    ]
+    keys = [key(**other) for other in others]
+    assert len({first, *keys}) == len(others) + 1
+
+
+def test_features_beyond_half_precision_are_kept_in_single(poolzoo, tmp_path, start):
+    state = load_file(start)
+    state["conv3.norm.weight"] = state["conv3.norm.weight"] * 1e6
+    save_file(state, start)
+    outcome = poolzoo(*FROZEN, "--weights", start, "--pool", "gem", "--out", tmp_path / "run")
+    assert outcome.code == 0, outcome.err
+    (path,) = (tmp_path / "cache" / "features").glob("*/rows.npy")
+    assert np.load(path).dtype == np.float32
+
+
+def test_without_room_the_backbone_runs_in_every_epoch(poolzoo, tmp_path, start, monkeypatch):
+    monkeypatch.setenv("POOLZOO_CACHE_LIMIT", "0.00001")
+    arguments = [word for word in FROZEN if word != "-q"]
+    outcome = poolzoo(*arguments, "--weights", start, "--pool", "gem", "--out", tmp_path / "run")
+    assert outcome.code == 0
+    assert "no room" in outcome.err
+    assert caches(tmp_path) == []
+
+
+def test_a_cached_head_learns_what_a_live_one_does(poolzoo, tmp_path, start):
+    """The same accuracy but for the rounding, where nothing is augmented."""
+    arguments = (*BASE, "--freeze", "backbone", "--weights", start, "--pool", "gem", "--epochs", 20)
+    for name, extra in (("cached", ()), ("live", ("--no-feature-cache", "--shift", 0))):
+        assert poolzoo(*arguments, *extra, "--out", tmp_path / name).code == 0
+    a, b = (
+        json.loads((tmp_path / name / "metrics.json").read_text())["test"]["accuracy"] for name in ("cached", "live")
+    )
+    assert a == pytest.approx(b, abs=0.03)
+    assert a > 0.5
+
+
+POOLS = ["avg", "gem", "stochastic", "netvlad", "catavgmax", "attention"]
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_heads_that_train_together_get_the_bits_that_each_gets_alone(tmp_path, start, cached, monkeypatch):
+    common = settings(freeze="backbone", weights=str(start), feature_cache=cached, ema=0.9)
+    together = finetune_heads(common, POOLS, tmp_path / "together")
+    for pool in POOLS:
+        if cached:
+            monkeypatch.setenv("POOLZOO_CACHE", str(tmp_path / f"cache-{pool}"))  # nothing is taken over
+        from dataclasses import replace
+
+        alone = finetune(replace(common, pool=pool), tmp_path / f"alone-{pool}")
+        assert weights(tmp_path / "together" / pool) == weights(tmp_path / f"alone-{pool}"), pool
+        assert together[pool]["test"] == alone["test"]
+        toml = [(tmp_path / name / "run.toml").read_text() for name in (f"together/{pool}", f"alone-{pool}")]
+        assert toml[0] == toml[1]
+
+
+def test_heads_that_are_interrupted_go_on_together(tmp_path, start, monkeypatch):
+    common = settings(freeze="backbone", weights=str(start), epochs=3)
+    finetune_heads(common, POOLS[:3], tmp_path / "whole")
+    real = Engine._epoch
+
+    def stopped(self, number, *rest):
+        if number == 3:
+            raise KeyboardInterrupt
+        return real(self, number, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "_epoch", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            finetune_heads(common, POOLS[:3], tmp_path / "cut")
+    lines = []
+    finetune_heads(common, POOLS[:3], tmp_path / "cut", lambda pool, line: lines.append((pool, line["epoch"])))
+    assert lines == [(pool, 3) for pool in POOLS[:3]]
+    for pool in POOLS[:3]:
+        assert weights(tmp_path / "cut" / pool) == weights(tmp_path / "whole" / pool)
+    again = finetune_heads(common, POOLS[:3], tmp_path / "cut")  # nothing is left to do
+    assert again.keys() == set(POOLS[:3])
+    with pytest.raises(UsageError, match="lr"):
+        finetune_heads(settings(freeze="backbone", weights=str(start), epochs=3, lr=0.1), POOLS[:3], tmp_path / "cut")
+
+
+def test_several_heads_need_a_frozen_backbone_and_different_names(tmp_path):
+    with pytest.raises(UsageError, match="frozen"):
+        finetune_heads(settings(), ["avg", "max"], tmp_path / "x")
+    with pytest.raises(UsageError, match="different"):
+        finetune_heads(settings(freeze="backbone"), ["avg", "avg"], tmp_path / "x")
+
+
+def test_heads_on_one_backbone_share_its_module():
+    heads = prepare_heads(settings(freeze="backbone"), ["avg", "gem"])
+    assert heads[0].assembly.network.backbone is heads[1].assembly.network.backbone
