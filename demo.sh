@@ -16,7 +16,7 @@ say "2. Export it to ONNX; the file must agree with the network, and its speed i
 run export $place/run --out $place/bundle
 
 say "3. Verify the bundle as a stranger would, without torch"
-run verify $place/bundle --no-speed
+run verify $place/bundle --no-bench
 
 say "4. Predict one image: a scan of a seven"
 "$bin/python" - "$place/seven.png" <<'PYTHON'

@@ -8,11 +8,11 @@ Ours is `finetune` with an empty cache. Its seconds run from the call until the 
 the decoding of the files, the features of a frozen backbone, validation and checkpoints. timm gets as many seconds for
 training steps alone, seed by seed; with --minutes both get those, and ours as many epochs as fit.
 
-timm: create_loader as train.py calls it (random resized crop, mirror, colour jitter 0.4, random interpolation), AdamW,
+timm: create_loader as train.py calls it (random resized crop, mirror, color jitter 0.4, random interpolation), AdamW,
 1e-3, weight decay 0.05, batches of 128, label smoothing 0.1, cosine per step to 0 after 5 % of warm-up, all training
 images (ours keeps a tenth to choose the epoch by), the last weights. The better one of `--workers` is found in 20 steps
 before the clock runs; the cosine follows the clock, so that it ends with the time whatever else the machine does. The
-start, the normalisation, the test images and the metrics are the same. Threads sleep at barriers on both sides.
+start, the normalization, the test images and the metrics are the same. Threads sleep at barriers on both sides.
 
 Every finished run is a line of JSON in FILE; one whose arguments are there already is not made again.
 """

@@ -23,7 +23,7 @@ sleep, is called once, and then back to back for a while, which is timed; so a p
 nothing from others. Ratios are taken within a round. For one thread: `taskset -c 1 … --threads 1`; with --cpu-time
 besides, where others use the machine.
 
-`graph` is the session's or network's call alone, on input that is there already; ours holds normalisation, upscaling
+`graph` is the session's or network's call alone, on input that is there already; ours holds normalization, upscaling
 and softmax even so, and `the network's part` is ours without them. `opened` is the time to make a session. Before
 anything is timed every way labels the JPEGs. One that differs on an image whose margin is above the noise is left out,
 and the exit code is 1.

@@ -33,13 +33,13 @@ def affordable(backbone: str, size: int, classes: int) -> dict[str, Any]:
     from poolzoo.common import timing
     from poolzoo.common.errors import PoolzooError
     from poolzoo.model import cost
-    from poolzoo.model.assemble import Plan, as_map, attach_head, build_body
+    from poolzoo.model.assemble import ModelConfig, as_map, assemble_backbone, attach_head
     from poolzoo.plugin import loader as host
     from poolzoo.plugin import spec
 
     torch.set_num_threads(1)
-    plan = Plan(backbone, "avg", classes, (size, size), (size, size))
-    body = build_body(plan)
+    plan = ModelConfig(backbone, "avg", classes, (size, size), (size, size))
+    body = assemble_backbone(plan)
     x = as_map(body.features, body.layout).detach()
     x = x[torch.arange(16) % len(x)].clone()
     found: dict[str, float] = {}
@@ -48,7 +48,9 @@ def affordable(backbone: str, size: int, classes: int) -> dict[str, Any]:
         if not isinstance(item, spec.Pooling) or item.kind != "global":
             continue
         try:
-            head = attach_head(body, Plan(backbone, item.name, classes, (size, size), (size, size))).network.head.eval()
+            head = attach_head(
+                body, ModelConfig(backbone, item.name, classes, (size, size), (size, size))
+            ).network.head.eval()
         except PoolzooError:  # it does not fit this map
             continue
         times = timing.interleaved({"head": cost.calls(head, x)["training"]}, 0.05)["head"]

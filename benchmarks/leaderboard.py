@@ -41,8 +41,8 @@ CHEAP_LOCAL: Final = (
 FROZEN: Final = ("--freeze", "backbone", "--pretrained", "--baseline", "avg")
 LITE0, NANO = ("--backbone", "lite0", *FROZEN), ("--backbone", "nano/resnet", *FROZEN)
 LOCAL: Final = ("--backbone", "nano/resnet", "--pool", "avg", "--baseline", "none")
-MORE: Final = ("--seeds", "3", "--robust", "250", "--finalists", "6")
-LESS: Final = ("--seeds", "3", "--robust", "100", "--finalists", "4")
+MORE: Final = ("--seeds", "3", "--robustness-samples", "250", "--export-top", "6")
+LESS: Final = ("--seeds", "3", "--robustness-samples", "100", "--export-top", "4")
 ONE: Final = ("--threads", "1")
 
 

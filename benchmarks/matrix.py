@@ -34,9 +34,9 @@ from benchmarks.export_peers import cases
 from poolzoo.artifacts import run as runs
 from poolzoo.common.errors import UsageError
 from poolzoo.export import export, graph
-from poolzoo.export.source import Subject
-from poolzoo.model.assemble import Assembly, Plan, Preprocess, assemble, build_body
-from poolzoo.model.inference import Deployable
+from poolzoo.export.source import ExportSource
+from poolzoo.model.assemble import Assembly, ModelConfig, Preprocess, assemble, assemble_backbone
+from poolzoo.model.inference import InferenceModel
 from poolzoo.parity import parity
 from poolzoo.parity.reference import NothingFirmError, Reference
 from poolzoo.plugin import loader
@@ -124,9 +124,9 @@ class Cell:
     def __str__(self) -> str:
         return f"{self.backbone} {self.kind} {self.pool}"
 
-    def plan(self, image_size: int) -> Plan:
+    def plan(self, image_size: int) -> ModelConfig:
         pool, local_pool = (self.pool, None) if self.kind == "global" else ("avg", GEOMETRY.get(self.pool, self.pool))
-        return Plan(self.backbone, pool, len(CLASSES), DATA_SIZE, (image_size, image_size), local_pool)
+        return ModelConfig(self.backbone, pool, len(CLASSES), DATA_SIZE, (image_size, image_size), local_pool)
 
 
 # --- One cell ------------------------------------------------------------------------------------------------------
@@ -233,7 +233,7 @@ def smallest_size(backbone: str) -> int:
     refused = UsageError(f"{backbone} takes none of {SIZES} pixels", "add one")
     for size in SIZES:
         try:
-            body = build_body(Plan(backbone, "avg", len(CLASSES), DATA_SIZE, (size, size)))
+            body = assemble_backbone(ModelConfig(backbone, "avg", len(CLASSES), DATA_SIZE, (size, size)))
         except UsageError as error:
             refused = error
             continue
@@ -277,7 +277,7 @@ def train(network: nn.Module, x: torch.Tensor) -> list[str]:
     return [name for name, gradient in found.items() if gradient is not None and not gradient.any()]
 
 
-def firm_reference(subject: Subject) -> Reference:
+def firm_reference(subject: ExportSource) -> Reference:
     """What the network itself answers.
 
     Raises:
@@ -295,13 +295,13 @@ def firm_reference(subject: Subject) -> Reference:
     return reference
 
 
-def subject_of(assembly: Assembly, preprocess: Preprocess, pixels: np.ndarray) -> Subject:
+def subject_of(assembly: Assembly, preprocess: Preprocess, pixels: np.ndarray) -> ExportSource:
     """What `poolzoo export` would make of a run of this network."""
     config = runs.configuration(assembly, preprocess, CLASSES, "photographs")
-    return Subject(
+    return ExportSource(
         title=f"{assembly.plan.backbone} with {assembly.plan.pool}",
         origin={"benchmark": "matrix"},
-        model=Deployable(preprocess, assembly.network).eval(),
+        model=InferenceModel(preprocess, assembly.network).eval(),
         size=DATA_SIZE,
         config=config,
         weights_sha256=hashlib.sha256(runs.weights_bytes(assembly.network.state_dict())).hexdigest(),

@@ -59,7 +59,7 @@ def swapped_channels(tensors: Tensors) -> Tensors:
 
 
 def wrong_mean(tensors: Tensors) -> Tensors:
-    """The mean that the image is normalised with, by a hundredth of the range."""
+    """The mean that the image is normalized with, by a hundredth of the range."""
     name = next(name for name, value in tensors.items() if "mean" in name and value.size == 3)
     return {name: tensors[name] + np.float32(0.01)}
 

@@ -30,7 +30,7 @@ SMOOTHING: Final = 0.1  # of labels: timm's train.py's default, and ours
 WARM_UP: Final = 3  # steps before any is timed
 SLEEPING: Final = {"OMP_WAIT_POLICY": "PASSIVE"}  # what `poolzoo` on the command line sets for itself
 
-Normalisation = tuple[Sequence[float], Sequence[float]]
+Normalization = tuple[Sequence[float], Sequence[float]]
 
 
 # --- Processes -----------------------------------------------------------------------------------------------------
@@ -121,15 +121,15 @@ def timm_loader(
     size: int,
     batch: int,
     workers: int,
-    normalisation: Normalisation = IMAGENET,
+    normalization: Normalization = IMAGENET,
     interpolation: str = "bilinear",
 ) -> Any:
-    """timm's loader as it comes: random resized crops, mirrored, colour jitter 0.4; without the prefetcher on a CPU."""
+    """timm's loader as it comes: random resized crops, mirrored, color jitter 0.4; without the prefetcher on a CPU."""
     from timm.data import create_dataset, create_loader
 
     dataset = create_dataset("", root=str(folder_of(data)), split="train")
     dataset.reader.samples = _limited(dataset.reader.samples, images)
-    mean, std = normalisation
+    mean, std = normalization
     return create_loader(
         dataset,
         (3, size, size),

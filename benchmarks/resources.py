@@ -95,7 +95,7 @@ class Side:
 
 
 class Photographs:
-    """Folders of made photographs: two classes, which differ in their mean colour."""
+    """Folders of made photographs: two classes, which differ in their mean color."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -142,7 +142,7 @@ class Photographs:
 
 
 def photograph(seed: int, label: int, size: tuple[int, int]) -> Image.Image:
-    """Smooth noise of (height, width) with some grain, of a class's colour."""
+    """Smooth noise of (height, width) with some grain, of a class's color."""
     generator = np.random.default_rng(seed)
     height, width = size
     coarse = generator.integers(0, 200, (max(2, height // 40), max(2, width // 40), 3)).astype(np.uint8)
@@ -189,7 +189,7 @@ def trained(side: Side, photographs: Photographs) -> Path:
 def exported(side: Side, photographs: Photographs) -> Path:
     """The bundle of that run."""
     run = trained(side, photographs)
-    return side.once("bundle", lambda out: side.run("export", run, "--no-speed", "--out", out))
+    return side.once("bundle", lambda out: side.run("export", run, "--no-bench", "--out", out))
 
 
 def decode_finetune(side: Side, photographs: Photographs) -> dict[str, float]:
@@ -237,7 +237,7 @@ def compare_opens(side: Side, photographs: Photographs) -> dict[str, float]:
     plugin.write_text(COUNTER)
     os.environ["OPENED"] = str(counts)
     arguments = ("--backbone", "nano/plain", "--pool", "avg,max,avgmax,lse", "--seeds", "1", "--epochs", "1")
-    plain = ("--robust", "0", "--finalists", "0", "--out", side.fresh("comparison"))
+    plain = ("--robustness-samples", "0", "--export-top", "0", "--out", side.fresh("comparison"))
     usage = side.run(
         *("compare", "--data", f"folder:{photographs.small}", *arguments, *plain, "--plugin", plugin),
         cache=str(time.time_ns()),
@@ -251,7 +251,7 @@ def int8(side: Side, photographs: Photographs) -> dict[str, float]:
     command = ("finetune", "--data", f"folder:{photographs.medium}", *arguments)
     run = side.once("convnext", lambda out: side.run(*command, "--out", out))
     limits = ("--min-agreement", "0", "--max-accuracy-drop", "1")
-    usage = side.run("export", run, "--precision", "int8", *limits, "--no-speed", "--out", side.fresh("int8"))
+    usage = side.run("export", run, "--precision", "int8", *limits, "--no-bench", "--out", side.fresh("int8"))
     return {"peak, GB": usage.peak / 1e9, "CPU, s": usage.cpu}
 
 
@@ -259,7 +259,7 @@ def predict_many(side: Side, photographs: Photographs) -> dict[str, float]:
     """A bundle that sees the small photographs' own size."""
     command = ("finetune", "--data", f"folder:{photographs.small}", "--backbone", "nano/plain", "--epochs", "1")
     run = side.once("small-run", lambda out: side.run(*command, "--out", out))
-    bundle = side.once("small-bundle", lambda out: side.run("export", run, "--no-speed", "--out", out))
+    bundle = side.once("small-bundle", lambda out: side.run("export", run, "--no-bench", "--out", out))
     few, many = (side.run("predict", bundle, photographs.links(count), "--json").peak for count in (2_000, 40_000))
     return {"peak of 2,000, GB": few / 1e9, "40,000 ÷ 2,000": many / few}
 

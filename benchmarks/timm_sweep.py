@@ -20,7 +20,7 @@ import torch
 
 from benchmarks import _cells
 from poolzoo.common.errors import PoolzooError
-from poolzoo.model.assemble import Plan, attach_head, build_body
+from poolzoo.model.assemble import ModelConfig, assemble_backbone, attach_head
 
 MOST: Final = 30_000_000  # parameters
 POOLS: Final = ("avg", "catavgmax")
@@ -60,8 +60,8 @@ def tried(name: str) -> dict[str, Any]:
         Exception: Whatever the network raises.
     """
     torch.manual_seed(0)
-    plan = Plan(f"timm/{name}", POOLS[0], CLASSES, DATA_SIZE)
-    body = build_body(plan)
+    plan = ModelConfig(f"timm/{name}", POOLS[0], CLASSES, DATA_SIZE)
+    body = assemble_backbone(plan)
     for pool in POOLS:
         network = attach_head(body, replace(plan, pool=pool)).network
         x = torch.randn(BATCH, 3, *body.image_size)

@@ -1,4 +1,4 @@
-"""Training throughput of ours beside timm, torchvision and Lightning: the same network, data, batch and optimiser.
+"""Training throughput of ours beside timm, torchvision and Lightning: the same network, data, batch and optimizer.
 
 python -m benchmarks.training --data folder:PATH [--images 5000] [--rounds 3] [--variants] [--json FILE]
 (Lightning: pip install -e '.[bench]'; without it its rows are left out.)
@@ -9,7 +9,7 @@ those of one pass, after three steps. Ratios are taken within a round. The sides
     ours            what `finetune` does: its data, augmentation and step; files are decoded once, before
     step alone      our step on one batch that is there already: what the network itself costs
     memory returned ours without `memory.keep()`
-    timm            create_loader as it comes (random resized crop, mirror, colour jitter 0.4), train.py's loop and SGD
+    timm            create_loader as it comes (random resized crop, mirror, color jitter 0.4), train.py's loop and SGD
     torchvision     ImageFolder and DataLoader (crop, mirror), a plain loop
     lightning       torchvision's loader under Lightning's Trainer, nothing logged or saved
     timm+, torchvision+   with --variants: the same with channels_last and kept memory
@@ -58,7 +58,7 @@ def ours(
     from poolzoo.train.prepare import prepare
     from poolzoo.train.run import build_engine
     from poolzoo.train.settings import Settings
-    from poolzoo.train.training_module import Learner
+    from poolzoo.train.training_module import TrainingModule
 
     if side == "memory returned":
         allocator.keep = lambda: False  # type: ignore[assignment]
@@ -88,7 +88,9 @@ def ours(
         engine = build_engine([prepared], Checkpoint(Path(folder), Identity({}, "")))
         (learner,) = engine.learners.values()
         if outside is not None:
-            learner = Learner(outside, IMAGES, prepared.settings, len(engine.feed), prepared.policy, prepared.share)
+            learner = TrainingModule(
+                outside, IMAGES, prepared.settings, len(engine.feed), prepared.policy, prepared.share
+            )
         prepared_in = time.perf_counter() - started
 
         def steps() -> Iterator[None]:

@@ -37,13 +37,13 @@ def draw(path: Path) -> None:
 
     catalog, taken = loader.load_plugins(installed=False), photograph.shipped()
     features = influence.features(taken.pixels)
-    grey = taken.pixels.mean(2) / 255
+    gray = taken.pixels.mean(2) / 255
     figure, rows = pyplot.subplots(3, len(SHOWN), figsize=(1.3 * len(SHOWN), 4.6), dpi=100)
     for column, (local, whole) in enumerate(zip(SHOWN, HEADS, strict=True)):
         view = shifted.look(catalog.pooling(local, "local"), taken.pixels, STRIDE)
         weights = influence.look(catalog.pooling(whole, "global"), features)
         level = 255 * view.rms
-        pictures = colors.picture(view.pooled), colors.signed(view.difference), colors.heat(weights.times, grey)
+        pictures = colors.picture(view.pooled), colors.signed(view.difference), colors.heat(weights.times, gray)
         titles = local, f"{level:.1f}" if level >= 0.05 else "0", whole
         for row, picture, title in zip(rows[:, column], pictures, titles, strict=True):
             row.imshow(np.asarray(picture), interpolation="nearest")

@@ -100,7 +100,7 @@ What `--pretrained` starts `nano/plain` and `nano/resnet` from: backbones alone,
 * Data: the training images of the *CIFAR-10 (JPEG copy)*: CIFAR-10's photographs, encoded again as JPEG. 45,000 were
   learnt from and 5,000 chose the best epoch; a tenth of any CIFAR-10 training set that is kept apart later was seen.
 * Not meant for anything but trying things out: a start for other small images, a frozen backbone for comparing heads.
-* Normalisation: mean {found[0]["mean"]}, std {found[0]["std"]}. Local pooling: max, 2 × 2.
+* Normalization: mean {found[0]["mean"]}, std {found[0]["std"]}. Local pooling: max, 2 × 2.
 * Made with torch {versions["torch"]}, timm {versions["timm"]} on {found[0]["environment"]["cpus"]} CPU cores.
 
 Accuracy is that of the whole network on {found[0]["test"]["n"]:,} test images, and on some of them before and after the

@@ -64,8 +64,8 @@ def poolzoo(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
         loader.forget()
         output.set_verbosity(output.NORMAL)
         words = [str(argument) for argument in arguments]
-        if "finetune" in words and not {"--dry-export", "--resume"} & set(words):
-            words.append("--no-dry-export")  # two seconds each; `trained` and the tests of it have it
+        if "finetune" in words and not {"--check-export", "--resume"} & set(words):
+            words.append("--no-check-export")  # two seconds each; `trained` and the tests of it have it
         code = cli.run(words)
         captured = capsys.readouterr()
         return Outcome(code, captured.out, captured.err)
@@ -102,7 +102,7 @@ def run_copy(trained: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """A folder of small images in two classes that differ in colour: 24 to train on and 8 to test on."""
+    """A folder of small images in two classes that differ in color: 24 to train on and 8 to test on."""
     generator = np.random.default_rng(0)
     for split, count in (("train", 12), ("test", 4)):
         for name, tint in (("blue", (30, 60, 200)), ("red", (200, 60, 30))):

@@ -70,7 +70,7 @@ def timm_file(case: Case, folder: Path, *, dynamo: bool, reparam: bool) -> Path:
     """What timm's `onnx_export.py` writes.
 
     Raises:
-        NoExportError: It cannot, or there is nothing to reparameterise.
+        NoExportError: It cannot, or there is nothing to reparameterize.
     """
     import timm
     from timm.utils import reparameterize_model
@@ -84,7 +84,7 @@ def timm_file(case: Case, folder: Path, *, dynamo: bool, reparam: bool) -> Path:
         before = len(list(network.modules()))
         network = reparameterize_model(network.eval())
         if len(list(network.modules())) == before:
-            raise NoExportError("nothing to reparameterise")
+            raise NoExportError("nothing to reparameterize")
     file = folder / "model.onnx"
     try:
         with inference.quiet_exporter():

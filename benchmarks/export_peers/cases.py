@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from benchmarks.peers import IMAGENET
 from poolzoo.artifacts import manifest, run
 from poolzoo.data import images
-from poolzoo.export.source import Subject
-from poolzoo.model.assemble import Plan, Preprocess, assemble, build_body
-from poolzoo.model.inference import Deployable
+from poolzoo.export.source import ExportSource
+from poolzoo.model.assemble import ModelConfig, Preprocess, assemble, assemble_backbone
+from poolzoo.model.inference import InferenceModel
 from poolzoo.plugin import loader
 
 COUNT: Final = 32  # JPEGs: one batch of the larger size
@@ -60,7 +60,7 @@ class Case:
         """Whether there is no attention in it."""
         return not any("Attention" in type(module).__name__ for module in self.network.modules())
 
-    def subject(self) -> Subject:
+    def subject(self) -> ExportSource:
         """What `poolzoo export` would be given."""
         (mean, std), resolved = self.preprocess.statistics, loader.catalog().backbone(self.name)
         expects = {"input_size": [3, *self.image_size], "mean": mean, "std": std, "license": resolved.item.license}
@@ -81,10 +81,10 @@ class Case:
                 "plugins": {"backbone": run.provenance(resolved)},
             },
         }
-        return Subject(
+        return ExportSource(
             title=f"{self.name} with random weights",
             origin={"benchmark": self.text},
-            model=Deployable(self.preprocess, self.network).eval(),
+            model=InferenceModel(self.preprocess, self.network).eval(),
             size=self.data_size,
             config=config,
             weights_sha256=hashlib.sha256(run.weights_bytes(self.network.state_dict())).hexdigest(),
@@ -111,11 +111,11 @@ def make(text: str, folder: Path | None) -> Case:
     size, classes = (int(data), int(data)), 10 if int(data) <= SMALL else 1000
     image_size = (int(chosen), int(chosen)) if chosen else None
     torch.manual_seed(0)
-    plan = Plan(backbone=name, pool="avg", num_classes=classes, data_size=size, image_size=image_size)
+    plan = ModelConfig(backbone=name, pool="avg", num_classes=classes, data_size=size, image_size=image_size)
     if name.startswith("timm/"):
         import timm
 
-        image_size = build_body(plan).image_size
+        image_size = assemble_backbone(plan).image_size
         network = timm.create_model(name.removeprefix("timm/"), num_classes=classes)
         mean, std = network.pretrained_cfg["mean"], network.pretrained_cfg["std"]
     else:
@@ -165,7 +165,7 @@ def wake(network: nn.Module, x: Tensor, classes: int, strength: float = 1.0) -> 
     """Makes a fresh network one whose every part shows in its logits, and whose images have different labels.
 
     A fresh one hides most of itself: last gammas of residual branches are 0, LayerScale is 1e-5, biases are 0. Constant
-    parameters get noise; the statistics of batch normalisation become those of the images; the classifier's bias
+    parameters get noise; the statistics of batch normalization become those of the images; the classifier's bias
     takes the mean logits away, without which all images would have the same label.
 
     Args:

@@ -28,7 +28,7 @@ from poolzoo.data import blocks, sizes
 from poolzoo.data.resize import PLAIN, Fit, recorded
 from poolzoo.metrics.per_class import about_untested, figure
 from poolzoo.model.accounting import fill_exactly
-from poolzoo.model.assemble import Assembly, Network, Plan, Preprocess, assemble
+from poolzoo.model.assemble import Assembly, ModelConfig, Network, Preprocess, assemble
 from poolzoo.model.layout import Size
 from poolzoo.plugin.loader import Resolved
 
@@ -201,14 +201,14 @@ def save_predictions(path: Path, predicted: np.ndarray, labels: np.ndarray) -> N
     files.write_atomically(path, buffer.getvalue())
 
 
-def plan_of(config: Mapping[str, Any]) -> Plan:
+def plan_of(config: Mapping[str, Any]) -> ModelConfig:
     """What the network of a run or of a bundle is made of, from its `config.json`.
 
     Raises:
         KeyError, TypeError, ValueError: The configuration lacks something.
     """
     ours = config["poolzoo"]
-    return Plan(
+    return ModelConfig(
         backbone=ours["backbone"],
         pool=ours["pool"],
         num_classes=config["num_classes"],

@@ -24,7 +24,7 @@ OTHERS: Final = (
     "split_seed",
     "out",
     "resumed",
-    "dry_export",
+    "check_export",
     "dry_run",
     "as_json",
 )
@@ -34,10 +34,10 @@ OWN: Final = (
     "backbones",
     "seeds",
     "baseline",
-    "robust",
-    "finalists",
+    "robustness_samples",
+    "export_top",
     "alpha",
-    "on",
+    "executor",
     "ray_address",
 )
 
@@ -70,7 +70,7 @@ def _settings_of_finetune(command: click.Command) -> click.Command:
 @click.option("--seed", default=0, show_default=True, help="The first one, and that of the splits.")
 @click.option("--baseline", metavar="NAME", help="What the others are compared with; by default the first.")
 @click.option(
-    "--robust",
+    "--robustness-samples",
     type=click.IntRange(0),
     default=500,
     show_default=True,
@@ -78,7 +78,7 @@ def _settings_of_finetune(command: click.Command) -> click.Command:
     help="Test images to corrupt and to shift; 0 leaves it out.",
 )
 @click.option(
-    "--finalists",
+    "--export-top",
     type=click.IntRange(0),
     default=10,
     show_default=True,
@@ -88,7 +88,9 @@ def _settings_of_finetune(command: click.Command) -> click.Command:
 @click.option(
     "--alpha", type=click.FloatRange(0.0001, 0.5), default=0.05, show_default=True, help="Level of the tests."
 )
-@click.option("--on", type=click.Choice(["here", "ray"]), default="here", show_default=True, help="Where trials run.")
+@click.option(
+    "--executor", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Where trials run."
+)
 @click.option("--ray-address", metavar="ADDRESS", help="Of an existing Ray cluster.")
 @click.option(
     "--out",
@@ -114,13 +116,13 @@ def command(
     from poolzoo.compare import session
 
     typed = {name for name in given if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
-    on, address = given.pop("on"), given.pop("ray_address")
-    if on == "here" and address is not None:
-        raise UsageError("--ray-address is for --on ray", "add --on ray")
+    executor, address = given.pop("executor"), given.pop("ray_address")
+    if executor == "local" and address is not None:
+        raise UsageError("--ray-address is for --executor ray", "add --executor ray")
     if resumed is not None:
-        if typed - {"on", "ray_address"} or out or dry_run:
+        if typed - {"executor", "ray_address"} or out or dry_run:
             raise UsageError("--resume takes no other settings", f"poolzoo compare --resume {resumed}")
-        result = session.go_on(resumed, _runner(on, address))
+        result = session.go_on(resumed, _runner(executor, address))
     else:
         plan = _plan(given, typed)
         if dry_run:
@@ -128,7 +130,7 @@ def command(
 
             return preview.show(plan, as_json)
         place = out or session.new_path()
-        result = session.start(plan, place, shlex.join(["poolzoo", *sys.argv[1:]]), _runner(on, address))
+        result = session.start(plan, place, shlex.join(["poolzoo", *sys.argv[1:]]), _runner(executor, address))
     if as_json:
         output.emit_json(result)
     else:
@@ -137,7 +139,7 @@ def command(
 
 
 def _plan(given: dict[str, Any], typed: set[str]) -> Any:
-    from poolzoo.compare.session import Plan
+    from poolzoo.compare.session import ComparisonConfig
     from poolzoo.train.recipes import recipe_settings
     from poolzoo.train.settings import Settings, absolute, read_toml
 
@@ -150,11 +152,11 @@ def _plan(given: dict[str, Any], typed: set[str]) -> Any:
     files = [str(path.resolve()) for path in loader.settings.files]
     settings = absolute(Settings(**{**given, "plugins": tuple(dict.fromkeys([*given.get("plugins", ()), *files]))}))
     loader.settings.files = [Path(file) for file in settings.plugins]
-    return Plan(**own, settings=settings)
+    return ComparisonConfig(**own, settings=settings)
 
 
-def _runner(on: str, address: str | None) -> Any:
-    if on == "here":
+def _runner(executor: str, address: str | None) -> Any:
+    if executor == "local":
         return None
     from poolzoo.compare import cluster
 

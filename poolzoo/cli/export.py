@@ -11,7 +11,7 @@ from poolzoo.cli.options import json_option, provider_option, threads_option
 from poolzoo.common import output
 
 if TYPE_CHECKING:
-    from poolzoo.export.source import Subject
+    from poolzoo.export.source import ExportSource
 
 
 @click.command()
@@ -54,11 +54,13 @@ if TYPE_CHECKING:
     type=click.Choice(["uint8", "float"]),
     default="uint8",
     show_default=True,
-    help="Images as they are stored, [N, H, W, 3], or float32 [N, 3, H, W] in 0-1; normalisation is inside anyway.",
+    help="Images as they are stored, [N, H, W, 3], or float32 [N, 3, H, W] in 0-1; normalization is inside anyway.",
 )
 @click.option("--opset", type=click.IntRange(18, 26), default=18, show_default=True, help="ONNX opset to ask for.")
-@click.option("--no-speed", is_flag=True, help="Do not measure speed.")
-@click.option("--compiled", is_flag=True, help="Measure the network under torch.compile too (takes a minute or more).")
+@click.option("--no-bench", is_flag=True, help="Do not measure speed.")
+@click.option(
+    "--torch-compile", is_flag=True, help="Measure the network under torch.compile too (takes a minute or more)."
+)
 @provider_option
 @threads_option
 @json_option
@@ -71,8 +73,8 @@ def command(
     max_accuracy_drop: float,
     kind: str,
     opset: int,
-    no_speed: bool,
-    compiled: bool,
+    no_bench: bool,
+    torch_compile: bool,
     provider: str,
     threads: int | None,
     as_json: bool,
@@ -90,18 +92,18 @@ def command(
     place = out or Path("exports") / (files.slug(what) if pretrained else Path(what).resolve().name)
     files.require_free(place)
     output.detail("loading torch")
-    from poolzoo.export.export import ParityFailed, Wishes, export
+    from poolzoo.export.export import ExportOptions, ParityFailed, export
     from poolzoo.parity.parity import Limits
 
-    wishes = Wishes(precision, kind, Limits(min_agreement, max_accuracy_drop), opset)
+    wishes = ExportOptions(precision, kind, Limits(min_agreement, max_accuracy_drop), opset)
     try:
         report = export(
             _subject(what, pretrained),
             place,
             provider=provider,
             threads=threads,
-            timed=not no_speed,
-            compiled=compiled,
+            timed=not no_bench,
+            compiled=torch_compile,
             wishes=wishes,
         )
     except ParityFailed as failed:
@@ -168,7 +170,7 @@ def _check(what: str, pretrained: bool) -> None:
         raise UsageError(text, "leave --pretrained out to export a run")
 
 
-def _subject(what: str, pretrained: bool) -> Subject:
+def _subject(what: str, pretrained: bool) -> ExportSource:
     if pretrained:
         from poolzoo.export.published_network import of_backbone
 

@@ -9,9 +9,9 @@ import click
 from click.core import ParameterSource
 
 from poolzoo.cli.options import json_option
-from poolzoo.common import files as bundle_files
 from poolzoo.common import output
 from poolzoo.common.errors import UsageError
+from poolzoo.common.files import read_json
 from poolzoo.plugin import loader
 
 
@@ -32,9 +32,9 @@ from poolzoo.plugin import loader
 @click.option("--lr", type=float, help="Peak learning rate; by default from the optimizer and the weights.")
 @click.option("--weight-decay", type=float, help="Not applied to norms and biases.")
 @click.option("--optimizer", default="adamw", show_default=True, help="adamw, sgd, or any of timm.optim.")
-@click.option("--schedule", default="linear", show_default=True, help="Fall of the learning rate: linear or cosine.")
-@click.option("--warmup", default=0.15, show_default=True, help="Share of the steps in which the rate rises.")
-@click.option("--label-smoothing", default=0.1, show_default=True, help="Share of the label spread over all classes.")
+@click.option("--lr-schedule", default="linear", show_default=True, help="Fall of the learning rate: linear or cosine.")
+@click.option("--warmup", default=0.15, show_default=True, help="Rank of the steps in which the rate rises.")
+@click.option("--label-smoothing", default=0.1, show_default=True, help="Rank of the label spread over all classes.")
 @click.option("--seed", default=0, show_default=True, help="Of the weights, the split, the order and the augmentation.")
 @click.option(
     "--split-seed", type=int, help="Of what is kept apart to choose the best epoch by, and of --limit; else --seed."
@@ -75,7 +75,7 @@ from poolzoo.plugin import loader
 @click.option("--head", default="linear", show_default=True, help="linear, or mlp:WIDTH for one hidden layer.")
 @click.option("--pretrained", is_flag=True, help="Start from the backbone's published weights.")
 @click.option("--weights", metavar="FILE", help="Start from a state dict of timm, torchvision or poolzoo.")
-@click.option("--head-lr", default=1.0, show_default=True, help="Multiple of --lr for pooling and classifier.")
+@click.option("--head-lr-mult", default=1.0, show_default=True, help="Multiple of --lr for pooling and classifier.")
 @click.option(
     "--layer-decay", default=1.0, show_default=True, help="Multiple of --lr from each stage to the one before."
 )
@@ -92,8 +92,8 @@ from poolzoo.plugin import loader
 @click.option(
     "--ema", default=0.0, show_default=True, metavar="DECAY", help="Keep an average of the weights, as 0.999."
 )
-@click.option("--clip", type=float, metavar="NORM", help="Largest norm of the gradient.")
-@click.option("--accumulate", default=1, show_default=True, metavar="K", help="Compute each batch in K parts.")
+@click.option("--clip-grad", type=float, metavar="NORM", help="Largest norm of the gradient.")
+@click.option("--grad-accum", default=1, show_default=True, metavar="K", help="Compute each batch in K parts.")
 @click.option(
     "--precision", default="auto", show_default=True, help="float32 or bfloat16 (mixed); auto: by the device."
 )
@@ -116,7 +116,7 @@ from poolzoo.plugin import loader
     help="Take settings from a TOML file; options overrule it.",
 )
 @click.option(
-    "--dry-export/--no-dry-export",
+    "--check-export/--no-check-export",
     default=True,
     show_default=True,
     help="Before training, see that the network can be exported.",
@@ -130,7 +130,7 @@ def command(
     resumed: Path | None,
     config: Path | None,
     dry_run: bool,
-    dry_export: bool,
+    check_export: bool,
     recipe: str | None,
     as_json: bool,
     **given: Any,
@@ -161,15 +161,15 @@ def command(
         from poolzoo.train import plan
 
         return plan.show(settings, as_json)
-    before = _export_for_nothing if dry_export else None
+    before = _check_export if check_export else None
     return _train(lambda run, note: run.finetune(settings, out, note, before), as_json)
 
 
-def _export_for_nothing(prepared: Any) -> None:
-    output.say("seeing that the network can be exported (--no-dry-export leaves this out)")
-    from poolzoo.export.graph import dry_export
+def _check_export(prepared: Any) -> None:
+    output.say("seeing that the network can be exported (--no-check-export leaves this out)")
+    from poolzoo.export.graph import check_exportable
 
-    dry_export(prepared.assembly.network, prepared.preprocess, prepared.data.size)
+    check_exportable(prepared.assembly.network, prepared.preprocess, prepared.data.size)
 
 
 def _train(start: Any, as_json: bool) -> None:
@@ -185,7 +185,7 @@ def _train(start: Any, as_json: bool) -> None:
         return
     from poolzoo.metrics import classification
 
-    full = bundle_files.read_json(Path(report["run"]) / "metrics.json")
+    full = read_json(Path(report["run"]) / "metrics.json")
     classification.show(full["test"])
     if full["test_flip_tta"] is not None:
         output.data(

@@ -31,16 +31,16 @@ Row = dict[str, Any]
 @click.option("--top", default=5, show_default=True, type=click.IntRange(1), help="How many classes to name an image.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV: file, label, score, error.")
 @click.option(
-    "--explain",
+    "--saliency",
     is_flag=True,
     help="Draw where the network looked: for each image STEM-explain.png in the current directory, which replaces an "
     "older such picture and nothing else.",
 )
 @click.option(
-    "--explain-to",
+    "--saliency-dir",
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="Draw into DIR, made where there is none; implies --explain.",
+    help="Draw into DIR, made where there is none; implies --saliency.",
 )
 @skip_broken_option
 @provider_option
@@ -51,8 +51,8 @@ def command(
     images: tuple[str, ...],
     top: int,
     as_csv: bool,
-    explain: bool,
-    explain_to: Path | None,
+    saliency: bool,
+    saliency_dir: Path | None,
     skip: str | None,
     provider: str,
     threads: int | None,
@@ -71,7 +71,7 @@ def command(
         raise UsageError("--csv and --json exclude each other", "leave one out")
     allowed = most(skip)
     files = _all_files(images)
-    place = explain_to or (Path() if explain else None)
+    place = saliency_dir or (Path() if saliency else None)
     annotate = None
     if place is not None:
         from poolzoo.explain.saliency import drawing
@@ -80,7 +80,7 @@ def command(
     rows = predict(bundle, files, top=top, provider=provider, threads=threads, annotate=annotate)
     more = EXPLAINED if place else ()
     broken = _Broken()
-    label = "" if as_csv and streams.is_terminal() else "labelling images"  # a bar among the rows would tear them
+    label = "" if as_csv and streams.is_terminal() else "labeling images"  # a bar among the rows would tear them
     with closing(_watched(rows, label, len(files), broken)) as told:
         if as_json:
             output.emit_json_rows(told)
@@ -89,10 +89,10 @@ def command(
                 output.csv_row(cells)
         else:
             output.table((*HEADERS, *more), (_cells(row, more) for row in told), right=(2,))
-    if broken.unlabelled:
-        first = f"first {broken.first_unlabelled}: {NOT_FINITE}"
+    if broken.unlabeled:
+        first = f"first {broken.first_unlabeled}: {NOT_FINITE}"
         output.error(
-            f"{broken.unlabelled} of {len(files)} images have no label, {first}",
+            f"{broken.unlabeled} of {len(files)} images have no label, {first}",
             "poolzoo verify tells whether the bundle is as it was exported",
         )
     if broken.count:
@@ -101,7 +101,7 @@ def command(
             output.warn(text)
         else:
             output.error(text, "check the files, or allow so many with --skip-broken")
-    return CHECK_FAILED if broken.unlabelled or broken.count > allowed else OK
+    return CHECK_FAILED if broken.unlabeled or broken.count > allowed else OK
 
 
 @dataclass
@@ -110,15 +110,15 @@ class _Broken:
 
     count: int = 0
     first: str = ""
-    unlabelled: int = 0
-    first_unlabelled: str = ""
+    unlabeled: int = 0
+    first_unlabeled: str = ""
 
     def add(self, row: Row) -> None:
         from poolzoo.runtime.predict import NOT_FINITE
 
         if row["error"] == NOT_FINITE:
-            self.unlabelled += 1
-            self.first_unlabelled = self.first_unlabelled or row["file"]
+            self.unlabeled += 1
+            self.first_unlabeled = self.first_unlabeled or row["file"]
         else:
             self.count += 1
             self.first = self.first or f"{row['file']}: {row['error']}"

@@ -12,7 +12,7 @@ from poolzoo.common import output
 
 @click.command()
 @click.argument("bundle", metavar="BUNDLE", type=click.Path(path_type=Path))
-@click.option("--no-speed", is_flag=True, help="Do not measure speed.")
+@click.option("--no-bench", is_flag=True, help="Do not measure speed.")
 @provider_option
 @threads_option
 @json_option

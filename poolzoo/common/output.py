@@ -117,7 +117,7 @@ def emit_json_rows(rows: Iterable[Any]) -> None:
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[int] = ()) -> None:
-    """Prints a table with its headers: aligned and coloured on a terminal, tab-separated in a pipe.
+    """Prints a table with its headers: aligned and colored on a terminal, tab-separated in a pipe.
 
     Args:
         headers: The column titles.

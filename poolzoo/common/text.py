@@ -13,7 +13,7 @@ _SPACES: Final = "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u
 def visible(text: str) -> str:
     r"""`text` with every character that is not seen written as an escape: `\x1b`, `\n`, `\u202e`.
 
-    These are the controls of C0 and C1, which move the cursor or recolour a terminal, bidirectional overrides, which
+    These are the controls of C0 and C1, which move the cursor or recolor a terminal, bidirectional overrides, which
     reorder what is read, zero-width characters and lone surrogates. A space of any width becomes a plain one.
     """
     if text.isprintable():

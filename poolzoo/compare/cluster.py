@@ -22,7 +22,7 @@ from poolzoo.common import output
 from poolzoo.common.errors import EnvironmentProblem, UsageError
 from poolzoo.compare import trial
 from poolzoo.compare.grid import Trial
-from poolzoo.compare.session import Plan, Record, Runner, heads_together
+from poolzoo.compare.session import ComparisonConfig, Record, Runner, heads_together
 from poolzoo.plugin import loader
 from poolzoo.train.settings import Settings
 
@@ -46,7 +46,7 @@ def runner(address: str | None) -> Runner:
         raise EnvironmentProblem("Ray is not installed", "pip install 'poolzoo[ray]'") from None
     _reach(address or os.environ.get("RAY_ADDRESS") or "local")
 
-    def run(plan: Plan, trials: Sequence[Trial], folder: Path) -> Iterator[Sequence[Record]]:
+    def run(plan: ComparisonConfig, trials: Sequence[Trial], folder: Path) -> Iterator[Sequence[Record]]:
         with _connected(address) as ray:
             yield from _records(ray, plan, trials, folder.absolute())
 
@@ -93,7 +93,7 @@ def _connected(address: str | None) -> Iterator[Any]:
         ray.shutdown()
 
 
-def _records(ray: Any, plan: Plan, trials: Sequence[Trial], folder: Path) -> Iterator[Sequence[Record]]:
+def _records(ray: Any, plan: ComparisonConfig, trials: Sequence[Trial], folder: Path) -> Iterator[Sequence[Record]]:
     """Gives out all trials and tells of those that end together; whatever ends this ends those that still run."""
     together = plan.settings.freeze == "backbone"
     groups = heads_together(trials) if together else [[one] for one in trials]

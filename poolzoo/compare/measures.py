@@ -29,7 +29,7 @@ TIMED: Final = (1, 32)  # batch sizes under ONNX Runtime
 
 
 class _Stacked(nn.Module):
-    """Networks side by side: normalised images to `float[n, networks, classes]`; a backbone of several runs once."""
+    """Networks side by side: normalized images to `float[n, networks, classes]`; a backbone of several runs once."""
 
     def __init__(self, networks: Sequence[Network]) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ from torch import nn
 from poolzoo.common import output
 from poolzoo.common.errors import OK, PoolzooError
 from poolzoo.compare import trial
-from poolzoo.compare.session import Plan, heads_together
+from poolzoo.compare.session import ComparisonConfig, heads_together
 from poolzoo.model.assemble import parameters_and_macs
 from poolzoo.train.features import reads
 from poolzoo.train.loaders import MAP
@@ -22,7 +22,7 @@ from poolzoo.train.prepare import Prepared, prepare
 STEPS: Final = 3  # that are timed, after one that is not
 
 
-def show(plan: Plan, as_json: bool) -> int:
+def show(plan: ComparisonConfig, as_json: bool) -> int:
     """Prints the plan; trains and writes nothing."""
     rows, seconds = [], 0.0
     seed = plan.settings.seed

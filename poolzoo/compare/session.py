@@ -22,24 +22,25 @@ from poolzoo.compare.journal import Journal
 from poolzoo.data import identity, store
 from poolzoo.plugin import loader
 from poolzoo.report import compare_page
-from poolzoo.train.settings import BEFORE, Settings
+from poolzoo.train.settings import BEFORE, Settings, renamed
 
 Record = dict[str, Any]
 PLAN: Final = "plan.json"
+RENAMED: Final = {"robust": "robustness_samples", "finalists": "export_top"}  # keys of earlier versions
 MOST_TOGETHER: Final = 16  # networks of their own in memory, while images are corrupted
 VARIED: Final = ("backbone", "pool", "local_pool", "seed")  # settings that the table itself shows
 
 
 @dataclass(frozen=True)
-class Plan:
+class ComparisonConfig:
     """What is compared, as plain values: `plan.json`, from which an interrupted comparison goes on.
 
     Attributes:
         pools, local_pools, backbones: As they were typed.
         seeds: How many, from the settings' own seed upwards.
         baseline: As it was typed; None for the first variant.
-        robust: Test images for corruptions and shifts; 0 to leave them out.
-        finalists: How many of the best are exported beside the baseline; 0 to leave that out.
+        robustness_samples: Test images for corruptions and shifts; 0 to leave them out.
+        export_top: How many of the best are exported beside the baseline; 0 to leave that out.
         alpha: The level of the tests.
         settings: Everything else that decides a run.
     """
@@ -49,8 +50,8 @@ class Plan:
     backbones: str
     seeds: int
     baseline: str | None
-    robust: int
-    finalists: int
+    robustness_samples: int
+    export_top: int
     alpha: float
     settings: Settings
 
@@ -68,18 +69,19 @@ class Plan:
         return {**asdict(self), "schema": manifest.SCHEMA}
 
     @classmethod
-    def from_json(cls, found: Record) -> Plan:
+    def from_json(cls, found: Record) -> ComparisonConfig:
         """Raises CheckFailed where something is missing."""
         try:
-            values = {key: value for key, value in found.items() if key != "schema"}
-            values["settings"] = {**BEFORE, **values["settings"], "plugins": tuple(values["settings"]["plugins"])}
+            values = renamed({key: value for key, value in found.items() if key != "schema"}, RENAMED)
+            settings = renamed(values["settings"])
+            values["settings"] = {**BEFORE, **settings, "plugins": tuple(settings["plugins"])}
             return cls(**{**values, "settings": Settings(**values["settings"])})
         except (KeyError, TypeError) as error:
             raise CheckFailed(f"{PLAN} lacks {error}", "it was made by another version of poolzoo") from error
 
 
 # Trains trials, wherever, and tells of those that ended together.
-Runner = Callable[[Plan, Sequence[Trial], Path], Iterator[Sequence[Record]]]
+Runner = Callable[[ComparisonConfig, Sequence[Trial], Path], Iterator[Sequence[Record]]]
 
 
 def new_path(root: Path = Path("comparisons")) -> Path:
@@ -89,7 +91,7 @@ def new_path(root: Path = Path("comparisons")) -> Path:
     return root / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
 
 
-def start(plan: Plan, out: Path, command: str, runner: Runner | None = None) -> Record:
+def start(plan: ComparisonConfig, out: Path, command: str, runner: Runner | None = None) -> Record:
     """Runs a new comparison.
 
     Raises:
@@ -99,7 +101,7 @@ def start(plan: Plan, out: Path, command: str, runner: Runner | None = None) -> 
         return _start(plan, out, command, runner)
 
 
-def _start(plan: Plan, out: Path, command: str, runner: Runner | None) -> Record:
+def _start(plan: ComparisonConfig, out: Path, command: str, runner: Runner | None) -> Record:
     files.require_free(out)
     grid.find_baseline(plan.baseline, plan.variants)
     plan, data = _tried_out(plan)
@@ -126,15 +128,15 @@ def _go_on(out: Path, runner: Runner | None, *, resumed: bool = False) -> Record
         raise UsageError(f"{out} is no comparison: it has no {PLAN}", "give the directory of an interrupted one")
     kept = files.read_json(out / PLAN)
     facts = kept.pop("facts", {})
-    plan, journal, began = Plan.from_json(kept), Journal(out / "journal.jsonl"), time.monotonic()
+    plan, journal, began = ComparisonConfig.from_json(kept), Journal(out / "journal.jsonl"), time.monotonic()
     loader.settings.files = list(dict.fromkeys([*loader.settings.files, *map(Path, plan.settings.plugins)]))
     if resumed and not all(journal.done(one.key) for one in plan.trials):
         _require_same_data(plan, out)
     _train(plan, journal, out, runner or here)
     with _hint(out):
-        if plan.robust:
+        if plan.robustness_samples:
             _robustness(plan, journal)
-        if plan.finalists:
+        if plan.export_top:
             _deployment(plan, journal)
     spent = sum(record.get("hours", 0) for record in journal.records.values() if record["status"] == "session")
     hours = spent + (time.monotonic() - began) / 3600
@@ -167,7 +169,7 @@ def _hint(out: Path) -> Iterator[None]:
         raise
 
 
-def here(plan: Plan, trials: Sequence[Trial], folder: Path) -> Iterator[Sequence[Record]]:
+def here(plan: ComparisonConfig, trials: Sequence[Trial], folder: Path) -> Iterator[Sequence[Record]]:
     """Trains trials one after the other in this process; the heads of a frozen backbone together."""
     if plan.settings.freeze != "backbone":
         for one in trials:
@@ -186,7 +188,7 @@ def heads_together(trials: Sequence[Trial]) -> list[list[Trial]]:
     return [list(group) for _, group in groupby(sorted(trials, key=key), key)]
 
 
-def _require_same_data(plan: Plan, out: Path) -> None:
+def _require_same_data(plan: ComparisonConfig, out: Path) -> None:
     """Refuses to train on other data than the trials before; those of an earlier version say nothing of theirs."""
     from poolzoo.train.prepare import read_data
 
@@ -196,7 +198,7 @@ def _require_same_data(plan: Plan, out: Path) -> None:
         identity.require_same(kept, now, "bring it back, or start another comparison")
 
 
-def _tried_out(plan: Plan) -> tuple[Plan, identity.DataIdentity]:
+def _tried_out(plan: ComparisonConfig) -> tuple[ComparisonConfig, identity.DataIdentity]:
     """Assembles the first variant of every backbone, which refuses what could not be compared (a 1 × 1 map).
 
     Returns:
@@ -212,7 +214,7 @@ def _tried_out(plan: Plan) -> tuple[Plan, identity.DataIdentity]:
     return plan, prepared.data.identity
 
 
-def _train(plan: Plan, journal: Journal, out: Path, runner: Runner) -> None:
+def _train(plan: ComparisonConfig, journal: Journal, out: Path, runner: Runner) -> None:
     left = [one for one in plan.trials if not journal.done(one.key)]
     total, began = len(plan.trials), time.monotonic()
     if len(left) < total:
@@ -236,7 +238,7 @@ def _time(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
-def _robustness(plan: Plan, journal: Journal) -> None:
+def _robustness(plan: ComparisonConfig, journal: Journal) -> None:
     """Measures what was not measured yet, many together."""
     done = [one for one in plan.trials if journal.done(one.key) and "shift" not in journal.records[one.key]]
     if not done:
@@ -255,7 +257,7 @@ def _robustness(plan: Plan, journal: Journal) -> None:
         with output.hushed():  # it was said while they trained
             dataset = source.open_dataset(settings.data, size, ("test",), settings.limit, seed, **how)
             images, labels = source.load_split(dataset, "test", size)
-        images, labels = source.limited(images, labels, plan.robust, seed)
+        images, labels = source.limited(images, labels, plan.robustness_samples, seed)
         paths = {one.key: _run(journal, one) for one in group}
         try:
             found = measures.robustness(paths, images, labels, settings.device, f"robustness of {len(group)}")
@@ -287,7 +289,7 @@ def _seeing_alike(configs: dict[Trial, Record], most: int) -> list[list[Trial]]:
     return [kind[at : at + most] for kind in found for at in range(0, len(kind), most)]
 
 
-def _deployment(plan: Plan, journal: Journal) -> None:
+def _deployment(plan: ComparisonConfig, journal: Journal) -> None:
     """Counts every variant's parameters, and exports the best ones and the baseline."""
     seed = plan.settings.seed
     firsts = [one for one in plan.trials if one.seed == seed and journal.done(one.key)]
@@ -296,7 +298,7 @@ def _deployment(plan: Plan, journal: Journal) -> None:
         if "params" not in record:
             journal.add({**record, **measures.size(Path(record["run"]))})
     baseline = grid.find_baseline(plan.baseline, plan.variants)
-    best = sorted(firsts, key=lambda one: -_mean(plan, journal, one.variant))[: plan.finalists]
+    best = sorted(firsts, key=lambda one: -_mean(plan, journal, one.variant))[: plan.export_top]
     best += [one for one in firsts if one.variant.name == baseline.name and one not in best]
     for one in best:
         record = journal.records[one.key]
@@ -312,14 +314,14 @@ def _deployment(plan: Plan, journal: Journal) -> None:
         journal.add({**journal.records[one.key], **found})
 
 
-def _mean(plan: Plan, journal: Journal, variant: Variant) -> float:
+def _mean(plan: ComparisonConfig, journal: Journal, variant: Variant) -> float:
     values = [
         journal.records[one.key]["accuracy"] for one in plan.trials if one.variant == variant and journal.done(one.key)
     ]
     return sum(values) / len(values)
 
 
-def _found(plan: Plan, journal: Journal) -> Record:
+def _found(plan: ComparisonConfig, journal: Journal) -> Record:
     baseline = grid.find_baseline(plan.baseline, plan.variants)
     rows, sentences = table.assemble(plan.variants, baseline, plan.trials, journal.records, plan.alpha)
     done = next((row for row in rows if row["status"] == "done"), None)
@@ -330,7 +332,11 @@ def _found(plan: Plan, journal: Journal) -> Record:
     seeds = list(range(plan.settings.seed, plan.settings.seed + plan.seeds))
     from poolzoo.metrics import corruptions
 
-    notes = [f"{name}: {text}" for name, text in corruptions.NOTES.items() if plan.robust and name in corruptions.NAMES]
+    notes = [
+        f"{name}: {text}"
+        for name, text in corruptions.NOTES.items()
+        if plan.robustness_samples and name in corruptions.NAMES
+    ]
     return {
         "schema": manifest.SCHEMA,
         "baseline": baseline.name,

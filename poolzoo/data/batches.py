@@ -1,4 +1,4 @@
-"""Batches of a data set that is kept as uint8: shifted, mirrored and mixed many images at a time.
+"""BatchLoader of a data set that is kept as uint8: shifted, mirrored and mixed many images at a time.
 
 An image costs no Python of its own. What is drawn for an image depends on the seed, the epoch and the image's index
 only, not on the batches around it, so several processes that share a batch draw what one would.
@@ -30,7 +30,7 @@ class Augmentation:
         shift: Largest shift along each axis in pixels; what comes in at the border is mirrored.
         flip: "random" mirrors half of the images left to right, drawn anew in every epoch; "alternating" mirrors the
             other half in the next epoch (Jordan, 2024, arXiv 2404.00498), so that two epochs show both forms of each.
-        cutout: Side in pixels of a square that is painted in the mean colour (DeVries and Taylor, 2017); 0: none.
+        cutout: Side in pixels of a square that is painted in the mean color (DeVries and Taylor, 2017); 0: none.
         mixup: α of mixup (Zhang et al., 2018), the weight of an image drawn from Beta(α, α) once a batch; 0: none.
         cutmix: α of CutMix (Yun et al., 2019), which replaces a box instead; with both, a coin decides for each batch.
     """
@@ -46,14 +46,14 @@ PLAIN: Final = Augmentation()
 
 
 @dataclass(frozen=True)
-class Share:
+class Rank:
     """Which part of every batch this process works on: every `size`-th image from the `rank`-th on."""
 
     rank: int = 0
     size: int = 1
 
 
-ALL: Final = Share()
+ALL: Final = Rank()
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Draws:
     order: np.ndarray
     shifts: np.ndarray
     mirrored: np.ndarray
-    centres: np.ndarray
+    centers: np.ndarray
 
     @classmethod
     def of(cls, count: int, size: tuple[int, int], augmentation: Augmentation, seed: int, epoch: int) -> Draws:
@@ -94,13 +94,13 @@ class Draws:
             mirrored = first ^ bool(epoch % 2)
         elif augmentation.flip == "off":
             mirrored = torch.zeros(count, dtype=torch.bool)
-        centres = torch.zeros(count, 2, dtype=torch.int64)
+        centers = torch.zeros(count, 2, dtype=torch.int64)
         if augmentation.cutout:
-            centres = (torch.rand(count, 2, generator=generator) * torch.tensor(size)).long()
-        return cls(order.numpy(), shifts.numpy(), mirrored.numpy(), centres.numpy())
+            centers = (torch.rand(count, 2, generator=generator) * torch.tensor(size)).long()
+        return cls(order.numpy(), shifts.numpy(), mirrored.numpy(), centers.numpy())
 
 
-class Batches:
+class BatchLoader:
     """The training images and how they are served.
 
     Args:
@@ -122,7 +122,7 @@ class Batches:
         augmentation: Augmentation,
         seed: int,
         device: torch.device,
-        share: Share = ALL,
+        share: Rank = ALL,
         chosen: np.ndarray | None = None,
     ) -> None:
         self.chosen = np.arange(len(images)) if chosen is None else chosen
@@ -132,7 +132,7 @@ class Batches:
         self.augmentation, self.seed, self.device, self.share = augmentation, seed, device, share
 
     def __len__(self) -> int:
-        """Batches an epoch; the images that do not fill the last one have their turn in another epoch."""
+        """BatchLoader an epoch; the images that do not fill the last one have their turn in another epoch."""
         return len(self.chosen) // self.batch_size
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
@@ -151,9 +151,9 @@ class Batches:
             yield Batch(mix.apply(images, self._augmented(draws, partners)), labels, other, mix.weight)
 
     def _augmented(self, draws: Draws, chosen: np.ndarray) -> Tensor:
-        centres = draws.centres[chosen] if self.augmentation.cutout else None
+        centers = draws.centers[chosen] if self.augmentation.cutout else None
         return self.pixels.take(
-            self.chosen[chosen], draws.shifts[chosen], draws.mirrored[chosen], centres, self.augmentation.cutout
+            self.chosen[chosen], draws.shifts[chosen], draws.mirrored[chosen], centers, self.augmentation.cutout
         )
 
 
@@ -220,16 +220,16 @@ class Pixels:
         chosen: np.ndarray,
         shifts: np.ndarray,
         mirrored: np.ndarray,
-        centres: np.ndarray | None = None,
+        centers: np.ndarray | None = None,
         side: int = 0,
     ) -> Tensor:
-        """Images shifted by (rows, columns), mirrored, and with a square around a centre painted over.
+        """Images shifted by (rows, columns), mirrored, and with a square around a center painted over.
 
         Args:
             chosen: Indices, `int64[n]`.
             shifts: `int64[n, 2]`.
             mirrored: `bool[n]`; an image is mirrored first and shifted then.
-            centres: Row and column of the squares' centres, `int64[n, 2]`, or None.
+            centers: Row and column of the squares' centers, `int64[n, 2]`, or None.
             side: Of the squares in pixels.
 
         Returns:
@@ -237,16 +237,16 @@ class Pixels:
         """
         if self.device.type == "cpu":
             batch = take_on_host(self._rows[chosen], shifts, mirrored)
-            if centres is not None:
-                batch[_square(centres, side, self.size)] = self.fill
+            if centers is not None:
+                batch[_square(centers, side, self.size)] = self.fill
             return torch.from_numpy(batch)
         if self.resident is not None:
             batch = self.resident[sent(chosen, self.device)]
         else:
             batch = sent(self._rows[chosen], self.device)
         batch = take_on_device(batch, sent(shifts, self.device), sent(mirrored, self.device))
-        if centres is not None:
-            square = sent(_square(centres, side, self.size), self.device)
+        if centers is not None:
+            square = sent(_square(centers, side, self.size), self.device)
             batch = torch.where(square[..., None], sent(self.fill, self.device), batch)
         return batch
 
@@ -294,11 +294,11 @@ def reflected(position: Any, length: int) -> Any:
     return (length - 1) - abs((length - 1) - abs(position))
 
 
-def _square(centres: np.ndarray, side: int, size: tuple[int, int]) -> np.ndarray:
-    """Where squares of a side around centres lie, `bool[n, H, W]`; what is outside of the image is cut off."""
+def _square(centers: np.ndarray, side: int, size: tuple[int, int]) -> np.ndarray:
+    """Where squares of a side around centers lie, `bool[n, H, W]`; what is outside of the image is cut off."""
     inside = []
     for axis in (0, 1):
-        offset = np.arange(size[axis]) - centres[:, axis : axis + 1] + side // 2
+        offset = np.arange(size[axis]) - centers[:, axis : axis + 1] + side // 2
         inside.append((offset >= 0) & (offset < side))
     return inside[0][:, :, None] & inside[1][:, None, :]
 

@@ -149,7 +149,7 @@ def _differences(before: SplitIdentity, now: SplitIdentity) -> str:
         return _numbered(before, now)
     old, new = _by_name(before), _by_name(now)
     changed = [name for name in old if name in new and old[name][0] != new[name][0]]
-    relabelled = [name for name in old if name in new and old[name][0] == new[name][0] and old[name] != new[name]]
+    relabeled = [name for name in old if name in new and old[name][0] == new[name][0] and old[name] != new[name]]
     gone = [name for name in old if name not in new]
     added = [name for name in new if name not in old]
     places: dict[bytes, list[str]] = {}
@@ -165,7 +165,7 @@ def _differences(before: SplitIdentity, now: SplitIdentity) -> str:
         _told([name for name in added if name not in came], "file", "more"),
         _told(changed, "file", "changed"),
         _told([f"{name} → {place}" for name, place in moved], "file", "renamed"),
-        _told(relabelled, "file", "with another label"),
+        _told(relabeled, "file", "with another label"),
     )
     return ", ".join(text for text in told if text) or "the same files in another order"
 

@@ -10,7 +10,7 @@ READER: Final = 2  # the rules by which files become pixels; what was trained by
 
 # What `metadata_props` says of them, beside the values of `Fit`.
 TRANSFORMS: Final = {
-    1: "EXIF turned, alpha on white, RGB; where the size differs, shorter side resized, centre cropped",
+    1: "EXIF turned, alpha on white, RGB; where the size differs, shorter side resized, center cropped",
     2: "EXIF turned, alpha on white, RGB, deep images scaled by their type; where the size differs, shorter side "
     "resized, center cropped, after a JPEG was decoded at 1/2, 1/4 or 1/8 of its size where that is twice as large",
 }

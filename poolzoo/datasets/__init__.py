@@ -47,25 +47,25 @@ def _digits(split: Split, cache_dir: Path) -> tuple[np.ndarray, np.ndarray]:
 def poolzoo_datasets() -> Iterator[Dataset]:
     yield Dataset(
         name="cifar10",
-        summary="60,000 colour photographs of 32 × 32 pixels in ten classes; downloaded once (170 MB)",
+        summary="60,000 color photographs of 32 × 32 pixels in ten classes; downloaded once (170 MB)",
         load=_cifar10,
         classes=class_names.CIFAR10,
     )
     yield Dataset(
         name="cifar100",
-        summary="60,000 colour photographs of 32 × 32 pixels in a hundred classes; downloaded once (169 MB)",
+        summary="60,000 color photographs of 32 × 32 pixels in a hundred classes; downloaded once (169 MB)",
         load=_cifar100,
         classes=class_names.CIFAR100,
     )
     yield Dataset(
         name="mnist",
-        summary="70,000 scans of handwritten digits, 28 × 28 pixels, grey; downloaded once (12 MB)",
+        summary="70,000 scans of handwritten digits, 28 × 28 pixels, gray; downloaded once (12 MB)",
         load=_mnist,
         flip=False,
     )
     yield Dataset(
         name="fashion-mnist",
-        summary="70,000 photographs of clothes in ten classes, 28 × 28 pixels, grey; downloaded once (31 MB)",
+        summary="70,000 photographs of clothes in ten classes, 28 × 28 pixels, gray; downloaded once (31 MB)",
         load=_fashion_mnist,
         classes=class_names.FASHION_MNIST,
     )

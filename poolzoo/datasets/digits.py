@@ -14,8 +14,8 @@ from poolzoo.plugin.spec import Split
 @cache
 def _parts() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     scans = load_digits()
-    grey = np.rint(scans.images * (255 / 16)).astype(np.uint8)  # the scans have 17 levels, 0 to 16
-    images = np.repeat(grey[..., None], 3, axis=-1)
+    gray = np.rint(scans.images * (255 / 16)).astype(np.uint8)  # the scans have 17 levels, 0 to 16
+    images = np.repeat(gray[..., None], 3, axis=-1)
     parts = train_test_split(
         images, scans.target.astype(np.int64), test_size=0.2, stratify=scans.target, random_state=0
     )

@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST as they are published: gzipped IDX files, grey, 28 × 28."""
+"""MNIST and Fashion-MNIST as they are published: gzipped IDX files, gray, 28 × 28."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def load(split: Split, cache_dir: Path, published: type[MNIST] = MNIST) -> tuple
         urls = [mirror + file for mirror in published.mirrors]
         # Both sets name their files alike, so each has its own directory.
         paths.append(fetch(cache_dir / name / file, urls, checksums[file], name))
-    grey, labels = read_idx(paths[0], 3), read_idx(paths[1], 1)
-    if len(grey) != len(labels):
-        raise CheckFailed(f"{paths[0]} holds {len(grey)} images and {paths[1]} {len(labels)} labels", "delete both")
-    return np.repeat(grey[..., None], 3, axis=-1), labels.astype(np.int64)
+    gray, labels = read_idx(paths[0], 3), read_idx(paths[1], 1)
+    if len(gray) != len(labels):
+        raise CheckFailed(f"{paths[0]} holds {len(gray)} images and {paths[1]} {len(labels)} labels", "delete both")
+    return np.repeat(gray[..., None], 3, axis=-1), labels.astype(np.int64)
 
 
 def read_idx(path: Path, dimensions: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from poolzoo.runtime import ort_session
 from poolzoo.runtime.onnx_file import Graph
 
 if TYPE_CHECKING:
-    from poolzoo.model.inference import Deployable
+    from poolzoo.model.inference import InferenceModel
 
 PREFIX: Final = "network."  # before the weights' names in a graph …
 STORED: Final = "head/"  # … and in golden.npz
@@ -43,8 +43,8 @@ def folded(network: nn.Module, graph: Graph) -> dict[str, np.ndarray]:
     state = network.head.state_dict() if isinstance(network, Network) else {}
     found: dict[str, np.ndarray] = {}
     for name, tensor in state.items():
-        value, quantised = tensor.detach().cpu().numpy(), f"{PREFIX}{name}_quantized" in graph.weights
-        if not tensor.is_floating_point() or quantised or _same(graph.weight(PREFIX + name), value):
+        value, quantized = tensor.detach().cpu().numpy(), f"{PREFIX}{name}_quantized" in graph.weights
+        if not tensor.is_floating_point() or quantized or _same(graph.weight(PREFIX + name), value):
             continue
         if value.size <= LARGEST:
             found[STORED + name] = value
@@ -74,7 +74,7 @@ def _same(held: np.ndarray | None, value: np.ndarray) -> bool:
     return held is not None and held.shape == value.shape and np.allclose(held, value, rtol=2e-3, atol=1e-6)
 
 
-def locate(graph: Graph, model: Deployable, opened: ort_session.Model, images: np.ndarray) -> str | None:
+def locate(graph: Graph, model: InferenceModel, opened: ort_session.Model, images: np.ndarray) -> str | None:
     """The value of a graph that is its network's map, told by its numbers.
 
     The exporter fuses what ends the backbone with what begins the pooling, so that names and modules do not tell.
@@ -118,7 +118,7 @@ def rebuild(directory: Path, config: Mapping[str, Any], graph: Graph) -> nn.Sequ
     pool = assemble.build_pooling(loader.catalog().pooling(ours["pool"], "global"), channels, (height, width))
     classifier = assemble.build_classifier(ours["head"], config["num_features"], config["num_classes"])
     place = ours.get("published_head", {}).get("norm_runs")
-    norm = assemble.build_body(run.plan_of(config)).norm if place in ("pooled", "positions") else None
+    norm = assemble.assemble_backbone(run.plan_of(config)).norm if place in ("pooled", "positions") else None
     head = assemble.in_order(pool, classifier, norm, norm_first=place == "positions")
     surgery.dry_run(head, torch.zeros(2, channels, height, width))  # weights that are made at the first call
     with np.load(directory / "golden.npz", allow_pickle=False) as golden:

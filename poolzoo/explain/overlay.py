@@ -9,21 +9,21 @@ from typing import Final
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
-SOFTWARE: Final = "poolzoo predict --explain"  # in the file, so that the next run knows it may be drawn anew
+SOFTWARE: Final = "poolzoo predict --saliency"  # in the file, so that the next run knows it may be drawn anew
 SIDE: Final = 384  # pixels that the longer side of a panel has at least
-GAP, BAR, SCALE = 16, 18, 92  # pixels between things, of the colour bar's width, and of the bar with its figures
+GAP, BAR, SCALE = 16, 18, 92  # pixels between things, of the color bar's width, and of the bar with its figures
 SIZES: Final = (20, 14)  # of the letters in pixels: the label's, and the others'
-# Orange for, blue against: red-green blindness leaves both, and blue areas are hatched too, which print in grey keeps.
+# Orange for, blue against: red-green blindness leaves both, and blue areas are hatched too, which print in gray keeps.
 FOR, AGAINST = np.array([230, 97, 0]), np.array([20, 80, 170])
 INK, PAPER, PALE = "#1a1a1a", "#ffffff", "#5a5a5a"
 MEANINGS: Final = {"gradient": "what its logit owes to", "occlusion": "how far its logit falls without"}
-MOST: Final = 0.8  # of the colour, over the image
+MOST: Final = 0.8  # of the color, over the image
 HATCH: Final = 9  # pixels from one line to the next
 FAINT: Final = 0.1  # of the largest contribution, from which on an area is hatched
 
 
 def draw(pixels: np.ndarray, moved: np.ndarray, label: str, score: float, method: str) -> bytes:
-    """A PNG: the image as the network sees it, the same under a colour for each position, and a scale.
+    """A PNG: the image as the network sees it, the same under a color for each position, and a scale.
 
     Args:
         pixels: The image, `uint8[H, W, 3]`.
@@ -41,10 +41,10 @@ def draw(pixels: np.ndarray, moved: np.ndarray, label: str, score: float, method
     top = GAP + SIZES[0] + 8 + SIZES[1] + 12
     sheet = Image.new("RGB", (2 * width + SCALE + 4 * GAP, top + height + SIZES[1] + 2 * GAP), PAPER)
     sheet.paste(image, (GAP, top))
-    sheet.paste(coloured(np.asarray(image.convert("L")), fine), (width + 2 * GAP, top))
+    sheet.paste(colored(np.asarray(image.convert("L")), fine), (width + 2 * GAP, top))
     bar = np.repeat(np.linspace(1, -1, height, dtype=np.float32)[:, None], BAR, 1)
     at = 2 * width + 3 * GAP
-    sheet.paste(coloured(np.full(bar.shape, 160, np.uint8), bar), (at, top))
+    sheet.paste(colored(np.full(bar.shape, 160, np.uint8), bar), (at, top))
     pen, room = ImageDraw.Draw(sheet), sheet.width - 2 * GAP
     pen.text((GAP, GAP - 4), _fitted(f"{label}: {score:.1%}", large, room), INK, large)
     how = f"{MEANINGS[method]} each of the {moved.shape[0]} by {moved.shape[1]} positions of the map, by {method}"
@@ -64,9 +64,9 @@ def draw(pixels: np.ndarray, moved: np.ndarray, label: str, score: float, method
     return content.getvalue()
 
 
-def coloured(grey: np.ndarray, share: np.ndarray) -> Image.Image:
-    """A grey image `uint8[H, W]` under the colours of contributions `float[H, W]` from -1 to 1."""
-    base = 110 + grey[..., None] * (140 / 255)  # lighter and with less contrast, so that the colours stand out
+def colored(gray: np.ndarray, share: np.ndarray) -> Image.Image:
+    """A gray image `uint8[H, W]` under the colors of contributions `float[H, W]` from -1 to 1."""
+    base = 110 + gray[..., None] * (140 / 255)  # lighter and with less contrast, so that the colors stand out
     strength = MOST * np.abs(share)[..., None]
     mixed = base * (1 - strength) + np.where(share[..., None] > 0, FOR, AGAINST) * strength
     rows, columns = np.indices(share.shape)

@@ -17,9 +17,9 @@ from typing import Any, Final
 import numpy as np
 import onnxruntime
 
-from poolzoo.common import files as bundle_files
 from poolzoo.common import output
 from poolzoo.common.errors import CheckFailed, UsageError
+from poolzoo.common.files import read_json, write_atomically
 from poolzoo.explain import overlay
 from poolzoo.plugin import loader
 from poolzoo.runtime import onnx_file, ort_session
@@ -49,7 +49,7 @@ class Explainer:
             UsageError: Its network has no map, or none that can be found.
         """
         self.directory, self.model, self.threads, self.pictures = directory, model, threads, pictures
-        self.config = bundle_files.read_json(directory / "config.json")
+        self.config = read_json(directory / "config.json")
         try:
             self.graph = onnx_file.read(directory / "model.onnx")
         except (ValueError, IndexError) as error:
@@ -68,7 +68,7 @@ class Explainer:
         recorded = self.config.get("export", {}).get("map")
         found = recorded if recorded in names else self._guess(names)
         if found is None:
-            hint = "leave --explain out, or export a fine-tuned run, whose graph has a map in front of the pooling"
+            hint = "leave --saliency out, or export a fine-tuned run, whose graph has a map in front of the pooling"
             raise UsageError(f"the graph of {self.directory} has no map that is larger than 1×1 and is pooled", hint)
         return str(found)
 
@@ -140,7 +140,7 @@ class Explainer:
         moved, method = self.contributions(pixels, target)
         place = self.pictures[file]
         place.parent.mkdir(parents=True, exist_ok=True)
-        bundle_files.write_atomically(place, overlay.draw(pixels, moved, label, score, method))
+        write_atomically(place, overlay.draw(pixels, moved, label, score, method))
         return {"explain": str(place), "method": method}
 
     def contributions(self, pixels: np.ndarray, target: int) -> tuple[np.ndarray, str]:
@@ -217,4 +217,4 @@ def pictures(files: Sequence[Path], folder: Path) -> dict[Path, Path]:
     return found
 
 
-_ELSEWHERE: Final = "choose another directory with --explain-to DIR"
+_ELSEWHERE: Final = "choose another directory with --saliency-dir DIR"

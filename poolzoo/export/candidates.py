@@ -18,7 +18,7 @@ import onnx
 from poolzoo.common import output, timing
 from poolzoo.common.errors import CheckFailed
 from poolzoo.export import graph, precision
-from poolzoo.export.source import Subject
+from poolzoo.export.source import ExportSource
 from poolzoo.parity.layers import Layers
 from poolzoo.parity.parity import Limits, Parity, by_limits
 from poolzoo.parity.reference import Reference
@@ -49,7 +49,7 @@ def lowered(
     choice: str,
     fp32: Candidate,
     names: Layers,
-    subject: Subject,
+    subject: ExportSource,
     kind: str,
     reference: Reference,
     limits: Limits,

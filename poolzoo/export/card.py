@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from poolzoo.common import files, markdown
-from poolzoo.export.source import Subject
+from poolzoo.export.source import ExportSource
 from poolzoo.metrics import classification
 from poolzoo.metrics.per_class import about_untested, figure
 from poolzoo.report import bundle_page, bundle_words, confusion
@@ -17,14 +17,16 @@ from poolzoo.report import bundle_page, bundle_words, confusion
 MOST_CLASSES: Final = 50  # whose table and confusion matrix can be read
 MOST_LABELS: Final = 20  # that the card names
 MOST_EXAMPLES: Final = 24
-# Identifiers of licences that the Hugging Face hub accepts and that weights come with; another one is "other" there.
+# Identifiers of licenses that the Hugging Face hub accepts and that weights come with; another one is "other" there.
 LICENSES: Final = (
     *("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0"),
     *("cc-by-nc-sa-4.0", "gpl-3.0", "agpl-3.0", "openrail", "unknown"),
 )
 
 
-def write(place: Path, subject: Subject, report: dict[str, Any], measured: dict[str, Any], logits: np.ndarray) -> None:
+def write(
+    place: Path, subject: ExportSource, report: dict[str, Any], measured: dict[str, Any], logits: np.ndarray
+) -> None:
     """Writes `README.md`, `report.html`, and `confusion.png` where there are labels and few enough classes.
 
     Args:
@@ -57,7 +59,7 @@ def write(place: Path, subject: Subject, report: dict[str, Any], measured: dict[
     files.write_atomically(place / "report.html", bundle_page.html(page))
 
 
-def python(subject: Subject, given: str) -> str:
+def python(subject: ExportSource, given: str) -> str:
     """How to run the graph on a photograph, without poolzoo.
 
     Args:
@@ -84,7 +86,7 @@ print(json.loads(session.get_modelmeta().custom_metadata_map["labels"])[probabil
 """
 
 
-def examples(subject: Subject, logits: np.ndarray, most: int = MOST_EXAMPLES) -> list[bundle_page.Example]:
+def examples(subject: ExportSource, logits: np.ndarray, most: int = MOST_EXAMPLES) -> list[bundle_page.Example]:
     """Mistakes, the surest first, then right answers, one of each class in turn; half of each where there are enough.
 
     Args:
@@ -117,7 +119,9 @@ def examples(subject: Subject, logits: np.ndarray, most: int = MOST_EXAMPLES) ->
     ]
 
 
-def _readme(subject: Subject, report: dict[str, Any], measured: dict[str, Any], figures: dict[str, Any] | None) -> str:
+def _readme(
+    subject: ExportSource, report: dict[str, Any], measured: dict[str, Any], figures: dict[str, Any] | None
+) -> str:
     sections = [
         _front_matter(subject, figures),
         f"# {markdown.text(subject.title)}, for ONNX Runtime",
@@ -145,7 +149,7 @@ def _readme(subject: Subject, report: dict[str, Any], measured: dict[str, Any], 
     return "\n\n".join(sections) + "\n"
 
 
-def _front_matter(subject: Subject, figures: dict[str, Any] | None) -> str:
+def _front_matter(subject: ExportSource, figures: dict[str, Any] | None) -> str:
     """The metadata that the Hugging Face hub reads. Scalars are written as JSON, which YAML reads as it is."""
     name = markdown.scalar(subject.title)
     known = subject.license.lower() in LICENSES
@@ -164,7 +168,7 @@ def _front_matter(subject: Subject, figures: dict[str, Any] | None) -> str:
     return "\n".join(["---", *lines, "---"])
 
 
-def _what(subject: Subject, report: dict[str, Any]) -> str:
+def _what(subject: ExportSource, report: dict[str, Any]) -> str:
     (height, width), fit = subject.size, subject.fit
     takes = f"uint8 `[N, {height}, {width}, 3]` in RGB"
     if report["input"] == "float":
@@ -173,7 +177,7 @@ def _what(subject: Subject, report: dict[str, Any]) -> str:
     needs = f"It needs ONNX Runtime {report['onnxruntime']} or newer. " if "onnxruntime" in report else ""
     return (
         f"`model.onnx` ({report['precision']}, opset {report['opset']}, {size}) takes `images`, {takes}, any N, and "
-        f"gives `logits` and `probabilities`, float32 `[N, {len(subject.classes)}]`. Normalisation and resizing to the "
+        f"gives `logits` and `probabilities`, float32 `[N, {len(subject.classes)}]`. Normalization and resizing to the "
         f"network's own size are inside. {needs}Photographs of another size are brought to this one by resizing the "
         f"central {fit.crop_pct:.1%} of their shorter side, {fit.interpolation}."
     )

@@ -22,8 +22,9 @@ from poolzoo.common.errors import CheckFailed
 from poolzoo.explain import head
 from poolzoo.export import candidates, card, graph, script
 from poolzoo.export.candidates import Candidate
-from poolzoo.export.source import Subject
+from poolzoo.export.source import ExportSource
 from poolzoo.model import inference
+from poolzoo.model.inference import batch_of
 from poolzoo.parity import bisect, parity, probes
 from poolzoo.parity.parity import Limits
 from poolzoo.parity.reference import Reference
@@ -32,7 +33,7 @@ from poolzoo.runtime import onnx_file, ort_session, speed
 
 
 @dataclass(frozen=True)
-class Wishes:
+class ExportOptions:
     """What the graph shall be like.
 
     Attributes:
@@ -59,14 +60,14 @@ def _torch_threads(count: int | None) -> Iterator[int]:
 
 
 def export(
-    subject: Subject,
+    subject: ExportSource,
     out: Path,
     *,
     provider: str = "auto",
     threads: int | None = None,
     timed: bool = True,
     compiled: bool = False,
-    wishes: Wishes | None = None,
+    wishes: ExportOptions | None = None,
 ) -> dict[str, Any]:
     """Exports a network, checks the graph and measures it.
 
@@ -82,7 +83,7 @@ def export(
     Returns:
         The report that `export --json` prints. Where parity failed, its `bundle` is None and nothing was left at `out`.
     """
-    wishes = wishes or Wishes()
+    wishes = wishes or ExportOptions()
     files.require_free(out)
     ort_session.choose_provider(provider)  # a provider without a device fails before the work, not after it
     with _torch_threads(threads) as count, files.appearing(out) as place:
@@ -110,7 +111,7 @@ def export(
 
 
 def _best(
-    subject: Subject, file: Path, provider: str, threads: int, wishes: Wishes, report: dict[str, Any]
+    subject: ExportSource, file: Path, provider: str, threads: int, wishes: ExportOptions, report: dict[str, Any]
 ) -> Candidate:
     """Makes the graph in every precision that is wished for, checks them, and fills in the report.
 
@@ -136,7 +137,7 @@ def _best(
     found += candidates.lowered(
         wishes.precision, found[0], written.layers, subject, wishes.kind, reference, wishes.limits, open_
     )
-    batch = min(candidates.TIMED(subject.model, subject.size))
+    batch = min(candidates.TIMED, batch_of(subject.model, subject.size))
     best, rows = candidates.choose(wishes.precision, found, subject.images, batch)
     candidates.say_what_ships(wishes.precision, rows)
     report["onnxruntime"] = json.loads(best.opened.metadata["onnxruntime"])
@@ -150,7 +151,7 @@ def _best(
 
 
 def judge(
-    subject: Subject,
+    subject: ExportSource,
     reference: Reference,
     file: Path,
     written: graph.Graph,
@@ -182,7 +183,9 @@ def judge(
     return verdict
 
 
-def _write(place: Path, subject: Subject, report: dict[str, Any], best: Candidate, measured: dict[str, Any]) -> None:
+def _write(
+    place: Path, subject: ExportSource, report: dict[str, Any], best: Candidate, measured: dict[str, Any]
+) -> None:
     """Writes all files but the graph and the manifest."""
     written = onnx_file.read(place / "model.onnx")
     facts = {

@@ -18,13 +18,13 @@ from poolzoo.common import allocator, json_writer
 from poolzoo.common.errors import CheckFailed, PoolzooError
 from poolzoo.data.resize import TRANSFORMS
 from poolzoo.export import file_version, graph_checks
-from poolzoo.model.inference import OPSET, Deployable, plain_attention, quiet_exporter, reparameterised
+from poolzoo.model.inference import OPSET, InferenceModel, plain_attention, quiet_exporter, reparameterized
 from poolzoo.model.layout import Size
 from poolzoo.parity import layers
 from poolzoo.parity.layers import Layers
 
 if TYPE_CHECKING:
-    from poolzoo.export.source import Subject
+    from poolzoo.export.source import ExportSource
 
 OUTPUTS: Final = ("logits", "probabilities")
 # How images come in, as `metadata_props` says it.
@@ -42,7 +42,7 @@ class Graph:
     layers: Layers
 
 
-def export_graph(subject: Subject, path: Path, *, kind: str = "uint8", opset: int = OPSET) -> Graph:
+def export_graph(subject: ExportSource, path: Path, *, kind: str = "uint8", opset: int = OPSET) -> Graph:
     """Writes the graph of a network to one file with a dynamic batch.
 
     Layers that were made to be fused for inference (timm's MobileOne, RepVGG, FastViT, …) are fused in the graph.
@@ -56,7 +56,7 @@ def export_graph(subject: Subject, path: Path, *, kind: str = "uint8", opset: in
     Raises:
         CheckFailed: The network cannot be exported, or its graph is one to refuse.
     """
-    model = reparameterised(subject.model)
+    model = reparameterized(subject.model)
     try:
         program = convert(model, subject.size, path, kind, opset)
     except (PoolzooError, OSError, MemoryError):
@@ -139,7 +139,7 @@ def strip(proto: onnx.ModelProto) -> None:
 
 
 def describe(
-    proto: onnx.ModelProto, subject: Subject, kind: str, precision: str, inside: Mapping[str, Any] | None = None
+    proto: onnx.ModelProto, subject: ExportSource, kind: str, precision: str, inside: Mapping[str, Any] | None = None
 ) -> None:
     """Writes into `metadata_props` all that a program needs to use the file, and where it comes from.
 
@@ -155,7 +155,7 @@ def describe(
     file_version.lower(proto)
     (height, width), expects = subject.size, subject.config["pretrained_cfg"]
     before = TRANSFORMS[subject.fit.reader]
-    after = f"normalised, resized to {expects['input_size'][1:]}"
+    after = f"normalized, resized to {expects['input_size'][1:]}"
     facts = {
         "labels": subject.classes,
         "input": {"name": "images", **INPUTS[kind], "height": height, "width": width, "channels": "RGB"},
@@ -176,7 +176,7 @@ def describe(
     onnx.helper.set_model_props(proto, {key: json_writer.dumps(value) for key, value in facts.items()})
 
 
-def dry_export(network: nn.Module, preprocess: nn.Module, size: Size) -> None:
+def check_exportable(network: nn.Module, preprocess: nn.Module, size: Size) -> None:
     """Exports a copy of a network to a file that is thrown away, so that one that cannot be exported fails early.
 
     Args:
@@ -187,7 +187,7 @@ def dry_export(network: nn.Module, preprocess: nn.Module, size: Size) -> None:
     Raises:
         CheckFailed: It cannot be exported, or its graph would answer differently each time.
     """
-    model = Deployable(copy.deepcopy(preprocess), copy.deepcopy(network)).cpu().eval()
+    model = InferenceModel(copy.deepcopy(preprocess), copy.deepcopy(network)).cpu().eval()
     with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         try:
@@ -205,4 +205,4 @@ def dry_export(network: nn.Module, preprocess: nn.Module, size: Size) -> None:
     allocator.release()
 
 
-_WAY_OUT: Final = "choose another pooling or backbone, or train it all the same with --no-dry-export"
+_WAY_OUT: Final = "choose another pooling or backbone, or train it all the same with --no-check-export"

@@ -54,6 +54,6 @@ def static(proto: onnx.ModelProto, float32: list[str], feed: np.ndarray, target:
 
 
 def dynamic(proto: onnx.ModelProto, float32: list[str], target: Path) -> None:
-    """Writes a graph with signed weights, whose activations are quantised batch by batch."""
+    """Writes a graph with signed weights, whose activations are quantized batch by batch."""
     excluded = float32 + [f"{name}_MatMul" for name in float32]  # what it makes of a Gemm
     quantize_dynamic(proto, target, weight_type=QuantType.QInt8, nodes_to_exclude=excluded)

@@ -14,10 +14,10 @@ from poolzoo.artifacts import manifest, run
 from poolzoo.common.errors import PluginFailed, PoolzooError, UsageError, reason
 from poolzoo.data.resize import Fit
 from poolzoo.data.sizes import show
-from poolzoo.export.source import Subject
+from poolzoo.export.source import ExportSource
 from poolzoo.model import surgery
 from poolzoo.model.assemble import Preprocess
-from poolzoo.model.inference import Deployable
+from poolzoo.model.inference import InferenceModel
 from poolzoo.model.layout import Size
 from poolzoo.plugin import loader, values
 from poolzoo.plugin.catalog import import_build
@@ -28,7 +28,7 @@ CALIBRATION: Final = 128  # synthetic images for int8, which photographs would d
 SYNTHETIC: Final = 32  # images to compare on, beside the edge images; a batch to measure speed with
 
 
-def of_backbone(text: str) -> Subject:
+def of_backbone(text: str) -> ExportSource:
     """The original network of a backbone, by its spec; there are no photographs with it, so its images are synthetic.
 
     Args:
@@ -66,10 +66,10 @@ def of_backbone(text: str) -> Subject:
             "plugins": {"backbone": run.provenance(resolved)},
         },
     }
-    return Subject(
+    return ExportSource(
         title=f"{backbone.name} as published, with its own classifier",
         origin={"pretrained": text},
-        model=Deployable(preprocess, network).eval(),
+        model=InferenceModel(preprocess, network).eval(),
         size=size,
         config=config,
         weights_sha256=_sha256(network),
@@ -140,7 +140,7 @@ def _sha256(network: nn.Module) -> str:
 
 
 def synthetic_images(size: Size, count: int, seed: int = 0) -> np.ndarray:
-    """Coloured noise from a fixed seed, `uint8[count, H, W, 3]`: from white to as smooth as a photograph and beyond.
+    """Colored noise from a fixed seed, `uint8[count, H, W, 3]`: from white to as smooth as a photograph and beyond.
 
     The amplitude of a spatial frequency f falls as f^-s, with s from 0 to 2; photographs lie near 1.
     """

@@ -32,7 +32,7 @@ class Range(NamedTuple):
 
 
 def measure(proto: onnx.ModelProto, feed: np.ndarray) -> dict[str, Range]:
-    """Runs a graph as it stands, without ONNX Runtime's optimisations, and keeps the range of each float value.
+    """Runs a graph as it stands, without ONNX Runtime's optimizations, and keeps the range of each float value.
 
     Minimum and maximum are taken inside the graph. ONNX Runtime's own calibration does so too, but lets it wait to the
     end of each batch, with every value in memory; here they are taken as soon as they can be.

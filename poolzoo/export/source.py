@@ -13,12 +13,12 @@ import numpy as np
 from poolzoo.artifacts.run import Run
 from poolzoo.data.classes import require_names
 from poolzoo.data.resize import Fit, recorded
-from poolzoo.model.inference import Deployable
+from poolzoo.model.inference import InferenceModel
 from poolzoo.model.layout import Size
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class ExportSource:
     """A network on its way into a bundle.
 
     Attributes:
@@ -36,7 +36,7 @@ class Subject:
 
     title: str
     origin: dict[str, str]
-    model: Deployable
+    model: InferenceModel
     size: Size
     config: dict[str, Any]
     weights_sha256: str
@@ -68,7 +68,7 @@ class Subject:
         }
 
 
-def of_run(run: Run) -> Subject:
+def of_run(run: Run) -> ExportSource:
     """A trained network, with the test images that its run has kept.
 
     Raises:
@@ -78,10 +78,10 @@ def of_run(run: Run) -> Subject:
     require_names(f"run {run.path}", run.classes)
     ours, samples = run.config["poolzoo"], run.samples()
     (images, labels), (calibration, _) = (_shuffled(samples, part) for part in ("test", "train"))
-    return Subject(
+    return ExportSource(
         title=f"{ours['backbone']} with {ours['pool']} pooling on {_public(ours['data'])}",
         origin={"run": run.path.name},
-        model=Deployable(run.preprocess, run.network).eval(),
+        model=InferenceModel(run.preprocess, run.network).eval(),
         size=run.data_size,
         config=run.config,
         weights_sha256=hashlib.sha256((run.path / "model.safetensors").read_bytes()).hexdigest(),

@@ -14,7 +14,7 @@ from scipy import ndimage, signal, sparse
 
 from poolzoo.metrics.draws import Draws, scale, windows
 
-TAP_SHARE = 1e-5  # the last taps of a motion blur that together weigh less are left out: 0.003 grey levels at most
+TAP_SHARE = 1e-5  # the last taps of a motion blur that together weigh less are left out: 0.003 gray levels at most
 
 
 def gaussian_blur(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
@@ -32,7 +32,7 @@ def defocus_blur(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     kernel = disk(radius, softness, scale(x))[..., None]
     reach = len(kernel) // 2
     padded = np.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)), "reflect")
-    # Transforms of many images at once would round each as its neighbours in memory decide.
+    # Transforms of many images at once would round each as its neighbors in memory decide.
     return np.stack([signal.fftconvolve(one, kernel, "valid", axes=(0, 1)) for one in padded])
 
 
@@ -52,10 +52,10 @@ def disk(radius: float, softness: float, factor: float = 1.0) -> np.ndarray:
 
 
 def glass_blur(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
-    """A Gaussian blur, then pixels take a neighbour's value, once or twice, then the same blur.
+    """A Gaussian blur, then pixels take a neighbor's value, once or twice, then the same blur.
 
-    The neighbours lie up to d up or left and d - 1 down or right of a pixel, d = 1 for 32 × 32. The paper exchanges
-    the two pixels; its published script assigns one array view to another, so that the neighbour keeps its value, and
+    The neighbors lie up to d up or left and d - 1 down or right of a pixel, d = 1 for 32 × 32. The paper exchanges
+    the two pixels; its published script assigns one array view to another, so that the neighbor keeps its value, and
     this does what the script did. d + 1 rows and columns at the top and left and d - 1 at the other sides stay.
     """
     sigma, rounds = ((0.05, 1), (0.25, 1), (0.4, 1), (0.25, 2), (0.4, 2))[severity - 1]

@@ -32,12 +32,12 @@ def predictions(logits: np.ndarray) -> np.ndarray:
 
 
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Share of the images whose largest logit is the label's."""
+    """Rank of the images whose largest logit is the label's."""
     return float((predictions(logits) == labels).mean())
 
 
 def top_accuracy(logits: np.ndarray, labels: np.ndarray, k: int) -> float:
-    """Share of the images whose label is among the `k` largest logits; of equal ones the first class comes first."""
+    """Rank of the images whose label is among the `k` largest logits; of equal ones the first class comes first."""
     own = np.take_along_axis(logits, labels[:, None], 1)
     first = np.arange(logits.shape[1]) < labels[:, None]
     ahead = (logits > own) | ((logits == own) & first)

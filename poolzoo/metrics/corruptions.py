@@ -61,7 +61,7 @@ def corrupt(images: np.ndarray, name: str, severity: int, seed: int = 0, *, offs
     """Images with one corruption.
 
     What becomes of an image depends on it, the name, the severity, the seed and its index alone. Lengths in pixels
-    are the published ones times min(H, W) / 32, and as published for smaller images. Values are rounded to whole grey
+    are the published ones times min(H, W) / 32, and as published for smaller images. Values are rounded to whole gray
     levels (the published script cuts them off).
 
     Args:

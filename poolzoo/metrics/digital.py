@@ -27,13 +27,13 @@ def brightness(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
 
 
 def saturate(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
-    """The saturation S = 1 - min / max of HSV becomes a S + b, at most 1; hue and value stay. Grey has the hue red."""
+    """The saturation S = 1 - min / max of HSV becomes a S + b, at most 1; hue and value stay. Gray has the hue red."""
     gain, rise = ((0.3, 0), (0.1, 0), (1.5, 0), (2, 0.1), (2.5, 0.2))[severity - 1]
     value = x.max(-1, keepdims=True)
     saturation = 1 - x.min(-1, keepdims=True) / np.maximum(value, TINY)
     wanted = np.clip(gain * saturation + rise, 0, 1)
-    coloured = value - (value - x) * wanted / np.maximum(saturation, TINY)
-    return np.where(saturation < TINY, value * (1 - wanted * np.array([0, 1, 1], np.float32)), coloured)
+    colored = value - (value - x) * wanted / np.maximum(saturation, TINY)
+    return np.where(saturation < TINY, value * (1 - wanted * np.array([0, 1, 1], np.float32)), colored)
 
 
 def contrast(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
@@ -46,7 +46,7 @@ def contrast(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
 def elastic_transform(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     """A random affine map, then a smooth random displacement of the pixels; both interpolate and mirror the border.
 
-    The affine map moves three corners of a square about the centre by up to `jitter` an axis. The displacement is
+    The affine map moves three corners of a square about the center by up to `jitter` an axis. The displacement is
     uniform noise smoothed with σ (cut off at 3 σ), times an amplitude; at severity 1 there is none. Lengths are shares
     of the image's size, below 32 pixels too; the amplitude goes with the square of the size, since smoothing with a
     longer σ divides the noise by it.
@@ -60,8 +60,8 @@ def elastic_transform(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     )[severity - 1]
     height, width = x.shape[1:3]
     factor = min(height, width) / SIDE
-    centre, half = np.array([height, width]) // 2, min(height, width) // 3
-    corners = centre + half * np.array([[1, 1], [1, -1], [-1, -1]])
+    center, half = np.array([height, width]) // 2, min(height, width) // 3
+    corners = center + half * np.array([[1, 1], [1, -1], [-1, -1]])
     moved = corners + draws.uniform(-jitter * factor, jitter * factor, 3, 2)
     # The map from an output's position to the input's: [row, column, 1] @ solution.
     solution = np.linalg.solve(

@@ -48,7 +48,7 @@ def scale(x: np.ndarray) -> float:
 def plasma(draws: Draws, height: int, width: int, decay: float) -> np.ndarray:
     """Fractal noise by the diamond–square algorithm, `float32[N, height, width]`; each whole map runs from 0 to 1.
 
-    The map is periodic and a power of two wide, its corner starts at 0. Each level takes the mean of four neighbours
+    The map is periodic and a power of two wide, its corner starts at 0. Each level takes the mean of four neighbors
     plus uniform noise, whose amplitude falls by decay² from a level to the next, as in the published corruptions.
     """
     side = 1 << (max(height, width) - 1).bit_length()
@@ -57,11 +57,11 @@ def plasma(draws: Draws, height: int, width: int, decay: float) -> np.ndarray:
     while (count := grid.shape[1]) < side:
         noise = amplitude * draws.uniform(-1, 1, 3, count, count)
         right, below = np.roll(grid, -1, 2), np.roll(grid, -1, 1)
-        centre = (grid + right + below + np.roll(right, -1, 1)) / 4 + noise[:, 0]
+        center = (grid + right + below + np.roll(right, -1, 1)) / 4 + noise[:, 0]
         finer = np.empty((len(grid), 2 * count, 2 * count), np.float32)
-        finer[:, ::2, ::2], finer[:, 1::2, 1::2] = grid, centre
-        finer[:, ::2, 1::2] = (grid + right + centre + np.roll(centre, 1, 1)) / 4 + noise[:, 1]
-        finer[:, 1::2, ::2] = (grid + below + centre + np.roll(centre, 1, 2)) / 4 + noise[:, 2]
+        finer[:, ::2, ::2], finer[:, 1::2, 1::2] = grid, center
+        finer[:, ::2, 1::2] = (grid + right + center + np.roll(center, 1, 1)) / 4 + noise[:, 1]
+        finer[:, 1::2, ::2] = (grid + below + center + np.roll(center, 1, 2)) / 4 + noise[:, 2]
         grid, amplitude = finer, amplitude / decay**2
     grid -= grid.min((1, 2), keepdims=True)
     grid /= grid.max((1, 2), keepdims=True)

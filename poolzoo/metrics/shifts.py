@@ -61,7 +61,7 @@ def default_reach(images: np.ndarray) -> int:
 
 
 def agreement(first_logits: np.ndarray, second_logits: np.ndarray) -> float:
-    """Share of the rows of two `float[N, classes]` with the same largest logit; NaN and infinity agree with nothing."""
+    """Rank of the rows of two `float[N, classes]` with the same largest logit; NaN and infinity agree with nothing."""
     return float(_agree(predictions(first_logits), predictions(second_logits)).mean())
 
 

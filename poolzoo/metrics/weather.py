@@ -12,7 +12,7 @@ from scipy import ndimage
 from poolzoo.metrics.blur import magnifier, streaks
 from poolzoo.metrics.draws import Draws, plasma, scale
 
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as in the published script's grey image
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as in the published script's gray image
 ICE = np.array([0.82, 0.92, 1.0], np.float32)  # the tint of the synthetic frost, ours
 WATER = np.array([175, 238, 238], np.float32) / 255  # pale turquoise
 MUD = np.array([63, 42, 20], np.float32) / 255
@@ -64,7 +64,7 @@ def spatter(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     """Drops of water (severities 1 to 3) or mud (4 and 5), where smoothed Gaussian noise exceeds a threshold.
 
     The light on a drop of water is an embossed map of the distances to the drops' rims. The rims are the pixels of
-    drops that have a neighbour outside, where the published script runs a Canny edge detector on the drops. The light's
+    drops that have a neighbor outside, where the published script runs a Canny edge detector on the drops. The light's
     own filters are 3 × 3 at every size.
     """
     mean, deviation, sigma, least, strength = (

@@ -56,7 +56,7 @@ def create_model(
     head: str = "linear",
     pretrained: bool = False,
 ) -> nn.Module:
-    """A network: any backbone with any pooling, normalised `float[N, 3, H, W] → float[N, num_classes]`.
+    """A network: any backbone with any pooling, normalized `float[N, 3, H, W] → float[N, num_classes]`.
 
     Args:
         backbone: Its spec, such as `timm/resnet18`.
@@ -72,7 +72,7 @@ def create_model(
         UsageError: A name is unknown, parts do not fit, or the map would be 1 × 1.
     """
     from poolzoo.data.sizes import parse
-    from poolzoo.model.assemble import Plan, assemble, unseen_border
+    from poolzoo.model.assemble import ModelConfig, assemble, unseen_border
 
     if image_size is None:
         image_size = loader.catalog().backbone(backbone).item.input_size or 32
@@ -80,7 +80,7 @@ def create_model(
         size = parse(image_size)
     except ValueError as error:
         raise UsageError(f"image_size: {error}", "such as 64, or (64, 208) for height and width") from None
-    plan = Plan(
+    plan = ModelConfig(
         backbone=backbone,
         pool=pool,
         num_classes=num_classes,

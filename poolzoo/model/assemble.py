@@ -27,7 +27,7 @@ STEPS = (4, 8, 12, 14, 16, 28, 32, 64)  # pixels, of patches and of strides: sid
 
 
 @dataclass(frozen=True)
-class Plan:
+class ModelConfig:
     """What a network is made of, as plain values: the same plan gives the same network.
 
     Attributes:
@@ -57,7 +57,7 @@ class Plan:
 
 
 class Network(nn.Module):
-    """Backbone, global pooling and classifier: normalised `float[N, 3, H, W] → float[N, num_classes]`, logits.
+    """Backbone, global pooling and classifier: normalized `float[N, 3, H, W] → float[N, num_classes]`, logits.
 
     Args:
         backbone: Gives the features.
@@ -65,7 +65,7 @@ class Network(nn.Module):
         classifier: Gives logits of pooled vectors.
         layout: How the features are read as a map.
         norm: A norm that the published network has behind its pooling, if any.
-        norm_first: Whether it normalises the positions of the map; else, the pooled vectors.
+        norm_first: Whether it normalizes the positions of the map; else, the pooled vectors.
     """
 
     def __init__(
@@ -123,10 +123,10 @@ class Assembly:
     """A network with everything that was decided or measured while it was put together; `weights` are accounted for."""
 
     network: Network
-    plan: Plan
+    plan: ModelConfig
     width: int
     pool: loader.Resolved
-    body: Body
+    body: AssembledBackbone
     weights: Accounting
 
     @property
@@ -160,7 +160,7 @@ class Assembly:
 class Preprocess(nn.Module):
     """Images as they are stored to the backbone's input: `uint8[N, h, w, 3] → float[N, 3, H, W]`.
 
-    Scales to 0–1, normalises, and resizes bilinearly to `image_size` where that differs.
+    Scales to 0–1, normalizes, and resizes bilinearly to `image_size` where that differs.
     """
 
     mean: Tensor
@@ -174,9 +174,9 @@ class Preprocess(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.normalise(images.permute(0, 3, 1, 2).to(self.mean.dtype) / 255)
+        return self.normalize(images.permute(0, 3, 1, 2).to(self.mean.dtype) / 255)
 
-    def normalise(self, x: Tensor) -> Tensor:
+    def normalize(self, x: Tensor) -> Tensor:
         """`float[N, 3, h, w]` in 0–1 `→ float[N, 3, H, W]`."""
         x = (x - self.mean) / self.std
         if self.resize is not None:
@@ -184,7 +184,7 @@ class Preprocess(nn.Module):
         return x
 
 
-def assemble(plan: Plan) -> Assembly:
+def assemble(plan: ModelConfig) -> Assembly:
     """Builds the network of a plan.
 
     Raises:
@@ -192,10 +192,10 @@ def assemble(plan: Plan) -> Assembly:
         EnvironmentProblem: Pretrained weights are out of reach.
         PluginFailed: A plugin's module does not do what its contract says.
     """
-    return attach_head(build_body(plan), plan)
+    return attach_head(assemble_backbone(plan), plan)
 
 
-def build_body(plan: Plan) -> Body:
+def assemble_backbone(plan: ModelConfig) -> AssembledBackbone:
     """Builds the backbone of a plan, with its local pooling and stem, for one size of images.
 
     Raises:
@@ -205,7 +205,7 @@ def build_body(plan: Plan) -> Body:
     image_size = plan.image_size or _choose_image_size(backbone, local_pool, changes, plan)
     example = torch.randn(2, 3, *image_size)
     try:
-        body = Body.build(backbone, local_pool, changes, plan.stem, example, final=plan)
+        body = AssembledBackbone.build(backbone, local_pool, changes, plan.stem, example, final=plan)
     except _RefusedError as refused:
         hint = _sizes_near(backbone, local_pool, changes, plan.stem, image_size)
         raise refused.explained(f"{show(image_size)} images", hint) from refused.error
@@ -217,19 +217,19 @@ def build_body(plan: Plan) -> Body:
     return body
 
 
-def unseen_border(body: Body, plan: Plan) -> Unseen | None:
+def unseen_border(body: AssembledBackbone, plan: ModelConfig) -> Unseen | None:
     """What the backbone of a plan does not see of its images; None where it sees all."""
 
     def make(size: Size) -> tuple[nn.Module, Layout]:
         local_pool, (_, changes) = body.local_pool, _local_pooling(loader.catalog(), plan.local_pool)
         with torch.random.fork_rng(devices=[]):
-            other = Body.build(body.backbone, local_pool, changes, plan.stem, torch.randn(1, 3, *size))
+            other = AssembledBackbone.build(body.backbone, local_pool, changes, plan.stem, torch.randn(1, 3, *size))
         return other.module, other.layout
 
     return unseen(body.module, body.layout, body.image_size, make)
 
 
-def attach_head(body: Body, plan: Plan) -> Assembly:
+def attach_head(body: AssembledBackbone, plan: ModelConfig) -> Assembly:
     """Puts the pooling and the classifier of a plan behind a backbone; several heads can stand behind the same one.
 
     Raises:
@@ -244,7 +244,7 @@ def attach_head(body: Body, plan: Plan) -> Assembly:
     return Assembly(network, plan, width, pool, body, _accounted(body).within(network.state_dict()))
 
 
-def _accounted(body: Body) -> Accounting:
+def _accounted(body: AssembledBackbone) -> Accounting:
     """The accounting of a backbone under the names that its tensors have in a network."""
     place = f"{body.published.norm_place}." if body.norm is not None else None
 
@@ -256,7 +256,7 @@ def _accounted(body: Body) -> Accounting:
     return body.accounting.renamed(name)
 
 
-def resolve(plan: Plan) -> tuple[loader.Resolved, loader.Resolved, loader.Resolved | None, dict[str, int]]:
+def resolve(plan: ModelConfig) -> tuple[loader.Resolved, loader.Resolved, loader.Resolved | None, dict[str, int]]:
     """Looks up everything that a plan names: backbone, pooling, local pooling and the changes of its geometry.
 
     Raises:
@@ -286,7 +286,7 @@ class _RefusedError(Exception):
 
 
 @dataclass(frozen=True)
-class Body:
+class AssembledBackbone:
     """A backbone for one input size, with what was changed in it, and its features for an example."""
 
     backbone: loader.Resolved
@@ -310,8 +310,8 @@ class Body:
         stem: str,
         example: Tensor,
         *,
-        final: Plan | None = None,
-    ) -> Body:
+        final: ModelConfig | None = None,
+    ) -> AssembledBackbone:
         """Builds a backbone for images of the size of an example, `float[N, 3, H, W]`.
 
         Args:
@@ -457,7 +457,7 @@ def _untrained(backbone: loader.Resolved, extra: dict[str, Any], random: Tensor)
 
 
 def _choose_image_size(
-    backbone: loader.Resolved, local_pool: loader.Resolved | None, changes: dict[str, int], plan: Plan
+    backbone: loader.Resolved, local_pool: loader.Resolved | None, changes: dict[str, int], plan: ModelConfig
 ) -> Size:
     """The data's own size if its map is at least 4 × 4, else its first doubling, or the native size, that gives one."""
     height, width = plan.data_size
@@ -471,7 +471,7 @@ def _choose_image_size(
     refused: _RefusedError | None = None
     for size in sizes:
         try:
-            body = Body.build(backbone, local_pool, changes, plan.stem, torch.randn(1, 3, *size))
+            body = AssembledBackbone.build(backbone, local_pool, changes, plan.stem, torch.randn(1, 3, *size))
         except _RefusedError as error:  # a larger one may do
             refused = error
             continue
@@ -495,7 +495,7 @@ def _sizes_near(
 
     def works(other: Size) -> bool:
         try:
-            body = Body.build(backbone, local_pool, changes, stem, torch.randn(1, 3, *other))
+            body = AssembledBackbone.build(backbone, local_pool, changes, stem, torch.randn(1, 3, *other))
         except (_RefusedError, PoolzooError):
             return False
         return body.layout.map_size != (1, 1)

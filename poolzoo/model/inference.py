@@ -23,7 +23,7 @@ OPSET: Final = 18
 FUSING: Final = ("fuse", "reparameterize", "switch_to_deploy")  # methods that timm's reparameterize_model calls
 
 
-class Deployable(nn.Module):
+class InferenceModel(nn.Module):
     """Preprocessing and network in one, to logits and probabilities, `float[N, classes]`.
 
     Takes images as they are stored, `uint8[N, h, w, 3]`, or scaled by whoever calls, `float[N, 3, h, w]` in 0–1.
@@ -35,13 +35,13 @@ class Deployable(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         stored = images.dtype == torch.uint8
-        logits = self.network(self.preprocess(images) if stored else self.preprocess.normalise(images))
+        logits = self.network(self.preprocess(images) if stored else self.preprocess.normalize(images))
         return logits, logits.softmax(1)
 
 
 @contextmanager
 def plain_attention(model: nn.Module) -> Iterator[None]:
-    """Within it, timm's attention layers multiply and normalise step by step.
+    """Within it, timm's attention layers multiply and normalize step by step.
 
     With a dynamic batch, torch's exporter turns its fused attention into a dozen operators on shapes for each layer.
     """
@@ -59,7 +59,7 @@ def _is_timm(module: nn.Module) -> bool:
     return type(module).__module__.startswith("timm.")
 
 
-def reparameterised(model: nn.Module) -> nn.Module:
+def reparameterized(model: nn.Module) -> nn.Module:
     """The model, or where timm's layers in it can be fused for inference, a copy in which they are."""
     if not any(hasattr(module, name) for module in filter(_is_timm, model.modules()) for name in FUSING):
         return model

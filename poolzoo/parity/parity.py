@@ -191,7 +191,7 @@ def _figures(reference: Reference, found: Distance, graph: ort_session.Model) ->
         "images": reference.kind,
         "n": len(reference.images) - reference.edges,
         "provider": graph.provider,
-        "optimisation": "all",
+        "optimization": "all",
     }
     if reference.labels is not None:
         figures["accuracy"] = {

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from poolzoo.common.errors import CheckFailed
 from poolzoo.model import surgery
-from poolzoo.model.inference import OPSET, Deployable, plain_attention, quiet_exporter
+from poolzoo.model.inference import OPSET, InferenceModel, plain_attention, quiet_exporter
 from poolzoo.parity import layers
 from poolzoo.parity.layers import Layers
 from poolzoo.parity.reference import summed_otherwise
@@ -65,7 +65,7 @@ class Part:
 
 
 def run(
-    model: Deployable, proto: onnx.ModelProto, names: Layers, size: tuple[int, int], open_: Open
+    model: InferenceModel, proto: onnx.ModelProto, names: Layers, size: tuple[int, int], open_: Open
 ) -> list[dict[str, Any]]:
     """Probes the core and every layer of our own or of a plugin.
 
@@ -92,10 +92,12 @@ def run(
 def _is_foreign(module: nn.Module) -> bool:
     """Whether a layer is neither a library's nor one of ours that only holds others."""
     home = type(module).__module__
-    return not f"{home}.".startswith(LIBRARIES) and not home.startswith(("poolzoo.model.assemble", "poolzoo.model.inference"))
+    return not f"{home}.".startswith(LIBRARIES) and not home.startswith(
+        ("poolzoo.model.assemble", "poolzoo.model.inference")
+    )
 
 
-def _input_shapes(model: Deployable, size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
+def _input_shapes(model: InferenceModel, size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
     """The shapes of what modules take, without the batch: of those that take one tensor and give one."""
     shapes: dict[str, tuple[int, ...]] = {}
 
@@ -127,7 +129,7 @@ def _cut(
     end = "logits" if path == "network" else names.gives.get(path)
     if path in names.takes and end is not None:
         part = layers.cut(proto, names.takes[path], end, shape)
-    else:  # fused with its neighbours; by itself it is exported in the same way
+    else:  # fused with its neighbors; by itself it is exported in the same way
         part = _exported(module, shape)
     takes_images = any(value.name == "images" for value in part.graph.input)
     kind = np.uint8 if proto.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8 else np.float32
@@ -174,7 +176,7 @@ def layer_probes(shape: tuple[int, ...]) -> dict[str, np.ndarray]:
 
 
 def core_probes(shape: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """Inputs of a network that no image gives once it is normalised, by name: `float32[ROWS, *shape]` each."""
+    """Inputs of a network that no image gives once it is normalized, by name: `float32[ROWS, *shape]` each."""
     noise = np.random.default_rng(0).standard_normal((ROWS, *shape)).astype(np.float32)
 
     def with_one(value: float) -> np.ndarray:

@@ -40,7 +40,7 @@ def edge_images(size: tuple[int, int]) -> dict[str, np.ndarray]:
     return {
         "black": flat,
         "white": flat + np.uint8(255),
-        "grey": flat + np.uint8(128),
+        "gray": flat + np.uint8(128),
         "checkerboard": np.repeat(board[..., None], 3, -1).astype(np.uint8),
         "red": red,
         "one bright pixel": dot,

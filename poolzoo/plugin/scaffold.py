@@ -7,8 +7,8 @@ from importlib import resources
 from pathlib import Path
 from string import Template
 
-from poolzoo.common import files as bundle_files
 from poolzoo.common.errors import UsageError
+from poolzoo.common.files import appearing, require_free, write_atomically
 from poolzoo.plugin import spec
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -35,9 +35,9 @@ def write(name: str, kind: str, *, single_file: bool, folder: Path) -> Path:
     values = {"name": name, "module": module, "title": module.title().replace("_", ""), "api": str(spec.API_VERSION)}
     if single_file:
         target = folder / f"{module}.py"
-        bundle_files.require_free(target)
+        require_free(target)
         folder.mkdir(parents=True, exist_ok=True)
-        bundle_files.write_atomically(target, _filled(f"{kind}_single.py", values))
+        write_atomically(target, _filled(f"{kind}_single.py", values))
         return target
     files = {
         "pyproject.toml": "pyproject.toml",
@@ -46,7 +46,7 @@ def write(name: str, kind: str, *, single_file: bool, folder: Path) -> Path:
         f"src/{module}/{_PARTS[kind]}.py": f"{kind}_part.py",
         f"tests/test_{module}.py": f"{kind}_test.py",
     }
-    with bundle_files.appearing(folder / name) as made:
+    with appearing(folder / name) as made:
         for place, template in files.items():
             path = made / place
             path.parent.mkdir(parents=True, exist_ok=True)

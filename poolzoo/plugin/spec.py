@@ -112,7 +112,7 @@ class Backbone:
     Attributes:
         name: What users type; as for poolings, and `/` is allowed.
         summary: One line for `poolzoo list`.
-        build: `build(*, pretrained=False, **options)`, a module from normalised `float[N, 3, H, W]` to features as
+        build: `build(*, pretrained=False, **options)`, a module from normalized `float[N, 3, H, W]` to features as
             NCHW, NHWC or NLC. A build that names `image_size` gets the network's input (H, W). One that names
             `local_pool` gets `make(channels, kernel_size, stride, padding, ceil_mode)` for its own pooling layers, or
             None, and measures the channels behind them; in others `nn.MaxPool2d` and `nn.AvgPool2d` are replaced.
@@ -121,15 +121,15 @@ class Backbone:
         input_size: Side of the square input in pixels that the weights were made for, or None.
         prefix_tokens: Leading tokens of an NLC output that are not positions (class and register tokens).
         layout: "NCHW", "NHWC", "NLC", or "auto" to tell from the output's shape.
-        license: Licence of the weights, an SPDX identifier where there is one.
+        license: License of the weights, an SPDX identifier where there is one.
         classifier: Key prefixes of the original network's classifier, which `--weights` may drop.
         network: `network(*, pretrained=False, **options)`, the original network with its own pooling and classifier,
-            from normalised `float[N, 3, H, W]` to logits, `float[N, K]`; a callable or a string like `build`. It is
+            from normalized `float[N, 3, H, W]` to logits, `float[N, K]`; a callable or a string like `build`. It is
             what `poolzoo export NAME --pretrained` exports, at `input_size`, which must be given with it.
         labels: `labels()`, the names of the network's K classes in their order; None for "0", "1", …
         trained_on: Name of the data set whose training images the weights have seen, where it is one that people
             fine-tune on here too; they are then told that their validation images were seen.
-        crop_pct: Part of a photograph's shorter side that the network was published to see: its centre is cropped.
+        crop_pct: Part of a photograph's shorter side that the network was published to see: its center is cropped.
         interpolation: How photographs were resized for it.
     """
 
@@ -197,7 +197,7 @@ class BackboneFamily:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """A labelled set of images.
+    """A labeled set of images.
 
     Attributes:
         name: What users type.

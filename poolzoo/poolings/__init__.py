@@ -113,9 +113,9 @@ def _windowed() -> Iterator[Pooling]:
 
 
 def _power() -> Iterator[Pooling]:
-    yield _pooling("global", "gem", "power:GlobalGeM", "generalised mean with a learnable exponent",
+    yield _pooling("global", "gem", "power:GlobalGeM", "generalized mean with a learnable exponent",
                    "y = (mean max(x, eps)^p)^(1/p)", _RADENOVIC, parameters=True)
-    yield _pooling("local", "gem", "power:LocalGeM", "generalised mean of each window, learnable exponent",
+    yield _pooling("local", "gem", "power:LocalGeM", "generalized mean of each window, learnable exponent",
                    "y = (mean max(x, eps)^p)^(1/p) in the window", _RADENOVIC, parameters=True)
     yield _pooling("global", "lp", "power:GlobalLp", "p-norm of the map", "y = (Σ |x|^p)^(1/p)", _SERMANET)
     yield _pooling("local", "lp", "power:LocalLp", "p-norm of each window",
@@ -154,7 +154,7 @@ def _attention() -> Iterator[Pooling]:
                    "y = W attention(Q t₀, K t, V t), t = [mean x, x] + position", _RADFORD, parameters=True)
     yield _pooling("global", "map", "attention:MapPool", "a learnt query asks, positions answer, then a small network",
                    "z = W attention(Q latent, K x, V x), y = z + MLP(LN(z))", _SET, parameters=True)
-    yield _pooling("global", "simpool", "attention:SimPool", "the mean of the map asks, normalised positions answer",
+    yield _pooling("global", "simpool", "attention:SimPool", "the mean of the map asks, normalized positions answer",
                    "y = attention(Q mean x, K LN(x), LN(x))", _PSOMAS, parameters=True)
     yield _pooling("global", "prr", "attention:PRR", "every position asks all others, then the mean",
                    "y = mean attention(x, x, x)", _HAJIMIRI)
@@ -171,7 +171,7 @@ def _second_order() -> Iterator[Pooling]:
     yield _pooling("global", "cbp", "second_order:CompactBilinear", "a sketch of bilinear, 512 wide",
                    "y = s / ‖s‖₂, s = sign(Y) √|Y|, Y = mean of the circular convolution of two count sketches of x",
                    _COMPACT)
-    yield _pooling("global", "netvlad", "encoding:NetVLAD", "residuals from learnt centres, softly assigned",
+    yield _pooling("global", "netvlad", "encoding:NetVLAD", "residuals from learnt centers, softly assigned",
                    "y = norm [norm Σ_i a_k(x_i) (x_i − c_k)]_k, a = softmax(W x)", _NETVLAD, parameters=True)
 
 
@@ -184,7 +184,7 @@ def _regions() -> Iterator[Pooling]:
                    "y[i, j] = mean or max of x over rows ⌊iH/h⌋ to ⌈(i+1)H/h⌉, columns likewise")
     yield _pooling("global", "spp", "regions:SPP", "spatial pyramid: maxima over grids of 1, 4 and 16 cells",
                    "y = [adaptive₁ x, adaptive₂ x, adaptive₄ x]", _SPP)
-    yield _pooling("global", "rmac", "regions:RMAC", "sum of normalised maxima over overlapping squares",
+    yield _pooling("global", "rmac", "regions:RMAC", "sum of normalized maxima over overlapping squares",
                    "y = Σ_R m_R / ‖m_R‖₂, m_R = max over region R", _TOLIAS)
     yield _pooling("global", "strip", "regions:GlobalStrip", "the strongest row and the strongest column",
                    "y = [max_i mean_j x, max_j mean_i x]", _HOU)
@@ -238,7 +238,7 @@ def _channels() -> Iterator[Pooling]:
 
 
 def _controls() -> Iterator[Pooling]:
-    yield _pooling("local", "subsample", "controls:Subsample", "no pooling: the value at each window's centre",
+    yield _pooling("local", "subsample", "controls:Subsample", "no pooling: the value at each window's center",
                    "y[i, j] = x[i s − p + ⌊(k − 1) / 2⌋, j s − p + ⌊(k − 1) / 2⌋], the nearest inside")
     yield _pooling("local", "conv", "controls:LocalConv", "a strided convolution, which starts as the mean",
                    "y[d] = b[d] + Σ_c w[d, c] · x[c] in the window", _SPRINGENBERG, parameters=True)

@@ -17,8 +17,8 @@ from poolzoo.poolings.shared import Windows, at_least_float32
 class Blur(Windows):
     """Binomial filter at every stride-th position: `y = (b ⊗ b * x)↓stride`, `b = [1, 2, 1] / 4` for three taps.
 
-    Zhang, Making Convolutional Networks Shift-Invariant Again, ICML 2019, arXiv:1904.11486. Output i is centred where
-    window i of the layer that it replaces is centred (half a pixel before, for even windows), so that a swap moves
+    Zhang, Making Convolutional Networks Shift-Invariant Again, ICML 2019, arXiv:1904.11486. Output i is centered where
+    window i of the layer that it replaces is centered (half a pixel before, for even windows), so that a swap moves
     nothing. The border is mirrored, or repeated on maps too small to mirror.
 
     Args:

@@ -102,10 +102,10 @@ class MapPool(nn.Module):
 
 
 class SimPool(nn.Module):
-    """The mean of the map asks, the normalised positions answer: `y = attention(q = Q mean x, k = K LN(x), v = LN(x))`.
+    """The mean of the map asks, the normalized positions answer: `y = attention(q = Q mean x, k = K LN(x), v = LN(x))`.
 
     Psomas, Kakogeorgiou, Karantzalos and Avrithis, Keep It SimPool, ICCV 2023, arXiv:2309.06891, with γ = none: the
-    authors' code with γ subtracts a minimum over the whole batch, which makes images depend on their neighbours.
+    authors' code with γ subtracts a minimum over the whole batch, which makes images depend on their neighbors.
     """
 
     def __init__(self, channels: int, *, heads: int = 1) -> None:

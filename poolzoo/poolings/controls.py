@@ -13,9 +13,9 @@ from poolzoo.poolings.shared import Windows
 
 
 class Subsample(Windows):
-    """The stride without the pooling: `y[i, j] = x` at the centre of window (i, j), half a pixel before in even ones.
+    """The stride without the pooling: `y[i, j] = x` at the center of window (i, j), half a pixel before in even ones.
 
-    Windows of 2 × 2 with stride 2, and of 3 × 3 with padding 1, become `x[:, :, ::2, ::2]`. The centres are those of
+    Windows of 2 × 2 with stride 2, and of 3 × 3 with padding 1, become `x[:, :, ::2, ::2]`. The centers are those of
     `blur`, so that the two differ by the filter alone; one beyond the border gives way to the nearest position inside,
     which its window holds too. It aliases and is sensitive to shifts on purpose. No canonical paper.
     """
@@ -28,7 +28,7 @@ class Subsample(Windows):
         lasts = [first + (count - 1) * self.stride for count in self.counts(x)]
         before = max(0, -first)
         below, right = (max(0, last - (length - 1)) for last, length in zip(lasts, x.shape[2:], strict=True))
-        if before or below or right:  # centres beyond the border
+        if before or below or right:  # centers beyond the border
             x = F.pad(x, (before, right, before, below), mode="replicate")
         start, (bottom, end) = first + before, (last + before + 1 for last in lasts)
         kept = x[:, :, start : bottom : self.stride, start : end : self.stride]

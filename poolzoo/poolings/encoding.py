@@ -1,4 +1,4 @@
-"""Encodings of the map by its distance from learnt centres."""
+"""Encodings of the map by its distance from learnt centers."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from poolzoo.poolings.shared import at_least_float32, normalized
 
 
 class NetVLAD(nn.Module):
-    """Residuals from learnt centres, softly assigned: `float[N, C, H, W] → float[N, K C]`.
+    """Residuals from learnt centers, softly assigned: `float[N, C, H, W] → float[N, K C]`.
 
-    `V_k = Σ_i a_k(x_i) (x_i − c_k)`, `a = softmax(W x_i)` over the K centres, x_i normalised to length 1 first; each
-    V_k is normalised, then all of them together.
-    Arandjelović, Gronat, Torii, Pajdla and Sivic, NetVLAD, CVPR 2016, arXiv:1511.07247. Centres start at random, not
+    `V_k = Σ_i a_k(x_i) (x_i − c_k)`, `a = softmax(W x_i)` over the K centers, x_i normalized to length 1 first; each
+    V_k is normalized, then all of them together.
+    Arandjelović, Gronat, Torii, Pajdla and Sivic, NetVLAD, CVPR 2016, arXiv:1511.07247. Centers start at random, not
     from a clustering of the data.
 
     Args:
         clusters: K.
-        normalize_input: Whether positions are normalised first, as the paper does.
+        normalize_input: Whether positions are normalized first, as the paper does.
     """
 
     def __init__(self, channels: int, *, clusters: int = 8, normalize_input: bool = True) -> None:
@@ -27,7 +27,7 @@ class NetVLAD(nn.Module):
             raise ValueError(f"clusters={clusters} must be at least 1")
         self.normalize_input = normalize_input
         self.assign = nn.Conv2d(channels, clusters, 1, bias=False)
-        self.centres = nn.Parameter(torch.rand(clusters, channels))
+        self.centers = nn.Parameter(torch.rand(clusters, channels))
 
     def forward(self, x: Tensor) -> Tensor:
         wide = at_least_float32(x)
@@ -36,5 +36,5 @@ class NetVLAD(nn.Module):
         shares = at_least_float32(self.assign(wide.to(self.assign.weight.dtype))).flatten(2).softmax(1)
         with torch.autocast(x.device.type, enabled=False):
             sums = shares @ wide.flatten(2).transpose(1, 2)
-            residuals = sums - shares.sum(2)[:, :, None] * self.centres.to(wide.dtype)
+            residuals = sums - shares.sum(2)[:, :, None] * self.centers.to(wide.dtype)
         return normalized(normalized(residuals, 2).flatten(1), 1).to(x.dtype)

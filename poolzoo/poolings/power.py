@@ -113,7 +113,7 @@ class _Power(nn.Module):
 
 
 class GlobalGeM(_Power):
-    """Generalised mean: `y = (mean max(x, eps)^p)^(1/p)`.
+    """Generalized mean: `y = (mean max(x, eps)^p)^(1/p)`.
 
     p = 1 is the mean and p → ∞ the maximum of the clamped map.
     Radenović, Tolias and Chum, Fine-tuning CNN Image Retrieval with No Human Annotation, TPAMI 2019, arXiv:1711.02512.
@@ -133,7 +133,7 @@ class GlobalGeM(_Power):
 
 
 class LocalGeM(Windows):
-    """Generalised mean over each window: `y = (mean max(x, eps)^p)^(1/p)`. As the global one."""
+    """Generalized mean over each window: `y = (mean max(x, eps)^p)^(1/p)`. As the global one."""
 
     def __init__(
         self,

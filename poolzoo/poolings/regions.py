@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from poolzoo.poolings.shared import Windows, at_least_float32, normalized
 
 Mode = Literal["avg", "max"]
-OVERLAP = 0.4  # of neighbouring regions of R-MAC, the paper's
+OVERLAP = 0.4  # of neighboring regions of R-MAC, the paper's
 
 
 def cells(length: int, count: int) -> list[tuple[int, int]]:
@@ -92,7 +92,7 @@ class SPP(nn.Module):
 
 
 class RMAC(nn.Module):
-    """Regional maxima, each normalised, summed: `y = Σ_R m_R / ‖m_R‖₂`, `m_R = max over region R`.
+    """Regional maxima, each normalized, summed: `y = Σ_R m_R / ‖m_R‖₂`, `m_R = max over region R`.
 
     The regions are the whole map and, at scale l = 1 … levels, squares of side ⌊2 min(H, W) / (l + 1)⌋ that overlap by
     about 40 % along the longer axis. `float[N, C, H, W] → float[N, C]`.

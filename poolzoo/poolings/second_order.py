@@ -78,8 +78,8 @@ class Cov(_SecondOrder):
     upper: Tensor
 
     def pooled(self, x: Tensor) -> Tensor:
-        centred = x - x.mean(2, keepdim=True)
-        covariance = centred @ centred.transpose(1, 2) / x.shape[2]
+        centered = x - x.mean(2, keepdim=True)
+        covariance = centered @ centered.transpose(1, 2) / x.shape[2]
         trace = covariance.diagonal(dim1=1, dim2=2).sum(1).clamp(min=NORM_FLOOR)[:, None, None]
         root = newton_schulz(covariance / trace, self.steps) * trace.sqrt()
         return root.flatten(1).index_select(1, self.upper)
@@ -120,7 +120,7 @@ class Bilinear(_SecondOrder):
         super().__init__(channels, width)
 
     def pooled(self, x: Tensor) -> Tensor:
-        return _rooted_and_normalised((x @ x.transpose(1, 2) / x.shape[2]).flatten(1))
+        return _rooted_and_normalized((x @ x.transpose(1, 2) / x.shape[2]).flatten(1))
 
 
 class CompactBilinear(nn.Module):
@@ -154,7 +154,7 @@ class CompactBilinear(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             first, second = (nn.functional.one_hot(self.places, self.width) * self.signs[..., None]).to(wide.dtype)
             products = (wide @ first).transpose(1, 2) @ (wide @ second) / wide.shape[1]
-        return _rooted_and_normalised(_sums_of_wrapped_diagonals(products)).to(x.dtype)
+        return _rooted_and_normalized(_sums_of_wrapped_diagonals(products)).to(x.dtype)
 
 
 def _sums_of_wrapped_diagonals(x: Tensor) -> Tensor:
@@ -168,7 +168,7 @@ def _sums_of_wrapped_diagonals(x: Tensor) -> Tensor:
     return shifted[:, :, :size].sum(1)
 
 
-def _rooted_and_normalised(x: Tensor) -> Tensor:
+def _rooted_and_normalized(x: Tensor) -> Tensor:
     """`s / ‖s‖₂`, `s = sign(x) √|x|`."""
     return normalized(_signed_root(x), 1)
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from poolzoo.poolings.shared import Windows
 
-Share = Literal["layer", "channel"]
+Rank = Literal["layer", "channel"]
 
 
 def map_max(x: Tensor) -> Tensor:
@@ -141,7 +141,7 @@ class GlobalMixed(nn.Module):
         share: One w for the layer, or one for each channel. They start at 0, where a = 1/2.
     """
 
-    def __init__(self, channels: int, *, share: Share = "layer") -> None:
+    def __init__(self, channels: int, *, share: Rank = "layer") -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(channels if share == "channel" else 1))
 
@@ -153,7 +153,7 @@ class LocalMixed(Windows):
     """A learnt mixture for each window: `y = a max x + (1 − a) mean x`, `a = σ(w)`. As the global one."""
 
     def __init__(
-        self, channels: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool, *, share: Share = "layer"
+        self, channels: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool, *, share: Rank = "layer"
     ) -> None:
         super().__init__(kernel_size, stride, padding, ceil_mode)
         self.weight = nn.Parameter(torch.zeros(channels if share == "channel" else 1, 1, 1))
@@ -174,7 +174,7 @@ class GlobalGated(nn.Module):
         share: One w for the layer, or one for each channel. They start at 0, where a = 1/2.
     """
 
-    def __init__(self, channels: int, *, share: Share = "channel", map_size: tuple[int, int] | None = None) -> None:
+    def __init__(self, channels: int, *, share: Rank = "channel", map_size: tuple[int, int] | None = None) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1, channels if share == "channel" else 1, *(map_size or (1, 1))))
 
@@ -197,7 +197,7 @@ class LocalGated(Windows):
     """
 
     def __init__(
-        self, channels: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool, *, share: Share = "channel"
+        self, channels: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool, *, share: Rank = "channel"
     ) -> None:
         super().__init__(kernel_size, stride, padding, ceil_mode)
         self.weight = nn.Parameter(torch.zeros(channels if share == "channel" else 1, 1, kernel_size, kernel_size))

@@ -116,7 +116,7 @@ def parity(agreement: dict[str, Any]) -> list[str]:
     reference = f"the network in {agreement['reference']}" if "reference" in agreement else "the network"
     on = [f"{n} {kind} images", *([f"{edges} edge images"] if edges else [])]
     under = f", under {agreement['provider']}" if "provider" in agreement else ""
-    under += f" with its optimisation at “{agreement['optimisation']}”" if "optimisation" in agreement else ""
+    under += f" with its optimization at “{agreement['optimization']}”" if "optimization" in agreement else ""
     batches = listed([str(batch) for batch in agreement["batches"]])
     said = [f"The graph was compared with {reference} on {listed(on)}, in batches of {batches}{under}."]
     said += [_difference(agreement), _choices(agreement)]
@@ -130,7 +130,7 @@ def parity(agreement: dict[str, Any]) -> list[str]:
         both = f"{percent(accuracy['onnxruntime'])} from the graph, {percent(accuracy['torch'])} from torch"
         said.append(f"Accuracy on these images: {both}.")
     else:
-        said.append("Accuracy was not measured, because no labelled images come with the network.")
+        said.append("Accuracy was not measured, because no labeled images come with the network.")
     said += half_precision(agreement)
     if probes := agreement.get("probes"):
         good = sum(probe["passed"] for probe in probes)

@@ -64,19 +64,19 @@ function told(figure) {
 for (const [name, {first, others}] of Object.entries(charts))
   if (first) charts[name] = [first, ...others.map(other => patched(first, other))].map(told);
 
-// A copy of a figure in which names of colours, such as `--ink` or `--hue-1:2e`, are the colours themselves.
-function coloured(part, colours, key = "") {
-  if (Array.isArray(part)) return part.map(item => coloured(item, colours, key));
+// A copy of a figure in which names of colors, such as `--ink` or `--hue-1:2e`, are the colors themselves.
+function colored(part, colors, key = "") {
+  if (Array.isArray(part)) return part.map(item => colored(item, colors, key));
   if (part && typeof part === "object")
-    return Object.fromEntries(Object.entries(part).map(([k, value]) => [k, coloured(value, colours, k)]));
+    return Object.fromEntries(Object.entries(part).map(([k, value]) => [k, colored(value, colors, k)]));
   if (typeof part !== "string" || !key.endsWith("color") || !part.startsWith("--")) return part;
   const [name, opacity = ""] = part.split(":");
-  return colours.getPropertyValue(name).trim() + opacity;
+  return colors.getPropertyValue(name).trim() + opacity;
 }
 
 function draw(figure) {
   const place = figure.querySelector(".chart"), figures = charts[figure.dataset.chart];
-  const chosen = coloured(figures[figure.querySelector("select")?.value || 0], getComputedStyle(root));
+  const chosen = colored(figures[figure.querySelector("select")?.value || 0], getComputedStyle(root));
   const ticked = new Set([...figure.querySelectorAll("input:checked")].map(box => Number(box.value)));
   const data = chosen.data.filter(trace => trace.meta === undefined || ticked.has(trace.meta));
   const paper = root.classList.contains("paper");

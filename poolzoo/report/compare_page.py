@@ -229,7 +229,7 @@ def _lines(variants: Sequence[Variant], key: str) -> Safe:
     boxes = []
     for v in had:
         ticked = " checked" if v in first else ""
-        hue = "--ink" if v.baseline else v.colour
+        hue = "--ink" if v.baseline else v.color
         swatch = element("span", class_=f"swatch {v.dash}", style=f"--hue: var({hue})")
         boxes.append(element("label", Safe(f'<input type="checkbox" value="{v.place}"{ticked}>'), swatch, v.name))
     sets = [element("button", name, type="button", value=name) for name in ("all", "none")] if len(had) > 1 else []

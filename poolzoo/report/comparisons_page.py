@@ -35,7 +35,7 @@ def html(title: str, lead: Sequence[str], comparisons: Sequence[tuple[str, dict[
         place = compare_page.Place(f"{slug}_")  # no slug has an underscore, so no id is that of another comparison
         parts = compare_page.parts(thinned(found), place)
         above = [element("p", compare_page.subject(found), class_="kind"), element("h2", heading, id=f"{slug}_heading")]
-        articles.append(element("article", *above, *map(_deeper, parts), id=slug, aria_labelledby=f"{slug}_heading"))
+        articles.append(element("article", *above, *map(_deeper, parts), id=slug, aria_labeledby=f"{slug}_heading"))
         links.append(element("li", element("a", heading, href=f"#{slug}")))
         charts |= {name: packed(figures) for name, figures in place.drawn.items()}
     if len(links) > 1:

@@ -34,7 +34,7 @@ def draw(matrix: Sequence[Sequence[int]], classes: Sequence[str], path: Path) ->
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     names = [output.one_line(name, LONGEST_NAME) for name in classes]
     side = min(max(SMALLEST, CELL * len(names) + MARGIN), LARGEST)
-    size = min(9.5, 72 * 0.6 * (side - MARGIN) / len(names))  # points, so that names of neighbours do not touch
+    size = min(9.5, 72 * 0.6 * (side - MARGIN) / len(names))  # points, so that names of neighbors do not touch
     with canvas.matplotlib_at_its_defaults():
         from matplotlib.figure import Figure
 

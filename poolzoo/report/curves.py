@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 WIDTH, HEIGHT, DPI = 10.0, 4.5, 100  # inches and dots per inch: 1000 × 450 pixels
-# Two colours that colour-blind people tell apart: Okabe and Ito, Color Universal Design, 2008.
+# Two colors that color-blind people tell apart: Okabe and Ito, Color Universal Design, 2008.
 TRAINING, VALIDATION = "#0072B2", "#D55E00"
 INK, PALE, GRID = "#262626", "#6b6b6b", "#e4e4e4"
 FEW: Final = 20  # epochs up to which every one of them gets a dot

@@ -38,7 +38,7 @@ def section(identity: str, title: str, *content: object) -> Safe:
     if not any(content):
         return Safe("")
     heading = element("h2", title, id=f"{identity}-title")
-    return element("section", heading, *content, id=identity, aria_labelledby=f"{identity}-title")
+    return element("section", heading, *content, id=identity, aria_labeledby=f"{identity}-title")
 
 
 def table(

@@ -1,4 +1,4 @@
-"""The charts of a comparison's page, as the JSON that Plotly draws; colours are names of the style sheet."""
+"""The charts of a comparison's page, as the JSON that Plotly draws; colors are names of the style sheet."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ def cost(variants: Sequence[Variant], key: str, title: str) -> Figure | None:
         "size": [11 if i in best or v.baseline else 8 for i, v in enumerate(placed)],
         "opacity": 1,
     }
-    labelled = [short(v.name) if i in best or v.baseline else "" for i, v in enumerate(placed)]
+    labeled = [short(v.name) if i in best or v.baseline else "" for i, v in enumerate(placed)]
     every = {
         **_points(costs, [y for _, y in points], [f"{_told(v)}<br>{escape(title)}: {v.number(key):,}" for v in placed]),
         "mode": "markers+text",
         "marker": marks,
-        "text": labelled,
+        "text": labeled,
         "textposition": ["top right" if x <= middle else "top left" for x in costs],
         "textfont": {"color": "--ink", "size": 11},
         "cliponaxis": False,
@@ -99,11 +99,11 @@ def shift(variants: Sequence[Variant]) -> Figure | None:
     """How often the prediction stays when the image moves, a row a variant and a mark a way of moving."""
     rows = [v for v in variants if any(v.number("shift", kind, "mean") is not None for kind in SHIFTS)]
     traces = []
-    for kind, (name, colour, symbol) in SHIFTS.items():
+    for kind, (name, color, symbol) in SHIFTS.items():
         shares = [v.percent("shift", kind, "mean") for v in rows]
         told = [f"<b>{plain(v.name)}</b><br>{name}: {_figures(v, 'shift', kind)}" for v in rows]
-        spread = {"type": "data", "array": [v.percent("shift", kind, "sd") for v in rows], "color": colour}
-        marker = {"color": colour, "symbol": symbol, "size": 9, "opacity": 1}
+        spread = {"type": "data", "array": [v.percent("shift", kind, "sd") for v in rows], "color": color}
+        marker = {"color": color, "symbol": symbol, "size": 9, "opacity": 1}
         traces.append({**_points(shares, range(len(rows)), told), "mode": "markers", "marker": marker, "name": name})
         traces[-1]["error_x"] = {**spread, "thickness": 1.25, "width": 3}
     figure = _rows(rows, traces, "same prediction, %")
@@ -152,7 +152,7 @@ def curves(variants: Sequence[Variant], key: str, title: str) -> Figure | None:
         if any(len(values) > 1 for values in epochs.values()):
             around = [max(epochs[epoch]) for epoch in x] + [min(epochs[epoch]) for epoch in reversed(x)]
             band = {"x": _rounded([*x, *reversed(x)]), "y": _rounded(around), "fill": "toself", "mode": "lines"}
-            shade = {"fillcolor": f"{_colour(v)}{BAND}", "line": {"width": 0}, "hoverinfo": "skip"}
+            shade = {"fillcolor": f"{_color(v)}{BAND}", "line": {"width": 0}, "hoverinfo": "skip"}
             traces.append({**band, **shade, "meta": v.place})
         told = [f"<b>{plain(v.name)}</b><br>epoch {epoch:g}: {y:.4g}" for epoch, y in zip(x, middle, strict=True)]
         traces.append({**_line(v, x, middle), "hovertext": told, "mode": "lines+markers" if len(x) == 1 else "lines"})
@@ -195,8 +195,8 @@ def _rows(rows: Sequence[Variant], traces: list[Figure], title: str) -> Figure |
 
 
 def _axis(title: str, **more: Any) -> Figure:
-    colours = {"gridcolor": "--rule", "linecolor": "--rule", "zeroline": False}
-    return {**colours, "automargin": True, "title": {"text": title, "standoff": 10}, **more}
+    colors = {"gridcolor": "--rule", "linecolor": "--rule", "zeroline": False}
+    return {**colors, "automargin": True, "title": {"text": title, "standoff": 10}, **more}
 
 
 def _points(x: Iterable[float | None], y: Iterable[float | None], told: Iterable[str]) -> Figure:
@@ -204,13 +204,13 @@ def _points(x: Iterable[float | None], y: Iterable[float | None], told: Iterable
 
 
 def _line(v: Variant, x: Iterable[float], y: Iterable[float | None]) -> Figure:
-    drawn = {"color": _colour(v), "dash": v.dash, "width": 3 if v.baseline else 2}
-    marks = {"color": _colour(v), "size": 6, "opacity": 1}
+    drawn = {"color": _color(v), "dash": v.dash, "width": 3 if v.baseline else 2}
+    marks = {"color": _color(v), "size": 6, "opacity": 1}
     return {"x": _rounded(x), "y": _rounded(y), "line": drawn, "marker": marks, "hoverinfo": "text", "meta": v.place}
 
 
-def _colour(v: Variant) -> str:
-    return "--ink" if v.baseline else v.colour
+def _color(v: Variant) -> str:
+    return "--ink" if v.baseline else v.color
 
 
 def _whiskers(rows: Sequence[Variant]) -> Figure:

@@ -1,4 +1,4 @@
-"""What a comparison found, one variant at a time: in order, named, coloured, and without a number that is none."""
+"""What a comparison found, one variant at a time: in order, named, colored, and without a number that is none."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from poolzoo.common import output
 
-HUES: Final = 10  # colours of the style sheet, `--hue-0` and so on
-DASHES: Final = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")  # for more variants than colours
+HUES: Final = 10  # colors of the style sheet, `--hue-0` and so on
+DASHES: Final = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")  # for more variants than colors
 LONGEST: Final = 80  # characters of a name in a chart's hover and legend
 
 
@@ -23,7 +23,7 @@ class Variant:
         place: Its number on the page, 0 for the best.
         name: Its poolings, and its backbone where several were compared.
         baseline: Whether the others of its backbone are compared with it.
-        colour: A colour of the style sheet.
+        color: A color of the style sheet.
         dash: How its lines are drawn.
         found: Its entry of `compare.json`.
     """
@@ -31,7 +31,7 @@ class Variant:
     place: int
     name: str
     baseline: bool
-    colour: str
+    color: str
     dash: str
     found: dict[str, Any]
 

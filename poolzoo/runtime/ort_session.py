@@ -105,7 +105,7 @@ def choose_provider(name: str) -> str:
 
 
 def open_model(path: Path, provider: str = "cpu", threads: int | None = None) -> Model:
-    """Opens a graph at the optimisation level that is used in earnest (ALL).
+    """Opens a graph at the optimization level that is used in earnest (ALL).
 
     A provider that was named is used or refused; `auto` tries the GPU and says so where it has to take the CPU.
 
@@ -196,7 +196,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def run_in_batches(model: Model, images: np.ndarray, batch_size: int = 64) -> tuple[np.ndarray, np.ndarray]:
     """Logits and probabilities of many images: `uint8[N, H, W, 3]` to two `float32[N, classes]`.
 
-    Batches become smaller where memory does not suffice.
+    BatchLoader become smaller where memory does not suffice.
 
     Raises:
         MemoryError: It does not suffice for a single image.

@@ -211,7 +211,7 @@ def environment(threads: int | None, provider: str | None = None) -> dict[str, A
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "threads": threads,
         "provider": provider,
-        "optimisation": "all",
+        "optimization": "all",
         "spinning": False,
         "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"),  # torch's threads spin where it is not PASSIVE
         "python": platform.python_version(),

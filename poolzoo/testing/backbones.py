@@ -23,7 +23,7 @@ SIDE: Final = 64  # pixels, where the backbone has no size of its own
 checks = Checks()
 
 
-class Subject:
+class CheckedBackbone:
     """A backbone under test."""
 
     def __init__(self, resolved: Resolved) -> None:
@@ -45,44 +45,44 @@ class Subject:
 
 
 @checks.promise("return NCHW, NHWC or NLC features, one tensor, before any pooling; state layout= where it is unclear")
-def features_are_a_map(subject: Subject) -> None:
+def features_are_a_map(checked: CheckedBackbone) -> None:
     """Features are one tensor that can be read as a map `[N, C, H, W]`, C the same for 1 and 3 images."""
-    module = subject.build()
+    module = checked.build()
     shapes = []
     for count in (1, 3):
         with torch.no_grad():
-            features = subject.features(module, subject.images(count))
+            features = checked.features(module, checked.images(count))
         assert len(features) == count, f"{count} images become {list(features.shape)}"
         assert features.isfinite().all(), f"{count} images: some features are not finite"
         shapes.append(features.shape[1:])
     assert shapes[0] == shapes[1], f"1 image becomes {list(shapes[0])}, 3 become {list(shapes[1])}"
 
 
-@checks.promise("normalise over channels or positions in eval, never over the batch")
-def images_are_independent(subject: Subject) -> None:
+@checks.promise("normalize over channels or positions in eval, never over the batch")
+def images_are_independent(checked: CheckedBackbone) -> None:
     """An image alone gives what it gives among others, in eval mode."""
-    module, x = subject.build(), subject.images(3)
+    module, x = checked.build(), checked.images(3)
     with torch.no_grad():
-        together = subject.features(module, x)
+        together = checked.features(module, x)
         for index in range(3):
-            alone = subject.features(module, x[index : index + 1])[0]
+            alone = checked.features(module, x[index : index + 1])[0]
             error = (alone - together[index]).abs().max().item()
             assert error <= 1e-4 * max(1.0, together.abs().max().item()), f"image {index} alone differs by {error:.3g}"
 
 
 @checks.promise("draw random numbers only where self.training is true")
-def eval_is_deterministic(subject: Subject) -> None:
+def eval_is_deterministic(checked: CheckedBackbone) -> None:
     """Twice the same in eval mode."""
-    module, x = subject.build(), subject.images(2)
+    module, x = checked.build(), checked.images(2)
     with torch.no_grad():
         assert torch.equal(module(x), module(x)), "two calls in eval mode differ"
 
 
 @checks.promise("use every parameter, and do not detach; drop the classifier's")
-def gradients_reach_everything(subject: Subject) -> None:
+def gradients_reach_everything(checked: CheckedBackbone) -> None:
     """In training, every parameter that asks for one gets a finite gradient."""
-    module = subject.build().train()
-    subject.features(module, subject.images(2)).square().mean().backward()
+    module = checked.build().train()
+    checked.features(module, checked.images(2)).square().mean().backward()
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             assert parameter.grad is not None, f"parameter {name} gets no gradient"
@@ -90,40 +90,40 @@ def gradients_reach_everything(subject: Subject) -> None:
 
 
 @checks.promise("register what is random as a parameter or a buffer")
-def weights_survive_a_file(subject: Subject) -> None:
+def weights_survive_a_file(checked: CheckedBackbone) -> None:
     """Saved to safetensors and loaded into a new module, the weights give the same numbers."""
     from safetensors.torch import load_file, save_file
 
-    first, second = subject.build(seed=0), subject.build(seed=1)
+    first, second = checked.build(seed=0), checked.build(seed=1)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights.safetensors"
         save_file({key: value.contiguous().clone() for key, value in first.state_dict().items()}, path)
         second.load_state_dict(load_file(path))
-    x = subject.images(2)
+    x = checked.images(2)
     with torch.no_grad():
         assert torch.equal(first(x), second(x)), "a module with the same weights gives other numbers"
 
 
 @checks.promise("make tensors with device=x.device, or register them as buffers")
-def nothing_stays_on_the_cpu(subject: Subject) -> None:
+def nothing_stays_on_the_cpu(checked: CheckedBackbone) -> None:
     """A forward pass with fake CUDA tensors: every tensor follows the images."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    module = subject.build()
+    module = checked.build()
     named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     with FakeTensorMode():
         fake = {name: torch.empty(t.shape, dtype=t.dtype, device="cuda") for name, t in named.items()}
-        y = torch.func.functional_call(module, fake, torch.empty(2, 3, *subject.size, device="cuda"))
+        y = torch.func.functional_call(module, fake, torch.empty(2, 3, *checked.size, device="cuda"))
     assert y.device.type == "cuda", f"the output is on the {y.device}"
 
 
 @checks.promise("avoid `if` on values, and len(x) for the batch (x.shape[0] stays dynamic)")
-def exports_as_it_is(subject: Subject) -> None:
+def exports_as_it_is(checked: CheckedBackbone) -> None:
     """`torch.onnx.export` succeeds, and ONNX Runtime agrees for 1, 2 and 3 images."""
-    module = subject.build()
-    session = exported(module, subject.images(2), f"{subject.size[0]} × {subject.size[1]}")
+    module = checked.build()
+    session = exported(module, checked.images(2), f"{checked.size[0]} × {checked.size[1]}")
     for count in (1, 2, 3):
-        x = subject.images(count, seed=count)
+        x = checked.images(count, seed=count)
         with torch.no_grad():
             expected = module(x)
         found = answer(session, x)
@@ -138,20 +138,20 @@ def run_check(check: str, backbone: Backbone | str, **options: Any) -> None:
         AssertionError: The promise is not kept.
         Exception: Whatever the backbone itself raises.
     """
-    checks.run(check, _subject(backbone, options))
+    checks.run(check, _checked(backbone, options))
 
 
 def check_backbone(backbone: Backbone | str, **options: Any) -> list[Failure]:
     """Runs all of `BACKBONE_CHECKS` on a backbone; what failed, an empty list where all is well."""
-    return checks.failures(_subject(backbone, options))
+    return checks.failures(_checked(backbone, options))
 
 
-def _subject(backbone: Backbone | str, options: dict[str, Any]) -> Subject:
+def _checked(backbone: Backbone | str, options: dict[str, Any]) -> CheckedBackbone:
     if isinstance(backbone, str):
-        return Subject(loader.catalog().backbone(backbone))
+        return CheckedBackbone(loader.catalog().backbone(backbone))
     source = Source("under test", None, "file")
     make = import_build(backbone.build, backbone.name, source)
-    return Subject(Resolved(parse_spec(backbone.name), Entry(backbone, source), make, options))
+    return CheckedBackbone(Resolved(parse_spec(backbone.name), Entry(backbone, source), make, options))
 
 
 CHECKS: Final = checks.ids

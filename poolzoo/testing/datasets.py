@@ -17,7 +17,7 @@ checks = Checks()
 _SPLITS: Final[tuple[Split, ...]] = ("train", "test")
 
 
-class Subject:
+class CheckedDataset:
     """A data set under test, loaded once."""
 
     def __init__(self, dataset: Dataset) -> None:
@@ -32,11 +32,11 @@ class Subject:
         return {split: self.load(split) for split in _SPLITS}
 
 
-@checks.promise("return (uint8[N, H, W, 3], int64[N]): stack the images, repeat a grey channel three times")
-def images_are_arrays(subject: Subject) -> None:
+@checks.promise("return (uint8[N, H, W, 3], int64[N]): stack the images, repeat a gray channel three times")
+def images_are_arrays(checked: CheckedDataset) -> None:
     """Both splits give `(uint8[N, H, W, 3], int64[N])` with N ≥ 1, all of one size."""
     sizes = set()
-    for split, loaded in subject.splits.items():
+    for split, loaded in checked.splits.items():
         assert isinstance(loaded, tuple), f"{split}: gives a {type(loaded).__name__}, not a tuple"
         assert len(loaded) == 2, f"{split}: gives {len(loaded)} things, not images and labels"
         images, labels = loaded
@@ -53,25 +53,25 @@ def images_are_arrays(subject: Subject) -> None:
 
 
 @checks.promise("number the classes from 0, and give as many names in classes=")
-def labels_are_classes(subject: Subject) -> None:
+def labels_are_classes(checked: CheckedDataset) -> None:
     """Labels run from 0, every class occurs in training, and `classes` names each, once."""
-    train, test = (subject.splits[split][1] for split in _SPLITS)
-    count = len(subject.dataset.classes) if subject.dataset.classes else int(train.max()) + 1
+    train, test = (checked.splits[split][1] for split in _SPLITS)
+    count = len(checked.dataset.classes) if checked.dataset.classes else int(train.max()) + 1
     for split, labels in (("train", train), ("test", test)):
         assert labels.min() >= 0, f"{split}: a label is {labels.min()}"
         assert labels.max() < count, f"{split}: a label is {labels.max()}, there are {count} classes"
     missing = sorted(set(range(count)) - set(train.tolist()))
     assert not missing, f"classes {missing[:5]} have no training image"
-    names = subject.dataset.classes or ()
+    names = checked.dataset.classes or ()
     assert len(set(names)) == len(names), "two classes have one name"
 
 
 @checks.promise("sort files before you read them, and seed what is drawn")
-def loading_is_repeatable(subject: Subject) -> None:
+def loading_is_repeatable(checked: CheckedDataset) -> None:
     """Loading twice gives the same images in the same order."""
     for split in _SPLITS:
-        images, labels = subject.load(split)
-        first_images, first_labels = subject.splits[split]
+        images, labels = checked.load(split)
+        first_images, first_labels = checked.splits[split]
         assert np.array_equal(images, first_images), f"{split}: the images differ when loaded again"
         assert np.array_equal(labels, first_labels), f"{split}: the labels differ when loaded again"
 
@@ -83,18 +83,18 @@ def run_check(check: str, dataset: Dataset | str) -> None:
         AssertionError: The promise is not kept.
         Exception: Whatever the data set itself raises.
     """
-    checks.run(check, _subject(dataset))
+    checks.run(check, _checked(dataset))
 
 
 def check_dataset(dataset: Dataset | str) -> list[Failure]:
     """Runs all of `DATASET_CHECKS` on a data set; what failed, an empty list where all is well."""
-    return checks.failures(_subject(dataset))
+    return checks.failures(_checked(dataset))
 
 
-def _subject(dataset: Dataset | str) -> Subject:
+def _checked(dataset: Dataset | str) -> CheckedDataset:
     item = loader.catalog().dataset(dataset).item if isinstance(dataset, str) else dataset
     assert isinstance(item, Dataset)
-    return Subject(item)
+    return CheckedDataset(item)
 
 
 CHECKS: Final = checks.ids

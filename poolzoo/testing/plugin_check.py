@@ -83,12 +83,12 @@ def _check(entry: Entry, advance: Callable[[str], None]) -> Any:
 def _subject(entry: Entry) -> tuple[Checks, Any]:
     item = entry.item
     if isinstance(item, spec.Dataset):
-        return datasets.checks, datasets.Subject(item)
+        return datasets.checks, datasets.CheckedDataset(item)
     assert isinstance(item, spec.Pooling | spec.Backbone)
     make = import_build(item.build, item.name, entry.source)
     if isinstance(item, spec.Pooling):
-        return poolings.checks, poolings.Subject(item, make, {})
-    return backbones.checks, backbones.Subject(Resolved(grammar.parse_spec(item.name), entry, make, {}))
+        return poolings.checks, poolings.CheckedPooling(item, make, {})
+    return backbones.checks, backbones.CheckedBackbone(Resolved(grammar.parse_spec(item.name), entry, make, {}))
 
 
 def _check_family(entry: Entry, family: spec.BackboneFamily) -> Any:

@@ -38,7 +38,7 @@ checks = Checks()
 
 
 @dataclass(frozen=True)
-class Subject:
+class CheckedPooling:
     """A pooling under test: its build, imported, and the options that it is built with."""
 
     pooling: Pooling
@@ -102,18 +102,18 @@ def _finite(values: Tensor | None, what: str) -> None:
     assert not bad, f"{what}: {bad} of {values.numel()} numbers are not finite"
 
 
-# --- The checks: each takes a subject and asserts one promise --------------------------------------------------------
+# --- The checks: each takes a checked and asserts one promise --------------------------------------------------------
 
 
 @checks.promise("return x pooled to [N, D] (global), or the size that nn.MaxPool2d gives (local), for every map")
-def shapes(subject: Subject) -> None:
+def shapes(checked: CheckedPooling) -> None:
     """Global: `[N, D]`, the same D for every map. Local: the shape of `nn.MaxPool2d`. For 1, 2 and 5 images."""
-    for words, layer in subject.layers():
+    for words, layer in checked.layers():
         widths = set()
         for size in MAPS:
             for count in (1, 2, 5):
                 x = signed(count, CHANNELS, *size)
-                expected = [count] if subject.pooling.kind == "global" else _size_of_max_pool(layer, words, x)
+                expected = [count] if checked.pooling.kind == "global" else _size_of_max_pool(layer, words, x)
                 if expected is None:
                     continue
                 try:
@@ -121,8 +121,8 @@ def shapes(subject: Subject) -> None:
                 except Exception as error:
                     raise AssertionError(f"{words}{list(x.shape)}: {reason(error)}") from error
                 assert isinstance(y, Tensor), f"{words}gives a {type(y).__name__}, not a tensor"
-                ours = [len(y)] if subject.pooling.kind == "global" else [len(y), *y.shape[2:]]
-                rank = 2 if subject.pooling.kind == "global" else 4
+                ours = [len(y)] if checked.pooling.kind == "global" else [len(y), *y.shape[2:]]
+                rank = 2 if checked.pooling.kind == "global" else 4
                 assert y.ndim == rank, f"{words}{list(x.shape)} becomes {list(y.shape)}, not {rank} dimensions"
                 assert ours == expected, f"{words}{list(x.shape)} becomes {list(y.shape)}"
                 widths.add(y.shape[1])
@@ -139,10 +139,10 @@ def _size_of_max_pool(layer: nn.Module, words: str, x: Tensor) -> list[int] | No
 
 
 @checks.promise("choose heads, groups and widths from `channels`, such as its largest divisor")
-def channel_counts(subject: Subject) -> None:
+def channel_counts(checked: CheckedPooling) -> None:
     """The defaults fit networks of other widths: 16, 64 and 288 channels."""
     for channels in (16, 64, 288):
-        layer = subject.build(channels=channels)
+        layer = checked.build(channels=channels)
         _finite(layer(signed(2, channels, 4, 4)), f"{channels} channels")
 
 
@@ -150,10 +150,10 @@ def channel_counts(subject: Subject) -> None:
     "write build(channels, *, option=default) for a global pooling, "
     "build(channels, kernel_size, stride, padding, ceil_mode, *, option=default) for a local one"
 )
-def options_have_defaults(subject: Subject) -> None:
+def options_have_defaults(checked: CheckedPooling) -> None:
     """Every option is a keyword-only argument with a default, so that the bare name builds."""
-    given = ("channels",) if subject.pooling.kind == "global" else ("channels", *GEOMETRY_NAMES)
-    for parameter in list(inspect.signature(subject.make).parameters.values())[len(given) :]:
+    given = ("channels",) if checked.pooling.kind == "global" else ("channels", *GEOMETRY_NAMES)
+    for parameter in list(inspect.signature(checked.make).parameters.values())[len(given) :]:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         assert parameter.default is not parameter.empty, f"option {parameter.name!r} has no default"
@@ -163,9 +163,9 @@ def options_have_defaults(subject: Subject) -> None:
 
 
 @checks.promise("make constants with x.dtype, or parameters and buffers, which .double() converts")
-def dtype_is_kept(subject: Subject) -> None:
+def dtype_is_kept(checked: CheckedPooling) -> None:
     """float32 gives float32, and after `.double()` float64 gives float64."""
-    for words, layer in subject.layers():
+    for words, layer in checked.layers():
         x = signed(2, CHANNELS, 7, 7)
         assert layer(x).dtype == torch.float32, f"{words}float32 becomes {layer(x).dtype}"
         y = layer.double()(x.double())
@@ -173,9 +173,9 @@ def dtype_is_kept(subject: Subject) -> None:
 
 
 @checks.promise("reduce over channels and positions only, never over dimension 0")
-def images_are_independent(subject: Subject) -> None:
+def images_are_independent(checked: CheckedPooling) -> None:
     """An image alone gives what it gives among others."""
-    for words, layer in subject.layers():
+    for words, layer in checked.layers():
         x = signed(5, CHANNELS, 7, 5) * torch.tensor([1.0, 10.0, 0.1, 1.0, 3.0]).view(-1, 1, 1, 1)
         together = layer(x)
         for index in range(5):
@@ -183,9 +183,9 @@ def images_are_independent(subject: Subject) -> None:
 
 
 @checks.promise("draw random numbers only where self.training is true")
-def eval_is_deterministic(subject: Subject) -> None:
+def eval_is_deterministic(checked: CheckedPooling) -> None:
     """Twice the same in eval mode, whatever the random generator's state."""
-    for words, layer in subject.layers():
+    for words, layer in checked.layers():
         x = signed(2, CHANNELS, 7, 7)
         torch.manual_seed(1)
         first = layer(x)
@@ -194,11 +194,11 @@ def eval_is_deterministic(subject: Subject) -> None:
 
 
 @checks.promise("say stochastic=True in Pooling(...), or compute the same in training")
-def training_is_declared(subject: Subject) -> None:
+def training_is_declared(checked: CheckedPooling) -> None:
     """What is computed in training is what is computed in eval, unless `stochastic` says otherwise."""
-    if subject.pooling.stochastic:
+    if checked.pooling.stochastic:
         return
-    for words, layer in subject.layers():
+    for words, layer in checked.layers():
         x = signed(4, CHANNELS, 7, 7)
         expected = layer(x)
         _close(layer.train()(x), expected, f"{words}training mode, which stochastic=False says is like eval mode,")
@@ -206,16 +206,16 @@ def training_is_declared(subject: Subject) -> None:
 
 
 @checks.promise("leave parameter_free=True out of Pooling(...)")
-def parameters_are_declared(subject: Subject) -> None:
+def parameters_are_declared(checked: CheckedPooling) -> None:
     """`parameter_free` is true: no parameters."""
-    count = sum(p.numel() for p in subject.build().parameters())
-    assert not (subject.pooling.parameter_free and count), f"parameter_free=True, but there are {count} parameters"
+    count = sum(p.numel() for p in checked.build().parameters())
+    assert not (checked.pooling.parameter_free and count), f"parameter_free=True, but there are {count} parameters"
 
 
 @checks.promise("use relu, clamp, mul … instead of relu_, clamp_, mul_ on x")
-def input_is_left_alone(subject: Subject) -> None:
+def input_is_left_alone(checked: CheckedPooling) -> None:
     """The map that comes in is not written to."""
-    for words, layer in subject.layers():
+    for words, layer in checked.layers():
         x = signed(2, CHANNELS, 7, 7)
         before = x.clone()
         layer(x)
@@ -223,17 +223,17 @@ def input_is_left_alone(subject: Subject) -> None:
 
 
 @checks.promise("look at detach(), .data, .item() and custom backward functions")
-def gradients_are_right(subject: Subject) -> None:
+def gradients_are_right(checked: CheckedPooling) -> None:
     """The gradient for the map is that of finite differences, in float64."""
-    layer = subject.build(channels=4).double()
+    layer = checked.build(channels=4).double()
     x = signed(2, 4, 4, 4, seed=3).double().requires_grad_()
     torch.autograd.gradcheck(layer, (x,), eps=1e-6, atol=1e-5)
 
 
 @checks.promise("use every parameter in forward, and do not detach x")
-def gradients_reach_everything(subject: Subject) -> None:
+def gradients_reach_everything(checked: CheckedPooling) -> None:
     """In training, the map and every parameter that asks for one get a finite gradient."""
-    for words, layer in subject.layers():
+    for words, layer in checked.layers():
         x = signed(2, CHANNELS, 7, 7).requires_grad_()
         y = layer.train()(x)
         assert y.requires_grad, f"{words}the output has no gradient"
@@ -249,9 +249,9 @@ def gradients_reach_everything(subject: Subject) -> None:
 @checks.promise(
     "divide by clamp(min=eps), take roots and logarithms of clamp(min=eps), shift exponentials by the maximum"
 )
-def extremes_are_finite(subject: Subject) -> None:
+def extremes_are_finite(checked: CheckedPooling) -> None:
     """Zero, constant, large and tiny maps give finite numbers and gradients, in training and in eval."""
-    for words, layer in subject.layers():
+    for words, layer in checked.layers():
         maps = {f"all {value:g}": torch.full((2, CHANNELS, 4, 4), value) for value in EXTREMES}
         maps["signed, up to thousands"] = LARGE * signed(2, CHANNELS, 4, 4)
         maps["signed, about 1e-20"] = 1e-20 * signed(2, CHANNELS, 4, 4)
@@ -276,28 +276,28 @@ def _try_extreme(layer: nn.Module, x: Tensor, what: str) -> None:
 @checks.promise(
     "divide by a norm of at least clamp(min=1e-3), take roots of clamp(min=1e-6); where no gradient is meant, detach"
 )
-def gradients_are_bounded(subject: Subject) -> None:
+def gradients_are_bounded(checked: CheckedPooling) -> None:
     """In training, no gradient at zeros, ties, constants, one spike or thousands is 10,000 times an ordinary one.
 
     For the map and for every parameter, with the options as given and with each one changed.
     """
-    for words, layer in subject.layers():
+    for words, layer in checked.layers():
         for wrong in gradients.unbounded(layer.train(), CHANNELS):
             raise AssertionError(f"{words}{wrong}")
-    for options in gradients.option_values(subject.make, subject.options):
+    for options in gradients.option_values(checked.make, checked.options):
         try:
-            layer = Subject(subject.pooling, subject.make, options).build()
+            layer = CheckedPooling(checked.pooling, checked.make, options).build()
         except (ValueError, AssertionError):  # it refuses that value
             continue
-        changed = ", ".join(f"{key}={value}" for key, value in options.items() if key not in subject.options)
+        changed = ", ".join(f"{key}={value}" for key, value in options.items() if key not in checked.options)
         for wrong in gradients.unbounded(layer.train(), CHANNELS):
             raise AssertionError(f"with {changed}, {wrong}")
 
 
 @checks.promise("compute sums, squares and exponentials in x.float(), and return .to(x.dtype)")
-def low_precision_is_close(subject: Subject) -> None:
+def low_precision_is_close(checked: CheckedPooling) -> None:
     """bfloat16 and float16 layers, and autocast, stay within a twentieth; float16 survives maps in the hundreds."""
-    for words, layer in subject.layers():
+    for words, layer in checked.layers():
         x = signed(2, CHANNELS, 4, 4).bfloat16().float()
         exact = layer(x)
         with torch.autocast("cpu", torch.bfloat16):
@@ -313,9 +313,9 @@ def low_precision_is_close(subject: Subject) -> None:
 
 
 @checks.promise("use flatten or reshape instead of view")
-def memory_format_does_not_matter(subject: Subject) -> None:
+def memory_format_does_not_matter(checked: CheckedPooling) -> None:
     """Channels-last gives what contiguous gives, and so does a map that is a view."""
-    for words, layer in subject.layers():
+    for words, layer in checked.layers():
         x = signed(2, CHANNELS, 7, 5)
         expected = layer(x)
         _close(layer(x.contiguous(memory_format=torch.channels_last)), expected, f"{words}channels-last")
@@ -325,11 +325,11 @@ def memory_format_does_not_matter(subject: Subject) -> None:
 
 
 @checks.promise("register what is random as a parameter or a buffer")
-def weights_survive_a_file(subject: Subject) -> None:
+def weights_survive_a_file(checked: CheckedPooling) -> None:
     """Saved to safetensors and loaded into a new layer, the weights give the same numbers."""
     from safetensors.torch import load_file, save_file
 
-    first, second = subject.build(seed=0), subject.build(seed=1)
+    first, second = checked.build(seed=0), checked.build(seed=1)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "layer.safetensors"
         save_file({key: value.contiguous() for key, value in first.state_dict().items()}, path)
@@ -339,18 +339,18 @@ def weights_survive_a_file(subject: Subject) -> None:
 
 
 @checks.promise("keep state in parameters and buffers alone")
-def copies_are_equal(subject: Subject) -> None:
+def copies_are_equal(checked: CheckedPooling) -> None:
     """A deep copy gives the same numbers."""
-    layer, x = subject.build(), signed(2, CHANNELS, 7, 7)
+    layer, x = checked.build(), signed(2, CHANNELS, 7, 7)
     assert torch.equal(copy.deepcopy(layer)(x), layer(x)), "a deep copy gives other numbers"
 
 
 @checks.promise("make tensors with device=x.device, or register them as buffers")
-def nothing_stays_on_the_cpu(subject: Subject) -> None:
+def nothing_stays_on_the_cpu(checked: CheckedPooling) -> None:
     """A forward pass with fake CUDA tensors, in training and in eval: every tensor follows the map. Needs no GPU."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    for words, layer in subject.layers():
+    for words, layer in checked.layers():
         named = {**dict(layer.named_parameters()), **dict(layer.named_buffers())}
         for training in (False, True):
             layer.train(training)
@@ -364,17 +364,17 @@ def nothing_stays_on_the_cpu(subject: Subject) -> None:
     "a small eps is deleted (use clamp), divisor_override is ignored, median and adaptive max have no form: "
     "docs/plugins.md has the rewrites"
 )
-def exports_as_it_is(subject: Subject) -> None:
+def exports_as_it_is(checked: CheckedPooling) -> None:
     """`torch.onnx.export` with nothing around it, at 7 × 7 and 8 × 8, is right for any number of images.
 
     Compared under ONNX Runtime on zeros, ties, negative, large and random maps; the tolerance is ten times the noise
     between float32 and float64. The graph draws no random numbers.
     """
     geometry = None
-    if subject.pooling.kind == "local":
-        accepted = subject.geometries()
+    if checked.pooling.kind == "local":
+        accepted = checked.geometries()
         geometry = accepted[1] if len(accepted) > 1 else accepted[0]  # with padding, where it is taken
-    layer = subject.build(geometry)
+    layer = checked.build(geometry)
     exact = copy.deepcopy(layer).double()
     for side in (7, 8):
         session = exported(layer, signed(2, CHANNELS, side, side), f"{side} × {side}")
@@ -412,7 +412,7 @@ def run_check(check: str, pooling: Pooling | str, kind: Kind = "global", **optio
         AssertionError: The promise is not kept; the message holds the numbers.
         Exception: Whatever the layer itself raises.
     """
-    checks.run(check, _subject(pooling, kind, options))
+    checks.run(check, _checked(pooling, kind, options))
 
 
 def check_pooling(pooling: Pooling | str, kind: Kind = "global", **options: Any) -> list[Failure]:
@@ -426,15 +426,15 @@ def check_pooling(pooling: Pooling | str, kind: Kind = "global", **options: Any)
     Returns:
         What failed, in the order of `CHECKS`; an empty list where all is well.
     """
-    return checks.failures(_subject(pooling, kind, options))
+    return checks.failures(_checked(pooling, kind, options))
 
 
-def _subject(pooling: Pooling | str, kind: Kind, options: dict[str, Any]) -> Subject:
+def _checked(pooling: Pooling | str, kind: Kind, options: dict[str, Any]) -> CheckedPooling:
     if isinstance(pooling, str):
         found = loader.catalog().pooling(pooling, kind)
-        return Subject(found.item, found.build, {**found.options, **options})
+        return CheckedPooling(found.item, found.build, {**found.options, **options})
     make = import_build(pooling.build, pooling.name, Source("under test", None, "file"))
-    return Subject(pooling, make, options)
+    return CheckedPooling(pooling, make, options)
 
 
 CHECKS: Final = checks.ids

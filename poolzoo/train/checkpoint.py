@@ -106,5 +106,5 @@ class Checkpoint:
 
     def refuse_broken(self, part: str) -> CheckFailed:
         """The error of a checkpoint that training cannot go on from."""
-        anew = f"delete {self.path} to start that run anew, with a smaller --lr or --clip 1 in its run.toml"
+        anew = f"delete {self.path} to start that run anew, with a smaller --lr or --clip-grad 1 in its run.toml"
         return CheckFailed(f"checkpoint {self.path} cannot be trained on: {part} holds NaN or infinity", anew)

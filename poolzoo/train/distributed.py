@@ -15,14 +15,14 @@ from torch import nn
 
 from poolzoo.common import output
 from poolzoo.common.errors import EnvironmentProblem, PoolzooError, explain
-from poolzoo.data.batches import ALL, Share
+from poolzoo.data.batches import ALL, Rank
 from poolzoo.train.device import DevicePolicy
 
 T = TypeVar("T")
 PATIENCE = timedelta(hours=2)  # one process reads the data or builds a cache while the others wait
 
 
-def join(policy: DevicePolicy) -> Share:
+def join(policy: DevicePolicy) -> Rank:
     """Joins the processes that were started together; the only one is the whole group.
 
     From here on an error of another process than the first is this process's own, and is shown.
@@ -34,7 +34,7 @@ def join(policy: DevicePolicy) -> Share:
         backend = "cpu:gloo,cuda:nccl" if policy.device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=PATIENCE)
         output.speak_as(dist.get_rank())
-    return Share(dist.get_rank(), dist.get_world_size())
+    return Rank(dist.get_rank(), dist.get_world_size())
 
 
 def is_first() -> bool:
@@ -49,7 +49,7 @@ def leave() -> None:
 
 
 @contextmanager
-def first_alone(share: Share) -> Iterator[None]:
+def rank_zero_first(share: Rank) -> Iterator[None]:
     """The block runs in the first process, and when it has ended, in the others: for caches that are built once.
 
     Where it fails in the first, the others fail alike, without a word and without running it.
@@ -69,10 +69,10 @@ def first_alone(share: Share) -> Iterator[None]:
 
 
 @contextmanager
-def agreed(share: Share) -> Iterator[None]:
+def agreed(share: Rank) -> Iterator[None]:
     """The block succeeds in all processes or fails in all; of those that fail the first one says why.
 
-    Inside, processes may wait for each other in `first_alone` only.
+    Inside, processes may wait for each other in `rank_zero_first` only.
     """
     failure = None
     try:
@@ -90,7 +90,7 @@ def agreed(share: Share) -> Iterator[None]:
         raise failure
 
 
-def from_first(function: Callable[[], T], share: Share) -> T:
+def from_first(function: Callable[[], T], share: Rank) -> T:
     """What a function gives in the first process, in all of them; it runs there only."""
     found: list[T | None] = [None]
     with agreed(share):
@@ -100,7 +100,7 @@ def from_first(function: Callable[[], T], share: Share) -> T:
     return value
 
 
-def require_alike(what: str, value: str, share: Share) -> None:
+def require_alike(what: str, value: str, share: Rank) -> None:
     """Makes sure that all processes have the same of something, such as a digest of their data.
 
     Raises:
@@ -129,14 +129,14 @@ def _fail_silently(failure: tuple[int, str, str]) -> NoReturn:
     raise raised
 
 
-def added_up(values: torch.Tensor, share: Share) -> torch.Tensor:
+def added_up(values: torch.Tensor, share: Rank) -> torch.Tensor:
     """The sum over all processes of a tensor on the host."""
     if share.size > 1:
         dist.all_reduce(values)
     return values
 
 
-def gathered(value: Any, share: Share) -> list[Any]:
+def gathered(value: Any, share: Rank) -> list[Any]:
     """The values of all processes, in their order."""
     values = [value] * share.size
     if share.size > 1:
@@ -144,13 +144,13 @@ def gathered(value: Any, share: Share) -> list[Any]:
     return values
 
 
-def speak_once(share: Share) -> None:
+def speak_once(share: Rank) -> None:
     """To be called before an error that all processes raise: the first alone shows it."""
     if share.rank > 0:
         output.speak_as(-1)
 
 
-def interleaved(part: np.ndarray, count: int, share: Share) -> np.ndarray:
+def interleaved(part: np.ndarray, count: int, share: Rank) -> np.ndarray:
     """The rows of all processes, each of which has every `size`-th one from its rank on; `count` in all."""
     if share.size == 1:
         return part
@@ -162,14 +162,14 @@ def interleaved(part: np.ndarray, count: int, share: Share) -> np.ndarray:
     return whole
 
 
-def align_buffers(module: nn.Module, share: Share) -> None:
+def align_buffers(module: nn.Module, share: Rank) -> None:
     """Gives every process the first one's buffers: statistics of batch norms are each process's own while it trains."""
     if share.size > 1:
         for buffer in module.buffers():
             dist.broadcast(buffer, 0)
 
 
-def synchronised(network: nn.Module, share: Share, policy: DevicePolicy) -> nn.Module:
+def synchronized(network: nn.Module, share: Rank, policy: DevicePolicy) -> nn.Module:
     """On several GPUs, batch norms that share their statistics at every step; torch has none for CPUs."""
     if share.size > 1 and policy.device.type == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(network)

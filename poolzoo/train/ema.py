@@ -19,7 +19,7 @@ class Average:
 
     Args:
         module: What is averaged.
-        decay: Share of the old average that stays at every step.
+        decay: Rank of the old average that stays at every step.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -33,7 +33,7 @@ class Average:
 
     @torch.no_grad()
     def update(self) -> None:
-        """To be called after every step of the optimiser."""
+        """To be called after every step of the optimizer."""
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         torch._foreach_lerp_(self._pairs[0], [tensor.detach() for tensor in self._pairs[1]], 1 - decay)

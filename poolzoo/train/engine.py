@@ -15,12 +15,12 @@ from torch.nn import functional as F
 
 from poolzoo.common import output
 from poolzoo.common.errors import CheckFailed, EnvironmentProblem
-from poolzoo.data.batches import ALL, Share
+from poolzoo.data.batches import ALL, Rank
 from poolzoo.metrics import classification
 from poolzoo.train import distributed, signals
 from poolzoo.train.checkpoint import Checkpoint
-from poolzoo.train.loaders import Feed
-from poolzoo.train.training_module import Learner
+from poolzoo.train.loaders import Loader
+from poolzoo.train.training_module import TrainingModule
 
 SHOW_EVERY = 0.5  # seconds between two readings of loss and accuracy for a progress bar that somebody watches
 Line = dict[str, Any]
@@ -58,12 +58,12 @@ class Engine:
 
     def __init__(
         self,
-        learners: Mapping[str, Learner],
-        feed: Feed,
+        learners: Mapping[str, TrainingModule],
+        feed: Loader,
         val_labels: np.ndarray,
         epochs: int,
         checkpoint: Checkpoint,
-        share: Share = ALL,
+        share: Rank = ALL,
     ) -> None:
         self.learners, self.feed, self.val_labels, self.epochs = dict(learners), feed, val_labels, epochs
         self.checkpoint, self.share = checkpoint, share
@@ -171,7 +171,7 @@ class Engine:
     def _refuse(self, text: str) -> NoReturn:
         distributed.speak_once(self.share)
         settings = next(iter(self.learners.values())).settings
-        hint = f"try a smaller --lr than {settings.lr:g}" + ("" if settings.clip else ", or --clip 1")
+        hint = f"try a smaller --lr than {settings.lr:g}" + ("" if settings.clip_grad else ", or --clip-grad 1")
         if settings.plugins:
             hint += "; poolzoo plugin check FILE tries a plugin's gradients"
         if self.checkpoint.path.is_file():

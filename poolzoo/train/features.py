@@ -52,7 +52,7 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Plan:
+class FeatureConfig:
     """One cache that is wanted: of maps, or of the vectors of one pooling."""
 
     name: str
@@ -78,11 +78,11 @@ def reads(prepared: Prepared) -> str:
     return prepared.settings.pool if fixed and not prepared.assembly.network.norm_first else MAP
 
 
-def planned(prepared: Prepared, name: str, dtype: str = "float16") -> Plan:
+def planned(prepared: Prepared, name: str, dtype: str = "float16") -> FeatureConfig:
     """The cache that a head which reads `name` needs."""
     layout = prepared.assembly.layout
     shape = (layout.channels, *layout.map_size) if name == MAP else (prepared.assembly.width,)
-    return Plan(name, prepared, _key(prepared, name, dtype), shape, dtype)
+    return FeatureConfig(name, prepared, _key(prepared, name, dtype), shape, dtype)
 
 
 def _key(prepared: Prepared, name: str, dtype: str) -> str:
@@ -142,7 +142,7 @@ def _made(shelf: disk.Shelf, head: Prepared, name: str) -> Stored | None:
     return None
 
 
-def _read(shelf: disk.Shelf, plan: Plan) -> Stored | None:
+def _read(shelf: disk.Shelf, plan: FeatureConfig) -> Stored | None:
     place = shelf.find(plan.key)
     if place is None:
         return None
@@ -156,7 +156,7 @@ def _read(shelf: disk.Shelf, plan: Plan) -> Stored | None:
     return Stored(rows, 1 + plan.prepared.settings.views)
 
 
-def _build(shelf: disk.Shelf, plan: Plan) -> Stored | None:
+def _build(shelf: disk.Shelf, plan: FeatureConfig) -> Stored | None:
     size = f"{describe(plan)}, {plan.bytes / 1e6:,.0f} MB"
     if not shelf.room(plan.bytes):
         output.say(
@@ -173,7 +173,7 @@ def _build(shelf: disk.Shelf, plan: Plan) -> Stored | None:
     return _read(shelf, plan)
 
 
-def describe(plan: Plan) -> str:
+def describe(plan: FeatureConfig) -> str:
     """A cache in words: what of how many images."""
     shape, views = sizes.show(plan.shape), 1 + plan.prepared.settings.views
     what = "maps" if plan.name == MAP else f"{plan.name} vectors"
@@ -181,7 +181,7 @@ def describe(plan: Plan) -> str:
     return f"{text} in {views} views" if views > 1 else text
 
 
-def _rows(plan: Plan, maps: Stored | None, bar: output.Progress) -> Iterator[np.ndarray]:
+def _rows(plan: FeatureConfig, maps: Stored | None, bar: output.Progress) -> Iterator[np.ndarray]:
     """Every row of a cache, view by view."""
     prepared, done = plan.prepared, 0
     pool = prepared.assembly.network.pool.eval()
@@ -202,8 +202,8 @@ def _maps(prepared: Prepared, dtype: str) -> Iterator[Tensor]:
         draws = Draws.of(len(images), prepared.data.size, augmentation, prepared.settings.seed, view)
         for start in range(0, len(images), prepared.mapped_at_once):
             chosen = np.arange(start, min(start + prepared.mapped_at_once, len(images)))
-            centres = draws.centres[chosen] if augmentation.cutout else None
-            batch = pixels.take(chosen, draws.shifts[chosen], draws.mirrored[chosen], centres, augmentation.cutout)
+            centers = draws.centers[chosen] if augmentation.cutout else None
+            batch = pixels.take(chosen, draws.shifts[chosen], draws.mirrored[chosen], centers, augmentation.cutout)
             with torch.inference_mode():
                 x = prepared.preprocess(batch).contiguous(memory_format=policy.memory_format)
                 yield _rounded(frozen_map(prepared.assembly.network, x, policy), dtype)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from poolzoo.data import blocks
-from poolzoo.data.batches import ALL, Batches, Share, sent
+from poolzoo.data.batches import ALL, BatchLoader, Rank, sent
 from poolzoo.model.assemble import Network, Preprocess
 from poolzoo.train.device import DevicePolicy
 
@@ -34,7 +34,7 @@ class Part:
 
         Args:
             logits: `float32[n, classes]`.
-            smoothing: Share of the label that is spread evenly over all classes.
+            smoothing: Rank of the label that is spread evenly over all classes.
         """
         loss = F.cross_entropy(logits, self.labels, label_smoothing=smoothing)
         if self.other is None:
@@ -61,7 +61,7 @@ class Step:
         return [Part(*piece, self.weight) for piece in pieces]
 
 
-class Feed(Protocol):
+class Loader(Protocol):
     """Serves the steps of an epoch, the same for the same number, and the validation images in their order."""
 
     def __len__(self) -> int: ...
@@ -71,14 +71,14 @@ class Feed(Protocol):
     def validation(self) -> Iterator[Inputs]: ...
 
 
-class ImageFeed:
-    """Images, augmented and normalised on the device; behind a frozen backbone, the maps that it gives for them.
+class ImageLoader:
+    """Images, augmented and normalized on the device; behind a frozen backbone, the maps that it gives for them.
 
     Args:
         batches: Of the images to learn from.
         images: All images, `uint8[N, H, W, 3]`.
         held: Indices of those to validate on, this process's.
-        preprocess: Normalises and resizes.
+        preprocess: Normalizes and resizes.
         policy: The device's.
         at_once: How many images to validate on at a time.
         frozen: The network whose backbone is frozen; None where the images themselves are read.
@@ -86,7 +86,7 @@ class ImageFeed:
 
     def __init__(
         self,
-        batches: Batches,
+        batches: BatchLoader,
         images: np.ndarray,
         held: np.ndarray,
         preprocess: Preprocess,
@@ -118,7 +118,7 @@ class ImageFeed:
 
 @torch.no_grad()
 def frozen_map(network: Network, x: Tensor, policy: DevicePolicy) -> Tensor:
-    """The backbone's map for normalised images, without gradients and in eval mode."""
+    """The backbone's map for normalized images, without gradients and in eval mode."""
     network.backbone.eval()
     with policy.context():
         return network.forward_map(x)
@@ -132,7 +132,7 @@ class Features(Protocol):
     def take(self, view: np.ndarray, chosen: np.ndarray, device: torch.device) -> Tensor: ...
 
 
-class FeatureFeed:
+class FeatureLoader:
     """Features that a frozen backbone gave once for every view of every image.
 
     Args:
@@ -157,7 +157,7 @@ class FeatureFeed:
         seed: int,
         device: torch.device,
         at_once: int,
-        share: Share = ALL,
+        share: Rank = ALL,
     ) -> None:
         self.at_once = at_once
         self.stores, self.labels, self.chosen, self.held = stores, labels, chosen, held

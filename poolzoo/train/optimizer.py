@@ -1,4 +1,4 @@
-"""The optimiser and its learning rate: which parameters decay, and how the rate rises and falls."""
+"""The optimizer and its learning rate: which parameters decay, and how the rate rises and falls."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def default_lr(name: str, fine: bool) -> float:
     """The learning rate where none is given: a tenth of the usual one for a backbone that has weights already.
 
     Raises:
-        UsageError: There is no such optimiser, or no usual rate of it.
+        UsageError: There is no such optimizer, or no usual rate of it.
     """
     require(name)
     if name not in LEARNING_RATES:
@@ -36,7 +36,7 @@ def default_lr(name: str, fine: bool) -> float:
 
 
 def require(name: str) -> None:
-    """Raises where neither torch nor timm has an optimiser of that name.
+    """Raises where neither torch nor timm has an optimizer of that name.
 
     Raises:
         UsageError: The name is unknown.
@@ -47,7 +47,7 @@ def require(name: str) -> None:
 
     if name not in (known := list_optimizers()):
         near = suggest(name, [*LEARNING_RATES, *known]) or "adamw, sgd, or one of timm.optim.list_optimizers()"
-        raise UsageError(f"no optimiser is called {name!r}", near)
+        raise UsageError(f"no optimizer is called {name!r}", near)
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,21 @@ import torch
 from poolzoo.common import allocator, output
 from poolzoo.common.errors import UsageError
 from poolzoo.data import batches, blocks, classes, sizes, source
-from poolzoo.data.batches import Augmentation, Share
+from poolzoo.data.batches import Augmentation, Rank
 from poolzoo.data.identity import DataIdentity
 from poolzoo.data.images import fit_array
 from poolzoo.data.sizes import Size
 from poolzoo.data.unreadable import Broken
-from poolzoo.model.assemble import Assembly, Body, Plan, Preprocess, attach_head, build_body, resolve, unseen_border
+from poolzoo.model.assemble import (
+    AssembledBackbone,
+    Assembly,
+    ModelConfig,
+    Preprocess,
+    assemble_backbone,
+    attach_head,
+    resolve,
+    unseen_border,
+)
 from poolzoo.model.state_dict import require_weights
 from poolzoo.model.weights import load_weights
 from poolzoo.plugin import loader, spec
@@ -100,7 +109,7 @@ class Prepared:
     preprocess: Preprocess
     policy: devices.DevicePolicy
     augmentation: Augmentation
-    share: Share
+    share: Rank
 
     @property
     def frozen(self) -> bool:
@@ -162,7 +171,7 @@ def prepare_heads(settings: Settings, pools: Sequence[str], *, initial: bool = T
         allocator.keep()
     devices.set_threads(settings.threads)
     share = distributed.join(policy)
-    with distributed.agreed(share), distributed.first_alone(share):
+    with distributed.agreed(share), distributed.rank_zero_first(share):
         data = read_data(settings)
     distributed.require_alike("the data", data.identity.digest, share)
     with distributed.agreed(share):
@@ -178,7 +187,7 @@ def _assembled(
     settings: Settings,
     data: Data,
     policy: devices.DevicePolicy,
-    share: Share,
+    share: Rank,
     statistics: tuple[tuple[float, float, float], tuple[float, float, float]] | None,
     pools: Sequence[str],
     *,
@@ -187,7 +196,7 @@ def _assembled(
     """The networks for data that was read, one for each pooling; `statistics` None stands for the backbone's own."""
     plan = replace(_plan(settings, initial), num_classes=len(data.classes), data_size=data.size)
     torch.manual_seed(settings.seed)
-    body = build_body(plan)
+    body = assemble_backbone(plan)
     mean, std = statistics or (body.backbone.item.mean, body.backbone.item.std)
     preprocess = Preprocess(mean, std, data.size, body.image_size).to(policy.device)
     augmentation = _augmentation(settings, data)
@@ -198,7 +207,7 @@ def _assembled(
         if settings.weights and initial:
             weights = load_weights(assembly.network, Path(settings.weights), body.backbone.item.classifier)
             assembly = replace(assembly, weights=weights)
-        distributed.synchronised(assembly.network, share, policy)
+        distributed.synchronized(assembly.network, share, policy)
         policy.place(assembly.network)
         completed = replace(settings, pool=pool)
         prepared.append(Prepared(completed, data, assembly, preprocess, policy, augmentation, share))
@@ -211,9 +220,9 @@ def _assembled(
     return prepared
 
 
-def _plan(settings: Settings, initial: bool) -> Plan:
+def _plan(settings: Settings, initial: bool) -> ModelConfig:
     """The network's plan; the number of classes and the size of the images are known when the data is read."""
-    return Plan(
+    return ModelConfig(
         backbone=settings.backbone,
         pool=settings.pool,
         num_classes=0,
@@ -289,7 +298,7 @@ def _with_aspect(native: Size, wanted: Size | None, *splits: Arrays) -> Sequence
     return [(fit_array(images, sizes.stored(native, wanted)), labels) for images, labels in splits]
 
 
-def _completed(settings: Settings, data: Data, policy: devices.DevicePolicy, lr: float, share: Share) -> Settings:
+def _completed(settings: Settings, data: Data, policy: devices.DevicePolicy, lr: float, share: Rank) -> Settings:
     """The settings with every default filled in."""
     count = len(data.chosen)
     batch_size = _batch_size(settings.batch_size, count, share)
@@ -314,7 +323,7 @@ def _completed(settings: Settings, data: Data, policy: devices.DevicePolicy, lr:
     )
 
 
-def _batch_size(typed: int | None, count: int, share: Share) -> int:
+def _batch_size(typed: int | None, count: int, share: Rank) -> int:
     """The batch size over all processes: what was typed or a default, at most all images, the same in each process."""
     if count < share.size:
         asked = f"--batch-size {typed}: " if typed is not None else ""
@@ -354,7 +363,7 @@ def _freeze(settings: Settings, heads: Sequence[Prepared]) -> None:
         output.say(f"frozen: {', '.join(frozen)}; learning: {', '.join(n for n, _ in found[len(frozen) :]) or 'head'}")
 
 
-def _say_what_is_done(settings: Settings, body: Body, data: Data) -> None:
+def _say_what_is_done(settings: Settings, body: AssembledBackbone, data: Data) -> None:
     if body.image_size != data.size:
         shape = sizes.show((body.layout.channels, *body.layout.map_size))
         kept = "images of" if data.native == data.size else "images kept at"

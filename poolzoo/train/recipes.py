@@ -34,7 +34,7 @@ RECIPES: Final = (
     Recipe(
         "tune",
         "from weights: the head fast, the first stages slowly",
-        {"head_lr": 5.0, "layer_decay": 0.9, "lr": 1e-3, "epochs": 6},
+        {"head_lr_mult": 5.0, "layer_decay": 0.9, "lr": 1e-3, "epochs": 6},
     ),
     Recipe(
         "probe",

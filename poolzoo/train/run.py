@@ -16,7 +16,7 @@ from poolzoo.artifacts import manifest, run
 from poolzoo.common import files, json_writer, output, resources
 from poolzoo.common.errors import BATCH_HINT, CheckFailed, EnvironmentProblem, UsageError
 from poolzoo.data import identity, unreadable
-from poolzoo.data.batches import Batches
+from poolzoo.data.batches import BatchLoader
 from poolzoo.data.unreadable import BrokenImages
 from poolzoo.metrics import classification
 from poolzoo.model.accounting import Accounting
@@ -26,10 +26,10 @@ from poolzoo.report import curves
 from poolzoo.train import distributed, features, inference, memory
 from poolzoo.train.checkpoint import FILE, Checkpoint, Identity
 from poolzoo.train.engine import Engine, Line
-from poolzoo.train.loaders import IMAGES, MAP, FeatureFeed, Feed, ImageFeed
+from poolzoo.train.loaders import IMAGES, MAP, FeatureLoader, ImageLoader, Loader
 from poolzoo.train.prepare import Prepared, prepare, prepare_heads
 from poolzoo.train.settings import BEFORE, Settings, read_toml
-from poolzoo.train.training_module import Learner
+from poolzoo.train.training_module import TrainingModule
 
 WEIGHTS = "weights.json"  # in an unfinished run: the account of the weights that it began with
 Note = Callable[[dict[str, Any]], None]
@@ -241,40 +241,40 @@ def build_engine(heads: Sequence[Prepared], checkpoint: Checkpoint) -> Engine:
     assert settings.epochs is not None  # `prepare` has filled in every default
     stores = None
     if settings.caches_features:
-        with distributed.agreed(share), distributed.first_alone(share):
+        with distributed.agreed(share), distributed.rank_zero_first(share):
             stores = features.opened(heads)
     at_once = min(head.at_once for head in heads)
-    feed: Feed = _image_feed(first, at_once) if stores is None else _feature_feed(first, stores, at_once)
+    feed: Loader = _image_feed(first, at_once) if stores is None else _feature_feed(first, stores, at_once)
     assert settings.batch_size is not None
-    batch = -(-settings.batch_size // (share.size * settings.accumulate))
+    batch = -(-settings.batch_size // (share.size * settings.grad_accum))
     resources.hold(f"a batch of {batch} images", batch * sum(head.footprint.total for head in heads), BATCH_HINT)
     learners = {}
     for head in heads:
         reads = IMAGES if not head.frozen else features.reads(head) if stores is not None else MAP
         network = head.assembly.network
         module = network if reads == IMAGES else network.head if reads == MAP else network.behind_pool
-        learners[head.settings.pool] = Learner(module, reads, head.settings, len(feed), head.policy, share)
+        learners[head.settings.pool] = TrainingModule(module, reads, head.settings, len(feed), head.policy, share)
     labels = first.data.labels[first.data.held]
     return Engine(learners, feed, labels, settings.epochs, checkpoint, share)
 
 
-def _image_feed(prepared: Prepared, at_once: int) -> ImageFeed:
+def _image_feed(prepared: Prepared, at_once: int) -> ImageLoader:
     settings, data, policy, share = prepared.settings, prepared.data, prepared.policy, prepared.share
     assert settings.batch_size is not None
-    served = Batches(
+    served = BatchLoader(
         *(data.images, data.labels, settings.batch_size, prepared.augmentation, settings.seed, policy.device),
         share=share,
         chosen=data.chosen,
     )
     held = data.held[share.rank :: share.size]
     frozen = prepared.assembly.network if prepared.frozen else None
-    return ImageFeed(served, data.images, held, prepared.preprocess, policy, at_once, frozen)
+    return ImageLoader(served, data.images, held, prepared.preprocess, policy, at_once, frozen)
 
 
-def _feature_feed(prepared: Prepared, stores: dict[str, features.Stored], at_once: int) -> FeatureFeed:
+def _feature_feed(prepared: Prepared, stores: dict[str, features.Stored], at_once: int) -> FeatureLoader:
     settings, data = prepared.settings, prepared.data
     assert settings.batch_size is not None
-    return FeatureFeed(
+    return FeatureLoader(
         *(stores, data.labels, data.chosen, data.held),
         *(settings.batch_size, settings.seed, prepared.policy.device, at_once, prepared.share),
     )
@@ -285,7 +285,7 @@ def _write_lines(path: Path, lines: Sequence[Line]) -> None:
 
 
 class _Together(nn.Module):
-    """Networks with one backbone, which runs once for all: normalised images to `float[n, networks, classes]`."""
+    """Networks with one backbone, which runs once for all: normalized images to `float[n, networks, classes]`."""
 
     def __init__(self, networks: Sequence[Network]) -> None:
         super().__init__()

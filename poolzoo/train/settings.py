@@ -33,7 +33,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "split_seed": (0, 2**31 - 1),
     "label_smoothing": (0, 0.99),
     "warmup": (0, 0.99),
-    "head_lr": (1e-6, 1e6),
+    "head_lr_mult": (1e-6, 1e6),
     "layer_decay": (0.01, 1),
     "unfreeze_every": (1, LARGE),
     "views": (0, 100),
@@ -42,11 +42,11 @@ RANGES: dict[str, tuple[float, float]] = {
     "mixup": (0, 100),
     "cutmix": (0, 100),
     "ema": (0, 0.999999),
-    "clip": (1e-9, LARGE),
-    "accumulate": (1, LARGE),
+    "clip_grad": (1e-9, LARGE),
+    "grad_accum": (1, LARGE),
 }
 CHOICES: dict[str, tuple[str | None, ...]] = {
-    "schedule": ("linear", "cosine"),
+    "lr_schedule": ("linear", "cosine"),
     "stem": ("stock", "small"),
     "flip": ("auto", "off", "random", "alternating"),
     "precision": ("auto", "float32", "bfloat16"),
@@ -62,7 +62,7 @@ def flag(name: str) -> str:
 
 @dataclass(frozen=True)
 class Settings:
-    """The arguments of `poolzoo finetune`; None stands for a default that depends on the data or the optimiser."""
+    """The arguments of `poolzoo finetune`; None stands for a default that depends on the data or the optimizer."""
 
     data: str = "cifar10"
     backbone: str = "nano/resnet"
@@ -73,7 +73,7 @@ class Settings:
     lr: float | None = None
     weight_decay: float | None = None
     optimizer: str = "adamw"
-    schedule: str = "linear"
+    lr_schedule: str = "linear"
     warmup: float = 0.15
     label_smoothing: float = 0.1
     seed: int = 0
@@ -87,7 +87,7 @@ class Settings:
     pretrained: bool = False
     weights: str | None = None
     limit: int | None = None
-    head_lr: float = 1.0
+    head_lr_mult: float = 1.0
     layer_decay: float = 1.0
     unfreeze_every: int | None = None
     views: int = 0
@@ -98,8 +98,8 @@ class Settings:
     mixup: float = 0.0
     cutmix: float = 0.0
     ema: float = 0.0
-    clip: float | None = None
-    accumulate: int = 1
+    clip_grad: float | None = None
+    grad_accum: int = 1
     precision: str = "auto"
     compile: str = "auto"
     deterministic: bool = False
@@ -192,8 +192,20 @@ def absolute(settings: Settings) -> Settings:
     return replace(settings, data=data, weights=weights)
 
 
+# Names that settings had in earlier versions, in `run.toml` and `plan.json`.
+RENAMED: dict[str, str] = {
+    "accumulate": "grad_accum",
+    "clip": "clip_grad",
+    "head_lr": "head_lr_mult",
+    "schedule": "lr_schedule",
+}
 # What a run of before these settings was made with: what they say where `run.toml` says nothing.
 BEFORE: dict[str, Any] = {"validation": None, "reader": None, "final_norm": None}
+
+
+def renamed(values: dict[str, Any], names: dict[str, str] = RENAMED) -> dict[str, Any]:
+    """The values under the names of today, whichever version wrote them."""
+    return {names.get(key, key): value for key, value in values.items()}
 
 
 def _toml(value: Any) -> str:
@@ -216,7 +228,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UsageError(f"config file {str(path)!r} does not exist", "give a TOML file such as a run's run.toml")
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = renamed(tomllib.loads(path.read_text(encoding="utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise CheckFailed(f"{path} is no TOML: {error}", "mend the file") from error
     kinds = {field.name: str(field.type) for field in fields(Settings)}

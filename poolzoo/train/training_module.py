@@ -1,4 +1,4 @@
-"""One module that learns: its optimiser, schedule, average and best weights, and the step that it takes.
+"""One module that learns: its optimizer, schedule, average and best weights, and the step that it takes.
 
 A run has one learner. Several heads on one frozen backbone are several learners that get the same batches; none of them
 can tell whether it is alone.
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from poolzoo.data.batches import Share
+from poolzoo.data.batches import Rank
 from poolzoo.model.accounting import fill_exactly
 from poolzoo.train import finite, optimizer, stages
 from poolzoo.train.device import DevicePolicy
@@ -42,7 +42,7 @@ class Totals:
     images: int
 
 
-class Learner:
+class TrainingModule:
     """A network, or a head on features, that learns.
 
     Args:
@@ -55,17 +55,17 @@ class Learner:
     """
 
     def __init__(
-        self, module: nn.Module, reads: str, settings: Settings, steps: int, policy: DevicePolicy, share: Share
+        self, module: nn.Module, reads: str, settings: Settings, steps: int, policy: DevicePolicy, share: Rank
     ) -> None:
         assert settings.epochs is not None  # `prepare` has filled in every default
         assert settings.lr is not None
         assert settings.weight_decay is not None
         self.module, self.reads, self.settings, self.policy, self.share = module, reads, settings, policy, share
-        rates = optimizer.Rates(settings.lr, settings.weight_decay, settings.head_lr, settings.layer_decay)
+        rates = optimizer.Rates(settings.lr, settings.weight_decay, settings.head_lr_mult, settings.layer_decay)
         self.optimizer = optimizer.build(settings.optimizer, module, rates)
         total = settings.epochs * steps
         warmup = max(1, round(settings.warmup * total))
-        self.schedule = optimizer.Schedule(settings.lr, total, warmup, settings.schedule)
+        self.schedule = optimizer.Schedule(settings.lr, total, warmup, settings.lr_schedule)
         self.average = Average(module, settings.ema) if settings.ema else None
         self.best = Best()
         self._infinite = finite.meant_infinite(module)
@@ -106,7 +106,7 @@ class Learner:
         # What is random in a module depends on the seed, the step and the process only: nothing to save or to restore.
         self.policy.seed((self.settings.seed * 0x9E3779B1 + number * 0x85EBCA77 + self.share.rank) & 0xFFFFFFFF)
         self.schedule.set(self.optimizer, number)
-        called, parts = self._called(), min(self.settings.accumulate, len(step.labels))
+        called, parts = self._called(), min(self.settings.grad_accum, len(step.labels))
         count, losses = len(step.labels), []
         for index, part in enumerate(step.split(self.reads, parts)):
             last = index == parts - 1
@@ -118,8 +118,8 @@ class Learner:
             self._note(loss.detach() * count, logits.detach(), part.labels)
             losses.append(loss.detach())
         self._watch(torch.stack(losses).sum(), number)
-        if self.settings.clip is not None:
-            nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.clip, foreach=True)
+        if self.settings.clip_grad is not None:
+            nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.clip_grad, foreach=True)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self._seen += count

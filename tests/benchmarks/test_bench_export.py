@@ -44,7 +44,7 @@ def test_every_parameter_of_a_woken_network_reaches_its_logits(woken):
     asleep = [name for name, parameter in network.named_parameters() if not parameter.grad.any()]
     assert bool(asleep) is not woken, asleep
     if woken:
-        assert logits.mean(0).abs().max() < 1e-4  # no label is favoured
+        assert logits.mean(0).abs().max() < 1e-4  # no label is favored
         assert len(logits.argmax(1).unique()) > 2
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 
-from support import jobs
 import pytest
+from support import jobs
 
 from benchmarks import _cells, matrix
 from poolzoo.compare.journal import Journal
@@ -158,10 +158,10 @@ def test_a_parameter_that_learns_nothing_is_named(faults):
     """The scale of `constant` has a gradient; what lies before it has none but zeros."""
     import torch
 
-    from poolzoo.model.assemble import Plan, assemble
+    from poolzoo.model.assemble import ModelConfig, assemble
 
     matrix.use_catalog()
-    network = assemble(Plan("nano/plain", "constant", 10, (32, 32), (32, 32))).network
+    network = assemble(ModelConfig("nano/plain", "constant", 10, (32, 32), (32, 32))).network
     zero = matrix.train(network, torch.randn(4, 3, 32, 32))
     assert "backbone.conv1.conv.weight" in zero
     assert "pool.scale" not in zero

@@ -28,7 +28,7 @@ def finetune(poolzoo, data: Path | str, *options: object):
 
 
 def test_a_run_names_files_of_any_bytes(poolzoo, odd, tmp_path):
-    options = ("--threads", 1, "--skip-broken", 1, "--json", "--no-dry-export")
+    options = ("--threads", 1, "--skip-broken", 1, "--json", "--no-check-export")
     for name in ("first", "second"):  # decoded, and found decoded
         outcome = finetune(poolzoo, odd, *options, "--out", tmp_path / name)
         assert outcome.code == 0
@@ -38,7 +38,7 @@ def test_a_run_names_files_of_any_bytes(poolzoo, odd, tmp_path):
 
 
 def test_a_data_path_that_no_file_can_name_is_refused_and_still_evaluated(poolzoo, photos, tmp_path):
-    assert finetune(poolzoo, photos, "--threads", 1, "--no-dry-export", "--out", tmp_path / "run").code == 0
+    assert finetune(poolzoo, photos, "--threads", 1, "--no-check-export", "--out", tmp_path / "run").code == 0
     try:
         shutil.copytree(photos, tmp_path / ODD)
     except OSError:

@@ -90,7 +90,7 @@ def loud(tmp_path):
 def test_every_command_prints_json_alone(loud, tmp_path, capfd):
     """The pooling and the data set print in every stage, through Python and below it."""
     run = tmp_path / "run"
-    training = ("--data", "loud-data", "--backbone", "nano/plain", "--pool", "loud", "--epochs", 1, "--no-dry-export")
+    training = ("--data", "loud-data", "--backbone", "nano/plain", "--pool", "loud", "--epochs", 1, "--no-check-export")
     for arguments, stages in (
         (("show", "loud"), ("import", "hook", "build", "forward")),
         (("finetune", *training, "--batch-size", 8, "--out", run), ("load", "build", "forward", "event")),

@@ -17,7 +17,7 @@ from torch import nn
 from poolzoo.common import memory, resources
 from poolzoo.common.errors import EnvironmentProblem, UsageError
 from poolzoo.data import batches, blocks, image_facts, source, store
-from poolzoo.data.batches import Share
+from poolzoo.data.batches import Rank
 from poolzoo.datasets import digits
 from poolzoo.metrics import shifts
 from poolzoo.train import device, footprint, inference, prepare
@@ -191,7 +191,18 @@ def test_a_comparison_opens_each_file_once(folder, tmp_path, monkeypatch, poolzo
     monkeypatch.setenv("POOLZOO_CACHE_LIMIT", limit)
     monkeypatch.setenv("POOLZOO_CACHE", str(tmp_path / "cache"))
     common = ("--data", f"folder:{folder}", "--backbone", "nano/plain", "--threads", 1, "--epochs", 1, "-q")
-    compare = ("--pool", "avg,max", "--seeds", 1, "--robust", 0, "--finalists", 0, "--out", tmp_path / "out")
+    compare = (
+        "--pool",
+        "avg,max",
+        "--seeds",
+        1,
+        "--robustness-samples",
+        0,
+        "--export-top",
+        0,
+        "--out",
+        tmp_path / "out",
+    )
     assert poolzoo("compare", *common, *compare).code == 0
     assert sorted(opened.values()) == [1] * 176
     if limit != "0":  # the decoded images lie on the disk, for the next command too
@@ -256,7 +267,7 @@ def completed(images: int, held: int, tested: int, typed: int | None, processes:
         *((noise(tested, 4), np.zeros(tested, np.int64)), ("a", "b"), True, None),
     )
     settings = Settings(batch_size=typed, epochs=1)
-    return prepare._completed(settings, data, device.policy("cpu"), 0.1, Share(0, processes)).batch_size
+    return prepare._completed(settings, data, device.policy("cpu"), 0.1, Rank(0, processes)).batch_size
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`poolzoo compare --on ray`: the table of `--on here`, whatever dies on the way, and no word of Ray's."""
+"""`poolzoo compare --executor ray`: the table of `--executor local`, whatever dies on the way, and no word of Ray's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-QUICK = ("--data", "digits", "--backbone", "nano/plain", "--limit", 300, "--robust", 0, "--finalists", 0)
+QUICK = ("--data", "digits", "--backbone", "nano/plain", "--limit", 300, "--robustness-samples", 0, "--export-top", 0)
 SMALL = ("compare", *QUICK, "--epochs", 3, "--pool", "avg,max", "--seeds", 2, "--threads", 1, "--json")
 OURS = ("images of", "trial ", "error: ", "hint: ", "warning: ")  # how the lines on stderr begin that poolzoo says
 
@@ -105,7 +105,7 @@ def found(folder):
 
 @pytest.mark.slow
 def test_a_cluster_gives_the_table_and_the_journal_of_one_process(poolzoo, tmp_path, here, cluster):
-    outcome = poolzoo(*SMALL, "--on", "ray", "--out", tmp_path / "c")
+    outcome = poolzoo(*SMALL, "--executor", "ray", "--out", tmp_path / "c")
     assert outcome.code == 0, outcome.err
     assert len(outcome.out.splitlines()) == 1
     assert table(outcome.json) == table(found(here))
@@ -128,7 +128,7 @@ def test_heads_on_a_frozen_backbone_train_together_there_too(poolzoo, tmp_path, 
 
 @pytest.mark.slow
 def test_an_existing_cluster_is_used_and_ray_says_nothing(tmp_path, here, address):
-    words = [*map(str, SMALL), "--on", "ray", "--ray-address", address, "--out", str(tmp_path / "c")]
+    words = [*map(str, SMALL), "--executor", "ray", "--ray-address", address, "--out", str(tmp_path / "c")]
     done = subprocess.run([sys.executable, "-m", "poolzoo", *words], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert table(json.loads(done.stdout)) == table(found(here))
@@ -159,7 +159,7 @@ def poolzoo_epoch_finished(run, epoch):
 def test_a_trial_whose_worker_is_killed_goes_on_in_another(poolzoo, tmp_path, here, cluster):
     log, plugin = tmp_path / "log", tmp_path / "murder.py"
     plugin.write_text(MURDER.format(log=str(log), marker=str(tmp_path / "marker")))
-    outcome = poolzoo(*SMALL, "--on", "ray", "--plugin", plugin, "--out", tmp_path / "c")
+    outcome = poolzoo(*SMALL, "--executor", "ray", "--plugin", plugin, "--out", tmp_path / "c")
     assert outcome.code == 0, outcome.err
     assert outcome.err.count("the worker died") == 1
     assert table(outcome.json) == table(found(here))
@@ -205,7 +205,7 @@ def test_what_dies_every_time_is_a_failed_row(poolzoo, tmp_path, cluster):
     log, plugin = tmp_path / "log", tmp_path / "deadly.py"
     plugin.write_text(DEADLY.format(log=str(log)))
     pools = ("--pool", "deadly,avg,raising", "--baseline", "avg", "--seeds", 1, "--epochs", 1, "--threads", 1)
-    arguments = ("compare", *QUICK, *pools, "--on", "ray", "--plugin", plugin, "--json", "--out", tmp_path / "c")
+    arguments = ("compare", *QUICK, *pools, "--executor", "ray", "--plugin", plugin, "--json", "--out", tmp_path / "c")
     outcome = poolzoo(*arguments)
     assert outcome.code == 0, outcome.err
     rows = {row["pool"]: row for row in outcome.json["results"]}
@@ -249,7 +249,7 @@ def test_who_hears_no_more_leaves_no_trial_behind(tmp_path, monkeypatch, cluster
     import ray
 
     from poolzoo.compare import cluster as ours
-    from poolzoo.compare.session import Plan
+    from poolzoo.compare.session import ComparisonConfig
     from poolzoo.plugin import loader
     from poolzoo.train.settings import Settings
 
@@ -258,7 +258,7 @@ def test_who_hears_no_more_leaves_no_trial_behind(tmp_path, monkeypatch, cluster
     monkeypatch.chdir(tmp_path)
     loader.settings.files = [Path("sleepy.py")]  # a worker's own directory is another
     settings = Settings(data="digits", backbone="nano/plain", limit=300, epochs=1, threads=1)
-    plan = Plan("sleepy,avg", None, "nano/plain", 1, None, 0, 0, 0.05, settings)
+    plan = ComparisonConfig("sleepy,avg", None, "nano/plain", 1, None, 0, 0, 0.05, settings)
     records = ours.runner(None)(plan, plan.trials, tmp_path)
     assert [record["pool"] for record in next(records)] == ["avg"]
     until(lambda: log.is_file() and log.read_text())
@@ -276,7 +276,7 @@ def test_who_hears_no_more_leaves_no_trial_behind(tmp_path, monkeypatch, cluster
 def test_what_is_interrupted_ends_at_once_and_goes_on_later(
     poolzoo, tmp_path, here, surroundings, cluster, number, code, word
 ):
-    words = [*map(str, SMALL), "--on", "ray", "--ray-address", "local", "--out", str(tmp_path / "c")]
+    words = [*map(str, SMALL), "--executor", "ray", "--ray-address", "local", "--out", str(tmp_path / "c")]
     command = [sys.executable, "-m", "poolzoo", *words]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
     with subprocess.Popen(command, **pipes) as process:
@@ -293,7 +293,7 @@ def test_what_is_interrupted_ends_at_once_and_goes_on_later(
     assert f"hint: poolzoo compare --resume {tmp_path / 'c'} goes on there" in err
     before = journal(tmp_path / "c")
     assert 1 <= len(before) < 4
-    outcome = poolzoo("compare", "--resume", tmp_path / "c", "--on", "ray", "--json")
+    outcome = poolzoo("compare", "--resume", tmp_path / "c", "--executor", "ray", "--json")
     assert outcome.code == 0, outcome.err
     assert f"{len(before)} of 4 trials are done already" in outcome.err
     assert table(outcome.json) == table(found(here))
@@ -313,7 +313,7 @@ def refused(outcome, code, *words):
 
 def test_without_ray_it_says_how_to_get_it(poolzoo, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    refused(poolzoo(*SMALL, "--on", "ray", "--out", tmp_path / "c"), 4, "Ray is not installed", "poolzoo[ray]")
+    refused(poolzoo(*SMALL, "--executor", "ray", "--out", tmp_path / "c"), 4, "Ray is not installed", "poolzoo[ray]")
     assert not (tmp_path / "c").exists()
 
 
@@ -325,7 +325,7 @@ def test_where_no_cluster_answers_it_ends_at_once(poolzoo, tmp_path, monkeypatch
         address = f"127.0.0.1:{free.getsockname()[1]}"
         monkeypatch.setenv("RAY_ADDRESS", address if named == "variable" else "")
         given = ("--ray-address", address) if named == "option" else ()
-        outcome = poolzoo(*SMALL, "--on", "ray", *given, "--out", tmp_path / "c")
+        outcome = poolzoo(*SMALL, "--executor", "ray", *given, "--out", tmp_path / "c")
     refused(outcome, 4, f"no Ray cluster at {address}", "ray start --head")
     assert not (tmp_path / "c").exists()
 
@@ -333,4 +333,4 @@ def test_where_no_cluster_answers_it_ends_at_once(poolzoo, tmp_path, monkeypatch
 @pytest.mark.parametrize("address", ["x", "x:y", ":6379", "10.0.0.1:99999"])
 def test_what_is_no_address_is_refused(poolzoo, tmp_path, address):
     pytest.importorskip("ray")
-    refused(poolzoo(*SMALL, "--on", "ray", "--ray-address", address, "--out", tmp_path / "c"), 2, address)
+    refused(poolzoo(*SMALL, "--executor", "ray", "--ray-address", address, "--out", tmp_path / "c"), 2, address)

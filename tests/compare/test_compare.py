@@ -20,7 +20,20 @@ from poolzoo.compare import grid
 from poolzoo.compare.grid import Variant
 from poolzoo.compare.journal import Journal
 
-QUICK = ("--data", "digits", "--backbone", "nano/plain", "--epochs", 1, "--limit", 300, "--robust", 0, "--finalists", 0)
+QUICK = (
+    "--data",
+    "digits",
+    "--backbone",
+    "nano/plain",
+    "--epochs",
+    1,
+    "--limit",
+    300,
+    "--robustness-samples",
+    0,
+    "--export-top",
+    0,
+)
 
 # --- What is compared ---------------------------------------------------------------------------------------------
 
@@ -128,7 +141,7 @@ def compared(tmp_path_factory):
         "--pool",
         "avg,max,gem:p=2",
     ]
-    more = ["--seeds", "2", "--baseline", "max", "--robust", "40", "--finalists", "1", "--threads", "1"]
+    more = ["--seeds", "2", "--baseline", "max", "--robustness-samples", "40", "--export-top", "1", "--threads", "1"]
     assert cli.run([*arguments, *more, "--out", str(path), "-q"]) == 0
     return path
 
@@ -192,7 +205,7 @@ def test_a_frozen_backbone_trains_all_heads_at_once_and_each_is_as_if_it_were_al
 
 def test_heads_on_one_backbone_are_measured_as_they_are_alone(poolzoo, tmp_path):
     frozen = ("--data", "digits", "--backbone", "nano/resnet", "--pretrained", "--freeze", "backbone", "--epochs", 1)
-    more = ("--limit", 300, "--robust", 30, "--finalists", 0, "--seeds", 1, "--threads", 1, "--json")
+    more = ("--limit", 300, "--robustness-samples", 30, "--export-top", 0, "--seeds", 1, "--threads", 1, "--json")
     together = poolzoo("compare", *frozen, *more, "--pool", "avg,max", "--out", tmp_path / "c").json
     alone = poolzoo("compare", *frozen, *more, "--pool", "max", "--out", tmp_path / "d").json["results"][0]
     row = next(row for row in together["results"] if row["pool"] == "max")
@@ -249,8 +262,8 @@ def test_one_that_cannot_be_moved_or_corrupted_leaves_the_others_their_figures(p
         return measured(paths, *rest)
 
     monkeypatch.setattr(measures, "robustness", touchy)
-    words = [word for word in QUICK if word not in ("--robust", "--finalists")][:8]
-    more = ("--pool", "avg,max", "--seeds", 1, "--robust", 20, "--finalists", 0)
+    words = [word for word in QUICK if word not in ("--robustness-samples", "--export-top")][:8]
+    more = ("--pool", "avg,max", "--seeds", 1, "--robustness-samples", 20, "--export-top", 0)
     found = poolzoo("compare", *words, *more, "--out", tmp_path / "c", "--json")
     rows = {row["pool"]: row for row in found.json["results"]}
     assert [len(keys) for keys in asked] == [2, 1, 1]  # together, then each by itself
@@ -320,7 +333,7 @@ def test_a_dry_run_writes_nothing_and_tells_the_cost(poolzoo, tmp_path, monkeypa
 def planted(folder: Path, kind: str) -> Path:
     """Two classes of 16 × 16 images that only the maximum, or only the mean, tells apart.
 
-    "max": as many grey specks as make the mean equal, and one bright one in the second class. "mean": the same
+    "max": as many gray specks as make the mean equal, and one bright one in the second class. "mean": the same
     brightest pixels in both, and more of them in the second.
     """
     random = np.random.default_rng(0)
@@ -363,7 +376,20 @@ def test_the_pooling_that_sees_what_matters_wins(poolzoo, tmp_path, kind, winner
     data = planted(tmp_path / kind, kind)
     loser = {"max": "avg", "avg": "max"}[winner]
     arguments = ("--plugin", tmp_path / "pixels.py", "--data", f"folder:{data}", "--backbone", "pixels", "--epochs", 20)
-    more = ("--pool", "avg,max", "--baseline", loser, "--seeds", 4, "--robust", 0, "--finalists", 0, "--lr", 0.1)
+    more = (
+        "--pool",
+        "avg,max",
+        "--baseline",
+        loser,
+        "--seeds",
+        4,
+        "--robustness-samples",
+        0,
+        "--export-top",
+        0,
+        "--lr",
+        0.1,
+    )
     found = poolzoo("compare", *arguments, *more, "--shift", 0, "--json", "--out", tmp_path / "c").json
     first, second = found["results"]
     assert first["pool"] == winner

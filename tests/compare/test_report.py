@@ -17,7 +17,7 @@ QUICK = ("--data", "digits", "--backbone", "nano/plain", "--epochs", "1", "--lim
 
 
 def train(path, *more):
-    words = ["finetune", *QUICK, "--split-seed", "0", "--no-dry-export", *more, "--out", path]
+    words = ["finetune", *QUICK, "--split-seed", "0", "--no-check-export", *more, "--out", path]
     assert cli.run([str(word) for word in words]) == 0
     return path
 
@@ -44,7 +44,7 @@ def refused(outcome, code, *words):
 
 
 def test_the_rows_are_those_of_a_comparison(poolzoo, tmp_path, runs):
-    more = ("--pool", "avg,max", "--seeds", 2, "--robust", 0, "--finalists", 1, "--out", tmp_path / "c")
+    more = ("--pool", "avg,max", "--seeds", 2, "--robustness-samples", 0, "--export-top", 1, "--out", tmp_path / "c")
     compared = poolzoo("compare", *QUICK, *more, "--json").json
     reported = poolzoo("report", *runs, "--json", "--out", tmp_path / "r").json
     assert reported["verdict"] == compared["verdict"]

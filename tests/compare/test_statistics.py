@@ -18,7 +18,7 @@ Rows = dict[int, np.ndarray]
 
 
 def ease(rng: np.random.Generator, images: int) -> np.ndarray:
-    """The chance that an image is recognised: 0.45 for the hard fifth, 0.95 for the others; 0.85 in the mean."""
+    """The chance that an image is recognized: 0.45 for the hard fifth, 0.95 for the others; 0.85 in the mean."""
     return np.where(rng.random(images) < 0.2, 0.45, 0.95)
 
 

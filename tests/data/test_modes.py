@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.odd_images import png
 from PIL import Image
+from support.odd_images import png
 
 from poolzoo.common import output
 from poolzoo.data import images, modes, source

@@ -158,15 +158,15 @@ def test_val_alone_stays_the_test_split(photos):
 
 
 def test_what_was_begun_before_there_were_these_settings_keeps_its_data(tmp_path):
-    from poolzoo.compare.session import Plan
+    from poolzoo.compare.session import ComparisonConfig
     from poolzoo.train.settings import BEFORE, read_toml
 
     (tmp_path / "run.toml").write_text('data = "digits"\nimage_size = 16\n')
     seen = [Settings(**{**BEFORE, **read_toml(tmp_path / "run.toml")})]
-    plan = Plan("avg", None, "nano/plain", 1, None, 0, 0, 0.05, Settings()).to_json()
+    plan = ComparisonConfig("avg", None, "nano/plain", 1, None, 0, 0, 0.05, Settings()).to_json()
     for name in ("validation", "reader", "skip_broken"):
         del plan["settings"][name]
-    seen.append(Plan.from_json(plan).settings)
+    seen.append(ComparisonConfig.from_json(plan).settings)
     assert [(one.validation, one.reader, one.fit.reader) for one in seen] == [(None, None, 1)] * 2
     assert (Settings().validation, Settings().reader) == ("auto", 2)
 

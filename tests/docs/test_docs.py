@@ -134,7 +134,7 @@ def test_the_tutorials_plugin_passes_its_own_check(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "what", ["poolzoo plugin disable", "POOLZOO_PLUGINS", "--prefer", "--strict", "--no-dry-export"]
+    "what", ["poolzoo plugin disable", "POOLZOO_PLUGINS", "--prefer", "--strict", "--no-check-export"]
 )
 def test_the_page_on_plugins_names_the_ways_out(what):
     assert what in PLUGINS

@@ -16,9 +16,9 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from support.colour_bundle import CLASSES, PLUGIN, SIZE, cells, colour_bundle
 from onnx import helper, numpy_helper
 from PIL import Image
+from support.color_bundle import CLASSES, PLUGIN, SIZE, cells, color_bundle
 from test_torch_free import alone
 
 from poolzoo.artifacts import manifest
@@ -30,22 +30,22 @@ from poolzoo.runtime import onnx_file, ort_session
 
 DIGITS = Path(__file__).parents[1] / "data" / "digits_bundle"  # made before bundles named their map
 PIXELS = np.random.default_rng(8).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
-REDDISH = [[6, -3, -3], [-3, 6, -3], [-3, -3, 6], [0, 0, 0]]  # a class a primary colour, and grey
+REDDISH = [[6, -3, -3], [-3, 6, -3], [-3, -3, 6], [0, 0, 0]]  # a class a primary color, and gray
 
 
 @pytest.fixture(scope="module")
 def avg(tmp_path_factory: pytest.TempPathFactory):
-    return colour_bundle(tmp_path_factory.mktemp("avg") / "bundle", "avg")
+    return color_bundle(tmp_path_factory.mktemp("avg") / "bundle", "avg")
 
 
 @pytest.fixture(scope="module")
 def red(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return colour_bundle(tmp_path_factory.mktemp("red") / "bundle", "avg", REDDISH)[0]
+    return color_bundle(tmp_path_factory.mktemp("red") / "bundle", "avg", REDDISH)[0]
 
 
 @pytest.fixture(scope="module")
 def sharpest(tmp_path_factory: pytest.TempPathFactory):
-    return colour_bundle(tmp_path_factory.mktemp("sharpest") / "bundle", "sharpest", kind="float")
+    return color_bundle(tmp_path_factory.mktemp("sharpest") / "bundle", "sharpest", kind="float")
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_with_average_pooling_the_gradient_is_cam(avg):
 
 
 def test_with_max_pooling_only_the_largest_contribute(tmp_path):
-    path, network = colour_bundle(tmp_path / "bundle", "max")
+    path, network = color_bundle(tmp_path / "bundle", "max")
     weight, _ = classifier(network)
     values = cells(PIXELS)
     for target in range(len(CLASSES)):
@@ -112,7 +112,7 @@ def test_with_max_pooling_only_the_largest_contribute(tmp_path):
 
 
 def test_what_the_exporter_folds_is_kept_so_that_gem_has_a_gradient(tmp_path):
-    path, network = colour_bundle(tmp_path / "bundle", "gem:p=2")
+    path, network = color_bundle(tmp_path / "bundle", "gem:p=2")
     weight, _ = classifier(network)
     moved, method = explainer(path).contributions(PIXELS, 1)
     values = cells(PIXELS)
@@ -126,7 +126,7 @@ def test_what_the_exporter_folds_is_kept_so_that_gem_has_a_gradient(tmp_path):
 def test_matrices_too_large_to_be_kept_are_found_in_the_graph(tmp_path, monkeypatch, precision):
     """Attention's are there turned round, under a name of the exporter's; the network itself tells the gradient."""
     monkeypatch.setattr("poolzoo.explain.head.LARGEST", 3)  # such as a bias
-    path, network = colour_bundle(tmp_path / "bundle", "attention:heads=1", precision=precision)
+    path, network = color_bundle(tmp_path / "bundle", "attention:heads=1", precision=precision)
     with np.load(path / "golden.npz") as golden:
         assert [name for name in golden.files if name.startswith("head at/") and str(golden[name]).endswith(".T")]
     x = torch.from_numpy(cells(PIXELS)).float()[None].requires_grad_()
@@ -149,7 +149,7 @@ def test_occlusion_with_average_pooling_is_cam_without_its_mean(avg):
 
 @pytest.mark.parametrize("kind", ["uint8", "float"])
 def test_a_pooling_that_asks_how_many_images_there_are_is_occluded(tmp_path, kind):
-    path, network = colour_bundle(tmp_path / "bundle", "bilinear", kind=kind)
+    path, network = color_bundle(tmp_path / "bundle", "bilinear", kind=kind)
     made = explainer(path, occluding=True)
     moved, _ = made.contributions(PIXELS, 2)
     assert len(made.part.get_inputs()) == 2  # the images too, for their number
@@ -165,7 +165,7 @@ def test_a_pooling_that_asks_how_many_images_there_are_is_occluded(tmp_path, kin
 @pytest.mark.parametrize("kind", ["uint8", "float"])
 @pytest.mark.parametrize(("precision", "error"), [("fp16", 2e-3), ("int8", 3e-2)])
 def test_lower_precisions_and_both_inputs_are_explained(tmp_path, kind, precision, error):
-    path, network = colour_bundle(tmp_path / "bundle", "avg", kind=kind, precision=precision)
+    path, network = color_bundle(tmp_path / "bundle", "avg", kind=kind, precision=precision)
     weight, _ = classifier(network)
     values = cells(PIXELS)
     cam = np.tensordot(weight[0], values, 1) / values[0].size
@@ -201,7 +201,7 @@ def planted(path: Path, size: tuple[int, int], box: tuple[int, int, int, int]) -
 )
 def test_a_planted_square_is_found_where_it_is_seen(poolzoo, red, tmp_path, size, box, cell):
     planted(tmp_path / "planted.png", size, box)
-    (row,) = poolzoo("predict", red, tmp_path / "planted.png", "--explain-to", tmp_path, "--json").json
+    (row,) = poolzoo("predict", red, tmp_path / "planted.png", "--saliency-dir", tmp_path, "--json").json
     assert (row["label"], row["method"]) == ("red", "gradient")
     model = ort_session.open_model(red / "model.onnx")
     from poolzoo.data import images
@@ -219,10 +219,10 @@ def test_a_planted_square_is_found_where_it_is_seen(poolzoo, red, tmp_path, size
     assert columns.min() <= xs.mean() <= columns.max()
 
 
-def test_for_and_against_differ_in_grey_too():
-    grey = np.full((40, 40), 120, np.uint8)
+def test_for_and_against_differ_in_gray_too():
+    gray = np.full((40, 40), 120, np.uint8)
     plain, pro, contra = (
-        np.asarray(overlay.coloured(grey, np.full((40, 40), share, np.float32)).convert("L")) for share in (0, 1, -1)
+        np.asarray(overlay.colored(gray, np.full((40, 40), share, np.float32)).convert("L")) for share in (0, 1, -1)
     )
     assert len(np.unique(plain)) == len(np.unique(pro)) == 1
     assert len(np.unique(contra)) == 2  # hatched
@@ -243,7 +243,7 @@ def test_any_image_and_label_can_be_drawn(label, shape):
 
 def test_without_torch_it_occludes(avg, photo, tmp_path):
     path, _ = avg
-    outcome = alone("predict", path, photo, "--explain-to", tmp_path / "out", "--json")
+    outcome = alone("predict", path, photo, "--saliency-dir", tmp_path / "out", "--json")
     assert outcome.returncode == 0, outcome.stderr
     (row,) = json.loads(outcome.stdout)
     assert (row["method"], row["explain"]) == ("occlusion", str(tmp_path / "out" / "photo-explain.png"))
@@ -266,7 +266,7 @@ def test_predict_without_explain_loads_nothing_of_it(avg, photo):
 
 def test_a_plugins_pooling_has_a_gradient_where_the_plugin_is(poolzoo, sharpest, plugin, photo, tmp_path):
     path, network = sharpest
-    arguments = ("predict", path, photo, "--explain-to", tmp_path / "out", "--json")
+    arguments = ("predict", path, photo, "--saliency-dir", tmp_path / "out", "--json")
     assert poolzoo(*arguments, "--plugin", plugin).json[0]["method"] == "gradient"
     without = poolzoo(*arguments)
     assert (without.code, without.json[0]["method"]) == (0, "occlusion")
@@ -300,7 +300,7 @@ def test_a_weight_under_another_name_is_missed_and_said_so(poolzoo, copied, phot
             part.name = part.name.replace("network.classifier.weight", "other")
         else:
             part.input[:] = [name.replace("network.classifier.weight", "other") for name in part.input]
-    outcome = poolzoo("predict", sealed(copied, proto), photo, "--explain-to", tmp_path, "--json")
+    outcome = poolzoo("predict", sealed(copied, proto), photo, "--saliency-dir", tmp_path, "--json")
     assert (outcome.code, outcome.json[0]["method"]) == (0, "occlusion")
     assert "network.classifier.weight" in outcome.err
 
@@ -313,7 +313,7 @@ def test_a_head_that_gives_other_logits_is_not_believed(poolzoo, copied, photo, 
     proto.graph.initializer.append(numpy_helper.from_array(np.float32(1.01), "factor"))
     at = list(proto.graph.node).index(gemm) + 1
     proto.graph.node.insert(at, helper.make_node("Mul", ["smaller", "factor"], ["logits"]))
-    outcome = poolzoo("predict", sealed(copied, proto), photo, "--explain-to", tmp_path, "--json")
+    outcome = poolzoo("predict", sealed(copied, proto), photo, "--saliency-dir", tmp_path, "--json")
     assert (outcome.code, outcome.json[0]["method"]) == (0, "occlusion")
     assert "are not the graph's" in outcome.err
 
@@ -326,7 +326,7 @@ def test_a_bundle_that_does_not_name_its_map_is_explained(poolzoo, tmp_path):
 
     pixels = digits.load("test")[0][0]
     Image.fromarray(pixels).save(tmp_path / "digit.png")
-    (row,) = poolzoo("predict", DIGITS, tmp_path / "digit.png", "--explain-to", tmp_path, "--json").json
+    (row,) = poolzoo("predict", DIGITS, tmp_path / "digit.png", "--saliency-dir", tmp_path, "--json").json
     assert row["explain"] == str(tmp_path / "digit-explain.png")
     made = explainer(DIGITS)
     moved, _ = made.contributions(pixels, int(row["label"]))
@@ -356,7 +356,7 @@ def test_an_older_bundle_of_average_pooling_is_explained_by_gradient(avg, copied
 
 def test_a_published_network_that_averages_its_map_is_explained(poolzoo, tmp_path):
     (tmp_path / "cells.py").write_text(PLUGIN)
-    arguments = ("--pretrained", "--no-speed", "--plugin", tmp_path / "cells.py", "-q")
+    arguments = ("--pretrained", "--no-bench", "--plugin", tmp_path / "cells.py", "-q")
     assert poolzoo("export", "cells", *arguments, "--out", tmp_path / "b").code == 0
     pixels = np.random.default_rng(2).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     moved, method = explainer(tmp_path / "b").contributions(pixels, 3)
@@ -370,9 +370,9 @@ def test_a_published_network_that_averages_its_map_is_explained(poolzoo, tmp_pat
 
 def test_a_network_without_a_pooled_map_is_refused_in_a_line(poolzoo, photo, tmp_path):
     (tmp_path / "cells.py").write_text(PLUGIN)
-    arguments = ("--pretrained", "--no-speed", "--plugin", tmp_path / "cells.py", "-q")
+    arguments = ("--pretrained", "--no-bench", "--plugin", tmp_path / "cells.py", "-q")
     assert poolzoo("export", "flat-cells", *arguments, "--out", tmp_path / "b").code == 0
-    outcome = poolzoo("predict", tmp_path / "b", photo, "--explain-to", tmp_path / "out")
+    outcome = poolzoo("predict", tmp_path / "b", photo, "--saliency-dir", tmp_path / "out")
     assert (outcome.code, outcome.out) == (2, "")
     assert [line.split(": ")[0] for line in outcome.err.splitlines()] == ["error", "hint"]
     assert "no map" in outcome.err
@@ -385,11 +385,11 @@ def test_a_network_without_a_pooled_map_is_refused_in_a_line(poolzoo, photo, tmp
 def test_pictures_go_to_the_current_directory_and_are_drawn_anew(poolzoo, avg, photo, tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    first = poolzoo("predict", avg[0], photo, "--explain", "--json")
+    first = poolzoo("predict", avg[0], photo, "--saliency", "--json")
     assert first.json[0]["explain"] == "photo-explain.png"
     before = (tmp_path / "here" / "photo-explain.png").read_bytes()
     Image.fromarray(PIXELS[::-1].copy()).save(photo)
-    again = poolzoo("predict", avg[0], photo, "--explain", "--json")
+    again = poolzoo("predict", avg[0], photo, "--saliency", "--json")
     assert (again.code, again.json[0]["explain"]) == (0, "photo-explain.png")
     assert [file.name for file in Path().iterdir()] == ["photo-explain.png"]
     assert (tmp_path / "here" / "photo-explain.png").read_bytes() != before
@@ -399,7 +399,7 @@ def test_images_of_one_name_do_not_share_a_picture(poolzoo, avg, photo, tmp_path
     for name in ("cat/1.png", "dog/1.png", "dog/1.PNG", "1-explain-2.png", "1.bmp"):
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(PIXELS).save(tmp_path / "in" / name)
-    rows = poolzoo("predict", avg[0], tmp_path / "in", photo, photo, "--explain-to", tmp_path / "out", "--json").json
+    rows = poolzoo("predict", avg[0], tmp_path / "in", photo, photo, "--saliency-dir", tmp_path / "out", "--json").json
     names = [row["explain"] for row in rows]
     assert len(rows) == 7
     assert len({name.lower() for name in names}) == 6  # the same photograph twice has the same picture
@@ -418,29 +418,29 @@ def test_a_file_of_somebody_else_is_never_replaced(poolzoo, avg, photo, tmp_path
     else:
         place.write_bytes(content)
     before = place.read_bytes() if place.is_file() else None
-    outcome = poolzoo("predict", avg[0], photo, "--explain-to", tmp_path)
+    outcome = poolzoo("predict", avg[0], photo, "--saliency-dir", tmp_path)
     assert (outcome.code, outcome.out) == (2, "")
     assert "exists already" in outcome.err
-    assert "--explain-to" in outcome.err
+    assert "--saliency-dir" in outcome.err
     assert before == (place.read_bytes() if place.is_file() else None)
 
 
 def test_an_image_that_is_given_is_never_replaced(poolzoo, avg, photo, tmp_path):
-    assert poolzoo("predict", avg[0], photo, "--explain-to", tmp_path).code == 0
+    assert poolzoo("predict", avg[0], photo, "--saliency-dir", tmp_path).code == 0
     before = (tmp_path / "photo-explain.png").read_bytes()
-    outcome = poolzoo("predict", avg[0], photo, tmp_path / "." / "photo-explain.png", "--explain-to", tmp_path)
+    outcome = poolzoo("predict", avg[0], photo, tmp_path / "." / "photo-explain.png", "--saliency-dir", tmp_path)
     assert (outcome.code, outcome.out) == (2, "")
     assert "is an image to label" in outcome.err
     assert (tmp_path / "photo-explain.png").read_bytes() == before
 
 
 def test_a_place_that_is_no_directory_is_refused(poolzoo, avg, photo):
-    assert poolzoo("predict", avg[0], photo, "--explain-to", photo).code == 2
+    assert poolzoo("predict", avg[0], photo, "--saliency-dir", photo).code == 2
 
 
 def test_an_unreadable_image_is_a_row_and_has_no_picture(poolzoo, avg, photo, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no image")
-    arguments = ("predict", avg[0], tmp_path / "broken.png", photo, "--explain-to", tmp_path / "out")
+    arguments = ("predict", avg[0], tmp_path / "broken.png", photo, "--saliency-dir", tmp_path / "out")
     outcome = poolzoo(*arguments, "--csv")
     header, broken, good = csv.reader(io.StringIO(outcome.out))
     assert outcome.code == 1
@@ -461,7 +461,7 @@ def test_nothing_is_left_half_written(poolzoo, avg, photo, tmp_path, monkeypatch
         raise OSError(28, "No space left on device", str(path))
 
     monkeypatch.setattr(files, "write_atomically", full)
-    outcome = poolzoo("predict", avg[0], photo, "--explain-to", tmp_path / "out")
+    outcome = poolzoo("predict", avg[0], photo, "--saliency-dir", tmp_path / "out")
     assert outcome.code == 4
     assert "No space left on device" in outcome.err
     assert not list((tmp_path / "out").iterdir())

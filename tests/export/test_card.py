@@ -22,7 +22,7 @@ from sklearn.metrics import f1_score, precision_score
 
 from poolzoo.artifacts.run import load_run
 from poolzoo.export import card
-from poolzoo.export.source import Subject, of_run
+from poolzoo.export.source import ExportSource, of_run
 from poolzoo.report import confusion
 
 VOID = {"meta", "link", "img", "rect", "line", "circle"}
@@ -30,11 +30,11 @@ HOSTILE = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "a|b &
 
 
 @pytest.fixture(scope="module")
-def subject(trained: Path) -> Subject:
+def subject(trained: Path) -> ExportSource:
     return of_run(load_run(trained))
 
 
-def renamed(subject: Subject, names: list[str], **changes) -> Subject:
+def renamed(subject: ExportSource, names: list[str], **changes) -> ExportSource:
     """The subject with other class names, and labels from them."""
     config = {**subject.config, "label_names": names}
     labels = np.arange(len(subject.images)) % len(names)
@@ -42,7 +42,7 @@ def renamed(subject: Subject, names: list[str], **changes) -> Subject:
 
 
 def guesses(labels: np.ndarray, classes: int) -> np.ndarray:
-    """Logits from a fixed seed, of which about half favour the label: `float32[N, classes]`."""
+    """Logits from a fixed seed, of which about half favor the label: `float32[N, classes]`."""
     random = np.random.default_rng(7)
     return (random.normal(size=(len(labels), classes)) + 2 * np.eye(classes)[labels]).astype(np.float32)
 
@@ -65,7 +65,7 @@ def full_report() -> dict:
         "relative": 4.5e-7,
         "noise_floor": 1.1e-6,
         "reference": "float64",
-        "optimisation": "all",
+        "optimization": "all",
         "flips": [{"input": "test image 17", "margin": 0.00321}],
         "max_abs_by_batch": {"1": 1.21e-6, "64": 1.5e-6},
         "max_abs_by_edge": {"black": 0.0, "white": None},
@@ -145,7 +145,9 @@ class Page(HTMLParser):
             self.rows[-1][-1] += data
 
 
-def written(tmp_path: Path, subject: Subject, found: dict, logits: np.ndarray, measured=MEASURED) -> tuple[str, Page]:
+def written(
+    tmp_path: Path, subject: ExportSource, found: dict, logits: np.ndarray, measured=MEASURED
+) -> tuple[str, Page]:
     card.write(tmp_path, subject, found, measured, logits)
     return (tmp_path / "README.md").read_text(), Page((tmp_path / "report.html").read_text())
 
@@ -368,8 +370,8 @@ def test_the_python_of_the_card_predicts_what_the_network_predicts(subject, expo
         assert run_python(readme, tmp_path, Image.fromarray(subject.images[index])) == str(expected)
 
 
-def mean_colour(path: Path, kind: str) -> None:
-    """A graph that names the strongest colour of 8 × 8 pixels on average, or "dark" where none reaches a half."""
+def mean_color(path: Path, kind: str) -> None:
+    """A graph that names the strongest color of 8 × 8 pixels on average, or "dark" where none reaches a half."""
     scale, axes = 1.0, (2, 3)
     given, shape = TensorProto.FLOAT, ["N", 3, 8, 8]
     if kind == "uint8":
@@ -377,8 +379,8 @@ def mean_colour(path: Path, kind: str) -> None:
     nodes = [
         helper.make_node("Cast", ["images"], ["x"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["x", "axes"], ["mean"], keepdims=0),
-        helper.make_node("Div", ["mean", "scale"], ["colours"]),
-        helper.make_node("Pad", ["colours", "pads", "half"], ["logits"]),
+        helper.make_node("Div", ["mean", "scale"], ["colors"]),
+        helper.make_node("Pad", ["colors", "pads", "half"], ["logits"]),
         helper.make_node("Softmax", ["logits"], ["probabilities"]),
     ]
     constants = {"axes": np.array(axes), "scale": np.float32(scale), "pads": np.array([0, 0, 0, 1])}
@@ -386,7 +388,7 @@ def mean_colour(path: Path, kind: str) -> None:
     outputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", 4]) for n in ("logits", "probabilities")]
     inputs = [helper.make_tensor_value_info("images", given, shape)]
     proto = helper.make_model(
-        helper.make_graph(nodes, "colour", inputs, outputs, stored), opset_imports=[helper.make_opsetid("", 18)]
+        helper.make_graph(nodes, "color", inputs, outputs, stored), opset_imports=[helper.make_opsetid("", 18)]
     )
     proto.ir_version = 10
     helper.set_model_props(proto, {"labels": json.dumps(["red", "green", "blue", "dark"])})
@@ -397,7 +399,7 @@ def mean_colour(path: Path, kind: str) -> None:
 @pytest.mark.parametrize(("crop_pct", "expected"), [(1.0, "blue"), (0.5, "red")])
 def test_the_python_of_the_card_scales_and_crops(subject, tmp_path, kind, crop_pct, expected):
     """Blue around red around green: of the middle 40 pixels most are blue, of 20 red; of 30 none, and of 15 green."""
-    mean_colour(tmp_path / "model.onnx", kind)
+    mean_color(tmp_path / "model.onnx", kind)
     config = {**subject.config, "label_names": ["red", "green", "blue", "dark"]}
     config["pretrained_cfg"] = {**config["pretrained_cfg"], "crop_pct": crop_pct, "interpolation": "bicubic"}
     made = dataclasses.replace(subject, config=config, size=(8, 8), image_labels=subject.image_labels % 4)
@@ -429,7 +431,7 @@ def browser():
         opened.close()
 
 
-# Colours of text against what is behind it, as WCAG 2 defines contrast, for everything that holds text of its own.
+# Colors of text against what is behind it, as WCAG 2 defines contrast, for everything that holds text of its own.
 CONTRASTS = """() => {
   const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
   const rgba = c => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = c; canvas.fillRect(0, 0, 1, 1);

@@ -80,7 +80,7 @@ def test_export_json_follows_its_contract(poolzoo, trained, tmp_path):
 
 def test_export_goes_to_exports_by_default(poolzoo, trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    outcome = poolzoo("export", trained, "--no-speed", "-q")
+    outcome = poolzoo("export", trained, "--no-bench", "-q")
     assert outcome.out.splitlines()[-1] == f"exports/{trained.name}"
     assert (tmp_path / "exports" / trained.name / "model.onnx").is_file()
 
@@ -94,7 +94,7 @@ def test_a_network_that_gives_nan_itself_is_refused(trained, exported):
 
     run = load_run(trained)
     run.network.classifier.bias.data[0] = torch.nan
-    model = inference.Deployable(run.preprocess, run.network).eval()
+    model = inference.InferenceModel(run.preprocess, run.network).eval()
     samples = run.samples()
     with pytest.raises(CheckFailed, match="NaN"):
         parity.check(
@@ -113,7 +113,7 @@ def test_a_network_whose_own_precisions_disagree_is_refused_not_waved_through(tr
 
     run = load_run(trained)
     run.network.classifier = torch.nn.Sequential(run.network.classifier, Unsteady())
-    model = inference.Deployable(run.preprocess, run.network).eval()
+    model = inference.InferenceModel(run.preprocess, run.network).eval()
     samples = run.samples()
     with pytest.raises(CheckFailed, match="float64"):
         parity.check(
@@ -130,7 +130,7 @@ def test_a_network_that_insists_on_float32_can_still_be_judged(trained, exported
 
     run = load_run(trained)
     run.network.pool = Casting()
-    model = inference.Deployable(run.preprocess, run.network).eval()
+    model = inference.InferenceModel(run.preprocess, run.network).eval()
     samples = run.samples()
     images, labels = samples["test_images"], samples["test_labels"]
     report = parity.check(model, ort_session.open_model(exported / "model.onnx"), images, labels).report
@@ -232,7 +232,7 @@ def test_a_graph_that_was_swapped_together_with_its_hash_is_found_by_its_outputs
     weight.CopyFrom(numpy_helper.from_array(value, weight.name))
     onnx.save(model, bundle_copy / "model.onnx")
     bundle.seal(bundle_copy, "bundle")
-    outcome = poolzoo("verify", bundle_copy, "--json", "--no-speed")
+    outcome = poolzoo("verify", bundle_copy, "--json", "--no-bench")
     assert outcome.code == 1
     failed = {check["id"] for check in outcome.json["checks"] if not check["passed"]}
     assert {"golden-batch-7", "golden-batch-23"} <= failed
@@ -243,7 +243,7 @@ def test_golden_outputs_that_cannot_be_read_fail_verification(poolzoo, bundle_co
     for content in (whole[: len(whole) // 2], b"PK\x03\x04 no archive", b""):
         (bundle_copy / "golden.npz").write_bytes(content)
         bundle.seal(bundle_copy, "bundle")
-        outcome = poolzoo("verify", bundle_copy, "--json", "--no-speed")
+        outcome = poolzoo("verify", bundle_copy, "--json", "--no-bench")
         assert outcome.code == 1
         assert outcome.json["checks"][-1]["id"] == "golden"
 
@@ -298,7 +298,7 @@ def test_a_graph_that_takes_its_weights_from_elsewhere_is_refused(poolzoo, bundl
                 entry.value = "../weights.bin"
     (bundle_copy / "model.onnx").write_bytes(moved.SerializeToString())
     bundle.seal(bundle_copy, "bundle")
-    outcome = poolzoo("verify", bundle_copy, "--json", "--no-speed")
+    outcome = poolzoo("verify", bundle_copy, "--json", "--no-bench")
     assert outcome.code == 1
     assert outcome.json["checks"][-1]["id"] == "session"
 
@@ -408,11 +408,11 @@ def test_a_plugins_pooling_goes_all_the_way(poolzoo, tmp_path):
         *("--limit", 200, "--out", tmp_path / "run", *arguments),
     )
     assert outcome.code == 0
-    assert poolzoo("export", tmp_path / "run", "--out", tmp_path / "b", "--no-speed", *arguments).code == 0
+    assert poolzoo("export", tmp_path / "run", "--out", tmp_path / "b", "--no-bench", *arguments).code == 0
     recorded = read(tmp_path / "run" / "config.json")["poolzoo"]["plugins"]["pool"]
     assert (recorded["dist"], recorded["tier"]) == ("power_mean", "file")
     assert len(recorded["sha256"]) == 64
     missing = poolzoo("export", tmp_path / "run", "--out", tmp_path / "c")
     assert missing.code == 2
     assert "power-mean" in missing.err
-    assert poolzoo("verify", tmp_path / "b", "--no-speed").code == 0
+    assert poolzoo("verify", tmp_path / "b", "--no-bench").code == 0

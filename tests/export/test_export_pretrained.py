@@ -26,7 +26,7 @@ from poolzoo.runtime import ort_session
 PLUGIN = """
 from poolzoo import Backbone, hookimpl
 
-NAMES = ("red, crimson", "green", "blue", "grey", "white", "black", "brown")
+NAMES = ("red, crimson", "green", "blue", "gray", "white", "black", "brown")
 
 
 def features(*, pretrained: bool = False):
@@ -60,7 +60,7 @@ def poolzoo_backbones():
     yield offer("tiny", mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4), crop_pct=0.75, interpolation="bicubic")
     yield offer("nameless", labels=None)
     yield offer("headless", network=None, labels=None)
-    yield offer("mislabelled", labels=lambda: NAMES[:3])
+    yield offer("mislabeled", labels=lambda: NAMES[:3])
     yield offer("no-logits", network=tokens)
     yield offer("broken", network=broken)
     yield offer("nowhere", network="no_such_package.module:network")
@@ -73,7 +73,7 @@ def read(path: Path) -> dict:
 
 @pytest.fixture(scope="module")
 def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("plugin") / "colours.py"
+    path = tmp_path_factory.mktemp("plugin") / "colors.py"
     path.write_text(PLUGIN)
     return path
 
@@ -96,7 +96,7 @@ def the_network(plugin: Path):
 # --- What the bundle is --------------------------------------------------------------------------------------------
 
 
-def test_the_graph_is_the_plugins_network_with_its_normalisation(tiny, plugin):
+def test_the_graph_is_the_plugins_network_with_its_normalization(tiny, plugin):
     session = onnxruntime.InferenceSession(tiny / "model.onnx", providers=["CPUExecutionProvider"])
     network = the_network(plugin)
     mean, std = np.array([0.5, 0.4, 0.3], np.float32), np.array([0.2, 0.3, 0.4], np.float32)
@@ -117,7 +117,7 @@ def test_the_bundle_says_what_it_is_and_what_was_not_measured(tiny):
     assert config["pretrained_cfg"]["license"] == "MIT"
     assert config["export"]["pretrained"] == "tiny"
     assert config["export"]["compared_on"] == {"images": "synthetic", "n": published_network.SYNTHETIC}
-    assert config["poolzoo"]["plugins"]["backbone"]["dist"] == "colours"
+    assert config["poolzoo"]["plugins"]["backbone"]["dist"] == "colors"
     assert parity["passed"]
     assert parity["images"] == "synthetic"
     assert parity["n"] == published_network.SYNTHETIC
@@ -128,7 +128,7 @@ def test_the_bundle_says_what_it_is_and_what_was_not_measured(tiny):
     assert 'license: "mit"' in card
 
 
-def test_the_file_alone_says_labels_preprocessing_and_licence(tiny):
+def test_the_file_alone_says_labels_preprocessing_and_license(tiny):
     session = onnxruntime.InferenceSession(tiny / "model.onnx", providers=["CPUExecutionProvider"])
     said = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
     assert said["labels"][0] == "red, crimson"
@@ -153,7 +153,7 @@ def photo(tmp_path: Path) -> Path:
 
 
 def test_it_verifies_and_names_the_first_five_of_its_classes(poolzoo, tiny, photo, plugin):
-    assert poolzoo("verify", tiny, "--no-speed", "--json").json["passed"]
+    assert poolzoo("verify", tiny, "--no-bench", "--json").json["passed"]
     (row,) = poolzoo("predict", tiny, photo, "--json").json
     pixels = images.read(photo, (24, 24), images.Fit("bicubic", 0.75))
     x = (torch.from_numpy(pixels.copy()) / 255 - torch.tensor([0.5, 0.4, 0.3])) / torch.tensor([0.2, 0.3, 0.4])
@@ -172,7 +172,7 @@ def test_verification_and_prediction_need_neither_torch_nor_the_plugin(tiny, pho
         "for name in ('torch', 'torchvision', 'timm', 'sklearn', 'onnx', 'safetensors'): sys.modules[name] = None\n"
         "from poolzoo.cli import run\n"
         f"assert run(['predict', {str(tiny)!r}, {str(photo)!r}]) == 0\n"
-        f"assert run(['verify', {str(tiny)!r}, '--no-speed']) == 0\n"
+        f"assert run(['verify', {str(tiny)!r}, '--no-bench']) == 0\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
@@ -213,7 +213,7 @@ def test_synthetic_images_are_the_same_everywhere_and_of_many_kinds():
         (["timm/resnet81", "--pretrained"], 2, "timm/resnet81", "timm/resnet18"),
         (["timm/vit_small_patch14_dinov2", "--pretrained"], 2, "no classifier of its own", "finetune"),
         (["tiny:wdith=4", "--pretrained"], 2, "wdith", "leave it out"),
-        (["mislabelled", "--pretrained"], 1, "7 logits and has 3 labels", "plugin"),
+        (["mislabeled", "--pretrained"], 1, "7 logits and has 3 labels", "plugin"),
         (["no-logits", "--pretrained"], 1, "[2, 8, 12, 12]", "plugin"),
         (["broken", "--pretrained"], 1, "no such weights", "plugin"),
         (["nowhere", "--pretrained"], 2, "nowhere", "no_such_package"),
@@ -237,7 +237,7 @@ def test_a_directory_with_a_run_wins_over_a_name(poolzoo, plugin, run_copy, tmp_
     refused = poolzoo("export", "tiny", "--pretrained", "--plugin", plugin)
     assert refused.code == 2
     assert "leave --pretrained out" in refused.err
-    outcome = poolzoo("export", "tiny", "--plugin", plugin, "--no-speed", "--json")
+    outcome = poolzoo("export", "tiny", "--plugin", plugin, "--no-bench", "--json")
     assert outcome.json["parity"]["images"] == "test"
     assert outcome.json["bundle"] == "exports/tiny"
 
@@ -245,7 +245,7 @@ def test_a_directory_with_a_run_wins_over_a_name(poolzoo, plugin, run_copy, tmp_
 def test_the_bundle_goes_to_exports_under_the_backbones_name(poolzoo, plugin, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "nameless").mkdir()  # any other directory of that name is in nobody's way
-    outcome = poolzoo("export", "nameless", "--pretrained", "--plugin", plugin, "--no-speed", "-q")
+    outcome = poolzoo("export", "nameless", "--pretrained", "--plugin", plugin, "--no-bench", "-q")
     assert outcome.out.splitlines()[-1] == "exports/nameless"
     assert "accuracy not measured" in outcome.out
     assert read(tmp_path / "exports" / "nameless" / "config.json")["label_names"] == [*"0123456"]
@@ -269,7 +269,7 @@ def test_an_export_that_is_interrupted_or_fails_leaves_nothing(poolzoo, plugin, 
     outcome = poolzoo(*arguments, "--json")
     assert outcome.code == 1
     assert outcome.json["bundle"] is None
-    assert re.search(r"(synthetic image \d+|black|white|grey|checkerboard|red|bright|noise)", outcome.err)
+    assert re.search(r"(synthetic image \d+|black|white|gray|checkerboard|red|bright|noise)", outcome.err)
     assert list(tmp_path.iterdir()) == []
 
 

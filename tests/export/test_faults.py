@@ -13,7 +13,7 @@ from poolzoo.export import graph
 
 
 def spoil(path, change):
-    """Changes one initialiser of a graph."""
+    """Changes one initializer of a graph."""
     model = onnx.load(path)
     tensors = [t for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT]
     name, value = change({t.name: numpy_helper.to_array(t).copy() for t in tensors})
@@ -34,7 +34,7 @@ def first_kernel(tensors):
 
 
 def swapped_channels(tensors):
-    """Blue for red. Scans of digits are grey, so that images alone do not show it."""
+    """Blue for red. Scans of digits are gray, so that images alone do not show it."""
     name, kernel = first_kernel(tensors)
     return name, kernel[:, ::-1]
 
@@ -247,7 +247,7 @@ def test_an_average_with_another_divisor_is_refused_before_anything_is_compared(
     assert outcome.code == 1
     assert "divisor_override" in outcome.err
     assert "network.backbone.pool1" in outcome.err
-    dry = poolzoo("finetune", *arguments, *local, *common, "--out", tmp_path / "again", "--dry-export")
+    dry = poolzoo("finetune", *arguments, *local, *common, "--out", tmp_path / "again", "--check-export")
     assert dry.code == 1
     assert "divisor_override" in dry.err
 
@@ -279,7 +279,7 @@ def test_lower_precision_outside_the_limits_is_refused(poolzoo, trained, tmp_pat
         assert "agreement" in outcome.err
         assert list(tmp_path.iterdir()) == []
         kept = poolzoo(
-            "export", trained, "--precision", "auto", *strict, "--json", "--no-speed", "--out", tmp_path / "c"
+            "export", trained, "--precision", "auto", *strict, "--json", "--no-bench", "--out", tmp_path / "c"
         )
         assert kept.code == 0
         assert kept.json["precision"] == "fp32"

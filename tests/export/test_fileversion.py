@@ -125,7 +125,7 @@ def test_the_script_refuses_to_compute_with_an_older_runtime_than_the_file_state
 def test_a_command_refuses_to_compute_with_an_older_runtime_than_the_file_states(poolzoo, bundle_copy):
     needing(bundle_copy, "9.20")
     manifest.seal(bundle_copy, "bundle")
-    outcome = poolzoo("verify", bundle_copy, "--no-speed")
+    outcome = poolzoo("verify", bundle_copy, "--no-bench")
     assert outcome.code == 4, outcome.err
     assert "needs ONNX Runtime 9.20 or newer, and" in outcome.err
 

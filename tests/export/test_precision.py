@@ -52,7 +52,7 @@ def lowered(trained, tmp_path_factory):
     def of(name: str) -> Path:
         if name not in made:
             made[name] = tmp_path_factory.mktemp(name) / "bundle"
-            arguments = ["export", str(trained), "--precision", name, "--out", str(made[name]), "--no-speed", "-q"]
+            arguments = ["export", str(trained), "--precision", name, "--out", str(made[name]), "--no-bench", "-q"]
             assert cli.run(arguments) == 0
         return made[name]
 
@@ -64,7 +64,7 @@ def lowered(trained, tmp_path_factory):
 
 def test_a_graph_can_take_images_that_are_scaled_already(poolzoo, trained, tmp_path):
     report = poolzoo(
-        "export", trained, "--input", "float", "--opset", 20, "--no-speed", "--json", "--out", tmp_path / "b"
+        "export", trained, "--input", "float", "--opset", 20, "--no-bench", "--json", "--out", tmp_path / "b"
     )
     assert (report.json["input"], report.json["opset"]) == ("float", 20)
     graph_of_it = session(tmp_path / "b")
@@ -77,7 +77,7 @@ def test_a_graph_can_take_images_that_are_scaled_already(poolzoo, trained, tmp_p
         scaled = (images / np.float32(255)).transpose(0, 3, 1, 2).copy()
         logits = graph_of_it.run(["logits"], {"images": scaled})[0]
         np.testing.assert_allclose(logits, in_torch(trained, images), atol=1e-4)
-    assert poolzoo("verify", tmp_path / "b", "--no-speed").code == 0
+    assert poolzoo("verify", tmp_path / "b", "--no-bench").code == 0
     assert onnx.load(tmp_path / "b" / "model.onnx").opset_import[0].version == 20
 
 
@@ -107,7 +107,7 @@ def test_fp16_halves_the_file_and_keeps_images_and_pooling_in_float32(lowered, e
     assert 1e-6 < np.abs(logits - expected).max() < 0.02 * np.abs(expected).max()
 
 
-def test_int8_is_quantised_where_the_work_is_and_nowhere_else(lowered, exported, trained):
+def test_int8_is_quantized_where_the_work_is_and_nowhere_else(lowered, exported, trained):
     path = lowered("int8")
     report = json.loads((path / "parity.json").read_text())
     assert report["gate"] == "limits"
@@ -303,9 +303,9 @@ def test_layers_that_can_be_fused_are_and_the_network_stays_as_it_was(tmp_path):
             module.running_var.uniform_(0.5, 1.5)
     from poolzoo.model.assemble import Preprocess
 
-    model = inference.Deployable(Preprocess((0.5,) * 3, (0.25,) * 3, (64, 64), (64, 64)), network).eval()
+    model = inference.InferenceModel(Preprocess((0.5,) * 3, (0.25,) * 3, (64, 64), (64, 64)), network).eval()
     before = Counter(type(module).__name__ for module in network.modules())
-    fused = inference.reparameterised(model)
+    fused = inference.reparameterized(model)
     assert Counter(type(module).__name__ for module in network.modules()) == before
     graph.convert(fused, (64, 64), tmp_path / "m.onnx")
     convolutions = sum(node.op_type == "Conv" for node in onnx.load(tmp_path / "m.onnx").graph.node)
@@ -326,7 +326,7 @@ def test_a_foreign_layer_called_fuse_is_left_alone():
             self.fuse = torch.nn.Conv2d(3, 3, 1)
 
     network = torch.nn.Sequential(Mine())
-    assert inference.reparameterised(network) is network
+    assert inference.reparameterized(network) is network
 
 
 # --- Through ONNX Runtime on a whole data set ----------------------------------------------------------------------
@@ -350,7 +350,7 @@ def test_attention_is_exported_step_by_step_and_left_as_it_was(tmp_path):
 
     torch.manual_seed(0)
     network = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2, num_classes=5).eval()
-    model = inference.Deployable(Preprocess((0.5,) * 3, (0.25,) * 3, (32, 32), (32, 32)), network).eval()
+    model = inference.InferenceModel(Preprocess((0.5,) * 3, (0.25,) * 3, (32, 32), (32, 32)), network).eval()
     before = [block.attn.fused_attn for block in network.blocks]
     assert all(before)
     graph.convert(model, (32, 32), tmp_path / "m.onnx")
@@ -370,7 +370,7 @@ def test_attention_is_probed_in_the_very_graph_and_can_be_exported_alone(tmp_pat
 
     torch.manual_seed(0)
     network = timm.create_model("vit_relpos_small_patch16_224", img_size=32, depth=1, num_classes=5).eval()
-    model = inference.Deployable(Preprocess((0.5,) * 3, (0.25,) * 3, (32, 32), (32, 32)), network).eval()
+    model = inference.InferenceModel(Preprocess((0.5,) * 3, (0.25,) * 3, (32, 32), (32, 32)), network).eval()
     program = graph.convert(model, (32, 32), tmp_path / "m.onnx")
     proto = onnx.load(tmp_path / "m.onnx")
     names = layers.read(program, proto)
@@ -435,12 +435,12 @@ def test_an_edge_image_on_which_rounding_decides_must_only_stay_finite(trained, 
 
     def wild(run, images):
         found = run(images)
-        found[2] += 0.01 * calm.reach[2]  # the grey one
+        found[2] += 0.01 * calm.reach[2]  # the gray one
         yield found
 
     monkeypatch.setattr(module, "summed_otherwise", wild)
     found = Reference.of(*given)
-    assert found.names[2] == "grey"
+    assert found.names[2] == "gray"
     assert found.allowed[2] > 2 * found.reach[2]
     others = np.arange(len(found.names)) != 2
     assert (found.allowed[others] <= calm.allowed[others]).all()

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from support.linear_bundle import LABELS, chances, linear_bundle
 from support.odd_images import ODD, PIXELS, png
-from PIL import Image
 
 from poolzoo.artifacts import manifest as bundle
 from poolzoo.export import script, standalone

@@ -28,7 +28,7 @@ each_side = pytest.mark.parametrize(
 )  # lengths go with the size: those for 72 pixels are 2.25 times longer
 
 # Severities in the order in which the mean squared distance from the clean image grows. Where it is not 1 to 5, that
-# is what the published constants do: mud follows water, more colour follows less, and so on.
+# is what the published constants do: mud follows water, more color follows less, and so on.
 ORDERS = {
     "glass_blur": [(2, 4), (3, 5), (1, 4)],  # 1–3 shuffle once, 4 and 5 twice; more blur brings the shuffled back
     "motion_blur": [(1, 2, 3, 5), (1, 2, 4, 5)],  # 3 and 4 have one width, and what else differs weighs nothing
@@ -62,7 +62,7 @@ def same_draws(name: str, severity: int, count: int) -> Draws:
 
 
 def assert_close(got: np.ndarray, expected: np.ndarray, slack: float = 0.01) -> None:
-    """Grey levels are `expected`, 0–1 and cut off at both, rounded; `slack` levels are for float32."""
+    """Gray levels are `expected`, 0–1 and cut off at both, rounded; `slack` levels are for float32."""
     off = np.abs(got - 255 * np.clip(expected, 0, 1))
     assert off.max() <= 0.5 + slack, f"off by {off.max():.3f} at {np.unravel_index(off.argmax(), off.shape)}"
 
@@ -124,7 +124,7 @@ def test_noise_has_the_mean_and_the_deviation_of_its_closed_form(name, deviation
 
 @each_severity
 def test_shot_noise_counts_photons(severity):
-    """How often each grey level occurs, against the probabilities of a Poisson distribution."""
+    """How often each gray level occurs, against the probabilities of a Poisson distribution."""
     photons = (500, 250, 100, 75, 50)[severity - 1]
     counts = np.arange(2 * photons)
     level, chance = np.rint(255 * counts / photons).clip(0, 255), stats.poisson.pmf(counts, photons * 100 / 255)
@@ -180,9 +180,9 @@ def test_a_disk_for_large_images_has_the_area_of_a_circle():
 @each_severity
 @each_side
 def test_glass_blur_is_the_published_loop(severity, side):
-    """Pixel by pixel from the lower right; assigning views to one another copies the neighbour.
+    """Pixel by pixel from the lower right; assigning views to one another copies the neighbor.
 
-    In larger images neighbours lie on all sides, and the loop would meet its own work: there it reads what was before.
+    In larger images neighbors lie on all sides, and the loop would meet its own work: there it reads what was before.
     """
     sigma, rounds = [(0.05, 1), (0.25, 1), (0.4, 1), (0.25, 2), (0.4, 2)][severity - 1]
     images, draws = crops(2, (side, side)), same_draws("glass_blur", severity, 2)
@@ -252,14 +252,14 @@ def test_fog_keeps_the_brightest_value_and_lifts_the_dark(severity):
     foggy, m = corrupt(flat(153), "fog", severity) / 255, 0.6
     assert foggy.max((1, 2, 3)) == pytest.approx(m, abs=0.002)  # fractal noise 1
     assert foggy.min((1, 2, 3)) == pytest.approx(m * m / (m + thickness), abs=0.002)  # fractal noise 0
-    assert np.ptp(foggy, -1).max() == 0  # grey
+    assert np.ptp(foggy, -1).max() == 0  # gray
 
 
 @each_severity
 def test_frost_is_laid_over_the_image(severity):
     kept, ice = [(1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45)][severity - 1]
-    black, grey = (corrupt(flat(level), "frost", severity).astype(int) for level in (0, 100))
-    assert np.abs(grey - black - kept * 100).max() <= 1
+    black, gray = (corrupt(flat(level), "frost", severity).astype(int) for level in (0, 100))
+    assert np.abs(gray - black - kept * 100).max() <= 1
     assert 0.25 * ice * 255 - 1 <= black[..., 2].min()
     assert black.max() <= ice * 255 + 1
     assert (black[..., 2] >= black[..., 0]).all()  # bluish
@@ -286,8 +286,8 @@ def test_snow_is_streaks_of_thresholded_noise_over_a_paled_image(severity, side)
         flakes = clipped_zoom(layer[..., None], larger * size)
         flakes[flakes < least] = 0
         flakes = streaked(flakes.clip(0, 1), larger * radius, larger * sigma, angle)
-        grey = (x * [0.299, 0.587, 0.114]).sum(-1, keepdims=True)
-        expected.append(kept * x + (1 - kept) * np.maximum(x, 1.5 * grey + 0.5) + flakes + np.rot90(flakes, 2))
+        gray = (x * [0.299, 0.587, 0.114]).sum(-1, keepdims=True)
+        expected.append(kept * x + (1 - kept) * np.maximum(x, 1.5 * gray + 0.5) + flakes + np.rot90(flakes, 2))
     assert_close(corrupt(images, "snow", severity), np.stack(expected))
 
 
@@ -339,9 +339,9 @@ def test_an_image_without_a_drop_stays_as_it_is(severity, monkeypatch):
 
 
 def in_hsv(change) -> tuple[np.ndarray, np.ndarray]:
-    """Random, grey, black and white pixels, and what colorsys makes of them with `change(h, s, v)`."""
+    """Random, gray, black and white pixels, and what colorsys makes of them with `change(h, s, v)`."""
     pixels = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), dtype=np.uint8)
-    pixels[0, 0] = np.arange(32)[:, None] * 8  # greys, of which the first is black
+    pixels[0, 0] = np.arange(32)[:, None] * 8  # grays, of which the first is black
     pixels[0, 1, 0] = 255
     changed = [colorsys.hsv_to_rgb(*change(*colorsys.rgb_to_hsv(*pixel / 255))) for pixel in pixels.reshape(-1, 3)]
     return pixels, np.array(changed).reshape(pixels.shape)
@@ -395,13 +395,13 @@ def test_pixelate_averages_areas(severity):
     share, images = (0.95, 0.9, 0.85, 0.75, 0.65)[severity - 1], crops(8, (32, 48))
 
     def overlap(made: int, given: int) -> np.ndarray:
-        """Share of each given pixel's length in each made one; enlarging takes the nearest."""
+        """Rank of each given pixel's length in each made one; enlarging takes the nearest."""
         if made > given:
             return np.eye(given)[[int((i + 0.5) * given / made) for i in range(made)]]
-        # Pillow's box filter gives whole pixels weights: those whose centre lies in the made pixel, edges included.
+        # Pillow's box filter gives whole pixels weights: those whose center lies in the made pixel, edges included.
         ratio = given / made
-        centres = (np.arange(given) + 0.5)[None] - (np.arange(made)[:, None] + 0.5) * ratio
-        weights = ((centres > -ratio / 2) & (centres <= ratio / 2)).astype(float)
+        centers = (np.arange(given) + 0.5)[None] - (np.arange(made)[:, None] + 0.5) * ratio
+        weights = ((centers > -ratio / 2) & (centers <= ratio / 2)).astype(float)
         return weights / weights.sum(1, keepdims=True)
 
     rows, columns = (overlap(n, int(n * share)) @ overlap(int(n * share), n) for n in (32, 48))

@@ -17,7 +17,7 @@ import poolzoo as package
 from poolzoo.artifacts import manifest
 from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.model.accounting import Accounting, fill, fill_exactly
-from poolzoo.model.assemble import Plan, assemble
+from poolzoo.model.assemble import ModelConfig, assemble
 from poolzoo.model.state_dict import read_state_dict
 from poolzoo.model.weights import load_weights
 from poolzoo.plugin import loader
@@ -50,9 +50,9 @@ def published(name: str, side: int, options: str) -> nn.Module:
     return network
 
 
-def plan(name: str, side: int, options: str = "", pool: str = "avg", **rest) -> Plan:
+def plan(name: str, side: int, options: str = "", pool: str = "avg", **rest) -> ModelConfig:
     spec = f"timm/{name}:{options}" if options else f"timm/{name}"
-    return Plan(spec, pool, 10, (side, side), (side, side), **rest)
+    return ModelConfig(spec, pool, 10, (side, side), (side, side), **rest)
 
 
 def pooled(network: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -152,7 +152,7 @@ def test_torchvisions_layers_behind_the_pooling_are_named(monkeypatch, tmp_path)
     (tmp_path / "checkpoints").mkdir()
     torch.save(theirs.state_dict(), tmp_path / "checkpoints" / file)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    torchvision_plan = Plan("torchvision/mobilenet_v3_small", "avg", 10, (64, 64), (64, 64), pretrained=True)
+    torchvision_plan = ModelConfig("torchvision/mobilenet_v3_small", "avg", 10, (64, 64), (64, 64), pretrained=True)
     assembly = assemble(torchvision_plan)
     heads = [key for key in theirs.state_dict() if key.startswith("classifier.")]
     assert set(assembly.weights.left_out) == set(heads)
@@ -187,7 +187,7 @@ def tiny_convnext(monkeypatch):
 
 def test_torchvisions_norm_behind_the_pooling_follows_ours(monkeypatch):
     theirs = tiny_convnext(monkeypatch)
-    found = Plan("torchvision/convnext_tiny", "avg", 10, (64, 64), (64, 64), pretrained=True)
+    found = ModelConfig("torchvision/convnext_tiny", "avg", 10, (64, 64), (64, 64), pretrained=True)
     assembly = assemble(found)
     assert assembly.norm_place == "pooled"
     assert set(assembly.weights.left_out) == {"classifier.2.weight", "classifier.2.bias"}
@@ -203,7 +203,9 @@ def test_torchvisions_norm_behind_the_pooling_follows_ours(monkeypatch):
 
 def test_runs_of_earlier_versions_have_no_such_norm(monkeypatch):
     tiny_convnext(monkeypatch)
-    old = Plan("torchvision/convnext_tiny", "avg", 10, (64, 64), (64, 64), pretrained=True, final_norm="backbone")
+    old = ModelConfig(
+        "torchvision/convnext_tiny", "avg", 10, (64, 64), (64, 64), pretrained=True, final_norm="backbone"
+    )
     assembly = assemble(old)
     assert assembly.norm_place is None
     assert not [key for key in assembly.network.state_dict() if "norm." in key and "body" not in key]
@@ -232,7 +234,7 @@ def poolzoo_backbones():
 def test_what_a_plugin_leaves_untrained_is_named(tmp_path):
     (tmp_path / "forgetful.py").write_text(PLUGIN)
     loader.load_plugins(tmp_path / "forgetful.py", installed=False)
-    weights = assemble(Plan("forgetful", "avg", 3, (32, 32), (32, 32), pretrained=True)).weights
+    weights = assemble(ModelConfig("forgetful", "avg", 3, (32, 32), (32, 32), pretrained=True)).weights
     assert set(weights.unchanged) == {
         f"backbone.{name}"
         for name in ("1.weight", "1.bias", "1.running_mean", "1.running_var", "1.num_batches_tracked")

@@ -9,12 +9,12 @@ from torch import nn
 import poolzoo
 from poolzoo.common.errors import PluginFailed, UsageError
 from poolzoo.model import surgery
-from poolzoo.model.assemble import Plan, Preprocess, assemble
+from poolzoo.model.assemble import ModelConfig, Preprocess, assemble
 from poolzoo.plugin import loader
 
 
-def plan(backbone: str, pool: str = "avg", **rest) -> Plan:
-    return Plan(**{"backbone": backbone, "pool": pool, "num_classes": 10, "data_size": (32, 32), **rest})
+def plan(backbone: str, pool: str = "avg", **rest) -> ModelConfig:
+    return ModelConfig(**{"backbone": backbone, "pool": pool, "num_classes": 10, "data_size": (32, 32), **rest})
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_images_that_are_not_square():
         assert assembly.network.eval()(torch.randn(2, 3, *assembly.image_size)).shape == (2, 10)
 
 
-def test_preprocessing_is_normalisation_and_bilinear_resizing():
+def test_preprocessing_is_normalization_and_bilinear_resizing():
     images = torch.randint(0, 256, (2, 5, 6, 3), dtype=torch.uint8)
     mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
     x = Preprocess(mean, std, (5, 6), (10, 12))(images)
@@ -320,14 +320,14 @@ def test_python_names_as_the_command_line_does():
 @pytest.mark.parametrize(("local_pool", "widths"), [("depth", (16, 32)), ("s2d", (128, 256)), ("max", (32, 64))])
 def test_nano_measures_the_width_behind_its_pools(local_pool, widths):
     for name in ("nano/plain", "nano/resnet"):
-        network = assemble(Plan(name, "avg", 10, (32, 32), local_pool=local_pool)).network
+        network = assemble(ModelConfig(name, "avg", 10, (32, 32), local_pool=local_pool)).network
         assert (network.backbone.conv2.conv.in_channels, network.backbone.conv3.conv.in_channels) == widths
         assert network(torch.randn(2, 3, 32, 32)).shape == (2, 10)
 
 
 def test_a_pool_that_changes_the_channels_is_refused_where_the_next_layer_is_fixed():
     with pytest.raises(UsageError, match="64 channels into 32 at maxpool") as refused:
-        assemble(Plan("timm/resnet18", "avg", 10, (64, 64), local_pool="depth"))
+        assemble(ModelConfig("timm/resnet18", "avg", 10, (64, 64), local_pool="depth"))
     assert "nano/plain" in refused.value.hint
 
 
@@ -343,9 +343,9 @@ def test_a_plugins_refusal_of_a_geometry_is_told_as_the_users_choice(tmp_path):
     )
     loader.load_plugins(plugin, installed=False)
     with pytest.raises(UsageError, match="kernel_size=3 must be 2"):
-        assemble(Plan("timm/resnet18", "avg", 10, (64, 64), local_pool="picky"))
+        assemble(ModelConfig("timm/resnet18", "avg", 10, (64, 64), local_pool="picky"))
 
 
 def test_a_geometry_that_does_not_fit_is_refused_when_the_network_is_put_together():
     with pytest.raises(UsageError, match=r"kernel_size=3.*window=2,stride=2,padding=0"):
-        assemble(Plan("timm/resnet18", "avg", 10, (64, 64), local_pool="wavelet"))
+        assemble(ModelConfig("timm/resnet18", "avg", 10, (64, 64), local_pool="wavelet"))

@@ -8,7 +8,7 @@ from torch import nn
 
 import poolzoo as package
 from poolzoo.common.errors import PluginFailed, UsageError
-from poolzoo.model.assemble import Plan, assemble
+from poolzoo.model.assemble import ModelConfig, assemble
 from poolzoo.model.layout import read_layout
 from poolzoo.plugin import loader
 
@@ -35,8 +35,8 @@ def poolzoo_backbones():
 """
 
 
-def plan(backbone: str, height: int, width: int) -> Plan:
-    return Plan(backbone, "avg", 10, (height, width), (height, width))
+def plan(backbone: str, height: int, width: int) -> ModelConfig:
+    return ModelConfig(backbone, "avg", 10, (height, width), (height, width))
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ def scans(tmp_path: Path) -> list[Path]:
 
 @pytest.mark.parametrize("bundle", [BUNDLE, EARLIER], ids=["today's", "an earlier one"])
 def test_it_verifies(poolzoo, bundle):
-    outcome = poolzoo("verify", bundle, "--json", "--no-speed")
+    outcome = poolzoo("verify", bundle, "--json", "--no-bench")
     assert outcome.code == 0
     assert outcome.json["passed"]
     assert {check["id"] for check in outcome.json["checks"]} >= {"manifest", "session", "golden-batch-1"}

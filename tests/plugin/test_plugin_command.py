@@ -205,7 +205,7 @@ def test_check_reports_what_does_not_load_and_what_offers_nothing(poolzoo, tmp_p
 
 BAD_DATASETS = {
     "float images": ("np.zeros((4, 8, 8, 3))", "np.arange(4) % 2", "images_are_arrays"),
-    "grey images": ("np.zeros((4, 8, 8), np.uint8)", "np.arange(4) % 2", "images_are_arrays"),
+    "gray images": ("np.zeros((4, 8, 8), np.uint8)", "np.arange(4) % 2", "images_are_arrays"),
     "too few labels": ("np.zeros((4, 8, 8, 3), np.uint8)", "np.arange(3) % 2", "images_are_arrays"),
     "a label without a name": ("np.zeros((4, 8, 8, 3), np.uint8)", "np.arange(4)", "labels_are_classes"),
     "a class without images": ("np.zeros((4, 8, 8, 3), np.uint8)", "np.zeros(4, np.int64)", "labels_are_classes"),
@@ -247,7 +247,7 @@ def test_the_kit_finds_what_is_wrong_with_a_backbone():
             y = self.conv(x)
             return {
                 "vector": lambda: y.mean((1, 2, 3)),
-                "neighbours": lambda: y - y.mean(),
+                "neighbors": lambda: y - y.mean(),
                 "dropout": lambda: nn.functional.dropout(y),
                 "unused": lambda: y,
                 "cpu": lambda: y * self.table,
@@ -256,7 +256,7 @@ def test_the_kit_finds_what_is_wrong_with_a_backbone():
 
     for mistake, check in (
         ("vector", "features_are_a_map"),
-        ("neighbours", "images_are_independent"),
+        ("neighbors", "images_are_independent"),
         ("dropout", "eval_is_deterministic"),
         ("unused", "gradients_reach_everything"),
         ("cpu", "nothing_stays_on_the_cpu"),

@@ -41,8 +41,8 @@ def compared(tmp_path_factory):
     plugin = folder / "torus.py"
     plugin.write_text(CIRCULAR)
     words = ["--plugin", plugin, "compare", "--data", "digits", "--backbone", "torus", "--seeds", 3, "--epochs", 6]
-    words += ["--pool", "avg", "--local-pool", "max,aps,blur,maxblur,subsample", "--finalists", 0]
-    words += ["--image-size", 8, "--robust", 300]  # enlarging would end the torus
+    words += ["--pool", "avg", "--local-pool", "max,aps,blur,maxblur,subsample", "--export-top", 0]
+    words += ["--image-size", 8, "--robustness-samples", 300]  # enlarging would end the torus
     loader.forget()
     assert cli.run([str(word) for word in [*words, "--threads", 1, "--out", folder / "c", "-q"]]) == 0
     rows = json.loads((folder / "c" / "compare.json").read_text())["results"]
@@ -97,7 +97,18 @@ def test_one_pooling_under_six_names_hardly_ever_wins(tmp_path):
     for repetition in range(20):
         words = ["--plugin", plugin, "compare", "--data", "digits", "--backbone", "nano/resnet", "--pretrained"]
         words += ["--freeze", "backbone", "--pool", ",".join(f"twin{number}" for number in range(6)), "--epochs", 2]
-        words += ["--seed", 100 * repetition, "--seeds", 3, "--robust", 0, "--finalists", 0, "--threads", 1]
+        words += [
+            "--seed",
+            100 * repetition,
+            "--seeds",
+            3,
+            "--robustness-samples",
+            0,
+            "--export-top",
+            0,
+            "--threads",
+            1,
+        ]
         loader.forget()
         assert cli.run([str(word) for word in [*words, "--out", tmp_path / f"{repetition}", "-q"]]) == 0
         rows = json.loads((tmp_path / f"{repetition}" / "compare.json").read_text())["results"]

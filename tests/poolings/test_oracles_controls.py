@@ -8,8 +8,8 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from support.loops import assert_equal, by_planes, fill, layer, output_size, signed
 from scipy.signal import correlate2d
+from support.loops import assert_equal, by_planes, fill, layer, output_size, signed
 from torch import nn
 from torch.nn import functional as F
 
@@ -23,7 +23,7 @@ GEOMETRIES = [
     for ceil_mode in (False, True)
 ]
 SIZES = [(8, 8), (7, 5), (9, 10), (4, 6)]
-BEYOND = [(2, 2, 1, False), (3, 2, 1, True), (3, 3, 0, True), (4, 3, 2, True)]  # where centres lie beyond the border
+BEYOND = [(2, 2, 1, False), (3, 2, 1, True), (3, 3, 0, True), (4, 3, 2, True)]  # where centers lie beyond the border
 each_geometry = pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
 each_beyond = pytest.mark.parametrize("geometry", BEYOND, ids=str)
 CONVS = pytest.mark.parametrize("text", ["conv", "conv:depthwise=true"])
@@ -31,8 +31,8 @@ CONVS = pytest.mark.parametrize("text", ["conv", "conv:depthwise=true"])
 
 def middle(start: int, kernel_size: int, length: int) -> int:
     """The middle of a window, the earlier of two; where that is no position of the map, the nearest that it holds."""
-    centre = (2 * start + kernel_size - 1) // 2
-    return min((i for i in range(start, start + kernel_size) if 0 <= i < length), key=lambda i: abs(i - centre))
+    center = (2 * start + kernel_size - 1) // 2
+    return min((i for i in range(start, start + kernel_size) if 0 <= i < length), key=lambda i: abs(i - center))
 
 
 def middles(plane: np.ndarray, geometry) -> list[tuple[int, int, float]]:

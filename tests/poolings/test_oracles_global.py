@@ -330,14 +330,14 @@ def test_cbp_estimates_the_kernel_of_bilinear():
 def test_netvlad_is_the_papers_loops():
     x = signed(2, 6, 3, 4)
     pool = fill(layer("netvlad:clusters=5"))
-    weight, centres = pool.assign.weight.detach().flatten(1).numpy(), pool.centres.detach().numpy()
+    weight, centers = pool.assign.weight.detach().flatten(1).numpy(), pool.centers.detach().numpy()
     expected = []
     for image in planes(x):
         sums = np.zeros((5, 6))
         for position in image.T:
             unit = position / np.linalg.norm(position)
             for k, share in enumerate(scipy.special.softmax(weight @ unit)):
-                sums[k] += share * (unit - centres[k])
+                sums[k] += share * (unit - centers[k])
         sums /= np.linalg.norm(sums, axis=1, keepdims=True)
         expected.append((sums / np.linalg.norm(sums)).ravel())
     assert_equal(pool(x), np.stack(expected))

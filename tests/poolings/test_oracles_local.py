@@ -7,8 +7,19 @@ import pytest
 import pywt
 import scipy.special
 import torch
-from support.loops import GEOMETRIES, SIZES, assert_equal, by_loops, by_planes, fill, layer, output_size, signed, windows
 from scipy.ndimage import correlate1d
+from support.loops import (
+    GEOMETRIES,
+    SIZES,
+    assert_equal,
+    by_loops,
+    by_planes,
+    fill,
+    layer,
+    output_size,
+    signed,
+    windows,
+)
 from torch import nn
 from torch.nn import functional as F
 
@@ -197,7 +208,7 @@ def test_timms_blur_with_an_even_filter_gives_one_row_too_many():
 @each_geometry
 @each_size
 def test_blur_is_a_filtered_image_read_at_the_windows_centres(geometry, size):
-    """The definition: filter the mirrored image at every position, then read it where each window is centred."""
+    """The definition: filter the mirrored image at every position, then read it where each window is centered."""
     kernel_size, stride, padding, _ = geometry
     x = signed(2, 3, *size)
     rows, columns = (np.arange(n) * stride - padding + (kernel_size - 1) // 2 for n in output_size(size, geometry))

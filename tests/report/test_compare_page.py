@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.comparison import KINDS, comparison
 from PIL import Image
+from support.comparison import KINDS, comparison
 
 from poolzoo.report import compare_page, plots
 
@@ -156,7 +156,7 @@ def test_the_front_holds_whatever_nothing_else_beats(key):
     shown = list(zip(line["x"], line["y"], strict=True))
     assert shown == [pytest.approx(point, rel=1e-5) for point in sorted(kept)]
     assert len(shown) > 1
-    accents = [point for point, colour in zip(points, every["marker"]["color"], strict=True) if colour == "--accent"]
+    accents = [point for point, color in zip(points, every["marker"]["color"], strict=True) if color == "--accent"]
     assert set(accents) == kept
 
 

@@ -176,10 +176,10 @@ def test_positions_become_tiles():
     found = local("s2d", pixels)
     expected = np.vstack([np.hstack([pixels[i::2, j::2] for j in (0, 1)]) for i in (0, 1)])
     assert (colors.picture(found.pooled) == expected).all()
-    assert "its 4 channels a colour side by side" in found.notes
+    assert "its 4 channels a color side by side" in found.notes
 
 
-def test_pairs_of_colours_have_their_maximum():
+def test_pairs_of_colors_have_their_maximum():
     pixels = photograph.shipped().pixels
     red, green, blue = blocks(pixels, 2)[..., -1].transpose(2, 0, 1)
     expected = np.stack([np.maximum(red, green), np.maximum(green, blue), np.maximum(blue, red)], 2)
@@ -214,7 +214,7 @@ class One(nn.AvgPool2d):
         return super().forward(x).mean(1, keepdim=True)
 
 
-@pytest.mark.parametrize(("build", "note"), [(Picky, shifted.TOLD[2]), (One, "the mean of its 1 channels in grey")])
+@pytest.mark.parametrize(("build", "note"), [(Picky, shifted.TOLD[2]), (One, "the mean of its 1 channels in gray")])
 def test_layers_that_want_other_channels_are_shown_too(build, note):
     item = spec.Pooling(name="strange", summary="", kind="local", build=build)
     entry = loader.Entry(item, loader.Source("strange", None, "file"))
@@ -287,16 +287,16 @@ def test_features_are_those_of_the_network_with_its_weights():
     assert influence.features(pixels).numpy() == pytest.approx(expected.numpy(), abs=1e-4)
 
 
-# --- Colours ---------------------------------------------------------------------------------------------------------
+# --- Colors ---------------------------------------------------------------------------------------------------------
 
 
-def test_signs_have_colours_and_nothing_is_black():
+def test_signs_have_colors_and_nothing_is_black():
     drawn = colors.signed(np.array([[0.0, 0.25, -0.25, 1.0, 0.0625]]))[0]
     assert drawn[0].tolist() == [0, 0, 0]
     assert (drawn[1] == colors.BRIGHTER).all()
     assert (drawn[2] == colors.DARKER).all()
     assert (drawn[3] == drawn[1]).all()
-    assert drawn[4].tolist() == [128, 88, 30]  # half of the full colour at a quarter of the full difference
+    assert drawn[4].tolist() == [128, 88, 30]  # half of the full color at a quarter of the full difference
 
 
 def test_weights_are_drawn_where_they_are():

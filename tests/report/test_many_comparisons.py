@@ -49,7 +49,7 @@ def test_no_id_occurs_twice_and_every_reference_is_to_one():
     page = Page(made(several(len(HEADINGS))))
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(ids) == len(set(ids)) >= 10 * len(HEADINGS)
-    told = [a.get(key) for _, a in page.elements for key in ("for", "aria-labelledby") if key in a]
+    told = [a.get(key) for _, a in page.elements for key in ("for", "aria-labeledby") if key in a]
     told += [a["href"].removeprefix("#") for tag, a in page.elements if tag == "a"]
     assert len(told) >= 10 * len(HEADINGS)
     assert set(told) <= set(ids)

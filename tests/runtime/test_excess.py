@@ -47,8 +47,8 @@ def test_every_pair_of_a_passed_bundle_is_in_order(exported):
 
 
 def test_printed_pairs_are_in_order(poolzoo, trained, exported, tmp_path):
-    printed = [poolzoo("export", trained, "--no-speed", "--out", tmp_path / "b").out]
-    printed.append(poolzoo("verify", exported, "--no-speed").out)
+    printed = [poolzoo("export", trained, "--no-bench", "--out", tmp_path / "b").out]
+    printed.append(poolzoo("verify", exported, "--no-bench").out)
     pairs = [tuple(map(float, pair)) for text in printed for pair in PAIR.findall(text)]
     assert len(pairs) == 1 + 4
     assert all(off <= allowed for off, allowed in pairs), pairs

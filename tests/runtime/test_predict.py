@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from support.linear_bundle import LABELS, chances, linear_bundle
 from support.odd_images import HEIGHT, ODD, PIXELS, WIDTH, png
-from PIL import Image
 
 from poolzoo.data import images
 from poolzoo.runtime import ort_session
@@ -58,7 +58,7 @@ def test_an_odd_image_becomes_the_pixels_that_it_means(tmp_path, save):
         np.testing.assert_array_equal(images.read(file, (HEIGHT, WIDTH)), expected)
 
 
-def test_odd_images_are_labelled_by_what_they_mean(poolzoo, linear, tmp_path):
+def test_odd_images_are_labeled_by_what_they_mean(poolzoo, linear, tmp_path):
     (tmp_path / "odd").mkdir()
     expected = np.stack([save(tmp_path / "odd" / save.__name__) for save in sorted(ODD, key=lambda s: s.__name__)])
     rows = poolzoo("predict", linear, tmp_path / "odd", "--json", "--top", 4).json

@@ -127,7 +127,7 @@ def test_six_packages_are_enough_for_the_command(exported, photo, tmp_path):
     subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", str(ROOT)], check=True)
     found = plainly(python, "-m", "poolzoo", "predict", exported, photo, "--csv")
     assert found == alone("predict", exported, photo, "--csv").stdout
-    assert "FAILED" not in plainly(python, "-m", "poolzoo", "verify", exported, "--no-speed")
+    assert "FAILED" not in plainly(python, "-m", "poolzoo", "verify", exported, "--no-bench")
     have = plainly(python, "-m", "pip", "list", "--disable-pip-version-check").lower()
     assert "torch" not in have
     assert "onnxruntime" in have

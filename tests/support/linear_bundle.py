@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from support.odd_images import HEIGHT, WIDTH
 from onnx import helper, numpy_helper
+from support.odd_images import HEIGHT, WIDTH
 
 from poolzoo.artifacts import manifest
 from poolzoo.common import files

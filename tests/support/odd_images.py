@@ -13,12 +13,12 @@ from PIL import Image
 
 HEIGHT, WIDTH = 4, 6  # as the networks of these tests take them, so that nothing is resized
 PIXELS: Final = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-GREY: Final = PIXELS[..., 0]
+GRAY: Final = PIXELS[..., 0]
 SEEN: Final = np.indices((HEIGHT, WIDTH)).sum(0) % 2 == 0  # a checkerboard
 
 
-def as_rgb(grey: np.ndarray) -> np.ndarray:
-    return np.repeat(np.asarray(grey, np.uint8)[..., None], 3, -1)
+def as_rgb(gray: np.ndarray) -> np.ndarray:
+    return np.repeat(np.asarray(gray, np.uint8)[..., None], 3, -1)
 
 
 def on_white(pixels: np.ndarray) -> np.ndarray:
@@ -34,13 +34,13 @@ def png(width: int, height: int, depth: int, kind: int, raw: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
-def grey_of_16_bits(path: Path) -> np.ndarray:
+def gray_of_16_bits(path: Path) -> np.ndarray:
     wide = np.arange(HEIGHT * WIDTH, dtype=np.uint16).reshape(HEIGHT, WIDTH) * 2700
     Image.fromarray(wide).save(path.with_suffix(".png"))
     return as_rgb(np.rint(wide * (255 / 65535)))
 
 
-def colour_of_16_bits(path: Path) -> np.ndarray:
+def color_of_16_bits(path: Path) -> np.ndarray:
     rows = (PIXELS.astype(">u2") * 257).astype(">u2")
     raw = b"".join(b"\0" + row.tobytes() for row in rows)
     path.with_suffix(".png").write_bytes(png(WIDTH, HEIGHT, 16, 2, raw))
@@ -61,7 +61,7 @@ def cmyk(path: Path) -> np.ndarray:
     return np.broadcast_to(np.array([0, 255, 255], np.uint8), (HEIGHT, WIDTH, 3))
 
 
-def palette_with_a_transparent_colour(path: Path) -> np.ndarray:
+def palette_with_a_transparent_color(path: Path) -> np.ndarray:
     image = Image.fromarray(SEEN.astype(np.uint8), "P")
     image.putpalette([10, 20, 30, 200, 100, 50])
     image.save(path.with_suffix(".png"), transparency=0)
@@ -75,12 +75,12 @@ def palette_with_several_transparencies(path: Path) -> np.ndarray:
     return on_white(np.broadcast_to([200, 100, 50], (HEIGHT, WIDTH, 3)))
 
 
-def grey_with_alpha(path: Path) -> np.ndarray:
-    Image.fromarray(np.stack([GREY, SEEN * np.uint8(255)], -1), "LA").save(path.with_suffix(".png"))
-    return on_white(as_rgb(GREY))
+def gray_with_alpha(path: Path) -> np.ndarray:
+    Image.fromarray(np.stack([GRAY, SEEN * np.uint8(255)], -1), "LA").save(path.with_suffix(".png"))
+    return on_white(as_rgb(GRAY))
 
 
-def colour_with_alpha(path: Path) -> np.ndarray:
+def color_with_alpha(path: Path) -> np.ndarray:
     Image.fromarray(np.dstack([PIXELS, SEEN * np.uint8(255)]), "RGBA").save(path.with_suffix(".png"))
     return on_white(PIXELS)
 
@@ -98,15 +98,15 @@ def one_bit(path: Path) -> np.ndarray:
 
 
 def fractions(path: Path) -> np.ndarray:
-    Image.fromarray((GREY / 255).astype(np.float32)).save(path.with_suffix(".tif"))
-    return as_rgb(GREY)
+    Image.fromarray((GRAY / 255).astype(np.float32)).save(path.with_suffix(".tif"))
+    return as_rgb(GRAY)
 
 
 def floats_to_255(path: Path) -> np.ndarray:
-    floats = GREY.astype(np.float32)
+    floats = GRAY.astype(np.float32)
     floats[0, 0], floats[0, 1], floats[0, 2] = np.nan, 300, -3
     Image.fromarray(floats).save(path.with_suffix(".tif"))
-    expected = GREY.copy()
+    expected = GRAY.copy()
     expected[0, :3] = 0, 255, 0
     return as_rgb(expected)
 
@@ -134,14 +134,14 @@ TURNED: Final = (  # the inverse of what the EXIF standard has a viewer do
     _turned(8, lambda x: np.rot90(x, -1)),
 )
 ODD: Final = (
-    grey_of_16_bits,
-    colour_of_16_bits,
+    gray_of_16_bits,
+    color_of_16_bits,
     integers_of_32_bits,
     cmyk,
-    palette_with_a_transparent_colour,
+    palette_with_a_transparent_color,
     palette_with_several_transparencies,
-    grey_with_alpha,
-    colour_with_alpha,
+    gray_with_alpha,
+    color_with_alpha,
     animation,
     one_bit,
     fractions,

@@ -94,7 +94,7 @@ MISTAKES = {
         "exports_as_it_is",
         "torch.where",
     ),
-    "looks at its neighbours": (module(lambda self, x: x.mean((2, 3)) - x.min()), "images_are_independent", "alone"),
+    "looks at its neighbors": (module(lambda self, x: x.mean((2, 3)) - x.min()), "images_are_independent", "alone"),
     "draws in eval": (module(lambda self, x: F.dropout(x).mean((2, 3))), "eval_is_deterministic", "differ"),
     "draws in training": (
         module(lambda self, x: F.dropout(x, training=self.training).mean((2, 3))),

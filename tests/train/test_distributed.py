@@ -45,7 +45,7 @@ def test_two_processes_learn_what_one_does(poolzoo, tmp_path):
     arguments = (
         *("finetune", "--plugin", tmp_path / "normless.py", "--data", "digits", "--backbone", "normless"),
         *("--pool", "gem", "--epochs", 2, "--limit", 400, "--optimizer", "sgd", "--lr", "0.05", "--threads", 1),
-        *("--mixup", "0.2", "--cutmix", "0.5", "--cutout", "2", "--ema", "0.9", "--no-dry-export"),
+        *("--mixup", "0.2", "--cutmix", "0.5", "--cutout", "2", "--ema", "0.9", "--no-check-export"),
     )
     assert poolzoo(*arguments, "--out", tmp_path / "one", "-q").code == 0
     out, err = (process := torchrun(2, *arguments, "--out", tmp_path / "two")).communicate(timeout=240)
@@ -68,7 +68,7 @@ def test_two_processes_learn_what_one_does(poolzoo, tmp_path):
 
 
 def test_two_processes_with_batch_norm_learn_as_well(tmp_path):
-    arguments = ("--data", "digits", "--backbone", "nano/plain", "--pool", "gem", "--epochs", 4, "--no-dry-export")
+    arguments = ("--data", "digits", "--backbone", "nano/plain", "--pool", "gem", "--epochs", 4, "--no-check-export")
     process = torchrun(2, "finetune", *arguments, "--out", tmp_path / "run")
     _, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
@@ -78,7 +78,7 @@ def test_two_processes_with_batch_norm_learn_as_well(tmp_path):
 
 
 def test_a_lost_process_ends_the_run_in_a_state_that_resumes(tmp_path):
-    arguments = ("--data", "digits", "--backbone", "nano/plain", "--epochs", 400, "--no-dry-export")
+    arguments = ("--data", "digits", "--backbone", "nano/plain", "--epochs", 400, "--no-check-export")
     process = torchrun(2, "finetune", *arguments, "--out", tmp_path / "run")
     end = time.monotonic() + 120
     while not (tmp_path / "run" / "checkpoint" / "state.pt").exists() and time.monotonic() < end:
@@ -94,7 +94,7 @@ def test_a_lost_process_ends_the_run_in_a_state_that_resumes(tmp_path):
 
 
 def test_a_batch_that_cannot_be_divided_is_refused_once(tmp_path):
-    arguments = ("--data", "digits", "--backbone", "nano/plain", "--epochs", 1, "--batch-size", 31, "--no-dry-export")
+    arguments = ("--data", "digits", "--backbone", "nano/plain", "--epochs", 1, "--batch-size", 31, "--no-check-export")
     _, err = torchrun(2, "finetune", *arguments, "--out", tmp_path / "run").communicate(timeout=120)
     assert err.count("--batch-size 31 cannot be divided among 2 processes") == 1
     assert "terminate called" not in err  # no process is aborted by the group's threads

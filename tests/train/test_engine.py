@@ -22,12 +22,23 @@ from poolzoo.train.ema import Average
 from poolzoo.train.engine import Engine
 from poolzoo.train.prepare import prepare
 from poolzoo.train.settings import Settings
-from poolzoo.train.training_module import Learner
+from poolzoo.train.training_module import TrainingModule
 
 BASE = ("finetune", "--data", "digits", "--backbone", "nano/plain", "--threads", "1", "-q")
 ALL_AT_ONCE = (
-    *("--pool", "stochastic", "--ema", "0.9", "--clip", "1", "--cutout", "2", "--mixup", "0.2", "--cutmix", "0.5"),
-    *("--freeze", "stages:2", "--unfreeze-every", "1", "--layer-decay", "0.8", "--head-lr", "2", "--accumulate", "2"),
+    *("--pool", "stochastic", "--ema", "0.9", "--clip-grad", "1", "--cutout", "2", "--mixup", "0.2", "--cutmix", "0.5"),
+    *(
+        "--freeze",
+        "stages:2",
+        "--unfreeze-every",
+        "1",
+        "--layer-decay",
+        "0.8",
+        "--head-lr-mult",
+        "2",
+        "--grad-accum",
+        "2",
+    ),
 )
 
 
@@ -49,7 +60,7 @@ def weights(run: Path) -> bytes:
 def test_a_run_that_is_stopped_after_every_few_steps_ends_with_the_same_bits(poolzoo, tmp_path, monkeypatch, extra):
     arguments = (*BASE, "--epochs", 3, "--limit", 300, *extra)
     assert poolzoo(*arguments, "--out", tmp_path / "whole").code == 0
-    real, count = Learner.step, [0]
+    real, count = TrainingModule.step, [0]
 
     def counted(self, step, number):
         count[0] += 1
@@ -61,7 +72,7 @@ def test_a_run_that_is_stopped_after_every_few_steps_ends_with_the_same_bits(poo
 
     before = signal.signal(signal.SIGINT, cli._interrupt)
     monkeypatch.setattr(cli, "_stopped", [])
-    monkeypatch.setattr(Learner, "step", counted)
+    monkeypatch.setattr(TrainingModule, "step", counted)
     try:
         outcome, stops = poolzoo(*arguments, "--out", tmp_path / "cut"), 0
         while outcome.code == 130:
@@ -86,7 +97,7 @@ def test_a_process_that_is_killed_at_random_moments_ends_with_the_same_bits(pool
     code = "from poolzoo.train import checkpoint; checkpoint.EVERY = 0.02; from poolzoo.cli import main; main()"
     often = [sys.executable, "-c", code]
     cut, moments = tmp_path / "cut", random.Random(0)
-    command = [*often, *map(str, arguments), "--no-dry-export", "--out", cut]
+    command = [*often, *map(str, arguments), "--no-check-export", "--out", cut]
     for _ in range(3):
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
             await_next(cut / checkpoint.FILE, process, checkpoints=3)
@@ -184,7 +195,7 @@ def test_a_damaged_checkpoint_is_one_line(poolzoo, tmp_path, monkeypatch):
 
 
 def test_a_loss_that_is_no_number_names_its_step_and_keeps_the_good_state(poolzoo, tmp_path, monkeypatch):
-    real = Learner.step
+    real = TrainingModule.step
 
     def poisoned(self, step, number):
         if number == 30:
@@ -192,7 +203,7 @@ def test_a_loss_that_is_no_number_names_its_step_and_keeps_the_good_state(poolzo
                 self.module.classifier.weight.fill_(float("nan"))
         real(self, step, number)
 
-    monkeypatch.setattr(Learner, "step", poisoned)
+    monkeypatch.setattr(TrainingModule, "step", poisoned)
     arguments = (*BASE, "--epochs", 3, "--limit", 300, "--batch-size", 10)  # 27 steps an epoch
     outcome = poolzoo(*arguments, "--out", tmp_path / "run")
     assert outcome.code == 1
@@ -212,7 +223,7 @@ def settings(**rest) -> Settings:
     return Settings(**given)
 
 
-def stepped(number: int = 3, **rest) -> Learner:
+def stepped(number: int = 3, **rest) -> TrainingModule:
     """A learner after some steps on the same batches."""
     prepared = prepare(settings(**rest))
     from poolzoo.train.run import build_engine
@@ -230,7 +241,7 @@ def stepped(number: int = 3, **rest) -> Learner:
 def test_parts_of_a_batch_add_up_to_the_whole(monkeypatch):
     """Without batch norm, whose statistics are each part's own."""
     monkeypatch.setattr("poolzoo.backbones.nano.nn.BatchNorm2d", lambda channels: nn.GroupNorm(4, channels))
-    whole, parts = (stepped(accumulate=count, optimizer="sgd", lr=0.1).module for count in (1, 3))
+    whole, parts = (stepped(grad_accum=count, optimizer="sgd", lr=0.1).module for count in (1, 3))
     for (name, one), other in zip(whole.named_parameters(), parts.parameters(), strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4, msg=name)
 
@@ -284,13 +295,13 @@ def test_a_gradient_is_clipped(monkeypatch):
         norms.append(float(torch.linalg.vector_norm(torch.cat([p.grad.flatten() for p in kept]))))
 
     monkeypatch.setattr(nn.utils, "clip_grad_norm_", noted)
-    stepped(clip=1e-3)
+    stepped(clip_grad=1e-3)
     assert norms == pytest.approx([1e-3] * 3, rel=1e-2)
 
 
 def test_no_step_waits_for_the_device():
     """Every way in which a tensor's value reaches Python is forbidden for the length of a step."""
-    learner = stepped(2, ema=0.9, clip=1.0, mixup=0.2, cutmix=0.2, accumulate=2)
+    learner = stepped(2, ema=0.9, clip_grad=1.0, mixup=0.2, cutmix=0.2, grad_accum=2)
     prepared = prepare(settings(mixup=0.2, cutmix=0.2))
     from poolzoo.train.run import build_engine
 
@@ -310,7 +321,7 @@ def test_no_step_waits_for_the_device():
 
 
 def test_stages_are_frozen_from_the_images_on_and_freed_from_the_map_back(monkeypatch):
-    real, seen = Learner.begin, {}
+    real, seen = TrainingModule.begin, {}
 
     def noted(self, epoch):
         real(self, epoch)
@@ -318,7 +329,7 @@ def test_stages_are_frozen_from_the_images_on_and_freed_from_the_map_back(monkey
         training = {n for n, m in self.module.backbone.named_modules() if isinstance(m, nn.BatchNorm2d) and m.training}
         seen[epoch] = (free, {n.split(".")[0] for n in training})
 
-    monkeypatch.setattr(Learner, "begin", noted)
+    monkeypatch.setattr(TrainingModule, "begin", noted)
     learner = stepped(freeze="stages:2", unfreeze_every=1)
     for epoch in (2, 3, 4):
         learner.begin(epoch)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 
-from support import linear_bundle
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from support import linear_bundle
 from torch import nn
 
 from poolzoo.common import json_writer
@@ -83,7 +83,7 @@ def late(poolzoo, tmp_path, monkeypatch):
     (tmp_path / "late.py").write_text(LATE)
     usual = (
         *("--plugin", tmp_path / "late.py", "--pool", "late", "--data", "two", "--backbone", "nano/plain"),
-        *("--epochs", 2, "--batch-size", 4, "--threads", 1, "--no-dry-export", "--out", tmp_path / "run"),
+        *("--epochs", 2, "--batch-size", 4, "--threads", 1, "--no-check-export", "--out", tmp_path / "run"),
     )
 
     def run(how, at, *arguments):

@@ -31,12 +31,12 @@ def test_evaluation_on_the_gpu_is_that_of_the_cpu(poolzoo, trained):
 
 
 @pytest.mark.parametrize(
-    "extra", [(), ("--mixup", "0.2", "--cutmix", "0.2", "--cutout", "2", "--ema", "0.9", "--clip", "1")]
+    "extra", [(), ("--mixup", "0.2", "--cutmix", "0.2", "--cutout", "2", "--ema", "0.9", "--clip-grad", "1")]
 )
 def test_no_step_waits_for_the_gpu(poolzoo, tmp_path, monkeypatch, extra):
-    from poolzoo.train.training_module import Learner
+    from poolzoo.train.training_module import TrainingModule
 
-    real = Learner.step
+    real = TrainingModule.step
 
     def guarded(self, step, number):
         torch.cuda.set_sync_debug_mode("error" if number > 3 else "default")  # the first steps choose their kernels
@@ -45,7 +45,7 @@ def test_no_step_waits_for_the_gpu(poolzoo, tmp_path, monkeypatch, extra):
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
-    monkeypatch.setattr(Learner, "step", guarded)
+    monkeypatch.setattr(TrainingModule, "step", guarded)
     arguments = ("--data", "digits", "--backbone", "nano/resnet", "--epochs", 1, "--device", "cuda", "--compile", "off")
     assert poolzoo("finetune", *arguments, *extra, "--out", tmp_path / "run").code == 0
 

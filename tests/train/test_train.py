@@ -21,7 +21,7 @@ import poolzoo as package
 from poolzoo.artifacts import manifest
 from poolzoo.data.source import limited
 from poolzoo.metrics import classification
-from poolzoo.train import optimizer as optimiser
+from poolzoo.train import optimizer as optimizer
 from poolzoo.train import recipes
 from poolzoo.train.engine import Engine
 from poolzoo.train.prepare import validation_part
@@ -31,12 +31,12 @@ QUICK = ("finetune", "--data", "digits", "--backbone", "nano/plain", "--pool", "
 
 
 def test_the_rate_rises_linearly_and_falls_to_zero():
-    linear = [optimiser.scale(step, 100, 10, "linear") for step in range(101)]
+    linear = [optimizer.scale(step, 100, 10, "linear") for step in range(101)]
     assert linear[0] == 0.1
     assert linear[9] == linear[10] == 1.0
     assert linear[55] == pytest.approx(0.5)
     assert linear[100] == 0.0
-    cosine = [optimiser.scale(step, 100, 10, "cosine") for step in range(101)]
+    cosine = [optimizer.scale(step, 100, 10, "cosine") for step in range(101)]
     assert cosine[55] == pytest.approx(0.5)
     assert cosine[10 + 30] == pytest.approx(0.5 * (1 + math.cos(math.pi / 3)))
     assert cosine[100] == pytest.approx(0.0, abs=1e-12)
@@ -44,7 +44,7 @@ def test_the_rate_rises_linearly_and_falls_to_zero():
 
 def test_norms_biases_and_scalars_do_not_decay():
     network = package.create_model("nano/resnet", pool="gem", image_size=32)
-    groups = optimiser.parameter_groups(network, optimiser.Rates(1.0, 0.1))
+    groups = optimizer.parameter_groups(network, optimizer.Rates(1.0, 0.1))
     names = {id(p): name for name, p in network.named_parameters()}
     decay = {names[id(p)]: group["weight_decay"] for group in groups for p in group["params"]}
     assert decay.keys() == set(names.values())
@@ -56,11 +56,11 @@ def test_norms_biases_and_scalars_do_not_decay():
 
 def test_heads_and_stages_learn_at_their_own_rates():
     network = package.create_model("nano/resnet", pool="gem", image_size=32)
-    rates = optimiser.Rates(1.0, 0.1, head=10.0, layer_decay=0.5)
-    optimizer = optimiser.build("adamw", network, rates)
-    optimiser.Schedule(2.0, 100, 10, "linear").set(optimizer, 55)
+    rates = optimizer.Rates(1.0, 0.1, head=10.0, layer_decay=0.5)
+    built = optimizer.build("adamw", network, rates)
+    optimizer.Schedule(2.0, 100, 10, "linear").set(built, 55)
     names = {id(p): name for name, p in network.named_parameters()}
-    found = {names[id(p)]: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    found = {names[id(p)]: group["lr"] for group in built.param_groups for p in group["params"]}
     # The stages are conv1, conv2, conv3 and block; the rate of step 55 is half of the peak, 2.
     expected = {"backbone.conv1": 1 / 8, "backbone.conv2": 1 / 4, "backbone.conv3": 1 / 2, "backbone.block": 1.0}
     for name, rate in found.items():
@@ -362,18 +362,18 @@ def test_timms_own_weights_are_taken_and_their_classifier_is_left_out(poolzoo, t
             place = f"backbone.{key}".replace("backbone.head.norm.", "norm.layer.")  # it follows the pooling
             assert torch.equal(ours[place], value), key
     mean = json.loads((tmp_path / "run/config.json").read_text())["pretrained_cfg"]["mean"]
-    assert mean == pytest.approx([0.5, 0.5, 0.5])  # the weights' own normalisation, not the data's
+    assert mean == pytest.approx([0.5, 0.5, 0.5])  # the weights' own normalization, not the data's
 
 
 def test_torchvisions_own_weights_are_taken(tmp_path):
     import torchvision
 
-    from poolzoo.model.assemble import Plan, assemble
+    from poolzoo.model.assemble import ModelConfig, assemble
     from poolzoo.model.weights import load_weights
 
     theirs = torchvision.models.squeezenet1_1().state_dict()
     torch.save(theirs, tmp_path / "w.pth")
-    assembly = assemble(Plan("torchvision/squeezenet1_1", "avg", 10, (64, 64), (64, 64)))
+    assembly = assemble(ModelConfig("torchvision/squeezenet1_1", "avg", 10, (64, 64), (64, 64)))
     load_weights(assembly.network, tmp_path / "w.pth", assembly.backbone.item.classifier)
     own = assembly.network.backbone.state_dict()
     assert torch.equal(own["body.features.0.weight"], theirs["features.0.weight"])
@@ -382,11 +382,11 @@ def test_torchvisions_own_weights_are_taken(tmp_path):
 def test_a_vits_positions_are_resampled_to_the_image_size(tmp_path):
     import timm
 
-    from poolzoo.model.assemble import Plan, assemble
+    from poolzoo.model.assemble import ModelConfig, assemble
     from poolzoo.model.weights import load_weights
 
     save_file(timm.create_model("test_vit").state_dict(), tmp_path / "w.safetensors")
-    assembly = assemble(Plan("timm/test_vit", "avg", 10, (64, 64), (64, 64)))
+    assembly = assemble(ModelConfig("timm/test_vit", "avg", 10, (64, 64), (64, 64)))
     load_weights(assembly.network, tmp_path / "w.safetensors", assembly.backbone.item.classifier)
 
 

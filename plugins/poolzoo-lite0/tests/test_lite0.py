@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0: weights that fit, outputs that are another implementation's, photographs that are recognised."""
+"""EfficientNet-Lite0: weights that fit, outputs that are another implementation's, photographs that are recognized."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 @pytest.fixture(scope="module")
 def exported(loaded: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("lite0") / "bundle"
-    assert cli.run(["export", "lite0", "--pretrained", "--no-speed", "--out", str(path), *loaded]) == 0
+    assert cli.run(["export", "lite0", "--pretrained", "--no-bench", "--out", str(path), *loaded]) == 0
     return path
 
 
@@ -199,7 +199,7 @@ def test_the_network_knows_the_photographs(whole, photographs):
 
 
 def test_the_bundle_verifies_and_knows_the_photographs(exported, photographs, capsys):
-    assert cli.run(["verify", str(exported), "--no-speed"]) == 0
+    assert cli.run(["verify", str(exported), "--no-bench"]) == 0
     capsys.readouterr()
     assert cli.run(["predict", str(exported), *map(str, photographs.values()), "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
@@ -207,7 +207,7 @@ def test_the_bundle_verifies_and_knows_the_photographs(exported, photographs, ca
     assert all(len(row["top"]) == 5 for row in rows)
 
 
-def test_the_bundle_carries_its_labels_and_its_licence(exported):
+def test_the_bundle_carries_its_labels_and_its_license(exported):
     config = json.loads((exported / "config.json").read_text())
     assert config["num_classes"] == 1000
     assert config["label_names"][282] == "tiger cat"

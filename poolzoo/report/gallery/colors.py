@@ -6,10 +6,10 @@ from typing import Final
 
 import numpy as np
 
-FULL: Final = 0.25  # of the range from black to white: differences from here on have the full colour
+FULL: Final = 0.25  # of the range from black to white: differences from here on have the full color
 BRIGHTER, DARKER = np.array([255, 176, 59]), np.array([64, 156, 255])
 FRAME: Final = np.array([72, 74, 78])  # where nothing is compared
-HALF: Final = 0.5  # part of a weight's colour in the picture, beside the photograph in grey
+HALF: Final = 0.5  # part of a weight's color in the picture, beside the photograph in gray
 
 
 def picture(values: np.ndarray) -> np.ndarray:
@@ -18,21 +18,21 @@ def picture(values: np.ndarray) -> np.ndarray:
 
 
 def signed(difference: np.ndarray) -> np.ndarray:
-    """`float[H, W]` as `uint8[H, W, 3]`: black is zero, orange above, blue below, NaN grey; one scale for all."""
+    """`float[H, W]` as `uint8[H, W, 3]`: black is zero, orange above, blue below, NaN gray; one scale for all."""
     strength = np.sqrt(np.clip(np.abs(difference) / FULL, 0, 1))[..., None]  # the root, so that small ones are seen
-    colour = np.where(difference[..., None] > 0, BRIGHTER, DARKER) * strength
-    return np.rint(np.where(np.isnan(strength), FRAME, colour)).astype(np.uint8)
+    color = np.where(difference[..., None] > 0, BRIGHTER, DARKER) * strength
+    return np.rint(np.where(np.isnan(strength), FRAME, color)).astype(np.uint8)
 
 
-def heat(times: np.ndarray, grey: np.ndarray) -> np.ndarray:
-    """Weights over a photograph in grey: `uint8[H, W, 3]`.
+def heat(times: np.ndarray, gray: np.ndarray) -> np.ndarray:
+    """Weights over a photograph in gray: `uint8[H, W, 3]`.
 
     Args:
         times: `float[h, w]`, how many times an even share each position has; h and w divide H and W.
-        grey: `float[H, W]`, the photograph in 0–1.
+        gray: `float[H, W]`, the photograph in 0–1.
     """
     from matplotlib import colormaps
 
-    large = np.kron(times, np.ones((grey.shape[0] // times.shape[0], grey.shape[1] // times.shape[1])))
-    colour = colormaps["inferno"](large / (1 + large))[..., :3]  # an even share in the middle, none at 0, ∞ at 1
-    return picture(HALF * colour + (1 - HALF) * grey[..., None] * (0.25 + 0.75 * (large / (1 + large))[..., None]))
+    large = np.kron(times, np.ones((gray.shape[0] // times.shape[0], gray.shape[1] // times.shape[1])))
+    color = colormaps["inferno"](large / (1 + large))[..., :3]  # an even share in the middle, none at 0, ∞ at 1
+    return picture(HALF * color + (1 - HALF) * gray[..., None] * (0.25 + 0.75 * (large / (1 + large))[..., None]))

@@ -18,7 +18,7 @@ class Measured:
     Attributes:
         forward, training: Time of a forward pass and of one with gradients, in those of `avg`.
         accuracy, sd, n: Mean accuracy over n seeds, 0–1, and its standard deviation.
-        consistency: Share of test images, 0–1, whose prediction stays the same when they are cropped elsewhere.
+        consistency: Rank of test images, 0–1, whose prediction stays the same when they are cropped elsewhere.
         where: In which comparison, and in which backbone.
     """
 

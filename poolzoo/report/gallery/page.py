@@ -35,7 +35,7 @@ INTRODUCTION: Final = (
     "Every card shows one strategy at work on this photograph.",
     "A local pooling stands inside a backbone and makes the picture smaller: beside the pooled photograph is the same "
     "photograph moved by one pixel and pooled, then what differs once the two are aligned; black is nothing, and "
-    "colour is what a network sees change although nothing but the place did.",
+    "color is what a network sees change although nothing but the place did.",
     "A global pooling is the head and turns a whole map into one vector: the brighter a position, the more of that "
     "vector it decides.",
 )
@@ -44,7 +44,7 @@ LOCAL: Final = (
     "xᵢ are the n values of a window, x̄ is their mean, s its side and stride; pixels go in from 0 to 1.",
     "The photograph moves one pixel down and right, and what leaves it comes back on the other side; the first picture "
     "is then brought to where the second fits best, in steps of 1/s pixel, with a cubic spline.",
-    "In the grey frame opposite borders meet, and nothing is compared.",
+    "In the gray frame opposite borders meet, and nothing is compared.",
     FACTS,
 )
 GLOBAL: Final = (
@@ -63,9 +63,9 @@ def html(photograph: Photograph, cards: Sequence[Card]) -> str:
         photograph: What the strategies were shown.
         cards: What they made of it.
     """
-    grey = photograph.pixels.mean(2) / 255
-    local = [_card(card, grey) for card in cards if card.item.kind == "local"]
-    whole = [_card(card, grey) for card in cards if card.item.kind == "global"]
+    gray = photograph.pixels.mean(2) / 255
+    local = [_card(card, gray) for card in cards if card.item.kind == "local"]
+    whole = [_card(card, gray) for card in cards if card.item.kind == "global"]
     names = {card.item.name for card in cards}
     script = HERE.with_name("page.js").read_text(encoding="utf-8")
     body = [
@@ -144,11 +144,11 @@ def _controls(count: int) -> Safe:
 # --- A card ----------------------------------------------------------------------------------------------------------
 
 
-def _card(card: Card, grey: np.ndarray) -> Safe:
+def _card(card: Card, gray: np.ndarray) -> Safe:
     item = card.item
     name = element("a", item.name, href=f"#{card.identity}")
     origin = [element("span", f"from {card.origin}", class_="origin")] if card.origin else []
-    views = _views(card) if item.kind == "local" else _weights(card, grey)
+    views = _views(card) if item.kind == "local" else _weights(card, gray)
     return element(
         "article",
         element("header", element("h3", name, *origin), _chips(card)),
@@ -222,7 +222,7 @@ def _level(view: Shifted) -> Safe:
     return Safe(f"{text('root mean square difference')} <b>{shown}</b> of 255")
 
 
-def _weights(card: Card, grey: np.ndarray) -> Safe:
+def _weights(card: Card, gray: np.ndarray) -> Safe:
     view = card.influence
     if not isinstance(view, Influence):
         return element("div", element("p", view or "nothing to show", class_="reason"), class_="views")
@@ -232,7 +232,7 @@ def _weights(card: Card, grey: np.ndarray) -> Safe:
     alt = f"{card.item.name}: the weight of each position, {told} an even share"
     half = f"{view.half} of {view.shares.size} positions have half the weight"
     caption = element("figcaption", element("b", told), element("span", half))
-    return element("div", element("figure", _image(colors.heat(view.times, grey), alt), caption), class_="views")
+    return element("div", element("figure", _image(colors.heat(view.times, gray), alt), caption), class_="views")
 
 
 def _facts(card: Card) -> Safe:

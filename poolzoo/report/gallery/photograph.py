@@ -32,7 +32,7 @@ def shipped() -> Photograph:
 
 
 def read(path: Path) -> Photograph:
-    """The centre of an image file.
+    """The center of an image file.
 
     Raises:
         UsageError: There is no such file.

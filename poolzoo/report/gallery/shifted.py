@@ -17,10 +17,10 @@ from poolzoo.plugin import loader
 
 STRIDES: Final = (2, 4)
 SEED: Final = 0  # of weights that are drawn
-# Which colour each channel of a layer is given: as they are; in pairs, for a layer that gives one channel for two; many
+# Which color each channel of a layer is given: as they are; in pairs, for a layer that gives one channel for two; many
 # times over, for one that wants more channels.
 ORDERS: Final = ((0, 1, 2), (0, 1, 1, 2, 2, 0), (0,) * 8 + (1,) * 8 + (2,) * 8)
-TOLD: Final = ("", "its pairs of channels are red and green, green and blue, blue and red", "each colour in 8 channels")
+TOLD: Final = ("", "its pairs of channels are red and green, green and blue, blue and red", "each color in 8 channels")
 MARGIN: Final = 3  # pixels at each side that are left out: what meets there are opposite borders of the photograph
 LEAST_GAIN: Final = 0.05  # a layer that makes less than this of white is shown as it is
 
@@ -32,9 +32,9 @@ class Shifted:
     Attributes:
         stride: Side of the windows and their stride.
         pooled, moved: `float[h, w, 3]`, 0 black and 1 white.
-        difference: `float[h, w]`, the mean over the colours of `moved` less `pooled` brought to the same place; NaN in
+        difference: `float[h, w]`, the mean over the colors of `moved` less `pooled` brought to the same place; NaN in
             the margin.
-        rms: Root mean square of that difference over positions and colours; 1 is black to white.
+        rms: Root mean square of that difference over positions and colors; 1 is black to white.
         by: By how much `pooled` was brought down and right for that, in its pixels, whatever leaves the least.
         notes: What else was done to show it.
     """
@@ -58,16 +58,16 @@ def look(resolved: loader.Resolved, photograph: np.ndarray, stride: int) -> Shif
     inputs = torch.stack((pixels, pixels.roll((1, 1), (1, 2)), torch.ones_like(pixels)))
     outputs, order = _pooled(lambda channels: _layer(resolved, channels, stride), inputs, stride)
     notes = [TOLD[order]] if TOLD[order] else []
-    colours, tiles = _coloured(outputs.double().numpy(), order)
+    colors, tiles = _colored(outputs.double().numpy(), order)
     notes += [tiles] if tiles else []
-    gain = float(colours[2].mean())
-    if abs(gain) < LEAST_GAIN or not np.isfinite(colours).all():
+    gain = float(colors[2].mean())
+    if abs(gain) < LEAST_GAIN or not np.isfinite(colors).all():
         gain = 1.0
-    if not np.isfinite(colours[:2]).all():
+    if not np.isfinite(colors[:2]).all():
         raise ValueError("it gives values that are not finite")
     if abs(gain - 1) > 0.005:
         notes.append(f"divided by {gain:.3g}, what it makes of white")
-    first, second = colours[:2] / gain
+    first, second = colors[:2] / gain
     by, rest = _aligned(first, second, stride)
     rms = float(np.sqrt(np.square(rest).mean()))
     framed = np.pad(rest.mean(3), ((0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN)), constant_values=np.nan)
@@ -82,7 +82,7 @@ def _layer(resolved: loader.Resolved, channels: int, stride: int) -> nn.Module:
 
 
 def _pooled(make: Callable[[int], nn.Module], inputs: Tensor, stride: int) -> tuple[Tensor, int]:
-    """The outputs, `float[N, D, h, w]`, and the order of the colours in which D is a multiple of 3, if there is one."""
+    """The outputs, `float[N, D, h, w]`, and the order of the colors in which D is a multiple of 3, if there is one."""
     fallback: tuple[Tensor, int] | None = None
     refusal: Exception | None = None
     for index, order in enumerate(ORDERS):
@@ -105,23 +105,23 @@ def _pooled(make: Callable[[int], nn.Module], inputs: Tensor, stride: int) -> tu
     raise refusal
 
 
-def _coloured(outputs: np.ndarray, order: int) -> tuple[np.ndarray, str]:
+def _colored(outputs: np.ndarray, order: int) -> tuple[np.ndarray, str]:
     """`float[N, D, h, w]` as pictures in tiles, `float[N, tiles, h, w, 3]`, and what the tiles are."""
     if outputs.shape[1] % 3:
-        grey = np.repeat(outputs.mean(1)[:, None, :, :, None], 3, 4)
-        return grey, f"the mean of its {outputs.shape[1]} channels in grey"
+        gray = np.repeat(outputs.mean(1)[:, None, :, :, None], 3, 4)
+        return gray, f"the mean of its {outputs.shape[1]} channels in gray"
     tiles = outputs.reshape(len(outputs), 3, -1, *outputs.shape[2:]).transpose(0, 2, 3, 4, 1)
     if ORDERS[order] != (0, 1, 2):
         return tiles.mean(1, keepdims=True), ""
-    return tiles, f"its {tiles.shape[1]} channels a colour side by side" if tiles.shape[1] > 1 else ""
+    return tiles, f"its {tiles.shape[1]} channels a color side by side" if tiles.shape[1] > 1 else ""
 
 
 def _mosaic(tiles: np.ndarray) -> np.ndarray:
     """`float[tiles, h, w, c]` in rows and columns, as nearly a square as they fit: `float[H, W, c]`."""
-    count, height, width, colours = tiles.shape
+    count, height, width, colors = tiles.shape
     columns = int(np.ceil(np.sqrt(count)))
     rows = -(-count // columns)
-    filled = np.zeros((rows * columns, height, width, colours))
+    filled = np.zeros((rows * columns, height, width, colors))
     filled[:count] = tiles
     return filled.reshape(rows, columns, height, width, -1).swapaxes(1, 2).reshape(rows * height, columns * width, -1)
 

@@ -35,7 +35,7 @@ PLACES: Final = [(stage, block) for stage, count in enumerate(STAGES) for block 
 
 
 def features(*, pretrained: bool = False) -> nn.Module:
-    """The network up to its last map: normalised `float[N, 3, H, W] → float[N, 1280, H/32, W/32]`."""
+    """The network up to its last map: normalized `float[N, 3, H, W] → float[N, 1280, H/32, W/32]`."""
     import timm
 
     model = timm.create_model(ARCHITECTURE, num_classes=0, global_pool="")
@@ -45,7 +45,7 @@ def features(*, pretrained: bool = False) -> nn.Module:
 
 
 def classifier(*, pretrained: bool = False) -> nn.Module:
-    """The whole network: normalised `float[N, 3, H, W] → float[N, 1000]`, logits of ImageNet's classes."""
+    """The whole network: normalized `float[N, 3, H, W] → float[N, 1000]`, logits of ImageNet's classes."""
     import timm
 
     model = timm.create_model(ARCHITECTURE)

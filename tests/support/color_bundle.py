@@ -1,4 +1,4 @@
-"""Bundles whose network passes colours through to its map, so that what moves a logit is worked out by hand."""
+"""Bundles whose network passes colors through to its map, so that what moves a logit is worked out by hand."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import torch
 
 from poolzoo.artifacts.run import configuration
 from poolzoo.export import export as exporting
-from poolzoo.export.source import Subject
-from poolzoo.model.assemble import Network, Plan, Preprocess, assemble
-from poolzoo.model.inference import Deployable
+from poolzoo.export.source import ExportSource
+from poolzoo.model.assemble import ModelConfig, Network, Preprocess, assemble
+from poolzoo.model.inference import InferenceModel
 from poolzoo.parity.parity import Limits
 from poolzoo.plugin import loader
 
 SIZE = (24, 32)  # of the images, height and width
 CELL = 8  # pixels a side that become a position of the map
-CLASSES = ("red", "green", "blue", "grey")
+CLASSES = ("red", "green", "blue", "gray")
 
 PLUGIN = """
 from poolzoo import Backbone, Pooling, hookimpl
@@ -65,7 +65,7 @@ def sharpest(channels: int):
 
 @hookimpl
 def poolzoo_backbones():
-    facts = dict(summary="mean colours of cells", build=build, input_size=4 * {cell})
+    facts = dict(summary="mean colors of cells", build=build, input_size=4 * {cell})
     plain = dict(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     yield Backbone(name="cells", **facts, **plain, network=averaged)
     yield Backbone(name="flat-cells", **facts, **plain, network=flattened)
@@ -78,20 +78,20 @@ def poolzoo_poolings():
 
 
 def plugin(folder: Path) -> Path:
-    """The plugin with the backbone `cells`, whose map is the mean colour of every cell, and a pooling."""
+    """The plugin with the backbone `cells`, whose map is the mean color of every cell, and a pooling."""
     path = folder / "cells.py"
     path.write_text(PLUGIN)
     return path
 
 
-def colour_bundle(path: Path, pool: str, classifier: object = None, **wishes: object) -> tuple[Path, Network]:
+def color_bundle(path: Path, pool: str, classifier: object = None, **wishes: object) -> tuple[Path, Network]:
     """Exports a network with the backbone `cells`.
 
     Args:
         path: Where the bundle goes; the plugin is written beside it.
         pool: The pooling.
         classifier: The weights of the classifier, `[4, 3]`; drawn where they are not given.
-        wishes: What the graph shall be like, as `export.Wishes`.
+        wishes: What the graph shall be like, as `export.ExportOptions`.
 
     Returns:
         The bundle and the network.
@@ -99,7 +99,7 @@ def colour_bundle(path: Path, pool: str, classifier: object = None, **wishes: ob
     loader.forget()
     loader.settings.files = [plugin(path.parent)]
     torch.manual_seed(3)
-    plan = Plan(backbone="cells", pool=pool, num_classes=len(CLASSES), data_size=SIZE, image_size=SIZE)
+    plan = ModelConfig(backbone="cells", pool=pool, num_classes=len(CLASSES), data_size=SIZE, image_size=SIZE)
     assembly = assemble(plan)
     if classifier is not None:
         with torch.no_grad():
@@ -107,12 +107,12 @@ def colour_bundle(path: Path, pool: str, classifier: object = None, **wishes: ob
             assembly.network.classifier.bias.zero_()
     preprocess = Preprocess((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), SIZE, SIZE)
     pixels = np.random.default_rng(3).integers(0, 256, (40, *SIZE, 3), dtype=np.uint8)
-    subject = Subject(
+    subject = ExportSource(
         title="cells",
         origin={"run": "by hand"},
-        model=Deployable(preprocess, assembly.network).eval(),
+        model=InferenceModel(preprocess, assembly.network).eval(),
         size=SIZE,
-        config=configuration(assembly, preprocess, CLASSES, "colours"),
+        config=configuration(assembly, preprocess, CLASSES, "colors"),
         weights_sha256="0" * 64,
         images=pixels[:20],
         image_labels=None,
@@ -120,7 +120,7 @@ def colour_bundle(path: Path, pool: str, classifier: object = None, **wishes: ob
         remedy="mend the test",
     )
     loose = Limits(agreement=0.0)
-    exporting.export(subject, path, timed=False, threads=1, wishes=exporting.Wishes(limits=loose, **wishes))
+    exporting.export(subject, path, timed=False, threads=1, wishes=exporting.ExportOptions(limits=loose, **wishes))
     return path, assembly.network
 
 
