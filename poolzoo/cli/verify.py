@@ -16,12 +16,12 @@ from poolzoo.common import output
 @provider_option
 @threads_option
 @json_option
-def command(bundle: Path, no_speed: bool, provider: str, threads: int | None, as_json: bool) -> int:
+def command(bundle: Path, no_bench: bool, provider: str, threads: int | None, as_json: bool) -> int:
     """Check a bundle: every file as it was sealed, the graph opens, and its outputs are those that were stored."""
     from poolzoo.common.errors import CHECK_FAILED, OK
     from poolzoo.runtime.verify import verify
 
-    result = verify(bundle, provider=provider, threads=threads, timed=not no_speed)
+    result = verify(bundle, provider=provider, threads=threads, timed=not no_bench)
     if as_json:
         output.emit_json(result)
     else:
