@@ -95,7 +95,7 @@ def command(
     from poolzoo.export.export import ExportOptions, ParityFailed, export
     from poolzoo.parity.parity import Limits
 
-    wishes = ExportOptions(precision, kind, Limits(min_agreement, max_accuracy_drop), opset)
+    options = ExportOptions(precision, kind, Limits(min_agreement, max_accuracy_drop), opset)
     try:
         report = export(
             _subject(what, pretrained),
@@ -104,7 +104,7 @@ def command(
             threads=threads,
             timed=not no_bench,
             compiled=torch_compile,
-            wishes=wishes,
+            options=options,
         )
     except ParityFailed as failed:
         if as_json:
@@ -172,10 +172,10 @@ def _check(what: str, pretrained: bool) -> None:
 
 def _subject(what: str, pretrained: bool) -> ExportSource:
     if pretrained:
-        from poolzoo.export.published_network import of_backbone
+        from poolzoo.export.published_network import from_backbone
 
-        return of_backbone(what)
+        return from_backbone(what)
     from poolzoo.artifacts.run import load_run
-    from poolzoo.export.source import of_run
+    from poolzoo.export.source import from_run
 
-    return of_run(load_run(Path(what)))
+    return from_run(load_run(Path(what)))

@@ -74,7 +74,7 @@ def _same(held: np.ndarray | None, value: np.ndarray) -> bool:
     return held is not None and held.shape == value.shape and np.allclose(held, value, rtol=2e-3, atol=1e-6)
 
 
-def locate(graph: Graph, model: InferenceModel, opened: ort_session.Model, images: np.ndarray) -> str | None:
+def locate(graph: Graph, model: InferenceModel, opened: ort_session.OnnxModel, images: np.ndarray) -> str | None:
     """The value of a graph that is its network's map, told by its numbers.
 
     The exporter fuses what ends the backbone with what begins the pooling, so that names and modules do not tell.
@@ -95,7 +95,7 @@ def locate(graph: Graph, model: InferenceModel, opened: ort_session.Model, image
         expected = network.forward_map(model.preprocess(torch.from_numpy(images))).numpy()
     names = graph.bottlenecks("logits")[::-1]  # of equal ones the last, which is in float32
     session = ort_session.open_session(graph.with_outputs(names), opened.provider)
-    found = zip(names, session.run(names, {"images": opened.feed(images)}), strict=True)
+    found = zip(names, session.run(names, {"images": opened.to_input(images)}), strict=True)
     errors = {name: np.linalg.norm(value - expected) for name, value in found if value.shape == expected.shape}
     nearest = min(errors, key=errors.__getitem__, default=None)
     return nearest if nearest and errors[nearest] <= SIMILAR * np.linalg.norm(expected) else None

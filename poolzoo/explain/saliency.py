@@ -35,7 +35,7 @@ class Explainer:
     """Draws pictures of where the network of a bundle looked."""
 
     def __init__(
-        self, directory: Path, model: ort_session.Model, threads: int | None, pictures: dict[Path, Path]
+        self, directory: Path, model: ort_session.OnnxModel, threads: int | None, pictures: dict[Path, Path]
     ) -> None:
         """Finds the map, and rebuilds the head where that is possible.
 
@@ -76,7 +76,7 @@ class Explainer:
         """The map of a bundle that does not name it: of an older one, or of a network with a pooling of its own."""
         blank = np.zeros((1, *self.model.size, 3), np.uint8)
         session = self._open(self.graph.with_outputs(names))
-        values = session.run(names, {"images": self.model.feed(blank)})
+        values = session.run(names, {"images": self.model.to_input(blank)})
         shapes = {name: value.shape for name, value in zip(names, values, strict=True)}
         maps = [name for name in names if len(shapes[name]) == 4 and max(shapes[name][2:]) > 1]
         wanted = self.config.get("poolzoo", {}).get("map")
@@ -150,7 +150,7 @@ class Explainer:
             pixels: What the network sees of the image, `uint8[H, W, 3]`.
             target: The class.
         """
-        logits, values = self.session.run(["logits", self.map], {"images": self.model.feed(pixels[None])})
+        logits, values = self.session.run(["logits", self.map], {"images": self.model.to_input(pixels[None])})
         if self.head is not None and self.torch is not None:
             try:
                 return self.torch.gradient(self.head, values, target, logits), "gradient"
@@ -172,10 +172,10 @@ class Explainer:
             for row, place in zip(rows, places, strict=True):
                 if place < height * width:  # the last one stays as it is
                     row[:, place // width, place % width] = mean
-            feed = {self.map: rows}
+            inputs = {self.map: rows}
             if sized:
-                feed["images"] = self.model.feed(np.zeros((len(rows), *self.model.size, 3), np.uint8))
-            found.append(self.part.run(None, feed)[0][:, target])
+                inputs["images"] = self.model.to_input(np.zeros((len(rows), *self.model.size, 3), np.uint8))
+            found.append(self.part.run(None, inputs)[0][:, target])
         logit = np.concatenate(found).astype(np.float32)
         return np.asarray(logit[-1] - logit[:-1]).reshape(height, width)
 

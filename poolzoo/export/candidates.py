@@ -41,7 +41,7 @@ class Candidate:
 
     precision: str
     file: Path
-    opened: ort_session.Model
+    opened: ort_session.OnnxModel
     parity: Parity
 
 
@@ -49,11 +49,11 @@ def lowered(
     choice: str,
     fp32: Candidate,
     names: Layers,
-    subject: ExportSource,
+    source: ExportSource,
     kind: str,
     reference: Reference,
     limits: Limits,
-    open_: Callable[[Path], ort_session.Model],
+    open_: Callable[[Path], ort_session.OnnxModel],
 ) -> list[Candidate]:
     """The lower precisions that a choice names, each converted, opened and compared with the network.
 
@@ -61,18 +61,18 @@ def lowered(
         CheckFailed: The only one that was asked for cannot be made; one of several is left out with a line.
     """
     found = []
-    if "int8-static" in CHOICES[choice] and subject.image_labels is None:
+    if "int8-static" in CHOICES[choice] and source.image_labels is None:
         output.warn("int8 is calibrated on synthetic images, since none come with the network")
     for name in CHOICES[choice]:
         output.say(f"trying {name}")
         file = fp32.file.with_name(f"{name}.onnx")
         try:
-            images = subject.calibration
+            images = source.calibration
             if name == "fp16":  # what overflows may do so on edge images alone
-                images = np.concatenate([reference.images[: reference.edges], images[: precision.RANGED]])
-            inside = precision.lower(name, fp32.file, file, names, fp32.opened.feed(images))
+                images = np.concatenate([reference.images[: reference.edge_count], images[: precision.RANGED]])
+            inside = precision.lower(name, fp32.file, file, names, fp32.opened.to_input(images))
             proto = onnx.load(file)
-            graph.describe(proto, subject, kind, name, inside)
+            graph.describe(proto, source, kind, name, inside)
             onnx.save(proto, file)
             opened = open_(file)
             verdict = by_limits(reference, opened, limits)
@@ -96,12 +96,12 @@ def lowered(
 
 
 def in_half_arithmetic(
-    verdict: Parity, proto: onnx.ModelProto, opened: ort_session.Model, reference: Reference, limits: Limits
+    verdict: Parity, proto: onnx.ModelProto, opened: ort_session.OnnxModel, reference: Reference, limits: Limits
 ) -> None:
     """Adds to a verdict what the graph gives in half arithmetic; it must hold there too."""
     rows = half_arithmetic.chosen(len(verdict.golden["images"]))
-    found = half_arithmetic.logits(proto, opened.feed(verdict.golden["images"][rows]))
-    judged = half_arithmetic.judge(found, reference.torch32[0][rows], rows >= reference.edges, limits.agreement)
+    found = half_arithmetic.logits(proto, opened.to_input(verdict.golden["images"][rows]))
+    judged = half_arithmetic.judge(found, reference.float32[0][rows], rows >= reference.edge_count, limits.agreement)
     verdict.report["half"] = judged
     if not judged["passed"]:
         verdict.report["passed"] = False

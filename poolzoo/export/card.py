@@ -25,48 +25,48 @@ LICENSES: Final = (
 
 
 def write(
-    place: Path, subject: ExportSource, report: dict[str, Any], measured: dict[str, Any], logits: np.ndarray
+    place: Path, source: ExportSource, report: dict[str, Any], measured: dict[str, Any], logits: np.ndarray
 ) -> None:
     """Writes `README.md`, `report.html`, and `confusion.png` where there are labels and few enough classes.
 
     Args:
         place: The bundle's directory.
-        subject: The network.
+        source: The network.
         report: What the export found: precision, parity, speed, candidates and files.
         measured: The content of `speed.json`.
-        logits: The graph's own, `float32[N, classes]`, on the subject's images.
+        logits: The graph's own, `float32[N, classes]`, on the source's images.
 
     Raises:
         EnvironmentProblem: matplotlib cannot be loaded.
         OSError: A file cannot be written.
     """
-    classes, labels = subject.classes, subject.image_labels
+    classes, labels = source.classes, source.image_labels
     figures = None if labels is None else classification.compute(logits, labels, classes)
     if figures and len(classes) <= MOST_CLASSES:
         confusion.draw(figures["confusion"], classes, place / "confusion.png")
-    made = {key: value for key, value in subject.provenance.items() if key != "poolzoo"}  # of which config has more
+    made = {key: value for key, value in source.provenance.items() if key != "poolzoo"}  # of which config has more
     page = bundle_page.Contents(
-        title=subject.title,
-        license=subject.license,
+        title=source.title,
+        license=source.license,
         report=report,
         measured=measured,
         figures=figures,
-        examples=examples(subject, logits),
-        provenance={**subject.config["poolzoo"], **made, **subject.origin},
-        python=python(subject, report["input"]),
+        examples=examples(source, logits),
+        provenance={**source.config["poolzoo"], **made, **source.origin},
+        python=python(source, report["input"]),
     )
-    files.write_atomically(place / "README.md", _readme(subject, report, measured, figures))
+    files.write_atomically(place / "README.md", _readme(source, report, measured, figures))
     files.write_atomically(place / "report.html", bundle_page.html(page))
 
 
-def python(subject: ExportSource, given: str) -> str:
+def python(source: ExportSource, given: str) -> str:
     """How to run the graph on a photograph, without poolzoo.
 
     Args:
-        subject: The network.
+        source: The network.
         given: What the graph takes, "uint8" or "float".
     """
-    (height, width), how = subject.size, subject.fit
+    (height, width), how = source.size, source.fit
     fitted = f"ImageOps.fit(photo, ({width}, {height}), Image.Resampling.{how.interpolation.upper()}"
     if how.crop_pct != 1:  # an image that has the size already loses no margin
         bleed = (1 - how.crop_pct) / 2
@@ -86,16 +86,16 @@ print(json.loads(session.get_modelmeta().custom_metadata_map["labels"])[probabil
 """
 
 
-def examples(subject: ExportSource, logits: np.ndarray, most: int = MOST_EXAMPLES) -> list[bundle_page.Example]:
+def examples(source: ExportSource, logits: np.ndarray, most: int = MOST_EXAMPLES) -> list[bundle_page.Example]:
     """Mistakes, the surest first, then right answers, one of each class in turn; half of each where there are enough.
 
     Args:
-        subject: The network, with its images. Without labels there is nothing to be right or wrong about, and no
+        source: The network, with its images. Without labels there is nothing to be right or wrong about, and no
             example.
         logits: `float32[N, classes]` for its images.
         most: How many to choose.
     """
-    labels = subject.image_labels
+    labels = source.image_labels
     if labels is None:
         return []
     chosen = classification.predictions(logits)
@@ -112,24 +112,24 @@ def examples(subject: ExportSource, logits: np.ndarray, most: int = MOST_EXAMPLE
         turns.append((seen[labels[index]], labels[index], index))
     mistakes = wrong[: max(most // 2, most - len(right))]
     answers = [index for *_, index in sorted(turns)[: most - len(mistakes)]]
-    names = subject.classes
+    names = source.classes
     return [
-        bundle_page.Example(subject.images[i], int(i), names[labels[i]], names[chosen[i]], float(sureness[i]))
+        bundle_page.Example(source.images[i], int(i), names[labels[i]], names[chosen[i]], float(sureness[i]))
         for i in (*mistakes, *answers)
     ]
 
 
 def _readme(
-    subject: ExportSource, report: dict[str, Any], measured: dict[str, Any], figures: dict[str, Any] | None
+    source: ExportSource, report: dict[str, Any], measured: dict[str, Any], figures: dict[str, Any] | None
 ) -> str:
     sections = [
-        _front_matter(subject, figures),
-        f"# {markdown.text(subject.title)}, for ONNX Runtime",
-        _what(subject, report),
-        f"## Run it\n\n```python\n{python(subject, report['input'])}```",
+        _front_matter(source, figures),
+        f"# {markdown.text(source.title)}, for ONNX Runtime",
+        _what(source, report),
+        f"## Run it\n\n```python\n{python(source, report['input'])}```",
         "Or, with what it needs of Python beside it, on many images, and to check the bundle where it is:\n\n"
         "```console\npython predict.py photo.jpg\npython predict.py --verify\n```",
-        _labels(subject.classes),
+        _labels(source.classes),
     ]
     if figures:
         sections.append(_figures(figures))
@@ -149,15 +149,15 @@ def _readme(
     return "\n\n".join(sections) + "\n"
 
 
-def _front_matter(subject: ExportSource, figures: dict[str, Any] | None) -> str:
+def _front_matter(source: ExportSource, figures: dict[str, Any] | None) -> str:
     """The metadata that the Hugging Face hub reads. Scalars are written as JSON, which YAML reads as it is."""
-    name = markdown.scalar(subject.title)
-    known = subject.license.lower() in LICENSES
+    name = markdown.scalar(source.title)
+    known = source.license.lower() in LICENSES
     lines = ["library_name: onnx", "pipeline_tag: image-classification", "tags: [image-classification, onnx, poolzoo]"]
-    lines += [f"license: {markdown.scalar(subject.license.lower() if known else 'other')}"]
-    lines += [] if known else [f"license_name: {markdown.scalar(subject.license)}"]
+    lines += [f"license: {markdown.scalar(source.license.lower() if known else 'other')}"]
+    lines += [] if known else [f"license_name: {markdown.scalar(source.license)}"]
     if figures:
-        data = str(subject.config["poolzoo"].get("data", "unknown"))
+        data = str(source.config["poolzoo"].get("data", "unknown"))
         kind, _, folder = data.partition(":")
         called = markdown.scalar(Path(folder).name or kind)  # a folder by its name: the path is this machine's own
         lines += ["metrics: [accuracy, f1]", "model-index:", f"- name: {name}", "  results:"]
@@ -168,8 +168,8 @@ def _front_matter(subject: ExportSource, figures: dict[str, Any] | None) -> str:
     return "\n".join(["---", *lines, "---"])
 
 
-def _what(subject: ExportSource, report: dict[str, Any]) -> str:
-    (height, width), fit = subject.size, subject.fit
+def _what(source: ExportSource, report: dict[str, Any]) -> str:
+    (height, width), fit = source.size, source.fit
     takes = f"uint8 `[N, {height}, {width}, 3]` in RGB"
     if report["input"] == "float":
         takes = f"float32 `[N, 3, {height}, {width}]` in RGB, 0–1"
@@ -177,7 +177,7 @@ def _what(subject: ExportSource, report: dict[str, Any]) -> str:
     needs = f"It needs ONNX Runtime {report['onnxruntime']} or newer. " if "onnxruntime" in report else ""
     return (
         f"`model.onnx` ({report['precision']}, opset {report['opset']}, {size}) takes `images`, {takes}, any N, and "
-        f"gives `logits` and `probabilities`, float32 `[N, {len(subject.classes)}]`. Normalization and resizing to the "
+        f"gives `logits` and `probabilities`, float32 `[N, {len(source.classes)}]`. Normalization and resizing to the "
         f"network's own size are inside. {needs}Photographs of another size are brought to this one by resizing the "
         f"central {fit.crop_pct:.1%} of their shorter side, {fit.interpolation}."
     )

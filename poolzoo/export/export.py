@@ -60,58 +60,58 @@ def _torch_threads(count: int | None) -> Iterator[int]:
 
 
 def export(
-    subject: ExportSource,
+    source: ExportSource,
     out: Path,
     *,
     provider: str = "auto",
     threads: int | None = None,
     timed: bool = True,
     compiled: bool = False,
-    wishes: ExportOptions | None = None,
+    options: ExportOptions | None = None,
 ) -> dict[str, Any]:
     """Exports a network, checks the graph and measures it.
 
     Args:
-        subject: The network.
+        source: The network.
         out: The bundle's directory, which must not exist.
         provider: `auto`, `cpu`, `cuda` or `tensorrt`.
         threads: Threads of torch and of ONNX Runtime alike; None for torch's own choice.
         timed: Whether to measure speed.
         compiled: Whether to measure the network under torch.compile too.
-        wishes: What the graph shall be like; None for fp32 and uint8.
+        options: What the graph shall be like; None for fp32 and uint8.
 
     Returns:
         The report that `export --json` prints. Where parity failed, its `bundle` is None and nothing was left at `out`.
     """
-    wishes = wishes or ExportOptions()
+    options = options or ExportOptions()
     files.require_free(out)
     ort_session.choose_provider(provider)  # a provider without a device fails before the work, not after it
     with _torch_threads(threads) as count, files.appearing(out) as place:
-        report: dict[str, Any] = {"bundle": str(out), "parity": {}, "speed": {}, "input": wishes.kind}
+        report: dict[str, Any] = {"bundle": str(out), "parity": {}, "speed": {}, "input": options.kind}
         with tempfile.TemporaryDirectory(dir=place) as work:
-            best = _best(subject, Path(work) / "fp32.onnx", provider, count, wishes, report)
+            best = _best(source, Path(work) / "fp32.onnx", provider, count, options, report)
             os.replace(best.file, place / "model.onnx")
         measured: dict[str, Any] = {"environment": speed.environment(count)}
         if timed:
             output.say("measuring speed")
             measured = speed.against_torch(
-                subject.model,
+                source.model,
                 place / "model.onnx",
-                subject.images,
+                source.images,
                 provider=provider,
                 threads=threads,
                 compiled=compiled,
             )
             report["speed"] = measured["speed"]
-        _write(place, subject, report, best, {"speed": {}, "provider": report["provider"], **measured})
-        manifest.seal(place, "bundle")
+        _write(place, source, report, best, {"speed": {}, "provider": report["provider"], **measured})
+        manifest.write_manifest(place, "bundle")
         report["files"] = _sizes(place)
     loader.catalog().announce("poolzoo_exported", bundle=str(out), report=report)
     return report
 
 
 def _best(
-    subject: ExportSource, file: Path, provider: str, threads: int, wishes: ExportOptions, report: dict[str, Any]
+    source: ExportSource, file: Path, provider: str, threads: int, options: ExportOptions, report: dict[str, Any]
 ) -> Candidate:
     """Makes the graph in every precision that is wished for, checks them, and fills in the report.
 
@@ -119,27 +119,27 @@ def _best(
         ParityFailed: The graph is not the network's, or no lower precision is within the limits.
     """
     output.say("exporting")
-    written = graph.export_graph(subject, file, kind=wishes.kind, opset=wishes.opset)
+    written = graph.export_graph(source, file, kind=options.kind, opset=options.opset)
     allocator.release()
     fp32 = ort_session.open_model(file, provider, threads)
     report |= {"provider": fp32.provider, "opset": graph.opset_of(onnx.load(file)), "precision": "fp32"}
     output.say("checking parity")
-    reference = Reference.of(subject.model, subject.images, subject.image_labels)
-    verdict = judge(subject, reference, file, written, fp32, threads)
+    reference = Reference.compute(source.model, source.images, source.image_labels)
+    verdict = judge(source, reference, file, written, fp32, threads)
     found = [Candidate("fp32", file, fp32, verdict)]
     allocator.release()
     if not verdict.passed:
-        raise ParityFailed({**report, "parity": verdict.report, "candidates": [], "bundle": None}, subject.remedy)
+        raise ParityFailed({**report, "parity": verdict.report, "candidates": [], "bundle": None}, source.hint)
 
-    def open_(path: Path) -> ort_session.Model:
+    def open_(path: Path) -> ort_session.OnnxModel:
         return ort_session.open_model(path, provider, threads)
 
     found += candidates.lowered(
-        wishes.precision, found[0], written.layers, subject, wishes.kind, reference, wishes.limits, open_
+        options.precision, found[0], written.layers, source, options.kind, reference, options.limits, open_
     )
-    batch = min(candidates.TIMED, batch_of(subject.model, subject.size))
-    best, rows = candidates.choose(wishes.precision, found, subject.images, batch)
-    candidates.say_what_ships(wishes.precision, rows)
+    batch = min(candidates.TIMED, batch_of(source.model, source.size))
+    best, rows = candidates.choose(options.precision, found, source.images, batch)
+    candidates.say_what_ships(options.precision, rows)
     report["onnxruntime"] = json.loads(best.opened.metadata["onnxruntime"])
     report |= {"candidates": rows, "parity": best.parity.report, "precision": best.precision.partition("-")[0]}
     if best is not found[0]:
@@ -151,17 +151,17 @@ def _best(
 
 
 def judge(
-    subject: ExportSource,
+    source: ExportSource,
     reference: Reference,
     file: Path,
     written: graph.Graph,
-    opened: ort_session.Model,
+    opened: ort_session.OnnxModel,
     threads: int,
 ) -> parity.Parity:
     """The verdict on a graph in fp32: on images, on parts of it, and where it fails, which layer is the first to.
 
     Args:
-        subject: The network.
+        source: The network.
         reference: What it answers.
         file: The graph.
         written: What was written there.
@@ -174,17 +174,17 @@ def judge(
     def open_(part: bytes) -> onnxruntime.InferenceSession:
         return ort_session.open_session(part, opened.provider, threads)
 
-    report["probes"] = probes.run(subject.model, proto, written.layers, subject.size, open_)
+    report["probes"] = probes.run(source.model, proto, written.layers, source.size, open_)
     report["passed"] = report["passed"] and all(probe["passed"] for probe in report["probes"])
     if not report["passed"]:
         image = reference.images[reference.names.index(report["worst"]["input"])]
-        names, feed = written.layers.within(proto), opened.feed(image[None])
-        report["diverges"] = bisect.first_difference(subject.model, proto, names, open_, image, feed)
+        names, inputs = written.layers.within(proto), opened.to_input(image[None])
+        report["diverges"] = bisect.first_difference(source.model, proto, names, open_, image, inputs)
     return verdict
 
 
 def _write(
-    place: Path, subject: ExportSource, report: dict[str, Any], best: Candidate, measured: dict[str, Any]
+    place: Path, source: ExportSource, report: dict[str, Any], best: Candidate, measured: dict[str, Any]
 ) -> None:
     """Writes all files but the graph and the manifest."""
     written = onnx_file.read(place / "model.onnx")
@@ -193,17 +193,17 @@ def _write(
         "onnxruntime": report["onnxruntime"],
         "input": report["input"],
         "precision": best.precision,
-        **subject.origin,
+        **source.origin,
         "compared_on": {key: report["parity"][key] for key in ("images", "n")},
-        "map": head.locate(written, subject.model, best.opened, subject.images),
+        "map": head.locate(written, source.model, best.opened, source.images),
     }
-    files.write_json(place / "config.json", {**subject.config, "export": facts})
+    files.write_json(place / "config.json", {**source.config, "export": facts})
     files.write_json(place / "parity.json", {**report["parity"], "candidates": report["candidates"]})
     files.write_json(place / "speed.json", measured)
     with (place / "golden.npz").open("wb") as golden:
-        np.savez_compressed(golden, **best.parity.golden, **head.folded(subject.model.network, written))
+        np.savez_compressed(golden, **best.parity.golden, **head.folded(source.model.network, written))
     files.write_atomically(place / "predict.py", script.source())
-    card.write(place, subject, {**report, "files": _sizes(place)}, measured, best.parity.logits)
+    card.write(place, source, {**report, "files": _sizes(place)}, measured, best.parity.logits)
 
 
 def _sizes(place: Path) -> dict[str, int]:
@@ -213,6 +213,6 @@ def _sizes(place: Path) -> dict[str, int]:
 class ParityFailed(CheckFailed):
     """The graph does not compute what the network computes; `report` says where."""
 
-    def __init__(self, report: dict[str, Any], remedy: str) -> None:
-        super().__init__(parity.explain(report["parity"]), f"nothing was written; {remedy}, or report it as a bug")
+    def __init__(self, report: dict[str, Any], hint: str) -> None:
+        super().__init__(parity.explain(report["parity"]), f"nothing was written; {hint}, or report it as a bug")
         self.report = report

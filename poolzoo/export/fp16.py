@@ -17,19 +17,19 @@ from poolzoo.runtime import half_arithmetic
 ROUNDS: Final = 8  # of running the graph in half arithmetic and keeping what breaks there in float32
 
 
-def convert(proto: onnx.ModelProto, float32: list[str], feed: np.ndarray) -> tuple[onnx.ModelProto, half_range.Fit]:
+def convert(proto: onnx.ModelProto, float32: list[str], inputs: np.ndarray) -> tuple[onnx.ModelProto, half_range.Fit]:
     """Converts a graph and runs it in half arithmetic, until every value is finite there that is in float32.
 
     Args:
         proto: The graph in float32, without shapes.
         float32: Nodes that stay as they are for reasons of their own.
-        feed: Images as it takes them, to look at every value on.
+        inputs: Images as it takes them, to look at every value on.
 
     Returns:
         The graph, and what was found: its `reasons` name the nodes beyond `float32` that stay in it.
     """
-    fit = half_range.find(proto, feed)
-    judged = feed[half_arithmetic.chosen(len(feed))]
+    fit = half_range.find(proto, inputs)
+    judged = inputs[half_arithmetic.chosen(len(inputs))]
     for last in range(ROUNDS, -1, -1):
         made = _converted(proto, {*float32, *fit.reasons})
         broken = _first_broken(made, judged, fit.finite) if last else None
@@ -43,11 +43,11 @@ def convert(proto: onnx.ModelProto, float32: list[str], feed: np.ndarray) -> tup
     return made, fit
 
 
-def _first_broken(made: onnx.ModelProto, feed: np.ndarray, finite: Collection[str]) -> str | None:
+def _first_broken(made: onnx.ModelProto, inputs: np.ndarray, finite: Collection[str]) -> str | None:
     """The first value, by its name in float32, that is not finite in half arithmetic, though it is there."""
     graph = half_arithmetic.HalfGraph(made)
-    for index in range(len(feed)):
-        for _, values in graph.values(feed[index : index + 1]):
+    for index in range(len(inputs)):
+        for _, values in graph.values(inputs[index : index + 1]):
             for name, value in values.items():
                 plain = name.removesuffix("_cast_to_fp16").removesuffix("_cast_to_fp32")
                 if plain in finite and not np.isfinite(value).all():

@@ -42,13 +42,13 @@ class Graph:
     layers: Layers
 
 
-def export_graph(subject: ExportSource, path: Path, *, kind: str = "uint8", opset: int = OPSET) -> Graph:
+def export_graph(source: ExportSource, path: Path, *, kind: str = "uint8", opset: int = OPSET) -> Graph:
     """Writes the graph of a network to one file with a dynamic batch.
 
     Layers that were made to be fused for inference (timm's MobileOne, RepVGG, FastViT, …) are fused in the graph.
 
     Args:
-        subject: The network, and what `metadata_props` is to say of it.
+        source: The network, and what `metadata_props` is to say of it.
         path: The file to write.
         kind: "uint8" or "float", one of `INPUTS`.
         opset: The opset to ask for.
@@ -56,23 +56,23 @@ def export_graph(subject: ExportSource, path: Path, *, kind: str = "uint8", opse
     Raises:
         CheckFailed: The network cannot be exported, or its graph is one to refuse.
     """
-    model = reparameterized(subject.model)
+    model = reparameterized(source.model)
     try:
-        program = convert(model, subject.size, path, kind, opset)
+        program = convert(model, source.size, path, kind, opset)
     except (PoolzooError, OSError, MemoryError):
         raise
     except Exception as error:
         cause = error.__cause__ or error
         raise CheckFailed(
-            f"{subject.title} cannot be exported: {type(cause).__name__}: {cause}",
-            f"{subject.remedy}; POOLZOO_DEBUG=1 shows the traceback",
+            f"{source.title} cannot be exported: {type(cause).__name__}: {cause}",
+            f"{source.hint}; POOLZOO_DEBUG=1 shows the traceback",
         ) from error
     proto = onnx.load(path)
     graph_checks.refuse(proto, program)
     names = layers.read(program, proto)
     separate_pads(proto)
     strip(proto)
-    describe(proto, subject, kind, "fp32")
+    describe(proto, source, kind, "fp32")
     onnx.checker.check_model(proto, full_check=True)
     onnx.save(proto, path)
     return Graph(opset_of(proto), names)
@@ -139,7 +139,7 @@ def strip(proto: onnx.ModelProto) -> None:
 
 
 def describe(
-    proto: onnx.ModelProto, subject: ExportSource, kind: str, precision: str, inside: Mapping[str, Any] | None = None
+    proto: onnx.ModelProto, source: ExportSource, kind: str, precision: str, inside: Mapping[str, Any] | None = None
 ) -> None:
     """Writes into `metadata_props` all that a program needs to use the file, and where it comes from.
 
@@ -147,29 +147,29 @@ def describe(
 
     Args:
         proto: The graph.
-        subject: The network that it is of.
+        source: The network that it is of.
         kind: "uint8" or "float".
         precision: "fp32", or one that `precision.lower` knows.
         inside: What `precision.lower` found of the values inside.
     """
     file_version.lower(proto)
-    (height, width), expects = subject.size, subject.config["pretrained_cfg"]
-    before = TRANSFORMS[subject.fit.reader]
+    (height, width), expects = source.size, source.config["pretrained_cfg"]
+    before = TRANSFORMS[source.fit.reader]
     after = f"normalized, resized to {expects['input_size'][1:]}"
     facts = {
-        "labels": subject.classes,
+        "labels": source.classes,
         "input": {"name": "images", **INPUTS[kind], "height": height, "width": width, "channels": "RGB"},
         "preprocessing": {
             "before": before if kind == "uint8" else f"{before}; scaled to 0–1",
             "inside": f"scaled to 0–1, {after}" if kind == "uint8" else after,
-            **asdict(subject.fit),
+            **asdict(source.fit),
             "mean": expects["mean"],
             "std": expects["std"],
         },
         "precision": precision,
         "onnxruntime": file_version.runtime_for(proto),
-        "license": subject.license,
-        **subject.provenance,
+        "license": source.license,
+        **source.provenance,
     }
     if inside:
         facts["inside"] = inside

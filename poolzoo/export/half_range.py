@@ -53,15 +53,15 @@ class Fit:
     finite: frozenset[str]
 
 
-def find(proto: onnx.ModelProto, feed: np.ndarray) -> Fit:
+def find(proto: onnx.ModelProto, inputs: np.ndarray) -> Fit:
     """Looks at every value of a graph in float32.
 
     Args:
         proto: The graph; all of its nodes are named.
-        feed: Images as it takes them.
+        inputs: Images as it takes them.
     """
     watched, inside = _with_sums(proto)
-    found = ranges.measure(watched, feed)
+    found = ranges.measure(watched, inputs)
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
     constants |= {n.output[0]: numpy_helper.to_array(n.attribute[0].t) for n in proto.graph.node if _is_tensor(n)}
     reasons = {node.name: reason for node in proto.graph.node if (reason := _constants_lost(node, constants))}
@@ -79,7 +79,7 @@ def find(proto: onnx.ModelProto, feed: np.ndarray) -> Fit:
         dict(sorted(reasons.items(), key=lambda item: order[item[0]])),
         largest,
         f"a sum inside {owner}" if owner else where,
-        len(feed),
+        len(inputs),
         frozenset(name for name, of in found.items() if np.isfinite(of.largest)),
     )
 

@@ -16,7 +16,7 @@ from poolzoo.export import ranges
 from poolzoo.export.ranges import Range
 
 
-def static(proto: onnx.ModelProto, float32: list[str], feed: np.ndarray, target: Path) -> dict[str, Range]:
+def static(proto: onnx.ModelProto, float32: list[str], inputs: np.ndarray, target: Path) -> dict[str, Range]:
     """Writes a graph with unsigned activations and signed weights a channel, in the QDQ form.
 
     It is the one that ONNX Runtime's `quantize_static` makes. That keeps every activation of a calibration batch in
@@ -25,7 +25,7 @@ def static(proto: onnx.ModelProto, float32: list[str], feed: np.ndarray, target:
     Args:
         proto: The graph in float32, without shapes.
         float32: Nodes that stay in float.
-        feed: Calibration images as the graph takes them.
+        inputs: Calibration images as the graph takes them.
         target: Where it goes.
 
     Returns:
@@ -34,7 +34,7 @@ def static(proto: onnx.ModelProto, float32: list[str], feed: np.ndarray, target:
     Raises:
         MemoryError: A single image is too much.
     """
-    found = ranges.measure(proto, feed)
+    found = ranges.measure(proto, inputs)
     data = {name: TensorData(lowest=np.array([of.low]), highest=np.array([of.high])) for name, of in found.items()}
     quantizer = QDQQuantizer(
         save_and_reload_model_with_shape_infer(proto),

@@ -28,7 +28,7 @@ CALIBRATION: Final = 128  # synthetic images for int8, which photographs would d
 SYNTHETIC: Final = 32  # images to compare on, beside the edge images; a batch to measure speed with
 
 
-def of_backbone(text: str) -> ExportSource:
+def from_backbone(text: str) -> ExportSource:
     """The original network of a backbone, by its spec; there are no photographs with it, so its images are synthetic.
 
     Args:
@@ -76,7 +76,7 @@ def of_backbone(text: str) -> ExportSource:
         images=synthetic_images(size, SYNTHETIC),
         image_labels=None,
         calibration=synthetic_images(size, CALIBRATION, seed=1),
-        remedy="try another backbone",
+        hint="try another backbone",
     )
 
 

@@ -31,7 +31,7 @@ class Range(NamedTuple):
         return float(np.maximum(np.abs(self.low), np.abs(self.high)))
 
 
-def measure(proto: onnx.ModelProto, feed: np.ndarray) -> dict[str, Range]:
+def measure(proto: onnx.ModelProto, inputs: np.ndarray) -> dict[str, Range]:
     """Runs a graph as it stands, without ONNX Runtime's optimizations, and keeps the range of each float value.
 
     Minimum and maximum are taken inside the graph. ONNX Runtime's own calibration does so too, but lets it wait to the
@@ -39,7 +39,7 @@ def measure(proto: onnx.ModelProto, feed: np.ndarray) -> dict[str, Range]:
 
     Args:
         proto: The graph, which stays as it is; its only input is `images`.
-        feed: Images as it takes them.
+        inputs: Images as it takes them.
 
     Raises:
         MemoryError: A single image is too much.
@@ -55,10 +55,10 @@ def measure(proto: onnx.ModelProto, feed: np.ndarray) -> dict[str, Range]:
     session = _session(_with_ranges(known, floats))
     found: dict[str, Range] = {}
     size, start = _batch(floats.values()), 0
-    with output.progress("ranges of all values", len(feed)) as bar:
-        while start < len(feed):
+    with output.progress("ranges of all values", len(inputs)) as bar:
+        while start < len(inputs):
             try:
-                got = session.run(None, {"images": feed[start : start + size]})
+                got = session.run(None, {"images": inputs[start : start + size]})
             except Exception as error:  # ONNX Runtime's exceptions share no public base class
                 if not is_out_of_memory(error):
                     raise
@@ -70,7 +70,7 @@ def measure(proto: onnx.ModelProto, feed: np.ndarray) -> dict[str, Range]:
                 continue
             _widen(found, floats, got)
             start += size
-            bar.update(min(start, len(feed)))
+            bar.update(min(start, len(inputs)))
     return found
 
 

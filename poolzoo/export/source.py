@@ -31,7 +31,7 @@ class ExportSource:
         images: Images to compare and to measure with, `uint8[N, h, w, 3]`, in an order drawn from a fixed seed.
         image_labels: Their labels; None where the images are synthetic and nothing is in them.
         calibration: Other images, from which int8 learns the range of every layer, `uint8[M, h, w, 3]`.
-        remedy: What to try where it cannot be exported.
+        hint: What to try where it cannot be exported.
     """
 
     title: str
@@ -43,7 +43,7 @@ class ExportSource:
     images: np.ndarray
     image_labels: np.ndarray | None
     calibration: np.ndarray
-    remedy: str
+    hint: str
 
     @property
     def classes(self) -> list[str]:
@@ -68,7 +68,7 @@ class ExportSource:
         }
 
 
-def of_run(run: Run) -> ExportSource:
+def from_run(run: Run) -> ExportSource:
     """A trained network, with the test images that its run has kept.
 
     Raises:
@@ -88,7 +88,7 @@ def of_run(run: Run) -> ExportSource:
         images=images,
         image_labels=labels,
         calibration=calibration,
-        remedy="try another --pool",
+        hint="try another --pool",
     )
 
 

@@ -19,7 +19,7 @@ RELATIVE: Final = 1e-4
 
 
 def first_difference(
-    model: nn.Module, proto: onnx.ModelProto, names: Layers, open_: Open, image: np.ndarray, feed: np.ndarray
+    model: nn.Module, proto: onnx.ModelProto, names: Layers, open_: Open, image: np.ndarray, inputs: np.ndarray
 ) -> dict[str, Any] | None:
     """The first layer, in the order in which layers finish, that gives something else in the graph.
 
@@ -29,7 +29,7 @@ def first_difference(
         names: Which of the graph's values are which layers'.
         open_: Opens a graph.
         image: The image that shows the fault, `uint8[H, W, 3]`.
-        feed: The same as the graph takes it, with a batch of one.
+        inputs: The same as the graph takes it, with a batch of one.
 
     Returns:
         `{"layer", "max_abs", "allowed", "largest"}`, or None where no layer that both have differs by itself.
@@ -39,7 +39,7 @@ def first_difference(
     session = open_(layers.with_outputs(proto, kept.values()).SerializeToString())
     there = {one.name for one in session.get_outputs()}
     wanted = sorted({name for name in kept.values() if name in there})
-    values = dict(zip(wanted, session.run(wanted, {"images": feed}), strict=True))
+    values = dict(zip(wanted, session.run(wanted, {"images": inputs}), strict=True))
     for path in found:
         expected, got = found[path], values.get(kept.get(path, ""))
         if got is None or got.shape != expected.shape:

@@ -58,7 +58,7 @@ class Distance:
         return np.maximum.reduce(list(self.by_batch.values()))
 
 
-def measure(reference: Reference, graph: ort_session.Model) -> Distance:
+def measure(reference: Reference, graph: ort_session.OnnxModel) -> Distance:
     """Runs a graph on all images, and on some of them in small batches.
 
     Raises:
@@ -66,7 +66,7 @@ def measure(reference: Reference, graph: ort_session.Model) -> Distance:
     """
     everything = reference.images
     by_batch: dict[int, np.ndarray] = {}
-    tries = [(size, rows) for size in BATCHES for rows in _rows_for(size, reference.edges, len(everything))]
+    tries = [(size, rows) for size in BATCHES for rows in _rows_for(size, reference.edge_count, len(everything))]
     tries.append((batch_of(reference.model, everything.shape[1:3]), np.arange(len(everything))))
     for size, rows in tries:
         got = ort_session.run_in_batches(graph, everything[rows], size)
@@ -80,7 +80,7 @@ def measure(reference: Reference, graph: ort_session.Model) -> Distance:
     return Distance(got, by_batch)
 
 
-def check(model: nn.Module, graph: ort_session.Model, images: np.ndarray, labels: np.ndarray | None) -> Parity:
+def check(model: nn.Module, graph: ort_session.OnnxModel, images: np.ndarray, labels: np.ndarray | None) -> Parity:
     """Compares a graph in float32 with its network, at several batch sizes; judged by the network's own noise.
 
     Args:
@@ -92,21 +92,21 @@ def check(model: nn.Module, graph: ort_session.Model, images: np.ndarray, labels
     Raises:
         CheckFailed: The network itself gives NaN or infinity, so that there is nothing to compare with.
     """
-    return by_noise(Reference.of(model, images, labels), graph)
+    return by_noise(Reference.compute(model, images, labels), graph)
 
 
-def by_noise(reference: Reference, graph: ort_session.Model) -> Parity:
+def by_noise(reference: Reference, graph: ort_session.OnnxModel) -> Parity:
     """The gate for float32: a small multiple of the network's own rounding noise, image by image."""
-    found, on_images = measure(reference, graph), float(reference.allowed[reference.real].max())
+    found, on_images = measure(reference, graph), float(reference.allowed[reference.regular].max())
     far = np.flatnonzero(found.worst > reference.allowed)
     if 0 < len(far) <= MOST_AGAIN and np.isfinite(found.worst).all():
-        reference = reference.looking_again(far)
+        reference = reference.rechecked(far)
         found = measure(reference, graph)
     else:
         far = far[:0]
     _, ratio = tolerance.nearest(found.worst, reference.allowed)
-    flipped = classification.predictions(found.outputs[0]) != classification.predictions(reference.torch32[0])
-    far_flips = flipped & (_margins(reference.torch32[0]) > 2 * reference.allowed)
+    flipped = classification.predictions(found.outputs[0]) != classification.predictions(reference.float32[0])
+    far_flips = flipped & (_margins(reference.float32[0]) > 2 * reference.allowed)
     report = {
         "passed": bool(np.isfinite(found.worst).all()) and ratio <= 1.0 and not bool(far_flips.any()),
         "gate": "noise",
@@ -115,10 +115,14 @@ def by_noise(reference: Reference, graph: ort_session.Model) -> Parity:
         "looked_at_again": [reference.names[row] for row in far],
         "worst": _nearest(reference, found.worst),
         "worst_by_batch": {str(size): _nearest(reference, found.by_batch[size]) for size in sorted(found.by_batch)},
-        "allowed_by_edge": dict(zip(reference.names[: reference.edges], map(float, reference.allowed), strict=False)),
+        "allowed_by_edge": dict(
+            zip(reference.names[: reference.edge_count], map(float, reference.allowed), strict=False)
+        ),
         **_figures(reference, found, graph),
     }
-    return Parity(report, _golden(reference, reference.expected, reference.allowed), found.outputs[0][reference.real])
+    return Parity(
+        report, _golden(reference, reference.expected, reference.allowed), found.outputs[0][reference.regular]
+    )
 
 
 def _nearest(reference: Reference, differences: np.ndarray) -> dict[str, Any]:
@@ -140,7 +144,7 @@ class Limits:
     accuracy_drop: float = 0.005
 
 
-def by_limits(reference: Reference, graph: ort_session.Model, limits: Limits) -> Parity:
+def by_limits(reference: Reference, graph: ort_session.OnnxModel, limits: Limits) -> Parity:
     """The gate for lower precisions: the user's limits on what the network may lose on the images.
 
     Its golden outputs are the graph's own, with what rounding has cost each image here as what it may cost elsewhere.
@@ -164,19 +168,19 @@ def by_limits(reference: Reference, graph: ort_session.Model, limits: Limits) ->
         **figures,
     }
     golden = _golden(reference, found.outputs, np.maximum(found.worst, reference.allowed))
-    return Parity(report, golden, found.outputs[0][reference.real])
+    return Parity(report, golden, found.outputs[0][reference.regular])
 
 
-def _figures(reference: Reference, found: Distance, graph: ort_session.Model) -> dict[str, Any]:
+def _figures(reference: Reference, found: Distance, graph: ort_session.OnnxModel) -> dict[str, Any]:
     """What is reported under either gate."""
-    ours, theirs = found.outputs[0], reference.torch32[0]
+    ours, theirs = found.outputs[0], reference.float32[0]
     flipped = classification.predictions(ours) != classification.predictions(theirs)
-    margins, real, reach = _margins(theirs), reference.real, reference.reach
+    margins, real, reach = _margins(theirs), reference.regular, reference.scale
     figures: dict[str, Any] = {
         "max_abs": _number(float(found.worst.max())),
         "relative": _number(float((found.worst / reach).max())) if reach.all() else None,
         "cosine": _number(float(_cosine(ours, theirs)[real].min())),
-        "noise_floor": reference.floor,
+        "noise_floor": reference.noise_floor,
         "reference": reference.precision,
         "largest_logit": float(reach[real].max()),
         "top1_agreement": float((~flipped[real]).mean()),
@@ -185,11 +189,11 @@ def _figures(reference: Reference, found: Distance, graph: ort_session.Model) ->
         "max_abs_by_batch": {str(size): _number(float(found.by_batch[size].max())) for size in sorted(found.by_batch)},
         "max_abs_by_edge": {
             name: _number(float(error))
-            for name, error in zip(reference.names[: reference.edges], found.worst, strict=False)
+            for name, error in zip(reference.names[: reference.edge_count], found.worst, strict=False)
         },
         "finite": bool(np.isfinite(found.worst).all()),
         "images": reference.kind,
-        "n": len(reference.images) - reference.edges,
+        "n": len(reference.images) - reference.edge_count,
         "provider": graph.provider,
         "optimization": "all",
     }
@@ -202,7 +206,7 @@ def _figures(reference: Reference, found: Distance, graph: ort_session.Model) ->
 
 
 def _golden(reference: Reference, outputs: tuple[np.ndarray, np.ndarray], allowed: np.ndarray) -> dict[str, np.ndarray]:
-    kept = np.arange(min(reference.exact, reference.edges + GOLDEN_IMAGES))
+    kept = np.arange(min(reference.float64_count, reference.edge_count + GOLDEN_IMAGES))
     return {
         "images": reference.images[kept],
         "logits": outputs[0][kept].astype(np.float32),

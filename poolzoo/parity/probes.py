@@ -21,7 +21,7 @@ from poolzoo.model import surgery
 from poolzoo.model.inference import OPSET, InferenceModel, plain_attention, quiet_exporter
 from poolzoo.parity import layers
 from poolzoo.parity.layers import Layers
-from poolzoo.parity.reference import summed_otherwise
+from poolzoo.parity.reference import reordered_sums
 from poolzoo.parity.rounding import RandomRounding
 
 # A probe may lie this many times as far from the module in float64 as the module in float32 does, plus a part of its
@@ -58,10 +58,10 @@ class Part:
             return self.torch(x, torch.float32)
 
     def graph(self, x: np.ndarray) -> np.ndarray:
-        feed = {self.session.get_inputs()[0].name: x}
+        inputs = {self.session.get_inputs()[0].name: x}
         if self.images is not None:
-            feed["images"] = np.repeat(self.images, len(x), 0)
-        return np.asarray(self.session.run(None, feed)[0], np.float64)
+            inputs["images"] = np.repeat(self.images, len(x), 0)
+        return np.asarray(self.session.run(None, inputs)[0], np.float64)
 
 
 def run(
@@ -216,7 +216,7 @@ def judge(part: Part, name: str, x: np.ndarray) -> dict[str, Any]:
             floor = max(np.abs(np.where(firm, np.nan_to_num(draw - double), 0)).max() for draw in draws)
         return float(FLOOR_FACTOR * floor + RELATIVE * np.abs(np.where(firm, double, 0)).max())
 
-    allowed = allowing([single, *summed_otherwise(lambda rows: part.torch(rows, torch.float32), x)])
+    allowed = allowing([single, *reordered_sums(lambda rows: part.torch(rows, torch.float32), x)])
     error = max(float(np.abs(np.where(firm, got - double, 0)).max()) for got in answers)
     if allowed < error < np.inf:
         allowed = max(allowed, allowing(part.rounded(x, seed) for seed in range(DRAWS)))

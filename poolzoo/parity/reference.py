@@ -23,11 +23,11 @@ LARGEST_FLOOR: Final = 1e-3  # of the reach; above it any graph would pass (heal
 REFERENCE_IMAGES: Final = 256  # of the other images that are also computed in float64
 
 
-class NothingFirmError(CheckFailed):
+class UnstableNetworkError(CheckFailed):
     """A network that rounding alone moves too far: any graph would agree with it."""
 
 
-def edge_images(size: tuple[int, int]) -> dict[str, np.ndarray]:
+def edge_cases(size: tuple[int, int]) -> dict[str, np.ndarray]:
     """Images at the edges of what can come in, by name: `uint8[H, W, 3]` each."""
     height, width = size
     board = np.indices((height, width)).sum(0) % 2 * 255
@@ -61,7 +61,7 @@ def _outputs(model: nn.Module, images: np.ndarray, dtype: torch.dtype, label: st
     return logits, chances
 
 
-def summed_otherwise(run: Callable[[np.ndarray], np.ndarray], images: np.ndarray) -> Iterator[np.ndarray]:
+def reordered_sums(run: Callable[[np.ndarray], np.ndarray], images: np.ndarray) -> Iterator[np.ndarray]:
     """What a network or layer gives in float32 where sums run in other orders: one by one, and without oneDNN.
 
     Rounding noise is a draw. Over hundreds of photographs the largest of them is firm; for a single input at the edge,
@@ -139,9 +139,9 @@ class Reference:
 
         Raises:
             CheckFailed: It gives NaN or infinity.
-            NothingFirmError: Its own two precisions disagree: there is nothing to compare with.
+            UnstableNetworkError: Its own two precisions disagree: there is nothing to compare with.
         """
-        edges = edge_images(images.shape[1:3])
+        edges = edge_cases(images.shape[1:3])
         kind = "synthetic" if labels is None else "test"
         names = [*edges, *(f"{kind} image {index}" for index in range(len(images)))]
         everything = np.concatenate([np.stack(list(edges.values())), images])
@@ -149,7 +149,7 @@ class Reference:
 
         torch32 = _outputs(model, everything, torch.float32, "torch, float32")
         precision, reference, floors = _reference(model, everything[:exact], torch32)
-        for again in summed_otherwise(lambda x: _outputs(model, x, torch.float32, "")[0], everything[: len(edges)]):
+        for again in reordered_sums(lambda x: _outputs(model, x, torch.float32, "")[0], everything[: len(edges)]):
             floors[: len(edges)] = np.maximum(floors[: len(edges)], by_row(again - reference[0][: len(edges)]))
         broken = ~(np.isfinite(torch32[0]).all(1))
         broken[:exact] |= ~np.isfinite(reference[0]).all(1)
@@ -164,7 +164,7 @@ class Reference:
         common, usual = float(floors[len(edges) :].max()), largest(reference[0][len(edges) :])
         if common > LARGEST_FLOOR * usual:
             text = f"the network in float32 and in float64 differ by {common:.1e} where logits reach {usual:.1e}"
-            raise NothingFirmError(
+            raise UnstableNetworkError(
                 f"{text}: there is nothing firm to compare with", "is a layer random in eval mode? train it again?"
             )
         reach = np.full(len(everything), usual)
@@ -181,7 +181,7 @@ class Reference:
             model, names, everything, len(edges), labels, torch32, expected, exact, precision, common, reach, allowed
         )
 
-    def looking_again(self, rows: np.ndarray) -> Reference:
+    def rechecked(self, rows: np.ndarray) -> Reference:
         """The same, where the images of some rows are judged by noise of their own, as edge images are.
 
         The noise of sharp attention or of ratios has a long tail: one photograph of hundreds may be conditioned worse
@@ -190,7 +190,7 @@ class Reference:
         images = self.images[rows]
         single = self.torch32[0][rows], self.torch32[1][rows]
         _, exact, floors = _reference(self.model, images, single)
-        for again in summed_otherwise(lambda x: _outputs(self.model, x, torch.float32, "")[0], images):
+        for again in reordered_sums(lambda x: _outputs(self.model, x, torch.float32, "")[0], images):
             floors = np.maximum(floors, by_row(again - exact[0]))
         reach = self.reach[rows]
         firm = floors <= LARGEST_FLOOR * reach

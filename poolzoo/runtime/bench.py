@@ -96,7 +96,7 @@ def _require(runtimes: Sequence[str]) -> None:
         raise EnvironmentProblem("OpenVINO is not installed", "pip install 'poolzoo[openvino]'")
 
 
-def _openvino(file: Path, graph: ort_session.Model, threads: int) -> Run:
+def _openvino(file: Path, graph: ort_session.OnnxModel, threads: int) -> Run:
     """The graph in OpenVINO, as exact as in ONNX Runtime (bfloat16 is its own choice on some CPUs)."""
     import openvino
 
@@ -108,7 +108,7 @@ def _openvino(file: Path, graph: ort_session.Model, threads: int) -> Run:
     compiled = openvino.Core().compile_model(file, "CPU", settings)
 
     def run(images: np.ndarray) -> Sequence[np.ndarray]:
-        found = compiled({"images": graph.feed(images)})
+        found = compiled({"images": graph.to_input(images)})
         return found["logits"], found["probabilities"]
 
     return run

@@ -44,19 +44,19 @@ class HalfGraph:
         self._last = {name: at for at, node in enumerate(proto.graph.node) for name in node.input}
         self._runs: dict[int, Run] = {}
 
-    def run(self, feed: np.ndarray) -> dict[str, np.ndarray]:
+    def run(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
         """The graph's outputs, by name, for images as it takes them."""
         outputs = [value.name for value in self._proto.graph.output]
-        found = {name: value for _, values in self.values(feed) for name, value in values.items() if name in outputs}
+        found = {name: value for _, values in self.values(inputs) for name, value in values.items() if name in outputs}
         return {name: found[name] for name in outputs}
 
-    def values(self, feed: np.ndarray) -> Iterator[tuple[Node, dict[str, np.ndarray]]]:
+    def values(self, inputs: np.ndarray) -> Iterator[tuple[Node, dict[str, np.ndarray]]]:
         """Each node with what it gives, in order; what no later node reads is forgotten.
 
         Raises:
             Exception: Whatever onnx or ONNX Runtime raise for a node that they cannot run.
         """
-        known = {self._proto.graph.input[0].name: feed}
+        known = {self._proto.graph.input[0].name: inputs}
         for at, node in enumerate(self._proto.graph.node):
             names = [name for name in node.input if name]
             given = [known[name] if name in known else self._constants[name] for name in names]
@@ -78,10 +78,10 @@ def chosen(count: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(count, IMAGES)).round().astype(int))
 
 
-def logits(proto: onnx.ModelProto, feed: np.ndarray) -> np.ndarray:
+def logits(proto: onnx.ModelProto, inputs: np.ndarray) -> np.ndarray:
     """The graph's logits in its own arithmetic, `float32[N, classes]`, one image at a time."""
     graph = HalfGraph(proto)
-    return np.concatenate([graph.run(feed[i : i + 1])["logits"].astype(np.float32) for i in range(len(feed))])
+    return np.concatenate([graph.run(inputs[i : i + 1])["logits"].astype(np.float32) for i in range(len(inputs))])
 
 
 def judge(found: np.ndarray, expected: np.ndarray, real: np.ndarray, agreement: float) -> dict[str, Any]:

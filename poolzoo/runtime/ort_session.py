@@ -48,7 +48,7 @@ class Model:
         """How photographs are brought to that size."""
         return recorded(json.loads(self.metadata.get("preprocessing", "{}")))
 
-    def feed(self, images: np.ndarray) -> np.ndarray:
+    def to_input(self, images: np.ndarray) -> np.ndarray:
         """`uint8[N, H, W, 3]` as the graph's input `images` wants it: the same, or `float32[N, 3, H, W]` in 0–1."""
         if json.loads(self.metadata["input"])["kind"] == "uint8":
             return images
@@ -63,7 +63,9 @@ class Model:
         if last and self.provider == PROVIDERS["cpu"]:
             options = onnxruntime.RunOptions()
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-        logits, probabilities = self.session.run(["logits", "probabilities"], {"images": self.feed(images)}, options)
+        logits, probabilities = self.session.run(
+            ["logits", "probabilities"], {"images": self.to_input(images)}, options
+        )
         return logits, probabilities
 
 

@@ -44,7 +44,7 @@ def image_files(folder: Path | str, tally: walk.Tally) -> Paths:
 
 
 Draw = Callable[..., dict[str, Any]]  # of a file, its pixels, its class and its best label: keys for its row
-Annotate = Callable[[ort_session.Model], Draw]
+Annotate = Callable[[ort_session.OnnxModel], Draw]
 
 
 def predict(
@@ -81,7 +81,7 @@ def predict(
 
 
 def _rows(
-    model: ort_session.Model, files: Sequence[str], top: int, draw: Draw | None = None
+    model: ort_session.OnnxModel, files: Sequence[str], top: int, draw: Draw | None = None
 ) -> Generator[dict[str, Any], None, None]:
     labels, size, fit = model.labels, model.size, model.fit
     pool, misfits, cuts = ThreadPoolExecutor(min(THREADS, 2 * resources.cpus())), Misfits(), _Cuts(size)

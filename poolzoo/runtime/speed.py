@@ -115,7 +115,7 @@ def against_torch(
 
 
 def of_graph(
-    graph: ort_session.Model, images: np.ndarray, file: Path | None = None, *, threads: int | None = None
+    graph: ort_session.OnnxModel, images: np.ndarray, file: Path | None = None, *, threads: int | None = None
 ) -> dict[str, dict[str, Any]]:
     """A graph alone, from images in memory to probabilities. Needs no torch.
 

@@ -35,7 +35,7 @@ def verify(directory: Path, *, provider: str = "cpu", threads: int | None = None
         return passed
 
     result: dict[str, Any] = {"passed": False, "checks": checks, "speed": {}}
-    differences = manifest.altered(directory)
+    differences = manifest.differences(directory)
     if not note("manifest", not differences, ", ".join(differences[:5]) or "every file is as it was sealed"):
         return result
     if files.read_json(directory / manifest.MANIFEST).get("kind") != "bundle":
@@ -73,7 +73,7 @@ def verify(directory: Path, *, provider: str = "cpu", threads: int | None = None
 
 
 def _in_half_arithmetic(
-    directory: Path, model: ort_session.Model, images: np.ndarray, logits: np.ndarray
+    directory: Path, model: ort_session.OnnxModel, images: np.ndarray, logits: np.ndarray
 ) -> tuple[bool, str]:
     """Whether a graph in fp16 gives the stored logits in half arithmetic too, and in words how near to them.
 
@@ -88,7 +88,7 @@ def _in_half_arithmetic(
     report = files.read_json(directory / "parity.json")
     rows = half_arithmetic.chosen(len(images))
     try:
-        found = half_arithmetic.logits(onnx.load(directory / "model.onnx"), model.feed(images[rows]))
+        found = half_arithmetic.logits(onnx.load(directory / "model.onnx"), model.to_input(images[rows]))
     except Exception as error:  # whatever onnx raises for an operator that its reference does not have
         return True, f"not checked: {type(error).__name__}: {output.one_line(str(error), 200)}"
     edges = len(report.get("max_abs_by_edge", {}))
