@@ -78,7 +78,8 @@ def _results(report: Mapping[str, Any]) -> str:
         lines.append(f"Expected calibration error {test['ece']:.4f}.")
     if tta is not None:
         lines.append(
-            f"Averaged over each image and its mirror image: {tta['accuracy']:.4f}. The exported model does not average."
+            f"Averaged over each image and its mirror image: {tta['accuracy']:.4f}. "
+            "The exported model does not average."
         )
     if skipped := report.get("skipped"):
         lines.append(f"{len(skipped)} images could not be read and were left out; metrics.json names them.")

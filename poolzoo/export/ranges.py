@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 
 from poolzoo.common import output
-from poolzoo.runtime.ort_session import FATAL, is_out_of_memory
+from poolzoo.runtime.ort_session import LOG_FATAL, is_out_of_memory
 
 BATCH: Final = 32  # images at once, or fewer …
 BYTES: Final = 64 << 20  # … so that the values that are alive at a time take about as much
@@ -103,7 +103,7 @@ def _session(content: bytes) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED  # a value's range before the next node
-    options.log_severity_level = FATAL
+    options.log_severity_level = LOG_FATAL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 

@@ -104,7 +104,7 @@ def by_noise(reference: Reference, graph: ort_session.OnnxModel) -> Parity:
         found = measure(reference, graph)
     else:
         far = far[:0]
-    _, ratio = tolerance.nearest(found.worst, reference.allowed)
+    _, ratio = tolerance.closest_to_limit(found.worst, reference.allowed)
     flipped = classification.predictions(found.outputs[0]) != classification.predictions(reference.float32[0])
     far_flips = flipped & (_margins(reference.float32[0]) > 2 * reference.allowed)
     report = {
@@ -127,7 +127,7 @@ def by_noise(reference: Reference, graph: ort_session.OnnxModel) -> Parity:
 
 def _nearest(reference: Reference, differences: np.ndarray) -> dict[str, Any]:
     """The image that is nearest to its limit, with its own difference and limit."""
-    where, ratio = tolerance.nearest(differences, reference.allowed)
+    where, ratio = tolerance.closest_to_limit(differences, reference.allowed)
     return {
         "input": reference.names[where],
         "max_abs": _number(float(differences[where])),
