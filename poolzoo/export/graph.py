@@ -69,7 +69,7 @@ def export_graph(source: ExportSource, path: Path, *, kind: str = "uint8", opset
         ) from error
     proto = onnx.load(path)
     graph_checks.refuse(proto, program)
-    names = layers.read(program, proto)
+    names = layers.read_layers(program, proto)
     separate_pads(proto)
     strip(proto)
     describe(proto, source, kind, "fp32")

@@ -59,9 +59,9 @@ def lower(precision: str, source: Path, target: Path, names: Layers, calibration
 
 def _parts(proto: onnx.ModelProto, names: Layers) -> tuple[list[Any], list[Any], list[Any]]:
     """The nodes that prepare the images, those of the pooling, and those behind it."""
-    entry = names.takes.get("network")
+    entry = names.inputs.get("network")
     ahead = layers.between(proto, None, entry) if entry else []
-    pooled = names.gives.get("network.pool")
+    pooled = names.outputs.get("network.pool")
     if pooled is None:  # it brings its own, somewhere inside
         return ahead, [], [node for node in proto.graph.node if {"logits", "probabilities"} & set(node.output)]
     inside = names.inside["network.pool"]

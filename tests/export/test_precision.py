@@ -373,11 +373,11 @@ def test_attention_is_probed_in_the_very_graph_and_can_be_exported_alone(tmp_pat
     model = inference.InferenceModel(Preprocess((0.5,) * 3, (0.25,) * 3, (32, 32), (32, 32)), network).eval()
     program = graph.convert(model, (32, 32), tmp_path / "m.onnx")
     proto = onnx.load(tmp_path / "m.onnx")
-    names = layers.read(program, proto)
+    names = layers.read_layers(program, proto)
     x = torch.randn(3, 3, 32, 32)
     with torch.inference_mode():
         expected = network(x).numpy()
-    cut = layers.cut(proto, names.takes["network"], "logits", (3, 32, 32))
+    cut = layers.cut(proto, names.inputs["network"], "logits", (3, 32, 32))
     for part in (cut, probes._exported(network, (3, 32, 32))):
         opened = onnxruntime.InferenceSession(part.SerializeToString(), providers=["CPUExecutionProvider"])
         inputs = {one.name: np.zeros((3, 32, 32, 3), np.uint8) for one in opened.get_inputs() if one.name == "images"}
