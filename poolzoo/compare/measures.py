@@ -131,7 +131,7 @@ def _same_backbone(one: Run, other: Run) -> bool:
     return (
         mine.keys() == theirs.keys()
         and one.preprocess.statistics == other.preprocess.statistics
-        and all(one.config["poolzoo"][part] == other.config["poolzoo"][part] for part in parts)
+        and all(one.config["poolzoo"].get(part) == other.config["poolzoo"].get(part) for part in parts)
         and all(torch.equal(mine[key], theirs[key]) for key in mine)
     )
 
@@ -153,8 +153,9 @@ def deployed(path: Path, provider: str, threads: int | None, folder: Path) -> di
     Returns:
         `{"parity", "latency_ms", "latency_ms_32"}`.
     """
-    from poolzoo.export import export, graph
+    from poolzoo.export import graph
     from poolzoo.export.source import from_run
+    from poolzoo.parity.check import check_parity
     from poolzoo.parity.reference import Reference
     from poolzoo.runtime import ort_session
 
@@ -163,10 +164,10 @@ def deployed(path: Path, provider: str, threads: int | None, folder: Path) -> di
     written = graph.export_graph(source, file)
     opened = ort_session.open_model(file, provider, count)
     reference = Reference.compute(source.model, source.images, source.image_labels)
-    verdict = export.judge(source, reference, file, written, opened, count)
+    report = check_parity(reference, file, written.layers, opened, count)
     times = {}
     for batch in TIMED:
         images = source.images[np.arange(batch) % len(source.images)]
         taken = timing.interleaved({"ort": lambda images=images: opened.run(images)}, seconds=1.0)["ort"]
         times[batch] = round(statistics.median(taken), 4)
-    return {"parity": verdict.passed, "latency_ms": times[1], "latency_ms_32": times[32]}
+    return {"parity": report.passed, "latency_ms": times[1], "latency_ms_32": times[32]}

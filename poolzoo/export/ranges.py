@@ -1,4 +1,4 @@
-"""The range of every value inside a graph on some images, found in a memory that their number does not change."""
+"""Measures the range of every value inside a graph on images, in memory independent of their number."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from poolzoo.common import output
 from poolzoo.runtime.ort_session import LOG_FATAL, is_out_of_memory
 
 BATCH: Final = 32  # images at once, or fewer …
-BYTES: Final = 64 << 20  # … so that the values that are alive at a time take about as much
-ALIVE: Final = 4  # values as large as the largest one that are, at a time
+MAX_BYTES: Final = 64 << 20  # … so that the values in memory at a time take about as much
+IN_MEMORY: Final = 4  # values as large as the largest one, at a time
 FLOATS: Final = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
 
 
 class Range(NamedTuple):
-    """The least and the largest number that a value held, `float32`; NaN is passed over."""
+    """The smallest and the largest element of a value; NaN is ignored."""
 
     low: np.float32
     high: np.float32
@@ -32,17 +32,17 @@ class Range(NamedTuple):
 
 
 def measure(proto: onnx.ModelProto, inputs: np.ndarray) -> dict[str, Range]:
-    """Runs a graph as it stands, without ONNX Runtime's optimizations, and keeps the range of each float value.
+    """Runs a graph without ONNX Runtime's optimizations and returns the range of each float value, by name.
 
-    Minimum and maximum are taken inside the graph. ONNX Runtime's own calibration does so too, but lets it wait to the
-    end of each batch, with every value in memory; here they are taken as soon as they can be.
+    Minimum and maximum are computed inside the graph. ONNX Runtime's own calibration computes them at the end of each
+    batch, with every value in memory. Here they are computed right after each value.
 
     Args:
-        proto: The graph, which stays as it is; its only input is `images`.
-        inputs: Images as it takes them.
+        proto: The graph, whose only input is `images`; it is not changed.
+        inputs: Images as the graph's input.
 
     Raises:
-        MemoryError: A single image is too much.
+        MemoryError: Memory does not suffice for a single image.
     """
     known = onnx.shape_inference.infer_shapes(proto)
     weights = {tensor.name for tensor in known.graph.initializer}
@@ -75,14 +75,14 @@ def measure(proto: onnx.ModelProto, inputs: np.ndarray) -> dict[str, Range]:
 
 
 def largest(found: Mapping[str, Range]) -> tuple[str, float]:
-    """The value with the largest finite magnitude, and that; a mask may well hold infinity."""
+    """The name and the magnitude of the value with the largest finite one; a mask may hold infinity."""
     finite = {name: of.largest for name, of in found.items() if np.isfinite(of.largest)}
     name = max(finite, key=finite.__getitem__)
     return name, finite[name]
 
 
 def _with_ranges(known: onnx.ModelProto, names: Iterable[str]) -> bytes:
-    """The graph with the ranges as its outputs, each computed right behind its value: nodes run in their order."""
+    """The graph with the ranges as its outputs, each computed right after its value: nodes run in order."""
     behind: dict[str, list[onnx.NodeProto]] = {}
     outputs = []
     for index, name in enumerate(names):
@@ -109,11 +109,11 @@ def _session(content: bytes) -> onnxruntime.InferenceSession:
 
 
 def _batch(values: Iterable[onnx.ValueInfoProto]) -> int:
-    largest = max(
+    largest: int = max(
         math.prod(dim.dim_value or 1 for dim in value.type.tensor_type.shape.dim) * np.dtype(np.float32).itemsize
         for value in values
     )
-    return max(1, min(BATCH, BYTES // (ALIVE * largest)))
+    return max(1, min(BATCH, MAX_BYTES // (IN_MEMORY * largest)))
 
 
 def _widen(found: dict[str, Range], names: Iterable[str], got: list[np.ndarray]) -> None:
