@@ -247,7 +247,7 @@ def test_without_torch_it_occludes(avg, photo, tmp_path):
     assert outcome.returncode == 0, outcome.stderr
     (row,) = json.loads(outcome.stdout)
     assert (row["method"], row["saliency"]) == ("occlusion", str(tmp_path / "out" / "photo-saliency.png"))
-    assert outcome.stderr == "torch is not here: occlusion shows where the network looked\n"
+    assert outcome.stderr == "torch is not installed: the saliency is computed by occlusion\n"
     target = CLASSES.index(row["label"])
     moved, _ = explainer(path).contributions(PIXELS, target)  # by gradient: the same but for its mean
     expected = overlay.draw_overlay(PIXELS, moved - moved.mean(), row["label"], row["score"], "occlusion")
