@@ -17,7 +17,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from poolzoo.artifacts import manifest, samples
-from poolzoo.artifacts.schema import Config, InputConfig, PluginSource
+from poolzoo.artifacts.schema import Config, InputConfig, LoadedWeights, PluginSource, PublishedHead
 from poolzoo.common import files, output
 from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.data.resize import PLAIN, Fit, recorded
@@ -106,8 +106,8 @@ def configuration(
             "stem": plan.stem,
             "head": plan.head,
             "final_norm": plan.final_norm,
-            "published_head": assembly.body.published.to_json(assembly.norm_place, assembly.width),
-            "weights": assembly.weights.to_json(),
+            "published_head": cast(PublishedHead, assembly.body.published.to_json(assembly.norm_place, assembly.width)),
+            "weights": cast(LoadedWeights, assembly.weights.to_json()),
             "data": data,
             "data_size": list(plan.data_size),
             "image_size": list(assembly.image_size),

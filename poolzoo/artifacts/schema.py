@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 
 class PluginSource(TypedDict):
@@ -27,18 +27,44 @@ class InputConfig(TypedDict):
     license: str | None
 
 
+class PublishedHead(TypedDict):
+    """What changed in the last layers of a published network, `text` in words; `norm_runs` is where its norm runs."""
+
+    text: str
+    changes: bool
+    norm: str | None
+    norm_runs: str | None
+    moved: list[str]
+    kept: list[str]
+    left_out: list[str]
+    published_pooling: bool
+
+
+class LoadedWeights(TypedDict):
+    """Where the weights came from, `text` in words, and how many tensors were loaded."""
+
+    text: str
+    source: str | None
+    tensors: int
+    loaded: int
+    fresh: int
+    fresh_names: NotRequired[list[str]]
+    left_out: NotRequired[list[str]]
+    unchanged: NotRequired[list[str]]
+
+
 class NetworkConfig(TypedDict):
     """What is needed to build a network again. `pool` is None for a published network with a pooling of its own."""
 
     backbone: str
     pool: str | None
-    options: dict[str, Any]
+    options: dict[str, object]
     local_pool: str | None
     stem: NotRequired[str]
     head: NotRequired[str]
     final_norm: NotRequired[Literal["head", "backbone"]]
-    published_head: NotRequired[dict[str, Any]]
-    weights: NotRequired[dict[str, Any]]
+    published_head: NotRequired[PublishedHead]
+    weights: NotRequired[LoadedWeights]
     data: NotRequired[str]
     data_size: list[int]
     image_size: list[int]

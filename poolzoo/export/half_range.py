@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import onnx
@@ -123,9 +123,9 @@ def _axes(node: Node, rank: int, graph: onnx.GraphProto) -> list[str]:
     if node.op_type.startswith("Reduce"):
         return list(node.input[1:2])
     if node.op_type in ("LayerNormalization", "RMSNormalization"):
-        axes = np.arange(_attributes(node).get("axis", -1) % max(rank, 1), rank)
+        axes = np.arange(_axis(node) % max(rank, 1), rank)
     elif node.op_type == "LpNormalization":
-        axes = np.array([_attributes(node).get("axis", -1)])
+        axes = np.array([_axis(node)])
     else:
         axes = np.arange(1 if node.op_type == "GroupNormalization" else 2, rank)
     name = f"{node.name}/axes"
@@ -138,8 +138,8 @@ def _constants_problem(node: Node, constants: Mapping[str, np.ndarray]) -> str:
     for name in (*node.input, *node.output):
         if name in constants and (reason := _constant_problem(constants[name])):
             return f"{name} {reason}"
-    epsilon = _attributes(node).get("epsilon")
-    if isinstance(epsilon, float) and (reason := _constant_problem(np.array(epsilon, np.float32))):
+    epsilon = next((one.f for one in node.attribute if one.name == "epsilon"), None)
+    if epsilon is not None and (reason := _constant_problem(np.array(epsilon, np.float32))):
         return f"its epsilon {reason}"
     return ""
 
@@ -164,5 +164,6 @@ def _is_tensor(node: Node) -> bool:
     return node.op_type == "Constant" and node.attribute[0].name == "value"
 
 
-def _attributes(node: Node) -> dict[str, Any]:
-    return {one.name: helper.get_attribute_value(one) for one in node.attribute}
+def _axis(node: Node) -> int:
+    """The attribute `axis`; -1 where there is none."""
+    return next((int(one.i) for one in node.attribute if one.name == "axis"), -1)

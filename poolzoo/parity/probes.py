@@ -1,6 +1,6 @@
 """Checks parts of a graph by themselves on extreme inputs that no image leads to: they show a lost eps or a NaN.
 
-Each part is a subgraph of the exported graph, with the same nodes: the network behind its preprocessing ("core"), and
+Each part is a subgraph of the exported graph, with the same nodes: the network after its preprocessing ("core"), and
 every layer that torch, timm and torchvision do not provide, such as poolings.
 """
 

@@ -73,7 +73,7 @@ class Graph:
         self.outputs = tables[OUTPUT]
 
     def between(self, start: str | None, end: str) -> list[Node]:
-        """The nodes that compute `end` from `start` (or from whatever it takes), in order."""
+        """The nodes that compute `end` from `start` or from the graph's inputs, in topological order."""
         wanted = {end}
         found = []
         for node in reversed(self.nodes):
@@ -136,7 +136,7 @@ class Graph:
             start: The value that becomes the first input. The graph's own inputs stay inputs where the part reads
                 the size of the batch off them.
             end: The output.
-            example: One of the values that `start` takes, with a batch in front.
+            example: One of the values that `start` takes, including the batch.
         """
         nodes = self.between(start, end)
         used = {name for node in nodes for name in node.inputs}
