@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from poolzoo.common.errors import CheckFailed
 from poolzoo.model import surgery
 from poolzoo.model.inference import OPSET, plain_attention, quiet_exporter
-from poolzoo.parity.layers import Layers, cut
+from poolzoo.parity.layers import Layers, subgraph
 from poolzoo.parity.reference import reordered_sums
 from poolzoo.parity.report import ProbeResult
 from poolzoo.parity.rounding import RandomRounding
@@ -141,7 +141,7 @@ def _part(
 ) -> Part:
     end = "logits" if path == "network" else layers.outputs.get(path)
     if path in layers.inputs and end is not None:
-        part = cut(proto, layers.inputs[path], end, shape)
+        part = subgraph(proto, layers.inputs[path], end, shape)
     else:  # fused with its neighbors: the module is exported alone
         part = _exported(module, shape)
     image = None

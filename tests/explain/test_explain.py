@@ -335,7 +335,7 @@ def test_a_bundle_that_does_not_name_its_map_is_explained(poolzoo, tmp_path):
     (values,) = whole.run([made.feature_map], {"images": pixels[None]})
     assert values.shape == (1, 64, 4, 4)
     assert values.min() >= 0  # behind its last ReLU
-    part = layers.cut(proto, made.feature_map, "logits", values.shape[1:])
+    part = layers.subgraph(proto, made.feature_map, "logits", values.shape[1:])
     session = onnxruntime.InferenceSession(part.SerializeToString())
 
     def logit(one: np.ndarray) -> float:
