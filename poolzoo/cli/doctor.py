@@ -15,9 +15,9 @@ NAMED: Final = 10  # findings that are told on stderr too
 @click.command()
 @json_option
 def command(as_json: bool) -> int:
-    """Show versions, devices, ONNX Runtime's providers that really work, caches and plugins.
+    """Show versions, devices, working ONNX Runtime providers, caches and plugins.
 
-    Exit code 1 if something is wrong.
+    The exit code is 1 if something is wrong.
     """
     from poolzoo.cli.environment import examine
     from poolzoo.common.errors import CHECK_FAILED, OK

@@ -19,10 +19,10 @@ from poolzoo.train.settings import flag
 @click.argument("name")
 @json_option
 def command(name: str, as_json: bool) -> None:
-    """Show one pooling, backbone, data set or recipe: options with types and defaults, and where it comes from.
+    """Show one pooling, backbone, data set or recipe: its options with types and defaults, and its origin.
 
-    Of a pooling also its equation and paper, and what is measured here and now: the width that it gives, its
-    parameters, and what it costs on one thread of this machine.
+    For a pooling, the command also shows the equation and the paper. It measures the output width, the number of
+    parameters, and the cost on one thread of this machine.
     """
     catalog = loader.catalog()
     found = _find(catalog, name)

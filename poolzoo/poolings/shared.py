@@ -61,7 +61,7 @@ class Windows(nn.Module):
         return rows, columns
 
     def overhang(self, x: Tensor) -> tuple[int, int]:
-        """By how many rows and columns the last windows reach beyond the end of the map."""
+        """By how many rows and columns the last windows reach beyond the end of the feature map."""
         below, right = (
             max(0, (count - 1) * self.stride + self.kernel_size - self.padding - length)
             for count, length in zip(self.counts(x), x.shape[2:], strict=True)

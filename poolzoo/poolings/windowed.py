@@ -31,7 +31,7 @@ def _wants_places(x: Tensor) -> bool:
 
 
 class GlobalAvg(nn.Module):
-    """Mean over the map: `y = mean x`, `float[N, C, H, W] → float[N, C]`.
+    """Mean over the feature map: `y = mean x`, `float[N, C, H, W] → float[N, C]`.
 
     Lin, Chen and Yan, Network in Network, ICLR 2014, arXiv:1312.4400.
     """
@@ -44,7 +44,7 @@ class GlobalAvg(nn.Module):
 
 
 class GlobalMax(nn.Module):
-    """Maximum over the map: `y = max x`, `float[N, C, H, W] → float[N, C]`.
+    """Maximum over the feature map: `y = max x`, `float[N, C, H, W] → float[N, C]`.
 
     Oquab, Bottou, Laptev and Sivic, Is object localization for free?, CVPR 2015.
     """
@@ -57,7 +57,7 @@ class GlobalMax(nn.Module):
 
 
 class GlobalMin(nn.Module):
-    """Minimum over the map: `y = min x`, `float[N, C, H, W] → float[N, C]`. No canonical paper."""
+    """Minimum over the feature map: `y = min x`, `float[N, C, H, W] → float[N, C]`. No canonical paper."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -128,11 +128,11 @@ def local_max(channels: int, kernel_size: int, stride: int, padding: int, ceil_m
     return nn.MaxPool2d(kernel_size, stride, padding, ceil_mode=ceil_mode)
 
 
-# --- Mixtures: how much of the maximum is learnt -------------------------------------------------------------------
+# --- Mixtures: how much of the maximum is learned -------------------------------------------------------------------
 
 
 class GlobalMixed(nn.Module):
-    """A learnt mixture: `y = a max x + (1 − a) mean x`, `a = σ(w)`, `float[N, C, H, W] → float[N, C]`.
+    """A learned mixture: `y = a max x + (1 − a) mean x`, `a = σ(w)`, `float[N, C, H, W] → float[N, C]`.
 
     Lee, Gallagher and Tu, Generalizing Pooling Functions in CNNs, AISTATS 2016, arXiv:1509.08985. They leave a
     unbounded; the sigmoid keeps it a mixture.
@@ -150,7 +150,7 @@ class GlobalMixed(nn.Module):
 
 
 class LocalMixed(Windows):
-    """A learnt mixture for each window: `y = a max x + (1 − a) mean x`, `a = σ(w)`. As the global one."""
+    """A learned mixture for each window: `y = a max x + (1 − a) mean x`, `a = σ(w)`. As the global one."""
 
     def __init__(
         self, channels: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool, *, share: Rank = "layer"
@@ -163,11 +163,11 @@ class LocalMixed(Windows):
 
 
 class GlobalGated(nn.Module):
-    """A mixture that the map itself decides: `y = a max x + (1 − a) mean x`, `a = σ(w · x)`.
+    """A mixture that the feature map itself decides: `y = a max x + (1 − a) mean x`, `a = σ(w · x)`.
 
     `float[N, C, H, W] → float[N, C]`. Lee, Gallagher and Tu, Generalizing Pooling Functions in CNNs, AISTATS 2016,
-    arXiv:1509.08985, for windows; here the window is the map. w has the size of the map that the layer is made for,
-    and is interpolated, its sum kept, for maps of other sizes.
+    arXiv:1509.08985, for windows; here the window is the feature map. w has the size of the feature map
+    that the layer is made for. For other sizes it is interpolated, and its sum is kept.
 
     Args:
         map_size: (H, W) that the layer is made for; without it, w is a single number.
@@ -212,7 +212,8 @@ class LocalVariable(Windows):
     """Windows whose size depends on where they lie: `border` in the outermost ring of outputs, `inside` elsewhere.
 
     `y[i, j] = max or mean of x over rows is − p to is − p + k(i, j), columns likewise`, k = `border` where i or j is
-    the first or the last, else `inside`; what lies beyond the map belongs to no window. Ours: no paper has this rule.
+    the first or the last, else `inside`; what lies beyond the feature map belongs to no window. No paper has
+    this rule.
 
     Args:
         kernel_size, stride, padding, ceil_mode: Decide how many outputs there are, and where each window starts.
