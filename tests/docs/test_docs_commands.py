@@ -25,7 +25,10 @@ PARSED_PAGES = ("plugins/", "exports/", "poolzoo/", "docs/leaderboard.md")
 EXTERNAL = ("pip", "pytest", "make", "torchrun", "tensorboard")  # programs that are not run here
 FLAGS_OF_OTHERS = {"--dynamo"}  # of timm's export script
 HEAVY = ("gallery", "compare", "finetune", "plugin check", "export")
-SMALL = ("--limit", "48", "--epochs", "1")  # what is added where a command trains
+SMALL = {  # what is added where a command trains: the last value of an option counts
+    "finetune": ("--limit", "48", "--epochs", "1"),
+    "compare": ("--limit", "48", "--epochs", "1", "--seeds", "2", "--robust", "4", "--finalists", "1"),
+}
 
 
 def programs() -> list[tuple[Line, list[str]]]:
@@ -205,10 +208,10 @@ def test_commands_of_the_documents_run(poolzoo, desk, words):
 @pytest.mark.parametrize("words", cases(heavy=True))
 def test_commands_that_train_run(poolzoo, desk, words):
     make_room(words)
-    small = list(SMALL) if trains(words) and "--resume" not in words else []
+    small = SMALL[words[0]] if trains(words) and "--resume" not in words else ()
     if words[0] == "compare" and "--resume" in words:
-        arguments = ("--data", "folder:photos", "--backbone", "nano/plain", "--pool", "avg,max", "--seeds", 1)
-        assert poolzoo("compare", *arguments, *SMALL, "--out", words[-1]).code == 0
+        arguments = ("--data", "folder:photos", "--backbone", "nano/plain", "--pool", "avg,max")
+        assert poolzoo("compare", *arguments, *SMALL["compare"], "--out", words[-1]).code == 0
     elif "--resume" in words:
         interrupt(desk / words[-1])
     outcome = poolzoo(*words, *small)
