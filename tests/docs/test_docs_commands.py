@@ -24,7 +24,7 @@ FENCED = fenced()
 PARSED_PAGES = ("plugins/", "exports/", "poolzoo/", "docs/leaderboard.md")
 EXTERNAL = ("pip", "pytest", "make", "torchrun", "tensorboard")  # programs that are not run here
 FLAGS_OF_OTHERS = {"--dynamo"}  # of timm's export script
-HEAVY = ("gallery", "compare", "finetune", "plugin check", "export")
+HEAVY = ("gallery", "plugin check", "export")
 SMALL = {  # what is added where a command trains: the last value of an option counts
     "finetune": ("--limit", "48", "--epochs", "1"),
     "compare": ("--limit", "48", "--epochs", "1", "--seeds", "2", "--robust", "4", "--finalists", "1"),
@@ -72,7 +72,7 @@ def runnable() -> list[tuple[Line, list[str]]]:
 
 
 def is_heavy(words: list[str]) -> bool:
-    return " ".join(words).startswith(HEAVY)
+    return trains(words) or " ".join(words).startswith(HEAVY)
 
 
 def cases(heavy: bool) -> list[object]:
