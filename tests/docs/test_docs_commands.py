@@ -27,7 +27,7 @@ FLAGS_OF_OTHERS = {"--dynamo"}  # of timm's export script
 HEAVY = ("gallery", "plugin check", "export")
 SMALL = {  # what is added where a command trains: the last value of an option counts
     "finetune": ("--limit", "48", "--epochs", "1"),
-    "compare": ("--limit", "48", "--epochs", "1", "--seeds", "2", "--robust", "4", "--finalists", "1"),
+    "compare": ("--limit", "48", "--epochs", "1", "--seeds", "2", "--robustness-samples", "4", "--export-top", "1"),
 }
 
 
