@@ -19,7 +19,7 @@ class Blur(Windows):
 
     Zhang, Making Convolutional Networks Shift-Invariant Again, ICML 2019, arXiv:1904.11486. Output i is centered where
     window i of the layer that it replaces is centered (half a pixel before, for even windows), so that a swap moves
-    nothing. The border is mirrored, or repeated on maps too small to mirror.
+    nothing. The border is mirrored, or repeated if the feature map is too small to mirror.
 
     Args:
         channels: Channels C of the input.

@@ -64,7 +64,7 @@ def crop_matrix(kept: int, length: int) -> list[list[list[float]]]:
 class Wavelet(Windows):
     """The low-pass band of one wavelet step: `y = (l ⊗ l * x)↓2`; with `haar` twice the mean of 2 × 2 positions.
 
-    The map is continued periodically, an odd one after its last row or column is repeated.
+    The border is periodic. A feature map with an odd side first repeats its last row or column.
     Williams and Li, Wavelet Pooling for Convolutional Neural Networks, ICLR 2018. They take the second-level band of a
     two-step transform back by one step; that is this band.
 
