@@ -142,8 +142,11 @@ def test_shell_sessions_are_fenced_and_marked():
         first = content.splitlines()[0]
         known = first.startswith(("$ ", "ignored:", "images of ", "warning:"))  # a command, or a message on its own
         assert known or page.startswith("exports/"), f"{page}: {first}"
-    for language in ("", "sh", "bash", "shell"):
+    for language in ("sh", "bash", "shell"):
         assert list(blocks(language)) == [], "write ```console, and $ before each command"
+    for page, content in blocks(""):  # a drawing
+        assert "\n$ " not in content, page
+        assert "poolzoo " not in content, page
     for path in PAGES:
         for line in prose(path).splitlines():
             assert not line.startswith(("    poolzoo ", "    $ ", "    pip ", "    make ")), f"{name_of(path)}: {line}"
