@@ -217,13 +217,13 @@ def versions() -> str:
 
 def circumstances(records: Sequence[Record]) -> str:
     """Where, when, with what and for how long, in words."""
-    from poolzoo.runtime import speed  # it imports torch, which workers may do without
+    from poolzoo.runtime.environment import current_environment
 
     days = sorted({record["ended"][:10] for record in records})
     hours = sum(record["seconds"] for record in records) / 3600
-    machine = speed.environment(1)
+    machine = current_environment(1)
     return (
-        f"{' to '.join(dict.fromkeys((days[0], days[-1])))}, one thread of an {machine['processor']} each, "
+        f"{' to '.join(dict.fromkeys((days[0], days[-1])))}, one thread of an {machine.processor} each, "
         f"{hours:.1f} hours of one core; {'; '.join(sorted({record['versions'] for record in records}))}."
     )
 

@@ -33,12 +33,12 @@ from benchmarks import _cells
 from benchmarks.export_peers import cases
 from poolzoo.artifacts import run as runs
 from poolzoo.common.errors import UsageError
-from poolzoo.export import export, graph
+from poolzoo.export import graph
 from poolzoo.export.source import ExportSource
 from poolzoo.model.assemble import Assembly, ModelConfig, Preprocess, assemble, assemble_backbone
 from poolzoo.model.inference import InferenceModel
-from poolzoo.parity import parity
-from poolzoo.parity.reference import NothingFirmError, Reference
+from poolzoo.parity.check import check_parity
+from poolzoo.parity.reference import Reference, UnstableNetworkError
 from poolzoo.plugin import loader
 from poolzoo.plugin.spec import Pooling
 from poolzoo.runtime import ort_session
@@ -172,18 +172,18 @@ def _measured(cell: Cell, strength: float) -> dict[str, Any]:
         cases.wake(assembly.network, x, len(CLASSES), strength)
     with _step("train"):
         zero = train(assembly.network, x)
-    subject = subject_of(assembly, preprocess.eval(), pixels)
+    source = export_source(assembly, preprocess.eval(), pixels)
     with _step("parity"):
-        reference = firm_reference(subject)
+        reference = stable_reference(source)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
         with _step("export"):
-            written = graph.export_graph(subject, file)
+            written = graph.export_graph(source, file)
             opened = ort_session.open_model(file, "cpu", 1)
         with _step("parity"):
-            report = export.judge(subject, reference, file, written, opened, 1).report
-            if not report["passed"]:
-                raise CellError(parity.explain(report))
+            report = check_parity(reference, file, written.layers, opened, 1)
+            if not report.passed:
+                raise CellError(report.describe_failure())
     layout = assembly.layout
     return {
         "strength": strength,
@@ -191,10 +191,10 @@ def _measured(cell: Cell, strength: float) -> dict[str, Any]:
         "pixels": assembly.image_size[0],
         "parameters": sum(parameter.numel() for parameter in assembly.network.parameters()),
         "replaced": len(assembly.body.replaced),
-        "batches": report["batches"],
-        "probes": len(report["probes"]),
-        "worst": round(report["worst"]["max_abs"] / report["worst"]["allowed"], 3),
-        "relative": report["relative"],
+        "batches": list(report.outputs.batches),
+        "probes": len(report.probes),
+        "worst": round(report.noise.worst.max_abs / report.noise.worst.allowed, 3),
+        "relative": report.outputs.relative,
         "zero_gradients": zero,
     }
 
@@ -277,30 +277,30 @@ def train(network: nn.Module, x: torch.Tensor) -> list[str]:
     return [name for name, gradient in found.items() if gradient is not None and not gradient.any()]
 
 
-def firm_reference(subject: ExportSource) -> Reference:
+def stable_reference(source: ExportSource) -> Reference:
     """What the network itself answers.
 
     Raises:
         NothingToCompareError: Rounding alone decides it, or it is nearly the same for all photographs.
     """
     try:
-        reference = Reference.of(subject.model, subject.images, None)
-    except NothingFirmError as error:
+        reference = Reference.compute(source.model, source.images, None)
+    except UnstableNetworkError as error:
         raise NothingToCompareError(error.message) from error
-    spread = float(np.ptp(reference.expected[0][reference.real], 0).max())
-    allowed = float(reference.allowed[reference.real].max())
+    spread = float(np.ptp(reference.expected[0][reference.regular], 0).max())
+    allowed = float(reference.allowed[reference.regular].max())
     if allowed > MOST_ALLOWED * spread:
         text = f"logits differ by {spread:.1e} between photographs, and {allowed:.1e} would be allowed"
         raise NothingToCompareError(text)
     return reference
 
 
-def subject_of(assembly: Assembly, preprocess: Preprocess, pixels: np.ndarray) -> ExportSource:
+def export_source(assembly: Assembly, preprocess: Preprocess, pixels: np.ndarray) -> ExportSource:
     """What `poolzoo export` would make of a run of this network."""
     config = runs.configuration(assembly, preprocess, CLASSES, "photographs")
     return ExportSource(
         title=f"{assembly.plan.backbone} with {assembly.plan.pool}",
-        origin={"benchmark": "matrix"},
+        origin={"run": "matrix benchmark"},
         model=InferenceModel(preprocess, assembly.network).eval(),
         size=DATA_SIZE,
         config=config,
@@ -308,7 +308,7 @@ def subject_of(assembly: Assembly, preprocess: Preprocess, pixels: np.ndarray) -
         images=pixels,
         image_labels=None,
         calibration=pixels,
-        remedy="try another pooling",
+        hint="try another pooling",
     )
 
 

@@ -131,7 +131,7 @@ def _same_backbone(one: Run, other: Run) -> bool:
     return (
         mine.keys() == theirs.keys()
         and one.preprocess.statistics == other.preprocess.statistics
-        and all(one.config["poolzoo"][part] == other.config["poolzoo"][part] for part in parts)
+        and all(one.config["poolzoo"].get(part) == other.config["poolzoo"].get(part) for part in parts)
         and all(torch.equal(mine[key], theirs[key]) for key in mine)
     )
 
@@ -153,20 +153,21 @@ def deployed(path: Path, provider: str, threads: int | None, folder: Path) -> di
     Returns:
         `{"parity", "latency_ms", "latency_ms_32"}`.
     """
-    from poolzoo.export import export, graph
-    from poolzoo.export.source import of_run
+    from poolzoo.export import graph
+    from poolzoo.export.source import from_run
+    from poolzoo.parity.check import check_parity
     from poolzoo.parity.reference import Reference
     from poolzoo.runtime import ort_session
 
     count = threads or torch.get_num_threads()
-    subject, file = of_run(load_run(path)), folder / "model.onnx"
-    written = graph.export_graph(subject, file)
+    source, file = from_run(load_run(path)), folder / "model.onnx"
+    written = graph.export_graph(source, file)
     opened = ort_session.open_model(file, provider, count)
-    reference = Reference.of(subject.model, subject.images, subject.image_labels)
-    verdict = export.judge(subject, reference, file, written, opened, count)
+    reference = Reference.compute(source.model, source.images, source.image_labels)
+    report = check_parity(reference, file, written.layers, opened, count)
     times = {}
     for batch in TIMED:
-        images = subject.images[np.arange(batch) % len(subject.images)]
+        images = source.images[np.arange(batch) % len(source.images)]
         taken = timing.interleaved({"ort": lambda images=images: opened.run(images)}, seconds=1.0)["ort"]
         times[batch] = round(statistics.median(taken), 4)
-    return {"parity": verdict.passed, "latency_ms": times[1], "latency_ms_32": times[32]}
+    return {"parity": report.passed, "latency_ms": times[1], "latency_ms_32": times[32]}
