@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from poolzoo.metrics.per_class import about_untested
 from poolzoo.report import bundle_words as words
 from poolzoo.report.bundle_pieces import LogScale, bar_cell, bars, picture, shaded
-from poolzoo.report.pieces import Safe, document, element, facts, joined, section, table
+from poolzoo.report.pieces import Safe, document, element, joined, properties, section, table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -232,4 +232,4 @@ def _run(contents: Contents) -> Safe:
 def _provenance(contents: Contents) -> Safe:
     made = {**contents.provenance, "license": contents.license}
     around = contents.measured["environment"]
-    return section("provenance", "Provenance", facts("Made of", made), facts("Measured on", around))
+    return section("provenance", "Provenance", properties("Made of", made), properties("Measured on", around))

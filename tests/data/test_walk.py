@@ -158,7 +158,7 @@ def test_val_alone_stays_the_test_split(photos):
 
 
 def test_what_was_begun_before_there_were_these_settings_keeps_its_data(tmp_path):
-    from poolzoo.compare.session import ComparisonConfig
+    from poolzoo.compare.config import ComparisonConfig
     from poolzoo.train.settings import BEFORE, read_toml
 
     (tmp_path / "run.toml").write_text('data = "digits"\nimage_size = 16\n')
@@ -175,6 +175,6 @@ def test_all_trials_of_a_comparison_have_the_validation_images_of_its_start(with
     import json
 
     arguments = ("--backbone", "nano/plain", "--pool", "avg,max", "--seeds", 1, "--epochs", 1, "--threads", 1, "-q")
-    out = ("--robust", 0, "--finalists", 0, "--out", tmp_path / "comparison")
+    out = ("--robustness-samples", 0, "--export-top", 0, "--out", tmp_path / "comparison")
     assert poolzoo("compare", "--data", f"folder:{with_val}", *arguments, *out).code == 0
     assert json.loads((tmp_path / "comparison/plan.json").read_text())["settings"]["validation"] == "val"

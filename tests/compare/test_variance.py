@@ -1,4 +1,4 @@
-"""The variance between seeds, learnt from all: against the paired test, the analysis of variance and a likelihood."""
+"""The variance between seeds against the paired test, the analysis of variance and a likelihood."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from scipy import optimize, stats
 
 from poolzoo.compare.statistics import compare
-from poolzoo.compare.variance import Spread, between_seeds
+from poolzoo.compare.variance import SeedVariance, seed_variances
 
 
 def accuracies(values: np.ndarray) -> dict[str, dict[int, float]]:
@@ -19,10 +19,10 @@ def test_of_two_variants_it_is_the_paired_variance() -> None:
     values = np.random.default_rng(0).normal(0.9, 0.01, (2, 5))
     values[1] += np.array([0.1, -0.1, 0.2, 0.0, 0.05])  # a seed effect that both have, and more
     values[0] += np.array([0.1, -0.1, 0.2, 0.0, 0.05])
-    found = between_seeds(accuracies(values))
+    found = seed_variances(accuracies(values))
     both = found["v0"] + found["v1"]
     assert both.variance == pytest.approx(np.var(values[1] - values[0], ddof=1), rel=1e-9)
-    assert both.freedom == pytest.approx(4)
+    assert both.df == pytest.approx(4)
 
 
 def test_alike_variances_are_pooled_as_in_the_analysis_of_variance() -> None:
@@ -30,9 +30,9 @@ def test_alike_variances_are_pooled_as_in_the_analysis_of_variance() -> None:
     pattern = np.array([[-1.0, 0.0, 1.0], [1.0, -1.0, 0.0], [0.0, 1.0, -1.0]] * 4)
     values = 0.5 + 0.01 * pattern + np.arange(12)[:, None] / 100
     residuals = values - values.mean(1, keepdims=True) - values.mean(0) + values.mean()
-    found = between_seeds(accuracies(values))
+    found = seed_variances(accuracies(values))
     assert [one.variance for one in found.values()] == pytest.approx([(residuals**2).sum() / (11 * 2)] * 12)
-    assert [one.freedom for one in found.values()] == pytest.approx([8 + 22 / 12] * 12)
+    assert [one.df for one in found.values()] == pytest.approx([8 + 22 / 12] * 12)
 
 
 @pytest.mark.parametrize(("prior", "seeds"), [(4.0, 6), (2.5, 4)])
@@ -48,8 +48,8 @@ def test_prior_is_that_of_the_likelihood(prior: float, seeds: int) -> None:
         return -float(stats.f.logpdf(raw / np.exp(x[1]), d, np.exp(x[0])).sum() - n * x[1])
 
     best = optimize.minimize(unlikely, [np.log(5), np.log(1e-4)], method="Nelder-Mead").x
-    found = between_seeds(accuracies(values))
-    assert next(iter(found.values())).prior == pytest.approx(np.exp(best[0]), rel=0.3)
+    found = seed_variances(accuracies(values))
+    assert next(iter(found.values())).prior_df == pytest.approx(np.exp(best[0]), rel=0.3)
     d0, s0 = np.exp(best)
     shrunk = np.maximum((d0 * s0 + d * raw) / (d0 + d), raw)
     assert [one.variance for one in found.values()] == pytest.approx(shrunk, rel=0.2)
@@ -69,37 +69,37 @@ def test_missing_seeds_leave_the_fit_of_the_others() -> None:
     y = np.array([x for *_, x in cells])
     _, squares, rank, _ = np.linalg.lstsq(design, y, rcond=None)
     assert rank == 6
-    found = between_seeds(table)
-    assert sum(one.own for one in found.values()) == pytest.approx(len(cells) - 6)
-    assert {one.most for one in found.values()} == {sum(one.own for one in found.values())}
-    assert found["v2"].own < found["v0"].own == pytest.approx(found["v3"].own)
+    found = seed_variances(table)
+    assert sum(one.own_df for one in found.values()) == pytest.approx(len(cells) - 6)
+    assert {one.max_df for one in found.values()} == {sum(one.own_df for one in found.values())}
+    assert found["v2"].own_df < found["v0"].own_df == pytest.approx(found["v3"].own_df)
     # Four variances differ by no more than chance: s₀² is the pooled one, and none is less than its own.
     pooled = squares[0] / (len(cells) - 6)
-    assert all(one.variance > 8 * pooled / (8 + one.own) for one in found.values())
+    assert all(one.variance > 8 * pooled / (8 + one.own_df) for one in found.values())
     assert any(one.variance < pooled for one in found.values())
 
 
 def test_variants_that_never_move_have_no_variance() -> None:
-    found = between_seeds(accuracies(np.array([[0.5, 0.5, 0.5], [1.0, 1.0, 1.0], [0.2, 0.2, 0.2]])))
+    found = seed_variances(accuracies(np.array([[0.5, 0.5, 0.5], [1.0, 1.0, 1.0], [0.2, 0.2, 0.2]])))
     assert {one.variance for one in found.values()} == {0.0}
-    assert between_seeds({"only": {0: 0.5, 1: 0.6}}) == {}
-    assert between_seeds({"a": {0: 0.5}, "b": {0: 0.6}}) == {}
+    assert seed_variances({"only": {0: 0.5, 1: 0.6}}) == {}
+    assert seed_variances({"a": {0: 0.5}, "b": {0: 0.6}}) == {}
 
 
 def test_sum_of_two_has_the_degrees_of_freedom_of_welch() -> None:
     a, b = np.random.default_rng(3).normal(0, 1, 6), np.random.default_rng(4).normal(0, 4, 6)
-    total = Spread(a.var(ddof=1) / 6, 5) + Spread(b.var(ddof=1) / 6, 5)
+    total = SeedVariance(a.var(ddof=1) / 6, 5) + SeedVariance(b.var(ddof=1) / 6, 5)
     welch = stats.ttest_ind(a, b, equal_var=False)
-    assert total.freedom == pytest.approx(welch.df)
-    assert (Spread(0, 2) + Spread(0, 3)).variance == 0
+    assert total.df == pytest.approx(welch.df)
+    assert (SeedVariance(0, 2) + SeedVariance(0, 3)).variance == 0
 
 
-def experiment(rng: np.random.Generator, gain: np.ndarray, luck: np.ndarray, images: int) -> dict:
+def experiment(rng: np.random.Generator, gain: np.ndarray, sd: np.ndarray, images: int) -> dict:
     """Variants of given gain and spread from three seeds, on images of which some are hard."""
     ease = np.where(rng.random(images) < 0.2, 0.4, 0.9)
-    moved = gain[:, None] + rng.normal(0, 1, (len(gain), 3)) * luck[:, None] + rng.normal(0, 0.01, 3)
+    moved = gain[:, None] + rng.normal(0, 1, (len(gain), 3)) * sd[:, None] + rng.normal(0, 0.01, 3)
     right = {f"v{i}": {s: rng.random(images) < ease + off for s, off in enumerate(row)} for i, row in enumerate(moved)}
-    return compare(right, "v0", resamples=1999)["variants"]
+    return compare(right, "v0", resamples=1999).variants
 
 
 def test_three_seeds_of_twenty_eight_find_three_points() -> None:
@@ -107,18 +107,18 @@ def test_three_seeds_of_twenty_eight_find_three_points() -> None:
     rng, found = np.random.default_rng(5), 0
     for _ in range(10):
         variants = experiment(rng, 0.03 * (np.arange(28) == 7), np.full(28, 0.003), 5000)
-        found += variants["v7"]["delta"]["better"]
+        found += variants["v7"].delta.better
     assert found >= 7
 
 
 @pytest.mark.parametrize("repetitions", [60, pytest.param(200, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("uneven", [0.0, 0.5])
-def test_equal_names_of_uneven_luck_seldom_differ(uneven: float, repetitions: int) -> None:
+def test_equal_variants_of_uneven_variance_seldom_differ(uneven: float, repetitions: int) -> None:
     """The spread of a network's accuracy varies by a factor of exp(uneven) from variant to variant; none is better."""
     rng, wrong = np.random.default_rng(6), 0
     for _ in range(repetitions):
-        luck = 0.02 * np.exp(uneven * rng.normal(0, 1, 20))
-        variants = experiment(rng, np.zeros(20), luck, 400).values()
-        wrong += any(v["delta"]["better"] or v["delta"]["worse"] for v in variants if v["delta"])
+        sd = 0.02 * np.exp(uneven * rng.normal(0, 1, 20))
+        variants = experiment(rng, np.zeros(20), sd, 400).values()
+        wrong += any(v.delta.better or v.delta.worse for v in variants if v.delta)
     print(wrong, repetitions)
     assert wrong / repetitions <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / repetitions)
