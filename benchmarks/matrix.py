@@ -38,7 +38,7 @@ from poolzoo.export.source import ExportSource
 from poolzoo.model.assemble import Assembly, ModelConfig, Preprocess, assemble, assemble_backbone
 from poolzoo.model.inference import InferenceModel
 from poolzoo.parity import parity
-from poolzoo.parity.reference import NothingFirmError, Reference
+from poolzoo.parity.reference import Reference, UnstableNetworkError
 from poolzoo.plugin import loader
 from poolzoo.plugin.spec import Pooling
 from poolzoo.runtime import ort_session
@@ -172,16 +172,16 @@ def _measured(cell: Cell, strength: float) -> dict[str, Any]:
         cases.wake(assembly.network, x, len(CLASSES), strength)
     with _step("train"):
         zero = train(assembly.network, x)
-    subject = subject_of(assembly, preprocess.eval(), pixels)
+    source = export_source(assembly, preprocess.eval(), pixels)
     with _step("parity"):
-        reference = firm_reference(subject)
+        reference = stable_reference(source)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
         with _step("export"):
-            written = graph.export_graph(subject, file)
+            written = graph.export_graph(source, file)
             opened = ort_session.open_model(file, "cpu", 1)
         with _step("parity"):
-            report = export.judge(subject, reference, file, written, opened, 1).report
+            report = export.judge(source, reference, file, written, opened, 1).report
             if not report["passed"]:
                 raise CellError(parity.explain(report))
     layout = assembly.layout
@@ -277,25 +277,25 @@ def train(network: nn.Module, x: torch.Tensor) -> list[str]:
     return [name for name, gradient in found.items() if gradient is not None and not gradient.any()]
 
 
-def firm_reference(subject: ExportSource) -> Reference:
+def stable_reference(source: ExportSource) -> Reference:
     """What the network itself answers.
 
     Raises:
         NothingToCompareError: Rounding alone decides it, or it is nearly the same for all photographs.
     """
     try:
-        reference = Reference.of(subject.model, subject.images, None)
-    except NothingFirmError as error:
+        reference = Reference.compute(source.model, source.images, None)
+    except UnstableNetworkError as error:
         raise NothingToCompareError(error.message) from error
-    spread = float(np.ptp(reference.expected[0][reference.real], 0).max())
-    allowed = float(reference.allowed[reference.real].max())
+    spread = float(np.ptp(reference.expected[0][reference.regular], 0).max())
+    allowed = float(reference.allowed[reference.regular].max())
     if allowed > MOST_ALLOWED * spread:
         text = f"logits differ by {spread:.1e} between photographs, and {allowed:.1e} would be allowed"
         raise NothingToCompareError(text)
     return reference
 
 
-def subject_of(assembly: Assembly, preprocess: Preprocess, pixels: np.ndarray) -> ExportSource:
+def export_source(assembly: Assembly, preprocess: Preprocess, pixels: np.ndarray) -> ExportSource:
     """What `poolzoo export` would make of a run of this network."""
     config = runs.configuration(assembly, preprocess, CLASSES, "photographs")
     return ExportSource(
@@ -308,7 +308,7 @@ def subject_of(assembly: Assembly, preprocess: Preprocess, pixels: np.ndarray) -
         images=pixels,
         image_labels=None,
         calibration=pixels,
-        remedy="try another pooling",
+        hint="try another pooling",
     )
 
 

@@ -124,14 +124,14 @@ def main() -> None:
 
 def judge(text: str) -> dict[str, Any]:
     """Exports a network, judges it, and judges it again with each fault."""
-    subject = cases.make(text, None).subject()
-    subject = replace(subject, images=subject.images[:IMAGES])
+    source = cases.make(text, None).source()
+    source = replace(source, images=source.images[:IMAGES])
     threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
-        written = graph.export_graph(subject, file)
-        reference = Reference.of(subject.model, subject.images, None)
-        verdict = export.judge(subject, reference, file, written, ort_session.open_model(file, "cpu", threads), threads)
+        written = graph.export_graph(source, file)
+        reference = Reference.compute(source.model, source.images, None)
+        verdict = export.judge(source, reference, file, written, ort_session.open_model(file, "cpu", threads), threads)
         report, missed, planted = verdict.report, [], 0
         probes = [one for one in report["probes"] if one["max_abs"] is not None and one["allowed"]]
         whole = onnx.load(file)
@@ -144,7 +144,7 @@ def judge(text: str) -> dict[str, Any]:
             onnx.save(spoiled, file)
             opened = ort_session.open_model(file, "cpu", threads)
             if parity.by_noise(reference, opened).passed and (
-                export.judge(subject, reference, file, written, opened, threads).passed
+                export.judge(source, reference, file, written, opened, threads).passed
             ):
                 missed.append(fault.__name__)
     return {

@@ -44,17 +44,17 @@ class Arm:
     """A way from JPEGs to labels, in three steps.
 
     Attributes:
-        feed: From JPEGs to what the graph or network is given.
+        prepare: From JPEGs to what the graph or network is given.
         run: From there to what it gives.
         choose: From there to each image's class and its probability.
     """
 
-    feed: Callable[[Sequence[bytes]], Any]
+    prepare: Callable[[Sequence[bytes]], Any]
     run: Callable[[Any], Any]
     choose: Callable[[Any], tuple[np.ndarray, np.ndarray]]
 
     def label(self, jpegs: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
-        return self.choose(self.run(self.feed(jpegs)))
+        return self.choose(self.run(self.prepare(jpegs)))
 
 
 # --- Exports -------------------------------------------------------------------------------------------------------
@@ -62,7 +62,7 @@ class Arm:
 
 def our_file(case: Case, folder: Path) -> Path:
     """The graph of the bundle that `poolzoo export` writes."""
-    export(case.subject(), folder / "bundle", provider="cpu", timed=False)
+    export(case.source(), folder / "bundle", provider="cpu", timed=False)
     return folder / "bundle" / "model.onnx"
 
 
@@ -124,23 +124,23 @@ def first_line(error: Exception) -> str:
 # --- From JPEGs to labels ------------------------------------------------------------------------------------------
 
 
-def our_model(file: Path, threads: int) -> ort_session.Model:
+def our_model(file: Path, threads: int) -> ort_session.OnnxModel:
     """Our graph, opened as poolzoo opens it: the threads of its pool sleep when there is nothing to do."""
     return ort_session.open_model(file, "cpu", threads)
 
 
-def ours(model: ort_session.Model) -> Arm:
+def ours(model: ort_session.OnnxModel) -> Arm:
     """Pillow's pixels go in as they are, probabilities come out."""
     size, how = model.size, model.fit
 
-    def feed(jpegs: Sequence[bytes]) -> np.ndarray:
+    def to_pixels(jpegs: Sequence[bytes]) -> np.ndarray:
         decoded = (images.to_rgb(Image.open(io.BytesIO(jpeg))) for jpeg in jpegs)
         return np.stack([np.asarray(images.fit(image, size, how)) for image in decoded])
 
     def choose(outputs: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         return _best(outputs[1])
 
-    return Arm(feed, model.run, choose)
+    return Arm(to_pixels, model.run, choose)
 
 
 def our_part(file: Path, threads: int) -> onnxruntime.InferenceSession:

@@ -60,7 +60,7 @@ class Case:
         """Whether there is no attention in it."""
         return not any("Attention" in type(module).__name__ for module in self.network.modules())
 
-    def subject(self) -> ExportSource:
+    def source(self) -> ExportSource:
         """What `poolzoo export` would be given."""
         (mean, std), resolved = self.preprocess.statistics, loader.catalog().backbone(self.name)
         expects = {"input_size": [3, *self.image_size], "mean": mean, "std": std, "license": resolved.item.license}
@@ -91,7 +91,7 @@ class Case:
             images=self.pixels,
             image_labels=None,
             calibration=self.pixels,
-            remedy="try another network",
+            hint="try another network",
         )
 
 

@@ -56,20 +56,21 @@ def export_figures(path: Path, provider: str, threads: int | None, folder: Path)
         threads: Of ONNX Runtime; None for as many as torch has.
         folder: Where the graph is written.
     """
-    from poolzoo.export import export, graph
-    from poolzoo.export.source import of_run
+    from poolzoo.export import graph
+    from poolzoo.export.source import from_run
+    from poolzoo.parity.check import check_parity
     from poolzoo.parity.reference import Reference
     from poolzoo.runtime import ort_session
 
     count = threads or torch.get_num_threads()
-    subject, file = of_run(load_run(path)), folder / "model.onnx"
-    written = graph.export_graph(subject, file)
+    source, file = from_run(load_run(path)), folder / "model.onnx"
+    written = graph.export_graph(source, file)
     opened = ort_session.open_model(file, provider, count)
-    reference = Reference.of(subject.model, subject.images, subject.image_labels)
-    verdict = export.judge(subject, reference, file, written, opened, count)
+    reference = Reference.compute(source.model, source.images, source.image_labels)
+    report = check_parity(reference, file, written.layers, opened, count)
     times = {}
     for batch in BATCHES:
-        images = subject.images[np.arange(batch) % len(subject.images)]
+        images = source.images[np.arange(batch) % len(source.images)]
         call: dict[str, Callable[[], object]] = {"ort": partial(opened.run, images)}
         times[batch] = round(statistics.median(timing.interleaved(call, seconds=1.0)["ort"]), 4)
-    return ExportFigures(parity=verdict.passed, latency_ms=times[1], latency_ms_32=times[32])
+    return ExportFigures(parity=report.passed, latency_ms=times[1], latency_ms_32=times[32])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -52,8 +52,8 @@ class Contents:
 
     title: str
     license: str
-    report: dict[str, Any]
-    measured: dict[str, Any]
+    report: Mapping[str, Any]
+    measured: Mapping[str, Any]
     figures: dict[str, Any] | None
     examples: Sequence[Example]
     provenance: dict[str, Any]
@@ -143,7 +143,7 @@ def _pairs(matrix: list[list[int]], names: list[str]) -> Safe:
     return table("Most often taken for another class", ("truth", "taken for", "images"), rows, "pairs")
 
 
-def _parity(agreement: dict[str, Any]) -> Safe:
+def _parity(agreement: Mapping[str, Any]) -> Safe:
     # What the inputs are, the largest difference, what is allowed for them and for all images, and a remark.
     rows: list[tuple[str, float | None, float | None, float | None, str]] = []
     # Of an older bundle `tolerance` is that.
@@ -199,7 +199,7 @@ def _speed(contents: Contents) -> Safe:
     )  # fmt: skip
 
 
-def _precisions(candidates: list[dict[str, Any]]) -> Safe:
+def _precisions(candidates: Sequence[Mapping[str, Any]]) -> Safe:
     tried = table("What was tried", words.CANDIDATE_HEADERS, words.candidate_rows(candidates), "tried")
     return section("precision", "Precision", tried) if candidates else Safe("")
 

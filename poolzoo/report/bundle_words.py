@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 BASELINE = "torch eager"
@@ -25,7 +26,7 @@ def milliseconds(value: float | None) -> str:
     return f"{value:.3f}" if value < 1 else f"{value:.2f}" if value < 100 else f"{value:.0f}"
 
 
-def times(speedup: dict[str, float] | None) -> str:
+def times(speedup: Mapping[str, float] | None) -> str:
     """A ratio with the spread of its rounds, such as `2.51× (2.43–2.60)`."""
     if not speedup:
         return "–"
@@ -45,7 +46,7 @@ def listed(words: list[str]) -> str:
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
-def arms(speed: dict[str, Any]) -> list[dict[str, Any]]:
+def arms(speed: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Everything that was timed: `batch`, `runtime`, `threads`, `median_ms`, and what else is known of it."""
     found = []
     for batch, row in speed.items():
@@ -58,7 +59,7 @@ def arms(speed: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def speed_rows(speed: dict[str, Any]) -> list[tuple[str, ...]]:
+def speed_rows(speed: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """The table of everything that was timed, below `SPEED_HEADERS`."""
     keys = ("median_ms", "min_ms", "p90_ms", "p99_ms")
     return [
@@ -81,7 +82,7 @@ SPEED_NOTE = (
 )
 
 
-def candidate_rows(candidates: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+def candidate_rows(candidates: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     """The table of the precisions that were tried, below `CANDIDATE_HEADERS`."""
     rows = []
     for one in candidates:
@@ -110,7 +111,7 @@ CANDIDATE_HEADERS = (
 )
 
 
-def parity(agreement: dict[str, Any]) -> list[str]:
+def parity(agreement: Mapping[str, Any]) -> list[str]:
     """How the graph was compared with the network and what came of it, a sentence or two each."""
     n, kind, edges = agreement["n"], agreement["images"], len(agreement.get("max_abs_by_edge", {}))
     reference = f"the network in {agreement['reference']}" if "reference" in agreement else "the network"
@@ -138,7 +139,7 @@ def parity(agreement: dict[str, Any]) -> list[str]:
     return said
 
 
-def half_precision(agreement: dict[str, Any]) -> list[str]:
+def half_precision(agreement: Mapping[str, Any]) -> list[str]:
     """What was found of the values inside a graph in lower precision, and in half arithmetic; nothing for fp32."""
     said = []
     if inside := agreement.get("inside"):
@@ -160,7 +161,7 @@ def half_precision(agreement: dict[str, Any]) -> list[str]:
     return said
 
 
-def _difference(agreement: dict[str, Any]) -> str:
+def _difference(agreement: Mapping[str, Any]) -> str:
     text = f"The largest difference of any output is {small(agreement['max_abs'])}"
     if agreement.get("relative") is not None:
         text += f", {small(agreement['relative'])} of the largest logit"
@@ -173,7 +174,7 @@ def _difference(agreement: dict[str, Any]) -> str:
     return text + "."
 
 
-def _choices(agreement: dict[str, Any]) -> str:
+def _choices(agreement: Mapping[str, Any]) -> str:
     text = f"The first choice agrees on {percent(agreement['top1_agreement'])} of the {agreement['images']} images"
     if flips := agreement.get("flips"):
         text += (
@@ -182,7 +183,7 @@ def _choices(agreement: dict[str, Any]) -> str:
     return text + "."
 
 
-def preprocessing(measured: dict[str, Any]) -> str:
+def preprocessing(measured: Mapping[str, Any]) -> str:
     """What stands before the graph, and how long it takes, in a sentence."""
     spread = [f"{key.split('_')[0]} {milliseconds(measured[key])}" for key in ("p90_ms", "p99_ms") if key in measured]
     more = f" ({listed(spread)})" if spread else ""

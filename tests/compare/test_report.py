@@ -149,7 +149,7 @@ def test_a_run_from_before_predictions_were_kept_is_refused(poolzoo, tmp_path, r
     copy = shutil.copytree(runs[1], tmp_path / "copy")
     (copy / "predictions.npz").unlink()
     (copy / "manifest.json").unlink()
-    manifest.seal(copy, "run")
+    manifest.write_manifest(copy, "run")
     refused(poolzoo("report", runs[0], copy, "--out", tmp_path / "r"), 2, copy, "does not say what it predicted")
 
 

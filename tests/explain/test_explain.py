@@ -284,7 +284,7 @@ def test_a_plugins_pooling_has_a_gradient_where_the_plugin_is(poolzoo, sharpest,
 
 def sealed(path: Path, proto: onnx.ModelProto) -> Path:
     onnx.save(proto, path / "model.onnx")
-    manifest.seal(path, "bundle")
+    manifest.write_manifest(path, "bundle")
     return path
 
 
@@ -348,7 +348,7 @@ def test_an_older_bundle_of_average_pooling_is_explained_by_gradient(avg, copied
     config = json.loads((copied / "config.json").read_text())
     assert config["export"].pop("map")
     files.write_json(copied / "config.json", config)
-    manifest.seal(copied, "bundle")
+    manifest.write_manifest(copied, "bundle")
     found, method = explainer(copied).contributions(PIXELS, 0)
     assert method == "gradient"
     np.testing.assert_array_equal(found, explainer(avg[0]).contributions(PIXELS, 0)[0])

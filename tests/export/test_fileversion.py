@@ -98,7 +98,7 @@ def test_a_command_says_that_its_runtime_is_too_old(poolzoo, bundle_copy, tmp_pa
 
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "x.png")
     from_the_future(bundle_copy)
-    manifest.seal(bundle_copy, "bundle")
+    manifest.write_manifest(bundle_copy, "bundle")
     outcome = poolzoo("predict", bundle_copy, tmp_path / "x.png")
     assert outcome.code == 4, outcome.err
     assert "needs ONNX Runtime 1.14 or newer, and" in outcome.err
@@ -124,7 +124,7 @@ def test_the_script_refuses_to_compute_with_an_older_runtime_than_the_file_state
 
 def test_a_command_refuses_to_compute_with_an_older_runtime_than_the_file_states(poolzoo, bundle_copy):
     needing(bundle_copy, "9.20")
-    manifest.seal(bundle_copy, "bundle")
+    manifest.write_manifest(bundle_copy, "bundle")
     outcome = poolzoo("verify", bundle_copy, "--no-bench")
     assert outcome.code == 4, outcome.err
     assert "needs ONNX Runtime 9.20 or newer, and" in outcome.err

@@ -208,11 +208,11 @@ def test_a_smaller_batch_is_tried_where_memory_does_not_suffice(monkeypatch):
         def __init__(self, content):
             self.session = real(content)
 
-        def run(self, outputs, feed):
-            sizes.append(len(feed["images"]))
+        def run(self, outputs, inputs):
+            sizes.append(len(inputs["images"]))
             if sizes[-1] > self.most:
                 raise RuntimeError("[ONNXRuntimeError] : 6 : Failed to allocate memory for requested buffer of size 9")
-            return self.session.run(outputs, feed)
+            return self.session.run(outputs, inputs)
 
     monkeypatch.setattr(ranges, "_session", Small)
     assert ranges.measure(proto, FEED) == wanted

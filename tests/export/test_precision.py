@@ -126,11 +126,11 @@ def test_int8_is_quantized_where_the_work_is_and_nowhere_else(lowered, exported,
 
 def test_static_int8_has_unsigned_activations_and_signed_weights_a_channel(tmp_path, trained):
     from poolzoo.artifacts.run import load_run
-    from poolzoo.export.source import of_run
+    from poolzoo.export.source import from_run
 
-    subject = of_run(load_run(trained))
-    written = graph.export_graph(subject, tmp_path / "a.onnx")
-    precision.lower("int8-static", tmp_path / "a.onnx", tmp_path / "b.onnx", written.layers, subject.calibration)
+    source = from_run(load_run(trained))
+    written = graph.export_graph(source, tmp_path / "a.onnx")
+    precision.lower("int8-static", tmp_path / "a.onnx", tmp_path / "b.onnx", written.layers, source.calibration)
     proto = onnx.load(tmp_path / "b.onnx")
     count = Counter(node.op_type for node in proto.graph.node)
     assert count["QuantizeLinear"] >= 3
@@ -148,11 +148,11 @@ def test_static_int8_has_unsigned_activations_and_signed_weights_a_channel(tmp_p
 
 def test_dynamic_int8_leaves_the_classifier_in_float(tmp_path, trained):
     from poolzoo.artifacts.run import load_run
-    from poolzoo.export.source import of_run
+    from poolzoo.export.source import from_run
 
-    subject = of_run(load_run(trained))
-    written = graph.export_graph(subject, tmp_path / "a.onnx")
-    precision.lower("int8-dynamic", tmp_path / "a.onnx", tmp_path / "b.onnx", written.layers, subject.calibration)
+    source = from_run(load_run(trained))
+    written = graph.export_graph(source, tmp_path / "a.onnx")
+    precision.lower("int8-dynamic", tmp_path / "a.onnx", tmp_path / "b.onnx", written.layers, source.calibration)
     proto = onnx.load(tmp_path / "b.onnx")
     kinds = {node.op_type for node in proto.graph.node}
     assert "ConvInteger" in kinds
@@ -169,19 +169,19 @@ def proto_dims(proto, name):
 
 def test_calibration_sees_at_least_five_hundred_training_images_in_no_order(trained):
     from poolzoo.artifacts.run import load_run
-    from poolzoo.export.source import of_run
+    from poolzoo.export.source import from_run
 
     run = load_run(trained)
-    subject, samples = of_run(run), run.samples()
-    assert len(subject.calibration) == len(samples["train_images"]) >= 500
+    source, samples = from_run(run), run.samples()
+    assert len(source.calibration) == len(samples["train_images"]) >= 500
     known = {image.tobytes() for image in samples["train_images"]}
-    assert {image.tobytes() for image in subject.calibration} == known
-    assert any((a != b).any() for a, b in zip(subject.calibration, samples["train_images"], strict=True))
+    assert {image.tobytes() for image in source.calibration} == known
+    assert any((a != b).any() for a, b in zip(source.calibration, samples["train_images"], strict=True))
     pairs = {
         (image.tobytes(), int(label))
         for image, label in zip(samples["test_images"], samples["test_labels"], strict=True)
     }
-    assert {(i.tobytes(), int(label)) for i, label in zip(subject.images, subject.image_labels, strict=True)} == pairs
+    assert {(i.tobytes(), int(label)) for i, label in zip(source.images, source.image_labels, strict=True)} == pairs
 
 
 # --- The choice ---------------------------------------------------------------------------------------------------
@@ -254,13 +254,13 @@ def test_the_fastest_within_the_limits_is_kept_and_the_others_hear_why(
 def test_limits_are_about_agreement_accuracy_and_numbers(trained):
     """The gate against counts made by hand, with a graph that is told what to answer."""
     from poolzoo.artifacts.run import load_run
-    from poolzoo.export.source import of_run
+    from poolzoo.export.source import from_run
 
-    subject = of_run(load_run(trained))
-    reference = Reference.of(subject.model, subject.images, subject.image_labels)
-    logits, chances = reference.torch32
+    source = from_run(load_run(trained))
+    reference = Reference.compute(source.model, source.images, source.image_labels)
+    logits, chances = reference.float32
     index = {image.tobytes(): row for row, image in enumerate(reference.images)}
-    right = reference.real.start + np.flatnonzero(logits[reference.real].argmax(1) == subject.image_labels)
+    right = reference.regular.start + np.flatnonzero(logits[reference.regular].argmax(1) == source.image_labels)
 
     class Told:
         provider = "CPUExecutionProvider"
@@ -279,9 +279,9 @@ def test_limits_are_about_agreement_accuracy_and_numbers(trained):
     told.changed = right[:3]
     found = by_limits(reference, told, Limits(0.99, 0.01)).report
     assert found["passed"]
-    assert found["top1_agreement"] == pytest.approx(1 - 3 / len(subject.images))
+    assert found["top1_agreement"] == pytest.approx(1 - 3 / len(source.images))
     assert len(found["flips"]) == 3
-    assert found["accuracy"]["torch"] - found["accuracy"]["onnxruntime"] == pytest.approx(3 / len(subject.images))
+    assert found["accuracy"]["torch"] - found["accuracy"]["onnxruntime"] == pytest.approx(3 / len(source.images))
     assert "accuracy falls" in by_limits(reference, told, Limits(0.9, 0.005)).report["lost"]
     assert "agreement" in by_limits(reference, told, Limits(0.995, 1)).report["lost"]
     told.value = np.nan
@@ -373,28 +373,28 @@ def test_attention_is_probed_in_the_very_graph_and_can_be_exported_alone(tmp_pat
     model = inference.InferenceModel(Preprocess((0.5,) * 3, (0.25,) * 3, (32, 32), (32, 32)), network).eval()
     program = graph.convert(model, (32, 32), tmp_path / "m.onnx")
     proto = onnx.load(tmp_path / "m.onnx")
-    names = layers.read(program, proto)
+    names = layers.read_layers(program, proto)
     x = torch.randn(3, 3, 32, 32)
     with torch.inference_mode():
         expected = network(x).numpy()
-    cut = layers.cut(proto, names.takes["network"], "logits", (3, 32, 32))
+    cut = layers.cut(proto, names.inputs["network"], "logits", (3, 32, 32))
     for part in (cut, probes._exported(network, (3, 32, 32))):
         opened = onnxruntime.InferenceSession(part.SerializeToString(), providers=["CPUExecutionProvider"])
-        feed = {one.name: np.zeros((3, 32, 32, 3), np.uint8) for one in opened.get_inputs() if one.name == "images"}
-        feed[next(one.name for one in opened.get_inputs() if one.name != "images")] = x.numpy()
-        assert np.abs(opened.run(None, feed)[0] - expected).max() < 1e-5
+        inputs = {one.name: np.zeros((3, 32, 32, 3), np.uint8) for one in opened.get_inputs() if one.name == "images"}
+        inputs[next(one.name for one in opened.get_inputs() if one.name != "images")] = x.numpy()
+        assert np.abs(opened.run(None, inputs)[0] - expected).max() < 1e-5
 
 
 def test_a_photograph_with_more_noise_than_the_others_is_judged_by_its_own(trained, monkeypatch):
     """One far away is looked at again: with noise of its own it may be; without it, or further away, it may not."""
     from poolzoo.artifacts.run import load_run
-    from poolzoo.export.source import of_run
+    from poolzoo.export.source import from_run
     from poolzoo.parity import parity
     from poolzoo.parity import reference as module
 
-    subject = of_run(load_run(trained))
-    reference = Reference.of(subject.model, subject.images, subject.image_labels)
-    row, (logits, chances) = len(reference.names) - 1, reference.torch32
+    source = from_run(load_run(trained))
+    reference = Reference.compute(source.model, source.images, source.image_labels)
+    row, (logits, chances) = len(reference.names) - 1, reference.float32
     index = {image.tobytes(): row for row, image in enumerate(reference.images)}
     assert len(index) == len(reference.images)
 
@@ -415,7 +415,7 @@ def test_a_photograph_with_more_noise_than_the_others_is_judged_by_its_own(train
     told.times = 3.5
     calm = parity.by_noise(reference, told).report
     assert (calm["passed"], calm["looked_at_again"]) == (False, [reference.names[row]])
-    monkeypatch.setattr(module, "summed_otherwise", noisy)
+    monkeypatch.setattr(module, "reordered_sums", noisy)
     report = parity.by_noise(reference, told).report
     assert report["passed"], report["worst"]
     assert report["allowed_on_images"] == calm["allowed_on_images"]
@@ -426,25 +426,25 @@ def test_a_photograph_with_more_noise_than_the_others_is_judged_by_its_own(train
 def test_an_edge_image_on_which_rounding_decides_must_only_stay_finite(trained, monkeypatch):
     """Other draws of float32 that are far away make a floor that no photograph has; theirs stays as it is."""
     from poolzoo.artifacts.run import load_run
-    from poolzoo.export.source import of_run
+    from poolzoo.export.source import from_run
     from poolzoo.parity import reference as module
 
-    subject = of_run(load_run(trained))
-    given = subject.model, subject.images[:20], subject.image_labels[:20]
-    calm = Reference.of(*given)
+    source = from_run(load_run(trained))
+    given = source.model, source.images[:20], source.image_labels[:20]
+    calm = Reference.compute(*given)
 
     def wild(run, images):
         found = run(images)
-        found[2] += 0.01 * calm.reach[2]  # the gray one
+        found[2] += 0.01 * calm.scale[2]  # the gray one
         yield found
 
-    monkeypatch.setattr(module, "summed_otherwise", wild)
-    found = Reference.of(*given)
+    monkeypatch.setattr(module, "reordered_sums", wild)
+    found = Reference.compute(*given)
     assert found.names[2] == "gray"
-    assert found.allowed[2] > 2 * found.reach[2]
+    assert found.allowed[2] > 2 * found.scale[2]
     others = np.arange(len(found.names)) != 2
     assert (found.allowed[others] <= calm.allowed[others]).all()
-    assert calm.allowed.max() < 1e-3 * calm.reach.min()
+    assert calm.allowed.max() < 1e-3 * calm.scale.min()
 
 
 def test_an_edge_image_with_enormous_logits_allows_photographs_nothing():
@@ -471,9 +471,9 @@ def test_an_edge_image_with_enormous_logits_allows_photographs_nothing():
             return logits + np.where(np.abs(logits) < 10, np.float32(self.off), 0), chances
 
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
-    reference = Reference.of(Steep(), images, None)
+    reference = Reference.compute(Steep(), images, None)
     assert reference.names[1] == "white"
-    assert reference.reach[1] > 1e5
+    assert reference.scale[1] > 1e5
     assert reference.allowed[1] > 0.1
     assert reference.allowed[2:].max() < 1e-4
     told = Graph()

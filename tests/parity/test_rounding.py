@@ -62,8 +62,8 @@ def test_a_choice_among_what_is_almost_equal_may_fall_otherwise_and_a_real_one_m
         def get_inputs(self):
             return [type("Input", (), {"name": "x"})]
 
-        def run(self, outputs, feed):
-            return [other(torch.from_numpy(feed["x"])).numpy()]
+        def run(self, outputs, inputs):
+            return [other(torch.from_numpy(inputs["x"])).numpy()]
 
     shape = (4, 8, 8)
     part = probes.Part("pool", module, Session(), shape, None, False)

@@ -256,7 +256,7 @@ def sessions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The thread counts of the sessions that are opened."""
     counts, real = [], ort_session.open_model
 
-    def opened(*arguments: object, **options: object) -> ort_session.Model:
+    def opened(*arguments: object, **options: object) -> ort_session.OnnxModel:
         model = real(*arguments, **options)
         counts.append(model.session.get_session_options().intra_op_num_threads)
         return model
@@ -361,7 +361,7 @@ def test_a_graph_that_does_not_give_the_stored_outputs_is_not_measured(poolzoo, 
         golden = dict(stored)
     change(golden)
     np.savez(bundle_copy / "golden.npz", **golden)
-    manifest.seal(bundle_copy, "bundle")
+    manifest.write_manifest(bundle_copy, "bundle")
     outcome = poolzoo("bench", bundle_copy, "--threads", "1", "--json", "-q")
     assert outcome.code == 1
     assert outcome.json["results"] == []
@@ -374,7 +374,7 @@ def test_bench_refuses_a_bundle_without_images(poolzoo, bundle_copy):
         golden = dict(stored)
     for images in (golden["images"][:0], golden["images"] / 255):
         np.savez(bundle_copy / "golden.npz", **{**golden, "images": images})
-        manifest.seal(bundle_copy, "bundle")
+        manifest.write_manifest(bundle_copy, "bundle")
         outcome = poolzoo("bench", bundle_copy)
         assert (outcome.code, outcome.out) == (1, "")
         assert "golden.npz holds" in outcome.err
@@ -383,7 +383,7 @@ def test_bench_refuses_a_bundle_without_images(poolzoo, bundle_copy):
 def test_a_runtime_that_computes_something_else_is_left_out_and_the_others_are_measured(
     poolzoo, exported, brief, monkeypatch
 ):
-    def wrong(file: Path, graph: ort_session.Model, threads: int) -> benching.Run:
+    def wrong(file: Path, graph: ort_session.OnnxModel, threads: int) -> benching.Run:
         return lambda images: tuple(part + 0.01 for part in graph.run(images))
 
     monkeypatch.setattr(benching, "_openvino", wrong)
