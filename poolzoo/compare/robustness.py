@@ -143,10 +143,12 @@ def _load(paths: Iterable[Path]) -> list[Run]:
 def _same_backbone(one: Run, other: Run) -> bool:
     """Whether two runs differ behind the backbone alone: not in its weights, its statistics, nor its config."""
     mine, theirs = one.network.backbone.state_dict(), other.network.backbone.state_dict()
+    my_config: Mapping[str, object] = one.config["poolzoo"]
+    their_config: Mapping[str, object] = other.config["poolzoo"]
     parts = ("backbone", "local_pool", "stem", "image_size")
     return (
         mine.keys() == theirs.keys()
         and one.preprocess.statistics == other.preprocess.statistics
-        and all(one.config["poolzoo"][part] == other.config["poolzoo"][part] for part in parts)
+        and all(my_config[part] == their_config[part] for part in parts)
         and all(torch.equal(mine[key], theirs[key]) for key in mine)
     )

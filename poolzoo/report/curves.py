@@ -42,8 +42,9 @@ class CurvePoint:
     @classmethod
     def from_json(cls, line: Mapping[str, object]) -> CurvePoint:
         """Reads a line of `metrics.jsonl`; NaN and infinities are None."""
-        values = {one.name: json_reader.number(line.get(one.name)) for one in fields(cls)}
-        return cls(**{**values, "epoch": values["epoch"] or 0})
+        names = [one.name for one in fields(cls) if one.name != "epoch"]
+        values = {name: json_reader.number(line.get(name)) for name in names}
+        return cls(json_reader.number(line.get("epoch")) or 0, **values)
 
 
 Value = Callable[[CurvePoint], float | None]

@@ -214,7 +214,9 @@ class One(nn.AvgPool2d):
         return super().forward(x).mean(1, keepdim=True)
 
 
-@pytest.mark.parametrize(("build", "note"), [(Picky, shifted.ORDER_NOTES[2]), (One, "the mean of its 1 channels in gray")])
+@pytest.mark.parametrize(
+    ("build", "note"), [(Picky, shifted.ORDER_NOTES[2]), (One, "the mean of its 1 channels in gray")]
+)
 def test_layers_that_want_other_channels_are_shown_too(build, note):
     item = spec.Pooling(name="strange", summary="", kind="local", build=build)
     entry = loader.Entry(item, loader.Source("strange", None, "file"))
