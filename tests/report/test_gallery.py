@@ -192,7 +192,7 @@ def test_pairs_of_colors_have_their_maximum():
 def test_what_makes_more_of_white_is_divided_by_it(name, gain):
     found = local(name, np.full((128, 128, 3), 100, np.uint8))
     assert found.pooled == pytest.approx(np.full((64, 64, 3), 100 / 255), abs=1e-5)
-    assert found.notes == (f"divided by {gain}, what it makes of white",)
+    assert found.notes == (f"divided by {gain}, its output for white",)
 
 
 class Picky(nn.AvgPool2d):
