@@ -330,13 +330,18 @@ def cells(more: Sequence[str] = ()) -> list[str]:
 # --- The page ------------------------------------------------------------------------------------------------------
 
 WHAT: Final = """
-A cell is a backbone with one pooling, at the smallest input on which the backbone's map is 2 × 2 or more. It has passed
-when the network was assembled; when after a training step every parameter had a gradient and all were finite; when our
-exporter wrote the whole network; and when ONNX Runtime then agreed with torch by the rule of `poolzoo export`: within
-the network's own rounding noise on edge images and photographs, in batches of 1, 2 and 7, and layer by layer on probes.
-Weights are random, and whatever starts at zero or one was changed, so that no branch is silent. Where that leaves
-nothing to compare, since rounding alone moves the logits or they are the same for all photographs, it is changed by a
-fifth of that (cells here: {weaker}). A refusal is one by contract, with a message; it is no pass.
+A cell is a backbone with one pooling. The input is the smallest on which the backbone's feature map is 2 × 2 or more.
+A cell passes if all of these hold:
+
+* The network is assembled.
+* After one training step, every parameter has a gradient, and all gradients are finite.
+* The exporter writes the whole network.
+* ONNX Runtime agrees with torch by the rule of `poolzoo export`: within the noise floor on synthetic edge cases and
+  natural images, in batches of 1, 2 and 7, and layer by layer on probes.
+
+Weights are random. Parameters that start at zero or one are perturbed, so that every branch matters. If rounding alone
+moves the logits, or the logits are equal for all images, the perturbation is a fifth (cells here: {weaker}). A
+refusal by contract has a message and is no pass.
 """
 
 
@@ -356,7 +361,7 @@ def render(records: Sequence[dict[str, Any]]) -> str:
         if by["failed"]
         else "None."
     )
-    parts += ["### Refused", _refusals(by["refused"]), "### Gradients that are zero", _zeros(by["passed"])]
+    parts += ["### Refused", _refusals(by["refused"]), "### Zero gradients", _zeros(by["passed"])]
     return "\n\n".join(parts)
 
 
@@ -367,7 +372,7 @@ def _grid(records: Sequence[dict[str, Any]]) -> str:
         shape = next(("×".join(map(str, record["map"])) for record in mine if "map" in record), "–")
         pixels = next((record["pixels"] for record in mine if "pixels" in record), "–")
         rows.append((f"`{backbone}`", words, pixels, shape, *(_score(mine, kind) for kind in ("global", "local"))))
-    return _cells.table(("backbone", "kind", "pixels", "map", "global", "local"), rows)
+    return _cells.table(("backbone", "kind", "pixels", "feature map", "global", "local"), rows)
 
 
 def _score(records: Sequence[dict[str, Any]], kind: str) -> str:

@@ -80,9 +80,9 @@ def tried(name: str) -> dict[str, Any]:
 # --- The page ------------------------------------------------------------------------------------------------------
 
 WHAT: Final = f"""
-Every architecture of at most {MOST / 1e6:g} million parameters was assembled with `{"` and `".join(POOLS)}`
-for images of 32 × 32, at the input that poolzoo chooses for them, and run forward in training and in eval mode with
-random weights. It has passed when both gave finite logits of the right shape.
+The sweep assembles every architecture with at most {MOST / 1e6:g} million parameters
+with `{"` and `".join(POOLS)}`. Images are 32 × 32, and poolzoo chooses the input size. Each network runs forward in
+training mode and in eval mode with random weights. It passes if both modes give finite logits of the right shape.
 """
 
 
@@ -91,7 +91,7 @@ def summary(records: Sequence[dict[str, Any]]) -> str:
     counts = Counter(record["status"] for record in records)
     tried = counts["passed"] + counts["failed"]
     share = f" ({counts['passed'] / tried:.1%})" if tried else ""
-    return f"{counts['passed']} of {tried} architectures passed{share}; {counts['large']} larger ones were passed over"
+    return f"{counts['passed']} of {tried} architectures passed{share}; {counts['large']} larger ones were skipped"
 
 
 def render(records: Sequence[dict[str, Any]]) -> str:
