@@ -23,10 +23,10 @@ from typing import Any, Final
 from poolzoo.common.errors import INTERRUPTED
 from poolzoo.compare.journal import Journal
 
-PAGE: Final = Path(__file__).parents[1] / "docs" / "matrix.md"
+PAGE: Final = Path(__file__).parents[2] / "docs" / "matrix.md"
 TITLE: Final = """# What works with what
 
-`python -m benchmarks.matrix --write` and `python -m benchmarks.timm_sweep --write` generate this page.
+`python -m benchmarks.coverage.matrix --write` and `python -m benchmarks.coverage.timm_sweep --write` generate this page.
 """
 PACKAGES: Final = ("poolzoo", "torch", "torchvision", "timm", "onnxscript", "onnx", "onnxruntime-gpu", "onnxruntime")
 JOBS_PER_PROCESS: Final = 40  # then a new one: torch's exporter does not give all of its memory back

@@ -1,6 +1,6 @@
 """Training throughput of ours beside timm, torchvision and Lightning: the same network, data, batch and optimizer.
 
-python -m benchmarks.training --data folder:PATH [--images 5000] [--rounds 3] [--variants] [--json FILE]
+python -m benchmarks.train.speed --data folder:PATH [--images 5000] [--rounds 3] [--variants] [--json FILE]
 (Lightning: pip install -e '.[bench]'; without it its rows are left out.)
 
 Every measurement has a process of its own; in every round the sides take turns in shuffled order. Images a second are
@@ -38,7 +38,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import peers
+from benchmarks.train import peers
 from poolzoo.common import output
 
 MODELS = ("nano/resnet", "timm/mobilenetv3_small_050", "timm/resnet18")
@@ -180,7 +180,7 @@ def measure(side: str, workers: int, arguments: dict[str, Any], *, spinning: boo
     """One measurement of one side in a process of its own."""
     kind = "ours" if side in OURS else "lightning" if side == "lightning" else "theirs"
     given = {"side": side, "workers": workers, **arguments}
-    return peers.elsewhere(f"benchmarks.training:{kind}", given, sleeping=side in OURS or not spinning)
+    return peers.elsewhere(f"benchmarks.train.speed:{kind}", given, sleeping=side in OURS or not spinning)
 
 
 def rows(measurements: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Heads of 25 poolings on one frozen backbone: all at once on kept features, beside 25 runs that compute them again.
 
-python -m benchmarks.frozen --data folder:PATH [--images 2000] [--backbone timm/resnet18] [--epochs 10] [--full]
+python -m benchmarks.train.frozen --data folder:PATH [--images 2000] [--backbone timm/resnet18] [--epochs 10] [--full]
 
 Ours is `finetune_heads` with an empty cache: reading the images, the one pass of the backbone and validation after
 every epoch are in its time. The other side is 25 times a plain loop over timm's create_loader that runs the backbone,
@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import peers
+from benchmarks.train import peers
 from poolzoo.common import output
 
 POOLS = 25  # of the catalog's global ones, without the few whose heads are the dearest
@@ -147,7 +147,7 @@ def main() -> None:
     about = {"backbone": given.backbone, "size": given.image_size}
     pools, costs = given.pools, {}
     if pools is None:
-        costs = peers.elsewhere("benchmarks.frozen:affordable", {**about, "classes": classes})
+        costs = peers.elsewhere("benchmarks.train.frozen:affordable", {**about, "classes": classes})
         pools = list(costs)
     peers.say(f"{len(pools)} poolings: {', '.join(pools)}")
     shared = {**about, "data": given.data, "batch": given.batch, "threads": given.threads}
@@ -173,12 +173,12 @@ def main() -> None:
         shuffle(order)
         for name in order:
             function, arguments = jobs[name]
-            result = peers.elsewhere(f"benchmarks.frozen:{function}", arguments)
+            result = peers.elsewhere(f"benchmarks.train.frozen:{function}", arguments)
             peers.say(f"{name}: {result}")
             kept["measurements"].append({"side": name, **result})
             peers.keep(given.json, kept)
     if given.full:
-        result = peers.elsewhere("benchmarks.frozen:ours", {**mine, "images": None}, aloud=True)
+        result = peers.elsewhere("benchmarks.train.frozen:ours", {**mine, "images": None}, aloud=True)
         peers.say(f"ours, all images: {result}")
         kept["measurements"].append({"side": "ours, all images", **result})
     rows = compare(kept["measurements"], len(pools), given.epochs)

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from benchmarks.export_peers.cases import Case
+from benchmarks.export.cases import Case
 from poolzoo.data import images
 from poolzoo.export.export import export
 from poolzoo.model import inference
@@ -40,7 +40,7 @@ class NoExportError(Exception):
 
 
 @dataclass(frozen=True)
-class Arm:
+class Runtime:
     """A way from JPEGs to labels, in three steps.
 
     Attributes:
@@ -129,7 +129,7 @@ def our_model(file: Path, threads: int) -> ort_session.OnnxModel:
     return ort_session.open_model(file, "cpu", threads)
 
 
-def ours(model: ort_session.OnnxModel) -> Arm:
+def ours(model: ort_session.OnnxModel) -> Runtime:
     """Pillow's pixels go in as they are, probabilities come out."""
     size, how = model.size, model.fit
 
@@ -140,7 +140,7 @@ def ours(model: ort_session.OnnxModel) -> Arm:
     def choose(outputs: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         return _best(outputs[1])
 
-    return Arm(to_pixels, model.run, choose)
+    return Runtime(to_pixels, model.run, choose)
 
 
 def our_part(file: Path, threads: int) -> onnxruntime.InferenceSession:
@@ -161,7 +161,7 @@ def plain_session(file: Path, threads: int) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 
 
-def peer(session: onnxruntime.InferenceSession, case: Case) -> Arm:
+def peer(session: onnxruntime.InferenceSession, case: Case) -> Runtime:
     """torchvision's transforms make floats, the graph logits, and numpy probabilities."""
     tensors, name = _tensors(case), session.get_inputs()[0].name
 
@@ -173,10 +173,10 @@ def peer(session: onnxruntime.InferenceSession, case: Case) -> Arm:
         grown = np.exp(logits - logits.max(1, keepdims=True))
         return _best(grown / grown.sum(1, keepdims=True))
 
-    return Arm(lambda jpegs: tensors(jpegs).numpy(), run, choose)
+    return Runtime(lambda jpegs: tensors(jpegs).numpy(), run, choose)
 
 
-def eager(case: Case) -> Arm:
+def eager(case: Case) -> Runtime:
     """The same with the network in torch."""
 
     def run(x: torch.Tensor) -> torch.Tensor:
@@ -188,7 +188,7 @@ def eager(case: Case) -> Arm:
         chances, indices = logits.softmax(1).max(1)
         return indices.numpy(), chances.numpy()
 
-    return Arm(_tensors(case), run, choose)
+    return Runtime(_tensors(case), run, choose)
 
 
 def decoded(jpegs: Sequence[bytes]) -> list[np.ndarray]:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from benchmarks.export_peers import arms, cases
+from benchmarks.export import cases, runtimes
 from poolzoo.common import output, timing
 
-NOT_PEERS: Final = (arms.OURS, arms.PART, arms.DECODING)
+NOT_PEERS: Final = (runtimes.OURS, runtimes.PART, runtimes.DECODING)
 GOALS: Final = {"graph": 1.0, "small": 1.5, "eager": 5.0}  # how many times as fast ours shall be at least
 
 
@@ -37,7 +37,7 @@ class Found:
     peers_versions: dict[str, str] = field(default_factory=dict)
 
 
-def ratios(times: dict[str, list[float]], ours: str = arms.OURS) -> dict[str, dict[str, float]]:
+def ratios(times: dict[str, list[float]], ours: str = runtimes.OURS) -> dict[str, dict[str, float]]:
     """How many times as fast ours, or a part of it, is as every other way: the median over rounds, p10 and p90."""
     if ours not in times:
         return {}
@@ -47,7 +47,7 @@ def ratios(times: dict[str, list[float]], ours: str = arms.OURS) -> dict[str, di
 
 def best_peer(times: dict[str, list[float]]) -> str | None:
     """The fastest of the other exports, options and all."""
-    exports = [name for name in times if name not in (*NOT_PEERS, arms.EAGER)]
+    exports = [name for name in times if name not in (*NOT_PEERS, runtimes.EAGER)]
     return min(exports, key=lambda name: statistics.median(times[name]), default=None)
 
 
@@ -58,13 +58,13 @@ def goals(found: Found) -> list[dict[str, Any]]:
         where = {"network": found.case["network"], "threads": row["threads"], "batch": row["batch"]}
         graph, label = row["graph"], row["label"]
         asked = [
-            ("graph, with preprocessing", graph, arms.OURS, best_peer(graph), GOALS["graph"]),
-            ("graph, the network's part", graph, arms.PART, best_peer(graph), GOALS["graph"]),
+            ("graph, with preprocessing", graph, runtimes.OURS, best_peer(graph), GOALS["graph"]),
+            ("graph, the network's part", graph, runtimes.PART, best_peer(graph), GOALS["graph"]),
         ]
         if small:
-            asked.append(("bytes to label", label, arms.OURS, best_peer(label), GOALS["small"]))
+            asked.append(("bytes to label", label, runtimes.OURS, best_peer(label), GOALS["small"]))
         if small and row["batch"] == 1 and found.case["convolutional"]:
-            asked.append(("bytes to label", label, arms.OURS, arms.EAGER, GOALS["eager"]))
+            asked.append(("bytes to label", label, runtimes.OURS, runtimes.EAGER, GOALS["eager"]))
         for what, times, ours, peer, least in asked:
             if (ratio := ratios(times, ours).get(peer or "")) is not None:
                 met = ratio["median"] >= least

@@ -42,7 +42,7 @@ def elsewhere(
     """What a function returns in a new process.
 
     Args:
-        function: As `benchmarks.training:ours`.
+        function: As `benchmarks.train.speed:ours`.
         arguments: Its keyword arguments, as JSON can hold them.
         sleeping: Whether threads sleep at a barrier, as under `poolzoo` on the command line, or spin, as torch's do.
         aloud: Whether its stderr is shown while it runs, or only where it fails.
@@ -50,7 +50,7 @@ def elsewhere(
     Raises:
         RuntimeError: It failed; the text is the end of its stderr.
     """
-    command = [sys.executable, "-m", "benchmarks.peers", function, json.dumps(arguments)]
+    command = [sys.executable, "-m", "benchmarks.train.peers", function, json.dumps(arguments)]
     environment = {key: value for key, value in os.environ.items() if key not in SLEEPING}
     environment.update(SLEEPING if sleeping else {})
     stderr = None if aloud else subprocess.PIPE

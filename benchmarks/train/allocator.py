@@ -1,13 +1,13 @@
 """What keeping freed memory between training steps gains, in processes that take turns.
 
-python -m benchmarks.malloc
+python -m benchmarks.train.allocator
 """
 
 from __future__ import annotations
 
 import os
 
-from benchmarks import _processes
+from benchmarks.train import processes
 
 ROUNDS = 3
 
@@ -16,8 +16,8 @@ def main() -> None:
     found: dict[str, list[float]] = {"given back": [], "kept": []}
     for _ in range(ROUNDS):
         for name, times in found.items():
-            times.append(_processes.elsewhere(os.environ, kept=name == "kept"))
-    _processes.compare("given back", "kept", found)
+            times.append(processes.elsewhere(os.environ, kept=name == "kept"))
+    processes.compare("given back", "kept", found)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """How many of timm's architectures can be backbones: assembled with two poolings, and run forward.
 
-    python -m benchmarks.timm_sweep [--only GLOB …] [--processes 2] [--journal FILE]
-    python -m benchmarks.timm_sweep --write [--journal FILE]
+    python -m benchmarks.coverage.timm_sweep [--only GLOB …] [--processes 2] [--journal FILE]
+    python -m benchmarks.coverage.timm_sweep --write [--journal FILE]
 
 All architectures are asked for; those of more than 30 million parameters, counted on torch's meta device without being
 built, are passed over. Images are 32 × 32, as in CIFAR-10, and the input's size is what poolzoo chooses for them. The
@@ -18,7 +18,7 @@ from typing import Any, Final
 import timm
 import torch
 
-from benchmarks import _cells
+from benchmarks.coverage import jobs
 from poolzoo.common.errors import PoolzooError
 from poolzoo.model.assemble import ModelConfig, assemble_backbone, attach_head
 
@@ -40,9 +40,9 @@ def run(name: str) -> dict[str, Any]:
             return {"status": "large", **found}
         found |= tried(name)
     except PoolzooError as error:
-        return {"status": "failed", "reason": error.message[: _cells.KEPT], **found}
+        return {"status": "failed", "reason": error.message[: jobs.KEPT], **found}
     except Exception as error:
-        return {"status": "failed", "reason": _cells.reason(error), **found}
+        return {"status": "failed", "reason": jobs.reason(error), **found}
     return {"status": "passed", **found}
 
 
@@ -101,23 +101,23 @@ def render(records: Sequence[dict[str, Any]]) -> str:
     sizes = Counter(record["pixels"] for record in passed)
     parts = [
         WHAT.strip(),
-        f"**{summary(records)}.** {_cells.circumstances(records)}",
+        f"**{summary(records)}.** {jobs.circumstances(records)}",
         "Features: " + ", ".join(f"{count} {layout}" for layout, count in layouts.most_common()) + ".",
         "Inputs: " + ", ".join(f"{count} at {size} pixels" for size, count in sorted(sizes.items())) + ".",
         "### Architectures that failed",
-        _cells.table(("architecture", "why"), [(f"`{one['trial']}`", one["reason"]) for one in failed])
+        jobs.table(("architecture", "why"), [(f"`{one['trial']}`", one["reason"]) for one in failed])
         if failed
         else "None.",
     ]
     return "\n\n".join(parts)
 
 
-KIND: Final = _cells.Kind("timm_sweep", SECTION, run, render, summary, LIMIT, "coat_*")
+KIND: Final = jobs.Kind("timm_sweep", SECTION, run, render, summary, LIMIT, "coat_*")
 
 
 def main() -> None:
-    parser = _cells.parser_of(KIND, __doc__)
-    _cells.command(KIND, parser, parser.parse_args(), timm.list_models())
+    parser = jobs.parser_of(KIND, __doc__)
+    jobs.command(KIND, parser, parser.parse_args(), timm.list_models())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Whether the parity gate lets every faithful graph pass, and no faulty one: 34 networks, each with planted faults.
 
-    python -m benchmarks.parity [--models timm/resnet18@224 …] [--json FILE]
+    python -m benchmarks.parity.faults [--models timm/resnet18@224 …] [--json FILE]
 
 The networks are timm's and torchvision's, with random weights that are awake (branches that start at zero would agree
 with anything), at their own size, on synthetic crops of photographs. Each is exported and judged as `poolzoo export`
@@ -24,7 +24,7 @@ import onnx
 import torch
 from onnx import numpy_helper
 
-from benchmarks.export_peers import cases
+from benchmarks.export import cases
 from poolzoo.common.errors import PoolzooError
 from poolzoo.export import export, graph
 from poolzoo.parity import parity

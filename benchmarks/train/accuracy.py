@@ -1,7 +1,7 @@
 """Accuracy against seconds: our recipes, and timm's training for as long, on the same network.
 
-python -m benchmarks.accuracy --data folder:PATH --timm [--recipes fast strong] [--seeds 3] [--minutes M] [--json FILE]
-python -m benchmarks.accuracy --data folder:PATH --backbone lite0 --pretrained --seeds 1 --timm
+python -m benchmarks.train.accuracy --data folder:PATH --timm [--recipes fast strong] [--seeds 3] [--minutes M] [--json FILE]
+python -m benchmarks.train.accuracy --data folder:PATH --backbone lite0 --pretrained --seeds 1 --timm
     (pip install plugins/poolzoo-lite0, or --plugin plugins/poolzoo-lite0/src/poolzoo_lite0/__init__.py)
 
 Ours is `finetune` with an empty cache. Its seconds run from the call until the last epoch is validated, so they hold
@@ -35,7 +35,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import peers
+from benchmarks.train import peers
 from poolzoo.common import output
 
 BATCH, LR, DECAY = 128, 1e-3, 0.05  # the batch is train.py's default, the rest usual for AdamW in timm
@@ -205,7 +205,7 @@ class Kept:
             if run["arguments"] == wanted:
                 return run
         run = {"arguments": wanted, "conditions": peers.conditions(threads)}
-        run["result"] = peers.elsewhere(f"benchmarks.accuracy:{function}", arguments, aloud=True)
+        run["result"] = peers.elsewhere(f"benchmarks.train.accuracy:{function}", arguments, aloud=True)
         self.runs.append(run)
         if self.file is not None:
             self.file.parent.mkdir(parents=True, exist_ok=True)

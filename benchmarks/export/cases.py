@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from benchmarks.peers import IMAGENET
+from benchmarks.train.peers import IMAGENET
 from poolzoo.artifacts import manifest, run
 from poolzoo.data import images
 from poolzoo.export.source import ExportSource

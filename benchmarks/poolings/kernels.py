@@ -1,6 +1,6 @@
 """Every pooling layer against the fastest other implementation that computes the same, and against reading the map.
 
-python -m benchmarks.pooling_kernels [NAME ...] [--json FILE]
+python -m benchmarks.poolings.kernels [NAME ...] [--json FILE]
 
 One thread, CPU time, layer and peers interleaved in shuffled order, medians of per-round ratios. `forward` runs without
 gradients, `training` with a forward and a backward pass; `peer` is how many times as long ours takes as the peer's

@@ -1,6 +1,6 @@
 """Peak memory and CPU time of whole commands on real-sized photographs, beside an older build of poolzoo.
 
-python -m benchmarks.resources [--before COMMIT] [--rounds 3] [--only GLOB …] [--json FILE]
+python -m benchmarks.cli.resources [--before COMMIT] [--rounds 3] [--only GLOB …] [--json FILE]
 
 The older build is a git worktree of its own; both sides run in processes of their own, under the same interpreter, and
 take turns. Photographs are made here: smooth noise, saved as JPEG. The cases:
@@ -39,7 +39,7 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-ROOT: Final = Path(__file__).parents[1]
+ROOT: Final = Path(__file__).parents[2]
 BEFORE: Final = "ddf68a2"  # the build before images were decoded by the size that is needed
 FEW, MANY = 8, 200  # 12-megapixel photographs: enough that the noise of a start-up is small beside them
 

@@ -38,7 +38,7 @@ def step_time(*, kept: bool) -> float:
 
 def elsewhere(environment: Mapping[str, str], *, kept: bool = True) -> float:
     """`step_time` of a new process with that environment."""
-    code = f"from benchmarks._processes import step_time; print(step_time(kept={kept}))"
+    code = f"from benchmarks.train.processes import step_time; print(step_time(kept={kept}))"
     command = [sys.executable, "-c", code]
     return float(subprocess.run(command, capture_output=True, text=True, check=True, env=dict(environment)).stdout)
 

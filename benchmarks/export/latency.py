@@ -1,11 +1,11 @@
 """Our bundle against the exports of timm and optimum-onnx and against torch: from a JPEG's bytes to its label.
 
-python -m benchmarks.export [--models NAME@PIXELS[:INPUT] …] [--threads 1 2] [--rounds N] [--json FILE]
+python -m benchmarks.export.latency [--models NAME@PIXELS[:INPUT] …] [--threads 1 2] [--rounds N] [--json FILE]
                             [--cpu-time] [--images FOLDER] [--peers-python PATH]
 
 optimum-onnx asks for an older transformers and lives in an environment of its own, which only exports (some GB):
     python3 -m venv peers && peers/bin/pip install optimum-onnx torch torchvision timm onnxruntime onnxscript
-    python -m benchmarks.export --peers-python peers/bin/python
+    python -m benchmarks.export.latency --peers-python peers/bin/python
 
 Every way has the same network, random weights that are awake (`cases.wake`), and the same 32 JPEGs in memory, which
 have the size of the network's data, so that nobody resizes a photograph; where poolzoo upscales for the network, the
@@ -51,11 +51,11 @@ import onnx
 import onnxruntime
 import torch
 
-from benchmarks import peers
-from benchmarks.export_peers import arms, cases
-from benchmarks.export_peers.arms import Arm
-from benchmarks.export_peers.cases import Case
-from benchmarks.export_peers.report import Found, goals, show, title
+from benchmarks.export import cases, runtimes
+from benchmarks.export.cases import Case
+from benchmarks.export.report import Found, goals, show, title
+from benchmarks.export.runtimes import Runtime
+from benchmarks.train import peers
 from poolzoo.common import output, timing
 
 MODELS: Final = (
@@ -104,7 +104,7 @@ class Expected:
         """
         with torch.inference_mode():
             ours = case.network(case.preprocess(torch.from_numpy(case.pixels))).numpy()
-            theirs = case.network(arms.eager(case).feed(case.jpegs)).numpy()
+            theirs = case.network(runtimes.eager(case).prepare(case.jpegs)).numpy()
         found = cls(ours.argmax(1), clear(ours, theirs))
         if found.clear.mean() < CLEAR or found.kinds < 2:
             raise RuntimeError(f"{case.text}: {found.clear.sum()} clear images with {found.kinds} labels tell nothing")
@@ -115,9 +115,9 @@ class Expected:
         """How many different labels are compared."""
         return len(set(self.labels[self.clear].tolist()))
 
-    def differ(self, arm: Arm, jpegs: list[bytes]) -> int:
+    def differ(self, runtime: Runtime, jpegs: list[bytes]) -> int:
         """How many clear images a way labels otherwise."""
-        return int((arm.label(jpegs)[0] != self.labels)[self.clear].sum())
+        return int((runtime.label(jpegs)[0] != self.labels)[self.clear].sum())
 
 
 # --- Time ----------------------------------------------------------------------------------------------------------
@@ -196,20 +196,20 @@ def measure(
         for count in threads:
             torch.set_num_threads(count)
             opening: dict[str, Callable[[], Any]] = {
-                name: partial(arms.our_model if name == arms.OURS else arms.plain_session, file, count)
+                name: partial(runtimes.our_model if name == runtimes.OURS else runtimes.plain_session, file, count)
                 for name, file in files.items()
             }
             sessions = {name: make() for name, make in opening.items()}
-            ways = {name: arms.peer(session, case) for name, session in sessions.items() if name != arms.OURS}
-            ways = {arms.OURS: arms.ours(sessions[arms.OURS]), **ways, arms.EAGER: arms.eager(case)}
-            ways[arms.PART] = arms.peer(arms.our_part(files[arms.OURS], count), case)
-            for name, arm in list(ways.items()):
+            ways = {name: runtimes.peer(session, case) for name, session in sessions.items() if name != runtimes.OURS}
+            ways = {runtimes.OURS: runtimes.ours(sessions[runtimes.OURS]), **ways, runtimes.EAGER: runtimes.eager(case)}
+            ways[runtimes.PART] = runtimes.peer(runtimes.our_part(files[runtimes.OURS], count), case)
+            for name, runtime in list(ways.items()):
                 try:
-                    differing = expected.differ(arm, case.jpegs)
+                    differing = expected.differ(runtime, case.jpegs)
                 except Exception as error:  # ONNX Runtime's share no public base; one example may have fixed the batch
-                    if name in (arms.OURS, arms.PART):
+                    if name in (runtimes.OURS, runtimes.PART):
                         raise
-                    found.missing[name] = f"fails on {len(case.jpegs)} images: {arms.first_line(error)}"
+                    found.missing[name] = f"fails on {len(case.jpegs)} images: {runtimes.first_line(error)}"
                 else:
                     if not differing:
                         continue
@@ -230,12 +230,12 @@ def _export(case: Case, folder: Path, python: Path | None, found: Found) -> dict
     """The files of all who can, and notes about them."""
 
     def optimum(case: Case, place: Path) -> Path:
-        file, found.peers_versions = arms.optimum_file(case, place, python)
+        file, found.peers_versions = runtimes.optimum_file(case, place, python)
         return file
 
-    ways: dict[str, Callable[[Case, Path], Path]] = {arms.OURS: arms.our_file}
-    ways |= {name: partial(arms.timm_file, **options) for name, options in arms.TIMM.items()}
-    ways[arms.OPTIMUM] = optimum
+    ways: dict[str, Callable[[Case, Path], Path]] = {runtimes.OURS: runtimes.our_file}
+    ways |= {name: partial(runtimes.timm_file, **options) for name, options in runtimes.TIMM.items()}
+    ways[runtimes.OPTIMUM] = optimum
     files = {}
     for name, export in ways.items():
         place = folder / name.replace(" ", "")
@@ -243,7 +243,7 @@ def _export(case: Case, folder: Path, python: Path | None, found: Found) -> dict
         started = time.perf_counter()
         try:
             files[name] = export(case, place)
-        except arms.NoExportError as error:
+        except runtimes.NoExportError as error:
             found.missing[name] = str(error)
             continue
         seconds = time.perf_counter() - started
@@ -255,12 +255,12 @@ def _export(case: Case, folder: Path, python: Path | None, found: Found) -> dict
 
 
 def _times(
-    ways: dict[str, Arm], jpegs: list[bytes], rounds: int, clock: Callable[[], float]
+    ways: dict[str, Runtime], jpegs: list[bytes], rounds: int, clock: Callable[[], float]
 ) -> dict[str, dict[str, list[float]]]:
     """From JPEGs to labels, and the graph alone."""
-    labels = {name: partial(arm.label, jpegs) for name, arm in ways.items() if name != arms.PART}
-    graphs = {name: partial(arm.run, arm.feed(jpegs)) for name, arm in ways.items()}
-    decoding = {arms.DECODING: partial(arms.decoded, jpegs)}
+    labels = {name: partial(runtime.label, jpegs) for name, runtime in ways.items() if name != runtimes.PART}
+    graphs = {name: partial(runtime.run, runtime.prepare(jpegs)) for name, runtime in ways.items()}
+    decoding = {runtimes.DECODING: partial(runtimes.decoded, jpegs)}
     return {"label": in_blocks({**labels, **decoding}, rounds, clock), "graph": in_blocks(graphs, rounds, clock)}
 
 

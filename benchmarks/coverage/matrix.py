@@ -1,7 +1,7 @@
 """Every pooling in backbones of every kind: assembled, trained for a step, exported, and compared under ONNX Runtime.
 
-    python -m benchmarks.matrix [--backbones NAME …] [--only GLOB …] [--processes 2] [--journal FILE]
-    python -m benchmarks.matrix --write [--journal FILE]
+    python -m benchmarks.coverage.matrix [--backbones NAME …] [--only GLOB …] [--processes 2] [--journal FILE]
+    python -m benchmarks.coverage.matrix --write [--journal FILE]
 
 A cell is a backbone with one pooling: a global one, or `avg` behind a local one in the place of the backbone's own
 pooling layers. Its name is `BACKBONE KIND POOLING`, which GLOB is compared with. Each is a line of JSON in FILE; cells
@@ -29,8 +29,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks import _cells
-from benchmarks.export_peers import cases
+from benchmarks.coverage import jobs
+from benchmarks.export import cases
 from poolzoo.artifacts import run as runs
 from poolzoo.common.errors import UsageError
 from poolzoo.export import export, graph
@@ -43,7 +43,7 @@ from poolzoo.plugin import loader
 from poolzoo.plugin.spec import Pooling
 from poolzoo.runtime import ort_session
 
-LITE0: Final = Path(__file__).parents[1] / "plugins" / "poolzoo-lite0" / "src"
+LITE0: Final = Path(__file__).parents[2] / "plugins" / "poolzoo-lite0" / "src"
 BACKBONES: Final = {
     "nano/plain": "plain convolutions",
     "nano/resnet": "residual",
@@ -209,7 +209,7 @@ def _step(name: str) -> Iterator[None]:
     except UsageError:
         raise
     except Exception as error:
-        raise CellError(f"{name}: {_cells.reason(error)}") from error
+        raise CellError(f"{name}: {jobs.reason(error)}") from error
 
 
 def use_catalog() -> None:
@@ -352,12 +352,12 @@ def render(records: Sequence[dict[str, Any]]) -> str:
     done = f"{len(records):,} cells" + (f" done, {left:,} left" if left else "")
     summary = (
         f"**{done}: {len(by['passed']):,} passed, {len(by['refused'])} refused by contract, "
-        f"{len(by['failed'])} failed.** {_cells.circumstances(records)}"
+        f"{len(by['failed'])} failed.** {jobs.circumstances(records)}"
     )
     weaker = sum(record.get("strength", STRENGTHS[0]) < STRENGTHS[0] for record in by["passed"])
     parts = [WHAT.strip().format(weaker=weaker), summary, _grid(records), "### Failed"]
     parts.append(
-        _cells.table(("cell", "why"), [(f"`{r['trial']}`", r["reason"]) for r in by["failed"]])
+        jobs.table(("cell", "why"), [(f"`{r['trial']}`", r["reason"]) for r in by["failed"]])
         if by["failed"]
         else "None."
     )
@@ -372,7 +372,7 @@ def _grid(records: Sequence[dict[str, Any]]) -> str:
         shape = next(("×".join(map(str, record["map"])) for record in mine if "map" in record), "–")
         pixels = next((record["pixels"] for record in mine if "pixels" in record), "–")
         rows.append((f"`{backbone}`", words, pixels, shape, *(_score(mine, kind) for kind in ("global", "local"))))
-    return _cells.table(("backbone", "kind", "pixels", "feature map", "global", "local"), rows)
+    return jobs.table(("backbone", "kind", "pixels", "feature map", "global", "local"), rows)
 
 
 def _score(records: Sequence[dict[str, Any]], kind: str) -> str:
@@ -388,7 +388,7 @@ def _refusals(records: Sequence[dict[str, Any]]) -> str:
         mine = [record for record in records if record["contract"] == why]
         poolings = sorted({f"`{Cell.of(record['trial']).pool}`" for record in mine})
         rows.append((why, len(mine), ", ".join(poolings), mine[0]["reason"]))
-    return _cells.table(("why", "cells", "poolings", "the message of the first"), rows) if rows else "None."
+    return jobs.table(("why", "cells", "poolings", "the message of the first"), rows) if rows else "None."
 
 
 def _zeros(records: Sequence[dict[str, Any]]) -> str:
@@ -397,7 +397,7 @@ def _zeros(records: Sequence[dict[str, Any]]) -> str:
         (Cell.of(record["trial"]).backbone, name) for record in records for name in record["zero_gradients"]
     )
     rows = [(f"`{backbone}`", f"`{name}`", count) for (backbone, name), count in sorted(counts.items())]
-    return _cells.table(("backbone", "parameter", "cells"), rows) if rows else "None."
+    return jobs.table(("backbone", "parameter", "cells"), rows) if rows else "None."
 
 
 def summary(records: Sequence[dict[str, Any]]) -> str:
@@ -405,11 +405,11 @@ def summary(records: Sequence[dict[str, Any]]) -> str:
     return ", ".join(f"{count} {status}" for status, count in Counter(one["status"] for one in records).items())
 
 
-KIND: Final = _cells.Kind("matrix", SECTION, run, render, summary, LIMIT, "nano/* local *")
+KIND: Final = jobs.Kind("matrix", SECTION, run, render, summary, LIMIT, "nano/* local *")
 
 
 def main() -> None:
-    parser = _cells.parser_of(KIND, __doc__)
+    parser = jobs.parser_of(KIND, __doc__)
     parser.add_argument(
         "--backbones", nargs="+", default=[], metavar="NAME", help="others instead of those of the page"
     )
@@ -417,7 +417,7 @@ def main() -> None:
     if given.write and given.backbones:
         parser.error("--write writes of the page's own backbones")
     torch.set_num_threads(1)
-    _cells.command(KIND, parser, given, cells(given.backbones))
+    jobs.command(KIND, parser, given, cells(given.backbones))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What threads that sleep at a barrier gain over threads that spin, alone and beside another process that computes.
 
-python -m benchmarks.waiting
+python -m benchmarks.train.barriers
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 
-from benchmarks import _processes
+from benchmarks.train import processes
 
 ROUNDS = 3
 
@@ -24,8 +24,8 @@ def main() -> None:
                 for name, times in found.items():
                     policy = {"OMP_WAIT_POLICY": "PASSIVE"} if name == "sleeping" else {}
                     environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
-                    times.append(_processes.elsewhere({**environment, **policy}))
-            _processes.compare("spinning", "sleeping", found)
+                    times.append(processes.elsewhere({**environment, **policy}))
+            processes.compare("spinning", "sleeping", found)
         finally:
             for other in others:
                 other.kill()
