@@ -1,1 +1,1 @@
-"""Benchmarks by subject, like the rooms of the package. Each prints its numbers: `python -m benchmarks.SUBJECT.NAME`."""
+"""Benchmarks by subject, like the rooms of the package. `python -m benchmarks.SUBJECT.NAME` prints its numbers."""

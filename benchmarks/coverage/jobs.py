@@ -26,7 +26,7 @@ from poolzoo.compare.journal import Journal
 PAGE: Final = Path(__file__).parents[2] / "docs" / "matrix.md"
 TITLE: Final = """# What works with what
 
-`python -m benchmarks.coverage.matrix --write` and `python -m benchmarks.coverage.timm_sweep --write` generate this page.
+`python -m benchmarks.coverage.matrix --write` and `python -m benchmarks.coverage.timm_sweep --write` write this page.
 """
 PACKAGES: Final = ("poolzoo", "torch", "torchvision", "timm", "onnxscript", "onnx", "onnxruntime-gpu", "onnxruntime")
 JOBS_PER_PROCESS: Final = 40  # then a new one: torch's exporter does not give all of its memory back
@@ -217,13 +217,13 @@ def versions() -> str:
 
 def circumstances(records: Sequence[Record]) -> str:
     """Where, when, with what and for how long, in words."""
-    from poolzoo.runtime import speed  # it imports torch, which workers may do without
+    from poolzoo.runtime.environment import current_environment
 
     days = sorted({record["ended"][:10] for record in records})
     hours = sum(record["seconds"] for record in records) / 3600
-    machine = speed.environment(1)
+    machine = current_environment(1)
     return (
-        f"{' to '.join(dict.fromkeys((days[0], days[-1])))}, one thread of an {machine['processor']} each, "
+        f"{' to '.join(dict.fromkeys((days[0], days[-1])))}, one thread of an {machine.processor} each, "
         f"{hours:.1f} hours of one core; {'; '.join(sorted({record['versions'] for record in records}))}."
     )
 

@@ -33,11 +33,11 @@ from benchmarks.coverage import jobs
 from benchmarks.export import cases
 from poolzoo.artifacts import run as runs
 from poolzoo.common.errors import UsageError
-from poolzoo.export import export, graph
+from poolzoo.export import graph
 from poolzoo.export.source import ExportSource
 from poolzoo.model.assemble import Assembly, ModelConfig, Preprocess, assemble, assemble_backbone
 from poolzoo.model.inference import InferenceModel
-from poolzoo.parity import parity
+from poolzoo.parity.check import check_parity
 from poolzoo.parity.reference import Reference, UnstableNetworkError
 from poolzoo.plugin import loader
 from poolzoo.plugin.spec import Pooling
@@ -181,9 +181,9 @@ def _measured(cell: Cell, strength: float) -> dict[str, Any]:
             written = graph.export_graph(source, file)
             opened = ort_session.open_model(file, "cpu", 1)
         with _step("parity"):
-            report = export.judge(source, reference, file, written, opened, 1).report
-            if not report["passed"]:
-                raise CellError(parity.explain(report))
+            report = check_parity(reference, file, written.layers, opened, 1)
+            if not report.passed:
+                raise CellError(report.describe_failure())
     layout = assembly.layout
     return {
         "strength": strength,
@@ -191,10 +191,10 @@ def _measured(cell: Cell, strength: float) -> dict[str, Any]:
         "pixels": assembly.image_size[0],
         "parameters": sum(parameter.numel() for parameter in assembly.network.parameters()),
         "replaced": len(assembly.body.replaced),
-        "batches": report["batches"],
-        "probes": len(report["probes"]),
-        "worst": round(report["worst"]["max_abs"] / report["worst"]["allowed"], 3),
-        "relative": report["relative"],
+        "batches": list(report.outputs.batches),
+        "probes": len(report.probes),
+        "worst": round(report.noise.worst.max_abs / report.noise.worst.allowed, 3),
+        "relative": report.outputs.relative,
         "zero_gradients": zero,
     }
 
@@ -300,7 +300,7 @@ def export_source(assembly: Assembly, preprocess: Preprocess, pixels: np.ndarray
     config = runs.configuration(assembly, preprocess, CLASSES, "photographs")
     return ExportSource(
         title=f"{assembly.plan.backbone} with {assembly.plan.pool}",
-        origin={"benchmark": "matrix"},
+        origin={"run": "matrix benchmark"},
         model=InferenceModel(preprocess, assembly.network).eval(),
         size=DATA_SIZE,
         config=config,

@@ -83,7 +83,7 @@ class Case:
         }
         return ExportSource(
             title=f"{self.name} with random weights",
-            origin={"benchmark": self.text},
+            origin={"run": self.text},
             model=InferenceModel(self.preprocess, self.network).eval(),
             size=self.data_size,
             config=config,

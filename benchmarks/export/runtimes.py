@@ -62,7 +62,7 @@ class Runtime:
 
 def our_file(case: Case, folder: Path) -> Path:
     """The graph of the bundle that `poolzoo export` writes."""
-    export(case.source(), folder / "bundle", provider="cpu", timed=False)
+    export(case.source(), folder / "bundle", provider="cpu", measure_speed=False)
     return folder / "bundle" / "model.onnx"
 
 

@@ -26,8 +26,8 @@ from onnx import numpy_helper
 
 from benchmarks.export import cases
 from poolzoo.common.errors import PoolzooError
-from poolzoo.export import export, graph
-from poolzoo.parity import parity
+from poolzoo.export import graph
+from poolzoo.parity.check import check_parity
 from poolzoo.parity.reference import Reference
 from poolzoo.runtime import ort_session
 
@@ -107,7 +107,7 @@ def main() -> None:
     for text in given.models:
         started = time.perf_counter()
         try:
-            row = judge(text)
+            row = check(text)
         except (PoolzooError, RuntimeError) as error:
             row = {"model": text, "passed": False, "error": str(error).splitlines()[0]}
         row["seconds"] = round(time.perf_counter() - started)
@@ -122,8 +122,8 @@ def main() -> None:
     print(f"{planted} faults planted, {len(missed)} missed {missed or ''}")
 
 
-def judge(text: str) -> dict[str, Any]:
-    """Exports a network, judges it, and judges it again with each fault."""
+def check(text: str) -> dict[str, Any]:
+    """Exports a network, checks its parity, and checks it again with each fault."""
     source = cases.make(text, None).source()
     source = replace(source, images=source.images[:IMAGES])
     threads = torch.get_num_threads()
@@ -131,9 +131,10 @@ def judge(text: str) -> dict[str, Any]:
         file = Path(folder) / "model.onnx"
         written = graph.export_graph(source, file)
         reference = Reference.compute(source.model, source.images, None)
-        verdict = export.judge(source, reference, file, written, ort_session.open_model(file, "cpu", threads), threads)
-        report, missed, planted = verdict.report, [], 0
-        probes = [one for one in report["probes"] if one["max_abs"] is not None and one["allowed"]]
+        opened = ort_session.open_model(file, "cpu", threads)
+        report = check_parity(reference, file, written.layers, opened, threads)
+        missed, planted = [], 0
+        probes = [one for one in report.probes if one.max_abs is not None and one.allowed]
         whole = onnx.load(file)
         for fault in FAULTS:
             try:
@@ -143,22 +144,18 @@ def judge(text: str) -> dict[str, Any]:
             planted += 1
             onnx.save(spoiled, file)
             opened = ort_session.open_model(file, "cpu", threads)
-            if parity.by_noise(reference, opened).passed and (
-                export.judge(source, reference, file, written, opened, threads).passed
-            ):
+            if check_parity(reference, file, written.layers, opened, threads).passed:
                 missed.append(fault.__name__)
     return {
         "model": text,
-        "passed": report["passed"],
-        "max_abs": report["worst"]["max_abs"],
-        "allowed": report["worst"]["allowed"],
-        "relative": report["relative"],
-        "floor": report["noise_floor"],
-        "worst": round(report["worst"]["max_abs"] / report["worst"]["allowed"], 3),
-        "worst_probe": round(max(one["max_abs"] / one["allowed"] for one in probes), 3),
-        "failed_probes": [
-            f"{one['part']}: {one['probe']}: {one['note']}" for one in report["probes"] if not one["passed"]
-        ],
+        "passed": report.passed,
+        "max_abs": report.noise.worst.max_abs,
+        "allowed": report.noise.worst.allowed,
+        "relative": report.outputs.relative,
+        "floor": report.outputs.noise_floor,
+        "worst": round(report.noise.worst.max_abs / report.noise.worst.allowed, 3),
+        "worst_probe": round(max(one.max_abs / one.allowed for one in probes), 3),
+        "failed_probes": [f"{one.part}: {one.probe}: {one.note}" for one in report.probes if not one.passed],
         "planted": planted,
         "missed": missed,
     }

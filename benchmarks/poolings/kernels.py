@@ -29,7 +29,7 @@ from poolzoo.model.cost import GEOMETRY, build_for, calls
 from poolzoo.model.inference import OPSET, quiet_exporter
 from poolzoo.plugin import loader
 from poolzoo.plugin.spec import Pooling
-from poolzoo.runtime.speed import environment
+from poolzoo.runtime.environment import current_environment
 
 SHAPES = {"global": [(64, 512, 4, 4), (8, 512, 7, 7)], "local": [(64, 64, 32, 32)]}
 WAYS = ("forward", "training")
@@ -269,7 +269,7 @@ def main() -> None:
                 f"{row['onnx_ms']:.3f}", *(row.get(f"{way}_peer", "–") for way in WAYS), sep="\t", flush=True,
             )  # fmt: skip
     if arguments.json:
-        machine = {**environment(1), "torch": torch.__version__, "python": platform.python_version()}
+        machine = {**current_environment(1).to_json(), "torch": torch.__version__, "python": platform.python_version()}
         arguments.json.write_text(json.dumps({"machine": machine, "geometry": GEOMETRY, "rows": rows}, indent=1) + "\n")
 
 

@@ -1,6 +1,7 @@
 """Accuracy against seconds: our recipes, and timm's training for as long, on the same network.
 
-python -m benchmarks.train.accuracy --data folder:PATH --timm [--recipes fast strong] [--seeds 3] [--minutes M] [--json FILE]
+python -m benchmarks.train.accuracy --data folder:PATH --timm [--recipes fast strong] [--seeds 3] [--minutes M]
+                                    [--json FILE]
 python -m benchmarks.train.accuracy --data folder:PATH --backbone lite0 --pretrained --seeds 1 --timm
     (pip install plugins/poolzoo-lite0, or --plugin plugins/poolzoo-lite0/src/poolzoo_lite0/__init__.py)
 

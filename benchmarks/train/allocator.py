@@ -1,10 +1,11 @@
-"""What keeping freed memory between training steps gains, in processes that take turns.
+"""Training speed with freed memory kept between steps, and with it returned to the system; processes take turns.
 
 python -m benchmarks.train.allocator
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 
 from benchmarks.train import processes
@@ -13,11 +14,13 @@ ROUNDS = 3
 
 
 def main() -> None:
-    found: dict[str, list[float]] = {"given back": [], "kept": []}
+    """Prints both sides and their ratio."""
+    argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args()
+    found: dict[str, list[float]] = {"returned": [], "kept": []}
     for _ in range(ROUNDS):
         for name, times in found.items():
             times.append(processes.elsewhere(os.environ, kept=name == "kept"))
-    processes.compare("given back", "kept", found)
+    processes.compare("returned", "kept", found)
 
 
 if __name__ == "__main__":

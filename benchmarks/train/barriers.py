@@ -1,10 +1,11 @@
-"""What threads that sleep at a barrier gain over threads that spin, alone and beside another process that computes.
+"""Training speed with threads that sleep at a barrier and with threads that spin, alone and beside a busy process.
 
 python -m benchmarks.train.barriers
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -15,6 +16,8 @@ ROUNDS = 3
 
 
 def main() -> None:
+    """Prints both sides and their ratio, for each number of busy processes."""
+    argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args()
     for beside in (0, 1):
         print(f"beside {beside} other processes:")
         others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(beside)]

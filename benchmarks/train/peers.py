@@ -211,12 +211,12 @@ def options(text: str | None, images: int | None) -> argparse.ArgumentParser:
 def conditions(threads: int, **others: Any) -> dict[str, Any]:
     """What a measurement was made on and with."""
     from poolzoo.artifacts import run
-    from poolzoo.runtime import speed
+    from poolzoo.runtime.environment import current_environment
 
     found = run.environment(torch.device("cpu"))
     found["versions"]["lightning"] = _version("lightning")
     load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
-    return {**found, "device_name": speed.environment(threads)["processor"], "threads": threads, "load": load, **others}
+    return {**found, "device_name": current_environment(threads).processor, "threads": threads, "load": load, **others}
 
 
 def _version(package: str) -> str:

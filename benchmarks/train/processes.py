@@ -12,7 +12,7 @@ STEPS, BATCH = 12, 256
 
 
 def step_time(*, kept: bool) -> float:
-    """Microseconds an image of a training step in this process, the median; `kept`: with `memory.keep()`."""
+    """Microseconds an image of a training step in this process, the median; `kept`: with `allocator.keep()`."""
     import torch
     from torch.nn import functional as F
 

@@ -9,14 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import nn
 
 from poolzoo.artifacts import manifest, samples
 from poolzoo.artifacts.schema import Config, InputConfig, PluginSource
@@ -260,19 +258,3 @@ def _warn_of_other_plugins(assembly: Assembly, recorded: Mapping[str, PluginSour
             output.warn(
                 f"the {part} {resolved.spec.text} comes from another version of {source.dist} than the run used"
             )
-
-
-def load(path: str | os.PathLike[str]) -> nn.Module:
-    """The trained network of a run, in eval mode, with the attributes `config` (a dict) and `preprocess`.
-
-    `network(network.preprocess(images))` turns `uint8[N, h, w, 3]` into logits, `float32[N, classes]`.
-
-    Raises:
-        UsageError: There is no such run, or a plugin that it needs is missing.
-        CheckFailed: The run is incomplete, damaged or altered.
-    """
-    run = load_run(path)
-    network: Any = run.network  # mypy knows no attributes of a module but tensors and modules
-    network.config = run.config
-    network.preprocess = run.preprocess
-    return run.network

@@ -34,7 +34,7 @@ def convert(proto: onnx.ModelProto, float32: list[str], inputs: np.ndarray) -> t
     reasons = dict(analysis.reasons)
     checked = inputs[half_arithmetic.sample_rows(len(inputs))]
     for last in range(MAX_ROUNDS, -1, -1):
-        made = _converted(proto, {*float32, *reasons})
+        made = with_float32_nodes(proto, {*float32, *reasons})
         broken = _first_not_finite(made, checked, analysis.finite) if last else None
         touching = [node.name for node in proto.graph.node if broken in (*node.input, *node.output)]
         new = {name: f"{broken} is not finite in half precision" for name in touching if name not in reasons}
@@ -58,7 +58,8 @@ def _first_not_finite(made: onnx.ModelProto, inputs: np.ndarray, finite: Collect
     return None
 
 
-def _converted(proto: onnx.ModelProto, float32: Collection[str]) -> onnx.ModelProto:
+def with_float32_nodes(proto: onnx.ModelProto, float32: Collection[str]) -> onnx.ModelProto:
+    """A copy of a graph in fp16, in which the named nodes stay in float32."""
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
     blocked = {node.name for node in copy.graph.node if node.op_type in DEFAULT_OP_BLOCK_LIST} | set(float32)

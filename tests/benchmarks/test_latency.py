@@ -25,7 +25,7 @@ def test_an_arm_with_other_labels_is_counted_on_clear_images_alone():
 
 
 def test_a_rest_is_not_counted(monkeypatch):
-    monkeypatch.setattr(export, "REST", 0.4)
+    monkeypatch.setattr(latency, "REST", 0.4)
     found = latency.in_blocks({"long": lambda: time.sleep(0.03), "short": lambda: time.sleep(0.004)}, rounds=2)
     assert 30 <= min(found["long"]) < 200, found
     assert 4 <= min(found["short"]) < 15, found  # of one call, not of a block

@@ -225,7 +225,7 @@ def test_a_command_that_cannot_go_on_says_so_in_a_line(tmp_path, capsys, monkeyp
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_cells, "work", interrupted)
+    monkeypatch.setattr(workers, "work", interrupted)
     code, line = _command(tmp_path, capsys, *here)
     assert (code, "the same command goes on" in line) == (130, True)
 

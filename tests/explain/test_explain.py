@@ -125,7 +125,7 @@ def test_what_the_exporter_folds_is_kept_so_that_gem_has_a_gradient(tmp_path):
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_matrices_too_large_to_be_kept_are_found_in_the_graph(tmp_path, monkeypatch, precision):
     """Attention's are there turned round, under a name of the exporter's; the network itself tells the gradient."""
-    monkeypatch.setattr("poolzoo.explain.head.LARGEST", 3)  # such as a bias
+    monkeypatch.setattr("poolzoo.explain.head.MAX_STORED", 3)  # such as a bias
     path, network = color_bundle(tmp_path / "bundle", "attention:heads=1", precision=precision)
     with np.load(path / "golden.npz") as golden:
         assert [name for name in golden.files if name.startswith("head at/") and str(golden[name]).endswith(".T")]
@@ -208,7 +208,7 @@ def test_a_planted_square_is_found_where_it_is_seen(poolzoo, red, tmp_path, size
 
     moved, _ = explainer(red).contributions(images.read(tmp_path / "planted.png", SIZE, model.fit), 0)
     assert np.unravel_index(moved.argmax(), moved.shape) == cell
-    picture = np.asarray(Image.open(row["explain"]).convert("RGB")).astype(int)
+    picture = np.asarray(Image.open(row["saliency"]).convert("RGB")).astype(int)
     width = picture.shape[1] // 2 - 60  # the figures at the scale are not asked
     seen = (picture[..., 0] > 200) & (picture[..., 1:].max(2) < 60)  # the square in the left panel
     rows, columns = np.nonzero(seen[:, :width])
@@ -233,7 +233,7 @@ def test_for_and_against_differ_in_gray_too():
 def test_any_image_and_label_can_be_drawn(label, shape):
     pixels = np.zeros((*shape, 3), np.uint8)
     for moved in (np.zeros((2, 3)), np.array([[np.nan, 1.0]]), -np.ones((4, 4))):
-        picture = Image.open(io.BytesIO(overlay.draw(pixels, moved, label, 0.5, "gradient")))
+        picture = Image.open(io.BytesIO(overlay.draw_overlay(pixels, moved, label, 0.5, "gradient")))
         picture.load()
         assert picture.width > 2 * max(shape[1], overlay.SIDE * shape[1] // max(shape))
 
@@ -246,12 +246,12 @@ def test_without_torch_it_occludes(avg, photo, tmp_path):
     outcome = alone("predict", path, photo, "--saliency-dir", tmp_path / "out", "--json")
     assert outcome.returncode == 0, outcome.stderr
     (row,) = json.loads(outcome.stdout)
-    assert (row["method"], row["explain"]) == ("occlusion", str(tmp_path / "out" / "photo-explain.png"))
+    assert (row["method"], row["saliency"]) == ("occlusion", str(tmp_path / "out" / "photo-saliency.png"))
     assert outcome.stderr == "torch is not here: occlusion shows where the network looked\n"
     target = CLASSES.index(row["label"])
     moved, _ = explainer(path).contributions(PIXELS, target)  # by gradient: the same but for its mean
-    expected = overlay.draw(PIXELS, moved - moved.mean(), row["label"], row["score"], "occlusion")
-    found, wanted = (np.asarray(Image.open(file)).astype(int) for file in (Path(row["explain"]), io.BytesIO(expected)))
+    expected = overlay.draw_overlay(PIXELS, moved - moved.mean(), row["label"], row["score"], "occlusion")
+    found, wanted = (np.asarray(Image.open(file)).astype(int) for file in (Path(row["saliency"]), io.BytesIO(expected)))
     assert (np.abs(found - wanted) > 2).mean() < 1e-3
 
 
@@ -327,7 +327,7 @@ def test_a_bundle_that_does_not_name_its_map_is_explained(poolzoo, tmp_path):
     pixels = digits.load("test")[0][0]
     Image.fromarray(pixels).save(tmp_path / "digit.png")
     (row,) = poolzoo("predict", DIGITS, tmp_path / "digit.png", "--saliency-dir", tmp_path, "--json").json
-    assert row["explain"] == str(tmp_path / "digit-explain.png")
+    assert row["saliency"] == str(tmp_path / "digit-saliency.png")
     made = explainer(DIGITS)
     moved, _ = made.contributions(pixels, int(row["label"]))
     proto = onnx.load(DIGITS / "model.onnx")
@@ -386,21 +386,21 @@ def test_pictures_go_to_the_current_directory_and_are_drawn_anew(poolzoo, avg, p
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     first = poolzoo("predict", avg[0], photo, "--saliency", "--json")
-    assert first.json[0]["explain"] == "photo-explain.png"
-    before = (tmp_path / "here" / "photo-explain.png").read_bytes()
+    assert first.json[0]["saliency"] == "photo-saliency.png"
+    before = (tmp_path / "here" / "photo-saliency.png").read_bytes()
     Image.fromarray(PIXELS[::-1].copy()).save(photo)
     again = poolzoo("predict", avg[0], photo, "--saliency", "--json")
-    assert (again.code, again.json[0]["explain"]) == (0, "photo-explain.png")
-    assert [file.name for file in Path().iterdir()] == ["photo-explain.png"]
-    assert (tmp_path / "here" / "photo-explain.png").read_bytes() != before
+    assert (again.code, again.json[0]["saliency"]) == (0, "photo-saliency.png")
+    assert [file.name for file in Path().iterdir()] == ["photo-saliency.png"]
+    assert (tmp_path / "here" / "photo-saliency.png").read_bytes() != before
 
 
 def test_images_of_one_name_do_not_share_a_picture(poolzoo, avg, photo, tmp_path):
-    for name in ("cat/1.png", "dog/1.png", "dog/1.PNG", "1-explain-2.png", "1.bmp"):
+    for name in ("cat/1.png", "dog/1.png", "dog/1.PNG", "1-saliency-2.png", "1.bmp"):
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(PIXELS).save(tmp_path / "in" / name)
     rows = poolzoo("predict", avg[0], tmp_path / "in", photo, photo, "--saliency-dir", tmp_path / "out", "--json").json
-    names = [row["explain"] for row in rows]
+    names = [row["saliency"] for row in rows]
     assert len(rows) == 7
     assert len({name.lower() for name in names}) == 6  # the same photograph twice has the same picture
     assert sorted(names[:-1]) == sorted(str(file) for file in (tmp_path / "out").iterdir())
@@ -408,7 +408,7 @@ def test_images_of_one_name_do_not_share_a_picture(poolzoo, avg, photo, tmp_path
 
 @pytest.mark.parametrize("content", [b"mine", "picture", "link", "folder"])
 def test_a_file_of_somebody_else_is_never_replaced(poolzoo, avg, photo, tmp_path, content):
-    place = tmp_path / "photo-explain.png"
+    place = tmp_path / "photo-saliency.png"
     if content == "picture":
         Image.fromarray(PIXELS).save(place)
     elif content == "link":
@@ -427,11 +427,11 @@ def test_a_file_of_somebody_else_is_never_replaced(poolzoo, avg, photo, tmp_path
 
 def test_an_image_that_is_given_is_never_replaced(poolzoo, avg, photo, tmp_path):
     assert poolzoo("predict", avg[0], photo, "--saliency-dir", tmp_path).code == 0
-    before = (tmp_path / "photo-explain.png").read_bytes()
-    outcome = poolzoo("predict", avg[0], photo, tmp_path / "." / "photo-explain.png", "--saliency-dir", tmp_path)
+    before = (tmp_path / "photo-saliency.png").read_bytes()
+    outcome = poolzoo("predict", avg[0], photo, tmp_path / "." / "photo-saliency.png", "--saliency-dir", tmp_path)
     assert (outcome.code, outcome.out) == (2, "")
     assert "is an image to label" in outcome.err
-    assert (tmp_path / "photo-explain.png").read_bytes() == before
+    assert (tmp_path / "photo-saliency.png").read_bytes() == before
 
 
 def test_a_place_that_is_no_directory_is_refused(poolzoo, avg, photo):
@@ -444,13 +444,13 @@ def test_an_unreadable_image_is_a_row_and_has_no_picture(poolzoo, avg, photo, tm
     outcome = poolzoo(*arguments, "--csv")
     header, broken, good = csv.reader(io.StringIO(outcome.out))
     assert outcome.code == 1
-    assert header == ["file", "label", "score", "explain", "method", "error"]
+    assert header == ["file", "label", "score", "saliency", "method", "error"]
     assert broken[1:5] == [""] * 4
     assert broken[5]
-    assert good[3:] == [str(tmp_path / "out" / "photo-explain.png"), "gradient", ""]
-    assert [file.name for file in (tmp_path / "out").iterdir()] == ["photo-explain.png"]
+    assert good[3:] == [str(tmp_path / "out" / "photo-saliency.png"), "gradient", ""]
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["photo-saliency.png"]
     table = [line.split("\t") for line in poolzoo(*arguments).out.splitlines()]
-    assert table[0] == ["image", "label", "score", "then", "explain", "method"]
+    assert table[0] == ["image", "label", "score", "then", "saliency", "method"]
     assert table[2][4:] == good[3:5]
     assert len(table[1]) == len(table[2])
     assert "method" not in poolzoo(*arguments, "--json").json[0]

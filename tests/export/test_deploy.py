@@ -23,7 +23,8 @@ from poolzoo.export import export as exporting
 from poolzoo.export import graph
 from poolzoo.export.source import from_run
 from poolzoo.model import inference
-from poolzoo.parity import parity
+from poolzoo.parity import check
+from poolzoo.parity.reference import Reference
 from poolzoo.runtime import ort_session
 
 
@@ -97,9 +98,7 @@ def test_a_network_that_gives_nan_itself_is_refused(trained, exported):
     model = inference.InferenceModel(run.preprocess, run.network).eval()
     samples = run.samples()
     with pytest.raises(CheckFailed, match="NaN"):
-        parity.check(
-            model, ort_session.open_model(exported / "model.onnx"), samples["test_images"], samples["test_labels"]
-        )
+        Reference.compute(model, samples["test_images"], samples["test_labels"])
 
 
 def test_a_network_whose_own_precisions_disagree_is_refused_not_waved_through(trained, exported):
@@ -116,9 +115,7 @@ def test_a_network_whose_own_precisions_disagree_is_refused_not_waved_through(tr
     model = inference.InferenceModel(run.preprocess, run.network).eval()
     samples = run.samples()
     with pytest.raises(CheckFailed, match="float64"):
-        parity.check(
-            model, ort_session.open_model(exported / "model.onnx"), samples["test_images"], samples["test_labels"]
-        )
+        Reference.compute(model, samples["test_images"], samples["test_labels"])
 
 
 def test_a_network_that_insists_on_float32_can_still_be_judged(trained, exported):
@@ -133,9 +130,10 @@ def test_a_network_that_insists_on_float32_can_still_be_judged(trained, exported
     model = inference.InferenceModel(run.preprocess, run.network).eval()
     samples = run.samples()
     images, labels = samples["test_images"], samples["test_labels"]
-    report = parity.check(model, ort_session.open_model(exported / "model.onnx"), images, labels).report
-    assert report["reference"] == "float32"
-    assert not report["passed"]  # the exponent was learnt, so this is another network
+    reference = Reference.compute(model, images, labels)
+    report = check.check_outputs(reference, ort_session.open_model(exported / "model.onnx"))
+    assert report.outputs.reference == "float32"
+    assert not report.passed  # the exponent was learnt, so this is another network
 
 
 def test_an_emptied_manifest_vouches_for_nothing(poolzoo, bundle_copy, run_copy):
@@ -181,13 +179,13 @@ def test_an_interrupted_export_leaves_nothing(poolzoo, trained, tmp_path, monkey
     def stopped(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(exporting.parity, "by_noise", stopped)
+    monkeypatch.setattr(exporting.check, "check_parity", stopped)
     assert poolzoo("export", trained, "--out", tmp_path / "b", "-q").code == 130
     assert list(tmp_path.iterdir()) == []
 
 
 def test_margins_are_the_gap_between_the_best_two():
-    np.testing.assert_allclose(parity._margins(np.array([[1.0, 5.0, 3.0], [2.0, 2.0, 0.0]])), [2.0, 0.0])
+    np.testing.assert_allclose(check.margins(np.array([[1.0, 5.0, 3.0], [2.0, 2.0, 0.0]])), [2.0, 0.0])
 
 
 def test_interleaving_runs_every_call_equally_often():

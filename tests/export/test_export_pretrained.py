@@ -116,14 +116,14 @@ def test_the_bundle_says_what_it_is_and_what_was_not_measured(tiny):
     assert config["num_classes"] == len(config["label_names"]) == 7
     assert config["pretrained_cfg"]["license"] == "MIT"
     assert config["export"]["pretrained"] == "tiny"
-    assert config["export"]["compared_on"] == {"images": "synthetic", "n": published_network.SYNTHETIC}
+    assert config["export"]["compared_on"] == {"images": "synthetic", "n": published_network.IMAGES}
     assert config["poolzoo"]["plugins"]["backbone"]["dist"] == "colors"
     assert parity["passed"]
     assert parity["images"] == "synthetic"
-    assert parity["n"] == published_network.SYNTHETIC
+    assert parity["n"] == published_network.IMAGES
     assert "accuracy" not in parity
     card = (tiny / "README.md").read_text()
-    assert f"on {published_network.SYNTHETIC} synthetic images" in card
+    assert f"on {published_network.IMAGES} synthetic images" in card
     assert "Accuracy was not measured" in card
     assert 'license: "mit"' in card
 
@@ -257,7 +257,7 @@ def test_an_export_that_is_interrupted_or_fails_leaves_nothing(poolzoo, plugin, 
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(exporting.parity, "by_noise", interrupted)
+    monkeypatch.setattr(exporting.check, "check_parity", interrupted)
     assert poolzoo(*arguments).code == 130
     assert list(tmp_path.iterdir()) == []
     monkeypatch.undo()

@@ -23,7 +23,7 @@ from poolzoo.export import script, standalone
 
 def carrying(directory: Path) -> Path:
     """A bundle with its script, sealed again."""
-    (directory / "predict.py").write_text(script.source())
+    (directory / "predict.py").write_text(script.render())
     bundle.write_manifest(directory, "bundle")
     return directory
 
@@ -52,12 +52,12 @@ def run(directory: Path, *arguments: object, cwd: Path | str = "/") -> subproces
 
 
 def test_it_needs_three_packages_and_is_short():
-    tree = ast.parse(script.source())
+    tree = ast.parse(script.render())
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     packages = {name.partition(".")[0] for name in names}
     assert packages - sys.stdlib_module_names == {"numpy", "onnxruntime", "PIL"}
-    assert len(script.source().splitlines()) < 400
+    assert len(script.render().splitlines()) < 400
 
 
 def test_it_is_clean(tmp_path):
@@ -65,7 +65,7 @@ def test_it_is_clean(tmp_path):
     if ruff is None:
         pytest.skip("ruff is not installed")
     settings = Path(__file__).parents[2] / "pyproject.toml"
-    (tmp_path / "predict.py").write_text(script.source())
+    (tmp_path / "predict.py").write_text(script.render())
     for command in (["check", "--ignore", "TID251,TID253"], ["format", "--check"]):
         found = subprocess.run(
             [ruff, *command, "--no-cache", "--config", settings, "predict.py"],

@@ -135,7 +135,7 @@ def test_six_packages_are_enough_for_the_command(exported, photo, tmp_path):
 
 @pytest.mark.slow
 def test_three_packages_are_enough_for_the_bundles_own_script(bundle_copy, photo, tmp_path):
-    (bundle_copy / "predict.py").write_text(script.source())
+    (bundle_copy / "predict.py").write_text(script.render())
     manifest.write_manifest(bundle_copy, "bundle")
     python = environment(tmp_path / "venv", "onnxruntime", "numpy", "pillow")
     label, score = plainly(python, bundle_copy / "predict.py", photo).rstrip("\n").split("\t")

@@ -12,7 +12,7 @@ from poolzoo.export import export as exporting
 from poolzoo.export.source import ExportSource
 from poolzoo.model.assemble import ModelConfig, Network, Preprocess, assemble
 from poolzoo.model.inference import InferenceModel
-from poolzoo.parity.parity import Limits
+from poolzoo.parity.report import Limits
 from poolzoo.plugin import loader
 
 SIZE = (24, 32)  # of the images, height and width
@@ -120,7 +120,9 @@ def color_bundle(path: Path, pool: str, classifier: object = None, **options: ob
         hint="mend the test",
     )
     loose = Limits(agreement=0.0)
-    exporting.export(source, path, timed=False, threads=1, options=exporting.ExportOptions(limits=loose, **options))
+    exporting.export(
+        source, path, measure_speed=False, threads=1, options=exporting.ExportOptions(limits=loose, **options)
+    )
     return path, assembly.network
 
 
