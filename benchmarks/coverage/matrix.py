@@ -30,7 +30,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks.coverage import jobs
-from benchmarks.export.latency import cases
+from benchmarks.export import cases
 from poolzoo.artifacts import run as runs
 from poolzoo.common.errors import UsageError
 from poolzoo.export import graph

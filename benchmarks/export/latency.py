@@ -51,7 +51,7 @@ import onnx
 import onnxruntime
 import torch
 
-from benchmarks.export.latency import cases, runtimes
+from benchmarks.export import cases, runtimes
 from benchmarks.export.cases import Case
 from benchmarks.export.report import Found, goals, show, title
 from benchmarks.export.runtimes import Runtime

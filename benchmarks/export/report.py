@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from benchmarks.export.latency import cases, runtimes
+from benchmarks.export import cases, runtimes
 from poolzoo.common import output, timing
 
 NOT_PEERS: Final = (runtimes.OURS, runtimes.PART, runtimes.DECODING)

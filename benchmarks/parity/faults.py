@@ -24,7 +24,7 @@ import onnx
 import torch
 from onnx import numpy_helper
 
-from benchmarks.export.latency import cases
+from benchmarks.export import cases
 from poolzoo.common.errors import PoolzooError
 from poolzoo.export import graph
 from poolzoo.parity.check import check_parity
