@@ -111,7 +111,7 @@ def _costs(measured: dict[str, Any]) -> str:
     machine = measured["machine"]
     lines = [
         "## What they cost\n",
-        f"`python -m benchmarks.pooling_kernels` on one thread of an {machine['processor']}, with torch",
+        f"`python -m benchmarks.poolings.kernels` on one thread of an {machine['processor']}, with torch",
         f"{machine['torch']} and ONNX Runtime {machine['onnxruntime']}. Times are medians of CPU time.\n",
         "* *Of sum* is the ratio to reading the feature map once (`x.sum()`).",
         "* *Of peer* is the ratio to the fastest other implementation of the same function. Below 1 is faster. The",

@@ -110,7 +110,7 @@ def main() -> NoReturn:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - as long as the process
     streams.take()  # until the process ends: threads and exit handlers of a plugin print too
     # Sleeping at a barrier costs 5 % alone and gains a factor of 1.7 where another process wants the core
-    # (benchmarks/waiting.py); it must be said before torch loads.
+    # (benchmarks/train/barriers.py); it must be said before torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if (limit := resources.thread_limit()) is not None:
         os.environ.setdefault("OMP_NUM_THREADS", str(limit))

@@ -34,18 +34,16 @@ from poolzoo.common import files, output
 @json_option
 def command(runs: tuple[Path, ...], baseline: str | None, alpha: float, out: Path | None, as_json: bool) -> None:
     """Compare finished runs: write the table and the page of `poolzoo compare` for them."""
-    from poolzoo.cli.compare import show
-    from poolzoo.compare import gather, session
+    from dataclasses import replace
 
-    place = out or session.new_path()
+    from poolzoo.cli.compare import show
+    from poolzoo.compare import gather, writing
+
+    place = out or writing.new_path()
     files.require_free(place)
-    found = {**gather.found(runs, baseline, alpha), "command": shlex.join(["poolzoo", *sys.argv[1:]])}
+    result = replace(gather.compare_runs(runs, baseline, alpha), command=shlex.join(["poolzoo", *sys.argv[1:]]))
     with files.appearing(place) as folder:
-        session.write(found, folder)
-    for note in found["notes"]:
+        writing.write(result, folder)
+    for note in result.notes:
         output.warn(note)
-    result = session.told(found, place)
-    if as_json:
-        output.emit_json(result)
-    else:
-        show(result)
+    show(writing.Summary(result, place), as_json)

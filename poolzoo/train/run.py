@@ -357,7 +357,8 @@ def _finish(prepared: Prepared, path: Path, engine: Engine, name: str, figures: 
     files.write_json(path / "env.json", run.environment(prepared.policy.device))
     files.write_json(path / "metrics.json", report)
     try:
-        curves.draw(lines, path / "curves.png", f"{settings.backbone} with {settings.pool} on {settings.data}")
+        points = [curves.CurvePoint.from_json(line) for line in lines]
+        curves.draw(points, path / "curves.png", f"{settings.backbone} with {settings.pool} on {settings.data}")
     except EnvironmentProblem as problem:  # a picture is no reason to lose a run
         output.warn(f"no learning curves: {problem}", problem.hint)
     files.write_atomically(path / "README.md", result_card.render(config, asdict(settings), report))

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torchvision.transforms.functional import InterpolationMode, resize
 
-from benchmarks import timm_sweep
+from benchmarks.coverage import timm_sweep
 from poolzoo.artifacts import run
 from poolzoo.model.assemble import ModelConfig, assemble
 from poolzoo.train.stages import freeze

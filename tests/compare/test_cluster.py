@@ -249,7 +249,7 @@ def test_who_hears_no_more_leaves_no_trial_behind(tmp_path, monkeypatch, cluster
     import ray
 
     from poolzoo.compare import cluster as ours
-    from poolzoo.compare.session import ComparisonConfig
+    from poolzoo.compare.config import ComparisonConfig
     from poolzoo.plugin import loader
     from poolzoo.train.settings import Settings
 
@@ -258,9 +258,9 @@ def test_who_hears_no_more_leaves_no_trial_behind(tmp_path, monkeypatch, cluster
     monkeypatch.chdir(tmp_path)
     loader.settings.files = [Path("sleepy.py")]  # a worker's own directory is another
     settings = Settings(data="digits", backbone="nano/plain", limit=300, epochs=1, threads=1)
-    plan = ComparisonConfig("sleepy,avg", None, "nano/plain", 1, None, 0, 0, 0.05, settings)
-    records = ours.runner(None)(plan, plan.trials, tmp_path)
-    assert [record["pool"] for record in next(records)] == ["avg"]
+    config = ComparisonConfig("sleepy,avg", None, "nano/plain", 1, None, 0, 0, 0.05, settings)
+    records = ours.runner(None)(config, config.trials, tmp_path)
+    assert [record.pool for record in next(records)] == ["avg"]
     until(lambda: log.is_file() and log.read_text())
     process = Path("/proc") / log.read_text()
     assert process.exists()
