@@ -26,10 +26,12 @@ from poolzoo.common import files, markdown, output
 from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.data import blocks, sizes
 from poolzoo.data.resize import PLAIN, Fit, recorded
+from poolzoo.data.sizes import Size
 from poolzoo.metrics.per_class import about_untested, figure
 from poolzoo.model.accounting import fill_exactly
-from poolzoo.model.assemble import Assembly, ModelConfig, Network, Preprocess, assemble
-from poolzoo.model.layout import Size
+from poolzoo.model.assemble import Assembly, assemble
+from poolzoo.model.config import ModelConfig
+from poolzoo.model.network import Network, Preprocess
 from poolzoo.plugin.loader import Resolved
 
 SAMPLES_TRAIN, SAMPLES_TEST = 512, 1024  # images kept in samples.npz …
@@ -75,16 +77,16 @@ def configuration(
     assembly: Assembly, preprocess: Preprocess, classes: tuple[str, ...], data: str, how: Fit = PLAIN
 ) -> dict[str, Any]:
     """`config.json`: timm's keys, and under `poolzoo` what is needed to build the same network again."""
-    layout, plan = assembly.layout, assembly.plan
-    parts = {"backbone": assembly.backbone, "pool": assembly.pool, "local_pool": assembly.local_pool}
+    layout, plan, backbone = assembly.layout, assembly.config, assembly.backbone.resolved
+    parts = {"backbone": backbone, "pool": assembly.pool, "local_pool": assembly.local_pool}
     return {
         "schema": manifest.SCHEMA,
-        "architecture": assembly.backbone.spec.name.split("/", 1)[-1],
+        "architecture": backbone.spec.name.split("/", 1)[-1],
         "num_classes": plan.num_classes,
-        "num_features": assembly.width,
+        "num_features": assembly.out_features,
         "global_pool": plan.pool,
         "label_names": list(classes),
-        "pretrained_cfg": input_config(preprocess, assembly.image_size, plan.num_classes, assembly.backbone, how),
+        "pretrained_cfg": input_config(preprocess, assembly.image_size, plan.num_classes, backbone, how),
         "poolzoo": {
             "backbone": plan.backbone,
             "pool": plan.pool,
@@ -93,7 +95,7 @@ def configuration(
             "stem": plan.stem,
             "head": plan.head,
             "final_norm": plan.final_norm,
-            "published_head": assembly.body.published.to_json(assembly.norm_place, assembly.width),
+            "published_head": assembly.backbone.published.to_json(assembly.norm_place, assembly.out_features),
             "weights": assembly.weights.to_json(),
             "data": data,
             "data_size": list(plan.data_size),
@@ -260,7 +262,7 @@ def load_run(path: str | os.PathLike[str]) -> Run:
 
 def _warn_of_other_plugins(assembly: Assembly, recorded: dict[str, Any]) -> None:
     for part, resolved in (
-        ("backbone", assembly.backbone),
+        ("backbone", assembly.backbone.resolved),
         ("pool", assembly.pool),
         ("local_pool", assembly.local_pool),
     ):

@@ -20,7 +20,7 @@ from poolzoo.common import output, timing
 from poolzoo.data import blocks
 from poolzoo.metrics import classification, corruptions, shifts
 from poolzoo.model import surgery
-from poolzoo.model.assemble import Network
+from poolzoo.model.network import Network
 from poolzoo.train import device as devices
 from poolzoo.train import footprint, inference
 

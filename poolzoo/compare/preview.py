@@ -14,7 +14,7 @@ from poolzoo.common import output
 from poolzoo.common.errors import OK, PoolzooError
 from poolzoo.compare import trial
 from poolzoo.compare.session import ComparisonConfig, heads_together
-from poolzoo.model.assemble import parameters_and_macs
+from poolzoo.model.cost import parameters_and_macs
 from poolzoo.train.features import reads
 from poolzoo.train.loaders import MAP
 from poolzoo.train.prepare import Prepared, prepare

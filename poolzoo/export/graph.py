@@ -17,9 +17,9 @@ from torch import nn
 from poolzoo.common import allocator, json_writer
 from poolzoo.common.errors import CheckFailed, PoolzooError
 from poolzoo.data.resize import TRANSFORMS
+from poolzoo.data.sizes import Size
 from poolzoo.export import file_version, graph_checks
 from poolzoo.model.inference import OPSET, InferenceModel, plain_attention, quiet_exporter, reparameterized
-from poolzoo.model.layout import Size
 from poolzoo.parity import layers
 from poolzoo.parity.layers import Layers
 

@@ -93,7 +93,7 @@ def _is_foreign(module: nn.Module) -> bool:
     """Whether a layer is neither a library's nor one of ours that only holds others."""
     home = type(module).__module__
     return not f"{home}.".startswith(LIBRARIES) and not home.startswith(
-        ("poolzoo.model.assemble", "poolzoo.model.inference")
+        ("poolzoo.model.network", "poolzoo.model.inference")
     )
 
 

@@ -9,8 +9,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from poolzoo.model.assemble import build_backbone
-from poolzoo.model.layout import as_map, read_layout
+from poolzoo.model.backbone import build_backbone
+from poolzoo.model.layout import as_feature_map, read_layout
 from poolzoo.plugin import loader
 from poolzoo.plugin.catalog import Entry, Resolved, Source, import_build
 from poolzoo.plugin.grammar import parse_spec
@@ -41,7 +41,7 @@ class CheckedBackbone:
     def features(self, module: nn.Module, x: Tensor) -> Tensor:
         """The map `float[N, C, H, W]`, as a pooling would get it."""
         y = module(x)
-        return as_map(y, read_layout(self.resolved, module, y, self.size))
+        return as_feature_map(y, read_layout(self.resolved, module, y, self.size))
 
 
 @checks.promise("return NCHW, NHWC or NLC features, one tensor, before any pooling; state layout= where it is unclear")

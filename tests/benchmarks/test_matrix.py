@@ -158,7 +158,8 @@ def test_a_parameter_that_learns_nothing_is_named(faults):
     """The scale of `constant` has a gradient; what lies before it has none but zeros."""
     import torch
 
-    from poolzoo.model.assemble import ModelConfig, assemble
+    from poolzoo.model.assemble import assemble
+    from poolzoo.model.config import ModelConfig
 
     matrix.use_catalog()
     network = assemble(ModelConfig("nano/plain", "constant", 10, (32, 32), (32, 32))).network

@@ -90,9 +90,9 @@ def _card(catalog: loader.Catalog, entry: loader.Entry, photograph: np.ndarray, 
         known = measured.of(item.kind, item.name) if own else measured.Measured()
         card = partial(Card, item, "" if own else entry.source.dist, known)
         resolved = _tried(lambda: _resolved(catalog, entry))
-        sizes = resolved if isinstance(resolved, str) else _tried(lambda: cost.sizes(resolved))
+        sizes = resolved if isinstance(resolved, str) else _tried(lambda: cost.layer_size(resolved))
         if not isinstance(sizes, str):
-            card = partial(card, sizes["width"][CHANNELS], sizes["parameters"][CHANNELS])
+            card = partial(card, sizes.out_features[CHANNELS], sizes.parameters[CHANNELS])
         if item.kind == "global":
             seen = resolved if isinstance(resolved, str) else _tried(lambda: influence.look(resolved, features))
             return card(influence=seen)
