@@ -44,7 +44,8 @@ class Residual(nn.Module):
         self.second = ConvNorm(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(self.first(x))
+        y: Tensor = self.second(self.first(x))
+        return x + y
 
 
 def plain(*, pretrained: bool = False, widths: str = "32-64-64", local_pool: Build | None = None) -> nn.Module:
@@ -105,9 +106,9 @@ def _trunk(widths: str, make: Build) -> tuple[nn.Sequential, int]:
 def _width_behind(pool: nn.Module, channels: int) -> int:
     """The channels that a pooling layer gives: some change them."""
     with torch.no_grad():
-        width = pool.eval()(torch.zeros(1, channels, 8, 8)).shape[1]
+        y: Tensor = pool.eval()(torch.zeros(1, channels, 8, 8))
     pool.train()
-    return width
+    return y.shape[1]
 
 
 def _numbers(widths: str) -> tuple[int, int, int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -72,24 +72,24 @@ def published(name: str, options: tuple[tuple[str, Any], ...]) -> Published:
     Raises:
         TypeError, AssertionError, RuntimeError: It cannot be built.
     """
-    with torch.device("meta"), _noted() as noted:
+    with torch.device("meta"), _recorded_arguments() as arguments:
         network = timm.create_model(name, pretrained=True, **dict(options)).eval()
     names = getattr(network, "pretrained_cfg", None) or {}
     named = names.get("classifier") or ()
     classifier = tuple(f"{one}." for one in ((named,) if isinstance(named, str) else named))
     keys = frozenset(key for key in network.state_dict() if not key.startswith(classifier))
-    size, strict = _size(network, dict(options)), bool(noted.get("strict", True))
-    return Published(network, size, keys, classifier, noted.get("filter_fn"), strict)
+    size, strict = _size(network, dict(options)), bool(arguments.get("strict", True))
+    return Published(network, size, keys, classifier, arguments.get("filter_fn"), strict)
 
 
 @contextmanager
-def _noted() -> Iterator[dict[str, Any]]:
-    """Within it timm loads no weights, but notes how it would: the filter is known to each model's own file alone."""
-    noted: dict[str, Any] = {}
+def _recorded_arguments() -> Iterator[dict[str, Any]]:
+    """Within it, timm loads no weights; gives the arguments of the call, which only each model's own file knows."""
+    recorded: dict[str, Any] = {}
     original = _builder.load_pretrained
-    _builder.load_pretrained = lambda *arguments, **options: noted.update(options)
+    _builder.load_pretrained = lambda *_, **options: recorded.update(options)
     try:
-        yield noted
+        yield recorded
     finally:
         _builder.load_pretrained = original
 
@@ -205,18 +205,19 @@ def _final_norm(found: Published, own: Tensors) -> tuple[str, str] | None:
 @cache
 def _calls(found: Published) -> tuple[tuple[int, ...], list[Call]]:
     """The shape of the published network's features, and the calls of its head's modules, in their order."""
-    network, calls = found.network, list[Call]()
+    network: Any = found.network
+    calls: list[Call] = []
 
-    def note(name: str) -> Callable[..., None]:
-        def noted(_module: nn.Module, given: tuple[Any, ...], result: Any) -> None:
+    def record(name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, given: tuple[Any, ...], result: Any) -> None:
             if given and isinstance(given[0], Tensor) and isinstance(result, Tensor):
                 calls.append(Call(name, _is_pooled(given[0]), _is_pooled(result), given[0].ndim))
 
-        return noted
+        return hook
 
     with torch.device("meta"), torch.no_grad():
         features = network.forward_features(torch.zeros(2, 3, *found.size))
-        handles = [module.register_forward_hook(note(name)) for name, module in network.named_modules() if name]
+        handles = [module.register_forward_hook(record(name)) for name, module in network.named_modules() if name]
         try:
             network.forward_head(features, pre_logits=True)
         finally:
@@ -225,7 +226,7 @@ def _calls(found: Published) -> tuple[tuple[int, ...], list[Call]]:
     return tuple(features.shape), calls
 
 
-def _size(network: Any, options: dict[str, Any]) -> tuple[int, int]:
+def _size(network: Any, options: Mapping[str, Any]) -> tuple[int, int]:
     """Height and width of the images that a network is made for."""
     size = options.get("img_size") or getattr(getattr(network, "patch_embed", None), "img_size", None)
     if isinstance(size, int):
@@ -316,7 +317,7 @@ def _measured(found: Published, norm: str | None) -> Pools:
     Raises:
         Exception: Whatever the network raises.
     """
-    network = copy.deepcopy(found.network)
+    network: Any = copy.deepcopy(found.network)
     shape, calls = _calls(found)
     generator = torch.Generator().manual_seed(0)
     for name in dict.fromkeys(call.name for call in calls):

@@ -76,5 +76,12 @@ class TorchvisionOrigin:
         left_out = layers(names, others)
         if not self.norm:
             return PublishedHead(left_out=left_out, parameters=parameters)
-        norm = {"norm": self.norm, "norm_place": NORM, "norm_is_new": True, "channels_first": True}
-        return PublishedHead(left_out=left_out, parameters=parameters, pools="mean", **norm)
+        return PublishedHead(
+            norm=self.norm,
+            norm_place=NORM,
+            norm_is_new=True,
+            channels_first=True,
+            left_out=left_out,
+            parameters=parameters,
+            pools="mean",
+        )

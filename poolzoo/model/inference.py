@@ -64,10 +64,11 @@ def reparameterized(model: nn.Module) -> nn.Module:
     """The model, or where timm's layers in it can be fused for inference, a copy in which they are."""
     if not any(hasattr(module, name) for module in filter(_is_timm, model.modules()) for name in FUSING):
         return model
-    from timm.utils import reparameterize_model
+    from timm.utils.model import reparameterize_model
 
     with torch.no_grad():
-        return reparameterize_model(copy.deepcopy(model).eval()).eval()
+        fused: nn.Module = reparameterize_model(copy.deepcopy(model).eval())
+        return fused.eval()
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import isqrt
 
+import torch
 from torch import Tensor, nn
 
 from poolzoo.common.errors import PluginFailed
@@ -109,5 +110,5 @@ def _refused(name: str, what: str, prefix: int) -> PluginFailed:
 def as_feature_map(features: Tensor, layout: Layout) -> Tensor:
     """Features in any layout as a feature map, `float[N, C, H, W]`."""
     if layout.kind == "NLC":
-        return features[:, layout.prefix_tokens :].transpose(1, 2).unflatten(2, layout.map_size)
+        return torch.unflatten(features[:, layout.prefix_tokens :].transpose(1, 2), 2, layout.map_size)
     return features.permute(0, 3, 1, 2) if layout.kind == "NHWC" else features

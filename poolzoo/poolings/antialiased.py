@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from poolzoo.poolings.shared import Windows, at_least_float32
+from poolzoo.model.geometry import Geometry
+from poolzoo.poolings.local import LocalPooling, local_build
+from poolzoo.poolings.shared import at_least_float32
 
 
-class Blur(Windows):
+class Blur(LocalPooling):
     """Binomial filter at every stride-th position: `y = (b ⊗ b * x)↓stride`, `b = [1, 2, 1] / 4` for three taps.
 
     Zhang, Making Convolutional Networks Shift-Invariant Again, ICML 2019, arXiv:1904.11486. Output i is centered where
@@ -29,16 +31,17 @@ class Blur(Windows):
 
     filter: Tensor
 
-    def __init__(
-        self, channels: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool, *, taps: int = 3
-    ) -> None:
+    def __init__(self, channels: int, geometry: Geometry, *, taps: int = 3) -> None:
         if taps < 1 or taps % 2 == 0:
             raise ValueError(f"taps={taps} must be odd and positive")
-        super().__init__(kernel_size, stride, padding, ceil_mode)
+        super().__init__(channels, geometry)
         self.register_buffer("filter", binomial(channels, taps), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return filtered(x, self.filter, self.stride, (self.kernel_size - 1) // 2 - self.padding, self.counts(x))
+        return filtered(x, self.filter, self.stride, (self.kernel_size - 1) // 2 - self.padding, self.output_size(x))
+
+
+blur = local_build(Blur)
 
 
 class MaxBlur(Blur):
@@ -48,7 +51,7 @@ class MaxBlur(Blur):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        below, right = self.overhang(x)
+        below, right = self.end_padding(x)
         over = max(0, below - self.padding), max(0, right - self.padding)
         if any(over):  # windows that reach beyond the padding, with ceil_mode; what they find there never wins
             x = F.pad(x, (0, over[1], 0, over[0]), value=-torch.inf)
@@ -56,7 +59,10 @@ class MaxBlur(Blur):
         return filtered(dense, self.filter, self.stride, 0, self._counts_before(x, over))
 
     def _counts_before(self, x: Tensor, over: tuple[int, int]) -> tuple[int, int]:
-        return self.counts(x[:, :, : x.shape[2] - over[0], : x.shape[3] - over[1]])
+        return self.output_size(x[:, :, : x.shape[2] - over[0], : x.shape[3] - over[1]])
+
+
+max_blur = local_build(MaxBlur)
 
 
 def binomial(channels: int, taps: int) -> Tensor:
@@ -81,7 +87,7 @@ def filtered(x: Tensor, weight: Tensor, stride: int, first: int, counts: tuple[i
 # --- Polyphase: keep one of the stride × stride shifted grids, the same one wherever the image is shifted to ---------
 
 
-class _Polyphase(Windows):
+class _Polyphase(LocalPooling):
     """Choice of a polyphase component; exactly invariant to circular shifts where the stride divides the map.
 
     On other maps, components wrap around the border to have equal sizes.
@@ -89,9 +95,9 @@ class _Polyphase(Windows):
 
     def components(self, x: Tensor) -> Tensor:
         """The stride² shifted grids: `float[N, stride², C, h, w]`; (i, j) is `x[..., i::stride, j::stride]`."""
-        rows, columns = self.counts(x)
+        rows, columns = self.output_size(x)
         x = _wrapped(_wrapped(x, 2, rows * self.stride), 3, columns * self.stride)
-        grids = x.unflatten(3, (columns, self.stride)).unflatten(2, (rows, self.stride))
+        grids = torch.unflatten(torch.unflatten(x, 3, (columns, self.stride)), 2, (rows, self.stride))
         return grids.permute(0, 3, 5, 1, 2, 4).flatten(1, 2)
 
     def pick(self, components: Tensor, scores: Tensor) -> Tensor:
@@ -115,12 +121,12 @@ class APS(_Polyphase):
     is taken in front: the geometry decides the output's shape and the stride alone.
     """
 
-    def __init__(self, channels: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool) -> None:
-        super().__init__(kernel_size, stride, padding, ceil_mode)
-
     def forward(self, x: Tensor) -> Tensor:
         components = self.components(x)
         return self.pick(components, at_least_float32(components).square().sum((2, 3, 4)))
+
+
+aps = local_build(APS)
 
 
 class LPS(_Polyphase):
@@ -139,17 +145,14 @@ class LPS(_Polyphase):
     def __init__(
         self,
         channels: int,
-        kernel_size: int,
-        stride: int,
-        padding: int,
-        ceil_mode: bool,
+        geometry: Geometry,
         *,
         hidden: int = 0,
         temperature: float = 1.0,
     ) -> None:
         if hidden < 0 or temperature <= 0:
             raise ValueError(f"hidden={hidden} must not be negative, temperature={temperature} must be above 0")
-        super().__init__(kernel_size, stride, padding, ceil_mode)
+        super().__init__(channels, geometry)
         self.temperature = temperature
         self.first = nn.Conv2d(channels, hidden or channels, 3)
         self.second = nn.Conv2d(hidden or channels, hidden or channels, 3)
@@ -167,6 +170,9 @@ class LPS(_Polyphase):
         hidden = self.first(_circular(grids)).relu()
         scores = self.second(_circular(hidden))
         return at_least_float32(scores).mean((1, 2, 3)).view(components.shape[:2])
+
+
+lps = local_build(LPS)
 
 
 def _circular(x: Tensor) -> Tensor:

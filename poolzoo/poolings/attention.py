@@ -22,8 +22,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
 
     `float[N, Q, C], float[N, L, C], float[N, L, C] → float[N, Q, C]`.
     """
-    split = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in (query, key, value))
-    return F.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)
+    q, k, v = (torch.unflatten(x, 2, (heads, -1)).transpose(1, 2) for x in (query, key, value))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
 def _heads(channels: int, heads: int | None) -> int:
@@ -50,7 +50,10 @@ class AttentionPool(nn.Module):
     def __init__(self, channels: int, *, heads: int | None = None, map_size: tuple[int, int] | None = None) -> None:
         super().__init__()
         self.heads = _heads(channels, heads)
-        self.query, self.key, self.value, self.out = (nn.Linear(channels, channels) for _ in range(4))
+        self.query = nn.Linear(channels, channels)
+        self.key = nn.Linear(channels, channels)
+        self.value = nn.Linear(channels, channels)
+        self.out = nn.Linear(channels, channels)
         self.mean_position = nn.Parameter(torch.empty(channels))
         self.position = nn.Parameter(torch.empty(1, channels, *(map_size or GRID)))
         for embedding in (self.mean_position, self.position):
@@ -66,7 +69,8 @@ class AttentionPool(nn.Module):
         first = x.mean((2, 3)) + self.mean_position.to(x.dtype)
         tokens = torch.cat((first[:, None], as_sequence(x + position)), 1)
         answer = attend(self.query(tokens[:, :1]), self.key(tokens), self.value(tokens), self.heads)
-        return self.out(answer[:, 0])
+        pooled: Tensor = self.out(answer[:, 0])
+        return pooled
 
 
 class MapPool(nn.Module):
@@ -89,7 +93,10 @@ class MapPool(nn.Module):
         self.heads = _heads(channels, heads)
         self.latent = nn.Parameter(torch.empty(1, 1, channels))
         nn.init.trunc_normal_(self.latent, std=channels**-0.5)
-        self.query, self.key, self.value, self.out = (nn.Linear(channels, channels) for _ in range(4))
+        self.query = nn.Linear(channels, channels)
+        self.key = nn.Linear(channels, channels)
+        self.value = nn.Linear(channels, channels)
+        self.out = nn.Linear(channels, channels)
         self.mlp = nn.Sequential(
             nn.LayerNorm(channels), nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, channels)
         )
@@ -97,8 +104,9 @@ class MapPool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         sequence = as_sequence(x)
         query = self.query(self.latent.to(x.dtype)).expand(x.shape[0], -1, -1)
-        pooled = self.out(attend(query, self.key(sequence), self.value(sequence), self.heads)[:, 0])
-        return pooled + self.mlp(pooled)
+        pooled: Tensor = self.out(attend(query, self.key(sequence), self.value(sequence), self.heads)[:, 0])
+        refined: Tensor = self.mlp(pooled)
+        return pooled + refined
 
 
 class SimPool(nn.Module):
@@ -112,7 +120,8 @@ class SimPool(nn.Module):
         super().__init__()
         self.heads = _heads(channels, heads)
         self.norm = nn.LayerNorm(channels, eps=1e-6)  # the authors' value
-        self.query, self.key = (nn.Linear(channels, channels, bias=False) for _ in range(2))
+        self.query = nn.Linear(channels, channels, bias=False)
+        self.key = nn.Linear(channels, channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         sequence = self.norm(as_sequence(x)).to(x.dtype)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from poolzoo.poolings.shared import Windows, at_least_float32
+from poolzoo.model.geometry import Geometry
+from poolzoo.poolings.local import LocalPooling, local_build
+from poolzoo.poolings.shared import GlobalPooling, at_least_float32
 
 FLOOR = 1e-12  # under a sum of activations that is divided by; far below any activation that matters
 
 
-class GlobalStochastic(nn.Module):
+class GlobalStochastic(GlobalPooling):
     """One position, drawn in proportion to its activation: `float[N, C, H, W] → float[N, C]`.
 
     Training: `y = a_i`, i drawn with `P(i) = a_i / Σ a`. Eval: the expectation `y = Σ a² / Σ a`. `a = max(x, 0)`, and
@@ -21,9 +23,6 @@ class GlobalStochastic(nn.Module):
     arXiv:1301.3557, for windows; here the window is the map. They have no negative input.
     """
 
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-
     def forward(self, x: Tensor) -> Tensor:
         active = at_least_float32(x).relu()
         if self.training:
@@ -31,17 +30,17 @@ class GlobalStochastic(nn.Module):
         return (active.square().mean((2, 3)) / active.mean((2, 3)).clamp(min=FLOOR)).to(x.dtype)
 
 
-class LocalStochastic(Windows):
+class LocalStochastic(LocalPooling):
     """One position of each window, drawn in proportion to its activation. As the global one."""
-
-    def __init__(self, channels: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool) -> None:
-        super().__init__(kernel_size, stride, padding, ceil_mode)
 
     def forward(self, x: Tensor) -> Tensor:
         active = at_least_float32(x).relu()
         if self.training:
-            return _drawn(self.gather(active, 0.0)).to(x.dtype)
-        return (self.mean(active.square()) / self.mean(active).clamp(min=FLOOR)).to(x.dtype)
+            return _drawn(self.patches(active, 0.0)).to(x.dtype)
+        return (self.avg_pool(active.square()) / self.avg_pool(active).clamp(min=FLOOR)).to(x.dtype)
+
+
+local_stochastic = local_build(LocalStochastic)
 
 
 def _drawn(active: Tensor) -> Tensor:
@@ -52,7 +51,7 @@ def _drawn(active: Tensor) -> Tensor:
     return active.gather(2, index).squeeze(2)
 
 
-class Fractional(Windows):
+class Fractional(LocalPooling):
     """Maximum over regions whose steps vary, so that any size of output fits: rows `⌊(i + u) α⌋ − ⌊u α⌋` onwards.
 
     `α = (H − k) / (h − 1)`, k = kernel_size, h as many as the geometry has windows; u is drawn for each image and
@@ -65,13 +64,13 @@ class Fractional(Windows):
         kernel_size, stride, padding, ceil_mode: Geometry; the stride must be above 1.
     """
 
-    def __init__(self, channels: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool) -> None:
-        if stride < 2:
-            raise ValueError(f"stride={stride}: there must be fewer regions than positions, so it must be at least 2")
-        super().__init__(kernel_size, stride, padding, ceil_mode)
+    def __init__(self, channels: int, geometry: Geometry) -> None:
+        if geometry.stride < 2:
+            raise ValueError(f"stride={geometry.stride} must be at least 2, so that regions are fewer than locations")
+        super().__init__(channels, geometry)
 
     def forward(self, x: Tensor) -> Tensor:
-        counts = self.counts(x)
+        counts = self.output_size(x)
         sizes = [min(self.kernel_size, n - count + 1) for n, count in zip(x.shape[2:], counts, strict=True)]
         wide = at_least_float32(x)
         if not torch.compiler.is_exporting():
@@ -83,6 +82,9 @@ class Fractional(Windows):
         return F.max_pool2d(x, tuple(sizes))
 
 
+fractional = local_build(Fractional)
+
+
 def region_positions(length: int, count: int, size: int) -> list[int]:
     """The positions of all regions along an axis, one region after the other, for u = 1/2; rounded as torch rounds."""
     step = np.float32(length - size) / np.float32(max(count - 1, 1))
@@ -91,7 +93,7 @@ def region_positions(length: int, count: int, size: int) -> list[int]:
     return [begin + i for begin in (*begins, length - size) for i in range(size)]
 
 
-class S3(Windows):
+class S3(LocalPooling):
     """Dense maximum, then rows and columns drawn at random from each stretch of the grid.
 
     Training: the maximum of the window at every position, of which one in stride rows is kept, drawn from each stretch
@@ -103,27 +105,24 @@ class S3(Windows):
         grid: Rows and columns in a stretch, a multiple of the stride; 0 for the stride itself.
     """
 
-    def __init__(
-        self, channels: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool, *, grid: int = 0
-    ) -> None:
-        if grid < 0 or grid % stride:
-            raise ValueError(f"grid={grid} is no multiple of the stride, {stride}")
-        super().__init__(kernel_size, stride, padding, ceil_mode)
-        self.grid = grid or stride
+    def __init__(self, channels: int, geometry: Geometry, *, grid: int = 0) -> None:
+        if grid < 0 or grid % geometry.stride:
+            raise ValueError(f"grid={grid} is no multiple of the stride, {geometry.stride}")
+        super().__init__(channels, geometry)
+        self.grid = grid or geometry.stride
 
     def forward(self, x: Tensor) -> Tensor:
         dense = self.dense(x)
         if not self.training:
             return F.avg_pool2d(dense, self.stride, ceil_mode=True)
-        for dim, count in enumerate(self.counts(x), start=2):
+        for dim, count in enumerate(self.output_size(x), start=2):
             dense = dense.index_select(dim, self._draw(dense.shape[dim], count, x.device))
         return dense
 
     def dense(self, x: Tensor) -> Tensor:
         """The maximum of the window at every position at which one can begin, up to stride for each output."""
-        lengths = [
-            min(count * self.stride, n + self.padding) for count, n in zip(self.counts(x), x.shape[2:], strict=True)
-        ]
+        counts = self.output_size(x)
+        lengths = [min(count * self.stride, n + self.padding) for count, n in zip(counts, x.shape[2:], strict=True)]
         below, right = (
             length - 1 + self.kernel_size - self.padding - n for length, n in zip(lengths, x.shape[2:], strict=True)
         )
@@ -137,3 +136,6 @@ class S3(Windows):
         begins = torch.arange(full, device=device)[:, None] * self.grid
         rest = torch.rand(length - full * self.grid, device=device).argsort()[: count - full * each].sort().values
         return torch.cat(((drawn + begins).flatten(), rest + full * self.grid))
+
+
+s3 = local_build(S3)

@@ -428,9 +428,9 @@ def test_weights_that_do_not_fit_are_one_line(poolzoo, tmp_path, content, code, 
 
 
 def test_pretrained_without_a_network_is_quick_and_one_line(poolzoo, tmp_path, monkeypatch):
-    from poolzoo.backbones import network
+    from poolzoo.backbones import connectivity
 
-    monkeypatch.setattr(network, "reachable", lambda url: False)
+    monkeypatch.setattr(connectivity, "reachable", lambda url: False)
     for backbone in ("timm/resnet18", "torchvision/resnet18"):
         outcome = poolzoo(
             "finetune", "--data", "digits", "--backbone", backbone, "--pretrained", "--out", tmp_path / "run"
