@@ -88,7 +88,7 @@ def filtered(x: Tensor, weight: Tensor, stride: int, first: int, counts: tuple[i
 
 
 class _Polyphase(LocalPooling):
-    """Choice of a polyphase component; exactly invariant to circular shifts where the stride divides the map.
+    """Choice of a polyphase component; exactly invariant to circular shifts where the stride divides the feature map.
 
     On other maps, components wrap around the border to have equal sizes.
     """
@@ -107,7 +107,7 @@ class _Polyphase(LocalPooling):
 
 
 def _wrapped(x: Tensor, dim: int, length: int) -> Tensor:
-    """The first `length` positions along `dim` of the map repeated endlessly."""
+    """The first `length` positions along `dim` of the feature map repeated endlessly."""
     if length <= x.shape[dim]:
         return x.narrow(dim, 0, length)
     return torch.cat([x] * -(-length // x.shape[dim]), dim).narrow(dim, 0, length)

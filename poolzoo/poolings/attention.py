@@ -1,4 +1,4 @@
-"""Attention over the positions of the map: `float[N, C, H, W] → float[N, C]`."""
+"""Attention over the positions of the feature map: `float[N, C, H, W] → float[N, C]`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from poolzoo.poolings.shared import divisor_at_most
 
 HEADS = 8  # at most, unless told otherwise
-GRID = (7, 7)  # positions that an embedding is made for where the map's size is not known
+GRID = (7, 7)  # positions that an embedding is made for where the feature map's size is not known
 
 
 def as_sequence(x: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ def _heads(channels: int, heads: int | None) -> int:
 
 
 class AttentionPool(nn.Module):
-    """CLIP's pooling: the mean of the map asks, the mean and all positions answer.
+    """CLIP's pooling: the mean of the feature map is the query, and the mean and all positions are keys and values.
 
     `y = W attention(q = Q t₀, k = K t, v = V t)`, t = [mean x, x] + position embedding.
     Radford et al., Learning Transferable Visual Models From Natural Language Supervision, ICML 2021, arXiv:2103.00020.
@@ -74,7 +74,7 @@ class AttentionPool(nn.Module):
 
 
 class MapPool(nn.Module):
-    """Multi-head attention pooling: a learnt query asks, then a two-layer network.
+    """Multi-head attention pooling: a learned query, then a two-layer network.
 
     `z = W attention(q = Q latent, k = K x, v = V x)`, `y = z + MLP(LN(z))`. Without a position embedding: the order of
     the positions does not matter.
@@ -110,7 +110,7 @@ class MapPool(nn.Module):
 
 
 class SimPool(nn.Module):
-    """The mean of the map asks, the normalized positions answer: `y = attention(q = Q mean x, k = K LN(x), v = LN(x))`.
+    """Attention with the mean as the query: `y = attention(q = Q mean x, k = K LN(x), v = LN(x))`.
 
     Psomas, Kakogeorgiou, Karantzalos and Avrithis, Keep It SimPool, ICCV 2023, arXiv:2309.06891, with γ = none: the
     authors' code with γ subtracts a minimum over the whole batch, which makes images depend on their neighbors.
@@ -130,7 +130,7 @@ class SimPool(nn.Module):
 
 
 class PRR(nn.Module):
-    """Patch representation refinement: every position asks all others, then the mean. No parameters.
+    """Patch representation refinement: self-attention of all positions, then the mean. No parameters.
 
     `y = mean attention(q = x, k = x, v = x)`.
     Hajimiri, Beizaee, Shakeri, Desrosiers, Ben Ayed and Dolz, Locality-Attending Vision Transformer, ICLR 2026,

@@ -17,7 +17,7 @@ def _checked(group: int) -> int:
 
 
 class GlobalDepth(nn.Module):
-    """Maximum over groups of g channels, then the mean over the map: `float[N, C, H, W] → float[N, ⌈C/g⌉]`.
+    """Maximum over groups of g channels, then the mean over the feature map: `float[N, C, H, W] → float[N, ⌈C/g⌉]`.
 
     `y[d] = mean of max over c in group d of x[c]`. The maximum across channels is from Goodfellow, Warde-Farley, Mirza,
     Courville and Bengio, Maxout Networks, ICML 2013, arXiv:1302.4389.
@@ -64,8 +64,9 @@ local_depth = local_build(LocalDepth)
 class SpaceToDepth(LocalPooling):
     """Each window's positions become channels: `float[N, C, H, W] → float[N, k² C, h, w]`, nothing is lost.
 
-    `y[c k² + i k + j]` is position (i, j) of the window of channel c, 0 beyond the border; where windows tile the map
-    this is `nn.PixelUnshuffle`. The network around it must measure the channels, as the nano/ backbones do.
+    `y[c k² + i k + j]` is position (i, j) of the window of channel c, 0 beyond the border. Where windows tile the
+    feature map, this is `nn.PixelUnshuffle`. The network around it must measure the channels, as
+    the nano/ backbones do.
     Shi et al., Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel Convolutional Neural
     Network, CVPR 2016, arXiv:1609.05158, have its inverse.
     """

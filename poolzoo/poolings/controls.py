@@ -30,7 +30,7 @@ class Subsample(LocalPooling):
             x = F.pad(x, (before, right, before, below), mode="replicate")
         start, (bottom, end) = first + before, (last + before + 1 for last in lasts)
         kept = x[:, :, start : bottom : self.stride, start : end : self.stride]
-        return kept.clone()  # memory of its own, lest a layer that works in place write into the map
+        return kept.clone()  # memory of its own, lest a layer that works in place write into the feature map
 
 
 subsample = local_build(Subsample)

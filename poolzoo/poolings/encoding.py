@@ -1,4 +1,4 @@
-"""Encodings of the map by its distance from learnt centers."""
+"""Encodings of the feature map by its distance from learned centers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from poolzoo.poolings.shared import at_least_float32, normalized
 
 
 class NetVLAD(nn.Module):
-    """Residuals from learnt centers, softly assigned: `float[N, C, H, W] → float[N, K C]`.
+    """Residuals from learned centers, softly assigned: `float[N, C, H, W] → float[N, K C]`.
 
     `V_k = Σ_i a_k(x_i) (x_i − c_k)`, `a = softmax(W x_i)` over the K centers, x_i normalized to length 1 first; each
     V_k is normalized, then all of them together.

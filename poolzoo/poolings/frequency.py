@@ -96,7 +96,7 @@ class Wavelet(LocalPooling):
 
     def forward(self, x: Tensor) -> Tensor:
         below, right = self.end_padding(x)
-        if below or right:  # with ceil_mode, of a map with an odd side
+        if below or right:  # with ceil_mode, of a feature map with an odd side
             x = F.pad(x, (0, right, 0, below), mode="replicate")
         if self.wavelet == "haar":
             return 2 * F.avg_pool2d(x, 2)  # the same, without a convolution

@@ -13,7 +13,7 @@ _INFINITY = float("inf")
 
 
 class GlobalTopK(nn.Module):
-    """Mean of the k largest positions, or of all where the map has fewer: `float[N, C, H, W] → float[N, C]`.
+    """Mean of the k largest positions, or of all where the feature map has fewer: `float[N, C, H, W] → float[N, C]`.
 
     Durand, Mordan, Thome and Cord, WILDCAT, CVPR 2017; k-max pooling before it in Kalchbrenner, Grefenstette and
     Blunsom, ACL 2014, arXiv:1404.2188.
@@ -51,7 +51,10 @@ local_topk = local_build(LocalTopK)
 
 
 class GlobalMedian(GlobalPooling):
-    """Lower median of the map: the element of rank ⌈HW / 2⌉, `float[N, C, H, W] → float[N, C]`. No canonical paper."""
+    """Lower median of the feature map, the element of rank ⌈HW / 2⌉: `float[N, C, H, W] → float[N, C]`.
+
+    No canonical paper.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         return _lower_median(x.flatten(2), 2)
@@ -80,7 +83,7 @@ def _lower_median(x: Tensor, dim: int) -> Tensor:
 
 
 class GlobalQuantile(nn.Module):
-    """A quantile of the map, linear between ranks: `float[N, C, H, W] → float[N, C]`. No canonical paper.
+    """A quantile of the feature map, linear between ranks: `float[N, C, H, W] → float[N, C]`. No canonical paper.
 
     Args:
         q: Which one: 0 is the minimum, 1/2 the median, 1 the maximum.

@@ -3,7 +3,7 @@
 Global layers map `float[N, C, H, W] → float[N, C]`, local ones have the output shape of `nn.MaxPool2d`. Powers and
 exponentials are taken in at least float32, because 1e-6 cubed is zero in half precision.
 
-Two forms, equal to 1e-6. While training, a learnt power is exp(p log x), whose gradient costs less than that of
+Two forms, equal to 1e-6. While training, a learned power is exp(p log x), whose gradient costs less than that of
 `pow`; a graph for export has `pow`, which costs less there. An exponent that starts above `LARGEST_UNSHIFTED` takes
 the maximum out first, so that nothing over- or underflows, however large it is.
 """
@@ -20,7 +20,7 @@ from poolzoo.poolings.local import PAD_VALUE, LocalPooling, local_build
 from poolzoo.poolings.shared import at_least_float32
 
 LARGEST = 1e4  # far beyond where the mean is the maximum to every digit
-LEAST = 0.1  # what a learnt exponent or sharpness cannot fall below: at 0 neither mean is defined
+LEAST = 0.1  # what a learned exponent or sharpness cannot fall below: at 0 neither mean is defined
 LARGEST_UNSHIFTED = 5.0  # start values up to here are computed directly, …
 NORMS = (1.0, 2.0)  # fixed exponents that torch has a fast norm for
 LARGEST_LEARNT = 8.0  # … and cannot learn to pass this: in float32, x^8 is a number from 2e-5 to 6e4
@@ -33,7 +33,7 @@ class GlobalLSE(nn.Module):
     Pinheiro and Collobert, From Image-level to Pixel-level Labeling, CVPR 2015, arXiv:1411.6228.
 
     Args:
-        r: The sharpness, its start value where it is learnt.
+        r: The sharpness, its start value where it is learned.
         learnable: Whether r is a parameter.
     """
 
@@ -121,7 +121,7 @@ class GlobalGeM(_Power):
     Radenović, Tolias and Chum, Fine-tuning CNN Image Retrieval with No Human Annotation, TPAMI 2019, arXiv:1711.02512.
 
     Args:
-        p: The exponent, its start value where it is learnt.
+        p: The exponent, its start value where it is learned.
         learnable: Whether p is a parameter; one that starts at 5 or below stays at 8 or below.
         eps: The floor under x, which keeps negative and zero input defined.
     """
@@ -158,13 +158,13 @@ local_gem = local_build(LocalGeM)
 
 
 class GlobalLp(_Power):
-    """The p-norm of the map: `y = (Σ |x|^p)^(1/p)`.
+    """The p-norm of the feature map: `y = (Σ |x|^p)^(1/p)`.
 
     Sermanet, Chintala and LeCun, Convolutional Neural Networks Applied to House Numbers Digit Classification,
     ICPR 2012, arXiv:1204.3968. `nn.LPPool2d` computes Σ x^p instead, which is no number for odd p and signed x.
 
     Args:
-        p: The exponent, its start value where it is learnt.
+        p: The exponent, its start value where it is learned.
         learnable: Whether p is a parameter.
     """
 

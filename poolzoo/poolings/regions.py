@@ -1,4 +1,4 @@
-"""Pooling over regions of the map: grids, pyramids, overlapping squares, strips."""
+"""Pooling over regions of the feature map: grids, pyramids, overlapping squares, strips."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def adaptive_pool(x: Tensor, size: tuple[int, int], mode: Mode) -> Tensor:
         return F.adaptive_avg_pool2d(x, size)
     if not torch.compiler.is_exporting():
         return F.adaptive_max_pool2d(x, size)
-    for dim in (2, 3):  # ONNX has no such operator where the size does not divide the map
+    for dim in (2, 3):  # ONNX has no such operator where the size does not divide the feature map
         x = _max_along(x, dim, size[dim - 2])
     return x
 
@@ -45,7 +45,8 @@ class GlobalAdaptive(nn.Module):
     """Mean or maximum over a grid of `size × size` cells, flattened: `float[N, C, H, W] → float[N, C · size²]`.
 
     Cell (i, j) covers rows ⌊i·H/size⌋ to ⌈(i+1)·H/size⌉ (exclusive) and the columns alike, as in
-    `nn.AdaptiveAvgPool2d`; cells overlap where the size does not divide the map, and repeat where the map is smaller.
+    `nn.AdaptiveAvgPool2d`; cells overlap where the size does not divide the feature map, and repeat where it
+    is smaller.
     """
 
     def __init__(self, channels: int, *, size: int = 2, mode: Mode = "avg") -> None:
@@ -60,7 +61,7 @@ class GlobalAdaptive(nn.Module):
 
 
 class LocalAdaptive(LocalPooling):
-    """Mean or maximum over a grid of cells that cover the map, as many as the geometry has windows."""
+    """Mean or maximum over a grid of cells that cover the feature map, as many as the geometry has windows."""
 
     def __init__(self, channels: int, geometry: Geometry, *, mode: Mode = "avg") -> None:
         super().__init__(channels, geometry)
@@ -103,7 +104,7 @@ class RMAC(nn.Module):
     about 40 % along the longer axis. `float[N, C, H, W] → float[N, C]`.
     Tolias, Sicre and Jégou, Particular object retrieval with integral max-pooling of CNN activations, ICLR 2016,
     arXiv:1511.05879. The authors' code counts the whole map as one region more, and so do we. ‖m_R‖₂ / √C counts as
-    1e-3 at least, which bounds the gradient of a map of zeros.
+    1e-3 at least, which bounds the gradient of a feature map of zeros.
 
     Args:
         levels: Scales.
@@ -129,7 +130,7 @@ class RMAC(nn.Module):
 
 
 def rmac_squares(height: int, width: int, levels: int) -> list[tuple[int, int, int]]:
-    """Top, left and side of the squares of R-MAC on a map of height × width."""
+    """Top, left and side of the squares of R-MAC on a feature map of height × width."""
     short, long = min(height, width), max(height, width)
     # How many more squares lie along the longer axis: as many as bring the overlap nearest to 40 %.
     more = 0
@@ -164,7 +165,7 @@ class GlobalStrip(GlobalPooling):
 
 
 class LocalStrip(LocalPooling):
-    """Mean of each window of the map gated by its strips: `y = mean x σ(W relu(f(rows) + g(columns)))`.
+    """Mean of each window of the feature map gated by its strips: `y = mean x σ(W relu(f(rows) + g(columns)))`.
 
     Hou, Zhang, Cheng and Feng, Strip Pooling: Rethinking Spatial Pooling for Scene Parsing, CVPR 2020,
     arXiv:2003.13328: rows and columns are means along strips, f and g convolutions of length 3 along them, W a 1 × 1

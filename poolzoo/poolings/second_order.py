@@ -1,4 +1,4 @@
-"""Second-order statistics of the map, `float[N, C, H, W] → float[N, D]`: variances, covariances, products of channels.
+"""Second-order statistics of the feature map, `float[N, C, H, W] → float[N, D]`: variance, covariance, products.
 
 Computed in at least float32, autocast switched off.
 """
@@ -22,7 +22,7 @@ class GlobalStd(GlobalPooling):
     """Mean and standard deviation: `y = [mean x, √(var x + 1e-5)]`, biased variance, D = 2C.
 
     Snyder, Garcia-Romero, Sell, Povey and Khudanpur, X-Vectors: Robust DNN Embeddings for Speaker Recognition,
-    ICASSP 2018, whose statistics pooling is over time; here it is over the map.
+    ICASSP 2018, whose statistics pooling is over time; here it is over the feature map.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ class GlobalStochastic(GlobalPooling):
     Training: `y = a_i`, i drawn with `P(i) = a_i / Σ a`. Eval: the expectation `y = Σ a² / Σ a`. `a = max(x, 0)`, and
     y = 0 where all of it is 0.
     Zeiler and Fergus, Stochastic Pooling for Regularization of Deep Convolutional Neural Networks, ICLR 2013,
-    arXiv:1301.3557, for windows; here the window is the map. They have no negative input.
+    arXiv:1301.3557, for windows; here the window is the feature map. They have no negative input.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -55,8 +55,8 @@ class Fractional(LocalPooling):
     """Maximum over regions whose steps vary, so that any size of output fits: rows `⌊(i + u) α⌋ − ⌊u α⌋` onwards.
 
     `α = (H − k) / (h − 1)`, k = kernel_size, h as many as the geometry has windows; u is drawn for each image and
-    channel in training, and is 1/2 in eval. A region shrinks where the map is too small for it. Where α is a whole
-    number, as with 2 × 2 windows on an even map, nothing is left to draw; `fractional:window=3` leaves something.
+    channel in training, and is 1/2 in eval. A region shrinks where the feature map is too small for it. Where α is
+    a whole number, as with 2 × 2 windows on an even feature map, nothing is drawn; `fractional:window=3` draws.
     Graham, Fractional Max-Pooling, 2014, arXiv:1412.6071, the pseudorandom overlapping regions of
     `nn.FractionalMaxPool2d`, which stays random in eval and cannot be exported.
 

@@ -1,4 +1,4 @@
-"""Means whose weights are the exponentials of scores: the input's own, or learnt ones.
+"""Means whose weights are the exponentials of scores: the input's own, or learned ones.
 
 Global layers map `float[N, C, H, W] → float[N, C]`, local ones have the output shape of `nn.MaxPool2d`. Exponentials
 are taken in at least float32.
@@ -16,14 +16,14 @@ from poolzoo.model.geometry import Geometry
 from poolzoo.poolings.local import PAD_VALUE, LocalPooling, local_build
 from poolzoo.poolings.shared import at_least_float32
 
-LARGEST_SCORE = 12.0  # of learnt importance, as in the paper; e^12 is far from overflow
+LARGEST_SCORE = 12.0  # of learned importance, as in the paper; e^12 is far from overflow
 
 
 class GlobalSoft(nn.Module):
     """Exponentially weighted mean: `y = Σ x e^x / Σ e^x`, `float[N, C, H, W] → float[N, C]`.
 
     Stergiou, Poppe and Kalliatakis, Refining activation downsampling with SoftPool, ICCV 2021, arXiv:2101.00440, for
-    windows; here the window is the map. Shifted by the maximum, without which |x| > 88 is no number.
+    windows; here the window is the feature map. Shifted by the maximum, without which |x| > 88 is no number.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ def _softly_weighted(x: Tensor) -> Tensor:
 
 
 class LocalLIP(LocalPooling):
-    """Mean weighted by learnt importance: `y = Σ x e^g / Σ e^g` over each window, `g = 12 σ(IN(conv₃ₓ₃(x)))`.
+    """Mean weighted by learned importance: `y = Σ x e^g / Σ e^g` over each window, `g = 12 σ(IN(conv₃ₓ₃(x)))`.
 
     Gao, Wang and Wu, LIP: Local Importance-Based Pooling, ICCV 2019, arXiv:1908.04156, their "simplified" module. The
     convolution starts at 0, where this is average pooling. On a 1 × 1 map, where `nn.InstanceNorm2d` refuses, the norm

@@ -33,7 +33,7 @@ def _wants_places(x: Tensor) -> bool:
 
 
 class GlobalAvg(GlobalPooling):
-    """Mean over the map: `y = mean x`, `float[N, C, H, W] → float[N, C]`.
+    """Mean over the feature map: `y = mean x`, `float[N, C, H, W] → float[N, C]`.
 
     Lin, Chen and Yan, Network in Network, ICLR 2014, arXiv:1312.4400.
     """
@@ -43,7 +43,7 @@ class GlobalAvg(GlobalPooling):
 
 
 class GlobalMax(GlobalPooling):
-    """Maximum over the map: `y = max x`, `float[N, C, H, W] → float[N, C]`.
+    """Maximum over the feature map: `y = max x`, `float[N, C, H, W] → float[N, C]`.
 
     Oquab, Bottou, Laptev and Sivic, Is object localization for free?, CVPR 2015.
     """
@@ -53,7 +53,7 @@ class GlobalMax(GlobalPooling):
 
 
 class GlobalMin(GlobalPooling):
-    """Minimum over the map: `y = min x`, `float[N, C, H, W] → float[N, C]`. No canonical paper."""
+    """Minimum over the feature map: `y = min x`, `float[N, C, H, W] → float[N, C]`. No canonical paper."""
 
     def forward(self, x: Tensor) -> Tensor:
         return map_min(x)
@@ -125,11 +125,11 @@ def _max_pool(geometry: Geometry) -> nn.MaxPool2d:
     return nn.MaxPool2d(geometry.kernel_size, geometry.stride, geometry.padding, ceil_mode=geometry.ceil_mode)
 
 
-# --- Mixtures: how much of the maximum is learnt -------------------------------------------------------------------
+# --- Mixtures: how much of the maximum is learned -------------------------------------------------------------------
 
 
 class GlobalMixed(nn.Module):
-    """A learnt mixture: `y = a max x + (1 − a) mean x`, `a = σ(w)`, `float[N, C, H, W] → float[N, C]`.
+    """A learned mixture: `y = a max x + (1 − a) mean x`, `a = σ(w)`, `float[N, C, H, W] → float[N, C]`.
 
     Lee, Gallagher and Tu, Generalizing Pooling Functions in CNNs, AISTATS 2016, arXiv:1509.08985. They leave a
     unbounded; the sigmoid keeps it a mixture.
@@ -147,7 +147,7 @@ class GlobalMixed(nn.Module):
 
 
 class LocalMixed(LocalPooling):
-    """A learnt mixture for each window: `y = a max x + (1 − a) mean x`, `a = σ(w)`. As the global one."""
+    """A learned mixture for each window: `y = a max x + (1 − a) mean x`, `a = σ(w)`. As the global one."""
 
     def __init__(self, channels: int, geometry: Geometry, *, share: Rank = "layer") -> None:
         super().__init__(channels, geometry)
@@ -161,11 +161,11 @@ local_mixed = local_build(LocalMixed)
 
 
 class GlobalGated(nn.Module):
-    """A mixture that the map itself decides: `y = a max x + (1 − a) mean x`, `a = σ(w · x)`.
+    """A mixture that the feature map itself decides: `y = a max x + (1 − a) mean x`, `a = σ(w · x)`.
 
     `float[N, C, H, W] → float[N, C]`. Lee, Gallagher and Tu, Generalizing Pooling Functions in CNNs, AISTATS 2016,
-    arXiv:1509.08985, for windows; here the window is the map. w has the size of the map that the layer is made for,
-    and is interpolated, its sum kept, for maps of other sizes.
+    arXiv:1509.08985, for windows; here the window is the feature map. w has the size of the feature map
+    that the layer is made for. For other sizes it is interpolated, and its sum is kept.
 
     Args:
         map_size: (H, W) that the layer is made for; without it, w is a single number.
@@ -212,7 +212,8 @@ class LocalVariable(LocalPooling):
     """Windows whose size depends on where they lie: `border` in the outermost ring of outputs, `inside` elsewhere.
 
     `y[i, j] = max or mean of x over rows is − p to is − p + k(i, j), columns likewise`, k = `border` where i or j is
-    the first or the last, else `inside`; what lies beyond the map belongs to no window. Ours: no paper has this rule.
+    the first or the last, else `inside`; what lies beyond the feature map belongs to no window. No paper has
+    this rule.
 
     Args:
         kernel_size, stride, padding, ceil_mode: Decide how many outputs there are, and where each window starts.
