@@ -1,4 +1,4 @@
-"""Pooling that changes the number of channels: across them, or from positions to channels."""
+"""Poolings that change the number of channels: across channels, or from spatial locations to channels."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ local_depth = local_build(LocalDepth)
 
 
 class SpaceToDepth(LocalPooling):
-    """Each window's positions become channels: `float[N, C, H, W] → float[N, k² C, h, w]`, nothing is lost.
+    """The values of each window become channels, without loss: `float[N, C, H, W] → float[N, k² C, h, w]`.
 
-    `y[c k² + i k + j]` is position (i, j) of the window of channel c, 0 beyond the border. Where windows tile the
+    `y[c k² + i k + j]` is value (i, j) of the window of channel c, 0 in the padding. Where windows tile the
     feature map, this is `nn.PixelUnshuffle`. The network around it must measure the channels, as
     the nano/ backbones do.
     Shi et al., Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel Convolutional Neural

@@ -30,7 +30,7 @@ class Spectral(LocalPooling):
     arXiv:1506.03767. Taking the real part is how a cropped spectrum that is not symmetric is made so.
 
     Args:
-        kernel_size, stride, padding, ceil_mode: Decide the size of the output alone; the stride must be above 1.
+        geometry: Decides only the output size; the stride must be above 1.
     """
 
     def __init__(self, channels: int, geometry: Geometry) -> None:
@@ -67,14 +67,14 @@ def crop_matrix(kept: int, length: int) -> list[list[list[float]]]:
 
 
 class Wavelet(LocalPooling):
-    """The low-pass band of one wavelet step: `y = (l ⊗ l * x)↓2`; with `haar` twice the mean of 2 × 2 positions.
+    """The low-pass band of one wavelet step: `y = (l ⊗ l * x)↓2`; with `haar` twice the mean over 2 × 2 windows.
 
-    The map is continued periodically, an odd one after its last row or column is repeated.
+    The feature map continues periodically; one with an odd side repeats its last row or column first.
     Williams and Li, Wavelet Pooling for Convolutional Neural Networks, ICLR 2018. They take the second-level band of a
     two-step transform back by one step; that is this band.
 
     Args:
-        kernel_size, stride, padding, ceil_mode: Geometry; kernel_size and stride must be 2, padding 0.
+        geometry: kernel_size and stride must be 2, padding 0.
         wavelet: Which one.
     """
 

@@ -13,7 +13,7 @@ _INFINITY = float("inf")
 
 
 class GlobalTopK(nn.Module):
-    """Mean of the k largest positions, or of all where the feature map has fewer: `float[N, C, H, W] → float[N, C]`.
+    """Mean of the k largest values, or of all where the feature map has fewer: `float[N, C, H, W] → float[N, C]`.
 
     Durand, Mordan, Thome and Cord, WILDCAT, CVPR 2017; k-max pooling before it in Kalchbrenner, Grefenstette and
     Blunsom, ACL 2014, arXiv:1404.2188.
@@ -32,19 +32,19 @@ class GlobalTopK(nn.Module):
 
 
 class LocalTopK(LocalPooling):
-    """Mean of the k largest positions of each window, or of all where it has fewer (2 × 2 windows have 4)."""
+    """Mean of the k largest values of each window, or of all where it has fewer (2 × 2 windows have 4)."""
 
     def __init__(self, channels: int, geometry: Geometry, *, k: int = 4) -> None:
         super().__init__(channels, geometry)
         self.k = _at_least_one(k)
 
     def forward(self, x: Tensor) -> Tensor:
-        held = self.patches(x, -_INFINITY)
-        largest = held.topk(min(self.k, held.shape[2]), 2).values
+        patches = self.patches(x, -_INFINITY)
+        largest = patches.topk(min(self.k, patches.shape[2]), 2).values
         if not self.has_partial_windows(x):
             return largest.mean(2)
-        there = largest > -_INFINITY
-        return torch.where(there, largest, 0.0).sum(2) / there.sum(2)
+        valid = largest > -_INFINITY
+        return torch.where(valid, largest, 0.0).sum(2) / valid.sum(2)
 
 
 local_topk = local_build(LocalTopK)
@@ -64,11 +64,11 @@ class LocalMedian(LocalPooling):
     """Lower median of each window. No canonical paper."""
 
     def forward(self, x: Tensor) -> Tensor:
-        held = self.patches(x, _INFINITY)
+        patches = self.patches(x, _INFINITY)
         if not self.has_partial_windows(x):
-            return _lower_median(held, 2)
-        # Smaller windows have their median at a lower rank; what is absent sorts last.
-        smallest = held.topk((held.shape[2] + 1) // 2, 2, largest=False).values
+            return _lower_median(patches, 2)
+        # In a partial window the median has a lower rank, and the padding sorts last.
+        smallest = patches.topk((patches.shape[2] + 1) // 2, 2, largest=False).values
         rank = ((self.valid_count(x) - 1) / 2).floor().long()
         return smallest.gather(2, rank.unsqueeze(2).expand_as(smallest[:, :, :1])).squeeze(2)
 
@@ -97,12 +97,12 @@ class GlobalQuantile(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.flatten(2)
-        place = self.q * (x.shape[2] - 1)
-        below = int(place)
-        largest = x.topk(x.shape[2] - below, 2).values  # ranks from the top down to the one below the place
+        rank = self.q * (x.shape[2] - 1)
+        below = int(rank)
+        largest = x.topk(x.shape[2] - below, 2).values  # from the largest down to the one at or below the rank
         if below == x.shape[2] - 1:
             return largest[..., -1]
-        return torch.lerp(largest[..., -1], largest[..., -2], place - below)
+        return torch.lerp(largest[..., -1], largest[..., -2], rank - below)
 
 
 def _at_least_one(k: int) -> int:

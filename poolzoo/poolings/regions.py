@@ -13,7 +13,7 @@ from poolzoo.poolings.local import LocalPooling, local_build
 from poolzoo.poolings.shared import GlobalPooling, at_least_float32, normalized
 
 Mode = Literal["avg", "max"]
-OVERLAP = 0.4  # of neighboring regions of R-MAC, the paper's
+OVERLAP = 0.4  # of neighboring regions of R-MAC, as in the paper
 
 
 def cells(length: int, count: int) -> list[tuple[int, int]]:
@@ -100,8 +100,8 @@ class SPP(nn.Module):
 class RMAC(nn.Module):
     """Regional maxima, each normalized, summed: `y = Σ_R m_R / ‖m_R‖₂`, `m_R = max over region R`.
 
-    The regions are the whole map and, at scale l = 1 … levels, squares of side ⌊2 min(H, W) / (l + 1)⌋ that overlap by
-    about 40 % along the longer axis. `float[N, C, H, W] → float[N, C]`.
+    The regions are the whole feature map and, at scale l = 1 … levels, squares of side ⌊2 min(H, W) / (l + 1)⌋ that
+    overlap by about 40 % along the longer axis. `float[N, C, H, W] → float[N, C]`.
     Tolias, Sicre and Jégou, Particular object retrieval with integral max-pooling of CNN activations, ICLR 2016,
     arXiv:1511.05879. The authors' code counts the whole map as one region more, and so do we. ‖m_R‖₂ / √C counts as
     1e-3 at least, which bounds the gradient of a feature map of zeros.

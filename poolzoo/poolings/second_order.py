@@ -12,9 +12,7 @@ from poolzoo.poolings.shared import GlobalPooling, at_least_float32, normalized
 
 VARIANCE_FLOOR = 1e-5  # added under the root, as in batch norm; keeps the gradient of a constant map finite
 NORM_FLOOR = 1e-12  # under a root or a trace that is divided by
-STEEPEST = (
-    4e-6  # a product of two channels of 2e-3: nearer to 0, as with a dead channel, a root is too steep to learn by
-)
+STEEPEST = 4e-6  # below it, as with a dead channel, the gradient of a root is too large to learn from
 MOST_STEPS = 25  # of Newton–Schulz; where the covariance has no full rank, rounding errors have grown to NaN at 30
 
 

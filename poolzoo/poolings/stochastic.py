@@ -1,4 +1,4 @@
-"""Poolings that draw at random while training. In eval each has one fixed form, and only that is exported."""
+"""Poolings that draw at random in training. In eval mode each is deterministic, which is the form that is exported."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FLOOR = 1e-12  # under a sum of activations that is divided by; far below any ac
 
 
 class GlobalStochastic(GlobalPooling):
-    """One position, drawn in proportion to its activation: `float[N, C, H, W] → float[N, C]`.
+    """One location, drawn in proportion to its activation: `float[N, C, H, W] → float[N, C]`.
 
     Training: `y = a_i`, i drawn with `P(i) = a_i / Σ a`. Eval: the expectation `y = Σ a² / Σ a`. `a = max(x, 0)`, and
     y = 0 where all of it is 0.
@@ -31,7 +31,7 @@ class GlobalStochastic(GlobalPooling):
 
 
 class LocalStochastic(LocalPooling):
-    """One position of each window, drawn in proportion to its activation. As the global one."""
+    """One location of each window, drawn in proportion to its activation. As the global one."""
 
     def forward(self, x: Tensor) -> Tensor:
         active = at_least_float32(x).relu()
@@ -61,7 +61,7 @@ class Fractional(LocalPooling):
     `nn.FractionalMaxPool2d`, which stays random in eval and cannot be exported.
 
     Args:
-        kernel_size, stride, padding, ceil_mode: Geometry; the stride must be above 1.
+        geometry: The stride must be above 1.
     """
 
     def __init__(self, channels: int, geometry: Geometry) -> None:
@@ -77,16 +77,16 @@ class Fractional(LocalPooling):
             fixed = None if self.training else wide.new_full((*x.shape[:2], 2), 0.5)
             return F.fractional_max_pool2d(wide, tuple(sizes), counts, _random_samples=fixed).to(x.dtype)
         for dim, (count, size) in enumerate(zip(counts, sizes, strict=True), start=2):
-            positions = region_positions(x.shape[dim], count, size)
-            x = x.index_select(dim, torch.tensor(positions, device=x.device))
+            indices = region_indices(x.shape[dim], count, size)
+            x = x.index_select(dim, torch.tensor(indices, device=x.device))
         return F.max_pool2d(x, tuple(sizes))
 
 
 fractional = local_build(Fractional)
 
 
-def region_positions(length: int, count: int, size: int) -> list[int]:
-    """The positions of all regions along an axis, one region after the other, for u = 1/2; rounded as torch rounds."""
+def region_indices(length: int, count: int, size: int) -> list[int]:
+    """The indices of all regions along an axis, one region after the other, for u = 1/2; rounded as torch rounds."""
     step = np.float32(length - size) / np.float32(max(count - 1, 1))
     first = int(np.float32(0.5) * step)
     begins = [int((np.float32(i) + np.float32(0.5)) * step) - first for i in range(count - 1)]
@@ -96,7 +96,7 @@ def region_positions(length: int, count: int, size: int) -> list[int]:
 class S3(LocalPooling):
     """Dense maximum, then rows and columns drawn at random from each stretch of the grid.
 
-    Training: the maximum of the window at every position, of which one in stride rows is kept, drawn from each stretch
+    Training: the maximum of the window at stride 1, of which one in stride rows is kept, drawn from each stretch
     of `grid` rows; columns likewise; the same for all images. Eval: the mean of each stride × stride block instead.
     Zhai, Wu, Kumar, Cheng, Lu, Zhang and Feris, S3Pool: Pooling with Stochastic Spatial Sampling, CVPR 2017,
     arXiv:1611.05138.
@@ -120,17 +120,17 @@ class S3(LocalPooling):
         return dense
 
     def dense(self, x: Tensor) -> Tensor:
-        """The maximum of the window at every position at which one can begin, up to stride for each output."""
+        """The maximum of the window at stride 1, up to stride × stride values for each output."""
         counts = self.output_size(x)
         lengths = [min(count * self.stride, n + self.padding) for count, n in zip(counts, x.shape[2:], strict=True)]
         below, right = (
             length - 1 + self.kernel_size - self.padding - n for length, n in zip(lengths, x.shape[2:], strict=True)
         )
-        edges = (self.padding, right, self.padding, below)  # negative ones cut off what no window reaches
+        edges = (self.padding, right, self.padding, below)  # negative ones crop what no window reaches
         return F.max_pool2d(F.pad(x, edges, value=-torch.inf), self.kernel_size, 1)
 
     def _draw(self, length: int, count: int, device: torch.device) -> Tensor:
-        """Sorted positions, `count` of `length`: one in stride of each stretch, without repetition."""
+        """Sorted indices, `count` of `length`: one in stride of each stretch, without repetition."""
         full, each = length // self.grid, self.grid // self.stride
         drawn = torch.rand(full, self.grid, device=device).argsort(1)[:, :each].sort(1).values
         begins = torch.arange(full, device=device)[:, None] * self.grid

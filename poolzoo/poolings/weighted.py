@@ -23,7 +23,7 @@ class GlobalSoft(nn.Module):
     """Exponentially weighted mean: `y = Σ x e^x / Σ e^x`, `float[N, C, H, W] → float[N, C]`.
 
     Stergiou, Poppe and Kalliatakis, Refining activation downsampling with SoftPool, ICCV 2021, arXiv:2101.00440, for
-    windows; here the window is the feature map. Shifted by the maximum, without which |x| > 88 is no number.
+    windows; here the window is the feature map. Shifted by the maximum, without which |x| > 88 gives NaN.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ class LocalSoft(LocalPooling):
     """Exponentially weighted mean of each window: `y = Σ x e^x / Σ e^x`.
 
     Stergiou, Poppe and Kalliatakis, Refining activation downsampling with SoftPool, ICCV 2021, arXiv:2101.00440.
-    Shifted by the maximum, without which |x| > 88 is no number.
+    Shifted by the maximum, without which |x| > 88 gives NaN.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -59,8 +59,8 @@ class LocalLIP(LocalPooling):
     """Mean weighted by learned importance: `y = Σ x e^g / Σ e^g` over each window, `g = 12 σ(IN(conv₃ₓ₃(x)))`.
 
     Gao, Wang and Wu, LIP: Local Importance-Based Pooling, ICCV 2019, arXiv:1908.04156, their "simplified" module. The
-    convolution starts at 0, where this is average pooling. On a 1 × 1 map, where `nn.InstanceNorm2d` refuses, the norm
-    gives its bias.
+    convolution starts at 0, where this is average pooling. On a 1 × 1 feature map, which `nn.InstanceNorm2d` refuses,
+    the norm gives its bias.
     """
 
     def __init__(self, channels: int, geometry: Geometry) -> None:
@@ -76,7 +76,7 @@ class LocalLIP(LocalPooling):
         return (self.avg_pool(weight * wide) / self.avg_pool(weight)).to(x.dtype)
 
     def scores(self, x: Tensor) -> Tensor:
-        """The importance g of each position, between 0 and 12: `float[N, C, H, W]`."""
+        """The importance g of each spatial location, between 0 and 12: `float[N, C, H, W]`."""
         raw = at_least_float32(self.conv(x))
         scale, shift = self.scale.to(raw.dtype), self.shift.to(raw.dtype)
         if raw.shape[2:].numel() > 1:

@@ -1,4 +1,4 @@
-"""Means, maxima and minima, and their mixtures, over windows and over the whole map.
+"""Means, maxima and minima, and their mixtures, over windows and over the whole feature map.
 
 Every global layer maps `float[N, C, H, W] → float[N, D]`; every local one has the output shape of `nn.MaxPool2d`.
 """
@@ -15,20 +15,20 @@ from poolzoo.model.geometry import Geometry
 from poolzoo.poolings.local import LocalPooling, local_build
 from poolzoo.poolings.shared import GlobalPooling
 
-Rank = Literal["layer", "channel"]
+Sharing = Literal["layer", "channel"]
 
 
 def map_max(x: Tensor) -> Tensor:
-    """`float[N, C, H, W] → float[N, C]`. With the place of the maximum its gradient is cheap, without it its value."""
-    return x.flatten(2).max(2).values if _wants_places(x) else x.amax((2, 3))
+    """`float[N, C, H, W] → float[N, C]`. With its index the gradient is cheaper, without it the value."""
+    return x.flatten(2).max(2).values if _needs_indices(x) else x.amax((2, 3))
 
 
 def map_min(x: Tensor) -> Tensor:
     """`float[N, C, H, W] → float[N, C]`, as `map_max`."""
-    return x.flatten(2).min(2).values if _wants_places(x) else x.amin((2, 3))
+    return x.flatten(2).min(2).values if _needs_indices(x) else x.amin((2, 3))
 
 
-def _wants_places(x: Tensor) -> bool:
+def _needs_indices(x: Tensor) -> bool:
     return x.requires_grad and torch.is_grad_enabled() and x.is_contiguous() and not torch.compiler.is_exporting()
 
 
@@ -138,7 +138,7 @@ class GlobalMixed(nn.Module):
         share: One w for the layer, or one for each channel. They start at 0, where a = 1/2.
     """
 
-    def __init__(self, channels: int, *, share: Rank = "layer") -> None:
+    def __init__(self, channels: int, *, share: Sharing = "layer") -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(channels if share == "channel" else 1))
 
@@ -149,7 +149,7 @@ class GlobalMixed(nn.Module):
 class LocalMixed(LocalPooling):
     """A learned mixture for each window: `y = a max x + (1 − a) mean x`, `a = σ(w)`. As the global one."""
 
-    def __init__(self, channels: int, geometry: Geometry, *, share: Rank = "layer") -> None:
+    def __init__(self, channels: int, geometry: Geometry, *, share: Sharing = "layer") -> None:
         super().__init__(channels, geometry)
         self.weight = nn.Parameter(torch.zeros(channels if share == "channel" else 1, 1, 1))
 
@@ -172,7 +172,7 @@ class GlobalGated(nn.Module):
         share: One w for the layer, or one for each channel. They start at 0, where a = 1/2.
     """
 
-    def __init__(self, channels: int, *, share: Rank = "channel", map_size: tuple[int, int] | None = None) -> None:
+    def __init__(self, channels: int, *, share: Sharing = "channel", map_size: tuple[int, int] | None = None) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1, channels if share == "channel" else 1, *(map_size or (1, 1))))
 
@@ -194,7 +194,7 @@ class LocalGated(LocalPooling):
         share: One w for the layer, or one for each channel. They start at 0, where a = 1/2.
     """
 
-    def __init__(self, channels: int, geometry: Geometry, *, share: Rank = "channel") -> None:
+    def __init__(self, channels: int, geometry: Geometry, *, share: Sharing = "channel") -> None:
         super().__init__(channels, geometry)
         k = geometry.kernel_size
         self.weight = nn.Parameter(torch.zeros(channels if share == "channel" else 1, 1, k, k))
@@ -212,13 +212,13 @@ class LocalVariable(LocalPooling):
     """Windows whose size depends on where they lie: `border` in the outermost ring of outputs, `inside` elsewhere.
 
     `y[i, j] = max or mean of x over rows is − p to is − p + k(i, j), columns likewise`, k = `border` where i or j is
-    the first or the last, else `inside`; what lies beyond the feature map belongs to no window. No paper has
+    the first or the last, else `inside`; padding belongs to no window. No paper has
     this rule.
 
     Args:
-        kernel_size, stride, padding, ceil_mode: Decide how many outputs there are, and where each window starts.
-        border, inside: Sides of the windows in positions.
-        mode: What is taken over each window.
+        geometry: Decides the output size, and where each window starts.
+        border, inside: Sides of the windows.
+        mode: Maximum or mean over each window.
     """
 
     def __init__(
