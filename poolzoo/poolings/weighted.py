@@ -14,12 +14,12 @@ from torch.nn import functional as F
 
 from poolzoo.model.geometry import Geometry
 from poolzoo.poolings.local import PAD_VALUE, LocalPooling, local_build
-from poolzoo.poolings.shared import at_least_float32
+from poolzoo.poolings.shared import GlobalPooling, at_least_float32
 
 LARGEST_SCORE = 12.0  # of learned importance, as in the paper; e^12 is far from overflow
 
 
-class GlobalSoft(nn.Module):
+class GlobalSoft(GlobalPooling):
     """Exponentially weighted mean: `y = Σ x e^x / Σ e^x`, `float[N, C, H, W] → float[N, C]`.
 
     Stergiou, Poppe and Kalliatakis, Refining activation downsampling with SoftPool, ICCV 2021, arXiv:2101.00440, for
