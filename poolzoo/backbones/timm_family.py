@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from poolzoo.backbones import connectivity
-from poolzoo.backbones.timm_published import TimmOrigin
+from poolzoo.backbones.timm_origin import TimmOrigin
 from poolzoo.common.errors import UsageError
 from poolzoo.model import accounting
 from poolzoo.model.state_dict import read_state_dict

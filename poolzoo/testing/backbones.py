@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -154,12 +155,12 @@ def check_backbone(backbone: Backbone | str, **options: Any) -> list[Failure]:
     return checks.failures(_checked(backbone, options))
 
 
-def _checked(backbone: Backbone | str, options: dict[str, Any]) -> CheckedBackbone:
+def _checked(backbone: Backbone | str, options: Mapping[str, object]) -> CheckedBackbone:
     if isinstance(backbone, str):
         return CheckedBackbone(loader.catalog().backbone(backbone))
     source = Source("under test", None, "file")
     make = import_build(backbone.build, backbone.name, source)
-    return CheckedBackbone(Resolved(parse_spec(backbone.name), Entry(backbone, source), make, options))
+    return CheckedBackbone(Resolved(parse_spec(backbone.name), Entry(backbone, source), make, dict(options)))
 
 
 CHECKS: Final = checks.ids

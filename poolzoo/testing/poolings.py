@@ -36,9 +36,7 @@ LARGE: Final = 1e3  # scale of the feature maps that are large and signed
 checks = Checks[CheckedPooling]()
 
 
-@checks.promise(
-    "return x pooled to [N, D] (global), or the size that nn.MaxPool2d gives (local), for every feature map"
-)
+@checks.promise("return [N, D] (global), or the output size of nn.MaxPool2d (local), for every feature map")
 def shapes(checked: CheckedPooling) -> None:
     """Global: `[N, D]`, the same D for every feature map. Local: the shape of `nn.MaxPool2d`. For 1, 2 and 5 images."""
     for words, geometry, layer in checked.layers_with_geometry():
