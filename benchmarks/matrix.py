@@ -97,7 +97,7 @@ GEOMETRY: Final = {"wavelet": "wavelet:window=2,stride=2,padding=0"}  # the only
 # What may be refused, by a part of the message, and why that is right.
 CONTRACT: Final = {
     "the layer behind takes": "it changes the number of channels, which the layer behind it fixes",
-    "into a 1×1 map": "on a map of 1 × 1 all poolings are equal",
+    "into a 1×1 feature map": "on a map of 1 × 1 all poolings are equal",
     "no pooling module with a stride above 1": "the backbone has no pooling layer to replace",
 }
 SECTION: Final = "Every pooling in backbones of every kind"

@@ -91,7 +91,7 @@ def _build(
     model.origin = origin
     if state is not None:
         source = f"the weights of timm/{name}"
-        state, left_out = origin.adapted(model.state_dict(), state, source)
+        state, left_out = origin.convert_state_dict(model.state_dict(), state, source)
         model.accounting = accounting.fill(model, state, source, left_out=left_out)
     built: nn.Module = model
     return built

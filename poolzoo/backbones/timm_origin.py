@@ -26,9 +26,9 @@ class TimmOrigin:
     name: str
     options: tuple[tuple[str, Any], ...]
 
-    def adapted(self, own: Tensors, state: Tensors, source: str) -> tuple[StateDict, tuple[str, ...]]:
+    def convert_state_dict(self, own: Tensors, state: Tensors, source: str) -> tuple[StateDict, tuple[str, ...]]:
         """The tensors of a file under the backbone's names, and the names of those that it leaves out."""
-        return adapted(own, published(self.name, self.options), dict(state), source)
+        return convert_state_dict(own, published(self.name, self.options), dict(state), source)
 
     def head(self, module: nn.Module) -> PublishedHead:
         """Where the backbone has the published network's last layers."""
@@ -41,7 +41,9 @@ class TimmOrigin:
         return head_of(module.state_dict(), found, whole)
 
 
-def adapted(own: Tensors, found: Published, state: StateDict, source: str) -> tuple[StateDict, tuple[str, ...]]:
+def convert_state_dict(
+    own: Tensors, found: Published, state: StateDict, source: str
+) -> tuple[StateDict, tuple[str, ...]]:
     """A published state dict under the names that a backbone has for its tensors.
 
     Args:

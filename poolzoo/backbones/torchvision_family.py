@@ -98,7 +98,7 @@ def _build(
     features = Features(model)
     if state is not None:
         source = f"the weights of torchvision/{name}"
-        state, left_out = features.origin.adapted(features.state_dict(), state, source)
+        state, left_out = features.origin.convert_state_dict(features.state_dict(), state, source)
         features.accounting = accounting.fill(features, state, source, left_out=left_out)
     return features
 

@@ -57,7 +57,9 @@ class TorchvisionOrigin:
             return f"{NORM}.{key.removeprefix(f'{self.norm}.')}"
         return BODY + key
 
-    def adapted(self, own: Tensors, state: Tensors, source: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    def convert_state_dict(
+        self, own: Tensors, state: Tensors, source: str
+    ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
         """The tensors of a file under the backbone's names, and the names of those that it leaves out."""
         state = current({key.removeprefix(BODY): value for key, value in state.items()})
         ends = tuple(f"{name}." for name in CLASSIFIER)

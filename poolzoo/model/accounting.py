@@ -220,7 +220,7 @@ def fill_exactly(
     module.load_state_dict(state)
 
 
-def compared(module: nn.Module, untrained: nn.Module | None, source: str) -> Accounting:
+def compare_with_untrained(module: nn.Module, untrained: nn.Module | None, source: str) -> Accounting:
     """The accounting of a module whose plugin loaded the weights by itself, by comparison with an untrained one.
 
     Args:

@@ -94,10 +94,8 @@ def assemble_backbone(config: ModelConfig) -> AssembledBackbone:
     except InputRefusedError as refused:
         raise refused.explained(f"{show(image_size)} images", sizes_near(parts, image_size)) from refused.error
     if backbone.layout.map_size == (1, 1):
-        raise UsageError(
-            f"{config.backbone} turns {show(image_size)} images into a 1×1 map, on which all poolings are equal",
-            "use a larger --image-size, or --stem small",
-        )
+        text = f"{config.backbone} turns {show(image_size)} images into a 1×1 feature map"
+        raise UsageError(f"{text}, on which all poolings are equal", "use a larger --image-size, or --stem small")
     return backbone
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from poolzoo.common.errors import PoolzooError, UsageError
 from poolzoo.data.sizes import Size
 from poolzoo.model import plugin_calls, surgery
-from poolzoo.model.accounting import Accounting, HasAccounting, compared
+from poolzoo.model.accounting import Accounting, HasAccounting, compare_with_untrained
 from poolzoo.model.config import ModelConfig
 from poolzoo.model.geometry import LocalBuild
 from poolzoo.model.layout import Layout, read_layout
@@ -207,7 +207,7 @@ def build_backbone(
     if pretrained and not isinstance(getattr(module, "accounting", None), Accounting):  # the plugin loaded the weights
         untrained = _untrained(backbone, extra, rng_state)
         source = f"the weights of {backbone.spec.text}, loaded by its plugin"
-        cast(HasAccounting, module).accounting = compared(module, untrained, source)
+        cast(HasAccounting, module).accounting = compare_with_untrained(module, untrained, source)
     return module
 
 

@@ -148,7 +148,9 @@ class PublishedHead:
 class Origin(Protocol):
     """The published network that a backbone was cut from; a backbone's module may have it as its attribute `origin`."""
 
-    def adapted(self, own: Tensors, state: Tensors, source: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    def convert_state_dict(
+        self, own: Tensors, state: Tensors, source: str
+    ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
         """A published state dict under the backbone's names, and the names of the tensors that it leaves out.
 
         Args:

@@ -47,7 +47,7 @@ def replace_local_pooling(module: nn.Module, make: LocalBuild, example: Tensor) 
         if out_channels != in_channels:
             raise UsageError(
                 f"the local pooling turns {in_channels} channels into {out_channels} at {name}, "
-                f"the layer behind it takes {in_channels}",
+                f"the layer behind takes {in_channels}",
                 "use it in nano/plain or nano/resnet, which measure the channels",
             )
         module.set_submodule(name, layer)

@@ -41,7 +41,7 @@ def load_weights(network: Network, path: Path, classifier: tuple[str, ...]) -> A
         origin: Origin | None = getattr(network.backbone, "origin", None)
         if origin is not None:
             with torch.random.fork_rng(devices=[]):
-                kept, left_out = origin.adapted(own, state, path.name)
+                kept, left_out = origin.convert_state_dict(own, state, path.name)
         else:
             kept, left_out = _fit_foreign(network.backbone, state, own, classifier)
         kept = {_placed(network, key): value for key, value in kept.items()}

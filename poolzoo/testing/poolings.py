@@ -57,7 +57,7 @@ def shapes(checked: CheckedPooling) -> None:
                 assert y.ndim == rank, f"{words}{list(x.shape)} becomes {list(y.shape)}, not {rank} dimensions"
                 assert ours == expected, f"{words}{list(x.shape)} becomes {list(y.shape)}"
                 widths.add(y.shape[1])
-        assert len(widths) == 1, f"{words}out_features depends on the size of the feature map: {sorted(widths)}"
+        assert len(widths) == 1, f"{words}the output width depends on the size of the feature map: {sorted(widths)}"
 
 
 def _size_of_max_pool(geometry: Geometry, x: Tensor) -> list[int] | None:

@@ -41,7 +41,7 @@ def accounted(name: str) -> None:
     with torch.device("meta"):
         backbone = item.build(image_size=size)
         state, own = found.network.state_dict(), backbone.state_dict()
-        kept, left_out = backbone.origin.adapted(own, state, name)
+        kept, left_out = backbone.origin.convert_state_dict(own, state, name)
     head = backbone.origin.head(backbone)
     assert differences(own, kept) == []
     assert kept.keys() == own.keys()

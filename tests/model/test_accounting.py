@@ -103,7 +103,7 @@ def test_a_pooled_vector_of_another_width_leaves_the_norm_to_the_positions():
     assembly = assemble(plan("test_vit2", 64, pool="catavgmax"))
     state = theirs.state_dict()
     path_like = {key: value for key, value in state.items() if not key.startswith("head.")}
-    kept, _ = assembly.network.backbone.origin.adapted(_own(assembly.network), path_like, "test")
+    kept, _ = assembly.network.backbone.origin.convert_state_dict(_own(assembly.network), path_like, "test")
     assert assembly.norm_place == "positions"
     assembly.network.norm.layer.load_state_dict({k: kept[f"norm.{k}"] for k in ("weight", "bias")})
     assembly.network.backbone.load_state_dict({k: v for k, v in kept.items() if not k.startswith("norm.")})
@@ -389,7 +389,7 @@ def test_what_timms_filter_passes_over_is_left_out_by_name():
         value = value[0, 0] if key == "cls_token" else value[0] if key == "pos_embed" else value
         state[f"visual.{name or f'transformer.resblocks.0.attn.in_proj_{last}'}"] = value
     text = {"logit_scale": torch.ones(()), "token_embedding.weight": torch.ones(3, 2)}
-    kept, left_out = module.origin.adapted(module.state_dict(), {**state, **text}, "clip")
+    kept, left_out = module.origin.convert_state_dict(module.state_dict(), {**state, **text}, "clip")
     assert kept.keys() == module.state_dict().keys()
     assert set(left_out) >= text.keys()
 
