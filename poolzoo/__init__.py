@@ -6,7 +6,7 @@ Importing this package imports no torch; the functions below do when they are ca
 from __future__ import annotations
 
 from poolzoo._version import __version__
-from poolzoo.artifacts.run import load
+from poolzoo.artifacts.loading import load
 from poolzoo.model.api import create_model, create_pooling
 from poolzoo.plugin.listing import list_backbones, list_poolings
 from poolzoo.plugin.loader import load_plugins
