@@ -81,18 +81,18 @@ def _overview(found: list[loader.Resolved]) -> str:
 
 
 def _section(resolved: loader.Resolved) -> str:
-    item, sizes = resolved.item, cost.sizes(resolved)
+    item, sizes = resolved.item, cost.layer_size(resolved)
     listed = ", ".join(
         f"`{o.name}={grammar.plain(o.default)}` ({o.type_name})" for o in grammar.options_of(resolved.build)
     )
     width, parameters = (
-        ", ".join(f"{n:,} for C = {c}" for c, n in sizes[key].items()) for key in ("width", "parameters")
+        ", ".join(f"{n:,} for C = {c}" for c, n in counts.items()) for counts in (sizes.out_features, sizes.parameters)
     )
     rows = [
         ("computes", f"`{item.equation}`"),
         ("options", listed or "none"),
         ("width", width),
-        ("parameters", parameters if any(sizes["parameters"].values()) else _CACHEABLE),
+        ("parameters", parameters if any(sizes.parameters.values()) else _CACHEABLE),
         ("training", "draws at random; eval is deterministic" if item.stochastic else "as in eval"),
         ("paper", item.paper or "no canonical paper"),
     ]  # fmt: skip

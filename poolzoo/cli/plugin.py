@@ -157,18 +157,18 @@ def check(target: str, as_json: bool) -> int:
 
     report = check_plugin(target, output.detail)
     if as_json:
-        output.emit_json(report)
-        return OK if report["passed"] else CHECK_FAILED
-    rows = []
-    for item in report["items"]:
-        for one in item["checks"]:
-            state = "passed" if one["passed"] else "FAILED"
-            rows.append((item["name"], item["kind"], one["check"], state))
+        output.emit_json(report.to_json())
+        return OK if report.passed else CHECK_FAILED
+    rows = [
+        (item.name, item.kind, outcome.check, "FAILED" if outcome.failure else "passed")
+        for item in report.items
+        for outcome in item.outcomes
+    ]
     output.table(("item", "kind", "check", "result"), rows)
-    for text, hint in told([Problem(**one) for one in report["problems"]]):
+    for text, hint in told(report.problems):
         output.error(text, hint)
-    for item in report["items"]:
-        for one in item["checks"]:
-            if not one["passed"]:
-                output.error(f"{item['name']} ({item['kind']}), {one['check']}: {one['found']}", one["mend"])
-    return OK if report["passed"] else CHECK_FAILED
+    for item in report.items:
+        for outcome in item.outcomes:
+            if failure := outcome.failure:
+                output.error(f"{item.name} ({item.kind}), {failure.check}: {failure.found}", failure.hint)
+    return OK if report.passed else CHECK_FAILED

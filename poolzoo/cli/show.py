@@ -105,10 +105,10 @@ def _find(catalog: loader.Catalog, name: str) -> list[dict[str, Any]]:
 
 def _measured(resolved: loader.Resolved) -> dict[str, Any]:
     """Width, parameters and cost of a pooling, or a warning and nothing where it cannot be built."""
-    from poolzoo.model import cost as facts
+    from poolzoo.model import cost
 
     try:
-        return {**facts.sizes(resolved), "cost": facts.cost(resolved)}
+        return {**cost.layer_size(resolved).to_json(), "cost": cost.layer_cost(resolved).to_json()}
     except loader.Failure as error:
         output.warn(f"{resolved.item.name} cannot be measured: {reason(error)}")
         return {}

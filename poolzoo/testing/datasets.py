@@ -13,12 +13,11 @@ from poolzoo.plugin import loader
 from poolzoo.plugin.spec import Dataset, Split
 from poolzoo.testing.base import Checks, Failure, suite
 
-checks = Checks()
 _SPLITS: Final[tuple[Split, ...]] = ("train", "test")
 
 
 class CheckedDataset:
-    """A data set under test, loaded once."""
+    """A data set under test, loaded once. What it gives is untyped, since the checks find out what it is."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
@@ -28,8 +27,11 @@ class CheckedDataset:
             return self.dataset.load(split, Path(folder))
 
     @cached_property
-    def splits(self) -> dict[str, Any]:
+    def splits(self) -> dict[Split, Any]:
         return {split: self.load(split) for split in _SPLITS}
+
+
+checks = Checks[CheckedDataset]()
 
 
 @checks.promise("return (uint8[N, H, W, 3], int64[N]): stack the images, repeat a gray channel three times")
@@ -87,7 +89,7 @@ def run_check(check: str, dataset: Dataset | str) -> None:
 
 
 def check_dataset(dataset: Dataset | str) -> list[Failure]:
-    """Runs all of `DATASET_CHECKS` on a data set; what failed, an empty list where all is well."""
+    """Runs all of `DATASET_CHECKS` on a data set; the failures, an empty list if there are none."""
     return checks.failures(_checked(dataset))
 
 

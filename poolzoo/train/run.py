@@ -20,7 +20,7 @@ from poolzoo.data.batches import BatchLoader
 from poolzoo.data.unreadable import BrokenImages
 from poolzoo.metrics import classification
 from poolzoo.model.accounting import Accounting
-from poolzoo.model.assemble import Network
+from poolzoo.model.network import Network
 from poolzoo.plugin import loader
 from poolzoo.report import curves
 from poolzoo.train import distributed, features, inference, memory

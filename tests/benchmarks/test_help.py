@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 # A script for an environment of its own, without poolzoo.
-ELSEWHERE = {"benchmarks.export.latency.optimum_onnx"}
+ELSEWHERE = {"benchmarks.export.optimum_onnx"}
 NAMES = sorted(
     name
     for file in (ROOT / "benchmarks").rglob("*.py")

@@ -9,7 +9,7 @@ import pytest
 import timm
 import torch
 
-from benchmarks.export.latency import cases, latency, report, runtimes
+from benchmarks.export import cases, latency, report, runtimes
 
 
 def test_only_margins_above_the_noise_are_clear():

@@ -77,7 +77,7 @@ def test_waking_spares_what_is_large_already():
     import torch
     from torch import nn
 
-    from benchmarks.export.latency import cases
+    from benchmarks.export import cases
 
     network = nn.Sequential(nn.BatchNorm2d(64), nn.BatchNorm2d(64), nn.AvgPool2d(8), nn.Flatten(), nn.Linear(64, 10))
     nn.init.zeros_(network[1].weight)

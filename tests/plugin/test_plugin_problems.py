@@ -216,7 +216,7 @@ def test_doctor_and_check_agree_on_what_is_broken(tmp_path, name, monkeypatch):
     loader.forget()
     loader.settings.files, loader.settings.installed = [path], False
     (found,) = [one for one in environment._plugins() if one["what"] == f"plugin {name}"]
-    assert (found["state"] == "wrong", not checked["passed"]) == (broken, broken)
+    assert (found["state"] == "wrong", not checked.passed) == (broken, broken)
 
 
 def test_traceback_only_for_those_who_ask(poolzoo, tmp_path, monkeypatch):

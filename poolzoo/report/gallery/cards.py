@@ -98,9 +98,9 @@ def _card(catalog: loader.Catalog, entry: loader.Entry, photograph: np.ndarray, 
         if isinstance(resolved, str):
             views: dict[int, shifted.Shifted | str] = dict.fromkeys(shifted.STRIDES, resolved)
             return replace(card, influence=resolved) if item.kind == "global" else replace(card, shifted=views)
-        sizes = _attempt(partial(cost.sizes, resolved))
+        sizes = _attempt(partial(cost.layer_size, resolved))
         if not isinstance(sizes, str):
-            card = replace(card, width=sizes["width"][CHANNELS], parameters=sizes["parameters"][CHANNELS])
+            card = replace(card, width=sizes.out_features[CHANNELS], parameters=sizes.parameters[CHANNELS])
         if item.kind == "global":
             return replace(card, influence=_attempt(partial(influence.look, resolved, features)))
         strides = shifted.STRIDES
