@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import click
@@ -12,7 +11,7 @@ from poolzoo.cli.options import add_global_options, json_option
 from poolzoo.common import output
 from poolzoo.common.errors import CHECK_FAILED, OK, UsageError
 from poolzoo.plugin import disabled, loader
-from poolzoo.plugin.discovery import Candidate, shut_out, twins
+from poolzoo.plugin.discovery import Candidate, duplicates, why_excluded
 from poolzoo.plugin.problems import Problem, stages, told
 
 
@@ -66,10 +65,10 @@ def _rows(found: Sequence[Candidate], off: Sequence[str], loaded: bool) -> list[
     from poolzoo.plugin.health import verdicts
     from poolzoo.plugin.inspection import look
 
-    shut = {candidate: shut_out(candidate, off) for candidate in found}
+    shut = {candidate: why_excluded(candidate, off) for candidate in found}
     asked = [one for one in found if not shut[one] and (loaded or one.source.tier in ("built-in", "file"))]
     verdict = {(one.plugin, one.source): one for one in verdicts(loader.load(asked), asked)}
-    same = twins(one for one in found if not shut[one])
+    same = duplicates(one for one in found if not shut[one])
     rows = []
     for candidate in found:
         seen, known = look(candidate), verdict.get((candidate.name, candidate.source))
@@ -131,17 +130,19 @@ def _names() -> str:
     help="What the plugin offers.",
 )  # fmt: skip
 @click.option("--single-file", is_flag=True, help="Write one file instead of a package.")
-@click.option("--dir", "folder", type=click.Path(path_type=Path), default=".", help="Where to write it.")
-def new(name: str, kind: str, single_file: bool, folder: Path) -> None:
+@click.option("--dir", "folder", type=click.Path(), default=".", help="Where to write it.")
+def new(name: str, kind: str, single_file: bool, folder: str) -> None:
     """Write a plugin that works: a package with tests, or one file. Prints what was written.
 
     \b
       poolzoo plugin new my-pool                 the folder my-pool, to be changed and installed
       poolzoo plugin new my-pool --single-file   my_pool.py
     """
+    from pathlib import Path
+
     from poolzoo.plugin.scaffold import write
 
-    written = write(name, kind, single_file=single_file, folder=folder)
+    written = write(name, kind, single_file=single_file, folder=Path(folder))
     if single_file:
         output.say(f"try it: poolzoo plugin check {written}")
     else:

@@ -24,6 +24,7 @@ from poolzoo.compare import trial
 from poolzoo.compare.grid import Trial
 from poolzoo.compare.session import ComparisonConfig, Record, Runner, heads_together
 from poolzoo.plugin import loader
+from poolzoo.plugin.settings import PluginSettings
 from poolzoo.train.settings import Settings
 
 RETRIES: Final = 3  # of a trial whose worker died
@@ -145,18 +146,18 @@ def _needs(ray: Any, settings: Settings) -> dict[str, int]:
     return needs
 
 
-def _plugins(settings: Settings) -> loader.Settings:
-    """What this process was told of plugins, in paths that mean the same from a worker's directory."""
+def _plugins(settings: Settings) -> PluginSettings:
+    """This process's plugin settings, in paths that mean the same from a worker's directory."""
     files = [path.resolve() for path in (*loader.settings.files, *map(Path, settings.plugins))]
     directories = [path.resolve() for path in loader.settings.directories]
     return replace(loader.settings, files=list(dict.fromkeys(files)), directories=directories)
 
 
 def _train(
-    settings: Settings, plugins: loader.Settings, trials: Sequence[Trial], folder: Path, together: bool
+    settings: Settings, plugins: PluginSettings, trials: Sequence[Trial], folder: Path, together: bool
 ) -> list[Record]:
     """What a worker does."""
     if loader.settings != plugins:
         loader.forget()
-        loader.settings = plugins
+        loader.settings.update(plugins)
     return trial.train_heads(settings, trials, folder) if together else [trial.train(settings, trials[0], folder)]

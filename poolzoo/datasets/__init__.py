@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from poolzoo.datasets import class_names
 from poolzoo.plugin.spec import Dataset, Split, hookimpl
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
 
 

@@ -5,8 +5,6 @@ No heavy package is imported here: a build given as a string is imported only wh
 
 from __future__ import annotations
 
-import copy
-import fnmatch
 import importlib
 import importlib.util
 import sys
@@ -124,7 +122,11 @@ class Catalog:
     def select(self, kind: type[ItemT] | tuple[type[ItemT], ...], filter: str | None = None) -> list[Entry]:
         """The entries of one type, those whose name matches the glob `filter`."""
         found = [entry for entry in self.entries if isinstance(entry.item, kind)]
-        return [e for e in found if filter is None or fnmatch.fnmatchcase(e.item.name, filter)]
+        if filter is None:
+            return found
+        import fnmatch
+
+        return [e for e in found if fnmatch.fnmatchcase(e.item.name, filter)]
 
     def family(self, prefix: str, dist: str | None = None) -> Entry | None:
         """The family of backbones that a prefix means: with `dist` that one's, else the first in precedence."""
@@ -270,6 +272,8 @@ class Catalog:
 
     def announce(self, event: str, **facts: Any) -> None:
         """Tells every plugin that listens; one that raises is reported, once for each event, and stops nothing."""
+        import copy
+
         heard = set()
         for implementation in getattr(self.manager.hook, event).get_hookimpls():
             if (identity := _identity(implementation.function)) in heard:

@@ -25,7 +25,8 @@ def look(candidate: Candidate) -> Look:
     if source is None:
         return Look((), f"its module {candidate.module!r} is not there")
     try:
-        tree = ast.parse(source.read_bytes(), str(source))
+        with open(source, "rb") as file:
+            tree = ast.parse(file.read(), source)
     except OSError as error:
         return Look((), f"cannot be read: {error.strerror}")
     except (SyntaxError, ValueError) as error:

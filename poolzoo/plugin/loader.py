@@ -11,9 +11,8 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import pluggy
@@ -22,8 +21,9 @@ from poolzoo.common import output
 from poolzoo.common.errors import PluginError, UsageError
 from poolzoo.plugin import grammar, isolation, spec, values
 from poolzoo.plugin.catalog import EVENTS, Catalog, Entry, Failure, Resolved, points_nowhere
-from poolzoo.plugin.discovery import Candidate, admitted, find, twins
+from poolzoo.plugin.discovery import Candidate, admitted, duplicates, find
 from poolzoo.plugin.problems import Source, problem_of, shown, told
+from poolzoo.plugin.settings import settings
 from poolzoo.plugin.values import Item
 
 MAX_ITEMS: Final = 1000  # of one hook of one plugin; an endless generator ends here
@@ -49,7 +49,7 @@ def load(candidates: Iterable[Candidate], prefer: Sequence[str] = ()) -> Catalog
     manager.add_hookspecs(spec)
     catalog = Catalog(manager, tuple(prefer))
     everything = list(candidates)
-    same = twins(everything)
+    same = duplicates(everything)
     for candidate, twin in same.items():
         catalog.join(candidate.name, candidate.source, twin.source)
     for candidate in everything:
@@ -127,9 +127,12 @@ class _Loading:
         self._note(stage, error, hint)
         raise _Failed
 
+    def _attempt(self, function: Callable[..., Any], *arguments: Any) -> tuple[Any, BaseException | None]:
+        return isolation.attempt(function, *arguments, limited=self.candidate.source.tier != "built-in")
+
     def _try(self, stage: str, function: Callable[[], Any], hint: str) -> Any:
         """The result of other people's code; what it throws ends the loading."""
-        result, error = isolation.attempt(function)
+        result, error = self._attempt(function)
         if isinstance(error, isolation.OutOfTime):
             hint = f"{self.where} must not do long work there; import heavy packages inside build"
         if error is not None:
@@ -137,9 +140,8 @@ class _Loading:
         return result
 
     def _read(self) -> None:
-        if self.candidate.source.path is not None:
-            path = Path(self.candidate.source.path)
-            self._try("read", path.read_bytes, "a plugin is a Python file that you may read")
+        if (path := self.candidate.source.path) is not None:
+            self._try("read", lambda: _read(path), "a plugin is a Python file that you may read")
 
     def _note_file(self) -> None:
         """Adds the file of an installed plugin's module to its source, for provenance."""
@@ -173,7 +175,7 @@ class _Loading:
         manager = self.catalog.manager
         with warnings.catch_warnings(record=True) as deprecated:
             warnings.simplefilter("always", DeprecationWarning)  # pluggy's, where a hook is marked warn_on_impl
-            result, error = isolation.attempt(manager.register, plugin, self.key)
+            result, error = self._attempt(manager.register, plugin, self.key)
         if error is not None or result is None:
             if manager.get_plugin(self.key) is plugin:  # pluggy leaves a plugin registered whose hooks it refused
                 manager.unregister(name=self.key)
@@ -190,15 +192,13 @@ class _Loading:
                 continue
             kinds = " or ".join(t.__name__ for t in types)
             items: list[object] = []
-            _, error = isolation.attempt(
-                lambda f=implementation.function, i=items: i.extend(islice(f(), MAX_ITEMS + 1))
-            )
+            _, error = self._attempt(_extend, items, implementation.function)
             if error is not None:
                 self._note("call", error, f"mend {self.where}: {hook} returns {kinds} objects")
             if len(items) > MAX_ITEMS:
                 self._note("call", f"{hook} yields more than {MAX_ITEMS} items; the rest is left out", "yield fewer")
             for item in items[:MAX_ITEMS]:
-                _, error = isolation.attempt(self._take, item, types)  # one may do anything when it is read
+                _, error = self._attempt(self._take, item, types)  # one may do anything when it is read
                 if error is not None:
                     text = f"{hook} {error}" if isinstance(error, _NoItemError) else error
                     self._note("item type", text, f"mend {self.where}: {hook} returns {kinds} objects")
@@ -226,6 +226,15 @@ class _Loading:
         return None
 
 
+def _extend(items: list[object], hook: Callable[[], Iterable[object]]) -> None:
+    items.extend(islice(hook(), MAX_ITEMS + 1))
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
 def _hookimpls(plugin: object) -> dict[str, Callable[..., Any]]:
     members = inspect.getmembers(plugin, callable)
     return {name: member for name, member in members if hasattr(member, f"{spec.PROJECT}_impl")}
@@ -234,19 +243,6 @@ def _hookimpls(plugin: object) -> dict[str, Callable[..., Any]]:
 # --- The process's catalog -----------------------------------------------------------------------------------------
 
 
-@dataclass
-class Settings:
-    """What the command line says about plugins."""
-
-    files: list[Path] = field(default_factory=list)
-    directories: list[Path] = field(default_factory=list)
-    installed: bool = True
-    third_party: bool = True
-    strict: bool = False
-    prefer: list[str] = field(default_factory=list)
-
-
-settings = Settings()
 _catalog: Catalog | None = None
 
 
@@ -280,8 +276,10 @@ def candidates() -> list[Candidate]:
         return find(installed=False)
     directories = list(settings.directories)
     if named := os.environ.get("POOLZOO_PLUGINS_DIR"):
-        if not Path(named).is_dir():
+        if not os.path.isdir(named):
             raise UsageError(f"POOLZOO_PLUGINS_DIR names no directory: {named!r}", "unset it, or make the directory")
+        from pathlib import Path
+
         directories.append(Path(named))
     return find(settings.files, directories, settings.installed)
 
@@ -293,6 +291,8 @@ def load_plugins(*files: str | os.PathLike[str], installed: bool = True) -> Cata
         The catalog, which `create_pooling`, `create_model` and the rest use from then on. Its `problems` say what
         could not be loaded.
     """
+    from pathlib import Path
+
     global _catalog
     settings.files = [Path(file) for file in files]
     settings.installed = installed
@@ -314,9 +314,9 @@ def use(catalog: Catalog) -> None:
 
 def forget() -> None:
     """Drops the loaded catalog and the settings, so that the next call starts anew."""
-    global _catalog, settings
+    global _catalog
     _catalog = None
-    settings = Settings()
+    settings.reset()
 
 
 __all__ = ["Catalog", "Entry", "Failure", "Resolved", "Source", "catalog", "forget", "load_plugins", "settings"]

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import shlex
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from poolzoo.common.errors import reason
@@ -32,21 +29,25 @@ class Source:
     module_file: str | None = field(default=None, compare=False)  # of one that was found as an installed module
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            key: value
-            for key, value in asdict(self).items()
-            if key != "module_file" and (key != "path" or value is not None)
-        }
+        where = {} if self.path is None else {"path": self.path}
+        return {"dist": self.dist, "version": self.version, "tier": self.tier, **where}
 
     def sha256(self) -> str | None:
         """The hash of the plugin's file; of a package, that of the module with its hooks."""
         file = self.path or self.module_file
-        return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else None
+        if not file:
+            return None
+        import hashlib
+
+        with open(file, "rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
 
     def way_out(self, plugin: str) -> str:
         """What to type to be rid of a plugin; "" of a built-in one."""
         if self.tier == "built-in":
             return ""
+        import shlex
+
         if self.tier == "file":
             return f"leave --plugin {shlex.quote(self.path or plugin)} out"
         told = f"poolzoo plugin disable {shlex.quote(plugin)}"
