@@ -109,7 +109,9 @@ def main() -> None:
                 [*POOLZOO, "predict", bundle, str(image)],
             ),
         }
-        print(f"{'':22} {'bare, ms':>10} {'ours, ms':>10} {'wall':>7} {'cpu':>7}   ratios over {arguments.rounds} rounds")
+        print(
+            f"{'':22} {'bare, ms':>10} {'ours, ms':>10} {'wall':>7} {'cpu':>7}   ratios over {arguments.rounds} rounds"
+        )
         for name, (bare, command) in pairs.items():
             rows = compare(bare, command, arguments.rounds, environment_in(Path(folder)))
             first, second = (statistics.median(row[at] for row in rows) * 1e3 for at in (0, 2))

@@ -57,7 +57,7 @@ class Commands(click.Group):
                 return super().invoke(context)
             finally:
                 if (loader := sys.modules.get("poolzoo.plugin.loader")) is not None:  # else no plugin was loaded
-                    loader.conclude()
+                    loader.report_failures()
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

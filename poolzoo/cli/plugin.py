@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import click
 
 from poolzoo.cli.options import add_global_options, json_option
 from poolzoo.common import output
 from poolzoo.common.errors import CHECK_FAILED, OK, UsageError
 from poolzoo.plugin import disabled, loader
-from poolzoo.plugin.discovery import Candidate, duplicates, why_excluded
-from poolzoo.plugin.problems import Problem, stages, told
+from poolzoo.plugin.problems import Problem, summary
 
 
 class _Group(click.Group):
@@ -38,59 +34,28 @@ def list_(loaded: bool, as_json: bool) -> None:
 
     Told from the plugins' source, without running it. Files named with --plugin are loaded too, others with --load.
     """
+    from poolzoo.plugin.status import plugin_statuses
+
     found, off = loader.candidates(), disabled.read()
-    rows = _rows(found, off, loaded)
+    statuses = plugin_statuses(found, off, load=loaded)
     for name in off:
         if not any(candidate.answers_to(name) for candidate in found):
             output.warn(f"{name!r} is disabled and not installed", f"poolzoo plugin enable {name}")
     if as_json:
-        output.emit_json({"plugins": rows})
+        output.emit_json({"plugins": [status.to_json() for status in statuses]})
         return
     cells = [
         (
-            row["name"],
-            f"{row['source']['dist']} {row['version'] or ''}".strip(),
-            row["source"].get("path") or row["source"]["tier"],
-            " ".join(hook.removeprefix("poolzoo_") for hook in row["hooks"]),
-            row["status"],
-            _trouble(row),
+            status.name,
+            f"{status.source.dist} {status.source.version or ''}".strip(),
+            status.source.path or status.source.tier,
+            " ".join(hook.removeprefix("poolzoo_") for hook in status.hooks),
+            status.status,
+            status.trouble,
         )
-        for row in rows
+        for status in statuses
     ]
     output.table(("plugin", "from", "where", "hooks", "status", "problem"), cells)
-
-
-def _rows(found: Sequence[Candidate], off: Sequence[str], loaded: bool) -> list[dict[str, Any]]:
-    """What is known of each plugin; `problems` is null, and there are no `notes`, of one that was not loaded."""
-    from poolzoo.plugin.health import verdicts
-    from poolzoo.plugin.inspection import look
-
-    shut = {candidate: why_excluded(candidate, off) for candidate in found}
-    asked = [one for one in found if not shut[one] and (loaded or one.source.tier in ("built-in", "file"))]
-    verdict = {(one.plugin, one.source): one for one in verdicts(loader.load(asked), asked)}
-    same = duplicates(one for one in found if not shut[one])
-    rows = []
-    for candidate in found:
-        seen, known = look(candidate), verdict.get((candidate.name, candidate.source))
-        twin = same.get(candidate)
-        rows.append(
-            {
-                "name": candidate.name,
-                "version": candidate.source.version,
-                "source": candidate.source.to_json(),
-                "hooks": list(seen.hooks),
-                "status": shut[candidate] or (f"the same module as {twin.source.dist}'s" if twin else "enabled"),
-                "problem": seen.problem or None,
-                "problems": [one.to_json() for one in known.faults] if known else [] if candidate in asked else None,
-                "notes": list(known.notes) if known else [],
-            }
-        )
-    return rows
-
-
-def _trouble(row: dict[str, Any]) -> str:
-    """What is wrong with a plugin, in a cell."""
-    return row["problem"] or stages(Problem(**one) for one in row["problems"] or [])
 
 
 @command.command("disable")
@@ -167,7 +132,7 @@ def check(target: str, as_json: bool) -> int:
             state = "passed" if one["passed"] else "FAILED"
             rows.append((item["name"], item["kind"], one["check"], state))
     output.table(("item", "kind", "check", "result"), rows)
-    for text, hint in told([Problem(**one) for one in report["problems"]]):
+    for text, hint in summary([Problem(**one) for one in report["problems"]]):
         output.error(text, hint)
     for item in report["items"]:
         for one in item["checks"]:

@@ -106,7 +106,7 @@ def export(
         _write(place, subject, report, best, {"speed": {}, "provider": report["provider"], **measured})
         manifest.seal(place, "bundle")
         report["files"] = _sizes(place)
-    loader.catalog().announce("poolzoo_exported", bundle=str(out), report=report)
+    loader.catalog().emit("poolzoo_exported", bundle=str(out), report=report)
     return report
 
 

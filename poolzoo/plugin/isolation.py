@@ -27,9 +27,7 @@ class OutOfTime(BaseException):
     """A stage took too long. No `Exception`, so that a plugin's own `except Exception` does not swallow it."""
 
 
-def attempt(
-    function: Callable[..., T], *arguments: Any, limited: bool = True
-) -> tuple[T | None, BaseException | None]:
+def call(function: Callable[..., T], *arguments: Any, limited: bool = True) -> tuple[T | None, BaseException | None]:
     """Calls other people's code: its result, or what it threw; Ctrl-C passes.
 
     Args:
@@ -50,7 +48,7 @@ def attempt(
 
 @contextmanager
 def _limited_time() -> Iterator[None]:
-    """Raises `OutOfTime` after `SECONDS`, and every second from then on; in the main thread of a POSIX system alone."""
+    """Raises `OutOfTime` after `SECONDS`, and every second from then on; only in the main thread of a POSIX system."""
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         yield
         return
@@ -116,8 +114,8 @@ class GlobalState:
             self._watch = _TorchWatch()
             sys.meta_path.insert(0, self._watch)
 
-    def put_back(self) -> list[str]:
-        """Undoes every change since; says in words what had changed."""
+    def restore(self) -> list[str]:
+        """Undoes every change since, and returns in words what had changed."""
         if self._watch is not None:
             with suppress(ValueError):
                 sys.meta_path.remove(self._watch)
@@ -128,7 +126,7 @@ class GlobalState:
             now |= _torch_state(torch)
         changed = [name for name, value in self._was.items() if name in now and not _same(now[name], value)]
         for name in changed:
-            _put_back(name, self._was[name], torch)
+            _restore(name, self._was[name], torch)
         return changed
 
 
@@ -159,7 +157,7 @@ def _same(one: Any, other: Any) -> bool:
     return bool(one.equal(other)) if hasattr(one, "equal") else bool(one == other)
 
 
-def _put_back(name: str, value: Any, torch: Any) -> None:
+def _restore(name: str, value: Any, torch: Any) -> None:
     import random
 
     undo: dict[str, Callable[[Any], object]] = {

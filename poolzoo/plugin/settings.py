@@ -1,4 +1,4 @@
-"""What the command line says about plugins: one object for the process, kept apart from the host so that it is light."""
+"""What the command line says about plugins: one object for the process; importing it imports no plugin host."""
 
 from __future__ import annotations
 

@@ -9,7 +9,8 @@ from typing import Any
 from poolzoo.common.errors import PoolzooError, UsageError, reason
 from poolzoo.plugin import grammar, loader, spec
 from poolzoo.plugin.catalog import Entry, Resolved, import_build
-from poolzoo.plugin.health import verdicts
+from poolzoo.plugin.discovery import Candidate, find
+from poolzoo.plugin.health import health_of
 from poolzoo.testing import backbones, datasets, poolings
 from poolzoo.testing.base import Checks
 
@@ -29,9 +30,9 @@ def check_plugin(target: str, advance: Callable[[str], None] = lambda text: None
         UsageError: There is no such file or plugin.
     """
     chosen = _candidates(target)
-    catalog = loader.load([*loader.find(installed=False), *chosen])
+    catalog = loader.load([*find(installed=False), *chosen])
     loader.use(catalog)
-    problems = [fault.to_json() for verdict in verdicts(catalog, chosen) for fault in verdict.faults]
+    problems = [fault.to_json() for health in health_of(catalog, chosen) for fault in health.faults]
     names = {(c.source.dist, c.source.path) for c in chosen}
     items = []
     for entry in catalog.entries:
@@ -42,9 +43,9 @@ def check_plugin(target: str, advance: Callable[[str], None] = lambda text: None
     return {"plugin": target, "passed": passed, "problems": problems, "items": items}
 
 
-def _candidates(target: str) -> list[loader.Candidate]:
+def _candidates(target: str) -> list[Candidate]:
     if Path(target).suffix == ".py" or Path(target).is_file():
-        return [c for c in loader.find([Path(target)], installed=False) if c.source.tier == "file"]
+        return [c for c in find([Path(target)], installed=False) if c.source.tier == "file"]
     found = [c for c in loader.candidates() if c.answers_to(target) and c.source.tier != "built-in"]
     if not found:
         names = sorted({c.source.dist for c in loader.candidates() if c.source.tier != "built-in"})

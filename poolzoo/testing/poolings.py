@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from poolzoo.common.errors import reason
 from poolzoo.plugin import loader
-from poolzoo.plugin.catalog import Source, import_build
+from poolzoo.plugin.catalog import import_build
 from poolzoo.plugin.grammar import accepts
+from poolzoo.plugin.problems import Source
 from poolzoo.plugin.spec import Kind, Pooling
 from poolzoo.testing import gradients
 from poolzoo.testing.base import Checks, Failure, suite

@@ -102,7 +102,7 @@ def _card(catalog: loader.Catalog, entry: loader.Entry, photograph: np.ndarray, 
             views[stride] = resolved if isinstance(resolved, str) else _tried(look)
         return card(shifted=views)
     finally:
-        state.put_back()
+        state.restore()
 
 
 def _resolved(catalog: loader.Catalog, entry: loader.Entry) -> loader.Resolved:
@@ -113,7 +113,7 @@ def _resolved(catalog: loader.Catalog, entry: loader.Entry) -> loader.Resolved:
 
 def _tried(function: Callable[[], T]) -> T | str:
     """What other people's code gives, within bounds of time and memory, or in one line why it gives nothing."""
-    found, error = isolation.attempt(function)
+    found, error = isolation.call(function)
     if error is None:
         return found  # type: ignore[return-value]
     try:
