@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from poolzoo._version import __version__
 
 if TYPE_CHECKING:
-    from poolzoo.artifacts.run import load
+    from poolzoo.artifacts.loading import load
     from poolzoo.model.api import create_model, create_pooling
     from poolzoo.plugin.listing import list_backbones, list_poolings
     from poolzoo.plugin.loader import load_plugins
@@ -27,7 +27,7 @@ _MODULES = {
     "hookimpl": "plugin.spec",
     "list_backbones": "plugin.listing",
     "list_poolings": "plugin.listing",
-    "load": "artifacts.run",
+    "load": "artifacts.loading",
     "load_plugins": "plugin.loader",
 }
 

@@ -19,7 +19,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import nn
 
 from poolzoo.artifacts import manifest
 from poolzoo.common import files, markdown, output
@@ -344,16 +343,3 @@ def _figures(report: dict[str, Any]) -> str:
 
 def as_dict(settings: Any) -> dict[str, Any]:
     return dataclasses.asdict(settings)
-
-
-def load(path: str | os.PathLike[str]) -> nn.Module:
-    """The trained network of a run, in eval mode, with its `config` (a dict) and its `preprocess`.
-
-    `network(network.preprocess(images))` turns `uint8[N, h, w, 3]` into logits.
-    """
-    from poolzoo.artifacts.run import load_run
-
-    run = load_run(path)
-    network: Any = run.network
-    network.config, network.preprocess = run.config, run.preprocess
-    return network

@@ -13,6 +13,7 @@ import torch
 
 from poolzoo.common import files, output
 from poolzoo.common.errors import CheckFailed, UsageError
+from poolzoo.train.settings import renamed
 
 FILE: Final = Path("checkpoint", "state.pt")
 EVERY: Final = 10.0  # seconds between two checkpoints within an epoch …
@@ -83,7 +84,7 @@ class Checkpoint:
         anew = f"delete {self.path} to start that run anew"
         try:
             saved = torch.load(self.path, map_location=device, weights_only=True)
-            was, data, version = saved["settings"], saved["data"], saved["version"]
+            was, data, version = renamed(saved["settings"]), saved["data"], saved["version"]
         except Exception as error:
             raise CheckFailed(f"checkpoint {self.path} is damaged", anew) from error
         if version != VERSION:

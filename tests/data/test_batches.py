@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from poolzoo.data import batches
-from poolzoo.data.batches import Augmentation, Batches, Draws, Mix, Share
+from poolzoo.data.batches import Augmentation, BatchLoader, Draws, Mix, Rank
 
 CPU = torch.device("cpu")
 
@@ -17,10 +17,10 @@ USUAL = Augmentation(2, "random")
 
 def served(count=50, size=8, batch=10, augmentation=USUAL, seed=0, **rest):
     pixels = np.random.default_rng(1).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
-    return pixels, Batches(pixels, np.arange(count), batch, augmentation, seed, CPU, **rest)
+    return pixels, BatchLoader(pixels, np.arange(count), batch, augmentation, seed, CPU, **rest)
 
 
-def whole(given: Batches, number: int) -> dict[int, bytes]:
+def whole(given: BatchLoader, number: int) -> dict[int, bytes]:
     """Every image of an epoch by its index."""
     return {
         int(label): image.numpy().tobytes()
@@ -98,7 +98,7 @@ def test_alternating_flips_show_both_forms_of_every_image_in_two_epochs():
     assert 400 < (random[0] ^ random[1]).sum() < 600
 
 
-def test_a_cutout_is_one_square_of_the_mean_colour():
+def test_a_cutout_is_one_square_of_the_mean_color():
     pixels, given = served(augmentation=Augmentation(cutout=3), count=200, batch=200)
     (batch,) = given.epoch(1)
     mean = np.rint(pixels.mean((0, 1, 2)))
@@ -109,7 +109,7 @@ def test_a_cutout_is_one_square_of_the_mean_colour():
         assert columns.max() - columns.min() < 3
         assert (image[rows, columns] == mean).all()
         full += len(rows) == 9
-    assert 50 < full < 150  # 6/8 squared of the centres leave the square whole
+    assert 50 < full < 150  # 6/8 squared of the centers leave the square whole
 
 
 def test_mixtures_are_timms(monkeypatch):
@@ -123,7 +123,7 @@ def test_mixtures_are_timms(monkeypatch):
     logits = torch.randn(16, 7, generator=torch.Generator().manual_seed(0))
     for kind in ("mixup", "cutmix"):
         augmentation = Augmentation(**{kind: 0.8})
-        (batch,) = Batches(pixels, np.arange(16) % 7, 16, augmentation, 5, CPU).epoch(4)
+        (batch,) = BatchLoader(pixels, np.arange(16) % 7, 16, augmentation, 5, CPU).epoch(4)
         mix = Mix.drawn(augmentation, (12, 12), (5, 4, 0))
         order = Draws.of(16, (12, 12), augmentation, 5, 4).order
         theirs = timms.Mixup(**{f"{kind}_alpha": 0.8}, label_smoothing=0.1, num_classes=7)
@@ -155,7 +155,7 @@ def test_a_box_has_the_area_that_the_weight_says():
 @pytest.mark.parametrize("augmentation", [Augmentation(2, "random"), Augmentation(1, "random", mixup=0.5, cutmix=0.5)])
 def test_two_processes_share_what_one_would_see(augmentation):
     _, alone = served(augmentation=augmentation)
-    shares = [served(augmentation=augmentation, share=Share(rank, 2))[1] for rank in (0, 1)]
+    shares = [served(augmentation=augmentation, share=Rank(rank, 2))[1] for rank in (0, 1)]
     for together, *parts in zip(alone.epoch(1), *(given.epoch(1) for given in shares), strict=True):
         merged = torch.empty_like(together.images)
         for rank, part in enumerate(parts):
@@ -170,7 +170,7 @@ def test_two_processes_share_what_one_would_see(augmentation):
 def test_only_the_chosen_images_are_served():
     pixels, _ = served()
     chosen = np.array([3, 7, 8, 20, 41, 49])
-    given = Batches(pixels, np.arange(50), 3, batches.PLAIN, 0, CPU, chosen=chosen)
+    given = BatchLoader(pixels, np.arange(50), 3, batches.PLAIN, 0, CPU, chosen=chosen)
     assert {label: pixels[label].tobytes() for label in chosen.tolist()} == whole(given, 1)
 
 

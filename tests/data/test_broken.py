@@ -100,7 +100,7 @@ def test_validation_images_of_which_none_can_be_read_are_not_forgotten(photos):
 
 
 def test_predict_goes_on_and_its_exit_code_is_honest(poolzoo, spoiled, tmp_path):
-    from linear_bundle import linear_bundle
+    from support.linear_bundle import linear_bundle
 
     bundle = linear_bundle(tmp_path / "linear", "uint8")
     codes = [

@@ -95,7 +95,7 @@ def begun(pictures, tmp_path_factory) -> Path:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Engine, "_epoch", stop)
-        arguments = ("finetune", "--data", f"folder:{pictures}", *QUICK, "--no-dry-export", "--out", path)
+        arguments = ("finetune", "--data", f"folder:{pictures}", *QUICK, "--no-check-export", "--out", path)
         assert cli.run([str(word) for word in arguments]) == 130
     return path
 
@@ -198,8 +198,8 @@ def test_an_evaluation_of_a_run_with_a_limit_looks_at_its_part(poolzoo, pictures
 def test_a_comparison_does_not_go_on_with_other_data(poolzoo, pictures, tmp_path):
     data, out = tmp_path / "data", tmp_path / "out"
     shutil.copytree(pictures, data)
-    arguments = ("--data", f"folder:{data}", *QUICK, "--pool", "avg,max", "--seeds", 1, "--robust", 0)
-    assert poolzoo("compare", *arguments, "--finalists", 0, "--out", out).code == 0
+    arguments = ("--data", f"folder:{data}", *QUICK, "--pool", "avg,max", "--seeds", 1, "--robustness-samples", 0)
+    assert poolzoo("compare", *arguments, "--export-top", 0, "--out", out).code == 0
     journal = (out / "journal.jsonl").read_text().splitlines()
     remove(data)
     assert poolzoo("compare", "--resume", out, "-q").code == 0  # nothing is left to train

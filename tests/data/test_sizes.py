@@ -149,7 +149,7 @@ def test_a_rectangle_is_predicted_as_it_was_evaluated(poolzoo, bars, tmp_path):
     run, bundle = tmp_path / "run", tmp_path / "bundle"
     options = ("--backbone", "nano/plain", "--epochs", 8, "--image-size", "16x52", "--shift", 0, "--flip", "off")
     assert poolzoo("finetune", "--data", f"folder:{bars}", *options, "--out", run).code == 0
-    assert poolzoo("export", run, "--out", bundle, "--no-speed").code == 0
+    assert poolzoo("export", run, "--out", bundle, "--no-bench").code == 0
     rows = poolzoo("predict", bundle, bars / "test", "--json").json
     figures = poolzoo("evaluate", bundle, "--onnx", "--data", f"folder:{bars}", "--json").json
     right = np.mean([row["label"] == Path(row["file"]).parent.name for row in rows])

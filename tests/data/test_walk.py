@@ -175,6 +175,6 @@ def test_all_trials_of_a_comparison_have_the_validation_images_of_its_start(with
     import json
 
     arguments = ("--backbone", "nano/plain", "--pool", "avg,max", "--seeds", 1, "--epochs", 1, "--threads", 1, "-q")
-    out = ("--robust", 0, "--finalists", 0, "--out", tmp_path / "comparison")
+    out = ("--robustness-samples", 0, "--export-top", 0, "--out", tmp_path / "comparison")
     assert poolzoo("compare", "--data", f"folder:{with_val}", *arguments, *out).code == 0
     assert json.loads((tmp_path / "comparison/plan.json").read_text())["settings"]["validation"] == "val"
