@@ -11,8 +11,7 @@ from typing import Any, Final, NoReturn
 import click
 
 from poolzoo.cli.options import add_global_options
-from poolzoo.common import errors, output, resources, streams
-from poolzoo.plugin import loader
+from poolzoo.common import errors, output, streams
 
 # Name → (module:command, what `--help` says of it); stated here so that `--help` imports none of them.
 COMMANDS: Final = {
@@ -60,16 +59,17 @@ class Commands(click.Group):
             try:
                 return super().invoke(context)
             finally:
-                loader.conclude()
+                if (loader := sys.modules.get("poolzoo.plugin.loader")) is not None:  # else no plugin was loaded
+                    loader.report_failures()
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
     def resolve_command(self, context: click.Context, args: list[str]) -> Any:
-        from poolzoo.plugin.grammar import suggest
-
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from poolzoo.plugin.grammar import suggest
+
             near = suggest(args[0], COMMANDS) or f"there are: {', '.join(COMMANDS)}"
             raise errors.UsageError(f"no command is called {args[0]!r}", near)
         return super().resolve_command(context, args)
@@ -112,6 +112,8 @@ def main() -> NoReturn:
     # Sleeping at a barrier costs 5 % alone and gains a factor of 1.7 where another process wants the core
     # (benchmarks/train/barriers.py); it must be said before torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from poolzoo.common import resources
+
     if (limit := resources.thread_limit()) is not None:
         os.environ.setdefault("OMP_NUM_THREADS", str(limit))
     if os.environ.get("RANK", "0") != "0":  # one of several that torchrun started with the same arguments

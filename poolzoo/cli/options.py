@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
 from poolzoo.cli.groups import DATA, HARDWARE, OUTPUT, option
 from poolzoo.common import output
-from poolzoo.plugin import loader
+from poolzoo.plugin.settings import settings
 
 
 def _plugin(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> None:
-    loader.settings.files += [Path(path) for path in value]
+    if value:
+        from pathlib import Path
+
+        settings.files += map(Path, value)
 
 
 def _directory(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> None:
-    loader.settings.directories += [Path(path) for path in value]
+    if value:
+        from pathlib import Path
+
+        settings.directories += map(Path, value)
 
 
 def _no_plugins(context: click.Context, parameter: click.Parameter, value: bool) -> None:
     if value:
-        loader.settings.third_party = False
+        settings.third_party = False
 
 
 def _prefer(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> None:
-    loader.settings.prefer += value
+    settings.prefer += value
 
 
 def _strict(context: click.Context, parameter: click.Parameter, value: bool) -> None:
     if value:
-        loader.settings.strict = True
+        settings.strict = True
 
 
 def _quiet(context: click.Context, parameter: click.Parameter, value: bool) -> None:

@@ -64,12 +64,13 @@ _WORDS: dict[str, Callable[[Any], str]] = {
 }
 
 
-def _find(catalog: loader.Catalog, name: str) -> list[dict[str, Any]]:
+def _find(catalog: loader.Catalog, name: str) -> list[dict[str, object]]:
     spelt = grammar.parse_spec(name)
-    found = []
+    found: list[dict[str, object]] = []
+    facts: dict[str, object]
     for entry in catalog.select(spec.Pooling):
         item = entry.item
-        if isinstance(item, spec.Pooling) and item.name == spelt.name and catalog.means(spelt.dist, entry.source):
+        if isinstance(item, spec.Pooling) and item.name == spelt.name and catalog.matches(spelt.dist, entry.source):
             resolved = catalog.pooling(name, item.kind)
             facts = {"name": item.name, "kind": f"{item.kind} pooling", "summary": item.summary}
             facts |= {"equation": item.equation, "paper": item.paper or "no canonical one"}
@@ -103,7 +104,7 @@ def _find(catalog: loader.Catalog, name: str) -> list[dict[str, Any]]:
     return [{**facts, **_shared(resolved)}]
 
 
-def _measured(resolved: loader.Resolved) -> dict[str, Any]:
+def _measured(resolved: loader.Resolved) -> dict[str, object]:
     """Width, parameters and cost of a pooling, or a warning and nothing where it cannot be built."""
     from poolzoo.model import cost
 
@@ -114,7 +115,7 @@ def _measured(resolved: loader.Resolved) -> dict[str, Any]:
         return {}
 
 
-def _shared(resolved: loader.Resolved) -> dict[str, Any]:
+def _shared(resolved: loader.Resolved) -> dict[str, object]:
     listed = [
         {"name": o.name, "default": grammar.plain(o.default), "type": o.type_name}
         for o in grammar.options_of(resolved.build)

@@ -14,7 +14,7 @@ from support.command_lines import PAGES, name_of, prose
 from poolzoo import testing as poolzoo_testing
 from poolzoo.cli import COMMANDS
 from poolzoo.plugin import loader, spec
-from poolzoo.plugin.catalog import EVENTS
+from poolzoo.plugin.events import EVENTS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -134,7 +134,7 @@ def test_every_hook_is_documented_with_an_example_that_works(tmp_path, hook):
             assert poolzoo_testing.check_pooling(entry.item) == []
     facts = {"run": {"path": "x"}, "epoch": 1, "metrics": {"loss": 1.0}, "bundle": "x", "report": {}}
     for event in EVENTS:
-        catalog.announce(event, **facts)
+        catalog.emit(event, **facts)
     assert catalog.problems == []
 
 

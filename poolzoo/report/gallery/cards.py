@@ -106,7 +106,7 @@ def _card(catalog: loader.Catalog, entry: loader.Entry, photograph: np.ndarray, 
         strides = shifted.STRIDES
         return replace(card, shifted={n: _attempt(partial(shifted.look, resolved, photograph, n)) for n in strides})
     finally:
-        state.put_back()
+        state.restore()
 
 
 def _resolve(catalog: loader.Catalog, entry: loader.Entry, item: spec.Pooling) -> loader.Resolved:
@@ -117,7 +117,7 @@ def _resolve(catalog: loader.Catalog, entry: loader.Entry, item: spec.Pooling) -
 
 def _attempt(function: Callable[[], T]) -> T | str:
     """The result of a plugin's code, run with limits of time and memory; or its error in one line."""
-    found, error = isolation.attempt(function)
+    found, error = isolation.call(function)
     if error is None:
         return found  # type: ignore[return-value]
     try:
