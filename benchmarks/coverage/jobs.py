@@ -151,7 +151,8 @@ class _Worker:
 
     def give(self, key: str) -> None:
         self.process = self.process or self._start()
-        self.key, self.began = key, time.monotonic()
+        self.key = key
+        self.began = time.monotonic()
         self.pipe.send(key)
 
     def take(self, limit: float, ready: bool) -> Record | None:

@@ -127,7 +127,8 @@ class Clock:
     """Another clock's seconds, less those in which this one was stopped."""
 
     def __init__(self, read: Callable[[], float]) -> None:
-        self.read, self.stopped = read, 0.0
+        self.read = read
+        self.stopped = 0.0
 
     def __call__(self) -> float:
         return self.read() - self.stopped

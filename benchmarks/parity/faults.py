@@ -114,7 +114,7 @@ def main() -> None:
         rows.append(row)
         if given.json:
             given.json.write_text(json.dumps(rows, indent=1))
-        print(*(f"{key} {value}" for key, value in row.items()), sep="; ", flush=True)
+        print("; ".join(f"{key} {value}" for key, value in row.items()), flush=True)
     alarms = [row["model"] for row in rows if not row["passed"]]
     missed = [(row["model"], name) for row in rows for name in row.get("missed", ())]
     planted = sum(row.get("planted", 0) for row in rows)

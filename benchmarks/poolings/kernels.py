@@ -45,7 +45,8 @@ class Formula(nn.Module):
         super().__init__()
         for name, value in parameters.items():
             self.register_parameter(name, nn.Parameter(value))
-        self.names, self.formula = list(parameters), forward
+        self.names = list(parameters)
+        self.formula = forward
 
     def forward(self, x: Tensor) -> Tensor:
         return self.formula(x, *(getattr(self, name) for name in self.names))

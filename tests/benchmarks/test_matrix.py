@@ -9,7 +9,7 @@ import pytest
 from support import jobs
 
 from benchmarks.coverage import jobs as workers
-from benchmarks.coverage import matrix
+from benchmarks.coverage import matrix, matrix_page
 from poolzoo.compare.journal import Journal
 from poolzoo.plugin import loader
 
@@ -243,7 +243,7 @@ RECORDS = [
 
 
 def test_the_page_counts_passes_refusals_and_failures_apart():
-    page = matrix.render(RECORDS)
+    page = matrix_page.render(RECORDS)
     assert (
         f"**4 cells done, {len(matrix.cells()) - 4:,} left: 2 passed, 1 refused by contract, 1 failed.** 2026-01-02"
         in page
