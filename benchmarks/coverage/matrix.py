@@ -3,12 +3,12 @@
     python -m benchmarks.coverage.matrix [--backbones NAME …] [--only GLOB …] [--processes 2] [--journal FILE]
     python -m benchmarks.coverage.matrix --write [--journal FILE]
 
-A cell is a backbone with one pooling: a global one, or `avg` behind a local one in the place of the backbone's own
-pooling layers. Its name is `BACKBONE KIND POOLING`, which GLOB is compared with. Each is a line of JSON in FILE; cells
-that are there are not done again unless they failed. With --write the lines become a section of docs/matrix.md.
+A cell is a backbone with one pooling: a global one, or a local one in place of the backbone's own pooling layers, with
+`avg` as the head. Its name is `BACKBONE KIND POOLING`, which GLOB matches. Each cell is a line of JSON in FILE; cells
+that passed are not run again. With --write the lines become a section of docs/matrix.md.
 
-Nothing is shared between cells but the size of the input, the smallest on which the backbone's map is 2 × 2 or more:
-each builds its network, wakes what starts at zero, does a step, exports it all and judges it as `poolzoo export` does.
+The input is the smallest on which the backbone's feature map is 2 × 2 or more. Each cell builds its network, perturbs
+parameters that start at zero, trains a step, exports the whole network, and checks parity as `poolzoo export` does.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def _measured(cell: Cell, strength: float) -> dict[str, Any]:
         preprocess = Preprocess(MEAN, STD, DATA_SIZE, assembly.image_size)
         pixels = images()
         x = preprocess(torch.from_numpy(pixels))
-        cases.wake(assembly.network, x, len(CLASSES), strength)
+        cases.perturb(assembly.network, x, len(CLASSES), strength)
     with _step("train"):
         zero = train(assembly.network, x)
     source = export_source(assembly, preprocess.eval(), pixels)

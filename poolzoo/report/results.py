@@ -294,7 +294,7 @@ def _delta(value: object) -> Delta | None:
 
 
 def _consistency(found: Mapping[str, object], key: str) -> MeanSd | None:
-    """A consistency under its key of today, or that of earlier versions; there it may be a number or a nested object."""
+    """A consistency under its own key, or that of earlier versions, where it may be a number or a nested object."""
     value = found.get(key)
     if value is None:
         value = json.mapping(found.get("shift")).get(CONSISTENCIES[key])
