@@ -2,17 +2,17 @@
 
 python -m benchmarks.cli.resources [--before COMMIT] [--rounds 3] [--only GLOB …] [--json FILE]
 
-The older build is a git worktree of its own; both sides run in processes of their own, under the same interpreter, and
-take turns. Photographs are made here: smooth noise, saved as JPEG. The cases:
+The older build is a git worktree of its own. Both sides run in processes of their own, under the same interpreter, and
+take turns. The images are smooth noise, saved as JPEG. The cases:
 
     finetune-cold    timm/test_resnet at 224 on 3,000 JPEGs of 375×500, one epoch, nothing cached
-    finetune-warm    the same command again, with the decoded images at hand
-    decode-finetune  12-megapixel JPEGs to 224, CPU seconds an image: what 200 cost more than 8, so that start-up does
-    decode-evaluate      not count; of `finetune --dry-run`, `evaluate` and `predict`
+    finetune-warm    the same command again, with the decoded images in the cache
+    decode-finetune  12-megapixel JPEGs to 224, CPU seconds an image: the difference between 200 and 8, without
+    decode-evaluate      start-up; of `finetune --dry-run`, `evaluate` and `predict`
     decode-predict
     compare-opens    image files opened by `compare` of four poolings on a folder of 300 images, an image
     int8             `export --precision int8` of timm/convnext_atto at 224
-    predict-many     peak memory of `predict --json` for 40,000 files, in times that for 2,000
+    predict-many     peak memory of `predict --json` for 40,000 files, relative to that for 2,000
 
 Memory is the largest resident set of the process or of one that it started and waited for; seconds are user and system
 time of all of them. A ratio is after ÷ before, within a round; the median of the rounds is shown.
@@ -173,10 +173,10 @@ def finetune_warm(side: Side, photographs: Photographs) -> dict[str, float]:
     return {"peak, GB": usage.peak / 1e9, "CPU, s": usage.cpu}
 
 
-def per_image(run: Callable[[Path], Usage], photographs: Photographs, share: float = 1.0) -> dict[str, float]:
-    """CPU seconds an image, from two folders of different size; `share`: the part of the images that is read."""
+def per_image(run: Callable[[Path], Usage], photographs: Photographs, fraction: float = 1.0) -> dict[str, float]:
+    """CPU seconds an image, from two folders of different size; `fraction`: the part of the images that is read."""
     few, many = (run(photographs.large(count)).cpu for count in (FEW, MANY))
-    return {"CPU s an image": (many - few) / ((MANY - FEW) * share)}
+    return {"CPU s an image": (many - few) / ((MANY - FEW) * fraction)}
 
 
 def trained(side: Side, photographs: Photographs) -> Path:

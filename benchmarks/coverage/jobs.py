@@ -1,4 +1,4 @@
-"""Many jobs in worker processes, each with a limit of time and a line in a journal; and the page that tells of them."""
+"""Jobs in worker processes, each with a time limit and a line in a journal; and the page of their results."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Job = Callable[[str], Record]
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of jobs: what there is, how one is done, and what is told of all.
+    """A kind of jobs: how one runs, and how the results of all are shown.
 
     Attributes:
         name: Of the journal in `runs/`.
@@ -71,7 +71,7 @@ def parser_of(kind: Kind, description: str | None) -> argparse.ArgumentParser:
 
 
 def command(kind: Kind, parser: argparse.ArgumentParser, given: argparse.Namespace, keys: Sequence[str]) -> None:
-    """Does the jobs that were asked for, or writes of those that were done."""
+    """Runs the selected jobs, or writes the page from the finished ones."""
     if given.processes < 1:
         parser.error(f"--processes {given.processes} must be 1 or more")
     if given.write:
@@ -89,7 +89,7 @@ def command(kind: Kind, parser: argparse.ArgumentParser, given: argparse.Namespa
         given.journal.parent.mkdir(parents=True, exist_ok=True)
         work(kind.job, wanted, journal, given.processes, kind.limit)
     except KeyboardInterrupt:
-        parser.exit(INTERRUPTED, f"{parser.prog}: stopped; the same command goes on from {given.journal}\n")
+        parser.exit(INTERRUPTED, f"{parser.prog}: stopped; the same command continues from {given.journal}\n")
     except OSError as error:  # no room, or no file; a job that fails is a line
         parser.error(f"{given.journal} cannot be written: {error.strerror}")
     records = [journal.records[key] for key in wanted]
@@ -151,7 +151,8 @@ class _Worker:
 
     def give(self, key: str) -> None:
         self.process = self.process or self._start()
-        self.key, self.began = key, time.monotonic()
+        self.key = key
+        self.began = time.monotonic()
         self.pipe.send(key)
 
     def take(self, limit: float, ready: bool) -> Record | None:

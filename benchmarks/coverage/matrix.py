@@ -3,12 +3,12 @@
     python -m benchmarks.coverage.matrix [--backbones NAME …] [--only GLOB …] [--processes 2] [--journal FILE]
     python -m benchmarks.coverage.matrix --write [--journal FILE]
 
-A cell is a backbone with one pooling: a global one, or `avg` behind a local one in the place of the backbone's own
-pooling layers. Its name is `BACKBONE KIND POOLING`, which GLOB is compared with. Each is a line of JSON in FILE; cells
-that are there are not done again unless they failed. With --write the lines become a section of docs/matrix.md.
+A cell is a backbone with one pooling: a global one, or a local one in place of the backbone's own pooling layers, with
+`avg` as the head. Its name is `BACKBONE KIND POOLING`, which GLOB matches. Each cell is a line of JSON in FILE; cells
+that passed are not run again. With --write the lines become a section of docs/matrix.md.
 
-Nothing is shared between cells but the size of the input, the smallest on which the backbone's map is 2 × 2 or more:
-each builds its network, wakes what starts at zero, does a step, exports it all and judges it as `poolzoo export` does.
+The input is the smallest on which the backbone's feature map is 2 × 2 or more. Each cell builds its network, perturbs
+parameters that start at zero, trains a step, exports the whole network, and checks parity as `poolzoo export` does.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -171,7 +170,7 @@ def _measured(cell: Cell, strength: float) -> dict[str, Any]:
         preprocess = Preprocess(MEAN, STD, DATA_SIZE, assembly.image_size)
         pixels = images()
         x = preprocess(torch.from_numpy(pixels))
-        cases.wake(assembly.network, x, len(CLASSES), strength)
+        cases.perturb(assembly.network, x, len(CLASSES), strength)
     with _step("train"):
         zero = train(assembly.network, x)
     source = export_source(assembly, preprocess.eval(), pixels)
@@ -329,89 +328,15 @@ def cells(more: Sequence[str] = ()) -> list[str]:
     ]
 
 
-# --- The page ------------------------------------------------------------------------------------------------------
-
-WHAT: Final = """
-A cell is a backbone with one pooling. The input is the smallest on which the backbone's feature map is 2 × 2 or more.
-A cell passes if all of these hold:
-
-* The network is assembled.
-* After one training step, every parameter has a gradient, and all gradients are finite.
-* The exporter writes the whole network.
-* ONNX Runtime agrees with torch by the rule of `poolzoo export`: within the noise floor on synthetic edge cases and
-  natural images, in batches of 1, 2 and 7, and layer by layer on probes.
-
-Weights are random. Parameters that start at zero or one are perturbed, so that every branch matters. If rounding alone
-moves the logits, or the logits are equal for all images, the perturbation is a fifth (cells here: {weaker}). A
-refusal by contract has a message and is no pass.
-"""
-
-
-def render(records: Sequence[dict[str, Any]]) -> str:
-    """The section of the page."""
-    by = {status: [one for one in records if one["status"] == status] for status in ("passed", "refused", "failed")}
-    left = len(set(cells()) - {record["trial"] for record in records})
-    done = f"{len(records):,} cells" + (f" done, {left:,} left" if left else "")
-    summary = (
-        f"**{done}: {len(by['passed']):,} passed, {len(by['refused'])} refused by contract, "
-        f"{len(by['failed'])} failed.** {jobs.circumstances(records)}"
-    )
-    weaker = sum(record.get("strength", STRENGTHS[0]) < STRENGTHS[0] for record in by["passed"])
-    parts = [WHAT.strip().format(weaker=weaker), summary, _grid(records), "### Failed"]
-    parts.append(
-        jobs.table(("cell", "why"), [(f"`{r['trial']}`", r["reason"]) for r in by["failed"]])
-        if by["failed"]
-        else "None."
-    )
-    parts += ["### Refused", _refusals(by["refused"]), "### Zero gradients", _zeros(by["passed"])]
-    return "\n\n".join(parts)
-
-
-def _grid(records: Sequence[dict[str, Any]]) -> str:
-    rows = []
-    for backbone, words in BACKBONES.items():
-        mine = [record for record in records if Cell.of(record["trial"]).backbone == backbone]
-        shape = next(("×".join(map(str, record["map"])) for record in mine if "map" in record), "–")
-        pixels = next((record["pixels"] for record in mine if "pixels" in record), "–")
-        rows.append((f"`{backbone}`", words, pixels, shape, *(_score(mine, kind) for kind in ("global", "local"))))
-    return jobs.table(("backbone", "kind", "pixels", "feature map", "global", "local"), rows)
-
-
-def _score(records: Sequence[dict[str, Any]], kind: str) -> str:
-    """Passed of all, and what was refused."""
-    counts = Counter(record["status"] for record in records if Cell.of(record["trial"]).kind == kind)
-    refused = f", {counts['refused']} refused" if counts["refused"] else ""
-    return f"{counts['passed']}/{counts.total()}{refused}" if counts else "–"
-
-
-def _refusals(records: Sequence[dict[str, Any]]) -> str:
-    rows = []
-    for why in sorted({record["contract"] for record in records}):
-        mine = [record for record in records if record["contract"] == why]
-        poolings = sorted({f"`{Cell.of(record['trial']).pool}`" for record in mine})
-        rows.append((why, len(mine), ", ".join(poolings), mine[0]["reason"]))
-    return jobs.table(("why", "cells", "poolings", "the message of the first"), rows) if rows else "None."
-
-
-def _zeros(records: Sequence[dict[str, Any]]) -> str:
-    """Which parameters learn nothing from the step, and in how many cells."""
-    counts = Counter(
-        (Cell.of(record["trial"]).backbone, name) for record in records for name in record["zero_gradients"]
-    )
-    rows = [(f"`{backbone}`", f"`{name}`", count) for (backbone, name), count in sorted(counts.items())]
-    return jobs.table(("backbone", "parameter", "cells"), rows) if rows else "None."
-
-
-def summary(records: Sequence[dict[str, Any]]) -> str:
-    """How many of each status."""
-    return ", ".join(f"{count} {status}" for status, count in Counter(one["status"] for one in records).items())
-
-
-KIND: Final = jobs.Kind("matrix", SECTION, run, render, summary, LIMIT, "nano/* local *")
+# --- The command ---------------------------------------------------------------------------------------------------
 
 
 def main() -> None:
-    parser = jobs.parser_of(KIND, __doc__)
+    """Runs the cells that are asked for, or writes the page."""
+    from benchmarks.coverage import matrix_page
+
+    kind = jobs.Kind("matrix", SECTION, run, matrix_page.render, matrix_page.summary, LIMIT, "nano/* local *")
+    parser = jobs.parser_of(kind, __doc__)
     parser.add_argument(
         "--backbones", nargs="+", default=[], metavar="NAME", help="others instead of those of the page"
     )
@@ -419,7 +344,7 @@ def main() -> None:
     if given.write and given.backbones:
         parser.error("--write writes of the page's own backbones")
     torch.set_num_threads(1)
-    jobs.command(KIND, parser, given, cells(given.backbones))
+    jobs.command(kind, parser, given, cells(given.backbones))
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
     python -m benchmarks.coverage.timm_sweep [--only GLOB …] [--processes 2] [--journal FILE]
     python -m benchmarks.coverage.timm_sweep --write [--journal FILE]
 
-All architectures are asked for; those of more than 30 million parameters, counted on torch's meta device without being
-built, are passed over. Images are 32 × 32, as in CIFAR-10, and the input's size is what poolzoo chooses for them. The
-rest is a line of JSON in FILE each, and with --write a section of docs/matrix.md.
+All architectures are tried, except those of more than 30 million parameters, which are counted on torch's meta device.
+Images are 32 × 32, as in CIFAR-10, and poolzoo chooses the input size for them. Each architecture is a line of JSON in
+FILE; --write makes a section of docs/matrix.md of them.
 """
 
 from __future__ import annotations

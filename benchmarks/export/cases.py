@@ -1,4 +1,4 @@
-"""The networks that are exported, with random weights that are awake, and the JPEGs that they label."""
+"""The networks that are exported, with random weights in which every branch matters, and the JPEGs that they label."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def make(text: str, folder: Path | None) -> Case:
     jpegs = [jpeg(photo) for photo in photographs(folder, size)]
     pixels = np.stack([images.read(io.BytesIO(one)) for one in jpegs])  # type: ignore[arg-type]
     preprocess = Preprocess(mean, std, size, image_size)
-    wake(network, preprocess(torch.from_numpy(pixels)), classes)
+    perturb(network, preprocess(torch.from_numpy(pixels)), classes)
     return Case(text, name, size, image_size, classes, network.eval(), preprocess, jpegs, pixels)
 
 
@@ -163,7 +163,7 @@ def jpeg(photo: Image.Image) -> bytes:
 
 
 @torch.no_grad()
-def wake(network: nn.Module, x: Tensor, classes: int, strength: float = 1.0) -> None:
+def perturb(network: nn.Module, x: Tensor, classes: int, strength: float = 1.0) -> None:
     """Makes a fresh network one whose every part shows in its logits, and whose images have different labels.
 
     A fresh one hides most of itself: last gammas of residual branches are 0, LayerScale is 1e-5, biases are 0. Constant

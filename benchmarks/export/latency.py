@@ -7,25 +7,24 @@ optimum-onnx asks for an older transformers and lives in an environment of its o
     python3 -m venv peers && peers/bin/pip install optimum-onnx torch torchvision timm onnxruntime onnxscript
     python -m benchmarks.export.latency --peers-python peers/bin/python
 
-Every way has the same network, random weights that are awake (`cases.wake`), and the same 32 JPEGs in memory, which
-have the size of the network's data, so that nobody resizes a photograph; where poolzoo upscales for the network, the
-peers do the same on their floats. All decode with Pillow, one image after the other. The ways:
+Every side has the same network with random weights (`cases.perturb`) and the same 32 JPEGs in memory. They have the
+size of the network's data, so that no side resizes images; where poolzoo upscales for the network, the peers do the
+same on their floats. All sides decode with Pillow, one image after the other. The sides:
 
     ours            the bundle's model.onnx: uint8 goes in, poolzoo's session
     timm            timm's onnx_export.py, with its defaults and its options; ToTensor and Normalize, numpy's softmax
     optimum-onnx    its exporter's file, the same around it
     torch eager     the network itself, the same around it
-    decoding alone  what Pillow takes of every way
+    decoding alone  the part of every side that is Pillow's
 
-ONNX Runtime's and torch's threads spin for a while after a call, poolzoo's sleep. Peers' sessions have the defaults
-that users have, so calls come in blocks: in every round each way, in shuffled order, rests until others' threads
-sleep, is called once, and then back to back for a while, which is timed; so a peer has what spinning gains it and takes
-nothing from others. Ratios are taken within a round. For one thread: `taskset -c 1 … --threads 1`; with --cpu-time
-besides, where others use the machine.
+ONNX Runtime's and torch's threads spin for a while after a call; poolzoo's sleep. Peers' sessions have their defaults,
+so calls come in blocks. In every round each side, in shuffled order, waits until other threads sleep, is called once,
+and is then timed back to back. So a peer gains from its own spinning and takes nothing from others. Ratios are taken
+within a round. For one thread: `taskset -c 1 … --threads 1`; on a shared machine also --cpu-time.
 
-`graph` is the session's or network's call alone, on input that is there already; ours holds normalization, upscaling
-and softmax even so, and `the network's part` is ours without them. `opened` is the time to make a session. Before
-anything is timed every way labels the JPEGs. One that differs on an image whose margin is above the noise is left out,
+`graph` is the call of the session or network alone, on prepared input; ours still includes normalization, upscaling and
+softmax, and `the network's part` is ours without them. `opened` is the time to make a session. Before anything is
+timed, every side labels the JPEGs. A side with another label on an image whose margin is above the noise is left out,
 and the exit code is 1.
 """
 
@@ -70,7 +69,7 @@ BATCHES: Final = (1, 32)
 REST: Final = 0.1  # seconds until the threads of the one before sleep: ONNX Runtime's burn 0.03 s of a CPU after a call
 BLOCK: Final = 0.02  # seconds of calls back to back, at least
 NOISE: Final = 1e-5  # of the largest logit: what float32 may do to a margin, ten times what healthy graphs differ by
-CLEAR: Final = 0.5  # share of the images whose labels must be above the noise for the comparison to say anything
+CLEAR: Final = 0.5  # fraction of the images whose margins must be above the noise
 
 
 # --- Labels --------------------------------------------------------------------------------------------------------
@@ -127,7 +126,8 @@ class Clock:
     """Another clock's seconds, less those in which this one was stopped."""
 
     def __init__(self, read: Callable[[], float]) -> None:
-        self.read, self.stopped = read, 0.0
+        self.read = read
+        self.stopped = 0.0
 
     def __call__(self) -> float:
         return self.read() - self.stopped
@@ -276,22 +276,22 @@ def main() -> None:
     given = parser.parse_args()
     clock = time.process_time if given.cpu_time else time.perf_counter
     output.set_verbosity(output.QUIET)
-    told = peers.conditions(max(given.threads), n=given.rounds, date=datetime.now(UTC).strftime("%Y-%m-%d"))
-    told |= {
+    conditions = peers.conditions(max(given.threads), n=given.rounds, date=datetime.now(UTC).strftime("%Y-%m-%d"))
+    conditions |= {
         "threads": given.threads,
         "clock": clock.__name__,
         **{name: version(name) for name in ("onnx", "onnxscript")},
     }
-    told["onnxruntime"] = onnxruntime.__version__
+    conditions["onnxruntime"] = onnxruntime.__version__
     everything: list[Found] = []
     for text in given.models:
         found = measure(text, given.images, given.peers_python, given.threads, given.rounds, clock)
         everything.append(found)
-        told |= {"optimum-onnx's": found.peers_versions} if found.peers_versions else {}
+        conditions |= {"optimum-onnx's": found.peers_versions} if found.peers_versions else {}
         content = [{**vars(one), "goals": goals(one)} for one in everything]
-        peers.keep(given.json, {"conditions": told, "networks": content})
+        peers.keep(given.json, {"conditions": conditions, "networks": content})
     show(everything)
-    peers.show_conditions(told)
+    peers.show_conditions(conditions)
     wrong = [f"{title(found)}: {name}" for found in everything for name in found.wrong]
     if wrong:
         sys.exit("other labels than the network's: " + "; ".join(dict.fromkeys(wrong)))

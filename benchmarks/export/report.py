@@ -1,4 +1,4 @@
-"""What was measured of a network, and what it comes to: ratios, goals, tables."""
+"""Summaries of the measurements of a network: ratios, goals, tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.export import cases, runtimes
 from poolzoo.common import output, timing
 
 NOT_PEERS: Final = (runtimes.OURS, runtimes.PART, runtimes.DECODING)
-GOALS: Final = {"graph": 1.0, "small": 1.5, "eager": 5.0}  # how many times as fast ours shall be at least
+GOALS: Final = {"graph": 1.0, "small": 1.5, "eager": 5.0}  # minimum speed-up
 
 
 @dataclass
@@ -116,5 +116,5 @@ def _ms(times: Sequence[float] | None) -> str:
     return f"{statistics.median(times):.3f}" if times else "–"
 
 
-def _ratio(spread: dict[str, float] | None) -> str:
-    return f"{spread['median']:.2f} ({spread['p10']:.2f}–{spread['p90']:.2f})" if spread else "–"
+def _ratio(found: dict[str, float] | None) -> str:
+    return f"{found['median']:.2f} ({found['p10']:.2f}–{found['p90']:.2f})" if found else "–"

@@ -1,4 +1,4 @@
-"""Everybody's way from JPEGs to labels: their export of a network, and the code that its users run around it."""
+"""Each side's way from JPEGs to labels: its export of a network, and the code that users run around it."""
 
 from __future__ import annotations
 

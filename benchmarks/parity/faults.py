@@ -1,11 +1,11 @@
-"""Whether the parity gate lets every faithful graph pass, and no faulty one: 34 networks, each with planted faults.
+"""Whether the parity check passes every correct graph and no faulty one: 34 networks, each with injected faults.
 
     python -m benchmarks.parity.faults [--models timm/resnet18@224 …] [--json FILE]
 
-The networks are timm's and torchvision's, with random weights that are awake (branches that start at zero would agree
-with anything), at their own size, on synthetic crops of photographs. Each is exported and judged as `poolzoo export`
-does it; then a fault is planted in its graph and it is judged again: red and blue swapped, the mean off by a
-hundredth, all weights by a thousandth, a kernel mirrored, the classes moved on by one.
+The networks are timm's and torchvision's at their own size, on crops of natural images. Weights are random, and
+parameters that start at zero are perturbed, since a branch of zeros hides faults. Each network is exported and checked
+as by `poolzoo export`. Then a fault is injected into its graph, and it is checked again: red and blue swapped, the mean
+off by a hundredth, all weights off by a thousandth, a kernel mirrored, the classes rotated by one.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def main() -> None:
         rows.append(row)
         if given.json:
             given.json.write_text(json.dumps(rows, indent=1))
-        print(*(f"{key} {value}" for key, value in row.items()), sep="; ", flush=True)
+        print("; ".join(f"{key} {value}" for key, value in row.items()), flush=True)
     alarms = [row["model"] for row in rows if not row["passed"]]
     missed = [(row["model"], name) for row in rows for name in row.get("missed", ())]
     planted = sum(row.get("planted", 0) for row in rows)

@@ -3,9 +3,9 @@
 python -m benchmarks.poolings.kernels [NAME ...] [--json FILE]
 
 One thread, CPU time, layer and peers interleaved in shuffled order, medians of per-round ratios. `forward` runs without
-gradients, `training` with a forward and a backward pass; `peer` is how many times as long ours takes as the peer's
-(below 1 is faster), `sum` as `x.sum()`. `onnx` is ONNX Runtime's forward pass, in milliseconds. A peer that is written
-out here is named for where its formula stands; the others are called as they are installed.
+gradients, `training` is a forward and a backward pass. `peer` is the ratio of our time to the peer's (below 1 is
+faster), `sum` that to `x.sum()`. `onnx` is ONNX Runtime's forward pass in milliseconds. A peer that is implemented here
+is named after the source of its formula; the others are the installed packages.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class Formula(nn.Module):
         super().__init__()
         for name, value in parameters.items():
             self.register_parameter(name, nn.Parameter(value))
-        self.names, self.formula = list(parameters), forward
+        self.names = list(parameters)
+        self.formula = forward
 
     def forward(self, x: Tensor) -> Tensor:
         return self.formula(x, *(getattr(self, name) for name in self.names))

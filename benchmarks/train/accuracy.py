@@ -1,21 +1,21 @@
-"""Accuracy against seconds: our recipes, and timm's training for as long, on the same network.
+"""Accuracy against training time: our recipes, and timm's training for as long, on the same network.
 
 python -m benchmarks.train.accuracy --data folder:PATH --timm [--recipes fast strong] [--seeds 3] [--minutes M]
                                     [--json FILE]
 python -m benchmarks.train.accuracy --data folder:PATH --backbone lite0 --pretrained --seeds 1 --timm
     (pip install plugins/poolzoo-lite0, or --plugin plugins/poolzoo-lite0/src/poolzoo_lite0/__init__.py)
 
-Ours is `finetune` with an empty cache. Its seconds run from the call until the last epoch is validated, so they hold
-the decoding of the files, the features of a frozen backbone, validation and checkpoints. timm gets as many seconds for
-training steps alone, seed by seed; with --minutes both get those, and ours as many epochs as fit.
+Ours is `finetune` with an empty cache. Its time ends with the last validation, so it includes decoding, the features of
+a frozen backbone, validation and checkpoints. timm gets as much time for training steps alone, seed by seed. With
+--minutes both get that time, and ours as many epochs as fit.
 
 timm: create_loader as train.py calls it (random resized crop, mirror, color jitter 0.4, random interpolation), AdamW,
 1e-3, weight decay 0.05, batches of 128, label smoothing 0.1, cosine per step to 0 after 5 % of warm-up, all training
-images (ours keeps a tenth to choose the epoch by), the last weights. The better one of `--workers` is found in 20 steps
-before the clock runs; the cosine follows the clock, so that it ends with the time whatever else the machine does. The
-start, the normalization, the test images and the metrics are the same. Threads sleep at barriers on both sides.
+images (ours holds a tenth out to select the epoch), the last weights. The better one of `--workers` is found in 20
+steps before the clock starts. The cosine follows the clock, so it ends with the time on a busy machine too. Initial
+weights, normalization, test images and metrics are the same. Threads sleep at barriers on both sides.
 
-Every finished run is a line of JSON in FILE; one whose arguments are there already is not made again.
+Every finished run is a line of JSON in FILE, and is not run again.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ from poolzoo.common import output
 
 BATCH, LR, DECAY = 128, 1e-3, 0.05  # the batch is train.py's default, the rest usual for AdamW in timm
 WARM_UP, WARM_UP_LR = 0.05, 1e-5  # share of the steps, and train.py's default of the first one's rate
-TIMED = 20  # steps that a speed is told from
+TIMED = 20  # steps that a speed is conditions from
 SAY_EVERY = 30  # seconds
-SPARED = 0.95  # share of the minutes that is planned with; the rest is for validation and checkpoints
+SPARED = 0.95  # fraction of the minutes for training; the rest is for validation and checkpoints
 
 
 def ours(settings: dict[str, Any], plugin: str | None, budget: float | None) -> dict[str, Any]:
@@ -206,7 +206,7 @@ class Kept:
             if run["arguments"] == wanted:
                 return run
         run = {"arguments": wanted, "conditions": peers.conditions(threads)}
-        run["result"] = peers.elsewhere(f"benchmarks.train.accuracy:{function}", arguments, aloud=True)
+        run["result"] = peers.elsewhere(f"benchmarks.train.accuracy:{function}", arguments, show_stderr=True)
         self.runs.append(run)
         if self.file is not None:
             self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -269,8 +269,8 @@ def main() -> None:
         peer = next((other for other in rows if other["name"] in ("timm", f"timm, as long as {row['name']}")), None)
         row["ratio"] = (1 - row["accuracy"]) / (1 - peer["accuracy"]) if peer and peer["accuracy"] < 1 else None
     show(rows)
-    told = peers.conditions(given.threads, n=given.seeds, data=given.data, backbone=given.backbone)
-    peers.show_conditions({**told, "pretrained": given.pretrained, "waiting": "threads sleep"})
+    conditions = peers.conditions(given.threads, n=given.seeds, data=given.data, backbone=given.backbone)
+    peers.show_conditions({**conditions, "pretrained": given.pretrained, "waiting": "threads sleep"})
 
 
 def _run(kept: Kept, name: str, function: str, arguments: dict[str, Any], given: argparse.Namespace) -> dict[str, Any]:

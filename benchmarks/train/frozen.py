@@ -1,11 +1,11 @@
-"""Heads of 25 poolings on one frozen backbone: all at once on kept features, beside 25 runs that compute them again.
+"""Heads of 25 poolings on one frozen backbone: together on cached features, beside 25 runs that compute them again.
 
 python -m benchmarks.train.frozen --data folder:PATH [--images 2000] [--backbone timm/resnet18] [--epochs 10] [--full]
 
-Ours is `finetune_heads` with an empty cache: reading the images, the one pass of the backbone and validation after
-every epoch are in its time. The other side is 25 times a plain loop over timm's create_loader that runs the backbone,
-in eval mode and without gradients, in every epoch. One such run is measured, of a cheap pooling and without validation,
-and the rest is computed from it: runs × epochs × images / (images/s). Each side has a process of its own.
+Ours is `finetune_heads` with an empty cache. Its time includes reading the images, one pass of the backbone, and
+validation after every epoch. The other side is 25 plain loops over timm's create_loader, which run the backbone in
+every epoch, in eval mode and without gradients. One such run is measured, of a cheap pooling and without validation.
+The rest follows from it: runs × epochs × images / (images/s). Each side has a process of its own.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import torch
 from benchmarks.train import peers
 from poolzoo.common import output
 
-POOLS = 25  # of the catalog's global ones, without the few whose heads are the dearest
+POOLS = 25  # of the catalog's global ones, without those with the most expensive heads
 LR = 5e-3
 
 
@@ -159,7 +159,7 @@ def main() -> None:
     jobs = {"ours": ("ours", mine)}
     jobs |= {f"timm, {count} workers": ("theirs", {**peer, "workers": count}) for count in given.workers}
 
-    told = peers.conditions(
+    conditions = peers.conditions(
         given.threads,
         n=given.rounds,
         backbone=given.backbone,
@@ -169,7 +169,7 @@ def main() -> None:
         poolings=len(pools),
         waiting="threads sleep",
     )
-    kept: dict[str, Any] = {"conditions": told, "pools": pools, "ms_per_image": costs, "measurements": []}
+    kept: dict[str, Any] = {"conditions": conditions, "pools": pools, "ms_per_image": costs, "measurements": []}
     order, shuffle = list(jobs), random.Random(0).shuffle
     for _ in range(given.rounds):
         shuffle(order)
@@ -180,7 +180,7 @@ def main() -> None:
             kept["measurements"].append({"side": name, **result})
             peers.keep(given.json, kept)
     if given.full:
-        result = peers.elsewhere("benchmarks.train.frozen:ours", {**mine, "images": None}, aloud=True)
+        result = peers.elsewhere("benchmarks.train.frozen:ours", {**mine, "images": None}, show_stderr=True)
         peers.say(f"ours, all images: {result}")
         kept["measurements"].append({"side": "ours, all images", **result})
     rows = compare(kept["measurements"], len(pools), given.epochs)
@@ -191,7 +191,7 @@ def main() -> None:
         f"of {given.epochs} epochs on {given.images} images; the seconds are {len(pools)} runs × {given.epochs} epochs "
         "× the images that ours learns from / its images a second, without validation, tests or dearer poolings."
     )
-    peers.show_conditions(told)
+    peers.show_conditions(conditions)
 
 
 def compare(measurements: list[dict[str, Any]], runs: int, epochs: int) -> list[dict[str, Any]]:
@@ -226,8 +226,10 @@ def show(rows: list[dict[str, Any]]) -> None:
     """The table."""
     lines = []
     for row in rows:
-        ratio = peers.spread(row["ratio"], 1) if row["ratio"] else "–"
-        lines.append((row["side"], row["images"], peers.spread(row["seconds"], 1), f"{row['peak_mb']:.0f}", ratio))
+        ratio = peers.median_and_range(row["ratio"], 1) if row["ratio"] else "–"
+        lines.append(
+            (row["side"], row["images"], peers.median_and_range(row["seconds"], 1), f"{row['peak_mb']:.0f}", ratio)
+        )
     output.table(("side", "images", "seconds", "peak MB", "ours is … times as fast"), lines, right=(1, 2, 3, 4))
 
 

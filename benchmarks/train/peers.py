@@ -1,6 +1,6 @@
-"""What ours is measured against: the loaders of timm and torchvision and a plain loop, each side in its own process.
+"""What training is measured against: the loaders of timm and torchvision, and a plain training loop.
 
-Memory that is kept, threads that sleep and the peak of memory are a process's own, so no two sides share one.
+Each side runs in a process of its own, since kept memory, the threads' wait policy and peak memory belong to a process.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from poolzoo.data.folder import choose
 IMAGENET: Final = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # timm's and torchvision's default mean and deviation
 SMOOTHING: Final = 0.1  # of labels: timm's train.py's default, and ours
 WARM_UP: Final = 3  # steps before any is timed
-SLEEPING: Final = {"OMP_WAIT_POLICY": "PASSIVE"}  # what `poolzoo` on the command line sets for itself
+SLEEPING: Final = {"OMP_WAIT_POLICY": "PASSIVE"}  # as the command line of poolzoo sets it
 
 Normalization = tuple[Sequence[float], Sequence[float]]
 
@@ -37,15 +37,15 @@ Normalization = tuple[Sequence[float], Sequence[float]]
 
 
 def elsewhere(
-    function: str, arguments: dict[str, Any], *, sleeping: bool = True, aloud: bool = False
+    function: str, arguments: dict[str, Any], *, sleeping: bool = True, show_stderr: bool = False
 ) -> dict[str, Any]:
-    """What a function returns in a new process.
+    """Runs a function in a new process, and returns its result.
 
     Args:
         function: As `benchmarks.train.speed:ours`.
         arguments: Its keyword arguments, as JSON can hold them.
         sleeping: Whether threads sleep at a barrier, as under `poolzoo` on the command line, or spin, as torch's do.
-        aloud: Whether its stderr is shown while it runs, or only where it fails.
+        show_stderr: Whether its stderr is shown while it runs, or only where it fails.
 
     Raises:
         RuntimeError: It failed; the text is the end of its stderr.
@@ -53,7 +53,7 @@ def elsewhere(
     command = [sys.executable, "-m", "benchmarks.train.peers", function, json.dumps(arguments)]
     environment = {key: value for key, value in os.environ.items() if key not in SLEEPING}
     environment.update(SLEEPING if sleeping else {})
-    stderr = None if aloud else subprocess.PIPE
+    stderr = None if show_stderr else subprocess.PIPE
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment)
     if done.returncode:
         raise RuntimeError(f"{function} failed with {done.returncode}\n{(done.stderr or '')[-2000:]}")
@@ -237,7 +237,7 @@ def show_conditions(found: dict[str, Any]) -> None:
     )
 
 
-def spread(values: Sequence[float], digits: int = 0) -> str:
+def median_and_range(values: Sequence[float], digits: int = 0) -> str:
     """The median, and from where to where, if there are several."""
     middle = f"{statistics.median(values):.{digits}f}"
     return middle if len(values) == 1 else f"{middle} ({min(values):.{digits}f}–{max(values):.{digits}f})"

@@ -3,21 +3,21 @@
 python -m benchmarks.train.speed --data folder:PATH [--images 5000] [--rounds 3] [--variants] [--json FILE]
 (Lightning: pip install -e '.[bench]'; without it its rows are left out.)
 
-Every measurement has a process of its own; in every round the sides take turns in shuffled order. Images a second are
-those of one pass, after three steps. Ratios are taken within a round. The sides:
+Every measurement has a process of its own; in every round the sides take turns in shuffled order. Images per second are
+those of one epoch, after three steps. Ratios are taken within a round. The sides:
 
-    ours            what `finetune` does: its data, augmentation and step; files are decoded once, before
-    step alone      our step on one batch that is there already: what the network itself costs
-    memory returned ours without `memory.keep()`
+    ours            as `finetune`: its data, augmentation and step; files are decoded once, before
+    step alone      our step on one batch in memory: the cost of the network itself
+    memory returned ours without `allocator.keep()`
     timm            create_loader as it comes (random resized crop, mirror, color jitter 0.4), train.py's loop and SGD
     torchvision     ImageFolder and DataLoader (crop, mirror), a plain loop
     lightning       torchvision's loader under Lightning's Trainer, nothing logged or saved
     timm+, torchvision+   with --variants: the same with channels_last and kept memory
 
 SGD with Nesterov momentum 0.9 and label smoothing 0.1 on every side; ours is torch's fused SGD. A peer's number of
-workers is the better one of `--workers`; its peak memory is the main process's alone. Threads sleep at barriers on
-every side, as `poolzoo` makes them; with --spinning the peers' spin, torch's default, which on a machine that others
-use too would decide everything.
+workers is the better one of `--workers`; its peak memory is that of the main process alone. Threads sleep at barriers
+on every side, as `poolzoo` sets it. With --spinning the peers' threads spin, which is torch's default; on a shared
+machine that dominates the result.
 """
 
 from __future__ import annotations
@@ -217,9 +217,16 @@ def show(found: list[dict[str, Any]]) -> None:
     lines = []
     for row in found:
         side = row["side"] if row["side"] in OURS else f"{row['side']}, {row['workers']} workers"
-        ratio = peers.spread(row["ratio"], 2) if row["ratio"] and row["side"] != "ours" else "–"
+        ratio = peers.median_and_range(row["ratio"], 2) if row["ratio"] and row["side"] != "ours" else "–"
         lines.append(
-            (row["model"], row["size"], side, peers.spread(row["images_per_s"]), f"{row['peak_mb']:.0f}", ratio)
+            (
+                row["model"],
+                row["size"],
+                side,
+                peers.median_and_range(row["images_per_s"]),
+                f"{row['peak_mb']:.0f}",
+                ratio,
+            )
         )
     headers = ("network", "px", "side", "images/s", "peak MB", "ours is … times as fast")
     output.table(headers, lines, right=(1, 3, 4, 5))
@@ -252,7 +259,9 @@ def main() -> None:
     shared = {"data": given.data, "images": given.images, "batch": given.batch, "threads": given.threads}
     shared["classes"] = peers.classes_of(given.data)
     waiting = "peers' threads spin" if given.spinning else "threads sleep"
-    told = peers.conditions(given.threads, n=given.rounds, images=given.images, batch=given.batch, waiting=waiting)
+    conditions = peers.conditions(
+        given.threads, n=given.rounds, images=given.images, batch=given.batch, waiting=waiting
+    )
     measurements: list[dict[str, Any]] = []
     shuffle = random.Random(0).shuffle
     for turn in range(given.rounds):
@@ -270,11 +279,11 @@ def main() -> None:
                         continue
                     measurements.append({**about, **result})
                     peers.say(f"{turn + 1}/{given.rounds} {model} {size} {side} {workers}: {result}")
-                    peers.keep(given.json, {"conditions": told, "measurements": measurements})
+                    peers.keep(given.json, {"conditions": conditions, "measurements": measurements})
     found = rows(measurements)
-    peers.keep(given.json, {"conditions": told, "rows": found, "measurements": measurements})
+    peers.keep(given.json, {"conditions": conditions, "rows": found, "measurements": measurements})
     show(found)
-    peers.show_conditions(told)
+    peers.show_conditions(conditions)
 
 
 if __name__ == "__main__":

@@ -37,15 +37,16 @@ def command(image: Path | None, out: Path, as_json: bool) -> None:
     files.require_free(out)
     from poolzoo.report.gallery import cards, page, photograph
 
-    taken = photograph.read(image) if image is not None else photograph.shipped()
-    made = cards.cards(taken.pixels)
-    source = page.html(taken, made)
+    shown = photograph.read(image) if image is not None else photograph.shipped()
+    all_cards = cards.cards(shown.pixels)
+    content = page.html(shown, all_cards)
     files.require_free(out)
-    files.write_atomically(out, source)
-    if failed := [card.item.name for card in made if card.failed]:
-        output.warn(f"{len(failed)} of {len(made)} poolings show nothing: {', '.join(failed)}", "their cards say why")
+    files.write_atomically(out, content)
+    if failed := [card.item.name for card in all_cards if card.failed]:
+        text = f"{len(failed)} of {len(all_cards)} poolings show nothing: {', '.join(failed)}"
+        output.warn(text, "their cards show the error")
     if as_json:
-        found = [card.to_json() for card in made]
-        output.emit_json({"gallery": str(out), "photograph": taken.credit, "poolings": found})
+        found = [card.to_json() for card in all_cards]
+        output.emit_json({"gallery": str(out), "photograph": shown.credit, "poolings": found})
     else:
         output.data(str(out))

@@ -123,7 +123,7 @@ def _train_all(
                     yield [trial.failed(one, error.cause) for one in group]
                 except ray.exceptions.RayError as error:  # the worker died, or its node did
                     if deaths < RETRIES:
-                        output.warn(f"{'; '.join(names.values())}: the worker died, another one goes on")
+                        output.warn(f"{'; '.join(names.values())}: the worker died, another one continues")
                         submit(group, deaths + 1)
                         continue
                     output.detail(str(error))

@@ -41,8 +41,8 @@ def run(config: ComparisonConfig, out: Path, command: str, runner: Runner = run_
         config, data = _assemble_first(config)
         out.mkdir(parents=True)
         data.save(out / identity.FILE)
-        facts = {"command": command, "started": datetime.now(UTC).isoformat(timespec="seconds")}
-        files.write_json(out / configs.FILE, {**config.to_json(), "facts": facts})
+        provenance = {"command": command, "started": datetime.now(UTC).isoformat(timespec="seconds")}
+        files.write_json(out / configs.FILE, {**config.to_json(), "provenance": provenance})
         return _run(out, runner, resumed=False)
 
 
@@ -61,10 +61,11 @@ def _run(out: Path, runner: Runner, *, resumed: bool) -> ComparisonResult:
     if not (out / configs.FILE).is_file():
         text = f"{out} is no comparison: it has no {configs.FILE}"
         raise UsageError(text, "give the directory of an interrupted comparison")
-    kept = dict(json_reader.mapping(files.read_json(out / configs.FILE)))
-    facts = json_reader.mapping(kept.pop("facts", {}))
-    command, started = json_reader.text(facts.get("command")), json_reader.text(facts.get("started"))
-    config, records, clock = ComparisonConfig.from_json(kept), TrialRecords(out), time.monotonic()
+    content = dict(json_reader.mapping(files.read_json(out / configs.FILE)))
+    earlier = content.pop("facts", {})  # the key of earlier versions
+    provenance = json_reader.mapping(content.pop("provenance", earlier))
+    command, started = json_reader.text(provenance.get("command")), json_reader.text(provenance.get("started"))
+    config, records, start = ComparisonConfig.from_json(content), TrialRecords(out), time.monotonic()
     loader.settings.files = list(dict.fromkeys([*loader.settings.files, *map(Path, config.settings.plugins)]))
     if resumed and not all(map(records.done, config.trials)):
         _require_same_data(config, out)
@@ -75,7 +76,7 @@ def _run(out: Path, runner: Runner, *, resumed: bool) -> ComparisonResult:
         if config.export_top:
             measuring.measure_sizes(config, records)
             measuring.export_best(config, records)
-    records.add_session(started, (time.monotonic() - clock) / 3600)
+    records.add_session(started, (time.monotonic() - start) / 3600)
     found = table.comparison_result(config, records, command=command, started=started)
     writing.write(found, out)
     return found
@@ -87,7 +88,7 @@ def _resume_hint(out: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as stop:
-        stop.args = (f"poolzoo compare --resume {out} goes on there",)
+        stop.args = (f"poolzoo compare --resume {out} continues it",)
         raise
 
 
@@ -95,10 +96,10 @@ def _require_same_data(config: ComparisonConfig, out: Path) -> None:
     """Refuses to train on other data than the trials before; comparisons of earlier versions keep no identity of it."""
     from poolzoo.train.prepare import read_data
 
-    kept = identity.DataIdentity.load(out / identity.FILE)
-    if kept is not None:
+    recorded = identity.DataIdentity.load(out / identity.FILE)
+    if recorded is not None:
         now = read_data(trial.settings_of(config.settings, config.trials[0])).identity
-        identity.require_same(kept, now, "bring it back, or start another comparison")
+        identity.require_same(recorded, now, "restore it, or start another comparison")
 
 
 def _assemble_first(config: ComparisonConfig) -> tuple[ComparisonConfig, identity.DataIdentity]:

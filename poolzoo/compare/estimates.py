@@ -129,9 +129,9 @@ class Correctness:
         self.images = table.shape[1]
         self._products = (table @ table.T).astype(np.int64)
         self._totals = table.sum(1, dtype=np.int64)
-        shares = self._totals / self.images
+        accuracies = self._totals / self.images
         self._seed_variances = seed_variances(
-            {name: {s: shares[self._row[name, s]] for s in seeds} for name, seeds in self.seeds.items()}
+            {name: {s: accuracies[self._row[name, s]] for s in seeds} for name, seeds in self.seeds.items()}
         )
         self._deviations = (
             np.hstack([table @ w.T for w in _weights(self.images, resamples, seed)]) - self._totals[:, None]

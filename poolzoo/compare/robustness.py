@@ -67,14 +67,14 @@ def measure(
     policy.place(stacked)
     preprocess = runs[0].preprocess.to(policy.device)
 
-    taken = footprint.measure(stacked, preprocess, images.shape[1:3], policy)
-    at_once = footprint.evaluated_at_once(taken, policy)
+    memory = footprint.measure(stacked, preprocess, images.shape[1:3], policy)
+    batch_size = footprint.evaluated_at_once(memory, policy)
 
     def predict(change: Callable[[np.ndarray, int], np.ndarray]) -> np.ndarray:
         return np.concatenate(
             [
                 inference.predict_logits(
-                    stacked, preprocess, change(images[start:end], start), policy, at_once, label=""
+                    stacked, preprocess, change(images[start:end], start), policy, batch_size, label=""
                 )
                 for start, end in blocks.starts(len(images), images[:1].nbytes)
             ]

@@ -90,7 +90,8 @@ class LogScale:
 
     def __init__(self, values: Iterable[float | None]) -> None:
         kept = [math.log10(value) for value in values if value and math.isfinite(value)] or [0.0]
-        self.low, self.high = math.floor(min(kept) - 0.1), math.ceil(max(kept) + 0.1)
+        self.low = math.floor(min(kept) - 0.1)
+        self.high = math.ceil(max(kept) + 0.1)
 
     def _at(self, value: float) -> float:
         """The place of a value in percent of the strip; zero is at its left end."""

@@ -27,7 +27,7 @@ def draw(matrix: Sequence[Sequence[int]], classes: Sequence[str], path: Path) ->
     """Writes the matrix as a square PNG: bitwise reproducible.
 
     Args:
-        matrix: How often each class (row) was taken for each class (column), `int[classes, classes]`.
+        matrix: How often each class (row) was predicted as each class (column), `int[classes, classes]`.
         classes: The names of the classes, shown as they are, on one line, shortened where they are long.
         path: The file, replaced if it exists.
 

@@ -141,7 +141,7 @@ def _parity(v: VariantView) -> float | None:
 
 
 def _name(v: VariantView) -> object:
-    error = v.result.error or ("" if v.done else "no reason was kept")  # where it is done, a seed failed
+    error = v.result.error or ("" if v.done else "unknown error")  # where it is done, a seed failed
     return joined([v.name, element("small", error, class_="error")]) if error else v.name
 
 

@@ -67,7 +67,7 @@ def table(
 def properties(caption: str, values: Mapping[str, object]) -> Safe:
     """A table of named values, such as settings."""
     rows = [(str(name).replace("_", " "), bundle_words.value(value)) for name, value in values.items()]
-    return table(caption, ("name", "value"), rows, "facts")
+    return table(caption, ("name", "value"), rows, "properties")
 
 
 def _row(cells: Sequence[object]) -> Safe:

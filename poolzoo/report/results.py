@@ -12,7 +12,7 @@ from typing import Final
 
 from poolzoo.common import json_reader as json
 
-# Where earlier versions kept what has another key now.
+# Keys of earlier versions, below `shift`.
 CONSISTENCIES: Final = {"crop_consistency": "zhang", "shift_consistency": "circular"}
 
 
@@ -175,7 +175,7 @@ class VariantResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """What was tested on. `skipped` tells of the files that could not be read, as the runs keep it."""
+    """What was tested on. `skipped` lists the files that could not be read, as in a run's `metrics.json`."""
 
     name: str | None = None
     n_train: int | None = None
@@ -294,7 +294,7 @@ def _delta(value: object) -> Delta | None:
 
 
 def _consistency(found: Mapping[str, object], key: str) -> MeanSd | None:
-    """A consistency under its key of today, or where earlier versions kept it, as a number or in another object."""
+    """A consistency under its own key, or that of earlier versions, where it may be a number or a nested object."""
     value = found.get(key)
     if value is None:
         value = json.mapping(found.get("shift")).get(CONSISTENCIES[key])

@@ -37,7 +37,7 @@ def test_every_parameter_of_a_woken_network_reaches_its_logits(woken):
     network = timm.create_model("resnet10t", num_classes=10)  # its last gammas of residual branches are 0
     x = torch.randn(16, 3, 32, 32)
     if woken:
-        cases.wake(network, x, 10)
+        cases.perturb(network, x, 10)
     logits = network.eval()(x)
     logits.square().sum().backward()
     asleep = [name for name, parameter in network.named_parameters() if not parameter.grad.any()]

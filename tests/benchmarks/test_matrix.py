@@ -9,7 +9,7 @@ import pytest
 from support import jobs
 
 from benchmarks.coverage import jobs as workers
-from benchmarks.coverage import matrix
+from benchmarks.coverage import matrix, matrix_page
 from poolzoo.compare.journal import Journal
 from poolzoo.plugin import loader
 
@@ -81,7 +81,7 @@ def test_waking_spares_what_is_large_already():
 
     network = nn.Sequential(nn.BatchNorm2d(64), nn.BatchNorm2d(64), nn.AvgPool2d(8), nn.Flatten(), nn.Linear(64, 10))
     nn.init.zeros_(network[1].weight)
-    cases.wake(network, torch.randn(10, 64, 8, 8), 10, 0.2)
+    cases.perturb(network, torch.randn(10, 64, 8, 8), 10, 0.2)
     for parameter, low, high in (
         (network[0].weight, 0.5, 1.5),
         (network[1].weight, 0.1, 0.3),
@@ -227,7 +227,7 @@ def test_a_command_that_cannot_go_on_says_so_in_a_line(tmp_path, capsys, monkeyp
 
     monkeypatch.setattr(workers, "work", interrupted)
     code, line = _command(tmp_path, capsys, *here)
-    assert (code, "the same command goes on" in line) == (130, True)
+    assert (code, "the same command continues" in line) == (130, True)
 
 
 # --- The page ------------------------------------------------------------------------------------------------------
@@ -243,7 +243,7 @@ RECORDS = [
 
 
 def test_the_page_counts_passes_refusals_and_failures_apart():
-    page = matrix.render(RECORDS)
+    page = matrix_page.render(RECORDS)
     assert (
         f"**4 cells done, {len(matrix.cells()) - 4:,} left: 2 passed, 1 refused by contract, 1 failed.** 2026-01-02"
         in page

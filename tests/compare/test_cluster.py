@@ -290,7 +290,7 @@ def test_what_is_interrupted_ends_at_once_and_goes_on_later(
     assert out == ""
     assert f"error: {word}\n" in err
     assert [line for line in err.splitlines() if not line.startswith(OURS)] == []
-    assert f"hint: poolzoo compare --resume {tmp_path / 'c'} goes on there" in err
+    assert f"hint: poolzoo compare --resume {tmp_path / 'c'} continues it" in err
     before = journal(tmp_path / "c")
     assert 1 <= len(before) < 4
     outcome = poolzoo("compare", "--resume", tmp_path / "c", "--executor", "ray", "--json")

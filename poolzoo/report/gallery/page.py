@@ -252,7 +252,7 @@ def _figures(card: Card) -> Safe:
         element("div", element("dt", name), element("dd", element("b", big), element("span", small)))
         for name, big, small in rows
     ]
-    return element("dl", *cells, class_="facts")
+    return element("dl", *cells, class_="figures")
 
 
 def _times(known: Measured) -> tuple[str, str]:
