@@ -20,10 +20,6 @@ from poolzoo.common.errors import reason
 from poolzoo.model.geometry import Geometry
 from poolzoo.plugin import loader
 from poolzoo.plugin.catalog import import_build
-<<<<<<< HEAD
-=======
-from poolzoo.plugin.grammar import accepts
->>>>>>> r-plugin
 from poolzoo.plugin.problems import Source
 from poolzoo.plugin.spec import Kind, Pooling
 from poolzoo.testing import gradients
