@@ -18,13 +18,15 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from poolzoo.artifacts import manifest, samples
-from poolzoo.artifacts.schema import Config, InputConfig, LoadedWeights, PluginSource, PublishedHead
+from poolzoo.artifacts.schema import Config, InputConfig, PluginSource, PublishedHead
 from poolzoo.common import files, output
 from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.data.resize import PLAIN, Fit, recorded
+from poolzoo.data.sizes import Size
 from poolzoo.model.accounting import fill_exactly
-from poolzoo.model.assemble import Assembly, ModelConfig, Network, Preprocess, assemble
-from poolzoo.model.layout import Size
+from poolzoo.model.assemble import Assembly, assemble
+from poolzoo.model.config import ModelConfig
+from poolzoo.model.network import Network, Preprocess
 from poolzoo.plugin.loader import Resolved
 
 VERSIONED = ("poolzoo", "torch", "torchvision", "timm", "numpy", "scikit-learn", "safetensors", "pillow")
@@ -89,16 +91,16 @@ def configuration(
         data: The name of the data set.
         how: How image files become stored images.
     """
-    layout, plan = assembly.layout, assembly.plan
-    parts = {"backbone": assembly.backbone, "pool": assembly.pool, "local_pool": assembly.local_pool}
+    layout, plan, backbone = assembly.layout, assembly.config, assembly.backbone.resolved
+    parts = {"backbone": backbone, "pool": assembly.pool, "local_pool": assembly.local_pool}
     return {
         "schema": manifest.SCHEMA,
-        "architecture": assembly.backbone.spec.name.split("/", 1)[-1],
+        "architecture": backbone.spec.name.split("/", 1)[-1],
         "num_classes": plan.num_classes,
-        "num_features": assembly.width,
+        "num_features": assembly.out_features,
         "global_pool": plan.pool,
         "label_names": list(classes),
-        "pretrained_cfg": input_config(preprocess, assembly.image_size, plan.num_classes, assembly.backbone, how),
+        "pretrained_cfg": input_config(preprocess, assembly.image_size, plan.num_classes, backbone, how),
         "poolzoo": {
             "backbone": plan.backbone,
             "pool": plan.pool,
@@ -107,8 +109,10 @@ def configuration(
             "stem": plan.stem,
             "head": plan.head,
             "final_norm": plan.final_norm,
-            "published_head": cast(PublishedHead, assembly.body.published.to_json(assembly.norm_place, assembly.width)),
-            "weights": cast(LoadedWeights, assembly.weights.to_json()),
+            "published_head": cast(
+                PublishedHead, assembly.backbone.published.to_json(assembly.norm_place, assembly.out_features)
+            ),
+            "weights": assembly.weights.to_json(),
             "data": data,
             "data_size": list(plan.data_size),
             "image_size": list(assembly.image_size),
@@ -247,7 +251,7 @@ def load_run(path: str | os.PathLike[str]) -> Run:
 def _warn_of_other_plugins(assembly: Assembly, recorded: Mapping[str, PluginSource]) -> None:
     """Warns where a part comes from another version of its plugin than the run's."""
     for part, resolved in (
-        ("backbone", assembly.backbone),
+        ("backbone", assembly.backbone.resolved),
         ("pool", assembly.pool),
         ("local_pool", assembly.local_pool),
     ):

@@ -47,7 +47,7 @@ def test_the_rows_are_those_of_a_comparison(poolzoo, tmp_path, runs):
     more = ("--pool", "avg,max", "--seeds", 2, "--robustness-samples", 0, "--export-top", 1, "--out", tmp_path / "c")
     compared = poolzoo("compare", *QUICK, *more, "--json").json
     reported = poolzoo("report", *runs, "--json", "--out", tmp_path / "r").json
-    assert reported["verdict"] == compared["verdict"]
+    assert reported["conclusions"] == compared["conclusions"]
     assert [reported[key] for key in ("baseline", "seeds", "alpha")] == ["avg", [0, 1], 0.05]
     keys = (
         "backbone",

@@ -189,15 +189,15 @@ def test_everything_that_was_measured_is_told(source, tmp_path):
     everywhere = (
         *("1.50e-06", "4.50e-07", "1 − 3.25e-07", "test image 17", "3.21e-03", "98.70 %", "1.23 points", "93.11 %"),
         *("93.21 %", "2 of 3 probes", "torch.compile", "7.77", "2.51× (2.43–2.60)", "61.25", "2.01×", "345.7 kB"),
-        *("1.23 MB", "is slower", "chosen", "1.10 (2.05×)", "99.12 %", "decoding a photograph: 0.046 ms"),
+        *("1.23 MB", "is slower", "selected", "1.10 (2.05×)", "99.12 %", "decoding a photograph: 0.046 ms"),
     )
     for text in everywhere:
         assert text in page.words
         assert text in readme.replace("\\", "")
     rows = {row[0]: row for table in page.tables.values() for row in table}
     assert rows["core: huge"][1:3] == ["7.70e-06", "8.80e-06"]
-    assert rows["edge: black"][1] == "0"
-    assert rows["edge: white"][1] == "not finite"
+    assert rows["edge case: black"][1] == "0"
+    assert rows["edge case: white"][1] == "not finite"
     assert rows["pooling: nan\nfailed; NaN <lost>"][1] == "not finite"
     assert rows["processor"][1] == "A <chip>"
 
@@ -291,7 +291,7 @@ def test_many_classes_are_summed_up(source, tmp_path):
     f1 = f1_score(many.image_labels, logits.argmax(1), average=None, labels=np.arange(60))
     shown = page.tables["The 20 of 60 classes with the lowest F1"][1:-1]
     assert [row[3] for row in shown] == [f"{value:.3f}" for value in np.sort(f1)[:20]]
-    pairs = page.tables["Most often taken for another class"][1:]
+    pairs = page.tables["Most often confused"][1:]
     confused = np.zeros((60, 60), int)
     np.add.at(confused, (many.image_labels, logits.argmax(1)), 1)
     np.fill_diagonal(confused, 0)
