@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from poolzoo.artifacts import manifest, samples
-from poolzoo.artifacts.schema import Config, InputConfig, PluginSource, PublishedHead
+from poolzoo.artifacts.schema import Config, InputConfig, PluginSource
 from poolzoo.common import files, output
 from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.data.resize import PLAIN, Fit, recorded
@@ -109,9 +108,7 @@ def configuration(
             "stem": plan.stem,
             "head": plan.head,
             "final_norm": plan.final_norm,
-            "published_head": cast(
-                PublishedHead, assembly.backbone.published.to_json(assembly.norm_place, assembly.out_features)
-            ),
+            "published_head": assembly.backbone.published.to_json(assembly.norm_place, assembly.out_features),
             "weights": assembly.weights.to_json(),
             "data": data,
             "data_size": list(plan.data_size),

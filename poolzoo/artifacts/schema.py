@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict
+
+if TYPE_CHECKING:
+    from poolzoo.model.accounting import AccountingJson
+    from poolzoo.model.published import PublishedHeadJson
 
 
 class PluginSource(TypedDict):
@@ -27,32 +31,6 @@ class InputConfig(TypedDict):
     license: str | None
 
 
-class PublishedHead(TypedDict):
-    """What changed in the last layers of a published network, `text` in words; `norm_runs` is where its norm runs."""
-
-    text: str
-    changes: bool
-    norm: str | None
-    norm_runs: str | None
-    moved: list[str]
-    kept: list[str]
-    left_out: list[str]
-    published_pooling: bool
-
-
-class LoadedWeights(TypedDict):
-    """Where the weights came from, `text` in words, and how many tensors were loaded."""
-
-    text: str
-    source: str | None
-    tensors: int
-    loaded: int
-    fresh: int
-    fresh_names: NotRequired[list[str]]
-    left_out: NotRequired[list[str]]
-    unchanged: NotRequired[list[str]]
-
-
 class NetworkConfig(TypedDict):
     """What is needed to build a network again. `pool` is None for a published network with a pooling of its own."""
 
@@ -63,8 +41,8 @@ class NetworkConfig(TypedDict):
     stem: NotRequired[str]
     head: NotRequired[str]
     final_norm: NotRequired[Literal["head", "backbone"]]
-    published_head: NotRequired[PublishedHead]
-    weights: NotRequired[LoadedWeights]
+    published_head: NotRequired[PublishedHeadJson]
+    weights: NotRequired[AccountingJson]
     data: NotRequired[str]
     data_size: list[int]
     image_size: list[int]
