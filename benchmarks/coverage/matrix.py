@@ -34,8 +34,10 @@ from poolzoo.artifacts import run as runs
 from poolzoo.common.errors import UsageError
 from poolzoo.export import graph
 from poolzoo.export.source import ExportSource
-from poolzoo.model.assemble import Assembly, ModelConfig, Preprocess, assemble, assemble_backbone
+from poolzoo.model.assemble import Assembly, assemble, assemble_backbone
+from poolzoo.model.config import ModelConfig
 from poolzoo.model.inference import InferenceModel
+from poolzoo.model.network import Preprocess
 from poolzoo.parity.check import check_parity
 from poolzoo.parity.reference import Reference, UnstableNetworkError
 from poolzoo.plugin import loader
@@ -82,7 +84,7 @@ POOLED: Final = {
     *("torchvision/shufflenet_v2_x0_5", "torchvision/squeezenet1_0", "torchvision/vgg11_bn"),
 }
 SIZES: Final = (32, 64, 96, 128, 160, 192, 224, 240, 256)  # pixels a side of the network's input
-LEAST_MAP: Final = 2  # positions a side
+MIN_FEATURE_MAP: Final = 2  # spatial locations a side
 DATA_SIZE: Final = (32, 32)  # of the images, as in CIFAR-10
 CLASSES: Final = tuple("abcdefghij")
 IMAGES: Final = 10  # beside the seven edge images: a batch of 7 and a rest
@@ -94,7 +96,7 @@ GEOMETRY: Final = {"wavelet": "wavelet:window=2,stride=2,padding=0"}  # the only
 # What may be refused, by a part of the message, and why that is right.
 CONTRACT: Final = {
     "the layer behind takes": "it changes the number of channels, which the layer behind it fixes",
-    "into a 1×1 map": "on a map of 1 × 1 all poolings are equal",
+    "into a 1×1 feature map": "on a map of 1 × 1 all poolings are equal",
     "no pooling module with a stride above 1": "the backbone has no pooling layer to replace",
 }
 SECTION: Final = "Every pooling in backbones of every kind"
@@ -189,7 +191,7 @@ def _measured(cell: Cell, strength: float) -> dict[str, Any]:
         "map": [layout.channels, *layout.map_size],
         "pixels": assembly.image_size[0],
         "parameters": sum(parameter.numel() for parameter in assembly.network.parameters()),
-        "replaced": len(assembly.body.replaced),
+        "replaced": len(assembly.backbone.replaced),
         "batches": list(report.outputs.batches),
         "probes": len(report.probes),
         "worst": round(report.noise.worst.max_abs / report.noise.worst.allowed, 3),
@@ -232,11 +234,11 @@ def smallest_size(backbone: str) -> int:
     refused = UsageError(f"{backbone} takes none of {SIZES} pixels", "add one")
     for size in SIZES:
         try:
-            body = assemble_backbone(ModelConfig(backbone, "avg", len(CLASSES), DATA_SIZE, (size, size)))
+            assembled = assemble_backbone(ModelConfig(backbone, "avg", len(CLASSES), DATA_SIZE, (size, size)))
         except UsageError as error:
             refused = error
             continue
-        if min(body.layout.map_size) >= LEAST_MAP:
+        if min(assembled.layout.map_size) >= MIN_FEATURE_MAP:
             return size
     raise refused
 
@@ -298,7 +300,7 @@ def export_source(assembly: Assembly, preprocess: Preprocess, pixels: np.ndarray
     """What `poolzoo export` would make of a run of this network."""
     config = runs.configuration(assembly, preprocess, CLASSES, "photographs")
     return ExportSource(
-        title=f"{assembly.plan.backbone} with {assembly.plan.pool}",
+        title=f"{assembly.config.backbone} with {assembly.config.pool}",
         origin={"run": "matrix benchmark"},
         model=InferenceModel(preprocess, assembly.network).eval(),
         size=DATA_SIZE,

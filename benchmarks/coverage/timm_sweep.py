@@ -20,7 +20,8 @@ import torch
 
 from benchmarks.coverage import jobs
 from poolzoo.common.errors import PoolzooError
-from poolzoo.model.assemble import ModelConfig, assemble_backbone, attach_head
+from poolzoo.model.assemble import assemble_backbone, attach_head
+from poolzoo.model.config import ModelConfig
 
 MOST: Final = 30_000_000  # parameters
 POOLS: Final = ("avg", "catavgmax")
@@ -61,10 +62,10 @@ def tried(name: str) -> dict[str, Any]:
     """
     torch.manual_seed(0)
     plan = ModelConfig(f"timm/{name}", POOLS[0], CLASSES, DATA_SIZE)
-    body = assemble_backbone(plan)
+    backbone = assemble_backbone(plan)
     for pool in POOLS:
-        network = attach_head(body, replace(plan, pool=pool)).network
-        x = torch.randn(BATCH, 3, *body.image_size)
+        network = attach_head(backbone, replace(plan, pool=pool)).network
+        x = torch.randn(BATCH, 3, *backbone.image_size)
         for mode in (True, False):
             with torch.no_grad():
                 logits = network.train(mode)(x)
@@ -73,8 +74,8 @@ def tried(name: str) -> dict[str, Any]:
                 raise ValueError(f"{words} gives {list(logits.shape)}")
             if not logits.isfinite().all():
                 raise ValueError(f"{words} gives NaN or infinity")
-    layout = body.layout
-    return {"pixels": body.image_size[0], "layout": layout.kind, "map": [layout.channels, *layout.map_size]}
+    layout = backbone.layout
+    return {"pixels": backbone.image_size[0], "layout": layout.kind, "map": [layout.channels, *layout.map_size]}
 
 
 # --- The page ------------------------------------------------------------------------------------------------------

@@ -17,8 +17,10 @@ from benchmarks.train.peers import IMAGENET
 from poolzoo.artifacts import manifest, run
 from poolzoo.data import images
 from poolzoo.export.source import ExportSource
-from poolzoo.model.assemble import ModelConfig, Preprocess, assemble, assemble_backbone
+from poolzoo.model.assemble import assemble, assemble_backbone
+from poolzoo.model.config import ModelConfig
 from poolzoo.model.inference import InferenceModel
+from poolzoo.model.network import Preprocess
 from poolzoo.plugin import loader
 
 COUNT: Final = 32  # JPEGs: one batch of the larger size

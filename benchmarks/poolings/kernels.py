@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from poolzoo.common import allocator, timing
-from poolzoo.model.cost import GEOMETRY, build_for, calls
+from poolzoo.model.cost import GEOMETRY, build_layer, timed_calls
 from poolzoo.model.inference import OPSET, quiet_exporter
 from poolzoo.plugin import loader
 from poolzoo.plugin.spec import Pooling
@@ -210,11 +210,11 @@ def measure(resolved: loader.Resolved, shape: tuple[int, ...]) -> dict[str, Any]
     kind, name = resolved.item.kind, resolved.item.name
     torch.manual_seed(0)
     x = torch.randn(shape)
-    layer = build_for(resolved, shape[1], (shape[2], shape[3])).eval()
+    layer = build_layer(resolved, shape[1], (shape[2], shape[3])).eval()
     peers = (global_peers if kind == "global" else local_peers)(name, shape)
     sides = {"ours": layer, **{peer: module.eval() for peer, module in peers.items()}}
     row: dict[str, Any] = {"name": name, "kind": kind, "map": list(shape), "peers": list(peers)}
-    ways = {side: calls(module, x) for side, module in sides.items()}
+    ways = {side: timed_calls(module, x) for side, module in sides.items()}
     for way in WAYS:
         timed = {side: ways[side][way] for side in sides}
         times = timing.interleaved({**timed, "sum": ways["ours"]["sum"]}, SECONDS, time.process_time)

@@ -33,14 +33,16 @@ def affordable(backbone: str, size: int, classes: int) -> dict[str, Any]:
     from poolzoo.common import timing
     from poolzoo.common.errors import PoolzooError
     from poolzoo.model import cost
-    from poolzoo.model.assemble import ModelConfig, as_map, assemble_backbone, attach_head
+    from poolzoo.model.assemble import assemble_backbone, attach_head
+    from poolzoo.model.config import ModelConfig
+    from poolzoo.model.layout import as_feature_map
     from poolzoo.plugin import loader as host
     from poolzoo.plugin import spec
 
     torch.set_num_threads(1)
     plan = ModelConfig(backbone, "avg", classes, (size, size), (size, size))
-    body = assemble_backbone(plan)
-    x = as_map(body.features, body.layout).detach()
+    assembled = assemble_backbone(plan)
+    x = as_feature_map(assembled.features, assembled.layout).detach()
     x = x[torch.arange(16) % len(x)].clone()
     found: dict[str, float] = {}
     for entry in host.catalog().select(spec.Pooling):
@@ -49,11 +51,11 @@ def affordable(backbone: str, size: int, classes: int) -> dict[str, Any]:
             continue
         try:
             head = attach_head(
-                body, ModelConfig(backbone, item.name, classes, (size, size), (size, size))
+                assembled, ModelConfig(backbone, item.name, classes, (size, size), (size, size))
             ).network.head.eval()
         except PoolzooError:  # it does not fit this map
             continue
-        times = timing.interleaved({"head": cost.calls(head, x)["training"]}, 0.05)["head"]
+        times = timing.interleaved({"head": cost.timed_calls(head, x)["training"]}, 0.05)["head"]
         found[item.name] = round(statistics.median(times) / len(x), 4)
     return dict(sorted(found.items(), key=lambda pair: pair[1])[:POOLS])
 

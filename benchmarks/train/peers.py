@@ -89,7 +89,7 @@ def network(model: str, size: int, classes: int) -> nn.Module:
 
 def is_too_small(error: Exception) -> bool:
     """Whether a network was refused because its map would be 1 × 1, where there is nothing to pool."""
-    return "1×1 map" in str(error)
+    return "1×1 feature map" in str(error)
 
 
 def folder_of(data: str) -> Path:

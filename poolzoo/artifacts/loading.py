@@ -10,18 +10,21 @@ if TYPE_CHECKING:
 
 
 def load(path: str | os.PathLike[str]) -> nn.Module:
-    """The trained network of a run, in eval mode, with the attributes `config` (a dict) and `preprocess`.
+    """The trained network of a run, in eval mode, with the attributes `config` and `preprocess`.
 
-    `network(network.preprocess(images))` turns `uint8[N, h, w, 3]` into logits, `float32[N, classes]`.
+    `network(network.preprocess(images))` gives the logits of images, `uint8[N, h, w, 3] → float[N, classes]`.
+
+    Args:
+        path: The run's directory.
 
     Raises:
         UsageError: There is no such run, or a plugin that it needs is missing.
-        CheckFailed: The run is incomplete, damaged or altered.
+        CheckFailed: The run is incomplete or was altered.
     """
     from poolzoo.artifacts.run import load_run
 
     run = load_run(path)
-    network: Any = run.network  # mypy knows no attributes of a module but tensors and modules
+    network: Any = run.network
     network.config = run.config
     network.preprocess = run.preprocess
     return run.network

@@ -21,9 +21,11 @@ from poolzoo.artifacts.schema import Config, InputConfig, PluginSource
 from poolzoo.common import files, output
 from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.data.resize import PLAIN, Fit, recorded
+from poolzoo.data.sizes import Size
 from poolzoo.model.accounting import fill_exactly
-from poolzoo.model.assemble import Assembly, ModelConfig, Network, Preprocess, assemble
-from poolzoo.model.layout import Size
+from poolzoo.model.assemble import Assembly, assemble
+from poolzoo.model.config import ModelConfig
+from poolzoo.model.network import Network, Preprocess
 from poolzoo.plugin.loader import Resolved
 
 VERSIONED = ("poolzoo", "torch", "torchvision", "timm", "numpy", "scikit-learn", "safetensors", "pillow")
@@ -88,16 +90,16 @@ def configuration(
         data: The name of the data set.
         how: How image files become stored images.
     """
-    layout, plan = assembly.layout, assembly.plan
-    parts = {"backbone": assembly.backbone, "pool": assembly.pool, "local_pool": assembly.local_pool}
+    layout, plan, backbone = assembly.layout, assembly.config, assembly.backbone.resolved
+    parts = {"backbone": backbone, "pool": assembly.pool, "local_pool": assembly.local_pool}
     return {
         "schema": manifest.SCHEMA,
-        "architecture": assembly.backbone.spec.name.split("/", 1)[-1],
+        "architecture": backbone.spec.name.split("/", 1)[-1],
         "num_classes": plan.num_classes,
-        "num_features": assembly.width,
+        "num_features": assembly.out_features,
         "global_pool": plan.pool,
         "label_names": list(classes),
-        "pretrained_cfg": input_config(preprocess, assembly.image_size, plan.num_classes, assembly.backbone, how),
+        "pretrained_cfg": input_config(preprocess, assembly.image_size, plan.num_classes, backbone, how),
         "poolzoo": {
             "backbone": plan.backbone,
             "pool": plan.pool,
@@ -106,7 +108,7 @@ def configuration(
             "stem": plan.stem,
             "head": plan.head,
             "final_norm": plan.final_norm,
-            "published_head": assembly.body.published.to_json(assembly.norm_place, assembly.width),
+            "published_head": assembly.backbone.published.to_json(assembly.norm_place, assembly.out_features),
             "weights": assembly.weights.to_json(),
             "data": data,
             "data_size": list(plan.data_size),
@@ -246,7 +248,7 @@ def load_run(path: str | os.PathLike[str]) -> Run:
 def _warn_of_other_plugins(assembly: Assembly, recorded: Mapping[str, PluginSource]) -> None:
     """Warns where a part comes from another version of its plugin than the run's."""
     for part, resolved in (
-        ("backbone", assembly.backbone),
+        ("backbone", assembly.backbone.resolved),
         ("pool", assembly.pool),
         ("local_pool", assembly.local_pool),
     ):

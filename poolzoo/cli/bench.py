@@ -23,16 +23,28 @@ if TYPE_CHECKING:
     default="onnxruntime",
     show_default=True,
     metavar="NAME,…",
-    help="onnxruntime, openvino, or both.",
+    help="Runtimes to measure, separated by commas: onnxruntime, openvino.",
 )
-@click.option("--batch", "batches", default="1,32", show_default=True, metavar="N,…", help="Batch sizes.")
-@click.option("--threads", metavar="N,…", help="Thread counts. [default: one, and one a core]")
+@click.option(
+    "--batch",
+    "batches",
+    default="1,32",
+    show_default=True,
+    metavar="N,…",
+    help="Batch sizes to measure, separated by commas.",
+)
+@click.option(
+    "--threads",
+    metavar="N,…",
+    show_default="1 and the number of cores",
+    help="Numbers of CPU threads to measure, separated by commas.",
+)
 @provider_option
 @json_option
 def command(bundle: Path, runtimes: str, batches: str, threads: str | None, provider: str, as_json: bool) -> int:
-    """Measure a bundle in one or more runtimes side by side; needs no torch.
+    """Measure the speed of a bundle in one or more runtimes, without torch.
 
-    Exit code 1 where a runtime does not give the outputs that are stored in the bundle; it is not measured.
+    A runtime that does not reproduce the outputs stored in the bundle is not measured. The exit code is 1 then.
     """
     from poolzoo.common.errors import CHECK_FAILED, OK
     from poolzoo.runtime.bench import bench

@@ -11,6 +11,8 @@ import click
 from click.core import ParameterSource
 
 from poolzoo.cli import finetune
+from poolzoo.cli.groups import COMPARISON, HARDWARE, MODEL, OUTPUT, GroupedCommand, option
+from poolzoo.cli.options import json_option
 from poolzoo.common import output
 from poolzoo.common.errors import UsageError
 from poolzoo.plugin import loader
@@ -55,68 +57,139 @@ def _settings_of_finetune(command: click.Command) -> click.Command:
     return command
 
 
+EXAMPLES: Final = (
+    (
+        "Compare three poolings, one of them at three exponents",
+        "poolzoo compare --data digits --pool 'avg,max,gem:p=2|3|4'",
+    ),
+    (
+        "Compare every head on one frozen backbone",
+        "poolzoo compare --data folder:photos --backbone timm/resnet18 --pretrained --freeze backbone --pool all",
+    ),
+    (
+        "Compare poolings inside the backbone with its own pooling",
+        "poolzoo compare --data digits --local-pool none,max,blur --baseline none",
+    ),
+    ("Show the trials and their cost, and train nothing", "poolzoo compare --data digits --pool avg,max --dry-run"),
+    ("Resume an interrupted comparison", "poolzoo compare --resume comparisons/NAME"),
+)
+
+
 @_settings_of_finetune
-@click.command()
-@click.option(
+@click.command(cls=GroupedCommand, examples=EXAMPLES)
+@option(
+    "--backbone",
+    "backbones",
+    group=MODEL,
+    default="nano/resnet",
+    show_default=True,
+    metavar="NAME,…",
+    help="Backbones, such as nano/plain or timm/resnet18, separated by commas.",
+)
+@option(
     "--pool",
     "pools",
+    group=MODEL,
     default="avg",
     show_default=True,
-    help="Global poolings: all, or such as avg,max,gem:p=2|3|4 with the values of a sweep.",
+    metavar="NAME,…",
+    help="Global poolings separated by commas, or all. gem:p=2|3|4 is a sweep over three values.",
 )
-@click.option(
+@option(
     "--local-pool",
     "local_pools",
-    help="Local poolings likewise; none is the backbone's own, subsample and conv are controls.",
+    group=MODEL,
+    metavar="NAME,…",
+    help="Local poolings separated by commas. none is the backbone's own; subsample and conv are controls.",
 )
-@click.option("--backbone", "backbones", default="nano/resnet", show_default=True, help="One, or several with commas.")
-@click.option(
-    "--seeds", type=click.IntRange(1, 1000), default=3, show_default=True, help="Trials of each, from --seed up."
+@option(
+    "--baseline",
+    group=COMPARISON,
+    metavar="NAME",
+    show_default="the first pooling",
+    help="Pooling that all others are compared with.",
 )
-@click.option("--seed", default=0, show_default=True, help="The first one, and that of the splits.")
-@click.option("--baseline", metavar="NAME", help="What the others are compared with; by default the first.")
-@click.option(
+@option(
+    "--seeds",
+    group=COMPARISON,
+    type=click.IntRange(1, 1000),
+    default=3,
+    show_default=True,
+    help="Number of trials of each variant. Their seeds count up from --seed.",
+)
+@option(
+    "--seed",
+    group=COMPARISON,
+    default=0,
+    show_default=True,
+    help="Seed of the first trial and of the validation split, which all trials share.",
+)
+@option(
+    "--alpha",
+    group=COMPARISON,
+    type=click.FloatRange(0.0001, 0.5),
+    default=0.05,
+    show_default=True,
+    help="Significance level of the tests.",
+)
+@option(
     "--robustness-samples",
+    group=COMPARISON,
     type=click.IntRange(0),
     default=500,
     show_default=True,
     metavar="N",
-    help="Test images to corrupt and to shift; 0 leaves it out.",
+    help="Number of test images on which robustness to corruptions and shifts is measured. 0 skips it.",
 )
-@click.option(
+@option(
     "--export-top",
+    group=COMPARISON,
     type=click.IntRange(0),
     default=10,
     show_default=True,
     metavar="N",
-    help="How many of the best are exported and timed under ONNX Runtime; 0 leaves it out.",
+    help="Number of best variants that are exported and timed under ONNX Runtime. 0 skips it.",
 )
-@click.option(
-    "--alpha", type=click.FloatRange(0.0001, 0.5), default=0.05, show_default=True, help="Level of the tests."
+@option(
+    "--executor",
+    group=HARDWARE,
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Where the trials run: in this process, or on a Ray cluster.",
 )
-@click.option(
-    "--executor", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Where trials run."
-)
-@click.option("--ray-address", metavar="ADDRESS", help="Of an existing Ray cluster.")
-@click.option(
+@option("--ray-address", group=HARDWARE, metavar="ADDRESS", help="Address of an existing Ray cluster.")
+@option(
     "--out",
+    group=OUTPUT,
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="The comparison; must not exist. [default: a new one in comparisons/]",
+    show_default="a new one in comparisons/",
+    help="Directory of the comparison; it must not exist.",
 )
-@click.option(
-    "--resume", "resumed", type=click.Path(path_type=Path), metavar="DIR", help="Go on with an interrupted one."
+@option(
+    "--resume",
+    "resumed",
+    group=OUTPUT,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Resume the interrupted comparison in DIR. No other setting may be given.",
 )
-@click.option("--dry-run", is_flag=True, help="Show what would be trained, its size, and how long it would take.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@option(
+    "--dry-run",
+    group=OUTPUT,
+    is_flag=True,
+    help="Show the trials, their size and an estimate of the time. Nothing is trained.",
+)
+@json_option
 @click.pass_context
 def command(
     context: click.Context, /, out: Path | None, resumed: Path | None, dry_run: bool, as_json: bool, **given: Any
 ) -> int:
-    """Train poolings on the same data from several seeds, and tell which differ beyond chance.
+    """Train poolings on the same data with several seeds, and test which differ significantly.
 
-    Every trial is a run of its own, written down when it ends; one that fails is a row. The comparison's directory
-    holds compare.json, compare.csv and report.html, a page to look at.
+    Every trial is a run of its own. A trial that fails becomes a row with its error. The directory of the comparison
+    holds compare.json, compare.csv and report.html.
     """
     from poolzoo.common.errors import CHECK_FAILED, OK
     from poolzoo.compare import comparison, writing

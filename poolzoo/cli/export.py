@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
+from poolzoo.cli.groups import GRAPH, MODEL, OUTPUT, GroupedCommand, option
 from poolzoo.cli.options import json_option, provider_option, threads_option
 from poolzoo.common import output
 
@@ -16,55 +17,74 @@ if TYPE_CHECKING:
     from poolzoo.export.source import ExportSource
 
 
-@click.command()
+EXAMPLES: Final = (
+    ("Export a run to ONNX and check it", "poolzoo export run --out bundle"),
+    ("Export the fastest precision that keeps the accuracy", "poolzoo export run --precision auto"),
+    ("Export a published network with its own classifier", "poolzoo export timm/resnet18 --pretrained"),
+)
+
+
+@click.command(cls=GroupedCommand, examples=EXAMPLES)
 @click.argument("what", metavar="RUN|BACKBONE")
-@click.option(
+@option(
     "--pretrained",
+    group=MODEL,
     is_flag=True,
-    help="Export a backbone, by its name, as it was published: its weights, its own pooling and classifier.",
+    help="Export a published backbone by its name, with its own weights, pooling and classifier.",
 )
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="The bundle; must not exist. [default: exports/ and the run's or backbone's name]",
-)
-@click.option(
+@option(
     "--precision",
+    group=GRAPH,
     type=click.Choice(["fp32", "fp16", "int8", "auto"]),
     default="fp32",
     show_default=True,
-    help="auto measures all on this host and keeps the fastest one within the limits below.",
+    help="Precision of the graph. auto measures all of them on this machine and keeps the fastest within the limits.",
 )
-@click.option(
+@option(
     "--min-agreement",
+    group=GRAPH,
     type=click.FloatRange(0, 1),
     default=0.99,
     show_default=True,
-    help="Of the images, the part on which fp16 or int8 must choose the network's own class.",
+    help="Limit for fp16 and int8: minimum fraction of images with the same top-1 class as the network.",
 )
-@click.option(
+@option(
     "--max-accuracy-drop",
+    group=GRAPH,
     type=click.FloatRange(0, 1),
     default=0.005,
     show_default=True,
-    help="How much accuracy fp16 or int8 may cost.",
+    help="Limit for fp16 and int8: maximum loss of accuracy, as a fraction.",
 )
-@click.option(
+@option(
     "--input",
     "input_kind",
+    group=GRAPH,
     type=click.Choice(["uint8", "float"]),
     default="uint8",
     show_default=True,
-    help="Images as they are stored, [N, H, W, 3], or float32 [N, 3, H, W] in 0-1; normalization is inside anyway.",
+    help="Input of the graph: uint8[N, H, W, 3], or float32[N, 3, H, W] in 0-1. The graph normalizes either.",
 )
-@click.option("--opset", type=click.IntRange(18, 26), default=18, show_default=True, help="ONNX opset to ask for.")
-@click.option("--no-bench", is_flag=True, help="Do not measure speed.")
-@click.option(
-    "--torch-compile", is_flag=True, help="Measure the network under torch.compile too (takes a minute or more)."
+@option(
+    "--opset", group=GRAPH, type=click.IntRange(18, 26), default=18, show_default=True, help="ONNX opset of the graph."
 )
 @provider_option
 @threads_option
+@option("--no-bench", group=OUTPUT, is_flag=True, help="Skip the measurement of speed.")
+@option(
+    "--torch-compile",
+    group=OUTPUT,
+    is_flag=True,
+    help="Measure the network under torch.compile too. This takes a minute or more.",
+)
+@option(
+    "--out",
+    group=OUTPUT,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    show_default="exports/ and the name of the run or backbone",
+    help="Directory of the bundle; it must not exist.",
+)
 @json_option
 def command(
     what: str,
@@ -81,11 +101,11 @@ def command(
     threads: int | None,
     as_json: bool,
 ) -> int:
-    """Turn a trained network into an ONNX bundle, check that it computes the same, and measure its speed.
+    """Export a trained network to an ONNX bundle, check its parity with the network, and measure its speed.
 
     The network is that of a run, or with --pretrained that of a backbone such as timm/resnet18.
 
-    Exit code 1 where the graph does not agree with the network; then nothing is written.
+    The exit code is 1 if the graph does not agree with the network. Nothing is written then.
     """
     from poolzoo.common import files
     from poolzoo.common.errors import CHECK_FAILED, OK

@@ -17,15 +17,20 @@ NAME: Final = Path("gallery.html")
 @click.command()
 @click.argument("image", metavar="[IMAGE]", required=False, type=click.Path(path_type=Path))
 @click.option(
-    "--out", type=click.Path(path_type=Path), metavar="FILE", default=NAME, show_default=True, help="Must not exist."
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    default=NAME,
+    show_default=True,
+    help="HTML page to write; it must not exist.",
 )
 @json_option
 def command(image: Path | None, out: Path, as_json: bool) -> None:
-    """Show every pooling at work on a photograph: one page that needs nothing but a browser.
+    """Write one HTML page that shows what every pooling does to a photograph.
 
-    IMAGE is the photograph, by default one that comes with scikit-learn. Of a local pooling the page shows what it
-    makes of the photograph and what changes when that moves by one pixel, of a global one how much each position
-    decides; and of each its equation, its paper and what was measured of it.
+    IMAGE is the photograph; the default is one that scikit-learn ships. For a local pooling, the page shows its output
+    and what changes in it when the photograph moves by one pixel. For a global pooling, it shows the weight of each
+    spatial location. Each card also gives the equation, the paper and the measurements.
     """
     if not out.absolute().parent.is_dir():
         raise UsageError(f"{str(out.parent)!r} is no directory", "make it first, or choose another --out")

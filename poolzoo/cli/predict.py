@@ -28,19 +28,20 @@ SALIENCY_HEADERS: Final = ("saliency", "method")  # where pictures are drawn
 @click.command()
 @click.argument("bundle", metavar="BUNDLE", type=click.Path(path_type=Path))
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
-@click.option("--top", default=5, show_default=True, type=click.IntRange(1), help="How many classes to name an image.")
-@click.option("--csv", "as_csv", is_flag=True, help="Print CSV: file, label, score, error.")
+@click.option(
+    "--top", default=5, show_default=True, type=click.IntRange(1), help="Number of classes to print for each image."
+)
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV with the columns file, label, score and error.")
 @click.option(
     "--saliency",
     is_flag=True,
-    help="Draw where the network looked: for each image STEM-saliency.png in the current directory, which replaces an "
-    "older such picture and nothing else.",
+    help="Draw a saliency map of each image as STEM-saliency.png in the current directory. An older one is replaced.",
 )
 @click.option(
     "--saliency-dir",
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="Draw into DIR, made where there is none; implies --saliency.",
+    help="Directory for the saliency maps; it is created if missing. Implies --saliency.",
 )
 @skip_broken_option
 @provider_option
@@ -58,10 +59,11 @@ def command(
     threads: int | None,
     as_json: bool,
 ) -> int:
-    """Label images: files, whole folders, or with - those whose names come on stdin, one a line (or NUL-separated).
+    """Label images with a bundle, without torch.
 
-    One that cannot be read is a row with an error; the rest is done, and the exit code is 1 unless --skip-broken
-    allows so many. Of a data set's folder the images are those that training reads.
+    IMAGE is a file, a folder, or - to read names from stdin, separated by newlines or NUL. An unreadable image becomes
+    a row with an error, and the exit code is 1 unless --skip-broken allows it. In the folder of a data set, the
+    command reads the images that training reads.
     """
     from poolzoo.common.errors import CHECK_FAILED, OK, UsageError
     from poolzoo.data.unreadable import most

@@ -12,12 +12,15 @@ from poolzoo.common import output
 
 @click.command()
 @click.argument("bundle", metavar="BUNDLE", type=click.Path(path_type=Path))
-@click.option("--no-bench", is_flag=True, help="Do not measure speed.")
+@click.option("--no-bench", is_flag=True, help="Skip the measurement of speed.")
 @provider_option
 @threads_option
 @json_option
 def command(bundle: Path, no_bench: bool, provider: str, threads: int | None, as_json: bool) -> int:
-    """Check a bundle: every file as it was sealed, the graph opens, and its outputs are those that were stored."""
+    """Check a bundle on this machine, without torch.
+
+    The files must match their checksums, the graph must load, and its outputs must match the stored ones.
+    """
     from poolzoo.common.errors import CHECK_FAILED, OK
     from poolzoo.runtime.verify import verify
 

@@ -26,6 +26,7 @@ from poolzoo.compare.grid import Trial
 from poolzoo.compare.records import TrialRecord
 from poolzoo.compare.training import Runner, group_by_backbone
 from poolzoo.plugin import loader
+from poolzoo.plugin.settings import PluginSettings
 from poolzoo.train.settings import Settings
 
 RETRIES: Final = 3  # of a trial whose worker died
@@ -149,7 +150,7 @@ def _resources(ray: Any, settings: Settings) -> dict[str, int]:
     return needs
 
 
-def _plugins(settings: Settings) -> loader.Settings:
+def _plugins(settings: Settings) -> PluginSettings:
     """The plugin settings of this process, with paths that are valid in a worker's directory."""
     files = [path.resolve() for path in (*loader.settings.files, *map(Path, settings.plugins))]
     directories = [path.resolve() for path in loader.settings.directories]
@@ -157,10 +158,10 @@ def _plugins(settings: Settings) -> loader.Settings:
 
 
 def _train(
-    settings: Settings, plugins: loader.Settings, trials: Sequence[Trial], folder: Path, together: bool
+    settings: Settings, plugins: PluginSettings, trials: Sequence[Trial], folder: Path, together: bool
 ) -> list[TrialRecord]:
     """Trains a group of trials in a worker."""
     if loader.settings != plugins:
         loader.forget()
-        loader.settings = plugins
+        loader.settings.update(plugins)
     return trial.train_heads(settings, trials, folder) if together else [trial.train(settings, trials[0], folder)]

@@ -17,7 +17,7 @@ from poolzoo.compare import trial
 from poolzoo.compare.config import ComparisonConfig
 from poolzoo.compare.grid import Trial
 from poolzoo.compare.training import group_by_backbone
-from poolzoo.model.assemble import parameters_and_macs
+from poolzoo.model.cost import parameters_and_macs
 from poolzoo.train.features import reads
 from poolzoo.train.loaders import MAP
 from poolzoo.train.prepare import Prepared, prepare

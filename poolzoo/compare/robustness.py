@@ -18,7 +18,7 @@ from poolzoo.common import output
 from poolzoo.compare.records import Consistency, Robustness
 from poolzoo.data import blocks
 from poolzoo.metrics import classification, corruptions, shifts
-from poolzoo.model.assemble import Network
+from poolzoo.model.network import Network
 from poolzoo.report.results import CorruptionAccuracy
 from poolzoo.train import device as devices
 from poolzoo.train import footprint, inference

@@ -12,8 +12,11 @@ from torch import Tensor, nn
 from poolzoo.artifacts import run
 from poolzoo.artifacts.schema import Config
 from poolzoo.common.errors import CheckFailed, UsageError
-from poolzoo.model import assemble, surgery
-from poolzoo.model.assemble import Network
+from poolzoo.model import surgery
+from poolzoo.model.assemble import assemble_backbone
+from poolzoo.model.classifier import build_classifier
+from poolzoo.model.network import Network, in_order
+from poolzoo.model.pooling import build_pooling
 from poolzoo.plugin import loader
 from poolzoo.runtime import ort_session
 from poolzoo.runtime.onnx_file import Graph
@@ -126,11 +129,11 @@ def rebuild_head(directory: Path, config: Config, graph: Graph) -> nn.Sequential
     pool_name = ours["pool"]
     if pool_name is None:
         raise UsageError("the network has a pooling of its own", "export a fine-tuned run")
-    pool = assemble.build_pooling(loader.catalog().pooling(pool_name, "global"), channels, (height, width))
-    classifier = assemble.build_classifier(ours["head"], config["num_features"], config["num_classes"])
+    pool = build_pooling(loader.catalog().pooling(pool_name, "global"), channels, (height, width))
+    classifier = build_classifier(ours["head"], config["num_features"], config["num_classes"])
     place = ours.get("published_head", {}).get("norm_runs")
-    norm = assemble.assemble_backbone(run.model_config(config)).norm if place in ("pooled", "positions") else None
-    head = assemble.in_order(pool, classifier, norm, norm_first=place == "positions")
+    norm = assemble_backbone(run.model_config(config)).norm if place in ("pooled", "positions") else None
+    head = in_order(pool, classifier, norm, norm_first=place == "positions")
     surgery.dry_run(head, torch.zeros(2, channels, height, width))  # initializes lazy weights
     with np.load(directory / "golden.npz", allow_pickle=False) as golden:
         stored = {name.removeprefix(STORED): golden[name] for name in golden.files if name.startswith(STORED)}

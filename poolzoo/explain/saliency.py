@@ -17,9 +17,8 @@ import numpy as np
 import onnxruntime
 
 from poolzoo.artifacts.schema import Config
-from poolzoo.common import output
+from poolzoo.common import files, output
 from poolzoo.common.errors import CheckFailed, UsageError
-from poolzoo.common.files import read_json, write_atomically
 from poolzoo.explain import overlay
 from poolzoo.plugin import loader
 from poolzoo.runtime import onnx_file, ort_session
@@ -56,7 +55,7 @@ class Explainer:
         self.model = model
         self.threads = threads
         self.pictures = pictures
-        self.config: Config = read_json(directory / "config.json")
+        self.config: Config = files.read_json(directory / "config.json")
         try:
             self.graph = onnx_file.read(directory / "model.onnx")
         except (ValueError, IndexError) as error:
@@ -143,7 +142,7 @@ class Explainer:
         contributions, method = self.contributions(pixels, target)
         path = self.pictures[file]
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, overlay.draw_overlay(pixels, contributions, best.label, best.score, method))
+        files.write_atomically(path, overlay.draw_overlay(pixels, contributions, best.label, best.score, method))
         return Picture(str(path), method)
 
     def contributions(self, pixels: np.ndarray, target: int) -> tuple[np.ndarray, str]:
@@ -190,12 +189,12 @@ class Explainer:
         return np.asarray(logit[-1] - logit[:-1]).reshape(height, width)
 
 
-def make_drawer(directory: Path, files: Sequence[str], folder: Path, threads: int | None) -> MakeDrawer:
+def make_drawer(directory: Path, images: Sequence[str], folder: Path, threads: int | None) -> MakeDrawer:
     """Makes the function that `predict` calls to draw the picture of each image.
 
     Args:
         directory: The bundle.
-        files: The images.
+        images: The image files.
         folder: Where the pictures go; it is made where it is missing.
         threads: Threads to compute with; None for ONNX Runtime's own choice.
 
@@ -203,21 +202,21 @@ def make_drawer(directory: Path, files: Sequence[str], folder: Path, threads: in
         UsageError: Once the graph is open: a picture would replace another file, or there is no feature map.
     """
     return lambda model: (
-        Explainer(directory, model, threads, picture_paths([Path(file) for file in files], folder)).draw
+        Explainer(directory, model, threads, picture_paths([Path(image) for image in images], folder)).draw
     )
 
 
-def picture_paths(files: Sequence[Path], folder: Path) -> dict[Path, Path]:
+def picture_paths(images: Sequence[Path], folder: Path) -> dict[Path, Path]:
     """The path of each image's picture: `STEM-saliency.png`, numbered where two images have the same stem.
 
     Raises:
         UsageError: A picture would replace an image, or a file that is no such picture.
     """
-    images = {os.path.realpath(file) for file in files}
+    originals = {os.path.realpath(image) for image in images}
     found: dict[Path, Path] = {}
     taken: set[str] = set()
     count: Counter[str] = Counter()
-    for file in dict.fromkeys(files):
+    for file in dict.fromkeys(images):
         stem = os.fsdecode(os.fsencode(file.stem)[:MAX_STEM])
         name = ""
         while not name or name.casefold() in taken:
@@ -226,7 +225,7 @@ def picture_paths(files: Sequence[Path], folder: Path) -> dict[Path, Path]:
             name = f"{stem}-saliency{f'-{number}' if number > 1 else ''}.png"
         taken.add(name.casefold())
         found[file] = folder / name
-        if os.path.realpath(found[file]) in images:
+        if os.path.realpath(found[file]) in originals:
             raise UsageError(f"{found[file]} is one of the images, and a picture would replace it", _ANOTHER_FOLDER)
         if os.path.lexists(found[file]) and not overlay.is_saliency_picture(found[file]):
             text = f"{found[file]} exists already and was not drawn by poolzoo predict"

@@ -16,16 +16,16 @@ from torch import nn
 from poolzoo.common import allocator, json_writer
 from poolzoo.common.errors import CheckFailed, PoolzooError
 from poolzoo.data.resize import TRANSFORMS
+from poolzoo.data.sizes import Size
 from poolzoo.export import file_version, graph_checks
 from poolzoo.model.inference import OPSET, InferenceModel, plain_attention, quiet_exporter, reparameterized
-from poolzoo.model.layout import Size
 from poolzoo.parity import layers
 from poolzoo.parity.layers import Layers
 
 if TYPE_CHECKING:
     from poolzoo.artifacts.schema import ValueRange
     from poolzoo.export.source import ExportSource
-    from poolzoo.model.assemble import Preprocess
+    from poolzoo.model.network import Preprocess
 
 OUTPUTS: Final = ("logits", "probabilities")
 # The two forms of the input, as `metadata_props` describes them.

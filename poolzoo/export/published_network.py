@@ -14,12 +14,11 @@ from poolzoo.artifacts import manifest, run
 from poolzoo.artifacts.schema import Config
 from poolzoo.common.errors import PluginFailed, PoolzooError, UsageError, reason
 from poolzoo.data.resize import Fit
-from poolzoo.data.sizes import show
+from poolzoo.data.sizes import Size, show
 from poolzoo.export.source import ExportSource
 from poolzoo.model import surgery
-from poolzoo.model.assemble import Preprocess
 from poolzoo.model.inference import InferenceModel
-from poolzoo.model.layout import Size
+from poolzoo.model.network import Preprocess
 from poolzoo.plugin import loader, values
 from poolzoo.plugin.catalog import import_build
 from poolzoo.plugin.grammar import read_options

@@ -13,8 +13,8 @@ from poolzoo.artifacts.run import Run
 from poolzoo.artifacts.schema import Config, Origin
 from poolzoo.data.classes import require_names
 from poolzoo.data.resize import Fit, recorded
+from poolzoo.data.sizes import Size
 from poolzoo.model.inference import InferenceModel
-from poolzoo.model.layout import Size
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -104,7 +104,7 @@ def _is_foreign(module: nn.Module) -> bool:
     """Whether a layer is neither a library's nor one of poolzoo's containers."""
     home = type(module).__module__
     return not f"{home}.".startswith(LIBRARIES) and not home.startswith(
-        ("poolzoo.model.assemble", "poolzoo.model.inference")
+        ("poolzoo.model.network", "poolzoo.model.inference")
     )
 
 

@@ -81,7 +81,7 @@ def reads(prepared: Prepared) -> str:
 def planned(prepared: Prepared, name: str, dtype: str = "float16") -> FeatureConfig:
     """The cache that a head which reads `name` needs."""
     layout = prepared.assembly.layout
-    shape = (layout.channels, *layout.map_size) if name == MAP else (prepared.assembly.width,)
+    shape = (layout.channels, *layout.map_size) if name == MAP else (prepared.assembly.out_features,)
     return FeatureConfig(name, prepared, _key(prepared, name, dtype), shape, dtype)
 
 
@@ -95,7 +95,12 @@ def _key(prepared: Prepared, name: str, dtype: str) -> str:
         # How many images pass the backbone at a time may change the last bits.
         "version": [VERSION, prepared.mapped_at_once, dtype, torch.__version__],
         "what": name if name == MAP else [name, assembly.pool.entry.source.sha256(), dict(assembly.pool.options)],
-        "backbone": [settings.backbone, settings.local_pool, settings.stem, assembly.backbone.entry.source.sha256()],
+        "backbone": [
+            settings.backbone,
+            settings.local_pool,
+            settings.stem,
+            assembly.backbone.resolved.entry.source.sha256(),
+        ],
         "weights": weights.hexdigest(),
         "input": [list(assembly.image_size), list(map(list, prepared.preprocess.statistics))],
         "images": prepared.data.digest,

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from poolzoo.data import blocks
 from poolzoo.data.batches import ALL, BatchLoader, Rank, sent
-from poolzoo.model.assemble import Network, Preprocess
+from poolzoo.model.network import Network, Preprocess
 from poolzoo.train.device import DevicePolicy
 
 IMAGES, MAP = "images", "map"  # what a learner can read; vectors go by their pooling's spec

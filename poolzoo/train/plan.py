@@ -8,7 +8,7 @@ from typing import Any
 
 from poolzoo.common import output
 from poolzoo.data import sizes
-from poolzoo.model.assemble import parameters_and_macs
+from poolzoo.model.cost import parameters_and_macs
 from poolzoo.train import features
 from poolzoo.train.prepare import Prepared, prepare
 from poolzoo.train.settings import Settings
@@ -25,15 +25,15 @@ def describe(prepared: Prepared) -> dict[str, Any]:
     return {
         "backbone": settings.backbone,
         "files": None if data.native is None else list(data.native),
-        "image": list(assembly.plan.data_size),
+        "image": list(assembly.config.data_size),
         "input": list(assembly.image_size),
-        "stem": list(assembly.body.stem_changes),
-        "local_pool": {"name": settings.local_pool, "replaced": list(assembly.body.replaced)},
+        "stem": list(assembly.backbone.stem_changes),
+        "local_pool": {"name": settings.local_pool, "replaced": list(assembly.backbone.replaced)},
         "layout": layout.kind,
         "map": [layout.channels, *layout.map_size],
         "pool": settings.pool,
-        "pooled": assembly.width,
-        "published_head": assembly.body.published.to_json(assembly.norm_place, assembly.width),
+        "pooled": assembly.out_features,
+        "published_head": assembly.backbone.published.to_json(assembly.norm_place, assembly.out_features),
         "weights": assembly.weights.to_json(),
         "head": settings.head,
         "classes": list(data.classes),

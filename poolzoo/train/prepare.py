@@ -19,16 +19,10 @@ from poolzoo.data.identity import DataIdentity
 from poolzoo.data.images import fit_array
 from poolzoo.data.sizes import Size
 from poolzoo.data.unreadable import Broken
-from poolzoo.model.assemble import (
-    AssembledBackbone,
-    Assembly,
-    ModelConfig,
-    Preprocess,
-    assemble_backbone,
-    attach_head,
-    resolve,
-    unseen_border,
-)
+from poolzoo.model.assemble import Assembly, assemble_backbone, attach_head, check_names, unseen_border
+from poolzoo.model.backbone import AssembledBackbone
+from poolzoo.model.config import ModelConfig
+from poolzoo.model.network import Preprocess
 from poolzoo.model.state_dict import require_weights
 from poolzoo.model.weights import load_weights
 from poolzoo.plugin import loader, spec
@@ -163,7 +157,7 @@ def prepare_heads(settings: Settings, pools: Sequence[str], *, initial: bool = T
     lr = settings.lr or optimizer.default_lr(settings.optimizer, fine=learnt and settings.freeze != "backbone")
     optimizer.require(settings.optimizer)
     for each in alike:
-        resolve(_plan(each, initial))  # a misspelt name fails before any data is read
+        check_names(_plan(each, initial))  # a misspelt name fails before any data is read
     if settings.weights and initial:
         require_weights(Path(settings.weights))
     policy = devices.policy(settings.device, settings.precision, settings.compile, deterministic=settings.deterministic)
@@ -196,23 +190,23 @@ def _assembled(
     """The networks for data that was read, one for each pooling; `statistics` None stands for the backbone's own."""
     plan = replace(_plan(settings, initial), num_classes=len(data.classes), data_size=data.size)
     torch.manual_seed(settings.seed)
-    body = assemble_backbone(plan)
-    mean, std = statistics or (body.backbone.item.mean, body.backbone.item.std)
-    preprocess = Preprocess(mean, std, data.size, body.image_size).to(policy.device)
+    backbone = assemble_backbone(plan)
+    mean, std = statistics or (backbone.resolved.item.mean, backbone.resolved.item.std)
+    preprocess = Preprocess(mean, std, data.size, backbone.image_size).to(policy.device)
     augmentation = _augmentation(settings, data)
     prepared = []
     for pool in pools:
         torch.manual_seed(settings.seed)  # so that a head starts the same whatever was built before it
-        assembly = attach_head(body, replace(plan, pool=pool))
+        assembly = attach_head(backbone, replace(plan, pool=pool))
         if settings.weights and initial:
-            weights = load_weights(assembly.network, Path(settings.weights), body.backbone.item.classifier)
+            weights = load_weights(assembly.network, Path(settings.weights), backbone.resolved.item.classifier)
             assembly = replace(assembly, weights=weights)
         distributed.synchronized(assembly.network, share, policy)
         policy.place(assembly.network)
         completed = replace(settings, pool=pool)
         prepared.append(Prepared(completed, data, assembly, preprocess, policy, augmentation, share))
-    _say_what_is_done(settings, body, data)
-    if initial and (border := unseen_border(body, plan)) is not None:
+    _say_what_is_done(settings, backbone, data)
+    if initial and (border := unseen_border(backbone)) is not None:
         output.warn(border.line(settings.backbone))
     for each_head in prepared:
         _say_what_is_loaded(each_head.assembly)
@@ -345,30 +339,30 @@ def _augmentation(settings: Settings, data: Data) -> Augmentation:
 
 
 def _freeze(settings: Settings, heads: Sequence[Prepared]) -> None:
-    body = heads[0].assembly.body
+    backbone = heads[0].assembly.backbone
     if settings.freeze == "backbone":
-        body.module.requires_grad_(False)
+        backbone.module.requires_grad_(False)
         for head in heads:
             if head.assembly.network.norm is not None:  # published with the backbone
                 head.assembly.network.norm.requires_grad_(False)
         if not (settings.pretrained or settings.weights):
             output.warn("the frozen backbone has random weights", "add --pretrained or --weights FILE")
     elif settings.freeze_stages is not None:
-        found = stages.stages(body.module)
+        found = stages.stages(backbone.module)
         if settings.freeze_stages > len(found):
             names = ", ".join(name for name, _ in found)
             text = f"--freeze {settings.freeze}: {settings.backbone} has {len(found)} stages ({names})"
             raise UsageError(text, f"at most stages:{len(found)}, or --freeze backbone")
-        frozen = stages.freeze(body.module, settings.freeze_stages)
+        frozen = stages.freeze(backbone.module, settings.freeze_stages)
         output.say(f"frozen: {', '.join(frozen)}; learning: {', '.join(n for n, _ in found[len(frozen) :]) or 'head'}")
 
 
-def _say_what_is_done(settings: Settings, body: AssembledBackbone, data: Data) -> None:
-    if body.image_size != data.size:
-        shape = sizes.show((body.layout.channels, *body.layout.map_size))
+def _say_what_is_done(settings: Settings, backbone: AssembledBackbone, data: Data) -> None:
+    if backbone.image_size != data.size:
+        shape = sizes.show((backbone.layout.channels, *backbone.layout.map_size))
         kept = "images of" if data.native == data.size else "images kept at"
-        output.say(f"{kept} {sizes.show(data.size)} are seen at {sizes.show(body.image_size)}: the map is {shape}")
-    seen = body.backbone.item.trained_on
+        output.say(f"{kept} {sizes.show(data.size)} are seen at {sizes.show(backbone.image_size)}: the map is {shape}")
+    seen = backbone.resolved.item.trained_on
     if settings.pretrained and seen and _same_classes(seen, data):
         output.say(
             f"{settings.backbone} was trained on {seen}'s training images: if these are the same, the validation part "
@@ -377,9 +371,9 @@ def _say_what_is_done(settings: Settings, body: AssembledBackbone, data: Data) -
 
 
 def _say_what_is_loaded(assembly: Assembly) -> None:
-    published, weights = assembly.body.published, assembly.weights
+    published, weights = assembly.backbone.published, assembly.weights
     if published.changes:
-        output.say(f"published head: {published.line(assembly.norm_place, assembly.width)}")
+        output.say(f"published head: {published.line(assembly.norm_place, assembly.out_features)}")
     if weights.source:
         output.say(f"weights: {weights.line()}")
         for what, names in (("fresh", weights.fresh), ("left out of the file", weights.left_out)):

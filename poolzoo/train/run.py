@@ -20,7 +20,7 @@ from poolzoo.data.batches import BatchLoader
 from poolzoo.data.unreadable import BrokenImages
 from poolzoo.metrics import classification
 from poolzoo.model.accounting import Accounting
-from poolzoo.model.assemble import Network
+from poolzoo.model.network import Network
 from poolzoo.plugin import loader
 from poolzoo.report import curves
 from poolzoo.train import distributed, features, inference, memory
@@ -200,7 +200,7 @@ def _train(prepared: Prepared, path: Path, note: Note | None) -> dict[str, Any]:
     if first:
         if engine.progress.epoch:  # after a kill the file may be an epoch ahead of the checkpoint
             _write_lines(path, engine.progress.lines[name])
-        catalog.announce("poolzoo_run_started", run=event)
+        catalog.emit("poolzoo_run_started", run=event)
 
     def finished(epoch: int, lines: dict[str, Line]) -> None:
         line = lines[name]
@@ -211,7 +211,7 @@ def _train(prepared: Prepared, path: Path, note: Note | None) -> dict[str, Any]:
         )
         if note is not None:
             note(line)
-        catalog.announce("poolzoo_epoch_finished", run=event, epoch=epoch, metrics=line)
+        catalog.emit("poolzoo_epoch_finished", run=event, epoch=epoch, metrics=line)
 
     engine.run(finished)
     (figures,), (predicted,) = _evaluate([prepared], engine)
@@ -219,7 +219,7 @@ def _train(prepared: Prepared, path: Path, note: Note | None) -> dict[str, Any]:
     if first:
         _finish(prepared, path, engine, name, figures, predicted)
         report = _report(path)
-        catalog.announce("poolzoo_run_finished", run=event, metrics=report)
+        catalog.emit("poolzoo_run_finished", run=event, metrics=report)
     distributed.leave()
     return report
 

@@ -13,7 +13,8 @@ from torchvision.transforms.functional import InterpolationMode, resize
 
 from benchmarks.coverage import timm_sweep
 from poolzoo.artifacts import run
-from poolzoo.model.assemble import ModelConfig, assemble
+from poolzoo.model.assemble import assemble
+from poolzoo.model.config import ModelConfig
 from poolzoo.train.stages import freeze
 
 

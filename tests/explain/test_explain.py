@@ -19,7 +19,7 @@ import torch
 from onnx import helper, numpy_helper
 from PIL import Image
 from support.color_bundle import CLASSES, PLUGIN, SIZE, cells, color_bundle
-from test_torch_free import alone
+from support.torch_free import alone
 
 from poolzoo.artifacts import manifest
 from poolzoo.common import files
@@ -45,7 +45,7 @@ def red(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def sharpest(tmp_path_factory: pytest.TempPathFactory):
-    return color_bundle(tmp_path_factory.mktemp("sharpest") / "bundle", "sharpest", kind="float")
+    return color_bundle(tmp_path_factory.mktemp("sharpest") / "bundle", "sharpest", input_kind="float")
 
 
 @pytest.fixture(scope="module")
@@ -149,10 +149,10 @@ def test_occlusion_with_average_pooling_is_cam_without_its_mean(avg):
 
 @pytest.mark.parametrize("kind", ["uint8", "float"])
 def test_a_pooling_that_asks_how_many_images_there_are_is_occluded(tmp_path, kind):
-    path, network = color_bundle(tmp_path / "bundle", "bilinear", kind=kind)
+    path, network = color_bundle(tmp_path / "bundle", "bilinear", input_kind=kind)
     made = explainer(path, occluding=True)
     moved, _ = made.contributions(PIXELS, 2)
-    assert len(made.part.get_inputs()) == 2  # the images too, for their number
+    assert len(made.tail.get_inputs()) == 2  # the images too, for their number
     head = network.head.double().eval()
 
     def logit(values: np.ndarray) -> float:
@@ -165,7 +165,7 @@ def test_a_pooling_that_asks_how_many_images_there_are_is_occluded(tmp_path, kin
 @pytest.mark.parametrize("kind", ["uint8", "float"])
 @pytest.mark.parametrize(("precision", "error"), [("fp16", 2e-3), ("int8", 3e-2)])
 def test_lower_precisions_and_both_inputs_are_explained(tmp_path, kind, precision, error):
-    path, network = color_bundle(tmp_path / "bundle", "avg", kind=kind, precision=precision)
+    path, network = color_bundle(tmp_path / "bundle", "avg", input_kind=kind, precision=precision)
     weight, _ = classifier(network)
     values = cells(PIXELS)
     cam = np.tensordot(weight[0], values, 1) / values[0].size
@@ -235,7 +235,7 @@ def test_any_image_and_label_can_be_drawn(label, shape):
     for moved in (np.zeros((2, 3)), np.array([[np.nan, 1.0]]), -np.ones((4, 4))):
         picture = Image.open(io.BytesIO(overlay.draw_overlay(pixels, moved, label, 0.5, "gradient")))
         picture.load()
-        assert picture.width > 2 * max(shape[1], overlay.SIDE * shape[1] // max(shape))
+        assert picture.width > 2 * max(shape[1], overlay.MIN_SIDE * shape[1] // max(shape))
 
 
 # --- What is missing -----------------------------------------------------------------------------------------------
@@ -282,7 +282,7 @@ def test_a_plugins_pooling_has_a_gradient_where_the_plugin_is(poolzoo, sharpest,
     np.testing.assert_allclose(moved, occluded(cells(PIXELS), logit), atol=1e-5)
 
 
-def sealed(path: Path, proto: onnx.ModelProto) -> Path:
+def checksummed(path: Path, proto: onnx.ModelProto) -> Path:
     onnx.save(proto, path / "model.onnx")
     manifest.write_manifest(path, "bundle")
     return path
@@ -300,7 +300,7 @@ def test_a_weight_under_another_name_is_missed_and_said_so(poolzoo, copied, phot
             part.name = part.name.replace("network.classifier.weight", "other")
         else:
             part.input[:] = [name.replace("network.classifier.weight", "other") for name in part.input]
-    outcome = poolzoo("predict", sealed(copied, proto), photo, "--saliency-dir", tmp_path, "--json")
+    outcome = poolzoo("predict", checksummed(copied, proto), photo, "--saliency-dir", tmp_path, "--json")
     assert (outcome.code, outcome.json[0]["method"]) == (0, "occlusion")
     assert "network.classifier.weight" in outcome.err
 
@@ -313,9 +313,9 @@ def test_a_head_that_gives_other_logits_is_not_believed(poolzoo, copied, photo, 
     proto.graph.initializer.append(numpy_helper.from_array(np.float32(1.01), "factor"))
     at = list(proto.graph.node).index(gemm) + 1
     proto.graph.node.insert(at, helper.make_node("Mul", ["smaller", "factor"], ["logits"]))
-    outcome = poolzoo("predict", sealed(copied, proto), photo, "--saliency-dir", tmp_path, "--json")
+    outcome = poolzoo("predict", checksummed(copied, proto), photo, "--saliency-dir", tmp_path, "--json")
     assert (outcome.code, outcome.json[0]["method"]) == (0, "occlusion")
-    assert "are not the graph's" in outcome.err
+    assert "other logits than the graph" in outcome.err
 
 
 # --- Bundles that do not name their map ----------------------------------------------------------------------------
@@ -331,15 +331,15 @@ def test_a_bundle_that_does_not_name_its_map_is_explained(poolzoo, tmp_path):
     made = explainer(DIGITS)
     moved, _ = made.contributions(pixels, int(row["label"]))
     proto = onnx.load(DIGITS / "model.onnx")
-    whole = onnxruntime.InferenceSession(layers.with_outputs(proto, [made.map]).SerializeToString())
-    (values,) = whole.run([made.map], {"images": pixels[None]})
+    whole = onnxruntime.InferenceSession(layers.with_outputs(proto, [made.feature_map]).SerializeToString())
+    (values,) = whole.run([made.feature_map], {"images": pixels[None]})
     assert values.shape == (1, 64, 4, 4)
     assert values.min() >= 0  # behind its last ReLU
-    part = layers.cut(proto, made.map, "logits", values.shape[1:])
+    part = layers.cut(proto, made.feature_map, "logits", values.shape[1:])
     session = onnxruntime.InferenceSession(part.SerializeToString())
 
     def logit(one: np.ndarray) -> float:
-        return float(session.run(None, {made.map: one[None].astype(np.float32)})[0][0, int(row["label"])])
+        return float(session.run(None, {made.feature_map: one[None].astype(np.float32)})[0][0, int(row["label"])])
 
     np.testing.assert_allclose(moved, occluded(values[0], logit), atol=1e-4)
 
@@ -375,7 +375,7 @@ def test_a_network_without_a_pooled_map_is_refused_in_a_line(poolzoo, photo, tmp
     outcome = poolzoo("predict", tmp_path / "b", photo, "--saliency-dir", tmp_path / "out")
     assert (outcome.code, outcome.out) == (2, "")
     assert [line.split(": ")[0] for line in outcome.err.splitlines()] == ["error", "hint"]
-    assert "no map" in outcome.err
+    assert "no feature map" in outcome.err
     assert not (tmp_path / "out").exists()
 
 
@@ -430,7 +430,7 @@ def test_an_image_that_is_given_is_never_replaced(poolzoo, avg, photo, tmp_path)
     before = (tmp_path / "photo-saliency.png").read_bytes()
     outcome = poolzoo("predict", avg[0], photo, tmp_path / "." / "photo-saliency.png", "--saliency-dir", tmp_path)
     assert (outcome.code, outcome.out) == (2, "")
-    assert "is an image to label" in outcome.err
+    assert "is one of the images" in outcome.err
     assert (tmp_path / "photo-saliency.png").read_bytes() == before
 
 

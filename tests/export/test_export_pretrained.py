@@ -295,9 +295,9 @@ def test_the_contract_refuses_what_cannot_be(facts):
 
 @pytest.mark.parametrize("name", ["timm/resnet18", "resnet18", "torchvision/resnet18"])
 def test_published_weights_without_a_network_are_the_environments_fault(poolzoo, tmp_path, monkeypatch, name):
-    from poolzoo.backbones import network
+    from poolzoo.backbones import connectivity
 
-    monkeypatch.setattr(network, "reachable", lambda url: False)
+    monkeypatch.setattr(connectivity, "reachable", lambda url: False)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "none"))
     outcome = poolzoo("export", name, "--pretrained", "--out", tmp_path / "b")
     assert outcome.code == 4

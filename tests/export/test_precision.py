@@ -311,7 +311,7 @@ def test_layers_that_can_be_fused_are_and_the_network_stays_as_it_was(tmp_path):
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 1.5)
-    from poolzoo.model.assemble import Preprocess
+    from poolzoo.model.network import Preprocess
 
     model = inference.InferenceModel(Preprocess((0.5,) * 3, (0.25,) * 3, (64, 64), (64, 64)), network).eval()
     before = Counter(type(module).__name__ for module in network.modules())
@@ -356,7 +356,7 @@ def test_evaluation_of_the_graph_is_that_of_the_network(poolzoo, trained, export
 def test_attention_is_exported_step_by_step_and_left_as_it_was(tmp_path):
     import timm
 
-    from poolzoo.model.assemble import Preprocess
+    from poolzoo.model.network import Preprocess
 
     torch.manual_seed(0)
     network = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2, num_classes=5).eval()
@@ -375,7 +375,7 @@ def test_attention_is_probed_in_the_very_graph_and_can_be_exported_alone(tmp_pat
     """The size of the batch, which its layers read too, is nothing that they take; so they can be cut out."""
     import timm
 
-    from poolzoo.model.assemble import Preprocess
+    from poolzoo.model.network import Preprocess
     from poolzoo.parity import probes
 
     torch.manual_seed(0)

@@ -10,8 +10,10 @@ import torch
 from poolzoo.artifacts.run import configuration
 from poolzoo.export import export as exporting
 from poolzoo.export.source import ExportSource
-from poolzoo.model.assemble import ModelConfig, Network, Preprocess, assemble
+from poolzoo.model.assemble import assemble
+from poolzoo.model.config import ModelConfig
 from poolzoo.model.inference import InferenceModel
+from poolzoo.model.network import Network, Preprocess
 from poolzoo.parity.report import Limits
 from poolzoo.plugin import loader
 

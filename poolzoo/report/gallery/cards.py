@@ -98,15 +98,15 @@ def _card(catalog: loader.Catalog, entry: loader.Entry, photograph: np.ndarray, 
         if isinstance(resolved, str):
             views: dict[int, shifted.Shifted | str] = dict.fromkeys(shifted.STRIDES, resolved)
             return replace(card, influence=resolved) if item.kind == "global" else replace(card, shifted=views)
-        sizes = _attempt(partial(cost.sizes, resolved))
+        sizes = _attempt(partial(cost.layer_size, resolved))
         if not isinstance(sizes, str):
-            card = replace(card, width=sizes["width"][CHANNELS], parameters=sizes["parameters"][CHANNELS])
+            card = replace(card, width=sizes.out_features[CHANNELS], parameters=sizes.parameters[CHANNELS])
         if item.kind == "global":
             return replace(card, influence=_attempt(partial(influence.look, resolved, features)))
         strides = shifted.STRIDES
         return replace(card, shifted={n: _attempt(partial(shifted.look, resolved, photograph, n)) for n in strides})
     finally:
-        state.put_back()
+        state.restore()
 
 
 def _resolve(catalog: loader.Catalog, entry: loader.Entry, item: spec.Pooling) -> loader.Resolved:
@@ -117,7 +117,7 @@ def _resolve(catalog: loader.Catalog, entry: loader.Entry, item: spec.Pooling) -
 
 def _attempt(function: Callable[[], T]) -> T | str:
     """The result of a plugin's code, run with limits of time and memory; or its error in one line."""
-    found, error = isolation.attempt(function)
+    found, error = isolation.call(function)
     if error is None:
         return found  # type: ignore[return-value]
     try:

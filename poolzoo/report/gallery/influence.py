@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from poolzoo.model import cost
-from poolzoo.model.assemble import Preprocess, build_backbone
+from poolzoo.model.backbone import build_backbone
+from poolzoo.model.network import Preprocess
 from poolzoo.plugin import loader
 
 BACKBONE: Final = "poolzoo:nano/resnet"  # its weights come with the package
@@ -55,7 +56,7 @@ def look(resolved: loader.Resolved, of: Tensor) -> Influence:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        layer = cost.build_for(resolved, of.shape[1], (of.shape[2], of.shape[3])).eval()
+        layer = cost.build_layer(resolved, of.shape[1], (of.shape[2], of.shape[3])).eval()
     return measure(layer, of)
 
 

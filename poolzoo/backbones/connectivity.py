@@ -1,4 +1,4 @@
-"""Whether pretrained weights can be fetched, asked once and quickly, instead of waiting for a library's retries."""
+"""Checks once, and quickly, whether a host can be reached, instead of waiting for a library's retries."""
 
 from __future__ import annotations
 
@@ -24,10 +24,15 @@ def reachable(url: str) -> bool:
 
 
 def require(url: str, what: str, hint: str) -> None:
-    """Raises where `url` cannot be reached.
+    """Raises where the host of `url` cannot be reached.
+
+    Args:
+        url: Of the file that is needed.
+        what: What it is, for the message.
+        hint: What to do without a network.
 
     Raises:
-        EnvironmentProblem: There is no way to the host.
+        EnvironmentProblem: The host does not answer within three seconds.
     """
     if not reachable(url):
         raise EnvironmentProblem(f"no network: {what} would come from {urlsplit(url).hostname}", hint)
