@@ -155,7 +155,7 @@ def export(
         _write_files(directory, source, report, best, measured)
         manifest.write_manifest(directory, "bundle")
         report = replace(report, files=_sizes(directory))
-    loader.catalog().announce("poolzoo_exported", bundle=str(out), report=report.to_json())
+    loader.catalog().emit("poolzoo_exported", bundle=str(out), report=report.to_json())
     return report
 
 
