@@ -153,11 +153,11 @@ def _measured_at_some_strength(cell: Cell) -> dict[str, Any]:
     *stronger, weakest = STRENGTHS
     for strength in stronger:
         with suppress(NothingToCompareError):
-            return _measured(cell, strength)
-    return _measured(cell, weakest)
+            return measure(cell, strength)
+    return measure(cell, weakest)
 
 
-def _measured(cell: Cell, strength: float) -> dict[str, Any]:
+def measure(cell: Cell, strength: float) -> dict[str, Any]:
     """Does a cell and returns its figures.
 
     Raises:
@@ -215,11 +215,11 @@ def _step(name: str) -> Iterator[None]:
 
 def use_catalog() -> None:
     """Makes the catalog of the built-in plugins and `lite0` the process's own."""
-    loader.use(_catalog())
+    loader.use(builtin_catalog())
 
 
 @cache
-def _catalog() -> loader.Catalog:
+def builtin_catalog() -> loader.Catalog:
     sys.path.append(str(LITE0))  # where it is not installed
     return loader.load_plugins(LITE0 / "poolzoo_lite0" / "__init__.py", installed=False)
 

@@ -143,7 +143,7 @@ def in_blocks(
     calls: dict[str, Callable[[], Any]], rounds: int, read: Callable[[], float] = time.perf_counter
 ) -> dict[str, list[float]]:
     """Milliseconds a call by a clock, a list a name: interleaved blocks of calls, after a rest each."""
-    clock, repeats = Clock(read), {name: _repeats(call) for name, call in calls.items()}
+    clock, repeats = Clock(read), {name: _repeats(call, read) for name, call in calls.items()}
 
     def block(name: str) -> None:
         with clock.stop():
@@ -157,12 +157,12 @@ def in_blocks(
     return {name: [one / repeats[name] for one in found] for name, found in times.items()}
 
 
-def _repeats(call: Callable[[], Any]) -> int:
+def _repeats(call: Callable[[], Any], read: Callable[[], float]) -> int:
     """How many calls make a block."""
     call()
-    started = time.perf_counter()
+    started = read()
     call()
-    return max(1, math.ceil(BLOCK / (time.perf_counter() - started)))
+    return max(1, math.ceil(BLOCK / (read() - started)))
 
 
 # --- One network ---------------------------------------------------------------------------------------------------

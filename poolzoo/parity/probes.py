@@ -143,7 +143,7 @@ def _part(
     if path in layers.inputs and end is not None:
         part = subgraph(proto, layers.inputs[path], end, shape)
     else:  # fused with its neighbors: the module is exported alone
-        part = _exported(module, shape)
+        part = exported_alone(module, shape)
     image = None
     if any(value.name == "images" for value in part.graph.input):
         uint8 = proto.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
@@ -158,7 +158,7 @@ def _part(
     )
 
 
-def _exported(module: nn.Module, shape: tuple[int, ...]) -> onnx.ModelProto:
+def exported_alone(module: nn.Module, shape: tuple[int, ...]) -> onnx.ModelProto:
     with quiet_exporter(), plain_attention(module):
         program = torch.onnx.export(
             module,

@@ -101,7 +101,7 @@ def check_plugin(target: str, advance: Callable[[str], None] = lambda text: None
     problems = [fault for health in health_of(catalog, chosen) for fault in health.faults]
     names = {(candidate.source.dist, candidate.source.path) for candidate in chosen}
     items = [
-        CheckedItem(entry.item.name, _kind(entry.item), tuple(_check(entry, advance)))
+        CheckedItem(entry.item.name, _kind(entry.item), tuple(check_entry(entry, advance)))
         for entry in catalog.entries
         if (entry.source.dist, entry.source.path) in names
     ]
@@ -128,7 +128,7 @@ def _kind(item: object) -> str:
     return "family of backbones" if isinstance(item, spec.BackboneFamily) else "data set"
 
 
-def _check(entry: Entry, advance: Callable[[str], None]) -> Iterable[Outcome]:
+def check_entry(entry: Entry, advance: Callable[[str], None]) -> Iterable[Outcome]:
     """The outcome of each check of one item."""
     if isinstance(entry.item, spec.BackboneFamily):
         return [_check_family(entry, entry.item)]

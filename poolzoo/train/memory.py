@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-_STATUS = Path("/proc/self/status")
+STATUS = Path("/proc/self/status")
 
 
 def peak_memory(device: torch.device | str) -> dict[str, int | None]:
@@ -35,7 +35,7 @@ def _host_peak() -> int | None:
     except ImportError:  # Windows
         return None
     try:
-        fields = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
+        fields = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
         return int(fields["VmHWM"].removesuffix("kB")) * 1024
     except (OSError, KeyError, ValueError):
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

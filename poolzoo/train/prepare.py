@@ -171,7 +171,7 @@ def prepare_heads(settings: Settings, pools: Sequence[str], *, initial: bool = T
     with distributed.agreed(share):
         classes.require(data.name, data.classes, data.labels, settings.limit)
         classes.tell_unlearnable(data.classes, data.labels, data.test[1])
-        settings = _completed(settings, data, policy, lr, share)
+        settings = completed(settings, data, policy, lr, share)
     statistics = None if learnt else distributed.from_first(lambda: data_statistics(data), share)
     with distributed.agreed(share):
         return _assembled(settings, data, policy, share, statistics, [each.pool for each in alike], initial=initial)
@@ -292,7 +292,7 @@ def _with_aspect(native: Size, wanted: Size | None, *splits: Arrays) -> Sequence
     return [(fit_array(images, sizes.stored(native, wanted)), labels) for images, labels in splits]
 
 
-def _completed(settings: Settings, data: Data, policy: devices.DevicePolicy, lr: float, share: Rank) -> Settings:
+def completed(settings: Settings, data: Data, policy: devices.DevicePolicy, lr: float, share: Rank) -> Settings:
     """The settings with every default filled in."""
     count = len(data.chosen)
     batch_size = _batch_size(settings.batch_size, count, share)

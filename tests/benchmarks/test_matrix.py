@@ -19,9 +19,9 @@ EVERY = 9  # of all cells; not a divisor of the number of poolings, so that each
 
 @pytest.fixture(autouse=True)
 def _fresh_catalog():
-    matrix._catalog.cache_clear()
+    matrix.builtin_catalog.cache_clear()
     yield
-    matrix._catalog.cache_clear()
+    matrix.builtin_catalog.cache_clear()
 
 
 @pytest.mark.parametrize("cell", SAMPLE)
@@ -49,7 +49,7 @@ def test_what_a_backbone_cannot_take_is_refused_and_no_pass():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cell", ["timm/maxxvitv2_nano_rw_256 global netvlad", "timm/halonet_h1 global gem"])
-def test_a_network_that_is_chaotic_or_all_alike_is_woken_less(cell):
+def test_a_chaotic_or_constant_network_is_perturbed_less(cell):
     record = matrix.run(cell)
     assert (record["status"], record.get("strength")) == ("passed", matrix.STRENGTHS[-1]), record
 
@@ -66,7 +66,7 @@ def test_a_network_is_as_awake_as_can_be_compared(monkeypatch, limit, status, st
             raise matrix.NothingToCompareError("parity: too much")
         return {"strength": strength}
 
-    monkeypatch.setattr(matrix, "_measured", measured)
+    monkeypatch.setattr(matrix, "measure", measured)
     record = matrix.run("nano/plain global avg")
     assert (record["status"], tried) == (status, strengths)
     assert record.get("strength") == (strengths[-1] if status == "passed" else None)
@@ -171,7 +171,7 @@ def test_a_parameter_that_learns_nothing_is_named(faults):
 # --- The workers ---------------------------------------------------------------------------------------------------
 
 
-def test_a_job_that_fails_kills_or_hangs_is_a_line_and_stops_no_other(tmp_path):
+def test_a_failing_dying_or_hanging_job_stops_no_other(tmp_path):
     journal, notes = Journal(tmp_path / "journal.jsonl"), tmp_path / "notes"
     workers.work(jobs.do, [f"{notes} {what}" for what in ("ends", "dies", "fails", "too")], journal, 2, 60)
     workers.work(jobs.do, [f"{notes} hangs"], journal, 1, 1.0)
@@ -185,7 +185,7 @@ def test_a_job_that_fails_kills_or_hangs_is_a_line_and_stops_no_other(tmp_path):
     }
 
 
-def test_a_run_goes_on_where_it_stopped_and_tries_failures_again(tmp_path):
+def test_a_resumed_run_skips_what_is_done_and_retries_failures(tmp_path):
     path, notes = tmp_path / "journal.jsonl", tmp_path / "notes"
     keys = [f"{notes} {what}" for what in ("first", "fails", "second")]
     workers.work(jobs.do, keys, Journal(path), 1, 60)
@@ -211,7 +211,7 @@ def _command(tmp_path, capsys, *words):
     return code, (shown.out or shown.err).strip().splitlines()[-1]
 
 
-def test_a_command_that_cannot_go_on_says_so_in_a_line(tmp_path, capsys, monkeypatch):
+def test_a_command_that_cannot_resume_says_so(tmp_path, capsys, monkeypatch):
     journal = tmp_path / "journal.jsonl"
     journal.write_bytes(b"\xff\xfe{\n" + json.dumps({"trial": "of another", **BASE}).encode())
     here = ("--journal", str(journal))
@@ -256,7 +256,7 @@ def test_the_page_counts_passes_refusals_and_failures_apart():
     assert "| `nano/plain` | `pool.idle` | 2 |" in page
 
 
-def test_a_section_takes_the_place_of_its_older_self_and_no_other(tmp_path):
+def test_a_section_replaces_its_older_self_alone(tmp_path):
     page = tmp_path / "page.md"
     for title, text in (("One", "first"), ("Two", "### Deeper\n\nother"), ("One", "second")):
         workers.write_section(title, text, page)

@@ -103,7 +103,7 @@ MAPS = {
 
 
 @pytest.mark.parametrize("name", MAPS)
-def test_the_map_of_tokens_behind_class_tokens_is_the_networks_own(name):
+def test_the_map_behind_class_tokens_is_the_networks_own(name):
     assembly = assemble(ModelConfig(f"timm/{name}", "avg", 10, (64, 64)))
     network, x = assembly.network.eval(), torch.randn(2, 3, *assembly.image_size)
     with torch.no_grad():
@@ -114,7 +114,7 @@ def test_the_map_of_tokens_behind_class_tokens_is_the_networks_own(name):
 
 
 @pytest.mark.parametrize("name", ["pit_ti_224", "coat_tiny", "efficientvit_b0", "inception_next_atto"])
-def test_what_has_no_part_in_the_map_is_not_kept_and_all_else_learns_once_freed(name):
+def test_only_what_reaches_the_map_is_kept_and_learns(name):
     assembly = assemble(ModelConfig(f"timm/{name}", "avg", 10, (32, 32)))
     network = assembly.network
     of_timm = timm.create_model(name, num_classes=0)
@@ -126,7 +126,7 @@ def test_what_has_no_part_in_the_map_is_not_kept_and_all_else_learns_once_freed(
     assert len(list(network.backbone.parameters())) < len(list(of_timm.parameters()))
 
 
-def test_weights_that_layers_share_are_saved_under_each_of_their_names():
+def test_shared_weights_are_saved_under_each_name():
     """CoaT's convolutional position encodings are one for several blocks."""
     state = assemble(ModelConfig("timm/coat_tiny", "avg", 10, (32, 32))).network.state_dict()
     assert len({value.data_ptr() for value in state.values()}) < len(state)
@@ -135,7 +135,7 @@ def test_weights_that_layers_share_are_saved_under_each_of_their_names():
     assert all(torch.equal(loaded[name], value) for name, value in state.items())
 
 
-def test_a_copy_of_such_a_network_answers_with_its_own_weights():
+def test_a_copied_network_answers_with_its_own_weights():
     network = assemble(ModelConfig("timm/coat_tiny", "avg", 10, (32, 32), (32, 32))).network.eval()
     x = torch.randn(1, 3, 32, 32)
     with torch.no_grad():

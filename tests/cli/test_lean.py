@@ -58,7 +58,7 @@ class Watched:
 
 
 @pytest.mark.parametrize(("provider", "last"), [("CPUExecutionProvider", "cpu:0"), ("CUDAExecutionProvider", None)])
-def test_memory_of_a_session_is_given_back_after_the_last_batch(provider, last):
+def test_session_memory_is_released_after_the_last_batch(provider, last):
     images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", 2, 2, 3])
     outputs = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 12]) for name in ("logits", "probabilities")

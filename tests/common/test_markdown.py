@@ -59,7 +59,7 @@ def rendered(text: str) -> str:
 
 
 @pytest.mark.parametrize(("name", "shown"), [*zip(NAMES, SHOWN, strict=True)])
-def test_a_name_shows_as_it_is_in_a_line_and_in_a_cell(name, shown):
+def test_a_name_shows_literally_in_lines_and_cells(name, shown):
     page = rendered(f"Labels: {markdown.text(name)}.")
     assert "<" not in page.removeprefix("<p>").removesuffix("</p>\n")
     found = Cells(rendered(markdown.table(("class", "n"), [(name, 3), ("other", "–")])))
@@ -93,7 +93,7 @@ def card(names, **settings):
     return result_card.render(config, settings, report)
 
 
-def test_a_runs_card_shows_names_paths_and_settings_as_they_are():
+def test_a_runs_card_shows_names_paths_and_settings_literally():
     text = card(NAMES, data="folder:a|b_c_", threads=2)
     head, _, body = text.removeprefix("---\n").partition("\n---\n")
     found = Cells(rendered(body))

@@ -118,7 +118,7 @@ def test_a_footprint_is_what_the_largest_step_holds(channels, side):
     assert found.total >= found.peak
 
 
-def test_evaluation_takes_as_many_images_as_fit_and_gives_the_same(monkeypatch):
+def test_evaluation_in_batches_that_fit_gives_the_same(monkeypatch):
     torch.manual_seed(0)
     network, images, policy = Wide(64), noise(40, 32), device.policy("cpu")
     whole = inference.predict_logits(network, Scaled(), images, policy, 40)
@@ -246,7 +246,7 @@ def test_all_splits_are_counted_before_the_first_is_decoded(folder, tmp_path, mo
     assert decoded == ["train"]
 
 
-def test_without_a_cache_images_stay_in_memory_for_a_comparison_only(folder, monkeypatch):
+def test_without_a_cache_only_comparisons_keep_images_in_memory(folder, monkeypatch):
     monkeypatch.setenv("POOLZOO_CACHE_LIMIT", "0")
 
     def load() -> np.ndarray:
@@ -267,7 +267,7 @@ def completed(images: int, held: int, tested: int, typed: int | None, processes:
         *((noise(tested, 4), np.zeros(tested, np.int64)), ("a", "b"), True, None),
     )
     settings = Settings(batch_size=typed, epochs=1)
-    return prepare._completed(settings, data, device.policy("cpu"), 0.1, Rank(0, processes)).batch_size
+    return prepare.completed(settings, data, device.policy("cpu"), 0.1, Rank(0, processes)).batch_size
 
 
 @pytest.mark.parametrize(
@@ -279,13 +279,13 @@ def completed(images: int, held: int, tested: int, typed: int | None, processes:
         ((40, 9, 9, 6, 4), "--batch-size 6 cannot be divided among 4 processes"),
     ],
 )
-def test_the_number_that_is_too_small_is_named_and_what_was_typed(numbers, says):
+def test_a_count_that_is_too_small_is_named(numbers, says):
     with pytest.raises(UsageError, match=says):
         completed(*numbers)
 
 
 @pytest.mark.parametrize(("typed", "processes", "expected"), [(64, 4, 12), (64, 1, 13), (None, 4, 4), (8, 4, 8)])
-def test_a_batch_of_more_than_all_images_is_all_that_can_be_divided(typed, processes, expected):
+def test_an_oversized_batch_becomes_all_images_that_divide_evenly(typed, processes, expected):
     assert completed(13, 9, 9, typed, processes) == expected
 
 

@@ -153,7 +153,7 @@ def test_a_run_from_before_predictions_were_kept_is_refused(poolzoo, tmp_path, r
     refused(poolzoo("report", runs[0], copy, "--out", tmp_path / "r"), 2, copy, "does not say what it predicted")
 
 
-def test_runs_tested_on_other_images_of_the_same_data_are_refused(poolzoo, tmp_path, runs):
+def test_runs_tested_on_different_images_are_refused(poolzoo, tmp_path, runs):
     other = train(tmp_path / "split", "--split-seed", 1, "--seed", 2)
     fewer = train(tmp_path / "fewer", "--limit", 200, "--seed", 2)
     for run in (other, fewer):

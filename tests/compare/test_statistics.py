@@ -73,7 +73,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("decides", CASES)
-def test_p_is_the_largest_of_paired_t_test_bootstrap_and_crossed_variances(decides: str) -> None:
+def test_p_is_the_largest_of_three_tests(decides: str) -> None:
     right = two(*CASES[decides])
     d = table(right)
     error, df = crossed(d)
@@ -111,7 +111,7 @@ def test_resamples_are_the_bootstrap_distribution() -> None:
 
 
 @pytest.mark.parametrize("decides", CASES)
-def test_interval_is_the_hull_of_three_at_the_level_of_the_family(decides: str) -> None:
+def test_the_interval_is_the_hull_of_three_adjusted_intervals(decides: str) -> None:
     right = two(*CASES[decides])
     d, alpha = table(right), 0.05 / 3
     right |= {f"same {i}": {s: ~row for s, row in right["new"].items()} for i in range(2)}

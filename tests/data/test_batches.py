@@ -69,7 +69,7 @@ def test_the_device_does_what_the_host_does(size, most):
     np.testing.assert_array_equal(host, device.numpy())
 
 
-def test_an_epoch_is_the_same_for_the_same_number_and_another_for_another():
+def test_an_epoch_is_reproducible_and_differs_from_the_others():
     _, given = served()
     first, again, second = (torch.cat([batch.images.flatten() for batch in given.epoch(n)]) for n in (1, 1, 2))
     assert torch.equal(first, again)
@@ -85,11 +85,11 @@ def test_an_epoch_can_be_taken_up_in_its_middle():
         assert late.weight == expected.weight
 
 
-def test_what_is_drawn_for_an_image_does_not_depend_on_the_batch_size():
+def test_augmentation_does_not_depend_on_the_batch_size():
     assert whole(served(batch=5)[1], 1) == whole(served(batch=25)[1], 1)
 
 
-def test_alternating_flips_show_both_forms_of_every_image_in_two_epochs():
+def test_alternating_flips_show_both_forms_within_two_epochs():
     draws = [Draws.of(1000, (8, 8), Augmentation(flip="alternating"), 3, epoch).mirrored for epoch in (1, 2, 3)]
     np.testing.assert_array_equal(draws[0], ~draws[1])
     np.testing.assert_array_equal(draws[0], draws[2])
@@ -127,7 +127,7 @@ def test_mixtures_are_timms(monkeypatch):
         mix = Mix.drawn(augmentation, (12, 12), (5, 4, 0))
         order = Draws.of(16, (12, 12), augmentation, 5, 4).order
         theirs = timms.Mixup(**{f"{kind}_alpha": 0.8}, label_smoothing=0.1, num_classes=7)
-        monkeypatch.setattr(theirs, "_params_per_batch", lambda kind=kind, mix=mix: (mix.weight, kind == "cutmix"))
+        monkeypatch.setattr(np.random, "beta", lambda *_, mix=mix: mix.weight)  # from which timm draws its weight
         monkeypatch.setattr(timms, "cutmix_bbox_and_lam", lambda *_, mix=mix, **__: (mix.box, mix.weight))
         images = torch.from_numpy(pixels[order]).permute(0, 3, 1, 2).float()
         mixed, targets = theirs(images, torch.from_numpy(order % 7))

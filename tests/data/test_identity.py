@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from support.interruptions import stopped_in
 
 from poolzoo.data.identity import FILE, DataIdentity
 from poolzoo.data.image_facts import Facts
-from poolzoo.train.engine import Engine
 
 QUICK = ("--backbone", "nano/plain", "--threads", 1, "--epochs", 2, "-q")
 
@@ -86,15 +86,8 @@ def begun(pictures, tmp_path_factory) -> Path:
     """A run that was stopped after its first epoch."""
     from poolzoo import cli
 
-    path, epoch = tmp_path_factory.mktemp("begun") / "run", Engine._epoch
-
-    def stop(engine, number, *rest):
-        if number == 2:
-            raise KeyboardInterrupt
-        epoch(engine, number, *rest)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Engine, "_epoch", stop)
+    path = tmp_path_factory.mktemp("begun") / "run"
+    with stopped_in(2):
         arguments = ("finetune", "--data", f"folder:{pictures}", *QUICK, "--no-check-export", "--out", path)
         assert cli.run([str(word) for word in arguments]) == 130
     return path
@@ -140,7 +133,7 @@ def test_a_resume_names_what_cannot_be_read_any_more(poolzoo, copies):
     assert "--skip-broken" not in hint
 
 
-def test_a_run_without_a_checkpoint_begins_with_the_data_as_it_is(poolzoo, copies):
+def test_a_run_without_a_checkpoint_begins_with_the_current_data(poolzoo, copies):
     data, run = copies
     shutil.rmtree(run / "checkpoint")
     remove(data)
@@ -184,7 +177,7 @@ def test_an_evaluation_says_that_its_images_are_others(poolzoo, copies):
     assert outcome.json["n"] == 7
 
 
-def test_an_evaluation_of_a_run_with_a_limit_looks_at_its_part(poolzoo, pictures, tmp_path):
+def test_an_evaluation_of_a_limited_run_uses_its_subset(poolzoo, pictures, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(pictures, data)
     arguments = ("finetune", "--data", f"folder:{data}", *QUICK, "--limit", 6, "--out", tmp_path / "run")

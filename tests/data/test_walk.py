@@ -11,6 +11,7 @@ import pytest
 
 from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.data import source, walk
+from poolzoo.train import inference
 from poolzoo.train import run as training
 from poolzoo.train.prepare import prepare
 from poolzoo.train.settings import Settings
@@ -56,7 +57,7 @@ def test_prediction_counts_what_training_reads(messy):
     assert [count(place) for place in ("train", "test", "train/red", "test/blue", ".")] == [24, 8, 12, 4, 32]
 
 
-def test_a_folder_that_is_no_data_set_means_its_images_at_any_depth(messy):
+def test_a_plain_folder_means_its_images_at_any_depth(messy):
     (messy / "train").rename(messy / "album")
     tally = walk.Tally()
     names = [os.path.relpath(name, messy) for name in walk.images_under(messy / "album", tally)]
@@ -64,7 +65,7 @@ def test_a_folder_that_is_no_data_set_means_its_images_at_any_depth(messy):
     assert names == sorted(names, key=lambda name: Path(name).parts)
 
 
-def test_albums_in_a_folder_that_is_called_like_a_split_are_albums(photos):
+def test_albums_in_a_folder_named_like_a_split_are_albums(photos):
     (photos / "test").rename(photos / "album")
     (photos / "test/holidays").mkdir(parents=True)
     (photos / "album").rename(photos / "test/holidays/2026")
@@ -136,11 +137,11 @@ def test_a_run_of_before_goes_on_without_val(with_val, capsys):
 
 
 def test_a_run_knows_that_its_val_has_changed(with_val, tmp_path, monkeypatch):
-    def stop(*args: object) -> None:
+    def stop(*args: object, **options: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "_evaluate", stop)
+        patch.setattr(inference, "predict_logits", stop)
         with pytest.raises(KeyboardInterrupt):
             training.finetune(settings(with_val), tmp_path / "run")
     hidden = with_val / "val/red/3.png"
@@ -157,7 +158,7 @@ def test_val_alone_stays_the_test_split(photos):
     assert (len(data.chosen), len(data.held), len(data.test[1])) == (22, 2, 8)
 
 
-def test_what_was_begun_before_there_were_these_settings_keeps_its_data(tmp_path):
+def test_a_run_older_than_these_settings_keeps_its_data(tmp_path):
     from poolzoo.compare.config import ComparisonConfig
     from poolzoo.train.settings import BEFORE, read_toml
 
@@ -171,7 +172,7 @@ def test_what_was_begun_before_there_were_these_settings_keeps_its_data(tmp_path
     assert (Settings().validation, Settings().reader) == ("auto", 2)
 
 
-def test_all_trials_of_a_comparison_have_the_validation_images_of_its_start(with_val, tmp_path, poolzoo):
+def test_all_trials_of_a_comparison_share_their_validation_images(with_val, tmp_path, poolzoo):
     import json
 
     arguments = ("--backbone", "nano/plain", "--pool", "avg,max", "--seeds", 1, "--epochs", 1, "--threads", 1, "-q")

@@ -111,7 +111,7 @@ def test_with_max_pooling_only_the_largest_contribute(tmp_path):
         assert np.count_nonzero(moved) <= 3
 
 
-def test_what_the_exporter_folds_is_kept_so_that_gem_has_a_gradient(tmp_path):
+def test_gem_has_a_gradient_after_the_exporter_folds_constants(tmp_path):
     path, network = color_bundle(tmp_path / "bundle", "gem:p=2")
     weight, _ = classifier(network)
     moved, method = explainer(path).contributions(PIXELS, 1)
@@ -123,7 +123,7 @@ def test_what_the_exporter_folds_is_kept_so_that_gem_has_a_gradient(tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_matrices_too_large_to_be_kept_are_found_in_the_graph(tmp_path, monkeypatch, precision):
+def test_large_matrices_are_found_in_the_graph(tmp_path, monkeypatch, precision):
     """Attention's are there turned round, under a name of the exporter's; the network itself tells the gradient."""
     monkeypatch.setattr("poolzoo.explain.head.MAX_STORED", 3)  # such as a bias
     path, network = color_bundle(tmp_path / "bundle", "attention:heads=1", precision=precision)
@@ -148,7 +148,7 @@ def test_occlusion_with_average_pooling_is_cam_without_its_mean(avg):
 
 
 @pytest.mark.parametrize("kind", ["uint8", "float"])
-def test_a_pooling_that_asks_how_many_images_there_are_is_occluded(tmp_path, kind):
+def test_a_pooling_that_reads_the_batch_size_is_occluded(tmp_path, kind):
     path, network = color_bundle(tmp_path / "bundle", "bilinear", input_kind=kind)
     made = explainer(path, occluding=True)
     moved, _ = made.contributions(PIXELS, 2)
@@ -368,7 +368,7 @@ def test_a_published_network_that_averages_its_map_is_explained(poolzoo, tmp_pat
     np.testing.assert_allclose(moved, cam - cam.mean(), atol=1e-5)
 
 
-def test_a_network_without_a_pooled_map_is_refused_in_a_line(poolzoo, photo, tmp_path):
+def test_a_network_without_a_pooled_map_is_refused(poolzoo, photo, tmp_path):
     (tmp_path / "cells.py").write_text(PLUGIN)
     arguments = ("--pretrained", "--no-bench", "--plugin", tmp_path / "cells.py", "-q")
     assert poolzoo("export", "flat-cells", *arguments, "--out", tmp_path / "b").code == 0

@@ -298,7 +298,7 @@ def test_many_classes_are_summed_up(source, tmp_path):
     assert [int(row[2]) for row in pairs] == sorted(confused.ravel().tolist())[::-1][:10]
 
 
-def test_examples_are_the_surest_mistakes_and_right_answers_of_every_class(source):
+def test_examples_are_confident_mistakes_and_right_answers_of_every_class(source):
     labels = source.image_labels
     logits = guesses(labels, 10)
     shown = card.examples(source, logits)
@@ -364,7 +364,7 @@ def test_the_python_of_the_card_predicts_what_the_network_predicts(source, expor
     metadata = onnxruntime.InferenceSession(tmp_path / "model.onnx").get_modelmeta().custom_metadata_map
     found = report(input=json.loads(metadata["input"])["kind"])
     readme, _ = written(tmp_path, source, found, guesses(source.image_labels, 10))
-    for index in (0, 1, 2, 3):
+    for index in (0, 1):
         with torch.inference_mode():
             expected = int(source.model(torch.from_numpy(source.images[index : index + 1]))[0].argmax())
         assert run_python(readme, tmp_path, Image.fromarray(source.images[index])) == str(expected)

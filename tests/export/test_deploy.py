@@ -49,7 +49,7 @@ def test_a_bundle_is_complete_and_one_file(exported):
         assert row["ort_ms"] > 0
 
 
-def test_the_graph_takes_images_as_they_come_and_says_what_they_are(exported, trained):
+def test_the_graph_takes_stored_images_and_describes_its_input(exported, trained):
     """Plain ONNX Runtime against the network of the run, on any batch, without any of our deployment code."""
     session = onnxruntime.InferenceSession(exported / "model.onnx", providers=["CPUExecutionProvider"])
     metadata = session.get_modelmeta().custom_metadata_map
@@ -101,7 +101,7 @@ def test_a_network_that_gives_nan_itself_is_refused(trained, exported):
         Reference.compute(model, samples["test_images"], samples["test_labels"])
 
 
-def test_a_network_whose_own_precisions_disagree_is_refused_not_waved_through(trained, exported):
+def test_a_network_whose_float32_and_float64_disagree_is_refused(trained, exported):
     """A noise floor as large as the logits would make the gate pass anything."""
     from poolzoo.artifacts.run import load_run
     from poolzoo.common.errors import CheckFailed
@@ -222,7 +222,7 @@ def test_one_altered_byte_anywhere_fails_verification(poolzoo, bundle_copy, name
     assert name in outcome.json["checks"][0]["detail"]
 
 
-def test_a_graph_that_was_swapped_together_with_its_hash_is_found_by_its_outputs(poolzoo, bundle_copy):
+def test_a_graph_swapped_with_its_hash_fails_by_its_outputs(poolzoo, bundle_copy):
     model = onnx.load(bundle_copy / "model.onnx")
     weight = next(one for one in model.graph.initializer if len(one.dims) == 4 and one.dims[1] == 32)
     value = numpy_helper.to_array(weight).copy()
@@ -276,7 +276,7 @@ def test_every_byte_of_the_manifest_counts(poolzoo, bundle_copy):
             assert bundle.differences(bundle_copy) != [], (index, chr(whole[index]), chr(whole[index] ^ flip))
 
 
-def test_a_manifest_of_before_it_vouched_for_itself_is_still_read(bundle_copy):
+def test_a_manifest_without_its_own_checksum_is_still_read(bundle_copy):
     manifest = read(bundle_copy / "manifest.json")
     del manifest["seal"]
     (bundle_copy / "manifest.json").write_text(json.dumps({**manifest, "schema": 1}))
@@ -308,7 +308,7 @@ def test_a_whole_bundle_verifies_and_is_measured(poolzoo, exported):
     assert outcome.json["speed"]["1"]["ort_ms"] > 0
 
 
-def test_a_run_is_no_bundle_and_a_bundle_is_no_run(poolzoo, trained, exported):
+def test_a_run_and_a_bundle_are_not_mistaken_for_another(poolzoo, trained, exported):
     for arguments in (("verify", trained), ("predict", trained, "x.png"), ("export", exported), ("evaluate", exported)):
         outcome = poolzoo(*arguments)
         assert outcome.code == 2
@@ -378,7 +378,7 @@ def test_evaluate_repeats_the_reported_figures(poolzoo, trained):
     assert found["confusion"] == reported["confusion"]
 
 
-def test_evaluate_takes_a_folder_that_has_only_a_test_part_and_fewer_classes(poolzoo, trained, tmp_path):
+def test_evaluate_takes_a_test_folder_with_fewer_classes(poolzoo, trained, tmp_path):
     from poolzoo.datasets import digits
 
     pixels, labels = digits.load("test")

@@ -110,7 +110,7 @@ def test_the_graph_is_the_plugins_network_with_its_normalization(tiny, plugin):
         np.testing.assert_allclose(probabilities, expected.softmax(1).numpy(), atol=1e-6)
 
 
-def test_the_bundle_says_what_it_is_and_what_was_not_measured(tiny):
+def test_the_bundle_says_what_it_is_and_what_is_unmeasured(tiny):
     assert manifest.differences(tiny) == []
     config, parity = read(tiny / "config.json"), read(tiny / "parity.json")
     assert config["num_classes"] == len(config["label_names"]) == 7

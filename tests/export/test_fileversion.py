@@ -26,7 +26,7 @@ def model(opset: int = 18, kind: int = TensorProto.FLOAT, **more) -> onnx.ModelP
 
 
 @pytest.mark.parametrize("opset", [18, 19, 20, 21, 22, 23])
-def test_the_ir_version_is_that_of_the_opset_in_onnx_own_table(opset):
+def test_the_ir_version_follows_the_opset_in_onnxs_table(opset):
     proto = model(opset)
     file_version.minimize_versions(proto)
     assert proto.ir_version == max(onnx.helper.OP_SET_ID_VERSION_MAP[("ai.onnx", opset)], 4)
@@ -42,7 +42,7 @@ def test_a_type_of_elements_raises_it(kind, version):
     assert proto.ir_version == version
 
 
-def test_an_import_that_no_node_uses_is_taken_out_and_one_that_is_used_stays():
+def test_unused_opset_imports_are_removed_and_used_ones_stay():
     proto = model(domains=[("com.microsoft", 1), ("ai.onnx.ml", 5)])
     file_version.minimize_versions(proto)
     assert [(one.domain, one.version) for one in proto.opset_import] == [("", 18)]
@@ -83,7 +83,7 @@ def from_the_future(directory):
     onnx.save(proto, directory / "model.onnx")
 
 
-def test_the_script_of_a_bundle_says_that_its_runtime_is_too_old(bundle_copy):
+def test_a_bundles_script_reports_a_runtime_that_is_too_old(bundle_copy):
     from_the_future(bundle_copy)
     command = [sys.executable, bundle_copy / "predict.py", "x.png"]
     outcome = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -113,7 +113,7 @@ def needing(directory, release):
     onnx.save(proto, directory / "model.onnx")
 
 
-def test_the_script_refuses_to_compute_with_an_older_runtime_than_the_file_states(bundle_copy):
+def test_the_script_refuses_a_runtime_older_than_the_file_states(bundle_copy):
     needing(bundle_copy, "9.20")
     command = [sys.executable, bundle_copy / "predict.py", "x.png"]
     outcome = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -122,7 +122,7 @@ def test_the_script_refuses_to_compute_with_an_older_runtime_than_the_file_state
     assert error == f"error: model.onnx needs onnxruntime 9.20 or newer, this is {onnxruntime.__version__}"
 
 
-def test_a_command_refuses_to_compute_with_an_older_runtime_than_the_file_states(poolzoo, bundle_copy):
+def test_a_command_refuses_a_runtime_older_than_the_file_states(poolzoo, bundle_copy):
     needing(bundle_copy, "9.20")
     manifest.write_manifest(bundle_copy, "bundle")
     outcome = poolzoo("verify", bundle_copy, "--no-bench")

@@ -105,7 +105,7 @@ def test_a_photograph_is_resized_as_the_bundle_says(tmp_path):
     assert float(score) == pytest.approx(best.max(), abs=1e-5)
 
 
-def test_a_broken_image_is_a_line_of_its_own_and_the_rest_is_done(simple, tmp_path):
+def test_a_broken_image_is_one_line_among_the_others(simple, tmp_path):
     Image.fromarray(PIXELS).save(tmp_path / "good.png")
     (tmp_path / "half.png").write_bytes((tmp_path / "good.png").read_bytes()[:60])
     (tmp_path / "bomb.png").write_bytes(png(20_000, 10_000, 8, 2, b""))
@@ -244,7 +244,7 @@ def test_other_outputs_than_those_that_were_stored_fail(simple, name):
     assert len(failed(simple)) == 4
 
 
-def test_golden_outputs_and_graphs_that_cannot_be_used_fail_in_a_line(simple):
+def test_unusable_golden_outputs_and_graphs_fail_in_one_line(simple):
     change(simple, images=np.zeros((0, 4, 6, 3), np.uint8))
     assert set(failed(simple)) == {"golden.npz"}
     (simple / "golden.npz").write_bytes(b"PK no archive")

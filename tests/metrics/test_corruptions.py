@@ -112,7 +112,7 @@ def clipped_zoom(image: np.ndarray, factor: float) -> np.ndarray:
         ("speckle_noise", [128 * c for c in (0.06, 0.1, 0.12, 0.16, 0.2)]),
     ],
 )
-def test_noise_has_the_mean_and_the_deviation_of_its_closed_form(name, deviations):
+def test_noise_has_the_mean_and_deviation_of_its_closed_form(name, deviations):
     images = flat(128)
     for severity, deviation in enumerate(deviations, 1):
         noise = corrupt(images, name, severity).astype(float) - 128
@@ -149,7 +149,7 @@ def test_impulse_noise_is_salt_and_pepper(severity):
 
 @each_severity
 @each_side
-def test_gaussian_blur_is_a_gaussian_whose_width_goes_with_the_size(severity, side):
+def test_gaussian_blur_is_a_gaussian_that_scales_with_the_size(severity, side):
     images, sigma = crops(4, (side, side), 2), (0.4, 0.6, 0.7, 0.8, 1)[severity - 1] * side / 32
     assert_close(corrupt(images, "gaussian_blur", severity), smoothed(images / 255, sigma, 4, "edge"))
 
@@ -168,7 +168,7 @@ def test_defocus_blur_is_a_convolution_with_a_soft_disk(severity, side):
     assert_close(corrupt(images, "defocus_blur", severity), blurred.permute(0, 2, 3, 1).numpy())
 
 
-def test_a_disk_for_large_images_has_the_area_of_a_circle():
+def test_a_large_disk_has_the_area_of_a_circle():
     """At 320 × 320 the disk of severity 5 has a radius of 15 pixels: a white pixel is spread over π 15² of them."""
     images = np.zeros((1, 320, 320, 3), np.uint8)
     images[:, 100:220, 100:220] = 255
@@ -444,7 +444,7 @@ def test_the_distance_from_the_clean_image_grows_with_the_severity(name, photogr
 
 
 @each
-def test_what_becomes_of_an_image_does_not_depend_on_its_batch(name, monkeypatch):
+def test_corruption_of_an_image_does_not_depend_on_its_batch(name, monkeypatch):
     images = crops(7)
     before, block = images.copy(), corruptions.BLOCK
     for severity in SEVERITIES:

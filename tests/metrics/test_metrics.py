@@ -134,7 +134,7 @@ def test_images_without_finite_logits_count_as_wrong_and_are_told(capsys):
     assert "calibration" not in capsys.readouterr().out
 
 
-def test_a_network_that_gives_only_nan_has_an_accuracy_of_zero():
+def test_a_network_that_gives_only_nan_has_accuracy_zero():
     found = classification.compute(np.full((9, 6), np.nan, np.float32), np.arange(9) % 6, classes(6))
     assert (found["accuracy"], found["top5"], found["f1"], found["interval"][0]) == (0, 0, 0, 0)
 
@@ -203,7 +203,7 @@ def test_an_image_and_its_mirror_image_are_averaged_by_hand():
     assert np.abs(softmax(plain, axis=1) - expected).max() > 0.05
 
 
-def test_averaged_mirror_images_keep_probabilities_that_are_too_small_for_a_float():
+def test_averaged_mirror_images_keep_tiny_probabilities():
     found = flip_tta(OneSided(1e4), pixels(5), device.policy("cpu"))
     assert np.isfinite(found).all()
     assert found.min() < -1000
@@ -233,7 +233,7 @@ PEAK = (
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no getrusage")
-def test_the_peak_remembers_what_was_freed_and_nothing_of_the_process_before():
+def test_the_peak_counts_freed_memory_of_this_process_alone():
     larger = bytearray(1 << 30)  # of this process, whose child inherits its ru_maxrss on Linux
     run = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
     before, after, on_device = run.stdout.split()
@@ -243,9 +243,9 @@ def test_the_peak_remembers_what_was_freed_and_nothing_of_the_process_before():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no getrusage")
-def test_without_proc_the_peak_is_in_the_unit_of_the_system(monkeypatch, tmp_path):
+def test_without_proc_the_peak_uses_the_systems_unit(monkeypatch, tmp_path):
     resource = pytest.importorskip("resource")
-    monkeypatch.setattr(memory, "_STATUS", tmp_path / "missing")
+    monkeypatch.setattr(memory, "STATUS", tmp_path / "missing")
     raw = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     monkeypatch.setattr(sys, "platform", "linux")
     assert memory.peak_memory("cpu")["host_bytes"] >= raw * 1024

@@ -13,7 +13,7 @@ from poolzoo.parity import probes
 from poolzoo.parity.rounding import UNIT, RandomRounding
 
 
-def test_results_move_by_no_more_than_the_unit_and_what_was_only_looked_at_stays():
+def test_results_move_by_at_most_one_unit_and_views_stay():
     x = torch.randn(1000)
     with RandomRounding(0):
         doubled, looked_at, order = x + x, x.view(10, 100).t()[3], x.argsort()
@@ -53,7 +53,7 @@ class Choosing(nn.Module):
 
 
 @pytest.mark.parametrize(("offset", "passed"), [(1e3, True), (0.0, False)])
-def test_a_choice_among_what_is_almost_equal_may_fall_otherwise_and_a_real_one_may_not(offset, passed):
+def test_rounding_changes_choices_among_near_equals_alone(offset, passed):
     module = Choosing(offset).eval()
     other = Choosing(offset).eval()
     other.forward = lambda x: -Choosing.forward(module, -x)  # always the other half

@@ -59,7 +59,7 @@ def words(figure) -> str:
 
 
 @pytest.mark.parametrize("epochs", [0, 1, 2, 5, 60])
-def test_the_file_is_a_picture_of_one_size_and_the_same_twice(tmp_path, epochs):
+def test_the_picture_has_one_size_and_is_reproducible(tmp_path, epochs):
     for name in ("a.png", "b.png"):
         draw_lines(lines(epochs), tmp_path / name, "nano/plain with gem on digits")
     with Image.open(tmp_path / "a.png") as image:

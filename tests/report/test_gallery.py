@@ -127,13 +127,13 @@ def test_ranks_are_those_of_sorted_blocks(name, rank, stride):
     assert (colors.picture(local(name, pixels, stride).pooled) == expected).all()
 
 
-def test_a_shift_of_a_whole_pixel_is_found_and_leaves_nothing():
+def test_a_shift_of_a_whole_pixel_leaves_no_residual():
     """A layer that moves with its input, pixel by pixel, differs by a roll alone; one that stands still, by nothing."""
     first = np.random.default_rng(0).random((1, 16, 16, 3))
-    by, rest = shifted._aligned(first, np.roll(first, (1, 0), (1, 2)), 2)
+    by, rest = shifted.aligned(first, np.roll(first, (1, 0), (1, 2)), 2)
     assert by == (1.0, 0.0)
     assert np.abs(rest).max() < 1e-9
-    assert shifted._aligned(first, first, 4)[0] == (0.0, 0.0)
+    assert shifted.aligned(first, first, 4)[0] == (0.0, 0.0)
 
 
 def test_half_a_pixel_is_half_a_pixel():
@@ -141,7 +141,7 @@ def test_half_a_pixel_is_half_a_pixel():
     rows, columns = np.mgrid[:32, :32] * 2 * np.pi / 32
     first = np.repeat((np.sin(2 * rows) + np.cos(3 * columns))[None, ..., None], 3, 3)
     later = np.repeat((np.sin(2 * (rows - np.pi / 32)) + np.cos(3 * (columns - np.pi / 32)))[None, ..., None], 3, 3)
-    by, rest = shifted._aligned(first, later, 2)
+    by, rest = shifted.aligned(first, later, 2)
     assert by == (0.5, 0.5)
     assert np.abs(rest).max() < 2e-3  # of a cubic spline
 
@@ -418,7 +418,7 @@ def test_only_a_wavelet_step_of_four_is_refused(made):
     assert refused == [("wavelet", 4)]
 
 
-def test_what_was_measured_is_on_the_card_and_the_rest_says_that_it_was_not(made):
+def test_a_card_shows_what_was_measured_and_what_was_not(made):
     known = measured.Measured(
         forward=2.5, training=2.25, accuracy=0.9123, sd=0.0046, n=3, consistency=0.8772, where="local, nano/resnet"
     )

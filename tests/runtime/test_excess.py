@@ -14,7 +14,7 @@ PAIR = re.compile(r"difference ([\d.e+-]+)(?:,| of) (?:allowed )?([\d.e+-]+)")
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_what_is_printed_is_within_its_limit_exactly_where_all_is(seed):
+def test_printed_values_exceed_their_limit_only_where_a_check_fails(seed):
     random = np.random.default_rng(seed)
     allowed = 10.0 ** random.uniform(-9, 0, 50)
     differences = allowed * random.uniform(0, 1, 50)

@@ -149,7 +149,7 @@ def test_planted_times_come_out_as_they_were_planted(tape):
     json.dumps(report, allow_nan=False)
 
 
-def test_all_arms_get_the_same_batch_on_the_threads_that_are_reported(tape):
+def test_all_arms_get_the_same_batch_on_the_reported_threads(tape):
     against_torch(Network(tape))
     for arm in MS:
         seen = {(threads, len(images)) for name, threads, images in tape.calls if name == arm}
@@ -159,7 +159,7 @@ def test_all_arms_get_the_same_batch_on_the_threads_that_are_reported(tape):
         np.testing.assert_array_equal(images, wanted, err_msg=arm)
 
 
-def test_only_the_threads_asked_for_are_measured_and_torch_gets_its_own_back(tape):
+def test_only_requested_threads_are_measured_and_torchs_are_restored(tape):
     report = against_torch(Network(tape), threads=3)
     assert {threads for _, threads, _ in tape.calls} == {3}
     assert {row["threads"] for found in report["speed"].values() for row in found["measurements"]} == {3}
@@ -183,7 +183,7 @@ def test_one_thread_is_measured_once_where_there_are_no_more(tape):
     assert [row["threads"] for row in report["speed"]["1"]["measurements"]] == [1, 1, 1]
 
 
-def test_an_arm_that_does_not_work_is_left_out_with_a_line(tape, monkeypatch, capsys):
+def test_an_arm_that_does_not_work_is_skipped(tape, monkeypatch, capsys):
     def broken(*arguments: object) -> None:
         raise RuntimeError("no C++ compiler")
 
@@ -208,7 +208,7 @@ def test_a_compiled_network_is_measured_where_asked(tape, monkeypatch):
     assert row["speedup"]["median"] == pytest.approx(2)
 
 
-def test_preprocessing_reads_a_jpeg_of_twice_the_size_and_gives_the_pixels(monkeypatch):
+def test_preprocessing_reads_a_jpeg_of_twice_the_size(monkeypatch):
     image = np.stack(np.broadcast_arrays(np.arange(40)[:, None] * 6, np.arange(24) * 10, 90), -1).astype(np.uint8)
     seen = []
 
@@ -268,7 +268,7 @@ def sessions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
-def test_a_graph_alone_is_measured_as_opened_or_on_one_thread_and_all(exported, brief, sessions, monkeypatch):
+def test_a_single_graph_is_measured_on_one_and_all_threads(exported, brief, sessions, monkeypatch):
     monkeypatch.setattr(speed, "physical_cores", lambda: 2)
     graph = ort_session.open_model(exported / "model.onnx", "cpu", 3)
     images = np.zeros((4, 8, 8, 3), np.uint8)
@@ -359,7 +359,7 @@ def no_limits(golden: dict[str, np.ndarray]) -> None:
         (no_limits, ""),
     ],
 )
-def test_a_graph_that_does_not_give_the_stored_outputs_is_not_measured(poolzoo, bundle_copy, brief, change, why):
+def test_a_graph_without_the_stored_outputs_is_not_measured(poolzoo, bundle_copy, brief, change, why):
     with np.load(bundle_copy / "golden.npz") as stored:
         golden = dict(stored)
     change(golden)
@@ -383,9 +383,7 @@ def test_bench_refuses_a_bundle_without_images(poolzoo, bundle_copy):
         assert "golden.npz holds" in outcome.err
 
 
-def test_a_runtime_that_computes_something_else_is_left_out_and_the_others_are_measured(
-    poolzoo, exported, brief, monkeypatch
-):
+def test_a_runtime_that_computes_something_else_is_not_measured(poolzoo, exported, brief, monkeypatch):
     def wrong(file: Path, graph: ort_session.OnnxModel, threads: int) -> benching.Run:
         return lambda images: tuple(part + 0.01 for part in graph.run(images))
 
@@ -440,7 +438,7 @@ def test_bench_needs_neither_torch_nor_openvino(exported):
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_the_headline_lets_each_side_have_the_threads_that_suit_it():
+def test_the_headline_uses_the_best_threads_of_each_side():
     def row(name, threads, median, speedup=None):
         times = dict.fromkeys(("median_ms", "min_ms", "p90_ms", "p99_ms"), median)
         spread = {"median": speedup, "p10": speedup, "p90": speedup} if speedup else None

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
-import subprocess
-import sys
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support import processes
+from support.interruptions import stopped_in
 from torch import nn
 
 import poolzoo as package
 from poolzoo.train import checkpoint, stages
 from poolzoo.train.ema import Average
-from poolzoo.train.engine import Engine
 from poolzoo.train.prepare import prepare
 from poolzoo.train.settings import Settings
 from poolzoo.train.training_module import TrainingModule
@@ -57,21 +56,18 @@ def weights(run: Path) -> bytes:
 @pytest.mark.parametrize(
     "extra", [(), ALL_AT_ONCE, ("--optimizer", "muon"), ("--optimizer", "lion", "--lr", "1e-3", "--ema", "0.99")]
 )
-def test_a_run_that_is_stopped_after_every_few_steps_ends_with_the_same_bits(poolzoo, tmp_path, monkeypatch, extra):
-    arguments = (*BASE, "--epochs", 3, "--limit", 300, *extra)
+def test_a_run_stopped_again_and_again_ends_with_equal_bits(poolzoo, tmp_path, monkeypatch, extra):
+    arguments = (*BASE, "--epochs", 3, "--limit", 160, *extra)
     assert poolzoo(*arguments, "--out", tmp_path / "whole").code == 0
     real, count = TrainingModule.step, [0]
 
     def counted(self, step, number):
         count[0] += 1
         real(self, step, number)
-        if count[0] % 11 == 0:
+        if count[0] % 17 == 0:
             os.kill(os.getpid(), signal.SIGINT)
 
-    from poolzoo import cli
-
-    before = signal.signal(signal.SIGINT, cli._interrupt)
-    monkeypatch.setattr(cli, "_stopped", [])
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     monkeypatch.setattr(TrainingModule, "step", counted)
     try:
         outcome, stops = poolzoo(*arguments, "--out", tmp_path / "cut"), 0
@@ -90,35 +86,41 @@ def test_a_run_that_is_stopped_after_every_few_steps_ends_with_the_same_bits(poo
     assert lines[0] == lines[1]
 
 
-def test_a_process_that_is_killed_at_random_moments_ends_with_the_same_bits(poolzoo, tmp_path):
-    """SIGKILL, which nobody can catch, at some moment after another checkpoint: in a step, a validation, a write."""
-    arguments = (*BASE, "--pool", "gem", "--epochs", 20)
+def dies_in_a_step(events: Connection) -> None:
+    save_after_every_step()
+    processes.signal_at(signal.SIGKILL, TrainingModule, "step", 40)
+
+
+def dies_in_a_write(events: Connection) -> None:
+    """Between the new checkpoint's bytes and the moment at which it takes the old one's place."""
+    save_after_every_step()
+    processes.signal_at(signal.SIGKILL, os, "replace", 6)
+
+
+def dies_in_a_validation(events: Connection) -> None:
+    save_after_every_step()
+    processes.signal_at(signal.SIGKILL, TrainingModule, "logits")
+
+
+def save_after_every_step() -> None:
+    checkpoint.EVERY, checkpoint.LEAST_SHARE = 0.0, 0
+
+
+def test_a_process_that_is_killed_ends_with_the_same_bits(poolzoo, tmp_path):
+    """In a step, in a validation and in the write of a checkpoint."""
+    arguments = (*BASE, "--pool", "gem", "--epochs", 4, "--limit", 400)
     assert poolzoo(*arguments, "--out", tmp_path / "whole").code == 0
-    code = "from poolzoo.train import checkpoint; checkpoint.EVERY = 0.02; from poolzoo.cli import main; main()"
-    often = [sys.executable, "-c", code]
-    cut, moments = tmp_path / "cut", random.Random(0)
-    command = [*often, *map(str, arguments), "--no-check-export", "--out", cut]
-    for _ in range(3):
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            await_next(cut / checkpoint.FILE, process, checkpoints=3)
-            time.sleep(0.2 * moments.random())
-            assert process.poll() is None  # it was still at work
-            process.kill()
-        command = [*often, "finetune", "--resume", cut, "-q"]
+    cut = tmp_path / "cut"
+    command = [*arguments, "--no-check-export", "--out", cut]
+    for before in (dies_in_a_step, dies_in_a_write, dies_in_a_validation):
+        assert processes.start(tmp_path, *command, before=before).wait().code == -signal.SIGKILL
+        assert (cut / checkpoint.FILE).is_file()
+        command = ["finetune", "--resume", cut, "-q"]
     assert poolzoo("finetune", "--resume", cut, "-q").code == 0
     assert weights(cut) == weights(tmp_path / "whole")
 
 
-def await_next(file: Path, process: subprocess.Popen[bytes], checkpoints: int) -> None:
-    """Waits until a file has been written anew so many times, or the process has ended."""
-    last, end = (file.stat().st_mtime_ns if file.exists() else 0), time.monotonic() + 120
-    while checkpoints and process.poll() is None and time.monotonic() < end:
-        now = file.stat().st_mtime_ns if file.exists() else 0
-        checkpoints, last = checkpoints - (now != last), now
-        time.sleep(0.002)
-
-
-def test_a_checkpoint_is_due_by_time_and_by_what_it_costs(tmp_path, monkeypatch):
+def test_a_checkpoint_is_due_by_time_and_by_cost(tmp_path, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     kept = checkpoint.Checkpoint(tmp_path, checkpoint.Identity({}, ""))
@@ -150,21 +152,13 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "checkpoint").iterdir()] == ["state.pt"]
 
 
-def interrupted(poolzoo, path: Path, monkeypatch, *extra: object) -> None:
-    real = Engine._epoch
-
-    def stopped(self, number, *rest):
-        if number == 2:
-            raise KeyboardInterrupt
-        return real(self, number, *rest)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Engine, "_epoch", stopped)
+def interrupted(poolzoo, path: Path, *extra: object) -> None:
+    with stopped_in(2):
         assert poolzoo(*BASE, "--epochs", 3, "--limit", 200, *extra, "--out", path).code == 130
 
 
-def test_changed_arguments_are_refused(poolzoo, tmp_path, monkeypatch):
-    interrupted(poolzoo, tmp_path / "run", monkeypatch)
+def test_changed_arguments_are_refused(poolzoo, tmp_path):
+    interrupted(poolzoo, tmp_path / "run")
     toml = tmp_path / "run" / "run.toml"
     toml.write_text(toml.read_text().replace("lr = 0.005", "lr = 0.004"))
     outcome = poolzoo("finetune", "--resume", tmp_path / "run")
@@ -173,8 +167,8 @@ def test_changed_arguments_are_refused(poolzoo, tmp_path, monkeypatch):
     assert len(outcome.err.splitlines()) == 2 + sum("images of" in line for line in outcome.err.splitlines())
 
 
-def test_changed_data_is_refused(poolzoo, tmp_path, monkeypatch, photos):
-    interrupted(poolzoo, tmp_path / "run", monkeypatch, "--data", f"folder:{photos}")
+def test_changed_data_is_refused(poolzoo, tmp_path, photos):
+    interrupted(poolzoo, tmp_path / "run", "--data", f"folder:{photos}")
     from PIL import Image
 
     Image.new("RGB", (16, 16), "green").save(photos / "train" / "blue" / "0.png")
@@ -183,8 +177,8 @@ def test_changed_data_is_refused(poolzoo, tmp_path, monkeypatch, photos):
     assert "the data changed: train, 1 file changed (blue/0.png)" in outcome.err
 
 
-def test_a_damaged_checkpoint_is_one_line(poolzoo, tmp_path, monkeypatch):
-    interrupted(poolzoo, tmp_path / "run", monkeypatch)
+def test_a_damaged_checkpoint_is_one_line(poolzoo, tmp_path):
+    interrupted(poolzoo, tmp_path / "run")
     state = tmp_path / "run" / "checkpoint" / "state.pt"
     state.write_bytes(state.read_bytes()[:1000])
     outcome = poolzoo("finetune", "--resume", tmp_path / "run", "-q")
@@ -194,7 +188,7 @@ def test_a_damaged_checkpoint_is_one_line(poolzoo, tmp_path, monkeypatch):
     assert poolzoo("finetune", "--resume", tmp_path / "run", "-q").code == 0
 
 
-def test_a_loss_that_is_no_number_names_its_step_and_keeps_the_good_state(poolzoo, tmp_path, monkeypatch):
+def test_a_nan_loss_names_its_step_and_keeps_good_state(poolzoo, tmp_path, monkeypatch):
     real = TrainingModule.step
 
     def poisoned(self, step, number):
@@ -317,10 +311,10 @@ def test_no_step_waits_for_the_device():
     with Guard():
         learner.step(step, 2)
         with pytest.raises(AssertionError):
-            float(learner._loss)
+            learner.totals()
 
 
-def test_stages_are_frozen_from_the_images_on_and_freed_from_the_map_back(monkeypatch):
+def test_stages_freeze_from_the_input_and_thaw_from_the_output(monkeypatch):
     real, seen = TrainingModule.begin, {}
 
     def noted(self, epoch):
@@ -358,7 +352,7 @@ def test_a_frozen_stage_does_not_change(poolzoo, tmp_path):
         ("nano/resnet", "conv1", "block"),
     ],
 )
-def test_every_parameter_is_in_one_stage_in_the_order_of_the_forward_pass(name, first, last):
+def test_every_parameter_is_in_one_stage_in_forward_order(name, first, last):
     backbone = package.create_model(name, image_size=64).backbone
     found = stages.stages(backbone)
     assert (found[0][0], found[-1][0]) == (first, last)

@@ -140,7 +140,7 @@ def test_a_stopped_run_goes_on_from_its_last_finite_state(late, tmp_path):
     assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
 
 
-def test_the_step_of_a_bad_gradient_is_named_wherever_it_is(late):
+def test_the_step_of_a_bad_gradient_is_named(late):
     assert "the gradient is NaN or infinite in epoch 1, step 4" in late("gradient", 4).err
 
 

@@ -6,16 +6,16 @@ import json
 import math
 import os
 import signal
-import subprocess
-import sys
-import time
 import tomllib
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support import processes
+from support.interruptions import stopped_in
 
 import poolzoo as package
 from poolzoo.artifacts import manifest
@@ -23,9 +23,9 @@ from poolzoo.data.source import limited
 from poolzoo.metrics import classification
 from poolzoo.train import optimizer as optimizer
 from poolzoo.train import recipes
-from poolzoo.train.engine import Engine
 from poolzoo.train.prepare import validation_part
 from poolzoo.train.settings import Settings, default_batch_size, default_epochs
+from poolzoo.train.training_module import TrainingModule
 
 QUICK = ("finetune", "--data", "digits", "--backbone", "nano/plain", "--pool", "gem", "--threads", "1", "-q")
 
@@ -146,7 +146,7 @@ def test_the_json_ends_with_the_agreed_object(poolzoo, tmp_path):
     assert final["test"]["n"] == 200
 
 
-def test_the_last_line_is_the_run_and_the_directory_must_be_new(poolzoo, tmp_path):
+def test_the_last_line_is_the_run_in_a_new_directory(poolzoo, tmp_path):
     outcome = poolzoo(*QUICK, "--epochs", 1, "--limit", 100, "--out", tmp_path / "run")
     assert outcome.out.splitlines()[-1] == str(tmp_path / "run")
     before = sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*"))
@@ -191,32 +191,18 @@ def test_a_bad_config_is_one_line(poolzoo, tmp_path, text, code, says):
     assert says in outcome.err
 
 
-def stopped_in(epoch: int):
-    """The engine's epoch, which in one of them is interrupted before its first step."""
-    real = Engine._epoch
-
-    def stopped(self, number, *rest):
-        if number == epoch:
-            raise KeyboardInterrupt
-        return real(self, number, *rest)
-
-    return stopped
-
-
-def test_an_interrupted_run_goes_on_to_the_same_weights(poolzoo, tmp_path, monkeypatch):
+def test_an_interrupted_run_goes_on_to_the_same_weights(poolzoo, tmp_path):
     """Stopped after the second of four epochs, then resumed: bit for bit the weights of a run that nobody stopped."""
     arguments = (*QUICK, "--epochs", 4, "--limit", 400)
     poolzoo(*arguments, "--out", tmp_path / "whole")
-    real = Engine._epoch
-    monkeypatch.setattr(Engine, "_epoch", stopped_in(3))
-    outcome = poolzoo(*arguments, "--out", tmp_path / "cut")
+    with stopped_in(3):
+        outcome = poolzoo(*arguments, "--out", tmp_path / "cut")
     assert outcome.code == 130
     assert f"--resume {tmp_path / 'cut'}" in outcome.err
     assert not (tmp_path / "cut" / "manifest.json").exists()
     refused = poolzoo("export", tmp_path / "cut")
     assert refused.code == 1
     assert "--resume" in refused.err
-    monkeypatch.setattr(Engine, "_epoch", real)
     assert poolzoo("finetune", "--resume", tmp_path / "cut", "-q").code == 0
     for name in ("model.safetensors", "config.json", "run.toml"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
@@ -240,13 +226,12 @@ def poolzoo_poolings():
 """
 
 
-def test_what_is_random_in_the_network_is_resumed_too(poolzoo, tmp_path, monkeypatch):
+def test_what_is_random_in_the_network_is_resumed_too(poolzoo, tmp_path):
     (tmp_path / "noisy.py").write_text(NOISY)
     base = ("finetune", "--data", "digits", "--backbone", "nano/plain", "--threads", "1", "-q")
     arguments = (*base, "--plugin", tmp_path / "noisy.py", "--pool", "noisy", "--epochs", 3, "--limit", 200)
     poolzoo(*arguments, "--out", tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        patch.setattr(Engine, "_epoch", stopped_in(2))
+    with stopped_in(2):
         poolzoo(*arguments, "--out", tmp_path / "cut")
     torch.rand(7)  # the generator is somewhere else by now
     assert poolzoo("finetune", "--resume", tmp_path / "cut", "-q").code == 0
@@ -254,25 +239,26 @@ def test_what_is_random_in_the_network_is_resumed_too(poolzoo, tmp_path, monkeyp
     assert weights[0] == weights[1]
 
 
-def test_a_run_that_is_killed_before_its_first_checkpoint_can_be_resumed(poolzoo, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(Engine, "_epoch", stopped_in(1))
+def test_a_run_killed_before_its_first_checkpoint_resumes(poolzoo, tmp_path):
+    with stopped_in(1):
         assert poolzoo(*QUICK, "--epochs", 1, "--limit", 100, "--out", tmp_path / "run").code == 130
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["data.npz", "run.toml"]
     assert poolzoo("finetune", "--resume", tmp_path / "run", "-q").code == 0
 
 
+def tells_of_epochs(events: Connection) -> None:
+    processes.announce(events, TrainingModule, "judge")
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_a_real_process_with_its_code(tmp_path, number, code):
-    command = [sys.executable, "-m", "poolzoo", *QUICK[:-1], "--epochs", "500", "--out", str(tmp_path / "run")]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        end = time.monotonic() + 120
-        while not (tmp_path / "run" / "metrics.jsonl").exists() and time.monotonic() < end:
-            time.sleep(0.1)
-        process.send_signal(number)
-        _, err = process.communicate(timeout=60)
-    assert process.returncode == code
-    assert err.splitlines()[-1].startswith("hint: poolzoo finetune --resume")
+    words = (*QUICK[:-1], "--epochs", 500, "--no-check-export", "--out", tmp_path / "run")
+    process = processes.start(tmp_path, *words, before=tells_of_epochs)
+    process.next_event()
+    process.signal(number)
+    ended = process.wait()
+    assert ended.code == code
+    assert ended.err.splitlines()[-1].startswith("hint: poolzoo finetune --resume")
     assert not list((tmp_path / "run").rglob(".*"))
 
 
@@ -292,13 +278,12 @@ def test_a_frozen_backbone_does_not_change(poolzoo, tmp_path):
     assert any(not torch.equal(before[key], free[key]) for key in before if key.startswith("backbone"))
 
 
-def test_a_resumed_run_needs_neither_its_first_weights_nor_its_plugin_named_again(poolzoo, tmp_path, monkeypatch):
+def test_a_resumed_run_needs_neither_weights_nor_plugin_option(poolzoo, tmp_path):
     plugin = Path(__file__).parents[2] / "plugins" / "single_file" / "power_mean.py"
     weights = tmp_path / "w.safetensors"
     network = package.create_model("nano/plain", num_classes=10, image_size=16)
     save_file({k: v.contiguous() for k, v in network.state_dict().items()}, weights)
-    with monkeypatch.context() as patch:
-        patch.setattr(Engine, "_epoch", stopped_in(2))
+    with stopped_in(2):
         arguments = ("--plugin", plugin, "--pool", "power-mean", "--weights", weights, "--epochs", 3, "--limit", 200)
         poolzoo("finetune", "--data", "digits", "--backbone", "nano/plain", *arguments, "--out", tmp_path / "run", "-q")
     weights.unlink()
@@ -307,7 +292,7 @@ def test_a_resumed_run_needs_neither_its_first_weights_nor_its_plugin_named_agai
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 3
 
 
-def test_a_loss_that_is_no_number_stops_the_run_with_a_hint(poolzoo, tmp_path):
+def test_a_nan_loss_stops_the_run_with_a_hint(poolzoo, tmp_path):
     outcome = poolzoo(*QUICK, "--optimizer", "sgd", "--lr", "9000", "--epochs", 3, "--out", tmp_path / "run")
     assert outcome.code == 1
     assert "loss" in outcome.err
@@ -345,7 +330,7 @@ def test_dry_run_shows_the_network_and_writes_nothing(poolzoo, tmp_path, monkeyp
 # --- Weights -------------------------------------------------------------------------------------------------------
 
 
-def test_timms_own_weights_are_taken_and_their_classifier_is_left_out(poolzoo, tmp_path):
+def test_timms_weights_load_without_their_classifier(poolzoo, tmp_path):
     import timm
 
     theirs = timm.create_model("test_convnext", num_classes=1000).state_dict()
@@ -461,7 +446,7 @@ def test_settings_refuse_what_cannot_be():
 
 
 @pytest.mark.parametrize("recipe", recipes.RECIPES, ids=lambda recipe: recipe.name)
-def test_a_recipe_is_what_show_prints_and_what_a_run_gets(poolzoo, recipe):
+def test_a_recipe_is_the_same_in_show_and_in_runs(poolzoo, recipe):
     (shown,) = poolzoo("show", recipe.name, "--json").json["items"]
     assert shown["settings"] == recipe.settings
     Settings(**recipe.settings)

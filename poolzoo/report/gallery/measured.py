@@ -49,10 +49,10 @@ class Measured:
 
 def of(kind: str, name: str) -> Measured:
     """The measurements of a built-in strategy, by its kind ("global" or "local") and its name."""
-    return _all().get(f"{kind} {name}", Measured())
+    return strategies().get(f"{kind} {name}", Measured())
 
 
 @cache
-def _all() -> dict[str, Measured]:
+def strategies() -> dict[str, Measured]:
     found = json_reader.mapping(json.loads(FILE.read_text(encoding="utf-8")).get("strategies"))
     return {key: Measured.from_json(json_reader.mapping(entry)) for key, entry in found.items()}

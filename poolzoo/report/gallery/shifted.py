@@ -71,7 +71,7 @@ def look(resolved: loader.Resolved, photograph: np.ndarray, stride: int) -> Shif
     if abs(gain - 1) > 0.005:
         notes.append(f"divided by {gain:.3g}, its output for white")
     first, second = colors[:2] / gain
-    by, rest = _aligned(first, second, stride)
+    by, rest = aligned(first, second, stride)
     rms = float(np.sqrt(np.square(rest).mean()))
     framed = np.pad(rest.mean(3), ((0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN)), constant_values=np.nan)
     pooled, moved, difference = (_mosaic(tiles) for tiles in (first, second, framed[..., None]))
@@ -130,7 +130,7 @@ def _mosaic(tiles: np.ndarray) -> np.ndarray:
     return filled.reshape(rows, columns, height, width, -1).swapaxes(1, 2).reshape(rows * height, columns * width, -1)
 
 
-def _aligned(first: np.ndarray, second: np.ndarray, stride: int) -> tuple[tuple[float, float], np.ndarray]:
+def aligned(first: np.ndarray, second: np.ndarray, stride: int) -> tuple[tuple[float, float], np.ndarray]:
     """The shift in pixels that aligns `first` with `second`, both `float[tiles, h, w, 3]`, and their difference.
 
     The photograph moved by 1/stride of a pooled pixel an axis; a layer that selects its sampling grid may move by 0 or
