@@ -400,7 +400,8 @@ def test_a_picture_of_an_earlier_version_may_be_replaced(poolzoo, avg, photo, tm
     earlier.add_text("Software", "poolzoo predict --explain")
     Image.fromarray(PIXELS).save(tmp_path / "photo-saliency.png", pnginfo=earlier)
     assert poolzoo("predict", avg[0], photo, "--saliency-dir", tmp_path).code == 0
-    assert Image.open(tmp_path / "photo-saliency.png").info["Software"] == "poolzoo predict --saliency"
+    with Image.open(tmp_path / "photo-saliency.png") as picture:
+        assert picture.info["Software"] == "poolzoo predict --saliency"
 
 
 def test_images_of_one_name_do_not_share_a_picture(poolzoo, avg, photo, tmp_path):

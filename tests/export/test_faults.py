@@ -258,19 +258,19 @@ def test_an_average_with_another_divisor_is_refused_before_anything_is_compared(
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_lower_precision_outside_the_limits_is_refused(poolzoo, trained, tmp_path, precision):
     """No agreement is above 1, so that nothing that flips a single image passes; a graph in noise flips many."""
-    import poolzoo.deploy.precision as lowering
+    from poolzoo.export import precision as lowering
 
     strict = ("--min-agreement", 1, "--max-accuracy-drop", 0)
-    real = lowering.lower
+    real = lowering.convert
 
     def noisy(name, source, target, names, calibration):
         spoiled = source.with_name("spoiled.onnx")
         spoiled.write_bytes(source.read_bytes())
         spoil(spoiled, flipped_layer)
-        real(name, spoiled, target, names, calibration)
+        return real(name, spoiled, target, names, calibration)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lowering, "lower", noisy)
+        patch.setattr(lowering, "convert", noisy)
         outcome = poolzoo("export", trained, "--precision", precision, *strict, "--json", "--out", tmp_path / "b")
         assert outcome.code == 1
         assert outcome.json["bundle"] is None
