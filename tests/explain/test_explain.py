@@ -17,7 +17,7 @@ import onnxruntime
 import pytest
 import torch
 from onnx import helper, numpy_helper
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from support.color_bundle import CLASSES, PLUGIN, SIZE, cells, color_bundle
 from support.torch_free import alone
 
@@ -393,6 +393,15 @@ def test_pictures_go_to_the_current_directory_and_are_drawn_anew(poolzoo, avg, p
     assert (again.code, again.json[0]["saliency"]) == (0, "photo-saliency.png")
     assert [file.name for file in Path().iterdir()] == ["photo-saliency.png"]
     assert (tmp_path / "here" / "photo-saliency.png").read_bytes() != before
+
+
+def test_a_picture_of_an_earlier_version_may_be_replaced(poolzoo, avg, photo, tmp_path):
+    earlier = PngImagePlugin.PngInfo()
+    earlier.add_text("Software", "poolzoo predict --explain")
+    Image.fromarray(PIXELS).save(tmp_path / "photo-saliency.png", pnginfo=earlier)
+    assert poolzoo("predict", avg[0], photo, "--saliency-dir", tmp_path).code == 0
+    with Image.open(tmp_path / "photo-saliency.png") as picture:
+        assert picture.info["Software"] == "poolzoo predict --saliency"
 
 
 def test_images_of_one_name_do_not_share_a_picture(poolzoo, avg, photo, tmp_path):

@@ -259,17 +259,17 @@ STRICT = ("--min-agreement", 1, "--max-accuracy-drop", 0)  # nothing that flips 
 @pytest.fixture
 def noisy(monkeypatch):
     """Lets whatever is lowered be a graph in noise, which flips many images."""
-    import poolzoo.deploy.precision as lowering
+    from poolzoo.export import precision as lowering
 
-    real = lowering.lower
+    real = lowering.convert
 
     def lower(name, source, target, names, calibration):
         spoiled = source.with_name("spoiled.onnx")
         spoiled.write_bytes(source.read_bytes())
         spoil(spoiled, flipped_layer)
-        real(name, spoiled, target, names, calibration)
+        return real(name, spoiled, target, names, calibration)
 
-    monkeypatch.setattr(lowering, "lower", lower)
+    monkeypatch.setattr(lowering, "convert", lower)
     after_the_export(monkeypatch, lambda path: None)
 
 
