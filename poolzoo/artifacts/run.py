@@ -22,11 +22,12 @@ from safetensors.torch import save as save_tensors
 from torch import nn
 
 from poolzoo.artifacts import manifest
+from poolzoo.artifacts.run_report import RunReport
 from poolzoo.common import files, markdown, output
 from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.data import blocks, sizes
 from poolzoo.data.resize import PLAIN, Fit, recorded
-from poolzoo.metrics.per_class import about_untested, figure
+from poolzoo.metrics.results import format_score, untested_classes, untested_note
 from poolzoo.model.accounting import fill_exactly
 from poolzoo.model.assemble import Assembly, ModelConfig, Network, Preprocess, assemble
 from poolzoo.model.layout import Size
@@ -272,11 +273,12 @@ def _warn_of_other_plugins(assembly: Assembly, recorded: dict[str, Any]) -> None
             output.warn(f"the {part} {resolved.spec.text} comes from another {source.dist} than the run was made with")
 
 
-def result_card(config: dict[str, Any], settings: dict[str, Any], report: dict[str, Any]) -> str:
+def result_card(config: dict[str, Any], settings: dict[str, Any], report: RunReport) -> str:
     """`README.md`: a model card with front matter, from the figures that were measured."""
-    ours, test = config["poolzoo"], report["test"]
+    ours = config["poolzoo"]
     rows = [
-        (c["class"], c["n"], figure(c["precision"]), figure(c["recall"]), figure(c["f1"])) for c in test["per_class"]
+        (row.name, row.n, format_score(row.precision), format_score(row.recall), format_score(row.f1))
+        for row in report.test.per_class
     ]
     arguments = [(key, value) for key, value in settings.items() if value is not None]
     return f"""---
@@ -315,30 +317,30 @@ def _origin(ours: dict[str, Any]) -> str:
     return "\n".join(said)
 
 
-def _figures(report: dict[str, Any]) -> str:
+def _figures(report: RunReport) -> str:
     """The headline of the card in sentences."""
-    test, tta, memory = report["test"], report["test_flip_tta"], report["peak_memory"]
-    low, high = test["interval"]
+    test, memory = report.test, report.peak_memory
+    low, high = test.interval
     said = [
-        f"Accuracy {test['accuracy']:.4f} (95 % interval {low:.4f} to {high:.4f}), macro F1 {test['f1']:.4f} on "
-        f"{test['n']} test images."
+        f"Accuracy {test.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f}), macro F1 {test.f1:.4f} on "
+        f"{test.n} test images."
     ]
-    if sentence := about_untested(test["per_class"]):
-        said.append(markdown.text(sentence))
-    if test["top5"] is not None:
-        said.append(f"Top-5 accuracy {test['top5']:.4f}.")
-    if test["ece"] is not None:
-        said.append(f"Expected calibration error {test['ece']:.4f}.")
-    if tta is not None:
+    if note := untested_note(untested_classes(test.per_class)):
+        said.append(markdown.text(note))
+    if test.top5 is not None:
+        said.append(f"Top-5 accuracy {test.top5:.4f}.")
+    if test.ece is not None:
+        said.append(f"Expected calibration error {test.ece:.4f}.")
+    if report.test_flip_tta is not None:
         said.append(
             f"Averaged over each image and its mirror image, which the exported model does not do: "
-            f"{tta['accuracy']:.4f}."
+            f"{report.test_flip_tta:.4f}."
         )
-    if skipped := report.get("skipped"):
-        said.append(f"{len(skipped)} images could not be read and were left out; metrics.json names them.")
-    peak = memory["device_bytes"] or memory["host_bytes"]
+    if report.skipped:
+        said.append(f"{len(report.skipped)} images could not be read and were left out; metrics.json names them.")
+    peak = memory.device_bytes or memory.host_bytes
     kept = f", peak memory {peak / 1e9:.1f} GB" if peak else ""
-    said.append(f"Training took {report['seconds']:.0f} s at {report['images_per_s']:.0f} images/s{kept}.")
+    said.append(f"Training took {report.seconds:.0f} s at {report.images_per_s:.0f} images/s{kept}.")
     return "\n".join(said)
 
 

@@ -105,7 +105,7 @@ def _settings_of_finetune(command: click.Command) -> click.Command:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def command(
-    context: click.Context, out: Path | None, resumed: Path | None, dry_run: bool, as_json: bool, **given: Any
+    context: click.Context, /, out: Path | None, resumed: Path | None, dry_run: bool, as_json: bool, **given: Any
 ) -> int:
     """Train poolings on the same data from several seeds, and tell which differ beyond chance.
 

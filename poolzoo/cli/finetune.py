@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -11,8 +11,12 @@ from click.core import ParameterSource
 from poolzoo.cli.options import json_option
 from poolzoo.common import output
 from poolzoo.common.errors import UsageError
-from poolzoo.common.files import read_json
 from poolzoo.plugin import loader
+
+if TYPE_CHECKING:
+    from poolzoo.artifacts.run_report import RunReport
+    from poolzoo.train.prepare import PreparedRun
+    from poolzoo.train.settings import Settings
 
 
 @click.command()
@@ -126,6 +130,7 @@ from poolzoo.plugin import loader
 @click.pass_context
 def command(
     context: click.Context,
+    /,
     out: Path | None,
     resumed: Path | None,
     config: Path | None,
@@ -149,7 +154,8 @@ def command(
             raise UsageError(
                 "--resume takes no other settings: the run has its own", f"poolzoo finetune --resume {resumed}"
             )
-        return _train(lambda run, note: run.resume(resumed, note), as_json)
+        _show_result(_train(settings=None, path=resumed, check_export=False, as_json=as_json), as_json=as_json)
+        return
     if recipe is not None:
         given.update({key: value for key, value in recipe_settings(recipe).items() if key not in typed})
     if config is not None:
@@ -158,37 +164,42 @@ def command(
     settings = absolute(Settings(**{**given, "plugins": tuple(dict.fromkeys([*given.get("plugins", ()), *files]))}))
     loader.settings.files = [Path(file) for file in settings.plugins]
     if dry_run:
-        from poolzoo.train import plan
+        from poolzoo.train import dry_run as dry_runs
 
-        return plan.show(settings, as_json)
-    before = _check_export if check_export else None
-    return _train(lambda run, note: run.finetune(settings, out, note, before), as_json)
+        dry_runs.show(settings, as_json)
+        return
+    _show_result(_train(settings, path=out, check_export=check_export, as_json=as_json), as_json=as_json)
 
 
-def _check_export(prepared: Any) -> None:
-    output.say("seeing that the network can be exported (--no-check-export leaves this out)")
+def _train(settings: Settings | None, path: Path | None, *, check_export: bool, as_json: bool) -> RunReport | None:
+    """Trains a new run, or resumes the one at `path` if there are no settings."""
+    output.detail("loading torch")
+    from poolzoo.train import run
+
+    callback = (lambda metrics: output.emit_json(metrics.to_json())) if as_json else None
+    if settings is None:
+        assert path is not None
+        return run.resume(path, callback)
+    return run.finetune(settings, path, callback, on_prepared=_check_export if check_export else None)
+
+
+def _check_export(prepared: PreparedRun) -> None:
+    output.say("checking that the network can be exported (--no-check-export skips this)")
     from poolzoo.export.graph import check_exportable
 
     check_exportable(prepared.assembly.network, prepared.preprocess, prepared.data.size)
 
 
-def _train(start: Any, as_json: bool) -> None:
-    output.detail("loading torch")
-    from poolzoo.train import run
-
-    note = output.emit_json if as_json else None
-    report = start(run, note)
-    if not report:  # another process of the same run than the one that writes
+def _show_result(report: RunReport | None, *, as_json: bool) -> None:
+    """Prints the result of a run; None comes from the processes that do not write."""
+    if report is None:
         return
     if as_json:
-        output.emit_json(report)
+        output.emit_json(report.summary())
         return
     from poolzoo.metrics import classification
 
-    full = read_json(Path(report["run"]) / "metrics.json")
-    classification.show(full["test"])
-    if full["test_flip_tta"] is not None:
-        output.data(
-            f"accuracy {full['test_flip_tta']['accuracy']:.4f} with mirror images averaged, which is not exported"
-        )
-    output.data(report["run"])
+    classification.show(report.test)
+    if report.test_flip_tta is not None:
+        output.data(f"accuracy {report.test_flip_tta:.4f} with mirror images averaged, which is not exported")
+    output.data(str(report.path))

@@ -68,7 +68,7 @@ def robustness(
     preprocess = loaded[0].preprocess.to(policy.device)
 
     taken = footprint.measure(stacked, preprocess, images.shape[1:3], policy)
-    at_once = footprint.evaluated_at_once(taken, policy)
+    at_once = footprint.eval_batch_size(taken, policy)
 
     def logits(change: Callable[[np.ndarray, int], np.ndarray]) -> np.ndarray:
         """Of all images after a change, which is told the index of the first image of each block."""
@@ -96,8 +96,13 @@ def robustness(
         pair = [logits(partial(_shifted, kind=kind, copy=copy)) for copy in (0, 1)]
         for place, name in enumerate(paths):
             first, second = (answers[:, place] for answers in pair)
-            measured = shifts.compared(first, second, labels, kind=kind, reach=shifts.default_reach(images))
-            found[name]["shift"][title] = {key: measured[key] for key in ("consistency", "stability", "reach")}
+            reach = shifts.default_reach(images)
+            measured = shifts.consistency_of_logits(first, second, labels, kind=kind, reach=reach)
+            found[name]["shift"][title] = {
+                "consistency": measured.consistency,
+                "stability": measured.stability,
+                "reach": measured.reach,
+            }
     for one in found.values():
         table = np.array(list(one["corruption"]["by_kind"].values()))
         one["corruption"] |= {"mean": float(table.mean()), "by_severity": table.mean(0).tolist()}

@@ -22,7 +22,7 @@ from poolzoo.compare.journal import Journal
 from poolzoo.data import identity, store
 from poolzoo.plugin import loader
 from poolzoo.report import compare_page
-from poolzoo.train.settings import BEFORE, Settings, renamed
+from poolzoo.train.settings import LEGACY_DEFAULTS, Settings, renamed
 
 Record = dict[str, Any]
 PLAN: Final = "plan.json"
@@ -74,7 +74,7 @@ class ComparisonConfig:
         try:
             values = renamed({key: value for key, value in found.items() if key != "schema"}, RENAMED)
             settings = renamed(values["settings"])
-            values["settings"] = {**BEFORE, **settings, "plugins": tuple(settings["plugins"])}
+            values["settings"] = {**LEGACY_DEFAULTS, **settings, "plugins": tuple(settings["plugins"])}
             return cls(**{**values, "settings": Settings(**values["settings"])})
         except (KeyError, TypeError) as error:
             raise CheckFailed(f"{PLAN} lacks {error}", "it was made by another version of poolzoo") from error
@@ -190,7 +190,7 @@ def heads_together(trials: Sequence[Trial]) -> list[list[Trial]]:
 
 def _require_same_data(plan: ComparisonConfig, out: Path) -> None:
     """Refuses to train on other data than the trials before; those of an earlier version say nothing of theirs."""
-    from poolzoo.train.prepare import read_data
+    from poolzoo.train.splits import read_data
 
     kept = identity.DataIdentity.load(out / identity.FILE)
     if kept is not None:

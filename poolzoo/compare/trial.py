@@ -13,7 +13,7 @@ from poolzoo.artifacts import manifest
 from poolzoo.common import files, output
 from poolzoo.common.errors import explain
 from poolzoo.compare.grid import Trial
-from poolzoo.train import run
+from poolzoo.train import heads, run
 from poolzoo.train.settings import Settings
 
 Record = dict[str, Any]
@@ -67,7 +67,7 @@ def train_heads(base: Settings, trials: Sequence[Trial], folder: Path) -> list[R
     settings = settings_of(base, first)
     records: list[Record] = []
     try:
-        run.finetune_heads(settings, list(pools), place)
+        heads.finetune_heads(settings, list(pools), place)
     except Failure as error:
         if len(pools) == 1:
             return [failed(first, error)]

@@ -11,7 +11,7 @@ import numpy as np
 from poolzoo.common import files, markdown
 from poolzoo.export.source import ExportSource
 from poolzoo.metrics import classification
-from poolzoo.metrics.per_class import about_untested, figure
+from poolzoo.metrics.results import Metrics, format_score, untested_classes, untested_note
 from poolzoo.report import bundle_page, bundle_words, confusion
 
 MOST_CLASSES: Final = 50  # whose table and confusion matrix can be read
@@ -43,7 +43,7 @@ def write(
     classes, labels = subject.classes, subject.image_labels
     figures = None if labels is None else classification.compute(logits, labels, classes)
     if figures and len(classes) <= MOST_CLASSES:
-        confusion.draw(figures["confusion"], classes, place / "confusion.png")
+        confusion.draw(figures.confusion, classes, place / "confusion.png")
     made = {key: value for key, value in subject.provenance.items() if key != "poolzoo"}  # of which config has more
     page = bundle_page.Contents(
         title=subject.title,
@@ -119,9 +119,7 @@ def examples(subject: ExportSource, logits: np.ndarray, most: int = MOST_EXAMPLE
     ]
 
 
-def _readme(
-    subject: ExportSource, report: dict[str, Any], measured: dict[str, Any], figures: dict[str, Any] | None
-) -> str:
+def _readme(subject: ExportSource, report: dict[str, Any], measured: dict[str, Any], figures: Metrics | None) -> str:
     sections = [
         _front_matter(subject, figures),
         f"# {markdown.text(subject.title)}, for ONNX Runtime",
@@ -149,7 +147,7 @@ def _readme(
     return "\n\n".join(sections) + "\n"
 
 
-def _front_matter(subject: ExportSource, figures: dict[str, Any] | None) -> str:
+def _front_matter(subject: ExportSource, figures: Metrics | None) -> str:
     """The metadata that the Hugging Face hub reads. Scalars are written as JSON, which YAML reads as it is."""
     name = markdown.scalar(subject.title)
     known = subject.license.lower() in LICENSES
@@ -163,8 +161,8 @@ def _front_matter(subject: ExportSource, figures: dict[str, Any] | None) -> str:
         lines += ["metrics: [accuracy, f1]", "model-index:", f"- name: {name}", "  results:"]
         lines += ["  - task:", "      type: image-classification", "    dataset:"]
         lines += [f"      name: {called}", f"      type: {called}", "      split: test", "    metrics:"]
-        for key, shown in (("accuracy", "accuracy"), ("f1", "macro F1")):
-            lines += [f"    - type: {key}", f"      name: {shown}", f"      value: {markdown.scalar(figures[key])}"]
+        for key, shown, value in (("accuracy", "accuracy", figures.accuracy), ("f1", "macro F1", figures.f1)):
+            lines += [f"    - type: {key}", f"      name: {shown}", f"      value: {markdown.scalar(value)}"]
     return "\n".join(["---", *lines, "---"])
 
 
@@ -189,19 +187,19 @@ def _labels(classes: Sequence[str]) -> str:
     return f"Labels: {few}{more}."
 
 
-def _figures(figures: dict[str, Any]) -> str:
-    low, high = (bundle_words.percent(share) for share in figures["interval"])
+def _figures(figures: Metrics) -> str:
+    low, high = (bundle_words.percent(share) for share in figures.interval)
     text = (
-        f"Accuracy {bundle_words.percent(figures['accuracy'])} on {figures['n']} images (95 % interval {low} to {high})"
+        f"Accuracy {bundle_words.percent(figures.accuracy)} on {figures.n} images (95 % interval {low} to {high}), "
+        f"macro F1 {figures.f1:.4f}."
     )
-    text += f", macro F1 {figures['f1']:.4f}."
-    if sentence := about_untested(figures["per_class"]):
-        text += f" {markdown.text(sentence)}"
-    if len(figures["per_class"]) > MOST_CLASSES:
+    if note := untested_note(untested_classes(figures.per_class)):
+        text += f" {markdown.text(note)}"
+    if len(figures.per_class) > MOST_CLASSES:
         return f"## Accuracy\n\n{text}"
     rows = [
-        (row["class"], *(figure(row[k]) for k in ("precision", "recall", "f1")), row["n"])
-        for row in figures["per_class"]
+        (row.name, format_score(row.precision), format_score(row.recall), format_score(row.f1), row.n)
+        for row in figures.per_class
     ]
     table = markdown.table(("class", "precision", "recall", "F1", "images"), rows)
     picture = "![Confusion matrix: rows are the truth, columns the prediction](confusion.png)"

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from poolzoo.metrics.per_class import about_untested
+from poolzoo.metrics.results import Metrics, untested_classes, untested_note
 from poolzoo.report import bundle_words as words
 from poolzoo.report.bundle_pieces import LogScale, bar_cell, bars, picture, shaded
 from poolzoo.report.pieces import Safe, document, element, facts, joined, section, table
@@ -44,7 +44,7 @@ class Contents:
         license: That of its weights.
         report: What the export found: precision, parity, speed, candidates and files.
         measured: The content of `speed.json`.
-        figures: What `metrics.compute` says of the test images; None where there are no labels.
+        figures: Metrics on the test images; None where there are no labels.
         examples: Mistakes, then right answers.
         provenance: What the network is made of, by name.
         python: How to run it.
@@ -54,7 +54,7 @@ class Contents:
     license: str
     report: dict[str, Any]
     measured: dict[str, Any]
-    figures: dict[str, Any] | None
+    figures: Metrics | None
     examples: Sequence[Example]
     provenance: dict[str, Any]
     python: str
@@ -82,8 +82,8 @@ def _headline(contents: Contents) -> Safe:
     agreement = report["parity"]
     tiles = []
     if figures:
-        low, high = (words.percent(share, 1) for share in figures["interval"])
-        tiles.append(("accuracy", words.percent(figures["accuracy"]), f"{low} to {high}, {figures['n']} test images"))
+        low, high = (words.percent(share, 1) for share in figures.interval)
+        tiles.append(("accuracy", words.percent(figures.accuracy), f"{low} to {high}, {figures.n} test images"))
     same = f"of {agreement['n']} {agreement['images']} images, first choice as in torch"
     tiles.append(("agreement", words.percent(agreement["top1_agreement"]), same))
     for batch, row in report["speed"].items():
@@ -101,26 +101,25 @@ def _headline(contents: Contents) -> Safe:
     return element("dl", *shown, class_="tiles")
 
 
-def _classes(figures: dict[str, Any] | None) -> Safe:
+def _classes(figures: Metrics | None) -> Safe:
     if not figures:
         return Safe("")
-    rows, caption = figures["per_class"], "Precision, recall and F1 of each class"
+    rows, caption = list(figures.per_class), "Precision, recall and F1 of each class"
     if len(rows) > MOST_CELLS:
-        present = [row for row in rows if row["n"]]
-        rows = sorted(present, key=lambda row: row["f1"])[:WORST]
-        caption = f"The {len(rows)} of {len(figures['per_class'])} classes with the lowest F1"
-    cells = [[row["class"], *(bar_cell(row[key]) for key in ("precision", "recall", "f1")), row["n"]] for row in rows]
-    means = ["macro mean", *(bar_cell(figures[key]) for key in ("precision", "recall", "f1")), figures["n"]]
+        rows = sorted((row for row in rows if row.n), key=lambda row: row.f1 or 0.0)[:WORST]
+        caption = f"The {len(rows)} of {len(figures.per_class)} classes with the lowest F1"
+    cells = [[row.name, bar_cell(row.precision), bar_cell(row.recall), bar_cell(row.f1), row.n] for row in rows]
+    means = ["macro mean", bar_cell(figures.precision), bar_cell(figures.recall), bar_cell(figures.f1), figures.n]
     headers = ("class", "precision", "recall", "F1", "images")
-    sentence = about_untested(figures["per_class"])
-    told = (element("p", sentence, class_="note"),) if sentence else ()
+    note = untested_note(untested_classes(figures.per_class))
+    told = (element("p", note, class_="note"),) if note else ()
     return section("classes", "Classes", *told, table(caption, headers, cells, "classes", foot=means))
 
 
-def _confusion(figures: dict[str, Any] | None) -> Safe:
+def _confusion(figures: Metrics | None) -> Safe:
     if not figures:
         return Safe("")
-    matrix, names = figures["confusion"], [row["class"] for row in figures["per_class"]]
+    matrix, names = figures.confusion, [row.name for row in figures.per_class]
     often = _pairs(matrix, names)
     if len(names) > MOST_CELLS:
         return section("confusion", "Confusion", often)
@@ -134,7 +133,7 @@ def _confusion(figures: dict[str, Any] | None) -> Safe:
     return section("confusion", "Confusion", element("p", told, class_="note"), element("div", *drawn, class_="beside"))
 
 
-def _pairs(matrix: list[list[int]], names: list[str]) -> Safe:
+def _pairs(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> Safe:
     """The classes that are most often taken for another one."""
     cells = [(-n, truth, taken) for truth, row in enumerate(matrix) for taken, n in enumerate(row) if truth != taken]
     rows = [(names[truth], names[taken], -n) for n, truth, taken in sorted(cells)[:MOST_PAIRS] if n]

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from poolzoo.metrics import classification, per_class
+from poolzoo.metrics import classification
+from poolzoo.metrics.results import ClassMetrics, untested_note
 
 SETS = """
 import numpy as np
@@ -66,7 +67,7 @@ def test_one_class_is_refused_with_what_a_classifier_needs(poolzoo, sets, tmp_pa
 
 def test_a_class_without_test_images_has_no_figures(poolzoo, sets, tmp_path):
     run, bundle = tmp_path / "run", tmp_path / "bundle"
-    outcome = poolzoo("finetune", "--plugin", sets, "--data", "untested", *USUAL, "--out", run, "--no-dry-export")
+    outcome = poolzoo("finetune", "--plugin", sets, "--data", "untested", *USUAL, "--out", run, "--no-check-export")
     assert outcome.code == 0, outcome.err
     assert "c\t0\t–\t–\t–" in outcome.out
     sentence = "No test image of c: precision, recall and F1 are undefined there and left out of the means."
@@ -76,7 +77,7 @@ def test_a_class_without_test_images_has_no_figures(poolzoo, sets, tmp_path):
     assert test["recall"] == pytest.approx(np.mean([row["recall"] for row in test["per_class"][:2]]))
     assert sentence in (run / "README.md").read_text()
     assert "| c | 0 | – | – | – |" in (run / "README.md").read_text()
-    assert poolzoo("export", "--plugin", sets, run, "--out", bundle, "--no-speed").code == 0
+    assert poolzoo("export", "--plugin", sets, run, "--out", bundle, "--no-bench").code == 0
     assert sentence in (bundle / "README.md").read_text()
     assert sentence in (bundle / "report.html").read_text()
     assert poolzoo("evaluate", "--plugin", sets, run, "--json").json["per_class"][2]["f1"] is None
@@ -85,8 +86,8 @@ def test_a_class_without_test_images_has_no_figures(poolzoo, sets, tmp_path):
 def test_a_class_that_is_never_predicted_has_precision_zero():
     logits = np.array([[1.0, 0.0], [1.0, 0.0]], np.float32)
     found = classification.compute(logits, np.array([0, 1]), ("a", "b"))
-    assert found["per_class"][1] == {"class": "b", "precision": 0.0, "recall": 0.0, "f1": 0.0, "n": 1}
-    assert found["precision"] == 0.25
+    assert found.per_class[1] == ClassMetrics(name="b", precision=0.0, recall=0.0, f1=0.0, n=1)
+    assert found.precision == 0.25
 
 
 def test_a_class_that_cannot_be_learnt_is_named(poolzoo, sets, tmp_path):
@@ -96,14 +97,15 @@ def test_a_class_that_cannot_be_learnt_is_named(poolzoo, sets, tmp_path):
 
 
 def test_many_untested_classes_are_counted():
-    rows = [{"class": f"c{index}", "n": 0} for index in range(8)]
-    assert per_class.about_untested(rows).startswith("No test image of c0, c1, c2, c3, c4 and 3 more:")
+    assert untested_note([f"c{index}" for index in range(8)]).startswith(
+        "No test image of c0, c1, c2, c3, c4 and 3 more:"
+    )
 
 
 @pytest.mark.parametrize(("flip", "evaluated"), [("off", False), ("auto", True)])
 def test_mirror_images_are_evaluated_where_they_keep_their_label(poolzoo, sets, tmp_path, flip, evaluated):
     run = tmp_path / "run"
-    arguments = ("--plugin", sets, "--data", "untested", *USUAL, "--flip", flip, "--out", run, "--no-dry-export")
+    arguments = ("--plugin", sets, "--data", "untested", *USUAL, "--flip", flip, "--out", run, "--no-check-export")
     outcome = poolzoo("finetune", *arguments)
     assert (json.loads((run / "metrics.json").read_text())["test_flip_tta"] is not None) == evaluated
     said = outcome.out + outcome.err + (run / "README.md").read_text()

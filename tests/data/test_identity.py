@@ -153,13 +153,13 @@ def test_a_run_without_a_checkpoint_begins_with_the_data_as_it_is(poolzoo, copie
 def test_a_run_of_an_earlier_version_goes_by_its_fingerprint(poolzoo, copies):
     import torch
 
-    from poolzoo.train.prepare import read_data
     from poolzoo.train.settings import Settings, read_toml
+    from poolzoo.train.splits import read_data
 
     data, run = copies
     state = run / "checkpoint/state.pt"
     saved = torch.load(state, weights_only=True)
-    saved["data"] = read_data(Settings(**read_toml(run / "run.toml"))).fingerprint()
+    saved["data"] = read_data(Settings(**read_toml(run / "run.toml"))).legacy_digest()
     torch.save(saved, state)
     (run / FILE).unlink()
     shutil.copytree(run, run.parent / "other")
