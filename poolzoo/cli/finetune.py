@@ -146,7 +146,7 @@ def command(
     On several devices: torchrun --nproc-per-node N -m poolzoo finetune …
     """
     from poolzoo.train.recipes import recipe_settings
-    from poolzoo.train.settings import Settings, absolute, read_toml
+    from poolzoo.train.settings import Settings, read_toml, with_absolute_paths
 
     typed = {name for name in given if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
     if resumed is not None:
@@ -161,7 +161,9 @@ def command(
     if config is not None:
         given.update({key: value for key, value in read_toml(config).items() if key not in typed})
     files = [str(path.resolve()) for path in loader.settings.files]
-    settings = absolute(Settings(**{**given, "plugins": tuple(dict.fromkeys([*given.get("plugins", ()), *files]))}))
+    settings = with_absolute_paths(
+        Settings(**{**given, "plugins": tuple(dict.fromkeys([*given.get("plugins", ()), *files]))})
+    )
     loader.settings.files = [Path(file) for file in settings.plugins]
     if dry_run:
         from poolzoo.train import dry_run as dry_runs

@@ -14,7 +14,7 @@ from poolzoo.common.errors import UsageError
 from poolzoo.compare import grid, measures, table, trial
 from poolzoo.compare.grid import Trial, Variant
 from poolzoo.data.identity import FILE, DataIdentity
-from poolzoo.train.settings import LEGACY_DEFAULTS, Settings, read_toml
+from poolzoo.train.settings import Settings, read_run_settings
 
 Record = dict[str, Any]
 # What may differ between the runs of one table: what is compared, the luck, and where it was computed.
@@ -37,7 +37,7 @@ def found(paths: Sequence[Path], baseline: str | None, alpha: float) -> Record:
         manifest.check(path, "run")
         if not (path / "predictions.npz").is_file():
             raise UsageError(f"{path} does not say what it predicted", "train it again with this version of poolzoo")
-        own = Settings(**{**LEGACY_DEFAULTS, **read_toml(path / "run.toml")})
+        own = read_run_settings(path)
         one = Trial(Variant(own.backbone, own.pool, own.local_pool), own.seed)
         if one.key in records:
             text = f"{path} and {records[one.key]['run']} are the same variant from the same seed"

@@ -84,9 +84,7 @@ def corrupt(images: np.ndarray, name: str, severity: int, seed: int = 0, *, offs
         raise UsageError(f"severity {severity} is not an integer from 1 to 5", "5 is the most severe")
     height, width = images.shape[1:3]
     if min(height, width) < 8:
-        raise UsageError(
-            f"images of {show((height, width))} are too small to corrupt", "they need 8×8 pixels"
-        )
+        raise UsageError(f"images of {show((height, width))} are too small to corrupt", "they need 8×8 pixels")
     key = (seed, zlib.crc32(name.encode()), severity)
     corrupted, step = np.empty_like(images), max(1, BLOCK // (height * width))
     for start in range(0, len(images), step):

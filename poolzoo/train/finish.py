@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from poolzoo.train import distributed, inference, memory
 from poolzoo.train.engine import Engine
 from poolzoo.train.prepare import PreparedRun
 
-WEIGHTS = "weights.json"  # in an unfinished run: where its initial weights came from
+INITIAL_WEIGHTS: Final = "weights.json"  # in an unfinished run: the origin of its initial weights
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def finish_run(prepared: PreparedRun, path: Path, engine: Engine, result: FinalM
         skipped=tuple(unreadable.to_json(data.skipped)),
     )
     files.write_json(path / "config.json", config)
-    (path / WEIGHTS).unlink(missing_ok=True)  # config.json has it now
+    (path / INITIAL_WEIGHTS).unlink(missing_ok=True)  # config.json has it now
     files.write_atomically(path / "model.safetensors", run.weights_bytes(prepared.assembly.network.state_dict()))
     files.write_json(path / "env.json", run.environment(prepared.policy.device))
     files.write_json(path / run_report.FILE, report.to_json())

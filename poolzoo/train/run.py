@@ -20,9 +20,9 @@ from poolzoo.train.build import build_engine
 from poolzoo.train.checkpoint import Checkpoint, RunIdentity
 from poolzoo.train.engine import Engine
 from poolzoo.train.epoch_metrics import EpochMetrics, write_history
-from poolzoo.train.finish import WEIGHTS, evaluate_best_weights, finish_run
+from poolzoo.train.finish import INITIAL_WEIGHTS, evaluate_best_weights, finish_run
 from poolzoo.train.prepare import PreparedRun, prepare
-from poolzoo.train.settings import LEGACY_DEFAULTS, Settings, read_toml
+from poolzoo.train.settings import Settings, read_run_settings
 
 Callback = Callable[[EpochMetrics], None]
 
@@ -62,7 +62,7 @@ def finetune(
         try:
             files.write_atomically(path / "run.toml", prepared.settings.to_toml())
             if prepared.assembly.weights.source:
-                files.write_json(path / WEIGHTS, prepared.assembly.weights.to_json())
+                files.write_json(path / INITIAL_WEIGHTS, prepared.assembly.weights.to_json())
         except BaseException:
             shutil.rmtree(path, ignore_errors=True)
             raise
@@ -87,7 +87,7 @@ def resume(path: Path, callback: Callback | None = None) -> RunReport | None:
         raise UsageError(f"{path} is not a run: it has no run.toml", "give the directory of an interrupted run")
     if (path / manifest.MANIFEST).is_file():
         raise UsageError(f"run {path} is finished", f"poolzoo evaluate {path}, or poolzoo export {path}")
-    settings = Settings(**{**LEGACY_DEFAULTS, **read_toml(path / "run.toml")})
+    settings = read_run_settings(path)
     loader.settings.files = list(dict.fromkeys([*loader.settings.files, *map(Path, settings.plugins)]))
     has_checkpoint = (path / checkpoint.FILE).is_file()
     try:
@@ -96,7 +96,7 @@ def resume(path: Path, callback: Callback | None = None) -> RunReport | None:
         raise CheckFailed(error.message, "restore them: a run resumes with the images that it began with") from None
     with distributed.fail_together(prepared.rank):
         require_same_data(path, prepared)
-    if has_checkpoint and (path / WEIGHTS).is_file():
+    if has_checkpoint and (path / INITIAL_WEIGHTS).is_file():
         prepared = _with_initial_weights(prepared, path)
     return _train_or_explain(prepared, path, callback, is_new=False)
 
@@ -126,7 +126,7 @@ def require_same_data(path: Path, prepared: PreparedRun) -> None:
 
 def _with_initial_weights(prepared: PreparedRun, path: Path) -> PreparedRun:
     """The prepared run with the origin of its initial weights, which are not loaded again."""
-    found = files.read_json(path / WEIGHTS)
+    found = files.read_json(path / INITIAL_WEIGHTS)
     weights = Accounting.from_json(found, prepared.assembly.network.state_dict())
     return replace(prepared, assembly=replace(prepared.assembly, weights=weights))
 

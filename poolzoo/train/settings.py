@@ -119,18 +119,26 @@ class Settings:
         object.__setattr__(self, "skip_broken", unreadable.plain(self.skip_broken))
         if self.reader not in (None, *TRANSFORMS):
             raise UsageError(f"reader {self.reader} is unknown to this version of poolzoo", "leave it out")
+        self._require_ranges()
+        self._require_choices()
+        self._require_consistency()
+
+    def _require_ranges(self) -> None:
         for name, (low, high) in RANGES.items():
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 limits = f"between {low:g} and {high:g}" if high < UNLIMITED else f"at least {low:g}"
                 raise UsageError(f"{flag(name)} {value:g} must be {limits}", "see poolzoo finetune --help")
+
+    def _require_choices(self) -> None:
         for name, allowed in CHOICES.items():
             value = getattr(self, name)
             if value not in allowed:
-                names = [one for one in allowed if one is not None]
-                wanted = ", ".join(names[:-1]) + f" nor {names[-1]}"
-                near = suggest(str(value), names) or "choose one of them"
-                raise UsageError(f"{flag(name)} {value!r} is neither {wanted}", near)
+                names = [choice for choice in allowed if choice is not None]
+                text = f"{flag(name)} {value!r} is neither {', '.join(names[:-1])} nor {names[-1]}"
+                raise UsageError(text, suggest(str(value), names) or "choose one of them")
+
+    def _require_consistency(self) -> None:
         if self.pretrained and self.weights:
             raise UsageError("--pretrained and --weights exclude each other", "give one of them")
         kind, _, count = self.freeze.partition(":")
@@ -170,11 +178,24 @@ class Settings:
         lines = ["# The settings of this run; poolzoo finetune --config run.toml repeats it."]
         for name, value in asdict(self).items():
             if value is not None and value != ():
-                lines.append(f"{name} = {_toml(value)}")
+                lines.append(f"{name} = {_toml_value(value)}")
         return "\n".join(lines) + "\n"
 
 
-def absolute(settings: Settings) -> Settings:
+def read_run_settings(path: Path) -> Settings:
+    """The settings of a run, also of one that an earlier version started.
+
+    Args:
+        path: The run directory.
+
+    Raises:
+        UsageError: There is no `run.toml`, or it has unknown settings.
+        CheckFailed: It is not TOML.
+    """
+    return Settings(**{**LEGACY_DEFAULTS, **read_toml(path / "run.toml")})
+
+
+def with_absolute_paths(settings: Settings) -> Settings:
     """The same settings with absolute paths, so that they do not depend on the current directory.
 
     Raises:
@@ -214,13 +235,13 @@ def renamed(values: Mapping[str, T], names: Mapping[str, str] = RENAMED) -> dict
     return {names.get(key, key): value for key, value in values.items()}
 
 
-def _toml(value: object) -> str:
+def _toml_value(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
         return json_writer.dumps(value)
     if isinstance(value, tuple):
-        return f"[{', '.join(map(_toml, value))}]"
+        return f"[{', '.join(map(_toml_value, value))}]"
     return repr(value)
 
 

@@ -95,7 +95,7 @@ def begun(pictures, tmp_path_factory) -> Path:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Engine, "_epoch", stop)
-        arguments = ("finetune", "--data", f"folder:{pictures}", *QUICK, "--no-dry-export", "--out", path)
+        arguments = ("finetune", "--data", f"folder:{pictures}", *QUICK, "--no-check-export", "--out", path)
         assert cli.run([str(word) for word in arguments]) == 130
     return path
 
@@ -126,7 +126,7 @@ def test_a_resume_says_what_changed(poolzoo, copies, alter, says):
         return
     assert outcome.code == 1
     assert outcome.err.splitlines()[0] == f"error: the data changed: {says}"
-    assert "bring it back" in outcome.err.splitlines()[1]
+    assert "restore it" in outcome.err.splitlines()[1]
 
 
 def test_a_resume_names_what_cannot_be_read_any_more(poolzoo, copies):
@@ -136,7 +136,7 @@ def test_a_resume_names_what_cannot_be_read_any_more(poolzoo, copies):
     assert outcome.code == 1
     error, hint = outcome.err.splitlines()
     assert error.startswith("error: 1 of 8 images cannot be read, first ")
-    assert "bring them back" in hint  # a resumed run takes no --skip-broken
+    assert "restore them" in hint  # a resumed run takes no --skip-broken
     assert "--skip-broken" not in hint
 
 
@@ -198,8 +198,8 @@ def test_an_evaluation_of_a_run_with_a_limit_looks_at_its_part(poolzoo, pictures
 def test_a_comparison_does_not_go_on_with_other_data(poolzoo, pictures, tmp_path):
     data, out = tmp_path / "data", tmp_path / "out"
     shutil.copytree(pictures, data)
-    arguments = ("--data", f"folder:{data}", *QUICK, "--pool", "avg,max", "--seeds", 1, "--robust", 0)
-    assert poolzoo("compare", *arguments, "--finalists", 0, "--out", out).code == 0
+    arguments = ("--data", f"folder:{data}", *QUICK, "--pool", "avg,max", "--seeds", 1, "--robustness-samples", 0)
+    assert poolzoo("compare", *arguments, "--export-top", 0, "--out", out).code == 0
     journal = (out / "journal.jsonl").read_text().splitlines()
     remove(data)
     assert poolzoo("compare", "--resume", out, "-q").code == 0  # nothing is left to train

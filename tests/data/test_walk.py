@@ -140,7 +140,7 @@ def test_a_run_knows_that_its_val_has_changed(with_val, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "_evaluate", stop)
+        patch.setattr(training, "evaluate_best_weights", stop)
         with pytest.raises(KeyboardInterrupt):
             training.finetune(settings(with_val), tmp_path / "run")
     hidden = with_val / "val/red/3.png"
@@ -159,10 +159,10 @@ def test_val_alone_stays_the_test_split(photos):
 
 def test_what_was_begun_before_there_were_these_settings_keeps_its_data(tmp_path):
     from poolzoo.compare.session import ComparisonConfig
-    from poolzoo.train.settings import LEGACY_DEFAULTS, read_toml
+    from poolzoo.train.settings import read_run_settings
 
     (tmp_path / "run.toml").write_text('data = "digits"\nimage_size = 16\n')
-    seen = [Settings(**{**LEGACY_DEFAULTS, **read_toml(tmp_path / "run.toml")})]
+    seen = [read_run_settings(tmp_path)]
     plan = ComparisonConfig("avg", None, "nano/plain", 1, None, 0, 0, 0.05, Settings()).to_json()
     for name in ("validation", "reader", "skip_broken"):
         del plan["settings"][name]
@@ -175,6 +175,6 @@ def test_all_trials_of_a_comparison_have_the_validation_images_of_its_start(with
     import json
 
     arguments = ("--backbone", "nano/plain", "--pool", "avg,max", "--seeds", 1, "--epochs", 1, "--threads", 1, "-q")
-    out = ("--robust", 0, "--finalists", 0, "--out", tmp_path / "comparison")
+    out = ("--robustness-samples", 0, "--export-top", 0, "--out", tmp_path / "comparison")
     assert poolzoo("compare", "--data", f"folder:{with_val}", *arguments, *out).code == 0
     assert json.loads((tmp_path / "comparison/plan.json").read_text())["settings"]["validation"] == "val"

@@ -23,7 +23,7 @@ from poolzoo.train.build import build_engine
 from poolzoo.train.ema import ModelEma
 from poolzoo.train.engine import Engine
 from poolzoo.train.prepare import prepare
-from poolzoo.train.settings import Settings
+from poolzoo.train.settings import RENAMED, Settings
 from poolzoo.train.training_module import TrainingModule
 
 BASE = ("finetune", "--data", "digits", "--backbone", "nano/plain", "--threads", "1", "-q")
@@ -173,6 +173,20 @@ def test_changed_arguments_are_refused(poolzoo, tmp_path, monkeypatch):
     assert outcome.code == 2
     assert "lr 0.005 → 0.004" in outcome.err
     assert len(outcome.err.splitlines()) == 2 + sum("images of" in line for line in outcome.err.splitlines())
+
+
+def test_a_run_with_the_former_names_of_settings_resumes(poolzoo, tmp_path, monkeypatch):
+    """`run.toml` and the checkpoint of an earlier version hold them."""
+    interrupted(poolzoo, tmp_path / "run", monkeypatch, "--clip-grad", "1", "--grad-accum", "2")
+    toml, state = tmp_path / "run" / "run.toml", tmp_path / "run" / checkpoint.FILE
+    saved = torch.load(state, weights_only=True)
+    for former, name in RENAMED.items():
+        toml.write_text(toml.read_text().replace(f"\n{name} = ", f"\n{former} = "))
+        saved["settings"][former] = saved["settings"].pop(name)
+    torch.save(saved, state)
+    outcome = poolzoo("finetune", "--resume", tmp_path / "run")
+    assert outcome.code == 0, outcome.err
+    assert "resuming after epoch 1" in outcome.err
 
 
 def test_changed_data_is_refused(poolzoo, tmp_path, monkeypatch, photos):
