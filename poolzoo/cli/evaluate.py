@@ -32,9 +32,9 @@ def command(
     from poolzoo.train.evaluate import evaluate_run
 
     if onnx:
-        evaluation = evaluate_graph(run, data, provider, threads, skip)
+        evaluation = evaluate_graph(run, data=data, provider=provider, threads=threads, skip=skip)
     else:
-        evaluation = evaluate_run(run, data, device, threads, skip)
+        evaluation = evaluate_run(run, data=data, device=device, threads=threads, skip=skip)
     if as_json:
         output.emit_json(evaluation.to_json())
         return

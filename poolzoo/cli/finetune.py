@@ -15,6 +15,7 @@ from poolzoo.plugin import loader
 
 if TYPE_CHECKING:
     from poolzoo.artifacts.run_report import RunReport
+    from poolzoo.train.epoch_metrics import EpochMetrics
     from poolzoo.train.prepare import PreparedRun
     from poolzoo.train.settings import Settings
 
@@ -154,35 +155,42 @@ def command(
             raise UsageError(
                 "--resume takes no other settings: the run has its own", f"poolzoo finetune --resume {resumed}"
             )
-        _show_result(_train(settings=None, path=resumed, check_export=False, as_json=as_json), as_json=as_json)
+        _show_result(_resume(resumed, as_json=as_json), as_json=as_json)
         return
     if recipe is not None:
         given.update({key: value for key, value in recipe_settings(recipe).items() if key not in typed})
     if config is not None:
         given.update({key: value for key, value in read_toml(config).items() if key not in typed})
     files = [str(path.resolve()) for path in loader.settings.files]
-    settings = with_absolute_paths(
-        Settings(**{**given, "plugins": tuple(dict.fromkeys([*given.get("plugins", ()), *files]))})
-    )
+    plugins = tuple(dict.fromkeys([*given.get("plugins", ()), *files]))
+    settings = with_absolute_paths(Settings(**{**given, "plugins": plugins}))
     loader.settings.files = [Path(file) for file in settings.plugins]
     if dry_run:
         from poolzoo.train import dry_run as dry_runs
 
         dry_runs.show(settings, as_json)
         return
-    _show_result(_train(settings, path=out, check_export=check_export, as_json=as_json), as_json=as_json)
+    report = _finetune(settings, out, check_export=check_export, as_json=as_json)
+    _show_result(report, as_json=as_json)
 
 
-def _train(settings: Settings | None, path: Path | None, *, check_export: bool, as_json: bool) -> RunReport | None:
-    """Trains a new run, or resumes the one at `path` if there are no settings."""
+def _finetune(settings: Settings, out: Path | None, *, check_export: bool, as_json: bool) -> RunReport | None:
     output.detail("loading torch")
     from poolzoo.train import run
 
-    callback = (lambda metrics: output.emit_json(metrics.to_json())) if as_json else None
-    if settings is None:
-        assert path is not None
-        return run.resume(path, callback)
-    return run.finetune(settings, path, callback, on_prepared=_check_export if check_export else None)
+    on_prepared = _check_export if check_export else None
+    return run.finetune(settings, out, callback=_print_epoch if as_json else None, on_prepared=on_prepared)
+
+
+def _resume(path: Path, *, as_json: bool) -> RunReport | None:
+    output.detail("loading torch")
+    from poolzoo.train import run
+
+    return run.resume(path, callback=_print_epoch if as_json else None)
+
+
+def _print_epoch(metrics: EpochMetrics) -> None:
+    output.emit_json(metrics.to_json())
 
 
 def _check_export(prepared: PreparedRun) -> None:

@@ -114,7 +114,9 @@ def finish_run(prepared: PreparedRun, path: Path, engine: Engine, result: FinalM
     settings, data = prepared.settings, prepared.data
     assert settings.epochs is not None  # `prepare` fills in every default
     assert settings.batch_size is not None
-    config = run.configuration(prepared.assembly, prepared.preprocess, data.classes, settings.data, settings.fit)
+    config = run.configuration(
+        prepared.assembly, prepared.preprocess, classes=data.classes, data=settings.data, how=settings.fit
+    )
     seconds = engine.progress.seconds
     images = settings.epochs * len(engine.loader) * settings.batch_size
     report = RunReport(

@@ -71,7 +71,7 @@ class TrainingBatch:
         """
         x = self.inputs[input_key]
         if parts == 1:
-            return [MicroBatch(x, self.labels, self.mixed_labels, self.label_weight)]
+            return [MicroBatch(x=x, labels=self.labels, mixed_labels=self.mixed_labels, label_weight=self.label_weight)]
         mixed = [None] * parts if self.mixed_labels is None else self.mixed_labels.tensor_split(parts)
         return [
             MicroBatch(x=x, labels=labels, mixed_labels=mixed_labels, label_weight=self.label_weight)
@@ -222,13 +222,14 @@ class FeatureLoader:
             whole_batch = order[step * self.batch_size : (step + 1) * self.batch_size]
             mine = self.rank.shard(whole_batch)
             labels = to_device(self.labels[mine], self.device)
-            yield TrainingBatch(LazyInputs(self.stores, views[mine], mine, self.device), labels)
+            inputs = LazyInputs(self.stores, views=views[mine], indices=mine, device=self.device)
+            yield TrainingBatch(inputs=inputs, labels=labels)
 
     def validation(self) -> Iterator[Inputs]:
         mine = self.rank.shard(self.val_indices)
         for start in range(0, len(mine), self.eval_batch_size):
             part = mine[start : start + self.eval_batch_size]
-            yield LazyInputs(self.stores, np.zeros(len(part), np.int64), part, self.device)
+            yield LazyInputs(self.stores, views=np.zeros(len(part), np.int64), indices=part, device=self.device)
 
 
 class LazyInputs(dict[str, Tensor]):

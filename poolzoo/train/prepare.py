@@ -202,7 +202,7 @@ def _assemble_heads(
     published = backbone.backbone.item
     mean = published.mean if statistics is None else statistics.mean
     std = published.std if statistics is None else statistics.std
-    preprocess = Preprocess(mean, std, data.size, backbone.image_size).to(policy.device)
+    preprocess = Preprocess(mean=mean, std=std, data_size=data.size, image_size=backbone.image_size).to(policy.device)
     augmentation = augmentation_for(settings, data)
     prepared = []
     for pool in pools:

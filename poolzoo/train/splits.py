@@ -30,6 +30,12 @@ class Split(NamedTuple):
     images: np.ndarray
     labels: np.ndarray
 
+    @classmethod
+    def of(cls, arrays: tuple[np.ndarray, np.ndarray]) -> Split:
+        """The split with these images and labels."""
+        images, labels = arrays
+        return cls(images=images, labels=labels)
+
 
 class ValidationSplit(NamedTuple):
     """Indices of the images to train on and of those held out for validation, both `int64`."""
@@ -124,15 +130,15 @@ def read_data(settings: Settings) -> DataSplits:
         how=settings.fit,
     )
     reader = source.reader(dataset)
-    train = Split(*source.load_split(dataset, "train"))
-    test = Split(*source.load_split(dataset, "test"))
+    train = Split.of(source.load_split(dataset, "train"))
+    test = Split.of(source.load_split(dataset, "test"))
     if test.images.shape[1:] != train.images.shape[1:]:
         raise UsageError(f"training and test images of {settings.data} differ in size", "add --image-size")
     classes = source.class_names(dataset, np.concatenate([train.labels, test.labels]))
     original_size: Size | None
     if reader is None:
-        train = Split(*source.limited(train.images, train.labels, settings.limit, seed))
-        test = Split(*source.limited(test.images, test.labels, settings.limit, seed))
+        train = Split.of(source.limited(train.images, train.labels, limit=settings.limit, seed=seed))
+        test = Split.of(source.limited(test.images, test.labels, limit=settings.limit, seed=seed))
         original_size = (train.images.shape[1], train.images.shape[2])
         train, test = _crop_to_aspect(train, test, settings.input_size)
     else:

@@ -297,4 +297,7 @@ class TrainingModule:
             weights={name: value for name, value in best["weights"].items() if name not in dropped},
         )
         if self.rank.is_zero:
-            self._loss_sum, self._correct, self._images = state["sums"]
+            loss_sum, correct, images = state["sums"]
+            self._loss_sum = loss_sum
+            self._correct = correct
+            self._images = images
