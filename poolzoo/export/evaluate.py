@@ -38,7 +38,7 @@ def evaluate_graph(
         CheckFailed: The directory is incomplete or was changed, or the run cannot be exported.
     """
     from poolzoo.export import graph
-    from poolzoo.export.source import of_run
+    from poolzoo.export.source import from_run
     from poolzoo.runtime import ort_session
 
     directory, run_path = Path(path), None
@@ -51,7 +51,7 @@ def evaluate_graph(
             run_path, config = run.path, run.config
             file = Path(temporary) / "model.onnx"
             output.say("exporting")
-            graph.export_graph(of_run(run), file)
+            graph.export_graph(from_run(run), file)
         model = ort_session.open_model(file, provider, threads)
     name = data or config["poolzoo"].get("data")
     if name is None:

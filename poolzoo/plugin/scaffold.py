@@ -58,5 +58,5 @@ _PARTS = {"pooling": "layer", "backbone": "network", "dataset": "images"}
 
 
 def _filled(template: str, values: dict[str, str]) -> str:
-    text = resources.files("poolzoo").joinpath("templates", f"{template}.tmpl").read_text(encoding="utf-8")
+    text = resources.files("poolzoo").joinpath("plugin", "templates", f"{template}.tmpl").read_text(encoding="utf-8")
     return Template(text).substitute(values)

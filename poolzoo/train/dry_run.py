@@ -10,7 +10,9 @@ from poolzoo.common import output
 from poolzoo.data import sizes
 from poolzoo.data.augmentation import Augmentation
 from poolzoo.data.sizes import Size
-from poolzoo.model.assemble import parameters_and_macs
+from poolzoo.model.accounting import AccountingJson
+from poolzoo.model.cost import parameters_and_macs
+from poolzoo.model.published import PublishedHeadJson
 from poolzoo.train import features
 from poolzoo.train.prepare import PreparedRun, prepare
 from poolzoo.train.settings import Settings
@@ -63,8 +65,8 @@ class RunPlan:
     layout: str
     feature_map: tuple[int, int, int]
     out_features: int
-    published_head: dict[str, object]
-    weights: dict[str, object]
+    published_head: PublishedHeadJson
+    weights: AccountingJson
     classes: tuple[str, ...]
     parameters: int
     trainable: int
@@ -87,12 +89,12 @@ class RunPlan:
             original_size=data.original_size,
             data_size=data.size,
             input_size=assembly.image_size,
-            stem_changes=tuple(assembly.body.stem_changes),
-            replaced=tuple(assembly.body.replaced),
+            stem_changes=tuple(assembly.backbone.stem_changes),
+            replaced=tuple(assembly.backbone.replaced),
             layout=assembly.layout.kind,
             feature_map=(assembly.layout.channels, height, width),
-            out_features=assembly.width,
-            published_head=assembly.body.published.to_json(assembly.norm_place, assembly.width),
+            out_features=assembly.out_features,
+            published_head=assembly.backbone.published.to_json(assembly.norm_place, assembly.out_features),
             weights=assembly.weights.to_json(),
             classes=data.classes,
             parameters=parameters,
@@ -148,8 +150,8 @@ class RunPlan:
         yield "feature map", f"{sizes.show(self.feature_map)} ({self.layout})"
         yield "pool", f"{settings.pool}, {self.out_features} features"
         if self.published_head["changes"]:
-            yield "published", str(self.published_head["text"])
-        yield "weights", str(self.weights["text"])
+            yield "published", self.published_head["text"]
+        yield "weights", self.weights["text"]
         yield "head", f"{settings.head}, {len(self.classes)} classes"
         yield "parameters", f"{self.parameters:,}, {self.trainable:,} of them trained"
         yield "MACs", f"{self.macs / 1e6:.1f} million an image"

@@ -104,7 +104,7 @@ def input_key(prepared: PreparedRun) -> str:
 def feature_config(prepared: PreparedRun, key: str, dtype: str = "float16") -> FeatureConfig:
     """The cache entry for the inputs `key` of a head."""
     layout = prepared.assembly.layout
-    shape = (layout.channels, *layout.map_size) if key == FEATURE_MAP else (prepared.assembly.width,)
+    shape = (layout.channels, *layout.map_size) if key == FEATURE_MAP else (prepared.assembly.out_features,)
     digest = _digest(prepared, key, dtype)
     return FeatureConfig(input_key=key, prepared=prepared, digest=digest, shape=shape, dtype=dtype)
 
@@ -115,12 +115,13 @@ def _digest(prepared: PreparedRun, key: str, dtype: str) -> str:
     for name, tensor in assembly.network.backbone.state_dict().items():
         weights.update(name.encode())
         weights.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    backbone_source = assembly.backbone.resolved.entry.source
     pool = [key, assembly.pool.entry.source.sha256(), dict(assembly.pool.options)]
     parts: dict[str, object] = {
         # The batch size of the backbone may change the last bits.
         "version": [VERSION, prepared.backbone_batch_size, dtype, torch.__version__],
         "what": key if key == FEATURE_MAP else pool,
-        "backbone": [settings.backbone, settings.local_pool, settings.stem, assembly.backbone.entry.source.sha256()],
+        "backbone": [settings.backbone, settings.local_pool, settings.stem, backbone_source.sha256()],
         "weights": weights.hexdigest(),
         "input": [list(assembly.image_size), list(map(list, prepared.preprocess.statistics))],
         "images": prepared.data.digest,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from poolzoo.artifacts import manifest, run, run_report
+from poolzoo.artifacts import manifest, result_card, run, run_report, samples
 from poolzoo.artifacts.run_report import RunReport
 from poolzoo.common import files, output
 from poolzoo.common.errors import EnvironmentProblem
 from poolzoo.data import identity, unreadable
 from poolzoo.metrics import classification
 from poolzoo.metrics.results import Metrics
-from poolzoo.model.assemble import Network
+from poolzoo.model.network import Network
 from poolzoo.report import curves
 from poolzoo.train import distributed, inference, memory
 from poolzoo.train.engine import Engine
@@ -136,15 +136,15 @@ def finish_run(prepared: PreparedRun, path: Path, engine: Engine, result: FinalM
     files.write_atomically(path / "model.safetensors", run.weights_bytes(prepared.assembly.network.state_dict()))
     files.write_json(path / "env.json", run.environment(prepared.policy.device))
     files.write_json(path / run_report.FILE, report.to_json())
-    history = [epoch.to_json() for epoch in engine.progress.history[settings.pool]]
+    points = [curves.CurvePoint.from_json(epoch.to_json()) for epoch in engine.progress.history[settings.pool]]
     try:
-        curves.draw(history, path / "curves.png", f"{settings.backbone} with {settings.pool} on {settings.data}")
+        curves.draw(points, path / "curves.png", f"{settings.backbone} with {settings.pool} on {settings.data}")
     except EnvironmentProblem as problem:  # a missing picture must not lose the run
         output.warn(f"no learning curves: {problem}", problem.hint)
-    files.write_atomically(path / "README.md", run.result_card(config, run.as_dict(settings), report))
+    files.write_atomically(path / "README.md", result_card.render(config, asdict(settings), report))
     if not (path / identity.FILE).is_file():  # several heads have it in their common directory until now
         data.identity.save(path / identity.FILE)
-    run.save_predictions(path / "predictions.npz", result.predicted, data.test.labels)
-    run.save_samples(path / "samples.npz", data.train, data.train_indices, data.test)
-    manifest.seal(path, "run")
+    samples.save_predictions(path / "predictions.npz", result.predicted, data.test.labels)
+    samples.save_samples(path / "samples.npz", data.train, data.train_indices, data.test)
+    manifest.write_manifest(path, "run")
     return report

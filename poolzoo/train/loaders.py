@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from poolzoo.data import blocks
 from poolzoo.data.augmentation import to_device
 from poolzoo.data.batches import SINGLE_PROCESS, BatchLoader, Rank
-from poolzoo.model.assemble import Network, Preprocess
+from poolzoo.model.network import Network, Preprocess
 from poolzoo.train.device import DevicePolicy
 
 # Keys of the inputs that a module can train on; pooled vectors have the spec of their pooling as key.

@@ -15,16 +15,10 @@ from poolzoo.data import classes, sizes
 from poolzoo.data.augmentation import Augmentation
 from poolzoo.data.batches import Rank
 from poolzoo.data.statistics import ChannelStatistics
-from poolzoo.model.assemble import (
-    AssembledBackbone,
-    Assembly,
-    ModelConfig,
-    Preprocess,
-    assemble_backbone,
-    attach_head,
-    resolve,
-    unseen_border,
-)
+from poolzoo.model.assemble import Assembly, assemble_backbone, attach_head, check_names, unseen_border
+from poolzoo.model.backbone import AssembledBackbone
+from poolzoo.model.config import ModelConfig
+from poolzoo.model.network import Preprocess
 from poolzoo.model.state_dict import require_weights
 from poolzoo.model.weights import load_weights
 from poolzoo.plugin import loader, spec
@@ -116,7 +110,7 @@ def prepare_heads(settings: Settings, pools: Sequence[str], *, load_initial_weig
     lr = settings.lr or optimizer.default_lr(settings.optimizer, pretrained=fine_tuning)
     optimizer.require_optimizer(settings.optimizer)
     for each in each_settings:
-        resolve(_model_config(each, pretrained=load_initial_weights))  # unknown names fail before any data is read
+        check_names(_model_config(each, pretrained=load_initial_weights))  # unknown names fail before any data is read
     if settings.weights and load_initial_weights:
         require_weights(Path(settings.weights))
     policy = devices.policy(settings.device, settings.precision, settings.compile, deterministic=settings.deterministic)
@@ -199,7 +193,7 @@ def _assemble_heads(
     )
     torch.manual_seed(settings.seed)
     backbone = assemble_backbone(config)
-    published = backbone.backbone.item
+    published = backbone.resolved.item
     mean = published.mean if statistics is None else statistics.mean
     std = published.std if statistics is None else statistics.std
     preprocess = Preprocess(mean=mean, std=std, data_size=data.size, image_size=backbone.image_size).to(policy.device)
@@ -225,7 +219,7 @@ def _assemble_heads(
             )
         )
     _report_input(settings, backbone, data)
-    if load_initial_weights and (border := unseen_border(backbone, config)) is not None:
+    if load_initial_weights and (border := unseen_border(backbone)) is not None:
         output.warn(border.line(settings.backbone))
     for each in prepared:
         _report_weights(each.assembly)
@@ -235,7 +229,7 @@ def _assemble_heads(
 
 def _freeze(settings: Settings, heads: Sequence[PreparedRun]) -> None:
     """Freezes what `--freeze` names, and says so."""
-    backbone = heads[0].assembly.body.module
+    backbone = heads[0].assembly.backbone.module
     if settings.freeze == "backbone":
         backbone.requires_grad_(False)
         for head in heads:
@@ -262,7 +256,7 @@ def _report_input(settings: Settings, backbone: AssembledBackbone, data: DataSpl
             f"{stored} {sizes.show(data.size)} are resized to {sizes.show(backbone.image_size)}: "
             f"the feature map is {feature_map}"
         )
-    trained_on = backbone.backbone.item.trained_on
+    trained_on = backbone.resolved.item.trained_on
     if settings.pretrained and trained_on and _has_classes_of(trained_on, data):
         output.say(
             f"{settings.backbone} was trained on the training images of {trained_on}. If these are the same images, it "
@@ -272,9 +266,9 @@ def _report_input(settings: Settings, backbone: AssembledBackbone, data: DataSpl
 
 def _report_weights(assembly: Assembly) -> None:
     """Says which weights were loaded, and what was changed in a published head."""
-    published, weights = assembly.body.published, assembly.weights
+    published, weights = assembly.backbone.published, assembly.weights
     if published.changes:
-        output.say(f"published head: {published.line(assembly.norm_place, assembly.width)}")
+        output.say(f"published head: {published.line(assembly.norm_place, assembly.out_features)}")
     if weights.source:
         output.say(f"weights: {weights.line()}")
         for what, names in (("fresh", weights.fresh), ("left out of the file", weights.left_out)):

@@ -170,13 +170,13 @@ def _train_or_explain(
 
 def _train(prepared: PreparedRun, path: Path, callback: Callback | None) -> RunReport | None:
     settings, is_zero = prepared.settings, prepared.rank.is_zero
-    event = {"path": str(path), "settings": run.as_dict(settings)}
+    event = {"path": str(path), "settings": asdict(settings)}
     catalog = loader.catalog()
     engine = open_engine([prepared], path, asdict(settings))
     if is_zero:
         if engine.progress.epoch:  # a killed process may have written one epoch more than the checkpoint has
             write_history(path, engine.progress.history[settings.pool])
-        catalog.announce("poolzoo_run_started", run=event)
+        catalog.emit("poolzoo_run_started", run=event)
 
     def on_epoch_end(epoch: int, metrics: Mapping[str, EpochMetrics]) -> None:
         own = metrics[settings.pool]
@@ -187,13 +187,13 @@ def _train(prepared: PreparedRun, path: Path, callback: Callback | None) -> RunR
         )
         if callback is not None:
             callback(own)
-        catalog.announce("poolzoo_epoch_finished", run=event, epoch=epoch, metrics=own.to_json())
+        catalog.emit("poolzoo_epoch_finished", run=event, epoch=epoch, metrics=own.to_json())
 
     engine.run(on_epoch_end)
     (result,) = evaluate_best_weights([prepared], engine)
     report = None
     if is_zero:
         report = finish_run(prepared, path, engine, result)
-        catalog.announce("poolzoo_run_finished", run=event, metrics=report.summary())
+        catalog.emit("poolzoo_run_finished", run=event, metrics=report.summary())
     distributed.destroy_process_group()
     return report

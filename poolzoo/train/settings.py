@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from poolzoo.common import json_writer
 from poolzoo.common.errors import CheckFailed, UsageError
@@ -222,10 +222,9 @@ RENAMED: Final = {
 }
 # The values of settings that `run.toml` of earlier versions does not have.
 LEGACY_DEFAULTS: Final[Mapping[str, Any]] = {"validation": None, "reader": None, "final_norm": None}
-T = TypeVar("T")
 
 
-def renamed(values: Mapping[str, T], names: Mapping[str, str] = RENAMED) -> dict[str, T]:
+def renamed(values: Mapping[str, Any], names: Mapping[str, str] = RENAMED) -> dict[str, Any]:
     """Values that any version wrote, under today's names.
 
     Args:

@@ -184,7 +184,7 @@ def test_doctor_finds_a_working_cpu_provider(poolzoo):
 def test_an_unexpected_error_is_one_line_without_a_traceback(poolzoo, monkeypatch):
     import poolzoo.cli.list as module
 
-    monkeypatch.setattr(module.host, "catalog", lambda: 1 / 0)
+    monkeypatch.setattr(module.loader, "catalog", lambda: 1 / 0)
     outcome = poolzoo("list")
     assert outcome.code == 1
     assert "ZeroDivisionError" in outcome.err

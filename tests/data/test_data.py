@@ -32,9 +32,9 @@ def stored(tmp_path: Path, image: Image.Image, name: str = "x.png", **rest) -> n
     return images.read(tmp_path / name)
 
 
-def test_grey_is_repeated_and_alpha_lies_on_white(tmp_path):
-    grey = stored(tmp_path, Image.fromarray(np.array([[0, 100], [200, 255]], np.uint8)))
-    np.testing.assert_array_equal(grey, np.repeat(np.array([[0, 100], [200, 255]])[..., None], 3, -1))
+def test_gray_is_repeated_and_alpha_lies_on_white(tmp_path):
+    gray = stored(tmp_path, Image.fromarray(np.array([[0, 100], [200, 255]], np.uint8)))
+    np.testing.assert_array_equal(gray, np.repeat(np.array([[0, 100], [200, 255]])[..., None], 3, -1))
     clear = stored(tmp_path, Image.new("RGBA", (2, 2), (255, 0, 0, 0)))
     assert (clear == 255).all()
     half = stored(tmp_path, Image.new("RGBA", (2, 2), (0, 0, 0, 128)))

@@ -177,7 +177,7 @@ def test_colors_of_16_bits_are_judged_at_any_size(tmp_path):
 
 
 def test_predict_says_it_too(poolzoo, tmp_path):
-    from linear_bundle import linear_bundle
+    from support.linear_bundle import linear_bundle
 
     bundle = linear_bundle(tmp_path / "linear", "uint8")
     files = [tiff(tmp_path / f"{i}.tif", np.full((4, 6), 9000, np.float32), bits=32, kind=3) for i in range(2)]

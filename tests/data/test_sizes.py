@@ -130,7 +130,7 @@ def test_arrays_are_not_stretched_either(capsys):
 
 def test_a_rectangle_goes_from_training_to_what_is_exported(poolzoo, bars, tmp_path):
     from poolzoo.artifacts.run import load_run
-    from poolzoo.export.source import of_run
+    from poolzoo.export.source import from_run
 
     run = tmp_path / "run"
     options = ("--backbone", "nano/plain", "--epochs", 1, "--image-size", "16x52", "--threads", 1)
@@ -139,9 +139,9 @@ def test_a_rectangle_goes_from_training_to_what_is_exported(poolzoo, bars, tmp_p
     card = (run / "README.md").read_text()
     assert "Images of 16×52 pixels (height × width) enter the network at\n16×52" in card
     assert poolzoo("evaluate", run, "--json").json["n"] == 6
-    subject = of_run(load_run(run))
-    assert subject.size == (16, 52)
-    assert subject.fit.reader == 2
+    source = from_run(load_run(run))
+    assert source.size == (16, 52)
+    assert source.fit.reader == 2
 
 
 @pytest.mark.slow
@@ -149,7 +149,7 @@ def test_a_rectangle_is_predicted_as_it_was_evaluated(poolzoo, bars, tmp_path):
     run, bundle = tmp_path / "run", tmp_path / "bundle"
     options = ("--backbone", "nano/plain", "--epochs", 8, "--image-size", "16x52", "--shift", 0, "--flip", "off")
     assert poolzoo("finetune", "--data", f"folder:{bars}", *options, "--out", run).code == 0
-    assert poolzoo("export", run, "--out", bundle, "--no-speed").code == 0
+    assert poolzoo("export", run, "--out", bundle, "--no-bench").code == 0
     rows = poolzoo("predict", bundle, bars / "test", "--json").json
     figures = poolzoo("evaluate", bundle, "--onnx", "--data", f"folder:{bars}", "--json").json
     right = np.mean([row["label"] == Path(row["file"]).parent.name for row in rows])

@@ -147,11 +147,11 @@ def test_a_changed_folder_is_decoded_anew(photos, cache, reads, change):
 
 def test_two_folders_of_equal_names_sizes_and_times_are_told_apart(tmp_path, cache):
     """As uncompressed files out of an archive that was packed with one time for all are."""
-    for split, grey in (("train", 10), ("test", 200)):
+    for split, gray in (("train", 10), ("test", 200)):
         for index in range(10):
             file = tmp_path / "same" / split / "thing" / f"{index}.bmp"
             file.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", (8, 8), (grey, grey, grey)).save(file)
+            Image.new("RGB", (8, 8), (gray, gray, gray)).save(file)
             os.utime(file, ns=(0, 0))
     assert (load(tmp_path / "same", "train")[0] == 10).all()
     assert (load(tmp_path / "same", "test")[0] == 200).all()

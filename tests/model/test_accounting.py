@@ -17,7 +17,8 @@ import poolzoo as package
 from poolzoo.artifacts import manifest
 from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.model.accounting import Accounting, fill, fill_exactly
-from poolzoo.model.assemble import ModelConfig, assemble
+from poolzoo.model.assemble import assemble
+from poolzoo.model.config import ModelConfig
 from poolzoo.model.state_dict import read_state_dict
 from poolzoo.model.weights import load_weights
 from poolzoo.plugin import loader
@@ -93,8 +94,8 @@ def test_avg_gives_the_pooled_features_of_the_published_network(name, cache):
         assert set(weights.fresh) == {"classifier.weight", "classifier.bias"}
         assert set(weights.loaded) | set(weights.fresh) == assembly.network.state_dict().keys()
         assert all(key.startswith(("head.", "classifier.", "fc.")) for key in weights.left_out), weights.left_out
-        assert assembly.body.published.average() == "avg equals the published pooling"
-        assert bool(assembly.body.published.norm) == (name in NORMED)
+        assert assembly.backbone.published.average() == "avg equals the published pooling"
+        assert bool(assembly.backbone.published.norm) == (name in NORMED)
 
 
 def test_a_pooled_vector_of_another_width_leaves_the_norm_to_the_positions():
@@ -102,7 +103,7 @@ def test_a_pooled_vector_of_another_width_leaves_the_norm_to_the_positions():
     assembly = assemble(plan("test_vit2", 64, pool="catavgmax"))
     state = theirs.state_dict()
     path_like = {key: value for key, value in state.items() if not key.startswith("head.")}
-    kept, _ = assembly.network.backbone.origin.adapted(_own(assembly.network), path_like, "test")
+    kept, _ = assembly.network.backbone.origin.convert_state_dict(_own(assembly.network), path_like, "test")
     assert assembly.norm_place == "positions"
     assembly.network.norm.layer.load_state_dict({k: kept[f"norm.{k}"] for k in ("weight", "bias")})
     assembly.network.backbone.load_state_dict({k: v for k, v in kept.items() if not k.startswith("norm.")})
@@ -124,7 +125,7 @@ def test_an_attention_pooled_networks_file_leaves_its_pooling_out_by_name(cache)
     weights = load_weights(assembly.network, cache / "w.safetensors", ())
     ends = {key for key in theirs.state_dict() if key.startswith(("attn_pool.", "head."))}
     assert set(weights.left_out) == ends
-    assert "attn_pool" in assembly.body.published.line(None, 96)
+    assert "attn_pool" in assembly.backbone.published.line(None, 96)
 
 
 @pytest.mark.parametrize("change", ["missing", "unknown", "shape"])
@@ -157,7 +158,7 @@ def test_torchvisions_layers_behind_the_pooling_are_named(monkeypatch, tmp_path)
     heads = [key for key in theirs.state_dict() if key.startswith("classifier.")]
     assert set(assembly.weights.left_out) == set(heads)
     assert assembly.weights.fresh == ("classifier.weight", "classifier.bias")
-    assert "left out: classifier.0" in assembly.body.published.line(None, 576)
+    assert "left out: classifier.0" in assembly.backbone.published.line(None, 576)
 
 
 def tiny_convnext(monkeypatch):
@@ -194,7 +195,7 @@ def test_torchvisions_norm_behind_the_pooling_follows_ours(monkeypatch):
     network, x = assembly.network.eval(), torch.randn(2, 3, 64, 64)
     network.classifier.load_state_dict(theirs.classifier[2].state_dict())
     torch.testing.assert_close(network(x), theirs(x))
-    said = assembly.body.published.line("pooled", 24)
+    said = assembly.backbone.published.line("pooled", 24)
     assert said == "classifier.0 follows the pooling, as published; avg equals the published pooling"
     wider = assemble(replace(found, pool="catavgmax"))
     assert wider.norm_place == "positions"
@@ -210,7 +211,7 @@ def test_runs_of_earlier_versions_have_no_such_norm(monkeypatch):
     assert assembly.norm_place is None
     assert not [key for key in assembly.network.state_dict() if "norm." in key and "body" not in key]
     assert set(assembly.weights.loaded) <= assembly.network.state_dict().keys()
-    assert "left out: classifier.0" in assembly.body.published.line(None, 24)
+    assert "left out: classifier.0" in assembly.backbone.published.line(None, 24)
 
 
 PLUGIN = """
@@ -249,7 +250,7 @@ def test_what_a_plugin_leaves_untrained_is_named(tmp_path):
     ("name", "side", "says"),
     [
         ("efficientvit_b0", 64, "left out: head.in_conv, head.classifier.0, head.classifier.1 ("),
-        ("mobilenetv3_small_050", 64, "conv_head moved in front of the pooling"),
+        ("mobilenetv3_small_050", 64, "conv_head moved before the pooling"),
         ("convnext_atto", 64, "head.norm follows the pooling"),
         ("resnet50_clip", 64, "head (the published pooling's own layers) kept"),
         ("levit_128s", 64, "left out: head.bn, head_dist.bn"),
@@ -289,7 +290,7 @@ def test_a_run_whose_weights_do_not_fit_is_one_line_that_names_the_tensor(poolzo
     else:
         state[name] = state[name].double() if change == "dtype" else torch.ones(1)
     save_file(state, run_copy / "model.safetensors")
-    manifest.seal(run_copy, "run")
+    manifest.write_manifest(run_copy, "run")
     outcome = poolzoo("evaluate", run_copy)
     assert outcome.code == 1
     assert f"({name})" in outcome.err.splitlines()[0]
@@ -388,7 +389,7 @@ def test_what_timms_filter_passes_over_is_left_out_by_name():
         value = value[0, 0] if key == "cls_token" else value[0] if key == "pos_embed" else value
         state[f"visual.{name or f'transformer.resblocks.0.attn.in_proj_{last}'}"] = value
     text = {"logit_scale": torch.ones(()), "token_embedding.weight": torch.ones(3, 2)}
-    kept, left_out = module.origin.adapted(module.state_dict(), {**state, **text}, "clip")
+    kept, left_out = module.origin.convert_state_dict(module.state_dict(), {**state, **text}, "clip")
     assert kept.keys() == module.state_dict().keys()
     assert set(left_out) >= text.keys()
 

@@ -9,7 +9,9 @@ from torch import nn
 import poolzoo
 from poolzoo.common.errors import PluginFailed, UsageError
 from poolzoo.model import surgery
-from poolzoo.model.assemble import ModelConfig, Preprocess, assemble
+from poolzoo.model.assemble import assemble
+from poolzoo.model.config import ModelConfig
+from poolzoo.model.network import Preprocess
 from poolzoo.plugin import loader
 
 
@@ -39,7 +41,7 @@ def test_layout_width_and_map_are_measured(backbone, layout, channels, map_size,
     found = assembly.layout
     assert (found.kind, found.channels, found.map_size) == (layout, channels, map_size)
     assert assembly.image_size == (image_size, image_size)
-    assert assembly.width == channels
+    assert assembly.out_features == channels
     assert assembly.network.eval()(torch.randn(2, 3, image_size, image_size)).shape == (2, 10)
 
 
@@ -47,7 +49,7 @@ def test_layout_width_and_map_are_measured(backbone, layout, channels, map_size,
 def test_the_pools_width_is_measured(pool):
     factor = {"catavgmax": 2, "adaptive:size=3": 9}[pool]
     for backbone, channels in (("nano/plain", 64), ("timm/test_vit", 64), ("timm/test_convnext", 64)):
-        assert assemble(plan(backbone, pool)).width == factor * channels
+        assert assemble(plan(backbone, pool)).out_features == factor * channels
 
 
 def test_timms_own_features_and_pool_give_the_same_numbers():
@@ -172,14 +174,14 @@ def test_a_one_by_one_map_is_refused_and_the_ways_out_are_named():
 def test_a_small_stem_keeps_small_images_large(backbone, image_size, map_size, keeps_pool):
     assembly = assemble(plan(backbone, stem="small"))
     assert (assembly.image_size, assembly.layout.map_size) == (image_size, map_size)
-    assert any("stride 2 → 1" in change for change in assembly.body.stem_changes)
-    assert any("left out" in change for change in assembly.body.stem_changes) != keeps_pool
+    assert any("stride 2 → 1" in change for change in assembly.backbone.stem_changes)
+    assert any("left out" in change for change in assembly.backbone.stem_changes) != keeps_pool
 
 
 def test_a_small_stem_keeps_its_pooling_where_the_map_stays_large_enough():
     assembly = assemble(plan("timm/resnet18", stem="small", image_size=(64, 64)))
     assert assembly.layout.map_size == (4, 4)
-    assert len(assembly.body.stem_changes) == 1
+    assert len(assembly.backbone.stem_changes) == 1
 
 
 def test_a_stem_of_patches_is_refused():
@@ -190,16 +192,16 @@ def test_a_stem_of_patches_is_refused():
 def test_local_pooling_replaces_every_downsampling_pool_and_keeps_its_geometry():
     stock = assemble(plan("nano/resnet"))
     assembly = assemble(plan("nano/resnet", local_pool="blur"))
-    assert assembly.body.replaced == ("pool1", "pool2", "pool3")
+    assert assembly.backbone.replaced == ("pool1", "pool2", "pool3")
     assert not surgery.pooling_modules(assembly.network.backbone)
     assert assembly.layout == stock.layout
 
 
 def test_local_pooling_reaches_into_timm_and_torchvision():
-    assert assemble(plan("timm/resnet18", local_pool="maxblur")).body.replaced == ("maxpool",)
-    replaced = assemble(plan("torchvision/densenet121", local_pool="max")).body.replaced
+    assert assemble(plan("timm/resnet18", local_pool="maxblur")).backbone.replaced == ("maxpool",)
+    replaced = assemble(plan("torchvision/densenet121", local_pool="max")).backbone.replaced
     assert [name.split(".")[-1] for name in replaced] == ["pool0", "pool", "pool", "pool"]
-    assert len(assemble(plan("timm/resnet18d", local_pool="avg", image_size=(64, 64))).body.replaced) == 4
+    assert len(assemble(plan("timm/resnet18d", local_pool="avg", image_size=(64, 64))).backbone.replaced) == 4
 
 
 def test_a_window_may_be_changed():

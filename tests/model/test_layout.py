@@ -8,7 +8,8 @@ from torch import nn
 
 import poolzoo as package
 from poolzoo.common.errors import PluginFailed, UsageError
-from poolzoo.model.assemble import ModelConfig, assemble
+from poolzoo.model.assemble import assemble
+from poolzoo.model.config import ModelConfig
 from poolzoo.model.layout import read_layout
 from poolzoo.plugin import loader
 

@@ -176,8 +176,8 @@ def test_torchs_global_state_is_put_back(tmp_path, first):
     )
     code = f"""
 {"" if first else "import torch; torch.set_num_threads(1)"}
-from poolzoo import host
-catalog = host.load_plugins({str(plugin)!r}, installed=False)
+from poolzoo.plugin import loader
+catalog = loader.load_plugins({str(plugin)!r}, installed=False)
 import torch
 (problem,) = catalog.problems
 print(problem.stage, "|", problem.error)

@@ -40,8 +40,8 @@ def test_each_loads_without_a_problem_and_without_heavy_imports(package):
     code = f"""
 import sys
 sys.path.insert(0, {str(ROOT / package / "src")!r})
-from poolzoo import host
-catalog = host.load_plugins({str(ROOT / package / "src" / module_of(package) / "__init__.py")!r}, installed=False)
+from poolzoo.plugin import loader
+catalog = loader.load_plugins({str(ROOT / package / "src" / module_of(package) / "__init__.py")!r}, installed=False)
 print([str(p) for p in catalog.problems], sorted({{"torch", "timm", "tensorboard", "pywt"}} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

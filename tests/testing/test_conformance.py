@@ -127,12 +127,12 @@ MISTAKES = {
     "a norm with a tiny floor": (
         module(lambda self, x: F.normalize(x.amax((2, 3)), eps=1e-12)),
         "gradients_are_bounded",
-        "zeros: the gradient for the map reaches",
+        "zeros: the gradient for the feature map reaches",
     ),
     "a root that is too steep": (
         module(lambda self, x: x.mean((2, 3)) * x.mean((2, 3)).abs().clamp(min=1e-12).rsqrt()),
         "gradients_are_bounded",
-        "zeros: the gradient for the map reaches",
+        "zeros: the gradient for the feature map reaches",
     ),
     "an overflowing exponential": (module(naive_soft), "extremes_are_finite", "not finite"),
     "an overflowing square": (module(overflowing_square), "low_precision_is_close", "float16, hundreds"),

@@ -120,7 +120,7 @@ def test_a_run_is_complete_learns_and_says_what_it_did(trained):
         "curves.png",
     }
     assert expected | {"samples.npz", "predictions.npz", "metrics.json", "checkpoint"} == names
-    assert manifest.altered(trained) == []
+    assert manifest.differences(trained) == []
     lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
     assert lines[-1]["loss"] < lines[0]["loss"]
@@ -368,13 +368,14 @@ def test_timms_own_weights_are_taken_and_their_classifier_is_left_out(poolzoo, t
 def test_torchvisions_own_weights_are_taken(tmp_path):
     import torchvision
 
-    from poolzoo.model.assemble import ModelConfig, assemble
+    from poolzoo.model.assemble import assemble
+    from poolzoo.model.config import ModelConfig
     from poolzoo.model.weights import load_weights
 
     theirs = torchvision.models.squeezenet1_1().state_dict()
     torch.save(theirs, tmp_path / "w.pth")
     assembly = assemble(ModelConfig("torchvision/squeezenet1_1", "avg", 10, (64, 64), (64, 64)))
-    load_weights(assembly.network, tmp_path / "w.pth", assembly.backbone.item.classifier)
+    load_weights(assembly.network, tmp_path / "w.pth", assembly.backbone.resolved.item.classifier)
     own = assembly.network.backbone.state_dict()
     assert torch.equal(own["body.features.0.weight"], theirs["features.0.weight"])
 
@@ -382,12 +383,13 @@ def test_torchvisions_own_weights_are_taken(tmp_path):
 def test_a_vits_positions_are_resampled_to_the_image_size(tmp_path):
     import timm
 
-    from poolzoo.model.assemble import ModelConfig, assemble
+    from poolzoo.model.assemble import assemble
+    from poolzoo.model.config import ModelConfig
     from poolzoo.model.weights import load_weights
 
     save_file(timm.create_model("test_vit").state_dict(), tmp_path / "w.safetensors")
     assembly = assemble(ModelConfig("timm/test_vit", "avg", 10, (64, 64), (64, 64)))
-    load_weights(assembly.network, tmp_path / "w.safetensors", assembly.backbone.item.classifier)
+    load_weights(assembly.network, tmp_path / "w.safetensors", assembly.backbone.resolved.item.classifier)
 
 
 def test_our_own_weights_start_another_number_of_classes(poolzoo, trained, photos, tmp_path):
@@ -426,9 +428,9 @@ def test_weights_that_do_not_fit_are_one_line(poolzoo, tmp_path, content, code, 
 
 
 def test_pretrained_without_a_network_is_quick_and_one_line(poolzoo, tmp_path, monkeypatch):
-    from poolzoo.backbones import network
+    from poolzoo.backbones import connectivity
 
-    monkeypatch.setattr(network, "reachable", lambda url: False)
+    monkeypatch.setattr(connectivity, "reachable", lambda url: False)
     for backbone in ("timm/resnet18", "torchvision/resnet18"):
         outcome = poolzoo(
             "finetune", "--data", "digits", "--backbone", backbone, "--pretrained", "--out", tmp_path / "run"
