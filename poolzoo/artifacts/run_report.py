@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from poolzoo.common import files
+from poolzoo.common.errors import CheckFailed
 from poolzoo.metrics.results import Metrics
 
 FILE: Final = "metrics.json"
@@ -91,20 +92,24 @@ class RunReport:
             path: The run directory.
 
         Raises:
-            CheckFailed: The file is missing or damaged.
+            CheckFailed: The file is missing or damaged, or lacks a key.
         """
         found = files.read_json(path / FILE)
-        memory = found.get("peak_memory") or {}
-        flip_tta = found.get("test_flip_tta")
-        return cls(
-            path=path,
-            val=Metrics.from_json(found["val"]),
-            best_epoch=found["val"]["epoch"],
-            test=Metrics.from_json(found["test"]),
-            test_flip_tta=None if flip_tta is None else flip_tta["accuracy"],
-            seconds=found["seconds"],
-            images_per_s=found["images_per_s"],
-            peak_memory=PeakMemory(host_bytes=memory.get("host_bytes"), device_bytes=memory.get("device_bytes")),
-            processes=found.get("processes", 1),
-            skipped=tuple(found.get("skipped", ())),
-        )
+        try:
+            flip_tta = found.get("test_flip_tta")
+            memory = found.get("peak_memory") or {}
+            return cls(
+                path=path,
+                val=Metrics.from_json(found["val"]),
+                best_epoch=found["val"]["epoch"],
+                test=Metrics.from_json(found["test"]),
+                test_flip_tta=None if flip_tta is None else flip_tta["accuracy"],
+                seconds=found["seconds"],
+                images_per_s=found["images_per_s"],
+                peak_memory=PeakMemory(host_bytes=memory.get("host_bytes"), device_bytes=memory.get("device_bytes")),
+                processes=found.get("processes", 1),
+                skipped=tuple(found.get("skipped", ())),
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            hint = "it was made by another version of poolzoo"
+            raise CheckFailed(f"{path / FILE} lacks {error}", hint) from error
