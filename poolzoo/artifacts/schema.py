@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
+
+if TYPE_CHECKING:
+    from poolzoo.model.accounting import AccountingJson
+    from poolzoo.model.published import PublishedHeadJson
 
 
 class PluginSource(TypedDict):
@@ -37,8 +41,8 @@ class NetworkConfig(TypedDict):
     stem: NotRequired[str]
     head: NotRequired[str]
     final_norm: NotRequired[Literal["head", "backbone"]]
-    published_head: NotRequired[dict[str, Any]]
-    weights: NotRequired[dict[str, Any]]
+    published_head: NotRequired[PublishedHeadJson]
+    weights: NotRequired[AccountingJson]
     data: NotRequired[str]
     data_size: list[int]
     image_size: list[int]
