@@ -328,9 +328,6 @@ def cells(more: Sequence[str] = ()) -> list[str]:
     ]
 
 
-# --- The command ---------------------------------------------------------------------------------------------------
-
-
 def main() -> None:
     """Runs the cells that are asked for, or writes the page."""
     from benchmarks.coverage import matrix_page

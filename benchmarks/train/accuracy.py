@@ -48,7 +48,6 @@ SPARED = 0.95  # fraction of the minutes for training; the rest is for validatio
 
 def ours(settings: dict[str, Any], plugin: str | None, budget: float | None) -> dict[str, Any]:
     """One run of a recipe; with a budget in seconds, as many epochs as fit into it."""
-    from poolzoo.common.files import read_json
     from poolzoo.train.run import finetune
     from poolzoo.train.settings import Settings
 
@@ -60,19 +59,19 @@ def ours(settings: dict[str, Any], plugin: str | None, budget: float | None) -> 
         os.environ["POOLZOO_CACHE"] = f"{folder}/cache"
         run, ends = Path(folder) / "run", []
         started = time.perf_counter()
-        finetune(Settings(**settings), run, lambda line: ends.append(time.perf_counter()))
-        report = read_json(run / "metrics.json")
+        report = finetune(Settings(**settings), run, lambda metrics: ends.append(time.perf_counter()))
+        assert report is not None
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     curve = [
         [line["epoch"], round(end - started, 2), line["val_accuracy"]] for line, end in zip(lines, ends, strict=True)
     ]
     return {
         "seconds": round(ends[-1] - started, 2),
-        "step_seconds": report["seconds"],
-        "images_per_s": report["images_per_s"],
+        "step_seconds": report.seconds,
+        "images_per_s": report.images_per_s,
         "epochs": len(lines),
-        "accuracy": report["test"]["accuracy"],
-        "flip_tta": (report["test_flip_tta"] or {}).get("accuracy"),
+        "accuracy": report.test.accuracy,
+        "flip_tta": report.test_flip_tta,
         "validation": curve,  # epoch, seconds, accuracy
         "peak_mb": peers.peak_mb(),
     }
@@ -80,31 +79,31 @@ def ours(settings: dict[str, Any], plugin: str | None, budget: float | None) -> 
 
 def _epochs(settings: Any, budget: float) -> int:
     """How many epochs fit: the seconds of preparing, and of some steps, are measured."""
-    from poolzoo.train.checkpoint import Checkpoint, Identity
+    from poolzoo.train.build import build_engine
+    from poolzoo.train.checkpoint import Checkpoint, RunIdentity
     from poolzoo.train.prepare import prepare
-    from poolzoo.train.run import build_engine
 
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         prepared = prepare(settings)
-        engine = build_engine([prepared], Checkpoint(Path(folder), Identity({}, "")))
-        (learner,) = engine.learners.values()
-        learner.begin(1)
+        engine = build_engine([prepared], Checkpoint(Path(folder), RunIdentity({}, "")))
+        (module,) = engine.modules.values()
+        module.start_epoch(1)
         ready = time.perf_counter() - started
 
         def steps() -> Iterator[None]:
-            for number, step in enumerate(engine.feed.epoch(1)):
-                learner.step(step, number)
+            for number, batch in enumerate(engine.loader.epoch(1)):
+                module.step(batch, number)
                 yield
 
-        count = min(peers.WARM_UP + TIMED, len(engine.feed))
+        count = min(peers.WARM_UP + TIMED, len(engine.loader))
         if count <= peers.WARM_UP:
             return 1
-        epoch = len(engine.feed) / peers.pace(steps(), count, 1)
+        epoch = len(engine.loader) / peers.pace(steps(), count, 1)
         judged = time.perf_counter()
-        learner.judged.eval()
-        for inputs in engine.feed.validation():
-            learner.logits(inputs[learner.reads])
+        module.eval_module.eval()
+        for inputs in engine.loader.validation():
+            module.logits(inputs[module.input_key])
         epoch += time.perf_counter() - judged
     return max(1, int((budget - ready) / epoch))
 
@@ -149,8 +148,12 @@ def timm(settings: dict[str, Any], plugin: str | None, budget: float, workers: l
                 if spent >= budget:
                     break
         seconds = time.perf_counter() - started
-        logits = inference.predict_logits(network, preprocess, data.test[0], prepared.policy)
-        mirrored = classification.flip_tta(network, preprocess, data.test[0], prepared.policy) if data.flip else None
+        images, labels = data.test
+        logits = inference.predict_logits(network, preprocess, images, prepared.policy)
+        averaged = None
+        if data.flip:
+            flipped_logits = inference.predict_logits(network, preprocess, images[:, :, ::-1], prepared.policy)
+            averaged = classification.flip_averaged_logits(logits, flipped_logits)
     return {
         "seconds": round(seconds, 2),
         "step_seconds": round(seconds, 2),
@@ -158,8 +161,8 @@ def timm(settings: dict[str, Any], plugin: str | None, budget: float, workers: l
         "epochs": round(done / len(loader), 2),
         "steps": done,
         "workers": best,
-        "accuracy": classification.accuracy(logits, data.test[1]),
-        "flip_tta": None if mirrored is None else classification.accuracy(mirrored, data.test[1]),
+        "accuracy": classification.accuracy(logits, labels),
+        "flip_tta": None if averaged is None else classification.accuracy(averaged, labels),
         "peak_mb": peers.peak_mb(),
     }
 

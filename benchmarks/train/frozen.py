@@ -64,8 +64,7 @@ def ours(
     data: str, images: int | None, backbone: str, size: int, epochs: int, batch: int, threads: int, pools: Sequence[str]
 ) -> dict[str, Any]:
     """Seconds until all heads are trained, and until they are tested and their run directories are written."""
-    from poolzoo.common.files import read_json
-    from poolzoo.train.run import finetune_heads
+    from poolzoo.train.heads import finetune_heads
     from poolzoo.train.settings import Settings
 
     with tempfile.TemporaryDirectory() as folder:
@@ -83,14 +82,14 @@ def ours(
         )
         started, trained = time.perf_counter(), []
         runs = Path(folder) / "runs"
-        reports = finetune_heads(settings, pools, runs, lambda pool, line: trained.append(time.perf_counter()))
+        reports = finetune_heads(settings, pools, runs, lambda pool, metrics: trained.append(time.perf_counter()))
         ended = time.perf_counter()
-        report = read_json(Path(reports[pools[0]]["run"]) / "metrics.json")
-    learnt = report["images_per_s"] * report["seconds"] / epochs
+        report = reports[pools[0]]
+    learnt = report.images_per_s * report.seconds / epochs
     return {
         "trained_s": round(trained[-1] - started, 3),
         "whole_s": round(ended - started, 3),
-        "steps_s": report["seconds"],
+        "steps_s": report.seconds,
         "learnt": batch * round(learnt / batch),  # images an epoch, in whole batches; the figures are rounded
         "peak_mb": peers.peak_mb(),
     }

@@ -65,7 +65,7 @@ def peak_mb() -> float:
     """The largest resident set of this process so far in MB; a loader's workers are not in it."""
     from poolzoo.train.memory import peak_memory
 
-    return round((peak_memory("cpu")["host_bytes"] or 0) / 1e6, 1)
+    return round((peak_memory("cpu").host_bytes or 0) / 1e6, 1)
 
 
 # --- Networks and loaders ------------------------------------------------------------------------------------------

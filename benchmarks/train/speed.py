@@ -53,10 +53,10 @@ def ours(
     """Images a second of our own pipeline and step."""
     from poolzoo.common import allocator
     from poolzoo.common.errors import UsageError
-    from poolzoo.train.checkpoint import Checkpoint, Identity
+    from poolzoo.train.build import build_engine
+    from poolzoo.train.checkpoint import Checkpoint, RunIdentity
     from poolzoo.train.loaders import IMAGES
     from poolzoo.train.prepare import prepare
-    from poolzoo.train.run import build_engine
     from poolzoo.train.settings import Settings
     from poolzoo.train.training_module import TrainingModule
 
@@ -85,28 +85,28 @@ def ours(
                 raise
             prepared = prepare(replace(settings, backbone="nano/resnet"))  # for its data; the network is timm's own
             outside = prepared.policy.place(peers.network(model, size, classes))
-        engine = build_engine([prepared], Checkpoint(Path(folder), Identity({}, "")))
-        (learner,) = engine.learners.values()
+        engine = build_engine([prepared], Checkpoint(Path(folder), RunIdentity({}, "")))
+        (module,) = engine.modules.values()
         if outside is not None:
-            learner = TrainingModule(
-                outside, IMAGES, prepared.settings, len(engine.feed), prepared.policy, prepared.share
+            module = TrainingModule(
+                outside, IMAGES, prepared.settings, len(engine.loader), prepared.policy, prepared.rank
             )
         prepared_in = time.perf_counter() - started
 
         def steps() -> Iterator[None]:
             number = 0
             for epoch in counting(1):
-                learner.begin(epoch)
-                for step in engine.feed.epoch(epoch):
-                    learner.step(step, number)
+                module.start_epoch(epoch)
+                for batch in engine.loader.epoch(epoch):
+                    module.step(batch, number)
                     number += 1
                     yield
 
         def same() -> Iterator[None]:
-            learner.begin(1)
-            step = next(engine.feed.epoch(1))
+            module.start_epoch(1)
+            batch = next(engine.loader.epoch(1))
             for number in counting():
-                learner.step(step, number)
+                module.step(batch, number)
                 yield
 
         rate = peers.pace(same() if side == "step alone" else steps(), total, batch)

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
+from poolzoo.artifacts.run_report import RunReport
 from poolzoo.artifacts.schema import Config, NetworkConfig
 from poolzoo.common import files, markdown
 from poolzoo.data import sizes
-from poolzoo.metrics.per_class import about_untested, figure
+from poolzoo.metrics.results import format_score, untested_classes, untested_note
 
 
-def render(config: Config, settings: Mapping[str, object], report: Mapping[str, Any]) -> str:
+def render(config: Config, settings: Mapping[str, object], report: RunReport) -> str:
     """The Markdown of a run's `README.md`, with front matter.
 
     Args:
         config: `config.json`.
         settings: The arguments of the run, by name; those that are None are left out.
-        report: `metrics.json`.
+        report: The result of the run.
     """
-    ours, test = config["poolzoo"], report["test"]
+    ours = config["poolzoo"]
     rows = [
-        (c["class"], c["n"], figure(c["precision"]), figure(c["recall"]), figure(c["f1"])) for c in test["per_class"]
+        (row.name, row.n, format_score(row.precision), format_score(row.recall), format_score(row.f1))
+        for row in report.test.per_class
     ]
     arguments = [(key, value) for key, value in settings.items() if value is not None]
     return f"""---
@@ -60,30 +61,28 @@ def _weights(ours: NetworkConfig) -> str:
     return "\n".join(lines)
 
 
-def _results(report: Mapping[str, Any]) -> str:
+def _results(report: RunReport) -> str:
     """The test results in sentences."""
-    test = report["test"]
-    tta = report["test_flip_tta"]
-    memory = report["peak_memory"]
-    low, high = test["interval"]
+    test = report.test
+    low, high = test.interval
     lines = [
-        f"Accuracy {test['accuracy']:.4f} (95 % interval {low:.4f} to {high:.4f}), macro F1 {test['f1']:.4f} on "
-        f"{test['n']} test images."
+        f"Accuracy {test.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f}), macro F1 {test.f1:.4f} on "
+        f"{test.n} test images."
     ]
-    if sentence := about_untested(test["per_class"]):
-        lines.append(markdown.text(sentence))
-    if test["top5"] is not None:
-        lines.append(f"Top-5 accuracy {test['top5']:.4f}.")
-    if test["ece"] is not None:
-        lines.append(f"Expected calibration error {test['ece']:.4f}.")
-    if tta is not None:
+    if note := untested_note(untested_classes(test.per_class)):
+        lines.append(markdown.text(note))
+    if test.top5 is not None:
+        lines.append(f"Top-5 accuracy {test.top5:.4f}.")
+    if test.ece is not None:
+        lines.append(f"Expected calibration error {test.ece:.4f}.")
+    if report.test_flip_tta is not None:
         lines.append(
-            f"Averaged over each image and its mirror image: {tta['accuracy']:.4f}. "
+            f"Averaged over each image and its mirror image: {report.test_flip_tta:.4f}. "
             "The exported model does not average."
         )
-    if skipped := report.get("skipped"):
-        lines.append(f"{len(skipped)} images could not be read and were left out; metrics.json names them.")
-    peak = memory["device_bytes"] or memory["host_bytes"]
-    kept = f", peak memory {peak / 1e9:.1f} GB" if peak else ""
-    lines.append(f"Training took {report['seconds']:.0f} s at {report['images_per_s']:.0f} images/s{kept}.")
+    if report.skipped:
+        lines.append(f"{len(report.skipped)} images could not be read and were left out; metrics.json names them.")
+    peak = report.peak_memory.device_bytes or report.peak_memory.host_bytes
+    memory = f", peak memory {peak / 1e9:.1f} GB" if peak else ""
+    lines.append(f"Training took {report.seconds:.0f} s at {report.images_per_s:.0f} images/s{memory}.")
     return "\n".join(lines)

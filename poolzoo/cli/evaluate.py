@@ -33,12 +33,13 @@ def command(
     from poolzoo.export.evaluate import evaluate_graph
     from poolzoo.train.evaluate import evaluate_run
 
-    full = (
-        evaluate_graph(run, data, provider, threads, skip) if onnx else evaluate_run(run, data, device, threads, skip)
-    )
+    if onnx:
+        evaluation = evaluate_graph(run, data=data, provider=provider, threads=threads, skip=skip)
+    else:
+        evaluation = evaluate_run(run, data=data, device=device, threads=threads, skip=skip)
     if as_json:
-        output.emit_json(full)
+        output.emit_json(evaluation.to_json())
         return
     from poolzoo.metrics import classification
 
-    classification.show(full)
+    classification.show(evaluation.metrics)

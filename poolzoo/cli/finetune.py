@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 from click.core import ParameterSource
@@ -24,10 +24,14 @@ from poolzoo.cli.groups import (
 from poolzoo.cli.options import json_option
 from poolzoo.common import output
 from poolzoo.common.errors import UsageError
-from poolzoo.common.files import read_json
 from poolzoo.plugin import loader
 from poolzoo.train.recipes import RECIPES
 from poolzoo.train.settings import CHOICES, Settings
+
+if TYPE_CHECKING:
+    from poolzoo.artifacts.run_report import RunReport
+    from poolzoo.train.epoch_metrics import EpochMetrics
+    from poolzoo.train.prepare import PreparedRun
 
 EXAMPLES: Final = (
     ("Train with GeM pooling on the embedded digits", "poolzoo finetune --data digits --pool gem --out run"),
@@ -217,7 +221,7 @@ def command(
     from it. To train on several devices, run torchrun --nproc-per-node N -m poolzoo finetune …
     """
     from poolzoo.train.recipes import recipe_settings
-    from poolzoo.train.settings import absolute, read_toml
+    from poolzoo.train.settings import read_toml, with_absolute_paths
 
     typed = {name for name in given if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
     if resumed is not None:
@@ -225,46 +229,61 @@ def command(
             raise UsageError(
                 "--resume takes no other settings: the run has its own", f"poolzoo finetune --resume {resumed}"
             )
-        return _train(lambda run, note: run.resume(resumed, note), as_json)
+        _show_result(_resume(resumed, as_json=as_json), as_json=as_json)
+        return
     if recipe is not None:
         given.update({key: value for key, value in recipe_settings(recipe).items() if key not in typed})
     if config is not None:
         given.update({key: value for key, value in read_toml(config).items() if key not in typed})
     files = [str(path.resolve()) for path in loader.settings.files]
-    settings = absolute(Settings(**{**given, "plugins": tuple(dict.fromkeys([*given.get("plugins", ()), *files]))}))
+    plugins = tuple(dict.fromkeys([*given.get("plugins", ()), *files]))
+    settings = with_absolute_paths(Settings(**{**given, "plugins": plugins}))
     loader.settings.files = [Path(file) for file in settings.plugins]
     if dry_run:
-        from poolzoo.train import plan
+        from poolzoo.train import dry_run as dry_runs
 
-        return plan.show(settings, as_json)
-    before = _check_export if check_export else None
-    return _train(lambda run, note: run.finetune(settings, out, note, before), as_json)
+        dry_runs.show(settings, as_json)
+        return
+    report = _finetune(settings, out, check_export=check_export, as_json=as_json)
+    _show_result(report, as_json=as_json)
 
 
-def _check_export(prepared: Any) -> None:
-    output.say("seeing that the network can be exported (--no-check-export leaves this out)")
+def _finetune(settings: Settings, out: Path | None, *, check_export: bool, as_json: bool) -> RunReport | None:
+    output.detail("loading torch")
+    from poolzoo.train import run
+
+    on_prepared = _check_export if check_export else None
+    return run.finetune(settings, out, callback=_print_epoch if as_json else None, on_prepared=on_prepared)
+
+
+def _resume(path: Path, *, as_json: bool) -> RunReport | None:
+    output.detail("loading torch")
+    from poolzoo.train import run
+
+    return run.resume(path, callback=_print_epoch if as_json else None)
+
+
+def _print_epoch(metrics: EpochMetrics) -> None:
+    output.emit_json(metrics.to_json())
+
+
+def _check_export(prepared: PreparedRun) -> None:
+    output.say("checking that the network can be exported (--no-check-export skips this)")
     from poolzoo.export.graph import check_exportable
 
     check_exportable(prepared.assembly.network, prepared.preprocess, prepared.data.size)
 
 
-def _train(start: Any, as_json: bool) -> None:
-    output.detail("loading torch")
-    from poolzoo.train import run
-
-    note = output.emit_json if as_json else None
-    report = start(run, note)
-    if not report:  # another process of the same run than the one that writes
+def _show_result(report: RunReport | None, *, as_json: bool) -> None:
+    """Prints the result of a run; None comes from the processes that do not write."""
+    if report is None:
         return
     if as_json:
-        output.emit_json(report)
+        output.emit_json(report.summary())
         return
     from poolzoo.metrics import classification
 
-    full = read_json(Path(report["run"]) / "metrics.json")
-    classification.show(full["test"])
-    if full["test_flip_tta"] is not None:
-        output.data(
-            f"accuracy {full['test_flip_tta']['accuracy']:.4f} with mirror images averaged, which is not exported"
-        )
-    output.data(report["run"])
+    classification.show(report.test)
+    if report.test_flip_tta is not None:
+        output.data(f"accuracy {report.test_flip_tta:.4f} with mirror images averaged, which is not exported")
+    output.data(str(report.path))

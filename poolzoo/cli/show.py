@@ -80,7 +80,7 @@ def _find(catalog: loader.Catalog, name: str) -> list[dict[str, object]]:
             kind = "data set" if isinstance(entry.item, spec.Dataset) else "family of backbones"
             facts = {"name": name, "kind": kind, "summary": entry.item.summary}
             found.append({**facts, "source": entry.source.to_json()})
-    if (recipe := recipes.named(name)) is not None:
+    if (recipe := recipes.find_recipe(name)) is not None:
         facts = {"name": recipe.name, "kind": "recipe of finetune", "summary": recipe.summary}
         found.append({**facts, "settings": recipe.settings})
     if found:

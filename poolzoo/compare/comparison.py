@@ -94,7 +94,7 @@ def _resume_hint(out: Path) -> Iterator[None]:
 
 def _require_same_data(config: ComparisonConfig, out: Path) -> None:
     """Refuses to train on other data than the trials before; comparisons of earlier versions keep no identity of it."""
-    from poolzoo.train.prepare import read_data
+    from poolzoo.train.splits import read_data
 
     recorded = identity.DataIdentity.load(out / identity.FILE)
     if recorded is not None:

@@ -10,7 +10,7 @@ from poolzoo.artifacts import manifest
 from poolzoo.common.errors import CheckFailed
 from poolzoo.compare import grid
 from poolzoo.compare.grid import Trial, Variant
-from poolzoo.train.settings import BEFORE, Settings, renamed
+from poolzoo.train.settings import LEGACY_DEFAULTS, Settings, renamed
 
 FILE: Final = "plan.json"
 RENAMED: Final = {"robust": "robustness_samples", "finalists": "export_top"}  # keys of earlier versions
@@ -71,7 +71,7 @@ class ComparisonConfig:
         """
         try:
             values = renamed({key: value for key, value in found.items() if key != "schema"}, RENAMED)
-            settings = {**BEFORE, **renamed(values.pop("settings"))}
+            settings = {**LEGACY_DEFAULTS, **renamed(values.pop("settings"))}
             return cls(**values, settings=Settings(**{**settings, "plugins": tuple(settings["plugins"])}))
         except (KeyError, TypeError) as error:
             raise CheckFailed(f"{FILE} lacks {error}", "it was made by another version of poolzoo") from error

@@ -17,7 +17,7 @@ from poolzoo.compare.grid import Trial, Variant
 from poolzoo.compare.records import TrialRecord
 from poolzoo.data.identity import FILE, DataIdentity
 from poolzoo.report.results import ComparisonResult
-from poolzoo.train.settings import BEFORE, Settings, read_toml
+from poolzoo.train.settings import Settings, read_run_settings
 
 # Settings that may differ between the runs of one table: what is compared, the seeds, and where it was computed.
 FREE: Final = ("backbone", "pool", "local_pool", "seed", "device", "threads", "plugins", "split_seed")
@@ -45,7 +45,7 @@ def compare_runs(paths: Sequence[Path], baseline: str | None, alpha: float) -> C
         manifest.check(path, "run")
         if not (path / "predictions.npz").is_file():
             raise UsageError(f"{path} does not say what it predicted", "train it again with this version of poolzoo")
-        own = Settings(**{**BEFORE, **read_toml(path / "run.toml")})
+        own = read_run_settings(path)
         one = Trial(Variant(own.backbone, own.pool, own.local_pool), own.seed)
         if one.key in records:
             text = f"{path} and {records[one.key].run} are the same variant from the same seed"

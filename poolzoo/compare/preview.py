@@ -18,9 +18,9 @@ from poolzoo.compare.config import ComparisonConfig
 from poolzoo.compare.grid import Trial
 from poolzoo.compare.training import group_by_backbone
 from poolzoo.model.cost import parameters_and_macs
-from poolzoo.train.features import reads
-from poolzoo.train.loaders import MAP
-from poolzoo.train.prepare import Prepared, prepare
+from poolzoo.train.features import input_key
+from poolzoo.train.loaders import FEATURE_MAP
+from poolzoo.train.prepare import PreparedRun, prepare
 
 STEPS: Final = 3  # that are timed, after one that is not
 
@@ -97,15 +97,15 @@ class _Times:
     vectors: float = 0.0
 
 
-def _times(prepared: Prepared) -> _Times:
+def _times(prepared: PreparedRun) -> _Times:
     settings, data, policy = prepared.settings, prepared.data, prepared.policy
     assert settings.batch_size is not None
     assert settings.epochs is not None
     network = prepared.assembly.network
-    images = torch.from_numpy(data.images[data.chosen[: settings.batch_size]]).to(policy.device)
-    labels = torch.from_numpy(data.labels[data.chosen[: settings.batch_size]]).to(policy.device)
-    steps = len(data.chosen) // settings.batch_size * settings.epochs
-    batches = (len(data.images) + 2 * len(data.test[1])) / len(images)
+    images = torch.from_numpy(data.images[data.train_indices[: settings.batch_size]]).to(policy.device)
+    labels = torch.from_numpy(data.labels[data.train_indices[: settings.batch_size]]).to(policy.device)
+    steps = len(data.train_indices) // settings.batch_size * settings.epochs
+    batches = (len(data.images) + 2 * len(data.test.labels)) / len(images)
     network.train()
     with policy.context():
         x = prepared.preprocess(images)
@@ -116,7 +116,7 @@ def _times(prepared: Prepared) -> _Times:
             maps = network.forward_map(x)
             pooled = network.pool(maps)
             vectors = _seconds(lambda: network.pool(maps)) * batches
-        if reads(prepared) == MAP:
+        if input_key(prepared) == FEATURE_MAP:
             return _Times(_seconds(lambda: _step(network.head, maps, labels)) * steps, backbone)
         return _Times(_seconds(lambda: _step(network.classifier, pooled, labels)) * steps, backbone, vectors)
 

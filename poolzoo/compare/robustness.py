@@ -68,7 +68,7 @@ def measure(
     preprocess = runs[0].preprocess.to(policy.device)
 
     memory = footprint.measure(stacked, preprocess, images.shape[1:3], policy)
-    batch_size = footprint.evaluated_at_once(memory, policy)
+    batch_size = footprint.eval_batch_size(memory, policy)
 
     def predict(change: Callable[[np.ndarray, int], np.ndarray]) -> np.ndarray:
         return np.concatenate(
@@ -115,8 +115,8 @@ def _consistencies(predict: Predict, labels: np.ndarray, networks: int, kind: st
     first, second = (predict(partial(_shift, kind=kind, copy=copy)) for copy in (0, 1))
     found = []
     for network in range(networks):
-        compared = shifts.compared(first[:, network], second[:, network], labels, kind=kind, reach=reach)
-        found.append(Consistency(compared["consistency"], compared["stability"], compared["reach"]))
+        compared = shifts.consistency_of_logits(first[:, network], second[:, network], labels, kind=kind, reach=reach)
+        found.append(Consistency(compared.consistency, compared.stability, compared.reach))
     return found
 
 

@@ -14,7 +14,7 @@ from poolzoo.common.errors import explain
 from poolzoo.common.text import one_line
 from poolzoo.compare.grid import Trial
 from poolzoo.compare.records import TrialRecord
-from poolzoo.train import run
+from poolzoo.train import heads, run
 from poolzoo.train.settings import Settings
 
 
@@ -70,7 +70,7 @@ def train_heads(base: Settings, trials: Sequence[Trial], folder: Path) -> list[T
     settings = settings_of(base, first)
     records: list[TrialRecord] = []
     try:
-        run.finetune_heads(settings, list(pools), place)
+        heads.finetune_heads(settings, list(pools), place)
     except Exception as error:
         if len(pools) == 1:
             return [failed(first, error)]

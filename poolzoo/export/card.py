@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from poolzoo.artifacts.schema import Export, Speed
 from poolzoo.common import files, markdown
 from poolzoo.export.source import ExportSource
 from poolzoo.metrics import classification
-from poolzoo.metrics.per_class import about_untested, figure
+from poolzoo.metrics.results import Metrics, format_score, untested_classes, untested_note
 from poolzoo.report import bundle_page, bundle_words, confusion
 
 MAX_CLASSES: Final = 50  # whose table and confusion matrix are readable
@@ -55,7 +55,7 @@ def write(directory: Path, source: ExportSource, report: Export, measured: Speed
     classes, labels = source.classes, source.image_labels
     figures = None if labels is None else classification.compute(logits, labels, classes)
     if figures and len(classes) <= MAX_CLASSES:
-        confusion.draw(figures["confusion"], classes, directory / "confusion.png")
+        confusion.draw(figures.confusion, classes, directory / "confusion.png")
     made = {key: value for key, value in source.provenance.items() if key != "poolzoo"}  # config.json says more of that
     page = bundle_page.Contents(
         title=source.title,
@@ -130,7 +130,7 @@ def examples(source: ExportSource, logits: np.ndarray, limit: int = MAX_EXAMPLES
     ]
 
 
-def _readme(source: ExportSource, report: Export, measured: Speed, figures: dict[str, Any] | None) -> str:
+def _readme(source: ExportSource, report: Export, measured: Speed, figures: Metrics | None) -> str:
     sections = [
         _front_matter(source, figures),
         f"# {markdown.text(source.title)}, for ONNX Runtime",
@@ -158,7 +158,7 @@ def _readme(source: ExportSource, report: Export, measured: Speed, figures: dict
     return "\n\n".join(sections) + "\n"
 
 
-def _front_matter(source: ExportSource, figures: dict[str, Any] | None) -> str:
+def _front_matter(source: ExportSource, figures: Metrics | None) -> str:
     """The metadata that the Hugging Face hub reads. Scalars are JSON, which is YAML too."""
     name = markdown.scalar(source.title)
     known = source.license.lower() in LICENSES
@@ -172,8 +172,8 @@ def _front_matter(source: ExportSource, figures: dict[str, Any] | None) -> str:
         lines += ["metrics: [accuracy, f1]", "model-index:", f"- name: {name}", "  results:"]
         lines += ["  - task:", "      type: image-classification", "    dataset:"]
         lines += [f"      name: {called}", f"      type: {called}", "      split: test", "    metrics:"]
-        for key, shown in (("accuracy", "accuracy"), ("f1", "macro F1")):
-            lines += [f"    - type: {key}", f"      name: {shown}", f"      value: {markdown.scalar(figures[key])}"]
+        for key, shown, value in (("accuracy", "accuracy", figures.accuracy), ("f1", "macro F1", figures.f1)):
+            lines += [f"    - type: {key}", f"      name: {shown}", f"      value: {markdown.scalar(value)}"]
     return "\n".join(["---", *lines, "---"])
 
 
@@ -198,19 +198,19 @@ def _labels(classes: Sequence[str]) -> str:
     return f"Labels: {few}{more}."
 
 
-def _figures(figures: dict[str, Any]) -> str:
-    low, high = (bundle_words.percent(share) for share in figures["interval"])
+def _figures(figures: Metrics) -> str:
+    low, high = (bundle_words.percent(share) for share in figures.interval)
     text = (
-        f"Accuracy {bundle_words.percent(figures['accuracy'])} on {figures['n']} images (95 % interval {low} to {high})"
+        f"Accuracy {bundle_words.percent(figures.accuracy)} on {figures.n} images (95 % interval {low} to {high}), "
+        f"macro F1 {figures.f1:.4f}."
     )
-    text += f", macro F1 {figures['f1']:.4f}."
-    if sentence := about_untested(figures["per_class"]):
-        text += f" {markdown.text(sentence)}"
-    if len(figures["per_class"]) > MAX_CLASSES:
+    if note := untested_note(untested_classes(figures.per_class)):
+        text += f" {markdown.text(note)}"
+    if len(figures.per_class) > MAX_CLASSES:
         return f"## Accuracy\n\n{text}"
     rows = [
-        (row["class"], *(figure(row[k]) for k in ("precision", "recall", "f1")), row["n"])
-        for row in figures["per_class"]
+        (row.name, format_score(row.precision), format_score(row.recall), format_score(row.f1), row.n)
+        for row in figures.per_class
     ]
     table = markdown.table(("class", "precision", "recall", "F1", "images"), rows)
     picture = "![Confusion matrix: rows are the truth, columns the prediction](confusion.png)"

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from poolzoo.artifacts.schema import CandidateRow, Export, Parity, Speed
-from poolzoo.metrics.per_class import about_untested
+from poolzoo.metrics.results import Metrics, untested_classes, untested_note
 from poolzoo.report import bundle_words as words
 from poolzoo.report.bundle_pieces import LogScale, bar_cell, bars, picture, shaded
 from poolzoo.report.pieces import Safe, document, element, joined, properties, section, table
@@ -55,7 +55,7 @@ class Contents:
     license: str
     report: Export
     measured: Speed
-    figures: dict[str, Any] | None
+    figures: Metrics | None
     examples: Sequence[Example]
     provenance: Mapping[str, object]
     python: str
@@ -83,8 +83,8 @@ def _headline(contents: Contents) -> Safe:
     agreement = report["parity"]
     tiles: list[tuple[str, str, str]] = []
     if figures:
-        low, high = (words.percent(share, 1) for share in figures["interval"])
-        tiles.append(("accuracy", words.percent(figures["accuracy"]), f"{low} to {high}, {figures['n']} test images"))
+        low, high = (words.percent(share, 1) for share in figures.interval)
+        tiles.append(("accuracy", words.percent(figures.accuracy), f"{low} to {high}, {figures.n} test images"))
     same = f"of {agreement['n']} {agreement['images']} images have the prediction of torch"
     tiles.append(("agreement", words.percent(agreement["top1_agreement"]), same))
     for batch, row in report["speed"].items():
@@ -102,26 +102,25 @@ def _headline(contents: Contents) -> Safe:
     return element("dl", *shown, class_="tiles")
 
 
-def _classes(figures: dict[str, Any] | None) -> Safe:
+def _classes(figures: Metrics | None) -> Safe:
     if not figures:
         return Safe("")
-    rows, caption = figures["per_class"], "Precision, recall and F1 of each class"
+    rows, caption = list(figures.per_class), "Precision, recall and F1 of each class"
     if len(rows) > MAX_CELLS:
-        present = [row for row in rows if row["n"]]
-        rows = sorted(present, key=lambda row: row["f1"])[:WORST]
-        caption = f"The {len(rows)} of {len(figures['per_class'])} classes with the lowest F1"
-    cells = [[row["class"], *(bar_cell(row[key]) for key in ("precision", "recall", "f1")), row["n"]] for row in rows]
-    means = ["macro mean", *(bar_cell(figures[key]) for key in ("precision", "recall", "f1")), figures["n"]]
+        rows = sorted((row for row in rows if row.n), key=lambda row: row.f1 or 0.0)[:WORST]
+        caption = f"The {len(rows)} of {len(figures.per_class)} classes with the lowest F1"
+    cells = [[row.name, bar_cell(row.precision), bar_cell(row.recall), bar_cell(row.f1), row.n] for row in rows]
+    means = ["macro mean", bar_cell(figures.precision), bar_cell(figures.recall), bar_cell(figures.f1), figures.n]
     headers = ("class", "precision", "recall", "F1", "images")
-    sentence = about_untested(figures["per_class"])
+    sentence = untested_note(untested_classes(figures.per_class))
     note = element("p", sentence, class_="note") if sentence else ""
     return section("classes", "Classes", note, table(caption, headers, cells, "classes", foot=means))
 
 
-def _confusion(figures: dict[str, Any] | None) -> Safe:
+def _confusion(figures: Metrics | None) -> Safe:
     if not figures:
         return Safe("")
-    matrix, names = figures["confusion"], [row["class"] for row in figures["per_class"]]
+    matrix, names = figures.confusion, [row.name for row in figures.per_class]
     confused = _pairs(matrix, names)
     if len(names) > MAX_CELLS:
         return section("confusion", "Confusion", confused)
@@ -135,7 +134,7 @@ def _confusion(figures: dict[str, Any] | None) -> Safe:
     return section("confusion", "Confusion", element("p", note, class_="note"), element("div", *drawn, class_="beside"))
 
 
-def _pairs(matrix: list[list[int]], names: list[str]) -> Safe:
+def _pairs(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> Safe:
     """The classes that are most often confused."""
     cells = [(-n, truth, other) for truth, row in enumerate(matrix) for other, n in enumerate(row) if truth != other]
     rows = [(names[truth], names[other], -n) for n, truth, other in sorted(cells)[:MAX_PAIRS] if n]

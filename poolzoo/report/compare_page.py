@@ -14,7 +14,7 @@ from typing import Final
 
 from poolzoo.common import json_writer
 from poolzoo.common.text import json_escaped
-from poolzoo.metrics.per_class import sentence
+from poolzoo.metrics.results import untested_note
 from poolzoo.report import bundle_words as words
 from poolzoo.report import plots
 from poolzoo.report.leaderboard import leaderboard, signed
@@ -249,7 +249,7 @@ def _classes(variants: Sequence[VariantView], place: Place) -> Safe:
         return Safe("")
     low, high = min(every), max(every)
     note = f"The lightest is {100 * low:.1f} %, the strongest {100 * high:.1f} %; the mean over the seeds."
-    note = f"{note} {sentence([n for n in names if all(row.get(n) is None for _, row in recalls)])}".strip()
+    note = f"{note} {untested_note([n for n in names if all(row.get(n) is None for _, row in recalls)])}".strip()
     if len(names) > MOST_CLASSES:
         means = {name: mean(row.get(name) for _, row in recalls) for name in names}
         note += f" Shown are the {HARDEST} of {len(names)} classes with the lowest recall."

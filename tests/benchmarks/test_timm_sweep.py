@@ -15,7 +15,7 @@ from benchmarks.coverage import timm_sweep
 from poolzoo.artifacts import run
 from poolzoo.model.assemble import assemble
 from poolzoo.model.config import ModelConfig
-from poolzoo.train.stages import freeze
+from poolzoo.train.stages import freeze_stages
 
 
 def test_an_architecture_passes_with_what_was_measured_of_it():
@@ -118,8 +118,8 @@ def test_only_what_reaches_the_map_is_kept_and_learns(name):
     assembly = assemble(ModelConfig(f"timm/{name}", "avg", 10, (32, 32)))
     network = assembly.network
     of_timm = timm.create_model(name, num_classes=0)
-    freeze(network.backbone, 3)
-    freeze(network.backbone, 0)
+    freeze_stages(network.backbone, 3)
+    freeze_stages(network.backbone, 0)
     network(torch.randn(2, 3, *assembly.image_size)).square().sum().backward()
     assert [key for key, parameter in network.named_parameters() if parameter.grad is None] == []
     assert of_timm.state_dict().keys() - network.backbone.state_dict().keys() == network.backbone.dropped

@@ -38,11 +38,11 @@ def test_figures_are_those_of_scikit_learn(seed):
         *ratios, support = precision_recall_fscore_support(
             labels, predicted, labels=indices, average=None, zero_division=0.0
         )
-    assert got["confusion"] == confusion_matrix(labels, predicted, labels=indices).tolist()
+    assert [list(row) for row in got.confusion] == confusion_matrix(labels, predicted, labels=indices).tolist()
     for key, values in zip(("precision", "recall", "f1"), ratios, strict=True):
-        told = [row[key] for row in got["per_class"]]
+        told = [getattr(row, key) for row in got.per_class]
         assert told == [value if n else None for value, n in zip(values, support, strict=True)]
-        assert got[key] == values[support > 0].mean()
+        assert getattr(got, key) == values[support > 0].mean()
 
 
 class Watched:

@@ -119,7 +119,7 @@ def test_a_resume_says_what_changed(poolzoo, copies, alter, says):
         return
     assert outcome.code == 1
     assert outcome.err.splitlines()[0] == f"error: the data changed: {says}"
-    assert "bring it back" in outcome.err.splitlines()[1]
+    assert "restore it" in outcome.err.splitlines()[1]
 
 
 def test_a_resume_names_what_cannot_be_read_any_more(poolzoo, copies):
@@ -129,7 +129,7 @@ def test_a_resume_names_what_cannot_be_read_any_more(poolzoo, copies):
     assert outcome.code == 1
     error, hint = outcome.err.splitlines()
     assert error.startswith("error: 1 of 8 images cannot be read, first ")
-    assert "bring them back" in hint  # a resumed run takes no --skip-broken
+    assert "restore them" in hint  # a resumed run takes no --skip-broken
     assert "--skip-broken" not in hint
 
 
@@ -146,13 +146,13 @@ def test_a_run_without_a_checkpoint_begins_with_the_current_data(poolzoo, copies
 def test_a_run_of_an_earlier_version_goes_by_its_fingerprint(poolzoo, copies):
     import torch
 
-    from poolzoo.train.prepare import read_data
     from poolzoo.train.settings import Settings, read_toml
+    from poolzoo.train.splits import read_data
 
     data, run = copies
     state = run / "checkpoint/state.pt"
     saved = torch.load(state, weights_only=True)
-    saved["data"] = read_data(Settings(**read_toml(run / "run.toml"))).fingerprint()
+    saved["data"] = read_data(Settings(**read_toml(run / "run.toml"))).legacy_digest()
     torch.save(saved, state)
     (run / FILE).unlink()
     shutil.copytree(run, run.parent / "other")

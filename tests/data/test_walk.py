@@ -11,7 +11,6 @@ import pytest
 
 from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.data import source, walk
-from poolzoo.train import inference
 from poolzoo.train import run as training
 from poolzoo.train.prepare import prepare
 from poolzoo.train.settings import Settings
@@ -123,16 +122,16 @@ def test_val_beside_test_chooses_the_best_epoch(with_val, capsys):
     prepared = prepare(settings(with_val))
     assert "val/ chooses the best epoch, by its 7 images" in capsys.readouterr().err
     data = prepared.data
-    assert (len(data.chosen), len(data.held), len(data.test[1])) == (24, 7, 8)
-    np.testing.assert_array_equal(data.images[data.held][3:], data.test[0][4:])
-    assert data.labels[data.held].tolist() == [0] * 3 + [1] * 4
+    assert (len(data.train_indices), len(data.val_indices), len(data.test.labels)) == (24, 7, 8)
+    np.testing.assert_array_equal(data.images[data.val_indices][3:], data.test.images[4:])
+    assert data.labels[data.val_indices].tolist() == [0] * 3 + [1] * 4
     assert prepared.settings.validation == "val"
     assert 'validation = "val"' in prepared.settings.to_toml()
 
 
 def test_a_run_of_before_goes_on_without_val(with_val, capsys):
     data = prepare(settings(with_val, validation=None, reader=None)).data
-    assert (len(data.chosen), len(data.held)) == (22, 2)
+    assert (len(data.train_indices), len(data.val_indices)) == (22, 2)
     assert "7 in val/" in capsys.readouterr().err
 
 
@@ -141,7 +140,7 @@ def test_a_run_knows_that_its_val_has_changed(with_val, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(inference, "predict_logits", stop)
+        patch.setattr(training, "evaluate_best_weights", stop)
         with pytest.raises(KeyboardInterrupt):
             training.finetune(settings(with_val), tmp_path / "run")
     hidden = with_val / "val/red/3.png"
@@ -149,21 +148,21 @@ def test_a_run_knows_that_its_val_has_changed(with_val, tmp_path, monkeypatch):
     with pytest.raises(CheckFailed, match="changed"):
         training.resume(tmp_path / "run")
     (tmp_path / "3.png").rename(hidden)
-    assert training.resume(tmp_path / "run")["test"]["n"] == 8
+    assert training.resume(tmp_path / "run").test.n == 8
 
 
 def test_val_alone_stays_the_test_split(photos):
     (photos / "test").rename(photos / "val")
     data = prepare(settings(photos)).data
-    assert (len(data.chosen), len(data.held), len(data.test[1])) == (22, 2, 8)
+    assert (len(data.train_indices), len(data.val_indices), len(data.test.labels)) == (22, 2, 8)
 
 
 def test_a_run_older_than_these_settings_keeps_its_data(tmp_path):
     from poolzoo.compare.config import ComparisonConfig
-    from poolzoo.train.settings import BEFORE, read_toml
+    from poolzoo.train.settings import read_run_settings
 
     (tmp_path / "run.toml").write_text('data = "digits"\nimage_size = 16\n')
-    seen = [Settings(**{**BEFORE, **read_toml(tmp_path / "run.toml")})]
+    seen = [read_run_settings(tmp_path)]
     plan = ComparisonConfig("avg", None, "nano/plain", 1, None, 0, 0, 0.05, Settings()).to_json()
     for name in ("validation", "reader", "skip_broken"):
         del plan["settings"][name]

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from poolzoo.common.errors import UsageError
 from poolzoo.metrics import corruptions
 from poolzoo.metrics.corruptions import EXTRA, NAMES, NOTES, SEVERITIES, corrupt
-from poolzoo.metrics.draws import Draws, plasma
+from poolzoo.metrics.image_ops import PerImageRng, plasma
 
 each = pytest.mark.parametrize("name", NAMES + EXTRA)
 each_severity = pytest.mark.parametrize("severity", SEVERITIES)
@@ -56,9 +56,9 @@ def flat(level: int, count: int = 100) -> np.ndarray:
     return np.full((count, 32, 32, 3), level, np.uint8)
 
 
-def same_draws(name: str, severity: int, count: int) -> Draws:
+def same_draws(name: str, severity: int, count: int) -> PerImageRng:
     """The random numbers that `corrupt` takes with seed 0."""
-    return Draws(count, (0, zlib.crc32(name.encode()), severity))
+    return PerImageRng(count, (0, zlib.crc32(name.encode()), severity))
 
 
 def assert_close(got: np.ndarray, expected: np.ndarray, slack: float = 0.01) -> None:
@@ -227,7 +227,7 @@ def test_zoom_blur_is_the_mean_of_magnified_images(severity):
 
 def test_plasma_is_the_diamond_square_algorithm():
     """Against one that visits point by point, from the same noise."""
-    draws, decay, side, amplitude = Draws(1, (7,)), 1.5, 16, 1.0
+    draws, decay, side, amplitude = PerImageRng(1, (7,)), 1.5, 16, 1.0
     grid, step = np.zeros((side, side)), side
     while step > 1:
         half, count = step // 2, side // step
@@ -243,7 +243,7 @@ def test_plasma_is_the_diamond_square_algorithm():
                 grid[r, c] = around / 4 + noise[which, i, j]
         step, amplitude = half, amplitude / decay**2
     expected = (grid - grid.min()) / (grid.max() - grid.min())
-    assert plasma(Draws(1, (7,)), 16, 11, decay)[0] == pytest.approx(expected[:, :11], abs=1e-5)
+    assert plasma(PerImageRng(1, (7,)), 16, 11, decay)[0] == pytest.approx(expected[:, :11], abs=1e-5)
 
 
 @each_severity
@@ -330,7 +330,10 @@ def box(x: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("severity", [1, 2, 3])
 def test_an_image_without_a_drop_stays_as_it_is(severity, monkeypatch):
-    monkeypatch.setattr(Draws, "normal", lambda self, *shape: np.full((len(self.generators), *shape), -1, np.float32))
+    def no_drops(self, *shape):
+        return np.full((len(self.generators), *shape), -1, np.float32)
+
+    monkeypatch.setattr(PerImageRng, "normal", no_drops)
     images = crops(3)
     assert (corrupt(images, "spatter", severity) == images).all()
 

@@ -13,13 +13,13 @@ from poolzoo.train.training_module import TrainingModule
 @contextmanager
 def stopped_in(epoch: int) -> Iterator[None]:
     """Within it a training is interrupted before the first step of an epoch."""
-    real = TrainingModule.begin
+    real = TrainingModule.start_epoch
 
-    def begin(learner: TrainingModule, number: int) -> None:
+    def start_epoch(module: TrainingModule, number: int) -> None:
         if number == epoch:
             raise KeyboardInterrupt
-        real(learner, number)
+        real(module, number)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TrainingModule, "begin", begin)
+        patch.setattr(TrainingModule, "start_epoch", start_epoch)
         yield

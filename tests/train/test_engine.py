@@ -17,10 +17,12 @@ from support.interruptions import stopped_in
 from torch import nn
 
 import poolzoo as package
+from poolzoo.common import files
 from poolzoo.train import checkpoint, stages
-from poolzoo.train.ema import Average
+from poolzoo.train.build import build_engine
+from poolzoo.train.ema import ModelEma
 from poolzoo.train.prepare import prepare
-from poolzoo.train.settings import Settings
+from poolzoo.train.settings import RENAMED, Settings
 from poolzoo.train.training_module import TrainingModule
 
 BASE = ("finetune", "--data", "digits", "--backbone", "nano/plain", "--threads", "1", "-q")
@@ -103,7 +105,7 @@ def dies_in_a_validation(events: Connection) -> None:
 
 
 def save_after_every_step() -> None:
-    checkpoint.EVERY, checkpoint.LEAST_SHARE = 0.0, 0
+    checkpoint.INTERVAL = checkpoint.COST_FACTOR = 0
 
 
 def test_a_process_that_is_killed_ends_with_the_same_bits(poolzoo, tmp_path):
@@ -123,22 +125,22 @@ def test_a_process_that_is_killed_ends_with_the_same_bits(poolzoo, tmp_path):
 def test_a_checkpoint_is_due_by_time_and_by_cost(tmp_path, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    kept = checkpoint.Checkpoint(tmp_path, checkpoint.Identity({}, ""))
-    now[0] += checkpoint.EVERY - 0.1
-    assert not kept.due
+    kept = checkpoint.Checkpoint(tmp_path, checkpoint.RunIdentity({}, ""))
+    now[0] += checkpoint.INTERVAL - 0.1
+    assert not kept.is_due
     now[0] += 0.2
-    assert kept.due
-    real = checkpoint.bundle.write_atomically
-    monkeypatch.setattr(checkpoint.bundle, "write_atomically", lambda *a: (real(*a), now.__setitem__(0, now[0] + 4)))
+    assert kept.is_due
+    real = files.write_atomically
+    monkeypatch.setattr(files, "write_atomically", lambda *a: (real(*a), now.__setitem__(0, now[0] + 4)))
     kept.write({})
     now[0] += 199
-    assert not kept.due
+    assert not kept.is_due
     now[0] += 2
-    assert kept.due
+    assert kept.is_due
 
 
 def test_a_full_disk_keeps_the_checkpoint_before(tmp_path, monkeypatch):
-    identity = checkpoint.Identity({"seed": 1}, "x")
+    identity = checkpoint.RunIdentity({"seed": 1}, "x")
     kept = checkpoint.Checkpoint(tmp_path, identity)
     kept.write({"progress": 1})
 
@@ -165,6 +167,20 @@ def test_changed_arguments_are_refused(poolzoo, tmp_path):
     assert outcome.code == 2
     assert "lr 0.005 → 0.004" in outcome.err
     assert len(outcome.err.splitlines()) == 2 + sum("images of" in line for line in outcome.err.splitlines())
+
+
+def test_a_run_with_the_former_names_of_settings_resumes(poolzoo, tmp_path):
+    """`run.toml` and the checkpoint of an earlier version hold them."""
+    interrupted(poolzoo, tmp_path / "run", "--clip-grad", "1", "--grad-accum", "2")
+    toml, state = tmp_path / "run" / "run.toml", tmp_path / "run" / checkpoint.FILE
+    saved = torch.load(state, weights_only=True)
+    for former, name in RENAMED.items():
+        toml.write_text(toml.read_text().replace(f"\n{name} = ", f"\n{former} = "))
+        saved["settings"][former] = saved["settings"].pop(name)
+    torch.save(saved, state)
+    outcome = poolzoo("finetune", "--resume", tmp_path / "run")
+    assert outcome.code == 0, outcome.err
+    assert "resuming after epoch 1" in outcome.err
 
 
 def test_changed_data_is_refused(poolzoo, tmp_path, photos):
@@ -218,18 +234,16 @@ def settings(**rest) -> Settings:
 
 
 def stepped(number: int = 3, **rest) -> TrainingModule:
-    """A learner after some steps on the same batches."""
+    """A module after some steps on the same batches."""
     prepared = prepare(settings(**rest))
-    from poolzoo.train.run import build_engine
-
-    engine = build_engine([prepared], checkpoint.Checkpoint(Path("nowhere"), checkpoint.Identity({}, "")))
-    (learner,) = engine.learners.values()
-    learner.begin(1)
-    for index, step in enumerate(engine.feed.epoch(1)):
+    engine = build_engine([prepared], checkpoint.Checkpoint(Path("nowhere"), checkpoint.RunIdentity({}, "")))
+    (module,) = engine.modules.values()
+    module.start_epoch(1)
+    for index, batch in enumerate(engine.loader.epoch(1)):
         if index == number:
             break
-        learner.step(step, index)
-    return learner
+        module.step(batch, index)
+    return module
 
 
 def test_parts_of_a_batch_add_up_to_the_whole(monkeypatch):
@@ -250,7 +264,7 @@ def test_every_step_draws_anew():
 
 def test_the_average_is_the_closed_form():
     module = nn.BatchNorm1d(3)
-    average = Average(module, 0.6)
+    average = ModelEma(module, 0.6)
     expected = {name: value.clone() for name, value in module.state_dict().items()}
     generator = torch.Generator().manual_seed(0)
     for step in range(1, 15):
@@ -295,12 +309,10 @@ def test_a_gradient_is_clipped(monkeypatch):
 
 def test_no_step_waits_for_the_device():
     """Every way in which a tensor's value reaches Python is forbidden for the length of a step."""
-    learner = stepped(2, ema=0.9, clip_grad=1.0, mixup=0.2, cutmix=0.2, grad_accum=2)
+    module = stepped(2, ema=0.9, clip_grad=1.0, mixup=0.2, cutmix=0.2, grad_accum=2)
     prepared = prepare(settings(mixup=0.2, cutmix=0.2))
-    from poolzoo.train.run import build_engine
-
-    engine = build_engine([prepared], checkpoint.Checkpoint(Path("nowhere"), checkpoint.Identity({}, "")))
-    step = next(engine.feed.epoch(1))
+    engine = build_engine([prepared], checkpoint.Checkpoint(Path("nowhere"), checkpoint.RunIdentity({}, "")))
+    batch = next(engine.loader.epoch(1))
 
     class Guard(torch.utils._python_dispatch.TorchDispatchMode):
         def __torch_dispatch__(self, function, types, args=(), kwargs=None):
@@ -309,13 +321,13 @@ def test_no_step_waits_for_the_device():
             return function(*args, **(kwargs or {}))
 
     with Guard():
-        learner.step(step, 2)
+        module.step(batch, 2)
         with pytest.raises(AssertionError):
-            learner.totals()
+            module.training_means()
 
 
 def test_stages_freeze_from_the_input_and_thaw_from_the_output(monkeypatch):
-    real, seen = TrainingModule.begin, {}
+    real, seen = TrainingModule.start_epoch, {}
 
     def noted(self, epoch):
         real(self, epoch)
@@ -323,10 +335,10 @@ def test_stages_freeze_from_the_input_and_thaw_from_the_output(monkeypatch):
         training = {n for n, m in self.module.backbone.named_modules() if isinstance(m, nn.BatchNorm2d) and m.training}
         seen[epoch] = (free, {n.split(".")[0] for n in training})
 
-    monkeypatch.setattr(TrainingModule, "begin", noted)
-    learner = stepped(freeze="stages:2", unfreeze_every=1)
+    monkeypatch.setattr(TrainingModule, "start_epoch", noted)
+    module = stepped(freeze="stages:2", unfreeze_every=1)
     for epoch in (2, 3, 4):
-        learner.begin(epoch)
+        module.start_epoch(epoch)
     freed = [{"conv3"}, {"conv2", "conv3"}, {"conv1", "conv2", "conv3"}, {"conv1", "conv2", "conv3"}]
     assert [seen[epoch] for epoch in (1, 2, 3, 4)] == [(names, names) for names in freed]
 
@@ -354,9 +366,9 @@ def test_a_frozen_stage_does_not_change(poolzoo, tmp_path):
 )
 def test_every_parameter_is_in_one_stage_in_forward_order(name, first, last):
     backbone = package.create_model(name, image_size=64).backbone
-    found = stages.stages(backbone)
-    assert (found[0][0], found[-1][0]) == (first, last)
-    assert sorted(id(p) for _, group in found for p in group) == sorted(id(p) for p in backbone.parameters())
+    found = stages.backbone_stages(backbone)
+    assert (found[0].name, found[-1].name) == (first, last)
+    assert sorted(id(p) for stage in found for p in stage.parameters) == sorted(id(p) for p in backbone.parameters())
 
 
 @pytest.mark.parametrize(

@@ -21,22 +21,21 @@ import poolzoo as package
 from poolzoo.artifacts import manifest
 from poolzoo.data.source import limited
 from poolzoo.metrics import classification
-from poolzoo.train import optimizer as optimizer
-from poolzoo.train import recipes
-from poolzoo.train.prepare import validation_part
-from poolzoo.train.settings import Settings, default_batch_size, default_epochs
-from poolzoo.train.training_module import TrainingModule
+from poolzoo.train import optimizer, recipes
+from poolzoo.train.defaults import default_batch_size, default_epochs
+from poolzoo.train.settings import Settings
+from poolzoo.train.splits import split_validation
 
 QUICK = ("finetune", "--data", "digits", "--backbone", "nano/plain", "--pool", "gem", "--threads", "1", "-q")
 
 
 def test_the_rate_rises_linearly_and_falls_to_zero():
-    linear = [optimizer.scale(step, 100, 10, "linear") for step in range(101)]
+    linear = [optimizer.lr_multiplier(step, 100, 10, "linear") for step in range(101)]
     assert linear[0] == 0.1
     assert linear[9] == linear[10] == 1.0
     assert linear[55] == pytest.approx(0.5)
     assert linear[100] == 0.0
-    cosine = [optimizer.scale(step, 100, 10, "cosine") for step in range(101)]
+    cosine = [optimizer.lr_multiplier(step, 100, 10, "cosine") for step in range(101)]
     assert cosine[55] == pytest.approx(0.5)
     assert cosine[10 + 30] == pytest.approx(0.5 * (1 + math.cos(math.pi / 3)))
     assert cosine[100] == pytest.approx(0.0, abs=1e-12)
@@ -44,7 +43,7 @@ def test_the_rate_rises_linearly_and_falls_to_zero():
 
 def test_norms_biases_and_scalars_do_not_decay():
     network = package.create_model("nano/resnet", pool="gem", image_size=32)
-    groups = optimizer.parameter_groups(network, optimizer.Rates(1.0, 0.1))
+    groups = optimizer.parameter_groups(network, optimizer.LearningRates(1.0, 0.1))
     names = {id(p): name for name, p in network.named_parameters()}
     decay = {names[id(p)]: group["weight_decay"] for group in groups for p in group["params"]}
     assert decay.keys() == set(names.values())
@@ -56,9 +55,9 @@ def test_norms_biases_and_scalars_do_not_decay():
 
 def test_heads_and_stages_learn_at_their_own_rates():
     network = package.create_model("nano/resnet", pool="gem", image_size=32)
-    rates = optimizer.Rates(1.0, 0.1, head=10.0, layer_decay=0.5)
-    built = optimizer.build("adamw", network, rates)
-    optimizer.Schedule(2.0, 100, 10, "linear").set(built, 55)
+    rates = optimizer.LearningRates(1.0, 0.1, head_mult=10.0, layer_decay=0.5)
+    built = optimizer.create_optimizer("adamw", network, rates)
+    optimizer.LrSchedule(2.0, 100, 10, "linear").apply(built, 55)
     names = {id(p): name for name, p in network.named_parameters()}
     found = {names[id(p)]: group["lr"] for group in built.param_groups for p in group["params"]}
     # The stages are conv1, conv2, conv3 and block; the rate of step 55 is half of the peak, 2.
@@ -81,11 +80,11 @@ def test_defaults_follow_from_the_number_of_images():
 
 def test_the_validation_part_is_stratified_seeded_and_apart():
     labels = np.repeat(np.arange(5), [100, 100, 50, 20, 10])
-    train, held = validation_part(labels, 0)
+    train, held = split_validation(labels, 0)
     assert sorted([*train, *held]) == list(range(len(labels)))
     np.testing.assert_array_equal(np.bincount(labels[held]), [10, 10, 5, 2, 1])
-    assert (validation_part(labels, 0)[1] == held).all()
-    assert not (validation_part(labels, 1)[1] == held).all()
+    assert (split_validation(labels, 0)[1] == held).all()
+    assert not (split_validation(labels, 1)[1] == held).all()
 
 
 def test_a_limit_keeps_the_classes_in_proportion():
@@ -99,11 +98,11 @@ def test_metrics_by_hand():
     logits = np.eye(3)[[0, 0, 1, 1, 2, 0]]
     labels = np.array([0, 0, 1, 0, 2, 2])
     found = classification.compute(logits, labels, ("a", "b", "c"))
-    assert found["accuracy"] == pytest.approx(4 / 6)
-    assert found["confusion"] == [[2, 1, 0], [0, 1, 0], [1, 0, 1]]
-    assert found["precision"] == pytest.approx((2 / 3 + 1 / 2 + 1) / 3)
-    assert found["recall"] == pytest.approx((2 / 3 + 1 + 1 / 2) / 3)
-    assert found["f1"] == pytest.approx((2 / 3 + 2 / 3 + 2 / 3) / 3)
+    assert found.accuracy == pytest.approx(4 / 6)
+    assert found.confusion == ((2, 1, 0), (0, 1, 0), (1, 0, 1))
+    assert found.precision == pytest.approx((2 / 3 + 1 / 2 + 1) / 3)
+    assert found.recall == pytest.approx((2 / 3 + 1 + 1 / 2) / 3)
+    assert found.f1 == pytest.approx((2 / 3 + 2 / 3 + 2 / 3) / 3)
 
 
 def test_a_run_is_complete_learns_and_says_what_it_did(trained):
@@ -497,8 +496,8 @@ def test_weights_that_have_seen_the_validation_images_say_so(poolzoo, photos, tm
             for copy in range(3):
                 Image.new("RGB", (32, 32), (20 * index, 80 * copy, 99)).save(folder / f"{copy}.png")
     arguments = ("finetune", "--backbone", "nano/plain", "--pretrained", "--dry-run")
-    assert "validation part was seen" in poolzoo(*arguments, "--data", f"folder:{tmp_path / 'cifar'}").err
-    assert "seen" not in poolzoo(*arguments, "--data", f"folder:{photos}").err.replace("are seen at", "")
+    assert "has seen the validation images" in poolzoo(*arguments, "--data", f"folder:{tmp_path / 'cifar'}").err
+    assert "seen" not in poolzoo(*arguments, "--data", f"folder:{photos}").err
 
 
 def test_the_packages_weights_keep_another_local_pooling(poolzoo):

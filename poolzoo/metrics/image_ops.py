@@ -1,4 +1,4 @@
-"""What the corruptions share: a random generator for each image, fractal noise, and images read at other places."""
+"""Building blocks of corruptions: a random generator for each image, fractal noise, crops and interpolation."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from numpy.lib.stride_tricks import as_strided
 SIDE = 32  # of the images that the published constants are for
 
 
-class Draws:
-    """Random numbers for each of some images, from a key and the image's index alone: batches change nothing.
+class PerImageRng:
+    """Random numbers for N images, each from the key and the index of its image, so that batching changes nothing.
 
     Args:
         count: Number N of images.
-        key: Integers that every image shares: a seed, a corruption, a severity.
+        key: Integers that all images share, such as seed, corruption and severity.
         offset: Index of the first image.
     """
 
@@ -38,24 +38,24 @@ class Draws:
 
 
 def scale(x: np.ndarray) -> float:
-    """What lengths in pixels are multiplied by for `[N, H, W, …]`: min(H, W) / 32, and 1 for smaller images.
+    """The factor for lengths in pixels, given images `[N, H, W, …]`: min(H, W) / 32, at least 1.
 
-    Less than 1 would make lengths of a pixel vanish, and with them the corruption.
+    A factor below 1 would shrink lengths of one pixel to nothing.
     """
-    return max(1.0, min(x.shape[1:3]) / SIDE)
+    return max(1.0, float(min(x.shape[1:3])) / SIDE)
 
 
-def plasma(draws: Draws, height: int, width: int, decay: float) -> np.ndarray:
+def plasma(rng: PerImageRng, height: int, width: int, decay: float) -> np.ndarray:
     """Fractal noise by the diamond–square algorithm, `float32[N, height, width]`; each whole map runs from 0 to 1.
 
     The map is periodic and a power of two wide, its corner starts at 0. Each level takes the mean of four neighbors
     plus uniform noise, whose amplitude falls by decay² from a level to the next, as in the published corruptions.
     """
     side = 1 << (max(height, width) - 1).bit_length()
-    grid = np.zeros((len(draws.generators), 1, 1), np.float32)  # the points so far, `step` pixels apart
+    grid = np.zeros((len(rng.generators), 1, 1), np.float32)  # the points so far, `step` pixels apart
     amplitude = 1.0
     while (count := grid.shape[1]) < side:
-        noise = amplitude * draws.uniform(-1, 1, 3, count, count)
+        noise = amplitude * rng.uniform(-1, 1, 3, count, count)
         right, below = np.roll(grid, -1, 2), np.roll(grid, -1, 1)
         center = (grid + right + below + np.roll(right, -1, 1)) / 4 + noise[:, 0]
         finer = np.empty((len(grid), 2 * count, 2 * count), np.float32)
@@ -65,11 +65,12 @@ def plasma(draws: Draws, height: int, width: int, decay: float) -> np.ndarray:
         grid, amplitude = finer, amplitude / decay**2
     grid -= grid.min((1, 2), keepdims=True)
     grid /= grid.max((1, 2), keepdims=True)
-    return grid[:, :height, :width]
+    noise_map: np.ndarray = grid[:, :height, :width]
+    return noise_map
 
 
 def windows(padded: np.ndarray, rows: np.ndarray, columns: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The window of each image that starts at a row and a column of its own.
+    """A window of each image, at its own row and column.
 
     Args:
         padded: `[N, h, w, C]`.
@@ -84,11 +85,12 @@ def windows(padded: np.ndarray, rows: np.ndarray, columns: np.ndarray, size: tup
     image, row, pixel, channel = padded.strides
     places = (count, height - size[0] + 1, width - size[1] + 1, size[0], size[1] * channels)
     view = as_strided(padded, places, (image, row, pixel, row, channel), writeable=False)
-    return view[np.arange(count), rows, columns].reshape(count, *size, channels)
+    cropped: np.ndarray = view[np.arange(count), rows, columns].reshape(count, *size, channels)
+    return cropped
 
 
 def bilinear(x: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Images `float32[N, H, W, C]` read at real positions `[N, H, W]`; outside they are mirrored, again and again."""
+    """Bilinear interpolation of images `float32[N, H, W, C]` at positions `[N, H, W]`; borders are mirrored."""
     count, height, width, channels = x.shape
     rows, columns = ((n - 1) - np.abs((n - 1) - at % (2 * n - 2)) for at, n in ((rows, height), (columns, width)))
     top, left = (np.minimum(at.astype(np.int64), n - 2) for at, n in ((rows, height), (columns, width)))
@@ -97,4 +99,5 @@ def bilinear(x: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray
     pixels = x.reshape(-1, channels)
     upper = pixels[first] * (1 - right) + pixels[first + 1] * right
     lower = pixels[first + width] * (1 - right) + pixels[first + width + 1] * right
-    return upper * (1 - below) + lower * below
+    sampled: np.ndarray = upper * (1 - below) + lower * below
+    return sampled
