@@ -80,7 +80,7 @@ def command(
     rows = predict(bundle, files, top=top, provider=provider, threads=threads, annotate=annotate)
     more = EXPLAINED if place else ()
     broken = _Broken()
-    label = "" if as_csv and streams.is_terminal() else "labeling images"  # a bar among the rows would tear them
+    label = "" if as_csv and streams.stdout_is_terminal() else "labeling images"  # a bar among the rows would tear them
     with closing(_watched(rows, label, len(files), broken)) as told:
         if as_json:
             output.emit_json_rows(told)

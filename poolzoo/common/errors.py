@@ -1,4 +1,4 @@
-"""What can go wrong, said in one line with a way out, and the exit code that each kind of trouble has."""
+"""What can go wrong: errors of one line and a hint, and the exit code of each kind."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def explain(error: BaseException) -> PoolzooError:
     text = one_line(said(error))
     if isinstance(error, OSError):
         where = f": {error.filename}" if error.filename else ""
-        hint = "free some space and try again" if error.errno == 28 else "choose another place, or mend it"
+        hint = "free some space and try again" if error.errno == 28 else "choose another place, or fix it"
         return EnvironmentProblem(f"{error.strerror or text or type(error).__name__}{where}", hint)
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("poolzoo"):
         package = error.name.partition(".")[0]
@@ -117,7 +117,7 @@ def _lacks_memory(error: BaseException, text: str) -> bool:
 
 
 def _out_of_memory(text: str) -> EnvironmentProblem:
-    """Says how much was asked for, and what takes most."""
+    """The error for memory that ran out: how much was asked for, and what takes most."""
     import re
 
     from poolzoo.common import resources

@@ -34,7 +34,7 @@ def show(plan: ComparisonConfig, as_json: bool) -> int:
             variant = one.variant
             row: dict[str, Any] = {"backbone": variant.backbone, "pool": variant.pool, "local_pool": variant.local_pool}
             try:
-                with output.hushed() if rows else nullcontext():  # what is said of the data is said once
+                with output.quiet() if rows else nullcontext():  # what is said of the data is said once
                     prepared = prepare(trial.settings_of(plan.settings, one))
             except PoolzooError as error:
                 rows.append({**row, "error": error.message})

@@ -222,7 +222,7 @@ def _train(plan: ComparisonConfig, journal: Journal, out: Path, runner: Runner) 
     with _hint(out):
         ended, number = runner(plan, left, out / "trials"), 0
         while number < len(left):
-            with output.hushed():
+            with output.quiet():
                 records = next(ended)
             number += len(records)
             ahead = _time((time.monotonic() - began) / number * (len(left) - number))
@@ -254,7 +254,7 @@ def _robustness(plan: ComparisonConfig, journal: Journal) -> None:
         group = left.pop(0)
         size = tuple(configs[group[0]]["poolzoo"]["data_size"])
         how = {"exact": True, "skip": settings.skip_broken, "how": settings.fit}
-        with output.hushed():  # it was said while they trained
+        with output.quiet():  # it was said while they trained
             dataset = source.open_dataset(settings.data, size, ("test",), settings.limit, seed, **how)
             images, labels = source.load_split(dataset, "test", size)
         images, labels = source.limited(images, labels, plan.robustness_samples, seed)

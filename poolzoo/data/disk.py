@@ -205,7 +205,7 @@ def write_rows(path: Path, count: int, rows: Iterable[np.ndarray], *, or_fewer: 
         file.flush()
         os.fsync(file.fileno())  # or a power cut may leave a file of the right size, full of zeros
     if written > count or (written < count and not or_fewer):
-        raise ValueError(f"{written} rows came where {count} were announced")
+        raise ValueError(f"{written} rows came where {count} were declared")
     return written
 
 

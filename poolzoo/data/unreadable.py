@@ -25,7 +25,7 @@ class BrokenImages(CheckFailed):
         path, reason = self.broken[0]
         text = f"{len(self.broken)} of {total} images cannot be read, first {path}: {reason}"
         text = f"{text}; all are listed in {listed}" if listed else text
-        super().__init__(text, "mend or remove them, or go on without: --skip-broken all, or their number")
+        super().__init__(text, "fix or remove them, or go on without: --skip-broken all, or their number")
 
 
 def most(skip: Skip) -> float:

@@ -128,9 +128,9 @@ class Backbone:
             what `poolzoo export NAME --pretrained` exports, at `input_size`, which must be given with it.
         labels: `labels()`, the names of the network's K classes in their order; None for "0", "1", …
         trained_on: Name of the data set whose training images the weights have seen, where it is one that people
-            fine-tune on here too; they are then told that their validation images were seen.
-        crop_pct: Part of a photograph's shorter side that the network was published to see: its center is cropped.
-        interpolation: How photographs were resized for it.
+            fine-tune on here too; they are then warned that their validation images were seen.
+        crop_pct: Part of the shorter side of an image that the network was published to see: its center is cropped.
+        interpolation: How images were resized for it.
     """
 
     name: str
@@ -222,25 +222,25 @@ class Dataset:
             raise TypeError(f"classes of dataset {self.name!r} must be a tuple of names, not {self.classes!r:.80}")
 
 
-# --- What a plugin offers ------------------------------------------------------------------------------------------
+# --- What a plugin provides ----------------------------------------------------------------------------------------
 
 
 @hookspec
 def poolzoo_poolings() -> Iterable[Pooling]:  # type: ignore[empty-body]
-    """Called once, when names are first needed. Returns the poolings that the plugin offers."""
+    """Called once, when names are first needed. Returns the poolings that the plugin provides."""
 
 
 @hookspec
 def poolzoo_backbones() -> Iterable[Backbone | BackboneFamily]:  # type: ignore[empty-body]
-    """Called once, when names are first needed. Returns the backbones, or families of them, that the plugin offers."""
+    """Called once, when names are first needed. Returns the backbones, or their families, that the plugin provides."""
 
 
 @hookspec
 def poolzoo_datasets() -> Iterable[Dataset]:  # type: ignore[empty-body]
-    """Called once, when names are first needed. Returns the data sets that the plugin offers."""
+    """Called once, when names are first needed. Returns the data sets that the plugin provides."""
 
 
-# --- What a plugin is told: read-only events; an exception there is reported and stops nothing ---------------------
+# --- Events of a run: read-only; an exception there is reported and stops nothing ----------------------------------
 
 
 @hookspec

@@ -33,7 +33,7 @@ def join(policy: DevicePolicy) -> Rank:
     if not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if policy.device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=PATIENCE)
-        output.speak_as(dist.get_rank())
+        output.set_rank(dist.get_rank())
     return Rank(dist.get_rank(), dist.get_world_size())
 
 
@@ -122,7 +122,7 @@ def _plain(error: Exception) -> tuple[int, str, str]:
 
 def _fail_silently(failure: tuple[int, str, str]) -> NoReturn:
     """Ends this process as another one ends, which says why."""
-    output.speak_as(-1)
+    output.set_rank(-1)
     code, message, hint = failure
     raised = PoolzooError(message, hint)
     raised.exit_code = code
@@ -147,7 +147,7 @@ def gathered(value: Any, share: Rank) -> list[Any]:
 def speak_once(share: Rank) -> None:
     """To be called before an error that all processes raise: the first alone shows it."""
     if share.rank > 0:
-        output.speak_as(-1)
+        output.set_rank(-1)
 
 
 def interleaved(part: np.ndarray, count: int, share: Rank) -> np.ndarray:

@@ -124,7 +124,7 @@ class Engine:
         learners, before = list(self.learners.values()), (epoch - 1) * len(self.feed)
         for learner in learners:
             learner.begin(epoch)
-        watched = output.watched()
+        watched = output.shows_progress()
         last = started = shown = time.perf_counter()
         first_step = self.progress.step
         for step in self.feed.epoch(epoch, self.progress.step):

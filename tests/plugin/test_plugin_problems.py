@@ -215,8 +215,8 @@ def test_doctor_and_check_agree_on_what_is_broken(tmp_path, name, monkeypatch):
     checked = check_plugin(str(path))
     loader.forget()
     loader.settings.files, loader.settings.installed = [path], False
-    (found,) = [one for one in environment._plugins() if one["what"] == f"plugin {name}"]
-    assert (found["state"] == "wrong", not checked["passed"]) == (broken, broken)
+    (found,) = [one for one in environment.plugin_findings() if one.what == f"plugin {name}"]
+    assert (found.state == "wrong", not checked["passed"]) == (broken, broken)
 
 
 def test_traceback_only_for_those_who_ask(poolzoo, tmp_path, monkeypatch):
@@ -241,7 +241,7 @@ def the_same(poolzoo, dist: str, twin: str, *arguments: object) -> None:
         assert (outcome.code, outcome.err) == (0, ""), command
     rows = poolzoo("list", "--json", *arguments).json["poolings"]
     assert [row["source"]["dist"] for row in rows if row["name"] == "mine"] == [dist]
-    assert "the same module as" in str([one["detail"] for one in environment._plugins()])
+    assert "the same module as" in str([one.detail for one in environment.plugin_findings()])
     assert poolzoo("list", *arguments, "-v").err.count("counts once") == 1
 
 
