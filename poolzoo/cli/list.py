@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import click
 
@@ -24,7 +24,7 @@ class _Row(NamedTuple):
     def origin(self) -> str:
         return f"{self.source.dist} {self.source.version or f'({self.source.tier})'}"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         kinds = {"kinds": list(self.kinds)} if self.kinds else {}
         return {"name": self.name, "summary": self.summary, "source": self.source.to_json(), **kinds}
 

@@ -68,7 +68,7 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, raised where it arrived, so that it is handled like Ctrl-C but exits with its own code."""
 
 
-def said(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
     """The text of an exception, "" where asking for it raises: a plugin's own class may do that."""
     try:
         return str.__str__(str(error))
@@ -78,7 +78,7 @@ def said(error: BaseException) -> str:
 
 def reason(error: BaseException, most: int = 500) -> str:
     """The type of an exception and its text, on one line of at most so many characters."""
-    text = one_line(said(error), most)
+    text = one_line(message_of(error), most)
     name = one_line(type(error).__name__, 100)
     return f"{name}: {text}" if text else name
 
@@ -87,7 +87,7 @@ def explain(error: BaseException) -> PoolzooError:
     """Turns any exception into one that can be shown: the one table from exception type to message and code."""
     if isinstance(error, PoolzooError):
         return error
-    text = one_line(said(error))
+    text = one_line(message_of(error))
     if isinstance(error, OSError):
         where = f": {error.filename}" if error.filename else ""
         hint = "free some space and try again" if error.errno == 28 else "choose another place, or fix it"

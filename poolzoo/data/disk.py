@@ -65,7 +65,8 @@ class Shelf:
     """
 
     def __init__(self, root: Path, limit_bytes: int) -> None:
-        self.root, self.limit_bytes = root, limit_bytes
+        self.root = root
+        self.limit_bytes = limit_bytes
         self._given: set[str] = set()
 
     def find(self, key: str) -> Path | None:

@@ -179,7 +179,7 @@ class Reader:
         """
         if split == "train" and "val" in self.folders:
             self.validation = len(self.files("val")[0])
-            output.say(f"val/ chooses the best epoch, by its {self.validation:,} images; train/ is learnt from alone")
+            output.say(f"the {self.validation:,} images of val/ choose the best epoch; training uses train/ alone")
         self.shelf = self.shelf or store.shelf(cache_dir)
         wanted = self._images(split)
         native = _sizes_of(wanted.files)
@@ -243,7 +243,8 @@ class Reader:
         output.say(f"{kept}, as the others are" if self.native == self.decided else kept)
 
     def _mixed(self, examples: str, cut: float) -> None:
-        self.native, self.decided = None, self.reading.size or DEFAULT_SIZE
+        self.native = None
+        self.decided = self.reading.size or DEFAULT_SIZE
         text = f"images of mixed sizes ({examples}, …) are resized and center-cropped to {sizes.show(self.decided)}"
         text = f"{text}: up to {100 * cut:.0f} % of a side is cut off" if cut >= sizes.LEAST_CUT else text
         output.say(text if self.reading.size else f"{text}; --image-size HxW overrules")

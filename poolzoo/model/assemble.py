@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from poolzoo.common.errors import PluginFailed, PoolzooError, UsageError, reason, said
+from poolzoo.common.errors import PluginFailed, PoolzooError, UsageError, message_of, reason
 from poolzoo.data.sizes import show
 from poolzoo.model import surgery
 from poolzoo.model.accounting import Accounting, compared
@@ -371,7 +371,7 @@ def _guard(blamed: loader.Resolved, function: Any, *arguments: Any) -> Any:
         refused = isinstance(error, ValueError) and getattr(blamed.item, "kind", "") == "local"  # a geometry
         if refused or (typed and isinstance(error, ValueError | TypeError)):
             raise UsageError(
-                f"{blamed.spec.text} does not fit: {said(error)}", f"poolzoo show {blamed.spec.name}"
+                f"{blamed.spec.text} does not fit: {message_of(error)}", f"poolzoo show {blamed.spec.name}"
             ) from error
         raise PluginFailed(
             f"{blamed.spec.text} (from {blamed.entry.source.dist}) failed: {reason(error)}",

@@ -23,7 +23,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import pluggy
 
@@ -244,20 +244,20 @@ def poolzoo_datasets() -> Iterable[Dataset]:  # type: ignore[empty-body]
 
 
 @hookspec
-def poolzoo_run_started(run: dict[str, Any]) -> None:
+def poolzoo_run_started(run: dict[str, object]) -> None:
     """Called before the first epoch. `run` holds `path` and the arguments of the run."""
 
 
 @hookspec
-def poolzoo_epoch_finished(run: dict[str, Any], epoch: int, metrics: dict[str, float]) -> None:
+def poolzoo_epoch_finished(run: dict[str, object], epoch: int, metrics: dict[str, float]) -> None:
     """Called after each epoch (1, 2, …) with the line that goes into `metrics.jsonl`."""
 
 
 @hookspec
-def poolzoo_run_finished(run: dict[str, Any], metrics: dict[str, Any]) -> None:
+def poolzoo_run_finished(run: dict[str, object], metrics: dict[str, object]) -> None:
     """Called when the run directory is complete, with its test metrics."""
 
 
 @hookspec
-def poolzoo_exported(bundle: str, report: dict[str, Any]) -> None:
+def poolzoo_exported(bundle: str, report: dict[str, object]) -> None:
     """Called when a bundle is complete, with its path and the report that `export --json` prints."""

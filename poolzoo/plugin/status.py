@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from poolzoo.plugin import loader
 from poolzoo.plugin.discovery import Candidate, duplicates, why_excluded
@@ -41,7 +41,7 @@ class PluginStatus:
         """What is wrong with it, in one line; "" where nothing is."""
         return self.problem or by_stage(self.problems or ())
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return {
             "name": self.name,
             "version": self.source.version,

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from poolzoo.common.errors import said
+from poolzoo.common.errors import message_of
 from poolzoo.plugin.catalog import Failure as Thrown
 
 
@@ -84,7 +84,7 @@ class Checks:
 
 def first_line(error: BaseException) -> str:
     """What an exception says, on one line."""
-    text = said(error).strip().splitlines() or [""]
+    text = message_of(error).strip().splitlines() or [""]
     return text[0] if isinstance(error, AssertionError) and text[0] else f"{type(error).__name__}: {text[0]}"
 
 
