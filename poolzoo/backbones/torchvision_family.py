@@ -176,5 +176,5 @@ def _published(name: str) -> dict[str, Tensor]:
         )
         file.parent.mkdir(parents=True, exist_ok=True)
         digest = file.stem.rsplit("-", 1)[-1]  # torchvision ends its file names with the start of their sha256
-        torch.hub.download_url_to_file(weights.url, str(file), hash_prefix=digest, progress=output.watched())
+        torch.hub.download_url_to_file(weights.url, str(file), hash_prefix=digest, progress=output.shows_progress())
     return current(read_state_dict(file))

@@ -117,7 +117,7 @@ def main() -> NoReturn:
     if (limit := resources.thread_limit()) is not None:
         os.environ.setdefault("OMP_NUM_THREADS", str(limit))
     if os.environ.get("RANK", "0") != "0":  # one of several that torchrun started with the same arguments
-        output.speak_as(-1)
+        output.set_rank(-1)
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
     sys.exit(run(sys.argv[1:]))

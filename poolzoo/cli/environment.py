@@ -53,7 +53,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Every finding on this machine, in the order in which `poolzoo doctor` prints them."""
-    return [*_versions(), *_devices(), *_runtimes(), *_caches(), *_plugins()]
+    return [*_versions(), *_devices(), *_runtimes(), *_caches(), *plugin_findings()]
 
 
 def _versions() -> Iterator[Finding]:
@@ -146,7 +146,7 @@ def _caches() -> Iterator[Finding]:
     yield Finding("weights cache", "ok", f"{constants.HF_HUB_CACHE}")
 
 
-def _plugins() -> Iterator[Finding]:
+def plugin_findings() -> Iterator[Finding]:
     catalog = loader.catalog()
     for health in health_of(catalog, admitted(loader.candidates())):
         source = health.source

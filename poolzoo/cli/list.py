@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import click
 
@@ -13,8 +12,7 @@ from poolzoo.common import output
 from poolzoo.plugin import loader, spec
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class _Row:
+class _Row(NamedTuple):
     """What is listed of one name: a pooling with its kinds, a backbone, a family or a data set."""
 
     name: str
@@ -26,7 +24,7 @@ class _Row:
     def origin(self) -> str:
         return f"{self.source.dist} {self.source.version or f'({self.source.tier})'}"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         kinds = {"kinds": list(self.kinds)} if self.kinds else {}
         return {"name": self.name, "summary": self.summary, "source": self.source.to_json(), **kinds}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypedDict
 
 import click
 
@@ -55,8 +55,13 @@ def _help(context: click.Context, parameter: click.Parameter, value: bool) -> No
         context.exit()
 
 
+class _Common(TypedDict):
+    expose_value: bool
+    is_eager: bool
+
+
 def _options() -> list[click.Option]:
-    common: dict[str, Any] = {"expose_value": False, "is_eager": True}
+    common: _Common = {"expose_value": False, "is_eager": True}
     return [
         click.Option(
             ["--plugin"],

@@ -1,4 +1,4 @@
-"""What can go wrong, said in one line with a way out, and the exit code that each kind of trouble has."""
+"""What can go wrong: errors of one line and a hint, and the exit code of each kind."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, raised where it arrived, so that it is handled like Ctrl-C but exits with its own code."""
 
 
-def said(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
     """The text of an exception, "" where asking for it raises: a plugin's own class may do that."""
     try:
         return str.__str__(str(error))
@@ -78,7 +78,7 @@ def said(error: BaseException) -> str:
 
 def reason(error: BaseException, most: int = 500) -> str:
     """The type of an exception and its text, on one line of at most so many characters."""
-    text = one_line(said(error), most)
+    text = one_line(message_of(error), most)
     name = one_line(type(error).__name__, 100)
     return f"{name}: {text}" if text else name
 
@@ -87,10 +87,10 @@ def explain(error: BaseException) -> PoolzooError:
     """Turns any exception into one that can be shown: the one table from exception type to message and code."""
     if isinstance(error, PoolzooError):
         return error
-    text = one_line(said(error))
+    text = one_line(message_of(error))
     if isinstance(error, OSError):
         where = f": {error.filename}" if error.filename else ""
-        hint = "free some space and try again" if error.errno == 28 else "choose another place, or mend it"
+        hint = "free some space and try again" if error.errno == 28 else "choose another place, or fix it"
         return EnvironmentProblem(f"{error.strerror or text or type(error).__name__}{where}", hint)
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("poolzoo"):
         package = error.name.partition(".")[0]
@@ -117,7 +117,7 @@ def _lacks_memory(error: BaseException, text: str) -> bool:
 
 
 def _out_of_memory(text: str) -> EnvironmentProblem:
-    """Says how much was asked for, and what takes most."""
+    """The error for memory that ran out: how much was asked for, and what takes most."""
     import re
 
     from poolzoo.common import resources

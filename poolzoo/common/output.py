@@ -1,6 +1,6 @@
-"""The one sink for everything a person or a program reads: data goes to stdout, talk to stderr.
+"""The one sink for everything a person or a program reads: data goes to stdout, logs to stderr.
 
-Names, summaries, errors and paths are other people's: what a terminal would obey in them is escaped here, once for all.
+Names, summaries, errors and paths come from outside. Control characters in them are escaped here, once for all.
 """
 
 from __future__ import annotations
@@ -14,62 +14,62 @@ from poolzoo.common import streams
 from poolzoo.common.text import json_escaped, one_line, visible
 
 QUIET, NORMAL, VERBOSE = 0, 1, 2
-MAX_DATA: Final = 10_000  # characters of one line of data, which may be a path; whoever needs all of it asks for JSON
+MAX_DATA: Final = 10_000  # characters of one line of data; JSON holds all of it
 
 _verbosity = NORMAL
-_hushed = False
-_rank = 0  # of this process among those that do the same together
+_quiet = False
+_rank = 0  # of this process among those that do the same
 
 
 def set_verbosity(level: int) -> None:
-    """Sets how much is said on stderr: QUIET (errors only), NORMAL or VERBOSE."""
+    """Sets how much is logged on stderr: QUIET (errors only), NORMAL or VERBOSE."""
     global _verbosity
     _verbosity = level
 
 
 @contextmanager
-def hushed() -> Iterator[None]:
-    """Within it, `say` speaks to who asked for `-v` alone: where one thing is done many times over."""
-    global _hushed
-    before, _hushed = _hushed, True
+def quiet() -> Iterator[None]:
+    """Within it, `say` prints with `-v` only: for work that repeats what was logged before."""
+    global _quiet
+    before, _quiet = _quiet, True
     try:
         yield
     finally:
-        _hushed = before
+        _quiet = before
 
 
-def is_hushed() -> bool:
-    """Whether what is said was said before."""
-    return _hushed
+def is_quiet() -> bool:
+    """Whether this work repeats what was logged before."""
+    return _quiet
 
 
 def say(text: str) -> None:
-    """A line for the person who waits: what is being done, what was decided."""
-    if _verbosity >= (VERBOSE if _hushed else NORMAL) and _rank == 0:
-        streams.tell(one_line(text))
+    """Logs a line: what is being done, what was decided."""
+    if _verbosity >= (VERBOSE if _quiet else NORMAL) and _rank == 0:
+        streams.log(one_line(text))
 
 
 def detail(text: str) -> None:
-    """A line for who asked for `-v`."""
+    """Logs a line that `-v` asks for."""
     if _verbosity >= VERBOSE and _rank == 0:
-        streams.tell(one_line(text))
+        streams.log(one_line(text))
 
 
 def warn(text: str, hint: str = "") -> None:
-    """Something that did not stop the work but that the user should know."""
+    """Logs a warning: something that did not stop the work but that the user should know."""
     if _verbosity >= NORMAL and _rank == 0:
         line = f"warning: {one_line(text)}"
-        streams.tell(line if not hint else f"{line} (hint: {one_line(hint)})")
+        streams.log(line if not hint else f"{line} (hint: {one_line(hint)})")
 
 
 def error(message: str, hint: str = "") -> None:
-    """The reason for a non-zero exit code: one line, and a hint on its own line."""
+    """Logs the reason for a non-zero exit code: one line, and a hint on its own line."""
     if _rank < 0:
         return
     process = f"process {_rank}: " if _rank else ""
-    streams.tell(f"error: {process}{one_line(message)}")
+    streams.log(f"error: {process}{one_line(message)}")
     if hint:
-        streams.tell(f"hint: {one_line(hint)}")
+        streams.log(f"hint: {one_line(hint)}")
 
 
 def data(text: str) -> None:
@@ -102,7 +102,7 @@ def csv_row(cells: Sequence[object]) -> None:
         line = io.StringIO()
         csv.writer(line, lineterminator="\r\n").writerow(cells)  # with this terminator, it quotes either half of it
         exact = line.getvalue().removesuffix("\r\n")
-        streams.write(f"{visible(exact) if streams.is_terminal() else exact}\n")
+        streams.write(f"{visible(exact) if streams.stdout_is_terminal() else exact}\n")
 
 
 def emit_json_rows(rows: Iterable[Any]) -> None:
@@ -131,7 +131,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], right: Seque
     if _rank != 0:
         return
     lines = (tuple(one_line(str(cell)) for cell in row) for row in chain([headers], rows))
-    if not streams.is_terminal():
+    if not streams.stdout_is_terminal():
         for line in lines:
             streams.write("\t".join(line) + "\n")
         return
@@ -149,7 +149,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], right: Seque
 
 
 class Progress(Protocol):
-    """What a long task tells while it runs."""
+    """What a long task reports while it runs."""
 
     def update(self, completed: float, note: str = "") -> None: ...
 
@@ -162,7 +162,7 @@ class _Silent:
 @contextmanager
 def progress(label: str, total: float) -> Iterator[Progress]:
     """A progress bar with the time left, on stderr; nothing without a label, a terminal, or with `-q`."""
-    if not label or not watched():
+    if not label or not shows_progress():
         yield _Silent()
         return
     from rich.console import Console
@@ -186,16 +186,16 @@ def progress(label: str, total: float) -> Iterator[Progress]:
         yield _Drawn()
 
 
-def watched() -> bool:
+def shows_progress() -> bool:
     """Whether somebody sees a progress bar (so that reading a number off the device for it is worth a wait)."""
-    return _verbosity >= NORMAL and _rank == 0 and streams.talks_to_terminal()
+    return _verbosity >= NORMAL and _rank == 0 and streams.stderr_is_terminal()
 
 
-def speak_as(rank: int) -> None:
-    """Of several processes that do the same, the first speaks; the others only tell of errors, with their number.
+def set_rank(rank: int) -> None:
+    """Of several processes that do the same, the first one writes; the others only log errors, with their rank.
 
     Args:
-        rank: Number of this process, from 0; -1 for one whose errors would be those of the first.
+        rank: Of this process, from 0; -1 for one whose errors would be those of the first.
     """
     global _rank
     _rank = rank

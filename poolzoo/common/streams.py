@@ -1,4 +1,4 @@
-"""The two standard streams: stdout carries our data and nobody else's, stderr all the rest.
+"""The two standard streams: stdout carries our data alone, stderr all the rest.
 
 While a command owns stdout, what plugins and libraries print lands on stderr, whichever way they print it: `print`,
 file descriptor 1, a C library, a child process.
@@ -15,11 +15,11 @@ from typing import Any, BinaryIO, NamedTuple, TextIO
 
 
 class ReaderGone(BrokenPipeError):
-    """Whoever read our output has enough, as in `poolzoo list | head -1`."""
+    """The reader of our output has closed it, as in `poolzoo list | head -1`."""
 
 
 class Foreign(io.TextIOBase):
-    """What `sys.stdout` is while it is not to be written to: all goes on to stderr; closing it closes nothing."""
+    """Stands for `sys.stdout` while that is ours: what is written goes to stderr; closing it closes nothing."""
 
     encoding = "utf-8"
     errors = "backslashreplace"
@@ -37,7 +37,7 @@ class Foreign(io.TextIOBase):
         return True
 
     def isatty(self) -> bool:
-        return talks_to_terminal()
+        return stderr_is_terminal()
 
     def fileno(self) -> int:
         return 1
@@ -47,7 +47,7 @@ class Foreign(io.TextIOBase):
         return open(1, "wb", buffering=0, closefd=False)
 
     def detach(self) -> Any:
-        """What a plugin wants to wrap in another encoding."""
+        """The raw stream, for a plugin that wraps it in another encoding."""
         return self.buffer
 
     def close(self) -> None:
@@ -63,7 +63,7 @@ class _Ownership(NamedTuple):
     data: TextIO
     python: TextIO | None  # the object that was `sys.stdout`; kept, as collecting it could close descriptor 1
     descriptor: int | None  # a private duplicate of descriptor 1
-    talk: int | None  # a private duplicate of descriptor 2, for the day when stderr is closed
+    logs: int | None  # a private duplicate of descriptor 2, in case stderr is closed
 
 
 _ownership: _Ownership | None = None
@@ -76,14 +76,15 @@ def take() -> None:
     with suppress(OSError, ValueError, AttributeError):
         python.flush()
     is_first = _number(python) == 1
-    descriptor, talk = _duplicate(1), _duplicate(2)
+    descriptor = _duplicate(1)
+    logs = _duplicate(2)
     _point(1, at=2)
     data: TextIO
     if is_first and descriptor is not None:
         data = open(descriptor, "w", encoding=python.encoding, errors="backslashreplace", closefd=False)  # noqa: SIM115
     else:
         data = python if python is not None else open(os.devnull, "w")  # noqa: SIM115
-    _ownership = _Ownership(data, python, descriptor, talk)
+    _ownership = _Ownership(data, python, descriptor, logs)
     sys.stdout = Foreign()
 
 
@@ -98,7 +99,7 @@ def give_back() -> None:
             os.close(1)  # as it was
         else:
             os.dup2(owned.descriptor, 1)
-    for number in (owned.descriptor, owned.talk):
+    for number in (owned.descriptor, owned.logs):
         if number is not None:
             with suppress(OSError):
                 os.close(number)
@@ -123,14 +124,14 @@ def data() -> TextIO:
     return _ownership.data if _ownership is not None else sys.stdout
 
 
-def is_terminal() -> bool:
-    """Whether our data is read by a person."""
+def stdout_is_terminal() -> bool:
+    """Whether our data goes to a terminal."""
     stream = data()
     return stream is not None and stream.isatty()
 
 
-def talks_to_terminal() -> bool:
-    """Whether what is told on stderr is read by a person."""
+def stderr_is_terminal() -> bool:
+    """Whether logs go to a terminal."""
     try:
         return sys.stderr.isatty()
     except (ValueError, AttributeError):  # it is closed, or None
@@ -159,7 +160,7 @@ def write(text: str) -> None:
         raise
 
 
-def tell(line: str) -> None:
+def log(line: str) -> None:
     """Writes a line to stderr, at once, whatever a plugin has done to it.
 
     Raises:
@@ -174,9 +175,9 @@ def tell(line: str) -> None:
             raise ReaderGone from error
         except (ValueError, AttributeError, OSError):  # closed, None, or its descriptor is closed
             continue
-    if _ownership is not None and _ownership.talk is not None:
+    if _ownership is not None and _ownership.logs is not None:
         with suppress(OSError):
-            os.write(_ownership.talk, f"{line}\n".encode("utf-8", "backslashreplace"))
+            os.write(_ownership.logs, f"{line}\n".encode("utf-8", "backslashreplace"))
 
 
 def _number(stream: TextIO | None) -> int | None:

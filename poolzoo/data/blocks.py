@@ -24,7 +24,8 @@ class Rows:
 
     def __init__(self, array: np.ndarray) -> None:
         self.array = array
-        self._file, self._read = _mapped_file(array), 0
+        self._file = _mapped_file(array)
+        self._read = 0
 
     def __len__(self) -> int:
         return len(self.array)

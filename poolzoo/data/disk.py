@@ -65,7 +65,8 @@ class Shelf:
     """
 
     def __init__(self, root: Path, limit_bytes: int) -> None:
-        self.root, self.limit_bytes = root, limit_bytes
+        self.root = root
+        self.limit_bytes = limit_bytes
         self._given: set[str] = set()
 
     def find(self, key: str) -> Path | None:
@@ -205,7 +206,7 @@ def write_rows(path: Path, count: int, rows: Iterable[np.ndarray], *, or_fewer: 
         file.flush()
         os.fsync(file.fileno())  # or a power cut may leave a file of the right size, full of zeros
     if written > count or (written < count and not or_fewer):
-        raise ValueError(f"{written} rows came where {count} were announced")
+        raise ValueError(f"{written} rows came where {count} were declared")
     return written
 
 

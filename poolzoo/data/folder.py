@@ -128,9 +128,9 @@ def _files(folder: Path, names: Sequence[str], tally: walk.Tally) -> list[list[s
     empty = [name for name, files in zip(names, found, strict=True) if not files]
     if empty:
         more = f" (and {len(empty) - 1} more: {', '.join(empty[1:6])})" if len(empty) > 1 else ""
-        told = (line := tally.line()) and f"; {line}"
+        ignored = (line := tally.line()) and f"; {line}"
         raise UsageError(
-            f"class folder {folder / empty[0]}{more} holds no image{told or ''}", "add some, or remove the folder"
+            f"class folder {folder / empty[0]}{more} holds no image{ignored or ''}", "add some, or remove the folder"
         )
     return found
 
@@ -179,7 +179,7 @@ class Reader:
         """
         if split == "train" and "val" in self.folders:
             self.validation = len(self.files("val")[0])
-            output.say(f"val/ chooses the best epoch, by its {self.validation:,} images; train/ is learnt from alone")
+            output.say(f"the {self.validation:,} images of val/ choose the best epoch; training uses train/ alone")
         self.shelf = self.shelf or store.shelf(cache_dir)
         wanted = self._images(split)
         native = _sizes_of(wanted.files)
@@ -196,7 +196,7 @@ class Reader:
             except decode.MixedSizesError as mixed:
                 self._mixed(str(mixed), 0)
         keep = self._kept(wanted, found.report.broken, cache_dir) if found.report.broken else slice(None)
-        if not output.is_hushed():  # else as by every trial of a comparison
+        if not output.is_quiet():  # else as by every trial of a comparison
             found.report.misfits.warn(len(wanted.files), f"{split} images")
         self.facts[split] = found.facts
         self.decided = (found.pixels.shape[1], found.pixels.shape[2])
@@ -243,7 +243,8 @@ class Reader:
         output.say(f"{kept}, as the others are" if self.native == self.decided else kept)
 
     def _mixed(self, examples: str, cut: float) -> None:
-        self.native, self.decided = None, self.reading.size or DEFAULT_SIZE
+        self.native = None
+        self.decided = self.reading.size or DEFAULT_SIZE
         text = f"images of mixed sizes ({examples}, …) are resized and center-cropped to {sizes.show(self.decided)}"
         text = f"{text}: up to {100 * cut:.0f} % of a side is cut off" if cut >= sizes.LEAST_CUT else text
         output.say(text if self.reading.size else f"{text}; --image-size HxW overrules")
@@ -266,11 +267,11 @@ class Reader:
         keep = wanted.without(unread)
         lost = [self.classes[label] for label in np.setdiff1d(wanted.labels, wanted.labels[keep])]
         if lost:
-            raise CheckFailed(f"no {split} image of {', '.join(lost[:5])} can be read", "mend or replace some")
+            raise CheckFailed(f"no {split} image of {', '.join(lost[:5])} can be read", "fix or replace some")
         if split == "train" and self.validation:
             self.validation = int(keep[-self.validation :].sum())
             if not self.validation:
-                raise CheckFailed("no image of val/ can be read", "mend or replace some, or take val/ away")
+                raise CheckFailed("no image of val/ can be read", "fix or replace some, or remove val/")
         return keep
 
     def _look_through(self, split: str) -> list[unreadable.Broken]:

@@ -137,8 +137,8 @@ def _classes(before: tuple[str, ...], now: tuple[str, ...]) -> str:
     if len(gone) == len(new) > 0:
         pairs = [f"{old} → {name}" for old, name in zip(gone, new, strict=True)]
         return f"{_count(len(gone), 'class')} renamed ({_examples(pairs)})"
-    told = [_told(gone, "class", "fewer"), _told(new, "class", "more")]
-    return ", ".join(text for text in told if text) or "the classes are in another order"
+    phrases = [_phrase(gone, "class", "fewer"), _phrase(new, "class", "more")]
+    return ", ".join(text for text in phrases if text) or "the classes are in another order"
 
 
 def _differences(before: SplitIdentity, now: SplitIdentity) -> str:
@@ -160,14 +160,14 @@ def _differences(before: SplitIdentity, now: SplitIdentity) -> str:
         if places.get(old[name][0]):
             moved.append((name, places[old[name][0]].pop(0)))
     left, came = {name for name, _ in moved}, {name for _, name in moved}
-    told = (
-        _told([name for name in gone if name not in left], "file", "fewer"),
-        _told([name for name in added if name not in came], "file", "more"),
-        _told(changed, "file", "changed"),
-        _told([f"{name} → {place}" for name, place in moved], "file", "renamed"),
-        _told(relabeled, "file", "with another label"),
+    phrases = (
+        _phrase([name for name in gone if name not in left], "file", "fewer"),
+        _phrase([name for name in added if name not in came], "file", "more"),
+        _phrase(changed, "file", "changed"),
+        _phrase([f"{name} → {place}" for name, place in moved], "file", "renamed"),
+        _phrase(relabeled, "file", "with another label"),
     )
-    return ", ".join(text for text in told if text) or "the same files in another order"
+    return ", ".join(text for text in phrases if text) or "the same files in another order"
 
 
 def _by_name(split: SplitIdentity) -> dict[str, tuple[bytes, int]]:
@@ -181,15 +181,15 @@ def _numbered(before: SplitIdentity, now: SplitIdentity) -> str:
     count, difference = min(len(before.labels), len(now.labels)), len(now.labels) - len(before.labels)
     pixels = (before.digests[:count] != now.digests[:count]).any(1)
     labels = (before.labels[:count] != now.labels[:count]) & ~pixels
-    told = (
+    phrases = (
         f"{_count(abs(difference), 'image')} {'more' if difference > 0 else 'fewer'}" if difference else "",
-        _told([f"number {index}" for index in np.flatnonzero(pixels)], "image", "changed"),
-        _told([f"number {index}" for index in np.flatnonzero(labels)], "image", "with another label"),
+        _phrase([f"number {index}" for index in np.flatnonzero(pixels)], "image", "changed"),
+        _phrase([f"number {index}" for index in np.flatnonzero(labels)], "image", "with another label"),
     )
-    return ", ".join(text for text in told if text)
+    return ", ".join(text for text in phrases if text)
 
 
-def _told(names: list[str], noun: str, what: str) -> str:
+def _phrase(names: list[str], noun: str, what: str) -> str:
     return f"{_count(len(names), noun)} {what} ({_examples(names)})" if names else ""
 
 

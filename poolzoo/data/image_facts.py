@@ -52,7 +52,7 @@ class Collector:
     def watch(self, images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """The same images, each `uint8[H, W, 3]`."""
         for index, image in enumerate(images):
-            if index < len(self.digests):  # of more than were announced, whoever stores them complains
+            if index < len(self.digests):  # who stores more than were declared gets an error
                 self.digests[index] = _digest(image)
                 self.sums[index] = _sums(image)
             yield image

@@ -13,7 +13,7 @@ from typing import BinaryIO, Final
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from poolzoo.data.modes import Note, before, is_deep, judge_color, levels
+from poolzoo.data.modes import Note, is_deep, levels, levels_of_reader_1, note_narrow_colors
 from poolzoo.data.resize import PLAIN, TRANSFORM, TRANSFORMS, Fit, recorded
 
 __all__ = ["PLAIN", "TRANSFORM", "TRANSFORMS", "Fit", "fit", "fit_array", "read", "reason", "recorded", "to_rgb"]
@@ -59,11 +59,11 @@ def to_rgb(image: Image.Image, how: Fit = PLAIN, note: Note | None = None) -> Im
     tags, of_16_bits = getattr(image, "tag_v2", {}), any(";16" in str(tile) for tile in getattr(image, "tile", ()))
     image = ImageOps.exif_transpose(image)
     if how.reader == 1 and image.mode[0] in "IF":
-        return before(image).convert("RGB")
+        return levels_of_reader_1(image).convert("RGB")
     if how.reader > 1 and is_deep(image, tags):
         return levels(image, tags, note).convert("RGB")
     if of_16_bits and note is not None:
-        judge_color(image.convert("RGB"), note)
+        note_narrow_colors(image.convert("RGB"), note)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -119,7 +119,7 @@ def read(
         path: The file.
         size: Height and width to bring it to; None to take it as it is.
         how: In which way.
-        note: Told where the values of a deep image do not fit the scale of their type.
+        note: Called where the values of a deep image do not fit the scale of their type.
 
     Raises:
         OSError, ValueError, …: One of `Unreadable`: it is no image, or a damaged one.

@@ -16,11 +16,11 @@ import numpy as np
 from PIL import Image
 
 Tags = Mapping[int, Any]
-Note = Callable[[str, str], None]  # told of an image whose values do not fit the scale: which way, and the values
+Note = Callable[[str, str], None]  # gets, of an image whose values do not fit the scale, which way and the values
 
 OUTSIDE: Final = "have many pixels outside of the scale of their type, which become black or white"
 NARROW: Final = "use a quarter or less of the scale of their type"
-MOST_OUTSIDE, LEAST_USED = 0.25, 0.25  # shares of the pixels, and of the scale, from which on an image is told of
+MOST_OUTSIDE, LEAST_USED = 0.25, 0.25  # shares of the pixels, and of the scale, from which on an image is reported
 
 _BITS, _PHOTOMETRIC, _FORMAT = 258, 262, 339  # tags of TIFF
 _WHITE_IS_ZERO, _SIGNED = 0, 2  # values of the last two
@@ -37,7 +37,7 @@ def levels(image: Image.Image, tags: Tags, note: Note | None = None) -> Image.Im
     Args:
         image: The image, perhaps turned.
         tags: Those of its file where that is a TIFF, else none.
-        note: Told of values that do not fit the scale.
+        note: Called where values do not fit the scale.
 
     Raises:
         ValueError: No pixel is a finite number.
@@ -47,22 +47,22 @@ def levels(image: Image.Image, tags: Tags, note: Note | None = None) -> Image.Im
     if not finite.any():
         raise ValueError("no pixel is a finite number")
     if note is not None:
-        _judge(values, finite, white, note)
+        _note_misfit(values, finite, white, note)
     scaled = np.nan_to_num(values).clip(0, white) * (255 / white)
     if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO and image.mode != "L":  # Pillow inverts eight bits alone
         scaled = 255 - scaled
     return Image.fromarray(np.rint(scaled).astype(np.uint8))
 
 
-def judge_color(image: Image.Image, note: Note) -> None:
-    """Tells of colors that the file has in 16 bits, of which Pillow reads the upper eight."""
+def note_narrow_colors(image: Image.Image, note: Note) -> None:
+    """Notes colors that use little of the 16 bits that the file has; Pillow reads the upper eight."""
     pixels = np.asarray(image)
     low, high = int(pixels.min()), int(pixels.max())
     if high - low <= LEAST_USED * 255:
         note(NARROW, f"{low * 256:,} to {high * 256 + 255:,} of 0 to 65,535")
 
 
-def before(image: Image.Image) -> Image.Image:
+def levels_of_reader_1(image: Image.Image) -> Image.Image:
     """The same by the rules of reader 1, which clamped all integers to 0–65535."""
     pixels = np.asarray(image).astype(np.float64 if image.mode[0] == "I" else np.float32)
     if image.mode[0] == "I":
@@ -86,7 +86,7 @@ def _values(image: Image.Image, tags: Tags) -> tuple[np.ndarray, float]:
     return pixels.astype(np.float64), float(2 ** (bits - signed) - 1)
 
 
-def _judge(values: np.ndarray, finite: np.ndarray, white: float, note: Note) -> None:
+def _note_misfit(values: np.ndarray, finite: np.ndarray, white: float, note: Note) -> None:
     shown = values[finite]
     low, high = float(shown.min()), float(shown.max())
     outside = 1 - np.count_nonzero((shown >= 0) & (shown <= white)) / values.size

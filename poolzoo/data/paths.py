@@ -12,7 +12,8 @@ class Paths(Sequence[str]):
     """Paths one behind the other in one block of bytes: of 40,000, a tenth of what as many `Path` take."""
 
     def __init__(self, paths: Iterable[str] = ()) -> None:
-        self._letters, self._ends = bytearray(), array("q")
+        self._letters = bytearray()
+        self._ends = array("q")
         for path in paths:
             self.append(path)
 

@@ -81,7 +81,7 @@ def load_split(dataset: Dataset, split: Split, size: Size | None = None) -> tupl
     except (PoolzooError, OSError, MemoryError, KeyboardInterrupt):
         raise
     except BaseException as error:  # a plugin may throw anything, SystemExit too
-        raise PluginFailed(f"data set {dataset.name} failed: {reason(error)}", "mend its plugin") from error
+        raise PluginFailed(f"data set {dataset.name} failed: {reason(error)}", "fix its plugin") from error
     if getattr(pixels, "ndim", 0) != 4 or pixels.shape[3] != 3 or pixels.dtype != np.uint8 or not len(pixels):
         found = f"{getattr(pixels, 'dtype', type(pixels).__name__)}{list(getattr(pixels, 'shape', []))}"
         raise PluginFailed(f"data set {dataset.name} gave {found} for {split}", "its contract is uint8[N, H, W, 3]")
@@ -92,7 +92,7 @@ def load_split(dataset: Dataset, split: Split, size: Size | None = None) -> tupl
         )
     if dataset.classes is not None and labels.max() >= len(dataset.classes):
         raise PluginFailed(
-            f"data set {dataset.name} has label {labels.max()} and {len(dataset.classes)} classes", "mend its plugin"
+            f"data set {dataset.name} has label {labels.max()} and {len(dataset.classes)} classes", "fix its plugin"
         )
     _require_names(dataset)
     if labels.max() >= MOST_CLASSES:
@@ -117,7 +117,7 @@ def _require_names(dataset: Dataset) -> None:
         text = f"data set {dataset.name} has a class called {odd[0]!r:.80}"
         raise PluginFailed(text, "its contract is a name for each class, such as 'ant'")
     if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise PluginFailed(f"data set {dataset.name} has two classes called {twice[0]!r:.80}", "mend its plugin")
+        raise PluginFailed(f"data set {dataset.name} has two classes called {twice[0]!r:.80}", "fix its plugin")
 
 
 def facts_about(dataset: Dataset, split: Split, pixels: np.ndarray) -> image_facts.Facts:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -309,6 +309,6 @@ def _build(shelf: disk.Shelf, wanted: Images) -> bool:
     return True
 
 
-def _describe(place: Path, about: dict[str, Any]) -> None:
+def _describe(place: Path, about: Mapping[str, object]) -> None:
     text = json_writer.dumps(about, indent=2) + "\n"
     (place / "about.json").write_text(text, "utf-8", "surrogateescape")  # any bytes may be a file's name

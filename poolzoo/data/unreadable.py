@@ -21,11 +21,12 @@ class BrokenImages(CheckFailed):
     """Some images cannot be read; raised when all were tried."""
 
     def __init__(self, broken: Sequence[Broken], total: int, listed: Path | None = None) -> None:
-        self.broken, self.total = sorted(broken), total
+        self.broken = sorted(broken)
+        self.total = total
         path, reason = self.broken[0]
         text = f"{len(self.broken)} of {total} images cannot be read, first {path}: {reason}"
         text = f"{text}; all are listed in {listed}" if listed else text
-        super().__init__(text, "mend or remove them, or go on without: --skip-broken all, or their number")
+        super().__init__(text, "fix or remove them, or go on without: --skip-broken all, or their number")
 
 
 def most(skip: Skip) -> float:

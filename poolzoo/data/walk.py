@@ -136,7 +136,7 @@ def count_files(folder: Path, tally: Tally, reason: str) -> None:
 def images_under(folder: str | os.PathLike[str], tally: Tally) -> Iterator[str]:
     """The images in a folder at any depth, in the order of their names; of a data set those that training reads.
 
-    A folder in it that cannot be read is given as if it were an image, so that it is told of.
+    A folder in it that cannot be read is given as if it were an image, so that it is reported.
     """
     place = Path(os.path.abspath(folder))
     if place.parent.name in SPLITS and _is_class(place):

@@ -9,7 +9,6 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import pluggy
@@ -35,8 +34,7 @@ class Entry(NamedTuple):
     source: Source
 
 
-@dataclass(frozen=True)
-class Resolved:
+class Resolved(NamedTuple):
     """A name with options, looked up: the item, its imported build, and the options as values."""
 
     spec: grammar.Spec
@@ -309,7 +307,7 @@ def import_build(build: Callable[..., Any] | str, name: str, source: Source) -> 
 
 
 def points_nowhere(build: str) -> str:
-    """Why a `"package.module:attribute"` string cannot be imported, as far as that can be told without importing it."""
+    """Why a `"package.module:attribute"` string cannot be imported, as far as that shows without importing it."""
     module, _, attribute = build.partition(":")
     if module in sys.modules:
         return "" if hasattr(sys.modules[module], attribute) else f"{module} has no attribute {attribute!r}"

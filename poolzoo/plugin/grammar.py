@@ -1,4 +1,4 @@
-"""The grammar `[DIST:]NAME[:KEY=VALUE{,KEY=VALUE}]`, and the options that a build's signature offers."""
+"""The grammar `[DIST:]NAME[:KEY=VALUE{,KEY=VALUE}]`, and the options that a build's signature declares."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def suggest(word: str, known: Iterable[str]) -> str:
 def options_of(
     build: Callable[..., Any], reserved: Sequence[str] = ("map_size", "image_size", "local_pool", "pretrained")
 ) -> list[Option]:
-    """The options that `build` offers: its keyword-only arguments with a default, less those that the host fills in."""
+    """The options that `build` declares: its keyword-only arguments with a default that users may set."""
     try:
         hints = typing.get_type_hints(build.__init__ if inspect.isclass(build) else build)
     except Exception:  # a hint under TYPE_CHECKING cannot be evaluated; the default still tells the type

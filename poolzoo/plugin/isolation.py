@@ -130,10 +130,10 @@ class GlobalState:
         return changed
 
 
-def _general_state() -> dict[str, Any]:
+def _general_state() -> dict[str, object]:
     import random
 
-    state: dict[str, Any] = {
+    state: dict[str, object] = {
         "sys.path": list(sys.path),
         "Python's random generator": random.getstate(),
         "what Ctrl-C does": signal.getsignal(signal.SIGINT),
@@ -143,7 +143,7 @@ def _general_state() -> dict[str, Any]:
     return state
 
 
-def _torch_state(torch: Any) -> dict[str, Any]:
+def _torch_state(torch: Any) -> dict[str, object]:
     return {
         "torch's default dtype": torch.get_default_dtype(),
         "torch's threads": torch.get_num_threads(),
@@ -182,7 +182,7 @@ class _TorchWatch:
     """A finder of modules that notes torch's state the moment somebody has imported it, before they can change it."""
 
     def __init__(self) -> None:
-        self.state: dict[str, Any] = {}
+        self.state: dict[str, object] = {}
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None

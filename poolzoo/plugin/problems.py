@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from poolzoo.common.errors import reason
 from poolzoo.common.text import one_line
@@ -28,7 +28,7 @@ class Source:
     path: str | None = None  # of a plugin that was found as a file
     module_file: str | None = field(default=None, compare=False)  # of one that was found as an installed module
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, str | None]:
         where = {} if self.path is None else {"path": self.path}
         return {"dist": self.dist, "version": self.version, "tier": self.tier, **where}
 
@@ -89,7 +89,7 @@ class Problem:
         release = f"{self.dist} {self.version}" if self.version else self.dist
         return f"plugin {one_line(self.plugin, 100)} ({one_line(release, 100)})"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, str | None]:
         return {key: getattr(self, key) for key in ("plugin", "dist", "version", "stage", "error", "hint")}
 
 

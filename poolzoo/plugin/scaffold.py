@@ -18,7 +18,7 @@ def write(name: str, kind: str, *, single_file: bool, folder: Path) -> Path:
     """Writes a plugin.
 
     Args:
-        name: Of the plugin and of what it offers, such as `my-pool`.
+        name: Of the plugin and of what it provides, such as `my-pool`.
         kind: "pooling", "backbone" or "dataset".
         single_file: One file instead of a package.
         folder: Where to write it.

@@ -23,7 +23,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import pluggy
 
@@ -128,9 +128,9 @@ class Backbone:
             what `poolzoo export NAME --pretrained` exports, at `input_size`, which must be given with it.
         labels: `labels()`, the names of the network's K classes in their order; None for "0", "1", …
         trained_on: Name of the data set whose training images the weights have seen, where it is one that people
-            fine-tune on here too; they are then told that their validation images were seen.
-        crop_pct: Part of a photograph's shorter side that the network was published to see: its center is cropped.
-        interpolation: How photographs were resized for it.
+            fine-tune on here too; they are then warned that their validation images were seen.
+        crop_pct: Part of the shorter side of an image that the network was published to see: its center is cropped.
+        interpolation: How images were resized for it.
     """
 
     name: str
@@ -222,42 +222,42 @@ class Dataset:
             raise TypeError(f"classes of dataset {self.name!r} must be a tuple of names, not {self.classes!r:.80}")
 
 
-# --- What a plugin offers ------------------------------------------------------------------------------------------
+# --- What a plugin provides ----------------------------------------------------------------------------------------
 
 
 @hookspec
 def poolzoo_poolings() -> Iterable[Pooling]:  # type: ignore[empty-body]
-    """Called once, when names are first needed. Returns the poolings that the plugin offers."""
+    """Called once, when names are first needed. Returns the poolings that the plugin provides."""
 
 
 @hookspec
 def poolzoo_backbones() -> Iterable[Backbone | BackboneFamily]:  # type: ignore[empty-body]
-    """Called once, when names are first needed. Returns the backbones, or families of them, that the plugin offers."""
+    """Called once, when names are first needed. Returns the backbones, or their families, that the plugin provides."""
 
 
 @hookspec
 def poolzoo_datasets() -> Iterable[Dataset]:  # type: ignore[empty-body]
-    """Called once, when names are first needed. Returns the data sets that the plugin offers."""
+    """Called once, when names are first needed. Returns the data sets that the plugin provides."""
 
 
-# --- What a plugin is told: read-only events; an exception there is reported and stops nothing ---------------------
+# --- Events of a run: read-only; an exception there is reported and stops nothing ----------------------------------
 
 
 @hookspec
-def poolzoo_run_started(run: dict[str, Any]) -> None:
+def poolzoo_run_started(run: dict[str, object]) -> None:
     """Called before the first epoch. `run` holds `path` and the arguments of the run."""
 
 
 @hookspec
-def poolzoo_epoch_finished(run: dict[str, Any], epoch: int, metrics: dict[str, float]) -> None:
+def poolzoo_epoch_finished(run: dict[str, object], epoch: int, metrics: dict[str, float]) -> None:
     """Called after each epoch (1, 2, …) with the line that goes into `metrics.jsonl`."""
 
 
 @hookspec
-def poolzoo_run_finished(run: dict[str, Any], metrics: dict[str, Any]) -> None:
+def poolzoo_run_finished(run: dict[str, object], metrics: dict[str, object]) -> None:
     """Called when the run directory is complete, with its test metrics."""
 
 
 @hookspec
-def poolzoo_exported(bundle: str, report: dict[str, Any]) -> None:
+def poolzoo_exported(bundle: str, report: dict[str, object]) -> None:
     """Called when a bundle is complete, with its path and the report that `export --json` prints."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from poolzoo.plugin import loader
 from poolzoo.plugin.discovery import Candidate, duplicates, why_excluded
-from poolzoo.plugin.health import health_of
 from poolzoo.plugin.problems import Problem, Source, by_stage
+
+if TYPE_CHECKING:
+    from poolzoo.plugin.health import PluginHealth
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class PluginStatus:
         """What is wrong with it, in one line; "" where nothing is."""
         return self.problem or by_stage(self.problems or ())
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return {
             "name": self.name,
             "version": self.source.version,
@@ -63,7 +65,7 @@ def plugin_statuses(found: Sequence[Candidate], disabled: Sequence[str], *, load
     excluded = {candidate: why_excluded(candidate, disabled) for candidate in found}
     admitted = [one for one in found if not excluded[one] and (load or one.source.tier in ("built-in", "file"))]
     catalog = loader.load(admitted)
-    health = {(one.plugin, one.source): one for one in health_of(catalog, admitted)}
+    health = _health(catalog, [one for one in admitted if one.source.tier != "built-in"])
     originals = duplicates(one for one in found if not excluded[one])
     statuses = []
     for one in found:
@@ -75,6 +77,14 @@ def plugin_statuses(found: Sequence[Candidate], disabled: Sequence[str], *, load
         notes = known.notes if known else ()
         statuses.append(PluginStatus(*plugin, hooks, status, problem, faults, notes))
     return statuses
+
+
+def _health(catalog: loader.Catalog, candidates: Sequence[Candidate]) -> dict[tuple[str, Source], PluginHealth]:
+    if not candidates:
+        return {}
+    from poolzoo.plugin.health import health_of
+
+    return {(one.plugin, one.source): one for one in health_of(catalog, candidates)}
 
 
 def _look(candidate: Candidate, hooks: tuple[str, ...]) -> tuple[tuple[str, ...], str]:

@@ -146,7 +146,7 @@ def test_csv_for_a_program_is_exact(capsys):
 
 
 def test_progress_and_messages_are_safe(capsys, monkeypatch):
-    monkeypatch.setattr(streams, "talks_to_terminal", lambda: True)
+    monkeypatch.setattr(streams, "stderr_is_terminal", lambda: True)
     monkeypatch.setenv("COLUMNS", "500")
     monkeypatch.setenv("FORCE_COLOR", "1")
     with output.progress(EVIL, 2) as bar:

@@ -165,7 +165,7 @@ def test_training_says_each_time_how_many_images_do_not_fit(tmp_path, monkeypatc
         *_, line = capsys.readouterr().err.splitlines()
         assert "3 of 5 train images use a quarter or less of the scale" in line
         assert f"{tmp_path / 'data/train/ant/0.tif'}: 0 to 4,095 of 0 to 65,535" in line
-    with output.hushed():  # as in every trial of a comparison
+    with output.quiet():  # as in every trial of a comparison
         source.load_split(source.open_dataset(f"folder:{tmp_path / 'data'}", size, ("train",)), "train")
     assert capsys.readouterr().err == ""
 

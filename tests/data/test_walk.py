@@ -120,7 +120,7 @@ def settings(photos: Path, **rest: object) -> Settings:
 
 def test_val_beside_test_chooses_the_best_epoch(with_val, capsys):
     prepared = prepare(settings(with_val))
-    assert "val/ chooses the best epoch, by its 7 images" in capsys.readouterr().err
+    assert "the 7 images of val/ choose the best epoch" in capsys.readouterr().err
     data = prepared.data
     assert (len(data.train_indices), len(data.val_indices), len(data.test.labels)) == (24, 7, 8)
     np.testing.assert_array_equal(data.images[data.val_indices][3:], data.test.images[4:])

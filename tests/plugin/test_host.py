@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from poolzoo.common.errors import UsageError
-from poolzoo.plugin import loader, spec
+from poolzoo.plugin import loader, registration, spec
 
 GOOD = """
 from poolzoo import Pooling, hookimpl
@@ -97,7 +97,7 @@ def test_an_endless_generator_is_cut(tmp_path):
         '    from itertools import count\n    for i in count():\n        yield Pooling(name=f"p{i}"',
     )
     catalog = loader.load_plugins(write(tmp_path, "endless", text), installed=False)
-    assert len([e for e in catalog.entries if e.source.dist == "endless"]) == loader.MAX_ITEMS
+    assert len([e for e in catalog.entries if e.source.dist == "endless"]) == registration.MAX_ENTRIES
     assert "1000" in catalog.problems[0].error
 
 

@@ -63,7 +63,7 @@ def test_list_tells_all_without_running_any(poolzoo, installed, tmp_path, config
     )
     assert (broken["status"], broken["problem"]) == ("enabled", None)
     assert row(outcome, "fine")["hooks"] == ["poolzoo_datasets"]
-    assert "no Python" in row(outcome, "torn")["problem"]
+    assert "not Python" in row(outcome, "torn")["problem"]
     assert "version 2" in row(outcome, "newer")["problem"]
     assert "poolzoo_datasets" in row(outcome, "misspelt")["problem"]
     assert row(outcome, "poolzoo.poolings")["source"]["tier"] == "built-in"

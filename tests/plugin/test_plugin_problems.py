@@ -12,7 +12,6 @@ from poolzoo.cli import environment
 from poolzoo.common.errors import UsageError
 from poolzoo.plugin import catalog as catalogs
 from poolzoo.plugin import loader
-from poolzoo.testing import plugin_check
 from poolzoo.testing.plugin_check import check_plugin
 
 HEAD = "from poolzoo import Backbone, BackboneFamily, Dataset, Pooling, hookimpl\n"
@@ -56,7 +55,7 @@ def site(tmp_path, monkeypatch):
 # --- One plugin ----------------------------------------------------------------------------------------------------
 
 
-def test_a_thousand_bad_items_are_one_line_and_full_json(poolzoo, tmp_path):
+def test_a_thousand_bad_items_are_one_line_and_all_of_them_in_json(poolzoo, tmp_path):
     path = write(tmp_path, "thousand", HOOK + "    yield from range(1000)")
     outcome = poolzoo("list", "--plugin", path)
     (line,) = outcome.err.splitlines()
@@ -90,7 +89,7 @@ def test_texts_without_end_are_cut(poolzoo, tmp_path, text):
     assert len(outcome.out) < 12_000
 
 
-def test_an_event_that_always_fails_is_reported_once_and_counted(capsys, tmp_path):
+def test_an_event_that_fails_in_every_epoch_is_told_once_and_counted(capsys, tmp_path):
     text = (
         HEAD + "class E(BaseException): pass\n@hookimpl\ndef poolzoo_epoch_finished(epoch):\n    raise E(f'at {epoch}')"
     )
@@ -188,7 +187,7 @@ def test_each_broken_plugin_names_the_way_out_and_it_works(poolzoo, site, tmp_pa
     assert poolzoo("list", "--plugins-dir", tmp_path / "folder").err == ""
 
 
-def test_the_hint_for_a_broken_file_leaves_its_option_out(poolzoo, tmp_path):
+def test_a_file_that_is_named_is_left_out_by_not_naming_it(poolzoo, tmp_path):
     path = write(tmp_path, "torn", "1 / 0")
     assert f"or leave --plugin {path} out" in poolzoo("list", "--plugin", path).err
 
@@ -210,12 +209,14 @@ KINDS = {
 def test_doctor_and_check_agree_on_what_is_broken(tmp_path, name, monkeypatch):
     text, broken = KINDS[name]
     path = write(tmp_path, name, text)
-    monkeypatch.setattr(plugin_check, "check_entry", lambda entry, advance: [])  # what it offers is another question
+    monkeypatch.setattr(
+        "poolzoo.testing.plugin_check._check", lambda entry, advance: []
+    )  # what it offers is another question
     checked = check_plugin(str(path))
     loader.forget()
     loader.settings.files, loader.settings.installed = [path], False
-    (found,) = [one for one in environment.examine() if one.what == f"plugin {name}"]
-    assert (found.state == "wrong", not checked.passed) == (broken, broken)
+    (found,) = [one for one in environment.plugin_findings() if one.what == f"plugin {name}"]
+    assert (found.state == "wrong", not checked["passed"]) == (broken, broken)
 
 
 def test_traceback_only_for_those_who_ask(poolzoo, tmp_path, monkeypatch):
@@ -240,7 +241,7 @@ def the_same(poolzoo, dist: str, twin: str, *arguments: object) -> None:
         assert (outcome.code, outcome.err) == (0, ""), command
     rows = poolzoo("list", "--json", *arguments).json["poolings"]
     assert [row["source"]["dist"] for row in rows if row["name"] == "mine"] == [dist]
-    assert "the same module as" in str([one["detail"] for one in environment.examine()])
+    assert "the same module as" in str([one.detail for one in environment.plugin_findings()])
     assert poolzoo("list", *arguments, "-v").err.count("counts once") == 1
 
 
@@ -262,7 +263,7 @@ def test_a_broken_module_behind_two_names_is_one_line(poolzoo, site):
     assert len(poolzoo("list").err.splitlines()) == 1
 
 
-def test_repeated_objects_and_modules_count_once(poolzoo, site):
+def test_one_object_and_a_package_that_repeats_a_module_count_once(poolzoo, site):
     write(site / "repeats", "hooks", POOL.format(name="mine"))
     write(site / "repeats", "__init__", "from repeats.hooks import poolzoo_poolings")
     install(site, "module", "module = repeats.hooks")

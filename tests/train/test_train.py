@@ -246,7 +246,7 @@ def test_a_run_killed_before_its_first_checkpoint_resumes(poolzoo, tmp_path):
 
 
 def tells_of_epochs(events: Connection) -> None:
-    processes.announce(events, TrainingModule, "judge")
+    processes.announce(events, TrainingModule, "_validate")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
