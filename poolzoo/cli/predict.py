@@ -82,7 +82,7 @@ def command(
     predictions = predict(bundle, files, top=top, provider=provider, threads=threads, pictures=pictures)
     headers = SALIENCY_HEADERS if folder else ()
     failures = _Failures()
-    label = "" if as_csv and streams.is_terminal() else "labeling images"  # a bar among the rows would tear them
+    label = "" if as_csv and streams.stdout_is_terminal() else "labeling images"  # a bar among the rows would tear them
     with closing(_watched(predictions, label, len(files), failures)) as rows:
         if as_json:
             output.emit_json_rows(row.to_json() for row in rows)

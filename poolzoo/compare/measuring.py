@@ -41,7 +41,7 @@ def measure_robustness(config: ComparisonConfig, records: TrialRecords) -> None:
     while groups:
         group = groups.pop(0)
         size = _data_size(configs[group[0]])
-        with output.hushed():  # training has said it
+        with output.quiet():  # training has said it
             dataset = source.open_dataset(
                 settings.data,
                 size,

@@ -62,7 +62,7 @@ def preview(config: ComparisonConfig) -> Preview:
         backbone = 0.0
         for one in group:
             try:
-                with output.hushed() if rows else nullcontext():  # messages about the data are printed once
+                with output.quiet() if rows else nullcontext():  # messages about the data are printed once
                     prepared = prepare(trial.settings_of(config.settings, one))
             except PoolzooError as error:
                 rows.append(_row(one, error=error.message))

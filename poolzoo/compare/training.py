@@ -44,7 +44,7 @@ def train_remaining(config: ComparisonConfig, records: TrialRecords, folder: Pat
         output.say(f"{total - len(remaining)} of {total} trials are done already")
     ended, count = runner(config, remaining, folder), 0
     while count < len(remaining):
-        with output.hushed():
+        with output.quiet():
             finished = next(ended)
         count += len(finished)
         eta = _duration((time.monotonic() - start) / count * (len(remaining) - count))

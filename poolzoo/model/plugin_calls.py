@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
-from poolzoo.common.errors import PluginFailed, PoolzooError, UsageError, reason, said
+from poolzoo.common.errors import PluginFailed, PoolzooError, UsageError, message_of, reason
 from poolzoo.model import surgery
 from poolzoo.plugin import loader
 from poolzoo.plugin.spec import Pooling
@@ -62,7 +62,7 @@ def call(plugin: loader.Resolved, function: Callable[[], T]) -> T:
         refuses_geometry = is_local and isinstance(error, ValueError)
         if refuses_geometry or (has_typed_options and isinstance(error, ValueError | TypeError)):
             raise UsageError(
-                f"{plugin.spec.text} does not fit: {said(error)}", f"poolzoo show {plugin.spec.name}"
+                f"{plugin.spec.text} does not fit: {message_of(error)}", f"poolzoo show {plugin.spec.name}"
             ) from error
         raise PluginFailed(
             f"{plugin.spec.text} (from {plugin.entry.source.dist}) failed: {reason(error)}",

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from poolzoo.common.errors import said
+from poolzoo.common.errors import message_of
 from poolzoo.plugin.catalog import Failure as PluginError
 
 T = TypeVar("T")  # what is checked
@@ -100,7 +100,7 @@ class Checks(Generic[T]):
 
 def first_line(error: BaseException) -> str:
     """The message of an exception, on one line."""
-    text = said(error).strip().splitlines() or [""]
+    text = message_of(error).strip().splitlines() or [""]
     return text[0] if isinstance(error, AssertionError) and text[0] else f"{type(error).__name__}: {text[0]}"
 
 

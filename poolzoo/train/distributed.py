@@ -47,7 +47,7 @@ def init_process_group(policy: DevicePolicy) -> Rank:
     if not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if policy.device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=TIMEOUT)
-        output.speak_as(dist.get_rank())
+        output.set_rank(dist.get_rank())
     return Rank(rank=dist.get_rank(), world_size=dist.get_world_size())
 
 
@@ -133,7 +133,7 @@ def require_equal(what: str, value: str, rank: Rank) -> None:
 
 def _fail_silently(failure: Failure) -> NoReturn:
     """Ends this process with the error of another one, which shows it."""
-    output.speak_as(-1)
+    output.set_rank(-1)
     error = PoolzooError(failure.message, failure.hint)
     error.exit_code = failure.exit_code
     raise error
@@ -142,7 +142,7 @@ def _fail_silently(failure: Failure) -> NoReturn:
 def show_in_rank_zero_only(rank: Rank) -> None:
     """To be called before an error that all processes raise."""
     if not rank.is_zero:
-        output.speak_as(-1)
+        output.set_rank(-1)
 
 
 def all_reduce_sum(values: torch.Tensor, rank: Rank) -> torch.Tensor:

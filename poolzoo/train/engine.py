@@ -170,7 +170,7 @@ class Engine:
         steps_before = (epoch - 1) * len(self.loader)
         for module in modules:
             module.start_epoch(epoch)
-        shows_progress = output.watched()
+        shows_progress = output.shows_progress()
         last = started = shown = time.perf_counter()
         first_step = self.progress.step
         for batch in self.loader.epoch(epoch, self.progress.step):

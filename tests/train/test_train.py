@@ -25,6 +25,7 @@ from poolzoo.train import optimizer, recipes
 from poolzoo.train.defaults import default_batch_size, default_epochs
 from poolzoo.train.settings import Settings
 from poolzoo.train.splits import split_validation
+from poolzoo.train.training_module import TrainingModule
 
 QUICK = ("finetune", "--data", "digits", "--backbone", "nano/plain", "--pool", "gem", "--threads", "1", "-q")
 
@@ -246,7 +247,7 @@ def test_a_run_killed_before_its_first_checkpoint_resumes(poolzoo, tmp_path):
 
 
 def tells_of_epochs(events: Connection) -> None:
-    processes.announce(events, TrainingModule, "_validate")
+    processes.announce(events, TrainingModule, "update_best")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
