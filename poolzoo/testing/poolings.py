@@ -180,7 +180,7 @@ def gradients_reach_everything(checked: CheckedPooling) -> None:
 @checks.promise(
     "divide by clamp(min=eps), take roots and logarithms of clamp(min=eps), shift exponentials by the maximum"
 )
-def extremes_areassert_finite(checked: CheckedPooling) -> None:
+def extremes_are_finite(checked: CheckedPooling) -> None:
     """Zero, constant, large and tiny feature maps give finite outputs and gradients, in training and in eval."""
     for words, layer in checked.layers():
         maps = {f"all {value:g}": torch.full((2, CHANNELS, 4, 4), value) for value in EXTREMES}
@@ -226,7 +226,7 @@ def gradients_are_bounded(checked: CheckedPooling) -> None:
 
 
 @checks.promise("compute sums, squares and exponentials in x.float(), and return .to(x.dtype)")
-def low_precision_isassert_close(checked: CheckedPooling) -> None:
+def low_precision_is_close(checked: CheckedPooling) -> None:
     """bfloat16 and float16 layers, and autocast, stay within a twentieth; float16 stays finite up to hundreds."""
     for words, layer in checked.layers():
         x = signed(2, CHANNELS, 4, 4).bfloat16().float()
