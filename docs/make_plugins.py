@@ -15,7 +15,7 @@ PAGE = Path(__file__).with_name("plugins.md")
 def render(text: str) -> str:
     """The page with its tables brought up to date."""
     tables = iter([poolings.checks, backbones.checks, datasets.checks])
-    head = re.escape("| id | what is promised |\n|---|---|\n")
+    head = re.escape("| id | promise |\n|---|---|\n")
     return re.sub(rf"({head})(?:\|.*\n|\$\w+\n)*", lambda found: found[1] + _rows(next(tables)), text)
 
 

@@ -1,24 +1,51 @@
 """poolzoo: any pooling strategy in any vision backbone, fine-tuned, measured, and shipped as a verified ONNX file.
 
-Importing this package imports no torch; the functions below do when they are called.
+Importing this package imports nothing else: each name below is imported when it is first used.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from poolzoo._version import __version__
-from poolzoo.artifacts.loading import load
-from poolzoo.model.api import create_model, create_pooling
-from poolzoo.plugin.listing import list_backbones, list_poolings
-from poolzoo.plugin.loader import load_plugins
-from poolzoo.plugin.spec import API_VERSION, Backbone, BackboneFamily, Dataset, Pooling, hookimpl
+
+if TYPE_CHECKING:
+    from poolzoo.artifacts.loading import load
+    from poolzoo.model.api import create_model, create_pooling
+    from poolzoo.plugin.listing import list_backbones, list_poolings
+    from poolzoo.plugin.loader import load_plugins
+    from poolzoo.plugin.spec import API_VERSION, Backbone, BackboneFamily, Dataset, Pooling, hookimpl
+
+_MODULES = {
+    "API_VERSION": "plugin.spec",
+    "Backbone": "plugin.spec",
+    "BackboneFamily": "plugin.spec",
+    "Dataset": "plugin.spec",
+    "Pooling": "plugin.spec",
+    "create_model": "model.api",
+    "create_pooling": "model.api",
+    "hookimpl": "plugin.spec",
+    "list_backbones": "plugin.listing",
+    "list_poolings": "plugin.listing",
+    "load": "artifacts.loading",
+    "load_plugins": "plugin.loader",
+}
 
 
 def __getattr__(name: str) -> object:
-    if name == "testing":  # imports torch, so only when somebody asks for it
-        import importlib
+    from importlib import import_module
 
-        return importlib.import_module("poolzoo.testing")
-    raise AttributeError(f"module 'poolzoo' has no attribute {name!r}")
+    if name == "testing":
+        return import_module("poolzoo.testing")
+    if name not in _MODULES:
+        raise AttributeError(f"module 'poolzoo' has no attribute {name!r}")
+    value = getattr(import_module(f"poolzoo.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "testing"})
 
 
 __all__ = [

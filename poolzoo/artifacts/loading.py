@@ -1,4 +1,4 @@
-"""A trained network from the directory of its run. Importing this imports no torch; calling it does."""
+"""Loads the trained network of a run. Importing this module imports no torch."""
 
 from __future__ import annotations
 

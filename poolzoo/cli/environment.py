@@ -1,4 +1,4 @@
-"""Looks at the machine: what is installed, which devices and providers really work, where things are kept."""
+"""Examines the machine: what is installed, which devices and providers really work, where things are kept."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, Literal
 
 from poolzoo.common import resources
 from poolzoo.plugin import loader
-from poolzoo.plugin.health import verdicts
-from poolzoo.plugin.problems import stages
+from poolzoo.plugin.discovery import admitted
+from poolzoo.plugin.health import health_of
+from poolzoo.plugin.problems import by_stage
 
 PACKAGES: Final = (
     "torch",
@@ -27,44 +29,58 @@ PACKAGES: Final = (
     "safetensors",
     "pillow",
 )
-Finding = dict[str, Any]
 
 
-def _finding(what: str, state: str, detail: str, hint: str = "") -> Finding:
-    return {"what": what, "state": state, "detail": detail, "hint": hint}
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was examined.
+
+    Attributes:
+        what: A package, a device, a provider, a cache or a plugin.
+        state: "ok", "absent" where it need not be there, or "wrong".
+        detail: A version, a place, or what is wrong.
+        hint: What to do about it.
+    """
+
+    what: str
+    state: Literal["ok", "absent", "wrong"]
+    detail: str
+    hint: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        return asdict(self)
 
 
 def examine() -> list[Finding]:
-    """What was found, each as `{"what", "state": "ok" | "absent" | "wrong", "detail", "hint"}`."""
+    """Every finding on this machine, in the order in which `poolzoo doctor` prints them."""
     return [*_versions(), *_devices(), *_runtimes(), *_caches(), *_plugins()]
 
 
 def _versions() -> Iterator[Finding]:
-    yield _finding("poolzoo", "ok", f"{version('poolzoo')}, Python {platform.python_version()}, {platform.platform()}")
+    yield Finding("poolzoo", "ok", f"{version('poolzoo')}, Python {platform.python_version()}, {platform.platform()}")
     for package in PACKAGES:
         try:
-            yield _finding(package, "ok", version(package))
+            yield Finding(package, "ok", version(package))
         except PackageNotFoundError:
-            yield _finding(package, "wrong", "not installed", f"pip install {package}")
+            yield Finding(package, "wrong", "not installed", f"pip install {package}")
 
 
 def _devices() -> Iterator[Finding]:
     try:
         torch = import_module("torch")
     except ImportError as error:
-        yield _finding("devices", "wrong", f"torch cannot be imported: {error}", "install torch again")
+        yield Finding("devices", "wrong", f"torch cannot be imported: {error}", "install torch again")
         return
-    yield _finding(
-        "cpu", "ok", f"{resources.cpus()} of {os.cpu_count()} processors, torch uses {torch.get_num_threads()} threads"
-    )
+    threads = torch.get_num_threads()
+    yield Finding("cpu", "ok", f"{resources.cpus()} of {os.cpu_count()} processors, torch uses {threads} threads")
     if not torch.cuda.is_available():
-        yield _finding("cuda", "absent", "torch sees no GPU")
+        yield Finding("cuda", "absent", "torch sees no GPU")
     for index in range(torch.cuda.device_count()):
         try:
             torch.ones(1, device=f"cuda:{index}").sum().item()
-            yield _finding(f"cuda:{index}", "ok", torch.cuda.get_device_name(index))
+            yield Finding(f"cuda:{index}", "ok", torch.cuda.get_device_name(index))
         except RuntimeError as error:
-            yield _finding(f"cuda:{index}", "wrong", str(error), "update the driver, or use --device cpu")
+            yield Finding(f"cuda:{index}", "wrong", str(error), "update the driver, or use --device cpu")
 
 
 def _runtimes() -> Iterator[Finding]:
@@ -73,21 +89,22 @@ def _runtimes() -> Iterator[Finding]:
     if len(installed) != 1:
         detail = " and ".join(installed) or "not installed"
         hint = "pip uninstall both, then install one of them: they overwrite each other"
-        yield _finding("onnxruntime", "wrong", detail, hint)
+        yield Finding("onnxruntime", "wrong", detail, hint)
         return
     from poolzoo.runtime import ort_session
 
-    yield _finding("onnxruntime", "ok", f"{installed[0]} {version(installed[0])}")
+    yield Finding("onnxruntime", "ok", f"{installed[0]} {version(installed[0])}")
     for name, provider in ort_session.PROVIDERS.items():
         if not ort_session.has_device(provider):
-            yield _finding(f"{name} provider", "absent", "no device for it")
+            yield Finding(f"{name} provider", "absent", "no device for it")
             continue
         try:
             _add_one(name)
-            yield _finding(f"{name} provider", "ok", provider)
+            yield Finding(f"{name} provider", "ok", provider)
         except Exception as error:  # whatever a provider's libraries raise is the finding
-            state = "absent" if name == "tensorrt" else "wrong"  # every GPU build lists TensorRT, few machines have it
-            yield _finding(f"{name} provider", state, str(error)[:200], "see ONNX Runtime's table of CUDA versions")
+            # Every GPU build lists TensorRT, and few machines have it.
+            state: Literal["absent", "wrong"] = "absent" if name == "tensorrt" else "wrong"
+            yield Finding(f"{name} provider", state, str(error)[:200], "see ONNX Runtime's table of CUDA versions")
 
 
 def _add_one(name: str) -> None:
@@ -121,20 +138,20 @@ def _caches() -> Iterator[Finding]:
     existing = next(folder for folder in (place, *place.parents) if folder.exists())
     free = shutil.disk_usage(existing).free / 1e9
     if os.access(existing, os.W_OK):
-        yield _finding("data cache", "ok", f"{place}, {free:.0f} GB free")
+        yield Finding("data cache", "ok", f"{place}, {free:.0f} GB free")
     else:
-        yield _finding("data cache", "wrong", f"{place} is not writable", "set POOLZOO_CACHE to another directory")
+        yield Finding("data cache", "wrong", f"{place} is not writable", "set POOLZOO_CACHE to another directory")
     from huggingface_hub import constants
 
-    yield _finding("weights cache", "ok", f"{constants.HF_HUB_CACHE}")
+    yield Finding("weights cache", "ok", f"{constants.HF_HUB_CACHE}")
 
 
 def _plugins() -> Iterator[Finding]:
     catalog = loader.catalog()
-    for verdict in verdicts(catalog, loader.admitted(loader.candidates())):
-        source = verdict.source
-        if verdict.faults:
-            yield _finding(f"plugin {verdict.plugin}", "wrong", stages(verdict.faults), verdict.faults[0].hint)
+    for health in health_of(catalog, admitted(loader.candidates())):
+        source = health.source
+        if health.faults:
+            yield Finding(f"plugin {health.plugin}", "wrong", by_stage(health.faults), health.faults[0].hint)
         else:
-            detail = "; ".join([f"{source.dist} {source.version or source.path} ({source.tier})", *verdict.notes])
-            yield _finding(f"plugin {verdict.plugin}", "ok", detail)
+            detail = "; ".join([f"{source.dist} {source.version or source.path} ({source.tier})", *health.notes])
+            yield Finding(f"plugin {health.plugin}", "ok", detail)

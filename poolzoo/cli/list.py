@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -11,64 +13,76 @@ from poolzoo.common import output
 from poolzoo.plugin import loader, spec
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class _Row:
+    """What is listed of one name: a pooling with its kinds, a backbone, a family or a data set."""
+
+    name: str
+    summary: str
+    source: loader.Source
+    kinds: tuple[str, ...] = ()
+
+    @property
+    def origin(self) -> str:
+        return f"{self.source.dist} {self.source.version or f'({self.source.tier})'}"
+
+    def to_json(self) -> dict[str, Any]:
+        kinds = {"kinds": list(self.kinds)} if self.kinds else {}
+        return {"name": self.name, "summary": self.summary, "source": self.source.to_json(), **kinds}
+
+
 @click.command()
 @click.argument("what", type=click.Choice(["poolings", "backbones", "datasets"]), required=False)
-@click.option("--filter", "pattern", metavar="GLOB", help="Only names that match, such as 'timm/resnet*'.")
+@click.option("--filter", "pattern", metavar="GLOB", help="List only names that match, such as 'timm/resnet*'.")
 @json_option
 def command(what: str | None, pattern: str | None, as_json: bool) -> None:
-    """Show what there is, who provides it, and what failed to load.
+    """List poolings, backbones and data sets with the plugin that provides each.
 
-    Alone: the poolings, and a line each on the rest. `backbones` names ours and one row a family; with --filter, the
-    members of a family too.
+    Without an argument, the command lists the poolings and names the rest. `backbones` shows one row for each family;
+    with --filter it lists the members of the families too.
     """
     catalog = loader.catalog()
-    rows = {"poolings": _poolings, "backbones": _backbones, "datasets": _datasets}[what or "poolings"](catalog, pattern)
+    listed = what or "poolings"
+    rows = {"poolings": _poolings, "backbones": _backbones, "datasets": _datasets}[listed](catalog, pattern)
     if as_json:
-        output.emit_json({what or "poolings": rows, "problems": [problem.to_json() for problem in catalog.problems]})
+        problems = [problem.to_json() for problem in catalog.problems]
+        output.emit_json({listed: [row.to_json() for row in rows], "problems": problems})
         return
-    cells = [(r["name"], " ".join(r.get("kinds", [])), r["summary"], _origin(r["source"])) for r in rows]
-    if (what or "poolings") == "poolings":
+    if listed == "poolings":
+        cells: list[Sequence[str]] = [(row.name, " ".join(row.kinds), row.summary, row.origin) for row in rows]
         output.table(("pooling", "kinds", "what it does", "from"), cells)
     else:
-        output.table(
-            ((what or "")[:-1], "what it is", "from"), [(name, summary, origin) for name, _, summary, origin in cells]
-        )
+        output.table((listed[:-1], "what it is", "from"), [(row.name, row.summary, row.origin) for row in rows])
     if what is None:
         backbones, datasets = _backbones(catalog, None), _datasets(catalog, None)
         output.data("")
-        output.data(f"backbones: {', '.join(row['name'] for row in backbones)} (poolzoo list backbones)")
-        output.data(f"data sets: {', '.join(row['name'] for row in datasets)}, folder:PATH (poolzoo list datasets)")
+        output.data(f"backbones: {', '.join(row.name for row in backbones)} (poolzoo list backbones)")
+        output.data(f"data sets: {', '.join(row.name for row in datasets)}, folder:PATH (poolzoo list datasets)")
 
 
-def _origin(source: dict[str, Any]) -> str:
-    return f"{source['dist']} {source['version']}" if source["version"] else f"{source['dist']} ({source['tier']})"
-
-
-def _row(name: str, summary: str, source: loader.Source) -> dict[str, Any]:
-    return {"name": name, "summary": summary, "source": source.to_json()}
-
-
-def _poolings(catalog: loader.Catalog, pattern: str | None) -> list[dict[str, Any]]:
-    """A row a name and provider, with the kinds that it comes in."""
-    rows: dict[tuple[str, str], dict[str, Any]] = {}
+def _poolings(catalog: loader.Catalog, pattern: str | None) -> list[_Row]:
+    """A row for each name and provider, with the kinds that it comes in."""
+    found: dict[tuple[str, str], list[loader.Entry]] = {}
     for entry in catalog.select(spec.Pooling, pattern):
-        assert isinstance(entry.item, spec.Pooling)
-        row = rows.setdefault(
-            (entry.item.name, entry.source.dist),
-            {**_row(entry.item.name, entry.item.summary, entry.source), "kinds": []},
-        )
-        row["kinds"].append(entry.item.kind)
-    return list(rows.values())
+        found.setdefault((entry.item.name, entry.source.dist), []).append(entry)
+    rows = []
+    for entries in found.values():
+        kinds = tuple(entry.item.kind for entry in entries if isinstance(entry.item, spec.Pooling))
+        rows.append(_Row(entries[0].item.name, entries[0].item.summary, entries[0].source, kinds))
+    return rows
 
 
-def _backbones(catalog: loader.Catalog, pattern: str | None) -> list[dict[str, Any]]:
+def _backbones(catalog: loader.Catalog, pattern: str | None) -> list[_Row]:
     if pattern is not None:
         from poolzoo.plugin.listing import backbone_rows
 
-        return [_row(*row) for row in backbone_rows(pattern)]
-    entries = catalog.select((spec.Backbone, spec.BackboneFamily))
-    return [_row(e.item.name, e.item.summary, e.source) for e in entries if not isinstance(e.item, spec.Pooling)]
+        return [_Row(name, summary, source) for name, summary, source in backbone_rows(pattern)]
+    return [_row(entry) for entry in catalog.select((spec.Backbone, spec.BackboneFamily))]
 
 
-def _datasets(catalog: loader.Catalog, pattern: str | None) -> list[dict[str, Any]]:
-    return [_row(e.item.name, getattr(e.item, "summary", ""), e.source) for e in catalog.select(spec.Dataset, pattern)]
+def _datasets(catalog: loader.Catalog, pattern: str | None) -> list[_Row]:
+    return [_row(entry) for entry in catalog.select(spec.Dataset, pattern)]
+
+
+def _row(entry: loader.Entry) -> _Row:
+    return _Row(entry.item.name, entry.item.summary, entry.source)

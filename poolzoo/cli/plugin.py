@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
-
 import click
 
 from poolzoo.cli.options import add_global_options, json_option
 from poolzoo.common import output
 from poolzoo.common.errors import CHECK_FAILED, OK, UsageError
 from poolzoo.plugin import disabled, loader
-from poolzoo.plugin.discovery import Candidate, shut_out, twins
-from poolzoo.plugin.problems import Problem, stages, told
+from poolzoo.plugin.problems import summary
 
 
 class _Group(click.Group):
@@ -25,79 +20,47 @@ class _Group(click.Group):
 def command() -> None:
     """Write, check, list, disable and enable plugins.
 
-    list, disable and enable import nothing of any installed plugin, so they work however broken one is.
+    list, disable and enable never import an installed plugin. They work even if a plugin is broken.
     """
 
 
 @command.command("list")
-@click.option(
-    "--load", "loaded", is_flag=True, help="Also load every plugin that is not disabled, and tell all that is wrong."
-)
+@click.option("--load", "loaded", is_flag=True, help="Also load every enabled plugin, and show all of its problems.")
 @json_option
 def list_(loaded: bool, as_json: bool) -> None:
-    """Show every plugin that is found: where it comes from, its hooks, whether it is loaded, what is wrong with it.
+    """List every plugin with its origin, hooks, status and problems.
 
-    Told from the plugins' source, without running it. Files named with --plugin are loaded too, others with --load.
+    The list comes from the source code of the plugins, which is not run. Files named with --plugin are loaded; --load
+    loads the others too.
     """
+    from poolzoo.plugin.status import plugin_statuses
+
     found, off = loader.candidates(), disabled.read()
-    rows = _rows(found, off, loaded)
+    statuses = plugin_statuses(found, off, load=loaded)
     for name in off:
         if not any(candidate.answers_to(name) for candidate in found):
             output.warn(f"{name!r} is disabled and not installed", f"poolzoo plugin enable {name}")
     if as_json:
-        output.emit_json({"plugins": rows})
+        output.emit_json({"plugins": [status.to_json() for status in statuses]})
         return
     cells = [
         (
-            row["name"],
-            f"{row['source']['dist']} {row['version'] or ''}".strip(),
-            row["source"].get("path") or row["source"]["tier"],
-            " ".join(hook.removeprefix("poolzoo_") for hook in row["hooks"]),
-            row["status"],
-            _trouble(row),
+            status.name,
+            f"{status.source.dist} {status.source.version or ''}".strip(),
+            status.source.path or status.source.tier,
+            " ".join(hook.removeprefix("poolzoo_") for hook in status.hooks),
+            status.status,
+            status.trouble,
         )
-        for row in rows
+        for status in statuses
     ]
     output.table(("plugin", "from", "where", "hooks", "status", "problem"), cells)
-
-
-def _rows(found: Sequence[Candidate], off: Sequence[str], loaded: bool) -> list[dict[str, Any]]:
-    """What is known of each plugin; `problems` is null, and there are no `notes`, of one that was not loaded."""
-    from poolzoo.plugin.health import verdicts
-    from poolzoo.plugin.inspection import look
-
-    shut = {candidate: shut_out(candidate, off) for candidate in found}
-    asked = [one for one in found if not shut[one] and (loaded or one.source.tier in ("built-in", "file"))]
-    verdict = {(one.plugin, one.source): one for one in verdicts(loader.load(asked), asked)}
-    same = twins(one for one in found if not shut[one])
-    rows = []
-    for candidate in found:
-        seen, known = look(candidate), verdict.get((candidate.name, candidate.source))
-        twin = same.get(candidate)
-        rows.append(
-            {
-                "name": candidate.name,
-                "version": candidate.source.version,
-                "source": candidate.source.to_json(),
-                "hooks": list(seen.hooks),
-                "status": shut[candidate] or (f"the same module as {twin.source.dist}'s" if twin else "enabled"),
-                "problem": seen.problem or None,
-                "problems": [one.to_json() for one in known.faults] if known else [] if candidate in asked else None,
-                "notes": list(known.notes) if known else [],
-            }
-        )
-    return rows
-
-
-def _trouble(row: dict[str, Any]) -> str:
-    """What is wrong with a plugin, in a cell."""
-    return row["problem"] or stages(Problem(**one) for one in row["problems"] or [])
 
 
 @command.command("disable")
 @click.argument("name")
 def disable(name: str) -> None:
-    """Load a plugin no more, until it is enabled again. A file that is named with --plugin is loaded all the same."""
+    """Disable a plugin until it is enabled again. A file named with --plugin is still loaded."""
     found = [candidate for candidate in loader.candidates() if candidate.answers_to(name)]
     if not found:
         raise UsageError(f"no plugin is called {name!r}", _names())
@@ -110,7 +73,7 @@ def disable(name: str) -> None:
 @command.command("enable")
 @click.argument("name")
 def enable(name: str) -> None:
-    """Load a disabled plugin again."""
+    """Enable a disabled plugin."""
     off = disabled.read()
     if name not in off:
         listing = f"disabled: {', '.join(off)}" if off else "no plugin is disabled"
@@ -128,20 +91,22 @@ def _names() -> str:
 @click.argument("name")
 @click.option(
     "--kind", type=click.Choice(["pooling", "backbone", "dataset"]), default="pooling", show_default=True,
-    help="What the plugin offers.",
+    help="Kind of item that the plugin provides.",
 )  # fmt: skip
 @click.option("--single-file", is_flag=True, help="Write one file instead of a package.")
-@click.option("--dir", "folder", type=click.Path(path_type=Path), default=".", help="Where to write it.")
-def new(name: str, kind: str, single_file: bool, folder: Path) -> None:
-    """Write a plugin that works: a package with tests, or one file. Prints what was written.
+@click.option("--dir", "folder", type=click.Path(), default=".", help="Directory to write the plugin to.")
+def new(name: str, kind: str, single_file: bool, folder: str) -> None:
+    """Write a working plugin to start from: a package with tests, or one file. Prints its path.
 
     \b
-      poolzoo plugin new my-pool                 the folder my-pool, to be changed and installed
+      poolzoo plugin new my-pool                 the folder my-pool, to edit and install
       poolzoo plugin new my-pool --single-file   my_pool.py
     """
+    from pathlib import Path
+
     from poolzoo.plugin.scaffold import write
 
-    written = write(name, kind, single_file=single_file, folder=folder)
+    written = write(name, kind, single_file=single_file, folder=Path(folder))
     if single_file:
         output.say(f"try it: poolzoo plugin check {written}")
     else:
@@ -153,7 +118,7 @@ def new(name: str, kind: str, single_file: bool, folder: Path) -> None:
 @click.argument("target", metavar="FILE|DIST")
 @json_option
 def check(target: str, as_json: bool) -> int:
-    """Check everything that a plugin offers against what poolzoo promises of it. Exit code 1 if a check fails."""
+    """Run the conformance checks on everything that a plugin provides. The exit code is 1 if a check fails."""
     from poolzoo.testing.plugin_check import check_plugin
 
     report = check_plugin(target, output.detail)
@@ -166,7 +131,7 @@ def check(target: str, as_json: bool) -> int:
         for outcome in item.outcomes
     ]
     output.table(("item", "kind", "check", "result"), rows)
-    for text, hint in told(report.problems):
+    for text, hint in summary(report.problems):
         output.error(text, hint)
     for item in report.items:
         for outcome in item.outcomes:

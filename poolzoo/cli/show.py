@@ -19,10 +19,10 @@ from poolzoo.train.settings import flag
 @click.argument("name")
 @json_option
 def command(name: str, as_json: bool) -> None:
-    """Show one pooling, backbone, data set or recipe: options with types and defaults, and where it comes from.
+    """Show one pooling, backbone, data set or recipe: its options with types and defaults, and its origin.
 
-    Of a pooling also its equation and paper, and what is measured here and now: the width that it gives, its
-    parameters, and what it costs on one thread of this machine.
+    For a pooling, the command also shows the equation and the paper. It measures the output width, the number of
+    parameters, and the cost on one thread of this machine.
     """
     catalog = loader.catalog()
     found = _find(catalog, name)
@@ -64,12 +64,13 @@ _WORDS: dict[str, Callable[[Any], str]] = {
 }
 
 
-def _find(catalog: loader.Catalog, name: str) -> list[dict[str, Any]]:
+def _find(catalog: loader.Catalog, name: str) -> list[dict[str, object]]:
     spelt = grammar.parse_spec(name)
-    found = []
+    found: list[dict[str, object]] = []
+    facts: dict[str, object]
     for entry in catalog.select(spec.Pooling):
         item = entry.item
-        if isinstance(item, spec.Pooling) and item.name == spelt.name and catalog.means(spelt.dist, entry.source):
+        if isinstance(item, spec.Pooling) and item.name == spelt.name and catalog.matches(spelt.dist, entry.source):
             resolved = catalog.pooling(name, item.kind)
             facts = {"name": item.name, "kind": f"{item.kind} pooling", "summary": item.summary}
             facts |= {"equation": item.equation, "paper": item.paper or "no canonical one"}
@@ -103,7 +104,7 @@ def _find(catalog: loader.Catalog, name: str) -> list[dict[str, Any]]:
     return [{**facts, **_shared(resolved)}]
 
 
-def _measured(resolved: loader.Resolved) -> dict[str, Any]:
+def _measured(resolved: loader.Resolved) -> dict[str, object]:
     """Width, parameters and cost of a pooling, or a warning and nothing where it cannot be built."""
     from poolzoo.model import cost
 
@@ -114,7 +115,7 @@ def _measured(resolved: loader.Resolved) -> dict[str, Any]:
         return {}
 
 
-def _shared(resolved: loader.Resolved) -> dict[str, Any]:
+def _shared(resolved: loader.Resolved) -> dict[str, object]:
     listed = [
         {"name": o.name, "default": grammar.plain(o.default), "type": o.type_name}
         for o in grammar.options_of(resolved.build)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
-from poolzoo.common import resources
 from poolzoo.common.text import one_line
 
 OK: Final = 0
@@ -112,12 +110,18 @@ def _lacks_memory(error: BaseException, text: str) -> bool:
         return False
     if "bad_alloc" in text or ("allocate" in text and "memory" in text):
         return True
+    from poolzoo.common import resources
+
     available = resources.available_memory()
     return text.startswith("could not create") and available is not None and available < SCARCE
 
 
 def _out_of_memory(text: str) -> EnvironmentProblem:
     """Says how much was asked for, and what takes most."""
+    import re
+
+    from poolzoo.common import resources
+
     asked = re.search(r"allocate (\d[\d.]* ?\w+)", text)
     size = asked[1] if asked else ""
     if size.endswith("bytes"):

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import tempfile
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
-from poolzoo.common import json_writer
 from poolzoo.common.errors import CheckFailed, UsageError
 
 if TYPE_CHECKING:
@@ -23,6 +17,8 @@ if TYPE_CHECKING:
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Writes a file to a temporary name beside its place and renames it, so that nobody sees half of it."""
     raw = content.encode() if isinstance(content, str) else content
+    import tempfile
+
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -48,6 +44,8 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def json_text(value: Any) -> str:
+    from poolzoo.common import json_writer
+
     return json_writer.dumps(value, indent=2) + "\n"
 
 
@@ -57,6 +55,8 @@ def read_json(path: Path) -> Any:
     Raises:
         CheckFailed: It is missing or no JSON.
     """
+    import json
+
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -80,6 +80,9 @@ def read_archive(path: Path, names: Sequence[str] | None = None) -> dict[str, np
     Raises:
         CheckFailed: The file is missing, damaged, or lacks one of them.
     """
+    import zlib
+    from zipfile import BadZipFile
+
     import numpy as np
 
     try:
@@ -101,6 +104,8 @@ def require_free(path: Path) -> None:
     parent = next(folder for folder in path.absolute().parents if folder.exists())
     if not parent.is_dir():
         raise UsageError(f"{parent} is a file, not a directory", "choose another --out")
+    import tempfile
+
     with tempfile.TemporaryFile(dir=parent):
         pass
 
@@ -108,6 +113,9 @@ def require_free(path: Path) -> None:
 @contextmanager
 def appearing(path: Path) -> Iterator[Path]:
     """A temporary directory that takes its place at `path` when the block ends well, and vanishes when it does not."""
+    import shutil
+    import tempfile
+
     require_free(path)
     made = [folder for folder in path.absolute().parents if not folder.exists()]
     path.absolute().parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from itertools import chain
 from typing import Any, Final, Protocol
 
-from poolzoo.common import json_writer, streams
+from poolzoo.common import streams
 from poolzoo.common.text import json_escaped, one_line, visible
 
 QUIET, NORMAL, VERBOSE = 0, 1, 2
@@ -88,6 +88,8 @@ def page(text: str) -> None:
 def emit_json(value: Any) -> None:
     """Prints one JSON value on one line, whole; NaN and infinities become null."""
     if _rank == 0:
+        from poolzoo.common import json_writer
+
         streams.write(json_escaped(json_writer.dumps(value)) + "\n")
 
 
@@ -107,6 +109,8 @@ def emit_json_rows(rows: Iterable[Any]) -> None:
     """Prints JSON values as they come, as one array on one line; it is closed whatever ends them."""
     if _rank != 0:
         return
+    from poolzoo.common import json_writer
+
     separator = "["
     try:
         for row in rows:

@@ -11,8 +11,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import Any, BinaryIO, TextIO
+from typing import Any, BinaryIO, NamedTuple, TextIO
 
 
 class ReaderGone(BrokenPipeError):
@@ -58,8 +57,7 @@ class Foreign(io.TextIOBase):
         """A plugin that sets the encoding of stdout does not mean ours."""
 
 
-@dataclass
-class _Ownership:
+class _Ownership(NamedTuple):
     """Where our data goes, and what it takes to put everything back."""
 
     data: TextIO

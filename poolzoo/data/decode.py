@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from poolzoo.common import output, resources
+from poolzoo.common.text import one_line
 from poolzoo.data import headers, images, pillow_warnings
 from poolzoo.data.sizes import Size, show
 from poolzoo.data.unreadable import Broken
@@ -100,7 +101,7 @@ def each(
             with headers.opened(path) as file:
                 return images.read(file, size, how, lambda kind, values: notes.append((kind, values))), notes
         except images.Unreadable as error:
-            return output.one_line(images.reason(error)), []
+            return one_line(images.reason(error)), []
 
     for path in headers.sample(files):  # for who asks later, when they are not opened any more
         header_size(path)

@@ -81,7 +81,7 @@ def dataset(path: Path, reading: Reading = AS_IT_IS, splits: Sequence[Split] = (
     if not path.is_dir():
         raise UsageError(f"data folder {str(path)!r} does not exist", "give a folder that holds train/ and test/")
     tally = walk.Tally()
-    folders = {split: _split_folder(path, split) for split in splits}
+    folders: dict[str, Path] = {split: _split_folder(path, split) for split in splits}
     if {"train", "test"} <= set(splits):
         beside = path / "val" if reading.validation and folders["test"] == path / "test" else None
         if beside is not None and beside.is_dir():

@@ -56,7 +56,7 @@ def reason(error: Exception) -> str:
 
 def to_rgb(image: Image.Image, how: Fit = PLAIN, note: Note | None = None) -> Image.Image:
     """Any image as RGB: turned by its EXIF orientation, first frame, alpha on white, deep ones by the type's scale."""
-    tags, of_16_bits = getattr(image, "tag_v2", {}), any(";16" in str(tile) for tile in image.tile)
+    tags, of_16_bits = getattr(image, "tag_v2", {}), any(";16" in str(tile) for tile in getattr(image, "tile", ()))
     image = ImageOps.exif_transpose(image)
     if how.reader == 1 and image.mode[0] in "IF":
         return before(image).convert("RGB")

@@ -56,7 +56,8 @@ def levels(image: Image.Image, tags: Tags, note: Note | None = None) -> Image.Im
 
 def judge_color(image: Image.Image, note: Note) -> None:
     """Tells of colors that the file has in 16 bits, of which Pillow reads the upper eight."""
-    low, high = np.min([band[0] for band in image.getextrema()]), np.max([band[1] for band in image.getextrema()])
+    pixels = np.asarray(image)
+    low, high = int(pixels.min()), int(pixels.max())
     if high - low <= LEAST_USED * 255:
         note(NARROW, f"{low * 256:,} to {high * 256 + 255:,} of 0 to 65,535")
 

@@ -24,6 +24,7 @@ import PIL
 from poolzoo.common import json_writer, memory, output, resources
 from poolzoo.data import decode, disk, headers, image_facts, images
 from poolzoo.data.image_facts import Collector, Facts
+from poolzoo.data.sizes import Size
 from poolzoo.data.unreadable import Broken
 
 MENTIONED: Final = 100_000_000  # bytes on the disk from which on a line says where they are
@@ -57,9 +58,9 @@ class Images:
     files: Sequence[Path]
     labels: np.ndarray
     split: str
-    size: decode.Size | None
+    size: Size | None
     how: images.Fit = images.PLAIN
-    native: decode.Size | None = None
+    native: Size | None = None
 
     @cached_property
     def key(self) -> str:
@@ -293,7 +294,7 @@ def _build(shelf: disk.Shelf, wanted: Images) -> bool:
             pixels = np.lib.format.open_memmap(place / "pixels.npy", mode="r")
             np.save(place / "labels.npy", wanted.labels[keep])
             reasons = dict(report.broken)
-            broken = [(int(index), reasons[wanted.files[index]]) for index in np.flatnonzero(~keep)]
+            broken = [(index, reasons[wanted.files[index]]) for index in np.flatnonzero(~keep).tolist()]
             found = {"broken": broken, "misfits": report.misfits.to_json()}
             made = {"shape": pixels.shape, "transform": wanted.transform, "pillow": PIL.__version__}
             _describe(place, {**about, **made, **found})

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from poolzoo.datasets import class_names
 from poolzoo.plugin.spec import Dataset, Split, hookimpl
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
 
 
@@ -20,9 +21,11 @@ def _cifar10(split: Split, cache_dir: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _cifar100(split: Split, cache_dir: Path) -> tuple[np.ndarray, np.ndarray]:
+    from torchvision.datasets import CIFAR100
+
     from poolzoo.datasets import cifar
 
-    return cifar.load(split, cache_dir, cifar.CIFAR100)
+    return cifar.load(split, cache_dir, CIFAR100)
 
 
 def _mnist(split: Split, cache_dir: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -32,9 +35,11 @@ def _mnist(split: Split, cache_dir: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _fashion_mnist(split: Split, cache_dir: Path) -> tuple[np.ndarray, np.ndarray]:
+    from torchvision.datasets import FashionMNIST
+
     from poolzoo.datasets import mnist
 
-    return mnist.load(split, cache_dir, mnist.FashionMNIST)
+    return mnist.load(split, cache_dir, FashionMNIST)
 
 
 def _digits(split: Split, cache_dir: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -47,13 +52,13 @@ def _digits(split: Split, cache_dir: Path) -> tuple[np.ndarray, np.ndarray]:
 def poolzoo_datasets() -> Iterator[Dataset]:
     yield Dataset(
         name="cifar10",
-        summary="60,000 color photographs of 32 × 32 pixels in ten classes; downloaded once (170 MB)",
+        summary="60,000 color images of 32 × 32 pixels in ten classes; downloaded once (170 MB)",
         load=_cifar10,
         classes=class_names.CIFAR10,
     )
     yield Dataset(
         name="cifar100",
-        summary="60,000 color photographs of 32 × 32 pixels in a hundred classes; downloaded once (169 MB)",
+        summary="60,000 color images of 32 × 32 pixels in a hundred classes; downloaded once (169 MB)",
         load=_cifar100,
         classes=class_names.CIFAR100,
     )
@@ -65,7 +70,7 @@ def poolzoo_datasets() -> Iterator[Dataset]:
     )
     yield Dataset(
         name="fashion-mnist",
-        summary="70,000 photographs of clothes in ten classes, 28 × 28 pixels, gray; downloaded once (31 MB)",
+        summary="70,000 images of clothes in ten classes, 28 × 28 pixels, gray; downloaded once (31 MB)",
         load=_fashion_mnist,
         classes=class_names.FASHION_MNIST,
     )

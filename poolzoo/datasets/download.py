@@ -16,6 +16,7 @@ from urllib.request import urlopen
 
 from poolzoo.common import output
 from poolzoo.common.errors import CheckFailed, EnvironmentProblem
+from poolzoo.common.text import one_line
 
 TIMEOUT: Final = 20.0  # seconds without a byte after which a mirror is given up
 # The network's errors; any other `OSError` is the disk's.
@@ -71,7 +72,7 @@ def _download(path: Path, url: str, md5: str, name: str) -> None:
     temporary = Path(unfinished)
     try:
         with os.fdopen(descriptor, "wb") as file, urlopen(url, timeout=TIMEOUT) as answer:
-            total = int(answer.headers.get("Content-Length") or 0)  # 0: not told
+            total = int(answer.headers.get("Content-Length") or 0)  # 0: unknown
             with output.progress(name, total / 1e6) as bar:
                 done = 0
                 while chunk := answer.read(1 << 20):
@@ -86,6 +87,6 @@ def _download(path: Path, url: str, md5: str, name: str) -> None:
         os.replace(temporary, path)
     except _NETWORK as error:
         reason = getattr(error, "reason", error)
-        raise _Failed(output.one_line(str(reason)) or type(error).__name__) from error
+        raise _Failed(one_line(str(reason)) or type(error).__name__) from error
     finally:
         temporary.unlink(missing_ok=True)

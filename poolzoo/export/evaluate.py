@@ -38,7 +38,7 @@ def evaluate_graph(
         CheckFailed: It is incomplete or was altered, or cannot be exported.
     """
     from poolzoo.export import graph
-    from poolzoo.export.source import of_run
+    from poolzoo.export.source import from_run
     from poolzoo.runtime import ort_session
 
     directory, kept = Path(path), None
@@ -51,7 +51,7 @@ def evaluate_graph(
             kept = run.path
             file, config = Path(work) / "model.onnx", run.config
             output.say("exporting")
-            graph.export_graph(of_run(run), file)
+            graph.export_graph(from_run(run), file)
         model = ort_session.open_model(file, provider, threads)
     name = data or config["poolzoo"].get("data")
     if name is None:

@@ -1,37 +1,35 @@
-"""What there is and who provides it: names turned into items, and everything that went wrong on the way.
+"""The poolings, backbones and data sets that there are: names looked up, and who provides what.
 
 No heavy package is imported here: a build given as a string is imported only when somebody resolves it.
 """
 
 from __future__ import annotations
 
-import copy
-import fnmatch
 import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stdout
-from dataclasses import dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
 
 import pluggy
 
-from poolzoo.common import output, streams
+from poolzoo.common import output
 from poolzoo.common.errors import PluginFailed, PoolzooError, UsageError, reason
 from poolzoo.common.text import one_line
 from poolzoo.plugin import grammar, spec, values
-from poolzoo.plugin.problems import Problem, Source, problem_of, told
+from poolzoo.plugin.events import EVENTS, Emitter, function_key
+from poolzoo.plugin.problems import Problem, Source
 from poolzoo.plugin.values import Item, ItemT
 
-EVENTS: Final = ("poolzoo_run_started", "poolzoo_epoch_finished", "poolzoo_run_finished", "poolzoo_exported")
 MAX_NAMES: Final = 100_000  # of a family of backbones
+MAX_LISTED: Final = 60  # names that an error lists
+MAX_BROKEN: Final = 5  # plugins that did not load, of those that an error names
 Failure = (Exception, SystemExit)  # what a plugin may throw at us; Ctrl-C is the user's
 
 
-@dataclass(frozen=True)
-class Entry:
-    """An item and its source."""
+class Entry(NamedTuple):
+    """What a plugin provides (a pooling, backbone, family or data set), and where that plugin comes from."""
 
     item: Item
     source: Source
@@ -64,58 +62,65 @@ def _key(item: Item) -> _Key:
     return type(item), item.name, None
 
 
-@dataclass
 class Catalog:
     """Everything that is available, in one order that does not depend on the order of loading.
 
     Attributes:
-        manager: pluggy's, which knows who listens to which event.
-        prefer: Distributions whose items a bare name means where others have them too.
-        entries: The items.
-        problems: What went wrong.
+        manager: pluggy's, which holds the registered plugins.
+        prefer: Distributions whose entries a bare name means where others have them too.
+        entries: What the plugins provide.
+        problems: What went wrong while they were loaded, or listened to events.
         sources: Where each registered plugin comes from, by the manager's name of it.
         hooks: The functions of each plugin that was loaded.
-        same: Plugins that are another one's module once more, with the distribution of that one.
-        failures: How often each plugin has failed at each event of a run.
+        duplicates: Plugins that are another one's module once more, with the distribution of that one.
     """
 
-    manager: pluggy.PluginManager
-    prefer: tuple[str, ...] = ()
-    entries: list[Entry] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
-    sources: dict[str, Source] = field(default_factory=dict)
-    hooks: dict[Plugin, Mapping[str, Callable[..., Any]]] = field(default_factory=dict)
-    same: dict[Plugin, str] = field(default_factory=dict)
-    failures: dict[tuple[Source, str], int] = field(default_factory=dict)
-    _by_name: dict[_Key, list[Entry]] = field(default_factory=dict)
+    def __init__(self, manager: pluggy.PluginManager, prefer: Sequence[str] = ()) -> None:
+        self.manager = manager
+        self.prefer = tuple(prefer)
+        self.entries: list[Entry] = []
+        self.problems: list[Problem] = []
+        self.sources: dict[str, Source] = {}
+        self.hooks: dict[Plugin, Mapping[str, Callable[..., Any]]] = {}
+        self.duplicates: dict[Plugin, str] = {}
+        self._emitter = Emitter(manager, self.sources, self.problems)
+        self._by_name: dict[_Key, list[Entry]] = {}
+
+    def emit(self, event: str, **arguments: Any) -> None:
+        """Calls every plugin that listens to an event of a run; see `events.Emitter.emit`."""
+        self._emitter.emit(event, **arguments)
+
+    def report_failures(self) -> None:
+        """Warns, at the end of a command, of each plugin that failed at an event more than once."""
+        self._emitter.report_failures()
 
     def add(self, entry: Entry) -> None:
-        """Takes an item in."""
+        """Adds an entry."""
         self.entries.append(entry)
         self._by_name.setdefault(_key(entry.item), []).append(entry)
 
     def owner(self, function: Callable[..., Any]) -> Plugin | None:
         """The first plugin that has the very function `function` as a hook; a package may repeat a module's."""
-        same = _identity(function)
-        return next((one for one, of in self.hooks.items() if any(_identity(f) == same for f in of.values())), None)
+        key = function_key(function)
+        return next((one for one, of in self.hooks.items() if any(function_key(f) == key for f in of.values())), None)
 
-    def join(self, plugin: str, source: Source, twin: Source) -> None:
-        """Takes a plugin in that is another one's module once more: there is nothing to load, its name is as good."""
-        self.same[plugin, source] = twin.dist
-        output.detail(f"plugin {plugin} ({source.dist}) is the same module as {twin.dist}'s and counts once")
+    def add_duplicate(self, plugin: str, source: Source, original: Source) -> None:
+        """Notes a plugin that is another one's module once more: there is nothing to load, its name is as good."""
+        self.duplicates[plugin, source] = original.dist
+        output.detail(f"plugin {plugin} ({source.dist}) is the same module as {original.dist}'s and counts once")
 
-    def means(self, dist: str | None, source: Source) -> bool:
-        """Whether a reference's distribution, which may be another name of the same module, is that of `source`."""
+    def matches(self, dist: str | None, source: Source) -> bool:
+        """Whether `source` is the distribution that a reference names, which may be that of a duplicate."""
         if dist in (None, source.dist):
             return True
-        return any(other.dist == dist and twin == source.dist for (_, other), twin in self.same.items())
+        return any(other.dist == dist and original == source.dist for (_, other), original in self.duplicates.items())
 
-    def prefers(self, source: Source) -> bool:
-        """Whether bare names mean the items of this plugin where others have them too."""
-        return any(self.means(dist, source) for dist in self.prefer)
+    def is_preferred(self, source: Source) -> bool:
+        """Whether bare names mean the entries of this plugin where others have them too."""
+        return any(self.matches(dist, source) for dist in self.prefer)
 
-    def named_alike(self, item: Item) -> list[Entry]:
-        """The entries that a name of this item could mean as well."""
+    def same_name(self, item: Item) -> list[Entry]:
+        """The entries that the name of `item` could mean as well."""
         found = list(self._by_name.get(_key(item), ()))
         if isinstance(item, spec.Backbone):
             found += self._by_name.get((spec.BackboneFamily, item.name.partition("/")[0], None), ())
@@ -124,12 +129,16 @@ class Catalog:
     def select(self, kind: type[ItemT] | tuple[type[ItemT], ...], filter: str | None = None) -> list[Entry]:
         """The entries of one type, those whose name matches the glob `filter`."""
         found = [entry for entry in self.entries if isinstance(entry.item, kind)]
-        return [e for e in found if filter is None or fnmatch.fnmatchcase(e.item.name, filter)]
+        if filter is None:
+            return found
+        import fnmatch
+
+        return [e for e in found if fnmatch.fnmatchcase(e.item.name, filter)]
 
     def family(self, prefix: str, dist: str | None = None) -> Entry | None:
         """The family of backbones that a prefix means: with `dist` that one's, else the first in precedence."""
         found = [e for e in self.select(spec.BackboneFamily) if getattr(e.item, "prefix", "") == prefix]
-        return next((e for e in found if self.means(dist, e.source)), None)
+        return next((e for e in found if self.matches(dist, e.source)), None)
 
     def pooling(self, text: str, kind: spec.Kind) -> Resolved:
         """Looks a pooling up: `gem:p=4`, `acme:gem`.
@@ -185,7 +194,7 @@ class Catalog:
         except Failure as error:
             raise _failed(entry, error) from error
         if not isinstance(found, spec.Backbone):
-            raise PluginFailed(f"family {family.name} gave a {type(found).__name__} for {name}", "mend its plugin")
+            raise PluginFailed(f"family {family.name} gave a {type(found).__name__} for {name}", "fix its plugin")
         try:
             return Entry(found if entry.source.tier == "built-in" else values.item(found), entry.source)
         except Failure as error:
@@ -228,13 +237,13 @@ class Catalog:
         near = grammar.suggest(wanted.name, names)
         if not near and what.endswith("pooling") and any(e.item.name == wanted.name for e in self.select(spec.Pooling)):
             near = f"it exists as the other kind; the {what}s are: {', '.join(names)}"
-        listing = f"there are: {', '.join(names)}" if len(names) <= 60 else f"poolzoo list {what.split()[-1]}s"
+        listing = f"there are: {', '.join(names)}" if len(names) <= MAX_LISTED else f"poolzoo list {what.split()[-1]}s"
         raise UsageError(f"no {what} is called {typed!r}", self.with_problems(near or listing))
 
     def _pick(self, wanted: grammar.Spec, entries: Sequence[Entry]) -> Entry | None:
         """The entry that a name means: with DIST that one's, else the preferred, the built-in, the first one's."""
-        found = [e for e in entries if e.item.name == wanted.name and self.means(wanted.dist, e.source)]
-        preferred = [e for dist in self.prefer for e in found if self.means(dist, e.source)]
+        found = [e for e in entries if e.item.name == wanted.name and self.matches(wanted.dist, e.source)]
+        preferred = [e for dist in self.prefer for e in found if self.matches(dist, e.source)]
         own = [e for e in found if e.source.tier == "built-in"]
         return next(iter(preferred or own or found), None)
 
@@ -242,7 +251,7 @@ class Catalog:
         """The reference with its distribution, where the bare name means that one's only because it is preferred."""
         wanted = grammar.parse_spec(text)
         entry = self._pick(wanted, self.select(what))
-        chosen = wanted.dist is None and entry is not None and self.prefers(entry.source)
+        chosen = wanted.dist is None and entry is not None and self.is_preferred(entry.source)
         return f"{entry.source.dist}:{text}" if chosen and entry is not None else text
 
     def with_problems(self, hint: str) -> str:
@@ -251,8 +260,8 @@ class Catalog:
         for problem in self.problems:
             if not problem.clash and problem.stage not in EVENTS:
                 broken.setdefault(problem.plugin, f"{problem.plugin} did not load ({one_line(problem.error, 200)})")
-        failed = "; ".join(list(broken.values())[:5])
-        more = f" and {len(broken) - 5} more" if len(broken) > 5 else ""
+        failed = "; ".join(list(broken.values())[:MAX_BROKEN])
+        more = f" and {len(broken) - MAX_BROKEN} more" if len(broken) > MAX_BROKEN else ""
         return f"{hint} — also: {failed}{more}" if failed else hint
 
     def _resolve(self, wanted: grammar.Spec, entry: Entry) -> Resolved:
@@ -265,49 +274,13 @@ class Catalog:
             raise
         except Failure as error:
             text = f"the arguments of build of {item.name!r} ({entry.source.dist}) cannot be read: {reason(error)}"
-            raise PluginFailed(text, f"mend the plugin {entry.source.dist}, or use another one") from error
+            raise PluginFailed(text, f"fix the plugin {entry.source.dist}, or use another one") from error
         return Resolved(wanted, entry, build, options)
-
-    def announce(self, event: str, **facts: Any) -> None:
-        """Tells every plugin that listens; one that raises is reported, once for each event, and stops nothing."""
-        heard = set()
-        for implementation in getattr(self.manager.hook, event).get_hookimpls():
-            if (identity := _identity(implementation.function)) in heard:
-                continue
-            heard.add(identity)
-            given = copy.deepcopy({name: facts[name] for name in implementation.argnames})
-            try:
-                with redirect_stdout(streams.Foreign()):
-                    implementation.function(**given)
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:
-                self._count(self.sources[implementation.plugin_name], event, error)
-
-    def conclude(self) -> None:
-        """Tells how often plugins failed at events, where that was more than once."""
-        for (source, event), times in self.failures.items():
-            if times > 1:
-                output.warn(f"plugin {source.dist} failed at {event} {times:,} times in all")
-        self.failures.clear()
-
-    def _count(self, source: Source, event: str, error: BaseException) -> None:
-        """Notes that a plugin failed at an event; the first time it is told."""
-        self.failures[source, event] = self.failures.get((source, event), 0) + 1
-        if not any((p.source, p.stage) == (source, event) for p in self.problems):
-            problem = problem_of(source.dist, source, event, error, "the run goes on without it")
-            self.problems.append(problem)
-            output.warn(*told([problem])[0])
-
-
-def _identity(function: Callable[..., Any]) -> tuple[int, int]:
-    """What tells a function, or an object's method, from every other one."""
-    return id(getattr(function, "__func__", function)), id(getattr(function, "__self__", None))
 
 
 def _failed(entry: Entry, error: BaseException) -> PluginFailed:
     text = f"family {entry.item.name} ({entry.source.dist}) failed: {reason(error)}"
-    return PluginFailed(text, "mend its plugin, or use another backbone")
+    return PluginFailed(text, "fix its plugin, or use another backbone")
 
 
 def _is_pooling(item: Item, kind: spec.Kind) -> bool:
@@ -328,10 +301,10 @@ def import_build(build: Callable[..., Any] | str, name: str, source: Source) -> 
     except Exception as error:
         raise PluginFailed(
             f"build of {name!r} ({source.dist}) points to {build!r}: {reason(error)}",
-            f"mend the plugin {source.dist}, or use another one",
+            f"fix the plugin {source.dist}, or use another one",
         ) from error
     if not callable(found):
-        raise PluginFailed(f"build of {name!r} ({source.dist}): {build!r} is not callable", "mend the plugin")
+        raise PluginFailed(f"build of {name!r} ({source.dist}): {build!r} is not callable", "fix the plugin")
     return found  # type: ignore[no-any-return]
 
 

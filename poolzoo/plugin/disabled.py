@@ -1,38 +1,51 @@
-"""Which plugins the user has switched off: a list of names in a file of the user's configuration."""
+"""Which plugins the user has disabled: a list of names in a file of the user's configuration."""
 
 from __future__ import annotations
 
-import json
 import os
-from pathlib import Path
+import sys
 
-from poolzoo.common import files, json_writer, output
+from poolzoo.common import output
 
 
-def path() -> Path:
+def path() -> str:
     """The file, in `POOLZOO_CONFIG` or the system's place for configuration."""
-    if named := os.environ.get("POOLZOO_CONFIG"):
-        return Path(named) / "disabled.json"
-    try:
+    return os.path.join(os.environ.get("POOLZOO_CONFIG") or _config_dir(), "disabled.json")
+
+
+def _config_dir() -> str:
+    if sys.platform != "linux":
         import platformdirs
-    except ImportError:  # where a bundle is used with little installed; this is what it would say on Linux
-        home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-        return Path(home, "poolzoo", "disabled.json")
-    return Path(platformdirs.user_config_dir("poolzoo")) / "disabled.json"
+
+        return platformdirs.user_config_dir("poolzoo")
+    # What platformdirs answers on Linux. Every command asks, and a bundle may be used where little is installed.
+    home = os.environ.get("XDG_CONFIG_HOME", "")
+    return os.path.join(home if os.path.isabs(home) else os.path.expanduser("~/.config"), "poolzoo")
 
 
 def read() -> list[str]:
     """The names; none, with a warning, where the file is damaged."""
     try:
-        names = json.loads(path().read_text(encoding="utf-8"))
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ValueError("it is no list of names")
+        with open(path(), encoding="utf-8") as file:
+            text = file.read()
     except FileNotFoundError:
         return []
     except (OSError, ValueError) as error:
-        output.warn(f"{path()} cannot be read: {error}", "delete it, or poolzoo plugin enable NAME")
-        return []
+        return _unreadable(error)
+    import json
+
+    try:
+        names = json.loads(text)
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError("it is not a list of names")
+    except ValueError as error:
+        return _unreadable(error)
     return names
+
+
+def _unreadable(error: Exception) -> list[str]:
+    output.warn(f"{path()} cannot be read: {error}", "delete it, or poolzoo plugin enable NAME")
+    return []
 
 
 def write(names: list[str]) -> None:
@@ -41,5 +54,10 @@ def write(names: list[str]) -> None:
     Raises:
         OSError: The file cannot be written.
     """
-    path().parent.mkdir(parents=True, exist_ok=True)
-    files.write_atomically(path(), (json_writer.dumps(sorted(set(names)), indent=1) + "\n").encode())
+    from pathlib import Path
+
+    from poolzoo.common import files, json_writer
+
+    file = Path(path())
+    file.parent.mkdir(parents=True, exist_ok=True)
+    files.write_atomically(file, json_writer.dumps(sorted(set(names)), indent=1) + "\n")

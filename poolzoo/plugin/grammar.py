@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 import typing
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from types import NoneType, UnionType
-from typing import Any
+from typing import Any, NamedTuple
 
 from poolzoo.common.errors import UsageError
 
 
-@dataclass(frozen=True)
-class Spec:
+class Spec(NamedTuple):
     """A reference as the user typed it, taken apart but not looked up."""
 
     text: str
@@ -24,8 +21,7 @@ class Spec:
     options: dict[str, str]
 
 
-@dataclass(frozen=True)
-class Option:
+class Option(NamedTuple):
     """One keyword-only argument of a build: its name, its default and the types that it takes."""
 
     name: str
@@ -41,9 +37,6 @@ def _type_name(kind: Any) -> str:
     if typing.get_origin(kind) is typing.Literal:
         return "|".join(str(value) for value in typing.get_args(kind))
     return {bool: "true|false", NoneType: "none"}.get(kind) or str(getattr(kind, "__name__", kind))
-
-
-_WORDS = re.compile(r"[\w./-]+")
 
 
 def parse_spec(text: str) -> Spec:
@@ -64,13 +57,15 @@ def parse_spec(text: str) -> Spec:
             if key in options:
                 raise UsageError(f"option {key!r} is given twice in {text!r}", "give each option once")
             options[key] = value
-    if not all(parts) or len(parts) > 2 or not _WORDS.fullmatch("".join(parts)):
+    if not all(parts) or len(parts) > 2 or not re.fullmatch(r"[\w./-]+", "".join(parts)):
         raise UsageError(f"cannot read {text!r}", "write NAME, NAME:KEY=VALUE, or DIST:NAME:KEY=VALUE")
     return Spec(text, parts[-1], parts[0] if len(parts) == 2 else None, options)
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
     """`did you mean …?` for a misspelt word, else an empty string."""
+    import difflib
+
     close = difflib.get_close_matches(word, sorted(set(known)), n=3, cutoff=0.6)
     return f"did you mean {' or '.join(close)}?" if close else ""
 

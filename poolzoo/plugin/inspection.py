@@ -1,4 +1,4 @@
-"""What can be told of a plugin from its source, without running a line of it."""
+"""What a plugin's source says of it, without running a line of it."""
 
 from __future__ import annotations
 
@@ -6,36 +6,37 @@ import ast
 from dataclasses import dataclass
 
 from poolzoo.plugin import grammar, spec
-from poolzoo.plugin.catalog import EVENTS
 from poolzoo.plugin.discovery import Candidate, source_file
-from poolzoo.plugin.loader import HOOKS
+from poolzoo.plugin.events import EVENTS
+from poolzoo.plugin.registration import HOOKS
 
 
 @dataclass(frozen=True)
-class Look:
+class Inspection:
     """The hooks that a plugin's source defines, and the first thing that is plainly wrong with it, or ""."""
 
     hooks: tuple[str, ...]
     problem: str
 
 
-def look(candidate: Candidate) -> Look:
+def inspect(candidate: Candidate) -> Inspection:
     """Reads a plugin's source."""
     source = source_file(candidate)
     if source is None:
-        return Look((), f"its module {candidate.module!r} is not there")
+        return Inspection((), f"its module {candidate.module!r} is not there")
     try:
-        tree = ast.parse(source.read_bytes(), str(source))
+        with open(source, "rb") as file:
+            tree = ast.parse(file.read(), source)
     except OSError as error:
-        return Look((), f"cannot be read: {error.strerror}")
+        return Inspection((), f"cannot be read: {error.strerror}")
     except (SyntaxError, ValueError) as error:
-        return Look((), f"is no Python: {error}")
+        return Inspection((), f"is not Python: {error}")
     hooks = tuple(
         node.name
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef) and any(_is_hookimpl(decorator) for decorator in node.decorator_list)
     )
-    return Look(hooks, _wrong_version(tree) or _misspelt(hooks))
+    return Inspection(hooks, _wrong_version(tree) or _misspelt(hooks))
 
 
 def _is_hookimpl(decorator: ast.expr) -> bool:
@@ -48,7 +49,7 @@ def _wrong_version(tree: ast.Module) -> str:
         if isinstance(node, ast.Assign) and any(getattr(t, "id", "") == "POOLZOO_API" for t in node.targets):
             value = node.value.value if isinstance(node.value, ast.Constant) else None
             if isinstance(value, int) and value > spec.API_VERSION:
-                return f"is made for version {value} of the plugin API, this poolzoo speaks {spec.API_VERSION}"
+                return f"is made for version {value} of the plugin API, this poolzoo has {spec.API_VERSION}"
     return ""
 
 

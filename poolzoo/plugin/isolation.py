@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.abc
-import importlib.machinery
 import importlib.util
 import os
-import random
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from types import FrameType, ModuleType
-from typing import Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from poolzoo.common import streams
+
+if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
 
 SECONDS: Final = 15.0  # that one stage of one plugin may take
 MEMORY: Final = 4 << 30  # bytes that it may add to the process
@@ -27,9 +27,17 @@ class OutOfTime(BaseException):
     """A stage took too long. No `Exception`, so that a plugin's own `except Exception` does not swallow it."""
 
 
-def attempt(function: Callable[..., T], *arguments: Any) -> tuple[T | None, BaseException | None]:
-    """Calls other people's code within the limits: its result, or what it threw; Ctrl-C passes."""
+def call(function: Callable[..., T], *arguments: Any, limited: bool = True) -> tuple[T | None, BaseException | None]:
+    """Calls other people's code: its result, or what it threw; Ctrl-C passes.
+
+    Args:
+        function: What to call.
+        arguments: Its arguments.
+        limited: Whether the limits of time and memory apply; our own code needs none.
+    """
     try:
+        if not limited:
+            return function(*arguments), None
         with _limited_time(), _limited_memory():
             return function(*arguments), None
     except KeyboardInterrupt:
@@ -40,7 +48,7 @@ def attempt(function: Callable[..., T], *arguments: Any) -> tuple[T | None, Base
 
 @contextmanager
 def _limited_time() -> Iterator[None]:
-    """Raises `OutOfTime` after `SECONDS`, and every second from then on; in the main thread of a POSIX system alone."""
+    """Raises `OutOfTime` after `SECONDS`, and every second from then on; only in the main thread of a POSIX system."""
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         yield
         return
@@ -63,7 +71,7 @@ def _limited_memory() -> Iterator[None]:
     try:
         import resource
 
-        with open("/proc/self/statm", encoding="ascii") as file:
+        with open("/proc/self/statm", "rb") as file:
             used = int(file.read().split()[5]) * resource.getpagesize()  # data and stack
         soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
         ceiling = used + MEMORY if hard == resource.RLIM_INFINITY else min(used + MEMORY, hard)
@@ -106,8 +114,8 @@ class GlobalState:
             self._watch = _TorchWatch()
             sys.meta_path.insert(0, self._watch)
 
-    def put_back(self) -> list[str]:
-        """Undoes every change since; says in words what had changed."""
+    def restore(self) -> list[str]:
+        """Undoes every change since, and returns in words what had changed."""
         if self._watch is not None:
             with suppress(ValueError):
                 sys.meta_path.remove(self._watch)
@@ -118,11 +126,13 @@ class GlobalState:
             now |= _torch_state(torch)
         changed = [name for name, value in self._was.items() if name in now and not _same(now[name], value)]
         for name in changed:
-            _put_back(name, self._was[name], torch)
+            _restore(name, self._was[name], torch)
         return changed
 
 
 def _general_state() -> dict[str, Any]:
+    import random
+
     state: dict[str, Any] = {
         "sys.path": list(sys.path),
         "Python's random generator": random.getstate(),
@@ -147,7 +157,9 @@ def _same(one: Any, other: Any) -> bool:
     return bool(one.equal(other)) if hasattr(one, "equal") else bool(one == other)
 
 
-def _put_back(name: str, value: Any, torch: Any) -> None:
+def _restore(name: str, value: Any, torch: Any) -> None:
+    import random
+
     undo: dict[str, Callable[[Any], object]] = {
         "sys.path": lambda path: sys.path.__setitem__(slice(None), path),
         "Python's random generator": random.setstate,
@@ -166,15 +178,15 @@ def _put_back(name: str, value: Any, torch: Any) -> None:
         undo[name](value)
 
 
-class _TorchWatch(importlib.abc.MetaPathFinder):
-    """Notes torch's state the moment somebody has imported it, before they can change it."""
+class _TorchWatch:
+    """A finder of modules that notes torch's state the moment somebody has imported it, before they can change it."""
 
     def __init__(self) -> None:
         self.state: dict[str, Any] = {}
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
+    ) -> ModuleSpec | None:
         if fullname != "torch" or self not in sys.meta_path:
             return None
         sys.meta_path.remove(self)

@@ -56,7 +56,7 @@ def images_are_arrays(checked: CheckedDataset) -> None:
 
 @checks.promise("number the classes from 0, and give as many names in classes=")
 def labels_are_classes(checked: CheckedDataset) -> None:
-    """Labels run from 0, every class occurs in training, and `classes` names each, once."""
+    """Labels count from 0, every class has training images, and `classes` names each class once."""
     train, test = (checked.splits[split][1] for split in _SPLITS)
     count = len(checked.dataset.classes) if checked.dataset.classes else int(train.max()) + 1
     for split, labels in (("train", train), ("test", test)):

@@ -11,7 +11,7 @@ from poolzoo.common.errors import PoolzooError, UsageError, reason
 from poolzoo.plugin import grammar, loader, spec
 from poolzoo.plugin.catalog import Entry, Resolved, import_build
 from poolzoo.plugin.discovery import Candidate, find
-from poolzoo.plugin.health import verdicts
+from poolzoo.plugin.health import health_of
 from poolzoo.plugin.problems import Problem
 from poolzoo.testing import backbones, datasets, poolings
 from poolzoo.testing.base import Checks, Failure
@@ -98,7 +98,7 @@ def check_plugin(target: str, advance: Callable[[str], None] = lambda text: None
     chosen = _candidates(target)
     catalog = loader.load([*find(installed=False), *chosen])
     loader.use(catalog)
-    problems = [fault for verdict in verdicts(catalog, chosen) for fault in verdict.faults]
+    problems = [fault for health in health_of(catalog, chosen) for fault in health.faults]
     names = {(candidate.source.dist, candidate.source.path) for candidate in chosen}
     items = [
         CheckedItem(entry.item.name, _kind(entry.item), tuple(_check(entry, advance)))

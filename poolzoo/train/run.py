@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from poolzoo.artifacts import manifest, run
+from poolzoo.artifacts import manifest, result_card, run, samples
 from poolzoo.common import files, json_writer, output, resources
 from poolzoo.common.errors import BATCH_HINT, CheckFailed, EnvironmentProblem, UsageError
 from poolzoo.data import identity, unreadable
@@ -190,7 +190,7 @@ def _run(prepared: Prepared, path: Path, note: Note | None, *, fresh: bool) -> d
 
 
 def _train(prepared: Prepared, path: Path, note: Note | None) -> dict[str, Any]:
-    event = {"path": str(path), "settings": run.as_dict(prepared.settings)}
+    event = {"path": str(path), "settings": asdict(prepared.settings)}
     catalog, epochs = loader.catalog(), prepared.settings.epochs
     data = prepared.data
     checkpoint = Checkpoint(path, Identity(asdict(prepared.settings), data.identity.digest, data.fingerprint))
@@ -200,7 +200,7 @@ def _train(prepared: Prepared, path: Path, note: Note | None) -> dict[str, Any]:
     if first:
         if engine.progress.epoch:  # after a kill the file may be an epoch ahead of the checkpoint
             _write_lines(path, engine.progress.lines[name])
-        catalog.announce("poolzoo_run_started", run=event)
+        catalog.emit("poolzoo_run_started", run=event)
 
     def finished(epoch: int, lines: dict[str, Line]) -> None:
         line = lines[name]
@@ -211,7 +211,7 @@ def _train(prepared: Prepared, path: Path, note: Note | None) -> dict[str, Any]:
         )
         if note is not None:
             note(line)
-        catalog.announce("poolzoo_epoch_finished", run=event, epoch=epoch, metrics=line)
+        catalog.emit("poolzoo_epoch_finished", run=event, epoch=epoch, metrics=line)
 
     engine.run(finished)
     (figures,), (predicted,) = _evaluate([prepared], engine)
@@ -219,7 +219,7 @@ def _train(prepared: Prepared, path: Path, note: Note | None) -> dict[str, Any]:
     if first:
         _finish(prepared, path, engine, name, figures, predicted)
         report = _report(path)
-        catalog.announce("poolzoo_run_finished", run=event, metrics=report)
+        catalog.emit("poolzoo_run_finished", run=event, metrics=report)
     distributed.leave()
     return report
 
@@ -357,15 +357,16 @@ def _finish(prepared: Prepared, path: Path, engine: Engine, name: str, figures: 
     files.write_json(path / "env.json", run.environment(prepared.policy.device))
     files.write_json(path / "metrics.json", report)
     try:
-        curves.draw(lines, path / "curves.png", f"{settings.backbone} with {settings.pool} on {settings.data}")
+        points = [curves.CurvePoint.from_json(line) for line in lines]
+        curves.draw(points, path / "curves.png", f"{settings.backbone} with {settings.pool} on {settings.data}")
     except EnvironmentProblem as problem:  # a picture is no reason to lose a run
         output.warn(f"no learning curves: {problem}", problem.hint)
-    files.write_atomically(path / "README.md", run.result_card(config, run.as_dict(settings), report))
+    files.write_atomically(path / "README.md", result_card.render(config, asdict(settings), report))
     if not (path / identity.FILE).is_file():  # several heads keep it in the directory that they share
         data.identity.save(path / identity.FILE)
-    run.save_predictions(path / "predictions.npz", predicted, data.test[1])
-    run.save_samples(path / "samples.npz", (data.images, data.labels), data.chosen, data.test)
-    manifest.seal(path, "run")
+    samples.save_predictions(path / "predictions.npz", predicted, data.test[1])
+    samples.save_samples(path / "samples.npz", (data.images, data.labels), data.chosen, data.test)
+    manifest.write_manifest(path, "run")
 
 
 def _report(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torchvision.transforms.functional import InterpolationMode, resize
 
-from benchmarks import timm_sweep
+from benchmarks.coverage import timm_sweep
 from poolzoo.artifacts import run
 from poolzoo.model.assemble import assemble
 from poolzoo.model.config import ModelConfig
@@ -64,7 +64,7 @@ def test_the_page_gives_the_share_and_every_reason():
         {"trial": "five", "status": "large", **base},
     ]
     page = timm_sweep.render(records)
-    assert "**3 of 4 architectures passed (75.0%); 1 larger ones were passed over.**" in page
+    assert "**3 of 4 architectures passed (75.0%); 1 larger ones were skipped.**" in page
     assert "| `four` | KeyError: x |" in page
     assert "3 NCHW" in page
     assert "3 at 64 pixels" in page

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from poolzoo.artifacts import run
+from poolzoo.artifacts import result_card
 from poolzoo.common import markdown
 
 markdown_it = pytest.importorskip("markdown_it")
@@ -90,7 +90,7 @@ def card(names, **settings):
     }  # fmt: skip
     memory = {"device_bytes": None, "host_bytes": None}
     report = {"test": test, "test_flip_tta": None, "peak_memory": memory, "seconds": 1.0, "images_per_s": 6.0}
-    return run.result_card(config, settings, report)
+    return result_card.render(config, settings, report)
 
 
 def test_a_runs_card_shows_names_paths_and_settings_as_they_are():

@@ -249,7 +249,7 @@ def test_who_hears_no_more_leaves_no_trial_behind(tmp_path, monkeypatch, cluster
     import ray
 
     from poolzoo.compare import cluster as ours
-    from poolzoo.compare.session import ComparisonConfig
+    from poolzoo.compare.config import ComparisonConfig
     from poolzoo.plugin import loader
     from poolzoo.train.settings import Settings
 
@@ -258,9 +258,9 @@ def test_who_hears_no_more_leaves_no_trial_behind(tmp_path, monkeypatch, cluster
     monkeypatch.chdir(tmp_path)
     loader.settings.files = [Path("sleepy.py")]  # a worker's own directory is another
     settings = Settings(data="digits", backbone="nano/plain", limit=300, epochs=1, threads=1)
-    plan = ComparisonConfig("sleepy,avg", None, "nano/plain", 1, None, 0, 0, 0.05, settings)
-    records = ours.runner(None)(plan, plan.trials, tmp_path)
-    assert [record["pool"] for record in next(records)] == ["avg"]
+    config = ComparisonConfig("sleepy,avg", None, "nano/plain", 1, None, 0, 0, 0.05, settings)
+    records = ours.runner(None)(config, config.trials, tmp_path)
+    assert [record.pool for record in next(records)] == ["avg"]
     until(lambda: log.is_file() and log.read_text())
     process = Path("/proc") / log.read_text()
     assert process.exists()
@@ -290,7 +290,7 @@ def test_what_is_interrupted_ends_at_once_and_goes_on_later(
     assert out == ""
     assert f"error: {word}\n" in err
     assert [line for line in err.splitlines() if not line.startswith(OURS)] == []
-    assert f"hint: poolzoo compare --resume {tmp_path / 'c'} goes on there" in err
+    assert f"hint: poolzoo compare --resume {tmp_path / 'c'} continues it" in err
     before = journal(tmp_path / "c")
     assert 1 <= len(before) < 4
     outcome = poolzoo("compare", "--resume", tmp_path / "c", "--executor", "ray", "--json")

@@ -159,9 +159,10 @@ def test_a_comparison_tells_all_that_it_promises(compared):
         assert row["accuracy"]["sd"] == pytest.approx(np.std([one["accuracy"] for one in own], ddof=1))
         assert row["f1"]["mean"] == pytest.approx(np.mean([one["f1"] for one in own]))
         assert (row["delta"] is None) == (row["pool"] == "max")
-        assert len(row["corruption"]["by_kind"]) == 15
-        assert row["corruption"]["mean"] == pytest.approx(np.mean(list(row["corruption"]["by_kind"].values())))
-        assert 0 < row["shift"]["zhang"]["mean"] <= 1
+        corruption = row["corruption_accuracy"]
+        assert len(corruption["by_kind"]) == 15
+        assert corruption["mean"] == pytest.approx(np.mean(list(corruption["by_kind"].values())))
+        assert 0 < row["crop_consistency"]["mean"] <= 1
         assert row["params"] > 10_000
         assert len(row["curves"]) == 2
         assert [one["class"] for one in row["per_class"]] == [str(digit) for digit in range(10)]
@@ -209,8 +210,8 @@ def test_heads_on_one_backbone_are_measured_as_they_are_alone(poolzoo, tmp_path)
     together = poolzoo("compare", *frozen, *more, "--pool", "avg,max", "--out", tmp_path / "c").json
     alone = poolzoo("compare", *frozen, *more, "--pool", "max", "--out", tmp_path / "d").json["results"][0]
     row = next(row for row in together["results"] if row["pool"] == "max")
-    assert row["corruption"] == alone["corruption"]
-    assert row["shift"] == alone["shift"]
+    for key in ("corruption_accuracy", "crop_consistency", "shift_consistency"):
+        assert row[key] == alone[key]
 
 
 # --- Failures and interruptions -----------------------------------------------------------------------------------
@@ -251,9 +252,9 @@ def test_a_trial_that_fails_is_a_row(poolzoo, tmp_path, freeze):
 
 
 def test_one_that_cannot_be_moved_or_corrupted_leaves_the_others_their_figures(poolzoo, tmp_path, monkeypatch):
-    from poolzoo.compare import measures
+    from poolzoo.compare import robustness
 
-    measured, asked = measures.robustness, []
+    measured, asked = robustness.measure, []
 
     def touchy(paths, *rest):
         asked.append(sorted(paths))
@@ -261,14 +262,14 @@ def test_one_that_cannot_be_moved_or_corrupted_leaves_the_others_their_figures(p
             raise ValueError("not this image")
         return measured(paths, *rest)
 
-    monkeypatch.setattr(measures, "robustness", touchy)
+    monkeypatch.setattr(robustness, "measure", touchy)
     words = [word for word in QUICK if word not in ("--robustness-samples", "--export-top")][:8]
     more = ("--pool", "avg,max", "--seeds", 1, "--robustness-samples", 20, "--export-top", 0)
     found = poolzoo("compare", *words, *more, "--out", tmp_path / "c", "--json")
     rows = {row["pool"]: row for row in found.json["results"]}
     assert [len(keys) for keys in asked] == [2, 1, 1]  # together, then each by itself
-    assert rows["avg"]["corruption"]["mean"] > 0
-    assert rows["max"]["corruption"] is None
+    assert rows["avg"]["corruption_accuracy"]["mean"] > 0
+    assert rows["max"]["corruption_accuracy"] is None
     assert "not this image" in found.err
 
 
@@ -396,4 +397,4 @@ def test_the_pooling_that_sees_what_matters_wins(poolzoo, tmp_path, kind, winner
     assert first["accuracy"]["mean"] > 0.95
     assert second["accuracy"]["mean"] < 0.7
     assert first["delta"]["better"]
-    assert any(sentence.startswith(f"{winner} beats {loser}") for sentence in found["verdict"])
+    assert any(sentence.startswith(f"{winner} beats {loser}") for sentence in found["conclusions"])

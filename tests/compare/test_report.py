@@ -47,7 +47,7 @@ def test_the_rows_are_those_of_a_comparison(poolzoo, tmp_path, runs):
     more = ("--pool", "avg,max", "--seeds", 2, "--robustness-samples", 0, "--export-top", 1, "--out", tmp_path / "c")
     compared = poolzoo("compare", *QUICK, *more, "--json").json
     reported = poolzoo("report", *runs, "--json", "--out", tmp_path / "r").json
-    assert reported["verdict"] == compared["verdict"]
+    assert reported["conclusions"] == compared["conclusions"]
     assert [reported[key] for key in ("baseline", "seeds", "alpha")] == ["avg", [0, 1], 0.05]
     keys = (
         "backbone",
@@ -149,7 +149,7 @@ def test_a_run_from_before_predictions_were_kept_is_refused(poolzoo, tmp_path, r
     copy = shutil.copytree(runs[1], tmp_path / "copy")
     (copy / "predictions.npz").unlink()
     (copy / "manifest.json").unlink()
-    manifest.seal(copy, "run")
+    manifest.write_manifest(copy, "run")
     refused(poolzoo("report", runs[0], copy, "--out", tmp_path / "r"), 2, copy, "does not say what it predicted")
 
 

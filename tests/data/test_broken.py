@@ -65,7 +65,7 @@ def test_so_many_may_be_left_out_and_no_more(poolzoo, spoiled, tmp_path):
     found = json.loads((tmp_path / "run/metrics.json").read_text())
     assert found["test"]["n"] == 7
     assert json.loads(outcome.out.splitlines()[-1])["skipped"] == found["skipped"]
-    assert table.data(tmp_path / "run")["skipped"] == found["skipped"]  # as a comparison tells of it
+    assert table.data_of(tmp_path / "run").skipped == found["skipped"]  # as a comparison tells of it
     assert [Path(one["file"]).name for one in found["skipped"]] == ["4.png", "3.png", "5.png", "1.png"]
     assert "4 images could not be read" in (tmp_path / "run/README.md").read_text()
     assert "skip_broken = 4" in (tmp_path / "run/run.toml").read_text()

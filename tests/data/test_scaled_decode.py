@@ -115,7 +115,7 @@ def test_training_evaluation_and_both_predictions_see_the_same_pixels(large, tmp
     trained = source.load_split(source.open_dataset(f"folder:{large}", size), "test")[0]
     evaluated = source.load_split(source.open_dataset(f"folder:{large}", size, ("test",), exact=True), "test", size)[0]
     predicted = np.stack([images.read(file, size, recorded({"reader": 2})) for file in files])
-    (tmp_path / "predict.py").write_text(script.source())
+    (tmp_path / "predict.py").write_text(script.render())
     monkeypatch.setitem(sys.modules, "onnxruntime", types.SimpleNamespace())
     alone = runpy.run_path(str(tmp_path / "predict.py"))
     by_script = np.stack([alone["read"](file, size, alone["recorded"]({"reader": 2})) for file in files])

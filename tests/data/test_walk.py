@@ -158,7 +158,7 @@ def test_val_alone_stays_the_test_split(photos):
 
 
 def test_what_was_begun_before_there_were_these_settings_keeps_its_data(tmp_path):
-    from poolzoo.compare.session import ComparisonConfig
+    from poolzoo.compare.config import ComparisonConfig
     from poolzoo.train.settings import BEFORE, read_toml
 
     (tmp_path / "run.toml").write_text('data = "digits"\nimage_size = 16\n')

@@ -86,9 +86,9 @@ def after_the_export(monkeypatch, change):
     """Lets a fault be planted in the file that `export` is about to check."""
     real = graph.export_graph
 
-    def faulty(subject, path, **options):
+    def faulty(source, path, **options):
         if not EXPORTED:
-            EXPORTED.append((real(subject, path, **options), path.read_bytes()))
+            EXPORTED.append((real(source, path, **options), path.read_bytes()))
         written, content = EXPORTED[0]
         path.write_bytes(content)
         change(path)

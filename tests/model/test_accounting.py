@@ -290,7 +290,7 @@ def test_a_run_whose_weights_do_not_fit_is_one_line_that_names_the_tensor(poolzo
     else:
         state[name] = state[name].double() if change == "dtype" else torch.ones(1)
     save_file(state, run_copy / "model.safetensors")
-    manifest.seal(run_copy, "run")
+    manifest.write_manifest(run_copy, "run")
     outcome = poolzoo("evaluate", run_copy)
     assert outcome.code == 1
     assert f"({name})" in outcome.err.splitlines()[0]

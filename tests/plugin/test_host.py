@@ -183,7 +183,7 @@ def test_a_global_name_asked_for_as_local_says_so():
 def test_a_listener_that_raises_is_reported_and_stops_nothing(tmp_path):
     text = "from poolzoo import hookimpl\n@hookimpl\ndef poolzoo_run_started(run):\n    raise ValueError(run['path'])"
     catalog = loader.load_plugins(write(tmp_path, "listener", text), installed=False)
-    catalog.announce("poolzoo_run_started", run={"path": "somewhere"})
+    catalog.emit("poolzoo_run_started", run={"path": "somewhere"})
     assert [(p.plugin, p.stage) for p in catalog.problems] == [("listener", "poolzoo_run_started")]
     assert "somewhere" in catalog.problems[0].error
 
@@ -194,7 +194,7 @@ def test_a_listener_gets_the_arguments_that_it_names(tmp_path):
         "@hookimpl\ndef poolzoo_epoch_finished(epoch):\n    import sys\n    sys.modules['seen_epochs'] = epoch"
     )
     catalog = loader.load_plugins(write(tmp_path, "listener", text), installed=False)
-    catalog.announce("poolzoo_epoch_finished", run={}, epoch=7, metrics={})
+    catalog.emit("poolzoo_epoch_finished", run={}, epoch=7, metrics={})
     assert sys.modules.pop("seen_epochs") == 7
 
 

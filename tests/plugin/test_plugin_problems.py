@@ -95,9 +95,9 @@ def test_an_event_that_fails_in_every_epoch_is_told_once_and_counted(capsys, tmp
     )
     catalog = loader.load_plugins(write(tmp_path, "listener", text), installed=False)
     for epoch in range(1, 1001):
-        catalog.announce("poolzoo_epoch_finished", run={}, epoch=epoch, metrics={})
-    catalog.conclude()
-    catalog.conclude()
+        catalog.emit("poolzoo_epoch_finished", run={}, epoch=epoch, metrics={})
+    catalog.report_failures()
+    catalog.report_failures()
     first, last = capsys.readouterr().err.splitlines()
     assert "E: at 1 (hint: the run goes on without it" in first
     assert last == "warning: plugin listener failed at poolzoo_epoch_finished 1,000 times in all"

@@ -50,7 +50,7 @@ def compared(tmp_path_factory):
 
 
 def test_polyphase_pooling_never_changes_its_mind_about_a_circular_shift(compared):
-    shifts = {name: row["shift"]["circular"] for name, row in compared.items()}
+    shifts = {name: row["shift_consistency"] for name, row in compared.items()}
     print(shifts)
     assert (shifts["aps"]["mean"], shifts["aps"]["sd"]) == (1.0, 0.0)
     for name in ("max", "subsample", "blur"):
@@ -58,10 +58,10 @@ def test_polyphase_pooling_never_changes_its_mind_about_a_circular_shift(compare
 
 
 def test_blur_keeps_more_than_maximum_and_maximum_more_than_leaving_out(compared):
-    kept = {name: row["shift"]["circular"]["mean"] for name, row in compared.items()}
-    print(kept, {name: row["shift"]["zhang"]["mean"] for name, row in compared.items()})
+    kept = {name: row["shift_consistency"]["mean"] for name, row in compared.items()}
+    print(kept, {name: row["crop_consistency"]["mean"] for name, row in compared.items()})
     assert kept["maxblur"] > kept["max"] > kept["subsample"]
-    assert compared["maxblur"]["shift"]["zhang"]["mean"] > compared["max"]["shift"]["zhang"]["mean"]
+    assert compared["maxblur"]["crop_consistency"]["mean"] > compared["max"]["crop_consistency"]["mean"]
 
 
 # The mean under six names, each of which starts its classifier from numbers of its own.

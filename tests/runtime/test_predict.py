@@ -331,7 +331,7 @@ def test_a_damaged_bundle_prints_nothing(poolzoo, simple, many):
 
 
 def test_json_comes_row_by_row_and_is_whole_whatever_ends_it(poolzoo, simple, many, monkeypatch, capsys):
-    real, told = ort_session.Model.run, []
+    real, told = ort_session.OnnxModel.run, []
 
     def run(model, pixels):
         told.append(capsys.readouterr().out)
@@ -339,7 +339,7 @@ def test_json_comes_row_by_row_and_is_whole_whatever_ends_it(poolzoo, simple, ma
             raise KeyboardInterrupt
         return real(model, pixels)
 
-    monkeypatch.setattr(ort_session.Model, "run", run)
+    monkeypatch.setattr(ort_session.OnnxModel, "run", run)
     outcome = poolzoo("predict", simple, many, "--json")
     assert outcome.code == 130
     assert [text.count('"file"') for text in told] == [0, 64, 64]
@@ -348,19 +348,19 @@ def test_json_comes_row_by_row_and_is_whole_whatever_ends_it(poolzoo, simple, ma
 
 @pytest.mark.parametrize("how", ["--csv", "-q"])
 def test_rows_are_told_as_they_become_known(poolzoo, simple, many, monkeypatch, capsys, how):
-    real, told = ort_session.Model.run, []
+    real, told = ort_session.OnnxModel.run, []
 
     def run(model, pixels):
         told.append(len(capsys.readouterr().out.splitlines()))
         return real(model, pixels)
 
-    monkeypatch.setattr(ort_session.Model, "run", run)
+    monkeypatch.setattr(ort_session.OnnxModel, "run", run)
     assert poolzoo("predict", simple, many, how).code == 0
     assert told == [1, 64, 64]  # the header, then a batch each
 
 
 def test_the_next_images_are_read_while_the_graph_runs_but_not_all(poolzoo, simple, many, monkeypatch):
-    real_run, real_read = ort_session.Model.run, images.read
+    real_run, real_read = ort_session.OnnxModel.run, images.read
     read, next_batch, seen = [], threading.Event(), []
 
     def count(path, *args):
@@ -377,14 +377,14 @@ def test_the_next_images_are_read_while_the_graph_runs_but_not_all(poolzoo, simp
         return real_run(model, pixels)
 
     monkeypatch.setattr(images, "read", count)
-    monkeypatch.setattr(ort_session.Model, "run", run)
+    monkeypatch.setattr(ort_session.OnnxModel, "run", run)
     assert poolzoo("predict", simple, many, "--json").code == 0
     assert predicting.BATCH < seen[0] <= 2 * predicting.BATCH
     assert len(read) == 150
 
 
 def test_an_interrupt_leaves_what_was_told_and_no_thread(poolzoo, simple, many, monkeypatch):
-    real, runs = ort_session.Model.run, []
+    real, runs = ort_session.OnnxModel.run, []
 
     def run(model, pixels):
         runs.append(len(pixels))
@@ -392,7 +392,7 @@ def test_an_interrupt_leaves_what_was_told_and_no_thread(poolzoo, simple, many, 
             raise KeyboardInterrupt
         return real(model, pixels)
 
-    monkeypatch.setattr(ort_session.Model, "run", run)
+    monkeypatch.setattr(ort_session.OnnxModel, "run", run)
     before = set(threading.enumerate())
     outcome = poolzoo("predict", simple, many, "--csv")
     assert (outcome.code, outcome.err) == (130, "error: interrupted\n")

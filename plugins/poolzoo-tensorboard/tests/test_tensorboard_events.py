@@ -215,9 +215,9 @@ def test_without_tensorboard_it_is_said_once_and_the_epochs_are_silent(tmp_path,
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # importing it raises ImportError
     catalog = poolzoo.load_plugins(MODULE, installed=False)
     run = {"path": str(tmp_path / "run")}
-    catalog.announce("poolzoo_run_started", run=run)
-    catalog.announce("poolzoo_epoch_finished", run=run, epoch=1, metrics=line(1, 3.0))
-    catalog.announce("poolzoo_run_finished", run=run, metrics=REPORT)
+    catalog.emit("poolzoo_run_started", run=run)
+    catalog.emit("poolzoo_epoch_finished", run=run, epoch=1, metrics=line(1, 3.0))
+    catalog.emit("poolzoo_run_finished", run=run, metrics=REPORT)
     poolzoo.load_plugins()
     assert [problem.stage for problem in catalog.problems] == ["poolzoo_run_started"]
 
