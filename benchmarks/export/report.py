@@ -53,7 +53,7 @@ def best_peer(times: dict[str, list[float]]) -> str | None:
 
 def goals(found: Found) -> list[dict[str, Any]]:
     """What a network says to each goal that is about it: how many times as fast ours is, and should be."""
-    small, told = found.case["data_size"][0] <= cases.SMALL, []
+    small, rows = found.case["data_size"][0] <= cases.SMALL, []
     for row in found.times:
         where = {"network": found.case["network"], "threads": row["threads"], "batch": row["batch"]}
         graph, label = row["graph"], row["label"]
@@ -68,8 +68,8 @@ def goals(found: Found) -> list[dict[str, Any]]:
         for what, times, ours, peer, least in asked:
             if (ratio := ratios(times, ours).get(peer or "")) is not None:
                 met = ratio["median"] >= least
-                told.append({**where, "what": what, "peer": peer, "least": least, "ratio": ratio, "met": met})
-    return told
+                rows.append({**where, "what": what, "peer": peer, "least": least, "ratio": ratio, "met": met})
+    return rows
 
 
 def show(everything: list[Found]) -> None:
@@ -96,14 +96,14 @@ def show(everything: list[Found]) -> None:
         rows += [(title(found), name, "–", "–", "–", why) for name, why in found.missing.items()]
     headers = ("network", "way", "nodes", "MB", "export, s", "opened in ms by threads, or why it is not there")
     output.table(headers, rows, right=(2, 3, 4))
-    told = [goal for found in everything for goal in goals(found)]
+    rows = [goal for found in everything for goal in goals(found)]
     rows = [
         (goal["network"], goal["threads"], goal["batch"], f"{goal['what']}, against {goal['peer']}",
          f"≥ {goal['least']}", _ratio(goal["ratio"]), "met" if goal["met"] else "missed")
-        for goal in told
+        for goal in rows
     ]  # fmt: skip
     output.table(("network", "threads", "batch", "goal", "times as fast", "found", ""), rows, right=(1, 2, 5))
-    print(f"{sum(goal['met'] for goal in told)} of {len(told)} goals met")
+    print(f"{sum(goal['met'] for goal in rows)} of {len(rows)} goals met")
 
 
 def title(found: Found) -> str:

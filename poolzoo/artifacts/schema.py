@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict
 
 if TYPE_CHECKING:
     from poolzoo.model.accounting import AccountingJson
@@ -36,7 +36,7 @@ class NetworkConfig(TypedDict):
 
     backbone: str
     pool: str | None
-    options: dict[str, Any]
+    options: dict[str, object]
     local_pool: str | None
     stem: NotRequired[str]
     head: NotRequired[str]

@@ -12,7 +12,7 @@ from poolzoo.common import output
 
 if TYPE_CHECKING:
     from poolzoo.runtime.bench import BenchReport
-    from poolzoo.runtime.speed import Measurement
+    from poolzoo.runtime.measurements import Measurement
 
 
 @click.command()

@@ -95,7 +95,7 @@ def command(
         first = f"first {failures.first_not_finite}: {NOT_FINITE}"
         output.error(
             f"{failures.not_finite} of {len(files)} images have no label, {first}",
-            "poolzoo verify tells whether the bundle is as it was exported",
+            "poolzoo verify checks that the bundle is as it was exported",
         )
     if failures.unreadable:
         text = f"{failures.unreadable} of {len(files)} images cannot be read, first {failures.first_unreadable}"

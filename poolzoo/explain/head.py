@@ -131,7 +131,8 @@ def rebuild_head(directory: Path, config: Config, graph: Graph) -> nn.Sequential
         raise UsageError("the network has a pooling of its own", "export a fine-tuned run")
     pool = build_pooling(loader.catalog().pooling(pool_name, "global"), channels, (height, width))
     classifier = build_classifier(ours["head"], config["num_features"], config["num_classes"])
-    place = ours.get("published_head", {}).get("norm_runs")
+    published = ours.get("published_head")
+    place = published["norm_runs"] if published else None
     norm = assemble_backbone(run.model_config(config)).norm if place in ("pooled", "positions") else None
     head = in_order(pool, classifier, norm, norm_first=place == "positions")
     surgery.dry_run(head, torch.zeros(2, channels, height, width))  # initializes lazy weights

@@ -92,7 +92,7 @@ class Explainer:
         for name in maps:
             if list(shapes[name][1:]) != list(wanted):
                 continue
-            later = self.graph.between(name, "logits")
+            later = self.graph.nodes_between(name, "logits")
             if any(one.startswith(BACKBONE) for node in later for one in node.inputs):
                 continue
             (maker,) = (node for node in self.graph.nodes if name in node.outputs)
@@ -171,7 +171,7 @@ class Explainer:
         """How much the class's logit falls where each location in turn is replaced by the mean of all."""
         _, _, height, width = values.shape
         if self.tail is None:
-            self.tail = self._open(self.graph.part(self.feature_map, "logits", values))
+            self.tail = self._open(self.graph.subgraph(self.feature_map, "logits", values))
         reads_batch_size = len(self.tail.get_inputs()) > 1  # from the images
         mean = values.mean((2, 3), dtype=np.float32)
         found = []

@@ -19,9 +19,22 @@ MAX_CLASSES: Final = 50  # whose table and confusion matrix are readable
 MAX_LABELS: Final = 20  # that the card names
 MAX_EXAMPLES: Final = 24
 # License identifiers of the Hugging Face hub that weights come with; another license is "other" there.
-LICENSES: Final = (
-    *("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0"),
-    *("cc-by-nc-sa-4.0", "gpl-3.0", "agpl-3.0", "openrail", "unknown"),
+LICENSES: Final = frozenset(
+    [
+        "apache-2.0",
+        "mit",
+        "bsd-2-clause",
+        "bsd-3-clause",
+        "cc0-1.0",
+        "cc-by-4.0",
+        "cc-by-sa-4.0",
+        "cc-by-nc-4.0",
+        "cc-by-nc-sa-4.0",
+        "gpl-3.0",
+        "agpl-3.0",
+        "openrail",
+        "unknown",
+    ]
 )
 
 

@@ -30,7 +30,7 @@ from poolzoo.parity.report import Limits, ParityReport
 from poolzoo.plugin import loader
 from poolzoo.runtime import onnx_file, ort_session, speed
 from poolzoo.runtime.environment import current_environment
-from poolzoo.runtime.speed import BatchSpeed, SpeedReport
+from poolzoo.runtime.measurements import BatchSpeed, SpeedReport, speeds_to_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,7 @@ class ExportReport:
         report: dict[str, object] = {
             "bundle": self.bundle,
             "parity": self.parity.to_json(),
-            "speed": speed.speeds_to_json(self.speed),
+            "speed": speeds_to_json(self.speed),
             "input": self.input_kind,
             "provider": self.provider,
             "opset": self.opset,

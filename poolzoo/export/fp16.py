@@ -34,8 +34,8 @@ def convert(proto: onnx.ModelProto, float32: list[str], inputs: np.ndarray) -> t
     reasons = dict(analysis.reasons)
     checked = inputs[half_arithmetic.sample_rows(len(inputs))]
     for last in range(MAX_ROUNDS, -1, -1):
-        made = with_float32_nodes(proto, {*float32, *reasons})
-        broken = _first_not_finite(made, checked, analysis.finite) if last else None
+        converted = with_float32_nodes(proto, {*float32, *reasons})
+        broken = _first_not_finite(converted, checked, analysis.finite) if last else None
         touching = [node.name for node in proto.graph.node if broken in (*node.input, *node.output)]
         new = {name: f"{broken} is not finite in half precision" for name in touching if name not in reasons}
         if broken is None or not new:
@@ -43,18 +43,18 @@ def convert(proto: onnx.ModelProto, float32: list[str], inputs: np.ndarray) -> t
         reasons.update(new)
     for name in float32:
         reasons.pop(name, None)
-    return made, replace(analysis, reasons=reasons)
+    return converted, replace(analysis, reasons=reasons)
 
 
-def _first_not_finite(made: onnx.ModelProto, inputs: np.ndarray, finite: Collection[str]) -> str | None:
+def _first_not_finite(converted: onnx.ModelProto, inputs: np.ndarray, finite: Collection[str]) -> str | None:
     """The first value, by its name in float32, that is finite in float32 and not in half arithmetic."""
-    graph = half_arithmetic.HalfGraph(made)
+    graph = half_arithmetic.HalfGraph(converted)
     for index in range(len(inputs)):
         for _, values in graph.values(inputs[index : index + 1]):
             for name, value in values.items():
-                plain = name.removesuffix("_cast_to_fp16").removesuffix("_cast_to_fp32")
-                if plain in finite and not np.isfinite(value).all():
-                    return plain
+                original = name.removesuffix("_cast_to_fp16").removesuffix("_cast_to_fp32")
+                if original in finite and not np.isfinite(value).all():
+                    return original
     return None
 
 
@@ -107,7 +107,7 @@ def _without_double_casts(proto: onnx.ModelProto) -> onnx.ModelProto:
     nodes = list(makers.values())
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)
-    alive = {node.output[0] for one in proto.graph.output for node in layers.between(proto, None, one.name)}
+    alive = {node.output[0] for one in proto.graph.output for node in layers.nodes_between(proto, None, one.name)}
     kept = [node for node in nodes if node.output[0] in alive]
     del proto.graph.node[:]
     proto.graph.node.extend(kept)

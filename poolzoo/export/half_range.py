@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import onnx
@@ -17,8 +17,8 @@ from onnx import helper, numpy_helper
 from poolzoo.export import ranges
 from poolzoo.export.ranges import Range
 
-LARGEST: Final = float(np.finfo(np.float16).max)
-SMALLEST: Final = float(np.finfo(np.float16).tiny)  # below it bits are lost
+FLOAT16_MAX: Final = float(np.finfo(np.float16).max)
+FLOAT16_MIN_NORMAL: Final = float(np.finfo(np.float16).tiny)  # below it bits are lost
 HEADROOM: Final = 4.0  # other images may give larger values than the measured ones
 MAX_ROUNDING: Final = 1 / 64  # of the norm of a constant
 # The sums inside a node, as nodes on its first input; the sum keeps the node's axes.
@@ -70,24 +70,25 @@ def analyze(proto: onnx.ModelProto, inputs: np.ndarray) -> RangeAnalysis:
             if name in found and (reason := _problem(found[name])):
                 reasons.setdefault(node.name, f"{name} {reason}")
         for name in inside.get(node.name, ()):
-            if found[name].largest > LARGEST / HEADROOM:
+            if found[name].largest > FLOAT16_MAX / HEADROOM:
                 reasons.setdefault(node.name, f"a sum inside it reaches {found[name].largest:.3g}")
-    where, largest = ranges.largest(found)
-    order = {node.name: at for at, node in enumerate(proto.graph.node)}
-    owner = next((name for name, sums in inside.items() if where in sums), None)
+    largest_value, largest = ranges.largest(found)
+    order = {node.name: index for index, node in enumerate(proto.graph.node)}
+    owner = next((name for name, sums in inside.items() if largest_value in sums), None)
     return RangeAnalysis(
         reasons=dict(sorted(reasons.items(), key=lambda item: order[item[0]])),
         largest=largest,
-        value=f"a sum inside {owner}" if owner else where,
+        value=f"a sum inside {owner}" if owner else largest_value,
         images=len(inputs),
         finite=frozenset(name for name, of in found.items() if np.isfinite(of.largest)),
     )
 
 
 def _problem(of: Range) -> str:
-    if not of.largest <= LARGEST / HEADROOM:
+    """Why a value does not fit into half precision, in words; empty where it does."""
+    if not of.largest <= FLOAT16_MAX / HEADROOM:
         return f"reaches {of.largest:.3g}"
-    if 0 < of.largest < SMALLEST:
+    if 0 < of.largest < FLOAT16_MIN_NORMAL:
         return f"stays below {of.largest:.3g}"
     return ""
 
@@ -103,16 +104,16 @@ def _with_sums(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, list[
     inside: dict[str, list[str]] = {}
     for node in proto.graph.node:
         nodes.append(node)
-        given = node.input[0] if node.input else ""
-        rank = ranks.get(given)
+        value = node.input[0] if node.input else ""
+        rank = ranks.get(value)
         if rank is None:
             continue
         for kind in SUMS.get(node.op_type, ()):
             result = f"{node.name}/{kind}"
-            inputs = [given] if kind == "Exp" else [given, *_axes(node, rank, copy.graph)]
+            inputs = [value] if kind == "Exp" else [value, *_axes(node, rank, copy.graph)]
             nodes.append(helper.make_node(kind, inputs, [result], name=result))
             inside.setdefault(node.name, []).append(result)
-            given = result
+            value = result
     del copy.graph.node[:]
     copy.graph.node.extend(nodes)
     return copy, inside
@@ -123,9 +124,9 @@ def _axes(node: Node, rank: int, graph: onnx.GraphProto) -> list[str]:
     if node.op_type.startswith("Reduce"):
         return list(node.input[1:2])
     if node.op_type in ("LayerNormalization", "RMSNormalization"):
-        axes = np.arange(_attributes(node).get("axis", -1) % max(rank, 1), rank)
+        axes = np.arange(_axis(node) % max(rank, 1), rank)
     elif node.op_type == "LpNormalization":
-        axes = np.array([_attributes(node).get("axis", -1)])
+        axes = np.array([_axis(node)])
     else:
         axes = np.arange(1 if node.op_type == "GroupNormalization" else 2, rank)
     name = f"{node.name}/axes"
@@ -138,20 +139,21 @@ def _constants_problem(node: Node, constants: Mapping[str, np.ndarray]) -> str:
     for name in (*node.input, *node.output):
         if name in constants and (reason := _constant_problem(constants[name])):
             return f"{name} {reason}"
-    epsilon = _attributes(node).get("epsilon")
-    if isinstance(epsilon, float) and (reason := _constant_problem(np.array(epsilon, np.float32))):
+    epsilon = next((one.f for one in node.attribute if one.name == "epsilon"), None)
+    if epsilon is not None and (reason := _constant_problem(np.array(epsilon, np.float32))):
         return f"its epsilon {reason}"
     return ""
 
 
 def _constant_problem(constant: np.ndarray) -> str:
+    """Why a constant cannot be rounded to half precision, in words; empty where it can."""
     if constant.dtype != np.float32 or not constant.size:
         return ""
     wide = constant[np.isfinite(constant)].astype(np.float64)
-    if wide.size and np.abs(wide).max() > LARGEST:
+    if wide.size and np.abs(wide).max() > FLOAT16_MAX:
         return f"holds {np.abs(wide).max():.3g}"
-    off = np.linalg.norm(wide - wide.astype(np.float16)) if wide.size else 0.0
-    if off > MAX_ROUNDING * np.linalg.norm(wide):
+    error = np.linalg.norm(wide - wide.astype(np.float16)) if wide.size else 0.0
+    if error > MAX_ROUNDING * np.linalg.norm(wide):
         return f"holds nothing above {np.abs(wide).max():.3g}"
     return ""
 
@@ -164,5 +166,6 @@ def _is_tensor(node: Node) -> bool:
     return node.op_type == "Constant" and node.attribute[0].name == "value"
 
 
-def _attributes(node: Node) -> dict[str, Any]:
-    return {one.name: helper.get_attribute_value(one) for one in node.attribute}
+def _axis(node: Node) -> int:
+    """The attribute `axis`; -1 where there is none."""
+    return next((int(one.i) for one in node.attribute if one.name == "axis"), -1)

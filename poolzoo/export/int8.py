@@ -37,16 +37,16 @@ def static(proto: onnx.ModelProto, float32: list[str], inputs: np.ndarray, targe
     found = ranges.measure(proto, inputs)
     data = {name: TensorData(lowest=np.array([of.low]), highest=np.array([of.high])) for name, of in found.items()}
     quantizer = QDQQuantizer(
-        save_and_reload_model_with_shape_infer(proto),
-        True,  # a scale for each channel of a weight
-        False,  # all eight bits
-        QuantType.QInt8,
-        QuantType.QUInt8,
-        TensorsData(CalibrationMethod.MinMax, data),
-        [],  # all nodes
-        float32,
-        sorted(set(QLinearOpsRegistry) | set(QDQRegistry)),
-        {},
+        model=save_and_reload_model_with_shape_infer(proto),
+        per_channel=True,
+        reduce_range=False,  # all eight bits
+        weight_qType=QuantType.QInt8,
+        activation_qType=QuantType.QUInt8,
+        tensors_range=TensorsData(CalibrationMethod.MinMax, data),
+        nodes_to_quantize=[],  # all
+        nodes_to_exclude=float32,
+        op_types_to_quantize=sorted(set(QLinearOpsRegistry) | set(QDQRegistry)),
+        extra_options={},
     )
     quantizer.quantize_model()
     quantizer.model.save_model_to_file(target)

@@ -68,13 +68,13 @@ def convert(precision: str, source: Path, target: Path, names: Layers, calibrati
 def _parts(proto: onnx.ModelProto, names: Layers) -> tuple[Nodes, Nodes, Nodes]:
     """The nodes of preprocessing, of the pooling, and after it."""
     entry = names.inputs.get("network")
-    before = layers.between(proto, None, entry) if entry else []
+    before = layers.nodes_between(proto, None, entry) if entry else []
     pooled = names.outputs.get("network.pool")
     if pooled is None:  # a published network has its own, somewhere inside
         return before, [], [node for node in proto.graph.node if {"logits", "probabilities"} & set(node.output)]
     inside = names.inside["network.pool"]
     pooling = [node for node in proto.graph.node if inside & set(node.output)]
-    return before, pooling, layers.between(proto, pooled, "probabilities")
+    return before, pooling, layers.nodes_between(proto, pooled, "probabilities")
 
 
 def _names_of(nodes: Nodes) -> list[str]:

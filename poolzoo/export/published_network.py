@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -80,7 +80,7 @@ def from_backbone(text: str) -> ExportSource:
     )
 
 
-def _build(resolved: loader.Resolved) -> tuple[nn.Module, dict[str, Any]]:
+def _build(resolved: loader.Resolved) -> tuple[nn.Module, dict[str, object]]:
     """The network with its published weights, and the options of its build function."""
     backbone, source = resolved.item, resolved.entry.source
     build = import_build(backbone.network, backbone.name, source)

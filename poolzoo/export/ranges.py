@@ -83,17 +83,17 @@ def largest(found: Mapping[str, Range]) -> tuple[str, float]:
 
 def _with_ranges(known: onnx.ModelProto, names: Iterable[str]) -> bytes:
     """The graph with the ranges as its outputs, each computed right after its value: nodes run in order."""
-    behind: dict[str, list[onnx.NodeProto]] = {}
+    after: dict[str, list[onnx.NodeProto]] = {}
     outputs = []
     for index, name in enumerate(names):
         for kind in ("ReduceMin", "ReduceMax"):
             result = f"{kind}_{index}"
-            behind.setdefault(name, []).append(onnx.helper.make_node(kind, [name], [result], name=result, keepdims=0))
+            after.setdefault(name, []).append(onnx.helper.make_node(kind, [name], [result], name=result, keepdims=0))
             outputs.append(onnx.helper.make_empty_tensor_value_info(result))
-    nodes = [node for value in known.graph.input for node in behind.get(value.name, [])]
+    nodes = [node for value in known.graph.input for node in after.get(value.name, [])]
     for node in known.graph.node:
         nodes.append(node)
-        nodes += [one for name in node.output for one in behind.get(name, [])]
+        nodes += [one for name in node.output for one in after.get(name, [])]
     graph = onnx.helper.make_graph(nodes, "ranges", known.graph.input, outputs, known.graph.initializer)
     copy = onnx.helper.make_model(graph, opset_imports=known.opset_import, ir_version=known.ir_version)
     return bytes(copy.SerializeToString())

@@ -37,11 +37,11 @@ def render() -> str:
 
 def _spaced(statements: Sequence[Statement]) -> Iterator[str]:
     """Texts of statements with two blank lines around functions and classes, and at most one elsewhere."""
-    behind: ast.stmt | None = None
+    previous: ast.stmt | None = None
     for statement, text in statements:
-        apart = behind is not None and any(isinstance(one, DEFINITIONS) for one in (statement, behind))
-        yield ("\n\n" if apart else "\n" if text[:1] in ("", "\n") or behind is None else "") + text.lstrip("\n")
-        behind = statement
+        apart = previous is not None and any(isinstance(one, DEFINITIONS) for one in (statement, previous))
+        yield ("\n\n" if apart else "\n" if text[:1] in ("", "\n") or previous is None else "") + text.lstrip("\n")
+        previous = statement
 
 
 def _imports(statements: Iterable[ast.stmt], wanted: set[str]) -> list[str]:

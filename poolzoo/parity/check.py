@@ -203,21 +203,21 @@ def _extreme(reference: Reference, differences: np.ndarray) -> Extreme:
 
 
 def _statistics(reference: Reference, found: Differences, graph: ort_session.OnnxModel) -> OutputStatistics:
-    ours, theirs = found.outputs[0], reference.float32[0]
-    flipped = classification.predictions(ours) != classification.predictions(theirs)
-    gaps, regular, scale = margins(theirs), reference.regular, reference.scale
+    graph_logits, network_logits = found.outputs[0], reference.float32[0]
+    flipped = classification.predictions(graph_logits) != classification.predictions(network_logits)
+    gaps, regular, scale = margins(network_logits), reference.regular, reference.scale
     accuracy = None
     if reference.labels is not None:
         accuracy = Accuracies(
-            torch=classification.accuracy(theirs[regular], reference.labels),
-            onnxruntime=classification.accuracy(ours[regular], reference.labels),
+            torch=classification.accuracy(network_logits[regular], reference.labels),
+            onnxruntime=classification.accuracy(graph_logits[regular], reference.labels),
         )
     edge_names = reference.names[: reference.edge_count]
     flips = np.flatnonzero(flipped)[:MAX_FLIPS]
     return OutputStatistics(
         max_abs=_finite(float(found.worst.max())),
         relative=_finite(float((found.worst / scale).max())) if scale.all() else None,
-        cosine=_finite(float(_cosine(ours, theirs)[regular].min())),
+        cosine=_finite(float(_cosine(graph_logits, network_logits)[regular].min())),
         noise_floor=reference.noise_floor,
         reference=reference.precision,
         largest_logit=float(scale[regular].max()),

@@ -91,7 +91,7 @@ def path_of(node: Node) -> str:
     return str(stack[-1][0]) if stack else ""
 
 
-def between(proto: onnx.ModelProto, start: str | None, end: str) -> list[onnx.NodeProto]:
+def nodes_between(proto: onnx.ModelProto, start: str | None, end: str) -> list[onnx.NodeProto]:
     """The nodes that compute `end` from `start`, or from the graph's inputs, in the graph's order."""
     makers = {name: node for node in proto.graph.node for name in node.output}
     wanted: set[str] = set()
@@ -107,7 +107,7 @@ def between(proto: onnx.ModelProto, start: str | None, end: str) -> list[onnx.No
     return [node for node in proto.graph.node if node.output[0] in wanted]
 
 
-def cut(proto: onnx.ModelProto, start: str, end: str, shape: tuple[int, ...]) -> onnx.ModelProto:
+def subgraph(proto: onnx.ModelProto, start: str, end: str, shape: tuple[int, ...]) -> onnx.ModelProto:
     """The part of a graph from one value to another as a separate graph, with the same nodes and weights.
 
     Args:
@@ -117,13 +117,13 @@ def cut(proto: onnx.ModelProto, start: str, end: str, shape: tuple[int, ...]) ->
         end: The value that becomes the output, float32.
         shape: The first input's shape without the batch.
     """
-    nodes = between(proto, start, end)
+    nodes = nodes_between(proto, start, end)
     used = {name for node in nodes for name in node.input}
     weights = [tensor for tensor in proto.graph.initializer if tensor.name in used]
-    given = onnx.helper.make_tensor_value_info(start, FLOAT, ["batch", *shape])
+    first = onnx.helper.make_tensor_value_info(start, FLOAT, ["batch", *shape])
     others = [value for value in proto.graph.input if value.name in used and value.name != start]
-    wanted = onnx.helper.make_tensor_value_info(end, FLOAT, None)
-    graph = onnx.helper.make_graph(nodes, "part", [given, *others], [wanted], weights)
+    output = onnx.helper.make_tensor_value_info(end, FLOAT, None)
+    graph = onnx.helper.make_graph(nodes, "part", [first, *others], [output], weights)
     return onnx.helper.make_model(graph, opset_imports=list(proto.opset_import), ir_version=proto.ir_version)
 
 

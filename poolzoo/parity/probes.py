@@ -1,6 +1,6 @@
 """Checks parts of a graph by themselves on extreme inputs that no image leads to: they show a lost eps or a NaN.
 
-Each part is a subgraph of the exported graph, with the same nodes: the network behind its preprocessing ("core"), and
+Each part is a subgraph of the exported graph, with the same nodes: the network after its preprocessing ("core"), and
 every layer that torch, timm and torchvision do not provide, such as poolings.
 """
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from poolzoo.common.errors import CheckFailed
 from poolzoo.model import surgery
 from poolzoo.model.inference import OPSET, plain_attention, quiet_exporter
-from poolzoo.parity.layers import Layers, cut
+from poolzoo.parity.layers import Layers, subgraph
 from poolzoo.parity.reference import reordered_sums
 from poolzoo.parity.report import ProbeResult
 from poolzoo.parity.rounding import RandomRounding
@@ -141,7 +141,7 @@ def _part(
 ) -> Part:
     end = "logits" if path == "network" else layers.outputs.get(path)
     if path in layers.inputs and end is not None:
-        part = cut(proto, layers.inputs[path], end, shape)
+        part = subgraph(proto, layers.inputs[path], end, shape)
     else:  # fused with its neighbors: the module is exported alone
         part = _exported(module, shape)
     image = None

@@ -60,7 +60,7 @@ def bars(rows: Sequence[TimedRow], label: str) -> Safe:
         number: list[object] = [f"{bundle_words.milliseconds(row.median_ms)} ms"]
         if row.speedup:
             gain, _, interval = str(row.speedup).partition(" ")
-            number += [f" · {gain} ", element("tspan", interval, class_="spread")]
+            number += [f" · {gain} ", element("tspan", interval, class_="interval")]
         kind = "ours" if "onnx" in row.runtime.lower() else "theirs"
         drawn += [
             element("text", f"{row.runtime}{threads}", x=0, y=top + 14),

@@ -17,7 +17,7 @@ from poolzoo.common.errors import CheckFailed, EnvironmentProblem, UsageError
 from poolzoo.plugin.grammar import suggest
 from poolzoo.runtime import ort_session, speed, tolerance
 from poolzoo.runtime.environment import Environment, current_environment, physical_cores
-from poolzoo.runtime.speed import Measurement, PreprocessingTime
+from poolzoo.runtime.measurements import Measurement, PreprocessingTime
 
 RUNTIMES: Final = (speed.ORT, "openvino")
 MAX_ROUNDS: Final = 1000  # of each runtime: enough for a 99th percentile where a batch takes a millisecond

@@ -15,11 +15,10 @@ from poolzoo.artifacts import schema
 from poolzoo.common import resources
 
 # Instruction sets that decide how fast convolutions and their int8 and bf16 forms are.
-X86: Final = {
-    *("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
-    *("amx_tile", "amx_int8", "amx_bf16"),
-}
-ARM: Final = {"asimd", "asimddp", "i8mm", "bf16", "sve", "sve2"}
+X86: Final = frozenset(
+    ["avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16"]
+)
+ARM: Final = frozenset(("asimd", "asimddp", "i8mm", "bf16", "sve", "sve2"))
 
 
 @dataclass(frozen=True, kw_only=True)

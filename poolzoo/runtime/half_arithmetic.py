@@ -24,10 +24,28 @@ from poolzoo.artifacts import schema
 from poolzoo.runtime.ort_session import LOG_FATAL
 
 # Operators that loop over elements in Python in the reference, or sum products, which hardware sums in float32.
-RUN_BY_ORT: Final = {
-    *("Conv", "ConvTranspose", "DeformConv", "Gemm", "MatMul", "Einsum", "Erf", "Gelu", "GatherND", "GridSample"),
-    *("MaxPool", "AveragePool", "LpPool", "LRN", "Resize", "ScatterElements", "ScatterND", "GlobalMaxPool"),
-}
+RUN_BY_ORT: Final = frozenset(
+    [
+        "Conv",
+        "ConvTranspose",
+        "DeformConv",
+        "Gemm",
+        "MatMul",
+        "Einsum",
+        "Erf",
+        "Gelu",
+        "GatherND",
+        "GridSample",
+        "MaxPool",
+        "AveragePool",
+        "LpPool",
+        "LRN",
+        "Resize",
+        "ScatterElements",
+        "ScatterND",
+        "GlobalMaxPool",
+    ]
+)
 MAX_IMAGES: Final = 8  # so that a check takes seconds
 RELATIVE: Final = 1 / 16  # of the largest logit: the tolerance of rounding; faults cost as much as the logit itself
 HALF: Final = np.dtype(np.float16)

@@ -72,8 +72,8 @@ class Graph:
         self.inputs = tables[INPUT]
         self.outputs = tables[OUTPUT]
 
-    def between(self, start: str | None, end: str) -> list[Node]:
-        """The nodes that compute `end` from `start` (or from whatever it takes), in order."""
+    def nodes_between(self, start: str | None, end: str) -> list[Node]:
+        """The nodes that compute `end` from `start` or from the graph's inputs, in topological order."""
         wanted = {end}
         found = []
         for node in reversed(self.nodes):
@@ -84,7 +84,7 @@ class Graph:
 
     def bottlenecks(self, end: str) -> list[str]:
         """The values that every path from the inputs to `end` goes through, in order; reading a shape is no path."""
-        nodes = self.between(None, end)
+        nodes = self.nodes_between(None, end)
         last = {name: at for at, node in enumerate(nodes) if not self._reads_size(node) for name in node.inputs}
         last[end] = len(nodes)
         live = set(self.inputs)  # values that depend on the inputs and are still to be read
@@ -129,16 +129,16 @@ class Graph:
         added = [_bytes(OUTPUT, _bytes(VALUE_NAME, name.encode())) for name in names if name not in self.outputs]
         return self._file(self.nodes, self.weights.values(), self.inputs.values(), [*self.outputs.values(), *added])
 
-    def part(self, start: str, end: str, example: np.ndarray) -> bytes:
+    def subgraph(self, start: str, end: str, example: np.ndarray) -> bytes:
         """The part of the file from one value to one of the outputs, with the same nodes and weights, as bytes.
 
         Args:
             start: The value that becomes the first input. The graph's own inputs stay inputs where the part reads
                 the size of the batch off them.
             end: The output.
-            example: One of the values that `start` takes, with a batch in front.
+            example: One of the values that `start` takes, including the batch.
         """
-        nodes = self.between(start, end)
+        nodes = self.nodes_between(start, end)
         used = {name for node in nodes for name in node.inputs}
         kind = next(number for number, dtype in TYPES.items() if dtype == example.dtype)
         sides = b"".join(_bytes(1, _number(1, side)) for side in example.shape[1:])

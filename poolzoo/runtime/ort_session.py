@@ -46,7 +46,7 @@ class OnnxModel:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the images that it takes."""
+        """Height and width of its input images."""
         given = json.loads(self.metadata["input"])
         return int(given["height"]), int(given["width"])
 
@@ -114,7 +114,7 @@ def choose_provider(name: str) -> str:
             f"--provider {name!r} is none of auto, {', '.join(PROVIDERS)}", "leave it out to choose automatically"
         )
     if not has_device(PROVIDERS[name]):
-        raise EnvironmentProblem(f"no device for --provider {name}", "use --provider cpu; poolzoo doctor tells more")
+        raise EnvironmentProblem(f"no device for --provider {name}", "use --provider cpu; see poolzoo doctor")
     return PROVIDERS[name]
 
 
@@ -138,7 +138,7 @@ def open_model(path: Path, provider: str = "cpu", threads: int | None = None) ->
         found = session.get_providers()[0]
         if provider != "auto":
             raise EnvironmentProblem(f"ONNX Runtime fell back from {wanted} to {found}", "use --provider cpu")
-        output.warn(f"{wanted} cannot be used; falling back to {found}", "poolzoo doctor tells more")
+        output.warn(f"{wanted} cannot be used; falling back to {found}", "see poolzoo doctor")
         wanted = found
     metadata = dict(session.get_modelmeta().custom_metadata_map)
     if not {"labels", "input"} <= metadata.keys():

@@ -16,7 +16,7 @@ from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.common.text import one_line
 from poolzoo.plugin import loader
 from poolzoo.runtime import ort_session, speed, tolerance
-from poolzoo.runtime.speed import BatchSpeed, PreprocessingTime
+from poolzoo.runtime.measurements import BatchSpeed, PreprocessingTime, speeds_to_json
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class VerifyReport:
         report: dict[str, object] = {
             "passed": self.passed,
             "checks": [check.to_json() for check in self.checks],
-            "speed": speed.speeds_to_json(self.speed),
+            "speed": speeds_to_json(self.speed),
         }
         if self.provider is not None:
             report["provider"] = self.provider

@@ -250,7 +250,7 @@ def test_equal_differences_get_the_variance_of_mcnemar() -> None:
 
 
 def levels() -> Statistics:
-    """Two equals at 0.90, one at 0.80, one at 0.70, all told apart with ease."""
+    """Two equals at 0.90, one at 0.80, one at 0.70, all differences significant."""
     rng = np.random.default_rng(8)
     accuracy = {"max": 0.9, "gem": 0.9, "avg": 0.8, "skip": 0.7}
     sd = {name: rng.normal(0, 0.003, 5) for name in accuracy}

@@ -247,7 +247,7 @@ def test_without_torch_it_occludes(avg, photo, tmp_path):
     assert outcome.returncode == 0, outcome.stderr
     (row,) = json.loads(outcome.stdout)
     assert (row["method"], row["saliency"]) == ("occlusion", str(tmp_path / "out" / "photo-saliency.png"))
-    assert outcome.stderr == "torch is not here: occlusion shows where the network looked\n"
+    assert outcome.stderr == "torch is not installed: the saliency is computed by occlusion\n"
     target = CLASSES.index(row["label"])
     moved, _ = explainer(path).contributions(PIXELS, target)  # by gradient: the same but for its mean
     expected = overlay.draw_overlay(PIXELS, moved - moved.mean(), row["label"], row["score"], "occlusion")
@@ -335,7 +335,7 @@ def test_a_bundle_that_does_not_name_its_map_is_explained(poolzoo, tmp_path):
     (values,) = whole.run([made.feature_map], {"images": pixels[None]})
     assert values.shape == (1, 64, 4, 4)
     assert values.min() >= 0  # behind its last ReLU
-    part = layers.cut(proto, made.feature_map, "logits", values.shape[1:])
+    part = layers.subgraph(proto, made.feature_map, "logits", values.shape[1:])
     session = onnxruntime.InferenceSession(part.SerializeToString())
 
     def logit(one: np.ndarray) -> float:

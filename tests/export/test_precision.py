@@ -142,7 +142,7 @@ def test_static_int8_has_unsigned_activations_and_signed_weights_a_channel(tmp_p
             assert kinds[node.input[2]] == onnx.TensorProto.UINT8
         if node.op_type == "DequantizeLinear" and kinds.get(node.input[0]) == onnx.TensorProto.INT8:
             assert list(scales[node.input[1]]) == [proto_dims(proto, node.input[0])[0]]
-    pooled = layers.between(proto, None, "probabilities")
+    pooled = layers.nodes_between(proto, None, "probabilities")
     (classifier,) = [node for node in pooled if node.op_type == "Gemm"]
     assert kinds[classifier.input[1]] == onnx.TensorProto.FLOAT
 
@@ -387,7 +387,7 @@ def test_attention_is_probed_in_the_very_graph_and_can_be_exported_alone(tmp_pat
     x = torch.randn(3, 3, 32, 32)
     with torch.inference_mode():
         expected = network(x).numpy()
-    cut = layers.cut(proto, names.inputs["network"], "logits", (3, 32, 32))
+    cut = layers.subgraph(proto, names.inputs["network"], "logits", (3, 32, 32))
     for part in (cut, probes._exported(network, (3, 32, 32))):
         opened = onnxruntime.InferenceSession(part.SerializeToString(), providers=["CPUExecutionProvider"])
         inputs = {one.name: np.zeros((3, 32, 32, 3), np.uint8) for one in opened.get_inputs() if one.name == "images"}

@@ -455,7 +455,7 @@ def test_sizes_are_those_of_the_layers(made):
         of = {"map_size": (8, 8)} if accepts(resolved.build, "map_size") else {}
         layer = resolved.build(64, *geometry, **of).eval()
         assert card.parameters == sum(p.numel() for p in layer.parameters())
-        assert card.width == layer(torch.zeros(1, 64, 4, 4)).shape[1]
+        assert card.out_features == layer(torch.zeros(1, 64, 4, 4)).shape[1]
 
 
 def test_only_the_pages_own_script_may_run(source):

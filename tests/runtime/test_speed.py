@@ -24,6 +24,7 @@ from poolzoo.common import timing
 from poolzoo.data.images import PLAIN
 from poolzoo.runtime import bench as benching
 from poolzoo.runtime import environment, ort_session, speed
+from poolzoo.runtime.measurements import Measurement
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 6, 10, 3), dtype=np.uint8)
 MS = {"torch": 6.0, "torch channels-last": 3.0, "onnxruntime": 2.0}  # an image on one thread, in the fakes
@@ -443,7 +444,7 @@ def test_the_headline_lets_each_side_have_the_threads_that_suit_it():
     def row(name, threads, median, speedup=None):
         times = dict.fromkeys(("median_ms", "min_ms", "p90_ms", "p99_ms"), median)
         spread = {"median": speedup, "p10": speedup, "p90": speedup} if speedup else None
-        return speed.Measurement(runtime=name, threads=threads, **times, rounds=9, speedup=spread)
+        return Measurement(runtime=name, threads=threads, **times, rounds=9, speedup=spread)
 
     rows = [
         row("torch", 1, 3.0),

@@ -16,7 +16,7 @@ from poolzoo.model import cost
 from poolzoo.plugin import isolation, loader, spec
 from poolzoo.report.gallery import influence, measured, shifted
 
-CHANNELS: Final = 64  # for which output width and parameters are shown
+CHANNELS: Final = 64  # for which output channels and parameters are shown
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ class Card:
         item: Its plugin entry.
         origin: The distribution that it comes from; "" for a built-in one.
         measured: Its measurements.
-        width, parameters: Output channels and parameters for 64 channels; None where it cannot be built.
+        out_features, parameters: Output channels and parameters for 64 channels; None where it cannot be built.
         shifted: Of a local pooling, its view for each stride, or the error.
         influence: Of a global pooling, its view, or the error.
     """
@@ -37,7 +37,7 @@ class Card:
     item: spec.Pooling
     origin: str
     measured: measured.Measured
-    width: int | None = None
+    out_features: int | None = None
     parameters: int | None = None
     shifted: dict[int, shifted.Shifted | str] = field(default_factory=dict)
     influence: influence.Influence | str | None = None
@@ -58,7 +58,7 @@ class Card:
             "name": self.item.name,
             "kind": self.item.kind,
             "from": self.origin or "poolzoo",
-            "width": self.width,
+            "out_features": self.out_features,
             "parameters": self.parameters,
         }
         if isinstance(self.influence, influence.Influence):
@@ -100,7 +100,7 @@ def _card(catalog: loader.Catalog, entry: loader.Entry, photograph: np.ndarray, 
             return replace(card, influence=resolved) if item.kind == "global" else replace(card, shifted=views)
         sizes = _attempt(partial(cost.layer_size, resolved))
         if not isinstance(sizes, str):
-            card = replace(card, width=sizes.out_features[CHANNELS], parameters=sizes.parameters[CHANNELS])
+            card = replace(card, out_features=sizes.out_features[CHANNELS], parameters=sizes.parameters[CHANNELS])
         if item.kind == "global":
             return replace(card, influence=_attempt(partial(influence.look, resolved, features)))
         strides = shifted.STRIDES

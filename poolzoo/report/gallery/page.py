@@ -167,8 +167,8 @@ def _card(card: Card, gray: np.ndarray) -> Safe:
 def _properties(card: Card) -> list[str]:
     found = ["parameter-free" if card.item.parameter_free else "learnable"]
     found += ["random"] if card.item.stochastic else []
-    if card.width is not None:
-        found.append("keeps" if card.width == CHANNELS else "widens")
+    if card.out_features is not None:
+        found.append("keeps" if card.out_features == CHANNELS else "widens")
     return found
 
 
@@ -243,7 +243,7 @@ def _figures(card: Card) -> Safe:
     where = known.where + ("" if known.n is None else f", n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{known.n}")
     rows = [
         ("parameters", count, "initial, seed 0" if card.parameters else ""),
-        ("output channels", "–" if card.width is None else str(card.width), ""),
+        ("output channels", "–" if card.out_features is None else str(card.out_features), ""),
         ("time vs avg", *_times(known)),
         ("crop consistency", _percent(known.consistency), "not measured" if known.consistency is None else ""),
         ("accuracy", _percent(known.accuracy, sd), where or "not measured"),
