@@ -69,7 +69,7 @@ def crop_matrix(kept: int, length: int) -> list[list[list[float]]]:
 class Wavelet(LocalPooling):
     """The low-pass band of one wavelet step: `y = (l ⊗ l * x)↓2`; with `haar` twice the mean over 2 × 2 windows.
 
-    The feature map continues periodically; one with an odd side repeats its last row or column first.
+    The border is periodic. A feature map with an odd side first repeats its last row or column.
     Williams and Li, Wavelet Pooling for Convolutional Neural Networks, ICLR 2018. They take the second-level band of a
     two-step transform back by one step; that is this band.
 

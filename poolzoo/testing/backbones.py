@@ -54,7 +54,7 @@ checks = Checks[CheckedBackbone]()
 
 @checks.promise("return NCHW, NHWC or NLC features, one tensor, before any pooling; set layout= where it is unclear")
 def features_are_a_map(checked: CheckedBackbone) -> None:
-    """Features are one tensor that can be read as a feature map `[N, C, H, W]`, the same C for 1 and 3 images."""
+    """The output is one tensor that can be read as a feature map `[N, C, H, W]`, with one C for 1 and 3 images."""
     module = checked.build()
     shapes = []
     for count in (1, 3):
@@ -68,7 +68,7 @@ def features_are_a_map(checked: CheckedBackbone) -> None:
 
 @checks.promise("normalize over channels or spatial locations in eval, never over the batch")
 def images_are_independent(checked: CheckedBackbone) -> None:
-    """An image gives the same result alone and in a batch, in eval mode."""
+    """In eval mode, the output for an image does not depend on the other images of the batch."""
     module, x = checked.build(), checked.images(3)
     with torch.no_grad():
         together = checked.features(module, x)
@@ -80,7 +80,7 @@ def images_are_independent(checked: CheckedBackbone) -> None:
 
 @checks.promise("draw random numbers only where self.training is true")
 def eval_is_deterministic(checked: CheckedBackbone) -> None:
-    """Two calls in eval mode give the same."""
+    """In eval mode, two calls give the same output."""
     module, x = checked.build(), checked.images(2)
     with torch.no_grad():
         assert torch.equal(module(x), module(x)), "two calls in eval mode differ"
@@ -88,7 +88,7 @@ def eval_is_deterministic(checked: CheckedBackbone) -> None:
 
 @checks.promise("use every parameter, and do not detach; drop the classifier's")
 def gradients_reach_everything(checked: CheckedBackbone) -> None:
-    """In training, every parameter that requires one gets a finite gradient."""
+    """In training, every trainable parameter gets a finite gradient."""
     module = checked.build().train()
     loss: Any = checked.features(module, checked.images(2)).square().mean()
     loss.backward()
@@ -100,7 +100,7 @@ def gradients_reach_everything(checked: CheckedBackbone) -> None:
 
 @checks.promise("register what is random as a parameter or a buffer")
 def weights_survive_a_file(checked: CheckedBackbone) -> None:
-    """Saved to safetensors and loaded into a new module, the weights give the same numbers."""
+    """Weights saved to safetensors and loaded into a new module give the same output."""
     from safetensors.torch import load_file, save_file
 
     first, second = checked.build(seed=0), checked.build(seed=1)
@@ -115,7 +115,7 @@ def weights_survive_a_file(checked: CheckedBackbone) -> None:
 
 @checks.promise("make tensors with device=x.device, or register them as buffers")
 def nothing_stays_on_the_cpu(checked: CheckedBackbone) -> None:
-    """A forward pass with fake CUDA tensors: every tensor is on the input's device."""
+    """In a forward pass with fake CUDA tensors, every tensor is on the device of the images."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     module = checked.build()

@@ -39,7 +39,7 @@ checks = Checks[CheckedPooling]()
 
 @checks.promise("return [N, D] (global), or the output size of nn.MaxPool2d (local), for every feature map")
 def shapes(checked: CheckedPooling) -> None:
-    """Global: `[N, D]`, the same D for every feature map. Local: the shape of `nn.MaxPool2d`. For 1, 2 and 5 images."""
+    """Global: `[N, D]` with one D for all sizes. Local: the shape of `nn.MaxPool2d`. For 1, 2 and 5 images."""
     for words, geometry, layer in checked.layers_with_geometry():
         widths = set()
         for size in MAP_SIZES:
@@ -72,7 +72,7 @@ def _size_of_max_pool(geometry: Geometry, x: Tensor) -> list[int] | None:
 
 @checks.promise("choose heads, groups and widths from `channels`, such as its largest divisor")
 def channel_counts(checked: CheckedPooling) -> None:
-    """The defaults fit networks of other widths: 16, 64 and 288 channels."""
+    """The default options work with 16, 64 and 288 channels."""
     for channels in (16, 64, 288):
         layer = checked.build(channels=channels)
         assert_finite(layer(signed(2, channels, 4, 4)), f"{channels} channels")
@@ -96,7 +96,7 @@ def options_have_defaults(checked: CheckedPooling) -> None:
 
 @checks.promise("make constants with x.dtype, or parameters and buffers, which .double() converts")
 def dtype_is_kept(checked: CheckedPooling) -> None:
-    """float32 gives float32, and after `.double()` float64 gives float64."""
+    """The output has the dtype of the input: float32, and float64 after `.double()`."""
     for words, layer in checked.layers():
         x = signed(2, CHANNELS, 7, 7)
         assert layer(x).dtype == torch.float32, f"{words}float32 becomes {layer(x).dtype}"
@@ -106,7 +106,7 @@ def dtype_is_kept(checked: CheckedPooling) -> None:
 
 @checks.promise("reduce over channels and spatial locations only, never over dimension 0")
 def images_are_independent(checked: CheckedPooling) -> None:
-    """An image gives the same result alone and in a batch."""
+    """The output for an image does not depend on the other images of the batch."""
     for words, layer in checked.layers():
         x = signed(5, CHANNELS, 7, 5) * torch.tensor([1.0, 10.0, 0.1, 1.0, 3.0]).view(-1, 1, 1, 1)
         together = layer(x)
@@ -116,7 +116,7 @@ def images_are_independent(checked: CheckedPooling) -> None:
 
 @checks.promise("draw random numbers only where self.training is true")
 def eval_is_deterministic(checked: CheckedPooling) -> None:
-    """Two calls in eval mode give the same, whatever the state of the random generator."""
+    """In eval mode, the output does not depend on the state of the random generator."""
     for words, layer in checked.layers():
         x = signed(2, CHANNELS, 7, 7)
         torch.manual_seed(1)
@@ -127,7 +127,7 @@ def eval_is_deterministic(checked: CheckedPooling) -> None:
 
 @checks.promise("set stochastic=True in Pooling(...), or compute the same in training")
 def training_is_declared(checked: CheckedPooling) -> None:
-    """Training mode computes the same as eval mode, unless `stochastic` is set."""
+    """Training mode and eval mode give the same output, unless `stochastic` is true."""
     if checked.pooling.stochastic:
         return
     for words, layer in checked.layers():
@@ -139,14 +139,14 @@ def training_is_declared(checked: CheckedPooling) -> None:
 
 @checks.promise("leave parameter_free=True out of Pooling(...)")
 def parameters_are_declared(checked: CheckedPooling) -> None:
-    """`parameter_free` is true: no parameters."""
+    """A layer with `parameter_free` has no parameters."""
     count = sum(p.numel() for p in checked.build().parameters())
     assert not (checked.pooling.parameter_free and count), f"parameter_free=True, but there are {count} parameters"
 
 
 @checks.promise("use relu, clamp, mul … instead of relu_, clamp_, mul_ on x")
 def input_is_left_alone(checked: CheckedPooling) -> None:
-    """The input feature map is not changed in place."""
+    """The layer does not modify its input."""
     for words, layer in checked.layers():
         x = signed(2, CHANNELS, 7, 7)
         before = x.clone()
@@ -156,9 +156,9 @@ def input_is_left_alone(checked: CheckedPooling) -> None:
 
 @checks.promise("look at detach(), .data, .item() and custom backward functions")
 def gradients_are_right(checked: CheckedPooling) -> None:
-    """The gradient for the feature map is that of finite differences, in float64.
+    """The gradient of the input matches finite differences, in float64.
 
-    The Jacobian of a wide output takes a backward pass a number; there, a random combination is compared.
+    The Jacobian of a wide output takes a backward pass for each value; a random combination is compared there.
     """
     layer = checked.build(channels=4).double()
     x = signed(2, 4, 4, 4, seed=3).double().requires_grad_()
@@ -168,7 +168,7 @@ def gradients_are_right(checked: CheckedPooling) -> None:
 
 @checks.promise("use every parameter in forward, and do not detach x")
 def gradients_reach_everything(checked: CheckedPooling) -> None:
-    """In training, the feature map and every parameter that requires one get a finite gradient."""
+    """In training, the input and every trainable parameter get a finite gradient."""
     for words, layer in checked.layers():
         x = signed(2, CHANNELS, 7, 7).requires_grad_()
         y = layer.train()(x)
@@ -185,8 +185,8 @@ def gradients_reach_everything(checked: CheckedPooling) -> None:
 @checks.promise(
     "divide by clamp(min=eps), take roots and logarithms of clamp(min=eps), shift exponentials by the maximum"
 )
-def extremes_areassert_finite(checked: CheckedPooling) -> None:
-    """Zero, constant, large and tiny feature maps give finite outputs and gradients, in training and in eval."""
+def extremes_are_finite(checked: CheckedPooling) -> None:
+    """Zero, constant, large and tiny inputs give finite outputs and gradients, in training and in eval."""
     for words, layer in checked.layers():
         maps = {f"all {value:g}": torch.full((2, CHANNELS, 4, 4), value) for value in EXTREMES}
         maps["signed, up to thousands"] = LARGE * signed(2, CHANNELS, 4, 4)
@@ -213,7 +213,7 @@ def _try_extreme(layer: nn.Module, x: Tensor, what: str) -> None:
     "divide by a norm of at least clamp(min=1e-3), take roots of clamp(min=1e-6); where no gradient is wanted, detach"
 )
 def gradients_are_bounded(checked: CheckedPooling) -> None:
-    """In training, no gradient at zeros, ties, constants, one spike or thousands is 10,000 times an ordinary one.
+    """In training, gradients at zeros, ties, constants, spikes and large values are bounded by 10,000 ordinary ones.
 
     For the feature map and for every parameter, with the options as given and with each one changed.
     """
@@ -231,8 +231,8 @@ def gradients_are_bounded(checked: CheckedPooling) -> None:
 
 
 @checks.promise("compute sums, squares and exponentials in x.float(), and return .to(x.dtype)")
-def low_precision_isassert_close(checked: CheckedPooling) -> None:
-    """bfloat16 and float16 layers, and autocast, stay within a twentieth; float16 stays finite up to hundreds."""
+def low_precision_is_close(checked: CheckedPooling) -> None:
+    """bfloat16, float16 and autocast stay within 5 % of float32. float16 stays finite on values in the hundreds."""
     for words, layer in checked.layers():
         x = signed(2, CHANNELS, 4, 4).bfloat16().float()
         exact = layer(x)
@@ -250,7 +250,7 @@ def low_precision_isassert_close(checked: CheckedPooling) -> None:
 
 @checks.promise("use flatten or reshape instead of view")
 def memory_format_does_not_matter(checked: CheckedPooling) -> None:
-    """Channels-last and strided views give the same as contiguous feature maps."""
+    """Channels-last inputs and views give the output of contiguous inputs."""
     for words, layer in checked.layers():
         x = signed(2, CHANNELS, 7, 5)
         expected = layer(x)
@@ -262,7 +262,7 @@ def memory_format_does_not_matter(checked: CheckedPooling) -> None:
 
 @checks.promise("register what is random as a parameter or a buffer")
 def weights_survive_a_file(checked: CheckedPooling) -> None:
-    """Saved to safetensors and loaded into a new layer, the weights give the same numbers."""
+    """Weights saved to safetensors and loaded into a new layer give the same output."""
     from safetensors.torch import load_file, save_file
 
     first, second = checked.build(seed=0), checked.build(seed=1)
@@ -276,14 +276,14 @@ def weights_survive_a_file(checked: CheckedPooling) -> None:
 
 @checks.promise("keep state in parameters and buffers alone")
 def copies_are_equal(checked: CheckedPooling) -> None:
-    """A deep copy gives the same numbers."""
+    """A deep copy gives the same output."""
     layer, x = checked.build(), signed(2, CHANNELS, 7, 7)
     assert torch.equal(copy.deepcopy(layer)(x), layer(x)), "a deep copy gives other numbers"
 
 
 @checks.promise("make tensors with device=x.device, or register them as buffers")
 def nothing_stays_on_the_cpu(checked: CheckedPooling) -> None:
-    """A forward pass with fake CUDA tensors, in training and in eval: every tensor is on the input's device."""
+    """In a forward pass with fake CUDA tensors, every tensor is on the device of the input. Needs no GPU."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     for words, layer in checked.layers():
@@ -301,7 +301,7 @@ def nothing_stays_on_the_cpu(checked: CheckedPooling) -> None:
     "docs/plugins.md has the rewrites"
 )
 def exports_as_it_is(checked: CheckedPooling) -> None:
-    """`torch.onnx.export` of the layer alone, at 7 × 7 and 8 × 8, is right for any number of images.
+    """A plain `torch.onnx.export` at 7 × 7 and 8 × 8 gives the same output for any number of images.
 
     Compared under ONNX Runtime on zeros, ties, negative, large and random feature maps; the tolerance is ten times the
     noise between float32 and float64. The graph draws no random numbers.
