@@ -12,7 +12,7 @@ import pytest
 
 from poolzoo import testing as poolzoo_testing
 from poolzoo.cli import COMMANDS
-from poolzoo.plugin import loader, spec
+from poolzoo.plugin import loader, registration, spec
 from poolzoo.plugin.events import EVENTS
 
 ROOT = Path(__file__).parents[2]
@@ -89,7 +89,7 @@ def _make(name: str):
 
 
 PLUGINS = (ROOT / "docs" / "plugins.md").read_text()
-HOOKS = (*loader.HOOKS, *EVENTS)
+HOOKS = (*registration.HOOKS, *EVENTS)
 
 
 def test_the_page_on_plugins_names_every_check():
