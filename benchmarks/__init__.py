@@ -1,1 +1,1 @@
-"""Side-by-side measurements, each a command that prints its ratio: `python -m benchmarks.NAME`."""
+"""Benchmarks by subject, like the rooms of the package. `python -m benchmarks.SUBJECT.NAME` prints its numbers."""

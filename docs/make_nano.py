@@ -84,7 +84,7 @@ def _card(found: list[dict]) -> str:
     )
     names = [f"RUN-{index}" for index, _ in enumerate(found, 1)]
     lines = [f"poolzoo finetune {_arguments(f['settings'])} --out {name}" for f, name in zip(found, names, strict=True)]
-    said = "\n".join(f"    {line}" for line in lines)
+    shown = "\n".join(f"$ {line}" for line in lines)
     versions = found[0]["environment"]["versions"]
     return f"""---
 library_name: poolzoo
@@ -95,25 +95,28 @@ metrics: [accuracy]
 
 # Weights of the nano backbones
 
-What `--pretrained` starts `nano/plain` and `nano/resnet` from: backbones alone, half precision, safetensors.
+What `--pretrained` starts `nano/plain` and `nano/resnet` from: the backbones alone, in half precision, as safetensors.
 
-* Data: the training images of the *CIFAR-10 (JPEG copy)*: CIFAR-10's photographs, encoded again as JPEG. 45,000 were
-  learnt from and 5,000 chose the best epoch; a tenth of any CIFAR-10 training set that is kept apart later was seen.
-* Not meant for anything but trying things out: a start for other small images, a frozen backbone for comparing heads.
+* Data: the training images of the *CIFAR-10 (JPEG copy)*, which are CIFAR-10's images encoded again as JPEG. 45,000 of
+  them are training images and 5,000 chose the best epoch. A validation split of CIFAR-10 that you draw later contains
+  images that these weights were trained on.
+* Use: a starting point for other small images, and a frozen backbone for comparing heads. Not for production.
 * Normalization: mean {found[0]["mean"]}, std {found[0]["std"]}. Local pooling: max, 2 × 2.
 * Made with torch {versions["torch"]}, timm {versions["timm"]} on {found[0]["environment"]["cpus"]} CPU cores.
 
-Accuracy is that of the whole network on {found[0]["test"]["n"]:,} test images, and on some of them before and after the
-backbone was rounded.
+Accuracy is that of the whole network on {found[0]["test"]["n"]:,} test images. The last column is the
+accuracy on some of them before and after rounding the backbone to half precision.
 
 | backbone | parameters | pooling | epochs | seconds | accuracy | rounded |
 |---|---|---|---|---|---|---|
 {rows}
 
-Again:
+To train them again:
 
-{said}
-    python docs/make_nano.py {" ".join(names)}
+```console
+{shown}
+$ python docs/make_nano.py {" ".join(names)}
+```
 """
 
 

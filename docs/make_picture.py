@@ -1,4 +1,4 @@
-"""Takes docs/leaderboard.png, for the README, from docs/leaderboard.html: a chart of one of its comparisons.
+"""Takes docs/leaderboard.png, from docs/leaderboard.html: a chart of one of its comparisons.
 
 python docs/make_picture.py [CHROMIUM]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from poolzoo.testing import backbones, datasets, poolings
 from poolzoo.testing.base import Checks
@@ -14,11 +15,11 @@ PAGE = Path(__file__).with_name("plugins.md")
 def render(text: str) -> str:
     """The page with its tables brought up to date."""
     tables = iter([poolings.checks, backbones.checks, datasets.checks])
-    head = re.escape("| id | what is promised |\n|---|---|\n")
+    head = re.escape("| id | promise |\n|---|---|\n")
     return re.sub(rf"({head})(?:\|.*\n|\$\w+\n)*", lambda found: found[1] + _rows(next(tables)), text)
 
 
-def _rows(checks: Checks) -> str:
+def _rows(checks: Checks[Any]) -> str:
     return "".join(f"| `{check.id}` | {check.expected.replace('|', chr(92) + '|')} |\n" for check in checks)
 
 

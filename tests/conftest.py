@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import json
 import os
 
@@ -30,6 +32,25 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Takes what was imported out of the garbage collector's way: a million objects that it need not visit again."""
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _parse_onnxscript_once() -> Iterator[None]:
+    """Keeps the signatures of onnxscript's functions, which are read from source code again for every export.
+
+    An export of a small layer takes half as long with them, and the tests export hundreds of times.
+    """
+    from onnxscript import values
+
+    with pytest.MonkeyPatch.context() as patch:
+        read = values.TracedOnnxFunction.function_ir.fget
+        patch.setattr(values.TracedOnnxFunction, "function_ir", property(functools.cache(read)))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _clean_host(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     for name in ("POOLZOO_PLUGINS_DIR", "POOLZOO_DEBUG", "POOLZOO_CACHE_LIMIT", "POOLZOO_PLUGINS"):
@@ -56,8 +77,15 @@ class Outcome:
 
 
 @pytest.fixture
-def poolzoo(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
-    """Runs a command in this process, as `poolzoo("list", "--json")`."""
+def poolzoo(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
+    """Runs a command in this process, as `poolzoo("list", "--json")`.
+
+    It leaves out what makes up half of a small training: a trial export, and a picture of its curves. `trained` has
+    both, and so have the tests of each.
+    """
+    from poolzoo.report import curves
+
+    monkeypatch.setattr(curves, "draw", lambda *_: None)
 
     def run(*arguments: object) -> Outcome:
         capsys.readouterr()
@@ -65,7 +93,7 @@ def poolzoo(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
         output.set_verbosity(output.NORMAL)
         words = [str(argument) for argument in arguments]
         if "finetune" in words and not {"--check-export", "--resume"} & set(words):
-            words.append("--no-check-export")  # two seconds each; `trained` and the tests of it have it
+            words.append("--no-check-export")
         code = cli.run(words)
         captured = capsys.readouterr()
         return Outcome(code, captured.out, captured.err)

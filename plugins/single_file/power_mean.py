@@ -16,4 +16,4 @@ def build(channels: int, *, p: float = 3.0):
 
 @hookimpl
 def poolzoo_poolings():
-    yield Pooling(name="power-mean", summary="power mean over the map", kind="global", build=build)
+    yield Pooling(name="power-mean", summary="power mean over the feature map", kind="global", build=build)

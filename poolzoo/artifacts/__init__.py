@@ -1,1 +1,1 @@
-"""Run directory and bundle as formats on disk: the manifest, and a run read back."""
+"""The formats of run directories and bundles: manifest, schemas, samples, and a run loaded again."""

@@ -1,4 +1,4 @@
-"""A trained network from the directory of its run. Importing this imports no torch; calling it does."""
+"""Loads the trained network of a run. Importing this module imports no torch."""
 
 from __future__ import annotations
 
@@ -10,13 +10,21 @@ if TYPE_CHECKING:
 
 
 def load(path: str | os.PathLike[str]) -> nn.Module:
-    """The trained network of a run, in eval mode, with its `config` (a dict) and its `preprocess`.
+    """The trained network of a run, in eval mode, with the attributes `config` and `preprocess`.
 
-    `network(network.preprocess(images))` turns `uint8[N, h, w, 3]` into logits.
+    `network(network.preprocess(images))` gives the logits of images, `uint8[N, h, w, 3] → float[N, classes]`.
+
+    Args:
+        path: The run's directory.
+
+    Raises:
+        UsageError: There is no such run, or a plugin that it needs is missing.
+        CheckFailed: The run is incomplete or was altered.
     """
     from poolzoo.artifacts.run import load_run
 
     run = load_run(path)
     network: Any = run.network
-    network.config, network.preprocess = run.config, run.preprocess
-    return network
+    network.config = run.config
+    network.preprocess = run.preprocess
+    return run.network

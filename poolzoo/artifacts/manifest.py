@@ -1,58 +1,68 @@
-"""Runs and bundles as directories: written so that they appear whole, sealed by a manifest, checked. Needs no torch."""
+"""The manifest of a run or bundle: the sha256 of every file and of itself, written last, checked later. No torch."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
+from poolzoo.artifacts.schema import Manifest, ManifestEntry
 from poolzoo.common import files
 from poolzoo.common.errors import CheckFailed, UsageError
 
-if TYPE_CHECKING:
-    pass
-
 MANIFEST: Final = "manifest.json"
-# What a manifest must list: an emptied one vouches for nothing.
+# What a manifest must list: an empty one proves nothing.
 REQUIRED: Final = {
     "run": ("config.json", "metrics.json", "model.safetensors", "run.toml", "samples.npz"),
     "bundle": ("config.json", "golden.npz", "model.onnx", "parity.json"),
 }
 SCHEMA: Final = 1  # of config.json and the directories' layout
-SEALED: Final = 2  # the manifest's schema since it vouches for itself; older ones are read without a seal
+MANIFEST_SCHEMA: Final = 2  # of the manifest: from 2 on it holds a checksum of itself, under the key `seal`
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file as hexadecimal digits.
+
+    Raises:
+        OSError: It cannot be read.
+    """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def seal(directory: Path, kind: str) -> None:
-    """Writes the manifest, last of all: the sha256 of every file, and of itself. Its presence means: complete."""
-    entries = {
-        path.relative_to(directory).as_posix(): {"sha256": _sha256(path), "bytes": path.stat().st_size}
+def write_manifest(directory: Path, kind: str) -> None:
+    """Writes `manifest.json`, the last file of a directory: its presence means that the directory is complete.
+
+    Args:
+        directory: A run or bundle.
+        kind: "run" or "bundle".
+
+    Raises:
+        OSError: A file cannot be read or written.
+    """
+    entries: dict[str, ManifestEntry] = {
+        path.relative_to(directory).as_posix(): {"sha256": file_sha256(path), "bytes": path.stat().st_size}
         for path in sorted(directory.rglob("*"))
         if path.is_file() and path.name != MANIFEST and path.relative_to(directory).parts[0] != "checkpoint"
     }
-    manifest = {"schema": SEALED, "kind": kind, "files": entries}
-    files.write_json(directory / MANIFEST, {**manifest, "seal": _seal_of(manifest)})
+    manifest: Manifest = {"schema": MANIFEST_SCHEMA, "kind": kind, "files": entries}
+    files.write_json(directory / MANIFEST, {**manifest, "seal": self_checksum(manifest)})
 
 
-def _seal_of(manifest: dict[str, Any]) -> str:
-    """The hash of a manifest's text, as it would be without its seal."""
-    return hashlib.sha256(
-        files.json_text({key: manifest[key] for key in manifest if key != "seal"}).encode()
-    ).hexdigest()
+def self_checksum(manifest: Manifest) -> str:
+    """The sha256 of a manifest's text without its own checksum."""
+    rest = {key: value for key, value in manifest.items() if key != "seal"}
+    return hashlib.sha256(files.json_text(rest).encode()).hexdigest()
 
 
-def altered(directory: Path) -> list[str]:
-    """What differs from the manifest, in words; empty where the directory is as it was sealed."""
+def differences(directory: Path) -> list[str]:
+    """What differs from the manifest, in words; empty where every file has its checksum."""
     try:
-        manifest = files.read_json(directory / MANIFEST)
+        manifest: Manifest = files.read_json(directory / MANIFEST)
         listed = {str(name): str(entry["sha256"]) for name, entry in manifest["files"].items()}
         if manifest["schema"] != 1 or "seal" in manifest:
             text = (directory / MANIFEST).read_text(encoding="utf-8")
-            if manifest["seal"] != _seal_of(manifest) or text != files.json_text(manifest):
+            if manifest["seal"] != self_checksum(manifest) or text != files.json_text(manifest):
                 return [f"{MANIFEST} was altered"]
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OSError, CheckFailed):
         return [f"{MANIFEST} is damaged"]
@@ -70,13 +80,13 @@ def _difference(path: Path, name: str, digest: str, root: Path) -> list[str]:
             return [f"{name} points outside"]
         if not path.is_file():
             return [f"{name} is missing"]
-        return [f"{name} was altered"] if _sha256(path) != digest else []
+        return [f"{name} was altered"] if file_sha256(path) != digest else []
     except (OSError, ValueError, RuntimeError) as error:  # not readable; a name with a NUL in it; links in a circle
         return [f"{name} cannot be read: {error}"]
 
 
 def check(directory: Path, kind: str) -> None:
-    """Makes sure that a run or a bundle is there, complete, and as it was sealed.
+    """Requires a complete run or bundle whose files all have the checksums of its manifest.
 
     Args:
         directory: Where it should be.
@@ -92,17 +102,17 @@ def check(directory: Path, kind: str) -> None:
         if kind == "run" and (directory / "run.toml").is_file():
             raise CheckFailed(f"run {directory} is not complete", f"poolzoo finetune --resume {directory}")
         raise UsageError(f"{directory} is no {kind}: it has no {MANIFEST}", f"give the directory of a {kind}")
-    if differences := altered(directory):
+    if found := differences(directory):
         raise CheckFailed(
-            f"{kind} {directory} is damaged: {', '.join(differences[:5])}", "make it again, or restore the files"
+            f"{kind} {directory} is damaged: {', '.join(found[:5])}", "make it again, or restore the files"
         )
-    found = files.read_json(directory / MANIFEST).get("kind")
-    if found != kind:
-        raise UsageError(f"{directory} is a {found}, not a {kind}", f"give the directory of a {kind}")
+    actual = files.read_json(directory / MANIFEST).get("kind")
+    if actual != kind:
+        raise UsageError(f"{directory} is a {actual}, not a {kind}", f"give the directory of a {kind}")
 
 
 def kind(directory: Path) -> str | None:
-    """What a directory says that it is, "run" or "bundle"; None where it says nothing."""
+    """The kind that a directory's manifest states, "run" or "bundle"; None where there is no readable manifest."""
     try:
         manifest = files.read_json(directory / MANIFEST)
     except (CheckFailed, OSError):

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
 
 from poolzoo.plugin.spec import Backbone, BackboneFamily, hookimpl
 
-# Of the weights that come with the package: the statistics of the images that they were learnt from.
-_NANO: Final[dict[str, Any]] = {
-    "mean": (0.4913, 0.4821, 0.4465),
-    "std": (0.2452, 0.2428, 0.2606),
-    "license": "Apache-2.0",
-    "trained_on": "cifar10",
-}
+
+def _nano(name: str, summary: str) -> Backbone:
+    """One of our own; mean and std are those of the images that the package's weights were trained on."""
+    return Backbone(
+        name=f"nano/{name}",
+        summary=summary,
+        build=f"poolzoo.backbones.nano:{name}",
+        mean=(0.4913, 0.4821, 0.4465),
+        std=(0.2452, 0.2428, 0.2606),
+        license="Apache-2.0",
+        trained_on="cifar10",
+    )
 
 
 def _timm_names() -> Sequence[str]:
@@ -42,18 +46,8 @@ def _torchvision_get(name: str) -> Backbone:
 
 @hookimpl
 def poolzoo_backbones() -> Iterator[Backbone | BackboneFamily]:
-    yield Backbone(
-        name="nano/plain",
-        summary="the textbook's conv–pool–conv–pool–conv, 32-64-64 channels",
-        build="poolzoo.backbones.nano:plain",
-        **_NANO,
-    )
-    yield Backbone(
-        name="nano/resnet",
-        summary="a small residual network that trains in minutes on a CPU",
-        build="poolzoo.backbones.nano:resnet",
-        **_NANO,
-    )
+    yield _nano("plain", "conv–pool–conv–pool–conv, 32-64-64 channels")
+    yield _nano("resnet", "a small residual network that trains in minutes on a CPU")
     yield BackboneFamily(
         prefix="timm", names=_timm_names, get=_timm_get, summary="every model of timm; the prefix may be left out"
     )

@@ -1,15 +1,14 @@
 """Small backbones of our own, for images of about 32 × 32, that train on a CPU in minutes.
 
-Both downsample by pooling alone, and measure the width behind it, so that any local pooling can take its place. Their
-weights come with the package; `weights/README.md` says what they were learnt from.
+Both downsample only by pooling and measure the channels behind it, so that any local pooling can replace it. Their
+weights come with the package; `weights/README.md` says how they were trained.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Final, cast
 
 import torch
 from safetensors.torch import load_file
@@ -17,9 +16,11 @@ from torch import Tensor, nn
 
 from poolzoo.common.errors import UsageError
 from poolzoo.model import accounting
+from poolzoo.model.accounting import HasAccounting
+from poolzoo.model.geometry import Geometry, LocalBuild
 
-WEIGHTS = Path(__file__).parent / "weights"
-Build = Callable[[int, int, int, int, bool], nn.Module]  # channels, kernel_size, stride, padding, ceil_mode
+WEIGHTS: Final = Path(__file__).parent / "weights"
+GEOMETRY: Final = Geometry(kernel_size=2, stride=2)  # of every pooling
 
 
 class ConvNorm(nn.Sequential):
@@ -36,7 +37,7 @@ class ConvNorm(nn.Sequential):
 
 
 class Residual(nn.Module):
-    """Two convolutions around which the input passes: `y = x + f(f(x))`, the shape stays."""
+    """Two convolutions with a skip connection: `y = x + g(f(x))`, `float[N, C, H, W] → float[N, C, H, W]`."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -44,22 +45,23 @@ class Residual(nn.Module):
         self.second = ConvNorm(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(self.first(x))
+        y: Tensor = self.second(self.first(x))
+        return x + y
 
 
-def plain(*, pretrained: bool = False, widths: str = "32-64-64", local_pool: Build | None = None) -> nn.Module:
+def plain(*, pretrained: bool = False, widths: str = "32-64-64", local_pool: LocalBuild | None = None) -> nn.Module:
     """The textbook network: conv, pool, conv, pool, conv. `float[N, 3, H, W] → float[N, 64, H/4, W/4]`."""
     trunk, _ = _trunk(widths, local_pool or _max_pool)
     return _filled(trunk, "nano-plain") if pretrained else trunk
 
 
-def resnet(*, pretrained: bool = False, widths: str = "32-64-128", local_pool: Build | None = None) -> nn.Module:
-    """Wider, once more pooled, and a residual block behind it. `float[N, 3, H, W] → float[N, 128, H/8, W/8]`."""
+def resnet(*, pretrained: bool = False, widths: str = "32-64-128", local_pool: LocalBuild | None = None) -> nn.Module:
+    """Wider, with a third pooling and a residual block behind it. `float[N, 3, H, W] → float[N, 128, H/8, W/8]`."""
     make = local_pool or _max_pool
-    trunk, width = _trunk(widths, make)
-    pool3 = make(width, 2, 2, 0, False)
+    trunk, channels = _trunk(widths, make)
+    pool3 = GEOMETRY.build(make, channels)
     trunk.add_module("pool3", pool3)
-    trunk.add_module("block", Residual(_width_behind(pool3, width)))
+    trunk.add_module("block", Residual(_out_channels(pool3, channels)))
     return _filled(trunk, "nano-resnet") if pretrained else trunk
 
 
@@ -71,16 +73,15 @@ def _filled(trunk: nn.Module, name: str) -> nn.Module:
     """
     state = load_file(WEIGHTS / f"{name}.safetensors")
     own = trunk.state_dict()
-    learnt = {key: value.shape for key, value in own.items() if not key.startswith("pool")}  # a local pooling's is new
-    strange = sorted(key for key in {*learnt, *state} if key not in state or learnt.get(key) != state[key].shape)
-    if strange:
+    stored = {key: value.shape for key, value in own.items() if not key.startswith("pool")}  # a local pooling is fresh
+    different = sorted(key for key in {*stored, *state} if key not in state or stored.get(key) != state[key].shape)
+    if different:
         raise UsageError(
-            f"the weights of {name.replace('-', '/')} are for its default widths, not for these ({strange[0]})",
+            f"the weights of {name.replace('-', '/')} are for its default widths, not for these ({different[0]})",
             "leave widths=, a local pooling that changes the channels, or --pretrained out",
         )
-    filled: Any = trunk
     source = f"the package's weights of {name.replace('-', '/')}"
-    filled.accounting = accounting.fill(trunk, state, source, fresh=("pool",))
+    cast(HasAccounting, trunk).accounting = accounting.fill(trunk, state, source, fresh=("pool",))
     return trunk
 
 
@@ -88,26 +89,27 @@ def _max_pool(channels: int, kernel_size: int, stride: int, padding: int, ceil_m
     return nn.MaxPool2d(kernel_size, stride, padding, ceil_mode=ceil_mode)
 
 
-def _trunk(widths: str, make: Build) -> tuple[nn.Sequential, int]:
-    """Three convolutions with a pooling after the first and the second, and the width behind them."""
+def _trunk(widths: str, make: LocalBuild) -> tuple[nn.Sequential, int]:
+    """Three convolutions with a pooling after the first and the second, and the number of output channels."""
     first, second, third = _numbers(widths)
-    pool1, pool2 = (make(width, 2, 2, 0, False) for width in (first, second))
+    pool1 = GEOMETRY.build(make, first)
+    pool2 = GEOMETRY.build(make, second)
     layers = OrderedDict(
         conv1=ConvNorm(3, first),
         pool1=pool1,
-        conv2=ConvNorm(_width_behind(pool1, first), second),
+        conv2=ConvNorm(_out_channels(pool1, first), second),
         pool2=pool2,
-        conv3=ConvNorm(_width_behind(pool2, second), third),
+        conv3=ConvNorm(_out_channels(pool2, second), third),
     )
     return nn.Sequential(layers), third
 
 
-def _width_behind(pool: nn.Module, channels: int) -> int:
-    """The channels that a pooling layer gives: some change them."""
+def _out_channels(pool: nn.Module, channels: int) -> int:
+    """The output channels of a pooling layer: some change them."""
     with torch.no_grad():
-        width = pool.eval()(torch.zeros(1, channels, 8, 8)).shape[1]
+        y: Tensor = pool.eval()(torch.zeros(1, channels, 8, 8))
     pool.train()
-    return width
+    return y.shape[1]
 
 
 def _numbers(widths: str) -> tuple[int, int, int]:

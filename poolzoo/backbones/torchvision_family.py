@@ -17,11 +17,12 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
-from poolzoo.backbones import network
+from poolzoo.backbones import connectivity
 from poolzoo.backbones.torchvision_origin import CLASSIFIER, TorchvisionOrigin, current, final_norm
 from poolzoo.common import output
 from poolzoo.common.errors import UsageError
 from poolzoo.model import accounting
+from poolzoo.model.accounting import Accounting
 from poolzoo.model.state_dict import read_state_dict
 from poolzoo.plugin.spec import IMAGENET_MEAN, IMAGENET_STD, Backbone
 
@@ -44,7 +45,8 @@ _INCEPTION = ("googlenet", "inception_v3")
 
 def names() -> Sequence[str]:
     """Every classification model."""
-    return torchvision.models.list_models(module=torchvision.models)
+    found: list[str] = torchvision.models.list_models(module=torchvision.models)
+    return found
 
 
 def get(name: str) -> Backbone:
@@ -93,11 +95,10 @@ def _build(
         arguments["input_size"] = image_size
     state = _published(name) if pretrained else None
     model = _network(name, **arguments)
-    features: Any = Features(model)
-    features.origin = TorchvisionOrigin.of(model)
+    features = Features(model)
     if state is not None:
         source = f"the weights of torchvision/{name}"
-        state, left_out = features.origin.adapted(features.state_dict(), state, source)
+        state, left_out = features.origin.convert_state_dict(features.state_dict(), state, source)
         features.accounting = accounting.fill(features, state, source, left_out=left_out)
     return features
 
@@ -110,7 +111,7 @@ def _network(name: str, *, pretrained: bool = False, **options: Any) -> nn.Modul
     if name.startswith("vit_"):
         options.setdefault("image_size", weights.transforms().crop_size[0])
     try:
-        model = torchvision.models.get_model(name, weights=None, **options)
+        model: nn.Module = torchvision.models.get_model(name, weights=None, **options)
     except TypeError as error:
         raise UsageError(
             f"torchvision/{name} refuses its options: {error}", "see torchvision's documentation"
@@ -122,18 +123,25 @@ def _network(name: str, *, pretrained: bool = False, **options: Any) -> nn.Modul
 
 
 def _labels(name: str) -> Sequence[str]:
-    """The names of the classes that the published weights tell apart."""
+    """The class names of the published weights."""
     return list(torchvision.models.get_model_weights(name).DEFAULT.meta["categories"])
 
 
 class Features(nn.Module):
     """A torchvision model cut after its features: `float[N, 3, H, W]` to its own layout.
 
-    A norm that the model has between its pooling and its classifier is there at every position, as in timm's networks.
+    A norm between the model's pooling and its classifier applies at every spatial location, as in timm's networks.
+
+    Attributes:
+        origin: The model that it was cut from.
+        accounting: Where its tensors came from.
     """
+
+    accounting: Accounting
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
+        self.origin = TorchvisionOrigin.of(model)
         _, nodes = get_graph_node_names(model, suppress_diff_warning=True)
         cut = next(
             node for node in reversed(nodes) if node.split(".")[0].split("_")[0] not in _AFTER and node not in _AFTER
@@ -143,22 +151,25 @@ class Features(nn.Module):
         self.norm = model.get_submodule(name) if name else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.body(x)["features"])
+        features: Tensor = self.norm(self.body(x)["features"])
+        return features
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Features:
         """A copy in the same mode; torch's own copy of a traced module comes back in training mode."""
         copied = Features.__new__(Features)
         nn.Module.__init__(copied)
-        copied.body, copied.norm = copy.deepcopy(self.body, memo), copy.deepcopy(self.norm, memo)
+        copied.origin = self.origin
+        copied.body = copy.deepcopy(self.body, memo)
+        copied.norm = copy.deepcopy(self.norm, memo)
         return copied.train(self.training)
 
 
 def _published(name: str) -> dict[str, Tensor]:
-    """torchvision's published weights, from its cache or fetched first; no code in them is ever run."""
+    """torchvision's published weights, from its cache or downloaded; never runs code in them."""
     weights = torchvision.models.get_model_weights(name).DEFAULT
     file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
     if not file.is_file():
-        network.require(
+        connectivity.require(
             weights.url,
             f"the weights of torchvision/{name} are not at {file}, and",
             "put the file there; finetune also takes --weights FILE, or trains from scratch",

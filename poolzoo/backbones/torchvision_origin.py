@@ -1,4 +1,4 @@
-"""torchvision's networks as published: which of their weights a backbone takes, and which layers it leaves out."""
+"""Where a torchvision backbone comes from: which published weights it takes, and which layers it leaves out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from poolzoo.model.published import PublishedHead, Tensors, layers
 
-BODY: Final = "body."  # before the names of torchvision in the backbone
+BODY: Final = "body."  # prefix of torchvision's names in the backbone
 NORM: Final = "norm"  # where the backbone has the norm behind the pooling
 CLASSIFIER: Final = ("classifier", "fc", "head", "heads", "aux1", "aux2", "AuxLogits")
 # The published DenseNets were saved when a module could still be called `norm.1`.
@@ -19,7 +19,7 @@ _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 
 
 def current(state: Tensors) -> dict[str, Tensor]:
-    """A published state dict under the names that torchvision's modules have today."""
+    """A published state dict under the current names of torchvision's modules."""
     return {_OLD_DENSENET.sub(r"\1\2", key): value for key, value in state.items()}
 
 
@@ -47,7 +47,7 @@ class TorchvisionOrigin:
 
     @classmethod
     def of(cls, model: nn.Module) -> TorchvisionOrigin:
-        """The origin of what is cut from a model."""
+        """The origin of a backbone that is cut from a model."""
         shapes = {key: value.shape for key, value in model.state_dict().items()}
         return cls(shapes, frozenset(name for name, _ in model.named_parameters()), final_norm(model))
 
@@ -57,15 +57,17 @@ class TorchvisionOrigin:
             return f"{NORM}.{key.removeprefix(f'{self.norm}.')}"
         return BODY + key
 
-    def adapted(self, own: Tensors, state: Tensors, source: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-        """A file's tensors under the names that the backbone has for them, and the names of what is left out."""
+    def convert_state_dict(
+        self, own: Tensors, state: Tensors, source: str
+    ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+        """The tensors of a file under the backbone's names, and the names of those that it leaves out."""
         state = current({key.removeprefix(BODY): value for key, value in state.items()})
         ends = tuple(f"{name}." for name in CLASSIFIER)
         left = tuple(k for k in state if self._own(k) not in own and (k in self.shapes or k.startswith(ends)))
         return {self._own(key): value for key, value in state.items() if key not in left}, left
 
     def head(self, module: nn.Module) -> PublishedHead:
-        """The norm, and which layers are left out, beside the classifier, the last of them."""
+        """The norm, and which layers before the classifier are left out."""
         own = module.state_dict()
         ends = tuple(f"{name}." for name in CLASSIFIER)
         left = [key for key in self.shapes if self._own(key) not in own and key.startswith(ends)]
@@ -76,5 +78,12 @@ class TorchvisionOrigin:
         left_out = layers(names, others)
         if not self.norm:
             return PublishedHead(left_out=left_out, parameters=parameters)
-        norm = {"norm": self.norm, "norm_place": NORM, "norm_is_new": True, "channels_first": True}
-        return PublishedHead(left_out=left_out, parameters=parameters, pools="mean", **norm)
+        return PublishedHead(
+            norm=self.norm,
+            norm_place=NORM,
+            norm_is_new=True,
+            channels_first=True,
+            left_out=left_out,
+            parameters=parameters,
+            pools="mean",
+        )

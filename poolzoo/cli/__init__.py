@@ -15,21 +15,24 @@ from poolzoo.common import errors, output, streams
 
 # Name → (module:command, what `--help` says of it); stated here so that `--help` imports none of them.
 COMMANDS: Final = {
-    "list": ("poolzoo.cli.list:command", "Show the poolings, backbones and data sets that there are."),
-    "show": ("poolzoo.cli.show:command", "Show one pooling or backbone: options, equation, paper, origin."),
-    "gallery": ("poolzoo.cli.gallery:command", "Show every pooling at work on a photograph, as one page."),
-    "finetune": ("poolzoo.cli.finetune:command", "Train a backbone with a pooling on a data set."),
-    "compare": ("poolzoo.cli.compare:command", "Train many poolings alike, and tell which differ beyond chance."),
-    "report": ("poolzoo.cli.report:command", "Compare runs that were done one at a time."),
-    "evaluate": ("poolzoo.cli.evaluate:command", "Measure a trained network on images."),
-    "export": ("poolzoo.cli.export:command", "Turn a trained network into a verified ONNX bundle."),
-    "verify": ("poolzoo.cli.verify:command", "Check a bundle here and now, without torch."),
-    "bench": ("poolzoo.cli.bench:command", "Measure a bundle's speed in several runtimes, without torch."),
-    "predict": ("poolzoo.cli.predict:command", "Label image files with a bundle, without torch."),
+    "list": ("poolzoo.cli.list:command", "List poolings, backbones and data sets."),
+    "show": ("poolzoo.cli.show:command", "Show the options, equation, paper and origin of one item."),
+    "gallery": ("poolzoo.cli.gallery:command", "Write a page that shows what every pooling does to a photograph."),
+    "finetune": ("poolzoo.cli.finetune:command", "Fine-tune a backbone with a pooling on a data set."),
+    "compare": (
+        "poolzoo.cli.compare:command",
+        "Train poolings with several seeds, and test which differ significantly.",
+    ),
+    "report": ("poolzoo.cli.report:command", "Compare finished runs."),
+    "evaluate": ("poolzoo.cli.evaluate:command", "Evaluate a trained network on test images."),
+    "export": ("poolzoo.cli.export:command", "Export a trained network to a verified ONNX bundle."),
+    "verify": ("poolzoo.cli.verify:command", "Check a bundle on this machine, without torch."),
+    "bench": ("poolzoo.cli.bench:command", "Measure the speed of a bundle in several runtimes, without torch."),
+    "predict": ("poolzoo.cli.predict:command", "Label images with a bundle, without torch."),
     "plugin": ("poolzoo.cli.plugin:command", "Write, check, list, disable and enable plugins."),
     "doctor": (
         "poolzoo.cli.doctor:command",
-        "Show versions, devices, caches and plugins, and what is wrong with them.",
+        "Show versions, devices, caches and plugins, and their problems.",
     ),
 }
 
@@ -88,10 +91,10 @@ def cli() -> None:
     """Try any pooling strategy in any vision backbone, fine-tune it, and ship a verified ONNX file.
 
     \b
-      poolzoo list                                        what there is
+      poolzoo list                                        list poolings, backbones, data sets
       poolzoo finetune --backbone resnet18 --pool gem     train; prints the run directory
-      poolzoo export RUN                                  ONNX, checked against the network
-      poolzoo predict BUNDLE photo.jpg                    use it; needs no torch
+      poolzoo export RUN                                  export to ONNX and check parity
+      poolzoo predict BUNDLE photo.jpg                    label an image; needs no torch
     """
 
 
@@ -107,7 +110,7 @@ def main() -> NoReturn:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - as long as the process
     streams.take()  # until the process ends: threads and exit handlers of a plugin print too
     # Sleeping at a barrier costs 5 % alone and gains a factor of 1.7 where another process wants the core
-    # (benchmarks/waiting.py); it must be said before torch loads.
+    # (benchmarks/train/barriers.py); it must be said before torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from poolzoo.common import resources
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from poolzoo.cli.options import json_option, provider_option
 from poolzoo.common import output
+
+if TYPE_CHECKING:
+    from poolzoo.runtime.bench import BenchReport
+    from poolzoo.runtime.measurements import Measurement
 
 
 @click.command()
@@ -19,21 +23,33 @@ from poolzoo.common import output
     default="onnxruntime",
     show_default=True,
     metavar="NAME,…",
-    help="onnxruntime, openvino, or both.",
+    help="Runtimes to measure, separated by commas: onnxruntime, openvino.",
 )
-@click.option("--batch", "batches", default="1,32", show_default=True, metavar="N,…", help="Batch sizes.")
-@click.option("--threads", metavar="N,…", help="Thread counts. [default: one, and one a core]")
+@click.option(
+    "--batch",
+    "batches",
+    default="1,32",
+    show_default=True,
+    metavar="N,…",
+    help="Batch sizes to measure, separated by commas.",
+)
+@click.option(
+    "--threads",
+    metavar="N,…",
+    show_default="1 and the number of cores",
+    help="Numbers of CPU threads to measure, separated by commas.",
+)
 @provider_option
 @json_option
 def command(bundle: Path, runtimes: str, batches: str, threads: str | None, provider: str, as_json: bool) -> int:
-    """Measure a bundle in one or more runtimes side by side; needs no torch.
+    """Measure the speed of a bundle in one or more runtimes, without torch.
 
-    Exit code 1 where a runtime does not give the outputs that are stored in the bundle; it is not measured.
+    A runtime that does not reproduce the outputs stored in the bundle is not measured. The exit code is 1 then.
     """
     from poolzoo.common.errors import CHECK_FAILED, OK
     from poolzoo.runtime.bench import bench
 
-    result = bench(
+    report = bench(
         bundle,
         runtimes=list(dict.fromkeys(runtimes.split(","))),
         batches=_numbers("--batch", batches),
@@ -41,15 +57,13 @@ def command(bundle: Path, runtimes: str, batches: str, threads: str | None, prov
         provider=provider,
     )
     if as_json:
-        output.emit_json(result)
+        output.emit_json(report.to_json())
     else:
-        _show(result)
-    wrong = [one for one in result["agreement"] if not one["passed"]]
-    for one in wrong[:1]:
-        output.error(
-            f"{one['runtime']} is not measured: {one['error']}", "poolzoo verify tells whether the bundle is wrong"
-        )
-    return CHECK_FAILED if wrong else OK
+        _show(report)
+    failed = [one for one in report.agreement if not one.passed]
+    for one in failed[:1]:
+        output.error(f"{one.runtime} is not measured: {one.error}", "poolzoo verify checks the bundle itself")
+    return CHECK_FAILED if failed else OK
 
 
 def _numbers(option: str, text: str) -> list[int]:
@@ -66,25 +80,36 @@ def _numbers(option: str, text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def _show(result: dict[str, Any]) -> None:
+def _show(report: BenchReport) -> None:
     titles = ("runtime", "batch", "threads", "median, ms", "p90", "p99", "speed-up (p10–p90)", "images/s")
     rows = [
         (
-            *(row["runtime"], row["batch"], row["threads"]),
-            *(f"{row[key]:.3f}" for key in ("median_ms", "p90_ms", "p99_ms")),
-            "{median:.2f}× ({p10:.2f}–{p90:.2f})".format(**row["speedup"]) if "speedup" in row else "",
-            f"{row['images_per_s']:.0f}",
+            row.measurement.runtime,
+            row.batch,
+            row.measurement.threads,
+            f"{row.measurement.median_ms:.3f}",
+            f"{row.measurement.p90_ms:.3f}",
+            f"{row.measurement.p99_ms:.3f}",
+            _speedup(row.measurement),
+            f"{row.images_per_s:.0f}",
         )
-        for row in result["results"]
+        for row in report.results
     ]
     output.table(titles, rows, right=range(1, len(titles)))
-    before, machine = result["preprocessing"], result["environment"]
+    before, environment = report.preprocessing, report.environment
     output.data(
-        f"preprocessing of one image, not in the above: {before['median_ms']:.3f} ms "
-        f"(p90 {before['p90_ms']:.3f}, p99 {before['p99_ms']:.3f}), {before['what']}"
+        f"preprocessing of one image, not included above: {before.median_ms:.3f} ms "
+        f"(p90 {before.p90_ms:.3f}, p99 {before.p99_ms:.3f}), {before.what}"
     )
-    versions = ", ".join(f"{name} {machine[name]}" for name in ("onnxruntime", "openvino", "numpy") if name in machine)
+    versions = {"onnxruntime": environment.onnxruntime, "openvino": environment.openvino, "numpy": environment.numpy}
     output.data(
-        f"on {machine['processor'] or machine['machine']} ({' '.join(machine['cpu_flags'])}), "
-        f"{machine['provider']}, {versions}, load {machine['load']}"
+        f"on {environment.processor or environment.machine} ({' '.join(environment.cpu_flags)}), "
+        f"{environment.provider}, {', '.join(f'{name} {of}' for name, of in versions.items() if of)}, "
+        f"load {environment.load}"
     )
+
+
+def _speedup(measurement: Measurement) -> str:
+    """The speed-up with its spread, such as `2.51× (2.43–2.60)`; empty for the reference."""
+    spread = measurement.speedup
+    return "" if spread is None else f"{spread['median']:.2f}× ({spread['p10']:.2f}–{spread['p90']:.2f})"

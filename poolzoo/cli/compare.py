@@ -5,15 +5,23 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 from click.core import ParameterSource
 
 from poolzoo.cli import finetune
+from poolzoo.cli.groups import COMPARISON, HARDWARE, MODEL, OUTPUT, GroupedCommand, option
+from poolzoo.cli.options import json_option
 from poolzoo.common import output
 from poolzoo.common.errors import UsageError
 from poolzoo.plugin import loader
+
+if TYPE_CHECKING:
+    from poolzoo.compare.config import ComparisonConfig
+    from poolzoo.compare.training import Runner
+    from poolzoo.compare.writing import Summary
+    from poolzoo.report.results import Delta, MeanSd, VariantResult
 
 # Those of `finetune` that mean one run alone, or that mean something else here.
 OTHERS: Final = (
@@ -49,71 +57,142 @@ def _settings_of_finetune(command: click.Command) -> click.Command:
     return command
 
 
+EXAMPLES: Final = (
+    (
+        "Compare three poolings, one of them at three exponents",
+        "poolzoo compare --data digits --pool 'avg,max,gem:p=2|3|4'",
+    ),
+    (
+        "Compare every head on one frozen backbone",
+        "poolzoo compare --data folder:photos --backbone timm/resnet18 --pretrained --freeze backbone --pool all",
+    ),
+    (
+        "Compare poolings inside the backbone with its own pooling",
+        "poolzoo compare --data digits --local-pool none,max,blur --baseline none",
+    ),
+    ("Show the trials and their cost, and train nothing", "poolzoo compare --data digits --pool avg,max --dry-run"),
+    ("Resume an interrupted comparison", "poolzoo compare --resume comparisons/NAME"),
+)
+
+
 @_settings_of_finetune
-@click.command()
-@click.option(
+@click.command(cls=GroupedCommand, examples=EXAMPLES)
+@option(
+    "--backbone",
+    "backbones",
+    group=MODEL,
+    default="nano/resnet",
+    show_default=True,
+    metavar="NAME,…",
+    help="Backbones, such as nano/plain or timm/resnet18, separated by commas.",
+)
+@option(
     "--pool",
     "pools",
+    group=MODEL,
     default="avg",
     show_default=True,
-    help="Global poolings: all, or such as avg,max,gem:p=2|3|4 with the values of a sweep.",
+    metavar="NAME,…",
+    help="Global poolings separated by commas, or all. gem:p=2|3|4 is a sweep over three values.",
 )
-@click.option(
+@option(
     "--local-pool",
     "local_pools",
-    help="Local poolings likewise; none is the backbone's own, subsample and conv are controls.",
+    group=MODEL,
+    metavar="NAME,…",
+    help="Local poolings separated by commas. none is the backbone's own; subsample and conv are controls.",
 )
-@click.option("--backbone", "backbones", default="nano/resnet", show_default=True, help="One, or several with commas.")
-@click.option(
-    "--seeds", type=click.IntRange(1, 1000), default=3, show_default=True, help="Trials of each, from --seed up."
+@option(
+    "--baseline",
+    group=COMPARISON,
+    metavar="NAME",
+    show_default="the first pooling",
+    help="Pooling that all others are compared with.",
 )
-@click.option("--seed", default=0, show_default=True, help="The first one, and that of the splits.")
-@click.option("--baseline", metavar="NAME", help="What the others are compared with; by default the first.")
-@click.option(
+@option(
+    "--seeds",
+    group=COMPARISON,
+    type=click.IntRange(1, 1000),
+    default=3,
+    show_default=True,
+    help="Number of trials of each variant. Their seeds count up from --seed.",
+)
+@option(
+    "--seed",
+    group=COMPARISON,
+    default=0,
+    show_default=True,
+    help="Seed of the first trial and of the validation split, which all trials share.",
+)
+@option(
+    "--alpha",
+    group=COMPARISON,
+    type=click.FloatRange(0.0001, 0.5),
+    default=0.05,
+    show_default=True,
+    help="Significance level of the tests.",
+)
+@option(
     "--robustness-samples",
+    group=COMPARISON,
     type=click.IntRange(0),
     default=500,
     show_default=True,
     metavar="N",
-    help="Test images to corrupt and to shift; 0 leaves it out.",
+    help="Number of test images on which robustness to corruptions and shifts is measured. 0 skips it.",
 )
-@click.option(
+@option(
     "--export-top",
+    group=COMPARISON,
     type=click.IntRange(0),
     default=10,
     show_default=True,
     metavar="N",
-    help="How many of the best are exported and timed under ONNX Runtime; 0 leaves it out.",
+    help="Number of best variants that are exported and timed under ONNX Runtime. 0 skips it.",
 )
-@click.option(
-    "--alpha", type=click.FloatRange(0.0001, 0.5), default=0.05, show_default=True, help="Level of the tests."
+@option(
+    "--executor",
+    group=HARDWARE,
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Where the trials run: in this process, or on a Ray cluster.",
 )
-@click.option(
-    "--executor", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Where trials run."
-)
-@click.option("--ray-address", metavar="ADDRESS", help="Of an existing Ray cluster.")
-@click.option(
+@option("--ray-address", group=HARDWARE, metavar="ADDRESS", help="Address of an existing Ray cluster.")
+@option(
     "--out",
+    group=OUTPUT,
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="The comparison; must not exist. [default: a new one in comparisons/]",
+    show_default="a new one in comparisons/",
+    help="Directory of the comparison; it must not exist.",
 )
-@click.option(
-    "--resume", "resumed", type=click.Path(path_type=Path), metavar="DIR", help="Go on with an interrupted one."
+@option(
+    "--resume",
+    "resumed",
+    group=OUTPUT,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Resume the interrupted comparison in DIR. No other setting may be given.",
 )
-@click.option("--dry-run", is_flag=True, help="Show what would be trained, its size, and how long it would take.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@option(
+    "--dry-run",
+    group=OUTPUT,
+    is_flag=True,
+    help="Show the trials, their size and an estimate of the time. Nothing is trained.",
+)
+@json_option
 @click.pass_context
 def command(
-    context: click.Context, out: Path | None, resumed: Path | None, dry_run: bool, as_json: bool, **given: Any
+    context: click.Context, /, out: Path | None, resumed: Path | None, dry_run: bool, as_json: bool, **given: Any
 ) -> int:
-    """Train poolings on the same data from several seeds, and tell which differ beyond chance.
+    """Train poolings on the same data with several seeds, and test which differ significantly.
 
-    Every trial is a run of its own, written down when it ends; one that fails is a row. The comparison's directory
-    holds compare.json, compare.csv and report.html, a page to look at.
+    Every trial is a run of its own. A trial that fails becomes a row with its error. The directory of the comparison
+    holds compare.json, compare.csv and report.html.
     """
     from poolzoo.common.errors import CHECK_FAILED, OK
-    from poolzoo.compare import session
+    from poolzoo.compare import comparison, writing
 
     typed = {name for name in given if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
     executor, address = given.pop("executor"), given.pop("ray_address")
@@ -122,26 +201,25 @@ def command(
     if resumed is not None:
         if typed - {"executor", "ray_address"} or out or dry_run:
             raise UsageError("--resume takes no other settings", f"poolzoo compare --resume {resumed}")
-        result = session.go_on(resumed, _runner(executor, address))
+        place = resumed
+        result = comparison.resume(place, _runner(executor, address))
     else:
-        plan = _plan(given, typed)
+        config = _config(given, typed)
         if dry_run:
-            from poolzoo.compare import preview
-
-            return preview.show(plan, as_json)
-        place = out or session.new_path()
-        result = session.start(plan, place, shlex.join(["poolzoo", *sys.argv[1:]]), _runner(executor, address))
-    if as_json:
-        output.emit_json(result)
-    else:
-        show(result)
-    return OK if any(row["status"] == "done" for row in result["results"]) else CHECK_FAILED
+            show_preview(config, as_json)
+            return OK
+        place = out or writing.new_path()
+        command_line = shlex.join(["poolzoo", *sys.argv[1:]])
+        result = comparison.run(config, place, command_line, _runner(executor, address))
+    show(writing.Summary(result, place), as_json)
+    return OK if any(row.done for row in result.results) else CHECK_FAILED
 
 
-def _plan(given: dict[str, Any], typed: set[str]) -> Any:
-    from poolzoo.compare.session import ComparisonConfig
+def _config(given: dict[str, Any], typed: set[str]) -> ComparisonConfig:
+    """The config of a comparison from what was typed, a recipe and a config file, in this order."""
+    from poolzoo.compare.config import ComparisonConfig
     from poolzoo.train.recipes import recipe_settings
-    from poolzoo.train.settings import Settings, absolute, read_toml
+    from poolzoo.train.settings import Settings, read_toml, with_absolute_paths
 
     own = {name: given.pop(name) for name in OWN if name in given}
     recipe, config = given.pop("recipe"), given.pop("config")
@@ -150,53 +228,112 @@ def _plan(given: dict[str, Any], typed: set[str]) -> Any:
             {key: value for key, value in source.items() if key not in (*typed, "pool", "local_pool", "backbone")}
         )
     files = [str(path.resolve()) for path in loader.settings.files]
-    settings = absolute(Settings(**{**given, "plugins": tuple(dict.fromkeys([*given.get("plugins", ()), *files]))}))
+    settings = with_absolute_paths(
+        Settings(**{**given, "plugins": tuple(dict.fromkeys([*given.get("plugins", ()), *files]))})
+    )
     loader.settings.files = [Path(file) for file in settings.plugins]
     return ComparisonConfig(**own, settings=settings)
 
 
-def _runner(executor: str, address: str | None) -> Any:
+def _runner(executor: str, address: str | None) -> Runner:
     if executor == "local":
-        return None
+        from poolzoo.compare.training import run_local
+
+        return run_local
     from poolzoo.compare import cluster
 
     return cluster.runner(address)
 
 
-def show(result: dict[str, Any]) -> None:
-    """Prints the table, the verdict, and where the page is."""
-    several = len({row["backbone"] for row in result["results"]}) > 1
+def show_preview(config: ComparisonConfig, as_json: bool) -> None:
+    """Prints what a comparison would train."""
+    from poolzoo.compare.preview import preview
+
+    found = preview(config)
+    if as_json:
+        output.emit_json(found.to_json())
+        return
     rows = []
-    for row in result["results"]:
-        name = f"{row['pool']} + {row['local_pool']}" if row["local_pool"] else row["pool"]
-        cells = [f"{row['backbone']}  {name}" if several else name]
-        if row["status"] != "done":
-            rows.append((*cells, "failed", "", "", "", "", "", row["error"]))
-            continue
-        accuracy, delta = row["accuracy"], row["delta"]
-        cells += ["" if row["rank"] is None else str(row["rank"]), _spread(accuracy)]
-        cells += [_delta(delta), _spread(row["f1"])]
-        cells += [f"{row['corruption']['mean']:.4f}" if row["corruption"] else ""]
-        cells += [f"{row['latency_ms']:.2f}" if row["latency_ms"] else "", _words(delta)]
-        rows.append(tuple(cells))
-    headers = ("pooling", "rank", "accuracy", "over the baseline, points", "F1", "corrupted", "ms", "")
-    output.table(headers, rows, right=(1, 2, 3, 4, 5, 6))
-    for sentence in result["verdict"]:
+    for row in found.rows:
+        cells = [row.backbone, row.pool, row.local_pool or "its own"]
+        if row.error is None:
+            cells += [f"{row.parameters:,}", f"{(row.macs or 0) / 1e6:.1f}", f"{row.seconds:.0f}"]
+        else:
+            cells += ["", "", row.error]
+        rows.append(cells)
+    headers = ("backbone", "pool", "local pool", "parameters", "million MACs", "s a trial")
+    output.table(headers, rows, right=(3, 4, 5))
+    output.data(
+        f"{found.trials} trials, {found.seeds} seeds each; training takes about {_duration(found.seconds)} here"
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds >= 5400:
+        return f"{seconds / 3600:.1f} hours"
+    return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} s"
+
+
+HEADERS: Final = (
+    "pooling",
+    "rank",
+    "accuracy",
+    "gain over the baseline, points",
+    "F1",
+    "mean corruption accuracy",
+    "latency, ms",
+    "significance",
+)
+
+
+def show(summary: Summary, as_json: bool) -> None:
+    """Prints the table, the conclusions, and where the page is."""
+    if as_json:
+        output.emit_json(summary.to_json())
+        return
+    results = summary.result.results
+    several = len({row.backbone for row in results}) > 1
+    output.table(HEADERS, [_cells(row, several) for row in results], right=(1, 2, 3, 4, 5, 6))
+    for sentence in summary.result.conclusions:
         output.data(sentence)
-    output.data(result["report"])
+    output.data(str(summary.page))
 
 
-def _spread(figures: dict[str, Any]) -> str:
-    return f"{figures['mean']:.4f}" + ("" if figures["sd"] is None else f" ± {figures['sd']:.4f}")
+def _cells(row: VariantResult, several: bool) -> tuple[str, ...]:
+    """A row of the table; with the backbone where there are several."""
+    name = f"{row.pool} + {row.local_pool}" if row.local_pool else str(row.pool)
+    name = f"{row.backbone}  {name}" if several else name
+    if not row.done:
+        return (name, "failed", "", "", "", "", "", row.error or "")
+    return (
+        name,
+        "" if row.rank is None else str(row.rank),
+        _mean_sd(row.accuracy),
+        _difference(row.delta),
+        _mean_sd(row.f1),
+        _number(row.corruption_accuracy.mean if row.corruption_accuracy else None, 4),
+        _number(row.latency_ms, 2),
+        _significance(row.delta),
+    )
 
 
-def _delta(delta: dict[str, Any] | None) -> str:
-    if delta is None or delta["mean"] is None:
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _mean_sd(figures: MeanSd | None) -> str:
+    if figures is None:
         return ""
-    return f"{100 * delta['mean']:+.2f} ({100 * delta['low']:+.2f} to {100 * delta['high']:+.2f})"
+    return _number(figures.mean, 4) + ("" if figures.sd is None else f" ± {figures.sd:.4f}")
 
 
-def _words(delta: dict[str, Any] | None) -> str:
+def _difference(delta: Delta | None) -> str:
+    if delta is None or delta.mean is None or delta.low is None or delta.high is None:
+        return ""
+    return f"{100 * delta.mean:+.2f} ({100 * delta.low:+.2f} to {100 * delta.high:+.2f})"
+
+
+def _significance(delta: Delta | None) -> str:
     if delta is None:
         return "baseline"
-    return "better" if delta["better"] else "worse" if delta["worse"] else "within chance"
+    return "better" if delta.better else "worse" if delta.worse else "not significant"

@@ -15,9 +15,9 @@ MAX_ERRORS: Final = 10  # findings that stderr names; stdout has all
 @click.command()
 @json_option
 def command(as_json: bool) -> int:
-    """Show versions, devices, ONNX Runtime's providers that really work, caches and plugins.
+    """Show versions, devices, working ONNX Runtime providers, caches and plugins.
 
-    Exit code 1 if something is wrong.
+    The exit code is 1 if something is wrong.
     """
     from poolzoo.cli.environment import examine
     from poolzoo.common.errors import CHECK_FAILED, OK

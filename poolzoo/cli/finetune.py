@@ -2,130 +2,210 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 from click.core import ParameterSource
 
+from poolzoo.cli.groups import (
+    AUGMENTATION,
+    DATA,
+    FREEZING,
+    HARDWARE,
+    MODEL,
+    OPTIMIZATION,
+    OUTPUT,
+    Decorator,
+    GroupedCommand,
+    option,
+)
 from poolzoo.cli.options import json_option
 from poolzoo.common import output
 from poolzoo.common.errors import UsageError
-from poolzoo.common.files import read_json
 from poolzoo.plugin import loader
+from poolzoo.train.recipes import RECIPES
+from poolzoo.train.settings import CHOICES, Settings
+
+if TYPE_CHECKING:
+    from poolzoo.artifacts.run_report import RunReport
+    from poolzoo.train.epoch_metrics import EpochMetrics
+    from poolzoo.train.prepare import PreparedRun
+
+EXAMPLES: Final = (
+    ("Train with GeM pooling on the embedded digits", "poolzoo finetune --data digits --pool gem --out run"),
+    (
+        "Fine-tune published weights on a folder of images",
+        "poolzoo finetune --data folder:photos --backbone timm/resnet18 --pretrained --recipe tune",
+    ),
+    (
+        "Train only the head, on features that are computed once",
+        "poolzoo finetune --data folder:photos --backbone timm/resnet18 --pretrained --freeze backbone",
+    ),
+    ("Show the network and the settings, and train nothing", "poolzoo finetune --data digits --dry-run"),
+    ("Resume an interrupted run", "poolzoo finetune --resume run"),
+)
+FIELDS: Final = {field.name: field for field in fields(Settings)}
 
 
-@click.command()
-@click.option(
-    "--recipe", metavar="NAME", help="Start from a set of settings: fast, strong, tune, probe; options overrule."
-)
-@click.option("--data", default="cifar10", show_default=True, help="A data set's name, or folder:PATH.")
-@click.option(
-    "--backbone", default="nano/resnet", show_default=True, help="Such as nano/plain, timm/resnet18, torchvision/vgg11."
-)
-@click.option(
-    "--pool", default="avg", show_default=True, help="Global pooling, such as gem or gem:p=4,learnable=false."
-)
-@click.option("--local-pool", help="Local pooling in place of the backbone's own, such as blur or max:window=3.")
-@click.option("--epochs", type=int, help="Passes over the training images; by default from their number.")
-@click.option("--batch-size", type=int, help="By default one that gives an epoch 40 steps or more, at most 256.")
-@click.option("--lr", type=float, help="Peak learning rate; by default from the optimizer and the weights.")
-@click.option("--weight-decay", type=float, help="Not applied to norms and biases.")
-@click.option("--optimizer", default="adamw", show_default=True, help="adamw, sgd, or any of timm.optim.")
-@click.option("--lr-schedule", default="linear", show_default=True, help="Fall of the learning rate: linear or cosine.")
-@click.option("--warmup", default=0.15, show_default=True, help="Rank of the steps in which the rate rises.")
-@click.option("--label-smoothing", default=0.1, show_default=True, help="Rank of the label spread over all classes.")
-@click.option("--seed", default=0, show_default=True, help="Of the weights, the split, the order and the augmentation.")
-@click.option(
-    "--split-seed", type=int, help="Of what is kept apart to choose the best epoch by, and of --limit; else --seed."
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option("--threads", type=int, help="Of torch on the CPU.")
-@click.option(
+def setting(flag: str, group: str, help: str, metavar: str | None = None, *, unset: str | None = None) -> Decorator:
+    """The option of a field of `Settings`, with the type, the default and the choices of that field.
+
+    Args:
+        flag: The name of the field as a flag.
+        group: The group in which the help shows the option.
+        help: A text that stands alone.
+        metavar: The form of the value, where the type does not say it.
+        unset: What happens without the option, for a field whose default is None.
+    """
+    name = flag.removeprefix("--").replace("-", "_")
+    field = FIELDS[name]
+    kinds = str(field.type).split(" | ")
+    if kinds == ["bool"]:
+        flags = f"{flag}/--no-{flag.removeprefix('--')}" if field.default else flag
+        return option(flags, group=group, is_flag=True, default=field.default, show_default=flags != flag, help=help)
+    allowed = [one for one in CHOICES.get(name, ()) if one is not None]
+    plain = str if "str" in kinds else {"int": int, "float": float}[kinds[0]]
+    type_ = click.Choice(allowed) if allowed else plain
+    return option(
+        flag,
+        group=group,
+        type=type_,
+        default=field.default,
+        show_default=unset or field.default is not None,
+        metavar=metavar,
+        help=help,
+    )
+
+
+@click.command(cls=GroupedCommand, examples=EXAMPLES)
+@setting("--data", DATA, "Data set: a name from `poolzoo list datasets`, or folder:PATH.", "NAME")
+@setting(
     "--image-size",
-    metavar="N|HxW",
-    help="Height and width in pixels at which the network sees the images; others are resized and center-cropped.",
+    DATA,
+    "Height and width in pixels of the network's input. Images are resized and center-cropped to it.",
+    "N|HxW",
+    unset="from the images",
 )
-@click.option(
+@setting("--limit", DATA, "Use at most N training images and N test images, for a quick try.", "N")
+@setting(
     "--skip-broken",
-    metavar="N|all",
-    help="Leave out at most N images that cannot be read, or all of them; each is told of. By default none.",
+    DATA,
+    "Skip up to N unreadable images, or all of them, and report each one. The default is to stop at any.",
+    "N|all",
 )
-@click.option(
-    "--stem", default="stock", show_default=True, help="small: reduce the stem's stride instead of upscaling."
+@setting(
+    "--split-seed",
+    DATA,
+    "Seed of the validation split and of the images that --limit keeps.",
+    unset="the value of --seed",
 )
-@click.option(
-    "--freeze",
-    default="none",
-    show_default=True,
-    help="backbone: train the head only, on features that are computed once; stages:N: keep the first N stages.",
+@setting("--backbone", MODEL, "Backbone, such as nano/plain, timm/resnet18 or torchvision/vgg11.", "NAME")
+@setting("--pool", MODEL, "Global pooling, such as gem or gem:p=4,learnable=false.", "NAME[:OPTIONS]")
+@setting(
+    "--local-pool",
+    MODEL,
+    "Local pooling that replaces the backbone's own pooling layers, such as blur or max:window=3.",
+    "NAME[:OPTIONS]",
 )
-@click.option(
-    "--unfreeze-every", type=int, metavar="E", help="With stages:N, free one stage more after every E epochs."
+@setting("--head", MODEL, "Classifier: linear, or mlp:WIDTH with one hidden layer.", "linear|mlp:WIDTH")
+@setting("--stem", MODEL, "With small, reduce the stride of the stem instead of upscaling small images.")
+@setting("--pretrained", MODEL, "Start from the published weights of the backbone.")
+@setting("--weights", MODEL, "Start from a state dict of timm, torchvision or poolzoo.", "FILE")
+@option(
+    "--recipe",
+    group=OPTIMIZATION,
+    type=click.Choice([recipe.name for recipe in RECIPES]),
+    help="Start from a named set of options; `poolzoo show NAME` prints it. Options on the command line override it.",
 )
-@click.option(
-    "--views", default=0, show_default=True, metavar="K", help="Augmented copies of each image whose features are kept."
+@setting("--epochs", OPTIMIZATION, "Number of passes over the training images.", unset="from their number")
+@setting("--batch-size", OPTIMIZATION, "Images per step.", unset="at most 256, with at least 40 steps per epoch")
+@setting("--optimizer", OPTIMIZATION, "Optimizer: adamw, sgd, or any name in timm.optim.", "NAME")
+@setting("--lr", OPTIMIZATION, "Peak learning rate.", unset="from the optimizer and the weights")
+@setting("--lr-schedule", OPTIMIZATION, "Decay of the learning rate after the warmup.")
+@setting("--warmup", OPTIMIZATION, "Fraction of all steps in which the learning rate rises.")
+@setting(
+    "--weight-decay", OPTIMIZATION, "Weight decay. It never applies to norms and biases.", unset="from the optimizer"
 )
-@click.option(
-    "--feature-cache/--no-feature-cache",
-    default=True,
-    show_default=True,
-    help="Whether a frozen backbone runs once an image, or in every epoch.",
-)
-@click.option("--head", default="linear", show_default=True, help="linear, or mlp:WIDTH for one hidden layer.")
-@click.option("--pretrained", is_flag=True, help="Start from the backbone's published weights.")
-@click.option("--weights", metavar="FILE", help="Start from a state dict of timm, torchvision or poolzoo.")
-@click.option("--head-lr-mult", default=1.0, show_default=True, help="Multiple of --lr for pooling and classifier.")
-@click.option(
-    "--layer-decay", default=1.0, show_default=True, help="Multiple of --lr from each stage to the one before."
-)
-@click.option("--shift", type=int, metavar="PX", help="Largest random shift; by default a sixteenth of the image.")
-@click.option(
+@setting("--head-lr-mult", OPTIMIZATION, "Learning rate of the pooling and the classifier, as a multiple of --lr.")
+@setting("--layer-decay", OPTIMIZATION, "Factor on the learning rate from each stage to the stage before it.")
+@setting("--clip-grad", OPTIMIZATION, "Maximum norm of the gradient. Larger gradients are scaled down.", "NORM")
+@setting("--grad-accum", OPTIMIZATION, "Compute each batch in K parts and sum their gradients, to save memory.", "K")
+@setting("--ema", OPTIMIZATION, "Decay of the exponential moving average of the weights, such as 0.999.", "DECAY")
+@setting("--label-smoothing", OPTIMIZATION, "Probability mass of the label that is spread over all classes.")
+@setting("--seed", OPTIMIZATION, "Seed of the weights, the validation split, the batch order and the augmentation.")
+@setting("--shift", AUGMENTATION, "Maximum random shift in pixels.", "PX", unset="a sixteenth of the image")
+@setting(
     "--flip",
-    default="auto",
-    show_default=True,
-    help="off, random, alternating; auto: alternating if the data allows it.",
+    AUGMENTATION,
+    "Horizontal flips. With alternating, two epochs show both forms of every image. "
+    "With auto, the data set chooses alternating or off.",
 )
-@click.option("--cutout", default=0, show_default=True, metavar="PX", help="Side of a square that is painted over.")
-@click.option("--mixup", default=0.0, show_default=True, metavar="ALPHA", help="Blend images: weights from Beta(α, α).")
-@click.option("--cutmix", default=0.0, show_default=True, metavar="ALPHA", help="Exchange boxes between images.")
-@click.option(
-    "--ema", default=0.0, show_default=True, metavar="DECAY", help="Keep an average of the weights, as 0.999."
+@setting("--cutout", AUGMENTATION, "Side in pixels of a random square that is filled with the mean color.", "PX")
+@setting("--mixup", AUGMENTATION, "Blend pairs of images with weights from Beta(ALPHA, ALPHA).", "ALPHA")
+@setting(
+    "--cutmix", AUGMENTATION, "Exchange boxes between pairs of images, with areas from Beta(ALPHA, ALPHA).", "ALPHA"
 )
-@click.option("--clip-grad", type=float, metavar="NORM", help="Largest norm of the gradient.")
-@click.option("--grad-accum", default=1, show_default=True, metavar="K", help="Compute each batch in K parts.")
-@click.option(
-    "--precision", default="auto", show_default=True, help="float32 or bfloat16 (mixed); auto: by the device."
+@setting(
+    "--freeze",
+    FREEZING,
+    "Freeze the whole backbone, or its first N stages. With backbone, features are computed once and only the head "
+    "trains.",
+    "none|backbone|stages:N",
 )
-@click.option("--compile", default="auto", show_default=True, help="torch.compile: on, off; auto: on GPUs.")
-@click.option("--deterministic", is_flag=True, help="Equal bits on a GPU too, where it has slower kernels for that.")
-@click.option("--limit", type=int, metavar="N", help="Use at most N training and N test images, for a quick try.")
-@click.option(
+@setting("--unfreeze-every", FREEZING, "With --freeze stages:N, unfreeze one stage after every E epochs.", "E")
+@setting("--views", FREEZING, "With a frozen backbone, cache the features of K augmented copies of each image.", "K")
+@setting(
+    "--feature-cache",
+    FREEZING,
+    "With --freeze backbone, cache the features, or run the backbone again in every epoch.",
+)
+@setting("--device", HARDWARE, "Device: auto, cpu, cuda or cuda:N.", "NAME")
+@setting("--threads", HARDWARE, "Number of torch threads on the CPU.", unset="the CPUs that this process may use")
+@setting("--precision", HARDWARE, "Precision of training. With auto, bfloat16 on GPUs that support it.")
+@setting("--compile", HARDWARE, "Whether torch.compile compiles the training step. With auto, only on GPUs.")
+@setting(
+    "--deterministic", HARDWARE, "Use deterministic GPU kernels, which are slower. The CPU is always deterministic."
+)
+@option(
     "--out",
+    group=OUTPUT,
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="The run directory; must not exist. [default: a new one in runs/]",
+    show_default="a new one in runs/",
+    help="Run directory to write; it must not exist.",
 )
-@click.option(
-    "--resume", "resumed", type=click.Path(path_type=Path), metavar="DIR", help="Go on with an interrupted run."
+@option(
+    "--resume",
+    "resumed",
+    group=OUTPUT,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Resume the interrupted run in DIR. No other setting may be given.",
 )
-@click.option(
+@option(
     "--config",
+    group=OUTPUT,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Take settings from a TOML file; options overrule it.",
+    help="Read the settings from a TOML file such as run.toml. Options on the command line override it.",
 )
-@click.option(
+@option(
     "--check-export/--no-check-export",
+    group=OUTPUT,
     default=True,
     show_default=True,
-    help="Before training, see that the network can be exported.",
+    help="Export the untrained network once before training, to find export problems early.",
 )
-@click.option("--dry-run", is_flag=True, help="Show the network and the plan; train nothing, write nothing.")
+@option(
+    "--dry-run", group=OUTPUT, is_flag=True, help="Show the network and the settings. Nothing is trained or written."
+)
 @json_option
 @click.pass_context
 def command(
     context: click.Context,
+    /,
     out: Path | None,
     resumed: Path | None,
     config: Path | None,
@@ -135,13 +215,13 @@ def command(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Train a backbone with a pooling on a data set, and leave a run directory behind.
+    """Train a backbone with a pooling on a data set, and write a run directory.
 
-    The last line printed is the run directory. Ctrl-C saves the state of the step it meets; --resume goes on there.
-    On several devices: torchrun --nproc-per-node N -m poolzoo finetune …
+    The last line of stdout is the run directory. Ctrl-C saves the state of the current step, and --resume continues
+    from it. To train on several devices, run torchrun --nproc-per-node N -m poolzoo finetune …
     """
     from poolzoo.train.recipes import recipe_settings
-    from poolzoo.train.settings import Settings, absolute, read_toml
+    from poolzoo.train.settings import read_toml, with_absolute_paths
 
     typed = {name for name in given if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
     if resumed is not None:
@@ -149,46 +229,61 @@ def command(
             raise UsageError(
                 "--resume takes no other settings: the run has its own", f"poolzoo finetune --resume {resumed}"
             )
-        return _train(lambda run, note: run.resume(resumed, note), as_json)
+        _show_result(_resume(resumed, as_json=as_json), as_json=as_json)
+        return
     if recipe is not None:
         given.update({key: value for key, value in recipe_settings(recipe).items() if key not in typed})
     if config is not None:
         given.update({key: value for key, value in read_toml(config).items() if key not in typed})
     files = [str(path.resolve()) for path in loader.settings.files]
-    settings = absolute(Settings(**{**given, "plugins": tuple(dict.fromkeys([*given.get("plugins", ()), *files]))}))
+    plugins = tuple(dict.fromkeys([*given.get("plugins", ()), *files]))
+    settings = with_absolute_paths(Settings(**{**given, "plugins": plugins}))
     loader.settings.files = [Path(file) for file in settings.plugins]
     if dry_run:
-        from poolzoo.train import plan
+        from poolzoo.train import dry_run as dry_runs
 
-        return plan.show(settings, as_json)
-    before = _check_export if check_export else None
-    return _train(lambda run, note: run.finetune(settings, out, note, before), as_json)
+        dry_runs.show(settings, as_json)
+        return
+    report = _finetune(settings, out, check_export=check_export, as_json=as_json)
+    _show_result(report, as_json=as_json)
 
 
-def _check_export(prepared: Any) -> None:
-    output.say("seeing that the network can be exported (--no-check-export leaves this out)")
+def _finetune(settings: Settings, out: Path | None, *, check_export: bool, as_json: bool) -> RunReport | None:
+    output.detail("loading torch")
+    from poolzoo.train import run
+
+    on_prepared = _check_export if check_export else None
+    return run.finetune(settings, out, callback=_print_epoch if as_json else None, on_prepared=on_prepared)
+
+
+def _resume(path: Path, *, as_json: bool) -> RunReport | None:
+    output.detail("loading torch")
+    from poolzoo.train import run
+
+    return run.resume(path, callback=_print_epoch if as_json else None)
+
+
+def _print_epoch(metrics: EpochMetrics) -> None:
+    output.emit_json(metrics.to_json())
+
+
+def _check_export(prepared: PreparedRun) -> None:
+    output.say("checking that the network can be exported (--no-check-export skips this)")
     from poolzoo.export.graph import check_exportable
 
     check_exportable(prepared.assembly.network, prepared.preprocess, prepared.data.size)
 
 
-def _train(start: Any, as_json: bool) -> None:
-    output.detail("loading torch")
-    from poolzoo.train import run
-
-    note = output.emit_json if as_json else None
-    report = start(run, note)
-    if not report:  # another process of the same run than the one that writes
+def _show_result(report: RunReport | None, *, as_json: bool) -> None:
+    """Prints the result of a run; None comes from the processes that do not write."""
+    if report is None:
         return
     if as_json:
-        output.emit_json(report)
+        output.emit_json(report.summary())
         return
     from poolzoo.metrics import classification
 
-    full = read_json(Path(report["run"]) / "metrics.json")
-    classification.show(full["test"])
-    if full["test_flip_tta"] is not None:
-        output.data(
-            f"accuracy {full['test_flip_tta']['accuracy']:.4f} with mirror images averaged, which is not exported"
-        )
-    output.data(report["run"])
+    classification.show(report.test)
+    if report.test_flip_tta is not None:
+        output.data(f"accuracy {report.test_flip_tta:.4f} with mirror images averaged, which is not exported")
+    output.data(str(report.path))

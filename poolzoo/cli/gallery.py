@@ -17,30 +17,36 @@ NAME: Final = Path("gallery.html")
 @click.command()
 @click.argument("image", metavar="[IMAGE]", required=False, type=click.Path(path_type=Path))
 @click.option(
-    "--out", type=click.Path(path_type=Path), metavar="FILE", default=NAME, show_default=True, help="Must not exist."
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    default=NAME,
+    show_default=True,
+    help="HTML page to write; it must not exist.",
 )
 @json_option
 def command(image: Path | None, out: Path, as_json: bool) -> None:
-    """Show every pooling at work on a photograph: one page that needs nothing but a browser.
+    """Write one HTML page that shows what every pooling does to a photograph.
 
-    IMAGE is the photograph, by default one that comes with scikit-learn. Of a local pooling the page shows what it
-    makes of the photograph and what changes when that moves by one pixel, of a global one how much each position
-    decides; and of each its equation, its paper and what was measured of it.
+    IMAGE is the photograph; the default is one that scikit-learn ships. For a local pooling, the page shows its output
+    and what changes in it when the photograph moves by one pixel. For a global pooling, it shows the weight of each
+    spatial location. Each card also gives the equation, the paper and the measurements.
     """
     if not out.absolute().parent.is_dir():
         raise UsageError(f"{str(out.parent)!r} is no directory", "make it first, or choose another --out")
     files.require_free(out)
     from poolzoo.report.gallery import cards, page, photograph
 
-    taken = photograph.read(image) if image is not None else photograph.shipped()
-    made = cards.cards(taken.pixels)
-    source = page.html(taken, made)
+    shown = photograph.read(image) if image is not None else photograph.shipped()
+    all_cards = cards.cards(shown.pixels)
+    content = page.html(shown, all_cards)
     files.require_free(out)
-    files.write_atomically(out, source)
-    if failed := [card.item.name for card in made if card.failed]:
-        output.warn(f"{len(failed)} of {len(made)} poolings show nothing: {', '.join(failed)}", "their cards say why")
+    files.write_atomically(out, content)
+    if failed := [card.item.name for card in all_cards if card.failed]:
+        text = f"{len(failed)} of {len(all_cards)} poolings show nothing: {', '.join(failed)}"
+        output.warn(text, "their cards show the error")
     if as_json:
-        found = [card.to_json() for card in made]
-        output.emit_json({"gallery": str(out), "photograph": taken.credit, "poolings": found})
+        found = [card.to_json() for card in all_cards]
+        output.emit_json({"gallery": str(out), "photograph": shown.credit, "poolings": found})
     else:
         output.data(str(out))

@@ -31,13 +31,13 @@ class _Row(NamedTuple):
 
 @click.command()
 @click.argument("what", type=click.Choice(["poolings", "backbones", "datasets"]), required=False)
-@click.option("--filter", "pattern", metavar="GLOB", help="Only names that match, such as 'timm/resnet*'.")
+@click.option("--filter", "pattern", metavar="GLOB", help="List only names that match, such as 'timm/resnet*'.")
 @json_option
 def command(what: str | None, pattern: str | None, as_json: bool) -> None:
-    """Show what there is, who provides it, and what failed to load.
+    """List poolings, backbones and data sets with the plugin that provides each.
 
-    Alone: the poolings, and a line each on the rest. `backbones` names ours and one row a family; with --filter, the
-    members of a family too.
+    Without an argument, the command lists the poolings and names the rest. `backbones` shows one row for each family;
+    with --filter it lists the members of the families too.
     """
     catalog = loader.catalog()
     listed = what or "poolings"

@@ -6,6 +6,7 @@ from typing import TypedDict
 
 import click
 
+from poolzoo.cli.groups import DATA, HARDWARE, OUTPUT, option
 from poolzoo.common import output
 from poolzoo.plugin.settings import settings
 
@@ -63,38 +64,45 @@ def _options() -> list[click.Option]:
     common: _Common = {"expose_value": False, "is_eager": True}
     return [
         click.Option(
-            ["--plugin"], multiple=True, metavar="FILE", callback=_plugin, help="Load a plugin file.", **common
+            ["--plugin"],
+            multiple=True,
+            metavar="FILE",
+            callback=_plugin,
+            help="Load a plugin file. May be repeated.",
+            **common,
         ),
         click.Option(
             ["--plugins-dir"],
             multiple=True,
             metavar="DIR",
             callback=_directory,
-            help="Load every plugin in a directory.",
+            help="Load every plugin file in a directory. May be repeated.",
             **common,
         ),
         click.Option(
-            ["--no-plugins"], is_flag=True, callback=_no_plugins, help="Load no plugin but the built-in ones.", **common
+            ["--no-plugins"],
+            is_flag=True,
+            callback=_no_plugins,
+            help="Load only the built-in plugins.",
+            **common,
         ),
         click.Option(
             ["--prefer"],
             multiple=True,
             metavar="DIST",
             callback=_prefer,
-            help="Let bare names mean this plugin's items where others have them too.",
+            help="Distribution that wins where several plugins provide the same name. May be repeated.",
             **common,
         ),
         click.Option(
             ["--strict"],
             is_flag=True,
             callback=_strict,
-            help="Make a plugin's problem an error (exit code 3).",
+            help="Exit with code 3 if a plugin has a problem.",
             **common,
         ),
-        click.Option(
-            ["-q", "--quiet"], is_flag=True, callback=_quiet, help="Say nothing but results and errors.", **common
-        ),
-        click.Option(["-v", "--verbose"], is_flag=True, callback=_verbose, help="Say more.", **common),
+        click.Option(["-q", "--quiet"], is_flag=True, callback=_quiet, help="Print only results and errors.", **common),
+        click.Option(["-v", "--verbose"], is_flag=True, callback=_verbose, help="Print more details.", **common),
         click.Option(["-h", "--help"], is_flag=True, callback=_help, help="Show this message and exit.", **common),
     ]
 
@@ -106,18 +114,26 @@ def add_global_options(command: click.Command) -> click.Command:
     return command
 
 
-skip_broken_option = click.option(
+skip_broken_option = option(
     "--skip-broken",
     "skip",
+    group=DATA,
     metavar="N|all",
-    help="Leave out at most N images that cannot be read, or all of them; each is told of. By default none.",
+    help="Skip up to N unreadable images, or all of them, and report each one. The default is to stop at any.",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-provider_option = click.option(
+json_option = option("--json", "as_json", group=OUTPUT, is_flag=True, help="Print the result as JSON on stdout.")
+provider_option = option(
     "--provider",
+    group=HARDWARE,
+    type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]),
     default="auto",
     show_default=True,
-    metavar="NAME",
-    help="ONNX Runtime's: auto, cpu, cuda or tensorrt; never falls back.",
+    help="Execution provider of ONNX Runtime. A named provider is used or refused, never replaced.",
 )
-threads_option = click.option("--threads", type=click.IntRange(1), help="Threads to compute with.")
+threads_option = option(
+    "--threads",
+    group=HARDWARE,
+    type=click.IntRange(1),
+    show_default="the CPUs that this process may use",
+    help="Number of CPU threads.",
+)

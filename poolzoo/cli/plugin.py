@@ -8,7 +8,7 @@ from poolzoo.cli.options import add_global_options, json_option
 from poolzoo.common import output
 from poolzoo.common.errors import CHECK_FAILED, OK, UsageError
 from poolzoo.plugin import disabled, loader
-from poolzoo.plugin.problems import Problem, summary
+from poolzoo.plugin.problems import summary
 
 
 class _Group(click.Group):
@@ -20,19 +20,18 @@ class _Group(click.Group):
 def command() -> None:
     """Write, check, list, disable and enable plugins.
 
-    list, disable and enable import nothing of any installed plugin, so they work however broken one is.
+    list, disable and enable never import an installed plugin. They work even if a plugin is broken.
     """
 
 
 @command.command("list")
-@click.option(
-    "--load", "loaded", is_flag=True, help="Also load every plugin that is not disabled, and tell all that is wrong."
-)
+@click.option("--load", "loaded", is_flag=True, help="Also load every enabled plugin, and show all of its problems.")
 @json_option
 def list_(loaded: bool, as_json: bool) -> None:
-    """Show every plugin that is found: where it comes from, its hooks, whether it is loaded, what is wrong with it.
+    """List every plugin with its origin, hooks, status and problems.
 
-    Told from the plugins' source, without running it. Files named with --plugin are loaded too, others with --load.
+    The list comes from the source code of the plugins, which is not run. Files named with --plugin are loaded; --load
+    loads the others too.
     """
     from poolzoo.plugin.status import plugin_statuses
 
@@ -61,7 +60,7 @@ def list_(loaded: bool, as_json: bool) -> None:
 @command.command("disable")
 @click.argument("name")
 def disable(name: str) -> None:
-    """Load a plugin no more, until it is enabled again. A file that is named with --plugin is loaded all the same."""
+    """Disable a plugin until it is enabled again. A file named with --plugin is still loaded."""
     found = [candidate for candidate in loader.candidates() if candidate.answers_to(name)]
     if not found:
         raise UsageError(f"no plugin is called {name!r}", _names())
@@ -74,7 +73,7 @@ def disable(name: str) -> None:
 @command.command("enable")
 @click.argument("name")
 def enable(name: str) -> None:
-    """Load a disabled plugin again."""
+    """Enable a disabled plugin."""
     off = disabled.read()
     if name not in off:
         listing = f"disabled: {', '.join(off)}" if off else "no plugin is disabled"
@@ -92,15 +91,15 @@ def _names() -> str:
 @click.argument("name")
 @click.option(
     "--kind", type=click.Choice(["pooling", "backbone", "dataset"]), default="pooling", show_default=True,
-    help="What the plugin offers.",
+    help="Kind of item that the plugin provides.",
 )  # fmt: skip
 @click.option("--single-file", is_flag=True, help="Write one file instead of a package.")
-@click.option("--dir", "folder", type=click.Path(), default=".", help="Where to write it.")
+@click.option("--dir", "folder", type=click.Path(), default=".", help="Directory to write the plugin to.")
 def new(name: str, kind: str, single_file: bool, folder: str) -> None:
-    """Write a plugin that works: a package with tests, or one file. Prints what was written.
+    """Write a working plugin to start from: a package with tests, or one file. Prints its path.
 
     \b
-      poolzoo plugin new my-pool                 the folder my-pool, to be changed and installed
+      poolzoo plugin new my-pool                 the folder my-pool, to edit and install
       poolzoo plugin new my-pool --single-file   my_pool.py
     """
     from pathlib import Path
@@ -119,23 +118,23 @@ def new(name: str, kind: str, single_file: bool, folder: str) -> None:
 @click.argument("target", metavar="FILE|DIST")
 @json_option
 def check(target: str, as_json: bool) -> int:
-    """Check everything that a plugin offers against what poolzoo promises of it. Exit code 1 if a check fails."""
+    """Run the conformance checks on everything that a plugin provides. The exit code is 1 if a check fails."""
     from poolzoo.testing.plugin_check import check_plugin
 
     report = check_plugin(target, output.detail)
     if as_json:
-        output.emit_json(report)
-        return OK if report["passed"] else CHECK_FAILED
-    rows = []
-    for item in report["items"]:
-        for one in item["checks"]:
-            state = "passed" if one["passed"] else "FAILED"
-            rows.append((item["name"], item["kind"], one["check"], state))
+        output.emit_json(report.to_json())
+        return OK if report.passed else CHECK_FAILED
+    rows = [
+        (item.name, item.kind, outcome.check, "FAILED" if outcome.failure else "passed")
+        for item in report.items
+        for outcome in item.outcomes
+    ]
     output.table(("item", "kind", "check", "result"), rows)
-    for text, hint in summary([Problem(**one) for one in report["problems"]]):
+    for text, hint in summary(report.problems):
         output.error(text, hint)
-    for item in report["items"]:
-        for one in item["checks"]:
-            if not one["passed"]:
-                output.error(f"{item['name']} ({item['kind']}), {one['check']}: {one['found']}", one["mend"])
-    return OK if report["passed"] else CHECK_FAILED
+    for item in report.items:
+        for outcome in item.outcomes:
+            if failure := outcome.failure:
+                output.error(f"{item.name} ({item.kind}), {failure.check}: {failure.found}", failure.hint)
+    return OK if report.passed else CHECK_FAILED

@@ -6,10 +6,10 @@ import os
 import sys
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -19,28 +19,29 @@ from poolzoo.common import output, streams
 if TYPE_CHECKING:
     from poolzoo.data.paths import Paths
     from poolzoo.data.walk import Tally
+    from poolzoo.runtime.predict import Prediction
 
 HEADERS: Final = ("image", "label", "score", "then")
-EXPLAINED: Final = ("explain", "method")  # keys of a row, and headers, where pictures are drawn
-Row = dict[str, Any]
+SALIENCY_HEADERS: Final = ("saliency", "method")  # where pictures are drawn
 
 
 @click.command()
 @click.argument("bundle", metavar="BUNDLE", type=click.Path(path_type=Path))
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
-@click.option("--top", default=5, show_default=True, type=click.IntRange(1), help="How many classes to name an image.")
-@click.option("--csv", "as_csv", is_flag=True, help="Print CSV: file, label, score, error.")
+@click.option(
+    "--top", default=5, show_default=True, type=click.IntRange(1), help="Number of classes to print for each image."
+)
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV with the columns file, label, score and error.")
 @click.option(
     "--saliency",
     is_flag=True,
-    help="Draw where the network looked: for each image STEM-explain.png in the current directory, which replaces an "
-    "older such picture and nothing else.",
+    help="Draw a saliency map of each image as STEM-saliency.png in the current directory. An older one is replaced.",
 )
 @click.option(
     "--saliency-dir",
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="Draw into DIR, made where there is none; implies --saliency.",
+    help="Directory for the saliency maps; it is created if missing. Implies --saliency.",
 )
 @skip_broken_option
 @provider_option
@@ -58,10 +59,11 @@ def command(
     threads: int | None,
     as_json: bool,
 ) -> int:
-    """Label images: files, whole folders, or with - those whose names come on stdin, one a line (or NUL-separated).
+    """Label images with a bundle, without torch.
 
-    One that cannot be read is a row with an error; the rest is done, and the exit code is 1 unless --skip-broken
-    allows so many. Of a data set's folder the images are those that training reads.
+    IMAGE is a file, a folder, or - to read names from stdin, separated by newlines or NUL. An unreadable image becomes
+    a row with an error, and the exit code is 1 unless --skip-broken allows it. In the folder of a data set, the
+    command reads the images that training reads.
     """
     from poolzoo.common.errors import CHECK_FAILED, OK, UsageError
     from poolzoo.data.unreadable import most
@@ -71,57 +73,57 @@ def command(
         raise UsageError("--csv and --json exclude each other", "leave one out")
     allowed = most(skip)
     files = _all_files(images)
-    place = saliency_dir or (Path() if saliency else None)
-    annotate = None
-    if place is not None:
-        from poolzoo.explain.saliency import drawing
+    folder = saliency_dir or (Path() if saliency else None)
+    pictures = None
+    if folder is not None:
+        from poolzoo.explain.saliency import make_drawer
 
-        annotate = drawing(bundle, files, place, threads)
-    rows = predict(bundle, files, top=top, provider=provider, threads=threads, annotate=annotate)
-    more = EXPLAINED if place else ()
-    broken = _Broken()
+        pictures = make_drawer(bundle, files, folder, threads)
+    predictions = predict(bundle, files, top=top, provider=provider, threads=threads, pictures=pictures)
+    headers = SALIENCY_HEADERS if folder else ()
+    failures = _Failures()
     label = "" if as_csv and streams.stdout_is_terminal() else "labeling images"  # a bar among the rows would tear them
-    with closing(_watched(rows, label, len(files), broken)) as told:
+    with closing(_watched(predictions, label, len(files), failures)) as rows:
         if as_json:
-            output.emit_json_rows(told)
+            output.emit_json_rows(row.to_json() for row in rows)
         elif as_csv:
-            for cells in chain([("file", "label", "score", *more, "error")], (_csv_cells(row, more) for row in told)):
+            for cells in chain([("file", "label", "score", *headers, "error")], (_csv_cells(r, headers) for r in rows)):
                 output.csv_row(cells)
         else:
-            output.table((*HEADERS, *more), (_cells(row, more) for row in told), right=(2,))
-    if broken.unlabeled:
-        first = f"first {broken.first_unlabeled}: {NOT_FINITE}"
+            output.table((*HEADERS, *headers), (_cells(row, headers) for row in rows), right=(2,))
+    if failures.not_finite:
+        first = f"first {failures.first_not_finite}: {NOT_FINITE}"
         output.error(
-            f"{broken.unlabeled} of {len(files)} images have no label, {first}",
-            "poolzoo verify tells whether the bundle is as it was exported",
+            f"{failures.not_finite} of {len(files)} images have no label, {first}",
+            "poolzoo verify checks that the bundle is as it was exported",
         )
-    if broken.count:
-        text = f"{broken.count} of {len(files)} images cannot be read, first {broken.first}"
-        if broken.count <= allowed:
+    if failures.unreadable:
+        text = f"{failures.unreadable} of {len(files)} images cannot be read, first {failures.first_unreadable}"
+        if failures.unreadable <= allowed:
             output.warn(text)
         else:
             output.error(text, "check the files, or allow so many with --skip-broken")
-    return CHECK_FAILED if broken.unlabeled or broken.count > allowed else OK
+    return CHECK_FAILED if failures.not_finite or failures.unreadable > allowed else OK
 
 
 @dataclass
-class _Broken:
-    """How many images could not be read, and the first with the reason; and the same of those without a label."""
+class _Failures:
+    """Counts images that cannot be read, and images whose outputs are not finite; keeps the first of each."""
 
-    count: int = 0
-    first: str = ""
-    unlabeled: int = 0
-    first_unlabeled: str = ""
+    unreadable: int = 0
+    first_unreadable: str = ""
+    not_finite: int = 0
+    first_not_finite: str = ""
 
-    def add(self, row: Row) -> None:
+    def add(self, prediction: Prediction) -> None:
         from poolzoo.runtime.predict import NOT_FINITE
 
-        if row["error"] == NOT_FINITE:
-            self.unlabeled += 1
-            self.first_unlabeled = self.first_unlabeled or row["file"]
+        if prediction.error == NOT_FINITE:
+            self.not_finite += 1
+            self.first_not_finite = self.first_not_finite or prediction.file
         else:
-            self.count += 1
-            self.first = self.first or f"{row['file']}: {row['error']}"
+            self.unreadable += 1
+            self.first_unreadable = self.first_unreadable or f"{prediction.file}: {prediction.error}"
 
 
 def _all_files(arguments: Sequence[str]) -> Paths:
@@ -150,33 +152,49 @@ def _files(image: str, tally: Tally) -> Iterable[str]:
     return map(os.fsdecode, names)
 
 
-def _watched(rows: Generator[Row, None, None], label: str, total: int, broken: _Broken) -> Generator[Row, None, None]:
-    """The rows, while a bar tells how far they are; those with an error are also added to `broken`."""
-    with output.progress(label, total) as bar, closing(rows):
-        for done, row in enumerate(rows, 1):
-            for key in {"file", "explain"} & row.keys():
-                row[key] = row[key].encode("utf-8", "backslashreplace").decode()  # any bytes may be a file's name
-            if "error" in row:
-                broken.add(row)
-            yield row
+def _watched(
+    predictions: Generator[Prediction, None, None], label: str, total: int, failures: _Failures
+) -> Generator[Prediction, None, None]:
+    """The predictions, with a progress bar; those with an error are also added to `failures`."""
+    with output.progress(label, total) as bar, closing(predictions):
+        for done, one in enumerate(predictions, 1):
+            prediction = replace(one, file=_printable(one.file))
+            if prediction.picture is not None:
+                picture = replace(prediction.picture, path=_printable(prediction.picture.path))
+                prediction = replace(prediction, picture=picture)
+            if prediction.error is not None:
+                failures.add(prediction)
+            yield prediction
             bar.update(done)
 
 
-def _csv_cells(row: Row, more: Sequence[str]) -> Sequence[str]:
-    rest = (row.get(key, "") for key in more)
-    return (
-        (row["file"], row["label"], f"{row['score']:.6f}", *rest, "")
-        if "score" in row
-        else (row["file"], "", "", *rest, row["error"])
-    )
+def _printable(path: str) -> str:
+    """A path without surrogates: a file's name may be any bytes."""
+    return path.encode("utf-8", "backslashreplace").decode()
 
 
-def _cells(row: Row, more: Sequence[str]) -> Sequence[str]:
-    """An image, its label with the score, the classes after the first, each with its score, and `more` keys."""
-    if "error" in row:
+def _saliency_cells(prediction: Prediction, headers: Sequence[str]) -> Sequence[str]:
+    """The picture's path and method; empty cells where there is none."""
+    picture = prediction.picture
+    return (picture.path, picture.method) if picture is not None else tuple("" for _ in headers)
+
+
+def _csv_cells(prediction: Prediction, headers: Sequence[str]) -> Sequence[str]:
+    more = _saliency_cells(prediction, headers)
+    if prediction.error is not None:
+        return prediction.file, "", "", *more, prediction.error
+    best = prediction.top[0]
+    return prediction.file, best.label, f"{best.score:.6f}", *more, ""
+
+
+def _cells(prediction: Prediction, headers: Sequence[str]) -> Sequence[str]:
+    """An image, its label with the score, the next classes with their scores, and the saliency picture."""
+    more = _saliency_cells(prediction, headers)
+    if prediction.error is not None:
         from poolzoo.runtime.predict import NOT_FINITE
 
-        text = row["error"] if row["error"] == NOT_FINITE else f"cannot be read: {row['error']}"
-        return row["file"], "", "", text, *("" for _ in more)
-    rest = "; ".join(f"{one['label']} {one['score']:.4f}" for one in row["top"][1:])
-    return row["file"], row["label"], f"{row['score']:.4f}", rest, *(row[key] for key in more)
+        unread = "" if prediction.error == NOT_FINITE else "cannot be read: "
+        return prediction.file, "", "", f"{unread}{prediction.error}", *more
+    best, *others = prediction.top
+    then = "; ".join(f"{one.label} {one.score:.4f}" for one in others)
+    return prediction.file, best.label, f"{best.score:.4f}", then, *more

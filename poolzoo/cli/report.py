@@ -14,28 +14,36 @@ from poolzoo.common import files, output
 
 @click.command()
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--baseline", metavar="NAME", help="The pooling that the others are compared with; by default the first.")
 @click.option(
-    "--alpha", type=click.FloatRange(0.0001, 0.5), default=0.05, show_default=True, help="Level of the tests."
+    "--baseline", metavar="NAME", show_default="the first pooling", help="Pooling that all others are compared with."
 )
 @click.option(
-    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Must not exist. [default: a new one in comparisons/]"
+    "--alpha",
+    type=click.FloatRange(0.0001, 0.5),
+    default=0.05,
+    show_default=True,
+    help="Significance level of the tests.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    show_default="a new one in comparisons/",
+    help="Directory of the report; it must not exist.",
 )
 @json_option
 def command(runs: tuple[Path, ...], baseline: str | None, alpha: float, out: Path | None, as_json: bool) -> None:
-    """Compare runs that were done one at a time: the table and the page of `poolzoo compare`."""
-    from poolzoo.cli.compare import show
-    from poolzoo.compare import gather, session
+    """Compare finished runs: write the table and the page of `poolzoo compare` for them."""
+    from dataclasses import replace
 
-    place = out or session.new_path()
+    from poolzoo.cli.compare import show
+    from poolzoo.compare import gather, writing
+
+    place = out or writing.new_path()
     files.require_free(place)
-    found = {**gather.found(runs, baseline, alpha), "command": shlex.join(["poolzoo", *sys.argv[1:]])}
+    result = replace(gather.compare_runs(runs, baseline, alpha), command=shlex.join(["poolzoo", *sys.argv[1:]]))
     with files.appearing(place) as folder:
-        session.write(found, folder)
-    for note in found["notes"]:
+        writing.write(result, folder)
+    for note in result.notes:
         output.warn(note)
-    result = session.told(found, place)
-    if as_json:
-        output.emit_json(result)
-    else:
-        show(result)
+    show(writing.Summary(result, place), as_json)

@@ -19,10 +19,10 @@ from poolzoo.train.settings import flag
 @click.argument("name")
 @json_option
 def command(name: str, as_json: bool) -> None:
-    """Show one pooling, backbone, data set or recipe: options with types and defaults, and where it comes from.
+    """Show one pooling, backbone, data set or recipe: its options with types and defaults, and its origin.
 
-    Of a pooling also its equation and paper, and what is measured here and now: the width that it gives, its
-    parameters, and what it costs on one thread of this machine.
+    For a pooling, the command also shows the equation and the paper. It measures the output width, the number of
+    parameters, and the cost on one thread of this machine.
     """
     catalog = loader.catalog()
     found = _find(catalog, name)
@@ -80,7 +80,7 @@ def _find(catalog: loader.Catalog, name: str) -> list[dict[str, object]]:
             kind = "data set" if isinstance(entry.item, spec.Dataset) else "family of backbones"
             facts = {"name": name, "kind": kind, "summary": entry.item.summary}
             found.append({**facts, "source": entry.source.to_json()})
-    if (recipe := recipes.named(name)) is not None:
+    if (recipe := recipes.find_recipe(name)) is not None:
         facts = {"name": recipe.name, "kind": "recipe of finetune", "summary": recipe.summary}
         found.append({**facts, "settings": recipe.settings})
     if found:
@@ -106,10 +106,10 @@ def _find(catalog: loader.Catalog, name: str) -> list[dict[str, object]]:
 
 def _measured(resolved: loader.Resolved) -> dict[str, object]:
     """Width, parameters and cost of a pooling, or a warning and nothing where it cannot be built."""
-    from poolzoo.model import cost as facts
+    from poolzoo.model import cost
 
     try:
-        return {**facts.sizes(resolved), "cost": facts.cost(resolved)}
+        return {**cost.layer_size(resolved).to_json(), "cost": cost.layer_cost(resolved).to_json()}
     except loader.Failure as error:
         output.warn(f"{resolved.item.name} cannot be measured: {reason(error)}")
         return {}

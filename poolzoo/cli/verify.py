@@ -12,26 +12,28 @@ from poolzoo.common import output
 
 @click.command()
 @click.argument("bundle", metavar="BUNDLE", type=click.Path(path_type=Path))
-@click.option("--no-bench", is_flag=True, help="Do not measure speed.")
+@click.option("--no-bench", is_flag=True, help="Skip the measurement of speed.")
 @provider_option
 @threads_option
 @json_option
 def command(bundle: Path, no_bench: bool, provider: str, threads: int | None, as_json: bool) -> int:
-    """Check a bundle: every file as it was sealed, the graph opens, and its outputs are those that were stored."""
+    """Check a bundle on this machine, without torch.
+
+    The files must match their checksums, the graph must load, and its outputs must match the stored ones.
+    """
     from poolzoo.common.errors import CHECK_FAILED, OK
     from poolzoo.runtime.verify import verify
 
-    result = verify(bundle, provider=provider, threads=threads, timed=not no_bench)
+    report = verify(bundle, provider=provider, threads=threads, measure_speed=not no_bench)
     if as_json:
-        output.emit_json(result)
+        output.emit_json(report.to_json())
     else:
         output.table(
             ("check", "", "detail"),
-            [(c["id"], "ok" if c["passed"] else "FAILED", c["detail"]) for c in result["checks"]],
+            [(check.id, "ok" if check.passed else "FAILED", check.detail) for check in report.checks],
         )
-        for size, row in result["speed"].items():
-            output.data(f"batch {size}: {row['ort_ms']:.2f} ms")
-    if not result["passed"]:
-        first = next(check for check in result["checks"] if not check["passed"])
-        output.error(f"bundle {bundle} is not as it was exported: {first['detail']}", "export the run again")
-    return OK if result["passed"] else CHECK_FAILED
+        for size, one in report.speed.items():
+            output.data(f"batch {size}: {one.ort_ms:.2f} ms")
+    if (failure := report.first_failure) is not None:
+        output.error(f"bundle {bundle} is not as it was exported: {failure.detail}", "export the run again")
+    return OK if report.passed else CHECK_FAILED

@@ -1,7 +1,8 @@
 """Keeps the memory of one training step for the next, and gives back what was needed for something else.
 
 glibc hands each large block back to the system when it is freed and faults it in again, page by page, at the next step.
-Training small networks on a CPU then spends a third of its time in the kernel: `benchmarks/malloc.py` measures it.
+Without this, training small networks on a CPU spends a third of its time in the kernel, as
+`benchmarks/train/allocator.py` measures.
 """
 
 from __future__ import annotations

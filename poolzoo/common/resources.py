@@ -26,17 +26,17 @@ class Held(NamedTuple):
     hint: str
 
 
-_held: dict[str, Held] = {}
+HELD: dict[str, Held] = {}
 
 
 def hold(what: str, bytes_held: int, hint: str) -> None:
     """Remembers what is in memory, for the error of an allocation that fails."""
-    _held[what] = Held(what, bytes_held, hint)
+    HELD[what] = Held(what, bytes_held, hint)
 
 
 def largest() -> Held | None:
     """The largest of what is remembered."""
-    return max(_held.values(), key=lambda held: held.bytes, default=None)
+    return max(HELD.values(), key=lambda held: held.bytes, default=None)
 
 
 def size(count: int) -> str:

@@ -1,7 +1,7 @@
-"""The trials of a comparison on a Ray cluster: the same trials, the same journal, the same table.
+"""Trains the trials of a comparison on a Ray cluster.
 
-Every node needs poolzoo, the plugins, the data, and the comparison's directory on a disk that all of them see. A trial
-whose worker dies is started again and goes on from its last checkpoint.
+Every node needs poolzoo, the plugins, the data, and the comparison's directory on a disk that all nodes share. A trial
+whose worker dies is started again, and resumes from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -21,60 +21,62 @@ from typing import Any, Final
 from poolzoo.common import output
 from poolzoo.common.errors import EnvironmentProblem, UsageError
 from poolzoo.compare import trial
+from poolzoo.compare.config import ComparisonConfig
 from poolzoo.compare.grid import Trial
-from poolzoo.compare.session import ComparisonConfig, Record, Runner, heads_together
+from poolzoo.compare.records import TrialRecord
+from poolzoo.compare.training import Runner, group_by_backbone
 from poolzoo.plugin import loader
 from poolzoo.plugin.settings import PluginSettings
 from poolzoo.train.settings import Settings
 
 RETRIES: Final = 3  # of a trial whose worker died
-PATIENCE: Final = 5.0  # seconds for an address to answer; Ray itself would go on asking for minutes
+CONNECT_TIMEOUT: Final = 5.0  # seconds; Ray itself retries for minutes
 
 
 def runner(address: str | None) -> Runner:
-    """Trains trials on a cluster, which is connected to when the first one is to be trained.
+    """A runner that trains trials on a cluster. It connects when it is called.
 
     Args:
-        address: The cluster's; None for the one that `RAY_ADDRESS` or a node on this machine says, else a local one.
+        address: Of the cluster. None for `RAY_ADDRESS`, else a node on this machine, else a new local cluster.
 
     Raises:
-        UsageError: The address is none.
-        EnvironmentProblem: Ray is not installed, or nothing answers there.
+        UsageError: The address is malformed.
+        EnvironmentProblem: Ray is not installed, or nothing answers at the address.
     """
     try:
-        import ray  # noqa: F401 - known to be there before anything is written
+        import ray  # noqa: F401 - checked before anything is written
     except ImportError:
         raise EnvironmentProblem("Ray is not installed", "pip install 'poolzoo[ray]'") from None
     _reach(address or os.environ.get("RAY_ADDRESS") or "local")
 
-    def run(plan: ComparisonConfig, trials: Sequence[Trial], folder: Path) -> Iterator[Sequence[Record]]:
+    def run(config: ComparisonConfig, trials: Sequence[Trial], folder: Path) -> Iterator[Sequence[TrialRecord]]:
         with _connected(address) as ray:
-            yield from _records(ray, plan, trials, folder.absolute())
+            yield from _train_all(ray, config, trials, folder.absolute())
 
     return run
 
 
 def _reach(address: str) -> None:
-    """Raises where nothing listens."""
+    """Raises where nothing listens at an address."""
     name, _, port = address.rpartition("://")[2].rpartition(":")
     if address in ("auto", "local"):
         return
     if not name or not port.isdecimal() or int(port) > 65535:
         raise UsageError(f"{address!r} is no address of a Ray cluster", "such as 192.168.0.1:6379, or auto")
     try:
-        socket.create_connection((name.strip("[]"), int(port)), PATIENCE).close()
+        socket.create_connection((name.strip("[]"), int(port)), CONNECT_TIMEOUT).close()
     except OSError as error:
         raise _unreachable(address, error) from error
 
 
 def _unreachable(address: str | None, error: Exception) -> EnvironmentProblem:
     text = f"no Ray cluster at {address}: {error}" if address else f"Ray cannot be started: {error}"
-    return EnvironmentProblem(text, "ray start --head starts one and tells its address")
+    return EnvironmentProblem(text, "ray start --head starts one and prints its address")
 
 
 @contextmanager
 def _connected(address: str | None) -> Iterator[Any]:
-    """Ray, connected for as long as the block runs; a connection that is there already is used, and left."""
+    """Connects Ray for the block. An existing connection is used, and stays open."""
     import ray
 
     if ray.is_initialized():
@@ -87,27 +89,29 @@ def _connected(address: str | None) -> Iterator[Any]:
         raise _unreachable(address, error) from error
     finally:
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, terminate)  # Ray has taken it
+            signal.signal(signal.SIGTERM, terminate)  # Ray replaces the handler
     try:
         yield ray
     finally:
         ray.shutdown()
 
 
-def _records(ray: Any, plan: ComparisonConfig, trials: Sequence[Trial], folder: Path) -> Iterator[Sequence[Record]]:
-    """Gives out all trials and tells of those that end together; whatever ends this ends those that still run."""
-    together = plan.settings.freeze == "backbone"
-    groups = heads_together(trials) if together else [[one] for one in trials]
-    plugins = _plugins(plan.settings)
-    task = ray.remote(max_retries=0, **_needs(ray, plan.settings))(_train)
-    running: dict[futures.Future[list[Record]], tuple[Any, list[Trial], int]] = {}
+def _train_all(
+    ray: Any, config: ComparisonConfig, trials: Sequence[Trial], folder: Path
+) -> Iterator[Sequence[TrialRecord]]:
+    """Submits all trials, and yields the records of those that end together. When it is closed, it cancels the rest."""
+    together = config.settings.freeze == "backbone"
+    groups = group_by_backbone(trials) if together else [[one] for one in trials]
+    plugins = _plugins(config.settings)
+    task = ray.remote(max_retries=0, **_resources(ray, config.settings))(_train)
+    running: dict[futures.Future[list[TrialRecord]], tuple[Any, list[Trial], int]] = {}
 
-    def give_out(group: list[Trial], deaths: int) -> None:
-        reference = task.remote(plan.settings, plugins, group, folder, together)
+    def submit(group: list[Trial], deaths: int) -> None:
+        reference = task.remote(config.settings, plugins, group, folder, together)
         running[reference.future()] = reference, group, deaths
 
     for group in groups:
-        give_out(group, 0)
+        submit(group, 0)
     try:
         while running:
             for ended in futures.wait(running, return_when=futures.FIRST_COMPLETED).done:
@@ -115,28 +119,28 @@ def _records(ray: Any, plan: ComparisonConfig, trials: Sequence[Trial], folder: 
                 names = {one.key: f"{one.variant.name}, seed {one.seed}" for one in group}
                 try:
                     records = ended.result()
-                except ray.exceptions.RayTaskError as error:  # it could not even begin
+                except ray.exceptions.RayTaskError as error:  # the task could not even start
                     yield [trial.failed(one, error.cause) for one in group]
                 except ray.exceptions.RayError as error:  # the worker died, or its node did
                     if deaths < RETRIES:
-                        output.warn(f"{'; '.join(names.values())}: the worker died, another one goes on")
-                        give_out(group, deaths + 1)
+                        output.warn(f"{'; '.join(names.values())}: the worker died, another one continues")
+                        submit(group, deaths + 1)
                         continue
                     output.detail(str(error))
                     reason = EnvironmentProblem(f"its worker died {RETRIES + 1} times", "see Ray's logs on that node")
                     yield [trial.failed(one, reason) for one in group]
                 else:
                     for record in records:
-                        if record["status"] == "failed":  # the worker has said it where nobody listens
-                            output.warn(f"{names[record['trial']]}, failed: {record['error']}")
+                        if not record.done:  # the worker's own warning reaches nobody
+                            output.warn(f"{names[record.trial]}, failed: {record.error}")
                     yield records
     finally:
         for reference, _, _ in running.values():
             ray.cancel(reference, force=True)
 
 
-def _needs(ray: Any, settings: Settings) -> dict[str, int]:
-    """The CPUs and GPUs that a trial asks for."""
+def _resources(ray: Any, settings: Settings) -> dict[str, int]:
+    """The CPUs and GPUs that a trial requests; a warning where no node has them."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     wanted = settings.device.startswith("cuda") or (settings.device == "auto" and any("GPU" in one for one in nodes))
     needs = {"num_cpus": settings.threads or 1, "num_gpus": int(wanted)}
@@ -147,7 +151,7 @@ def _needs(ray: Any, settings: Settings) -> dict[str, int]:
 
 
 def _plugins(settings: Settings) -> PluginSettings:
-    """This process's plugin settings, in paths that mean the same from a worker's directory."""
+    """The plugin settings of this process, with paths that are valid in a worker's directory."""
     files = [path.resolve() for path in (*loader.settings.files, *map(Path, settings.plugins))]
     directories = [path.resolve() for path in loader.settings.directories]
     return replace(loader.settings, files=list(dict.fromkeys(files)), directories=directories)
@@ -155,8 +159,8 @@ def _plugins(settings: Settings) -> PluginSettings:
 
 def _train(
     settings: Settings, plugins: PluginSettings, trials: Sequence[Trial], folder: Path, together: bool
-) -> list[Record]:
-    """What a worker does."""
+) -> list[TrialRecord]:
+    """Trains a group of trials in a worker."""
     if loader.settings != plugins:
         loader.forget()
         loader.settings.update(plugins)

@@ -1,4 +1,4 @@
-"""What is compared: poolings as they are typed, their sweeps, and every combination of them. Needs no torch."""
+"""Variants and trials of a comparison: the poolings that are typed, their sweeps, all combinations. Needs no torch."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Final
 
 from poolzoo.common import files
 from poolzoo.common.errors import UsageError
 from poolzoo.plugin import loader, spec
 from poolzoo.plugin.grammar import parse_spec, suggest
 
-NONE = "none"  # the backbone's own pooling, among local ones
+NONE: Final = "none"  # among local poolings, the backbone's own
+GEOMETRY: Final = ("window", "stride", "padding")  # options that every local pooling takes beside its own
 
 
 @dataclass(frozen=True)
@@ -25,12 +27,12 @@ class Variant:
 
     @property
     def name(self) -> str:
-        """What to call it among others with the same backbone."""
+        """Its name among variants with the same backbone."""
         return f"{self.pool} + {self.local_pool}" if self.local_pool else self.pool
 
     @property
     def key(self) -> str:
-        """A name that no other variant has, good for a file: readable, and told apart by a hash."""
+        """A unique name for files: readable, with a hash."""
         text = f"{self.backbone} {self.pool} {self.local_pool or NONE}"
         digest = hashlib.sha256(text.encode()).hexdigest()[:6]
         return f"{files.slug(text)[:60]}-{digest}"
@@ -70,7 +72,7 @@ def variants(pools: str, local_pools: str | None, backbones: str) -> list[Varian
 
 
 def specs(text: str, kind: spec.Kind) -> list[str]:
-    """The poolings that a text names, sweeps spelt out: `avg,gem:p=2|3,learnable=false` are three.
+    """The poolings that a text names, with sweeps expanded: `avg,gem:p=2|3,learnable=false` are three.
 
     A piece with `=` and no `:` belongs to the pooling before it.
 
@@ -78,16 +80,17 @@ def specs(text: str, kind: spec.Kind) -> list[str]:
         UsageError: A name or an option is unknown.
     """
     catalog = loader.catalog()
-    names = [entry.item.name for entry in catalog.select(spec.Pooling) if entry.item.kind == kind]
+    poolings = [entry.item for entry in catalog.select(spec.Pooling) if isinstance(entry.item, spec.Pooling)]
+    names = [pooling.name for pooling in poolings if pooling.kind == kind]
     found: list[str] = []
     for one in _pieces(text):
         if one == "all":
             found += sorted(dict.fromkeys(names))
         else:
-            found += _swept(one)
+            found += _expand(one)
     for one in found:
         if not (kind == "local" and one == NONE):
-            _known(one, kind)
+            _require_known(one, kind)
     return found
 
 
@@ -110,8 +113,8 @@ def _split(text: str) -> list[str]:
     return parts
 
 
-def _swept(text: str) -> list[str]:
-    """`gem:p=2|3,eps=1|2` as the four that it stands for."""
+def _expand(text: str) -> list[str]:
+    """The four poolings of `gem:p=2|3,eps=1|2`."""
     name, colon, options = text.partition(":")
     if "=" not in options:  # `dist:name`, perhaps with options behind another colon
         head, second, options = options.partition(":")
@@ -125,11 +128,11 @@ def _swept(text: str) -> list[str]:
     return [f"{name}{colon}{','.join(chosen)}" for chosen in product(*ranges)]
 
 
-def _known(text: str, kind: spec.Kind) -> None:
-    """Raises where there is no such pooling, or no such option of it."""
+def _require_known(text: str, kind: spec.Kind) -> None:
+    """Raises UsageError where there is no such pooling, or no such option of it."""
     if kind == "local":
         wanted = parse_spec(text)
-        rest = {key: value for key, value in wanted.options.items() if key not in ("window", "stride", "padding")}
+        rest = {key: value for key, value in wanted.options.items() if key not in GEOMETRY}
         name = f"{wanted.dist}:{wanted.name}" if wanted.dist else wanted.name
         text = f"{name}:{','.join(f'{key}={value}' for key, value in rest.items())}" if rest else name
     loader.catalog().pooling(text, kind)
@@ -139,12 +142,13 @@ def find_baseline(text: str | None, found: Sequence[Variant]) -> Variant:
     """The variant that the others are compared with: by its name, its pooling, or its local pooling; else the first.
 
     Raises:
-        UsageError: None is called so.
+        UsageError: None has that name.
     """
     if text is None:
         return found[0]
-    for matches in (lambda one: one.name, lambda one: one.pool, lambda one: one.local_pool or NONE):
-        chosen = next((one for one in found if matches(one) == text), None)
+    names_of = [(one, (one.name, one.pool, one.local_pool or NONE)) for one in found]
+    for place in range(3):
+        chosen = next((one for one, names in names_of if names[place] == text), None)
         if chosen is not None:
             return chosen
     names = [one.name for one in found]

@@ -1,37 +1,40 @@
-"""What became of each trial, one line a trial, so that a comparison goes on after a kill. Needs no torch."""
+"""A file of JSON records that survives a kill: one line a record, each whole or not there. Needs no torch."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from poolzoo.common import json_writer
 
-Record = dict[str, Any]
-
 
 class Journal:
-    """`journal.jsonl`: a line is there whole or not at all; the last one of a trial counts."""
+    """A `.jsonl` file of records with a key, `trial`; the last record of a key counts.
+
+    Attributes:
+        path: The file; it need not exist yet.
+        records: By key.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.records: dict[str, Record] = {}
+        self.records: dict[str, Mapping[str, object]] = {}
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
             try:
                 record = json.loads(line)
                 self.records[record["trial"]] = record
             except (ValueError, KeyError, TypeError):
-                continue  # cut off by a kill; that trial is done again
+                continue  # cut off by a kill; that trial is run again
 
     def done(self, key: str) -> bool:
-        """Whether a trial has ended well; one that failed is tried again."""
+        """Whether the record of a key has the status `done`."""
         return self.records.get(key, {}).get("status") == "done"
 
-    def add(self, record: Record) -> None:
-        """Writes what became of a trial, and makes sure that it stays written."""
-        self.records[record["trial"]] = record
+    def add(self, record: Mapping[str, object]) -> None:
+        """Appends a record and flushes it to the disk."""
+        self.records[str(record["trial"])] = record
         torn = self.path.is_file() and self.path.stat().st_size and self.path.read_bytes()[-1:] != b"\n"
         with self.path.open("a", encoding="utf-8") as file:
             file.write(("\n" if torn else "") + json_writer.dumps(record) + "\n")

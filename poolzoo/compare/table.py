@@ -1,158 +1,225 @@
-"""From the records of trials to `compare.json`: statistics, measures and curves of every variant, the best first."""
+"""From the records of trials to the result of a comparison: statistics, measures and curves of every variant."""
 
 from __future__ import annotations
 
+import json
+import platform
 import statistics as plain
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 import numpy as np
 
-from poolzoo.common import files
-from poolzoo.compare import statistics
+from poolzoo.artifacts import manifest
+from poolzoo.common import files, json_reader
+from poolzoo.common.errors import CheckFailed
+from poolzoo.compare import conclusions, statistics
+from poolzoo.compare.config import ComparisonConfig
 from poolzoo.compare.grid import Trial, Variant
+from poolzoo.compare.records import Consistency, TrialRecord, TrialRecords
+from poolzoo.compare.statistics import VariantStatistics
+from poolzoo.report.results import (
+    Accuracy,
+    ClassResult,
+    ComparisonResult,
+    CorruptionAccuracy,
+    Data,
+    EpochPoint,
+    MeanSd,
+    SeedResult,
+    VariantResult,
+)
 
-Record = dict[str, Any]
+VARIED: Final = ("backbone", "pool", "local_pool", "seed")  # settings that the table itself shows
 
 
-def right(path: Path) -> np.ndarray:
-    """Which of the test images a run has right, `bool[N]`, in the data's order."""
+def comparison_result(
+    config: ComparisonConfig, records: TrialRecords, *, command: str | None, started: str | None
+) -> ComparisonResult:
+    """The result of a comparison all of whose trials ended.
+
+    Raises:
+        CheckFailed: Every trial failed.
+    """
+    baseline = config.baseline_variant
+    rows, sentences = variant_results(config.variants, baseline, config.trials, records.trials, config.alpha)
+    done = next((row for row in rows if row.done), None)
+    if done is None:
+        raise CheckFailed("every trial failed", str(rows[0].error))
+    path = Path(str(done.per_seed[0].run))
+    environment = dict(json_reader.mapping(files.read_json(path / "env.json")))
+    versions = json_reader.mapping(environment.pop("versions", {}))
+    settings = {
+        key: value for key, value in asdict(config.settings).items() if key not in VARIED and value not in (None, ())
+    }
+    return ComparisonResult(
+        schema=manifest.SCHEMA,
+        baseline=baseline.name,
+        seeds=list(range(config.settings.seed, config.settings.seed + config.seeds)),
+        alpha=config.alpha,
+        data=data_of(path),
+        settings=settings,
+        environment={**versions, **environment, "machine": platform.machine()},
+        conclusions=sentences,
+        notes=_notes(config),
+        results=rows,
+        command=command,
+        started=started,
+        hours=round(records.hours, 3),
+    )
+
+
+def _notes(config: ComparisonConfig) -> list[str]:
+    """How our corruptions differ from the published ones, where they were measured."""
+    if not config.robustness_samples:
+        return []
+    from poolzoo.metrics import corruptions
+
+    return [f"{name}: {text}" for name, text in corruptions.NOTES.items() if name in corruptions.NAMES]
+
+
+def correct(path: Path) -> np.ndarray:
+    """Which test images a run has right, `bool[N]`, in the data's order."""
     predicted, labels = files.read_arrays(path / "predictions.npz", ("predicted", "labels"))
     return np.asarray(predicted == labels)
 
 
-def data(path: Path) -> Record:
-    """What `compare.json` says of the data that a run saw, files that could not be read included."""
-    config = files.read_json(path / "config.json")
-    skipped = files.read_json(path / "metrics.json").get("skipped")
-    known = {"name": config["poolzoo"]["data"], "n_test": len(right(path)), "classes": config["label_names"]}
-    return {**known, "skipped": skipped} if skipped else known
+def data_of(path: Path) -> Data:
+    """The data of a run, files that could not be read included."""
+    config = json_reader.mapping(files.read_json(path / "config.json"))
+    metrics = json_reader.mapping(files.read_json(path / "metrics.json"))
+    return Data(
+        name=json_reader.text(json_reader.mapping(config.get("poolzoo")).get("data")),
+        n_test=len(correct(path)),
+        classes=json_reader.texts(config.get("label_names")),
+        skipped=metrics.get("skipped") or None,
+    )
 
 
-def assemble(
-    variants: Sequence[Variant], baseline: Variant, trials: Sequence[Trial], records: Mapping[str, Record], alpha: float
-) -> tuple[list[Record], list[str]]:
-    """The rows of `results`, and the verdict in sentences; a family of comparisons is that of one backbone.
+def variant_results(
+    variants: Sequence[Variant],
+    baseline: Variant,
+    trials: Sequence[Trial],
+    records: Mapping[str, TrialRecord],
+    alpha: float,
+) -> tuple[list[VariantResult], list[str]]:
+    """The rows of a comparison, the best first, and its conclusions; the tests of one backbone are a family.
 
     Args:
         variants: All of them.
-        baseline: The one that the others of its backbone are compared with; other backbones have one called the same.
+        baseline: The variant that the others of its backbone are compared with. Each other backbone has a baseline of
+            the same name.
         trials: Every variant from every seed.
-        records: What became of each trial, by its key, with the measures that were taken.
-        alpha: The level of the tests.
+        records: By the trial's key.
+        alpha: The significance level of the tests.
     """
-    rows: list[Record] = []
+    rows: list[VariantResult] = []
     sentences: list[str] = []
     backbones = list(dict.fromkeys(variant.backbone for variant in variants))
     for backbone in backbones:
-        mine = [variant for variant in variants if variant.backbone == backbone]
-        done = {
-            variant.name: {
-                trial.seed: records[trial.key]
-                for trial in trials
-                if trial.variant == variant and records.get(trial.key, {}).get("status") == "done"
-            }
-            for variant in mine
+        of_backbone = [variant for variant in variants if variant.backbone == backbone]
+        known = {
+            variant.name: [records[one.key] for one in trials if one.variant == variant and one.key in records]
+            for variant in of_backbone
         }
-        finished = {name: by_seed for name, by_seed in done.items() if by_seed}
-        compared: dict[str, Any] = {"variants": {}}
-        if baseline.name in finished:
-            compared = statistics.compare(
-                {name: {s: right(Path(r["run"])) for s, r in seeds.items()} for name, seeds in finished.items()},
-                baseline.name,
-                alpha,
-            )
+        finished = {name: [one for one in of if one.done] for name, of in known.items()}
+        right = {name: {one.seed: correct(one.path) for one in of} for name, of in finished.items() if of}
+        compared: Mapping[str, VariantStatistics] = {}
+        if baseline.name in right:
+            found = statistics.compare(right, baseline.name, alpha)
+            compared = found.variants
             prefix = f"{backbone}: " if len(backbones) > 1 else ""
-            sentences += [prefix + line for line in statistics.verdict(compared)]
-        elif finished:
-            sentences.append(
-                f"{backbone}: the baseline {baseline.name} has no finished trial, nothing is compared with it."
-            )
-        for variant in mine:
-            failures = [records[trial.key] for trial in trials if trial.variant == variant and trial.key in records]
-            rows.append(_row(variant, done[variant.name], compared["variants"].get(variant.name), failures))
+            sentences += [prefix + line for line in conclusions.conclusions(found)]
+        elif right:
+            sentences.append(f"{backbone}: the baseline {baseline.name} has no finished trial; nothing is compared.")
+        rows += [_row(variant, known[variant.name], compared.get(variant.name)) for variant in of_backbone]
     order = {backbone: index for index, backbone in enumerate(backbones)}
-    rows.sort(
-        key=lambda row: (order[row["backbone"]], row["status"] != "done", -(row["accuracy"] or {"mean": 0})["mean"])
-    )
+    rows.sort(key=lambda row: (order[str(row.backbone)], not row.done, -_mean_accuracy(row)))
     return rows, sentences
 
 
-def _row(variant: Variant, by_seed: Mapping[int, Record], compared: Record | None, records: Sequence[Record]) -> Record:
-    errors = [record["error"] for record in records if record["status"] == "failed"]
-    row: Record = {"pool": variant.pool, "local_pool": variant.local_pool, "backbone": variant.backbone}
-    if not by_seed:
-        return {
-            **row,
-            "status": "failed",
-            "error": errors[0] if errors else "it was not run",
-            "accuracy": None,
-            "delta": None,
-        }
-    done = list(by_seed.values())
-    if compared is None:
-        values = [record["accuracy"] for record in done]
-        compared = {
-            "accuracy": {**_spread(values), "n": len(values), "low": None, "high": None},
-            "delta": None,
-            "rank": None,
-        }
+def _mean_accuracy(row: VariantResult) -> float:
+    return 0.0 if row.accuracy is None else row.accuracy.mean or 0.0
+
+
+def _row(variant: Variant, records: Sequence[TrialRecord], compared: VariantStatistics | None) -> VariantResult:
+    errors = [str(record.error) for record in records if not record.done]
+    done = [record for record in records if record.done]
+    row = VariantResult(pool=variant.pool, local_pool=variant.local_pool, backbone=variant.backbone, status="failed")
+    if not done:
+        return replace(row, error=errors[0] if errors else "it was not run")
+    accuracy = mean_sd([record.accuracy or 0.0 for record in done])
+    robustness = [record.robustness for record in done if record.robustness is not None]
     first = done[0]
-    return {
-        **row,
-        "status": "done",
-        "error": f"{len(errors)} of its seeds failed: {errors[0]}" if errors else None,
-        **compared,
-        "per_seed": [{key: record[key] for key in ("seed", "accuracy", "f1", "run")} for record in done],
-        "f1": _spread([record["f1"] for record in done]),
-        "train_seconds": _spread([record["seconds"] for record in done]),
-        "shift": _shift(done),
-        "corruption": _corruption(done),
-        **{key: first.get(key) for key in ("params", "macs", "latency_ms", "latency_ms_32", "parity")},
-        "per_class": _per_class(done),
-        "curves": [_curve(Path(record["run"])) for record in done],
-    }
+    return replace(
+        row,
+        status="done",
+        error=f"{len(errors)} of its seeds failed: {errors[0]}" if errors else None,
+        accuracy=compared.accuracy if compared else Accuracy(mean=accuracy.mean, sd=accuracy.sd, n=len(done)),
+        delta=compared.delta if compared else None,
+        rank=compared.rank if compared else None,
+        per_seed=[SeedResult(one.seed, one.accuracy, one.f1, one.run) for one in done],
+        f1=mean_sd([record.f1 or 0.0 for record in done]),
+        train_seconds=mean_sd([record.seconds or 0.0 for record in done]),
+        crop_consistency=_consistency([one.crop_consistency for one in robustness]),
+        shift_consistency=_consistency([one.shift_consistency for one in robustness]),
+        corruption_accuracy=_corruption_accuracy([one.corruption_accuracy for one in robustness]),
+        params=first.params,
+        macs=first.macs,
+        latency_ms=first.latency_ms,
+        latency_ms_32=first.latency_ms_32,
+        parity=first.parity,
+        per_class=_per_class([record.path for record in done]),
+        curves=[_curve(record.path) for record in done],
+    )
 
 
-def _spread(values: Sequence[float]) -> Record:
-    return {"mean": plain.fmean(values), "sd": plain.stdev(values) if len(values) > 1 else None}
+def mean_sd(values: Sequence[float]) -> MeanSd:
+    """Mean and standard deviation of at least one value; that of a single one is None."""
+    return MeanSd(plain.fmean(values), plain.stdev(values) if len(values) > 1 else None)
 
 
-def _shift(done: Sequence[Record]) -> Record | None:
-    measured = [record["shift"] for record in done if record.get("shift")]
-    return {kind: _spread([one[kind]["consistency"] for one in measured]) for kind in measured[0]} if measured else None
+def _consistency(found: Sequence[Consistency | None]) -> MeanSd | None:
+    measured = [one.consistency for one in found if one is not None]
+    return mean_sd(measured) if measured else None
 
 
-def _corruption(done: Sequence[Record]) -> Record | None:
-    measured = [record["corruption"] for record in done if record.get("corruption")]
+def _corruption_accuracy(found: Sequence[CorruptionAccuracy | None]) -> CorruptionAccuracy | None:
+    """The means over the seeds."""
+    measured = [one for one in found if one is not None]
     if not measured:
         return None
-    return {
-        "mean": plain.fmean(one["mean"] for one in measured),
-        "by_severity": np.mean([one["by_severity"] for one in measured], 0).tolist(),
-        "by_kind": {
-            kind: np.mean([one["by_kind"][kind] for one in measured], 0).tolist() for kind in measured[0]["by_kind"]
-        },
-    }
+    return CorruptionAccuracy(
+        mean=plain.fmean(one.mean or 0.0 for one in measured),
+        by_severity=_means([one.by_severity for one in measured]),
+        by_kind={kind: _means([one.by_kind[kind] for one in measured]) for kind in measured[0].by_kind},
+    )
 
 
-def _per_class(done: Sequence[Record]) -> list[Record]:
-    tables = [files.read_json(Path(record["run"]) / "metrics.json")["test"]["per_class"] for record in done]
+def _means(rows: Sequence[Sequence[float | None]]) -> list[float]:
+    found: list[float] = np.mean(np.array(rows, dtype=float), 0).tolist()
+    return found
+
+
+def _per_class(paths: Sequence[Path]) -> list[ClassResult]:
+    """The means over the seeds of recall and F1 of each class."""
+    reports = [json_reader.mapping(files.read_json(path / "metrics.json")) for path in paths]
+    tables = [json_reader.objects(json_reader.mapping(one.get("test")).get("per_class")) for one in reports]
     return [
-        {"class": rows[0]["class"], **{key: _mean_of(rows, key) for key in ("recall", "f1")}}
+        ClassResult(str(rows[0].get("class")), recall=_class_mean(rows, "recall"), f1=_class_mean(rows, "f1"))
         for rows in zip(*tables, strict=True)
     ]
 
 
-def _mean_of(rows: Sequence[Record], key: str) -> float | None:
-    """The mean over the seeds; None for a class without test images, where older runs have a zero."""
-    return plain.fmean(row[key] for row in rows) if all(row["n"] for row in rows) else None
+def _class_mean(rows: Sequence[Mapping[str, object]], key: str) -> float | None:
+    """The mean over the seeds; None for a class without test images, where runs of earlier versions have a zero."""
+    values = [json_reader.number(row.get(key)) for row in rows if row.get("n")]
+    known = [value for value in values if value is not None]
+    return plain.fmean(known) if len(known) == len(rows) else None
 
 
-def _curve(path: Path) -> list[Record]:
-    import json
-
-    keys = ("epoch", "loss", "train_accuracy", "val_accuracy")
+def _curve(path: Path) -> list[EpochPoint]:
     lines = (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [{key: line.get(key) for key in keys} for line in map(json.loads, lines)]
+    return [EpochPoint.from_json(json_reader.mapping(json.loads(line))) for line in lines]

@@ -3,12 +3,12 @@
 Two or three seeds say almost nothing about one variant's variance, but thirty variants say a lot about what such
 variances are like. Smyth, Linear Models and Empirical Bayes Methods for Assessing Differential Expression, Statistical
 Applications in Genetics and Molecular Biology 3(1), 2004, takes a variance s² with d degrees of freedom to be drawn as
-σ² χ²(d) / d, and 1 / σ² from χ²(d₀) / (d₀ s₀²), with d₀ and s₀² the same for all. What is then known of σ² is
+σ² χ²(d) / d, and 1 / σ² from χ²(d₀) / (d₀ s₀²), with d₀ and s₀² the same for all. The posterior estimate of σ² is
 `(d₀ s₀² + d s²) / (d₀ + d)`, with d₀ + d degrees of freedom: where the variances are alike, d₀ is large and they are
 nearly pooled; where they are not, it is small and each is on its own.
 
-Twice we are more careful than that. d₀ is at most 8, since a few dozen estimates cannot tell alike from nearly alike;
-and no variance is taken for less than the variant's own. Where spreads differ much, that keeps false winners rarer.
+Two limits make this more careful. d₀ is at most 8, since a few dozen estimates cannot tell alike from nearly alike. No
+variance is taken for less than the variant's own. Where variances differ much, both keep false positives rarer.
 """
 
 from __future__ import annotations
@@ -21,44 +21,46 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import polygamma, psi
 
-MOST_PRIOR = 8.0  # degrees of freedom that a variant may have from all
-LEAST = 1e-5  # of the median variance: the least that a logarithm is taken of, as in Smyth's own program
+MAX_PRIOR_DF = 8.0  # degrees of freedom that a variant may have from all
+MIN_RATIO = 1e-5  # to the median variance, of the smallest whose logarithm is taken, as in Smyth's own program
 
 
 @dataclass(frozen=True)
-class Spread:
-    """A variance, and what stands behind it.
+class SeedVariance:
+    """The variance over seeds of a variant's accuracy, or of the difference of two; and its degrees of freedom.
 
     Attributes:
-        variance: Of the accuracies of one variant, or of the differences of two.
-        own: Degrees of freedom of its own.
-        prior: Those that it has from all variants together, d₀.
-        most: All that there are; it cannot have more.
+        variance: Of fractions, 0–1.
+        own_df: Degrees of freedom from the variant's own seeds.
+        prior_df: Degrees of freedom from all variants together, d₀.
+        max_df: All that there are; it cannot have more.
     """
 
     variance: float
-    own: float
-    prior: float = 0.0
-    most: float = inf
+    own_df: float
+    prior_df: float = 0.0
+    max_df: float = inf
 
     @property
-    def freedom(self) -> float:
-        return min(self.own + self.prior, self.most)
+    def df(self) -> float:
+        """Degrees of freedom in all."""
+        return min(self.own_df + self.prior_df, self.max_df)
 
-    def __add__(self, other: Spread) -> Spread:
+    def __add__(self, other: SeedVariance) -> SeedVariance:
         """The variance of a difference, with the degrees of freedom of Satterthwaite, Biometrics Bulletin 2(6), 1946.
 
-        They count what both have from all variants twice; so there are at most as many as with that counted once.
+        Both have the prior's degrees of freedom. The sum has at most as many as with these counted once.
         """
-        total, most = self.variance + other.variance, min(self.own + other.own + self.prior, self.most)
+        total = self.variance + other.variance
+        largest = min(self.own_df + other.own_df + self.prior_df, self.max_df)
         if not total:
-            return Spread(0.0, most)
-        parts = self.variance**2 / self.freedom + other.variance**2 / other.freedom
-        return Spread(total, min(total**2 / parts, most))
+            return SeedVariance(0.0, largest)
+        parts = self.variance**2 / self.df + other.variance**2 / other.df
+        return SeedVariance(total, min(total**2 / parts, largest))
 
 
-def between_seeds(accuracy: Mapping[str, Mapping[int, float]]) -> dict[str, Spread]:
-    """For each variant the variance of its accuracy over seeds, what a seed does to all variants alike left out.
+def seed_variances(accuracy: Mapping[str, Mapping[int, float]]) -> dict[str, SeedVariance]:
+    """The variance over seeds of each variant's accuracy, without the effect that a seed has on all variants.
 
     Of two variants it is half the variance of their differences, so that their t-test is the paired one.
 
@@ -66,24 +68,27 @@ def between_seeds(accuracy: Mapping[str, Mapping[int, float]]) -> dict[str, Spre
         accuracy: By variant and seed.
 
     Returns:
-        By variant; nothing where no seed is left to tell anything, which is so for one seed and for one variant.
+        By variant; empty where no degree of freedom is left, which is so for one seed and for one variant.
     """
-    residuals, freedom = _residuals(accuracy)
-    known = [name for name in accuracy if freedom[name] > 1e-9]
+    residuals, df = _residuals(accuracy)
+    known = [name for name in accuracy if df[name] > 1e-9]
     if not known:
         return {}
-    d = np.array([freedom[name] for name in known])
+    d = np.array([df[name] for name in known])
     raw = np.array([float(np.square(residuals[name]).sum()) for name in known]) / d
-    most = float(d.sum())  # all that there is to know
+    largest = float(d.sum())
     prior, scale = _prior(raw, d)
     shrunk = np.maximum((prior * scale + d * raw) / (prior + d), raw)
-    return {name: Spread(float(v), float(f), prior, most) for name, v, f in zip(known, shrunk, d, strict=True)}
+    return {
+        name: SeedVariance(float(variance), float(own), prior, largest)
+        for name, variance, own in zip(known, shrunk, d, strict=True)
+    }
 
 
 def _residuals(accuracy: Mapping[str, Mapping[int, float]]) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """What is left when a mean for each variant and one for each seed are fitted, and the degrees of freedom left.
+    """Residuals of a fit of one mean for each variant and one for each seed, and the residual degrees of freedom.
 
-    Those of a variant are the sum of 1 − h over its cells, h the leverage; all together have as many as the fit leaves.
+    Those of a variant are the sum of 1 − h over its cells, h the leverage; their sum is that of the whole fit.
     """
     names = list(accuracy)
     seeds = sorted({seed for of in accuracy.values() for seed in of})
@@ -108,10 +113,10 @@ def _prior(raw: np.ndarray, d: np.ndarray) -> tuple[float, float]:
     pooled = float((raw * d).sum() / d.sum())
     positive = raw[raw > 0]
     if len(positive) == 0 or len(raw) < 3:
-        return MOST_PRIOR, pooled
-    e = np.log(np.maximum(raw, LEAST * np.median(positive))) - psi(d / 2) + np.log(d / 2)
+        return MAX_PRIOR_DF, pooled
+    e = np.log(np.maximum(raw, MIN_RATIO * np.median(positive))) - psi(d / 2) + np.log(d / 2)
     excess = float(e.var(ddof=1) - polygamma(1, d / 2).mean())
-    if excess <= polygamma(1, MOST_PRIOR / 2):  # hardly more than chance has them differ
-        return MOST_PRIOR, pooled
-    half = brentq(lambda x: float(polygamma(1, x)) - excess, 1e-4, MOST_PRIOR / 2)
+    if excess <= polygamma(1, MAX_PRIOR_DF / 2):  # the variances differ hardly more than by chance
+        return MAX_PRIOR_DF, pooled
+    half = brentq(lambda x: float(polygamma(1, x)) - excess, 1e-4, MAX_PRIOR_DF / 2)
     return 2 * half, float(np.exp(e.mean() + psi(half) - log(half)))

@@ -23,7 +23,7 @@ from poolzoo.data.unreadable import Broken
 _T = TypeVar("_T")
 
 _WAITING: Final = 4  # threads beside one a processor, which wait for the disk
-_AHEAD: Final = 128  # images that wait decoded, or to be: enough for the threads, and 77 MB at 448 × 448
+AHEAD: Final = 128  # images that wait decoded, or to be: enough for the threads, and 77 MB at 448 × 448
 
 
 class MixedSizesError(Exception):
@@ -141,7 +141,7 @@ def _in_order(function: Callable[[Path], _T], files: Sequence[Path]) -> Generato
     try:
         for file in files:
             waiting.append(pool.submit(function, file))
-            if len(waiting) > _AHEAD:
+            if len(waiting) > AHEAD:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

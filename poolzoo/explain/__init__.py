@@ -1,1 +1,1 @@
-"""Where a network looked: saliency over the positions of the feature map."""
+"""Saliency: how much each spatial location of the feature map contributes to a class's logit."""

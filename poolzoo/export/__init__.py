@@ -1,1 +1,1 @@
-"""From a network to a bundle: graph, precision, stand-alone script, card."""
+"""Exports a network to a bundle: graph, precision, standalone script, model card."""

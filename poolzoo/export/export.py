@@ -1,52 +1,162 @@
-"""A network to a bundle: graph, parity, precision, speed, card; it appears whole, and only where the graph is right."""
+"""Exports a network to a bundle: graph, parity, precision, speed, card. The bundle appears only if parity passes."""
 
 from __future__ import annotations
 
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 
-from poolzoo.artifacts import manifest
+from poolzoo.artifacts import manifest, schema
 from poolzoo.common import allocator, files, output
 from poolzoo.common.errors import CheckFailed
 from poolzoo.explain import head
 from poolzoo.export import candidates, card, graph, script
-from poolzoo.export.candidates import Candidate
+from poolzoo.export.candidates import Candidate, CandidateResult
 from poolzoo.export.source import ExportSource
 from poolzoo.model import inference
 from poolzoo.model.inference import batch_of
-from poolzoo.parity import bisect, parity, probes
-from poolzoo.parity.parity import Limits
+from poolzoo.parity import check
 from poolzoo.parity.reference import Reference
+from poolzoo.parity.report import Limits, ParityReport
 from poolzoo.plugin import loader
 from poolzoo.runtime import onnx_file, ort_session, speed
+from poolzoo.runtime.environment import current_environment
+from poolzoo.runtime.measurements import BatchSpeed, SpeedReport, speeds_to_json
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """What the graph shall be like.
+    """The form of the graph.
 
     Attributes:
-        precision: A key of `candidates.CHOICES`.
-        kind: "uint8" for images as they are stored, "float" for such as are scaled to 0–1 (`graph.INPUTS`).
+        precision: A key of `candidates.PRECISIONS`.
+        input_kind: "uint8" for stored images, "float" for images scaled to 0–1 (`graph.INPUTS`).
         limits: What lower precision may cost.
-        opset: What the exporter is asked for.
+        opset: The opset to ask the exporter for.
     """
 
     precision: str = "fp32"
-    kind: str = "uint8"
+    input_kind: str = "uint8"
     limits: Limits = field(default_factory=Limits)
     opset: int = inference.OPSET
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportReport:
+    """What an export found.
+
+    Attributes:
+        bundle: The bundle's directory; None where parity failed and nothing was written.
+        parity: The parity report of the selected graph.
+        candidates: The results of all precisions that were tried; empty where fp32 failed parity.
+        input_kind: "uint8" or "float".
+        precision: "fp32", "fp16" or "int8".
+        provider: ONNX Runtime's execution provider.
+        opset: The opset of the file.
+        onnxruntime: The oldest release of ONNX Runtime that reads the file; None where nothing was selected.
+        speed: The speed by batch size; empty where it was not measured.
+        files: The sizes of the bundle's files in bytes, by name.
+    """
+
+    bundle: str | None
+    parity: ParityReport
+    candidates: tuple[CandidateResult, ...] = ()
+    input_kind: str
+    precision: str
+    provider: str
+    opset: int
+    onnxruntime: str | None = None
+    speed: Mapping[int, BatchSpeed] = field(default_factory=dict)
+    files: Mapping[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> schema.Export:
+        """What `export --json` prints."""
+        report: dict[str, object] = {
+            "bundle": self.bundle,
+            "parity": self.parity.to_json(),
+            "speed": speeds_to_json(self.speed),
+            "input": self.input_kind,
+            "provider": self.provider,
+            "opset": self.opset,
+            "precision": self.precision,
+            "candidates": [one.to_json() for one in self.candidates],
+        }
+        if self.onnxruntime is not None:
+            report["onnxruntime"] = self.onnxruntime
+        if self.files:
+            report["files"] = dict(self.files)
+        return cast(schema.Export, report)
+
+
+class ParityFailed(CheckFailed):
+    """The graph does not compute what the network computes, or exceeds its limits; `report` says where."""
+
+    def __init__(self, report: ExportReport, hint: str) -> None:
+        text = f"nothing was written; {hint}, or report it as a bug"
+        super().__init__(report.parity.describe_failure(), text)
+        self.report = report
+
+
+def export(
+    source: ExportSource,
+    out: Path,
+    *,
+    options: ExportOptions | None = None,
+    provider: str = "auto",
+    threads: int | None = None,
+    measure_speed: bool = True,
+    torch_compile: bool = False,
+) -> ExportReport:
+    """Exports a network, checks the graph and measures it.
+
+    Args:
+        source: The network.
+        out: The bundle's directory, which must not exist.
+        options: The form of the graph; None for fp32 and uint8.
+        provider: `auto`, `cpu`, `cuda` or `tensorrt`.
+        threads: Threads of torch and of ONNX Runtime; None for torch's own choice.
+        measure_speed: Whether to measure speed.
+        torch_compile: Whether to measure the network under torch.compile too.
+
+    Raises:
+        ParityFailed: The graph is not the network's, or exceeds its limits; there is no bundle.
+        CheckFailed: The network cannot be exported, or gives NaN or infinity.
+        UsageError: `out` exists.
+        EnvironmentProblem: There is no device for the provider.
+    """
+    options = options or ExportOptions()
+    files.require_free(out)
+    ort_session.choose_provider(provider)  # a provider without a device fails before the work, not after it
+    with _torch_threads(threads) as count, files.appearing(out) as directory:
+        with tempfile.TemporaryDirectory(dir=directory) as work:
+            best, report = _export_graphs(source, Path(work) / "fp32.onnx", provider, count, options)
+            os.replace(best.file, directory / "model.onnx")
+        measured = SpeedReport(environment=current_environment(count), batches={})
+        if measure_speed:
+            output.say("measuring speed")
+            measured = speed.compare_with_torch(
+                source.model,
+                directory / "model.onnx",
+                source.images,
+                provider=provider,
+                threads=threads,
+                torch_compile=torch_compile,
+            )
+        report = replace(report, bundle=str(out), speed=measured.batches)
+        _write_files(directory, source, report, best, measured)
+        manifest.write_manifest(directory, "bundle")
+        report = replace(report, files=_sizes(directory))
+    loader.catalog().emit("poolzoo_exported", bundle=str(out), report=report.to_json())
+    return report
 
 
 @contextmanager
@@ -59,160 +169,88 @@ def _torch_threads(count: int | None) -> Iterator[int]:
         torch.set_num_threads(before)
 
 
-def export(
-    subject: ExportSource,
-    out: Path,
-    *,
-    provider: str = "auto",
-    threads: int | None = None,
-    timed: bool = True,
-    compiled: bool = False,
-    wishes: ExportOptions | None = None,
-) -> dict[str, Any]:
-    """Exports a network, checks the graph and measures it.
-
-    Args:
-        subject: The network.
-        out: The bundle's directory, which must not exist.
-        provider: `auto`, `cpu`, `cuda` or `tensorrt`.
-        threads: Threads of torch and of ONNX Runtime alike; None for torch's own choice.
-        timed: Whether to measure speed.
-        compiled: Whether to measure the network under torch.compile too.
-        wishes: What the graph shall be like; None for fp32 and uint8.
-
-    Returns:
-        The report that `export --json` prints. Where parity failed, its `bundle` is None and nothing was left at `out`.
-    """
-    wishes = wishes or ExportOptions()
-    files.require_free(out)
-    ort_session.choose_provider(provider)  # a provider without a device fails before the work, not after it
-    with _torch_threads(threads) as count, files.appearing(out) as place:
-        report: dict[str, Any] = {"bundle": str(out), "parity": {}, "speed": {}, "input": wishes.kind}
-        with tempfile.TemporaryDirectory(dir=place) as work:
-            best = _best(subject, Path(work) / "fp32.onnx", provider, count, wishes, report)
-            os.replace(best.file, place / "model.onnx")
-        measured: dict[str, Any] = {"environment": speed.environment(count)}
-        if timed:
-            output.say("measuring speed")
-            measured = speed.against_torch(
-                subject.model,
-                place / "model.onnx",
-                subject.images,
-                provider=provider,
-                threads=threads,
-                compiled=compiled,
-            )
-            report["speed"] = measured["speed"]
-        _write(place, subject, report, best, {"speed": {}, "provider": report["provider"], **measured})
-        manifest.seal(place, "bundle")
-        report["files"] = _sizes(place)
-    loader.catalog().emit("poolzoo_exported", bundle=str(out), report=report)
-    return report
-
-
-def _best(
-    subject: ExportSource, file: Path, provider: str, threads: int, wishes: ExportOptions, report: dict[str, Any]
-) -> Candidate:
-    """Makes the graph in every precision that is wished for, checks them, and fills in the report.
+def _export_graphs(
+    source: ExportSource, file: Path, provider: str, threads: int, options: ExportOptions
+) -> tuple[Candidate, ExportReport]:
+    """Makes the graph in fp32 and in every requested precision beside `file`, checks them, and selects one.
 
     Raises:
         ParityFailed: The graph is not the network's, or no lower precision is within the limits.
     """
     output.say("exporting")
-    written = graph.export_graph(subject, file, kind=wishes.kind, opset=wishes.opset)
+    written = graph.export_graph(source, file, input_kind=options.input_kind, opset=options.opset)
     allocator.release()
-    fp32 = ort_session.open_model(file, provider, threads)
-    report |= {"provider": fp32.provider, "opset": graph.opset_of(onnx.load(file)), "precision": "fp32"}
+    model = ort_session.open_model(file, provider, threads)
     output.say("checking parity")
-    reference = Reference.of(subject.model, subject.images, subject.image_labels)
-    verdict = judge(subject, reference, file, written, fp32, threads)
-    found = [Candidate("fp32", file, fp32, verdict)]
+    reference = Reference.compute(source.model, source.images, source.image_labels)
+    parity = check.check_parity(reference, file, written.layers, model, threads)
+    fp32 = Candidate("fp32", file, model, parity)
     allocator.release()
-    if not verdict.passed:
-        raise ParityFailed({**report, "parity": verdict.report, "candidates": [], "bundle": None}, subject.remedy)
-
-    def open_(path: Path) -> ort_session.Model:
-        return ort_session.open_model(path, provider, threads)
-
-    found += candidates.lowered(
-        wishes.precision, found[0], written.layers, subject, wishes.kind, reference, wishes.limits, open_
+    report = ExportReport(
+        bundle=None,
+        parity=parity,
+        input_kind=options.input_kind,
+        precision="fp32",
+        provider=model.provider,
+        opset=graph.opset_of(onnx.load(file)),
     )
-    batch = min(candidates.TIMED, batch_of(subject.model, subject.size))
-    best, rows = candidates.choose(wishes.precision, found, subject.images, batch)
-    candidates.say_what_ships(wishes.precision, rows)
-    report["onnxruntime"] = json.loads(best.opened.metadata["onnxruntime"])
-    report |= {"candidates": rows, "parity": best.parity.report, "precision": best.precision.partition("-")[0]}
-    if best is not found[0]:
-        report["parity"] = {**best.parity.report, "fp32": verdict.report}
+    if not parity.passed:
+        raise ParityFailed(report, source.hint)
+
+    converted = candidates.convert_candidates(
+        options.precision,
+        fp32=fp32,
+        layers=written.layers,
+        source=source,
+        input_kind=options.input_kind,
+        reference=reference,
+        limits=options.limits,
+        open_model=lambda path: ort_session.open_model(path, provider, threads),
+    )
+    found = [fp32, *converted]
+    batch = min(candidates.TIMED_BATCH, batch_of(source.model, source.size))
+    times = candidates.measure_candidates(found, source.images, batch)
+    best, results = candidates.select(options.precision, found, times)
+    candidates.report_selection(options.precision, results)
+    report = replace(
+        report,
+        parity=best.parity if best is fp32 else replace(best.parity, fp32=parity),
+        candidates=tuple(results),
+        precision=best.precision.partition("-")[0],
+        onnxruntime=json.loads(best.model.metadata["onnxruntime"]),
+    )
     if not best.parity.passed:
         hint = "allow more with --min-agreement and --max-accuracy-drop, or take --precision auto"
-        raise ParityFailed({**report, "bundle": None}, hint)
-    return best
+        raise ParityFailed(report, hint)
+    return best, report
 
 
-def judge(
-    subject: ExportSource,
-    reference: Reference,
-    file: Path,
-    written: graph.Graph,
-    opened: ort_session.Model,
-    threads: int,
-) -> parity.Parity:
-    """The verdict on a graph in fp32: on images, on parts of it, and where it fails, which layer is the first to.
-
-    Args:
-        subject: The network.
-        reference: What it answers.
-        file: The graph.
-        written: What was written there.
-        opened: The same, opened.
-        threads: To open parts of it with.
-    """
-    verdict, proto = parity.by_noise(reference, opened), onnx.load(file)
-    report = verdict.report
-
-    def open_(part: bytes) -> onnxruntime.InferenceSession:
-        return ort_session.open_session(part, opened.provider, threads)
-
-    report["probes"] = probes.run(subject.model, proto, written.layers, subject.size, open_)
-    report["passed"] = report["passed"] and all(probe["passed"] for probe in report["probes"])
-    if not report["passed"]:
-        image = reference.images[reference.names.index(report["worst"]["input"])]
-        names, feed = written.layers.within(proto), opened.feed(image[None])
-        report["diverges"] = bisect.first_difference(subject.model, proto, names, open_, image, feed)
-    return verdict
-
-
-def _write(
-    place: Path, subject: ExportSource, report: dict[str, Any], best: Candidate, measured: dict[str, Any]
+def _write_files(
+    directory: Path, source: ExportSource, report: ExportReport, best: Candidate, measured: SpeedReport
 ) -> None:
     """Writes all files but the graph and the manifest."""
-    written = onnx_file.read(place / "model.onnx")
-    facts = {
-        "opset": report["opset"],
-        "onnxruntime": report["onnxruntime"],
-        "input": report["input"],
+    written = onnx_file.read(directory / "model.onnx")
+    facts: schema.ExportConfig = {
+        "opset": report.opset,
+        "onnxruntime": str(report.onnxruntime),
+        "input": report.input_kind,
         "precision": best.precision,
-        **subject.origin,
-        "compared_on": {key: report["parity"][key] for key in ("images", "n")},
-        "map": head.locate(written, subject.model, best.opened, subject.images),
+        **source.origin,
+        "compared_on": {"images": report.parity.outputs.images, "n": report.parity.outputs.n},
+        "map": head.find_feature_map(written, source.model, best.model, source.images),
     }
-    files.write_json(place / "config.json", {**subject.config, "export": facts})
-    files.write_json(place / "parity.json", {**report["parity"], "candidates": report["candidates"]})
-    files.write_json(place / "speed.json", measured)
-    with (place / "golden.npz").open("wb") as golden:
-        np.savez_compressed(golden, **best.parity.golden, **head.folded(subject.model.network, written))
-    files.write_atomically(place / "predict.py", script.source())
-    card.write(place, subject, {**report, "files": _sizes(place)}, measured, best.parity.logits)
+    speeds: schema.Speed = {"provider": report.provider, **measured.to_json()}
+    results = [one.to_json() for one in report.candidates]
+    files.write_json(directory / "config.json", {**source.config, "export": facts})
+    files.write_json(directory / "parity.json", {**report.parity.to_json(), "candidates": results})
+    files.write_json(directory / "speed.json", speeds)
+    arrays: dict[str, Any] = {**best.parity.golden, **head.weights_not_in_graph(source.model.network, written)}
+    with (directory / "golden.npz").open("wb") as golden:
+        np.savez_compressed(golden, **arrays)
+    files.write_atomically(directory / "predict.py", script.render())
+    shown = replace(report, files=_sizes(directory)).to_json()
+    card.write(directory, source, shown, speeds, best.parity.logits)
 
 
-def _sizes(place: Path) -> dict[str, int]:
-    return {path.name: path.stat().st_size for path in sorted(place.iterdir()) if path.is_file()}
-
-
-class ParityFailed(CheckFailed):
-    """The graph does not compute what the network computes; `report` says where."""
-
-    def __init__(self, report: dict[str, Any], remedy: str) -> None:
-        super().__init__(parity.explain(report["parity"]), f"nothing was written; {remedy}, or report it as a bug")
-        self.report = report
+def _sizes(directory: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_size for path in sorted(directory.iterdir()) if path.is_file()}

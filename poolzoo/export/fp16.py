@@ -1,9 +1,10 @@
-"""A graph in fp16, where it fits: what overflows or vanishes in half precision stays in float32, by name."""
+"""Converts a graph to fp16; nodes whose values overflow or vanish in half precision stay in float32."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any, Final
+from collections.abc import Collection, MutableSequence
+from dataclasses import replace
+from typing import Final
 
 import numpy as np
 import onnx
@@ -11,61 +12,66 @@ from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_floa
 from onnxruntime.transformers.onnx_model import OnnxModel
 
 from poolzoo.export import half_range
+from poolzoo.export.half_range import RangeAnalysis
 from poolzoo.parity import layers
 from poolzoo.runtime import half_arithmetic
 
-ROUNDS: Final = 8  # of running the graph in half arithmetic and keeping what breaks there in float32
+MAX_ROUNDS: Final = 8  # of running the graph in half arithmetic and keeping more nodes in float32
 
 
-def convert(proto: onnx.ModelProto, float32: list[str], feed: np.ndarray) -> tuple[onnx.ModelProto, half_range.Fit]:
-    """Converts a graph and runs it in half arithmetic, until every value is finite there that is in float32.
+def convert(proto: onnx.ModelProto, float32: list[str], inputs: np.ndarray) -> tuple[onnx.ModelProto, RangeAnalysis]:
+    """Converts a graph, and keeps more nodes in float32 until every value is finite in half arithmetic.
 
     Args:
         proto: The graph in float32, without shapes.
-        float32: Nodes that stay as they are for reasons of their own.
-        feed: Images as it takes them, to look at every value on.
+        float32: Nodes that stay in float32 in any case.
+        inputs: Images as the graph's input, on which every value is measured.
 
     Returns:
-        The graph, and what was found: its `reasons` name the nodes beyond `float32` that stay in it.
+        The graph, and the analysis: its `reasons` name the nodes beyond `float32` that stay in float32.
     """
-    fit = half_range.find(proto, feed)
-    judged = feed[half_arithmetic.chosen(len(feed))]
-    for last in range(ROUNDS, -1, -1):
-        made = _converted(proto, {*float32, *fit.reasons})
-        broken = _first_broken(made, judged, fit.finite) if last else None
+    analysis = half_range.analyze(proto, inputs)
+    reasons = dict(analysis.reasons)
+    checked = inputs[half_arithmetic.sample_rows(len(inputs))]
+    for last in range(MAX_ROUNDS, -1, -1):
+        converted = with_float32_nodes(proto, {*float32, *reasons})
+        broken = _first_not_finite(converted, checked, analysis.finite) if last else None
         touching = [node.name for node in proto.graph.node if broken in (*node.input, *node.output)]
-        new = {name: f"{broken} is not finite in half precision" for name in touching if name not in fit.reasons}
+        new = {name: f"{broken} is not finite in half precision" for name in touching if name not in reasons}
         if broken is None or not new:
             break
-        fit.reasons.update(new)
+        reasons.update(new)
     for name in float32:
-        fit.reasons.pop(name, None)
-    return made, fit
+        reasons.pop(name, None)
+    return converted, replace(analysis, reasons=reasons)
 
 
-def _first_broken(made: onnx.ModelProto, feed: np.ndarray, finite: Collection[str]) -> str | None:
-    """The first value, by its name in float32, that is not finite in half arithmetic, though it is there."""
-    graph = half_arithmetic.HalfGraph(made)
-    for index in range(len(feed)):
-        for _, values in graph.values(feed[index : index + 1]):
+def _first_not_finite(converted: onnx.ModelProto, inputs: np.ndarray, finite: Collection[str]) -> str | None:
+    """The first value, by its name in float32, that is finite in float32 and not in half arithmetic."""
+    graph = half_arithmetic.HalfGraph(converted)
+    for index in range(len(inputs)):
+        for _, values in graph.values(inputs[index : index + 1]):
             for name, value in values.items():
-                plain = name.removesuffix("_cast_to_fp16").removesuffix("_cast_to_fp32")
-                if plain in finite and not np.isfinite(value).all():
-                    return plain
+                original = name.removesuffix("_cast_to_fp16").removesuffix("_cast_to_fp32")
+                if original in finite and not np.isfinite(value).all():
+                    return original
     return None
 
 
-def _converted(proto: onnx.ModelProto, float32: Collection[str]) -> onnx.ModelProto:
+def with_float32_nodes(proto: onnx.ModelProto, float32: Collection[str]) -> onnx.ModelProto:
+    """A copy of a graph in fp16, in which the named nodes stay in float32."""
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
     blocked = {node.name for node in copy.graph.node if node.op_type in DEFAULT_OP_BLOCK_LIST} | set(float32)
-    _part_constants(copy, blocked)
-    lists = {"op_block_list": list(DEFAULT_OP_BLOCK_LIST), "node_block_list": sorted(blocked)}
-    return _tidied(convert_float_to_float16(copy, keep_io_types=True, **lists))
+    _copy_shared_constants(copy, blocked)
+    converted = convert_float_to_float16(
+        copy, keep_io_types=True, op_block_list=list(DEFAULT_OP_BLOCK_LIST), node_block_list=sorted(blocked)
+    )
+    return _without_double_casts(converted)
 
 
-def _part_constants(proto: onnx.ModelProto, blocked: Collection[str]) -> None:
-    """Gives nodes that stay in float32 their own copies of constants: a shared one would be rounded for both."""
+def _copy_shared_constants(proto: onnx.ModelProto, blocked: Collection[str]) -> None:
+    """Gives nodes that stay in float32 their own copies of constants: the converter would round shared ones."""
     constants = {tensor.name: tensor for tensor in proto.graph.initializer}
     shared = {name for node in proto.graph.node if node.name not in blocked for name in node.input} & constants.keys()
     for node in proto.graph.node:
@@ -79,18 +85,18 @@ def _part_constants(proto: onnx.ModelProto, blocked: Collection[str]) -> None:
                 node.input[index] = own
 
 
-def _tidied(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """What the converter to fp16 leaves to be done where nodes that stay in float32 follow one another.
+def _without_double_casts(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Removes casts to fp16 and back between nodes in float32, and sorts the nodes.
 
-    It casts the value between two of them to fp16 and back, once for each reader, and puts all casts at the end. An
-    output of the graph that such a node gives goes there and back as well.
+    The converter casts the value between two nodes in float32 to fp16 and back, once for each reader. So it does with
+    an output of the graph that such a node computes. It appends all casts to the end of the graph.
     """
-    makers = {node.output[0]: node for node in reversed(proto.graph.node)}  # of nodes that are there twice, the first
+    makers = {node.output[0]: node for node in reversed(proto.graph.node)}  # of duplicate nodes the first
     instead = {}
     for name, node in makers.items():
         before = makers.get(node.input[0]) if node.op_type == "Cast" else None
         if before is not None and before.op_type == "Cast" and before.input[0].endswith("_cast_to_fp16"):
-            instead[name] = before.input[0]  # the float32 that went there and back
+            instead[name] = before.input[0]  # the value in float32
     outputs = {instead[one.name]: one.name for one in proto.graph.output if one.name in instead}
     for name in outputs.values():
         del makers[name]
@@ -101,15 +107,16 @@ def _tidied(proto: onnx.ModelProto) -> onnx.ModelProto:
     nodes = list(makers.values())
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)
-    alive = {node.output[0] for one in proto.graph.output for node in layers.between(proto, None, one.name)}
+    alive = {node.output[0] for one in proto.graph.output for node in layers.nodes_between(proto, None, one.name)}
     kept = [node for node in nodes if node.output[0] in alive]
     del proto.graph.node[:]
     proto.graph.node.extend(kept)
-    tidied = OnnxModel(proto)
-    tidied.topological_sort()
-    return tidied.model
+    ordered = OnnxModel(proto)
+    ordered.topological_sort()
+    result: onnx.ModelProto = ordered.model
+    return result
 
 
-def _rename(names: Any, table: dict[str, str]) -> None:
+def _rename(names: MutableSequence[str], table: dict[str, str]) -> None:
     for index, name in enumerate(names):
         names[index] = table.get(name, name)

@@ -1,13 +1,12 @@
-"""The graph that leaves poolzoo: images as they come go in, logits and probabilities come out."""
+"""The exported graph: from stored images to logits and probabilities, with metadata that describes it."""
 
 from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import onnx
@@ -17,17 +16,19 @@ from torch import nn
 from poolzoo.common import allocator, json_writer
 from poolzoo.common.errors import CheckFailed, PoolzooError
 from poolzoo.data.resize import TRANSFORMS
+from poolzoo.data.sizes import Size
 from poolzoo.export import file_version, graph_checks
 from poolzoo.model.inference import OPSET, InferenceModel, plain_attention, quiet_exporter, reparameterized
-from poolzoo.model.layout import Size
 from poolzoo.parity import layers
 from poolzoo.parity.layers import Layers
 
 if TYPE_CHECKING:
+    from poolzoo.artifacts.schema import ValueRange
     from poolzoo.export.source import ExportSource
+    from poolzoo.model.network import Preprocess
 
 OUTPUTS: Final = ("logits", "probabilities")
-# How images come in, as `metadata_props` says it.
+# The two forms of the input, as `metadata_props` describes them.
 INPUTS: Final = {
     "uint8": {"kind": "uint8", "layout": "NHWC", "range": [0, 255]},
     "float": {"kind": "float", "layout": "NCHW", "range": [0, 1]},
@@ -35,58 +36,65 @@ INPUTS: Final = {
 
 
 @dataclass(frozen=True)
-class Graph:
-    """What was written: the opset that the file really has, and which of its values are which layers'."""
+class ExportedGraph:
+    """What was written: the opset of the file, and which of its values are which layers'."""
 
     opset: int
     layers: Layers
 
 
-def export_graph(subject: ExportSource, path: Path, *, kind: str = "uint8", opset: int = OPSET) -> Graph:
+def export_graph(source: ExportSource, path: Path, *, input_kind: str = "uint8", opset: int = OPSET) -> ExportedGraph:
     """Writes the graph of a network to one file with a dynamic batch.
 
-    Layers that were made to be fused for inference (timm's MobileOne, RepVGG, FastViT, …) are fused in the graph.
+    Layers that can be reparameterized for inference (timm's MobileOne, RepVGG, FastViT, …) are fused in the graph.
 
     Args:
-        subject: The network, and what `metadata_props` is to say of it.
+        source: The network, and what `metadata_props` says of it.
         path: The file to write.
-        kind: "uint8" or "float", one of `INPUTS`.
+        input_kind: "uint8" or "float", a key of `INPUTS`.
         opset: The opset to ask for.
 
     Raises:
-        CheckFailed: The network cannot be exported, or its graph is one to refuse.
+        CheckFailed: The network cannot be exported, or its graph is rejected.
     """
-    model = reparameterized(subject.model)
+    model = reparameterized(source.model)
     try:
-        program = convert(model, subject.size, path, kind, opset)
+        program = run_exporter(model, source.size, path, input_kind, opset)
     except (PoolzooError, OSError, MemoryError):
         raise
     except Exception as error:
         cause = error.__cause__ or error
         raise CheckFailed(
-            f"{subject.title} cannot be exported: {type(cause).__name__}: {cause}",
-            f"{subject.remedy}; POOLZOO_DEBUG=1 shows the traceback",
+            f"{source.title} cannot be exported: {type(cause).__name__}: {cause}",
+            f"{source.hint}; POOLZOO_DEBUG=1 shows the traceback",
         ) from error
     proto = onnx.load(path)
-    graph_checks.refuse(proto, program)
-    names = layers.read(program, proto)
-    separate_pads(proto)
-    strip(proto)
-    describe(proto, subject, kind, "fp32")
+    graph_checks.check_graph(proto, program)
+    names = layers.read_layers(program, proto)
+    keep_pads_apart(proto)
+    strip_exporter_metadata(proto)
+    write_metadata(proto, source, input_kind, "fp32")
     onnx.checker.check_model(proto, full_check=True)
     onnx.save(proto, path)
-    return Graph(opset_of(proto), names)
+    return ExportedGraph(opset_of(proto), names)
 
 
 def opset_of(proto: onnx.ModelProto) -> int:
-    """The opset of a file, which may differ from the one that the exporter was asked for."""
+    """The opset of a file, which may differ from the requested one."""
     return int(max(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")))
 
 
-def convert(
-    model: nn.Module, size: Size, path: Path, kind: str = "uint8", opset: int = OPSET
+def run_exporter(
+    model: nn.Module, size: Size, path: Path, input_kind: str = "uint8", opset: int = OPSET
 ) -> torch.export.ExportedProgram:
-    """Runs torch's exporter: images to logits and probabilities, N dynamic, in one file.
+    """Runs torch's exporter: images to logits and probabilities, with a dynamic batch, in one file.
+
+    Args:
+        model: The network with its preprocessing, in eval mode on the CPU.
+        size: Height and width of the images.
+        path: The file to write.
+        input_kind: "uint8" or "float", a key of `INPUTS`.
+        opset: The opset to ask for.
 
     Returns:
         The program that the graph was made of.
@@ -95,7 +103,7 @@ def convert(
         Exception: Whatever the exporter raises.
     """
     stored = torch.randint(0, 256, (2, *size, 3), dtype=torch.uint8)
-    example = stored if kind == "uint8" else stored.permute(0, 3, 1, 2) / 255
+    example = stored if input_kind == "uint8" else stored.permute(0, 3, 1, 2) / 255
     with quiet_exporter(), plain_attention(model):
         program = torch.onnx.export(
             model,
@@ -109,15 +117,16 @@ def convert(
             external_data=False,
             verbose=False,
         )
-    assert program is not None  # it is None for the exporter of before 2.9 alone
-    return program.exported_program
+    exported = program.exported_program if program is not None else None
+    assert exported is not None  # which the exporter of torch before 2.9 returns
+    return exported
 
 
-def separate_pads(proto: onnx.ModelProto) -> None:
-    """Names the axes of what is padded before a pooling, all of them, which says nothing new and keeps it apart.
+def keep_pads_apart(proto: onnx.ModelProto) -> None:
+    """Names all axes of a `Pad` before a pooling, which changes nothing but keeps ONNX Runtime from merging the two.
 
-    ONNX Runtime merges a `Pad` with zeros that names none into the pooling behind it, though a maximum's own padding is
-    no zeros, and the padded size may be one that a window with `ceil_mode` only just reaches.
+    ONNX Runtime merges a `Pad` with zeros and without axes into the next pooling. But max pooling does not pad with
+    zeros, and `ceil_mode` depends on the padded size.
     """
     pooled = {node.input[0] for node in proto.graph.node if node.op_type in ("AveragePool", "MaxPool")}
     sizes = {tensor.name: tensor.dims[0] for tensor in proto.graph.initializer if len(tensor.dims) == 1}
@@ -129,8 +138,8 @@ def separate_pads(proto: onnx.ModelProto) -> None:
             node.input.extend([""] * (3 - len(node.input)) + [name])
 
 
-def strip(proto: onnx.ModelProto) -> None:
-    """Takes out what the exporter notes on nodes: lines of source code, and the paths of the machine it ran on."""
+def strip_exporter_metadata(proto: onnx.ModelProto) -> None:
+    """Removes the exporter's metadata: lines of source code, and paths of this machine."""
     for part in (*proto.graph.node, *proto.graph.value_info, *proto.graph.input, *proto.graph.output):
         del part.metadata_props[:]
         part.ClearField("doc_string")
@@ -138,71 +147,75 @@ def strip(proto: onnx.ModelProto) -> None:
     proto.graph.ClearField("doc_string")
 
 
-def describe(
-    proto: onnx.ModelProto, subject: ExportSource, kind: str, precision: str, inside: Mapping[str, Any] | None = None
+def write_metadata(
+    proto: onnx.ModelProto,
+    source: ExportSource,
+    input_kind: str,
+    precision: str,
+    value_range: ValueRange | None = None,
 ) -> None:
-    """Writes into `metadata_props` all that a program needs to use the file, and where it comes from.
+    """Writes `metadata_props`: everything that a program needs to use the file, and its origin.
 
-    The versions that the file states become the lowest that it needs.
+    The opset and IR versions that the file requires become the lowest that it needs.
 
     Args:
         proto: The graph.
-        subject: The network that it is of.
-        kind: "uint8" or "float".
-        precision: "fp32", or one that `precision.lower` knows.
-        inside: What `precision.lower` found of the values inside.
+        source: The network that it was made of.
+        input_kind: "uint8" or "float".
+        precision: "fp32", or a precision of `precision.convert`.
+        value_range: What `precision.convert` found of the values inside.
     """
-    file_version.lower(proto)
-    (height, width), expects = subject.size, subject.config["pretrained_cfg"]
-    before = TRANSFORMS[subject.fit.reader]
+    file_version.minimize_versions(proto)
+    (height, width), expects = source.size, source.config["pretrained_cfg"]
+    before = TRANSFORMS[source.fit.reader]
     after = f"normalized, resized to {expects['input_size'][1:]}"
-    facts = {
-        "labels": subject.classes,
-        "input": {"name": "images", **INPUTS[kind], "height": height, "width": width, "channels": "RGB"},
+    facts: dict[str, object] = {
+        "labels": source.classes,
+        "input": {"name": "images", **INPUTS[input_kind], "height": height, "width": width, "channels": "RGB"},
         "preprocessing": {
-            "before": before if kind == "uint8" else f"{before}; scaled to 0–1",
-            "inside": f"scaled to 0–1, {after}" if kind == "uint8" else after,
-            **asdict(subject.fit),
+            "before": before if input_kind == "uint8" else f"{before}; scaled to 0–1",
+            "inside": f"scaled to 0–1, {after}" if input_kind == "uint8" else after,
+            **asdict(source.fit),
             "mean": expects["mean"],
             "std": expects["std"],
         },
         "precision": precision,
-        "onnxruntime": file_version.runtime_for(proto),
-        "license": subject.license,
-        **subject.provenance,
+        "onnxruntime": file_version.min_onnxruntime(proto),
+        "license": source.license,
+        **source.provenance,
     }
-    if inside:
-        facts["inside"] = inside
+    if value_range:
+        facts["inside"] = value_range
     onnx.helper.set_model_props(proto, {key: json_writer.dumps(value) for key, value in facts.items()})
 
 
-def check_exportable(network: nn.Module, preprocess: nn.Module, size: Size) -> None:
-    """Exports a copy of a network to a file that is thrown away, so that one that cannot be exported fails early.
+def check_exportable(network: nn.Module, preprocess: Preprocess, size: Size) -> None:
+    """A trial export of a copy of a network, so that one that cannot be exported fails before training.
 
     Args:
-        network: The network; it is left as it is, on whatever device and in whatever mode.
-        preprocess: What turns stored images into its input.
+        network: The network, on any device and in any mode; it is not changed.
+        preprocess: Turns stored images into its input.
         size: Height and width of the images.
 
     Raises:
-        CheckFailed: It cannot be exported, or its graph would answer differently each time.
+        CheckFailed: It cannot be exported, or its graph is rejected.
     """
     model = InferenceModel(copy.deepcopy(preprocess), copy.deepcopy(network)).cpu().eval()
     with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         try:
-            program = convert(model, size, path)
-            graph_checks.refuse(onnx.load(path), program)
+            program = run_exporter(model, size, path)
+            graph_checks.check_graph(onnx.load(path), program)
         except CheckFailed as error:
-            raise CheckFailed(f"what would be trained cannot be deployed: {error.message}", _WAY_OUT) from error
+            raise CheckFailed(f"the network to train cannot be exported: {error.message}", _TRAIN_HINT) from error
         except (PoolzooError, OSError, MemoryError):
             raise
         except Exception as error:
             cause = error.__cause__ or error
             first = str(cause).strip().splitlines()[0] if str(cause).strip() else "no reason given"
-            text = f"what would be trained cannot be exported: {type(cause).__name__}: {first}"
-            raise CheckFailed(text, _WAY_OUT) from error
+            text = f"the network to train cannot be exported: {type(cause).__name__}: {first}"
+            raise CheckFailed(text, _TRAIN_HINT) from error
     allocator.release()
 
 
-_WAY_OUT: Final = "choose another pooling or backbone, or train it all the same with --no-check-export"
+_TRAIN_HINT: Final = "choose another pooling or backbone, or train without this check: --no-check-export"

@@ -1,4 +1,4 @@
-"""Graphs that are refused before anything is compared: random, for one batch alone, or known to be wrong."""
+"""Rejects graphs before any comparison: random ones, a fixed batch size, operators that are exported wrongly."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RANDOM_OPS: Final = (
 
 
 def random_operators(proto: onnx.ModelProto) -> list[str]:
-    """The operators in the graph that draw random numbers."""
+    """The operators of a graph that draw random numbers, sorted."""
     random = {node.op_type for node in proto.graph.node if node.op_type in RANDOM_OPS}
     training = {f"{node.op_type} in training mode" for node in proto.graph.node if _is_training(node, proto)}
     return sorted(random | training)
@@ -41,11 +41,15 @@ def _is_training(node: onnx.NodeProto, proto: onnx.ModelProto) -> bool:
     return mode is None or bool(onnx.numpy_helper.to_array(mode).any())
 
 
-def refuse(proto: onnx.ModelProto, program: torch.export.ExportedProgram) -> None:
-    """Refuses a graph that would answer differently each time, bakes the batch in, or that is known to be wrong.
+def check_graph(proto: onnx.ModelProto, program: torch.export.ExportedProgram) -> None:
+    """Rejects a graph that is random, has a fixed batch size, or contains an operator that is exported wrongly.
+
+    Args:
+        proto: The graph.
+        program: The program that it was made of.
 
     Raises:
-        CheckFailed: It does.
+        CheckFailed: The graph is rejected.
     """
     random = random_operators(proto)
     if random:
@@ -67,7 +71,7 @@ def refuse(proto: onnx.ModelProto, program: torch.export.ExportedProgram) -> Non
 
 
 def _divisor(node: Node) -> object:
-    """What an average pooling divides by, where that is not the size of its window."""
+    """The `divisor_override` of an average pooling; None where it has none."""
     schema = getattr(node.target, "_schema", None)
     names = [argument.name for argument in schema.arguments] if schema else []
     given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}

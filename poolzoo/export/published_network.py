@@ -1,56 +1,56 @@
-"""A backbone's original network, with its published weights and its own classifier, as something to export."""
+"""The published network of a backbone, with its weights and its own classifier, as the source of an export."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from poolzoo.artifacts import manifest, run
+from poolzoo.artifacts.schema import Config
 from poolzoo.common.errors import PluginFailed, PoolzooError, UsageError, reason
 from poolzoo.data.resize import Fit
-from poolzoo.data.sizes import show
+from poolzoo.data.sizes import Size, show
 from poolzoo.export.source import ExportSource
 from poolzoo.model import surgery
-from poolzoo.model.assemble import Preprocess
 from poolzoo.model.inference import InferenceModel
-from poolzoo.model.layout import Size
+from poolzoo.model.network import Preprocess
 from poolzoo.plugin import loader, values
 from poolzoo.plugin.catalog import import_build
 from poolzoo.plugin.grammar import read_options
 from poolzoo.plugin.spec import Backbone
 
-CALIBRATION: Final = 128  # synthetic images for int8, which photographs would do better
-SYNTHETIC: Final = 32  # images to compare on, beside the edge images; a batch to measure speed with
+CALIBRATION_IMAGES: Final = 128  # synthetic images for int8; natural ones would be better
+IMAGES: Final = 32  # synthetic images for parity, beside the edge cases; a batch to measure speed with
 
 
-def of_backbone(text: str) -> ExportSource:
-    """The original network of a backbone, by its spec; there are no photographs with it, so its images are synthetic.
+def from_backbone(text: str) -> ExportSource:
+    """The published network of a backbone. It comes without images, so that its images are synthetic.
 
     Args:
         text: A backbone's spec, such as `timm/resnet18`.
 
     Raises:
-        UsageError: The name or an option is unknown, or the backbone brings no such network.
-        EnvironmentProblem: The published weights are out of reach.
-        PluginFailed: The network or its labels are not what the contract says.
+        UsageError: The name or an option is unknown, or the backbone has no published network.
+        EnvironmentProblem: The weights cannot be downloaded.
+        PluginFailed: The network or its labels violate the plugin contract.
     """
     resolved = loader.catalog().backbone(text)
     backbone: Backbone = resolved.item
     if backbone.network is None or backbone.input_size is None:
         hint = f"train one with poolzoo finetune --backbone {text} and export the run"
-        raise UsageError(f"backbone {text} brings no classifier of its own", hint)
+        raise UsageError(f"backbone {text} has no classifier of its own", hint)
     network, options = _build(resolved)
     size = (backbone.input_size, backbone.input_size)
     with torch.no_grad():
         classes = _classes(resolved, _dry_run(resolved, network, size))
     preprocess = Preprocess(backbone.mean, backbone.std, size, size)
     how = Fit(backbone.interpolation, backbone.crop_pct)
-    config = {
+    config: Config = {
         "schema": manifest.SCHEMA,
         "architecture": backbone.name.split("/", 1)[-1],
         "num_classes": len(classes),
@@ -73,15 +73,15 @@ def of_backbone(text: str) -> ExportSource:
         size=size,
         config=config,
         weights_sha256=_sha256(network),
-        images=synthetic_images(size, SYNTHETIC),
+        images=synthetic_images(size, IMAGES),
         image_labels=None,
-        calibration=synthetic_images(size, CALIBRATION, seed=1),
-        remedy="try another backbone",
+        calibration=synthetic_images(size, CALIBRATION_IMAGES, seed=1),
+        hint="try another backbone",
     )
 
 
-def _build(resolved: loader.Resolved) -> tuple[nn.Module, dict[str, Any]]:
-    """The network with its published weights, and the options that it was built with."""
+def _build(resolved: loader.Resolved) -> tuple[nn.Module, dict[str, object]]:
+    """The network with its published weights, and the options of its build function."""
     backbone, source = resolved.item, resolved.entry.source
     build = import_build(backbone.network, backbone.name, source)
     options = read_options(backbone.name, build, resolved.spec.options)
@@ -129,20 +129,24 @@ def _classes(resolved: loader.Resolved, logits: Tensor) -> list[str]:
 
 def _failed(resolved: loader.Resolved, what: str) -> PluginFailed:
     source = resolved.entry.source
-    hint = "choose another backbone, or mend its plugin; POOLZOO_DEBUG=1 shows the traceback"
+    hint = "choose another backbone, or fix its plugin; POOLZOO_DEBUG=1 shows the traceback"
     return PluginFailed(f"the network of {resolved.spec.text} (from {source.dist}) {what}", hint)
 
 
 def _sha256(network: nn.Module) -> str:
-    """The hash of the weights as safetensors; cloned, because tied ones must not share memory there."""
-    state = {key: value.clone() for key, value in network.state_dict().items()}
-    return hashlib.sha256(run.weights_bytes(state)).hexdigest()
+    """The sha256 of the weights as safetensors."""
+    return hashlib.sha256(run.weights_bytes(network.state_dict())).hexdigest()
 
 
 def synthetic_images(size: Size, count: int, seed: int = 0) -> np.ndarray:
-    """Colored noise from a fixed seed, `uint8[count, H, W, 3]`: from white to as smooth as a photograph and beyond.
+    """Colored noise from a fixed seed, `uint8[count, H, W, 3]`, from white noise to very smooth images.
 
-    The amplitude of a spatial frequency f falls as f^-s, with s from 0 to 2; photographs lie near 1.
+    The amplitude of a spatial frequency f falls as f^-s, with s from 0 to 2; natural images lie near 1.
+
+    Args:
+        size: Height and width.
+        count: How many images.
+        seed: The seed.
     """
     height, width = size
     random = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""The range of every value inside a graph on some images, found in a memory that their number does not change."""
+"""Measures the range of every value inside a graph on images, in memory independent of their number."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import onnx
 import onnxruntime
 
 from poolzoo.common import output
-from poolzoo.runtime.ort_session import FATAL, is_out_of_memory
+from poolzoo.runtime.ort_session import LOG_FATAL, is_out_of_memory
 
 BATCH: Final = 32  # images at once, or fewer …
-BYTES: Final = 64 << 20  # … so that the values that are alive at a time take about as much
-ALIVE: Final = 4  # values as large as the largest one that are, at a time
+MAX_BYTES: Final = 64 << 20  # … so that the values in memory at a time take about as much
+IN_MEMORY: Final = 4  # values as large as the largest one, at a time
 FLOATS: Final = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
 
 
 class Range(NamedTuple):
-    """The least and the largest number that a value held, `float32`; NaN is passed over."""
+    """The smallest and the largest element of a value; NaN is ignored."""
 
     low: np.float32
     high: np.float32
@@ -31,18 +31,18 @@ class Range(NamedTuple):
         return float(np.maximum(np.abs(self.low), np.abs(self.high)))
 
 
-def measure(proto: onnx.ModelProto, feed: np.ndarray) -> dict[str, Range]:
-    """Runs a graph as it stands, without ONNX Runtime's optimizations, and keeps the range of each float value.
+def measure(proto: onnx.ModelProto, inputs: np.ndarray) -> dict[str, Range]:
+    """Runs a graph without ONNX Runtime's optimizations and returns the range of each float value, by name.
 
-    Minimum and maximum are taken inside the graph. ONNX Runtime's own calibration does so too, but lets it wait to the
-    end of each batch, with every value in memory; here they are taken as soon as they can be.
+    Minimum and maximum are computed inside the graph. ONNX Runtime's own calibration computes them at the end of each
+    batch, with every value in memory. Here they are computed right after each value.
 
     Args:
-        proto: The graph, which stays as it is; its only input is `images`.
-        feed: Images as it takes them.
+        proto: The graph, whose only input is `images`; it is not changed.
+        inputs: Images as the graph's input.
 
     Raises:
-        MemoryError: A single image is too much.
+        MemoryError: Memory does not suffice for a single image.
     """
     known = onnx.shape_inference.infer_shapes(proto)
     weights = {tensor.name for tensor in known.graph.initializer}
@@ -55,10 +55,10 @@ def measure(proto: onnx.ModelProto, feed: np.ndarray) -> dict[str, Range]:
     session = _session(_with_ranges(known, floats))
     found: dict[str, Range] = {}
     size, start = _batch(floats.values()), 0
-    with output.progress("ranges of all values", len(feed)) as bar:
-        while start < len(feed):
+    with output.progress("ranges of all values", len(inputs)) as bar:
+        while start < len(inputs):
             try:
-                got = session.run(None, {"images": feed[start : start + size]})
+                got = session.run(None, {"images": inputs[start : start + size]})
             except Exception as error:  # ONNX Runtime's exceptions share no public base class
                 if not is_out_of_memory(error):
                     raise
@@ -70,30 +70,30 @@ def measure(proto: onnx.ModelProto, feed: np.ndarray) -> dict[str, Range]:
                 continue
             _widen(found, floats, got)
             start += size
-            bar.update(min(start, len(feed)))
+            bar.update(min(start, len(inputs)))
     return found
 
 
 def largest(found: Mapping[str, Range]) -> tuple[str, float]:
-    """The value with the largest finite magnitude, and that; a mask may well hold infinity."""
+    """The name and the magnitude of the value with the largest finite one; a mask may hold infinity."""
     finite = {name: of.largest for name, of in found.items() if np.isfinite(of.largest)}
     name = max(finite, key=finite.__getitem__)
     return name, finite[name]
 
 
 def _with_ranges(known: onnx.ModelProto, names: Iterable[str]) -> bytes:
-    """The graph with the ranges as its outputs, each computed right behind its value: nodes run in their order."""
-    behind: dict[str, list[onnx.NodeProto]] = {}
+    """The graph with the ranges as its outputs, each computed right after its value: nodes run in order."""
+    after: dict[str, list[onnx.NodeProto]] = {}
     outputs = []
     for index, name in enumerate(names):
         for kind in ("ReduceMin", "ReduceMax"):
             result = f"{kind}_{index}"
-            behind.setdefault(name, []).append(onnx.helper.make_node(kind, [name], [result], name=result, keepdims=0))
+            after.setdefault(name, []).append(onnx.helper.make_node(kind, [name], [result], name=result, keepdims=0))
             outputs.append(onnx.helper.make_empty_tensor_value_info(result))
-    nodes = [node for value in known.graph.input for node in behind.get(value.name, [])]
+    nodes = [node for value in known.graph.input for node in after.get(value.name, [])]
     for node in known.graph.node:
         nodes.append(node)
-        nodes += [one for name in node.output for one in behind.get(name, [])]
+        nodes += [one for name in node.output for one in after.get(name, [])]
     graph = onnx.helper.make_graph(nodes, "ranges", known.graph.input, outputs, known.graph.initializer)
     copy = onnx.helper.make_model(graph, opset_imports=known.opset_import, ir_version=known.ir_version)
     return bytes(copy.SerializeToString())
@@ -103,17 +103,17 @@ def _session(content: bytes) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED  # a value's range before the next node
-    options.log_severity_level = FATAL
+    options.log_severity_level = LOG_FATAL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 def _batch(values: Iterable[onnx.ValueInfoProto]) -> int:
-    largest = max(
+    largest: int = max(
         math.prod(dim.dim_value or 1 for dim in value.type.tensor_type.shape.dim) * np.dtype(np.float32).itemsize
         for value in values
     )
-    return max(1, min(BATCH, BYTES // (ALIVE * largest)))
+    return max(1, min(BATCH, MAX_BYTES // (IN_MEMORY * largest)))
 
 
 def _widen(found: dict[str, Range], names: Iterable[str], got: list[np.ndarray]) -> None:

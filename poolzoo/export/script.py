@@ -1,4 +1,4 @@
-"""The `predict.py` that a bundle carries: the stand-alone script, with the transform of training written into it."""
+"""The `predict.py` of a bundle: the standalone script with the code that it uses of poolzoo.data written into it."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import Final
 from poolzoo.data import images, modes, resize
 from poolzoo.export import standalone
 
-Statement = tuple[ast.stmt, str]  # one at the top level of a module, and its text with the comments before it
+Statement = tuple[ast.stmt, str]  # a top-level statement, and its text with the comments before it
 IMPORTS: Final = (ast.Import, ast.ImportFrom)
 DEFINITIONS: Final = (ast.FunctionDef, ast.ClassDef)
-MODULES: Final = (resize, modes, images)  # what the script takes from, a module before those that import it
+MODULES: Final = (resize, modes, images)  # whose code the script uses, in the order of their imports
 
 
-def source() -> str:
-    """One file that needs onnxruntime, numpy and Pillow, and nothing of poolzoo."""
+def render() -> str:
+    """The text of the script, which needs onnxruntime, numpy and Pillow, and not poolzoo."""
     docstring, *template = _statements(standalone)
     shared = [statement for module in MODULES for statement in _statements(module)]
     wanted = {name for statement, _ in template for name in _used(statement)}
     kept: list[Statement] = []
-    while True:  # what is kept uses more
+    while True:  # a statement that is kept may use others
         more = [one for one in shared if not isinstance(one[0], IMPORTS) and _defined(one[0]) & wanted]
         if len(more) == len(kept):
             break
@@ -36,16 +36,16 @@ def source() -> str:
 
 
 def _spaced(statements: Sequence[Statement]) -> Iterator[str]:
-    """Their texts with two blank lines around functions and classes, and at most one elsewhere."""
-    behind: ast.stmt | None = None
+    """Texts of statements with two blank lines around functions and classes, and at most one elsewhere."""
+    previous: ast.stmt | None = None
     for statement, text in statements:
-        apart = behind is not None and any(isinstance(one, DEFINITIONS) for one in (statement, behind))
-        yield ("\n\n" if apart else "\n" if text[:1] in ("", "\n") or behind is None else "") + text.lstrip("\n")
-        behind = statement
+        apart = previous is not None and any(isinstance(one, DEFINITIONS) for one in (statement, previous))
+        yield ("\n\n" if apart else "\n" if text[:1] in ("", "\n") or previous is None else "") + text.lstrip("\n")
+        previous = statement
 
 
 def _imports(statements: Iterable[ast.stmt], wanted: set[str]) -> list[str]:
-    """The lines that import what is wanted from outside of poolzoo, each module once."""
+    """The import lines of the wanted names from outside of poolzoo, one for each module."""
     whole: set[str] = set()
     names: dict[str, set[str]] = {}
     for statement in statements:
@@ -60,7 +60,7 @@ def _imports(statements: Iterable[ast.stmt], wanted: set[str]) -> list[str]:
 
 
 def _by_kind(names: set[str]) -> list[str]:
-    """Constants before classes before functions, as an import sorter has them."""
+    """Names in the order of an import sorter: constants, classes, functions."""
     return sorted(names, key=lambda name: (not name.isupper(), not name[0].isupper(), name))
 
 
@@ -90,7 +90,7 @@ def _module(statement: ast.Import | ast.ImportFrom) -> str:
 
 
 def _sorted(imports: set[str]) -> list[str]:
-    """The future's first, then the standard library's, then the others'; modules before names from modules."""
+    """Import lines in the order of an import sorter: `__future__`, standard library, others."""
     ordered = sorted(imports, key=lambda line: (line.startswith("from"), line.lower()))
     groups: tuple[list[str], ...] = ([""], [""], [""])
     for line in ordered:

@@ -1,4 +1,4 @@
-"""What is exported: a network with all that its bundle says of it, wherever the network comes from."""
+"""The source of an export: a network, and everything that its bundle says of it."""
 
 from __future__ import annotations
 
@@ -6,80 +6,89 @@ import hashlib
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from poolzoo.artifacts.run import Run
+from poolzoo.artifacts.schema import Config, Origin
 from poolzoo.data.classes import require_names
 from poolzoo.data.resize import Fit, recorded
+from poolzoo.data.sizes import Size
 from poolzoo.model.inference import InferenceModel
-from poolzoo.model.layout import Size
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportSource:
-    """A network on its way into a bundle.
+    """A network to export.
 
     Attributes:
-        title: What it is, in words, for the bundle's card and for errors.
-        origin: What it was made from, for `export` in `config.json`, such as `{"run": …}`.
+        title: What the network is, in words, for the model card and for errors.
+        origin: What it was made from, for `export` in `config.json`.
         model: The network with its preprocessing, in eval mode: `uint8[N, h, w, 3]` to logits and probabilities.
-        size: Height and width (h, w) of the images that it takes.
-        config: `config.json`, with the keys of a run's.
-        weights_sha256: The hash of its weights.
-        images: Images to compare and to measure with, `uint8[N, h, w, 3]`, in an order drawn from a fixed seed.
-        image_labels: Their labels; None where the images are synthetic and nothing is in them.
-        calibration: Other images, from which int8 learns the range of every layer, `uint8[M, h, w, 3]`.
-        remedy: What to try where it cannot be exported.
+        size: Height and width (h, w) of its images.
+        config: `config.json` without `export`.
+        weights_sha256: The sha256 of its weights.
+        images: Images for parity and speed, `uint8[N, h, w, 3]`, shuffled with a fixed seed.
+        image_labels: Their labels, `int[N]`; None where the images are synthetic.
+        calibration: Other images, on which value ranges for lower precision are measured, `uint8[M, h, w, 3]`.
+        hint: What to try where it cannot be exported.
     """
 
     title: str
-    origin: dict[str, str]
+    origin: Origin
     model: InferenceModel
     size: Size
-    config: dict[str, Any]
+    config: Config
     weights_sha256: str
     images: np.ndarray
     image_labels: np.ndarray | None
     calibration: np.ndarray
-    remedy: str
+    hint: str
 
     @property
     def classes(self) -> list[str]:
+        """The names of the classes, in the order of the logits."""
         return list(self.config["label_names"])
 
     @property
     def fit(self) -> Fit:
-        """How photographs are brought to its size."""
+        """How image files are brought to its size."""
         return recorded(self.config["pretrained_cfg"])
 
     @property
     def license(self) -> str:
+        """The license of the weights, or "unknown"."""
         return str(self.config["pretrained_cfg"]["license"] or "unknown")
 
     @property
-    def provenance(self) -> dict[str, Any]:
-        """What the network is made of and with which software, for `metadata_props`."""
+    def provenance(self) -> dict[str, object]:
+        """The network's parts, the software versions and the hash of the weights, for `metadata_props`."""
+        ours = self.config["poolzoo"]
         return {
-            "poolzoo": {key: self.config["poolzoo"][key] for key in ("backbone", "pool", "local_pool", "plugins")},
+            "poolzoo": {
+                "backbone": ours["backbone"],
+                "pool": ours["pool"],
+                "local_pool": ours["local_pool"],
+                "plugins": ours["plugins"],
+            },
             "versions": {name: version(name) for name in ("poolzoo", "torch", "onnx", "onnxscript")},
             "weights_sha256": self.weights_sha256,
         }
 
 
-def of_run(run: Run) -> ExportSource:
-    """A trained network, with the test images that its run has kept.
+def from_run(run: Run) -> ExportSource:
+    """The network of a finished run, with the images that the run keeps.
 
     Raises:
         CheckFailed: A file of the run is missing or damaged.
-        UsageError: The network knows one class only.
+        UsageError: The network has one class only.
     """
     require_names(f"run {run.path}", run.classes)
     ours, samples = run.config["poolzoo"], run.samples()
-    (images, labels), (calibration, _) = (_shuffled(samples, part) for part in ("test", "train"))
+    images, labels = _shuffled(samples, "test")
+    calibration, _ = _shuffled(samples, "train")
     return ExportSource(
-        title=f"{ours['backbone']} with {ours['pool']} pooling on {_public(ours['data'])}",
+        title=f"{ours['backbone']} with {ours['pool']} pooling on {_public_name(ours['data'])}",
         origin={"run": run.path.name},
         model=InferenceModel(run.preprocess, run.network).eval(),
         size=run.data_size,
@@ -88,18 +97,18 @@ def of_run(run: Run) -> ExportSource:
         images=images,
         image_labels=labels,
         calibration=calibration,
-        remedy="try another --pool",
+        hint="try another --pool",
     )
 
 
-def _public(data: str) -> str:
-    """A data set's name for others to read: of a folder its own name, not where it lies on somebody's disk."""
+def _public_name(data: str) -> str:
+    """A data set's name without the path of a folder, which is private to this machine."""
     kind, _, path = data.partition(":")
     return Path(path).name or kind if kind == "folder" else data
 
 
-def _shuffled(samples: dict[str, np.ndarray], part: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels in a fixed random order; they are kept in the data's own, where one class follows another."""
-    images, labels = samples[f"{part}_images"], samples[f"{part}_labels"]
+def _shuffled(samples: dict[str, np.ndarray], split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels in a fixed random order; a run keeps them in the data's order, often sorted by class."""
+    images, labels = samples[f"{split}_images"], samples[f"{split}_labels"]
     order = np.random.default_rng(0).permutation(len(labels))
     return images[order], labels[order]

@@ -1,8 +1,8 @@
 """Labels images with the network in this directory. Needs onnxruntime, numpy and Pillow, nothing else.
 
-python predict.py IMAGE...           a line an image, in order: its label and the score, or `error` and the reason
+python predict.py IMAGE...           a line for each image, in order: its label and score, or `error` and the reason
 python predict.py --top 3 IMAGE...   the three most probable labels, each with its score, on that line
-python predict.py --verify           whether the files and what the network computes are as they were exported
+python predict.py --verify           check that files and outputs are as exported
 
 Columns are separated by tabs. The exit code is 1 where an image cannot be read or a check fails, and 4 where the
 installed onnxruntime is too old.
@@ -25,32 +25,38 @@ import onnxruntime
 from poolzoo.data.images import read, reason, recorded
 
 HERE = Path(__file__).absolute().parent
-REQUIRED = ("config.json", "golden.npz", "model.onnx", "parity.json")  # an emptied manifest vouches for nothing
+REQUIRED = ("config.json", "golden.npz", "model.onnx", "parity.json")  # an empty manifest proves nothing
 
 
 class Model:
-    """`model.onnx`, opened, and what its `metadata_props` say of it."""
+    """`model.onnx`, opened, and what its `metadata_props` say."""
 
     def __init__(self) -> None:
         options = onnxruntime.SessionOptions()
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # leaves the cores to others
+        options.add_session_config_entry(
+            "session.intra_op.allow_spinning", "0"
+        )  # spinning threads starve other processes
         try:
-            given = onnxruntime.InferenceSession(str(HERE / "model.onnx"), options, providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(
+                str(HERE / "model.onnx"), options, providers=["CPUExecutionProvider"]
+            )
         except Exception as error:  # its exceptions share no public base class
             if "Unsupported model IR version" in str(error) or "is under development" in str(error):
                 config = json.loads((HERE / "config.json").read_text(encoding="utf-8"))
                 _stop(config.get("export", {}).get("onnxruntime", "of its time"))
             raise
-        self.session = given
-        facts = self.session.get_modelmeta().custom_metadata_map
-        needed = json.loads(facts.get("onnxruntime", '"0"'))
+        self.session = session
+        metadata = session.get_modelmeta().custom_metadata_map
+        needed = json.loads(metadata.get("onnxruntime", '"0"'))
         if _release(onnxruntime.__version__) < _release(needed):  # it opens the file, and computes wrong numbers
             _stop(needed)
-        given, how = json.loads(facts["input"]), json.loads(facts.get("preprocessing", "{}"))
-        names = json.loads(facts["labels"])  # in which what a terminal would obey is escaped
+        image = json.loads(metadata["input"])
+        names = json.loads(metadata["labels"])
+        # Control characters are escaped: a terminal would obey them.
         self.labels = ["".join(c if c.isprintable() else ascii(c)[1:-1] for c in name) for name in names]
-        self.kind, self.size = given["kind"], (given["height"], given["width"])
-        self.fit = recorded(how)
+        self.kind = image["kind"]
+        self.size = (image["height"], image["width"])
+        self.fit = recorded(json.loads(metadata.get("preprocessing", "{}")))
 
     def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Logits and probabilities, `float32[N, classes]` each, of `uint8[N, H, W, 3]`."""
@@ -65,14 +71,14 @@ def _release(version: str) -> list[int]:
 
 
 def _stop(needed: str) -> NoReturn:
-    """Says which onnxruntime the graph needs."""
+    """Prints which onnxruntime the graph needs and exits."""
     print(f"error: model.onnx needs onnxruntime {needed} or newer, this is {onnxruntime.__version__}", file=sys.stderr)
     print("hint: pip install --upgrade onnxruntime", file=sys.stderr)
     sys.exit(4)
 
 
 def predict(files: list[Path], top: int) -> bool:
-    """Prints a line an image; whether all could be read."""
+    """Prints a line for each image; returns whether all could be read."""
     model, complete = Model(), True
     notes: list[str] = []
     for file in files:
@@ -82,21 +88,21 @@ def predict(files: list[Path], top: int) -> bool:
             print("error", reason(error), sep="\t")
             complete = False
             continue
-        chances = model.run(image[None])[1][0]
-        if not np.isfinite(chances).all():
+        probabilities = model.run(image[None])[1][0]
+        if not np.isfinite(probabilities).all():
             print("error", "the network gives NaN or infinity for it", sep="\t")
             complete = False
             continue
-        best = np.argsort(-chances, kind="stable")[:top]
-        print(*(f"{model.labels[index]}\t{chances[index]:.6f}" for index in best), sep="\t")
+        best = np.argsort(-probabilities, kind="stable")[:top]
+        print(*(f"{model.labels[index]}\t{probabilities[index]:.6f}" for index in best), sep="\t")
     for kind in sorted(set(notes)):
         print(f"warning: {notes.count(kind)} of {len(files)} images {kind}", file=sys.stderr)
     return complete
 
 
 def verify() -> bool:
-    """Prints a line a check; whether all passed. The graph of an altered directory is not opened."""
-    return _report("manifest.json", files_as_listed) and _report("golden.npz", outputs_as_stored)
+    """Prints a line for each check; returns whether all passed. The graph of an altered directory is not opened."""
+    return _report("manifest.json", check_files) and _report("golden.npz", check_outputs)
 
 
 def _report(what: str, check: Callable[[], Iterator[tuple[str, bool, str]]]) -> bool:
@@ -111,10 +117,10 @@ def _report(what: str, check: Callable[[], Iterator[tuple[str, bool, str]]]) -> 
     return every
 
 
-def files_as_listed() -> Iterator[tuple[str, bool, str]]:
+def check_files() -> Iterator[tuple[str, bool, str]]:
     text = (HERE / "manifest.json").read_text(encoding="utf-8")
     manifest = json.loads(text)
-    whole = manifest["kind"] == "bundle" and _sealed(manifest, text)
+    whole = manifest["kind"] == "bundle" and _has_its_checksum(manifest, text)
     yield "manifest.json", whole, "as exported" if whole else "altered"
     yield from ((name, False, "not listed") for name in REQUIRED if name not in manifest["files"])
     for name, entry in manifest["files"].items():
@@ -128,19 +134,19 @@ def files_as_listed() -> Iterator[tuple[str, bool, str]]:
             yield name, same, "as exported" if same else "altered"
 
 
-def _sealed(manifest: dict, text: str) -> bool:
-    """Whether the manifest is as it was written; from schema 2 on it holds a hash of its own text without the hash."""
+def _has_its_checksum(manifest: dict[str, object], text: str) -> bool:
+    """Whether the manifest is as it was written; from schema 2 on `seal` is the sha256 of its text without `seal`."""
     if manifest["schema"] == 1 and "seal" not in manifest:
         return True
     rest = {key: value for key, value in manifest.items() if key != "seal"}
     return text == _dump(manifest) and manifest["seal"] == hashlib.sha256(_dump(rest).encode()).hexdigest()
 
 
-def _dump(value: dict) -> str:
+def _dump(value: dict[str, object]) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
-def outputs_as_stored() -> Iterator[tuple[str, bool, str]]:
+def check_outputs() -> Iterator[tuple[str, bool, str]]:
     model = Model()
     with np.load(HERE / "golden.npz") as golden:
         images, allowed = golden["images"], golden["allowed"]
@@ -148,21 +154,21 @@ def outputs_as_stored() -> Iterator[tuple[str, bool, str]]:
     for size in (1, 2, 7, len(images)):
         parts = [model.run(images[start : start + size]) for start in range(0, len(images), size)]
         got = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
-        error = np.maximum(*(np.abs(a - b).max(1) for a, b in zip(got, expected, strict=True)))
-        worst = int((error / np.maximum(allowed, 1e-30)).argmax())  # both figures are of this image
-        detail = f"image {worst} is nearest to its limit: difference {error[worst]:.2e}, allowed {allowed[worst]:.2e}"
-        yield f"outputs at batch {size}", bool((error <= allowed).all()), detail
+        difference = np.maximum(*(np.abs(a - b).max(1) for a, b in zip(got, expected, strict=True)))
+        worst = int((difference / np.maximum(allowed, 1e-30)).argmax())  # both numbers belong to this image
+        detail = f"image {worst} is closest to its limit: {difference[worst]:.2e} of {allowed[worst]:.2e} allowed"
+        yield f"outputs at batch {size}", bool((difference <= allowed).all()), detail
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", metavar="IMAGE", nargs="*", type=Path)
-    parser.add_argument("--top", type=int, default=1, metavar="N", help="labels an image")
+    parser.add_argument("--top", type=int, default=1, metavar="N", help="labels for an image")
     parser.add_argument("--verify", action="store_true", help="check this directory")
     arguments = parser.parse_args()
     if arguments.verify == bool(arguments.images) or arguments.top < 1:
         parser.error("give images (and --top, at least 1), or --verify")
-    warnings.simplefilter("ignore")  # what Pillow says of odd images; one is either read or an error
+    warnings.simplefilter("ignore")  # of Pillow about odd images: one is either read or an error
     return 0 if (verify() if arguments.verify else predict(arguments.images, arguments.top)) else 1
 
 

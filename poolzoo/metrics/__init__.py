@@ -1,1 +1,1 @@
-"""What a prediction is worth: accuracy and its interval, figures of each class, robustness to corruptions."""
+"""What predictions are worth: accuracy and its interval, metrics of each class, robustness to image changes."""

@@ -12,27 +12,28 @@ from math import ceil
 import numpy as np
 from scipy import ndimage, signal, sparse
 
-from poolzoo.metrics.draws import Draws, scale, windows
+from poolzoo.metrics.image_ops import PerImageRng, scale, windows
 
-TAP_SHARE = 1e-5  # the last taps of a motion blur that together weigh less are left out: 0.003 gray levels at most
+TAP_TAIL = 1e-5  # weight of the last taps of a motion blur, which are left out: 0.003 gray levels at most
 
 
-def gaussian_blur(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
+def gaussian_blur(x: np.ndarray, severity: int, rng: PerImageRng) -> np.ndarray:
     """Convolution with a Gaussian, cut off at 4 σ; the border is repeated."""
     return _gaussian(x, scale(x) * (0.4, 0.6, 0.7, 0.8, 1.0)[severity - 1])
 
 
 def _gaussian(x: np.ndarray, sigma: float) -> np.ndarray:
-    return ndimage.gaussian_filter(x, sigma, mode="nearest", axes=(1, 2))
+    blurred: np.ndarray = ndimage.gaussian_filter(x, sigma, mode="nearest", axes=(1, 2))
+    return blurred
 
 
-def defocus_blur(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
+def defocus_blur(x: np.ndarray, severity: int, rng: PerImageRng) -> np.ndarray:
     """Convolution with a disk whose edge is softened by a Gaussian; the border is mirrored."""
     radius, softness = ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1.0, 0.2), (1.5, 0.1))[severity - 1]
     kernel = disk(radius, softness, scale(x))[..., None]
     reach = len(kernel) // 2
     padded = np.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)), "reflect")
-    # Transforms of many images at once would round each as its neighbors in memory decide.
+    # One transform for all images would let the rounding of each depend on the others.
     return np.stack([signal.fftconvolve(one, kernel, "valid", axes=(0, 1)) for one in padded])
 
 
@@ -48,32 +49,33 @@ def disk(radius: float, softness: float, factor: float = 1.0) -> np.ndarray:
     taps = np.exp(-(np.arange(-half, half + 1) ** 2) / (2 * (softness * factor) ** 2))
     for axis in (0, 1):
         flat = ndimage.convolve1d(flat, taps, axis, mode="constant")
-    return (flat / flat.sum()).astype(np.float32)
+    kernel: np.ndarray = (flat / flat.sum()).astype(np.float32)
+    return kernel
 
 
-def glass_blur(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
+def glass_blur(x: np.ndarray, severity: int, rng: PerImageRng) -> np.ndarray:
     """A Gaussian blur, then pixels take a neighbor's value, once or twice, then the same blur.
 
     The neighbors lie up to d up or left and d - 1 down or right of a pixel, d = 1 for 32 × 32. The paper exchanges
-    the two pixels; its published script assigns one array view to another, so that the neighbor keeps its value, and
-    this does what the script did. d + 1 rows and columns at the top and left and d - 1 at the other sides stay.
+    the two pixels. Its published script assigns one array view to another, so that the neighbor keeps its value; this
+    function does the same. d + 1 rows and columns at the top and left and d - 1 at the other sides stay.
     """
     sigma, rounds = ((0.05, 1), (0.25, 1), (0.4, 1), (0.25, 2), (0.4, 2))[severity - 1]
     x, reach = _gaussian(x, scale(x) * sigma), round(scale(x))
     count, height, width, channels = x.shape
     rows, columns = np.arange(reach + 1, height - reach + 1), np.arange(reach + 1, width - reach + 1)
     for _ in range(rounds):
-        step = draws.integers(-reach, reach, 2, len(rows), len(columns))
+        step = rng.integers(-reach, reach, 2, len(rows), len(columns))
         index = (rows[:, None] + step[:, 0]) * width + columns + step[:, 1]
         taken = np.take_along_axis(x.reshape(count, -1, channels), index.reshape(count, -1, 1), 1)
         x[:, reach + 1 : height - reach + 1, reach + 1 : width - reach + 1] = taken.reshape(*index.shape, channels)
     return _gaussian(x, scale(x) * sigma)
 
 
-def motion_blur(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
+def motion_blur(x: np.ndarray, severity: int, rng: PerImageRng) -> np.ndarray:
     """A half Gaussian along a direction of each image's own, -45° to 45° from the horizontal."""
     radius, sigma = ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5))[severity - 1]
-    return streaks(x, scale(x) * radius, scale(x) * sigma, draws.uniform(-45, 45))
+    return streaks(x, scale(x) * radius, scale(x) * sigma, rng.uniform(-45, 45))
 
 
 def streaks(x: np.ndarray, radius: float, sigma: float, degrees: np.ndarray) -> np.ndarray:
@@ -87,7 +89,7 @@ def streaks(x: np.ndarray, radius: float, sigma: float, degrees: np.ndarray) -> 
     """
     taps = np.exp(-(np.arange(2 * ceil(radius) + 1) ** 2) / (2 * sigma**2))
     taps /= taps.sum()
-    taps = taps[: np.searchsorted(np.cumsum(taps), 1 - TAP_SHARE) + 1]
+    taps = taps[: np.searchsorted(np.cumsum(taps), 1 - TAP_TAIL) + 1]
     reach = len(taps)
     padded = np.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)), "edge")
     angle, blurred = np.deg2rad(degrees.astype(np.float64)), np.zeros_like(x)
@@ -97,28 +99,29 @@ def streaks(x: np.ndarray, radius: float, sigma: float, degrees: np.ndarray) -> 
     return blurred
 
 
-def zoom_blur(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
+def zoom_blur(x: np.ndarray, severity: int, rng: PerImageRng) -> np.ndarray:
     """The mean of the image and of itself magnified 1, 1.01, 1.02, … times, a side rounded to whole pixels."""
     height, width = x.shape[1:3]
     pixels = np.ascontiguousarray(x.reshape(len(x), height * width, 3).swapaxes(0, 1))
-    blurred = _zoomed(height, width, (1.06, 1.11, 1.16, 1.21, 1.26)[severity - 1]) @ pixels.reshape(height * width, -1)
-    return blurred.reshape(height * width, len(x), 3).swapaxes(0, 1).reshape(x.shape)
+    matrix = _mean_zoom_matrix(height, width, (1.06, 1.11, 1.16, 1.21, 1.26)[severity - 1])
+    mixed = matrix @ pixels.reshape(height * width, -1)
+    blurred: np.ndarray = mixed.reshape(height * width, len(x), 3).swapaxes(0, 1).reshape(x.shape)
+    return blurred
 
 
-@lru_cache(maxsize=1)  # the blocks of a set need the same one
-def _zoomed(height: int, width: int, stop: float) -> sparse.csr_array:
-    """The matrix `float32[H · W, H · W]` that takes the mean of an image and its magnifications."""
-    factors = [1.0, *np.arange(1, stop, 0.01)]  # as published, to the last bit: it decides how 32.5 is rounded
+@lru_cache(maxsize=1)  # all blocks of a data set need the same one
+def _mean_zoom_matrix(height: int, width: int, stop: float) -> sparse.csr_array:
+    """The matrix `float32[H · W, H · W]` that averages an image and its magnifications."""
+    factors = [1.0, *np.arange(1, stop, 0.01)]  # exactly as published: its last bit decides how 32.5 is rounded
     mean = sum(sparse.kron(magnifier(height, f), magnifier(width, f), "csr") for f in factors) / len(factors)
     return mean.astype(np.float32)
 
 
 def magnifier(length: int, factor: float) -> sparse.csr_array:
-    """The matrix `[length, length]` that magnifies an axis: its middle, interpolated linearly, and cut to length."""
+    """The matrix `[length, length]` that magnifies the middle of an axis by linear interpolation."""
     kept = ceil(length / factor)
     made = round(kept * factor)
-    position = np.arange(length) + (made - length) // 2
-    position = position * (kept - 1) / (made - 1)
+    position = (np.arange(length) + (made - length) // 2) * (kept - 1) / (made - 1)
     lower = np.minimum(position.astype(np.int64), kept - 2)
     weight = position - lower
     columns = (length - kept) // 2 + np.stack([lower, lower + 1], 1)

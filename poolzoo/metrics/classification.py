@@ -1,29 +1,39 @@
-"""Logits for many images, and the figures that say how good they are. Fractions are 0–1."""
+"""From logits and labels to metrics: predictions, accuracy, and everything in `Metrics`."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
 
 from poolzoo.common import output
 from poolzoo.metrics.intervals import calibration_error, wilson_interval
-from poolzoo.metrics.per_class import about_untested, figure
+from poolzoo.metrics.results import ClassMetrics, Metrics, format_score, untested_classes, untested_note
 
-NO_CLASS: Final = -1  # the prediction from logits of which none is the largest
+NO_CLASS: Final = -1  # the prediction where the largest logit is NaN or infinite
+LARGEST_MATRIX: Final = 20  # classes up to which `show` prints the confusion matrix
+LARGEST_NAME: Final = 6  # characters of a class name above a column of that matrix
 
 
-def mean_of_views(plain: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
-    """Log of the mean softmax of each image and its mirror image, from the logits of both, `float[…, classes]`.
+def flip_averaged_logits(logits: np.ndarray, flipped_logits: np.ndarray) -> np.ndarray:
+    """Log of the mean softmax of each image and its mirror image.
 
-    The simplest test-time augmentation, at twice the work: not for images that mean something else when mirrored, such
-    as digits. The softmax of what it returns is that mean again, so that it stands wherever logits do.
+    This is test-time augmentation by horizontal flip. It doubles the work and suits no images that mean something else
+    when mirrored, such as digits. The softmax of the result is the mean, so the result can be used as logits.
+
+    Args:
+        logits: Of the images, `float[…, classes]`.
+        flipped_logits: Of the mirrored images, the same shape.
+
+    Returns:
+        `float32[…, classes]`.
     """
-    views = (torch.from_numpy(logits).double().log_softmax(-1) for logits in (plain, mirrored))
-    return (torch.logaddexp(*views) - math.log(2)).float().numpy()
+    views = (torch.from_numpy(each).double().log_softmax(-1) for each in (logits, flipped_logits))
+    mean: np.ndarray = (torch.logaddexp(*views) - math.log(2)).float().numpy()
+    return mean
 
 
 def predictions(logits: np.ndarray) -> np.ndarray:
@@ -32,96 +42,111 @@ def predictions(logits: np.ndarray) -> np.ndarray:
 
 
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Rank of the images whose largest logit is the label's."""
+    """Fraction of the images whose largest logit is the label's."""
     return float((predictions(logits) == labels).mean())
 
 
 def top_accuracy(logits: np.ndarray, labels: np.ndarray, k: int) -> float:
-    """Rank of the images whose label is among the `k` largest logits; of equal ones the first class comes first."""
+    """Fraction of the images whose label is among the `k` largest logits; ties go to the lower class index."""
     own = np.take_along_axis(logits, labels[:, None], 1)
-    first = np.arange(logits.shape[1]) < labels[:, None]
-    ahead = (logits > own) | ((logits == own) & first)
+    earlier = np.arange(logits.shape[1]) < labels[:, None]
+    ahead = (logits > own) | ((logits == own) & earlier)
     return float(((ahead.sum(1) < k) & (predictions(logits) != NO_CLASS)).mean())
 
 
-def compute(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
-    """Accuracy, macro precision, recall and F1, the same for each class, and the confusion matrix (rows: truth).
+def compute(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> Metrics:
+    """Computes all metrics of a classifier.
 
-    The macro means run over the classes that occur in `labels`; of another class all three are undefined, and None. A
-    class that occurs and is never predicted has precision 0, as with scikit-learn's `zero_division=0`. Beside them:
-    `interval`, the 95 % interval of the accuracy; `top5`, None for five classes or fewer; `ece`, the expected
-    calibration error.
+    Macro means run over the classes that occur in `labels`. A class that occurs and is never predicted has precision
+    0, as with scikit-learn's `zero_division=0`. Images whose largest logit is NaN or infinite count as wrong and stand
+    in no column of the confusion matrix. `ece` is None then, and a warning gives their number.
 
-    Images whose largest logit is NaN or infinite count as wrong and stand in no column of the confusion matrix; `ece`
-    is None then, since their confidence is no number, and a warning tells how many they are.
+    Args:
+        logits: `float[N, classes]`.
+        labels: `int64[N]`.
+        classes: Names of the classes.
     """
     predicted = predictions(logits)
-    matrix, support = confusion(labels, predicted, len(classes)), np.bincount(labels, minlength=len(classes))
-    right_of, named = matrix.diagonal(), matrix.sum(0)
-    precision, recall, f1 = _ratio(right_of, named), _ratio(right_of, support), _ratio(2 * right_of, support + named)
+    matrix = confusion_matrix(labels, predicted, num_classes=len(classes))
+    support = np.bincount(labels, minlength=len(classes))
+    true_positives = matrix.diagonal()
+    predicted_counts = matrix.sum(0)
+    precision = _ratio(true_positives, predicted_counts)
+    recall = _ratio(true_positives, support)
+    f1 = _ratio(2 * true_positives, support + predicted_counts)
     present = support > 0
-    right = predicted == labels
-    if lost := int((predicted == NO_CLASS).sum()):
+    correct = predicted == labels
+    if non_finite := int((predicted == NO_CLASS).sum()):
         output.warn(
-            f"the network gives NaN or infinity for {lost} of {len(labels)} images; they count as wrong",
+            f"the network gives NaN or infinity for {non_finite} of {len(labels)} images; they count as wrong",
             "try --device cpu, or train again with a smaller --lr",
         )
-    return {
-        "accuracy": float(right.mean()),
-        "interval": list(wilson_interval(int(right.sum()), len(labels))),
-        "top5": top_accuracy(logits, labels, 5) if len(classes) > 5 else None,
-        "ece": calibration_error(logits, right) if not lost else None,
-        "precision": float(precision[present].mean()),
-        "recall": float(recall[present].mean()),
-        "f1": float(f1[present].mean()),
-        "n": len(labels),
-        "per_class": [
-            {
-                "class": name,
-                **{
-                    key: float(value) if n else None
-                    for key, value in zip(("precision", "recall", "f1"), values, strict=True)
-                },
-                "n": int(n),
-            }
-            for name, *values, n in zip(classes, precision, recall, f1, support, strict=True)
-        ],
-        "confusion": matrix.tolist(),
-    }
+    return Metrics(
+        accuracy=float(correct.mean()),
+        interval=wilson_interval(int(correct.sum()), len(labels)),
+        top5=top_accuracy(logits, labels, k=5) if len(classes) > 5 else None,
+        ece=calibration_error(logits, correct) if not non_finite else None,
+        precision=float(precision[present].mean()),
+        recall=float(recall[present].mean()),
+        f1=float(f1[present].mean()),
+        n=len(labels),
+        per_class=tuple(
+            ClassMetrics(
+                name=name,
+                precision=float(precision[index]) if present[index] else None,
+                recall=float(recall[index]) if present[index] else None,
+                f1=float(f1[index]) if present[index] else None,
+                n=int(support[index]),
+            )
+            for index, name in enumerate(classes)
+        ),
+        confusion=tuple(tuple(row) for row in matrix.tolist()),
+    )
 
 
-def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """How often each class (row) was predicted as each (column), `int64[classes, classes]`; NO_CLASS has no column."""
+def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
+    """Number of images by true class (row) and predicted class (column); NO_CLASS has no column.
+
+    Args:
+        labels: `int64[N]`.
+        predicted: `int64[N]`.
+        num_classes: Rows and columns.
+
+    Returns:
+        `int64[num_classes, num_classes]`.
+    """
     known = predicted != NO_CLASS
-    return np.bincount(labels[known] * classes + predicted[known], minlength=classes**2).reshape(classes, classes)
+    cells = labels[known] * num_classes + predicted[known]
+    return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """`part / whole`, 0 where the whole is 0."""
-    return np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)
+    ratio: np.ndarray = np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)
+    return ratio
 
 
-def headline(full: dict[str, Any]) -> dict[str, Any]:
-    """The figures without the tables."""
-    return {key: full[key] for key in ("accuracy", "precision", "recall", "f1", "n")}
-
-
-def show(full: dict[str, Any]) -> None:
-    """Prints the figures, the table of classes and the confusion matrix."""
-    rows = [(c["class"], c["n"], *(figure(c[k]) for k in ("precision", "recall", "f1"))) for c in full["per_class"]]
-    rows.append(("macro mean", full["n"], *(figure(full[k]) for k in ("precision", "recall", "f1"))))
+def show(metrics: Metrics) -> None:
+    """Prints the table of classes, the confusion matrix if it is small, and the metrics of all images."""
+    rows = [
+        (row.name, row.n, format_score(row.precision), format_score(row.recall), format_score(row.f1))
+        for row in metrics.per_class
+    ]
+    means = (format_score(metrics.precision), format_score(metrics.recall), format_score(metrics.f1))
+    rows.append(("macro mean", metrics.n, *means))
     output.table(("class", "n", "precision", "recall", "F1"), rows, right=(1, 2, 3, 4))
-    if len(full["confusion"]) <= 20:
-        names = [c["class"] for c in full["per_class"]]
+    names = [row.name for row in metrics.per_class]
+    if len(names) <= LARGEST_MATRIX:
         output.data("")
-        matrix = [(name, *row) for name, row in zip(names, full["confusion"], strict=True)]
-        output.table(("truth \\ predicted", *(n[:6] for n in names)), matrix, right=tuple(range(1, len(names) + 1)))
+        matrix = [(name, *row) for name, row in zip(names, metrics.confusion, strict=True)]
+        headers = ("truth \\ predicted", *(name[:LARGEST_NAME] for name in names))
+        output.table(headers, matrix, right=tuple(range(1, len(names) + 1)))
     output.data("")
-    if sentence := about_untested(full["per_class"]):
-        output.data(sentence)
-    low, high = full["interval"]
-    output.data(f"accuracy {full['accuracy']:.4f} on {full['n']} images (95 % interval {low:.4f} to {high:.4f})")
-    if full["top5"] is not None:
-        output.data(f"top-5 accuracy {full['top5']:.4f}")
-    if full["ece"] is not None:
-        output.data(f"expected calibration error {full['ece']:.4f}")
+    if note := untested_note(untested_classes(metrics.per_class)):
+        output.data(note)
+    low, high = metrics.interval
+    output.data(f"accuracy {metrics.accuracy:.4f} on {metrics.n} images (95 % interval {low:.4f} to {high:.4f})")
+    if metrics.top5 is not None:
+        output.data(f"top-5 accuracy {metrics.top5:.4f}")
+    if metrics.ece is not None:
+        output.data(f"expected calibration error {metrics.ece:.4f}")

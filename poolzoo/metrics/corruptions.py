@@ -1,4 +1,4 @@
-"""The corruptions of CIFAR-10-C by name: 15 and 4 extra ones, at severities 1 to 5.
+"""The corruptions of CIFAR-10-C by name: 15 standard and 4 extra ones, at severities 1 to 5.
 
 Hendrycks and Dietterich, Benchmarking Neural Network Robustness to Common Corruptions and Perturbations, ICLR 2019,
 arXiv:1903.12261. Constants are the published ones for 32 × 32 (github.com/hendrycks/robustness, make_cifar_c.py).
@@ -18,10 +18,10 @@ import numpy as np
 from poolzoo.common.errors import UsageError
 from poolzoo.data.sizes import show
 from poolzoo.metrics import blur, digital, noise, weather
-from poolzoo.metrics.draws import Draws
+from poolzoo.metrics.image_ops import PerImageRng
 from poolzoo.plugin.grammar import suggest
 
-_MAIN: Final[dict[str, Callable[[np.ndarray, int, Draws], np.ndarray]]] = {
+_MAIN: Final[dict[str, Callable[[np.ndarray, int, PerImageRng], np.ndarray]]] = {
     "gaussian_noise": noise.gaussian_noise,
     "shot_noise": noise.shot_noise,
     "impulse_noise": noise.impulse_noise,
@@ -38,7 +38,7 @@ _MAIN: Final[dict[str, Callable[[np.ndarray, int, Draws], np.ndarray]]] = {
     "pixelate": digital.pixelate,
     "jpeg_compression": digital.jpeg_compression,
 }
-_MORE: Final[dict[str, Callable[[np.ndarray, int, Draws], np.ndarray]]] = {
+_MORE: Final[dict[str, Callable[[np.ndarray, int, PerImageRng], np.ndarray]]] = {
     "speckle_noise": noise.speckle_noise,
     "gaussian_blur": blur.gaussian_blur,
     "spatter": weather.spatter,
@@ -48,21 +48,21 @@ NAMES: Final = tuple(_MAIN)
 EXTRA: Final = tuple(_MORE)
 SEVERITIES: Final = (1, 2, 3, 4, 5)
 
-# Where a corruption is not the published one, for reports to say.
+# How corruptions differ from the published ones, for reports.
 NOTES: Final = {
     "frost": "a synthetic frost texture from fractal noise, not the authors' photographs of frost",
     "spatter": "water: the rims of drops are found by erosion, not by a Canny edge detector",
 }
 
-BLOCK = 2**18  # pixels that are worked on at a time
+BLOCK = 2**18  # pixels that are processed at a time
 
 
 def corrupt(images: np.ndarray, name: str, severity: int, seed: int = 0, *, offset: int = 0) -> np.ndarray:
-    """Images with one corruption.
+    """Applies one corruption to images.
 
-    What becomes of an image depends on it, the name, the severity, the seed and its index alone. Lengths in pixels
-    are the published ones times min(H, W) / 32, and as published for smaller images. Values are rounded to whole gray
-    levels (the published script cuts them off).
+    The result for an image depends on the image, its index, the corruption, the severity and the seed only. Lengths in
+    pixels are the published ones times min(H, W) / 32, at least the published ones. Values are rounded to integers,
+    where the published script truncates them.
 
     Args:
         images: `uint8[N, H, W, 3]`, H and W at least 8.
@@ -81,14 +81,14 @@ def corrupt(images: np.ndarray, name: str, severity: int, seed: int = 0, *, offs
     if name not in known:
         raise UsageError(f"there is no corruption {name!r}", suggest(name, known) or f"there are {', '.join(known)}")
     if severity not in SEVERITIES:
-        raise UsageError(f"severity {severity} is not a whole number from 1 to 5", "5 is the most severe")
+        raise UsageError(f"severity {severity} is not an integer from 1 to 5", "5 is the most severe")
     height, width = images.shape[1:3]
     if min(height, width) < 8:
-        raise UsageError(f"images of {show((height, width))} are too small to corrupt", "take 8×8 pixels or more")
+        raise UsageError(f"images of {show((height, width))} are too small to corrupt", "they need 8×8 pixels")
     key = (seed, zlib.crc32(name.encode()), severity)
     corrupted, step = np.empty_like(images), max(1, BLOCK // (height * width))
     for start in range(0, len(images), step):
         x = images[start : start + step].astype(np.float32) / 255
-        y = known[name](x, severity, Draws(len(x), key, offset + start))
+        y = known[name](x, severity, PerImageRng(len(x), key, offset + start))
         corrupted[start : start + step] = np.rint(255 * np.clip(y, 0, 1))
     return corrupted

@@ -13,37 +13,41 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from poolzoo.metrics.draws import SIDE, Draws, bilinear
+from poolzoo.metrics.image_ops import SIDE, PerImageRng, bilinear
 
-TINY = 1e-6  # a value or a saturation under it is 0
+TINY = 1e-6  # a smaller value or saturation counts as 0
 
 
-def brightness(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
+def brightness(x: np.ndarray, severity: int, rng: PerImageRng) -> np.ndarray:
     """The value V = max(R, G, B) of HSV rises, at most to 1; hue and saturation stay."""
     rise = (0.05, 0.10, 0.15, 0.20, 0.30)[severity - 1]
     value = x.max(-1, keepdims=True)
     raised = np.minimum(value + rise, 1)
-    return np.where(value < TINY, raised, x * raised / np.maximum(value, TINY))
+    brighter: np.ndarray = np.where(value < TINY, raised, x * raised / np.maximum(value, TINY))
+    return brighter
 
 
-def saturate(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
+def saturate(x: np.ndarray, severity: int, rng: PerImageRng) -> np.ndarray:
     """The saturation S = 1 - min / max of HSV becomes a S + b, at most 1; hue and value stay. Gray has the hue red."""
     gain, rise = ((0.3, 0), (0.1, 0), (1.5, 0), (2, 0.1), (2.5, 0.2))[severity - 1]
     value = x.max(-1, keepdims=True)
     saturation = 1 - x.min(-1, keepdims=True) / np.maximum(value, TINY)
     wanted = np.clip(gain * saturation + rise, 0, 1)
     colored = value - (value - x) * wanted / np.maximum(saturation, TINY)
-    return np.where(saturation < TINY, value * (1 - wanted * np.array([0, 1, 1], np.float32)), colored)
+    red = value * (1 - wanted * np.array([0, 1, 1], np.float32))
+    saturated: np.ndarray = np.where(saturation < TINY, red, colored)
+    return saturated
 
 
-def contrast(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
-    """Each channel is drawn to its mean: `m + c (x - m)`."""
-    share = (0.75, 0.5, 0.4, 0.3, 0.15)[severity - 1]
+def contrast(x: np.ndarray, severity: int, rng: PerImageRng) -> np.ndarray:
+    """Each channel moves towards its mean: `m + c (x - m)`."""
+    contrast_left = (0.75, 0.5, 0.4, 0.3, 0.15)[severity - 1]
     mean = x.mean((1, 2), keepdims=True)
-    return mean + share * (x - mean)
+    faded: np.ndarray = mean + contrast_left * (x - mean)
+    return faded
 
 
-def elastic_transform(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
+def elastic_transform(x: np.ndarray, severity: int, rng: PerImageRng) -> np.ndarray:
     """A random affine map, then a smooth random displacement of the pixels; both interpolate and mirror the border.
 
     The affine map moves three corners of a square about the center by up to `jitter` an axis. The displacement is
@@ -62,7 +66,7 @@ def elastic_transform(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     factor = min(height, width) / SIDE
     center, half = np.array([height, width]) // 2, min(height, width) // 3
     corners = center + half * np.array([[1, 1], [1, -1], [-1, -1]])
-    moved = corners + draws.uniform(-jitter * factor, jitter * factor, 3, 2)
+    moved = corners + rng.uniform(-jitter * factor, jitter * factor, 3, 2)
     # The map from an output's position to the input's: [row, column, 1] @ solution.
     solution = np.linalg.solve(
         np.concatenate([moved, np.ones((len(x), 3, 1))], 2), np.broadcast_to(corners, moved.shape)
@@ -72,14 +76,14 @@ def elastic_transform(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     x = bilinear(x, places[..., 0], places[..., 1])
     if not amplitude:
         return x
-    noise = draws.uniform(-1, 1, 2, height, width)
+    noise = rng.uniform(-1, 1, 2, height, width)
     smooth = ndimage.gaussian_filter(noise, sigma * factor, mode="reflect", truncate=3, axes=(2, 3))
     smooth *= amplitude * factor**2
     return bilinear(x, rows + smooth[:, 0], columns + smooth[:, 1])
 
 
-def pixelate(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
-    """Shrunk to a share of the size and enlarged again, both by area averages (Pillow's box filter)."""
+def pixelate(x: np.ndarray, severity: int, rng: PerImageRng) -> np.ndarray:
+    """The image is reduced and enlarged again, both by area averages (Pillow's box filter)."""
     share = (0.95, 0.90, 0.85, 0.75, 0.65)[severity - 1]
     height, width = x.shape[1:3]
     size = int(width * share), int(height * share)
@@ -87,7 +91,7 @@ def pixelate(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     return _through_pillow(x, lambda image: image.resize(size, box).resize((width, height), box))
 
 
-def jpeg_compression(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
+def jpeg_compression(x: np.ndarray, severity: int, rng: PerImageRng) -> np.ndarray:
     """Written as JPEG with a low quality and read again."""
     quality = (80, 65, 58, 50, 40)[severity - 1]
 

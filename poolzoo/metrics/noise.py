@@ -8,27 +8,28 @@ from __future__ import annotations
 
 import numpy as np
 
-from poolzoo.metrics.draws import Draws
+from poolzoo.metrics.image_ops import PerImageRng
 
 
-def gaussian_noise(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
+def gaussian_noise(x: np.ndarray, severity: int, rng: PerImageRng) -> np.ndarray:
     """`x + σ n`, n standard normal, for each pixel and channel on its own."""
-    return x + (0.04, 0.06, 0.08, 0.09, 0.10)[severity - 1] * draws.normal(*x.shape[1:])
+    return x + (0.04, 0.06, 0.08, 0.09, 0.10)[severity - 1] * rng.normal(*x.shape[1:])
 
 
-def shot_noise(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
-    """`Poisson(c x) / c`: what a sensor counts that a white pixel sends c photons to."""
+def shot_noise(x: np.ndarray, severity: int, rng: PerImageRng) -> np.ndarray:
+    """`Poisson(c x) / c`: the photons that a sensor counts, where a white pixel sends c of them."""
     photons = (500, 250, 100, 75, 50)[severity - 1]
-    return draws.poisson(photons * x) / photons
+    return rng.poisson(photons * x) / photons
 
 
-def impulse_noise(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
+def impulse_noise(x: np.ndarray, severity: int, rng: PerImageRng) -> np.ndarray:
     """A share of the values, channels on their own, becomes 0 or 1, each as often."""
     share = (0.01, 0.02, 0.03, 0.05, 0.07)[severity - 1]
-    dice = draws.uniform(0, 1, *x.shape[1:])
+    dice = rng.uniform(0, 1, *x.shape[1:])
     return np.where(dice < share, (dice < share / 2).astype(np.float32), x)
 
 
-def speckle_noise(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
+def speckle_noise(x: np.ndarray, severity: int, rng: PerImageRng) -> np.ndarray:
     """`x + x σ n`, n standard normal."""
-    return x + x * (0.06, 0.10, 0.12, 0.16, 0.20)[severity - 1] * draws.normal(*x.shape[1:])
+    noisy: np.ndarray = x + x * (0.06, 0.10, 0.12, 0.16, 0.20)[severity - 1] * rng.normal(*x.shape[1:])
+    return noisy

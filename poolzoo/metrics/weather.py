@@ -10,7 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from poolzoo.metrics.blur import magnifier, streaks
-from poolzoo.metrics.draws import Draws, plasma, scale
+from poolzoo.metrics.image_ops import PerImageRng, plasma, scale
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as in the published script's gray image
 ICE = np.array([0.82, 0.92, 1.0], np.float32)  # the tint of the synthetic frost, ours
@@ -18,7 +18,7 @@ WATER = np.array([175, 238, 238], np.float32) / 255  # pale turquoise
 MUD = np.array([63, 42, 20], np.float32) / 255
 
 
-def snow(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
+def snow(x: np.ndarray, severity: int, rng: PerImageRng) -> np.ndarray:
     """The image paled, plus flakes that fall along a direction of each image's own, and those turned by 180°.
 
     Flakes are the pixels of Gaussian noise, magnified, that exceed a threshold, drawn out by a motion blur.
@@ -31,36 +31,40 @@ def snow(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
         (0.3, 0.3, 1.25, 0.65, 14, 12, 0.8),
     )[severity - 1]
     (height, width), factor = x.shape[1:3], scale(x)
-    flakes = mean + deviation * draws.normal(height, width)
+    flakes = mean + deviation * rng.normal(height, width)
     down, across = (magnifier(length, size * factor).toarray().astype(np.float32) for length in (height, width))
     flakes = down @ flakes @ across.T
     flakes = np.where(flakes < least, 0, np.minimum(flakes, 1))[..., None]
-    flakes = streaks(flakes, radius * factor, sigma * factor, draws.uniform(-135, -45))
+    flakes = streaks(flakes, radius * factor, sigma * factor, rng.uniform(-135, -45))
     paled = np.maximum(x, 1.5 * (x @ LUMA)[..., None] + 0.5)
-    return kept * x + (1 - kept) * paled + flakes + flakes[:, ::-1, ::-1]
+    snowy: np.ndarray = kept * x + (1 - kept) * paled + flakes + flakes[:, ::-1, ::-1]
+    return snowy
 
 
-def frost(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
-    """`a x + b f` with the published a and b, but f is a synthetic texture: the authors took photographs of frost.
+def frost(x: np.ndarray, severity: int, rng: PerImageRng) -> np.ndarray:
+    """`a x + b f` with the published a and b, but f is synthetic; the authors use photographs of frost.
 
     The texture is bluish white needles, the ridges of one fractal, on a haze, which is another.
     """
     kept, ice = ((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45))[severity - 1]
     height, width = x.shape[1:3]
-    needles = 1 - np.abs(2 * plasma(draws, height, width, 1.3) - 1)
-    haze = plasma(draws, height, width, 1.6)
-    return kept * x + ice * (0.25 + 0.35 * haze + 0.4 * needles**3)[..., None] * ICE
+    needles = 1 - np.abs(2 * plasma(rng, height, width, 1.3) - 1)
+    haze = plasma(rng, height, width, 1.6)
+    frosted: np.ndarray = kept * x + ice * (0.25 + 0.35 * haze + 0.4 * needles**3)[..., None] * ICE
+    return frosted
 
 
-def fog(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
+def fog(x: np.ndarray, severity: int, rng: PerImageRng) -> np.ndarray:
     """`(x + c f) m / (m + c)`: fractal noise f is added, and m, the image's largest value, is kept."""
     thickness, decay = ((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75))[severity - 1]
     brightest = x.max((1, 2, 3), keepdims=True)
-    noise = plasma(draws, *x.shape[1:3], decay)[..., None]
-    return (x + thickness * noise) * brightest / (brightest + thickness)
+    height, width = x.shape[1:3]
+    noise = plasma(rng, height, width, decay)[..., None]
+    foggy: np.ndarray = (x + thickness * noise) * brightest / (brightest + thickness)
+    return foggy
 
 
-def spatter(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
+def spatter(x: np.ndarray, severity: int, rng: PerImageRng) -> np.ndarray:
     """Drops of water (severities 1 to 3) or mud (4 and 5), where smoothed Gaussian noise exceeds a threshold.
 
     The light on a drop of water is an embossed map of the distances to the drops' rims. The rims are the pixels of
@@ -76,16 +80,18 @@ def spatter(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     )[severity - 1]
     factor = scale(x)
     # Smoothing by a longer σ divides the noise's deviation by the factor: more noise keeps the drops' share.
-    noise = mean + factor * deviation * draws.normal(*x.shape[1:3])
+    noise = mean + factor * deviation * rng.normal(*x.shape[1:3])
     liquid = ndimage.gaussian_filter(noise, factor * sigma, mode="nearest", axes=(1, 2))
     drops = liquid >= least
     if severity > 3:
         cover = ndimage.gaussian_filter(drops.astype(np.float32), factor * strength, mode="nearest", axes=(1, 2))
         cover = np.where(cover < 0.8, 0, cover)[..., None]
-        return x * (1 - cover) + MUD * cover
+        muddy: np.ndarray = x * (1 - cover) + MUD * cover
+        return muddy
     light = np.where(drops, liquid, 0) * _embossed(_distances(drops))
     light *= strength / np.maximum(light.max((1, 2), keepdims=True), 1e-6)  # an image may have no drop
-    return x + light[..., None] * WATER
+    wet: np.ndarray = x + light[..., None] * WATER
+    return wet
 
 
 def _distances(drops: np.ndarray) -> np.ndarray:
@@ -94,7 +100,8 @@ def _distances(drops: np.ndarray) -> np.ndarray:
     rims = drops & ~ndimage.binary_erosion(drops, cross, border_value=1)
     far = 1e6  # between images, so that no rim of another image is the nearest
     distances = ndimage.distance_transform_edt(~rims, sampling=(far, 1, 1)) if rims.any() else np.full(rims.shape, far)
-    return ndimage.uniform_filter(np.minimum(distances, 20), (0, 3, 3), mode="mirror").astype(np.float32)
+    smooth: np.ndarray = ndimage.uniform_filter(np.minimum(distances, 20), (0, 3, 3), mode="mirror")
+    return smooth.astype(np.float32)
 
 
 def _embossed(distances: np.ndarray) -> np.ndarray:
@@ -108,4 +115,5 @@ def _embossed(distances: np.ndarray) -> np.ndarray:
     lit = ndimage.correlate(
         levelled.ravel()[index], np.array([[[-2, -1, 0], [-1, 1, 1], [0, 1, 2]]], np.float32), mode="mirror"
     )
-    return ndimage.uniform_filter(lit.clip(0, 255), (0, 3, 3), mode="mirror")
+    smooth: np.ndarray = ndimage.uniform_filter(lit.clip(0, 255), (0, 3, 3), mode="mirror")
+    return smooth

@@ -4,27 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, NotRequired, Protocol, TypedDict
 
 from torch import Tensor, nn
 
 from poolzoo.common.errors import CheckFailed, UsageError
 
 SHOWN: Final = 6  # names of tensors on a line; --json, config.json and -v have all
-# A batch norm's count of batches, which files from before torch 0.4.1 lack; only a momentum of None reads it.
+# A batch norm's count of batches. Files from before torch 0.4.1 lack it, and only momentum=None reads it.
 COUNTER: Final = "num_batches_tracked"
+
+
+class AccountingJson(TypedDict):
+    """`weights` in config.json. The lists of names are missing where the network is from scratch."""
+
+    text: str
+    source: str | None
+    tensors: int
+    loaded: int
+    fresh: int
+    fresh_names: NotRequired[list[str]]
+    left_out: NotRequired[list[str]]
+    unchanged: NotRequired[list[str]]
 
 
 @dataclass(frozen=True)
 class Accounting:
-    """Where every tensor of a network came from. What is in none of these lists is an error before there is one.
+    """Where every tensor of a network came from. A tensor in none of these lists is an error.
 
     Attributes:
         source: The file or the publisher of the weights; "" for a network from scratch.
-        loaded: Tensors of the network that come from there.
-        fresh: Tensors of the network that start anew, by design.
-        left_out: Tensors of the file that have no place in the network, under the names that the file has for them.
-        unchanged: Of those that a plugin loaded by itself, the ones that have the value of a network from scratch.
+        loaded: Tensors of the network that come from the source.
+        fresh: Tensors of the network that keep their random initialization, by design.
+        left_out: Tensors of the file that have no place in the network, under their names in the file.
+        unchanged: Of those that a plugin loaded by itself, the ones with the values of a network from scratch.
     """
 
     source: str = ""
@@ -40,19 +53,23 @@ class Accounting:
 
     def renamed(self, rename: Callable[[str], str]) -> Accounting:
         """The same with other names for the network's tensors, as where it becomes a part of a larger one."""
-        loaded, fresh, unchanged = (tuple(map(rename, names)) for names in (self.loaded, self.fresh, self.unchanged))
-        return replace(self, loaded=loaded, fresh=fresh, unchanged=unchanged)
+        return replace(
+            self,
+            loaded=tuple(map(rename, self.loaded)),
+            fresh=tuple(map(rename, self.fresh)),
+            unchanged=tuple(map(rename, self.unchanged)),
+        )
 
     def within(self, names: Iterable[str]) -> Accounting:
-        """The accounting of a larger network with the tensors `names`: what was not loaded is fresh.
+        """The accounting of a larger network with the tensors `names`.
 
-        What the larger one took out is left out.
+        Its tensors that were not loaded are fresh. Loaded tensors that it does not have are left out.
         """
-        there, loaded = tuple(names), set(self.loaded)
-        fresh = tuple(name for name in there if name not in loaded)
-        out = tuple(sorted(loaded.difference(there)))
-        kept = tuple(name for name in self.loaded if name not in out)
-        return replace(self, loaded=kept, fresh=fresh, left_out=(*self.left_out, *out))
+        own, loaded = tuple(names), set(self.loaded)
+        fresh = tuple(name for name in own if name not in loaded)
+        removed = tuple(sorted(loaded.difference(own)))
+        kept = tuple(name for name in self.loaded if name not in removed)
+        return replace(self, loaded=kept, fresh=fresh, left_out=(*self.left_out, *removed))
 
     def line(self) -> str:
         """All of it on one line."""
@@ -68,17 +85,24 @@ class Accounting:
             parts.append(f"left out of the file: {listed(self.left_out)}")
         return "; ".join(parts)
 
-    def to_json(self) -> dict[str, Any]:
-        """Counts, and the names behind them but those of the loaded tensors, which are all the others."""
-        counts = {"tensors": self.total, "loaded": len(self.loaded), "fresh": len(self.fresh)}
-        if not self.source:
-            return {"text": self.line(), "source": None, **counts}
-        names = {key: list(getattr(self, key)) for key in ("left_out", "unchanged")}
-        return {"text": self.line(), "source": self.source, **counts, "fresh_names": list(self.fresh), **names}
+    def to_json(self) -> AccountingJson:
+        """Counts and names; the loaded tensors are all those that are not named."""
+        found: AccountingJson = {
+            "text": self.line(),
+            "source": self.source or None,
+            "tensors": self.total,
+            "loaded": len(self.loaded),
+            "fresh": len(self.fresh),
+        }
+        if self.source:
+            found["fresh_names"] = list(self.fresh)
+            found["left_out"] = list(self.left_out)
+            found["unchanged"] = list(self.unchanged)
+        return found
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any], names: Iterable[str]) -> Accounting:
-        """What `to_json` gave of a network with the tensors `names`."""
+        """Reads what `to_json` gave for a network with the tensors `names`."""
         if found["source"] is None:
             return cls().within(names)
         fresh = tuple(found["fresh_names"])
@@ -86,8 +110,14 @@ class Accounting:
         return cls(str(found["source"]), loaded, fresh, tuple(found["left_out"]), tuple(found["unchanged"]))
 
 
+class HasAccounting(Protocol):
+    """A backbone's module that says where its tensors came from."""
+
+    accounting: Accounting
+
+
 def _owner(name: str) -> str:
-    """The part of a network that a tensor is in; in the backbone, where little is fresh, the tensor itself."""
+    """The part of a network that a tensor is in; the tensor itself in the backbone, where little is fresh."""
     return name if name.startswith("backbone.") else name.partition(".")[0]
 
 
@@ -105,18 +135,21 @@ def fill(
     left_out: Collection[str] = (),
     fresh: tuple[str, ...] = (),
 ) -> Accounting:
-    """Fills a module, in place, and accounts for all of its tensors. A difference that is not named here is an error.
+    """Loads a state dict into a module and accounts for all of its tensors.
+
+    Every difference between the two that the arguments do not name is an error.
 
     Args:
-        module: What to fill.
-        state: Tensors under the names that `module.state_dict()` has; another dtype is converted.
-        source: What they come from, for messages.
+        module: Changed in place.
+        state: Tensors under the names of `module.state_dict()`; converted to the module's dtypes.
+        source: Where they come from, for messages.
         left_out: Names of the tensors that were left out of `state` before.
         fresh: Prefixes of the names that need not be in `state`.
 
     Raises:
-        UsageError: Tensors are missing, unknown, of another shape or no dense floating-point numbers.
-        CheckFailed: Tensors hold NaN or infinity where the module's own do not. Nothing was filled in either case.
+        UsageError: Tensors are missing, unknown, of another shape, or not dense floating-point numbers.
+        CheckFailed: Tensors hold NaN or infinity where the module's own do not. Either error leaves the module as
+            it was.
     """
     own = module.state_dict()
     allowed = {name for name in own if name.startswith(fresh) or name.rpartition(".")[2] == COUNTER}
@@ -133,26 +166,26 @@ def fill(
 def differences(
     own: Mapping[str, Tensor], state: Mapping[str, Tensor], *, tolerated: Collection[str] = (), dtypes: bool = False
 ) -> list[str]:
-    """In what a state dict differs from a network's own, in words with the first name of each kind."""
+    """How a state dict differs from a network's own, in words with the first name of each kind."""
     both = [name for name in own if name in state]
     found = {
         "missing": [name for name in own if name not in state and name not in tolerated],
         "unknown": [name for name in state if name not in own],
         "of another shape": [name for name in both if own[name].shape != state[name].shape],
-        "of integers, complex or sparse": [name for name in both if _is_no_weight(own[name], state[name])],
+        "of integers, complex or sparse": [name for name in both if _cannot_replace(own[name], state[name])],
     }
     if dtypes:
         found["of another dtype"] = [name for name in both if own[name].dtype != state[name].dtype]
     return [f"{len(names)} {what} ({names[0]})" for what, names in found.items() if names]
 
 
-def _is_no_weight(own: Tensor, value: Tensor) -> bool:
-    """Whether a value cannot stand for a tensor of floating-point numbers: converted, it would be another one."""
+def _cannot_replace(own: Tensor, value: Tensor) -> bool:
+    """Whether conversion to a floating-point tensor would change a value: integers, complex or sparse ones."""
     return own.is_floating_point() and not (value.is_floating_point() and value.layout == own.layout)
 
 
 def _breaks(own: Tensor, value: Tensor) -> bool:
-    """Whether a value is not finite where a module's own is; a mask may well hold infinity."""
+    """Whether a value is not finite where a module's own is; a mask may hold infinity."""
     return value.is_floating_point() and not _is_finite(value) and _is_finite(own)
 
 
@@ -169,17 +202,17 @@ def mismatch(differences: Sequence[str], source: str) -> UsageError:
 def fill_exactly(
     module: nn.Module, state: Mapping[str, Tensor], source: str, hint: str, *, dropped: Collection[str] = ()
 ) -> None:
-    """Fills a module with its own state: every tensor, of the same shape and dtype, and no other.
+    """Loads a module's own state dict: every tensor, of the same shape and dtype, and no other.
 
     Args:
-        module: What to fill, in place.
+        module: Changed in place.
         state: Its state dict from before.
         source: Where that was, for messages.
         hint: What to do where it does not fit.
-        dropped: Names of tensors that earlier versions kept although nothing reads them; they are passed over.
+        dropped: Names to ignore: tensors that earlier versions saved although nothing reads them.
 
     Raises:
-        CheckFailed: A tensor is missing, unknown, or of another shape or dtype; nothing was filled.
+        CheckFailed: A tensor is missing, unknown, or of another shape or dtype. The module stays as it was.
     """
     state = {name: value for name, value in state.items() if name not in dropped}
     if found := differences(module.state_dict(), state, dtypes=True):
@@ -187,8 +220,8 @@ def fill_exactly(
     module.load_state_dict(state)
 
 
-def compared(module: nn.Module, untrained: nn.Module | None, source: str) -> Accounting:
-    """The accounting of a module that a plugin filled by itself: all that can be told is which values are others.
+def compare_with_untrained(module: nn.Module, untrained: nn.Module | None, source: str) -> Accounting:
+    """The accounting of a module whose plugin loaded the weights by itself, by comparison with an untrained one.
 
     Args:
         module: With weights.

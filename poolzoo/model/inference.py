@@ -1,4 +1,4 @@
-"""A network as it is deployed: preprocessing and softmax inside, and torch's exporter as it is called everywhere."""
+"""A network for inference: preprocessing and softmax inside, in the form that torch's exporter takes best."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from poolzoo.model.assemble import Preprocess
+    from poolzoo.model.network import Preprocess
 
 
 BATCH: Final = 64  # images at once …
-PIXELS: Final = BATCH * 64 * 64  # … or fewer, so that they stay within these as the network sees them
+PIXELS: Final = BATCH * 64 * 64  # … or fewer, so that a batch has at most so many pixels of network input
 OPSET: Final = 18
 FUSING: Final = ("fuse", "reparameterize", "switch_to_deploy")  # methods that timm's reparameterize_model calls
 
@@ -26,12 +26,13 @@ FUSING: Final = ("fuse", "reparameterize", "switch_to_deploy")  # methods that t
 class InferenceModel(nn.Module):
     """Preprocessing and network in one, to logits and probabilities, `float[N, classes]`.
 
-    Takes images as they are stored, `uint8[N, h, w, 3]`, or scaled by whoever calls, `float[N, 3, h, w]` in 0–1.
+    Takes images as they are stored, `uint8[N, h, w, 3]`, or already scaled, `float[N, 3, h, w]` in 0–1.
     """
 
     def __init__(self, preprocess: Preprocess, network: nn.Module) -> None:
         super().__init__()
-        self.preprocess, self.network = preprocess, network
+        self.preprocess = preprocess
+        self.network = network
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         stored = images.dtype == torch.uint8
@@ -41,13 +42,13 @@ class InferenceModel(nn.Module):
 
 @contextmanager
 def plain_attention(model: nn.Module) -> Iterator[None]:
-    """Within it, timm's attention layers multiply and normalize step by step.
+    """Within it, timm's attention layers use matrix products and softmax instead of fused attention.
 
     With a dynamic batch, torch's exporter turns its fused attention into a dozen operators on shapes for each layer.
     """
     fused = [module for module in model.modules() if _is_timm(module) and getattr(module, "fused_attn", False) is True]
     for module in fused:
-        module.fused_attn = False  # type: ignore[assignment]  # a plain attribute that `forward` asks
+        module.fused_attn = False  # type: ignore[assignment]  # a plain attribute that `forward` reads
     try:
         yield
     finally:
@@ -63,23 +64,24 @@ def reparameterized(model: nn.Module) -> nn.Module:
     """The model, or where timm's layers in it can be fused for inference, a copy in which they are."""
     if not any(hasattr(module, name) for module in filter(_is_timm, model.modules()) for name in FUSING):
         return model
-    from timm.utils import reparameterize_model
+    from timm.utils.model import reparameterize_model
 
     with torch.no_grad():
-        return reparameterize_model(copy.deepcopy(model).eval()).eval()
+        fused: nn.Module = reparameterize_model(copy.deepcopy(model).eval())
+        return fused.eval()
 
 
 @contextmanager
 def quiet_exporter() -> Iterator[None]:
-    """Keeps what torch's exporter says and dumps about its own code off both streams; its exceptions say enough."""
+    """Within it, torch's exporter writes nothing about its own internals to either stream; its exceptions remain."""
     names = ("torch.onnx", "onnxscript", "torch.export", "torch.fx", "torch._dynamo")
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        said = io.StringIO()
-        with redirect_stdout(said), redirect_stderr(said), warnings.catch_warnings():
+        sink = io.StringIO()
+        with redirect_stdout(sink), redirect_stderr(sink), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -88,10 +90,10 @@ def quiet_exporter() -> Iterator[None]:
 
 
 def batch_of(model: nn.Module, size: tuple[int, int]) -> int:
-    """How many images are run at once: fewer of large ones, so that memory does not grow with their size.
+    """The batch size of inference: smaller for larger images, so that memory does not grow with their size.
 
     Args:
-        model: The network with its preprocessing, which may enlarge them.
+        model: The network with its preprocessing, which may resize them.
         size: Height and width of the images.
     """
     height, width = getattr(getattr(model, "preprocess", None), "resize", None) or size

@@ -1,10 +1,10 @@
-"""What a published network has between its last map and its classifier, and what becomes of it around our pooling."""
+"""The layers of a published network between its last feature map and its classifier, and where ours has them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol, TypedDict
 
 from torch import Tensor, nn
 
@@ -12,13 +12,13 @@ from poolzoo.model.accounting import listed
 
 Pools = Literal["mean", "token", "other"]
 Tensors = Mapping[str, Tensor]
-# Where the norm is that a published network has behind its pooling: behind ours, at every position in front of ours
-# because its width is not that of the pooled vector, or, as in runs of earlier versions, in the backbone.
+# Where our network applies the norm that a published network has behind its pooling: to the pooled vector; at every
+# spatial location before the pooling, where the widths differ; or in the backbone, as in runs of earlier versions.
 NormPlace = Literal["pooled", "positions", "backbone"]
 
 
 class FinalNorm(nn.Module):
-    """A norm that the published network has behind its pooling: for pooled vectors, or for every position of a map.
+    """A norm that the published network has behind its pooling, for pooled vectors or for every spatial location.
 
     `float[N, C] → float[N, C]`, or `float[N, C, H, W] → float[N, C, H, W]`.
 
@@ -30,12 +30,30 @@ class FinalNorm(nn.Module):
 
     def __init__(self, layer: nn.Module, place: str, channels_first: bool) -> None:
         super().__init__()
-        self.layer, self.place, self.channels_first = layer, place, channels_first
+        self.layer = layer
+        self.place = place
+        self.channels_first = channels_first
 
     def forward(self, x: Tensor) -> Tensor:
+        y: Tensor
         if x.ndim == 2:
-            return self.layer(x[:, :, None, None]).flatten(1) if self.channels_first else self.layer(x)
-        return self.layer(x) if self.channels_first else self.layer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+            y = self.layer(x[:, :, None, None]).flatten(1) if self.channels_first else self.layer(x)
+        else:
+            y = self.layer(x) if self.channels_first else self.layer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return y
+
+
+class PublishedHeadJson(TypedDict):
+    """`published_head` in config.json."""
+
+    text: str
+    changes: bool
+    norm: str | None
+    norm_runs: NormPlace | None
+    moved: list[str]
+    kept: list[str]
+    left_out: list[str]
+    published_pooling: Pools | None
 
 
 @dataclass(frozen=True)
@@ -44,14 +62,14 @@ class PublishedHead:
 
     Attributes:
         norm: The only layer behind the pooling, where that is a norm; "" where there is none.
-        norm_place: Where the backbone has that layer, at every position in front of our pooling; may be another name.
-        norm_is_new: Whether the backbones of earlier versions did not have that layer.
+        norm_place: The name of that layer in the backbone, which may differ.
+        norm_is_new: Whether the backbones of earlier versions lacked that layer.
         channels_first: Whether that layer takes `float[N, C, H, W]`.
-        moved: Layers behind the pooling that the backbone runs at every position instead.
-        kept: Layers of the published network's own pooling that the backbone runs at every position.
-        left_out: Layers that have no part in the map.
-        parameters: How many parameters the ones that are left out have.
-        pools: What the published pooling computes of the map that the backbone gives.
+        moved: Layers behind the pooling that the backbone applies at every spatial location instead.
+        kept: Layers of the published network's own pooling that the backbone applies at every spatial location.
+        left_out: Layers that the backbone does not have.
+        parameters: Number of parameters of those.
+        pools: What the published pooling computes from the backbone's feature map.
     """
 
     norm: str = ""
@@ -70,37 +88,37 @@ class PublishedHead:
 
     @property
     def changes(self) -> bool:
-        """Whether there is a layer to speak of."""
+        """Whether any layer was moved, kept or left out."""
         return bool(self.norm or self.moved or self.kept or self.left_out)
 
     def average(self) -> str:
         """What the pooling `avg` equals."""
         if self.moved or self.kept:
             layers = listed(self.moved + self.kept)
-            return f"avg averages what {layers} gives, which is not the published pooling"
+            return f"avg averages the output of {layers}, which is not the published pooling"
         if self.pools == "mean":
             return "avg equals the published pooling"
         if self.pools == "token":
-            return "avg is the mean of the map, the published network takes its class token"
+            return "avg is the mean of the feature map, the published network takes its class token"
         if self.left_out or self.pools == "other":
-            return "avg is the mean of the map, which is not the published pooling"
-        return "avg is the mean of the map"
+            return "avg is the mean of the feature map, which is not the published pooling"
+        return "avg is the mean of the feature map"
 
-    def line(self, norm: NormPlace | None, width: int) -> str:
-        """What becomes of the layers, and what `avg` equals then.
+    def line(self, norm: NormPlace | None, out_features: int) -> str:
+        """Where each layer is now, and what `avg` equals then.
 
         Args:
             norm: Where the norm is.
-            width: Width of the pooled vector.
+            out_features: Width of the pooled vector.
         """
         parts = []
         if self.norm and norm == "pooled":
             parts.append(f"{self.norm} follows the pooling, as published")
         elif self.norm:
-            why = f", for {width} pooled numbers are not its width" if norm == "positions" else ""
-            parts.append(f"{self.norm} runs at every position in front of the pooling{why}")
+            why = f", because the pooled vector has another width ({out_features})" if norm == "positions" else ""
+            parts.append(f"{self.norm} runs at every spatial location before the pooling{why}")
         if self.moved:
-            parts.append(f"{listed(self.moved)} moved in front of the pooling, at every position")
+            parts.append(f"{listed(self.moved)} moved before the pooling, to every spatial location")
         if self.kept:
             parts.append(f"{listed(self.kept)} (the published pooling's own layers) kept in the backbone")
         if self.left_out:
@@ -113,10 +131,10 @@ class PublishedHead:
             )
         return "; ".join(parts)
 
-    def to_json(self, norm: NormPlace | None, width: int) -> dict[str, Any]:
+    def to_json(self, norm: NormPlace | None, out_features: int) -> PublishedHeadJson:
         """For `config.json` and `--json`; the arguments are those of `line`."""
         return {
-            "text": self.line(norm, width),
+            "text": self.line(norm, out_features),
             "changes": self.changes,
             "norm": self.norm or None,
             "norm_runs": norm,
@@ -128,19 +146,21 @@ class PublishedHead:
 
 
 class Origin(Protocol):
-    """What the module of a backbone may have as its attribute `origin`: the network that it was cut from."""
+    """The published network that a backbone was cut from; a backbone's module may have it as its attribute `origin`."""
 
-    def adapted(self, own: Tensors, state: Tensors, source: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-        """A published state dict under the backbone's names, and the names of what is left out of it.
+    def convert_state_dict(
+        self, own: Tensors, state: Tensors, source: str
+    ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+        """A published state dict under the backbone's names, and the names of the tensors that it leaves out.
 
         Args:
             own: The backbone's state dict.
             state: Tensors as in a file.
-            source: What they come from, for messages.
+            source: Where they come from, for messages.
         """
 
     def head(self, module: nn.Module) -> PublishedHead:
-        """What becomes of the published network's last layers in the backbone."""
+        """Where the backbone has the published network's last layers."""
 
 
 def layers(names: Sequence[str], others: Sequence[str]) -> tuple[str, ...]:

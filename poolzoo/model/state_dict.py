@@ -1,4 +1,4 @@
-"""Reads state dicts from files; no code in them is ever run."""
+"""Reads state dicts from files; never runs code in them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 from poolzoo.common.errors import CheckFailed, UsageError, reason
 
 StateDict = dict[str, Tensor]
-HOLDERS = ("state_dict", "model", "state_dict_ema", "model_ema", "module")  # what training scripts save it under
-WRAPPERS = ("module.", "_orig_mod.")  # before all names: of a network in several processes, of a compiled one
+CHECKPOINT_KEYS = ("state_dict", "model", "state_dict_ema", "model_ema", "module")  # of training scripts
+WRAPPER_PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and of torch.compile
 
 
 def require_weights(path: Path) -> None:
@@ -42,9 +42,9 @@ def read_state_dict(path: Path) -> StateDict:
         raise CheckFailed(f"{path} is damaged or holds no weights: {reason(error)}", "fetch the file again") from error
     except Exception as error:  # torch raises pickle's own errors for anything beyond tensors
         raise CheckFailed(
-            f"{path} holds more than tensors, which is not loaded: {type(error).__name__}", "save a state dict"
+            f"{path} holds more than tensors, and is not loaded: {type(error).__name__}", "save a state dict"
         ) from error
-    for key in HOLDERS:
+    for key in CHECKPOINT_KEYS:
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
@@ -53,6 +53,6 @@ def read_state_dict(path: Path) -> StateDict:
 
 
 def _bare(key: str) -> str:
-    for wrapper in WRAPPERS:
+    for wrapper in WRAPPER_PREFIXES:
         key = key.removeprefix(wrapper)
     return key

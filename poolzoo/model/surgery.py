@@ -1,27 +1,14 @@
-"""Changes inside a backbone: another local pooling in place of its own, a stem that keeps small images large."""
+"""Changes inside a backbone: another local pooling in place of its own, a stem that downsamples less."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from poolzoo.common.errors import UsageError
-
-Window = int | tuple[int, int]
-Build = Callable[..., nn.Module]
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """Where a pooling layer puts its windows, square ones: sizes in positions."""
-
-    kernel_size: int
-    stride: int
-    padding: int
-    ceil_mode: bool
+from poolzoo.model.geometry import Geometry, LocalBuild
 
 
 def pooling_modules(module: nn.Module) -> dict[str, nn.MaxPool2d | nn.AvgPool2d]:
@@ -33,31 +20,12 @@ def pooling_modules(module: nn.Module) -> dict[str, nn.MaxPool2d | nn.AvgPool2d]
     }
 
 
-def with_geometry(build: Build, options: dict[str, object], changes: dict[str, int]) -> Build:
-    """A local pooling's build with its options filled in and its geometry changed.
-
-    Args:
-        build: The build of the local pooling.
-        options: Its own options.
-        changes: `window`, `stride` and `padding`, where they are to differ from the layer that is replaced.
-
-    Returns:
-        `make(channels, kernel_size, stride, padding, ceil_mode)`, a module.
-    """
-
-    def make(channels: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool) -> nn.Module:
-        new = _changed(Geometry(kernel_size, stride, padding, ceil_mode), changes)
-        return build(channels, new.kernel_size, new.stride, new.padding, new.ceil_mode, **options)
-
-    return make
-
-
-def replace_local_pooling(module: nn.Module, make: Build, example: Tensor) -> list[str]:
-    """Puts a local pooling in the place of every downsampling pooling module.
+def replace_local_pooling(module: nn.Module, make: LocalBuild, example: Tensor) -> list[str]:
+    """Replaces every downsampling pooling module by a local pooling of the same geometry.
 
     Args:
         module: The backbone, changed in place.
-        make: `make(channels, kernel_size, stride, padding, ceil_mode)`, a module.
+        make: The build of the local pooling.
         example: An input of the backbone, `float[N, 3, H, W]`, with which the channels are measured.
 
     Returns:
@@ -73,34 +41,32 @@ def replace_local_pooling(module: nn.Module, make: Build, example: Tensor) -> li
         raise UsageError(
             "this backbone has no pooling module with a stride above 1", "leave --local-pool out, or try nano/resnet"
         )
-    for name, width in channels.items():
-        geometry = _geometry(found[name])
-        layer = make(width, geometry.kernel_size, geometry.stride, geometry.padding, geometry.ceil_mode)
-        changed = output_channels(layer, width)
-        if changed != width:
+    for name, in_channels in channels.items():
+        layer = geometry_of(found[name]).build(make, in_channels)
+        out_channels = output_channels(layer, in_channels)
+        if out_channels != in_channels:
             raise UsageError(
-                f"the local pooling turns {width} channels into {changed} at {name}, the layer behind takes {width}",
-                "use it in nano/plain or nano/resnet, which measure the width",
+                f"the local pooling turns {in_channels} channels into {out_channels} at {name}, "
+                f"the layer behind takes {in_channels}",
+                "use it in nano/plain or nano/resnet, which measure the channels",
             )
         module.set_submodule(name, layer)
     return list(channels)
 
 
 def output_channels(layer: nn.Module, channels: int) -> int:
-    """The channels that a local pooling gives for a map of `channels`."""
+    """The output channels of a local pooling for a feature map with `channels`."""
     return dry_run(layer, torch.zeros(1, channels, 8, 8)).shape[1]
 
 
-def _input_channels(
-    module: nn.Module, found: dict[str, nn.MaxPool2d | nn.AvgPool2d], example: Tensor
-) -> dict[str, int]:
+def _input_channels(module: nn.Module, found: Mapping[str, nn.Module], example: Tensor) -> dict[str, int]:
     """The channels that enter each module during a forward pass; modules that are never called are left out."""
     channels: dict[str, int] = {}
 
-    def note(name: str) -> Callable[..., None]:
+    def record(name: str) -> Callable[..., None]:
         return lambda _module, inputs: channels.update({name: inputs[0].shape[1]})
 
-    handles = [child.register_forward_pre_hook(note(name)) for name, child in found.items()]
+    handles = [child.register_forward_pre_hook(record(name)) for name, child in found.items()]
     try:
         dry_run(module, example)
     finally:
@@ -109,36 +75,29 @@ def _input_channels(
     return channels
 
 
-def _geometry(layer: nn.MaxPool2d | nn.AvgPool2d) -> Geometry:
+def geometry_of(layer: nn.MaxPool2d | nn.AvgPool2d) -> Geometry:
+    """The geometry of one of torch's pooling layers, with the larger side of a window that is not square."""
     kernel_size, stride, padding = (max(_pair(value)) for value in (layer.kernel_size, layer.stride, layer.padding))
     if type(layer) in (nn.MaxPool2d, nn.AvgPool2d):
         return Geometry(kernel_size, stride, padding, layer.ceil_mode)
-    # timm's 'same' variants pad on the fly to ⌈H / stride⌉ positions; this geometry gives as many.
+    # timm's 'same' variants pad on the fly to an output of ⌈H / stride⌉; this geometry gives the same output size.
     return Geometry(kernel_size, stride, (kernel_size - 1) // 2, ceil_mode=kernel_size % 2 == 0)
 
 
-def _changed(geometry: Geometry, changes: dict[str, int]) -> Geometry:
-    kernel_size = changes.get("window", geometry.kernel_size)
-    default_padding = (kernel_size - 1) // 2 if "window" in changes else geometry.padding
-    padding = changes.get("padding", default_padding)
-    if 2 * padding > kernel_size:
-        raise UsageError(f"padding={padding} is more than half of window={kernel_size}", "use a smaller padding")
-    return Geometry(kernel_size, changes.get("stride", geometry.stride), padding, geometry.ceil_mode)
-
-
-def _pair(value: Window) -> tuple[int, int]:
+def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
-def shrink_stem(module: nn.Module, example: Tensor, layout: str, least: int) -> list[str]:
-    """Lets the stem keep the image's size: stride 1 in the first strided convolution, and no pooling after it where the
-    map would still be smaller than `least` positions.
+def shrink_stem(module: nn.Module, example: Tensor, layout: str, min_feature_map: int) -> list[str]:
+    """Reduces the stem's stride: 1 in the first strided convolution.
+
+    The pooling behind that convolution goes as well where the feature map would still be too small.
 
     Args:
         module: The backbone, changed in place.
         example: An input of the backbone, `float[N, 3, H, W]`.
         layout: Of the backbone's features; only "NCHW" ones come from a convolutional stem.
-        least: Positions a side that the map should have.
+        min_feature_map: Spatial locations a side that the feature map should have.
 
     Returns:
         What was changed, in words.
@@ -162,18 +121,19 @@ def shrink_stem(module: nn.Module, example: Tensor, layout: str, least: int) -> 
     first = next((p for p in pools if order.index(p) > order.index(name)), None)
     second = convolutions[1][0] if len(convolutions) > 1 else None
     in_stem = first is not None and (second is None or order.index(first) < order.index(second))
-    if in_stem and first is not None and min(dry_run(module, example).shape[-2:]) < least:
+    if in_stem and first is not None and min(dry_run(module, example).shape[-2:]) < min_feature_map:
         module.set_submodule(first, nn.Identity())
         changed.append(f"{first}: left out")
     return changed
 
 
 def dry_run(module: nn.Module, example: Tensor) -> Tensor:
-    """The output for `example` in eval mode, without gradients; the module's mode is put back."""
+    """The output for `example` in eval mode, without gradients; restores the module's mode."""
     was_training = module.training
     module.eval()
     try:
         with torch.no_grad():
-            return module(example)
+            output: Tensor = module(example)
+            return output
     finally:
         module.train(was_training)

@@ -11,20 +11,21 @@ from torch import Tensor
 
 from poolzoo.common import output
 from poolzoo.model.accounting import Accounting, fill
-from poolzoo.model.assemble import Network
+from poolzoo.model.network import Network
+from poolzoo.model.published import Origin
 from poolzoo.model.state_dict import StateDict, read_state_dict
 
-HEAD = ("pool.", "classifier.")  # prefixes of the names of what starts anew where the file has none, or another
+HEAD = ("pool.", "classifier.")  # name prefixes of the parts that stay fresh where the file lacks them or differs
 
 
 def load_weights(network: Network, path: Path, classifier: tuple[str, ...]) -> Accounting:
-    """Fills a network with the weights of a file, and accounts for all of its tensors.
+    """Loads the weights of a file into a network, and accounts for all of its tensors.
 
-    A classifier of another width, and layers that have no part in the network, are left out; every other difference is
-    an error.
+    Leaves out a classifier of another width, and layers that the network does not have. Every other difference is an
+    error.
 
     Args:
-        network: The network, changed in place.
+        network: Changed in place.
         path: The file.
         classifier: Key prefixes of the original network's own classifier, for files that are not ours.
 
@@ -37,10 +38,10 @@ def load_weights(network: Network, path: Path, classifier: tuple[str, ...]) -> A
         kept, left_out = _fit_ours(network, state)
     else:
         own = _published_names(network)
-        origin = getattr(network.backbone, "origin", None)
+        origin: Origin | None = getattr(network.backbone, "origin", None)
         if origin is not None:
             with torch.random.fork_rng(devices=[]):
-                kept, left_out = origin.adapted(own, state, path.name)
+                kept, left_out = origin.convert_state_dict(own, state, path.name)
         else:
             kept, left_out = _fit_foreign(network.backbone, state, own, classifier)
         kept = {_placed(network, key): value for key, value in kept.items()}
@@ -65,7 +66,7 @@ def _placed(network: Network, key: str) -> str:
 
 
 def _fit_ours(network: Network, state: StateDict) -> tuple[StateDict, tuple[str, ...]]:
-    """Our own file, less the pooling and the classifier where this network's are others."""
+    """Our own file, less the pooling and the classifier where this network has other ones."""
     own = network.state_dict()
     left = [key for key in state if key in network.dropped]
     state = {key: value for key, value in state.items() if key not in left}
@@ -74,7 +75,7 @@ def _fit_ours(network: Network, state: StateDict) -> tuple[StateDict, tuple[str,
     for part in HEAD:
         theirs = {key: value.shape for key, value in state.items() if key.startswith(part)}
         if theirs != {key: value.shape for key, value in own.items() if key.startswith(part)}:
-            output.say(f"weights: the {part[:-1]} in the file is another one and is left out")
+            output.say(f"weights: the {part[:-1]} in the file differs and is left out")
             left += list(theirs)
             state = {key: value for key, value in state.items() if not key.startswith(part)}
     return state, tuple(left)
@@ -83,7 +84,7 @@ def _fit_ours(network: Network, state: StateDict) -> tuple[StateDict, tuple[str,
 def _fit_foreign(
     module: torch.nn.Module, state: StateDict, own: Mapping[str, Tensor], classifier: tuple[str, ...]
 ) -> tuple[StateDict, tuple[str, ...]]:
-    """A state dict of a backbone of which nothing is known, less the original network's classifier."""
+    """A state dict of a backbone without a known origin, less the original network's classifier."""
     prefixes = {key.split(".", 1)[0] for key in own}
     if len(prefixes) == 1 and not any(key.startswith(f"{next(iter(prefixes))}.") for key in state):
         state = {f"{next(iter(prefixes))}.{key}": value for key, value in state.items()}  # a wrapped original

@@ -1,1 +1,1 @@
-"""Whether a graph computes what its network computes, and where it does not."""
+"""Checks that a graph computes what its network computes, and finds where it does not."""

@@ -1,4 +1,4 @@
-"""Which value of a graph is which layer's output, and parts of the graph cut out between two of them."""
+"""The values of a graph by the layers that they belong to, and parts of the graph between two values."""
 
 from __future__ import annotations
 
@@ -18,37 +18,40 @@ FLOAT: Final = onnx.TensorProto.FLOAT
 
 @dataclass(frozen=True)
 class Layers:
-    """Names of values in an exported graph, by the path of the module that they belong to.
+    """Names of values in an exported graph, by module path.
 
     Attributes:
-        gives: What a module gives, in the order in which modules finish: `{"network.backbone.conv1": "relu"}`. A layer
-            that the exporter fused with the one behind it (a convolution with its batch norm) may be missing.
-        takes: What a module takes, where that is one value.
-        inside: All that is computed inside a module.
+        outputs: The output of each module, in the order in which modules finish: `{"network.backbone.conv1": "relu"}`.
+            A layer that the exporter fused with the next one (a convolution with its batch norm) may be missing.
+        inputs: The input of each module that has a single one.
+        inside: All values that are computed inside a module.
     """
 
-    gives: dict[str, str] = field(default_factory=dict)
-    takes: dict[str, str] = field(default_factory=dict)
+    outputs: dict[str, str] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
     inside: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def within(self, proto: onnx.ModelProto) -> Layers:
-        """Those of them that the graph still has."""
-        there = {name for node in proto.graph.node for name in (*node.input, *node.output)}
-        kept = [{path: name for path, name in table.items() if name in there} for table in (self.gives, self.takes)]
-        return Layers(*kept, {path: names & there for path, names in self.inside.items()})
+        """The names that the graph still has."""
+        present = {name for node in proto.graph.node for name in (*node.input, *node.output)}
+        return Layers(
+            outputs={path: name for path, name in self.outputs.items() if name in present},
+            inputs={path: name for path, name in self.inputs.items() if name in present},
+            inside={path: names & present for path, names in self.inside.items()},
+        )
 
 
-def read(program: Any, proto: onnx.ModelProto) -> Layers:
-    """The names that torch's exporter gave to what goes into and comes out of each module.
+def read_layers(program: torch.export.ExportedProgram, proto: onnx.ModelProto) -> Layers:
+    """The names that torch's exporter gave to the inputs and outputs of each module.
 
     Args:
-        program: The `torch.export.ExportedProgram` behind a graph: its nodes know their modules, and lend the graph's
-            values their names, but for the outputs.
-        proto: The graph, with the exporter's notes still on its nodes.
+        program: The program that a graph was made of. Its nodes know their modules. The graph's values have the names
+            of these nodes, except for the graph's outputs.
+        proto: The graph, with the exporter's metadata still on its nodes.
     """
     outputs = [value.name for value in proto.graph.output]
     nodes: list[Node] = list(program.graph.nodes)
-    final = next(node for node in nodes if node.op == "output").args[0]
+    final: Any = next(node for node in nodes if node.op == "output").args[0]
     renamed = dict(zip((node.name for node in final), outputs, strict=True))
     members: dict[str, set[Node]] = {}
     last: dict[str, Node] = {}
@@ -59,25 +62,25 @@ def read(program: Any, proto: onnx.ModelProto) -> Layers:
             members.setdefault(path, set()).add(node)
             last.pop(path, None)  # so that the order is that of the modules' ends
             last[path] = node
-    takes = {}
+    inputs = {}
     for path, inside in members.items():
         outer = {one for node in inside for one in node.all_input_nodes if one not in inside}
         entering = [node for node in outer if node.op == "call_function" or node.name == "images"]
         entering = [node for node in entering if isinstance(node.meta.get("val"), torch.Tensor)]  # not the batch's size
         if len(entering) == 1:
-            takes[path] = renamed.get(entering[0].name, entering[0].name)
-    # The innermost first where several end with the same value: it names the culprit best.
+            inputs[path] = renamed.get(entering[0].name, entering[0].name)
+    # The innermost first where several end with the same value: it is the most precise name.
     order = sorted(last, key=lambda path: (nodes.index(last[path]), -path.count(".")))
-    gives = {path: renamed.get(last[path].name, last[path].name) for path in order if path}
-    return Layers(gives, takes, _inside(proto)).within(proto)
+    last_values = {path: renamed.get(last[path].name, last[path].name) for path in order if path}
+    return Layers(last_values, inputs, _inside(proto)).within(proto)
 
 
 def _inside(proto: onnx.ModelProto) -> dict[str, frozenset[str]]:
-    """What is computed inside each module, by the exporter's notes: `['', 'network', 'network.pool', 'mean']`."""
+    """The values inside each module, from the exporter's metadata: `['', 'network', 'network.pool', 'mean']`."""
     found: dict[str, set[str]] = {}
     for node in proto.graph.node:
-        notes = {note.key: note.value for note in node.metadata_props}
-        for path in literal_eval(notes.get("pkg.torch.onnx.name_scopes", "[]"))[:-1]:
+        metadata = {entry.key: entry.value for entry in node.metadata_props}
+        for path in literal_eval(metadata.get("pkg.torch.onnx.name_scopes", "[]"))[:-1]:
             found.setdefault(path, set()).update(node.output)
     return {path: frozenset(names) for path, names in found.items()}
 
@@ -88,8 +91,8 @@ def path_of(node: Node) -> str:
     return str(stack[-1][0]) if stack else ""
 
 
-def between(proto: onnx.ModelProto, start: str | None, end: str) -> list[onnx.NodeProto]:
-    """The nodes that compute `end` from `start` (or from whatever it takes), in the graph's order."""
+def nodes_between(proto: onnx.ModelProto, start: str | None, end: str) -> list[onnx.NodeProto]:
+    """The nodes that compute `end` from `start`, or from the graph's inputs, in the graph's order."""
     makers = {name: node for node in proto.graph.node for name in node.output}
     wanted: set[str] = set()
     todo = [end]
@@ -104,28 +107,28 @@ def between(proto: onnx.ModelProto, start: str | None, end: str) -> list[onnx.No
     return [node for node in proto.graph.node if node.output[0] in wanted]
 
 
-def cut(proto: onnx.ModelProto, start: str, end: str, shape: tuple[int, ...]) -> onnx.ModelProto:
-    """The part of a graph from one value to another as a graph of its own, with the very same nodes and weights.
+def subgraph(proto: onnx.ModelProto, start: str, end: str, shape: tuple[int, ...]) -> onnx.ModelProto:
+    """The part of a graph from one value to another as a separate graph, with the same nodes and weights.
 
     Args:
-        proto: The graph; it stays as it is.
+        proto: The graph; it is not changed.
         start: The value that becomes the first input, float32. The graph's own inputs stay inputs where the part reads
-            the size of the batch off them.
+            the size of the batch from them.
         end: The value that becomes the output, float32.
         shape: The first input's shape without the batch.
     """
-    nodes = between(proto, start, end)
+    nodes = nodes_between(proto, start, end)
     used = {name for node in nodes for name in node.input}
     weights = [tensor for tensor in proto.graph.initializer if tensor.name in used]
-    given = onnx.helper.make_tensor_value_info(start, FLOAT, ["batch", *shape])
+    first = onnx.helper.make_tensor_value_info(start, FLOAT, ["batch", *shape])
     others = [value for value in proto.graph.input if value.name in used and value.name != start]
-    wanted = onnx.helper.make_tensor_value_info(end, FLOAT, None)
-    graph = onnx.helper.make_graph(nodes, "part", [given, *others], [wanted], weights)
+    output = onnx.helper.make_tensor_value_info(end, FLOAT, None)
+    graph = onnx.helper.make_graph(nodes, "part", [first, *others], [output], weights)
     return onnx.helper.make_model(graph, opset_imports=list(proto.opset_import), ir_version=proto.ir_version)
 
 
 def with_outputs(proto: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
-    """A copy of the graph that also gives the named values."""
+    """A copy of the graph with the named values as additional outputs."""
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
     have = {value.name for value in copy.graph.output}

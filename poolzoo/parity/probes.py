@@ -1,14 +1,14 @@
-"""Parts of the graph by themselves, on inputs that images never lead to: where a lost eps or a NaN shows.
+"""Checks parts of a graph by themselves on extreme inputs that no image leads to: they show a lost eps or a NaN.
 
-Each part is cut out of the graph that ships, with the very same nodes: the network behind its preprocessing ("core"),
-and every layer that torch, timm and torchvision did not write, the poolings among them.
+Each part is a subgraph of the exported graph, with the same nodes: the network after its preprocessing ("core"), and
+every layer that torch, timm and torchvision do not provide, such as poolings.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import onnx
@@ -18,97 +18,110 @@ from torch import Tensor, nn
 
 from poolzoo.common.errors import CheckFailed
 from poolzoo.model import surgery
-from poolzoo.model.inference import OPSET, InferenceModel, plain_attention, quiet_exporter
-from poolzoo.parity import layers
-from poolzoo.parity.layers import Layers
-from poolzoo.parity.reference import summed_otherwise
+from poolzoo.model.inference import OPSET, plain_attention, quiet_exporter
+from poolzoo.parity.layers import Layers, subgraph
+from poolzoo.parity.reference import reordered_sums
+from poolzoo.parity.report import ProbeResult
 from poolzoo.parity.rounding import RandomRounding
 
-# A probe may lie this many times as far from the module in float64 as the module in float32 does, plus a part of its
-# largest output. That is looser than for images, since the floor is taken from a few rows here; a lost eps is NaN.
+# The tolerance is this many times the module's noise floor, plus a fraction of its largest output. That is looser than
+# for images, since the floor comes from a few rows; a lost eps gives NaN.
 FLOOR_FACTOR: Final = 8.0
 RELATIVE: Final = 5e-6
 ROWS: Final = 3  # of a probe: run at once, in twos and one by one
-DRAWS: Final = 8  # of rounding errors, for a layer that is too far away: does it choose among what is almost equal?
+ROUNDING_SAMPLES: Final = 8  # for a layer beyond its tolerance: does it choose among almost equal values?
 LIBRARIES: Final = ("torch.", "timm.", "torchvision.")
-# ONNX Runtime's lose a NaN where torch's keep it, and its Clip, which ends at the largest float, makes one of infinity.
-SWALLOW: Final = ("ReduceMax", "TopK", "MaxPool", "GlobalMaxPool", "Clip")
+# ONNX Runtime's lose a NaN where torch's keep it, and its Clip turns infinity into the largest float.
+LOSES_NAN: Final = ("ReduceMax", "TopK", "MaxPool", "GlobalMaxPool", "Clip")
 
-Open = Callable[[bytes], onnxruntime.InferenceSession]
+OpenPart = Callable[[bytes], onnxruntime.InferenceSession]
 
 
 @dataclass(frozen=True)
 class Part:
-    """A module, and the same cut out of the graph."""
+    """A module, and the same as a part of the graph.
+
+    Attributes:
+        name: The module's path, or "core".
+        module: The module, in eval mode on the CPU.
+        session: The part of the graph.
+        shape: The shape of its input without the batch.
+        image: One image as the graph's input, where the part reads the batch size from it.
+        loses_nan: Whether an operator in it loses NaN in ONNX Runtime.
+    """
 
     name: str
     module: nn.Module
     session: onnxruntime.InferenceSession
-    shape: tuple[int, ...]  # of its input, without the batch
-    images: np.ndarray | None  # one, where the part reads the size of the batch off the graph's own input
-    swallows: bool  # whether a NaN may get lost on the way
+    shape: tuple[int, ...]
+    image: np.ndarray | None
+    loses_nan: bool
 
-    def torch(self, x: np.ndarray, dtype: torch.dtype) -> np.ndarray:
+    def run_torch(self, x: np.ndarray, dtype: torch.dtype) -> np.ndarray:
+        """The module's output in a precision, as `float64[N, …]`."""
         with torch.inference_mode():
             return np.asarray(self.module(torch.from_numpy(x).to(dtype)).double().numpy())
 
-    def rounded(self, x: np.ndarray, seed: int) -> np.ndarray:
-        """What torch might have given in float32, had every operation been rounded by chance."""
+    def run_rounded(self, x: np.ndarray, seed: int) -> np.ndarray:
+        """The module's output in float32 with random rounding errors, as `float64[N, …]`."""
         with RandomRounding(seed):
-            return self.torch(x, torch.float32)
+            return self.run_torch(x, torch.float32)
 
-    def graph(self, x: np.ndarray) -> np.ndarray:
-        feed = {self.session.get_inputs()[0].name: x}
-        if self.images is not None:
-            feed["images"] = np.repeat(self.images, len(x), 0)
-        return np.asarray(self.session.run(None, feed)[0], np.float64)
+    def run_graph(self, x: np.ndarray) -> np.ndarray:
+        """The output of the part of the graph, as `float64[N, …]`."""
+        inputs = {self.session.get_inputs()[0].name: x}
+        if self.image is not None:
+            inputs["images"] = np.repeat(self.image, len(x), 0)
+        return np.asarray(self.session.run(None, inputs)[0], np.float64)
 
 
-def run(
-    model: InferenceModel, proto: onnx.ModelProto, names: Layers, size: tuple[int, int], open_: Open
-) -> list[dict[str, Any]]:
-    """Probes the core and every layer of our own or of a plugin.
+def run_probes(
+    model: nn.Module, proto: onnx.ModelProto, layers: Layers, size: tuple[int, int], open_part: OpenPart
+) -> list[ProbeResult]:
+    """Checks the core and every layer of poolzoo's or of a plugin on extreme inputs.
 
     Args:
         model: The network with its preprocessing, in eval mode on the CPU.
         proto: Its graph.
-        names: Which of the graph's values are which layers'.
+        layers: Which of the graph's values are which layers'.
         size: Height and width of the images.
-        open_: Opens a graph, as the whole one was opened.
+        open_part: Opens a graph from bytes.
 
-    Returns:
-        A row a probe: `{"part", "probe", "max_abs", "allowed", "passed", "note"}`.
+    Raises:
+        CheckFailed: A part gives outputs of another shape than its module.
     """
     shapes = _input_shapes(model, size)
-    rows = []
+    results = []
     for path, module in model.named_modules():
         if path in shapes and (path == "network" or _is_foreign(module)):
-            part = _cut(path, module, shapes[path], proto, names, open_, size)
+            part = _part(path, module, shapes[path], proto, layers, open_part, size)
             probes = core_probes(part.shape) if path == "network" else layer_probes(part.shape)
-            rows += [judge(part, name, x) for name, x in probes.items()]
-    return rows
+            results += [check_part(part, name, x) for name, x in probes.items()]
+    return results
 
 
 def _is_foreign(module: nn.Module) -> bool:
-    """Whether a layer is neither a library's nor one of ours that only holds others."""
+    """Whether a layer is neither a library's nor one of poolzoo's containers."""
     home = type(module).__module__
     return not f"{home}.".startswith(LIBRARIES) and not home.startswith(
-        ("poolzoo.model.assemble", "poolzoo.model.inference")
+        ("poolzoo.model.network", "poolzoo.model.inference")
     )
 
 
-def _input_shapes(model: InferenceModel, size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
-    """The shapes of what modules take, without the batch: of those that take one tensor and give one."""
+def _input_shapes(model: nn.Module, size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
+    """The input shapes without the batch of all modules that take one float tensor and give one."""
     shapes: dict[str, tuple[int, ...]] = {}
 
-    def note(path: str) -> Any:
-        def hook(module: nn.Module, given: Any, result: Any) -> None:
-            if len(given) == 1 and all(isinstance(one, Tensor) and one.is_floating_point() for one in (*given, result)):
-                shapes.setdefault(path, tuple(given[0].shape[1:]))
+    def recorder(path: str) -> Callable[[nn.Module, tuple[object, ...], object], None]:
+        def hook(module: nn.Module, args: tuple[object, ...], result: object) -> None:
+            if len(args) != 1 or not isinstance(args[0], Tensor) or not isinstance(result, Tensor):
+                return
+            if args[0].is_floating_point() and result.is_floating_point():
+                shapes.setdefault(path, tuple(args[0].shape[1:]))
 
         return hook
 
-    handles = [module.register_forward_hook(note(path)) for path, module in model.named_modules()]
+    handles = [module.register_forward_hook(recorder(path)) for path, module in model.named_modules()]
     try:
         surgery.dry_run(model, torch.zeros(2, *size, 3, dtype=torch.uint8))
     finally:
@@ -117,28 +130,35 @@ def _input_shapes(model: InferenceModel, size: tuple[int, int]) -> dict[str, tup
     return shapes
 
 
-def _cut(
+def _part(
     path: str,
     module: nn.Module,
     shape: tuple[int, ...],
     proto: onnx.ModelProto,
-    names: Layers,
-    open_: Open,
+    layers: Layers,
+    open_part: OpenPart,
     size: tuple[int, int],
 ) -> Part:
-    end = "logits" if path == "network" else names.gives.get(path)
-    if path in names.takes and end is not None:
-        part = layers.cut(proto, names.takes[path], end, shape)
-    else:  # fused with its neighbors; by itself it is exported in the same way
-        part = _exported(module, shape)
-    takes_images = any(value.name == "images" for value in part.graph.input)
-    kind = np.uint8 if proto.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8 else np.float32
-    images = np.zeros((1, *size, 3) if kind == np.uint8 else (1, 3, *size), kind) if takes_images else None
-    swallows = any(node.op_type in SWALLOW for node in part.graph.node)
-    return Part("core" if path == "network" else path, module, open_(part.SerializeToString()), shape, images, swallows)
+    end = "logits" if path == "network" else layers.outputs.get(path)
+    if path in layers.inputs and end is not None:
+        part = subgraph(proto, layers.inputs[path], end, shape)
+    else:  # fused with its neighbors: the module is exported alone
+        part = exported_alone(module, shape)
+    image = None
+    if any(value.name == "images" for value in part.graph.input):
+        uint8 = proto.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
+        image = np.zeros((1, *size, 3), np.uint8) if uint8 else np.zeros((1, 3, *size), np.float32)
+    return Part(
+        name="core" if path == "network" else path,
+        module=module,
+        session=open_part(part.SerializeToString()),
+        shape=shape,
+        image=image,
+        loses_nan=any(node.op_type in LOSES_NAN for node in part.graph.node),
+    )
 
 
-def _exported(module: nn.Module, shape: tuple[int, ...]) -> onnx.ModelProto:
+def exported_alone(module: nn.Module, shape: tuple[int, ...]) -> onnx.ModelProto:
     with quiet_exporter(), plain_attention(module):
         program = torch.onnx.export(
             module,
@@ -153,7 +173,7 @@ def _exported(module: nn.Module, shape: tuple[int, ...]) -> onnx.ModelProto:
 
 
 def layer_probes(shape: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """Inputs at the edges of what a layer can meet, by name: `float32[ROWS, *shape]` each."""
+    """Extreme inputs of a layer, by name, `float32[ROWS, *shape]` each."""
     random = np.random.default_rng(0)
     noise = random.standard_normal((ROWS, *shape)).astype(np.float32)
     zeros = np.zeros_like(noise)
@@ -176,12 +196,13 @@ def layer_probes(shape: tuple[int, ...]) -> dict[str, np.ndarray]:
 
 
 def core_probes(shape: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """Inputs of a network that no image gives once it is normalized, by name: `float32[ROWS, *shape]` each."""
+    """Inputs of a network that no normalized image has, by name, `float32[ROWS, *shape]` each."""
     noise = np.random.default_rng(0).standard_normal((ROWS, *shape)).astype(np.float32)
 
     def with_one(value: float) -> np.ndarray:
         x = noise.copy()
-        x[(slice(None), *(side // 2 for side in shape))] = value
+        center: tuple[slice | int, ...] = (slice(None), *(side // 2 for side in shape))
+        x[center] = value
         return x
 
     return {
@@ -196,49 +217,72 @@ def core_probes(shape: tuple[int, ...]) -> dict[str, np.ndarray]:
     }
 
 
-def judge(part: Part, name: str, x: np.ndarray) -> dict[str, Any]:
-    """Compares a part with its module on one probe."""
-    single = part.torch(x, torch.float32)
-    try:
-        double = part.module.double() and part.torch(x, torch.float64)
-    except RuntimeError:  # it insists on float32
+def check_part(part: Part, name: str, x: np.ndarray) -> ProbeResult:
+    """Compares a part with its module on one input, in batches of several sizes.
+
+    Args:
+        part: The part.
+        name: The input's name.
+        x: The input, `float32[ROWS, *shape]`.
+
+    Raises:
+        CheckFailed: The part gives outputs of another shape.
+    """
+    single = part.run_torch(x, torch.float32)
+    double = _in_float64(part, x)
+    if double is None:
         double = single
-    finally:
-        part.module.float()
-    answers = [np.concatenate([part.graph(x[i : i + size]) for i in range(0, ROWS, size)]) for size in (ROWS, 1, 2)]
-    shapes = {one.shape for one in answers} - {single.shape}
+    outputs = [
+        np.concatenate([part.run_graph(x[start : start + size]) for start in range(0, ROWS, size)])
+        for size in (ROWS, 1, 2)
+    ]
+    shapes = {one.shape for one in outputs} - {single.shape}
     if shapes:
-        raise CheckFailed(f"{part.name} gives {shapes.pop()} in the graph, {single.shape} in torch", "a bug")
-    firm = np.isfinite(single) & np.isfinite(double)
-
-    def allowing(draws: Iterable[np.ndarray]) -> float:
-        with np.errstate(invalid="ignore"):
-            floor = max(np.abs(np.where(firm, np.nan_to_num(draw - double), 0)).max() for draw in draws)
-        return float(FLOOR_FACTOR * floor + RELATIVE * np.abs(np.where(firm, double, 0)).max())
-
-    allowed = allowing([single, *summed_otherwise(lambda rows: part.torch(rows, torch.float32), x)])
-    error = max(float(np.abs(np.where(firm, got - double, 0)).max()) for got in answers)
+        text = f"{part.name} gives {shapes.pop()} in the graph, {single.shape} in torch"
+        raise CheckFailed(text, "this is a bug in torch's exporter or in poolzoo; please report it")
+    finite = np.isfinite(single) & np.isfinite(double)
+    samples = [single, *reordered_sums(lambda rows: part.run_torch(rows, torch.float32), x)]
+    allowed = _tolerance(samples, double, finite)
+    error = max(float(np.abs(np.where(finite, found - double, 0)).max()) for found in outputs)
     if allowed < error < np.inf:
-        allowed = max(allowed, allowing(part.rounded(x, seed) for seed in range(DRAWS)))
-    # NaN and infinity: the graph must have them where torch has them, and nowhere else.
+        rounded = (part.run_rounded(x, seed) for seed in range(ROUNDING_SAMPLES))
+        allowed = max(allowed, _tolerance(rounded, double, finite))
+    # The graph must have NaN and infinity where torch has them, and nowhere else.
     hostile = not np.isfinite(x).all()
-    lost = int(max((~np.isfinite(single) & np.isfinite(got)).sum() for got in answers))
-    new = int(max((firm & ~np.isfinite(got)).sum() for got in answers))
+    lost = int(max((~np.isfinite(single) & np.isfinite(found)).sum() for found in outputs))
+    new = int(max((finite & ~np.isfinite(found)).sum() for found in outputs))
     note = f"{error:.2e} where {allowed:.2e} is allowed"
-    if hostile:  # what is finite beside a NaN is not judged
+    if hostile:  # finite values beside a NaN are not checked
         note = f"differs by {error:.2e} where both are finite"
     if lost or new:
         note = f"NaN or infinity in {new} places where torch has none, none in {lost} where it has"
     masks_differ = bool(new or (lost and np.isfinite(double)[~np.isfinite(single)].sum() == 0))
-    excused = hostile and part.swallows
-    passed = (error <= allowed or hostile) and not (masks_differ and not excused)
+    excused = hostile and part.loses_nan
     if masks_differ and excused:
-        note += " (ONNX Runtime loses it in a max or a clip on the way)"
-    return {
-        "part": part.name,
-        "probe": name,
-        "max_abs": error if np.isfinite(error) else None,
-        "allowed": None if hostile else allowed,
-        "passed": passed,
-        "note": note,
-    }
+        note += " (ONNX Runtime loses it in a max or clip operator)"
+    return ProbeResult(
+        part=part.name,
+        probe=name,
+        max_abs=error if np.isfinite(error) else None,
+        allowed=None if hostile else allowed,
+        passed=(error <= allowed or hostile) and not (masks_differ and not excused),
+        note=note,
+    )
+
+
+def _in_float64(part: Part, x: np.ndarray) -> np.ndarray | None:
+    """The module's output in float64; None where it requires float32."""
+    try:
+        part.module.double()
+        return part.run_torch(x, torch.float64)
+    except RuntimeError:
+        return None
+    finally:
+        part.module.float()
+
+
+def _tolerance(samples: Iterable[np.ndarray], double: np.ndarray, finite: np.ndarray) -> float:
+    """The tolerance from samples of the module's float32 output, where values are finite."""
+    with np.errstate(invalid="ignore"):
+        floor = max(np.abs(np.where(finite, np.nan_to_num(one - double), 0)).max() for one in samples)
+    return float(FLOOR_FACTOR * floor + RELATIVE * np.abs(np.where(finite, double, 0)).max())

@@ -1,4 +1,4 @@
-"""What the network itself answers, in two precisions: the side of a comparison that no graph has a part in."""
+"""The reference of a comparison: the network's own outputs in two precisions, and a tolerance for each image."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from poolzoo.common.errors import CheckFailed
 from poolzoo.model.inference import batch_of
 
 FLOOR_FACTOR: Final = 4.0  # a faithful graph lies at about a quarter of that, a faulty one hundreds of times above it
-EDGE_FACTOR: Final = 16.0  # for edge images, of which each has a floor of its own, drawn three times only
-RELATIVE: Final = 1e-6  # of the reach: the largest logit of the photographs, or the edge image's own if that is larger
-LARGEST_FLOOR: Final = 1e-3  # of the reach; above it any graph would pass (healthy networks: below 1e-5)
-# An edge image that moves by more is left out: on it the network is chaotic, and rounding alone decides what it says.
-REFERENCE_IMAGES: Final = 256  # of the other images that are also computed in float64
+EDGE_FACTOR: Final = 16.0  # for edge cases: each has its own noise floor, from three samples only
+RELATIVE: Final = 1e-6  # of the scale: the largest logit of the images, or of the edge case if that is larger
+MAX_FLOOR: Final = 1e-3  # of the scale; above it any graph would pass (healthy networks: below 1e-5)
+# An edge case with a larger floor is only checked for NaN: the network is chaotic there, and rounding alone decides.
+FLOAT64_IMAGES: Final = 256  # that are also computed in float64, beside the edge cases
 
 
-class NothingFirmError(CheckFailed):
-    """A network that rounding alone moves too far: any graph would agree with it."""
+class UnstableNetworkError(CheckFailed):
+    """A network whose outputs rounding alone changes so much that any graph would agree with it."""
 
 
-def edge_images(size: tuple[int, int]) -> dict[str, np.ndarray]:
-    """Images at the edges of what can come in, by name: `uint8[H, W, 3]` each."""
+def edge_cases(size: tuple[int, int]) -> dict[str, np.ndarray]:
+    """Synthetic edge cases by name, `uint8[H, W, 3]` each: extreme images that a data set may lack."""
     height, width = size
     board = np.indices((height, width)).sum(0) % 2 * 255
     flat = np.zeros((height, width, 3), np.uint8)
@@ -49,7 +49,7 @@ def edge_images(size: tuple[int, int]) -> dict[str, np.ndarray]:
 
 
 def _outputs(model: nn.Module, images: np.ndarray, dtype: torch.dtype, label: str) -> tuple[np.ndarray, np.ndarray]:
-    """The network's logits and probabilities in a precision, on the CPU: two `[N, classes]`."""
+    """The network's logits and probabilities in a precision, on the CPU, `[N, classes]` each."""
     parts = []
     with torch.inference_mode(), output.progress(label, len(images)) as bar:
         size = batch_of(model, images.shape[1:3])
@@ -57,19 +57,23 @@ def _outputs(model: nn.Module, images: np.ndarray, dtype: torch.dtype, label: st
             batch = torch.from_numpy(np.ascontiguousarray(images[start : start + size]))
             parts.append([out.to(dtype) for out in model(batch)])
             bar.update(start + len(batch))
-    logits, chances = (torch.cat(outs).numpy() for outs in zip(*parts, strict=True))
-    return logits, chances
+    logits, probabilities = (torch.cat(outs).numpy() for outs in zip(*parts, strict=True))
+    return logits, probabilities
 
 
-def summed_otherwise(run: Callable[[np.ndarray], np.ndarray], images: np.ndarray) -> Iterator[np.ndarray]:
-    """What a network or layer gives in float32 where sums run in other orders: one by one, and without oneDNN.
+def reordered_sums(run: Callable[[np.ndarray], np.ndarray], images: np.ndarray) -> Iterator[np.ndarray]:
+    """Outputs of a network or layer in float32 with other orders of summation: one by one, and without oneDNN.
 
-    Rounding noise is a draw. Over hundreds of photographs the largest of them is firm; for a single input at the edge,
-    where a network may be ill-conditioned, other draws of it differ by a factor of ten.
+    Rounding noise is random. Over hundreds of images its maximum is stable. For a single extreme input, on which a
+    network may be ill-conditioned, it differs by a factor of ten between samples.
+
+    Args:
+        run: Computes outputs, `[N, …]`.
+        images: Its inputs, `[N, …]`.
     """
     yield np.concatenate([run(images[index : index + 1]) for index in range(len(images))])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it tells about TF32, which stays as it was
+        warnings.simplefilter("ignore")  # about TF32, whose setting does not change
         with torch.backends.mkldnn.flags(enabled=False):
             without = run(images)
     yield without
@@ -80,78 +84,85 @@ def _reference(
 ) -> tuple[str, tuple[np.ndarray, np.ndarray], np.ndarray]:
     """The reference's precision, its logits and probabilities, and the noise floor of each image.
 
-    A network that insists on float32 (a layer that casts) is its own reference, with floors of 1e-6 of its logits.
+    A network that requires float32 (a layer that casts) is its own reference, with floors of 1e-6 of its logits.
     """
     try:
         double = _outputs(model.double(), images, torch.float64, "torch, float64")
     except RuntimeError:
         single = single[0][: len(images)], single[1][: len(images)]
-        return "float32", single, RELATIVE * by_row(single[0])
+        return "float32", single, RELATIVE * max_abs_by_row(single[0])
     finally:
         model.float()  # exact: every float32 is a float64; a copy would trust that modules can be copied
-    return "float64", double, by_row(single[0][: len(images)] - double[0])
+    return "float64", double, max_abs_by_row(single[0][: len(images)] - double[0])
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What the network itself answers, and how firmly: the side of the comparison that no graph has a part in.
+    """The network's outputs, and how far a faithful graph may be from them.
 
     Attributes:
         model: The network with its preprocessing.
-        names: What each image is, for people.
-        images: Edge images and then the others, `uint8[N, H, W, 3]`.
-        edges: How many edge images there are.
-        labels: Those of the others; None where they are synthetic.
-        torch32: Logits and probabilities in float32, two `[N, classes]`.
-        expected: The same in float64 as far as that was computed, in float32 for the rest.
-        exact: For how many images it was.
-        precision: "float64", or "float32" where the network insists on it.
-        floor: The largest distance between the two precisions on the others.
-        reach: The largest logit that each image is measured by, `[N]`.
-        allowed: How far a faithful graph may be from `expected`, `[N]`.
+        names: A name for each image.
+        images: Synthetic edge cases and then the regular images, `uint8[N, H, W, 3]`.
+        edge_count: How many edge cases there are.
+        labels: Labels of the regular images; None where these are synthetic.
+        float32: Logits and probabilities in float32, `[N, classes]` each.
+        expected: The same in float64 for the first `float64_count` images, in float32 for the rest.
+        float64_count: How many images were computed in float64.
+        precision: "float64", or "float32" where the network requires it.
+        noise_floor: The largest distance between the two precisions on the regular images.
+        scale: The largest logit that each image's tolerance is relative to, `[N]`.
+        allowed: The tolerance of each image, `[N]`.
     """
 
     model: nn.Module
     names: list[str]
     images: np.ndarray
-    edges: int
+    edge_count: int
     labels: np.ndarray | None
-    torch32: tuple[np.ndarray, np.ndarray]
+    float32: tuple[np.ndarray, np.ndarray]
     expected: tuple[np.ndarray, np.ndarray]
-    exact: int
+    float64_count: int
     precision: str
-    floor: float
-    reach: np.ndarray
+    noise_floor: float
+    scale: np.ndarray
     allowed: np.ndarray
 
     @property
     def kind(self) -> str:
+        """What the regular images are: "test" or "synthetic"."""
         return "synthetic" if self.labels is None else "test"
 
     @property
-    def real(self) -> slice:
-        """The images that are no edge images."""
-        return slice(self.edges, None)
+    def regular(self) -> slice:
+        """The rows of the images that are no edge cases."""
+        return slice(self.edge_count, None)
 
     @classmethod
-    def of(cls, model: nn.Module, images: np.ndarray, labels: np.ndarray | None) -> Reference:
-        """Runs the network on edge images and on images.
+    def compute(cls, model: nn.Module, images: np.ndarray, labels: np.ndarray | None) -> Reference:
+        """Runs the network on the synthetic edge cases and on images.
+
+        Args:
+            model: The network with its preprocessing, in eval mode on the CPU.
+            images: `uint8[N, H, W, 3]`.
+            labels: Their labels, `int[N]`; None where the images are synthetic.
 
         Raises:
-            CheckFailed: It gives NaN or infinity.
-            NothingFirmError: Its own two precisions disagree: there is nothing to compare with.
+            CheckFailed: The network gives NaN or infinity.
+            UnstableNetworkError: Its two precisions disagree: there is nothing to compare with.
         """
-        edges = edge_images(images.shape[1:3])
+        edges = edge_cases(images.shape[1:3])
+        count = len(edges)
         kind = "synthetic" if labels is None else "test"
         names = [*edges, *(f"{kind} image {index}" for index in range(len(images)))]
         everything = np.concatenate([np.stack(list(edges.values())), images])
-        exact = len(edges) + min(len(images), REFERENCE_IMAGES)
+        exact = count + min(len(images), FLOAT64_IMAGES)
 
-        torch32 = _outputs(model, everything, torch.float32, "torch, float32")
-        precision, reference, floors = _reference(model, everything[:exact], torch32)
-        for again in summed_otherwise(lambda x: _outputs(model, x, torch.float32, "")[0], everything[: len(edges)]):
-            floors[: len(edges)] = np.maximum(floors[: len(edges)], by_row(again - reference[0][: len(edges)]))
-        broken = ~(np.isfinite(torch32[0]).all(1))
+        float32 = _outputs(model, everything, torch.float32, "torch, float32")
+        precision, reference, floors = _reference(model, everything[:exact], float32)
+        for again in reordered_sums(lambda x: _outputs(model, x, torch.float32, "")[0], everything[:count]):
+            floors[:count] = np.maximum(floors[:count], max_abs_by_row(again - reference[0][:count]))
+        broken = ~(np.isfinite(float32[0]).all(1))
         broken[:exact] |= ~np.isfinite(reference[0]).all(1)
         if broken.any():
             name = names[int(broken.argmax())]
@@ -159,54 +170,64 @@ class Reference:
                 f"the network itself gives NaN or infinity on {name}",
                 "train it again, or try another pooling or backbone",
             )
-        # An edge image may be worse conditioned than photographs, or drive logits to where no photograph does; it is
-        # judged by its own floor and reach, and loosens no other.
-        common, usual = float(floors[len(edges) :].max()), largest(reference[0][len(edges) :])
-        if common > LARGEST_FLOOR * usual:
+        # An edge case may be worse conditioned than natural images, or give much larger logits. It has its own noise
+        # floor and scale, and does not change those of the others.
+        common, usual = float(floors[count:].max()), max_abs(reference[0][count:])
+        if common > MAX_FLOOR * usual:
             text = f"the network in float32 and in float64 differ by {common:.1e} where logits reach {usual:.1e}"
-            raise NothingFirmError(
-                f"{text}: there is nothing firm to compare with", "is a layer random in eval mode? train it again?"
+            raise UnstableNetworkError(
+                f"{text}: no graph can be compared with it", "is a layer random in eval mode? train it again?"
             )
-        reach = np.full(len(everything), usual)
-        reach[: len(edges)] = np.maximum(usual, by_row(reference[0][: len(edges)]))
+        scale = np.full(len(everything), usual)
+        scale[:count] = np.maximum(usual, max_abs_by_row(reference[0][:count]))
         noise = FLOOR_FACTOR * np.maximum(common, np.pad(floors, (0, len(everything) - exact)))
-        noise[: len(edges)] = np.maximum(noise[: len(edges)], EDGE_FACTOR * floors[: len(edges)])
-        chaotic = np.flatnonzero(floors[: len(edges)] > LARGEST_FLOOR * reach[: len(edges)])
-        noise[chaotic] = 2 * reach[chaotic]  # it says nothing but NaN
-        allowed = noise + RELATIVE * reach
+        noise[:count] = np.maximum(noise[:count], EDGE_FACTOR * floors[:count])
+        chaotic = np.flatnonzero(floors[:count] > MAX_FLOOR * scale[:count])
+        noise[chaotic] = 2 * scale[chaotic]  # only NaN and infinity fail there
+        allowed = noise + RELATIVE * scale
         allowed[exact:] += common  # these are compared with float32, which has noise of its own
-        logits, chances = (np.concatenate([a, b[exact:]]) for a, b in zip(reference, torch32, strict=True))
-        expected = logits, chances
+        logits, probabilities = (np.concatenate([a, b[exact:]]) for a, b in zip(reference, float32, strict=True))
         return cls(
-            model, names, everything, len(edges), labels, torch32, expected, exact, precision, common, reach, allowed
+            model=model,
+            names=names,
+            images=everything,
+            edge_count=count,
+            labels=labels,
+            float32=float32,
+            expected=(logits, probabilities),
+            float64_count=exact,
+            precision=precision,
+            noise_floor=common,
+            scale=scale,
+            allowed=allowed,
         )
 
-    def looking_again(self, rows: np.ndarray) -> Reference:
-        """The same, where the images of some rows are judged by noise of their own, as edge images are.
+    def rechecked(self, rows: np.ndarray) -> Reference:
+        """The same reference, where the images of some rows have noise floors of their own, as edge cases have.
 
-        The noise of sharp attention or of ratios has a long tail: one photograph of hundreds may be conditioned worse
-        than all of those that were computed in float64.
+        The noise of sharp attention or of ratios has a long tail: one image of hundreds may be conditioned worse than
+        all of those that were computed in float64.
         """
         images = self.images[rows]
-        single = self.torch32[0][rows], self.torch32[1][rows]
+        single = self.float32[0][rows], self.float32[1][rows]
         _, exact, floors = _reference(self.model, images, single)
-        for again in summed_otherwise(lambda x: _outputs(self.model, x, torch.float32, "")[0], images):
-            floors = np.maximum(floors, by_row(again - exact[0]))
-        reach = self.reach[rows]
-        firm = floors <= LARGEST_FLOOR * reach
-        expected, allowed = tuple(one.astype(np.float64) for one in self.expected), self.allowed.copy()
-        for all_rows, new in zip(expected, exact, strict=True):
-            all_rows[rows] = new
-        own = np.where(firm, EDGE_FACTOR * floors + RELATIVE * reach, 0.0)
+        for again in reordered_sums(lambda x: _outputs(self.model, x, torch.float32, "")[0], images):
+            floors = np.maximum(floors, max_abs_by_row(again - exact[0]))
+        scale = self.scale[rows]
+        stable = floors <= MAX_FLOOR * scale
+        logits, probabilities = (one.astype(np.float64) for one in self.expected)
+        logits[rows], probabilities[rows] = exact
+        allowed = self.allowed.copy()
+        own = np.where(stable, EDGE_FACTOR * floors + RELATIVE * scale, 0.0)
         allowed[rows] = np.maximum(allowed[rows], own)
-        return replace(self, expected=expected, allowed=allowed)
+        return replace(self, expected=(logits, probabilities), allowed=allowed)
 
 
-def by_row(differences: np.ndarray) -> np.ndarray:
-    """The largest magnitude of each row; infinite where anything is not a number."""
-    return np.nan_to_num(np.abs(differences), nan=np.inf).max(1)
+def max_abs_by_row(differences: np.ndarray) -> np.ndarray:
+    """The largest magnitude of each row, `[N]`; infinite where there is a NaN."""
+    return np.asarray(np.nan_to_num(np.abs(differences), nan=np.inf).max(1))
 
 
-def largest(values: np.ndarray) -> float:
-    """The largest magnitude; infinite where anything is not a number."""
+def max_abs(values: np.ndarray) -> float:
+    """The largest magnitude; infinite where there is a NaN."""
     return float(np.nan_to_num(np.abs(values), nan=np.inf).max())

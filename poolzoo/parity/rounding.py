@@ -1,4 +1,4 @@
-"""Rounding errors that are drawn: what a computation in float32 could as well have given."""
+"""Random rounding errors: other results that a computation in float32 could have had."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 UNIT: Final = 2.0**-20  # float32 rounds by 2^-24; sums of thousands, one after the other, lose a few bits more
 
 
-class RandomRounding(TorchDispatchMode):
-    """Within it every operation's float32 result is moved by up to a rounding error, at random.
+class RandomRounding(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's class
+    """A context in which every float32 result of an operation is changed by a random rounding error.
 
-    Monte Carlo arithmetic (Parker, UCLA CSD-970002, 1997), at the level of tensors. It shows what a change in the order
-    of operations may not: that a choice among almost equal values, such as an argmax, is no choice.
+    Monte Carlo arithmetic (Parker, UCLA CSD-970002, 1997), at the level of tensors. It shows what another
+    order of operations may not: a choice among almost equal values, such as an argmax, depends on rounding.
 
     Args:
-        seed: Of the draw.
+        seed: Of the random rounding errors.
     """
 
     def __init__(self, seed: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's
         self._generator = torch.Generator().manual_seed(seed)
 
     def __torch_dispatch__(

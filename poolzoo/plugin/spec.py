@@ -15,7 +15,7 @@ the host checks the data and does everything else. A complete plugin:
 
     @hookimpl
     def poolzoo_poolings():
-        yield Pooling(name="power-mean", summary="power mean over the map", kind="global", build=build)
+        yield Pooling(name="power-mean", summary="power mean over the feature map", kind="global", build=build)
 """
 
 from __future__ import annotations

@@ -86,28 +86,28 @@ def _pooling(
 
 
 def _windowed() -> Iterator[Pooling]:
-    yield _pooling("global", "avg", "windowed:GlobalAvg", "mean over the map", "y = mean x", _LIN)
+    yield _pooling("global", "avg", "windowed:GlobalAvg", "mean over the feature map", "y = mean x", _LIN)
     yield _pooling("local", "avg", "windowed:local_avg", "mean over each window", "y = mean of x in the window", _LECUN)
-    yield _pooling("global", "max", "windowed:GlobalMax", "maximum over the map", "y = max x", _OQUAB)
+    yield _pooling("global", "max", "windowed:GlobalMax", "maximum over the feature map", "y = max x", _OQUAB)
     yield _pooling("local", "max", "windowed:local_max", "maximum over each window",
                    "y = max of x in the window", _SCHERER)
-    yield _pooling("global", "min", "windowed:GlobalMin", "minimum over the map", "y = min x")
-    yield _pooling("local", "min", "windowed:LocalMin", "minimum over each window", "y = min of x in the window")
+    yield _pooling("global", "min", "windowed:GlobalMin", "minimum over the feature map", "y = min x")
+    yield _pooling("local", "min", "windowed:local_min", "minimum over each window", "y = min of x in the window")
     yield _pooling("global", "avgmax", "windowed:GlobalAvgMax", "halfway between mean and maximum",
                    "y = (mean x + max x) / 2", _LEE)
-    yield _pooling("local", "avgmax", "windowed:LocalAvgMax", "halfway between mean and maximum of each window",
+    yield _pooling("local", "avgmax", "windowed:local_avg_max", "halfway between mean and maximum of each window",
                    "y = (mean x + max x) / 2 in the window", _LEE)
     yield _pooling("global", "catavgmax", "windowed:GlobalCatAvgMax",
                    "mean and maximum side by side, twice the width", "y = [mean x, max x]")
-    yield _pooling("global", "mixed", "windowed:GlobalMixed", "learnt mixture of maximum and mean",
+    yield _pooling("global", "mixed", "windowed:GlobalMixed", "learned mixture of maximum and mean",
                    "y = a max x + (1 − a) mean x, a = σ(w)", _LEE, parameters=True)
-    yield _pooling("local", "mixed", "windowed:LocalMixed", "learnt mixture of maximum and mean of each window",
+    yield _pooling("local", "mixed", "windowed:local_mixed", "learned mixture of maximum and mean of each window",
                    "y = a max x + (1 − a) mean x in the window, a = σ(w)", _LEE, parameters=True)
-    yield _pooling("global", "gated", "windowed:GlobalGated", "mixture of maximum and mean that the map decides",
+    yield _pooling("global", "gated", "windowed:GlobalGated", "mixture of maximum and mean, gated by the feature map",
                    "y = a max x + (1 − a) mean x, a = σ(w · x)", _LEE, parameters=True)
-    yield _pooling("local", "gated", "windowed:LocalGated", "mixture of maximum and mean that each window decides",
+    yield _pooling("local", "gated", "windowed:local_gated", "mixture of maximum and mean, gated by each window",
                    "y = a max x + (1 − a) mean x in the window, a = σ(w · x)", _LEE, parameters=True)
-    yield _pooling("local", "variable", "windowed:LocalVariable",
+    yield _pooling("local", "variable", "windowed:local_variable",
                    "windows of 2 at the border and 3 inside; maximum or mean (ours)",
                    "y[i, j] = max of x in a window of side 2 where i or j is first or last, else of side 3")
 
@@ -115,48 +115,48 @@ def _windowed() -> Iterator[Pooling]:
 def _power() -> Iterator[Pooling]:
     yield _pooling("global", "gem", "power:GlobalGeM", "generalized mean with a learnable exponent",
                    "y = (mean max(x, eps)^p)^(1/p)", _RADENOVIC, parameters=True)
-    yield _pooling("local", "gem", "power:LocalGeM", "generalized mean of each window, learnable exponent",
+    yield _pooling("local", "gem", "power:local_gem", "generalized mean of each window, learnable exponent",
                    "y = (mean max(x, eps)^p)^(1/p) in the window", _RADENOVIC, parameters=True)
-    yield _pooling("global", "lp", "power:GlobalLp", "p-norm of the map", "y = (Σ |x|^p)^(1/p)", _SERMANET)
-    yield _pooling("local", "lp", "power:LocalLp", "p-norm of each window",
+    yield _pooling("global", "lp", "power:GlobalLp", "p-norm of the feature map", "y = (Σ |x|^p)^(1/p)", _SERMANET)
+    yield _pooling("local", "lp", "power:local_lp", "p-norm of each window",
                    "y = (Σ |x|^p)^(1/p) in the window", _SERMANET)
     yield _pooling("global", "lse", "power:GlobalLSE",
                    "log-mean-exp with a learnable sharpness, between mean and maximum",
                    "y = (1/r) log mean exp(r x)", _PINHEIRO, parameters=True)
-    yield _pooling("local", "lse", "power:LocalLSE", "log-mean-exp of each window, learnable sharpness",
+    yield _pooling("local", "lse", "power:local_lse", "log-mean-exp of each window, learnable sharpness",
                    "y = (1/r) log mean exp(r x) in the window", _PINHEIRO, parameters=True)
 
 
 def _weighted() -> Iterator[Pooling]:
     yield _pooling("global", "soft", "weighted:GlobalSoft", "exponentially weighted mean",
                    "y = Σ x e^x / Σ e^x", _STERGIOU)
-    yield _pooling("local", "soft", "weighted:LocalSoft", "exponentially weighted mean of each window",
+    yield _pooling("local", "soft", "weighted:local_soft", "exponentially weighted mean of each window",
                    "y = Σ x e^x / Σ e^x in the window", _STERGIOU)
-    yield _pooling("local", "lip", "weighted:LocalLIP", "mean weighted by learnt importance",
+    yield _pooling("local", "lip", "weighted:local_lip", "mean weighted by learned importance",
                    "y = Σ x e^g / Σ e^g in the window, g = 12 σ(IN(conv₃ₓ₃(x)))", _LIP, parameters=True)
 
 
 def _antialiased() -> Iterator[Pooling]:
-    yield _pooling("local", "blur", "antialiased:Blur", "binomial low-pass filter, then subsampling",
+    yield _pooling("local", "blur", "antialiased:blur", "binomial low-pass filter, then subsampling",
                    "y = (b ⊗ b * x) at every stride-th position, b = [1, 2, 1] / 4", _ZHANG)
-    yield _pooling("local", "maxblur", "antialiased:MaxBlur",
+    yield _pooling("local", "maxblur", "antialiased:max_blur",
                    "dense maximum, then binomial low-pass filter and subsampling",
                    "y = blur(max of x in the window, at stride 1)", _ZHANG)
-    yield _pooling("local", "aps", "antialiased:APS", "of the shifted grids, the one with the largest norm",
+    yield _pooling("local", "aps", "antialiased:aps", "the shifted sampling grid with the largest norm",
                    "y = x[:, i::s, j::s], (i, j) = argmax ‖x[:, i::s, j::s]‖₂", _CHAMAN)
-    yield _pooling("local", "lps", "antialiased:LPS", "of the shifted grids, the one with the largest learnt score",
+    yield _pooling("local", "lps", "antialiased:lps", "the shifted sampling grid with the largest learned score",
                    "y = x[:, i::s, j::s], (i, j) = argmax mean f(x[:, i::s, j::s]); training: a Gumbel softmax of it",
                    _ROJAS, parameters=True, stochastic=True)
 
 
 def _attention() -> Iterator[Pooling]:
-    yield _pooling("global", "attention", "attention:AttentionPool", "CLIP's: the map's mean asks, positions answer",
+    yield _pooling("global", "attention", "attention:AttentionPool", "CLIP's attention, with the mean as the query",
                    "y = W attention(Q t₀, K t, V t), t = [mean x, x] + position", _RADFORD, parameters=True)
-    yield _pooling("global", "map", "attention:MapPool", "a learnt query asks, positions answer, then a small network",
+    yield _pooling("global", "map", "attention:MapPool", "attention with a learned query, then an MLP",
                    "z = W attention(Q latent, K x, V x), y = z + MLP(LN(z))", _SET, parameters=True)
-    yield _pooling("global", "simpool", "attention:SimPool", "the mean of the map asks, normalized positions answer",
+    yield _pooling("global", "simpool", "attention:SimPool", "attention with the mean as the query",
                    "y = attention(Q mean x, K LN(x), LN(x))", _PSOMAS, parameters=True)
-    yield _pooling("global", "prr", "attention:PRR", "every position asks all others, then the mean",
+    yield _pooling("global", "prr", "attention:PRR", "self-attention without parameters, then the mean",
                    "y = mean attention(x, x, x)", _HAJIMIRI)
 
 
@@ -168,10 +168,10 @@ def _second_order() -> Iterator[Pooling]:
                    parameters=True)
     yield _pooling("global", "bilinear", "second_order:Bilinear", "mean products of all pairs of channels",
                    "y = s / ‖s‖₂, s = sign(Y) √|Y|, Y = x xᵀ / HW", _BILINEAR, parameters=True)
-    yield _pooling("global", "cbp", "second_order:CompactBilinear", "a sketch of bilinear, 512 wide",
+    yield _pooling("global", "cbp", "second_order:CompactBilinear", "a sketch of bilinear pooling, 512 wide",
                    "y = s / ‖s‖₂, s = sign(Y) √|Y|, Y = mean of the circular convolution of two count sketches of x",
                    _COMPACT)
-    yield _pooling("global", "netvlad", "encoding:NetVLAD", "residuals from learnt centers, softly assigned",
+    yield _pooling("global", "netvlad", "encoding:NetVLAD", "residuals from learned centers, softly assigned",
                    "y = norm [norm Σ_i a_k(x_i) (x_i − c_k)]_k, a = softmax(W x)", _NETVLAD, parameters=True)
 
 
@@ -179,8 +179,8 @@ def _regions() -> Iterator[Pooling]:
     yield _pooling("global", "adaptive", "regions:GlobalAdaptive",
                    "mean or maximum over a fixed grid of cells, flattened",
                    "y[c, i, j] = mean or max of x[c] over rows ⌊iH/s⌋ to ⌈(i+1)H/s⌉, columns likewise")
-    yield _pooling("local", "adaptive", "regions:LocalAdaptive",
-                   "mean or maximum over a grid of cells that cover the map",
+    yield _pooling("local", "adaptive", "regions:local_adaptive",
+                   "mean or maximum over a grid of cells that cover the feature map",
                    "y[i, j] = mean or max of x over rows ⌊iH/h⌋ to ⌈(i+1)H/h⌉, columns likewise")
     yield _pooling("global", "spp", "regions:SPP", "spatial pyramid: maxima over grids of 1, 4 and 16 cells",
                    "y = [adaptive₁ x, adaptive₂ x, adaptive₄ x]", _SPP)
@@ -188,63 +188,63 @@ def _regions() -> Iterator[Pooling]:
                    "y = Σ_R m_R / ‖m_R‖₂, m_R = max over region R", _TOLIAS)
     yield _pooling("global", "strip", "regions:GlobalStrip", "the strongest row and the strongest column",
                    "y = [max_i mean_j x, max_j mean_i x]", _HOU)
-    yield _pooling("local", "strip", "regions:LocalStrip", "mean of each window, gated by means of rows and columns",
+    yield _pooling("local", "strip", "regions:local_strip", "mean of each window, gated by means of rows and columns",
                    "y = mean of x σ(W relu(f(rows) + g(columns))) in the window", _HOU, parameters=True)
 
 
 def _stochastic() -> Iterator[Pooling]:
     yield _pooling("global", "stochastic", "stochastic:GlobalStochastic",
-                   "a position drawn by its activation; in eval its expectation",
+                   "a location drawn by its activation; in eval its expectation",
                    "y = Σ a² / Σ a, a = max(x, 0); training: y = a_i with P(i) = a_i / Σ a", _ZEILER, stochastic=True)
-    yield _pooling("local", "stochastic", "stochastic:LocalStochastic",
-                   "a position of each window drawn by its activation; in eval its expectation",
+    yield _pooling("local", "stochastic", "stochastic:local_stochastic",
+                   "a location of each window drawn by its activation; in eval its expectation",
                    "y = Σ a² / Σ a in the window, a = max(x, 0); training: y = a_i with P(i) = a_i / Σ a", _ZEILER,
                    stochastic=True)
-    yield _pooling("local", "fractional", "stochastic:Fractional", "maximum over regions of varying steps",
+    yield _pooling("local", "fractional", "stochastic:fractional", "maximum over regions of varying steps",
                    "y = max of x over k rows from ⌊(i + u) α⌋ − ⌊u α⌋, α = (H − k) / (h − 1), columns likewise",
                    _GRAHAM, stochastic=True)
-    yield _pooling("local", "s3", "stochastic:S3", "dense maximum, then rows and columns drawn at random",
+    yield _pooling("local", "s3", "stochastic:s3", "dense maximum, then rows and columns drawn at random",
                    "y = mean over s × s of (max of x in the window, at stride 1); training: rows and columns drawn",
                    _S3, stochastic=True)
 
 
 def _frequency() -> Iterator[Pooling]:
-    yield _pooling("local", "spectral", "frequency:Spectral", "crop to the low frequencies",
+    yield _pooling("local", "spectral", "frequency:spectral", "crop to the low frequencies",
                    "y = Re ifft(crop(fft(x)))", _RIPPEL)
-    yield _pooling("local", "wavelet", "frequency:Wavelet", "low-pass band of a wavelet, haar or db2",
+    yield _pooling("local", "wavelet", "frequency:wavelet", "low-pass band of a wavelet, haar or db2",
                    "y = (l ⊗ l * x) at every second position; haar: 2 mean", _WILLIAMS)
 
 
 def _ordering() -> Iterator[Pooling]:
-    yield _pooling("global", "topk", "ordering:GlobalTopK", "mean of the k largest positions",
+    yield _pooling("global", "topk", "ordering:GlobalTopK", "mean of the k largest values",
                    "y = mean of the k largest x", _DURAND)
-    yield _pooling("local", "topk", "ordering:LocalTopK", "mean of the k largest positions of each window",
+    yield _pooling("local", "topk", "ordering:local_topk", "mean of the k largest values of each window",
                    "y = mean of the k largest x in the window", _DURAND)
-    yield _pooling("global", "median", "ordering:GlobalMedian", "lower median of the map",
+    yield _pooling("global", "median", "ordering:GlobalMedian", "lower median of the feature map",
                    "y = the x of rank ⌈HW / 2⌉")
-    yield _pooling("local", "median", "ordering:LocalMedian", "lower median of each window",
+    yield _pooling("local", "median", "ordering:local_median", "lower median of each window",
                    "y = the x of rank ⌈n / 2⌉ of the n in the window")
-    yield _pooling("global", "quantile", "ordering:GlobalQuantile", "a quantile of the map",
+    yield _pooling("global", "quantile", "ordering:GlobalQuantile", "a quantile of the feature map",
                    "y = the x of rank 1 + q (HW − 1), linear between ranks")
 
 
 def _channels() -> Iterator[Pooling]:
     yield _pooling("global", "depth", "channels:GlobalDepth", "maximum across groups of channels, then the mean",
                    "y[d] = mean of max over c in group d of x[c]", _MAXOUT)
-    yield _pooling("local", "depth", "channels:LocalDepth", "maximum across groups of channels and each window",
+    yield _pooling("local", "depth", "channels:local_depth", "maximum across groups of channels and each window",
                    "y[d] = max of x[c] in the window over c in group d", _MAXOUT)
-    yield _pooling("local", "s2d", "channels:SpaceToDepth", "positions of each window become channels",
+    yield _pooling("local", "s2d", "channels:space_to_depth", "the values of each window become channels",
                    "y[c k² + i k + j] = x[c] at (i, j) of the window", _SHI)
 
 
 def _controls() -> Iterator[Pooling]:
-    yield _pooling("local", "subsample", "controls:Subsample", "no pooling: the value at each window's center",
+    yield _pooling("local", "subsample", "controls:subsample", "no pooling: the value at each window's center",
                    "y[i, j] = x[i s − p + ⌊(k − 1) / 2⌋, j s − p + ⌊(k − 1) / 2⌋], the nearest inside")
-    yield _pooling("local", "conv", "controls:LocalConv", "a strided convolution, which starts as the mean",
+    yield _pooling("local", "conv", "controls:local_conv", "a strided convolution, which starts as the mean",
                    "y[d] = b[d] + Σ_c w[d, c] · x[c] in the window", _SPRINGENBERG, parameters=True)
 
 
-# The same equations in TeX. x_i are the n values of the map, or of a window, and \\bar x is their mean.
+# The same equations in TeX. x_i are the n values of the feature map, or of a window, and \\bar x is their mean.
 _TEX = {
     "avg": r"y = \frac{1}{n} \sum_i x_i",
     "max": r"y = \max_i x_i",

@@ -1,4 +1,4 @@
-"""Anti-aliased downsampling: a binomial low-pass filter before positions are dropped, or a choice of which to drop.
+"""Anti-aliased downsampling: a binomial low-pass filter before subsampling, or a choice of the sampling grid.
 
 Every layer has the output shape of `nn.MaxPool2d(kernel_size, stride, padding, ceil_mode)`.
 """
@@ -11,34 +11,37 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from poolzoo.poolings.shared import Windows, at_least_float32
+from poolzoo.model.geometry import Geometry
+from poolzoo.poolings.local import LocalPooling, local_build
+from poolzoo.poolings.shared import at_least_float32
 
 
-class Blur(Windows):
+class Blur(LocalPooling):
     """Binomial filter at every stride-th position: `y = (b ⊗ b * x)↓stride`, `b = [1, 2, 1] / 4` for three taps.
 
-    Zhang, Making Convolutional Networks Shift-Invariant Again, ICML 2019, arXiv:1904.11486. Output i is centered where
-    window i of the layer that it replaces is centered (half a pixel before, for even windows), so that a swap moves
-    nothing. The border is mirrored, or repeated on maps too small to mirror.
+    Zhang, Making Convolutional Networks Shift-Invariant Again, ICML 2019, arXiv:1904.11486. Output i has the center of
+    window i of the layer that it replaces (half a pixel before it for even windows), so that replacing shifts
+    nothing. Padding mirrors the border, or repeats it on feature maps too small to mirror.
 
     Args:
         channels: Channels C of the input.
-        kernel_size, stride, padding, ceil_mode: Geometry of the pooling layer whose place this takes.
+        geometry: Of the pooling layer that this one replaces.
         taps: Length of the filter, odd.
     """
 
     filter: Tensor
 
-    def __init__(
-        self, channels: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool, *, taps: int = 3
-    ) -> None:
+    def __init__(self, channels: int, geometry: Geometry, *, taps: int = 3) -> None:
         if taps < 1 or taps % 2 == 0:
             raise ValueError(f"taps={taps} must be odd and positive")
-        super().__init__(kernel_size, stride, padding, ceil_mode)
+        super().__init__(channels, geometry)
         self.register_buffer("filter", binomial(channels, taps), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return filtered(x, self.filter, self.stride, (self.kernel_size - 1) // 2 - self.padding, self.counts(x))
+        return filtered(x, self.filter, self.stride, (self.kernel_size - 1) // 2 - self.padding, self.output_size(x))
+
+
+blur = local_build(Blur)
 
 
 class MaxBlur(Blur):
@@ -48,15 +51,16 @@ class MaxBlur(Blur):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        below, right = self.overhang(x)
-        over = max(0, below - self.padding), max(0, right - self.padding)
-        if any(over):  # windows that reach beyond the padding, with ceil_mode; what they find there never wins
-            x = F.pad(x, (0, over[1], 0, over[0]), value=-torch.inf)
+        below, right = self.end_padding(x)
+        extra = max(0, below - self.padding), max(0, right - self.padding)
+        if any(extra):  # with ceil_mode, windows that reach beyond the padding; −∞ is never the maximum
+            x = F.pad(x, (0, extra[1], 0, extra[0]), value=-torch.inf)
         dense = F.max_pool2d(x, self.kernel_size, 1, self.padding)
-        return filtered(dense, self.filter, self.stride, 0, self._counts_before(x, over))
+        size = self.output_size(x[:, :, : x.shape[2] - extra[0], : x.shape[3] - extra[1]])
+        return filtered(dense, self.filter, self.stride, 0, size)
 
-    def _counts_before(self, x: Tensor, over: tuple[int, int]) -> tuple[int, int]:
-        return self.counts(x[:, :, : x.shape[2] - over[0], : x.shape[3] - over[1]])
+
+max_blur = local_build(MaxBlur)
 
 
 def binomial(channels: int, taps: int) -> Tensor:
@@ -65,11 +69,11 @@ def binomial(channels: int, taps: int) -> Tensor:
     return (torch.outer(row, row) / row.sum() ** 2).expand(channels, 1, taps, taps).clone()
 
 
-def filtered(x: Tensor, weight: Tensor, stride: int, first: int, counts: tuple[int, int]) -> Tensor:
-    """A depthwise filter read at `counts` positions an axis: first, first + stride, … of the mirrored map."""
+def filtered(x: Tensor, weight: Tensor, stride: int, first: int, size: tuple[int, int]) -> Tensor:
+    """A depthwise filter of the mirrored feature map at first, first + stride, …; the output has (h, w) = `size`."""
     half = weight.shape[-1] // 2
     before = half - first
-    after = [first + (count - 1) * stride + half - (n - 1) for count, n in zip(counts, x.shape[2:], strict=True)]
+    after = [first + (count - 1) * stride + half - (n - 1) for count, n in zip(size, x.shape[2:], strict=True)]
     x = x[:, :, max(0, -before) :, max(0, -before) :]
     margins = [max(0, before), max(0, after[1]), max(0, before), max(0, after[0])]
     small = max(margins[:2]) >= x.shape[3] or max(margins[2:]) >= x.shape[2]
@@ -78,30 +82,30 @@ def filtered(x: Tensor, weight: Tensor, stride: int, first: int, counts: tuple[i
     return F.conv2d(x[:, :, :height, :width], weight.to(x.dtype), stride=stride, groups=x.shape[1])
 
 
-# --- Polyphase: keep one of the stride × stride shifted grids, the same one wherever the image is shifted to ---------
+# --- Polyphase: keep one of the stride × stride shifted sampling grids, the same one for every shift of the image ---
 
 
-class _Polyphase(Windows):
-    """Choice of a polyphase component; exactly invariant to circular shifts where the stride divides the map.
+class _Polyphase(LocalPooling):
+    """Choice of a polyphase component; exactly invariant to circular shifts where the stride divides the feature map.
 
-    On other maps, components wrap around the border to have equal sizes.
+    On other feature maps, components wrap around the border, so that their sizes are equal.
     """
 
     def components(self, x: Tensor) -> Tensor:
-        """The stride² shifted grids: `float[N, stride², C, h, w]`; (i, j) is `x[..., i::stride, j::stride]`."""
-        rows, columns = self.counts(x)
+        """The stride² shifted grids, `float[N, stride², C, h, w]`; grid (i, j) is `x[..., i::stride, j::stride]`."""
+        rows, columns = self.output_size(x)
         x = _wrapped(_wrapped(x, 2, rows * self.stride), 3, columns * self.stride)
-        grids = x.unflatten(3, (columns, self.stride)).unflatten(2, (rows, self.stride))
+        grids = torch.unflatten(torch.unflatten(x, 3, (columns, self.stride)), 2, (rows, self.stride))
         return grids.permute(0, 3, 5, 1, 2, 4).flatten(1, 2)
 
     def pick(self, components: Tensor, scores: Tensor) -> Tensor:
-        """The component with the largest of the scores `float[N, stride²]`, the first where several are."""
+        """The component with the largest of the scores `float[N, stride²]`, the first of equal ones."""
         index = scores.argmax(1).view(-1, 1, 1, 1, 1).expand(-1, 1, *components.shape[2:])
         return components.gather(1, index).squeeze(1)
 
 
 def _wrapped(x: Tensor, dim: int, length: int) -> Tensor:
-    """The first `length` positions along `dim` of the map repeated endlessly."""
+    """The first `length` rows or columns of the feature map repeated along `dim`."""
     if length <= x.shape[dim]:
         return x.narrow(dim, 0, length)
     return torch.cat([x] * -(-length // x.shape[dim]), dim).narrow(dim, 0, length)
@@ -115,19 +119,19 @@ class APS(_Polyphase):
     is taken in front: the geometry decides the output's shape and the stride alone.
     """
 
-    def __init__(self, channels: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool) -> None:
-        super().__init__(kernel_size, stride, padding, ceil_mode)
-
     def forward(self, x: Tensor) -> Tensor:
         components = self.components(x)
         return self.pick(components, at_least_float32(components).square().sum((2, 3, 4)))
+
+
+aps = local_build(APS)
 
 
 class LPS(_Polyphase):
     """Learnable polyphase sampling: of the shifted grids, the one with the largest score of a small network.
 
     `score = mean f(grid)`, f two circular 3 × 3 convolutions with a ReLU between them, shared by the grids. In
-    training `y = Σ a · grid` with a Gumbel softmax a of the scores, in eval the grid with the largest score.
+    training `y = Σ a · grid` with a Gumbel softmax a of the scores; in eval, the grid with the largest score.
     Rojas-Gómez, Lim, Schwing, Do and Yeh, Learnable Polyphase Sampling for Shift Invariant and Equivariant
     Convolutional Networks, NeurIPS 2022, arXiv:2210.08001.
 
@@ -139,17 +143,14 @@ class LPS(_Polyphase):
     def __init__(
         self,
         channels: int,
-        kernel_size: int,
-        stride: int,
-        padding: int,
-        ceil_mode: bool,
+        geometry: Geometry,
         *,
         hidden: int = 0,
         temperature: float = 1.0,
     ) -> None:
         if hidden < 0 or temperature <= 0:
             raise ValueError(f"hidden={hidden} must not be negative, temperature={temperature} must be above 0")
-        super().__init__(kernel_size, stride, padding, ceil_mode)
+        super().__init__(channels, geometry)
         self.temperature = temperature
         self.first = nn.Conv2d(channels, hidden or channels, 3)
         self.second = nn.Conv2d(hidden or channels, hidden or channels, 3)
@@ -159,14 +160,18 @@ class LPS(_Polyphase):
         scores = self.scores(components)
         if not self.training:
             return self.pick(components, scores)
-        shares = F.gumbel_softmax(scores, self.temperature, dim=1)
-        return (components * shares.to(x.dtype).view(*shares.shape, 1, 1, 1)).sum(1)
+        weights = F.gumbel_softmax(scores, self.temperature, dim=1)
+        return (components * weights.to(x.dtype).view(*weights.shape, 1, 1, 1)).sum(1)
 
     def scores(self, components: Tensor) -> Tensor:
+        """The score of each shifted grid: `float[N, stride², C, h, w] → float[N, stride²]`."""
         grids = components.flatten(0, 1)
         hidden = self.first(_circular(grids)).relu()
         scores = self.second(_circular(hidden))
         return at_least_float32(scores).mean((1, 2, 3)).view(components.shape[:2])
+
+
+lps = local_build(LPS)
 
 
 def _circular(x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Attention over the positions of the map: `float[N, C, H, W] → float[N, C]`."""
+"""Attention over the spatial locations of the feature map: `float[N, C, H, W] → float[N, C]`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from poolzoo.poolings.shared import divisor_at_most
 
-HEADS = 8  # at most, unless told otherwise
-GRID = (7, 7)  # positions that an embedding is made for where the map's size is not known
+MAX_HEADS = 8  # by default
+GRID = (7, 7)  # of the position embedding where the size of the feature map is not known
 
 
 def as_sequence(x: Tensor) -> Tensor:
@@ -22,35 +22,38 @@ def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
 
     `float[N, Q, C], float[N, L, C], float[N, L, C] → float[N, Q, C]`.
     """
-    split = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in (query, key, value))
-    return F.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)
+    q, k, v = (torch.unflatten(x, 2, (heads, -1)).transpose(1, 2) for x in (query, key, value))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
 def _heads(channels: int, heads: int | None) -> int:
     if heads is None:
-        return divisor_at_most(HEADS, channels)
+        return divisor_at_most(MAX_HEADS, channels)
     if heads < 1 or channels % heads:
         raise ValueError(f"heads={heads} does not divide {channels} channels")
     return heads
 
 
 class AttentionPool(nn.Module):
-    """CLIP's pooling: the mean of the map asks, the mean and all positions answer.
+    """CLIP's pooling: the mean of the feature map is the query, and the mean and all positions are keys and values.
 
     `y = W attention(q = Q t₀, k = K t, v = V t)`, t = [mean x, x] + position embedding.
     Radford et al., Learning Transferable Visual Models From Natural Language Supervision, ICML 2021, arXiv:2103.00020.
-    Only the query that is kept is computed, and the output has C channels.
+    Computes only the query that is kept. The output has C channels.
 
     Args:
         heads: Heads of the attention; the largest divisor of C up to 8 by default.
-        map_size: (H, W) that the position embedding is made for, 7 × 7 where it is not known. It is interpolated for
-            maps of other sizes.
+        map_size: (H, W) of the position embedding, 7 × 7 where it is not known. Interpolated for feature maps of other
+            sizes.
     """
 
     def __init__(self, channels: int, *, heads: int | None = None, map_size: tuple[int, int] | None = None) -> None:
         super().__init__()
         self.heads = _heads(channels, heads)
-        self.query, self.key, self.value, self.out = (nn.Linear(channels, channels) for _ in range(4))
+        self.query = nn.Linear(channels, channels)
+        self.key = nn.Linear(channels, channels)
+        self.value = nn.Linear(channels, channels)
+        self.out = nn.Linear(channels, channels)
         self.mean_position = nn.Parameter(torch.empty(channels))
         self.position = nn.Parameter(torch.empty(1, channels, *(map_size or GRID)))
         for embedding in (self.mean_position, self.position):
@@ -66,19 +69,20 @@ class AttentionPool(nn.Module):
         first = x.mean((2, 3)) + self.mean_position.to(x.dtype)
         tokens = torch.cat((first[:, None], as_sequence(x + position)), 1)
         answer = attend(self.query(tokens[:, :1]), self.key(tokens), self.value(tokens), self.heads)
-        return self.out(answer[:, 0])
+        pooled: Tensor = self.out(answer[:, 0])
+        return pooled
 
 
 class MapPool(nn.Module):
-    """Multi-head attention pooling: a learnt query asks, then a two-layer network.
+    """Multi-head attention pooling: a learned query, then a two-layer network.
 
     `z = W attention(q = Q latent, k = K x, v = V x)`, `y = z + MLP(LN(z))`. Without a position embedding: the order of
-    the positions does not matter.
+    the spatial locations does not matter.
     Lee, Lee, Kim, Kosiorek, Choi and Teh, Set Transformer, ICML 2019, arXiv:1810.00825, with one seed vector.
 
     Args:
         heads: Heads of the attention; the largest divisor of C up to 8 by default.
-        ratio: Width of the hidden layer, in C.
+        ratio: Width of the hidden layer as a multiple of C.
     """
 
     def __init__(self, channels: int, *, heads: int | None = None, ratio: float = 4.0) -> None:
@@ -89,7 +93,10 @@ class MapPool(nn.Module):
         self.heads = _heads(channels, heads)
         self.latent = nn.Parameter(torch.empty(1, 1, channels))
         nn.init.trunc_normal_(self.latent, std=channels**-0.5)
-        self.query, self.key, self.value, self.out = (nn.Linear(channels, channels) for _ in range(4))
+        self.query = nn.Linear(channels, channels)
+        self.key = nn.Linear(channels, channels)
+        self.value = nn.Linear(channels, channels)
+        self.out = nn.Linear(channels, channels)
         self.mlp = nn.Sequential(
             nn.LayerNorm(channels), nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, channels)
         )
@@ -97,12 +104,13 @@ class MapPool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         sequence = as_sequence(x)
         query = self.query(self.latent.to(x.dtype)).expand(x.shape[0], -1, -1)
-        pooled = self.out(attend(query, self.key(sequence), self.value(sequence), self.heads)[:, 0])
-        return pooled + self.mlp(pooled)
+        pooled: Tensor = self.out(attend(query, self.key(sequence), self.value(sequence), self.heads)[:, 0])
+        refined: Tensor = self.mlp(pooled)
+        return pooled + refined
 
 
 class SimPool(nn.Module):
-    """The mean of the map asks, the normalized positions answer: `y = attention(q = Q mean x, k = K LN(x), v = LN(x))`.
+    """Attention with the mean as the query: `y = attention(q = Q mean x, k = K LN(x), v = LN(x))`.
 
     Psomas, Kakogeorgiou, Karantzalos and Avrithis, Keep It SimPool, ICCV 2023, arXiv:2309.06891, with γ = none: the
     authors' code with γ subtracts a minimum over the whole batch, which makes images depend on their neighbors.
@@ -111,8 +119,9 @@ class SimPool(nn.Module):
     def __init__(self, channels: int, *, heads: int = 1) -> None:
         super().__init__()
         self.heads = _heads(channels, heads)
-        self.norm = nn.LayerNorm(channels, eps=1e-6)  # the authors' value
-        self.query, self.key = (nn.Linear(channels, channels, bias=False) for _ in range(2))
+        self.norm = nn.LayerNorm(channels, eps=1e-6)  # as in the authors' code
+        self.query = nn.Linear(channels, channels, bias=False)
+        self.key = nn.Linear(channels, channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         sequence = self.norm(as_sequence(x)).to(x.dtype)
@@ -121,7 +130,7 @@ class SimPool(nn.Module):
 
 
 class PRR(nn.Module):
-    """Patch representation refinement: every position asks all others, then the mean. No parameters.
+    """Patch representation refinement: self-attention of all spatial locations, then the mean. No parameters.
 
     `y = mean attention(q = x, k = x, v = x)`.
     Hajimiri, Beizaee, Shakeri, Desrosiers, Ben Ayed and Dolz, Locality-Attending Vision Transformer, ICLR 2026,

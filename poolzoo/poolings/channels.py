@@ -1,4 +1,4 @@
-"""Pooling that changes the number of channels: across them, or from positions to channels."""
+"""Poolings that change the number of channels: across channels, or from spatial locations to channels."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from poolzoo.poolings.shared import Windows
+from poolzoo.model.geometry import Geometry
+from poolzoo.poolings.local import LocalPooling, local_build
 
 
 def _checked(group: int) -> int:
@@ -16,7 +17,7 @@ def _checked(group: int) -> int:
 
 
 class GlobalDepth(nn.Module):
-    """Maximum over groups of g channels, then the mean over the map: `float[N, C, H, W] → float[N, ⌈C/g⌉]`.
+    """Maximum over groups of g channels, then the mean over the feature map: `float[N, C, H, W] → float[N, ⌈C/g⌉]`.
 
     `y[d] = mean of max over c in group d of x[c]`. The maximum across channels is from Goodfellow, Warde-Farley, Mirza,
     Courville and Bengio, Maxout Networks, ICML 2013, arXiv:1302.4389.
@@ -33,7 +34,7 @@ class GlobalDepth(nn.Module):
         return F.max_pool3d(x.unsqueeze(1), (self.group, 1, 1), ceil_mode=True).squeeze(1).mean((2, 3))
 
 
-class LocalDepth(Windows):
+class LocalDepth(LocalPooling):
     """Maximum over each window and over groups of g channels: `float[N, C, H, W] → float[N, ⌈C/g⌉, h, w]`.
 
     With `window=1,stride=1` across the channels alone. It changes the number of channels, so the network around it
@@ -43,10 +44,8 @@ class LocalDepth(Windows):
         group: g; the last group is smaller where it does not divide C.
     """
 
-    def __init__(
-        self, channels: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool, *, group: int = 2
-    ) -> None:
-        super().__init__(kernel_size, stride, padding, ceil_mode)
+    def __init__(self, channels: int, geometry: Geometry, *, group: int = 2) -> None:
+        super().__init__(channels, geometry)
         self.group = _checked(group)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -59,17 +58,21 @@ class LocalDepth(Windows):
         return F.max_pool3d(x.unsqueeze(1), kernel, stride, padding, ceil_mode=self.ceil_mode).squeeze(1)
 
 
-class SpaceToDepth(Windows):
-    """Each window's positions become channels: `float[N, C, H, W] → float[N, k² C, h, w]`, nothing is lost.
+local_depth = local_build(LocalDepth)
 
-    `y[c k² + i k + j]` is position (i, j) of the window of channel c, 0 beyond the border; where windows tile the map
-    this is `nn.PixelUnshuffle`. The network around it must measure the channels, as the nano/ backbones do.
+
+class SpaceToDepth(LocalPooling):
+    """The values of each window become channels, without loss: `float[N, C, H, W] → float[N, k² C, h, w]`.
+
+    `y[c k² + i k + j]` is value (i, j) of the window of channel c, 0 in the padding. Where windows tile the
+    feature map, this is `nn.PixelUnshuffle`. The network around it must measure the channels, as
+    the nano/ backbones do.
     Shi et al., Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel Convolutional Neural
     Network, CVPR 2016, arXiv:1609.05158, have its inverse.
     """
 
-    def __init__(self, channels: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool) -> None:
-        super().__init__(kernel_size, stride, padding, ceil_mode)
-
     def forward(self, x: Tensor) -> Tensor:
-        return self.gather(x, 0.0).flatten(1, 2)
+        return self.patches(x, 0.0).flatten(1, 2)
+
+
+space_to_depth = local_build(SpaceToDepth)

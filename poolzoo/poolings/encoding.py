@@ -1,4 +1,4 @@
-"""Encodings of the map by its distance from learnt centers."""
+"""Encodings of the feature map by its distance from learned centers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from poolzoo.poolings.shared import at_least_float32, normalized
 
 
 class NetVLAD(nn.Module):
-    """Residuals from learnt centers, softly assigned: `float[N, C, H, W] → float[N, K C]`.
+    """Residuals from learned centers, softly assigned: `float[N, C, H, W] → float[N, K C]`.
 
     `V_k = Σ_i a_k(x_i) (x_i − c_k)`, `a = softmax(W x_i)` over the K centers, x_i normalized to length 1 first; each
     V_k is normalized, then all of them together.
@@ -18,7 +18,7 @@ class NetVLAD(nn.Module):
 
     Args:
         clusters: K.
-        normalize_input: Whether positions are normalized first, as the paper does.
+        normalize_input: Whether to normalize the vector at each spatial location first, as in the paper.
     """
 
     def __init__(self, channels: int, *, clusters: int = 8, normalize_input: bool = True) -> None:
@@ -33,8 +33,8 @@ class NetVLAD(nn.Module):
         wide = at_least_float32(x)
         if self.normalize_input:
             wide = normalized(wide, 1)
-        shares = at_least_float32(self.assign(wide.to(self.assign.weight.dtype))).flatten(2).softmax(1)
+        assignment = at_least_float32(self.assign(wide.to(self.assign.weight.dtype))).flatten(2).softmax(1)
         with torch.autocast(x.device.type, enabled=False):
-            sums = shares @ wide.flatten(2).transpose(1, 2)
-            residuals = sums - shares.sum(2)[:, :, None] * self.centers.to(wide.dtype)
+            sums = assignment @ wide.flatten(2).transpose(1, 2)
+            residuals = sums - assignment.sum(2)[:, :, None] * self.centers.to(wide.dtype)
         return normalized(normalized(residuals, 2).flatten(1), 1).to(x.dtype)

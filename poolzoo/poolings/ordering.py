@@ -5,13 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from poolzoo.poolings.shared import Windows
+from poolzoo.model.geometry import Geometry
+from poolzoo.poolings.local import LocalPooling, local_build
+from poolzoo.poolings.shared import GlobalPooling
 
 _INFINITY = float("inf")
 
 
 class GlobalTopK(nn.Module):
-    """Mean of the k largest positions, or of all where the map has fewer: `float[N, C, H, W] → float[N, C]`.
+    """Mean of the k largest values, or of all where the feature map has fewer: `float[N, C, H, W] → float[N, C]`.
 
     Durand, Mordan, Thome and Cord, WILDCAT, CVPR 2017; k-max pooling before it in Kalchbrenner, Grefenstette and
     Blunsom, ACL 2014, arXiv:1404.2188.
@@ -29,48 +31,49 @@ class GlobalTopK(nn.Module):
         return x.topk(min(self.k, x.shape[2]), 2).values.mean(2)
 
 
-class LocalTopK(Windows):
-    """Mean of the k largest positions of each window, or of all where it has fewer (2 × 2 windows have 4)."""
+class LocalTopK(LocalPooling):
+    """Mean of the k largest values of each window, or of all where it has fewer (2 × 2 windows have 4)."""
 
-    def __init__(
-        self, channels: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool, *, k: int = 4
-    ) -> None:
-        super().__init__(kernel_size, stride, padding, ceil_mode)
+    def __init__(self, channels: int, geometry: Geometry, *, k: int = 4) -> None:
+        super().__init__(channels, geometry)
         self.k = _at_least_one(k)
 
     def forward(self, x: Tensor) -> Tensor:
-        held = self.gather(x, -_INFINITY)
-        largest = held.topk(min(self.k, held.shape[2]), 2).values
-        if not self.overhangs(x):
+        patches = self.patches(x, -_INFINITY)
+        largest = patches.topk(min(self.k, patches.shape[2]), 2).values
+        if not self.has_partial_windows(x):
             return largest.mean(2)
-        there = largest > -_INFINITY
-        return torch.where(there, largest, 0.0).sum(2) / there.sum(2)
+        valid = largest > -_INFINITY
+        return torch.where(valid, largest, 0.0).sum(2) / valid.sum(2)
 
 
-class GlobalMedian(nn.Module):
-    """Lower median of the map: the element of rank ⌈HW / 2⌉, `float[N, C, H, W] → float[N, C]`. No canonical paper."""
+local_topk = local_build(LocalTopK)
 
-    def __init__(self, channels: int) -> None:
-        super().__init__()
+
+class GlobalMedian(GlobalPooling):
+    """Lower median of the feature map, the element of rank ⌈HW / 2⌉: `float[N, C, H, W] → float[N, C]`.
+
+    No canonical paper.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         return _lower_median(x.flatten(2), 2)
 
 
-class LocalMedian(Windows):
+class LocalMedian(LocalPooling):
     """Lower median of each window. No canonical paper."""
 
-    def __init__(self, channels: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool) -> None:
-        super().__init__(kernel_size, stride, padding, ceil_mode)
-
     def forward(self, x: Tensor) -> Tensor:
-        held = self.gather(x, _INFINITY)
-        if not self.overhangs(x):
-            return _lower_median(held, 2)
-        # Smaller windows have their median at a lower rank; what is absent sorts last.
-        smallest = held.topk((held.shape[2] + 1) // 2, 2, largest=False).values
-        rank = ((self.members(x) - 1) / 2).floor().long()
+        patches = self.patches(x, _INFINITY)
+        if not self.has_partial_windows(x):
+            return _lower_median(patches, 2)
+        # In a partial window the median has a lower rank, and the padding sorts last.
+        smallest = patches.topk((patches.shape[2] + 1) // 2, 2, largest=False).values
+        rank = ((self.valid_count(x) - 1) / 2).floor().long()
         return smallest.gather(2, rank.unsqueeze(2).expand_as(smallest[:, :, :1])).squeeze(2)
+
+
+local_median = local_build(LocalMedian)
 
 
 def _lower_median(x: Tensor, dim: int) -> Tensor:
@@ -80,7 +83,7 @@ def _lower_median(x: Tensor, dim: int) -> Tensor:
 
 
 class GlobalQuantile(nn.Module):
-    """A quantile of the map, linear between ranks: `float[N, C, H, W] → float[N, C]`. No canonical paper.
+    """A quantile of the feature map, linear between ranks: `float[N, C, H, W] → float[N, C]`. No canonical paper.
 
     Args:
         q: Which one: 0 is the minimum, 1/2 the median, 1 the maximum.
@@ -94,12 +97,12 @@ class GlobalQuantile(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.flatten(2)
-        place = self.q * (x.shape[2] - 1)
-        below = int(place)
-        largest = x.topk(x.shape[2] - below, 2).values  # ranks from the top down to the one below the place
+        rank = self.q * (x.shape[2] - 1)
+        below = int(rank)
+        largest = x.topk(x.shape[2] - below, 2).values  # from the largest down to the one at or below the rank
         if below == x.shape[2] - 1:
             return largest[..., -1]
-        return torch.lerp(largest[..., -1], largest[..., -2], place - below)
+        return torch.lerp(largest[..., -1], largest[..., -2], rank - below)
 
 
 def _at_least_one(k: int) -> int:

@@ -3,7 +3,7 @@
 Global layers map `float[N, C, H, W] → float[N, C]`, local ones have the output shape of `nn.MaxPool2d`. Powers and
 exponentials are taken in at least float32, because 1e-6 cubed is zero in half precision.
 
-Two forms, equal to 1e-6. While training, a learnt power is exp(p log x), whose gradient costs less than that of
+Two forms, equal to 1e-6. While training, a learned power is exp(p log x), whose gradient costs less than that of
 `pow`; a graph for export has `pow`, which costs less there. An exponent that starts above `LARGEST_UNSHIFTED` takes
 the maximum out first, so that nothing over- or underflows, however large it is.
 """
@@ -15,10 +15,12 @@ import math
 import torch
 from torch import Tensor, nn
 
-from poolzoo.poolings.shared import ABSENT, Windows, at_least_float32
+from poolzoo.model.geometry import Geometry
+from poolzoo.poolings.local import PAD_VALUE, LocalPooling, local_build
+from poolzoo.poolings.shared import at_least_float32
 
 LARGEST = 1e4  # far beyond where the mean is the maximum to every digit
-LEAST = 0.1  # what a learnt exponent or sharpness cannot fall below: at 0 neither mean is defined
+LEAST = 0.1  # what a learned exponent or sharpness cannot fall below: at 0 neither mean is defined
 LARGEST_UNSHIFTED = 5.0  # start values up to here are computed directly, …
 NORMS = (1.0, 2.0)  # fixed exponents that torch has a fast norm for
 LARGEST_LEARNT = 8.0  # … and cannot learn to pass this: in float32, x^8 is a number from 2e-5 to 6e4
@@ -31,7 +33,7 @@ class GlobalLSE(nn.Module):
     Pinheiro and Collobert, From Image-level to Pixel-level Labeling, CVPR 2015, arXiv:1411.6228.
 
     Args:
-        r: The sharpness, its start value where it is learnt.
+        r: The sharpness, its start value where it is learned.
         learnable: Whether r is a parameter.
     """
 
@@ -44,26 +46,26 @@ class GlobalLSE(nn.Module):
         return _log_mean_exp(wide.flatten(2), _bounded(self.r, wide), 2).to(x.dtype)
 
 
-class LocalLSE(Windows):
+class LocalLSE(LocalPooling):
     """Log-mean-exp over each window: `y = (1/r) log mean exp(r x)`. As the global one."""
 
     def __init__(
         self,
         channels: int,
-        kernel_size: int,
-        stride: int,
-        padding: int,
-        ceil_mode: bool,
+        geometry: Geometry,
         *,
         r: float = 10.0,
         learnable: bool = True,
     ) -> None:
-        super().__init__(kernel_size, stride, padding, ceil_mode)
+        super().__init__(channels, geometry)
         self.r = _number("r", r, learnable)
 
     def forward(self, x: Tensor) -> Tensor:
         wide = at_least_float32(x)
         return _log_mean_exp_of_windows(self, wide, _bounded(self.r, wide)).to(x.dtype)
+
+
+local_lse = local_build(LocalLSE)
 
 
 def _log_mean_exp(x: Tensor, r: Tensor | float, dim: int, count: Tensor | float | None = None) -> Tensor:
@@ -74,9 +76,9 @@ def _log_mean_exp(x: Tensor, r: Tensor | float, dim: int, count: Tensor | float 
     return top.squeeze(dim) + mean.log() / r
 
 
-def _log_mean_exp_of_windows(windows: Windows, x: Tensor, r: Tensor | float) -> Tensor:
-    count = windows.members(x) if windows.overhangs(x) else None
-    return _log_mean_exp(windows.gather(x, -ABSENT), r, 2, count)
+def _log_mean_exp_of_windows(pooling: LocalPooling, x: Tensor, r: Tensor | float) -> Tensor:
+    count = pooling.valid_count(x) if pooling.has_partial_windows(x) else None
+    return _log_mean_exp(pooling.patches(x, -PAD_VALUE), r, 2, count)
 
 
 class _Power(nn.Module):
@@ -105,11 +107,11 @@ class _Power(nn.Module):
             return _log_mean_exp(w.log().flatten(2), p, 2).exp()
         return self.root(self.raised(w, p).mean((2, 3)), p)
 
-    def over_windows(self, w: Tensor, windows: Windows) -> Tensor:
+    def over_windows(self, w: Tensor, pooling: LocalPooling) -> Tensor:
         p = self.exponent(w)
         if self.shifted:
-            return _log_mean_exp_of_windows(windows, w.log(), p).exp()
-        return self.root(windows.mean(self.raised(w, p)), p)
+            return _log_mean_exp_of_windows(pooling, w.log(), p).exp()
+        return self.root(pooling.avg_pool(self.raised(w, p)), p)
 
 
 class GlobalGeM(_Power):
@@ -119,7 +121,7 @@ class GlobalGeM(_Power):
     Radenović, Tolias and Chum, Fine-tuning CNN Image Retrieval with No Human Annotation, TPAMI 2019, arXiv:1711.02512.
 
     Args:
-        p: The exponent, its start value where it is learnt.
+        p: The exponent, its start value where it is learned.
         learnable: Whether p is a parameter; one that starts at 5 or below stays at 8 or below.
         eps: The floor under x, which keeps negative and zero input defined.
     """
@@ -132,36 +134,37 @@ class GlobalGeM(_Power):
         return self.over_map(at_least_float32(x).clamp(min=self.eps)).to(x.dtype)
 
 
-class LocalGeM(Windows):
+class LocalGeM(LocalPooling):
     """Generalized mean over each window: `y = (mean max(x, eps)^p)^(1/p)`. As the global one."""
 
     def __init__(
         self,
         channels: int,
-        kernel_size: int,
-        stride: int,
-        padding: int,
-        ceil_mode: bool,
+        geometry: Geometry,
         *,
         p: float = 3.0,
         learnable: bool = True,
         eps: float = 1e-6,
     ) -> None:
-        super().__init__(kernel_size, stride, padding, ceil_mode)
-        self.power, self.eps = _Power(p, learnable), _positive("eps", eps)
+        super().__init__(channels, geometry)
+        self.power = _Power(p, learnable)
+        self.eps = _positive("eps", eps)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.power.over_windows(at_least_float32(x).clamp(min=self.eps), self).to(x.dtype)
 
 
+local_gem = local_build(LocalGeM)
+
+
 class GlobalLp(_Power):
-    """The p-norm of the map: `y = (Σ |x|^p)^(1/p)`.
+    """The p-norm of the feature map: `y = (Σ |x|^p)^(1/p)`.
 
     Sermanet, Chintala and LeCun, Convolutional Neural Networks Applied to House Numbers Digit Classification,
     ICPR 2012, arXiv:1204.3968. `nn.LPPool2d` computes Σ x^p instead, which is no number for odd p and signed x.
 
     Args:
-        p: The exponent, its start value where it is learnt.
+        p: The exponent, its start value where it is learned.
         learnable: Whether p is a parameter.
     """
 
@@ -171,36 +174,37 @@ class GlobalLp(_Power):
     def forward(self, x: Tensor) -> Tensor:
         wide = at_least_float32(x)
         if isinstance(self.p, float) and self.p in NORMS:
-            return torch.linalg.vector_norm(wide, self.p, (2, 3)).to(x.dtype)
+            norm: Tensor = torch.linalg.vector_norm(wide, self.p, (2, 3))
+            return norm.to(x.dtype)
         wide = _magnitude(wide)
         count = x.shape[2] * x.shape[3]
         return (self.over_map(wide) * count ** (1 / self.exponent(wide))).to(x.dtype)
 
 
-class LocalLp(Windows):
+class LocalLp(LocalPooling):
     """The p-norm of each window: `y = (Σ |x|^p)^(1/p)`. As the global one."""
 
     def __init__(
         self,
         channels: int,
-        kernel_size: int,
-        stride: int,
-        padding: int,
-        ceil_mode: bool,
+        geometry: Geometry,
         *,
         p: float = 2.0,
         learnable: bool = False,
     ) -> None:
-        super().__init__(kernel_size, stride, padding, ceil_mode)
+        super().__init__(channels, geometry)
         self.power = _Power(p, learnable)
 
     def forward(self, x: Tensor) -> Tensor:
         wide = at_least_float32(x)
         if self.power.p == 2.0:
-            return self.sum(wide.square()).clamp(min=torch.finfo(wide.dtype).tiny).sqrt().to(x.dtype)
+            return self.sum_pool(wide.square()).clamp(min=torch.finfo(wide.dtype).tiny).sqrt().to(x.dtype)
         wide = _magnitude(wide)
-        count = self.members(wide) if self.overhangs(x) else self.kernel_size**2
+        count = self.valid_count(wide) if self.has_partial_windows(x) else self.kernel_size**2
         return (self.power.over_windows(wide, self) * count ** (1 / self.power.exponent(wide))).to(x.dtype)
+
+
+local_lp = local_build(LocalLp)
 
 
 def _magnitude(x: Tensor) -> Tensor:

@@ -1,17 +1,19 @@
-"""Pooling over regions of the map: grids, pyramids, overlapping squares, strips."""
+"""Pooling over regions of the feature map: grids, pyramids, overlapping squares, strips."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from poolzoo.poolings.shared import Windows, at_least_float32, normalized
+from poolzoo.model.geometry import Geometry
+from poolzoo.poolings.local import LocalPooling, local_build
+from poolzoo.poolings.shared import GlobalPooling, at_least_float32, normalized
 
 Mode = Literal["avg", "max"]
-OVERLAP = 0.4  # of neighboring regions of R-MAC, the paper's
+OVERLAP = 0.4  # of neighboring regions of R-MAC, as in the paper
 
 
 def cells(length: int, count: int) -> list[tuple[int, int]]:
@@ -25,7 +27,7 @@ def adaptive_pool(x: Tensor, size: tuple[int, int], mode: Mode) -> Tensor:
         return F.adaptive_avg_pool2d(x, size)
     if not torch.compiler.is_exporting():
         return F.adaptive_max_pool2d(x, size)
-    for dim in (2, 3):  # ONNX has no such operator where the size does not divide the map
+    for dim in (2, 3):  # ONNX has no such operator where the size does not divide the feature map
         x = _max_along(x, dim, size[dim - 2])
     return x
 
@@ -43,30 +45,33 @@ class GlobalAdaptive(nn.Module):
     """Mean or maximum over a grid of `size × size` cells, flattened: `float[N, C, H, W] → float[N, C · size²]`.
 
     Cell (i, j) covers rows ⌊i·H/size⌋ to ⌈(i+1)·H/size⌉ (exclusive) and the columns alike, as in
-    `nn.AdaptiveAvgPool2d`; cells overlap where the size does not divide the map, and repeat where the map is smaller.
+    `nn.AdaptiveAvgPool2d`; cells overlap where the size does not divide the feature map, and repeat where it
+    is smaller.
     """
 
     def __init__(self, channels: int, *, size: int = 2, mode: Mode = "avg") -> None:
         if size < 1:
             raise ValueError(f"size={size} must be at least 1")
         super().__init__()
-        self.size, self.mode = size, mode
+        self.size = size
+        self.mode = mode
 
     def forward(self, x: Tensor) -> Tensor:
         return adaptive_pool(x, (self.size, self.size), self.mode).flatten(1)
 
 
-class LocalAdaptive(Windows):
-    """Mean or maximum over a grid of cells that cover the map, as many as the geometry has windows."""
+class LocalAdaptive(LocalPooling):
+    """Mean or maximum over a grid of cells that cover the feature map, as many as the geometry has windows."""
 
-    def __init__(
-        self, channels: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool, *, mode: Mode = "avg"
-    ) -> None:
-        super().__init__(kernel_size, stride, padding, ceil_mode)
+    def __init__(self, channels: int, geometry: Geometry, *, mode: Mode = "avg") -> None:
+        super().__init__(channels, geometry)
         self.mode = mode
 
     def forward(self, x: Tensor) -> Tensor:
-        return adaptive_pool(x, self.counts(x), self.mode)
+        return adaptive_pool(x, self.output_size(x), self.mode)
+
+
+local_adaptive = local_build(LocalAdaptive)
 
 
 class SPP(nn.Module):
@@ -85,7 +90,8 @@ class SPP(nn.Module):
         sides = levels.split("-")
         if not all(side.isdigit() and int(side) > 0 for side in sides):
             raise ValueError(f"levels={levels} must be whole numbers above 0 such as 1-2-4")
-        self.sides, self.mode = [int(side) for side in sides], mode
+        self.sides = [int(side) for side in sides]
+        self.mode = mode
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([adaptive_pool(x, (side, side), self.mode).flatten(1) for side in self.sides], 1)
@@ -94,11 +100,11 @@ class SPP(nn.Module):
 class RMAC(nn.Module):
     """Regional maxima, each normalized, summed: `y = Σ_R m_R / ‖m_R‖₂`, `m_R = max over region R`.
 
-    The regions are the whole map and, at scale l = 1 … levels, squares of side ⌊2 min(H, W) / (l + 1)⌋ that overlap by
-    about 40 % along the longer axis. `float[N, C, H, W] → float[N, C]`.
+    The regions are the whole feature map and, at scale l = 1 … levels, squares of side ⌊2 min(H, W) / (l + 1)⌋ that
+    overlap by about 40 % along the longer axis. `float[N, C, H, W] → float[N, C]`.
     Tolias, Sicre and Jégou, Particular object retrieval with integral max-pooling of CNN activations, ICLR 2016,
     arXiv:1511.05879. The authors' code counts the whole map as one region more, and so do we. ‖m_R‖₂ / √C counts as
-    1e-3 at least, which bounds the gradient of a map of zeros.
+    1e-3 at least, which bounds the gradient of a feature map of zeros.
 
     Args:
         levels: Scales.
@@ -112,7 +118,8 @@ class RMAC(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         wide = at_least_float32(x)
-        return sum(self._direction(region) for region in self._regions(wide)).to(x.dtype)
+        total = cast(Tensor, sum(self._direction(region) for region in self._regions(wide)))
+        return total.to(x.dtype)
 
     def _direction(self, region: Tensor) -> Tensor:
         return normalized(region.amax((2, 3)), 1)
@@ -123,7 +130,7 @@ class RMAC(nn.Module):
 
 
 def rmac_squares(height: int, width: int, levels: int) -> list[tuple[int, int, int]]:
-    """Top, left and side of the squares of R-MAC on a map of height × width."""
+    """Top, left and side of the squares of R-MAC on a feature map of height × width."""
     short, long = min(height, width), max(height, width)
     # How many more squares lie along the longer axis: as many as bring the overlap nearest to 40 %.
     more = 0
@@ -145,7 +152,7 @@ def _starts(length: int, side: int, count: int) -> list[int]:
     return [0] if count == 1 else [i * (length - side) // (count - 1) for i in range(count)]
 
 
-class GlobalStrip(nn.Module):
+class GlobalStrip(GlobalPooling):
     """The strongest row and column: `y = [max_i mean_j x, max_j mean_i x]`, `float[N, C, H, W] → float[N, 2C]`.
 
     Means along strips from Hou, Zhang, Cheng and Feng, Strip Pooling: Rethinking Spatial Pooling for Scene Parsing,
@@ -153,15 +160,12 @@ class GlobalStrip(nn.Module):
     map, is ours.
     """
 
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat((x.mean(3).amax(2), x.mean(2).amax(2)), 1)
 
 
-class LocalStrip(Windows):
-    """Mean of each window of the map gated by its strips: `y = mean x σ(W relu(f(rows) + g(columns)))`.
+class LocalStrip(LocalPooling):
+    """Mean of each window of the feature map gated by its strips: `y = mean x σ(W relu(f(rows) + g(columns)))`.
 
     Hou, Zhang, Cheng and Feng, Strip Pooling: Rethinking Spatial Pooling for Scene Parsing, CVPR 2020,
     arXiv:2003.13328: rows and columns are means along strips, f and g convolutions of length 3 along them, W a 1 × 1
@@ -169,12 +173,15 @@ class LocalStrip(Windows):
     because the paper's block does not downsample.
     """
 
-    def __init__(self, channels: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool) -> None:
-        super().__init__(kernel_size, stride, padding, ceil_mode)
+    def __init__(self, channels: int, geometry: Geometry) -> None:
+        super().__init__(channels, geometry)
         self.rows = nn.Conv2d(channels, channels, (3, 1), padding=(1, 0), groups=channels, bias=False)
         self.columns = nn.Conv2d(channels, channels, (1, 3), padding=(0, 1), groups=channels, bias=False)
         self.mix = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         strips = self.rows(x.mean(3, keepdim=True)) + self.columns(x.mean(2, keepdim=True))
-        return self.mean(x * self.mix(strips.relu()).sigmoid()).to(x.dtype)
+        return self.avg_pool(x * self.mix(strips.relu()).sigmoid()).to(x.dtype)
+
+
+local_strip = local_build(LocalStrip)

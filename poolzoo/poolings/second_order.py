@@ -1,4 +1,4 @@
-"""Second-order statistics of the map, `float[N, C, H, W] → float[N, D]`: variances, covariances, products of channels.
+"""Second-order statistics of the feature map, `float[N, C, H, W] → float[N, D]`: variance, covariance, products.
 
 Computed in at least float32, autocast switched off.
 """
@@ -8,25 +8,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from poolzoo.poolings.shared import at_least_float32, normalized
+from poolzoo.poolings.shared import GlobalPooling, at_least_float32, normalized
 
 VARIANCE_FLOOR = 1e-5  # added under the root, as in batch norm; keeps the gradient of a constant map finite
 NORM_FLOOR = 1e-12  # under a root or a trace that is divided by
-STEEPEST = (
-    4e-6  # a product of two channels of 2e-3: nearer to 0, as with a dead channel, a root is too steep to learn by
-)
+STEEPEST = 4e-6  # below it, as with a dead channel, the gradient of a root is too large to learn from
 MOST_STEPS = 25  # of Newton–Schulz; where the covariance has no full rank, rounding errors have grown to NaN at 30
 
 
-class GlobalStd(nn.Module):
+class GlobalStd(GlobalPooling):
     """Mean and standard deviation: `y = [mean x, √(var x + 1e-5)]`, biased variance, D = 2C.
 
     Snyder, Garcia-Romero, Sell, Povey and Khudanpur, X-Vectors: Robust DNN Embeddings for Speaker Recognition,
-    ICASSP 2018, whose statistics pooling is over time; here it is over the map.
+    ICASSP 2018, whose statistics pooling is over time; here it is over the feature map.
     """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
 
     def forward(self, x: Tensor) -> Tensor:
         wide = at_least_float32(x)
@@ -164,7 +159,7 @@ def _sums_of_wrapped_diagonals(x: Tensor) -> Tensor:
     with scattered indices would say it more plainly, but ONNX Runtime does that in several threads that lose sums.
     """
     size = x.shape[1]
-    shifted = torch.cat((x, x), 2).flatten(1)[:, size:].unflatten(1, (size, 2 * size - 1))
+    shifted = torch.unflatten(torch.cat((x, x), 2).flatten(1)[:, size:], 1, (size, 2 * size - 1))
     return shifted[:, :, :size].sum(1)
 
 

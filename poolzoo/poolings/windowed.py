@@ -1,4 +1,4 @@
-"""Means, maxima and minima, and their mixtures, over windows and over the whole map.
+"""Means, maxima and minima, and their mixtures, over windows and over the whole feature map.
 
 Every global layer maps `float[N, C, H, W] → float[N, D]`; every local one has the output shape of `nn.MaxPool2d`.
 """
@@ -11,82 +11,69 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from poolzoo.poolings.shared import Windows
+from poolzoo.model.geometry import Geometry
+from poolzoo.poolings.local import LocalPooling, local_build
+from poolzoo.poolings.shared import GlobalPooling
 
-Rank = Literal["layer", "channel"]
+Sharing = Literal["layer", "channel"]
 
 
 def map_max(x: Tensor) -> Tensor:
-    """`float[N, C, H, W] → float[N, C]`. With the place of the maximum its gradient is cheap, without it its value."""
-    return x.flatten(2).max(2).values if _wants_places(x) else x.amax((2, 3))
+    """`float[N, C, H, W] → float[N, C]`. With its index the gradient is cheaper, without it the value."""
+    return x.flatten(2).max(2).values if _needs_indices(x) else x.amax((2, 3))
 
 
 def map_min(x: Tensor) -> Tensor:
     """`float[N, C, H, W] → float[N, C]`, as `map_max`."""
-    return x.flatten(2).min(2).values if _wants_places(x) else x.amin((2, 3))
+    return x.flatten(2).min(2).values if _needs_indices(x) else x.amin((2, 3))
 
 
-def _wants_places(x: Tensor) -> bool:
+def _needs_indices(x: Tensor) -> bool:
     return x.requires_grad and torch.is_grad_enabled() and x.is_contiguous() and not torch.compiler.is_exporting()
 
 
-class GlobalAvg(nn.Module):
-    """Mean over the map: `y = mean x`, `float[N, C, H, W] → float[N, C]`.
+class GlobalAvg(GlobalPooling):
+    """Mean over the feature map: `y = mean x`, `float[N, C, H, W] → float[N, C]`.
 
     Lin, Chen and Yan, Network in Network, ICLR 2014, arXiv:1312.4400.
     """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
 
     def forward(self, x: Tensor) -> Tensor:
         return x.mean((2, 3))
 
 
-class GlobalMax(nn.Module):
-    """Maximum over the map: `y = max x`, `float[N, C, H, W] → float[N, C]`.
+class GlobalMax(GlobalPooling):
+    """Maximum over the feature map: `y = max x`, `float[N, C, H, W] → float[N, C]`.
 
     Oquab, Bottou, Laptev and Sivic, Is object localization for free?, CVPR 2015.
     """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
 
     def forward(self, x: Tensor) -> Tensor:
         return map_max(x)
 
 
-class GlobalMin(nn.Module):
-    """Minimum over the map: `y = min x`, `float[N, C, H, W] → float[N, C]`. No canonical paper."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
+class GlobalMin(GlobalPooling):
+    """Minimum over the feature map: `y = min x`, `float[N, C, H, W] → float[N, C]`. No canonical paper."""
 
     def forward(self, x: Tensor) -> Tensor:
         return map_min(x)
 
 
-class GlobalAvgMax(nn.Module):
+class GlobalAvgMax(GlobalPooling):
     """Halfway between mean and maximum: `y = (mean x + max x) / 2`, `float[N, C, H, W] → float[N, C]`.
 
     The fixed case of "mixed" pooling in Lee, Gallagher and Tu, AISTATS 2016, arXiv:1509.08985.
     """
 
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-
     def forward(self, x: Tensor) -> Tensor:
         return (x.mean((2, 3)) + map_max(x)) / 2
 
 
-class GlobalCatAvgMax(nn.Module):
+class GlobalCatAvgMax(GlobalPooling):
     """Mean and maximum, in this order: `y = [mean x, max x]`, `float[N, C, H, W] → float[N, 2C]`.
 
     No canonical paper; timm has this order, fastai's AdaptiveConcatPool2d the reverse.
     """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat((x.mean((2, 3)), map_max(x)), 1)
@@ -95,44 +82,54 @@ class GlobalCatAvgMax(nn.Module):
 class LocalMin(nn.Module):
     """Minimum over each window: `y = −max(−x)`; padding never wins, as in `nn.MaxPool2d`. No canonical paper."""
 
-    def __init__(self, channels: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool) -> None:
+    def __init__(self, channels: int, geometry: Geometry) -> None:
         super().__init__()
-        self.max = nn.MaxPool2d(kernel_size, stride, padding, ceil_mode=ceil_mode)
+        self.max = _max_pool(geometry)
 
     def forward(self, x: Tensor) -> Tensor:
-        return -self.max(-x)
+        y: Tensor = self.max(-x)
+        return -y
 
 
-class LocalAvgMax(Windows):
+local_min = local_build(LocalMin)
+
+
+class LocalAvgMax(LocalPooling):
     """Halfway between mean and maximum of each window: `y = (mean x + max x) / 2`.
 
     The fixed case of "mixed" pooling in Lee, Gallagher and Tu, AISTATS 2016, arXiv:1509.08985.
     """
 
-    def __init__(self, channels: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool) -> None:
-        super().__init__(kernel_size, stride, padding, ceil_mode)
-
     def forward(self, x: Tensor) -> Tensor:
-        return (self.mean(x) + self.max(x)) / 2
+        return (self.avg_pool(x) + self.max_pool(x)) / 2
 
 
-def local_avg(
-    channels: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool, *, count_include_pad: bool = True
-) -> nn.Module:
+local_avg_max = local_build(LocalAvgMax)
+
+
+@local_build
+def local_avg(channels: int, geometry: Geometry, *, count_include_pad: bool = True) -> nn.Module:
     """torch's own layer, whose default counts the padding as zeros."""
-    return nn.AvgPool2d(kernel_size, stride, padding, ceil_mode=ceil_mode, count_include_pad=count_include_pad)
+    return nn.AvgPool2d(
+        geometry.kernel_size, geometry.stride, geometry.padding, geometry.ceil_mode, count_include_pad=count_include_pad
+    )
 
 
-def local_max(channels: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool) -> nn.Module:
+@local_build
+def local_max(channels: int, geometry: Geometry) -> nn.Module:
     """torch's own layer."""
-    return nn.MaxPool2d(kernel_size, stride, padding, ceil_mode=ceil_mode)
+    return _max_pool(geometry)
 
 
-# --- Mixtures: how much of the maximum is learnt -------------------------------------------------------------------
+def _max_pool(geometry: Geometry) -> nn.MaxPool2d:
+    return nn.MaxPool2d(geometry.kernel_size, geometry.stride, geometry.padding, ceil_mode=geometry.ceil_mode)
+
+
+# --- Mixtures: how much of the maximum is learned -------------------------------------------------------------------
 
 
 class GlobalMixed(nn.Module):
-    """A learnt mixture: `y = a max x + (1 − a) mean x`, `a = σ(w)`, `float[N, C, H, W] → float[N, C]`.
+    """A learned mixture: `y = a max x + (1 − a) mean x`, `a = σ(w)`, `float[N, C, H, W] → float[N, C]`.
 
     Lee, Gallagher and Tu, Generalizing Pooling Functions in CNNs, AISTATS 2016, arXiv:1509.08985. They leave a
     unbounded; the sigmoid keeps it a mixture.
@@ -141,7 +138,7 @@ class GlobalMixed(nn.Module):
         share: One w for the layer, or one for each channel. They start at 0, where a = 1/2.
     """
 
-    def __init__(self, channels: int, *, share: Rank = "layer") -> None:
+    def __init__(self, channels: int, *, share: Sharing = "layer") -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(channels if share == "channel" else 1))
 
@@ -149,32 +146,33 @@ class GlobalMixed(nn.Module):
         return torch.lerp(x.mean((2, 3)), map_max(x), self.weight.sigmoid().to(x.dtype))
 
 
-class LocalMixed(Windows):
-    """A learnt mixture for each window: `y = a max x + (1 − a) mean x`, `a = σ(w)`. As the global one."""
+class LocalMixed(LocalPooling):
+    """A learned mixture for each window: `y = a max x + (1 − a) mean x`, `a = σ(w)`. As the global one."""
 
-    def __init__(
-        self, channels: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool, *, share: Rank = "layer"
-    ) -> None:
-        super().__init__(kernel_size, stride, padding, ceil_mode)
+    def __init__(self, channels: int, geometry: Geometry, *, share: Sharing = "layer") -> None:
+        super().__init__(channels, geometry)
         self.weight = nn.Parameter(torch.zeros(channels if share == "channel" else 1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.lerp(self.mean(x), self.max(x), self.weight.sigmoid().to(x.dtype))
+        return torch.lerp(self.avg_pool(x), self.max_pool(x), self.weight.sigmoid().to(x.dtype))
+
+
+local_mixed = local_build(LocalMixed)
 
 
 class GlobalGated(nn.Module):
-    """A mixture that the map itself decides: `y = a max x + (1 − a) mean x`, `a = σ(w · x)`.
+    """A mixture that the feature map itself decides: `y = a max x + (1 − a) mean x`, `a = σ(w · x)`.
 
     `float[N, C, H, W] → float[N, C]`. Lee, Gallagher and Tu, Generalizing Pooling Functions in CNNs, AISTATS 2016,
-    arXiv:1509.08985, for windows; here the window is the map. w has the size of the map that the layer is made for,
-    and is interpolated, its sum kept, for maps of other sizes.
+    arXiv:1509.08985, for windows; here the window is the feature map. w has the size of the feature map
+    that the layer is made for. For other sizes it is interpolated, and its sum is kept.
 
     Args:
         map_size: (H, W) that the layer is made for; without it, w is a single number.
         share: One w for the layer, or one for each channel. They start at 0, where a = 1/2.
     """
 
-    def __init__(self, channels: int, *, share: Rank = "channel", map_size: tuple[int, int] | None = None) -> None:
+    def __init__(self, channels: int, *, share: Sharing = "channel", map_size: tuple[int, int] | None = None) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1, channels if share == "channel" else 1, *(map_size or (1, 1))))
 
@@ -187,7 +185,7 @@ class GlobalGated(nn.Module):
         return torch.lerp(x.mean((2, 3)), map_max(x), gate)
 
 
-class LocalGated(Windows):
+class LocalGated(LocalPooling):
     """A mixture that each window decides: `y = a max x + (1 − a) mean x`, `a = σ(w · x)`, w as large as the window.
 
     Lee, Gallagher and Tu, Generalizing Pooling Functions in CNNs, AISTATS 2016, arXiv:1509.08985.
@@ -196,49 +194,51 @@ class LocalGated(Windows):
         share: One w for the layer, or one for each channel. They start at 0, where a = 1/2.
     """
 
-    def __init__(
-        self, channels: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool, *, share: Rank = "channel"
-    ) -> None:
-        super().__init__(kernel_size, stride, padding, ceil_mode)
-        self.weight = nn.Parameter(torch.zeros(channels if share == "channel" else 1, 1, kernel_size, kernel_size))
+    def __init__(self, channels: int, geometry: Geometry, *, share: Sharing = "channel") -> None:
+        super().__init__(channels, geometry)
+        k = geometry.kernel_size
+        self.weight = nn.Parameter(torch.zeros(channels if share == "channel" else 1, 1, k, k))
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight.to(x.dtype).expand(x.shape[1], -1, -1, -1)
         gate = F.conv2d(self.padded(x, 0.0), weight, stride=self.stride, groups=x.shape[1]).sigmoid()
-        return torch.lerp(self.mean(x), self.max(x), gate.to(x.dtype))
+        return torch.lerp(self.avg_pool(x), self.max_pool(x), gate.to(x.dtype))
 
 
-class LocalVariable(Windows):
+local_gated = local_build(LocalGated)
+
+
+class LocalVariable(LocalPooling):
     """Windows whose size depends on where they lie: `border` in the outermost ring of outputs, `inside` elsewhere.
 
     `y[i, j] = max or mean of x over rows is − p to is − p + k(i, j), columns likewise`, k = `border` where i or j is
-    the first or the last, else `inside`; what lies beyond the map belongs to no window. Ours: no paper has this rule.
+    the first or the last, else `inside`; padding belongs to no window. No paper has
+    this rule.
 
     Args:
-        kernel_size, stride, padding, ceil_mode: Decide how many outputs there are, and where each window starts.
-        border, inside: Sides of the windows in positions.
-        mode: What is taken over each window.
+        geometry: Decides the output size, and where each window starts.
+        border, inside: Sides of the windows.
+        mode: Maximum or mean over each window.
     """
 
     def __init__(
         self,
         channels: int,
-        kernel_size: int,
-        stride: int,
-        padding: int,
-        ceil_mode: bool,
+        geometry: Geometry,
         *,
         border: int = 2,
         inside: int = 3,
         mode: Literal["max", "avg"] = "max",
     ) -> None:
-        if min(border, inside) <= padding:
-            raise ValueError(f"border={border} and inside={inside} must be above the padding, {padding}")
-        super().__init__(kernel_size, stride, padding, ceil_mode)
-        self.border, self.inside, self.mode = border, inside, mode
+        if min(border, inside) <= geometry.padding:
+            raise ValueError(f"border={border} and inside={inside} must be above the padding, {geometry.padding}")
+        super().__init__(channels, geometry)
+        self.border = border
+        self.inside = inside
+        self.mode = mode
 
     def forward(self, x: Tensor) -> Tensor:
-        rows, columns = self.counts(x)
+        rows, columns = self.output_size(x)
         ring = self._pool(x, self.border)
         if min(rows, columns) < 3:
             return ring
@@ -248,13 +248,16 @@ class LocalVariable(Windows):
 
     def _pool(self, x: Tensor, size: int) -> Tensor:
         """The pooling with windows of one size, at the same starts."""
-        rows, columns = self.counts(x)
+        rows, columns = self.output_size(x)
         below, right = (
             (count - 1) * self.stride + size - self.padding - length
             for count, length in zip((rows, columns), x.shape[2:], strict=True)
         )
-        edges = (self.padding, right, self.padding, below)  # negative ones cut off what no window reaches
+        edges = (self.padding, right, self.padding, below)  # negative ones crop what no window reaches
         if self.mode == "max":
             return F.max_pool2d(F.pad(x, edges, value=-torch.inf), size, self.stride)
-        held = F.avg_pool2d(F.pad(torch.ones_like(x[:1, :1]), edges), size, self.stride)
-        return F.avg_pool2d(F.pad(x, edges), size, self.stride) / held
+        valid = F.avg_pool2d(F.pad(torch.ones_like(x[:1, :1]), edges), size, self.stride)
+        return F.avg_pool2d(F.pad(x, edges), size, self.stride) / valid
+
+
+local_variable = local_build(LocalVariable)

@@ -1,17 +1,18 @@
-"""A bundle's `report.html`: one page that holds everything, asks nobody for anything and runs no script."""
+"""A bundle's `report.html`: a self-contained page without a script."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from poolzoo.metrics.per_class import about_untested
+from poolzoo.artifacts.schema import CandidateRow, Export, Parity, Speed
+from poolzoo.metrics.results import Metrics, untested_classes, untested_note
 from poolzoo.report import bundle_words as words
 from poolzoo.report.bundle_pieces import LogScale, bar_cell, bars, picture, shaded
-from poolzoo.report.pieces import Safe, document, element, facts, joined, section, table
+from poolzoo.report.pieces import Safe, document, element, joined, properties, section, table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,14 +20,14 @@ if TYPE_CHECKING:
 STYLE: Final = Path(__file__).with_name("bundle_page.css")
 # Even a class name that got past the escaping could neither run nor fetch anything.
 POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-MOST_CELLS: Final = 50  # classes whose confusion matrix and table of classes can be read
+MAX_CELLS: Final = 50  # classes whose confusion matrix and table of classes are readable
 WORST: Final = 20  # classes that are shown where there are more
-MOST_PAIRS: Final = 10  # of classes that are taken for one another
+MAX_PAIRS: Final = 10  # of classes that are confused
 
 
 @dataclass(frozen=True)
 class Example:
-    """An image, `uint8[H, W, 3]`, its number, its label, what it was taken for, and how surely, 0–1."""
+    """A test image, `uint8[H, W, 3]`, its index, its label, its prediction, and the probability of that, 0–1."""
 
     image: np.ndarray
     number: int
@@ -37,26 +38,26 @@ class Example:
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """What the page tells.
+    """The content of the page.
 
     Attributes:
-        title: What the network is.
+        title: A description of the network.
         license: That of its weights.
-        report: What the export found: precision, parity, speed, candidates and files.
+        report: The report of the export.
         measured: The content of `speed.json`.
-        figures: What `metrics.compute` says of the test images; None where there are no labels.
-        examples: Mistakes, then right answers.
-        provenance: What the network is made of, by name.
-        python: How to run it.
+        figures: The metrics of the test images; None where there are no labels.
+        examples: Wrong predictions, then right ones.
+        provenance: The parts of the network, by name.
+        python: Code that runs it.
     """
 
     title: str
     license: str
-    report: dict[str, Any]
-    measured: dict[str, Any]
-    figures: dict[str, Any] | None
+    report: Export
+    measured: Speed
+    figures: Metrics | None
     examples: Sequence[Example]
-    provenance: dict[str, Any]
+    provenance: Mapping[str, object]
     python: str
 
 
@@ -80,20 +81,20 @@ def html(contents: Contents) -> str:
 def _headline(contents: Contents) -> Safe:
     report, figures = contents.report, contents.figures
     agreement = report["parity"]
-    tiles = []
+    tiles: list[tuple[str, str, str]] = []
     if figures:
-        low, high = (words.percent(share, 1) for share in figures["interval"])
-        tiles.append(("accuracy", words.percent(figures["accuracy"]), f"{low} to {high}, {figures['n']} test images"))
-    same = f"of {agreement['n']} {agreement['images']} images, first choice as in torch"
+        low, high = (words.percent(share, 1) for share in figures.interval)
+        tiles.append(("accuracy", words.percent(figures.accuracy), f"{low} to {high}, {figures.n} test images"))
+    same = f"of {agreement['n']} {agreement['images']} images have the prediction of torch"
     tiles.append(("agreement", words.percent(agreement["top1_agreement"]), same))
     for batch, row in report["speed"].items():
-        what = f"{words.milliseconds(row['ort_ms'])} ms instead of {words.milliseconds(row['torch_ms'])} in torch eager"
-        tiles.append((f"speed-up, batch {batch}", f"{row['speedup']:.2f}×", what))
+        pair = f"{words.milliseconds(row['ort_ms'])} ms instead of {words.milliseconds(row['torch_ms'])} in torch eager"
+        tiles.append((f"speed-up, batch {batch}", f"{row['speedup']:.2f}×", pair))
     size = report.get("files", {}).get("model.onnx")
     if size is not None:
         needs = f", ONNX Runtime from {report['onnxruntime']}" if "onnxruntime" in report else ""
         tiles.append(("size", words.size(size), f"model.onnx, opset {report['opset']}{needs}"))
-    tiles.append(("precision", report["precision"], f"{report['input']} images go in"))
+    tiles.append(("precision", report["precision"], f"input: {report['input']} images"))
     shown = [
         element("div", element("dt", name), element("dd", element("b", big), element("span", small)))
         for name, big, small in tiles
@@ -101,63 +102,61 @@ def _headline(contents: Contents) -> Safe:
     return element("dl", *shown, class_="tiles")
 
 
-def _classes(figures: dict[str, Any] | None) -> Safe:
+def _classes(figures: Metrics | None) -> Safe:
     if not figures:
         return Safe("")
-    rows, caption = figures["per_class"], "Precision, recall and F1 of each class"
-    if len(rows) > MOST_CELLS:
-        present = [row for row in rows if row["n"]]
-        rows = sorted(present, key=lambda row: row["f1"])[:WORST]
-        caption = f"The {len(rows)} of {len(figures['per_class'])} classes with the lowest F1"
-    cells = [[row["class"], *(bar_cell(row[key]) for key in ("precision", "recall", "f1")), row["n"]] for row in rows]
-    means = ["macro mean", *(bar_cell(figures[key]) for key in ("precision", "recall", "f1")), figures["n"]]
+    rows, caption = list(figures.per_class), "Precision, recall and F1 of each class"
+    if len(rows) > MAX_CELLS:
+        rows = sorted((row for row in rows if row.n), key=lambda row: row.f1 or 0.0)[:WORST]
+        caption = f"The {len(rows)} of {len(figures.per_class)} classes with the lowest F1"
+    cells = [[row.name, bar_cell(row.precision), bar_cell(row.recall), bar_cell(row.f1), row.n] for row in rows]
+    means = ["macro mean", bar_cell(figures.precision), bar_cell(figures.recall), bar_cell(figures.f1), figures.n]
     headers = ("class", "precision", "recall", "F1", "images")
-    sentence = about_untested(figures["per_class"])
-    told = (element("p", sentence, class_="note"),) if sentence else ()
-    return section("classes", "Classes", *told, table(caption, headers, cells, "classes", foot=means))
+    sentence = untested_note(untested_classes(figures.per_class))
+    note = element("p", sentence, class_="note") if sentence else ""
+    return section("classes", "Classes", note, table(caption, headers, cells, "classes", foot=means))
 
 
-def _confusion(figures: dict[str, Any] | None) -> Safe:
+def _confusion(figures: Metrics | None) -> Safe:
     if not figures:
         return Safe("")
-    matrix, names = figures["confusion"], [row["class"] for row in figures["per_class"]]
-    often = _pairs(matrix, names)
-    if len(names) > MOST_CELLS:
-        return section("confusion", "Confusion", often)
+    matrix, names = figures.confusion, [row.name for row in figures.per_class]
+    confused = _pairs(matrix, names)
+    if len(names) > MAX_CELLS:
+        return section("confusion", "Confusion", confused)
     rows = []
     for truth, row in enumerate(matrix):
         whole = max(sum(row), 1)
-        rows.append([names[truth], *(shaded(n, n / whole, truth == taken) for taken, n in enumerate(row))])
+        rows.append([names[truth], *(shaded(n, n / whole, truth == other) for other, n in enumerate(row))])
     headers = ["truth ↓ prediction →", *(element("span", name) for name in names)]
-    told = "A row is a true class, a column a prediction; the stronger, the larger a share of its row."
-    drawn = (table("Confusion matrix", headers, rows, "heat"), often)
-    return section("confusion", "Confusion", element("p", told, class_="note"), element("div", *drawn, class_="beside"))
+    note = "A row is a true class, a column a prediction. The stronger the shade, the larger the share of the row."
+    drawn = (table("Confusion matrix", headers, rows, "heat"), confused)
+    return section("confusion", "Confusion", element("p", note, class_="note"), element("div", *drawn, class_="beside"))
 
 
-def _pairs(matrix: list[list[int]], names: list[str]) -> Safe:
-    """The classes that are most often taken for another one."""
-    cells = [(-n, truth, taken) for truth, row in enumerate(matrix) for taken, n in enumerate(row) if truth != taken]
-    rows = [(names[truth], names[taken], -n) for n, truth, taken in sorted(cells)[:MOST_PAIRS] if n]
+def _pairs(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> Safe:
+    """The classes that are most often confused."""
+    cells = [(-n, truth, other) for truth, row in enumerate(matrix) for other, n in enumerate(row) if truth != other]
+    rows = [(names[truth], names[other], -n) for n, truth, other in sorted(cells)[:MAX_PAIRS] if n]
     if not rows:
-        return element("p", "No image was taken for another class.")
-    return table("Most often taken for another class", ("truth", "taken for", "images"), rows, "pairs")
+        return element("p", "No image has a wrong prediction.")
+    return table("Most often confused", ("truth", "prediction", "images"), rows, "pairs")
 
 
-def _parity(agreement: dict[str, Any]) -> Safe:
-    # What the inputs are, the largest difference, what is allowed for them and for all images, and a remark.
+def _parity(agreement: Parity) -> Safe:
+    # The inputs, the largest difference, its own limit and that of all images, and a remark.
     rows: list[tuple[str, float | None, float | None, float | None, str]] = []
-    # Of an older bundle `tolerance` is that.
     images = agreement.get("allowed_on_images", agreement["tolerance"])
     common = images if agreement.get("gate", "noise") == "noise" else None
     if worst := agreement.get("worst"):
-        rows.append((f"nearest to its limit: {worst['input']}", worst["max_abs"], worst["allowed"], None, ""))
+        rows.append((f"closest to its limit: {worst['input']}", worst["max_abs"], worst["allowed"], None, ""))
     for size, measured in agreement.get("max_abs_by_batch", {}).items():
         pair = agreement.get("worst_by_batch", {}).get(size, {"max_abs": measured, "allowed": None})
         name = f"batch of {size}, {pair['input']}" if "input" in pair else f"batch of {size}"
         rows.append((name, pair["max_abs"], pair["allowed"], common, ""))
     for name, measured in agreement.get("max_abs_by_edge", {}).items():
         allowed = agreement.get("allowed_by_edge", {}).get(name)
-        rows.append((f"edge: {name}", measured, allowed, common, ""))
+        rows.append((f"edge case: {name}", measured, allowed, common, ""))
     for probe in agreement.get("probes", []):
         note = "; ".join(filter(None, ["" if probe["passed"] else "failed", probe.get("note")]))
         rows.append((f"{probe['part']}: {probe['probe']}", probe["max_abs"], probe.get("allowed"), None, note))
@@ -171,24 +170,24 @@ def _parity(agreement: dict[str, Any]) -> Safe:
         )
         for name, measured, allowed, line, note in rows
     ]
-    marks = "dot: measured; mark: allowed" + ("; dashed: allowed on the images" if common else "")
+    marks = "dot: measured; mark: limit" + ("; dashed: limit on the images" if common else "")
     caption = f"Largest difference between graph and network, on a logarithmic scale ({marks})"
-    drawn = table(caption, ("inputs", "measured", "allowed", scale.axis()), cells, "parity") if rows else ""
-    verdict = element("p", "Passed" if agreement["passed"] else "Failed", class_="verdict")
-    return section("parity", "Parity", verdict, *(element("p", said) for said in words.parity(agreement)), drawn)
+    drawn = table(caption, ("inputs", "measured", "limit", scale.axis()), cells, "parity") if rows else ""
+    outcome = element("p", "Passed" if agreement["passed"] else "Failed", class_="outcome")
+    return section("parity", "Parity", outcome, *(element("p", said) for said in words.parity(agreement)), drawn)
 
 
 def _speed(contents: Contents) -> Safe:
-    arms, drawn = words.arms(contents.report["speed"]), []
-    for batch in dict.fromkeys(arm["batch"] for arm in arms):
-        of_batch = [arm for arm in arms if arm["batch"] == batch]
-        told = [f"{arm['runtime']} {words.milliseconds(arm['median_ms'])} ms" for arm in of_batch]
-        label = f"Milliseconds for a batch of {batch}: {'; '.join(told)}"
+    timed, drawn = words.timed_rows(contents.report["speed"]), []
+    for batch in dict.fromkeys(row.batch for row in timed):
+        of_batch = [row for row in timed if row.batch == batch]
+        medians = [f"{row.runtime} {words.milliseconds(row.median_ms)} ms" for row in of_batch]
+        label = f"Milliseconds for a batch of {batch}: {'; '.join(medians)}"
         title = element("figcaption", f"Batch of {batch}, milliseconds")
         drawn.append(element("figure", title, bars(of_batch, label)))
-    if not arms:
+    if not timed:
         return Safe("")
-    note = f"Bar: median; whisker: fastest to 90th percentile. {words.SPEED_NOTE}"
+    note = f"Bar: median; whisker: minimum to 90th percentile. {words.SPEED_NOTE}"
     rows = words.speed_rows(contents.report["speed"])
     numbers = table("Everything that was timed", words.SPEED_HEADERS, rows, "timed")
     before = contents.measured.get("preprocessing")
@@ -199,8 +198,8 @@ def _speed(contents: Contents) -> Safe:
     )  # fmt: skip
 
 
-def _precisions(candidates: list[dict[str, Any]]) -> Safe:
-    tried = table("What was tried", words.CANDIDATE_HEADERS, words.candidate_rows(candidates), "tried")
+def _precisions(candidates: Sequence[CandidateRow]) -> Safe:
+    tried = table("Precisions that were tried", words.CANDIDATE_HEADERS, words.candidate_rows(candidates), "tried")
     return section("precision", "Precision", tried) if candidates else Safe("")
 
 
@@ -208,13 +207,13 @@ def _examples(examples: Sequence[Example]) -> Safe:
     shown = []
     for one in examples:
         right = one.label == one.prediction
-        alt = f"Test image {one.number}: {one.label}, taken for {one.prediction}"
+        alt = f"Test image {one.number}: {one.label}, predicted {one.prediction}"
         sure = element("span", words.percent(one.probability, 1), class_="sure")
         mistake = "" if right else element("span", f"✗ {one.prediction}")
         drawn = picture(one.image, alt), element("b", one.label), mistake, sure
         shown.append(element("li", *drawn, class_="right" if right else "wrong"))
-    told = "The surest mistakes first, then right answers. Bold: the label; ✗: what it was taken for."
-    note, grid = element("p", told, class_="note"), element("ul", *shown, class_="examples")
+    text = "Wrong predictions with the highest probability first, then right ones. Bold: the label; ✗: the prediction."
+    note, grid = element("p", text, class_="note"), element("ul", *shown, class_="examples")
     return section("examples", "Examples", note, grid) if shown else Safe("")
 
 
@@ -223,8 +222,8 @@ def _run(contents: Contents) -> Safe:
     commands = Safe("python predict.py photo.jpg\npython predict.py --verify")
     return section(
         "run", "How to run it",
-        element("p", "With numpy, onnxruntime and Pillow, on a photograph:"), snippet,
-        element("p", "Or with the script in the bundle, on images, and to check the bundle where it is:"),
+        element("p", "In Python, with numpy, onnxruntime and Pillow:"), snippet,
+        element("p", "Or with the script in the bundle, which also verifies the bundle on this machine:"),
         element("pre", element("code", commands), tabindex=0),
     )  # fmt: skip
 
@@ -232,4 +231,4 @@ def _run(contents: Contents) -> Safe:
 def _provenance(contents: Contents) -> Safe:
     made = {**contents.provenance, "license": contents.license}
     around = contents.measured["environment"]
-    return section("provenance", "Provenance", facts("Made of", made), facts("Measured on", around))
+    return section("provenance", "Provenance", properties("Parts", made), properties("Measured on", around))

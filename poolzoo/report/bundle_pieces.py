@@ -1,4 +1,4 @@
-"""Pieces of a bundle's page: cells with bars, pictures, and charts as inline SVG that need no script."""
+"""Elements of a bundle's page: cells with bars, pictures, and charts as inline SVG that need no script."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import base64
 import io
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from poolzoo.report import bundle_words
+from poolzoo.report.bundle_words import TimedRow
 from poolzoo.report.pieces import Safe, element, text
 
 if TYPE_CHECKING:
     import numpy as np
 
 THUMBNAIL: Final = 96  # pixels of a picture's longer side at most, so that the page stays small
-ROW, BAR = 46, 14  # CSS pixels of a row of a chart and of its bar
+ROW: Final = 46  # CSS pixels of a row of a chart
+BAR: Final = 14  # CSS pixels of its bar
 
 
 def bar_cell(share: float | None) -> Safe:
@@ -26,7 +28,7 @@ def bar_cell(share: float | None) -> Safe:
 
 
 def shaded(count: int, share: float, right: bool) -> Safe:
-    """A count of the confusion matrix, shaded by the root of its share of the row, so that rare ones are seen."""
+    """A count of the confusion matrix; the square root of its share of the row is the shade, so rare ones are seen."""
     shown = count if count else ""
     return element("td", shown, class_="right" if right else "", style=f"--shade:{math.sqrt(share):.3f}")
 
@@ -46,33 +48,33 @@ def picture(pixels: np.ndarray, alt: str) -> Safe:
     return Safe(f'<img src="{source}" {shape} alt="{text(alt)}">')
 
 
-def bars(arms: Sequence[dict[str, Any]], label: str) -> Safe:
-    """A bar a runtime with its median, whiskers from the least to the 90th percentile, and its numbers above it."""
-    ends = [max(arm["median_ms"], arm.get("p90_ms") or 0) for arm in arms]
+def bars(rows: Sequence[TimedRow], label: str) -> Safe:
+    """A bar a runtime with its median, whiskers from the minimum to the 90th percentile, and its numbers above it."""
+    ends = [max(row.median_ms, row.p90_ms or 0) for row in rows]
     scale = 100 / max(*ends, 1e-9)
     drawn = []
-    for index, arm in enumerate(arms):
+    for index, row in enumerate(rows):
         top = index * ROW
         middle = top + 22 + BAR / 2
-        threads = f", {arm['threads']} thread{'s' if arm['threads'] != 1 else ''}" if arm["threads"] else ""
-        number: list[object] = [f"{bundle_words.milliseconds(arm['median_ms'])} ms"]
-        if arm.get("speedup"):
-            gain, _, spread = bundle_words.times(arm["speedup"]).partition(" ")
-            number += [f" · {gain} ", element("tspan", spread, class_="spread")]
-        ours = "ours" if "onnx" in str(arm["runtime"]).lower() else "theirs"
+        threads = f", {row.threads} thread{'s' if row.threads != 1 else ''}" if row.threads else ""
+        number: list[object] = [f"{bundle_words.milliseconds(row.median_ms)} ms"]
+        if row.speedup:
+            gain, _, interval = str(row.speedup).partition(" ")
+            number += [f" · {gain} ", element("tspan", interval, class_="interval")]
+        kind = "ours" if "onnx" in row.runtime.lower() else "theirs"
         drawn += [
-            element("text", f"{arm['runtime']}{threads}", x=0, y=top + 14),
+            element("text", f"{row.runtime}{threads}", x=0, y=top + 14),
             element("text", *number, x="100%", y=top + 14, text_anchor="end", class_="number"),
             Safe(
-                f'<rect class="{ours}" x="0" y="{top + 22}" width="{arm["median_ms"] * scale:.2f}%" '
+                f'<rect class="{kind}" x="0" y="{top + 22}" width="{row.median_ms * scale:.2f}%" '
                 f'height="{BAR}" rx="2"/>'
             ),
         ]
-        if arm.get("p90_ms"):
-            low, high = (arm.get("min_ms") or arm["median_ms"]) * scale, arm["p90_ms"] * scale
+        if row.p90_ms:
+            low, high = (row.min_ms or row.median_ms) * scale, row.p90_ms * scale
             drawn.append(_line(low, middle, high, middle, "whisker"))
             drawn += [_line(x, middle - 4, x, middle + 4, "whisker") for x in (low, high)]
-    return element("svg", *drawn, role="img", aria_label=label, width="100%", height=len(arms) * ROW, class_="bars")
+    return element("svg", *drawn, role="img", aria_label=label, width="100%", height=len(rows) * ROW, class_="bars")
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Safe:
@@ -80,30 +82,31 @@ def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Safe:
 
 
 class LogScale:
-    """Decades from below the smallest to above the largest of some differences, as strips of one width.
+    """A logarithmic scale in whole decades, drawn as strips of one width.
 
     Args:
-        values: Differences, of which those that are positive and finite count.
+        values: What it covers; only positive finite values count.
     """
 
     def __init__(self, values: Iterable[float | None]) -> None:
         kept = [math.log10(value) for value in values if value and math.isfinite(value)] or [0.0]
-        self.low, self.high = math.floor(min(kept) - 0.1), math.ceil(max(kept) + 0.1)
+        self.low = math.floor(min(kept) - 0.1)
+        self.high = math.ceil(max(kept) + 0.1)
 
     def _at(self, value: float) -> float:
-        """Where a difference lies, in per cent of the strip; zero at its very left."""
+        """The place of a value in percent of the strip; zero is at its left end."""
         share = (math.log10(value) - self.low) / (self.high - self.low) if value > 0 else 0.0
         return 2 + 96 * min(max(share, 0.0), 1.0)
 
     def axis(self) -> Safe:
-        """The strip's ends, for the head of its column."""
+        """The ends of the scale, for the heading of its column."""
         ends = (f"1e{self.low}", f"1e{self.high}")
         return element("span", *(element("span", end) for end in ends), class_="axis")
 
     def strip(self, measured: float | None, allowed: float | None, common: float | None) -> Safe:
-        """A line as long as what was measured, marks at what is allowed here and on all the images; all but decoration.
+        """A line up to the measured value, with marks at its own limit and at the common one.
 
-        The table beside it has the numbers.
+        It is decoration; the table beside it has the numbers.
         """
         drawn = [_line(self._at(10.0**n), 3, self._at(10.0**n), 21, "decade") for n in range(self.low, self.high + 1)]
         if common:

@@ -1,11 +1,15 @@
-"""What a bundle's card and page both say, in plain text that each escapes for itself."""
+"""Texts and tables that a bundle's card and page share, as plain text that each escapes for itself."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
 
-BASELINE = "torch eager"
-MOST_NODES = 8  # that are named; `parity.json` names all
+from poolzoo.artifacts.schema import BatchSpeed, CandidateRow, Parity, Preprocessing
+
+BASELINE: Final = "torch eager"
+MAX_NODES: Final = 8  # that are named; `parity.json` names all
 
 
 def percent(share: float | None, digits: int = 2) -> str:
@@ -25,14 +29,6 @@ def milliseconds(value: float | None) -> str:
     return f"{value:.3f}" if value < 1 else f"{value:.2f}" if value < 100 else f"{value:.0f}"
 
 
-def times(speedup: dict[str, float] | None) -> str:
-    """A ratio with the spread of its rounds, such as `2.51× (2.43–2.60)`."""
-    if not speedup:
-        return "–"
-    spread = f" ({speedup['p10']:.2f}–{speedup['p90']:.2f})" if {"p10", "p90"} <= speedup.keys() else ""
-    return f"{speedup['median']:.2f}×{spread}"
-
-
 def size(count: int | None) -> str:
     """Bytes as kB or MB, a thousand each."""
     if count is None:
@@ -40,165 +36,228 @@ def size(count: int | None) -> str:
     return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 
-def listed(words: list[str]) -> str:
+def listed(words: Sequence[str]) -> str:
     """`a, b and c`."""
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
-def arms(speed: dict[str, Any]) -> list[dict[str, Any]]:
-    """Everything that was timed: `batch`, `runtime`, `threads`, `median_ms`, and what else is known of it."""
+@dataclass(frozen=True)
+class Speedup:
+    """How many times as fast as the baseline: median over the rounds, and their 10th and 90th percentile."""
+
+    median: float
+    p10: float | None = None
+    p90: float | None = None
+
+    def __str__(self) -> str:
+        """Such as `2.51× (2.43–2.60)`."""
+        interval = "" if self.p10 is None or self.p90 is None else f" ({self.p10:.2f}–{self.p90:.2f})"
+        return f"{self.median:.2f}×{interval}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimedRow:
+    """One runtime at one batch size, in milliseconds a batch; None where it was not kept."""
+
+    batch: int
+    runtime: str
+    threads: int | None
+    rounds: int | None
+    median_ms: float
+    min_ms: float | None = None
+    p90_ms: float | None = None
+    p99_ms: float | None = None
+    speedup: Speedup | None = None
+
+
+def timed_rows(speed: Mapping[str, BatchSpeed]) -> list[TimedRow]:
+    """Everything that was timed, by batch size."""
     found = []
     for batch, row in speed.items():
-        measured = row.get("measurements") or [
-            {"runtime": BASELINE, "median_ms": row["torch_ms"]},
-            {"runtime": "ONNX Runtime", "median_ms": row["ort_ms"], "speedup": {"median": row["speedup"]}},
-        ]
-        common = {"batch": int(batch), "threads": row.get("threads"), "rounds": row.get("rounds")}
-        found += [{**common, **arm} for arm in measured]
+        if not row.get("measurements"):  # as earlier versions kept it
+            ours = TimedRow(
+                batch=int(batch),
+                runtime="ONNX Runtime",
+                threads=row.get("threads"),
+                rounds=row.get("rounds"),
+                median_ms=row["ort_ms"],
+                speedup=Speedup(row["speedup"]),
+            )
+            found += [replace(ours, runtime=BASELINE, median_ms=row["torch_ms"], speedup=None), ours]
+            continue
+        for one in row["measurements"]:
+            ratio = one.get("speedup")
+            found.append(
+                TimedRow(
+                    batch=int(batch),
+                    runtime=one["runtime"],
+                    threads=one.get("threads", row.get("threads")),
+                    rounds=one.get("rounds", row.get("rounds")),
+                    median_ms=one["median_ms"],
+                    min_ms=one.get("min_ms"),
+                    p90_ms=one.get("p90_ms"),
+                    p99_ms=one.get("p99_ms"),
+                    speedup=Speedup(ratio["median"], ratio["p10"], ratio["p90"]) if ratio else None,
+                )
+            )
     return found
 
 
-def speed_rows(speed: dict[str, Any]) -> list[tuple[str, ...]]:
-    """The table of everything that was timed, below `SPEED_HEADERS`."""
-    keys = ("median_ms", "min_ms", "p90_ms", "p99_ms")
+def speed_rows(speed: Mapping[str, BatchSpeed]) -> list[tuple[str, ...]]:
+    """The table of everything that was timed, with the headers `SPEED_HEADERS`."""
     return [
         (
-            str(arm["batch"]),
-            str(arm["runtime"]),
-            str(arm["threads"] or "–"),
-            *(milliseconds(arm.get(key)) for key in keys),
-            times(arm.get("speedup")),
-            str(arm["rounds"] or "–"),
+            str(row.batch),
+            row.runtime,
+            str(row.threads or "–"),
+            milliseconds(row.median_ms),
+            milliseconds(row.min_ms),
+            milliseconds(row.p90_ms),
+            milliseconds(row.p99_ms),
+            str(row.speedup or "–"),
+            str(row.rounds or "–"),
         )
-        for arm in arms(speed)
+        for row in timed_rows(speed)
     ]
 
 
-SPEED_HEADERS = ("batch", "runtime", "threads", "median, ms", "min", "p90", "p99", "speed-up", "rounds")
-SPEED_NOTE = (
-    "Timed in turns, in shuffled order. The speed-up is the median over the rounds of the ratio to "
+SPEED_HEADERS: Final = ("batch", "runtime", "threads", "median, ms", "min", "p90", "p99", "speed-up", "rounds")
+SPEED_NOTE: Final = (
+    "Runtimes are timed in turns, in shuffled order. The speed-up is the median over the rounds of the ratio to "
     f"{BASELINE} at the same batch and threads, with the 10th and 90th percentile where they were kept."
 )
 
 
-def candidate_rows(candidates: list[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """The table of the precisions that were tried, below `CANDIDATE_HEADERS`."""
-    rows = []
-    for one in candidates:
-        ort, gain = one.get("ort_ms") or {}, one.get("speedup") or {}
-        verdict = "chosen" if one["chosen"] else one.get("lost") or ("passed" if one["passed"] else "failed its check")
-        larger = next((size for size in ort if size != "1"), "32")
-        batches = [
-            f"{milliseconds(ort[b])} ({gain[b]:.2f}×)" if ort.get(b) and gain.get(b) else "–" for b in ("1", larger)
-        ]
-        if larger != "32":
-            batches[-1] += f" at batch {larger}"
-        shares = [percent(one.get(key)) for key in ("agreement", "accuracy", "accuracy_drop")]
-        rows.append((one["precision"], *shares, *batches, size(one.get("bytes")), verdict))
-    return rows
+def candidate_rows(candidates: Sequence[CandidateRow]) -> list[tuple[str, ...]]:
+    """The table of the precisions that were tried, with the headers `CANDIDATE_HEADERS`."""
+    return [
+        (
+            one["precision"],
+            percent(one.get("agreement")),
+            percent(one.get("accuracy")),
+            percent(one.get("accuracy_drop")),
+            *_latencies(one),
+            size(one.get("bytes")),
+            _outcome(one),
+        )
+        for one in candidates
+    ]
 
 
-CANDIDATE_HEADERS = (
+def _latencies(candidate: CandidateRow) -> list[str]:
+    """Milliseconds for one image and for a larger batch, each with its ratio to fp32."""
+    latency, gain = candidate.get("ort_ms") or {}, candidate.get("speedup") or {}
+    larger = next((batch for batch in latency if batch != "1"), "32")
+    cells = [
+        f"{milliseconds(latency[batch])} ({gain[batch]:.2f}×)" if latency.get(batch) and gain.get(batch) else "–"
+        for batch in ("1", larger)
+    ]
+    return cells if larger == "32" else [cells[0], f"{cells[1]} at batch {larger}"]
+
+
+def _outcome(candidate: CandidateRow) -> str:
+    if candidate["chosen"]:
+        return "selected"
+    return candidate.get("lost") or ("passed" if candidate["passed"] else "failed its check")
+
+
+CANDIDATE_HEADERS: Final = (
     "precision",
     "agreement",
     "accuracy",
-    "accuracy lost",
-    "batch 1, ms (over fp32)",
-    "batch 32, ms (over fp32)",
+    "accuracy drop",
+    "batch 1, ms (speed-up over fp32)",
+    "batch 32, ms (speed-up over fp32)",
     "size",
-    "verdict",
+    "outcome",
 )
 
 
-def parity(agreement: dict[str, Any]) -> list[str]:
-    """How the graph was compared with the network and what came of it, a sentence or two each."""
-    n, kind, edges = agreement["n"], agreement["images"], len(agreement.get("max_abs_by_edge", {}))
-    reference = f"the network in {agreement['reference']}" if "reference" in agreement else "the network"
-    on = [f"{n} {kind} images", *([f"{edges} edge images"] if edges else [])]
-    under = f", under {agreement['provider']}" if "provider" in agreement else ""
-    under += f" with its optimization at “{agreement['optimization']}”" if "optimization" in agreement else ""
-    batches = listed([str(batch) for batch in agreement["batches"]])
-    said = [f"The graph was compared with {reference} on {listed(on)}, in batches of {batches}{under}."]
-    said += [_difference(agreement), _choices(agreement)]
-    if limits := agreement.get("limits"):
+def parity(found: Parity) -> list[str]:
+    """How the graph was compared with the network and the result, a sentence or two each."""
+    edges = len(found.get("max_abs_by_edge", {}))
+    reference = f"the network in {found['reference']}" if "reference" in found else "the network"
+    images = [f"{found['n']} {found['images']} images", *([f"{edges} synthetic edge cases"] if edges else [])]
+    under = f", under {found['provider']}" if "provider" in found else ""
+    under += f" with graph optimization level “{found['optimization']}”" if "optimization" in found else ""
+    batches = listed([str(batch) for batch in found["batches"]])
+    said = [f"The graph was compared with {reference} on {listed(images)}, in batches of {batches}{under}."]
+    said += [_difference(found), _agreement(found)]
+    if limits := found.get("limits"):
         said.append(
-            "At this precision the graph is judged by its choices: the first choice must agree on at least "
+            "At this precision parity is a limit on predictions: they must agree on at least "
             f"{percent(limits['agreement'])} of the images, and accuracy may fall by at most "
             f"{100 * limits['accuracy_drop']:.2f} points."
         )
-    if accuracy := agreement.get("accuracy"):
+    if accuracy := found.get("accuracy"):
         both = f"{percent(accuracy['onnxruntime'])} from the graph, {percent(accuracy['torch'])} from torch"
         said.append(f"Accuracy on these images: {both}.")
     else:
         said.append("Accuracy was not measured, because no labeled images come with the network.")
-    said += half_precision(agreement)
-    if probes := agreement.get("probes"):
-        good = sum(probe["passed"] for probe in probes)
-        said.append(f"{good} of {len(probes)} probes of the network's parts with extreme inputs passed.")
+    said += _half_precision(found)
+    if probes := found.get("probes"):
+        passed = sum(probe["passed"] for probe in probes)
+        said.append(f"{passed} of {len(probes)} probes of the network's parts with extreme inputs passed.")
     return said
 
 
-def half_precision(agreement: dict[str, Any]) -> list[str]:
-    """What was found of the values inside a graph in lower precision, and in half arithmetic; nothing for fp32."""
+def _half_precision(found: Parity) -> list[str]:
+    """The range of values inside a graph of lower precision, and its error in half arithmetic; nothing for fp32."""
     said = []
-    if inside := agreement.get("inside"):
-        at = f"{inside['value']}, on {inside['images']} images"
-        said.append(f"The largest magnitude inside the network in float32 is {inside['largest']:.3g} ({at}).")
+    if inside := found.get("inside"):
+        place = f"{inside['value']}, on {inside['images']} images"
+        said.append(f"The largest magnitude inside the network in float32 is {inside['largest']:.3g} ({place}).")
         kept = list(inside.get("float32", ()))
-        more = f" and {len(kept) - MOST_NODES} more" if len(kept) > MOST_NODES else ""
+        more = f" and {len(kept) - MAX_NODES} more" if len(kept) > MAX_NODES else ""
         if kept:
-            nodes = ", ".join(kept[:MOST_NODES])
-            said.append(
-                f"Nodes that stay in float32, because half precision does not hold their values: {nodes}{more}."
-            )
-    if half := agreement.get("half"):
+            nodes = ", ".join(kept[:MAX_NODES])
+            said.append(f"Nodes that stay in float32, because float16 does not hold their values: {nodes}{more}.")
+    if half := found.get("half"):
         pair = f"{small(half['max_abs'])}, of {small(half['allowed'])} allowed"
         said.append(
-            "ONNX Runtime's CPU provider computes fp16 mostly in float32, so that its figures say little of hardware "
-            f"which does not; in half arithmetic, on {half['images']} images, logits differ by at most {pair}."
+            "ONNX Runtime's CPU provider computes fp16 mostly in float32, so its figures say little of hardware with "
+            f"half arithmetic. In half arithmetic, on {half['images']} images, logits differ by at most {pair}."
         )
     return said
 
 
-def _difference(agreement: dict[str, Any]) -> str:
-    text = f"The largest difference of any output is {small(agreement['max_abs'])}"
-    if agreement.get("relative") is not None:
-        text += f", {small(agreement['relative'])} of the largest logit"
-    if agreement.get("gate", "noise") == "noise" and (worst := agreement.get("worst")):
-        text += f"; nearest to its limit is {worst['input']}, {small(worst['max_abs'])} of {small(worst['allowed'])}"
-    if agreement.get("noise_floor") is not None:
-        text += f", and the network's own rounding noise in float32 is {small(agreement['noise_floor'])}"
-    if agreement.get("cosine") is not None:
-        text += f". The least cosine between the logits of both is 1 − {small(max(1 - agreement['cosine'], 0.0))}"
+def _difference(found: Parity) -> str:
+    text = f"The largest difference of any output is {small(found['max_abs'])}"
+    if found.get("relative") is not None:
+        text += f", {small(found['relative'])} of the largest logit"
+    if found.get("gate", "noise") == "noise" and (worst := found.get("worst")):
+        text += f"; closest to its limit is {worst['input']}, {small(worst['max_abs'])} of {small(worst['allowed'])}"
+    if found.get("noise_floor") is not None:
+        text += f", and the network's own rounding noise in float32 is {small(found['noise_floor'])}"
+    if (cosine := found.get("cosine")) is not None:
+        text += f". The least cosine similarity of the logits is 1 − {small(max(1 - cosine, 0.0))}"
     return text + "."
 
 
-def _choices(agreement: dict[str, Any]) -> str:
-    text = f"The first choice agrees on {percent(agreement['top1_agreement'])} of the {agreement['images']} images"
-    if flips := agreement.get("flips"):
-        text += (
-            f"; it differs first on {flips[0]['input']}, whose two best logits lie {small(flips[0]['margin'])} apart"
-        )
+def _agreement(found: Parity) -> str:
+    text = f"Predictions agree on {percent(found['top1_agreement'])} of the {found['images']} images"
+    if flips := found.get("flips"):
+        first = flips[0]
+        text += f"; the first difference is {first['input']}, whose two best logits are {small(first['margin'])} apart"
     return text + "."
 
 
-def preprocessing(measured: dict[str, Any]) -> str:
-    """What stands before the graph, and how long it takes, in a sentence."""
-    spread = [f"{key.split('_')[0]} {milliseconds(measured[key])}" for key in ("p90_ms", "p99_ms") if key in measured]
-    more = f" ({listed(spread)})" if spread else ""
-    return (
-        f"Before the graph, {measured['what']}: {milliseconds(measured['median_ms'])} ms{more}, which no row includes."
-    )
+def preprocessing(measured: Preprocessing) -> str:
+    """The preprocessing before the graph and its time, in a sentence."""
+    known = (("p90", measured.get("p90_ms")), ("p99", measured.get("p99_ms")))
+    percentiles = listed([f"{name} {milliseconds(one)}" for name, one in known if one is not None])
+    more = f" ({percentiles})" if percentiles else ""
+    return f"Preprocessing, {measured['what']}: {milliseconds(measured['median_ms'])} ms{more}. No row includes it."
 
 
-def value(anything: Any) -> str:
-    """A figure or a setting in words; what has parts, part by part, without those that are not there."""
+def value(anything: object) -> str:
+    """A figure or a setting in words; a mapping part by part, without parts that are empty."""
     if anything is None:
         return "–"
     if isinstance(anything, bool):
         return "yes" if anything else "no"
-    if isinstance(anything, dict):
+    if isinstance(anything, Mapping):
         parts = {key: value(part) for key, part in anything.items() if part not in (None, {}, [])}
-        nested = any(isinstance(part, dict) for part in anything.values())
+        nested = any(isinstance(part, Mapping) for part in anything.values())
         return ("; " if nested else ", ").join(f"{key} {part}" for key, part in parts.items()) or "–"
     return ", ".join(value(part) for part in anything) or "–" if isinstance(anything, (list, tuple)) else str(anything)

@@ -1,4 +1,4 @@
-"""matplotlib as we want it: loaded late, without a word on stderr, with its own defaults, the same bytes every time."""
+"""matplotlib loaded late, quiet on stderr, at its own defaults, with bitwise reproducible files."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 @contextmanager
 def matplotlib_at_its_defaults() -> Iterator[None]:
-    """Within it, matplotlib is loaded, ignores the user's `matplotlibrc`, and does not talk.
+    """Loads matplotlib; within the block it ignores the user's `matplotlibrc` and logs nothing.
 
     Raises:
         EnvironmentProblem: It cannot be loaded.
     """
-    log = logging.getLogger("matplotlib")  # it tells about a new font cache, and about a home that is read-only
+    log = logging.getLogger("matplotlib")  # it reports a new font cache, and a read-only home
     level = log.level
     log.setLevel(logging.CRITICAL + 1)
     try:
@@ -50,13 +50,13 @@ def _load() -> None:
             import matplotlib.figure  # noqa: F401
     except Exception as error:
         raise EnvironmentProblem(
-            f"matplotlib cannot be loaded: {error}", "is MPLBACKEND set to something odd? or install matplotlib again"
+            f"matplotlib cannot be loaded: {error}", "check MPLBACKEND, or install matplotlib again"
         ) from error
 
 
 @contextmanager
 def _stderr_silenced() -> Iterator[None]:
-    """Nothing reaches stderr, not even from a child: matplotlib asks `fc-list` for fonts, which likes to complain."""
+    """Silences stderr, also that of child processes: matplotlib runs `fc-list`, which prints warnings."""
     try:
         kept = os.dup(2)
     except OSError:  # it was closed already

@@ -1,6 +1,6 @@
 "use strict";
 // Sorts and filters the leaderboards, draws the charts and shows one comparison at a time where the page has several.
-// `charts` holds the figures of each chart by its name: a list, or on a page of many comparisons a list in short.
+// `charts` holds the figures of each chart by its name: a list, or on a page of many comparisons a compact form of it.
 
 const root = document.documentElement;
 root.classList.add("live");
@@ -18,7 +18,7 @@ function sortBy(header) {
     return {row, place, key: numeric && key !== undefined ? Number(key) : key};
   });
   keyed.sort((a, b) => {
-    if (a.key === undefined || b.key === undefined) // what is missing comes last either way
+    if (a.key === undefined || b.key === undefined) // missing values come last in both orders
       return (a.key === undefined) - (b.key === undefined) || a.place - b.place;
     return a.key < b.key ? -sign : a.key > b.key ? sign : a.place - b.place;
   });
@@ -37,14 +37,14 @@ for (const table of document.querySelectorAll(".leaderboard")) {
     part.querySelector("output").value = `${rows.filter(row => !row.hidden).length} of ${rows.length}`;
   };
   filter.addEventListener("input", apply);
-  apply(); // a browser may have kept what was typed before
+  apply(); // a browser may have restored an earlier input
 }
 
 // --- The charts ---
 
 const PAPER = 640; // CSS pixels of a chart on paper, which is no wider than A4 or Letter with their margins
 
-// What `patch` makes of a part of a figure: of an array by index, and null takes a key away.
+// A part of a figure after a patch: arrays are patched by index, and null removes a key.
 function patched(part, patch) {
   if (patch === null || typeof patch !== "object" || Array.isArray(patch)) return patch;
   const result = Array.isArray(part) ? [...part] : {...part};
@@ -54,15 +54,15 @@ function patched(part, patch) {
   return result;
 }
 
-// A figure whose texts are whole, which share their start in short.
-function told(figure) {
+// A figure with whole hover texts; the compact form has their common prefix once.
+function unpacked(figure) {
   const whole = ({start, ends}) => ends.map(end => start + end);
   const trace = one => one.hovertext ? {...one, hovertext: whole(one.hovertext)} : one;
   return {...figure, data: figure.data.map(trace)};
 }
 
 for (const [name, {first, others}] of Object.entries(charts))
-  if (first) charts[name] = [first, ...others.map(other => patched(first, other))].map(told);
+  if (first) charts[name] = [first, ...others.map(other => patched(first, other))].map(unpacked);
 
 // A copy of a figure in which names of colors, such as `--ink` or `--hue-1:2e`, are the colors themselves.
 function colored(part, colors, key = "") {
@@ -86,7 +86,7 @@ function draw(figure) {
 }
 
 const figures = [...document.querySelectorAll("figure[data-chart]")];
-const drawAll = () => figures.filter(figure => figure.clientWidth).forEach(draw); // what is hidden has no width
+const drawAll = () => figures.filter(figure => figure.clientWidth).forEach(draw); // a hidden figure has no width
 
 for (const figure of figures) {
   figure.querySelector(".chart").replaceChildren();
@@ -102,7 +102,7 @@ for (const figure of figures) {
 
 const comparisons = [...document.querySelectorAll("article")], tabs = document.querySelector("nav");
 
-// Shows the comparison that the address names, or a part of it; the first one where it names none.
+// Shows the comparison that the address names, itself or by a section; the first one where it names none.
 function choose() {
   const target = document.getElementById(location.hash.slice(1));
   const chosen = target?.closest("article") ?? comparisons[0];

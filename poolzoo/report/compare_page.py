@@ -5,94 +5,83 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from csv import DictWriter
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from poolzoo.common import json_writer
 from poolzoo.common.text import json_escaped
-from poolzoo.metrics.per_class import sentence
+from poolzoo.metrics.results import untested_note
 from poolzoo.report import bundle_words as words
 from poolzoo.report import plots
-from poolzoo.report.leaderboard import leaderboard, signed, verdict
-from poolzoo.report.pieces import Safe, document, element, facts, joined, section, table
-from poolzoo.report.variants import Variant, finite, mean, ordered
+from poolzoo.report.leaderboard import leaderboard, signed
+from poolzoo.report.pieces import Safe, document, element, joined, properties, section, table
+from poolzoo.report.plots import Figure, Json
+from poolzoo.report.results import Accuracy, ComparisonResult, CorruptionAccuracy, Delta, MeanSd
+from poolzoo.report.variants import NOT_SIGNIFICANT, VariantView, baselines, count, mean, ordered
 
 HERE: Final = Path(__file__)
 DRAWN: Final = 6  # variants whose lines are drawn at first, the baseline among them
 MOST_CLASSES: Final = 50  # columns of the heat map that can be read
 HARDEST: Final = 20  # columns where there are more
-COSTS: Final = (
-    ("latency_ms", "latency of one image, ms"),
-    ("latency_ms_32", "latency of 32 images, ms"),
-    ("params", "parameters"),
-    ("macs", "MACs"),
-)
-CURVES: Final = (
-    ("val_accuracy", "validation accuracy, %"),
-    ("train_accuracy", "training accuracy, %"),
-    ("loss", "training loss"),
-)
+SEVERITIES: Final = 5
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a comparison goes: what its names on the page start with, and its figures for the script, by their name."""
+    """One comparison's part of a page: the prefix of its names, and its figures for the script by their names."""
 
     prefix: str = ""
-    drawn: dict[str, list[plots.Figure]] = field(default_factory=dict)
+    figures: dict[str, list[Figure]] = field(default_factory=dict)
 
     def section(self, name: str, title: str, *content: object) -> Safe:
-        """A part of the comparison with its heading; nothing where nothing is in it."""
+        """A section of the comparison with its heading; nothing where it is empty."""
         return section(f"{self.prefix}{name}", title, *content)
 
 
-def html(found: dict[str, Any]) -> str:
-    """The whole page.
-
-    Args:
-        found: The content of `compare.json`.
-    """
+def html(found: ComparisonResult) -> str:
+    """The page of one comparison."""
     place = Place()
-    return page(subject(found), parts(found, place), place.drawn)
+    main = parts(found, place)
+    charts = {name: [figure.to_json() for figure in figures] for name, figures in place.figures.items()}
+    return page(title(found), main, charts)
 
 
-def subject(found: dict[str, Any]) -> str:
-    """How many variants were compared on which data."""
-    variants, data = len(found.get("results") or []), found.get("data") or {}
-    return f"{variants} {'variant' if variants == 1 else 'variants'} on {data.get('name') or 'one data set'}"
+def title(found: ComparisonResult) -> str:
+    """The number of variants and the data."""
+    return f"{count(len(found.results), 'variant')} on {found.data.name or 'one data set'}"
 
 
-def parts(found: dict[str, Any], place: Place) -> list[Safe]:
-    """All that a page tells of one comparison, from the verdict to what was run.
+def parts(found: ComparisonResult, place: Place) -> list[Safe]:
+    """All sections of one comparison, from the conclusions to the provenance.
 
     Args:
-        found: The content of `compare.json`.
+        found: The comparison.
         place: Where it goes; its figures are added to it.
     """
     variants = ordered(found)
     return [
-        _verdict(found, variants),
+        _conclusions(found, variants),
         leaderboard(variants, place.prefix),
         _cost(variants, place),
         _accuracy(variants, place),
         _robustness(variants, place),
         _classes(variants, place),
         _curves(variants, place),
-        _provenance(found, place),
+        _provenance(found, variants, place),
     ]
 
 
-def page(title: str, main: Sequence[object], charts: dict[str, Any]) -> str:
+def page(title: str, main: Sequence[object], charts: Mapping[str, Json]) -> str:
     """A page with its title, its one script and a policy that lets nothing else run.
 
     Args:
         title: Its heading.
-        main: What is below it.
-        charts: What the script draws, by the name of its place; without any, the page holds no Plotly.
+        main: The sections below it.
+        charts: Figures for the script, by the name of their chart. Without any, the page holds no Plotly.
     """
     script = _script(charts)
     body = [element("header", element("p", "poolzoo compare", class_="kind"), element("h1", title))]
@@ -103,26 +92,9 @@ def page(title: str, main: Sequence[object], charts: dict[str, Any]) -> str:
     return document(title, policy, HERE.with_name("compare_page.css"), body)
 
 
-def csv(found: dict[str, Any]) -> str:
-    """The leaderboard as a table of comma-separated values, one row a variant, shares as 0–1."""
-    pairs = {"accuracy": ("mean", "sd", "n", "low", "high"), "f1": ("mean", "sd")}
-    pairs |= {"delta": ("mean", "low", "high", "p", "p_adjusted", "better", "worse")}
-    rows = []
-    for v in ordered(found):
-        row = {key: v.found.get(key) for key in ("rank", "pool", "local_pool", "backbone", "status", "error")}
-        for name, keys in pairs.items():
-            row |= {f"{name}_{key}": (v.found.get(name) or {}).get(key) for key in keys}
-        for kind in plots.SHIFTS:
-            row |= {f"shift_{kind}_{key}": v.number("shift", kind, key) for key in ("mean", "sd")}
-        row["corruption_mean"] = v.number("corruption", "mean")
-        of_severity = (v.found.get("corruption") or {}).get("by_severity") or [None] * 5
-        row |= {f"corruption_severity_{severity}": share for severity, share in enumerate(of_severity, 1)}
-        row |= {key: v.found.get(key) for key in ("params", "macs")}
-        row |= {f"train_seconds_{key}": v.number("train_seconds", key) for key in ("mean", "sd")}
-        row |= {key: v.found.get(key) for key in ("latency_ms", "latency_ms_32", "parity")}
-        by_seed = {run.get("seed"): run.get("accuracy") for run in v.several("per_seed")}
-        row |= {f"accuracy_seed_{seed}": by_seed.get(seed) for seed in found.get("seeds") or []}
-        rows.append(row)
+def csv(found: ComparisonResult) -> str:
+    """The leaderboard as comma-separated values: one row a variant, fractions as 0–1."""
+    rows = [_csv_row(v, found.seeds) for v in ordered(found)]
     text = io.StringIO()
     writer = DictWriter(text, rows[0] if rows else ["rank"], lineterminator="\n")
     writer.writeheader()
@@ -130,8 +102,42 @@ def csv(found: dict[str, Any]) -> str:
     return text.getvalue()
 
 
-def _script(charts: dict[str, Any]) -> str:
-    """Plotly where there is a chart, the charts, and what makes the page move; nothing in it can end the script."""
+def _csv_row(v: VariantView, seeds: Sequence[int]) -> dict[str, object]:
+    found = v.result
+    corruption = found.corruption_accuracy or CorruptionAccuracy()
+    by_severity = corruption.by_severity or [None] * SEVERITIES
+    by_seed = {run.seed: run.accuracy for run in found.per_seed}
+    return {
+        "rank": found.rank,
+        "pool": found.pool,
+        "local_pool": found.local_pool,
+        "backbone": found.backbone,
+        "status": found.status,
+        "error": found.error,
+        **_columns("accuracy", found.accuracy, Accuracy()),
+        **_columns("f1", found.f1, MeanSd()),
+        **_columns("delta", found.delta, Delta()),
+        **_columns("crop_consistency", found.crop_consistency, MeanSd()),
+        **_columns("shift_consistency", found.shift_consistency, MeanSd()),
+        "corruption_accuracy_mean": corruption.mean,
+        **{f"corruption_accuracy_severity_{s}": accuracy for s, accuracy in enumerate(by_severity, 1)},
+        "params": found.params,
+        "macs": found.macs,
+        **_columns("train_seconds", found.train_seconds, MeanSd()),
+        "latency_ms": found.latency_ms,
+        "latency_ms_32": found.latency_ms_32,
+        "parity": found.parity,
+        **{f"accuracy_seed_{seed}": by_seed.get(seed) for seed in seeds},
+    }
+
+
+def _columns(name: str, figures: MeanSd | Delta | None, empty: MeanSd | Delta) -> dict[str, object]:
+    """A column for each field of some figures; None in each where there are no figures."""
+    return {f"{name}_{key}": None if figures is None else getattr(figures, key) for key in vars(empty)}
+
+
+def _script(charts: Mapping[str, Json]) -> str:
+    """Plotly where there is a chart, the figures, and the page's own code; nothing in it can end the script."""
     from plotly.offline import get_plotlyjs
 
     drawn = json_escaped(json_writer.dumps(charts, separators=(",", ":"))).replace("<", "\\u003c")
@@ -139,92 +145,91 @@ def _script(charts: dict[str, Any]) -> str:
     return f"{get_plotlyjs() if charts else ''}\nconst charts = {drawn};\n{own}"
 
 
-def _verdict(found: dict[str, Any], variants: Sequence[Variant]) -> Safe:
+def _conclusions(found: ComparisonResult, variants: Sequence[VariantView]) -> Safe:
     done = [v for v in variants if v.done]
-    said = found.get("verdict") or ["Every variant failed." if variants and not done else "Nothing was concluded."]
-    lead = [element("p", said[0], class_="lead"), *(element("p", more) for more in said[1:])]
+    sentences = found.conclusions or ["Every variant failed." if variants and not done else "Nothing was concluded."]
+    lead = [element("p", sentences[0], class_="lead"), *(element("p", more) for more in sentences[1:])]
     tiles = [("best accuracy", *_tile(done[0]))] if done else []
-    tiles += [("baseline", *_tile(v)) for v in done if v.baseline][:1]
-    beside = [verdict(v) for v in variants]
-    counts = [f"{beside.count(word)} {word}" for word in ("better", "within noise", "worse", "failed")]
+    tiles += [("baseline", *_tile(v)) for v in baselines(done)[:1]]
+    beside = [v.significance for v in variants]
+    counts = [f"{beside.count(word)} {word}" for word in ("better", NOT_SIGNIFICANT, "worse", "failed")]
     tiles.append(("variants", str(len(variants)), ", ".join(text for text in counts if text[0] != "0")))
-    seeds = found.get("seeds") or []
-    hours = finite(found.get("hours"))
-    if hours is not None:
-        took = f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min"
-        tiles.append(("time", took, f"{len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'} each"))
+    if found.hours is not None:
+        took = f"{found.hours:.1f} h" if found.hours >= 1 else f"{60 * found.hours:.0f} min"
+        tiles.append(("time", took, f"{count(len(found.seeds), 'seed')} each"))
     shown = [
         element("div", element("dt", name), element("dd", element("b", big), element("span", small)))
         for name, big, small in tiles
     ]
-    return joined([element("div", *lead, class_="verdicts"), element("dl", *shown, class_="tiles")])
+    return joined([element("div", *lead, class_="conclusions"), element("dl", *shown, class_="tiles")])
 
 
-def _tile(v: Variant) -> tuple[str, str]:
-    gain = v.percent("delta", "mean")
-    return words.percent(v.number("accuracy", "mean")), v.name if gain is None else f"{v.name}, {signed(gain)} points"
+def _tile(v: VariantView) -> tuple[str, str]:
+    accuracy = v.result.accuracy.mean if v.result.accuracy else None
+    return words.percent(accuracy), v.name if v.gain is None else f"{v.name}, {signed(v.gain)} points"
 
 
-def _cost(variants: Sequence[Variant], place: Place) -> Safe:
-    figures = [(title, plots.cost(variants, key, title)) for key, title in COSTS]
-    told = "Top left is best. On the dotted front nothing is both cheaper and more accurate."
-    return place.section("cost", "Accuracy and cost", _chart("cost", told, figures, place, "Cost"))
+def _cost(variants: Sequence[VariantView], place: Place) -> Safe:
+    figures = [(cost.title, plots.cost(variants, cost)) for cost in plots.COSTS]
+    caption = "Top left is best. On the dotted Pareto front nothing is both cheaper and more accurate."
+    return place.section("cost", "Accuracy and cost", _chart("cost", caption, figures, place, "Cost"))
 
 
-def _accuracy(variants: Sequence[Variant], place: Place) -> Safe:
-    told = "Dot: mean; whisker: its interval; ring: a seed; dotted line: the baseline."
-    return place.section("accuracy", "Accuracy", _chart("accuracy", told, [("", plots.intervals(variants))], place))
+def _accuracy(variants: Sequence[VariantView], place: Place) -> Safe:
+    caption = "Dot: mean; whisker: its interval; ring: a seed; dotted line: the baseline."
+    return place.section("accuracy", "Accuracy", _chart("accuracy", caption, [("", plots.intervals(variants))], place))
 
 
-def _robustness(variants: Sequence[Variant], place: Place) -> Safe:
-    told = "Accuracy on corrupted test images; the mean over the seeds."
-    lines = _chart("severity", told, plots.severities(variants), place, "Corruption", _lines(variants, "corruption"))
-    told = "How often the prediction stays the same when the image moves a little."
-    return place.section("robustness", "Robustness", lines, _chart("shift", told, [("", plots.shift(variants))], place))
+def _robustness(variants: Sequence[VariantView], place: Place) -> Safe:
+    had = [v for v in variants if v.result.corruption_accuracy]
+    caption = "Accuracy on corrupted test images; the mean over the seeds."
+    lines = _chart("severity", caption, plots.severities(variants), place, "Corruption", _lines(had))
+    caption = "Consistency: how often the prediction stays the same when the image moves a little."
+    shift = _chart("shift", caption, [("", plots.shift(variants))], place)
+    return place.section("robustness", "Robustness", lines, shift)
 
 
-def _curves(variants: Sequence[Variant], place: Place) -> Safe:
-    figures = [(title, plots.curves(variants, key, title)) for key, title in CURVES]
-    told = "Line: mean over the seeds; band: from the lowest seed to the highest."
-    chart = _chart("curves", told, figures, place, "Curve", _lines(variants, "curves"))
-    return place.section("curves", "Learning curves", chart)
+def _curves(variants: Sequence[VariantView], place: Place) -> Safe:
+    had = [v for v in variants if v.result.curves]
+    figures = [(curve.title, plots.curves(variants, curve)) for curve in plots.CURVES]
+    caption = "Line: mean over the seeds; band: from the lowest seed to the highest."
+    return place.section("curves", "Learning curves", _chart("curves", caption, figures, place, "Curve", _lines(had)))
 
 
 def _chart(
     name: str,
-    told: str,
-    figures: Sequence[tuple[str, plots.Figure | None]],
+    caption: str,
+    figures: Sequence[tuple[str, Figure | None]],
     place: Place,
     choice: str = "",
     lines: object = "",
 ) -> Safe:
-    """A place for a chart, with a choice where it has several figures; nothing where it has none.
+    """An empty chart for the script to fill, with a choice where it has several figures; nothing where it has none.
 
     Args:
-        name: What it is called in its comparison.
-        told: How to read it.
-        figures: What can be chosen, by its name.
+        name: Its name in the comparison.
+        caption: How to read it.
+        figures: The figures with their names.
         place: Where the figures are kept for the script.
-        choice: What is chosen.
-        lines: Which of its lines are drawn, to be chosen too.
+        choice: The label of the choice.
+        lines: Checkboxes for its lines.
     """
     kept = [(title, figure) for title, figure in figures if figure]
     if not kept:
         return Safe("")
-    place.drawn[place.prefix + name] = [figure for _, figure in kept]
+    place.figures[place.prefix + name] = [figure for _, figure in kept]
     controls: list[object] = []
     if len(kept) > 1:
         options = [element("option", title, value=number) for number, (title, _) in enumerate(kept)]
         controls = [element("label", choice, element("select", *options), class_="controls")]
     waiting = element("p", "This chart needs JavaScript; the leaderboard has the figures.", class_="note")
-    chart = element("div", waiting, class_="chart", role="img", aria_label=told)
-    return element("figure", element("figcaption", told), *controls, chart, lines, data_chart=place.prefix + name)
+    chart = element("div", waiting, class_="chart", role="img", aria_label=caption)
+    return element("figure", element("figcaption", caption), *controls, chart, lines, data_chart=place.prefix + name)
 
 
-def _lines(variants: Sequence[Variant], key: str) -> Safe:
-    """The legend of a chart of lines, a box a variant."""
-    had = [v for v in variants if v.found.get(key)]
-    first = [v for v in had if v.baseline][:1]
+def _lines(had: Sequence[VariantView]) -> Safe:
+    """The legend of a chart of lines, a checkbox a variant."""
+    first = baselines(had)[:1]
     first += [v for v in had if v not in first][: DRAWN - len(first)]
     boxes = []
     for v in had:
@@ -236,24 +241,23 @@ def _lines(variants: Sequence[Variant], key: str) -> Safe:
     return element("fieldset", element("legend", "Variants", *sets), *boxes, class_="controls lines")
 
 
-def _classes(variants: Sequence[Variant], place: Place) -> Safe:
-    recalls = [(v, {row.get("class"): finite(row.get("recall")) for row in v.several("per_class")}) for v in variants]
-    recalls = [(v, row) for v, row in recalls if row]
+def _classes(variants: Sequence[VariantView], place: Place) -> Safe:
+    recalls = [(v, {row.label: row.recall for row in v.result.per_class}) for v in variants if v.result.per_class]
     names = list(dict.fromkeys(name for _, row in recalls for name in row))
     every = [recall for _, row in recalls for recall in row.values() if recall is not None]
     if not every:
         return Safe("")
     low, high = min(every), max(every)
-    told = f"The lightest is {100 * low:.1f} %, the strongest {100 * high:.1f} %; the mean over the seeds."
-    told = f"{told} {sentence([n for n in names if all(row.get(n) is None for _, row in recalls)])}".strip()
+    note = f"The lightest is {100 * low:.1f} %, the strongest {100 * high:.1f} %; the mean over the seeds."
+    note = f"{note} {untested_note([n for n in names if all(row.get(n) is None for _, row in recalls)])}".strip()
     if len(names) > MOST_CLASSES:
         means = {name: mean(row.get(name) for _, row in recalls) for name in names}
-        told += f" Shown are the {HARDEST} of {len(names)} classes with the lowest recall."
+        note += f" Shown are the {HARDEST} of {len(names)} classes with the lowest recall."
         names = sorted(names, key=lambda name: 1.0 if (recall := means[name]) is None else recall)[:HARDEST]
     headers = ["variant", *(element("span", name) for name in names)]
     rows = [[v.name, *(_shaded(row.get(name), low, high) for name in names)] for v, row in recalls]
     drawn = table("Recall of each class, %", headers, rows, "heat")
-    return place.section("classes", "Classes", element("p", told, class_="note"), drawn)
+    return place.section("classes", "Classes", element("p", note, class_="note"), drawn)
 
 
 def _shaded(recall: float | None, low: float, high: float) -> Safe:
@@ -262,37 +266,37 @@ def _shaded(recall: float | None, low: float, high: float) -> Safe:
     return element("td", f"{100 * recall:.1f}", style=f"--shade:{(recall - low) / ((high - low) or 1.0):.3f}")
 
 
-def _provenance(found: dict[str, Any], place: Place) -> Safe:
-    made: dict[str, Any] = {"data": (found.get("data") or {}).get("name")}
-    made |= {f"{kind} images": (found.get("data") or {}).get(key) for kind, key in _COUNTS}
-    made |= {"seeds": found.get("seeds"), "baseline": found.get("baseline"), "significance level": found.get("alpha")}
-    made |= {"started": _when(found.get("started")), "hours": found.get("hours")}
-    command, notes = found.get("command"), found.get("notes") or []
+def _provenance(found: ComparisonResult, variants: Sequence[VariantView], place: Place) -> Safe:
+    about = {
+        "data": found.data.name,
+        "training images": found.data.n_train,
+        "test images": found.data.n_test,
+        "seeds": found.seeds,
+        "baseline": found.baseline,
+        "significance level": found.alpha,
+        "started": _local_time(found.started),
+        "hours": found.hours,
+    }
+    tables = [properties("The comparison", about)]
+    tables += [properties("Settings", found.settings)] if found.settings else []
+    tables += [properties("Measured on", found.environment)] if found.environment else []
     runs = [
-        (name, run.get("seed"), words.percent(finite(run.get("accuracy"))), words.percent(finite(run.get("f1"))), where)
-        for v in ordered(found)
-        for run in v.several("per_seed")
-        for name, where in [(v.name, run.get("run") or "–")]
+        (v.name, run.seed, words.percent(run.accuracy), words.percent(run.f1), run.run or "–")
+        for v in variants
+        for run in v.result.per_seed
     ]
-    every = table("Every run", ("variant", "seed", "accuracy", "F1", "folder"), runs, "runs") if runs else ""
+    every = table("Every run", ("variant", "seed", "accuracy", "F1", "directory"), runs, "runs") if runs else ""
     return place.section(
-        "provenance", "What was run",
-        element("ul", *(element("li", note) for note in notes), class_="note") if notes else "",
-        element("pre", element("code", command), tabindex=0) if command else "",
-        element("div", facts("The comparison", made), *_tables(found), class_="beside"),
+        "provenance", "Provenance",
+        element("ul", *(element("li", note) for note in found.notes), class_="note") if found.notes else "",
+        element("pre", element("code", found.command), tabindex=0) if found.command else "",
+        element("div", *tables, class_="beside"),
         element("details", element("summary", f"Every run ({len(runs)})"), every) if runs else "",
     )  # fmt: skip
 
 
-_COUNTS: Final = (("training", "n_train"), ("test", "n_test"))
-
-
-def _tables(found: dict[str, Any]) -> list[Safe]:
-    named = (("Settings", found.get("settings")), ("Measured on", found.get("environment")))
-    return [facts(caption, of) for caption, of in named if of]
-
-
-def _when(started: str | None) -> str | None:
+def _local_time(started: str | None) -> str | None:
+    """An ISO 8601 time for people; as it is where it is something else."""
     try:
         return f"{datetime.fromisoformat(started):%Y-%m-%d %H:%M %Z}".strip() if started else None
     except ValueError:

@@ -1,4 +1,4 @@
-"""Several comparisons on one page, such as a published leaderboard: what was found, then one comparison at a time."""
+"""Several comparisons on one page, such as a published leaderboard: the findings, then one comparison at a time."""
 
 from __future__ import annotations
 
@@ -6,38 +6,40 @@ import math
 import os
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from html import escape
-from typing import Any, Final
+from typing import Final
 
-from poolzoo.common import output
-from poolzoo.report import compare_page, plots
+from poolzoo.common.text import one_line
+from poolzoo.report import compare_page
 from poolzoo.report.pieces import Safe, element
-from poolzoo.report.variants import finite
+from poolzoo.report.plots import Figure, Json
+from poolzoo.report.results import ComparisonResult, VariantResult
 
-MOST_EPOCHS: Final = 60  # of a learning curve; with more, many comparisons would make the page slow to load
-DIGITS: Final = 5  # of a number in a chart; a share in per cent keeps two or three decimals
-GONE: Final = None  # in a difference: the key is not there, as in a JSON merge patch (RFC 7396)
+MOST_EPOCHS: Final = 60  # of a learning curve; more make a page of many comparisons slow to load
+DIGITS: Final = 5  # of a number in a chart; a percentage keeps two or three decimals
+REMOVED: Final = None  # in a difference: the key is removed, as in a JSON merge patch (RFC 7396)
 
 
-def html(title: str, lead: Sequence[str], comparisons: Sequence[tuple[str, dict[str, Any]]]) -> str:
-    """The whole page, which needs nothing but a browser; without JavaScript, and on paper, it shows all comparisons.
+def html(title: str, lead: Sequence[str], comparisons: Sequence[tuple[str, ComparisonResult]]) -> str:
+    """The whole page. Without JavaScript, and on paper, it shows all comparisons.
 
     Args:
         title: Its heading.
-        lead: What was found, a sentence or two each; what stands between backticks is shown as code.
-        comparisons: The heading of each and the content of its `compare.json`.
+        lead: The findings, a sentence or two each; what stands between backticks is shown as code.
+        comparisons: Each with its heading.
     """
-    main = [element("ol", *(element("li", _marked(told)) for told in lead), class_="findings")] if lead else []
-    charts: dict[str, Any] = {}
+    main = [element("ol", *(element("li", _marked(one)) for one in lead), class_="findings")] if lead else []
+    charts: dict[str, Json] = {}
     links, articles = [], []
     for (heading, found), slug in zip(comparisons, slugs([heading for heading, _ in comparisons]), strict=True):
-        place = compare_page.Place(f"{slug}_")  # no slug has an underscore, so no id is that of another comparison
+        place = compare_page.Place(f"{slug}_")  # no slug has an underscore, so ids of comparisons never collide
         parts = compare_page.parts(thinned(found), place)
-        above = [element("p", compare_page.subject(found), class_="kind"), element("h2", heading, id=f"{slug}_heading")]
-        articles.append(element("article", *above, *map(_deeper, parts), id=slug, aria_labeledby=f"{slug}_heading"))
+        above = [element("p", compare_page.title(found), class_="kind"), element("h2", heading, id=f"{slug}_heading")]
+        articles.append(element("article", *above, *map(_deeper, parts), id=slug, aria_labelledby=f"{slug}_heading"))
         links.append(element("li", element("a", heading, href=f"#{slug}")))
-        charts |= {name: packed(figures) for name, figures in place.drawn.items()}
+        charts |= {name: packed(figures) for name, figures in place.figures.items()}
     if len(links) > 1:
         main.append(element("nav", element("ul", *links), aria_label="Comparisons"))
     return compare_page.page(title, [*main, *articles], charts)
@@ -54,31 +56,30 @@ def slugs(headings: Sequence[str]) -> list[str]:
     return made
 
 
-def thinned(found: dict[str, Any]) -> dict[str, Any]:
-    """A comparison whose learning curves have no more epochs than can be seen, the last one among them."""
-    return {**found, "results": [_fewer_epochs(result) for result in found.get("results") or []]}
+def thinned(found: ComparisonResult) -> ComparisonResult:
+    """A comparison whose learning curves have at most MOST_EPOCHS epochs, the last one among them."""
+    return replace(found, results=[_thinned(result) for result in found.results])
 
 
-def _fewer_epochs(result: dict[str, Any]) -> dict[str, Any]:
-    runs = [run or [] for run in result.get("curves") or []]
-    epochs = sorted({epoch for run in runs for row in run if (epoch := finite(row.get("epoch"))) is not None})
+def _thinned(result: VariantResult) -> VariantResult:
+    epochs = sorted({point.epoch for run in result.curves for point in run if point.epoch is not None})
     kept = set(epochs[:: -max(1, math.ceil(len(epochs) / MOST_EPOCHS))])
-    return {**result, "curves": [[row for row in run if row.get("epoch") in kept] for run in runs]}
+    return replace(result, curves=[[point for point in run if point.epoch in kept] for run in result.curves])
 
 
-def packed(figures: Sequence[plots.Figure]) -> dict[str, Any]:
-    """The figures of a chart for the script in little room: the first, and how each of the others differs from it."""
-    first, *others = (_short(figure) for figure in figures)
+def packed(figures: Sequence[Figure]) -> Json:
+    """The figures of a chart in a compact form for the script: the first, and the difference of each other to it."""
+    first, *others = (_short(figure.to_json()) for figure in figures)
     return {"first": first, "others": [_difference(first, other) for other in others]}
 
 
-def _short(part: Any, key: str = "") -> Any:
-    """A part of a figure with numbers of a few digits, and with what all texts of a trace start with told once."""
-    if isinstance(part, dict):
+def _short(part: Json, key: str = "") -> Json:
+    """A part of a figure with numbers of a few digits; texts of a trace have their common prefix written once."""
+    if isinstance(part, Mapping):
         return {name: _short(value, name) for name, value in part.items()}
     if isinstance(part, list) and key == "hovertext":
         start = os.path.commonprefix(part)  # noqa: RUF071 - of texts, not of paths
-        return {"start": start, "ends": [told[len(start) :] for told in part]}
+        return {"start": start, "ends": [str(text)[len(start) :] for text in part]}
     if isinstance(part, list):
         return [_short(value) for value in part]
     if isinstance(part, float):
@@ -87,28 +88,28 @@ def _short(part: Any, key: str = "") -> Any:
     return part
 
 
-def _difference(first: Any, other: Any) -> Any:
-    """What makes `other` of `first`: keys that are new or differ, by index in a list of objects, and those gone."""
+def _difference(first: Json, other: Json) -> Json:
+    """A patch from `first` to `other`: keys that are new or differ, by index in a list of objects, and removed keys."""
     if isinstance(first, list) and isinstance(other, list) and len(first) == len(other):
         pairs = list(zip(first, other, strict=True))
-        if not all(isinstance(part, dict) for pair in pairs for part in pair):
+        if not all(isinstance(part, Mapping) for pair in pairs for part in pair):
             return other
-        return {place: _difference(*pair) for place, pair in enumerate(pairs) if pair[0] != pair[1]}
-    if not (isinstance(first, dict) and isinstance(other, dict)):
+        return {str(place): _difference(*pair) for place, pair in enumerate(pairs) if pair[0] != pair[1]}
+    if not (isinstance(first, Mapping) and isinstance(other, Mapping)):
         return other
     changed = {
         key: _difference(first[key], value) if key in first else value
         for key, value in other.items()
         if key not in first or first[key] != value
     }
-    return changed | {key: GONE for key in first if key not in other}
+    return changed | {key: REMOVED for key in first if key not in other}
 
 
-def _marked(told: str) -> Safe:
-    """A sentence of any length as text of the page, what stands between backticks as code."""
-    return Safe(re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(output.one_line(told, 8 * len(told)))))
+def _marked(sentence: str) -> Safe:
+    """A sentence of any length as text of the page, with code between backticks."""
+    return Safe(re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(one_line(sentence, 8 * len(sentence)))))
 
 
 def _deeper(part: Safe) -> Safe:
-    """A part of a comparison below that comparison's own heading; only markup has a `<`, all else is escaped."""
+    """A section with its heading one level down; only markup has a `<`, all else is escaped."""
     return Safe(part.replace("<h2 ", "<h3 ").replace("</h2>", "</h3>"))

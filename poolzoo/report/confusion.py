@@ -8,21 +8,26 @@ from typing import Final
 
 import numpy as np
 
-from poolzoo.common import files, output
+from poolzoo.common import files
+from poolzoo.common.text import one_line
 from poolzoo.report import canvas
 
-CELL, MARGIN, DPI = 0.3, 1.6, 120  # inches a class, inches around for the names, dots per inch
-SMALLEST, LARGEST = 4.0, 14.0  # inches of a side
-INK, PALE = "#262626", "#6b6b6b"
+CELL: Final = 0.3  # inches a class
+MARGIN: Final = 1.6  # inches for the names
+DPI: Final = 120
+SMALLEST: Final = 4.0  # inches of a side
+LARGEST: Final = 14.0
+INK: Final = "#262626"
+PALE: Final = "#6b6b6b"
 WITH_NUMBERS: Final = 25  # classes up to which a cell has room for its count
 LONGEST_NAME: Final = 16  # characters of a class's name that fit
 
 
 def draw(matrix: Sequence[Sequence[int]], classes: Sequence[str], path: Path) -> None:
-    """Writes the matrix as a square PNG: the same bytes for the same counts.
+    """Writes the matrix as a square PNG: bitwise reproducible.
 
     Args:
-        matrix: How often each class (row) was taken for each class (column), `int[classes, classes]`.
+        matrix: How often each class (row) was predicted as each class (column), `int[classes, classes]`.
         classes: The names of the classes, shown as they are, on one line, shortened where they are long.
         path: The file, replaced if it exists.
 
@@ -32,15 +37,15 @@ def draw(matrix: Sequence[Sequence[int]], classes: Sequence[str], path: Path) ->
     """
     counts = np.asarray(matrix)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    names = [output.one_line(name, LONGEST_NAME) for name in classes]
+    names = [one_line(name, LONGEST_NAME) for name in classes]
     side = min(max(SMALLEST, CELL * len(names) + MARGIN), LARGEST)
-    size = min(9.5, 72 * 0.6 * (side - MARGIN) / len(names))  # points, so that names of neighbors do not touch
+    size = min(9.5, 72 * 0.6 * (side - MARGIN) / len(names))  # points, so that neighboring names do not touch
     with canvas.matplotlib_at_its_defaults():
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(side, side), dpi=DPI, facecolor="white", layout="constrained")
         axes = figure.subplots()
-        axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1.25)  # the root, so that rare confusions are seen
+        axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1.25)  # the square root makes rare confusions visible
         ticks = np.arange(len(names))
         axes.set_xticks(ticks, names, rotation=90, size=size, color=INK, parse_math=False)
         tested = [name if row.sum() else f"{name} (no image)" for name, row in zip(names, counts, strict=True)]

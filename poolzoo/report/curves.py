@@ -3,31 +3,58 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, TypedDict
 
-from poolzoo.common import files, output
+from poolzoo.common import files, json_reader
+from poolzoo.common.text import one_line
 from poolzoo.report import canvas
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-WIDTH, HEIGHT, DPI = 10.0, 4.5, 100  # inches and dots per inch: 1000 × 450 pixels
-# Two colors that color-blind people tell apart: Okabe and Ito, Color Universal Design, 2008.
-TRAINING, VALIDATION = "#0072B2", "#D55E00"
-INK, PALE, GRID = "#262626", "#6b6b6b", "#e4e4e4"
+WIDTH: Final = 10.0  # inches
+HEIGHT: Final = 4.5
+DPI: Final = 100
+# Two colors that color-blind people can distinguish: Okabe and Ito, Color Universal Design, 2008.
+TRAINING: Final = "#0072B2"
+VALIDATION: Final = "#D55E00"
+INK: Final = "#262626"
+PALE: Final = "#6b6b6b"
+GRID: Final = "#e4e4e4"
 FEW: Final = 20  # epochs up to which every one of them gets a dot
-NARROWEST: Final = 0.05  # of an axis of accuracies, so that noise does not look like progress
+NARROWEST: Final = 0.05  # range of an axis of accuracies, so that noise does not look like progress
 LONGEST_TITLE: Final = 80  # characters that fit
 
 
-def draw(lines: Sequence[dict[str, Any]], path: Path, title: str) -> None:
-    """Writes the learning curves as a PNG of 1000 × 450 pixels: the same bytes for the same lines.
+@dataclass(frozen=True)
+class CurvePoint:
+    """One epoch of a run; what is None leaves a gap in its curve. Accuracies are 0–1."""
+
+    epoch: float
+    loss: float | None = None
+    val_loss: float | None = None
+    train_accuracy: float | None = None
+    val_accuracy: float | None = None
+
+    @classmethod
+    def from_json(cls, line: Mapping[str, object]) -> CurvePoint:
+        """Reads a line of `metrics.jsonl`; NaN and infinities are None."""
+        names = [one.name for one in fields(cls) if one.name != "epoch"]
+        values = {name: json_reader.number(line.get(name)) for name in names}
+        return cls(json_reader.number(line.get("epoch")) or 0, **values)
+
+
+Value = Callable[[CurvePoint], float | None]
+
+
+def draw(points: Sequence[CurvePoint], path: Path, title: str) -> None:
+    """Writes the learning curves as a PNG of 1000 × 450 pixels. The file is bitwise reproducible.
 
     Args:
-        lines: The objects of `metrics.jsonl`, with `epoch`, `loss`, `train_accuracy` and `val_accuracy`, and `val_loss`
-            where it was measured. What is missing, None, NaN or infinite leaves a gap.
+        points: The epochs in their order.
         path: The file, replaced if it exists.
         title: What was trained on what; shown as it is, on one line.
 
@@ -39,37 +66,37 @@ def draw(lines: Sequence[dict[str, Any]], path: Path, title: str) -> None:
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(WIDTH, HEIGHT), dpi=DPI, facecolor="white")
-        shown = output.one_line(title, LONGEST_TITLE)
+        shown = one_line(title, LONGEST_TITLE)
         figure.text(0.06, 0.93, shown, size=12.5, weight="bold", color=INK, va="center", parse_math=False)
         left, right = figure.subplots(1, 2, gridspec_kw={"wspace": 0.16})
         figure.subplots_adjust(left=0.06, right=0.98, bottom=0.12, top=0.8)
-        _losses(left, lines)
-        _accuracies(right, lines)
+        _losses(left, points)
+        _accuracies(right, points)
         content = canvas.png(figure)
     files.write_atomically(path, content)
 
 
-def _losses(axes: Axes, lines: Sequence[dict[str, Any]]) -> None:
-    values = _lines(axes, lines, "Loss", "loss", "val_loss")
+def _losses(axes: Axes, points: Sequence[CurvePoint]) -> None:
+    values = _lines(axes, points, "Loss", lambda point: point.loss, lambda point: point.val_loss)
     if values:
         axes.set_ylim(min(0.0, 1.06 * min(values)), 1.06 * max(values) or 1.0)
 
 
-def _accuracies(axes: Axes, lines: Sequence[dict[str, Any]]) -> None:
-    values = _lines(axes, lines, "Accuracy", "train_accuracy", "val_accuracy")
+def _accuracies(axes: Axes, points: Sequence[CurvePoint]) -> None:
+    values = _lines(axes, points, "Accuracy", lambda point: point.train_accuracy, lambda point: point.val_accuracy)
     if not values:
         return
     low, high = min(values), max(values)
     span = max(high - low, NARROWEST)
-    axes.set_ylim(max(high - 1.25 * span, -0.02), min(high + 0.08 * span, 1.02))  # below is room for the label
-    validation = [(value, -epoch) for epoch, value in _points(lines, "val_accuracy") if math.isfinite(value)]
+    axes.set_ylim(max(high - 1.25 * span, -0.02), min(high + 0.08 * span, 1.02))  # with room for the label below
+    validation = [(point.val_accuracy, -point.epoch) for point in points if point.val_accuracy is not None]
     if validation:
-        best, epoch = max(validation)  # the first of equal ones, as the run chooses
+        best, epoch = max(validation)  # the first of equal ones, as in training
         _mark(axes, -epoch, best)
 
 
 def _mark(axes: Axes, epoch: float, accuracy: float) -> None:
-    """A ring around the best epoch, and at the foot of a thin line from it what it reached."""
+    """Marks the best epoch with a ring, and with its accuracy at the foot of a thin line."""
     axes.plot([epoch, epoch], [axes.get_ylim()[0], accuracy], color=VALIDATION, linewidth=0.8, linestyle=(0, (2, 2)))
     axes.plot([epoch], [accuracy], "o", markersize=9, color="white", markeredgecolor=VALIDATION, markeredgewidth=2)
     first, last = axes.get_xlim()
@@ -88,24 +115,39 @@ def _mark(axes: Axes, epoch: float, accuracy: float) -> None:
     )
 
 
-def _lines(axes: Axes, lines: Sequence[dict[str, Any]], name: str, *keys: str) -> list[float]:
-    """Draws the training and the validation line of a panel and its frame; gives all finite values in it."""
-    found = []
-    for label, key, color in zip(("training", "validation"), keys, (TRAINING, VALIDATION), strict=True):
-        points = _points(lines, key)
-        finite = [value for _, value in points if math.isfinite(value)]
-        if finite:
-            dot = 5 if len(points) <= FEW else 2  # 2 hides in the line, but shows a point between two gaps
-            style: dict[str, Any] = {
+class _LineStyle(TypedDict):
+    """Keyword arguments of `Axes.plot`."""
+
+    linewidth: float
+    marker: str
+    markersize: float
+    markeredgewidth: float
+    clip_on: bool
+
+
+def _lines(axes: Axes, points: Sequence[CurvePoint], name: str, training: Value, validation: Value) -> list[float]:
+    """Draws the two lines of a panel and its frame.
+
+    Returns:
+        All values in it.
+    """
+    found: list[float] = []
+    epochs = [point.epoch for point in points]
+    for label, value, color in (("training", training, TRAINING), ("validation", validation, VALIDATION)):
+        values = [value(point) for point in points]
+        known = [one for one in values if one is not None]
+        if known:
+            style: _LineStyle = {
                 "linewidth": 1.8,
                 "marker": "o",
-                "markersize": dot,
+                "markersize": 5 if len(points) <= FEW else 2,  # 2 hides in the line, but shows a point between two gaps
                 "markeredgewidth": 0,
                 "clip_on": False,
             }
-            axes.plot(*zip(*points, strict=True), color=color, label=label, **style)
-        found += finite
-    _frame(axes, name, [line["epoch"] for line in lines])
+            drawn = [math.nan if one is None else one for one in values]
+            axes.plot(epochs, drawn, color=color, label=label, **style)
+        found += known
+    _frame(axes, name, epochs)
     if not found:
         axes.text(0.5, 0.5, "no finite values", transform=axes.transAxes, ha="center", va="center", color=PALE)
         axes.set_yticks([])
@@ -113,13 +155,7 @@ def _lines(axes: Axes, lines: Sequence[dict[str, Any]], name: str, *keys: str) -
     return found
 
 
-def _points(lines: Sequence[dict[str, Any]], key: str) -> list[tuple[float, float]]:
-    """(epoch, value) of every line, NaN where there is no finite value."""
-    values = [float(math.nan if line.get(key) is None else line[key]) for line in lines]
-    return [(line["epoch"], v if math.isfinite(v) else math.nan) for line, v in zip(lines, values, strict=True)]
-
-
-def _frame(axes: Axes, name: str, epochs: Sequence[int]) -> None:
+def _frame(axes: Axes, name: str, epochs: Sequence[float]) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.set_title(name, loc="left", size=11, color=INK, pad=9)

@@ -8,129 +8,152 @@ from typing import Final
 
 from poolzoo.report import bundle_words as words
 from poolzoo.report.pieces import Safe, element, joined, section, table, text
-from poolzoo.report.variants import Variant
+from poolzoo.report.results import MeanSd
+from poolzoo.report.variants import NOT_SIGNIFICANT, VariantView, mean_percent, percent
 
-UP, DOWN = "ascending", "descending"  # which end comes first when a column is sorted for the first time
-MARKS: Final = {"better": "▲", "worse": "▼", "within noise": "≈", "baseline": "◆", "failed": "✗"}
-ORDER: Final = {"better": 3, "baseline": 2, "within noise": 1, "worse": 0}
+ASCENDING: Final = "ascending"
+DESCENDING: Final = "descending"
+MARKS: Final = {"better": "▲", "worse": "▼", NOT_SIGNIFICANT: "≈", "baseline": "◆", "failed": "✗"}
+ORDER: Final = {"better": 3, "baseline": 2, NOT_SIGNIFICANT: 1, "worse": 0}  # of the column of significances
+ACCURACY: Final = "accuracy, %"  # the column by which the rows are sorted at first
+SIGNIFICANCE: Final = "vs. baseline"
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its title, what it is sorted by, what it shows, and which end is wanted first."""
+    """A column of the leaderboard.
+
+    Attributes:
+        title: Its heading.
+        key: What it is sorted by; None for a cell without a value.
+        show: The content of a cell that has a value.
+        first: The order when it is sorted for the first time.
+        kind: Whether keys are compared as "number" or as "text".
+    """
 
     title: str
-    key: Callable[[Variant], float | str | None]
-    show: Callable[[Variant], object]
-    first: str = DOWN
+    key: Callable[[VariantView], float | str | None]
+    show: Callable[[VariantView], object]
+    first: str = DESCENDING
     kind: str = "number"
 
 
-def verdict(v: Variant) -> str:
-    """What a variant is beside the baseline, in a word or two; a dash where nobody can say."""
-    if not v.done:
-        return "failed"
-    if v.baseline:
-        return "baseline"
-    delta = v.found.get("delta")
-    if not delta or v.number("delta", "mean") is None:
-        return "–"
-    return "better" if delta.get("better") else "worse" if delta.get("worse") else "within noise"
-
-
-def leaderboard(variants: Sequence[Variant], prefix: str = "") -> Safe:
-    """The part of the page with the table and the box that filters it; nothing without a variant.
+def leaderboard(variants: Sequence[VariantView], prefix: str = "") -> Safe:
+    """The section with the table and its filter; nothing without a variant.
 
     Args:
-        variants: What was compared, in the order of the rows.
+        variants: In the order of the rows.
         prefix: What ids start with, for a page with several leaderboards.
     """
     if not variants:
         return Safe("")
-    box = Safe(f'<input type="search" id="{text(prefix)}filter" placeholder="gem done …">')
+    box = Safe(f'<input type="search" id="{text(prefix)}filter" placeholder="gem better …">')
     count = element("output", for_=f"{prefix}filter", id=f"{prefix}shown")
-    note = "Shares are means over the seeds ± their standard deviation." if any(v.done for v in variants) else ""
-    if any(v.found.get("delta") for v in variants):
-        note += " Gain: over the baseline of the same backbone; its interval and p allow for the number of comparisons."
-    if any(v.number("rank") for v in variants):
-        note += " Rank: one more than there are variants that are significantly better."
-    told = element("p", note, class_="note") if note else ""
+    note = element("p", _note(variants), class_="note") if _note(variants) else ""
     controls = element("div", element("label", "Filter", box), count, class_="controls")
-    return section(f"{prefix}leaderboard", "Leaderboard", told, controls, _table(variants))
+    return section(f"{prefix}leaderboard", "Leaderboard", note, controls, _table(variants))
 
 
-def _table(variants: Sequence[Variant]) -> Safe:
-    """One row a variant; a column of which no variant has anything is left out."""
+def _note(variants: Sequence[VariantView]) -> str:
+    """How to read the figures."""
+    note = "Figures are means over the seeds ± their standard deviation." if any(v.done for v in variants) else ""
+    if any(v.result.delta for v in variants):
+        note += (
+            " Gain: accuracy minus that of the baseline in the same backbone; its interval and p are corrected for "
+            "multiple comparisons."
+        )
+    if any(v.result.rank for v in variants):
+        note += " Rank: 1 plus the number of variants that are significantly better."
+    return note
+
+
+def _table(variants: Sequence[VariantView]) -> Safe:
+    """One row a variant; a column without any value is left out."""
     columns = [column for column in _columns(variants) if any(column.key(v) is not None for v in variants)]
     headers = [_header(column) for column in columns]
-    rows = [[_cell(column, v, at == 0) for at, column in enumerate(columns)] for v in variants]
+    rows = [[_cell(column, v, place == 0) for place, column in enumerate(columns)] for v in variants]
     return table("All variants; a click on a heading sorts", headers, rows, "leaderboard")
 
 
-def _columns(variants: Sequence[Variant]) -> list[Column]:
-    gains = [v.percent("delta", key) for v in variants for key in ("low", "mean", "high")]
-    bar = GainBar([gain for gain in gains if gain is not None])
+def _columns(variants: Sequence[VariantView]) -> list[Column]:
+    deltas = [v.result.delta for v in variants if v.result.delta]
+    ends = [percent(end) for delta in deltas for end in (delta.low, delta.mean, delta.high)]
+    bar = GainBar([end for end in ends if end is not None])
     return [
-        Column("variant", lambda v: v.name.lower(), _name, UP, "text"),
-        Column("rank", lambda v: v.number("rank"), lambda v: f"{v.number('rank'):.0f}", UP),
-        _share("accuracy, %", "accuracy"),
-        Column("gain, points", lambda v: v.percent("delta", "mean"), bar.cell),
-        Column("verdict", lambda v: ORDER.get(verdict(v)), _verdict),
-        _share("F1, %", "f1"),
-        _share("crops kept, %", "shift", "zhang"),
-        _share("shifts kept, %", "shift", "circular"),
-        Column("corrupted, %", lambda v: v.percent("corruption", "mean"), lambda v: _two(v, "corruption", "mean")),
-        Column("parameters", lambda v: v.number("params"), lambda v: compact(v.number("params")), UP),
-        Column("MACs", lambda v: v.number("macs"), lambda v: compact(v.number("macs")), UP),
-        Column("training, s", lambda v: v.number("train_seconds", "mean"), _seconds, UP),
-        _latency("1 image, ms", "latency_ms"),
-        _latency("32 images, ms", "latency_ms_32"),
-        Column("ONNX", lambda v: _passed(v), lambda v: "✓ same" if v.found["parity"] else "✗ failed"),
+        Column("variant", lambda v: v.name.lower(), _name, ASCENDING, "text"),
+        Column("rank", lambda v: v.result.rank, lambda v: v.result.rank, ASCENDING),
+        _fraction(ACCURACY, lambda v: v.result.accuracy),
+        Column("gain, points", lambda v: v.gain, bar.cell),
+        Column(SIGNIFICANCE, lambda v: ORDER.get(v.significance), _significance),
+        _fraction("F1, %", lambda v: v.result.f1),
+        _fraction("crop consistency, %", lambda v: v.result.crop_consistency),
+        _fraction("shift consistency, %", lambda v: v.result.shift_consistency),
+        Column("mean corruption accuracy, %", _corruption_accuracy, lambda v: two_digits(_corruption_accuracy(v))),
+        Column("parameters", lambda v: v.result.params, lambda v: compact(v.result.params), ASCENDING),
+        Column("MACs", lambda v: v.result.macs, lambda v: compact(v.result.macs), ASCENDING),
+        Column("training, s", _train_seconds, _show_train_seconds, ASCENDING),
+        _latency("1 image, ms", lambda v: v.result.latency_ms),
+        _latency("32 images, ms", lambda v: v.result.latency_ms_32),
+        Column("ONNX parity", _parity, lambda v: "✓ passed" if v.result.parity else "✗ failed"),
     ]
 
 
-def _share(title: str, *keys: str) -> Column:
-    def show(v: Variant) -> object:
-        spread = v.percent(*keys, "sd")
-        said = _two(v, *keys, "mean")
-        return said if spread is None else joined([said, element("small", f"± {spread:.2f}")])
+def _fraction(title: str, figures: Callable[[VariantView], MeanSd | None]) -> Column:
+    """A column of fractions in percent, with their standard deviation."""
 
-    return Column(title, lambda v: v.percent(*keys, "mean"), show)
+    def show(v: VariantView) -> object:
+        found = figures(v)
+        shown = two_digits(mean_percent(found))
+        if found is None or found.sd is None:
+            return shown
+        return joined([shown, element("small", f"± {100 * found.sd:.2f}")])
 
-
-def _latency(title: str, key: str) -> Column:
-    return Column(title, lambda v: v.number(key), lambda v: words.milliseconds(v.number(key)), UP)
-
-
-def _two(v: Variant, *keys: str) -> str:
-    return f"{v.percent(*keys):.2f}"
+    return Column(title, lambda v: mean_percent(figures(v)), show)
 
 
-def _seconds(v: Variant) -> object:
-    said, spread = f"{v.number('train_seconds', 'mean'):,.1f}", v.number("train_seconds", "sd")
-    return said if spread is None else joined([said, element("small", f"± {spread:,.1f}")])
+def _latency(title: str, latency: Callable[[VariantView], float | None]) -> Column:
+    return Column(title, latency, lambda v: words.milliseconds(latency(v)), ASCENDING)
 
 
-def _passed(v: Variant) -> float | None:
-    passed = v.found.get("parity")
-    return None if passed is None else float(bool(passed))
+def two_digits(value: float | None) -> str:
+    """A number with two digits behind the point; a dash where there is none."""
+    return "–" if value is None else f"{value:.2f}"
 
 
-def _name(v: Variant) -> object:
-    error = v.found.get("error") or ("" if v.done else "no reason was kept")  # where it is done, a seed failed
+def _corruption_accuracy(v: VariantView) -> float | None:
+    found = v.result.corruption_accuracy
+    return None if found is None else percent(found.mean)
+
+
+def _train_seconds(v: VariantView) -> float | None:
+    return v.result.train_seconds.mean if v.result.train_seconds else None
+
+
+def _show_train_seconds(v: VariantView) -> object:
+    found = v.result.train_seconds or MeanSd()
+    shown = f"{found.mean or 0:,.1f}"
+    return shown if found.sd is None else joined([shown, element("small", f"± {found.sd:,.1f}")])
+
+
+def _parity(v: VariantView) -> float | None:
+    passed = v.result.parity
+    return None if passed is None else float(passed)
+
+
+def _name(v: VariantView) -> object:
+    error = v.result.error or ("" if v.done else "unknown error")  # where it is done, a seed failed
     return joined([v.name, element("small", error, class_="error")]) if error else v.name
 
 
-def _verdict(v: Variant) -> object:
-    said = verdict(v)
-    p = v.number("delta", "p_adjusted")
-    mark = element("span", MARKS.get(said, ""), aria_hidden="true")
-    parts = [element("span", mark, said, class_=f"mark {said.split()[0]}")]
+def _significance(v: VariantView) -> object:
+    shown, p = v.significance, v.result.delta.p_adjusted if v.result.delta else None
+    mark = element("span", MARKS.get(shown, ""), aria_hidden="true")
+    parts = [element("span", mark, shown, class_=f"mark {shown.split()[0]}")]
     return joined(parts if p is None else [*parts, element("small", f"p {p:.3f}" if p >= 0.001 else "p < 0.001")])
 
 
 def compact(count: float | None) -> str:
-    """A count with three digits and a thousand, million or milliard; a dash where there is none."""
+    """A count with three digits and k, M or G; a dash where there is none."""
     if count is None:
         return "–"
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -140,38 +163,38 @@ def compact(count: float | None) -> str:
 
 
 def signed(points: float) -> str:
-    """A gain with its sign, a true minus among them."""
+    """A gain with its sign, which is a true minus where it is negative."""
     return f"{points:+.2f}".replace("-", "−")
 
 
 class GainBar:
-    """Gains over the baseline on one scale, which has zero on it.
+    """Draws gains over the baseline on one scale that contains zero.
 
     Args:
-        values: All of them, and the ends of their intervals, in points.
+        values: All gains and the ends of their intervals, in points.
     """
 
     def __init__(self, values: Sequence[float]) -> None:
-        self.low, self.high = min(values, default=0.0), max(values, default=0.0)
-        self.low, self.high = min(self.low, 0.0), max(self.high, 0.0)
+        self.low = min(0.0, min(values, default=0.0))
+        self.high = max(0.0, max(values, default=0.0))
 
     def _at(self, value: float) -> float:
-        """Where a gain lies, in per cent of the bar."""
+        """The place of a gain, in percent of the bar."""
         return 3 + 94 * (value - self.low) / ((self.high - self.low) or 1.0)
 
-    def cell(self, v: Variant) -> Safe:
+    def cell(self, v: VariantView) -> Safe:
         """A gain as a number, its interval, and both as a bar, which is decoration beside the numbers."""
-        middle = v.percent("delta", "mean") or 0.0
-        low, high = v.percent("delta", "low"), v.percent("delta", "high")
+        gain, delta = v.gain or 0.0, v.result.delta
         drawn = [self._mark("zero", 0.0, 0.0, 0, 14)]
-        said = [element("b", signed(middle))]
-        if low is not None and high is not None:
+        shown = [element("b", signed(gain))]
+        if delta is not None and delta.low is not None and delta.high is not None:
+            low, high = 100 * delta.low, 100 * delta.high
             drawn.append(self._mark("interval", low, high, 7, 7))
-            said.append(element("small", f"{signed(low)} to {signed(high)}"))
-        drawn.append(Safe(f'<circle cx="{self._at(middle):.2f}%" cy="7" r="3.5"/>'))
-        kind = verdict(v).split()[0]
+            shown.append(element("small", f"{signed(low)} to {signed(high)}"))
+        drawn.append(Safe(f'<circle cx="{self._at(gain):.2f}%" cy="7" r="3.5"/>'))
+        kind = v.significance.split()[0]
         bar = element("svg", *drawn, aria_hidden="true", width="100%", height=14, class_=f"gain {kind}")
-        return joined([*said, bar])
+        return joined([*shown, bar])
 
     def _mark(self, kind: str, left: float, right: float, top: float, bottom: float) -> Safe:
         x1, x2 = self._at(left), self._at(right)
@@ -180,15 +203,22 @@ class GainBar:
 
 def _header(column: Column) -> Safe:
     button = element("button", column.title, element("span", aria_hidden="true"), type="button")
-    start = DOWN if column.title == "accuracy, %" else "none"  # the order in which the page comes
-    told = {"data_title": column.title, "data_first": column.first, "data_kind": column.kind, "aria_sort": start}
-    return element("th", button, scope="col", **told)
+    return element(
+        "th",
+        button,
+        scope="col",
+        data_title=column.title,
+        data_first=column.first,
+        data_kind=column.kind,
+        aria_sort=DESCENDING if column.title == ACCURACY else "none",
+    )
 
 
-def _cell(column: Column, v: Variant, first: bool) -> Safe:
+def _cell(column: Column, v: VariantView, first: bool) -> Safe:
     key = column.key(v)
     name, attributes = ("th", {"scope": "row"}) if first else ("td", {})
     if key is None:
-        said = _verdict(v) if column.title == "verdict" else "–"
-        return element(name, said, **attributes)
-    return element(name, column.show(v), data_key=f"{key:.10g}" if isinstance(key, (int, float)) else key, **attributes)
+        shown = _significance(v) if column.title == SIGNIFICANCE else "–"
+        return element(name, shown, **attributes)
+    sort_key = f"{key:.10g}" if isinstance(key, (int, float)) else key
+    return element(name, column.show(v), data_key=sort_key, **attributes)

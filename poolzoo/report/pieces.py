@@ -1,26 +1,26 @@
-"""Pieces of a page that holds everything and asks nobody for anything: escaped text, tables, the page around them."""
+"""Building blocks of a self-contained page: escaped text, tables, and the document around them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from poolzoo.common import output
+from poolzoo.common.text import one_line
 from poolzoo.report import bundle_words
 
-STYLE: Final = Path(__file__).with_name("page.css")  # what all pages look like
-LONGEST: Final = 400  # characters of one text; a reason from a library may be longer
+STYLE: Final = Path(__file__).with_name("page.css")  # of all pages
+LONGEST: Final = 400  # characters of one text; an error of a library may be longer
 
 
 class Safe(str):
-    """HTML that is finished; any other text is escaped on its way into the page."""
+    """Finished HTML. Any other text is escaped when it becomes part of a page."""
 
 
 def text(value: object) -> Safe:
     """Anything as text of a page: escaped, on one line, without control characters or lone surrogates."""
-    return value if isinstance(value, Safe) else Safe(escape(output.one_line(str(value), LONGEST)))
+    return value if isinstance(value, Safe) else Safe(escape(one_line(str(value), LONGEST)))
 
 
 def joined(parts: Iterable[object]) -> Safe:
@@ -28,30 +28,30 @@ def joined(parts: Iterable[object]) -> Safe:
 
 
 def element(name: str, *content: object, **attributes: object) -> Safe:
-    """`<name key="value">content</name>`; a trailing underscore keeps a key apart from a keyword, `_` becomes `-`."""
+    """`<name key="value">content</name>`; a trailing underscore of a key is dropped, other `_` become `-`."""
     given = "".join(f' {key.rstrip("_").replace("_", "-")}="{text(value)}"' for key, value in attributes.items())
     return Safe(f"<{name}{given}>{joined(content)}</{name}>")
 
 
 def section(identity: str, title: str, *content: object) -> Safe:
-    """A part of the page with its heading; nothing where nothing is in it."""
+    """A section of the page with its heading; nothing where it is empty."""
     if not any(content):
         return Safe("")
     heading = element("h2", title, id=f"{identity}-title")
-    return element("section", heading, *content, id=identity, aria_labeledby=f"{identity}-title")
+    return element("section", heading, *content, id=identity, aria_labelledby=f"{identity}-title")
 
 
 def table(
     caption: str, headers: Sequence[object], rows: Iterable[Sequence[object]], kind: str, foot: Sequence[object] = ()
 ) -> Safe:
-    """A table whose first column names its rows, in a box of its own that scrolls where the screen is narrow.
+    """A table whose first column names its rows, in a box that scrolls on a narrow screen.
 
     Args:
-        caption: What it is.
+        caption: Its title.
         headers: The names of its columns.
-        rows: The cells; one that is a finished `<td>` or `<th>` stands as it is, as does such a header.
+        rows: The cells. A cell or header that is a finished `<td>` or `<th>` is kept as it is.
         kind: Its class in the style sheet.
-        foot: Cells of one more row, which sums up.
+        foot: Cells of a summary row.
     """
     parts = [
         element("caption", caption),
@@ -64,10 +64,10 @@ def table(
     )
 
 
-def facts(caption: str, of: dict[str, Any]) -> Safe:
-    """A table of what is known of something, by name."""
-    rows = [(str(key).replace("_", " "), bundle_words.value(value)) for key, value in of.items()]
-    return table(caption, ("what", "which"), rows, "facts")
+def properties(caption: str, values: Mapping[str, object]) -> Safe:
+    """A table of named values, such as settings."""
+    rows = [(str(name).replace("_", " "), bundle_words.value(value)) for name, value in values.items()]
+    return table(caption, ("name", "value"), rows, "properties")
 
 
 def _row(cells: Sequence[object]) -> Safe:
@@ -83,10 +83,10 @@ def document(title: str, policy: str, style: Path, body: Iterable[object]) -> st
     """A whole page.
 
     Args:
-        title: What the browser's tab says.
+        title: The title of the browser's tab.
         policy: What the page may run and fetch, as a Content-Security-Policy.
-        style: The style sheet of this kind of page, which goes inside it below the one of all pages.
-        body: What the page shows.
+        style: The style sheet of this kind of page; the one of all pages comes first.
+        body: The content of the page.
     """
     sheets = "".join(path.read_text(encoding="utf-8") for path in (STYLE, style))
     return f"""<!doctype html>

@@ -1,23 +1,25 @@
-"""What a comparison found, one variant at a time: in order, named, colored, and without a number that is none."""
+"""The variants of a comparison as a page shows them: in order, named and colored."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, Final
+from typing import Final
 
-from poolzoo.common import output
+from poolzoo.common.text import one_line
+from poolzoo.report.results import ComparisonResult, MeanSd, VariantResult
 
 HUES: Final = 10  # colors of the style sheet, `--hue-0` and so on
 DASHES: Final = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")  # for more variants than colors
-LONGEST: Final = 80  # characters of a name in a chart's hover and legend
+LONGEST: Final = 80  # characters of a name in a chart's hover text and legend
+NOT_SIGNIFICANT: Final = "not significant"
 
 
 @dataclass(frozen=True)
-class Variant:
-    """One row of a comparison.
+class VariantView:
+    """One variant on a page.
 
     Attributes:
         place: Its number on the page, 0 for the best.
@@ -25,7 +27,7 @@ class Variant:
         baseline: Whether the others of its backbone are compared with it.
         color: A color of the style sheet.
         dash: How its lines are drawn.
-        found: Its entry of `compare.json`.
+        result: Its figures.
     """
 
     place: int
@@ -33,70 +35,98 @@ class Variant:
     baseline: bool
     color: str
     dash: str
-    found: dict[str, Any]
+    result: VariantResult
 
     @property
     def done(self) -> bool:
         """Whether it was trained and measured."""
-        return self.found.get("status") == "done"
+        return self.result.done
 
-    def number(self, *keys: str) -> float | None:
-        """A figure by its path, such as `("accuracy", "mean")`; None where it is missing, NaN or infinite."""
-        value: Any = self.found
-        for key in keys:
-            value = value.get(key) if isinstance(value, dict) else None
-        return finite(value)
+    @property
+    def accuracy(self) -> float | None:
+        """Mean accuracy in percent."""
+        return percent(self.result.accuracy.mean) if self.result.accuracy else None
 
-    def percent(self, *keys: str) -> float | None:
-        """A share by its path, in per cent."""
-        share = self.number(*keys)
-        return None if share is None else 100 * share
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The interval of the accuracy in percent; None where it is not known."""
+        found = self.result.accuracy
+        if found is None or found.low is None or found.high is None:
+            return None
+        return 100 * found.low, 100 * found.high
 
-    def several(self, key: str) -> list[dict[str, Any]]:
-        """A list of entries, such as `per_seed`; empty where there is none."""
-        return self.found.get(key) or []
+    @property
+    def gain(self) -> float | None:
+        """The difference from the baseline in points; None for the baseline, and where it was not tested."""
+        return percent(self.result.delta.mean) if self.result.delta else None
+
+    @property
+    def significance(self) -> str:
+        """Its comparison with the baseline in a word or two; a dash where there is none."""
+        delta = self.result.delta
+        if not self.done:
+            return "failed"
+        if self.baseline:
+            return "baseline"
+        if delta is None or delta.mean is None:
+            return "–"
+        return "better" if delta.better else "worse" if delta.worse else NOT_SIGNIFICANT
 
     def corruptions(self) -> Iterator[tuple[str, list[float | None]]]:
-        """The corruptions that it met, each with its accuracies in per cent at severities 1 to 5; their mean first."""
-        corruption = self.found.get("corruption") or {}
-        named = {"mean of all": corruption.get("by_severity"), **(corruption.get("by_kind") or {})}
-        return ((kind, [scaled(share) for share in shares]) for kind, shares in named.items() if shares)
+        """Each corruption with the accuracies in percent at severities 1 to 5; their mean first."""
+        found = self.result.corruption_accuracy
+        if found is None:
+            return iter(())
+        named = {"mean of all": found.by_severity, **found.by_kind}
+        return ((kind, [percent(share) for share in shares]) for kind, shares in named.items() if shares)
 
 
-def finite(value: object) -> float | None:
-    """A number that can be drawn, or None."""
-    sound = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    return value if sound else None  # type: ignore[return-value]
+def percent(share: float | None) -> float | None:
+    """A fraction of 0–1 in percent, or None."""
+    return None if share is None else 100 * share
 
 
-def scaled(share: object) -> float | None:
-    """A share of 0–1 in per cent, or None."""
-    number = finite(share)
-    return None if number is None else 100 * number
+def mean_percent(figures: MeanSd | None) -> float | None:
+    """The mean of a fraction of 0–1 in percent, or None."""
+    return None if figures is None else percent(figures.mean)
 
 
 def mean(values: Iterable[float | None]) -> float | None:
-    """The mean of those that are numbers, or None."""
+    """The mean of those that are not None, or None."""
     kept = [value for value in values if value is not None]
     return fmean(kept) if kept else None
 
 
-def ordered(found: dict[str, Any]) -> list[Variant]:
-    """All variants of a `compare.json`: the most accurate first, those that failed last."""
-    results = found.get("results") or []
-    several = len({result.get("backbone") for result in results}) > 1
-
-    def loss(result: dict[str, Any]) -> float:
-        accuracy = finite((result.get("accuracy") or {}).get("mean"))
-        return math.inf if accuracy is None else -accuracy
-
-    results = sorted(results, key=lambda result: (result.get("status") != "done", loss(result)))
-    return [_variant(place, result, found.get("baseline"), several) for place, result in enumerate(results)]
+def ordered(found: ComparisonResult) -> list[VariantView]:
+    """All variants: the most accurate first, those that failed last."""
+    several = len({result.backbone for result in found.results}) > 1
+    results = sorted(found.results, key=lambda result: (not result.done, _loss(result)))
+    return [_view(place, result, found.baseline, several) for place, result in enumerate(results)]
 
 
-def _variant(place: int, result: dict[str, Any], baseline: str | None, several: bool) -> Variant:
-    name = " + ".join(str(result[key]) for key in ("pool", "local_pool") if result.get(key))
-    first = name == baseline and not result.get("delta")
-    name = output.one_line(f"{name} · {result.get('backbone')}" if several else name, LONGEST)
-    dash = DASHES[place // HUES % len(DASHES)]
-    return Variant(place, name, first and result.get("status") == "done", f"--hue-{place % HUES}", dash, result)
+def _loss(result: VariantResult) -> float:
+    mean = result.accuracy.mean if result.accuracy else None
+    return math.inf if mean is None else -mean
+
+
+def _view(place: int, result: VariantResult, baseline: str | None, several: bool) -> VariantView:
+    name = " + ".join(filter(None, (result.pool, result.local_pool)))
+    is_baseline = name == baseline and result.delta is None and result.done
+    return VariantView(
+        place=place,
+        name=one_line(f"{name} · {result.backbone}" if several else name, LONGEST),
+        baseline=is_baseline,
+        color=f"--hue-{place % HUES}",
+        dash=DASHES[place // HUES % len(DASHES)],
+        result=result,
+    )
+
+
+def count(number: int, noun: str) -> str:
+    """`1 variant`, `2 variants`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def baselines(views: Sequence[VariantView]) -> list[VariantView]:
+    """The baselines among variants, one for each backbone."""
+    return [view for view in views if view.baseline]

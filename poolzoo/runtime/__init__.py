@@ -1,1 +1,1 @@
-"""A bundle at work without torch: sessions, predictions, verification, speed."""
+"""Runs a bundle without torch: sessions, prediction, verification, speed."""

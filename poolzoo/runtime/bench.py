@@ -1,11 +1,13 @@
-"""A bundle's graph in several runtimes side by side, each of which must first give the outputs that were stored."""
+"""Measures a bundle's graph in several runtimes, each of which must first give the outputs that were stored."""
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -14,11 +16,89 @@ from poolzoo.common import files, output
 from poolzoo.common.errors import CheckFailed, EnvironmentProblem, UsageError
 from poolzoo.plugin.grammar import suggest
 from poolzoo.runtime import ort_session, speed, tolerance
+from poolzoo.runtime.environment import Environment, current_environment, physical_cores
+from poolzoo.runtime.measurements import Measurement, PreprocessingTime
 
 RUNTIMES: Final = (speed.ORT, "openvino")
-ROUNDS: Final = 1000  # at most, of each arm: enough for a 99th percentile where a batch takes a millisecond
+MAX_ROUNDS: Final = 1000  # of each runtime: enough for a 99th percentile where a batch takes a millisecond
 
 Run = Callable[[np.ndarray], Sequence[np.ndarray]]  # images to logits and probabilities
+
+
+@dataclass(frozen=True)
+class BenchRow:
+    """The time of a batch of `batch` images in one runtime."""
+
+    measurement: Measurement
+    batch: int
+
+    @property
+    def images_per_s(self) -> float:
+        """Images a second at the median time."""
+        return round(self.batch / self.measurement.median_ms * 1e3, 1)
+
+    def to_json(self) -> dict[str, object]:
+        """The measurement's keys, `batch` and `images_per_s`."""
+        return {**self.measurement.to_json(), "batch": self.batch, "images_per_s": self.images_per_s}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """Whether a runtime gives the outputs that are stored in the bundle.
+
+    Attributes:
+        runtime: Its name.
+        threads: How many it used.
+        error: Why it is not measured; None where it passed.
+        max_abs, allowed: The difference and the tolerance of the image closest to its limit, where it passed.
+    """
+
+    runtime: str
+    threads: int
+    error: str | None = None
+    max_abs: float | None = None
+    allowed: float | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether it gives the stored outputs."""
+        return self.error is None
+
+    def to_json(self) -> dict[str, object]:
+        """`{"runtime", "threads", "passed"}` with `error`, or with `max_abs` and `allowed`."""
+        found: dict[str, object] = {"error": self.error}
+        if self.passed:
+            found = {"max_abs": self.max_abs, "allowed": self.allowed}
+        return {"runtime": self.runtime, "threads": self.threads, "passed": self.passed, **found}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchReport:
+    """What `bench` found.
+
+    Attributes:
+        bundle: The directory.
+        results: A row for each runtime that passed, batch size and thread count.
+        agreement: A row for each runtime and thread count.
+        preprocessing: What comes before the graph.
+        environment: The machine, versions and settings.
+    """
+
+    bundle: str
+    results: tuple[BenchRow, ...]
+    agreement: tuple[Agreement, ...]
+    preprocessing: PreprocessingTime
+    environment: Environment
+
+    def to_json(self) -> dict[str, object]:
+        """What `bench --json` prints."""
+        return {
+            "bundle": self.bundle,
+            "results": [row.to_json() for row in self.results],
+            "agreement": [one.to_json() for one in self.agreement],
+            "preprocessing": self.preprocessing.to_json(),
+            "environment": self.environment.to_json(),
+        }
 
 
 def bench(
@@ -28,7 +108,7 @@ def bench(
     batches: Sequence[int] = speed.BATCHES,
     threads: Sequence[int] | None = None,
     provider: str = "auto",
-) -> dict[str, Any]:
+) -> BenchReport:
     """Measures a bundle in several runtimes, interleaved. Needs no torch.
 
     Args:
@@ -37,12 +117,6 @@ def bench(
         batches: Batch sizes.
         threads: Thread counts; None for one and all.
         provider: ONNX Runtime's: `auto`, `cpu`, `cuda` or `tensorrt`. OpenVINO always computes on the CPU.
-
-    Returns:
-        `{"bundle", "results", "agreement", "preprocessing", "environment"}`. `results` has a row of `speed.cell` with
-        `batch` and `images_per_s` for each runtime that gives the stored outputs, with `speedup` over ONNX Runtime;
-        `agreement` says of each whether it does, `{"runtime", "threads", "passed"}` with `max_abs` and `allowed`, or
-        with `error`.
 
     Raises:
         UsageError: There is no bundle, or no such runtime.
@@ -56,35 +130,38 @@ def bench(
     if images.dtype != np.uint8 or images.ndim != 4 or not len(images):
         found = f"{images.dtype}{list(images.shape)}"
         raise CheckFailed(f"golden.npz holds {found}, no images uint8[N, height, width, 3]", "export it again")
-    counts = sorted(set(threads)) if threads else speed.thread_counts(None, speed.cores(), provider)
+    counts = sorted(set(threads)) if threads else speed.thread_counts(None, physical_cores(), provider)
     graphs = {count: ort_session.open_model(file, provider, count) for count in counts}
     first = graphs[counts[0]]
-    conditions = speed.environment(counts[-1], first.provider)
-    results, agreement = [], []
+    environment = current_environment(counts[-1], first.provider)
+    if "openvino" in runtimes:
+        environment = replace(environment, openvino=_openvino_version())
+    results: list[BenchRow] = []
+    agreement: list[Agreement] = []
     for count, graph in graphs.items():
-        right: dict[str, Run] = {}
+        passed: dict[str, Run] = {}
         for name in runtimes:
             try:
                 run = _openvino(file, graph, count) if name == "openvino" else graph.run
-                verdict = _compare(run, images, *stored)
-            except Exception as error:  # each runtime has its own
-                verdict = {"passed": False, "error": str(error)[:300]}
-            agreement.append({"runtime": name, "threads": count, **verdict})
-            if verdict["passed"]:
-                right[name] = run
-        for size in batches if right else ():
+                difference, allowed = _compare(run, images, stored)
+            except Exception as error:  # each runtime raises its own types
+                agreement.append(Agreement(runtime=name, threads=count, error=str(error)[:300]))
+            else:
+                agreement.append(Agreement(runtime=name, threads=count, max_abs=difference, allowed=allowed))
+                passed[name] = run
+        for size in batches if passed else ():
             output.say(f"measuring batch {size} on {count} {'thread' if count == 1 else 'threads'}")
-            batch = speed.take(images, size)
-            calls = {name: speed.call_with(run, batch) for name, run in right.items()}
-            for row in speed.cell(calls, speed.ORT, count, ROUNDS):
-                results.append({**row, "batch": size, "images_per_s": round(size / row["median_ms"] * 1e3, 1)})
-    return {
-        "bundle": str(directory),
-        "results": results,
-        "agreement": agreement,
-        "preprocessing": speed.preprocessing(images[0], first.fit),
-        "environment": {**conditions, **_versions(runtimes)},
-    }
+            batch = speed.make_batch(images, size)
+            calls = {name: partial(run, batch) for name, run in passed.items()}
+            rows = speed.time_runtimes(calls, speed.ORT, count, MAX_ROUNDS)
+            results += [BenchRow(row, size) for row in rows]
+    return BenchReport(
+        bundle=str(directory),
+        results=tuple(results),
+        agreement=tuple(agreement),
+        preprocessing=speed.time_preprocessing(images[0], first.fit),
+        environment=environment,
+    )
 
 
 def _require(runtimes: Sequence[str]) -> None:
@@ -96,8 +173,8 @@ def _require(runtimes: Sequence[str]) -> None:
         raise EnvironmentProblem("OpenVINO is not installed", "pip install 'poolzoo[openvino]'")
 
 
-def _openvino(file: Path, graph: ort_session.Model, threads: int) -> Run:
-    """The graph in OpenVINO, as exact as in ONNX Runtime (bfloat16 is its own choice on some CPUs)."""
+def _openvino(file: Path, graph: ort_session.OnnxModel, threads: int) -> Run:
+    """The graph in OpenVINO, in float32 as in ONNX Runtime: on some CPUs OpenVINO's default is bfloat16."""
     import openvino
 
     settings = {
@@ -108,31 +185,38 @@ def _openvino(file: Path, graph: ort_session.Model, threads: int) -> Run:
     compiled = openvino.Core().compile_model(file, "CPU", settings)
 
     def run(images: np.ndarray) -> Sequence[np.ndarray]:
-        found = compiled({"images": graph.feed(images)})
+        found = compiled({"images": graph.to_input(images)})
         return found["logits"], found["probabilities"]
 
     return run
 
 
-def _compare(
-    run: Run, images: np.ndarray, logits: np.ndarray, probabilities: np.ndarray, allowed: np.ndarray
-) -> dict[str, Any]:
-    """How far a runtime's outputs are from those that were stored, against what is allowed for each image."""
-    found = [np.asarray(part, np.float64) for part in run(images)]
-    shapes = [part.shape for part in found]
-    if shapes != [logits.shape, probabilities.shape]:
-        return {"passed": False, "error": f"its outputs are {shapes}, those that are stored are {logits.shape}"}
-    distance = np.maximum(*(np.abs(a - b).max(1) for a, b in zip(found, (logits, probabilities), strict=True)))
-    worst, _ = tolerance.nearest(distance, allowed)
-    largest, limit = float(distance[worst]), float(allowed[worst])
+def _compare(run: Run, images: np.ndarray, stored: Sequence[np.ndarray]) -> tuple[float, float]:
+    """The difference and the tolerance of the image closest to its limit.
+
+    Args:
+        run: Runs a batch.
+        images: The golden images, `uint8[N, H, W, 3]`.
+        stored: Their logits, probabilities and tolerances.
+
+    Raises:
+        CheckFailed: The outputs are not those that are stored.
+        Exception: Whatever the runtime raises.
+    """
+    *expected, allowed = stored
+    outputs = [np.asarray(part, np.float64) for part in run(images)]
+    shapes = [part.shape for part in outputs]
+    if shapes != [part.shape for part in expected]:
+        raise CheckFailed(f"its outputs are {shapes}, those that are stored are {expected[0].shape}")
+    distance = np.maximum(*(np.abs(a - b).max(1) for a, b in zip(outputs, expected, strict=True)))
+    worst, _ = tolerance.closest_to_limit(distance, allowed)
     if not (distance <= allowed).all():  # nor where there is a NaN
-        return {"passed": False, "error": f"it differs by {largest:.2e} from what is stored, {limit:.2e} is allowed"}
-    return {"passed": True, "max_abs": largest, "allowed": limit}
+        text = f"it differs by {distance[worst]:.2e} from what is stored, {allowed[worst]:.2e} is allowed"
+        raise CheckFailed(text)
+    return float(distance[worst]), float(allowed[worst])
 
 
-def _versions(runtimes: Sequence[str]) -> dict[str, str]:
-    if "openvino" not in runtimes:
-        return {}
+def _openvino_version() -> str:
     from importlib.metadata import version
 
-    return {"openvino": version("openvino")}
+    return version("openvino")

@@ -1,9 +1,9 @@
-"""A graph run in the arithmetic that it states, node by node: float16 values are rounded, and overflow, in float16.
+"""A graph computed in its own types, node by node: float16 values are rounded to float16 and overflow there.
 
-ONNX Runtime's CPU provider has few kernels for float16: it computes most of such a graph in float32, where nothing
-overflows that a GPU, a phone or another runtime would lose. Here a node with float16 inputs is computed by numpy as the
-ONNX reference does, sums included. Convolutions and the like, which are slow there, and whose hardware sums in float32,
-are computed by ONNX Runtime in float32 and rounded. Nodes without float16 are left to ONNX Runtime as they are.
+ONNX Runtime's CPU provider has few float16 kernels. It computes most of such a graph in float32, where nothing
+overflows that would on a GPU or a phone. Here the ONNX reference evaluator computes nodes with float16 inputs, sums
+included. Convolutions and the like are slow there, and hardware sums them in float32: ONNX Runtime computes these in
+float32, and the result is rounded. ONNX Runtime computes nodes without float16 as they are.
 
 Needs onnx and no torch.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -19,15 +20,34 @@ import onnx
 import onnxruntime
 from onnx.reference import ReferenceEvaluator
 
-from poolzoo.runtime.ort_session import FATAL
+from poolzoo.artifacts import schema
+from poolzoo.runtime.ort_session import LOG_FATAL
 
-# What takes the reference a loop in Python for each element, or sums products, which hardware sums in float32.
-BY_RUNTIME: Final = {
-    *("Conv", "ConvTranspose", "DeformConv", "Gemm", "MatMul", "Einsum", "Erf", "Gelu", "GatherND", "GridSample"),
-    *("MaxPool", "AveragePool", "LpPool", "LRN", "Resize", "ScatterElements", "ScatterND", "GlobalMaxPool"),
-}
-IMAGES: Final = 8  # that a graph is judged on in half arithmetic, so that it takes seconds
-RELATIVE: Final = 1 / 16  # of the largest logit: what rounding may cost; faults cost as much as the logit itself
+# Operators that loop over elements in Python in the reference, or sum products, which hardware sums in float32.
+RUN_BY_ORT: Final = frozenset(
+    [
+        "Conv",
+        "ConvTranspose",
+        "DeformConv",
+        "Gemm",
+        "MatMul",
+        "Einsum",
+        "Erf",
+        "Gelu",
+        "GatherND",
+        "GridSample",
+        "MaxPool",
+        "AveragePool",
+        "LpPool",
+        "LRN",
+        "Resize",
+        "ScatterElements",
+        "ScatterND",
+        "GlobalMaxPool",
+    ]
+)
+MAX_IMAGES: Final = 8  # so that a check takes seconds
+RELATIVE: Final = 1 / 16  # of the largest logit: the tolerance of rounding; faults cost as much as the logit itself
 HALF: Final = np.dtype(np.float16)
 
 Run = Callable[[list[np.ndarray]], list[np.ndarray]]
@@ -35,28 +55,27 @@ Node = onnx.NodeProto
 
 
 class HalfGraph:
-    """A graph to be run so. Its nodes hold no graphs of their own."""
+    """Runs a graph of float16 and float32 values in these types. Nodes with subgraphs are not supported."""
 
     def __init__(self, proto: onnx.ModelProto) -> None:
-        """Takes a graph that may hold float16 and float32."""
         self._proto = proto
         self._constants = {one.name: onnx.numpy_helper.to_array(one) for one in proto.graph.initializer}
         self._last = {name: at for at, node in enumerate(proto.graph.node) for name in node.input}
         self._runs: dict[int, Run] = {}
 
-    def run(self, feed: np.ndarray) -> dict[str, np.ndarray]:
-        """The graph's outputs, by name, for images as it takes them."""
+    def run(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
+        """The graph's outputs, by name, for its input `images`."""
         outputs = [value.name for value in self._proto.graph.output]
-        found = {name: value for _, values in self.values(feed) for name, value in values.items() if name in outputs}
+        found = {name: value for _, values in self.values(inputs) for name, value in values.items() if name in outputs}
         return {name: found[name] for name in outputs}
 
-    def values(self, feed: np.ndarray) -> Iterator[tuple[Node, dict[str, np.ndarray]]]:
-        """Each node with what it gives, in order; what no later node reads is forgotten.
+    def values(self, inputs: np.ndarray) -> Iterator[tuple[Node, dict[str, np.ndarray]]]:
+        """Yields each node with its outputs, in order. Values that no later node reads are freed.
 
         Raises:
             Exception: Whatever onnx or ONNX Runtime raise for a node that they cannot run.
         """
-        known = {self._proto.graph.input[0].name: feed}
+        known = {self._proto.graph.input[0].name: inputs}
         for at, node in enumerate(self._proto.graph.node):
             names = [name for name in node.input if name]
             given = [known[name] if name in known else self._constants[name] for name in names]
@@ -73,60 +92,92 @@ class HalfGraph:
                     known.pop(name, None)
 
 
-def chosen(count: int) -> np.ndarray:
-    """Which of some images a graph is judged on in half arithmetic: `IMAGES` of them, spread evenly."""
-    return np.unique(np.linspace(0, count - 1, min(count, IMAGES)).round().astype(int))
+def sample_rows(count: int) -> np.ndarray:
+    """Indices of at most `MAX_IMAGES` of `count` images, evenly spaced, on which a graph is checked."""
+    return np.unique(np.linspace(0, count - 1, min(count, MAX_IMAGES)).round().astype(int))
 
 
-def logits(proto: onnx.ModelProto, feed: np.ndarray) -> np.ndarray:
+def logits(proto: onnx.ModelProto, inputs: np.ndarray) -> np.ndarray:
     """The graph's logits in its own arithmetic, `float32[N, classes]`, one image at a time."""
     graph = HalfGraph(proto)
-    return np.concatenate([graph.run(feed[i : i + 1])["logits"].astype(np.float32) for i in range(len(feed))])
+    return np.concatenate([graph.run(inputs[i : i + 1])["logits"].astype(np.float32) for i in range(len(inputs))])
 
 
-def judge(found: np.ndarray, expected: np.ndarray, real: np.ndarray, agreement: float) -> dict[str, Any]:
-    """Whether logits in half arithmetic are those of the network, but for rounding.
+@dataclass(frozen=True, kw_only=True)
+class HalfCheck:
+    """Logits in float16 arithmetic against the network's.
+
+    Attributes:
+        passed: Whether the differences are within the tolerance.
+        finite: Whether there is no NaN or infinity.
+        images: How many images were compared.
+        max_abs: The largest difference of a logit; None where one is not finite.
+        allowed: The tolerance.
+        flips: On how many images the predicted class differs.
+    """
+
+    passed: bool
+    finite: bool
+    images: int
+    max_abs: float | None
+    allowed: float
+    flips: int
+
+    def to_json(self) -> schema.HalfArithmetic:
+        """`half` in `parity.json`."""
+        return {
+            "passed": self.passed,
+            "finite": self.finite,
+            "images": self.images,
+            "max_abs": self.max_abs,
+            "allowed": self.allowed,
+            "flips": self.flips,
+        }
+
+    def describe(self) -> str:
+        """The result in words."""
+        where = f"in half arithmetic, on {self.images} images,"
+        if self.max_abs is None:
+            return f"{where} it gives NaN or infinity"
+        flips = f" and {self.flips} predicted classes differ" if self.flips else ""
+        return f"{where} logits differ by {self.max_abs:.2e} of {self.allowed:.2e} allowed{flips}"
+
+
+def check_logits(found: np.ndarray, expected: np.ndarray, regular: np.ndarray, agreement: float) -> HalfCheck:
+    """Checks that logits in float16 arithmetic are those of the network, but for rounding.
 
     Args:
         found: `float[N, classes]`.
-        expected: The network's, likewise.
-        real: Which of the images are photographs, whose first choice counts, `bool[N]`.
-        agreement: On which share of those the first choice must agree; one of so few images may always differ.
+        expected: The network's, `float[N, classes]`.
+        regular: Which images are no synthetic edge cases, `bool[N]`; the predicted class counts on these alone.
+        agreement: The fraction of these on which the predicted class must agree; on one image it may always differ.
     """
     finite = bool(np.isfinite(found).all())
-    flips = (found.argmax(1) != expected.argmax(1)) & real
-    reach, off = float(np.abs(expected).max()), float(np.nan_to_num(np.abs(found - expected), nan=np.inf).max())
-    most = max(1, int((1 - agreement) * real.sum()))
-    return {
-        "passed": finite and off <= RELATIVE * reach and int(flips.sum()) <= most,
-        "finite": finite,
-        "images": len(found),
-        "max_abs": off if finite else None,
-        "allowed": RELATIVE * reach,
-        "flips": int(flips.sum()),
-    }
-
-
-def explain(judged: dict[str, Any]) -> str:
-    """What half arithmetic gives, in words."""
-    where = f"in half arithmetic, on {judged['images']} images,"
-    if not judged["finite"]:
-        return f"{where} it gives NaN or infinity"
-    flips = f" and {judged['flips']} first choices differ" if judged["flips"] else ""
-    return f"{where} logits differ by {judged['max_abs']:.2e} of {judged['allowed']:.2e} allowed{flips}"
+    flips = int(((found.argmax(1) != expected.argmax(1)) & regular).sum())
+    allowed = RELATIVE * float(np.abs(expected).max())
+    difference = float(np.nan_to_num(np.abs(found - expected), nan=np.inf).max())
+    max_flips = max(1, int((1 - agreement) * regular.sum()))
+    return HalfCheck(
+        passed=finite and difference <= allowed and flips <= max_flips,
+        finite=finite,
+        images=len(found),
+        max_abs=difference if finite else None,
+        allowed=allowed,
+        flips=flips,
+    )
 
 
 def _runner(node: Node, given: list[np.ndarray], proto: onnx.ModelProto) -> Run:
-    """How to run one node on arrays of these types."""
+    """A function that runs one node on arrays of the types of `given`."""
     halves = any(array.dtype == HALF for array in given)
-    if (halves and node.op_type not in BY_RUNTIME) or node.op_type == "Cast":
-        single = _alone(node, [array.dtype for array in given], proto)
+    if (halves and node.op_type not in RUN_BY_ORT) or node.op_type == "Cast":
+        single = _single_node(node, [array.dtype for array in given], proto)
         evaluator = ReferenceEvaluator(single)
         names = [value.name for value in single.graph.input]
         return lambda arrays: [np.asarray(one) for one in _run(evaluator, names, arrays)]
-    single = _alone(node, [_widened(array).dtype for array in given], proto)
+    single = _single_node(node, [_widened(array).dtype for array in given], proto)
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = FATAL
+    options.log_severity_level = LOG_FATAL
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(single.SerializeToString(), options, providers=["CPUExecutionProvider"])
     names = [value.name for value in single.graph.input]
@@ -146,14 +197,14 @@ def _widened(array: np.ndarray) -> np.ndarray:
     return array.astype(np.float32) if array.dtype == HALF else array
 
 
-def _alone(node: Node, dtypes: list[np.dtype[Any]], proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A graph of one node, each of whose inputs has a name of its own."""
-    alone = Node()
-    alone.CopyFrom(node)
+def _single_node(node: Node, dtypes: list[np.dtype[Any]], proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A graph of one node, each of whose inputs has its own name."""
+    copy = Node()
+    copy.CopyFrom(node)
     names = iter([f"input_{index}" for index in range(len(dtypes))])
-    alone.input[:] = [next(names) if name else "" for name in node.input]
+    copy.input[:] = [next(names) if name else "" for name in node.input]
     kinds = [onnx.helper.np_dtype_to_tensor_dtype(dtype) for dtype in dtypes]
     inputs = [onnx.helper.make_tensor_value_info(f"input_{i}", kind, None) for i, kind in enumerate(kinds)]
     outputs = [onnx.helper.make_empty_tensor_value_info(name) for name in node.output if name]
-    graph = onnx.helper.make_graph([alone], "node", inputs, outputs)
+    graph = onnx.helper.make_graph([copy], "node", inputs, outputs)
     return onnx.helper.make_model(graph, opset_imports=proto.opset_import, ir_version=proto.ir_version)

@@ -1,7 +1,7 @@
-"""An ONNX file read, given more outputs and cut without the onnx package, which only comes with torch.
+"""Reads and edits an ONNX file without the onnx package, which comes with the torch extras alone.
 
 A file is a protobuf message of numbered fields, some of which are messages themselves; the numbers are those of
-onnx.proto. What is not touched here is copied byte for byte.
+onnx.proto. Everything that is not edited is copied byte for byte.
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ from typing import Any, Final
 import numpy as np
 
 MODEL_GRAPH: Final = 7
-NODE, WEIGHT, INPUT, OUTPUT, INSIDE = 1, 5, 11, 12, 13  # fields of a graph; the last one tells of values inside it
+# Fields of a graph, a node, a tensor and a value.
+NODE, WEIGHT, INPUT, OUTPUT, VALUE_INFO = 1, 5, 11, 12, 13
 NODE_INPUT, NODE_OUTPUT, NODE_TYPE = 1, 2, 4
 TENSOR_DIMS, TENSOR_TYPE, TENSOR_FLOATS, TENSOR_INTS, TENSOR_NAME, TENSOR_RAW = 1, 2, 4, 7, 8, 9
 VALUE_NAME, VALUE_TYPE = 1, 2
-# The types of elements that are read here.
+# The element types that are read here.
 TYPES: Final[dict[int, np.dtype[Any]]] = {1: np.dtype("<f4"), 7: np.dtype("<i8"), 10: np.dtype("<f2")}
-FIXED: Final = {1: 8, 5: 4}  # bytes of the wire's types without a length
+FIXED: Final = {1: 8, 5: 4}  # bytes of the wire types without a length
 
 Field = tuple[int, int | memoryview, memoryview]  # its number, its value, and all of its bytes
 
 
 @dataclass(frozen=True)
 class Node:
-    """An operator: its type, the values that it reads and gives, and its bytes."""
+    """An operator: its type, the names of its inputs and outputs, and its bytes."""
 
     type: str
     inputs: tuple[str, ...]
@@ -39,12 +40,15 @@ class Graph:
     """The graph of an ONNX file.
 
     Attributes:
-        nodes: In an order in which they can be run.
-        inputs: The bytes of each by its name; likewise `outputs` and `weights`.
+        nodes: In topological order.
+        inputs, outputs, weights: The bytes of each, by name.
     """
 
     def __init__(self, content: bytes) -> None:
-        """Reads it.
+        """Parses a file.
+
+        Args:
+            content: The file's bytes.
 
         Raises:
             ValueError, IndexError: The bytes are no ONNX file.
@@ -62,12 +66,14 @@ class Graph:
                 self.nodes.append(_node(_view(value), raw))
             elif number in tables:
                 tables[number][_name(_view(value), TENSOR_NAME if number == WEIGHT else VALUE_NAME)] = raw
-            elif number != INSIDE:
+            elif number != VALUE_INFO:
                 self._rest.append(raw)
-        self.weights, self.inputs, self.outputs = tables[WEIGHT], tables[INPUT], tables[OUTPUT]
+        self.weights = tables[WEIGHT]
+        self.inputs = tables[INPUT]
+        self.outputs = tables[OUTPUT]
 
-    def between(self, start: str | None, end: str) -> list[Node]:
-        """The nodes that compute `end` from `start` (or from whatever it takes), in order."""
+    def nodes_between(self, start: str | None, end: str) -> list[Node]:
+        """The nodes that compute `end` from `start` or from the graph's inputs, in topological order."""
         wanted = {end}
         found = []
         for node in reversed(self.nodes):
@@ -77,11 +83,11 @@ class Graph:
         return found[::-1]
 
     def bottlenecks(self, end: str) -> list[str]:
-        """The values that all that `end` knows of the graph's inputs, but for their sizes, goes through; in order."""
-        nodes = self.between(None, end)
+        """The values that every path from the inputs to `end` goes through, in order; reading a shape is no path."""
+        nodes = self.nodes_between(None, end)
         last = {name: at for at, node in enumerate(nodes) if not self._reads_size(node) for name in node.inputs}
         last[end] = len(nodes)
-        live = set(self.inputs)  # values that know something of the inputs and are still to be read
+        live = set(self.inputs)  # values that depend on the inputs and are still to be read
         found: list[str] = []
         for at, node in enumerate(nodes):
             if not self._reads_size(node) and live.intersection(node.inputs):
@@ -95,7 +101,7 @@ class Graph:
         return node.type == "Shape" and set(node.inputs) <= self.inputs.keys()
 
     def weight(self, name: str) -> np.ndarray | None:
-        """A weight in the type in which it is stored; None where there is none of that name, or in an odd type."""
+        """A weight in its stored type; None where there is none of that name, or its type is not in `TYPES`."""
         if name not in self.weights:
             return None
         (_, tensor, _) = next(_fields(self.weights[name]))
@@ -119,20 +125,20 @@ class Graph:
         return None
 
     def with_outputs(self, names: Iterable[str]) -> bytes:
-        """The file with further outputs."""
+        """The file with more outputs, as bytes."""
         added = [_bytes(OUTPUT, _bytes(VALUE_NAME, name.encode())) for name in names if name not in self.outputs]
         return self._file(self.nodes, self.weights.values(), self.inputs.values(), [*self.outputs.values(), *added])
 
-    def part(self, start: str, end: str, example: np.ndarray) -> bytes:
-        """The part of the file from one value to one of the outputs, with the very same nodes and weights.
+    def subgraph(self, start: str, end: str, example: np.ndarray) -> bytes:
+        """The part of the file from one value to one of the outputs, with the same nodes and weights, as bytes.
 
         Args:
             start: The value that becomes the first input. The graph's own inputs stay inputs where the part reads
                 the size of the batch off them.
             end: The output.
-            example: One of the values that `start` takes, with a batch in front.
+            example: One of the values that `start` takes, including the batch.
         """
-        nodes = self.between(start, end)
+        nodes = self.nodes_between(start, end)
         used = {name for node in nodes for name in node.inputs}
         kind = next(number for number, dtype in TYPES.items() if dtype == example.dtype)
         sides = b"".join(_bytes(1, _number(1, side)) for side in example.shape[1:])
@@ -148,7 +154,7 @@ class Graph:
 
 
 def read(path: Path) -> Graph:
-    """Reads a file.
+    """Reads a file, such as a bundle's `model.onnx`.
 
     Raises:
         ValueError, IndexError: It is no ONNX file.

@@ -1,4 +1,4 @@
-"""Runs a bundle under ONNX Runtime. Needs no torch: onnxruntime, numpy and Pillow are enough."""
+"""ONNX Runtime sessions of a bundle's graph. Needs onnxruntime, numpy and Pillow, not torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import onnxruntime
@@ -22,12 +22,18 @@ PROVIDERS: Final = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
-FATAL: Final = 4  # ONNX Runtime's log level for what we would rather say ourselves
+LOG_FATAL: Final = 4  # ONNX Runtime's log level: its errors arrive as exceptions anyway
 
 
 @dataclass(frozen=True)
-class Model:
-    """An opened graph: images to `logits` and `probabilities`, both `float32[N, classes]`."""
+class OnnxModel:
+    """An opened graph: images to `logits` and `probabilities`, both `float32[N, classes]`.
+
+    Attributes:
+        session: The session.
+        provider: ONNX Runtime's name of the execution provider, such as "CPUExecutionProvider".
+        metadata: The file's `metadata_props`; values are JSON.
+    """
 
     session: onnxruntime.InferenceSession
     provider: str
@@ -35,40 +41,48 @@ class Model:
 
     @property
     def labels(self) -> list[str]:
+        """The names of the classes, in the order of the logits."""
         return list(json.loads(self.metadata["labels"]))
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the images that it takes."""
+        """Height and width of its input images."""
         given = json.loads(self.metadata["input"])
         return int(given["height"]), int(given["width"])
 
     @property
     def fit(self) -> Fit:
-        """How photographs are brought to that size."""
+        """How image files are brought to that size."""
         return recorded(json.loads(self.metadata.get("preprocessing", "{}")))
 
-    def feed(self, images: np.ndarray) -> np.ndarray:
-        """`uint8[N, H, W, 3]` as the graph's input `images` wants it: the same, or `float32[N, 3, H, W]` in 0–1."""
+    def to_input(self, images: np.ndarray) -> np.ndarray:
+        """Images `uint8[N, H, W, 3]` as the graph's input: the same, or `float32[N, 3, H, W]` in 0–1."""
         if json.loads(self.metadata["input"])["kind"] == "uint8":
             return images
         return np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32) / np.float32(255)
 
     def run(self, images: np.ndarray, *, last: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        """Logits and probabilities of a batch, `uint8[N, H, W, 3]`.
+        """Runs a batch.
 
-        On a CPU the session keeps the memory of a batch for the next one, and gives it back after the `last`.
+        Args:
+            images: `uint8[N, H, W, 3]`.
+            last: Whether this is the last batch: a session on the CPU then frees the memory that it keeps for the next.
+
+        Returns:
+            Logits and probabilities, `float32[N, classes]` each.
         """
         options = None
         if last and self.provider == PROVIDERS["cpu"]:
             options = onnxruntime.RunOptions()
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-        logits, probabilities = self.session.run(["logits", "probabilities"], {"images": self.feed(images)}, options)
+        logits, probabilities = self.session.run(
+            ["logits", "probabilities"], {"images": self.to_input(images)}, options
+        )
         return logits, probabilities
 
 
 def has_device(provider: str) -> bool:
-    """Whether there is a device for a provider; that ONNX Runtime lists the provider says nothing about that."""
+    """Whether there is a device for a provider. ONNX Runtime lists providers without a device too."""
     if provider == PROVIDERS["cpu"]:
         return True
     return provider in onnxruntime.get_available_providers() and _cuda_devices() > 0
@@ -87,7 +101,7 @@ def _cuda_devices() -> int:
 
 
 def choose_provider(name: str) -> str:
-    """The provider for `auto`, `cpu`, `cuda` or `tensorrt`.
+    """ONNX Runtime's name of the provider for `auto`, `cpu`, `cuda` or `tensorrt`.
 
     Raises:
         UsageError: The name is none of these.
@@ -97,22 +111,26 @@ def choose_provider(name: str) -> str:
         return PROVIDERS["cuda"] if has_device(PROVIDERS["cuda"]) else PROVIDERS["cpu"]
     if name not in PROVIDERS:
         raise UsageError(
-            f"--provider {name!r} is none of auto, {', '.join(PROVIDERS)}", "leave it out to choose by itself"
+            f"--provider {name!r} is none of auto, {', '.join(PROVIDERS)}", "leave it out to choose automatically"
         )
     if not has_device(PROVIDERS[name]):
-        raise EnvironmentProblem(f"no device for --provider {name}", "use --provider cpu; poolzoo doctor tells more")
+        raise EnvironmentProblem(f"no device for --provider {name}", "use --provider cpu; see poolzoo doctor")
     return PROVIDERS[name]
 
 
-def open_model(path: Path, provider: str = "cpu", threads: int | None = None) -> Model:
-    """Opens a graph at the optimization level that is used in earnest (ALL).
+def open_model(path: Path, provider: str = "cpu", threads: int | None = None) -> OnnxModel:
+    """Opens a graph with all graph optimizations.
 
-    A provider that was named is used or refused; `auto` tries the GPU and says so where it has to take the CPU.
+    A named provider is used or refused. `auto` tries the GPU and warns where it falls back to the CPU.
+
+    Args:
+        path: The file.
+        provider: `auto`, `cpu`, `cuda` or `tensorrt`.
+        threads: Threads to compute with; None for ONNX Runtime's own choice.
 
     Raises:
-        EnvironmentProblem: ONNX Runtime fell back to another provider than the one that was named, or it is older than
-            the file states to need.
-        CheckFailed: The file is no graph of ours.
+        EnvironmentProblem: ONNX Runtime fell back from the named provider, or is older than the file requires.
+        CheckFailed: The file was not exported by poolzoo.
     """
     wanted = choose_provider(provider)
     session = open_session(path, wanted, threads)
@@ -120,19 +138,21 @@ def open_model(path: Path, provider: str = "cpu", threads: int | None = None) ->
         found = session.get_providers()[0]
         if provider != "auto":
             raise EnvironmentProblem(f"ONNX Runtime fell back from {wanted} to {found}", "use --provider cpu")
-        output.warn(f"{wanted} does not work here; {found} is used", "poolzoo doctor tells more")
+        output.warn(f"{wanted} cannot be used; falling back to {found}", "see poolzoo doctor")
         wanted = found
     metadata = dict(session.get_modelmeta().custom_metadata_map)
     if not {"labels", "input"} <= metadata.keys():
-        raise CheckFailed(f"{path} carries no labels and no input", "export the run again with poolzoo export")
+        raise CheckFailed(
+            f"{path} has no `labels` or `input` in its metadata", "export the run again with poolzoo export"
+        )
     needed = json.loads(metadata.get("onnxruntime", '"0"'))
     if _release(onnxruntime.__version__) < _release(needed):  # it opens the file, and computes wrong numbers
         raise _too_old(path, f"{needed} or newer")
-    return Model(session, wanted, metadata)
+    return OnnxModel(session, wanted, metadata)
 
 
 def open_session(source: Path | bytes, provider: str, threads: int | None = None) -> onnxruntime.InferenceSession:
-    """Opens any graph as `open_model` opens one of ours.
+    """Opens any graph with the options of `open_model`.
 
     Args:
         source: A file, or a graph's bytes.
@@ -145,26 +165,28 @@ def open_session(source: Path | bytes, provider: str, threads: int | None = None
     """
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.log_severity_level = FATAL
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # spinning threads starve everybody else
+    options.log_severity_level = LOG_FATAL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # spinning threads starve other processes
     options.intra_op_num_threads = threads or resources.thread_limit() or 0  # 0: ONNX Runtime's own choice
-    # TF32 keeps ten bits of a float's mantissa: a thousand times the rounding noise that parity is judged by.
+    # TF32 keeps ten bits of a float's mantissa: a thousand times the rounding noise of float32.
     settings = {"use_tf32": "0"} if provider == PROVIDERS["cuda"] else {}
     with redirect_stdout(sys.stderr):  # ONNX Runtime prints to stdout when it loads CUDA's libraries or falls back
         if provider != PROVIDERS["cpu"] and hasattr(onnxruntime, "preload_dlls"):
             onnxruntime.preload_dlls()
         try:
-            given = source if isinstance(source, bytes) else str(source)
-            return onnxruntime.InferenceSession(given, options, providers=[(provider, settings)])
+            content = source if isinstance(source, bytes) else str(source)
+            return onnxruntime.InferenceSession(content, options, providers=[(provider, settings)])
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
             name = "the graph" if isinstance(source, bytes) else source
             if _is_too_new(str(error)):
-                raise _too_old(name, _named_by(source) if isinstance(source, Path) else "a newer release") from error
+                raise _too_old(
+                    name, _required_release(source) if isinstance(source, Path) else "a newer release"
+                ) from error
             raise CheckFailed(f"{name} cannot be opened: {str(error)[:300]}", "export the run again") from error
 
 
 def _is_too_new(error: str) -> bool:
-    """Whether ONNX Runtime says of a file that its IR version or opset is younger than itself."""
+    """Whether ONNX Runtime refuses a file because its IR version or opset is too new."""
     return "Unsupported model IR version" in error or "is under development" in error
 
 
@@ -178,8 +200,8 @@ def _release(version: str) -> list[int]:
     return [int(part) for part in version.split(".")[:2] if part.isdecimal()]
 
 
-def _named_by(path: Path) -> str:
-    """The release that the bundle around a graph names, in words."""
+def _required_release(path: Path) -> str:
+    """The release that `config.json` beside a graph names, in words."""
     try:
         release = json.loads(path.with_name("config.json").read_text(encoding="utf-8"))["export"]["onnxruntime"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -188,18 +210,18 @@ def _named_by(path: Path) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether ONNX Runtime, or a converter of its, says so in whatever words."""
+    """Whether an error of ONNX Runtime or of its converters means that memory ran out."""
     text = str(error).lower()
     return isinstance(error, MemoryError) or "bad_alloc" in text or "failed to allocate" in text or "bad alloc" in text
 
 
-def run_in_batches(model: Model, images: np.ndarray, batch_size: int = 64) -> tuple[np.ndarray, np.ndarray]:
+def run_in_batches(model: OnnxModel, images: np.ndarray, batch_size: int = 64) -> tuple[np.ndarray, np.ndarray]:
     """Logits and probabilities of many images: `uint8[N, H, W, 3]` to two `float32[N, classes]`.
 
-    BatchLoader become smaller where memory does not suffice.
+    The batch size is halved where memory does not suffice.
 
     Raises:
-        MemoryError: It does not suffice for a single image.
+        MemoryError: Memory does not suffice for a single image.
     """
     parts, start = [], 0
     while start < len(images):
@@ -214,10 +236,24 @@ def run_in_batches(model: Model, images: np.ndarray, batch_size: int = 64) -> tu
             batch_size //= 2
             continue
         start += batch_size
-    return np.concatenate([logits for logits, _ in parts]), np.concatenate([chances for _, chances in parts])
+    return np.concatenate([logits for logits, _ in parts]), np.concatenate(
+        [probabilities for _, probabilities in parts]
+    )
 
 
-def top(labels: Sequence[str], probabilities: np.ndarray, count: int) -> list[dict[str, Any]]:
-    """The most probable classes of one image, the best first."""
+@dataclass(frozen=True)
+class ClassScore:
+    """A class's name and its probability."""
+
+    label: str
+    score: float
+
+    def to_json(self) -> dict[str, object]:
+        """`{"label", "score"}`."""
+        return {"label": self.label, "score": self.score}
+
+
+def top_classes(labels: Sequence[str], probabilities: np.ndarray, count: int) -> tuple[ClassScore, ...]:
+    """The `count` most probable classes of one image, `float[classes]`, in descending order."""
     order = np.argsort(-probabilities, kind="stable")[:count]
-    return [{"label": labels[index], "score": float(probabilities[index])} for index in order]
+    return tuple(ClassScore(labels[index], float(probabilities[index])) for index in order)

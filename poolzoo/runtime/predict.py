@@ -1,33 +1,75 @@
-"""Labels for image files from a bundle. Needs no torch."""
+"""Predicts the classes of image files with a bundle. Needs no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import BinaryIO, Final
 
 import numpy as np
 
 from poolzoo.artifacts import manifest
 from poolzoo.common import output, resources
 from poolzoo.common.errors import UsageError
+from poolzoo.common.text import one_line
 from poolzoo.data import images, pillow_warnings, sizes, walk
 from poolzoo.data.decode import Misfits, size_in
 from poolzoo.data.paths import Paths
 from poolzoo.data.sizes import Size
 from poolzoo.runtime import ort_session
+from poolzoo.runtime.ort_session import ClassScore
 
 BATCH: Final = 64
 NOT_FINITE: Final = "the network gives NaN or infinity for it"  # the error of an image that can be read
 THREADS: Final = 4  # that read images while the graph runs; with photographs of 24 megapixels they take 1.2 GB
 
 
-def image_files(folder: Path | str, tally: walk.Tally) -> Paths:
-    """The image files in a folder and in its folders, sorted; of a data set those that training reads.
+@dataclass(frozen=True)
+class Picture:
+    """The saliency picture of an image: its path, and the method that made it, "gradient" or "occlusion"."""
 
-    A folder within that may not be read is among them, and becomes a row with an error.
+    path: str
+    method: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """The prediction for one image file, or why there is none.
+
+    Attributes:
+        file: The file's path as it was given.
+        top: The most probable classes in descending order; empty where there is an error.
+        error: Why there is no prediction: the file cannot be read, or the outputs are not finite (`NOT_FINITE`).
+        picture: The saliency picture, where one was drawn.
+    """
+
+    file: str
+    top: tuple[ClassScore, ...] = ()
+    error: str | None = None
+    picture: Picture | None = None
+
+    def to_json(self) -> dict[str, object]:
+        """`{"file", "label", "score", "top"}` with `saliency` and `method` of a picture, or `{"file", "error"}`."""
+        if self.error is not None:
+            return {"file": self.file, "error": self.error}
+        best = self.top[0]
+        row = {"file": self.file, **best.to_json(), "top": [one.to_json() for one in self.top]}
+        if self.picture is not None:
+            row |= {"saliency": self.picture.path, "method": self.picture.method}
+        return row
+
+
+DrawPicture = Callable[[Path, np.ndarray, int, ClassScore], Picture]  # of a file, its pixels, its class and its score
+MakeDrawer = Callable[[ort_session.OnnxModel], DrawPicture]
+
+
+def image_files(folder: Path | str, tally: walk.Tally) -> Paths:
+    """The image files in a folder and its subfolders, sorted; of a data set those that training reads.
+
+    A subfolder that may not be read is among them, and becomes a prediction with an error.
 
     Args:
         folder: The folder.
@@ -43,10 +85,6 @@ def image_files(folder: Path | str, tally: walk.Tally) -> Paths:
     return found
 
 
-Draw = Callable[..., dict[str, Any]]  # of a file, its pixels, its class and its best label: keys for its row
-Annotate = Callable[[ort_session.Model], Draw]
-
-
 def predict(
     directory: Path,
     files: Sequence[str],
@@ -54,22 +92,20 @@ def predict(
     top: int = 5,
     provider: str = "cpu",
     threads: int | None = None,
-    annotate: Annotate | None = None,
-) -> Generator[dict[str, Any], None, None]:
-    """Opens a bundle and labels image files, a batch at a time.
+    pictures: MakeDrawer | None = None,
+) -> Generator[Prediction, None, None]:
+    """Opens a bundle and predicts the classes of image files, a batch at a time.
 
     Args:
         directory: The bundle.
         files: The images' paths.
-        top: Classes to name an image.
+        top: How many classes to name for an image.
         provider: `auto`, `cpu`, `cuda` or `tensorrt`.
-        threads: To compute with; None for ONNX Runtime's own choice.
-        annotate: Given the opened graph, returns a function that adds keys to the row of each image with a label,
-            such as the path of a picture of where the network looked.
+        threads: Threads to compute with; None for ONNX Runtime's own choice.
+        pictures: Given the opened graph, returns a function that draws the picture of an image; None for no pictures.
 
     Returns:
-        A row an image, in order, as they become known: `{"file", "label", "score", "top"}` and what `annotate` adds;
-        or `{"file", "error"}` where it cannot be read, or has no label (`NOT_FINITE`).
+        A prediction for each file, in order, as soon as its batch is done.
 
     Raises:
         UsageError: There is no bundle.
@@ -77,14 +113,14 @@ def predict(
     """
     manifest.check(directory, "bundle")
     model = ort_session.open_model(directory / "model.onnx", provider, threads)
-    return _rows(model, files, top, annotate(model) if annotate else None)
+    return _predictions(model, files, top, pictures(model) if pictures else None)
 
 
-def _rows(
-    model: ort_session.Model, files: Sequence[str], top: int, draw: Draw | None = None
-) -> Generator[dict[str, Any], None, None]:
+def _predictions(
+    model: ort_session.OnnxModel, files: Sequence[str], top: int, draw: DrawPicture | None
+) -> Generator[Prediction, None, None]:
     labels, size, fit = model.labels, model.size, model.fit
-    pool, misfits, cuts = ThreadPoolExecutor(min(THREADS, 2 * resources.cpus())), Misfits(), _Cuts(size)
+    pool, misfits, crops = ThreadPoolExecutor(min(THREADS, 2 * resources.cpus())), Misfits(), _Crops(size)
 
     def start(at: int) -> list[Future[Read]]:
         return [pool.submit(_read, Path(file), size, fit) for file in files[at : at + BATCH]]
@@ -93,44 +129,47 @@ def _rows(
         try:
             coming = start(0)
             for at in range(0, len(files), BATCH):
-                now, coming = coming, start(at + BATCH)  # the next ones are read while the graph runs
+                now, coming = coming, start(at + BATCH)  # the next batch is read while the graph runs
                 found = [future.result() for future in now]
                 pixels = [one for one, *_ in found if isinstance(one, np.ndarray)]
-                chances = iter(model.run(np.stack(pixels))[1] if pixels else ())
+                outputs = iter(model.run(np.stack(pixels))[1] if pixels else ())
                 for file, (one, notes, native) in zip(files[at : at + BATCH], found, strict=True):
                     misfits.add(Path(file), notes)
                     if isinstance(one, str):
-                        yield {"file": file, "error": one}
-                    else:
-                        cuts.add(native)
-                        chance = next(chances)
-                        if not np.isfinite(chance).all():  # there is no largest among them
-                            yield {"file": file, "error": NOT_FINITE}
-                            continue
-                        best = ort_session.top(labels, chance, top)
-                        drawn = draw(Path(file), one, int(chance.argmax()), **best[0]) if draw else {}
-                        yield {"file": file, **best[0], "top": best, **drawn}
+                        yield Prediction(file=file, error=one)
+                        continue
+                    crops.add(native)
+                    probabilities = next(outputs)
+                    if not np.isfinite(probabilities).all():  # there is no largest among them
+                        yield Prediction(file=file, error=NOT_FINITE)
+                        continue
+                    best = ort_session.top_classes(labels, probabilities, top)
+                    picture = draw(Path(file), one, int(probabilities.argmax()), best[0]) if draw else None
+                    yield Prediction(file=file, top=best, picture=picture)
         finally:
             pool.shutdown(cancel_futures=True)
     misfits.warn(len(files), "images")
-    cuts.say(len(files))
+    crops.report(len(files))
 
 
-class _Cuts:
-    """Images of another aspect than the network's: how many, and how much of them it does not see at most."""
+class _Crops:
+    """Counts images of another aspect ratio than the network's, and the largest fraction of a side that is cropped."""
 
     def __init__(self, size: Size) -> None:
-        self.size, self.count, self.share = size, 0, 0.0
+        self.size = size
+        self.count = 0
+        self.largest = 0.0
 
     def add(self, native: Size | None) -> None:
-        share = sizes.cut(native, self.size)[1] if native is not None else 0.0
-        if share >= sizes.LEAST_CUT:
-            self.count, self.share = self.count + 1, max(self.share, share)
+        fraction = sizes.cut(native, self.size)[1] if native is not None else 0.0
+        if fraction >= sizes.LEAST_CUT:
+            self.count += 1
+            self.largest = max(self.largest, fraction)
 
-    def say(self, total: int) -> None:
+    def report(self, total: int) -> None:
         if self.count:
             text = f"{self.count:,} of {total:,} images are not of the aspect {sizes.show(self.size)}"
-            output.say(f"{text}: up to {100 * self.share:.0f} % of a side is cut off")
+            output.say(f"{text}: up to {100 * self.largest:.0f} % of a side is cut off")
 
 
 # The pixels of an image, `uint8[H, W, 3]`, or why there are none; what the reader notes of their scale; its size.
@@ -146,4 +185,4 @@ def _read(file: Path, size: Size, fit: images.Fit) -> Read:
             whole.seek(0)
             return images.read(whole, size, fit, lambda kind, values: notes.append((kind, values))), notes, native
     except Exception as error:  # a damaged file makes Pillow raise anything: KeyError, struct.error, MemoryError …
-        return output.one_line(images.reason(error)), [], None
+        return one_line(images.reason(error)), [], None

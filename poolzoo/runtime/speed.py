@@ -1,88 +1,91 @@
-"""How fast a graph is, alone and against its network in torch: interleaved, side by side, on the same threads."""
+"""How fast a graph is, alone and against its network in torch: interleaved, on the same threads."""
 
 from __future__ import annotations
 
 import copy
 import io
-import os
-import platform
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import numpy as np
 from PIL import Image
 
-from poolzoo.common import output, resources, timing
+from poolzoo.artifacts import schema
+from poolzoo.common import output, timing
 from poolzoo.data import images as pixels
 from poolzoo.data.sizes import show
 from poolzoo.runtime import ort_session
+from poolzoo.runtime.environment import current_environment, physical_cores
+from poolzoo.runtime.measurements import BatchSpeed, Measurement, PreprocessingTime, SpeedReport
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from torch import Tensor, nn
 
 BATCHES: Final = (1, 32)
-SECONDS: Final = 2.0  # for the arms of one batch size and thread count together
-TORCH, ORT = "torch", "onnxruntime"
-# Instruction sets that decide how fast convolutions and their int8 and bf16 forms are.
-X86: Final = {
-    *("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
-    *("amx_tile", "amx_int8", "amx_bf16"),
-}
-ARM: Final = {"asimd", "asimddp", "i8mm", "bf16", "sve", "sve2"}
+SECONDS: Final = 2.0  # for all runtimes at one batch size and thread count together
+TORCH: Final = "torch"
+ORT: Final = "onnxruntime"
+
+Call = Callable[[], object]
+TorchModel = Callable[["Tensor"], "tuple[Tensor, Tensor]"]  # images to logits and probabilities
 
 
-def cell(
-    calls: Mapping[str, Callable[[], Any]], reference: str, threads: int, rounds: int | None = None
-) -> list[dict[str, Any]]:
-    """Times the arms of one batch size and one thread count against one another.
+def time_runtimes(
+    calls: Mapping[str, Call], reference: str, threads: int, rounds: int | None = None
+) -> list[Measurement]:
+    """Times several runtimes at one batch size and thread count, interleaved.
 
     Args:
-        calls: A batch through each runtime, by the runtime's name.
-        reference: The one that the others are compared with; where it is missing there is no `speedup`.
-        threads: How many each of them uses.
-        rounds: How many at most; by default `timing.MOST_ROUNDS`.
-
-    Returns:
-        `[{"runtime", "threads", "median_ms", "min_ms", "p90_ms", "p99_ms", "rounds", "speedup"}]`; `speedup` is how
-        many times as fast as the reference, `{"median", "p10", "p90"}` over the rounds, absent for the reference.
+        calls: Runs a batch, by the runtime's name.
+        reference: The runtime that the others are compared with; where it is missing there is no `speedup`.
+        threads: How many threads each of them uses.
+        rounds: The largest number of rounds; by default `timing.MOST_ROUNDS`.
     """
     times = timing.interleaved(dict(calls), SECONDS, rounds=rounds)
-    rows = []
+    found = []
     for name, taken in times.items():
-        row: dict[str, Any] = {"runtime": name, "threads": threads, **timing.summary(taken)}
-        if name != reference and reference in times:
-            row["speedup"] = timing.ratio_spread(times[reference], taken)
-        rows.append(row)
-    return rows
+        compared = name != reference and reference in times
+        speedup = timing.ratio_spread(times[reference], taken) if compared else None
+        found.append(
+            Measurement(
+                runtime=name,
+                threads=threads,
+                **_statistics(taken),
+                speedup=cast(schema.Spread, speedup) if speedup else None,
+            )
+        )
+    return found
 
 
-def against_torch(
+def _statistics(times: Sequence[float]) -> schema.Timing:
+    return cast(schema.Timing, timing.summary(times))
+
+
+def compare_with_torch(
     model: nn.Module,
     file: Path,
     images: np.ndarray,
     *,
     provider: str = "auto",
     threads: int | None = None,
-    compiled: bool = False,
-) -> dict[str, Any]:
-    """A network in torch and its graph, from `uint8[N, h, w, 3]` in memory to probabilities.
+    torch_compile: bool = False,
+) -> SpeedReport:
+    """Measures a network in torch and its graph, from images in memory to probabilities.
 
     Args:
-        model: The network with its preprocessing, in eval mode, on the CPU: such images to logits and probabilities.
-        file: The same as a graph.
-        images: Images to take batches from, of 1 and of 32, or fewer of large ones.
+        model: The network with its preprocessing, in eval mode, on the CPU: images to logits and probabilities.
+        file: Its graph.
+        images: Images to take batches from, `uint8[N, h, w, 3]`.
         provider: `auto`, `cpu`, `cuda` or `tensorrt`; for the latter two torch runs on the GPU as well.
-        threads: Of torch and of ONNX Runtime alike; None for one, and then all that torch uses.
-        compiled: Whether to measure `torch.compile` too, which takes up to half a minute a batch size to compile.
+        threads: Threads of torch and of ONNX Runtime; None for one, and then all that torch uses.
+        torch_compile: Whether to measure `torch.compile` too, which compiles up to half a minute for a batch size.
 
     Returns:
-        `{"speed": {batch: {"torch_ms", "ort_ms", "speedup", "rounds", "threads", "torch_threads", "measurements":
-        [...]}}, "preprocessing": {...}, "environment": {...}}`. The figures beside `measurements` (see `cell`) are
-        those of torch eager and ONNX Runtime, each on as many threads as suit it best: a small batch is often done
-        sooner by one, and a side that is held to two would make the other shine.
+        The speed at batch 1 and 32, or fewer of large images. The headline compares torch and ONNX Runtime each on
+        the number of threads that is best for it: a small batch is often faster on one.
 
     Raises:
         EnvironmentProblem: There is no device for the provider.
@@ -95,96 +98,80 @@ def against_torch(
     counts = thread_counts(threads, before, provider)
     graphs = {count: ort_session.open_model(file, provider, count) for count in counts}
     first = graphs[counts[0]]
-    conditions = environment(counts[-1], first.provider)  # the load before there is ours
+    environment = current_environment(counts[-1], first.provider)  # before this function itself is the load
     device = "cpu" if first.provider == ort_session.PROVIDERS["cpu"] else "cuda"
-    measured: dict[str, list[dict[str, Any]]] = {}
+    measured: dict[int, list[Measurement]] = {}
     try:
-        arms = _torch_arms(model, device, compiled)
+        variants = _torch_variants(model, device, torch_compile)
         for count, graph in graphs.items():
             torch.set_num_threads(count)
             for size in sorted({1, min(BATCHES[-1], batch_of(model, images.shape[1:3]))}):
-                batch = take(images, size)
-                calls = _working(arms, torch.from_numpy(batch), device)
-                rows = cell({**calls, ORT: call_with(graph.run, batch)}, TORCH, count)
-                measured.setdefault(str(size), []).extend(rows)
+                batch = make_batch(images, size)
+                calls = _working_calls(variants, torch.from_numpy(batch), device)
+                calls[ORT] = partial(graph.run, batch)
+                measured.setdefault(size, []).extend(time_runtimes(calls, TORCH, count))
     finally:
         torch.set_num_threads(before)
         model.to("cpu")
-    speed = {size: {**_headline(rows), "measurements": rows} for size, rows in measured.items()}
-    return {"speed": speed, "preprocessing": preprocessing(images[0], first.fit), "environment": conditions}
+    return SpeedReport(
+        environment=environment,
+        batches={size: summarize(rows) for size, rows in measured.items()},
+        preprocessing=time_preprocessing(images[0], first.fit),
+    )
 
 
-def of_graph(
-    graph: ort_session.Model, images: np.ndarray, file: Path | None = None, *, threads: int | None = None
-) -> dict[str, dict[str, Any]]:
-    """A graph alone, from images in memory to probabilities. Needs no torch.
+def measure_graph(
+    graph: ort_session.OnnxModel, images: np.ndarray, file: Path | None = None, *, threads: int | None = None
+) -> dict[int, BatchSpeed]:
+    """Measures a graph alone, from images in memory to probabilities. Needs no torch.
 
     Args:
         graph: The opened graph.
         images: Images to take batches from, `uint8[N, h, w, 3]`.
         file: Its file, to measure it on one thread and on all; None to measure it as it was opened.
-        threads: The one thread count to measure; None for both.
+        threads: The only thread count to measure; None for both.
 
     Returns:
-        `{batch: {"ort_ms", "rounds", "threads", "measurements": [...]}}`, with the rows of `cell`.
+        The speed by batch size; the headline is that of the largest thread count.
     """
     if file is None:
-        graphs = {graph.session.get_session_options().intra_op_num_threads or cores(): graph}
+        graphs = {graph.session.get_session_options().intra_op_num_threads or physical_cores(): graph}
     else:
         provider = next(name for name, full in ort_session.PROVIDERS.items() if full == graph.provider)
-        counts = thread_counts(threads, cores(), provider)
+        counts = thread_counts(threads, physical_cores(), provider)
         graphs = {count: ort_session.open_model(file, provider, count) for count in counts}
     found = {}
     for size in BATCHES:
-        batch = take(images, size)
-        rows = [row for count, one in graphs.items() for row in cell({ORT: call_with(one.run, batch)}, ORT, count)]
+        batch = make_batch(images, size)
+        rows: list[Measurement] = []
+        for count, one in graphs.items():
+            rows += time_runtimes({ORT: partial(one.run, batch)}, ORT, count)
         last = rows[-1]
-        headline = {"ort_ms": last["median_ms"], "rounds": last["rounds"], "threads": last["threads"]}
-        found[str(size)] = {**headline, "measurements": rows}
+        found[size] = BatchSpeed(
+            ort_ms=last.median_ms, threads=last.threads, rounds=last.rounds, measurements=tuple(rows)
+        )
     return found
 
 
-def take(images: np.ndarray, size: int) -> np.ndarray:
-    """A batch of `size` images, the same ones over again where there are fewer."""
+def make_batch(images: np.ndarray, size: int) -> np.ndarray:
+    """A batch of `size` images; they repeat where there are fewer."""
     return np.ascontiguousarray(images[np.arange(size) % len(images)])
 
 
-def call_with(run: Callable[[np.ndarray], Any], batch: np.ndarray) -> Callable[[], Any]:
-    """The call that runs one batch."""
-    return lambda: run(batch)
-
-
-def thread_counts(asked: int | None, most: int, provider: str = "cpu") -> list[int]:
-    """The thread counts to measure, ascending: the one asked for, else one and `most`; on a GPU they hardly matter."""
-    if asked is not None:
-        return [asked]
+def thread_counts(requested: int | None, most: int, provider: str = "cpu") -> list[int]:
+    """The thread counts to measure, ascending: the requested one, else one and `most`; on a GPU `most` alone."""
+    if requested is not None:
+        return [requested]
     on_cpu = ort_session.choose_provider(provider) == ort_session.PROVIDERS["cpu"]
     return sorted({1, most}) if on_cpu else [most]
 
 
-def cores() -> int:
-    """How many physical cores this process may use, and keep busy within a quota of CPU time."""
-    return min(_cores(), resources.cpus())
-
-
-def _cores() -> int:
-    try:
-        usable = os.sched_getaffinity(0)
-        topology = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
-        return len({Path(topology.format(cpu)).read_text() for cpu in usable})
-    except (AttributeError, OSError):  # not Linux
-        return os.cpu_count() or 1
-
-
-def preprocessing(image: np.ndarray, how: pixels.Fit) -> dict[str, Any]:
-    """What comes before the graph: from the bytes of one JPEG file of twice the size to the pixels of `image`'s size.
+def time_preprocessing(image: np.ndarray, fit: pixels.Fit) -> PreprocessingTime:
+    """Times the way from the bytes of a JPEG file of twice the size to pixels.
 
     Args:
         image: What is in the file, `uint8[h, w, 3]`.
-        how: The transform of the graph.
-
-    Returns:
-        `{"median_ms", "min_ms", "p90_ms", "p99_ms", "rounds", "what"}`.
+        fit: How the graph's images are resized.
     """
     height, width = image.shape[:2]
     buffer = io.BytesIO()
@@ -192,68 +179,67 @@ def preprocessing(image: np.ndarray, how: pixels.Fit) -> dict[str, Any]:
     file = buffer.getvalue()
 
     def call() -> np.ndarray:
-        return pixels.read(io.BytesIO(file), (height, width), how)
+        return pixels.read(io.BytesIO(file), (height, width), fit)
 
     times = timing.interleaved({"preprocessing": call}, SECONDS / 4)["preprocessing"]
-    return {**timing.summary(times), "what": f"JPEG bytes of {show((2 * height, 2 * width))} to pixels"}
+    return PreprocessingTime(**_statistics(times), what=f"JPEG bytes of {show((2 * height, 2 * width))} to pixels")
 
 
-def environment(threads: int | None, provider: str | None = None) -> dict[str, Any]:
-    """What speed is measured on: the machine, its load at this moment, versions and settings."""
-    import onnxruntime
-
-    processor = _processor()
-    return {
-        "machine": platform.machine(),
-        "processor": processor.get("model name") or platform.processor(),
-        "cpu_flags": sorted((X86 | ARM) & set((processor.get("flags") or processor.get("Features", "")).split())),
-        "governor": _governor(),
-        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
-        "threads": threads,
-        "provider": provider,
-        "optimization": "all",
-        "spinning": False,
-        "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"),  # torch's threads spin where it is not PASSIVE
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "onnxruntime": onnxruntime.__version__,
-        # Only where it is loaded, which the commands that do without torch must not do.
-        "torch": str(sys.modules["torch"].__version__) if sys.modules.get("torch") else None,
-    }
+def summarize(rows: Iterable[Measurement]) -> BatchSpeed:
+    """The headline of one batch size: torch eager and ONNX Runtime, each at its best thread count."""
+    measurements = tuple(rows)
+    torch_best, ort_best = (
+        min((row for row in measurements if row.runtime == name), key=lambda row: row.median_ms)
+        for name in (TORCH, ORT)
+    )
+    if torch_best.threads == ort_best.threads and ort_best.speedup is not None:
+        speedup = ort_best.speedup["median"]  # over the rounds that both ran in
+    else:
+        speedup = round(torch_best.median_ms / ort_best.median_ms, 3)
+    return BatchSpeed(
+        ort_ms=ort_best.median_ms,
+        threads=ort_best.threads,
+        rounds=ort_best.rounds,
+        measurements=measurements,
+        torch_ms=torch_best.median_ms,
+        torch_threads=torch_best.threads,
+        speedup=speedup,
+    )
 
 
-def _torch_arms(model: nn.Module, device: str, compiled: bool) -> dict[str, Callable[..., Any]]:
+def _torch_variants(model: nn.Module, device: str, torch_compile: bool) -> dict[str, TorchModel]:
+    """The network as it is, with channels last, and compiled, by name."""
     import torch
 
-    arms: dict[str, Callable[..., Any]] = {TORCH: model.to(device)}
+    variants: dict[str, TorchModel] = {TORCH: model.to(device)}
     try:
         # A copy, since both layouts are needed at once; torchvision's traced networks forget eval mode when copied.
-        arms["torch channels-last"] = copy.deepcopy(model).eval().to(memory_format=torch.channels_last)
+        variants["torch channels-last"] = copy.deepcopy(model).eval().to(memory_format=torch.channels_last)
     except Exception as error:  # a plugin's module may be anything
         output.warn(f"channels-last is not measured: the network cannot be copied ({error})")
-    if compiled:
-        arms["torch compiled"] = torch.compile(model, dynamic=False)
-    return arms
+    if torch_compile:
+        variants["torch compiled"] = torch.compile(model, dynamic=False)
+    return variants
 
 
-def _working(arms: dict[str, Callable[..., Any]], batch: torch.Tensor, device: str) -> dict[str, Callable[[], Any]]:
-    """A call for each arm; one that fails is left out from here on, unless it is the network as it is."""
-    calls = {}
-    for name in list(arms):
-        call = _torch_call(arms[name], batch, device)
+def _working_calls(variants: dict[str, TorchModel], batch: torch.Tensor, device: str) -> dict[str, Call]:
+    """A call for each variant; one that fails is removed from `variants`, unless it is the network as it is."""
+    calls: dict[str, Call] = {}
+    for name in list(variants):
+        call = _torch_call(variants[name], batch, device)
         try:
             call()
         except Exception as error:
             if name == TORCH:
                 raise
             output.warn(f"{name} is not measured: {str(error)[:300]}")
-            del arms[name]
+            del variants[name]
         else:
             calls[name] = call
     return calls
 
 
-def _torch_call(model: Callable[..., Any], batch: torch.Tensor, device: str) -> Callable[[], None]:
+def _torch_call(model: TorchModel, batch: torch.Tensor, device: str) -> Callable[[], None]:
     import torch
 
     def call() -> None:
@@ -261,36 +247,3 @@ def _torch_call(model: Callable[..., Any], batch: torch.Tensor, device: str) -> 
             model(batch.to(device))[1].cpu()  # which waits for the GPU
 
     return call
-
-
-def _headline(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Of torch eager and ONNX Runtime, each at its best, what a table shows."""
-    eager, ours = (
-        min((row for row in rows if row["runtime"] == name), key=lambda row: float(row["median_ms"]))
-        for name in (TORCH, ORT)
-    )
-    same = eager["threads"] == ours["threads"]
-    return {
-        "torch_ms": eager["median_ms"],
-        "ort_ms": ours["median_ms"],
-        "speedup": ours["speedup"]["median"] if same else round(eager["median_ms"] / ours["median_ms"], 3),
-        "rounds": ours["rounds"],
-        "threads": ours["threads"],
-        "torch_threads": eager["threads"],
-    }
-
-
-def _processor() -> dict[str, str]:
-    """What `/proc/cpuinfo` says of the first processor; nothing where there is no such file."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0].splitlines()
-    except OSError:
-        return {}
-    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-
-
-def _governor() -> str | None:
-    try:
-        return Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").read_text().strip()
-    except OSError:
-        return None

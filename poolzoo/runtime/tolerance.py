@@ -1,24 +1,24 @@
-"""Differences beside what is allowed: every pair that is shown is of one input. Needs no torch."""
+"""Differences against per-input tolerances: both numbers that are shown belong to one input. Needs no torch."""
 
 from __future__ import annotations
 
 import numpy as np
 
 
-def nearest(differences: np.ndarray, allowed: np.ndarray) -> tuple[int, float]:
-    """The input that is nearest to its limit, or furthest beyond it.
+def closest_to_limit(differences: np.ndarray, allowed: np.ndarray) -> tuple[int, float]:
+    """The input whose difference is the largest fraction of its tolerance.
 
-    The largest of all differences beside the largest of all limits may be of two inputs, and say nothing of either.
+    The largest difference and the largest tolerance may belong to two inputs, and say nothing of either.
 
     Args:
         differences: How far each input's outputs are off, `float[N]`; NaN counts as infinite.
-        allowed: How far they may be, `float[N]`, not negative.
+        allowed: The tolerance of each input, `float[N]`, not negative.
 
     Returns:
-        Its number, and its difference over what is allowed; 0 where nothing differs, infinite where nothing may.
+        Its index, and its difference divided by its tolerance: 0 where nothing differs, infinite where nothing may.
     """
     off = np.nan_to_num(np.asarray(differences, np.float64), nan=np.inf)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         ratio = np.where(off > 0, off / np.asarray(allowed, np.float64), 0.0)
-    where = int(ratio.argmax())
-    return where, float(ratio[where])
+    index = int(ratio.argmax())
+    return index, float(ratio[index])

@@ -1,25 +1,87 @@
-"""Checks a bundle wherever it is: files as they were sealed, graph that opens, outputs that agree. Needs no torch."""
+"""Checks a bundle on any machine: checksums, a graph that opens, outputs that agree. Needs no torch."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from poolzoo.artifacts import manifest
+from poolzoo.artifacts.schema import Config, Parity
 from poolzoo.common import files, output
 from poolzoo.common.errors import CheckFailed, UsageError
+from poolzoo.common.text import one_line
 from poolzoo.plugin import loader
 from poolzoo.runtime import ort_session, speed, tolerance
+from poolzoo.runtime.measurements import BatchSpeed, PreprocessingTime, speeds_to_json
 
 
-def verify(directory: Path, *, provider: str = "cpu", threads: int | None = None, timed: bool = True) -> dict[str, Any]:
-    """Repeats what can be repeated from the bundle alone.
+@dataclass(frozen=True)
+class Check:
+    """One check of a bundle: what was checked, whether it passed, and a detail in words."""
 
-    Returns:
-        `{"passed", "checks": [{"id", "passed", "detail"}], "speed", "preprocessing"}`.
+    id: str
+    passed: bool
+    detail: str
+
+    def to_json(self) -> dict[str, object]:
+        """`{"id", "passed", "detail"}`."""
+        return {"id": self.id, "passed": self.passed, "detail": self.detail}
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyReport:
+    """What `verify` found.
+
+    Attributes:
+        checks: Every check, in order; one that makes later ones impossible is the last.
+        provider: ONNX Runtime's execution provider; None where the graph was not opened.
+        speed: The speed by batch size; empty where it was not measured.
+        preprocessing: The time from a file's bytes to pixels; None likewise.
+    """
+
+    checks: tuple[Check, ...]
+    provider: str | None = None
+    speed: Mapping[int, BatchSpeed]
+    preprocessing: PreprocessingTime | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether all checks passed."""
+        return all(check.passed for check in self.checks)
+
+    @property
+    def first_failure(self) -> Check | None:
+        """The first check that failed."""
+        return next((check for check in self.checks if not check.passed), None)
+
+    def to_json(self) -> dict[str, object]:
+        """What `verify --json` prints."""
+        report: dict[str, object] = {
+            "passed": self.passed,
+            "checks": [check.to_json() for check in self.checks],
+            "speed": speeds_to_json(self.speed),
+        }
+        if self.provider is not None:
+            report["provider"] = self.provider
+        if self.preprocessing is not None:
+            report["preprocessing"] = self.preprocessing.to_json()
+        return report
+
+
+def verify(
+    directory: Path, *, provider: str = "cpu", threads: int | None = None, measure_speed: bool = True
+) -> VerifyReport:
+    """Repeats every check that needs the bundle alone.
+
+    Args:
+        directory: The bundle.
+        provider: `auto`, `cpu`, `cuda` or `tensorrt`.
+        threads: Threads to compute with; None for ONNX Runtime's own choice.
+        measure_speed: Whether to measure the speed of the graph and of preprocessing.
 
     Raises:
         UsageError: There is no bundle.
@@ -28,83 +90,85 @@ def verify(directory: Path, *, provider: str = "cpu", threads: int | None = None
     if not directory.is_dir() or not (directory / manifest.MANIFEST).is_file():
         manifest.check(directory, "bundle")
     ort_session.choose_provider(provider)
-    checks: list[dict[str, Any]] = []
-
-    def note(identity: str, passed: bool, detail: str) -> bool:
-        checks.append({"id": identity, "passed": passed, "detail": detail})
-        return passed
-
-    result: dict[str, Any] = {"passed": False, "checks": checks, "speed": {}}
-    differences = manifest.altered(directory)
-    if not note("manifest", not differences, ", ".join(differences[:5]) or "every file is as it was sealed"):
-        return result
-    if files.read_json(directory / manifest.MANIFEST).get("kind") != "bundle":
+    found = manifest.differences(directory)
+    checks = [Check("manifest", not found, ", ".join(found[:5]) or "every file has its checksum")]
+    if found:
+        return VerifyReport(checks=tuple(checks), speed={})
+    if manifest.kind(directory) != "bundle":
         raise UsageError(f"{directory} is no bundle", "give the directory of a bundle")
     try:
         model = ort_session.open_model(directory / "model.onnx", provider, threads)
     except CheckFailed as error:
-        note("session", False, error.message)
-        return result
-    note("session", True, f"opens with {model.provider}")
-    result["provider"] = model.provider
+        checks.append(Check("session", False, error.message))
+        return VerifyReport(checks=tuple(checks), speed={})
+    checks.append(Check("session", True, f"opens with {model.provider}"))
     try:
-        names = ("images", "allowed", "logits", "probabilities")
-        images, allowed, *expected = files.read_arrays(directory / "golden.npz", names)
-        for size in (1, 2, 7, len(images)):
-            got = ort_session.run_in_batches(model, images, size)
-            rows = [np.nan_to_num(np.abs(a - b), nan=np.inf).max(1) for a, b in zip(got, expected, strict=True)]
-            error = np.maximum(*rows)
-            within, (worst, _) = bool((error <= allowed).all()), tolerance.nearest(error, allowed)
-            detail = (
-                f"image {worst} is nearest to its limit: difference {error[worst]:.2e}, allowed {allowed[worst]:.2e}"
-            )
-            note(f"golden-batch-{size}", within, detail)
+        images, logits = _check_golden(directory, model, checks)
     except (CheckFailed, ValueError, TypeError, IndexError) as error:
-        note("golden", False, f"the stored inputs and outputs cannot be used: {error}")
-        return result
+        checks.append(Check("golden", False, f"the stored inputs and outputs cannot be used: {error}"))
+        return VerifyReport(checks=tuple(checks), speed={}, provider=model.provider)
     if json.loads(model.metadata.get("precision", "null")) == "fp16":
-        note("half-arithmetic", *_in_half_arithmetic(directory, model, images, expected[0]))
-    if timed:
-        result["speed"] = speed.of_graph(model, images, directory / "model.onnx", threads=threads)
-        result["preprocessing"] = speed.preprocessing(images[0], model.fit)
+        checks.append(_check_half_arithmetic(directory, model, images, logits))
+    batches: Mapping[int, BatchSpeed] = {}
+    preprocessing = None
+    if measure_speed:
+        batches = speed.measure_graph(model, images, directory / "model.onnx", threads=threads)
+        preprocessing = speed.time_preprocessing(images[0], model.fit)
     _warn_of_other_plugins(files.read_json(directory / "config.json"))
-    result["passed"] = all(check["passed"] for check in checks)
-    return result
+    return VerifyReport(checks=tuple(checks), provider=model.provider, speed=batches, preprocessing=preprocessing)
 
 
-def _in_half_arithmetic(
-    directory: Path, model: ort_session.Model, images: np.ndarray, logits: np.ndarray
-) -> tuple[bool, str]:
-    """Whether a graph in fp16 gives the stored logits in half arithmetic too, and in words how near to them.
+def _check_golden(directory: Path, model: ort_session.OnnxModel, checks: list[Check]) -> tuple[np.ndarray, np.ndarray]:
+    """Adds a check for each batch size of the golden images; returns these and their stored logits."""
+    names = ("images", "allowed", "logits", "probabilities")
+    images, allowed, *expected = files.read_arrays(directory / "golden.npz", names)
+    for size in (1, 2, 7, len(images)):
+        outputs = ort_session.run_in_batches(model, images, size)
+        rows = [np.nan_to_num(np.abs(a - b), nan=np.inf).max(1) for a, b in zip(outputs, expected, strict=True)]
+        difference = np.maximum(*rows)
+        worst, _ = tolerance.closest_to_limit(difference, allowed)
+        detail = (
+            f"image {worst} is closest to its limit: difference {difference[worst]:.2e}, allowed {allowed[worst]:.2e}"
+        )
+        checks.append(Check(f"golden-batch-{size}", bool((difference <= allowed).all()), detail))
+    return images, expected[0]
 
-    ONNX Runtime's CPU provider computes it in float32. Bundles from before this was checked are judged likewise.
+
+def _check_half_arithmetic(
+    directory: Path, model: ort_session.OnnxModel, images: np.ndarray, logits: np.ndarray
+) -> Check:
+    """Whether a graph in fp16 gives the stored logits in float16 arithmetic too.
+
+    ONNX Runtime's CPU provider computes it in float32. Bundles of versions without this check are checked likewise.
     """
+    name = "half-arithmetic"
     try:
         import onnx
 
         from poolzoo.runtime import half_arithmetic
     except ImportError:
-        return True, "not checked: it needs the onnx package, which is not installed"
-    report = files.read_json(directory / "parity.json")
-    rows = half_arithmetic.chosen(len(images))
+        return Check(name, True, "not checked: the onnx package is not installed")
+    parity: Parity = files.read_json(directory / "parity.json")
+    rows = half_arithmetic.sample_rows(len(images))
     try:
-        found = half_arithmetic.logits(onnx.load(directory / "model.onnx"), model.feed(images[rows]))
+        found = half_arithmetic.logits(onnx.load(directory / "model.onnx"), model.to_input(images[rows]))
     except Exception as error:  # whatever onnx raises for an operator that its reference does not have
-        return True, f"not checked: {type(error).__name__}: {output.one_line(str(error), 200)}"
-    edges = len(report.get("max_abs_by_edge", {}))
-    judged = half_arithmetic.judge(found, logits[rows], rows >= edges, report.get("limits", {}).get("agreement", 0.99))
-    since = "" if "half" in report else "; the bundle is older than this check"
-    return judged["passed"], half_arithmetic.explain(judged) + since
+        return Check(name, True, f"not checked: {type(error).__name__}: {one_line(str(error), 200)}")
+    edge_count = len(parity.get("max_abs_by_edge", {}))
+    agreement = parity.get("limits", {}).get("agreement", 0.99)
+    result = half_arithmetic.check_logits(found, logits[rows], rows >= edge_count, agreement)
+    older = "" if "half" in parity else "; the bundle is older than this check"
+    return Check(name, result.passed, result.describe() + older)
 
 
-def _warn_of_other_plugins(config: dict[str, Any]) -> None:
-    """Says where the plugins of today are not those that the bundle was made with; its graph needs none of them."""
+def _warn_of_other_plugins(config: Config) -> None:
+    """Warns where other plugins are installed than the bundle was made with; its graph needs none of them."""
     made_with = config.get("poolzoo", {}).get("plugins", {})
     for was in {part["dist"]: part for part in made_with.values() if part["tier"] != "built-in"}.values():
         release = f"{was['dist']} {was['version'] or ''}".strip()
         now = [c.source for c in loader.candidates() if c.source.dist == was["dist"] and c.source.tier != "built-in"]
         if not now:
-            output.detail(f"made with the plugin {release}, which is not here; to train or export again, install it")
+            output.detail(f"made with the plugin {release}, which is not installed; training and export need it")
         elif was["version"] != now[0].version or (now[0].path and was["sha256"] != now[0].sha256()):
             here = f"{now[0].dist} {now[0].version or ''}".strip()
-            output.warn(f"made with the plugin {release}; another {here} is here")
+            output.warn(f"made with the plugin {release}; another version is installed: {here}")

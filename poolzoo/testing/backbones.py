@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
-from poolzoo.model.assemble import build_backbone
-from poolzoo.model.layout import as_map, read_layout
+from poolzoo.model.backbone import build_backbone
+from poolzoo.model.layout import as_feature_map, read_layout
 from poolzoo.plugin import loader
-from poolzoo.plugin.catalog import Entry, Resolved, Source, import_build
+from poolzoo.plugin.catalog import Entry, Resolved, import_build
 from poolzoo.plugin.grammar import parse_spec
+from poolzoo.plugin.problems import Source
 from poolzoo.plugin.spec import Backbone
 from poolzoo.testing.base import Checks, Failure, suite
 from poolzoo.testing.graph import answer, exported
 
 SIDE: Final = 64  # pixels, where the backbone has no size of its own
 
-checks = Checks()
-
 
 class CheckedBackbone:
-    """A backbone under test."""
+    """A backbone under test.
+
+    Attributes:
+        resolved: The backbone, with the options of its build.
+        size: Height and width of its input.
+    """
 
     def __init__(self, resolved: Resolved) -> None:
         self.resolved = resolved
@@ -39,14 +44,17 @@ class CheckedBackbone:
         return torch.randn(count, 3, *self.size, generator=torch.Generator().manual_seed(seed))
 
     def features(self, module: nn.Module, x: Tensor) -> Tensor:
-        """The map `float[N, C, H, W]`, as a pooling would get it."""
+        """The feature map `float[N, C, H, W]`, as a pooling would get it."""
         y = module(x)
-        return as_map(y, read_layout(self.resolved, module, y, self.size))
+        return as_feature_map(y, read_layout(self.resolved, module, y, self.size))
 
 
-@checks.promise("return NCHW, NHWC or NLC features, one tensor, before any pooling; state layout= where it is unclear")
+checks = Checks[CheckedBackbone]()
+
+
+@checks.promise("return NCHW, NHWC or NLC features, one tensor, before any pooling; set layout= where it is unclear")
 def features_are_a_map(checked: CheckedBackbone) -> None:
-    """Features are one tensor that can be read as a map `[N, C, H, W]`, C the same for 1 and 3 images."""
+    """The output is one tensor that can be read as a feature map `[N, C, H, W]`, with one C for 1 and 3 images."""
     module = checked.build()
     shapes = []
     for count in (1, 3):
@@ -58,9 +66,9 @@ def features_are_a_map(checked: CheckedBackbone) -> None:
     assert shapes[0] == shapes[1], f"1 image becomes {list(shapes[0])}, 3 become {list(shapes[1])}"
 
 
-@checks.promise("normalize over channels or positions in eval, never over the batch")
+@checks.promise("normalize over channels or spatial locations in eval, never over the batch")
 def images_are_independent(checked: CheckedBackbone) -> None:
-    """An image alone gives what it gives among others, in eval mode."""
+    """In eval mode, the output for an image does not depend on the other images of the batch."""
     module, x = checked.build(), checked.images(3)
     with torch.no_grad():
         together = checked.features(module, x)
@@ -72,7 +80,7 @@ def images_are_independent(checked: CheckedBackbone) -> None:
 
 @checks.promise("draw random numbers only where self.training is true")
 def eval_is_deterministic(checked: CheckedBackbone) -> None:
-    """Twice the same in eval mode."""
+    """In eval mode, two calls give the same output."""
     module, x = checked.build(), checked.images(2)
     with torch.no_grad():
         assert torch.equal(module(x), module(x)), "two calls in eval mode differ"
@@ -80,9 +88,10 @@ def eval_is_deterministic(checked: CheckedBackbone) -> None:
 
 @checks.promise("use every parameter, and do not detach; drop the classifier's")
 def gradients_reach_everything(checked: CheckedBackbone) -> None:
-    """In training, every parameter that asks for one gets a finite gradient."""
+    """In training, every trainable parameter gets a finite gradient."""
     module = checked.build().train()
-    checked.features(module, checked.images(2)).square().mean().backward()
+    loss: Any = checked.features(module, checked.images(2)).square().mean()
+    loss.backward()
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             assert parameter.grad is not None, f"parameter {name} gets no gradient"
@@ -91,7 +100,7 @@ def gradients_reach_everything(checked: CheckedBackbone) -> None:
 
 @checks.promise("register what is random as a parameter or a buffer")
 def weights_survive_a_file(checked: CheckedBackbone) -> None:
-    """Saved to safetensors and loaded into a new module, the weights give the same numbers."""
+    """Weights saved to safetensors and loaded into a new module give the same output."""
     from safetensors.torch import load_file, save_file
 
     first, second = checked.build(seed=0), checked.build(seed=1)
@@ -106,7 +115,7 @@ def weights_survive_a_file(checked: CheckedBackbone) -> None:
 
 @checks.promise("make tensors with device=x.device, or register them as buffers")
 def nothing_stays_on_the_cpu(checked: CheckedBackbone) -> None:
-    """A forward pass with fake CUDA tensors: every tensor follows the images."""
+    """In a forward pass with fake CUDA tensors, every tensor is on the device of the images."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     module = checked.build()
@@ -142,16 +151,16 @@ def run_check(check: str, backbone: Backbone | str, **options: Any) -> None:
 
 
 def check_backbone(backbone: Backbone | str, **options: Any) -> list[Failure]:
-    """Runs all of `BACKBONE_CHECKS` on a backbone; what failed, an empty list where all is well."""
+    """Runs all of `BACKBONE_CHECKS` on a backbone; the failures, an empty list if there are none."""
     return checks.failures(_checked(backbone, options))
 
 
-def _checked(backbone: Backbone | str, options: dict[str, Any]) -> CheckedBackbone:
+def _checked(backbone: Backbone | str, options: Mapping[str, object]) -> CheckedBackbone:
     if isinstance(backbone, str):
         return CheckedBackbone(loader.catalog().backbone(backbone))
     source = Source("under test", None, "file")
     make = import_build(backbone.build, backbone.name, source)
-    return CheckedBackbone(Resolved(parse_spec(backbone.name), Entry(backbone, source), make, options))
+    return CheckedBackbone(Resolved(parse_spec(backbone.name), Entry(backbone, source), make, dict(options)))
 
 
 CHECKS: Final = checks.ids

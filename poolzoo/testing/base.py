@@ -1,97 +1,113 @@
-"""What all conformance checks have in common: an id that stays, what is expected, how to mend it, how to run it."""
+"""What all conformance checks share: an id that never changes, what is expected, a hint, and how to run them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 
 from poolzoo.common.errors import message_of
-from poolzoo.plugin.catalog import Failure as Thrown
+from poolzoo.plugin.catalog import Failure as PluginError
+
+T = TypeVar("T")  # what is checked
 
 
 @dataclass(frozen=True)
-class Check:
-    """One promise: its id, the function that asserts it on a subject, what is expected, and how to mend a failure."""
+class Check(Generic[T]):
+    """One promise of a plugin.
+
+    Attributes:
+        id: The name of the function.
+        function: Asserts the promise.
+        expected: The promise in words.
+        hint: How to fix a plugin that does not keep it.
+    """
 
     id: str
-    function: Callable[[Any], None]
+    function: Callable[[T], None]
     expected: str
-    mend: str
+    hint: str
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A promise that is not kept: the check's id, what was fed in and came out, what was expected, how to mend it."""
+    """A promise that is not kept.
+
+    Attributes:
+        check: The check's id.
+        found: The input and the output, in words.
+        expected: The promise in words.
+        hint: How to fix the plugin.
+    """
 
     check: str
     found: str
     expected: str
-    mend: str
+    hint: str
 
     def __str__(self) -> str:
-        return f"{self.check}: {self.found} (expected: {self.expected}; {self.mend})"
+        return f"{self.check}: {self.found} (expected: {self.expected}; {self.hint})"
 
 
-class Checks:
+class Checks(Generic[T]):
     """The checks of one kind of plugin, in their order."""
 
     def __init__(self) -> None:
-        self._all: dict[str, Check] = {}
+        self._all: dict[str, Check[T]] = {}
 
-    def promise(self, mend: str) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
+    def promise(self, hint: str) -> Callable[[Callable[[T], None]], Callable[[T], None]]:
         """Makes a function a check: its name is the id, the first line of its docstring what is expected."""
 
-        def add(function: Callable[[Any], None]) -> Callable[[Any], None]:
+        def add(function: Callable[[T], None]) -> Callable[[T], None]:
             name = function.__name__
             expected = (function.__doc__ or "").strip().splitlines()[0].rstrip(".")
-            self._all[name] = Check(name, function, expected, mend)
+            self._all[name] = Check(name, function, expected, hint)
             return function
 
         return add
 
-    def __iter__(self) -> Iterator[Check]:
+    def __iter__(self) -> Iterator[Check[T]]:
         return iter(self._all.values())
 
     @property
     def ids(self) -> tuple[str, ...]:
         return tuple(self._all)
 
-    def run(self, check: str, subject: Any) -> None:
-        """Runs one check; the process's random generator is left as it was.
+    def run(self, check: str, checked: T) -> None:
+        """Runs one check; restores the random generator afterwards.
 
         Raises:
-            AssertionError: The promise is not kept; the message holds the numbers.
+            AssertionError: The promise is not kept; the message has the numbers.
             Exception: Whatever the plugin's code raises.
         """
         with torch.random.fork_rng(devices=[]):
-            self._all[check].function(subject)
+            self._all[check].function(checked)
 
-    def failure(self, check: Check, subject: Any) -> Failure | None:
-        """Runs one check: what is not as promised, or None."""
+    def failure(self, check: Check[T], checked: T) -> Failure | None:
+        """Runs one check; None if it passes."""
         try:
-            self.run(check.id, subject)
-        except Thrown as error:
-            return Failure(check.id, first_line(error), check.expected, check.mend)
+            self.run(check.id, checked)
+        except PluginError as error:
+            return Failure(check.id, first_line(error), check.expected, check.hint)
         return None
 
-    def failures(self, subject: Any) -> list[Failure]:
-        """Runs all checks; what fails, in order."""
-        return [failed for check in self if (failed := self.failure(check, subject)) is not None]
+    def failures(self, checked: T) -> list[Failure]:
+        """Runs all checks; those that fail, in order."""
+        return [failed for check in self if (failed := self.failure(check, checked)) is not None]
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception says, on one line."""
+    """The message of an exception, on one line."""
     text = message_of(error).strip().splitlines() or [""]
     return text[0] if isinstance(error, AssertionError) and text[0] else f"{type(error).__name__}: {text[0]}"
 
 
-def suite(checks: Checks, run: Callable[..., None], attribute: str, doc: str) -> type:
-    """A class for pytest with a test for each check, to be subclassed with the item under test as an attribute."""
+def suite(checks: Checks[Any], run: Callable[..., None], attribute: str, doc: str) -> type:
+    """A class for pytest with a test for each check, to subclass with the item under test as an attribute."""
 
-    def method(check: Check) -> Callable[[Any], None]:
+    def method(check: Check[Any]) -> Callable[[Any], None]:
         def test(self: Any) -> None:
             item = getattr(type(self), attribute, None)
             if item is None:

@@ -13,12 +13,11 @@ from poolzoo.plugin import loader
 from poolzoo.plugin.spec import Dataset, Split
 from poolzoo.testing.base import Checks, Failure, suite
 
-checks = Checks()
 _SPLITS: Final[tuple[Split, ...]] = ("train", "test")
 
 
 class CheckedDataset:
-    """A data set under test, loaded once."""
+    """A data set under test, loaded once. What it gives is untyped, since the checks find out what it is."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
@@ -28,8 +27,11 @@ class CheckedDataset:
             return self.dataset.load(split, Path(folder))
 
     @cached_property
-    def splits(self) -> dict[str, Any]:
+    def splits(self) -> dict[Split, Any]:
         return {split: self.load(split) for split in _SPLITS}
+
+
+checks = Checks[CheckedDataset]()
 
 
 @checks.promise("return (uint8[N, H, W, 3], int64[N]): stack the images, repeat a gray channel three times")
@@ -54,7 +56,7 @@ def images_are_arrays(checked: CheckedDataset) -> None:
 
 @checks.promise("number the classes from 0, and give as many names in classes=")
 def labels_are_classes(checked: CheckedDataset) -> None:
-    """Labels run from 0, every class occurs in training, and `classes` names each, once."""
+    """Labels count from 0, every class has training images, and `classes` names each class once."""
     train, test = (checked.splits[split][1] for split in _SPLITS)
     count = len(checked.dataset.classes) if checked.dataset.classes else int(train.max()) + 1
     for split, labels in (("train", train), ("test", test)):
@@ -87,7 +89,7 @@ def run_check(check: str, dataset: Dataset | str) -> None:
 
 
 def check_dataset(dataset: Dataset | str) -> list[Failure]:
-    """Runs all of `DATASET_CHECKS` on a data set; what failed, an empty list where all is well."""
+    """Runs all of `DATASET_CHECKS` on a data set; the failures, an empty list if there are none."""
     return checks.failures(_checked(dataset))
 
 

@@ -1,8 +1,8 @@
-"""Whether gradients stay bounded where maps are degenerate: zero, constant, tied, tiny, in the thousands, one spike.
+"""Whether gradients stay bounded on degenerate feature maps: zero, constant, tied, tiny, thousands, one spike.
 
-A gradient that is finite can end a training as well: one of 1e12 at a map that is exactly zero leaves the first layers
-with infinities one step later. So each is compared with the layer's own gradients on ordinary maps, which makes the
-bound free of the layer's gain, its width and its options.
+A finite gradient can end a training too: one of 1e12 at a feature map of zeros gives infinite weights one step later.
+Each gradient is compared with the layer's own gradients on ordinary feature maps, so that the bound does not depend on
+the layer's gain, its out_features or its options.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ import torch
 from torch import Tensor, nn
 
 # How many times an ordinary gradient a degenerate one may be. LayerNorm with its usual eps of 1e-6 divides by 1e-3
-# where a map is constant, and so magnifies a thousand times; nothing that is in use needs more than ten times that.
+# where its input is constant, a gain of 1000. The bound is ten times that.
 LARGEST_GAIN: Final = 1e4
-SIZE: Final = (4, 5)  # of the maps: rows and columns
-ORDINARY: Final = 4  # random maps whose gradients are the measure: several, as a gate may be shut on one of them
-SMALLEST: Final = 1e-2  # that an ordinary gradient counts as: that of a layer which gives a constant is rounding alone
-MAP: Final = "the map"
-LARGE, TINY = 1e3, 1e-6  # scales of the maps in the thousands, and of those that are all but zero
+SIZE: Final = (4, 5)  # of the feature maps: rows and columns
+ORDINARY: Final = 4  # random feature maps for the ordinary gradient: several, as a gate may be closed on one of them
+SMALLEST: Final = 1e-2  # floor of the ordinary gradient: that of a layer with a constant output is rounding noise
+MAP: Final = "the feature map"
+LARGE: Final = 1e3  # scale of the feature maps in the thousands …
+TINY: Final = 1e-6  # … and of those that are nearly zero
 
 
 def maps(channels: int) -> dict[str, Tensor]:
-    """Degenerate maps by name, `float[1, channels, 4, 5]` each."""
+    """Degenerate feature maps by name, `float[1, channels, 4, 5]` each."""
     x = torch.randn(1, channels, *SIZE, generator=torch.Generator().manual_seed(0))
     spike, hole, dead = torch.zeros_like(x), x.clone(), x.clone()
     spike[:, channels // 2, 1, 2] = 1.0
@@ -33,7 +34,7 @@ def maps(channels: int) -> dict[str, Tensor]:
     return {
         "zeros": torch.zeros_like(x),
         "one zero channel": hole,
-        "one zero position": dead,
+        "one zero location": dead,
         "after a ReLU": x.relu(),
         "one spike": spike,
         "ties": x.sign(),
@@ -49,25 +50,26 @@ def maps(channels: int) -> dict[str, Tensor]:
 
 
 def largest(layer: nn.Module, x: Tensor) -> dict[str, float]:
-    """The largest entry of each gradient, for the map and every parameter, at an upstream gradient of order 1.
+    """The largest entry of each gradient, for the feature map and every parameter, at an upstream gradient of order 1.
 
-    The random generator is seeded first, so that a layer that draws in training draws the same every time.
+    Seeds the random generator first, so that a layer that draws in training draws the same every time.
     """
     torch.manual_seed(0)
     x = x.clone().requires_grad_()
     layer.zero_grad()
     y = layer(x)
     if y.requires_grad:
-        (y * torch.randn(y.shape[1:], generator=torch.Generator().manual_seed(1))).sum().backward()
+        loss: Any = (y * torch.randn(y.shape[1:], generator=torch.Generator().manual_seed(1))).sum()
+        loss.backward()
     named = [(MAP, x.grad), *((name, parameter.grad) for name, parameter in layer.named_parameters())]
     return {name: float(grad.abs().max()) for name, grad in named if grad is not None}
 
 
 def unbounded(layer: nn.Module, channels: int) -> Iterator[str]:
-    """What is wrong with a layer's gradients, in words: which map, which gradient, how large, and what was allowed.
+    """The gradients of a layer that are too large, in words: which feature map, which gradient, its size, the limit.
 
-    A gradient for a map in the thousands may grow with it, as that of a product does. All maps go through the layer
-    together first, and one by one only where that shows something.
+    The limit grows with feature maps in the thousands, as the gradient of a product does. All feature maps go through
+    the layer in one batch first, and one by one only where that finds something.
     """
     ordinary = largest(layer, torch.randn(ORDINARY, channels, *SIZE, generator=torch.Generator().manual_seed(2)))
     every = maps(channels)
@@ -81,7 +83,7 @@ def unbounded(layer: nn.Module, channels: int) -> Iterator[str]:
 
 
 def _beyond(layer: nn.Module, x: Tensor, ordinary: Mapping[str, float]) -> Iterator[tuple[str, float, float]]:
-    """The gradients that are too large or NaN: for what, how large, and what is allowed."""
+    """The gradients that are too large or NaN: for what, how large, and the limit."""
     scale = max(1.0, float(x.abs().max()))
     for name, size in largest(layer, x).items():
         allowed = LARGEST_GAIN * scale * max(ordinary.get(name, 0.0), ordinary.get(MAP, 0.0), SMALLEST)
@@ -89,12 +91,12 @@ def _beyond(layer: nn.Module, x: Tensor, ordinary: Mapping[str, float]) -> Itera
             yield name, size, allowed
 
 
-def option_values(build: Any, given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The options with one of them changed: each choice, and half and twice of each number.
+def option_values(build: Any, given: Mapping[str, object]) -> Iterator[dict[str, object]]:
+    """The options with one of them changed: each other choice, and half and twice of each number.
 
     Args:
-        build: A pooling's.
-        given: Options that are set already, which stay.
+        build: The pooling's build.
+        given: Options that are set already and stay.
     """
     for parameter in inspect.signature(build, eval_str=False).parameters.values():
         if parameter.kind is not parameter.KEYWORD_ONLY or parameter.name in (*given, "map_size"):

@@ -1,4 +1,4 @@
-"""A plain `torch.onnx.export` of one module with a dynamic batch, and what ONNX Runtime makes of it."""
+"""A plain `torch.onnx.export` of one module with a dynamic batch, and its output under ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def exported(module: nn.Module, example: Tensor, what: str) -> Any:
     Args:
         module: In eval mode, from one tensor to one tensor.
         example: An input with two rows.
-        what: Says in a failure which export it was.
+        what: Names the export in a failure.
 
     Raises:
         AssertionError: It cannot be exported, its batch is fixed, or it draws random numbers.
@@ -51,7 +51,7 @@ def exported(module: nn.Module, example: Tensor, what: str) -> Any:
         random = random_operators(proto)
         assert not random, f"the graph draws random numbers: {', '.join(random)}"
         batch = proto.graph.input[0].type.tensor_type.shape.dim[0]
-        fixed = f"the graph is for {batch.dim_value} images alone (len(x) does that; use x.shape[0])"
+        fixed = f"the graph is for {batch.dim_value} images only (from len(x)? use x.shape[0])"
         assert batch.dim_param, fixed
         return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 

@@ -1,8 +1,9 @@
-"""`poolzoo plugin check`: loads one plugin alone and holds everything that it offers against the conformance kit."""
+"""`poolzoo plugin check`: loads one plugin alone and runs the conformance checks on everything that it provides."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,85 @@ from poolzoo.plugin import grammar, loader, spec
 from poolzoo.plugin.catalog import Entry, Resolved, import_build
 from poolzoo.plugin.discovery import Candidate, find
 from poolzoo.plugin.health import health_of
+from poolzoo.plugin.problems import Problem
 from poolzoo.testing import backbones, datasets, poolings
-from poolzoo.testing.base import Checks
+from poolzoo.testing.base import Checks, Failure
+from poolzoo.testing.checked_pooling import CheckedPooling
 
 
-def check_plugin(target: str, advance: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Outcome:
+    """The outcome of one check: passed where there is no failure."""
+
+    check: str
+    failure: Failure | None = None
+
+    def to_json(self) -> dict[str, object]:
+        if self.failure is None:
+            return {"check": self.check, "passed": True}
+        failure = self.failure
+        return {
+            "check": self.check,
+            "passed": False,
+            "found": failure.found,
+            "expected": failure.expected,
+            "hint": failure.hint,
+        }
+
+
+@dataclass(frozen=True)
+class CheckedItem:
+    """The outcomes for one item of a plugin, such as a pooling.
+
+    Attributes:
+        name: Of the item.
+        kind: "global pooling", "local pooling", "backbone", "family of backbones" or "data set".
+        outcomes: One for each check.
+    """
+
+    name: str
+    kind: str
+    outcomes: tuple[Outcome, ...]
+
+    def to_json(self) -> dict[str, object]:
+        return {"name": self.name, "kind": self.kind, "checks": [outcome.to_json() for outcome in self.outcomes]}
+
+
+@dataclass(frozen=True)
+class PluginReport:
+    """What checking a plugin found.
+
+    Attributes:
+        plugin: The path or the name that was given.
+        problems: What went wrong when it was loaded.
+        items: The outcomes for each item that it provides.
+    """
+
+    plugin: str
+    problems: tuple[Problem, ...]
+    items: tuple[CheckedItem, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the plugin loads and every check passes."""
+        failed = any(outcome.failure for item in self.items for outcome in item.outcomes)
+        return not self.problems and not failed
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "plugin": self.plugin,
+            "passed": self.passed,
+            "problems": [problem.to_json() for problem in self.problems],
+            "items": [item.to_json() for item in self.items],
+        }
+
+
+def check_plugin(target: str, advance: Callable[[str], None] = lambda text: None) -> PluginReport:
     """Checks one plugin.
 
     Args:
         target: The path of a plugin's file, or the name of an installed distribution.
-        advance: Told what is being checked.
-
-    Returns:
-        `passed`, the `problems` of loading, and for each item its `checks`, each with what was `found`, what was
-        `expected` and how to `mend` it where it did not pass.
+        advance: Called before each check with its name.
 
     Raises:
         UsageError: There is no such file or plugin.
@@ -32,23 +98,23 @@ def check_plugin(target: str, advance: Callable[[str], None] = lambda text: None
     chosen = _candidates(target)
     catalog = loader.load([*find(installed=False), *chosen])
     loader.use(catalog)
-    problems = [fault.to_json() for health in health_of(catalog, chosen) for fault in health.faults]
-    names = {(c.source.dist, c.source.path) for c in chosen}
-    items = []
-    for entry in catalog.entries:
-        if (entry.source.dist, entry.source.path) in names:
-            checks = list(_check(entry, advance))
-            items.append({"name": entry.item.name, "kind": _kind(entry.item), "checks": checks})
-    passed = not problems and all(check["passed"] for item in items for check in item["checks"])
-    return {"plugin": target, "passed": passed, "problems": problems, "items": items}
+    problems = [fault for health in health_of(catalog, chosen) for fault in health.faults]
+    names = {(candidate.source.dist, candidate.source.path) for candidate in chosen}
+    items = [
+        CheckedItem(entry.item.name, _kind(entry.item), tuple(check_entry(entry, advance)))
+        for entry in catalog.entries
+        if (entry.source.dist, entry.source.path) in names
+    ]
+    return PluginReport(target, tuple(problems), tuple(items))
 
 
 def _candidates(target: str) -> list[Candidate]:
     if Path(target).suffix == ".py" or Path(target).is_file():
-        return [c for c in find([Path(target)], installed=False) if c.source.tier == "file"]
-    found = [c for c in loader.candidates() if c.answers_to(target) and c.source.tier != "built-in"]
+        return [candidate for candidate in find([Path(target)], installed=False) if candidate.source.tier == "file"]
+    external = [candidate for candidate in loader.candidates() if candidate.source.tier != "built-in"]
+    found = [candidate for candidate in external if candidate.answers_to(target)]
     if not found:
-        names = sorted({c.source.dist for c in loader.candidates() if c.source.tier != "built-in"})
+        names = sorted({candidate.source.dist for candidate in external})
         listing = f"there are: {', '.join(names)}" if names else "give the path of a plugin's file"
         raise UsageError(f"no plugin is called {target!r}", grammar.suggest(target, names) or listing)
     return found
@@ -57,59 +123,55 @@ def _candidates(target: str) -> list[Candidate]:
 def _kind(item: object) -> str:
     if isinstance(item, spec.Pooling):
         return f"{item.kind} pooling"
-    return {spec.Backbone: "backbone", spec.BackboneFamily: "family of backbones"}.get(type(item), "data set")
+    if isinstance(item, spec.Backbone):
+        return "backbone"
+    return "family of backbones" if isinstance(item, spec.BackboneFamily) else "data set"
 
 
-def _check(entry: Entry, advance: Callable[[str], None]) -> Any:
+def check_entry(entry: Entry, advance: Callable[[str], None]) -> Iterable[Outcome]:
     """The outcome of each check of one item."""
     if isinstance(entry.item, spec.BackboneFamily):
-        yield from _check_family(entry, entry.item)
-        return
-    checks: Checks
-    subject: Any
+        return [_check_family(entry, entry.item)]
     try:
-        checks, subject = _subject(entry)
+        checks, checked = _to_check(entry)
     except PoolzooError as error:
-        yield _outcome("build", error.message, "build can be imported", error.hint)
-        return
+        failure = Failure("build", error.message, "build can be imported", error.hint)
+        return [Outcome("build", failure)]
+    return _run(checks, checked, lambda check: advance(f"{entry.item.name}: {check}"))
+
+
+def _run(checks: Checks[Any], checked: object, advance: Callable[[str], None]) -> Iterator[Outcome]:
     for check in checks:
-        advance(f"{entry.item.name}: {check.id}")
-        failed = checks.failure(check, subject)
-        if failed is None:
-            yield {"check": check.id, "passed": True}
-        else:
-            yield _outcome(check.id, failed.found, failed.expected, failed.mend)
+        advance(check.id)
+        yield Outcome(check.id, checks.failure(check, checked))
 
 
-def _subject(entry: Entry) -> tuple[Checks, Any]:
+def _to_check(entry: Entry) -> tuple[Checks[Any], object]:
+    """The checks for an item, and the item as they take it.
+
+    Raises:
+        PoolzooError: Its build cannot be imported.
+    """
     item = entry.item
     if isinstance(item, spec.Dataset):
         return datasets.checks, datasets.CheckedDataset(item)
     assert isinstance(item, spec.Pooling | spec.Backbone)
     make = import_build(item.build, item.name, entry.source)
     if isinstance(item, spec.Pooling):
-        return poolings.checks, poolings.CheckedPooling(item, make, {})
+        return poolings.checks, CheckedPooling(item, make, {})
     return backbones.checks, backbones.CheckedBackbone(Resolved(grammar.parse_spec(item.name), entry, make, {}))
 
 
-def _check_family(entry: Entry, family: spec.BackboneFamily) -> Any:
+def _check_family(entry: Entry, family: spec.BackboneFamily) -> Outcome:
     """A family lists names, and gives a backbone for one of them."""
     try:
         names = loader.catalog().family_names(entry)
-        found = family.get(names[0]) if names else None
+        provided = family.get(names[0]) if names else None
     except loader.Failure as error:
-        yield _outcome("names_and_get", reason(error), _FAMILY, "mend names() or get()")
-        return
-    if isinstance(found, spec.Backbone):
-        yield {"check": "names_and_get", "passed": True}
+        found = reason(error)
     else:
-        yield _outcome(
-            "names_and_get", f"{len(names)} names, get gives {found!r:.80}", _FAMILY, "mend names() or get()"
-        )
-
-
-_FAMILY = "names() gives at least one name, get(name) a Backbone for it"
-
-
-def _outcome(check: str, found: str, expected: str, mend: str) -> dict[str, Any]:
-    return {"check": check, "passed": False, "found": found, "expected": expected, "mend": mend}
+        if isinstance(provided, spec.Backbone):
+            return Outcome("names_and_get")
+        found = f"{len(names)} names, get gives {provided!r:.80}"
+    expected = "names() gives at least one name, get(name) a Backbone for it"
+    return Outcome("names_and_get", Failure("names_and_get", found, expected, "fix names() or get()"))

@@ -1,10 +1,11 @@
-"""What a device is good at: where the network lives, in which layout and precision it computes."""
+"""The device of a run, with the memory layout and the precision in which it computes."""
 
 from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import nn
@@ -18,10 +19,10 @@ class DevicePolicy:
     """A device and the choices that follow from it.
 
     Attributes:
-        device: Where the network lives.
-        autocast: The lower precision of automatic mixed precision, or None for float32 throughout.
-        memory_format: Of images and filters.
-        compiled: Whether the training step goes through `torch.compile`.
+        device: Where the network is.
+        autocast: The lower precision of automatic mixed precision; None for float32 throughout.
+        memory_format: Layout of images and filters.
+        compiled: Whether training goes through `torch.compile`.
     """
 
     device: torch.device
@@ -30,27 +31,28 @@ class DevicePolicy:
     compiled: bool = False
 
     def context(self) -> AbstractContextManager[object]:
-        """Automatic mixed precision, where the device gains from it."""
+        """The context in which a network runs: automatic mixed precision, or none."""
         return torch.autocast(self.device.type, self.autocast) if self.autocast is not None else nullcontext()
 
     def place(self, module: nn.Module) -> nn.Module:
-        """The module on the device, in the layout that suits it."""
-        return module.to(self.device, memory_format=self.memory_format)
+        """Moves a module to the device, in the device's memory layout; returns the module."""
+        # torch's stubs lack this combination of arguments, which its documentation has.
+        return cast(nn.Module, module.to(self.device, memory_format=self.memory_format))  # type: ignore[call-overload]
 
     def seed(self, number: int) -> None:
-        """Sets the random numbers of the CPU and of the device, as `torch.manual_seed` does.
+        """Seeds the generators of the CPU and of the device.
 
-        That one takes 180 µs where CUDA was never used, for the stack that it keeps each time: 4 % of a head's step.
+        `torch.manual_seed` does the same, but takes 180 µs if CUDA was never used: 4 % of a head's step.
         """
         torch.default_generator.manual_seed(number)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(number)
 
 
-def set_threads(asked: int | None) -> None:
-    """Gives torch the number of threads that was asked for, or no more than a quota of CPU time is worth."""
-    if asked is not None:
-        torch.set_num_threads(asked)
+def set_threads(threads: int | None) -> None:
+    """Sets torch's number of CPU threads; None keeps torch's own, capped by a cgroup's quota of CPU time."""
+    if threads is not None:
+        torch.set_num_threads(threads)
     elif (limit := resources.thread_limit()) is not None and limit < torch.get_num_threads():
         torch.set_num_threads(limit)
 
@@ -58,17 +60,17 @@ def set_threads(asked: int | None) -> None:
 def policy(name: str, precision: str = "auto", compiled: str = "auto", *, deterministic: bool = False) -> DevicePolicy:
     """The policy for `auto`, `cpu`, `cuda` or `cuda:N`.
 
-    bfloat16 and `torch.compile` by default on GPUs only: on a CPU without AMX they were measured at 0.77 to 0.94 times
-    the speed of float32 without.
+    bfloat16 and `torch.compile` are the defaults on GPUs only. On a CPU without AMX they reach 0.77 to 0.94 times the
+    speed of plain float32.
 
     Args:
-        name: The device. Under `torchrun`, `auto` and `cuda` are the GPU of this process's local rank.
+        name: The device. Under `torchrun`, `auto` and `cuda` mean the GPU of this process's local rank.
         precision: "auto", "float32" or "bfloat16".
         compiled: "auto", "on" or "off".
-        deterministic: Whether a GPU must compute the same bits every time, which costs speed; CPUs do anyway.
+        deterministic: Whether results on a GPU must be bitwise reproducible, which costs speed; on CPUs they are.
 
     Raises:
-        EnvironmentProblem: There is no such device here.
+        EnvironmentProblem: This machine has no such device.
         UsageError: The name is none of these.
     """
     if name == "auto":
@@ -80,26 +82,26 @@ def policy(name: str, precision: str = "auto", compiled: str = "auto", *, determ
     except RuntimeError:
         device = torch.device("meta")
     if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"--device {name!r} is not auto, cpu, cuda or cuda:N", "leave it out to choose by itself")
+        raise UsageError(f"--device {name!r} is not auto, cpu, cuda or cuda:N", "leave it out for auto")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise EnvironmentProblem(
             f"no GPU for --device {name}: torch sees {torch.cuda.device_count()}",
-            "use --device cpu; poolzoo doctor tells more",
+            "use --device cpu; poolzoo doctor shows what torch finds",
         )
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.set_device(device)
-        torch.backends.cudnn.benchmark = not deterministic  # the fastest kernels, found by trying them
+        torch.backends.cudnn.benchmark = not deterministic  # cuDNN tries its kernels and keeps the fastest
         if deterministic:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs for equal bits
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is not deterministic without it
             torch.use_deterministic_algorithms(True)
     if precision == "auto":
         half = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         half = precision == "bfloat16"
     return DevicePolicy(
-        device,
-        torch.bfloat16 if half else None,
-        torch.channels_last,
-        compiled == "on" or (compiled == "auto" and on_gpu),
+        device=device,
+        autocast=torch.bfloat16 if half else None,
+        memory_format=torch.channels_last,
+        compiled=compiled == "on" or (compiled == "auto" and on_gpu),
     )

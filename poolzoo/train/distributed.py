@@ -1,12 +1,13 @@
-"""The processes that train together, as `torchrun` starts them: torch.distributed, gloo on CPUs and NCCL on GPUs."""
+"""Processes that train together, as `torchrun` starts them: torch.distributed with gloo on CPUs and NCCL on GPUs."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, NoReturn, TypeVar
+from typing import Final, NoReturn, TypeVar
 
 import numpy as np
 import torch
@@ -15,162 +16,177 @@ from torch import nn
 
 from poolzoo.common import output
 from poolzoo.common.errors import EnvironmentProblem, PoolzooError, explain
-from poolzoo.data.batches import ALL, Rank
+from poolzoo.data.batches import SINGLE_PROCESS, Rank
 from poolzoo.train.device import DevicePolicy
 
 T = TypeVar("T")
-PATIENCE = timedelta(hours=2)  # one process reads the data or builds a cache while the others wait
+TIMEOUT: Final = timedelta(hours=2)  # rank 0 reads the data or builds a cache while the others wait
 
 
-def join(policy: DevicePolicy) -> Rank:
-    """Joins the processes that were started together; the only one is the whole group.
+@dataclass(frozen=True)
+class Failure:
+    """An error as plain values, which every process can receive."""
 
-    From here on an error of another process than the first is this process's own, and is shown.
+    exit_code: int
+    message: str
+    hint: str
+
+    @classmethod
+    def of(cls, error: Exception) -> Failure:
+        shown = explain(error)
+        return cls(exit_code=shown.exit_code, message=shown.message, hint=shown.hint)
+
+
+def init_process_group(policy: DevicePolicy) -> Rank:
+    """Joins the process group that `torchrun` describes; without `torchrun` this process is the whole group.
+
+    From here on only rank 0 prints, and errors of the other ranks are shown with their rank.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
-        return ALL
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return SINGLE_PROCESS
     if not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if policy.device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=PATIENCE)
+        dist.init_process_group(backend, timeout=TIMEOUT)
         output.set_rank(dist.get_rank())
-    return Rank(dist.get_rank(), dist.get_world_size())
+    return Rank(rank=dist.get_rank(), world_size=dist.get_world_size())
 
 
-def is_first() -> bool:
-    """Whether this process is the first of those that were started together, before or after they joined."""
+def is_rank_zero() -> bool:
+    """Whether this process has rank 0, also before it has joined the group."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def leave() -> None:
-    """Leaves the group, if this process is in one."""
+def destroy_process_group() -> None:
+    """Leaves the process group, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 @contextmanager
-def rank_zero_first(share: Rank) -> Iterator[None]:
-    """The block runs in the first process, and when it has ended, in the others: for caches that are built once.
+def rank_zero_first(rank: Rank) -> Iterator[None]:
+    """Runs the block in rank 0, then in the other ranks, such as for a cache that rank 0 builds.
 
-    Where it fails in the first, the others fail alike, without a word and without running it.
+    If it fails in rank 0, the other ranks fail silently without running it.
     """
-    if share.size > 1 and share.rank > 0:
-        failed = gathered(None, share)[0]
-        if failed is not None:
-            _fail_silently(failed)
+    success: Failure | None = None
+    if rank.is_distributed and not rank.is_zero:
+        failure = all_gather_objects(success, rank)[0]
+        if failure is not None:
+            _fail_silently(failure)
     try:
         yield
     except Exception as error:
-        if share.size > 1 and share.rank == 0:
-            gathered(_plain(error), share)
+        if rank.is_distributed and rank.is_zero:
+            all_gather_objects(Failure.of(error), rank)
         raise
-    if share.size > 1 and share.rank == 0:
-        gathered(None, share)
+    if rank.is_distributed and rank.is_zero:
+        all_gather_objects(success, rank)
 
 
 @contextmanager
-def agreed(share: Rank) -> Iterator[None]:
-    """The block succeeds in all processes or fails in all; of those that fail the first one says why.
+def fail_together(rank: Rank) -> Iterator[None]:
+    """The block succeeds in all processes or fails in all; the lowest rank that failed shows its error.
 
-    Inside, processes may wait for each other in `rank_zero_first` only.
+    Inside the block, processes may wait for each other in `rank_zero_first` only.
     """
     failure = None
     try:
         yield
     except Exception as error:
         failure = error
-    if share.size > 1:
-        failures = gathered(_plain(failure) if failure is not None else None, share)
-        speaker = next((rank for rank, one in enumerate(failures) if one is not None), None)
-        if speaker is not None:
-            leave()  # or the threads of the group abort this process when it exits
-        if speaker is not None and speaker != share.rank:
-            _fail_silently(failures[speaker])
+    if rank.is_distributed:
+        failures = all_gather_objects(None if failure is None else Failure.of(failure), rank)
+        first, shown = next(((index, each) for index, each in enumerate(failures) if each is not None), (None, None))
+        if shown is not None:
+            destroy_process_group()  # otherwise threads of the group abort this process when it exits
+            if first != rank.rank:
+                _fail_silently(shown)
     if failure is not None:
         raise failure
 
 
-def from_first(function: Callable[[], T], share: Rank) -> T:
-    """What a function gives in the first process, in all of them; it runs there only."""
-    found: list[T | None] = [None]
-    with agreed(share):
-        if share.rank == 0:
-            found[0] = function()
-    value: T = gathered(found[0], share)[0]
-    return value
+def broadcast_result(function: Callable[[], T], rank: Rank) -> T:
+    """Runs a function in rank 0 only, and gives its result in all processes."""
+    results: list[T] = []
+    with fail_together(rank):
+        if rank.is_zero:
+            results.append(function())
+    if not rank.is_distributed:
+        return results[0]
+    holder: list[list[T]] = all_gather_objects(results, rank)
+    return holder[0][0]
 
 
-def require_alike(what: str, value: str, share: Rank) -> None:
-    """Makes sure that all processes have the same of something, such as a digest of their data.
+def require_equal(what: str, value: str, rank: Rank) -> None:
+    """Makes sure that a value, such as a digest of the data, is the same in all processes.
 
     Raises:
-        EnvironmentProblem: They have not; the first process says which differ.
+        EnvironmentProblem: It differs; rank 0 shows which ranks have another value.
     """
-    values = gathered(value, share)
-    if others := [str(rank) for rank, one in enumerate(values) if one != values[0]]:
-        speak_once(share)
-        leave()
+    values = all_gather_objects(value, rank)
+    if others := [str(index) for index, each in enumerate(values) if each != values[0]]:
+        show_in_rank_zero_only(rank)
+        destroy_process_group()
         hint = "every machine needs the same files"
         raise EnvironmentProblem(f"{what} of process {', '.join(others)} differs from that of process 0", hint)
 
 
-def _plain(error: Exception) -> tuple[int, str, str]:
-    """An error as something that every process can be told."""
-    shown = explain(error)
-    return shown.exit_code, shown.message, shown.hint
-
-
-def _fail_silently(failure: tuple[int, str, str]) -> NoReturn:
-    """Ends this process as another one ends, which says why."""
+def _fail_silently(failure: Failure) -> NoReturn:
+    """Ends this process with the error of another one, which shows it."""
     output.set_rank(-1)
-    code, message, hint = failure
-    raised = PoolzooError(message, hint)
-    raised.exit_code = code
-    raise raised
+    error = PoolzooError(failure.message, failure.hint)
+    error.exit_code = failure.exit_code
+    raise error
 
 
-def added_up(values: torch.Tensor, share: Rank) -> torch.Tensor:
-    """The sum over all processes of a tensor on the host."""
-    if share.size > 1:
+def show_in_rank_zero_only(rank: Rank) -> None:
+    """To be called before an error that all processes raise."""
+    if not rank.is_zero:
+        output.set_rank(-1)
+
+
+def all_reduce_sum(values: torch.Tensor, rank: Rank) -> torch.Tensor:
+    """The sum of a tensor over all processes; the tensor is on the host and changes."""
+    if rank.is_distributed:
         dist.all_reduce(values)
     return values
 
 
-def gathered(value: Any, share: Rank) -> list[Any]:
-    """The values of all processes, in their order."""
-    values = [value] * share.size
-    if share.size > 1:
+def all_gather_objects(value: T, rank: Rank) -> list[T]:
+    """The values of all processes, by rank."""
+    values = [value] * rank.world_size
+    if rank.is_distributed:
         dist.all_gather_object(values, value)
     return values
 
 
-def speak_once(share: Rank) -> None:
-    """To be called before an error that all processes raise: the first alone shows it."""
-    if share.rank > 0:
-        output.set_rank(-1)
+def all_gather(shard: np.ndarray, count: int, rank: Rank) -> np.ndarray:
+    """Puts the shards of all processes, as `Rank.shard` divides rows, in their original order.
 
+    Args:
+        shard: The rows of this process, `[n, …]`.
+        count: Rows in all.
+        rank: This process.
 
-def interleaved(part: np.ndarray, count: int, share: Rank) -> np.ndarray:
-    """The rows of all processes, each of which has every `size`-th one from its rank on; `count` in all."""
-    if share.size == 1:
-        return part
-    parts: list[Any] = [None] * share.size
-    dist.all_gather_object(parts, part)
-    whole = np.empty((count, *part.shape[1:]), part.dtype)
-    for rank, rows in enumerate(parts):
-        whole[rank :: share.size] = rows
+    Returns:
+        `[count, …]`.
+    """
+    if not rank.is_distributed:
+        return shard
+    whole = np.empty((count, *shard.shape[1:]), shard.dtype)
+    for index, rows in enumerate(all_gather_objects(shard, rank)):
+        whole[index :: rank.world_size] = rows
     return whole
 
 
-def align_buffers(module: nn.Module, share: Rank) -> None:
-    """Gives every process the first one's buffers: statistics of batch norms are each process's own while it trains."""
-    if share.size > 1:
+def broadcast_buffers(module: nn.Module, rank: Rank) -> None:
+    """Copies the buffers of rank 0 to all processes; batch norms differ, since each saw its own images."""
+    if rank.is_distributed:
         for buffer in module.buffers():
             dist.broadcast(buffer, 0)
 
 
-def synchronized(network: nn.Module, share: Rank, policy: DevicePolicy) -> nn.Module:
-    """On several GPUs, batch norms that share their statistics at every step; torch has none for CPUs."""
-    if share.size > 1 and policy.device.type == "cuda":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(network)
-    return network
+def convert_sync_batchnorm(network: nn.Module, rank: Rank, policy: DevicePolicy) -> None:
+    """On several GPUs, replaces batch norms by ones that synchronize their statistics; torch has none for CPUs."""
+    if rank.is_distributed and policy.device.type == "cuda":
+        nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]

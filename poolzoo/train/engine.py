@@ -1,4 +1,4 @@
-"""The training loop: epochs and steps, validation, checkpoints. It knows learners and a feed, and no run directory."""
+"""The training loop: epochs, steps, validation and checkpoints. It knows modules and a loader, but no run directory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Final, NoReturn, TypedDict
 
 import numpy as np
 import torch
@@ -15,133 +15,180 @@ from torch.nn import functional as F
 
 from poolzoo.common import output
 from poolzoo.common.errors import CheckFailed, EnvironmentProblem
-from poolzoo.data.batches import ALL, Rank
+from poolzoo.common.text import one_line
+from poolzoo.data.batches import SINGLE_PROCESS, Rank
 from poolzoo.metrics import classification
 from poolzoo.train import distributed, signals
 from poolzoo.train.checkpoint import Checkpoint
+from poolzoo.train.epoch_metrics import EpochMetrics
 from poolzoo.train.loaders import Loader
 from poolzoo.train.training_module import TrainingModule
 
-SHOW_EVERY = 0.5  # seconds between two readings of loss and accuracy for a progress bar that somebody watches
-Line = dict[str, Any]
+REFRESH_SECONDS: Final = 0.5  # between two updates of the progress bar, each of which waits for the device
+LONGEST_ERROR: Final = 200  # characters of an error of torch that a message quotes
+EpochCallback = Callable[[int, Mapping[str, EpochMetrics]], None]
+
+
+class ProgressState(TypedDict):
+    """What a checkpoint keeps of `Progress`."""
+
+    epoch: int
+    step: int
+    seconds: float
+    lines: dict[str, list[dict[str, float | None]]]
 
 
 @dataclass
 class Progress:
-    """How far a run is: finished epochs with their lines, steps of the next one, seconds of training."""
+    """How far a run is.
+
+    Attributes:
+        epoch: Finished epochs.
+        step: Finished steps of the next epoch.
+        seconds: Duration of training so far, without validation.
+        history: Metrics of the finished epochs, by module.
+    """
 
     epoch: int = 0
     step: int = 0
     seconds: float = 0.0
-    lines: dict[str, list[Line]] = field(default_factory=dict)
+    history: dict[str, list[EpochMetrics]] = field(default_factory=dict)
+
+    def state_dict(self) -> ProgressState:
+        """The state for a checkpoint."""
+        lines = {name: [epoch.to_json() for epoch in epochs] for name, epochs in self.history.items()}
+        return {"epoch": self.epoch, "step": self.step, "seconds": self.seconds, "lines": lines}
+
+    @classmethod
+    def from_state_dict(cls, state: ProgressState) -> Progress:
+        """Reads what `state_dict` gave."""
+        history = {name: [EpochMetrics.from_json(line) for line in lines] for name, lines in state["lines"].items()}
+        return cls(epoch=state["epoch"], step=state["step"], seconds=state["seconds"], history=history)
 
 
 @dataclass(frozen=True)
-class Fault:
-    """Why a state cannot be kept: the step of the epoch, from 1, and the reason in words."""
+class NonFinite:
+    """Why the state must not be saved: the step of the epoch, counted from 1, and a message."""
 
     step: int
-    text: str
+    message: str
 
 
 class Engine:
-    """Trains learners on what a feed serves.
+    """Trains modules on the batches of a loader.
 
     Args:
-        learners: By name; all get the same steps.
-        feed: Where steps come from.
-        val_labels: Of the feed's validation images, `int64[n]`, all processes' together.
-        epochs: How many in all.
-        checkpoint: Where the state is kept.
-        share: Which part of the batches this process sees; the first process writes.
+        modules: By name; all train on the same batches.
+        loader: Serves the batches.
+        val_labels: Labels of the validation images of all processes, `int64[n]`.
+        epochs: Epochs of the whole run.
+        checkpoint: Where the state is saved.
+        rank: This process; rank 0 writes.
     """
 
     def __init__(
         self,
-        learners: Mapping[str, TrainingModule],
-        feed: Loader,
+        modules: Mapping[str, TrainingModule],
+        loader: Loader,
         val_labels: np.ndarray,
         epochs: int,
         checkpoint: Checkpoint,
-        share: Rank = ALL,
+        rank: Rank = SINGLE_PROCESS,
     ) -> None:
-        self.learners, self.feed, self.val_labels, self.epochs = dict(learners), feed, val_labels, epochs
-        self.checkpoint, self.share = checkpoint, share
-        self.progress = Progress(lines={name: [] for name in learners})
+        self.modules = dict(modules)
+        self.loader = loader
+        self.val_labels = val_labels
+        self.epochs = epochs
+        self.checkpoint = checkpoint
+        self.rank = rank
+        self.progress = Progress(history={name: [] for name in modules})
 
-    def restore(self) -> None:
-        """Goes on where the checkpoint stands, if there is one."""
-        device = next(iter(self.learners.values())).policy.device
+    def resume(self) -> None:
+        """Loads the checkpoint, if there is one.
+
+        Raises:
+            CheckFailed: It is damaged, does not fit the modules, or is not finite.
+            UsageError: The settings of the run changed.
+        """
+        device = next(iter(self.modules.values())).policy.device
         state = self.checkpoint.read(device)
         if state is None:
             return
         try:
-            for name, learner in self.learners.items():
-                learner.restore(state["learners"][name])
-            self.progress = Progress(**state["progress"])
+            for name, module in self.modules.items():
+                module.load_state_dict(state["learners"][name])
+            self.progress = Progress.from_state_dict(state["progress"])
         except Exception as error:
-            raise self.checkpoint.refuse(error) from error
-        for learner in self.learners.values():
-            if (name := learner.broken()) is not None:
-                raise self.checkpoint.refuse_broken(name)
-        within = f" and {self.progress.step} of {len(self.feed)} steps" if self.progress.step else ""
-        output.say(f"going on after epoch {self.progress.epoch}{within}")
+            raise self.checkpoint.mismatch(error) from error
+        for module in self.modules.values():
+            if (part := module.non_finite_state()) is not None:
+                raise self.checkpoint.non_finite(part)
+        partial = f" and {self.progress.step} of {len(self.loader)} steps" if self.progress.step else ""
+        output.say(f"resuming after epoch {self.progress.epoch}{partial}")
 
-    def run(self, finished: Callable[[int, dict[str, Line]], None]) -> Progress:
-        """Trains to the end.
+    def run(self, on_epoch_end: EpochCallback) -> Progress:
+        """Trains to the last epoch.
 
         Args:
-            finished: Called in the first process after every epoch with its number and every learner's line.
+            on_epoch_end: Called in rank 0 after every epoch, with its number and the metrics of every module.
 
         Raises:
-            CheckFailed: A loss, a gradient or a part of the state is not finite; the last finite state stays saved.
-            KeyboardInterrupt: Somebody asked to stop; the state was saved.
-            EnvironmentProblem: Another process of the group was lost.
+            CheckFailed: The loss, a gradient or the state is not finite; the last finite checkpoint remains.
+            KeyboardInterrupt: SIGINT or SIGTERM arrived; the state is saved.
+            EnvironmentProblem: Another process of the group ended.
         """
-        with output.progress("training", self.epochs * len(self.feed)) as bar:
+        with output.progress("training", self.epochs * len(self.loader)) as bar:
             while self.progress.epoch < self.epochs:
-                with signals.deferred() as request:
-                    try:
-                        self._epoch(self.progress.epoch + 1, request, bar)
-                    except RuntimeError as error:
-                        request.obey()
-                        if self.share.size == 1 or isinstance(error, torch.OutOfMemoryError):
-                            raise
-                        text = f"a process of the group was lost: {output.one_line(str(error), 200)}"
-                        raise EnvironmentProblem(text, "start it again with --resume and the run directory") from error
-                lines = self._judge(self.progress.epoch + 1)
-                self._require_finite(self.progress.epoch + 1)  # again: a layer may have written to its buffers
-                self.progress.epoch, self.progress.step = self.progress.epoch + 1, 0
-                for name, line in lines.items():
-                    self.progress.lines[name].append(line)
-                    self.learners[name].forget()
+                epoch = self.progress.epoch + 1
+                with signals.defer_signals() as request:
+                    self._train_epoch_in_group(epoch, request, bar)
+                metrics = self._validate(epoch)
+                self._require_finite(epoch)  # again, since a layer may change its buffers in validation
+                self.progress.epoch = epoch
+                self.progress.step = 0
+                for name, module in self.modules.items():
+                    self.progress.history[name].append(metrics[name])
+                    module.reset_metrics()
                 self._save()
-                if self.share.rank == 0:
-                    finished(self.progress.epoch, lines)
+                if self.rank.is_zero:
+                    on_epoch_end(epoch, metrics)
         return self.progress
 
-    def _epoch(self, epoch: int, request: signals.Request, bar: output.Progress) -> None:
-        learners, before = list(self.learners.values()), (epoch - 1) * len(self.feed)
-        for learner in learners:
-            learner.begin(epoch)
-        watched = output.shows_progress()
+    def _train_epoch_in_group(self, epoch: int, request: signals.StopRequest, bar: output.Progress) -> None:
+        """Trains an epoch and explains the errors of torch when another process of the group ended."""
+        try:
+            self._epoch(epoch, request, bar)
+        except RuntimeError as error:
+            request.raise_if_requested()
+            if not self.rank.is_distributed or isinstance(error, torch.OutOfMemoryError):
+                raise
+            text = f"a process of the group ended: {one_line(str(error), LONGEST_ERROR)}"
+            raise EnvironmentProblem(text, "start it again with --resume and the run directory") from error
+
+    def _epoch(self, epoch: int, request: signals.StopRequest, bar: output.Progress) -> None:
+        modules = list(self.modules.values())
+        steps_before = (epoch - 1) * len(self.loader)
+        for module in modules:
+            module.start_epoch(epoch)
+        shows_progress = output.shows_progress()
         last = started = shown = time.perf_counter()
         first_step = self.progress.step
-        for step in self.feed.epoch(epoch, self.progress.step):
-            for learner in learners:
-                learner.step(step, before + self.progress.step)
+        for batch in self.loader.epoch(epoch, self.progress.step):
+            for module in modules:
+                module.step(batch, steps_before + self.progress.step)
             self.progress.step += 1
-            if request.kind is not None or (self.share.rank == 0 and self.checkpoint.due):
+            if request.is_pending or (self.rank.is_zero and self.checkpoint.is_due):
                 last = self._count_seconds(last)
                 self._save_within(epoch)
-                request.obey()
-            if watched and (now := time.perf_counter()) - shown > SHOW_EVERY:
-                shown, totals = now, learners[0].totals()
+                request.raise_if_requested()
+            if shows_progress and (now := time.perf_counter()) - shown > REFRESH_SECONDS:
+                shown = now
+                means = modules[0].training_means()
                 rate = (self.progress.step - first_step) / (now - started)
-                figures = f"loss {totals.loss:.3f}  acc {totals.accuracy:.3f}  {rate:.1f} steps/s"
-                bar.update(before + self.progress.step, figures)
-        for learner in learners:
-            learner.totals()  # waits for the device, so that the time is the training's
+                text = f"loss {means.loss:.3f}  acc {means.accuracy:.3f}  {rate:.1f} steps/s"
+                bar.update(steps_before + self.progress.step, text)
+        for module in modules:
+            module.training_means()  # waits for the device, so that the measured time includes all steps
         self._count_seconds(last)
         self._require_finite(epoch)
 
@@ -150,82 +197,96 @@ class Engine:
         self.progress.seconds += now - since
         return now
 
-    def _fault(self, epoch: int) -> Fault | None:
-        """What in this process is not finite; reads it from the device."""
-        for name, learner in self.learners.items():
-            place = f"{name}: " if len(self.learners) > 1 else ""
-            if (bad := learner.first_bad()) is not None:
-                step = bad[0] - (epoch - 1) * len(self.feed) + 1
-                return Fault(step, f"{place}the {bad[1]} is NaN or infinite in epoch {epoch}, step {step}")
-            if (part := learner.broken()) is not None:
+    def _label(self, name: str) -> str:
+        """The prefix of messages about one module of several."""
+        return f"{name}: " if len(self.modules) > 1 else ""
+
+    def _find_non_finite(self, epoch: int) -> NonFinite | None:
+        """The first loss, gradient or state of this process that is not finite; waits for the device."""
+        for name, module in self.modules.items():
+            if (bad := module.first_non_finite_step()) is not None:
+                step = bad.step - (epoch - 1) * len(self.loader) + 1
+                text = f"{self._label(name)}the {bad.what} is NaN or infinite in epoch {epoch}, step {step}"
+                return NonFinite(step=step, message=text)
+            if (part := module.non_finite_state()) is not None:
                 step = self.progress.step
-                return Fault(step, f"{place}{part} holds NaN or infinity after epoch {epoch}, step {step}")
+                text = f"{self._label(name)}{part} holds NaN or infinity after epoch {epoch}, step {step}"
+                return NonFinite(step=step, message=text)
         return None
 
     def _require_finite(self, epoch: int) -> None:
-        """Stops before a state is judged or saved that cannot be trained any more; all processes decide alike."""
-        faults = [fault for fault in distributed.gathered(self._fault(epoch), self.share) if fault is not None]
-        if faults:
-            self._refuse(min(faults, key=lambda fault: fault.step).text)
+        """Stops all processes before a state that is not finite is validated or saved."""
+        found = distributed.all_gather_objects(self._find_non_finite(epoch), self.rank)
+        if bad := [each for each in found if each is not None]:
+            self._fail(min(bad, key=lambda each: each.step).message)
 
-    def _refuse(self, text: str) -> NoReturn:
-        distributed.speak_once(self.share)
-        settings = next(iter(self.learners.values())).settings
+    def _fail(self, text: str) -> NoReturn:
+        distributed.show_in_rank_zero_only(self.rank)
+        settings = next(iter(self.modules.values())).settings
         hint = f"try a smaller --lr than {settings.lr:g}" + ("" if settings.clip_grad else ", or --clip-grad 1")
         if settings.plugins:
-            hint += "; poolzoo plugin check FILE tries a plugin's gradients"
+            hint += "; poolzoo plugin check FILE tests a plugin's gradients"
         if self.checkpoint.path.is_file():
             hint += f"; the last finite state is kept for --resume in {self.checkpoint.path}"
         raise CheckFailed(text, hint)
 
-    def _judge(self, epoch: int) -> dict[str, Line]:
-        """Measures every learner on the validation images, keeps the best weights, and gives the epoch's lines."""
-        parts: dict[str, list[Tensor]] = {name: [] for name in self.learners}
-        for learner in self.learners.values():
-            distributed.align_buffers(learner.module, self.share)
-            if learner.average is not None:
-                distributed.align_buffers(learner.average.module, self.share)
-            learner.judged.eval()
-        for inputs in self.feed.validation():
-            for name, learner in self.learners.items():
-                parts[name].append(learner.logits(inputs[learner.reads]))
-        lines = {}
-        spent = self.progress.seconds - sum(line["seconds"] for line in next(iter(self.progress.lines.values()), []))
-        for name, learner in self.learners.items():
-            mine = torch.cat(parts[name]).cpu().numpy()
-            logits = distributed.interleaved(mine, len(self.val_labels), self.share)
-            if (classification.predictions(logits) == classification.NO_CLASS).all():
-                place = f"{name}: " if len(self.learners) > 1 else ""
-                self._refuse(f"{place}all logits of the validation images are NaN or infinite after epoch {epoch}")
-            accuracy = classification.accuracy(logits, self.val_labels)
-            learner.judge(epoch, accuracy)
-            loss, right, seen = distributed.added_up(learner.sums(), self.share).tolist()
-            lines[name] = {
-                "epoch": epoch,
-                "loss": loss / seen,
-                "train_accuracy": right / seen,
-                "val_loss": _finite(F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(self.val_labels))),
-                "val_accuracy": accuracy,
-                "lr": learner.schedule.at(epoch * len(self.feed) - 1),
-                "seconds": round(spent, 3),
-                "images_per_s": round(seen / spent, 1),
-            }
-        return lines
+    def _validate(self, epoch: int) -> dict[str, EpochMetrics]:
+        """Measures every module on the validation images and keeps its weights if they are the best."""
+        logits = self._validation_logits()
+        history = next(iter(self.progress.history.values()), [])
+        seconds = self.progress.seconds - sum(each.seconds for each in history)
+        metrics = {}
+        for name, module in self.modules.items():
+            if (classification.predictions(logits[name]) == classification.NO_CLASS).all():
+                text = f"all logits of the validation images are NaN or infinite after epoch {epoch}"
+                self._fail(self._label(name) + text)
+            accuracy = classification.accuracy(logits[name], self.val_labels)
+            module.update_best(epoch, accuracy)
+            loss, correct, images = distributed.all_reduce_sum(module.metric_sums(), self.rank).tolist()
+            val_loss = F.cross_entropy(torch.from_numpy(logits[name]), torch.from_numpy(self.val_labels))
+            metrics[name] = EpochMetrics(
+                epoch=epoch,
+                loss=loss / images,
+                train_accuracy=correct / images,
+                val_loss=_finite_or_none(val_loss),
+                val_accuracy=accuracy,
+                lr=module.schedule.lr_at(epoch * len(self.loader) - 1),
+                seconds=round(seconds, 3),
+                images_per_s=round(images / seconds, 1),
+            )
+        return metrics
+
+    def _validation_logits(self) -> dict[str, np.ndarray]:
+        """The logits of every module for the validation images of all processes, `float32[n, classes]`."""
+        parts: dict[str, list[Tensor]] = {name: [] for name in self.modules}
+        for module in self.modules.values():
+            distributed.broadcast_buffers(module.module, self.rank)
+            if module.ema is not None:
+                distributed.broadcast_buffers(module.ema.module, self.rank)
+            module.eval_module.eval()
+        for inputs in self.loader.validation():
+            for name, module in self.modules.items():
+                parts[name].append(module.logits(inputs[module.input_key]))
+        return {
+            name: distributed.all_gather(torch.cat(shards).cpu().numpy(), len(self.val_labels), self.rank)
+            for name, shards in parts.items()
+        }
 
     def _save_within(self, epoch: int) -> None:
-        """Saves the state between two steps, where other processes do not listen: a bad one is told of at the end."""
-        if self.share.size == 1:
+        """Saves between two steps. Other processes do not wait here, so a non-finite state is reported later."""
+        if not self.rank.is_distributed:
             self._require_finite(epoch)
-        elif self.share.rank == 0 and self._fault(epoch) is not None:
-            return self.checkpoint.put_off()
-        return self._save()
+        elif self.rank.is_zero and self._find_non_finite(epoch) is not None:
+            self.checkpoint.postpone()
+            return
+        self._save()
 
     def _save(self) -> None:
-        if self.share.rank == 0:
-            learners = {name: learner.state() for name, learner in self.learners.items()}
-            self.checkpoint.write({"progress": dict(vars(self.progress)), "learners": learners})
+        if self.rank.is_zero:
+            modules = {name: module.state_dict() for name, module in self.modules.items()}
+            self.checkpoint.write({"progress": self.progress.state_dict(), "learners": modules})
 
 
-def _finite(value: Tensor) -> float | None:
+def _finite_or_none(value: Tensor) -> float | None:
     number = float(value)
     return number if math.isfinite(number) else None

@@ -1,9 +1,10 @@
-"""A finished run on the images of a data set: its own test part, or others with the same classes."""
+"""Tests a finished run on images: on its own test split, or on other data with the same classes."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,89 +19,157 @@ from poolzoo.data.resize import Fit
 from poolzoo.data.sizes import Size
 from poolzoo.data.unreadable import Skip, to_json
 from poolzoo.metrics import classification
+from poolzoo.metrics.results import Metrics
 from poolzoo.train import device as devices
 from poolzoo.train import inference
 from poolzoo.train.settings import read_toml
 
+LISTED_UNKNOWN = 5  # unknown classes that a message names
+LISTED_KNOWN = 20  # classes of the network that a hint names
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a trained network achieves on test images.
+
+    Attributes:
+        metrics: The metrics.
+        skipped: Images that could not be read, each with `file` and `error`.
+        provider: ONNX Runtime's execution provider; None if torch ran the network.
+    """
+
+    metrics: Metrics
+    skipped: tuple[Mapping[str, str], ...] = ()
+    provider: str | None = None
+
+    def to_json(self) -> dict[str, object]:
+        """The object that `poolzoo evaluate --json` prints."""
+        provider = {} if self.provider is None else {"provider": self.provider}
+        skipped = {"skipped": [dict(row) for row in self.skipped]} if self.skipped else {}
+        return {**self.metrics.to_json(), **provider, **skipped}
+
+
+@dataclass(frozen=True)
+class LabeledImages:
+    """Test images as a network takes them.
+
+    Attributes:
+        images: `uint8[N, h, w, 3]`.
+        labels: By the classes of the network, `int64[N]`.
+        skipped: Images that could not be read, each with `file` and `error`.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    skipped: tuple[Mapping[str, str], ...]
+
 
 def evaluate_run(
     path: str, data: str | None = None, device: str = "auto", threads: int | None = None, skip: Skip = None
-) -> dict[str, Any]:
-    """The metrics of a run on a test set.
+) -> Evaluation:
+    """Tests the network of a run with torch.
 
     Args:
         path: The run directory.
         data: A data set's name or `folder:PATH`; None for the run's own.
         device: `auto`, `cpu` or `cuda`.
-        threads: Of torch on the CPU.
-        skip: How many images that cannot be read may be left out.
+        threads: Number of torch threads on the CPU; None for torch's default.
+        skip: How many unreadable images to leave out at most: a number, "all", or None for none.
 
     Raises:
-        UsageError: The data has classes that the run does not know, or the run knows one class only.
+        UsageError: The data has classes that the run does not know, or the run has only one class.
+        CheckFailed: The run is incomplete, or its own test images changed.
     """
     policy = devices.policy(device)
     devices.set_threads(threads)
     run = load_run(path)
-    images, labels, skipped = test_images(
+    test = load_test_images(
         data or run.config["poolzoo"]["data"],
-        run.data_size,
-        run.fit,
-        skip,
-        run.classes,
-        tested_by=run.path if data is None else None,
+        size=run.data_size,
+        fit=run.fit,
+        skip=skip,
+        classes=run.classes,
+        tested_run=run.path if data is None else None,
     )
     policy.place(run.network)
-    logits = inference.predict_logits(run.network, run.preprocess.to(policy.device), images, policy)
-    return {**classification.compute(logits, labels, run.classes), **skipped}
+    logits = inference.predict_logits(run.network, run.preprocess.to(policy.device), test.images, policy)
+    metrics = classification.compute(logits, test.labels, run.classes)
+    return Evaluation(metrics=metrics, skipped=test.skipped)
 
 
-def test_images(
-    data: str, size: Size, how: Fit, skip: Skip, classes: list[str], *, tested_by: Path | None
-) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """Test images as a network takes them, their labels by its classes, and what to report of files left out.
+def load_test_images(
+    data: str, size: Size, fit: Fit, skip: Skip, classes: Sequence[str], *, tested_run: Path | None
+) -> LabeledImages:
+    """Reads the test images of a data set for a trained network.
 
-    Those that the run `tested_by` was tested on must be the same.
-    """
-    dataset = source.open_dataset(data, size, ("test",), exact=True, skip=skip, how=how)
-    images, labels = source.load_split(dataset, "test", size)
-    labels = _as_counted(classes, source.class_names(dataset, labels), labels)
-    if tested_by is not None:
-        _require_same(tested_by, source.facts_about(dataset, "test", images), labels)
-    reader = source.reader(dataset)
-    left_out = to_json(reader.skipped) if reader else []
-    return images, labels, {"skipped": left_out} if left_out else {}
-
-
-def _require_same(run: Path, facts: Facts, labels: np.ndarray) -> None:
-    """Makes sure that the test images are those that a run was tested on.
+    Args:
+        data: A data set's name or `folder:PATH`.
+        size: Height and width that the network takes.
+        fit: How images are brought to that size.
+        skip: How many unreadable images to leave out at most: a number, "all", or None for none.
+        classes: Classes of the network.
+        tested_run: A run that was tested on these images, which must not have changed; None for other data.
 
     Raises:
-        CheckFailed: They are not; says what changed.
+        UsageError: The data has classes that the network does not know.
+        CheckFailed: The images of the tested run changed.
     """
-    kept = DataIdentity.load(run / FILE)
-    if kept is None:
+    dataset = source.open_dataset(data, size, ("test",), exact=True, skip=skip, how=fit)
+    images, labels = source.load_split(dataset, "test", size)
+    labels = _renumber_labels(labels, source.class_names(dataset, labels), classes)
+    if tested_run is not None:
+        _require_unchanged(tested_run, source.facts_about(dataset, "test", images), labels)
+    reader = source.reader(dataset)
+    skipped = tuple(to_json(reader.skipped)) if reader else ()
+    return LabeledImages(images=images, labels=labels, skipped=skipped)
+
+
+def _require_unchanged(run: Path, facts: Facts, labels: np.ndarray) -> None:
+    """Makes sure that test images are those that a run was tested on.
+
+    Args:
+        run: The run directory.
+        facts: Digests and names of the images.
+        labels: Of the images, `int64[N]`.
+
+    Raises:
+        CheckFailed: They changed.
+    """
+    known = DataIdentity.load(run / FILE)
+    if known is None:
         return
-    names, tested = facts.names, kept.splits["test"]
-    if read_toml(run / "run.toml").get("limit") is not None:  # it was tested on a part of what is there
+    names, tested = facts.names, known.splits["test"]
+    if read_toml(run / "run.toml").get("limit") is not None:  # the run was tested on a part of the images
         if names is None or tested.names is None:
             return
-        known = set(tested.names)
-        part = np.array([name in known for name in names])
-        names = tuple(name for name in names if name in known)
+        tested_names = set(tested.names)
+        part = np.array([name in tested_names for name in names])
+        names = tuple(name for name in names if name in tested_names)
         facts, labels = Facts(facts.digests[part], None, names), labels[part]
-    now = DataIdentity({"test": SplitIdentity(facts.digests, labels, names)}, kept.classes)
-    require_same(kept, now, "--data measures the network on the images as they are now")
+    now = DataIdentity({"test": SplitIdentity(facts.digests, labels, names)}, known.classes)
+    require_same(known, now, "give --data to test on the images as they are now")
 
 
-def _as_counted(classes: list[str], names: tuple[str, ...], labels: np.ndarray) -> np.ndarray:
-    """The labels renumbered by the network's own names of the classes."""
+def _renumber_labels(labels: np.ndarray, names: Sequence[str], classes: Sequence[str]) -> np.ndarray:
+    """Labels by the classes of the network, `int64[N]`.
+
+    Args:
+        labels: Of the images, by the classes of the data, `int64[N]`.
+        names: Classes of the data.
+        classes: Classes of the network.
+
+    Raises:
+        UsageError: The data has classes that the network does not know.
+    """
     require_names("the network", classes)
     unknown = sorted(set(names) - set(classes))
     if unknown:
-        near = [(name, known) for name in unknown for known in classes if alike(name, known)]
-        told = difference("the data", [name for name, _ in near], "the run", [known for _, known in near])
+        similar = [(name, known) for name in unknown for known in classes if alike(name, known)]
+        explained = difference("the data", [name for name, _ in similar], "the run", [known for _, known in similar])
         raise UsageError(
-            f"the run does not know the class {', '.join(unknown[:5])}" + (f": {told}" if told else ""),
-            f"its classes are: {', '.join(classes[:20])}",
+            f"the run does not know the class {', '.join(unknown[:LISTED_UNKNOWN])}"
+            + (f": {explained}" if explained else ""),
+            f"its classes are: {', '.join(classes[:LISTED_KNOWN])}",
         )
-    return np.array([classes.index(name) for name in names])[labels]
+    renumbered: np.ndarray = np.array([list(classes).index(name) for name in names])[labels]
+    return renumbered

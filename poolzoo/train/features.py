@@ -1,7 +1,7 @@
-"""What a frozen backbone gives for every image, computed once and kept: heads then train on it instead of on images.
+"""The cache of a frozen backbone's features, computed once for every image, on which heads then train.
 
-Maps are kept in half precision. Of a pooling without parameters its vectors are kept instead, which are smaller by the
-map's area and leave nothing of it to compute. A cache's name is a digest of all that its content depends on.
+The cache holds feature maps in half precision. For a pooling without parameters it holds the smaller pooled vectors
+instead. The name of a cache entry is a digest of all that its content depends on.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -21,81 +20,108 @@ from torch import Tensor
 from poolzoo.common import json_writer, output
 from poolzoo.common.errors import CheckFailed
 from poolzoo.data import blocks, disk, sizes
-from poolzoo.data.batches import PLAIN, Draws, Pixels, sent
+from poolzoo.data.augmentation import NO_AUGMENTATION, AugmentedImages, EpochParams, to_device
 from poolzoo.data.source import cache_dir
-from poolzoo.train.loaders import MAP, frozen_map
-from poolzoo.train.prepare import Prepared
+from poolzoo.train.loaders import FEATURE_MAP, frozen_feature_map
+from poolzoo.train.prepare import PreparedRun
 
 ROWS: Final = "rows.npy"
 VERSION: Final = 1
+PRECISIONS: Final = ("float16", "float32")  # in the order in which they are tried
 
 
 class _OverflowError(Exception):
-    """A feature lies beyond the range of half precision."""
+    """A feature is beyond the range of half precision."""
 
 
 @dataclass(frozen=True)
-class Stored:
-    """Features of N images in V views: `float16[V · N, …]`, or float32 where half precision has too small a range."""
+class FeatureStore:
+    """Features of N images in V views.
+
+    Attributes:
+        rows: `float16[V · N, …]`, or `float32` if half precision has too small a range.
+        views: Number V of views.
+    """
 
     rows: np.ndarray
     views: int
 
     @cached_property
-    def _taken(self) -> blocks.Rows:
+    def _reader(self) -> blocks.Rows:
         return blocks.Rows(self.rows)
 
-    def take(self, view: np.ndarray, chosen: np.ndarray, device: torch.device) -> Tensor:
-        """The features of some images, each in a view of its own, `float32[n, …]`."""
-        picked = self._taken[view * (len(self.rows) // self.views) + chosen]
-        return sent(picked, device).float()
+    def take(self, view: np.ndarray, indices: np.ndarray, device: torch.device) -> Tensor:
+        """Features of some images.
+
+        Args:
+            view: The view of each image, `int64[n]`.
+            indices: The images, `int64[n]`.
+            device: Where the features are needed.
+
+        Returns:
+            `float32[n, …]`.
+        """
+        rows = self._reader[view * (len(self.rows) // self.views) + indices]
+        return to_device(rows, device).float()
 
 
 @dataclass(frozen=True)
 class FeatureConfig:
-    """One cache that is wanted: of maps, or of the vectors of one pooling."""
+    """One cache entry: the feature maps of a backbone, or the vectors of one pooling.
 
-    name: str
-    prepared: Prepared
-    key: str
+    Attributes:
+        input_key: `FEATURE_MAP`, or the spec of the pooling.
+        prepared: The run that needs it.
+        digest: Name of the entry.
+        shape: Of the features of one image.
+        dtype: "float16" or "float32".
+    """
+
+    input_key: str
+    prepared: PreparedRun
+    digest: str
     shape: tuple[int, ...]
     dtype: str
 
     @property
     def rows(self) -> int:
-        """Images times views."""
+        """Number of images times number of views."""
         return (1 + self.prepared.settings.views) * len(self.prepared.data.images)
 
     @property
     def bytes(self) -> int:
+        """Size of the features."""
         return self.rows * int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
 
 
-def reads(prepared: Prepared) -> str:
-    """What a head reads: maps, or the vectors of its own pooling where that neither learns nor draws."""
+def input_key(prepared: PreparedRun) -> str:
+    """What a head trains on: feature maps, or vectors of its own pooling if that is a fixed function of the map."""
     pool, module = prepared.assembly.pool, prepared.assembly.network.pool
     fixed = pool.item.parameter_free and not pool.item.stochastic and not any(True for _ in module.parameters())
-    return prepared.settings.pool if fixed and not prepared.assembly.network.norm_first else MAP
+    return prepared.settings.pool if fixed and not prepared.assembly.network.norm_first else FEATURE_MAP
 
 
-def planned(prepared: Prepared, name: str, dtype: str = "float16") -> FeatureConfig:
-    """The cache that a head which reads `name` needs."""
+def feature_config(prepared: PreparedRun, key: str, dtype: str = "float16") -> FeatureConfig:
+    """The cache entry for the inputs `key` of a head."""
     layout = prepared.assembly.layout
-    shape = (layout.channels, *layout.map_size) if name == MAP else (prepared.assembly.width,)
-    return FeatureConfig(name, prepared, _key(prepared, name, dtype), shape, dtype)
+    shape = (layout.channels, *layout.map_size) if key == FEATURE_MAP else (prepared.assembly.out_features,)
+    digest = _digest(prepared, key, dtype)
+    return FeatureConfig(input_key=key, prepared=prepared, digest=digest, shape=shape, dtype=dtype)
 
 
-def _key(prepared: Prepared, name: str, dtype: str) -> str:
+def _digest(prepared: PreparedRun, key: str, dtype: str) -> str:
     settings, assembly, augmentation = prepared.settings, prepared.assembly, prepared.augmentation
     weights = hashlib.sha256()
-    for key, tensor in assembly.network.backbone.state_dict().items():
-        weights.update(key.encode())
+    for name, tensor in assembly.network.backbone.state_dict().items():
+        weights.update(name.encode())
         weights.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    parts: dict[str, Any] = {
-        # How many images pass the backbone at a time may change the last bits.
-        "version": [VERSION, prepared.mapped_at_once, dtype, torch.__version__],
-        "what": name if name == MAP else [name, assembly.pool.entry.source.sha256(), dict(assembly.pool.options)],
-        "backbone": [settings.backbone, settings.local_pool, settings.stem, assembly.backbone.entry.source.sha256()],
+    backbone_source = assembly.backbone.resolved.entry.source
+    pool = [key, assembly.pool.entry.source.sha256(), dict(assembly.pool.options)]
+    parts: dict[str, object] = {
+        # The batch size of the backbone may change the last bits.
+        "version": [VERSION, prepared.backbone_batch_size, dtype, torch.__version__],
+        "what": key if key == FEATURE_MAP else pool,
+        "backbone": [settings.backbone, settings.local_pool, settings.stem, backbone_source.sha256()],
         "weights": weights.hexdigest(),
         "input": [list(assembly.image_size), list(map(list, prepared.preprocess.statistics))],
         "images": prepared.data.digest,
@@ -105,128 +131,146 @@ def _key(prepared: Prepared, name: str, dtype: str) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]  # noqa: TID251 - a digest
 
 
-def opened(heads: Sequence[Prepared]) -> dict[str, Stored] | None:
-    """The features that heads on one backbone read, built where they are missing; None where there is no room for them.
+def open_features(heads: Sequence[PreparedRun]) -> dict[str, FeatureStore] | None:
+    """The features that heads on one backbone train on; missing ones are computed. None if the disk has no room.
+
+    Args:
+        heads: Runs with the same backbone and data.
+
+    Returns:
+        The features by input key.
 
     Raises:
-        CheckFailed: The backbone gives values that are no numbers.
+        CheckFailed: The backbone gives NaN or infinity.
     """
-    shelf = disk.Shelf(cache_dir() / "features", disk.limit())  # one, so that none of these gives way to another
-    readers = {reads(head): head for head in heads}
-    missing = [name for name, head in readers.items() if name != MAP and _found(shelf, head, name) is None]
-    if MAP in readers or len(missing) > 1:  # one pass of the backbone serves all
-        readers = {MAP: heads[0], **readers}
+    shelf = disk.Shelf(cache_dir() / "features", disk.limit())  # shared, so that no entry evicts another of these
+    by_key = {input_key(head): head for head in heads}
+    missing = [key for key, head in by_key.items() if key != FEATURE_MAP and _find(shelf, head, key) is None]
+    if FEATURE_MAP in by_key or len(missing) > 1:  # one pass of the backbone serves all
+        by_key = {FEATURE_MAP: heads[0], **by_key}
     found = {}
-    for name, head in readers.items():
-        stored = _found(shelf, head, name) or _made(shelf, head, name)
-        if stored is None:
+    for key, head in by_key.items():
+        store = _find(shelf, head, key) or _compute(shelf, head, key)
+        if store is None:
             return None
-        found[name] = stored
+        found[key] = store
     return found
 
 
-def _found(shelf: disk.Shelf, head: Prepared, name: str) -> Stored | None:
-    candidates = (_read(shelf, planned(head, name, dtype)) for dtype in ("float16", "float32"))
-    return next((stored for stored in candidates if stored is not None), None)
+def _find(shelf: disk.Shelf, head: PreparedRun, key: str) -> FeatureStore | None:
+    candidates = (_read(shelf, feature_config(head, key, dtype)) for dtype in PRECISIONS)
+    return next((store for store in candidates if store is not None), None)
 
 
-def _made(shelf: disk.Shelf, head: Prepared, name: str) -> Stored | None:
-    for dtype in ("float16", "float32"):
+def _compute(shelf: disk.Shelf, head: PreparedRun, key: str) -> FeatureStore | None:
+    for dtype in PRECISIONS:
         try:
-            return _build(shelf, planned(head, name, dtype))
+            return _build(shelf, feature_config(head, key, dtype))
         except _OverflowError:
-            output.say("the features lie beyond the range of half precision; they are kept in single precision")
+            output.say("the features exceed the range of half precision; they are kept in single precision")
         except OSError as error:
-            output.warn(f"features cannot be kept in {shelf.root}: {error.strerror or error}", "POOLZOO_CACHE moves it")
+            output.warn(
+                f"features cannot be written to {shelf.root}: {error.strerror or error}",
+                "set POOLZOO_CACHE to another directory",
+            )
             break
     return None
 
 
-def _read(shelf: disk.Shelf, plan: FeatureConfig) -> Stored | None:
-    place = shelf.find(plan.key)
-    if place is None:
+def _read(shelf: disk.Shelf, config: FeatureConfig) -> FeatureStore | None:
+    entry = shelf.find(config.digest)
+    if entry is None:
         return None
     try:
-        rows = np.load(place / ROWS, mmap_mode="r", allow_pickle=False)
+        rows = np.load(entry / ROWS, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):
         rows = None
-    if rows is None or rows.shape != (plan.rows, *plan.shape) or rows.dtype != plan.dtype:
-        shelf.drop(plan.key)
+    if rows is None or rows.shape != (config.rows, *config.shape) or rows.dtype != config.dtype:
+        shelf.drop(config.digest)
         return None
-    return Stored(rows, 1 + plan.prepared.settings.views)
+    return FeatureStore(rows=rows, views=1 + config.prepared.settings.views)
 
 
-def _build(shelf: disk.Shelf, plan: FeatureConfig) -> Stored | None:
-    size = f"{describe(plan)}, {plan.bytes / 1e6:,.0f} MB"
-    if not shelf.room(plan.bytes):
+def _build(shelf: disk.Shelf, config: FeatureConfig) -> FeatureStore | None:
+    size = f"{describe(config)}, {config.bytes / 1e6:,.0f} MB"
+    if not shelf.room(config.bytes):
         output.say(
-            f"no room for {size}: the limit is {shelf.limit_bytes / 1e9:g} GB, {shelf.free() / 1e9:.0f} GB are free on "
-            "the disk; the backbone runs in every epoch instead (POOLZOO_CACHE_LIMIT=GB)"
+            f"no room for {size}: the cache limit is {shelf.limit_bytes / 1e9:g} GB (POOLZOO_CACHE_LIMIT=GB), the disk "
+            f"has {shelf.free() / 1e9:.0f} GB free; the backbone runs in every epoch instead"
         )
         return None
-    output.say(f"keeping {size}, in {shelf.root} (limit {shelf.limit_bytes / 1e9:g} GB)")
-    maps = _read(shelf, planned(plan.prepared, MAP, plan.dtype)) if plan.name != MAP else None
-    with shelf.building(plan.key) as temporary, output.progress("running the backbone", plan.rows) as bar:
-        disk.write_rows(temporary / ROWS, plan.rows, _rows(plan, maps, bar))
-        what = {"what": describe(plan), "backbone": plan.prepared.settings.backbone}
+    output.say(f"caching {size}, in {shelf.root} (limit {shelf.limit_bytes / 1e9:g} GB)")
+    maps = None
+    if config.input_key != FEATURE_MAP:
+        maps = _read(shelf, feature_config(config.prepared, FEATURE_MAP, config.dtype))
+    with shelf.building(config.digest) as temporary, output.progress("running the backbone", config.rows) as bar:
+        disk.write_rows(temporary / ROWS, config.rows, _rows(config, maps, bar))
+        what = {"what": describe(config), "backbone": config.prepared.settings.backbone}
         (temporary / "what.json").write_text(json_writer.dumps(what))
-    return _read(shelf, plan)
+    return _read(shelf, config)
 
 
-def describe(plan: FeatureConfig) -> str:
-    """A cache in words: what of how many images."""
-    shape, views = sizes.show(plan.shape), 1 + plan.prepared.settings.views
-    what = "maps" if plan.name == MAP else f"{plan.name} vectors"
-    text = f"{what} ({shape}) of {len(plan.prepared.data.images):,} images"
+def describe(config: FeatureConfig) -> str:
+    """A cache entry in words, such as `feature maps (64×4×4) of 1,437 images`."""
+    shape, views = sizes.show(config.shape), 1 + config.prepared.settings.views
+    what = "feature maps" if config.input_key == FEATURE_MAP else f"{config.input_key} vectors"
+    text = f"{what} ({shape}) of {len(config.prepared.data.images):,} images"
     return f"{text} in {views} views" if views > 1 else text
 
 
-def _rows(plan: FeatureConfig, maps: Stored | None, bar: output.Progress) -> Iterator[np.ndarray]:
-    """Every row of a cache, view by view."""
-    prepared, done = plan.prepared, 0
+def _rows(config: FeatureConfig, maps: FeatureStore | None, bar: output.Progress) -> Iterator[np.ndarray]:
+    """The features of every image, view by view."""
+    prepared, done = config.prepared, 0
     pool = prepared.assembly.network.pool.eval()
-    for features in _maps(prepared, plan.dtype) if maps is None else _stored_maps(maps, prepared):
-        if plan.name != MAP:
-            with torch.inference_mode():  # of the rounded map, so that it is the same with and without stored maps
-                features = _rounded(pool(features.float()), plan.dtype)
+    batches = _compute_maps(prepared, config.dtype) if maps is None else _stored_maps(maps, prepared)
+    for features in batches:
+        if config.input_key != FEATURE_MAP:
+            with torch.inference_mode():  # of the rounded map, so that cached maps do not change the result
+                features = _round(pool(features.float()), config.dtype)
         yield from features.cpu().numpy()
         done += len(features)
         bar.update(done)
 
 
-def _maps(prepared: Prepared, dtype: str) -> Iterator[Tensor]:
-    images, policy, views = prepared.data.images, prepared.policy, prepared.settings.views
-    pixels = Pixels(images, policy.device)
+def _compute_maps(prepared: PreparedRun, dtype: str) -> Iterator[Tensor]:
+    policy, views = prepared.policy, prepared.settings.views
+    count, batch_size = len(prepared.data.images), prepared.backbone_batch_size
+    images = AugmentedImages(prepared.data.images, policy.device)
     for view in range(1 + views):
-        augmentation = prepared.augmentation if view else PLAIN
-        draws = Draws.of(len(images), prepared.data.size, augmentation, prepared.settings.seed, view)
-        for start in range(0, len(images), prepared.mapped_at_once):
-            chosen = np.arange(start, min(start + prepared.mapped_at_once, len(images)))
-            centers = draws.centers[chosen] if augmentation.cutout else None
-            batch = pixels.take(chosen, draws.shifts[chosen], draws.mirrored[chosen], centers, augmentation.cutout)
+        augmentation = prepared.augmentation if view else NO_AUGMENTATION
+        params = EpochParams.sample(count, prepared.data.size, augmentation, seed=prepared.settings.seed, epoch=view)
+        for start in range(0, count, batch_size):
+            indices = np.arange(start, min(start + batch_size, count))
+            batch = images.take(
+                indices=indices,
+                shifts=params.shifts[indices],
+                flipped=params.flipped[indices],
+                centers=params.centers[indices] if augmentation.cutout else None,
+                cutout=augmentation.cutout,
+            )
             with torch.inference_mode():
                 x = prepared.preprocess(batch).contiguous(memory_format=policy.memory_format)
-                yield _rounded(frozen_map(prepared.assembly.network, x, policy), dtype)
+                yield _round(frozen_feature_map(prepared.assembly.network, x, policy), dtype)
 
 
-def _stored_maps(maps: Stored, prepared: Prepared) -> Iterator[Tensor]:
+def _stored_maps(maps: FeatureStore, prepared: PreparedRun) -> Iterator[Tensor]:
     count, rows = len(maps.rows) // maps.views, blocks.Rows(maps.rows)
     for first in range(0, len(maps.rows), count):
-        for start in range(0, count, prepared.mapped_at_once):
-            part = rows[first + start : first + min(start + prepared.mapped_at_once, count)]
+        for start in range(0, count, prepared.backbone_batch_size):
+            part = rows[first + start : first + min(start + prepared.backbone_batch_size, count)]
             yield torch.from_numpy(part).to(prepared.policy.device)
 
 
-def _rounded(features: Tensor, dtype: str) -> Tensor:
+def _round(features: Tensor, dtype: str) -> Tensor:
     rounded = features.to(getattr(torch, dtype))
     if not torch.isfinite(rounded).all():
         if torch.isfinite(features).all():
             raise _OverflowError
-        raise CheckFailed("the frozen backbone gives values that are no numbers", "are its weights damaged?")
+        raise CheckFailed("the frozen backbone gives NaN or infinity", "check that its weights are not damaged")
     return rounded
 
 
-def size_line(prepared: Prepared) -> str:
-    """What would be kept, how large it is, and where, for `--dry-run`."""
-    plan = planned(prepared, reads(prepared))
-    return f"{describe(plan)}, {plan.bytes / 1e6:,.0f} MB in {Path(cache_dir() / 'features')}"
+def cache_note(prepared: PreparedRun) -> str:
+    """What the cache would hold, its size and its directory, for `--dry-run`."""
+    config = feature_config(prepared, input_key(prepared))
+    return f"{describe(config)}, {config.bytes / 1e6:,.0f} MB in {cache_dir() / 'features'}"

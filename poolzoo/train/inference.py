@@ -1,4 +1,4 @@
-"""What a network gives for many images, in eval mode, in batches that fit into memory."""
+"""Runs a network in eval mode on many images, in batches that fit into memory."""
 
 from __future__ import annotations
 
@@ -19,29 +19,34 @@ def predict_logits(
     policy: DevicePolicy,
     batch_size: int | None = None,
     label: str = "evaluating",
-    chosen: np.ndarray | None = None,
+    indices: np.ndarray | None = None,
 ) -> np.ndarray:
-    """`uint8[N, h, w, 3] → float32[n, …]`, what the network gives in eval mode; its mode is put back.
+    """Computes the outputs of a network in eval mode; its training mode is restored.
 
     Args:
-        network: Maps normalized images to what is wanted.
+        network: Maps normalized images to logits.
         preprocess: Normalizes and resizes.
         images: `uint8[N, h, w, 3]`, in memory or mapped from a file.
-        policy: The device's.
-        batch_size: Images at a time; None for as many as memory is set aside for.
+        policy: The device.
+        batch_size: Images a batch; None to derive it from the network's memory.
         label: Of the progress bar.
-        chosen: Indices of the images that are wanted, `int64[n]`; None for all.
+        indices: Of the images to use, `int64[n]`; None for all.
+
+    Returns:
+        `float32[n, …]`.
     """
     if batch_size is None:
-        taken = footprint.measure(network, preprocess, images.shape[1:3], policy)
-        batch_size = footprint.evaluated_at_once(taken, policy)
-    rows, chosen = blocks.Rows(images), np.arange(len(images)) if chosen is None else chosen
+        size = (images.shape[1], images.shape[2])
+        measured = footprint.measure(network, preprocess, size=size, policy=policy)
+        batch_size = footprint.eval_batch_size(measured, policy)
+    rows = blocks.Rows(images)
+    indices = np.arange(len(images)) if indices is None else indices
     was_training = network.training
     network.eval()
     parts = []
-    with torch.inference_mode(), policy.context(), output.progress(label, len(chosen)) as bar:
-        for start in range(0, len(chosen), batch_size):
-            batch = torch.from_numpy(rows[chosen[start : start + batch_size]]).to(policy.device)
+    with torch.inference_mode(), policy.context(), output.progress(label, len(indices)) as bar:
+        for start in range(0, len(indices), batch_size):
+            batch = torch.from_numpy(rows[indices[start : start + batch_size]]).to(policy.device)
             x = preprocess(batch).contiguous(memory_format=policy.memory_format)
             parts.append(network(x).float())
             bar.update(start + len(batch))

@@ -1,4 +1,4 @@
-"""How much memory a training took: the peak of this process, and of the tensors on its device."""
+"""Peak memory of training: of this process, and of the tensors on its device."""
 
 from __future__ import annotations
 
@@ -7,35 +7,36 @@ from pathlib import Path
 
 import torch
 
-_STATUS = Path("/proc/self/status")
+from poolzoo.artifacts.run_report import PeakMemory
+
+STATUS = Path("/proc/self/status")
 
 
-def peak_memory(device: torch.device | str) -> dict[str, int | None]:
-    """The largest memory so far, in bytes; None where it cannot be told.
+def peak_memory(device: torch.device | str) -> PeakMemory:
+    """The largest memory since this process started.
+
+    The host's value is the peak resident set. The device's value is the peak of torch's allocator since the process
+    started or since `torch.cuda.reset_peak_memory_stats`, without what CUDA itself needs.
 
     Args:
-        device: Where the network lives.
-
-    Returns:
-        `host_bytes`, the peak resident set of this process, from its start; `device_bytes`, the peak of what torch's
-        allocator handed out on a CUDA device (without what CUDA itself needs there), from the process's start or the
-        last `torch.cuda.reset_peak_memory_stats`.
+        device: Where the network is.
     """
     device = torch.device(device)
-    return {
-        "host_bytes": _host_peak(),
-        "device_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
-    }
+    on_gpu = device.type == "cuda"
+    return PeakMemory(
+        host_bytes=_host_peak(),
+        device_bytes=torch.cuda.max_memory_allocated(device) if on_gpu else None,
+    )
 
 
 def _host_peak() -> int | None:
-    """Linux inherits `ru_maxrss` from the process that started this one; `VmHWM` (proc_pid_status(5)) is our own."""
+    """Linux inherits `ru_maxrss` from the parent process; `VmHWM` (proc_pid_status(5)) is this process's own."""
     try:
         import resource
     except ImportError:  # Windows
         return None
     try:
-        fields = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
+        fields = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
         return int(fields["VmHWM"].removesuffix("kB")) * 1024
     except (OSError, KeyError, ValueError):
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

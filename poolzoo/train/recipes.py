@@ -1,9 +1,10 @@
-"""Named sets of settings for `--recipe`: what `finetune` starts from before the options are read. Needs no torch."""
+"""Named sets of settings for `--recipe`, which options override. Needs no torch."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from poolzoo.common.errors import UsageError
 from poolzoo.plugin.grammar import suggest
@@ -11,21 +12,21 @@ from poolzoo.plugin.grammar import suggest
 
 @dataclass(frozen=True)
 class Recipe:
-    """Settings that go together.
+    """A named set of settings.
 
     Attributes:
-        name: What `--recipe` takes.
-        summary: What it is for, in one line.
-        settings: Values of `Settings` that differ from the defaults.
+        name: The value of `--recipe`.
+        summary: Its purpose, in one line.
+        settings: Settings that differ from the defaults, by name.
     """
 
     name: str
     summary: str
-    settings: dict[str, Any]
+    settings: Mapping[str, str | int | float]
 
 
 RECIPES: Final = (
-    Recipe("fast", "from scratch, to a good network in minutes", {"optimizer": "muon"}),
+    Recipe("fast", "from scratch, a good network in minutes", {"optimizer": "muon"}),
     Recipe(
         "strong",
         "from scratch, four times as long, with more augmentation",
@@ -33,30 +34,30 @@ RECIPES: Final = (
     ),
     Recipe(
         "tune",
-        "from weights: the head fast, the first stages slowly",
+        "from weights: a high learning rate for the head, low ones for the first stages",
         {"head_lr_mult": 5.0, "layer_decay": 0.9, "lr": 1e-3, "epochs": 6},
     ),
     Recipe(
         "probe",
-        "the head alone, on features of a frozen backbone that are computed once",
+        "the head only, on cached features of a frozen backbone",
         {"freeze": "backbone", "epochs": 30, "views": 1},
     ),
 )
 
 
-def named(name: str) -> Recipe | None:
-    """The recipe of that name, if there is one."""
+def find_recipe(name: str) -> Recipe | None:
+    """The recipe of that name; None if there is none."""
     return next((recipe for recipe in RECIPES if recipe.name == name), None)
 
 
-def recipe_settings(name: str) -> dict[str, Any]:
-    """What a recipe sets.
+def recipe_settings(name: str) -> Mapping[str, str | int | float]:
+    """The settings of a recipe.
 
     Raises:
         UsageError: There is no such recipe.
     """
-    found = named(name)
-    if found is None:
-        names = [recipe.name for recipe in RECIPES]
-        raise UsageError(f"no recipe is called {name!r}", suggest(name, names) or f"there are: {', '.join(names)}")
-    return dict(found.settings)
+    recipe = find_recipe(name)
+    if recipe is None:
+        names = [each.name for each in RECIPES]
+        raise UsageError(f"there is no recipe {name!r}", suggest(name, names) or f"there are {', '.join(names)}")
+    return recipe.settings

@@ -1,11 +1,12 @@
-"""Everything that decides a run, as plain values: what the command line fills in and `run.toml` keeps."""
+"""The settings of a run as plain values: the options of `poolzoo finetune`, and the content of `run.toml`."""
 
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from poolzoo.common import json_writer
 from poolzoo.common.errors import CheckFailed, UsageError
@@ -14,19 +15,13 @@ from poolzoo.data.resize import READER, TRANSFORMS, Fit
 from poolzoo.data.sizes import Size
 from poolzoo.plugin.grammar import suggest
 
-LARGEST_BATCH = 256
-LEAST_STEPS = 40  # an epoch; fewer and a schedule per step has nothing to schedule
-IMAGES_SEEN = 400_000  # in all, from which the default number of epochs follows
-MOST_THREADS = 1024
-FEWEST_EPOCHS, MOST_EPOCHS = 9, 60
-
-
-LARGE = 1e9  # a limit that nobody reaches and that no message names
-RANGES: dict[str, tuple[float, float]] = {
-    "epochs": (1, LARGE),
-    "batch_size": (1, LARGE),
+MOST_THREADS: Final = 1024
+UNLIMITED: Final = 1e9  # an upper limit that messages do not show
+RANGES: Final[Mapping[str, tuple[float, float]]] = {
+    "epochs": (1, UNLIMITED),
+    "batch_size": (1, UNLIMITED),
     "threads": (1, MOST_THREADS),
-    "limit": (1, LARGE),
+    "limit": (1, UNLIMITED),
     "lr": (1e-12, 1e4),
     "weight_decay": (0, 1e4),
     "seed": (0, 2**31 - 1),
@@ -35,17 +30,17 @@ RANGES: dict[str, tuple[float, float]] = {
     "warmup": (0, 0.99),
     "head_lr_mult": (1e-6, 1e6),
     "layer_decay": (0.01, 1),
-    "unfreeze_every": (1, LARGE),
+    "unfreeze_every": (1, UNLIMITED),
     "views": (0, 100),
-    "shift": (0, LARGE),
-    "cutout": (0, LARGE),
+    "shift": (0, UNLIMITED),
+    "cutout": (0, UNLIMITED),
     "mixup": (0, 100),
     "cutmix": (0, 100),
     "ema": (0, 0.999999),
-    "clip_grad": (1e-9, LARGE),
-    "grad_accum": (1, LARGE),
+    "clip_grad": (1e-9, UNLIMITED),
+    "grad_accum": (1, UNLIMITED),
 }
-CHOICES: dict[str, tuple[str | None, ...]] = {
+CHOICES: Final[Mapping[str, tuple[str | None, ...]]] = {
     "lr_schedule": ("linear", "cosine"),
     "stem": ("stock", "small"),
     "flip": ("auto", "off", "random", "alternating"),
@@ -56,13 +51,17 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
 
 
 def flag(name: str) -> str:
-    """A setting as it is typed."""
+    """The command-line option of a setting, such as `--batch-size`."""
     return f"--{name.replace('_', '-')}"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The arguments of `poolzoo finetune`; None stands for a default that depends on the data or the optimizer."""
+    """The settings of a run. None stands for a default that depends on the data, the device or the optimizer.
+
+    Raises:
+        UsageError: A value is out of its range, or settings contradict each other.
+    """
 
     data: str = "cifar10"
     backbone: str = "nano/resnet"
@@ -77,7 +76,7 @@ class Settings:
     warmup: float = 0.15
     label_smoothing: float = 0.1
     seed: int = 0
-    split_seed: int | None = None  # of what is kept apart, and of the images that a limit leaves; None for `seed`
+    split_seed: int | None = None  # of the validation split and of `limit`; None for `seed`
     device: str = "auto"
     threads: int | None = None
     image_size: int | str | None = None  # a side, or HEIGHTxWIDTH
@@ -103,42 +102,50 @@ class Settings:
     precision: str = "auto"
     compile: str = "auto"
     deterministic: bool = False
-    # Where a norm goes that the published network has behind its pooling, see `Plan`; None in runs of earlier versions.
+    # Where the norm goes that a published network has after its pooling, see `ModelConfig`; None in earlier versions.
     final_norm: str | None = "head"
-    skip_broken: int | str | None = None  # how many images that cannot be read may be left out, or "all"
-    validation: str | None = "auto"  # "val": its images choose the best epoch; None: a part of the training images
-    reader: int | None = READER  # the rules by which files become pixels; None for those before there were two
-    plugins: tuple[str, ...] = ()  # plugin files, so that a resumed run finds what it was started with
+    skip_broken: int | str | None = None  # how many unreadable images to leave out at most, or "all"
+    validation: str | None = "auto"  # "val": validate on val/; None: on a part of the training images
+    reader: int | None = READER  # version of the rules that turn files into pixels; None for the first
+    plugins: tuple[str, ...] = ()  # plugin files, which a resumed run loads again
 
     def __post_init__(self) -> None:
         if self.image_size is not None:
             try:
                 object.__setattr__(self, "image_size", sizes.plain(sizes.parse(self.image_size)))
             except ValueError:
-                text = f"--image-size {self.image_size!r} is neither a side of at least 1 nor HEIGHTxWIDTH"
+                text = f"--image-size {self.image_size!r} is neither a side in pixels nor HEIGHTxWIDTH"
                 raise UsageError(text, "such as --image-size 64 or 64x208") from None
         object.__setattr__(self, "skip_broken", unreadable.plain(self.skip_broken))
         if self.reader not in (None, *TRANSFORMS):
-            raise UsageError(f"reader {self.reader} is not known to this version of poolzoo", "leave it out")
+            raise UsageError(f"reader {self.reader} is unknown to this version of poolzoo", "leave it out")
+        self._require_ranges()
+        self._require_choices()
+        self._require_consistency()
+
+    def _require_ranges(self) -> None:
         for name, (low, high) in RANGES.items():
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
-                limits = f"between {low:g} and {high:g}" if high < LARGE else f"at least {low:g}"
-                raise UsageError(f"{flag(name)} {value:g} must be {limits}", "poolzoo finetune --help tells of it")
+                limits = f"between {low:g} and {high:g}" if high < UNLIMITED else f"at least {low:g}"
+                raise UsageError(f"{flag(name)} {value:g} must be {limits}", "see poolzoo finetune --help")
+
+    def _require_choices(self) -> None:
         for name, allowed in CHOICES.items():
             value = getattr(self, name)
             if value not in allowed:
-                names = [one for one in allowed if one is not None]
-                wanted = ", ".join(names[:-1]) + f" nor {names[-1]}"
-                near = suggest(str(value), names) or "choose one of them"
-                raise UsageError(f"{flag(name)} {value!r} is neither {wanted}", near)
+                names = [choice for choice in allowed if choice is not None]
+                text = f"{flag(name)} {value!r} is neither {', '.join(names[:-1])} nor {names[-1]}"
+                raise UsageError(text, suggest(str(value), names) or "choose one of them")
+
+    def _require_consistency(self) -> None:
         if self.pretrained and self.weights:
             raise UsageError("--pretrained and --weights exclude each other", "give one of them")
         kind, _, count = self.freeze.partition(":")
         if self.freeze not in ("none", "backbone") and (kind != "stages" or not count.isdigit() or int(count) < 1):
             raise UsageError(f"--freeze {self.freeze!r} is neither none, backbone nor stages:N", "such as stages:2")
         if self.unfreeze_every is not None and self.freeze_stages is None:
-            raise UsageError("--unfreeze-every needs stages that are frozen", "such as --freeze stages:3")
+            raise UsageError("--unfreeze-every needs frozen stages", "such as --freeze stages:3")
         if self.views and not self.caches_features:
             raise UsageError("--views needs cached features", "add --freeze backbone, without --no-feature-cache")
         if self.caches_features and (self.mixup or self.cutmix):
@@ -147,39 +154,52 @@ class Settings:
 
     @property
     def input_size(self) -> Size | None:
-        """(height, width) at which the network sees the images; None where it is to be chosen."""
+        """Height and width at which the network sees the images; None to choose them."""
         return None if self.image_size is None else sizes.parse(self.image_size)
 
     @property
     def fit(self) -> Fit:
-        """How images become pixels of that size."""
+        """How files become images of that size."""
         return Fit(reader=self.reader or 1)
 
     @property
     def caches_features(self) -> bool:
-        """Whether the backbone is to run once an image instead of once an epoch."""
+        """Whether the frozen backbone runs once for each image instead of in every epoch."""
         return self.freeze == "backbone" and self.feature_cache
 
     @property
     def freeze_stages(self) -> int | None:
-        """How many of the backbone's first stages are frozen at first; None where `--freeze` says something else."""
+        """Number of stages that `--freeze stages:N` freezes at first; None for other values of `--freeze`."""
         kind, _, count = self.freeze.partition(":")
         return int(count) if kind == "stages" else None
 
     def to_toml(self) -> str:
-        """The settings as a file that `--config` reads again."""
-        lines = ["# The arguments of this run: poolzoo finetune --config run.toml does it again."]
+        """The settings as a TOML file for `--config`."""
+        lines = ["# The settings of this run; poolzoo finetune --config run.toml repeats it."]
         for name, value in asdict(self).items():
             if value is not None and value != ():
-                lines.append(f"{name} = {_toml(value)}")
+                lines.append(f"{name} = {_toml_value(value)}")
         return "\n".join(lines) + "\n"
 
 
-def absolute(settings: Settings) -> Settings:
-    """The same settings with full paths, so that they mean the same from any directory.
+def read_run_settings(path: Path) -> Settings:
+    """The settings of a run, also of one that an earlier version started.
+
+    Args:
+        path: The run directory.
 
     Raises:
-        UsageError: A path is not in UTF-8, which `run.toml` and the descriptions of networks are written in.
+        UsageError: There is no `run.toml`, or it has unknown settings.
+        CheckFailed: It is not TOML.
+    """
+    return Settings(**{**LEGACY_DEFAULTS, **read_toml(path / "run.toml")})
+
+
+def with_absolute_paths(settings: Settings) -> Settings:
+    """The same settings with absolute paths, so that they do not depend on the current directory.
+
+    Raises:
+        UsageError: A path is not UTF-8, which `run.toml` and `config.json` need.
     """
     kind, _, path = settings.data.partition(":")
     data = f"folder:{Path(path).expanduser().absolute()}" if kind == "folder" else settings.data
@@ -187,50 +207,56 @@ def absolute(settings: Settings) -> Settings:
     for name, text in (("data", data), ("weights", weights or "")):
         if not text.isascii() and text.encode("utf-8", "replace").decode() != text:
             raise UsageError(
-                f"{flag(name)} {text!r} is not UTF-8, and run.toml cannot name it", "rename it, or give a link to it"
+                f"{flag(name)} {text!r} is not UTF-8, so that run.toml cannot hold it",
+                "rename it, or give a link to it",
             )
     return replace(settings, data=data, weights=weights)
 
 
-# Names that settings had in earlier versions, in `run.toml` and `plan.json`.
-RENAMED: dict[str, str] = {
+# Names that settings had in earlier versions, in `run.toml`, checkpoints and `plan.json`.
+RENAMED: Final = {
     "accumulate": "grad_accum",
     "clip": "clip_grad",
     "head_lr": "head_lr_mult",
     "schedule": "lr_schedule",
 }
-# What a run of before these settings was made with: what they say where `run.toml` says nothing.
-BEFORE: dict[str, Any] = {"validation": None, "reader": None, "final_norm": None}
+# The values of settings that `run.toml` of earlier versions does not have.
+LEGACY_DEFAULTS: Final[Mapping[str, Any]] = {"validation": None, "reader": None, "final_norm": None}
 
 
-def renamed(values: dict[str, Any], names: dict[str, str] = RENAMED) -> dict[str, Any]:
-    """The values under the names of today, whichever version wrote them."""
+def renamed(values: Mapping[str, Any], names: Mapping[str, str] = RENAMED) -> dict[str, Any]:
+    """Values that any version wrote, under today's names.
+
+    Args:
+        values: By the names of their version.
+        names: Today's name of each former one.
+    """
     return {names.get(key, key): value for key, value in values.items()}
 
 
-def _toml(value: Any) -> str:
+def _toml_value(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
         return json_writer.dumps(value)
     if isinstance(value, tuple):
-        return f"[{', '.join(map(_toml, value))}]"
+        return f"[{', '.join(map(_toml_value, value))}]"
     return repr(value)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The settings in a TOML file, checked for names and types.
+    """Reads settings from a TOML file and checks their names and types.
 
     Raises:
-        UsageError: There is no such file, or it holds something else.
-        CheckFailed: It is no TOML.
+        UsageError: There is no such file, or a setting is unknown or has another type.
+        CheckFailed: The file is not TOML.
     """
     if not path.is_file():
         raise UsageError(f"config file {str(path)!r} does not exist", "give a TOML file such as a run's run.toml")
     try:
         values = renamed(tomllib.loads(path.read_text(encoding="utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise CheckFailed(f"{path} is no TOML: {error}", "mend the file") from error
+        raise CheckFailed(f"{path} is not TOML: {error}", "correct the file") from error
     kinds = {field.name: str(field.type) for field in fields(Settings)}
     if isinstance(files := values.get("plugins"), list) and all(isinstance(file, str) for file in files):
         values["plugins"] = tuple(files)
@@ -242,20 +268,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         wanted = [kind.partition("[")[0] for kind in kinds[key].split(" | ")]
         given = type(value).__name__
         if given not in wanted and not (given == "int" and "float" in wanted):
-            raise UsageError(f"{key} = {value!r} in {path.name} is not {wanted[0]}", "mend the file")
+            raise UsageError(f"{key} = {value!r} in {path.name} is not {wanted[0]}", "correct the file")
         if given == "int" and "float" in wanted:
             values[key] = float(value)
     return values
-
-
-def default_epochs(images: int) -> int:
-    """As many epochs as show 400,000 images, from 9 to 60."""
-    return min(MOST_EPOCHS, max(FEWEST_EPOCHS, round(IMAGES_SEEN / images)))
-
-
-def default_batch_size(images: int) -> int:
-    """The largest power of two, at most 256, that leaves an epoch 40 steps."""
-    size = LARGEST_BATCH
-    while size > 2 and images // size < LEAST_STEPS:
-        size //= 2
-    return size

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while training: the step that runs is finished, its result saved, and then the run stops."""
+"""SIGINT and SIGTERM while training: the current step ends and is saved before the run stops."""
 
 from __future__ import annotations
 
@@ -13,45 +13,49 @@ from poolzoo.common.errors import Terminated
 
 
 @dataclass
-class Request:
-    """Whether somebody asked to stop, and how."""
+class StopRequest:
+    """Whether a signal asked the run to stop, and which exception that means."""
 
-    kind: type[KeyboardInterrupt] | None = None
+    exception: type[KeyboardInterrupt] | None = None
 
-    def obey(self) -> None:
-        """Raises what was asked for.
+    @property
+    def is_pending(self) -> bool:
+        return self.exception is not None
+
+    def raise_if_requested(self) -> None:
+        """Raises the exception of the signal that arrived, if any.
 
         Raises:
-            KeyboardInterrupt: SIGINT came; `Terminated` for SIGTERM.
+            KeyboardInterrupt: After SIGINT; its subclass `Terminated` after SIGTERM.
         """
-        if self.kind is not None:
-            raise self.kind
+        if self.exception is not None:
+            raise self.exception
 
 
 @contextmanager
-def deferred() -> Iterator[Request]:
-    """Notes the first signal instead of raising it; the second one is raised where it arrives.
+def defer_signals() -> Iterator[StopRequest]:
+    """Records the first signal instead of raising it; a second one raises at once.
 
-    Outside of the main thread, which alone receives signals, it does nothing.
+    Only the main thread receives signals; in another thread this does nothing.
     """
-    request = Request()
+    request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
 
-    def note(number: int, frame: object) -> None:
-        kind = Terminated if number == signal.SIGTERM else KeyboardInterrupt
-        if request.kind is not None:
-            raise kind
-        request.kind = kind
-        output.say("stopping after this step; once more stops at once")
+    def handle(number: int, frame: object) -> None:
+        exception = Terminated if number == signal.SIGTERM else KeyboardInterrupt
+        if request.is_pending:
+            raise exception
+        request.exception = exception
+        output.say("stopping after this step; press Ctrl-C again to stop at once")
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    ours = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
-    for number in ours:
-        signal.signal(number, note)
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    replaced = {number: handler for number, handler in previous.items() if handler not in (signal.SIG_IGN, None)}
+    for number in replaced:
+        signal.signal(number, handle)
     try:
         yield request
     finally:
-        for number, handler in ours.items():
+        for number, handler in replaced.items():
             signal.signal(number, handler)

@@ -1,14 +1,14 @@
-"""One module that learns: its optimizer, schedule, average and best weights, and the step that it takes.
+"""One module in training: its optimizer, schedule, moving average, best weights, and the training step.
 
-A run has one learner. Several heads on one frozen backbone are several learners that get the same batches; none of them
-can tell whether it is alone.
+A run trains one module. On a frozen backbone it can train several heads with the same batches; each of them trains as
+if it were alone.
 """
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Protocol, TypedDict, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,16 +17,40 @@ from poolzoo.data.batches import Rank
 from poolzoo.model.accounting import fill_exactly
 from poolzoo.train import finite, optimizer, stages
 from poolzoo.train.device import DevicePolicy
-from poolzoo.train.ema import Average
-from poolzoo.train.loaders import Step
+from poolzoo.train.ema import EmaState, ModelEma
+from poolzoo.train.loaders import TrainingBatch
 from poolzoo.train.settings import Settings
 
 Weights = dict[str, Tensor]
 
 
-@dataclass
-class Best:
-    """The weights with the highest validation accuracy so far; of equal ones the earliest."""
+class BestState(TypedDict):
+    """What a checkpoint keeps of `BestWeights`."""
+
+    epoch: int
+    accuracy: float
+    weights: Weights
+
+
+class ModuleState(TypedDict):
+    """What a checkpoint keeps of a `TrainingModule`."""
+
+    module: Weights
+    optimizer: dict[str, object]
+    average: EmaState | None
+    best: BestState
+    sums: tuple[Tensor, Tensor, int]
+
+
+@dataclass(frozen=True)
+class BestWeights:
+    """The weights with the highest validation accuracy; of equal ones the earliest.
+
+    Attributes:
+        epoch: Counted from 1; 0 before the first validation.
+        accuracy: On the validation images.
+        weights: A copy of the state dict.
+    """
 
     epoch: int = 0
     accuracy: float = -1.0
@@ -34,179 +58,246 @@ class Best:
 
 
 @dataclass(frozen=True)
-class Totals:
-    """Means over the training images that one process has seen in an epoch."""
+class TrainingMeans:
+    """Mean loss and accuracy over the training images that this process has seen in an epoch."""
 
     loss: float
     accuracy: float
-    images: int
+
+
+@dataclass(frozen=True)
+class NonFiniteStep:
+    """A step of the run, counted from 0, in which the loss or a gradient was NaN or infinite."""
+
+    step: int
+    what: str
+
+
+class _Wrapped(Protocol):
+    """What `DistributedDataParallel` adds to a module."""
+
+    def no_sync(self) -> AbstractContextManager[object]: ...
 
 
 class TrainingModule:
-    """A network, or a head on features, that learns.
+    """A network, or a head on features, in training.
 
     Args:
-        module: What learns, on its device; it maps `inputs[reads]` of a step to logits.
-        reads: Which of a step's inputs it takes.
+        module: The module on its device; it maps the inputs of `input_key` to logits.
+        input_key: The key of its inputs in a batch.
         settings: With every default filled in.
-        steps: Steps an epoch.
-        policy: The device's.
-        share: Which part of the batches this process sees.
+        steps_per_epoch: Steps an epoch.
+        policy: The device.
+        rank: This process.
     """
 
     def __init__(
-        self, module: nn.Module, reads: str, settings: Settings, steps: int, policy: DevicePolicy, share: Rank
+        self,
+        module: nn.Module,
+        input_key: str,
+        settings: Settings,
+        steps_per_epoch: int,
+        policy: DevicePolicy,
+        rank: Rank,
     ) -> None:
-        assert settings.epochs is not None  # `prepare` has filled in every default
+        assert settings.epochs is not None  # `prepare` fills in every default
         assert settings.lr is not None
         assert settings.weight_decay is not None
-        self.module, self.reads, self.settings, self.policy, self.share = module, reads, settings, policy, share
-        rates = optimizer.Rates(settings.lr, settings.weight_decay, settings.head_lr_mult, settings.layer_decay)
-        self.optimizer = optimizer.build(settings.optimizer, module, rates)
-        total = settings.epochs * steps
-        warmup = max(1, round(settings.warmup * total))
-        self.schedule = optimizer.Schedule(settings.lr, total, warmup, settings.lr_schedule)
-        self.average = Average(module, settings.ema) if settings.ema else None
-        self.best = Best()
-        self._infinite = finite.meant_infinite(module)
+        self.module = module
+        self.input_key = input_key
+        self.settings = settings
+        self.policy = policy
+        self.rank = rank
+        rates = optimizer.LearningRates(
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            head_mult=settings.head_lr_mult,
+            layer_decay=settings.layer_decay,
+        )
+        self.optimizer = optimizer.create_optimizer(settings.optimizer, module, rates)
+        total_steps = settings.epochs * steps_per_epoch
+        self.schedule = optimizer.LrSchedule(
+            lr=settings.lr,
+            total_steps=total_steps,
+            warmup_steps=max(1, round(settings.warmup * total_steps)),
+            decay=settings.lr_schedule,
+        )
+        self.ema = ModelEma(module, settings.ema) if settings.ema else None
+        self.best = BestWeights()
+        self._infinite_buffers = finite.infinite_buffers(module)
         self._wrapped: nn.Module | None = None
-        self._frozen = settings.freeze_stages or 0
-        self.forget()
+        self._frozen_stages = settings.freeze_stages or 0
+        self.reset_metrics()
 
     @property
-    def judged(self) -> nn.Module:
-        """The module whose accuracy counts: the average where there is one."""
-        return self.average.module if self.average is not None else self.module
+    def eval_module(self) -> nn.Module:
+        """The module that is validated and kept: the moving average if there is one."""
+        return self.ema.module if self.ema is not None else self.module
 
-    def forget(self) -> None:
-        """Sets the sums of the epoch to nothing."""
+    def reset_metrics(self) -> None:
+        """Sets loss and accuracy of the epoch to zero."""
         device = self.policy.device
-        self._loss, self._right = torch.zeros((), device=device), torch.zeros((), device=device, dtype=torch.int64)
-        self._first_bad = torch.full((2,), -1, device=device, dtype=torch.int64)  # of the loss and of the gradient
-        self._seen = 0
+        self._loss_sum = torch.zeros((), device=device)
+        self._correct = torch.zeros((), device=device, dtype=torch.int64)
+        self._images = 0
+        # Steps of the first loss and of the first gradient that were not finite; −1 for none.
+        self._non_finite_steps = torch.full((2,), -1, device=device, dtype=torch.int64)
 
-    def begin(self, epoch: int) -> None:
-        """Gets ready for an epoch, counted from 1: frees what is due, sets training and eval modes."""
-        stages_frozen, every = self.settings.freeze_stages, self.settings.unfreeze_every
-        if stages_frozen is not None:
-            count = max(0, stages_frozen - (epoch - 1) // every) if every else stages_frozen
-            stages.freeze(self.module.backbone, count)  # type: ignore[arg-type]
-            if count != self._frozen:
-                self._frozen, self._wrapped = count, None
-        stages.set_training_mode(self.module)
-        self._probe = next(parameter for parameter in self.module.parameters() if parameter.requires_grad)
-
-    def step(self, step: Step, number: int) -> None:
-        """Forward, loss, backward, update; nothing in it waits for the device.
+    def start_epoch(self, epoch: int) -> None:
+        """Unfreezes the stages that are due and sets training and eval modes.
 
         Args:
-            step: The images or features, and their labels.
+            epoch: Counted from 1.
+        """
+        initial, every = self.settings.freeze_stages, self.settings.unfreeze_every
+        if initial is not None:
+            count = max(0, initial - (epoch - 1) // every) if every else initial
+            stages.freeze_stages(cast(nn.Module, self.module.backbone), count)
+            if count != self._frozen_stages:
+                self._frozen_stages = count
+                self._wrapped = None
+        stages.set_training_mode(self.module)
+        self._first_trainable = next(parameter for parameter in self.module.parameters() if parameter.requires_grad)
+
+    def step(self, batch: TrainingBatch, number: int) -> None:
+        """Forward pass, loss, backward pass and update; nothing waits for the device.
+
+        Args:
+            batch: Inputs and labels.
             number: Steps of the whole run before this one.
         """
-        # What is random in a module depends on the seed, the step and the process only: nothing to save or to restore.
-        self.policy.seed((self.settings.seed * 0x9E3779B1 + number * 0x85EBCA77 + self.share.rank) & 0xFFFFFFFF)
-        self.schedule.set(self.optimizer, number)
-        called, parts = self._called(), min(self.settings.grad_accum, len(step.labels))
-        count, losses = len(step.labels), []
-        for index, part in enumerate(step.split(self.reads, parts)):
-            last = index == parts - 1
-            with nullcontext() if last or self.share.size == 1 else called.no_sync():  # type: ignore[operator]
+        # Random layers depend on the seed, the step and the rank only, so that a checkpoint needs no random state.
+        self.policy.seed((self.settings.seed * 0x9E3779B1 + number * 0x85EBCA77 + self.rank.rank) & 0xFFFFFFFF)
+        self.schedule.apply(self.optimizer, number)
+        wrapped = self._wrap()
+        count = len(batch.labels)
+        parts = min(self.settings.grad_accum, count)
+        losses = []
+        for index, part in enumerate(batch.split(self.input_key, parts)):
+            with self._synchronize_gradients(wrapped, last=index == parts - 1):
                 with self.policy.context():
-                    logits = called(part.x)
+                    logits = wrapped(part.x)
                 loss = part.loss(logits.float(), self.settings.label_smoothing) * (len(part.labels) / count)
-                loss.backward()
-            self._note(loss.detach() * count, logits.detach(), part.labels)
+                loss.backward()  # type: ignore[no-untyped-call]
+            self._loss_sum += loss.detach() * count
+            # NaN logits give a NaN loss, which ends the run, so that argmax need not handle them.
+            self._correct += (logits.detach().argmax(1) == part.labels).sum()
             losses.append(loss.detach())
-        self._watch(torch.stack(losses).sum(), number)
+        self._record_non_finite(torch.stack(losses).sum(), number)
         if self.settings.clip_grad is not None:
             nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.clip_grad, foreach=True)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self._seen += count
-        if self.average is not None:
-            self.average.update()
+        self._images += count
+        if self.ema is not None:
+            self.ema.update()
 
-    def _note(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        self._loss += loss
-        self._right += (logits.argmax(1) == labels).sum()  # a NaN among the logits makes the loss one, which stops all
+    def _synchronize_gradients(self, wrapped: nn.Module, *, last: bool) -> AbstractContextManager[object]:
+        """Processes exchange gradients in the last backward pass of a step only."""
+        if last or not self.rank.is_distributed:
+            return nullcontext()
+        return cast(_Wrapped, wrapped).no_sync()
 
-    def _watch(self, loss: Tensor, number: int) -> None:
-        """Remembers, on the device, the first step whose loss or gradient is not finite.
+    def _record_non_finite(self, loss: Tensor, number: int) -> None:
+        """Records on the device the first step whose loss or gradient is not finite.
 
-        A NaN in a gradient spreads to all layers before it, so that the first parameter's own tells of nearly all.
-        `broken` finds the rest.
+        A NaN in a gradient spreads to all earlier layers, so that the first trainable parameter shows nearly all of
+        them. `non_finite_state` finds the rest.
         """
-        grad = self._probe.grad
-        reach = torch.linalg.vector_norm(grad, torch.inf).to(loss.dtype) if grad is not None else loss
-        bad = ~torch.stack((loss, reach)).isfinite()
-        self._first_bad = torch.where((self._first_bad < 0) & bad, number, self._first_bad)
+        grad = self._first_trainable.grad
+        largest = torch.linalg.vector_norm(grad, torch.inf).to(loss.dtype) if grad is not None else loss
+        bad = ~torch.stack((loss, largest)).isfinite()
+        self._non_finite_steps = torch.where((self._non_finite_steps < 0) & bad, number, self._non_finite_steps)
 
-    def _called(self) -> nn.Module:
-        """The module as it is called: in several processes wrapped for the exchange of gradients, perhaps compiled."""
+    def _wrap(self) -> nn.Module:
+        """The module in `DistributedDataParallel` if there are several processes, and compiled if asked for."""
         if self._wrapped is None:
             wrapped = self.module
-            if self.share.size > 1:
-                gpu = self.policy.device.type == "cuda"
+            if self.rank.is_distributed:
+                on_gpu = self.policy.device.type == "cuda"
                 wrapped = nn.parallel.DistributedDataParallel(
-                    wrapped, device_ids=[self.policy.device] if gpu else None, find_unused_parameters=False
+                    wrapped, device_ids=[self.policy.device] if on_gpu else None, find_unused_parameters=False
                 )
             if self.policy.compiled:
-                wrapped = torch.compile(wrapped)  # type: ignore[assignment]
+                wrapped = cast(nn.Module, torch.compile(wrapped))
             self._wrapped = wrapped
         return self._wrapped
 
-    def totals(self) -> Totals:
-        """Means of the epoch so far; reads them from the device."""
-        seen = max(1, self._seen)
-        return Totals(float(self._loss) / seen, int(self._right) / seen, self._seen)
+    def training_means(self) -> TrainingMeans:
+        """Means of the epoch so far in this process; waits for the device."""
+        images = max(1, self._images)
+        return TrainingMeans(loss=float(self._loss_sum) / images, accuracy=int(self._correct) / images)
 
-    def sums(self) -> Tensor:
-        """Loss, right answers and images of the epoch so far, `float64[3]` on the host; processes add them up."""
-        return torch.tensor([float(self._loss), int(self._right), self._seen], dtype=torch.float64)
+    def metric_sums(self) -> Tensor:
+        """Loss, correct predictions and images of the epoch so far, `float64[3]` on the host, to add over processes."""
+        return torch.tensor([float(self._loss_sum), int(self._correct), self._images], dtype=torch.float64)
 
-    def first_bad(self) -> tuple[int, str] | None:
-        """The first step of the epoch that was not finite, and what in it; reads it from the device."""
-        steps = zip(self._first_bad.tolist(), ("loss", "gradient"), strict=True)
-        return min((found for found in steps if found[0] >= 0), key=lambda found: found[0], default=None)
+    def first_non_finite_step(self) -> NonFiniteStep | None:
+        """The first step of the epoch whose loss or gradient was not finite; waits for the device."""
+        loss_step, gradient_step = self._non_finite_steps.tolist()
+        found = [
+            NonFiniteStep(step=step, what=what)
+            for step, what in ((loss_step, "loss"), (gradient_step, "gradient"))
+            if step >= 0
+        ]
+        return min(found, key=lambda each: each.step, default=None)
 
-    def broken(self) -> str | None:
-        """The first part of the state that holds NaN or infinity, by name; None where all of it can be kept."""
-        state = [*self.module.state_dict().items(), *finite.optimizer_tensors(self.optimizer, self.module)]
-        if self.average is not None:
-            state += [(f"the average of {name}", tensor) for name, tensor in self.average.module.state_dict().items()]
-        allowed = self._infinite | {f"the average of {name}" for name in self._infinite}
-        return finite.first_broken([*state, ("the sum of the losses", self._loss)], frozenset(allowed))
+    def non_finite_state(self) -> str | None:
+        """The first part of the state that holds NaN or infinity, by name; None if all of it can be saved."""
+        state = [*self.module.state_dict().items(), *finite.named_optimizer_state(self.optimizer, self.module)]
+        if self.ema is not None:
+            state += [(f"the average of {name}", tensor) for name, tensor in self.ema.module.state_dict().items()]
+        allowed = self._infinite_buffers | {f"the average of {name}" for name in self._infinite_buffers}
+        return finite.first_non_finite([*state, ("the sum of the losses", self._loss_sum)], frozenset(allowed))
 
     @torch.inference_mode()
     def logits(self, x: Tensor) -> Tensor:
-        """In eval mode, `float32[n, classes]`; the caller sets the mode."""
+        """`float32[n, classes]` of `eval_module`, which the caller puts into eval mode."""
         with self.policy.context():
-            return self.judged(x).float()
+            logits: Tensor = self.eval_module(x)
+        return logits.float()
 
-    def judge(self, epoch: int, accuracy: float) -> None:
-        """Keeps the weights if they are the best so far."""
+    def update_best(self, epoch: int, accuracy: float) -> None:
+        """Keeps a copy of the weights if they are the best so far.
+
+        Args:
+            epoch: Counted from 1.
+            accuracy: On the validation images.
+        """
         if accuracy > self.best.accuracy:
-            weights = {name: tensor.detach().clone() for name, tensor in self.judged.state_dict().items()}
-            self.best = Best(epoch, accuracy, weights)
+            weights = {name: tensor.detach().clone() for name, tensor in self.eval_module.state_dict().items()}
+            self.best = BestWeights(epoch=epoch, accuracy=accuracy, weights=weights)
 
-    def state(self) -> dict[str, Any]:
-        """All that a checkpoint needs of it."""
+    def state_dict(self) -> ModuleState:
+        """The state for a checkpoint."""
         return {
             "module": self.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "average": self.average.state() if self.average is not None else None,
-            "best": dict(vars(self.best)),
-            "sums": (self._loss, self._right, self._seen),
+            "average": self.ema.state_dict() if self.ema is not None else None,
+            "best": {"epoch": self.best.epoch, "accuracy": self.best.accuracy, "weights": self.best.weights},
+            "sums": (self._loss_sum, self._correct, self._images),
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Takes everything from a checkpoint; the sums of an epoch only in the process that wrote them."""
-        dropped = getattr(self.module, "dropped", frozenset())
+    def load_state_dict(self, state: ModuleState) -> None:
+        """Restores the state of a checkpoint; loss and accuracy of the epoch only in the process that wrote them.
+
+        Raises:
+            CheckFailed: Its tensors do not fit the module.
+        """
+        dropped: frozenset[str] = getattr(self.module, "dropped", frozenset())
         fill_exactly(self.module, state["module"], "its module", "", dropped=dropped)
         self.optimizer.load_state_dict(state["optimizer"])
-        if self.average is not None:
-            self.average.restore(state["average"])
-        best = {name: value for name, value in state["best"]["weights"].items() if name not in dropped}
-        self.best = Best(**{**state["best"], "weights": best})
-        if self.share.rank == 0:
-            self._loss, self._right, self._seen = state["sums"]
+        if self.ema is not None:
+            assert state["average"] is not None
+            self.ema.load_state_dict(state["average"])
+        best = state["best"]
+        self.best = BestWeights(
+            epoch=best["epoch"],
+            accuracy=best["accuracy"],
+            weights={name: value for name, value in best["weights"].items() if name not in dropped},
+        )
+        if self.rank.is_zero:
+            loss_sum, correct, images = state["sums"]
+            self._loss_sum = loss_sum
+            self._correct = correct
+            self._images = images

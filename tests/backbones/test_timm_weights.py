@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 
-from poolzoo.backbones import timm_published
+from poolzoo.backbones import timm_network
 from poolzoo.model.accounting import differences
 from poolzoo.plugin import loader
 
@@ -33,7 +33,7 @@ def accounted(name: str) -> None:
     size = tuple(timm.models.get_pretrained_cfg(name).input_size[-2:])
     item = loader.catalog().backbone(f"timm/{name}").item
     fixed = timm.models.get_pretrained_cfg(name).fixed_input_size
-    found = timm_published.published(name, (("img_size", size),) if fixed else ())
+    found = timm_network.published(name, (("img_size", size),) if fixed else ())
     ends = found.classifier or ("\0",)
     learned = {key: value for key, value in found.network.named_parameters() if not key.startswith(ends)}
     if sum(value.numel() for value in learned.values()) > MOST:
@@ -41,7 +41,7 @@ def accounted(name: str) -> None:
     with torch.device("meta"):
         backbone = item.build(image_size=size)
         state, own = found.network.state_dict(), backbone.state_dict()
-        kept, left_out = backbone.origin.adapted(own, state, name)
+        kept, left_out = backbone.origin.convert_state_dict(own, state, name)
     head = backbone.origin.head(backbone)
     assert differences(own, kept) == []
     assert kept.keys() == own.keys()
@@ -59,5 +59,5 @@ def test_every_tensor_is_accounted_for(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SWEPT)
 def test_every_tensor_of_all_others_is_accounted_for(name):
-    timm_published.published.cache_clear()  # of the ones before, for memory
+    timm_network.published.cache_clear()  # of the ones before, for memory
     accounted(name)

@@ -1,4 +1,4 @@
-"""Poolings in backbones of every kind, by the cell of benchmarks.matrix; what a cell must notice; the workers' ways."""
+"""Poolings in backbones of every kind: what a cell of the matrix must notice, and how the workers end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import re
 import pytest
 from support import jobs
 
-from benchmarks import _cells, matrix
+from benchmarks.coverage import jobs as workers
+from benchmarks.coverage import matrix, matrix_page
 from poolzoo.compare.journal import Journal
 from poolzoo.plugin import loader
 
@@ -18,9 +19,9 @@ EVERY = 9  # of all cells; not a divisor of the number of poolings, so that each
 
 @pytest.fixture(autouse=True)
 def _fresh_catalog():
-    matrix._catalog.cache_clear()
+    matrix.builtin_catalog.cache_clear()
     yield
-    matrix._catalog.cache_clear()
+    matrix.builtin_catalog.cache_clear()
 
 
 @pytest.mark.parametrize("cell", SAMPLE)
@@ -48,7 +49,7 @@ def test_what_a_backbone_cannot_take_is_refused_and_no_pass():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cell", ["timm/maxxvitv2_nano_rw_256 global netvlad", "timm/halonet_h1 global gem"])
-def test_a_network_that_is_chaotic_or_all_alike_is_woken_less(cell):
+def test_a_chaotic_or_constant_network_is_perturbed_less(cell):
     record = matrix.run(cell)
     assert (record["status"], record.get("strength")) == ("passed", matrix.STRENGTHS[-1]), record
 
@@ -65,7 +66,7 @@ def test_a_network_is_as_awake_as_can_be_compared(monkeypatch, limit, status, st
             raise matrix.NothingToCompareError("parity: too much")
         return {"strength": strength}
 
-    monkeypatch.setattr(matrix, "_measured", measured)
+    monkeypatch.setattr(matrix, "measure", measured)
     record = matrix.run("nano/plain global avg")
     assert (record["status"], tried) == (status, strengths)
     assert record.get("strength") == (strengths[-1] if status == "passed" else None)
@@ -76,11 +77,11 @@ def test_waking_spares_what_is_large_already():
     import torch
     from torch import nn
 
-    from benchmarks.export_peers import cases
+    from benchmarks.export import cases
 
     network = nn.Sequential(nn.BatchNorm2d(64), nn.BatchNorm2d(64), nn.AvgPool2d(8), nn.Flatten(), nn.Linear(64, 10))
     nn.init.zeros_(network[1].weight)
-    cases.wake(network, torch.randn(10, 64, 8, 8), 10, 0.2)
+    cases.perturb(network, torch.randn(10, 64, 8, 8), 10, 0.2)
     for parameter, low, high in (
         (network[0].weight, 0.5, 1.5),
         (network[1].weight, 0.1, 0.3),
@@ -170,10 +171,10 @@ def test_a_parameter_that_learns_nothing_is_named(faults):
 # --- The workers ---------------------------------------------------------------------------------------------------
 
 
-def test_a_job_that_fails_kills_or_hangs_is_a_line_and_stops_no_other(tmp_path):
+def test_a_failing_dying_or_hanging_job_stops_no_other(tmp_path):
     journal, notes = Journal(tmp_path / "journal.jsonl"), tmp_path / "notes"
-    _cells.work(jobs.do, [f"{notes} {what}" for what in ("ends", "dies", "fails", "too")], journal, 2, 60)
-    _cells.work(jobs.do, [f"{notes} hangs"], journal, 1, 1.0)
+    workers.work(jobs.do, [f"{notes} {what}" for what in ("ends", "dies", "fails", "too")], journal, 2, 60)
+    workers.work(jobs.do, [f"{notes} hangs"], journal, 1, 1.0)
     lines = [json.loads(line) for line in journal.path.read_text().splitlines()]
     assert {line["trial"].split()[-1]: (line["status"], line.get("reason")) for line in lines} == {
         "ends": ("passed", None),
@@ -184,23 +185,25 @@ def test_a_job_that_fails_kills_or_hangs_is_a_line_and_stops_no_other(tmp_path):
     }
 
 
-def test_a_run_goes_on_where_it_stopped_and_tries_failures_again(tmp_path):
+def test_a_resumed_run_skips_what_is_done_and_retries_failures(tmp_path):
     path, notes = tmp_path / "journal.jsonl", tmp_path / "notes"
     keys = [f"{notes} {what}" for what in ("first", "fails", "second")]
-    _cells.work(jobs.do, keys, Journal(path), 1, 60)
+    workers.work(jobs.do, keys, Journal(path), 1, 60)
     path.write_text(path.read_text()[:-20])  # killed while it wrote the last line
-    _cells.work(jobs.do, keys, Journal(path), 1, 60)
+    workers.work(jobs.do, keys, Journal(path), 1, 60)
     assert notes.read_text().split() == ["first", "fails", "second", "fails", "second"]
     assert set(Journal(path).records) == set(keys)
 
 
 def _command(tmp_path, capsys, *words):
     """The exit code of a command over two jobs, and its last line: of what it says, else of what went wrong."""
-    kind = _cells.Kind("jobs", "Jobs", jobs.do, lambda records: "", lambda records: f"{len(records)} jobs", 60, "*ends")
-    parser = _cells.parser_of(kind, None)
+    kind = workers.Kind(
+        "jobs", "Jobs", jobs.do, lambda records: "", lambda records: f"{len(records)} jobs", 60, "*ends"
+    )
+    parser = workers.parser_of(kind, None)
     keys = [f"{tmp_path / 'notes'} {what}" for what in ("ends", "fails")]
     try:
-        _cells.command(kind, parser, parser.parse_args(["--processes", "1", *words]), keys)
+        workers.command(kind, parser, parser.parse_args(["--processes", "1", *words]), keys)
         code = 0
     except SystemExit as ended:
         code = ended.code
@@ -208,7 +211,7 @@ def _command(tmp_path, capsys, *words):
     return code, (shown.out or shown.err).strip().splitlines()[-1]
 
 
-def test_a_command_that_cannot_go_on_says_so_in_a_line(tmp_path, capsys, monkeypatch):
+def test_a_command_that_cannot_resume_says_so(tmp_path, capsys, monkeypatch):
     journal = tmp_path / "journal.jsonl"
     journal.write_bytes(b"\xff\xfe{\n" + json.dumps({"trial": "of another", **BASE}).encode())
     here = ("--journal", str(journal))
@@ -222,9 +225,9 @@ def test_a_command_that_cannot_go_on_says_so_in_a_line(tmp_path, capsys, monkeyp
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_cells, "work", interrupted)
+    monkeypatch.setattr(workers, "work", interrupted)
     code, line = _command(tmp_path, capsys, *here)
-    assert (code, "the same command goes on" in line) == (130, True)
+    assert (code, "the same command continues" in line) == (130, True)
 
 
 # --- The page ------------------------------------------------------------------------------------------------------
@@ -240,7 +243,7 @@ RECORDS = [
 
 
 def test_the_page_counts_passes_refusals_and_failures_apart():
-    page = matrix.render(RECORDS)
+    page = matrix_page.render(RECORDS)
     assert (
         f"**4 cells done, {len(matrix.cells()) - 4:,} left: 2 passed, 1 refused by contract, 1 failed.** 2026-01-02"
         in page
@@ -253,8 +256,8 @@ def test_the_page_counts_passes_refusals_and_failures_apart():
     assert "| `nano/plain` | `pool.idle` | 2 |" in page
 
 
-def test_a_section_takes_the_place_of_its_older_self_and_no_other(tmp_path):
+def test_a_section_replaces_its_older_self_alone(tmp_path):
     page = tmp_path / "page.md"
     for title, text in (("One", "first"), ("Two", "### Deeper\n\nother"), ("One", "second")):
-        _cells.write_section(title, text, page)
-    assert page.read_text() == f"{_cells.TITLE}\n## One\n\nsecond\n\n## Two\n\n### Deeper\n\nother\n"
+        workers.write_section(title, text, page)
+    assert page.read_text() == f"{workers.TITLE}\n## One\n\nsecond\n\n## Two\n\n### Deeper\n\nother\n"

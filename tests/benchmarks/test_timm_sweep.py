@@ -11,10 +11,11 @@ import torch
 from torch import nn
 from torchvision.transforms.functional import InterpolationMode, resize
 
-from benchmarks import timm_sweep
+from benchmarks.coverage import timm_sweep
 from poolzoo.artifacts import run
-from poolzoo.model.assemble import ModelConfig, assemble
-from poolzoo.train.stages import freeze
+from poolzoo.model.assemble import assemble
+from poolzoo.model.config import ModelConfig
+from poolzoo.train.stages import freeze_stages
 
 
 def test_an_architecture_passes_with_what_was_measured_of_it():
@@ -63,7 +64,7 @@ def test_the_page_gives_the_share_and_every_reason():
         {"trial": "five", "status": "large", **base},
     ]
     page = timm_sweep.render(records)
-    assert "**3 of 4 architectures passed (75.0%); 1 larger ones were passed over.**" in page
+    assert "**3 of 4 architectures passed (75.0%); 1 larger ones were skipped.**" in page
     assert "| `four` | KeyError: x |" in page
     assert "3 NCHW" in page
     assert "3 at 64 pixels" in page
@@ -102,7 +103,7 @@ MAPS = {
 
 
 @pytest.mark.parametrize("name", MAPS)
-def test_the_map_of_tokens_behind_class_tokens_is_the_networks_own(name):
+def test_the_map_behind_class_tokens_is_the_networks_own(name):
     assembly = assemble(ModelConfig(f"timm/{name}", "avg", 10, (64, 64)))
     network, x = assembly.network.eval(), torch.randn(2, 3, *assembly.image_size)
     with torch.no_grad():
@@ -113,19 +114,19 @@ def test_the_map_of_tokens_behind_class_tokens_is_the_networks_own(name):
 
 
 @pytest.mark.parametrize("name", ["pit_ti_224", "coat_tiny", "efficientvit_b0", "inception_next_atto"])
-def test_what_has_no_part_in_the_map_is_not_kept_and_all_else_learns_once_freed(name):
+def test_only_what_reaches_the_map_is_kept_and_learns(name):
     assembly = assemble(ModelConfig(f"timm/{name}", "avg", 10, (32, 32)))
     network = assembly.network
     of_timm = timm.create_model(name, num_classes=0)
-    freeze(network.backbone, 3)
-    freeze(network.backbone, 0)
+    freeze_stages(network.backbone, 3)
+    freeze_stages(network.backbone, 0)
     network(torch.randn(2, 3, *assembly.image_size)).square().sum().backward()
     assert [key for key, parameter in network.named_parameters() if parameter.grad is None] == []
     assert of_timm.state_dict().keys() - network.backbone.state_dict().keys() == network.backbone.dropped
     assert len(list(network.backbone.parameters())) < len(list(of_timm.parameters()))
 
 
-def test_weights_that_layers_share_are_saved_under_each_of_their_names():
+def test_shared_weights_are_saved_under_each_name():
     """CoaT's convolutional position encodings are one for several blocks."""
     state = assemble(ModelConfig("timm/coat_tiny", "avg", 10, (32, 32))).network.state_dict()
     assert len({value.data_ptr() for value in state.values()}) < len(state)
@@ -134,7 +135,7 @@ def test_weights_that_layers_share_are_saved_under_each_of_their_names():
     assert all(torch.equal(loaded[name], value) for name, value in state.items())
 
 
-def test_a_copy_of_such_a_network_answers_with_its_own_weights():
+def test_a_copied_network_answers_with_its_own_weights():
     network = assemble(ModelConfig("timm/coat_tiny", "avg", 10, (32, 32), (32, 32))).network.eval()
     x = torch.randn(1, 3, 32, 32)
     with torch.no_grad():

@@ -37,7 +37,7 @@ def test_a_run_names_files_of_any_bytes(poolzoo, odd, tmp_path):
         assert skipped["file"] == str(odd / "train/red/\\udcff.png")
 
 
-def test_a_data_path_that_no_file_can_name_is_refused_and_still_evaluated(poolzoo, photos, tmp_path):
+def test_an_undecodable_data_path_is_refused_and_still_evaluated(poolzoo, photos, tmp_path):
     assert finetune(poolzoo, photos, "--threads", 1, "--no-check-export", "--out", tmp_path / "run").code == 0
     try:
         shutil.copytree(photos, tmp_path / ODD)

@@ -76,7 +76,7 @@ def test_list_says_what_failed_to_load(poolzoo, tmp_path):
     assert len([line for line in outcome.err.splitlines() if "broken" in line]) == 1
 
 
-def test_strict_makes_a_problem_an_error_before_and_after_the_command(poolzoo, tmp_path):
+def test_strict_turns_a_problem_before_or_after_into_an_error(poolzoo, tmp_path):
     (tmp_path / "broken.py").write_text("import no_such_module")
     assert poolzoo("--strict", "--plugin", tmp_path / "broken.py", "list").code == 3
     assert poolzoo("list", "--plugins-dir", tmp_path, "--strict").code == 3

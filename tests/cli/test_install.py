@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
 import sys
-import time
 import zipfile
+from multiprocessing.connection import Connection
 from pathlib import Path
 
+import onnxruntime
 import pytest
+import torch
+from support import processes
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,17 +37,35 @@ def test_the_wheel_works_from_outside_the_checkout(tmp_path):
     assert (tmp_path / "run" / "manifest.json").is_file()
 
 
-@pytest.mark.parametrize("delay", [0.3, 2.0, 3.5, 5.0])
-def test_an_interrupt_at_any_moment_of_an_export_is_an_interrupt(trained, tmp_path, delay):
-    command = [sys.executable, "-m", "poolzoo", "export", str(trained), "--out", str(tmp_path / "b")]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
-        time.sleep(delay)
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
-    assert process.returncode in (130, 0, -signal.SIGINT)  # done already, or before Python could listen
-    if process.returncode == 130:
-        assert "error: interrupted" in err
-        assert list(tmp_path.iterdir()) == []
+def interrupted_in(moment: str, events: Connection) -> None:
+    from poolzoo.artifacts import manifest
+    from poolzoo.parity import parity
+    from poolzoo.runtime import speed
+
+    owner, name = {
+        "torch's exporter": (torch.export, "export"),
+        "ONNX Runtime's first session": (onnxruntime, "InferenceSession"),
+        "the check of parity": (parity, "by_noise"),
+        "the measurement of speed": (speed, "against_torch"),
+        "the last file": (manifest, "seal"),
+    }[moment]
+    processes.signal_at(signal.SIGINT, owner, name)
+
+
+MOMENTS = [
+    "torch's exporter", "ONNX Runtime's first session", "the check of parity", "the measurement of speed",
+    "the last file",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_an_interrupt_at_any_moment_ends_an_export(trained, tmp_path, moment):
+    out = tmp_path / "out" / "b"
+    before = functools.partial(interrupted_in, moment)
+    ended = processes.start(tmp_path, "export", trained, "--out", out, before=before).wait()
+    assert ended.code == 130, ended
+    assert "error: interrupted" in ended.err
+    assert not out.parent.exists() or list(out.parent.iterdir()) == []
 
 
 def test_a_closed_pipe_and_closed_streams_are_no_errors(trained):

@@ -38,11 +38,11 @@ def test_figures_are_those_of_scikit_learn(seed):
         *ratios, support = precision_recall_fscore_support(
             labels, predicted, labels=indices, average=None, zero_division=0.0
         )
-    assert got["confusion"] == confusion_matrix(labels, predicted, labels=indices).tolist()
+    assert [list(row) for row in got.confusion] == confusion_matrix(labels, predicted, labels=indices).tolist()
     for key, values in zip(("precision", "recall", "f1"), ratios, strict=True):
-        told = [row[key] for row in got["per_class"]]
+        told = [getattr(row, key) for row in got.per_class]
         assert told == [value if n else None for value, n in zip(values, support, strict=True)]
-        assert got[key] == values[support > 0].mean()
+        assert getattr(got, key) == values[support > 0].mean()
 
 
 class Watched:
@@ -58,7 +58,7 @@ class Watched:
 
 
 @pytest.mark.parametrize(("provider", "last"), [("CPUExecutionProvider", "cpu:0"), ("CUDAExecutionProvider", None)])
-def test_memory_of_a_session_is_given_back_after_the_last_batch(provider, last):
+def test_session_memory_is_released_after_the_last_batch(provider, last):
     images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", 2, 2, 3])
     outputs = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 12]) for name in ("logits", "probabilities")
@@ -72,7 +72,7 @@ def test_memory_of_a_session_is_given_back_after_the_last_batch(provider, last):
     content = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     onnx.checker.check_model(content)
     session = Watched(onnxruntime.InferenceSession(content.SerializeToString(), providers=["CPUExecutionProvider"]))
-    model = ort_session.Model(session, provider, {"input": '{"kind": "uint8"}'})
+    model = ort_session.OnnxModel(session, provider, {"input": '{"kind": "uint8"}'})
     pixels = np.random.default_rng(0).integers(0, 256, (5, 2, 2, 3), dtype=np.uint8)
     logits, _ = ort_session.run_in_batches(model, pixels, 2)
     assert np.array_equal(logits, pixels.reshape(5, 12))

@@ -116,7 +116,7 @@ def test_the_conformance_kit_prints_json_alone(tmp_path, capfd):
 
 
 @pytest.mark.parametrize("last", ["", "os.close(1)"])
-def test_a_process_keeps_stdout_from_whatever_a_plugin_does_to_it(tmp_path, last):
+def test_a_process_protects_its_stdout_from_plugins(tmp_path, last):
     (tmp_path / "closing.py").write_text(CLOSING + last)
     command = [sys.executable, "-m", "poolzoo", *NOISY, tmp_path / "closing.py"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -137,7 +137,7 @@ def test_a_process_keeps_stdout_from_whatever_a_plugin_does_to_it(tmp_path, last
         ("> /dev/full", 4, ""),
     ],
 )
-def test_stdout_that_is_closed_full_or_left_is_not_a_crash(loud, tail, code, out):
+def test_a_closed_full_or_abandoned_stdout_is_no_crash(loud, tail, code, out):
     line = f'"$0" -m poolzoo {" ".join(NOISY)} "$1" {tail}'
     command = ["bash", "-o", "pipefail", "-c", line, sys.executable, str(loud)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

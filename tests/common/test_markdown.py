@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
-from poolzoo.artifacts import run
+from poolzoo.artifacts import result_card
+from poolzoo.artifacts.run_report import PeakMemory, RunReport
 from poolzoo.common import markdown
+from poolzoo.metrics.results import ClassMetrics, Metrics
 
 markdown_it = pytest.importorskip("markdown_it")
 
@@ -59,7 +62,7 @@ def rendered(text: str) -> str:
 
 
 @pytest.mark.parametrize(("name", "shown"), [*zip(NAMES, SHOWN, strict=True)])
-def test_a_name_shows_as_it_is_in_a_line_and_in_a_cell(name, shown):
+def test_a_name_shows_literally_in_lines_and_cells(name, shown):
     page = rendered(f"Labels: {markdown.text(name)}.")
     assert "<" not in page.removeprefix("<p>").removesuffix("</p>\n")
     found = Cells(rendered(markdown.table(("class", "n"), [(name, 3), ("other", "–")])))
@@ -83,17 +86,33 @@ def card(names, **settings):
             "weights": {"text": "none"},
         },
     }
-    row = {"n": 3, "precision": 0.5, "recall": 0.5, "f1": 0.5}
-    test = {
-        "accuracy": 0.5, "interval": (0.4, 0.6), "f1": 0.5, "n": 6, "top5": None, "ece": None,
-        "per_class": [{"class": name, **row} for name in names],
-    }  # fmt: skip
-    memory = {"device_bytes": None, "host_bytes": None}
-    report = {"test": test, "test_flip_tta": None, "peak_memory": memory, "seconds": 1.0, "images_per_s": 6.0}
-    return run.result_card(config, settings, report)
+    metrics = Metrics(
+        accuracy=0.5,
+        interval=(0.4, 0.6),
+        top5=None,
+        ece=None,
+        precision=0.5,
+        recall=0.5,
+        f1=0.5,
+        n=6,
+        per_class=tuple(ClassMetrics(name=name, precision=0.5, recall=0.5, f1=0.5, n=3) for name in names),
+        confusion=(),
+    )
+    report = RunReport(
+        path=Path("run"),
+        val=metrics,
+        best_epoch=1,
+        test=metrics,
+        test_flip_tta=None,
+        seconds=1.0,
+        images_per_s=6.0,
+        peak_memory=PeakMemory(host_bytes=None, device_bytes=None),
+        processes=1,
+    )
+    return result_card.render(config, settings, report)
 
 
-def test_a_runs_card_shows_names_paths_and_settings_as_they_are():
+def test_a_runs_card_shows_names_paths_and_settings_literally():
     text = card(NAMES, data="folder:a|b_c_", threads=2)
     head, _, body = text.removeprefix("---\n").partition("\n---\n")
     found = Cells(rendered(body))

@@ -16,12 +16,16 @@ from torch import nn
 
 from poolzoo.common import memory, resources
 from poolzoo.common.errors import EnvironmentProblem, UsageError
-from poolzoo.data import batches, blocks, image_facts, source, store
+from poolzoo.data import blocks, image_facts, source, store
 from poolzoo.data.batches import Rank
+from poolzoo.data.identity import DataIdentity
+from poolzoo.data.statistics import ChannelStatistics, channel_statistics
 from poolzoo.datasets import digits
 from poolzoo.metrics import shifts
-from poolzoo.train import device, footprint, inference, prepare
+from poolzoo.train import device, footprint, inference
+from poolzoo.train.defaults import complete_settings
 from poolzoo.train.settings import Settings
+from poolzoo.train.splits import DataSplits, Split
 
 
 def noise(count: int, side: int, seed: int = 0) -> np.ndarray:
@@ -31,10 +35,10 @@ def noise(count: int, side: int, seed: int = 0) -> np.ndarray:
 # --- Statistics and facts -------------------------------------------------------------------------------------------
 
 
-def in_one_piece(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def in_one_piece(images: np.ndarray) -> ChannelStatistics:
     """The oracle: numpy's mean and deviation of all pixels at once."""
     scaled = images.reshape(-1, 3) / 255
-    return tuple(scaled.mean(0).round(6)), tuple(scaled.std(0).clip(1e-3).round(6))
+    return ChannelStatistics(mean=tuple(scaled.mean(0).round(6)), std=tuple(scaled.std(0).clip(1e-3).round(6)))
 
 
 SETS = {
@@ -52,12 +56,12 @@ def test_sums_of_images_give_the_statistics_of_their_pixels(name, monkeypatch):
     assert len(list(collected.watch(images))) == len(images)
     chosen = np.random.default_rng(1).permutation(len(images))[: len(images) // 2]
     for part in (None, chosen):
-        whole = batches.statistics(images, part)
-        assert batches.statistics(images, part, collected.sums) == whole
+        whole = channel_statistics(images, part)
+        assert channel_statistics(images, part, collected.sums) == whole
         assert whole == in_one_piece(images if part is None else images[part])
         monkeypatch.setattr(blocks, "BLOCK_BYTES", 1000)
         assert blocks.rows(1) == 1000
-        assert batches.statistics(images, part) == whole
+        assert channel_statistics(images, part) == whole
     np.testing.assert_array_equal(collected.digests, image_facts.Facts.of(images).digests)
 
 
@@ -65,8 +69,8 @@ def test_statistics_hold_a_few_blocks_of_any_set():
     images = noise(300, 160)  # 23 MB
     tracemalloc.start()
     try:
-        batches.statistics(images[:10])
-        batches.statistics(images)
+        channel_statistics(images[:10])
+        channel_statistics(images)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -118,7 +122,7 @@ def test_a_footprint_is_what_the_largest_step_holds(channels, side):
     assert found.total >= found.peak
 
 
-def test_evaluation_takes_as_many_images_as_fit_and_gives_the_same(monkeypatch):
+def test_evaluation_in_batches_that_fit_gives_the_same(monkeypatch):
     torch.manual_seed(0)
     network, images, policy = Wide(64), noise(40, 32), device.policy("cpu")
     whole = inference.predict_logits(network, Scaled(), images, policy, 40)
@@ -129,7 +133,7 @@ def test_evaluation_takes_as_many_images_as_fit_and_gives_the_same(monkeypatch):
     np.testing.assert_array_equal(parts, whole)
     chosen = np.array([7, 3, 31])
     np.testing.assert_allclose(
-        inference.predict_logits(network, Scaled(), images, policy, chosen=chosen), whole[chosen], atol=1e-6
+        inference.predict_logits(network, Scaled(), images, policy, indices=chosen), whole[chosen], atol=1e-6
     )
 
 
@@ -246,7 +250,7 @@ def test_all_splits_are_counted_before_the_first_is_decoded(folder, tmp_path, mo
     assert decoded == ["train"]
 
 
-def test_without_a_cache_images_stay_in_memory_for_a_comparison_only(folder, monkeypatch):
+def test_without_a_cache_only_comparisons_keep_images_in_memory(folder, monkeypatch):
     monkeypatch.setenv("POOLZOO_CACHE_LIMIT", "0")
 
     def load() -> np.ndarray:
@@ -261,13 +265,18 @@ def test_without_a_cache_images_stay_in_memory_for_a_comparison_only(folder, mon
 
 
 def completed(images: int, held: int, tested: int, typed: int | None, processes: int) -> int:
-    data = prepare.Data(
-        *("x", noise(images + held, 4), np.zeros(images + held, np.int64)),
-        *(np.arange(images), np.arange(images, images + held)),
-        *((noise(tested, 4), np.zeros(tested, np.int64)), ("a", "b"), True, None),
+    data = DataSplits(
+        name="x",
+        train=Split(noise(images + held, 4), np.zeros(images + held, np.int64)),
+        train_indices=np.arange(images),
+        val_indices=np.arange(images, images + held),
+        test=Split(noise(tested, 4), np.zeros(tested, np.int64)),
+        classes=("a", "b"),
+        flip=True,
+        identity=DataIdentity({}, ("a", "b")),
     )
     settings = Settings(batch_size=typed, epochs=1)
-    return prepare._completed(settings, data, device.policy("cpu"), 0.1, Rank(0, processes)).batch_size
+    return complete_settings(settings, data, device.policy("cpu"), lr=0.1, rank=Rank(0, processes)).batch_size
 
 
 @pytest.mark.parametrize(
@@ -279,13 +288,13 @@ def completed(images: int, held: int, tested: int, typed: int | None, processes:
         ((40, 9, 9, 6, 4), "--batch-size 6 cannot be divided among 4 processes"),
     ],
 )
-def test_the_number_that_is_too_small_is_named_and_what_was_typed(numbers, says):
+def test_a_count_that_is_too_small_is_named(numbers, says):
     with pytest.raises(UsageError, match=says):
         completed(*numbers)
 
 
 @pytest.mark.parametrize(("typed", "processes", "expected"), [(64, 4, 12), (64, 1, 13), (None, 4, 4), (8, 4, 8)])
-def test_a_batch_of_more_than_all_images_is_all_that_can_be_divided(typed, processes, expected):
+def test_an_oversized_batch_becomes_all_images_that_divide_evenly(typed, processes, expected):
     assert completed(13, 9, 9, typed, processes) == expected
 
 

@@ -123,7 +123,7 @@ def test_every_process_of_the_machine_needs_its_own_copy(monkeypatch, rank, fits
 
 
 def test_an_allocation_that_fails_names_what_is_largest(monkeypatch):
-    monkeypatch.setattr(resources, "_held", {})
+    monkeypatch.setattr(resources, "HELD", {})
     with pytest.raises(MemoryError) as failed:
         np.empty(2**60, np.uint8)
     assert "--batch-size" in errors.explain(failed.value).hint

@@ -128,7 +128,7 @@ def test_a_table_on_a_terminal_reads_no_markup(terminal):
     assert "\u202e" not in terminal.getvalue()
 
 
-def test_a_line_of_data_and_of_csv_are_safe_on_a_terminal(terminal):
+def test_data_and_csv_lines_are_safe_on_a_terminal(terminal):
     with redirect_stdout(terminal):
         output.data(f"{EVIL}\n")
         output.csv_row((EVIL, "a\nb"))

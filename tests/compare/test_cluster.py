@@ -104,7 +104,7 @@ def found(folder):
 
 
 @pytest.mark.slow
-def test_a_cluster_gives_the_table_and_the_journal_of_one_process(poolzoo, tmp_path, here, cluster):
+def test_a_cluster_gives_the_table_and_journal_of_one_process(poolzoo, tmp_path, here, cluster):
     outcome = poolzoo(*SMALL, "--executor", "ray", "--out", tmp_path / "c")
     assert outcome.code == 0, outcome.err
     assert len(outcome.out.splitlines()) == 1
@@ -225,14 +225,14 @@ from poolzoo import Pooling, hookimpl
 
 
 def build(channels: int):
-    import os, time
+    import os
     from torch import nn
     class Sleepy(nn.Module):
         def forward(self, x):
             if self.training:
                 with open({log!r}, "w") as file:
                     file.write(str(os.getpid()))
-                time.sleep(600)
+                os.read(os.pipe()[0], 1)  # nobody writes
             return x.mean((2, 3))
     return Sleepy()
 
@@ -249,7 +249,7 @@ def test_who_hears_no_more_leaves_no_trial_behind(tmp_path, monkeypatch, cluster
     import ray
 
     from poolzoo.compare import cluster as ours
-    from poolzoo.compare.session import ComparisonConfig
+    from poolzoo.compare.config import ComparisonConfig
     from poolzoo.plugin import loader
     from poolzoo.train.settings import Settings
 
@@ -258,9 +258,9 @@ def test_who_hears_no_more_leaves_no_trial_behind(tmp_path, monkeypatch, cluster
     monkeypatch.chdir(tmp_path)
     loader.settings.files = [Path("sleepy.py")]  # a worker's own directory is another
     settings = Settings(data="digits", backbone="nano/plain", limit=300, epochs=1, threads=1)
-    plan = ComparisonConfig("sleepy,avg", None, "nano/plain", 1, None, 0, 0, 0.05, settings)
-    records = ours.runner(None)(plan, plan.trials, tmp_path)
-    assert [record["pool"] for record in next(records)] == ["avg"]
+    config = ComparisonConfig("sleepy,avg", None, "nano/plain", 1, None, 0, 0, 0.05, settings)
+    records = ours.runner(None)(config, config.trials, tmp_path)
+    assert [record.pool for record in next(records)] == ["avg"]
     until(lambda: log.is_file() and log.read_text())
     process = Path("/proc") / log.read_text()
     assert process.exists()
@@ -290,7 +290,7 @@ def test_what_is_interrupted_ends_at_once_and_goes_on_later(
     assert out == ""
     assert f"error: {word}\n" in err
     assert [line for line in err.splitlines() if not line.startswith(OURS)] == []
-    assert f"hint: poolzoo compare --resume {tmp_path / 'c'} goes on there" in err
+    assert f"hint: poolzoo compare --resume {tmp_path / 'c'} continues it" in err
     before = journal(tmp_path / "c")
     assert 1 <= len(before) < 4
     outcome = poolzoo("compare", "--resume", tmp_path / "c", "--executor", "ray", "--json")

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from support import processes
 
 from poolzoo.common.errors import UsageError
 from poolzoo.compare import grid
 from poolzoo.compare.grid import Variant
 from poolzoo.compare.journal import Journal
+from poolzoo.train.training_module import TrainingModule
 
 QUICK = (
     "--data",
@@ -73,7 +73,7 @@ def test_what_cannot_be_compared_is_refused_at_once(text):
         grid.specs(text, "global")
 
 
-def test_every_combination_is_a_variant_with_a_key_of_its_own():
+def test_every_combination_is_a_variant_with_its_own_key():
     found = grid.variants("avg,gem:p=3", "none,blur", "nano/plain,nano/resnet")
     assert len(found) == len({one.key for one in found}) == 8
     assert found[0] == Variant("nano/plain", "avg", None)
@@ -159,9 +159,10 @@ def test_a_comparison_tells_all_that_it_promises(compared):
         assert row["accuracy"]["sd"] == pytest.approx(np.std([one["accuracy"] for one in own], ddof=1))
         assert row["f1"]["mean"] == pytest.approx(np.mean([one["f1"] for one in own]))
         assert (row["delta"] is None) == (row["pool"] == "max")
-        assert len(row["corruption"]["by_kind"]) == 15
-        assert row["corruption"]["mean"] == pytest.approx(np.mean(list(row["corruption"]["by_kind"].values())))
-        assert 0 < row["shift"]["zhang"]["mean"] <= 1
+        corruption = row["corruption_accuracy"]
+        assert len(corruption["by_kind"]) == 15
+        assert corruption["mean"] == pytest.approx(np.mean(list(corruption["by_kind"].values())))
+        assert 0 < row["crop_consistency"]["mean"] <= 1
         assert row["params"] > 10_000
         assert len(row["curves"]) == 2
         assert [one["class"] for one in row["per_class"]] == [str(digit) for digit in range(10)]
@@ -193,7 +194,7 @@ def test_the_same_seeds_give_the_same_table(poolzoo, tmp_path):
     assert {"results", "baseline", "report", "csv"} <= found[0].keys()
 
 
-def test_a_frozen_backbone_trains_all_heads_at_once_and_each_is_as_if_it_were_alone(poolzoo, tmp_path):
+def test_heads_on_a_frozen_backbone_train_as_if_alone(poolzoo, tmp_path):
     frozen = (*QUICK, "--freeze", "backbone", "--pretrained", "--backbone", "nano/resnet", "--threads", 1)
     together = poolzoo("compare", *frozen, "--pool", "avg,max", "--seeds", 2, "--json", "--out", tmp_path / "c").json
     by_pool = {row["pool"]: row for row in together["results"]}
@@ -209,8 +210,8 @@ def test_heads_on_one_backbone_are_measured_as_they_are_alone(poolzoo, tmp_path)
     together = poolzoo("compare", *frozen, *more, "--pool", "avg,max", "--out", tmp_path / "c").json
     alone = poolzoo("compare", *frozen, *more, "--pool", "max", "--out", tmp_path / "d").json["results"][0]
     row = next(row for row in together["results"] if row["pool"] == "max")
-    assert row["corruption"] == alone["corruption"]
-    assert row["shift"] == alone["shift"]
+    for key in ("corruption_accuracy", "crop_consistency", "shift_consistency"):
+        assert row[key] == alone[key]
 
 
 # --- Failures and interruptions -----------------------------------------------------------------------------------
@@ -250,10 +251,10 @@ def test_a_trial_that_fails_is_a_row(poolzoo, tmp_path, freeze):
     assert {row["pool"]: row["status"] for row in outcome.json["results"]} == {"avg": "done", "tired": "failed"}
 
 
-def test_one_that_cannot_be_moved_or_corrupted_leaves_the_others_their_figures(poolzoo, tmp_path, monkeypatch):
-    from poolzoo.compare import measures
+def test_a_trial_without_robustness_leaves_the_others_their_figures(poolzoo, tmp_path, monkeypatch):
+    from poolzoo.compare import robustness
 
-    measured, asked = measures.robustness, []
+    measured, asked = robustness.measure, []
 
     def touchy(paths, *rest):
         asked.append(sorted(paths))
@@ -261,18 +262,18 @@ def test_one_that_cannot_be_moved_or_corrupted_leaves_the_others_their_figures(p
             raise ValueError("not this image")
         return measured(paths, *rest)
 
-    monkeypatch.setattr(measures, "robustness", touchy)
+    monkeypatch.setattr(robustness, "measure", touchy)
     words = [word for word in QUICK if word not in ("--robustness-samples", "--export-top")][:8]
     more = ("--pool", "avg,max", "--seeds", 1, "--robustness-samples", 20, "--export-top", 0)
     found = poolzoo("compare", *words, *more, "--out", tmp_path / "c", "--json")
     rows = {row["pool"]: row for row in found.json["results"]}
     assert [len(keys) for keys in asked] == [2, 1, 1]  # together, then each by itself
-    assert rows["avg"]["corruption"]["mean"] > 0
-    assert rows["max"]["corruption"] is None
+    assert rows["avg"]["corruption_accuracy"]["mean"] > 0
+    assert rows["max"]["corruption_accuracy"] is None
     assert "not this image" in found.err
 
 
-def test_a_one_by_one_map_is_refused_before_anything_is_written(poolzoo, tmp_path):
+def test_a_one_by_one_map_is_refused_before_writing(poolzoo, tmp_path):
     arguments = ("--data", "digits", "--backbone", "timm/test_resnet", "--image-size", 32, "--pool", "avg,max")
     outcome = poolzoo("compare", *arguments, "--out", tmp_path / "c")
     assert outcome.code == 2
@@ -293,25 +294,27 @@ def test_bad_arguments_are_one_line_and_a_hint(poolzoo, tmp_path):
         assert len(outcome.err.splitlines()) == 2, outcome.err
 
 
-def test_a_killed_comparison_goes_on_and_ends_with_the_same_table(poolzoo, tmp_path):
-    arguments = ("compare", *QUICK, "--epochs", 3, "--pool", "avg,max", "--seeds", 2, "--threads", 1, "--json")
+def dies_in_the_third_trial(events: Connection) -> None:
+    noted, added = Journal.add, itertools.count(1)
+
+    def add(self, record):
+        noted(self, record)
+        if next(added) == 2:
+            processes.signal_at(signal.SIGKILL, TrainingModule, "step", 20)
+
+    Journal.add = add
+
+
+def test_a_killed_comparison_resumes_to_the_same_table(poolzoo, tmp_path):
+    arguments = ("compare", *QUICK, "--epochs", 2, "--pool", "avg,max", "--seeds", 2, "--threads", 1, "--json")
     whole = poolzoo(*arguments, "--out", tmp_path / "whole").json
-    words = [str(word) for word in (*arguments, "--out", tmp_path / "killed")]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "poolzoo", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    journal = tmp_path / "killed" / "journal.jsonl"
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not (journal.is_file() and len(journal.read_text().splitlines()) >= 2):
-        time.sleep(0.05)
-    time.sleep(0.3)  # well into the third
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    before = {line["trial"] for line in map(json.loads, journal.read_text().splitlines()) if line["status"] == "done"}
-    assert 2 <= len(before) < 4
+    process = processes.start(tmp_path, *arguments, "--out", tmp_path / "killed", before=dies_in_the_third_trial)
+    assert process.wait().code == -signal.SIGKILL
+    journal = (tmp_path / "killed" / "journal.jsonl").read_text().splitlines()
+    assert [line["status"] for line in map(json.loads, journal)] == ["done", "done"]
     outcome = poolzoo("compare", "--resume", tmp_path / "killed", "--json")
     assert outcome.code == 0
-    assert f"{len(before)} of 4 trials are done already" in outcome.err
+    assert "2 of 4 trials are done already" in outcome.err
     assert results(outcome.json) == results(whole)
 
 
@@ -337,7 +340,7 @@ def planted(folder: Path, kind: str) -> Path:
     brightest pixels in both, and more of them in the second.
     """
     random = np.random.default_rng(0)
-    for split, count in (("train", 150), ("test", 150)):
+    for split, count in (("train", 80), ("test", 80)):
         for label in (0, 1):
             place = folder / split / f"class{label}"
             place.mkdir(parents=True)
@@ -375,14 +378,14 @@ def test_the_pooling_that_sees_what_matters_wins(poolzoo, tmp_path, kind, winner
     (tmp_path / "pixels.py").write_text(PIXELS)
     data = planted(tmp_path / kind, kind)
     loser = {"max": "avg", "avg": "max"}[winner]
-    arguments = ("--plugin", tmp_path / "pixels.py", "--data", f"folder:{data}", "--backbone", "pixels", "--epochs", 20)
+    arguments = ("--plugin", tmp_path / "pixels.py", "--data", f"folder:{data}", "--backbone", "pixels", "--epochs", 12)
     more = (
         "--pool",
         "avg,max",
         "--baseline",
         loser,
         "--seeds",
-        4,
+        3,
         "--robustness-samples",
         0,
         "--export-top",
@@ -396,4 +399,4 @@ def test_the_pooling_that_sees_what_matters_wins(poolzoo, tmp_path, kind, winner
     assert first["accuracy"]["mean"] > 0.95
     assert second["accuracy"]["mean"] < 0.7
     assert first["delta"]["better"]
-    assert any(sentence.startswith(f"{winner} beats {loser}") for sentence in found["verdict"])
+    assert any(sentence.startswith(f"{winner} beats {loser}") for sentence in found["conclusions"])

@@ -47,7 +47,7 @@ def test_the_rows_are_those_of_a_comparison(poolzoo, tmp_path, runs):
     more = ("--pool", "avg,max", "--seeds", 2, "--robustness-samples", 0, "--export-top", 1, "--out", tmp_path / "c")
     compared = poolzoo("compare", *QUICK, *more, "--json").json
     reported = poolzoo("report", *runs, "--json", "--out", tmp_path / "r").json
-    assert reported["verdict"] == compared["verdict"]
+    assert reported["conclusions"] == compared["conclusions"]
     assert [reported[key] for key in ("baseline", "seeds", "alpha")] == ["avg", [0, 1], 0.05]
     keys = (
         "backbone",
@@ -149,11 +149,11 @@ def test_a_run_from_before_predictions_were_kept_is_refused(poolzoo, tmp_path, r
     copy = shutil.copytree(runs[1], tmp_path / "copy")
     (copy / "predictions.npz").unlink()
     (copy / "manifest.json").unlink()
-    manifest.seal(copy, "run")
+    manifest.write_manifest(copy, "run")
     refused(poolzoo("report", runs[0], copy, "--out", tmp_path / "r"), 2, copy, "does not say what it predicted")
 
 
-def test_runs_tested_on_other_images_of_the_same_data_are_refused(poolzoo, tmp_path, runs):
+def test_runs_tested_on_different_images_are_refused(poolzoo, tmp_path, runs):
     other = train(tmp_path / "split", "--split-seed", 1, "--seed", 2)
     fewer = train(tmp_path / "fewer", "--limit", 200, "--seed", 2)
     for run in (other, fewer):

@@ -65,7 +65,7 @@ def test_so_many_may_be_left_out_and_no_more(poolzoo, spoiled, tmp_path):
     found = json.loads((tmp_path / "run/metrics.json").read_text())
     assert found["test"]["n"] == 7
     assert json.loads(outcome.out.splitlines()[-1])["skipped"] == found["skipped"]
-    assert table.data(tmp_path / "run")["skipped"] == found["skipped"]  # as a comparison tells of it
+    assert table.data_of(tmp_path / "run").skipped == found["skipped"]  # as a comparison tells of it
     assert [Path(one["file"]).name for one in found["skipped"]] == ["4.png", "3.png", "5.png", "1.png"]
     assert "4 images could not be read" in (tmp_path / "run/README.md").read_text()
     assert "skip_broken = 4" in (tmp_path / "run/run.toml").read_text()
@@ -91,7 +91,7 @@ def test_a_class_that_loses_all_its_images_is_refused(photos):
         source.load_split(source.open_dataset(f"folder:{photos}", skip="all"), "train")
 
 
-def test_validation_images_of_which_none_can_be_read_are_not_forgotten(photos):
+def test_validation_images_that_are_all_unreadable_are_reported(photos):
     shutil.copytree(photos / "test", photos / "val")
     for file in photos.glob("val/*/*"):
         file.write_text("no image")
@@ -114,12 +114,12 @@ def test_predict_goes_on_and_its_exit_code_is_honest(poolzoo, spoiled, tmp_path)
 
 
 @pytest.mark.parametrize("text", ["some", "-1", "1.5", ""])
-def test_what_is_neither_a_number_nor_all_is_a_usage_error(text):
+def test_skip_broken_takes_a_number_or_all(text):
     with pytest.raises(UsageError, match="--skip-broken"):
         Settings(skip_broken=text)
 
 
-def test_the_list_has_a_line_a_file_that_a_terminal_may_show(spoiled, monkeypatch, tmp_path):
+def test_each_listed_file_is_one_line_safe_for_terminals(spoiled, monkeypatch, tmp_path):
     monkeypatch.setenv("POOLZOO_CACHE", str(tmp_path / "cache"))
     (spoiled / "train/red/a\x1b[31m\nb.png").write_bytes(b"")
     with pytest.raises(CheckFailed, match="5 of 33 images") as caught:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from poolzoo.metrics import classification, per_class
+from poolzoo.metrics import classification
+from poolzoo.metrics.results import ClassMetrics, untested_note
 
 SETS = """
 import numpy as np
@@ -85,8 +86,8 @@ def test_a_class_without_test_images_has_no_figures(poolzoo, sets, tmp_path):
 def test_a_class_that_is_never_predicted_has_precision_zero():
     logits = np.array([[1.0, 0.0], [1.0, 0.0]], np.float32)
     found = classification.compute(logits, np.array([0, 1]), ("a", "b"))
-    assert found["per_class"][1] == {"class": "b", "precision": 0.0, "recall": 0.0, "f1": 0.0, "n": 1}
-    assert found["precision"] == 0.25
+    assert found.per_class[1] == ClassMetrics(name="b", precision=0.0, recall=0.0, f1=0.0, n=1)
+    assert found.precision == 0.25
 
 
 def test_a_class_that_cannot_be_learnt_is_named(poolzoo, sets, tmp_path):
@@ -96,8 +97,9 @@ def test_a_class_that_cannot_be_learnt_is_named(poolzoo, sets, tmp_path):
 
 
 def test_many_untested_classes_are_counted():
-    rows = [{"class": f"c{index}", "n": 0} for index in range(8)]
-    assert per_class.about_untested(rows).startswith("No test image of c0, c1, c2, c3, c4 and 3 more:")
+    assert untested_note([f"c{index}" for index in range(8)]).startswith(
+        "No test image of c0, c1, c2, c3, c4 and 3 more:"
+    )
 
 
 @pytest.mark.parametrize(("flip", "evaluated"), [("off", False), ("auto", True)])

@@ -86,7 +86,7 @@ def test_a_folder_becomes_arrays_with_its_classes_in_order(photos):
     assert pixels[labels == 0, :, :, 2].mean() > pixels[labels == 1, :, :, 2].mean()
 
 
-def test_val_stands_for_test_and_hidden_and_loose_files_are_ignored(photos):
+def test_val_replaces_test_and_hidden_or_loose_files_are_ignored(photos):
     (photos / "test").rename(photos / "val")
     (photos / "train" / "notes.txt").write_text("x")
     (photos / "train" / ".hidden").mkdir()
@@ -373,7 +373,7 @@ def test_images_without_labels_are_refused(monkeypatch, web, tmp_path):
         mnist.load("train", tmp_path)
 
 
-def test_the_next_mirror_is_asked_when_one_has_nothing_or_something_else(monkeypatch, web, tmp_path):
+def test_the_next_mirror_is_tried_after_missing_or_wrong_files(monkeypatch, web, tmp_path):
     publish_idx(monkeypatch, web, MNIST, small_mnist())
     web.files["odd/train-images-idx3-ubyte.gz"] = b"please log in to this network"
     mirrors = ["http://127.0.0.1:9/", f"{web.address}gone/", f"{web.address}odd/", web.address]
@@ -392,7 +392,7 @@ def test_a_download_that_is_not_the_published_file_leaves_nothing(small_cifar10,
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "mnist", "fashion-mnist"])
-def test_without_a_network_there_is_one_line_with_a_way_out(poolzoo, tmp_path, monkeypatch, name):
+def test_without_a_network_there_is_one_line_and_a_hint(poolzoo, tmp_path, monkeypatch, name):
     monkeypatch.setenv("POOLZOO_CACHE", str(tmp_path / "cache"))
     for published in (CIFAR10, CIFAR100):
         monkeypatch.setattr(published, "url", "http://127.0.0.1:9/gone")

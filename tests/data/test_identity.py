@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from support.interruptions import stopped_in
 
 from poolzoo.data.identity import FILE, DataIdentity
 from poolzoo.data.image_facts import Facts
-from poolzoo.train.engine import Engine
 
 QUICK = ("--backbone", "nano/plain", "--threads", 1, "--epochs", 2, "-q")
 
@@ -86,15 +86,8 @@ def begun(pictures, tmp_path_factory) -> Path:
     """A run that was stopped after its first epoch."""
     from poolzoo import cli
 
-    path, epoch = tmp_path_factory.mktemp("begun") / "run", Engine._epoch
-
-    def stop(engine, number, *rest):
-        if number == 2:
-            raise KeyboardInterrupt
-        epoch(engine, number, *rest)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Engine, "_epoch", stop)
+    path = tmp_path_factory.mktemp("begun") / "run"
+    with stopped_in(2):
         arguments = ("finetune", "--data", f"folder:{pictures}", *QUICK, "--no-check-export", "--out", path)
         assert cli.run([str(word) for word in arguments]) == 130
     return path
@@ -126,7 +119,7 @@ def test_a_resume_says_what_changed(poolzoo, copies, alter, says):
         return
     assert outcome.code == 1
     assert outcome.err.splitlines()[0] == f"error: the data changed: {says}"
-    assert "bring it back" in outcome.err.splitlines()[1]
+    assert "restore it" in outcome.err.splitlines()[1]
 
 
 def test_a_resume_names_what_cannot_be_read_any_more(poolzoo, copies):
@@ -136,11 +129,11 @@ def test_a_resume_names_what_cannot_be_read_any_more(poolzoo, copies):
     assert outcome.code == 1
     error, hint = outcome.err.splitlines()
     assert error.startswith("error: 1 of 8 images cannot be read, first ")
-    assert "bring them back" in hint  # a resumed run takes no --skip-broken
+    assert "restore them" in hint  # a resumed run takes no --skip-broken
     assert "--skip-broken" not in hint
 
 
-def test_a_run_without_a_checkpoint_begins_with_the_data_as_it_is(poolzoo, copies):
+def test_a_run_without_a_checkpoint_begins_with_the_current_data(poolzoo, copies):
     data, run = copies
     shutil.rmtree(run / "checkpoint")
     remove(data)
@@ -153,13 +146,13 @@ def test_a_run_without_a_checkpoint_begins_with_the_data_as_it_is(poolzoo, copie
 def test_a_run_of_an_earlier_version_goes_by_its_fingerprint(poolzoo, copies):
     import torch
 
-    from poolzoo.train.prepare import read_data
     from poolzoo.train.settings import Settings, read_toml
+    from poolzoo.train.splits import read_data
 
     data, run = copies
     state = run / "checkpoint/state.pt"
     saved = torch.load(state, weights_only=True)
-    saved["data"] = read_data(Settings(**read_toml(run / "run.toml"))).fingerprint()
+    saved["data"] = read_data(Settings(**read_toml(run / "run.toml"))).legacy_digest()
     torch.save(saved, state)
     (run / FILE).unlink()
     shutil.copytree(run, run.parent / "other")
@@ -184,7 +177,7 @@ def test_an_evaluation_says_that_its_images_are_others(poolzoo, copies):
     assert outcome.json["n"] == 7
 
 
-def test_an_evaluation_of_a_run_with_a_limit_looks_at_its_part(poolzoo, pictures, tmp_path):
+def test_an_evaluation_of_a_limited_run_uses_its_subset(poolzoo, pictures, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(pictures, data)
     arguments = ("finetune", "--data", f"folder:{data}", *QUICK, "--limit", 6, "--out", tmp_path / "run")

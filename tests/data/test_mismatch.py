@@ -27,7 +27,7 @@ def test_names_that_look_alike_are_told_apart(ours, theirs, said):
         assert any(word in text for word in words.split("|")), text
 
 
-def test_a_class_that_one_split_lacks_is_named_with_the_other(photos):
+def test_a_class_missing_in_one_split_is_named(photos):
     (photos / "train/red").rename(photos / "train/crimson")
     with pytest.raises(UsageError, match="only train has 'crimson'; only test has 'red'"):
         source.open_dataset(f"folder:{photos}")
@@ -38,7 +38,7 @@ def test_many_names_are_cut_short():
     assert "and 4 more" in text
 
 
-def test_two_classes_of_one_split_that_look_alike_are_warned_of(photos, capsys):
+def test_classes_of_similar_names_cause_a_warning(photos, capsys):
     for split in ("train", "test"):
         (photos / split / "red").rename(photos / split / "Blue")
     source.open_dataset(f"folder:{photos}")

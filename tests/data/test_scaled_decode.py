@@ -48,17 +48,18 @@ def test_it_differs_little_from_the_whole_image_resized(photo, mode, orientation
         assert (found != expected).any(), "it was decoded whole"
 
 
-def test_only_a_part_is_decoded_and_never_less_than_twice_what_is_wanted(photo, monkeypatch):
+def test_decoding_keeps_at_least_twice_the_wanted_size(photo, monkeypatch):
     seen = []
     draft = Image.Image.draft
     from PIL.JpegImagePlugin import JpegImageFile
 
+    real = JpegImageFile.draft
+
     def noted(self, mode, size):
-        found = JpegImageFile.__dict__["_draft"](self, mode, size)
+        found = real(self, mode, size)
         seen.append(self.size)
         return found
 
-    monkeypatch.setattr(JpegImageFile, "_draft", JpegImageFile.draft, raising=False)
     monkeypatch.setattr(JpegImageFile, "draft", noted)
     raw = jpeg(photo)
     for side in (30, 75, 150, 151, 400):
@@ -76,7 +77,7 @@ def test_no_size_leads_outside_of_the_image():
         assert (images.read(io.BytesIO(raw), size) == 77).all()
 
 
-def test_small_images_and_other_formats_are_to_the_bit_as_before(photo):
+def test_small_images_and_other_formats_are_bitwise_unchanged(photo):
     png = io.BytesIO()
     photo.save(png, "PNG")
     small = jpeg(photo.resize((32, 32)))
@@ -115,7 +116,7 @@ def test_training_evaluation_and_both_predictions_see_the_same_pixels(large, tmp
     trained = source.load_split(source.open_dataset(f"folder:{large}", size), "test")[0]
     evaluated = source.load_split(source.open_dataset(f"folder:{large}", size, ("test",), exact=True), "test", size)[0]
     predicted = np.stack([images.read(file, size, recorded({"reader": 2})) for file in files])
-    (tmp_path / "predict.py").write_text(script.source())
+    (tmp_path / "predict.py").write_text(script.render())
     monkeypatch.setitem(sys.modules, "onnxruntime", types.SimpleNamespace())
     alone = runpy.run_path(str(tmp_path / "predict.py"))
     by_script = np.stack([alone["read"](file, size, alone["recorded"]({"reader": 2})) for file in files])
@@ -126,7 +127,7 @@ def test_training_evaluation_and_both_predictions_see_the_same_pixels(large, tmp
     assert (old != trained).any()
 
 
-def test_decoded_images_are_kept_apart_by_the_rules_that_made_them(large):
+def test_the_cache_separates_images_by_decoding_rules(large):
     from poolzoo.data import store
 
     files = sorted((large / "train").glob("*/*"))

@@ -130,7 +130,7 @@ def test_arrays_are_not_stretched_either(capsys):
 
 def test_a_rectangle_goes_from_training_to_what_is_exported(poolzoo, bars, tmp_path):
     from poolzoo.artifacts.run import load_run
-    from poolzoo.export.source import of_run
+    from poolzoo.export.source import from_run
 
     run = tmp_path / "run"
     options = ("--backbone", "nano/plain", "--epochs", 1, "--image-size", "16x52", "--threads", 1)
@@ -139,9 +139,9 @@ def test_a_rectangle_goes_from_training_to_what_is_exported(poolzoo, bars, tmp_p
     card = (run / "README.md").read_text()
     assert "Images of 16×52 pixels (height × width) enter the network at\n16×52" in card
     assert poolzoo("evaluate", run, "--json").json["n"] == 6
-    subject = of_run(load_run(run))
-    assert subject.size == (16, 52)
-    assert subject.fit.reader == 2
+    source = from_run(load_run(run))
+    assert source.size == (16, 52)
+    assert source.fit.reader == 2
 
 
 @pytest.mark.slow

@@ -8,15 +8,16 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from support import processes
 
 from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.data import decode, disk, folder, headers, images, source, store
@@ -145,7 +146,7 @@ def test_a_changed_folder_is_decoded_anew(photos, cache, reads, change):
     assert len(reads) == len(pixels) == len(labels)
 
 
-def test_two_folders_of_equal_names_sizes_and_times_are_told_apart(tmp_path, cache):
+def test_folders_of_equal_names_sizes_and_times_stay_apart(tmp_path, cache):
     """As uncompressed files out of an archive that was packed with one time for all are."""
     for split, gray in (("train", 10), ("test", 200)):
         for index in range(10):
@@ -222,7 +223,7 @@ def test_unreadable_images_are_named_and_the_others_are_decoded_once(photos, cac
     np.testing.assert_array_equal(labels, load(photos)[1])
 
 
-def test_a_file_that_can_be_read_again_is_among_the_images(photos, cache, monkeypatch):
+def test_a_file_that_becomes_readable_is_among_the_images(photos, cache, monkeypatch):
     read = images.read
 
     def failing(path, *rest):
@@ -317,7 +318,7 @@ def test_a_damaged_cache_is_made_anew(photos, cache, reads, damage):
 
 
 def test_only_a_few_images_are_in_memory_at_a_time(tmp_path, cache, monkeypatch):
-    monkeypatch.setattr(decode, "_AHEAD", 8)
+    monkeypatch.setattr(decode, "AHEAD", 8)
     one = 128 * 128 * 3
     for index in range(150):
         file = tmp_path / "large" / "train" / "thing" / f"{index}.bmp"
@@ -335,15 +336,25 @@ def test_only_a_few_images_are_in_memory_at_a_time(tmp_path, cache, monkeypatch)
 
 
 def test_decoding_stops_when_nobody_wants_more(photos, monkeypatch):
-    seen, read = [], images.read
+    seen, read, closed = [], images.read, threading.Event()
 
-    def slowly(path, *rest):
+    def waiting(path, *rest):
         seen.append(path)
-        time.sleep(0.01)
+        if len(seen) > 4:
+            closed.wait(60)
         return read(path, *rest)
 
-    monkeypatch.setattr(images, "read", slowly)
-    monkeypatch.setattr(decode, "ThreadPoolExecutor", partial(ThreadPoolExecutor, 2))
+    class Two(ThreadPoolExecutor):
+        def __init__(self, *_):
+            super().__init__(2)
+
+        def shutdown(self, wait=True, *, cancel_futures=False):
+            super().shutdown(wait=False, cancel_futures=cancel_futures)
+            closed.set()
+            super().shutdown(wait=wait)
+
+    monkeypatch.setattr(images, "read", waiting)
+    monkeypatch.setattr(decode, "ThreadPoolExecutor", Two)
     rows = decode.each(sorted((photos / "train").glob("*/*")), "train", None)
     next(rows)
     rows.close()
@@ -373,7 +384,7 @@ def test_an_interrupted_build_leaves_nothing_and_the_next_one_builds(photos, cac
 
 
 BUILDER = """
-import hashlib, sys, time
+import hashlib, sys
 from pathlib import Path
 from poolzoo.data import images, source, store
 
@@ -383,9 +394,8 @@ read, seen = images.read, []
 def waiting(path, *rest):
     seen.append(path)
     if len(seen) == 6:  # in the middle of a build
-        ready.touch()
-        while not go.exists():
-            time.sleep(0.01)
+        ready.write_text("here")  # both are pipes: it waits for the other end
+        go.read_text()
     return read(path, *rest)
 
 images.read = waiting
@@ -395,22 +405,17 @@ print(pixels.flags.writeable, hashlib.sha256(pixels.tobytes()).hexdigest())
 
 
 def builder(photos: Path, ready: Path, go: Path) -> subprocess.Popen[str]:
-    """Another process that loads the folder, and stops in the middle of it until `go` is there."""
+    """Another process that loads the folder, and waits in the middle of it until something comes through `go`."""
+    os.mkfifo(ready)
+    os.mkfifo(go)
     arguments = [sys.executable, "-c", BUILDER, *map(str, (photos, ready, go))]
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 60
-    while not path.exists():
-        assert time.monotonic() < deadline, f"{path.name} did not come"
-        time.sleep(0.01)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
-def test_a_killed_build_is_never_taken_for_a_cache_and_is_removed_a_day_later(photos, cache, tmp_path):
+@pytest.mark.skipif(sys.platform == "win32", reason="there is neither SIGKILL nor a named pipe")
+def test_a_killed_build_is_no_cache_and_is_removed_later(photos, cache, tmp_path):
     process = builder(photos, tmp_path / "ready", tmp_path / "never")
-    wait_for(tmp_path / "ready")
+    assert processes.read_pipe(tmp_path / "ready") == "here"
     process.send_signal(signal.SIGKILL)
     process.communicate()
     (left,) = entries(cache)
@@ -425,14 +430,15 @@ def test_a_killed_build_is_never_taken_for_a_cache_and_is_removed_a_day_later(ph
     assert len(entries(cache)) == 2
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no named pipe")
 def test_two_processes_that_build_the_same_do_no_harm(photos, cache, tmp_path):
     both = [builder(photos, tmp_path / f"ready{i}", tmp_path / f"go{i}") for i in range(2)]
     for index in range(2):
-        wait_for(tmp_path / f"ready{index}")
+        assert processes.read_pipe(tmp_path / f"ready{index}") == "here"
     assert [p.name[:10] for p in entries(cache)] == [".building-"] * 2  # both are in the middle of it
     outputs = []
     for index, process in enumerate(both):
-        (tmp_path / f"go{index}").touch()
+        (tmp_path / f"go{index}").write_text("on")
         outputs.append(process.communicate(timeout=60))
         assert process.returncode == 0, outputs[-1][1]
     first, second = (out.split() for out, _ in outputs)
@@ -445,7 +451,7 @@ def test_two_processes_that_build_the_same_do_no_harm(photos, cache, tmp_path):
 # --- Limits, full disks and places that cannot be written ----------------------------------------------------------
 
 
-def test_images_that_do_not_fit_are_read_into_memory_with_a_line(photos, cache, monkeypatch, capsys):
+def test_images_beyond_the_cache_limit_are_read_into_memory(photos, cache, monkeypatch, capsys):
     monkeypatch.setenv("POOLZOO_CACHE_LIMIT", "0.00002")
     pixels = load(photos)[0]
     assert not is_mapped(pixels)
@@ -533,7 +539,7 @@ def shelf(tmp_path) -> disk.Shelf:
     return disk.Shelf(tmp_path / "shelf", 350)
 
 
-def test_the_least_recently_used_gives_way_and_no_more_than_needed(shelf):
+def test_the_least_recently_used_entries_go_as_needed(shelf):
     for age, key in enumerate("cab", start=1):  # b was used least recently, then a, then c
         shelve(shelf, key, age=age * 1000)
     assert disk.Shelf(shelf.root, 350).find("b") is not None  # now a was

@@ -56,7 +56,7 @@ def test_prediction_counts_what_training_reads(messy):
     assert [count(place) for place in ("train", "test", "train/red", "test/blue", ".")] == [24, 8, 12, 4, 32]
 
 
-def test_a_folder_that_is_no_data_set_means_its_images_at_any_depth(messy):
+def test_a_plain_folder_means_its_images_at_any_depth(messy):
     (messy / "train").rename(messy / "album")
     tally = walk.Tally()
     names = [os.path.relpath(name, messy) for name in walk.images_under(messy / "album", tally)]
@@ -64,7 +64,7 @@ def test_a_folder_that_is_no_data_set_means_its_images_at_any_depth(messy):
     assert names == sorted(names, key=lambda name: Path(name).parts)
 
 
-def test_albums_in_a_folder_that_is_called_like_a_split_are_albums(photos):
+def test_albums_in_a_folder_named_like_a_split_are_albums(photos):
     (photos / "test").rename(photos / "album")
     (photos / "test/holidays").mkdir(parents=True)
     (photos / "album").rename(photos / "test/holidays/2026")
@@ -122,25 +122,25 @@ def test_val_beside_test_chooses_the_best_epoch(with_val, capsys):
     prepared = prepare(settings(with_val))
     assert "the 7 images of val/ choose the best epoch" in capsys.readouterr().err
     data = prepared.data
-    assert (len(data.chosen), len(data.held), len(data.test[1])) == (24, 7, 8)
-    np.testing.assert_array_equal(data.images[data.held][3:], data.test[0][4:])
-    assert data.labels[data.held].tolist() == [0] * 3 + [1] * 4
+    assert (len(data.train_indices), len(data.val_indices), len(data.test.labels)) == (24, 7, 8)
+    np.testing.assert_array_equal(data.images[data.val_indices][3:], data.test.images[4:])
+    assert data.labels[data.val_indices].tolist() == [0] * 3 + [1] * 4
     assert prepared.settings.validation == "val"
     assert 'validation = "val"' in prepared.settings.to_toml()
 
 
 def test_a_run_of_before_goes_on_without_val(with_val, capsys):
     data = prepare(settings(with_val, validation=None, reader=None)).data
-    assert (len(data.chosen), len(data.held)) == (22, 2)
+    assert (len(data.train_indices), len(data.val_indices)) == (22, 2)
     assert "7 in val/" in capsys.readouterr().err
 
 
 def test_a_run_knows_that_its_val_has_changed(with_val, tmp_path, monkeypatch):
-    def stop(*args: object) -> None:
+    def stop(*args: object, **options: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "_evaluate", stop)
+        patch.setattr(training, "evaluate_best_weights", stop)
         with pytest.raises(KeyboardInterrupt):
             training.finetune(settings(with_val), tmp_path / "run")
     hidden = with_val / "val/red/3.png"
@@ -148,21 +148,21 @@ def test_a_run_knows_that_its_val_has_changed(with_val, tmp_path, monkeypatch):
     with pytest.raises(CheckFailed, match="changed"):
         training.resume(tmp_path / "run")
     (tmp_path / "3.png").rename(hidden)
-    assert training.resume(tmp_path / "run")["test"]["n"] == 8
+    assert training.resume(tmp_path / "run").test.n == 8
 
 
 def test_val_alone_stays_the_test_split(photos):
     (photos / "test").rename(photos / "val")
     data = prepare(settings(photos)).data
-    assert (len(data.chosen), len(data.held), len(data.test[1])) == (22, 2, 8)
+    assert (len(data.train_indices), len(data.val_indices), len(data.test.labels)) == (22, 2, 8)
 
 
-def test_what_was_begun_before_there_were_these_settings_keeps_its_data(tmp_path):
-    from poolzoo.compare.session import ComparisonConfig
-    from poolzoo.train.settings import BEFORE, read_toml
+def test_a_run_older_than_these_settings_keeps_its_data(tmp_path):
+    from poolzoo.compare.config import ComparisonConfig
+    from poolzoo.train.settings import read_run_settings
 
     (tmp_path / "run.toml").write_text('data = "digits"\nimage_size = 16\n')
-    seen = [Settings(**{**BEFORE, **read_toml(tmp_path / "run.toml")})]
+    seen = [read_run_settings(tmp_path)]
     plan = ComparisonConfig("avg", None, "nano/plain", 1, None, 0, 0, 0.05, Settings()).to_json()
     for name in ("validation", "reader", "skip_broken"):
         del plan["settings"][name]
@@ -171,7 +171,7 @@ def test_what_was_begun_before_there_were_these_settings_keeps_its_data(tmp_path
     assert (Settings().validation, Settings().reader) == ("auto", 2)
 
 
-def test_all_trials_of_a_comparison_have_the_validation_images_of_its_start(with_val, tmp_path, poolzoo):
+def test_all_trials_of_a_comparison_share_their_validation_images(with_val, tmp_path, poolzoo):
     import json
 
     arguments = ("--backbone", "nano/plain", "--pool", "avg,max", "--seeds", 1, "--epochs", 1, "--threads", 1, "-q")

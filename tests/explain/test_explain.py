@@ -17,9 +17,9 @@ import onnxruntime
 import pytest
 import torch
 from onnx import helper, numpy_helper
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from support.color_bundle import CLASSES, PLUGIN, SIZE, cells, color_bundle
-from test_torch_free import alone
+from support.torch_free import alone
 
 from poolzoo.artifacts import manifest
 from poolzoo.common import files
@@ -45,7 +45,7 @@ def red(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def sharpest(tmp_path_factory: pytest.TempPathFactory):
-    return color_bundle(tmp_path_factory.mktemp("sharpest") / "bundle", "sharpest", kind="float")
+    return color_bundle(tmp_path_factory.mktemp("sharpest") / "bundle", "sharpest", input_kind="float")
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_with_max_pooling_only_the_largest_contribute(tmp_path):
         assert np.count_nonzero(moved) <= 3
 
 
-def test_what_the_exporter_folds_is_kept_so_that_gem_has_a_gradient(tmp_path):
+def test_gem_has_a_gradient_after_the_exporter_folds_constants(tmp_path):
     path, network = color_bundle(tmp_path / "bundle", "gem:p=2")
     weight, _ = classifier(network)
     moved, method = explainer(path).contributions(PIXELS, 1)
@@ -123,9 +123,9 @@ def test_what_the_exporter_folds_is_kept_so_that_gem_has_a_gradient(tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_matrices_too_large_to_be_kept_are_found_in_the_graph(tmp_path, monkeypatch, precision):
+def test_large_matrices_are_found_in_the_graph(tmp_path, monkeypatch, precision):
     """Attention's are there turned round, under a name of the exporter's; the network itself tells the gradient."""
-    monkeypatch.setattr("poolzoo.explain.head.LARGEST", 3)  # such as a bias
+    monkeypatch.setattr("poolzoo.explain.head.MAX_STORED", 3)  # such as a bias
     path, network = color_bundle(tmp_path / "bundle", "attention:heads=1", precision=precision)
     with np.load(path / "golden.npz") as golden:
         assert [name for name in golden.files if name.startswith("head at/") and str(golden[name]).endswith(".T")]
@@ -148,11 +148,11 @@ def test_occlusion_with_average_pooling_is_cam_without_its_mean(avg):
 
 
 @pytest.mark.parametrize("kind", ["uint8", "float"])
-def test_a_pooling_that_asks_how_many_images_there_are_is_occluded(tmp_path, kind):
-    path, network = color_bundle(tmp_path / "bundle", "bilinear", kind=kind)
+def test_a_pooling_that_reads_the_batch_size_is_occluded(tmp_path, kind):
+    path, network = color_bundle(tmp_path / "bundle", "bilinear", input_kind=kind)
     made = explainer(path, occluding=True)
     moved, _ = made.contributions(PIXELS, 2)
-    assert len(made.part.get_inputs()) == 2  # the images too, for their number
+    assert len(made.tail.get_inputs()) == 2  # the images too, for their number
     head = network.head.double().eval()
 
     def logit(values: np.ndarray) -> float:
@@ -165,7 +165,7 @@ def test_a_pooling_that_asks_how_many_images_there_are_is_occluded(tmp_path, kin
 @pytest.mark.parametrize("kind", ["uint8", "float"])
 @pytest.mark.parametrize(("precision", "error"), [("fp16", 2e-3), ("int8", 3e-2)])
 def test_lower_precisions_and_both_inputs_are_explained(tmp_path, kind, precision, error):
-    path, network = color_bundle(tmp_path / "bundle", "avg", kind=kind, precision=precision)
+    path, network = color_bundle(tmp_path / "bundle", "avg", input_kind=kind, precision=precision)
     weight, _ = classifier(network)
     values = cells(PIXELS)
     cam = np.tensordot(weight[0], values, 1) / values[0].size
@@ -208,7 +208,7 @@ def test_a_planted_square_is_found_where_it_is_seen(poolzoo, red, tmp_path, size
 
     moved, _ = explainer(red).contributions(images.read(tmp_path / "planted.png", SIZE, model.fit), 0)
     assert np.unravel_index(moved.argmax(), moved.shape) == cell
-    picture = np.asarray(Image.open(row["explain"]).convert("RGB")).astype(int)
+    picture = np.asarray(Image.open(row["saliency"]).convert("RGB")).astype(int)
     width = picture.shape[1] // 2 - 60  # the figures at the scale are not asked
     seen = (picture[..., 0] > 200) & (picture[..., 1:].max(2) < 60)  # the square in the left panel
     rows, columns = np.nonzero(seen[:, :width])
@@ -233,9 +233,9 @@ def test_for_and_against_differ_in_gray_too():
 def test_any_image_and_label_can_be_drawn(label, shape):
     pixels = np.zeros((*shape, 3), np.uint8)
     for moved in (np.zeros((2, 3)), np.array([[np.nan, 1.0]]), -np.ones((4, 4))):
-        picture = Image.open(io.BytesIO(overlay.draw(pixels, moved, label, 0.5, "gradient")))
+        picture = Image.open(io.BytesIO(overlay.draw_overlay(pixels, moved, label, 0.5, "gradient")))
         picture.load()
-        assert picture.width > 2 * max(shape[1], overlay.SIDE * shape[1] // max(shape))
+        assert picture.width > 2 * max(shape[1], overlay.MIN_SIDE * shape[1] // max(shape))
 
 
 # --- What is missing -----------------------------------------------------------------------------------------------
@@ -246,12 +246,12 @@ def test_without_torch_it_occludes(avg, photo, tmp_path):
     outcome = alone("predict", path, photo, "--saliency-dir", tmp_path / "out", "--json")
     assert outcome.returncode == 0, outcome.stderr
     (row,) = json.loads(outcome.stdout)
-    assert (row["method"], row["explain"]) == ("occlusion", str(tmp_path / "out" / "photo-explain.png"))
-    assert outcome.stderr == "torch is not here: occlusion shows where the network looked\n"
+    assert (row["method"], row["saliency"]) == ("occlusion", str(tmp_path / "out" / "photo-saliency.png"))
+    assert outcome.stderr == "torch is not installed: the saliency is computed by occlusion\n"
     target = CLASSES.index(row["label"])
     moved, _ = explainer(path).contributions(PIXELS, target)  # by gradient: the same but for its mean
-    expected = overlay.draw(PIXELS, moved - moved.mean(), row["label"], row["score"], "occlusion")
-    found, wanted = (np.asarray(Image.open(file)).astype(int) for file in (Path(row["explain"]), io.BytesIO(expected)))
+    expected = overlay.draw_overlay(PIXELS, moved - moved.mean(), row["label"], row["score"], "occlusion")
+    found, wanted = (np.asarray(Image.open(file)).astype(int) for file in (Path(row["saliency"]), io.BytesIO(expected)))
     assert (np.abs(found - wanted) > 2).mean() < 1e-3
 
 
@@ -282,9 +282,9 @@ def test_a_plugins_pooling_has_a_gradient_where_the_plugin_is(poolzoo, sharpest,
     np.testing.assert_allclose(moved, occluded(cells(PIXELS), logit), atol=1e-5)
 
 
-def sealed(path: Path, proto: onnx.ModelProto) -> Path:
+def checksummed(path: Path, proto: onnx.ModelProto) -> Path:
     onnx.save(proto, path / "model.onnx")
-    manifest.seal(path, "bundle")
+    manifest.write_manifest(path, "bundle")
     return path
 
 
@@ -300,7 +300,7 @@ def test_a_weight_under_another_name_is_missed_and_said_so(poolzoo, copied, phot
             part.name = part.name.replace("network.classifier.weight", "other")
         else:
             part.input[:] = [name.replace("network.classifier.weight", "other") for name in part.input]
-    outcome = poolzoo("predict", sealed(copied, proto), photo, "--saliency-dir", tmp_path, "--json")
+    outcome = poolzoo("predict", checksummed(copied, proto), photo, "--saliency-dir", tmp_path, "--json")
     assert (outcome.code, outcome.json[0]["method"]) == (0, "occlusion")
     assert "network.classifier.weight" in outcome.err
 
@@ -313,9 +313,9 @@ def test_a_head_that_gives_other_logits_is_not_believed(poolzoo, copied, photo, 
     proto.graph.initializer.append(numpy_helper.from_array(np.float32(1.01), "factor"))
     at = list(proto.graph.node).index(gemm) + 1
     proto.graph.node.insert(at, helper.make_node("Mul", ["smaller", "factor"], ["logits"]))
-    outcome = poolzoo("predict", sealed(copied, proto), photo, "--saliency-dir", tmp_path, "--json")
+    outcome = poolzoo("predict", checksummed(copied, proto), photo, "--saliency-dir", tmp_path, "--json")
     assert (outcome.code, outcome.json[0]["method"]) == (0, "occlusion")
-    assert "are not the graph's" in outcome.err
+    assert "other logits than the graph" in outcome.err
 
 
 # --- Bundles that do not name their map ----------------------------------------------------------------------------
@@ -327,19 +327,19 @@ def test_a_bundle_that_does_not_name_its_map_is_explained(poolzoo, tmp_path):
     pixels = digits.load("test")[0][0]
     Image.fromarray(pixels).save(tmp_path / "digit.png")
     (row,) = poolzoo("predict", DIGITS, tmp_path / "digit.png", "--saliency-dir", tmp_path, "--json").json
-    assert row["explain"] == str(tmp_path / "digit-explain.png")
+    assert row["saliency"] == str(tmp_path / "digit-saliency.png")
     made = explainer(DIGITS)
     moved, _ = made.contributions(pixels, int(row["label"]))
     proto = onnx.load(DIGITS / "model.onnx")
-    whole = onnxruntime.InferenceSession(layers.with_outputs(proto, [made.map]).SerializeToString())
-    (values,) = whole.run([made.map], {"images": pixels[None]})
+    whole = onnxruntime.InferenceSession(layers.with_outputs(proto, [made.feature_map]).SerializeToString())
+    (values,) = whole.run([made.feature_map], {"images": pixels[None]})
     assert values.shape == (1, 64, 4, 4)
     assert values.min() >= 0  # behind its last ReLU
-    part = layers.cut(proto, made.map, "logits", values.shape[1:])
+    part = layers.subgraph(proto, made.feature_map, "logits", values.shape[1:])
     session = onnxruntime.InferenceSession(part.SerializeToString())
 
     def logit(one: np.ndarray) -> float:
-        return float(session.run(None, {made.map: one[None].astype(np.float32)})[0][0, int(row["label"])])
+        return float(session.run(None, {made.feature_map: one[None].astype(np.float32)})[0][0, int(row["label"])])
 
     np.testing.assert_allclose(moved, occluded(values[0], logit), atol=1e-4)
 
@@ -348,7 +348,7 @@ def test_an_older_bundle_of_average_pooling_is_explained_by_gradient(avg, copied
     config = json.loads((copied / "config.json").read_text())
     assert config["export"].pop("map")
     files.write_json(copied / "config.json", config)
-    manifest.seal(copied, "bundle")
+    manifest.write_manifest(copied, "bundle")
     found, method = explainer(copied).contributions(PIXELS, 0)
     assert method == "gradient"
     np.testing.assert_array_equal(found, explainer(avg[0]).contributions(PIXELS, 0)[0])
@@ -368,14 +368,14 @@ def test_a_published_network_that_averages_its_map_is_explained(poolzoo, tmp_pat
     np.testing.assert_allclose(moved, cam - cam.mean(), atol=1e-5)
 
 
-def test_a_network_without_a_pooled_map_is_refused_in_a_line(poolzoo, photo, tmp_path):
+def test_a_network_without_a_pooled_map_is_refused(poolzoo, photo, tmp_path):
     (tmp_path / "cells.py").write_text(PLUGIN)
     arguments = ("--pretrained", "--no-bench", "--plugin", tmp_path / "cells.py", "-q")
     assert poolzoo("export", "flat-cells", *arguments, "--out", tmp_path / "b").code == 0
     outcome = poolzoo("predict", tmp_path / "b", photo, "--saliency-dir", tmp_path / "out")
     assert (outcome.code, outcome.out) == (2, "")
     assert [line.split(": ")[0] for line in outcome.err.splitlines()] == ["error", "hint"]
-    assert "no map" in outcome.err
+    assert "no feature map" in outcome.err
     assert not (tmp_path / "out").exists()
 
 
@@ -386,21 +386,30 @@ def test_pictures_go_to_the_current_directory_and_are_drawn_anew(poolzoo, avg, p
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     first = poolzoo("predict", avg[0], photo, "--saliency", "--json")
-    assert first.json[0]["explain"] == "photo-explain.png"
-    before = (tmp_path / "here" / "photo-explain.png").read_bytes()
+    assert first.json[0]["saliency"] == "photo-saliency.png"
+    before = (tmp_path / "here" / "photo-saliency.png").read_bytes()
     Image.fromarray(PIXELS[::-1].copy()).save(photo)
     again = poolzoo("predict", avg[0], photo, "--saliency", "--json")
-    assert (again.code, again.json[0]["explain"]) == (0, "photo-explain.png")
-    assert [file.name for file in Path().iterdir()] == ["photo-explain.png"]
-    assert (tmp_path / "here" / "photo-explain.png").read_bytes() != before
+    assert (again.code, again.json[0]["saliency"]) == (0, "photo-saliency.png")
+    assert [file.name for file in Path().iterdir()] == ["photo-saliency.png"]
+    assert (tmp_path / "here" / "photo-saliency.png").read_bytes() != before
+
+
+def test_a_picture_of_an_earlier_version_may_be_replaced(poolzoo, avg, photo, tmp_path):
+    earlier = PngImagePlugin.PngInfo()
+    earlier.add_text("Software", "poolzoo predict --explain")
+    Image.fromarray(PIXELS).save(tmp_path / "photo-saliency.png", pnginfo=earlier)
+    assert poolzoo("predict", avg[0], photo, "--saliency-dir", tmp_path).code == 0
+    with Image.open(tmp_path / "photo-saliency.png") as picture:
+        assert picture.info["Software"] == "poolzoo predict --saliency"
 
 
 def test_images_of_one_name_do_not_share_a_picture(poolzoo, avg, photo, tmp_path):
-    for name in ("cat/1.png", "dog/1.png", "dog/1.PNG", "1-explain-2.png", "1.bmp"):
+    for name in ("cat/1.png", "dog/1.png", "dog/1.PNG", "1-saliency-2.png", "1.bmp"):
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(PIXELS).save(tmp_path / "in" / name)
     rows = poolzoo("predict", avg[0], tmp_path / "in", photo, photo, "--saliency-dir", tmp_path / "out", "--json").json
-    names = [row["explain"] for row in rows]
+    names = [row["saliency"] for row in rows]
     assert len(rows) == 7
     assert len({name.lower() for name in names}) == 6  # the same photograph twice has the same picture
     assert sorted(names[:-1]) == sorted(str(file) for file in (tmp_path / "out").iterdir())
@@ -408,7 +417,7 @@ def test_images_of_one_name_do_not_share_a_picture(poolzoo, avg, photo, tmp_path
 
 @pytest.mark.parametrize("content", [b"mine", "picture", "link", "folder"])
 def test_a_file_of_somebody_else_is_never_replaced(poolzoo, avg, photo, tmp_path, content):
-    place = tmp_path / "photo-explain.png"
+    place = tmp_path / "photo-saliency.png"
     if content == "picture":
         Image.fromarray(PIXELS).save(place)
     elif content == "link":
@@ -427,11 +436,11 @@ def test_a_file_of_somebody_else_is_never_replaced(poolzoo, avg, photo, tmp_path
 
 def test_an_image_that_is_given_is_never_replaced(poolzoo, avg, photo, tmp_path):
     assert poolzoo("predict", avg[0], photo, "--saliency-dir", tmp_path).code == 0
-    before = (tmp_path / "photo-explain.png").read_bytes()
-    outcome = poolzoo("predict", avg[0], photo, tmp_path / "." / "photo-explain.png", "--saliency-dir", tmp_path)
+    before = (tmp_path / "photo-saliency.png").read_bytes()
+    outcome = poolzoo("predict", avg[0], photo, tmp_path / "." / "photo-saliency.png", "--saliency-dir", tmp_path)
     assert (outcome.code, outcome.out) == (2, "")
-    assert "is an image to label" in outcome.err
-    assert (tmp_path / "photo-explain.png").read_bytes() == before
+    assert "is one of the images" in outcome.err
+    assert (tmp_path / "photo-saliency.png").read_bytes() == before
 
 
 def test_a_place_that_is_no_directory_is_refused(poolzoo, avg, photo):
@@ -444,13 +453,13 @@ def test_an_unreadable_image_is_a_row_and_has_no_picture(poolzoo, avg, photo, tm
     outcome = poolzoo(*arguments, "--csv")
     header, broken, good = csv.reader(io.StringIO(outcome.out))
     assert outcome.code == 1
-    assert header == ["file", "label", "score", "explain", "method", "error"]
+    assert header == ["file", "label", "score", "saliency", "method", "error"]
     assert broken[1:5] == [""] * 4
     assert broken[5]
-    assert good[3:] == [str(tmp_path / "out" / "photo-explain.png"), "gradient", ""]
-    assert [file.name for file in (tmp_path / "out").iterdir()] == ["photo-explain.png"]
+    assert good[3:] == [str(tmp_path / "out" / "photo-saliency.png"), "gradient", ""]
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["photo-saliency.png"]
     table = [line.split("\t") for line in poolzoo(*arguments).out.splitlines()]
-    assert table[0] == ["image", "label", "score", "then", "explain", "method"]
+    assert table[0] == ["image", "label", "score", "then", "saliency", "method"]
     assert table[2][4:] == good[3:5]
     assert len(table[1]) == len(table[2])
     assert "method" not in poolzoo(*arguments, "--json").json[0]

@@ -21,9 +21,10 @@ from poolzoo.common import files
 from poolzoo.common.timing import interleaved
 from poolzoo.export import export as exporting
 from poolzoo.export import graph
-from poolzoo.export.source import of_run
+from poolzoo.export.source import from_run
 from poolzoo.model import inference
-from poolzoo.parity import parity
+from poolzoo.parity import check
+from poolzoo.parity.reference import Reference
 from poolzoo.runtime import ort_session
 
 
@@ -36,7 +37,7 @@ def test_a_bundle_is_complete_and_one_file(exported):
     evidence = {"config.json", "parity.json", "speed.json", "golden.npz", "manifest.json", "confusion.png"}
     expected = evidence | {"model.onnx", "README.md", "report.html", "predict.py"}
     assert names == expected
-    assert bundle.altered(exported) == []
+    assert bundle.differences(exported) == []
     report = read(exported / "parity.json")
     assert report["passed"]
     assert report["max_abs"] <= report["tolerance"] < 1e-3
@@ -48,7 +49,7 @@ def test_a_bundle_is_complete_and_one_file(exported):
         assert row["ort_ms"] > 0
 
 
-def test_the_graph_takes_images_as_they_come_and_says_what_they_are(exported, trained):
+def test_the_graph_takes_stored_images_and_describes_its_input(exported, trained):
     """Plain ONNX Runtime against the network of the run, on any batch, without any of our deployment code."""
     session = onnxruntime.InferenceSession(exported / "model.onnx", providers=["CPUExecutionProvider"])
     metadata = session.get_modelmeta().custom_metadata_map
@@ -97,12 +98,10 @@ def test_a_network_that_gives_nan_itself_is_refused(trained, exported):
     model = inference.InferenceModel(run.preprocess, run.network).eval()
     samples = run.samples()
     with pytest.raises(CheckFailed, match="NaN"):
-        parity.check(
-            model, ort_session.open_model(exported / "model.onnx"), samples["test_images"], samples["test_labels"]
-        )
+        Reference.compute(model, samples["test_images"], samples["test_labels"])
 
 
-def test_a_network_whose_own_precisions_disagree_is_refused_not_waved_through(trained, exported):
+def test_a_network_whose_float32_and_float64_disagree_is_refused(trained, exported):
     """A noise floor as large as the logits would make the gate pass anything."""
     from poolzoo.artifacts.run import load_run
     from poolzoo.common.errors import CheckFailed
@@ -116,9 +115,7 @@ def test_a_network_whose_own_precisions_disagree_is_refused_not_waved_through(tr
     model = inference.InferenceModel(run.preprocess, run.network).eval()
     samples = run.samples()
     with pytest.raises(CheckFailed, match="float64"):
-        parity.check(
-            model, ort_session.open_model(exported / "model.onnx"), samples["test_images"], samples["test_labels"]
-        )
+        Reference.compute(model, samples["test_images"], samples["test_labels"])
 
 
 def test_a_network_that_insists_on_float32_can_still_be_judged(trained, exported):
@@ -133,9 +130,10 @@ def test_a_network_that_insists_on_float32_can_still_be_judged(trained, exported
     model = inference.InferenceModel(run.preprocess, run.network).eval()
     samples = run.samples()
     images, labels = samples["test_images"], samples["test_labels"]
-    report = parity.check(model, ort_session.open_model(exported / "model.onnx"), images, labels).report
-    assert report["reference"] == "float32"
-    assert not report["passed"]  # the exponent was learnt, so this is another network
+    reference = Reference.compute(model, images, labels)
+    report = check.check_outputs(reference, ort_session.open_model(exported / "model.onnx"))
+    assert report.outputs.reference == "float32"
+    assert not report.passed  # the exponent was learnt, so this is another network
 
 
 def test_an_emptied_manifest_vouches_for_nothing(poolzoo, bundle_copy, run_copy):
@@ -160,7 +158,7 @@ def test_a_network_that_draws_random_numbers_is_refused(tmp_path, trained):
     run = load_run(trained)
     run.network.pool = torch.nn.Sequential(run.network.pool, Noisy())
     with pytest.raises(CheckFailed, match="random"):
-        graph.export_graph(of_run(run), tmp_path / "m.onnx")
+        graph.export_graph(from_run(run), tmp_path / "m.onnx")
 
 
 def test_a_network_that_cannot_be_exported_is_one_line(tmp_path, trained):
@@ -174,20 +172,20 @@ def test_a_network_that_cannot_be_exported_is_one_line(tmp_path, trained):
     run = load_run(trained)
     run.network.pool = torch.nn.Sequential(run.network.pool, Branching())
     with pytest.raises(CheckFailed, match="cannot be exported"):
-        graph.export_graph(of_run(run), tmp_path / "m.onnx")
+        graph.export_graph(from_run(run), tmp_path / "m.onnx")
 
 
 def test_an_interrupted_export_leaves_nothing(poolzoo, trained, tmp_path, monkeypatch):
     def stopped(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(exporting.parity, "by_noise", stopped)
+    monkeypatch.setattr(exporting.check, "check_parity", stopped)
     assert poolzoo("export", trained, "--out", tmp_path / "b", "-q").code == 130
     assert list(tmp_path.iterdir()) == []
 
 
 def test_margins_are_the_gap_between_the_best_two():
-    np.testing.assert_allclose(parity._margins(np.array([[1.0, 5.0, 3.0], [2.0, 2.0, 0.0]])), [2.0, 0.0])
+    np.testing.assert_allclose(check.margins(np.array([[1.0, 5.0, 3.0], [2.0, 2.0, 0.0]])), [2.0, 0.0])
 
 
 def test_interleaving_runs_every_call_equally_often():
@@ -224,14 +222,14 @@ def test_one_altered_byte_anywhere_fails_verification(poolzoo, bundle_copy, name
     assert name in outcome.json["checks"][0]["detail"]
 
 
-def test_a_graph_that_was_swapped_together_with_its_hash_is_found_by_its_outputs(poolzoo, bundle_copy):
+def test_a_graph_swapped_with_its_hash_fails_by_its_outputs(poolzoo, bundle_copy):
     model = onnx.load(bundle_copy / "model.onnx")
     weight = next(one for one in model.graph.initializer if len(one.dims) == 4 and one.dims[1] == 32)
     value = numpy_helper.to_array(weight).copy()
     value[3, 2, 1, 1] += 0.05
     weight.CopyFrom(numpy_helper.from_array(value, weight.name))
     onnx.save(model, bundle_copy / "model.onnx")
-    bundle.seal(bundle_copy, "bundle")
+    bundle.write_manifest(bundle_copy, "bundle")
     outcome = poolzoo("verify", bundle_copy, "--json", "--no-bench")
     assert outcome.code == 1
     failed = {check["id"] for check in outcome.json["checks"] if not check["passed"]}
@@ -242,7 +240,7 @@ def test_golden_outputs_that_cannot_be_read_fail_verification(poolzoo, bundle_co
     whole = (bundle_copy / "golden.npz").read_bytes()
     for content in (whole[: len(whole) // 2], b"PK\x03\x04 no archive", b""):
         (bundle_copy / "golden.npz").write_bytes(content)
-        bundle.seal(bundle_copy, "bundle")
+        bundle.write_manifest(bundle_copy, "bundle")
         outcome = poolzoo("verify", bundle_copy, "--json", "--no-bench")
         assert outcome.code == 1
         assert outcome.json["checks"][-1]["id"] == "golden"
@@ -251,9 +249,9 @@ def test_golden_outputs_that_cannot_be_read_fail_verification(poolzoo, bundle_co
 def test_a_manifest_that_points_outside_is_refused(poolzoo, bundle_copy, tmp_path):
     (tmp_path / "secret").write_text("x")
     manifest = read(bundle_copy / "manifest.json")
-    manifest["files"]["../secret"] = {"sha256": bundle._sha256(tmp_path / "secret"), "bytes": 1}
+    manifest["files"]["../secret"] = {"sha256": bundle.file_sha256(tmp_path / "secret"), "bytes": 1}
     del manifest["seal"]
-    files.write_json(bundle_copy / "manifest.json", {**manifest, "seal": bundle._seal_of(manifest)})
+    files.write_json(bundle_copy / "manifest.json", {**manifest, "seal": bundle.self_checksum(manifest)})
     outcome = poolzoo("verify", bundle_copy, "--json")
     assert outcome.code == 1
     assert "outside" in outcome.json["checks"][0]["detail"]
@@ -271,20 +269,20 @@ def test_every_byte_of_the_manifest_counts(poolzoo, bundle_copy):
     """The manifest vouches for itself: whichever byte is another, it is noticed."""
     path = bundle_copy / "manifest.json"
     whole = path.read_bytes()
-    assert bundle.altered(bundle_copy) == []
+    assert bundle.differences(bundle_copy) == []
     for index in range(0, len(whole), 3):
         for flip in (1, 0x10):
             path.write_bytes(whole[:index] + bytes([whole[index] ^ flip]) + whole[index + 1 :])
-            assert bundle.altered(bundle_copy) != [], (index, chr(whole[index]), chr(whole[index] ^ flip))
+            assert bundle.differences(bundle_copy) != [], (index, chr(whole[index]), chr(whole[index] ^ flip))
 
 
-def test_a_manifest_of_before_it_vouched_for_itself_is_still_read(bundle_copy):
+def test_a_manifest_without_its_own_checksum_is_still_read(bundle_copy):
     manifest = read(bundle_copy / "manifest.json")
     del manifest["seal"]
     (bundle_copy / "manifest.json").write_text(json.dumps({**manifest, "schema": 1}))
-    assert bundle.altered(bundle_copy) == []
+    assert bundle.differences(bundle_copy) == []
     (bundle_copy / "manifest.json").write_text(json.dumps(manifest))  # without its seal, but of the new kind
-    assert bundle.altered(bundle_copy) == ["manifest.json is damaged"]
+    assert bundle.differences(bundle_copy) == ["manifest.json is damaged"]
 
 
 def test_a_graph_that_takes_its_weights_from_elsewhere_is_refused(poolzoo, bundle_copy, tmp_path):
@@ -297,7 +295,7 @@ def test_a_graph_that_takes_its_weights_from_elsewhere_is_refused(poolzoo, bundl
             if entry.key == "location":
                 entry.value = "../weights.bin"
     (bundle_copy / "model.onnx").write_bytes(moved.SerializeToString())
-    bundle.seal(bundle_copy, "bundle")
+    bundle.write_manifest(bundle_copy, "bundle")
     outcome = poolzoo("verify", bundle_copy, "--json", "--no-bench")
     assert outcome.code == 1
     assert outcome.json["checks"][-1]["id"] == "session"
@@ -310,7 +308,7 @@ def test_a_whole_bundle_verifies_and_is_measured(poolzoo, exported):
     assert outcome.json["speed"]["1"]["ort_ms"] > 0
 
 
-def test_a_run_is_no_bundle_and_a_bundle_is_no_run(poolzoo, trained, exported):
+def test_a_run_and_a_bundle_are_not_mistaken_for_another(poolzoo, trained, exported):
     for arguments in (("verify", trained), ("predict", trained, "x.png"), ("export", exported), ("evaluate", exported)):
         outcome = poolzoo(*arguments)
         assert outcome.code == 2
@@ -380,7 +378,7 @@ def test_evaluate_repeats_the_reported_figures(poolzoo, trained):
     assert found["confusion"] == reported["confusion"]
 
 
-def test_evaluate_takes_a_folder_that_has_only_a_test_part_and_fewer_classes(poolzoo, trained, tmp_path):
+def test_evaluate_takes_a_test_folder_with_fewer_classes(poolzoo, trained, tmp_path):
     from poolzoo.datasets import digits
 
     pixels, labels = digits.load("test")

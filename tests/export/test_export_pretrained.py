@@ -110,20 +110,20 @@ def test_the_graph_is_the_plugins_network_with_its_normalization(tiny, plugin):
         np.testing.assert_allclose(probabilities, expected.softmax(1).numpy(), atol=1e-6)
 
 
-def test_the_bundle_says_what_it_is_and_what_was_not_measured(tiny):
-    assert manifest.altered(tiny) == []
+def test_the_bundle_says_what_it_is_and_what_is_unmeasured(tiny):
+    assert manifest.differences(tiny) == []
     config, parity = read(tiny / "config.json"), read(tiny / "parity.json")
     assert config["num_classes"] == len(config["label_names"]) == 7
     assert config["pretrained_cfg"]["license"] == "MIT"
     assert config["export"]["pretrained"] == "tiny"
-    assert config["export"]["compared_on"] == {"images": "synthetic", "n": published_network.SYNTHETIC}
+    assert config["export"]["compared_on"] == {"images": "synthetic", "n": published_network.IMAGES}
     assert config["poolzoo"]["plugins"]["backbone"]["dist"] == "colors"
     assert parity["passed"]
     assert parity["images"] == "synthetic"
-    assert parity["n"] == published_network.SYNTHETIC
+    assert parity["n"] == published_network.IMAGES
     assert "accuracy" not in parity
     card = (tiny / "README.md").read_text()
-    assert f"on {published_network.SYNTHETIC} synthetic images" in card
+    assert f"on {published_network.IMAGES} synthetic images" in card
     assert "Accuracy was not measured" in card
     assert 'license: "mit"' in card
 
@@ -257,14 +257,14 @@ def test_an_export_that_is_interrupted_or_fails_leaves_nothing(poolzoo, plugin, 
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(exporting.parity, "by_noise", interrupted)
+    monkeypatch.setattr(exporting.check, "check_parity", interrupted)
     assert poolzoo(*arguments).code == 130
     assert list(tmp_path.iterdir()) == []
     monkeypatch.undo()
 
-    real = ort_session.Model.run
+    real = ort_session.OnnxModel.run
     monkeypatch.setattr(
-        ort_session.Model, "run", lambda self, *given, **how: tuple(1.01 * out for out in real(self, *given, **how))
+        ort_session.OnnxModel, "run", lambda self, *given, **how: tuple(1.01 * out for out in real(self, *given, **how))
     )
     outcome = poolzoo(*arguments, "--json")
     assert outcome.code == 1
@@ -295,9 +295,9 @@ def test_the_contract_refuses_what_cannot_be(facts):
 
 @pytest.mark.parametrize("name", ["timm/resnet18", "resnet18", "torchvision/resnet18"])
 def test_published_weights_without_a_network_are_the_environments_fault(poolzoo, tmp_path, monkeypatch, name):
-    from poolzoo.backbones import network
+    from poolzoo.backbones import connectivity
 
-    monkeypatch.setattr(network, "reachable", lambda url: False)
+    monkeypatch.setattr(connectivity, "reachable", lambda url: False)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "none"))
     outcome = poolzoo("export", name, "--pretrained", "--out", tmp_path / "b")
     assert outcome.code == 4
@@ -316,17 +316,17 @@ def test_timms_network_is_timms_with_the_names_of_imagenets_classes(tmp_path, mo
     monkeypatch.setattr(
         huggingface_hub, "try_to_load_from_cache", lambda repo, file: str(tmp_path / "model.safetensors")
     )
-    subject = published_network.of_backbone("timm/test_vit")
-    pixels = torch.randint(0, 256, (2, *subject.size, 3), dtype=torch.uint8)
+    source = published_network.from_backbone("timm/test_vit")
+    pixels = torch.randint(0, 256, (2, *source.size, 3), dtype=torch.uint8)
     config = model.pretrained_cfg
     x = (pixels.permute(0, 3, 1, 2) / 255 - torch.tensor(config["mean"]).view(3, 1, 1)) / torch.tensor(
         config["std"]
     ).view(3, 1, 1)
     with torch.no_grad():
-        np.testing.assert_allclose(subject.model(pixels)[0].numpy(), model(x).numpy(), atol=1e-5)
-    assert subject.size == (config["input_size"][1], config["input_size"][2])
-    assert (subject.fit.interpolation, subject.fit.crop_pct) == (config["interpolation"], config["crop_pct"])
-    assert subject.classes[282] == "tiger cat"
+        np.testing.assert_allclose(source.model(pixels)[0].numpy(), model(x).numpy(), atol=1e-5)
+    assert source.size == (config["input_size"][1], config["input_size"][2])
+    assert (source.fit.interpolation, source.fit.crop_pct) == (config["interpolation"], config["crop_pct"])
+    assert source.classes[282] == "tiger cat"
 
 
 @pytest.mark.parametrize("name", ["densenet121", "mobilenet_v3_small"])
@@ -342,16 +342,16 @@ def test_torchvisions_network_is_torchvisions_with_the_names_of_its_classes(tmp_
     file = tmp_path / "hub" / "checkpoints" / weights.url.rsplit("/", 1)[-1]
     file.parent.mkdir(parents=True)
     torch.save({old.sub(r"\1.\2", key): value for key, value in model.state_dict().items()}, file)
-    subject = published_network.of_backbone(f"torchvision/{name}")
+    source = published_network.from_backbone(f"torchvision/{name}")
     pixels = torch.randint(0, 256, (2, 224, 224, 3), dtype=torch.uint8)
     transform = weights.transforms()
     x = torchvision.transforms.functional.normalize(pixels.permute(0, 3, 1, 2) / 255, transform.mean, transform.std)
     with torch.no_grad():
-        np.testing.assert_allclose(subject.model(pixels)[0].numpy(), model(x).numpy(), atol=1e-4)
-    assert subject.classes == weights.meta["categories"]
-    assert subject.fit == images.Fit("bilinear", 0.875)
+        np.testing.assert_allclose(source.model(pixels)[0].numpy(), model(x).numpy(), atol=1e-4)
+    assert source.classes == weights.meta["categories"]
+    assert source.fit == images.Fit("bilinear", 0.875)
 
 
 def test_a_model_without_published_weights_is_one_line():
     with pytest.raises(UsageError, match="no pretrained weights"):
-        published_network.of_backbone("timm/coatnet_0_224")
+        published_network.from_backbone("timm/coatnet_0_224")

@@ -86,9 +86,9 @@ def after_the_export(monkeypatch, change):
     """Lets a fault be planted in the file that `export` is about to check."""
     real = graph.export_graph
 
-    def faulty(subject, path, **options):
+    def faulty(source, path, **options):
         if not EXPORTED:
-            EXPORTED.append((real(subject, path, **options), path.read_bytes()))
+            EXPORTED.append((real(source, path, **options), path.read_bytes()))
         written, content = EXPORTED[0]
         path.write_bytes(content)
         change(path)
@@ -98,9 +98,7 @@ def after_the_export(monkeypatch, change):
 
 
 @pytest.mark.parametrize("change", IN_THE_FILE, ids=lambda change: change.__name__)
-def test_a_graph_that_computes_something_else_fails_and_nothing_is_left(
-    poolzoo, trained, tmp_path, monkeypatch, change
-):
+def test_a_wrong_graph_fails_and_leaves_nothing_behind(poolzoo, trained, tmp_path, monkeypatch, change):
     after_the_export(monkeypatch, lambda path: spoil(path, change))
     outcome = poolzoo("export", trained, "--json", "--out", tmp_path / "b", "-q")
     assert outcome.code == 1
@@ -225,7 +223,7 @@ def plugin(tmp_path_factory):
         (("--pool", "at-zero"), "network.pool"),
     ],
 )
-def test_a_layer_that_exports_as_something_else_is_found_and_named(poolzoo, plugin, tmp_path, pools, where):
+def test_a_layer_that_exports_wrongly_is_found_and_named(poolzoo, plugin, tmp_path, pools, where):
     common = ("--plugin", plugin, "-q")
     arguments = ("--data", "digits", "--backbone", "nano/plain", "--epochs", 1, "--limit", 200, *pools, *common)
     assert poolzoo("finetune", *arguments, "--out", tmp_path / "run").code == 0
@@ -238,7 +236,7 @@ def test_a_layer_that_exports_as_something_else_is_found_and_named(poolzoo, plug
     assert not (tmp_path / "b").exists()
 
 
-def test_an_average_with_another_divisor_is_refused_before_anything_is_compared(poolzoo, plugin, tmp_path):
+def test_an_average_with_another_divisor_is_refused_before_parity(poolzoo, plugin, tmp_path):
     common = ("--plugin", plugin, "-q")
     arguments = ("--data", "digits", "--backbone", "nano/plain", "--epochs", 1, "--limit", 200)
     local = ("--local-pool", "divided")
@@ -255,34 +253,42 @@ def test_an_average_with_another_divisor_is_refused_before_anything_is_compared(
 # --- The same in lower precision ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_lower_precision_outside_the_limits_is_refused(poolzoo, trained, tmp_path, precision):
-    """No agreement is above 1, so that nothing that flips a single image passes; a graph in noise flips many."""
-    import poolzoo.deploy.precision as lowering
+STRICT = ("--min-agreement", 1, "--max-accuracy-drop", 0)  # nothing that flips a single image passes
 
-    strict = ("--min-agreement", 1, "--max-accuracy-drop", 0)
-    real = lowering.lower
 
-    def noisy(name, source, target, names, calibration):
+@pytest.fixture
+def noisy(monkeypatch):
+    """Lets whatever is lowered be a graph in noise, which flips many images."""
+    from poolzoo.export import precision as lowering
+
+    real = lowering.convert
+
+    def lower(name, source, target, names, calibration):
         spoiled = source.with_name("spoiled.onnx")
         spoiled.write_bytes(source.read_bytes())
         spoil(spoiled, flipped_layer)
-        real(name, spoiled, target, names, calibration)
+        return real(name, spoiled, target, names, calibration)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lowering, "lower", noisy)
-        outcome = poolzoo("export", trained, "--precision", precision, *strict, "--json", "--out", tmp_path / "b")
-        assert outcome.code == 1
-        assert outcome.json["bundle"] is None
-        assert outcome.json["parity"]["gate"] == "limits"
-        assert outcome.json["parity"]["top1_agreement"] < 1
-        assert "agreement" in outcome.err
-        assert list(tmp_path.iterdir()) == []
-        kept = poolzoo(
-            "export", trained, "--precision", "auto", *strict, "--json", "--no-bench", "--out", tmp_path / "c"
-        )
-        assert kept.code == 0
-        assert kept.json["precision"] == "fp32"
-        lost = {row["precision"]: row["lost"] for row in kept.json["candidates"]}
-        assert lost["fp32"] is None
-        assert all("agreement" in lost[name] for name in ("fp16", "int8-static", "int8-dynamic"))
+    monkeypatch.setattr(lowering, "convert", lower)
+    after_the_export(monkeypatch, lambda path: None)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_lower_precision_outside_the_limits_is_refused(poolzoo, trained, noisy, tmp_path, precision):
+    outcome = poolzoo("export", trained, "--precision", precision, *STRICT, "--json", "--out", tmp_path / "b")
+    assert outcome.code == 1
+    assert outcome.json["bundle"] is None
+    assert outcome.json["parity"]["gate"] == "limits"
+    assert outcome.json["parity"]["top1_agreement"] < 1
+    assert "agreement" in outcome.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fp32_ships_where_no_lower_precision_is_within_the_limits(poolzoo, trained, noisy, tmp_path):
+    arguments = ("--precision", "auto", *STRICT, "--json", "--no-bench", "--out", tmp_path / "c")
+    kept = poolzoo("export", trained, *arguments)
+    assert kept.code == 0
+    assert kept.json["precision"] == "fp32"
+    lost = {row["precision"]: row["lost"] for row in kept.json["candidates"]}
+    assert lost["fp32"] is None
+    assert all("agreement" in lost[name] for name in ("fp16", "int8-static", "int8-dynamic"))

@@ -26,9 +26,9 @@ def model(opset: int = 18, kind: int = TensorProto.FLOAT, **more) -> onnx.ModelP
 
 
 @pytest.mark.parametrize("opset", [18, 19, 20, 21, 22, 23])
-def test_the_ir_version_is_that_of_the_opset_in_onnx_own_table(opset):
+def test_the_ir_version_follows_the_opset_in_onnxs_table(opset):
     proto = model(opset)
-    file_version.lower(proto)
+    file_version.minimize_versions(proto)
     assert proto.ir_version == max(onnx.helper.OP_SET_ID_VERSION_MAP[("ai.onnx", opset)], 4)
     onnx.checker.check_model(proto, full_check=True)
 
@@ -38,35 +38,35 @@ def test_the_ir_version_is_that_of_the_opset_in_onnx_own_table(opset):
 )
 def test_a_type_of_elements_raises_it(kind, version):
     proto = model(kind=getattr(TensorProto, kind))
-    file_version.lower(proto)
+    file_version.minimize_versions(proto)
     assert proto.ir_version == version
 
 
-def test_an_import_that_no_node_uses_is_taken_out_and_one_that_is_used_stays():
+def test_unused_opset_imports_are_removed_and_used_ones_stay():
     proto = model(domains=[("com.microsoft", 1), ("ai.onnx.ml", 5)])
-    file_version.lower(proto)
+    file_version.minimize_versions(proto)
     assert [(one.domain, one.version) for one in proto.opset_import] == [("", 18)]
     proto = model(domains=[("com.microsoft", 1), ("ai.onnx.ml", 5)])
     proto.graph.node.append(helper.make_node("Gelu", ["y"], ["z"], domain="com.microsoft"))
-    file_version.lower(proto)
+    file_version.minimize_versions(proto)
     assert [(one.domain, one.version) for one in proto.opset_import] == [("", 18), ("com.microsoft", 1)]
 
 
 def test_notes_on_nodes_need_the_version_that_brought_them():
     proto = model()
     proto.graph.node[0].metadata_props.add(key="a", value="b")
-    file_version.lower(proto)
+    file_version.minimize_versions(proto)
     assert proto.ir_version == 10
 
 
 def test_the_oldest_runtime_is_that_of_opset_and_ir_version():
     proto = model(18)
-    file_version.lower(proto)
-    assert file_version.runtime_for(proto) == "1.14"
+    file_version.minimize_versions(proto)
+    assert file_version.min_onnxruntime(proto) == "1.14"
     proto.ir_version = 10
-    assert file_version.runtime_for(proto) == "1.18"
-    assert file_version.runtime_for(model(22)) == "1.21"
-    assert file_version.runtime_for(model(kind=TensorProto.FLOAT16)) == "1.20"
+    assert file_version.min_onnxruntime(proto) == "1.18"
+    assert file_version.min_onnxruntime(model(22)) == "1.21"
+    assert file_version.min_onnxruntime(model(kind=TensorProto.FLOAT16)) == "1.20"
 
 
 def test_a_bundle_states_no_more_than_it_needs(exported):
@@ -83,7 +83,7 @@ def from_the_future(directory):
     onnx.save(proto, directory / "model.onnx")
 
 
-def test_the_script_of_a_bundle_says_that_its_runtime_is_too_old(bundle_copy):
+def test_a_bundles_script_reports_a_runtime_that_is_too_old(bundle_copy):
     from_the_future(bundle_copy)
     command = [sys.executable, bundle_copy / "predict.py", "x.png"]
     outcome = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -98,7 +98,7 @@ def test_a_command_says_that_its_runtime_is_too_old(poolzoo, bundle_copy, tmp_pa
 
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "x.png")
     from_the_future(bundle_copy)
-    manifest.seal(bundle_copy, "bundle")
+    manifest.write_manifest(bundle_copy, "bundle")
     outcome = poolzoo("predict", bundle_copy, tmp_path / "x.png")
     assert outcome.code == 4, outcome.err
     assert "needs ONNX Runtime 1.14 or newer, and" in outcome.err
@@ -113,7 +113,7 @@ def needing(directory, release):
     onnx.save(proto, directory / "model.onnx")
 
 
-def test_the_script_refuses_to_compute_with_an_older_runtime_than_the_file_states(bundle_copy):
+def test_the_script_refuses_a_runtime_older_than_the_file_states(bundle_copy):
     needing(bundle_copy, "9.20")
     command = [sys.executable, bundle_copy / "predict.py", "x.png"]
     outcome = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -122,9 +122,9 @@ def test_the_script_refuses_to_compute_with_an_older_runtime_than_the_file_state
     assert error == f"error: model.onnx needs onnxruntime 9.20 or newer, this is {onnxruntime.__version__}"
 
 
-def test_a_command_refuses_to_compute_with_an_older_runtime_than_the_file_states(poolzoo, bundle_copy):
+def test_a_command_refuses_a_runtime_older_than_the_file_states(poolzoo, bundle_copy):
     needing(bundle_copy, "9.20")
-    manifest.seal(bundle_copy, "bundle")
+    manifest.write_manifest(bundle_copy, "bundle")
     outcome = poolzoo("verify", bundle_copy, "--no-bench")
     assert outcome.code == 4, outcome.err
     assert "needs ONNX Runtime 9.20 or newer, and" in outcome.err
@@ -141,6 +141,6 @@ def test_weights_in_attributes_count():
     proto = model()
     value = helper.make_tensor("v", TensorProto.INT4, [2], [0, 1])
     proto.graph.node.append(helper.make_node("Constant", [], ["c"], value=value))
-    file_version.lower(proto)
+    file_version.minimize_versions(proto)
     assert proto.ir_version == 10
     assert numpy_helper.to_array(proto.graph.initializer[0]).shape == (2,)

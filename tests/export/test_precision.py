@@ -18,8 +18,9 @@ from poolzoo.export import candidates, graph, precision
 from poolzoo.export.candidates import Candidate
 from poolzoo.model import inference
 from poolzoo.parity import layers
-from poolzoo.parity.parity import Limits, Parity, by_limits
+from poolzoo.parity.check import check_limits, check_outputs
 from poolzoo.parity.reference import Reference
+from poolzoo.parity.report import Accuracies, Limits, LimitsCheck, OutputStatistics, ParityReport
 
 
 def session(path: Path):
@@ -81,7 +82,7 @@ def test_a_graph_can_take_images_that_are_scaled_already(poolzoo, trained, tmp_p
     assert onnx.load(tmp_path / "b" / "model.onnx").opset_import[0].version == 20
 
 
-def test_the_file_says_nothing_of_the_machine_that_it_was_made_on(exported):
+def test_the_file_holds_nothing_of_the_machine(exported):
     raw = (exported / "model.onnx").read_bytes()
     for told in (str(Path(package.__file__).parent), str(Path(torch.__file__).parent), "stack_trace", ".py"):
         assert told.encode() not in raw
@@ -90,7 +91,7 @@ def test_the_file_says_nothing_of_the_machine_that_it_was_made_on(exported):
 # --- Lower precision ----------------------------------------------------------------------------------------------
 
 
-def test_fp16_halves_the_file_and_keeps_images_and_pooling_in_float32(lowered, exported, trained):
+def test_fp16_halves_the_file_and_keeps_pooling_in_float32(lowered, exported, trained):
     path = lowered("fp16")
     assert (path / "model.onnx").stat().st_size < 0.6 * (exported / "model.onnx").stat().st_size
     proto = onnx.load(path / "model.onnx")
@@ -126,11 +127,11 @@ def test_int8_is_quantized_where_the_work_is_and_nowhere_else(lowered, exported,
 
 def test_static_int8_has_unsigned_activations_and_signed_weights_a_channel(tmp_path, trained):
     from poolzoo.artifacts.run import load_run
-    from poolzoo.export.source import of_run
+    from poolzoo.export.source import from_run
 
-    subject = of_run(load_run(trained))
-    written = graph.export_graph(subject, tmp_path / "a.onnx")
-    precision.lower("int8-static", tmp_path / "a.onnx", tmp_path / "b.onnx", written.layers, subject.calibration)
+    source = from_run(load_run(trained))
+    written = graph.export_graph(source, tmp_path / "a.onnx")
+    precision.convert("int8-static", tmp_path / "a.onnx", tmp_path / "b.onnx", written.layers, source.calibration)
     proto = onnx.load(tmp_path / "b.onnx")
     count = Counter(node.op_type for node in proto.graph.node)
     assert count["QuantizeLinear"] >= 3
@@ -141,18 +142,18 @@ def test_static_int8_has_unsigned_activations_and_signed_weights_a_channel(tmp_p
             assert kinds[node.input[2]] == onnx.TensorProto.UINT8
         if node.op_type == "DequantizeLinear" and kinds.get(node.input[0]) == onnx.TensorProto.INT8:
             assert list(scales[node.input[1]]) == [proto_dims(proto, node.input[0])[0]]
-    pooled = layers.between(proto, None, "probabilities")
+    pooled = layers.nodes_between(proto, None, "probabilities")
     (classifier,) = [node for node in pooled if node.op_type == "Gemm"]
     assert kinds[classifier.input[1]] == onnx.TensorProto.FLOAT
 
 
 def test_dynamic_int8_leaves_the_classifier_in_float(tmp_path, trained):
     from poolzoo.artifacts.run import load_run
-    from poolzoo.export.source import of_run
+    from poolzoo.export.source import from_run
 
-    subject = of_run(load_run(trained))
-    written = graph.export_graph(subject, tmp_path / "a.onnx")
-    precision.lower("int8-dynamic", tmp_path / "a.onnx", tmp_path / "b.onnx", written.layers, subject.calibration)
+    source = from_run(load_run(trained))
+    written = graph.export_graph(source, tmp_path / "a.onnx")
+    precision.convert("int8-dynamic", tmp_path / "a.onnx", tmp_path / "b.onnx", written.layers, source.calibration)
     proto = onnx.load(tmp_path / "b.onnx")
     kinds = {node.op_type for node in proto.graph.node}
     assert "ConvInteger" in kinds
@@ -167,21 +168,21 @@ def proto_dims(proto, name):
     return next(one.dims for one in proto.graph.initializer if one.name == name)
 
 
-def test_calibration_sees_at_least_five_hundred_training_images_in_no_order(trained):
+def test_calibration_uses_five_hundred_or_more_shuffled_training_images(trained):
     from poolzoo.artifacts.run import load_run
-    from poolzoo.export.source import of_run
+    from poolzoo.export.source import from_run
 
     run = load_run(trained)
-    subject, samples = of_run(run), run.samples()
-    assert len(subject.calibration) == len(samples["train_images"]) >= 500
+    source, samples = from_run(run), run.samples()
+    assert len(source.calibration) == len(samples["train_images"]) >= 500
     known = {image.tobytes() for image in samples["train_images"]}
-    assert {image.tobytes() for image in subject.calibration} == known
-    assert any((a != b).any() for a, b in zip(subject.calibration, samples["train_images"], strict=True))
+    assert {image.tobytes() for image in source.calibration} == known
+    assert any((a != b).any() for a, b in zip(source.calibration, samples["train_images"], strict=True))
     pairs = {
         (image.tobytes(), int(label))
         for image, label in zip(samples["test_images"], samples["test_labels"], strict=True)
     }
-    assert {(i.tobytes(), int(label)) for i, label in zip(subject.images, subject.image_labels, strict=True)} == pairs
+    assert {(i.tobytes(), int(label)) for i, label in zip(source.images, source.image_labels, strict=True)} == pairs
 
 
 # --- The choice ---------------------------------------------------------------------------------------------------
@@ -194,18 +195,32 @@ class Timed:
         self.milliseconds = milliseconds
 
     def run(self, images):
-        pass
+        return self.milliseconds * len(images)
 
 
 def candidate(tmp_path, name, milliseconds, passed=True):
     file = tmp_path / f"{name}.onnx"
     file.write_bytes(b"x" * 10)
-    report = {"passed": passed, "top1_agreement": 0.995 if passed else 0.9, "max_abs": 0.1, "cosine": 0.99}
-    report |= {
-        "lost": None if passed else "agreement 0.9000 is below 0.99",
-        "accuracy": {"torch": 0.8, "onnxruntime": 0.79},
-    }
-    return Candidate(name, file, Timed(milliseconds), Parity(report, {}, np.empty(0)))
+    outputs = OutputStatistics(
+        max_abs=0.1,
+        relative=0.1,
+        cosine=0.99,
+        noise_floor=0.0,
+        reference="float64",
+        largest_logit=1.0,
+        top1_agreement=0.995 if passed else 0.9,
+        flips=(),
+        max_abs_by_batch={},
+        max_abs_by_edge={},
+        finite=True,
+        images="test",
+        n=1,
+        provider="CPUExecutionProvider",
+        accuracy=Accuracies(torch=0.8, onnxruntime=0.79),
+    )
+    limits = LimitsCheck(limits=Limits(), violations=() if passed else ("agreement 0.9000 is below 0.99",))
+    report = ParityReport(passed=passed, tolerance=0.1, outputs=outputs, limits=limits, golden={}, logits=np.empty(0))
+    return Candidate(name, file, Timed(milliseconds), report)
 
 
 @pytest.mark.parametrize(
@@ -226,23 +241,18 @@ def candidate(tmp_path, name, milliseconds, passed=True):
         ),
         ("auto", {"fp32": 2, "int8-static!": 1, "fp16": 1.5}, "fp16", {"int8-static": "below 0.99"}),
         ("auto", {"fp32": 2, "int8-static!": 1}, "fp32", {"int8-static": "below 0.99"}),
-        ("int8", {"fp32": 1, "int8-static": 3, "int8-dynamic": 2}, "int8-dynamic", {"fp32": "not asked for"}),
+        ("int8", {"fp32": 1, "int8-static": 3, "int8-dynamic": 2}, "int8-dynamic", {"fp32": "not requested"}),
         ("int8", {"fp32": 1, "int8-static": 3, "int8-dynamic!": 2}, "int8-static", {"int8-dynamic": "below"}),
         ("int8", {"fp32": 1, "int8-static!": 3, "int8-dynamic!": 2}, "int8-dynamic", {"int8-static": "below"}),
     ],
 )
-def test_the_fastest_within_the_limits_is_kept_and_the_others_hear_why(
-    tmp_path, monkeypatch, choice, given, best, words
-):
+def test_the_fastest_candidate_within_the_limits_is_kept(tmp_path, choice, given, best, words):
     found = [candidate(tmp_path, name.rstrip("!"), ms, passed="!" not in name) for name, ms in given.items()]
 
-    def times(calls, images):
-        return {size: {one.precision: [one.opened.milliseconds * size] * 3 for one in calls} for size in (1, 32)}
-
-    monkeypatch.setattr(candidates, "_times", times)
-    kept, rows = candidates.choose(choice, found, np.zeros((2, 8, 8, 3), np.uint8))
-    assert kept.precision == best
-    by_name = {row["precision"]: row for row in rows}
+    times = {size: {one.precision: [one.model.milliseconds * size] * 3 for one in found} for size in (1, 32)}
+    selected, results = candidates.select(choice, found, times)
+    assert selected.precision == best
+    by_name = {result.precision: result.to_json() for result in results}
     assert [name for name, row in by_name.items() if row["chosen"]] == [best]
     assert by_name[best]["lost"] is None
     for name, text in words.items():
@@ -254,13 +264,13 @@ def test_the_fastest_within_the_limits_is_kept_and_the_others_hear_why(
 def test_limits_are_about_agreement_accuracy_and_numbers(trained):
     """The gate against counts made by hand, with a graph that is told what to answer."""
     from poolzoo.artifacts.run import load_run
-    from poolzoo.export.source import of_run
+    from poolzoo.export.source import from_run
 
-    subject = of_run(load_run(trained))
-    reference = Reference.of(subject.model, subject.images, subject.image_labels)
-    logits, chances = reference.torch32
+    source = from_run(load_run(trained))
+    reference = Reference.compute(source.model, source.images, source.image_labels)
+    logits, chances = reference.float32
     index = {image.tobytes(): row for row, image in enumerate(reference.images)}
-    right = reference.real.start + np.flatnonzero(logits[reference.real].argmax(1) == subject.image_labels)
+    right = reference.regular.start + np.flatnonzero(logits[reference.regular].argmax(1) == source.image_labels)
 
     class Told:
         provider = "CPUExecutionProvider"
@@ -275,23 +285,23 @@ def test_limits_are_about_agreement_accuracy_and_numbers(trained):
             return out, chances[rows]
 
     told = Told()
-    assert by_limits(reference, told, Limits(1, 0)).passed
+    assert check_limits(reference, told, Limits(1, 0)).passed
     told.changed = right[:3]
-    found = by_limits(reference, told, Limits(0.99, 0.01)).report
+    found = check_limits(reference, told, Limits(0.99, 0.01)).to_json()
     assert found["passed"]
-    assert found["top1_agreement"] == pytest.approx(1 - 3 / len(subject.images))
+    assert found["top1_agreement"] == pytest.approx(1 - 3 / len(source.images))
     assert len(found["flips"]) == 3
-    assert found["accuracy"]["torch"] - found["accuracy"]["onnxruntime"] == pytest.approx(3 / len(subject.images))
-    assert "accuracy falls" in by_limits(reference, told, Limits(0.9, 0.005)).report["lost"]
-    assert "agreement" in by_limits(reference, told, Limits(0.995, 1)).report["lost"]
+    assert found["accuracy"]["torch"] - found["accuracy"]["onnxruntime"] == pytest.approx(3 / len(source.images))
+    assert "accuracy falls" in check_limits(reference, told, Limits(0.9, 0.005)).violations
+    assert "agreement" in check_limits(reference, told, Limits(0.995, 1)).violations
     told.value = np.nan
-    assert "NaN" in by_limits(reference, told, Limits(0, 1)).report["lost"]
+    assert "NaN" in check_limits(reference, told, Limits(0, 1)).violations
 
 
 # --- Fused layers -------------------------------------------------------------------------------------------------
 
 
-def test_layers_that_can_be_fused_are_and_the_network_stays_as_it_was(tmp_path):
+def test_fusable_layers_are_fused_and_the_network_stays_unchanged(tmp_path):
     """timm's own fusion is the oracle of the count; the unfused network in torch that of the numbers."""
     import timm
 
@@ -301,13 +311,13 @@ def test_layers_that_can_be_fused_are_and_the_network_stays_as_it_was(tmp_path):
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 1.5)
-    from poolzoo.model.assemble import Preprocess
+    from poolzoo.model.network import Preprocess
 
     model = inference.InferenceModel(Preprocess((0.5,) * 3, (0.25,) * 3, (64, 64), (64, 64)), network).eval()
     before = Counter(type(module).__name__ for module in network.modules())
     fused = inference.reparameterized(model)
     assert Counter(type(module).__name__ for module in network.modules()) == before
-    graph.convert(fused, (64, 64), tmp_path / "m.onnx")
+    graph.run_exporter(fused, (64, 64), tmp_path / "m.onnx")
     convolutions = sum(node.op_type == "Conv" for node in onnx.load(tmp_path / "m.onnx").graph.node)
     oracle = timm.utils.reparameterize_model(network)
     assert convolutions == sum(isinstance(module, torch.nn.Conv2d) for module in oracle.modules())
@@ -343,17 +353,17 @@ def test_evaluation_of_the_graph_is_that_of_the_network(poolzoo, trained, export
     assert poolzoo("evaluate", exported / "nowhere", "--onnx").code == 2
 
 
-def test_attention_is_exported_step_by_step_and_left_as_it_was(tmp_path):
+def test_attention_is_exported_unfused_and_left_unchanged(tmp_path):
     import timm
 
-    from poolzoo.model.assemble import Preprocess
+    from poolzoo.model.network import Preprocess
 
     torch.manual_seed(0)
     network = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2, num_classes=5).eval()
     model = inference.InferenceModel(Preprocess((0.5,) * 3, (0.25,) * 3, (32, 32), (32, 32)), network).eval()
     before = [block.attn.fused_attn for block in network.blocks]
     assert all(before)
-    graph.convert(model, (32, 32), tmp_path / "m.onnx")
+    graph.run_exporter(model, (32, 32), tmp_path / "m.onnx")
     assert [block.attn.fused_attn for block in network.blocks] == before
     proto = onnx.load(tmp_path / "m.onnx")
     in_attention = [node.op_type for node in proto.graph.node if ".attn" in str(node.metadata_props)]
@@ -361,40 +371,39 @@ def test_attention_is_exported_step_by_step_and_left_as_it_was(tmp_path):
     assert "Shape" not in in_attention  # which fused attention asks for in every layer
 
 
-def test_attention_is_probed_in_the_very_graph_and_can_be_exported_alone(tmp_path):
+def test_attention_is_probed_in_the_graph_and_exported_alone(tmp_path):
     """The size of the batch, which its layers read too, is nothing that they take; so they can be cut out."""
     import timm
 
-    from poolzoo.model.assemble import Preprocess
+    from poolzoo.model.network import Preprocess
     from poolzoo.parity import probes
 
     torch.manual_seed(0)
     network = timm.create_model("vit_relpos_small_patch16_224", img_size=32, depth=1, num_classes=5).eval()
     model = inference.InferenceModel(Preprocess((0.5,) * 3, (0.25,) * 3, (32, 32), (32, 32)), network).eval()
-    program = graph.convert(model, (32, 32), tmp_path / "m.onnx")
+    program = graph.run_exporter(model, (32, 32), tmp_path / "m.onnx")
     proto = onnx.load(tmp_path / "m.onnx")
-    names = layers.read(program, proto)
+    names = layers.read_layers(program, proto)
     x = torch.randn(3, 3, 32, 32)
     with torch.inference_mode():
         expected = network(x).numpy()
-    cut = layers.cut(proto, names.takes["network"], "logits", (3, 32, 32))
-    for part in (cut, probes._exported(network, (3, 32, 32))):
+    cut = layers.subgraph(proto, names.inputs["network"], "logits", (3, 32, 32))
+    for part in (cut, probes.exported_alone(network, (3, 32, 32))):
         opened = onnxruntime.InferenceSession(part.SerializeToString(), providers=["CPUExecutionProvider"])
-        feed = {one.name: np.zeros((3, 32, 32, 3), np.uint8) for one in opened.get_inputs() if one.name == "images"}
-        feed[next(one.name for one in opened.get_inputs() if one.name != "images")] = x.numpy()
-        assert np.abs(opened.run(None, feed)[0] - expected).max() < 1e-5
+        inputs = {one.name: np.zeros((3, 32, 32, 3), np.uint8) for one in opened.get_inputs() if one.name == "images"}
+        inputs[next(one.name for one in opened.get_inputs() if one.name != "images")] = x.numpy()
+        assert np.abs(opened.run(None, inputs)[0] - expected).max() < 1e-5
 
 
-def test_a_photograph_with_more_noise_than_the_others_is_judged_by_its_own(trained, monkeypatch):
+def test_a_noisier_photograph_is_compared_by_its_own_noise(trained, monkeypatch):
     """One far away is looked at again: with noise of its own it may be; without it, or further away, it may not."""
     from poolzoo.artifacts.run import load_run
-    from poolzoo.export.source import of_run
-    from poolzoo.parity import parity
+    from poolzoo.export.source import from_run
     from poolzoo.parity import reference as module
 
-    subject = of_run(load_run(trained))
-    reference = Reference.of(subject.model, subject.images, subject.image_labels)
-    row, (logits, chances) = len(reference.names) - 1, reference.torch32
+    source = from_run(load_run(trained))
+    reference = Reference.compute(source.model, source.images, source.image_labels)
+    row, (logits, chances) = len(reference.names) - 1, reference.float32
     index = {image.tobytes(): row for row, image in enumerate(reference.images)}
     assert len(index) == len(reference.images)
 
@@ -411,45 +420,44 @@ def test_a_photograph_with_more_noise_than_the_others_is_judged_by_its_own(train
         yield run(images) + reference.allowed[row] / 2
 
     told = Told()
-    assert parity.by_noise(reference, told).report["looked_at_again"] == []
+    assert check_outputs(reference, told).noise.rechecked == ()
     told.times = 3.5
-    calm = parity.by_noise(reference, told).report
-    assert (calm["passed"], calm["looked_at_again"]) == (False, [reference.names[row]])
-    monkeypatch.setattr(module, "summed_otherwise", noisy)
-    report = parity.by_noise(reference, told).report
-    assert report["passed"], report["worst"]
-    assert report["allowed_on_images"] == calm["allowed_on_images"]
+    calm = check_outputs(reference, told)
+    assert (calm.passed, calm.noise.rechecked) == (False, (reference.names[row],))
+    monkeypatch.setattr(module, "reordered_sums", noisy)
+    report = check_outputs(reference, told)
+    assert report.passed, report.noise.worst
+    assert report.noise.allowed_on_images == calm.noise.allowed_on_images
     told.times = 20
-    assert not parity.by_noise(reference, told).report["passed"]
+    assert not check_outputs(reference, told).passed
 
 
-def test_an_edge_image_on_which_rounding_decides_must_only_stay_finite(trained, monkeypatch):
+def test_an_ill_conditioned_edge_image_must_only_stay_finite(trained, monkeypatch):
     """Other draws of float32 that are far away make a floor that no photograph has; theirs stays as it is."""
     from poolzoo.artifacts.run import load_run
-    from poolzoo.export.source import of_run
+    from poolzoo.export.source import from_run
     from poolzoo.parity import reference as module
 
-    subject = of_run(load_run(trained))
-    given = subject.model, subject.images[:20], subject.image_labels[:20]
-    calm = Reference.of(*given)
+    source = from_run(load_run(trained))
+    given = source.model, source.images[:20], source.image_labels[:20]
+    calm = Reference.compute(*given)
 
     def wild(run, images):
         found = run(images)
-        found[2] += 0.01 * calm.reach[2]  # the gray one
+        found[2] += 0.01 * calm.scale[2]  # the gray one
         yield found
 
-    monkeypatch.setattr(module, "summed_otherwise", wild)
-    found = Reference.of(*given)
+    monkeypatch.setattr(module, "reordered_sums", wild)
+    found = Reference.compute(*given)
     assert found.names[2] == "gray"
-    assert found.allowed[2] > 2 * found.reach[2]
+    assert found.allowed[2] > 2 * found.scale[2]
     others = np.arange(len(found.names)) != 2
     assert (found.allowed[others] <= calm.allowed[others]).all()
-    assert calm.allowed.max() < 1e-3 * calm.reach.min()
+    assert calm.allowed.max() < 1e-3 * calm.scale.min()
 
 
 def test_an_edge_image_with_enormous_logits_allows_photographs_nothing():
     """A graph that is off by a thousandth on photographs has failed, whatever white ones do to the network."""
-    from poolzoo.parity import parity
 
     class Steep(nn.Module):
         def __init__(self):
@@ -471,14 +479,14 @@ def test_an_edge_image_with_enormous_logits_allows_photographs_nothing():
             return logits + np.where(np.abs(logits) < 10, np.float32(self.off), 0), chances
 
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
-    reference = Reference.of(Steep(), images, None)
+    reference = Reference.compute(Steep(), images, None)
     assert reference.names[1] == "white"
-    assert reference.reach[1] > 1e5
+    assert reference.scale[1] > 1e5
     assert reference.allowed[1] > 0.1
     assert reference.allowed[2:].max() < 1e-4
     told = Graph()
-    assert parity.by_noise(reference, told).report["passed"]
+    assert check_outputs(reference, told).passed
     told.off = 1e-3
-    report = parity.by_noise(reference, told).report
-    assert not report["passed"]
-    assert report["relative"] > 1e-4
+    report = check_outputs(reference, told)
+    assert not report.passed
+    assert report.outputs.relative > 1e-4

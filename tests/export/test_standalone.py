@@ -23,8 +23,8 @@ from poolzoo.export import script, standalone
 
 def carrying(directory: Path) -> Path:
     """A bundle with its script, sealed again."""
-    (directory / "predict.py").write_text(script.source())
-    bundle.seal(directory, "bundle")
+    (directory / "predict.py").write_text(script.render())
+    bundle.write_manifest(directory, "bundle")
     return directory
 
 
@@ -52,12 +52,12 @@ def run(directory: Path, *arguments: object, cwd: Path | str = "/") -> subproces
 
 
 def test_it_needs_three_packages_and_is_short():
-    tree = ast.parse(script.source())
+    tree = ast.parse(script.render())
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     packages = {name.partition(".")[0] for name in names}
     assert packages - sys.stdlib_module_names == {"numpy", "onnxruntime", "PIL"}
-    assert len(script.source().splitlines()) < 400
+    assert len(script.render().splitlines()) < 400
 
 
 def test_it_is_clean(tmp_path):
@@ -65,7 +65,7 @@ def test_it_is_clean(tmp_path):
     if ruff is None:
         pytest.skip("ruff is not installed")
     settings = Path(__file__).parents[2] / "pyproject.toml"
-    (tmp_path / "predict.py").write_text(script.source())
+    (tmp_path / "predict.py").write_text(script.render())
     for command in (["check", "--ignore", "TID251,TID253"], ["format", "--check"]):
         found = subprocess.run(
             [ruff, *command, "--no-cache", "--config", settings, "predict.py"],
@@ -105,7 +105,7 @@ def test_a_photograph_is_resized_as_the_bundle_says(tmp_path):
     assert float(score) == pytest.approx(best.max(), abs=1e-5)
 
 
-def test_a_broken_image_is_a_line_of_its_own_and_the_rest_is_done(simple, tmp_path):
+def test_a_broken_image_is_one_line_among_the_others(simple, tmp_path):
     Image.fromarray(PIXELS).save(tmp_path / "good.png")
     (tmp_path / "half.png").write_bytes((tmp_path / "good.png").read_bytes()[:60])
     (tmp_path / "bomb.png").write_bytes(png(20_000, 10_000, 8, 2, b""))
@@ -213,7 +213,7 @@ def test_a_damaged_manifest_fails(simple, text):
 def test_a_manifest_that_lists_too_little_or_points_outside_fails(simple, tmp_path):
     (simple / "manifest.json").write_text(manifest_of(simple, files={}))
     assert failed(simple) == dict.fromkeys(standalone.REQUIRED, "not listed")
-    bundle.seal(simple, "bundle")
+    bundle.write_manifest(simple, "bundle")
     (tmp_path / "secret").write_text("x")
     digest = {"sha256": hashlib.sha256(b"x").hexdigest(), "bytes": 1}
     files = json.loads((simple / "manifest.json").read_text())["files"]
@@ -229,7 +229,7 @@ def change(directory: Path, **arrays: np.ndarray) -> None:
     with np.load(directory / "golden.npz") as stored:
         whole = dict(stored)
     np.savez(directory / "golden.npz", **{**whole, **arrays})
-    bundle.seal(directory, "bundle")
+    bundle.write_manifest(directory, "bundle")
 
 
 @pytest.mark.parametrize("name", ["logits", "probabilities"])
@@ -244,12 +244,12 @@ def test_other_outputs_than_those_that_were_stored_fail(simple, name):
     assert len(failed(simple)) == 4
 
 
-def test_golden_outputs_and_graphs_that_cannot_be_used_fail_in_a_line(simple):
+def test_unusable_golden_outputs_and_graphs_fail_in_one_line(simple):
     change(simple, images=np.zeros((0, 4, 6, 3), np.uint8))
     assert set(failed(simple)) == {"golden.npz"}
     (simple / "golden.npz").write_bytes(b"PK no archive")
-    bundle.seal(simple, "bundle")
+    bundle.write_manifest(simple, "bundle")
     assert set(failed(simple)) == {"golden.npz"}
     (simple / "model.onnx").write_bytes(os.urandom(100))
-    bundle.seal(simple, "bundle")
+    bundle.write_manifest(simple, "bundle")
     assert set(failed(simple)) == {"golden.npz"}

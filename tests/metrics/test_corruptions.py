@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from poolzoo.common.errors import UsageError
 from poolzoo.metrics import corruptions
 from poolzoo.metrics.corruptions import EXTRA, NAMES, NOTES, SEVERITIES, corrupt
-from poolzoo.metrics.draws import Draws, plasma
+from poolzoo.metrics.image_ops import PerImageRng, plasma
 
 each = pytest.mark.parametrize("name", NAMES + EXTRA)
 each_severity = pytest.mark.parametrize("severity", SEVERITIES)
@@ -56,9 +56,9 @@ def flat(level: int, count: int = 100) -> np.ndarray:
     return np.full((count, 32, 32, 3), level, np.uint8)
 
 
-def same_draws(name: str, severity: int, count: int) -> Draws:
+def same_draws(name: str, severity: int, count: int) -> PerImageRng:
     """The random numbers that `corrupt` takes with seed 0."""
-    return Draws(count, (0, zlib.crc32(name.encode()), severity))
+    return PerImageRng(count, (0, zlib.crc32(name.encode()), severity))
 
 
 def assert_close(got: np.ndarray, expected: np.ndarray, slack: float = 0.01) -> None:
@@ -112,7 +112,7 @@ def clipped_zoom(image: np.ndarray, factor: float) -> np.ndarray:
         ("speckle_noise", [128 * c for c in (0.06, 0.1, 0.12, 0.16, 0.2)]),
     ],
 )
-def test_noise_has_the_mean_and_the_deviation_of_its_closed_form(name, deviations):
+def test_noise_has_the_mean_and_deviation_of_its_closed_form(name, deviations):
     images = flat(128)
     for severity, deviation in enumerate(deviations, 1):
         noise = corrupt(images, name, severity).astype(float) - 128
@@ -149,7 +149,7 @@ def test_impulse_noise_is_salt_and_pepper(severity):
 
 @each_severity
 @each_side
-def test_gaussian_blur_is_a_gaussian_whose_width_goes_with_the_size(severity, side):
+def test_gaussian_blur_is_a_gaussian_that_scales_with_the_size(severity, side):
     images, sigma = crops(4, (side, side), 2), (0.4, 0.6, 0.7, 0.8, 1)[severity - 1] * side / 32
     assert_close(corrupt(images, "gaussian_blur", severity), smoothed(images / 255, sigma, 4, "edge"))
 
@@ -168,7 +168,7 @@ def test_defocus_blur_is_a_convolution_with_a_soft_disk(severity, side):
     assert_close(corrupt(images, "defocus_blur", severity), blurred.permute(0, 2, 3, 1).numpy())
 
 
-def test_a_disk_for_large_images_has_the_area_of_a_circle():
+def test_a_large_disk_has_the_area_of_a_circle():
     """At 320 × 320 the disk of severity 5 has a radius of 15 pixels: a white pixel is spread over π 15² of them."""
     images = np.zeros((1, 320, 320, 3), np.uint8)
     images[:, 100:220, 100:220] = 255
@@ -227,7 +227,7 @@ def test_zoom_blur_is_the_mean_of_magnified_images(severity):
 
 def test_plasma_is_the_diamond_square_algorithm():
     """Against one that visits point by point, from the same noise."""
-    draws, decay, side, amplitude = Draws(1, (7,)), 1.5, 16, 1.0
+    draws, decay, side, amplitude = PerImageRng(1, (7,)), 1.5, 16, 1.0
     grid, step = np.zeros((side, side)), side
     while step > 1:
         half, count = step // 2, side // step
@@ -243,7 +243,7 @@ def test_plasma_is_the_diamond_square_algorithm():
                 grid[r, c] = around / 4 + noise[which, i, j]
         step, amplitude = half, amplitude / decay**2
     expected = (grid - grid.min()) / (grid.max() - grid.min())
-    assert plasma(Draws(1, (7,)), 16, 11, decay)[0] == pytest.approx(expected[:, :11], abs=1e-5)
+    assert plasma(PerImageRng(1, (7,)), 16, 11, decay)[0] == pytest.approx(expected[:, :11], abs=1e-5)
 
 
 @each_severity
@@ -330,7 +330,10 @@ def box(x: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("severity", [1, 2, 3])
 def test_an_image_without_a_drop_stays_as_it_is(severity, monkeypatch):
-    monkeypatch.setattr(Draws, "normal", lambda self, *shape: np.full((len(self.generators), *shape), -1, np.float32))
+    def no_drops(self, *shape):
+        return np.full((len(self.generators), *shape), -1, np.float32)
+
+    monkeypatch.setattr(PerImageRng, "normal", no_drops)
     images = crops(3)
     assert (corrupt(images, "spatter", severity) == images).all()
 
@@ -444,7 +447,7 @@ def test_the_distance_from_the_clean_image_grows_with_the_severity(name, photogr
 
 
 @each
-def test_what_becomes_of_an_image_does_not_depend_on_its_batch(name, monkeypatch):
+def test_corruption_of_an_image_does_not_depend_on_its_batch(name, monkeypatch):
     images = crops(7)
     before, block = images.copy(), corruptions.BLOCK
     for severity in SEVERITIES:

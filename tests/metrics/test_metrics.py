@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,9 +16,11 @@ from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, top_k_accuracy_score
 from torch import nn
 
+from poolzoo.artifacts.run_report import PeakMemory
 from poolzoo.common import output
 from poolzoo.metrics import classification
 from poolzoo.metrics.intervals import calibration_error, wilson_interval
+from poolzoo.metrics.results import Metrics
 from poolzoo.train import device, inference, memory
 
 
@@ -52,13 +55,13 @@ def ece_by_loops(logits: np.ndarray, labels: np.ndarray) -> float:
 @pytest.mark.parametrize("count", [6, 10, 100])
 def test_top_5_is_scikit_learns(count):
     logits, labels = some(500, count)
-    found = classification.compute(logits, labels, classes(count))["top5"]
+    found = classification.compute(logits, labels, classes(count)).top5
     assert found == pytest.approx(top_k_accuracy_score(labels, logits, k=5, labels=np.arange(count)), abs=1e-12)
     assert 0 < found < 1
 
 
 def test_top_5_says_nothing_about_five_classes():
-    assert classification.compute(*some(50, 5), classes(5))["top5"] is None
+    assert classification.compute(*some(50, 5), classes(5)).top5 is None
 
 
 def test_of_equal_logits_the_first_classes_are_the_largest():
@@ -86,14 +89,14 @@ def test_the_interval_is_that_of_the_accuracy():
     found = classification.compute(logits, labels, classes(4))
     share = accuracy_score(labels, logits.argmax(1))
     expected = binomtest(round(share * 200), 200).proportion_ci(0.95, method="wilson")
-    assert found["accuracy"] == share
-    assert found["interval"] == pytest.approx([expected.low, expected.high], abs=1e-12)
+    assert found.accuracy == share
+    assert found.interval == pytest.approx([expected.low, expected.high], abs=1e-12)
 
 
 @pytest.mark.parametrize(("count", "scale"), [(2, 1.0), (10, 0.2), (10, 3.0), (40, 8.0)])
 def test_the_calibration_error_is_its_definition(count, scale):
     logits, labels = some(2000, count, scale)
-    found = classification.compute(logits, labels, classes(count))["ece"]
+    found = classification.compute(logits, labels, classes(count)).ece
     assert found == pytest.approx(ece_by_loops(logits, labels), abs=1e-12)
     assert found > 0.005
 
@@ -102,7 +105,7 @@ def test_the_calibration_error_by_hand():
     # Three images of confidence 0.75, two of them right; one of 0.9 that is wrong: 3/4 · |2/3 − 0.75| + 1/4 · 0.9.
     logits = np.log([[0.75, 0.25], [0.25, 0.75], [0.75, 0.25], [0.1, 0.9]])
     found = classification.compute(logits, np.array([0, 1, 1, 0]), ("a", "b"))
-    assert found["ece"] == pytest.approx(0.0625 + 0.225)
+    assert found.ece == pytest.approx(0.0625 + 0.225)
 
 
 def test_a_confidence_on_an_edge_belongs_to_the_bin_below():
@@ -114,7 +117,7 @@ def test_a_confidence_on_an_edge_belongs_to_the_bin_below():
 def test_large_logits_overflow_nothing():
     logits = np.array([[3e38, -3e38, 0], [-3e38, 3e38, 0], [1e4, 0, -1e4]], np.float32)
     found = classification.compute(logits, np.array([0, 1, 1]), classes(3))
-    assert found["ece"] == pytest.approx(1 / 3)
+    assert found.ece == pytest.approx(1 / 3)
 
 
 def test_images_without_finite_logits_count_as_wrong_and_are_told(capsys):
@@ -124,37 +127,51 @@ def test_images_without_finite_logits_count_as_wrong_and_are_told(capsys):
     logits[2] = -np.inf
     logits[3, 0] = -np.inf  # says that it is not class 0, and is right
     found = classification.compute(logits, np.arange(6), classes(6))
-    assert found["accuracy"] == classification.accuracy(logits, np.arange(6)) == found["top5"] == found["recall"] == 0.5
-    assert found["ece"] is None
-    assert np.array(found["confusion"]).sum(1).tolist() == [0, 0, 0, 1, 1, 1]
-    assert [row["n"] for row in found["per_class"]] == [1] * 6
+    assert found.accuracy == classification.accuracy(logits, np.arange(6)) == found.top5 == found.recall == 0.5
+    assert found.ece is None
+    assert np.array(found.confusion).sum(1).tolist() == [0, 0, 0, 1, 1, 1]
+    assert [row.n for row in found.per_class] == [1] * 6
     assert "NaN or infinity for 3 of 6 images" in capsys.readouterr().err
-    json.dumps(found, allow_nan=False)
+    json.dumps(found.to_json(), allow_nan=False)
     classification.show(found)
     assert "calibration" not in capsys.readouterr().out
 
 
-def test_a_network_that_gives_only_nan_has_an_accuracy_of_zero():
+def test_a_network_that_gives_only_nan_has_accuracy_zero():
     found = classification.compute(np.full((9, 6), np.nan, np.float32), np.arange(9) % 6, classes(6))
-    assert (found["accuracy"], found["top5"], found["f1"], found["interval"][0]) == (0, 0, 0, 0)
+    assert (found.accuracy, found.top5, found.f1, found.interval[0]) == (0, 0, 0, 0)
 
 
 def test_the_last_lines_are_the_figures_of_all_classes(capsys):
     full = classification.compute(*some(300, 8), classes(8))
-    full.update(accuracy=0.875, interval=[0.83001, 0.90998], top5=0.98765, ece=0.01234)
+    full = replace(full, accuracy=0.875, interval=(0.83001, 0.90998), top5=0.98765, ece=0.01234)
     classification.show(full)
     assert capsys.readouterr().out.splitlines()[-3:] == [
         "accuracy 0.8750 on 300 images (95 % interval 0.8300 to 0.9100)",
         "top-5 accuracy 0.9877",
         "expected calibration error 0.0123",
     ]
-    classification.show({**full, "top5": None})
+    classification.show(replace(full, top5=None))
     assert "top-5" not in capsys.readouterr().out
 
 
-def test_the_headline_keeps_its_keys():
-    found = classification.headline(classification.compute(*some(50, 6), classes(6)))
+def test_the_summary_has_five_keys():
+    found = classification.compute(*some(50, 6), classes(6)).summary()
     assert list(found) == ["accuracy", "precision", "recall", "f1", "n"]
+
+
+def test_metrics_survive_json():
+    found = classification.compute(*some(50, 6), classes(7))
+    assert found.per_class[6].f1 is None
+    assert Metrics.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+def test_metrics_of_earlier_versions_get_the_keys_they_lack():
+    found = classification.compute(*some(50, 6), classes(6))
+    kept = found.to_json()
+    for key in ("interval", "top5", "ece"):
+        del kept[key]
+    assert Metrics.from_json(kept) == replace(found, top5=None, ece=None)
 
 
 class OneSided(nn.Module):
@@ -181,7 +198,7 @@ def pixels(count: int) -> np.ndarray:
 def flip_tta(network: nn.Module, images: np.ndarray, policy: device.DevicePolicy) -> np.ndarray:
     """Both views through the network, a few at a time, and their mean."""
     views = (inference.predict_logits(network, Scaled(), view, policy, 4) for view in (images, images[:, :, ::-1]))
-    return classification.mean_of_views(*views)
+    return classification.flip_averaged_logits(*views)
 
 
 def test_an_image_and_its_mirror_image_are_averaged_by_hand():
@@ -203,7 +220,7 @@ def test_an_image_and_its_mirror_image_are_averaged_by_hand():
     assert np.abs(softmax(plain, axis=1) - expected).max() > 0.05
 
 
-def test_averaged_mirror_images_keep_probabilities_that_are_too_small_for_a_float():
+def test_averaged_mirror_images_keep_tiny_probabilities():
     found = flip_tta(OneSided(1e4), pixels(5), device.policy("cpu"))
     assert np.isfinite(found).all()
     assert found.min() < -1000
@@ -228,12 +245,13 @@ PEAK = (
     "block = bytearray(300 << 20)\n"
     "del block\n"
     "gc.collect()\n"
-    "print(before['host_bytes'], *peak_memory('cpu').values())\n"
+    "after = peak_memory('cpu')\n"
+    "print(before.host_bytes, after.host_bytes, after.device_bytes)\n"
 )
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no getrusage")
-def test_the_peak_remembers_what_was_freed_and_nothing_of_the_process_before():
+def test_the_peak_counts_freed_memory_of_this_process_alone():
     larger = bytearray(1 << 30)  # of this process, whose child inherits its ru_maxrss on Linux
     run = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
     before, after, on_device = run.stdout.split()
@@ -243,20 +261,20 @@ def test_the_peak_remembers_what_was_freed_and_nothing_of_the_process_before():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no getrusage")
-def test_without_proc_the_peak_is_in_the_unit_of_the_system(monkeypatch, tmp_path):
+def test_without_proc_the_peak_uses_the_systems_unit(monkeypatch, tmp_path):
     resource = pytest.importorskip("resource")
-    monkeypatch.setattr(memory, "_STATUS", tmp_path / "missing")
+    monkeypatch.setattr(memory, "STATUS", tmp_path / "missing")
     raw = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     monkeypatch.setattr(sys, "platform", "linux")
-    assert memory.peak_memory("cpu")["host_bytes"] >= raw * 1024
+    assert memory.peak_memory("cpu").host_bytes >= raw * 1024
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert memory.peak_memory("cpu")["host_bytes"] < 2 * raw
+    assert memory.peak_memory("cpu").host_bytes < 2 * raw
     monkeypatch.setitem(sys.modules, "resource", None)  # as on Windows
-    assert memory.peak_memory("cpu") == {"host_bytes": None, "device_bytes": None}
+    assert memory.peak_memory("cpu") == PeakMemory(host_bytes=None, device_bytes=None)
 
 
 @pytest.mark.gpu
 def test_the_peak_of_a_gpu_is_told():
-    before = memory.peak_memory("cuda")["device_bytes"]
+    before = memory.peak_memory("cuda").device_bytes
     torch.empty(before + (64 << 20), dtype=torch.uint8, device="cuda")
-    assert memory.peak_memory(torch.device("cuda", 0))["device_bytes"] >= before + (64 << 20)
+    assert memory.peak_memory(torch.device("cuda", 0)).device_bytes >= before + (64 << 20)

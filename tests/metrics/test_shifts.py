@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import poolzoo
 from poolzoo.common.errors import UsageError
-from poolzoo.metrics.shifts import agreement, consistency, pairs
+from poolzoo.metrics.shifts import ShiftConsistency, agreement, consistency, pairs
 
 each_kind = pytest.mark.parametrize("kind", ["crop", "circular"])
 
@@ -123,14 +123,14 @@ def test_networks_that_are_invariant_by_construction_are_fully_consistent(downsa
     assert len(set(logits.argmax(1))) > 3
     # The mean over the images is the same for both copies, since no image's logits change.
     result = consistency(network.predict, images, logits.argmax(1), kind="circular", reach=5)
-    assert result == {"kind": "circular", "reach": 5, "n": 200, "consistency": 1.0, "stability": 1.0}
+    assert result == ShiftConsistency(kind="circular", reach=5, n=200, consistency=1.0, stability=1.0)
 
 
 def test_subsampling_makes_predictions_depend_on_the_shift(images):
     result = consistency(Network(EverySecond()).predict, images, None, kind="circular")
-    assert 0.1 < result["consistency"] < 0.99
-    assert result["stability"] is None
-    assert result["reach"] == 2
+    assert 0.1 < result.consistency < 0.99
+    assert result.stability is None
+    assert result.reach == 2
 
 
 def test_a_checkerboard_shows_what_subsampling_drops():
@@ -145,8 +145,8 @@ def test_a_checkerboard_shows_what_subsampling_drops():
     # A shift by s of {-2 … 2} is even with chance 3/5, and the sum of two with p = 9/25 + 4/25.
     p = 13 / 25
     result = consistency(predict, images, np.zeros(4000, int), kind="circular", reach=2)
-    assert result["consistency"] == pytest.approx(p**2 + (1 - p) ** 2, abs=0.04)
-    assert result["stability"] == pytest.approx((1 - p) ** 2, abs=0.04)  # class 0 is white: odd shifts
+    assert result.consistency == pytest.approx(p**2 + (1 - p) ** 2, abs=0.04)
+    assert result.stability == pytest.approx((1 - p) ** 2, abs=0.04)  # class 0 is white: odd shifts
     assert consistency(lambda x: predict(x)[:, ::-1], images, np.ones(4000, int), kind="circular", reach=2) == result
 
 
@@ -161,7 +161,7 @@ def test_consistency_is_counted_image_by_image(kind, images):
         agree += classes[0] == classes[1]
         stable += classes == [label, label]
     assert 0 < stable < agree < len(images)
-    assert result == {
+    assert result.to_json() == {
         "kind": kind,
         "reach": 3,
         "n": 200,

@@ -17,7 +17,8 @@ import poolzoo as package
 from poolzoo.artifacts import manifest
 from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.model.accounting import Accounting, fill, fill_exactly
-from poolzoo.model.assemble import ModelConfig, assemble
+from poolzoo.model.assemble import assemble
+from poolzoo.model.config import ModelConfig
 from poolzoo.model.state_dict import read_state_dict
 from poolzoo.model.weights import load_weights
 from poolzoo.plugin import loader
@@ -93,16 +94,16 @@ def test_avg_gives_the_pooled_features_of_the_published_network(name, cache):
         assert set(weights.fresh) == {"classifier.weight", "classifier.bias"}
         assert set(weights.loaded) | set(weights.fresh) == assembly.network.state_dict().keys()
         assert all(key.startswith(("head.", "classifier.", "fc.")) for key in weights.left_out), weights.left_out
-        assert assembly.body.published.average() == "avg equals the published pooling"
-        assert bool(assembly.body.published.norm) == (name in NORMED)
+        assert assembly.backbone.published.average() == "avg equals the published pooling"
+        assert bool(assembly.backbone.published.norm) == (name in NORMED)
 
 
-def test_a_pooled_vector_of_another_width_leaves_the_norm_to_the_positions():
+def test_the_norm_stays_at_positions_where_pooled_vectors_are_wider():
     theirs, x = published("test_vit2", 64, ""), torch.randn(2, 3, 64, 64)
     assembly = assemble(plan("test_vit2", 64, pool="catavgmax"))
     state = theirs.state_dict()
     path_like = {key: value for key, value in state.items() if not key.startswith("head.")}
-    kept, _ = assembly.network.backbone.origin.adapted(_own(assembly.network), path_like, "test")
+    kept, _ = assembly.network.backbone.origin.convert_state_dict(_own(assembly.network), path_like, "test")
     assert assembly.norm_place == "positions"
     assembly.network.norm.layer.load_state_dict({k: kept[f"norm.{k}"] for k in ("weight", "bias")})
     assembly.network.backbone.load_state_dict({k: v for k, v in kept.items() if not k.startswith("norm.")})
@@ -117,14 +118,14 @@ def _own(network: nn.Module) -> dict[str, torch.Tensor]:
     return {**network.backbone.state_dict(), **norm}
 
 
-def test_an_attention_pooled_networks_file_leaves_its_pooling_out_by_name(cache):
+def test_attention_pooling_in_a_weight_file_is_skipped_by_name(cache):
     theirs = published("test_vit3", 64, "")
     save_file(theirs.state_dict(), cache / "w.safetensors")
     assembly = assemble(plan("test_vit3", 64))
     weights = load_weights(assembly.network, cache / "w.safetensors", ())
     ends = {key for key in theirs.state_dict() if key.startswith(("attn_pool.", "head."))}
     assert set(weights.left_out) == ends
-    assert "attn_pool" in assembly.body.published.line(None, 96)
+    assert "attn_pool" in assembly.backbone.published.line(None, 96)
 
 
 @pytest.mark.parametrize("change", ["missing", "unknown", "shape"])
@@ -157,15 +158,13 @@ def test_torchvisions_layers_behind_the_pooling_are_named(monkeypatch, tmp_path)
     heads = [key for key in theirs.state_dict() if key.startswith("classifier.")]
     assert set(assembly.weights.left_out) == set(heads)
     assert assembly.weights.fresh == ("classifier.weight", "classifier.bias")
-    assert "left out: classifier.0" in assembly.body.published.line(None, 576)
+    assert "left out: classifier.0" in assembly.backbone.published.line(None, 576)
 
 
-def tiny_convnext(monkeypatch):
+def tiny_convnext(monkeypatch, folder):
     """torchvision's ConvNeXt with a block a stage, in place of its smallest, which takes seconds."""
     import torchvision
     from torchvision.models import convnext
-
-    from poolzoo.backbones import torchvision_family
 
     def make(*_, num_classes: int = 10, **__):
         sizes = [
@@ -181,12 +180,15 @@ def tiny_convnext(monkeypatch):
     with torch.no_grad():
         for parameter in network.classifier[0].parameters():
             parameter += torch.rand_like(parameter)
-    monkeypatch.setattr(torchvision_family, "_published", lambda name: network.state_dict())
+    monkeypatch.setenv("TORCH_HOME", str(folder))
+    file = folder / "hub" / "checkpoints" / Path(torchvision.models.ConvNeXt_Tiny_Weights.DEFAULT.url).name
+    file.parent.mkdir(parents=True)
+    torch.save(network.state_dict(), file)
     return network.eval()
 
 
-def test_torchvisions_norm_behind_the_pooling_follows_ours(monkeypatch):
-    theirs = tiny_convnext(monkeypatch)
+def test_torchvisions_norm_behind_the_pooling_follows_ours(monkeypatch, tmp_path):
+    theirs = tiny_convnext(monkeypatch, tmp_path)
     found = ModelConfig("torchvision/convnext_tiny", "avg", 10, (64, 64), (64, 64), pretrained=True)
     assembly = assemble(found)
     assert assembly.norm_place == "pooled"
@@ -194,15 +196,15 @@ def test_torchvisions_norm_behind_the_pooling_follows_ours(monkeypatch):
     network, x = assembly.network.eval(), torch.randn(2, 3, 64, 64)
     network.classifier.load_state_dict(theirs.classifier[2].state_dict())
     torch.testing.assert_close(network(x), theirs(x))
-    said = assembly.body.published.line("pooled", 24)
+    said = assembly.backbone.published.line("pooled", 24)
     assert said == "classifier.0 follows the pooling, as published; avg equals the published pooling"
     wider = assemble(replace(found, pool="catavgmax"))
     assert wider.norm_place == "positions"
     assert wider.network(x).shape == (2, 10)
 
 
-def test_runs_of_earlier_versions_have_no_such_norm(monkeypatch):
-    tiny_convnext(monkeypatch)
+def test_runs_of_earlier_versions_have_no_such_norm(monkeypatch, tmp_path):
+    tiny_convnext(monkeypatch, tmp_path)
     old = ModelConfig(
         "torchvision/convnext_tiny", "avg", 10, (64, 64), (64, 64), pretrained=True, final_norm="backbone"
     )
@@ -210,7 +212,7 @@ def test_runs_of_earlier_versions_have_no_such_norm(monkeypatch):
     assert assembly.norm_place is None
     assert not [key for key in assembly.network.state_dict() if "norm." in key and "body" not in key]
     assert set(assembly.weights.loaded) <= assembly.network.state_dict().keys()
-    assert "left out: classifier.0" in assembly.body.published.line(None, 24)
+    assert "left out: classifier.0" in assembly.backbone.published.line(None, 24)
 
 
 PLUGIN = """
@@ -249,7 +251,7 @@ def test_what_a_plugin_leaves_untrained_is_named(tmp_path):
     ("name", "side", "says"),
     [
         ("efficientvit_b0", 64, "left out: head.in_conv, head.classifier.0, head.classifier.1 ("),
-        ("mobilenetv3_small_050", 64, "conv_head moved in front of the pooling"),
+        ("mobilenetv3_small_050", 64, "conv_head moved before the pooling"),
         ("convnext_atto", 64, "head.norm follows the pooling"),
         ("resnet50_clip", 64, "head (the published pooling's own layers) kept"),
         ("levit_128s", 64, "left out: head.bn, head_dist.bn"),
@@ -263,7 +265,7 @@ def test_one_line_says_what_becomes_of_the_published_head(name, side, says):
     assert "avg" in head.line(None, 0)
 
 
-def test_nothing_dead_is_saved_and_an_earlier_file_that_has_it_still_loads():
+def test_unused_tensors_are_not_saved_and_old_files_still_load():
     network = assemble(plan("efficientvit_b0", 64)).network
     kept = network.state_dict().keys()
     assert not any(key.startswith("backbone.head.") for key in kept)
@@ -278,7 +280,7 @@ def test_nothing_dead_is_saved_and_an_earlier_file_that_has_it_still_loads():
 
 
 @pytest.mark.parametrize("change", ["missing", "unknown", "shape", "dtype"])
-def test_a_run_whose_weights_do_not_fit_is_one_line_that_names_the_tensor(poolzoo, run_copy, change):
+def test_weights_that_do_not_fit_a_run_name_the_tensor(poolzoo, run_copy, change):
     state = load_file(run_copy / "model.safetensors")
     name = "classifier.bias"
     if change == "missing":
@@ -289,7 +291,7 @@ def test_a_run_whose_weights_do_not_fit_is_one_line_that_names_the_tensor(poolzo
     else:
         state[name] = state[name].double() if change == "dtype" else torch.ones(1)
     save_file(state, run_copy / "model.safetensors")
-    manifest.seal(run_copy, "run")
+    manifest.write_manifest(run_copy, "run")
     outcome = poolzoo("evaluate", run_copy)
     assert outcome.code == 1
     assert f"({name})" in outcome.err.splitlines()[0]
@@ -313,7 +315,7 @@ def test_the_run_and_the_dry_run_say_what_was_loaded(poolzoo, photos, cache):
     assert network.norm is not None
 
 
-def test_a_run_of_an_earlier_version_has_the_norm_where_it_was_trained():
+def test_an_older_run_keeps_its_norm_where_it_was_trained():
     now, then = (assemble(plan("test_vit2", 64, final_norm=place)) for place in ("head", "backbone"))
     assert then.norm_place == "backbone"
     assert "backbone.norm.weight" in then.network.state_dict()
@@ -326,7 +328,7 @@ def test_a_run_of_an_earlier_version_has_the_norm_where_it_was_trained():
     assert then.network.state_dict().keys() != now.network.state_dict().keys()
 
 
-def test_an_account_comes_back_from_json_for_a_run_that_goes_on():
+def test_an_accounting_survives_json_for_a_resumed_run():
     names = ["backbone.a", "pool.p", "classifier.weight"]
     account = Accounting("w.safetensors", ("backbone.a",), left_out=("fc.weight",)).within(names)
     assert account.line() == (
@@ -365,7 +367,7 @@ def test_weights_of_half_precision_and_masks_of_infinity_are_taken():
 
 
 @pytest.mark.parametrize("ending", ["safetensors", "pth"])
-def test_prefixes_of_wrappers_are_taken_off_in_every_kind_of_file(tmp_path, ending):
+def test_wrapper_prefixes_are_removed_in_every_file_format(tmp_path, ending):
     state, file = {"module._orig_mod.weight": torch.ones(2)}, tmp_path / f"weights.{ending}"
     save_file(state, file) if ending == "safetensors" else torch.save({"model_ema": state}, file)
     assert read_state_dict(file).keys() == {"weight"}
@@ -388,7 +390,7 @@ def test_what_timms_filter_passes_over_is_left_out_by_name():
         value = value[0, 0] if key == "cls_token" else value[0] if key == "pos_embed" else value
         state[f"visual.{name or f'transformer.resblocks.0.attn.in_proj_{last}'}"] = value
     text = {"logit_scale": torch.ones(()), "token_embedding.weight": torch.ones(3, 2)}
-    kept, left_out = module.origin.adapted(module.state_dict(), {**state, **text}, "clip")
+    kept, left_out = module.origin.convert_state_dict(module.state_dict(), {**state, **text}, "clip")
     assert kept.keys() == module.state_dict().keys()
     assert set(left_out) >= text.keys()
 

@@ -9,12 +9,24 @@ from torch import nn
 import poolzoo
 from poolzoo.common.errors import PluginFailed, UsageError
 from poolzoo.model import surgery
-from poolzoo.model.assemble import ModelConfig, Preprocess, assemble
+from poolzoo.model.assemble import assemble
+from poolzoo.model.config import ModelConfig
+from poolzoo.model.network import Preprocess
 from poolzoo.plugin import loader
 
 
 def plan(backbone: str, pool: str = "avg", **rest) -> ModelConfig:
     return ModelConfig(**{"backbone": backbone, "pool": pool, "num_classes": 10, "data_size": (32, 32), **rest})
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Leaves weights as memory holds them: shapes ask for none, and to draw a hundred million takes seconds."""
+    for name in ("normal_", "uniform_", "trunc_normal_"):
+        monkeypatch.setattr(nn.init, name, lambda tensor, *_, **__: tensor)
+        if hasattr(torch.Tensor, name):
+            monkeypatch.setattr(torch.Tensor, name, lambda tensor, *_, **__: tensor)
+    monkeypatch.setattr(torch.Tensor, "erfinv_", lambda tensor: tensor)
 
 
 @pytest.mark.parametrize(
@@ -34,12 +46,12 @@ def plan(backbone: str, pool: str = "avg", **rest) -> ModelConfig:
         ("torchvision/shufflenet_v2_x0_5", "NCHW", 1024, (4, 4), 128),
     ],
 )
-def test_layout_width_and_map_are_measured(backbone, layout, channels, map_size, image_size):
+def test_layout_width_and_map_are_measured(undrawn, backbone, layout, channels, map_size, image_size):
     assembly = assemble(plan(backbone))
     found = assembly.layout
     assert (found.kind, found.channels, found.map_size) == (layout, channels, map_size)
     assert assembly.image_size == (image_size, image_size)
-    assert assembly.width == channels
+    assert assembly.out_features == channels
     assert assembly.network.eval()(torch.randn(2, 3, image_size, image_size)).shape == (2, 10)
 
 
@@ -47,7 +59,7 @@ def test_layout_width_and_map_are_measured(backbone, layout, channels, map_size,
 def test_the_pools_width_is_measured(pool):
     factor = {"catavgmax": 2, "adaptive:size=3": 9}[pool]
     for backbone, channels in (("nano/plain", 64), ("timm/test_vit", 64), ("timm/test_convnext", 64)):
-        assert assemble(plan(backbone, pool)).width == factor * channels
+        assert assemble(plan(backbone, pool)).out_features == factor * channels
 
 
 def test_timms_own_features_and_pool_give_the_same_numbers():
@@ -74,7 +86,7 @@ def test_torchvisions_own_features_and_pool_give_the_same_numbers():
     torch.testing.assert_close(network.pool(network.forward_map(x)), theirs(x))
 
 
-def test_a_model_that_torchvision_rewires_for_its_weights_is_the_same_with_and_without_them(monkeypatch, tmp_path):
+def test_a_model_rewired_for_weights_is_the_same_without_them(monkeypatch, tmp_path):
     """googlenet's published weights switch a hidden `transform_input` on; a run must come back as it was trained."""
     import torchvision
 
@@ -125,7 +137,7 @@ def test_a_plugins_backbone_that_refuses_small_images_gets_larger_ones(tmp_path)
         assert "acme" in caught.value.message
 
 
-def test_a_copy_of_a_torchvision_backbone_is_in_the_same_mode():
+def test_a_copied_torchvision_backbone_keeps_its_mode():
     import copy
 
     network = assemble(plan("torchvision/mobilenet_v3_small", image_size=(64, 64))).network.eval()
@@ -135,12 +147,22 @@ def test_a_copy_of_a_torchvision_backbone_is_in_the_same_mode():
     torch.testing.assert_close(copied(x), network(x))
 
 
-def test_an_image_too_small_for_a_backbone_names_the_option(monkeypatch):
-    for backbone, side in (("torchvision/vgg11", 16), ("nano/plain", 1)):
+def test_an_image_too_small_for_a_backbone_names_the_option():
+    for backbone, side in (("torchvision/squeezenet1_1", 16), ("nano/plain", 1)):
         with pytest.raises(UsageError) as caught:
             assemble(plan(backbone, image_size=(side, side)))
         assert "--image-size" in caught.value.hint
-    assert assemble(plan("torchvision/maxvit_t")).image_size == (224, 224)
+
+
+def test_a_backbone_built_for_one_size_gets_that_size():
+    """Its partitions of 7 × 7 positions do not fit the map of 64 pixels, which it says when it is built."""
+    with pytest.raises(ValueError, match="partition size 7"):
+        loader.catalog().backbone("torchvision/maxvit_t").build(image_size=(64, 64))
+
+
+@pytest.mark.slow
+def test_a_backbone_of_one_size_alone_gets_its_native_size():
+    assert assemble(plan("torchvision/maxvit_t")).image_size == (224, 224)  # 7 s of tracing
 
 
 def test_tokens_become_the_map_that_they_came_from():
@@ -153,7 +175,7 @@ def test_tokens_become_the_map_that_they_came_from():
     torch.testing.assert_close(pooled[:, 0, 0], corner)
 
 
-def test_a_one_by_one_map_is_refused_and_the_ways_out_are_named():
+def test_a_one_by_one_map_is_refused_with_hints():
     with pytest.raises(UsageError) as caught:
         assemble(plan("timm/resnet18", image_size=(32, 32)))
     assert "1×1" in caught.value.message
@@ -172,14 +194,14 @@ def test_a_one_by_one_map_is_refused_and_the_ways_out_are_named():
 def test_a_small_stem_keeps_small_images_large(backbone, image_size, map_size, keeps_pool):
     assembly = assemble(plan(backbone, stem="small"))
     assert (assembly.image_size, assembly.layout.map_size) == (image_size, map_size)
-    assert any("stride 2 → 1" in change for change in assembly.body.stem_changes)
-    assert any("left out" in change for change in assembly.body.stem_changes) != keeps_pool
+    assert any("stride 2 → 1" in change for change in assembly.backbone.stem_changes)
+    assert any("left out" in change for change in assembly.backbone.stem_changes) != keeps_pool
 
 
-def test_a_small_stem_keeps_its_pooling_where_the_map_stays_large_enough():
+def test_a_small_stem_keeps_its_pooling_where_the_map_allows():
     assembly = assemble(plan("timm/resnet18", stem="small", image_size=(64, 64)))
     assert assembly.layout.map_size == (4, 4)
-    assert len(assembly.body.stem_changes) == 1
+    assert len(assembly.backbone.stem_changes) == 1
 
 
 def test_a_stem_of_patches_is_refused():
@@ -190,16 +212,16 @@ def test_a_stem_of_patches_is_refused():
 def test_local_pooling_replaces_every_downsampling_pool_and_keeps_its_geometry():
     stock = assemble(plan("nano/resnet"))
     assembly = assemble(plan("nano/resnet", local_pool="blur"))
-    assert assembly.body.replaced == ("pool1", "pool2", "pool3")
+    assert assembly.backbone.replaced == ("pool1", "pool2", "pool3")
     assert not surgery.pooling_modules(assembly.network.backbone)
     assert assembly.layout == stock.layout
 
 
-def test_local_pooling_reaches_into_timm_and_torchvision():
-    assert assemble(plan("timm/resnet18", local_pool="maxblur")).body.replaced == ("maxpool",)
-    replaced = assemble(plan("torchvision/densenet121", local_pool="max")).body.replaced
+def test_local_pooling_reaches_into_timm_and_torchvision(undrawn):
+    assert assemble(plan("timm/resnet18", local_pool="maxblur")).backbone.replaced == ("maxpool",)
+    replaced = assemble(plan("torchvision/densenet121", local_pool="max")).backbone.replaced
     assert [name.split(".")[-1] for name in replaced] == ["pool0", "pool", "pool", "pool"]
-    assert len(assemble(plan("timm/resnet18d", local_pool="avg", image_size=(64, 64))).body.replaced) == 4
+    assert len(assemble(plan("timm/resnet18d", local_pool="avg", image_size=(64, 64))).backbone.replaced) == 4
 
 
 def test_a_window_may_be_changed():
@@ -209,7 +231,7 @@ def test_a_window_may_be_changed():
     assert assembly.layout.map_size == (8, 8)
 
 
-def test_nothing_to_replace_is_an_error_and_token_mixers_do_not_count():
+def test_no_pooling_to_replace_is_an_error_despite_token_mixers():
     for backbone in ("timm/test_convnext", "timm/poolformer_s12"):
         with pytest.raises(UsageError, match="no pooling module"):
             assemble(plan(backbone, local_pool="avg", image_size=(64, 64)))
@@ -325,13 +347,13 @@ def test_nano_measures_the_width_behind_its_pools(local_pool, widths):
         assert network(torch.randn(2, 3, 32, 32)).shape == (2, 10)
 
 
-def test_a_pool_that_changes_the_channels_is_refused_where_the_next_layer_is_fixed():
+def test_changed_channels_are_refused_where_the_next_layer_is_fixed():
     with pytest.raises(UsageError, match="64 channels into 32 at maxpool") as refused:
         assemble(ModelConfig("timm/resnet18", "avg", 10, (64, 64), local_pool="depth"))
     assert "nano/plain" in refused.value.hint
 
 
-def test_a_plugins_refusal_of_a_geometry_is_told_as_the_users_choice(tmp_path):
+def test_a_geometry_refused_by_a_plugin_is_a_usage_error(tmp_path):
     plugin = tmp_path / "picky.py"
     plugin.write_text(
         "from poolzoo import Pooling, hookimpl\n"
@@ -346,6 +368,6 @@ def test_a_plugins_refusal_of_a_geometry_is_told_as_the_users_choice(tmp_path):
         assemble(ModelConfig("timm/resnet18", "avg", 10, (64, 64), local_pool="picky"))
 
 
-def test_a_geometry_that_does_not_fit_is_refused_when_the_network_is_put_together():
+def test_a_geometry_that_does_not_fit_is_refused_at_assembly():
     with pytest.raises(UsageError, match=r"kernel_size=3.*window=2,stride=2,padding=0"):
         assemble(ModelConfig("timm/resnet18", "avg", 10, (64, 64), local_pool="wavelet"))

@@ -8,7 +8,8 @@ from torch import nn
 
 import poolzoo as package
 from poolzoo.common.errors import PluginFailed, UsageError
-from poolzoo.model.assemble import ModelConfig, assemble
+from poolzoo.model.assemble import assemble
+from poolzoo.model.config import ModelConfig
 from poolzoo.model.layout import read_layout
 from poolzoo.plugin import loader
 
@@ -45,7 +46,7 @@ def tokens(tmp_path):
     loader.load_plugins(tmp_path / "tokens.py", installed=False)
 
 
-def test_tokens_of_a_square_image_that_are_no_square_are_refused(tokens):
+def test_tokens_that_form_no_square_are_refused(tokens):
     with pytest.raises(PluginFailed, match="198 tokens of 224×224 images are no square, 2 more than 14×14") as caught:
         assemble(plan("silent", 224, 224))
     assert "prefix_tokens" in caught.value.message
@@ -116,7 +117,7 @@ def poolzoo_backbones():
         ((32, 40), None),
     ],
 )
-def test_pixels_that_no_patch_reaches_are_said_with_the_sizes_that_fit(tmp_path, capsys, size, says):
+def test_unseen_pixels_are_reported_with_the_sizes_that_fit(tmp_path, capsys, size, says):
     (tmp_path / "strided.py").write_text(STRIDED)
     loader.load_plugins(tmp_path / "strided.py", installed=False)
     package.create_model("strided", image_size=size)

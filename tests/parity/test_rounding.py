@@ -13,7 +13,7 @@ from poolzoo.parity import probes
 from poolzoo.parity.rounding import UNIT, RandomRounding
 
 
-def test_results_move_by_no_more_than_the_unit_and_what_was_only_looked_at_stays():
+def test_results_move_by_at_most_one_unit_and_views_stay():
     x = torch.randn(1000)
     with RandomRounding(0):
         doubled, looked_at, order = x + x, x.view(10, 100).t()[3], x.argsort()
@@ -53,7 +53,7 @@ class Choosing(nn.Module):
 
 
 @pytest.mark.parametrize(("offset", "passed"), [(1e3, True), (0.0, False)])
-def test_a_choice_among_what_is_almost_equal_may_fall_otherwise_and_a_real_one_may_not(offset, passed):
+def test_rounding_changes_choices_among_near_equals_alone(offset, passed):
     module = Choosing(offset).eval()
     other = Choosing(offset).eval()
     other.forward = lambda x: -Choosing.forward(module, -x)  # always the other half
@@ -62,14 +62,14 @@ def test_a_choice_among_what_is_almost_equal_may_fall_otherwise_and_a_real_one_m
         def get_inputs(self):
             return [type("Input", (), {"name": "x"})]
 
-        def run(self, outputs, feed):
-            return [other(torch.from_numpy(feed["x"])).numpy()]
+        def run(self, outputs, inputs):
+            return [other(torch.from_numpy(inputs["x"])).numpy()]
 
     shape = (4, 8, 8)
     part = probes.Part("pool", module, Session(), shape, None, False)
-    row = probes.judge(part, "tiny values", probes.layer_probes(shape)["tiny values"])
-    assert row["passed"] is passed, row
-    assert row["max_abs"] > 1e-6
+    row = probes.check_part(part, "tiny values", probes.layer_probes(shape)["tiny values"])
+    assert row.passed is passed, row
+    assert row.max_abs > 1e-6
 
 
 @pytest.mark.parametrize(
@@ -93,9 +93,9 @@ def test_zeros_padded_before_a_pooling_stay_zeros_under_onnx_runtime(tmp_path, p
             return y, y
 
     model = Padded().eval()
-    graph.convert(model, (8, 8), tmp_path / "model.onnx")
+    graph.run_exporter(model, (8, 8), tmp_path / "model.onnx")
     proto = graph.onnx.load(tmp_path / "model.onnx")
-    graph.separate_pads(proto)
+    graph.keep_pads_apart(proto)
     graph.onnx.checker.check_model(proto, full_check=True)
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
     found, _ = onnxruntime.InferenceSession(proto.SerializeToString()).run(None, {"images": images})

@@ -143,7 +143,7 @@ def poolzoo_backbones():
 """
 
 
-def test_the_built_in_families_are_never_shadowed_and_the_others_stay_reachable(tmp_path):
+def test_built_in_families_are_never_shadowed_and_others_stay_reachable(tmp_path):
     catalog = loader.load_plugins(write(tmp_path, "acme", FAMILY), installed=False)
     assert [p.stage for p in catalog.problems] == ["item name", "item name"]
     for name in ("timm/resnet18", "resnet18"):
@@ -167,7 +167,7 @@ def test_an_installed_distribution_is_found_by_its_entry_point(tmp_path):
     assert "dist='acme-pool', version='1.2', tier='installed'" in result.stdout
 
 
-def test_an_unknown_name_gets_a_suggestion_and_hears_of_plugins_that_failed(tmp_path):
+def test_an_unknown_name_gets_suggestions_and_lists_failed_plugins(tmp_path):
     catalog = loader.load_plugins(write(tmp_path, "broken", "import no_such_module"), installed=False)
     with pytest.raises(UsageError) as caught:
         catalog.pooling("gme", "global")
@@ -209,7 +209,7 @@ def test_a_listener_gets_the_arguments_that_it_names(tmp_path):
         (spec.Dataset, {"name": "ok", "summary": "", "load": None}),
     ],
 )
-def test_an_item_that_cannot_be_right_is_refused_when_it_is_made(kind, fields):
+def test_an_invalid_item_is_refused_when_it_is_made(kind, fields):
     with pytest.raises((ValueError, TypeError)):
         kind(**fields)
 

@@ -88,7 +88,7 @@ def write(folder: Path, name: str) -> Path:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_each_is_one_problem_with_its_stage_and_a_way_out(tmp_path, name):
+def test_each_is_one_problem_with_its_stage_and_hint(tmp_path, name):
     _, stage, word = HOSTILE[name]
     where, state = Path.cwd(), random.getstate()
     catalog = loader.load_plugins(write(tmp_path, name), installed=False)
@@ -140,13 +140,11 @@ def test_an_unknown_name_lists_the_plugins_that_failed(tmp_path, poolzoo):
 
 def test_one_that_never_ends_is_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(isolation, "SECONDS", 0.3)
-    (tmp_path / "asleep.py").write_text("import time\ntime.sleep(60)")
+    (tmp_path / "asleep.py").write_text("import os\nos.read(os.pipe()[0], 1)")
     (tmp_path / "stubborn.py").write_text(
-        "import time\nwhile True:\n    try:\n        time.sleep(60)\n    except Exception:\n        pass"
+        "import os\nwhile True:\n    try:\n        os.read(os.pipe()[0], 1)\n    except Exception:\n        pass"
     )
-    (tmp_path / "slow_items.py").write_text(
-        HOOK + "    import time\n    while True:\n        time.sleep(0.2)\n        yield 1"
-    )
+    (tmp_path / "slow_items.py").write_text(HOOK + "    import os\n    yield 1\n    os.read(os.pipe()[0], 1)")
     files = [tmp_path / f"{name}.py" for name in ("asleep", "stubborn", "slow_items")]
     catalog = loader.load_plugins(*files, installed=False)
     stages = {p.plugin: (p.stage, p.error) for p in catalog.problems if p.stage != "item type"}

@@ -166,7 +166,7 @@ def test_new_refuses_bad_names_and_never_overwrites(poolzoo, tmp_path):
     assert poolzoo("plugin", "new", "mine", "--dir", tmp_path).code == 2
 
 
-def test_check_says_what_was_found_and_how_to_mend_it(poolzoo, tmp_path):
+def test_check_says_what_was_found_and_how_to_fix_it(poolzoo, tmp_path):
     (tmp_path / "leaky.py").write_text(
         "from poolzoo import Pooling, hookimpl\n"
         "def build(channels):\n"
@@ -185,7 +185,7 @@ def test_check_says_what_was_found_and_how_to_mend_it(poolzoo, tmp_path):
     assert [check["check"] for check in failed] == ["images_are_independent"]
     assert "differs by" in failed[0]["found"]
     assert "alone" in failed[0]["expected"]
-    assert "dimension 0" in failed[0]["mend"]
+    assert "dimension 0" in failed[0]["hint"]
     said = poolzoo("plugin", "check", tmp_path / "leaky.py")
     assert said.code == 1
     assert "hint: reduce over channels" in said.err

@@ -65,7 +65,7 @@ def test_what_is_no_data_is_refused_in_one_line(given):
         load_split(dataset, "train")
 
 
-def test_a_class_is_named_by_text_that_a_file_can_hold():
+def test_a_class_name_is_text_that_files_can_hold():
     dataset = spec.Dataset(name="odd", summary="", load=print, classes=("é", "cl\udcff"))
     assert class_names(dataset, LABELS) == ("é", r"cl\udcff")
 
@@ -134,7 +134,7 @@ def test_an_exception_whose_text_raises_has_a_name():
     ["class E(BaseException): pass\n", "class E(Exception):\n    def __str__(self): raise E\n", "E = SystemExit\n"],
 )
 @pytest.mark.parametrize("place", ["build", "forward"])
-def test_what_a_pooling_throws_is_one_line_and_an_exit_code(poolzoo, tmp_path, error, place):
+def test_an_exception_of_a_pooling_is_one_line_and_code(poolzoo, tmp_path, error, place):
     path = tmp_path / "thrower.py"
     path.write_text(
         f"from poolzoo import Pooling, hookimpl\n{error}"

@@ -70,7 +70,7 @@ def correlated(x: torch.Tensor, weight: np.ndarray, bias: np.ndarray, geometry) 
 
 
 @each_geometry
-def test_subsample_is_a_loop_that_reads_the_middle_of_each_window(geometry):
+def test_subsample_reads_the_middle_of_each_window(geometry):
     for size in SIZES:
         x = signed(2, 3, *size)
         expected = by_planes(x, geometry, lambda plane: middles(plane, geometry))
@@ -78,7 +78,7 @@ def test_subsample_is_a_loop_that_reads_the_middle_of_each_window(geometry):
 
 
 @each_geometry
-def test_subsample_reads_only_what_its_window_holds_and_never_the_padding(geometry):
+def test_subsample_never_reads_the_padding(geometry):
     """Maps without zeros whose values tell their places: each output names a place inside its own window."""
     kernel_size, stride, padding, _ = geometry
     for height, width in SIZES:
@@ -115,7 +115,7 @@ def test_subsample_is_as_sensitive_to_shifts_as_can_be():
     assert torch.equal(mean(x), mean(x.roll(1, 3)))
 
 
-def test_what_follows_subsample_in_place_does_not_write_into_the_map():
+def test_in_place_layers_behind_subsample_leave_the_map_alone():
     for geometry in GEOMETRIES:
         x = -signed(1, 3, 6, 6).abs()
         before = x.clone()
@@ -163,7 +163,7 @@ def test_conv_starts_as_the_mean_with_zeros_beyond_the_border(text, geometry):
     assert_equal(layer(text, "local", geometry, 3)(x), expected, 1e-7)  # 1/9 is rounded to float32
 
 
-def test_conv_draws_no_random_number_so_that_what_is_made_after_it_is_the_same():
+def test_conv_draws_no_random_numbers_when_built():
     torch.manual_seed(0)
     state = torch.get_rng_state()
     layer("conv", "local")
@@ -195,7 +195,7 @@ def test_conv_learns_a_pooling_that_it_does_not_start_as(text):
 
 
 @pytest.mark.parametrize("text", ["subsample", "conv", "conv:depthwise=true"])
-def test_they_keep_the_channels_and_take_a_pools_place_in_a_backbone(text):
+def test_they_keep_the_channels_and_replace_pools_in_backbones(text):
     assert output_channels(poolzoo.create_pooling(text, 24, "local"), 24) == 24
     x = signed(2, 3, 32, 32).float()
     model = poolzoo.create_model("nano/plain", pool="avg", local_pool=text, num_classes=3, image_size=32)

@@ -64,7 +64,7 @@ def test_mixed_and_gated_start_as_timms_avgmax(x):
         assert_equal(layer(name)(x), SelectAdaptivePool2d(pool_type="avgmax", flatten=True)(x))
 
 
-def test_gated_is_its_formula_and_keeps_its_gate_at_other_sizes():
+def test_gated_is_its_formula_at_other_sizes_too():
     x = signed(3, 6, 7, 5)
     pool = fill(layer("gated", map_size=(7, 5)))
     gate = scipy.special.expit((planes(x) * pool.weight.detach().flatten(2).numpy()).sum(2))
@@ -112,7 +112,7 @@ def test_lp_is_torchs_lp_pool_only_where_nothing_is_negative():
 @each_input
 @pytest.mark.parametrize("r", [0.5, 10.0])
 @pytest.mark.parametrize("learnable", ["true", "false"])
-def test_lse_is_scipys_logsumexp_less_the_log_of_the_number_of_positions(x, r, learnable):
+def test_lse_is_scipys_logsumexp_less_the_log_of_positions(x, r, learnable):
     expected = (scipy.special.logsumexp(r * planes(x), axis=2) - np.log(planes(x).shape[2])) / r
     assert_equal(layer(f"lse:r={r},learnable={learnable}")(x), expected)
 

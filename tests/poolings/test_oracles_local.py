@@ -76,12 +76,12 @@ DEFINITIONS = {
 @each_size
 @pytest.mark.parametrize("text", DEFINITIONS)
 def test_windows_reduce_as_their_definition_says(text, geometry, size):
-    for name, change in KINDS.items():
-        x = change(signed(2, 3, *size))
-        found = layer(text, "local", geometry, 3)(x).detach().numpy()
-        expected = by_loops(x, geometry, DEFINITIONS[text])
-        scale = max(1.0, np.abs(expected).max())
-        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10 * scale, err_msg=name)
+    x = torch.cat([change(signed(1, 2, *size, seed=seed)) for seed, change in enumerate(KINDS.values())])
+    found = layer(text, "local", geometry, 2)(x).detach().numpy()
+    expected = by_loops(x, geometry, DEFINITIONS[text])
+    for kind, ours, theirs in zip(KINDS, found, expected, strict=True):
+        scale = max(1.0, np.abs(theirs).max())
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-10 * scale, err_msg=kind)
 
 
 @each_size
@@ -198,7 +198,7 @@ def test_blur_is_timms_where_timm_has_the_geometry(geometry):
     assert_equal(layer("blur", "local", geometry)(x), BlurPool2d(6, filt_size=3, stride=2).double()(x))
 
 
-def test_timms_blur_with_an_even_filter_gives_one_row_too_many():
+def test_timms_blur_with_even_filters_gives_an_extra_row():
     from timm.layers import BlurPool2d
 
     assert BlurPool2d(6, filt_size=4, stride=2)(torch.zeros(1, 6, 8, 8)).shape[2:] == (5, 5)
@@ -331,7 +331,7 @@ def test_haar_is_twice_the_mean():
 
 @pytest.mark.parametrize("geometry", [(2, 2, 0, False), (3, 2, 1, False), (3, 2, 0, True), (2, 3, 0, False)], ids=str)
 @pytest.mark.parametrize("size", [(8, 8), (7, 5), (13, 9), (32, 31), (15, 22)], ids=str)
-def test_fractional_in_eval_is_torchs_with_its_draw_fixed_at_a_half(geometry, size):
+def test_fractional_in_eval_is_torchs_with_samples_of_a_half(geometry, size):
     x = signed(2, 3, *size)
     counts = output_size(size, geometry)
     expected = F.fractional_max_pool2d(
@@ -340,7 +340,7 @@ def test_fractional_in_eval_is_torchs_with_its_draw_fixed_at_a_half(geometry, si
     assert_equal(layer("fractional", "local", geometry, 3)(x), expected)
 
 
-def test_torchs_fractional_pool_stays_random_in_eval_and_ours_does_not():
+def test_torchs_fractional_pool_is_random_in_eval_ours_is_not():
     x = signed(2, 3, 13, 13).float()
     theirs = nn.FractionalMaxPool2d(2, output_ratio=0.7).eval()
     assert not torch.equal(theirs(x), theirs(x))
@@ -377,7 +377,7 @@ def dense_maxima(plane: np.ndarray, geometry) -> np.ndarray:
 
 @each_geometry
 @each_size
-def test_s3_in_eval_is_the_mean_of_blocks_of_dense_maxima(geometry, size):
+def test_s3_in_eval_averages_blocks_of_dense_maxima(geometry, size):
     stride = geometry[1]
     x = signed(2, 3, *size)
 
@@ -396,7 +396,7 @@ def test_s3_in_eval_is_the_mean_of_blocks_of_dense_maxima(geometry, size):
 @each_geometry
 @pytest.mark.parametrize("size", [(8, 8), (7, 5), (13, 9)], ids=str)
 @pytest.mark.parametrize("multiple", [1, 2])
-def test_s3_in_training_keeps_whole_rows_and_columns_of_the_dense_maxima(geometry, size, multiple):
+def test_s3_in_training_keeps_whole_rows_and_columns(geometry, size, multiple):
     """With distinct maxima, every output tells its row and column; they must be the same for all images."""
     stride = geometry[1]
     grid = stride * multiple
@@ -428,7 +428,7 @@ def test_depth_is_a_loop_over_groups_of_channels_and_windows(geometry, group):
         assert_equal(layer(f"depth:group={group}", "local", geometry)(x), np.stack(expected, 1))
 
 
-def test_depth_with_a_window_of_one_is_torchs_pool_across_channels():
+def test_depth_with_window_one_is_torchs_pool_across_channels():
     x = signed(2, 6, 7, 5)
     expected = F.max_pool3d(x[:, None], (3, 1, 1))[:, 0]
     assert_equal(layer("depth:group=3", "local", (1, 1, 0, False))(x), expected)

@@ -73,7 +73,7 @@ def test_options_out_of_range_are_refused_with_their_name(text, kind):
         ("wavelet", (2, 2, 1, False), "padding=1"),
     ],
 )
-def test_a_geometry_that_cannot_be_had_is_refused_when_the_layer_is_built(name, geometry, word):
+def test_an_impossible_geometry_is_refused_when_building_the_layer(name, geometry, word):
     with pytest.raises(ValueError, match=word):
         layer(name, "local", geometry)
 

@@ -16,13 +16,15 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from support.comparison import KINDS, comparison
+from support.comparison import KINDS, comparison, page_of
 
 from poolzoo.report import compare_page, plots
+from poolzoo.report.results import ComparisonResult
 
 VOID = {"meta", "link", "input", "line", "circle"}
 HOSTILE = "</script><script>document.title='taken over'</script><img src=x onerror=alert(1)>"
 CHARTS = {"cost", "accuracy", "severity", "shift", "curves"}
+ROBUSTNESS = ("corruption_accuracy", "crop_consistency", "shift_consistency")
 
 
 class Page(HTMLParser):
@@ -86,25 +88,25 @@ def ranked(found: dict[str, Any]) -> list[dict[str, Any]]:
 
 def test_the_leaderboard_tells_what_was_measured():
     found = comparison(16)
-    rows = Page(compare_page.html(found)).leaderboard()
+    rows = Page(page_of(found)).leaderboard()
     assert [row["variant"].split(" the loss")[0] for row in rows] == [name(result) for result in ranked(found)]
     for row, result in zip(rows, ranked(found)[:-1], strict=False):
         mean, sd = result["accuracy"]["mean"], result["accuracy"]["sd"]
         assert row["accuracy, %"] == f"{100 * mean:.2f} ± {100 * sd:.2f}"
-        assert row["crops kept, %"] == f"{100 * result['shift']['zhang']['mean']:.2f} ± 1.00"
-        assert row["corrupted, %"] == f"{100 * result['corruption']['mean']:.2f}"
+        assert row["crop consistency, %"] == f"{100 * result['crop_consistency']['mean']:.2f} ± 1.00"
+        assert row["mean corruption accuracy, %"] == f"{100 * result['corruption_accuracy']['mean']:.2f}"
         assert row["parameters"] == f"{result['params'] / 1000:.3g} k"
         assert row["1 image, ms"] == f"{result['latency_ms']:.3f}"
-        assert row["ONNX"] == "✓ same"
+        assert row["ONNX parity"] == "✓ passed"
         if result["pool"] == "pool-00":
-            assert (row["verdict"], row["gain, points"]) == ("◆ baseline", "–")
+            assert (row["vs. baseline"], row["gain, points"]) == ("◆ baseline", "–")
             continue
         delta = result["delta"]
         low, middle, high = (f"{100 * delta[key]:+.2f}".replace("-", "−") for key in ("low", "mean", "high"))
         assert row["gain, points"] == f"{middle} {low} to {high}"
-        word = "▲ better" if delta["low"] > 0 else "▼ worse" if delta["high"] < 0 else "≈ within noise"
-        assert row["verdict"] == f"{word} {'p < 0.001' if delta['p_adjusted'] < 0.001 else 'p 0.040'}"
-    assert {row["verdict"].split()[1] for row in rows} == {"baseline", "better", "worse", "within", "failed"}
+        word = "▲ better" if delta["low"] > 0 else "▼ worse" if delta["high"] < 0 else "≈ not significant"
+        assert row["vs. baseline"] == f"{word} {'p < 0.001' if delta['p_adjusted'] < 0.001 else 'p 0.040'}"
+    assert {row["vs. baseline"].split()[1] for row in rows} == {"baseline", "better", "worse", "not", "failed"}
     assert rows[-1]["variant"].endswith("the loss became NaN in epoch 2")
     assert rows[-1]["accuracy, %"] == "–"
 
@@ -118,19 +120,19 @@ def test_several_backbones_each_have_a_baseline():
     found["results"][0]["backbone"], found["results"][1]["backbone"] = "nano/0", "nano/1"
     found["results"][2] |= {"pool": "pool-00", "local_pool": None, "error": "1 of its seeds failed: NaN"}
     found["results"][3]["delta"] |= dict.fromkeys(("mean", "low", "high", "p", "p_adjusted"))
-    rows = {row["variant"]: row for row in Page(compare_page.html(found)).leaderboard()}
+    rows = {row["variant"]: row for row in Page(page_of(found)).leaderboard()}
     assert next(iter(rows)).startswith(f"{name(ranked(found)[0])} · nano/")
-    baselines = {title for title, row in rows.items() if row["verdict"] == "◆ baseline"}
+    baselines = {title for title, row in rows.items() if row["vs. baseline"] == "◆ baseline"}
     assert baselines == {"pool-00 + blur · nano/0", "pool-00 + blur · nano/1"}
     assert [title for title in rows if title.endswith("1 of its seeds failed: NaN")] != []
     unknown = next(row for title, row in rows.items() if title.startswith("pool-03"))
-    assert (unknown["verdict"], unknown["gain, points"]) == ("–", "–")
+    assert (unknown["vs. baseline"], unknown["gain, points"]) == ("–", "–")
 
 
 def test_gains_are_drawn_to_one_scale():
     """Zero, the intervals' ends and the dots, as the page has them, lie on one straight line over the gains."""
     found = comparison(failed=0)
-    elements = Page(compare_page.html(found)).elements
+    elements = Page(page_of(found)).elements
     marks = [attributes for tag, attributes in elements if tag in ("line", "circle")]
     drawn, gains = [], []
     for result in (result for result in ranked(found) if result["delta"]):
@@ -149,7 +151,7 @@ def test_gains_are_drawn_to_one_scale():
 def test_the_front_holds_whatever_nothing_else_beats(key):
     found = comparison(30)
     place = ["latency_ms", "latency_ms_32", "params", "macs"].index(key)
-    line, every = Page(compare_page.html(found)).charts["cost"][place]["data"]
+    line, every = Page(page_of(found)).charts["cost"][place]["data"]
     points = [(result[key], 100 * result["accuracy"]["mean"]) for result in ranked(found)[:-1]]
     assert list(zip(every["x"], every["y"], strict=True)) == [pytest.approx(point, rel=1e-5) for point in points]
     kept = {a for a in points if not any(b != a and b[0] <= a[0] and b[1] >= a[1] for b in points)}
@@ -167,7 +169,7 @@ def test_of_equal_points_one_is_on_the_front():
 
 def test_charts_hold_the_figures():
     found = comparison(seeds=4)
-    charts = Page(compare_page.html(found)).charts
+    charts = Page(page_of(found)).charts
     assert set(charts) == CHARTS
     done = ranked(found)[:-1]
 
@@ -182,7 +184,7 @@ def test_charts_hold_the_figures():
     assert len(charts["severity"]) == 1 + len(KINDS)
     for figure, kind in zip(charts["severity"], ("", *KINDS), strict=True):
         for line, result in zip(figure["data"], done, strict=True):
-            corruption = result["corruption"]
+            corruption = result["corruption_accuracy"]
             shares = corruption["by_kind"][kind] if kind else corruption["by_severity"]
             expected = [100 * share for share in [result["accuracy"]["mean"], *shares]]
             assert line["y"] == pytest.approx(expected, rel=1e-5)
@@ -198,7 +200,7 @@ def test_charts_hold_the_figures():
 
 def test_classes_are_shaded_by_their_recall():
     found = comparison(classes=60)
-    source = compare_page.html(found)
+    source = page_of(found)
     header, *rows = Page(source).tables["Recall of each class, %"]
     done = ranked(found)[:-1]
     recalls = np.array([[row["recall"] for row in result["per_class"]] for result in done])
@@ -212,7 +214,7 @@ def test_classes_are_shaded_by_their_recall():
 
 
 def test_names_cannot_become_markup():
-    found = comparison(3, failed=1, classes=2, verdict=[HOSTILE], notes=[HOSTILE], command=HOSTILE, started=HOSTILE)
+    found = comparison(3, failed=1, classes=2, conclusions=[HOSTILE], notes=[HOSTILE], command=HOSTILE, started=HOSTILE)
     found["settings"] = found["environment"] = {HOSTILE: HOSTILE}
     found["data"]["name"] = HOSTILE
     for number, result in enumerate(found["results"]):
@@ -220,8 +222,8 @@ def test_names_cannot_become_markup():
     found["results"][2]["error"] = HOSTILE
     found["results"][0]["per_class"][0]["class"] = HOSTILE
     found["results"][0]["per_seed"][0]["run"] = HOSTILE
-    found["results"][0]["corruption"]["by_kind"] = {HOSTILE: [0.5] * 5}
-    source = compare_page.html(found)
+    found["results"][0]["corruption_accuracy"]["by_kind"] = {HOSTILE: [0.5] * 5}
+    source = page_of(found)
     page = Page(source)
     assert source.count("</script") == 1
     tags = [tag for tag, _ in page.elements]
@@ -241,13 +243,13 @@ def test_no_chart_can_end_the_script(monkeypatch):
     monkeypatch.setattr(plots, "plain", str)
     found = comparison(2, failed=0)
     found["results"][1]["pool"] = HOSTILE
-    source = compare_page.html(found)
+    source = page_of(found)
     assert source.count("</script") == 1
     assert any(HOSTILE[:60] in told for told in Page(source).charts["accuracy"][0]["data"][1]["hovertext"])
 
 
 def test_only_the_pages_own_script_may_run():
-    page = Page(compare_page.html(comparison(2)))
+    page = Page(page_of(comparison(2)))
     (policy,) = [a["content"] for _, a in page.elements if a.get("http-equiv") == "Content-Security-Policy"]
     digest = base64.b64encode(hashlib.sha256("".join(page.scripts).encode()).digest()).decode()
     given = dict(part.split(" ", 1) for part in policy.split("; "))
@@ -269,7 +271,7 @@ def unsound() -> dict[str, Any]:
     result["accuracy"] |= {"low": math.nan, "high": math.inf}
     result["latency_ms"] = math.nan
     result["curves"][0][2]["loss"] = math.nan
-    result["corruption"]["by_severity"][3] = math.nan
+    result["corruption_accuracy"]["by_severity"][3] = math.nan
     result["per_class"][0]["recall"] = math.nan
     return found
 
@@ -279,7 +281,7 @@ ODD = {
     "one seed": (comparison(4, seeds=1), CHARTS),
     "all failed": (comparison(3, failed=3), set()),
     "nothing": ({"results": [], "baseline": "avg"}, set()),
-    "no robustness": (without(comparison(), "corruption", "shift"), CHARTS - {"severity", "shift"}),
+    "no robustness": (without(comparison(), *ROBUSTNESS), CHARTS - {"severity", "shift"}),
     "only accuracy": (
         {"baseline": "avg", "results": [{"pool": "avg", "status": "done", "accuracy": {"mean": 0.5}}]},
         {"accuracy"},
@@ -292,7 +294,7 @@ ODD = {
 @pytest.mark.parametrize("case", ODD)
 def test_what_is_missing_is_left_out(case):
     found, charts = ODD[case]
-    page = Page(compare_page.html(found))
+    page = Page(page_of(found))
     assert set(page.charts) == charts
     assert {a["data-chart"] for tag, a in page.elements if tag == "figure"} == charts
     assert not re.search(r"\b(None|nan|inf|undefined)\b", page.words)
@@ -303,9 +305,9 @@ def test_what_is_missing_is_left_out(case):
 
 
 def test_sixty_variants_fit_in_eight_megabytes():
-    source = compare_page.html(comparison(60, seeds=5, epochs=20, classes=10))
+    source = page_of(comparison(60, seeds=5, epochs=20, classes=10))
     assert 1_000_000 < len(source.encode()) < 8_000_000
-    long = Page(compare_page.html(comparison(2, seeds=1, epochs=1001, failed=0)))
+    long = Page(page_of(comparison(2, seeds=1, epochs=1001, failed=0)))
     epochs = long.charts["curves"][0]["data"][0]["x"]
     assert len(epochs) <= 201
     assert epochs[-1] == 1001
@@ -313,7 +315,7 @@ def test_sixty_variants_fit_in_eight_megabytes():
 
 def test_the_table_of_values_says_the_same():
     found = comparison(6)
-    rows = list(csv.DictReader(io.StringIO(compare_page.csv(found))))
+    rows = list(csv.DictReader(io.StringIO(compare_page.csv(ComparisonResult.from_json(found)))))
     for row, result in zip(rows, ranked(found), strict=True):
         assert (row["pool"], row["local_pool"]) == (result["pool"], result["local_pool"] or "")
         assert row["error"] == (result["error"] or "")
@@ -322,13 +324,14 @@ def test_the_table_of_values_says_the_same():
             continue
         numbers = {f"accuracy_{key}": value for key, value in result["accuracy"].items()}
         numbers |= {f"delta_{key}": (result["delta"] or {}).get(key) for key in ("mean", "low", "high", "p_adjusted")}
-        numbers |= {f"corruption_severity_{s}": result["corruption"]["by_severity"][s - 1] for s in range(1, 6)}
+        by_severity = result["corruption_accuracy"]["by_severity"]
+        numbers |= {f"corruption_accuracy_severity_{s}": by_severity[s - 1] for s in range(1, 6)}
         numbers |= {f"accuracy_seed_{run['seed']}": run["accuracy"] for run in result["per_seed"]}
         numbers |= {key: result[key] for key in ("rank", "params", "macs", "latency_ms", "latency_ms_32")}
-        numbers |= {"shift_zhang_mean": result["shift"]["zhang"]["mean"], "f1_sd": result["f1"]["sd"]}
+        numbers |= {"crop_consistency_mean": result["crop_consistency"]["mean"], "f1_sd": result["f1"]["sd"]}
         assert {key: float(row[key]) if row[key] else None for key in numbers} == numbers
         assert row["delta_better"] == ("" if result["delta"] is None else str(result["delta"]["better"]))
-    assert compare_page.csv({"results": [], "baseline": "avg"}) == "rank\n"
+    assert compare_page.csv(ComparisonResult(baseline="avg")) == "rank\n"
 
 
 # --- In a browser --------------------------------------------------------------------------------------------------
@@ -371,7 +374,7 @@ def browse(browser, tmp_path):
 @pytest.fixture
 def visit(browse):
     """Opens the page of a comparison."""
-    return lambda found, *look: browse(compare_page.html(found), *look)
+    return lambda found, *look: browse(page_of(found), *look)
 
 
 KEYS = {
@@ -380,16 +383,25 @@ KEYS = {
     "accuracy, %": lambda result: result["accuracy"] and result["accuracy"]["mean"],
     "gain, points": lambda result: result["delta"] and result["delta"]["mean"],
     "F1, %": lambda result: result["f1"] and result["f1"]["mean"],
-    "crops kept, %": lambda result: result["shift"] and result["shift"]["zhang"]["mean"],
-    "shifts kept, %": lambda result: result["shift"] and result["shift"]["circular"]["mean"],
-    "corrupted, %": lambda result: result["corruption"] and result["corruption"]["mean"],
+    "crop consistency, %": lambda result: result["crop_consistency"] and result["crop_consistency"]["mean"],
+    "shift consistency, %": lambda result: result["shift_consistency"] and result["shift_consistency"]["mean"],
+    "mean corruption accuracy, %": lambda result: (
+        result["corruption_accuracy"] and result["corruption_accuracy"]["mean"]
+    ),
     "parameters": lambda result: result["params"],
     "MACs": lambda result: result["macs"],
     "training, s": lambda result: result["train_seconds"] and result["train_seconds"]["mean"],
     "1 image, ms": lambda result: result["latency_ms"],
     "32 images, ms": lambda result: result["latency_ms_32"],
 }
-DOWN_FIRST = {"accuracy, %", "gain, points", "F1, %", "crops kept, %", "shifts kept, %", "corrupted, %"}
+DOWN_FIRST = {
+    "accuracy, %",
+    "gain, points",
+    "F1, %",
+    "crop consistency, %",
+    "shift consistency, %",
+    "mean corruption accuracy, %",
+}
 
 
 def by(results: list[dict[str, Any]], title: str, backwards: bool) -> list[dict[str, Any]]:
@@ -421,7 +433,7 @@ def test_every_column_sorts_both_ways(visit):
             said = "descending" if backwards else "ascending"
             assert [sort for sort in sorts if sort != "none"] == [said]
             assert page.locator(f".leaderboard th[aria-sort={said}]").inner_text().strip() == title
-    for title in ("verdict", "ONNX"):
+    for title in ("vs. baseline", "ONNX parity"):
         page.get_by_role("button", name=title, exact=True).click()
     assert len(shown(page)) == 15
 

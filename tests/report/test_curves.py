@@ -30,6 +30,11 @@ def lines(epochs: int) -> list[dict]:
     ]
 
 
+def draw_lines(given: list[dict], path: Path, title: str) -> None:
+    """Draws the objects of a `metrics.jsonl`."""
+    curves.draw([curves.CurvePoint.from_json(line) for line in given], path, title)
+
+
 @pytest.fixture
 def figure(monkeypatch, tmp_path):
     """Draws some lines; gives matplotlib's own account of the picture."""
@@ -38,7 +43,7 @@ def figure(monkeypatch, tmp_path):
     monkeypatch.setattr(canvas, "png", lambda drawn: (figures.append(drawn), png(drawn))[1])
 
     def draw(some_lines, title="a run"):
-        curves.draw(some_lines, tmp_path / "curves.png", title)
+        draw_lines(some_lines, tmp_path / "curves.png", title)
         return figures[-1]
 
     return draw
@@ -54,14 +59,14 @@ def words(figure) -> str:
 
 
 @pytest.mark.parametrize("epochs", [0, 1, 2, 5, 60])
-def test_the_file_is_a_picture_of_one_size_and_the_same_twice(tmp_path, epochs):
+def test_the_picture_has_one_size_and_is_reproducible(tmp_path, epochs):
     for name in ("a.png", "b.png"):
-        curves.draw(lines(epochs), tmp_path / name, "nano/plain with gem on digits")
+        draw_lines(lines(epochs), tmp_path / name, "nano/plain with gem on digits")
     with Image.open(tmp_path / "a.png") as image:
         image.load()
         assert (image.format, image.size, set(image.info)) == ("PNG", (1000, 450), {"dpi"})
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
-    curves.draw(lines(epochs + 1), tmp_path / "b.png", "nano/plain with gem on digits")
+    draw_lines(lines(epochs + 1), tmp_path / "b.png", "nano/plain with gem on digits")
     assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
 
@@ -141,11 +146,11 @@ def test_a_long_title_is_cut_to_fit(figure):
 def test_nothing_of_the_callers_matplotlib_changes(tmp_path, caplog):
     import matplotlib
 
-    curves.draw(lines(2), tmp_path / "before.png", "run")
+    draw_lines(lines(2), tmp_path / "before.png", "run")
     log = logging.getLogger("matplotlib")
     log.setLevel(logging.INFO)
     with matplotlib.rc_context({"lines.linewidth": 9.0, "font.size": 30.0, "axes.facecolor": "red"}):
-        curves.draw(lines(2), tmp_path / "after.png", "run")
+        draw_lines(lines(2), tmp_path / "after.png", "run")
         assert matplotlib.rcParams["font.size"] == 30
     assert log.level == logging.INFO
     log.setLevel(logging.NOTSET)
@@ -163,7 +168,7 @@ CODE = (
     "notebook = io.StringIO()\n"  # where sys.stderr is not the stderr of the process
     "try:\n"
     "    with redirect_stderr(notebook):\n"
-    "        curves.draw([line], Path(sys.argv[1]), 'run')\n"
+    "        curves.draw([curves.CurvePoint(**line)], Path(sys.argv[1]), 'run')\n"
     "finally:\n"
     "    print(notebook.getvalue() + 'end', file=sys.stderr)\n"
 )
@@ -197,7 +202,7 @@ def test_the_first_picture_of_a_machine_is_drawn_in_silence(tmp_path, home):
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "end\n")
     assert (tmp_path / "tools" / "fc-list.called").is_file()
     bare = {"epoch": 1, "loss": 1.0, "train_accuracy": 0.5, "val_accuracy": 0.4}
-    curves.draw([bare], tmp_path / "here.png", "run")
+    draw_lines([bare], tmp_path / "here.png", "run")
     assert (tmp_path / "new.png").read_bytes() == (tmp_path / "here.png").read_bytes()
 
 

@@ -127,13 +127,13 @@ def test_ranks_are_those_of_sorted_blocks(name, rank, stride):
     assert (colors.picture(local(name, pixels, stride).pooled) == expected).all()
 
 
-def test_a_shift_of_a_whole_pixel_is_found_and_leaves_nothing():
+def test_a_shift_of_a_whole_pixel_leaves_no_residual():
     """A layer that moves with its input, pixel by pixel, differs by a roll alone; one that stands still, by nothing."""
     first = np.random.default_rng(0).random((1, 16, 16, 3))
-    by, rest = shifted._aligned(first, np.roll(first, (1, 0), (1, 2)), 2)
+    by, rest = shifted.aligned(first, np.roll(first, (1, 0), (1, 2)), 2)
     assert by == (1.0, 0.0)
     assert np.abs(rest).max() < 1e-9
-    assert shifted._aligned(first, first, 4)[0] == (0.0, 0.0)
+    assert shifted.aligned(first, first, 4)[0] == (0.0, 0.0)
 
 
 def test_half_a_pixel_is_half_a_pixel():
@@ -141,7 +141,7 @@ def test_half_a_pixel_is_half_a_pixel():
     rows, columns = np.mgrid[:32, :32] * 2 * np.pi / 32
     first = np.repeat((np.sin(2 * rows) + np.cos(3 * columns))[None, ..., None], 3, 3)
     later = np.repeat((np.sin(2 * (rows - np.pi / 32)) + np.cos(3 * (columns - np.pi / 32)))[None, ..., None], 3, 3)
-    by, rest = shifted._aligned(first, later, 2)
+    by, rest = shifted.aligned(first, later, 2)
     assert by == (0.5, 0.5)
     assert np.abs(rest).max() < 2e-3  # of a cubic spline
 
@@ -185,14 +185,14 @@ def test_pairs_of_colors_have_their_maximum():
     expected = np.stack([np.maximum(red, green), np.maximum(green, blue), np.maximum(blue, red)], 2)
     found = local("depth", pixels)
     assert (colors.picture(found.pooled) == expected).all()
-    assert found.notes == (shifted.TOLD[1],)
+    assert found.notes == (shifted.ORDER_NOTES[1],)
 
 
 @pytest.mark.parametrize(("name", "gain"), [("wavelet", 2), ("lp", 2)])
 def test_what_makes_more_of_white_is_divided_by_it(name, gain):
     found = local(name, np.full((128, 128, 3), 100, np.uint8))
     assert found.pooled == pytest.approx(np.full((64, 64, 3), 100 / 255), abs=1e-5)
-    assert found.notes == (f"divided by {gain}, what it makes of white",)
+    assert found.notes == (f"divided by {gain}, its output for white",)
 
 
 class Picky(nn.AvgPool2d):
@@ -214,7 +214,9 @@ class One(nn.AvgPool2d):
         return super().forward(x).mean(1, keepdim=True)
 
 
-@pytest.mark.parametrize(("build", "note"), [(Picky, shifted.TOLD[2]), (One, "the mean of its 1 channels in gray")])
+@pytest.mark.parametrize(
+    ("build", "note"), [(Picky, shifted.ORDER_NOTES[2]), (One, "the mean of its 1 channels in gray")]
+)
 def test_layers_that_want_other_channels_are_shown_too(build, note):
     item = spec.Pooling(name="strange", summary="", kind="local", build=build)
     entry = loader.Entry(item, loader.Source("strange", None, "file"))
@@ -232,7 +234,7 @@ def test_layers_that_want_other_channels_are_shown_too(build, note):
 
 def test_every_position_of_a_mean_has_the_same_weight(made):
     (card,) = [card for card in made if (card.item.name, card.item.kind) == ("avg", "global")]
-    assert card.influence.shares == pytest.approx(np.full((16, 16), 1 / 256), rel=1e-6)
+    assert card.influence.weights == pytest.approx(np.full((16, 16), 1 / 256), rel=1e-6)
     assert card.influence.half == 128
 
 
@@ -241,8 +243,8 @@ def test_an_extreme_touches_one_position_a_channel(name, function):
     of = torch.from_numpy(np.random.default_rng(0).standard_normal((1, 24, 6, 6)).astype(np.float32))
     expected = np.bincount(function(of.numpy()[0].reshape(24, -1), 1), minlength=36) / 24
     found = influence.look(loader.catalog().pooling(name, "global"), of)
-    assert found.shares.ravel() == pytest.approx(expected)
-    assert (found.shares * 24).sum() == pytest.approx(24)
+    assert found.weights.ravel() == pytest.approx(expected)
+    assert (found.weights * 24).sum() == pytest.approx(24)
 
 
 def test_the_weights_of_a_power_mean_are_its_derivative():
@@ -250,20 +252,20 @@ def test_the_weights_of_a_power_mean_are_its_derivative():
     slope = np.mean(x**3, (2, 3), keepdims=True) ** (1 / 3 - 1) * x**2 / 25
     expected = slope.sum((0, 1)) / slope.sum()
     found = influence.look(loader.catalog().pooling("gem", "global"), torch.from_numpy(x))
-    assert found.shares == pytest.approx(expected, rel=1e-5)
+    assert found.weights == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_largest_k_share_the_weight():
     of = torch.arange(36.0).view(1, 1, 6, 6)
     found = influence.look(loader.catalog().pooling("topk", "global"), of)
-    assert found.shares.ravel()[-4:] == pytest.approx([0.25] * 4)
+    assert found.weights.ravel()[-4:] == pytest.approx([0.25] * 4)
     assert found.half == 2
 
 
 def test_outputs_that_cancel_do_not_hide_a_weight():
     """The sum of what leaves a layer norm never changes; its parts do."""
     found = influence.look(loader.catalog().pooling("simpool", "global"), torch.rand(1, 16, 4, 4))
-    assert found.shares.min() > 0.01
+    assert found.weights.min() > 0.01
 
 
 def test_features_are_those_of_the_network_with_its_weights():
@@ -379,7 +381,7 @@ def test_measurements_are_gathered_from_both_files():
         "third": {},
         "schema": 1,
     }
-    found = measured.gather(KERNELS, leaderboard)["strategies"]
+    found = _make().gather(KERNELS, leaderboard)["strategies"]
     assert found["local blur"]["forward"] == 2.5
     assert found["local blur"]["training"] == 2.2
     assert (found["local blur"]["accuracy"], found["local blur"]["consistency"]) == (0.91, 0.85)
@@ -416,25 +418,25 @@ def test_only_a_wavelet_step_of_four_is_refused(made):
     assert refused == [("wavelet", 4)]
 
 
-def test_what_was_measured_is_on_the_card_and_the_rest_says_that_it_was_not(made, monkeypatch):
-    told = {"forward": 2.5, "training": 2.25, "accuracy": 0.9123, "sd": 0.0046, "n": 3}
-    told |= {"consistency": 0.8772, "where": "local, nano/resnet"}
-    monkeypatch.setattr(measured, "_all", lambda: {"local blur": told})
+def test_a_card_shows_what_was_measured_and_what_was_not(made):
+    known = measured.Measured(
+        forward=2.5, training=2.25, accuracy=0.9123, sd=0.0046, n=3, consistency=0.8772, where="local, nano/resnet"
+    )
     shown = {}
     for card in made:
-        card = replace(card, measured=measured.of(card.item.kind, card.item.name))
+        card = replace(card, measured=known if card.identity == "local-blur" else measured.Measured())
         part = page.html(photograph.shipped(), [card]) if card.item.name in ("blur", "avg") else ""
         cells = re.findall(r"<dt>(.*?)</dt>\s*<dd>(.*?)</dd>", part, re.DOTALL)
         shown[card.identity] = {k: " ".join(html.unescape(re.sub(r"<[^>]*>", " ", v)).split()) for k, v in cells}
     assert shown["local-blur"] == {
         "parameters": "0",
-        "width": "64",
+        "output channels": "64",
         "time vs avg": "2.5× training 2.25×",
-        "shift kept": "87.7 %",
+        "crop consistency": "87.7 %",
         "accuracy": "91.2 ± 0.5 % local, nano/resnet, n = 3",
     }
-    unknown = dict.fromkeys(("time vs avg", "shift kept", "accuracy"), "– not measured")
-    assert shown["local-avg"] == {"parameters": "0", "width": "64"} | unknown
+    unknown = dict.fromkeys(("time vs avg", "crop consistency", "accuracy"), "– not measured")
+    assert shown["local-avg"] == {"parameters": "0", "output channels": "64"} | unknown
 
 
 def test_every_picture_can_be_decoded_and_has_a_text(made, source):
@@ -453,7 +455,7 @@ def test_sizes_are_those_of_the_layers(made):
         of = {"map_size": (8, 8)} if accepts(resolved.build, "map_size") else {}
         layer = resolved.build(64, *geometry, **of).eval()
         assert card.parameters == sum(p.numel() for p in layer.parameters())
-        assert card.width == layer(torch.zeros(1, 64, 4, 4)).shape[1]
+        assert card.out_features == layer(torch.zeros(1, 64, 4, 4)).shape[1]
 
 
 def test_only_the_pages_own_script_may_run(source):
@@ -543,7 +545,7 @@ def test_what_fails_is_a_card_with_its_reason(poolzoo, few, tmp_path):
     assert "it gives [3, 3, 128, 128], not [3, D, 64, 64]" in found["wrong-size"]["error"]["2"]
     assert "Layer" in found["no-module"]["error"]
     assert found["nan"]["error"] == "it gives values that are not finite"
-    assert found["constant"]["error"] == "no position of the map changes its output"
+    assert found["constant"]["error"] == "no location of the feature map changes its output"
     assert found["gem"]["half"] == next(
         one["half"] for one in outcome.json["poolings"] if (one["name"], one["from"]) == ("gem", "poolzoo")
     )

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 import test_compare_page as single
-from support.comparison import comparison
+from support.comparison import comparison, page_of
 from test_compare_page import CHARTS, HOSTILE, PAINTED, Page, name, ranked
 
-from poolzoo.report import compare_page, comparisons_page
+from poolzoo.report import comparisons_page
+from poolzoo.report.results import ComparisonResult
 
 browser, browse = single.browser, single.browse  # its fixtures
 LEAD = ["Nothing beats `avg`, which is <b>.", "Blur keeps 4 points more."]
@@ -33,8 +34,13 @@ def several(count: int = 3, **shape: int) -> list[tuple[str, dict[str, Any]]]:
     return list(zip(HEADINGS, found, strict=False))
 
 
+def pages_of(title: str, lead: list[str], comparisons: list[tuple[str, dict[str, Any]]]) -> str:
+    """The page of the contents of several `compare.json`."""
+    return comparisons_page.html(title, lead, [(name, ComparisonResult.from_json(one)) for name, one in comparisons])
+
+
 def made(comparisons: list[tuple[str, dict[str, Any]]]) -> str:
-    return comparisons_page.html("Which pooling?", LEAD, comparisons)
+    return pages_of("Which pooling?", LEAD, comparisons)
 
 
 def articles(source: str) -> list[str]:
@@ -49,7 +55,7 @@ def test_no_id_occurs_twice_and_every_reference_is_to_one():
     page = Page(made(several(len(HEADINGS))))
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(ids) == len(set(ids)) >= 10 * len(HEADINGS)
-    told = [a.get(key) for _, a in page.elements for key in ("for", "aria-labeledby") if key in a]
+    told = [a.get(key) for _, a in page.elements for key in ("for", "aria-labelledby") if key in a]
     told += [a["href"].removeprefix("#") for tag, a in page.elements if tag == "a"]
     assert len(told) >= 10 * len(HEADINGS)
     assert set(told) <= set(ids)
@@ -83,8 +89,8 @@ def test_what_was_found_comes_first():
     assert first == "Nothing beats <code>avg</code>, which is &lt;b&gt;."
     assert second == LEAD[1]
     long = "A sentence of `many` words. " * 40
-    assert comparisons_page.html("t", [long], []).count("<code>many</code> words.") == 40
-    assert "<ol" not in comparisons_page.html("t", [], several(1))
+    assert pages_of("t", [long], []).count("<code>many</code> words.") == 40
+    assert "<ol" not in pages_of("t", [], several(1))
 
 
 def test_headings_go_down_by_one():
@@ -102,28 +108,27 @@ def test_seven_comparisons_fit_in_eight_megabytes_with_plotly_once():
     kinds = {f"kind {place}": [0.5 + place / 1000] * 5 for place in range(15)}
     for _, found in comparisons:
         for result in found["results"]:
-            result["corruption"]["by_kind"] = kinds
+            result["corruption_accuracy"]["by_kind"] = kinds
     source = made(comparisons)
     assert 4_000_000 < len(source.encode()) < 8_000_000
-    assert source.count("plotly.js v") == compare_page.html(comparisons[0][1]).count("plotly.js v") > 0
+    assert source.count("plotly.js v") == page_of(comparisons[0][1]).count("plotly.js v") > 0
     assert source.count("<script") == 1
 
 
 def test_long_curves_keep_their_last_epoch():
     """And a run that stopped early does not move the others' epochs."""
-    found = comparison(2, seeds=2, epochs=1001, failed=0)
-    del found["results"][0]["curves"][1][500:]
-    thin = comparisons_page.thinned(found)["results"]
-    for result, whole in zip(thin, found["results"], strict=True):
-        for run, before in zip(result["curves"], whole["curves"], strict=True):
+    content = comparison(2, seeds=2, epochs=1001, failed=0)
+    del content["results"][0]["curves"][1][500:]
+    found = ComparisonResult.from_json(content)
+    for result, whole in zip(comparisons_page.thinned(found).results, found.results, strict=True):
+        for run, before in zip(result.curves, whole.curves, strict=True):
             assert len(run) <= 60
-            assert all(row in before for row in run)
-        epochs = [row["epoch"] for row in result["curves"][0]]
+            assert all(point in before for point in run)
+        epochs = [point.epoch for point in result.curves[0]]
         assert len(epochs) > 50
         assert epochs[-1] == 1001
-        assert [row["epoch"] for row in result["curves"][1]] == [e for e in epochs if e <= len(whole["curves"][1])]
-    assert len(found["results"][1]["curves"][0]) == 1001  # what was given stays as it was
-    short = comparison(2, epochs=60, failed=0)
+        assert [point.epoch for point in result.curves[1]] == [e for e in epochs if e <= len(whole.curves[1])]
+    short = ComparisonResult.from_json(comparison(2, epochs=60, failed=0))
     assert comparisons_page.thinned(short) == short
 
 
@@ -131,12 +136,12 @@ def hostile() -> list[tuple[str, dict[str, Any]]]:
     comparisons = [(f'{HOSTILE}"', found) for _, found in several(2)]
     for _, found in comparisons:
         found["results"][1]["pool"] = found["data"]["name"] = f"'\"{HOSTILE}"
-        found["verdict"] = found["notes"] = [HOSTILE]
+        found["conclusions"] = found["notes"] = [HOSTILE]
     return comparisons
 
 
 def test_names_cannot_become_markup():
-    source = comparisons_page.html(HOSTILE, [f"`{HOSTILE}`"], hostile())
+    source = pages_of(HOSTILE, [f"`{HOSTILE}`"], hostile())
     page = Page(source)
     assert source.count("</script") == 1
     tags = [tag for tag, _ in page.elements]
@@ -264,12 +269,12 @@ def test_a_table_sorts_and_filters_alone(browse):
 def test_the_script_draws_what_a_page_of_one_would(browse):
     """Figures that came in short are the same as those that came whole, but for what five digits leave out."""
     comparisons = several(2, epochs=8)
-    comparisons[1][1]["results"][0]["corruption"]["by_kind"].pop("contrast")  # a figure with fewer lines
+    comparisons[1][1]["results"][0]["corruption_accuracy"]["by_kind"].pop("contrast")  # a figure with fewer lines
     for number, cost in enumerate(("params", "latency_ms")):  # the first axis of a chart is linear, then logarithmic
         comparisons[number][1]["results"][1][cost] = 90_000_000
     charts = browse(made(comparisons)).evaluate("charts")
     for slug, (_, found) in zip(SLUGS, comparisons, strict=False):
-        whole = Page(compare_page.html(found)).charts
+        whole = Page(page_of(found)).charts
         assert {place.split("_")[1] for place in charts if place.startswith(f"{slug}_")} == set(whole) == CHARTS
         for chart, figures in whole.items():
             same(charts[f"{slug}_{chart}"], figures, chart)
@@ -336,7 +341,7 @@ def test_paper_has_all_comparisons(browse, tmp_path):
 
 
 def test_names_in_a_browser_are_text(browse):
-    page = browse(comparisons_page.html(HOSTILE, [HOSTILE], hostile()), at="#no")
+    page = browse(pages_of(HOSTILE, [HOSTILE], hostile()), at="#no")
     page.locator("nav a").last.click()
     page.wait_for_function("document.querySelectorAll('article')[0].hidden")
     assert page.title() == HOSTILE

@@ -14,22 +14,22 @@ PAIR = re.compile(r"difference ([\d.e+-]+)(?:,| of) (?:allowed )?([\d.e+-]+)")
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_what_is_printed_is_within_its_limit_exactly_where_all_is(seed):
+def test_printed_values_exceed_their_limit_only_where_a_check_fails(seed):
     random = np.random.default_rng(seed)
     allowed = 10.0 ** random.uniform(-9, 0, 50)
     differences = allowed * random.uniform(0, 1, 50)
-    where, ratio = tolerance.nearest(differences, allowed)
+    where, ratio = tolerance.closest_to_limit(differences, allowed)
     assert ratio <= 1
     assert float(f"{differences[where]:.2e}") <= float(f"{allowed[where]:.2e}")
     differences[seed] = allowed[seed] * 1.5
-    where, ratio = tolerance.nearest(differences, allowed)
+    where, ratio = tolerance.closest_to_limit(differences, allowed)
     assert (where, ratio) == (seed, pytest.approx(1.5))
 
 
 def test_nan_is_furthest_and_nothing_is_nothing():
-    assert tolerance.nearest(np.array([1.0, np.nan]), np.array([0.5, 1.0])) == (1, np.inf)
-    assert tolerance.nearest(np.array([0.0, 0.0]), np.array([0.0, 1.0])) == (0, 0.0)
-    assert tolerance.nearest(np.array([0.0, 1e-9]), np.array([1.0, 0.0])) == (1, np.inf)
+    assert tolerance.closest_to_limit(np.array([1.0, np.nan]), np.array([0.5, 1.0])) == (1, np.inf)
+    assert tolerance.closest_to_limit(np.array([0.0, 0.0]), np.array([0.0, 1.0])) == (0, 0.0)
+    assert tolerance.closest_to_limit(np.array([0.0, 1e-9]), np.array([1.0, 0.0])) == (1, np.inf)
 
 
 def test_every_pair_of_a_passed_bundle_is_in_order(exported):

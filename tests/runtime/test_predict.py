@@ -12,7 +12,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 import warnings
 from pathlib import Path
 
@@ -125,7 +124,7 @@ def broken_files(folder: Path) -> list[Path]:
     return [*(folder / name for name in (*content, "leads-nowhere.png", "circle.png")), folder / "missing.png"]
 
 
-def test_any_broken_file_is_a_row_and_the_rest_is_done(poolzoo, simple, tmp_path):
+def test_a_broken_file_is_a_row_among_the_others(poolzoo, simple, tmp_path):
     broken, good = broken_files(tmp_path / "broken"), tmp_path / "good.png"
     Image.fromarray(PIXELS).save(good)
     (tmp_path / "folder.png").mkdir()
@@ -330,8 +329,8 @@ def test_a_damaged_bundle_prints_nothing(poolzoo, simple, many):
 # --- While it runs -------------------------------------------------------------------------------------------------
 
 
-def test_json_comes_row_by_row_and_is_whole_whatever_ends_it(poolzoo, simple, many, monkeypatch, capsys):
-    real, told = ort_session.Model.run, []
+def test_json_comes_row_by_row_and_always_ends_well(poolzoo, simple, many, monkeypatch, capsys):
+    real, told = ort_session.OnnxModel.run, []
 
     def run(model, pixels):
         told.append(capsys.readouterr().out)
@@ -339,7 +338,7 @@ def test_json_comes_row_by_row_and_is_whole_whatever_ends_it(poolzoo, simple, ma
             raise KeyboardInterrupt
         return real(model, pixels)
 
-    monkeypatch.setattr(ort_session.Model, "run", run)
+    monkeypatch.setattr(ort_session.OnnxModel, "run", run)
     outcome = poolzoo("predict", simple, many, "--json")
     assert outcome.code == 130
     assert [text.count('"file"') for text in told] == [0, 64, 64]
@@ -348,43 +347,43 @@ def test_json_comes_row_by_row_and_is_whole_whatever_ends_it(poolzoo, simple, ma
 
 @pytest.mark.parametrize("how", ["--csv", "-q"])
 def test_rows_are_told_as_they_become_known(poolzoo, simple, many, monkeypatch, capsys, how):
-    real, told = ort_session.Model.run, []
+    real, told = ort_session.OnnxModel.run, []
 
     def run(model, pixels):
         told.append(len(capsys.readouterr().out.splitlines()))
         return real(model, pixels)
 
-    monkeypatch.setattr(ort_session.Model, "run", run)
+    monkeypatch.setattr(ort_session.OnnxModel, "run", run)
     assert poolzoo("predict", simple, many, how).code == 0
     assert told == [1, 64, 64]  # the header, then a batch each
 
 
-def test_the_next_images_are_read_while_the_graph_runs_but_not_all(poolzoo, simple, many, monkeypatch):
-    real_run, real_read = ort_session.Model.run, images.read
-    read, next_batch, seen = [], threading.Event(), []
+def test_at_most_one_batch_is_read_ahead(poolzoo, simple, many, monkeypatch):
+    real_run, real_read = ort_session.OnnxModel.run, images.read
+    read, told, ahead, next_batch = [], [], [], threading.Event()
 
     def count(path, *args):
         read.append(path)
+        ahead.append(len(read) - len(told))
         if len(read) > predicting.BATCH:
             next_batch.set()
         return real_read(path, *args)
 
     def run(model, pixels):
-        if not seen:
-            assert next_batch.wait(30), "the graph runs alone"
-            time.sleep(0.2)
-            seen.append(len(read))
-        return real_run(model, pixels)
+        assert next_batch.wait(30), "the graph runs alone"
+        found = real_run(model, pixels)
+        told.extend(pixels)
+        return found
 
     monkeypatch.setattr(images, "read", count)
-    monkeypatch.setattr(ort_session.Model, "run", run)
+    monkeypatch.setattr(ort_session.OnnxModel, "run", run)
     assert poolzoo("predict", simple, many, "--json").code == 0
-    assert predicting.BATCH < seen[0] <= 2 * predicting.BATCH
+    assert predicting.BATCH < max(ahead) <= 2 * predicting.BATCH
     assert len(read) == 150
 
 
 def test_an_interrupt_leaves_what_was_told_and_no_thread(poolzoo, simple, many, monkeypatch):
-    real, runs = ort_session.Model.run, []
+    real, runs = ort_session.OnnxModel.run, []
 
     def run(model, pixels):
         runs.append(len(pixels))
@@ -392,7 +391,7 @@ def test_an_interrupt_leaves_what_was_told_and_no_thread(poolzoo, simple, many, 
             raise KeyboardInterrupt
         return real(model, pixels)
 
-    monkeypatch.setattr(ort_session.Model, "run", run)
+    monkeypatch.setattr(ort_session.OnnxModel, "run", run)
     before = set(threading.enumerate())
     outcome = poolzoo("predict", simple, many, "--csv")
     assert (outcome.code, outcome.err) == (130, "error: interrupted\n")
@@ -422,7 +421,7 @@ def test_who_has_seen_enough_may_close_the_pipe(simple, many):
     assert result.stdout.splitlines()[1].startswith(str(many / "000.png"))
 
 
-def test_the_bar_is_on_the_terminal_and_the_rows_are_in_the_file(simple, many, tmp_path):
+def test_the_bar_goes_to_the_terminal_rows_to_the_file(simple, many, tmp_path):
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "poolzoo", "predict", str(simple), str(many), "--csv"]
     with (tmp_path / "out.csv").open("wb") as out, subprocess.Popen(command, stdout=out, stderr=theirs) as process:

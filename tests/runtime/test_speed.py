@@ -23,7 +23,8 @@ from poolzoo.artifacts import manifest
 from poolzoo.common import timing
 from poolzoo.data.images import PLAIN
 from poolzoo.runtime import bench as benching
-from poolzoo.runtime import ort_session, speed
+from poolzoo.runtime import environment, ort_session, speed
+from poolzoo.runtime.measurements import Measurement
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 6, 10, 3), dtype=np.uint8)
 MS = {"torch": 6.0, "torch channels-last": 3.0, "onnxruntime": 2.0}  # an image on one thread, in the fakes
@@ -84,7 +85,7 @@ def tape(monkeypatch: pytest.MonkeyPatch) -> Iterator[Tape]:
 
 
 def against_torch(network: nn.Module, **options: object) -> dict:
-    return speed.against_torch(network.eval(), Path("model.onnx"), IMAGES, provider="cpu", **options)
+    return speed.compare_with_torch(network.eval(), Path("model.onnx"), IMAGES, provider="cpu", **options).to_json()
 
 
 # --- Statistics ----------------------------------------------------------------------------------------------------
@@ -114,7 +115,7 @@ def test_a_cell_compares_the_rounds_that_ran_side_by_side(tape):
         tape.seconds += disturbance * factor / 1e3
 
     calls = {"reference": lambda: arm("reference", 3.0), "other": lambda: arm("other", 1.0)}
-    rows = {row["runtime"]: row for row in speed.cell(calls, "reference", 4, rounds=50)}
+    rows = {row.runtime: row.to_json() for row in speed.time_runtimes(calls, "reference", 4, rounds=50)}
     assert rows["other"]["speedup"]["median"] == pytest.approx(3, abs=0.01)
     assert rows["other"]["rounds"] == 50
     assert rows["other"]["threads"] == 4
@@ -148,7 +149,7 @@ def test_planted_times_come_out_as_they_were_planted(tape):
     json.dumps(report, allow_nan=False)
 
 
-def test_all_arms_get_the_same_batch_on_the_threads_that_are_reported(tape):
+def test_all_arms_get_the_same_batch_on_the_reported_threads(tape):
     against_torch(Network(tape))
     for arm in MS:
         seen = {(threads, len(images)) for name, threads, images in tape.calls if name == arm}
@@ -158,7 +159,7 @@ def test_all_arms_get_the_same_batch_on_the_threads_that_are_reported(tape):
         np.testing.assert_array_equal(images, wanted, err_msg=arm)
 
 
-def test_only_the_threads_asked_for_are_measured_and_torch_gets_its_own_back(tape):
+def test_only_requested_threads_are_measured_and_torchs_are_restored(tape):
     report = against_torch(Network(tape), threads=3)
     assert {threads for _, threads, _ in tape.calls} == {3}
     assert {row["threads"] for found in report["speed"].values() for row in found["measurements"]} == {3}
@@ -182,13 +183,13 @@ def test_one_thread_is_measured_once_where_there_are_no_more(tape):
     assert [row["threads"] for row in report["speed"]["1"]["measurements"]] == [1, 1, 1]
 
 
-def test_an_arm_that_does_not_work_is_left_out_with_a_line(tape, monkeypatch, capsys):
+def test_an_arm_that_does_not_work_is_skipped(tape, monkeypatch, capsys):
     def broken(*arguments: object) -> None:
         raise RuntimeError("no C++ compiler")
 
     monkeypatch.setattr(torch, "compile", lambda model, **options: broken)
     monkeypatch.setattr(Network, "__deepcopy__", lambda self, memo: broken())
-    report = against_torch(Network(tape), compiled=True)
+    report = against_torch(Network(tape), torch_compile=True)
     for found in report["speed"].values():
         assert [row["runtime"] for row in found["measurements"]] == ["torch", "onnxruntime"] * 2
     lines = capsys.readouterr().err.splitlines()
@@ -201,13 +202,13 @@ def test_a_compiled_network_is_measured_where_asked(tape, monkeypatch):
         return copy.deepcopy(model).eval().to(memory_format=torch.channels_last)  # three milliseconds, as planted
 
     monkeypatch.setattr(torch, "compile", compile)
-    rows = against_torch(Network(tape), compiled=True)["speed"]["32"]["measurements"]
+    rows = against_torch(Network(tape), torch_compile=True)["speed"]["32"]["measurements"]
     row = next(row for row in rows if row["runtime"] == "torch compiled")
     assert row["median_ms"] == pytest.approx(3 * 32)
     assert row["speedup"]["median"] == pytest.approx(2)
 
 
-def test_preprocessing_reads_a_jpeg_of_twice_the_size_and_gives_the_pixels(monkeypatch):
+def test_preprocessing_reads_a_jpeg_of_twice_the_size(monkeypatch):
     image = np.stack(np.broadcast_arrays(np.arange(40)[:, None] * 6, np.arange(24) * 10, 90), -1).astype(np.uint8)
     seen = []
 
@@ -216,22 +217,22 @@ def test_preprocessing_reads_a_jpeg_of_twice_the_size_and_gives_the_pixels(monke
         return {"preprocessing": [1.0, 2.0, 3.0]}
 
     monkeypatch.setattr(timing, "interleaved", once)
-    found = speed.preprocessing(image, PLAIN)
-    assert found["what"] == "JPEG bytes of 80×48 to pixels"
-    assert (found["median_ms"], found["rounds"]) == (2.0, 3)
+    found = speed.time_preprocessing(image, PLAIN)
+    assert found.what == "JPEG bytes of 80×48 to pixels"
+    assert (found.median_ms, found.rounds) == (2.0, 3)
     assert np.abs(seen[0].astype(int) - image).mean() < 3
 
 
 def test_the_environment_needs_no_torch_and_says_where_it_was(monkeypatch):
-    assert speed.environment(2, "CPUExecutionProvider")["torch"] == torch.__version__
+    assert environment.current_environment(2, "CPUExecutionProvider").torch == torch.__version__
     monkeypatch.delitem(sys.modules, "torch")
-    found = json.loads(json.dumps(speed.environment(2, "CPUExecutionProvider")))
+    found = json.loads(json.dumps(environment.current_environment(2, "CPUExecutionProvider").to_json()))
     assert found["torch"] is None
     assert found["onnxruntime"] == onnxruntime.__version__
     assert (found["threads"], found["provider"], found["spinning"]) == (2, "CPUExecutionProvider", False)
     if Path("/proc/cpuinfo").exists():
         words = set(Path("/proc/cpuinfo").read_text().split())
-        assert set(found["cpu_flags"]) == (speed.X86 | speed.ARM) & words
+        assert set(found["cpu_flags"]) == (environment.X86 | environment.ARM) & words
 
 
 def test_cores_are_those_that_lscpu_counts():
@@ -239,7 +240,9 @@ def test_cores_are_those_that_lscpu_counts():
         pytest.skip("there is no lscpu")
     text = subprocess.run(["lscpu", "-p=CPU,CORE,SOCKET"], capture_output=True, text=True, check=True).stdout
     rows = [line.split(",") for line in text.splitlines() if not line.startswith("#")]
-    assert speed.cores() == len({tuple(row[1:]) for row in rows if int(row[0]) in os.sched_getaffinity(0)})
+    assert environment.physical_cores() == len(
+        {tuple(row[1:]) for row in rows if int(row[0]) in os.sched_getaffinity(0)}
+    )
 
 
 # --- Bundles -------------------------------------------------------------------------------------------------------
@@ -256,7 +259,7 @@ def sessions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The thread counts of the sessions that are opened."""
     counts, real = [], ort_session.open_model
 
-    def opened(*arguments: object, **options: object) -> ort_session.Model:
+    def opened(*arguments: object, **options: object) -> ort_session.OnnxModel:
         model = real(*arguments, **options)
         counts.append(model.session.get_session_options().intra_op_num_threads)
         return model
@@ -265,18 +268,18 @@ def sessions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
-def test_a_graph_alone_is_measured_as_opened_or_on_one_thread_and_all(exported, brief, sessions, monkeypatch):
-    monkeypatch.setattr(speed, "cores", lambda: 2)
+def test_a_single_graph_is_measured_on_one_and_all_threads(exported, brief, sessions, monkeypatch):
+    monkeypatch.setattr(speed, "physical_cores", lambda: 2)
     graph = ort_session.open_model(exported / "model.onnx", "cpu", 3)
     images = np.zeros((4, 8, 8, 3), np.uint8)
     for options, counts in (({}, []), ({"file": exported / "model.onnx"}, [1, 2])):
         sessions.clear()
-        found = speed.of_graph(graph, images, **options)
+        found = speed.measure_graph(graph, images, **options)
         assert sessions == counts
         for row in found.values():
-            assert [one["threads"] for one in row["measurements"]] == (counts or [3])
-            assert row["ort_ms"] == row["measurements"][-1]["median_ms"] > 0
-            assert row["rounds"] == timing.LEAST_ROUNDS
+            assert [one.threads for one in row.measurements] == (counts or [3])
+            assert row.ort_ms == row.measurements[-1].median_ms > 0
+            assert row.rounds == timing.LEAST_ROUNDS
 
 
 def test_bench_measures_every_batch_on_every_thread_count(poolzoo, exported, brief, sessions):
@@ -356,12 +359,12 @@ def no_limits(golden: dict[str, np.ndarray]) -> None:
         (no_limits, ""),
     ],
 )
-def test_a_graph_that_does_not_give_the_stored_outputs_is_not_measured(poolzoo, bundle_copy, brief, change, why):
+def test_a_graph_without_the_stored_outputs_is_not_measured(poolzoo, bundle_copy, brief, change, why):
     with np.load(bundle_copy / "golden.npz") as stored:
         golden = dict(stored)
     change(golden)
     np.savez(bundle_copy / "golden.npz", **golden)
-    manifest.seal(bundle_copy, "bundle")
+    manifest.write_manifest(bundle_copy, "bundle")
     outcome = poolzoo("bench", bundle_copy, "--threads", "1", "--json", "-q")
     assert outcome.code == 1
     assert outcome.json["results"] == []
@@ -374,21 +377,19 @@ def test_bench_refuses_a_bundle_without_images(poolzoo, bundle_copy):
         golden = dict(stored)
     for images in (golden["images"][:0], golden["images"] / 255):
         np.savez(bundle_copy / "golden.npz", **{**golden, "images": images})
-        manifest.seal(bundle_copy, "bundle")
+        manifest.write_manifest(bundle_copy, "bundle")
         outcome = poolzoo("bench", bundle_copy)
         assert (outcome.code, outcome.out) == (1, "")
         assert "golden.npz holds" in outcome.err
 
 
-def test_a_runtime_that_computes_something_else_is_left_out_and_the_others_are_measured(
-    poolzoo, exported, brief, monkeypatch
-):
-    def wrong(file: Path, graph: ort_session.Model, threads: int) -> benching.Run:
+def test_a_runtime_that_computes_something_else_is_not_measured(poolzoo, exported, brief, monkeypatch):
+    def wrong(file: Path, graph: ort_session.OnnxModel, threads: int) -> benching.Run:
         return lambda images: tuple(part + 0.01 for part in graph.run(images))
 
     monkeypatch.setattr(benching, "_openvino", wrong)
     monkeypatch.setattr(benching, "_require", lambda runtimes: None)
-    monkeypatch.setattr(benching, "_versions", lambda runtimes: {})
+    monkeypatch.setattr(benching, "_openvino_version", lambda: "0")
     outcome = poolzoo("bench", exported, "--runtime", "openvino,onnxruntime", "--threads", "1", "--json", "-q")
     assert outcome.code == 1
     assert {row["runtime"] for row in outcome.json["results"]} == {"onnxruntime"}
@@ -437,10 +438,11 @@ def test_bench_needs_neither_torch_nor_openvino(exported):
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_the_headline_lets_each_side_have_the_threads_that_suit_it():
+def test_the_headline_uses_the_best_threads_of_each_side():
     def row(name, threads, median, speedup=None):
-        more = {"speedup": {"median": speedup}} if speedup else {}
-        return {"runtime": name, "threads": threads, "median_ms": median, "rounds": 9, **more}
+        times = dict.fromkeys(("median_ms", "min_ms", "p90_ms", "p99_ms"), median)
+        spread = {"median": speedup, "p10": speedup, "p90": speedup} if speedup else None
+        return Measurement(runtime=name, threads=threads, **times, rounds=9, speedup=spread)
 
     rows = [
         row("torch", 1, 3.0),
@@ -448,7 +450,7 @@ def test_the_headline_lets_each_side_have_the_threads_that_suit_it():
         row("torch", 2, 9.0),
         row("onnxruntime", 2, 0.5, 18.0),
     ]
-    found = speed._headline(rows)
-    assert (found["torch_ms"], found["torch_threads"], found["ort_ms"], found["threads"]) == (3.0, 1, 0.5, 2)
-    assert found["speedup"] == 6.0
-    assert speed._headline(rows[:2])["speedup"] == 3.1  # of the same rounds, where the threads are the same
+    found = speed.summarize(rows)
+    assert (found.torch_ms, found.torch_threads, found.ort_ms, found.threads) == (3.0, 1, 0.5, 2)
+    assert found.speedup == 6.0
+    assert speed.summarize(rows[:2]).speedup == 3.1  # of the same rounds, where the threads are the same

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from support.torch_free import alone
 
 from poolzoo.artifacts import manifest
 from poolzoo.cli import COMMANDS
@@ -19,38 +20,12 @@ from poolzoo.export import script
 ROOT = Path(__file__).parents[2]
 ENOUGH = ("onnxruntime", "numpy", "pillow", "click", "pluggy", "rich")
 
-# Lets nothing be imported but the standard library, poolzoo, `ENOUGH`, and what these import at most.
-ALONE = """
-import sys
-
-LEFT = {"poolzoo", "onnxruntime", "numpy", "PIL", "click", "pluggy", "rich",
-        "pygments", "markdown_it", "mdurl", "google", "flatbuffers", "packaging"}
-
-class Nothing:
-    def find_spec(self, name, path=None, target=None):
-        top = name.partition(".")[0]
-        if top not in LEFT and top not in sys.stdlib_module_names and not top.startswith("_"):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Nothing())
-from poolzoo.cli import run
-code = run(sys.argv[1:])
-assert not {"torch", "onnx", "timm", "sklearn", "scipy", "matplotlib", "safetensors", "platformdirs"} & set(sys.modules)
-sys.exit(code)
-"""
-
 
 @pytest.fixture(scope="module")
 def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("photo") / "photo.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)).save(path)
     return path
-
-
-def alone(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """A command in a process of its own that finds little more than ONNX Runtime."""
-    command = [sys.executable, "-W", "error", "-c", ALONE, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_the_help_needs_nothing():
@@ -135,8 +110,8 @@ def test_six_packages_are_enough_for_the_command(exported, photo, tmp_path):
 
 @pytest.mark.slow
 def test_three_packages_are_enough_for_the_bundles_own_script(bundle_copy, photo, tmp_path):
-    (bundle_copy / "predict.py").write_text(script.source())
-    manifest.seal(bundle_copy, "bundle")
+    (bundle_copy / "predict.py").write_text(script.render())
+    manifest.write_manifest(bundle_copy, "bundle")
     python = environment(tmp_path / "venv", "onnxruntime", "numpy", "pillow")
     label, score = plainly(python, bundle_copy / "predict.py", photo).rstrip("\n").split("\t")
     _, expected, expected_score, _ = alone("predict", bundle_copy, photo, "--csv").stdout.splitlines()[1].split(",")

@@ -10,9 +10,11 @@ import torch
 from poolzoo.artifacts.run import configuration
 from poolzoo.export import export as exporting
 from poolzoo.export.source import ExportSource
-from poolzoo.model.assemble import ModelConfig, Network, Preprocess, assemble
+from poolzoo.model.assemble import assemble
+from poolzoo.model.config import ModelConfig
 from poolzoo.model.inference import InferenceModel
-from poolzoo.parity.parity import Limits
+from poolzoo.model.network import Network, Preprocess
+from poolzoo.parity.report import Limits
 from poolzoo.plugin import loader
 
 SIZE = (24, 32)  # of the images, height and width
@@ -84,14 +86,14 @@ def plugin(folder: Path) -> Path:
     return path
 
 
-def color_bundle(path: Path, pool: str, classifier: object = None, **wishes: object) -> tuple[Path, Network]:
+def color_bundle(path: Path, pool: str, classifier: object = None, **options: object) -> tuple[Path, Network]:
     """Exports a network with the backbone `cells`.
 
     Args:
         path: Where the bundle goes; the plugin is written beside it.
         pool: The pooling.
         classifier: The weights of the classifier, `[4, 3]`; drawn where they are not given.
-        wishes: What the graph shall be like, as `export.ExportOptions`.
+        options: What the graph shall be like, as `export.ExportOptions`.
 
     Returns:
         The bundle and the network.
@@ -107,7 +109,7 @@ def color_bundle(path: Path, pool: str, classifier: object = None, **wishes: obj
             assembly.network.classifier.bias.zero_()
     preprocess = Preprocess((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), SIZE, SIZE)
     pixels = np.random.default_rng(3).integers(0, 256, (40, *SIZE, 3), dtype=np.uint8)
-    subject = ExportSource(
+    source = ExportSource(
         title="cells",
         origin={"run": "by hand"},
         model=InferenceModel(preprocess, assembly.network).eval(),
@@ -117,10 +119,12 @@ def color_bundle(path: Path, pool: str, classifier: object = None, **wishes: obj
         images=pixels[:20],
         image_labels=None,
         calibration=pixels[20:],
-        remedy="mend the test",
+        hint="mend the test",
     )
     loose = Limits(agreement=0.0)
-    exporting.export(subject, path, timed=False, threads=1, wishes=exporting.ExportOptions(limits=loose, **wishes))
+    exporting.export(
+        source, path, measure_speed=False, threads=1, options=exporting.ExportOptions(limits=loose, **options)
+    )
     return path, assembly.network
 
 

@@ -1,10 +1,13 @@
-"""A comparison that never was, from a fixed seed, for the tests of its page."""
+"""A synthetic comparison from a fixed seed, for the tests of its page."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+
+from poolzoo.report import compare_page
+from poolzoo.report.results import ComparisonResult
 
 KINDS = ("gaussian noise", "defocus blur", "contrast", "jpeg")
 
@@ -36,11 +39,16 @@ def comparison(
         "environment": {"processor": "A <chip>", "torch": "2.9.1"},
         "started": "2026-03-04T05:06:07+00:00",
         "hours": 1.25,
-        "verdict": ["gem is better than the baseline by 1.20 points.", "Nothing else can be told apart from it."],
+        "conclusions": ["gem is better than the baseline by 1.20 points.", "Nothing else can be told apart from it."],
         "notes": ["Latency is that of the ONNX file."],
         "results": results,
         **changes,
     }
+
+
+def page_of(found: dict[str, Any]) -> str:
+    """The page of the content of a `compare.json`."""
+    return compare_page.html(ComparisonResult.from_json(found))
 
 
 def _result(random: np.random.Generator, number: int, seeds: int, epochs: int, names: list[str]) -> dict[str, Any]:
@@ -66,8 +74,9 @@ def _result(random: np.random.Generator, number: int, seeds: int, epochs: int, n
             "p": 1e-5, "p_adjusted": 0.04 if number % 2 else 2e-5, "better": gain > half, "worse": gain < -half,
         },
         "rank": None,
-        "shift": {kind: {"mean": float(random.uniform(0.8, 1)), "sd": 0.01} for kind in ("zhang", "circular")},
-        "corruption": {
+        "crop_consistency": {"mean": float(random.uniform(0.8, 1)), "sd": 0.01},
+        "shift_consistency": {"mean": float(random.uniform(0.8, 1)), "sd": 0.01},
+        "corruption_accuracy": {
             "mean": float(np.mean(severe)), "by_severity": severe,
             "by_kind": {kind: [s - 0.02 * place for s in severe] for place, kind in enumerate(KINDS)},
         },

@@ -50,7 +50,7 @@ def linear_bundle(path: Path, kind: str, **fit: object) -> Path:
     np.savez(path / "golden.npz", images=pixels, **golden)
     for name in ("config.json", "parity.json"):
         files.write_json(path / name, {})
-    manifest.seal(path, "bundle")
+    manifest.write_manifest(path, "bundle")
     return path
 
 

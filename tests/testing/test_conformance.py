@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -127,12 +129,12 @@ MISTAKES = {
     "a norm with a tiny floor": (
         module(lambda self, x: F.normalize(x.amax((2, 3)), eps=1e-12)),
         "gradients_are_bounded",
-        "zeros: the gradient for the map reaches",
+        "zeros: the gradient for the feature map reaches",
     ),
     "a root that is too steep": (
         module(lambda self, x: x.mean((2, 3)) * x.mean((2, 3)).abs().clamp(min=1e-12).rsqrt()),
         "gradients_are_bounded",
-        "zeros: the gradient for the map reaches",
+        "zeros: the gradient for the feature map reaches",
     ),
     "an overflowing exponential": (module(naive_soft), "extremes_are_finite", "not finite"),
     "an overflowing square": (module(overflowing_square), "low_precision_is_close", "float16, hundreds"),
@@ -149,12 +151,12 @@ MISTAKES = {
     "a tensor on the CPU": (
         module(lambda self, x: x.mean((2, 3)) * self.w, attributes={"w": torch.ones}),
         "nothing_stays_on_the_cpu",
-        "",
+        "FakeTensor",
     ),
     "an operator without a graph form": (
         module(lambda self, x: F.adaptive_max_pool2d(x, 3).flatten(1)),
         "exports_as_it_is",
-        "",
+        "torch.onnx.export fails",
     ),
     "an epsilon that the exporter deletes": (module(with_lost_epsilon), "exports_as_it_is", "not finite"),
     "a divisor that the exporter ignores": (
@@ -179,11 +181,19 @@ MISTAKES = {
 def test_the_kit_finds(mistake):
     build, check, word = MISTAKES[mistake]
     pooling = spec.Pooling(name="mistaken", summary="", kind="global", build=build, parameter_free=True)
+    with pytest.raises(Exception, match=re.escape(word)):
+        testing.run_check(check, pooling)
+
+
+def test_all_mistakes_are_listed_each_in_one_line():
+    build = module(lambda self, x: F.dropout(x * self.w).mean((2, 3)), parameters={"w": lambda n: torch.ones(n, 1, 1)})
+    pooling = spec.Pooling(name="mistaken", summary="", kind="global", build=build, parameter_free=True)
     failures = testing.check_pooling(pooling)
-    assert check in {failure.check for failure in failures}, failures
-    found = next(failure for failure in failures if failure.check == check)
-    assert word in found.found, found
-    assert "\n" not in str(found)
+    found = {failure.check for failure in failures}
+    assert {"eval_is_deterministic", "parameters_are_declared", "training_is_declared", "exports_as_it_is"} <= found
+    assert not {"shapes", "channel_counts", "dtype_is_kept", "input_is_left_alone"} & found
+    assert [failure.check for failure in failures] == [check for check in testing.CHECKS if check in found]
+    assert all("\n" not in str(failure) for failure in failures)
 
 
 def without_default(channels, *, power):
@@ -218,9 +228,8 @@ def refuses_everything(channels, kernel_size, stride, padding, ceil_mode):
     [(keeps_its_size, "becomes"), (ignores_ceil_mode, "ceil_mode True"), (refuses_everything, "not for me")],
 )
 def test_the_kit_finds_local_mistakes(build, word):
-    failures = testing.check_pooling(spec.Pooling(name="mistaken", summary="", kind="local", build=build))
-    assert "shapes" in {failure.check for failure in failures}
-    assert word in str(failures[0])
+    with pytest.raises(AssertionError, match=word):
+        testing.run_check("shapes", spec.Pooling(name="mistaken", summary="", kind="local", build=build))
 
 
 def test_a_good_plugin_passes_by_item_and_by_name(tmp_path):
@@ -230,9 +239,9 @@ def test_a_good_plugin_passes_by_item_and_by_name(tmp_path):
         ), parameter_free=True,
     )  # fmt: skip
     assert poolzoo.testing.check_pooling(good) == []
-    assert poolzoo.testing.check_pooling(good, shift=1.0) == []
-    assert poolzoo.testing.check_pooling("quantile:q=0.3") == []
+    testing.run_check("options_have_defaults", good, shift=1.0)
     assert poolzoo.testing.check_pooling("wavelet", "local") == []
+    testing.run_check("shapes", "quantile:q=0.3")
     with pytest.raises(poolzoo.common.errors.UsageError, match="no-such"):
         testing.run_check("shapes", "no-such")
     with pytest.raises(AssertionError, match="dimensions"):

@@ -1,4 +1,4 @@
-"""Several processes, started by torchrun as a user starts them, learn what one does."""
+"""Several processes learn what one does: once started by torchrun as users start them, else with its variables."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ import os
 import signal
 import subprocess
 import sys
-import time
+from multiprocessing.connection import Connection
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from support import processes
+
+from poolzoo.common import errors
+from poolzoo.train.checkpoint import Checkpoint
 
 NORMLESS = """
 from poolzoo import Backbone, hookimpl
@@ -69,24 +73,28 @@ def test_two_processes_learn_what_one_does(poolzoo, tmp_path):
 
 def test_two_processes_with_batch_norm_learn_as_well(tmp_path):
     arguments = ("--data", "digits", "--backbone", "nano/plain", "--pool", "gem", "--epochs", 4, "--no-check-export")
-    process = torchrun(2, "finetune", *arguments, "--out", tmp_path / "run")
-    _, err = process.communicate(timeout=240)
-    assert process.returncode == 0, err
+    group = processes.start_group(tmp_path, 2, "finetune", *arguments, "--out", tmp_path / "run")
+    ended = [process.wait() for process in group]
+    assert [one.code for one in ended] == [0, 0], ended
     report = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert report["test"]["accuracy"] > 0.85  # what tests of one process ask of the same run
     assert report["processes"] == 2
 
 
-def test_a_lost_process_ends_the_run_in_a_state_that_resumes(tmp_path):
+def tells_of_checkpoints(events: Connection) -> None:
+    processes.announce(events, Checkpoint, "write")
+
+
+def test_a_lost_process_ends_the_run_in_a_resumable_state(tmp_path):
     arguments = ("--data", "digits", "--backbone", "nano/plain", "--epochs", 400, "--no-check-export")
-    process = torchrun(2, "finetune", *arguments, "--out", tmp_path / "run")
-    end = time.monotonic() + 120
-    while not (tmp_path / "run" / "checkpoint" / "state.pt").exists() and time.monotonic() < end:
-        time.sleep(0.2)
-    children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
-    os.kill(int(children[-1]), signal.SIGKILL)
-    process.communicate(timeout=120)
-    assert process.returncode != 0
+    words = ("finetune", *arguments, "--out", tmp_path / "run")
+    first, second = processes.start_group(tmp_path, 2, *words, before=tells_of_checkpoints)
+    first.next_event()
+    second.signal(signal.SIGKILL)
+    ended = first.wait()
+    second.wait()
+    assert ended.code == errors.ENVIRONMENT, ended
+    assert "a process of the group was lost" in ended.err
     assert not (tmp_path / "run" / "manifest.json").exists()
     saved = torch.load(tmp_path / "run/checkpoint/state.pt", weights_only=True)
     progress = saved["progress"]
@@ -95,7 +103,8 @@ def test_a_lost_process_ends_the_run_in_a_state_that_resumes(tmp_path):
 
 def test_a_batch_that_cannot_be_divided_is_refused_once(tmp_path):
     arguments = ("--data", "digits", "--backbone", "nano/plain", "--epochs", 1, "--batch-size", 31, "--no-check-export")
-    _, err = torchrun(2, "finetune", *arguments, "--out", tmp_path / "run").communicate(timeout=120)
+    group = processes.start_group(tmp_path, 2, "finetune", *arguments, "--out", tmp_path / "run")
+    err = "".join(process.wait().err for process in group)
     assert err.count("--batch-size 31 cannot be divided among 2 processes") == 1
     assert "terminate called" not in err  # no process is aborted by the group's threads
     assert not (tmp_path / "run").exists()

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
-import subprocess
-import sys
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support import processes
+from support.interruptions import stopped_in
 from torch import nn
 
 import poolzoo as package
+from poolzoo.common import files
 from poolzoo.train import checkpoint, stages
-from poolzoo.train.ema import Average
-from poolzoo.train.engine import Engine
+from poolzoo.train.build import build_engine
+from poolzoo.train.ema import ModelEma
 from poolzoo.train.prepare import prepare
-from poolzoo.train.settings import Settings
+from poolzoo.train.settings import RENAMED, Settings
 from poolzoo.train.training_module import TrainingModule
 
 BASE = ("finetune", "--data", "digits", "--backbone", "nano/plain", "--threads", "1", "-q")
@@ -57,21 +58,18 @@ def weights(run: Path) -> bytes:
 @pytest.mark.parametrize(
     "extra", [(), ALL_AT_ONCE, ("--optimizer", "muon"), ("--optimizer", "lion", "--lr", "1e-3", "--ema", "0.99")]
 )
-def test_a_run_that_is_stopped_after_every_few_steps_ends_with_the_same_bits(poolzoo, tmp_path, monkeypatch, extra):
-    arguments = (*BASE, "--epochs", 3, "--limit", 300, *extra)
+def test_a_run_stopped_again_and_again_ends_with_equal_bits(poolzoo, tmp_path, monkeypatch, extra):
+    arguments = (*BASE, "--epochs", 3, "--limit", 160, *extra)
     assert poolzoo(*arguments, "--out", tmp_path / "whole").code == 0
     real, count = TrainingModule.step, [0]
 
     def counted(self, step, number):
         count[0] += 1
         real(self, step, number)
-        if count[0] % 11 == 0:
+        if count[0] % 17 == 0:
             os.kill(os.getpid(), signal.SIGINT)
 
-    from poolzoo import cli
-
-    before = signal.signal(signal.SIGINT, cli._interrupt)
-    monkeypatch.setattr(cli, "_stopped", [])
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     monkeypatch.setattr(TrainingModule, "step", counted)
     try:
         outcome, stops = poolzoo(*arguments, "--out", tmp_path / "cut"), 0
@@ -90,53 +88,59 @@ def test_a_run_that_is_stopped_after_every_few_steps_ends_with_the_same_bits(poo
     assert lines[0] == lines[1]
 
 
-def test_a_process_that_is_killed_at_random_moments_ends_with_the_same_bits(poolzoo, tmp_path):
-    """SIGKILL, which nobody can catch, at some moment after another checkpoint: in a step, a validation, a write."""
-    arguments = (*BASE, "--pool", "gem", "--epochs", 20)
+def dies_in_a_step(events: Connection) -> None:
+    save_after_every_step()
+    processes.signal_at(signal.SIGKILL, TrainingModule, "step", 40)
+
+
+def dies_in_a_write(events: Connection) -> None:
+    """Between the new checkpoint's bytes and the moment at which it takes the old one's place."""
+    save_after_every_step()
+    processes.signal_at(signal.SIGKILL, os, "replace", 6)
+
+
+def dies_in_a_validation(events: Connection) -> None:
+    save_after_every_step()
+    processes.signal_at(signal.SIGKILL, TrainingModule, "logits")
+
+
+def save_after_every_step() -> None:
+    checkpoint.INTERVAL = checkpoint.COST_FACTOR = 0
+
+
+def test_a_process_that_is_killed_ends_with_the_same_bits(poolzoo, tmp_path):
+    """In a step, in a validation and in the write of a checkpoint."""
+    arguments = (*BASE, "--pool", "gem", "--epochs", 4, "--limit", 400)
     assert poolzoo(*arguments, "--out", tmp_path / "whole").code == 0
-    code = "from poolzoo.train import checkpoint; checkpoint.EVERY = 0.02; from poolzoo.cli import main; main()"
-    often = [sys.executable, "-c", code]
-    cut, moments = tmp_path / "cut", random.Random(0)
-    command = [*often, *map(str, arguments), "--no-check-export", "--out", cut]
-    for _ in range(3):
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            await_next(cut / checkpoint.FILE, process, checkpoints=3)
-            time.sleep(0.2 * moments.random())
-            assert process.poll() is None  # it was still at work
-            process.kill()
-        command = [*often, "finetune", "--resume", cut, "-q"]
+    cut = tmp_path / "cut"
+    command = [*arguments, "--no-check-export", "--out", cut]
+    for before in (dies_in_a_step, dies_in_a_write, dies_in_a_validation):
+        assert processes.start(tmp_path, *command, before=before).wait().code == -signal.SIGKILL
+        assert (cut / checkpoint.FILE).is_file()
+        command = ["finetune", "--resume", cut, "-q"]
     assert poolzoo("finetune", "--resume", cut, "-q").code == 0
     assert weights(cut) == weights(tmp_path / "whole")
 
 
-def await_next(file: Path, process: subprocess.Popen[bytes], checkpoints: int) -> None:
-    """Waits until a file has been written anew so many times, or the process has ended."""
-    last, end = (file.stat().st_mtime_ns if file.exists() else 0), time.monotonic() + 120
-    while checkpoints and process.poll() is None and time.monotonic() < end:
-        now = file.stat().st_mtime_ns if file.exists() else 0
-        checkpoints, last = checkpoints - (now != last), now
-        time.sleep(0.002)
-
-
-def test_a_checkpoint_is_due_by_time_and_by_what_it_costs(tmp_path, monkeypatch):
+def test_a_checkpoint_is_due_by_time_and_by_cost(tmp_path, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    kept = checkpoint.Checkpoint(tmp_path, checkpoint.Identity({}, ""))
-    now[0] += checkpoint.EVERY - 0.1
-    assert not kept.due
+    kept = checkpoint.Checkpoint(tmp_path, checkpoint.RunIdentity({}, ""))
+    now[0] += checkpoint.INTERVAL - 0.1
+    assert not kept.is_due
     now[0] += 0.2
-    assert kept.due
-    real = checkpoint.bundle.write_atomically
-    monkeypatch.setattr(checkpoint.bundle, "write_atomically", lambda *a: (real(*a), now.__setitem__(0, now[0] + 4)))
+    assert kept.is_due
+    real = files.write_atomically
+    monkeypatch.setattr(files, "write_atomically", lambda *a: (real(*a), now.__setitem__(0, now[0] + 4)))
     kept.write({})
     now[0] += 199
-    assert not kept.due
+    assert not kept.is_due
     now[0] += 2
-    assert kept.due
+    assert kept.is_due
 
 
 def test_a_full_disk_keeps_the_checkpoint_before(tmp_path, monkeypatch):
-    identity = checkpoint.Identity({"seed": 1}, "x")
+    identity = checkpoint.RunIdentity({"seed": 1}, "x")
     kept = checkpoint.Checkpoint(tmp_path, identity)
     kept.write({"progress": 1})
 
@@ -150,21 +154,13 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "checkpoint").iterdir()] == ["state.pt"]
 
 
-def interrupted(poolzoo, path: Path, monkeypatch, *extra: object) -> None:
-    real = Engine._epoch
-
-    def stopped(self, number, *rest):
-        if number == 2:
-            raise KeyboardInterrupt
-        return real(self, number, *rest)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Engine, "_epoch", stopped)
+def interrupted(poolzoo, path: Path, *extra: object) -> None:
+    with stopped_in(2):
         assert poolzoo(*BASE, "--epochs", 3, "--limit", 200, *extra, "--out", path).code == 130
 
 
-def test_changed_arguments_are_refused(poolzoo, tmp_path, monkeypatch):
-    interrupted(poolzoo, tmp_path / "run", monkeypatch)
+def test_changed_arguments_are_refused(poolzoo, tmp_path):
+    interrupted(poolzoo, tmp_path / "run")
     toml = tmp_path / "run" / "run.toml"
     toml.write_text(toml.read_text().replace("lr = 0.005", "lr = 0.004"))
     outcome = poolzoo("finetune", "--resume", tmp_path / "run")
@@ -173,8 +169,22 @@ def test_changed_arguments_are_refused(poolzoo, tmp_path, monkeypatch):
     assert len(outcome.err.splitlines()) == 2 + sum("images of" in line for line in outcome.err.splitlines())
 
 
-def test_changed_data_is_refused(poolzoo, tmp_path, monkeypatch, photos):
-    interrupted(poolzoo, tmp_path / "run", monkeypatch, "--data", f"folder:{photos}")
+def test_a_run_with_the_former_names_of_settings_resumes(poolzoo, tmp_path):
+    """`run.toml` and the checkpoint of an earlier version hold them."""
+    interrupted(poolzoo, tmp_path / "run", "--clip-grad", "1", "--grad-accum", "2")
+    toml, state = tmp_path / "run" / "run.toml", tmp_path / "run" / checkpoint.FILE
+    saved = torch.load(state, weights_only=True)
+    for former, name in RENAMED.items():
+        toml.write_text(toml.read_text().replace(f"\n{name} = ", f"\n{former} = "))
+        saved["settings"][former] = saved["settings"].pop(name)
+    torch.save(saved, state)
+    outcome = poolzoo("finetune", "--resume", tmp_path / "run")
+    assert outcome.code == 0, outcome.err
+    assert "resuming after epoch 1" in outcome.err
+
+
+def test_changed_data_is_refused(poolzoo, tmp_path, photos):
+    interrupted(poolzoo, tmp_path / "run", "--data", f"folder:{photos}")
     from PIL import Image
 
     Image.new("RGB", (16, 16), "green").save(photos / "train" / "blue" / "0.png")
@@ -183,8 +193,8 @@ def test_changed_data_is_refused(poolzoo, tmp_path, monkeypatch, photos):
     assert "the data changed: train, 1 file changed (blue/0.png)" in outcome.err
 
 
-def test_a_damaged_checkpoint_is_one_line(poolzoo, tmp_path, monkeypatch):
-    interrupted(poolzoo, tmp_path / "run", monkeypatch)
+def test_a_damaged_checkpoint_is_one_line(poolzoo, tmp_path):
+    interrupted(poolzoo, tmp_path / "run")
     state = tmp_path / "run" / "checkpoint" / "state.pt"
     state.write_bytes(state.read_bytes()[:1000])
     outcome = poolzoo("finetune", "--resume", tmp_path / "run", "-q")
@@ -194,7 +204,7 @@ def test_a_damaged_checkpoint_is_one_line(poolzoo, tmp_path, monkeypatch):
     assert poolzoo("finetune", "--resume", tmp_path / "run", "-q").code == 0
 
 
-def test_a_loss_that_is_no_number_names_its_step_and_keeps_the_good_state(poolzoo, tmp_path, monkeypatch):
+def test_a_nan_loss_names_its_step_and_keeps_good_state(poolzoo, tmp_path, monkeypatch):
     real = TrainingModule.step
 
     def poisoned(self, step, number):
@@ -224,18 +234,16 @@ def settings(**rest) -> Settings:
 
 
 def stepped(number: int = 3, **rest) -> TrainingModule:
-    """A learner after some steps on the same batches."""
+    """A module after some steps on the same batches."""
     prepared = prepare(settings(**rest))
-    from poolzoo.train.run import build_engine
-
-    engine = build_engine([prepared], checkpoint.Checkpoint(Path("nowhere"), checkpoint.Identity({}, "")))
-    (learner,) = engine.learners.values()
-    learner.begin(1)
-    for index, step in enumerate(engine.feed.epoch(1)):
+    engine = build_engine([prepared], checkpoint.Checkpoint(Path("nowhere"), checkpoint.RunIdentity({}, "")))
+    (module,) = engine.modules.values()
+    module.start_epoch(1)
+    for index, batch in enumerate(engine.loader.epoch(1)):
         if index == number:
             break
-        learner.step(step, index)
-    return learner
+        module.step(batch, index)
+    return module
 
 
 def test_parts_of_a_batch_add_up_to_the_whole(monkeypatch):
@@ -256,7 +264,7 @@ def test_every_step_draws_anew():
 
 def test_the_average_is_the_closed_form():
     module = nn.BatchNorm1d(3)
-    average = Average(module, 0.6)
+    average = ModelEma(module, 0.6)
     expected = {name: value.clone() for name, value in module.state_dict().items()}
     generator = torch.Generator().manual_seed(0)
     for step in range(1, 15):
@@ -301,12 +309,10 @@ def test_a_gradient_is_clipped(monkeypatch):
 
 def test_no_step_waits_for_the_device():
     """Every way in which a tensor's value reaches Python is forbidden for the length of a step."""
-    learner = stepped(2, ema=0.9, clip_grad=1.0, mixup=0.2, cutmix=0.2, grad_accum=2)
+    module = stepped(2, ema=0.9, clip_grad=1.0, mixup=0.2, cutmix=0.2, grad_accum=2)
     prepared = prepare(settings(mixup=0.2, cutmix=0.2))
-    from poolzoo.train.run import build_engine
-
-    engine = build_engine([prepared], checkpoint.Checkpoint(Path("nowhere"), checkpoint.Identity({}, "")))
-    step = next(engine.feed.epoch(1))
+    engine = build_engine([prepared], checkpoint.Checkpoint(Path("nowhere"), checkpoint.RunIdentity({}, "")))
+    batch = next(engine.loader.epoch(1))
 
     class Guard(torch.utils._python_dispatch.TorchDispatchMode):
         def __torch_dispatch__(self, function, types, args=(), kwargs=None):
@@ -315,13 +321,13 @@ def test_no_step_waits_for_the_device():
             return function(*args, **(kwargs or {}))
 
     with Guard():
-        learner.step(step, 2)
+        module.step(batch, 2)
         with pytest.raises(AssertionError):
-            float(learner._loss)
+            module.training_means()
 
 
-def test_stages_are_frozen_from_the_images_on_and_freed_from_the_map_back(monkeypatch):
-    real, seen = TrainingModule.begin, {}
+def test_stages_freeze_from_the_input_and_thaw_from_the_output(monkeypatch):
+    real, seen = TrainingModule.start_epoch, {}
 
     def noted(self, epoch):
         real(self, epoch)
@@ -329,10 +335,10 @@ def test_stages_are_frozen_from_the_images_on_and_freed_from_the_map_back(monkey
         training = {n for n, m in self.module.backbone.named_modules() if isinstance(m, nn.BatchNorm2d) and m.training}
         seen[epoch] = (free, {n.split(".")[0] for n in training})
 
-    monkeypatch.setattr(TrainingModule, "begin", noted)
-    learner = stepped(freeze="stages:2", unfreeze_every=1)
+    monkeypatch.setattr(TrainingModule, "start_epoch", noted)
+    module = stepped(freeze="stages:2", unfreeze_every=1)
     for epoch in (2, 3, 4):
-        learner.begin(epoch)
+        module.start_epoch(epoch)
     freed = [{"conv3"}, {"conv2", "conv3"}, {"conv1", "conv2", "conv3"}, {"conv1", "conv2", "conv3"}]
     assert [seen[epoch] for epoch in (1, 2, 3, 4)] == [(names, names) for names in freed]
 
@@ -358,11 +364,11 @@ def test_a_frozen_stage_does_not_change(poolzoo, tmp_path):
         ("nano/resnet", "conv1", "block"),
     ],
 )
-def test_every_parameter_is_in_one_stage_in_the_order_of_the_forward_pass(name, first, last):
+def test_every_parameter_is_in_one_stage_in_forward_order(name, first, last):
     backbone = package.create_model(name, image_size=64).backbone
-    found = stages.stages(backbone)
-    assert (found[0][0], found[-1][0]) == (first, last)
-    assert sorted(id(p) for _, group in found for p in group) == sorted(id(p) for p in backbone.parameters())
+    found = stages.backbone_stages(backbone)
+    assert (found[0].name, found[-1].name) == (first, last)
+    assert sorted(id(p) for stage in found for p in stage.parameters) == sorted(id(p) for p in backbone.parameters())
 
 
 @pytest.mark.parametrize(

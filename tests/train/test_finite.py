@@ -140,7 +140,7 @@ def test_a_stopped_run_goes_on_from_its_last_finite_state(late, tmp_path):
     assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
 
 
-def test_the_step_of_a_bad_gradient_is_named_wherever_it_is(late):
+def test_the_step_of_a_bad_gradient_is_named(late):
     assert "the gradient is NaN or infinite in epoch 1, step 4" in late("gradient", 4).err
 
 
@@ -184,17 +184,17 @@ def test_a_checkpoint_that_is_not_finite_is_refused(late, tmp_path):
 def test_infinities_that_a_layer_starts_with_are_meant():
     layer = nn.BatchNorm1d(2)
     layer.register_buffer("mask", torch.tensor([0.0, -math.inf]))
-    meant = finite.meant_infinite(layer)
+    meant = finite.infinite_buffers(layer)
     assert meant == {"mask"}
-    assert finite.first_broken(layer.state_dict().items(), meant) is None
+    assert finite.first_non_finite(layer.state_dict().items(), meant) is None
     layer.running_var[0] = math.inf
-    assert finite.first_broken(layer.state_dict().items(), meant) == "running_var"
+    assert finite.first_non_finite(layer.state_dict().items(), meant) == "running_var"
     layer.running_var[0], layer.mask[0] = 1.0, math.nan
-    assert finite.first_broken(layer.state_dict().items(), meant) == "mask"
+    assert finite.first_non_finite(layer.state_dict().items(), meant) == "mask"
 
 
 def test_large_numbers_are_finite():
-    assert finite.first_broken([("large", torch.full((100,), 3e38)), ("none", torch.zeros(0))]) is None
+    assert finite.first_non_finite([("large", torch.full((100,), 3e38)), ("none", torch.zeros(0))]) is None
 
 
 def test_json_has_null_where_python_has_nan():

@@ -12,19 +12,19 @@ from PIL import Image
 
 @pytest.fixture(scope="module")
 def run(cifar_images, tmp_path_factory) -> Path:
-    """A short training on 4,000 photographs."""
+    """A short training on 2,000 photographs."""
     from poolzoo import cli
 
     path = tmp_path_factory.mktemp("real") / "run"
-    arguments = ["--data", f"folder:{cifar_images}", "--pool", "gem", "--limit", "4000", "--epochs", "4"]
+    arguments = ["--data", f"folder:{cifar_images}", "--pool", "gem", "--limit", "2000", "--epochs", "3"]
     assert cli.run(["finetune", "--backbone", "nano/plain", *arguments, "--out", str(path), "-q"]) == 0
     return path
 
 
 def test_it_learns_far_above_chance(run):
     report = json.loads((run / "metrics.json").read_text())
-    assert report["test"]["n"] == 4000
-    assert report["test"]["accuracy"] > 0.40  # chance is 0.10; seen: 0.53
+    assert report["test"]["n"] == 2000
+    assert report["test"]["accuracy"] > 0.30  # chance is 0.10
 
 
 def test_it_exports_verifies_and_predicts_photographs(poolzoo, run, cifar_images, tmp_path):
@@ -46,7 +46,7 @@ def test_it_exports_verifies_and_predicts_photographs(poolzoo, run, cifar_images
     assert [row["label"] for row in rows] == [classes[index] for index in expected]
 
 
-def test_evaluate_on_the_whole_test_set_agrees_with_what_was_reported(poolzoo, run, cifar_images):
+def test_evaluate_on_the_whole_test_set_agrees_with_the_report(poolzoo, run, cifar_images):
     reported = json.loads((run / "metrics.json").read_text())["test"]["accuracy"]
     found = poolzoo("evaluate", run, "--data", f"folder:{cifar_images}", "--json").json
     assert found["n"] == 5000

@@ -6,37 +6,37 @@ import json
 import math
 import os
 import signal
-import subprocess
-import sys
-import time
 import tomllib
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support import processes
+from support.interruptions import stopped_in
 
 import poolzoo as package
 from poolzoo.artifacts import manifest
 from poolzoo.data.source import limited
 from poolzoo.metrics import classification
-from poolzoo.train import optimizer as optimizer
-from poolzoo.train import recipes
-from poolzoo.train.engine import Engine
-from poolzoo.train.prepare import validation_part
-from poolzoo.train.settings import Settings, default_batch_size, default_epochs
+from poolzoo.train import optimizer, recipes
+from poolzoo.train.defaults import default_batch_size, default_epochs
+from poolzoo.train.settings import Settings
+from poolzoo.train.splits import split_validation
+from poolzoo.train.training_module import TrainingModule
 
 QUICK = ("finetune", "--data", "digits", "--backbone", "nano/plain", "--pool", "gem", "--threads", "1", "-q")
 
 
 def test_the_rate_rises_linearly_and_falls_to_zero():
-    linear = [optimizer.scale(step, 100, 10, "linear") for step in range(101)]
+    linear = [optimizer.lr_multiplier(step, 100, 10, "linear") for step in range(101)]
     assert linear[0] == 0.1
     assert linear[9] == linear[10] == 1.0
     assert linear[55] == pytest.approx(0.5)
     assert linear[100] == 0.0
-    cosine = [optimizer.scale(step, 100, 10, "cosine") for step in range(101)]
+    cosine = [optimizer.lr_multiplier(step, 100, 10, "cosine") for step in range(101)]
     assert cosine[55] == pytest.approx(0.5)
     assert cosine[10 + 30] == pytest.approx(0.5 * (1 + math.cos(math.pi / 3)))
     assert cosine[100] == pytest.approx(0.0, abs=1e-12)
@@ -44,7 +44,7 @@ def test_the_rate_rises_linearly_and_falls_to_zero():
 
 def test_norms_biases_and_scalars_do_not_decay():
     network = package.create_model("nano/resnet", pool="gem", image_size=32)
-    groups = optimizer.parameter_groups(network, optimizer.Rates(1.0, 0.1))
+    groups = optimizer.parameter_groups(network, optimizer.LearningRates(1.0, 0.1))
     names = {id(p): name for name, p in network.named_parameters()}
     decay = {names[id(p)]: group["weight_decay"] for group in groups for p in group["params"]}
     assert decay.keys() == set(names.values())
@@ -56,9 +56,9 @@ def test_norms_biases_and_scalars_do_not_decay():
 
 def test_heads_and_stages_learn_at_their_own_rates():
     network = package.create_model("nano/resnet", pool="gem", image_size=32)
-    rates = optimizer.Rates(1.0, 0.1, head=10.0, layer_decay=0.5)
-    built = optimizer.build("adamw", network, rates)
-    optimizer.Schedule(2.0, 100, 10, "linear").set(built, 55)
+    rates = optimizer.LearningRates(1.0, 0.1, head_mult=10.0, layer_decay=0.5)
+    built = optimizer.create_optimizer("adamw", network, rates)
+    optimizer.LrSchedule(2.0, 100, 10, "linear").apply(built, 55)
     names = {id(p): name for name, p in network.named_parameters()}
     found = {names[id(p)]: group["lr"] for group in built.param_groups for p in group["params"]}
     # The stages are conv1, conv2, conv3 and block; the rate of step 55 is half of the peak, 2.
@@ -81,11 +81,11 @@ def test_defaults_follow_from_the_number_of_images():
 
 def test_the_validation_part_is_stratified_seeded_and_apart():
     labels = np.repeat(np.arange(5), [100, 100, 50, 20, 10])
-    train, held = validation_part(labels, 0)
+    train, held = split_validation(labels, 0)
     assert sorted([*train, *held]) == list(range(len(labels)))
     np.testing.assert_array_equal(np.bincount(labels[held]), [10, 10, 5, 2, 1])
-    assert (validation_part(labels, 0)[1] == held).all()
-    assert not (validation_part(labels, 1)[1] == held).all()
+    assert (split_validation(labels, 0)[1] == held).all()
+    assert not (split_validation(labels, 1)[1] == held).all()
 
 
 def test_a_limit_keeps_the_classes_in_proportion():
@@ -99,11 +99,11 @@ def test_metrics_by_hand():
     logits = np.eye(3)[[0, 0, 1, 1, 2, 0]]
     labels = np.array([0, 0, 1, 0, 2, 2])
     found = classification.compute(logits, labels, ("a", "b", "c"))
-    assert found["accuracy"] == pytest.approx(4 / 6)
-    assert found["confusion"] == [[2, 1, 0], [0, 1, 0], [1, 0, 1]]
-    assert found["precision"] == pytest.approx((2 / 3 + 1 / 2 + 1) / 3)
-    assert found["recall"] == pytest.approx((2 / 3 + 1 + 1 / 2) / 3)
-    assert found["f1"] == pytest.approx((2 / 3 + 2 / 3 + 2 / 3) / 3)
+    assert found.accuracy == pytest.approx(4 / 6)
+    assert found.confusion == ((2, 1, 0), (0, 1, 0), (1, 0, 1))
+    assert found.precision == pytest.approx((2 / 3 + 1 / 2 + 1) / 3)
+    assert found.recall == pytest.approx((2 / 3 + 1 + 1 / 2) / 3)
+    assert found.f1 == pytest.approx((2 / 3 + 2 / 3 + 2 / 3) / 3)
 
 
 def test_a_run_is_complete_learns_and_says_what_it_did(trained):
@@ -120,7 +120,7 @@ def test_a_run_is_complete_learns_and_says_what_it_did(trained):
         "curves.png",
     }
     assert expected | {"samples.npz", "predictions.npz", "metrics.json", "checkpoint"} == names
-    assert manifest.altered(trained) == []
+    assert manifest.differences(trained) == []
     lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
     assert lines[-1]["loss"] < lines[0]["loss"]
@@ -146,7 +146,7 @@ def test_the_json_ends_with_the_agreed_object(poolzoo, tmp_path):
     assert final["test"]["n"] == 200
 
 
-def test_the_last_line_is_the_run_and_the_directory_must_be_new(poolzoo, tmp_path):
+def test_the_last_line_is_the_run_in_a_new_directory(poolzoo, tmp_path):
     outcome = poolzoo(*QUICK, "--epochs", 1, "--limit", 100, "--out", tmp_path / "run")
     assert outcome.out.splitlines()[-1] == str(tmp_path / "run")
     before = sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*"))
@@ -191,32 +191,18 @@ def test_a_bad_config_is_one_line(poolzoo, tmp_path, text, code, says):
     assert says in outcome.err
 
 
-def stopped_in(epoch: int):
-    """The engine's epoch, which in one of them is interrupted before its first step."""
-    real = Engine._epoch
-
-    def stopped(self, number, *rest):
-        if number == epoch:
-            raise KeyboardInterrupt
-        return real(self, number, *rest)
-
-    return stopped
-
-
-def test_an_interrupted_run_goes_on_to_the_same_weights(poolzoo, tmp_path, monkeypatch):
+def test_an_interrupted_run_goes_on_to_the_same_weights(poolzoo, tmp_path):
     """Stopped after the second of four epochs, then resumed: bit for bit the weights of a run that nobody stopped."""
     arguments = (*QUICK, "--epochs", 4, "--limit", 400)
     poolzoo(*arguments, "--out", tmp_path / "whole")
-    real = Engine._epoch
-    monkeypatch.setattr(Engine, "_epoch", stopped_in(3))
-    outcome = poolzoo(*arguments, "--out", tmp_path / "cut")
+    with stopped_in(3):
+        outcome = poolzoo(*arguments, "--out", tmp_path / "cut")
     assert outcome.code == 130
     assert f"--resume {tmp_path / 'cut'}" in outcome.err
     assert not (tmp_path / "cut" / "manifest.json").exists()
     refused = poolzoo("export", tmp_path / "cut")
     assert refused.code == 1
     assert "--resume" in refused.err
-    monkeypatch.setattr(Engine, "_epoch", real)
     assert poolzoo("finetune", "--resume", tmp_path / "cut", "-q").code == 0
     for name in ("model.safetensors", "config.json", "run.toml"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
@@ -240,13 +226,12 @@ def poolzoo_poolings():
 """
 
 
-def test_what_is_random_in_the_network_is_resumed_too(poolzoo, tmp_path, monkeypatch):
+def test_what_is_random_in_the_network_is_resumed_too(poolzoo, tmp_path):
     (tmp_path / "noisy.py").write_text(NOISY)
     base = ("finetune", "--data", "digits", "--backbone", "nano/plain", "--threads", "1", "-q")
     arguments = (*base, "--plugin", tmp_path / "noisy.py", "--pool", "noisy", "--epochs", 3, "--limit", 200)
     poolzoo(*arguments, "--out", tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        patch.setattr(Engine, "_epoch", stopped_in(2))
+    with stopped_in(2):
         poolzoo(*arguments, "--out", tmp_path / "cut")
     torch.rand(7)  # the generator is somewhere else by now
     assert poolzoo("finetune", "--resume", tmp_path / "cut", "-q").code == 0
@@ -254,25 +239,26 @@ def test_what_is_random_in_the_network_is_resumed_too(poolzoo, tmp_path, monkeyp
     assert weights[0] == weights[1]
 
 
-def test_a_run_that_is_killed_before_its_first_checkpoint_can_be_resumed(poolzoo, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(Engine, "_epoch", stopped_in(1))
+def test_a_run_killed_before_its_first_checkpoint_resumes(poolzoo, tmp_path):
+    with stopped_in(1):
         assert poolzoo(*QUICK, "--epochs", 1, "--limit", 100, "--out", tmp_path / "run").code == 130
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["data.npz", "run.toml"]
     assert poolzoo("finetune", "--resume", tmp_path / "run", "-q").code == 0
 
 
+def tells_of_epochs(events: Connection) -> None:
+    processes.announce(events, TrainingModule, "update_best")
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_a_real_process_with_its_code(tmp_path, number, code):
-    command = [sys.executable, "-m", "poolzoo", *QUICK[:-1], "--epochs", "500", "--out", str(tmp_path / "run")]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        end = time.monotonic() + 120
-        while not (tmp_path / "run" / "metrics.jsonl").exists() and time.monotonic() < end:
-            time.sleep(0.1)
-        process.send_signal(number)
-        _, err = process.communicate(timeout=60)
-    assert process.returncode == code
-    assert err.splitlines()[-1].startswith("hint: poolzoo finetune --resume")
+    words = (*QUICK[:-1], "--epochs", 500, "--no-check-export", "--out", tmp_path / "run")
+    process = processes.start(tmp_path, *words, before=tells_of_epochs)
+    process.next_event()
+    process.signal(number)
+    ended = process.wait()
+    assert ended.code == code
+    assert ended.err.splitlines()[-1].startswith("hint: poolzoo finetune --resume")
     assert not list((tmp_path / "run").rglob(".*"))
 
 
@@ -292,13 +278,12 @@ def test_a_frozen_backbone_does_not_change(poolzoo, tmp_path):
     assert any(not torch.equal(before[key], free[key]) for key in before if key.startswith("backbone"))
 
 
-def test_a_resumed_run_needs_neither_its_first_weights_nor_its_plugin_named_again(poolzoo, tmp_path, monkeypatch):
+def test_a_resumed_run_needs_neither_weights_nor_plugin_option(poolzoo, tmp_path):
     plugin = Path(__file__).parents[2] / "plugins" / "single_file" / "power_mean.py"
     weights = tmp_path / "w.safetensors"
     network = package.create_model("nano/plain", num_classes=10, image_size=16)
     save_file({k: v.contiguous() for k, v in network.state_dict().items()}, weights)
-    with monkeypatch.context() as patch:
-        patch.setattr(Engine, "_epoch", stopped_in(2))
+    with stopped_in(2):
         arguments = ("--plugin", plugin, "--pool", "power-mean", "--weights", weights, "--epochs", 3, "--limit", 200)
         poolzoo("finetune", "--data", "digits", "--backbone", "nano/plain", *arguments, "--out", tmp_path / "run", "-q")
     weights.unlink()
@@ -307,7 +292,7 @@ def test_a_resumed_run_needs_neither_its_first_weights_nor_its_plugin_named_agai
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 3
 
 
-def test_a_loss_that_is_no_number_stops_the_run_with_a_hint(poolzoo, tmp_path):
+def test_a_nan_loss_stops_the_run_with_a_hint(poolzoo, tmp_path):
     outcome = poolzoo(*QUICK, "--optimizer", "sgd", "--lr", "9000", "--epochs", 3, "--out", tmp_path / "run")
     assert outcome.code == 1
     assert "loss" in outcome.err
@@ -345,7 +330,7 @@ def test_dry_run_shows_the_network_and_writes_nothing(poolzoo, tmp_path, monkeyp
 # --- Weights -------------------------------------------------------------------------------------------------------
 
 
-def test_timms_own_weights_are_taken_and_their_classifier_is_left_out(poolzoo, tmp_path):
+def test_timms_weights_load_without_their_classifier(poolzoo, tmp_path):
     import timm
 
     theirs = timm.create_model("test_convnext", num_classes=1000).state_dict()
@@ -368,13 +353,14 @@ def test_timms_own_weights_are_taken_and_their_classifier_is_left_out(poolzoo, t
 def test_torchvisions_own_weights_are_taken(tmp_path):
     import torchvision
 
-    from poolzoo.model.assemble import ModelConfig, assemble
+    from poolzoo.model.assemble import assemble
+    from poolzoo.model.config import ModelConfig
     from poolzoo.model.weights import load_weights
 
     theirs = torchvision.models.squeezenet1_1().state_dict()
     torch.save(theirs, tmp_path / "w.pth")
     assembly = assemble(ModelConfig("torchvision/squeezenet1_1", "avg", 10, (64, 64), (64, 64)))
-    load_weights(assembly.network, tmp_path / "w.pth", assembly.backbone.item.classifier)
+    load_weights(assembly.network, tmp_path / "w.pth", assembly.backbone.resolved.item.classifier)
     own = assembly.network.backbone.state_dict()
     assert torch.equal(own["body.features.0.weight"], theirs["features.0.weight"])
 
@@ -382,12 +368,13 @@ def test_torchvisions_own_weights_are_taken(tmp_path):
 def test_a_vits_positions_are_resampled_to_the_image_size(tmp_path):
     import timm
 
-    from poolzoo.model.assemble import ModelConfig, assemble
+    from poolzoo.model.assemble import assemble
+    from poolzoo.model.config import ModelConfig
     from poolzoo.model.weights import load_weights
 
     save_file(timm.create_model("test_vit").state_dict(), tmp_path / "w.safetensors")
     assembly = assemble(ModelConfig("timm/test_vit", "avg", 10, (64, 64), (64, 64)))
-    load_weights(assembly.network, tmp_path / "w.safetensors", assembly.backbone.item.classifier)
+    load_weights(assembly.network, tmp_path / "w.safetensors", assembly.backbone.resolved.item.classifier)
 
 
 def test_our_own_weights_start_another_number_of_classes(poolzoo, trained, photos, tmp_path):
@@ -426,9 +413,9 @@ def test_weights_that_do_not_fit_are_one_line(poolzoo, tmp_path, content, code, 
 
 
 def test_pretrained_without_a_network_is_quick_and_one_line(poolzoo, tmp_path, monkeypatch):
-    from poolzoo.backbones import network
+    from poolzoo.backbones import connectivity
 
-    monkeypatch.setattr(network, "reachable", lambda url: False)
+    monkeypatch.setattr(connectivity, "reachable", lambda url: False)
     for backbone in ("timm/resnet18", "torchvision/resnet18"):
         outcome = poolzoo(
             "finetune", "--data", "digits", "--backbone", backbone, "--pretrained", "--out", tmp_path / "run"
@@ -459,7 +446,7 @@ def test_settings_refuse_what_cannot_be():
 
 
 @pytest.mark.parametrize("recipe", recipes.RECIPES, ids=lambda recipe: recipe.name)
-def test_a_recipe_is_what_show_prints_and_what_a_run_gets(poolzoo, recipe):
+def test_a_recipe_is_the_same_in_show_and_in_runs(poolzoo, recipe):
     (shown,) = poolzoo("show", recipe.name, "--json").json["items"]
     assert shown["settings"] == recipe.settings
     Settings(**recipe.settings)
@@ -510,8 +497,8 @@ def test_weights_that_have_seen_the_validation_images_say_so(poolzoo, photos, tm
             for copy in range(3):
                 Image.new("RGB", (32, 32), (20 * index, 80 * copy, 99)).save(folder / f"{copy}.png")
     arguments = ("finetune", "--backbone", "nano/plain", "--pretrained", "--dry-run")
-    assert "validation part was seen" in poolzoo(*arguments, "--data", f"folder:{tmp_path / 'cifar'}").err
-    assert "seen" not in poolzoo(*arguments, "--data", f"folder:{photos}").err.replace("are seen at", "")
+    assert "has seen the validation images" in poolzoo(*arguments, "--data", f"folder:{tmp_path / 'cifar'}").err
+    assert "seen" not in poolzoo(*arguments, "--data", f"folder:{photos}").err
 
 
 def test_the_packages_weights_keep_another_local_pooling(poolzoo):

@@ -1,4 +1,4 @@
-"""Numbers to pictures: differences with a sign, weights over a photograph."""
+"""Arrays as pictures: signed differences, and weights over a photograph."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from typing import Final
 import numpy as np
 
 FULL: Final = 0.25  # of the range from black to white: differences from here on have the full color
-BRIGHTER, DARKER = np.array([255, 176, 59]), np.array([64, 156, 255])
-FRAME: Final = np.array([72, 74, 78])  # where nothing is compared
-HALF: Final = 0.5  # part of a weight's color in the picture, beside the photograph in gray
+BRIGHTER: Final = np.array([255, 176, 59])
+DARKER: Final = np.array([64, 156, 255])
+FRAME: Final = np.array([72, 74, 78])  # the margin, where nothing is compared
+HALF: Final = 0.5  # opacity of the weights over the photograph in gray
 
 
 def picture(values: np.ndarray) -> np.ndarray:
     """`float[H, W, 3]` in 0–1 as `uint8[H, W, 3]`."""
-    return np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
+    pixels: np.ndarray = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
+    return pixels
 
 
 def signed(difference: np.ndarray) -> np.ndarray:
@@ -24,15 +26,15 @@ def signed(difference: np.ndarray) -> np.ndarray:
     return np.rint(np.where(np.isnan(strength), FRAME, color)).astype(np.uint8)
 
 
-def heat(times: np.ndarray, gray: np.ndarray) -> np.ndarray:
+def heat(relative: np.ndarray, gray: np.ndarray) -> np.ndarray:
     """Weights over a photograph in gray: `uint8[H, W, 3]`.
 
     Args:
-        times: `float[h, w]`, how many times an even share each position has; h and w divide H and W.
+        relative: `float[h, w]`, the weight of each location in units of a uniform weight; h and w divide H and W.
         gray: `float[H, W]`, the photograph in 0–1.
     """
     from matplotlib import colormaps
 
-    large = np.kron(times, np.ones((gray.shape[0] // times.shape[0], gray.shape[1] // times.shape[1])))
-    color = colormaps["inferno"](large / (1 + large))[..., :3]  # an even share in the middle, none at 0, ∞ at 1
+    large = np.kron(relative, np.ones((gray.shape[0] // relative.shape[0], gray.shape[1] // relative.shape[1])))
+    color = colormaps["inferno"](large / (1 + large))[..., :3]  # a uniform weight in the middle, none at 0, ∞ at 1
     return picture(HALF * color + (1 - HALF) * gray[..., None] * (0.25 + 0.75 * (large / (1 + large))[..., None]))

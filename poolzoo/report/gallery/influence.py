@@ -1,4 +1,4 @@
-"""A global pooling at work: how much each position of a map decides of the pooled vector."""
+"""A global pooling at work: the influence of each spatial location of a feature map on the pooled vector."""
 
 from __future__ import annotations
 
@@ -10,34 +10,35 @@ import torch
 from torch import Tensor, nn
 
 from poolzoo.model import cost
-from poolzoo.model.assemble import Preprocess, build_backbone
+from poolzoo.model.backbone import build_backbone
+from poolzoo.model.network import Preprocess
 from poolzoo.plugin import loader
 
 BACKBONE: Final = "poolzoo:nano/resnet"  # its weights come with the package
-DRAWS: Final = 16  # of signs; where no channel sees another, each gives the same
+DRAWS: Final = 16  # vectors of signs; for layers that treat channels alone, each gives the same
 SEED: Final = 0  # of the signs, and of weights that are drawn
 
 
 @dataclass(frozen=True)
 class Influence:
-    """What share of the pooled vector's pull each position has.
+    """The influence of each spatial location on the pooled vector.
 
     Attributes:
-        shares: `float[h, w]`, which sum to 1.
-        half: How many positions have half of it together, the strongest first.
+        weights: `float[h, w]`, which sum to 1.
+        half: How many locations have half of the sum together, the strongest first.
     """
 
-    shares: np.ndarray
+    weights: np.ndarray
     half: int
 
     @property
-    def times(self) -> np.ndarray:
-        """The shares in even shares, `float[h, w]`: 1 everywhere for a mean."""
-        return self.shares * self.shares.size
+    def relative(self) -> np.ndarray:
+        """The weights in units of a uniform weight, `float[h, w]`: 1 everywhere for a mean."""
+        return self.weights * self.weights.size
 
 
 def features(photograph: np.ndarray) -> Tensor:
-    """What nano/resnet makes of a photograph: `uint8[S, S, 3] → float[1, 128, S/8, S/8]`, not below 0."""
+    """The feature map of nano/resnet for a photograph: `uint8[S, S, 3] → float[1, 128, S/8, S/8]`, not below 0."""
     backbone = loader.catalog().backbone(BACKBONE)
     side = photograph.shape[0]
     module = build_backbone(backbone, (side, side), pretrained=True).eval()
@@ -48,25 +49,25 @@ def features(photograph: np.ndarray) -> Tensor:
 
 
 def look(resolved: loader.Resolved, of: Tensor) -> Influence:
-    """How much each position of a map, `float[1, C, h, w]`, decides.
+    """The influence of each location of a feature map, `float[1, C, h, w]`.
 
     Raises:
-        Exception: Whatever the layer's own code raises, or what is wrong with its output.
+        Exception: The layer's own code raises it, or its output is wrong.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        layer = cost.build_for(resolved, of.shape[1], (of.shape[2], of.shape[3])).eval()
+        layer = cost.build_layer(resolved, of.shape[1], (of.shape[2], of.shape[3])).eval()
     return measure(layer, of)
 
 
 def measure(layer: nn.Module, of: Tensor) -> Influence:
-    """Σ over channels of |∂(v · y)/∂x| at each position, the mean over vectors v of random signs.
+    """Σ over channels of |∂(v · y)/∂x| at each location, the mean over vectors v of random signs.
 
-    The signs keep outputs from cancelling: behind a layer norm, for one, the plain sum of y never changes. Where an
-    output sees one channel alone, this is Σ |∂y/∂x| exactly, whatever the signs.
+    The signs keep outputs from canceling: after a layer norm, the plain sum of y never changes. Where an output sees
+    one channel alone, this is Σ |∂y/∂x| exactly, whatever the signs.
 
     Raises:
-        ValueError: The output is no finite vector, or does not depend on the map.
+        ValueError: The output is not a finite vector, or does not depend on the feature map.
     """
     x = of.clone().requires_grad_()
     y: Any = layer(x)
@@ -75,13 +76,14 @@ def measure(layer: nn.Module, of: Tensor) -> Influence:
     if not y.isfinite().all():
         raise ValueError("it gives values that are not finite")
     generator = torch.Generator().manual_seed(SEED)
-    pull = torch.zeros(of.shape[2:], dtype=torch.float64)
+    weights = torch.zeros(of.shape[2:], dtype=torch.float64)
     for _ in range(DRAWS):
         signs = torch.randint(2, y.shape, generator=generator).to(y.dtype) * 2 - 1
         (slope,) = torch.autograd.grad(y, x, signs, retain_graph=True, allow_unused=True)
-        pull += 0 if slope is None else slope[0].double().abs().sum(0)
-    total = float(pull.sum())
+        weights += 0 if slope is None else slope[0].double().abs().sum(0)
+    total = float(weights.sum())
     if not 0 < total < float("inf"):
-        raise ValueError("no position of the map changes its output")
-    shares = (pull / total).numpy()
-    return Influence(shares, int(np.searchsorted(np.cumsum(np.sort(shares.ravel())[::-1]), 0.5 - 1e-9) + 1))
+        raise ValueError("no location of the feature map changes its output")
+    normalized = (weights / total).numpy()
+    descending = np.sort(normalized.ravel())[::-1]
+    return Influence(normalized, int(np.searchsorted(np.cumsum(descending), 0.5 - 1e-9) + 1))

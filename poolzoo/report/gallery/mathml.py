@@ -1,4 +1,4 @@
-"""TeX to MathML, which browsers draw themselves. Nothing but mathematics gets through."""
+"""TeX to MathML, which browsers draw. Only mathematical elements and attributes are kept."""
 
 from __future__ import annotations
 
@@ -18,22 +18,21 @@ ATTRIBUTES: Final = {
 }  # fmt: skip
 
 
-UNDER: Final = {"∑", "max", "min"}  # whose bounds stand below and above them
+UNDER: Final = {"∑", "max", "min"}  # operators with bounds below and above
 WITH_BOUNDS: Final = {"msub": "munder", "msubsup": "munderover"}
 
 
 def mathml(tex: str) -> Safe | None:
-    """An equation as `<math>`; None where it cannot be read, or holds what is no mathematics, such as a link.
+    """An equation as `<math>`; None where it cannot be converted, or contains other elements, such as a link.
 
-    The converter passes what `\\text{<script>}` holds on as it stands, so its result is read as XML, and only elements
-    and attributes that do no more than draw are kept. Where `\\quad` parts an equation, it is several: a narrow page
-    can break there.
+    The converter copies the content of `\\text{<script>}` as it is. So its result is parsed as XML, and only elements
+    and attributes that draw are allowed. `\\quad` splits an equation into several, so that a narrow page can break it.
     """
     from latex2mathml.converter import convert
 
     try:
         root = ElementTree.fromstring(convert(tex, display="block"))
-    except Exception:  # its own errors, and whatever else a strange text makes of it
+    except Exception:  # its own errors, and any other that odd input causes
         return None
     for element in root.iter():
         element.tag = element.tag.removeprefix(SPACE)

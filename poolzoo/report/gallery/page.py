@@ -1,4 +1,4 @@
-"""The page of the gallery: a card a strategy, with its pictures in it, that needs nothing but a browser."""
+"""The self-contained page of the gallery: a card a strategy, with its pictures."""
 
 from __future__ import annotations
 
@@ -23,34 +23,35 @@ from poolzoo.report.pieces import Safe, document, element, section, text
 
 HERE: Final = Path(__file__)
 ARXIV: Final = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
-LEGEND: Final = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 16.0)  # even shares
-PROPERTIES: Final = {  # by which strategies can be chosen
+LEGEND: Final = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 16.0)  # weights relative to a uniform one
+PROPERTIES: Final = {  # filters of the page
     "parameter-free": "parameter-free",
-    "learnt": "with parameters",
+    "learnable": "with parameters",
     "random": "random in training",
     "widens": "changes channels",
     "keeps": "keeps channels",
 }
 INTRODUCTION: Final = (
     "Every card shows one strategy at work on this photograph.",
-    "A local pooling stands inside a backbone and makes the picture smaller: beside the pooled photograph is the same "
-    "photograph moved by one pixel and pooled, then what differs once the two are aligned; black is nothing, and "
-    "color is what a network sees change although nothing but the place did.",
-    "A global pooling is the head and turns a whole map into one vector: the brighter a position, the more of that "
-    "vector it decides.",
+    "A local pooling is inside a backbone and downsamples. Its card shows the pooled photograph, the same photograph "
+    "moved by one pixel and pooled, and their difference after alignment. Black is no difference; color is a change of "
+    "the features although only the position changed.",
+    "A global pooling is the head and turns a whole feature map into one vector. The brighter a location, the larger "
+    "its influence on that vector.",
 )
-FACTS: Final = f"Width and parameters are those for {CHANNELS} channels on a map of 8 × 8."
+FACTS: Final = f"Output channels and parameters are those for {CHANNELS} input channels on a feature map of 8 × 8."
 LOCAL: Final = (
-    "xᵢ are the n values of a window, x̄ is their mean, s its side and stride; pixels go in from 0 to 1.",
-    "The photograph moves one pixel down and right, and what leaves it comes back on the other side; the first picture "
-    "is then brought to where the second fits best, in steps of 1/s pixel, with a cubic spline.",
+    "xᵢ are the n values of a window, x̄ is their mean, s its side and stride; pixels are in 0–1.",
+    "The photograph moves circularly by one pixel down and right. The first picture is then aligned with the second, "
+    "in steps of 1/s pixel, with a cubic spline.",
     "In the gray frame opposite borders meet, and nothing is compared.",
     FACTS,
 )
 GLOBAL: Final = (
-    "xᵢ are the n positions of a map, x̄ is their mean; the map is that of nano/resnet, trained on CIFAR-10.",
-    "A weight is Σ |∂(v · y)/∂x| over the channels of a position, the mean over vectors v of random signs; 1× is an "
-    "even share.",
+    "xᵢ are the n spatial locations of a feature map, x̄ is their mean; the map is that of nano/resnet, trained on "
+    "CIFAR-10.",
+    "A weight is Σ |∂(v · y)/∂x| over the channels of a location, the mean over vectors v of random signs; 1× is the "
+    "uniform weight.",
     FACTS,
 )
 KINDS: Final = ("local", "global")
@@ -60,8 +61,8 @@ def html(photograph: Photograph, cards: Sequence[Card]) -> str:
     """The whole page.
 
     Args:
-        photograph: What the strategies were shown.
-        cards: What they made of it.
+        photograph: The photograph that was pooled.
+        cards: A card for each strategy.
     """
     gray = photograph.pixels.mean(2) / 255
     local = [_card(card, gray) for card in cards if card.item.kind == "local"]
@@ -90,7 +91,7 @@ def html(photograph: Photograph, cards: Sequence[Card]) -> str:
                 element("p", *GLOBAL, class_="note"),
                 element("div", *whole, class_="cards small"),
             ),
-            element("p", "No strategy is like that.", id="none", hidden="hidden"),
+            element("p", "No strategy matches.", id="none", hidden="hidden"),
         ),
         element("footer", element("p", f"Photograph: {photograph.credit}.", class_="note")),
         Safe(f"<script>{script}</script>"),
@@ -116,9 +117,9 @@ def _opening(photograph: Photograph) -> Safe:
         ),
         element(
             "figure",
-            element("p", "Weight, in even shares"),
+            element("p", "Weight, relative to uniform"),
             _image(steps, "The scale of weights"),
-            element("figcaption", *(element("span", f"{end:g}×") for end in LEGEND), class_="even"),
+            element("figcaption", *(element("span", f"{end:g}×") for end in LEGEND), class_="uniform"),
         ),
         class_="legends",
     )
@@ -155,7 +156,7 @@ def _card(card: Card, gray: np.ndarray) -> Safe:
         element("p", item.summary, class_="summary searched"),
         element("div", _equation(card), class_="equation", tabindex=0),
         views,
-        _facts(card),
+        _figures(card),
         element("p", _paper(item.paper), class_="paper searched"),
         id=card.identity,
         data_kind=item.kind,
@@ -164,15 +165,15 @@ def _card(card: Card, gray: np.ndarray) -> Safe:
 
 
 def _properties(card: Card) -> list[str]:
-    found = ["parameter-free" if card.item.parameter_free else "learnt"]
+    found = ["parameter-free" if card.item.parameter_free else "learnable"]
     found += ["random"] if card.item.stochastic else []
-    if card.width is not None:
-        found.append("keeps" if card.width == CHANNELS else "widens")
+    if card.out_features is not None:
+        found.append("keeps" if card.out_features == CHANNELS else "widens")
     return found
 
 
 def _chips(card: Card) -> Safe:
-    shown = [card.item.kind, *(PROPERTIES[key] for key in _properties(card) if key not in ("keeps", "learnt"))]
+    shown = [card.item.kind, *(PROPERTIES[key] for key in _properties(card) if key not in ("keeps", "learnable"))]
     return element("ul", *(element("li", one) for one in shown), class_="chips")
 
 
@@ -191,10 +192,10 @@ def _paper(paper: str) -> Safe:
 def _views(card: Card) -> Safe:
     views = [_view(card.item.name, stride, view) for stride, view in card.shifted.items()]
     notes = [(stride, "; ".join(view.notes)) for stride, view in card.shifted.items() if isinstance(view, Shifted)]
-    told = [f"stride {stride}: {note}" for stride, note in notes if note]
+    lines = [f"stride {stride}: {note}" for stride, note in notes if note]
     if len({note for _, note in notes}) == 1:
-        told = [note for _, note in notes[:1] if note]
-    shown = [element("p", f"Shown here: {'; '.join(told)}.", class_="told")] if told else []
+        lines = [note for _, note in notes[:1] if note]
+    shown = [element("p", f"Shown here: {'; '.join(lines)}.", class_="shown")] if lines else []
     return element("div", *views, *shown, class_="views")
 
 
@@ -208,12 +209,12 @@ def _view(name: str, stride: int, view: Shifted | str) -> Safe:
         (colors.picture(view.moved), "moved 1 pixel, pooled", f"{where}: the moved photograph pooled"),
         (colors.signed(view.difference), "difference", f"{where}: their difference, aligned by {by} pixels"),
     )
-    shown = [element("figure", _image(p, alt), element("figcaption", told)) for p, told, alt in pictures]
+    shown = [element("figure", _image(p, alt), element("figcaption", caption)) for p, caption, alt in pictures]
     return element("div", _head(stride, _level(view)), *shown, class_="view")
 
 
-def _head(stride: int, told: object) -> Safe:
-    return element("p", element("b", f"stride {stride}"), element("span", told), class_="stride")
+def _head(stride: int, level: object) -> Safe:
+    return element("p", element("b", f"stride {stride}"), element("span", level), class_="stride")
 
 
 def _level(view: Shifted) -> Safe:
@@ -226,32 +227,32 @@ def _weights(card: Card, gray: np.ndarray) -> Safe:
     view = card.influence
     if not isinstance(view, Influence):
         return element("div", element("p", view or "nothing to show", class_="reason"), class_="views")
-    low, high = float(view.times.min()), float(view.times.max())
+    low, high = float(view.relative.min()), float(view.relative.max())
     least = f"{low:.2g}" if low >= 0.01 or low == 0 else "<0.01"
-    told = f"{least}× to {high:.3g}×" if high - low > 1e-6 else "1× everywhere"
-    alt = f"{card.item.name}: the weight of each position, {told} an even share"
-    half = f"{view.half} of {view.shares.size} positions have half the weight"
-    caption = element("figcaption", element("b", told), element("span", half))
-    return element("div", element("figure", _image(colors.heat(view.times, gray), alt), caption), class_="views")
+    reach = f"{least}× to {high:.3g}×" if high - low > 1e-6 else "1× everywhere"
+    alt = f"{card.item.name}: the weight of each location, {reach} the uniform weight"
+    half = f"{view.half} of {view.weights.size} locations have half the weight"
+    caption = element("figcaption", element("b", reach), element("span", half))
+    return element("div", element("figure", _image(colors.heat(view.relative, gray), alt), caption), class_="views")
 
 
-def _facts(card: Card) -> Safe:
+def _figures(card: Card) -> Safe:
     known = card.measured
     count = "–" if card.parameters is None else f"{card.parameters:,}"
-    spread = "" if known.sd is None else f" ± {100 * known.sd:.1f}"
+    sd = "" if known.sd is None else f" ± {100 * known.sd:.1f}"
     where = known.where + ("" if known.n is None else f", n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{known.n}")
     rows = [
         ("parameters", count, "initial, seed 0" if card.parameters else ""),
-        ("width", "–" if card.width is None else str(card.width), ""),
+        ("output channels", "–" if card.out_features is None else str(card.out_features), ""),
         ("time vs avg", *_times(known)),
-        ("shift kept", _percent(known.consistency), "not measured" if known.consistency is None else ""),
-        ("accuracy", _percent(known.accuracy, spread), where or "not measured"),
+        ("crop consistency", _percent(known.consistency), "not measured" if known.consistency is None else ""),
+        ("accuracy", _percent(known.accuracy, sd), where or "not measured"),
     ]
     cells = [
         element("div", element("dt", name), element("dd", element("b", big), element("span", small)))
         for name, big, small in rows
     ]
-    return element("dl", *cells, class_="facts")
+    return element("dl", *cells, class_="figures")
 
 
 def _times(known: Measured) -> tuple[str, str]:
@@ -260,8 +261,8 @@ def _times(known: Measured) -> tuple[str, str]:
     return f"{known.forward:.3g}×", f"training {known.training:.3g}×" if known.training is not None else ""
 
 
-def _percent(share: float | None, spread: str = "") -> str:
-    return "–" if share is None else f"{100 * share:.1f}{spread}\N{NO-BREAK SPACE}%"
+def _percent(fraction: float | None, sd: str = "") -> str:
+    return "–" if fraction is None else f"{100 * fraction:.1f}{sd}\N{NO-BREAK SPACE}%"
 
 
 def _image(pixels: np.ndarray, alt: str) -> Safe:

@@ -1,4 +1,4 @@
-"""The photograph that the strategies work on: the user's own, or one that scikit-learn ships."""
+"""The photograph that the gallery pools: the user's own, or one that scikit-learn ships."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.data import images
 
-SIDE: Final = 128  # pixels: pooled with stride 4, 32 are left, which still show what they were
-SHIPPED: Final = "china.jpg"  # roofs and railings: fine patterns, which is where poolings differ
+SIDE: Final = 128  # pixels; with stride 4, 32 are left, enough to recognize it
+SHIPPED: Final = "china.jpg"  # roofs and railings: fine patterns, where poolings differ
 CREDIT: Final = "china.jpg by danielbuechele, CC BY 2.0, as scikit-learn ships it, cropped and reduced"
 
 
 @dataclass(frozen=True)
 class Photograph:
-    """A square picture, `uint8[SIDE, SIDE, 3]`, and whose it is."""
+    """A square picture, `uint8[SIDE, SIDE, 3]`, and its credit."""
 
     pixels: np.ndarray
     credit: str
@@ -36,11 +36,11 @@ def read(path: Path) -> Photograph:
 
     Raises:
         UsageError: There is no such file.
-        CheckFailed: It is no image, or a damaged one.
+        CheckFailed: It is not an image, or it is damaged.
     """
     if not path.is_file():
         what = "is no file" if path.exists() else "does not exist"
-        raise UsageError(f"image {str(path)!r} {what}", "give an image file, or none for a photograph of ours")
+        raise UsageError(f"image {str(path)!r} {what}", "give an image file, or none for the default photograph")
     name = path.name.encode("utf-8", "backslashreplace").decode()  # any bytes may be a file's name
     try:
         return Photograph(images.read(path, (SIDE, SIDE)), name)

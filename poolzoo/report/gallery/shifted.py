@@ -1,4 +1,4 @@
-"""A local pooling at work: the photograph pooled, and what changes in it when the photograph moves by one pixel."""
+"""A local pooling at work: the pooled photograph, and its change when the photograph moves by one pixel."""
 
 from __future__ import annotations
 
@@ -17,26 +17,29 @@ from poolzoo.plugin import loader
 
 STRIDES: Final = (2, 4)
 SEED: Final = 0  # of weights that are drawn
-# Which color each channel of a layer is given: as they are; in pairs, for a layer that gives one channel for two; many
-# times over, for one that wants more channels.
+# The color of each input channel: as they are; in pairs, for a layer that gives one channel for two; repeated, for one
+# that needs more channels.
 ORDERS: Final = ((0, 1, 2), (0, 1, 1, 2, 2, 0), (0,) * 8 + (1,) * 8 + (2,) * 8)
-TOLD: Final = ("", "its pairs of channels are red and green, green and blue, blue and red", "each color in 8 channels")
-MARGIN: Final = 3  # pixels at each side that are left out: what meets there are opposite borders of the photograph
-LEAST_GAIN: Final = 0.05  # a layer that makes less than this of white is shown as it is
+ORDER_NOTES: Final = (
+    "",
+    "its pairs of channels are red and green, green and blue, blue and red",
+    "each color in 8 channels",
+)
+MARGIN: Final = 3  # pixels at each side that are left out, where opposite borders of the photograph meet
+MIN_GAIN: Final = 0.05  # output for white; below it, a layer's output is shown unscaled
 
 
 @dataclass(frozen=True)
 class Shifted:
-    """What a layer makes of a photograph and of the photograph moved by one pixel down and to the right.
+    """The output of a layer for a photograph, and for the photograph moved by one pixel down and to the right.
 
     Attributes:
         stride: Side of the windows and their stride.
         pooled, moved: `float[h, w, 3]`, 0 black and 1 white.
-        difference: `float[h, w]`, the mean over the colors of `moved` less `pooled` brought to the same place; NaN in
-            the margin.
+        difference: `float[h, w]`, the mean over the colors of `moved` minus the aligned `pooled`; NaN in the margin.
         rms: Root mean square of that difference over positions and colors; 1 is black to white.
-        by: By how much `pooled` was brought down and right for that, in its pixels, whatever leaves the least.
-        notes: What else was done to show it.
+        by: The alignment: pixels of `pooled` down and to the right, chosen to minimize the difference.
+        notes: What else was done to show the output as a picture.
     """
 
     stride: int
@@ -49,26 +52,26 @@ class Shifted:
 
 
 def look(resolved: loader.Resolved, photograph: np.ndarray, stride: int) -> Shifted:
-    """Pools a photograph, `uint8[S, S, 3]`, with windows of stride × stride; it moves circularly, so nothing is new.
+    """Pools a photograph, `uint8[S, S, 3]`, with windows of stride × stride; it moves circularly, so no pixels are new.
 
     Raises:
-        Exception: Whatever the layer's own code raises, or what is wrong with its output.
+        Exception: The layer's own code raises it, or its output is wrong.
     """
     pixels = torch.from_numpy(photograph / np.float32(255)).permute(2, 0, 1)
     inputs = torch.stack((pixels, pixels.roll((1, 1), (1, 2)), torch.ones_like(pixels)))
     outputs, order = _pooled(lambda channels: _layer(resolved, channels, stride), inputs, stride)
-    notes = [TOLD[order]] if TOLD[order] else []
+    notes = [ORDER_NOTES[order]] if ORDER_NOTES[order] else []
     colors, tiles = _colored(outputs.double().numpy(), order)
     notes += [tiles] if tiles else []
     gain = float(colors[2].mean())
-    if abs(gain) < LEAST_GAIN or not np.isfinite(colors).all():
+    if abs(gain) < MIN_GAIN or not np.isfinite(colors).all():
         gain = 1.0
     if not np.isfinite(colors[:2]).all():
         raise ValueError("it gives values that are not finite")
     if abs(gain - 1) > 0.005:
-        notes.append(f"divided by {gain:.3g}, what it makes of white")
+        notes.append(f"divided by {gain:.3g}, its output for white")
     first, second = colors[:2] / gain
-    by, rest = _aligned(first, second, stride)
+    by, rest = aligned(first, second, stride)
     rms = float(np.sqrt(np.square(rest).mean()))
     framed = np.pad(rest.mean(3), ((0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN)), constant_values=np.nan)
     pooled, moved, difference = (_mosaic(tiles) for tiles in (first, second, framed[..., None]))
@@ -78,7 +81,8 @@ def look(resolved: loader.Resolved, photograph: np.ndarray, stride: int) -> Shif
 def _layer(resolved: loader.Resolved, channels: int, stride: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        return resolved.build(channels, stride, stride, 0, False, **resolved.options).eval()
+        layer: nn.Module = resolved.build(channels, stride, stride, 0, False, **resolved.options)
+        return layer.eval()
 
 
 def _pooled(make: Callable[[int], nn.Module], inputs: Tensor, stride: int) -> tuple[Tensor, int]:
@@ -106,7 +110,7 @@ def _pooled(make: Callable[[int], nn.Module], inputs: Tensor, stride: int) -> tu
 
 
 def _colored(outputs: np.ndarray, order: int) -> tuple[np.ndarray, str]:
-    """`float[N, D, h, w]` as pictures in tiles, `float[N, tiles, h, w, 3]`, and what the tiles are."""
+    """`float[N, D, h, w]` as pictures in tiles, `float[N, tiles, h, w, 3]`, and a note on the tiles."""
     if outputs.shape[1] % 3:
         gray = np.repeat(outputs.mean(1)[:, None, :, :, None], 3, 4)
         return gray, f"the mean of its {outputs.shape[1]} channels in gray"
@@ -117,7 +121,7 @@ def _colored(outputs: np.ndarray, order: int) -> tuple[np.ndarray, str]:
 
 
 def _mosaic(tiles: np.ndarray) -> np.ndarray:
-    """`float[tiles, h, w, c]` in rows and columns, as nearly a square as they fit: `float[H, W, c]`."""
+    """`float[tiles, h, w, c]` in rows and columns, nearly a square: `float[H, W, c]`."""
     count, height, width, colors = tiles.shape
     columns = int(np.ceil(np.sqrt(count)))
     rows = -(-count // columns)
@@ -126,11 +130,11 @@ def _mosaic(tiles: np.ndarray) -> np.ndarray:
     return filled.reshape(rows, columns, height, width, -1).swapaxes(1, 2).reshape(rows * height, columns * width, -1)
 
 
-def _aligned(first: np.ndarray, second: np.ndarray, stride: int) -> tuple[tuple[float, float], np.ndarray]:
-    """By how many pixels `first` best falls on `second`, both `float[tiles, h, w, 3]`, and what is left of that.
+def aligned(first: np.ndarray, second: np.ndarray, stride: int) -> tuple[tuple[float, float], np.ndarray]:
+    """The shift in pixels that aligns `first` with `second`, both `float[tiles, h, w, 3]`, and their difference.
 
-    The photograph moved by 1/stride of a pooled pixel an axis; a layer that chooses where to sample may move by 0 or by
-    1 instead.
+    The photograph moved by 1/stride of a pooled pixel an axis; a layer that selects its sampling grid may move by 0 or
+    by 1 instead.
     """
     steps = [step / stride for step in range(stride + 1)]
     best: tuple[float, tuple[float, float], np.ndarray] | None = None
@@ -147,5 +151,5 @@ def _aligned(first: np.ndarray, second: np.ndarray, stride: int) -> tuple[tuple[
 
 @cache
 def _moving(length: int, by: float) -> np.ndarray:
-    """The matrix that moves a periodic row of pixels; between them it reads the cubic spline."""
+    """The matrix that moves a periodic row of pixels, with cubic spline interpolation."""
     return np.stack([ndimage.shift(one, by, order=3, mode="grid-wrap") for one in np.eye(length)], 1)

@@ -1,0 +1,1 @@
+"""Start-up time, memory and CPU time of whole commands."""

@@ -1,0 +1,1 @@
+"""Every pooling in backbones of every kind, and every architecture of timm as a backbone."""

@@ -1,0 +1,1 @@
+"""Exported graphs beside those of other exporters."""

@@ -1,1 +1,0 @@
-"""What `benchmarks.export` compares: networks with JPEGs (`cases`), and everybody's way to their labels (`arms`)."""

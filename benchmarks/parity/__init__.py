@@ -1,0 +1,1 @@
+"""Whether the parity check detects faults."""

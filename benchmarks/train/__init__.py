@@ -1,0 +1,1 @@
+"""Training beside timm, torchvision and Lightning."""

@@ -1,0 +1,115 @@
+"""`metrics.json` of a run: what the trained network achieves, and what training cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from poolzoo.common import files
+from poolzoo.common.errors import CheckFailed
+from poolzoo.metrics.results import Metrics
+
+FILE: Final = "metrics.json"
+
+
+@dataclass(frozen=True)
+class PeakMemory:
+    """The largest memory of a process in bytes; None where it is unknown.
+
+    Attributes:
+        host_bytes: Peak resident set of the process.
+        device_bytes: Peak that torch's allocator handed out on a CUDA device.
+    """
+
+    host_bytes: int | None
+    device_bytes: int | None
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """The result of a finished run.
+
+    Attributes:
+        path: The run directory.
+        val: Metrics on the held-out images of the epoch whose weights were kept.
+        best_epoch: That epoch, counted from 1.
+        test: Metrics on the test images.
+        test_flip_tta: Test accuracy averaged over each image and its mirror image; None where mirroring changes labels.
+        seconds: Duration of training, without validation and test.
+        images_per_s: Training throughput.
+        peak_memory: Of the first process.
+        processes: Number of processes that trained together.
+        skipped: Images that could not be read, each with `file` and `error`.
+    """
+
+    path: Path
+    val: Metrics
+    best_epoch: int
+    test: Metrics
+    test_flip_tta: float | None
+    seconds: float
+    images_per_s: float
+    peak_memory: PeakMemory
+    processes: int
+    skipped: tuple[Mapping[str, str], ...] = ()
+
+    def to_json(self) -> dict[str, object]:
+        """The object in `metrics.json`."""
+        flip_tta = None if self.test_flip_tta is None else {"accuracy": self.test_flip_tta}
+        return {
+            "run": self.path.name,
+            "val": {**self.val.to_json(), "epoch": self.best_epoch},
+            "test": self.test.to_json(),
+            "test_flip_tta": flip_tta,
+            "seconds": self.seconds,
+            "images_per_s": self.images_per_s,
+            "peak_memory": asdict(self.peak_memory),
+            "processes": self.processes,
+            **self._skipped_rows(),
+        }
+
+    def summary(self) -> dict[str, object]:
+        """The object that `poolzoo finetune --json` prints last."""
+        return {
+            "run": str(self.path),
+            "test": self.test.summary(),
+            "val": {**self.val.summary(), "epoch": self.best_epoch},
+            "seconds": self.seconds,
+            "images_per_s": self.images_per_s,
+            **self._skipped_rows(),
+        }
+
+    def _skipped_rows(self) -> dict[str, object]:
+        return {"skipped": [dict(row) for row in self.skipped]} if self.skipped else {}
+
+    @classmethod
+    def load(cls, path: Path) -> RunReport:
+        """Reads `metrics.json` of a finished run, also of earlier versions.
+
+        Args:
+            path: The run directory.
+
+        Raises:
+            CheckFailed: The file is missing or damaged, or lacks a key.
+        """
+        found = files.read_json(path / FILE)
+        try:
+            flip_tta = found.get("test_flip_tta")
+            memory = found.get("peak_memory") or {}
+            return cls(
+                path=path,
+                val=Metrics.from_json(found["val"]),
+                best_epoch=found["val"]["epoch"],
+                test=Metrics.from_json(found["test"]),
+                test_flip_tta=None if flip_tta is None else flip_tta["accuracy"],
+                seconds=found["seconds"],
+                images_per_s=found["images_per_s"],
+                peak_memory=PeakMemory(host_bytes=memory.get("host_bytes"), device_bytes=memory.get("device_bytes")),
+                processes=found.get("processes", 1),
+                skipped=tuple(found.get("skipped", ())),
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            hint = "it was made by another version of poolzoo"
+            raise CheckFailed(f"{path / FILE} lacks {error}", hint) from error

@@ -1,0 +1,73 @@
+"""Arrays that a run keeps of its data: sample images with labels, and the predictions for the test images."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from poolzoo.common import files
+from poolzoo.data import blocks
+
+TRAIN_SAMPLES: Final = 512  # images kept in samples.npz …
+TEST_SAMPLES: Final = 1024
+MAX_BYTES: Final = 64 << 20  # … or fewer, so that they stay within 64 MB
+
+
+def save_samples(
+    path: Path,
+    train: tuple[np.ndarray, np.ndarray],
+    train_indices: np.ndarray,
+    test: tuple[np.ndarray, np.ndarray],
+) -> None:
+    """Keeps some images with their labels, so that the network can be exported where the data is gone.
+
+    Args:
+        path: The file, `samples.npz`.
+        train: Images `uint8[N, H, W, 3]` and labels `int[N]` of the training split.
+        train_indices: Indices of those that the network was trained on.
+        test: Images and labels of the test split.
+    """
+    fraction = min(1.0, MAX_BYTES / ((TRAIN_SAMPLES + TEST_SAMPLES) * train[0][0].nbytes))
+    arrays: dict[str, np.ndarray] = {}
+    for name, (images, labels), indices, count in (
+        ("train", train, train_indices, TRAIN_SAMPLES),
+        ("test", test, np.arange(len(test[0])), TEST_SAMPLES),
+    ):
+        order = np.random.default_rng(0).permutation(len(indices))
+        rows = np.sort(indices[order[: max(1, int(fraction * count))]])
+        arrays[f"{name}_images"] = blocks.gather(images, rows)
+        arrays[f"{name}_labels"] = labels[rows]
+    buffer = io.BytesIO()
+    # Photographs hardly shrink: the fastest level takes a quarter of the time of numpy's.
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
+    files.write_atomically(path, buffer.getvalue())
+
+
+def load_samples(path: Path) -> dict[str, np.ndarray]:
+    """What `save_samples` kept: `train_images`, `train_labels`, `test_images` and `test_labels`.
+
+    Raises:
+        CheckFailed: The file is missing or damaged.
+    """
+    names = [f"{split}_{what}" for split in ("train", "test") for what in ("images", "labels")]
+    return dict(zip(names, files.read_arrays(path, names), strict=True))
+
+
+def save_predictions(path: Path, predicted: np.ndarray, labels: np.ndarray) -> None:
+    """Keeps the predicted class of every test image, in the data's order. Comparisons read them.
+
+    Args:
+        path: The file, `predictions.npz`.
+        predicted: Classes, `int[N]`.
+        labels: True classes, `int[N]`.
+    """
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, predicted=predicted.astype(np.int32), labels=labels.astype(np.int32))
+    files.write_atomically(path, buffer.getvalue())

@@ -1,0 +1,51 @@
+"""Values of parsed JSON by type, for files that another version or another program may have written.
+
+A value that is missing, or has another type, is None or empty.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+
+def mapping(value: object) -> Mapping[str, object]:
+    """An object of JSON; empty where the value is something else."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def items(value: object) -> Sequence[object]:
+    """An array of JSON; empty where the value is something else."""
+    return value if isinstance(value, (list, tuple)) else ()
+
+
+def objects(value: object) -> list[Mapping[str, object]]:
+    """The objects in an array of JSON."""
+    return [mapping(one) for one in items(value)]
+
+
+def text(value: object) -> str | None:
+    """A string of JSON, or None."""
+    return value if isinstance(value, str) else None
+
+
+def texts(value: object) -> list[str]:
+    """The strings in an array of JSON; anything else in it as it is printed."""
+    return [str(one) for one in items(value)]
+
+
+def flag(value: object) -> bool | None:
+    """A boolean of JSON, or None."""
+    return value if isinstance(value, bool) else None
+
+
+def number(value: object) -> float | None:
+    """A finite number of JSON, or None."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def integer(value: object) -> int | None:
+    """An integer of JSON, or None."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

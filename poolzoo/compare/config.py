@@ -1,0 +1,77 @@
+"""What is compared, as plain values: `plan.json`, from which an interrupted comparison is resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Final
+
+from poolzoo.artifacts import manifest
+from poolzoo.common.errors import CheckFailed
+from poolzoo.compare import grid
+from poolzoo.compare.grid import Trial, Variant
+from poolzoo.train.settings import LEGACY_DEFAULTS, Settings, renamed
+
+FILE: Final = "plan.json"
+RENAMED: Final = {"robust": "robustness_samples", "finalists": "export_top"}  # keys of earlier versions
+
+
+@dataclass(frozen=True)
+class ComparisonConfig:
+    """The arguments of `poolzoo compare`.
+
+    Attributes:
+        pools, local_pools, backbones: As they were typed.
+        seeds: Number of trials of each variant, from the settings' own seed upwards.
+        baseline: As it was typed; None for the first variant.
+        robustness_samples: Test images to corrupt and to shift; 0 leaves robustness out.
+        export_top: How many of the best variants are exported beside the baseline; 0 leaves exports out.
+        alpha: The significance level of the tests.
+        settings: The settings that all trials share.
+    """
+
+    pools: str
+    local_pools: str | None
+    backbones: str
+    seeds: int
+    baseline: str | None
+    robustness_samples: int
+    export_top: int
+    alpha: float
+    settings: Settings
+
+    @property
+    def variants(self) -> list[Variant]:
+        return grid.variants(self.pools, self.local_pools, self.backbones)
+
+    @property
+    def baseline_variant(self) -> Variant:
+        return grid.find_baseline(self.baseline, self.variants)
+
+    @property
+    def trials(self) -> list[Trial]:
+        """Every variant from every seed, seeds outermost, so that an early stop leaves whole comparisons."""
+        seeds = range(self.settings.seed, self.settings.seed + self.seeds)
+        return [Trial(variant, seed) for seed in seeds for variant in self.variants]
+
+    @property
+    def split_seed(self) -> int:
+        """The seed that splits and limits the data, the same for all trials."""
+        return self.settings.seed if self.settings.split_seed is None else self.settings.split_seed
+
+    def to_json(self) -> dict[str, object]:
+        return {**asdict(self), "schema": manifest.SCHEMA}
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, object]) -> ComparisonConfig:
+        """Reads the content of a `plan.json`, also of earlier versions.
+
+        Raises:
+            CheckFailed: A key is missing or unknown.
+        """
+        try:
+            values = renamed({key: value for key, value in found.items() if key != "schema"}, RENAMED)
+            settings = {**LEGACY_DEFAULTS, **renamed(values.pop("settings"))}
+            return cls(**values, settings=Settings(**{**settings, "plugins": tuple(settings["plugins"])}))
+        except (KeyError, TypeError) as error:
+            raise CheckFailed(f"{FILE} lacks {error}", "it was made by another version of poolzoo") from error

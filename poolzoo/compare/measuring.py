@@ -1,0 +1,133 @@
+"""What is measured of trained trials: robustness of all, sizes of all variants, exports of the best.
+
+Each figure is written to the journal as soon as it is there, so that a resumed comparison measures what is missing.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+from statistics import fmean
+from typing import Final
+
+from poolzoo.common import files, json_reader, json_writer, output
+from poolzoo.common.errors import explain
+from poolzoo.compare import measures, robustness
+from poolzoo.compare.config import ComparisonConfig
+from poolzoo.compare.grid import Trial, Variant
+from poolzoo.compare.records import Robustness, TrialRecords
+
+LARGEST_GROUP: Final = 16  # networks with backbones of their own in memory, while images are corrupted
+NOT_EXPORTED: Final = measures.ExportFigures(parity=False, latency_ms=None, latency_ms_32=None)
+
+
+def measure_robustness(config: ComparisonConfig, records: TrialRecords) -> None:
+    """Measures the finished trials without a robustness, as many together as see the same input.
+
+    A trial that cannot be measured gets a warning and an empty record; the others of its group are measured alone.
+    """
+    pending = [one for one in config.trials if records.done(one) and records[one].robustness is None]
+    if not pending:
+        return
+    output.say("measuring robustness")
+    from poolzoo.data import source
+
+    settings = config.settings
+    configs = {one: json_reader.mapping(files.read_json(records[one].path / "config.json")) for one in pending}
+    groups = group_by_input(configs, len(pending) if settings.freeze == "backbone" else LARGEST_GROUP)
+    while groups:
+        group = groups.pop(0)
+        size = _data_size(configs[group[0]])
+        with output.quiet():  # training has said it
+            dataset = source.open_dataset(
+                settings.data,
+                size,
+                ("test",),
+                settings.limit,
+                config.split_seed,
+                exact=True,
+                skip=settings.skip_broken,
+                how=settings.fit,
+            )
+            images, labels = source.load_split(dataset, "test", size)
+        images, labels = source.limited(images, labels, config.robustness_samples, config.split_seed)
+        paths = {one.key: records[one].path for one in group}
+        found: Mapping[str, Robustness] = {}
+        try:
+            found = robustness.measure(paths, images, labels, settings.device, f"robustness of {len(group)}")
+        except Exception as error:  # a plugin's layer on an image that it never met
+            if len(group) > 1:  # which of them is it?
+                groups = [[one] for one in group] + groups
+                continue
+            output.warn(f"robustness of {group[0].variant.name} cannot be measured: {explain(error).message}")
+        for one in group:
+            records.add(replace(records[one], robustness=found.get(one.key, Robustness())))
+
+
+def group_by_input(configs: Mapping[Trial, Mapping[str, object]], largest: int) -> list[list[Trial]]:
+    """Trials whose networks take the same images, at most `largest` together; a batch is corrupted once for them.
+
+    Args:
+        configs: The `config.json` of each trial.
+        largest: Number of trials in a group.
+    """
+
+    def key(one: Trial) -> str:
+        seen = json_reader.mapping(configs[one].get("pretrained_cfg"))
+        return json_writer.dumps([_data_size(configs[one]), seen.get("input_size"), seen.get("mean"), seen.get("std")])
+
+    ordered = sorted(configs, key=lambda one: (key(one), one.key))
+    groups = [list(alike) for _, alike in groupby(ordered, key)]
+    return [group[start : start + largest] for group in groups for start in range(0, len(group), largest)]
+
+
+def _data_size(config: Mapping[str, object]) -> tuple[int, int]:
+    """(height, width) of the images that a network was trained on."""
+    height, width = json_reader.items(json_reader.mapping(config.get("poolzoo")).get("data_size"))
+    return json_reader.integer(height) or 0, json_reader.integer(width) or 0
+
+
+def measure_sizes(config: ComparisonConfig, records: TrialRecords) -> None:
+    """Counts parameters and operations of every variant."""
+    for one in _first_trials(config, records):
+        if records[one].params is None:
+            size = measures.size(records[one].path)
+            records.add(replace(records[one], params=size.params, macs=size.macs))
+
+
+def export_best(config: ComparisonConfig, records: TrialRecords) -> None:
+    """Exports the most accurate variants and the baseline, and times them under ONNX Runtime."""
+    trials = _first_trials(config, records)
+    best = sorted(trials, key=lambda one: -_mean_accuracy(config, records, one.variant))[: config.export_top]
+    baseline = config.baseline_variant
+    best += [one for one in trials if one.variant.name == baseline.name and one not in best]
+    for one in best:
+        if records[one].parity is not None:
+            continue
+        output.say(f"exporting {one.variant.name}")
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                found = measures.export_figures(records[one].path, "auto", config.settings.threads, Path(folder))
+        except Exception as error:
+            output.warn(f"{one.variant.name} cannot be exported: {explain(error).message}")
+            found = NOT_EXPORTED
+        records.add(
+            replace(
+                records[one],
+                parity=found.parity,
+                latency_ms=found.latency_ms,
+                latency_ms_32=found.latency_ms_32,
+            )
+        )
+
+
+def _first_trials(config: ComparisonConfig, records: TrialRecords) -> list[Trial]:
+    """The finished trials from the first seed, one a variant."""
+    return [one for one in config.trials if one.seed == config.settings.seed and records.done(one)]
+
+
+def _mean_accuracy(config: ComparisonConfig, records: TrialRecords, variant: Variant) -> float:
+    return fmean(records[one].accuracy or 0.0 for one in config.trials if one.variant == variant and records.done(one))

@@ -1,0 +1,262 @@
+"""Random changes of training images kept as uint8: shift, horizontal flip, cutout, mixup and CutMix, a batch at a time.
+
+No Python code runs for a single image. The parameters of an image depend on the seed, the epoch and its index only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final, Literal, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from poolzoo.data import blocks
+from poolzoo.data.sizes import Size
+
+Flip = Literal["off", "random", "alternating"]
+Positions = TypeVar("Positions", np.ndarray, Tensor)
+RESIDENT_FRACTION: Final = 0.25  # of a GPU's free memory for all images; more are copied batch by batch
+MEAN_COLOR_SAMPLES: Final = 1000  # at least so many images, evenly spaced, give the color of cutouts
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Which random changes are made.
+
+    Attributes:
+        shift: Largest shift along each axis in pixels; the border is mirrored.
+        flip: "random" mirrors half of the images left to right, drawn anew in every epoch. "alternating" mirrors the
+            other half in the next epoch (Jordan, 2024, arXiv 2404.00498), so that two epochs show both forms of each.
+        cutout: Side in pixels of a square filled with the mean color (DeVries and Taylor, 2017); 0: none.
+        mixup: α of mixup (Zhang et al., 2018); the weight of an image is drawn from Beta(α, α) once a batch; 0: none.
+        cutmix: α of CutMix (Yun et al., 2019), which replaces a box; with both, each batch draws one of them.
+    """
+
+    shift: int = 0
+    flip: Flip = "off"
+    cutout: int = 0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+
+NO_AUGMENTATION: Final = Augmentation()
+
+
+@dataclass(frozen=True)
+class EpochParams:
+    """The order of the images and their random parameters in one epoch.
+
+    Attributes:
+        order: A permutation of the N images, `int64[N]`.
+        shifts: Rows and columns to shift by, `int64[N, 2]`.
+        flipped: Whether the image is mirrored, `bool[N]`.
+        centers: Row and column of the cutout's center, `int64[N, 2]`.
+    """
+
+    order: np.ndarray
+    shifts: np.ndarray
+    flipped: np.ndarray
+    centers: np.ndarray
+
+    @classmethod
+    def sample(cls, count: int, size: Size, augmentation: Augmentation, seed: int, epoch: int) -> EpochParams:
+        """Draws the parameters of an epoch; the same arguments give the same parameters.
+
+        Args:
+            count: Number N of images.
+            size: Their height and width.
+            augmentation: Which changes are made.
+            seed: Of the run.
+            epoch: Its number.
+        """
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        order = torch.randperm(count, generator=generator)
+        shift = augmentation.shift
+        shifts = torch.randint(-shift, shift + 1, (count, 2), generator=generator)
+        flipped = torch.rand(count, generator=generator).lt(0.5)
+        if augmentation.flip == "alternating":
+            first = torch.rand(count, generator=torch.Generator().manual_seed(seed * 1_000_003)).lt(0.5)
+            flipped = first ^ bool(epoch % 2)
+        elif augmentation.flip == "off":
+            flipped = torch.zeros(count, dtype=torch.bool)
+        centers = torch.zeros(count, 2, dtype=torch.int64)
+        if augmentation.cutout:
+            centers = (torch.rand(count, 2, generator=generator) * torch.tensor(size)).long()
+        return cls(
+            order=order.numpy(),
+            shifts=shifts.numpy(),
+            flipped=flipped.numpy(),
+            centers=centers.numpy(),
+        )
+
+
+@dataclass(frozen=True)
+class MixParams:
+    """How each image of a batch is mixed with another one.
+
+    Attributes:
+        weight: Of the image's own label, 0–1.
+        box: Top, bottom, left and right of the box that comes from the other image (CutMix); None to blend (mixup).
+    """
+
+    weight: float
+    box: tuple[int, int, int, int] | None
+
+    @classmethod
+    def sample(cls, augmentation: Augmentation, size: Size, seed: tuple[int, ...]) -> MixParams | None:
+        """Draws as timm's `Mixup` does in batch mode; None where neither mixup nor CutMix is asked for."""
+        if not augmentation.mixup and not augmentation.cutmix:
+            return None
+        generator = np.random.default_rng(seed)
+        use_cutmix = augmentation.cutmix > 0 and (not augmentation.mixup or generator.random() < 0.5)
+        alpha = augmentation.cutmix if use_cutmix else augmentation.mixup
+        weight = float(generator.beta(alpha, alpha))
+        if not use_cutmix:
+            return cls(weight=weight, box=None)
+        height, width = size
+        cut_height, cut_width = (int(side * (1 - weight) ** 0.5) for side in size)
+        y, x = int(generator.integers(height)), int(generator.integers(width))
+        top, bottom = max(0, y - cut_height // 2), min(height, y + cut_height // 2)
+        left, right = max(0, x - cut_width // 2), min(width, x + cut_width // 2)
+        visible = 1 - (bottom - top) * (right - left) / (height * width)
+        return cls(weight=visible, box=(top, bottom, left, right))
+
+    def apply(self, images: Tensor, others: Tensor) -> Tensor:
+        """Mixes two batches `uint8[n, H, W, 3]`; the result is `uint8` for CutMix and `float32` for mixup."""
+        if self.box is None:
+            return torch.lerp(others.float(), images.float(), self.weight)
+        top, bottom, left, right = self.box
+        mixed = images.clone()
+        mixed[:, top:bottom, left:right] = others[:, top:bottom, left:right]
+        return mixed
+
+
+class AugmentedImages:
+    """All images of a split, from which augmented batches are taken.
+
+    On a GPU all images stay in device memory if they fit; otherwise each batch is copied there.
+
+    Args:
+        images: `uint8[N, H, W, 3]`, in memory or mapped from a file.
+        device: Where batches are needed.
+    """
+
+    def __init__(self, images: np.ndarray, device: torch.device) -> None:
+        self.images = images
+        self.device = device
+        self.size: Size = (images.shape[1], images.shape[2])
+        self.resident: Tensor | None = None
+        self._rows = blocks.Rows(images)
+        if device.type == "cuda" and images.nbytes < RESIDENT_FRACTION * torch.cuda.mem_get_info(device)[0]:
+            self.resident = torch.from_numpy(np.array(images)).to(device)
+
+    @cached_property
+    def mean_color(self) -> np.ndarray:
+        """The mean color of a sample of the images, `uint8[3]`, with which cutouts are filled."""
+        sample = self.images[:: max(1, len(self.images) // MEAN_COLOR_SAMPLES)]
+        total = sum(part.sum((0, 1, 2), np.int64) for part in blocks.parts(sample))
+        color: np.ndarray = np.rint(total / sample[..., 0].size).astype(np.uint8)
+        return color
+
+    def take(
+        self,
+        indices: np.ndarray,
+        shifts: np.ndarray,
+        flipped: np.ndarray,
+        centers: np.ndarray | None = None,
+        cutout: int = 0,
+    ) -> Tensor:
+        """Images that are mirrored, then shifted, then covered by a square.
+
+        Args:
+            indices: `int64[n]`.
+            shifts: Rows and columns, `int64[n, 2]`.
+            flipped: `bool[n]`.
+            centers: Row and column of the squares' centers, `int64[n, 2]`; None for no squares.
+            cutout: Side of the squares in pixels.
+
+        Returns:
+            `uint8[n, H, W, 3]` on the device.
+        """
+        if self.device.type == "cpu":
+            on_host = flip_and_shift_array(self._rows[indices], shifts, flipped)
+            if centers is not None:
+                on_host[_squares(centers, cutout, self.size)] = self.mean_color
+            return torch.from_numpy(on_host)
+        if self.resident is not None:
+            batch = self.resident[to_device(indices, self.device)]
+        else:
+            batch = to_device(self._rows[indices], self.device)
+        batch = flip_and_shift_tensor(batch, to_device(shifts, self.device), to_device(flipped, self.device))
+        if centers is not None:
+            squares = to_device(_squares(centers, cutout, self.size), self.device)
+            batch = torch.where(squares[..., None], to_device(self.mean_color, self.device), batch)
+        return batch
+
+
+def to_device(array: np.ndarray, device: torch.device) -> Tensor:
+    """An array as a tensor on a device; copies to a GPU go through pinned memory, so that they do not block."""
+    tensor = torch.from_numpy(array)
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+
+
+def flip_and_shift_array(batch: np.ndarray, shifts: np.ndarray, flipped: np.ndarray) -> np.ndarray:
+    """Mirrors and shifts images on the CPU by copying whole rows: 5 µs an image of 32 × 32.
+
+    Args:
+        batch: `uint8[n, H, W, 3]`; its content changes.
+        shifts: Rows and columns, `int64[n, 2]`, smaller than the sides.
+        flipped: `bool[n]`.
+
+    Returns:
+        `uint8[n, H, W, 3]`.
+    """
+    count, height, width, _ = batch.shape
+    batch[flipped] = batch[flipped][:, :, ::-1]
+    most = int(np.abs(shifts).max(initial=0))
+    if most == 0:
+        return batch
+    padded = np.empty((count, height, width + 2 * most, 3), np.uint8)
+    columns = reflect(np.arange(-most, width + most), width)
+    padded[:, :, most : most + width] = batch
+    padded[:, :, :most] = batch[:, :, columns[:most]]
+    padded[:, :, most + width :] = batch[:, :, columns[most + width :]]
+    row_bytes = padded.strides[1]
+    # Each element is a run of `width` pixels in a padded row: 3 · width bytes that numpy copies at once.
+    runs: np.ndarray = np.ndarray(
+        shape=(count, height, 2 * most + 1),
+        dtype=f"V{3 * width}",
+        buffer=padded.data,
+        strides=(height * row_bytes, row_bytes, 3),
+    )
+    rows = reflect(np.arange(height) + shifts[:, :1], height)
+    taken: np.ndarray = runs[np.arange(count)[:, None], rows, most + shifts[:, 1:]]
+    return taken.view(np.uint8).reshape(count, height, width, 3)
+
+
+def flip_and_shift_tensor(batch: Tensor, shifts: Tensor, flipped: Tensor) -> Tensor:
+    """The same as `flip_and_shift_array` for tensors on any device, as one gather; `batch` does not change."""
+    count, height, width, _ = batch.shape
+    device = batch.device
+    y = reflect(torch.arange(height, device=device) + shifts[:, :1], height)
+    x = reflect(torch.arange(width, device=device) + shifts[:, 1:], width)
+    x = torch.where(flipped[:, None], width - 1 - x, x)
+    return batch[torch.arange(count, device=device)[:, None, None], y[:, :, None], x[:, None, :]]
+
+
+def reflect(positions: Positions, length: int) -> Positions:
+    """Positions on an axis, mirrored at both ends; the ends are not repeated."""
+    return (length - 1) - abs((length - 1) - abs(positions))
+
+
+def _squares(centers: np.ndarray, side: int, size: Size) -> np.ndarray:
+    """Masks of squares around centers, cut off at the border of the image, `bool[n, H, W]`."""
+    inside = []
+    for axis in (0, 1):
+        offset = np.arange(size[axis]) - centers[:, axis : axis + 1] + side // 2
+        inside.append((offset >= 0) & (offset < side))
+    mask: np.ndarray = inside[0][:, :, None] & inside[1][:, None, :]
+    return mask

@@ -1,0 +1,21 @@
+"""The classifier on a pooled vector: one linear layer, or one with a hidden layer before it."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from poolzoo.common.errors import UsageError
+
+
+def build_classifier(head: str, in_features: int, num_classes: int) -> nn.Module:
+    """The classifier on a pooled vector: `float[N, in_features] → float[N, num_classes]`.
+
+    Raises:
+        UsageError: `head` is neither `linear` nor `mlp:WIDTH`.
+    """
+    kind, _, hidden = head.partition(":")
+    if kind == "linear" and not hidden:
+        return nn.Linear(in_features, num_classes)
+    if kind == "mlp" and hidden.isdigit() and int(hidden) > 0:
+        return nn.Sequential(nn.Linear(in_features, int(hidden)), nn.ReLU(), nn.Linear(int(hidden), num_classes))
+    raise UsageError(f"--head {head!r} is neither linear nor mlp:WIDTH", "such as --head mlp:1024")

@@ -1,0 +1,90 @@
+"""Help of the command line: groups, examples, closed sets of values."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+import click
+import pytest
+from support.command_lines import commands, parse
+
+from poolzoo import cli
+from poolzoo.cli import groups
+from poolzoo.runtime import ort_session
+from poolzoo.train.settings import CHOICES, Settings, flag
+
+GROUPED = ("finetune", "compare", "export")
+
+
+def command(name):
+    found = cli.cli.get_command(click.Context(cli.cli), name)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("name", GROUPED)
+def test_every_option_stands_in_a_group(name):
+    for option in command(name).params:
+        if isinstance(option, click.Option) and option.expose_value:
+            assert isinstance(option, groups.GroupedOption), option.name
+            assert option.group in groups.ORDER, option.name
+
+
+@pytest.mark.parametrize("name", GROUPED)
+def test_help_shows_every_option_exactly_once(poolzoo, name):
+    shown = re.findall(r"^  (?:-\w, )?(--[a-z-]+)", poolzoo(name, "--help").out, re.MULTILINE)
+    known = [one.opts[-1] for one in command(name).params if isinstance(one, click.Option)]
+    assert sorted(shown) == sorted(known)
+
+
+@pytest.mark.parametrize("name", GROUPED)
+def test_every_example_parses_and_is_shown_whole(poolzoo, name):
+    help_text = poolzoo(name, "--help").out
+    assert command(name).examples
+    for description, line in command(name).examples:
+        assert f"  # {description}\n  {line}\n" in help_text
+        program, *words = shlex.split(line)
+        assert program == "poolzoo"
+        assert words[0] == name
+        parse(words)
+
+
+def test_groups_of_finetune_are_the_subjects_of_training(poolzoo):
+    titles = re.findall(r"^(\w+) options:", poolzoo("finetune", "--help").out, re.MULTILINE)
+    assert titles == [
+        groups.DATA,
+        groups.MODEL,
+        groups.OPTIMIZATION,
+        groups.AUGMENTATION,
+        groups.FREEZING,
+        groups.HARDWARE,
+        groups.OUTPUT,
+        groups.GENERAL,
+    ]
+
+
+def test_finetune_offers_every_setting_with_its_default():
+    defaults = {one.name: one.default for one in command("finetune").params if isinstance(one, click.Option)}
+    internal = {"final_norm", "validation", "reader", "plugins"}
+    for name, value in vars(Settings()).items():
+        if name not in internal:
+            assert defaults[name] == value, flag(name)
+
+
+def test_options_with_a_closed_set_are_choices():
+    options = {one.name: one for one in command("finetune").params}
+    for name, allowed in CHOICES.items():
+        if name in options:
+            assert list(options[name].type.choices) == [one for one in allowed if one is not None]
+    (provider,) = (one for one in command("verify").params if one.name == "provider")
+    assert list(provider.type.choices) == ["auto", *ort_session.PROVIDERS]
+
+
+def test_every_help_text_is_a_sentence():
+    for name, found in commands():
+        for option in found.params:
+            if isinstance(option, click.Option):
+                text = option.help or ""
+                assert re.match(r"[A-Z].*\.$", text, re.DOTALL), f"{name} {option.opts[0]}: {text}"
+                assert not text.startswith(("Of ", "By ")), f"{name} {option.opts[0]}: {text}"
