@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image
 
 ROUNDS: Final = 21
-BUNDLE: Final = Path(__file__).parents[1] / "exports" / "digits"
+BUNDLE: Final = Path(__file__).parents[2] / "exports" / "digits"
 IMPORTS: Final = ["-c", "import click, pluggy"]
 PREDICT: Final = """
 import json, sys
