@@ -46,7 +46,7 @@ def test_an_undecodable_data_path_is_refused_and_still_evaluated(poolzoo, photos
     outcome = finetune(poolzoo, f"{tmp_path}/{ODD}", "--out", tmp_path / "second")
     assert outcome.code == 2
     error, hint = outcome.err.splitlines()
-    assert error.endswith("is not UTF-8, and run.toml cannot name it")
+    assert error.endswith("is not UTF-8, so that run.toml cannot hold it")
     assert "link" in hint
     assert not (tmp_path / "second").exists()
     assert poolzoo("evaluate", tmp_path / "run", "--data", f"folder:{tmp_path}/{ODD}", "--json").code == 0

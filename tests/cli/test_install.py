@@ -39,15 +39,15 @@ def test_the_wheel_works_from_outside_the_checkout(tmp_path):
 
 def interrupted_in(moment: str, events: Connection) -> None:
     from poolzoo.artifacts import manifest
-    from poolzoo.parity import parity
+    from poolzoo.parity import check
     from poolzoo.runtime import speed
 
     owner, name = {
         "torch's exporter": (torch.export, "export"),
         "ONNX Runtime's first session": (onnxruntime, "InferenceSession"),
-        "the check of parity": (parity, "by_noise"),
-        "the measurement of speed": (speed, "against_torch"),
-        "the last file": (manifest, "seal"),
+        "the check of parity": (check, "check_parity"),
+        "the measurement of speed": (speed, "compare_with_torch"),
+        "the last file": (manifest, "write_manifest"),
     }[moment]
     processes.signal_at(signal.SIGINT, owner, name)
 
