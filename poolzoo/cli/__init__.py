@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -120,7 +121,10 @@ def main() -> NoReturn:
         output.set_rank(-1)
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    if "torch" not in sys.modules:  # a short command: the collections at exit would take a tenth of its time
+        gc.freeze()
+    sys.exit(code)
 
 
 _stopped: list[type[KeyboardInterrupt]] = []  # a signal that came, for where a library swallows the exception

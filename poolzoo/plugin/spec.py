@@ -83,7 +83,7 @@ class Pooling:
         tex: The same in TeX's mathematics, for pages that draw it; "" where the plain text has to do.
         paper: Authors, venue, year and arXiv number, or "" where there is no canonical one.
         parameter_free: Whether a layer with default options has no parameters; behind a frozen backbone the vectors
-            of a global one that is not stochastic either can then be kept instead of maps.
+            of a global one that is not stochastic either can then be kept instead of feature maps.
         stochastic: Whether it draws at random, or otherwise computes something else, in training.
     """
 
@@ -119,7 +119,7 @@ class Backbone:
         mean: Channel means that pretrained weights expect, on the 0–1 scale.
         std: Channel standard deviations that pretrained weights expect.
         input_size: Side of the square input in pixels that the weights were made for, or None.
-        prefix_tokens: Leading tokens of an NLC output that are not positions (class and register tokens).
+        prefix_tokens: Leading tokens of an NLC output that are not spatial locations (class and register tokens).
         layout: "NCHW", "NHWC", "NLC", or "auto" to tell from the output's shape.
         license: License of the weights, an SPDX identifier where there is one.
         classifier: Key prefixes of the original network's classifier, which `--weights` may drop.

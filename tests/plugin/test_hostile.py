@@ -268,8 +268,8 @@ def test_the_plugin_that_was_written_for_version_1_still_works(tmp_path, poolzoo
     assert "came from frozen_v1" in missing.err
     changed = tmp_path / "frozen_v1.py"
     changed.write_text(frozen.read_text() + "\n# changed\n")
-    assert "another frozen_v1" in poolzoo("verify", bundle, "--plugin", changed).err
-    assert "another frozen_v1" in poolzoo("evaluate", run, "--plugin", changed).err
+    assert "another version is installed: frozen_v1" in poolzoo("verify", bundle, "--plugin", changed).err
+    assert "another version of frozen_v1" in poolzoo("evaluate", run, "--plugin", changed).err
 
 
 def test_fifty_plugins_are_listed_at_once(tmp_path):

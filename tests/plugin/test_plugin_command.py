@@ -184,7 +184,7 @@ def test_check_says_what_was_found_and_how_to_fix_it(poolzoo, tmp_path):
     failed = [check for check in outcome.json["items"][0]["checks"] if not check["passed"]]
     assert [check["check"] for check in failed] == ["images_are_independent"]
     assert "differs by" in failed[0]["found"]
-    assert "alone" in failed[0]["expected"]
+    assert "other images of the batch" in failed[0]["expected"]
     assert "dimension 0" in failed[0]["hint"]
     said = poolzoo("plugin", "check", tmp_path / "leaky.py")
     assert said.code == 1

@@ -209,14 +209,13 @@ KINDS = {
 def test_doctor_and_check_agree_on_what_is_broken(tmp_path, name, monkeypatch):
     text, broken = KINDS[name]
     path = write(tmp_path, name, text)
-    monkeypatch.setattr(
-        "poolzoo.testing.plugin_check._check", lambda entry, advance: []
-    )  # what it offers is another question
+    # Whether what it provides keeps its promises is another question.
+    monkeypatch.setattr("poolzoo.testing.plugin_check.check_entry", lambda entry, advance: [])
     checked = check_plugin(str(path))
     loader.forget()
     loader.settings.files, loader.settings.installed = [path], False
     (found,) = [one for one in environment.plugin_findings() if one.what == f"plugin {name}"]
-    assert (found.state == "wrong", not checked["passed"]) == (broken, broken)
+    assert (found.state == "wrong", not checked.passed) == (broken, broken)
 
 
 def test_traceback_only_for_those_who_ask(poolzoo, tmp_path, monkeypatch):
