@@ -25,7 +25,7 @@ from poolzoo.report.variants import NOT_SIGNIFICANT, VariantView, baselines, cou
 
 HERE: Final = Path(__file__)
 DRAWN: Final = 6  # variants whose lines are drawn at first, the baseline among them
-MOST_CLASSES: Final = 50  # columns of the heat map that can be read
+MAX_CLASSES: Final = 50  # columns of the heat map that can be read
 HARDEST: Final = 20  # columns where there are more
 SEVERITIES: Final = 5
 
@@ -250,7 +250,7 @@ def _classes(variants: Sequence[VariantView], place: Place) -> Safe:
     low, high = min(every), max(every)
     note = f"The lightest is {100 * low:.1f} %, the strongest {100 * high:.1f} %; the mean over the seeds."
     note = f"{note} {untested_note([n for n in names if all(row.get(n) is None for _, row in recalls)])}".strip()
-    if len(names) > MOST_CLASSES:
+    if len(names) > MAX_CLASSES:
         means = {name: mean(row.get(name) for _, row in recalls) for name in names}
         note += f" Shown are the {HARDEST} of {len(names)} classes with the lowest recall."
         names = sorted(names, key=lambda name: 1.0 if (recall := means[name]) is None else recall)[:HARDEST]

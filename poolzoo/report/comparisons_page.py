@@ -17,7 +17,7 @@ from poolzoo.report.pieces import Safe, element
 from poolzoo.report.plots import Figure, Json
 from poolzoo.report.results import ComparisonResult, VariantResult
 
-MOST_EPOCHS: Final = 60  # of a learning curve; more make a page of many comparisons slow to load
+MAX_EPOCHS: Final = 60  # of a learning curve; more make a page of many comparisons slow to load
 DIGITS: Final = 5  # of a number in a chart; a percentage keeps two or three decimals
 REMOVED: Final = None  # in a difference: the key is removed, as in a JSON merge patch (RFC 7396)
 
@@ -57,13 +57,13 @@ def slugs(headings: Sequence[str]) -> list[str]:
 
 
 def thinned(found: ComparisonResult) -> ComparisonResult:
-    """A comparison whose learning curves have at most MOST_EPOCHS epochs, the last one among them."""
+    """A comparison whose learning curves have at most MAX_EPOCHS epochs, the last one among them."""
     return replace(found, results=[_thinned(result) for result in found.results])
 
 
 def _thinned(result: VariantResult) -> VariantResult:
     epochs = sorted({point.epoch for run in result.curves for point in run if point.epoch is not None})
-    kept = set(epochs[:: -max(1, math.ceil(len(epochs) / MOST_EPOCHS))])
+    kept = set(epochs[:: -max(1, math.ceil(len(epochs) / MAX_EPOCHS))])
     return replace(result, curves=[[point for point in run if point.epoch in kept] for run in result.curves])
 
 

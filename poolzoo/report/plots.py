@@ -16,7 +16,7 @@ Trace: TypeAlias = dict[str, Json]  # one layer of a figure, in Plotly's words
 
 ROW: Final = 22  # CSS pixels of a variant in a chart that has a row for each
 SHORT: Final = 20  # characters of a name beside an axis, so that a phone has room for the chart
-MOST_EPOCHS: Final = 200  # points of a curve; more cannot be seen and make the page large
+MAX_EPOCHS: Final = 200  # points of a curve; more cannot be seen and make the page large
 WIDE: Final = 20.0  # the ratio of largest to smallest cost from which on its axis is logarithmic
 CLEAR: Final = "rgba(0,0,0,0)"
 BAND: Final = ":2e"  # opacity of a band, as the last two digits of #rrggbbaa
@@ -197,7 +197,7 @@ def curves(variants: Sequence[VariantView], curve: Curve) -> Figure | None:
                 value = curve.of(point)
                 if point.epoch is not None and value is not None:
                     epochs.setdefault(point.epoch, []).append(value * curve.factor)
-        x = sorted(epochs)[:: -max(1, math.ceil(len(epochs) / MOST_EPOCHS))][::-1]
+        x = sorted(epochs)[:: -max(1, math.ceil(len(epochs) / MAX_EPOCHS))][::-1]
         if not x:
             continue
         middle = [mean(epochs[epoch]) for epoch in x]
