@@ -130,7 +130,8 @@ def test_mixtures_are_timms(monkeypatch):
         (batch,) = BatchLoader(pixels, np.arange(16) % 7, 16, augmentation, 5, CPU).epoch(4)
         mix = MixParams.sample(augmentation, (12, 12), (5, 4, 0))
         order = EpochParams.sample(16, (12, 12), augmentation, 5, 4).order
-        theirs = timms.Mixup(**{f"{kind}_alpha": 0.8}, label_smoothing=0.1, num_classes=7)
+        alphas = {"mixup_alpha": 0.0, "cutmix_alpha": 0.0, f"{kind}_alpha": 0.8}  # timm draws one of two by chance
+        theirs = timms.Mixup(**alphas, label_smoothing=0.1, num_classes=7)
         monkeypatch.setattr(np.random, "beta", lambda *_, mix=mix: mix.weight)  # from which timm draws its weight
         monkeypatch.setattr(timms, "cutmix_bbox_and_lam", lambda *_, mix=mix, **__: (mix.box, mix.weight))
         images = torch.from_numpy(pixels[order]).permute(0, 3, 1, 2).float()
