@@ -33,6 +33,7 @@ class Failure:
 
     @classmethod
     def of(cls, error: Exception) -> Failure:
+        """The exit code, message and hint with which an error ends a command."""
         shown = explain(error)
         return cls(exit_code=shown.exit_code, message=shown.message, hint=shown.hint)
 

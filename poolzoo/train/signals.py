@@ -20,6 +20,7 @@ class StopRequest:
 
     @property
     def is_pending(self) -> bool:
+        """Whether a signal arrived."""
         return self.exception is not None
 
     def raise_if_requested(self) -> None:

@@ -13,7 +13,7 @@ from support.command_lines import PAGES, name_of, prose
 
 from poolzoo import testing as poolzoo_testing
 from poolzoo.cli import COMMANDS
-from poolzoo.plugin import loader, spec
+from poolzoo.plugin import loader, registration, spec
 from poolzoo.plugin.events import EVENTS
 
 ROOT = Path(__file__).parents[2]
@@ -103,7 +103,7 @@ def _make(name: str):
 
 
 PLUGINS = (ROOT / "docs" / "plugins.md").read_text()
-HOOKS = (*loader.HOOKS, *EVENTS)
+HOOKS = (*registration.HOOKS, *EVENTS)
 
 
 def test_the_page_on_plugins_names_every_check():

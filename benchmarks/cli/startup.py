@@ -1,7 +1,7 @@
 """How long whole commands take beside the least that could do the same, in processes of their own.
 
-python -m benchmarks.startup            each command beside its bare counterpart, interleaved
-python -m benchmarks.startup --rounds 31
+python -m benchmarks.cli.startup            each command beside its bare counterpart, interleaved
+python -m benchmarks.cli.startup --rounds 31
 
 `--help` and the lists are timed beside `import click, pluggy`. `predict` on one image is timed beside a script with
 onnxruntime and Pillow that reads the metadata, resizes, crops, runs the graph and prints the label. Both sides run
@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image
 
 ROUNDS: Final = 21
-BUNDLE: Final = Path(__file__).parents[1] / "exports" / "digits"
+BUNDLE: Final = Path(__file__).parents[2] / "exports" / "digits"
 IMPORTS: Final = ["-c", "import click, pluggy"]
 PREDICT: Final = """
 import json, sys
