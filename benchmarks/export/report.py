@@ -52,7 +52,7 @@ def best_peer(times: dict[str, list[float]]) -> str | None:
 
 
 def goals(found: Found) -> list[dict[str, Any]]:
-    """What a network says to each goal that is about it: how many times as fast ours is, and should be."""
+    """The goals that concern a network: the measured and the minimum speed-up of each."""
     small, rows = found.case["data_size"][0] <= cases.SMALL, []
     for row in found.times:
         where = {"network": found.case["network"], "threads": row["threads"], "batch": row["batch"]}
@@ -94,16 +94,16 @@ def show(everything: list[Found]) -> None:
             opened = (f"{count}: {_ms(by[name])}" for count, by in found.opened.items() if name in by)
             rows.append((title(found), name, file["nodes"], file["mb"], file["export_s"], ", ".join(opened)))
         rows += [(title(found), name, "–", "–", "–", why) for name, why in found.missing.items()]
-    headers = ("network", "way", "nodes", "MB", "export, s", "opened in ms by threads, or why it is not there")
+    headers = ("network", "way", "nodes", "MB", "export, s", "opened in ms by threads, or why it is missing")
     output.table(headers, rows, right=(2, 3, 4))
-    rows = [goal for found in everything for goal in goals(found)]
+    checked = [goal for found in everything for goal in goals(found)]
     rows = [
         (goal["network"], goal["threads"], goal["batch"], f"{goal['what']}, against {goal['peer']}",
          f"≥ {goal['least']}", _ratio(goal["ratio"]), "met" if goal["met"] else "missed")
-        for goal in rows
+        for goal in checked
     ]  # fmt: skip
     output.table(("network", "threads", "batch", "goal", "times as fast", "found", ""), rows, right=(1, 2, 5))
-    print(f"{sum(goal['met'] for goal in rows)} of {len(rows)} goals met")
+    print(f"{sum(goal['met'] for goal in checked)} of {len(checked)} goals met")
 
 
 def title(found: Found) -> str:

@@ -188,7 +188,7 @@ def main() -> None:
     print(
         f"EXTRAPOLATED: {len(pools)} separate runs were not made. One was, with {measured_pool}, {given.peer_epochs} "
         f"of {given.epochs} epochs on {given.images} images; the seconds are {len(pools)} runs × {given.epochs} epochs "
-        "× the images that ours learns from / its images a second, without validation, tests or dearer poolings."
+        "× our training images / its images per second, without validation, tests or more expensive poolings."
     )
     peers.show_conditions(conditions)
 
