@@ -41,6 +41,7 @@ from PIL import Image
 
 ROOT: Final = Path(__file__).parents[2]
 BEFORE: Final = "ddf68a2"  # the build before images were decoded by the size that is needed
+FORMER_FLAGS: Final = {"--no-bench": "--no-speed", "--robustness-samples": "--robust", "--export-top": "--finalists"}
 FEW, MANY = 8, 200  # 12-megapixel photographs: enough that the noise of a start-up is small beside them
 
 
@@ -71,7 +72,8 @@ class Side:
     def run(self, *arguments: str | Path, cache: str = "cache") -> Usage:
         """Runs `poolzoo ARGUMENTS`, whose exit code must be 0."""
         environment = dict(os.environ, PYTHONPATH=str(self.source), POOLZOO_CACHE=str(self.work / cache))
-        command = [sys.executable, "-m", "poolzoo", *map(str, arguments)]
+        words = [FORMER_FLAGS.get(str(word), word) if self.has_former_flags else word for word in arguments]
+        command = [sys.executable, "-m", "poolzoo", *map(str, words)]
         started = time.perf_counter()
         with (self.work / "log").open("wb") as log:
             process = subprocess.Popen(command, env=environment, cwd=self.work, stdout=log, stderr=log)
@@ -81,6 +83,11 @@ class Side:
             tail = (self.work / "log").read_text(errors="replace")[-2000:]
             raise SystemExit(f"{self.name}: poolzoo {' '.join(command[3:])} gave {process.returncode}:\n{tail}")
         return Usage(usage.ru_maxrss * 1024, usage.ru_utime + usage.ru_stime, time.perf_counter() - started)
+
+    @cached_property
+    def has_former_flags(self) -> bool:
+        """Whether the build is older than today's names of flags."""
+        return not (self.source / "poolzoo" / "common").is_dir()
 
     def fresh(self, stem: str) -> Path:
         """A path that does not exist yet."""
