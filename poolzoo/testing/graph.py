@@ -1,8 +1,9 @@
-"""A plain `torch.onnx.export` of one module with a dynamic batch, and its output under ONNX Runtime."""
+"""A plain `torch.onnx.export` of one module with a dynamic batch, and its outputs under ONNX Runtime."""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,12 @@ from poolzoo.export.graph_checks import random_operators
 from poolzoo.model.inference import OPSET, quiet_exporter
 
 
-def exported(module: nn.Module, example: Tensor, what: str) -> Any:
+def exported(module: nn.Module, examples: Sequence[Tensor], what: str) -> Any:
     """An ONNX Runtime session of the module's graph.
 
     Args:
-        module: In eval mode, from one tensor to one tensor.
-        example: An input with two rows.
+        module: In eval mode, from one or several tensors to as many. The batch of each is dynamic.
+        examples: Inputs with two rows.
         what: Names the export in a failure.
 
     Raises:
@@ -33,10 +34,10 @@ def exported(module: nn.Module, example: Tensor, what: str) -> Any:
             with quiet_exporter():
                 torch.onnx.export(
                     module,
-                    (example,),
+                    tuple(examples),
                     path,
-                    input_names=["x"],
-                    dynamic_shapes=({0: torch.export.Dim("batch")},),
+                    input_names=[f"x{index}" for index in range(len(examples))],
+                    dynamic_shapes=tuple({0: torch.export.Dim(f"batch{index}")} for index in range(len(examples))),
                     opset_version=OPSET,
                     external_data=False,
                     verbose=False,
@@ -50,12 +51,13 @@ def exported(module: nn.Module, example: Tensor, what: str) -> Any:
         proto = onnx.load(path)
         random = random_operators(proto)
         assert not random, f"the graph draws random numbers: {', '.join(random)}"
-        batch = proto.graph.input[0].type.tensor_type.shape.dim[0]
-        fixed = f"the graph is for {batch.dim_value} images only (from len(x)? use x.shape[0])"
-        assert batch.dim_param, fixed
+        for entry in proto.graph.input:
+            batch = entry.type.tensor_type.shape.dim[0]
+            assert batch.dim_param, f"the graph is for {batch.dim_value} images only (from len(x)? use x.shape[0])"
         return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
 
-def answer(session: Any, x: Tensor) -> Tensor:
-    """The graph's first output."""
-    return torch.from_numpy(np.asarray(session.run(None, {"x": x.numpy()})[0]))
+def answers(session: Any, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """The graph's outputs for its inputs."""
+    named = {f"x{index}": x.numpy() for index, x in enumerate(inputs)}
+    return [torch.from_numpy(np.asarray(found)) for found in session.run(None, named)]
