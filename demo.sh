@@ -9,7 +9,7 @@ mkdir "$place"
 say() { printf '\n== %s\n' "$*"; }
 run() { printf '$ poolzoo %s\n' "$*"; "$bin/poolzoo" "$@"; }
 
-say "1. Fine-tune a small network that has seen photographs, with GeM pooling, on scans of handwritten digits"
+say "1. Fine-tune a small network that has seen natural images, with GeM pooling, on scans of handwritten digits"
 run finetune --data digits --backbone nano/resnet --pool gem --pretrained --epochs 10 --out $place/run
 
 say "2. Export it to ONNX; the file must agree with the network, and its speed is measured"
@@ -22,7 +22,7 @@ say "4. Predict one image: a scan of a seven"
 "$bin/python" - "$place/seven.png" <<'PYTHON'
 import sys
 from PIL import Image
-from poolzoo.data import digits
+from poolzoo.datasets import digits
 images, labels = digits.load("test")
 Image.fromarray(images[labels.tolist().index(7)]).save(sys.argv[1])
 PYTHON
