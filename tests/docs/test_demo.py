@@ -24,4 +24,5 @@ def test_its_python_writes_an_image(tmp_path, monkeypatch):
     assert code is not None
     monkeypatch.setattr(sys, "argv", ["-", str(tmp_path / "seven.png")])
     exec(compile(code[1], "demo.sh", "exec"), {})
-    assert Image.open(tmp_path / "seven.png").size == (8, 8)
+    with Image.open(tmp_path / "seven.png") as image:
+        assert image.size == (8, 8)
