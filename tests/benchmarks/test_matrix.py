@@ -8,8 +8,8 @@ import re
 import pytest
 from support import jobs
 
+from benchmarks.coverage import cells, matrix, matrix_page
 from benchmarks.coverage import jobs as workers
-from benchmarks.coverage import matrix, matrix_page
 from poolzoo.compare.journal import Journal
 from poolzoo.plugin import loader
 
@@ -19,9 +19,9 @@ EVERY = 9  # of all cells; not a divisor of the number of poolings, so that each
 
 @pytest.fixture(autouse=True)
 def _fresh_catalog():
-    matrix.builtin_catalog.cache_clear()
+    cells.builtin_catalog.cache_clear()
     yield
-    matrix.builtin_catalog.cache_clear()
+    cells.builtin_catalog.cache_clear()
 
 
 @pytest.mark.parametrize("cell", SAMPLE)
@@ -35,7 +35,7 @@ def test_a_pooling_in_a_backbone_trains_exports_and_agrees(cell):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cell", matrix.cells()[::EVERY])
+@pytest.mark.parametrize("cell", cells.cells()[::EVERY])
 def test_every_pooling_in_every_kind_of_backbone(cell):
     record = matrix.run(cell)
     assert record["status"] != "failed", record
@@ -51,7 +51,7 @@ def test_what_a_backbone_cannot_take_is_refused_and_no_pass():
 @pytest.mark.parametrize("cell", ["timm/maxxvitv2_nano_rw_256 global netvlad", "timm/halonet_h1 global gem"])
 def test_a_chaotic_or_constant_network_is_perturbed_less(cell):
     record = matrix.run(cell)
-    assert (record["status"], record.get("strength")) == ("passed", matrix.STRENGTHS[-1]), record
+    assert (record["status"], record.get("strength")) == ("passed", cells.STRENGTHS[-1]), record
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ RECORDS = [
 def test_the_page_counts_passes_refusals_and_failures_apart():
     page = matrix_page.render(RECORDS)
     assert (
-        f"**4 cells done, {len(matrix.cells()) - 4:,} left: 2 passed, 1 refused by contract, 1 failed.** 2026-01-02"
+        f"**4 cells done, {len(cells.cells()) - 4:,} left: 2 passed, 1 refused by contract, 1 failed.** 2026-01-02"
         in page
     )
     assert "2.0 hours of one core; torch 2." in page
