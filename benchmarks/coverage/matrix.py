@@ -125,7 +125,7 @@ class Cell:
     def __str__(self) -> str:
         return f"{self.backbone} {self.kind} {self.pool}"
 
-    def plan(self, image_size: int) -> ModelConfig:
+    def model_config(self, image_size: int) -> ModelConfig:
         pool, local_pool = (self.pool, None) if self.kind == "global" else ("avg", GEOMETRY.get(self.pool, self.pool))
         return ModelConfig(self.backbone, pool, len(CLASSES), DATA_SIZE, (image_size, image_size), local_pool)
 
@@ -166,7 +166,7 @@ def measure(cell: Cell, strength: float) -> dict[str, Any]:
     """
     with _step("assemble"):
         torch.manual_seed(0)
-        assembly = assemble(cell.plan(smallest_size(cell.backbone)))
+        assembly = assemble(cell.model_config(smallest_size(cell.backbone)))
         preprocess = Preprocess(MEAN, STD, DATA_SIZE, assembly.image_size)
         pixels = images()
         x = preprocess(torch.from_numpy(pixels))

@@ -115,7 +115,11 @@ class PublishedHead:
         if self.norm and norm == "pooled":
             parts.append(f"{self.norm} follows the pooling, as published")
         elif self.norm:
-            why = f", because the pooled vector has another width ({out_features})" if norm == "positions" else ""
+            why = (
+                f", because the pooled vector has another number of features ({out_features})"
+                if norm == "positions"
+                else ""
+            )
             parts.append(f"{self.norm} runs at every spatial location before the pooling{why}")
         if self.moved:
             parts.append(f"{listed(self.moved)} moved before the pooling, to every spatial location")
