@@ -22,7 +22,7 @@ ScaleCallback = Callable[
 
 OUTSIDE: Final = "have many pixels outside of the scale of their type, which become black or white"
 NARROW: Final = "use a quarter or less of the scale of their type"
-MOST_OUTSIDE, LEAST_USED = 0.25, 0.25  # shares of the pixels, and of the scale, from which on an image is reported
+MAX_OUTSIDE, MIN_USED = 0.25, 0.25  # shares of the pixels, and of the scale, from which on an image is reported
 
 _BITS, _PHOTOMETRIC, _FORMAT = 258, 262, 339  # tags of TIFF
 _WHITE_IS_ZERO, _SIGNED = 0, 2  # values of the last two
@@ -60,7 +60,7 @@ def report_narrow_colors(image: Image.Image, on_misfit: ScaleCallback) -> None:
     """Notes colors that use little of the 16 bits that the file has; Pillow reads the upper eight."""
     pixels = np.asarray(image)
     low, high = int(pixels.min()), int(pixels.max())
-    if high - low <= LEAST_USED * 255:
+    if high - low <= MIN_USED * 255:
         on_misfit(NARROW, f"{low * 256:,} to {high * 256 + 255:,} of 0 to 65,535")
 
 
@@ -93,7 +93,7 @@ def _report_misfit(values: np.ndarray, finite: np.ndarray, white: float, on_misf
     low, high = float(shown.min()), float(shown.max())
     outside = 1 - np.count_nonzero((shown >= 0) & (shown <= white)) / values.size
     text = f"{low:,.6g} to {high:,.6g} of 0 to {white:,.10g}"
-    if outside > MOST_OUTSIDE:
+    if outside > MAX_OUTSIDE:
         on_misfit(OUTSIDE, text)
-    elif min(high, white) - max(low, 0) <= LEAST_USED * white:
+    elif min(high, white) - max(low, 0) <= MIN_USED * white:
         on_misfit(NARROW, text)

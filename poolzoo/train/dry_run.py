@@ -175,7 +175,7 @@ class DryRun:
             return f"{sizes.show(stored)}, unchanged"
         parts = ["of mixed sizes" if original is None else sizes.show(original)]
         if original != stored:
-            is_cropped = original is None or sizes.cut(original, stored)[1] >= sizes.LEAST_CUT
+            is_cropped = original is None or sizes.cut(original, stored)[1] >= sizes.MIN_CUT
             is_resized = original is None or (original[0] != stored[0] and original[1] != stored[1])
             changes = ["resized"] * is_resized + ["center-cropped"] * is_cropped
             parts.append(f"{' and '.join(changes)} to {sizes.show(stored)}")
