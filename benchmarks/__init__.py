@@ -1,1 +1,1 @@
-"""Benchmarks by subject, like the rooms of the package. `python -m benchmarks.SUBJECT.NAME` prints its numbers."""
+"""Benchmarks by topic, like the rooms of the package. `python -m benchmarks.TOPIC.NAME` prints its numbers."""

@@ -85,13 +85,13 @@ def _section(resolved: loader.Resolved) -> str:
     listed = ", ".join(
         f"`{o.name}={grammar.plain(o.default)}` ({o.type_name})" for o in grammar.options_of(resolved.build)
     )
-    width, parameters = (
+    out_features, parameters = (
         ", ".join(f"{n:,} for C = {c}" for c, n in counts.items()) for counts in (sizes.out_features, sizes.parameters)
     )
     rows = [
         ("computes", f"`{item.equation}`"),
         ("options", listed or "none"),
-        ("width", width),
+        ("output features", out_features),
         ("parameters", parameters if any(sizes.parameters.values()) else _CACHEABLE),
         ("training", "draws at random; eval is deterministic" if item.stochastic else "as in eval"),
         ("paper", item.paper or "no canonical paper"),

@@ -245,10 +245,8 @@ def compare_opens(side: Side, photographs: Photographs) -> dict[str, float]:
     os.environ["OPENED"] = str(counts)
     arguments = ("--backbone", "nano/plain", "--pool", "avg,max,avgmax,lse", "--seeds", "1", "--epochs", "1")
     plain = ("--robustness-samples", "0", "--export-top", "0", "--out", side.fresh("comparison"))
-    usage = side.run(
-        *("compare", "--data", f"folder:{photographs.small}", *arguments, *plain, "--plugin", plugin),
-        cache=str(time.time_ns()),
-    )
+    command = ("compare", "--data", f"folder:{photographs.small}", *arguments, *plain, "--plugin", plugin)
+    usage = side.run(*command, cache=str(time.time_ns()))
     return {"opens an image": sum(map(int, counts.read_text().split())) / 300, "CPU, s": usage.cpu}
 
 

@@ -73,7 +73,7 @@ class Cell:
     def __str__(self) -> str:
         return f"{self.backbone} {self.kind} {self.pool}"
 
-    def plan(self, image_size: int) -> ModelConfig:
+    def model_config(self, image_size: int) -> ModelConfig:
         pool, local_pool = (self.pool, None) if self.kind == "global" else ("avg", GEOMETRY.get(self.pool, self.pool))
         return ModelConfig(self.backbone, pool, len(CLASSES), DATA_SIZE, (image_size, image_size), local_pool)
 

@@ -100,7 +100,7 @@ def measure(cell: Cell, strength: float) -> dict[str, Any]:
     """
     with _step("assemble"):
         torch.manual_seed(0)
-        assembly = assemble(cell.plan(smallest_size(cell.backbone)))
+        assembly = assemble(cell.model_config(smallest_size(cell.backbone)))
         preprocess = Preprocess(MEAN, STD, DATA_SIZE, assembly.image_size)
         pixels = images()
         x = preprocess(torch.from_numpy(pixels))

@@ -61,10 +61,10 @@ def tried(name: str) -> dict[str, Any]:
         Exception: Whatever the network raises.
     """
     torch.manual_seed(0)
-    plan = ModelConfig(f"timm/{name}", POOLS[0], CLASSES, DATA_SIZE)
-    backbone = assemble_backbone(plan)
+    config = ModelConfig(f"timm/{name}", POOLS[0], CLASSES, DATA_SIZE)
+    backbone = assemble_backbone(config)
     for pool in POOLS:
-        network = attach_head(backbone, replace(plan, pool=pool)).network
+        network = attach_head(backbone, replace(config, pool=pool)).network
         x = torch.randn(BATCH, 3, *backbone.image_size)
         for mode in (True, False):
             with torch.no_grad():

@@ -113,15 +113,15 @@ def make(text: str, folder: Path | None) -> Case:
     size, classes = (int(data), int(data)), 10 if int(data) <= SMALL else 1000
     image_size = (int(chosen), int(chosen)) if chosen else None
     torch.manual_seed(0)
-    plan = ModelConfig(backbone=name, pool="avg", num_classes=classes, data_size=size, image_size=image_size)
+    model_config = ModelConfig(backbone=name, pool="avg", num_classes=classes, data_size=size, image_size=image_size)
     if name.startswith("timm/"):
         import timm
 
-        image_size = assemble_backbone(plan).image_size
+        image_size = assemble_backbone(model_config).image_size
         network = timm.create_model(name.removeprefix("timm/"), num_classes=classes)
         mean, std = network.pretrained_cfg["mean"], network.pretrained_cfg["std"]
     else:
-        assembly = assemble(plan)
+        assembly = assemble(model_config)
         image_size, network, (mean, std) = assembly.image_size, assembly.network, IMAGENET
     jpegs = [jpeg(photo) for photo in photographs(folder, size)]
     pixels = np.stack([images.read(io.BytesIO(one)) for one in jpegs])  # type: ignore[arg-type]

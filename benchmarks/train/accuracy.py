@@ -100,11 +100,11 @@ def _epochs(settings: Any, budget: float) -> int:
         if count <= peers.WARM_UP:
             return 1
         epoch = len(engine.loader) / peers.pace(steps(), count, 1)
-        judged = time.perf_counter()
+        started = time.perf_counter()
         module.eval_module.eval()
         for inputs in engine.loader.validation():
             module.logits(inputs[module.input_key])
-        epoch += time.perf_counter() - judged
+        epoch += time.perf_counter() - started
     return max(1, int((budget - ready) / epoch))
 
 

@@ -40,8 +40,8 @@ def affordable(backbone: str, size: int, classes: int) -> dict[str, Any]:
     from poolzoo.plugin import spec
 
     torch.set_num_threads(1)
-    plan = ModelConfig(backbone, "avg", classes, (size, size), (size, size))
-    assembled = assemble_backbone(plan)
+    config = ModelConfig(backbone, "avg", classes, (size, size), (size, size))
+    assembled = assemble_backbone(config)
     x = as_feature_map(assembled.features, assembled.layout).detach()
     x = x[torch.arange(16) % len(x)].clone()
     found: dict[str, float] = {}

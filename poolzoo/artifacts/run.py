@@ -90,28 +90,28 @@ def configuration(
         data: The name of the data set.
         how: How image files become stored images.
     """
-    layout, plan, backbone = assembly.layout, assembly.config, assembly.backbone.resolved
+    layout, model, backbone = assembly.layout, assembly.config, assembly.backbone.resolved
     parts = {"backbone": backbone, "pool": assembly.pool, "local_pool": assembly.local_pool}
     return {
         "schema": manifest.SCHEMA,
         "architecture": backbone.spec.name.split("/", 1)[-1],
-        "num_classes": plan.num_classes,
+        "num_classes": model.num_classes,
         "num_features": assembly.out_features,
-        "global_pool": plan.pool,
+        "global_pool": model.pool,
         "label_names": list(classes),
-        "pretrained_cfg": input_config(preprocess, assembly.image_size, plan.num_classes, backbone, how),
+        "pretrained_cfg": input_config(preprocess, assembly.image_size, model.num_classes, backbone, how),
         "poolzoo": {
-            "backbone": plan.backbone,
-            "pool": plan.pool,
+            "backbone": model.backbone,
+            "pool": model.pool,
             "options": assembly.pool.options,
-            "local_pool": plan.local_pool,
-            "stem": plan.stem,
-            "head": plan.head,
-            "final_norm": plan.final_norm,
+            "local_pool": model.local_pool,
+            "stem": model.stem,
+            "head": model.head,
+            "final_norm": model.final_norm,
             "published_head": assembly.backbone.published.to_json(assembly.norm_place, assembly.out_features),
             "weights": assembly.weights.to_json(),
             "data": data,
-            "data_size": list(plan.data_size),
+            "data_size": list(model.data_size),
             "image_size": list(assembly.image_size),
             "map": [layout.channels, *layout.map_size],
             "plugin": provenance(assembly.pool),
@@ -219,7 +219,7 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     manifest.check(directory, "run")
     config: Config = files.read_json(directory / "config.json")
     try:
-        plan = model_config(config)
+        model = model_config(config)
         mean, std = config["pretrained_cfg"]["mean"], config["pretrained_cfg"]["std"]
         recorded, _ = dict(config["poolzoo"]["plugins"]), list(config["label_names"])
     except (KeyError, TypeError, ValueError) as error:
@@ -227,7 +227,7 @@ def load_run(path: str | os.PathLike[str]) -> Run:
             f"{directory / 'config.json'} lacks {error}", "it was made by another version of poolzoo"
         ) from error
     try:
-        assembly = assemble(plan)
+        assembly = assemble(model)
     except UsageError as error:
         foreign = [f"{part} came from {was['dist']}" for part, was in recorded.items() if was["tier"] != "built-in"]
         if not foreign:
@@ -241,7 +241,7 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     except SafetensorError as error:
         raise CheckFailed(f"{file} holds no weights: {error}", hint) from error
     fill_exactly(network, state, str(file), hint, dropped=network.dropped)
-    preprocess = Preprocess(tuple(mean), tuple(std), plan.data_size, assembly.image_size)
+    preprocess = Preprocess(tuple(mean), tuple(std), model.data_size, assembly.image_size)
     return Run(directory, network.eval(), preprocess.eval(), config)
 
 

@@ -11,7 +11,10 @@ from poolzoo.common import output
 @click.command()
 @click.argument("run", metavar="RUN")
 @click.option(
-    "--data", show_default="the data set of the run", help="Data set: a name, or folder:PATH with test/ or val/."
+    "--data",
+    metavar="NAME",
+    show_default="the data set of the run",
+    help="Data set: a name, or folder:PATH with test/ or val/.",
 )
 @click.option("--onnx", is_flag=True, help="Evaluate the exported graph under ONNX Runtime. RUN may be a bundle then.")
 @click.option("--device", default="auto", show_default=True, metavar="NAME", help="Device: auto, cpu, cuda or cuda:N.")

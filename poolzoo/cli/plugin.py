@@ -94,7 +94,15 @@ def _names() -> str:
     help="Kind of item that the plugin provides.",
 )  # fmt: skip
 @click.option("--single-file", is_flag=True, help="Write one file instead of a package.")
-@click.option("--dir", "folder", type=click.Path(), default=".", help="Directory to write the plugin to.")
+@click.option(
+    "--dir",
+    "folder",
+    type=click.Path(),
+    default=".",
+    show_default=True,
+    metavar="DIR",
+    help="Directory to write the plugin to.",
+)
 def new(name: str, kind: str, single_file: bool, folder: str) -> None:
     """Write a working plugin to start from: a package with tests, or one file. Prints its path.
 

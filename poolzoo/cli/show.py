@@ -21,7 +21,7 @@ from poolzoo.train.settings import flag
 def command(name: str, as_json: bool) -> None:
     """Show one pooling, backbone, data set or recipe: its options with types and defaults, and its origin.
 
-    For a pooling, the command also shows the equation and the paper. It measures the output width, the number of
+    For a pooling, the command also shows the equation and the paper. It measures the output features, the number of
     parameters, and the cost on one thread of this machine.
     """
     catalog = loader.catalog()
@@ -52,12 +52,12 @@ def _cost(cost: dict[str, Any]) -> str:
     )
 
 
-_TITLES = {"source": "from"}
+_TITLES = {"source": "from", "out_features": "output features"}
 _WORDS: dict[str, Callable[[Any], str]] = {
     "options": lambda listed: ", ".join(f"{o['name']}={o['default']} ({o['type']})" for o in listed) or "none",
     "source": lambda source: f"{source['dist']} {source['version'] or ''} ({source['tier']})",
     "settings": lambda settings: ", ".join(f"{flag(key)} {value}" for key, value in settings.items()) or "the defaults",
-    "width": _by_channels,
+    "out_features": _by_channels,
     "parameters": lambda counts: _by_channels(counts) if any(counts.values()) else "none",
     "cost": _cost,
     "training": lambda differs: "draws at random; eval is fixed" if differs else "",

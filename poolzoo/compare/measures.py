@@ -28,7 +28,7 @@ class Size:
 
 
 @dataclass(frozen=True)
-class ExportFigures:
+class ExportMetrics:
     """Whether an exported graph passed its parity check, and milliseconds for one image and for 32."""
 
     parity: bool
@@ -47,7 +47,7 @@ def size(path: Path) -> Size:
     return Size(params=sum(p.numel() for p in run.network.parameters()), macs=counter.get_total_flops() // 2)
 
 
-def export_figures(path: Path, provider: str, threads: int | None, folder: Path) -> ExportFigures:
+def export_metrics(path: Path, provider: str, threads: int | None, folder: Path) -> ExportMetrics:
     """Exports a run's network as `poolzoo export` does, checks its parity and times it.
 
     Args:
@@ -73,4 +73,4 @@ def export_figures(path: Path, provider: str, threads: int | None, folder: Path)
         images = source.images[np.arange(batch) % len(source.images)]
         call: dict[str, Callable[[], object]] = {"ort": partial(opened.run, images)}
         times[batch] = round(statistics.median(timing.interleaved(call, seconds=1.0)["ort"]), 4)
-    return ExportFigures(parity=report.passed, latency_ms=times[1], latency_ms_32=times[32])
+    return ExportMetrics(parity=report.passed, latency_ms=times[1], latency_ms_32=times[32])

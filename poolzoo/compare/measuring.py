@@ -21,7 +21,7 @@ from poolzoo.compare.grid import Trial, Variant
 from poolzoo.compare.records import Robustness, TrialRecords
 
 LARGEST_GROUP: Final = 16  # networks with backbones of their own in memory, while images are corrupted
-NOT_EXPORTED: Final = measures.ExportFigures(parity=False, latency_ms=None, latency_ms_32=None)
+NOT_EXPORTED: Final = measures.ExportMetrics(parity=False, latency_ms=None, latency_ms_32=None)
 
 
 def measure_robustness(config: ComparisonConfig, records: TrialRecords) -> None:
@@ -110,7 +110,7 @@ def export_best(config: ComparisonConfig, records: TrialRecords) -> None:
         output.say(f"exporting {one.variant.name}")
         try:
             with tempfile.TemporaryDirectory() as folder:
-                found = measures.export_figures(records[one].path, "auto", config.settings.threads, Path(folder))
+                found = measures.export_metrics(records[one].path, "auto", config.settings.threads, Path(folder))
         except Exception as error:
             output.warn(f"{one.variant.name} cannot be exported: {explain(error).message}")
             found = NOT_EXPORTED

@@ -28,7 +28,7 @@ def limit() -> int:
     """Bytes that a shelf may hold: `POOLZOO_CACHE_LIMIT` in GB, 20 without it; 0 keeps nothing.
 
     Raises:
-        UsageError: It is no number, or a negative one.
+        UsageError: It is not a number, or a negative one.
     """
     text = os.environ.get("POOLZOO_CACHE_LIMIT") or str(DEFAULT_LIMIT)
     try:
@@ -37,7 +37,7 @@ def limit() -> int:
         gigabytes = math.nan
     if not 0 <= gigabytes < math.inf:
         raise UsageError(
-            f"POOLZOO_CACHE_LIMIT {text!r} is no number of gigabytes", "for example POOLZOO_CACHE_LIMIT=20"
+            f"POOLZOO_CACHE_LIMIT {text!r} is not a number of gigabytes", "for example POOLZOO_CACHE_LIMIT=20"
         )
     return int(gigabytes * 1e9)
 

@@ -246,7 +246,7 @@ class Reader:
         self.native = None
         self.decided = self.reading.size or DEFAULT_SIZE
         text = f"images of mixed sizes ({examples}, …) are resized and center-cropped to {sizes.show(self.decided)}"
-        text = f"{text}: up to {100 * cut:.0f} % of a side is cut off" if cut >= sizes.LEAST_CUT else text
+        text = f"{text}: up to {100 * cut:.0f} % of a side is cut off" if cut >= sizes.MIN_CUT else text
         output.say(text if self.reading.size else f"{text}; --image-size HxW overrules")
 
     def _kept(self, wanted: store.Images, unread: Sequence[unreadable.Broken], cache_dir: Path) -> np.ndarray:

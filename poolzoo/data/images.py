@@ -13,7 +13,7 @@ from typing import BinaryIO, Final
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from poolzoo.data.modes import Note, is_deep, levels, levels_of_reader_1, note_narrow_colors
+from poolzoo.data.modes import ScaleCallback, is_deep, levels, levels_of_reader_1, report_narrow_colors
 from poolzoo.data.resize import PLAIN, TRANSFORM, TRANSFORMS, Fit, recorded
 
 __all__ = ["PLAIN", "TRANSFORM", "TRANSFORMS", "Fit", "fit", "fit_array", "read", "reason", "recorded", "to_rgb"]
@@ -54,16 +54,16 @@ def reason(error: Exception) -> str:
     return text if " " in text else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
-def to_rgb(image: Image.Image, how: Fit = PLAIN, note: Note | None = None) -> Image.Image:
+def to_rgb(image: Image.Image, how: Fit = PLAIN, on_misfit: ScaleCallback | None = None) -> Image.Image:
     """Any image as RGB: turned by its EXIF orientation, first frame, alpha on white, deep ones by the type's scale."""
     tags, of_16_bits = getattr(image, "tag_v2", {}), any(";16" in str(tile) for tile in getattr(image, "tile", ()))
     image = ImageOps.exif_transpose(image)
     if how.reader == 1 and image.mode[0] in "IF":
         return levels_of_reader_1(image).convert("RGB")
     if how.reader > 1 and is_deep(image, tags):
-        return levels(image, tags, note).convert("RGB")
-    if of_16_bits and note is not None:
-        note_narrow_colors(image.convert("RGB"), note)
+        return levels(image, tags, on_misfit).convert("RGB")
+    if of_16_bits and on_misfit is not None:
+        report_narrow_colors(image.convert("RGB"), on_misfit)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -85,7 +85,7 @@ def _filter(how: Fit) -> Image.Resampling:
 TURNED, MIRRORED_X, MIRRORED_Y = (5, 6, 7, 8), (2, 3, 6, 7), (3, 4, 7, 8)  # EXIF orientations, by what they do
 
 
-def _scaled(image: Image.Image, size: tuple[int, int], how: Fit, note: Note | None) -> Image.Image | None:
+def _scaled(image: Image.Image, size: tuple[int, int], how: Fit, on_misfit: ScaleCallback | None) -> Image.Image | None:
     """A JPEG that is decoded at a part of its size and then fitted; None where it is too small for that.
 
     What is decoded stays twice as large as what is wanted, so that hardly a level changes (0.15 in the mean).
@@ -100,7 +100,7 @@ def _scaled(image: Image.Image, size: tuple[int, int], how: Fit, note: Note | No
     if part is None:
         return None
     image.draft(None, (image.width // part, image.height // part))
-    small = to_rgb(image, how, note)
+    small = to_rgb(image, how, on_misfit)
     # The last pixel of a side may stand for less than `part` pixels of the file; turning puts it first.
     box = []
     for axis, mirrored in enumerate((MIRRORED_X, MIRRORED_Y)):
@@ -111,7 +111,7 @@ def _scaled(image: Image.Image, size: tuple[int, int], how: Fit, note: Note | No
 
 
 def read(
-    path: Path | BinaryIO, size: tuple[int, int] | None = None, how: Fit = PLAIN, note: Note | None = None
+    path: Path | BinaryIO, size: tuple[int, int] | None = None, how: Fit = PLAIN, on_misfit: ScaleCallback | None = None
 ) -> np.ndarray:
     """An image file as `uint8[H, W, 3]`, at (height, width) where `size` is given.
 
@@ -119,7 +119,7 @@ def read(
         path: The file.
         size: Height and width to bring it to; None to take it as it is.
         how: In which way.
-        note: Called where the values of a deep image do not fit the scale of their type.
+        on_misfit: Called where the values of a deep image do not fit the scale of their type.
 
     Raises:
         OSError, ValueError, …: One of `Unreadable`: it is no image, or a damaged one.
@@ -127,9 +127,9 @@ def read(
     with_heif()
     with Image.open(path) as image:
         if size is None:
-            return np.asarray(to_rgb(image, how, note))
-        small = _scaled(image, size, how, note) if how.reader > 1 else None
-        return np.asarray(small or fit(to_rgb(image, how, note), size, how))
+            return np.asarray(to_rgb(image, how, on_misfit))
+        small = _scaled(image, size, how, on_misfit) if how.reader > 1 else None
+        return np.asarray(small or fit(to_rgb(image, how, on_misfit), size, how))
 
 
 def fit_array(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:

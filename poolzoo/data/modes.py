@@ -16,11 +16,13 @@ import numpy as np
 from PIL import Image
 
 Tags = Mapping[int, Any]
-Note = Callable[[str, str], None]  # gets, of an image whose values do not fit the scale, which way and the values
+ScaleCallback = Callable[
+    [str, str], None
+]  # gets, of an image whose values do not fit the scale, which way and the values
 
 OUTSIDE: Final = "have many pixels outside of the scale of their type, which become black or white"
 NARROW: Final = "use a quarter or less of the scale of their type"
-MOST_OUTSIDE, LEAST_USED = 0.25, 0.25  # shares of the pixels, and of the scale, from which on an image is reported
+MAX_OUTSIDE, MIN_USED = 0.25, 0.25  # shares of the pixels, and of the scale, from which on an image is reported
 
 _BITS, _PHOTOMETRIC, _FORMAT = 258, 262, 339  # tags of TIFF
 _WHITE_IS_ZERO, _SIGNED = 0, 2  # values of the last two
@@ -31,13 +33,13 @@ def is_deep(image: Image.Image, tags: Tags) -> bool:
     return image.mode[0] in "IF" or (image.mode == "L" and tags.get(_FORMAT, (1,))[0] == _SIGNED)
 
 
-def levels(image: Image.Image, tags: Tags, note: Note | None = None) -> Image.Image:
+def levels(image: Image.Image, tags: Tags, on_misfit: ScaleCallback | None = None) -> Image.Image:
     """An image for which `is_deep` holds, by the scale of its type, as mode "L".
 
     Args:
         image: The image, perhaps turned.
         tags: Those of its file where that is a TIFF, else none.
-        note: Called where values do not fit the scale.
+        on_misfit: Called where values do not fit the scale.
 
     Raises:
         ValueError: No pixel is a finite number.
@@ -46,20 +48,20 @@ def levels(image: Image.Image, tags: Tags, note: Note | None = None) -> Image.Im
     finite = np.isfinite(values)
     if not finite.any():
         raise ValueError("no pixel is a finite number")
-    if note is not None:
-        _note_misfit(values, finite, white, note)
+    if on_misfit is not None:
+        _report_misfit(values, finite, white, on_misfit)
     scaled = np.nan_to_num(values).clip(0, white) * (255 / white)
     if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO and image.mode != "L":  # Pillow inverts eight bits alone
         scaled = 255 - scaled
     return Image.fromarray(np.rint(scaled).astype(np.uint8))
 
 
-def note_narrow_colors(image: Image.Image, note: Note) -> None:
+def report_narrow_colors(image: Image.Image, on_misfit: ScaleCallback) -> None:
     """Notes colors that use little of the 16 bits that the file has; Pillow reads the upper eight."""
     pixels = np.asarray(image)
     low, high = int(pixels.min()), int(pixels.max())
-    if high - low <= LEAST_USED * 255:
-        note(NARROW, f"{low * 256:,} to {high * 256 + 255:,} of 0 to 65,535")
+    if high - low <= MIN_USED * 255:
+        on_misfit(NARROW, f"{low * 256:,} to {high * 256 + 255:,} of 0 to 65,535")
 
 
 def levels_of_reader_1(image: Image.Image) -> Image.Image:
@@ -86,12 +88,12 @@ def _values(image: Image.Image, tags: Tags) -> tuple[np.ndarray, float]:
     return pixels.astype(np.float64), float(2 ** (bits - signed) - 1)
 
 
-def _note_misfit(values: np.ndarray, finite: np.ndarray, white: float, note: Note) -> None:
+def _report_misfit(values: np.ndarray, finite: np.ndarray, white: float, on_misfit: ScaleCallback) -> None:
     shown = values[finite]
     low, high = float(shown.min()), float(shown.max())
     outside = 1 - np.count_nonzero((shown >= 0) & (shown <= white)) / values.size
     text = f"{low:,.6g} to {high:,.6g} of 0 to {white:,.10g}"
-    if outside > MOST_OUTSIDE:
-        note(OUTSIDE, text)
-    elif min(high, white) - max(low, 0) <= LEAST_USED * white:
-        note(NARROW, text)
+    if outside > MAX_OUTSIDE:
+        on_misfit(OUTSIDE, text)
+    elif min(high, white) - max(low, 0) <= MIN_USED * white:
+        on_misfit(NARROW, text)

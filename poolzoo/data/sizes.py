@@ -8,7 +8,7 @@ from collections.abc import Sequence
 Size = tuple[int, int]
 
 _TYPED = re.compile(r"\s*(\d+)\s*(?:[xX×]\s*(\d+)\s*)?")
-LEAST_CUT = 0.005  # share of a side below which a cut is a rounding, and not worth a word
+MIN_CUT = 0.005  # share of a side below which a cut is a rounding, and not worth a word
 
 
 def show(size: Sequence[int]) -> str:
@@ -69,7 +69,7 @@ def change(native: Size, wanted: Size, *, overruled: bool) -> str | None:
     """
     side, share = cut(native, wanted)
     smaller = wanted[0] < native[0]
-    if share < LEAST_CUT:
+    if share < MIN_CUT:
         return f"images of {show(native)} are resized to {show(wanted)}" if smaller else None
     text = f"images of {show(native)} are resized and center-cropped to {show(wanted)}: {share:.0%} of the {side} is"
     text = f"{text.replace('%', ' %')} cut off"

@@ -17,7 +17,7 @@ from poolzoo.data.sizes import Size
 from poolzoo.plugin import loader, values
 from poolzoo.plugin.spec import Dataset, Split
 
-MOST_CLASSES: Final = 1_000_000  # a larger label is no class but a number, such as a hash; each class takes a name
+MAX_CLASSES: Final = 1_000_000  # a larger label is no class but a number, such as a hash; each class takes a name
 
 
 def cache_dir() -> Path:
@@ -95,9 +95,9 @@ def load_split(dataset: Dataset, split: Split, size: Size | None = None) -> tupl
             f"data set {dataset.name} has label {labels.max()} and {len(dataset.classes)} classes", "fix its plugin"
         )
     _require_names(dataset)
-    if labels.max() >= MOST_CLASSES:
+    if labels.max() >= MAX_CLASSES:
         raise PluginFailed(
-            f"data set {dataset.name} has label {labels.max()}: labels count from 0, at most {MOST_CLASSES:,}",
+            f"data set {dataset.name} has label {labels.max()}: labels count from 0, at most {MAX_CLASSES:,}",
             "its contract is int64[N], the place of each image's class",
         )
     if size is not None and pixels.shape[1:3] != size:

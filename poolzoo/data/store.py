@@ -243,7 +243,7 @@ def _is_right(pixels: np.ndarray, labels: np.ndarray, about: dict[str, Any], wan
 
 
 def _is_outdated(wanted: Images, broken: Sequence[Broken]) -> bool:
-    """Whether a file can be read that could not be: its permissions, or a disk, may be mended without a trace."""
+    """Whether a file can be read that could not be: its permissions, or a disk, may be repaired without a trace."""
     if not broken:
         return False
     with closing(decode.each([path for path, _ in broken], wanted.split, wanted.size, wanted.how)) as rows:

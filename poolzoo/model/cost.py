@@ -1,4 +1,4 @@
-"""What a pooling layer costs: its width, its parameters and its time; and a network's parameters and MACs."""
+"""What a pooling layer costs: its output features, its parameters and its time; and a network's parameters and MACs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class LayerSize:
     """Size of a pooling layer by the channels of its input.
 
     Attributes:
-        out_features: Width of the pooled vector; the output channels of a local layer.
+        out_features: Features of the pooled vector; the output channels of a local layer.
         parameters: Number of parameters.
     """
 
@@ -41,7 +41,7 @@ class LayerSize:
     parameters: dict[int, int]
 
     def to_json(self) -> dict[str, dict[int, int]]:
-        return {"width": self.out_features, "parameters": self.parameters}
+        return {"out_features": self.out_features, "parameters": self.parameters}
 
 
 @dataclass(frozen=True)

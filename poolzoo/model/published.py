@@ -109,13 +109,14 @@ class PublishedHead:
 
         Args:
             norm: Where the norm is.
-            out_features: Width of the pooled vector.
+            out_features: Features of the pooled vector.
         """
         parts = []
         if self.norm and norm == "pooled":
             parts.append(f"{self.norm} follows the pooling, as published")
         elif self.norm:
-            why = f", because the pooled vector has another width ({out_features})" if norm == "positions" else ""
+            other = f", because the pooled vector has {out_features} features"
+            why = other if norm == "positions" else ""
             parts.append(f"{self.norm} runs at every spatial location before the pooling{why}")
         if self.moved:
             parts.append(f"{listed(self.moved)} moved before the pooling, to every spatial location")

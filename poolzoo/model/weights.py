@@ -21,8 +21,8 @@ HEAD = ("pool.", "classifier.")  # name prefixes of the parts that stay fresh wh
 def load_weights(network: Network, path: Path, classifier: tuple[str, ...]) -> Accounting:
     """Loads the weights of a file into a network, and accounts for all of its tensors.
 
-    Leaves out a classifier of another width, and layers that the network does not have. Every other difference is an
-    error.
+    Leaves out a classifier with another number of features, and layers that the network does not have. Every other
+    difference is an error.
 
     Args:
         network: Changed in place.

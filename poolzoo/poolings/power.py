@@ -161,7 +161,7 @@ class GlobalLp(_Power):
     """The p-norm of the feature map: `y = (Σ |x|^p)^(1/p)`.
 
     Sermanet, Chintala and LeCun, Convolutional Neural Networks Applied to House Numbers Digit Classification,
-    ICPR 2012, arXiv:1204.3968. `nn.LPPool2d` computes Σ x^p instead, which is no number for odd p and signed x.
+    ICPR 2012, arXiv:1204.3968. `nn.LPPool2d` computes Σ x^p instead, which is NaN for odd p and negative x.
 
     Args:
         p: The exponent, its start value where it is learned.

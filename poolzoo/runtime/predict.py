@@ -162,7 +162,7 @@ class _Crops:
 
     def add(self, native: Size | None) -> None:
         fraction = sizes.cut(native, self.size)[1] if native is not None else 0.0
-        if fraction >= sizes.LEAST_CUT:
+        if fraction >= sizes.MIN_CUT:
             self.count += 1
             self.largest = max(self.largest, fraction)
 

@@ -19,7 +19,7 @@ LARGEST_BATCH: Final = 256
 FEWEST_STEPS: Final = 40  # an epoch, so that a schedule by steps is smooth
 IMAGES_SEEN: Final = 400_000  # in all epochs together, within the two limits below
 FEWEST_EPOCHS: Final = 9
-MOST_EPOCHS: Final = 60
+MAX_EPOCHS: Final = 60
 
 
 def default_epochs(images: int) -> int:
@@ -28,7 +28,7 @@ def default_epochs(images: int) -> int:
     Args:
         images: Number of images to train on.
     """
-    return min(MOST_EPOCHS, max(FEWEST_EPOCHS, round(IMAGES_SEEN / images)))
+    return min(MAX_EPOCHS, max(FEWEST_EPOCHS, round(IMAGES_SEEN / images)))
 
 
 def default_batch_size(images: int) -> int:

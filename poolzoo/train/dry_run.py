@@ -30,7 +30,7 @@ class SplitSizes:
 
 
 @dataclass(frozen=True)
-class RunPlan:
+class DryRun:
     """What a run would be.
 
     Attributes:
@@ -78,8 +78,8 @@ class RunPlan:
     device: str
 
     @classmethod
-    def of(cls, prepared: PreparedRun) -> RunPlan:
-        """The plan of a prepared run; measures its network."""
+    def of(cls, prepared: PreparedRun) -> DryRun:
+        """What a dry run shows of a prepared run; measures its network."""
         assembly, settings, data = prepared.assembly, prepared.settings, prepared.data
         assert settings.batch_size is not None  # `prepare` fills in every default
         parameters, macs = parameters_and_macs(assembly)
@@ -140,7 +140,7 @@ class RunPlan:
         }
 
     def lines(self) -> Iterator[tuple[str, str]]:
-        """The plan as labels and texts."""
+        """What is shown, as labels and texts."""
         settings, images = self.settings, self.images
         yield "images", self._sizes()
         if self.stem_changes:
@@ -175,7 +175,7 @@ class RunPlan:
             return f"{sizes.show(stored)}, unchanged"
         parts = ["of mixed sizes" if original is None else sizes.show(original)]
         if original != stored:
-            is_cropped = original is None or sizes.cut(original, stored)[1] >= sizes.LEAST_CUT
+            is_cropped = original is None or sizes.cut(original, stored)[1] >= sizes.MIN_CUT
             is_resized = original is None or (original[0] != stored[0] and original[1] != stored[1])
             changes = ["resized"] * is_resized + ["center-cropped"] * is_cropped
             parts.append(f"{' and '.join(changes)} to {sizes.show(stored)}")
@@ -185,7 +185,7 @@ class RunPlan:
 
 
 def show(settings: Settings, as_json: bool) -> None:
-    """Prints the plan of a run.
+    """Prints the network and the settings of a run, without training.
 
     Args:
         settings: As the user gave them.
@@ -195,9 +195,9 @@ def show(settings: Settings, as_json: bool) -> None:
         PoolzooError: The settings cannot be fulfilled.
     """
     prepared = prepare(settings)
-    plan = RunPlan.of(prepared)
+    shown = DryRun.of(prepared)
     if as_json:
-        output.emit_json(plan.to_json())
+        output.emit_json(shown.to_json())
         return
     network = prepared.assembly.network
     children = [(f"backbone.{name}", child) for name, child in network.backbone.named_children()]
@@ -205,5 +205,5 @@ def show(settings: Settings, as_json: bool) -> None:
     children += [("pool", network.pool), *norm, ("classifier", network.classifier)]
     rows = [(name, type(child).__name__, f"{sum(p.numel() for p in child.parameters()):,}") for name, child in children]
     output.table(("layer", "type", "parameters"), rows, right=(2,))
-    for label, text in plan.lines():
+    for label, text in shown.lines():
         output.data(f"{label:{LABEL_WIDTH}} {text}")

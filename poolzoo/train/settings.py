@@ -15,12 +15,12 @@ from poolzoo.data.resize import READER, TRANSFORMS, Fit
 from poolzoo.data.sizes import Size
 from poolzoo.plugin.grammar import suggest
 
-MOST_THREADS: Final = 1024
+MAX_THREADS: Final = 1024
 UNLIMITED: Final = 1e9  # an upper limit that messages do not show
 RANGES: Final[Mapping[str, tuple[float, float]]] = {
     "epochs": (1, UNLIMITED),
     "batch_size": (1, UNLIMITED),
-    "threads": (1, MOST_THREADS),
+    "threads": (1, MAX_THREADS),
     "limit": (1, UNLIMITED),
     "lr": (1e-12, 1e4),
     "weight_decay": (0, 1e4),

@@ -56,11 +56,11 @@ def test_goals_are_judged_against_the_fastest_export():
     graph = {"ours": [1.0, 1.0], runtimes.PART: [0.8, 0.8], "timm": [0.9, 0.9], "torch eager": [0.1, 0.1]}
     case = {"network": "nano/resnet", "data_size": (32, 32), "convolutional": True}
     row = {"threads": 1, "batch": 1, "label": {**label, runtimes.DECODING: [0.1, 0.1]}, "graph": graph}
-    told = {
+    reported = {
         (goal["what"], goal["peer"]): (goal["ratio"]["median"], goal["met"])
         for goal in report.goals(report.Found(case, times=[row]))
     }
-    assert told == {
+    assert reported == {
         ("graph, with preprocessing", "timm"): (0.9, False),
         ("graph, the network's part", "timm"): (1.125, True),
         ("bytes to label", "optimum-onnx"): (1.4, False),

@@ -88,7 +88,7 @@ def test_show_prints_options_with_types_and_defaults(poolzoo):
     assert {"name": "p", "default": "3.0", "type": "float"} in item["options"]
     assert "1711.02512" in item["paper"]
     assert (item["kind"], local["kind"]) == ("global pooling", "local pooling")
-    assert item["width"] == {"64": 64, "512": 512}
+    assert item["out_features"] == {"64": 64, "512": 512}
     assert item["parameters"] == {"64": 1, "512": 1}
     assert item["cost"]["forward_ms"] > 0
     assert poolzoo("show", "lse:learnable=false", "--json").json["items"][0]["parameters"] == {"64": 0, "512": 0}

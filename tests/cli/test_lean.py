@@ -40,8 +40,8 @@ def test_figures_are_those_of_scikit_learn(seed):
         )
     assert [list(row) for row in got.confusion] == confusion_matrix(labels, predicted, labels=indices).tolist()
     for key, values in zip(("precision", "recall", "f1"), ratios, strict=True):
-        told = [getattr(row, key) for row in got.per_class]
-        assert told == [value if n else None for value, n in zip(values, support, strict=True)]
+        reported = [getattr(row, key) for row in got.per_class]
+        assert reported == [value if n else None for value, n in zip(values, support, strict=True)]
         assert getattr(got, key) == values[support > 0].mean()
 
 

@@ -99,20 +99,20 @@ def test_every_command_prints_json_alone(loud, tmp_path, capfd):
         loader.forget()
         capfd.readouterr()
         assert cli.run([*map(str, arguments), "--plugin", str(loud), "--json"]) == 0
-        told = capfd.readouterr()
-        assert told.out.splitlines(), arguments
-        assert all(isinstance(json.loads(line), dict) for line in told.out.splitlines())
+        captured = capfd.readouterr()
+        assert captured.out.splitlines(), arguments
+        assert all(isinstance(json.loads(line), dict) for line in captured.out.splitlines())
         for stage in stages:
             for way in ("print", "descriptor", "buffer"):
-                assert f"noise: {way} in {stage}" in told.err
+                assert f"noise: {way} in {stage}" in captured.err
 
 
 def test_the_conformance_kit_prints_json_alone(tmp_path, capfd):
     (tmp_path / "loud.py").write_text(LOUD.replace("    yield Pooling", "    return []\n    yield Pooling"))
     assert cli.run(["plugin", "check", str(tmp_path / "loud.py"), "--json"]) == 0
-    told = capfd.readouterr()
-    assert json.loads(told.out)["passed"]
-    assert "noise: descriptor in load" in told.err
+    captured = capfd.readouterr()
+    assert json.loads(captured.out)["passed"]
+    assert "noise: descriptor in load" in captured.err
 
 
 @pytest.mark.parametrize("last", ["", "os.close(1)"])
@@ -172,9 +172,9 @@ def test_a_command_gives_stdout_back(capfd):
     assert sys.stdout is before
     os.write(1, b"afterwards\n")
     print("and above")
-    told = capfd.readouterr()
-    assert sorted(told.out.splitlines()) == ["afterwards", "and above", "ours"]
-    assert sorted(told.err.splitlines()) == ["below", "foreign"]
+    captured = capfd.readouterr()
+    assert sorted(captured.out.splitlines()) == ["afterwards", "and above", "ours"]
+    assert sorted(captured.err.splitlines()) == ["below", "foreign"]
 
 
 def test_from_python_stdout_stays_the_users(loud, capfd):

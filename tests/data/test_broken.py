@@ -26,9 +26,8 @@ def spoiled(photos: Path) -> Path:
 
 
 def finetune(poolzoo, data: Path, *options: object):
-    return poolzoo(
-        *("finetune", "--data", f"folder:{data}", "--backbone", "nano/plain", "--epochs", 1, "--threads", 1, *options)
-    )
+    fixed = ("--backbone", "nano/plain", "--epochs", 1, "--threads", 1)
+    return poolzoo("finetune", "--data", f"folder:{data}", *fixed, *options)
 
 
 def test_all_broken_images_of_all_splits_are_listed(poolzoo, spoiled, tmp_path):

@@ -214,7 +214,7 @@ def test_unreadable_images_are_named_and_the_others_are_decoded_once(photos, cac
     for _ in range(2):
         with pytest.raises(CheckFailed, match=r"2 of 24 images cannot be read, first .*3\.png"):
             load(photos)
-    assert len(reads) == 26  # the second time only the two, which may have been mended
+    assert len(reads) == 26  # the second time only the two, which may have been repaired
     pixels, labels = load(photos, skip="all")
     assert len(reads) == 28
     for name in ("train/red/3.png", "train/red/4.png"):

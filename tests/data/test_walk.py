@@ -163,10 +163,10 @@ def test_a_run_older_than_these_settings_keeps_its_data(tmp_path):
 
     (tmp_path / "run.toml").write_text('data = "digits"\nimage_size = 16\n')
     seen = [read_run_settings(tmp_path)]
-    plan = ComparisonConfig("avg", None, "nano/plain", 1, None, 0, 0, 0.05, Settings()).to_json()
+    dumped = ComparisonConfig("avg", None, "nano/plain", 1, None, 0, 0, 0.05, Settings()).to_json()
     for name in ("validation", "reader", "skip_broken"):
-        del plan["settings"][name]
-    seen.append(ComparisonConfig.from_json(plan).settings)
+        del dumped["settings"][name]
+    seen.append(ComparisonConfig.from_json(dumped).settings)
     assert [(one.validation, one.reader, one.fit.reader) for one in seen] == [(None, None, 1)] * 2
     assert (Settings().validation, Settings().reader) == ("auto", 2)
 

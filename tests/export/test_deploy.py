@@ -401,10 +401,9 @@ def test_evaluate_takes_a_test_folder_with_fewer_classes(poolzoo, trained, tmp_p
 def test_a_plugins_pooling_goes_all_the_way(poolzoo, tmp_path):
     example = Path(__file__).parents[2] / "plugins" / "single_file" / "power_mean.py"
     arguments = ("--plugin", example, "-q")
-    outcome = poolzoo(
-        *("finetune", "--data", "digits", "--backbone", "nano/plain", "--pool", "power-mean:p=2", "--epochs", 1),
-        *("--limit", 200, "--out", tmp_path / "run", *arguments),
-    )
+    model = ("--backbone", "nano/plain", "--pool", "power-mean:p=2")
+    short = ("--epochs", 1, "--limit", 200)
+    outcome = poolzoo("finetune", "--data", "digits", *model, *short, "--out", tmp_path / "run", *arguments)
     assert outcome.code == 0
     assert poolzoo("export", tmp_path / "run", "--out", tmp_path / "b", "--no-bench", *arguments).code == 0
     recorded = read(tmp_path / "run" / "config.json")["poolzoo"]["plugins"]["pool"]

@@ -119,8 +119,8 @@ def test_half_arithmetic_shows_what_a_plain_conversion_breaks(name):
     got = half_arithmetic.HalfGraph(plain(proto)).run(FEED)["logits"]
     assert not np.allclose(got, wanted, rtol=0.1)
     found = got.reshape(len(FEED), -1), wanted.reshape(len(FEED), -1)
-    judged = half_arithmetic.check_logits(*found, np.ones(len(FEED), bool), 0.99)
-    assert not judged.passed, judged
+    report = half_arithmetic.check_logits(*found, np.ones(len(FEED), bool), 0.99)
+    assert not report.passed, report
 
 
 def test_half_arithmetic_is_that_of_the_reference_evaluator():

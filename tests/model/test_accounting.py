@@ -51,7 +51,7 @@ def published(name: str, side: int, options: str) -> nn.Module:
     return network
 
 
-def plan(name: str, side: int, options: str = "", pool: str = "avg", **rest) -> ModelConfig:
+def model_config(name: str, side: int, options: str = "", pool: str = "avg", **rest) -> ModelConfig:
     spec = f"timm/{name}:{options}" if options else f"timm/{name}"
     return ModelConfig(spec, pool, 10, (side, side), (side, side), **rest)
 
@@ -84,10 +84,10 @@ def test_avg_gives_the_pooled_features_of_the_published_network(name, cache):
     save_file(theirs.state_dict(), cache / "model.safetensors")
     with torch.no_grad():
         expected = theirs.forward_head(theirs.forward_features(x), pre_logits=True)
-    tried = [assemble(plan(name, side, options))]
+    tried = [assemble(model_config(name, side, options))]
     accounts = [load_weights(tried[0].network, cache / "model.safetensors", ())]
     if timm.models.get_pretrained_cfg(name).has_weights:
-        tried.append(assemble(plan(name, side, options, pretrained=True)))
+        tried.append(assemble(model_config(name, side, options, pretrained=True)))
         accounts.append(tried[1].weights)
     for assembly, weights in zip(tried, accounts, strict=True):
         torch.testing.assert_close(pooled(assembly.network, x), expected, rtol=1e-4, atol=1e-5)
@@ -100,7 +100,7 @@ def test_avg_gives_the_pooled_features_of_the_published_network(name, cache):
 
 def test_the_norm_stays_at_positions_where_pooled_vectors_are_wider():
     theirs, x = published("test_vit2", 64, ""), torch.randn(2, 3, 64, 64)
-    assembly = assemble(plan("test_vit2", 64, pool="catavgmax"))
+    assembly = assemble(model_config("test_vit2", 64, pool="catavgmax"))
     state = theirs.state_dict()
     path_like = {key: value for key, value in state.items() if not key.startswith("head.")}
     kept, _ = assembly.network.backbone.origin.convert_state_dict(_own(assembly.network), path_like, "test")
@@ -121,7 +121,7 @@ def _own(network: nn.Module) -> dict[str, torch.Tensor]:
 def test_attention_pooling_in_a_weight_file_is_skipped_by_name(cache):
     theirs = published("test_vit3", 64, "")
     save_file(theirs.state_dict(), cache / "w.safetensors")
-    assembly = assemble(plan("test_vit3", 64))
+    assembly = assemble(model_config("test_vit3", 64))
     weights = load_weights(assembly.network, cache / "w.safetensors", ())
     ends = {key for key in theirs.state_dict() if key.startswith(("attn_pool.", "head."))}
     assert set(weights.left_out) == ends
@@ -140,9 +140,9 @@ def test_any_other_difference_is_an_error_that_names_the_tensor(cache, change):
     save_file(state, cache / "model.safetensors")
     name = "fc_norm.extra" if change == "unknown" else "norm"
     with pytest.raises(UsageError, match=name):
-        assemble(plan("test_vit2", 64, pretrained=True))
+        assemble(model_config("test_vit2", 64, pretrained=True))
     with pytest.raises(UsageError, match=name):
-        load_weights(assemble(plan("test_vit2", 64)).network, cache / "model.safetensors", ())
+        load_weights(assemble(model_config("test_vit2", 64)).network, cache / "model.safetensors", ())
 
 
 def test_torchvisions_layers_behind_the_pooling_are_named(monkeypatch, tmp_path):
@@ -266,7 +266,7 @@ def test_one_line_says_what_becomes_of_the_published_head(name, side, says):
 
 
 def test_unused_tensors_are_not_saved_and_old_files_still_load():
-    network = assemble(plan("efficientvit_b0", 64)).network
+    network = assemble(model_config("efficientvit_b0", 64)).network
     kept = network.state_dict().keys()
     assert not any(key.startswith("backbone.head.") for key in kept)
     old = {**network.state_dict(), **{name: torch.ones(1) for name in network.dropped}}
@@ -316,7 +316,7 @@ def test_the_run_and_the_dry_run_say_what_was_loaded(poolzoo, photos, cache):
 
 
 def test_an_older_run_keeps_its_norm_where_it_was_trained():
-    now, then = (assemble(plan("test_vit2", 64, final_norm=place)) for place in ("head", "backbone"))
+    now, then = (assemble(model_config("test_vit2", 64, final_norm=place)) for place in ("head", "backbone"))
     assert then.norm_place == "backbone"
     assert "backbone.norm.weight" in then.network.state_dict()
     theirs = timm.create_model("test_vit2", num_classes=0, global_pool="", img_size=64).eval()

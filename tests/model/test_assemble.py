@@ -15,7 +15,7 @@ from poolzoo.model.network import Preprocess
 from poolzoo.plugin import loader
 
 
-def plan(backbone: str, pool: str = "avg", **rest) -> ModelConfig:
+def model_config(backbone: str, pool: str = "avg", **rest) -> ModelConfig:
     return ModelConfig(**{"backbone": backbone, "pool": pool, "num_classes": 10, "data_size": (32, 32), **rest})
 
 
@@ -47,7 +47,7 @@ def undrawn(monkeypatch):
     ],
 )
 def test_layout_width_and_map_are_measured(undrawn, backbone, layout, channels, map_size, image_size):
-    assembly = assemble(plan(backbone))
+    assembly = assemble(model_config(backbone))
     found = assembly.layout
     assert (found.kind, found.channels, found.map_size) == (layout, channels, map_size)
     assert assembly.image_size == (image_size, image_size)
@@ -59,7 +59,7 @@ def test_layout_width_and_map_are_measured(undrawn, backbone, layout, channels, 
 def test_the_pools_width_is_measured(pool):
     factor = {"catavgmax": 2, "adaptive:size=3": 9}[pool]
     for backbone, channels in (("nano/plain", 64), ("timm/test_vit", 64), ("timm/test_convnext", 64)):
-        assert assemble(plan(backbone, pool)).out_features == factor * channels
+        assert assemble(model_config(backbone, pool)).out_features == factor * channels
 
 
 def test_timms_own_features_and_pool_give_the_same_numbers():
@@ -95,8 +95,8 @@ def test_a_model_rewired_for_weights_is_the_same_without_them(monkeypatch, tmp_p
     (tmp_path / "checkpoints").mkdir()
     torch.save(theirs.state_dict(), tmp_path / "checkpoints" / weights.url.rsplit("/", 1)[-1])
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    filled = assemble(plan("torchvision/googlenet", image_size=(64, 64), pretrained=True))
-    again = assemble(plan("torchvision/googlenet", image_size=(64, 64)))
+    filled = assemble(model_config("torchvision/googlenet", image_size=(64, 64), pretrained=True))
+    again = assemble(model_config("torchvision/googlenet", image_size=(64, 64)))
     again.network.load_state_dict(filled.network.state_dict())
     x = torch.rand(2, 3, 64, 64)
     torch.testing.assert_close(again.network.eval()(x), filled.network.eval()(x))
@@ -130,8 +130,8 @@ def poolzoo_backbones():
 def test_a_plugins_backbone_that_refuses_small_images_gets_larger_ones(tmp_path):
     (tmp_path / "acme.py").write_text(PICKY)
     loader.load_plugins(tmp_path / "acme.py", installed=False)
-    assert assemble(plan("picky")).image_size == (64, 64)
-    for refused in (plan("picky", image_size=(32, 32)), plan("picky:least=9999")):
+    assert assemble(model_config("picky")).image_size == (64, 64)
+    for refused in (model_config("picky", image_size=(32, 32)), model_config("picky:least=9999")):
         with pytest.raises(PluginFailed, match="too small for me") as caught:
             assemble(refused)
         assert "acme" in caught.value.message
@@ -140,7 +140,7 @@ def test_a_plugins_backbone_that_refuses_small_images_gets_larger_ones(tmp_path)
 def test_a_copied_torchvision_backbone_keeps_its_mode():
     import copy
 
-    network = assemble(plan("torchvision/mobilenet_v3_small", image_size=(64, 64))).network.eval()
+    network = assemble(model_config("torchvision/mobilenet_v3_small", image_size=(64, 64))).network.eval()
     x = torch.randn(2, 3, 64, 64)
     copied = copy.deepcopy(network)
     assert not any(module.training for module in copied.modules())
@@ -150,7 +150,7 @@ def test_a_copied_torchvision_backbone_keeps_its_mode():
 def test_an_image_too_small_for_a_backbone_names_the_option():
     for backbone, side in (("torchvision/squeezenet1_1", 16), ("nano/plain", 1)):
         with pytest.raises(UsageError) as caught:
-            assemble(plan(backbone, image_size=(side, side)))
+            assemble(model_config(backbone, image_size=(side, side)))
         assert "--image-size" in caught.value.hint
 
 
@@ -162,7 +162,7 @@ def test_a_backbone_built_for_one_size_gets_that_size():
 
 @pytest.mark.slow
 def test_a_backbone_of_one_size_alone_gets_its_native_size():
-    assert assemble(plan("torchvision/maxvit_t")).image_size == (224, 224)  # 7 s of tracing
+    assert assemble(model_config("torchvision/maxvit_t")).image_size == (224, 224)  # 7 s of tracing
 
 
 def test_tokens_become_the_map_that_they_came_from():
@@ -177,7 +177,7 @@ def test_tokens_become_the_map_that_they_came_from():
 
 def test_a_one_by_one_map_is_refused_with_hints():
     with pytest.raises(UsageError) as caught:
-        assemble(plan("timm/resnet18", image_size=(32, 32)))
+        assemble(model_config("timm/resnet18", image_size=(32, 32)))
     assert "1×1" in caught.value.message
     assert "--image-size" in caught.value.hint
     assert "--stem small" in caught.value.hint
@@ -192,40 +192,40 @@ def test_a_one_by_one_map_is_refused_with_hints():
     ],
 )
 def test_a_small_stem_keeps_small_images_large(backbone, image_size, map_size, keeps_pool):
-    assembly = assemble(plan(backbone, stem="small"))
+    assembly = assemble(model_config(backbone, stem="small"))
     assert (assembly.image_size, assembly.layout.map_size) == (image_size, map_size)
     assert any("stride 2 → 1" in change for change in assembly.backbone.stem_changes)
     assert any("left out" in change for change in assembly.backbone.stem_changes) != keeps_pool
 
 
 def test_a_small_stem_keeps_its_pooling_where_the_map_allows():
-    assembly = assemble(plan("timm/resnet18", stem="small", image_size=(64, 64)))
+    assembly = assemble(model_config("timm/resnet18", stem="small", image_size=(64, 64)))
     assert assembly.layout.map_size == (4, 4)
     assert len(assembly.backbone.stem_changes) == 1
 
 
 def test_a_stem_of_patches_is_refused():
     with pytest.raises(UsageError, match="patches"):
-        assemble(plan("timm/test_vit", stem="small", image_size=(64, 64)))
+        assemble(model_config("timm/test_vit", stem="small", image_size=(64, 64)))
 
 
 def test_local_pooling_replaces_every_downsampling_pool_and_keeps_its_geometry():
-    stock = assemble(plan("nano/resnet"))
-    assembly = assemble(plan("nano/resnet", local_pool="blur"))
+    stock = assemble(model_config("nano/resnet"))
+    assembly = assemble(model_config("nano/resnet", local_pool="blur"))
     assert assembly.backbone.replaced == ("pool1", "pool2", "pool3")
     assert not surgery.pooling_modules(assembly.network.backbone)
     assert assembly.layout == stock.layout
 
 
 def test_local_pooling_reaches_into_timm_and_torchvision(undrawn):
-    assert assemble(plan("timm/resnet18", local_pool="maxblur")).backbone.replaced == ("maxpool",)
-    replaced = assemble(plan("torchvision/densenet121", local_pool="max")).backbone.replaced
+    assert assemble(model_config("timm/resnet18", local_pool="maxblur")).backbone.replaced == ("maxpool",)
+    replaced = assemble(model_config("torchvision/densenet121", local_pool="max")).backbone.replaced
     assert [name.split(".")[-1] for name in replaced] == ["pool0", "pool", "pool", "pool"]
-    assert len(assemble(plan("timm/resnet18d", local_pool="avg", image_size=(64, 64))).backbone.replaced) == 4
+    assert len(assemble(model_config("timm/resnet18d", local_pool="avg", image_size=(64, 64))).backbone.replaced) == 4
 
 
 def test_a_window_may_be_changed():
-    assembly = assemble(plan("nano/plain", local_pool="max:window=3"))
+    assembly = assemble(model_config("nano/plain", local_pool="max:window=3"))
     pools = surgery.pooling_modules(assembly.network.backbone)
     assert [(p.kernel_size, p.stride, p.padding) for p in pools.values()] == [(3, 2, 1), (3, 2, 1)]
     assert assembly.layout.map_size == (8, 8)
@@ -234,7 +234,7 @@ def test_a_window_may_be_changed():
 def test_no_pooling_to_replace_is_an_error_despite_token_mixers():
     for backbone in ("timm/test_convnext", "timm/poolformer_s12"):
         with pytest.raises(UsageError, match="no pooling module"):
-            assemble(plan(backbone, local_pool="avg", image_size=(64, 64)))
+            assemble(model_config(backbone, local_pool="avg", image_size=(64, 64)))
 
 
 def test_timms_same_padding_pools_keep_their_output_size():
@@ -252,7 +252,7 @@ def test_timms_same_padding_pools_keep_their_output_size():
 
 @pytest.mark.parametrize("head", ["linear", "mlp:32"])
 def test_heads(head):
-    network = assemble(plan("nano/plain", head=head)).network
+    network = assemble(model_config("nano/plain", head=head)).network
     x = torch.randn(2, 3, 32, 32)
     assert network(x).shape == (2, 10)
     assert sum(isinstance(m, nn.Linear) for m in network.classifier.modules()) == (1 if head == "linear" else 2)
@@ -260,7 +260,7 @@ def test_heads(head):
 
 def test_images_that_are_not_square():
     for backbone in ("nano/plain", "timm/resnet18", "timm/test_vit"):
-        assembly = assemble(plan(backbone, "catavgmax", data_size=(32, 64)))
+        assembly = assemble(model_config(backbone, "catavgmax", data_size=(32, 64)))
         height, width = assembly.layout.map_size
         assert width == 2 * height
         assert height >= 4
@@ -296,7 +296,7 @@ def test_a_pooling_that_breaks_its_contract_is_named(tmp_path, body, says):
     )
     loader.load_plugins(tmp_path / "bad.py", installed=False)
     with pytest.raises(PluginFailed) as caught:
-        assemble(plan("nano/plain", "bad"))
+        assemble(model_config("nano/plain", "bad"))
     assert "bad" in caught.value.message
     assert says in caught.value.message + caught.value.hint
 
@@ -311,7 +311,7 @@ def test_a_build_that_names_map_size_is_told(tmp_path):
         "@hookimpl\ndef poolzoo_poolings():\n    yield Pooling(name='sized', summary='', kind='global', build=build)\n"
     )
     loader.load_plugins(tmp_path / "sized.py", installed=False)
-    assert assemble(plan("nano/plain", "sized")).network.pool.told == (8, 8)
+    assert assemble(model_config("nano/plain", "sized")).network.pool.told == (8, 8)
 
 
 def test_the_whole_network_runs_on_fake_cuda_tensors():
@@ -319,7 +319,7 @@ def test_the_whole_network_runs_on_fake_cuda_tensors():
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     for backbone, pool in (("nano/resnet", "gem"), ("timm/resnet18", "lse"), ("timm/test_vit", "adaptive")):
-        assembly = assemble(plan(backbone, pool, local_pool="blur" if backbone != "timm/test_vit" else None))
+        assembly = assemble(model_config(backbone, pool, local_pool="blur" if backbone != "timm/test_vit" else None))
         preprocess = Preprocess((0.5, 0.5, 0.5), (0.2, 0.2, 0.2), (32, 32), assembly.image_size)
         model = nn.Sequential(preprocess, assembly.network).eval()
         named = {**dict(model.named_parameters()), **dict(model.named_buffers())}

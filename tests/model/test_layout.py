@@ -36,7 +36,7 @@ def poolzoo_backbones():
 """
 
 
-def plan(backbone: str, height: int, width: int) -> ModelConfig:
+def model_config(backbone: str, height: int, width: int) -> ModelConfig:
     return ModelConfig(backbone, "avg", 10, (height, width), (height, width))
 
 
@@ -48,16 +48,16 @@ def tokens(tmp_path):
 
 def test_tokens_that_form_no_square_are_refused(tokens):
     with pytest.raises(PluginFailed, match="198 tokens of 224×224 images are no square, 2 more than 14×14") as caught:
-        assemble(plan("silent", 224, 224))
+        assemble(model_config("silent", 224, 224))
     assert "prefix_tokens" in caught.value.message
     assert "prefix_tokens" in caught.value.hint
-    assert assemble(plan("said", 224, 224)).layout.map_size == (14, 14)
+    assert assemble(model_config("said", 224, 224)).layout.map_size == (14, 14)
 
 
 def test_tokens_of_an_oblong_image_need_one_grid_alone(tokens):
-    assert assemble(plan("said", 64, 128)).layout.map_size == (4, 8)
+    assert assemble(model_config("said", 64, 128)).layout.map_size == (4, 8)
     with pytest.raises(PluginFailed, match="34 tokens of 64×128 images"):
-        assemble(plan("silent", 64, 128))
+        assemble(model_config("silent", 64, 128))
 
 
 def layout_of(tokens: int, height: int, width: int, grid: tuple[int, int] | None = None, prefix: int = 0):

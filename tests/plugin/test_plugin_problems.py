@@ -55,7 +55,7 @@ def site(tmp_path, monkeypatch):
 # --- One plugin ----------------------------------------------------------------------------------------------------
 
 
-def test_a_thousand_bad_items_are_one_line_and_all_of_them_in_json(poolzoo, tmp_path):
+def test_a_thousand_bad_items_are_one_line_on_stderr(poolzoo, tmp_path):
     path = write(tmp_path, "thousand", HOOK + "    yield from range(1000)")
     outcome = poolzoo("list", "--plugin", path)
     (line,) = outcome.err.splitlines()
@@ -89,7 +89,7 @@ def test_texts_without_end_are_cut(poolzoo, tmp_path, text):
     assert len(outcome.out) < 12_000
 
 
-def test_an_event_that_fails_in_every_epoch_is_told_once_and_counted(capsys, tmp_path):
+def test_an_event_that_always_fails_is_reported_once_with_count(capsys, tmp_path):
     text = (
         HEAD + "class E(BaseException): pass\n@hookimpl\ndef poolzoo_epoch_finished(epoch):\n    raise E(f'at {epoch}')"
     )
@@ -187,7 +187,7 @@ def test_each_broken_plugin_names_the_way_out_and_it_works(poolzoo, site, tmp_pa
     assert poolzoo("list", "--plugins-dir", tmp_path / "folder").err == ""
 
 
-def test_a_file_that_is_named_is_left_out_by_not_naming_it(poolzoo, tmp_path):
+def test_the_hint_for_a_named_file_is_to_omit_it(poolzoo, tmp_path):
     path = write(tmp_path, "torn", "1 / 0")
     assert f"or leave --plugin {path} out" in poolzoo("list", "--plugin", path).err
 
@@ -262,7 +262,7 @@ def test_a_broken_module_behind_two_names_is_one_line(poolzoo, site):
     assert len(poolzoo("list").err.splitlines()) == 1
 
 
-def test_one_object_and_a_package_that_repeats_a_module_count_once(poolzoo, site):
+def test_a_plugin_object_registered_twice_counts_once(poolzoo, site):
     write(site / "repeats", "hooks", POOL.format(name="mine"))
     write(site / "repeats", "__init__", "from repeats.hooks import poolzoo_poolings")
     install(site, "module", "module = repeats.hooks")

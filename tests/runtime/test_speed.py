@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import importlib.machinery
 import json
 import os
 import shutil
 import subprocess
 import sys
+import types
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -22,7 +24,6 @@ from torch import nn
 from poolzoo.artifacts import manifest
 from poolzoo.common import timing
 from poolzoo.data.images import PLAIN
-from poolzoo.runtime import bench as benching
 from poolzoo.runtime import environment, ort_session, speed
 from poolzoo.runtime.measurements import Measurement
 
@@ -383,13 +384,26 @@ def test_bench_refuses_a_bundle_without_images(poolzoo, bundle_copy):
         assert "golden.npz holds" in outcome.err
 
 
-def test_a_runtime_that_computes_something_else_is_not_measured(poolzoo, exported, brief, monkeypatch):
-    def wrong(file: Path, graph: ort_session.OnnxModel, threads: int) -> benching.Run:
-        return lambda images: tuple(part + 0.01 for part in graph.run(images))
+@pytest.fixture
+def wrong_openvino(tmp_path, monkeypatch):
+    """A stand-in for OpenVINO that adds 0.01 to every output."""
 
-    monkeypatch.setattr(benching, "_openvino", wrong)
-    monkeypatch.setattr(benching, "_require", lambda runtimes: None)
-    monkeypatch.setattr(benching, "_openvino_version", lambda: "0")
+    class Core:
+        def compile_model(self, file, device, settings):
+            session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+            names = ("logits", "probabilities")
+            return lambda feed: {name: session.run([name], feed)[0] + 0.01 for name in names}
+
+    module = types.ModuleType("openvino")
+    module.__spec__ = importlib.machinery.ModuleSpec("openvino", None)
+    module.Core = Core
+    monkeypatch.setitem(sys.modules, "openvino", module)
+    (tmp_path / "openvino-0.dist-info").mkdir()
+    (tmp_path / "openvino-0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: openvino\nVersion: 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def test_a_runtime_that_computes_something_else_is_not_measured(poolzoo, exported, brief, wrong_openvino):
     outcome = poolzoo("bench", exported, "--runtime", "openvino,onnxruntime", "--threads", "1", "--json", "-q")
     assert outcome.code == 1
     assert {row["runtime"] for row in outcome.json["results"]} == {"onnxruntime"}

@@ -101,8 +101,8 @@ def color_bundle(path: Path, pool: str, classifier: object = None, **options: ob
     loader.forget()
     loader.settings.files = [plugin(path.parent)]
     torch.manual_seed(3)
-    plan = ModelConfig(backbone="cells", pool=pool, num_classes=len(CLASSES), data_size=SIZE, image_size=SIZE)
-    assembly = assemble(plan)
+    config = ModelConfig(backbone="cells", pool=pool, num_classes=len(CLASSES), data_size=SIZE, image_size=SIZE)
+    assembly = assemble(config)
     if classifier is not None:
         with torch.no_grad():
             assembly.network.classifier.weight.copy_(torch.tensor(classifier))
@@ -119,7 +119,7 @@ def color_bundle(path: Path, pool: str, classifier: object = None, **options: ob
         images=pixels[:20],
         image_labels=None,
         calibration=pixels[20:],
-        hint="mend the test",
+        hint="fix the test",
     )
     loose = Limits(agreement=0.0)
     exporting.export(

@@ -335,10 +335,9 @@ def test_timms_weights_load_without_their_classifier(poolzoo, tmp_path):
 
     theirs = timm.create_model("test_convnext", num_classes=1000).state_dict()
     save_file(theirs, tmp_path / "w.safetensors")
-    outcome = poolzoo(
-        *("finetune", "--data", "digits", "--backbone", "test_convnext", "--weights", tmp_path / "w.safetensors"),
-        *("--freeze", "backbone", "--epochs", 1, "--limit", 40, "--image-size", 64, "--out", tmp_path / "run"),
-    )
+    data = ("--data", "digits", "--limit", 40, "--image-size", 64)
+    model = ("--backbone", "test_convnext", "--weights", tmp_path / "w.safetensors", "--freeze", "backbone")
+    outcome = poolzoo("finetune", *data, *model, "--epochs", 1, "--out", tmp_path / "run")
     assert outcome.code == 0
     assert "classifier" in outcome.err
     ours = load_file(tmp_path / "run" / "model.safetensors")
@@ -378,10 +377,8 @@ def test_a_vits_positions_are_resampled_to_the_image_size(tmp_path):
 
 
 def test_our_own_weights_start_another_number_of_classes(poolzoo, trained, photos, tmp_path):
-    outcome = poolzoo(
-        *("finetune", "--data", f"folder:{photos}", "--backbone", "nano/plain", "--pool", "gem"),
-        *("--weights", trained / "model.safetensors", "--epochs", 1, "--out", tmp_path / "run"),
-    )
+    model = ("--backbone", "nano/plain", "--pool", "gem", "--weights", trained / "model.safetensors")
+    outcome = poolzoo("finetune", "--data", f"folder:{photos}", *model, "--epochs", 1, "--out", tmp_path / "run")
     assert outcome.code == 0
     assert "classifier in the file" in outcome.err
 

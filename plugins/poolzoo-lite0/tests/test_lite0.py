@@ -65,7 +65,7 @@ def exported(loaded: list[str], tmp_path_factory: pytest.TempPathFactory) -> Pat
 # --- The weights ---------------------------------------------------------------------------------------------------
 
 
-def test_every_tensor_of_the_file_has_its_place_and_every_place_its_tensor():
+def test_tensors_of_the_file_match_the_state_dict():
     file = torch.load(network.weights_file(), map_location="cpu", weights_only=True)
     wanted = network.classifier().state_dict()
     names = [network.timm_name(key) for key in file]
@@ -121,14 +121,14 @@ def the_papers_forward(x, file):
     return F.linear(x.mean((2, 3)), file["_fc.weight"], file["_fc.bias"])
 
 
-def test_the_logits_are_those_of_an_implementation_that_is_not_timms(whole):
+def test_logits_match_an_independent_implementation(whole):
     file = torch.load(network.weights_file(), map_location="cpu", weights_only=True)
     x = torch.randn(3, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         np.testing.assert_allclose(whole(x).numpy(), the_papers_forward(x, file).numpy(), atol=1e-4)
 
 
-def test_the_logits_are_those_of_timms_own_model_with_the_weights_put_in_by_position(whole):
+def test_logits_match_timms_model_with_the_same_weights(whole):
     """timm's modules and the file's follow the same order, so that no names are needed."""
     import timm
 
@@ -141,11 +141,11 @@ def test_the_logits_are_those_of_timms_own_model_with_the_weights_put_in_by_posi
 
 
 def test_the_features_are_the_network_without_its_head(whole):
-    body = network.features(pretrained=True).eval()
+    features = network.features(pretrained=True).eval()
     x = torch.randn(2, 3, 96, 160, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
-        assert body(x).shape == (2, 1280, 3, 5)
-        np.testing.assert_allclose(whole.classifier(body(x).mean((2, 3))).numpy(), whole(x).numpy(), atol=1e-5)
+        assert features(x).shape == (2, 1280, 3, 5)
+        np.testing.assert_allclose(whole.classifier(features(x).mean((2, 3))).numpy(), whole(x).numpy(), atol=1e-5)
 
 
 # --- As a plugin ---------------------------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ def test_importing_the_plugin_imports_nothing_heavy():
     assert found.strip() == "set()"
 
 
-def test_the_package_announces_the_plugin():
+def test_the_package_declares_the_plugin():
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
     assert project["entry-points"]["poolzoo"] == {"lite0": "poolzoo_lite0"}
 

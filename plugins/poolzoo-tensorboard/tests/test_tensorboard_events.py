@@ -78,7 +78,7 @@ def test_the_scalars_are_the_lines_of_metrics_jsonl(run):
     assert [one["epoch"] for one in lines] == [1, 2]
 
 
-def test_the_last_figures_are_those_of_metrics_json_at_the_best_epoch(run):
+def test_final_scalars_match_metrics_json_at_the_best_epoch(run):
     figures = json.loads((run / "metrics.json").read_text())
     lines = [json.loads(text) for text in (run / "metrics.jsonl").read_text().splitlines()]
     best = max(lines, key=lambda one: one["val_accuracy"])["epoch"]
@@ -106,7 +106,7 @@ def poolzoo_epoch_finished(epoch):
 """
 
 
-def test_a_run_that_was_interrupted_and_resumed_has_the_curves_of_metrics_jsonl(tmp_path):
+def test_a_resumed_run_has_the_curves_of_metrics_jsonl(tmp_path):
     interrupt = tmp_path / "interrupt.py"  # a name that sorts after `__init__`, so that its hook is called last
     interrupt.write_text(INTERRUPT)
     run = tmp_path / "run"
@@ -122,7 +122,7 @@ def test_a_run_that_was_interrupted_and_resumed_has_the_curves_of_metrics_jsonl(
     assert command("evaluate", run).returncode == 0
 
 
-def test_a_run_whose_log_cannot_be_written_is_finished_without_it(tmp_path):
+def test_a_run_finishes_if_its_log_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     arguments = ("finetune", *SETTINGS, "--out", tmp_path / "run", "--plugin", MODULE)
     result = command(*arguments, POOLZOO_TENSORBOARD_DIR=str(tmp_path / "file"))
@@ -134,7 +134,7 @@ def test_a_run_whose_log_cannot_be_written_is_finished_without_it(tmp_path):
 # --- The hooks alone -------------------------------------------------------------------------------------------------
 
 
-def announce(path: Path, epochs: list[dict[str, Any]], *, finished: bool = True) -> None:
+def emit_epochs(path: Path, epochs: list[dict[str, Any]], *, finished: bool = True) -> None:
     """What poolzoo says of a run, or of a part of one that was interrupted."""
     run = {"path": str(path)}
     poolzoo_tensorboard.poolzoo_run_started(run)
@@ -144,28 +144,28 @@ def announce(path: Path, epochs: list[dict[str, Any]], *, finished: bool = True)
         poolzoo_tensorboard.poolzoo_run_finished(run, REPORT)
 
 
-def test_an_interrupted_run_has_its_epochs_on_disk_and_goes_on_when_it_is_resumed(tmp_path):
+def test_an_interrupted_run_keeps_its_epochs_and_resumes(tmp_path):
     path, folder = tmp_path / "run", tmp_path / "tensorboard" / "run"
-    announce(path, [line(1, 3.0), line(2, 2.0), line(3, 1.0)], finished=False)
+    emit_epochs(path, [line(1, 3.0), line(2, 2.0), line(3, 1.0)], finished=False)
     assert read(folder) == expected([line(1, 3.0), line(2, 2.0), line(3, 1.0)])
-    announce(path, [line(3, 0.9), line(4, 0.8)])  # epoch 3 was announced and is done again
+    emit_epochs(path, [line(3, 0.9), line(4, 0.8)])  # epoch 3 was emitted and is trained again
     found = read(folder)
     assert {tag: found[tag] for tag in EPOCH_TAGS} == expected([line(1, 3.0), line(2, 2.0), line(3, 0.9), line(4, 0.8)])
     assert found["test/accuracy"] == {2: 0.75}
 
 
-def test_a_run_that_was_interrupted_after_its_last_epoch_gets_its_last_figures(tmp_path):
+def test_a_run_interrupted_after_its_last_epoch_gets_final_scalars(tmp_path):
     path = tmp_path / "run"
-    announce(path, [line(1, 3.0), line(2, 2.0)], finished=False)
-    announce(path, [])
+    emit_epochs(path, [line(1, 3.0), line(2, 2.0)], finished=False)
+    emit_epochs(path, [])
     found = read(tmp_path / "tensorboard" / "run")
     assert {tag: found[tag] for tag in EPOCH_TAGS} == expected([line(1, 3.0), line(2, 2.0)])
     assert found["val/accuracy"] == {2: 0.5}
 
 
-def test_a_new_run_of_the_same_name_replaces_the_old_curves(tmp_path):
-    announce(tmp_path / "run", [line(1, 3.0), line(2, 2.0), line(3, 1.0)])
-    announce(tmp_path / "run", [line(1, 9.0)], finished=False)
+def test_a_new_run_replaces_curves_of_the_same_name(tmp_path):
+    emit_epochs(tmp_path / "run", [line(1, 3.0), line(2, 2.0), line(3, 1.0)])
+    emit_epochs(tmp_path / "run", [line(1, 9.0)], finished=False)
     found = read(tmp_path / "tensorboard" / "run")
     assert found["loss"] == {1: 9.0}
     assert not found.get("test/accuracy")
@@ -184,19 +184,19 @@ def test_two_runs_at_once_do_not_mix(tmp_path):
 
 
 def test_a_run_that_never_finished_an_epoch_leaves_nothing(tmp_path):
-    announce(tmp_path / "run", [], finished=False)
+    emit_epochs(tmp_path / "run", [], finished=False)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_variable_names_the_directory_of_all_logs(tmp_path, monkeypatch):
     monkeypatch.setenv("POOLZOO_TENSORBOARD_DIR", str(tmp_path / "logs"))
-    announce(tmp_path / "run", [line(1, 3.0)])
+    emit_epochs(tmp_path / "run", [line(1, 3.0)])
     assert read(tmp_path / "logs" / "run")["loss"] == {1: 3.0}
     assert not (tmp_path / "tensorboard").exists()
 
 
 @pytest.mark.parametrize("inside", [True, False])
-def test_a_log_that_would_lie_in_the_run_directory_is_refused(tmp_path, monkeypatch, inside):
+def test_a_log_inside_the_run_directory_is_refused(tmp_path, monkeypatch, inside):
     run = tmp_path / ("run" if inside else "tensorboard")
     if inside:
         monkeypatch.setenv("POOLZOO_TENSORBOARD_DIR", str(run / "logs"))
@@ -207,11 +207,11 @@ def test_a_log_that_would_lie_in_the_run_directory_is_refused(tmp_path, monkeypa
 
 
 def test_nothing_is_printed(tmp_path, capfd):
-    announce(tmp_path / "run", [line(1, 3.0)])
+    emit_epochs(tmp_path / "run", [line(1, 3.0)])
     assert capfd.readouterr().out == ""
 
 
-def test_without_tensorboard_it_is_said_once_and_the_epochs_are_silent(tmp_path, monkeypatch):
+def test_missing_tensorboard_is_reported_once(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # importing it raises ImportError
     catalog = poolzoo.load_plugins(MODULE, installed=False)
     run = {"path": str(tmp_path / "run")}

@@ -53,14 +53,14 @@ def equal(found: Tensor, expected: np.ndarray) -> None:
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: "{}x{}".format(*size))
 @every_wavelet
-def test_the_local_layer_with_ceil_mode_is_the_low_pass_band_of_pywavelets(wavelet, size):
+def test_local_layer_with_ceil_mode_matches_the_pywavelets_band(wavelet, size):
     x = signed(2, 3, *size)
     equal(BUILD[wavelet, "local"](3, 2, 2, 0, True).double()(x), peer(x, wavelet)[0])
 
 
 @pytest.mark.parametrize("size", [size for size in SIZES if min(size) > 1], ids=lambda size: "{}x{}".format(*size))
 @every_wavelet
-def test_the_local_layer_without_ceil_mode_leaves_the_last_row_of_an_odd_map_out(wavelet, size):
+def test_local_layer_without_ceil_mode_drops_the_last_odd_row(wavelet, size):
     x = signed(2, 3, *size)
     even = x[:, :, : size[0] // 2 * 2, : size[1] // 2 * 2]
     equal(BUILD[wavelet, "local"](3, 2, 2, 0, False).double()(x), peer(even, wavelet)[0])
@@ -68,14 +68,14 @@ def test_the_local_layer_without_ceil_mode_leaves_the_last_row_of_an_odd_map_out
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: "{}x{}".format(*size))
 @every_wavelet
-def test_the_global_layer_is_the_mean_size_of_the_four_bands_of_pywavelets(wavelet, size):
+def test_global_layer_is_the_mean_magnitude_of_pywavelets_bands(wavelet, size):
     x = signed(2, 3, *size)
     low, *details = peer(x, wavelet)
     expected = np.concatenate([low.mean((2, 3)), *(np.abs(band).mean((2, 3)) for band in details)], axis=1)
     equal(BUILD[wavelet, "global"](3).double()(x), expected)
 
 
-def test_the_bands_are_told_apart_by_the_direction_of_an_edge():
+def test_edge_direction_separates_the_bands():
     stripes = torch.tensor([1.0, -1.0]).repeat(8).expand(1, 1, 16, 16)  # vertical: they change along the width
     for wavelet in poolzoo_wavelet.WAVELETS:
         for x, strong in ((stripes, 1), (stripes.transpose(2, 3), 2), (stripes * stripes.transpose(2, 3), 3)):
@@ -142,7 +142,7 @@ def test_the_way_out_is_one(catalog):
     assert network(torch.zeros(2, 3, 64, 64)).shape == (2, 3)
 
 
-def test_a_layer_used_in_inference_mode_first_can_be_trained_later():
+def test_a_layer_trains_after_use_in_inference_mode():
     layer, x = BUILD["coif1", "global"](2), torch.ones(1, 2, 9, 11)
     with torch.inference_mode():
         layer(x)
@@ -154,7 +154,7 @@ def test_a_layer_used_in_inference_mode_first_can_be_trained_later():
 # --- The plugin ------------------------------------------------------------------------------------------------------
 
 
-def test_every_wavelet_comes_in_both_kinds_without_a_problem_and_without_options(catalog):
+def test_every_wavelet_loads_in_both_kinds_without_options(catalog):
     assert catalog.problems == []
     for wavelet in poolzoo_wavelet.WAVELETS:
         for kind, arguments in (("global", 1), ("local", 5)):

@@ -1,8 +1,8 @@
 """TensorBoard scalars of every poolzoo run, written as the epochs go by.
 
 This module is the plugin. torch and tensorboard are imported when a run starts and not before. The scalars lie beside
-the run directory, not in it: a finished run is sealed with the checksums of all its files before the test metrics are
-announced, so a log inside would be altered by its own last lines.
+the run directory, not in it. A finished run has a manifest with the checksums of all its files, written before the test
+metrics are emitted, so a log inside the run directory would no longer match.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def poolzoo_run_started(run: dict[str, Any]) -> None:
 def poolzoo_epoch_finished(run: dict[str, Any], epoch: int, metrics: dict[str, float]) -> None:
     """Writes the line of `metrics.jsonl`: a scalar for each of its numbers but the epoch, which is the step.
 
-    None, as `val_loss` is where it is not finite, is no number.
+    `val_loss` is None where it is not finite, and has no scalar then.
     """
     if run["path"] not in _writers:  # the start failed, and that was said
         return
