@@ -11,7 +11,7 @@ from typing import Any, Final, NoReturn
 
 import click
 
-from poolzoo.cli.options import add_global_options
+from poolzoo.cli.options import add_global_options, hint_for
 from poolzoo.common import errors, output, streams
 
 # Name → (module:command, what `--help` says of it); stated here so that `--help` imports none of them.
@@ -146,6 +146,9 @@ def run(arguments: list[str]) -> int:
     except click.exceptions.NoArgsIsHelpError as error:
         output.page(error.format_message())
         return errors.OK if error.ctx is None or error.ctx.parent is None else errors.USAGE
+    except click.NoSuchOption as error:
+        output.error(f"there is no option {error.option_name}", hint_for(error))
+        return errors.USAGE
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "poolzoo"
         output.error(error.format_message(), f"{command} --help")

@@ -2,13 +2,44 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import Final, TypedDict
 
 import click
 
 from poolzoo.cli.groups import DATA, HARDWARE, OUTPUT, option
 from poolzoo.common import output
 from poolzoo.plugin.settings import settings
+
+# Options of earlier versions and their names of today.
+RENAMED: Final = {
+    "--accumulate": "--grad-accum",
+    "--clip": "--clip-grad",
+    "--compiled": "--torch-compile",
+    "--dry-export": "--check-export",
+    "--explain": "--saliency",
+    "--explain-to": "--saliency-dir",
+    "--finalists": "--export-top",
+    "--head-lr": "--head-lr-mult",
+    "--no-dry-export": "--no-check-export",
+    "--no-speed": "--no-bench",
+    "--on": "--executor",
+    "--robust": "--robustness-samples",
+    "--schedule": "--lr-schedule",
+}
+
+
+def hint_for(unknown: click.NoSuchOption) -> str:
+    """The name of today for a former option, else options with a similar name, else the command's help."""
+    from poolzoo.plugin.grammar import suggest
+
+    if unknown.ctx is None:
+        return "poolzoo --help"
+    names = [name for one in unknown.ctx.command.params for name in (*one.opts, *one.secondary_opts)]
+    typed = unknown.option_name
+    if (today := RENAMED.get(typed)) in names:
+        return f"{typed} is now called {today}"
+    near = suggest(typed.lstrip("-"), {name.lstrip("-") for name in names if name.startswith("--")}, prefix="--")
+    return near or f"{unknown.ctx.command_path} --help"
 
 
 def _plugin(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> None:

@@ -62,12 +62,12 @@ def parse_spec(text: str) -> Spec:
     return Spec(text, parts[-1], parts[0] if len(parts) == 2 else None, options)
 
 
-def suggest(word: str, known: Iterable[str]) -> str:
-    """`did you mean …?` for a misspelt word, else an empty string."""
+def suggest(word: str, known: Iterable[str], prefix: str = "") -> str:
+    """`did you mean …?` for a misspelt word, else an empty string. `prefix` precedes each known word shown."""
     import difflib
 
     close = difflib.get_close_matches(word, sorted(set(known)), n=3, cutoff=0.6)
-    return f"did you mean {' or '.join(close)}?" if close else ""
+    return f"did you mean {' or '.join(prefix + one for one in close)}?" if close else ""
 
 
 def options_of(

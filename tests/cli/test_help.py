@@ -10,7 +10,7 @@ import pytest
 from support.command_lines import commands, parse
 
 from poolzoo import cli
-from poolzoo.cli import groups
+from poolzoo.cli import groups, options
 from poolzoo.runtime import ort_session
 from poolzoo.train.settings import CHOICES, Settings, flag
 
@@ -73,12 +73,18 @@ def test_finetune_offers_every_setting_with_its_default():
 
 
 def test_options_with_a_closed_set_are_choices():
-    options = {one.name: one for one in command("finetune").params}
+    found = {one.name: one for one in command("finetune").params}
     for name, allowed in CHOICES.items():
-        if name in options:
-            assert list(options[name].type.choices) == [one for one in allowed if one is not None]
+        if name in found:
+            assert list(found[name].type.choices) == [one for one in allowed if one is not None]
     (provider,) = (one for one in command("verify").params if one.name == "provider")
     assert list(provider.type.choices) == ["auto", *ort_session.PROVIDERS]
+
+
+def test_former_options_lead_to_options_that_exist():
+    today = {name for _, found in commands() for one in found.params for name in (*one.opts, *one.secondary_opts)}
+    assert set(options.RENAMED.values()) <= today
+    assert not set(options.RENAMED) & today
 
 
 def test_every_help_text_is_a_sentence():
