@@ -1,8 +1,8 @@
 """Labels images with the network in this directory. Needs onnxruntime, numpy and Pillow, nothing else.
 
-python predict.py IMAGE...           a line an image, in order: its label and the score, or `error` and the reason
+python predict.py IMAGE...           a line for each image, in order: its label and score, or `error` and the reason
 python predict.py --top 3 IMAGE...   the three most probable labels, each with its score, on that line
-python predict.py --verify           whether the files and what the network computes are as they were exported
+python predict.py --verify           check that files and outputs are as exported
 
 Columns are separated by tabs. The exit code is 1 where an image cannot be read or a check fails, and 4 where the
 installed onnxruntime is too old.
@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, NoReturn
 
 import numpy as np
 import onnxruntime
@@ -54,11 +54,13 @@ def recorded(facts: Mapping[str, Any]) -> Fit:
 
 
 Tags = Mapping[int, Any]
-Note = Callable[[str, str], None]  # told of an image whose values do not fit the scale: which way, and the values
+ScaleCallback = Callable[
+    [str, str], None
+]  # gets, of an image whose values do not fit the scale, which way and the values
 
 OUTSIDE: Final = "have many pixels outside of the scale of their type, which become black or white"
 NARROW: Final = "use a quarter or less of the scale of their type"
-MOST_OUTSIDE, LEAST_USED = 0.25, 0.25  # shares of the pixels, and of the scale, from which on an image is told of
+MAX_OUTSIDE, MIN_USED = 0.25, 0.25  # shares of the pixels, and of the scale, from which on an image is reported
 
 _BITS, _PHOTOMETRIC, _FORMAT = 258, 262, 339  # tags of TIFF
 _WHITE_IS_ZERO, _SIGNED = 0, 2  # values of the last two
@@ -69,13 +71,13 @@ def is_deep(image: Image.Image, tags: Tags) -> bool:
     return image.mode[0] in "IF" or (image.mode == "L" and tags.get(_FORMAT, (1,))[0] == _SIGNED)
 
 
-def levels(image: Image.Image, tags: Tags, note: Note | None = None) -> Image.Image:
+def levels(image: Image.Image, tags: Tags, on_misfit: ScaleCallback | None = None) -> Image.Image:
     """An image for which `is_deep` holds, by the scale of its type, as mode "L".
 
     Args:
         image: The image, perhaps turned.
         tags: Those of its file where that is a TIFF, else none.
-        note: Told of values that do not fit the scale.
+        on_misfit: Called where values do not fit the scale.
 
     Raises:
         ValueError: No pixel is a finite number.
@@ -84,22 +86,23 @@ def levels(image: Image.Image, tags: Tags, note: Note | None = None) -> Image.Im
     finite = np.isfinite(values)
     if not finite.any():
         raise ValueError("no pixel is a finite number")
-    if note is not None:
-        _judge(values, finite, white, note)
+    if on_misfit is not None:
+        _report_misfit(values, finite, white, on_misfit)
     scaled = np.nan_to_num(values).clip(0, white) * (255 / white)
     if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO and image.mode != "L":  # Pillow inverts eight bits alone
         scaled = 255 - scaled
     return Image.fromarray(np.rint(scaled).astype(np.uint8))
 
 
-def judge_color(image: Image.Image, note: Note) -> None:
-    """Tells of colors that the file has in 16 bits, of which Pillow reads the upper eight."""
-    low, high = np.min([band[0] for band in image.getextrema()]), np.max([band[1] for band in image.getextrema()])
-    if high - low <= LEAST_USED * 255:
-        note(NARROW, f"{low * 256:,} to {high * 256 + 255:,} of 0 to 65,535")
+def report_narrow_colors(image: Image.Image, on_misfit: ScaleCallback) -> None:
+    """Notes colors that use little of the 16 bits that the file has; Pillow reads the upper eight."""
+    pixels = np.asarray(image)
+    low, high = int(pixels.min()), int(pixels.max())
+    if high - low <= MIN_USED * 255:
+        on_misfit(NARROW, f"{low * 256:,} to {high * 256 + 255:,} of 0 to 65,535")
 
 
-def before(image: Image.Image) -> Image.Image:
+def levels_of_reader_1(image: Image.Image) -> Image.Image:
     """The same by the rules of reader 1, which clamped all integers to 0–65535."""
     pixels = np.asarray(image).astype(np.float64 if image.mode[0] == "I" else np.float32)
     if image.mode[0] == "I":
@@ -123,15 +126,15 @@ def _values(image: Image.Image, tags: Tags) -> tuple[np.ndarray, float]:
     return pixels.astype(np.float64), float(2 ** (bits - signed) - 1)
 
 
-def _judge(values: np.ndarray, finite: np.ndarray, white: float, note: Note) -> None:
+def _report_misfit(values: np.ndarray, finite: np.ndarray, white: float, on_misfit: ScaleCallback) -> None:
     shown = values[finite]
     low, high = float(shown.min()), float(shown.max())
     outside = 1 - np.count_nonzero((shown >= 0) & (shown <= white)) / values.size
     text = f"{low:,.6g} to {high:,.6g} of 0 to {white:,.10g}"
-    if outside > MOST_OUTSIDE:
-        note(OUTSIDE, text)
-    elif min(high, white) - max(low, 0) <= LEAST_USED * white:
-        note(NARROW, text)
+    if outside > MAX_OUTSIDE:
+        on_misfit(OUTSIDE, text)
+    elif min(high, white) - max(low, 0) <= MIN_USED * white:
+        on_misfit(NARROW, text)
 
 
 @cache
@@ -151,16 +154,16 @@ def reason(error: Exception) -> str:
     return text if " " in text else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
-def to_rgb(image: Image.Image, how: Fit = PLAIN, note: Note | None = None) -> Image.Image:
+def to_rgb(image: Image.Image, how: Fit = PLAIN, on_misfit: ScaleCallback | None = None) -> Image.Image:
     """Any image as RGB: turned by its EXIF orientation, first frame, alpha on white, deep ones by the type's scale."""
-    tags, of_16_bits = getattr(image, "tag_v2", {}), any(";16" in str(tile) for tile in image.tile)
+    tags, of_16_bits = getattr(image, "tag_v2", {}), any(";16" in str(tile) for tile in getattr(image, "tile", ()))
     image = ImageOps.exif_transpose(image)
     if how.reader == 1 and image.mode[0] in "IF":
-        return before(image).convert("RGB")
+        return levels_of_reader_1(image).convert("RGB")
     if how.reader > 1 and is_deep(image, tags):
-        return levels(image, tags, note).convert("RGB")
-    if of_16_bits and note is not None:
-        judge_color(image.convert("RGB"), note)
+        return levels(image, tags, on_misfit).convert("RGB")
+    if of_16_bits and on_misfit is not None:
+        report_narrow_colors(image.convert("RGB"), on_misfit)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -182,20 +185,22 @@ def _filter(how: Fit) -> Image.Resampling:
 TURNED, MIRRORED_X, MIRRORED_Y = (5, 6, 7, 8), (2, 3, 6, 7), (3, 4, 7, 8)  # EXIF orientations, by what they do
 
 
-def _scaled(image: Image.Image, size: tuple[int, int], how: Fit, note: Note | None) -> Image.Image | None:
+def _scaled(image: Image.Image, size: tuple[int, int], how: Fit, on_misfit: ScaleCallback | None) -> Image.Image | None:
     """A JPEG that is decoded at a part of its size and then fitted; None where it is too small for that.
 
     What is decoded stays twice as large as what is wanted, so that hardly a level changes (0.15 in the mean).
     """
+    if image.format not in ("JPEG", "MPO"):  # asked first: the orientation of a PNG is behind its pixels
+        return None
     orientation = image.getexif().get(0x0112, 1)
     full = image.size[::-1] if orientation in TURNED else image.size
     wanted = size[::-1]
     side = min(full[axis] / wanted[axis] for axis in (0, 1)) * how.crop_pct  # pixels of the file for one of ours
     part = next((part for part in (8, 4, 2) if side >= 2 * part), None)
-    if part is None or image.format not in ("JPEG", "MPO"):
+    if part is None:
         return None
     image.draft(None, (image.width // part, image.height // part))
-    small = to_rgb(image, how, note)
+    small = to_rgb(image, how, on_misfit)
     # The last pixel of a side may stand for less than `part` pixels of the file; turning puts it first.
     box = []
     for axis, mirrored in enumerate((MIRRORED_X, MIRRORED_Y)):
@@ -206,7 +211,7 @@ def _scaled(image: Image.Image, size: tuple[int, int], how: Fit, note: Note | No
 
 
 def read(
-    path: Path | BinaryIO, size: tuple[int, int] | None = None, how: Fit = PLAIN, note: Note | None = None
+    path: Path | BinaryIO, size: tuple[int, int] | None = None, how: Fit = PLAIN, on_misfit: ScaleCallback | None = None
 ) -> np.ndarray:
     """An image file as `uint8[H, W, 3]`, at (height, width) where `size` is given.
 
@@ -214,7 +219,7 @@ def read(
         path: The file.
         size: Height and width to bring it to; None to take it as it is.
         how: In which way.
-        note: Told where the values of a deep image do not fit the scale of their type.
+        on_misfit: Called where the values of a deep image do not fit the scale of their type.
 
     Raises:
         OSError, ValueError, …: One of `Unreadable`: it is no image, or a damaged one.
@@ -222,33 +227,44 @@ def read(
     with_heif()
     with Image.open(path) as image:
         if size is None:
-            return np.asarray(to_rgb(image, how, note))
-        small = _scaled(image, size, how, note) if how.reader > 1 else None
-        return np.asarray(small or fit(to_rgb(image, how, note), size, how))
+            return np.asarray(to_rgb(image, how, on_misfit))
+        small = _scaled(image, size, how, on_misfit) if how.reader > 1 else None
+        return np.asarray(small or fit(to_rgb(image, how, on_misfit), size, how))
 
 
 HERE = Path(__file__).absolute().parent
-REQUIRED = ("config.json", "golden.npz", "model.onnx", "parity.json")  # an emptied manifest vouches for nothing
+REQUIRED = ("config.json", "golden.npz", "model.onnx", "parity.json")  # an empty manifest proves nothing
 
 
 class Model:
-    """`model.onnx`, opened, and what its `metadata_props` say of it."""
+    """`model.onnx`, opened, and what its `metadata_props` say."""
 
     def __init__(self) -> None:
         options = onnxruntime.SessionOptions()
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # leaves the cores to others
+        options.add_session_config_entry(
+            "session.intra_op.allow_spinning", "0"
+        )  # spinning threads starve other processes
         try:
-            given = onnxruntime.InferenceSession(str(HERE / "model.onnx"), options, providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(
+                str(HERE / "model.onnx"), options, providers=["CPUExecutionProvider"]
+            )
         except Exception as error:  # its exceptions share no public base class
-            _stop_if_too_old(error)
+            if "Unsupported model IR version" in str(error) or "is under development" in str(error):
+                config = json.loads((HERE / "config.json").read_text(encoding="utf-8"))
+                _stop(config.get("export", {}).get("onnxruntime", "of its time"))
             raise
-        self.session = given
-        facts = self.session.get_modelmeta().custom_metadata_map
-        given, how = json.loads(facts["input"]), json.loads(facts.get("preprocessing", "{}"))
-        names = json.loads(facts["labels"])  # in which what a terminal would obey is escaped
+        self.session = session
+        metadata = session.get_modelmeta().custom_metadata_map
+        needed = json.loads(metadata.get("onnxruntime", '"0"'))
+        if _release(onnxruntime.__version__) < _release(needed):  # it opens the file, and computes wrong numbers
+            _stop(needed)
+        image = json.loads(metadata["input"])
+        names = json.loads(metadata["labels"])
+        # Control characters are escaped: a terminal would obey them.
         self.labels = ["".join(c if c.isprintable() else ascii(c)[1:-1] for c in name) for name in names]
-        self.kind, self.size = given["kind"], (given["height"], given["width"])
-        self.fit = recorded(how)
+        self.kind = image["kind"]
+        self.size = (image["height"], image["width"])
+        self.fit = recorded(json.loads(metadata.get("preprocessing", "{}")))
 
     def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Logits and probabilities, `float32[N, classes]` each, of `uint8[N, H, W, 3]`."""
@@ -258,20 +274,19 @@ class Model:
         return logits, probabilities
 
 
-def _stop_if_too_old(error: Exception) -> None:
-    """Says which onnxruntime the graph needs, where the one here does not read it for its age."""
-    if "Unsupported model IR version" in str(error) or "is under development" in str(error):
-        config = json.loads((HERE / "config.json").read_text(encoding="utf-8"))
-        needed = config.get("export", {}).get("onnxruntime", "of its time")
-        print(
-            f"error: model.onnx needs onnxruntime {needed} or newer, this is {onnxruntime.__version__}", file=sys.stderr
-        )
-        print("hint: pip install --upgrade onnxruntime", file=sys.stderr)
-        sys.exit(4)
+def _release(version: str) -> list[int]:
+    return [int(part) for part in version.split(".")[:2] if part.isdecimal()]
+
+
+def _stop(needed: str) -> NoReturn:
+    """Prints which onnxruntime the graph needs and exits."""
+    print(f"error: model.onnx needs onnxruntime {needed} or newer, this is {onnxruntime.__version__}", file=sys.stderr)
+    print("hint: pip install --upgrade onnxruntime", file=sys.stderr)
+    sys.exit(4)
 
 
 def predict(files: list[Path], top: int) -> bool:
-    """Prints a line an image; whether all could be read."""
+    """Prints a line for each image; returns whether all could be read."""
     model, complete = Model(), True
     notes: list[str] = []
     for file in files:
@@ -281,21 +296,21 @@ def predict(files: list[Path], top: int) -> bool:
             print("error", reason(error), sep="\t")
             complete = False
             continue
-        chances = model.run(image[None])[1][0]
-        if not np.isfinite(chances).all():
+        probabilities = model.run(image[None])[1][0]
+        if not np.isfinite(probabilities).all():
             print("error", "the network gives NaN or infinity for it", sep="\t")
             complete = False
             continue
-        best = np.argsort(-chances, kind="stable")[:top]
-        print(*(f"{model.labels[index]}\t{chances[index]:.6f}" for index in best), sep="\t")
+        best = np.argsort(-probabilities, kind="stable")[:top]
+        print(*(f"{model.labels[index]}\t{probabilities[index]:.6f}" for index in best), sep="\t")
     for kind in sorted(set(notes)):
         print(f"warning: {notes.count(kind)} of {len(files)} images {kind}", file=sys.stderr)
     return complete
 
 
 def verify() -> bool:
-    """Prints a line a check; whether all passed. The graph of an altered directory is not opened."""
-    return _report("manifest.json", files_as_listed) and _report("golden.npz", outputs_as_stored)
+    """Prints a line for each check; returns whether all passed. The graph of an altered directory is not opened."""
+    return _report("manifest.json", check_files) and _report("golden.npz", check_outputs)
 
 
 def _report(what: str, check: Callable[[], Iterator[tuple[str, bool, str]]]) -> bool:
@@ -310,10 +325,10 @@ def _report(what: str, check: Callable[[], Iterator[tuple[str, bool, str]]]) -> 
     return every
 
 
-def files_as_listed() -> Iterator[tuple[str, bool, str]]:
+def check_files() -> Iterator[tuple[str, bool, str]]:
     text = (HERE / "manifest.json").read_text(encoding="utf-8")
     manifest = json.loads(text)
-    whole = manifest["kind"] == "bundle" and _sealed(manifest, text)
+    whole = manifest["kind"] == "bundle" and _has_its_checksum(manifest, text)
     yield "manifest.json", whole, "as exported" if whole else "altered"
     yield from ((name, False, "not listed") for name in REQUIRED if name not in manifest["files"])
     for name, entry in manifest["files"].items():
@@ -327,19 +342,19 @@ def files_as_listed() -> Iterator[tuple[str, bool, str]]:
             yield name, same, "as exported" if same else "altered"
 
 
-def _sealed(manifest: dict, text: str) -> bool:
-    """Whether the manifest is as it was written; from schema 2 on it holds a hash of its own text without the hash."""
+def _has_its_checksum(manifest: dict[str, object], text: str) -> bool:
+    """Whether the manifest is as it was written; from schema 2 on `seal` is the sha256 of its text without `seal`."""
     if manifest["schema"] == 1 and "seal" not in manifest:
         return True
     rest = {key: value for key, value in manifest.items() if key != "seal"}
     return text == _dump(manifest) and manifest["seal"] == hashlib.sha256(_dump(rest).encode()).hexdigest()
 
 
-def _dump(value: dict) -> str:
+def _dump(value: dict[str, object]) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
-def outputs_as_stored() -> Iterator[tuple[str, bool, str]]:
+def check_outputs() -> Iterator[tuple[str, bool, str]]:
     model = Model()
     with np.load(HERE / "golden.npz") as golden:
         images, allowed = golden["images"], golden["allowed"]
@@ -347,21 +362,21 @@ def outputs_as_stored() -> Iterator[tuple[str, bool, str]]:
     for size in (1, 2, 7, len(images)):
         parts = [model.run(images[start : start + size]) for start in range(0, len(images), size)]
         got = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
-        error = np.maximum(*(np.abs(a - b).max(1) for a, b in zip(got, expected, strict=True)))
-        worst = int((error / np.maximum(allowed, 1e-30)).argmax())  # both figures are of this image
-        detail = f"image {worst} is nearest to its limit: difference {error[worst]:.2e}, allowed {allowed[worst]:.2e}"
-        yield f"outputs at batch {size}", bool((error <= allowed).all()), detail
+        difference = np.maximum(*(np.abs(a - b).max(1) for a, b in zip(got, expected, strict=True)))
+        worst = int((difference / np.maximum(allowed, 1e-30)).argmax())  # both numbers belong to this image
+        detail = f"image {worst} is closest to its limit: {difference[worst]:.2e} of {allowed[worst]:.2e} allowed"
+        yield f"outputs at batch {size}", bool((difference <= allowed).all()), detail
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", metavar="IMAGE", nargs="*", type=Path)
-    parser.add_argument("--top", type=int, default=1, metavar="N", help="labels an image")
+    parser.add_argument("--top", type=int, default=1, metavar="N", help="labels for an image")
     parser.add_argument("--verify", action="store_true", help="check this directory")
     arguments = parser.parse_args()
     if arguments.verify == bool(arguments.images) or arguments.top < 1:
         parser.error("give images (and --top, at least 1), or --verify")
-    warnings.simplefilter("ignore")  # what Pillow says of odd images; one is either read or an error
+    warnings.simplefilter("ignore")  # of Pillow about odd images: one is either read or an error
     return 0 if (verify() if arguments.verify else predict(arguments.images, arguments.top)) else 1
 
 
