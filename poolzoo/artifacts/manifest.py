@@ -106,6 +106,16 @@ def check(directory: Path, kind: str) -> None:
         raise CheckFailed(
             f"{kind} {directory} is damaged: {', '.join(found[:5])}", "make it again, or restore the files"
         )
+    require_kind(directory, kind)
+
+
+def require_kind(directory: Path, kind: str) -> None:
+    """Requires a manifest that states `kind`.
+
+    Raises:
+        UsageError: It states something else.
+        CheckFailed: It cannot be read.
+    """
     actual = files.read_json(directory / MANIFEST).get("kind")
     if actual != kind:
         raise UsageError(f"{directory} is a {actual}, not a {kind}", f"give the directory of a {kind}")

@@ -12,7 +12,7 @@ import numpy as np
 from poolzoo.artifacts import manifest
 from poolzoo.artifacts.schema import Config, Parity
 from poolzoo.common import files, output
-from poolzoo.common.errors import CheckFailed, UsageError
+from poolzoo.common.errors import CheckFailed
 from poolzoo.common.text import one_line
 from poolzoo.plugin import loader
 from poolzoo.runtime import ort_session, speed, tolerance
@@ -94,8 +94,7 @@ def verify(
     checks = [Check("manifest", not found, ", ".join(found[:5]) or "every file has its checksum")]
     if found:
         return VerifyReport(checks=tuple(checks), speed={})
-    if manifest.kind(directory) != "bundle":
-        raise UsageError(f"{directory} is no bundle", "give the directory of a bundle")
+    manifest.require_kind(directory, "bundle")
     try:
         model = ort_session.open_model(directory / "model.onnx", provider, threads)
     except CheckFailed as error:

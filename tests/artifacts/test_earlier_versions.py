@@ -80,3 +80,10 @@ def test_an_earlier_comparison_trains_what_is_left(poolzoo, earlier):
     stored = json.loads((EARLIER / "comparison" / "compare.json").read_text())
     assert sorted(row["pool"] for row in outcome.json["results"]) == ["avg", "max"]
     assert len(outcome.json["results"]) == len(stored["results"])
+
+
+@pytest.mark.parametrize("command", ["verify", "bench"])
+def test_an_earlier_run_is_refused_as_a_bundle(poolzoo, command):
+    outcome = poolzoo(command, EARLIER / "run")
+    assert outcome.code == 2
+    assert f"{EARLIER / 'run'} is a run, not a bundle" in outcome.err
