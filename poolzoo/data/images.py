@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import struct
 import zlib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -13,8 +14,10 @@ from typing import BinaryIO, Final
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from poolzoo.data.jpeg import ORIENTATION, PlainJpeg, plain_jpeg
 from poolzoo.data.modes import ScaleCallback, is_deep, levels, levels_of_reader_1, report_narrow_colors
 from poolzoo.data.resize import PLAIN, TRANSFORM, TRANSFORMS, Fit, recorded
+from poolzoo.data.sizes import Size
 
 __all__ = ["PLAIN", "TRANSFORM", "TRANSFORMS", "Fit", "fit", "fit_array", "read", "reason", "recorded", "to_rgb"]
 
@@ -85,33 +88,63 @@ def _filter(how: Fit) -> Image.Resampling:
 TURNED, MIRRORED_X, MIRRORED_Y = (5, 6, 7, 8), (2, 3, 6, 7), (3, 4, 7, 8)  # EXIF orientations, by what they do
 
 
-def _scaled(image: Image.Image, size: tuple[int, int], how: Fit, on_misfit: ScaleCallback | None) -> Image.Image | None:
-    """A JPEG that is decoded at a part of its size and then fitted; None where it is too small for that.
+def _part(full: Size, wanted: Size, how: Fit) -> int:
+    """1, 2, 4 or 8: a JPEG of the full size is decoded at one part of it and then fitted.
 
     What is decoded stays twice as large as what is wanted, so that hardly a level changes (0.15 in the mean).
     """
-    if image.format not in ("JPEG", "MPO"):  # asked first: the orientation of a PNG is behind its pixels
-        return None
-    orientation = image.getexif().get(0x0112, 1)
-    full = image.size[::-1] if orientation in TURNED else image.size
-    wanted = size[::-1]
-    side = min(full[axis] / wanted[axis] for axis in (0, 1)) * how.crop_pct  # pixels of the file for one of ours
-    part = next((part for part in (8, 4, 2) if side >= 2 * part), None)
-    if part is None:
-        return None
-    image.draft(None, (image.width // part, image.height // part))
-    small = to_rgb(image, how, on_misfit)
+    return next((part for part in (8, 4, 2) if _pixels(full, wanted, how) >= 2 * part), 1)
+
+
+def _pixels(full: Size, wanted: Size, how: Fit) -> float:
+    """Pixels of the file along one pixel of ours."""
+    return min(full[axis] / wanted[axis] for axis in (0, 1)) * how.crop_pct
+
+
+def _fit_part(small: Image.Image, part: int, full: Size, wanted: Size, how: Fit, orientation: int = 1) -> Image.Image:
+    """An image that was decoded at one part of its full size (height, width), resized and cropped."""
+    side = _pixels(full, wanted, how)
     # The last pixel of a side may stand for less than `part` pixels of the file; turning puts it first.
     box = []
-    for axis, mirrored in enumerate((MIRRORED_X, MIRRORED_Y)):
-        spare = small.size[axis] - full[axis] / part if orientation in mirrored else 0
+    for axis, mirrored in ((1, MIRRORED_X), (0, MIRRORED_Y)):
+        length = small.size[1 - axis]
+        spare = length - full[axis] / part if orientation in mirrored else 0
         start = spare + max(0.0, (full[axis] - wanted[axis] * side) / part / 2)
-        box.append((start, min(start + wanted[axis] * side / part, small.size[axis])))  # a rounding may lead outside
-    return small.resize(wanted, _filter(how), (box[0][0], box[1][0], box[0][1], box[1][1]))
+        box.append((start, min(start + wanted[axis] * side / part, length)))  # a rounding may lead outside
+    return small.resize(wanted[::-1], _filter(how), (box[0][0], box[1][0], box[0][1], box[1][1]))
+
+
+def _by_pillow(file: BinaryIO, size: Size | None, how: Fit, on_misfit: ScaleCallback | None) -> tuple[np.ndarray, Size]:
+    """Any image that Pillow reads, as `read_with_size` gives it."""
+    with Image.open(file) as image:
+        orientation, part, full = 1, 1, image.size[::-1]
+        if image.format in ("JPEG", "MPO"):  # asked first: the orientation of a PNG is behind its pixels
+            orientation = image.getexif().get(ORIENTATION, 1)
+            full = image.size if orientation in TURNED else full
+            part = _part(full, size, how) if size is not None and how.reader > 1 else 1
+        if part > 1:
+            image.draft(None, (image.width // part, image.height // part))
+        whole = to_rgb(image, how, on_misfit)
+        if part == 1:
+            full = whole.size[::-1]  # a PNG's orientation is known by now
+            return np.asarray(whole if size is None else fit(whole, size, how)), full
+        assert size is not None
+        return np.asarray(_fit_part(whole, part, full, size, how, orientation)), full
+
+
+def _by_simplejpeg(plain: PlainJpeg, size: Size | None, how: Fit) -> np.ndarray | None:
+    """The same of a plain JPEG; None where Pillow is to say what is wrong with it."""
+    full = plain.height, plain.width
+    part = _part(full, size, how) if size is not None and how.reader > 1 else 1
+    pixels = plain.decode(part)
+    if pixels is None or size is None or (part == 1 and full == size):
+        return pixels
+    small = Image.fromarray(pixels)
+    return np.asarray(fit(small, size, how) if part == 1 else _fit_part(small, part, full, size, how))
 
 
 def read(
-    path: Path | BinaryIO, size: tuple[int, int] | None = None, how: Fit = PLAIN, on_misfit: ScaleCallback | None = None
+    path: Path | BinaryIO, size: Size | None = None, how: Fit = PLAIN, on_misfit: ScaleCallback | None = None
 ) -> np.ndarray:
     """An image file as `uint8[H, W, 3]`, at (height, width) where `size` is given.
 
@@ -124,12 +157,29 @@ def read(
     Raises:
         OSError, ValueError, …: One of `Unreadable`: it is no image, or a damaged one.
     """
+    return read_with_size(path, size, how, on_misfit)[0]
+
+
+def read_with_size(
+    path: Path | BinaryIO, size: Size | None = None, how: Fit = PLAIN, on_misfit: ScaleCallback | None = None
+) -> tuple[np.ndarray, Size]:
+    """The same, with the height and width that the image has in its file, turned by its orientation."""
     with_heif()
-    with Image.open(path) as image:
-        if size is None:
-            return np.asarray(to_rgb(image, how, on_misfit))
-        small = _scaled(image, size, how, on_misfit) if how.reader > 1 else None
-        return np.asarray(small or fit(to_rgb(image, how, on_misfit), size, how))
+    with _opened(path) as file:
+        if (plain := plain_jpeg(file)) is not None:
+            if (pixels := _by_simplejpeg(plain, size, how)) is not None:
+                return pixels, (plain.height, plain.width)
+            file.seek(0)
+        return _by_pillow(file, size, how, on_misfit)
+
+
+@contextmanager
+def _opened(path: Path | BinaryIO) -> Iterator[BinaryIO]:
+    if not isinstance(path, Path):
+        yield path
+        return
+    with path.open("rb") as file:
+        yield file
 
 
 def fit_array(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:

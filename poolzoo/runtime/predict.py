@@ -16,7 +16,7 @@ from poolzoo.common import output, resources
 from poolzoo.common.errors import UsageError
 from poolzoo.common.text import one_line
 from poolzoo.data import images, pillow_warnings, sizes, walk
-from poolzoo.data.decode import Misfits, size_in
+from poolzoo.data.decode import Misfits
 from poolzoo.data.paths import Paths
 from poolzoo.data.sizes import Size
 from poolzoo.runtime import ort_session
@@ -181,8 +181,7 @@ def _read(file: Path, size: Size, fit: images.Fit) -> Read:
     try:
         with file.open("rb") as opened:
             whole: BinaryIO = opened if opened.seekable() else BytesIO(opened.read())  # a pipe is read once
-            native = size_in(whole)
-            whole.seek(0)
-            return images.read(whole, size, fit, lambda kind, values: notes.append((kind, values))), notes, native
+            pixels, native = images.read_with_size(whole, size, fit, lambda kind, values: notes.append((kind, values)))
+            return pixels, notes, native
     except Exception as error:  # a damaged file makes Pillow raise anything: KeyError, struct.error, MemoryError …
         return one_line(images.reason(error)), [], None

@@ -359,7 +359,7 @@ def test_rows_are_told_as_they_become_known(poolzoo, simple, many, monkeypatch, 
 
 
 def test_at_most_one_batch_is_read_ahead(poolzoo, simple, many, monkeypatch):
-    real_run, real_read = ort_session.OnnxModel.run, images.read
+    real_run, real_read = ort_session.OnnxModel.run, images.read_with_size
     read, told, ahead, next_batch = [], [], [], threading.Event()
 
     def count(path, *args):
@@ -375,7 +375,7 @@ def test_at_most_one_batch_is_read_ahead(poolzoo, simple, many, monkeypatch):
         told.extend(pixels)
         return found
 
-    monkeypatch.setattr(images, "read", count)
+    monkeypatch.setattr(images, "read_with_size", count)
     monkeypatch.setattr(ort_session.OnnxModel, "run", run)
     assert poolzoo("predict", simple, many, "--json").code == 0
     assert predicting.BATCH < max(ahead) <= 2 * predicting.BATCH
