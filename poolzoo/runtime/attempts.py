@@ -7,6 +7,7 @@ there. Images among which two have died are tried one by one; an image at which 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -56,7 +57,7 @@ class Attempt:
         covered = Counter(
             at
             for (start, size), count in self._deaths.items()
-            for at in range(start // batch, (start + size) // batch)
+            for at in range(start // batch, math.ceil((start + size) / batch))
             for _ in range(count)
         )
         start = 0

@@ -1,9 +1,9 @@
 """Predicts the parts of a list of images on a Ray cluster, with Ray Data.
 
-Workers are actors that open the bundle once. Ray starts one that dies again, and repeats its part. Their number follows the CPUs or GPUs of the cluster while parts are left.
-What goes through Ray are numbers of parts and their counts: a worker reads its images and writes its part itself. So
-the memory of the driver and of the object store does not grow with the images. Every node needs the images, the bundle
-and the directory of the predictions at the same paths.
+Workers are actors that open the bundle once. Ray starts one that dies again, and repeats its part. Their number follows
+the CPUs or GPUs of the cluster while parts are left. What goes through Ray are numbers of parts and their counts: a
+worker reads its images and writes its part itself. So the memory of the driver and of the object store does not grow
+with the images. Every node needs the images, the bundle and the directory of the predictions at the same paths.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from poolzoo._version import __version__
 from poolzoo.common import cluster, json_writer, output
-from poolzoo.common.errors import EnvironmentProblem, PoolzooError
+from poolzoo.common.errors import EnvironmentProblem, PoolzooError, explain, reason
 from poolzoo.runtime.counts import Counts
 from poolzoo.runtime.predict_parts import PartPredictor, PartResult, Runner
 from poolzoo.runtime.prediction_plan import Plan
@@ -102,11 +102,12 @@ def _resources(ray: Any, provider: str, threads: int) -> tuple[int, int]:
 
 
 def _reason(error: BaseException) -> PoolzooError:
-    """What a worker raised; else that workers die."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, PoolzooError):
-            return seen
-        seen = getattr(seen, "cause", None) or seen.__cause__
+    """What a worker raised; else that workers end."""
+    chain = [error]
+    while (cause := getattr(chain[-1], "cause", None) or chain[-1].__cause__) is not None:
+        chain.append(cause)
+    for one in chain:
+        if isinstance(one, (PoolzooError, OSError, MemoryError)):
+            return explain(one)
     output.detail(str(error))
-    return EnvironmentProblem(f"the workers end: {error}", "see Ray's logs; --resume goes on")
+    return EnvironmentProblem(f"the workers end: {reason(chain[-1])}", "see Ray's logs; --resume goes on")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from poolzoo.common import files, output
-from poolzoo.common.errors import EnvironmentProblem, UsageError
+from poolzoo.common.errors import EnvironmentProblem
 from poolzoo.common.text import printable
 from poolzoo.runtime import prediction_parts, prediction_plan
 from poolzoo.runtime.attempts import Attempt
@@ -22,7 +22,6 @@ from poolzoo.runtime.prediction_plan import Plan, Request
 from poolzoo.runtime.remarks import Remarks
 
 SUMMARY: Final = "summary.json"
-LOCK: Final = "lock"
 GIVEN_UP: Final = "the process that reads it ends"  # the error of an image that kills workers
 LOG_EVERY: Final = 30.0  # seconds between two lines of progress where no bar is drawn
 
@@ -160,7 +159,7 @@ def resume(out: Path, runner: Runner = run_local, *, threads: int | None = None)
 
 
 def _finish(out: Path, plan: Plan, runner: Runner, threads: int | None, *, resumed: bool) -> Summary:
-    with _locked(out):
+    with prediction_plan.locked(out):
         prediction_parts.remove_unfinished(out)
         total, missing = Counts(), set(range(plan.parts))
         for part, counts in prediction_parts.done(out, plan):
@@ -179,7 +178,8 @@ def _finish(out: Path, plan: Plan, runner: Runner, threads: int | None, *, resum
                     if result.part not in missing:
                         continue
                     if result.deaths:
-                        output.warn(f"part {result.part}: {result.deaths} workers died, another one did it")
+                        died = "a worker" if result.deaths == 1 else f"{result.deaths} workers"
+                        output.warn(f"part {result.part}: {died} died, another one did it")
                     total.merge(result.counts)
                     missing.discard(result.part)
                     advance(total.images)
@@ -190,24 +190,6 @@ def _finish(out: Path, plan: Plan, runner: Runner, threads: int | None, *, resum
         if not (out / SUMMARY).is_file():
             files.write_json(out / SUMMARY, summary.to_json())
         return summary
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Keeps other commands out of the directory; where a file system knows no locks, nothing does."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    with (out / LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"another command predicts into {out}", "wait for it, or choose another --out") from None
-        except OSError:
-            output.detail(f"{out} cannot be locked")
-        yield
 
 
 @contextmanager
@@ -224,6 +206,7 @@ def _progress(total: int, done: int, clock: Callable[[], float] = time.monotonic
             if now - last >= LOG_EVERY and not output.shows_progress():
                 last = now
                 left = (total - images) / rate
-                output.say(f"{images:,} of {total:,} images, {rate:,.0f} images/s, {left / 60:,.0f} min left")
+                time_left = f"{left / 60:,.0f} min" if left >= 120 else f"{left:.0f} s"
+                output.say(f"{images:,} of {total:,} images, {rate:,.0f} images/s, {time_left} left")
 
         yield advance

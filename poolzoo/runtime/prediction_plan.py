@@ -10,7 +10,7 @@ import hashlib
 import math
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -29,6 +29,7 @@ from poolzoo.runtime.predict import BATCH
 PLAN: Final = "predict.json"
 LIST: Final = "images.list"  # the names, each with a NUL after it
 INDEX: Final = "images.index"  # int64: where every 64th name begins, and the end
+LOCK: Final = "lock"
 SCHEMA: Final = 1
 AIM: Final = 1000  # parts, where they are neither too small nor too large
 SMALLEST, LARGEST = 4 * BATCH, 128 * BATCH  # images of a part; a killed worker loses one part at most
@@ -114,8 +115,8 @@ class Plan:
         for name in ("arguments", "names_sha256", "folders"):
             known[name] = tuple(json_reader.texts(known[name]))
         plan = cls(**known)  # type: ignore[arg-type]
-        numbers = (plan.images, plan.part_size, plan.top)
-        if any(json_reader.integer(number) is None or number < 1 for number in numbers) or plan.part_size % BATCH:
+        numbers = [json_reader.integer(known[name]) or 0 for name in ("images", "part_size", "top")]
+        if None in known.values() or min(numbers) < 1 or plan.part_size % BATCH:
             raise CheckFailed(f"{out / PLAN} is damaged", "predict into another directory")
         return plan
 
@@ -133,20 +134,50 @@ def open_plan(out: Path, request: Request) -> tuple[Plan, bool]:
         OSError: The directory cannot be written to.
     """
     manifest.check(request.bundle, "bundle")
-    if (out / PLAN).is_file():
+    if not (out / PLAN).is_file():
+        if not out.is_dir():
+            files.require_free(out)
+            out.mkdir(parents=True)
+        elif {path.name for path in out.iterdir()} - {LIST, INDEX, LOCK}:  # those of a list that was interrupted
+            raise UsageError(f"{out} exists already and holds no predictions", "choose another --out")
+    with locked(out):
+        if not (out / PLAN).is_file():
+            try:
+                return _write(out, request), False
+            except BaseException:
+                for name in (LIST, INDEX, LOCK):
+                    (out / name).unlink(missing_ok=True)
+                with suppress(OSError):
+                    out.rmdir()
+                raise
         plan = Plan.load(out)
         _require_same(out, plan, request)
         if plan.bundle != str(request.bundle.absolute()):  # the same bundle, which was moved
             plan = replace(plan, bundle=str(request.bundle.absolute()))
             files.write_json(out / PLAN, plan.to_json())
         return plan, True
-    if out.is_dir():
-        if {path.name for path in out.iterdir()} - {LIST, INDEX, "lock"}:  # those are of a list that was interrupted
-            raise UsageError(f"{out} exists already and holds no predictions", "choose another --out")
-    else:
-        files.require_free(out)
-        out.mkdir(parents=True)
-    return _write(out, request), False
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Keeps other commands out of a directory, where its file system knows locks.
+
+    Raises:
+        UsageError: Another command is at work in it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    with (out / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"another command predicts into {out}", "wait for it, or choose another --out") from None
+        except OSError:
+            output.detail(f"{out} cannot be locked")
+        yield
 
 
 def _require_same(out: Path, plan: Plan, request: Request) -> None:
