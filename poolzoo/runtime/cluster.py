@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from poolzoo._version import __version__
-from poolzoo.common import cluster, json_writer, output
-from poolzoo.common.errors import EnvironmentProblem, PoolzooError, explain, reason
+from poolzoo.common import cluster, json_reader, json_writer, output
+from poolzoo.common.errors import ENVIRONMENT, CheckFailed, EnvironmentProblem, explain, reason
 from poolzoo.runtime.counts import Counts
-from poolzoo.runtime.predict_parts import PartPredictor, PartResult, Runner
+from poolzoo.runtime.predict_parts import PartPredictor, PartResult, Runner, node_name
 from poolzoo.runtime.prediction_plan import Plan
 
 if TYPE_CHECKING:
@@ -29,20 +29,38 @@ READERS: Final = 2  # threads of a worker that read images for each one that com
 
 
 class PartWorker:
-    """What an actor runs: parts by their number."""
+    """What an actor runs: parts by their number. It opens the bundle for the first one.
+
+    An error is a result too: Ray passes on no more than the text of an exception.
+    """
 
     def __init__(self, out: str, plan: Plan, version: str, threads: int) -> None:
-        host = os.uname().nodename if hasattr(os, "uname") else "a node"
-        if version != __version__:
-            text = f"node {host} has poolzoo {__version__}, not {version}"
-            raise EnvironmentProblem(text, f"pip install poolzoo=={version}, on every node")
-        if plan.relative and os.path.isdir(plan.root):
-            os.chdir(plan.root)
-        self._predictor = PartPredictor(Path(out), plan, threads=threads, readers=READERS * threads)
+        self._out = Path(out)
+        self._plan = plan
+        self._version = version
+        self._threads = threads
+        self._predictor: PartPredictor | None = None
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
-        results = [self._predictor.run(int(part)) for part in batch["part"]]
-        return {"result": [json_writer.dumps([one.part, one.counts.to_json(), one.deaths]) for one in results]}
+        return {"result": [json_writer.dumps(self._run(int(part))) for part in batch["part"]]}
+
+    def _run(self, part: int) -> dict[str, object]:
+        try:
+            self._predictor = self._predictor or self._open()
+            result = self._predictor.run(part)
+        except Exception as error:
+            shown = explain(error)
+            return {"error": shown.message, "hint": shown.hint, "code": shown.exit_code}
+        return {"part": part, "counts": result.counts.to_json(), "deaths": result.deaths}
+
+    def _open(self) -> PartPredictor:
+        if self._version != __version__:
+            text = f"node {node_name()} has poolzoo {__version__}, not {self._version}"
+            raise EnvironmentProblem(text, f"pip install poolzoo=={self._version}, on every node")
+        if self._plan.relative and os.path.isdir(self._plan.root):
+            os.chdir(self._plan.root)
+        readers = READERS * self._threads
+        return PartPredictor(self._out, self._plan, threads=self._threads, readers=readers)
 
 
 def runner(address: str | None) -> Runner:
@@ -84,10 +102,15 @@ def _run(ray: Any, out: Path, plan: Plan, parts: Sequence[int], threads: int) ->
     )
     try:
         for row in results.iter_rows():
-            part, counts, deaths = json.loads(row["result"])
-            yield PartResult(int(part), Counts.from_json(counts), int(deaths))
+            found = json_reader.mapping(json.loads(row["result"]))
+            part, deaths = json_reader.integer(found.get("part")), json_reader.integer(found.get("deaths"))
+            if part is None:
+                kind = EnvironmentProblem if found.get("code") == ENVIRONMENT else CheckFailed
+                raise kind(str(found.get("error")), str(found.get("hint")))
+            yield PartResult(part, Counts.from_json(found.get("counts")), deaths or 0)
     except ray.exceptions.RayError as error:
-        raise _reason(error) from error
+        output.detail(str(error))
+        raise EnvironmentProblem(f"the workers end: {reason(error)}", "see Ray's logs; --resume goes on") from error
 
 
 def _resources(ray: Any, provider: str, threads: int) -> tuple[int, int]:
@@ -99,15 +122,3 @@ def _resources(ray: Any, provider: str, threads: int) -> tuple[int, int]:
         text = f"no node of the cluster has {threads} CPUs and {gpus} GPUs: parts wait for one"
         output.warn(text, "--threads and --provider say what a worker needs")
     return gpus, sum(fits)
-
-
-def _reason(error: BaseException) -> PoolzooError:
-    """What a worker raised; else that workers end."""
-    chain = [error]
-    while (cause := getattr(chain[-1], "cause", None) or chain[-1].__cause__) is not None:
-        chain.append(cause)
-    for one in chain:
-        if isinstance(one, (PoolzooError, OSError, MemoryError)):
-            return explain(one)
-    output.detail(str(error))
-    return EnvironmentProblem(f"the workers end: {reason(chain[-1])}", "see Ray's logs; --resume goes on")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -116,14 +117,18 @@ class PartPredictor:
                 attempt.enter(start + at, min(size - at, 2 * BATCH))
 
 
+def node_name() -> str:
+    """The name of this machine."""
+    return socket.gethostname()
+
+
 def _require_visible(out: Path, plan: Plan) -> None:
     """Makes sure that this machine sees what the one that made the plan saw."""
-    host = os.uname().nodename if hasattr(os, "uname") else "this machine"
     hint = "every node needs the images, the bundle and --out at the same paths, on a disk that all share"
     folders = [str(out / prediction_plan.PLAN), *plan.folders, *([plan.root] if plan.relative else []), plan.bundle]
     for folder in folders:
         if not os.path.exists(folder):
-            raise EnvironmentProblem(f"node {host} does not see {folder}", hint)
+            raise EnvironmentProblem(f"node {node_name()} does not see {folder}", hint)
 
 
 def run_local(out: Path, plan: Plan, parts: Sequence[int], threads: int | None) -> Generator[PartResult, None, None]:

@@ -118,15 +118,10 @@ def test_what_is_interrupted_says_how_to_go_on(tmp_path, bundle, images, expecte
 
 
 @pytest.mark.slow
-def test_a_worker_that_does_not_see_the_images_ends_it_in_one_line(tmp_path, bundle, images, address):
+def test_a_worker_that_does_not_see_the_images_ends_it_in_one_line(poolzoo, tmp_path, bundle, images, address):
     out, folder = tmp_path / "out", tmp_path / "photos"
     shutil.copytree(Path(images[1:]).parent, folder)
-    (out / "parts").mkdir(parents=True)
-    shutil.rmtree(out)
-    process = subprocess.run(
-        [sys.executable, "-m", "poolzoo", "predict", bundle, folder, "--out", out], capture_output=True, check=False
-    )
-    assert process.returncode == 1
+    assert poolzoo("predict", bundle, folder, "--out", out).code == 1
     next((out / "parts").iterdir()).unlink()
     shutil.rmtree(folder)
     command = [sys.executable, "-m", "poolzoo", "predict", "--resume", out, "--executor", "ray"]
