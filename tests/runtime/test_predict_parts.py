@@ -188,7 +188,7 @@ def test_an_image_that_kills_the_process_becomes_a_row(poolzoo, tmp_path, bundle
 @pytest.mark.slow
 @pytest.mark.usefixtures("_parquet")
 def test_a_killed_process_loses_no_part(poolzoo, tmp_path, bundle):
-    images, out = f"@{repeated_images(tmp_path / 'images', 20_000)}", tmp_path / "out"
+    images, out = f"@{repeated_images(tmp_path / 'images', 6_000)}", tmp_path / "out"
     command = [sys.executable, "-m", "poolzoo", "predict", bundle, images, "--out", out]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         until(lambda: len(list(out.glob("parts/*.parquet"))) >= 3)
@@ -198,5 +198,5 @@ def test_a_killed_process_loses_no_part(poolzoo, tmp_path, bundle):
     refused(locked, 2, "another command predicts into")
     before = len(list(out.glob("parts/*.parquet")))
     outcome = poolzoo("predict", bundle, images, "--out", out)
-    assert f"{before * 256:,} of 20,000 images are done already" in outcome.err
+    assert f"{before * 256:,} of 6,000 images are done already" in outcome.err
     assert rows_of(out) == poolzoo("predict", bundle, images, "--json").json
