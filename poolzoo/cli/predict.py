@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Generator, Iterable, Sequence
-from contextlib import closing
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
+from click.core import ParameterSource
 
 from poolzoo.cli.options import json_option, provider_option, skip_broken_option, threads_option
 from poolzoo.common import output, streams
+from poolzoo.common.text import printable
 
 if TYPE_CHECKING:
     from poolzoo.data.paths import Paths
-    from poolzoo.data.walk import Tally
     from poolzoo.runtime.predict import Prediction
+    from poolzoo.runtime.predict_parts import Runner, Summary
+    from poolzoo.runtime.prediction_plan import Request
 
 HEADERS: Final = ("image", "label", "score", "then")
 SALIENCY_HEADERS: Final = ("saliency", "method")  # where pictures are drawn
 
 
 @click.command()
-@click.argument("bundle", metavar="BUNDLE", type=click.Path(path_type=Path))
-@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+@click.argument("bundle", metavar="BUNDLE", type=click.Path(path_type=Path), required=False)
+@click.argument("images", metavar="IMAGE...", nargs=-1)
 @click.option(
     "--top", default=5, show_default=True, type=click.IntRange(1), help="Number of classes to print for each image."
 )
@@ -43,17 +44,45 @@ SALIENCY_HEADERS: Final = ("saliency", "method")  # where pictures are drawn
     type=click.Path(path_type=Path),
     help="Directory for the saliency maps; it is created if missing. Implies --saliency.",
 )
+@click.option(
+    "--out",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Write the rows as Parquet files into DIR/parts. The same command resumes what was interrupted.",
+)
+@click.option(
+    "--resume",
+    "resumed",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Resume the interrupted prediction in DIR. No bundle, image or setting may be given.",
+)
+@click.option(
+    "--executor",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Where images are labeled: in this process, or on a Ray cluster, which needs --out.",
+)
+@click.option("--ray-address", metavar="ADDRESS", help="Address of an existing Ray cluster.")
 @skip_broken_option
 @provider_option
 @threads_option
 @json_option
+@click.pass_context
 def command(
-    bundle: Path,
+    context: click.Context,
+    /,
+    bundle: Path | None,
     images: tuple[str, ...],
     top: int,
     as_csv: bool,
     saliency: bool,
     saliency_dir: Path | None,
+    out: Path | None,
+    resumed: Path | None,
+    executor: str,
+    ray_address: str | None,
     skip: str | None,
     provider: str,
     threads: int | None,
@@ -61,17 +90,35 @@ def command(
 ) -> int:
     """Label images with a bundle, without torch.
 
-    IMAGE is a file, a folder, or - to read names from stdin, separated by newlines or NUL. An unreadable image becomes
-    a row with an error, and the exit code is 1 unless --skip-broken allows it. In the folder of a data set, the
-    command reads the images that training reads.
+    IMAGE is a file, a folder, or a list of names: @FILE, a .csv or .parquet file with a column file, or - for stdin.
+    Names in @FILE and on stdin are separated by newlines or NUL. An unreadable image becomes a row with an error, and
+    the exit code is 1 unless --skip-broken allows it. In the folder of a data set, the command reads the images that
+    training reads.
     """
-    from poolzoo.common.errors import CHECK_FAILED, OK, UsageError
+    from poolzoo.common.errors import UsageError
     from poolzoo.data.unreadable import most
-    from poolzoo.runtime.predict import NOT_FINITE, predict
+    from poolzoo.runtime.predict import predict
+    from poolzoo.runtime.prediction_plan import Request
 
     if as_csv and as_json:
         raise UsageError("--csv and --json exclude each other", "leave one out")
+    if executor == "local" and ray_address is not None:
+        raise UsageError("--ray-address is for --executor ray", "add --executor ray")
     allowed = most(skip)
+    if resumed is not None:
+        typed = {name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+        if typed - {"resumed", "executor", "ray_address", "threads", "skip", "as_json"}:
+            raise UsageError("--resume takes no other settings", f"poolzoo predict --resume {resumed}")
+        return _into(resumed, None, executor, ray_address, threads, allowed, as_json)
+    if bundle is None or not images:
+        raise click.UsageError(f"Missing argument '{'IMAGE...' if bundle else 'BUNDLE'}'.", context)
+    if out is not None:
+        if as_csv or saliency or saliency_dir:
+            raise UsageError("--out writes Parquet files alone", "leave out --csv, --saliency and --saliency-dir")
+        request = Request(bundle=bundle, images=images, top=top, provider=provider)
+        return _into(out, request, executor, ray_address, threads, allowed, as_json)
+    if executor == "ray":
+        raise UsageError("--executor ray needs a directory for the rows", "add --out DIR, which every node sees")
     files = _all_files(images)
     folder = saliency_dir or (Path() if saliency else None)
     pictures = None
@@ -91,19 +138,89 @@ def command(
                 output.csv_row(cells)
         else:
             output.table((*HEADERS, *headers), (_cells(row, headers) for row in rows), right=(2,))
+    return _exit_code(len(files), failures, allowed)
+
+
+def _exit_code(total: int, failures: _Failures, allowed: float) -> int:
+    """Says what is wrong with how many of `total` images, and gives the exit code."""
+    from poolzoo.common.errors import CHECK_FAILED, OK
+    from poolzoo.runtime.predict import NOT_FINITE
+
     if failures.not_finite:
         first = f"first {failures.first_not_finite}: {NOT_FINITE}"
         output.error(
-            f"{failures.not_finite} of {len(files)} images have no label, {first}",
+            f"{failures.not_finite} of {total} images have no label, {first}",
             "poolzoo verify checks that the bundle is as it was exported",
         )
     if failures.unreadable:
-        text = f"{failures.unreadable} of {len(files)} images cannot be read, first {failures.first_unreadable}"
+        text = f"{failures.unreadable} of {total} images cannot be read, first {failures.first_unreadable}"
         if failures.unreadable <= allowed:
             output.warn(text)
         else:
             output.error(text, "check the files, or allow so many with --skip-broken")
     return CHECK_FAILED if failures.not_finite or failures.unreadable > allowed else OK
+
+
+def _into(
+    out: Path,
+    request: Request | None,
+    executor: str,
+    address: str | None,
+    threads: int | None,
+    allowed: float,
+    as_json: bool,
+) -> int:
+    """Predicts into a directory; without a request, what is missing there."""
+    from poolzoo.runtime import predict_parts
+
+    runner = _runner(executor, address)
+    with _resume_hint(out, executor):
+        if request is None:
+            summary = predict_parts.resume(out, runner, threads=threads)
+        else:
+            summary = predict_parts.start(out, request, runner, threads=threads)
+    return _show(summary, allowed, as_json)
+
+
+def _runner(executor: str, address: str | None) -> Runner:
+    """Where the parts are predicted."""
+    from poolzoo.runtime import predict_parts
+
+    if executor == "local":
+        return predict_parts.run_local
+    from poolzoo.runtime import cluster
+
+    return cluster.runner(address)
+
+
+@contextmanager
+def _resume_hint(out: Path, executor: str) -> Iterator[None]:
+    """Makes Ctrl-C say how to resume, once there is something to resume."""
+    from poolzoo.runtime.prediction_plan import PLAN
+
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        if (out / PLAN).is_file():
+            more = "" if executor == "local" else f" --executor {executor}"
+            stop.args = (f"poolzoo predict --resume {out}{more} continues it",)
+        raise
+
+
+def _show(summary: Summary, allowed: float, as_json: bool) -> int:
+    """Prints the counts of all images, and gives the exit code."""
+    from poolzoo.runtime.prediction_parts import PARTS
+
+    counts = summary.counts
+    if as_json:
+        output.emit_json(summary.to_json())
+    else:
+        shares = ((label, count, f"{count / counts.images:.1%}") for label, count in counts.labels.most_common())
+        output.table(("label", "images", "share"), shares, right=(1, 2))
+    output.say(f"{counts.images:,} images in {summary.plan.parts:,} files: {summary.path / PARTS}")
+    unreadable, not_finite = counts.unreadable, counts.not_finite
+    failures = _Failures(unreadable.count, unreadable.first, not_finite.count, not_finite.first)
+    return _exit_code(counts.images, failures, allowed)
 
 
 @dataclass
@@ -130,26 +247,13 @@ def _all_files(arguments: Sequence[str]) -> Paths:
     """The files that the arguments mean; says what in their folders is ignored."""
     from poolzoo.data.paths import Paths
     from poolzoo.data.walk import Tally
+    from poolzoo.runtime.file_lists import images_in
 
     tally = Tally()
-    files = Paths(str(Path(file)) for argument in arguments for file in _files(argument, tally))
+    files = Paths(str(Path(file)) for argument in arguments for file in images_in(argument, tally))
     if (line := tally.line()) is not None:
         output.say(line)
     return files
-
-
-def _files(image: str, tally: Tally) -> Iterable[str]:
-    """The files that one argument means: itself, those in a folder, or those that stdin names."""
-    from poolzoo.common.errors import UsageError
-    from poolzoo.runtime.predict import image_files
-
-    if image != "-":
-        return image_files(image, tally) if os.path.isdir(image) else [image]
-    given = sys.stdin.buffer.read() if sys.stdin else b""  # None where it was closed
-    names = [name for name in (given.split(b"\0") if b"\0" in given else given.splitlines()) if name]
-    if not names:
-        raise UsageError("stdin names no image", "for example: find photos -print0 | poolzoo predict BUNDLE -")
-    return map(os.fsdecode, names)
 
 
 def _watched(
@@ -158,19 +262,14 @@ def _watched(
     """The predictions, with a progress bar; those with an error are also added to `failures`."""
     with output.progress(label, total) as bar, closing(predictions):
         for done, one in enumerate(predictions, 1):
-            prediction = replace(one, file=_printable(one.file))
+            prediction = replace(one, file=printable(one.file))
             if prediction.picture is not None:
-                picture = replace(prediction.picture, path=_printable(prediction.picture.path))
+                picture = replace(prediction.picture, path=printable(prediction.picture.path))
                 prediction = replace(prediction, picture=picture)
             if prediction.error is not None:
                 failures.add(prediction)
             yield prediction
             bar.update(done)
-
-
-def _printable(path: str) -> str:
-    """A path without surrogates: a file's name may be any bytes."""
-    return path.encode("utf-8", "backslashreplace").decode()
 
 
 def _saliency_cells(prediction: Prediction, headers: Sequence[str]) -> Sequence[str]:

@@ -10,7 +10,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, suppress
 from typing import Any, BinaryIO, NamedTuple, TextIO
 
 
@@ -178,6 +178,31 @@ def log(line: str) -> None:
     if _ownership is not None and _ownership.logs is not None:
         with suppress(OSError):
             os.write(_ownership.logs, f"{line}\n".encode("utf-8", "backslashreplace"))
+
+
+@contextmanager
+def stderr_for_python() -> Iterator[None]:
+    """Moves Python's stderr to a descriptor of its own, while 2, which libraries in C write to, leads nowhere."""
+    try:
+        shared = sys.stderr.fileno() == 2
+    except (OSError, ValueError):  # it is closed, or no file
+        shared = False
+    if not shared:
+        yield
+        return
+    sys.stderr.flush()
+    encoding = sys.stderr.encoding
+    with (
+        open(os.dup(2), "w", buffering=1, encoding=encoding, errors="backslashreplace") as ours,
+        open(os.devnull, "w") as nowhere,
+    ):
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            with redirect_stderr(ours):
+                yield
+        finally:
+            ours.flush()
+            os.dup2(ours.fileno(), 2)
 
 
 def _number(stream: TextIO | None) -> int | None:

@@ -44,3 +44,8 @@ def json_escaped(document: str) -> str:
 def _json_escape(character: str) -> str:
     units = character.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
+
+
+def printable(path: str) -> str:
+    """A path without surrogates: a file's name may be any bytes."""
+    return path.encode("utf-8", "backslashreplace").decode()

@@ -6,20 +6,14 @@ whose worker dies is started again, and resumes from its last checkpoint.
 
 from __future__ import annotations
 
-import logging
-import os
-import signal
-import socket
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent import futures
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from poolzoo.common import output
-from poolzoo.common.errors import EnvironmentProblem, UsageError
+from poolzoo.common import cluster, output
+from poolzoo.common.errors import EnvironmentProblem
 from poolzoo.compare import trial
 from poolzoo.compare.config import ComparisonConfig
 from poolzoo.compare.grid import Trial
@@ -30,7 +24,6 @@ from poolzoo.plugin.settings import PluginSettings
 from poolzoo.train.settings import Settings
 
 RETRIES: Final = 3  # of a trial whose worker died
-CONNECT_TIMEOUT: Final = 5.0  # seconds; Ray itself retries for minutes
 
 
 def runner(address: str | None) -> Runner:
@@ -43,57 +36,13 @@ def runner(address: str | None) -> Runner:
         UsageError: The address is malformed.
         EnvironmentProblem: Ray is not installed, or nothing answers at the address.
     """
-    try:
-        import ray  # noqa: F401 - checked before anything is written
-    except ImportError:
-        raise EnvironmentProblem("Ray is not installed", "pip install 'poolzoo[ray]'") from None
-    _reach(address or os.environ.get("RAY_ADDRESS") or "local")
+    cluster.require(address)
 
     def run(config: ComparisonConfig, trials: Sequence[Trial], folder: Path) -> Iterator[Sequence[TrialRecord]]:
-        with _connected(address) as ray:
+        with cluster.connected(address) as ray:
             yield from _train_all(ray, config, trials, folder.absolute())
 
     return run
-
-
-def _reach(address: str) -> None:
-    """Raises where nothing listens at an address."""
-    name, _, port = address.rpartition("://")[2].rpartition(":")
-    if address in ("auto", "local"):
-        return
-    if not name or not port.isdecimal() or int(port) > 65535:
-        raise UsageError(f"{address!r} is no address of a Ray cluster", "such as 192.168.0.1:6379, or auto")
-    try:
-        socket.create_connection((name.strip("[]"), int(port)), CONNECT_TIMEOUT).close()
-    except OSError as error:
-        raise _unreachable(address, error) from error
-
-
-def _unreachable(address: str | None, error: Exception) -> EnvironmentProblem:
-    text = f"no Ray cluster at {address}: {error}" if address else f"Ray cannot be started: {error}"
-    return EnvironmentProblem(text, "ray start --head starts one and prints its address")
-
-
-@contextmanager
-def _connected(address: str | None) -> Iterator[Any]:
-    """Connects Ray for the block. An existing connection is used, and stays open."""
-    import ray
-
-    if ray.is_initialized():
-        yield ray
-        return
-    terminate = signal.getsignal(signal.SIGTERM)
-    try:
-        ray.init(address, log_to_driver=False, include_dashboard=False, logging_level=logging.CRITICAL)
-    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-        raise _unreachable(address, error) from error
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, terminate)  # Ray replaces the handler
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
 
 
 def _train_all(

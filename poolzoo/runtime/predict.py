@@ -12,15 +12,13 @@ from typing import BinaryIO, Final
 import numpy as np
 
 from poolzoo.artifacts import manifest
-from poolzoo.common import output, resources
-from poolzoo.common.errors import UsageError
+from poolzoo.common import resources
 from poolzoo.common.text import one_line
-from poolzoo.data import images, pillow_warnings, sizes, walk
-from poolzoo.data.decode import Misfits
-from poolzoo.data.paths import Paths
+from poolzoo.data import images, pillow_warnings
 from poolzoo.data.sizes import Size
 from poolzoo.runtime import ort_session
 from poolzoo.runtime.ort_session import ClassScore
+from poolzoo.runtime.remarks import Remarks
 
 BATCH: Final = 64
 NOT_FINITE: Final = "the network gives NaN or infinity for it"  # the error of an image that can be read
@@ -66,25 +64,6 @@ DrawPicture = Callable[[Path, np.ndarray, int, ClassScore], Picture]  # of a fil
 MakeDrawer = Callable[[ort_session.OnnxModel], DrawPicture]
 
 
-def image_files(folder: Path | str, tally: walk.Tally) -> Paths:
-    """The image files in a folder and its subfolders, sorted; of a data set those that training reads.
-
-    A subfolder that may not be read is among them, and becomes a prediction with an error.
-
-    Args:
-        folder: The folder.
-        tally: Counts what is ignored.
-
-    Raises:
-        UsageError: There are none.
-    """
-    found = Paths(walk.images_under(folder, tally))
-    if not found:
-        ignored = f" ({line})" if (line := tally.line()) else ""
-        raise UsageError(f"folder {folder} holds no image{ignored}", "name files, or a folder that holds some")
-    return found
-
-
 def predict(
     directory: Path,
     files: Sequence[str],
@@ -111,65 +90,76 @@ def predict(
         UsageError: There is no bundle.
         CheckFailed: The bundle is damaged.
     """
-    manifest.check(directory, "bundle")
-    model = ort_session.open_model(directory / "model.onnx", provider, threads)
-    return _predictions(model, files, top, pictures(model) if pictures else None)
+    predictor = Predictor(directory, top=top, provider=provider, threads=threads, pictures=pictures)
+    return _reported(predictor, files)
 
 
-def _predictions(
-    model: ort_session.OnnxModel, files: Sequence[str], top: int, draw: DrawPicture | None
-) -> Generator[Prediction, None, None]:
-    labels, size, fit = model.labels, model.size, model.fit
-    pool, misfits, crops = ThreadPoolExecutor(min(THREADS, 2 * resources.cpus())), Misfits(), _Crops(size)
-
-    def start(at: int) -> list[Future[Read]]:
-        return [pool.submit(_read, Path(file), size, fit) for file in files[at : at + BATCH]]
-
-    with pillow_warnings.pillow():
-        try:
-            coming = start(0)
-            for at in range(0, len(files), BATCH):
-                now, coming = coming, start(at + BATCH)  # the next batch is read while the graph runs
-                found = [future.result() for future in now]
-                pixels = [one for one, *_ in found if isinstance(one, np.ndarray)]
-                outputs = iter(model.run(np.stack(pixels))[1] if pixels else ())
-                for file, (one, notes, native) in zip(files[at : at + BATCH], found, strict=True):
-                    misfits.add(Path(file), notes)
-                    if isinstance(one, str):
-                        yield Prediction(file=file, error=one)
-                        continue
-                    crops.add(native)
-                    probabilities = next(outputs)
-                    if not np.isfinite(probabilities).all():  # there is no largest among them
-                        yield Prediction(file=file, error=NOT_FINITE)
-                        continue
-                    best = ort_session.top_classes(labels, probabilities, top)
-                    picture = draw(Path(file), one, int(probabilities.argmax()), best[0]) if draw else None
-                    yield Prediction(file=file, top=best, picture=picture)
-        finally:
-            pool.shutdown(cancel_futures=True)
-    misfits.warn(len(files), "images")
-    crops.report(len(files))
+def _reported(predictor: Predictor, files: Sequence[str]) -> Generator[Prediction, None, None]:
+    remarks = Remarks()
+    yield from predictor.rows(files, remarks)
+    remarks.report(len(files))
 
 
-class _Crops:
-    """Counts images of another aspect ratio than the network's, and the largest fraction of a side that is cropped."""
+class Predictor:
+    """An opened bundle that predicts the classes of image files."""
 
-    def __init__(self, size: Size) -> None:
-        self.size = size
-        self.count = 0
-        self.largest = 0.0
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        top: int = 5,
+        provider: str = "cpu",
+        threads: int | None = None,
+        pictures: MakeDrawer | None = None,
+        readers: int | None = None,
+    ) -> None:
+        """Opens a bundle; arguments and errors are those of `predict`. `readers` is the number of reading threads."""
+        manifest.check(directory, "bundle")
+        model = ort_session.open_model(directory / "model.onnx", provider, threads)
+        self._model = model
+        self._labels = model.labels
+        self._top = top
+        self._readers = readers or min(THREADS, 2 * resources.cpus())
+        self._draw = pictures(model) if pictures else None
 
-    def add(self, native: Size | None) -> None:
-        fraction = sizes.cut(native, self.size)[1] if native is not None else 0.0
-        if fraction >= sizes.MIN_CUT:
-            self.count += 1
-            self.largest = max(self.largest, fraction)
+    def rows(self, files: Sequence[str], remarks: Remarks) -> Generator[Prediction, None, None]:
+        """A prediction for each file, in order, as soon as its batch is done.
 
-    def report(self, total: int) -> None:
-        if self.count:
-            text = f"{self.count:,} of {total:,} images are not of the aspect {sizes.show(self.size)}"
-            output.say(f"{text}: up to {100 * self.largest:.0f} % of a side is cut off")
+        While a batch is in the network, the next one is read.
+
+        Args:
+            files: The images' paths.
+            remarks: Collects what is noted of the files.
+        """
+        size, fit, pool = self._model.size, self._model.fit, ThreadPoolExecutor(self._readers)
+
+        def start(at: int) -> list[Future[Read]]:
+            return [pool.submit(_read, Path(file), size, fit) for file in files[at : at + BATCH]]
+
+        with pillow_warnings.pillow():
+            try:
+                coming = start(0)
+                for at in range(0, len(files), BATCH):
+                    now, coming = coming, start(at + BATCH)  # the next batch is read while the graph runs
+                    found = [future.result() for future in now]
+                    pixels = [one for one, *_ in found if isinstance(one, np.ndarray)]
+                    outputs = iter(self._model.run(np.stack(pixels))[1] if pixels else ())
+                    for file, (one, notes, native) in zip(files[at : at + BATCH], found, strict=True):
+                        remarks.misfits.add(Path(file), notes)
+                        if isinstance(one, str):
+                            yield Prediction(file=file, error=one)
+                            continue
+                        remarks.add_size(native, size)
+                        yield self._prediction(file, one, next(outputs))
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _prediction(self, file: str, pixels: np.ndarray, probabilities: np.ndarray) -> Prediction:
+        if not np.isfinite(probabilities).all():  # there is no largest among them
+            return Prediction(file=file, error=NOT_FINITE)
+        best = ort_session.top_classes(self._labels, probabilities, self._top)
+        picture = self._draw(Path(file), pixels, int(probabilities.argmax()), best[0]) if self._draw else None
+        return Prediction(file=file, top=best, picture=picture)
 
 
 # The pixels of an image, `uint8[H, W, 3]`, or why there are none; what the reader notes of their scale; its size.

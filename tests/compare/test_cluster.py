@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.ray_nodes import node, until, worker_environment
 
 QUICK = ("--data", "digits", "--backbone", "nano/plain", "--limit", 300, "--robustness-samples", 0, "--export-top", 0)
 SMALL = ("compare", *QUICK, "--epochs", 3, "--pool", "avg,max", "--seeds", 2, "--threads", 1, "--json")
@@ -40,22 +37,10 @@ def journal(folder):
     return {key: {k: v for k, v in one.items() if k not in ("run", "seconds")} for key, one in records.items()}
 
 
-def until(true, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 @pytest.fixture(scope="module")
 def surroundings(tmp_path_factory) -> Iterator[None]:
     """What workers inherit: no cache or configuration of the user's, and a token of their own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("POOLZOO_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        patch.setenv("POOLZOO_CONFIG", str(tmp_path_factory.getbasetemp() / "no-config"))
-        patch.setenv("RAY_AUTH_MODE", "token")
-        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        patch.delenv("RAY_ADDRESS", raising=False)
+    with worker_environment(tmp_path_factory.getbasetemp()):
         yield
 
 
@@ -72,18 +57,8 @@ def cluster(surroundings) -> Iterator[None]:
 def address(surroundings) -> Iterator[str]:
     """That of a node in a process of its own."""
     pytest.importorskip("ray")
-    with socket.socket() as free:
-        free.bind(("", 0))
-        port = free.getsockname()[1]
-    folder = tempfile.mkdtemp(prefix="ray-")  # a short path: sockets are made in it
-    ray = Path(sys.executable).parent / "ray"
-    options = ("--num-cpus=2", "--include-dashboard=false", f"--port={port}", f"--temp-dir={folder}", "--block")
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen([ray, "start", "--head", "--disable-usage-stats", *options], **quiet) as node:
-        until(lambda: (Path(folder) / "ray_current_cluster").is_file())
-        yield f"127.0.0.1:{port}"
-        node.terminate()
-    shutil.rmtree(folder, ignore_errors=True)
+    with node() as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

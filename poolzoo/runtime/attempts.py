@@ -1,0 +1,86 @@
+"""Where the processes that worked on a part have died, so that an image that kills them becomes a row with an error.
+
+A process writes down which images it works on before it starts. Who finds such a note knows that its writer died
+there. Images among which two have died are tried one by one; an image at which two more have died is given up.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from poolzoo.common import json_reader, json_writer
+from poolzoo.common.errors import CheckFailed
+
+ATTEMPTS: Final = "attempts"
+DEATHS: Final = 2  # at the same place, before it counts as the reason
+MOST: Final = 16  # images of one part that are given up; more of them mean that something else is wrong
+
+
+class Attempt:
+    """One attempt at a part.
+
+    Attributes:
+        deaths: How many processes died at this part before.
+    """
+
+    def __init__(self, out: Path, part: int) -> None:
+        """Reads where earlier processes died.
+
+        Raises:
+            CheckFailed: Too many images of this part have killed the process.
+        """
+        self._path = out / ATTEMPTS / f"{part:06}.json"
+        self._deaths: Counter[tuple[int, int]] = Counter()
+        if self._path.is_file():
+            try:
+                given = json_reader.mapping(json.loads(self._path.read_text(encoding="utf-8")))
+            except ValueError:
+                given = {}
+            for item in json_reader.items(given.get("deaths")):
+                start, size, count = (json_reader.integer(value) or 0 for value in json_reader.items(item))
+                self._deaths[start, size] = count
+            start, size = (json_reader.integer(value) or 0 for value in json_reader.items(given.get("now", (0, 0))))
+            self._deaths[start, size] += 1
+        self.deaths = self._deaths.total()
+        if sum(size == 1 and count >= DEATHS for (_, size), count in self._deaths.items()) > MOST:
+            text = f"more than {MOST} images of part {part} end the process that reads them"
+            raise CheckFailed(text, "see the memory of the workers and Ray's logs")
+
+    def steps(self, images: int, batch: int) -> Iterator[tuple[int, int]]:
+        """Ranges of `images` images, `(start, size)`: batches in which processes died come image by image."""
+        covered = Counter(
+            at
+            for (start, size), count in self._deaths.items()
+            for at in range(start // batch, math.ceil((start + size) / batch))
+            for _ in range(count)
+        )
+        start = 0
+        for at in sorted(block * batch for block, count in covered.items() if count >= DEATHS):
+            if at > start:
+                yield start, at - start
+            yield from ((one, 1) for one in range(at, min(at + batch, images)))
+            start = at + batch
+        if start < images:
+            yield start, images - start
+
+    def is_given_up(self, image: int) -> bool:
+        """Whether an image that is tried alone has killed the process too often."""
+        return self._deaths[image, 1] >= DEATHS
+
+    def enter(self, start: int, size: int) -> None:
+        """Notes which images are worked on now."""
+        self._path.parent.mkdir(exist_ok=True)
+        deaths = [[*place, count] for place, count in self._deaths.items()]
+        fresh = self._path.with_suffix(".new")
+        fresh.write_text(json_writer.dumps({"now": [start, size], "deaths": deaths}), encoding="utf-8")
+        os.replace(fresh, self._path)
+
+    def finish(self) -> None:
+        """Forgets it all: the part is done."""
+        self._path.unlink(missing_ok=True)

@@ -1,0 +1,94 @@
+"""The parts of a directory of predictions: a Parquet file each, with its counts in the footer. Needs pyarrow.
+
+A part appears whole, under a name that says which images it holds. So a part that two workers make is there once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from poolzoo.common import files, json_writer
+from poolzoo.common.errors import EnvironmentProblem
+from poolzoo.runtime.counts import Counts
+from poolzoo.runtime.predict import Prediction
+from poolzoo.runtime.prediction_plan import Plan
+
+PARTS: Final = "parts"
+KEY: Final = b"poolzoo"  # of the counts in the footer
+
+
+def require_parquet() -> None:
+    """Makes sure that Parquet can be written.
+
+    Raises:
+        EnvironmentProblem: pyarrow is not installed.
+    """
+    try:
+        from pyarrow import parquet  # noqa: F401
+    except ImportError:
+        raise EnvironmentProblem("--out needs pyarrow, which is not installed", "pip install 'poolzoo[ray]'") from None
+
+
+def path_of(out: Path, part: int) -> Path:
+    """The file of a part; their names sort in the order of the images."""
+    return out / PARTS / f"part-{part:06}.parquet"
+
+
+def write(out: Path, part: int, rows: Sequence[Prediction], counts: Counts) -> None:
+    """Writes a part: `file`, `label`, `score`, `top_labels`, `top_scores`, `error`, a row an image, in their order.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    best = [row.top[0] if row.top else None for row in rows]
+    table = pyarrow.table(
+        {
+            "file": pyarrow.array([row.file for row in rows], pyarrow.string()),
+            "label": pyarrow.array([one and one.label for one in best], pyarrow.string()),
+            "score": pyarrow.array([one and one.score for one in best], pyarrow.float32()),
+            "top_labels": pyarrow.array(
+                [[one.label for one in row.top] if row.top else None for row in rows], pyarrow.list_(pyarrow.string())
+            ),
+            "top_scores": pyarrow.array(
+                [[one.score for one in row.top] if row.top else None for row in rows], pyarrow.list_(pyarrow.float32())
+            ),
+            "error": pyarrow.array([row.error for row in rows], pyarrow.string()),
+        }
+    ).replace_schema_metadata({KEY: json_writer.dumps(counts.to_json()).encode()})
+    sink = pyarrow.BufferOutputStream()
+    parquet.write_table(table, sink)
+    files.write_atomically(path_of(out, part), sink.getvalue().to_pybytes())
+
+
+def counts_of(out: Path, plan: Plan, part: int) -> Counts | None:
+    """The counts of a part; None where it is missing, or is not whole."""
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        metadata: Any = parquet.read_metadata(path_of(out, part))
+        counts = Counts.from_json(json.loads(metadata.metadata[KEY]))
+    except (OSError, pyarrow.ArrowException, KeyError, TypeError, ValueError):
+        return None
+    return counts if metadata.num_rows == counts.images == plan.size_of(part) else None
+
+
+def done(out: Path, plan: Plan) -> Iterator[tuple[int, Counts]]:
+    """The parts that are whole, with their counts."""
+    (out / PARTS).mkdir(exist_ok=True)
+    found = {path.name for path in (out / PARTS).iterdir()}
+    for part in range(plan.parts):
+        if path_of(out, part).name in found and (counts := counts_of(out, plan, part)) is not None:
+            yield part, counts
+
+
+def remove_unfinished(out: Path) -> None:
+    """Removes what workers that died have left half-written."""
+    for path in (out / PARTS).glob(".part-*"):
+        path.unlink(missing_ok=True)
