@@ -22,7 +22,7 @@ from poolzoo.data.resize import PHOTO_TRANSFORMS, Fit, recorded
 from poolzoo.data.sizes import Size, show
 
 PREFIX: Final = "photo/"  # of the names of all nodes, values and constants that are added
-PIXELS: Final = f"{PREFIX}pixels"  # what the network sees of the photograph, uint8[1, h, w, 3]
+PIXELS: Final = f"{PREFIX}pixels"  # what the network sees of the photograph: whole levels, float32[1, h, w, 3]
 DESCRIPTION: Final = {"kind": "photo", "layout": "NHWC", "range": [0, 255], "batch": 1}  # in `metadata_props`
 FILTERS: Final = {"bilinear": 1, "bicubic": 2}  # the reach of each filter in pixels, where nothing is reduced
 BLOCK: Final = 32  # outputs that are computed at once, from the pixels within their reach
@@ -137,7 +137,7 @@ class _Part:
         x = self.add("Transpose", name, perm=[0, 3, 1, 2])
         x = self._resample(x, columns, width, axis=3)
         x = self._resample(x, rows, height, axis=2)
-        self.add("Cast", self.add("Transpose", x, perm=[0, 2, 3, 1]), to=TensorProto.UINT8, output=PIXELS)
+        self.add("Transpose", x, perm=[0, 2, 3, 1], output=PIXELS)
 
     def add(self, operator: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
         """Adds a node; returns the name of its output."""
