@@ -20,10 +20,10 @@ from poolzoo.common import json_writer
 from poolzoo.common.errors import UsageError
 from poolzoo.data.resize import PHOTO_TRANSFORMS, Fit, recorded
 from poolzoo.data.sizes import Size, show
+from poolzoo.runtime.ort_session import PHOTO
+from poolzoo.runtime.photo_input import PIXELS, PREFIX
 
-PREFIX: Final = "photo/"  # of the names of all nodes, values and constants that are added
-PIXELS: Final = f"{PREFIX}pixels"  # what the network sees of the photograph: whole levels, float32[1, h, w, 3]
-DESCRIPTION: Final = {"kind": "photo", "layout": "NHWC", "range": [0, 255], "batch": 1}  # in `metadata_props`
+DESCRIPTION: Final = {"kind": PHOTO, "layout": "NHWC", "range": [0, 255], "batch": 1}  # in `metadata_props`
 FILTERS: Final = {"bilinear": 1, "bicubic": 2}  # the reach of each filter in pixels, where nothing is reduced
 BLOCK: Final = 32  # outputs that are computed at once, from the pixels within their reach
 
@@ -46,9 +46,7 @@ def with_photo_input(model: onnx.ModelProto, *, dense: bool = False) -> onnx.Mod
     given, fit = json.loads(facts["input"]), recorded(json.loads(facts.get("preprocessing", "{}")))
     if given["kind"] != "uint8":
         raise UsageError(f"a graph with {given['kind']} input cannot take photographs", "export it with --input uint8")
-    if fit.interpolation not in FILTERS:
-        text = f"photographs are resized in the graph by {' or '.join(FILTERS)}, not {fit.interpolation}"
-        raise UsageError(text, "export it with --input uint8")
+    require_filter(fit)
     size = given["height"], given["width"]
     made = copy.deepcopy(model)
     part = _Part(given["name"], size, fit, dense=dense)
@@ -67,6 +65,17 @@ def with_photo_input(model: onnx.ModelProto, *, dense: bool = False) -> onnx.Mod
     return made
 
 
+def require_filter(fit: Fit) -> None:
+    """Requires an interpolation that can be computed in a graph.
+
+    Raises:
+        UsageError: It is neither bilinear nor bicubic.
+    """
+    if fit.interpolation not in FILTERS:
+        text = f"photographs are resized in the graph by {' or '.join(FILTERS)}, not {fit.interpolation}"
+        raise UsageError(text, "export it with --input uint8")
+
+
 def without_photo_input(model: onnx.ModelProto) -> onnx.ModelProto:
     """The graph that `with_photo_input` was given, up to its description in `metadata_props`: uint8, any batch.
 
@@ -75,7 +84,7 @@ def without_photo_input(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     facts = {entry.key: entry.value for entry in model.metadata_props}
     given = json.loads(facts["input"])
-    if given["kind"] != DESCRIPTION["kind"]:
+    if given["kind"] != PHOTO:
         raise UsageError(f"the graph takes {given['kind']} images, not photographs")
     made = copy.deepcopy(model)
     inside = [node for node in made.graph.node if not node.name.startswith(PREFIX)]

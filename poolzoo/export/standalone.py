@@ -55,11 +55,14 @@ class Model:
         # Control characters are escaped: a terminal would obey them.
         self.labels = ["".join(c if c.isprintable() else ascii(c)[1:-1] for c in name) for name in names]
         self.kind = image["kind"]
-        self.size = (image["height"], image["width"])
+        self.size = (image["height"], image["width"]) if self.kind != "photo" else None  # None: it resizes itself
         self.fit = recorded(json.loads(metadata.get("preprocessing", "{}")))
 
     def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Logits and probabilities, `float32[N, classes]` each, of `uint8[N, H, W, 3]`."""
+        if self.kind == "photo" and len(images) > 1:  # which it takes one by one
+            parts = [self.run(image[None]) for image in images]
+            return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
         if self.kind == "float":
             images = np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32) / np.float32(255)
         logits, probabilities = self.session.run(["logits", "probabilities"], {"images": images})
@@ -158,6 +161,21 @@ def check_outputs() -> Iterator[tuple[str, bool, str]]:
         worst = int((difference / np.maximum(allowed, 1e-30)).argmax())  # both numbers belong to this image
         detail = f"image {worst} is closest to its limit: {difference[worst]:.2e} of {allowed[worst]:.2e} allowed"
         yield f"outputs at batch {size}", bool((difference <= allowed).all()), detail
+    if model.kind == "photo":
+        yield from check_photographs(model)
+
+
+def check_photographs(model: Model) -> Iterator[tuple[str, bool, str]]:
+    with np.load(HERE / "golden.npz") as golden:
+        stored = [golden[f"photo/{name}"] for name in ("logits", "probabilities", "allowed")]
+        photographs = [golden[f"photo/{index}"] for index in range(len(stored[0]))]
+    for photograph, logits, probabilities, allowed in zip(photographs, *stored, strict=True):
+        got = model.run(photograph[None])
+        pairs = zip(got, (logits, probabilities), strict=True)
+        difference = max(float(np.abs(found[0] - expected).max()) for found, expected in pairs)
+        height, width = photograph.shape[:2]
+        detail = f"difference {difference:.2e} of {allowed:.2e} allowed"
+        yield f"photograph of {height}×{width}", bool(difference <= allowed), detail
 
 
 def main() -> int:

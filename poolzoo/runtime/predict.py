@@ -23,6 +23,7 @@ from poolzoo.runtime import ort_session
 from poolzoo.runtime.ort_session import ClassScore
 
 BATCH: Final = 64
+PHOTOS: Final = 4  # that wait at their full size, where the graph takes them so
 NOT_FINITE: Final = "the network gives NaN or infinity for it"  # the error of an image that can be read
 THREADS: Final = 4  # that read images while the graph runs; with photographs of 24 megapixels they take 1.2 GB
 
@@ -119,21 +120,22 @@ def predict(
 def _predictions(
     model: ort_session.OnnxModel, files: Sequence[str], top: int, draw: DrawPicture | None
 ) -> Generator[Prediction, None, None]:
-    labels, size, fit = model.labels, model.size, model.fit
-    pool, misfits, crops = ThreadPoolExecutor(min(THREADS, 2 * resources.cpus())), Misfits(), _Crops(size)
+    labels, fit, crops = model.labels, model.fit, _Crops(model.size)
+    size, batch = (None, PHOTOS) if model.takes_photos else (model.size, BATCH)
+    pool, misfits = ThreadPoolExecutor(min(THREADS, 2 * resources.cpus())), Misfits()
 
     def start(at: int) -> list[Future[Read]]:
-        return [pool.submit(_read, Path(file), size, fit) for file in files[at : at + BATCH]]
+        return [pool.submit(_read, Path(file), size, fit) for file in files[at : at + batch]]
 
     with pillow_warnings.pillow():
         try:
             coming = start(0)
-            for at in range(0, len(files), BATCH):
-                now, coming = coming, start(at + BATCH)  # the next batch is read while the graph runs
+            for at in range(0, len(files), batch):
+                now, coming = coming, start(at + batch)  # the next batch is read while the graph runs
                 found = [future.result() for future in now]
                 pixels = [one for one, *_ in found if isinstance(one, np.ndarray)]
-                outputs = iter(model.run(np.stack(pixels))[1] if pixels else ())
-                for file, (one, notes, native) in zip(files[at : at + BATCH], found, strict=True):
+                outputs = iter(model.run_list(pixels)[1] if pixels else ())
+                for file, (one, notes, native) in zip(files[at : at + batch], found, strict=True):
                     misfits.add(Path(file), notes)
                     if isinstance(one, str):
                         yield Prediction(file=file, error=one)
@@ -176,7 +178,7 @@ class _Crops:
 Read = tuple[np.ndarray | str, list[tuple[str, str]], Size | None]
 
 
-def _read(file: Path, size: Size, fit: images.Fit) -> Read:
+def _read(file: Path, size: Size | None, fit: images.Fit) -> Read:
     notes: list[tuple[str, str]] = []
     try:
         with file.open("rb") as opened:

@@ -15,7 +15,7 @@ from poolzoo.common import files, output
 from poolzoo.common.errors import CheckFailed
 from poolzoo.common.text import one_line
 from poolzoo.plugin import loader
-from poolzoo.runtime import ort_session, speed, tolerance
+from poolzoo.runtime import ort_session, photo_input, speed, tolerance
 from poolzoo.runtime.measurements import BatchSpeed, PreprocessingTime, speeds_to_json
 
 
@@ -103,7 +103,10 @@ def verify(
     checks.append(Check("session", True, f"opens with {model.provider}"))
     try:
         images, logits = _check_golden(directory, model, checks)
-    except (CheckFailed, ValueError, TypeError, IndexError) as error:
+        if model.takes_photos:
+            with np.load(directory / "golden.npz", allow_pickle=False) as arrays:
+                checks.append(Check("golden-photographs", *photo_input.compare(model, arrays)))
+    except (CheckFailed, ValueError, TypeError, LookupError) as error:
         checks.append(Check("golden", False, f"the stored inputs and outputs cannot be used: {error}"))
         return VerifyReport(checks=tuple(checks), speed={}, provider=model.provider)
     if json.loads(model.metadata.get("precision", "null")) == "fp16":
