@@ -1,8 +1,9 @@
 """The input `photo`: a graph that takes one photograph of any size, with the resize and crop of training inside.
 
-The resize is Pillow's: a matrix of filter weights for each axis, columns first, rounded to whole levels after each. The
-weights are computed in the graph from the photograph's height and width. `Resize` is not used: its antialiased form
-cannot take the fractional crop of training, and some runtimes ignore `antialias`. Needs onnx and no torch.
+The resize is Pillow's: a matrix of filter weights for each axis, rounded to whole levels after each; the width comes
+first, and of tall photographs the height. The weights are computed in the graph from the photograph's height and width.
+`Resize` is not used: its antialiased form cannot take the fractional crop of training, and some runtimes ignore
+`antialias`. Needs onnx and no torch.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from poolzoo.runtime.photo_input import PIXELS, PREFIX
 DESCRIPTION: Final = {"kind": PHOTO, "layout": "NHWC", "range": [0, 255], "batch": 1}  # in `metadata_props`
 FILTERS: Final = {"bilinear": 1, "bicubic": 2}  # the reach of each filter in pixels, where nothing is reduced
 BLOCK: Final = 32  # outputs that are computed at once, from the pixels within their reach
+
+Axis = Literal[2, 3]  # height and width of [1, 3, H, W]
 
 
 def with_photo_input(model: onnx.ModelProto, *, dense: bool = False) -> onnx.ModelProto:
@@ -133,20 +136,17 @@ class _Part:
         self.constants: list[onnx.TensorProto] = []
         self.fit = fit
         self.dense = dense
-        height, width = size
         sides = self.add("Cast", self.add("Shape", name), to=TensorProto.FLOAT)
         rows = self.add("Gather", sides, self.integers(1))
         columns = self.add("Gather", sides, self.integers(2))
-        # Pixels of the photograph for one of the result. Products of whole numbers are exact in float32.
-        products = self.add("Mul", rows, self.floats(width)), self.add("Mul", columns, self.floats(height))
-        self.scale = self.add("Div", self.add("Min", *products), self.floats(height * width))
-        if fit.crop_pct != 1:
-            self.scale = self.add("Mul", self.scale, self._kept((rows, columns), size))
-        self.stretch = self.add("Max", self.scale, self.floats(1))  # the filter of an enlargement is not narrower
         x = self.add("Transpose", name, perm=[0, 3, 1, 2])
-        x = self._resample(x, columns, width, axis=3)
-        x = self._resample(x, rows, height, axis=2)
-        self.add("Transpose", x, perm=[0, 2, 3, 1], output=PIXELS)
+        kept = self._kept((rows, columns), size) if fit.crop_pct != 1 else self.floats(1)
+        tall = self._tall((rows, columns), size)
+        ways = [
+            self._in_order(x, (rows, columns), size, kept, wanted=self.add("Sub", self.floats(1), tall), axes=(3, 2)),
+            self._in_order(x, (rows, columns), size, kept, wanted=tall, axes=(2, 3)),
+        ]
+        self.add("Transpose", self.add("Add", *ways), perm=[0, 2, 3, 1], output=PIXELS)
 
     def add(self, operator: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
         """Adds a node; returns the name of its output."""
@@ -180,23 +180,55 @@ class _Part:
         margin = self.add("Mul", same, self.floats(1 - self.fit.crop_pct))
         return self.add("Add", margin, self.floats(self.fit.crop_pct))
 
-    def _resample(self, x: str, side: str, wanted: int, *, axis: Literal[2, 3]) -> str:
+    def _tall(self, sides: tuple[str, str], size: Size) -> str:
+        """1 where Pillow (from 13 on) resizes the height first, else 0: H > h and H - h > 2 (W - w)."""
+        less_rows, less_columns = (self.add("Sub", side, self.floats(n)) for side, n in zip(sides, size, strict=True))
+        more = self.add("Sub", less_rows, self.add("Mul", less_columns, self.floats(2)))
+        bounds = self.floats(0), self.floats(1)  # the differences are whole
+        return self.add("Mul", self.add("Clip", less_rows, *bounds), self.add("Clip", more, *bounds))
+
+    def _in_order(
+        self, x: str, sides: tuple[str, str], size: Size, kept: str, *, wanted: str, axes: tuple[Axis, Axis]
+    ) -> str:
+        """The photograph resized along one axis and then the other, times `wanted`, which is 0 or 1.
+
+        Where it is 0, a single pixel is resized, which takes no time; a dense graph resizes all of them.
+        """
+        if not self.dense:
+            ones = self.floats(1)
+            rows, columns = (self.add("Max", self.add("Mul", side, wanted), ones) for side in sides)
+            sides = rows, columns
+            ends = [self.add("Unsqueeze", side, self.integers([0])) for side in sides]
+            end = self.add("Cast", self.add("Concat", *ends, axis=0), to=TensorProto.INT64)
+            x = self.add("Slice", x, self.integers([0, 0]), end, self.integers([2, 3]))
+        # Pixels of the photograph for one of the result. Products of whole numbers are exact in float32.
+        products = [self.add("Mul", side, self.floats(n)) for side, n in zip(sides, size[::-1], strict=True)]
+        scale = self.add("Mul", self.add("Div", self.add("Min", *products), self.floats(size[0] * size[1])), kept)
+        for axis in axes:
+            first = axis == axes[0]
+            x = self._resample(x, sides[axis - 2], scale, size[axis - 2], axis=axis, cast=first)
+        return self.add("Mul", x, wanted)
+
+    def _resample(self, x: str, side: str, scale: str, wanted: int, *, axis: Axis, cast: bool) -> str:
         """Resizes `[1, 3, H, W]` along an axis and rounds to whole levels, half up as Pillow does.
 
         Args:
             x: The pixels, uint8 or whole levels in float32.
             side: Their number along the axis, a scalar.
+            scale: How many of them become one.
             wanted: The same of the result.
             axis: 2 for the height, 3 for the width.
+            cast: Whether they are uint8.
         """
+        stretch = self.add("Max", scale, self.floats(1))  # the filter of an enlargement is not narrower
         before, after = (1, 0) if axis == 2 else (0, 1)  # the axes of the weights: pixels, and those of the result
         middle = self.add("Mul", side, self.floats(0.5))  # the origin of coordinates, which keeps them small
         pixels = self.add("Range", self.floats(0), side, self.floats(1))
         pixels = self.add("Sub", self.add("Add", pixels, self.floats(0.5)), middle)
         pixels = self.add("Unsqueeze", pixels, self.integers([after]))
         steps = np.arange(wanted) + 0.5 - wanted / 2
-        centers = self.add("Mul", self.floats(np.expand_dims(steps, before)), self.scale)
-        distance = self.add("Div", self.add("Abs", self.add("Sub", pixels, centers)), self.stretch)
+        centers = self.add("Mul", self.floats(np.expand_dims(steps, before)), scale)
+        distance = self.add("Div", self.add("Abs", self.add("Sub", pixels, centers)), stretch)
         weights = self._filter(distance)
         weights = self.add("Div", weights, self.add("ReduceSum", weights, self.integers([before])))
         parts = []
@@ -205,12 +237,12 @@ class _Part:
             some, of_weights = x, weights
             if count > 1:
                 first, last = int(rows[0]), int(rows[-1])
-                reached = self._reached((steps[first], steps[last]), middle, side)
+                reached = self._reached((steps[first], steps[last]), (scale, stretch), middle, side)
                 some = self.add("Slice", x, *reached, self.integers([axis]))
                 ends = self.integers([first]), self.integers([last + 1])
                 of_weights = self.add("Slice", weights, *ends, self.integers([after]))
                 of_weights = self.add("Slice", of_weights, *reached, self.integers([before]))
-            if axis == 3:
+            if cast:
                 some = self.add("Cast", some, to=TensorProto.FLOAT)
             parts.append(self.add("MatMul", *((some, of_weights) if axis == 3 else (of_weights, some))))
         whole = parts[0] if count == 1 else self.add("Concat", *parts, axis=axis)
@@ -233,17 +265,18 @@ class _Part:
             value = self.add("Mul", self.add("Add", value, self.floats(one)), x)
         return self.add("Add", value, self.floats(coefficients[-1]))
 
-    def _reached(self, ends: tuple[float, float], middle: str, side: str) -> tuple[str, str]:
+    def _reached(self, ends: tuple[float, float], scales: tuple[str, str], middle: str, side: str) -> tuple[str, str]:
         """The first pixel that a block of results reads, and the one after its last, `int64[1]` each.
 
         Args:
             ends: The block's first and last center, in pixels of the result from its middle.
+            scales: How many pixels become one, and the same where it is at least 1.
             middle: Half the number of pixels.
             side: The number of pixels.
         """
-        reach = self.add("Mul", self.stretch, self.floats(FILTERS[self.fit.interpolation]))
+        reach = self.add("Mul", scales[1], self.floats(FILTERS[self.fit.interpolation]))
         reach = self.add("Add", reach, self.floats(1))
-        places = [self.add("Add", self.add("Mul", self.scale, self.floats([end])), middle) for end in ends]
+        places = [self.add("Add", self.add("Mul", scales[0], self.floats([end])), middle) for end in ends]
         first = self.add("Max", self.add("Sub", places[0], reach), self.floats(0))
         last = self.add("Min", self.add("Add", places[1], reach), side)
         return self.add("Cast", first, to=TensorProto.INT64), self.add("Cast", last, to=TensorProto.INT64)

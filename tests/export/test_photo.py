@@ -70,7 +70,7 @@ def picture_of(size, seed=0):
 
 
 def by_pillow(picture, size, interpolation="bilinear", crop_pct=1.0):
-    """The training transform; of photographs so tall that Pillow 13 begins with the height, in the other order."""
+    """The training transform; tall photographs in the order of Pillow 13, in any release."""
     if picture.shape[:2] == size:
         return picture
     how, image = Image.Resampling[interpolation.upper()], Image.fromarray(picture)
@@ -79,8 +79,8 @@ def by_pillow(picture, size, interpolation="bilinear", crop_pct=1.0):
         return np.asarray(ImageOps.fit(image, (width, height), how, bleed=(1 - crop_pct) / 2))
     high = min(rows, columns * height / width) * crop_pct / 2
     wide = min(columns, rows * width / height) * crop_pct / 2
-    image = image.resize((width, rows), how, (columns / 2 - wide, 0, columns / 2 + wide, rows))
-    return np.asarray(image.resize((width, height), how, (0, rows / 2 - high, width, rows / 2 + high)))
+    image = image.resize((columns, height), how, (0, rows / 2 - high, columns, rows / 2 + high))
+    return np.asarray(image.resize((width, height), how, (columns / 2 - wide, 0, columns / 2 + wide, height)))
 
 
 @pytest.mark.parametrize("dense", [False, True])
