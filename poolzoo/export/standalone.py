@@ -59,10 +59,7 @@ class Model:
         self.fit = recorded(json.loads(metadata.get("preprocessing", "{}")))
 
     def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Logits and probabilities, `float32[N, classes]` each, of `uint8[N, H, W, 3]`."""
-        if self.kind == "photo" and len(images) > 1:  # which it takes one by one
-            parts = [self.run(image[None]) for image in images]
-            return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+        """Logits and probabilities, `float32[N, classes]` each, of `uint8[N, H, W, 3]`; N is 1 for photographs."""
         if self.kind == "float":
             images = np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32) / np.float32(255)
         logits, probabilities = self.session.run(["logits", "probabilities"], {"images": images})
@@ -154,7 +151,7 @@ def check_outputs() -> Iterator[tuple[str, bool, str]]:
     with np.load(HERE / "golden.npz") as golden:
         images, allowed = golden["images"], golden["allowed"]
         expected = golden["logits"], golden["probabilities"]
-    for size in (1, 2, 7, len(images)):
+    for size in (1,) if model.kind == "photo" else (1, 2, 7, len(images)):
         parts = [model.run(images[start : start + size]) for start in range(0, len(images), size)]
         got = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
         difference = np.maximum(*(np.abs(a - b).max(1) for a, b in zip(got, expected, strict=True)))
