@@ -146,6 +146,19 @@ class HalfArithmetic(TypedDict):
     flips: int
 
 
+class Photographs(TypedDict):
+    """A graph that takes photographs, against Pillow's resize: levels of 255, and outputs."""
+
+    passed: bool
+    photographs: int
+    max_levels: int
+    mean_levels: float
+    differing: float
+    max_abs: float | None
+    allowed: float
+    flips: int
+
+
 class ValueRange(TypedDict):
     """The largest magnitude inside a graph, its value's name, the number of images; nodes kept in float32 and why."""
 
@@ -206,6 +219,7 @@ class Parity(TypedDict):
     diverges: NotRequired[LayerDifference | None]
     inside: NotRequired[ValueRange]
     half: NotRequired[HalfArithmetic]
+    photographs: NotRequired[Photographs]
     fp32: NotRequired[Parity]
     candidates: NotRequired[list[CandidateRow]]
 

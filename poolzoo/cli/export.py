@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 EXAMPLES: Final = (
     ("Export a run to ONNX and check it", "poolzoo export run --out bundle"),
     ("Export the fastest precision that keeps the accuracy", "poolzoo export run --precision auto"),
+    ("Export a graph that resizes photographs of any size itself", "poolzoo export run --input photo"),
     ("Export a published network with its own classifier", "poolzoo export timm/resnet18 --pretrained"),
 )
 
@@ -60,10 +61,11 @@ EXAMPLES: Final = (
     "--input",
     "input_kind",
     group=GRAPH,
-    type=click.Choice(["uint8", "float"]),
+    type=click.Choice(["uint8", "float", "photo"]),
     default="uint8",
     show_default=True,
-    help="Input of the graph: uint8[N, H, W, 3], or float32[N, 3, H, W] in 0-1. The graph normalizes either.",
+    help="Input of the graph: uint8[N, H, W, 3], float32[N, 3, H, W] in 0-1, or with photo one photograph of any size, "
+    "uint8[1, height, width, 3], which the graph resizes and crops as in training. The graph normalizes all of them.",
 )
 @option(
     "--opset", group=GRAPH, type=click.IntRange(18, 26), default=18, show_default=True, help="ONNX opset of the graph."
@@ -161,6 +163,8 @@ def _show(report: ExportReport) -> None:
             f"half        checked in half arithmetic on {half.images} images, since a CPU computes fp16 in float32: "
             f"difference {half.max_abs:.2e} of {half.allowed:.2e} allowed; {float32} nodes stay in float32"
         )
+    if parity.photographs is not None:
+        output.data(f"photographs {parity.photographs.describe()}")
     if len(report.candidates) > 1:
         rows = [_candidate(one) for one in report.candidates]
         batches = [f"batch {size}, ms" for size in report.candidates[0].ort_ms]

@@ -15,6 +15,12 @@ TRANSFORMS: Final = {
     "resized, center cropped, after a JPEG was decoded at 1/2, 1/4 or 1/8 of its size where that is twice as large",
 }
 TRANSFORM: Final = TRANSFORMS[READER]
+# The same of a graph that takes photographs: what is left to do before it.
+PHOTO_TRANSFORMS: Final = {
+    1: "EXIF turned, alpha on white, RGB",
+    2: "EXIF turned, alpha on white, RGB, deep images scaled by their type; "
+    "training decoded a JPEG at 1/2, 1/4 or 1/8 of its size where that is twice as large as what is wanted",
+}
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,9 @@ def find_feature_map(
         expected = network.forward_map(model.preprocess(torch.from_numpy(images))).numpy()
     names = graph.bottlenecks("logits")[::-1]  # of equal values the last, which is in float32
     session = ort_session.open_session(graph.with_outputs(names), opened.provider)
-    found = zip(names, session.run(names, {"images": opened.to_input(images)}), strict=True)
+    batches = [image[None] for image in images] if opened.takes_photos else [images]
+    runs = [session.run(names, {"images": opened.to_input(batch)}) for batch in batches]
+    found = zip(names, map(np.concatenate, zip(*runs, strict=True)), strict=True)
     errors = {name: np.linalg.norm(value - expected) for name, value in found if value.shape == expected.shape}
     nearest = min(errors, key=errors.__getitem__, default=None)
     return nearest if nearest and errors[nearest] <= MAX_DISTANCE * np.linalg.norm(expected) else None

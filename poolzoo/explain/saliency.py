@@ -21,7 +21,7 @@ from poolzoo.common import files, output
 from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.explain import overlay
 from poolzoo.plugin import loader
-from poolzoo.runtime import onnx_file, ort_session
+from poolzoo.runtime import onnx_file, ort_session, photo_input
 from poolzoo.runtime.ort_session import ClassScore
 from poolzoo.runtime.predict import MakeDrawer, Picture
 
@@ -60,6 +60,13 @@ class Explainer:
             self.graph = onnx_file.read(directory / "model.onnx")
         except (ValueError, IndexError) as error:
             raise CheckFailed(f"{directory / 'model.onnx'} cannot be read: {error}", "export it again") from error
+        self.entry = "images"  # the input of `graph`
+        self.fitting: onnxruntime.InferenceSession | None = None  # from a photograph to what the network sees of it
+        if model.takes_photos:
+            self.fitting = self._open(self.graph.with_outputs([photo_input.PIXELS]))
+            example = np.zeros((1, *model.size, 3), np.float32)
+            self.graph = onnx_file.Graph(self.graph.subgraph(photo_input.PIXELS, "logits", example))
+            self.entry = photo_input.PIXELS
         self.feature_map = self._find_feature_map()
         self.session = self._open(self.graph.with_outputs([self.feature_map]))
         self.tail: onnxruntime.InferenceSession | None = None  # from the feature map to the logits
@@ -67,6 +74,10 @@ class Explainer:
 
     def _open(self, content: bytes) -> onnxruntime.InferenceSession:
         return ort_session.open_session(content, self.model.provider, self.threads)
+
+    def _inputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Images as the network sees them, `uint8[N, H, W, 3]`, as the input of `graph`."""
+        return {self.entry: self.model.to_input(images) if self.fitting is None else images.astype(np.float32)}
 
     def _find_feature_map(self) -> str:
         names = self.graph.bottlenecks("logits")
@@ -82,7 +93,7 @@ class Explainer:
         """The feature map of a bundle that does not name it: an older one, or a network with a pooling of its own."""
         blank = np.zeros((1, *self.model.size, 3), np.uint8)
         session = self._open(self.graph.with_outputs(names))
-        values = session.run(names, {"images": self.model.to_input(blank)})
+        values = session.run(names, self._inputs(blank))
         shapes = {name: value.shape for name, value in zip(names, values, strict=True)}
         maps = [name for name in names if len(shapes[name]) == 4 and max(shapes[name][2:]) > 1]
         wanted = self.config.get("poolzoo", {}).get("map")
@@ -132,13 +143,16 @@ class Explainer:
 
         Args:
             file: The image.
-            pixels: The image as the network sees it, `uint8[H, W, 3]`.
+            pixels: The image as the graph takes it, `uint8[H, W, 3]`.
             target: The index of the class to explain.
             best: The name and probability of that class.
 
         Raises:
             OSError: It cannot be written.
         """
+        if self.fitting is not None:
+            (levels,) = self.fitting.run([photo_input.PIXELS], {"images": pixels[None]})
+            pixels = levels[0].astype(np.uint8)
         contributions, method = self.contributions(pixels, target)
         path = self.pictures[file]
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -155,8 +169,7 @@ class Explainer:
         Returns:
             `float32[H', W']`, and "gradient" or "occlusion".
         """
-        inputs = {"images": self.model.to_input(pixels[None])}
-        logits, values = self.session.run(["logits", self.feature_map], inputs)
+        logits, values = self.session.run(["logits", self.feature_map], self._inputs(pixels[None]))
         if self.head is not None:
             from poolzoo.explain.head import gradient_times_activation
 
@@ -183,7 +196,7 @@ class Explainer:
                     row[:, location // width, location % width] = mean
             inputs = {self.feature_map: rows}
             if reads_batch_size:
-                inputs["images"] = self.model.to_input(np.zeros((len(rows), *self.model.size, 3), np.uint8))
+                inputs |= self._inputs(np.zeros((len(rows), *self.model.size, 3), np.uint8))
             found.append(self.tail.run(None, inputs)[0][:, target])
         logit = np.concatenate(found).astype(np.float32)
         return np.asarray(logit[-1] - logit[:-1]).reshape(height, width)

@@ -76,7 +76,7 @@ def python(source: ExportSource, input_kind: str) -> str:
 
     Args:
         source: The network.
-        input_kind: The input of the graph, "uint8" or "float".
+        input_kind: The input of the graph, "uint8", "float" or "photo".
     """
     (height, width), how = source.size, source.fit
     fitted = f"ImageOps.fit(photo, ({width}, {height}), Image.Resampling.{how.interpolation.upper()}"
@@ -84,6 +84,7 @@ def python(source: ExportSource, input_kind: str) -> str:
         bleed = (1 - how.crop_pct) / 2
         fitted = f"photo if photo.size == ({width}, {height}) else {fitted}, bleed={bleed!r}"
     pixels = "numpy.asarray(photo)[None]"
+    fit = f"photo = {fitted})\n" if input_kind != "photo" else ""
     if input_kind == "float":
         pixels = "(numpy.asarray(photo, numpy.float32) / 255).transpose(2, 0, 1)[None]"
     return f"""\
@@ -92,8 +93,7 @@ from PIL import Image, ImageOps
 
 session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
 photo = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")
-photo = {fitted})
-logits, probabilities = session.run(["logits", "probabilities"], {{"images": {pixels}}})
+{fit}logits, probabilities = session.run(["logits", "probabilities"], {{"images": {pixels}}})
 print(json.loads(session.get_modelmeta().custom_metadata_map["labels"])[probabilities[0].argmax()])
 """
 
@@ -182,13 +182,21 @@ def _what(source: ExportSource, report: Export) -> str:
     takes = f"uint8 `[N, {height}, {width}, 3]` in RGB"
     if report["input"] == "float":
         takes = f"float32 `[N, 3, {height}, {width}]` in RGB, 0–1"
+    other = (
+        f"Images of another size are resized to this one from the central {fit.crop_pct:.1%} of their shorter side, "
+        f"{fit.interpolation}."
+    )
+    batch = "any N"
+    if report["input"] == "photo":
+        takes = "uint8 `[1, H, W, 3]` in RGB: a photograph as it was decoded"
+        batch = "any H and W"
+        other = f"{other[:-1]}, inside too."
     size = bundle_words.size(report.get("files", {}).get("model.onnx"))
     needs = f"It needs ONNX Runtime {report['onnxruntime']} or newer. " if "onnxruntime" in report else ""
     return (
-        f"`model.onnx` ({report['precision']}, opset {report['opset']}, {size}) takes `images`, {takes}, any N, and "
+        f"`model.onnx` ({report['precision']}, opset {report['opset']}, {size}) takes `images`, {takes}, {batch}, and "
         f"gives `logits` and `probabilities`, float32 `[N, {len(source.classes)}]`. Normalization and resizing to the "
-        f"network's own size are inside. {needs}Images of another size are resized to this one from the "
-        f"central {fit.crop_pct:.1%} of their shorter side, {fit.interpolation}."
+        f"network's own size are inside. {needs}{other}"
     )
 
 

@@ -19,12 +19,12 @@ from poolzoo.artifacts import manifest, schema
 from poolzoo.common import allocator, files, output
 from poolzoo.common.errors import CheckFailed
 from poolzoo.explain import head
-from poolzoo.export import candidates, card, graph, script
+from poolzoo.export import candidates, card, graph, photo, script
 from poolzoo.export.candidates import Candidate, CandidateResult
 from poolzoo.export.source import ExportSource
 from poolzoo.model import inference
 from poolzoo.model.inference import batch_of
-from poolzoo.parity import check
+from poolzoo.parity import check, photographs
 from poolzoo.parity.reference import Reference
 from poolzoo.parity.report import Limits, ParityReport
 from poolzoo.plugin import loader
@@ -39,7 +39,8 @@ class ExportOptions:
 
     Attributes:
         precision: A key of `candidates.PRECISIONS`.
-        input_kind: "uint8" for stored images, "float" for images scaled to 0–1 (`graph.INPUTS`).
+        input_kind: "uint8" for stored images, "float" for images scaled to 0–1 (`graph.INPUTS`), "photo" for one
+            photograph of any size, which the graph resizes.
         limits: What lower precision may cost.
         opset: The opset to ask the exporter for.
     """
@@ -58,7 +59,7 @@ class ExportReport:
         bundle: The bundle's directory; None where parity failed and nothing was written.
         parity: The parity report of the selected graph.
         candidates: The results of all precisions that were tried; empty where fp32 failed parity.
-        input_kind: "uint8" or "float".
+        input_kind: "uint8", "float" or "photo".
         precision: "fp32", "fp16" or "int8".
         provider: ONNX Runtime's execution provider.
         opset: The opset of the file.
@@ -130,11 +131,13 @@ def export(
     Raises:
         ParityFailed: The graph is not the network's, or exceeds its limits; there is no bundle.
         CheckFailed: The network cannot be exported, or gives NaN or infinity.
-        UsageError: `out` exists.
+        UsageError: `out` exists, or the resize of training cannot be computed in a graph that takes photographs.
         EnvironmentProblem: There is no device for the provider.
     """
     options = options or ExportOptions()
     files.require_free(out)
+    if options.input_kind == ort_session.PHOTO:
+        photo.require_filter(source.fit)
     ort_session.choose_provider(provider)  # a provider without a device fails before the work, not after it
     with _torch_threads(threads) as count, files.appearing(out) as directory:
         with tempfile.TemporaryDirectory(dir=directory) as work:
@@ -178,7 +181,8 @@ def _export_graphs(
         ParityFailed: The graph is not the network's, or no lower precision is within the limits.
     """
     output.say("exporting")
-    written = graph.export_graph(source, file, input_kind=options.input_kind, opset=options.opset)
+    of_one_size = "uint8" if options.input_kind == ort_session.PHOTO else options.input_kind
+    written = graph.export_graph(source, file, input_kind=of_one_size, opset=options.opset)
     allocator.release()
     model = ort_session.open_model(file, provider, threads)
     output.say("checking parity")
@@ -202,7 +206,7 @@ def _export_graphs(
         fp32=fp32,
         layers=written.layers,
         source=source,
-        input_kind=options.input_kind,
+        input_kind=of_one_size,
         reference=reference,
         limits=options.limits,
         open_model=lambda path: ort_session.open_model(path, provider, threads),
@@ -212,17 +216,30 @@ def _export_graphs(
     times = candidates.measure_candidates(found, source.images, batch)
     best, results = candidates.select(options.precision, found, times)
     candidates.report_selection(options.precision, results)
+    if options.input_kind == ort_session.PHOTO:
+        best = _with_photo_input(best, source, provider, threads)
     report = replace(
         report,
-        parity=best.parity if best is fp32 else replace(best.parity, fp32=parity),
+        parity=best.parity if best.precision == "fp32" else replace(best.parity, fp32=parity),
         candidates=tuple(results),
         precision=best.precision.partition("-")[0],
         onnxruntime=json.loads(best.model.metadata["onnxruntime"]),
     )
+    if best.parity.photographs is not None and not best.parity.photographs.passed:
+        raise ParityFailed(report, "export it with --input uint8")
     if not best.parity.passed:
         hint = "allow more with --min-agreement and --max-accuracy-drop, or take --precision auto"
         raise ParityFailed(report, hint)
     return best, report
+
+
+def _with_photo_input(best: Candidate, source: ExportSource, provider: str, threads: int) -> Candidate:
+    """The selected graph as one that takes photographs, beside the other's file, with the check of its resize."""
+    file = best.file.with_name("photo.onnx")
+    onnx.save(photo.with_photo_input(onnx.load(best.file)), file)
+    model = ort_session.open_model(file, provider, threads)
+    found, golden = photographs.check(model, file, best.model, source.images)
+    return Candidate(best.precision, file, model, best.parity.with_photographs(found, golden))
 
 
 def _write_files(

@@ -55,11 +55,11 @@ class Model:
         # Control characters are escaped: a terminal would obey them.
         self.labels = ["".join(c if c.isprintable() else ascii(c)[1:-1] for c in name) for name in names]
         self.kind = image["kind"]
-        self.size = (image["height"], image["width"])
+        self.size = (image["height"], image["width"]) if self.kind != "photo" else None  # None: it resizes itself
         self.fit = recorded(json.loads(metadata.get("preprocessing", "{}")))
 
     def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Logits and probabilities, `float32[N, classes]` each, of `uint8[N, H, W, 3]`."""
+        """Logits and probabilities, `float32[N, classes]` each, of `uint8[N, H, W, 3]`; N is 1 for photographs."""
         if self.kind == "float":
             images = np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32) / np.float32(255)
         logits, probabilities = self.session.run(["logits", "probabilities"], {"images": images})
@@ -151,13 +151,27 @@ def check_outputs() -> Iterator[tuple[str, bool, str]]:
     with np.load(HERE / "golden.npz") as golden:
         images, allowed = golden["images"], golden["allowed"]
         expected = golden["logits"], golden["probabilities"]
-    for size in (1, 2, 7, len(images)):
+    for size in (1,) if model.kind == "photo" else (1, 2, 7, len(images)):
         parts = [model.run(images[start : start + size]) for start in range(0, len(images), size)]
         got = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
         difference = np.maximum(*(np.abs(a - b).max(1) for a, b in zip(got, expected, strict=True)))
         worst = int((difference / np.maximum(allowed, 1e-30)).argmax())  # both numbers belong to this image
         detail = f"image {worst} is closest to its limit: {difference[worst]:.2e} of {allowed[worst]:.2e} allowed"
         yield f"outputs at batch {size}", bool((difference <= allowed).all()), detail
+    if model.kind == "photo":
+        yield from check_photographs(model)
+
+
+def check_photographs(model: Model) -> Iterator[tuple[str, bool, str]]:
+    with np.load(HERE / "golden.npz") as golden:
+        for index, allowed in enumerate(golden["photo/allowed"]):
+            photograph = golden[f"photo/{index}"]
+            expected = golden["photo/logits"][index], golden["photo/probabilities"][index]
+            got = model.run(photograph[None])
+            difference = np.max([np.abs(a[0] - b).max() for a, b in zip(got, expected, strict=True)])
+            height, width = photograph.shape[:2]
+            detail = f"difference {difference:.2e} of {allowed:.2e} allowed"
+            yield f"photograph of {height}×{width}", bool(difference <= allowed), detail
 
 
 def main() -> int:

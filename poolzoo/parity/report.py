@@ -9,6 +9,7 @@ from typing import Literal, cast
 import numpy as np
 
 from poolzoo.artifacts import schema
+from poolzoo.parity.photographs import PhotoCheck
 from poolzoo.runtime.half_arithmetic import HalfCheck
 
 
@@ -203,6 +204,7 @@ class ParityReport:
         located: Whether it was searched for.
         value_range: The largest magnitude inside a graph in lower precision.
         half: The check of a graph in fp16 in float16 arithmetic.
+        photographs: The check of a graph that takes photographs, against Pillow's resize.
         fp32: The report on the graph in fp32 that this one was converted from.
         golden: The arrays of `golden.npz`: `images`, `logits`, `probabilities`, `allowed`.
         logits: The graph's logits of all images without the edge cases, `float32[N, classes]`.
@@ -218,6 +220,7 @@ class ParityReport:
     located: bool = False
     value_range: schema.ValueRange | None = None
     half: HalfCheck | None = None
+    photographs: PhotoCheck | None = None
     fp32: ParityReport | None = None
     golden: Mapping[str, np.ndarray]
     logits: np.ndarray
@@ -239,8 +242,15 @@ class ParityReport:
         """The report with a check in float16 arithmetic, which must pass too."""
         return replace(self, half=half, passed=self.passed and half.passed)
 
+    def with_photographs(self, check: PhotoCheck, golden: Mapping[str, np.ndarray]) -> ParityReport:
+        """The report with a check on photographs, which must pass too, and with their arrays for `golden.npz`."""
+        together = {**self.golden, **golden}
+        return replace(self, photographs=check, golden=together, passed=self.passed and check.passed)
+
     def describe_failure(self) -> str:
         """Where and by how much the graph fails, in one line."""
+        if self.photographs is not None and not self.photographs.passed:
+            return f"parity failed: {self.photographs.describe()}"
         if self.noise is None:
             return f"parity failed: {self.violations}"
         worst = self.noise.worst
@@ -300,6 +310,8 @@ class ParityReport:
             found["inside"] = self.value_range
         if self.half is not None:
             found["half"] = self.half.to_json()
+        if self.photographs is not None:
+            found["photographs"] = self.photographs.to_json()
         if self.fp32 is not None:
             found["fp32"] = self.fp32.to_json()
         return cast(schema.Parity, found)

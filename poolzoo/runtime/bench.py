@@ -185,8 +185,9 @@ def _openvino(file: Path, graph: ort_session.OnnxModel, threads: int) -> Run:
     compiled = openvino.Core().compile_model(file, "CPU", settings)
 
     def run(images: np.ndarray) -> Sequence[np.ndarray]:
-        found = compiled({"images": graph.to_input(images)})
-        return found["logits"], found["probabilities"]
+        step = 1 if graph.takes_photos else len(images)
+        parts = [compiled({"images": graph.to_input(images[at : at + step])}) for at in range(0, len(images), step)]
+        return [np.concatenate([part[name] for part in parts]) for name in ("logits", "probabilities")]
 
     return run
 

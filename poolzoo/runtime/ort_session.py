@@ -22,6 +22,7 @@ PROVIDERS: Final = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
+PHOTO: Final = "photo"  # `kind` of the input, in `metadata_props`, of a graph that takes photographs of any size
 LOG_FATAL: Final = 4  # ONNX Runtime's log level: its errors arrive as exceptions anyway
 
 
@@ -55,14 +56,22 @@ class OnnxModel:
         """How image files are brought to that size."""
         return recorded(json.loads(self.metadata.get("preprocessing", "{}")))
 
+    @property
+    def takes_photos(self) -> bool:
+        """Whether it takes one image of any size at a time, and resizes it itself."""
+        return bool(json.loads(self.metadata["input"])["kind"] == PHOTO)
+
     def to_input(self, images: np.ndarray) -> np.ndarray:
-        """Images `uint8[N, H, W, 3]` as the graph's input: the same, or `float32[N, 3, H, W]` in 0–1."""
-        if json.loads(self.metadata["input"])["kind"] == "uint8":
+        """Images `uint8[N, H, W, 3]` as the graph's input: the same, or `float32[N, 3, H, W]` in 0–1.
+
+        N is 1 for a graph that takes photographs.
+        """
+        if json.loads(self.metadata["input"])["kind"] != "float":
             return images
         return np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32) / np.float32(255)
 
     def run(self, images: np.ndarray, *, last: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        """Runs a batch.
+        """Runs a batch, or where the graph takes photographs, its images one after another.
 
         Args:
             images: `uint8[N, H, W, 3]`.
@@ -71,6 +80,9 @@ class OnnxModel:
         Returns:
             Logits and probabilities, `float32[N, classes]` each.
         """
+        if self.takes_photos and len(images) > 1:
+            parts = [self.run(images[at : at + 1], last=last and at + 1 == len(images)) for at in range(len(images))]
+            return _joined(parts)
         options = None
         if last and self.provider == PROVIDERS["cpu"]:
             options = onnxruntime.RunOptions()
@@ -79,6 +91,15 @@ class OnnxModel:
             ["logits", "probabilities"], {"images": self.to_input(images)}, options
         )
         return logits, probabilities
+
+    def run_list(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """The same of images `uint8[H, W, 3]`, whose sizes differ where the graph takes photographs."""
+        return _joined([self.run(image[None]) for image in images]) if self.takes_photos else self.run(np.stack(images))
+
+
+def _joined(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """The outputs of several batches as those of one."""
+    return np.concatenate([logits for logits, _ in parts]), np.concatenate([chances for _, chances in parts])
 
 
 def has_device(provider: str) -> bool:
@@ -236,9 +257,7 @@ def run_in_batches(model: OnnxModel, images: np.ndarray, batch_size: int = 64) -
             batch_size //= 2
             continue
         start += batch_size
-    return np.concatenate([logits for logits, _ in parts]), np.concatenate(
-        [probabilities for _, probabilities in parts]
-    )
+    return _joined(parts)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from poolzoo.runtime.ort_session import ClassScore
 from poolzoo.runtime.remarks import Remarks
 
 BATCH: Final = 64
+PHOTOS: Final = 4  # that wait at their full size, where the graph takes them so
 NOT_FINITE: Final = "the network gives NaN or infinity for it"  # the error of an image that can be read
 THREADS: Final = 4  # that read images while the graph runs; with photographs of 24 megapixels they take 1.2 GB
 
@@ -131,25 +132,26 @@ class Predictor:
             files: The images' paths.
             remarks: Collects what is noted of the files.
         """
-        size, fit, pool = self._model.size, self._model.fit, ThreadPoolExecutor(self._readers)
+        fit, pool = self._model.fit, ThreadPoolExecutor(self._readers)
+        size, batch = (None, PHOTOS) if self._model.takes_photos else (self._model.size, BATCH)
 
         def start(at: int) -> list[Future[Read]]:
-            return [pool.submit(_read, Path(file), size, fit) for file in files[at : at + BATCH]]
+            return [pool.submit(_read, Path(file), size, fit) for file in files[at : at + batch]]
 
         with pillow_warnings.pillow():
             try:
                 coming = start(0)
-                for at in range(0, len(files), BATCH):
-                    now, coming = coming, start(at + BATCH)  # the next batch is read while the graph runs
+                for at in range(0, len(files), batch):
+                    now, coming = coming, start(at + batch)  # the next batch is read while the graph runs
                     found = [future.result() for future in now]
                     pixels = [one for one, *_ in found if isinstance(one, np.ndarray)]
-                    outputs = iter(self._model.run(np.stack(pixels))[1] if pixels else ())
-                    for file, (one, notes, native) in zip(files[at : at + BATCH], found, strict=True):
+                    outputs = iter(self._model.run_list(pixels)[1] if pixels else ())
+                    for file, (one, notes, native) in zip(files[at : at + batch], found, strict=True):
                         remarks.misfits.add(Path(file), notes)
                         if isinstance(one, str):
                             yield Prediction(file=file, error=one)
                             continue
-                        remarks.add_size(native, size)
+                        remarks.add_size(native, self._model.size)
                         yield self._prediction(file, one, next(outputs))
             finally:
                 pool.shutdown(cancel_futures=True)
@@ -166,7 +168,7 @@ class Predictor:
 Read = tuple[np.ndarray | str, list[tuple[str, str]], Size | None]
 
 
-def _read(file: Path, size: Size, fit: images.Fit) -> Read:
+def _read(file: Path, size: Size | None, fit: images.Fit) -> Read:
     notes: list[tuple[str, str]] = []
     try:
         with file.open("rb") as opened:

@@ -105,7 +105,8 @@ def compare_with_torch(
         variants = _torch_variants(model, device, torch_compile)
         for count, graph in graphs.items():
             torch.set_num_threads(count)
-            for size in sorted({1, min(BATCHES[-1], batch_of(model, images.shape[1:3]))}):
+            largest = 1 if graph.takes_photos else min(BATCHES[-1], batch_of(model, images.shape[1:3]))
+            for size in sorted({1, largest}):
                 batch = make_batch(images, size)
                 calls = _working_calls(variants, torch.from_numpy(batch), device)
                 calls[ORT] = partial(graph.run, batch)
@@ -141,7 +142,7 @@ def measure_graph(
         counts = thread_counts(threads, physical_cores(), provider)
         graphs = {count: ort_session.open_model(file, provider, count) for count in counts}
     found = {}
-    for size in BATCHES:
+    for size in BATCHES[:1] if graph.takes_photos else BATCHES:
         batch = make_batch(images, size)
         rows: list[Measurement] = []
         for count, one in graphs.items():

@@ -15,7 +15,7 @@ from poolzoo.common import files, output
 from poolzoo.common.errors import CheckFailed
 from poolzoo.common.text import one_line
 from poolzoo.plugin import loader
-from poolzoo.runtime import ort_session, speed, tolerance
+from poolzoo.runtime import ort_session, photo_input, speed, tolerance
 from poolzoo.runtime.measurements import BatchSpeed, PreprocessingTime, speeds_to_json
 
 
@@ -103,7 +103,10 @@ def verify(
     checks.append(Check("session", True, f"opens with {model.provider}"))
     try:
         images, logits = _check_golden(directory, model, checks)
-    except (CheckFailed, ValueError, TypeError, IndexError) as error:
+        if model.takes_photos:
+            with np.load(directory / "golden.npz", allow_pickle=False) as arrays:
+                checks.append(Check("golden-photographs", *photo_input.compare(model, arrays)))
+    except (CheckFailed, ValueError, TypeError, LookupError) as error:
         checks.append(Check("golden", False, f"the stored inputs and outputs cannot be used: {error}"))
         return VerifyReport(checks=tuple(checks), speed={}, provider=model.provider)
     if json.loads(model.metadata.get("precision", "null")) == "fp16":
@@ -121,7 +124,7 @@ def _check_golden(directory: Path, model: ort_session.OnnxModel, checks: list[Ch
     """Adds a check for each batch size of the golden images; returns these and their stored logits."""
     names = ("images", "allowed", "logits", "probabilities")
     images, allowed, *expected = files.read_arrays(directory / "golden.npz", names)
-    for size in (1, 2, 7, len(images)):
+    for size in (1,) if model.takes_photos else (1, 2, 7, len(images)):
         outputs = ort_session.run_in_batches(model, images, size)
         rows = [np.nan_to_num(np.abs(a - b), nan=np.inf).max(1) for a, b in zip(outputs, expected, strict=True)]
         difference = np.maximum(*rows)
