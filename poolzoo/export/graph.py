@@ -77,7 +77,7 @@ def export_graph(source: ExportSource, path: Path, *, input_kind: str = "uint8",
     write_metadata(proto, source, input_kind, "fp32")
     onnx.checker.check_model(proto, full_check=True)
     onnx.save(proto, path)
-    return ExportedGraph(opset_of(proto), names)
+    return ExportedGraph(opset_of(proto), names.within(proto))
 
 
 def opset_of(proto: onnx.ModelProto) -> int:

@@ -29,6 +29,8 @@ class _Graph:
         values = (*proto.graph.input, *proto.graph.value_info, *proto.graph.output)
         self.shapes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in values}
         self.floats = {value.name for value in values if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
+        self.outputs = {value.name for value in proto.graph.output}
+        self.makers = {name: node for node in proto.graph.node for name in node.output}
         self.users: dict[str, list[NodeProto]] = {}
         for node in proto.graph.node:
             for name in node.input:
@@ -54,12 +56,17 @@ class _Graph:
 def rewrite(proto: onnx.ModelProto) -> None:
     """Replaces, in place, operators of an fp32 graph that not every runtime computes as ONNX Runtime does.
 
-    The names of the values that remain stay, so that layers are found by them as before.
+    Values keep their names, by which layers are found; a few are gone afterwards.
     """
     known = _Graph(proto)
     nodes = [new for node in proto.graph.node for new in (_rewritten(node, known) or [node])]
     del proto.graph.node[:]
-    proto.graph.node.extend(_used(nodes, {value.name for value in proto.graph.output}))
+    proto.graph.node.extend(_used(nodes, known.outputs))
+    names = {name for node in proto.graph.node for name in (*node.input, *node.output)}
+    for values in (proto.graph.initializer, proto.graph.value_info):
+        kept = [value for value in values if value.name in names]
+        del values[:]
+        values.extend(kept)
 
 
 def _rewritten(node: NodeProto, known: _Graph) -> list[NodeProto] | None:
@@ -69,15 +76,39 @@ def _rewritten(node: NodeProto, known: _Graph) -> list[NodeProto] | None:
 
 
 def _hard_sigmoid(node: NodeProto, known: _Graph) -> Iterator[NodeProto]:
-    """`clip(x + 3, 0, 6) / 6`: OpenCV turns `y · hard sigmoid of x` into `x · hard sigmoid of x`, whatever y is."""
+    """`clip(x + 3, 0, 6) / 6`: OpenCV turns `y · hard sigmoid of x` into `x · hard sigmoid of x`, whatever y is.
+
+    Behind a convolution, its weights take the scale and its bias the shift, so that a `Clip` remains: ONNX Runtime
+    merges that into the convolution, as it does the hard sigmoid.
+    """
     given = {one.name: one.f for one in node.attribute}
     if not np.isclose(given.get("alpha", 0.2), SIXTH) or given.get("beta", 0.5) != 0.5 or not _is_float(node, known):
         return
     name = node.output[0]
+    folded = _folded(node.input[0], known)
+    if folded is not None:
+        yield folded
+        yield helper.make_node("Clip", [folded.output[0], known.shared(0.0), known.shared(1.0)], [name], node.name)
+        return
     yield helper.make_node("Add", [node.input[0], known.shared(3.0)], [f"{name}_shifted"], f"{node.name}_shifted")
     limits = [known.shared(0.0), known.shared(6.0)]
     yield helper.make_node("Clip", [f"{name}_shifted", *limits], [f"{name}_clipped"], f"{node.name}_clipped")
     yield helper.make_node("Mul", [f"{name}_clipped", known.shared(SIXTH)], [name], node.name)
+
+
+def _folded(name: str, known: _Graph) -> NodeProto | None:
+    """The convolution behind a value that nothing else uses, with `x / 6 + 1/2` in its weights; None for others."""
+    conv = known.makers.get(name)
+    if conv is None or conv.op_type != "Conv" or len(known.users[name]) > 1 or name in known.outputs:
+        return None
+    weight, bias = known.array(conv.input[1]), known.array(conv.input[2]) if len(conv.input) > 2 else np.float32(0)
+    if weight is None or bias is None:
+        return None
+    scaled = known.add(f"{name}_weight", (weight / 6).astype(np.float32))
+    shifted = known.add(f"{name}_bias", np.broadcast_to(bias / 6 + 0.5, weight.shape[:1]).astype(np.float32))
+    folded = helper.make_node("Conv", [conv.input[0], scaled, shifted], [f"{name}_folded"], conv.name)
+    folded.attribute.extend(conv.attribute)
+    return folded
 
 
 def _gelu_divisor(node: NodeProto, known: _Graph) -> Iterator[NodeProto]:
