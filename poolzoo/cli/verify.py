@@ -88,21 +88,16 @@ def command(
     if (failure := report.first_failure) is not None:
         output.error(f"bundle {bundle} is not as it was exported: {failure.detail}", "export the run again")
     failures = compared.failures if compared is not None else []
-    for one in failures:
-        hint = (
-            "poolzoo bench --runtime measures those that agree"
-            if one.status == "wrong"
-            else "see poolzoo list runtimes"
-        )
-        output.error(f"runtime {one.runtime} {_STATUS[one.status]}: {one.detail}", hint)
+    for result in failures:
+        output.error(f"runtime {result.runtime} {_STATUS[result.status]}: {result.detail}", _HINTS[result.status])
     return OK if report.passed and not failures else CHECK_FAILED
 
 
-_STATUS = {
-    "agrees": "agrees",
-    "wrong": "is WRONG",
-    "refused": "refuses the bundle",
-    "not installed": "is not installed",
+_STATUS = {"wrong": "is WRONG", "refused": "refuses the bundle", "not installed": "is not installed"}
+_HINTS = {
+    "wrong": "do not use it for this bundle; poolzoo verify --json shows every check",
+    "refused": "poolzoo verify --runtime all shows which runtimes take the bundle",
+    "not installed": "poolzoo list runtimes shows how to get it",
 }
 
 
