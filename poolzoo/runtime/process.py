@@ -27,6 +27,7 @@ import numpy as np
 from poolzoo.common import resources
 from poolzoo.common.errors import CheckFailed
 from poolzoo.common.text import one_line
+from poolzoo.plugin import discovery
 from poolzoo.plugin.catalog import Entry
 from poolzoo.plugin.settings import settings
 from poolzoo.plugin.spec import Runtime
@@ -158,6 +159,14 @@ class RuntimeProcess:
             changed=any(one.changed for one, _ in answers),
         )
 
+    def close_session(self) -> None:
+        """Calls the session's `close`, where it has one; the process goes on.
+
+        Raises:
+            RuntimeFailed: That raises.
+        """
+        self._request("close", "closing", {})
+
     def close(self) -> None:
         """Ends the process: first in peace, then not. Its children end with it."""
         with contextlib.suppress(OSError, ValueError):
@@ -180,8 +189,9 @@ class RuntimeProcess:
         """What the process must know to find the runtime: its functions where strings name them, else the plugins."""
         runtime, source = self._runtime, self._entry.source
         parts = {"open": runtime.open, "convert": runtime.convert}
+        own = [Path(source.path)] if source.path is not None else []
         plugins = {
-            "files": [os.path.abspath(path) for path in settings.files],
+            "files": list(dict.fromkeys(os.path.abspath(path) for path in [*own, *settings.files])),
             "directories": [os.path.abspath(path) for path in settings.directories],
             "installed": settings.installed,
             "third_party": settings.third_party,
@@ -190,7 +200,7 @@ class RuntimeProcess:
         return {
             "runtime": runtime.name,
             "reference": f"{source.dist}:{runtime.name}",
-            "functions": {part: function for part, function in parts.items() if isinstance(function, str)},
+            "functions": {part: name for part, one in parts.items() if (name := _import_name(one)) is not None},
             "plugins": plugins,
         }
 
@@ -308,6 +318,16 @@ def resident_memory(pid: int) -> int:
             with open(f"/proc/{one}/task/{one}/children", "rb") as file:
                 waiting += map(int, file.read().split())
     return total
+
+
+def _import_name(function: object) -> str | None:
+    """How another process imports a function: "module:name"; None where it cannot, as from a plugin's file."""
+    if isinstance(function, str):
+        return function
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
+    if not isinstance(module, str) or module.startswith(discovery.FILE_MODULE) or not name.isidentifier():
+        return None
+    return f"{module}:{name}" if getattr(sys.modules.get(module), name, None) is function else None
 
 
 def _milliseconds(answer: protocol.Frame) -> float:
