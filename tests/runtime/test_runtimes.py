@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 from PIL import Image
 from support.processes import read_pipe
@@ -18,7 +19,7 @@ from support.runtimes import HOSTILE, fake_runtime
 
 from poolzoo.artifacts import manifest
 from poolzoo.common import files, timing
-from poolzoo.plugin import loader
+from poolzoo.plugin import loader, spec
 from poolzoo.runtime import availability, cases, process, runtimes
 
 BUNDLE = Path(__file__).parents[1] / "data" / "digits_bundle"
@@ -300,3 +301,27 @@ def test_ctrl_c_ends_the_process_of_a_runtime(tmp_path):
     assert running.returncode == 130
     assert errors.splitlines()[-1] == "error: interrupted"
     assert process.resident_memory(pid) == 0
+
+
+def test_list_runtimes_shows_versions_and_how_to_get_the_rest(tmp_path, poolzoo):
+    plugin = fake_runtime(tmp_path / "absent.py", more="modules=('no_such_module',), install='pip install nothing'")
+    rows = {row["name"]: row for row in poolzoo("list", "runtimes", "--plugin", plugin, "--json").json["runtimes"]}
+    assert (rows["fake"]["installed"], rows["fake"]["missing"]) == (False, ["no_such_module"])
+    assert rows["onnxruntime"]["installed"]
+    assert onnxruntime.__version__ in rows["onnxruntime"]["versions"].values()
+    table = poolzoo("list", "runtimes", "--filter", "fake", "--plugin", plugin).out.splitlines()
+    assert table[1].split("\t")[3] == "not installed: pip install nothing"
+    assert "runtimes: onnxruntime, " in poolzoo("list").out
+
+
+def test_modules_are_found_without_importing_their_packages(tmp_path, monkeypatch):
+    package = tmp_path / "imports_nothing"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise ImportError('it was imported')")
+    (package / "inner.py").write_text("")
+    (tmp_path / "only_a_folder").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    names = ("imports_nothing", "imports_nothing.inner", "imports_nothing.outer", "only_a_folder", "json.decoder")
+    runtime = spec.Runtime(name="x", summary="", open="a.b:c", modules=names, programs=("no-such-program",))
+    missing = availability.find(runtime).missing
+    assert missing == ("imports_nothing.outer", "only_a_folder", "no-such-program")
