@@ -161,6 +161,14 @@ provider_option = option(
     show_default=True,
     help="Execution provider of ONNX Runtime. A named provider is used or refused, never replaced.",
 )
+runtime_timeout_option = option(
+    "--runtime-timeout",
+    group=HARDWARE,
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    show_default="300",
+    help="Seconds that a runtime may take to open or convert a graph, and for each batch.",
+)
 threads_option = option(
     "--threads",
     group=HARDWARE,

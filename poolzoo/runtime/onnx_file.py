@@ -13,15 +13,15 @@ from typing import Any, Final
 
 import numpy as np
 
-MODEL_GRAPH: Final = 7
+MODEL_GRAPH, MODEL_METADATA = 7, 14
+ENTRY_KEY, ENTRY_VALUE = 1, 2
 # Fields of a graph, a node, a tensor and a value.
 NODE, WEIGHT, INPUT, OUTPUT, VALUE_INFO = 1, 5, 11, 12, 13
 NODE_INPUT, NODE_OUTPUT, NODE_TYPE = 1, 2, 4
 TENSOR_DIMS, TENSOR_TYPE, TENSOR_FLOATS, TENSOR_INTS, TENSOR_NAME, TENSOR_RAW = 1, 2, 4, 7, 8, 9
 VALUE_NAME, VALUE_TYPE = 1, 2
-TYPE_TENSOR, TENSOR_ELEMENT, TENSOR_SHAPE = 1, 1, 2
 # The element types that are read here.
-TYPES: Final[dict[int, np.dtype[Any]]] = {1: np.dtype("<f4"), 2: np.dtype("u1"), 7: np.dtype("<i8"), 10: np.dtype("<f2")}
+TYPES: Final[dict[int, np.dtype[Any]]] = {1: np.dtype("<f4"), 7: np.dtype("<i8"), 10: np.dtype("<f2")}
 FIXED: Final = {1: 8, 5: 4}  # bytes of the wire types without a length
 
 Field = tuple[int, int | memoryview, memoryview]  # its number, its value, and all of its bytes
@@ -37,44 +37,13 @@ class Node:
     raw: memoryview
 
 
-@dataclass(frozen=True)
-class Signature:
-    """What a graph takes and gives.
-
-    Attributes:
-        input: The name of its one input.
-        dtype: The input's type.
-        shape: The input's sides; None for one that may be of any length, such as the batch.
-        outputs: The names of its outputs, in their order.
-    """
-
-    input: str
-    dtype: np.dtype[Any]
-    shape: tuple[int | None, ...]
-    outputs: tuple[str, ...]
-
-    @classmethod
-    def from_json(cls, given: dict[str, Any]) -> Signature:
-        """The signature that `to_json` gave."""
-        shape, outputs = tuple(given["shape"]), tuple(given["outputs"])
-        return cls(given["input"], np.dtype(given["dtype"]), shape, outputs)
-
-    def to_json(self) -> dict[str, object]:
-        """`{"input", "dtype", "shape", "outputs"}`."""
-        return {
-            "input": self.input,
-            "dtype": self.dtype.name,
-            "shape": list(self.shape),
-            "outputs": list(self.outputs),
-        }
-
-
 class Graph:
     """The graph of an ONNX file.
 
     Attributes:
         nodes: In topological order.
         inputs, outputs, weights: The bytes of each, by name.
+        metadata: The file's `metadata_props`.
     """
 
     def __init__(self, content: bytes) -> None:
@@ -88,6 +57,7 @@ class Graph:
         """
         fields = list(_fields(memoryview(content)))
         self._around = [raw for number, _, raw in fields if number != MODEL_GRAPH]
+        self.metadata = dict(_entry(_view(value)) for number, value, _ in fields if number == MODEL_METADATA)
         graph = next((_view(value) for number, value, _ in fields if number == MODEL_GRAPH), None)
         if graph is None:
             raise ValueError("it holds no graph")
@@ -104,24 +74,6 @@ class Graph:
         self.weights = tables[WEIGHT]
         self.inputs = tables[INPUT]
         self.outputs = tables[OUTPUT]
-
-    @property
-    def signature(self) -> Signature:
-        """Its one input, and the names of its outputs.
-
-        Raises:
-            ValueError: It has several inputs, or one that is no tensor of `TYPES`.
-        """
-        if len(self.inputs) != 1:
-            raise ValueError(f"it has {len(self.inputs)} inputs, not one")
-        ((name, raw),) = self.inputs.items()
-        ((_, value, _),) = _fields(raw)
-        tensor = _message(_message(_view(value), VALUE_TYPE), TYPE_TENSOR)
-        kind = next((number for field, number, _ in _fields(tensor) if field == TENSOR_ELEMENT), None)
-        if not isinstance(kind, int) or kind not in TYPES:
-            raise ValueError(f"its input {name} has an element type that is not supported")
-        shape = [_side(_view(side)) for field, side, _ in _fields(_message(tensor, TENSOR_SHAPE)) if field == 1]
-        return Signature(name, TYPES[kind], tuple(shape), tuple(self.outputs))
 
     def nodes_between(self, start: str | None, end: str) -> list[Node]:
         """The nodes that compute `end` from `start` or from the graph's inputs, in topological order."""
@@ -225,18 +177,13 @@ def _node(content: memoryview, raw: memoryview) -> Node:
     return Node(kind, tuple(inputs), tuple(outputs), raw)
 
 
+def _entry(content: memoryview) -> tuple[str, str]:
+    texts = {number: _text(value) for number, value, _ in _fields(content)}
+    return texts.get(ENTRY_KEY, ""), texts.get(ENTRY_VALUE, "")
+
+
 def _name(content: memoryview, field: int) -> str:
     return next((_text(value) for number, value, _ in _fields(content) if number == field), "")
-
-
-def _message(content: memoryview, field: int) -> memoryview:
-    """The message in a field of a message; an empty one where there is none."""
-    return next((_view(value) for number, value, _ in _fields(content) if number == field), content[:0])
-
-
-def _side(dimension: memoryview) -> int | None:
-    """A dimension's length; None where it has a name instead."""
-    return next((value for number, value, _ in _fields(dimension) if number == 1 and isinstance(value, int)), None)
 
 
 def _fields(content: memoryview) -> Iterator[Field]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from poolzoo.common.text import one_line
-from poolzoo.runtime.builtin import graph_runs
+from poolzoo.runtime.builtin import sessions
 
 FILE: Final = "model.vmfb"
 
@@ -26,7 +25,7 @@ def convert(bundle: Path, out: Path) -> None:
     from iree.compiler.extras import onnx_importer
     from iree.compiler.ir import Context
 
-    proto = onnx.shape_inference.infer_shapes(onnx.load(bundle / graph_runs.MODEL))
+    proto = onnx.shape_inference.infer_shapes(onnx.load(bundle / sessions.MODEL))
     with Context() as context:
         model = onnx_importer.ModelInfo(proto)
         module = model.create_module(context=context).operation
@@ -42,29 +41,24 @@ def convert(bundle: Path, out: Path) -> None:
         )
     except iree.compiler.CompilerToolError as error:
         raise RuntimeError(_first_error(str(error))) from None
-    graph_runs.write_signature(bundle, out)
+    sessions.keep_input(bundle, out)
 
 
-def load(directory: Path, *, threads: int, device: str, precision: str) -> graph_runs.Run:
-    """A run of what `convert` wrote."""
+def open_session(bundle: Path, *, threads: int, device: str, precision: str) -> sessions.Session:
+    """Opens what `convert` wrote."""
     from iree import runtime
 
     if threads > 1:
         runtime.flags.parse_flags(f"--task_topology_group_count={threads}")
     config = runtime.Config("local-task" if threads > 1 else "local-sync")
-    module = runtime.VmModule.mmap(config.vm_instance, str(directory / FILE))
+    module = runtime.VmModule.mmap(config.vm_instance, str(bundle / FILE))
     (name,) = (name for name in module.function_names if "$" not in name and not name.startswith("__"))
     function = runtime.load_vm_module(module, config)[name]
 
     def run(x: np.ndarray) -> Sequence[np.ndarray]:
-        found = function(x)
-        return [np.array(one) for one in (found if isinstance(found, tuple) else (found,))]
+        return [np.array(found) for found in function(x)]
 
-    return run
-
-
-open = partial(graph_runs.open_with, load)
-
+    return sessions.session(run, sessions.kept_input(bundle))
 
 
 def _first_error(text: str) -> str:

@@ -6,13 +6,12 @@ The command `mnnconvert` of the same wheel sends facts of the model away, and is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from poolzoo.runtime.builtin import graph_runs
+from poolzoo.runtime.builtin import sessions
 
 FILE: Final = "model.mnn"
 
@@ -25,36 +24,32 @@ def convert(bundle: Path, out: Path) -> None:
     """
     import _tools  # the converter that MNN's wheel installs
 
-    source = str(bundle / graph_runs.MODEL)
+    source = str(bundle / sessions.MODEL)
     _tools.mnnconvert(
         ["mnnconvert", "-f", "ONNX", "--modelFile", source, "--MNNModel", str(out / FILE), "--bizCode", "poolzoo"]
     )
     if not (out / FILE).is_file():
         raise RuntimeError("MNN's converter wrote no file; its messages say why")
-    graph_runs.write_signature(bundle, out)
+    sessions.keep_input(bundle, out)
 
 
-def load(directory: Path, *, threads: int, device: str, precision: str) -> graph_runs.Run:
-    """A run of what `convert` wrote."""
+def open_session(bundle: Path, *, threads: int, device: str, precision: str) -> sessions.Session:
+    """Opens what `convert` wrote."""
     from MNN import expr, nn
 
-    graph = graph_runs.signature(directory)
+    graph = sessions.kept_input(bundle)
     module = nn.load_module_from_file(
-        str(directory / FILE),
-        [graph.input],
-        list(graph.outputs),
+        str(bundle / FILE),
+        [sessions.IMAGES],
+        list(sessions.OUTPUTS),
         thread_num=threads,
         precision_mode="high" if precision == "fp32" else "normal",
     )
-    dtype = expr.uint8 if graph.dtype == np.uint8 else expr.float
+    dtype = expr.uint8 if graph.kind == "uint8" else expr.float
 
     def run(x: np.ndarray) -> Sequence[np.ndarray]:
         given = expr.placeholder(list(x.shape), expr.NCHW, dtype)
         given.write(x)
         return [np.array(expr.convert(found, expr.NCHW).read()) for found in module.forward([given])]
 
-    return run
-
-
-open = partial(graph_runs.open_with, load)
-
+    return sessions.session(run, graph)

@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from poolzoo.runtime.builtin import graph_runs
+from poolzoo.runtime.builtin import sessions
 
 
-def load(directory: Path, *, threads: int, device: str, precision: str) -> graph_runs.Run:
-    """A run of the graph in a directory."""
+def open_session(bundle: Path, *, threads: int, device: str, precision: str) -> sessions.Session:
+    """Opens `model.onnx` of a directory."""
     import onnx
     import onnx2torch
     import torch
 
     torch.set_num_threads(threads)
-    module = onnx2torch.convert(onnx.load(directory / graph_runs.MODEL)).eval()
+    module = onnx2torch.convert(onnx.load(bundle / sessions.MODEL)).eval()
 
     def run(x: np.ndarray) -> Sequence[np.ndarray]:
         with torch.inference_mode():
             found = module(torch.from_numpy(x))
-        return [one.numpy() for one in (found if isinstance(found, list | tuple) else (found,))]
+        return [one.numpy() for one in found]
 
-    return run
-
-
-open = partial(graph_runs.open_with, load)
-
+    return sessions.session(run, sessions.read_input(bundle / sessions.MODEL))

@@ -6,16 +6,15 @@ OpenCV takes an engine only for a model in a file, and ignores it for one in mem
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from poolzoo.runtime.builtin import graph_runs
+from poolzoo.runtime.builtin import sessions
 
 
-def load(directory: Path, *, threads: int, device: str, precision: str) -> graph_runs.Run:
-    """A run of the graph in a directory.
+def open_session(bundle: Path, *, threads: int, device: str, precision: str) -> sessions.Session:
+    """Opens `model.onnx` of a directory.
 
     Raises:
         RuntimeError: OpenCV is older than 5.
@@ -25,15 +24,10 @@ def load(directory: Path, *, threads: int, device: str, precision: str) -> graph
     if not hasattr(cv2.dnn, "ENGINE_NEW"):
         raise RuntimeError(f"OpenCV {cv2.__version__} lacks the DNN engine of OpenCV 5")
     cv2.setNumThreads(threads)
-    net = cv2.dnn.readNetFromONNX(str(directory / graph_runs.MODEL), engine=cv2.dnn.ENGINE_NEW)
-    outputs = graph_runs.signature(directory).outputs
+    net = cv2.dnn.readNetFromONNX(str(bundle / sessions.MODEL), engine=cv2.dnn.ENGINE_NEW)
 
     def run(x: np.ndarray) -> Sequence[np.ndarray]:
         net.setInput(x)
-        return [np.array(found) for found in net.forward(outputs)]  # a copy: the next run overwrites them
+        return [np.array(found) for found in net.forward(sessions.OUTPUTS)]  # a copy: the next run overwrites them
 
-    return run
-
-
-open = partial(graph_runs.open_with, load)
-
+    return sessions.session(run, sessions.read_input(bundle / sessions.MODEL))

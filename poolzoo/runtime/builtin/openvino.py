@@ -1,31 +1,37 @@
-"""OpenVINO on the CPU."""
+"""Sessions of OpenVINO as a runtime of the contract."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from poolzoo.runtime.builtin import graph_runs
+from poolzoo.runtime.graph_input import read_input
 
 
-def load(directory: Path, *, threads: int, device: str, precision: str) -> graph_runs.Run:
-    """A run of the graph in a directory. Its default arithmetic is bfloat16 on CPUs that have it."""
+def open_session(
+    bundle: Path, *, threads: int, device: str, precision: str
+) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Compiles `model.onnx` of a directory for the CPU.
+
+    Args:
+        bundle: The directory.
+        threads: Threads to compute with.
+        device: "cpu".
+        precision: "fp32" for float32 as in ONNX Runtime; "auto" for OpenVINO's own choice, bfloat16 on some CPUs.
+    """
     import openvino
 
-    settings: dict[str, object] = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    settings: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
     if precision == "fp32":
         settings["INFERENCE_PRECISION_HINT"] = "f32"
-    compiled = openvino.Core().compile_model(directory / graph_runs.MODEL, "CPU", settings)
+    compiled = openvino.Core().compile_model(bundle / "model.onnx", "CPU", settings)
+    given = read_input(bundle / "model.onnx")
 
-    def run(x: np.ndarray) -> Sequence[np.ndarray]:
-        found = compiled([x])
-        return [found[port] for port in compiled.outputs]
+    def run(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        found = compiled({"images": given.convert(images)})
+        return found["logits"], found["probabilities"]
 
     return run
-
-
-open = partial(graph_runs.open_with, load)
-

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from poolzoo.runtime.builtin import graph_runs
+from poolzoo.runtime.builtin import sessions
 
 
-def load(directory: Path, *, threads: int, device: str, precision: str) -> graph_runs.Run:
-    """A run of the graph in a directory."""
+def open_session(bundle: Path, *, threads: int, device: str, precision: str) -> sessions.Session:
+    """Opens `model.onnx` of a directory."""
     from onnx.reference import ReferenceEvaluator
 
-    evaluator = ReferenceEvaluator(str(directory / graph_runs.MODEL))
-    (name,) = evaluator.input_names
+    evaluator = ReferenceEvaluator(str(bundle / sessions.MODEL))
 
     def run(x: np.ndarray) -> Sequence[np.ndarray]:
         with np.errstate(all="ignore"):
-            found: list[np.ndarray] = evaluator.run(None, {name: x})
+            found: list[np.ndarray] = evaluator.run(list(sessions.OUTPUTS), {sessions.IMAGES: x})
         return found
 
-    return run
-
-
-open = partial(graph_runs.open_with, load)
-
+    return sessions.session(run, sessions.read_input(bundle / sessions.MODEL))

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from poolzoo.runtime.builtin import graph_runs
+from poolzoo.runtime.builtin import sessions
 
 
-def load(directory: Path, *, threads: int, device: str, precision: str) -> graph_runs.Run:
-    """A run of the graph in a directory.
+def open_session(bundle: Path, *, threads: int, device: str, precision: str) -> sessions.Session:
+    """Opens `model.onnx` of a directory.
 
     Raises:
         RuntimeError: tract refuses the graph; without the stack of calls that its own message holds.
@@ -20,7 +19,7 @@ def load(directory: Path, *, threads: int, device: str, precision: str) -> graph
     import tract
 
     try:
-        runnable = tract.onnx().load(directory / graph_runs.MODEL).into_model().into_runnable()
+        runnable = tract.onnx().load(bundle / sessions.MODEL).into_model().into_runnable()
     except tract.TractError as error:
         raise RuntimeError(_without_stack(error)) from None
 
@@ -30,11 +29,7 @@ def load(directory: Path, *, threads: int, device: str, precision: str) -> graph
         except tract.TractError as error:
             raise RuntimeError(_without_stack(error)) from None
 
-    return run
-
-
-open = partial(graph_runs.open_with, load)
-
+    return sessions.session(run, sessions.read_input(bundle / sessions.MODEL))
 
 
 def _without_stack(error: Exception) -> str:
