@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from poolzoo.cli.options import json_option, provider_option, runtime_timeout_option
+from poolzoo.cli.options import json_option, provider_option, runtime_timeout_option, split_names
 from poolzoo.common import output
 
 if TYPE_CHECKING:
@@ -75,20 +75,6 @@ def command(
     for one in failed[:1]:
         output.error(f"{one.runtime} is not measured: {one.error}", "poolzoo verify checks the bundle itself")
     return CHECK_FAILED if failed else OK
-
-
-def split_names(option: str, text: str) -> list[str]:
-    """`onnxruntime,openvino` as names, each once.
-
-    Raises:
-        UsageError: One is empty.
-    """
-    from poolzoo.common.errors import UsageError
-
-    names = list(dict.fromkeys(part.strip() for part in text.split(",")))
-    if not all(names):
-        raise UsageError(f"{option} {text!r} is not a list of names", "poolzoo list runtimes shows them")
-    return names
 
 
 def _numbers(option: str, text: str) -> list[int]:

@@ -86,6 +86,20 @@ def _help(context: click.Context, parameter: click.Parameter, value: bool) -> No
         context.exit()
 
 
+def split_names(option: str, text: str) -> list[str]:
+    """`onnxruntime,openvino` as names, each once.
+
+    Raises:
+        UsageError: One is empty.
+    """
+    from poolzoo.common.errors import UsageError
+
+    names = list(dict.fromkeys(part.strip() for part in text.split(",")))
+    if not all(names):
+        raise UsageError(f"{option} {text!r} is not a list of names", "poolzoo list runtimes shows them")
+    return names
+
+
 class _Common(TypedDict):
     expose_value: bool
     is_eager: bool

@@ -11,15 +11,19 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import onnxruntime
 
 from poolzoo.artifacts import manifest
 from poolzoo.common import files, output
 from poolzoo.common.errors import CheckFailed
-from poolzoo.runtime import ort_session, speed, tolerance
+from poolzoo.plugin.catalog import Entry
+from poolzoo.runtime import availability, cases, gate, ort_session, speed, tolerance
 from poolzoo.runtime.environment import Environment, current_environment, physical_cores
-from poolzoo.runtime.measurements import PreprocessingTime
+from poolzoo.runtime.measurements import BenchRow, PreprocessingTime
+from poolzoo.runtime.prepare import Prepared, prepare
+from poolzoo.runtime.process import Limits, RuntimeFailed, RuntimeProcess, WrongAnswer
+from poolzoo.runtime.runtimes import TimedRun, runtime_of, select
 
-RUNTIMES: Final = (speed.ORT, "openvino")
 MAX_ROUNDS: Final = 1000  # of each runtime: enough for a 99th percentile where a batch takes a millisecond
 
 Run = Callable[[np.ndarray], Sequence[np.ndarray]]  # images to logits and probabilities
@@ -226,8 +230,9 @@ class _Others:
                 text = f"{judgment.failure.id}: {judgment.failure.detail}"
                 return _no_calls, Agreement(runtime=name, threads=threads, error=text, wrong=True, version=version)
             stack.push(own.pop_all())
-        close = {"max_abs": judgment.max_abs, "allowed": judgment.allowed}
-        return calls, Agreement(runtime=name, threads=threads, version=version, **close)
+        return calls, Agreement(
+            runtime=name, threads=threads, version=version, max_abs=judgment.max_abs, allowed=judgment.allowed
+        )
 
 
 def _no_calls(size: int) -> Callable[[], float]:
@@ -237,7 +242,7 @@ def _no_calls(size: int) -> Callable[[], float]:
 def _check_onnxruntime(
     graph: ort_session.OnnxModel, images: np.ndarray, stored: Sequence[np.ndarray], threads: int
 ) -> Agreement:
-    version = ort_session.onnxruntime.__version__
+    version = onnxruntime.__version__
     try:
         difference, allowed = _compare(graph.run, images, stored)
     except Exception as error:  # ONNX Runtime's exceptions share no public base class
