@@ -146,10 +146,12 @@ def _figure(identity: str, label: str, caption: str, *, caption_id: str = "") ->
 
 def _notes(model: ort_session.OnnxModel, version: str, *, with_saliency: bool) -> list[Safe]:
     height, width = model.size
-    how = f"{height} × {width} pixels, {model.fit.interpolation}, center {model.fit.crop_pct:.4g} of the shorter side"
+    kept = f"{model.fit.crop_pct:.3%}".rstrip("0%").rstrip(".")
     notes = [
-        "The photo stays on this device: the page works offline, and its policy lets it send or fetch nothing.",
-        f"The network sees {how}. The resize is that of the training; a browser decodes JPEG files of its own accord.",
+        "The photo stays on this device. The page works offline, and its policy lets it send and fetch nothing.",
+        f"The network sees {height} × {width} pixels: the photo turned upright, transparent areas white, the shorter side "
+        f"resized ({model.fit.interpolation}), the center cropped ({kept} %), with the same levels as in training. "
+        "A large JPEG may differ by a level or so: training decodes it at a part of its size.",
         f"Runs in ONNX Runtime Web {version}, © Microsoft Corporation, MIT License.",
     ]
     if with_saliency:

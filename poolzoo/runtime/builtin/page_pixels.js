@@ -57,7 +57,8 @@ function resize({ data, height, width }, box, wanted, filter) {
   const across = () => {
     if (wanted.width === width && !left && right === width) return;
     const columns = weights(width, left, right, wanted.width, filter);
-    const [lines, step] = [data.length / (3 * width), { fromLine: 3 * width, fromPixel: 3, toLine: 3 * wanted.width, toPixel: 3 }];
+    const lines = data.length / (3 * width);
+    const step = { fromLine: 3 * width, fromPixel: 3, toLine: 3 * wanted.width, toPixel: 3 };
     data = pass(data, columns, lines, step, new Uint8Array(3 * lines * wanted.width));
     side = wanted.width;
   };
