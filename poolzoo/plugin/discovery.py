@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
     from pathlib import Path
 
-BUILT_IN: Final = ("poolzoo.poolings", "poolzoo.backbones", "poolzoo.datasets")
+BUILT_IN: Final = ("poolzoo.poolings", "poolzoo.backbones", "poolzoo.datasets", "poolzoo.runtime.builtin")
 TIERS: Final = ("file", "directory", "installed", "built-in")  # in order of precedence
 
 

@@ -142,7 +142,7 @@ def bench(
         passed: dict[str, Run] = {}
         for name in runtimes:
             try:
-                run = _openvino(file, graph, count) if name == "openvino" else graph.run
+                run = _open_openvino(directory, count) if name == "openvino" else graph.run
                 difference, allowed = _compare(run, images, stored)
             except Exception as error:  # each runtime raises its own types
                 agreement.append(Agreement(runtime=name, threads=count, error=str(error)[:300]))
@@ -173,22 +173,10 @@ def _require(runtimes: Sequence[str]) -> None:
         raise EnvironmentProblem("OpenVINO is not installed", "pip install 'poolzoo[openvino]'")
 
 
-def _openvino(file: Path, graph: ort_session.OnnxModel, threads: int) -> Run:
-    """The graph in OpenVINO, in float32 as in ONNX Runtime: on some CPUs OpenVINO's default is bfloat16."""
-    import openvino
+def _open_openvino(directory: Path, threads: int) -> Run:
+    from poolzoo.runtime.builtin import openvino
 
-    settings = {
-        "INFERENCE_PRECISION_HINT": "f32",
-        "INFERENCE_NUM_THREADS": threads,
-        "PERFORMANCE_HINT": "LATENCY",
-    }
-    compiled = openvino.Core().compile_model(file, "CPU", settings)
-
-    def run(images: np.ndarray) -> Sequence[np.ndarray]:
-        found = compiled({"images": graph.to_input(images)})
-        return found["logits"], found["probabilities"]
-
-    return run
+    return openvino.open_session(directory, threads=threads, device="cpu", precision="fp32")
 
 
 def _compare(run: Run, images: np.ndarray, stored: Sequence[np.ndarray]) -> tuple[float, float]:

@@ -16,6 +16,7 @@ import onnxruntime
 from poolzoo.common import output, resources
 from poolzoo.common.errors import CheckFailed, EnvironmentProblem, UsageError
 from poolzoo.data.resize import Fit, recorded
+from poolzoo.runtime import graph_input
 
 PROVIDERS: Final = {
     "cpu": "CPUExecutionProvider",
@@ -47,8 +48,8 @@ class OnnxModel:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of its input images."""
-        given = json.loads(self.metadata["input"])
-        return int(given["height"]), int(given["width"])
+        given = graph_input.from_metadata(self.metadata)
+        return given.height, given.width
 
     @property
     def fit(self) -> Fit:
@@ -57,9 +58,7 @@ class OnnxModel:
 
     def to_input(self, images: np.ndarray) -> np.ndarray:
         """Images `uint8[N, H, W, 3]` as the graph's input: the same, or `float32[N, 3, H, W]` in 0–1."""
-        if json.loads(self.metadata["input"])["kind"] == "uint8":
-            return images
-        return np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32) / np.float32(255)
+        return graph_input.from_metadata(self.metadata).convert(images)
 
     def run(self, images: np.ndarray, *, last: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Runs a batch.

@@ -1,0 +1,28 @@
+"""The built-in runtimes: a plugin like any other. The session of each is in a file beside this one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from poolzoo.plugin.spec import Runtime, hookimpl
+
+
+@hookimpl
+def poolzoo_runtimes() -> Iterator[Runtime]:
+    yield Runtime(
+        name="onnxruntime",
+        summary="ONNX Runtime, which every other runtime is compared with",
+        open="poolzoo.runtime.builtin.ort:open_session",
+        install="pip install onnxruntime",
+        modules=("onnxruntime",),
+        distributions=("onnxruntime", "onnxruntime-gpu"),
+        devices=("cpu", "cuda", "tensorrt"),
+    )
+    yield Runtime(
+        name="openvino",
+        summary="OpenVINO on the CPU",
+        open="poolzoo.runtime.builtin.openvino:open_session",
+        install="pip install 'poolzoo[openvino]'",
+        modules=("openvino",),
+        distributions=("openvino",),
+    )

@@ -1,0 +1,51 @@
+"""What a bundle's graph takes, read from its file without any runtime. Needs numpy alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from poolzoo.common.errors import CheckFailed
+from poolzoo.runtime import onnx_file
+
+
+@dataclass(frozen=True)
+class GraphInput:
+    """The input of a graph.
+
+    Attributes:
+        kind: "uint8" for `uint8[N, height, width, 3]`, "float" for `float32[N, 3, height, width]` in 0–1.
+        height, width: The size of its images in pixels.
+    """
+
+    kind: str
+    height: int
+    width: int
+
+    def convert(self, images: np.ndarray) -> np.ndarray:
+        """Images `uint8[N, h, w, 3]` as the graph takes them."""
+        if self.kind == "uint8":
+            return images
+        return np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32) / np.float32(255)
+
+
+def from_metadata(metadata: Mapping[str, str]) -> GraphInput:
+    """The input that the metadata of a bundle's graph states."""
+    given = json.loads(metadata["input"])
+    return GraphInput(kind=str(given["kind"]), height=int(given["height"]), width=int(given["width"]))
+
+
+def read_input(file: Path) -> GraphInput:
+    """The input of a bundle's `model.onnx`.
+
+    Raises:
+        CheckFailed: The file was not exported by poolzoo.
+    """
+    try:
+        return from_metadata(onnx_file.read(file).metadata)
+    except (ValueError, IndexError, KeyError, TypeError) as error:
+        raise CheckFailed(f"{file} has no `input` in its metadata", "export the run again") from error
