@@ -7,6 +7,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -31,7 +32,14 @@ SWITCHES: Final = (
     "--disable-dev-shm-usage",
     "--host-resolver-rules=MAP * ~NOTFOUND",
 )
-IN, OUT = 3, 4  # the file descriptors that Chromium reads commands from and writes answers to
+# Becomes Chromium, with the ends of the pipes at the file descriptors that it reads commands from and answers to.
+LAUNCHER: Final = """
+import fcntl, os, sys
+ends = [fcntl.fcntl(int(end), fcntl.F_DUPFD, 10) for end in sys.argv[1:3]]
+for wanted, end in zip((3, 4), ends):
+    os.dup2(end, wanted)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 WAIT: Final = 300.0  # seconds for one answer
 LOCAL: Final = ("file:", "data:", "blob:", "about:")
 
@@ -73,11 +81,10 @@ class Page:
         if hasattr(os, "geteuid") and os.geteuid() == 0:
             switches.append("--no-sandbox")  # Chromium refuses to run as root with it
 
-        # sh gives the pipe the two numbers that Chromium expects.
-        script = f'exec "$@" {IN}<&{read_there} {OUT}>&{write_there}'
+        command = [sys.executable, "-I", "-c", LAUNCHER, str(read_there), str(write_there), program, *switches]
         try:
             self._process = subprocess.Popen(
-                ["/bin/sh", "-c", script, "sh", program, *switches, "about:blank"],
+                [*command, "about:blank"],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

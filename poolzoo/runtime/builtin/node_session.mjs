@@ -5,7 +5,7 @@
 // A message is the length of its header (uint32, little endian), the header (JSON), and the data that it describes.
 // Batch:   {"type": "uint8" or "float32", "dims": [...]}, then the values of the graph's input `images`.
 // Answer:  {"outputs": {"logits": dims, "probabilities": dims}}, then the values of both, float32;
-//          or {"error": text}. The first answer, {"version": text, "input": type}, comes when the graph is open.
+//          or {"error": text}. The first answer, {"version": text}, comes when the graph is open.
 
 import { readFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
@@ -70,7 +70,7 @@ try {
   ort.env.logLevel = "error";
   const session = await ort.InferenceSession.create(readFileSync(model), { executionProviders: ["wasm"] });
   const { version } = JSON.parse(readFileSync(join(folder, "package.json"), "utf8"));
-  answer({ version, input: session.inputMetadata.find(({ name }) => name === "images").type });
+  answer({ version });
   for await (const { type, dims, data } of messages()) {
     try {
       const found = await session.run({ images: new ort.Tensor(type, data, dims) }, OUTPUTS);

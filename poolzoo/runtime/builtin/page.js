@@ -111,6 +111,7 @@ async function show(file) {
     if (turn !== latest) return;
     Object.assign(showing, { image, map });
     paint(part("seen"), image);
+    if (facts.map) paint(part("saliency"), image); // until it is computed
     part("read").textContent = `${(read - start).toFixed(1)} ms`;
     part("ran").textContent = `${(end - read).toFixed(1)} ms`;
     const scores = Array.from(probabilities.data);
@@ -125,7 +126,7 @@ async function show(file) {
   }
 }
 
-const percent = (share) => `${(100 * share).toFixed(1)} %`;
+const percent = (share) => `${(100 * share).toFixed(1)}%`;
 
 function list(indices, scores) {
   const rows = indices.map((index) => {

@@ -17,8 +17,8 @@ from poolzoo.common.errors import CheckFailed
 from poolzoo.common.json_writer import dumps
 from poolzoo.common.text import one_line
 from poolzoo.report.pieces import Safe, document, element
-from poolzoo.runtime import onnx_file, ort_session
-from poolzoo.runtime.builtin import chromium, npm
+from poolzoo.runtime import npm, onnx_file, ort_session
+from poolzoo.runtime.builtin import chromium
 
 PACKAGE: Final = "onnxruntime-web"
 RUNTIME: Final = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")  # of the package's dist folder
@@ -149,8 +149,8 @@ def _notes(model: ort_session.OnnxModel, version: str, *, with_saliency: bool) -
     kept = f"{model.fit.crop_pct:.3%}".rstrip("0%").rstrip(".")
     notes = [
         "The photo stays on this device. The page works offline, and its policy lets it send and fetch nothing.",
-        f"The network sees {height} × {width} pixels: the photo turned upright, transparent areas white, the shorter side "
-        f"resized ({model.fit.interpolation}), the center cropped ({kept} %), with the same levels as in training. "
+        f"The network sees {height} × {width} pixels: the photo turned upright, transparent areas white, the shorter "
+        f"side resized ({model.fit.interpolation}), the center cropped ({kept}%), with the same levels as in training. "
         "A large JPEG may differ by a level or so: training decodes it at a part of its size.",
         f"Runs in ONNX Runtime Web {version}, © Microsoft Corporation, MIT License.",
     ]

@@ -15,7 +15,8 @@ import numpy as np
 from poolzoo.common.errors import CheckFailed, EnvironmentProblem
 from poolzoo.common.json_writer import dumps
 from poolzoo.common.text import one_line
-from poolzoo.runtime.builtin import npm
+from poolzoo.runtime import npm
+from poolzoo.runtime.graph_input import read_input
 
 SCRIPT: Final = Path(__file__).with_name("node_session.mjs")
 PACKAGE: Final = "onnxruntime-web"
@@ -43,14 +44,14 @@ class NodeSession:
         if node is None:
             raise EnvironmentProblem("node is not installed", "install node 18 or newer from nodejs.org")
         package = npm.find_package(PACKAGE)
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115: closed by close()
+        self._input = read_input(model)
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115, close() closes it
         command = [node, str(SCRIPT), str(package), str(model), str(threads)]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, bufsize=0
         )
         try:
-            opened = self._receive()
-            self.version, self._input = str(opened["version"]), str(opened["input"])
+            self.version = str(self._receive()["version"])
         except BaseException:
             self.close()
             raise
@@ -67,14 +68,11 @@ class NodeSession:
         Raises:
             CheckFailed: onnxruntime-web reports an error, or node ended.
         """
-        batch = images
-        if self._input == "float32":
-            batch = images.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
-        batch = np.ascontiguousarray(batch)
+        batch = np.ascontiguousarray(self._input.convert(images))
         header = dumps({"type": str(batch.dtype), "dims": batch.shape}).encode()
         try:
             self._stdin.write(struct.pack("<I", len(header)) + header)
-            _write_all(self._stdin, memoryview(batch).cast("B"))
+            _write_all(self._stdin, batch.data.cast("B"))
         except OSError as error:
             raise self._ended() from error
         dims = self._receive()["outputs"]

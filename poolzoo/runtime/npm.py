@@ -15,17 +15,21 @@ from poolzoo.common.errors import EnvironmentProblem
 def find_package(name: str) -> Path:
     """The folder of an npm package.
 
-    It is looked for in the folders of `NODE_PATH`, in `node/node_modules` of the cache directory, which `POOLZOO_CACHE`
-    names, and where `npm install --global` puts packages.
+    It is looked for in the folders of `NODE_PATH`, and where `npm install --global` puts packages.
 
     Raises:
         EnvironmentProblem: It is not installed.
     """
-    for folder in _module_folders():
-        if (folder / name / "package.json").is_file():
-            return (folder / name).resolve()
+    if (found := look_up(name)) is not None:
+        return found
     hint = f"npm install --global {name}, or set NODE_PATH to the node_modules folder that has it"
     raise EnvironmentProblem(f"the npm package {name} is not installed", hint)
+
+
+def look_up(name: str) -> Path | None:
+    """The same, or None where it is not installed."""
+    folders = (folder / name for folder in _module_folders())
+    return next((folder.resolve() for folder in folders if (folder / "package.json").is_file()), None)
 
 
 def package_version(package: Path) -> str:
@@ -38,10 +42,7 @@ def package_version(package: Path) -> str:
 
 
 def _module_folders() -> Iterator[Path]:
-    from poolzoo.data.source import cache_dir
-
     yield from (Path(entry) for entry in os.environ.get("NODE_PATH", "").split(os.pathsep) if entry)
-    yield cache_dir() / "node" / "node_modules"
     if sys.platform == "win32":
         yield Path(os.environ.get("APPDATA", "")) / "npm" / "node_modules"
         return
