@@ -19,7 +19,7 @@ from poolzoo.common.json_writer import dumps
 from poolzoo.common.text import one_line
 
 PROGRAMS: Final = ("chromium", "chromium-browser", "google-chrome", "chrome")
-# No profile, no service of Google, no GPU; a name server is never asked.
+# No profile, no service of Google, no GPU; no other machine is reached.
 SWITCHES: Final = (
     "--headless",
     "--remote-debugging-pipe",
@@ -30,7 +30,7 @@ SWITCHES: Final = (
     "--disable-default-apps",
     "--no-first-run",
     "--disable-dev-shm-usage",
-    "--host-resolver-rules=MAP * ~NOTFOUND",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )
 # Becomes Chromium, with the ends of the pipes at the file descriptors that it reads commands from and answers to.
 LAUNCHER: Final = """
