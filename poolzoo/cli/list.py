@@ -86,7 +86,8 @@ def command(what: str | None, pattern: str | None, as_json: bool) -> None:
         output.data("")
         output.data(f"backbones: {', '.join(row.name for row in backbones)} (poolzoo list backbones)")
         output.data(f"data sets: {', '.join(row.name for row in datasets)}, folder:PATH (poolzoo list datasets)")
-        output.data(f"runtimes: {', '.join(row.name for row in _runtimes(catalog, None))} (poolzoo list runtimes)")
+        runtimes = [entry.item.name for entry in catalog.select(spec.Runtime)]
+        output.data(f"runtimes: {', '.join(runtimes)} (poolzoo list runtimes)")
 
 
 def _poolings(catalog: loader.Catalog, pattern: str | None) -> list[_Row]:

@@ -28,9 +28,14 @@ class GraphInput:
 
     def convert(self, images: np.ndarray) -> np.ndarray:
         """Images `uint8[N, h, w, 3]` as the graph takes them."""
-        if self.kind == "uint8":
-            return images
-        return np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32) / np.float32(255)
+        return as_input(images, self.kind)
+
+
+def as_input(images: np.ndarray, kind: str) -> np.ndarray:
+    """Images `uint8[N, h, w, 3]` as a graph with this kind of input takes them."""
+    if kind == "uint8":
+        return images
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32) / np.float32(255)
 
 
 def from_metadata(metadata: Mapping[str, str]) -> GraphInput:

@@ -58,7 +58,7 @@ class OnnxModel:
 
     def to_input(self, images: np.ndarray) -> np.ndarray:
         """Images `uint8[N, H, W, 3]` as the graph's input: the same, or `float32[N, 3, H, W]` in 0–1."""
-        return graph_input.from_metadata(self.metadata).convert(images)
+        return graph_input.as_input(images, json.loads(self.metadata["input"])["kind"])
 
     def run(self, images: np.ndarray, *, last: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Runs a batch.

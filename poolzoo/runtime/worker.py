@@ -1,0 +1,156 @@
+"""The process of one runtime session: opens it, converts for it, runs batches and times them. Started by `process`.
+
+It reads requests from descriptor 0 and writes answers to descriptor 1. Both are moved out of the way first, so that
+what a runtime prints goes to stderr, which the host keeps for its messages.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from poolzoo.common.errors import CheckFailed, PoolzooError, UsageError, reason
+from poolzoo.runtime import protocol
+
+PARENT_CHECK: Final = 1.0  # seconds between two looks at whether the host is still there
+
+
+def main() -> None:
+    """Answers requests until the host closes the pipe."""
+    requests = os.fdopen(os.dup(0), "rb")
+    answers = os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(2, 1)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    worker = Worker()
+    while True:
+        try:
+            request = protocol.read(requests)
+        except protocol.NoFrame:
+            break
+        header, arrays = _answer(worker, request)
+        protocol.write(answers, header, arrays)
+    worker.close()
+    sys.stderr.flush()
+    os._exit(0)  # a runtime's threads and exit handlers have crashed before
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process when the host has ended without closing the pipe."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_CHECK)
+    os._exit(1)
+
+
+def _answer(worker: Worker, request: protocol.Frame) -> tuple[Mapping[str, object], Sequence[np.ndarray]]:
+    """The answer to a request; whatever a runtime raises becomes text."""
+    operations: Mapping[str, Callable[[protocol.Frame], tuple[Mapping[str, object], Sequence[np.ndarray]]]] = {
+        "open": worker.open,
+        "convert": worker.convert,
+        "run": worker.run,
+    }
+    try:
+        return operations[str(request.header["request"])](request)
+    except PoolzooError as error:
+        return {"error": error.message, "hint": error.hint}, ()
+    except SystemExit as error:
+        return {"error": f"it calls sys.exit({error.code!r})"}, ()
+    except BaseException as error:  # a runtime raises anything
+        if os.environ.get("POOLZOO_DEBUG"):
+            import traceback
+
+            traceback.print_exception(error)
+        return {"error": reason(error)}, ()
+
+
+class Worker:
+    """Holds the one session of this process."""
+
+    def __init__(self) -> None:
+        self._session: Callable[[np.ndarray], Any] | None = None
+
+    def open(self, request: protocol.Frame) -> tuple[Mapping[str, object], Sequence[np.ndarray]]:
+        """Opens the session, and says how many milliseconds that took with the imports of the runtime."""
+        given = request.header
+        started = time.perf_counter()
+        make = _function(given, "open")
+        session = make(
+            Path(given["directory"]),
+            threads=int(given["threads"]),
+            device=str(given["device"]),
+            precision=str(given["precision"]),
+        )
+        if not callable(session):
+            raise CheckFailed(f"open gives {type(session).__name__}, which is no session: it cannot be called")
+        self._session = session
+        return {"ms": (time.perf_counter() - started) * 1e3}, ()
+
+    def convert(self, request: protocol.Frame) -> tuple[Mapping[str, object], Sequence[np.ndarray]]:
+        """Lets the runtime write its own files."""
+        started = time.perf_counter()
+        _function(request.header, "convert")(Path(request.header["directory"]), Path(request.header["out"]))
+        return {"ms": (time.perf_counter() - started) * 1e3}, ()
+
+    def run(self, request: protocol.Frame) -> tuple[Mapping[str, object], Sequence[np.ndarray]]:
+        """Runs a batch, and says how many milliseconds it took and whether the images were changed."""
+        if self._session is None:
+            raise UsageError("the session is not open")
+        (images,) = request.arrays
+        given = images.copy()
+        gc.disable()
+        started = time.perf_counter()
+        found = self._session(given)
+        taken = (time.perf_counter() - started) * 1e3
+        gc.enable()
+        outputs = [_output(one) for one in _two(found)]
+        return {"ms": taken, "changed": not np.array_equal(given, images)}, outputs
+
+    def close(self) -> None:
+        """Closes the session, where it can be closed."""
+        close = getattr(self._session, "close", None)
+        if callable(close):
+            try:
+                close()
+            except Exception as error:
+                print(f"close: {reason(error)}", file=sys.stderr)
+
+
+def _two(found: Any) -> tuple[Any, Any]:
+    if not isinstance(found, tuple | list) or len(found) != 2:
+        raise CheckFailed(f"the session gives {type(found).__name__}, not a pair of logits and probabilities")
+    return found[0], found[1]
+
+
+def _output(found: Any) -> np.ndarray:
+    array = np.asarray(found)
+    if array.dtype.name not in protocol.DTYPES[1:]:
+        raise CheckFailed(f"the session gives {array.dtype}{list(array.shape)}, not float[N, K]")
+    return array
+
+
+def _function(given: Mapping[str, Any], part: str) -> Callable[..., Any]:
+    """The `open` or `convert` of the runtime that a request names: a string, or of the plugins that the host has."""
+    from poolzoo.plugin import catalog, loader, problems, spec
+    from poolzoo.plugin.settings import settings
+
+    if (target := given["functions"].get(part)) is not None:
+        return catalog.import_build(target, given["runtime"], problems.Source("", None, "installed"), part)
+    for name, value in given["plugins"].items():
+        setattr(settings, name, [Path(one) for one in value] if name in ("files", "directories") else value)
+    entry = loader.catalog().runtime(given["reference"])
+    assert isinstance(entry.item, spec.Runtime)
+    function = getattr(entry.item, part)
+    return catalog.import_build(function, entry.item.name, entry.source, part)
+
+
+if __name__ == "__main__":
+    main()
