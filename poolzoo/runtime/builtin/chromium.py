@@ -40,7 +40,8 @@ for wanted, end in zip((3, 4), ends):
     os.dup2(end, wanted)
 os.execv(sys.argv[3], sys.argv[3:])
 """
-WAIT: Final = 300.0  # seconds for one answer
+WAIT: Final = 300.0  # seconds for one answer …
+CLOSING: Final = 4.0  # … and for its end
 LOCAL: Final = ("file:", "data:", "blob:", "about:")
 
 
@@ -89,7 +90,6 @@ class Page:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 pass_fds=(read_there, write_there),
-                start_new_session=True,
             )
         finally:
             os.close(read_there)
@@ -130,15 +130,13 @@ class Page:
 
     def close(self) -> None:
         """Ends Chromium and removes its profile."""
-        if self._process.poll() is None:
-            self._process.terminate()
-            try:
-                self._process.wait(10)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-        for end in (self._read, self._write):
-            os.close(end)
+        os.close(self._write)  # it ends by itself then, with its children, and its profile can be removed
+        try:
+            self._process.wait(CLOSING)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        os.close(self._read)
         self._profile.cleanup()
 
     def __enter__(self) -> Page:

@@ -2,10 +2,9 @@
 //
 //   node node_session.mjs PACKAGE MODEL THREADS
 //
-// A message is the length of its header (uint32, little endian), the header (JSON), and the data that it describes.
-// Batch:   {"type": "uint8" or "float32", "dims": [...]}, then the values of the graph's input `images`.
-// Answer:  {"outputs": {"logits": dims, "probabilities": dims}}, then the values of both, float32;
-//          or {"error": text}. The first answer, {"version": text}, comes when the graph is open.
+// A frame is "pzrt", the length of its header (uint32, little endian), the header (JSON), and the arrays that the header
+// describes. A batch has one array, the graph's input `images`; its answer has two, logits and probabilities, or an
+// "error" in the header. The first frame of all is empty: the graph is open.
 
 import { readFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
@@ -13,6 +12,7 @@ import { pathToFileURL } from "node:url";
 
 console.log = console.info = console.debug = console.error; // stdout carries the answers alone
 
+const MAGIC = Buffer.from("pzrt");
 const OUTPUTS = ["logits", "probabilities"];
 const ARRAYS = { uint8: Uint8Array, float32: Float32Array };
 const [folder, model, threads] = process.argv.slice(2);
@@ -28,13 +28,13 @@ function write(bytes) {
   }
 }
 
-function answer(header, ...arrays) {
-  const text = Buffer.from(JSON.stringify(header));
+function answer(header, tensors = []) {
+  const arrays = tensors.map(({ dims }) => ({ dtype: "float32", shape: dims }));
+  const text = Buffer.from(JSON.stringify({ ...header, arrays }));
   const length = Buffer.alloc(4);
   length.writeUInt32LE(text.length);
-  write(length);
-  write(text);
-  for (const array of arrays) write(Buffer.from(array.buffer, array.byteOffset, array.byteLength));
+  write(Buffer.concat([MAGIC, length, text]));
+  for (const { data } of tensors) write(new Uint8Array(Float32Array.from(data).buffer));
 }
 
 async function* messages() {
@@ -54,13 +54,13 @@ async function* messages() {
     return all.subarray(0, count);
   }
   for (;;) {
-    const length = await take(4);
-    if (length === null) return;
-    const header = JSON.parse((await take(length.readUInt32LE())).toString());
-    const make = ARRAYS[header.type];
-    const size = header.dims.reduce((product, side) => product * side, make.BYTES_PER_ELEMENT);
+    const start = await take(MAGIC.length + 4);
+    if (start === null) return;
+    const header = JSON.parse((await take(start.readUInt32LE(MAGIC.length))).toString());
+    const [{ dtype, shape }] = header.arrays;
+    const size = shape.reduce((product, side) => product * side, ARRAYS[dtype].BYTES_PER_ELEMENT);
     const data = Uint8Array.from(await take(size)); // a copy starts at an address that suits any type
-    yield { dims: header.dims, type: header.type, data: new make(data.buffer) };
+    yield { dtype, shape, data: new ARRAYS[dtype](data.buffer) };
   }
 }
 
@@ -69,15 +69,12 @@ try {
   ort.env.wasm.numThreads = Number(threads);
   ort.env.logLevel = "error";
   const session = await ort.InferenceSession.create(readFileSync(model), { executionProviders: ["wasm"] });
-  const { version } = JSON.parse(readFileSync(join(folder, "package.json"), "utf8"));
-  answer({ version });
-  for await (const { type, dims, data } of messages()) {
+  answer({});
+  for await (const { dtype, shape, data } of messages()) {
     try {
-      const found = await session.run({ images: new ort.Tensor(type, data, dims) }, OUTPUTS);
-      const tensors = OUTPUTS.map((name) => found[name]);
-      const outputs = Object.fromEntries(OUTPUTS.map((name, index) => [name, tensors[index].dims]));
-      answer({ outputs }, ...tensors.map((tensor) => Float32Array.from(tensor.data)));
-      tensors.forEach((tensor) => tensor.dispose());
+      const found = await session.run({ images: new ort.Tensor(dtype, data, shape) }, OUTPUTS);
+      answer({}, OUTPUTS.map((name) => found[name]));
+      OUTPUTS.forEach((name) => found[name].dispose());
     } catch (error) {
       answer({ error: String(error?.message ?? error) });
     }

@@ -227,9 +227,7 @@ const encode = (array) => {
 };
 const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 globalThis.poolzoo = {
-  async version() {
-    return (await opened).ort.env.versions.web;
-  },
+  ready: opened.then(() => true),
   async run(images) {
     const data = bytes(images);
     const { logits, probabilities } = await run(data, data.length / (3 * height * width));

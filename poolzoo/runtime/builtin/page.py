@@ -189,7 +189,7 @@ class PageSession:
     def __init__(self, file: Path) -> None:
         self.page = chromium.Page(file)
         try:
-            self.version = str(self.page.evaluate("poolzoo.version()"))
+            self.page.evaluate("poolzoo.ready")
         except BaseException:
             self.page.close()
             raise

@@ -2,40 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import struct
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Final
 
 import numpy as np
 
 from poolzoo.common.errors import CheckFailed, EnvironmentProblem
-from poolzoo.common.json_writer import dumps
 from poolzoo.common.text import one_line
-from poolzoo.runtime import npm
+from poolzoo.runtime import npm, protocol
 from poolzoo.runtime.graph_input import read_input
 
 SCRIPT: Final = Path(__file__).with_name("node_session.mjs")
 PACKAGE: Final = "onnxruntime-web"
-OUTPUTS: Final = ("logits", "probabilities")
-CLOSING: Final = 10  # seconds that node has to end
+CLOSING: Final = 3  # seconds that node has to end
 
 
 class NodeSession:
-    """A node process that holds the opened graph. Batches go to it through pipes.
+    """A node process that holds the opened graph. Batches go to it through pipes, as frames of `protocol`.
 
     Args:
         model: The ONNX file.
         threads: Threads to compute with.
 
-    Attributes:
-        version: The version of the npm package.
-
     Raises:
-        EnvironmentProblem: node or the package is not installed.
+        EnvironmentProblem: node or the npm package is not installed.
         CheckFailed: onnxruntime-web refuses the graph.
     """
 
@@ -47,11 +40,9 @@ class NodeSession:
         self._input = read_input(model)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115, close() closes it
         command = [node, str(SCRIPT), str(package), str(model), str(threads)]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, bufsize=0
-        )
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors)
         try:
-            self.version = str(self._receive()["version"])
+            self._receive()  # an empty frame once the graph is open
         except BaseException:
             self.close()
             raise
@@ -68,71 +59,45 @@ class NodeSession:
         Raises:
             CheckFailed: onnxruntime-web reports an error, or node ended.
         """
-        batch = np.ascontiguousarray(self._input.convert(images))
-        header = dumps({"type": str(batch.dtype), "dims": batch.shape}).encode()
         try:
-            self._stdin.write(struct.pack("<I", len(header)) + header)
-            _write_all(self._stdin, batch.data.cast("B"))
+            protocol.write(_pipe(self._process.stdin), {}, [self._input.convert(images)])
         except OSError as error:
             raise self._ended() from error
-        dims = self._receive()["outputs"]
-        logits, probabilities = (self._read_array(dims[name]) for name in OUTPUTS)
+        logits, probabilities = self._receive().arrays
         return logits, probabilities
 
     def close(self) -> None:
         """Ends the process."""
-        self._stdin.close()
         try:
+            _pipe(self._process.stdin).close()
             self._process.wait(CLOSING)
-        except subprocess.TimeoutExpired:
+        except (OSError, subprocess.TimeoutExpired):
             self._process.kill()
             self._process.wait()
-        self._stdout.close()
+        _pipe(self._process.stdout).close()
         self._errors.close()
 
-    @property
-    def _stdin(self) -> IO[bytes]:
-        assert self._process.stdin is not None
-        return self._process.stdin
-
-    @property
-    def _stdout(self) -> IO[bytes]:
-        assert self._process.stdout is not None
-        return self._process.stdout
-
-    def _receive(self) -> dict[str, Any]:
-        """The header of the next answer."""
-        (length,) = struct.unpack("<I", self._read(4))
-        header: dict[str, Any] = json.loads(self._read(length))
-        if "error" in header:
-            raise CheckFailed(f"onnxruntime-web: {one_line(header['error'], 300)}")
-        return header
-
-    def _read_array(self, dims: list[int]) -> np.ndarray:
-        return np.frombuffer(self._read(4 * int(np.prod(dims))), "<f4").reshape(dims)
-
-    def _read(self, count: int) -> bytes:
-        parts = []
-        while count:
-            part = self._stdout.read(count)
-            if not part:
-                raise self._ended()
-            parts.append(part)
-            count -= len(part)
-        return b"".join(parts)
+    def _receive(self) -> protocol.Frame:
+        try:
+            answer = protocol.read(_pipe(self._process.stdout))
+        except protocol.NoFrame as error:
+            raise self._ended() from error
+        if "error" in answer.header:
+            raise CheckFailed(f"onnxruntime-web: {one_line(str(answer.header['error']), 300)}")
+        return answer
 
     def _ended(self) -> CheckFailed:
         """The error for a process that ended, with the last line that it wrote."""
-        self._process.wait(CLOSING)
+        code = self._process.wait(CLOSING)
         self._errors.seek(0)
         lines = self._errors.read().decode("utf-8", "replace").split("\n")
         last = next((line for line in reversed(lines) if line.strip()), "no message")
-        return CheckFailed(f"node ended with code {self._process.returncode}: {one_line(last, 300)}")
+        return CheckFailed(f"node ended with code {code}: {one_line(last, 300)}")
 
 
-def _write_all(stream: IO[bytes], content: memoryview) -> None:
-    while content:
-        content = content[stream.write(content) :]
+def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
+    assert stream is not None
+    return stream
 
 
 def open_session(bundle: Path, *, threads: int, device: str, precision: str) -> NodeSession:
