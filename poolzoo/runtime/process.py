@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -42,7 +42,11 @@ PAGE: Final = 4096
 
 
 class RuntimeFailed(CheckFailed):
-    """A runtime refuses a graph, crashes, hangs, or answers something that is no answer."""
+    """A runtime refuses a graph, crashes or hangs."""
+
+
+class WrongAnswer(RuntimeFailed):
+    """A runtime answers something that is no answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,11 +187,11 @@ class RuntimeProcess:
     def _run_piece(self, images: np.ndarray) -> Answer:
         answer = self._request("run", f"running a batch of {len(images)}", {}, images)
         if len(answer.arrays) != 2:
-            raise RuntimeFailed(f"{self._runtime.name} answers no logits and probabilities")
+            raise WrongAnswer("answers no logits and probabilities")
         logits, probabilities = answer.arrays
         if logits.ndim != 2 or len(logits) != len(images) or probabilities.shape != logits.shape:
             text = f"gives logits {list(logits.shape)} and probabilities {list(probabilities.shape)}"
-            raise RuntimeFailed(f"{self._runtime.name} {text} for {len(images)} images, not [N, K] each")
+            raise WrongAnswer(f"{text} for {len(images)} images, not [N, K] each")
         changed = bool(answer.header.get("changed"))
         return Answer(logits=logits, probabilities=probabilities, ms=_milliseconds(answer), changed=changed)
 
@@ -207,7 +211,8 @@ class RuntimeProcess:
         if isinstance(found, Exception):
             raise self._failed(found, doing)
         if "error" in found.header:
-            raise RuntimeFailed(self._with_log(one_line(str(found.header["error"]), 600), doing))
+            text = f"fails while {doing}: {one_line(str(found.header['error']), 600)}"
+            raise (WrongAnswer if found.header.get("wrong") else RuntimeFailed)(self._with_log(text))
         return found
 
     def _wait(self, answers: queue.Queue[protocol.Frame | Exception], doing: str) -> protocol.Frame | Exception:
@@ -223,7 +228,7 @@ class RuntimeProcess:
             if time.monotonic() > deadline:
                 self._kill()
                 text = f"does not answer within {self._limits.seconds:g} seconds while {doing}"
-                raise RuntimeFailed(self._with_log(text, doing), "allow more with --runtime-timeout")
+                raise RuntimeFailed(self._with_log(text), "allow more with --runtime-timeout")
             limit = self._limits.memory
             if limit is not None and (held := resident_memory(self._process.pid)) > limit:
                 self._kill()
@@ -234,15 +239,15 @@ class RuntimeProcess:
         """Why there is no answer: the process ended, or wrote something else."""
         if isinstance(error, protocol.BadFrame):
             self._kill()
-            return RuntimeFailed(f"{error}, while {doing}")
+            return WrongAnswer(f"{error}, while {doing}")
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(END)
         code = self._process.poll()
         self._kill()
         self._reader.join(END)
-        return RuntimeFailed(self._with_log(f"{describe_end(code)} while {doing}", doing))
+        return RuntimeFailed(self._with_log(f"{describe_end(code)} while {doing}"))
 
-    def _with_log(self, text: str, doing: str) -> str:
+    def _with_log(self, text: str) -> str:
         printed = self.log()
         return f"{text}; it printed: {printed}" if printed else text
 
@@ -298,6 +303,3 @@ def _milliseconds(answer: protocol.Frame) -> float:
 def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
     assert stream is not None
     return stream
-
-
-Run = Callable[[np.ndarray], Answer]

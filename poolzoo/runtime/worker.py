@@ -60,6 +60,8 @@ def _answer(worker: Worker, request: protocol.Frame) -> tuple[Mapping[str, objec
     }
     try:
         return operations[str(request.header["request"])](request)
+    except NoOutputs as error:
+        return {"error": error.message, "wrong": True}, ()
     except PoolzooError as error:
         return {"error": error.message, "hint": error.hint}, ()
     except SystemExit as error:
@@ -70,6 +72,10 @@ def _answer(worker: Worker, request: protocol.Frame) -> tuple[Mapping[str, objec
 
             traceback.print_exception(error)
         return {"error": reason(error)}, ()
+
+
+class NoOutputs(CheckFailed):
+    """What a session gives is no pair of logits and probabilities."""
 
 
 class Worker:
@@ -126,14 +132,14 @@ class Worker:
 
 def _two(found: Any) -> tuple[Any, Any]:
     if not isinstance(found, tuple | list) or len(found) != 2:
-        raise CheckFailed(f"the session gives {type(found).__name__}, not a pair of logits and probabilities")
+        raise NoOutputs(f"the session gives {type(found).__name__}, not a pair of logits and probabilities")
     return found[0], found[1]
 
 
 def _output(found: Any) -> np.ndarray:
     array = np.asarray(found)
     if array.dtype.name not in protocol.DTYPES[1:]:
-        raise CheckFailed(f"the session gives {array.dtype}{list(array.shape)}, not float[N, K]")
+        raise NoOutputs(f"the session gives {array.dtype}{list(array.shape)}, not float[N, K]")
     return array
 
 
