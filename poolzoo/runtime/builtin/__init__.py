@@ -105,3 +105,19 @@ def poolzoo_runtimes() -> Iterator[Runtime]:
         distributions=("onnx2torch", "torch"),
         form=GraphForm(opset=17),
     )
+    yield Runtime(
+        name="onnxruntime-web",
+        summary="ONNX Runtime in WebAssembly, in node",
+        open="poolzoo.runtime.builtin.web:open_session",
+        install="npm install --global onnxruntime-web",
+        programs=("node",),
+        npm=("onnxruntime-web",),
+    )
+    yield Runtime(
+        name="web",
+        summary="a page that holds graph and runtime, for any browser; checked in headless Chromium",
+        open="poolzoo.runtime.builtin.page:open_session",
+        convert="poolzoo.runtime.builtin.page:convert",
+        install="npm install --global onnxruntime-web; a check needs Chromium too",
+        npm=("onnxruntime-web",),
+    )
