@@ -90,6 +90,7 @@ class Worker:
     def open(self, request: protocol.Frame) -> tuple[Mapping[str, object], Sequence[np.ndarray]]:
         """Opens the session, and says how many milliseconds that took with the imports of the runtime."""
         given = request.header
+        self.close()  # the one before
         started = time.perf_counter()
         make = _function(given, "open")
         session = make(
@@ -131,6 +132,7 @@ class Worker:
                 close()
             except Exception as error:
                 print(f"close: {reason(error)}", file=sys.stderr)
+        self._session = None
 
 
 def _two(found: Any) -> tuple[Any, Any]:
