@@ -218,12 +218,9 @@ def _words(found: np.ndarray, expected: np.ndarray, limit: float) -> str:
     if not np.isfinite(off).all():
         return f"{int((~np.isfinite(off)).sum())} of {off.size} values are NaN or infinite"
     starts = np.cumsum((0, *BATCHES))
-    wrong = [
-        size
-        for at, size in enumerate(BATCHES)
-        if (off[starts[at] : starts[at + 1]] > limit * np.abs(expected).max()).any()
-    ]
-    return f"off by {off.max() / np.abs(expected).max():.2g} of the largest value, in batches of {_sizes(wrong)}"
+    largest = float(np.abs(expected).max())
+    wrong = [size for at, size in enumerate(BATCHES) if (off[starts[at] : starts[at + 1]] > limit * largest).any()]
+    return f"off by {off.max() / largest:.2g} of the largest value, in batches of {_sizes(wrong)}"
 
 
 def _sizes(wrong: list[int]) -> str:

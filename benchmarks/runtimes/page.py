@@ -1,4 +1,4 @@
-"""docs/runtimes.md and docs/runtimes.json: a row for each layer and bundle, and the cause of whatever does not agree."""
+"""docs/runtimes.md and docs/runtimes.json: a row for each layer and bundle, and why cells do not agree."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def render(cells: Cells) -> str:
         [
             "# Bundles and layers in every runtime",
             "",
-            "`python -m benchmarks.runtimes` runs the cells and `python -m benchmarks.runtimes --write` writes this page.",
+            "`python -m benchmarks.runtimes` runs the cells; with `--write` it writes this page.",
             "",
             f"{datetime.now(UTC):%Y-%m-%d}, {_machine()}. One thread, float32 arithmetic, each runtime in a process of",
             "its own. `poolzoo list runtimes` shows how to get a runtime.",
@@ -58,16 +58,17 @@ def render(cells: Cells) -> str:
             "",
             "## Layers",
             "",
-            "Each layer is exported by a plain `torch.onnx.export` with a dynamic batch and opset 18: `float[N, 64, 8, 8]`,",
-            "2 × 2 windows for local layers, noise on all parameters. A flattening and a softmax follow it.",
+            "Each layer is exported by a plain `torch.onnx.export` with a dynamic batch and opset 18. It takes",
+            "`float[N, 64, 8, 8]`; local layers have 2 × 2 windows, and all parameters have noise. A flattening and a",
+            "softmax follow it.",
             f"It agrees within {LAYER_LIMIT:g} of the largest value of torch, at batches 3, 3, 1, 7, 3 in one session.",
             "",
             table(["layer", *names], _rows(cells, names, layers.names())),
             "",
             "## Bundles",
             "",
-            "Networks have random weights in which every part matters, and take `uint8[N, h, w, 3]`. Images are mirrored",
-            "photographs that the bundle does not hold, and torch's logits are the reference. The limit is",
+            "Networks have random weights in which every part matters, and take `uint8[N, h, w, 3]`. Images are",
+            "mirrored photographs that the bundle does not hold, and torch's logits are the reference. The limit is",
             f"{BUNDLE_LIMIT:g} of the largest logit, and {LOWER_LIMIT:g} of it for graphs in fp16 or int8.",
             "",
             table(["bundle", "kind", *names], _rows(cells, names, whole, kinds)),
@@ -120,9 +121,8 @@ def _forms(names: Sequence[str], versions: dict[str, str]) -> list[list[str]]:
 def _summary(cells: Cells, names: Sequence[str], whole: Sequence[str]) -> list[list[str]]:
     rows = []
     for title, prefix in (("global layers", "global "), ("local layers", "local ")):
-        rows.append(
-            [title, *(_count(cells, name, [g for g in layers.names() if g.startswith(prefix)]) for name in names)]
-        )
+        graphs = [name for name in layers.names() if name.startswith(prefix)]
+        rows.append([title, *(_count(cells, name, graphs) for name in names)])
     rows.append(["**bundles**", *(_count(cells, name, whole) for name in names)])
     return rows
 
@@ -170,7 +170,8 @@ def _caught(cells: Cells, whole: Sequence[str]) -> list[str]:
     """Whether `poolzoo verify --runtime` finds every bundle that is wrong."""
     wrong = [one for one in cells.values() if one.graph in whole and one.status == "wrong"]
     missed = [one for one in wrong if one.verify == "agrees"]
-    text = f"{len(wrong)} cells of bundles are wrong. `poolzoo verify --runtime` refuses {len(wrong) - len(missed)} of them."
+    found = len(wrong) - len(missed)
+    text = f"{len(wrong)} cells of bundles are wrong; `poolzoo verify --runtime` finds {found} of them wrong too."
     return [text, *(f"* missed: `{one.graph}` in {one.runtime}" for one in missed)]
 
 

@@ -73,7 +73,7 @@ def prepare(
     else:
         process.convert(given, out)
     if not _size(out):
-        raise RuntimeFailed("convert writes no file")
+        raise RuntimeFailed(runtime.name, "converts the graph to no file")
     return Prepared(out, (*changes, "converted"), _size(out))
 
 
@@ -85,7 +85,7 @@ def _write_graph(source: Path, runtime: Runtime, target: Path) -> tuple[str, ...
     try:
         content, changes = forms.adapt(source.read_bytes(), runtime.form)
     except CheckFailed as error:
-        raise RuntimeFailed(error.message) from error
+        raise RuntimeFailed(runtime.name, f"cannot have the graph: {error.message}") from error
     target.write_bytes(content)
     return changes
 

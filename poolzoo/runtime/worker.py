@@ -43,7 +43,8 @@ def main() -> None:
             with contextlib.suppress(Exception):  # a runtime may have closed them
                 stream.flush()
         protocol.write(answers, header, arrays)
-    worker.close()
+    with contextlib.suppress(BaseException):
+        worker.close_session()
     os._exit(0)  # without exit handlers, in which runtimes crash
 
 
@@ -60,6 +61,7 @@ def _answer(worker: Worker, request: protocol.Frame) -> tuple[Mapping[str, objec
         "open": worker.open,
         "convert": worker.convert,
         "run": worker.run,
+        "close": worker.close_session,
     }
     try:
         return operations[str(request.header["request"])](request)
@@ -90,7 +92,7 @@ class Worker:
     def open(self, request: protocol.Frame) -> tuple[Mapping[str, object], Sequence[np.ndarray]]:
         """Opens the session, and says how many milliseconds that took with the imports of the runtime."""
         given = request.header
-        self.close()  # the one before
+        self.close_session()  # the one before
         started = time.perf_counter()
         make = _function(given, "open")
         session = make(
@@ -124,15 +126,13 @@ class Worker:
         outputs = [_output(one) for one in _two(found)]
         return {"ms": taken, "changed": not np.array_equal(given, images)}, outputs
 
-    def close(self) -> None:
-        """Closes the session, where it can be closed."""
-        close = getattr(self._session, "close", None)
+    def close_session(self, request: protocol.Frame | None = None) -> tuple[Mapping[str, object], Sequence[np.ndarray]]:
+        """Closes the session once, where it can be closed."""
+        session, self._session = self._session, None
+        close = getattr(session, "close", None)
         if callable(close):
-            try:
-                close()
-            except Exception as error:
-                print(f"close: {reason(error)}", file=sys.stderr)
-        self._session = None
+            close()
+        return {}, ()
 
 
 def _two(found: Any) -> tuple[Any, Any]:
