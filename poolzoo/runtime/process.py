@@ -37,7 +37,8 @@ MEMORY_SHARE: Final = 0.8  # of what is available, that a session may hold
 POLL: Final = 0.05  # seconds between two looks at the memory
 END: Final = 5.0  # seconds to close a session
 LOG_BYTES: Final = 8192  # that are kept of what a runtime prints
-LOG_LINES: Final = 3  # that an error shows
+LOG_LINES: Final = 3  # that an error shows, …
+LOG_WIDTH: Final = 160  # … and characters of each
 PAGE: Final = 4096
 
 
@@ -163,8 +164,8 @@ class RuntimeProcess:
     def log(self) -> str:
         """The last lines that it printed, on one line."""
         text = b"".join(self._log).decode("utf-8", "replace")
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        return one_line(" | ".join(lines[-LOG_LINES:]), 400)
+        lines = [one_line(line, LOG_WIDTH) for line in text.splitlines() if line.strip()]
+        return " | ".join(lines[-LOG_LINES:])
 
     def _who(self) -> dict[str, object]:
         """What the process must know to find the runtime: its functions where strings name them, else the plugins."""
@@ -211,6 +212,8 @@ class RuntimeProcess:
         if isinstance(found, Exception):
             raise self._failed(found, doing)
         if "error" in found.header:
+            self._kill()  # a session that has failed is not asked again, and all that it printed arrives
+            self._reader.join(END)
             text = f"fails while {doing}: {one_line(str(found.header['error']), 600)}"
             raise (WrongAnswer if found.header.get("wrong") else RuntimeFailed)(self._with_log(text))
         return found

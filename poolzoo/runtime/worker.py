@@ -6,6 +6,7 @@ what a runtime prints goes to stderr, which the host keeps for its messages.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import sys
@@ -38,10 +39,12 @@ def main() -> None:
         except protocol.NoFrame:
             break
         header, arrays = _answer(worker, request)
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):  # a runtime may have closed them
+                stream.flush()
         protocol.write(answers, header, arrays)
     worker.close()
-    sys.stderr.flush()
-    os._exit(0)  # a runtime's threads and exit handlers have crashed before
+    os._exit(0)  # without exit handlers, in which runtimes crash
 
 
 def _end_with(parent: int) -> None:
