@@ -180,7 +180,9 @@ class LocalStrip(LocalPooling):
         self.mix = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        strips = self.rows(x.mean(3, keepdim=True)) + self.columns(x.mean(2, keepdim=True))
+        rows = self.rows(x.mean(3, keepdim=True)).clamp(-3e38,3e38)
+        columns = self.columns(x.mean(2, keepdim=True)).clamp(-3e38,3e38)
+        strips = rows + columns
         return self.avg_pool(x * self.mix(strips.relu()).sigmoid()).to(x.dtype)
 
 
