@@ -96,6 +96,9 @@ def _build(name: str) -> nn.Module:
 
 def _add_metadata(file: Path, metadata: Mapping[str, object]) -> None:
     model = onnx.load(file)
+    for node in model.graph.node:
+        if node.op_type == "Reshape" and "logits" in node.output:  # the flattening, which is no part of the layer
+            del node.attribute[:]  # `allowzero`, which makes no difference here, and which some runtimes lack
     for key, value in metadata.items():
         model.metadata_props.add(key=key, value=dumps(value))
     onnx.save(model, file)

@@ -31,7 +31,9 @@ class GlobalDepth(nn.Module):
         self.group = _checked(group)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.max_pool3d(x.unsqueeze(1), (self.group, 1, 1), ceil_mode=True).squeeze(1).mean((2, 3))
+        columns = x.reshape(x.shape[0], 1, x.shape[1], -1)  # channels × spatial locations: two-dimensional windows of g × 1
+        rest = x.shape[1] % self.group > 0
+        return F.max_pool2d(columns, (self.group, 1), ceil_mode=rest).mean(3).flatten(1)
 
 
 class LocalDepth(LocalPooling):

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from poolzoo.model.geometry import Geometry
 from poolzoo.poolings.local import LocalPooling, local_build
-from poolzoo.poolings.shared import GlobalPooling
+from poolzoo.poolings.shared import GlobalPooling, mixture
 
 Sharing = Literal["layer", "channel"]
 
@@ -143,7 +143,7 @@ class GlobalMixed(nn.Module):
         self.weight = nn.Parameter(torch.zeros(channels if share == "channel" else 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.lerp(x.mean((2, 3)), map_max(x), self.weight.sigmoid().to(x.dtype))
+        return mixture(x.mean((2, 3)), map_max(x), self.weight.sigmoid().to(x.dtype))
 
 
 class LocalMixed(LocalPooling):
@@ -182,7 +182,7 @@ class GlobalGated(nn.Module):
             ratio = weight.shape[2] * weight.shape[3] / (size[0] * size[1])
             weight = F.interpolate(weight, size=size, mode="bilinear", align_corners=False) * ratio
         gate = (x * weight).sum((2, 3)).sigmoid()
-        return torch.lerp(x.mean((2, 3)), map_max(x), gate)
+        return mixture(x.mean((2, 3)), map_max(x), gate)
 
 
 class LocalGated(LocalPooling):
