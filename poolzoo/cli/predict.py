@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from poolzoo.cli.options import json_option, provider_option, skip_broken_option, threads_option
+from poolzoo.cli.options import (
+    json_option,
+    provider_option,
+    runtime_timeout_option,
+    skip_broken_option,
+    threads_option,
+)
 from poolzoo.common import output, streams
 
 if TYPE_CHECKING:
@@ -44,8 +50,15 @@ SALIENCY_HEADERS: Final = ("saliency", "method")  # where pictures are drawn
     help="Directory for the saliency maps; it is created if missing. Implies --saliency.",
 )
 @skip_broken_option
+@click.option(
+    "--runtime",
+    metavar="NAME",
+    show_default="the one that the bundle names, else onnxruntime",
+    help="Runtime to run the bundle in.",
+)
 @provider_option
 @threads_option
+@runtime_timeout_option
 @json_option
 def command(
     bundle: Path,
@@ -55,8 +68,10 @@ def command(
     saliency: bool,
     saliency_dir: Path | None,
     skip: str | None,
+    runtime: str | None,
     provider: str,
     threads: int | None,
+    runtime_timeout: float | None,
     as_json: bool,
 ) -> int:
     """Label images with a bundle, without torch.
@@ -79,7 +94,16 @@ def command(
         from poolzoo.explain.saliency import make_drawer
 
         pictures = make_drawer(bundle, files, folder, threads)
-    predictions = predict(bundle, files, top=top, provider=provider, threads=threads, pictures=pictures)
+    predictions = predict(
+        bundle,
+        files,
+        top=top,
+        provider=provider,
+        threads=threads,
+        pictures=pictures,
+        runtime=runtime,
+        timeout=runtime_timeout,
+    )
     headers = SALIENCY_HEADERS if folder else ()
     failures = _Failures()
     label = "" if as_csv and streams.stdout_is_terminal() else "labeling images"  # a bar among the rows would tear them

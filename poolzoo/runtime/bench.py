@@ -224,7 +224,7 @@ class _Others:
                 judgment = gate.judge(process.run, self._cases)
             except CheckFailed as error:
                 wrong = isinstance(error, WrongAnswer) or not isinstance(error, RuntimeFailed)
-                row = Agreement(runtime=name, threads=threads, error=error.message, wrong=wrong, version=version)
+                row = Agreement(runtime=name, threads=threads, error=_why(error), wrong=wrong, version=version)
                 return _no_calls, row
             if judgment.failure is not None:
                 text = f"{judgment.failure.id}: {judgment.failure.detail}"
@@ -233,6 +233,10 @@ class _Others:
         return calls, Agreement(
             runtime=name, threads=threads, version=version, max_abs=judgment.max_abs, allowed=judgment.allowed
         )
+
+
+def _why(error: CheckFailed) -> str:
+    return error.why if isinstance(error, RuntimeFailed) else error.message
 
 
 def _no_calls(size: int) -> Callable[[], float]:

@@ -7,13 +7,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 import numpy as np
 
 from poolzoo.artifacts import manifest
+from poolzoo.artifacts.schema import Config
 from poolzoo.common import output, resources
-from poolzoo.common.errors import UsageError
+from poolzoo.common.errors import EnvironmentProblem, UsageError
+from poolzoo.common.files import read_json
 from poolzoo.common.text import one_line
 from poolzoo.data import images, pillow_warnings, sizes, walk
 from poolzoo.data.decode import Misfits, size_in
@@ -22,7 +24,11 @@ from poolzoo.data.sizes import Size
 from poolzoo.runtime import ort_session
 from poolzoo.runtime.ort_session import ClassScore
 
+if TYPE_CHECKING:
+    from poolzoo.plugin.catalog import Entry
+
 BATCH: Final = 64
+ORT: Final = "onnxruntime"  # which runs in this process
 NOT_FINITE: Final = "the network gives NaN or infinity for it"  # the error of an image that can be read
 THREADS: Final = 4  # that read images while the graph runs; with photographs of 24 megapixels they take 1.2 GB
 
@@ -93,6 +99,8 @@ def predict(
     provider: str = "cpu",
     threads: int | None = None,
     pictures: MakeDrawer | None = None,
+    runtime: str | None = None,
+    timeout: float | None = None,
 ) -> Generator[Prediction, None, None]:
     """Opens a bundle and predicts the classes of image files, a batch at a time.
 
@@ -103,6 +111,9 @@ def predict(
         provider: `auto`, `cpu`, `cuda` or `tensorrt`.
         threads: Threads to compute with; None for ONNX Runtime's own choice.
         pictures: Given the opened graph, returns a function that draws the picture of an image; None for no pictures.
+        runtime: The runtime to use; None for the one that the bundle names, or ONNX Runtime where that is not installed
+            or `provider` asks for a GPU.
+        timeout: Seconds that another runtime than ONNX Runtime may take to open the graph, and for each batch.
 
     Returns:
         A prediction for each file, in order, as soon as its batch is done.
@@ -110,14 +121,68 @@ def predict(
     Raises:
         UsageError: There is no bundle.
         CheckFailed: The bundle is damaged.
+        EnvironmentProblem: The runtime that was named is not installed.
     """
     manifest.check(directory, "bundle")
+    entry = _runtime(directory, runtime, provider)
     model = ort_session.open_model(directory / "model.onnx", provider, threads)
-    return _predictions(model, files, top, pictures(model) if pictures else None)
+    draw = pictures(model) if pictures else None
+    if entry is None:
+        return _predictions(model, model.run, files, top, draw)
+    return _in_runtime(directory, entry, model, files, top, draw, threads, timeout)
+
+
+def _runtime(directory: Path, named: str | None, provider: str) -> Entry | None:
+    """The runtime to use; None for ONNX Runtime in this process."""
+    if named is None and provider in ("cuda", "tensorrt"):
+        return None
+    config: Config = read_json(directory / "config.json")
+    name = named or config.get("export", {}).get("runtime", ORT)
+    if name == ORT:
+        return None
+    from poolzoo.runtime.runtimes import select
+
+    try:
+        (entry,) = select([name])
+    except (UsageError, EnvironmentProblem) as error:
+        if named is not None:
+            raise
+        output.say(f"ONNX Runtime is used: the bundle names {name}, and {error.message}")
+        return None
+    return entry
+
+
+def _in_runtime(
+    directory: Path,
+    entry: Entry,
+    model: ort_session.OnnxModel,
+    files: Sequence[str],
+    top: int,
+    draw: DrawPicture | None,
+    threads: int | None,
+    timeout: float | None,
+) -> Generator[Prediction, None, None]:
+    """The predictions of a runtime in a process of its own, which ends with them."""
+    from poolzoo.runtime.environment import physical_cores
+    from poolzoo.runtime.process import Limits
+    from poolzoo.runtime.runtimes import open_runtime
+
+    count, limits = threads or physical_cores(), Limits.default(timeout)
+    with open_runtime(directory, entry, threads=count, limits=limits) as (process, _, _):
+
+        def run(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            answer = process.run(pixels)
+            return answer.logits, answer.probabilities
+
+        yield from _predictions(model, run, files, top, draw)
 
 
 def _predictions(
-    model: ort_session.OnnxModel, files: Sequence[str], top: int, draw: DrawPicture | None
+    model: ort_session.OnnxModel,
+    run: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    files: Sequence[str],
+    top: int,
+    draw: DrawPicture | None,
 ) -> Generator[Prediction, None, None]:
     labels, size, fit = model.labels, model.size, model.fit
     pool, misfits, crops = ThreadPoolExecutor(min(THREADS, 2 * resources.cpus())), Misfits(), _Crops(size)
@@ -132,7 +197,7 @@ def _predictions(
                 now, coming = coming, start(at + BATCH)  # the next batch is read while the graph runs
                 found = [future.result() for future in now]
                 pixels = [one for one, *_ in found if isinstance(one, np.ndarray)]
-                outputs = iter(model.run(np.stack(pixels))[1] if pixels else ())
+                outputs = iter(run(np.stack(pixels))[1] if pixels else ())
                 for file, (one, notes, native) in zip(files[at : at + BATCH], found, strict=True):
                     misfits.add(Path(file), notes)
                     if isinstance(one, str):

@@ -67,7 +67,7 @@ def prepare(bundle: Path, entry: Entry, work: Path, *, limits: Limits | None = N
     with RuntimeProcess(entry, threads=1, limits=limits) as process:
         process.convert(given, out)
     if not _size(out):
-        raise RuntimeFailed("convert writes no file")
+        raise RuntimeFailed(runtime.name, "converts the graph to no file")
     return Prepared(out, (*changes, "converted"), _size(out))
 
 
@@ -79,7 +79,7 @@ def _write_graph(source: Path, runtime: Runtime, target: Path) -> tuple[str, ...
     try:
         content, changes = forms.adapt(source.read_bytes(), runtime.form)
     except CheckFailed as error:
-        raise RuntimeFailed(error.message) from error
+        raise RuntimeFailed(runtime.name, f"cannot have the graph: {error.message}") from error
     target.write_bytes(content)
     return changes
 

@@ -43,7 +43,11 @@ PAGE: Final = 4096
 
 
 class RuntimeFailed(CheckFailed):
-    """A runtime refuses a graph, crashes or hangs."""
+    """A runtime refuses a graph, crashes or hangs; `why` says it without the name of the runtime."""
+
+    def __init__(self, runtime: str, why: str, hint: str = "") -> None:
+        super().__init__(f"runtime {runtime} {why}", hint or f"poolzoo verify BUNDLE --runtime {runtime} checks it")
+        self.why = why
 
 
 class WrongAnswer(RuntimeFailed):
@@ -103,6 +107,11 @@ class RuntimeProcess:
         self._log: deque[bytes] = deque()
         self._reader = threading.Thread(target=self._keep_log, daemon=True)
         self._reader.start()
+
+    @property
+    def name(self) -> str:
+        """The runtime's name."""
+        return self._runtime.name
 
     def __enter__(self) -> RuntimeProcess:
         return self
@@ -188,11 +197,11 @@ class RuntimeProcess:
     def _run_piece(self, images: np.ndarray) -> Answer:
         answer = self._request("run", f"running a batch of {len(images)}", {}, images)
         if len(answer.arrays) != 2:
-            raise WrongAnswer("answers no logits and probabilities")
+            raise WrongAnswer(self._runtime.name, "answers no logits and probabilities")
         logits, probabilities = answer.arrays
         if logits.ndim != 2 or len(logits) != len(images) or probabilities.shape != logits.shape:
             text = f"gives logits {list(logits.shape)} and probabilities {list(probabilities.shape)}"
-            raise WrongAnswer(f"{text} for {len(images)} images, not [N, K] each")
+            raise WrongAnswer(self._runtime.name, f"{text} for {len(images)} images, not [N, K] each")
         changed = bool(answer.header.get("changed"))
         return Answer(logits=logits, probabilities=probabilities, ms=_milliseconds(answer), changed=changed)
 
@@ -215,7 +224,9 @@ class RuntimeProcess:
             self._kill()  # a session that has failed is not asked again, and all that it printed arrives
             self._reader.join(END)
             text = f"fails while {doing}: {one_line(str(found.header['error']), 600)}"
-            raise (WrongAnswer if found.header.get("wrong") else RuntimeFailed)(self._with_log(text))
+            raise (WrongAnswer if found.header.get("wrong") else RuntimeFailed)(
+                self._runtime.name, self._with_log(text)
+            )
         return found
 
     def _wait(self, answers: queue.Queue[protocol.Frame | Exception], doing: str) -> protocol.Frame | Exception:
@@ -231,24 +242,24 @@ class RuntimeProcess:
             if time.monotonic() > deadline:
                 self._kill()
                 text = f"does not answer within {self._limits.seconds:g} seconds while {doing}"
-                raise RuntimeFailed(self._with_log(text), "allow more with --runtime-timeout")
+                raise RuntimeFailed(self._runtime.name, self._with_log(text), "allow more with --runtime-timeout")
             limit = self._limits.memory
             if limit is not None and (held := resident_memory(self._process.pid)) > limit:
                 self._kill()
                 text = f"holds {resources.size(held)} while {doing}, and {resources.size(limit)} are allowed"
-                raise RuntimeFailed(text, "run it where there is more memory, or on smaller images")
+                raise RuntimeFailed(self._runtime.name, text, "run it where there is more memory, or on smaller images")
 
     def _failed(self, error: Exception, doing: str) -> RuntimeFailed:
         """Why there is no answer: the process ended, or wrote something else."""
         if isinstance(error, protocol.BadFrame):
             self._kill()
-            return WrongAnswer(f"{error}, while {doing}")
+            return WrongAnswer(self._runtime.name, f"{error}, while {doing}")
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(END)
         code = self._process.poll()
         self._kill()
         self._reader.join(END)
-        return RuntimeFailed(self._with_log(f"{describe_end(code)} while {doing}"))
+        return RuntimeFailed(self._runtime.name, self._with_log(f"{describe_end(code)} while {doing}"))
 
     def _with_log(self, text: str) -> str:
         printed = self.log()

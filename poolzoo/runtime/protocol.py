@@ -65,22 +65,22 @@ def read(stream: IO[bytes]) -> Frame:
         raise NoFrame
     (length,) = struct.unpack("<I", start[len(MAGIC) :])
     if start[: len(MAGIC)] != MAGIC or length > MAX_HEADER:
-        raise BadFrame("it writes something else to the pipe of its answers")
+        raise BadFrame("writes something else to the pipe of its answers")
     try:
         header = json.loads(_exactly(stream, length))
         kinds = [(str(one["dtype"]), tuple(int(side) for side in one["shape"])) for one in header["arrays"]]
     except (ValueError, KeyError, TypeError) as error:
-        raise BadFrame("its answer has no header") from error
+        raise BadFrame("writes an answer without a header") from error
     arrays = []
     for name, shape in kinds:
         if name not in DTYPES or min(shape, default=0) < 0:
-            raise BadFrame(f"its answer holds an array of {name}{list(shape)}")
+            raise BadFrame(f"writes an answer with an array of {name}{list(shape)}")
         dtype = np.dtype(name)
         count = dtype.itemsize
         for side in shape:
             count *= side
         if count > MAX_ARRAY:
-            raise BadFrame(f"its answer holds an array of {name}{list(shape)}")
+            raise BadFrame(f"writes an answer with an array of {name}{list(shape)}")
         arrays.append(np.frombuffer(bytearray(_exactly(stream, count)), dtype).reshape(shape))
     return Frame(header, tuple(arrays))
 

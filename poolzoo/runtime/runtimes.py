@@ -12,7 +12,7 @@ from typing import Final, Literal
 import numpy as np
 
 from poolzoo.common import output
-from poolzoo.common.errors import CheckFailed, EnvironmentProblem
+from poolzoo.common.errors import EnvironmentProblem
 from poolzoo.plugin import loader, spec
 from poolzoo.plugin.catalog import Entry
 from poolzoo.runtime import availability, cases, gate, speed
@@ -228,7 +228,7 @@ def _check(
                 rows = timer.measure(runtime.name, process)
     except RuntimeFailed as error:
         status: Status = "wrong" if isinstance(error, WrongAnswer) else "refused"
-        return RuntimeResult(runtime=runtime.name, version=there.version, status=status, detail=error.message)
+        return RuntimeResult(runtime=runtime.name, version=there.version, status=status, detail=error.why)
     except EnvironmentProblem as error:
         detail = f"{error.message} ({error.hint})" if error.hint else error.message
         return RuntimeResult(runtime=runtime.name, version=there.version, status="refused", detail=detail)
@@ -266,7 +266,7 @@ class TimedRun:
         answer = self._process.run(self._golden.images[rows])
         apart = np.abs(answer.logits.astype(np.float64) - self._golden.logits[rows]).max(1)
         if not (apart <= self._allowed[rows]).all():
-            raise WrongAnswer("answers something else while it is timed")
+            raise WrongAnswer(self._process.name, "answers something else while it is timed")
         return answer.ms
 
 
@@ -296,19 +296,8 @@ class _Timer:
         return tuple(rows)
 
 
-def fastest(report: RuntimesReport) -> RuntimeResult:
-    """The fastest of the runtimes that agree: that with the largest least speed-up over ONNX Runtime.
-
-    Raises:
-        CheckFailed: None agrees.
-    """
-    agreeing = [one for one in report.results if one.status == "agrees"]
-    if not agreeing:
-        raise CheckFailed("no runtime agrees with the bundle", "poolzoo verify --runtime all says why")
-    return max(agreeing, key=_least_speedup)
-
-
-def _least_speedup(result: RuntimeResult) -> float:
+def least_speedup(result: RuntimeResult) -> float:
+    """The least of a runtime's speed-ups over ONNX Runtime at the batch sizes that were timed; 0 where none was."""
     if result.runtime == speed.ORT:
         return 1.0
     return min((row.measurement.speedup["median"] for row in result.speed if row.measurement.speedup), default=0.0)
@@ -319,7 +308,7 @@ __all__ = [
     "RuntimesReport",
     "TimedRun",
     "check_runtimes",
-    "fastest",
+    "least_speedup",
     "open_runtime",
     "require_installed",
     "runtime_of",

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from support.runtimes import HOSTILE, fake_runtime
 
 from poolzoo.artifacts import manifest
-from poolzoo.common import timing
+from poolzoo.common import files, timing
 from poolzoo.plugin import loader
 from poolzoo.runtime import cases, process, runtimes
 
@@ -155,7 +158,7 @@ def test_a_runtime_reads_what_its_convert_wrote(tmp_path):
 
 def test_a_convert_that_writes_nothing_is_refused(tmp_path):
     found = check(fake_runtime(tmp_path / "idle.py", more="convert=lambda bundle, out: None"))
-    assert (found.status, found.detail) == ("refused", "convert writes no file")
+    assert (found.status, found.detail) == ("refused", "converts the graph to no file")
 
 
 def test_absent_runtimes_are_listed_and_cost_nothing(tmp_path, poolzoo):
@@ -223,3 +226,43 @@ def test_bench_measures_a_runtime_beside_onnxruntime(tmp_path, poolzoo, monkeypa
     assert outcome.code == 1
     assert {row["runtime"] for row in outcome.json["results"]} == {"onnxruntime"}
     assert "fake is not measured: synthetic" in outcome.err
+
+
+def bundle_that_names(path, runtime):
+    bundle = Path(shutil.copytree(BUNDLE, path))
+    config = json.loads((bundle / "config.json").read_text())
+    config["export"]["runtime"] = runtime
+    files.write_json(bundle / "config.json", config)
+    manifest.write_manifest(bundle, "bundle")
+    return bundle
+
+
+def test_predict_uses_the_runtime_that_the_bundle_names(tmp_path, poolzoo):
+    used = tmp_path / "used"
+    body = (
+        "def open_session(bundle, **settings):\n"
+        f"    open({str(used)!r}, 'a').write('x')\n"
+        "    return honest(bundle, **settings)\n"
+    )
+    plugin = fake_runtime(tmp_path / "fake.py", body)
+    bundle = bundle_that_names(tmp_path / "bundle", "fake")
+    image = tmp_path / "image.png"
+    Image.fromarray(np.load(BUNDLE / "golden.npz")["images"][9]).save(image)
+    expected = poolzoo("predict", BUNDLE, image, "--json").json
+    assert poolzoo("predict", bundle, image, "--json", "--plugin", plugin).json == expected
+    assert used.read_text() == "x"
+    missing = poolzoo("predict", bundle, image, "--json")
+    assert missing.json == expected
+    assert "ONNX Runtime is used: the bundle names fake" in missing.err
+    named = poolzoo("predict", BUNDLE, image, "--json", "--runtime", "fake", "--plugin", plugin)
+    assert (named.json, used.read_text()) == (expected, "xx")
+    assert poolzoo("predict", BUNDLE, image, "--runtime", "fake").code == 2
+
+
+def test_predict_says_why_its_runtime_failed(tmp_path, poolzoo):
+    image = tmp_path / "image.png"
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(image)
+    plugin = fake_runtime(tmp_path / "fake.py", HOSTILE["exits"])
+    outcome = poolzoo("predict", BUNDLE, image, "--runtime", "fake", "--plugin", plugin)
+    assert outcome.code == 1
+    assert "error: runtime fake ended with exit code 7 while running a batch of 1" in outcome.err
