@@ -36,7 +36,8 @@ Bundle open(const std::string& folder) {
     Bundle bundle;
     for (const auto& label : config["label_names"]) bundle.labels.push_back(label.string());
     const cv::FileNode seen = config["pretrained_cfg"];
-    bundle.size = cv::Size(int(seen["input_size"][2]), int(seen["input_size"][1]));
+    const cv::FileNode size = config["poolzoo"]["data_size"];  // the graph resizes further where the network sees more
+    bundle.size = cv::Size(int(size[1]), int(size[0]));
     const bool bicubic = seen["interpolation"].string() == "bicubic";
     bundle.filter = bicubic ? poolzoo::Filter{2, poolzoo::bicubic} : poolzoo::Filter{1, poolzoo::bilinear};
     bundle.kept = double(seen["crop_pct"]);
@@ -52,7 +53,8 @@ cv::Mat read(const std::string& file) {
     if (image.depth() != CV_8U) throw std::runtime_error(file + " has more than eight bits; this example reads eight");
     if (image.channels() == 4) {
         for (auto pixel = image.begin<cv::Vec4b>(); pixel != image.end<cv::Vec4b>(); ++pixel) {
-            for (int c = 0; c < 3; c++) (*pixel)[c] = uint8_t(((*pixel)[c] * (*pixel)[3] + 255 * (255 - (*pixel)[3]) + 127) / 255);
+            const int alpha = (*pixel)[3];
+            for (int c = 0; c < 3; c++) (*pixel)[c] = uint8_t(((*pixel)[c] * alpha + 255 * (255 - alpha) + 127) / 255);
         }
         cv::cvtColor(image, image, cv::COLOR_BGRA2RGB);
         return image;

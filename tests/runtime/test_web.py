@@ -110,9 +110,9 @@ def test_page_resizes_as_pillow_does(tmp_path: Path) -> None:
         pixels = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
         expected = np.asarray(fit(Image.fromarray(pixels), (wanted[0], wanted[1]), how))
         cases.append((pixels, wanted, how, expected))
-    (tmp_path / "pixels.mjs").write_bytes((Path(page.__file__).parent / "page_pixels.js").read_bytes())
+    script = Path(page.__file__).with_name("pixels.mjs")
     (tmp_path / "run.mjs").write_text(
-        'import { fit } from "./pixels.mjs"; import { readFileSync } from "node:fs";'
+        f'import {{ fit }} from "{script.as_uri()}"; import {{ readFileSync }} from "node:fs";'
         "const cases = JSON.parse(readFileSync(0));"
         "console.log(JSON.stringify(cases.map(([image, how]) => "
         '[...fit({ ...image, data: new Uint8Array(Buffer.from(image.data, "base64")) }, how).data])));'

@@ -121,3 +121,13 @@ def poolzoo_runtimes() -> Iterator[Runtime]:
         install="npm install --global onnxruntime-web; a check needs Chromium too",
         npm=("onnxruntime-web",),
     )
+    yield Runtime(
+        name="litert",
+        summary="LiteRT (TensorFlow Lite), converted by onnx2tf: one image at a time",
+        open="poolzoo.runtime.builtin.litert:open_session",
+        convert="poolzoo.runtime.builtin.litert:convert",
+        install="pip install 'onnx2tf>=2.6' ai-edge-litert (Python 3.12 or newer)",
+        modules=("onnx2tf", "ai_edge_litert", "onnx"),
+        distributions=("ai-edge-litert", "onnx2tf"),
+        form=GraphForm(batch=1),
+    )

@@ -1,7 +1,6 @@
 // The page of a bundle: a photo becomes labels, a saliency map and milliseconds. `fit` and `decode` are in
-// page_pixels.js, which comes before this file in the page's one script.
+// pixels.mjs, which comes before this file in the page's one script.
 
-const ROWS = 64; // feature maps with an occluded location that are run at once
 const FOR = [230, 97, 0]; // orange; blue areas are hatched too: neither needs color vision
 const AGAINST = [20, 80, 170];
 const OPACITY = 0.8;
@@ -12,6 +11,7 @@ const SIDE = 320; // pixels of the longer side of a picture, at least
 const part = (id) => document.getElementById(id);
 const facts = JSON.parse(part("facts").textContent);
 const [height, width] = facts.size;
+const ROWS = facts.batch ?? 64; // feature maps with an occluded location that are run at once
 
 async function unpacked(id) {
   const text = atob(part(id).textContent);
@@ -230,8 +230,14 @@ globalThis.poolzoo = {
   ready: opened.then(() => true),
   async run(images) {
     const data = bytes(images);
-    const { logits, probabilities } = await run(data, data.length / (3 * height * width));
-    return { dims: logits.dims, logits: encode(logits.data), probabilities: encode(probabilities.data) };
+    const count = data.length / (3 * height * width);
+    const size = facts.batch ?? count;
+    const parts = [];
+    for (let at = 0; at < count; at += size) {
+      const { logits, probabilities } = await run(data.subarray(3 * height * width * at, 3 * height * width * (at + size)), size);
+      parts.push({ logits: encode(logits.data), probabilities: encode(probabilities.data) });
+    }
+    return parts;
   },
   async pixels(file) {
     return encode(fit(await decode(new Blob([bytes(file)])), { height, width, ...facts.fit }).data);

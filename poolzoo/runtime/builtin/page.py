@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import json
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -92,13 +93,14 @@ def _page(
     version: str,
     blocks: dict[str, bytes],
 ) -> str:
-    script = "".join((HERE / name).read_text(encoding="utf-8") for name in ("page_pixels.js", "page.js"))
+    script = "".join((HERE / name).read_text(encoding="utf-8") for name in ("pixels.mjs", "page.js"))
     checksum = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     height, width = model.size
     facts = {
         "labels": [one_line(label) for label in model.labels],
         "size": [height, width],
         "fit": {"interpolation": model.fit.interpolation, "crop_pct": model.fit.crop_pct},
+        "batch": 1 if json.loads(model.metadata["input"])["kind"] == "photo" else None,  # it takes one image at a time
         "map": saliency.feature_map if saliency else None,
         "top": TOP,
     }
@@ -206,9 +208,9 @@ class PageSession:
         Raises:
             CheckFailed: The page reports an error, or Chromium ended.
         """
-        found = self.page.evaluate(f"poolzoo.run('{_text(images.tobytes())}')")
+        parts = self.page.evaluate(f"poolzoo.run('{_text(images.tobytes())}')")
         logits, probabilities = (
-            np.frombuffer(base64.b64decode(found[name]), "<f4").reshape(found["dims"])
+            np.frombuffer(b"".join(base64.b64decode(part[name]) for part in parts), "<f4").reshape(len(images), -1)
             for name in ("logits", "probabilities")
         )
         return logits, probabilities
