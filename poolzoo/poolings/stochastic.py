@@ -126,11 +126,6 @@ class S3(LocalPooling):
         below, right = (
             length - 1 + self.kernel_size - self.padding - n for length, n in zip(lengths, x.shape[2:], strict=True)
         )
-        margin = max(self.padding, below, right)
-        if 2 * margin <= self.kernel_size:  # the layer's own padding, without a padded copy
-            start = margin - self.padding
-            dense = F.max_pool2d(x, self.kernel_size, 1, margin)
-            return dense[:, :, start : start + lengths[0], start : start + lengths[1]]
         edges = (self.padding, right, self.padding, below)  # negative ones crop what no window reaches
         return F.max_pool2d(F.pad(x, edges, value=-torch.inf), self.kernel_size, 1)
 
