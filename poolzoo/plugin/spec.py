@@ -263,6 +263,7 @@ class Runtime:
         install: How to get it, such as "pip install 'poolzoo[openvino]'".
         modules: Importable names that must be there, found without importing them.
         programs: Programs that must be on PATH, such as "node".
+        npm: Packages of npm that must be installed globally or in a folder of `NODE_PATH`; their versions are shown.
         distributions: Distributions whose versions are shown.
         devices: The devices that it computes on; the first one is the default.
         form: What it asks of the graph.
@@ -275,6 +276,7 @@ class Runtime:
     install: str = ""
     modules: tuple[str, ...] = ()
     programs: tuple[str, ...] = ()
+    npm: tuple[str, ...] = ()
     distributions: tuple[str, ...] = ()
     devices: tuple[str, ...] = ("cpu",)
     form: GraphForm = GraphForm()
@@ -285,7 +287,7 @@ class Runtime:
         _check_build(self.open, "open")
         if self.convert is not None:
             _check_build(self.convert, "convert")
-        for key in ("modules", "programs", "distributions", "devices"):
+        for key in ("modules", "programs", "npm", "distributions", "devices"):
             names = getattr(self, key)
             if not isinstance(names, tuple | list) or not all(isinstance(one, str) and one for one in names):
                 raise TypeError(f"{key} of runtime {self.name!r} must be a tuple of names, not {names!r:.80}")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from poolzoo.model.geometry import Geometry
+from poolzoo.poolings.borders import mirrored, wrapped
 from poolzoo.poolings.local import LocalPooling, local_build
 from poolzoo.poolings.shared import at_least_float32
 
@@ -72,14 +73,31 @@ def binomial(channels: int, taps: int) -> Tensor:
 def filtered(x: Tensor, weight: Tensor, stride: int, first: int, size: tuple[int, int]) -> Tensor:
     """A depthwise filter of the mirrored feature map at first, first + stride, …; the output has (h, w) = `size`."""
     half = weight.shape[-1] // 2
+    if (
+        half
+        and first == 0
+        and min(x.shape[2:]) > half
+        and all((count - 1) * stride < n for count, n in zip(size, x.shape[2:], strict=True))
+    ):
+        return averaged(x, half, stride)[:, :, : size[0], : size[1]]
     before = half - first
     after = [first + (count - 1) * stride + half - (n - 1) for count, n in zip(size, x.shape[2:], strict=True)]
     x = x[:, :, max(0, -before) :, max(0, -before) :]
-    margins = [max(0, before), max(0, after[1]), max(0, before), max(0, after[0])]
-    small = max(margins[:2]) >= x.shape[3] or max(margins[2:]) >= x.shape[2]
-    x = F.pad(x, margins, mode="replicate" if small else "reflect")
+    margins = max(0, before), max(0, after[1]), max(0, before), max(0, after[0])
+    x = mirrored(x, margins)
     height, width = (n + min(0, end) for n, end in zip(x.shape[2:], after, strict=True))
     return F.conv2d(x[:, :, :height, :width], weight.to(x.dtype), stride=stride, groups=x.shape[1])
+
+
+def averaged(x: Tensor, times: int, stride: int) -> Tensor:
+    """The binomial filter of 2 · `times` + 1 taps at 0, stride, … of the mirrored feature map, without padding it.
+
+    Two means of neighbors are one `[1, 2, 1] / 4`. The first mean of a mirrored map repeats its border value, so the
+    second one, over the values inside alone, is the same as with padding.
+    """
+    for step in (*[1] * (times - 1), stride):
+        x = F.avg_pool2d(F.avg_pool2d(x, 2, 1), 2, step, padding=1, count_include_pad=False)
+    return x
 
 
 # --- Polyphase: keep one of the stride × stride shifted sampling grids, the same one for every shift of the image ---
@@ -98,10 +116,25 @@ class _Polyphase(LocalPooling):
         grids = torch.unflatten(torch.unflatten(x, 3, (columns, self.stride)), 2, (rows, self.stride))
         return grids.permute(0, 3, 5, 1, 2, 4).flatten(1, 2)
 
+    def grids(self, x: Tensor) -> list[Tensor]:
+        """The same in a graph for export, which needs no value of more than four dimensions then."""
+        (rows, columns), step = self.output_size(x), self.stride
+        x = _wrapped(_wrapped(x, 2, rows * step), 3, columns * step)
+        return [x[:, :, i::step, j::step] for i in range(step) for j in range(step)]
+
     def pick(self, components: Tensor, scores: Tensor) -> Tensor:
         """The component with the largest of the scores `float[N, stride²]`, the first of equal ones."""
         index = scores.argmax(1).view(-1, 1, 1, 1, 1).expand(-1, 1, *components.shape[2:])
         return components.gather(1, index).squeeze(1)
+
+
+def largest_scored(grids: list[Tensor], scores: list[Tensor]) -> Tensor:
+    """The grid with the largest of the scores `float[N, 1, 1, 1]`, the first of equal ones, for each image."""
+    best, top = grids[0], scores[0]
+    for grid, score in zip(grids[1:], scores[1:], strict=True):
+        best = torch.where(score > top, grid, best)
+        top = torch.maximum(score, top)
+    return best
 
 
 def _wrapped(x: Tensor, dim: int, length: int) -> Tensor:
@@ -120,6 +153,11 @@ class APS(_Polyphase):
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_exporting():
+            grids = self.grids(x)
+            return largest_scored(
+                grids, [at_least_float32(grid).square().sum((1, 2, 3), keepdim=True) for grid in grids]
+            )
         components = self.components(x)
         return self.pick(components, at_least_float32(components).square().sum((2, 3, 4)))
 
@@ -156,6 +194,10 @@ class LPS(_Polyphase):
         self.second = nn.Conv2d(hidden or channels, hidden or channels, 3)
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_exporting():
+            grids = self.grids(x)
+            scores = self.score(torch.cat(grids)).reshape(len(grids), -1, 1, 1, 1)
+            return largest_scored(grids, list(scores.unbind()))
         components = self.components(x)
         scores = self.scores(components)
         if not self.training:
@@ -165,14 +207,13 @@ class LPS(_Polyphase):
 
     def scores(self, components: Tensor) -> Tensor:
         """The score of each shifted grid: `float[N, stride², C, h, w] → float[N, stride²]`."""
-        grids = components.flatten(0, 1)
-        hidden = self.first(_circular(grids)).relu()
-        scores = self.second(_circular(hidden))
-        return at_least_float32(scores).mean((1, 2, 3)).view(components.shape[:2])
+        return self.score(components.flatten(0, 1)).view(components.shape[:2])
+
+    def score(self, grids: Tensor) -> Tensor:
+        """`float[N, C, h, w] → float[N]`."""
+        hidden = self.first(wrapped(grids, 1)).relu()
+        scores = self.second(wrapped(hidden, 1))
+        return at_least_float32(scores).mean((1, 2, 3))
 
 
 lps = local_build(LPS)
-
-
-def _circular(x: Tensor) -> Tensor:
-    return F.pad(x, (1, 1, 1, 1), mode="circular")

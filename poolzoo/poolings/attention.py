@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,7 +25,11 @@ def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
     `float[N, Q, C], float[N, L, C], float[N, L, C] → float[N, Q, C]`.
     """
     q, k, v = (torch.unflatten(x, 2, (heads, -1)).transpose(1, 2) for x in (query, key, value))
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    if torch.compiler.is_exporting():  # without the dozen operators on shapes that torch's own attention becomes
+        answer = (q * q.shape[3] ** -0.5 @ k.transpose(2, 3)).softmax(3) @ v
+    else:
+        answer = F.scaled_dot_product_attention(q, k, v)
+    return answer.transpose(1, 2).flatten(2)
 
 
 def _heads(channels: int, heads: int | None) -> int:
@@ -66,11 +72,20 @@ class AttentionPool(nn.Module):
         position = self.position.to(x.dtype)
         if position.shape[2:] != x.shape[2:]:
             position = F.interpolate(position, size=x.shape[2:], mode="bilinear", align_corners=False)
-        first = x.mean((2, 3)) + self.mean_position.to(x.dtype)
-        tokens = torch.cat((first[:, None], as_sequence(x + position)), 1)
-        answer = attend(self.query(tokens[:, :1]), self.key(tokens), self.value(tokens), self.heads)
-        pooled: Tensor = self.out(answer[:, 0])
+        first = as_sequence(x.mean((2, 3), keepdim=True)) + self.mean_position.to(x.dtype)
+        tokens = torch.cat((first, as_sequence(x + position)), 1)
+        answer = attend(self.query(first), self.key(tokens), self.value(tokens), self.heads)
+        pooled: Tensor = self.out(answer.flatten(1))
         return pooled
+
+
+class GELU(nn.Module):
+    """`nn.GELU()`; its graph multiplies by 1/√2, because OpenCV ends the process at the division by √2."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_exporting():
+            return x * (0.5 * ((x * math.sqrt(0.5)).erf() + 1))
+        return F.gelu(x)
 
 
 class MapPool(nn.Module):
@@ -98,13 +113,13 @@ class MapPool(nn.Module):
         self.value = nn.Linear(channels, channels)
         self.out = nn.Linear(channels, channels)
         self.mlp = nn.Sequential(
-            nn.LayerNorm(channels), nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, channels)
+            nn.LayerNorm(channels), nn.Linear(channels, hidden), GELU(), nn.Linear(hidden, channels)
         )
 
     def forward(self, x: Tensor) -> Tensor:
         sequence = as_sequence(x)
         query = self.query(self.latent.to(x.dtype)).expand(x.shape[0], -1, -1)
-        pooled: Tensor = self.out(attend(query, self.key(sequence), self.value(sequence), self.heads)[:, 0])
+        pooled: Tensor = self.out(attend(query, self.key(sequence), self.value(sequence), self.heads).flatten(1))
         refined: Tensor = self.mlp(pooled)
         return pooled + refined
 
@@ -125,8 +140,8 @@ class SimPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         sequence = self.norm(as_sequence(x)).to(x.dtype)
-        query = self.query(x.mean((2, 3))[:, None])
-        return attend(query, self.key(sequence), sequence, self.heads)[:, 0]
+        query = self.query(as_sequence(x.mean((2, 3), keepdim=True)))
+        return attend(query, self.key(sequence), sequence, self.heads).flatten(1)
 
 
 class PRR(nn.Module):

@@ -31,7 +31,7 @@ class GlobalDepth(nn.Module):
         self.group = _checked(group)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.max_pool3d(x.unsqueeze(1), (self.group, 1, 1), ceil_mode=True).squeeze(1).mean((2, 3))
+        return _group_max(x, self.group).mean((2, 3))
 
 
 class LocalDepth(LocalPooling):
@@ -49,6 +49,8 @@ class LocalDepth(LocalPooling):
         self.group = _checked(group)
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_exporting():
+            return _group_max(self.max_pool(x), self.group)
         rest = -x.shape[1] % self.group
         if rest:
             x = F.pad(x, (0, 0, 0, 0, 0, rest), value=-torch.inf)
@@ -56,6 +58,17 @@ class LocalDepth(LocalPooling):
         stride = self.group, self.stride, self.stride
         padding = 0, self.padding, self.padding
         return F.max_pool3d(x.unsqueeze(1), kernel, stride, padding, ceil_mode=self.ceil_mode).squeeze(1)
+
+
+def _group_max(x: Tensor, group: int) -> Tensor:
+    """The maximum over groups of channels: `float[N, C, H, W] → float[N, ⌈C/g⌉, H, W]`, never in five dimensions.
+
+    Channels × spatial locations are one map, and a group is a window of g × 1 of it.
+    """
+    count, channels, height, width = x.shape
+    columns = x.reshape(count, 1, channels, height * width)
+    grouped = F.max_pool2d(columns, (group, 1), ceil_mode=channels % group > 0)
+    return grouped.reshape(count, -(-channels // group), height, width)
 
 
 local_depth = local_build(LocalDepth)

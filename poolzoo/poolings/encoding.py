@@ -36,5 +36,5 @@ class NetVLAD(nn.Module):
         assignment = at_least_float32(self.assign(wide.to(self.assign.weight.dtype))).flatten(2).softmax(1)
         with torch.autocast(x.device.type, enabled=False):
             sums = assignment @ wide.flatten(2).transpose(1, 2)
-            residuals = sums - assignment.sum(2)[:, :, None] * self.centers.to(wide.dtype)
+            residuals = sums - assignment.sum(2, keepdim=True) * self.centers.to(wide.dtype)
         return normalized(normalized(residuals, 2).flatten(1), 1).to(x.dtype)

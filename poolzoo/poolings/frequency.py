@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from poolzoo.model.geometry import Geometry
+from poolzoo.poolings.borders import wrapped
 from poolzoo.poolings.local import LocalPooling, local_build
 from poolzoo.poolings.shared import at_least_float32, constant
 
@@ -103,7 +104,7 @@ class Wavelet(LocalPooling):
         rows, columns = self.output_size(x)
         filter = constant(low_pass_filter, self.wavelet, like=x)
         before = len(filter) // 2 - 1
-        x = F.pad(x[:, :, : 2 * rows, : 2 * columns], (before, before, before, before), mode="circular")
+        x = wrapped(x[:, :, : 2 * rows, : 2 * columns], before)
         return F.conv2d(x, filter.expand(x.shape[1], 1, -1, -1), stride=2, groups=x.shape[1])
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from poolzoo.model.geometry import Geometry
 from poolzoo.poolings.local import LocalPooling, local_build
-from poolzoo.poolings.shared import GlobalPooling
+from poolzoo.poolings.shared import GlobalPooling, mixture
 
 _INFINITY = float("inf")
 
@@ -102,7 +102,7 @@ class GlobalQuantile(nn.Module):
         largest = x.topk(x.shape[2] - below, 2).values  # from the largest down to the one at or below the rank
         if below == x.shape[2] - 1:
             return largest[..., -1]
-        return torch.lerp(largest[..., -1], largest[..., -2], rank - below)
+        return mixture(largest[..., -1], largest[..., -2], rank - below)
 
 
 def _at_least_one(k: int) -> int:

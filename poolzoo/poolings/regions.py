@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import Literal, cast
 
 import torch
@@ -118,6 +120,9 @@ class RMAC(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         wide = at_least_float32(x)
+        if torch.compiler.is_exporting():
+            maxima = torch.cat([wide.amax((2, 3), keepdim=True).flatten(2), *self._maxima(wide)], 2)
+            return normalized(maxima, 1).sum(2).to(x.dtype)
         total = cast(Tensor, sum(self._direction(region) for region in self._regions(wide)))
         return total.to(x.dtype)
 
@@ -128,28 +133,50 @@ class RMAC(nn.Module):
         squares = rmac_squares(x.shape[2], x.shape[3], self.levels)
         return [x, *(x[:, :, top : top + side, left : left + side] for top, left, side in squares)]
 
+    def _maxima(self, x: Tensor) -> Iterator[Tensor]:
+        """The same maxima with one max pooling a level, whose graph is a fifth as long: `float[N, C, squares]` each."""
+        for side, tops, lefts in rmac_grids(x.shape[2], x.shape[3], self.levels):
+            strides = [_step(starts) for starts in (tops, lefts)]
+            pooled = F.max_pool2d(x, side, [stride or 1 for stride in strides])
+            for dim, (stride, starts) in enumerate(zip(strides, (tops, lefts), strict=True), start=2):
+                if stride is None:
+                    pooled = pooled.index_select(dim, torch.tensor(starts, device=x.device))
+            yield pooled.flatten(2)
+
 
 def rmac_squares(height: int, width: int, levels: int) -> list[tuple[int, int, int]]:
     """Top, left and side of the squares of R-MAC on a feature map of height × width."""
+    grids = rmac_grids(height, width, levels)
+    return [(top, left, side) for side, tops, lefts in grids for top in tops for left in lefts]
+
+
+def rmac_grids(height: int, width: int, levels: int) -> list[tuple[int, list[int], list[int]]]:
+    """Side, tops and lefts of the squares of each level."""
     short, long = min(height, width), max(height, width)
     # How many more squares lie along the longer axis: as many as bring the overlap nearest to 40 %.
     more = 0
     if long > short:
         more = min(range(1, 7), key=lambda n: abs((short - (long - short) / n) / short - OVERLAP))
-    squares = []
+    grids = []
     for level in range(1, levels + 1):
         side = 2 * short // (level + 1)
         if side == 0:
             continue
         tops = _starts(height, side, level + (more if height > width else 0))
         lefts = _starts(width, side, level + (more if width > height else 0))
-        squares += [(top, left, side) for top in tops for left in lefts]
-    return squares
+        grids.append((side, tops, lefts))
+    return grids
 
 
 def _starts(length: int, side: int, count: int) -> list[int]:
     """Where `count` squares begin, spread evenly."""
     return [0] if count == 1 else [i * (length - side) // (count - 1) for i in range(count)]
+
+
+def _step(starts: list[int]) -> int | None:
+    """The step between evenly spaced starts that cover the axis as a pooling's windows do, None between others."""
+    steps = {after - before for before, after in pairwise(starts)}
+    return None if len(steps) > 1 or 0 in steps else steps.pop() if steps else 1
 
 
 class GlobalStrip(GlobalPooling):
@@ -180,7 +207,13 @@ class LocalStrip(LocalPooling):
         self.mix = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        strips = self.rows(x.mean(3, keepdim=True)) + self.columns(x.mean(2, keepdim=True))
+        rows, columns = self.rows(x.mean(3, keepdim=True)), self.columns(x.mean(2, keepdim=True))
+        if torch.compiler.is_exporting():
+            # OpenCV merges a sum into the convolution right before it, and refuses terms of two shapes. The bounds
+            # keep the two apart there; ONNX Runtime merges them into the convolution.
+            largest = torch.finfo(rows.dtype).max
+            rows, columns = rows.clamp(-largest, largest), columns.clamp(-largest, largest)
+        strips = rows + columns
         return self.avg_pool(x * self.mix(strips.relu()).sigmoid()).to(x.dtype)
 
 

@@ -75,7 +75,8 @@ class Cov(_SecondOrder):
     def pooled(self, x: Tensor) -> Tensor:
         centered = x - x.mean(2, keepdim=True)
         covariance = centered @ centered.transpose(1, 2) / x.shape[2]
-        trace = covariance.diagonal(dim1=1, dim2=2).sum(1).clamp(min=NORM_FLOOR)[:, None, None]
+        identity = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+        trace = (covariance * identity).sum((1, 2), keepdim=True).clamp(min=NORM_FLOOR)
         root = newton_schulz(covariance / trace, self.steps) * trace.sqrt()
         return root.flatten(1).index_select(1, self.upper)
 
@@ -147,9 +148,13 @@ class CompactBilinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         wide = at_least_float32(x.flatten(2)).transpose(1, 2)
         with torch.autocast(x.device.type, enabled=False):
-            first, second = (nn.functional.one_hot(self.places, self.width) * self.signs[..., None]).to(wide.dtype)
-            products = (wide @ first).transpose(1, 2) @ (wide @ second) / wide.shape[1]
-        return _rooted_and_normalized(_sums_of_wrapped_diagonals(products)).to(x.dtype)
+            first, second = (self._sketch(index).to(wide.dtype) for index in (0, 1))
+            products = (wide @ first).transpose(1, 2) @ (wide @ second)
+        return _rooted_and_normalized(_sums_of_wrapped_diagonals(products) / wide.shape[1]).to(x.dtype)
+
+    def _sketch(self, index: int) -> Tensor:
+        """One of the two count sketches, `float[C, D]`: a sign in each row, in a random column."""
+        return nn.functional.one_hot(self.places[index], self.width) * self.signs[index, :, None]
 
 
 def _sums_of_wrapped_diagonals(x: Tensor) -> Tensor:

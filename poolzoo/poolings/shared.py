@@ -24,7 +24,15 @@ def normalized(x: Tensor, dim: int) -> Tensor:
 
     With a smaller floor, such as torch's 1e-12, the gradient at zero is 1e12.
     """
-    return F.normalize(x, dim=dim, eps=SMALLEST_RMS * math.sqrt(x.shape[dim]))
+    floor = SMALLEST_RMS * math.sqrt(x.shape[dim])
+    if torch.compiler.is_exporting():  # the root has no gradient at zero, but its graph needs no ReduceL2 and Expand
+        return x / (x * x).sum(dim, keepdim=True).sqrt().clamp(min=floor)
+    return F.normalize(x, dim=dim, eps=floor)
+
+
+def mixture(a: Tensor, b: Tensor, share: Tensor | float) -> Tensor:
+    """`a + share (b − a)`; torch has it as one operator, whose graph computes both of its forms and chooses."""
+    return a + share * (b - a) if torch.compiler.is_exporting() else torch.lerp(a, b, share)
 
 
 class GlobalPooling(nn.Module):

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from poolzoo.model.geometry import Geometry
 from poolzoo.poolings.local import LocalPooling, local_build
-from poolzoo.poolings.shared import GlobalPooling
+from poolzoo.poolings.shared import GlobalPooling, mixture
 
 Sharing = Literal["layer", "channel"]
 
@@ -143,7 +143,7 @@ class GlobalMixed(nn.Module):
         self.weight = nn.Parameter(torch.zeros(channels if share == "channel" else 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.lerp(x.mean((2, 3)), map_max(x), self.weight.sigmoid().to(x.dtype))
+        return mixture(x.mean((2, 3)), map_max(x), self.weight.sigmoid().to(x.dtype))
 
 
 class LocalMixed(LocalPooling):
@@ -182,7 +182,7 @@ class GlobalGated(nn.Module):
             ratio = weight.shape[2] * weight.shape[3] / (size[0] * size[1])
             weight = F.interpolate(weight, size=size, mode="bilinear", align_corners=False) * ratio
         gate = (x * weight).sum((2, 3)).sigmoid()
-        return torch.lerp(x.mean((2, 3)), map_max(x), gate)
+        return mixture(x.mean((2, 3)), map_max(x), gate)
 
 
 class LocalGated(LocalPooling):
@@ -249,6 +249,11 @@ class LocalVariable(LocalPooling):
     def _pool(self, x: Tensor, size: int) -> Tensor:
         """The pooling with windows of one size, at the same starts."""
         rows, columns = self.output_size(x)
+        windows = Geometry(size, self.stride, self.padding, ceil_mode=True)
+        enough = windows.output_size(x.shape[2]) >= rows and windows.output_size(x.shape[3]) >= columns
+        if enough and 2 * self.padding <= size:  # the layer's own padding, without a padded copy
+            pooled = LocalPooling(x.shape[1], windows)
+            return (pooled.max_pool(x) if self.mode == "max" else pooled.avg_pool(x))[:, :, :rows, :columns]
         below, right = (
             (count - 1) * self.stride + size - self.padding - length
             for count, length in zip((rows, columns), x.shape[2:], strict=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder
 
 from poolzoo.plugin.spec import Runtime
+from poolzoo.runtime import npm
 
 
 @dataclass(frozen=True)
@@ -14,8 +15,8 @@ class Availability:
     """What there is of a runtime.
 
     Attributes:
-        missing: The modules and programs that are not there; empty where it is installed.
-        versions: The versions of its distributions, by name; of those that are installed.
+        missing: The modules, programs and npm packages that are not there; empty where it is installed.
+        versions: The versions of its distributions and npm packages, by name; of those that are installed.
     """
 
     missing: tuple[str, ...]
@@ -46,7 +47,10 @@ def find(runtime: Runtime) -> Availability:
 
     missing = [name for name in runtime.modules if not _is_module(name)]
     missing += [name for name in runtime.programs if shutil.which(name) is None]
-    return Availability(tuple(missing), _versions(runtime.distributions))
+    packages = {name: npm.look_up(name) for name in runtime.npm}
+    missing += [name for name, folder in packages.items() if folder is None]
+    versions = {name: npm.package_version(folder) for name, folder in packages.items() if folder is not None}
+    return Availability(tuple(missing), _versions(runtime.distributions) | versions)
 
 
 def _versions(distributions: tuple[str, ...]) -> dict[str, str]:

@@ -36,7 +36,9 @@ class Prepared:
     bytes: int
 
 
-def prepare(bundle: Path, entry: Entry, work: Path, *, limits: Limits | None = None) -> Prepared:
+def prepare(
+    bundle: Path, entry: Entry, work: Path, *, limits: Limits | None = None, process: RuntimeProcess | None = None
+) -> Prepared:
     """Makes what a runtime opens. The bundle itself is only read: converters have changed files that they were given.
 
     Args:
@@ -44,6 +46,7 @@ def prepare(bundle: Path, entry: Entry, work: Path, *, limits: Limits | None = N
         entry: The runtime.
         work: A directory to write to, which is made.
         limits: Of a conversion.
+        process: The process that converts; None for one of its own.
 
     Raises:
         CheckFailed: The graph cannot be brought to the form that the runtime asks for.
@@ -68,7 +71,10 @@ def prepare(bundle: Path, entry: Entry, work: Path, *, limits: Limits | None = N
     out = work / "converted"
     out.mkdir()
     output.detail(f"converting for {runtime.name}")
-    with RuntimeProcess(entry, threads=1, limits=limits) as process:
+    if process is None:
+        with RuntimeProcess(entry, threads=1, limits=limits) as converter:
+            converter.convert(given, out)
+    else:
         process.convert(given, out)
     if not _size(out):
         raise RuntimeFailed(runtime.name, "converts the graph to no file")

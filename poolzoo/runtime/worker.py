@@ -92,6 +92,7 @@ class Worker:
     def open(self, request: protocol.Frame) -> tuple[Mapping[str, object], Sequence[np.ndarray]]:
         """Opens the session, and says how many milliseconds that took with the imports of the runtime."""
         given = request.header
+        self.close_session()  # the one before
         find = _finder(given, "open")
         started = time.perf_counter()
         session = find()(
