@@ -138,6 +138,11 @@ CASES = {
         pool(3, ceil_mode=1),
         pool(2, ceil_mode=1),
     ),
+    "means with ceil_mode": (
+        {("iree", "wrong", "AveragePool")},
+        ([node("AveragePool", ["x"], ["y"], kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1)],),
+        ([node("AveragePool", ["x"], ["y"], kernel_shape=[3, 3], strides=[3, 3], ceil_mode=1)],),
+    ),
     "padding that reflects": (
         {("iree", "refused", "Pad")},
         ([node("Pad", ["x", "p"], ["y"], mode="reflect")], {"p": np.ones(8, np.int64)}),
