@@ -49,6 +49,8 @@ def adapt(content: bytes, form: GraphForm) -> tuple[bytes, tuple[str, ...]]:
     changes: list[str] = []
     kind = json.loads(next(one.value for one in model.metadata_props if one.key == "input"))["kind"]
     if form.input not in (None, kind):
+        if kind not in ("uint8", "float"):
+            raise CheckFailed(f"its input cannot be changed from {kind} to {form.input}")
         changes.append(_to_float(model) if form.input == "float" else _to_uint8(model))
         _write_input(model, str(form.input))
     if form.batch is not None:

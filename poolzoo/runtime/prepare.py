@@ -26,11 +26,13 @@ class Prepared:
     Attributes:
         directory: The directory.
         changes: What was changed of the graph, or that it was converted, in words.
+        batch: The fixed batch size that a session takes; None for any.
         bytes: The size of what the runtime reads.
     """
 
     directory: Path
     changes: tuple[str, ...]
+    batch: int | None
     bytes: int
 
 
@@ -53,17 +55,19 @@ def prepare(
     """
     runtime = entry.item
     assert isinstance(runtime, Runtime)
+    kind = graph_input.read_input(bundle / MODEL).kind
+    batch = 1 if kind == "photo" else runtime.form.batch  # photographs have sizes of their own
     kept = bundle / TARGETS / runtime.name
     if kept.is_dir():
         directory = Path(shutil.copytree(kept, work / "target"))
         changes = tuple(files.read_json(bundle / CONFIG)["export"]["targets"][runtime.name]["changes"])
-        return Prepared(directory, changes, _size(directory))
+        return Prepared(directory, changes, batch, _size(directory))
     given = work / "graph"
     given.mkdir(parents=True)
     shutil.copyfile(bundle / CONFIG, given / CONFIG)
-    changes = _write_graph(bundle / MODEL, runtime, given / MODEL)
+    changes = _write_graph(bundle / MODEL, kind, runtime, given / MODEL)
     if runtime.convert is None:
-        return Prepared(given, changes, (given / MODEL).stat().st_size)
+        return Prepared(given, changes, batch, (given / MODEL).stat().st_size)
     out = work / "converted"
     out.mkdir()
     output.detail(f"converting for {runtime.name}")
@@ -74,11 +78,10 @@ def prepare(
         process.convert(given, out)
     if not _size(out):
         raise RuntimeFailed(runtime.name, "converts the graph to no file")
-    return Prepared(out, (*changes, "converted"), _size(out))
+    return Prepared(out, (*changes, "converted"), batch, _size(out))
 
 
-def _write_graph(source: Path, runtime: Runtime, target: Path) -> tuple[str, ...]:
-    kind = graph_input.read_input(source).kind
+def _write_graph(source: Path, kind: str, runtime: Runtime, target: Path) -> tuple[str, ...]:
     if not forms.needs_change(runtime.form, kind):
         shutil.copyfile(source, target)
         return ()

@@ -8,6 +8,7 @@ and use little, such as V8 and CUDA. Only Linux tells it; elsewhere there is no 
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import queue
 import signal
@@ -40,7 +41,6 @@ END: Final = 5.0  # seconds to close a session
 LOG_BYTES: Final = 8192  # that are kept of what a runtime prints
 LOG_LINES: Final = 3  # that an error shows, …
 LOG_WIDTH: Final = 160  # … and characters of each
-PAGE: Final = 4096
 
 
 class RuntimeFailed(CheckFailed):
@@ -94,6 +94,7 @@ class RuntimeProcess:
         assert isinstance(entry.item, Runtime)
         self._runtime, self._entry, self._threads = entry.item, entry, threads
         self._limits = limits or Limits.default()
+        self._batch = self._runtime.form.batch
         counts = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
         paths = os.pathsep.join(os.path.abspath(path) for path in sys.path)
         environment = {**os.environ, **counts, "PYTHONPATH": paths, "PYTHONSAFEPATH": "1"}
@@ -130,13 +131,22 @@ class RuntimeProcess:
         """
         self._request("convert", "converting", {**self._who(), "directory": str(directory), "out": str(out)})
 
-    def open(self, directory: Path, *, device: str | None = None, precision: str = "fp32") -> float:
+    def open(
+        self, directory: Path, *, device: str | None = None, precision: str = "fp32", batch: int | None = None
+    ) -> float:
         """Opens the session; returns the milliseconds that took.
+
+        Args:
+            directory: What it reads.
+            device: None for the runtime's default.
+            precision: "fp32" or "auto".
+            batch: The fixed batch size that it takes; None for that of the runtime's form.
 
         Raises:
             RuntimeFailed: It does not open.
         """
         given = {"directory": str(directory), "threads": self._threads, "precision": precision}
+        self._batch = batch or self._batch
         header = {**self._who(), **given, "device": device or self._runtime.devices[0]}
         return float(self._request("open", "opening", header).header["ms"])
 
@@ -146,11 +156,11 @@ class RuntimeProcess:
         Raises:
             RuntimeFailed: It fails, or gives outputs of another shape.
         """
-        size = self._runtime.form.batch or max(len(images), 1)
+        size = self._batch or max(len(images), 1)
         answers = []
         for start in range(0, len(images), size):
             part = images[start : start + size]
-            rows = np.arange(size if self._runtime.form.batch else len(part)) % len(part)
+            rows = np.arange(size if self._batch else len(part)) % len(part)
             answers.append((self._run_piece(np.ascontiguousarray(part[rows])), len(part)))
         return Answer(
             logits=np.concatenate([one.logits[:count] for one, count in answers]),
@@ -314,7 +324,7 @@ def resident_memory(pid: int) -> int:
         one = waiting.pop()
         with contextlib.suppress(OSError, ValueError, IndexError):
             with open(f"/proc/{one}/statm", "rb") as file:
-                total += int(file.read().split()[1]) * PAGE
+                total += int(file.read().split()[1]) * mmap.PAGESIZE
             with open(f"/proc/{one}/task/{one}/children", "rb") as file:
                 waiting += map(int, file.read().split())
     return total

@@ -93,9 +93,9 @@ class Worker:
         """Opens the session, and says how many milliseconds that took with the imports of the runtime."""
         given = request.header
         self.close_session()  # the one before
+        find = _finder(given, "open")
         started = time.perf_counter()
-        make = _function(given, "open")
-        session = make(
+        session = find()(
             Path(given["directory"]),
             threads=int(given["threads"]),
             device=str(given["device"]),
@@ -108,8 +108,9 @@ class Worker:
 
     def convert(self, request: protocol.Frame) -> tuple[Mapping[str, object], Sequence[np.ndarray]]:
         """Lets the runtime write its own files."""
+        convert = _finder(request.header, "convert")()
         started = time.perf_counter()
-        _function(request.header, "convert")(Path(request.header["directory"]), Path(request.header["out"]))
+        convert(Path(request.header["directory"]), Path(request.header["out"]))
         return {"ms": (time.perf_counter() - started) * 1e3}, ()
 
     def run(self, request: protocol.Frame) -> tuple[Mapping[str, object], Sequence[np.ndarray]]:
@@ -148,19 +149,19 @@ def _output(found: Any) -> np.ndarray:
     return array
 
 
-def _function(given: Mapping[str, Any], part: str) -> Callable[..., Any]:
-    """The `open` or `convert` of the runtime that a request names: a string, or of the plugins that the host has."""
+def _finder(given: Mapping[str, Any], part: str) -> Callable[[], Callable[..., Any]]:
+    """Imports the `open` or `convert` of the runtime that a request names: a string, or of the plugins of the host."""
     from poolzoo.plugin import catalog, loader, problems, spec
     from poolzoo.plugin.settings import settings
 
-    if (target := given["functions"].get(part)) is not None:
-        return catalog.import_build(target, given["runtime"], problems.Source("", None, "installed"), part)
-    for name, value in given["plugins"].items():
-        setattr(settings, name, [Path(one) for one in value] if name in ("files", "directories") else value)
-    entry = loader.catalog().runtime(given["reference"])
-    assert isinstance(entry.item, spec.Runtime)
-    function = getattr(entry.item, part)
-    return catalog.import_build(function, entry.item.name, entry.source, part)
+    target, source = given["functions"].get(part), problems.Source("", None, "installed")
+    if target is None:
+        for name, value in given["plugins"].items():
+            setattr(settings, name, [Path(one) for one in value] if name in ("files", "directories") else value)
+        entry = loader.catalog().runtime(given["reference"])
+        assert isinstance(entry.item, spec.Runtime)
+        target, source = getattr(entry.item, part), entry.source
+    return lambda: catalog.import_build(target, given["runtime"], source, part)
 
 
 if __name__ == "__main__":

@@ -94,3 +94,9 @@ def test_a_form_of_another_class_becomes_a_plain_one(tmp_path):
     catalog = loader.load_plugins(fake_runtime(tmp_path / "sub.py", body, "form=Form(batch=3)"), installed=False)
     form = catalog.runtime("fake").item.form
     assert (type(form), form.batch) == (spec.GraphForm, 3)
+
+
+def test_a_function_that_is_nowhere_is_a_problem_of_the_plugin(tmp_path):
+    path = fake_runtime(tmp_path / "nowhere.py", "open_session = 'no_such_module:open'")
+    (problem,) = loader.load_plugins(path, installed=False).problems
+    assert "open of 'fake': 'no_such_module:open' points to nothing" in str(problem)
