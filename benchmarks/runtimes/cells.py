@@ -15,10 +15,10 @@ import numpy as np
 import onnx
 
 from benchmarks.runtimes.layers import BATCHES
-from poolzoo.common.errors import CheckFailed, EnvironmentProblem
+from poolzoo.common.errors import EnvironmentProblem
 from poolzoo.plugin import loader
 from poolzoo.plugin.catalog import Entry
-from poolzoo.runtime import availability, forms, runtimes
+from poolzoo.runtime import availability, runtimes
 from poolzoo.runtime.portability import known_causes
 from poolzoo.runtime.prepare import prepare
 from poolzoo.runtime.process import Limits, RuntimeFailed, RuntimeProcess, WrongAnswer
@@ -191,20 +191,9 @@ def _run_once(graph: str, folder: Path, cases: Path, warm: Warm, limit: float) -
         status=status,
         off=off,
         detail=detail,
-        causes=() if status == "agrees" else _known_causes(folder, warm.entry),
+        causes=() if status == "agrees" else known_causes(folder / "model.onnx", runtimes.runtime_of(warm.entry)),
         changes=changes,
     )
-
-
-def _known_causes(folder: Path, entry: Entry) -> tuple[str, ...]:
-    """Why a runtime is known not to compute the graph in the form that it asks for."""
-    runtime = runtimes.runtime_of(entry)
-    content = (folder / "model.onnx").read_bytes()
-    try:
-        content, _ = forms.adapt(content, runtime.form)
-    except CheckFailed:
-        return ()
-    return known_causes(onnx.shape_inference.infer_shapes(onnx.load_from_string(content)), runtime.name)
 
 
 def _verify(folder: Path, runtime: str, measure_speed: bool) -> tuple[str, dict[str, float] | None]:

@@ -16,8 +16,15 @@ from typing import TYPE_CHECKING, Final, Literal
 import numpy as np
 import onnx
 
+from poolzoo.common.errors import CheckFailed
+from poolzoo.runtime import forms
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from onnx import ModelProto, NodeProto
+
+    from poolzoo.plugin.spec import Runtime
 
 Outcome = Literal["wrong", "refused", "crash"]
 REDUCTIONS: Final = {"ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare"}
@@ -117,9 +124,22 @@ class Rule:
     matches: Callable[[GraphView, NodeProto], bool]
 
 
-def known_causes(model: ModelProto, runtime: str) -> tuple[str, ...]:
-    """Why a runtime does not compute a graph, in words, each cause once; empty where no rule applies."""
-    return tuple(dict.fromkeys(issue.cause for issue in portability(model) if issue.runtime == runtime))
+def known_causes(file: Path, runtime: Runtime) -> tuple[str, ...]:
+    """Why a runtime does not compute a bundle's graph, in words, each cause once.
+
+    Args:
+        file: A bundle's `model.onnx`; it is looked at in the form that the runtime asks for.
+        runtime: The runtime.
+
+    Returns:
+        Causes in the order of the nodes; empty where no rule applies.
+    """
+    try:
+        content, _ = forms.adapt(file.read_bytes(), runtime.form)
+    except CheckFailed:
+        return ()
+    model = onnx.shape_inference.infer_shapes(onnx.load_from_string(content))
+    return tuple(dict.fromkeys(issue.cause for issue in portability(model) if issue.runtime == runtime.name))
 
 
 def portability(model: ModelProto) -> tuple[PortabilityIssue, ...]:
