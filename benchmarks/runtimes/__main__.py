@@ -68,16 +68,15 @@ def work(names: Sequence[str], chosen: Sequence[str], journal: Journal, folder: 
     whole = {one.name for one in bundles.BUNDLES}
     places = {name: _try(lambda name=name: made.make(name, name in whole), name) for name in names}
     for runtime in chosen:
-        entry = loader.catalog().runtime(runtime)
-        for name, place in places.items():
-            if place is None:
-                continue
-            before = journal.records.get(f"{name} | {runtime}", {})
-            if before.get("key") == cells.key(*place, entry):
-                continue
-            found = cells.run(name, *place, runtime, whole=name in whole, measure_speed=measure_speed)
-            journal.add(found.to_json())
-            print(f"{runtime}: {name}: {found.status} {found.detail}".rstrip(), file=sys.stderr, flush=True)
+        with cells.Warm(runtime) as warm:
+            for name, place in places.items():
+                if place is None or journal.records.get(f"{name} | {runtime}", {}).get("key") == cells.key(
+                    *place, warm.entry
+                ):
+                    continue
+                found = cells.run(name, *place, warm, whole=name in whole, measure_speed=measure_speed)
+                journal.add(found.to_json())
+                print(f"{runtime}: {name}: {found.status} {found.detail}".rstrip(), file=sys.stderr, flush=True)
 
 
 def _try(make: Callable[[], tuple[Path, Path]], name: str) -> tuple[Path, Path] | None:

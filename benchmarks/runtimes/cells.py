@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -17,7 +18,8 @@ from poolzoo.common.errors import EnvironmentProblem
 from poolzoo.plugin import loader
 from poolzoo.plugin.catalog import Entry
 from poolzoo.runtime import availability, runtimes
-from poolzoo.runtime.process import Limits, RuntimeFailed, WrongAnswer
+from poolzoo.runtime.prepare import prepare
+from poolzoo.runtime.process import Limits, RuntimeFailed, RuntimeProcess, WrongAnswer
 
 LAYER_LIMIT, BUNDLE_LIMIT = 1e-4, 1e-3  # of the largest value that torch gives: a whole network rounds more often
 LOWER_LIMIT: Final = 1 / 16  # where the graph itself is in lower precision
@@ -96,51 +98,95 @@ def _code(function: object) -> bytes:
     return Path(found.origin).read_bytes() if found is not None and found.origin else repr(function).encode()
 
 
-def run(graph: str, folder: Path, cases: Path, runtime: str, *, whole: bool, measure_speed: bool) -> CellResult:
+class Warm:
+    """A runtime's process that opens one graph after another: most of a small cell's time is the start of a process.
+
+    Whatever does not agree in a process that has opened other graphs is tried again in a new one.
+    """
+
+    def __init__(self, runtime: str) -> None:
+        self.entry = loader.catalog().runtime(runtime)
+        self.opened = 0
+        self._process: RuntimeProcess | None = None
+
+    def __enter__(self) -> Warm:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.drop()
+
+    @property
+    def process(self) -> RuntimeProcess:
+        """The process; a new one where there is none."""
+        if self._process is None:
+            limits = Limits(seconds=SECONDS, memory=MEMORY)
+            self._process = RuntimeProcess(self.entry, threads=1, limits=limits)
+            self.opened = 0
+        return self._process
+
+    def drop(self) -> None:
+        """Ends the process."""
+        if self._process is not None:
+            self._process.close()
+            self._process = None
+
+
+def run(graph: str, folder: Path, cases: Path, warm: Warm, *, whole: bool, measure_speed: bool) -> CellResult:
     """Runs a cell.
 
     Args:
         graph: Its name.
         folder: The bundle, or a layer's directory.
         cases: `images` and torch's `logits`.
-        runtime: The runtime's name.
+        warm: The runtime.
         whole: Whether it is a bundle, which `poolzoo verify` judges too.
         measure_speed: Whether to time a bundle.
     """
-    entry = loader.catalog().runtime(runtime)
-    made = {"graph": graph, "runtime": runtime, "key": key(folder, cases, entry)}
+    limit = _limit(folder) if whole else LAYER_LIMIT
+    found = _run_once(graph, folder, cases, warm, limit)
+    if found.status != "agrees":
+        again = warm.opened > 1
+        warm.drop()
+        if again:
+            found = _run_once(graph, folder, cases, warm, limit)
+            warm.drop()
+    if not whole:
+        return found
+    verified, speed = _verify(folder, found.runtime, measure_speed and found.status == "agrees")
+    return replace(found, verify=verified, speed=speed)
+
+
+def _run_once(graph: str, folder: Path, cases: Path, warm: Warm, limit: float) -> CellResult:
     with np.load(cases) as arrays:
         images, expected = arrays["images"], arrays["logits"]
-    limit = _limit(folder) if whole else LAYER_LIMIT
-    limits = Limits(seconds=SECONDS, memory=MEMORY)
     changes: tuple[str, ...] = ()
     off: float | None = None
     try:
-        with runtimes.open_runtime(folder, entry, threads=1, limits=limits) as (process, prepared, _):
+        with tempfile.TemporaryDirectory() as work:
+            prepared = prepare(folder, warm.entry, Path(work) / "prepared", process=warm.process)
             changes = prepared.changes
+            warm.opened += 1
+            warm.process.open(prepared.directory)
             found, start = [], 0
             for size in BATCHES:
-                found.append(process.run(images[start : start + size]).logits)
+                found.append(warm.process.run(images[start : start + size]).logits)
                 start += size
         off = _distance(np.concatenate(found), expected)
         status: Status = "agrees" if off is not None and off <= limit else "wrong"
-        detail = "" if status == "agrees" else _words(np.concatenate(found), expected)
+        detail = "" if status == "agrees" else _words(np.concatenate(found), expected, limit)
     except WrongAnswer as error:
         status, detail = "wrong", error.message
     except (RuntimeFailed, EnvironmentProblem) as error:
         ended = error.message.startswith(("ended with", "closed its pipe", "does not answer", "holds "))
         status, detail = ("crashed" if ended else "refused"), error.message
-    verified, speed = "", None
-    if whole:
-        verified, speed = _verify(folder, runtime, measure_speed and status == "agrees")
     return CellResult(
-        **made,
+        graph=graph,
+        runtime=warm.entry.item.name,
+        key=key(folder, cases, warm.entry),
         status=status,
         off=off,
         detail=detail,
-        verify=verified,
         changes=changes,
-        speed=speed,
     )
 
 
@@ -165,16 +211,16 @@ def _distance(found: np.ndarray, expected: np.ndarray) -> float | None:
     return float(np.abs(found.astype(np.float64) - expected).max() / np.abs(expected).max())
 
 
-def _words(found: np.ndarray, expected: np.ndarray) -> str:
+def _words(found: np.ndarray, expected: np.ndarray, limit: float) -> str:
     if found.shape != expected.shape:
         return f"gives shape {list(found.shape)} instead of {list(expected.shape)}"
     off = np.abs(found.astype(np.float64) - expected)
     if not np.isfinite(off).all():
         return f"{int((~np.isfinite(off)).sum())} of {off.size} values are NaN or infinite"
-    limit = LAYER_LIMIT * float(np.abs(expected).max())
     starts = np.cumsum((0, *BATCHES))
-    wrong = [size for at, size in enumerate(BATCHES) if (off[starts[at] : starts[at + 1]] > limit).any()]
-    return f"off by {off.max() / np.abs(expected).max():.2g} of the largest value, in batches of {_sizes(wrong)}"
+    largest = float(np.abs(expected).max())
+    wrong = [size for at, size in enumerate(BATCHES) if (off[starts[at] : starts[at + 1]] > limit * largest).any()]
+    return f"off by {off.max() / largest:.2g} of the largest value, in batches of {_sizes(wrong)}"
 
 
 def _sizes(wrong: list[int]) -> str:

@@ -73,8 +73,11 @@ def binomial(channels: int, taps: int) -> Tensor:
 def filtered(x: Tensor, weight: Tensor, stride: int, first: int, size: tuple[int, int]) -> Tensor:
     """A depthwise filter of the mirrored feature map at first, first + stride, …; the output has (h, w) = `size`."""
     half = weight.shape[-1] // 2
-    if half and first == 0 and min(x.shape[2:]) > half and all(
-        (count - 1) * stride < n for count, n in zip(size, x.shape[2:], strict=True)
+    if (
+        half
+        and first == 0
+        and min(x.shape[2:]) > half
+        and all((count - 1) * stride < n for count, n in zip(size, x.shape[2:], strict=True))
     ):
         return averaged(x, half, stride)[:, :, : size[0], : size[1]]
     before = half - first
@@ -152,7 +155,9 @@ class APS(_Polyphase):
     def forward(self, x: Tensor) -> Tensor:
         if torch.compiler.is_exporting():
             grids = self.grids(x)
-            return largest_scored(grids, [at_least_float32(grid).square().sum((1, 2, 3), keepdim=True) for grid in grids])
+            return largest_scored(
+                grids, [at_least_float32(grid).square().sum((1, 2, 3), keepdim=True) for grid in grids]
+            )
         components = self.components(x)
         return self.pick(components, at_least_float32(components).square().sum((2, 3, 4)))
 

@@ -18,7 +18,7 @@ def wrapped(x: Tensor, margin: int) -> Tensor:
 
 
 def mirrored(x: Tensor, margins: Margins) -> Tensor:
-    """The feature map with margins that mirror it, as `F.pad` with "reflect", or repeat its border where it is small."""
+    """The feature map with margins that mirror it, as `F.pad` with "reflect"; a small one repeats its border."""
     small = max(margins[:2]) >= x.shape[3] or max(margins[2:]) >= x.shape[2]
     if small or not torch.compiler.is_exporting():
         return F.pad(x, margins, mode="replicate" if small else "reflect")

@@ -31,9 +31,7 @@ class GlobalDepth(nn.Module):
         self.group = _checked(group)
 
     def forward(self, x: Tensor) -> Tensor:
-        columns = x.reshape(x.shape[0], 1, x.shape[1], -1)  # channels × spatial locations: two-dimensional windows of g × 1
-        rest = x.shape[1] % self.group > 0
-        return F.max_pool2d(columns, (self.group, 1), ceil_mode=rest).mean(3).flatten(1)
+        return _group_max(x, self.group).mean((2, 3))
 
 
 class LocalDepth(LocalPooling):

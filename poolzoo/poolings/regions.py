@@ -207,8 +207,12 @@ class LocalStrip(LocalPooling):
         self.mix = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = self.rows(x.mean(3, keepdim=True)).clamp(-3e38,3e38)
-        columns = self.columns(x.mean(2, keepdim=True)).clamp(-3e38,3e38)
+        rows, columns = self.rows(x.mean(3, keepdim=True)), self.columns(x.mean(2, keepdim=True))
+        if torch.compiler.is_exporting():
+            # OpenCV merges a sum into the convolution right before it, and refuses terms of two shapes. The bounds
+            # keep the two apart there; ONNX Runtime merges them into the convolution.
+            largest = torch.finfo(rows.dtype).max
+            rows, columns = rows.clamp(-largest, largest), columns.clamp(-largest, largest)
         strips = rows + columns
         return self.avg_pool(x * self.mix(strips.relu()).sigmoid()).to(x.dtype)
 

@@ -152,7 +152,6 @@ class CompactBilinear(nn.Module):
             products = (wide @ first).transpose(1, 2) @ (wide @ second)
         return _rooted_and_normalized(_sums_of_wrapped_diagonals(products) / wide.shape[1]).to(x.dtype)
 
-
     def _sketch(self, index: int) -> Tensor:
         """One of the two count sketches, `float[C, D]`: a sign in each row, in a random column."""
         return nn.functional.one_hot(self.places[index], self.width) * self.signs[index, :, None]

@@ -114,7 +114,9 @@ class S3(LocalPooling):
     def forward(self, x: Tensor) -> Tensor:
         dense = self.dense(x)
         if not self.training:
-            return F.avg_pool2d(dense, self.stride, ceil_mode=True, count_include_pad=False)
+            # Only where there is a partial block: IREE is wrong wherever ceil_mode is set.
+            partial = any(length % self.stride for length in dense.shape[2:])
+            return F.avg_pool2d(dense, self.stride, ceil_mode=partial, count_include_pad=False)
         for dim, count in enumerate(self.output_size(x), start=2):
             dense = dense.index_select(dim, self._draw(dense.shape[dim], count, x.device))
         return dense
@@ -126,11 +128,6 @@ class S3(LocalPooling):
         below, right = (
             length - 1 + self.kernel_size - self.padding - n for length, n in zip(lengths, x.shape[2:], strict=True)
         )
-        margin = max(self.padding, below, right)
-        if 2 * margin <= self.kernel_size:  # the layer's own padding, without a padded copy
-            start = margin - self.padding
-            dense = F.max_pool2d(x, self.kernel_size, 1, margin)
-            return dense[:, :, start : start + lengths[0], start : start + lengths[1]]
         edges = (self.padding, right, self.padding, below)  # negative ones crop what no window reaches
         return F.max_pool2d(F.pad(x, edges, value=-torch.inf), self.kernel_size, 1)
 

@@ -211,9 +211,10 @@ class _Others:
         if name not in self._prepared:
             self._prepared[name] = prepare(self._bundle, entry, self._work / name, limits=self._limits)
         process = stack.enter_context(RuntimeProcess(entry, threads=threads, limits=self._limits))
-        process.open(self._prepared[name].directory, device=device)
-        golden = self._cases.golden
-        return lambda size: TimedRun(process, golden, size, lower=True), process
+        made = self._prepared[name]
+        process.open(made.directory, device=device, batch=made.batch)
+        golden, lower = self._cases.golden, self._cases.lower
+        return lambda size: TimedRun(process, golden, size, lower=lower), process
 
     def check(self, entry: Entry, threads: int, stack: ExitStack) -> tuple[MakeCall, Agreement]:
         """Opens a session and judges it; it stays open in `stack` where it agrees."""

@@ -52,6 +52,8 @@ def adapt(content: bytes, form: GraphForm) -> tuple[bytes, tuple[str, ...]]:
         folded = _fix_batch(model, form.batch)
         changes.append(f"batch {form.batch}" + (f" ({folded} nodes computed in advance)" if folded else ""))
     if form.input not in (None, kind):  # after the batch, whose Shape reads the input too
+        if kind not in ("uint8", "float"):
+            raise CheckFailed(f"its input cannot be changed from {kind} to {form.input}")
         changes.insert(0, _to_float(model) if form.input == "float" else _to_uint8(model))
         _write_input(model, str(form.input))
     opset = _opset(model)

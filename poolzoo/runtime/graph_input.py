@@ -33,7 +33,7 @@ class GraphInput:
 
 def as_input(images: np.ndarray, kind: str) -> np.ndarray:
     """Images `uint8[N, h, w, 3]` as a graph with this kind of input takes them."""
-    if kind == "uint8":
+    if kind != "float":
         return images
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32) / np.float32(255)
 

@@ -26,15 +26,19 @@ class Prepared:
     Attributes:
         directory: The directory.
         changes: What was changed of the graph, or that it was converted, in words.
+        batch: The fixed batch size that a session takes; None for any.
         bytes: The size of what the runtime reads.
     """
 
     directory: Path
     changes: tuple[str, ...]
+    batch: int | None
     bytes: int
 
 
-def prepare(bundle: Path, entry: Entry, work: Path, *, limits: Limits | None = None) -> Prepared:
+def prepare(
+    bundle: Path, entry: Entry, work: Path, *, limits: Limits | None = None, process: RuntimeProcess | None = None
+) -> Prepared:
     """Makes what a runtime opens. The bundle itself is only read: converters have changed files that they were given.
 
     Args:
@@ -42,6 +46,7 @@ def prepare(bundle: Path, entry: Entry, work: Path, *, limits: Limits | None = N
         entry: The runtime.
         work: A directory to write to, which is made.
         limits: Of a conversion.
+        process: The process that converts; None for one of its own.
 
     Raises:
         CheckFailed: The graph cannot be brought to the form that the runtime asks for.
@@ -50,29 +55,33 @@ def prepare(bundle: Path, entry: Entry, work: Path, *, limits: Limits | None = N
     """
     runtime = entry.item
     assert isinstance(runtime, Runtime)
+    kind = graph_input.read_input(bundle / MODEL).kind
+    batch = 1 if kind == "photo" else runtime.form.batch  # photographs have sizes of their own
     kept = bundle / TARGETS / runtime.name
     if kept.is_dir():
         directory = Path(shutil.copytree(kept, work / "target"))
         changes = tuple(files.read_json(bundle / CONFIG)["export"]["targets"][runtime.name]["changes"])
-        return Prepared(directory, changes, _size(directory))
+        return Prepared(directory, changes, batch, _size(directory))
     given = work / "graph"
     given.mkdir(parents=True)
     shutil.copyfile(bundle / CONFIG, given / CONFIG)
-    changes = _write_graph(bundle / MODEL, runtime, given / MODEL)
+    changes = _write_graph(bundle / MODEL, kind, runtime, given / MODEL)
     if runtime.convert is None:
-        return Prepared(given, changes, (given / MODEL).stat().st_size)
+        return Prepared(given, changes, batch, (given / MODEL).stat().st_size)
     out = work / "converted"
     out.mkdir()
     output.detail(f"converting for {runtime.name}")
-    with RuntimeProcess(entry, threads=1, limits=limits) as process:
+    if process is None:
+        with RuntimeProcess(entry, threads=1, limits=limits) as converter:
+            converter.convert(given, out)
+    else:
         process.convert(given, out)
     if not _size(out):
         raise RuntimeFailed(runtime.name, "converts the graph to no file")
-    return Prepared(out, (*changes, "converted"), _size(out))
+    return Prepared(out, (*changes, "converted"), batch, _size(out))
 
 
-def _write_graph(source: Path, runtime: Runtime, target: Path) -> tuple[str, ...]:
-    kind = graph_input.read_input(source).kind
+def _write_graph(source: Path, kind: str, runtime: Runtime, target: Path) -> tuple[str, ...]:
     if not forms.needs_change(runtime.form, kind):
         shutil.copyfile(source, target)
         return ()

@@ -8,6 +8,7 @@ and use little, such as V8 and CUDA. Only Linux tells it; elsewhere there is no 
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import queue
 import signal
@@ -27,6 +28,7 @@ import numpy as np
 from poolzoo.common import resources
 from poolzoo.common.errors import CheckFailed
 from poolzoo.common.text import one_line
+from poolzoo.plugin import discovery
 from poolzoo.plugin.catalog import Entry
 from poolzoo.plugin.settings import settings
 from poolzoo.plugin.spec import Runtime
@@ -39,7 +41,6 @@ END: Final = 5.0  # seconds to close a session
 LOG_BYTES: Final = 8192  # that are kept of what a runtime prints
 LOG_LINES: Final = 3  # that an error shows, …
 LOG_WIDTH: Final = 160  # … and characters of each
-PAGE: Final = 4096
 
 
 class RuntimeFailed(CheckFailed):
@@ -93,6 +94,7 @@ class RuntimeProcess:
         assert isinstance(entry.item, Runtime)
         self._runtime, self._entry, self._threads = entry.item, entry, threads
         self._limits = limits or Limits.default()
+        self._batch = self._runtime.form.batch
         counts = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
         paths = os.pathsep.join(os.path.abspath(path) for path in sys.path)
         environment = {**os.environ, **counts, "PYTHONPATH": paths, "PYTHONSAFEPATH": "1"}
@@ -129,13 +131,22 @@ class RuntimeProcess:
         """
         self._request("convert", "converting", {**self._who(), "directory": str(directory), "out": str(out)})
 
-    def open(self, directory: Path, *, device: str | None = None, precision: str = "fp32") -> float:
+    def open(
+        self, directory: Path, *, device: str | None = None, precision: str = "fp32", batch: int | None = None
+    ) -> float:
         """Opens the session; returns the milliseconds that took.
+
+        Args:
+            directory: What it reads.
+            device: None for the runtime's default.
+            precision: "fp32" or "auto".
+            batch: The fixed batch size that it takes; None for that of the runtime's form.
 
         Raises:
             RuntimeFailed: It does not open.
         """
         given = {"directory": str(directory), "threads": self._threads, "precision": precision}
+        self._batch = batch or self._batch
         header = {**self._who(), **given, "device": device or self._runtime.devices[0]}
         return float(self._request("open", "opening", header).header["ms"])
 
@@ -145,11 +156,11 @@ class RuntimeProcess:
         Raises:
             RuntimeFailed: It fails, or gives outputs of another shape.
         """
-        size = self._runtime.form.batch or max(len(images), 1)
+        size = self._batch or max(len(images), 1)
         answers = []
         for start in range(0, len(images), size):
             part = images[start : start + size]
-            rows = np.arange(size if self._runtime.form.batch else len(part)) % len(part)
+            rows = np.arange(size if self._batch else len(part)) % len(part)
             answers.append((self._run_piece(np.ascontiguousarray(part[rows])), len(part)))
         return Answer(
             logits=np.concatenate([one.logits[:count] for one, count in answers]),
@@ -157,6 +168,14 @@ class RuntimeProcess:
             ms=sum(one.ms for one, _ in answers),
             changed=any(one.changed for one, _ in answers),
         )
+
+    def close_session(self) -> None:
+        """Calls the session's `close`, where it has one; the process goes on.
+
+        Raises:
+            RuntimeFailed: That raises.
+        """
+        self._request("close", "closing", {})
 
     def close(self) -> None:
         """Ends the process: first in peace, then not. Its children end with it."""
@@ -180,8 +199,9 @@ class RuntimeProcess:
         """What the process must know to find the runtime: its functions where strings name them, else the plugins."""
         runtime, source = self._runtime, self._entry.source
         parts = {"open": runtime.open, "convert": runtime.convert}
+        own = [Path(source.path)] if source.path is not None else []
         plugins = {
-            "files": [os.path.abspath(path) for path in settings.files],
+            "files": list(dict.fromkeys(os.path.abspath(path) for path in [*own, *settings.files])),
             "directories": [os.path.abspath(path) for path in settings.directories],
             "installed": settings.installed,
             "third_party": settings.third_party,
@@ -190,7 +210,7 @@ class RuntimeProcess:
         return {
             "runtime": runtime.name,
             "reference": f"{source.dist}:{runtime.name}",
-            "functions": {part: function for part, function in parts.items() if isinstance(function, str)},
+            "functions": {part: name for part, one in parts.items() if (name := _import_name(one)) is not None},
             "plugins": plugins,
         }
 
@@ -304,10 +324,20 @@ def resident_memory(pid: int) -> int:
         one = waiting.pop()
         with contextlib.suppress(OSError, ValueError, IndexError):
             with open(f"/proc/{one}/statm", "rb") as file:
-                total += int(file.read().split()[1]) * PAGE
+                total += int(file.read().split()[1]) * mmap.PAGESIZE
             with open(f"/proc/{one}/task/{one}/children", "rb") as file:
                 waiting += map(int, file.read().split())
     return total
+
+
+def _import_name(function: object) -> str | None:
+    """How another process imports a function: "module:name"; None where it cannot, as from a plugin's file."""
+    if isinstance(function, str):
+        return function
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
+    if not isinstance(module, str) or module.startswith(discovery.FILE_MODULE) or not name.isidentifier():
+        return None
+    return f"{module}:{name}" if getattr(sys.modules.get(module), name, None) is function else None
 
 
 def _milliseconds(answer: protocol.Frame) -> float:

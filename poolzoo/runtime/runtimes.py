@@ -171,7 +171,8 @@ def check_runtimes(
     made = cases.make_cases(bundle)
     results = []
     with ExitStack() as stack:
-        timer = _Timer(bundle, made.golden, count, batches, stack) if measure_speed else None
+        lower = made.lower or precision != "fp32"
+        timer = _Timer(bundle, made, count, batches, lower=lower, stack=stack) if measure_speed else None
         for entry in entries:
             if availability.find(runtime_of(entry)).installed:
                 output.say(f"checking {entry.item.name}")
@@ -201,7 +202,11 @@ def open_runtime(
     with tempfile.TemporaryDirectory(prefix="poolzoo-") as work:
         prepared = prepare(bundle, entry, Path(work), limits=limits)
         with RuntimeProcess(entry, threads=threads, limits=limits) as process:
-            yield process, prepared, process.open(prepared.directory, device=device, precision=precision)
+            yield (
+                process,
+                prepared,
+                process.open(prepared.directory, device=device, precision=precision, batch=prepared.batch),
+            )
 
 
 def _check(
@@ -249,7 +254,7 @@ def _check(
 class TimedRun:
     """Runs batches of the golden images in a session; gives the milliseconds measured there, and checks each answer."""
 
-    def __init__(self, process: RuntimeProcess, golden: cases.Cases, size: int, *, lower: bool = False) -> None:
+    def __init__(self, process: RuntimeProcess, golden: cases.Cases, size: int, *, lower: bool) -> None:
         self._process, self._golden, self._size, self._next = process, golden, size, 0
         self._allowed = golden.allowed.astype(np.float64)
         if lower:
@@ -274,23 +279,30 @@ class _Timer:
     """Times sessions against one of ONNX Runtime, which is opened once."""
 
     def __init__(
-        self, bundle: Path, golden: cases.Cases, threads: int, batches: Sequence[int], stack: ExitStack
+        self,
+        bundle: Path,
+        made: cases.CaseSet,
+        threads: int,
+        batches: Sequence[int],
+        *,
+        lower: bool,
+        stack: ExitStack,
     ) -> None:
-        self._golden, self._threads, self._batches = golden, threads, batches
-        reference = loader.catalog().runtime(speed.ORT)
+        self._golden, self._threads, self._batches, self._lower = made.golden, threads, batches, lower
+        reference = loader.catalog().runtime(f"poolzoo:{speed.ORT}")
         self._reference, _, _ = stack.enter_context(open_runtime(bundle, reference, threads=threads))
 
     def measure(self, name: str, process: RuntimeProcess) -> tuple[BenchRow, ...]:
         """The speed of a session at each batch size; a batch that takes longer than `SLOW` is left out."""
         rows = []
         for size in self._batches:
-            ours = TimedRun(process, self._golden, size, lower=True)
+            ours = TimedRun(process, self._golden, size, lower=self._lower)
             if ours() > SLOW * 1e3:
                 output.detail(f"{name} is not timed at batch {size}: one takes more than {SLOW:g} s")
                 continue
             calls = {name: ours}
             if name != speed.ORT:
-                calls[speed.ORT] = TimedRun(self._reference, self._golden, size, lower=True)
+                calls[speed.ORT] = TimedRun(self._reference, self._golden, size, lower=self._lower)
             timed = speed.time_runtimes(calls, speed.ORT, self._threads, seconds=SECONDS, reported=True)
             rows += [BenchRow(row, size) for row in timed if row.runtime == name]
         return tuple(rows)

@@ -43,7 +43,8 @@ def main() -> None:
             with contextlib.suppress(Exception):  # a runtime may have closed them
                 stream.flush()
         protocol.write(answers, header, arrays)
-    worker.close()
+    with contextlib.suppress(BaseException):
+        worker.close_session()
     os._exit(0)  # without exit handlers, in which runtimes crash
 
 
@@ -60,6 +61,7 @@ def _answer(worker: Worker, request: protocol.Frame) -> tuple[Mapping[str, objec
         "open": worker.open,
         "convert": worker.convert,
         "run": worker.run,
+        "close": worker.close_session,
     }
     try:
         return operations[str(request.header["request"])](request)
@@ -90,9 +92,10 @@ class Worker:
     def open(self, request: protocol.Frame) -> tuple[Mapping[str, object], Sequence[np.ndarray]]:
         """Opens the session, and says how many milliseconds that took with the imports of the runtime."""
         given = request.header
+        self.close_session()  # the one before
+        find = _finder(given, "open")
         started = time.perf_counter()
-        make = _function(given, "open")
-        session = make(
+        session = find()(
             Path(given["directory"]),
             threads=int(given["threads"]),
             device=str(given["device"]),
@@ -105,8 +108,9 @@ class Worker:
 
     def convert(self, request: protocol.Frame) -> tuple[Mapping[str, object], Sequence[np.ndarray]]:
         """Lets the runtime write its own files."""
+        convert = _finder(request.header, "convert")()
         started = time.perf_counter()
-        _function(request.header, "convert")(Path(request.header["directory"]), Path(request.header["out"]))
+        convert(Path(request.header["directory"]), Path(request.header["out"]))
         return {"ms": (time.perf_counter() - started) * 1e3}, ()
 
     def run(self, request: protocol.Frame) -> tuple[Mapping[str, object], Sequence[np.ndarray]]:
@@ -123,14 +127,13 @@ class Worker:
         outputs = [_output(one) for one in _two(found)]
         return {"ms": taken, "changed": not np.array_equal(given, images)}, outputs
 
-    def close(self) -> None:
-        """Closes the session, where it can be closed."""
-        close = getattr(self._session, "close", None)
+    def close_session(self, request: protocol.Frame | None = None) -> tuple[Mapping[str, object], Sequence[np.ndarray]]:
+        """Closes the session once, where it can be closed."""
+        session, self._session = self._session, None
+        close = getattr(session, "close", None)
         if callable(close):
-            try:
-                close()
-            except Exception as error:
-                print(f"close: {reason(error)}", file=sys.stderr)
+            close()
+        return {}, ()
 
 
 def _two(found: Any) -> tuple[Any, Any]:
@@ -146,19 +149,19 @@ def _output(found: Any) -> np.ndarray:
     return array
 
 
-def _function(given: Mapping[str, Any], part: str) -> Callable[..., Any]:
-    """The `open` or `convert` of the runtime that a request names: a string, or of the plugins that the host has."""
+def _finder(given: Mapping[str, Any], part: str) -> Callable[[], Callable[..., Any]]:
+    """Imports the `open` or `convert` of the runtime that a request names: a string, or of the plugins of the host."""
     from poolzoo.plugin import catalog, loader, problems, spec
     from poolzoo.plugin.settings import settings
 
-    if (target := given["functions"].get(part)) is not None:
-        return catalog.import_build(target, given["runtime"], problems.Source("", None, "installed"), part)
-    for name, value in given["plugins"].items():
-        setattr(settings, name, [Path(one) for one in value] if name in ("files", "directories") else value)
-    entry = loader.catalog().runtime(given["reference"])
-    assert isinstance(entry.item, spec.Runtime)
-    function = getattr(entry.item, part)
-    return catalog.import_build(function, entry.item.name, entry.source, part)
+    target, source = given["functions"].get(part), problems.Source("", None, "installed")
+    if target is None:
+        for name, value in given["plugins"].items():
+            setattr(settings, name, [Path(one) for one in value] if name in ("files", "directories") else value)
+        entry = loader.catalog().runtime(given["reference"])
+        assert isinstance(entry.item, spec.Runtime)
+        target, source = getattr(entry.item, part), entry.source
+    return lambda: catalog.import_build(target, given["runtime"], source, part)
 
 
 if __name__ == "__main__":

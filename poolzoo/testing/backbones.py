@@ -18,7 +18,7 @@ from poolzoo.plugin.grammar import parse_spec
 from poolzoo.plugin.problems import Source
 from poolzoo.plugin.spec import Backbone
 from poolzoo.testing.base import Checks, Failure, suite
-from poolzoo.testing.graph import answers, exported
+from poolzoo.testing.graph import exported
 
 SIDE: Final = 64  # pixels, where the backbone has no size of its own
 
@@ -130,12 +130,12 @@ def nothing_stays_on_the_cpu(checked: CheckedBackbone) -> None:
 def exports_as_it_is(checked: CheckedBackbone) -> None:
     """`torch.onnx.export` succeeds, and ONNX Runtime agrees for 1, 2 and 3 images."""
     module = checked.build()
-    session = exported(module, [checked.images(2)], f"{checked.size[0]} × {checked.size[1]}")
+    graph = exported(module, [checked.images(2)], f"{checked.size[0]} × {checked.size[1]}")
     for count in (1, 2, 3):
         x = checked.images(count, seed=count)
         with torch.no_grad():
             expected = module(x)
-        (found,) = answers(session, [x])
+        (found,) = graph.answers([x])
         error, scale = (found - expected).abs().max().item(), max(1.0, expected.abs().max().item())
         assert error <= 1e-4 * scale, f"{count} images under ONNX Runtime differ by {error:.3g} of {scale:.3g}"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -17,8 +17,21 @@ from poolzoo.export.graph_checks import random_operators
 from poolzoo.model.inference import OPSET, quiet_exporter
 
 
-def exported(module: nn.Module, examples: Sequence[Tensor], what: str) -> Any:
-    """An ONNX Runtime session of the module's graph.
+@dataclass(frozen=True)
+class ExportedModule:
+    """A module's graph, and an ONNX Runtime session of it."""
+
+    graph: onnx.ModelProto
+    session: onnxruntime.InferenceSession
+
+    def answers(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """The graph's outputs for its inputs."""
+        named = {f"x{index}": x.numpy() for index, x in enumerate(inputs)}
+        return [torch.from_numpy(np.asarray(found)) for found in self.session.run(None, named)]
+
+
+def exported(module: nn.Module, examples: Sequence[Tensor], what: str) -> ExportedModule:
+    """Exports a module and opens its graph in ONNX Runtime.
 
     Args:
         module: In eval mode, from one or several tensors to as many. The batch of each is dynamic.
@@ -54,10 +67,4 @@ def exported(module: nn.Module, examples: Sequence[Tensor], what: str) -> Any:
         for entry in proto.graph.input:
             batch = entry.type.tensor_type.shape.dim[0]
             assert batch.dim_param, f"the graph is for {batch.dim_value} images only (from len(x)? use x.shape[0])"
-        return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-
-
-def answers(session: Any, inputs: Sequence[Tensor]) -> list[Tensor]:
-    """The graph's outputs for its inputs."""
-    named = {f"x{index}": x.numpy() for index, x in enumerate(inputs)}
-    return [torch.from_numpy(np.asarray(found)) for found in session.run(None, named)]
+        return ExportedModule(proto, onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]))

@@ -6,18 +6,22 @@ import copy
 from collections.abc import Iterator
 from typing import Final
 
+import onnx
 import torch
 from torch import Tensor, nn
 
 from poolzoo.testing.checked_pooling import CHANNELS, CheckedPooling, assert_finite, signed
-from poolzoo.testing.graph import answers, exported
+from poolzoo.testing.graph import exported
 
 SIDES: Final = (7, 8)  # of feature maps
 LARGE: Final = 1e3  # scale of the feature map with large numbers
 
 
-def assert_exports(checked: CheckedPooling) -> None:
+def assert_exports(checked: CheckedPooling) -> onnx.ModelProto:
     """Exports a layer at 7 × 7 and 8 × 8 and compares its graph on zeros, ties, negative, large and random inputs.
+
+    Returns:
+        The graph, with one input and one output for each of both sizes.
 
     Raises:
         AssertionError: The export fails, or the graph differs by more than ten times the noise between float32 and
@@ -31,14 +35,15 @@ def assert_exports(checked: CheckedPooling) -> None:
     exact = copy.deepcopy(layer).double()
     examples = [signed(2, CHANNELS, side, side) for side in SIDES]
     try:
-        session = exported(_OneLayer(layer), examples, "both sizes")
+        both = exported(_OneLayer(layer), examples, "both sizes")
     except AssertionError:
         for side, example in zip(SIDES, examples, strict=True):  # names the size that fails
             exported(layer, [example], f"{side} × {side}")
         raise
     for (name, odd), (_, even) in zip(*(_inputs(side) for side in SIDES), strict=True):
-        for side, x, found in zip(SIDES, (odd, even), answers(session, (odd, even)), strict=True):
+        for side, x, found in zip(SIDES, (odd, even), both.answers((odd, even)), strict=True):
             _assert_same(found, layer, exact, x, f"{side} × {side}, {name}")
+    return both.graph
 
 
 class _OneLayer(nn.Module):

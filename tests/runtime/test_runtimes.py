@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 from PIL import Image
+from support.processes import read_pipe
 from support.runtimes import HOSTILE, fake_runtime
 
 from poolzoo.artifacts import manifest
 from poolzoo.common import files, timing
-from poolzoo.plugin import loader
-from poolzoo.runtime import cases, process, runtimes
+from poolzoo.plugin import loader, spec
+from poolzoo.runtime import availability, cases, process, runtimes
 
 BUNDLE = Path(__file__).parents[1] / "data" / "digits_bundle"
+
+
+@pytest.fixture
+def few_runtimes(monkeypatch):
+    """Finds ONNX Runtime and the runtime of the test alone, to save the time of the others."""
+    real = availability.find
+
+    def find(runtime):
+        there = runtime.name in ("fake", "onnxruntime")
+        return real(runtime) if there else availability.Availability(("left out",), {})
+
+    monkeypatch.setattr(availability, "find", find)
 
 
 def check(path, *names, **options):
@@ -161,7 +178,7 @@ def test_a_convert_that_writes_nothing_is_refused(tmp_path):
     assert (found.status, found.detail) == ("refused", "converts the graph to no file")
 
 
-def test_absent_runtimes_are_listed_and_cost_nothing(tmp_path, poolzoo):
+def test_absent_runtimes_are_listed_and_cost_nothing(tmp_path, poolzoo, few_runtimes):
     plugin = fake_runtime(tmp_path / "absent.py", more="modules=('no_such_module',), install='pip install nothing'")
     outcome = poolzoo("verify", BUNDLE, "--runtime", "all", "--plugin", plugin, "--no-bench", "--json")
     rows = {row["runtime"]: row for row in outcome.json["runtimes"]}
@@ -178,8 +195,7 @@ def test_absent_runtimes_are_listed_and_cost_nothing(tmp_path, poolzoo):
 @pytest.mark.parametrize(
     ("names", "name", "code"), [("fake", "raises", 1), ("all", "raises", 0), ("all", "constant", 1)]
 )
-def test_the_exit_code_tells_wrong_from_refused(tmp_path, poolzoo, monkeypatch, names, name, code):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda module: None)  # of the built-in ones, to save their time
+def test_the_exit_code_tells_wrong_from_refused(tmp_path, poolzoo, few_runtimes, names, name, code):
     plugin = fake_runtime(tmp_path / "hostile.py", HOSTILE[name])
     outcome = poolzoo("verify", BUNDLE, "--runtime", names, "--plugin", plugin, "--no-bench")
     assert outcome.code == code
@@ -266,3 +282,46 @@ def test_predict_says_why_its_runtime_failed(tmp_path, poolzoo):
     outcome = poolzoo("predict", BUNDLE, image, "--runtime", "fake", "--plugin", plugin)
     assert outcome.code == 1
     assert "error: runtime fake ended with exit code 7 while running a batch of 1" in outcome.err
+
+
+def test_ctrl_c_ends_the_process_of_a_runtime(tmp_path):
+    pipe = tmp_path / "pid"
+    os.mkfifo(pipe)
+    body = (
+        "def open_session(bundle, **settings):\n"
+        f"    with open({str(pipe)!r}, 'w') as file:\n        file.write(str(os.getpid()))\n"
+        "    time.sleep(1000)\n"
+    )
+    plugin = fake_runtime(tmp_path / "sleeper.py", body)
+    command = [sys.executable, "-m", "poolzoo", "verify", BUNDLE, "--runtime", "fake", "--plugin", plugin, "--no-bench"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        pid = int(read_pipe(pipe))
+        running.send_signal(signal.SIGINT)
+        _, errors = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert errors.splitlines()[-1] == "error: interrupted"
+    assert process.resident_memory(pid) == 0
+
+
+def test_list_runtimes_shows_versions_and_how_to_get_the_rest(tmp_path, poolzoo):
+    plugin = fake_runtime(tmp_path / "absent.py", more="modules=('no_such_module',), install='pip install nothing'")
+    rows = {row["name"]: row for row in poolzoo("list", "runtimes", "--plugin", plugin, "--json").json["runtimes"]}
+    assert (rows["fake"]["installed"], rows["fake"]["missing"]) == (False, ["no_such_module"])
+    assert rows["onnxruntime"]["installed"]
+    assert onnxruntime.__version__ in rows["onnxruntime"]["versions"].values()
+    table = poolzoo("list", "runtimes", "--filter", "fake", "--plugin", plugin).out.splitlines()
+    assert table[1].split("\t")[3] == "not installed: pip install nothing"
+    assert "runtimes: onnxruntime, " in poolzoo("list").out
+
+
+def test_modules_are_found_without_importing_their_packages(tmp_path, monkeypatch):
+    package = tmp_path / "imports_nothing"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise ImportError('it was imported')")
+    (package / "inner.py").write_text("")
+    (tmp_path / "only_a_folder").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    names = ("imports_nothing", "imports_nothing.inner", "imports_nothing.outer", "only_a_folder", "json.decoder")
+    runtime = spec.Runtime(name="x", summary="", open="a.b:c", modules=names, programs=("no-such-program",))
+    missing = availability.find(runtime).missing
+    assert missing == ("imports_nothing.outer", "only_a_folder", "no-such-program")

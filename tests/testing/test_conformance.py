@@ -12,14 +12,26 @@ from torch.nn import functional as F
 import poolzoo
 from poolzoo import testing
 from poolzoo.plugin import loader, spec
+from poolzoo.runtime.portability import portability
+from poolzoo.testing.checked_pooling import CheckedPooling
+from poolzoo.testing.pooling_export import assert_exports
 
-ITEMS = [entry.item for entry in loader.load_plugins(installed=False).select(spec.Pooling)]
+CATALOG = loader.load_plugins(installed=False)
+ITEMS = [entry.item for entry in CATALOG.select(spec.Pooling)]
+EXPORT = "exports_as_it_is"  # a check of its own below, which looks at the graph as well
+AGREEING = {"opencv", "openvino", "tract", "mnn", "iree"}  # runtimes that compute every built-in pooling
 
 
-@pytest.mark.parametrize("check", testing.CHECKS)
+@pytest.mark.parametrize("check", [check for check in testing.CHECKS if check != EXPORT])
 @pytest.mark.parametrize("item", ITEMS, ids=lambda item: f"{item.name}-{item.kind}")
 def test_every_pooling_keeps_its_promises(item, check):
     testing.run_check(check, item)
+
+
+@pytest.mark.parametrize("item", ITEMS, ids=lambda item: f"{item.name}-{item.kind}")
+def test_every_graph_is_right_and_portable(item):
+    graph = assert_exports(CheckedPooling(item, CATALOG.pooling(item.name, item.kind).build, {}))
+    assert [str(issue) for issue in portability(graph) if issue.runtime in AGREEING] == []
 
 
 # --- Mistakes that plugin authors make -------------------------------------------------------------------------------

@@ -1,0 +1,186 @@
+"""Rewrites of operators that some runtime computes wrongly, refuses or crashes on. Values stay, up to rounding.
+
+Poolings export in portable forms of their own; these are for what comes from backbones and from the preprocessing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import numpy as np
+import onnx
+from onnx import NodeProto, helper, numpy_helper
+
+SIXTH: Final = 1 / 6
+ROOT2: Final = math.sqrt(2)
+
+
+class _Graph:
+    """A graph with what the rewrites look up: constants, shapes, and names that are free."""
+
+    def __init__(self, proto: onnx.ModelProto) -> None:
+        self.graph = proto.graph
+        self.constants = {tensor.name: tensor for tensor in proto.graph.initializer}
+        for node in proto.graph.node:
+            if node.op_type == "Constant" and node.attribute[0].name == "value":
+                self.constants[node.output[0]] = node.attribute[0].t
+        values = (*proto.graph.input, *proto.graph.value_info, *proto.graph.output)
+        self.shapes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in values}
+        self.floats = {value.name for value in values if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
+        self.outputs = {value.name for value in proto.graph.output}
+        self.makers = {name: node for node in proto.graph.node for name in node.output}
+        self.users: dict[str, list[NodeProto]] = {}
+        for node in proto.graph.node:
+            for name in node.input:
+                self.users.setdefault(name, []).append(node)
+
+    def array(self, name: str) -> np.ndarray | None:
+        """The value of a constant; None where it is computed."""
+        return numpy_helper.to_array(self.constants[name]) if name in self.constants else None
+
+    def add(self, name: str, value: np.ndarray) -> str:
+        """Stores a constant, and returns its name."""
+        tensor = numpy_helper.from_array(value, name)
+        self.graph.initializer.append(tensor)
+        self.constants[name] = tensor
+        return name
+
+    def shared(self, value: float) -> str:
+        """A float constant, stored once however often it is used."""
+        name = f"portable_{value:.9g}"
+        return name if name in self.constants else self.add(name, np.array(value, np.float32))
+
+
+def rewrite(proto: onnx.ModelProto) -> None:
+    """Replaces, in place, operators of an fp32 graph that not every runtime computes as ONNX Runtime does.
+
+    Values keep their names, by which layers are found; a few are gone afterwards.
+    """
+    known = _Graph(proto)
+    nodes = [new for node in proto.graph.node for new in (_rewritten(node, known) or [node])]
+    del proto.graph.node[:]
+    proto.graph.node.extend(_used(nodes, known.outputs))
+    names = {name for node in proto.graph.node for name in (*node.input, *node.output)}
+    for values in (proto.graph.initializer, proto.graph.value_info):
+        kept = [value for value in values if value.name in names]
+        del values[:]
+        values.extend(kept)
+
+
+def _rewritten(node: NodeProto, known: _Graph) -> list[NodeProto] | None:
+    """The nodes that replace one; None where it stays."""
+    rule = _RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+    return list(rule(node, known)) if rule is not None else None
+
+
+def _hard_sigmoid(node: NodeProto, known: _Graph) -> Iterator[NodeProto]:
+    """`clip(x + 3, 0, 6) / 6`: OpenCV turns `y · hard sigmoid of x` into `x · hard sigmoid of x`, whatever y is.
+
+    Behind a convolution, its weights take the scale and its bias the shift, so that a `Clip` remains: ONNX Runtime
+    merges that into the convolution, as it does the hard sigmoid.
+    """
+    given = {one.name: one.f for one in node.attribute}
+    if not np.isclose(given.get("alpha", 0.2), SIXTH) or given.get("beta", 0.5) != 0.5 or not _is_float(node, known):
+        return
+    name = node.output[0]
+    folded = _folded(node.input[0], known)
+    if folded is not None:
+        yield folded
+        yield helper.make_node("Clip", [folded.output[0], known.shared(0.0), known.shared(1.0)], [name], node.name)
+        return
+    yield helper.make_node("Add", [node.input[0], known.shared(3.0)], [f"{name}_shifted"], f"{node.name}_shifted")
+    limits = [known.shared(0.0), known.shared(6.0)]
+    yield helper.make_node("Clip", [f"{name}_shifted", *limits], [f"{name}_clipped"], f"{node.name}_clipped")
+    yield helper.make_node("Mul", [f"{name}_clipped", known.shared(SIXTH)], [name], node.name)
+
+
+def _folded(name: str, known: _Graph) -> NodeProto | None:
+    """The convolution behind a value that nothing else uses, with `x / 6 + 1/2` in its weights; None for others."""
+    conv = known.makers.get(name)
+    if conv is None or conv.op_type != "Conv" or len(known.users[name]) > 1 or name in known.outputs:
+        return None
+    weight, bias = known.array(conv.input[1]), known.array(conv.input[2]) if len(conv.input) > 2 else np.float32(0)
+    if weight is None or bias is None:
+        return None
+    scaled = known.add(f"{name}_weight", (weight / 6).astype(np.float32))
+    shifted = known.add(f"{name}_bias", np.broadcast_to(bias / 6 + 0.5, weight.shape[:1]).astype(np.float32))
+    folded = helper.make_node("Conv", [conv.input[0], scaled, shifted], [f"{name}_folded"], conv.name)
+    folded.attribute.extend(conv.attribute)
+    return folded
+
+
+def _gelu_divisor(node: NodeProto, known: _Graph) -> Iterator[NodeProto]:
+    """A division by √2 before `Erf` as a product: OpenCV crashes when it merges the parts of such a GELU."""
+    divisor, users = known.array(node.input[1]), known.users.get(node.output[0], [])
+    before_erf = bool(users) and all(user.op_type == "Erf" for user in users)
+    if divisor is None or divisor.size != 1 or not before_erf or not _is_float(node, known):
+        return
+    if np.isclose(divisor.item(), ROOT2, rtol=1e-6):
+        yield helper.make_node("Mul", [node.input[0], known.shared(1 / ROOT2)], list(node.output), node.name)
+
+
+def _resize(node: NodeProto, known: _Graph) -> Iterator[NodeProto]:
+    """Constant scales instead of sizes, which the exporter computes from the size of the batch; tract refuses those."""
+    before, after = known.shapes.get(node.input[0], []), known.shapes.get(node.output[0], [])
+    if len(node.input) < 4 or len(before) != 4 or len(after) != 4 or not all((*before[1:], *after[1:])):
+        return
+    if before[1] != after[1] or any(one.name == "axes" for one in node.attribute):
+        return
+    factors = [1.0, 1.0, *(scale(old, new) for old, new in zip(before[2:], after[2:], strict=True))]
+    name = known.add(f"{node.output[0]}_scales", np.array(factors, np.float32))
+    changed = NodeProto()
+    changed.CopyFrom(node)
+    del changed.input[:]
+    changed.input.extend([node.input[0], node.input[1], name])
+    yield changed
+
+
+def scale(before: int, after: int) -> float:
+    """The float32 next to after / before that gives a size of `after` where a runtime rounds the product down."""
+    factor = np.float32(after / before)
+    while math.floor(np.float32(before) * factor) < after or math.floor(before * float(factor)) < after:
+        factor = np.nextafter(factor, np.float32(np.inf))
+    return float(factor)
+
+
+def _norm(node: NodeProto, known: _Graph) -> Iterator[NodeProto]:
+    """Norms as sums: MNN reduces all axes where a norm has its axes as an input."""
+    if len(node.input) < 2 or known.array(node.input[1]) is None:
+        return
+    x, name = node.input[0], node.output[0]
+    inner = helper.make_node("Abs", [x], [f"{name}_terms"], f"{node.name}_terms")
+    if node.op_type != "ReduceL1":
+        inner = helper.make_node("Mul", [x, x], [f"{name}_terms"], f"{node.name}_terms")
+    yield inner
+    total = f"{name}_total" if node.op_type == "ReduceL2" else name
+    summed = helper.make_node("ReduceSum", [f"{name}_terms", node.input[1]], [total], f"{node.name}_total")
+    summed.attribute.extend(node.attribute)
+    yield summed
+    if node.op_type == "ReduceL2":
+        yield helper.make_node("Sqrt", [total], [name], node.name)
+
+
+_RULES: Final[dict[str, Callable[[NodeProto, _Graph], Iterator[NodeProto]]]] = {
+    "HardSigmoid": _hard_sigmoid,
+    "Div": _gelu_divisor,
+    "Resize": _resize,
+    "ReduceL1": _norm,
+    "ReduceL2": _norm,
+    "ReduceSumSquare": _norm,
+}
+
+
+def _is_float(node: NodeProto, known: _Graph) -> bool:
+    return node.output[0] in known.floats
+
+
+def _used(nodes: list[NodeProto], outputs: set[str]) -> list[NodeProto]:
+    """The nodes that the outputs depend on, in the same order; a rewrite may leave others behind."""
+    wanted, kept = set(outputs), []
+    for node in reversed(nodes):
+        if wanted.intersection(node.output):
+            wanted.update(node.input)
+            kept.append(node)
+    return kept[::-1]

@@ -1,0 +1,323 @@
+"""What runtimes are known to compute wrongly or to refuse in an ONNX graph, and why: rules as data.
+
+Each rule was measured with a graph of a few nodes: onnxruntime 1.32, OpenVINO 2026.4, OpenCV 5.0 (new engine), tract
+0.23, MNN 3.6, IREE 3.13, ncnn 1.0.20261020 through pnnx, and LiteRT 2.3 through onnx2tf 2.6. A graph without an issue
+is not proven right: only running it in the runtime proves that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Final, Literal
+
+import numpy as np
+import onnx
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto
+
+Outcome = Literal["wrong", "refused", "crash"]
+REDUCTIONS: Final = {"ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare"}
+WINDOWED: Final = {"Conv", "MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool"}
+SMALL_FLOOR: Final = 1e-6  # up to here onnx2tf takes a floor for 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PortabilityIssue:
+    """A node that a runtime is known not to compute as ONNX Runtime does.
+
+    Attributes:
+        runtime: Name of the runtime, as in `poolzoo list runtimes`.
+        outcome: "wrong": other numbers without a message; "refused": an error; "crash": the process ends.
+        operator: Type of the node.
+        node: Name of the node's first output.
+        cause: What the runtime does, and the form that it takes.
+    """
+
+    runtime: str
+    outcome: Outcome
+    operator: str
+    node: str
+    cause: str
+
+    def __str__(self) -> str:
+        return f"{self.runtime} ({self.outcome}): {self.operator} → {self.node}: {self.cause}"
+
+    def to_json(self) -> dict[str, str]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class GraphView:
+    """A graph with its constants, producers and shapes by the name of a value."""
+
+    graph: onnx.GraphProto
+
+    @cached_property
+    def producers(self) -> dict[str, NodeProto]:
+        return {output: node for node in self.graph.node for output in node.output}
+
+    @cached_property
+    def initializers(self) -> dict[str, onnx.TensorProto]:
+        return {tensor.name: tensor for tensor in self.graph.initializer}
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int | str, ...]]:
+        """Shapes as far as the file states them; a dimension without a number is its name."""
+        known = (*self.graph.input, *self.graph.value_info, *self.graph.output)
+        return {
+            value.name: tuple(
+                d.dim_value if d.HasField("dim_value") else d.dim_param for d in value.type.tensor_type.shape.dim
+            )
+            for value in known
+            if value.type.tensor_type.HasField("shape")
+        }
+
+    @cached_property
+    def behind_windows(self) -> set[str]:
+        """Values that depend on a convolution or a pooling."""
+        behind: set[str] = set()
+        for node in self.graph.node:
+            if node.op_type in WINDOWED or not behind.isdisjoint(node.input):
+                behind.update(node.output)
+        return behind
+
+    def made_by(self, value: str, operator: str) -> NodeProto | None:
+        """The node that computes a value, where it is of this type."""
+        node = self.producers.get(value)
+        return node if node is not None and node.op_type == operator else None
+
+    def constant(self, value: str) -> np.ndarray | None:
+        """The numbers of a constant, None for what the graph computes."""
+        if value in self.initializers:
+            return onnx.numpy_helper.to_array(self.initializers[value])
+        node = self.made_by(value, "Constant")
+        return onnx.numpy_helper.to_array(_attribute(node, "value")) if node and _has(node, "value") else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """What runtimes get wrong: every node for which `matches` holds is an issue of each of them.
+
+    Attributes:
+        runtimes: Their names.
+        outcome: What happens, as in `PortabilityIssue`.
+        cause: Why, and what to write instead.
+        operators: Types of the nodes to look at.
+        matches: Whether a node of these types is one.
+    """
+
+    runtimes: tuple[str, ...]
+    outcome: Outcome
+    cause: str
+    operators: frozenset[str]
+    matches: Callable[[GraphView, NodeProto], bool]
+
+
+def portability(model: ModelProto) -> tuple[PortabilityIssue, ...]:
+    """Every node of a graph that a runtime is known to compute wrongly, to refuse, or to end the process at.
+
+    Args:
+        model: The graph. Rules on shapes apply where it states them (`onnx.shape_inference`).
+
+    Returns:
+        Issues in the order of the nodes; empty where no rule applies.
+    """
+    view = GraphView(model.graph)
+    return tuple(
+        PortabilityIssue(
+            runtime=runtime, outcome=rule.outcome, operator=node.op_type, node=node.output[0], cause=rule.cause
+        )
+        for node in model.graph.node
+        for rule in RULES
+        if node.op_type in rule.operators and rule.matches(view, node)
+        for runtime in rule.runtimes
+    )
+
+
+# --- What the rules look for -----------------------------------------------------------------------------------------
+
+
+def _has(node: NodeProto, name: str) -> bool:
+    return any(attribute.name == name for attribute in node.attribute)
+
+
+def _attribute(node: NodeProto, name: str, default: object = None) -> object:
+    for attribute in node.attribute:
+        if attribute.name == name:
+            return onnx.helper.get_attribute_value(attribute)
+    return default
+
+
+def _mode(node: NodeProto) -> str:
+    mode = _attribute(node, "mode", b"")
+    return mode.decode() if isinstance(mode, bytes) else ""
+
+
+def _gate_of(view: GraphView, node: NodeProto, gates: Callable[[GraphView, NodeProto], str | None]) -> bool:
+    """Whether a Mul multiplies a value by a gate that was computed from another one."""
+    for value, other in (node.input, reversed(node.input)):
+        made = view.producers.get(value)
+        source = gates(view, made) if made is not None else None
+        if source is not None and source != other:
+            return True
+    return False
+
+
+def _hard_sigmoid_source(view: GraphView, node: NodeProto) -> str | None:
+    sixth = math.isclose(float(_attribute(node, "alpha", 0.2)), 1 / 6, rel_tol=1e-4)  # type: ignore[arg-type]
+    return node.input[0] if node.op_type == "HardSigmoid" and sixth else None
+
+
+def _mish_source(view: GraphView, node: NodeProto) -> str | None:
+    softplus = view.made_by(node.input[0], "Softplus") if node.op_type == "Tanh" else None
+    return softplus.input[0] if softplus else None
+
+
+def _gelu_by_division(view: GraphView, node: NodeProto) -> bool:
+    """`x · (c · (1 + erf(x / √2)))`."""
+    for value in node.input:
+        halved = view.made_by(value, "Mul")
+        for inner in halved.input if halved else ():
+            added = view.made_by(inner, "Add")
+            for term in added.input if added else ():
+                erf = view.made_by(term, "Erf")
+                if erf and view.made_by(erf.input[0], "Div"):
+                    return True
+    return False
+
+
+def _axes_as_input(view: GraphView, node: NodeProto) -> bool:
+    return len(node.input) > 1 and bool(node.input[1])
+
+
+def _three_dimensional(view: GraphView, node: NodeProto) -> bool:
+    return len(_attribute(node, "kernel_shape", ())) == 3  # type: ignore[arg-type]
+
+
+def _three_dimensional_with_ceil_mode(view: GraphView, node: NodeProto) -> bool:
+    return _three_dimensional(view, node) and bool(_attribute(node, "ceil_mode", 0))
+
+
+def _without_value(view: GraphView, node: NodeProto) -> bool:
+    return not _has(node, "value")
+
+
+def _computed_without_value(view: GraphView, node: NodeProto) -> bool:
+    return not _has(node, "value") and view.constant(node.input[0]) is None
+
+
+def _residual_of_another_shape(view: GraphView, node: NodeProto) -> bool:
+    """A sum behind a convolution with something that the graph computes and that is broadcast."""
+    if not any(view.made_by(value, "Conv") for value in node.input):
+        return False
+    shapes = [view.shapes.get(value) for value in node.input if view.constant(value) is None]
+    return len(shapes) == 2 and None not in shapes and shapes[0] != shapes[1]
+
+
+def _constant_of_batch_one(view: GraphView, node: NodeProto) -> bool:
+    shapes = [view.initializers[value].dims for value in node.input if value in view.initializers]
+    return any(len(shape) >= 4 and shape[0] == 1 for shape in shapes)
+
+
+def _three_dimensional_constant_right(view: GraphView, node: NodeProto) -> bool:
+    right = view.initializers.get(node.input[1])
+    return right is not None and len(right.dims) == 3
+
+
+def _constant_branch(view: GraphView, node: NodeProto) -> bool:
+    """A constant to choose from, neither a single number nor of the output's rank."""
+    rank = max(len(view.shapes.get(value, ())) for value in (*node.input, *node.output))
+    branches = [view.initializers[value].dims for value in node.input[1:] if value in view.initializers]
+    return any(math.prod(shape) > 1 and len(shape) < rank for shape in branches)
+
+
+def _computed_sizes(view: GraphView, node: NodeProto) -> bool:
+    return len(node.input) > 3 and view.constant(node.input[3]) is None
+
+
+def _antialiased(view: GraphView, node: NodeProto) -> bool:
+    return bool(_attribute(node, "antialias", 0))
+
+
+def _wraps(view: GraphView, node: NodeProto) -> bool:
+    return _mode(node) == "wrap"
+
+
+def _reflects_with_dynamic_batch(view: GraphView, node: NodeProto) -> bool:
+    return _mode(node) == "reflect" and any(isinstance(d, str) for d in view.shapes.get(node.input[0], ()))
+
+
+def _divides_by_small_floor(view: GraphView, node: NodeProto) -> bool:
+    """`… / max(x, floor)`, or by its root."""
+    root = view.made_by(node.input[-1], "Sqrt")
+    divisor = view.producers.get(root.input[0] if root else node.input[-1])
+    if divisor is None or divisor.op_type not in ("Clip", "Max") or len(divisor.input) < 2:
+        return False
+    floor = view.constant(divisor.input[1])
+    return floor is not None and floor.size == 1 and 0 < float(floor.item()) <= SMALL_FLOOR
+
+
+def _bare_reduction(view: GraphView, node: NodeProto) -> bool:
+    return node.input[0] not in view.behind_windows
+
+
+def _rule(
+    runtimes: str, outcome: Outcome, operators: str, matches: Callable[[GraphView, NodeProto], bool], cause: str
+) -> Rule:
+    return Rule(
+        runtimes=tuple(runtimes.split()),
+        outcome=outcome,
+        operators=frozenset(operators.split()),
+        matches=matches,
+        cause=cause,
+    )
+
+
+# fmt: off
+RULES: Final = (
+    _rule("opencv", "wrong", "Mul", lambda view, node: _gate_of(view, node, _hard_sigmoid_source),
+          "fuses x · HardSigmoid(g) into HardSwish(g), also where x is not g; write Add 3, Clip to 0–6, Mul 1/6"),
+    _rule("opencv", "wrong", "Mul", lambda view, node: _gate_of(view, node, _mish_source),
+          "fuses x · Tanh(Softplus(g)) into Mish(g), also where x is not g"),
+    _rule("opencv", "crash", "Mul", _gelu_by_division,
+          "cannot fuse GELU with a division by √2; multiply by 1/√2"),
+    _rule("opencv", "crash", "MatMul", _three_dimensional_constant_right,
+          "takes a constant on the right with two dimensions, not with three"),
+    _rule("opencv", "refused", "Add", _residual_of_another_shape,
+          "fuses the sum into the convolution, which needs one shape on both sides; subtract the negative"),
+    _rule("opencv tract", "refused", "ConstantOfShape", _without_value,
+          "needs the attribute `value`; make the constant part of the file"),
+    _rule("mnn", "wrong", "ConstantOfShape", _computed_without_value,
+          "leaves memory as it is where `value` is absent; make the constant part of the file"),
+    _rule("opencv openvino mnn", "wrong", "Resize", _antialiased,
+          "ignores `antialias` and samples; use AveragePool or MatMul with the filter's weights"),
+    _rule("tract", "refused", "Resize", _computed_sizes,
+          "cannot derive the batch from sizes that the graph computes; use constant scales"),
+    _rule("iree", "refused", "Resize", _antialiased,
+          "has no `antialias`; use AveragePool or MatMul with the filter's weights"),
+    _rule("iree", "refused", "Pad", _reflects_with_dynamic_batch,
+          "cannot reflect a map with a dynamic batch; concatenate slices of the border"),
+    _rule("openvino tract mnn iree litert", "refused", "Pad", _wraps,
+          "has no padding that wraps around; concatenate slices of the border"),
+    _rule("ncnn", "wrong", "Pad", _wraps,
+          "pads by something else than the other border; concatenate slices of the border"),
+    _rule("mnn", "wrong", " ".join(REDUCTIONS), _axes_as_input,
+          "reduces all axes where they are an input (opset 18); use ReduceSum, ReduceMean or ReduceMax"),
+    _rule("mnn", "crash", "MaxPool AveragePool", _three_dimensional,
+          "has no pooling in three dimensions; fold two of them into one"),
+    _rule("iree", "refused", "MaxPool AveragePool", _three_dimensional_with_ceil_mode,
+          "derives wrong bounds from `ceil_mode` in three dimensions; fold two of them into one"),
+    _rule("mnn", "wrong", "MatMul", _constant_of_batch_one,
+          "does not repeat a constant of batch 1 when the batch grows; expand it to the batch"),
+    _rule("mnn", "wrong", "Where", _constant_branch,
+          "does not broadcast a constant to choose from; give it all dimensions, or compute the choice"),
+    _rule("litert", "wrong", "Div Reciprocal", _divides_by_small_floor,
+          "takes a floor up to 1e-6 for 0, so that the division can be 0/0; clamp to 2e-6 or add 1e-7"),
+    _rule("ncnn", "wrong", "ReduceMean ReduceMax ReduceMin ReduceSum", _bare_reduction,
+          "finds the batch only behind a convolution or a pooling; use GlobalAveragePool or GlobalMaxPool"),
+)
+# fmt: on

@@ -1,0 +1,186 @@
+"""The rules on what runtimes get wrong find each pattern, and leave its portable form alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from poolzoo.runtime.portability import RULES, portability
+
+node = helper.make_node
+
+
+def graph(nodes, constants=None, shapes=None):
+    """A graph from x to y; constants and the shapes of values in between by name."""
+    value = helper.make_tensor_value_info
+    made = helper.make_graph(
+        nodes,
+        "graph",
+        [value("x", TensorProto.FLOAT, ["batch", 4, 8, 8])],
+        [value("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in (constants or {}).items()],
+        value_info=[value(name, TensorProto.FLOAT, shape) for name, shape in (shapes or {}).items()],
+    )
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)])
+
+
+def found(*arguments):
+    return {(issue.runtime, issue.outcome, issue.operator) for issue in portability(graph(*arguments))}
+
+
+def conv(output="g"):
+    return node("Conv", ["x", "w"], [output])
+
+
+WEIGHT = {"w": np.ones((4, 4, 1, 1), np.float32)}
+AXES = {"axes": np.array([2, 3])}
+HALF = {"r": np.float32(1.4), "one": np.float32(1), "half": np.float32(0.5)}
+
+
+def gelu(scale):
+    return [
+        node(scale, ["x", "r"], ["a"]),
+        node("Erf", ["a"], ["b"]),
+        node("Add", ["b", "one"], ["c"]),
+        node("Mul", ["half", "c"], ["d"]),
+        node("Mul", ["x", "d"], ["y"]),
+    ]
+
+
+def hard_swish(gate, alpha=1 / 6):
+    return [conv(), node("HardSigmoid", [gate], ["s"], alpha=alpha), node("Mul", ["x", "s"], ["y"])], WEIGHT
+
+
+def mish(gate):
+    return [conv(), node("Softplus", [gate], ["s"]), node("Tanh", ["s"], ["t"]), node("Mul", ["t", "x"], ["y"])], WEIGHT
+
+
+def sum_of_convolutions(shape):
+    return [conv("a"), conv("b"), node("Add", ["a", "b"], ["y"])], WEIGHT, {"a": ["batch", 4, 8, 8], "b": shape}
+
+
+def pool(rank, **attributes):
+    return ([node("MaxPool", ["x"], ["y"], kernel_shape=[2] * rank, **attributes)],)
+
+
+def product(left, right, shape):
+    return [node("MatMul", [left, right], ["y"])], {"k": np.ones(shape, np.float32)}
+
+
+def choice(shape):
+    nodes = [node("Greater", ["x", "zero"], ["c"]), node("Where", ["c", "x", "k"], ["y"])]
+    return nodes, {"zero": np.float32(0), "k": np.ones(shape, np.float32)}
+
+
+def resize(**attributes):
+    return [node("Resize", ["x", "", "scales"], ["y"], **attributes)], {"scales": np.float32([1, 1, 0.5, 0.5])}
+
+
+def constant_of_shape(inputs, **attributes):
+    nodes = [node("Shape", ["x"], ["n"]), node("ConstantOfShape", inputs, ["y"], **attributes)]
+    return nodes, {"s": np.array([8, 8])}
+
+
+ROOTED = [node("Max", ["x", "e"], ["a"]), node("Sqrt", ["a"], ["b"]), node("Reciprocal", ["b"], ["y"])]
+
+# What is found in a pattern, the pattern, and its nearest form in which nothing is.
+CASES = {
+    "hard sigmoid gate": ({("opencv", "wrong", "Mul")}, hard_swish("g"), hard_swish("x")),
+    "hard sigmoid of another slope": ({("opencv", "wrong", "Mul")}, hard_swish("g"), hard_swish("g", alpha=0.2)),
+    "mish gate": ({("opencv", "wrong", "Mul")}, mish("g"), mish("x")),
+    "gelu by division": ({("opencv", "crash", "Mul")}, (gelu("Div"), HALF), (gelu("Mul"), HALF)),
+    "a constant of three dimensions": (
+        {("opencv", "crash", "MatMul")},
+        product("x", "k", (1, 8, 8)),
+        product("x", "k", (8, 8)),
+    ),
+    "a sum of strips": (
+        {("opencv", "refused", "Add")},
+        sum_of_convolutions(["batch", 4, 8, 1]),
+        sum_of_convolutions(["batch", 4, 8, 8]),
+    ),
+    "a fill without a value": (
+        {("opencv", "refused", "ConstantOfShape"), ("tract", "refused", "ConstantOfShape")},
+        constant_of_shape(["s"]),
+        constant_of_shape(["s"], value=numpy_helper.from_array(np.ones(1, np.float32))),
+    ),
+    "a fill of a computed shape": (
+        {(name, "refused", "ConstantOfShape") for name in ("opencv", "tract")} | {("mnn", "wrong", "ConstantOfShape")},
+        constant_of_shape(["n"]),
+        constant_of_shape(["n"], value=numpy_helper.from_array(np.ones(1, np.float32))),
+    ),
+    "antialiasing": (
+        {(name, "wrong", "Resize") for name in ("opencv", "openvino", "mnn")} | {("iree", "refused", "Resize")},
+        resize(antialias=1, mode="linear"),
+        resize(mode="linear"),
+    ),
+    "computed sizes": (
+        {("tract", "refused", "Resize")},
+        ([node("Shape", ["x"], ["n"]), node("Resize", ["x", "", "", "n"], ["y"])],),
+        ([node("Resize", ["x", "", "", "n"], ["y"])], {"n": np.array([1, 4, 4, 4])}),
+    ),
+    "padding that wraps": (
+        {(name, "refused", "Pad") for name in ("openvino", "tract", "mnn", "iree", "litert")}
+        | {("ncnn", "wrong", "Pad")},
+        ([node("Pad", ["x", "p"], ["y"], mode="wrap")], {"p": np.ones(8, np.int64)}),
+        ([node("Pad", ["x", "p"], ["y"], mode="edge")], {"p": np.ones(8, np.int64)}),
+    ),
+    "a norm": (
+        {("mnn", "wrong", "ReduceL2")},
+        ([conv(), node("ReduceL2", ["g", "axes"], ["y"])], WEIGHT | AXES),
+        ([conv(), node("ReduceSum", ["g", "axes"], ["y"])], WEIGHT | AXES),
+    ),
+    "pooling in three dimensions": ({("mnn", "crash", "MaxPool")}, pool(3), pool(2)),
+    "pooling in three dimensions with ceil_mode": (
+        {("mnn", "crash", "MaxPool"), ("iree", "refused", "MaxPool")},
+        pool(3, ceil_mode=1),
+        pool(2, ceil_mode=1),
+    ),
+    "padding that reflects": (
+        {("iree", "refused", "Pad")},
+        ([node("Pad", ["x", "p"], ["y"], mode="reflect")], {"p": np.ones(8, np.int64)}),
+        ([node("Pad", ["x", "p"], ["y"], mode="edge")], {"p": np.ones(8, np.int64)}),
+    ),
+    "a product with a constant of batch 1": (
+        {("mnn", "wrong", "MatMul")},
+        product("k", "x", (1, 4, 8, 8)),
+        product("k", "x", (8, 8)),
+    ),
+    "a constant to choose from": ({("mnn", "wrong", "Where")}, choice((8, 8)), choice(())),
+    "a small floor": (
+        {("litert", "wrong", "Div")},
+        ([node("Clip", ["x", "e"], ["a"]), node("Div", ["x", "a"], ["y"])], {"e": np.float32(1e-12)}),
+        ([node("Clip", ["x", "e"], ["a"]), node("Div", ["x", "a"], ["y"])], {"e": np.float32(2e-6)}),
+    ),
+    "a root of a small floor": (
+        {("litert", "wrong", "Reciprocal")},
+        (ROOTED, {"e": np.float32(1e-12)}),
+        (ROOTED, {"e": np.float32(2e-6)}),
+    ),
+    "a reduction of the input": (
+        {("ncnn", "wrong", "ReduceMean")},
+        ([node("ReduceMean", ["x", "axes"], ["y"])], AXES),
+        ([conv(), node("ReduceMean", ["g", "axes"], ["y"])], WEIGHT | AXES),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_pattern_is_found_and_its_portable_form_is_not(case):
+    expected, pattern, portable = CASES[case]
+    assert found(*pattern) == expected
+    assert found(*portable) == set()
+
+
+def test_every_rule_has_a_case():
+    issues = [issue for _, pattern, _ in CASES.values() for issue in portability(graph(*pattern))]
+    assert {issue.cause for issue in issues} == {rule.cause for rule in RULES}
+
+
+def test_an_issue_names_node_and_cause():
+    (issue,) = portability(graph(*pool(3)))
+    assert str(issue).startswith("mnn (crash): MaxPool → y: has no pooling in three dimensions")
+    assert issue.to_json()["node"] == "y"
+    assert onnx.defs.has(issue.operator)
