@@ -28,12 +28,13 @@ from poolzoo.plugin.spec import Runtime
 from poolzoo.runtime import availability, runtimes
 
 FOLDER: Final = Path("runs/runtimes")
+PAGE: Final = "web"  # the page for browsers: it takes photographs, and its runtime is onnxruntime-web
 
 
 def installed() -> list[str]:
     """The names of the runtimes that are here, in the catalog's order."""
     found = [runtimes.runtime_of(entry) for entry in loader.catalog().select(Runtime)]
-    return [runtime.name for runtime in found if availability.find(runtime).installed]
+    return [runtime.name for runtime in found if runtime.name != PAGE and availability.find(runtime).installed]
 
 
 def graphs() -> list[str]:

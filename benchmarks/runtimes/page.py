@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.coverage.jobs import table
-from benchmarks.runtimes import bundles, causes, layers
+from benchmarks.runtimes import bundles, layers
 from benchmarks.runtimes.cells import BUNDLE_LIMIT, LAYER_LIMIT, LOWER_LIMIT, CellResult
 from poolzoo.common.json_writer import dumps
+from poolzoo.common.text import one_line
 from poolzoo.plugin import loader
 from poolzoo.plugin.spec import Runtime
 from poolzoo.runtime import availability, runtimes
@@ -182,9 +183,16 @@ def _causes(cells: Cells, names: Sequence[str]) -> list[str]:
         groups: dict[tuple[str, str], list[str]] = defaultdict(list)
         for cell in (cells[key] for key in sorted(cells) if key[1] == name):
             if cell.status != "agrees":
-                groups[cell.status, causes.of(cell)].append(f"`{cell.graph}`")
+                groups[cell.status, _cause(cell)].append(f"`{cell.graph}`")
         if groups:
             lines += [f"### {name}", ""]
             lines += [f"* {', '.join(graphs)}: {status}. {cause}" for (status, cause), graphs in groups.items()]
             lines.append("")
     return lines or ["None."]
+
+
+def _cause(cell: CellResult) -> str:
+    """The cause by the rules, else what was seen; numbers of a wrong cell are in its table."""
+    if cell.causes:
+        return f"{cell.runtime} {'; it '.join(cell.causes)}."
+    return f"{one_line(cell.detail, 240)}."

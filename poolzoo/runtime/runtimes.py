@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -176,7 +176,8 @@ def check_runtimes(
         for entry in entries:
             if availability.find(runtime_of(entry)).installed:
                 output.say(f"checking {entry.item.name}")
-            results.append(_check(bundle, entry, made, count, precision, Limits.default(timeout), timer))
+            found = _check(bundle, entry, made, count, precision, Limits.default(timeout), timer)
+            results.append(_with_cause(bundle, entry, found))
     return RuntimesReport(
         results=tuple(results),
         named=tuple(name.rpartition(":")[2] for name in names if name != ALL),
@@ -249,6 +250,20 @@ def _check(
         changes=prepared.changes,
         speed=rows,
     )
+
+
+def _with_cause(bundle: Path, entry: Entry, result: RuntimeResult) -> RuntimeResult:
+    """A result that does not agree with its cause in words, where the rules on runtimes know one."""
+    if result.status not in ("wrong", "refused"):
+        return result
+    try:
+        from poolzoo.runtime.portability import known_causes
+    except ImportError:  # onnx is not installed
+        return result
+    causes = known_causes(bundle / "model.onnx", runtime_of(entry))
+    if not causes:
+        return result
+    return replace(result, detail=f"{result.detail}; known of {result.runtime}: it {'; it '.join(causes)}")
 
 
 class TimedRun:
