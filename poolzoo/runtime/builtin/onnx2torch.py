@@ -26,7 +26,8 @@ def to_module(path: Path) -> nn.Module:
 
     model = onnx.load(path)
     _drop_allowzero(model)
-    return onnx2torch.convert(model).eval()
+    module: nn.Module = onnx2torch.convert(model)
+    return module.eval()
 
 
 def _drop_allowzero(model: onnx.ModelProto) -> None:
