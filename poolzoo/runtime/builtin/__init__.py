@@ -141,3 +141,13 @@ def poolzoo_runtimes() -> Iterator[Runtime]:
         distributions=("executorch", "onnx2torch"),
         form=GraphForm(input="float", batch=1, opset=17),
     )
+    yield Runtime(
+        name="coreml",
+        summary="Core ML, by way of onnx2torch: converted anywhere, run on macOS alone, one image at a time",
+        open="poolzoo.runtime.builtin.coreml:open_session",
+        convert="poolzoo.runtime.builtin.coreml:convert",
+        install="pip install coremltools onnx2torch",
+        modules=("coremltools", "onnx2torch", "torch", "onnx"),
+        distributions=("coremltools", "onnx2torch"),
+        form=GraphForm(input="float", batch=1, opset=17),
+    )

@@ -36,11 +36,21 @@ def _keep_dims(traced: GraphModule) -> None:
     """Writes a maximum over axes as one that keeps them and a squeeze: XNNPACK's partitioner takes no other."""
     import torch
 
+    graph = traced.graph
+    graph.eliminate_dead_code()
     amax, squeeze = torch.ops.aten.amax.default, torch.ops.aten.squeeze.dims
-    for node in list(traced.graph.nodes):
-        if node.target is amax and len(node.args) < 3:
-            with traced.graph.inserting_after(node):
-                squeezed = traced.graph.call_function(squeeze, (node, list(node.args[1])))
-            node.replace_all_uses_with(squeezed, delete_user_cb=lambda user, own=squeezed: user is not own)
-            node.args = (*node.args, True)
+    for node in list(graph.nodes):
+        if node.target is torch.ops.aten.max.dim and [user.args[1] for user in node.users] == [0]:
+            (old,) = node.users  # the values; nobody reads the indices
+            axes = [node.args[1]]
+        elif node.target is amax and len(node.args) < 3:
+            old, axes = node, list(node.args[1])
+        else:
+            continue
+        with graph.inserting_after(old):
+            largest = graph.call_function(amax, (node.args[0], axes, True))
+        with graph.inserting_after(largest):
+            squeezed = graph.call_function(squeeze, (largest, axes))
+        old.replace_all_uses_with(squeezed)
+    graph.eliminate_dead_code()
     traced.recompile()
