@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+import hashlib
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -27,13 +28,15 @@ from poolzoo.plugin import loader
 from poolzoo.plugin.spec import Runtime
 from poolzoo.runtime import availability, runtimes
 
+ROOMS: Final = ("poolings", "backbones", "model", "export", "plugin")
 FOLDER: Final = Path("runs/runtimes")
+PAGE: Final = "web"  # the page for browsers: it takes photographs, and its runtime is onnxruntime-web
 
 
 def installed() -> list[str]:
     """The names of the runtimes that are here, in the catalog's order."""
     found = [runtimes.runtime_of(entry) for entry in loader.catalog().select(Runtime)]
-    return [runtime.name for runtime in found if availability.find(runtime).installed]
+    return [runtime.name for runtime in found if runtime.name != PAGE and availability.find(runtime).installed]
 
 
 def graphs() -> list[str]:
@@ -42,24 +45,30 @@ def graphs() -> list[str]:
 
 
 class Graphs:
-    """Makes the graphs of this version of poolzoo, each once in a run of this command."""
+    """Makes the graphs of this version of poolzoo, each once."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder / "graphs"
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder.mkdir(parents=True)
+        self._folder = folder / f"graphs-{sources()}"
+        self._folder.mkdir(parents=True, exist_ok=True)
 
     def make(self, name: str, whole: bool) -> tuple[Path, Path]:
         """The directory of a graph, and the file of its cases."""
         directory = self._folder / str(graphs().index(name))
-        if whole:
-            if not directory.exists():
-                bundles.write(name, directory)
-            return directory, directory.with_suffix(".npz")
-        if not directory.exists():
-            directory.mkdir()
-            layers.write(name, directory)
-        return directory, directory / "cases.npz"
+        cases = directory.with_suffix(".npz")
+        if not cases.exists():  # which is written last
+            shutil.rmtree(directory, ignore_errors=True)
+            (bundles if whole else layers).write(name, directory)
+        return directory, cases
+
+
+def sources() -> str:
+    """A digest of the code that graphs come from."""
+    digest = hashlib.sha256()
+    root = Path(__file__).parents[2]
+    files = [file for room in ROOMS for file in (root / "poolzoo" / room).rglob("*.py")]
+    for file in sorted([*files, Path(layers.__file__), Path(bundles.__file__)]):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def work(names: Sequence[str], chosen: Sequence[str], journal: Journal, folder: Path, measure_speed: bool) -> None:
@@ -70,13 +79,17 @@ def work(names: Sequence[str], chosen: Sequence[str], journal: Journal, folder: 
     for runtime in chosen:
         with cells.Warm(runtime) as warm:
             for name, place in places.items():
-                if place is None or journal.records.get(f"{name} | {runtime}", {}).get("key") == cells.key(
-                    *place, warm.entry
-                ):
+                before = journal.records.get(f"{name} | {runtime}", {})
+                if place is None or _holds(before, cells.key(*place, warm.entry), measure_speed and name in whole):
                     continue
                 found = cells.run(name, *place, warm, whole=name in whole, measure_speed=measure_speed)
                 journal.add(found.to_json())
                 print(f"{runtime}: {name}: {found.status} {found.detail}".rstrip(), file=sys.stderr, flush=True)
+
+
+def _holds(record: Mapping[str, object], key: str, timed: bool) -> bool:
+    """Whether a line of the journal is the result of a cell, with its speed where that is wanted and can be had."""
+    return record.get("key") == key and not (timed and record["status"] == "agrees" and record["speed"] is None)
 
 
 def _try(make: Callable[[], tuple[Path, Path]], name: str) -> tuple[Path, Path] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -18,12 +19,15 @@ from poolzoo.common.errors import EnvironmentProblem
 from poolzoo.plugin import loader
 from poolzoo.plugin.catalog import Entry
 from poolzoo.runtime import availability, runtimes
+from poolzoo.runtime.portability import known_causes
 from poolzoo.runtime.prepare import prepare
 from poolzoo.runtime.process import Limits, RuntimeFailed, RuntimeProcess, WrongAnswer
 
 LAYER_LIMIT, BUNDLE_LIMIT = 1e-4, 1e-3  # of the largest value that torch gives: a whole network rounds more often
 LOWER_LIMIT: Final = 1 / 16  # where the graph itself is in lower precision
 SECONDS, MEMORY = 180.0, 4 << 30  # of opening, converting or a batch; of a session
+
+ENDED: Final = re.compile(r"\b(ended with|closed its pipe|does not answer|holds) ")  # in what the host says of it
 
 Status = Literal["agrees", "wrong", "refused", "crashed"]
 
@@ -40,6 +44,7 @@ class CellResult:
         off: The largest difference, as a fraction of the largest value that torch gives; None where there is none,
             or where it is not finite.
         detail: Why it does not agree, in the runtime's words.
+        causes: Why, by the rules on what runtimes get wrong; empty where none applies.
         verify: The status that `poolzoo verify --runtime` gives the same bundle; "" for a layer.
         changes: What was changed of the graph for the runtime.
         speed: How many times as fast as ONNX Runtime it is, by batch size.
@@ -51,6 +56,7 @@ class CellResult:
     status: Status
     off: float | None = None
     detail: str = ""
+    causes: tuple[str, ...] = ()
     verify: str = ""
     changes: tuple[str, ...] = ()
     speed: Mapping[str, float] | None = None
@@ -59,11 +65,11 @@ class CellResult:
     def from_json(cls, given: Mapping[str, object]) -> CellResult:
         """The result that `to_json` gave."""
         fields = {name: given[name] for name in cls.__dataclass_fields__}
-        return cls(**{**fields, "changes": tuple(given["changes"])})  # type: ignore[arg-type]
+        return cls(**{**fields, "causes": tuple(given["causes"]), "changes": tuple(given["changes"])})
 
     def to_json(self) -> dict[str, object]:
         """A line of the journal; `trial` is its key there."""
-        return {"trial": f"{self.graph} | {self.runtime}", **asdict(self), "changes": list(self.changes)}
+        return {"trial": f"{self.graph} | {self.runtime}", **asdict(self)}
 
 
 def key(folder: Path, cases: Path, entry: Entry) -> str:
@@ -177,8 +183,7 @@ def _run_once(graph: str, folder: Path, cases: Path, warm: Warm, limit: float) -
     except WrongAnswer as error:
         status, detail = "wrong", error.message
     except (RuntimeFailed, EnvironmentProblem) as error:
-        ended = error.message.startswith(("ended with", "closed its pipe", "does not answer", "holds "))
-        status, detail = ("crashed" if ended else "refused"), error.message
+        status, detail = ("crashed" if ENDED.search(error.message) else "refused"), error.message
     return CellResult(
         graph=graph,
         runtime=warm.entry.item.name,
@@ -186,6 +191,7 @@ def _run_once(graph: str, folder: Path, cases: Path, warm: Warm, limit: float) -
         status=status,
         off=off,
         detail=detail,
+        causes=() if status == "agrees" else known_causes(folder / "model.onnx", runtimes.runtime_of(warm.entry)),
         changes=changes,
     )
 

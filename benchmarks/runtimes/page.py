@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.coverage.jobs import table
-from benchmarks.runtimes import bundles, causes, layers
+from benchmarks.runtimes import bundles, layers
 from benchmarks.runtimes.cells import BUNDLE_LIMIT, LAYER_LIMIT, LOWER_LIMIT, CellResult
 from poolzoo.common.json_writer import dumps
+from poolzoo.common.text import one_line
 from poolzoo.plugin import loader
 from poolzoo.plugin.spec import Runtime
 from poolzoo.runtime import availability, runtimes
@@ -123,6 +124,7 @@ def _summary(cells: Cells, names: Sequence[str], whole: Sequence[str]) -> list[l
     for title, prefix in (("global layers", "global "), ("local layers", "local ")):
         graphs = [name for name in layers.names() if name.startswith(prefix)]
         rows.append([title, *(_count(cells, name, graphs) for name in names)])
+    rows.append(["**all layers**", *(_count(cells, name, layers.names()) for name in names)])
     rows.append(["**bundles**", *(_count(cells, name, whole) for name in names)])
     return rows
 
@@ -162,7 +164,8 @@ def _speeds(cells: Cells, names: Sequence[str], whole: Sequence[str]) -> list[li
             cell = cells.get((graph, name))
             speed = (cell.speed if cell else None) or {}
             row.append(" / ".join(f"{speed[size]:.2g}" if size in speed else "–" for size in ("1", "32")))
-        rows.append([f"`{graph}`", *row])
+        if set(row) != {"– / –"}:
+            rows.append([f"`{graph}`", *row])
     return rows
 
 
@@ -182,9 +185,16 @@ def _causes(cells: Cells, names: Sequence[str]) -> list[str]:
         groups: dict[tuple[str, str], list[str]] = defaultdict(list)
         for cell in (cells[key] for key in sorted(cells) if key[1] == name):
             if cell.status != "agrees":
-                groups[cell.status, causes.of(cell)].append(f"`{cell.graph}`")
+                groups[cell.status, _cause(cell)].append(f"`{cell.graph}`")
         if groups:
             lines += [f"### {name}", ""]
             lines += [f"* {', '.join(graphs)}: {status}. {cause}" for (status, cause), graphs in groups.items()]
             lines.append("")
     return lines or ["None."]
+
+
+def _cause(cell: CellResult) -> str:
+    """The cause by the rules, else what was seen; numbers of a wrong cell are in its table."""
+    if cell.causes:
+        return f"{cell.runtime} {'; it '.join(cell.causes)}."
+    return f"{one_line(cell.detail, 240)}."

@@ -93,10 +93,16 @@ def command(
     return OK if report.passed and not failures else CHECK_FAILED
 
 
-_STATUS = {"wrong": "is WRONG", "refused": "refuses the bundle", "not installed": "is not installed"}
+_STATUS = {
+    "wrong": "is WRONG",
+    "refused": "refuses the bundle",
+    "cannot run here": "cannot run here",
+    "not installed": "is not installed",
+}
 _HINTS = {
     "wrong": "do not use it for this bundle; poolzoo verify --json shows every check",
     "refused": "poolzoo verify --runtime all shows which runtimes take the bundle",
+    "cannot run here": "verify the bundle where it can",
     "not installed": "poolzoo list runtimes shows how to get it",
 }
 

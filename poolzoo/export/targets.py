@@ -55,7 +55,8 @@ def write_targets(bundle: Path, options: TargetOptions) -> dict[str, TargetConfi
         What was made for each, by name: also `export.targets` in `config.json`.
 
     Raises:
-        CheckFailed: A runtime refuses the graph, or computes something else.
+        CheckFailed: A runtime refuses the graph, or computes something else. One that cannot run on this machine,
+            such as Core ML beside macOS, is a warning.
     """
     found: dict[str, TargetConfig] = {}
     for entry in select(options.targets):
@@ -76,7 +77,10 @@ def write_targets(bundle: Path, options: TargetOptions) -> dict[str, TargetConfi
     if found:
         report = check_runtimes(bundle, options.targets, threads=1, timeout=options.timeout, measure_speed=False)
         for failure in report.failures:
-            raise _failed(failure.runtime, failure.detail)
+            if failure.status != "cannot run here":
+                raise _failed(failure.runtime, failure.detail)
+            text = f"target {failure.runtime} is not checked, because it cannot run here: {failure.detail}"
+            output.warn(text, f"poolzoo verify BUNDLE --runtime {failure.runtime} checks it where it can")
     return found
 
 

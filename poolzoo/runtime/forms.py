@@ -48,14 +48,14 @@ def adapt(content: bytes, form: GraphForm) -> tuple[bytes, tuple[str, ...]]:
     model = onnx.load_from_string(content)
     changes: list[str] = []
     kind = json.loads(next(one.value for one in model.metadata_props if one.key == "input"))["kind"]
-    if form.input not in (None, kind):
-        if kind not in ("uint8", "float"):
-            raise CheckFailed(f"its input cannot be changed from {kind} to {form.input}")
-        changes.append(_to_float(model) if form.input == "float" else _to_uint8(model))
-        _write_input(model, str(form.input))
     if form.batch is not None:
         folded = _fix_batch(model, form.batch)
         changes.append(f"batch {form.batch}" + (f" ({folded} nodes computed in advance)" if folded else ""))
+    if form.input not in (None, kind):  # after the batch, whose Shape reads the input too
+        if kind not in ("uint8", "float"):
+            raise CheckFailed(f"its input cannot be changed from {kind} to {form.input}")
+        changes.insert(0, _to_float(model) if form.input == "float" else _to_uint8(model))
+        _write_input(model, str(form.input))
     opset = _opset(model)
     if form.opset is not None and opset > form.opset:  # after the batch, which takes Shape out
         model = _lower_opset(model, form.opset)

@@ -51,6 +51,10 @@ class RuntimeFailed(CheckFailed):
         self.why = why
 
 
+class CannotRunHere(RuntimeFailed):
+    """A runtime lacks something on this machine, such as its system or a browser."""
+
+
 class WrongAnswer(RuntimeFailed):
     """A runtime answers something that is no answer."""
 
@@ -244,6 +248,9 @@ class RuntimeProcess:
             self._kill()  # a session that has failed is not asked again, and all that it printed arrives
             self._reader.join(END)
             text = f"fails while {doing}: {one_line(str(found.header['error']), 600)}"
+            if found.header.get("environment"):
+                hint = str(found.header.get("hint") or "")
+                raise CannotRunHere(self._runtime.name, f"cannot run here: {found.header['error']}", hint)
             raise (WrongAnswer if found.header.get("wrong") else RuntimeFailed)(
                 self._runtime.name, self._with_log(text)
             )

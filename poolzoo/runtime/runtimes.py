@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -20,13 +20,13 @@ from poolzoo.runtime.environment import Environment, current_environment, physic
 from poolzoo.runtime.gate import Judgment
 from poolzoo.runtime.measurements import BenchRow
 from poolzoo.runtime.prepare import Prepared, prepare
-from poolzoo.runtime.process import Limits, RuntimeFailed, RuntimeProcess, WrongAnswer
+from poolzoo.runtime.process import CannotRunHere, Limits, RuntimeFailed, RuntimeProcess, WrongAnswer
 
 ALL: Final = "all"
 SECONDS: Final = 1.0  # of measurement at one batch size, of a runtime and ONNX Runtime together
 SLOW: Final = 2.0  # seconds of a batch, above which it is not timed
 
-Status = Literal["agrees", "wrong", "refused", "not installed"]
+Status = Literal["agrees", "wrong", "refused", "cannot run here", "not installed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class RuntimeResult:
     Attributes:
         runtime: Its name.
         version: Its version in words; "" where it is not known.
-        status: "agrees", "wrong", "refused" or "not installed".
+        status: "agrees", "wrong", "refused", "cannot run here" or "not installed".
         detail: Why it does not agree, or how to get it; of one that agrees, how close it came to its limit.
         judgment: What the gate found; None where there was nothing to judge.
         startup_ms: Milliseconds of imports, opening, and the first image; None likewise.
@@ -176,7 +176,8 @@ def check_runtimes(
         for entry in entries:
             if availability.find(runtime_of(entry)).installed:
                 output.say(f"checking {entry.item.name}")
-            results.append(_check(bundle, entry, made, count, precision, Limits.default(timeout), timer))
+            found = _check(bundle, entry, made, count, precision, Limits.default(timeout), timer)
+            results.append(_with_cause(bundle, entry, found))
     return RuntimesReport(
         results=tuple(results),
         named=tuple(name.rpartition(":")[2] for name in names if name != ALL),
@@ -231,6 +232,9 @@ def _check(
             rows: tuple[BenchRow, ...] = ()
             if failure is None and timer is not None:
                 rows = timer.measure(runtime.name, process)
+    except CannotRunHere as error:
+        detail = f"{error.why.removeprefix('cannot run here: ')} ({error.hint})"
+        return RuntimeResult(runtime=runtime.name, version=there.version, status="cannot run here", detail=detail)
     except RuntimeFailed as error:
         status: Status = "wrong" if isinstance(error, WrongAnswer) else "refused"
         return RuntimeResult(runtime=runtime.name, version=there.version, status=status, detail=error.why)
@@ -249,6 +253,20 @@ def _check(
         changes=prepared.changes,
         speed=rows,
     )
+
+
+def _with_cause(bundle: Path, entry: Entry, result: RuntimeResult) -> RuntimeResult:
+    """A result that does not agree with its cause in words, where the rules on runtimes know one."""
+    if result.status not in ("wrong", "refused"):
+        return result
+    try:
+        from poolzoo.runtime.portability import known_causes
+    except ImportError:  # onnx is not installed
+        return result
+    causes = known_causes(bundle / "model.onnx", runtime_of(entry))
+    if not causes:
+        return result
+    return replace(result, detail=f"{result.detail}; known of {result.runtime}: it {'; it '.join(causes)}")
 
 
 class TimedRun:

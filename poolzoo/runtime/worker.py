@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from poolzoo.common.errors import CheckFailed, PoolzooError, UsageError, reason
+from poolzoo.common.errors import CheckFailed, EnvironmentProblem, PoolzooError, UsageError, reason
 from poolzoo.runtime import protocol
 
 PARENT_CHECK: Final = 1.0  # seconds between two looks at whether the host is still there
@@ -68,7 +68,8 @@ def _answer(worker: Worker, request: protocol.Frame) -> tuple[Mapping[str, objec
     except NoOutputs as error:
         return {"error": error.message, "wrong": True}, ()
     except PoolzooError as error:
-        return {"error": error.message, "hint": error.hint}, ()
+        here = isinstance(error, EnvironmentProblem)
+        return {"error": error.message, "hint": error.hint, "environment": here}, ()
     except SystemExit as error:
         return {"error": f"it calls sys.exit({error.code!r})"}, ()
     except BaseException as error:  # a runtime raises anything

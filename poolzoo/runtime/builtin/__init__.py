@@ -131,3 +131,23 @@ def poolzoo_runtimes() -> Iterator[Runtime]:
         distributions=("ai-edge-litert", "onnx2tf"),
         form=GraphForm(batch=1),
     )
+    yield Runtime(
+        name="executorch",
+        summary="ExecuTorch with XNNPACK, by way of onnx2torch: float input, one image at a time",
+        open="poolzoo.runtime.builtin.executorch:open_session",
+        convert="poolzoo.runtime.builtin.executorch:convert",
+        install="pip install executorch onnx2torch",
+        modules=("executorch.exir", "onnx2torch", "torch", "onnx"),
+        distributions=("executorch", "onnx2torch"),
+        form=GraphForm(input="float", batch=1, opset=17),
+    )
+    yield Runtime(
+        name="coreml",
+        summary="Core ML, by way of onnx2torch: converted anywhere, run on macOS alone, one image at a time",
+        open="poolzoo.runtime.builtin.coreml:open_session",
+        convert="poolzoo.runtime.builtin.coreml:convert",
+        install="pip install coremltools onnx2torch",
+        modules=("coremltools", "onnx2torch", "torch", "onnx"),
+        distributions=("coremltools", "onnx2torch"),
+        form=GraphForm(input="float", batch=1, opset=17),
+    )

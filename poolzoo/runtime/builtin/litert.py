@@ -20,7 +20,7 @@ def convert(bundle: Path, out: Path) -> None:
     """Writes `model.tflite`.
 
     Args:
-        bundle: The directory with `model.onnx`, of batch 1: in a larger one, onnx2tf fixes some shapes by the first run.
+        bundle: The directory with `model.onnx`, of batch 1: of a dynamic one, onnx2tf fixes some shapes.
         out: An empty directory.
 
     Raises:

@@ -10,8 +10,8 @@ from typing import Final
 
 import numpy as np
 
-from poolzoo.common.text import one_line
 from poolzoo.runtime.builtin import sessions
+from poolzoo.runtime.process import describe_end
 
 PARAM, WEIGHTS, SCRIPT = "model.ncnn.param", "model.ncnn.bin", "model_ncnn.py"
 BATCH_INDEX: Final = re.compile(r"batch_index=(\d+)")  # in pnnx's script: the axis that is the batch to it
@@ -24,19 +24,22 @@ def convert(bundle: Path, out: Path) -> None:
     Raises:
         RuntimeError: pnnx refuses the graph.
     """
+    import onnx
     import pnnx
 
     model = out / sessions.MODEL  # pnnx writes beside the file that it reads
     model.write_bytes((bundle / sessions.MODEL).read_bytes())
+    (given,) = onnx.load(model).graph.input
+    shape = ",".join(str(side.dim_value) for side in given.type.tensor_type.shape.dim)
     done = subprocess.run(
-        [pnnx.EXEC_PATH, sessions.MODEL, "fp16=0"],
+        [pnnx.EXEC_PATH, sessions.MODEL, f"inputshape=[{shape}]f32", "fp16=0"],
         cwd=out,
         capture_output=True,
         text=True,
         errors="replace",
     )
     if done.returncode or not (out / PARAM).is_file() or not (out / SCRIPT).is_file():
-        raise RuntimeError(f"pnnx ended with {done.returncode}: {one_line(done.stderr, 300)}")
+        raise RuntimeError(f"pnnx {describe_end(done.returncode)}")
     for file in out.iterdir():
         if file.name not in (PARAM, WEIGHTS, SCRIPT):
             file.unlink()

@@ -12,6 +12,8 @@ import numpy as np
 from poolzoo.common import files
 from poolzoo.runtime.graph_input import GraphInput, read_input
 
+__all__ = ["IMAGES", "MODEL", "OUTPUTS", "Run", "Session", "keep_input", "kept_input", "read_input", "session"]
+
 MODEL: Final = "model.onnx"
 IMAGES: Final = "images"  # the name of a graph's input
 OUTPUTS: Final = ("logits", "probabilities")
