@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from poolzoo.testing import backbones, datasets, poolings
+from poolzoo.testing import backbones, datasets, poolings, runtimes
 from poolzoo.testing.base import Checks
 
 PAGE = Path(__file__).with_name("plugins.md")
@@ -14,7 +14,7 @@ PAGE = Path(__file__).with_name("plugins.md")
 
 def render(text: str) -> str:
     """The page with its tables brought up to date."""
-    tables = iter([poolings.checks, backbones.checks, datasets.checks])
+    tables = iter([poolings.checks, backbones.checks, datasets.checks, runtimes.checks])
     head = re.escape("| id | promise |\n|---|---|\n")
     return re.sub(rf"({head})(?:\|.*\n|\$\w+\n)*", lambda found: found[1] + _rows(next(tables)), text)
 

@@ -14,14 +14,25 @@ if TYPE_CHECKING:
     from poolzoo.model.api import create_model, create_pooling
     from poolzoo.plugin.listing import list_backbones, list_poolings
     from poolzoo.plugin.loader import load_plugins
-    from poolzoo.plugin.spec import API_VERSION, Backbone, BackboneFamily, Dataset, Pooling, hookimpl
+    from poolzoo.plugin.spec import (
+        API_VERSION,
+        Backbone,
+        BackboneFamily,
+        Dataset,
+        GraphForm,
+        Pooling,
+        Runtime,
+        hookimpl,
+    )
 
 _MODULES = {
     "API_VERSION": "plugin.spec",
     "Backbone": "plugin.spec",
     "BackboneFamily": "plugin.spec",
     "Dataset": "plugin.spec",
+    "GraphForm": "plugin.spec",
     "Pooling": "plugin.spec",
+    "Runtime": "plugin.spec",
     "create_model": "model.api",
     "create_pooling": "model.api",
     "hookimpl": "plugin.spec",
@@ -53,7 +64,9 @@ __all__ = [
     "Backbone",
     "BackboneFamily",
     "Dataset",
+    "GraphForm",
     "Pooling",
+    "Runtime",
     "__version__",
     "create_model",
     "create_pooling",

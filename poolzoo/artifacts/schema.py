@@ -58,8 +58,19 @@ class Origin(TypedDict, total=False):
     pretrained: str
 
 
+class TargetConfig(TypedDict):
+    """A form of the graph for another runtime, `targets/NAME/`: its version, what was changed, and the size."""
+
+    version: str
+    changes: list[str]
+    bytes: int
+
+
 class ExportConfig(Origin):
-    """What `export` adds to a bundle's `config.json`. `map` is the feature map's name in the graph."""
+    """What `export` adds to a bundle's `config.json`.
+
+    `map` is the feature map's name in the graph, `runtime` what `predict` uses.
+    """
 
     opset: int
     onnxruntime: NotRequired[str]
@@ -67,6 +78,8 @@ class ExportConfig(Origin):
     precision: str
     compared_on: dict[str, object]
     map: NotRequired[str | None]
+    runtime: NotRequired[str]
+    targets: NotRequired[dict[str, TargetConfig]]
 
 
 class Config(TypedDict):
@@ -310,3 +323,6 @@ class Export(TypedDict):
     onnxruntime: NotRequired[str]
     candidates: NotRequired[list[CandidateRow]]
     files: NotRequired[dict[str, int]]
+    targets: NotRequired[dict[str, TargetConfig]]
+    runtime: NotRequired[str]
+    runtimes: NotRequired[list[dict[str, object]]]

@@ -16,7 +16,7 @@ from poolzoo.common import errors, output, streams
 
 # Name → (module:command, what `--help` says of it); stated here so that `--help` imports none of them.
 COMMANDS: Final = {
-    "list": ("poolzoo.cli.list:command", "List poolings, backbones and data sets."),
+    "list": ("poolzoo.cli.list:command", "List poolings, backbones, data sets and runtimes."),
     "show": ("poolzoo.cli.show:command", "Show the options, equation, paper and origin of one item."),
     "gallery": ("poolzoo.cli.gallery:command", "Write a page that shows what every pooling does to a photograph."),
     "finetune": ("poolzoo.cli.finetune:command", "Fine-tune a backbone with a pooling on a data set."),
@@ -92,7 +92,7 @@ def cli() -> None:
     """Try any pooling strategy in any vision backbone, fine-tune it, and ship a verified ONNX file.
 
     \b
-      poolzoo list                                        list poolings, backbones, data sets
+      poolzoo list                                        list poolings, backbones, data sets and runtimes
       poolzoo finetune --backbone resnet18 --pool gem     train; prints the run directory
       poolzoo export RUN                                  export to ONNX and check parity
       poolzoo predict BUNDLE photo.jpg                    label an image; needs no torch

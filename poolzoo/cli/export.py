@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from poolzoo.cli.groups import GRAPH, MODEL, OUTPUT, GroupedCommand, option
-from poolzoo.cli.options import json_option, provider_option, threads_option
+from poolzoo.cli.options import json_option, provider_option, runtime_timeout_option, split_names, threads_option
 from poolzoo.common import output
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ EXAMPLES: Final = (
     ("Export a run to ONNX and check it", "poolzoo export run --out bundle"),
     ("Export the fastest precision that keeps the accuracy", "poolzoo export run --precision auto"),
     ("Export a graph that resizes photographs of any size itself", "poolzoo export run --input photo"),
+    ("Add a form for OpenVINO, and record the fastest runtime", "poolzoo export run --target openvino --runtime auto"),
     ("Export a published network with its own classifier", "poolzoo export timm/resnet18 --pretrained"),
 )
 
@@ -70,8 +71,24 @@ EXAMPLES: Final = (
 @option(
     "--opset", group=GRAPH, type=click.IntRange(18, 26), default=18, show_default=True, help="ONNX opset of the graph."
 )
+@option(
+    "--target",
+    "targets",
+    group=GRAPH,
+    metavar="NAME,…",
+    help="Runtimes to make a form of the graph for, in targets/NAME of the bundle. Each must agree with the graph.",
+)
+@option(
+    "--runtime",
+    group=GRAPH,
+    metavar="auto|NAME",
+    show_default="onnxruntime",
+    help="Runtime that predict uses for the bundle. auto measures all that are installed, and records the fastest "
+    "that agrees.",
+)
 @provider_option
 @threads_option
+@runtime_timeout_option
 @option("--no-bench", group=OUTPUT, is_flag=True, help="Skip the measurement of speed.")
 @option(
     "--torch-compile",
@@ -97,6 +114,9 @@ def command(
     max_accuracy_drop: float,
     input_kind: str,
     opset: int,
+    targets: str | None,
+    runtime: str | None,
+    runtime_timeout: float | None,
     no_bench: bool,
     torch_compile: bool,
     provider: str,
@@ -117,6 +137,7 @@ def command(
     files.require_free(place)
     output.detail("loading torch")
     from poolzoo.export.export import ExportOptions, ParityFailed, export
+    from poolzoo.export.targets import TargetOptions
     from poolzoo.parity.report import Limits
 
     options = ExportOptions(
@@ -134,6 +155,11 @@ def command(
             threads=threads,
             measure_speed=not no_bench,
             torch_compile=torch_compile,
+            targets=TargetOptions(
+                targets=tuple(split_names("--target", targets)) if targets is not None else (),
+                runtime=runtime,
+                timeout=runtime_timeout,
+            ),
         )
     except ParityFailed as failed:
         if as_json:
@@ -176,6 +202,14 @@ def _show(report: ExportReport) -> None:
             for size, one in report.speed.items()
         ]
         output.table(("batch", "torch eager, ms", "ONNX Runtime, ms", "speed-up"), speeds, right=(0, 1, 2, 3))
+    for name, target in report.targets.items():
+        changes = ", ".join(target["changes"]) or "the graph as it is"
+        output.data(f"target      {name}: agrees, {target['bytes'] / 1e6:.2f} MB, {changes}")
+    if report.runtimes is not None:
+        from poolzoo.cli.verify import show_runtimes
+
+        show_runtimes(report.runtimes)
+        output.data(f"runtime     {report.runtime}, which predict uses")
     output.data(str(report.bundle))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
@@ -11,37 +11,64 @@ from poolzoo.cli.options import json_option
 from poolzoo.common import output
 from poolzoo.plugin import loader, spec
 
+if TYPE_CHECKING:
+    from poolzoo.runtime.availability import Availability
+
 
 class _Row(NamedTuple):
-    """What is listed of one name: a pooling with its kinds, a backbone, a family or a data set."""
+    """What is listed of one name: a pooling with its kinds, a backbone, a family, a data set or a runtime."""
 
     name: str
     summary: str
     source: loader.Source
     kinds: tuple[str, ...] = ()
+    runtime: spec.Runtime | None = None
+    availability: Availability | None = None
 
     @property
     def origin(self) -> str:
         return f"{self.source.dist} {self.source.version or f'({self.source.tier})'}"
 
     def to_json(self) -> dict[str, object]:
-        kinds = {"kinds": list(self.kinds)} if self.kinds else {}
-        return {"name": self.name, "summary": self.summary, "source": self.source.to_json(), **kinds}
+        row: dict[str, object] = {"name": self.name, "summary": self.summary, "source": self.source.to_json()}
+        if self.kinds:
+            row["kinds"] = list(self.kinds)
+        if self.runtime is not None and self.availability is not None:
+            row |= {
+                "devices": list(self.runtime.devices),
+                "installed": self.availability.installed,
+                "versions": self.availability.versions,
+                "missing": list(self.availability.missing),
+                "install": self.runtime.install,
+            }
+        return row
+
+    @property
+    def devices(self) -> str:
+        return " ".join(self.runtime.devices) if self.runtime is not None else ""
+
+    @property
+    def version(self) -> str:
+        """The version of a runtime that is installed; of another one, how to get it."""
+        if self.availability is None or self.runtime is None:
+            return ""
+        return self.availability.describe(self.runtime)
 
 
 @click.command()
-@click.argument("what", type=click.Choice(["poolings", "backbones", "datasets"]), required=False)
+@click.argument("what", type=click.Choice(["poolings", "backbones", "datasets", "runtimes"]), required=False)
 @click.option("--filter", "pattern", metavar="GLOB", help="List only names that match, such as 'timm/resnet*'.")
 @json_option
 def command(what: str | None, pattern: str | None, as_json: bool) -> None:
-    """List poolings, backbones and data sets with the plugin that provides each.
+    """List poolings, backbones, data sets and runtimes with the plugin that provides each.
 
     Without an argument, the command lists the poolings and names the rest. `backbones` shows one row for each family;
-    with --filter it lists the members of the families too.
+    with --filter it lists the members of the families too. `runtimes` also shows what is not installed and how to
+    get it.
     """
     catalog = loader.catalog()
     listed = what or "poolings"
-    rows = {"poolings": _poolings, "backbones": _backbones, "datasets": _datasets}[listed](catalog, pattern)
+    rows = _LISTS[listed](catalog, pattern)
     if as_json:
         problems = [problem.to_json() for problem in catalog.problems]
         output.emit_json({listed: [row.to_json() for row in rows], "problems": problems})
@@ -49,6 +76,9 @@ def command(what: str | None, pattern: str | None, as_json: bool) -> None:
     if listed == "poolings":
         cells: list[Sequence[str]] = [(row.name, " ".join(row.kinds), row.summary, row.origin) for row in rows]
         output.table(("pooling", "kinds", "what it does", "from"), cells)
+    elif listed == "runtimes":
+        cells = [(row.name, row.summary, row.devices, row.version, row.origin) for row in rows]
+        output.table(("runtime", "what it is", "devices", "version", "from"), cells)
     else:
         output.table((listed[:-1], "what it is", "from"), [(row.name, row.summary, row.origin) for row in rows])
     if what is None:
@@ -56,6 +86,8 @@ def command(what: str | None, pattern: str | None, as_json: bool) -> None:
         output.data("")
         output.data(f"backbones: {', '.join(row.name for row in backbones)} (poolzoo list backbones)")
         output.data(f"data sets: {', '.join(row.name for row in datasets)}, folder:PATH (poolzoo list datasets)")
+        runtimes = [entry.item.name for entry in catalog.select(spec.Runtime)]
+        output.data(f"runtimes: {', '.join(runtimes)} (poolzoo list runtimes)")
 
 
 def _poolings(catalog: loader.Catalog, pattern: str | None) -> list[_Row]:
@@ -80,6 +112,20 @@ def _backbones(catalog: loader.Catalog, pattern: str | None) -> list[_Row]:
 
 def _datasets(catalog: loader.Catalog, pattern: str | None) -> list[_Row]:
     return [_row(entry) for entry in catalog.select(spec.Dataset, pattern)]
+
+
+def _runtimes(catalog: loader.Catalog, pattern: str | None) -> list[_Row]:
+    from poolzoo.runtime.availability import find
+
+    found = [(entry, entry.item) for entry in catalog.select(spec.Runtime, pattern)]
+    return [
+        _row(entry)._replace(runtime=item, availability=find(item))
+        for entry, item in found
+        if isinstance(item, spec.Runtime)
+    ]
+
+
+_LISTS: Final = {"poolings": _poolings, "backbones": _backbones, "datasets": _datasets, "runtimes": _runtimes}
 
 
 def _row(entry: loader.Entry) -> _Row:

@@ -86,6 +86,20 @@ def _help(context: click.Context, parameter: click.Parameter, value: bool) -> No
         context.exit()
 
 
+def split_names(option: str, text: str) -> list[str]:
+    """`onnxruntime,openvino` as names, each once.
+
+    Raises:
+        UsageError: One is empty.
+    """
+    from poolzoo.common.errors import UsageError
+
+    names = list(dict.fromkeys(part.strip() for part in text.split(",")))
+    if not all(names):
+        raise UsageError(f"{option} {text!r} is not a list of names", "poolzoo list runtimes shows them")
+    return names
+
+
 class _Common(TypedDict):
     expose_value: bool
     is_eager: bool
@@ -160,6 +174,14 @@ provider_option = option(
     default="auto",
     show_default=True,
     help="Execution provider of ONNX Runtime. A named provider is used or refused, never replaced.",
+)
+runtime_timeout_option = option(
+    "--runtime-timeout",
+    group=HARDWARE,
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    show_default="300",
+    help="Seconds that a runtime may take to open or convert a graph, and for each batch.",
 )
 threads_option = option(
     "--threads",

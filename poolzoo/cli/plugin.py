@@ -90,7 +90,7 @@ def _names() -> str:
 @command.command("new")
 @click.argument("name")
 @click.option(
-    "--kind", type=click.Choice(["pooling", "backbone", "dataset"]), default="pooling", show_default=True,
+    "--kind", type=click.Choice(["pooling", "backbone", "dataset", "runtime"]), default="pooling", show_default=True,
     help="Kind of item that the plugin provides.",
 )  # fmt: skip
 @click.option("--single-file", is_flag=True, help="Write one file instead of a package.")

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Final
 import click
 from click.core import ParameterSource
 
-from poolzoo.cli.options import json_option, provider_option, skip_broken_option, threads_option
+from poolzoo.cli.options import (
+    json_option,
+    provider_option,
+    runtime_timeout_option,
+    skip_broken_option,
+    threads_option,
+)
 from poolzoo.common import output, streams
 from poolzoo.common.text import printable
 
@@ -66,8 +72,15 @@ SALIENCY_HEADERS: Final = ("saliency", "method")  # where pictures are drawn
 )
 @click.option("--ray-address", metavar="ADDRESS", help="Address of an existing Ray cluster.")
 @skip_broken_option
+@click.option(
+    "--runtime",
+    metavar="NAME",
+    show_default="the one that the bundle names, else onnxruntime",
+    help="Runtime to run the bundle in.",
+)
 @provider_option
 @threads_option
+@runtime_timeout_option
 @json_option
 @click.pass_context
 def command(
@@ -84,8 +97,10 @@ def command(
     executor: str,
     ray_address: str | None,
     skip: str | None,
+    runtime: str | None,
     provider: str,
     threads: int | None,
+    runtime_timeout: float | None,
     as_json: bool,
 ) -> int:
     """Label images with a bundle, without torch.
@@ -115,7 +130,7 @@ def command(
     if out is not None:
         if as_csv or saliency or saliency_dir:
             raise UsageError("--out writes Parquet files alone", "leave out --csv, --saliency and --saliency-dir")
-        request = Request(bundle=bundle, images=images, top=top, provider=provider)
+        request = Request(bundle=bundle, images=images, top=top, provider=provider, runtime=runtime)
         return _into(out, request, executor, ray_address, threads, allowed, as_json)
     if executor == "ray":
         raise UsageError("--executor ray needs a directory for the rows", "add --out DIR, which every node sees")
@@ -126,7 +141,16 @@ def command(
         from poolzoo.explain.saliency import make_drawer
 
         pictures = make_drawer(bundle, files, folder, threads)
-    predictions = predict(bundle, files, top=top, provider=provider, threads=threads, pictures=pictures)
+    predictions = predict(
+        bundle,
+        files,
+        top=top,
+        provider=provider,
+        threads=threads,
+        pictures=pictures,
+        runtime=runtime,
+        timeout=runtime_timeout,
+    )
     headers = SALIENCY_HEADERS if folder else ()
     failures = _Failures()
     label = "" if as_csv and streams.stdout_is_terminal() else "labeling images"  # a bar among the rows would tear them

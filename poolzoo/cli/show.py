@@ -19,7 +19,7 @@ from poolzoo.train.settings import flag
 @click.argument("name")
 @json_option
 def command(name: str, as_json: bool) -> None:
-    """Show one pooling, backbone, data set or recipe: its options with types and defaults, and its origin.
+    """Show one pooling, backbone, data set, runtime or recipe: its options with types and defaults, and its origin.
 
     For a pooling, the command also shows the equation and the paper. It measures the output features, the number of
     parameters, and the cost on one thread of this machine.
@@ -52,6 +52,7 @@ def _cost(cost: dict[str, Any]) -> str:
     )
 
 
+_KINDS = {spec.Dataset: "data set", spec.BackboneFamily: "family of backbones", spec.Runtime: "runtime"}
 _TITLES = {"source": "from", "out_features": "output features"}
 _WORDS: dict[str, Callable[[Any], str]] = {
     "options": lambda listed: ", ".join(f"{o['name']}={o['default']} ({o['type']})" for o in listed) or "none",
@@ -75,10 +76,16 @@ def _find(catalog: loader.Catalog, name: str) -> list[dict[str, object]]:
             facts = {"name": item.name, "kind": f"{item.kind} pooling", "summary": item.summary}
             facts |= {"equation": item.equation, "paper": item.paper or "no canonical one"}
             found.append({**facts, **_measured(resolved), "training": item.stochastic, **_shared(resolved)})
-    for entry in catalog.select((spec.Dataset, spec.BackboneFamily)):
+    for entry in catalog.select((spec.Dataset, spec.BackboneFamily, spec.Runtime)):
         if entry.item.name == name and not isinstance(entry.item, spec.Pooling):
-            kind = "data set" if isinstance(entry.item, spec.Dataset) else "family of backbones"
-            facts = {"name": name, "kind": kind, "summary": entry.item.summary}
+            facts = {"name": name, "kind": _KINDS[type(entry.item)], "summary": entry.item.summary}
+            if isinstance(entry.item, spec.Runtime):
+                from poolzoo.runtime import availability
+
+                facts |= {
+                    "version": availability.find(entry.item).describe(entry.item),
+                    "devices": " ".join(entry.item.devices),
+                }
             found.append({**facts, "source": entry.source.to_json()})
     if (recipe := recipes.find_recipe(name)) is not None:
         facts = {"name": recipe.name, "kind": "recipe of finetune", "summary": recipe.summary}

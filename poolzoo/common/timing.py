@@ -17,6 +17,8 @@ def interleaved(
     seconds: float = 2.0,
     clock: Callable[[], float] = time.perf_counter,
     rounds: int | None = None,
+    *,
+    reported: bool = False,
 ) -> dict[str, list[float]]:
     """Milliseconds of each call, a list a name: every round runs all of them, in an order drawn anew.
 
@@ -25,6 +27,7 @@ def interleaved(
         seconds: For how long, after the warm-up; at least `LEAST_ROUNDS` rounds in any case.
         clock: `time.perf_counter`, or `time.process_time` where other work shares the machine.
         rounds: How many at most; by default `MOST_ROUNDS`.
+        reported: Whether each call returns its own milliseconds, as one that is measured in another process does.
     """
     for call in calls.values():
         started = time.perf_counter()
@@ -41,8 +44,8 @@ def interleaved(
         shuffle(order)
         for name in order:
             started = clock()
-            calls[name]()
-            times[name].append((clock() - started) * 1e3)
+            result = calls[name]()
+            times[name].append(float(result) if reported else (clock() - started) * 1e3)
     return times
 
 

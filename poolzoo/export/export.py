@@ -22,6 +22,7 @@ from poolzoo.explain import head
 from poolzoo.export import candidates, card, graph, photo, script
 from poolzoo.export.candidates import Candidate, CandidateResult
 from poolzoo.export.source import ExportSource
+from poolzoo.export.targets import TargetOptions, choose_runtime, write_targets
 from poolzoo.model import inference
 from poolzoo.model.inference import batch_of
 from poolzoo.parity import check, photographs
@@ -31,6 +32,7 @@ from poolzoo.plugin import loader
 from poolzoo.runtime import onnx_file, ort_session, speed
 from poolzoo.runtime.environment import current_environment
 from poolzoo.runtime.measurements import BatchSpeed, SpeedReport, speeds_to_json
+from poolzoo.runtime.runtimes import RuntimesReport
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +68,9 @@ class ExportReport:
         onnxruntime: The oldest release of ONNX Runtime that reads the file; None where nothing was selected.
         speed: The speed by batch size; empty where it was not measured.
         files: The sizes of the bundle's files in bytes, by name.
+        targets: What was made for other runtimes, by name.
+        runtime: The runtime that `predict` uses; None where none was asked for.
+        runtimes: What was found of the runtimes then; None likewise.
     """
 
     bundle: str | None
@@ -78,6 +83,9 @@ class ExportReport:
     onnxruntime: str | None = None
     speed: Mapping[int, BatchSpeed] = field(default_factory=dict)
     files: Mapping[str, int] = field(default_factory=dict)
+    targets: Mapping[str, schema.TargetConfig] = field(default_factory=dict)
+    runtime: str | None = None
+    runtimes: RuntimesReport | None = None
 
     def to_json(self) -> schema.Export:
         """What `export --json` prints."""
@@ -95,6 +103,10 @@ class ExportReport:
             report["onnxruntime"] = self.onnxruntime
         if self.files:
             report["files"] = dict(self.files)
+        if self.targets:
+            report["targets"] = dict(self.targets)
+        if self.runtime is not None and self.runtimes is not None:
+            report |= {"runtime": self.runtime, "runtimes": self.runtimes.to_json()}
         return cast(schema.Export, report)
 
 
@@ -116,6 +128,7 @@ def export(
     threads: int | None = None,
     measure_speed: bool = True,
     torch_compile: bool = False,
+    targets: TargetOptions | None = None,
 ) -> ExportReport:
     """Exports a network, checks the graph and measures it.
 
@@ -127,6 +140,7 @@ def export(
         threads: Threads of torch and of ONNX Runtime; None for torch's own choice.
         measure_speed: Whether to measure speed.
         torch_compile: Whether to measure the network under torch.compile too.
+        targets: What to make for other runtimes; None for nothing.
 
     Raises:
         ParityFailed: The graph is not the network's, or exceeds its limits; there is no bundle.
@@ -134,10 +148,11 @@ def export(
         UsageError: `out` exists, or the resize of training cannot be computed in a graph that takes photographs.
         EnvironmentProblem: There is no device for the provider.
     """
-    options = options or ExportOptions()
+    options, targets = options or ExportOptions(), targets or TargetOptions()
     files.require_free(out)
     if options.input_kind == ort_session.PHOTO:
         photo.require_filter(source.fit)
+    targets.require()
     ort_session.choose_provider(provider)  # a provider without a device fails before the work, not after it
     with _torch_threads(threads) as count, files.appearing(out) as directory:
         with tempfile.TemporaryDirectory(dir=directory) as work:
@@ -156,6 +171,9 @@ def export(
             )
         report = replace(report, bundle=str(out), speed=measured.batches)
         _write_files(directory, source, report, best, measured)
+        made = write_targets(directory, targets)
+        chosen, compared = choose_runtime(directory, targets, count)
+        report = replace(report, targets=made, runtime=chosen, runtimes=compared)
         manifest.write_manifest(directory, "bundle")
         report = replace(report, files=_sizes(directory))
     loader.catalog().emit("poolzoo_exported", bundle=str(out), report=report.to_json())
@@ -247,7 +265,7 @@ def _write_files(
 ) -> None:
     """Writes all files but the graph and the manifest."""
     written = onnx_file.read(directory / "model.onnx")
-    facts: schema.ExportConfig = {
+    facts: dict[str, object] = {
         "opset": report.opset,
         "onnxruntime": str(report.onnxruntime),
         "input": report.input_kind,
@@ -270,4 +288,5 @@ def _write_files(
 
 
 def _sizes(directory: Path) -> dict[str, int]:
-    return {path.name: path.stat().st_size for path in sorted(directory.iterdir()) if path.is_file()}
+    found = sorted(path for path in directory.rglob("*") if path.is_file())
+    return {path.relative_to(directory).as_posix(): path.stat().st_size for path in found}

@@ -1,4 +1,4 @@
-"""The poolings, backbones and data sets that there are: names looked up, and who provides what.
+"""The poolings, backbones, data sets and runtimes that there are: names looked up, and who provides what.
 
 No heavy package is imported here: a build given as a string is imported only when somebody resolves it.
 """
@@ -28,7 +28,7 @@ Failure = (Exception, SystemExit)  # what a plugin may throw at us; Ctrl-C is th
 
 
 class Entry(NamedTuple):
-    """What a plugin provides (a pooling, backbone, family or data set), and where that plugin comes from."""
+    """What a plugin provides (a pooling, backbone, family, data set or runtime), and where that plugin comes from."""
 
     item: Item
     source: Source
@@ -226,6 +226,17 @@ class Catalog:
             raise UsageError(f"data set {wanted.name!r} takes no options", "leave them out")
         return self._find("data set", wanted, self.select(spec.Dataset))
 
+    def runtime(self, text: str) -> Entry:
+        """Looks a runtime up by name, whether it is installed or not.
+
+        Raises:
+            UsageError: The name is unknown.
+        """
+        wanted = grammar.parse_spec(text)
+        if wanted.options:
+            raise UsageError(f"runtime {wanted.name!r} takes no options", "leave them out")
+        return self._find("runtime", wanted, self.select(spec.Runtime))
+
     def _find(self, what: str, wanted: grammar.Spec, entries: Sequence[Entry]) -> Entry:
         entry = self._pick(wanted, entries)
         if entry is not None:
@@ -285,8 +296,14 @@ def _is_pooling(item: Item, kind: spec.Kind) -> bool:
     return isinstance(item, spec.Pooling) and item.kind == kind
 
 
-def import_build(build: Callable[..., Any] | str, name: str, source: Source) -> Callable[..., Any]:
+def import_build(build: Callable[..., Any] | str, name: str, source: Source, part: str = "build") -> Callable[..., Any]:
     """The callable that `build` is or names.
+
+    Args:
+        build: A callable, or a string "package.module:attribute".
+        name: The item's name.
+        source: Who provides it.
+        part: The item's field that `build` is.
 
     Raises:
         PoolzooError: The string points nowhere.
@@ -298,11 +315,11 @@ def import_build(build: Callable[..., Any] | str, name: str, source: Source) -> 
         found = getattr(importlib.import_module(module), attribute)
     except Exception as error:
         raise PluginFailed(
-            f"build of {name!r} ({source.dist}) points to {build!r}: {reason(error)}",
+            f"{part} of {name!r} ({source.dist}) points to {build!r}: {reason(error)}",
             f"fix the plugin {source.dist}, or use another one",
         ) from error
     if not callable(found):
-        raise PluginFailed(f"build of {name!r} ({source.dist}): {build!r} is not callable", "fix the plugin")
+        raise PluginFailed(f"{part} of {name!r} ({source.dist}): {build!r} is not callable", "fix the plugin")
     return found  # type: ignore[no-any-return]
 
 

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
     from pathlib import Path
 
-BUILT_IN: Final = ("poolzoo.poolings", "poolzoo.backbones", "poolzoo.datasets")
+BUILT_IN: Final = ("poolzoo.poolings", "poolzoo.backbones", "poolzoo.datasets", "poolzoo.runtime.builtin")
+FILE_MODULE: Final = "poolzoo_plugin_"  # and a hash: the name of the module of a plugin that is a file
 TIERS: Final = ("file", "directory", "installed", "built-in")  # in order of precedence
 
 
@@ -98,7 +99,7 @@ def _load_file(path: str) -> ModuleType:
     import hashlib
 
     digest = hashlib.sha256(path.encode(errors="surrogateescape")).hexdigest()[:12]
-    module_spec = importlib.util.spec_from_file_location(f"poolzoo_plugin_{digest}", path)
+    module_spec = importlib.util.spec_from_file_location(f"{FILE_MODULE}{digest}", path)
     if module_spec is None or module_spec.loader is None:
         raise ImportError(f"{os.path.basename(path)} is not a Python file")
     module = importlib.util.module_from_spec(module_spec)

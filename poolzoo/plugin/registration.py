@@ -23,6 +23,7 @@ HOOKS: Final[dict[str, tuple[type[Item], ...]]] = {
     "poolzoo_poolings": (spec.Pooling,),
     "poolzoo_backbones": (spec.Backbone, spec.BackboneFamily),
     "poolzoo_datasets": (spec.Dataset,),
+    "poolzoo_runtimes": (spec.Runtime,),
 }
 
 
@@ -187,7 +188,7 @@ class _Registration:
         if any(e.source.dist == source.dist and e.source.path == source.path for e in same):
             self._note("item name", f"{item.name!r} is provided twice by {source.dist}", "provide each name once")
             return
-        for part in ("build", "network") if source.tier != "built-in" else ():
+        for part in ("build", "network", "open", "convert") if source.tier != "built-in" else ():
             target = getattr(item, part, None)
             if isinstance(target, str) and (why := points_nowhere(target)):
                 hint = f"fix {self.where}, or install its package first"

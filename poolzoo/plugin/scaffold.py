@@ -19,7 +19,7 @@ def write(name: str, kind: str, *, single_file: bool, folder: Path) -> Path:
 
     Args:
         name: Of the plugin and of what it provides, such as `my-pool`.
-        kind: "pooling", "backbone" or "dataset".
+        kind: "pooling", "backbone", "dataset" or "runtime".
         single_file: One file instead of a package.
         folder: Where to write it.
 
@@ -54,7 +54,7 @@ def write(name: str, kind: str, *, single_file: bool, folder: Path) -> Path:
     return folder / name
 
 
-_PARTS = {"pooling": "layer", "backbone": "network", "dataset": "images"}
+_PARTS = {"pooling": "layer", "backbone": "network", "dataset": "images", "runtime": "session"}
 
 
 def _filled(template: str, values: dict[str, str]) -> str:

@@ -222,6 +222,81 @@ class Dataset:
             raise TypeError(f"classes of dataset {self.name!r} must be a tuple of names, not {self.classes!r:.80}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class GraphForm:
+    """What a runtime asks of a graph beyond what every bundle's graph is; the host adapts a copy of it.
+
+    Attributes:
+        input: "uint8" for images `uint8[N, h, w, 3]`, "float" for `float32[N, 3, h, w]` in 0–1; None takes either.
+        batch: The fixed batch size that it needs; None for any batch in one session.
+        opset: The highest opset that it reads; None for any.
+    """
+
+    input: Literal["uint8", "float"] | None = None
+    batch: int | None = None
+    opset: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.input not in (None, "uint8", "float"):
+            raise ValueError(f"input of a graph's form must be 'uint8', 'float' or None, not {self.input!r:.80}")
+        for key, number in (("batch", self.batch), ("opset", self.opset)):
+            if number is not None and (type(number) is not int or number < 1):
+                raise ValueError(f"{key} of a graph's form must be a whole number ≥ 1 or None, not {number!r:.80}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """A runtime: what runs a bundle's graph on some machine.
+
+    Each session runs in a process of its own, with limits of time and memory, so it may crash and print.
+
+    Attributes:
+        name: What users type.
+        summary: One line for `poolzoo list`.
+        open: `open(bundle, *, threads, device, precision)` gives a session: a callable from `uint8[N, h, w, 3]` to
+            logits and probabilities, `float[N, K]` each, for batches of any size in any order. Its `close()` is called
+            where it has one. `bundle` is a directory whose `model.onnx` has the form that `form` asks for, or what
+            `convert` wrote. `device` is one of `devices`; `precision` is "fp32" for float32 arithmetic, or "auto" for
+            what the runtime prefers. A string is imported on first use.
+        convert: `convert(bundle, out)` writes files of the runtime's own into the empty directory `out`; a callable or
+            a string like `open`. None where it reads `model.onnx`.
+        install: How to get it, such as "pip install 'poolzoo[openvino]'".
+        modules: Importable names that must be there, found without importing them.
+        programs: Programs that must be on PATH, such as "node".
+        npm: Packages of npm that must be installed globally or in a folder of `NODE_PATH`; their versions are shown.
+        distributions: Distributions whose versions are shown.
+        devices: The devices that it computes on; the first one is the default.
+        form: What it asks of the graph.
+    """
+
+    name: str
+    summary: str
+    open: Callable[..., object] | str
+    convert: Callable[[Path, Path], object] | str | None = None
+    install: str = ""
+    modules: tuple[str, ...] = ()
+    programs: tuple[str, ...] = ()
+    npm: tuple[str, ...] = ()
+    distributions: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ("cpu",)
+    form: GraphForm = GraphForm()
+
+    def __post_init__(self) -> None:
+        _check_name(self.name, _NAME)
+        _check_texts(self.name, summary=self.summary, install=self.install)
+        _check_build(self.open, "open")
+        if self.convert is not None:
+            _check_build(self.convert, "convert")
+        for key in ("modules", "programs", "npm", "distributions", "devices"):
+            names = getattr(self, key)
+            if not isinstance(names, tuple | list) or not all(isinstance(one, str) and one for one in names):
+                raise TypeError(f"{key} of runtime {self.name!r} must be a tuple of names, not {names!r:.80}")
+        if not self.devices:
+            raise ValueError(f"devices of runtime {self.name!r} must name at least one device")
+        if not isinstance(self.form, GraphForm):
+            raise TypeError(f"form of runtime {self.name!r} must be a GraphForm, not {self.form!r:.80}")
+
+
 # --- What a plugin provides ----------------------------------------------------------------------------------------
 
 
@@ -238,6 +313,11 @@ def poolzoo_backbones() -> Iterable[Backbone | BackboneFamily]:  # type: ignore[
 @hookspec
 def poolzoo_datasets() -> Iterable[Dataset]:  # type: ignore[empty-body]
     """Called once, when names are first needed. Returns the data sets that the plugin provides."""
+
+
+@hookspec
+def poolzoo_runtimes() -> Iterable[Runtime]:  # type: ignore[empty-body]
+    """Called once, when names are first needed. Returns the runtimes that the plugin provides."""
 
 
 # --- Events of a run: read-only; an exception there is reported and stops nothing ----------------------------------

@@ -9,9 +9,9 @@ from typing import Any, Final, TypeVar
 
 from poolzoo.plugin import spec
 
-Item = spec.Pooling | spec.Backbone | spec.BackboneFamily | spec.Dataset
+Item = spec.Pooling | spec.Backbone | spec.BackboneFamily | spec.Dataset | spec.Runtime
 ItemT = TypeVar("ItemT", bound=Item)
-KINDS: Final = (spec.Pooling, spec.Backbone, spec.BackboneFamily, spec.Dataset)
+KINDS: Final = (spec.Pooling, spec.Backbone, spec.BackboneFamily, spec.Dataset, spec.Runtime)
 
 
 def text(value: str) -> str:
@@ -54,4 +54,6 @@ def array(value: Any) -> Any:
 def _value(value: Any) -> Any:
     if isinstance(value, str):
         return text(value)
+    if isinstance(value, spec.GraphForm):
+        return spec.GraphForm(**{field.name: _value(getattr(value, field.name)) for field in fields(spec.GraphForm)})
     return tuple(map(_value, value)) if isinstance(value, tuple | list) else value

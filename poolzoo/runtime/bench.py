@@ -2,44 +2,32 @@
 
 from __future__ import annotations
 
-import importlib.util
+import tempfile
+import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+import onnxruntime
 
 from poolzoo.artifacts import manifest
 from poolzoo.common import files, output
-from poolzoo.common.errors import CheckFailed, EnvironmentProblem, UsageError
-from poolzoo.plugin.grammar import suggest
-from poolzoo.runtime import ort_session, speed, tolerance
+from poolzoo.common.errors import CheckFailed
+from poolzoo.plugin.catalog import Entry
+from poolzoo.runtime import availability, cases, gate, ort_session, speed, tolerance
 from poolzoo.runtime.environment import Environment, current_environment, physical_cores
-from poolzoo.runtime.measurements import Measurement, PreprocessingTime
+from poolzoo.runtime.measurements import BenchRow, PreprocessingTime
+from poolzoo.runtime.prepare import Prepared, prepare
+from poolzoo.runtime.process import Limits, RuntimeFailed, RuntimeProcess, WrongAnswer
+from poolzoo.runtime.runtimes import TimedRun, runtime_of, select
 
-RUNTIMES: Final = (speed.ORT, "openvino")
 MAX_ROUNDS: Final = 1000  # of each runtime: enough for a 99th percentile where a batch takes a millisecond
 
 Run = Callable[[np.ndarray], Sequence[np.ndarray]]  # images to logits and probabilities
-
-
-@dataclass(frozen=True)
-class BenchRow:
-    """The time of a batch of `batch` images in one runtime."""
-
-    measurement: Measurement
-    batch: int
-
-    @property
-    def images_per_s(self) -> float:
-        """Images a second at the median time."""
-        return round(self.batch / self.measurement.median_ms * 1e3, 1)
-
-    def to_json(self) -> dict[str, object]:
-        """The measurement's keys, `batch` and `images_per_s`."""
-        return {**self.measurement.to_json(), "batch": self.batch, "images_per_s": self.images_per_s}
+MakeCall = Callable[[int], Callable[[], float]]  # from a batch size to a call that gives its milliseconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,12 +38,16 @@ class Agreement:
         runtime: Its name.
         threads: How many it used.
         error: Why it is not measured; None where it passed.
+        wrong: Whether it computes something else, rather than refusing the graph.
+        version: Its version in words.
         max_abs, allowed: The difference and the tolerance of the image closest to its limit, where it passed.
     """
 
     runtime: str
     threads: int
     error: str | None = None
+    wrong: bool = False
+    version: str = ""
     max_abs: float | None = None
     allowed: float | None = None
 
@@ -69,7 +61,13 @@ class Agreement:
         found: dict[str, object] = {"error": self.error}
         if self.passed:
             found = {"max_abs": self.max_abs, "allowed": self.allowed}
-        return {"runtime": self.runtime, "threads": self.threads, "passed": self.passed, **found}
+        return {
+            "runtime": self.runtime,
+            "threads": self.threads,
+            "passed": self.passed,
+            "version": self.version,
+            **found,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,57 +102,66 @@ class BenchReport:
 def bench(
     directory: Path,
     *,
-    runtimes: Sequence[str] = RUNTIMES[:1],
+    runtimes: Sequence[str] = (speed.ORT,),
     batches: Sequence[int] = speed.BATCHES,
     threads: Sequence[int] | None = None,
     provider: str = "auto",
+    timeout: float | None = None,
 ) -> BenchReport:
     """Measures a bundle in several runtimes, interleaved. Needs no torch.
 
+    ONNX Runtime alone runs in this process. Of several runtimes each has a process of its own, which times itself.
+
     Args:
         directory: The bundle.
-        runtimes: Of `RUNTIMES`.
+        runtimes: Names of runtimes, or "all" for those that are installed.
         batches: Batch sizes.
         threads: Thread counts; None for one and all.
-        provider: ONNX Runtime's: `auto`, `cpu`, `cuda` or `tensorrt`. OpenVINO always computes on the CPU.
+        provider: ONNX Runtime's: `auto`, `cpu`, `cuda` or `tensorrt`. The others compute on their default device.
+        timeout: Seconds that a runtime may take for opening, converting and each batch; None for the default.
 
     Raises:
         UsageError: There is no bundle, or no such runtime.
         CheckFailed: The bundle is damaged or altered, or its graph cannot be opened.
         EnvironmentProblem: A runtime is not installed, or there is no device for the provider.
     """
-    _require(runtimes)
+    entries = [one for one in select(runtimes) if availability.find(runtime_of(one)).installed]
     manifest.check(directory, "bundle")
     file = directory / "model.onnx"
     images, *stored = files.read_arrays(directory / "golden.npz", ("images", "logits", "probabilities", "allowed"))
-    if images.dtype != np.uint8 or images.ndim != 4 or not len(images):
-        found = f"{images.dtype}{list(images.shape)}"
-        raise CheckFailed(f"golden.npz holds {found}, no images uint8[N, height, width, 3]", "export it again")
+    cases.require_images(images)
     counts = sorted(set(threads)) if threads else speed.thread_counts(None, physical_cores(), provider)
     graphs = {count: ort_session.open_model(file, provider, count) for count in counts}
     first = graphs[counts[0]]
     environment = current_environment(counts[-1], first.provider)
-    if "openvino" in runtimes:
-        environment = replace(environment, openvino=_openvino_version())
+    names = [entry.item.name for entry in entries]
+    if "openvino" in names:
+        entry = entries[names.index("openvino")]
+        environment = replace(environment, openvino=availability.find(runtime_of(entry)).version)
     results: list[BenchRow] = []
     agreement: list[Agreement] = []
-    for count, graph in graphs.items():
-        passed: dict[str, Run] = {}
-        for name in runtimes:
-            try:
-                run = _openvino(file, graph, count) if name == "openvino" else graph.run
-                difference, allowed = _compare(run, images, stored)
-            except Exception as error:  # each runtime raises its own types
-                agreement.append(Agreement(runtime=name, threads=count, error=str(error)[:300]))
-            else:
-                agreement.append(Agreement(runtime=name, threads=count, max_abs=difference, allowed=allowed))
-                passed[name] = run
-        for size in batches if passed else ():
-            output.say(f"measuring batch {size} on {count} {'thread' if count == 1 else 'threads'}")
-            batch = speed.make_batch(images, size)
-            calls = {name: partial(run, batch) for name, run in passed.items()}
-            rows = speed.time_runtimes(calls, speed.ORT, count, MAX_ROUNDS)
-            results += [BenchRow(row, size) for row in rows]
+    with tempfile.TemporaryDirectory(prefix="poolzoo-") as work:
+        others = _Others(directory, Path(work), Limits.default(timeout)) if names != [speed.ORT] else None
+        for count, graph in graphs.items():
+            with ExitStack() as stack:
+                passed: dict[str, MakeCall] = {}
+                for entry in entries:
+                    if entry.item.name == speed.ORT:
+                        row = _check_onnxruntime(graph, images, stored, count)
+                        calls = _calls(graph.run, images)
+                        if row.passed and others is not None:
+                            calls, _ = others.open(entry, count, stack, device=_short_name(graph.provider))
+                    else:
+                        assert others is not None
+                        calls, row = others.check(entry, count, stack)
+                    agreement.append(row)
+                    if row.passed:
+                        passed[entry.item.name] = calls
+                for size in batches if passed else ():
+                    output.say(f"measuring batch {size} on {count} {'thread' if count == 1 else 'threads'}")
+                    made = {name: make(size) for name, make in passed.items()}
+                    rows = speed.time_runtimes(made, speed.ORT, count, MAX_ROUNDS, reported=True)
+                    results += [BenchRow(row, size) for row in rows]
     return BenchReport(
         bundle=str(directory),
         results=tuple(results),
@@ -164,32 +171,89 @@ def bench(
     )
 
 
-def _require(runtimes: Sequence[str]) -> None:
-    for name in runtimes:
-        if name not in RUNTIMES:
-            near = suggest(name, RUNTIMES) or f"there are: {', '.join(RUNTIMES)}"
-            raise UsageError(f"no runtime is called {name!r}", near)
-    if "openvino" in runtimes and importlib.util.find_spec("openvino") is None:
-        raise EnvironmentProblem("OpenVINO is not installed", "pip install 'poolzoo[openvino]'")
+def _short_name(provider: str) -> str:
+    return next(name for name, full in ort_session.PROVIDERS.items() if full == provider)
 
 
-def _openvino(file: Path, graph: ort_session.OnnxModel, threads: int) -> Run:
-    """The graph in OpenVINO, in float32 as in ONNX Runtime: on some CPUs OpenVINO's default is bfloat16."""
-    import openvino
+def _calls(run: Run, images: np.ndarray) -> MakeCall:
+    """Calls of a session in this process."""
 
-    settings = {
-        "INFERENCE_PRECISION_HINT": "f32",
-        "INFERENCE_NUM_THREADS": threads,
-        "PERFORMANCE_HINT": "LATENCY",
-    }
-    compiled = openvino.Core().compile_model(file, "CPU", settings)
+    def make(size: int) -> Callable[[], float]:
+        batch = speed.make_batch(images, size)
 
-    def run(images: np.ndarray) -> Sequence[np.ndarray]:
-        step = 1 if graph.takes_photos else len(images)
-        parts = [compiled({"images": graph.to_input(images[at : at + step])}) for at in range(0, len(images), step)]
-        return [np.concatenate([part[name] for part in parts]) for name in ("logits", "probabilities")]
+        def call() -> float:
+            started = time.perf_counter()
+            run(batch)
+            return (time.perf_counter() - started) * 1e3
 
-    return run
+        return call
+
+    return make
+
+
+class _Others:
+    """Sessions in processes of their own. What a runtime reads is prepared once for all thread counts."""
+
+    def __init__(self, bundle: Path, work: Path, limits: Limits) -> None:
+        self._bundle, self._work, self._limits = bundle, work, limits
+        self._cases = cases.make_cases(bundle)
+        self._prepared: dict[str, Prepared] = {}
+
+    def open(
+        self, entry: Entry, threads: int, stack: ExitStack, *, device: str | None = None
+    ) -> tuple[MakeCall, RuntimeProcess]:
+        """Opens a session.
+
+        Raises:
+            RuntimeFailed: The runtime refuses the graph.
+        """
+        name = entry.item.name
+        if name not in self._prepared:
+            self._prepared[name] = prepare(self._bundle, entry, self._work / name, limits=self._limits)
+        process = stack.enter_context(RuntimeProcess(entry, threads=threads, limits=self._limits))
+        made = self._prepared[name]
+        process.open(made.directory, device=device, batch=made.batch)
+        golden, lower = self._cases.golden, self._cases.lower
+        return lambda size: TimedRun(process, golden, size, lower=lower), process
+
+    def check(self, entry: Entry, threads: int, stack: ExitStack) -> tuple[MakeCall, Agreement]:
+        """Opens a session and judges it; it stays open in `stack` where it agrees."""
+        name, version = entry.item.name, availability.find(runtime_of(entry)).version
+        with ExitStack() as own:
+            try:
+                calls, process = self.open(entry, threads, own)
+                judgment = gate.judge(process.run, self._cases)
+            except CheckFailed as error:
+                wrong = isinstance(error, WrongAnswer) or not isinstance(error, RuntimeFailed)
+                row = Agreement(runtime=name, threads=threads, error=_why(error), wrong=wrong, version=version)
+                return _no_calls, row
+            if judgment.failure is not None:
+                text = f"{judgment.failure.id}: {judgment.failure.detail}"
+                return _no_calls, Agreement(runtime=name, threads=threads, error=text, wrong=True, version=version)
+            stack.push(own.pop_all())
+        return calls, Agreement(
+            runtime=name, threads=threads, version=version, max_abs=judgment.max_abs, allowed=judgment.allowed
+        )
+
+
+def _why(error: CheckFailed) -> str:
+    return error.why if isinstance(error, RuntimeFailed) else error.message
+
+
+def _no_calls(size: int) -> Callable[[], float]:
+    raise ValueError(f"a session that failed is not timed at batch {size}")
+
+
+def _check_onnxruntime(
+    graph: ort_session.OnnxModel, images: np.ndarray, stored: Sequence[np.ndarray], threads: int
+) -> Agreement:
+    version = onnxruntime.__version__
+    try:
+        difference, allowed = _compare(graph.run, images, stored)
+    except Exception as error:  # ONNX Runtime's exceptions share no public base class
+        text = str(error)[:300]
+        return Agreement(runtime=speed.ORT, threads=threads, error=text, wrong=True, version=version)
+    return Agreement(runtime=speed.ORT, threads=threads, version=version, max_abs=difference, allowed=allowed)
 
 
 def _compare(run: Run, images: np.ndarray, stored: Sequence[np.ndarray]) -> tuple[float, float]:
@@ -215,9 +279,3 @@ def _compare(run: Run, images: np.ndarray, stored: Sequence[np.ndarray]) -> tupl
         text = f"it differs by {distance[worst]:.2e} from what is stored, {allowed[worst]:.2e} is allowed"
         raise CheckFailed(text)
     return float(distance[worst]), float(allowed[worst])
-
-
-def _openvino_version() -> str:
-    from importlib.metadata import version
-
-    return version("openvino")

@@ -39,6 +39,23 @@ class Measurement:
         return cast(schema.Measurement, row)
 
 
+@dataclass(frozen=True)
+class BenchRow:
+    """The time of a batch of `batch` images in one runtime."""
+
+    measurement: Measurement
+    batch: int
+
+    @property
+    def images_per_s(self) -> float:
+        """Images a second at the median time."""
+        return round(self.batch / self.measurement.median_ms * 1e3, 1)
+
+    def to_json(self) -> dict[str, object]:
+        """The measurement's keys, `batch` and `images_per_s`."""
+        return {**self.measurement.to_json(), "batch": self.batch, "images_per_s": self.images_per_s}
+
+
 @dataclass(frozen=True, kw_only=True)
 class BatchSpeed:
     """The speed at one batch size.

@@ -13,7 +13,8 @@ from typing import Any, Final
 
 import numpy as np
 
-MODEL_GRAPH: Final = 7
+MODEL_GRAPH, MODEL_METADATA = 7, 14
+ENTRY_KEY, ENTRY_VALUE = 1, 2
 # Fields of a graph, a node, a tensor and a value.
 NODE, WEIGHT, INPUT, OUTPUT, VALUE_INFO = 1, 5, 11, 12, 13
 NODE_INPUT, NODE_OUTPUT, NODE_TYPE = 1, 2, 4
@@ -42,6 +43,7 @@ class Graph:
     Attributes:
         nodes: In topological order.
         inputs, outputs, weights: The bytes of each, by name.
+        metadata: The file's `metadata_props`.
     """
 
     def __init__(self, content: bytes) -> None:
@@ -55,6 +57,7 @@ class Graph:
         """
         fields = list(_fields(memoryview(content)))
         self._around = [raw for number, _, raw in fields if number != MODEL_GRAPH]
+        self.metadata = dict(_entry(_view(value)) for number, value, _ in fields if number == MODEL_METADATA)
         graph = next((_view(value) for number, value, _ in fields if number == MODEL_GRAPH), None)
         if graph is None:
             raise ValueError("it holds no graph")
@@ -172,6 +175,11 @@ def _node(content: memoryview, raw: memoryview) -> Node:
         elif number == NODE_TYPE:
             kind = _text(value)
     return Node(kind, tuple(inputs), tuple(outputs), raw)
+
+
+def _entry(content: memoryview) -> tuple[str, str]:
+    texts = {number: _text(value) for number, value, _ in _fields(content)}
+    return texts.get(ENTRY_KEY, ""), texts.get(ENTRY_VALUE, "")
 
 
 def _name(content: memoryview, field: int) -> str:

@@ -16,6 +16,7 @@ import onnxruntime
 from poolzoo.common import output, resources
 from poolzoo.common.errors import CheckFailed, EnvironmentProblem, UsageError
 from poolzoo.data.resize import Fit, recorded
+from poolzoo.runtime import graph_input
 
 PROVIDERS: Final = {
     "cpu": "CPUExecutionProvider",
@@ -48,8 +49,8 @@ class OnnxModel:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of its input images."""
-        given = json.loads(self.metadata["input"])
-        return int(given["height"]), int(given["width"])
+        given = graph_input.from_metadata(self.metadata)
+        return given.height, given.width
 
     @property
     def fit(self) -> Fit:
@@ -66,9 +67,7 @@ class OnnxModel:
 
         N is 1 for a graph that takes photographs.
         """
-        if json.loads(self.metadata["input"])["kind"] != "float":
-            return images
-        return np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32) / np.float32(255)
+        return graph_input.as_input(images, json.loads(self.metadata["input"])["kind"])
 
     def run(self, images: np.ndarray, *, last: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Runs a batch, or where the graph takes photographs, its images one after another.
@@ -139,8 +138,8 @@ def choose_provider(name: str) -> str:
     return PROVIDERS[name]
 
 
-def open_model(path: Path, provider: str = "cpu", threads: int | None = None) -> OnnxModel:
-    """Opens a graph with all graph optimizations.
+def open_model(path: Path, provider: str = "cpu", threads: int | None = None, *, optimized: bool = True) -> OnnxModel:
+    """Opens a graph with all graph optimizations, or with none.
 
     A named provider is used or refused. `auto` tries the GPU and warns where it falls back to the CPU.
 
@@ -148,13 +147,14 @@ def open_model(path: Path, provider: str = "cpu", threads: int | None = None) ->
         path: The file.
         provider: `auto`, `cpu`, `cuda` or `tensorrt`.
         threads: Threads to compute with; None for ONNX Runtime's own choice.
+        optimized: Whether to optimize the graph.
 
     Raises:
         EnvironmentProblem: ONNX Runtime fell back from the named provider, or is older than the file requires.
         CheckFailed: The file was not exported by poolzoo.
     """
     wanted = choose_provider(provider)
-    session = open_session(path, wanted, threads)
+    session = open_session(path, wanted, threads, optimized=optimized)
     if session.get_providers()[0] != wanted:
         found = session.get_providers()[0]
         if provider != "auto":
@@ -172,20 +172,24 @@ def open_model(path: Path, provider: str = "cpu", threads: int | None = None) ->
     return OnnxModel(session, wanted, metadata)
 
 
-def open_session(source: Path | bytes, provider: str, threads: int | None = None) -> onnxruntime.InferenceSession:
+def open_session(
+    source: Path | bytes, provider: str, threads: int | None = None, *, optimized: bool = True
+) -> onnxruntime.InferenceSession:
     """Opens any graph with the options of `open_model`.
 
     Args:
         source: A file, or a graph's bytes.
         provider: ONNX Runtime's name of it, one of the values of `PROVIDERS`.
         threads: None for ONNX Runtime's own choice, within a quota of CPU time.
+        optimized: Whether to optimize the graph.
 
     Raises:
         CheckFailed: ONNX Runtime refuses it.
         EnvironmentProblem: ONNX Runtime is older than the file.
     """
     options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    levels = onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimized else levels.ORT_DISABLE_ALL
     options.log_severity_level = LOG_FATAL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # spinning threads starve other processes
     options.intra_op_num_threads = threads or resources.thread_limit() or 0  # 0: ONNX Runtime's own choice

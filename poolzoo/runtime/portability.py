@@ -16,8 +16,15 @@ from typing import TYPE_CHECKING, Final, Literal
 import numpy as np
 import onnx
 
+from poolzoo.common.errors import CheckFailed
+from poolzoo.runtime import forms
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from onnx import ModelProto, NodeProto
+
+    from poolzoo.plugin.spec import Runtime
 
 Outcome = Literal["wrong", "refused", "crash"]
 REDUCTIONS: Final = {"ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare"}
@@ -118,6 +125,24 @@ class Rule:
     matches: Callable[[GraphView, NodeProto], bool]
 
 
+def known_causes(file: Path, runtime: Runtime) -> tuple[str, ...]:
+    """Why a runtime does not compute a bundle's graph, in words, each cause once.
+
+    Args:
+        file: A bundle's `model.onnx`; it is looked at in the form that the runtime asks for.
+        runtime: The runtime.
+
+    Returns:
+        Causes in the order of the nodes; empty where no rule applies.
+    """
+    try:
+        content, _ = forms.adapt(file.read_bytes(), runtime.form)
+    except CheckFailed:
+        return ()
+    model = onnx.shape_inference.infer_shapes(onnx.load_from_string(content))
+    return tuple(dict.fromkeys(issue.cause for issue in portability(model) if issue.runtime == runtime.name))
+
+
 def portability(model: ModelProto) -> tuple[PortabilityIssue, ...]:
     """Every node of a graph that a runtime is known to compute wrongly, to refuse, or to end the process at.
 
@@ -151,6 +176,10 @@ def _attribute(node: NodeProto, name: str, default: object = None) -> object:
         if attribute.name == name:
             return onnx.helper.get_attribute_value(attribute)
     return default
+
+
+def _numbers(node: NodeProto, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
+    return next((tuple(a.ints) for a in node.attribute if a.name == name), default)
 
 
 def _mode(node: NodeProto) -> str:
@@ -201,6 +230,17 @@ def _three_dimensional(view: GraphView, node: NodeProto) -> bool:
 
 def _three_dimensional_with_ceil_mode(view: GraphView, node: NodeProto) -> bool:
     return _three_dimensional(view, node) and bool(_attribute(node, "ceil_mode", 0))
+
+
+def _miscounts_with_ceil_mode(view: GraphView, node: NodeProto) -> bool:
+    """Means with ceil_mode: of whole windows without the padding, or of partial windows with it."""
+    sides = [side for side in view.shapes.get(node.input[0], ())[2:] if isinstance(side, int)]
+    if len(sides) != 2 or not _attribute(node, "ceil_mode", 0):
+        return False
+    kernel, strides = _numbers(node, "kernel_shape", (1, 1)), _numbers(node, "strides", (1, 1))
+    pads = _numbers(node, "pads", (0, 0, 0, 0))
+    rest = [(side + pads[at] + pads[at + 2] - kernel[at]) % strides[at] for at, side in enumerate(sides)]
+    return any(rest) == bool(_attribute(node, "count_include_pad", 0))
 
 
 def _without_value(view: GraphView, node: NodeProto) -> bool:
@@ -312,6 +352,8 @@ RULES: Final = (
           "has no pooling in three dimensions; fold two of them into one"),
     _rule("iree", "refused", "MaxPool AveragePool", _three_dimensional_with_ceil_mode,
           "derives wrong bounds from `ceil_mode` in three dimensions; fold two of them into one"),
+    _rule("iree", "wrong", "AveragePool", _miscounts_with_ceil_mode,
+          "miscounts with `ceil_mode`; set it only where a window is partial, and count no padding there"),
     _rule("mnn", "wrong", "MatMul", _constant_of_batch_one,
           "does not repeat a constant of batch 1 when the batch grows; expand it to the batch"),
     _rule("mnn", "wrong", "Where", _constant_branch,

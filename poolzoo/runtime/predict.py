@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -12,7 +13,10 @@ from typing import BinaryIO, Final
 import numpy as np
 
 from poolzoo.artifacts import manifest
-from poolzoo.common import resources
+from poolzoo.artifacts.schema import Config
+from poolzoo.common import output, resources
+from poolzoo.common.errors import EnvironmentProblem, UsageError
+from poolzoo.common.files import read_json
 from poolzoo.common.text import one_line
 from poolzoo.data import images, pillow_warnings
 from poolzoo.data.sizes import Size
@@ -22,6 +26,7 @@ from poolzoo.runtime.remarks import Remarks
 
 BATCH: Final = 64
 PHOTOS: Final = 4  # that wait at their full size, where the graph takes them so
+ORT: Final = "onnxruntime"  # which runs in this process
 NOT_FINITE: Final = "the network gives NaN or infinity for it"  # the error of an image that can be read
 THREADS: Final = 4  # that read images while the graph runs; with photographs of 24 megapixels they take 1.2 GB
 
@@ -63,6 +68,7 @@ class Prediction:
 
 DrawPicture = Callable[[Path, np.ndarray, int, ClassScore], Picture]  # of a file, its pixels, its class and its score
 MakeDrawer = Callable[[ort_session.OnnxModel], DrawPicture]
+Run = Callable[[Sequence[np.ndarray]], np.ndarray]  # images, `uint8[H, W, 3]` each, to probabilities, `float[N, K]`
 
 
 def predict(
@@ -73,6 +79,8 @@ def predict(
     provider: str = "cpu",
     threads: int | None = None,
     pictures: MakeDrawer | None = None,
+    runtime: str | None = None,
+    timeout: float | None = None,
 ) -> Generator[Prediction, None, None]:
     """Opens a bundle and predicts the classes of image files, a batch at a time.
 
@@ -83,6 +91,9 @@ def predict(
         provider: `auto`, `cpu`, `cuda` or `tensorrt`.
         threads: Threads to compute with; None for ONNX Runtime's own choice.
         pictures: Given the opened graph, returns a function that draws the picture of an image; None for no pictures.
+        runtime: The runtime to use; None for the one that the bundle names, or ONNX Runtime where that is not installed
+            or `provider` asks for a GPU.
+        timeout: Seconds that another runtime than ONNX Runtime may take to open the graph, and for each batch.
 
     Returns:
         A prediction for each file, in order, as soon as its batch is done.
@@ -90,19 +101,61 @@ def predict(
     Raises:
         UsageError: There is no bundle.
         CheckFailed: The bundle is damaged.
+        EnvironmentProblem: The runtime that was named is not installed.
     """
-    predictor = Predictor(directory, top=top, provider=provider, threads=threads, pictures=pictures)
+    predictor = Predictor(
+        directory,
+        top=top,
+        provider=provider,
+        threads=threads,
+        pictures=pictures,
+        runtime=choose_runtime(directory, runtime, provider),
+        timeout=timeout,
+    )
     return _reported(predictor, files)
 
 
 def _reported(predictor: Predictor, files: Sequence[str]) -> Generator[Prediction, None, None]:
-    remarks = Remarks()
-    yield from predictor.rows(files, remarks)
-    remarks.report(len(files))
+    with predictor:
+        remarks = Remarks()
+        yield from predictor.rows(files, remarks)
+        remarks.report(len(files))
+
+
+def choose_runtime(directory: Path, named: str | None, provider: str) -> str:
+    """The name of the runtime to use: the one that is named, else the bundle's own, else ONNX Runtime.
+
+    Args:
+        directory: The bundle.
+        named: What the user typed, if anything.
+        provider: ONNX Runtime's, which is used where this asks for a GPU.
+
+    Raises:
+        UsageError: There is no such runtime.
+        EnvironmentProblem: The runtime that is named is not installed.
+        CheckFailed: The bundle is damaged.
+    """
+    manifest.check(directory, "bundle")
+    if named is None and provider in ("cuda", "tensorrt"):
+        return ORT
+    config: Config = read_json(directory / "config.json")
+    name = named or config.get("export", {}).get("runtime", ORT)
+    if name == ORT:
+        return ORT
+    from poolzoo.runtime.runtimes import select
+
+    try:
+        select([name])
+    except (UsageError, EnvironmentProblem) as error:
+        if named is not None:
+            raise
+        output.say(f"ONNX Runtime is used: the bundle names {name}, and {error.message}")
+        return ORT
+    return name
 
 
 class Predictor:
-    """An opened bundle that predicts the classes of image files."""
+    """An opened bundle that predicts the classes of image files. A context manager: at its end it is closed."""
 
     def __init__(
         self,
@@ -113,6 +166,8 @@ class Predictor:
         threads: int | None = None,
         pictures: MakeDrawer | None = None,
         readers: int | None = None,
+        runtime: str = ORT,
+        timeout: float | None = None,
     ) -> None:
         """Opens a bundle; arguments and errors are those of `predict`. `readers` is the number of reading threads."""
         manifest.check(directory, "bundle")
@@ -122,6 +177,16 @@ class Predictor:
         self._top = top
         self._readers = readers or min(THREADS, 2 * resources.cpus())
         self._draw = pictures(model) if pictures else None
+        self._stack = ExitStack()
+        self._run: Run = lambda pixels: model.run_list(pixels)[1]
+        if runtime != ORT:
+            self._run = self._stack.enter_context(_other_runtime(directory, runtime, model, threads, timeout))
+
+    def __enter__(self) -> Predictor:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
 
     def rows(self, files: Sequence[str], remarks: Remarks) -> Generator[Prediction, None, None]:
         """A prediction for each file, in order, as soon as its batch is done.
@@ -145,7 +210,7 @@ class Predictor:
                     now, coming = coming, start(at + batch)  # the next batch is read while the graph runs
                     found = [future.result() for future in now]
                     pixels = [one for one, *_ in found if isinstance(one, np.ndarray)]
-                    outputs = iter(self._model.run_list(pixels)[1] if pixels else ())
+                    outputs = iter(self._run(pixels) if pixels else ())
                     for file, (one, notes, native) in zip(files[at : at + batch], found, strict=True):
                         remarks.misfits.add(Path(file), notes)
                         if isinstance(one, str):
@@ -162,6 +227,26 @@ class Predictor:
         best = ort_session.top_classes(self._labels, probabilities, self._top)
         picture = self._draw(Path(file), pixels, int(probabilities.argmax()), best[0]) if self._draw else None
         return Prediction(file=file, top=best, picture=picture)
+
+
+@contextmanager
+def _other_runtime(
+    directory: Path, name: str, model: ort_session.OnnxModel, threads: int | None, timeout: float | None
+) -> Iterator[Run]:
+    """Within it, a session of another runtime in a process of its own."""
+    from poolzoo.runtime.environment import physical_cores
+    from poolzoo.runtime.process import Limits
+    from poolzoo.runtime.runtimes import open_runtime, select
+
+    (entry,) = select([name])
+    count, limits = threads or physical_cores(), Limits.default(timeout)
+    with open_runtime(directory, entry, threads=count, limits=limits) as (process, _, _):
+
+        def run(pixels: Sequence[np.ndarray]) -> np.ndarray:
+            parts = [image[None] for image in pixels] if model.takes_photos else [np.stack(pixels)]
+            return np.concatenate([process.run(part).probabilities for part in parts])
+
+        yield run
 
 
 # The pixels of an image, `uint8[H, W, 3]`, or why there are none; what the reader notes of their scale; its size.

@@ -82,9 +82,17 @@ class PartPredictor:
         bundle = Path(plan.bundle)
         self._out = out
         self._plan = plan
-        self._predictor = Predictor(bundle, top=plan.top, provider=plan.provider, threads=threads, readers=readers)
+        self._predictor = Predictor(
+            bundle, top=plan.top, provider=plan.provider, threads=threads, readers=readers, runtime=plan.runtime
+        )
         if prediction_plan.bundle_sha256(bundle) != plan.bundle_sha256:
             raise EnvironmentProblem(f"{bundle} is another bundle than before", "restore it, or choose another --out")
+
+    def __enter__(self) -> PartPredictor:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._predictor.__exit__(*error)
 
     def run(self, part: int) -> PartResult:
         """Predicts the images of a part and writes it.
@@ -133,8 +141,8 @@ def _require_visible(out: Path, plan: Plan) -> None:
 
 def run_local(out: Path, plan: Plan, parts: Sequence[int], threads: int | None) -> Generator[PartResult, None, None]:
     """Predicts parts in this process, in the directory that relative names start from."""
-    with contextlib.chdir(plan.root) if plan.relative else contextlib.nullcontext():
-        worker = PartPredictor(out, plan, threads=threads)
+    place = contextlib.chdir(plan.root) if plan.relative else contextlib.nullcontext()
+    with place, PartPredictor(out, plan, threads=threads) as worker:
         yield from map(worker.run, parts)
 
 

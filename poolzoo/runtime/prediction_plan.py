@@ -24,7 +24,7 @@ from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.common.text import printable
 from poolzoo.data.walk import Tally
 from poolzoo.runtime import file_lists
-from poolzoo.runtime.predict import BATCH
+from poolzoo.runtime.predict import BATCH, choose_runtime
 
 PLAN: Final = "predict.json"
 LIST: Final = "images.list"  # the names, each with a NUL after it
@@ -45,12 +45,14 @@ class Request:
         images: Files, folders, lists, or `-`, as `file_lists.images_in` takes them.
         top: How many classes to name for an image.
         provider: `auto`, `cpu`, `cuda` or `tensorrt`.
+        runtime: The runtime to use; None for the one that the bundle names.
     """
 
     bundle: Path
     images: Sequence[str]
     top: int = 5
     provider: str = "cpu"
+    runtime: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +69,7 @@ class Plan:
         relative: Whether there are relative names.
         folders: Directories that every worker must see.
         top, provider: See `Request`.
+        runtime: The runtime that every worker uses.
         images: Number of images.
         part_size: Number of images in each part but the last, a multiple of the batch size.
     """
@@ -81,6 +84,7 @@ class Plan:
     folders: tuple[str, ...]
     top: int
     provider: str
+    runtime: str
     images: int
     part_size: int
 
@@ -188,6 +192,8 @@ def _require_same(out: Path, plan: Plan, request: Request) -> None:
         differences.append(f"--top {plan.top}, not {request.top}")
     if plan.provider != request.provider:
         differences.append(f"--provider {plan.provider}, not {request.provider}")
+    if request.runtime is not None and plan.runtime != request.runtime:
+        differences.append(f"--runtime {plan.runtime}, not {request.runtime}")
     if plan.root != os.getcwd() and plan.relative:
         differences.append(f"names relative to {plan.root}, not to {os.getcwd()}")
     if plan.arguments != tuple(map(printable, request.images)):
@@ -254,6 +260,7 @@ def _write(out: Path, request: Request) -> Plan:
         folders=tuple(folders),
         top=request.top,
         provider=request.provider,
+        runtime=choose_runtime(request.bundle, request.runtime, request.provider),
         images=count,
         part_size=part_size(count),
     )

@@ -34,7 +34,13 @@ TorchModel = Callable[["Tensor"], "tuple[Tensor, Tensor]"]  # images to logits a
 
 
 def time_runtimes(
-    calls: Mapping[str, Call], reference: str, threads: int, rounds: int | None = None
+    calls: Mapping[str, Call],
+    reference: str,
+    threads: int,
+    rounds: int | None = None,
+    *,
+    seconds: float = SECONDS,
+    reported: bool = False,
 ) -> list[Measurement]:
     """Times several runtimes at one batch size and thread count, interleaved.
 
@@ -43,8 +49,10 @@ def time_runtimes(
         reference: The runtime that the others are compared with; where it is missing there is no `speedup`.
         threads: How many threads each of them uses.
         rounds: The largest number of rounds; by default `timing.MOST_ROUNDS`.
+        seconds: For how long.
+        reported: Whether each call returns its own milliseconds.
     """
-    times = timing.interleaved(dict(calls), SECONDS, rounds=rounds)
+    times = timing.interleaved(dict(calls), seconds, rounds=rounds, reported=reported)
     found = []
     for name, taken in times.items():
         compared = name != reference and reference in times

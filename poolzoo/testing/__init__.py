@@ -17,18 +17,23 @@ from poolzoo.testing.base import Check, Failure
 from poolzoo.testing.datasets import CHECKS as DATASET_CHECKS
 from poolzoo.testing.datasets import DatasetTests, check_dataset
 from poolzoo.testing.poolings import CHECKS, PoolingTests, check_pooling, run_check
+from poolzoo.testing.runtimes import CHECKS as RUNTIME_CHECKS
+from poolzoo.testing.runtimes import RuntimeTests, check_runtime
 
 __all__ = [
     "BACKBONE_CHECKS",
     "CHECKS",
     "DATASET_CHECKS",
+    "RUNTIME_CHECKS",
     "BackboneTests",
     "Check",
     "DatasetTests",
     "Failure",
     "PoolingTests",
+    "RuntimeTests",
     "check_backbone",
     "check_dataset",
     "check_pooling",
+    "check_runtime",
     "run_check",
 ]

@@ -13,7 +13,7 @@ from poolzoo.plugin.catalog import Entry, Resolved, import_build
 from poolzoo.plugin.discovery import Candidate, find
 from poolzoo.plugin.health import health_of
 from poolzoo.plugin.problems import Problem
-from poolzoo.testing import backbones, datasets, poolings
+from poolzoo.testing import backbones, datasets, poolings, runtimes
 from poolzoo.testing.base import Checks, Failure
 from poolzoo.testing.checked_pooling import CheckedPooling
 
@@ -44,7 +44,7 @@ class CheckedItem:
 
     Attributes:
         name: Of the item.
-        kind: "global pooling", "local pooling", "backbone", "family of backbones" or "data set".
+        kind: "global pooling", "local pooling", "backbone", "family of backbones", "data set" or "runtime".
         outcomes: One for each check.
     """
 
@@ -125,6 +125,8 @@ def _kind(item: object) -> str:
         return f"{item.kind} pooling"
     if isinstance(item, spec.Backbone):
         return "backbone"
+    if isinstance(item, spec.Runtime):
+        return "runtime"
     return "family of backbones" if isinstance(item, spec.BackboneFamily) else "data set"
 
 
@@ -155,6 +157,8 @@ def _to_check(entry: Entry) -> tuple[Checks[Any], object]:
     item = entry.item
     if isinstance(item, spec.Dataset):
         return datasets.checks, datasets.CheckedDataset(item)
+    if isinstance(item, spec.Runtime):
+        return runtimes.checks, runtimes.CheckedRuntime(entry)
     assert isinstance(item, spec.Pooling | spec.Backbone)
     make = import_build(item.build, item.name, entry.source)
     if isinstance(item, spec.Pooling):

@@ -130,6 +130,8 @@ def test_every_hook_is_documented_with_an_example_that_works(tmp_path, hook):
             assert poolzoo_testing.check_backbone(entry.item.name) == []
         elif isinstance(entry.item, spec.Dataset):
             assert poolzoo_testing.check_dataset(entry.item) == []
+        elif isinstance(entry.item, spec.Runtime):
+            assert poolzoo_testing.check_runtime(entry.item) == []
         else:
             assert poolzoo_testing.check_pooling(entry.item) == []
     facts = {"run": {"path": "x"}, "epoch": 1, "metrics": {"loss": 1.0}, "bundle": "x", "report": {}}

@@ -11,7 +11,7 @@ import pytest
 
 from poolzoo.plugin import loader, spec
 
-KINDS = ("pooling", "backbone", "dataset")
+KINDS = ("pooling", "backbone", "dataset", "runtime")
 TRAP = "raise SystemExit('it ran')\n"
 
 

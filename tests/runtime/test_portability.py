@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from poolzoo.runtime.portability import RULES, portability
+from poolzoo.plugin import loader
+from poolzoo.runtime import runtimes
+from poolzoo.runtime.portability import RULES, known_causes, portability
+
+DIGITS = Path(__file__).parents[1] / "data" / "digits_bundle"
 
 node = helper.make_node
 
@@ -138,6 +144,11 @@ CASES = {
         pool(3, ceil_mode=1),
         pool(2, ceil_mode=1),
     ),
+    "means with ceil_mode": (
+        {("iree", "wrong", "AveragePool")},
+        ([node("AveragePool", ["x"], ["y"], kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1)],),
+        ([node("AveragePool", ["x"], ["y"], kernel_shape=[3, 3], strides=[3, 3], ceil_mode=1)],),
+    ),
     "padding that reflects": (
         {("iree", "refused", "Pad")},
         ([node("Pad", ["x", "p"], ["y"], mode="reflect")], {"p": np.ones(8, np.int64)}),
@@ -184,3 +195,10 @@ def test_an_issue_names_node_and_cause():
     assert str(issue).startswith("mnn (crash): MaxPool → y: has no pooling in three dimensions")
     assert issue.to_json()["node"] == "y"
     assert onnx.defs.has(issue.operator)
+
+
+def test_a_bundle_has_the_causes_of_one_runtime():
+    tract, reference = (runtimes.runtime_of(loader.catalog().runtime(name)) for name in ("tract", "onnxruntime"))
+    (cause,) = known_causes(DIGITS / "model.onnx", tract)
+    assert "cannot derive the batch from sizes" in cause
+    assert known_causes(DIGITS / "model.onnx", reference) == ()

@@ -1,0 +1,62 @@
+"""LiteRT, once TensorFlow Lite: onnx2tf converts the graph, ai-edge-litert runs it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from poolzoo.common.errors import CheckFailed
+from poolzoo.runtime.builtin import sessions
+
+CONVERTED: Final = "model.tflite"
+
+
+def convert(bundle: Path, out: Path) -> None:
+    """Writes `model.tflite`.
+
+    Args:
+        bundle: The directory with `model.onnx`, of batch 1: of a dynamic one, onnx2tf fixes some shapes.
+        out: An empty directory.
+
+    Raises:
+        CheckFailed: onnx2tf does not convert the graph.
+    """
+    import onnx2tf
+
+    with tempfile.TemporaryDirectory() as work:
+        copy = Path(work, sessions.MODEL)  # onnx2tf writes over the file that it is given
+        shutil.copyfile(bundle / sessions.MODEL, copy)
+        onnx2tf.convert(
+            input_onnx_file_path=str(copy),
+            output_folder_path=str(Path(work, "out")),
+            keep_shape_absolutely_input_names=[sessions.IMAGES],  # else it takes NHWC for NCHW
+            copy_onnx_input_output_names_to_tflite=True,
+            non_verbose=True,
+        )
+        found = sorted(Path(work, "out").glob("*_float32.tflite"))
+        if len(found) != 1:
+            raise CheckFailed("onnx2tf writes no float32 file")
+        shutil.copyfile(found[0], out / CONVERTED)
+    sessions.keep_input(bundle, out)
+
+
+def open_session(bundle: Path, *, threads: int, device: str, precision: str) -> sessions.Session:
+    """Opens what `convert` wrote, for one image at a time."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(bundle / CONVERTED), num_threads=threads)
+    interpreter.allocate_tensors()
+    (given,) = interpreter.get_input_details()
+    places = {entry["name"]: entry["index"] for entry in interpreter.get_output_details()}
+
+    def run(x: np.ndarray) -> Sequence[np.ndarray]:
+        interpreter.set_tensor(given["index"], x)
+        interpreter.invoke()
+        return [interpreter.get_tensor(places[name]) for name in sessions.OUTPUTS]
+
+    return sessions.session(run, sessions.kept_input(bundle))

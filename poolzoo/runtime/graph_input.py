@@ -1,0 +1,58 @@
+"""What a bundle's graph takes, read from its file without any runtime. Needs numpy alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from poolzoo.common.errors import CheckFailed
+
+
+@dataclass(frozen=True)
+class GraphInput:
+    """The input of a graph.
+
+    Attributes:
+        kind: "uint8" for `uint8[N, height, width, 3]`, "float" for `float32[N, 3, height, width]` in 0–1, "photo" for
+            `uint8[1, H, W, 3]` of any size.
+        height, width: The size of its images in pixels; of photographs that to which the graph brings them.
+    """
+
+    kind: str
+    height: int
+    width: int
+
+    def convert(self, images: np.ndarray) -> np.ndarray:
+        """Images `uint8[N, h, w, 3]` as the graph takes them."""
+        return as_input(images, self.kind)
+
+
+def as_input(images: np.ndarray, kind: str) -> np.ndarray:
+    """Images `uint8[N, h, w, 3]` as a graph with this kind of input takes them."""
+    if kind != "float":
+        return images
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32) / np.float32(255)
+
+
+def from_metadata(metadata: Mapping[str, str]) -> GraphInput:
+    """The input that the metadata of a bundle's graph states."""
+    given = json.loads(metadata["input"])
+    return GraphInput(kind=str(given["kind"]), height=int(given["height"]), width=int(given["width"]))
+
+
+def read_input(file: Path) -> GraphInput:
+    """The input of a bundle's `model.onnx`.
+
+    Raises:
+        CheckFailed: The file was not exported by poolzoo.
+    """
+    from poolzoo.runtime import onnx_file  # here, since predict alone does not need it
+
+    try:
+        return from_metadata(onnx_file.read(file).metadata)
+    except (ValueError, IndexError, KeyError, TypeError) as error:
+        raise CheckFailed(f"{file} has no `input` in its metadata", "export the run again") from error

@@ -1,0 +1,97 @@
+"""What a runtime's session opens: a copy of the graph in the form it asks for, or what it converted that to."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from poolzoo.common import files, output
+from poolzoo.common.errors import CheckFailed
+from poolzoo.plugin.catalog import Entry
+from poolzoo.plugin.spec import Runtime
+from poolzoo.runtime import forms, graph_input
+from poolzoo.runtime.process import Limits, RuntimeFailed, RuntimeProcess
+
+MODEL: Final = "model.onnx"
+CONFIG: Final = "config.json"
+TARGETS: Final = "targets"  # the directory of a bundle that holds what `export --target` made, by runtime
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A directory that a session can open.
+
+    Attributes:
+        directory: The directory.
+        changes: What was changed of the graph, or that it was converted, in words.
+        batch: The fixed batch size that a session takes; None for any.
+        bytes: The size of what the runtime reads.
+    """
+
+    directory: Path
+    changes: tuple[str, ...]
+    batch: int | None
+    bytes: int
+
+
+def prepare(
+    bundle: Path, entry: Entry, work: Path, *, limits: Limits | None = None, process: RuntimeProcess | None = None
+) -> Prepared:
+    """Makes what a runtime opens. The bundle itself is only read: converters have changed files that they were given.
+
+    Args:
+        bundle: The bundle's directory.
+        entry: The runtime.
+        work: A directory to write to, which is made.
+        limits: Of a conversion.
+        process: The process that converts; None for one of its own.
+
+    Raises:
+        CheckFailed: The graph cannot be brought to the form that the runtime asks for.
+        RuntimeFailed: The runtime does not convert it.
+        EnvironmentProblem: The onnx package is needed and not installed.
+    """
+    runtime = entry.item
+    assert isinstance(runtime, Runtime)
+    kind = graph_input.read_input(bundle / MODEL).kind
+    batch = 1 if kind == "photo" else runtime.form.batch  # photographs have sizes of their own
+    kept = bundle / TARGETS / runtime.name
+    if kept.is_dir():
+        directory = Path(shutil.copytree(kept, work / "target"))
+        changes = tuple(files.read_json(bundle / CONFIG)["export"]["targets"][runtime.name]["changes"])
+        return Prepared(directory, changes, batch, _size(directory))
+    given = work / "graph"
+    given.mkdir(parents=True)
+    shutil.copyfile(bundle / CONFIG, given / CONFIG)
+    changes = _write_graph(bundle / MODEL, kind, runtime, given / MODEL)
+    if runtime.convert is None:
+        return Prepared(given, changes, batch, (given / MODEL).stat().st_size)
+    out = work / "converted"
+    out.mkdir()
+    output.detail(f"converting for {runtime.name}")
+    if process is None:
+        with RuntimeProcess(entry, threads=1, limits=limits) as converter:
+            converter.convert(given, out)
+    else:
+        process.convert(given, out)
+    if not _size(out):
+        raise RuntimeFailed(runtime.name, "converts the graph to no file")
+    return Prepared(out, (*changes, "converted"), batch, _size(out))
+
+
+def _write_graph(source: Path, kind: str, runtime: Runtime, target: Path) -> tuple[str, ...]:
+    if not forms.needs_change(runtime.form, kind):
+        shutil.copyfile(source, target)
+        return ()
+    try:
+        content, changes = forms.adapt(source.read_bytes(), runtime.form)
+    except CheckFailed as error:
+        raise RuntimeFailed(runtime.name, f"cannot have the graph: {error.message}") from error
+    target.write_bytes(content)
+    return changes
+
+
+def _size(directory: Path) -> int:
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())

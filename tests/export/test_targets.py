@@ -1,0 +1,64 @@
+"""Forms of a bundle for other runtimes, and the runtime that it is fastest in: judged before the bundle appears."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from support.runtimes import HOSTILE, fake_runtime
+
+from poolzoo.artifacts import manifest
+from poolzoo.runtime import availability
+
+FORM = "form=GraphForm(input='float', batch=2)"
+
+
+def test_a_target_is_a_part_of_the_bundle(poolzoo, trained, tmp_path):
+    plugin = fake_runtime(tmp_path / "fake.py", more=FORM)
+    out = tmp_path / "bundle"
+    arguments = ("--no-bench", "--plugin", plugin, "--json")
+    report = poolzoo("export", trained, "--out", out, "--target", "fake", "--runtime", "fake", *arguments).json
+    changes = report["targets"]["fake"]["changes"]
+    assert (changes[0], changes[1].startswith("batch 2")) == ("float input", True)
+    assert manifest.differences(out) == []
+    assert "targets/fake/model.onnx" in json.loads((out / "manifest.json").read_text())["files"]
+    assert report["files"]["targets/fake/model.onnx"] == report["targets"]["fake"]["bytes"]
+    config = json.loads((out / "config.json").read_text())
+    assert (config["export"]["runtime"], list(config["export"]["targets"])) == ("fake", ["fake"])
+    again = poolzoo("verify", out, "--runtime", "fake", *arguments)
+    assert again.json["runtimes"][0]["changes"] == changes
+    (out / "targets/fake/model.onnx").write_bytes(b"")
+    assert "targets/fake/model.onnx was altered" in poolzoo("verify", out).err
+
+
+@pytest.mark.parametrize("options", [("--target", "fake"), ("--runtime", "fake")])
+def test_nothing_is_written_where_a_target_is_wrong(poolzoo, trained, tmp_path, options):
+    plugin = fake_runtime(tmp_path / "fake.py", HOSTILE["constant"])
+    out = tmp_path / "bundle"
+    outcome = poolzoo("export", trained, "--out", out, "--no-bench", "--plugin", plugin, *options)
+    assert (outcome.code, out.exists(), outcome.out) == (1, False, "")
+    assert "error: target fake: golden-batch-1" in outcome.err
+    assert [path.name for path in tmp_path.iterdir()] == ["fake.py"]
+
+
+def test_auto_never_selects_a_fast_runtime_that_lies(poolzoo, trained, tmp_path, monkeypatch):
+    real = availability.find
+    absent = availability.Availability(("left out",), {})
+    names = ("fake", "onnxruntime")  # alone, to save the time of the others
+    monkeypatch.setattr(availability, "find", lambda runtime: real(runtime) if runtime.name in names else absent)
+    answer = "(np.zeros((len(x), 10)), np.full((len(x), 10), 0.1))"
+    body = f"def open_session(bundle, **settings):\n    return lambda x: {answer}\n"
+    plugin = fake_runtime(tmp_path / "fake.py", body)
+    out = tmp_path / "bundle"
+    outcome = poolzoo("export", trained, "--out", out, "--no-bench", "--plugin", plugin, "--runtime", "auto", "--json")
+    assert outcome.code == 0
+    assert outcome.json["runtime"] != "fake"
+    assert {row["runtime"]: row["status"] for row in outcome.json["runtimes"]}["fake"] == "wrong"
+    assert "warning: runtime fake is wrong" in outcome.err
+
+
+def test_a_target_that_is_not_there_is_refused_before_the_work(poolzoo, trained, tmp_path):
+    plugin = fake_runtime(tmp_path / "fake.py", more="modules=('no_such_module',), install='pip install nothing'")
+    for options, code in ((("--target", "fake"), 4), (("--target", "fke"), 2), (("--target", ""), 2)):
+        outcome = poolzoo("export", trained, "--out", tmp_path / "bundle", "--plugin", plugin, *options)
+        assert (outcome.code, "exporting" in outcome.err) == (code, False)

@@ -1,0 +1,56 @@
+"""The built-in runtimes on a stored bundle: those that are installed give its golden outputs."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from poolzoo.plugin import loader
+from poolzoo.plugin.spec import Runtime
+from poolzoo.runtime import availability, runtimes
+from poolzoo.runtime.process import RuntimeFailed
+
+DIGITS = Path(__file__).parents[1] / "data" / "digits_bundle"
+BATCHES = (1, 3, 2, 7)
+# What they say of the stored bundle, whose graph an earlier version wrote: it resizes to sizes read off the batch.
+REFUSED = {"tract": "Resize", "tvm": "Resize"}
+SLOW = ("tinygrad",)  # it compiles for many seconds
+NAMES = ("openvino", "opencv", "tract", "mnn", "ncnn", "iree", "tvm", "tinygrad", "reference", "onnx2torch")
+
+
+def _installed(name: str) -> bool:
+    return availability.find(runtimes.runtime_of(loader.catalog().runtime(name))).installed
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in NAMES],
+)
+def test_gives_the_golden_outputs_in_one_session(name: str) -> None:
+    if not _installed(name):
+        pytest.skip(f"{name} is not installed")
+    with np.load(DIGITS / "golden.npz") as golden:
+        images, allowed = golden["images"], golden["allowed"]
+        expected = golden["logits"], golden["probabilities"]
+    with _refusal(name), runtimes.open_runtime(DIGITS, loader.catalog().runtime(name), threads=1) as opened:
+        process, _, _ = opened
+        for size in BATCHES:
+            answer = process.run(images[:size])
+            for found, stored in zip((answer.logits, answer.probabilities), expected, strict=True):
+                assert found.dtype == np.float32
+                assert (np.abs(found - stored[:size]).max(1) <= allowed[:size]).all()
+
+
+def _refusal(name: str) -> AbstractContextManager[object]:
+    """Expects the known refusal; of other runtimes, none."""
+    return pytest.raises(RuntimeFailed, match=REFUSED[name]) if name in REFUSED else nullcontext()
+
+
+def test_every_builtin_runtime_says_how_to_get_it() -> None:
+    for entry in loader.catalog().select(Runtime):
+        runtime = runtimes.runtime_of(entry)
+        assert runtime.install
+        assert runtime.modules or runtime.programs or runtime.npm
