@@ -64,7 +64,7 @@ EXPECTED = {
     "NaN on dark images": ("wrong", "NaN or infinity on black"),
     "wrong at larger batches": ("wrong", "golden-batch-2"),
     "logits for probabilities": ("wrong", "golden-batch-1"),
-    "another order the second time": ("wrong", "repeat"),
+    "another answer the second time": ("wrong", "repeat"),
     "changes the images": ("wrong", "changes the images"),
     "one class less": ("wrong", "gives 9 classes, the bundle has 10"),
     "one image less": ("wrong", "gives logits [0, 10]"),

@@ -64,7 +64,7 @@ open_session = changed(lambda x, a, b: (a[:1].repeat(len(a), 0), b[:1].repeat(le
     "logits for probabilities": """
 open_session = changed(lambda x, a, b: (a, a))
 """,
-    "another order the second time": """
+    "another answer the second time": """
 seen = set()
 def forget(x, a, b):
     key = x.tobytes()
