@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+import hashlib
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -27,6 +28,7 @@ from poolzoo.plugin import loader
 from poolzoo.plugin.spec import Runtime
 from poolzoo.runtime import availability, runtimes
 
+ROOMS: Final = ("poolings", "backbones", "model", "export", "plugin")
 FOLDER: Final = Path("runs/runtimes")
 PAGE: Final = "web"  # the page for browsers: it takes photographs, and its runtime is onnxruntime-web
 
@@ -43,24 +45,30 @@ def graphs() -> list[str]:
 
 
 class Graphs:
-    """Makes the graphs of this version of poolzoo, each once in a run of this command."""
+    """Makes the graphs of this version of poolzoo, each once."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder / "graphs"
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder.mkdir(parents=True)
+        self._folder = folder / f"graphs-{sources()}"
+        self._folder.mkdir(parents=True, exist_ok=True)
 
     def make(self, name: str, whole: bool) -> tuple[Path, Path]:
         """The directory of a graph, and the file of its cases."""
         directory = self._folder / str(graphs().index(name))
-        if whole:
-            if not directory.exists():
-                bundles.write(name, directory)
-            return directory, directory.with_suffix(".npz")
-        if not directory.exists():
-            directory.mkdir()
-            layers.write(name, directory)
-        return directory, directory / "cases.npz"
+        cases = directory.with_suffix(".npz")
+        if not cases.exists():  # which is written last
+            shutil.rmtree(directory, ignore_errors=True)
+            (bundles if whole else layers).write(name, directory)
+        return directory, cases
+
+
+def sources() -> str:
+    """A digest of the code that graphs come from."""
+    digest = hashlib.sha256()
+    root = Path(__file__).parents[2]
+    files = [file for room in ROOMS for file in (root / "poolzoo" / room).rglob("*.py")]
+    for file in sorted([*files, Path(layers.__file__), Path(bundles.__file__)]):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def work(names: Sequence[str], chosen: Sequence[str], journal: Journal, folder: Path, measure_speed: bool) -> None:

@@ -88,11 +88,11 @@ def by_name(name: str) -> Bundle:
 
 
 def write(name: str, folder: Path) -> None:
-    """Exports a bundle into an existing empty directory, and `cases.npz` with it into its parent's `cases`.
+    """Exports a bundle, and writes a file of cases: images and the network's logits.
 
     Args:
         name: Of one of `BUNDLES`.
-        folder: Where the bundle is to be; its parent exists, it does not.
+        folder: Its directory, which is made. The file of its cases lies beside it.
     """
     asked = by_name(name)
     torch.manual_seed(0)

@@ -46,12 +46,13 @@ def names() -> list[str]:
 
 
 def write(name: str, folder: Path) -> None:
-    """Writes a layer's `model.onnx` and `config.json`, and `cases.npz` with inputs and torch's outputs.
+    """Writes a layer's `model.onnx` and `config.json`, and a file of cases: inputs and torch's outputs.
 
     Args:
         name: One of `names()`.
-        folder: An existing directory.
+        folder: Its directory, which is made. The file of its cases lies beside it.
     """
+    folder.mkdir()
     layer = _Layer(_build(name)).eval()
     seeded = torch.Generator().manual_seed(1)
     maps = torch.randn(sum(BATCHES), CHANNELS, SIDE, SIDE, generator=seeded)
@@ -73,7 +74,7 @@ def write(name: str, folder: Path) -> None:
     _add_metadata(file, {"input": {"kind": "float", "height": SIDE, "width": SIDE}, "labels": []})
     (folder / "config.json").write_text("{}\n", encoding="utf-8")
     images = maps.permute(0, 2, 3, 1).numpy() * SCALE
-    np.savez(folder / "cases.npz", images=images, logits=logits.numpy())
+    np.savez(folder.with_suffix(".npz"), images=images, logits=logits.numpy())
 
 
 def _build(name: str) -> nn.Module:

@@ -29,7 +29,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
         answer = (q * q.shape[3] ** -0.5 @ k.transpose(2, 3)).softmax(3) @ v
     else:
         answer = F.scaled_dot_product_attention(q, k, v)
-    return answer.transpose(1, 2).flatten(2)
+    joined: Tensor = answer.transpose(1, 2).flatten(2)
+    return joined
 
 
 def _heads(channels: int, heads: int | None) -> int:

@@ -114,9 +114,8 @@ class S3(LocalPooling):
     def forward(self, x: Tensor) -> Tensor:
         dense = self.dense(x)
         if not self.training:
-            # Only where there is a partial block: IREE is wrong wherever ceil_mode is set.
             partial = any(length % self.stride for length in dense.shape[2:])
-            return F.avg_pool2d(dense, self.stride, ceil_mode=partial, count_include_pad=False)
+            return F.avg_pool2d(dense, self.stride, ceil_mode=partial, count_include_pad=not partial)
         for dim, count in enumerate(self.output_size(x), start=2):
             dense = dense.index_select(dim, self._draw(dense.shape[dim], count, x.device))
         return dense

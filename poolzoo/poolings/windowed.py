@@ -249,11 +249,12 @@ class LocalVariable(LocalPooling):
     def _pool(self, x: Tensor, size: int) -> Tensor:
         """The pooling with windows of one size, at the same starts."""
         rows, columns = self.output_size(x)
-        windows = Geometry(size, self.stride, self.padding, ceil_mode=True)
-        enough = windows.output_size(x.shape[2]) >= rows and windows.output_size(x.shape[3]) >= columns
-        if enough and 2 * self.padding <= size:  # the layer's own padding, without a padded copy
-            pooled = LocalPooling(x.shape[1], windows)
-            return (pooled.max_pool(x) if self.mode == "max" else pooled.avg_pool(x))[:, :, :rows, :columns]
+        for ceil_mode in (False, True):  # runtimes disagree on how many windows ceil_mode adds to padded ones
+            windows = Geometry(size, self.stride, self.padding, ceil_mode)
+            enough = windows.output_size(x.shape[2]) >= rows and windows.output_size(x.shape[3]) >= columns
+            if enough and 2 * self.padding <= size:  # the layer's own padding, without a padded copy
+                pooled = LocalPooling(x.shape[1], windows)
+                return (pooled.max_pool(x) if self.mode == "max" else pooled.avg_pool(x))[:, :, :rows, :columns]
         below, right = (
             (count - 1) * self.stride + size - self.padding - length
             for count, length in zip((rows, columns), x.shape[2:], strict=True)

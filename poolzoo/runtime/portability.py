@@ -102,7 +102,8 @@ class GraphView:
         if value in self.initializers:
             return onnx.numpy_helper.to_array(self.initializers[value])
         node = self.made_by(value, "Constant")
-        return onnx.numpy_helper.to_array(_attribute(node, "value")) if node and _has(node, "value") else None
+        value_of = _attribute(node, "value") if node else None
+        return onnx.numpy_helper.to_array(value_of) if isinstance(value_of, onnx.TensorProto) else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ def test_there_are_benchmarks():
 @pytest.mark.parametrize("name", NAMES)
 def test_a_benchmark_says_how_it_is_run(name, monkeypatch, capsys):
     module = importlib.import_module(name)
-    assert f"python -m {name}" in module.__doc__
+    assert f"python -m {name.removesuffix('.__main__')}" in module.__doc__
     monkeypatch.setattr(sys, "argv", [name, "--help"])
     with pytest.raises(SystemExit) as end:
         module.main()

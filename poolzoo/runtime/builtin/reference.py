@@ -18,7 +18,6 @@ def open_session(bundle: Path, *, threads: int, device: str, precision: str) -> 
 
     def run(x: np.ndarray) -> Sequence[np.ndarray]:
         with np.errstate(all="ignore"):
-            found: list[np.ndarray] = evaluator.run(list(sessions.OUTPUTS), {sessions.IMAGES: x})
-        return found
+            return list(evaluator.run(list(sessions.OUTPUTS), {sessions.IMAGES: x}))
 
     return sessions.session(run, sessions.read_input(bundle / sessions.MODEL))

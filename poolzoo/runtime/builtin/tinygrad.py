@@ -19,10 +19,11 @@ def open_session(bundle: Path, *, threads: int, device: str, precision: str) -> 
 
     runner = OnnxRunner(bundle / sessions.MODEL)
 
-    @TinyJit
-    def compiled(x: Tensor) -> list[Tensor]:
+    def compute(x: Tensor) -> list[Tensor]:
         found = runner({sessions.IMAGES: x})
         return [found[name].realize() for name in sessions.OUTPUTS]
+
+    compiled = TinyJit(compute)
 
     def run(x: np.ndarray) -> Sequence[np.ndarray]:
         return [found.numpy() for found in compiled(Tensor(x).realize())]
