@@ -18,7 +18,7 @@ from poolzoo.common.errors import CheckFailed, PoolzooError
 from poolzoo.data.resize import TRANSFORMS
 from poolzoo.data.sizes import Size
 from poolzoo.export import file_version, graph_checks, portable
-from poolzoo.model.inference import OPSET, InferenceModel, plain_attention, quiet_exporter, reparameterized
+from poolzoo.model.inference import OPSET, InferenceModel, plain_operators, quiet_exporter, reparameterized
 from poolzoo.parity import layers
 from poolzoo.parity.layers import Layers
 
@@ -105,7 +105,7 @@ def run_exporter(
     """
     stored = torch.randint(0, 256, (2, *size, 3), dtype=torch.uint8)
     example = stored if input_kind == "uint8" else stored.permute(0, 3, 1, 2) / 255
-    with quiet_exporter(), plain_attention(model):
+    with quiet_exporter(), plain_operators(model):
         program = torch.onnx.export(
             model,
             (example,),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -162,10 +163,107 @@ def _norm(node: NodeProto, known: _Graph) -> Iterator[NodeProto]:
         yield helper.make_node("Sqrt", [total], [name], node.name)
 
 
+def _partial_windows(node: NodeProto, known: _Graph) -> Iterator[NodeProto]:
+    """No `ceil_mode` where it changes nothing, and no partial windows in an average.
+
+    IREE is wrong with the former, OpenVINO and OpenCV with the latter. There the map is padded with zeros, and the mean
+    of each window is scaled by its size over the number of values that count in it.
+    """
+    window = _Window.of(node, known)
+    if window is None:
+        return
+    name = node.output[0]
+    if window.whole:
+        changed = NodeProto()
+        changed.CopyFrom(node)
+        changed.attribute.remove(next(one for one in changed.attribute if one.name == "ceil_mode"))
+        yield changed
+    elif node.op_type == "AveragePool":
+        added = [0, 0, *window.before, 0, 0, *window.behind]
+        pads = known.add(f"{name}_pads", np.array(added, np.int64))
+        yield helper.make_node("Pad", [node.input[0], pads], [f"{name}_padded"], f"{node.name}_padded")
+        yield helper.make_node(
+            "AveragePool",
+            [f"{name}_padded"],
+            [f"{name}_mean"],
+            f"{node.name}_mean",
+            kernel_shape=window.kernel,
+            strides=window.stride,
+        )
+        scales = known.add(f"{name}_scales", window.scales().astype(np.float32))
+        yield helper.make_node("Mul", [f"{name}_mean", scales], [name], node.name)
+
+
+@dataclass(frozen=True)
+class _Window:
+    """The windows of a two-dimensional pooling with `ceil_mode`.
+
+    Attributes:
+        kernel, stride, before, after: As in ONNX: sides, steps, and padding in front and behind, for each axis.
+        size, count: The size of the map and the number of windows for each axis.
+        padding_counts: Whether padding counts in an average.
+    """
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    before: tuple[int, int]
+    after: tuple[int, int]
+    size: tuple[int, int]
+    count: tuple[int, int]
+    padding_counts: bool
+
+    @classmethod
+    def of(cls, node: NodeProto, known: _Graph) -> _Window | None:
+        """Those of a node; None where it has no `ceil_mode`, dilation or unknown sizes."""
+        given = {one.name: helper.get_attribute_value(one) for one in node.attribute}
+        before, after = known.shapes.get(node.input[0], []), known.shapes.get(node.output[0], [])
+        if not given.get("ceil_mode") or len(before) != 4 or not all((*before[2:], *after[2:])) or len(node.output) > 1:
+            return None
+        if any(one != 1 for one in given.get("dilations", ())) or given.get("auto_pad", b"NOTSET") != b"NOTSET":
+            return None
+        pads = given.get("pads", [0, 0, 0, 0])
+        return cls(
+            kernel=tuple(given["kernel_shape"]),
+            stride=tuple(given.get("strides", (1, 1))),
+            before=tuple(pads[:2]),
+            after=tuple(pads[2:]),
+            size=tuple(before[2:]),
+            count=tuple(after[2:]),
+            padding_counts=bool(given.get("count_include_pad", 0)),
+        )
+
+    @property
+    def reach(self) -> tuple[int, ...]:
+        """The end of the last window for each axis, from the start of the padding."""
+        return tuple((self.count[axis] - 1) * self.stride[axis] + self.kernel[axis] for axis in (0, 1))
+
+    @property
+    def behind(self) -> tuple[int, ...]:
+        """Zeros behind the map that the last window needs, for each axis."""
+        return tuple(max(self.reach[axis] - self.before[axis] - self.size[axis], self.after[axis]) for axis in (0, 1))
+
+    @property
+    def whole(self) -> bool:
+        """Whether every window lies within the map and its padding."""
+        return all(self.reach[axis] <= self.before[axis] + self.size[axis] + self.after[axis] for axis in (0, 1))
+
+    def scales(self) -> np.ndarray:
+        """The size of each window over the number of values that count in it, `float[rows, columns]`."""
+        counts = []
+        for axis in (0, 1):
+            start = np.arange(self.count[axis]) * self.stride[axis]
+            first = 0 if self.padding_counts else self.before[axis]
+            last = self.before[axis] + self.size[axis] + (self.after[axis] if self.padding_counts else 0)
+            counts.append(np.minimum(start + self.kernel[axis], last) - np.maximum(start, first))
+        return self.kernel[0] * self.kernel[1] / np.outer(*counts)
+
+
 _RULES: Final[dict[str, Callable[[NodeProto, _Graph], Iterator[NodeProto]]]] = {
     "HardSigmoid": _hard_sigmoid,
     "Div": _gelu_divisor,
     "Resize": _resize,
+    "AveragePool": _partial_windows,
+    "MaxPool": _partial_windows,
     "ReduceL1": _norm,
     "ReduceL2": _norm,
     "ReduceSumSquare": _norm,

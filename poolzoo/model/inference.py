@@ -8,10 +8,11 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 if TYPE_CHECKING:
     from poolzoo.model.network import Preprocess
@@ -41,17 +42,28 @@ class InferenceModel(nn.Module):
 
 
 @contextmanager
-def plain_attention(model: nn.Module) -> Iterator[None]:
-    """Within it, timm's attention layers use matrix products and softmax instead of fused attention.
+def plain_operators(model: nn.Module) -> Iterator[None]:
+    """Within it, the model is made of operators that torch's exporter takes as they are with a dynamic batch.
 
-    With a dynamic batch, torch's exporter turns its fused attention into a dozen operators on shapes for each layer.
+    Of fused attention in timm's layers it makes a dozen operators on shapes for each layer: here they are matrix
+    products and a softmax. Of average pooling to 1 × 1 it makes a mean and a Gather with computed indices, which some
+    runtimes refuse: here it is the mean.
     """
     fused = [module for module in model.modules() if _is_timm(module) and getattr(module, "fused_attn", False) is True]
     for module in fused:
         module.fused_attn = False  # type: ignore[assignment]  # a plain attribute that `forward` reads
+    adaptive = F.adaptive_avg_pool2d
+
+    def averaged(x: Tensor, output_size: Any) -> Tensor:
+        if output_size in (1, (1, 1), [1, 1]):
+            return x.mean((-2, -1), keepdim=True)
+        return adaptive(x, output_size)
+
+    F.adaptive_avg_pool2d = averaged  # type: ignore[assignment]
     try:
         yield
     finally:
+        F.adaptive_avg_pool2d = adaptive
         for module in fused:
             module.fused_attn = True  # type: ignore[assignment]
 

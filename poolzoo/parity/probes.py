@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from poolzoo.common.errors import CheckFailed
 from poolzoo.model import surgery
-from poolzoo.model.inference import OPSET, plain_attention, quiet_exporter
+from poolzoo.model.inference import OPSET, plain_operators, quiet_exporter
 from poolzoo.parity.layers import Layers, subgraph
 from poolzoo.parity.reference import reordered_sums
 from poolzoo.parity.report import ProbeResult
@@ -159,7 +159,7 @@ def _part(
 
 
 def exported_alone(module: nn.Module, shape: tuple[int, ...]) -> onnx.ModelProto:
-    with quiet_exporter(), plain_attention(module):
+    with quiet_exporter(), plain_operators(module):
         program = torch.onnx.export(
             module,
             (torch.zeros(2, *shape),),

@@ -138,3 +138,41 @@ def test_float64_graphs_stay_as_they_are():
     ends = [helper.make_tensor_value_info(name, TensorProto.DOUBLE, ["n", 4]) for name in "xy"]
     proto = helper.make_model(helper.make_graph([node], "g", ends[:1], ends[1:]))
     assert kinds(rewritten(proto)) == ["HardSigmoid"]
+
+
+@pytest.mark.parametrize("counts", [0, 1])
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "pads"), [(7, 2, 2, 0), (8, 3, 2, 1), (9, 3, 2, 1), (10, 3, 3, 1)]
+)
+def test_averages_have_no_partial_windows(size, kernel, stride, pads, counts):
+    torch = pytest.importorskip("torch")
+    side = -(-(size + 2 * pads - kernel) // stride) + 1
+    side -= (side - 1) * stride >= size + pads  # no window starts behind the map
+    sizes = (
+        f"kernel_shape = [{kernel}, {kernel}], strides = [{stride}, {stride}], pads = [{pads}, {pads}, {pads}, {pads}]"
+    )
+    proto = graph(
+        f"g (float[n, 2, {size}, {size}] x) => (float[n, 2, {side}, {side}] y) "
+        f"{{ y = AveragePool<{sizes}, ceil_mode = 1, count_include_pad = {counts}>(x) }}",
+        {},
+    )
+    after = rewritten(proto)
+    assert not any(one.name == "ceil_mode" for node in after.graph.node for one in node.attribute)
+    x = np.random.default_rng(0).normal(size=(3, 2, size, size)).astype(np.float32)
+    layer = torch.nn.AvgPool2d(kernel, stride, pads, ceil_mode=True, count_include_pad=bool(counts))
+    np.testing.assert_allclose(run(after, x), layer(torch.from_numpy(x)).numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_ceil_mode_stays_where_a_maximum_has_partial_windows():
+    text = (
+        "g (float[n, 2, {0}, {0}] x) => (float[n, 2, 4, 4] y) "
+        "{{ y = MaxPool<kernel_shape = [2, 2], strides = [2, 2], ceil_mode = 1>(x) }}"
+    )
+    modes = {}
+    for size in (7, 8):
+        proto = graph(text.format(size), {})
+        same(proto)
+        modes[size] = [
+            one.i for node in rewritten(proto).graph.node for one in node.attribute if one.name == "ceil_mode"
+        ]
+    assert modes == {7: [1], 8: []}
