@@ -15,7 +15,7 @@ import fnmatch
 import hashlib
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -79,13 +79,17 @@ def work(names: Sequence[str], chosen: Sequence[str], journal: Journal, folder: 
     for runtime in chosen:
         with cells.Warm(runtime) as warm:
             for name, place in places.items():
-                if place is None or journal.records.get(f"{name} | {runtime}", {}).get("key") == cells.key(
-                    *place, warm.entry
-                ):
+                before = journal.records.get(f"{name} | {runtime}", {})
+                if place is None or _holds(before, cells.key(*place, warm.entry), measure_speed and name in whole):
                     continue
                 found = cells.run(name, *place, warm, whole=name in whole, measure_speed=measure_speed)
                 journal.add(found.to_json())
                 print(f"{runtime}: {name}: {found.status} {found.detail}".rstrip(), file=sys.stderr, flush=True)
+
+
+def _holds(record: Mapping[str, object], key: str, timed: bool) -> bool:
+    """Whether a line of the journal is the result of a cell, with its speed where that is wanted and can be had."""
+    return record.get("key") == key and not (timed and record["status"] == "agrees" and record["speed"] is None)
 
 
 def _try(make: Callable[[], tuple[Path, Path]], name: str) -> tuple[Path, Path] | None:

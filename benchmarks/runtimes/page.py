@@ -124,6 +124,7 @@ def _summary(cells: Cells, names: Sequence[str], whole: Sequence[str]) -> list[l
     for title, prefix in (("global layers", "global "), ("local layers", "local ")):
         graphs = [name for name in layers.names() if name.startswith(prefix)]
         rows.append([title, *(_count(cells, name, graphs) for name in names)])
+    rows.append(["**all layers**", *(_count(cells, name, layers.names()) for name in names)])
     rows.append(["**bundles**", *(_count(cells, name, whole) for name in names)])
     return rows
 
@@ -163,7 +164,8 @@ def _speeds(cells: Cells, names: Sequence[str], whole: Sequence[str]) -> list[li
             cell = cells.get((graph, name))
             speed = (cell.speed if cell else None) or {}
             row.append(" / ".join(f"{speed[size]:.2g}" if size in speed else "–" for size in ("1", "32")))
-        rows.append([f"`{graph}`", *row])
+        if set(row) != {"– / –"}:
+            rows.append([f"`{graph}`", *row])
     return rows
 
 

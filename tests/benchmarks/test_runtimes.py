@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from benchmarks.runtimes import bundles, cells, page
 
+from benchmarks.runtimes import bundles, cells, page
 from poolzoo.plugin import loader
 
 DIGITS = Path(__file__).parents[1] / "data" / "digits_bundle"
