@@ -59,11 +59,15 @@ class Origin(TypedDict, total=False):
 
 
 class TargetConfig(TypedDict):
-    """A form of the graph for another runtime, `targets/NAME/`: its version, what was changed, and the size."""
+    """A form of the graph for another runtime, `targets/NAME/`: its version, what was changed, and the size.
+
+    `checked` is False where the runtime cannot run on the machine of the export.
+    """
 
     version: str
     changes: list[str]
     bytes: int
+    checked: bool
 
 
 class ExportConfig(Origin):

@@ -200,7 +200,8 @@ def _show(report: ExportReport) -> None:
         output.table(("batch", "torch eager, ms", "ONNX Runtime, ms", "speed-up"), speeds, right=(0, 1, 2, 3))
     for name, target in report.targets.items():
         changes = ", ".join(target["changes"]) or "the graph as it is"
-        output.data(f"target      {name}: agrees, {target['bytes'] / 1e6:.2f} MB, {changes}")
+        result = "agrees" if target["checked"] else "not checked here"
+        output.data(f"target      {name}: {result}, {target['bytes'] / 1e6:.2f} MB, {changes}")
     if report.runtimes is not None:
         from poolzoo.cli.verify import show_runtimes
 

@@ -72,6 +72,7 @@ def write_targets(bundle: Path, options: TargetOptions) -> dict[str, TargetConfi
             "version": availability.find(runtime).version,
             "changes": list(prepared.changes),
             "bytes": prepared.bytes,
+            "checked": True,
         }
         _record(bundle, targets=found)
     if found:
@@ -79,8 +80,10 @@ def write_targets(bundle: Path, options: TargetOptions) -> dict[str, TargetConfi
         for failure in report.failures:
             if failure.status != "cannot run here":
                 raise _failed(failure.runtime, failure.detail)
+            found[failure.runtime]["checked"] = False
             text = f"target {failure.runtime} is not checked, because it cannot run here: {failure.detail}"
             output.warn(text, f"poolzoo verify BUNDLE --runtime {failure.runtime} checks it where it can")
+        _record(bundle, targets=found)
     return found
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from poolzoo.common.errors import CheckFailed
-from poolzoo.runtime import onnx_file
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,8 @@ def read_input(file: Path) -> GraphInput:
     Raises:
         CheckFailed: The file was not exported by poolzoo.
     """
+    from poolzoo.runtime import onnx_file  # here, since predict alone does not need it
+
     try:
         return from_metadata(onnx_file.read(file).metadata)
     except (ValueError, IndexError, KeyError, TypeError) as error:

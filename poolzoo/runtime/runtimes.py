@@ -233,7 +233,7 @@ def _check(
             if failure is None and timer is not None:
                 rows = timer.measure(runtime.name, process)
     except CannotRunHere as error:
-        detail = f"{error.why.removeprefix('cannot run here: ')} ({error.hint})"
+        detail = error.why.removeprefix("cannot run here: ")
         return RuntimeResult(runtime=runtime.name, version=there.version, status="cannot run here", detail=detail)
     except RuntimeFailed as error:
         status: Status = "wrong" if isinstance(error, WrongAnswer) else "refused"

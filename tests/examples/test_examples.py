@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from support.color_bundle import color_bundle
 from support.linear_bundle import LABELS, chances, linear_bundle
 from support.odd_images import HEIGHT, WIDTH
 
 from poolzoo.common import files
 from poolzoo.data.images import read
-from poolzoo.runtime import npm
+from poolzoo.plugin.spec import GraphForm
+from poolzoo.runtime import forms, npm
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 DIGITS = EXAMPLES.parent / "exports" / "digits"
@@ -55,10 +57,10 @@ def check_lines(printed: str, images: list[Path], labels: list[str], expected: l
         np.testing.assert_allclose([float(cell) for cell in cells[1::2]], scores[best], atol=2e-5)
 
 
-def golden_digits(folder: Path) -> tuple[list[Path], list[str], list[np.ndarray]]:
-    """The golden images of `exports/digits` as files, its labels and probabilities."""
-    with np.load(DIGITS / "golden.npz") as golden:
-        pixels, expected = golden["images"], golden["probabilities"]
+def golden(bundle: Path, folder: Path) -> tuple[list[Path], list[str], list[np.ndarray]]:
+    """The golden images of a bundle as files, its labels and probabilities."""
+    with np.load(bundle / "golden.npz") as stored:
+        pixels, expected = stored["images"], stored["probabilities"]
     # Images on which two classes are equally probable have no order that every runtime agrees on.
     ordered = np.sort(expected, 1)
     apart = np.flatnonzero((np.diff(ordered[:, -4:]) > 1e-4).all(1))
@@ -66,7 +68,7 @@ def golden_digits(folder: Path) -> tuple[list[Path], list[str], list[np.ndarray]
     found = [folder / f"golden-{index}.png" for index in apart]
     for path, index in zip(found, apart, strict=True):
         Image.fromarray(pixels[index]).save(path)
-    return found, files.read_json(DIGITS / "config.json")["label_names"], list(expected[apart])
+    return found, files.read_json(bundle / "config.json")["label_names"], list(expected[apart])
 
 
 @pytest.fixture(scope="module")
@@ -96,10 +98,23 @@ def test_cpp_program_labels_images_of_any_size(cpp: Path, images: list[Path], tm
 
 @pytest.mark.slow  # it is compiled
 def test_cpp_program_gives_the_golden_outputs(cpp: Path, tmp_path: Path) -> None:
-    found, labels, expected = golden_digits(tmp_path)
+    found, labels, expected = golden(DIGITS, tmp_path)
     run = subprocess.run([cpp, DIGITS, *found], capture_output=True, text=True)
     if run.returncode and "parse error" in run.stderr:
         pytest.skip("this OpenCV is too old to read the graph")
+    check_lines(run.stdout, found, labels, expected)
+
+
+@pytest.mark.slow  # it is compiled
+def test_cpp_program_runs_a_network_in_older_opencv(cpp: Path, tmp_path: Path) -> None:
+    bundle, _ = color_bundle(tmp_path / "bundle", "avg")
+    found, labels, expected = golden(bundle, tmp_path)
+    older = tmp_path / "older"
+    older.mkdir()
+    shutil.copy(bundle / "config.json", older)
+    content, _ = forms.adapt((bundle / "model.onnx").read_bytes(), GraphForm(batch=1, opset=17))
+    (older / "model.onnx").write_bytes(content)
+    run = subprocess.run([cpp, older, *found], capture_output=True, text=True, check=True)
     check_lines(run.stdout, found, labels, expected)
 
 
@@ -138,6 +153,6 @@ def test_node_program_labels_images_of_any_size(node: Path, images: list[Path], 
 
 
 def test_node_program_gives_the_golden_outputs(node: Path, tmp_path: Path) -> None:
-    found, labels, expected = golden_digits(tmp_path)
+    found, labels, expected = golden(DIGITS, tmp_path)
     run = subprocess.run(["node", node, DIGITS, *found], capture_output=True, text=True, check=True)
     check_lines(run.stdout, found, labels, expected)

@@ -41,6 +41,22 @@ def test_nothing_is_written_where_a_target_is_wrong(poolzoo, trained, tmp_path, 
     assert [path.name for path in tmp_path.iterdir()] == ["fake.py"]
 
 
+def test_a_target_that_cannot_run_here_is_made_and_not_checked(poolzoo, trained, tmp_path):
+    body = (
+        "from poolzoo.common.errors import EnvironmentProblem\n"
+        "def open_session(bundle, **settings):\n    raise EnvironmentProblem('it runs on the moon only', 'fly')\n"
+    )
+    plugin = fake_runtime(tmp_path / "fake.py", body)
+    out = tmp_path / "bundle"
+    arguments = ("--no-bench", "--plugin", plugin)
+    outcome = poolzoo("export", trained, "--out", out, "--target", "fake", *arguments)
+    assert (outcome.code, "target      fake: not checked here" in outcome.out) == (0, True)
+    assert "it cannot run here: it runs on the moon only" in outcome.err
+    assert json.loads((out / "config.json").read_text())["export"]["targets"]["fake"]["checked"] is False
+    again = poolzoo("verify", out, "--runtime", "fake", *arguments)
+    assert (again.code, "error: runtime fake cannot run here" in again.err) == (1, True)
+
+
 def test_auto_never_selects_a_fast_runtime_that_lies(poolzoo, trained, tmp_path, monkeypatch):
     real = availability.find
     absent = availability.Availability(("left out",), {})

@@ -17,8 +17,21 @@ DIGITS = Path(__file__).parents[1] / "data" / "digits_bundle"
 BATCHES = (1, 3, 2, 7)
 # What they say of the stored bundle, whose graph an earlier version wrote: it resizes to sizes read off the batch.
 REFUSED = {"tract": "Resize", "tvm": "Resize"}
-SLOW = ("tinygrad",)  # it compiles for many seconds
-NAMES = ("openvino", "opencv", "tract", "mnn", "ncnn", "iree", "tvm", "tinygrad", "reference", "onnx2torch")
+SLOW = ("tinygrad", "executorch")  # they compile for many seconds
+NAMES = (
+    "openvino",
+    "opencv",
+    "tract",
+    "mnn",
+    "ncnn",
+    "iree",
+    "tvm",
+    "tinygrad",
+    "reference",
+    "onnx2torch",
+    "litert",
+    "executorch",
+)
 
 
 def _installed(name: str) -> bool:
