@@ -47,7 +47,7 @@ class CellResult:
         causes: Why, by the rules on what runtimes get wrong; empty where none applies.
         verify: The status that `poolzoo verify --runtime` gives the same bundle; "" for a layer.
         changes: What was changed of the graph for the runtime.
-        speed: How many times as fast as ONNX Runtime it is, by batch size.
+        speed: How many times as fast as ONNX Runtime it is, by batch size; None where it was not measured.
     """
 
     graph: str
@@ -201,8 +201,10 @@ def _verify(folder: Path, runtime: str, measure_speed: bool) -> tuple[str, dict[
     (found,) = runtimes.check_runtimes(
         folder, [runtime], threads=1, timeout=SECONDS, measure_speed=measure_speed
     ).results
+    if not measure_speed:
+        return found.status, None
     rows = {str(row.batch): row.measurement.speedup for row in found.speed}
-    return found.status, {size: round(ratio["median"], 3) for size, ratio in rows.items() if ratio} or None
+    return found.status, {size: round(ratio["median"], 3) for size, ratio in rows.items() if ratio}
 
 
 def _limit(bundle: Path) -> float:
