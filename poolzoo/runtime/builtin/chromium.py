@@ -60,7 +60,7 @@ class Page:
     """A page in a Chromium of its own, with an empty profile.
 
     Args:
-        file: The HTML file, opened from disk.
+        file: The HTML file, opened from disk, in a directory that can be written to.
 
     Attributes:
         requests: The addresses that the page asked for beyond files of its own, data and blobs.
@@ -74,7 +74,8 @@ class Page:
             raise EnvironmentProblem("the page is checked on Linux and macOS only", "open it in a browser")
         program = find_chromium()
         self.requests: list[str] = []
-        self._profile = tempfile.TemporaryDirectory(prefix="poolzoo-chromium-", ignore_cleanup_errors=True)
+        # Beside the page: should Chromium be killed with this process, the host still removes both.
+        self._profile = tempfile.TemporaryDirectory(prefix="chromium-", dir=file.parent, ignore_cleanup_errors=True)
         self._rest, self._count, self._session = b"", 0, ""
         read_here, write_there = os.pipe()
         read_there, self._write = os.pipe()
