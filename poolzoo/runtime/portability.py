@@ -224,6 +224,10 @@ def _axes_as_input(view: GraphView, node: NodeProto) -> bool:
     return len(node.input) > 1 and bool(node.input[1])
 
 
+def _computed_statistics(view: GraphView, node: NodeProto) -> bool:
+    return any(view.constant(value) is None for value in node.input[3:5])
+
+
 def _three_dimensional(view: GraphView, node: NodeProto) -> bool:
     return len(_attribute(node, "kernel_shape", ())) == 3  # type: ignore[arg-type]
 
@@ -356,6 +360,8 @@ RULES: Final = (
           "miscounts with `ceil_mode`; set it only where a window is partial, and count no padding there"),
     _rule("mnn", "wrong", "MatMul", _constant_of_batch_one,
           "does not repeat a constant of batch 1 when the batch grows; expand it to the batch"),
+    _rule("mnn", "wrong", "BatchNormalization", _computed_statistics,
+          "does not read means and variances that the graph computes; compute them in advance"),
     _rule("mnn", "wrong", "Where", _constant_branch,
           "does not broadcast a constant to choose from; give it all dimensions, or compute the choice"),
     _rule("litert", "wrong", "Div Reciprocal", _divides_by_small_floor,

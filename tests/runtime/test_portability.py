@@ -159,6 +159,11 @@ CASES = {
         product("k", "x", (1, 4, 8, 8)),
         product("k", "x", (8, 8)),
     ),
+    "a norm by computed statistics": (
+        {("mnn", "wrong", "BatchNormalization")},
+        ([node("Sqrt", ["k"], ["s"]), node("BatchNormalization", ["x", "k", "k", "k", "s"], ["y"])], {"k": np.ones(4)}),
+        ([node("BatchNormalization", ["x", "k", "k", "k", "k"], ["y"])], {"k": np.ones(4)}),
+    ),
     "a constant to choose from": ({("mnn", "wrong", "Where")}, choice((8, 8)), choice(())),
     "a small floor": (
         {("litert", "wrong", "Div")},

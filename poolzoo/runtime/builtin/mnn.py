@@ -50,6 +50,9 @@ def open_session(bundle: Path, *, threads: int, device: str, precision: str) -> 
     def run(x: np.ndarray) -> Sequence[np.ndarray]:
         given = expr.placeholder(list(x.shape), expr.NCHW, dtype)
         given.write(x)
-        return [np.array(expr.convert(found, expr.NCHW).read()) for found in module.forward([given])]
+        found = module.forward([given])
+        if len(found) != len(sessions.OUTPUTS):
+            raise RuntimeError("MNN computes no output; what it printed says why")
+        return [np.array(expr.convert(one, expr.NCHW).read()) for one in found]
 
     return sessions.session(run, graph)
