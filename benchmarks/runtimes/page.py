@@ -45,8 +45,8 @@ def render(cells: Cells) -> str:
             "",
             "`python -m benchmarks.runtimes` runs the cells; with `--write` it writes this page.",
             "",
-            f"{datetime.now(UTC):%Y-%m-%d}, {_machine()}. One thread, float32 arithmetic, each runtime in a process of",
-            "its own. `poolzoo list runtimes` shows how to get a runtime.",
+            f"{datetime.now(UTC):%Y-%m-%d}, {_machine()}.",
+            "One thread, float32 arithmetic, each runtime in a process of its own. `poolzoo list runtimes` shows how to get a runtime.",
             "",
             table(["runtime", "version", "what the graph is changed to"], _forms(names, versions)),
             "",
@@ -56,6 +56,7 @@ def render(cells: Cells) -> str:
             "",
             "✓ agrees. A number is how far a wrong cell is off, as a fraction of the largest value that torch gives.",
             "A cell *crashed* where the runtime's process ended or hung, and is *refused* where the runtime says why.",
+            "– is a cell that was not run. A runtime that was not installed, or not asked for, has no column.",
             "",
             "## Layers",
             "",
@@ -155,7 +156,11 @@ def _mark(cell: CellResult | None) -> str:
         return "–"
     if cell.status != "wrong":
         return MARKS[cell.status]
-    return f"**{cell.off:.1g}**" if cell.off is not None else "**wrong**"
+    return f"**{_number(cell.off)}**" if cell.off is not None else "**wrong**"
+
+
+def _number(off: float) -> str:
+    return f"{off:.2g}" if off < 100 else "> 100"
 
 
 def _speeds(cells: Cells, names: Sequence[str], whole: Sequence[str]) -> list[list[str]]:
