@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import tempfile
 from collections.abc import Mapping
@@ -24,7 +23,7 @@ from poolzoo.runtime.prepare import prepare
 from poolzoo.runtime.process import Limits, RuntimeFailed, RuntimeProcess, WrongAnswer
 
 LAYER_LIMIT, BUNDLE_LIMIT = 1e-4, 1e-3  # of the largest value that torch gives: a whole network rounds more often
-LOWER_LIMIT: Final = 1 / 16  # where the graph itself is in lower precision
+LOWER_LIMIT: Final = 1 / 16  # where the graph is in lower precision, beside what that precision itself costs
 SECONDS, MEMORY = 180.0, 4 << 30  # of opening, converting or a batch; of a session
 
 ENDED: Final = re.compile(r"\b(ended with|closed its pipe|does not answer|holds) ")  # in what the host says of it
@@ -82,7 +81,7 @@ def key(folder: Path, cases: Path, entry: Entry) -> str:
     del model.graph.value_info[:], model.graph.metadata_props[:], model.metadata_props[:]
     runtime = runtimes.runtime_of(entry)
     with np.load(cases) as arrays:
-        expected = arrays["logits"].tobytes()
+        expected = b"".join(arrays[name].tobytes() for name in ("logits", "noise") if name in arrays)
     parts = (
         model.SerializeToString(deterministic=True),
         expected,
@@ -148,7 +147,7 @@ def run(graph: str, folder: Path, cases: Path, warm: Warm, *, whole: bool, measu
         whole: Whether it is a bundle, which `poolzoo verify` judges too.
         measure_speed: Whether to time a bundle.
     """
-    limit = _limit(folder) if whole else LAYER_LIMIT
+    limit = _limit(cases, whole)
     found = _run_once(graph, folder, cases, warm, limit)
     if found.status != "agrees":
         again = warm.opened > 1
@@ -207,9 +206,12 @@ def _verify(folder: Path, runtime: str, measure_speed: bool) -> tuple[str, dict[
     return found.status, {size: round(ratio["median"], 3) for size, ratio in rows.items() if ratio}
 
 
-def _limit(bundle: Path) -> float:
-    config = json.loads((bundle / "config.json").read_text(encoding="utf-8"))
-    return BUNDLE_LIMIT if config["export"]["precision"] == "fp32" else LOWER_LIMIT
+def _limit(cases: Path, whole: bool) -> float:
+    """How far off a cell may be, relative to the largest value."""
+    with np.load(cases) as arrays:
+        if "noise" in arrays:
+            return LOWER_LIMIT + float(arrays["noise"])
+    return BUNDLE_LIMIT if whole else LAYER_LIMIT
 
 
 def _distance(found: np.ndarray, expected: np.ndarray) -> float | None:

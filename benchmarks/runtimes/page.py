@@ -45,8 +45,9 @@ def render(cells: Cells) -> str:
             "",
             "`python -m benchmarks.runtimes` runs the cells; with `--write` it writes this page.",
             "",
-            f"{datetime.now(UTC):%Y-%m-%d}, {_machine()}. One thread, float32 arithmetic, each runtime in a process of",
-            "its own. `poolzoo list runtimes` shows how to get a runtime.",
+            f"{datetime.now(UTC):%Y-%m-%d}, {_machine()}.",
+            "One thread, float32 arithmetic, each runtime in a process of its own. `poolzoo list runtimes` shows how to",
+            "get a runtime.",
             "",
             table(["runtime", "version", "what the graph is changed to"], _forms(names, versions)),
             "",
@@ -56,6 +57,7 @@ def render(cells: Cells) -> str:
             "",
             "✓ agrees. A number is how far a wrong cell is off, as a fraction of the largest value that torch gives.",
             "A cell *crashed* where the runtime's process ended or hung, and is *refused* where the runtime says why.",
+            "– is a cell that was not run. A runtime that was not installed, or not asked for, has no column.",
             "",
             "## Layers",
             "",
@@ -71,7 +73,8 @@ def render(cells: Cells) -> str:
             "Networks have random weights in which every part matters, and take `uint8[N, h, w, 3]`. Images are",
             "mirrored photographs that the bundle does not hold, and torch's logits are the reference; for graphs in",
             "fp16 or int8 those of onnx's own evaluator of the same graph. The limit is",
-            f"{BUNDLE_LIMIT:g} of the largest logit, and {LOWER_LIMIT:g} of it for graphs in fp16 or int8.",
+            f"{BUNDLE_LIMIT:g} of the largest logit; in fp16 or int8 {LOWER_LIMIT:g}, and what that precision",
+            "itself costs.",
             "",
             table(["bundle", "kind", *names], _rows(cells, names, whole, kinds)),
             "",
@@ -154,7 +157,11 @@ def _mark(cell: CellResult | None) -> str:
         return "–"
     if cell.status != "wrong":
         return MARKS[cell.status]
-    return f"**{cell.off:.1g}**" if cell.off is not None else "**wrong**"
+    return f"**{_number(cell.off)}**" if cell.off is not None else "**wrong**"
+
+
+def _number(off: float) -> str:
+    return f"{off:.2g}" if off < 100 else "> 100"
 
 
 def _speeds(cells: Cells, names: Sequence[str], whole: Sequence[str]) -> list[list[str]]:
