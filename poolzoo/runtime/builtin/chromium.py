@@ -11,7 +11,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final
 
 from poolzoo.common.errors import CheckFailed, EnvironmentProblem
@@ -61,19 +60,22 @@ class Page:
     """A page in a Chromium of its own, with an empty profile.
 
     Args:
-        file: The HTML file, opened from disk.
+        file: The HTML file, opened from disk, in a directory that can be written to.
 
     Attributes:
         requests: The addresses that the page asked for beyond files of its own, data and blobs.
 
     Raises:
-        EnvironmentProblem: Chromium is not installed, or does not start.
+        EnvironmentProblem: Chromium is not installed or does not start, or this is Windows.
     """
 
     def __init__(self, file: Path) -> None:
+        if sys.platform == "win32":
+            raise EnvironmentProblem("the page is checked on Linux and macOS only", "open it in a browser")
         program = find_chromium()
         self.requests: list[str] = []
-        self._profile = tempfile.TemporaryDirectory(prefix="poolzoo-chromium-", ignore_cleanup_errors=True)
+        # Beside the page: should Chromium be killed with this process, the host still removes both.
+        self._profile = tempfile.TemporaryDirectory(prefix="chromium-", dir=file.parent, ignore_cleanup_errors=True)
         self._rest, self._count, self._session = b"", 0, ""
         read_here, write_there = os.pipe()
         read_there, self._write = os.pipe()
@@ -81,7 +83,6 @@ class Page:
         switches = [*SWITCHES, f"--user-data-dir={self._profile.name}"]
         if hasattr(os, "geteuid") and os.geteuid() == 0:
             switches.append("--no-sandbox")  # Chromium refuses to run as root with it
-
         command = [sys.executable, "-I", "-c", LAUNCHER, str(read_there), str(write_there), program, *switches]
         try:
             self._process = subprocess.Popen(
@@ -124,10 +125,6 @@ class Page:
         node = self._call("DOM.querySelector", nodeId=document, selector=selector)["nodeId"]
         self._call("DOM.setFileInputFiles", files=[str(file.resolve())], nodeId=node)
 
-    def screenshot(self) -> str:
-        """The page as a PNG in base64."""
-        return str(self._call("Page.captureScreenshot", captureBeyondViewport=True)["data"])
-
     def close(self) -> None:
         """Ends Chromium and removes its profile."""
         os.close(self._write)  # it ends by itself then, with its children, and its profile can be removed
@@ -138,14 +135,6 @@ class Page:
             self._process.wait()
         os.close(self._read)
         self._profile.cleanup()
-
-    def __enter__(self) -> Page:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _call(self, method: str, **parameters: object) -> dict[str, Any]:
         self._count += 1

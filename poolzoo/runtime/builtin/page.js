@@ -23,7 +23,6 @@ async function unpacked(id) {
 const say = (text) => (part("status").textContent = text);
 const now = () => performance.now();
 const breath = () => new Promise((resolve) => setTimeout(resolve)); // the browser draws
-const product = (sides) => sides.reduce((a, b) => a * b, 1);
 
 // ONNX Runtime's sessions: of the graph, and of its part behind the feature map where there is one.
 async function open() {
@@ -32,9 +31,8 @@ async function open() {
   ort.env.wasm.numThreads = 1;
   ort.env.wasm.wasmBinary = (await unpacked("wasm")).buffer;
   ort.env.logLevel = "error";
-  const graph = await ort.InferenceSession.create(await unpacked("model"), { executionProviders: ["wasm"] });
-  const tail = part("tail") && (await ort.InferenceSession.create(await unpacked("tail"), { executionProviders: ["wasm"] }));
-  return { ort, graph, tail };
+  const session = async (id) => ort.InferenceSession.create(await unpacked(id), { executionProviders: ["wasm"] });
+  return { ort, graph: await session("model"), tail: part("tail") && (await session("tail")) };
 }
 
 const opened = open();
