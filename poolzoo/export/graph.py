@@ -17,7 +17,7 @@ from poolzoo.common import allocator, json_writer
 from poolzoo.common.errors import CheckFailed, PoolzooError
 from poolzoo.data.resize import TRANSFORMS
 from poolzoo.data.sizes import Size
-from poolzoo.export import file_version, graph_checks, portable
+from poolzoo.export import file_version, folding, graph_checks, portable
 from poolzoo.model.inference import OPSET, InferenceModel, plain_operators, quiet_exporter, reparameterized
 from poolzoo.parity import layers
 from poolzoo.parity.layers import Layers
@@ -71,6 +71,7 @@ def export_graph(source: ExportSource, path: Path, *, input_kind: str = "uint8",
     proto = onnx.load(path)
     graph_checks.check_graph(proto, program)
     names = layers.read_layers(program, proto)
+    folding.fold_constants(proto)
     portable.rewrite(proto)
     keep_pads_apart(proto)
     strip_exporter_metadata(proto)
