@@ -25,10 +25,9 @@ from PIL import Image
 from benchmarks.export.photo_runtimes import NODE, OPENED
 from poolzoo.common import timing
 from poolzoo.data import images as pixels
-from poolzoo.data.walk import Tally
+from poolzoo.data.walk import Tally, images_under
 from poolzoo.export import photo
 from poolzoo.runtime import ort_session, photo_input
-from poolzoo.runtime.predict import image_files
 
 SMALLEST, LARGEST = 37, 900
 DENSE: Final = ("tract",)  # runtimes that refuse dynamic slices
@@ -39,7 +38,7 @@ HEADERS: Final = ("runtime", "photographs", "flips", "largest", "mean", "> 1 lev
 def photographs(folder: Path, count: int) -> Iterator[np.ndarray]:
     """Photographs of odd sizes, `uint8[H, W, 3]`, the same for the same folder."""
     generator = np.random.default_rng(0)
-    files = list(image_files(folder, Tally()))
+    files = list(images_under(folder, Tally()))
     scenes = _scenes()
     for index in range(count):
         height, width = (int(side) for side in np.exp(generator.uniform(np.log(SMALLEST), np.log(LARGEST), 2)))

@@ -1,4 +1,6 @@
-"""A graph that takes photographs in one runtime, in a process of its own: `python photo_runtimes.py RUNTIME FOLDER`.
+"""A graph that takes photographs in one runtime, in a process of its own.
+
+python -m benchmarks.export.photo_runtimes RUNTIME FOLDER
 
 The folder holds `model.onnx` and `photographs.npz`; what is written is `RUNTIME.npz`, the outputs `pixels` and
 `logits` of each photograph. Every runtime is given one thread and float32.
@@ -6,6 +8,7 @@ The folder holds `model.onnx` and `photographs.npz`; what is written is `RUNTIME
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -143,7 +146,11 @@ def in_node(folder: Path, photographs: Sequence[np.ndarray]) -> tuple[str, list[
 
 
 def main() -> None:
-    name, folder = sys.argv[1], Path(sys.argv[2])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("runtime", choices=[*OPENED, NODE])
+    parser.add_argument("folder", type=Path)
+    given = parser.parse_args()
+    name, folder = given.runtime, given.folder
     with np.load(folder / "photographs.npz") as arrays:
         photographs = [arrays[str(index)][None] for index in range(len(arrays.files))]
     if name == NODE:

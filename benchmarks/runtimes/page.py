@@ -43,7 +43,7 @@ def render(cells: Cells) -> str:
         [
             "# Bundles and layers in every runtime",
             "",
-            "`python -m benchmarks.runtimes` runs the cells; with `--write` it writes this page.",
+            "`python -m benchmarks.runtimes` runs the cells; `python -m benchmarks.runtimes --write` writes this page.",
             "",
             f"{datetime.now(UTC):%Y-%m-%d}, {_machine()}.",
             "One thread, float32 arithmetic, each runtime in a process of its own. `poolzoo list runtimes` shows how",
@@ -182,7 +182,7 @@ def _caught(cells: Cells, whole: Sequence[str]) -> list[str]:
     wrong = [one for one in cells.values() if one.graph in whole and one.status == "wrong"]
     missed = [one for one in wrong if one.verify == "agrees"]
     found = len(wrong) - len(missed)
-    text = f"{len(wrong)} cells of bundles are wrong; `poolzoo verify --runtime` finds {found} of them wrong too."
+    text = f"{len(wrong)} cells of bundles are wrong; `verify` with `--runtime` finds {found} of them wrong too."
     return [text, *(f"* missed: `{one.graph}` in {one.runtime}" for one in missed)]
 
 

@@ -185,7 +185,8 @@ def test_every_benchmark_and_its_options_exist():
     assert named
     for line in named:
         _, _, module, *options = line.text.split()
-        source = (ROOT / f"{module.replace('.', '/')}.py").read_text() + shared
+        place = ROOT / module.replace(".", "/")
+        source = (place / "__main__.py" if place.is_dir() else place.with_suffix(".py")).read_text() + shared
         for option in options:
             if option.startswith("--"):
                 assert f'"{option}"' in source, line

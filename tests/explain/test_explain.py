@@ -149,7 +149,7 @@ def test_occlusion_with_average_pooling_is_cam_without_its_mean(avg):
 
 @pytest.mark.parametrize("kind", ["uint8", "float"])
 def test_a_pooling_that_reads_the_batch_size_is_occluded(tmp_path, kind):
-    path, network = color_bundle(tmp_path / "bundle", "bilinear", input_kind=kind)
+    path, network = color_bundle(tmp_path / "bundle", "map", input_kind=kind)
     made = explainer(path, occluding=True)
     moved, _ = made.contributions(PIXELS, 2)
     assert len(made.tail.get_inputs()) == 2  # the images too, for their number
