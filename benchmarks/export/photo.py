@@ -26,8 +26,8 @@ from benchmarks.export.photo_runtimes import NODE, OPENED
 from poolzoo.common import timing
 from poolzoo.data import images as pixels
 from poolzoo.data.walk import Tally, images_under
-from poolzoo.export import photo
 from poolzoo.runtime import ort_session, photo_input
+from poolzoo.runtime import photo_graph as photo
 
 SMALLEST, LARGEST = 37, 900
 DENSE: Final = ("tract",)  # runtimes that refuse dynamic slices

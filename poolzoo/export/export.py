@@ -19,7 +19,7 @@ from poolzoo.artifacts import manifest, schema
 from poolzoo.common import allocator, files, output
 from poolzoo.common.errors import CheckFailed
 from poolzoo.explain import head
-from poolzoo.export import candidates, card, graph, photo, script
+from poolzoo.export import candidates, card, graph, script
 from poolzoo.export.candidates import Candidate, CandidateResult
 from poolzoo.export.source import ExportSource
 from poolzoo.export.targets import TargetOptions, choose_runtime, write_targets
@@ -29,7 +29,7 @@ from poolzoo.parity import check, photographs
 from poolzoo.parity.reference import Reference
 from poolzoo.parity.report import Limits, ParityReport
 from poolzoo.plugin import loader
-from poolzoo.runtime import onnx_file, ort_session, speed
+from poolzoo.runtime import onnx_file, ort_session, photo_graph, speed
 from poolzoo.runtime.environment import current_environment
 from poolzoo.runtime.measurements import BatchSpeed, SpeedReport, speeds_to_json
 from poolzoo.runtime.runtimes import RuntimesReport
@@ -151,7 +151,7 @@ def export(
     options, targets = options or ExportOptions(), targets or TargetOptions()
     files.require_free(out)
     if options.input_kind == ort_session.PHOTO:
-        photo.require_filter(source.fit)
+        photo_graph.require_filter(source.fit)
     targets.require()
     ort_session.choose_provider(provider)  # a provider without a device fails before the work, not after it
     with _torch_threads(threads) as count, files.appearing(out) as directory:
@@ -254,7 +254,7 @@ def _export_graphs(
 def _with_photo_input(best: Candidate, source: ExportSource, provider: str, threads: int) -> Candidate:
     """The selected graph as one that takes photographs, beside the other's file, with the check of its resize."""
     file = best.file.with_name("photo.onnx")
-    onnx.save(photo.with_photo_input(onnx.load(best.file)), file)
+    onnx.save(photo_graph.with_photo_input(onnx.load(best.file)), file)
     model = ort_session.open_model(file, provider, threads)
     found, golden = photographs.check(model, file, best.model, source.images)
     return Candidate(best.precision, file, model, best.parity.with_photographs(found, golden))

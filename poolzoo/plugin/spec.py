@@ -230,11 +230,13 @@ class GraphForm:
         input: "uint8" for images `uint8[N, h, w, 3]`, "float" for `float32[N, 3, h, w]` in 0–1; None takes either.
         batch: The fixed batch size that it needs; None for any batch in one session.
         opset: The highest opset that it reads; None for any.
+        dynamic_slices: Whether it takes slices whose bounds the graph computes, as graphs with photo input have them.
     """
 
     input: Literal["uint8", "float"] | None = None
     batch: int | None = None
     opset: int | None = None
+    dynamic_slices: bool = True
 
     def __post_init__(self) -> None:
         if self.input not in (None, "uint8", "float"):

@@ -21,7 +21,7 @@ import numpy as np
 from poolzoo.artifacts.schema import Parity
 from poolzoo.common import files
 from poolzoo.common.errors import CheckFailed
-from poolzoo.runtime import ort_session
+from poolzoo.runtime import ort_session, photo_input
 
 SOURCES: Final = 4  # golden images that each kind of natural case is made of
 EDGE_FACTOR: Final = 16.0
@@ -62,12 +62,15 @@ class CaseSet:
     Attributes:
         golden: What the bundle stores.
         synthetic: What it does not store.
+        photographs: One case each, of a size of its own, where the graph takes them so: those that the bundle stores,
+            and their mirror images.
         lower: Whether the graph itself is in lower precision, and is judged by the limits of such.
         agreement: The least fraction of natural images whose class must be that of the reference, in lower precision.
     """
 
     golden: Cases
     synthetic: Cases
+    photographs: tuple[Cases, ...]
     lower: bool
     agreement: float
 
@@ -102,6 +105,7 @@ def make_cases(bundle: Path) -> CaseSet:
     return CaseSet(
         golden=golden,
         synthetic=_synthetic(golden, model, ort_session.open_model(file, "cpu", 1, optimized=False)),
+        photographs=_photographs(bundle, model) if model.takes_photos else (),
         lower=str(model.metadata.get("precision", '"fp32"')).strip('"') != "fp32",
         agreement=float(parity.get("limits", {}).get("agreement", AGREEMENT)),
     )
@@ -145,6 +149,39 @@ def _synthetic(golden: Cases, model: ort_session.OnnxModel, plain: ort_session.O
         allowed=allowed,
         natural=~is_edge,
     )
+
+
+def _photographs(bundle: Path, model: ort_session.OnnxModel) -> tuple[Cases, ...]:
+    """The photographs that a bundle stores, and their mirror images, with ONNX Runtime's answers as the reference.
+
+    Raises:
+        CheckFailed: They cannot be read.
+    """
+    try:
+        with np.load(bundle / "golden.npz") as arrays:
+            stored, (logits, probabilities, allowed) = photo_input.from_arrays(arrays)
+    except (OSError, KeyError, ValueError) as error:
+        raise CheckFailed(f"golden.npz holds no photographs: {error}", "export it again") from error
+    found = []
+    for index, photograph in enumerate(stored):
+        mirrored = np.ascontiguousarray(photograph[:, ::-1])
+        its_logits, its_probabilities = model.run(mirrored[None])
+        answers = (
+            (photograph, logits[index], probabilities[index]),
+            (mirrored, its_logits[0], its_probabilities[0]),
+        )
+        height, width = photograph.shape[:2]
+        for kind, (image, expected, chances) in zip(("photograph", "mirrored photograph"), answers, strict=True):
+            one = Cases(
+                names=(f"{kind} of {height}×{width}",),
+                images=image[None],
+                logits=expected[None],
+                probabilities=chances[None],
+                allowed=GOLDEN_FACTORS[0] * allowed[index : index + 1],
+                natural=np.array([True]),
+            )
+            found.append(one)
+    return tuple(found)
 
 
 def _natural(first: np.ndarray, second: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:

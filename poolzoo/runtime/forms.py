@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     import onnx
 
 INPUT: Final = "images"
+PHOTO: Final = "photo"  # the kind of input that takes photographs of any size
 MAX_FOLDED: Final = 1 << 16  # elements of a value that becomes a constant
 
 
 def needs_change(form: GraphForm, kind: str) -> bool:
     """Whether a graph with this kind of input may have to be changed; its opset shows only when it is read."""
-    return form.batch is not None or form.opset is not None or form.input not in (None, kind)
+    photo = kind == PHOTO and not form.dynamic_slices
+    return photo or form.batch is not None or form.opset is not None or form.input not in (None, kind)
 
 
 def adapt(content: bytes, form: GraphForm) -> tuple[bytes, tuple[str, ...]]:
@@ -48,6 +50,11 @@ def adapt(content: bytes, form: GraphForm) -> tuple[bytes, tuple[str, ...]]:
     model = onnx.load_from_string(content)
     changes: list[str] = []
     kind = json.loads(next(one.value for one in model.metadata_props if one.key == "input"))["kind"]
+    if kind == PHOTO and not form.dynamic_slices:
+        from poolzoo.runtime import photo_graph
+
+        model = photo_graph.with_photo_input(photo_graph.without_photo_input(model), dense=True)
+        changes.append("resize without slices")
     if form.batch is not None:
         folded = _fix_batch(model, form.batch)
         changes.append(f"batch {form.batch}" + (f" ({folded} nodes computed in advance)" if folded else ""))

@@ -62,7 +62,7 @@ class _Gate:
 
     def __init__(self, cases: CaseSet, *, lower: bool) -> None:
         self.lower, self.agreement = lower, cases.agreement
-        both = (cases.golden, cases.synthetic)
+        both = (cases.golden, cases.synthetic, *cases.photographs)
         self.largest = max(float(np.abs(one.logits).max()) for one in both)
         self.checks: list[Check] = []
         self.closest = _Closest("", 0.0, 0.0, -1.0)
@@ -149,6 +149,8 @@ def judge(run: Run, cases: CaseSet, *, precision: str = "fp32") -> Judgment:
     gate.compare(
         f"synthetic-batch-{SYNTHETIC_BATCH}-reversed", synthetic, *answers(synthetic, SYNTHETIC_BATCH, backwards)
     )
+    for photograph in cases.photographs:
+        gate.compare(photograph.names[0], photograph, *answers(photograph, 1, np.array([0])))
     gate.finish()
     finite = gate.closest.ratio >= 0
     return Judgment(

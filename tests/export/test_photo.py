@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,11 @@ from support.linear_bundle import linear_bundle
 from poolzoo.artifacts import manifest
 from poolzoo.common.errors import UsageError
 from poolzoo.explain.saliency import Explainer
-from poolzoo.export import photo
 from poolzoo.parity import photographs
-from poolzoo.runtime import ort_session, photo_input
+from poolzoo.plugin.spec import GraphForm
+from poolzoo.runtime import cases, forms, gate, ort_session, photo_input
+from poolzoo.runtime import photo_graph as photo
+from poolzoo.runtime.process import Answer
 
 SIDES = [(37, 53), (64, 96), (97, 65), (1, 1), (1, 200), (40, 1), (33, 301), (140, 131), (300, 451), (20, 20)]
 
@@ -233,3 +236,32 @@ def test_evaluate_and_bench_take_such_a_bundle(poolzoo, bundle, exported):
     outcome = poolzoo("bench", bundle, "--threads", 1, "--json")
     assert outcome.code == 0
     assert all(one["passed"] for one in outcome.json["agreement"])
+
+
+def test_a_runtime_without_dynamic_slices_gets_whole_products(tmp_path):
+    given = photo.with_photo_input(pixels_graph((7, 10)))
+    content, changes = forms.adapt(given.SerializeToString(), GraphForm(dynamic_slices=False))
+    changed = onnx.load_from_string(content)
+    assert changes == ("resize without slices",)
+    assert "Slice" not in {node.op_type for node in changed.graph.node}
+    picture = picture_of((40, 61))
+    np.testing.assert_array_equal(seen_by(changed, picture), seen_by(given, picture))
+
+
+def test_a_runtime_is_judged_on_photographs(bundle):
+    made = cases.make_cases(bundle)
+    assert len({one.images.shape for one in made.photographs}) > 2
+    model = ort_session.open_model(bundle / "model.onnx", threads=1)
+    sizes = set()
+
+    def run(images, *, resize):
+        sizes.add(images.shape[1:3])
+        if resize and images.shape[1:3] != model.size:  # another filter than the graph's
+            nearest = Image.fromarray(images[0]).resize(model.size[::-1], Image.Resampling.NEAREST)
+            images = np.asarray(nearest)[None]
+        logits, probabilities = model.run(images)
+        return Answer(logits=logits, probabilities=probabilities, ms=1.0, changed=False)
+
+    assert gate.judge(partial(run, resize=False), made).failure is None
+    assert "photograph" in gate.judge(partial(run, resize=True), made).failure.id
+    assert len(sizes) > 2

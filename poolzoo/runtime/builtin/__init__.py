@@ -41,6 +41,7 @@ def poolzoo_runtimes() -> Iterator[Runtime]:
         install="pip install 'poolzoo[tract]'",
         modules=("tract",),
         distributions=("tract",),
+        form=GraphForm(dynamic_slices=False),
     )
     yield Runtime(
         name="mnn",

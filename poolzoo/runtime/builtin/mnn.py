@@ -45,7 +45,7 @@ def open_session(bundle: Path, *, threads: int, device: str, precision: str) -> 
         thread_num=threads,
         precision_mode="high" if precision == "fp32" else "normal",
     )
-    dtype = expr.uint8 if graph.kind == "uint8" else expr.float
+    dtype = expr.float if graph.kind == "float" else expr.uint8
 
     def run(x: np.ndarray) -> Sequence[np.ndarray]:
         given = expr.placeholder(list(x.shape), expr.NCHW, dtype)

@@ -226,9 +226,13 @@ const encode = (array) => {
 const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 globalThis.poolzoo = {
   ready: opened.then(() => true),
-  async run(images) {
-    const data = bytes(images);
-    const count = data.length / (3 * height * width);
+  async run(images, rows, columns) {
+    let data = bytes(images);
+    const count = data.length / (3 * rows * columns);
+    if (rows !== height || columns !== width) { // a photograph: the page resizes it, whatever the graph can
+      if (count !== 1) throw new Error(`images of ${rows} × ${columns} come one at a time`);
+      data = fit({ data, height: rows, width: columns }, { height, width, ...facts.fit }).data;
+    }
     const size = facts.batch ?? count;
     const parts = [];
     for (let at = 0; at < count; at += size) {

@@ -208,7 +208,8 @@ class PageSession:
         Raises:
             CheckFailed: The page reports an error, or Chromium ended.
         """
-        parts = self.page.evaluate(f"poolzoo.run('{_text(images.tobytes())}')")
+        height, width = images.shape[1:3]
+        parts = self.page.evaluate(f"poolzoo.run('{_text(images.tobytes())}', {height}, {width})")
         logits, probabilities = (
             np.frombuffer(b"".join(base64.b64decode(part[name]) for part in parts), "<f4").reshape(len(images), -1)
             for name in ("logits", "probabilities")
