@@ -18,9 +18,10 @@ from poolzoo.common.errors import EnvironmentProblem
 from poolzoo.plugin import loader
 from poolzoo.plugin.catalog import Entry
 from poolzoo.runtime import availability, runtimes
+from poolzoo.runtime.limits import Limits
 from poolzoo.runtime.portability import known_causes
 from poolzoo.runtime.prepare import prepare
-from poolzoo.runtime.process import Limits, RuntimeFailed, RuntimeProcess, WrongAnswer
+from poolzoo.runtime.process import RuntimeFailed, RuntimeProcess, WrongAnswer
 
 LAYER_LIMIT, BUNDLE_LIMIT = 1e-4, 1e-3  # of the largest value that torch gives: a whole network rounds more often
 LOWER_LIMIT: Final = 1 / 16  # where the graph is in lower precision, beside what that precision itself costs

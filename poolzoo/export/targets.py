@@ -16,8 +16,9 @@ from poolzoo.artifacts.schema import Config, TargetConfig
 from poolzoo.common import files, output
 from poolzoo.common.errors import CheckFailed
 from poolzoo.runtime import availability, speed
+from poolzoo.runtime.limits import Limits
 from poolzoo.runtime.prepare import CONFIG, TARGETS, prepare
-from poolzoo.runtime.process import Limits, RuntimeFailed
+from poolzoo.runtime.process import RuntimeFailed
 from poolzoo.runtime.runtimes import ALL, RuntimesReport, check_runtimes, least_speedup, runtime_of, select
 
 AUTO: Final = "auto"

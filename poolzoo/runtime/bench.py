@@ -19,9 +19,10 @@ from poolzoo.common.errors import CheckFailed
 from poolzoo.plugin.catalog import Entry
 from poolzoo.runtime import availability, cases, gate, ort_session, speed, tolerance
 from poolzoo.runtime.environment import Environment, current_environment, physical_cores
+from poolzoo.runtime.limits import Limits
 from poolzoo.runtime.measurements import BenchRow, PreprocessingTime
 from poolzoo.runtime.prepare import Prepared, prepare
-from poolzoo.runtime.process import Limits, RuntimeFailed, RuntimeProcess, WrongAnswer
+from poolzoo.runtime.process import RuntimeFailed, RuntimeProcess, WrongAnswer
 from poolzoo.runtime.runtimes import TimedRun, runtime_of, select
 
 MAX_ROUNDS: Final = 1000  # of each runtime: enough for a 99th percentile where a batch takes a millisecond

@@ -10,14 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Final, Literal
 
-import numpy as np
 import onnx
 
 from poolzoo.common.errors import CheckFailed
 from poolzoo.runtime import forms
+from poolzoo.runtime.graph_view import GraphView, attribute
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 Outcome = Literal["wrong", "refused", "crash"]
 REDUCTIONS: Final = {"ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare"}
-WINDOWED: Final = {"Conv", "MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool"}
 SMALL_FLOOR: Final = 1e-6  # up to here onnx2tf takes a floor for 0
 
 
@@ -55,55 +53,6 @@ class PortabilityIssue:
 
     def to_json(self) -> dict[str, str]:
         return asdict(self)
-
-
-@dataclass(frozen=True)
-class GraphView:
-    """A graph with its constants, producers and shapes by the name of a value."""
-
-    graph: onnx.GraphProto
-
-    @cached_property
-    def producers(self) -> dict[str, NodeProto]:
-        return {output: node for node in self.graph.node for output in node.output}
-
-    @cached_property
-    def initializers(self) -> dict[str, onnx.TensorProto]:
-        return {tensor.name: tensor for tensor in self.graph.initializer}
-
-    @cached_property
-    def shapes(self) -> dict[str, tuple[int | str, ...]]:
-        """Shapes as far as the file states them; a dimension without a number is its name."""
-        known = (*self.graph.input, *self.graph.value_info, *self.graph.output)
-        return {
-            value.name: tuple(
-                d.dim_value if d.HasField("dim_value") else d.dim_param for d in value.type.tensor_type.shape.dim
-            )
-            for value in known
-            if value.type.tensor_type.HasField("shape")
-        }
-
-    @cached_property
-    def behind_windows(self) -> set[str]:
-        """Values that depend on a convolution or a pooling."""
-        behind: set[str] = set()
-        for node in self.graph.node:
-            if node.op_type in WINDOWED or not behind.isdisjoint(node.input):
-                behind.update(node.output)
-        return behind
-
-    def made_by(self, value: str, operator: str) -> NodeProto | None:
-        """The node that computes a value, where it is of this type."""
-        node = self.producers.get(value)
-        return node if node is not None and node.op_type == operator else None
-
-    def constant(self, value: str) -> np.ndarray | None:
-        """The numbers of a constant, None for what the graph computes."""
-        if value in self.initializers:
-            return onnx.numpy_helper.to_array(self.initializers[value])
-        node = self.made_by(value, "Constant")
-        value_of = _attribute(node, "value") if node else None
-        return onnx.numpy_helper.to_array(value_of) if isinstance(value_of, onnx.TensorProto) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,19 +120,12 @@ def _has(node: NodeProto, name: str) -> bool:
     return any(attribute.name == name for attribute in node.attribute)
 
 
-def _attribute(node: NodeProto, name: str, default: object = None) -> object:
-    for attribute in node.attribute:
-        if attribute.name == name:
-            return onnx.helper.get_attribute_value(attribute)
-    return default
-
-
 def _numbers(node: NodeProto, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
     return next((tuple(a.ints) for a in node.attribute if a.name == name), default)
 
 
 def _mode(node: NodeProto) -> str:
-    mode = _attribute(node, "mode", b"")
+    mode = attribute(node, "mode", b"")
     return mode.decode() if isinstance(mode, bytes) else ""
 
 
@@ -198,7 +140,7 @@ def _gate_of(view: GraphView, node: NodeProto, gates: Callable[[GraphView, NodeP
 
 
 def _hard_sigmoid_source(view: GraphView, node: NodeProto) -> str | None:
-    sixth = math.isclose(float(_attribute(node, "alpha", 0.2)), 1 / 6, rel_tol=1e-4)  # type: ignore[arg-type]
+    sixth = math.isclose(float(attribute(node, "alpha", 0.2)), 1 / 6, rel_tol=1e-4)  # type: ignore[arg-type]
     return node.input[0] if node.op_type == "HardSigmoid" and sixth else None
 
 
@@ -229,22 +171,22 @@ def _computed_statistics(view: GraphView, node: NodeProto) -> bool:
 
 
 def _three_dimensional(view: GraphView, node: NodeProto) -> bool:
-    return len(_attribute(node, "kernel_shape", ())) == 3  # type: ignore[arg-type]
+    return len(attribute(node, "kernel_shape", ())) == 3  # type: ignore[arg-type]
 
 
 def _three_dimensional_with_ceil_mode(view: GraphView, node: NodeProto) -> bool:
-    return _three_dimensional(view, node) and bool(_attribute(node, "ceil_mode", 0))
+    return _three_dimensional(view, node) and bool(attribute(node, "ceil_mode", 0))
 
 
 def _miscounts_with_ceil_mode(view: GraphView, node: NodeProto) -> bool:
     """Means with ceil_mode: of whole windows without the padding, or of partial windows with it."""
     sides = [side for side in view.shapes.get(node.input[0], ())[2:] if isinstance(side, int)]
-    if len(sides) != 2 or not _attribute(node, "ceil_mode", 0):
+    if len(sides) != 2 or not attribute(node, "ceil_mode", 0):
         return False
     kernel, strides = _numbers(node, "kernel_shape", (1, 1)), _numbers(node, "strides", (1, 1))
     pads = _numbers(node, "pads", (0, 0, 0, 0))
     rest = [(side + pads[at] + pads[at + 2] - kernel[at]) % strides[at] for at, side in enumerate(sides)]
-    return any(rest) == bool(_attribute(node, "count_include_pad", 0))
+    return any(rest) == bool(attribute(node, "count_include_pad", 0))
 
 
 def _without_value(view: GraphView, node: NodeProto) -> bool:
@@ -285,7 +227,7 @@ def _computed_sizes(view: GraphView, node: NodeProto) -> bool:
 
 
 def _antialiased(view: GraphView, node: NodeProto) -> bool:
-    return bool(_attribute(node, "antialias", 0))
+    return bool(attribute(node, "antialias", 0))
 
 
 def _wraps(view: GraphView, node: NodeProto) -> bool:

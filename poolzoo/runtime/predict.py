@@ -235,7 +235,7 @@ def _other_runtime(
 ) -> Iterator[Run]:
     """Within it, a session of another runtime in a process of its own."""
     from poolzoo.runtime.environment import physical_cores
-    from poolzoo.runtime.process import Limits
+    from poolzoo.runtime.limits import Limits
     from poolzoo.runtime.runtimes import open_runtime, select
 
     (entry,) = select([name])

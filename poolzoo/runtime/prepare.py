@@ -12,7 +12,8 @@ from poolzoo.common.errors import CheckFailed
 from poolzoo.plugin.catalog import Entry
 from poolzoo.plugin.spec import Runtime
 from poolzoo.runtime import forms, graph_input
-from poolzoo.runtime.process import Limits, RuntimeFailed, RuntimeProcess
+from poolzoo.runtime.limits import Limits
+from poolzoo.runtime.process import RuntimeFailed, RuntimeProcess
 
 MODEL: Final = "model.onnx"
 CONFIG: Final = "config.json"

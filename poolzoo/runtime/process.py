@@ -8,7 +8,6 @@ and use little, such as V8 and CUDA. Only Linux tells it; elsewhere there is no 
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import queue
 import signal
@@ -33,9 +32,8 @@ from poolzoo.plugin.catalog import Entry
 from poolzoo.plugin.settings import settings
 from poolzoo.plugin.spec import Runtime
 from poolzoo.runtime import protocol
+from poolzoo.runtime.limits import Limits, resident_memory
 
-SECONDS: Final = 300.0  # that opening, converting, or one batch may take
-MEMORY_SHARE: Final = 0.8  # of what is available, that a session may hold
 POLL: Final = 0.05  # seconds between two looks at the memory
 END: Final = 5.0  # seconds to close a session
 LOG_BYTES: Final = 8192  # that are kept of what a runtime prints
@@ -57,21 +55,6 @@ class CannotRunHere(RuntimeFailed):
 
 class WrongAnswer(RuntimeFailed):
     """A runtime answers something that is no answer."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What a session may take: seconds for each request, and bytes of resident memory (None for no limit)."""
-
-    seconds: float = SECONDS
-    memory: int | None = None
-
-    @classmethod
-    def default(cls, seconds: float | None = None) -> Limits:
-        """The limits on this machine."""
-        available = resources.available_memory()
-        memory = None if available is None else int(MEMORY_SHARE * available)
-        return cls(seconds=SECONDS if seconds is None else seconds, memory=memory)
 
 
 @dataclass(frozen=True)
@@ -322,19 +305,6 @@ def describe_end(code: int | None) -> str:
         return f"ended with {signal.Signals(-code).name}"
     except ValueError:
         return f"ended with signal {-code}"
-
-
-def resident_memory(pid: int) -> int:
-    """The bytes of resident memory of a process and its children; 0 where the system does not tell."""
-    total, waiting = 0, [pid]
-    while waiting:
-        one = waiting.pop()
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            with open(f"/proc/{one}/statm", "rb") as file:
-                total += int(file.read().split()[1]) * mmap.PAGESIZE
-            with open(f"/proc/{one}/task/{one}/children", "rb") as file:
-                waiting += map(int, file.read().split())
-    return total
 
 
 def _import_name(function: object) -> str | None:

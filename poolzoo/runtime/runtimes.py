@@ -18,9 +18,10 @@ from poolzoo.plugin.catalog import Entry
 from poolzoo.runtime import availability, cases, gate, speed
 from poolzoo.runtime.environment import Environment, current_environment, physical_cores
 from poolzoo.runtime.gate import Judgment
+from poolzoo.runtime.limits import Limits
 from poolzoo.runtime.measurements import BenchRow
 from poolzoo.runtime.prepare import Prepared, prepare
-from poolzoo.runtime.process import CannotRunHere, Limits, RuntimeFailed, RuntimeProcess, WrongAnswer
+from poolzoo.runtime.process import CannotRunHere, RuntimeFailed, RuntimeProcess, WrongAnswer
 
 ALL: Final = "all"
 SECONDS: Final = 1.0  # of measurement at one batch size, of a runtime and ONNX Runtime together
@@ -157,7 +158,7 @@ def check_runtimes(
         names: Names of runtimes, or "all".
         threads: Threads to compute with; None for the physical cores that this process may use.
         precision: "fp32", or "auto" for what each runtime prefers.
-        timeout: Seconds for opening, converting and each batch; None for `process.SECONDS`.
+        timeout: Seconds for opening, converting and each batch; None for `limits.SECONDS`.
         measure_speed: Whether to time those that agree.
         batches: The batch sizes to time.
 

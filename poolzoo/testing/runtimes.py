@@ -13,7 +13,8 @@ from poolzoo.plugin.catalog import Entry
 from poolzoo.plugin.problems import Source
 from poolzoo.plugin.spec import Runtime
 from poolzoo.runtime import availability, cases, gate
-from poolzoo.runtime.process import Limits, RuntimeFailed, RuntimeProcess
+from poolzoo.runtime.limits import Limits
+from poolzoo.runtime.process import RuntimeFailed, RuntimeProcess
 from poolzoo.runtime.runtimes import open_runtime, runtime_of
 from poolzoo.testing.base import Checks, Failure, suite
 from poolzoo.testing.tiny_bundle import write_tiny_bundle

@@ -20,7 +20,7 @@ from support.runtimes import HOSTILE, fake_runtime
 from poolzoo.artifacts import manifest
 from poolzoo.common import files, timing
 from poolzoo.plugin import loader, spec
-from poolzoo.runtime import availability, cases, process, runtimes
+from poolzoo.runtime import availability, cases, limits, process, runtimes
 
 BUNDLE = Path(__file__).parents[1] / "data" / "digits_bundle"
 
@@ -112,9 +112,9 @@ def test_a_runtime_that_holds_too_much_memory_is_ended(tmp_path):
     body = "def open_session(bundle, **settings):\n    hoard = bytearray(300 << 20)\n    time.sleep(1000)\n"
     loader.load_plugins(fake_runtime(tmp_path / "hoard.py", body), installed=False)
     entry = loader.catalog().runtime("fake")
-    limits = process.Limits(seconds=60, memory=200 << 20)
+    allowed = limits.Limits(seconds=60, memory=200 << 20)
     with (
-        process.RuntimeProcess(entry, threads=1, limits=limits) as session,
+        process.RuntimeProcess(entry, threads=1, limits=allowed) as session,
         pytest.raises(process.RuntimeFailed, match="are allowed"),
     ):
         session.open(BUNDLE)
@@ -133,8 +133,8 @@ def test_a_process_and_its_children_are_gone_after_the_session(tmp_path):
     with process.RuntimeProcess(loader.catalog().runtime("fake"), threads=1) as session:
         session.open(BUNDLE)
         pids = [int(one) for one in marker.read_text().split()]
-        assert all(process.resident_memory(pid) for pid in pids)
-    assert [process.resident_memory(pid) for pid in pids] == [0, 0]
+        assert all(limits.resident_memory(pid) for pid in pids)
+    assert [limits.resident_memory(pid) for pid in pids] == [0, 0]
 
 
 def test_a_session_gets_pieces_of_its_fixed_batch(tmp_path):
@@ -300,7 +300,7 @@ def test_ctrl_c_ends_the_process_of_a_runtime(tmp_path):
         _, errors = running.communicate(timeout=60)
     assert running.returncode == 130
     assert errors.splitlines()[-1] == "error: interrupted"
-    assert process.resident_memory(pid) == 0
+    assert limits.resident_memory(pid) == 0
 
 
 def test_list_runtimes_shows_versions_and_how_to_get_the_rest(tmp_path, poolzoo):
