@@ -17,15 +17,24 @@ import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
+from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, Final, NoReturn
+from typing import Any, BinaryIO, Final, NamedTuple, NoReturn
 
 import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+Size = tuple[int, int]
+
+
+def plain(size: Size) -> int | str:
+    """A size as settings keep it and `--image-size` takes it: a number for a square, else `HEIGHTxWIDTH`."""
+    return size[0] if size[0] == size[1] else f"{size[0]}x{size[1]}"
+
 
 READER: Final = 2  # the rules by which files become pixels; what was trained by older ones is read by them again
 
@@ -137,6 +146,65 @@ def _report_misfit(values: np.ndarray, finite: np.ndarray, white: float, on_misf
         on_misfit(NARROW, text)
 
 
+try:
+    import simplejpeg
+except ImportError:  # no wheel for this machine: Pillow decodes everything
+    simplejpeg = None
+
+START: Final = b"\xff\xd8\xff"
+COLORS: Final = ("Gray", "YCbCr")  # what Pillow turns into RGB as libjpeg-turbo does
+MIN_SIDE: Final = 64  # below it several scales of libjpeg-turbo give the same number of pixels
+ORIENTATION: Final = 0x0112  # EXIF tag
+_METADATA: Final = (b"Exif\x00", b"http://ns.adobe.com/xap")  # where an orientation may be
+
+
+class PlainJpeg(NamedTuple):
+    """A JPEG whose pixels need nothing but decoding: its bytes, its height and its width."""
+
+    content: bytes
+    height: int
+    width: int
+
+    def decode(self, part: int = 1) -> np.ndarray | None:
+        """The pixels at 1/part of the size, `uint8[⌈h / part⌉, ⌈w / part⌉, 3]`; None where the file has errors.
+
+        Args:
+            part: 1, 2, 4 or 8.
+        """
+        if part > 1 and min(self.height, self.width) < MIN_SIDE:
+            return None
+        height, width = -(-self.height // part), -(-self.width // part)
+        with suppress(ValueError):
+            if part == 1:
+                return simplejpeg.decode_jpeg(self.content)  # type: ignore[no-any-return]
+            return simplejpeg.decode_jpeg(  # type: ignore[no-any-return]
+                self.content, min_height=height, min_width=width, min_factor=part
+            )
+        return None
+
+
+def plain_jpeg(file: BinaryIO) -> PlainJpeg | None:
+    """Reads a file, if it is a plain JPEG; else None, and the file is at its start again."""
+    start = file.read(len(START))
+    if simplejpeg is not None and start == START:
+        content = start + file.read()
+        with suppress(ValueError):
+            height, width, colors, _ = simplejpeg.decode_jpeg_header(content)
+            if colors in COLORS and height * width <= (Image.MAX_IMAGE_PIXELS or 0) and not _turned(content):
+                return PlainJpeg(content, height, width)
+    file.seek(0)
+    return None
+
+
+def _turned(content: bytes) -> bool:
+    """Whether the metadata may say that the image is to be turned."""
+    if not any(name in content for name in _METADATA):
+        return False
+    with suppress(Exception), Image.open(BytesIO(content)) as image:  # damaged metadata makes Pillow raise anything
+        return bool(image.getexif().get(ORIENTATION, 1) != 1)
+    return True
+
+
 @cache
 def with_heif() -> bool:
     """Whether HEIC files can be read: they can where pillow-heif is installed."""
@@ -185,33 +253,63 @@ def _filter(how: Fit) -> Image.Resampling:
 TURNED, MIRRORED_X, MIRRORED_Y = (5, 6, 7, 8), (2, 3, 6, 7), (3, 4, 7, 8)  # EXIF orientations, by what they do
 
 
-def _scaled(image: Image.Image, size: tuple[int, int], how: Fit, on_misfit: ScaleCallback | None) -> Image.Image | None:
-    """A JPEG that is decoded at a part of its size and then fitted; None where it is too small for that.
+def _part(full: Size, wanted: Size, how: Fit) -> int:
+    """1, 2, 4 or 8: a JPEG of the full size is decoded at one part of it and then fitted.
 
     What is decoded stays twice as large as what is wanted, so that hardly a level changes (0.15 in the mean).
     """
-    if image.format not in ("JPEG", "MPO"):  # asked first: the orientation of a PNG is behind its pixels
-        return None
-    orientation = image.getexif().get(0x0112, 1)
-    full = image.size[::-1] if orientation in TURNED else image.size
-    wanted = size[::-1]
-    side = min(full[axis] / wanted[axis] for axis in (0, 1)) * how.crop_pct  # pixels of the file for one of ours
-    part = next((part for part in (8, 4, 2) if side >= 2 * part), None)
-    if part is None:
-        return None
-    image.draft(None, (image.width // part, image.height // part))
-    small = to_rgb(image, how, on_misfit)
+    return next((part for part in (8, 4, 2) if _pixels(full, wanted, how) >= 2 * part), 1)
+
+
+def _pixels(full: Size, wanted: Size, how: Fit) -> float:
+    """Pixels of the file along one pixel of ours."""
+    return min(full[axis] / wanted[axis] for axis in (0, 1)) * how.crop_pct
+
+
+def _fit_part(small: Image.Image, part: int, full: Size, wanted: Size, how: Fit, orientation: int = 1) -> Image.Image:
+    """An image that was decoded at one part of its full size (height, width), resized and cropped."""
+    side = _pixels(full, wanted, how)
     # The last pixel of a side may stand for less than `part` pixels of the file; turning puts it first.
     box = []
-    for axis, mirrored in enumerate((MIRRORED_X, MIRRORED_Y)):
-        spare = small.size[axis] - full[axis] / part if orientation in mirrored else 0
+    for axis, mirrored in ((1, MIRRORED_X), (0, MIRRORED_Y)):
+        length = small.size[1 - axis]
+        spare = length - full[axis] / part if orientation in mirrored else 0
         start = spare + max(0.0, (full[axis] - wanted[axis] * side) / part / 2)
-        box.append((start, min(start + wanted[axis] * side / part, small.size[axis])))  # a rounding may lead outside
-    return small.resize(wanted, _filter(how), (box[0][0], box[1][0], box[0][1], box[1][1]))
+        box.append((start, min(start + wanted[axis] * side / part, length)))  # a rounding may lead outside
+    return small.resize(wanted[::-1], _filter(how), (box[0][0], box[1][0], box[0][1], box[1][1]))
+
+
+def _by_pillow(file: BinaryIO, size: Size | None, how: Fit, on_misfit: ScaleCallback | None) -> tuple[np.ndarray, Size]:
+    """Any image that Pillow reads, as `read_with_size` gives it."""
+    with Image.open(file) as image:
+        orientation, part, full = 1, 1, image.size[::-1]
+        if image.format in ("JPEG", "MPO"):  # asked first: the orientation of a PNG is behind its pixels
+            orientation = image.getexif().get(ORIENTATION, 1)
+            full = image.size if orientation in TURNED else full
+            part = _part(full, size, how) if size is not None and how.reader > 1 else 1
+        if part > 1:
+            image.draft(None, (image.width // part, image.height // part))
+        whole = to_rgb(image, how, on_misfit)
+        if part == 1:
+            full = whole.size[::-1]  # a PNG's orientation is known by now
+            return np.asarray(whole if size is None else fit(whole, size, how)), full
+        assert size is not None
+        return np.asarray(_fit_part(whole, part, full, size, how, orientation)), full
+
+
+def _by_simplejpeg(plain: PlainJpeg, size: Size | None, how: Fit) -> np.ndarray | None:
+    """The same of a plain JPEG; None where Pillow is to say what is wrong with it."""
+    full = plain.height, plain.width
+    part = _part(full, size, how) if size is not None and how.reader > 1 else 1
+    pixels = plain.decode(part)
+    if pixels is None or size is None or (part == 1 and full == size):
+        return pixels
+    small = Image.fromarray(pixels)
+    return np.asarray(fit(small, size, how) if part == 1 else _fit_part(small, part, full, size, how))
 
 
 def read(
-    path: Path | BinaryIO, size: tuple[int, int] | None = None, how: Fit = PLAIN, on_misfit: ScaleCallback | None = None
+    path: Path | BinaryIO, size: Size | None = None, how: Fit = PLAIN, on_misfit: ScaleCallback | None = None
 ) -> np.ndarray:
     """An image file as `uint8[H, W, 3]`, at (height, width) where `size` is given.
 
@@ -224,12 +322,29 @@ def read(
     Raises:
         OSError, ValueError, …: One of `Unreadable`: it is no image, or a damaged one.
     """
+    return read_with_size(path, size, how, on_misfit)[0]
+
+
+def read_with_size(
+    path: Path | BinaryIO, size: Size | None = None, how: Fit = PLAIN, on_misfit: ScaleCallback | None = None
+) -> tuple[np.ndarray, Size]:
+    """The same, with the height and width that the image has in its file, turned by its orientation."""
     with_heif()
-    with Image.open(path) as image:
-        if size is None:
-            return np.asarray(to_rgb(image, how, on_misfit))
-        small = _scaled(image, size, how, on_misfit) if how.reader > 1 else None
-        return np.asarray(small or fit(to_rgb(image, how, on_misfit), size, how))
+    with _opened(path) as file:
+        if (plain := plain_jpeg(file)) is not None:
+            if (pixels := _by_simplejpeg(plain, size, how)) is not None:
+                return pixels, (plain.height, plain.width)
+            file.seek(0)
+        return _by_pillow(file, size, how, on_misfit)
+
+
+@contextmanager
+def _opened(path: Path | BinaryIO) -> Iterator[BinaryIO]:
+    if not isinstance(path, Path):
+        yield path
+        return
+    with path.open("rb") as file:
+        yield file
 
 
 HERE = Path(__file__).absolute().parent
@@ -263,11 +378,11 @@ class Model:
         # Control characters are escaped: a terminal would obey them.
         self.labels = ["".join(c if c.isprintable() else ascii(c)[1:-1] for c in name) for name in names]
         self.kind = image["kind"]
-        self.size = (image["height"], image["width"])
+        self.size = (image["height"], image["width"]) if self.kind != "photo" else None  # None: it resizes itself
         self.fit = recorded(json.loads(metadata.get("preprocessing", "{}")))
 
     def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Logits and probabilities, `float32[N, classes]` each, of `uint8[N, H, W, 3]`."""
+        """Logits and probabilities, `float32[N, classes]` each, of `uint8[N, H, W, 3]`; N is 1 for photographs."""
         if self.kind == "float":
             images = np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32) / np.float32(255)
         logits, probabilities = self.session.run(["logits", "probabilities"], {"images": images})
@@ -359,13 +474,27 @@ def check_outputs() -> Iterator[tuple[str, bool, str]]:
     with np.load(HERE / "golden.npz") as golden:
         images, allowed = golden["images"], golden["allowed"]
         expected = golden["logits"], golden["probabilities"]
-    for size in (1, 2, 7, len(images)):
+    for size in (1,) if model.kind == "photo" else (1, 2, 7, len(images)):
         parts = [model.run(images[start : start + size]) for start in range(0, len(images), size)]
         got = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
         difference = np.maximum(*(np.abs(a - b).max(1) for a, b in zip(got, expected, strict=True)))
         worst = int((difference / np.maximum(allowed, 1e-30)).argmax())  # both numbers belong to this image
         detail = f"image {worst} is closest to its limit: {difference[worst]:.2e} of {allowed[worst]:.2e} allowed"
         yield f"outputs at batch {size}", bool((difference <= allowed).all()), detail
+    if model.kind == "photo":
+        yield from check_photographs(model)
+
+
+def check_photographs(model: Model) -> Iterator[tuple[str, bool, str]]:
+    with np.load(HERE / "golden.npz") as golden:
+        for index, allowed in enumerate(golden["photo/allowed"]):
+            photograph = golden[f"photo/{index}"]
+            expected = golden["photo/logits"][index], golden["photo/probabilities"][index]
+            got = model.run(photograph[None])
+            difference = np.max([np.abs(a[0] - b).max() for a, b in zip(got, expected, strict=True)])
+            height, width = photograph.shape[:2]
+            detail = f"difference {difference:.2e} of {allowed:.2e} allowed"
+            yield f"photograph of {height}×{width}", bool(difference <= allowed), detail
 
 
 def main() -> int:

@@ -46,8 +46,8 @@ def plain_operators(model: nn.Module) -> Iterator[None]:
     """Within it, the model is made of operators that torch's exporter takes as they are with a dynamic batch.
 
     Of fused attention in timm's layers it makes a dozen operators on shapes for each layer: here they are matrix
-    products and a softmax. Of average pooling to 1 × 1 it makes a mean and a Gather with computed indices, which some
-    runtimes refuse: here it is the mean.
+    products and a softmax. Of average pooling to 1 × 1 in a channels-last network it makes a mean and a Gather with
+    computed indices: here it is the mean.
     """
     fused = [module for module in model.modules() if _is_timm(module) and getattr(module, "fused_attn", False) is True]
     for module in fused:
