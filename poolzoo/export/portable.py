@@ -41,6 +41,11 @@ class _Graph:
         """The value of a constant; None where it is computed."""
         return numpy_helper.to_array(self.constants[name]) if name in self.constants else None
 
+    def equals(self, name: str, value: float) -> bool:
+        """Whether a value is this constant number."""
+        found = self.array(name)
+        return found is not None and found.size == 1 and bool(np.isclose(found.item(), value, rtol=1e-6))
+
     def add(self, name: str, value: np.ndarray) -> str:
         """Stores a constant, and returns its name."""
         tensor = numpy_helper.from_array(value, name)
@@ -112,14 +117,37 @@ def _folded(name: str, known: _Graph) -> NodeProto | None:
     return folded
 
 
-def _gelu_divisor(node: NodeProto, known: _Graph) -> Iterator[NodeProto]:
-    """A division by √2 before `Erf` as a product: OpenCV crashes when it merges the parts of such a GELU."""
-    divisor, users = known.array(node.input[1]), known.users.get(node.output[0], [])
-    before_erf = bool(users) and all(user.op_type == "Erf" for user in users)
-    if divisor is None or divisor.size != 1 or not before_erf or not _is_float(node, known):
-        return
-    if np.isclose(divisor.item(), ROOT2, rtol=1e-6):
-        yield helper.make_node("Mul", [node.input[0], known.shared(1 / ROOT2)], list(node.output), node.name)
+def _gelu(node: NodeProto, known: _Graph) -> Iterator[NodeProto]:
+    """`(x · ½) · (1 + erf(x / √2))`: ONNX Runtime merges the parts of this order, and of torch's order does not.
+
+    OpenCV ends the process at two of the other orders, and MNN puts the form with tanh in the place of one.
+    """
+    for name, other in (node.input, reversed(node.input)):
+        inner = known.makers.get(name)
+        if inner is None or inner.op_type != "Mul" or len(known.users[name]) > 1 or not _is_float(node, known):
+            continue
+        factors = [other, *inner.input]
+        for raised in factors:
+            x, half = _gelu_source(raised, known), [one for one in factors if known.equals(one, 0.5)]
+            if x is None or len(half) != 1 or sorted(factors) != sorted([raised, x, half[0]]) or other == raised:
+                continue
+            scaled = f"{node.output[0]}_half"
+            yield helper.make_node("Mul", [x, half[0]], [scaled], f"{node.name}_half")
+            yield helper.make_node("Mul", [scaled, raised], list(node.output), node.name)
+            return
+
+
+def _gelu_source(name: str, known: _Graph) -> str | None:
+    """The x of a value `1 + erf(x / √2)`; None for any other value."""
+    added = known.makers.get(name)
+    if added is None or added.op_type != "Add":
+        return None
+    for term, one in (added.input, reversed(added.input)):
+        erf = known.makers.get(term)
+        divided = known.makers.get(erf.input[0]) if erf is not None and erf.op_type == "Erf" else None
+        if divided is not None and divided.op_type == "Div" and known.equals(one, 1.0):
+            return divided.input[0] if known.equals(divided.input[1], ROOT2) else None
+    return None
 
 
 def _resize(node: NodeProto, known: _Graph) -> Iterator[NodeProto]:
@@ -260,7 +288,7 @@ class _Window:
 
 _RULES: Final[dict[str, Callable[[NodeProto, _Graph], Iterator[NodeProto]]]] = {
     "HardSigmoid": _hard_sigmoid,
-    "Div": _gelu_divisor,
+    "Mul": _gelu,
     "Resize": _resize,
     "AveragePool": _partial_windows,
     "MaxPool": _partial_windows,

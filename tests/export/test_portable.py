@@ -81,12 +81,36 @@ def test_other_slopes_of_a_hard_sigmoid_stay():
     assert same(proto) == ["HardSigmoid"]
 
 
-def test_a_gelu_multiplies_instead_of_dividing():
+GELUS = {
+    "torch": "h = Mul(a, c)\n y = Mul(x, h)",
+    "halved last": "h = Mul(x, a)\n y = Mul(h, c)",
+    "halved first": "h = Mul(x, c)\n y = Mul(h, a)",
+}
+
+
+@pytest.mark.parametrize("order", GELUS)
+@pytest.mark.parametrize("added", ["Add(e, o)", "Add(o, e)"])
+def test_a_gelu_has_the_order_that_onnxruntime_merges(order, added, tmp_path):
     proto = graph(
-        "g (float[n, 8] x) => (float[n, 8] y) { d = Div(x, r)\n e = Erf(d)\n a = Add(e, o)\n y = Mul(x, a) }",
-        {"r": np.array(2**0.5, np.float32), "o": np.array(1, np.float32)},
+        f"g (float[n, 8] x) => (float[n, 8] y) {{ d = Div(x, r)\n e = Erf(d)\n a = {added}\n {GELUS[order]} }}",
+        {name: np.array(value, np.float32) for name, value in (("r", 2**0.5), ("o", 1), ("c", 0.5))},
     )
-    assert same(proto) == ["Mul", "Erf", "Add", "Mul"]
+    assert same(proto) == ["Div", "Erf", "Add", "Mul", "Mul"]
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "merged.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(rewritten(proto).SerializeToString(), options, providers=["CPUExecutionProvider"])
+    assert kinds(onnx.load(tmp_path / "merged.onnx")) == ["Gelu"]
+
+
+def test_a_product_that_is_no_gelu_stays():
+    proto = graph(
+        "g (float[n, 8] x) => (float[n, 8] y) "
+        "{ d = Div(x, r)\n e = Erf(d)\n a = Add(e, o)\n h = Mul(a, c)\n y = Mul(x, h) }",
+        {name: np.array(value, np.float32) for name, value in (("r", 2**0.5), ("o", 1), ("c", 0.7))},
+    )
+    names = [list(node.input) for node in rewritten(proto).graph.node]
+    assert names == [list(node.input) for node in proto.graph.node]
 
 
 def test_a_division_elsewhere_stays():
