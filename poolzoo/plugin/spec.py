@@ -285,6 +285,8 @@ class Runtime:
 
     def __post_init__(self) -> None:
         _check_name(self.name, _NAME)
+        if self.name in ("all", "auto"):
+            raise ValueError(f"name {self.name!r} means several runtimes, and can be that of none")
         _check_texts(self.name, summary=self.summary, install=self.install)
         _check_build(self.open, "open")
         if self.convert is not None:

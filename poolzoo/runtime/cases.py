@@ -54,6 +54,17 @@ class Cases:
     def __len__(self) -> int:
         return len(self.images)
 
+    def rows(self, rows: np.ndarray) -> Cases:
+        """Some of the cases, `int[N]`, each as often as it is named."""
+        return Cases(
+            names=tuple(self.names[row] for row in rows.tolist()),
+            images=self.images[rows],
+            logits=self.logits[rows],
+            probabilities=self.probabilities[rows],
+            allowed=self.allowed[rows],
+            natural=self.natural[rows],
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class CaseSet:
@@ -81,6 +92,28 @@ def make_cases(bundle: Path) -> CaseSet:
     Raises:
         CheckFailed: The stored ones cannot be read, or ONNX Runtime does not open the graph.
     """
+    golden, file = golden_cases(bundle), bundle / "model.onnx"
+    model = ort_session.open_model(file, "cpu", 1)
+    return CaseSet(
+        golden=golden,
+        synthetic=_synthetic(golden, model, ort_session.open_model(file, "cpu", 1, optimized=False)),
+        photographs=_photographs(bundle, model) if model.takes_photos else (),
+        lower=is_lower(model),
+        agreement=float(_parity(bundle).get("limits", {}).get("agreement", AGREEMENT)),
+    )
+
+
+def is_lower(model: ort_session.OnnxModel) -> bool:
+    """Whether a graph is in lower precision than float32."""
+    return str(model.metadata.get("precision", '"fp32"')).strip('"') != "fp32"
+
+
+def golden_cases(bundle: Path) -> Cases:
+    """What a bundle stores.
+
+    Raises:
+        CheckFailed: It cannot be read.
+    """
     names = ("images", "logits", "probabilities", "allowed")
     images, logits, probabilities, allowed = files.read_arrays(bundle / "golden.npz", names)
     require_images(images)
@@ -88,11 +121,10 @@ def make_cases(bundle: Path) -> CaseSet:
         raise CheckFailed(f"golden.npz holds no outputs of its {len(images)} images", "export it again")
     if allowed.shape != (len(images),):
         raise CheckFailed(f"golden.npz holds no tolerance of each of its {len(images)} images", "export it again")
-    parity: Parity = files.read_json(bundle / "parity.json")
-    edges = list(parity.get("max_abs_by_edge", {}))[: len(images) - 1]
+    edges = list(_parity(bundle).get("max_abs_by_edge", {}))[: len(images) - 1]
     natural = np.arange(len(images)) >= len(edges)
     share = EDGE_SHARE * np.abs(logits).max(1).astype(np.float64)
-    golden = Cases(
+    return Cases(
         names=(*edges, *(f"golden image {index}" for index in range(len(images) - len(edges)))),
         images=images,
         logits=logits,
@@ -100,15 +132,11 @@ def make_cases(bundle: Path) -> CaseSet:
         allowed=np.where(natural, GOLDEN_FACTORS[0] * allowed, np.maximum(GOLDEN_FACTORS[1] * allowed, share)),
         natural=natural,
     )
-    file = bundle / "model.onnx"
-    model = ort_session.open_model(file, "cpu", 1)
-    return CaseSet(
-        golden=golden,
-        synthetic=_synthetic(golden, model, ort_session.open_model(file, "cpu", 1, optimized=False)),
-        photographs=_photographs(bundle, model) if model.takes_photos else (),
-        lower=str(model.metadata.get("precision", '"fp32"')).strip('"') != "fp32",
-        agreement=float(parity.get("limits", {}).get("agreement", AGREEMENT)),
-    )
+
+
+def _parity(bundle: Path) -> Parity:
+    report: Parity = files.read_json(bundle / "parity.json")
+    return report
 
 
 def require_images(images: np.ndarray) -> None:
@@ -124,8 +152,9 @@ def require_images(images: np.ndarray) -> None:
 
 def _synthetic(golden: Cases, model: ort_session.OnnxModel, plain: ort_session.OnnxModel) -> Cases:
     photos = golden.images[golden.natural]
-    natural = list(_natural(photos[:SOURCES], photos[-SOURCES:][::-1]))
-    edges = list(_edges(golden.images.shape[1:3]))
+    generator = np.random.default_rng()  # new ones in each run, which no runtime can have seen
+    natural = list(_natural(photos[:SOURCES], photos[-SOURCES:][::-1], generator))
+    edges = list(_edges(golden.images.shape[1:3], generator))
     images = np.stack([image for _, image in natural + edges])
     logits, probabilities = model.run(images)
     others = [
@@ -184,21 +213,21 @@ def _photographs(bundle: Path, model: ort_session.OnnxModel) -> tuple[Cases, ...
     return tuple(found)
 
 
-def _natural(first: np.ndarray, second: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+def _natural(first: np.ndarray, second: np.ndarray, generator: np.random.Generator) -> Iterator[tuple[str, np.ndarray]]:
     """Images made of natural ones: mirrored, shifted, darker, and mixtures of two."""
     height, width = first.shape[1:3]
     for index, (one, other) in enumerate(zip(first, second, strict=True)):
         yield f"mirrored {index}", one[:, ::-1].copy()
         yield f"shifted {index}", np.roll(one, (max(1, height // 7), max(1, width // 5)), (0, 1))
-        yield f"darker {index}", (one * 0.7).astype(np.uint8)
-        mixed = (one.astype(np.uint16) + np.roll(other, 1, 1) + 1) // 2
+        yield f"darker {index}", (one * generator.uniform(0.6, 0.9)).astype(np.uint8)
+        part = generator.uniform(0.3, 0.7)
+        mixed = part * one + (1 - part) * np.roll(other, 1, 1)
         yield f"mixed {index}", mixed.astype(np.uint8)
 
 
-def _edges(size: tuple[int, int]) -> Iterator[tuple[str, np.ndarray]]:
+def _edges(size: tuple[int, int], generator: np.random.Generator) -> Iterator[tuple[str, np.ndarray]]:
     """Extreme images that no bundle stores."""
     height, width = size
-    generator = np.random.default_rng(1)
     rows, columns = np.indices((height, width))
     ramp = (columns * 255 // max(1, width - 1)).astype(np.uint8)
     yield "ramp", np.stack([ramp, ramp[:, ::-1], (rows * 255 // max(1, height - 1)).astype(np.uint8)], -1)

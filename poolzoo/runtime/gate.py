@@ -19,6 +19,7 @@ from poolzoo.runtime.process import Answer
 from poolzoo.runtime.verify import Check
 
 BATCHES: Final = (1, 2, 7)
+LARGE: Final = 64  # images at once, as `predict` runs them
 SYNTHETIC_BATCH: Final = 3
 SOFTMAX, SOFTMAX_LOWER = 1e-5, 1e-2  # how far probabilities may be from the softmax of the logits
 
@@ -94,7 +95,7 @@ class _Gate:
             self.closest = found
         text = f"{found.case} is off by {found.difference:.2e}, {found.allowed:.2e} is allowed"
         self.checks.append(Check(id, ratio <= 1.0, text))
-        self.softmax = max(self.softmax, _softmax_distance(logits, probabilities))
+        self.softmax = max(self.softmax, softmax_distance(logits, probabilities))
         for name, natural, flip in zip(
             cases.names, cases.natural, logits.argmax(1) != cases.logits.argmax(1), strict=True
         ):
@@ -142,6 +143,8 @@ def judge(run: Run, cases: CaseSet, *, precision: str = "fp32") -> Judgment:
     for size in (*BATCHES, len(golden)):
         logits, probabilities = answers(golden, size, whole)
         gate.compare(f"golden-batch-{size}", golden, logits, probabilities)
+    repeated = golden.rows(np.arange(LARGE) % len(golden))
+    gate.compare(f"golden-batch-{LARGE}", repeated, *answers(repeated, LARGE, np.arange(LARGE)))
     again, _ = answers(golden, len(golden), whole)
     gate.checks.append(_repeated(logits, again, golden, gate))
     gate.compare("synthetic", synthetic, *answers(synthetic, len(synthetic), np.arange(len(synthetic))))
@@ -172,7 +175,22 @@ def _repeated(first: np.ndarray, again: np.ndarray, cases: Cases, gate: _Gate) -
     return Check("repeat", ratio <= 1.0 and np.array_equal(np.isfinite(first), np.isfinite(again)), text)
 
 
-def _softmax_distance(logits: np.ndarray, probabilities: np.ndarray) -> float:
+def require_golden(run: Run, golden: Cases, *, lower: bool) -> None:
+    """Makes sure that a session gives the stored outputs of a bundle, in one batch, before its labels are used.
+
+    Raises:
+        ValueError: It does not; says why.
+        RuntimeFailed: The session fails.
+    """
+    gate = _Gate(CaseSet(golden=golden, synthetic=golden, photographs=(), lower=lower, agreement=0.0), lower=lower)
+    answer = run(golden.images)
+    gate.compare("golden", golden, answer.logits, answer.probabilities)
+    gate.finish()
+    if failed := next((check for check in gate.checks if not check.passed), None):
+        raise ValueError(failed.detail)
+
+
+def softmax_distance(logits: np.ndarray, probabilities: np.ndarray) -> float:
     shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
     powers = np.exp(shifted)
     return float(np.abs(powers / powers.sum(1, keepdims=True) - probabilities).max())

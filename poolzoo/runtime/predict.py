@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from poolzoo.data.sizes import Size
 from poolzoo.runtime import ort_session
 from poolzoo.runtime.ort_session import ClassScore
 from poolzoo.runtime.remarks import Remarks
+
+if TYPE_CHECKING:
+    from poolzoo.runtime.process import Answer
 
 BATCH: Final = 64
 PHOTOS: Final = 4  # that wait at their full size, where the graph takes them so
@@ -234,19 +237,42 @@ def _other_runtime(
     directory: Path, name: str, model: ort_session.OnnxModel, threads: int | None, timeout: float | None
 ) -> Iterator[Run]:
     """Within it, a session of another runtime in a process of its own."""
+    from poolzoo.runtime import cases, gate
     from poolzoo.runtime.environment import physical_cores
     from poolzoo.runtime.limits import Limits
+    from poolzoo.runtime.process import WrongAnswer
     from poolzoo.runtime.runtimes import open_runtime, select
 
     (entry,) = select([name])
     count, limits = threads or physical_cores(), Limits.default(timeout)
     with open_runtime(directory, entry, threads=count, limits=limits) as (process, _, _):
+        try:
+            gate.require_golden(process.run, cases.golden_cases(directory), lower=cases.is_lower(model))
+        except ValueError as error:
+            raise WrongAnswer(name, f"is wrong for this bundle: {error}") from error
 
         def run(pixels: Sequence[np.ndarray]) -> np.ndarray:
             parts = [image[None] for image in pixels] if model.takes_photos else [np.stack(pixels)]
-            return np.concatenate([process.run(part).probabilities for part in parts])
+            return np.concatenate([_believed(name, process.run(part)) for part in parts])
 
         yield run
+
+
+def _believed(name: str, answer: Answer) -> np.ndarray:
+    """The probabilities of an answer, NaN where its logits are not finite.
+
+    Raises:
+        WrongAnswer: They are not the softmax of the logits.
+    """
+    from poolzoo.runtime import gate
+    from poolzoo.runtime.process import WrongAnswer
+
+    finite = np.isfinite(answer.logits).all(1)
+    if finite.any():
+        off = gate.softmax_distance(answer.logits[finite], answer.probabilities[finite])
+        if not off <= gate.SOFTMAX_LOWER:
+            raise WrongAnswer(name, f"gives probabilities that are {off:.1e} off the softmax of its logits")
+    return np.where(finite[:, None], answer.probabilities, np.nan)
 
 
 # The pixels of an image, `uint8[H, W, 3]`, or why there are none; what the reader notes of their scale; its size.

@@ -9,6 +9,8 @@ from typing import Final
 
 from poolzoo.common import files, output
 from poolzoo.common.errors import CheckFailed
+from poolzoo.common.resources import size
+from poolzoo.common.text import printable
 from poolzoo.plugin.catalog import Entry
 from poolzoo.plugin.spec import Runtime
 from poolzoo.runtime import forms, graph_input
@@ -17,6 +19,7 @@ from poolzoo.runtime.process import RuntimeFailed, RuntimeProcess
 
 MODEL: Final = "model.onnx"
 CONFIG: Final = "config.json"
+MAX_BYTES: Final = 8 << 30  # of a converted file
 TARGETS: Final = "targets"  # the directory of a bundle that holds what `export --target` made, by runtime
 
 
@@ -77,6 +80,7 @@ def prepare(
             converter.convert(given, out)
     else:
         process.convert(given, out)
+    _require_plain(runtime, out)
     if not _size(out):
         raise RuntimeFailed(runtime.name, "converts the graph to no file")
     return Prepared(out, (*changes, "converted"), batch, _size(out))
@@ -92,6 +96,19 @@ def _write_graph(source: Path, kind: str, runtime: Runtime, target: Path) -> tup
         raise RuntimeFailed(runtime.name, f"cannot have the graph: {error.message}") from error
     target.write_bytes(content)
     return changes
+
+
+def _require_plain(runtime: Runtime, out: Path) -> None:
+    """Makes sure that a conversion left files and directories of a sane name alone: they become part of a bundle."""
+    for path in (out, *sorted(out.rglob("*"))):
+        if path.is_symlink() or not (path.is_dir() or path.is_file()):
+            raise RuntimeFailed(runtime.name, f"converts the graph to {printable(path.name)}, which is no plain file")
+        if not path.name.isprintable():
+            raise RuntimeFailed(runtime.name, f"converts the graph to a file with an odd name: {printable(path.name)}")
+        if path.is_file() and path.stat().st_size > MAX_BYTES:
+            raise RuntimeFailed(
+                runtime.name, f"converts the graph to {printable(path.name)} of {size(path.stat().st_size)}"
+            )
 
 
 def _size(directory: Path) -> int:

@@ -135,7 +135,7 @@ class RuntimeProcess:
         given = {"directory": str(directory), "threads": self._threads, "precision": precision}
         self._batch = batch or self._batch
         header = {**self._who(), **given, "device": device or self._runtime.devices[0]}
-        return float(self._request("open", "opening", header).header["ms"])
+        return self._milliseconds(self._request("open", "opening", header))
 
     def run(self, images: np.ndarray) -> Answer:
         """Runs a batch, `uint8[N, h, w, 3]`; with a fixed batch size in pieces of that size.
@@ -210,7 +210,14 @@ class RuntimeProcess:
             text = f"gives logits {list(logits.shape)} and probabilities {list(probabilities.shape)}"
             raise WrongAnswer(self._runtime.name, f"{text} for {len(images)} images, not [N, K] each")
         changed = bool(answer.header.get("changed"))
-        return Answer(logits=logits, probabilities=probabilities, ms=_milliseconds(answer), changed=changed)
+        return Answer(logits=logits, probabilities=probabilities, ms=self._milliseconds(answer), changed=changed)
+
+    def _milliseconds(self, answer: protocol.Frame) -> float:
+        """The time that the process says it took."""
+        ms = answer.header.get("ms")
+        if not isinstance(ms, int | float) or not 0 <= ms < float("inf"):
+            raise WrongAnswer(self._runtime.name, f"took {ms!r:.80} milliseconds, as its process says")
+        return float(ms)
 
     def _request(self, name: str, doing: str, header: Mapping[str, object], *arrays: np.ndarray) -> protocol.Frame:
         """Sends a request and waits for its answer, within the limits."""
@@ -315,10 +322,6 @@ def _import_name(function: object) -> str | None:
     if not isinstance(module, str) or module.startswith(discovery.FILE_MODULE) or not name.isidentifier():
         return None
     return f"{module}:{name}" if getattr(sys.modules.get(module), name, None) is function else None
-
-
-def _milliseconds(answer: protocol.Frame) -> float:
-    return float(answer.header["ms"])
 
 
 def _pipe(stream: IO[bytes] | None) -> IO[bytes]:

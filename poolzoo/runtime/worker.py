@@ -7,8 +7,10 @@ what a runtime prints goes to stderr, which the host keeps for its messages.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import os
+import signal
 import sys
 import threading
 import time
@@ -21,6 +23,7 @@ import numpy as np
 from poolzoo.common.errors import CheckFailed, EnvironmentProblem, PoolzooError, UsageError, reason
 from poolzoo.runtime import protocol
 
+PR_SET_PDEATHSIG: Final = 1
 PARENT_CHECK: Final = 1.0  # seconds between two looks at whether the host is still there
 
 
@@ -31,6 +34,7 @@ def main() -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.dup2(2, 1)
+    _die_with_host()
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     worker = Worker()
     while True:
@@ -46,6 +50,12 @@ def main() -> None:
     with contextlib.suppress(BaseException):
         worker.close_session()
     os._exit(0)  # without exit handlers, in which runtimes crash
+
+
+def _die_with_host() -> None:
+    """Asks Linux to kill this process when the host ends: a thread cannot where the process is stopped."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _end_with(parent: int) -> None:

@@ -60,6 +60,6 @@ def test_the_page_names_what_verify_misses() -> None:
         return cells.CellResult(graph=NAME, runtime="opencv", key="", status=status, off=0.5, verify=verify)
 
     found = {(NAME, "opencv"): cell("wrong", "wrong")}
-    assert "1 cells of bundles are wrong; `poolzoo verify --runtime` finds 1" in page.render(found)
+    assert "1 cells of bundles are wrong; `verify` with `--runtime` finds 1" in page.render(found)
     found = {(NAME, "opencv"): cell("wrong", "agrees")}
     assert f"* missed: `{NAME}` in opencv" in page.render(found)

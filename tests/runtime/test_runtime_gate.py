@@ -50,7 +50,7 @@ def test_an_honest_runtime_agrees_in_one_session(tmp_path, monkeypatch):
     ids = [one.id for one in found.judgment.checks]
     count = len(np.load(BUNDLE / "golden.npz")["images"])
     assert ids[:4] == [f"golden-batch-{size}" for size in (1, 2, 7, count)]
-    assert ids[4:] == ["repeat", "synthetic", "synthetic-batch-3-reversed", "softmax", "input"]
+    assert ids[4:] == ["golden-batch-64", "repeat", "synthetic", "synthetic-batch-3-reversed", "softmax", "input"]
     assert [row.batch for row in found.speed] == [1, 32]
     assert all(row.measurement.speedup["median"] > 0 for row in found.speed)
     assert found.startup_ms > 0
@@ -60,6 +60,7 @@ def test_an_honest_runtime_agrees_in_one_session(tmp_path, monkeypatch):
 EXPECTED = {
     "constant": ("wrong", "golden-batch-1"),
     "swapped classes": ("wrong", "golden-batch-1"),
+    "swapped at the batch of predict": ("wrong", "golden-batch-64"),
     "golden answers by lookup": ("wrong", "synthetic: "),
     "NaN on dark images": ("wrong", "NaN or infinity on black"),
     "wrong at larger batches": ("wrong", "golden-batch-2"),
@@ -173,6 +174,26 @@ def test_a_runtime_reads_what_its_convert_wrote(tmp_path):
     assert manifest.differences(BUNDLE) == []
 
 
+def test_a_link_is_no_converted_file(tmp_path):
+    body = (
+        "def convert(bundle, out):\n    (out / 'elsewhere').symlink_to('/')\n"
+        "def open_session(bundle, **settings): return None\n"
+    )
+    plugin = fake_runtime(tmp_path / "links.py", body, more="convert=convert")
+    found = check(plugin)
+    assert (found.status, "elsewhere, which is no plain file" in found.detail) == ("refused", True), found.detail
+
+
+@pytest.mark.parametrize("name", ["swapped classes", "logits for probabilities", "one class less"])
+def test_predict_uses_no_runtime_that_is_wrong(tmp_path, poolzoo, name):
+    image = tmp_path / "image.png"
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(image)
+    plugin = fake_runtime(tmp_path / "fake.py", HOSTILE[name])
+    outcome = poolzoo("predict", BUNDLE, image, "--runtime", "fake", "--plugin", plugin)
+    assert (outcome.code, outcome.out.count("\n")) == (1, 0)
+    assert outcome.err.startswith("error: runtime fake is wrong for this bundle: ")
+
+
 def test_a_convert_that_writes_nothing_is_refused(tmp_path):
     found = check(fake_runtime(tmp_path / "idle.py", more="convert=lambda bundle, out: None"))
     assert (found.status, found.detail) == ("refused", "converts the graph to no file")
@@ -281,7 +302,7 @@ def test_predict_says_why_its_runtime_failed(tmp_path, poolzoo):
     plugin = fake_runtime(tmp_path / "fake.py", HOSTILE["exits"])
     outcome = poolzoo("predict", BUNDLE, image, "--runtime", "fake", "--plugin", plugin)
     assert outcome.code == 1
-    assert "error: runtime fake ended with exit code 7 while running a batch of 1" in outcome.err
+    assert "error: runtime fake ended with exit code 7 while running a batch of" in outcome.err
 
 
 def test_ctrl_c_ends_the_process_of_a_runtime(tmp_path):

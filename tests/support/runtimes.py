@@ -44,6 +44,9 @@ open_session = changed(lambda x, a, b: (np.zeros_like(a), np.full_like(b, 1 / b.
     "swapped classes": """
 open_session = changed(lambda x, a, b: (a[:, [1, 0, *range(2, a.shape[1])]], b[:, [1, 0, *range(2, a.shape[1])]]))
 """,
+    "swapped at the batch of predict": """
+open_session = changed(lambda x, a, b: (a[:, ::-1], b[:, ::-1]) if len(x) > 40 else (a, b))
+""",
     "golden answers by lookup": """
 GOLDEN = np.load(r"{golden}")
 ANSWERS = {{image.tobytes(): row for row, image in enumerate(GOLDEN["images"])}}
