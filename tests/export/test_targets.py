@@ -31,7 +31,7 @@ def test_a_target_is_a_part_of_the_bundle(poolzoo, trained, tmp_path):
     assert "targets/fake/model.onnx was altered" in poolzoo("verify", out).err
 
 
-@pytest.mark.parametrize("options", [("--target", "fake"), ("--runtime", "fake")])
+@pytest.mark.parametrize("options", [("--target", "fake"), pytest.param(("--runtime", "fake"), marks=pytest.mark.slow)])
 def test_nothing_is_written_where_a_target_is_wrong(poolzoo, trained, tmp_path, options):
     plugin = fake_runtime(tmp_path / "fake.py", HOSTILE["constant"])
     out = tmp_path / "bundle"
@@ -41,6 +41,7 @@ def test_nothing_is_written_where_a_target_is_wrong(poolzoo, trained, tmp_path, 
     assert [path.name for path in tmp_path.iterdir()] == ["fake.py"]
 
 
+@pytest.mark.slow
 def test_a_target_that_cannot_run_here_is_made_and_not_checked(poolzoo, trained, tmp_path):
     body = (
         "from poolzoo.common.errors import EnvironmentProblem\n"
@@ -57,6 +58,7 @@ def test_a_target_that_cannot_run_here_is_made_and_not_checked(poolzoo, trained,
     assert (again.code, "error: runtime fake cannot run here" in again.err) == (1, True)
 
 
+@pytest.mark.slow
 def test_auto_never_selects_a_fast_runtime_that_lies(poolzoo, trained, tmp_path, monkeypatch):
     real = availability.find
     absent = availability.Availability(("left out",), {})
