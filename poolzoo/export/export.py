@@ -29,7 +29,7 @@ from poolzoo.parity import check, photographs
 from poolzoo.parity.reference import Reference
 from poolzoo.parity.report import Limits, ParityReport
 from poolzoo.plugin import loader
-from poolzoo.runtime import onnx_file, ort_session, photo_graph, speed
+from poolzoo.runtime import graph_input, onnx_file, ort_session, photo_graph, speed
 from poolzoo.runtime.environment import current_environment
 from poolzoo.runtime.measurements import BatchSpeed, SpeedReport, speeds_to_json
 from poolzoo.runtime.runtimes import RuntimesReport
@@ -150,7 +150,7 @@ def export(
     """
     options, targets = options or ExportOptions(), targets or TargetOptions()
     files.require_free(out)
-    if options.input_kind == ort_session.PHOTO:
+    if options.input_kind == graph_input.PHOTO:
         photo_graph.require_filter(source.fit)
     targets.require()
     ort_session.choose_provider(provider)  # a provider without a device fails before the work, not after it
@@ -199,7 +199,7 @@ def _export_graphs(
         ParityFailed: The graph is not the network's, or no lower precision is within the limits.
     """
     output.say("exporting")
-    of_one_size = "uint8" if options.input_kind == ort_session.PHOTO else options.input_kind
+    of_one_size = "uint8" if options.input_kind == graph_input.PHOTO else options.input_kind
     written = graph.export_graph(source, file, input_kind=of_one_size, opset=options.opset)
     allocator.release()
     model = ort_session.open_model(file, provider, threads)
@@ -234,7 +234,7 @@ def _export_graphs(
     times = candidates.measure_candidates(found, source.images, batch)
     best, results = candidates.select(options.precision, found, times)
     candidates.report_selection(options.precision, results)
-    if options.input_kind == ort_session.PHOTO:
+    if options.input_kind == graph_input.PHOTO:
         best = _with_photo_input(best, source, provider, threads)
     report = replace(
         report,

@@ -14,12 +14,12 @@ import numpy as np
 
 from poolzoo.common.errors import CheckFailed, EnvironmentProblem, reason
 from poolzoo.plugin.spec import GraphForm
+from poolzoo.runtime.graph_input import PHOTO
 
 if TYPE_CHECKING:
     import onnx
 
 INPUT: Final = "images"
-PHOTO: Final = "photo"  # the kind of input that takes photographs of any size
 MAX_FOLDED: Final = 1 << 16  # elements of a value that becomes a constant
 
 

@@ -6,10 +6,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
 from poolzoo.common.errors import CheckFailed
+
+PHOTO: Final = "photo"  # the kind of input that takes photographs of any size, one at a time
 
 
 @dataclass(frozen=True)

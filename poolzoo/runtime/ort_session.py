@@ -23,7 +23,7 @@ PROVIDERS: Final = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
-PHOTO: Final = "photo"  # `kind` of the input, in `metadata_props`, of a graph that takes photographs of any size
+ORT: Final = "onnxruntime"  # its name among the runtimes
 LOG_FATAL: Final = 4  # ONNX Runtime's log level: its errors arrive as exceptions anyway
 
 
@@ -60,7 +60,7 @@ class OnnxModel:
     @property
     def takes_photos(self) -> bool:
         """Whether it takes one image of any size at a time, and resizes it itself."""
-        return bool(json.loads(self.metadata["input"])["kind"] == PHOTO)
+        return bool(json.loads(self.metadata["input"])["kind"] == graph_input.PHOTO)
 
     def to_input(self, images: np.ndarray) -> np.ndarray:
         """Images `uint8[N, H, W, 3]` as the graph's input: the same, or `float32[N, 3, H, W]` in 0–1.

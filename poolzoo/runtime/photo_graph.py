@@ -21,7 +21,7 @@ from poolzoo.common import json_writer
 from poolzoo.common.errors import UsageError
 from poolzoo.data.resize import PHOTO_TRANSFORMS, Fit, recorded
 from poolzoo.data.sizes import Size, show
-from poolzoo.runtime.ort_session import PHOTO
+from poolzoo.runtime.graph_input import PHOTO
 from poolzoo.runtime.photo_input import PIXELS, PREFIX
 
 DESCRIPTION: Final = {"kind": PHOTO, "layout": "NHWC", "range": [0, 255], "batch": 1}  # in `metadata_props`

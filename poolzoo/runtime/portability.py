@@ -1,8 +1,8 @@
 """What runtimes are known to compute wrongly or to refuse in an ONNX graph, and why: rules as data.
 
-Each rule was measured with a graph of a few nodes: onnxruntime 1.32, OpenVINO 2026.4, OpenCV 5.0 (new engine), tract
-0.23, MNN 3.6, IREE 3.13, ncnn 1.0.20261020 through pnnx, and LiteRT 2.3 through onnx2tf 2.6. A graph without an issue
-is not proven right: only running it in the runtime proves that.
+Each rule was measured with a graph of a few nodes in OpenVINO 2026.4, OpenCV 5.0 (new engine), tract 0.23, MNN 3.6 and
+IREE 3.13. Those of ncnn 1.0.20261020 through pnnx and of LiteRT 2.3 through onnx2tf 2.6 come from whole layers. A graph
+without an issue is not proven right: only running it in the runtime proves that.
 """
 
 from __future__ import annotations
@@ -271,7 +271,7 @@ RULES: Final = (
     _rule("opencv", "wrong", "Mul", lambda view, node: _gate_of(view, node, _mish_source),
           "fuses x · Tanh(Softplus(g)) into Mish(g), also where x is not g"),
     _rule("opencv", "crash", "Mul", _gelu_by_division,
-          "cannot fuse GELU with a division by √2; multiply by 1/√2"),
+          "cannot fuse GELU with a division by √2 in this order; halve x first, or multiply by 1/√2"),
     _rule("opencv", "crash", "MatMul", _three_dimensional_constant_right,
           "takes a constant on the right with two dimensions, not with three"),
     _rule("opencv", "refused", "Add", _residual_of_another_shape,

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 BATCH: Final = 64
 PHOTOS: Final = 4  # that wait at their full size, where the graph takes them so
-ORT: Final = "onnxruntime"  # which runs in this process
+ORT: Final = ort_session.ORT  # which runs in this process
 NOT_FINITE: Final = "the network gives NaN or infinity for it"  # the error of an image that can be read
 THREADS: Final = 4  # that read images while the graph runs; with photographs of 24 megapixels they take 1.2 GB
 

@@ -60,7 +60,7 @@ def prepare(
     runtime = entry.item
     assert isinstance(runtime, Runtime)
     kind = graph_input.read_input(bundle / MODEL).kind
-    batch = 1 if kind == forms.PHOTO else runtime.form.batch  # photographs have sizes of their own
+    batch = 1 if kind == graph_input.PHOTO else runtime.form.batch  # photographs have sizes of their own
     kept = bundle / TARGETS / runtime.name
     if kept.is_dir():
         directory = Path(shutil.copytree(kept, work / "target"))

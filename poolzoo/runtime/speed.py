@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 BATCHES: Final = (1, 32)
 SECONDS: Final = 2.0  # for all runtimes at one batch size and thread count together
 TORCH: Final = "torch"
-ORT: Final = "onnxruntime"
+ORT: Final = ort_session.ORT
 
 Call = Callable[[], object]
 TorchModel = Callable[["Tensor"], "tuple[Tensor, Tensor]"]  # images to logits and probabilities

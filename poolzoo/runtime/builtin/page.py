@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
-import json
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -100,7 +99,7 @@ def _page(
         "labels": [one_line(label) for label in model.labels],
         "size": [height, width],
         "fit": {"interpolation": model.fit.interpolation, "crop_pct": model.fit.crop_pct},
-        "batch": 1 if json.loads(model.metadata["input"])["kind"] == "photo" else None,  # it takes one image at a time
+        "batch": 1 if model.takes_photos else None,  # it takes one image at a time
         "map": saliency.feature_map if saliency else None,
         "top": TOP,
     }
