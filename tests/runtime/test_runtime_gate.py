@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -305,7 +306,9 @@ def test_predict_says_why_its_runtime_failed(tmp_path, poolzoo):
     assert "error: runtime fake ended with exit code 7 while running a batch of" in outcome.err
 
 
-def test_ctrl_c_ends_the_process_of_a_runtime(tmp_path):
+@pytest.fixture
+def sleeper(tmp_path):
+    """A command whose runtime never opens, and the process of that runtime."""
     pipe = tmp_path / "pid"
     os.mkfifo(pipe)
     body = (
@@ -316,12 +319,29 @@ def test_ctrl_c_ends_the_process_of_a_runtime(tmp_path):
     plugin = fake_runtime(tmp_path / "sleeper.py", body)
     command = [sys.executable, "-m", "poolzoo", "verify", BUNDLE, "--runtime", "fake", "--plugin", plugin, "--no-bench"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
-        pid = int(read_pipe(pipe))
-        running.send_signal(signal.SIGINT)
-        _, errors = running.communicate(timeout=60)
+        yield running, int(read_pipe(pipe))
+
+
+def test_ctrl_c_ends_the_process_of_a_runtime(sleeper):
+    running, pid = sleeper
+    running.send_signal(signal.SIGINT)
+    _, errors = running.communicate(timeout=60)
     assert running.returncode == 130
     assert errors.splitlines()[-1] == "error: interrupted"
     assert limits.resident_memory(pid) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
+def test_a_stopped_runtime_ends_with_its_host(sleeper):
+    running, pid = sleeper
+    ended = os.pidfd_open(pid)
+    os.kill(pid, signal.SIGSTOP)
+    running.kill()
+    found, _, _ = select.select([ended], [], [], 30)  # readable once the process has ended
+    os.close(ended)
+    if not found:
+        os.kill(pid, signal.SIGKILL)
+    assert found
 
 
 def test_list_runtimes_shows_versions_and_how_to_get_the_rest(tmp_path, poolzoo):
