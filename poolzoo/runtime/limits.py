@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+import os
 from dataclasses import dataclass
 from typing import Final
 
 from poolzoo.common import resources
+from poolzoo.runtime import process_tree
 
 SECONDS: Final = 300.0  # that opening, converting, or one batch may take
 MEMORY_SHARE: Final = 0.8  # of what is available, that a session may hold
@@ -29,13 +31,11 @@ class Limits:
 
 
 def resident_memory(pid: int) -> int:
-    """The bytes of resident memory of a process and its children; 0 where the system does not tell."""
-    total, waiting = 0, [pid]
-    while waiting:
-        one = waiting.pop()
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            with open(f"/proc/{one}/statm", "rb") as file:
-                total += int(file.read().split()[1]) * mmap.PAGESIZE
-            with open(f"/proc/{one}/task/{one}/children", "rb") as file:
-                waiting += map(int, file.read().split())
+    """The bytes of resident memory of a process and its descendants; 0 where the system does not tell."""
+    total = 0
+    if not os.path.exists("/proc/self/statm"):
+        return total
+    for one in (pid, *process_tree.descendants(pid)):
+        with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{one}/statm", "rb") as file:
+            total += int(file.read().split()[1]) * mmap.PAGESIZE
     return total

@@ -31,7 +31,7 @@ from poolzoo.plugin import discovery
 from poolzoo.plugin.catalog import Entry
 from poolzoo.plugin.settings import settings
 from poolzoo.plugin.spec import Runtime
-from poolzoo.runtime import protocol
+from poolzoo.runtime import process_tree, protocol, supervisor
 from poolzoo.runtime.limits import Limits, resident_memory
 
 POLL: Final = 0.05  # seconds between two looks at the memory
@@ -86,7 +86,7 @@ class RuntimeProcess:
         paths = os.pathsep.join(os.path.abspath(path) for path in sys.path)
         environment = {**os.environ, **counts, "PYTHONPATH": paths, "PYTHONSAFEPATH": "1"}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "poolzoo.runtime.worker"],
+            [sys.executable, "-m", "poolzoo.runtime.supervisor"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -283,7 +283,13 @@ class RuntimeProcess:
         return f"{text}; it printed: {printed}" if printed else text
 
     def _kill(self) -> None:
-        """Kills the process and all of its group."""
+        """Kills the process and its descendants: its supervisor does, else this process does what it can."""
+        if supervisor.SUPPORTED and self._process.poll() is None:
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(END)
+        if self._process.poll() is None:
+            process_tree.end_descendants(self._process.pid)
         with contextlib.suppress(OSError):
             if hasattr(os, "killpg"):
                 os.killpg(self._process.pid, signal.SIGKILL)

@@ -1,16 +1,14 @@
-"""The process of one runtime session: opens it, converts for it, runs batches and times them. Started by `process`.
+"""The process of one runtime session: opens it, converts for it, runs batches and times them.
 
-It reads requests from descriptor 0 and writes answers to descriptor 1. Both are moved out of the way first, so that
+The `supervisor` starts it. It reads requests from descriptor 0 and writes answers to descriptor 1. Both are moved out of the way first, so that
 what a runtime prints goes to stderr, which the host keeps for its messages.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import os
-import signal
 import sys
 import threading
 import time
@@ -23,8 +21,7 @@ import numpy as np
 from poolzoo.common.errors import CheckFailed, EnvironmentProblem, PoolzooError, UsageError, reason
 from poolzoo.runtime import protocol
 
-PR_SET_PDEATHSIG: Final = 1
-PARENT_CHECK: Final = 1.0  # seconds between two looks at whether the host is still there
+PARENT_CHECK: Final = 1.0  # seconds between two looks at whether the parent is still there
 
 
 def main() -> None:
@@ -34,7 +31,6 @@ def main() -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.dup2(2, 1)
-    _die_with_host()
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     worker = Worker()
     while True:
@@ -52,14 +48,8 @@ def main() -> None:
     os._exit(0)  # without exit handlers, in which runtimes crash
 
 
-def _die_with_host() -> None:
-    """Asks Linux to kill this process when the host ends: a thread cannot where the process is stopped."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def _end_with(parent: int) -> None:
-    """Ends this process when the host has ended without closing the pipe."""
+    """Ends this process when its parent, the supervisor or the host, has ended without closing the pipe."""
     while os.getppid() == parent:
         time.sleep(PARENT_CHECK)
     os._exit(1)

@@ -21,7 +21,7 @@ from support.runtimes import HOSTILE, fake_runtime
 from poolzoo.artifacts import manifest
 from poolzoo.common import files, timing
 from poolzoo.plugin import loader, spec
-from poolzoo.runtime import availability, cases, limits, process, runtimes
+from poolzoo.runtime import availability, cases, limits, process, process_tree, runtimes
 
 BUNDLE = Path(__file__).parents[1] / "data" / "digits_bundle"
 
@@ -122,21 +122,60 @@ def test_a_runtime_that_holds_too_much_memory_is_ended(tmp_path):
         session.open(BUNDLE)
 
 
-def test_a_process_and_its_children_are_gone_after_the_session(tmp_path):
-    marker = tmp_path / "children"
-    body = (
-        "def open_session(bundle, **settings):\n"
-        "    import subprocess\n"
-        "    child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(1000)'])\n"
-        f"    open({str(marker)!r}, 'w').write(f'{{os.getpid()}} {{child.pid}}')\n"
-        "    return honest(bundle, **settings)\n"
+DETACHED = """
+def open_session(bundle, **settings):
+    session = honest(bundle, **settings)
+    import subprocess
+    code = (
+        "import os, time; os.fork() and os._exit(0); os.setsid()\\n"
+        "print(os.getpid(), flush=True); time.sleep(1000)"
     )
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True)
+    open({marker!r}, "w").write(f"{{os.getpid()}} {{int(child.stdout.readline())}}")
+    def run(images):
+        {action}
+        return session(images)
+    return run
+"""
+
+
+def has_ended(pid):
+    return limits.resident_memory(pid) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps orphans together")
+@pytest.mark.parametrize(
+    ("action", "error"),
+    [("pass", None), ("os._exit(7)", "exit code 7"), ("os.kill(os.getppid(), 19); time.sleep(99)", "2 s")],
+)
+def test_processes_that_leave_the_session_end_with_it(tmp_path, action, error):
+    marker = tmp_path / "pids"
+    body = DETACHED.format(marker=str(marker), action=action)
     loader.load_plugins(fake_runtime(tmp_path / "parent.py", body), installed=False)
-    with process.RuntimeProcess(loader.catalog().runtime("fake"), threads=1) as session:
+    limit = limits.Limits(seconds=2.0 if error == "2 s" else 60)
+    with process.RuntimeProcess(loader.catalog().runtime("fake"), threads=1, limits=limit) as session:
         session.open(BUNDLE)
         pids = [int(one) for one in marker.read_text().split()]
-        assert all(limits.resident_memory(pid) for pid in pids)
-    assert [limits.resident_memory(pid) for pid in pids] == [0, 0]
+        assert not any(map(has_ended, pids))
+        if error is None:
+            session.run(np.load(BUNDLE / "golden.npz")["images"][:1])
+        else:
+            with pytest.raises(process.RuntimeFailed, match=error):
+                session.run(np.load(BUNDLE / "golden.npz")["images"][:1])
+    assert all(map(has_ended, pids))
+
+
+def test_descendants_are_found_without_proc(tmp_path):
+    if shutil.which("ps") is None:
+        pytest.skip("ps is not installed")
+    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'print(flush=True); input()'])"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        parent.stdout.readline()
+        found = process_tree.descendants(os.getpid(), tmp_path)
+        assert parent.pid in found
+        (child,) = process_tree.descendants(parent.pid, tmp_path)
+        assert process_tree.descendants(parent.pid) == [child]
+        process_tree.end_descendants(parent.pid)
 
 
 def test_a_session_gets_pieces_of_its_fixed_batch(tmp_path):
