@@ -215,6 +215,16 @@ class Catalog:
             output.warn(f"family {entry.item.name} gives more than {MAX_NAMES:,} names; the rest is left out")
         return names[:MAX_NAMES]
 
+    def identity(self, entry: Entry) -> str:
+        """The reference that names an entry in files and tables, whatever is preferred.
+
+        It is the bare name of a built-in one and, where there is none, of the first one; else "DIST:NAME".
+        """
+        rivals = self._by_name.get(_key(entry.item), [])
+        first = next((one for one in rivals if one.source.tier == "built-in"), rivals[0] if rivals else entry)
+        own = first.source == entry.source or not entry.source.dist  # which a Runtime that no plugin provides lacks
+        return entry.item.name if own else f"{entry.source.dist}:{entry.item.name}"
+
     def dataset(self, text: str) -> Entry:
         """Looks a data set up by name.
 

@@ -66,7 +66,7 @@ def suggest(word: str, known: Iterable[str], prefix: str = "") -> str:
     """`did you mean …?` for a misspelt word, else an empty string. `prefix` precedes each known word shown."""
     import difflib
 
-    close = difflib.get_close_matches(word, sorted(set(known)), n=3, cutoff=0.6)
+    close = difflib.get_close_matches(word, sorted(set(known)), n=3, cutoff=0.65)
     return f"did you mean {' or '.join(prefix + one for one in close)}?" if close else ""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ import onnxruntime
 from poolzoo.artifacts import manifest
 from poolzoo.common import files, output
 from poolzoo.common.errors import CheckFailed
+from poolzoo.plugin import loader
 from poolzoo.plugin.catalog import Entry
 from poolzoo.runtime import availability, cases, gate, ort_session, speed, tolerance
 from poolzoo.runtime.environment import Environment, current_environment, physical_cores
@@ -23,7 +24,8 @@ from poolzoo.runtime.limits import Limits
 from poolzoo.runtime.measurements import BenchRow, PreprocessingTime
 from poolzoo.runtime.prepare import Prepared, prepare
 from poolzoo.runtime.process import RuntimeFailed, RuntimeProcess, WrongAnswer
-from poolzoo.runtime.runtimes import TimedRun, runtime_of, select
+from poolzoo.runtime.runtimes import identity_of, runtime_of, select
+from poolzoo.runtime.timed_run import FreshBatches, TimedRun
 
 MAX_ROUNDS: Final = 1000  # of each runtime: enough for a 99th percentile where a batch takes a millisecond
 
@@ -135,7 +137,7 @@ def bench(
     graphs = {count: ort_session.open_model(file, provider, count) for count in counts}
     first = graphs[counts[0]]
     environment = current_environment(counts[-1], first.provider)
-    names = [entry.item.name for entry in entries]
+    names = [identity_of(entry) for entry in entries]
     if "openvino" in names:
         entry = entries[names.index("openvino")]
         environment = replace(environment, openvino=availability.find(runtime_of(entry)).version)
@@ -146,22 +148,25 @@ def bench(
         for count, graph in graphs.items():
             with ExitStack() as stack:
                 passed: dict[str, MakeCall] = {}
-                for entry in entries:
-                    if entry.item.name == speed.ORT:
+                measured = None if others is None else others.reference(count, stack, _short_name(graph.provider))
+                for name, entry in zip(names, entries, strict=True):
+                    if name == speed.ORT:
                         row = _check_onnxruntime(graph, images, stored, count)
                         calls = _calls(graph.run, images)
-                        if row.passed and others is not None:
-                            calls, _ = others.open(entry, count, stack, device=_short_name(graph.provider))
+                        if row.passed and measured is not None:
+                            calls = measured
                     else:
                         assert others is not None
-                        calls, row = others.check(entry, count, stack)
+                        assert measured is not None
+                        calls, row = others.check(entry, count, stack, measured)
                     agreement.append(row)
                     if row.passed:
-                        passed[entry.item.name] = calls
+                        passed[name] = calls
                 for size in batches if passed else ():
                     output.say(f"measuring batch {size} on {count} {'thread' if count == 1 else 'threads'}")
                     made = {name: make(size) for name, make in passed.items()}
                     rows = speed.time_runtimes(made, speed.ORT, count, MAX_ROUNDS, reported=True)
+                    _report_clocks(made)
                     results += [BenchRow(row, size) for row in rows]
     return BenchReport(
         bundle=str(directory),
@@ -170,6 +175,18 @@ def bench(
         preprocessing=speed.time_preprocessing(images[0], first.fit),
         environment=environment,
     )
+
+
+def _report_clocks(calls: Mapping[str, Callable[[], float]]) -> None:
+    """Warns of the runtimes whose own times cannot be."""
+    for name, call in calls.items():
+        if isinstance(call, TimedRun) and name != speed.ORT and (remark := call.clock_remark()):
+            output.warn(f"runtime {name}: {remark}")
+
+
+def _report_closing(process: RuntimeProcess) -> None:
+    if process.close_problem:
+        output.warn(f"runtime {process.name} {process.close_problem}", "its measurements are not affected")
 
 
 def _short_name(provider: str) -> str:
@@ -193,36 +210,56 @@ def _calls(run: Run, images: np.ndarray) -> MakeCall:
 
 
 class _Others:
-    """Sessions in processes of their own. What a runtime reads is prepared once for all thread counts."""
+    """Sessions in processes of their own. What a runtime reads is prepared once for all thread counts.
+
+    One of ONNX Runtime is among them, whether it is measured or not: it shows what the pipes to the others cost.
+    """
 
     def __init__(self, bundle: Path, work: Path, limits: Limits) -> None:
         self._bundle, self._work, self._limits = bundle, work, limits
         self._cases = cases.make_cases(bundle)
+        self._fresh = FreshBatches(bundle, self._cases.golden, lower=self._cases.lower)
         self._prepared: dict[str, Prepared] = {}
+        self._references: dict[tuple[int, int], TimedRun] = {}  # by thread count and batch size
 
-    def open(
-        self, entry: Entry, threads: int, stack: ExitStack, *, device: str | None = None
-    ) -> tuple[MakeCall, RuntimeProcess]:
+    def reference(self, threads: int, stack: ExitStack, device: str) -> Callable[[int], TimedRun]:
+        """Opens ONNX Runtime in a process."""
+        entry = loader.catalog().runtime(f"poolzoo:{speed.ORT}")
+        process = self._open(entry, threads, stack, device=device)
+
+        def make(size: int) -> TimedRun:
+            if (threads, size) not in self._references:
+                self._references[threads, size] = TimedRun(process, self._fresh, size)
+            return self._references[threads, size]
+
+        return make
+
+    def _open(self, entry: Entry, threads: int, stack: ExitStack, *, device: str | None = None) -> RuntimeProcess:
         """Opens a session.
 
         Raises:
             RuntimeFailed: The runtime refuses the graph.
         """
-        name = entry.item.name
+        name = identity_of(entry)
         if name not in self._prepared:
-            self._prepared[name] = prepare(self._bundle, entry, self._work / name, limits=self._limits)
-        process = stack.enter_context(RuntimeProcess(entry, threads=threads, limits=self._limits))
+            self._prepared[name] = prepare(
+                self._bundle, entry, self._work / name.replace(":", "+"), limits=self._limits
+            )
+        process = RuntimeProcess(entry, threads=threads, limits=self._limits)
         made = self._prepared[name]
+        stack.callback(_report_closing, process)  # after its end
+        stack.enter_context(process)
         process.open(made.directory, device=device, batch=made.batch)
-        golden, lower = self._cases.golden, self._cases.lower
-        return lambda size: TimedRun(process, golden, size, lower=lower), process
+        return process
 
-    def check(self, entry: Entry, threads: int, stack: ExitStack) -> tuple[MakeCall, Agreement]:
+    def check(
+        self, entry: Entry, threads: int, stack: ExitStack, reference: Callable[[int], TimedRun]
+    ) -> tuple[MakeCall, Agreement]:
         """Opens a session and judges it; it stays open in `stack` where it agrees."""
-        name, version = entry.item.name, availability.find(runtime_of(entry)).version
+        name, version = identity_of(entry), availability.find(runtime_of(entry)).version
         with ExitStack() as own:
             try:
-                calls, process = self.open(entry, threads, own)
+                process = self._open(entry, threads, own)
                 judgment = gate.judge(process.run, self._cases)
             except CheckFailed as error:
                 wrong = isinstance(error, WrongAnswer) or not isinstance(error, RuntimeFailed)
@@ -232,7 +269,7 @@ class _Others:
                 text = f"{judgment.failure.id}: {judgment.failure.detail}"
                 return _no_calls, Agreement(runtime=name, threads=threads, error=text, wrong=True, version=version)
             stack.push(own.pop_all())
-        return calls, Agreement(
+        return lambda size: TimedRun(process, self._fresh, size, pipe=reference(size).pipe_ms), Agreement(
             runtime=name, threads=threads, version=version, max_abs=judgment.max_abs, allowed=judgment.allowed
         )
 

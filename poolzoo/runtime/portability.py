@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from onnx import ModelProto, NodeProto
 
-    from poolzoo.plugin.spec import Runtime
+    from poolzoo.plugin.spec import GraphForm
 
 Outcome = Literal["wrong", "refused", "crash"]
 REDUCTIONS: Final = {"ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare"}
@@ -74,22 +74,23 @@ class Rule:
     matches: Callable[[GraphView, NodeProto], bool]
 
 
-def known_causes(file: Path, runtime: Runtime) -> tuple[str, ...]:
+def known_causes(file: Path, runtime: str, form: GraphForm) -> tuple[str, ...]:
     """Why a runtime does not compute a bundle's graph, in words, each cause once.
 
     Args:
         file: A bundle's `model.onnx`; it is looked at in the form that the runtime asks for.
-        runtime: The runtime.
+        runtime: The runtime's name; these are known of built-in ones.
+        form: What it asks of the graph.
 
     Returns:
         Causes in the order of the nodes; empty where no rule applies.
     """
     try:
-        content, _ = forms.adapt(file.read_bytes(), runtime.form)
+        content, _ = forms.adapt(file.read_bytes(), form)
     except CheckFailed:
         return ()
     model = onnx.shape_inference.infer_shapes(onnx.load_from_string(content))
-    return tuple(dict.fromkeys(issue.cause for issue in portability(model) if issue.runtime == runtime.name))
+    return tuple(dict.fromkeys(issue.cause for issue in portability(model) if issue.runtime == runtime))
 
 
 def portability(model: ModelProto) -> tuple[PortabilityIssue, ...]:

@@ -143,18 +143,18 @@ def choose_runtime(directory: Path, named: str | None, provider: str) -> str:
         return ORT
     config: Config = read_json(directory / "config.json")
     name = named or config.get("export", {}).get("runtime", ORT)
-    if name == ORT:
+    if name == ORT and named is None:
         return ORT
-    from poolzoo.runtime.runtimes import select
+    from poolzoo.runtime.runtimes import identity_of, select
 
     try:
-        select([name])
+        (entry,) = select([name])
     except (UsageError, EnvironmentProblem) as error:
         if named is not None:
             raise
         output.say(f"ONNX Runtime is used: the bundle names {name}, and {error.message}")
         return ORT
-    return name
+    return identity_of(entry)
 
 
 class Predictor:
@@ -256,6 +256,8 @@ def _other_runtime(
             return np.concatenate([_believed(name, process.run(part)) for part in parts])
 
         yield run
+    if process.close_problem:
+        output.warn(f"runtime {name} {process.close_problem}", "the labels are not affected")
 
 
 def _believed(name: str, answer: Answer) -> np.ndarray:

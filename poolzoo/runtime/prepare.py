@@ -11,8 +11,9 @@ from poolzoo.common import files, output
 from poolzoo.common.errors import CheckFailed
 from poolzoo.common.resources import size
 from poolzoo.common.text import printable
+from poolzoo.plugin import loader
 from poolzoo.plugin.catalog import Entry
-from poolzoo.plugin.spec import Runtime
+from poolzoo.plugin.spec import GraphForm, Runtime
 from poolzoo.runtime import forms, graph_input
 from poolzoo.runtime.limits import Limits
 from poolzoo.runtime.process import RuntimeFailed, RuntimeProcess
@@ -61,54 +62,58 @@ def prepare(
     assert isinstance(runtime, Runtime)
     kind = graph_input.read_input(bundle / MODEL).kind
     batch = 1 if kind == graph_input.PHOTO else runtime.form.batch  # photographs have sizes of their own
-    kept = bundle / TARGETS / runtime.name
+    name = loader.catalog().identity(entry)
+    kept = target_directory(bundle, name)
     if kept.is_dir():
         directory = Path(shutil.copytree(kept, work / "target"))
-        changes = tuple(files.read_json(bundle / CONFIG)["export"]["targets"][runtime.name]["changes"])
+        changes = tuple(files.read_json(bundle / CONFIG)["export"]["targets"][name]["changes"])
         return Prepared(directory, changes, batch, _size(directory))
     given = work / "graph"
     given.mkdir(parents=True)
     shutil.copyfile(bundle / CONFIG, given / CONFIG)
-    changes = _write_graph(bundle / MODEL, kind, runtime, given / MODEL)
+    changes = _write_graph(bundle / MODEL, kind, name, runtime.form, given / MODEL)
     if runtime.convert is None:
         return Prepared(given, changes, batch, (given / MODEL).stat().st_size)
     out = work / "converted"
     out.mkdir()
-    output.detail(f"converting for {runtime.name}")
+    output.detail(f"converting for {name}")
     if process is None:
         with RuntimeProcess(entry, threads=1, limits=limits) as converter:
             converter.convert(given, out)
     else:
         process.convert(given, out)
-    _require_plain(runtime, out)
+    _require_plain(name, out)
     if not _size(out):
-        raise RuntimeFailed(runtime.name, "converts the graph to no file")
+        raise RuntimeFailed(name, "converts the graph to no file")
     return Prepared(out, (*changes, "converted"), batch, _size(out))
 
 
-def _write_graph(source: Path, kind: str, runtime: Runtime, target: Path) -> tuple[str, ...]:
-    if not forms.needs_change(runtime.form, kind):
+def target_directory(bundle: Path, name: str) -> Path:
+    """Where a bundle holds the form for a runtime of this name: "NAME", or "DIST+NAME" of one with a distribution."""
+    return bundle / TARGETS / name.replace(":", "+")
+
+
+def _write_graph(source: Path, kind: str, name: str, form: GraphForm, target: Path) -> tuple[str, ...]:
+    if not forms.needs_change(form, kind):
         shutil.copyfile(source, target)
         return ()
     try:
-        content, changes = forms.adapt(source.read_bytes(), runtime.form)
+        content, changes = forms.adapt(source.read_bytes(), form)
     except CheckFailed as error:
-        raise RuntimeFailed(runtime.name, f"cannot have the graph: {error.message}") from error
+        raise RuntimeFailed(name, f"cannot have the graph: {error.message}") from error
     target.write_bytes(content)
     return changes
 
 
-def _require_plain(runtime: Runtime, out: Path) -> None:
+def _require_plain(name: str, out: Path) -> None:
     """Makes sure that a conversion left files and directories of a sane name alone: they become part of a bundle."""
     for path in (out, *sorted(out.rglob("*"))):
         if path.is_symlink() or not (path.is_dir() or path.is_file()):
-            raise RuntimeFailed(runtime.name, f"converts the graph to {printable(path.name)}, which is no plain file")
+            raise RuntimeFailed(name, f"converts the graph to {printable(path.name)}, which is no plain file")
         if not path.name.isprintable():
-            raise RuntimeFailed(runtime.name, f"converts the graph to a file with an odd name: {printable(path.name)}")
+            raise RuntimeFailed(name, f"converts the graph to a file with an odd name: {printable(path.name)}")
         if path.is_file() and path.stat().st_size > MAX_BYTES:
-            raise RuntimeFailed(
-                runtime.name, f"converts the graph to {printable(path.name)} of {size(path.stat().st_size)}"
-            )
+            raise RuntimeFailed(name, f"converts the graph to {printable(path.name)} of {size(path.stat().st_size)}")
 
 
 def _size(directory: Path) -> int:

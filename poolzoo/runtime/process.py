@@ -27,7 +27,7 @@ import numpy as np
 from poolzoo.common import resources
 from poolzoo.common.errors import CheckFailed
 from poolzoo.common.text import one_line
-from poolzoo.plugin import discovery
+from poolzoo.plugin import discovery, loader
 from poolzoo.plugin.catalog import Entry
 from poolzoo.plugin.settings import settings
 from poolzoo.plugin.spec import Runtime
@@ -59,16 +59,30 @@ class WrongAnswer(RuntimeFailed):
 
 @dataclass(frozen=True)
 class Answer:
-    """Logits and probabilities of a batch, the milliseconds it took there, and whether the images were changed."""
+    """What a session answers to a batch.
+
+    Attributes:
+        logits, probabilities: `float[N, K]` each.
+        ms: The milliseconds that it took, as its process says.
+        changed: Whether it changed the images.
+        host_ms: The milliseconds that the host waited, which include the cost of the pipe.
+    """
 
     logits: np.ndarray
     probabilities: np.ndarray
     ms: float
     changed: bool
+    host_ms: float = 0.0
 
 
 class RuntimeProcess:
-    """The process of one session. A context manager: at its end the process and its children are gone."""
+    """The process of one session. A context manager: at its end the process and its descendants are gone.
+
+    Attributes:
+        close_problem: At the end: what the session's `close` did wrong; "" where there was nothing.
+    """
+
+    close_problem: str = ""
 
     def __init__(self, entry: Entry, *, threads: int, limits: Limits | None = None) -> None:
         """Starts the process.
@@ -82,6 +96,9 @@ class RuntimeProcess:
         self._runtime, self._entry, self._threads = entry.item, entry, threads
         self._limits = limits or Limits.default()
         self._batch = self._runtime.form.batch
+        self._name = loader.catalog().identity(entry)
+        self._is_open = False
+        self._host_ms = 0.0  # of the last request
         counts = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
         paths = os.pathsep.join(os.path.abspath(path) for path in sys.path)
         environment = {**os.environ, **counts, "PYTHONPATH": paths, "PYTHONSAFEPATH": "1"}
@@ -99,8 +116,8 @@ class RuntimeProcess:
 
     @property
     def name(self) -> str:
-        """The runtime's name."""
-        return self._runtime.name
+        """The runtime's name, with its distribution where another one has that name."""
+        return self._name
 
     def __enter__(self) -> RuntimeProcess:
         return self
@@ -108,7 +125,13 @@ class RuntimeProcess:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            if self._is_open and kind is None and self._process.poll() is None:
+                self.close_session()
+        except RuntimeFailed as problem:
+            self.close_problem = problem.why
+        finally:
+            self.close()
 
     def convert(self, directory: Path, out: Path) -> None:
         """Lets the runtime write its files into the empty directory `out`.
@@ -135,7 +158,9 @@ class RuntimeProcess:
         given = {"directory": str(directory), "threads": self._threads, "precision": precision}
         self._batch = batch or self._batch
         header = {**self._who(), **given, "device": device or self._runtime.devices[0]}
-        return self._milliseconds(self._request("open", "opening", header))
+        milliseconds = self._milliseconds(self._request("open", "opening", header))
+        self._is_open = True
+        return milliseconds
 
     def run(self, images: np.ndarray) -> Answer:
         """Runs a batch, `uint8[N, h, w, 3]`; with a fixed batch size in pieces of that size.
@@ -154,6 +179,7 @@ class RuntimeProcess:
             probabilities=np.concatenate([one.probabilities[:count] for one, count in answers]),
             ms=sum(one.ms for one, _ in answers),
             changed=any(one.changed for one, _ in answers),
+            host_ms=sum(one.host_ms for one, _ in answers),
         )
 
     def close_session(self) -> None:
@@ -162,7 +188,8 @@ class RuntimeProcess:
         Raises:
             RuntimeFailed: That raises.
         """
-        self._request("close", "closing", {})
+        self._is_open = False
+        self._request("close", "closing", {}, seconds=END)
 
     def close(self) -> None:
         """Ends the process: first in peace, then not. Its children end with it."""
@@ -204,34 +231,49 @@ class RuntimeProcess:
     def _run_piece(self, images: np.ndarray) -> Answer:
         answer = self._request("run", f"running a batch of {len(images)}", {}, images)
         if len(answer.arrays) != 2:
-            raise WrongAnswer(self._runtime.name, "answers no logits and probabilities")
+            raise WrongAnswer(self._name, "answers no logits and probabilities")
         logits, probabilities = answer.arrays
         if logits.ndim != 2 or len(logits) != len(images) or probabilities.shape != logits.shape:
             text = f"gives logits {list(logits.shape)} and probabilities {list(probabilities.shape)}"
-            raise WrongAnswer(self._runtime.name, f"{text} for {len(images)} images, not [N, K] each")
-        changed = bool(answer.header.get("changed"))
-        return Answer(logits=logits, probabilities=probabilities, ms=self._milliseconds(answer), changed=changed)
+            raise WrongAnswer(self._name, f"{text} for {len(images)} images, not [N, K] each")
+        return Answer(
+            logits=logits,
+            probabilities=probabilities,
+            ms=self._milliseconds(answer),
+            changed=bool(answer.header.get("changed")),
+            host_ms=self._host_ms,
+        )
 
     def _milliseconds(self, answer: protocol.Frame) -> float:
         """The time that the process says it took."""
         ms = answer.header.get("ms")
         if not isinstance(ms, int | float) or not 0 <= ms < float("inf"):
-            raise WrongAnswer(self._runtime.name, f"took {ms!r:.80} milliseconds, as its process says")
+            raise WrongAnswer(self._name, f"took {ms!r:.80} milliseconds, as its process says")
         return float(ms)
 
-    def _request(self, name: str, doing: str, header: Mapping[str, object], *arrays: np.ndarray) -> protocol.Frame:
-        """Sends a request and waits for its answer, within the limits."""
+    def _request(
+        self,
+        name: str,
+        doing: str,
+        header: Mapping[str, object],
+        *arrays: np.ndarray,
+        seconds: float | None = None,
+    ) -> protocol.Frame:
+        """Sends a request and waits for its answer, within the limits, or for fewer seconds."""
         answers: queue.Queue[protocol.Frame | Exception] = queue.Queue()
 
         def exchange() -> None:
             try:
+                started = time.perf_counter()
                 protocol.write(_pipe(self._process.stdin), {"request": name, **header}, arrays)
-                answers.put(protocol.read(_pipe(self._process.stdout)))
+                answer = protocol.read(_pipe(self._process.stdout))
+                self._host_ms = (time.perf_counter() - started) * 1e3
+                answers.put(answer)
             except Exception as error:
                 answers.put(error)
 
         threading.Thread(target=exchange, daemon=True).start()
-        found = self._wait(answers, doing)
+        found = self._wait(answers, doing, min(self._limits.seconds, seconds or self._limits.seconds))
         if isinstance(found, Exception):
             raise self._failed(found, doing)
         if "error" in found.header:
@@ -240,14 +282,14 @@ class RuntimeProcess:
             text = f"fails while {doing}: {one_line(str(found.header['error']), 600)}"
             if found.header.get("environment"):
                 hint = str(found.header.get("hint") or "")
-                raise CannotRunHere(self._runtime.name, f"cannot run here: {found.header['error']}", hint)
-            raise (WrongAnswer if found.header.get("wrong") else RuntimeFailed)(
-                self._runtime.name, self._with_log(text)
-            )
+                raise CannotRunHere(self._name, f"cannot run here: {found.header['error']}", hint)
+            raise (WrongAnswer if found.header.get("wrong") else RuntimeFailed)(self._name, self._with_log(text))
         return found
 
-    def _wait(self, answers: queue.Queue[protocol.Frame | Exception], doing: str) -> protocol.Frame | Exception:
-        deadline = time.monotonic() + self._limits.seconds
+    def _wait(
+        self, answers: queue.Queue[protocol.Frame | Exception], doing: str, seconds: float
+    ) -> protocol.Frame | Exception:
+        deadline = time.monotonic() + seconds
         while True:
             try:
                 return answers.get(timeout=POLL)
@@ -258,25 +300,25 @@ class RuntimeProcess:
                 raise
             if time.monotonic() > deadline:
                 self._kill()
-                text = f"does not answer within {self._limits.seconds:g} seconds while {doing}"
-                raise RuntimeFailed(self._runtime.name, self._with_log(text), "allow more with --runtime-timeout")
+                text = f"does not answer within {seconds:g} seconds while {doing}"
+                raise RuntimeFailed(self._name, self._with_log(text), "allow more with --runtime-timeout")
             limit = self._limits.memory
             if limit is not None and (held := resident_memory(self._process.pid)) > limit:
                 self._kill()
                 text = f"holds {resources.size(held)} while {doing}, and {resources.size(limit)} are allowed"
-                raise RuntimeFailed(self._runtime.name, text, "run it where there is more memory, or on smaller images")
+                raise RuntimeFailed(self._name, text, "run it where there is more memory, or on smaller images")
 
     def _failed(self, error: Exception, doing: str) -> RuntimeFailed:
         """Why there is no answer: the process ended, or wrote something else."""
         if isinstance(error, protocol.BadFrame):
             self._kill()
-            return WrongAnswer(self._runtime.name, f"{error}, while {doing}")
+            return WrongAnswer(self._name, f"{error}, while {doing}")
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(END)
         code = self._process.poll()
         self._kill()
         self._reader.join(END)
-        return RuntimeFailed(self._runtime.name, self._with_log(f"{describe_end(code)} while {doing}"))
+        return RuntimeFailed(self._name, self._with_log(f"{describe_end(code)} while {doing}"))
 
     def _with_log(self, text: str) -> str:
         printed = self.log()

@@ -1,6 +1,7 @@
 """Frames between the host and the process of a runtime: a JSON header and raw arrays. No object is unpickled.
 
-A frame is the magic, the length of the header, the header, and the bytes of the arrays that the header describes.
+A frame is the magic, the length of the header, the header, and the bytes of the arrays that the header describes,
+the least significant first.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def write(stream: IO[bytes], header: Mapping[str, object], arrays: Sequence[np.n
     text = dumps({**header, "arrays": described}).encode()
     stream.write(MAGIC + struct.pack("<I", len(text)) + text)
     for array in arrays:
-        stream.write(array.tobytes())
+        stream.write(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
     stream.flush()
 
 
@@ -75,7 +76,7 @@ def read(stream: IO[bytes]) -> Frame:
     for name, shape in kinds:
         if name not in DTYPES or min(shape, default=0) < 0:
             raise BadFrame(f"writes an answer with an array of {name}{list(shape)}")
-        dtype = np.dtype(name)
+        dtype = np.dtype(name).newbyteorder("<")
         count = dtype.itemsize
         for side in shape:
             count *= side

@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
-import numpy as np
-
 from poolzoo.common import output
 from poolzoo.common.errors import EnvironmentProblem
 from poolzoo.plugin import loader, spec
@@ -22,6 +20,7 @@ from poolzoo.runtime.limits import Limits
 from poolzoo.runtime.measurements import BenchRow
 from poolzoo.runtime.prepare import Prepared, prepare
 from poolzoo.runtime.process import CannotRunHere, RuntimeFailed, RuntimeProcess, WrongAnswer
+from poolzoo.runtime.timed_run import FreshBatches, TimedRun, host_speedup
 
 ALL: Final = "all"
 SECONDS: Final = 1.0  # of measurement at one batch size, of a runtime and ONNX Runtime together
@@ -44,6 +43,8 @@ class RuntimeResult:
         bytes: The size of what it reads; None likewise.
         changes: What was changed of the graph for it.
         speed: A row for each batch size; empty where it was not measured.
+        host_speedup: The least speed-up over ONNX Runtime that the host sees, with the cost of the pipe; None likewise.
+        remarks: What else there is to say, such as that its `close` raises.
     """
 
     runtime: str
@@ -55,6 +56,8 @@ class RuntimeResult:
     bytes: int | None = None
     changes: tuple[str, ...] = ()
     speed: tuple[BenchRow, ...] = ()
+    host_speedup: float | None = None
+    remarks: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """A row of `runtimes` in `verify --json`."""
@@ -71,6 +74,8 @@ class RuntimeResult:
             "bytes": self.bytes,
             "changes": list(self.changes),
             "speed": [row.to_json() for row in self.speed],
+            "host_speedup": self.host_speedup,
+            "remarks": list(self.remarks),
         }
 
 
@@ -114,11 +119,11 @@ def select(names: Sequence[str]) -> list[Entry]:
     for name in names:
         if name == ALL:
             for entry in catalog.select(spec.Runtime):
-                found.setdefault(entry.item.name, entry)
+                found.setdefault(identity_of(entry), entry)
             continue
         entry = catalog.runtime(name)
         require_installed(entry)
-        found[entry.item.name] = entry
+        found[identity_of(entry)] = entry
     return list(found.values())
 
 
@@ -131,7 +136,7 @@ def require_installed(entry: Entry) -> None:
     runtime = runtime_of(entry)
     there = availability.find(runtime)
     if not there.installed:
-        text = f"runtime {runtime.name} is not installed: {', '.join(there.missing)} cannot be found"
+        text = f"runtime {identity_of(entry)} is not installed: {', '.join(there.missing)} cannot be found"
         raise EnvironmentProblem(text, runtime.install or "poolzoo list runtimes shows what is there")
 
 
@@ -139,6 +144,11 @@ def runtime_of(entry: Entry) -> spec.Runtime:
     """The runtime of an entry."""
     assert isinstance(entry.item, spec.Runtime)
     return entry.item
+
+
+def identity_of(entry: Entry) -> str:
+    """The name of a runtime in tables, reports and bundles: with its distribution where another one has that name."""
+    return loader.catalog().identity(entry)
 
 
 def check_runtimes(
@@ -176,12 +186,12 @@ def check_runtimes(
         timer = _Timer(bundle, made, count, batches, lower=lower, stack=stack) if measure_speed else None
         for entry in entries:
             if availability.find(runtime_of(entry)).installed:
-                output.say(f"checking {entry.item.name}")
+                output.say(f"checking {identity_of(entry)}")
             found = _check(bundle, entry, made, count, precision, Limits.default(timeout), timer)
             results.append(_with_cause(bundle, entry, found))
     return RuntimesReport(
         results=tuple(results),
-        named=tuple(name.rpartition(":")[2] for name in names if name != ALL),
+        named=tuple(identity_of(loader.catalog().runtime(name)) for name in names if name != ALL),
         environment=current_environment(count),
     )
 
@@ -220,31 +230,31 @@ def _check(
     limits: Limits,
     timer: _Timer | None,
 ) -> RuntimeResult:
-    runtime = runtime_of(entry)
+    runtime, name = runtime_of(entry), identity_of(entry)
     there = availability.find(runtime)
     if not there.installed:
         detail = runtime.install or f"needs {', '.join(there.missing)}"
-        return RuntimeResult(runtime=runtime.name, version="", status="not installed", detail=detail)
+        return RuntimeResult(runtime=name, version="", status="not installed", detail=detail)
     try:
         with open_runtime(bundle, entry, threads=threads, precision=precision, limits=limits) as opened:
             process, prepared, open_ms = opened
             judgment = gate.judge(process.run, made, precision=precision)
             failure = judgment.failure
-            rows: tuple[BenchRow, ...] = ()
+            speeds = Speeds()
             if failure is None and timer is not None:
-                rows = timer.measure(runtime.name, process)
+                speeds = timer.measure(name, process)
     except CannotRunHere as error:
         detail = error.why.removeprefix("cannot run here: ")
-        return RuntimeResult(runtime=runtime.name, version=there.version, status="cannot run here", detail=detail)
+        return RuntimeResult(runtime=name, version=there.version, status="cannot run here", detail=detail)
     except RuntimeFailed as error:
         status: Status = "wrong" if isinstance(error, WrongAnswer) else "refused"
-        return RuntimeResult(runtime=runtime.name, version=there.version, status=status, detail=error.why)
+        return RuntimeResult(runtime=name, version=there.version, status=status, detail=error.why)
     except EnvironmentProblem as error:
         detail = f"{error.message} ({error.hint})" if error.hint else error.message
-        return RuntimeResult(runtime=runtime.name, version=there.version, status="refused", detail=detail)
+        return RuntimeResult(runtime=name, version=there.version, status="refused", detail=detail)
     close = f"closest to its limit: {judgment.case}" if judgment.max_abs is not None else ""
     return RuntimeResult(
-        runtime=runtime.name,
+        runtime=name,
         version=there.version,
         status="agrees" if failure is None else "wrong",
         detail=close if failure is None else f"{failure.id}: {failure.detail}",
@@ -252,7 +262,9 @@ def _check(
         startup_ms=round(open_ms + judgment.first_ms, 1),
         bytes=prepared.bytes,
         changes=prepared.changes,
-        speed=rows,
+        speed=speeds.rows,
+        host_speedup=speeds.host_speedup,
+        remarks=tuple(filter(None, (speeds.remark, process.close_problem))),
     )
 
 
@@ -264,35 +276,19 @@ def _with_cause(bundle: Path, entry: Entry, result: RuntimeResult) -> RuntimeRes
         from poolzoo.runtime.portability import known_causes
     except ImportError:  # onnx is not installed
         return result
-    causes = known_causes(bundle / "model.onnx", runtime_of(entry))
+    causes = known_causes(bundle / "model.onnx", identity_of(entry), runtime_of(entry).form)
     if not causes:
         return result
     return replace(result, detail=f"{result.detail}; known of {result.runtime}: it {'; it '.join(causes)}")
 
 
-class TimedRun:
-    """Runs batches of the golden images in a session; gives the milliseconds measured there, and checks each answer."""
+@dataclass(frozen=True)
+class Speeds:
+    """The speed of a session at each batch size, the least speed-up that the host sees, and a remark on its clock."""
 
-    def __init__(self, process: RuntimeProcess, golden: cases.Cases, size: int, *, lower: bool) -> None:
-        self._process, self._golden, self._size, self._next = process, golden, size, 0
-        self._allowed = golden.allowed.astype(np.float64)
-        if lower:
-            self._allowed = np.maximum(self._allowed, cases.LOWER * float(np.abs(golden.logits).max()))
-
-    def __call__(self) -> float:
-        """Runs the next batch.
-
-        Raises:
-            WrongAnswer: The answer is not that of the images, as it was when the session was judged.
-        """
-        rows = (self._next + np.arange(self._size)) % len(self._golden)
-        self._next = (self._next + 1) % len(self._golden)
-        answer = self._process.run(self._golden.images[rows])
-        pairs = ((answer.logits, self._golden.logits), (answer.probabilities, self._golden.probabilities))
-        apart = np.maximum(*(np.abs(found.astype(np.float64) - stored[rows]).max(1) for found, stored in pairs))
-        if not (apart <= self._allowed[rows]).all():
-            raise WrongAnswer(self._process.name, "answers something else while it is timed")
-        return answer.ms
+    rows: tuple[BenchRow, ...] = ()
+    host_speedup: float | None = None
+    remark: str = ""
 
 
 class _Timer:
@@ -308,38 +304,49 @@ class _Timer:
         lower: bool,
         stack: ExitStack,
     ) -> None:
-        self._golden, self._threads, self._batches, self._lower = made.golden, threads, batches, lower
+        self._threads = threads
         reference = loader.catalog().runtime(f"poolzoo:{speed.ORT}")
-        self._reference, _, _ = stack.enter_context(open_runtime(bundle, reference, threads=threads))
+        process, _, _ = stack.enter_context(open_runtime(bundle, reference, threads=threads))
+        self._fresh = FreshBatches(bundle, made.golden, lower=lower)
+        self._references = {size: TimedRun(process, self._fresh, size) for size in batches}
 
-    def measure(self, name: str, process: RuntimeProcess) -> tuple[BenchRow, ...]:
+    def measure(self, name: str, process: RuntimeProcess) -> Speeds:
         """The speed of a session at each batch size; a batch that takes longer than `SLOW` is left out."""
-        rows = []
-        for size in self._batches:
-            ours = TimedRun(process, self._golden, size, lower=self._lower)
+        rows, by_host, remarks = [], [], []
+        for size, reference in self._references.items():
+            ours = TimedRun(process, self._fresh, size, pipe=None if name == speed.ORT else reference.pipe_ms)
             if ours() > SLOW * 1e3:
                 output.detail(f"{name} is not timed at batch {size}: one takes more than {SLOW:g} s")
                 continue
             calls = {name: ours}
             if name != speed.ORT:
-                calls[speed.ORT] = TimedRun(self._reference, self._golden, size, lower=self._lower)
+                calls[speed.ORT] = reference
             timed = speed.time_runtimes(calls, speed.ORT, self._threads, seconds=SECONDS, reported=True)
-            rows += [BenchRow(row, size) for row in timed if row.runtime == name]
-        return tuple(rows)
+            row = next(one for one in timed if one.runtime == name)
+            rows.append(BenchRow(row, size))
+            if name != speed.ORT:
+                by_host.append(host_speedup(reference, ours, row.rounds))
+                remarks.append(ours.clock_remark())
+        return Speeds(tuple(rows), min(by_host, default=None), next(filter(None, remarks), ""))
 
 
 def least_speedup(result: RuntimeResult) -> float:
-    """The least of a runtime's speed-ups over ONNX Runtime at the batch sizes that were timed; 0 where none was."""
+    """The least of a runtime's speed-ups over ONNX Runtime at the batch sizes that were timed; 0 where none was.
+
+    One that the host does not see to be faster is not faster, whatever its own clock says.
+    """
     if result.runtime == speed.ORT:
         return 1.0
+    if result.host_speedup is not None and result.host_speedup <= 1.0:
+        return result.host_speedup
     return min((row.measurement.speedup["median"] for row in result.speed if row.measurement.speedup), default=0.0)
 
 
 __all__ = [
     "RuntimeResult",
     "RuntimesReport",
-    "TimedRun",
     "check_runtimes",
+    "identity_of",
     "least_speedup",
     "open_runtime",
     "require_installed",

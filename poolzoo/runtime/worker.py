@@ -1,7 +1,7 @@
 """The process of one runtime session: opens it, converts for it, runs batches and times them.
 
-The `supervisor` starts it. It reads requests from descriptor 0 and writes answers to descriptor 1. Both are moved out of the way first, so that
-what a runtime prints goes to stderr, which the host keeps for its messages.
+The `supervisor` starts it. It reads requests from descriptor 0 and writes answers to descriptor 1. Both are moved out
+of the way first, so that what a runtime prints goes to stderr, which the host keeps for its messages.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import select
@@ -21,7 +22,7 @@ from support.runtimes import HOSTILE, fake_runtime
 from poolzoo.artifacts import manifest
 from poolzoo.common import files, timing
 from poolzoo.plugin import loader, spec
-from poolzoo.runtime import availability, cases, limits, process, process_tree, runtimes
+from poolzoo.runtime import availability, cases, limits, measurements, process, process_tree, runtimes
 
 BUNDLE = Path(__file__).parents[1] / "data" / "digits_bundle"
 
@@ -146,7 +147,11 @@ def has_ended(pid):
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps orphans together")
 @pytest.mark.parametrize(
     ("action", "error"),
-    [("pass", None), ("os._exit(7)", "exit code 7"), ("os.kill(os.getppid(), 19); time.sleep(99)", "2 s")],
+    [
+        ("pass", None),
+        ("os._exit(7)", "exit code 7"),
+        pytest.param("os.kill(os.getppid(), 19); time.sleep(99)", "2 s", marks=pytest.mark.slow),
+    ],
 )
 def test_processes_that_leave_the_session_end_with_it(tmp_path, action, error):
     marker = tmp_path / "pids"
@@ -359,6 +364,156 @@ def sleeper(tmp_path):
     command = [sys.executable, "-m", "poolzoo", "verify", BUNDLE, "--runtime", "fake", "--plugin", plugin, "--no-bench"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         yield running, int(read_pipe(pipe))
+
+
+SLOW_WITH_A_SLOW_CLOCK = """
+def open_session(bundle, **settings):
+    session = honest(bundle, **settings)
+    real, opened = time.perf_counter, time.perf_counter()
+    time.perf_counter = lambda: opened + (real() - opened) / 1e6
+    def run(images):
+        for _ in range(20):
+            np.linalg.svd(np.ones((200, 200)))
+        return session(images)
+    return run
+"""
+
+
+def test_the_clock_of_the_host_counts(tmp_path, monkeypatch, poolzoo):
+    monkeypatch.setattr(timing, "MOST_ROUNDS", timing.LEAST_ROUNDS)
+    plugin = fake_runtime(tmp_path / "fake.py", SLOW_WITH_A_SLOW_CLOCK)
+    found = check(plugin, measure_speed=True)
+    assert (found.status, len(found.remarks)) == ("agrees", 1), found.detail
+    assert found.remarks[0].startswith("its own clock says 0.00 ms for a batch of 1, the host's at least")
+    assert all(row.measurement.speedup["median"] < 1 for row in found.speed)
+    assert runtimes.least_speedup(found) < 1
+    honest = check(fake_runtime(tmp_path / "honest.py"), measure_speed=True)
+    assert honest.remarks == ()
+
+
+def test_a_runtime_faster_by_its_clock_alone_is_not_faster():
+    row = measurements.Measurement(
+        runtime="fake",
+        threads=1,
+        median_ms=1,
+        min_ms=1,
+        p90_ms=1,
+        p99_ms=1,
+        rounds=5,
+        speedup={"median": 9.0, "p10": 9.0, "p90": 9.0},
+    )
+    speed = (measurements.BenchRow(row, 1),)
+    found = runtimes.RuntimeResult(
+        runtime="fake", version="", status="agrees", detail="", speed=speed, host_speedup=0.7
+    )
+    assert runtimes.least_speedup(found) == 0.7
+    assert runtimes.least_speedup(dataclasses.replace(found, host_speedup=1.4)) == 9.0
+
+
+def test_no_image_that_is_timed_was_seen_before(tmp_path, monkeypatch):
+    monkeypatch.setattr(timing, "MOST_ROUNDS", timing.LEAST_ROUNDS)
+    body = (
+        "seen = set()\n"
+        "def remember(x, a, b):\n"
+        "    images = {image.tobytes() for image in x}\n"
+        "    if len(x) == 32:\n        assert not images & seen and len(images) == 32\n"
+        "    seen.update(images)\n"
+        "    return a, b\n"
+        "open_session = changed(remember)\n"
+    )
+    found = check(fake_runtime(tmp_path / "fake.py", body), measure_speed=True)
+    assert (found.status, [row.batch for row in found.speed]) == ("agrees", [1, 32]), found.detail
+
+
+def test_answers_are_checked_while_they_are_timed(tmp_path):
+    body = (
+        "calls = []\n"
+        "def forget(x, a, b):\n"
+        "    calls.append(len(x))\n"
+        "    return (a[::-1], b[::-1]) if calls.count(32) > 2 else (a, b)\n"
+        "open_session = changed(forget)\n"
+    )
+    found = check(fake_runtime(tmp_path / "fake.py", body), measure_speed=True)
+    assert (found.status, found.detail) == ("wrong", "answers something else while it is timed")
+
+
+CLOSING = """
+class Session:
+    def __init__(self, run):
+        self.run = run
+    def __call__(self, images):
+        return self.run(images)
+    def close(self):
+        {action}
+def open_session(bundle, **settings):
+    return Session(honest(bundle, **settings))
+"""
+
+
+@pytest.mark.parametrize(
+    ("action", "words"),
+    [
+        ("raise ValueError('it is stuck')", "fails while closing: ValueError: it is stuck"),
+        ("time.sleep(1000)", "does not answer within 5 seconds while closing"),
+        ("os._exit(3)", "ended with exit code 3 while closing"),
+    ],
+)
+def test_a_session_that_does_not_close_is_remarked(tmp_path, poolzoo, action, words):
+    plugin = fake_runtime(tmp_path / "fake.py", CLOSING.format(action=action))
+    outcome = poolzoo("verify", BUNDLE, "--runtime", "fake", "--plugin", plugin, "--no-bench", "--json")
+    (row,) = outcome.json["runtimes"]
+    assert (outcome.code, row["status"], row["remarks"]) == (0, "agrees", [words])
+
+
+def test_the_user_sees_that_a_session_does_not_close(tmp_path, poolzoo, monkeypatch):
+    monkeypatch.setattr("poolzoo.runtime.speed.SECONDS", 0)
+    plugin = fake_runtime(tmp_path / "fake.py", CLOSING.format(action="raise ValueError('it is stuck')"))
+    image = tmp_path / "image.png"
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(image)
+    words = "runtime fake fails while closing: ValueError: it is stuck"
+    options = ("--runtime", "fake", "--plugin", plugin)
+    for command in (
+        ("verify", BUNDLE, "--no-bench"),
+        ("predict", BUNDLE, image),
+        ("bench", BUNDLE, "--batch", "1", "--threads", "1"),
+    ):
+        outcome = poolzoo(*command, *options)
+        assert (outcome.code, outcome.err.count(words)) == (0, 1), command
+
+
+def test_outputs_in_another_byte_order_are_taken(tmp_path):
+    body = "open_session = changed(lambda x, a, b: (a.astype('>f4'), b.astype('>f8')))"
+    found = check(fake_runtime(tmp_path / "fake.py", body))
+    assert found.status == "agrees", found.detail
+
+
+def test_a_plugin_may_have_a_runtime_named_like_a_built_in(tmp_path, poolzoo, monkeypatch):
+    monkeypatch.setattr("poolzoo.runtime.speed.SECONDS", 0)
+    plugin = tmp_path / "two.py"
+    text = fake_runtime(plugin, HOSTILE["swapped classes"]).read_text()
+    plugin.write_text(text.replace('name="fake"', 'name="onnxruntime"'))
+    options = ("--runtime", "two:onnxruntime,onnxruntime", "--plugin", plugin, "--json")
+    outcome = poolzoo("verify", BUNDLE, "--no-bench", *options)
+    rows = {row["runtime"]: row["status"] for row in outcome.json["runtimes"]}
+    assert rows == {"two:onnxruntime": "wrong", "onnxruntime": "agrees"}
+    assert (outcome.code, "error: runtime two:onnxruntime is WRONG" in outcome.err) == (1, True)
+    benched = poolzoo("bench", BUNDLE, "--batch", "1", "--threads", "1", *options)
+    assert {row["runtime"]: row["passed"] for row in benched.json["agreement"]} == {
+        "two:onnxruntime": False,
+        "onnxruntime": True,
+    }
+    image = tmp_path / "image.png"
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(image)
+    for name, code in (("two:onnxruntime", 1), ("onnxruntime", 0)):
+        found = poolzoo("predict", BUNDLE, image, "--runtime", name, "--plugin", plugin)
+        assert found.code == code, name
+    bundle = bundle_that_names(tmp_path / "bundle", "two:onnxruntime")
+    assert poolzoo("predict", bundle, image, "--plugin", plugin).code == 1
+
+
+def test_an_unlike_name_is_no_suggestion(poolzoo):
+    outcome = poolzoo("verify", BUNDLE, "--runtime", "nope")
+    assert (outcome.code, "did you mean" in outcome.err, "there are: " in outcome.err) == (2, False, True)
 
 
 def test_ctrl_c_ends_the_process_of_a_runtime(sleeper):
