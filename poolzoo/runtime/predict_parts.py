@@ -173,6 +173,8 @@ def resume(out: Path, runner: Runner = run_local, *, threads: int | None = None)
 
 def _finish(out: Path, plan: Plan, runner: Runner, threads: int | None, *, resumed: bool) -> Summary:
     with prediction_plan.locked(out):
+        if resumed:
+            prediction_plan.require_list(out, plan)
         prediction_parts.remove_unfinished(out)
         total, missing = Counts(), set(range(plan.parts))
         for part, counts in prediction_parts.done(out, plan):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ import numpy as np
 
 from poolzoo._version import __version__
 from poolzoo.artifacts import manifest
-from poolzoo.common import files, json_reader, output
+from poolzoo.common import files, json_reader, json_writer, output
 from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.common.text import printable
 from poolzoo.data.walk import Tally
@@ -30,7 +30,10 @@ PLAN: Final = "predict.json"
 LIST: Final = "images.list"  # the names, each with a NUL after it
 INDEX: Final = "images.index"  # int64: where every 64th name begins, and the end
 LOCK: Final = "lock"
-SCHEMA: Final = 1
+ALTERED: Final = "restore it, or predict into another directory"
+SCHEMA: Final = 2
+UNCHECKED: Final = 1  # the schema of earlier versions, without checksums of the plan and the list
+CHECKSUM: Final = "sha256"  # of the plan itself
 AIM: Final = 1000  # parts, where they are neither too small nor too large
 SMALLEST, LARGEST = 4 * BATCH, 128 * BATCH  # images of a part; a killed worker loses one part at most
 ROOTS: Final = 16  # folders that a worker looks for before it starts
@@ -72,6 +75,7 @@ class Plan:
         runtime: The runtime that every worker uses.
         images: Number of images.
         part_size: Number of images in each part but the last, a multiple of the batch size.
+        list_sha256: The checksum of the list and its index; "" where an earlier version made them.
     """
 
     version: str
@@ -87,6 +91,7 @@ class Plan:
     runtime: str
     images: int
     part_size: int
+    list_sha256: str = ""
 
     @property
     def parts(self) -> int:
@@ -98,8 +103,11 @@ class Plan:
         return min(self.part_size, self.images - part * self.part_size)
 
     def to_json(self) -> dict[str, object]:
-        """Its attributes, with the schema of the file."""
-        return {"schema": SCHEMA, **asdict(self)}
+        """Its attributes, with the schema of the file and the checksum of all this."""
+        if not self.list_sha256:
+            return {"schema": UNCHECKED, **asdict(self)}
+        content = {"schema": SCHEMA, **asdict(self)}
+        return {**content, CHECKSUM: _checksum(content)}
 
     @classmethod
     def load(cls, out: Path) -> Plan:
@@ -107,15 +115,20 @@ class Plan:
 
         Raises:
             UsageError: There is none.
-            CheckFailed: It is damaged, or a later version wrote it.
+            CheckFailed: It is damaged or was edited, or a later version wrote it.
         """
         if not (out / PLAN).is_file():
             text = f"{out} holds no predictions: it has no {PLAN}"
             raise UsageError(text, "give the directory of an interrupted predict --out")
         given = json_reader.mapping(files.read_json(out / PLAN))
-        if given.get("schema") != SCHEMA:
+        if given.get("schema") not in (UNCHECKED, SCHEMA):
             raise CheckFailed(f"{out / PLAN} is of a later version of poolzoo", "pip install --upgrade poolzoo")
+        content = {key: value for key, value in given.items() if key != CHECKSUM}
+        if given["schema"] == SCHEMA and given.get(CHECKSUM) != _checksum(content):
+            raise CheckFailed(f"{out / PLAN} was altered: it does not match its checksum", ALTERED)
         known = {field.name: given.get(field.name) for field in fields(cls)}
+        if given["schema"] == UNCHECKED:
+            known["list_sha256"] = ""
         for name in ("arguments", "names_sha256", "folders"):
             known[name] = tuple(json_reader.texts(known[name]))
         plan = cls(**known)  # type: ignore[arg-type]
@@ -123,6 +136,28 @@ class Plan:
         if None in known.values() or min(numbers) < 1 or plan.part_size % BATCH:
             raise CheckFailed(f"{out / PLAN} is damaged", "predict into another directory")
         return plan
+
+
+def require_list(out: Path, plan: Plan) -> None:
+    """Makes sure that the list of images is that of the plan.
+
+    Raises:
+        CheckFailed: It is not.
+        OSError: It cannot be read.
+    """
+    if plan.list_sha256 and _list_sha256(out) != plan.list_sha256:
+        raise CheckFailed(f"{out / LIST} was altered: it does not match its checksum in {PLAN}", ALTERED)
+
+
+def _checksum(content: Mapping[str, object]) -> str:
+    return hashlib.sha256(json_writer.dumps(dict(sorted(content.items()))).encode()).hexdigest()
+
+
+def _list_sha256(out: Path) -> str:
+    digest = hashlib.sha256()
+    for name in (LIST, INDEX):
+        digest.update(manifest.file_sha256(out / name).encode())
+    return digest.hexdigest()
 
 
 def open_plan(out: Path, request: Request) -> tuple[Plan, bool]:
@@ -192,7 +227,8 @@ def _require_same(out: Path, plan: Plan, request: Request) -> None:
         differences.append(f"--top {plan.top}, not {request.top}")
     if plan.provider != request.provider:
         differences.append(f"--provider {plan.provider}, not {request.provider}")
-    if request.runtime is not None and plan.runtime != request.runtime:
+    named = request.runtime
+    if named is not None and plan.runtime != choose_runtime(request.bundle, named, request.provider):
         differences.append(f"--runtime {plan.runtime}, not {request.runtime}")
     if plan.root != os.getcwd() and plan.relative:
         differences.append(f"names relative to {plan.root}, not to {os.getcwd()}")
@@ -263,6 +299,7 @@ def _write(out: Path, request: Request) -> Plan:
         runtime=choose_runtime(request.bundle, request.runtime, request.provider),
         images=count,
         part_size=part_size(count),
+        list_sha256=_list_sha256(out),
     )
     files.write_json(out / PLAN, plan.to_json())
     return plan

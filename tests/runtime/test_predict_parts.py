@@ -145,6 +145,18 @@ def test_a_bundle_that_has_changed_is_refused_later(poolzoo, tmp_path, bundle, i
     assert (outcome.code, "is another bundle than before" in outcome.err) == (4, True)
 
 
+@pytest.mark.usefixtures("_parquet")
+@pytest.mark.parametrize(
+    ("name", "old", "new"), [("predict.json", b'"top": 5', b'"top": 3'), ("images.list", b"0", b"1")]
+)
+def test_an_altered_plan_or_list_is_not_resumed(poolzoo, tmp_path, bundle, images, name, old, new):
+    out = tmp_path / "out"
+    poolzoo("predict", bundle, images, "--out", out)
+    (out / name).write_bytes((out / name).read_bytes().replace(old, new))
+    for arguments in (("--resume", out), (bundle, images, "--out", out)):
+        refused(poolzoo("predict", *arguments), 1, f"{name} was altered")
+
+
 # --- Deaths ---------------------------------------------------------------------------------------------------------
 
 DEADLY = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from dataclasses import replace
@@ -11,7 +12,8 @@ from pathlib import Path
 import pytest
 from support.linear_bundle import linear_bundle
 
-from poolzoo.common.errors import UsageError
+from poolzoo.common import files
+from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.runtime import prediction_plan
 from poolzoo.runtime.predict import BATCH
 from poolzoo.runtime.prediction_plan import Plan, Request, files_of, open_plan, part_size
@@ -114,6 +116,33 @@ def test_another_request_is_refused_and_named(tmp_path, request_of_1000, change,
     assert word in caught.value.message
     assert "--out" in caught.value.hint
     assert Plan.load(tmp_path / "out") == plan
+
+
+def test_an_altered_plan_or_list_is_refused(tmp_path, request_of_1000):
+    out = tmp_path / "out"
+    plan, _ = open_plan(out, request_of_1000)
+    prediction_plan.require_list(out, plan)
+    for name, old, new in (
+        (prediction_plan.LIST, b"1.png", b"2.png"),
+        (prediction_plan.PLAN, b'"top": 5', b'"top": 3'),
+    ):
+        content = (out / name).read_bytes()
+        assert old in content
+        (out / name).write_bytes(content.replace(old, new))
+        with pytest.raises(CheckFailed, match=f"{name} was altered") as caught:
+            prediction_plan.require_list(out, Plan.load(out))
+        assert caught.value.hint == "restore it, or predict into another directory"
+
+
+def test_a_plan_of_an_earlier_version_is_read(tmp_path, request_of_1000):
+    out = tmp_path / "out"
+    plan, _ = open_plan(out, request_of_1000)
+    given = json.loads((out / prediction_plan.PLAN).read_text())
+    old = {key: value for key, value in given.items() if key not in ("sha256", "list_sha256")}
+    files.write_json(out / prediction_plan.PLAN, {**old, "schema": 1})
+    assert Plan.load(out) == replace(plan, list_sha256="")
+    prediction_plan.require_list(out, Plan.load(out))
+    assert open_plan(out, request_of_1000)[1]
 
 
 def test_relative_names_belong_to_their_directory(tmp_path, request_of_1000, monkeypatch):
