@@ -328,5 +328,6 @@ class Export(TypedDict):
     candidates: NotRequired[list[CandidateRow]]
     files: NotRequired[dict[str, int]]
     targets: NotRequired[dict[str, TargetConfig]]
+    skipped_targets: NotRequired[dict[str, str]]
     runtime: NotRequired[str]
     runtimes: NotRequired[list[dict[str, object]]]

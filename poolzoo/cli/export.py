@@ -76,7 +76,8 @@ EXAMPLES: Final = (
     "targets",
     group=GRAPH,
     metavar="NAME,…",
-    help="Runtimes to make a form of the graph for, in targets/NAME of the bundle. Each must agree with the graph.",
+    help="Runtimes to make a form of the graph for, in targets/NAME of the bundle. Each must agree with the graph. "
+    "all means those that do, and says why others are skipped.",
 )
 @option(
     "--runtime",
@@ -206,6 +207,8 @@ def _show(report: ExportReport) -> None:
         changes = ", ".join(target["changes"]) or "the graph as it is"
         result = "agrees" if target["checked"] else "not checked here"
         output.data(f"target      {name}: {result}, {target['bytes'] / 1e6:.2f} MB, {changes}")
+    for name, why in report.skipped.items():
+        output.data(f"target      {name}: skipped, {why}")
     if report.runtimes is not None:
         from poolzoo.cli.verify import show_runtimes
 

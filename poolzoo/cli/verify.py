@@ -87,9 +87,6 @@ def command(
             show_runtimes(compared)
     if (failure := report.first_failure) is not None:
         output.error(f"bundle {bundle} is not as it was exported: {failure.detail}", "export the run again")
-    for result in compared.results if compared is not None else ():
-        for remark in result.remarks:
-            output.warn(f"runtime {result.runtime} {remark}", "whether it agrees is not affected")
     failures = compared.failures if compared is not None else []
     for result in failures:
         output.error(f"runtime {result.runtime} {_STATUS[result.status]}: {result.detail}", _HINTS[result.status])

@@ -152,6 +152,8 @@ def _readme(source: ExportSource, report: Export, measured: Speed, figures: Metr
             sections.append(markdown.text(bundle_words.preprocessing(before)))
     if rows := bundle_words.candidate_rows(report.get("candidates", [])):
         sections.append(f"## Precision\n\n{markdown.table(bundle_words.CANDIDATE_HEADERS, rows)}")
+    if targets := _targets(report):
+        sections.append(f"## Other runtimes\n\n{targets}")
     around = [(key, bundle_words.value(value)) for key, value in measured["environment"].items()]
     sections.append(f"## Measured on\n\n{markdown.table(('what', 'which'), around)}")
     sections.append("`report.html` shows all this with examples; `parity.json` and `speed.json` hold all numbers.")
@@ -198,6 +200,19 @@ def _what(source: ExportSource, report: Export) -> str:
         f"gives `logits` and `probabilities`, float32 `[N, {len(source.classes)}]`. Normalization and resizing to the "
         f"network's own size are inside. {needs}{other}"
     )
+
+
+def _targets(report: Export) -> str:
+    """What the bundle holds for other runtimes, and which one `poolzoo predict` uses; "" where there is nothing."""
+    parts = []
+    if rows := bundle_words.target_rows(report.get("targets", {})):
+        parts.append(
+            "The directory `targets` holds a form of the graph for each of these. Each was checked on its own."
+        )
+        parts.append(markdown.table(bundle_words.TARGET_HEADERS, rows))
+    if said := bundle_words.selected_runtime(report):
+        parts.append(markdown.text(said))
+    return "\n\n".join(parts)
 
 
 def _labels(classes: Sequence[str]) -> str:

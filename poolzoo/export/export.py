@@ -69,6 +69,7 @@ class ExportReport:
         speed: The speed by batch size; empty where it was not measured.
         files: The sizes of the bundle's files in bytes, by name.
         targets: What was made for other runtimes, by name.
+        skipped: Why targets that "all" means were left out, by name.
         runtime: The runtime that `predict` uses; None where none was asked for.
         runtimes: What was found of the runtimes then; None likewise.
     """
@@ -84,6 +85,7 @@ class ExportReport:
     speed: Mapping[int, BatchSpeed] = field(default_factory=dict)
     files: Mapping[str, int] = field(default_factory=dict)
     targets: Mapping[str, schema.TargetConfig] = field(default_factory=dict)
+    skipped: Mapping[str, str] = field(default_factory=dict)
     runtime: str | None = None
     runtimes: RuntimesReport | None = None
 
@@ -105,6 +107,8 @@ class ExportReport:
             report["files"] = dict(self.files)
         if self.targets:
             report["targets"] = dict(self.targets)
+        if self.skipped:
+            report["skipped_targets"] = dict(self.skipped)
         if self.runtime is not None and self.runtimes is not None:
             report |= {"runtime": self.runtime, "runtimes": self.runtimes.to_json()}
         return cast(schema.Export, report)
@@ -152,7 +156,7 @@ def export(
     files.require_free(out)
     if options.input_kind == graph_input.PHOTO:
         photo_graph.require_filter(source.fit)
-    targets.require()
+    targets.require(options.input_kind)
     ort_session.choose_provider(provider)  # a provider without a device fails before the work, not after it
     with _torch_threads(threads) as count, files.appearing(out) as directory:
         with tempfile.TemporaryDirectory(dir=directory) as work:
@@ -170,10 +174,13 @@ def export(
                 torch_compile=torch_compile,
             )
         report = replace(report, bundle=str(out), speed=measured.batches)
-        _write_files(directory, source, report, best, measured)
-        made = write_targets(directory, targets)
+        speeds: schema.Speed = {"provider": report.provider, **measured.to_json()}
+        _write_files(directory, source, report, best, speeds)
+        written = write_targets(directory, targets)
         chosen, compared = choose_runtime(directory, targets, count)
-        report = replace(report, targets=made, runtime=chosen, runtimes=compared)
+        report = replace(report, targets=written.made, skipped=written.skipped, runtime=chosen, runtimes=compared)
+        shown = replace(report, files=_sizes(directory)).to_json()
+        card.write(directory, source, shown, speeds, best.parity.logits)
         manifest.write_manifest(directory, "bundle")
         report = replace(report, files=_sizes(directory))
     loader.catalog().emit("poolzoo_exported", bundle=str(out), report=report.to_json())
@@ -261,9 +268,9 @@ def _with_photo_input(best: Candidate, source: ExportSource, provider: str, thre
 
 
 def _write_files(
-    directory: Path, source: ExportSource, report: ExportReport, best: Candidate, measured: SpeedReport
+    directory: Path, source: ExportSource, report: ExportReport, best: Candidate, speeds: schema.Speed
 ) -> None:
-    """Writes all files but the graph and the manifest."""
+    """Writes all files but the graph, the card and the manifest."""
     written = onnx_file.read(directory / "model.onnx")
     facts: dict[str, object] = {
         "opset": report.opset,
@@ -274,7 +281,6 @@ def _write_files(
         "compared_on": {"images": report.parity.outputs.images, "n": report.parity.outputs.n},
         "map": head.find_feature_map(written, source.model, best.model, source.images),
     }
-    speeds: schema.Speed = {"provider": report.provider, **measured.to_json()}
     results = [one.to_json() for one in report.candidates]
     files.write_json(directory / "config.json", {**source.config, "export": facts})
     files.write_json(directory / "parity.json", {**report.parity.to_json(), "candidates": results})
@@ -283,8 +289,6 @@ def _write_files(
     with (directory / "golden.npz").open("wb") as golden:
         np.savez_compressed(golden, **arrays)
     files.write_atomically(directory / "predict.py", script.render())
-    shown = replace(report, files=_sizes(directory)).to_json()
-    card.write(directory, source, shown, speeds, best.parity.logits)
 
 
 def _sizes(directory: Path) -> dict[str, int]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from poolzoo.artifacts.schema import BatchSpeed, CandidateRow, Parity, Preprocessing
+from poolzoo.artifacts.schema import BatchSpeed, CandidateRow, Export, Parity, Preprocessing, TargetConfig
 
 BASELINE: Final = "torch eager"
 MAX_NODES: Final = 8  # that are named; `parity.json` names all
@@ -126,6 +126,32 @@ SPEED_NOTE: Final = (
     "Runtimes are timed in turns, in shuffled order. The speed-up is the median over the rounds of the ratio to "
     f"{BASELINE} at the same batch and threads, with the 10th and 90th percentile where they were kept."
 )
+
+
+def target_rows(targets: Mapping[str, TargetConfig]) -> list[tuple[str, ...]]:
+    """The table of what was made for other runtimes, with the headers `TARGET_HEADERS`."""
+    return [
+        (
+            name,
+            one["version"] or "–",
+            ", ".join(one["changes"]) or "none",
+            size(one["bytes"]),
+            "yes" if one["checked"] else "it cannot run where it was exported",
+        )
+        for name, one in targets.items()
+    ]
+
+
+TARGET_HEADERS: Final = ("runtime", "version", "changes of the graph", "size", "agrees")
+
+
+def selected_runtime(report: Export) -> str:
+    """Which runtime `poolzoo predict` uses for the bundle, and how many were compared; "" where none was recorded."""
+    if "runtime" not in report:
+        return ""
+    agreeing = [row for row in report.get("runtimes", []) if row["status"] == "agrees"]
+    more = f", the fastest of {len(agreeing)} runtimes that agree with it" if len(agreeing) > 1 else ""
+    return f"poolzoo predict runs it in {report['runtime']}{more}."
 
 
 def candidate_rows(candidates: Sequence[CandidateRow]) -> list[tuple[str, ...]]:

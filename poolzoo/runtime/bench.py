@@ -186,7 +186,7 @@ def _report_clocks(calls: Mapping[str, Callable[[], float]]) -> None:
 
 def _report_closing(process: RuntimeProcess) -> None:
     if process.close_problem:
-        output.warn(f"runtime {process.name} {process.close_problem}", "its measurements are not affected")
+        output.warn(f"runtime {process.name}: {process.close_problem}", "its measurements are not affected")
 
 
 def _short_name(provider: str) -> str:

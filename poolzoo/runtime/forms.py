@@ -23,6 +23,15 @@ INPUT: Final = "images"
 MAX_FOLDED: Final = 1 << 16  # elements of a value that becomes a constant
 
 
+def refusal(form: GraphForm, kind: str) -> str:
+    """Why no graph with this kind of input can have a form; "" where one may."""
+    if form.input not in (None, kind) and kind not in ("uint8", "float"):
+        return f"its input cannot be changed from {kind} to {form.input}"
+    if kind == PHOTO and form.batch not in (None, 1):
+        return f"it takes one photograph at a time, no batch of {form.batch}"
+    return ""
+
+
 def needs_change(form: GraphForm, kind: str) -> bool:
     """Whether a graph with this kind of input may have to be changed; its opset shows only when it is read."""
     photo = kind == PHOTO and not form.dynamic_slices
@@ -50,6 +59,8 @@ def adapt(content: bytes, form: GraphForm) -> tuple[bytes, tuple[str, ...]]:
     model = onnx.load_from_string(content)
     changes: list[str] = []
     kind = json.loads(next(one.value for one in model.metadata_props if one.key == "input"))["kind"]
+    if why := refusal(form, kind):
+        raise CheckFailed(why)
     if kind == PHOTO and not form.dynamic_slices:
         from poolzoo.runtime import photo_graph
 
@@ -59,8 +70,6 @@ def adapt(content: bytes, form: GraphForm) -> tuple[bytes, tuple[str, ...]]:
         folded = _fix_batch(model, form.batch)
         changes.append(f"batch {form.batch}" + (f" ({folded} nodes computed in advance)" if folded else ""))
     if form.input not in (None, kind):  # after the batch, whose Shape reads the input too
-        if kind not in ("uint8", "float"):
-            raise CheckFailed(f"its input cannot be changed from {kind} to {form.input}")
         changes.insert(0, _to_float(model) if form.input == "float" else _to_uint8(model))
         _write_input(model, str(form.input))
     opset = _opset(model)

@@ -145,10 +145,10 @@ def choose_runtime(directory: Path, named: str | None, provider: str) -> str:
     name = named or config.get("export", {}).get("runtime", ORT)
     if name == ORT and named is None:
         return ORT
-    from poolzoo.runtime.runtimes import identity_of, select
+    from poolzoo.runtime.runtimes import find_recorded, identity_of, select
 
     try:
-        (entry,) = select([name])
+        entry = find_recorded(name) if named is None else select([name])[0]
     except (UsageError, EnvironmentProblem) as error:
         if named is not None:
             raise
@@ -241,9 +241,9 @@ def _other_runtime(
     from poolzoo.runtime.environment import physical_cores
     from poolzoo.runtime.limits import Limits
     from poolzoo.runtime.process import WrongAnswer
-    from poolzoo.runtime.runtimes import open_runtime, select
+    from poolzoo.runtime.runtimes import find_recorded, open_runtime
 
-    (entry,) = select([name])
+    entry = find_recorded(name)
     count, limits = threads or physical_cores(), Limits.default(timeout)
     with open_runtime(directory, entry, threads=count, limits=limits) as (process, _, _):
         try:
@@ -257,7 +257,7 @@ def _other_runtime(
 
         yield run
     if process.close_problem:
-        output.warn(f"runtime {name} {process.close_problem}", "the labels are not affected")
+        output.warn(f"runtime {name}: {process.close_problem}", "the labels are not affected")
 
 
 def _believed(name: str, answer: Answer) -> np.ndarray:

@@ -151,6 +151,27 @@ def identity_of(entry: Entry) -> str:
     return loader.catalog().identity(entry)
 
 
+def reference_of(entry: Entry) -> str:
+    """What a user types to mean a runtime, whatever is preferred: its identity unless that means another one now."""
+    identity, catalog = identity_of(entry), loader.catalog()
+    means_it = catalog.runtime(identity).source == entry.source
+    return identity if means_it else f"{entry.source.dist}:{entry.item.name}"
+
+
+def find_recorded(name: str) -> Entry:
+    """The installed runtime that a bundle or plan names by its identity.
+
+    Raises:
+        UsageError: There is no such runtime.
+        EnvironmentProblem: It is not installed.
+    """
+    catalog = loader.catalog()
+    known = (entry for entry in catalog.select(spec.Runtime) if identity_of(entry) == name)
+    entry = next(known, None) or catalog.runtime(name)
+    require_installed(entry)
+    return entry
+
+
 def check_runtimes(
     bundle: Path,
     names: Sequence[str],
@@ -188,6 +209,8 @@ def check_runtimes(
             if availability.find(runtime_of(entry)).installed:
                 output.say(f"checking {identity_of(entry)}")
             found = _check(bundle, entry, made, count, precision, Limits.default(timeout), timer)
+            for remark in found.remarks:
+                output.warn(f"runtime {found.runtime}: {remark}", "whether it agrees is not affected")
             results.append(_with_cause(bundle, entry, found))
     return RuntimesReport(
         results=tuple(results),
@@ -346,9 +369,11 @@ __all__ = [
     "RuntimeResult",
     "RuntimesReport",
     "check_runtimes",
+    "find_recorded",
     "identity_of",
     "least_speedup",
     "open_runtime",
+    "reference_of",
     "require_installed",
     "runtime_of",
     "select",

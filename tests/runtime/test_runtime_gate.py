@@ -470,7 +470,7 @@ def test_the_user_sees_that_a_session_does_not_close(tmp_path, poolzoo, monkeypa
     plugin = fake_runtime(tmp_path / "fake.py", CLOSING.format(action="raise ValueError('it is stuck')"))
     image = tmp_path / "image.png"
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(image)
-    words = "runtime fake fails while closing: ValueError: it is stuck"
+    words = "runtime fake: fails while closing: ValueError: it is stuck"
     options = ("--runtime", "fake", "--plugin", plugin)
     for command in (
         ("verify", BUNDLE, "--no-bench"),
