@@ -191,7 +191,11 @@ def _run_once(graph: str, folder: Path, cases: Path, warm: Warm, limit: float) -
         status=status,
         off=off,
         detail=detail,
-        causes=() if status == "agrees" else known_causes(folder / "model.onnx", runtimes.runtime_of(warm.entry)),
+        causes=()
+        if status == "agrees"
+        else known_causes(
+            folder / "model.onnx", runtimes.identity_of(warm.entry), runtimes.runtime_of(warm.entry).form
+        ),
         changes=changes,
     )
 

@@ -249,6 +249,11 @@ def _divides_by_small_floor(view: GraphView, node: NodeProto) -> bool:
     return floor is not None and floor.size == 1 and 0 < float(floor.item()) <= SMALL_FLOOR
 
 
+def _half_with_bias(view: GraphView, node: NodeProto) -> bool:
+    constants = [view.initializers[value] for value in node.input if value in view.initializers]
+    return len(node.input) > 2 and any(one.data_type == onnx.TensorProto.FLOAT16 for one in constants)
+
+
 def _bare_reduction(view: GraphView, node: NodeProto) -> bool:
     return node.input[0] not in view.behind_windows
 
@@ -289,6 +294,8 @@ RULES: Final = (
           "has no `antialias`; use AveragePool or MatMul with the filter's weights"),
     _rule("iree", "refused", "Pad", _reflects_with_dynamic_batch,
           "cannot reflect a map with a dynamic batch; concatenate slices of the border"),
+    _rule("tract", "refused", "Gemm", _half_with_bias,
+          "gives float32 for a Gemm with a bias in float16; export in fp32, or add the bias to a MatMul"),
     _rule("openvino tract mnn iree litert", "refused", "Pad", _wraps,
           "has no padding that wraps around; concatenate slices of the border"),
     _rule("ncnn", "wrong", "Pad", _wraps,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -107,13 +110,18 @@ def _write_graph(source: Path, kind: str, name: str, form: GraphForm, target: Pa
 
 def _require_plain(name: str, out: Path) -> None:
     """Makes sure that a conversion left files and directories of a sane name alone: they become part of a bundle."""
-    for path in (out, *sorted(out.rglob("*"))):
+    for path in chain([out], map(Path, _below(out))):  # a link in the place of `out` is not followed
         if path.is_symlink() or not (path.is_dir() or path.is_file()):
             raise RuntimeFailed(name, f"converts the graph to {printable(path.name)}, which is no plain file")
         if not path.name.isprintable():
             raise RuntimeFailed(name, f"converts the graph to a file with an odd name: {printable(path.name)}")
         if path.is_file() and path.stat().st_size > MAX_BYTES:
             raise RuntimeFailed(name, f"converts the graph to {printable(path.name)} of {size(path.stat().st_size)}")
+
+
+def _below(directory: Path) -> Iterator[str]:
+    for place, folders, names in os.walk(directory):
+        yield from (os.path.join(place, name) for name in sorted(folders + names))
 
 
 def _size(directory: Path) -> int:

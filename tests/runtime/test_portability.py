@@ -165,6 +165,11 @@ CASES = {
         ([node("BatchNormalization", ["x", "k", "k", "k", "k"], ["y"])], {"k": np.ones(4)}),
     ),
     "a constant to choose from": ({("mnn", "wrong", "Where")}, choice((8, 8)), choice(())),
+    "a bias in half precision": (
+        {("tract", "refused", "Gemm")},
+        ([node("Gemm", ["x", "k", "b"], ["y"])], {"k": np.ones((8, 4), np.float16), "b": np.ones(4, np.float16)}),
+        ([node("Gemm", ["x", "k"], ["y"])], {"k": np.ones((8, 4), np.float16)}),
+    ),
     "a small floor": (
         {("litert", "wrong", "Div")},
         ([node("Clip", ["x", "e"], ["a"]), node("Div", ["x", "a"], ["y"])], {"e": np.float32(1e-12)}),
@@ -204,6 +209,6 @@ def test_an_issue_names_node_and_cause():
 
 def test_a_bundle_has_the_causes_of_one_runtime():
     tract, reference = (runtimes.runtime_of(loader.catalog().runtime(name)) for name in ("tract", "onnxruntime"))
-    (cause,) = known_causes(DIGITS / "model.onnx", tract)
+    (cause,) = known_causes(DIGITS / "model.onnx", tract.name, tract.form)
     assert "cannot derive the batch from sizes" in cause
-    assert known_causes(DIGITS / "model.onnx", reference) == ()
+    assert known_causes(DIGITS / "model.onnx", reference.name, reference.form) == ()

@@ -219,14 +219,29 @@ def test_a_runtime_reads_what_its_convert_wrote(tmp_path):
     assert manifest.differences(BUNDLE) == []
 
 
-def test_a_link_is_no_converted_file(tmp_path):
+@pytest.mark.parametrize(
+    ("statement", "why"),
+    [
+        ("(out / 'elsewhere').symlink_to('/')", "elsewhere, which is no plain file"),
+        ("(out / 'nothing').symlink_to('nowhere')", "nothing, which is no plain file"),
+        ("(out / 'folder').mkdir(); (out / 'folder/loop').symlink_to('..')", "loop, which is no plain file"),
+        ("os.mkfifo(out / 'pipe')", "pipe, which is no plain file"),
+        ("open(os.fsencode(out) + b'/\\xff.bin', 'w').close()", r"a file with an odd name: \udcff.bin"),
+        ("(out / 'two\\nlines').touch()", "a file with an odd name: two lines"),
+        ("out.rmdir(); out.symlink_to('/')", "converted, which is no plain file"),
+    ],
+)
+def test_what_is_no_plain_file_is_refused(tmp_path, poolzoo, statement, why):
     body = (
-        "def convert(bundle, out):\n    (out / 'elsewhere').symlink_to('/')\n"
+        f"def convert(bundle, out):\n    (out / 'model').write_bytes(b'x')\n    {statement}\n"
         "def open_session(bundle, **settings): return None\n"
     )
-    plugin = fake_runtime(tmp_path / "links.py", body, more="convert=convert")
-    found = check(plugin)
-    assert (found.status, "elsewhere, which is no plain file" in found.detail) == ("refused", True), found.detail
+    if "rmdir" in statement:
+        body = body.replace("(out / 'model').write_bytes(b'x')", "pass")
+    plugin = fake_runtime(tmp_path / "odd.py", body, more="convert=convert")
+    outcome = poolzoo("verify", BUNDLE, "--runtime", "fake", "--plugin", plugin, "--no-bench")
+    errors = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
+    assert (outcome.code, errors) == (1, [f"error: runtime fake refuses the bundle: converts the graph to {why}"])
 
 
 @pytest.mark.parametrize("name", ["swapped classes", "logits for probabilities", "one class less"])
