@@ -4,8 +4,9 @@
     python -m benchmarks.runtimes --write [--folder runs/runtimes]
 
 A cell is a graph in a runtime, in a process of its own with limits of time and memory. Each is a line of JSON in
-FOLDER/cells.jsonl. A cell is run again where the graph, what torch gives, the runtime's version or its file changed.
-With --write the lines become docs/runtimes.md and docs/runtimes.json, and nothing runs.
+FOLDER/cells.jsonl. A cell is run again where the graph, what torch gives, the runtime's version or its file changed;
+one of docs/runtimes.json for which all that is the same is taken over. With --write the lines become docs/runtimes.md
+and docs/runtimes.json, and nothing runs. Runtimes of another Python join the same folder from there.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def installed() -> list[str]:
 
 def graphs() -> list[str]:
     """The names of all layers and bundles."""
-    return layers.names() + [one.name for one in bundles.BUNDLES]
+    return layers.graphs() + [one.name for one in bundles.BUNDLES]
 
 
 class Graphs:
@@ -74,13 +75,20 @@ def sources() -> str:
 def work(names: Sequence[str], chosen: Sequence[str], journal: Journal, folder: Path, measure_speed: bool) -> None:
     """Runs the cells that the journal does not hold yet."""
     made = Graphs(folder)
+    published = page.published()
     whole = {one.name for one in bundles.BUNDLES}
     places = {name: _try(lambda name=name: made.make(name, name in whole), name) for name in names}
     for runtime in chosen:
         with cells.Warm(runtime) as warm:
             for name, place in places.items():
-                before = journal.records.get(f"{name} | {runtime}", {})
-                if place is None or _holds(before, cells.key(*place, warm.entry), measure_speed and name in whole):
+                if place is None:
+                    continue
+                trial, key = f"{name} | {runtime}", cells.key(*place, warm.entry)
+                timed = measure_speed and name in whole
+                if _holds(journal.records.get(trial, {}), key, timed):
+                    continue
+                if _holds(published.get(trial, {}), key, timed):
+                    journal.add(published[trial])
                     continue
                 found = cells.run(name, *place, warm, whole=name in whole, measure_speed=measure_speed)
                 journal.add(found.to_json())

@@ -39,6 +39,7 @@ class CellResult:
     Attributes:
         graph: The name of the layer or bundle.
         runtime: The runtime's name.
+        version: The runtime's version.
         key: A digest of all that the result depends on: graph, cases, the runtime's version and form.
         status: Whether it agrees; "crashed" where the process ended or hung.
         off: The largest difference, as a fraction of the largest value that torch gives; None where there is none,
@@ -52,6 +53,7 @@ class CellResult:
 
     graph: str
     runtime: str
+    version: str
     key: str
     status: Status
     off: float | None = None
@@ -187,6 +189,7 @@ def _run_once(graph: str, folder: Path, cases: Path, warm: Warm, limit: float) -
     return CellResult(
         graph=graph,
         runtime=warm.entry.item.name,
+        version=availability.find(runtimes.runtime_of(warm.entry)).version,
         key=key(folder, cases, warm.entry),
         status=status,
         off=off,

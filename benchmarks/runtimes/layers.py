@@ -1,7 +1,7 @@
 """The graph of every built-in pooling layer, by a plain `torch.onnx.export`, with inputs and torch's outputs.
 
 A graph is a bundle's graph without a backbone: its image is the feature map, `float[N, 64, 8, 8]`, its logits are the
-layer's outputs, flattened. So a runtime's session runs it like any other.
+layer's outputs, flattened. So a runtime's session runs it like any other. A local layer has a graph for each geometry.
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ from poolzoo.plugin.spec import Pooling
 
 BATCHES: Final = (3, 3, 1, 7, 3)  # one after another, with one session
 CHANNELS, SIDE = 64, 8
-WINDOW: Final = Geometry(2, 2)  # of local layers
+GEOMETRIES: Final = {  # of local layers, by what follows the layer's name in that of the graph
+    "": Geometry(2, 2),
+    ", 3 × 3 padded": Geometry(3, 2, padding=1),
+    ", 3 × 3 ceil_mode": Geometry(3, 2, ceil_mode=True),
+}
 SCALE: Final = np.float32(255)  # a session divides by it what it makes a float input of
 
 
@@ -45,15 +49,25 @@ def names() -> list[str]:
     return sorted(f"{item.kind} {item.name}" for item in poolings if isinstance(item, Pooling))
 
 
+def graphs_of(layer: str) -> list[str]:
+    """The names of a layer's graphs; some layers refuse some of the geometries."""
+    return [layer + suffix for suffix in GEOMETRIES] if layer.startswith("local ") else [layer]
+
+
+def graphs() -> list[str]:
+    """The names of all graphs."""
+    return [graph for layer in names() for graph in graphs_of(layer)]
+
+
 def write(name: str, folder: Path) -> None:
     """Writes a layer's `model.onnx` and `config.json`, and a file of cases: inputs and torch's outputs.
 
     Args:
-        name: One of `names()`.
+        name: One of `graphs()`.
         folder: Its directory, which is made. The file of its cases lies beside it.
     """
-    folder.mkdir()
     layer = _Layer(_build(name)).eval()
+    folder.mkdir()
     seeded = torch.Generator().manual_seed(1)
     maps = torch.randn(sum(BATCHES), CHANNELS, SIDE, SIDE, generator=seeded)
     with torch.inference_mode():
@@ -79,7 +93,8 @@ def write(name: str, folder: Path) -> None:
 
 def _build(name: str) -> nn.Module:
     """A layer with noise on its parameters, so that zeros and ones disable no branch."""
-    kind, _, pooling = name.partition(" ")
+    kind, _, text = name.partition(" ")
+    pooling, comma, suffix = text.partition(",")
     torch.manual_seed(0)
     if kind == "global":
         found = loader.catalog().pooling(pooling, "global")
@@ -87,7 +102,7 @@ def _build(name: str) -> nn.Module:
         layer: nn.Module = found.build(CHANNELS, **extra, **found.options)
     else:
         found = loader.catalog().pooling(pooling, "local")
-        layer = WINDOW.build(found.build, CHANNELS, found.options)
+        layer = GEOMETRIES[comma + suffix].build(found.build, CHANNELS, found.options)
     seeded = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in layer.parameters():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -15,10 +17,12 @@ from poolzoo.common.json_writer import dumps
 from poolzoo.common.text import one_line
 from poolzoo.plugin import loader
 from poolzoo.plugin.spec import Runtime
-from poolzoo.runtime import availability, runtimes
+from poolzoo.runtime import runtimes
 from poolzoo.runtime.environment import current_environment
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
+DATA: Final = DOCS / "runtimes.json"
+WORST: Final = ("wrong", "crashed", "refused", "agrees")  # a layer is what the worst of its graphs is
 MARKS: Final = {"agrees": "✓", "refused": "refused", "crashed": "crashed"}
 
 Cells = dict[tuple[str, str], CellResult]  # by graph and runtime
@@ -29,14 +33,18 @@ def write(found: Sequence[CellResult]) -> None:
     cells = {(one.graph, one.runtime): one for one in found}
     (DOCS / "runtimes.md").write_text(render(cells), encoding="utf-8")
     ordered = [cells[key].to_json() for key in sorted(cells)]
-    data = {"versions": _versions(_runtimes(cells)), "machine": _machine(), "cells": ordered}
-    (DOCS / "runtimes.json").write_text(dumps(data, indent=1) + "\n", encoding="utf-8")
+    DATA.write_text(dumps({"machine": _machine(), "cells": ordered}, indent=1) + "\n", encoding="utf-8")
+
+
+def published() -> dict[str, Mapping[str, object]]:
+    """The cells of `DATA`, by their keys in the journal."""
+    return {cell["trial"]: cell for cell in json.loads(DATA.read_text(encoding="utf-8"))["cells"]}
 
 
 def render(cells: Cells) -> str:
     """The page."""
     names = _runtimes(cells)
-    versions = _versions(names)
+    merged = cells | _layers(cells, names)
     whole = [one.name for one in bundles.BUNDLES]
     kinds = {one.name: one.kind for one in bundles.BUNDLES}
     return "\n".join(
@@ -49,11 +57,11 @@ def render(cells: Cells) -> str:
             "One thread, float32 arithmetic, each runtime in a process of its own. `poolzoo list runtimes` shows how",
             "to get a runtime.",
             "",
-            table(["runtime", "version", "what the graph is changed to"], _forms(names, versions)),
+            table(["runtime", "version", "what the graph is changed to"], _forms(cells, names)),
             "",
             "## Summary",
             "",
-            table(["", *names], _summary(cells, names, whole)),
+            table(["", *names], _summary(merged, names, whole)),
             "",
             "✓ agrees. A number is how far a wrong cell is off, as a fraction of the largest value that torch gives.",
             "A cell *crashed* where the runtime's process ended or hung, and is *refused* where the runtime says why.",
@@ -62,11 +70,12 @@ def render(cells: Cells) -> str:
             "## Layers",
             "",
             "Each layer is exported by a plain `torch.onnx.export` with a dynamic batch and opset 18. It takes",
-            "`float[N, 64, 8, 8]`; local layers have 2 × 2 windows, and all parameters have noise. A flattening and a",
-            "softmax follow it.",
+            "`float[N, 64, 8, 8]`, and all parameters have noise. A flattening and a softmax follow it. A local layer",
+            "has three graphs: 2 × 2 windows, 3 × 3 windows with stride 2 and padding 1, and the same without padding",
+            "and with ceil_mode; its cell is that of the worst. `wavelet` exists with 2 × 2 windows alone.",
             f"It agrees within {LAYER_LIMIT:g} of the largest value of torch, at batches 3, 3, 1, 7, 3 in one session.",
             "",
-            table(["layer", *names], _rows(cells, names, layers.names())),
+            table(["layer", *names], _rows(merged, names, layers.names())),
             "",
             "## Bundles",
             "",
@@ -100,9 +109,16 @@ def _runtimes(cells: Cells) -> list[str]:
     return [entry.item.name for entry in loader.catalog().select(Runtime) if entry.item.name in ran]
 
 
-def _versions(names: Sequence[str]) -> dict[str, str]:
-    entries = {name: runtimes.runtime_of(loader.catalog().runtime(name)) for name in names}
-    return {name: availability.find(runtime).version for name, runtime in entries.items()}
+def _layers(cells: Cells, names: Sequence[str]) -> Cells:
+    """A cell for each layer: the worst of those of its graphs."""
+    found: Cells = {}
+    for layer in layers.names():
+        for name in names:
+            own = [cells[graph, name] for graph in layers.graphs_of(layer) if (graph, name) in cells]
+            if own:
+                worst = min(own, key=lambda one: (WORST.index(one.status), -(one.off or 0)))
+                found[layer, name] = replace(worst, graph=layer)
+    return found
 
 
 def _machine() -> str:
@@ -110,7 +126,7 @@ def _machine() -> str:
     return f"{machine.processor} ({', '.join(machine.cpu_flags) or machine.machine})"
 
 
-def _forms(names: Sequence[str], versions: dict[str, str]) -> list[list[str]]:
+def _forms(cells: Cells, names: Sequence[str]) -> list[list[str]]:
     rows = []
     for name in names:
         runtime = runtimes.runtime_of(loader.catalog().runtime(name))
@@ -119,7 +135,8 @@ def _forms(names: Sequence[str], versions: dict[str, str]) -> list[list[str]]:
         changes += [f"batch {form.batch}"] if form.batch else []
         changes += [f"opset {form.opset}"] if form.opset else []
         changes += ["a file of its own"] if runtime.convert else []
-        rows.append([name, versions[name], ", ".join(changes) or "nothing"])
+        versions = sorted({one.version for one in cells.values() if one.runtime == name})
+        rows.append([name, " and ".join(versions), ", ".join(changes) or "nothing"])
     return rows
 
 

@@ -109,9 +109,13 @@ local_avg_max = local_build(LocalAvgMax)
 
 @local_build
 def local_avg(channels: int, geometry: Geometry, *, count_include_pad: bool = True) -> nn.Module:
-    """torch's own layer, whose default counts the padding as zeros."""
+    """torch's own layer, whose default counts the padding as zeros.
+
+    Without padding nothing is counted: the means are the same, and runtimes disagree on what partial windows count.
+    """
+    counted = count_include_pad and geometry.padding > 0
     return nn.AvgPool2d(
-        geometry.kernel_size, geometry.stride, geometry.padding, geometry.ceil_mode, count_include_pad=count_include_pad
+        geometry.kernel_size, geometry.stride, geometry.padding, geometry.ceil_mode, count_include_pad=counted
     )
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 INPUT: Final = "images"
 MAX_FOLDED: Final = 1 << 16  # elements of a value that becomes a constant
+OWN: Final = "poolzoo"  # the domain of operators that onnx's converter shall leave as they are
 
 
 def refusal(form: GraphForm, kind: str) -> str:
@@ -91,16 +92,35 @@ def _opset(model: onnx.ModelProto) -> int:
 def _lower_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     from onnx import version_converter
 
+    kept = _same_pads(model) if 13 <= opset < 18 else []
+    if kept:
+        model.opset_import.add(domain=OWN, version=1)
+    for node in kept:
+        node.domain = OWN
     try:
         found = version_converter.convert_version(model, opset)
     except Exception as error:
         text = f"its graph cannot be converted from opset {_opset(model)} to {opset}: {reason(error, 200)}"
         raise CheckFailed(text) from error
+    for node in found.graph.node:
+        if node.domain == OWN:
+            node.ClearField("domain")
+    for one in [one for one in found.opset_import if one.domain == OWN]:
+        found.opset_import.remove(one)
     if opset < 18:
         _drop_noop(found)
     if not found.metadata_props:  # which the converter drops
         found.metadata_props.extend(model.metadata_props)
     return found
+
+
+def _same_pads(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """The Pads that mean the same from opset 13 to 18, where the converter has no step for any."""
+    from onnx import helper
+
+    pads = [node for node in model.graph.node if node.op_type == "Pad" and not any(node.input[3:])]
+    modes = [helper.get_node_attr_value(one, "mode") if one.attribute else b"constant" for one in pads]
+    return [node for node, mode in zip(pads, modes, strict=True) if mode != b"wrap"]
 
 
 def _drop_noop(model: onnx.ModelProto) -> None:

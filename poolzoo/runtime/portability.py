@@ -179,15 +179,24 @@ def _three_dimensional_with_ceil_mode(view: GraphView, node: NodeProto) -> bool:
     return _three_dimensional(view, node) and bool(attribute(node, "ceil_mode", 0))
 
 
-def _miscounts_with_ceil_mode(view: GraphView, node: NodeProto) -> bool:
-    """Means with ceil_mode: of whole windows without the padding, or of partial windows with it."""
+def _partial_windows(view: GraphView, node: NodeProto) -> bool | None:
+    """Whether a pooling with ceil_mode has windows that reach beyond the padding; None without, or of unknown sizes."""
     sides = [side for side in view.shapes.get(node.input[0], ())[2:] if isinstance(side, int)]
     if len(sides) != 2 or not attribute(node, "ceil_mode", 0):
-        return False
+        return None
     kernel, strides = _numbers(node, "kernel_shape", (1, 1)), _numbers(node, "strides", (1, 1))
     pads = _numbers(node, "pads", (0, 0, 0, 0))
-    rest = [(side + pads[at] + pads[at + 2] - kernel[at]) % strides[at] for at, side in enumerate(sides)]
-    return any(rest) == bool(attribute(node, "count_include_pad", 0))
+    return any((side + pads[at] + pads[at + 2] - kernel[at]) % strides[at] for at, side in enumerate(sides))
+
+
+def _miscounts_with_ceil_mode(view: GraphView, node: NodeProto) -> bool:
+    """Means with ceil_mode: of whole windows without the padding, or of partial windows with it."""
+    return _partial_windows(view, node) == bool(attribute(node, "count_include_pad", 0))
+
+
+def _counts_beyond_padding(view: GraphView, node: NodeProto) -> bool:
+    """Means of partial windows with the padding."""
+    return bool(_partial_windows(view, node) and attribute(node, "count_include_pad", 0))
 
 
 def _without_value(view: GraphView, node: NodeProto) -> bool:
@@ -308,6 +317,8 @@ RULES: Final = (
           "derives wrong bounds from `ceil_mode` in three dimensions; fold two of them into one"),
     _rule("iree", "wrong", "AveragePool", _miscounts_with_ceil_mode,
           "miscounts with `ceil_mode`; set it only where a window is partial, and count no padding there"),
+    _rule("opencv", "wrong", "AveragePool", _counts_beyond_padding,
+          "counts what lies beyond the padding in partial windows; pad in advance, and count no padding there"),
     _rule("mnn", "wrong", "MatMul", _constant_of_batch_one,
           "does not repeat a constant of batch 1 when the batch grows; expand it to the batch"),
     _rule("mnn", "wrong", "BatchNormalization", _computed_statistics,

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from benchmarks.runtimes import bundles, cells, page
+from benchmarks.runtimes import bundles, cells, layers, page
 from poolzoo.plugin import loader
 
 DIGITS = Path(__file__).parents[1] / "data" / "digits_bundle"
@@ -55,11 +55,24 @@ def test_the_key_changes_with_numbers_and_not_with_names(digits: tuple[Path, Pat
     assert cells.key(bundle, cases, entry) != before
 
 
-def test_the_page_names_what_verify_misses() -> None:
-    def cell(status: cells.Status, verify: str) -> cells.CellResult:
-        return cells.CellResult(graph=NAME, runtime="opencv", key="", status=status, off=0.5, verify=verify)
+def cell(graph: str, status: cells.Status, verify: str = "") -> tuple[tuple[str, str], cells.CellResult]:
+    """A cell of OpenCV, as an entry of the page's cells."""
+    made = cells.CellResult(graph=graph, runtime="opencv", version="5", key="", status=status, off=0.5, verify=verify)
+    return (graph, "opencv"), made
 
-    found = {(NAME, "opencv"): cell("wrong", "wrong")}
-    assert "1 cells of bundles are wrong; `verify` with `--runtime` finds 1" in page.render(found)
-    found = {(NAME, "opencv"): cell("wrong", "agrees")}
-    assert f"* missed: `{NAME}` in opencv" in page.render(found)
+
+def test_the_page_names_what_verify_misses() -> None:
+    assert "1 cells of bundles are wrong; `verify` with `--runtime` finds 1" in page.render(
+        dict([cell(NAME, "wrong", "wrong")])
+    )
+    assert f"* missed: `{NAME}` in opencv" in page.render(dict([cell(NAME, "wrong", "agrees")]))
+
+
+def test_a_layer_agrees_where_it_does_in_all_geometries() -> None:
+    graphs = layers.graphs_of("local avg")
+    assert len(graphs) == len(layers.GEOMETRIES) > 1
+    right = dict(cell(graph, "agrees") for graph in graphs)
+    assert "| `local avg` | ✓ |" in page.render(right)
+    found = page.render(right | dict([cell(graphs[1], "wrong")]))
+    assert "| `local avg` | **0.5** |" in found
+    assert f"* `{graphs[1]}`: wrong." in found

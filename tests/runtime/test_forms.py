@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnx import helper, numpy_helper
 from support.linear_bundle import linear_bundle
 
 from poolzoo.common.errors import CheckFailed
@@ -47,6 +48,22 @@ def test_a_changed_graph_gives_the_stored_outputs(form, size):
     golden = np.load(BUNDLE / "golden.npz")
     images = golden["images"][:8]
     assert (np.abs(logits(content, images, size) - golden["logits"][:8]).max(1) <= golden["allowed"][:8]).all()
+
+
+def test_padding_stays_where_the_opset_is_lowered():
+    model = onnx.load(BUNDLE / "model.onnx")
+    model.graph.initializer.append(numpy_helper.from_array(np.array([0, 1, 1, 0, 0, -1, -1, 0]), "shift"))
+    for node in model.graph.node:
+        node.input[:] = ["moved" if name == "images" else name for name in node.input]
+    model.graph.node.insert(0, helper.make_node("Pad", ["images", "shift"], ["moved"]))
+    content, _ = forms.adapt(model.SerializeToString(), GraphForm(opset=17))
+    changed = onnx.load_from_string(content)
+    assert [(one.domain, one.version) for one in changed.opset_import] == [("", 17)]
+    images = np.load(BUNDLE / "golden.npz")["images"][:4]
+    moved = np.zeros_like(images)
+    moved[:, 1:, 1:] = images[:, :-1, :-1]
+    expected = logits((BUNDLE / "model.onnx").read_bytes(), moved, 4)
+    assert logits(content, images, 4) == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["uint8", "float"])

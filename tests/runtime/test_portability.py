@@ -92,6 +92,7 @@ def constant_of_shape(inputs, **attributes):
 ROOTED = [node("Max", ["x", "e"], ["a"]), node("Sqrt", ["a"], ["b"]), node("Reciprocal", ["b"], ["y"])]
 
 # What is found in a pattern, the pattern, and its nearest form in which nothing is.
+THIRDS = {"kernel_shape": [3, 3], "strides": [3, 3]}
 CASES = {
     "hard sigmoid gate": ({("opencv", "wrong", "Mul")}, hard_swish("g"), hard_swish("x")),
     "hard sigmoid of another slope": ({("opencv", "wrong", "Mul")}, hard_swish("g"), hard_swish("g", alpha=0.2)),
@@ -147,7 +148,12 @@ CASES = {
     "means with ceil_mode": (
         {("iree", "wrong", "AveragePool")},
         ([node("AveragePool", ["x"], ["y"], kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1)],),
-        ([node("AveragePool", ["x"], ["y"], kernel_shape=[3, 3], strides=[3, 3], ceil_mode=1)],),
+        ([node("AveragePool", ["x"], ["y"], **THIRDS, ceil_mode=1)],),
+    ),
+    "means of partial windows with the padding": (
+        {("iree", "wrong", "AveragePool"), ("opencv", "wrong", "AveragePool")},
+        ([node("AveragePool", ["x"], ["y"], **THIRDS, ceil_mode=1, count_include_pad=1)],),
+        ([node("AveragePool", ["x"], ["y"], **THIRDS, ceil_mode=1)],),
     ),
     "padding that reflects": (
         {("iree", "refused", "Pad")},

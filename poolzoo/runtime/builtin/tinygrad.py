@@ -21,7 +21,7 @@ def open_session(bundle: Path, *, threads: int, device: str, precision: str) -> 
 
     def compute(x: Tensor) -> list[Tensor]:
         found = runner({sessions.IMAGES: x})
-        return [found[name].realize() for name in sessions.OUTPUTS]
+        return [found[name].contiguous().realize() for name in sessions.OUTPUTS]  # a view would keep its first values
 
     compiled = TinyJit(compute)
 
