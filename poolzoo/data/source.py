@@ -77,6 +77,7 @@ def load_split(dataset: Dataset, split: Split, size: Size | None = None) -> tupl
         PluginFailed: The data set does not give what its contract says.
     """
     try:
+        assert dataset.load is not None  # an indexed data set has a reader
         pixels, labels = map(values.array, dataset.load(split, cache_dir()))
     except (PoolzooError, OSError, MemoryError, KeyboardInterrupt):
         raise

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 from poolzoo.plugin import spec
 
-Item = spec.Pooling | spec.Backbone | spec.BackboneFamily | spec.Dataset | spec.Runtime
+Item = spec.Pooling | spec.Backbone | spec.BackboneFamily | spec.Dataset | spec.DatasetSource | spec.Runtime
 ItemT = TypeVar("ItemT", bound=Item)
 KINDS: Final = (spec.Pooling, spec.Backbone, spec.BackboneFamily, spec.Dataset, spec.Runtime)
 
