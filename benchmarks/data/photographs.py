@@ -1,4 +1,4 @@
-"""Photographs for measurements: mosaics of enlarged pictures with noise, as JPEGs; and what processes use of a machine."""
+"""Photographs for measurements: mosaics of enlarged pictures with noise; and what processes use of a machine."""
 
 from __future__ import annotations
 
