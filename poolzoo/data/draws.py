@@ -53,9 +53,7 @@ def philox(counters: np.ndarray, key: tuple[int, int]) -> np.ndarray:
     """Philox4x32-10 of counters `uint64[…, 4]` below 2³² with a key of two such numbers, `uint64[…, 4]`."""
     a, b, c, d = (counters[..., word] for word in range(_WORDS))
     for number in range(_ROUNDS):
-        first, second = (
-            np.uint64((value + number * step) & int(_LOW)) for value, step in zip(key, _WEYL, strict=True)
-        )
+        first, second = (np.uint64((value + number * step) & int(_LOW)) for value, step in zip(key, _WEYL, strict=True))
         upper, lower = _MULTIPLIERS[0] * a, _MULTIPLIERS[1] * c
         a, b, c, d = (
             (lower >> _HALF) ^ b ^ first,

@@ -1,4 +1,4 @@
-"""Random erasing (Zhong et al., 2017, arXiv 1708.04896): a random box of an image is filled with the mean color."""
+"""Boxes that are filled with the mean color: random erasing (Zhong et al., 2017, arXiv 1708.04896), and cutout."""
 
 from __future__ import annotations
 
@@ -46,6 +46,13 @@ def boxes(probability: float, size: Size, seed: int, epoch: int, positions: np.n
     left = np.floor(drawn[:, 2] * (size[1] - width + 1))
     edges = np.stack([top, top + height, left, left + width], 1)
     return np.where(erased[:, None], edges, 0).astype(np.int64)
+
+
+def squares(centers: np.ndarray, side: int) -> np.ndarray:
+    """Squares for cutout around centers `int64[n, 2]`, in the form of `boxes`; they may reach beyond the image."""
+    first = centers - side // 2
+    edges: np.ndarray = np.stack([first[:, 0], first[:, 0] + side, first[:, 1], first[:, 1] + side], 1)
+    return edges
 
 
 def erase(images: Tensor, edges: np.ndarray, color: np.ndarray) -> Tensor:

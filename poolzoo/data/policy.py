@@ -8,7 +8,7 @@ and a ninth of its time for 32 × 32; see `python -m benchmarks.data.augment`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -201,8 +201,3 @@ def _line(first: float, last: float) -> np.ndarray:
     """`float32` as torchvision has them, so that whole pixels and thresholds are the same."""
     line: np.ndarray = torch.linspace(first, last, BINS).double().numpy()
     return line
-
-
-def names(policies: Sequence[Policy | None]) -> str:
-    """The policies as `--policy` takes them, one after the other."""
-    return ", ".join("none" if policy is None else str(policy) for policy in policies)
