@@ -1,6 +1,6 @@
 """Random numbers that depend on a key and a position alone, so that no order, worker or process changes them.
 
-They are Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011, section 4.3), for all positions
+They are Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011), for all positions
 of a batch at once: a generator for each position would take longer than many operators on small images.
 """
 
@@ -20,7 +20,7 @@ _WORDS: Final = 4  # numbers of one counter
 
 
 class Purpose(IntEnum):
-    """What numbers are drawn for; those of different purposes are independent. The values never change their meaning."""
+    """What numbers are drawn for; those of different purposes are independent. Values keep their meaning forever."""
 
     POLICY = 1
     COLOR_JITTER = 2

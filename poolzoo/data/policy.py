@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from poolzoo.data import color, draws, warp
-from poolzoo.data.transfer import to_device
 from poolzoo.data.sizes import Size
+from poolzoo.data.transfer import to_device
 
 BINS: Final = 31  # magnitudes of an operator, evenly spaced
 MAX_TRANSLATION: Final = 150 / 331  # RandAugment's, as a part of the side

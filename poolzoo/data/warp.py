@@ -10,7 +10,7 @@ from torch import Tensor
 
 from poolzoo.data.sizes import Size
 
-# A map from the pixels of the result to those of the image: x' = a·x + b·y + c and y' = d·x + e·y + f, where x and y are
+# A map leads from pixels of the result to those of the image: x' = a·x + b·y + c, y' = d·x + e·y + f, where x and y are
 # measured from the image's center, and a pixel's place is its own center.
 
 
