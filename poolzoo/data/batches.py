@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Final, TypedDict
+from typing import Final
 
 import numpy as np
 import torch
@@ -60,15 +60,6 @@ class Batch:
     labels: Tensor
     mixed_labels: Tensor | None = None
     label_weight: float = 1.0
-
-
-class Changes(TypedDict):
-    """The random parameters of some images, as `AugmentedImages.take` takes them."""
-
-    shifts: np.ndarray
-    flipped: np.ndarray
-    centers: np.ndarray | None
-    cutout: int
 
 
 class BatchLoader:
@@ -153,13 +144,5 @@ class BatchLoader:
             batches: Which images, as places in `indices`, `int64[n]` each.
         """
         for positions in batches:
-            images = self.images.take(indices=self.indices[positions], **self._changes(params, positions))
+            images = self.images.take(self.indices[positions], params, positions, self.augmentation)
             yield images, self.labels[to_device(positions, self.device)]
-
-    def _changes(self, params: EpochParams, positions: np.ndarray) -> Changes:
-        return {
-            "shifts": params.shifts[positions],
-            "flipped": params.flipped[positions],
-            "centers": params.centers[positions] if self.augmentation.cutout else None,
-            "cutout": self.augmentation.cutout,
-        }

@@ -119,7 +119,8 @@ class StreamLoader(BatchLoader):
             with closing(prefetch.filled(fill, noted(), (*self.images.size, 3), self.threads)) as found:
                 for batch, shown in found:
                     positions = wanted.pop(0)
-                    augmented = self.images.change(batch, **self._changes(params, positions))
+                    indices = self.indices[positions]
+                    augmented = self.images.change(batch, indices, params, positions, self.augmentation)
                     yield augmented, self.labels[to_device(shown, self.device)]
         finally:
             if self.crops is not None:

@@ -241,13 +241,7 @@ def _compute_maps(prepared: PreparedRun, dtype: str) -> Iterator[Tensor]:
         params = EpochParams.sample(count, prepared.data.size, augmentation, seed=prepared.settings.seed, epoch=view)
         for start in range(0, count, batch_size):
             indices = np.arange(start, min(start + batch_size, count))
-            batch = images.take(
-                indices=indices,
-                shifts=params.shifts[indices],
-                flipped=params.flipped[indices],
-                centers=params.centers[indices] if augmentation.cutout else None,
-                cutout=augmentation.cutout,
-            )
+            batch = images.take(indices, params, indices, augmentation)
             with torch.inference_mode():
                 x = prepared.preprocess(batch).contiguous(memory_format=policy.memory_format)
                 yield _round(frozen_feature_map(prepared.assembly.network, x, policy), dtype)
