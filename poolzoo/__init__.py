@@ -11,7 +11,9 @@ from poolzoo._version import __version__
 
 if TYPE_CHECKING:
     from poolzoo.artifacts.loading import load
+    from poolzoo.common.errors import UsageError
     from poolzoo.model.api import create_model, create_pooling
+    from poolzoo.plugin.image_index import FileStorage, ImageIndex, Names
     from poolzoo.plugin.listing import list_backbones, list_poolings
     from poolzoo.plugin.loader import load_plugins
     from poolzoo.plugin.spec import (
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
         Backbone,
         BackboneFamily,
         Dataset,
+        DatasetSource,
         GraphForm,
         Pooling,
         Runtime,
@@ -30,9 +33,14 @@ _MODULES = {
     "Backbone": "plugin.spec",
     "BackboneFamily": "plugin.spec",
     "Dataset": "plugin.spec",
+    "DatasetSource": "plugin.spec",
+    "FileStorage": "plugin.image_index",
     "GraphForm": "plugin.spec",
+    "ImageIndex": "plugin.image_index",
+    "Names": "plugin.image_index",
     "Pooling": "plugin.spec",
     "Runtime": "plugin.spec",
+    "UsageError": "common.errors",
     "create_model": "model.api",
     "create_pooling": "model.api",
     "hookimpl": "plugin.spec",
@@ -64,9 +72,14 @@ __all__ = [
     "Backbone",
     "BackboneFamily",
     "Dataset",
+    "DatasetSource",
+    "FileStorage",
     "GraphForm",
+    "ImageIndex",
+    "Names",
     "Pooling",
     "Runtime",
+    "UsageError",
     "__version__",
     "create_model",
     "create_pooling",

@@ -22,7 +22,7 @@ MAX_ENTRIES: Final = 1000  # of one hook of one plugin; an endless generator end
 HOOKS: Final[dict[str, tuple[type[Item], ...]]] = {
     "poolzoo_poolings": (spec.Pooling,),
     "poolzoo_backbones": (spec.Backbone, spec.BackboneFamily),
-    "poolzoo_datasets": (spec.Dataset,),
+    "poolzoo_datasets": (spec.Dataset, spec.DatasetSource),
     "poolzoo_runtimes": (spec.Runtime,),
 }
 

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
+    from poolzoo.plugin.image_index import ImageIndex
+
 API_VERSION: Final = 1
 PROJECT: Final = "poolzoo"
 
@@ -197,29 +199,78 @@ class BackboneFamily:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """A labeled set of images.
+    """A labeled set of images: decoded arrays from `load`, or an index of encoded images from `index`.
 
     Attributes:
         name: What users type.
         summary: One line for `poolzoo list`.
         load: `load(split, cache_dir)` with split "train" or "test" gives `(uint8[N, H, W, 3], int64[N])`.
+        index: `index(split, cache_dir)` with a split of `splits` gives a `poolzoo.ImageIndex`, from which
+            images are read when they are needed. Its labels are places in `classes`.
+        splits: The splits that there are, of "train", "val" and "test".
         classes: Names of the labels, in their order; None for "0", "1", …
         flip: Whether a mirrored image keeps its label.
+        remarks: Gives lines that the host shows once it has the indices, such as what was left out.
     """
 
     name: str
     summary: str
-    load: Callable[[Split, Path], tuple[np.ndarray, np.ndarray]]
+    load: Callable[[Split, Path], tuple[np.ndarray, np.ndarray]] | None = None
+    index: Callable[[str, Path], ImageIndex] | None = None
+    splits: tuple[str, ...] = ("train", "test")
     classes: tuple[str, ...] | None = None
     flip: bool = True
+    remarks: Callable[[], Iterable[str]] | None = None
 
     def __post_init__(self) -> None:
         _check_name(self.name, _NAME)
         _check_texts(self.name, summary=self.summary)
-        if not callable(self.load):
-            raise TypeError(f"load of dataset {self.name!r} must be a callable")
+        if (self.load is None) == (self.index is None):
+            raise TypeError(f"dataset {self.name!r} must have one of load and index")
+        for key, function in (("load", self.load), ("index", self.index), ("remarks", self.remarks)):
+            if function is not None and not callable(function):
+                raise TypeError(f"{key} of dataset {self.name!r} must be a callable")
+        if not set(self.splits) <= {"train", "val", "test"}:
+            raise ValueError(f"splits of dataset {self.name!r} must be of train, val and test, not {self.splits!r:.80}")
         if self.classes is not None and not isinstance(self.classes, tuple | list):
             raise TypeError(f"classes of dataset {self.name!r} must be a tuple of names, not {self.classes!r:.80}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSource:
+    """Data sets behind one prefix, such as `csv:FILE`.
+
+    Attributes:
+        prefix: What comes before the `:`.
+        summary: One line for `poolzoo list`.
+        open: `open(place, *, splits, multilabel)` gives the `Dataset` that the text behind the `:` names; a callable or
+            a string that is imported on first use. It reads no image. `splits` are those that are needed, of which the
+            first that there is gives the names of the classes. With `multilabel` an image may have several labels or
+            none. Raises `poolzoo.UsageError` for a place that is not as it should be.
+        is_path: Whether the text behind the `:` is a path, which the host makes absolute in what it keeps.
+        example: What users type, such as "csv:photos.csv".
+        install: How to get what it needs, such as "pip install 'poolzoo[shards]'".
+        modules: Importable names that must be there, found without importing them.
+    """
+
+    prefix: str
+    summary: str
+    open: Callable[..., Dataset] | str
+    is_path: bool = True
+    example: str = ""
+    install: str = ""
+    modules: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_name(self.prefix, _NAME)
+        _check_build(self.open, "open")
+        _check_texts(self.prefix, summary=self.summary, example=self.example, install=self.install)
+        if not isinstance(self.modules, tuple | list) or not all(isinstance(one, str) and one for one in self.modules):
+            raise TypeError(f"modules of source {self.prefix!r} must be a tuple of names, not {self.modules!r:.80}")
+
+    @property
+    def name(self) -> str:
+        return f"{self.prefix}:*"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -315,8 +366,8 @@ def poolzoo_backbones() -> Iterable[Backbone | BackboneFamily]:  # type: ignore[
 
 
 @hookspec
-def poolzoo_datasets() -> Iterable[Dataset]:  # type: ignore[empty-body]
-    """Called once, when names are first needed. Returns the data sets that the plugin provides."""
+def poolzoo_datasets() -> Iterable[Dataset | DatasetSource]:  # type: ignore[empty-body]
+    """Called once, when names are first needed. Returns the data sets, or their sources, that the plugin provides."""
 
 
 @hookspec

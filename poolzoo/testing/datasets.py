@@ -24,6 +24,7 @@ class CheckedDataset:
 
     def load(self, split: Split) -> Any:
         with tempfile.TemporaryDirectory() as folder:
+            assert self.dataset.load is not None
             return self.dataset.load(split, Path(folder))
 
     @cached_property
