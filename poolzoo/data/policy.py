@@ -18,7 +18,7 @@ from torch import Tensor
 
 from poolzoo.data import color, draws, warp
 from poolzoo.data.sizes import Size
-from poolzoo.data.transfer import to_device
+from poolzoo.data.transfer import put_rows, to_device
 
 BINS: Final = 31  # magnitudes of an operator, evenly spaced
 MAX_TRANSLATION: Final = 150 / 331  # RandAugment's, as a part of the side
@@ -87,9 +87,9 @@ def distort(images: Tensor, policy: Policy, seed: int, epoch: int, positions: np
     for turn in range(policy.operators):
         which, level, sign = drawn[:, 3 * turn : 3 * turn + 3].T
         operators = (which * len(OPERATORS)).astype(np.int64)
-        levels = np.full(len(positions), policy.magnitude, np.int64)
-        if policy.magnitude is None:
-            levels = (level * BINS).astype(np.int64)
+        levels = (level * BINS).astype(np.int64)
+        if policy.magnitude is not None:
+            levels[:] = policy.magnitude
         for number, name in enumerate(OPERATORS):
             rows = np.flatnonzero(operators == number)
             if name != "identity" and len(rows):
@@ -109,17 +109,8 @@ def change_rows(images: Tensor, rows: np.ndarray, apply: Apply, magnitudes: np.n
         apply: The operator.
         magnitudes: One for each of them, `float64[m]`.
     """
-    step = len(rows)
-    if images.device.type == "cpu":  # parts that stay in the processor's cache
-        step = max(1, CACHED_BYTES // max(1, images[0].numel()))
-    for start in range(0, len(rows), step):
-        part = to_device(rows[start : start + step], images.device)
-        changed = apply(images.index_select(0, part), magnitudes[start : start + step])
-        images.index_copy_(0, part, changed)
-    return images
-
-
-CACHED_BYTES: Final = 1 << 20
+    part = images.index_select(0, to_device(rows, images.device))
+    return put_rows(images, rows, apply(part, magnitudes))
 
 
 def with_factor(operator: color.Operator) -> Apply:
