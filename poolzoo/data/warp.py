@@ -80,7 +80,7 @@ def warp(images: Tensor, maps: Tensor) -> Tensor:
     )
     first = torch.arange(count, device=device) * ((height + 2) * (width + 2)) + (
         width + 3
-    )  # of each image's own pixels
+    )  # own pixels
     places = column.add_(row, alpha=width + 2).long().add_(first[:, None, None])
     return bordered.view(-1, channels).index_select(0, places.flatten()).view_as(images)
 
