@@ -78,9 +78,7 @@ def warp(images: Tensor, maps: Tensor) -> Tensor:
         .clamp_(-1, length)
         for axis, length in ((0, width), (1, height))
     )
-    first = torch.arange(count, device=device) * ((height + 2) * (width + 2)) + (
-        width + 3
-    )  # own pixels
+    first = torch.arange(count, device=device) * ((height + 2) * (width + 2)) + (width + 3)  # own pixels
     places = column.add_(row, alpha=width + 2).long().add_(first[:, None, None])
     return bordered.view(-1, channels).index_select(0, places.flatten()).view_as(images)
 

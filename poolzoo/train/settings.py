@@ -11,6 +11,7 @@ from typing import Any, Final
 from poolzoo.common import json_writer
 from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.data import sizes, unreadable
+from poolzoo.data.augment_options import MAGNITUDES, MAX_OPERATORS, parse_crop_scale, parse_policy
 from poolzoo.data.resize import READER, TRANSFORMS, Fit
 from poolzoo.data.sizes import Size
 from poolzoo.plugin.grammar import suggest
@@ -36,6 +37,8 @@ RANGES: Final[Mapping[str, tuple[float, float]]] = {
     "cutout": (0, UNLIMITED),
     "mixup": (0, 100),
     "cutmix": (0, 100),
+    "color_jitter": (0, 1),
+    "erasing": (0, 1),
     "ema": (0, 0.999999),
     "clip_grad": (1e-9, UNLIMITED),
     "grad_accum": (1, UNLIMITED),
@@ -44,6 +47,7 @@ CHOICES: Final[Mapping[str, tuple[str | None, ...]]] = {
     "lr_schedule": ("linear", "cosine"),
     "stem": ("stock", "small"),
     "flip": ("auto", "off", "random", "alternating"),
+    "augment": ("none", "light", "standard", "strong", None),
     "precision": ("auto", "float32", "bfloat16"),
     "compile": ("auto", "on", "off"),
     "validation": ("auto", "val", None),
@@ -91,6 +95,11 @@ class Settings:
     unfreeze_every: int | None = None
     views: int = 0
     feature_cache: bool = True
+    augment: str | None = None  # a level, which gives the four below and shift their values; see `poolzoo.train.levels`
+    crop_scale: str | None = None  # least and largest share of an image's area in a random crop, LOW,HIGH, or "none"
+    policy: str | None = None  # none, trivial or rand:N,M
+    color_jitter: float | None = None
+    erasing: float | None = None
     shift: int | None = None
     flip: str = "auto"
     cutout: int = 0
@@ -139,6 +148,17 @@ class Settings:
                 raise UsageError(text, suggest(str(value), names) or "choose one of them")
 
     def _require_consistency(self) -> None:
+        try:
+            parse_crop_scale(self.crop_scale or "none")
+        except ValueError:
+            text = f"--crop-scale {self.crop_scale!r} is neither none nor LOW,HIGH with 0 < LOW ≤ HIGH ≤ 1"
+            raise UsageError(text, "such as 0.08,1") from None
+        try:
+            parse_policy(self.policy or "none")
+        except ValueError:
+            text = f"--policy {self.policy!r} is neither none, trivial, rand nor rand:N,M"
+            hint = f"N from 1 to {MAX_OPERATORS} and M from 0 to {MAGNITUDES - 1}, such as rand:2,9"
+            raise UsageError(text, hint) from None
         if self.pretrained and self.weights:
             raise UsageError("--pretrained and --weights exclude each other", "give one of them")
         kind, _, count = self.freeze.partition(":")
@@ -161,6 +181,11 @@ class Settings:
     def fit(self) -> Fit:
         """How files become images of that size."""
         return Fit(reader=self.reader or 1)
+
+    @property
+    def has_random_crops(self) -> bool:
+        """Whether training sees random crops of the images; known of settings with a level."""
+        return parse_crop_scale(self.crop_scale or "none") is not None
 
     @property
     def caches_features(self) -> bool:
@@ -221,7 +246,12 @@ RENAMED: Final = {
     "schedule": "lr_schedule",
 }
 # The values of settings that `run.toml` of earlier versions does not have.
-LEGACY_DEFAULTS: Final[Mapping[str, Any]] = {"validation": None, "reader": None, "final_norm": None}
+LEGACY_DEFAULTS: Final[Mapping[str, Any]] = {
+    "validation": None,
+    "reader": None,
+    "final_norm": None,
+    "augment": "light",
+}
 
 
 def renamed(values: Mapping[str, Any], names: Mapping[str, str] = RENAMED) -> dict[str, Any]:

@@ -91,6 +91,12 @@ class DataSplits:
         """Height and width of the images."""
         return self.images.shape[1], self.images.shape[2]
 
+    @property
+    def photographs(self) -> bool:
+        """Whether the images were of mixed sizes, or larger than they are kept, along both sides."""
+        original = self.original_size
+        return original is None or (original[0] > self.size[0] and original[1] > self.size[1])
+
     @cached_property
     def digest(self) -> str:
         """A digest of all training images."""
