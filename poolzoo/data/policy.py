@@ -101,7 +101,7 @@ def _posterize(images: Tensor, bits: np.ndarray) -> Tensor:
 
 
 def _solarize(images: Tensor, parts: np.ndarray) -> Tensor:
-    thresholds = np.ceil(255 * parts).astype(np.uint8)
+    thresholds = np.ceil((255 * parts).astype(np.float32)).astype(np.uint8)  # torchvision compares float32
     return color.solarize(images, to_device(thresholds, images.device))
 
 
