@@ -29,8 +29,8 @@ def make(folder: Path, pictures: Path, count: int, height: int, width: int, seed
     place = folder / f"{height}x{width}"
     sources = [sorted(kind.iterdir())[:200] for kind in sorted((pictures / "train").iterdir()) if kind.is_dir()]
     for number in range(count):
-        label = number % min(CLASSES, len(sources))
         for split, every in (("train", 1), ("test", 10)):
+            label = number // every % min(CLASSES, len(sources))
             path = place / split / f"class{label}" / f"{number:06}.jpg"
             if number % every == 0 and not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)

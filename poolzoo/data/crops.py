@@ -17,7 +17,6 @@ from torch.nn import functional as F
 
 from poolzoo.data.sizes import Size
 
-RATIO: Final = (3 / 4, 4 / 3)  # width through height, as in torchvision and timm
 _TRIES: Final = 10
 
 

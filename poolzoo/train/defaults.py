@@ -79,6 +79,7 @@ def complete_settings(settings: Settings, data: DataSplits, policy: DevicePolicy
         precision="bfloat16" if policy.autocast is not None else "float32",
         compile="on" if policy.compiled else "off",
         validation=data.validation,
+        data_cache=settings.data_cache and (data.keeping or settings.data_cache),
     )
 
 

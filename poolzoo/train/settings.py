@@ -42,6 +42,8 @@ RANGES: Final[Mapping[str, tuple[float, float]]] = {
     "ema": (0, 0.999999),
     "clip_grad": (1e-9, UNLIMITED),
     "grad_accum": (1, UNLIMITED),
+    "crop_pct": (0.1, 1),
+    "data_workers": (1, MAX_THREADS),
 }
 CHOICES: Final[Mapping[str, tuple[str | None, ...]]] = {
     "lr_schedule": ("linear", "cosine"),
@@ -51,6 +53,7 @@ CHOICES: Final[Mapping[str, tuple[str | None, ...]]] = {
     "precision": ("auto", "float32", "bfloat16"),
     "compile": ("auto", "on", "off"),
     "validation": ("auto", "val", None),
+    "data_cache": ("auto", "decoded", "reduced", "none", None),
 }
 
 
@@ -114,6 +117,9 @@ class Settings:
     # Where the norm goes that a published network has after its pooling, see `ModelConfig`; None in earlier versions.
     final_norm: str | None = "head"
     skip_broken: int | str | None = None  # how many unreadable images to leave out at most, or "all"
+    crop_pct: float | None = None  # part of the shorter side that evaluation keeps of the center; None for all of it
+    data_workers: int | None = None  # threads that read images
+    data_cache: str | None = "auto"  # see `poolzoo.data.keeping`; None: decoded, as in earlier versions
     validation: str | None = "auto"  # "val": validate on val/; None: on a part of the training images
     reader: int | None = READER  # version of the rules that turn files into pixels; None for the first
     plugins: tuple[str, ...] = ()  # plugin files, which a resumed run loads again
@@ -180,7 +186,7 @@ class Settings:
     @property
     def fit(self) -> Fit:
         """How files become images of that size."""
-        return Fit(reader=self.reader or 1)
+        return Fit(crop_pct=self.crop_pct or 1.0, reader=self.reader or 1)
 
     @property
     def has_random_crops(self) -> bool:
@@ -251,6 +257,7 @@ LEGACY_DEFAULTS: Final[Mapping[str, Any]] = {
     "reader": None,
     "final_norm": None,
     "augment": "light",
+    "data_cache": None,
 }
 
 
