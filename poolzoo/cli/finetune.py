@@ -149,19 +149,53 @@ def setting(flag: str, group: str, help: str, metavar: str | None = None, *, uns
 @setting("--ema", OPTIMIZATION, "Decay of the exponential moving average of the weights, such as 0.999.", "DECAY")
 @setting("--label-smoothing", OPTIMIZATION, "Probability mass of the label that is spread over all classes.")
 @setting("--seed", OPTIMIZATION, "Seed of the weights, the validation split, the batch order and the augmentation.")
-@setting("--shift", AUGMENTATION, "Maximum random shift in pixels.", "PX", unset="a sixteenth of the image")
+@setting(
+    "--augment",
+    AUGMENTATION,
+    "Level of augmentation, which sets the other options of this group: light has shifts and flips. For photographs, "
+    "standard has random crops, flips and color jitter; strong has random crops, flips, TrivialAugment and erasing.",
+    unset="standard for images that are reduced or of mixed sizes, else light",
+)
+@setting(
+    "--crop-scale",
+    AUGMENTATION,
+    "Random resized crops with LOW to HIGH of the image's area, such as 0.08,1.",
+    "LOW,HIGH|none",
+    unset="from --augment",
+)
+@setting(
+    "--policy",
+    AUGMENTATION,
+    "TrivialAugment, or RandAugment with N operators of magnitude M out of 30.",
+    "none|trivial|rand[:N,M]",
+    unset="from --augment",
+)
+@setting(
+    "--color-jitter",
+    AUGMENTATION,
+    "Maximum random change of brightness, contrast and saturation, as a fraction.",
+    "S",
+    unset="from --augment",
+)
+@setting(
+    "--erasing",
+    AUGMENTATION,
+    "Probability that a random box is filled with the mean color.",
+    "P",
+    unset="from --augment",
+)
+@setting(
+    "--shift",
+    AUGMENTATION,
+    "Maximum random shift in pixels.",
+    "PX",
+    unset="a sixteenth of the image, 0 with random crops",
+)
 @setting(
     "--flip",
     AUGMENTATION,
     "Horizontal flips. With alternating, two epochs show both forms of every image. "
     "With auto, the data set chooses alternating or off.",
-)
-@setting(
-    "--crop-scale",
-    AUGMENTATION,
-    "Train on random resized crops, each with a share from PART to 1 of the image's area.",
-    "PART",
-    unset="no random crops",
 )
 @setting("--cutout", AUGMENTATION, "Side in pixels of a random square that is filled with the mean color.", "PX")
 @setting("--mixup", AUGMENTATION, "Blend pairs of images with weights from Beta(ALPHA, ALPHA).", "ALPHA")

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from poolzoo.data import blocks, erasing, policy
+from poolzoo.data.augment_options import Policy
 from poolzoo.data.color_jitter import jitter
 from poolzoo.data.crops import CropSampler, random_crops_array, random_crops_tensor
-from poolzoo.data.policy import Policy
 from poolzoo.data.sizes import Size
 from poolzoo.data.transfer import to_device as to_device
 
