@@ -13,6 +13,7 @@ from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.data import sizes, unreadable
 from poolzoo.data.resize import READER, TRANSFORMS, Fit
 from poolzoo.data.sizes import Size
+from poolzoo.metrics.tasks import CLASSIFICATION, TASKS
 from poolzoo.plugin.grammar import suggest
 
 MAX_THREADS: Final = 1024
@@ -41,6 +42,7 @@ RANGES: Final[Mapping[str, tuple[float, float]]] = {
     "grad_accum": (1, UNLIMITED),
 }
 CHOICES: Final[Mapping[str, tuple[str | None, ...]]] = {
+    "task": tuple(TASKS),
     "lr_schedule": ("linear", "cosine"),
     "stem": ("stock", "small"),
     "flip": ("auto", "off", "random", "alternating"),
@@ -64,6 +66,7 @@ class Settings:
     """
 
     data: str = "cifar10"
+    task: str = CLASSIFICATION
     backbone: str = "nano/resnet"
     pool: str = "avg"
     local_pool: str | None = None
@@ -74,7 +77,7 @@ class Settings:
     optimizer: str = "adamw"
     lr_schedule: str = "linear"
     warmup: float = 0.15
-    label_smoothing: float = 0.1
+    label_smoothing: float | None = None
     seed: int = 0
     split_seed: int | None = None  # of the validation split and of `limit`; None for `seed`
     device: str = "auto"
@@ -222,6 +225,12 @@ RENAMED: Final = {
 }
 # The values of settings that `run.toml` of earlier versions does not have.
 LEGACY_DEFAULTS: Final[Mapping[str, Any]] = {"validation": None, "reader": None, "final_norm": None}
+
+
+def legacy_value(name: str) -> object:
+    """What a run had for a setting that its version did not know; None for an unknown name."""
+    default = next((field.default for field in fields(Settings) if field.name == name), None)
+    return LEGACY_DEFAULTS.get(name, default)
 
 
 def renamed(values: Mapping[str, Any], names: Mapping[str, str] = RENAMED) -> dict[str, Any]:
