@@ -87,7 +87,7 @@ class ExportConfig(Origin):
 
 
 class Config(TypedDict):
-    """`config.json` of a run or bundle."""
+    """`config.json` of a run or bundle. Without `task` an image has one label; `thresholds` belong to "multilabel"."""
 
     schema: int
     architecture: str
@@ -95,6 +95,8 @@ class Config(TypedDict):
     num_features: NotRequired[int]
     global_pool: NotRequired[str]
     label_names: list[str]
+    task: NotRequired[str]
+    thresholds: NotRequired[list[float]]
     pretrained_cfg: InputConfig
     poolzoo: NetworkConfig
     export: NotRequired[ExportConfig]

@@ -287,9 +287,11 @@ def _show_result(report: RunReport | None, *, as_json: bool) -> None:
     if as_json:
         output.emit_json(report.summary())
         return
-    from poolzoo.metrics import classification
+    from poolzoo.metrics import evaluation
 
-    classification.show(report.test)
+    evaluation.show(report.test)
     if report.test_flip_tta is not None:
-        output.data(f"accuracy {report.test_flip_tta:.4f} with mirror images averaged, which is not exported")
+        output.data(
+            f"{report.task.val_score} {report.test_flip_tta:.4f} with mirror images averaged, which is not exported"
+        )
     output.data(str(report.path))

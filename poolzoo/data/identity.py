@@ -28,7 +28,7 @@ class SplitIdentity:
 
     Attributes:
         digests: Of the pixels, `uint8[N, 8]`.
-        labels: `int64[N]`.
+        labels: `int64[N]`, or `uint8[N, K]` for several labels.
         names: Of the files, below the split's folder; None where there are no files.
     """
 
@@ -65,7 +65,7 @@ class DataIdentity:
             split = self.splits[name]
             whole.update(repr(split.digests.shape).encode())
             whole.update(np.ascontiguousarray(split.digests).data)
-            whole.update(split.labels.astype("<i8").data)
+            whole.update(_stored(split.labels, "<i8").data)
         return whole.hexdigest()
 
     def changes(self, now: DataIdentity) -> list[str]:
@@ -84,7 +84,7 @@ class DataIdentity:
         arrays: dict[str, np.ndarray] = {"classes": _packed(self.classes)}
         for name, split in self.splits.items():
             arrays[f"{name}_digests"] = split.digests
-            arrays[f"{name}_labels"] = split.labels.astype(np.int32)
+            arrays[f"{name}_labels"] = _stored(split.labels, "i4")
             if split.names is not None:
                 arrays[f"{name}_names"] = _packed(split.names)
         buffer = io.BytesIO()
@@ -106,9 +106,8 @@ class DataIdentity:
             name, _, what = key.rpartition("_")
             if what == "digests" and f"{name}_labels" in found:
                 names = found.get(f"{name}_names")
-                splits[name] = SplitIdentity(
-                    found[key], found[f"{name}_labels"].astype(np.int64), None if names is None else _unpacked(names)
-                )
+                labels = _stored(found[f"{name}_labels"], "i8")
+                splits[name] = SplitIdentity(found[key], labels, None if names is None else _unpacked(names))
         return cls(splits, _unpacked(found.get("classes", _packed(()))))
 
 
@@ -120,6 +119,11 @@ def require_same(kept: DataIdentity | None, now: DataIdentity, hint: str) -> Non
     """
     if changes := kept.changes(now) if kept is not None else []:
         raise CheckFailed(f"the data changed: {'; '.join(changes)}", hint)
+
+
+def _stored(labels: np.ndarray, dtype: str) -> np.ndarray:
+    """Classes `int[N]` as a type of integers; several labels `uint8[N, K]` as they are."""
+    return labels.astype(dtype) if labels.ndim == 1 else np.ascontiguousarray(labels)
 
 
 def _packed(texts: tuple[str, ...]) -> np.ndarray:
@@ -170,7 +174,7 @@ def _differences(before: SplitIdentity, now: SplitIdentity) -> str:
     return ", ".join(text for text in phrases if text) or "the same files in another order"
 
 
-def _by_name(split: SplitIdentity) -> dict[str, tuple[bytes, int]]:
+def _by_name(split: SplitIdentity) -> dict[str, tuple[bytes, object]]:
     assert split.names is not None
     rows = zip(split.names, split.digests, split.labels.tolist(), strict=True)
     return {name: (digest.tobytes(), label) for name, digest, label in rows}
@@ -180,7 +184,8 @@ def _numbered(before: SplitIdentity, now: SplitIdentity) -> str:
     """The same for images without names, which are called by their places."""
     count, difference = min(len(before.labels), len(now.labels)), len(now.labels) - len(before.labels)
     pixels = (before.digests[:count] != now.digests[:count]).any(1)
-    labels = (before.labels[:count] != now.labels[:count]) & ~pixels
+    other = before.labels[:count] != now.labels[:count]
+    labels = (other if other.ndim == 1 else other.any(1)) & ~pixels
     phrases = (
         f"{_count(abs(difference), 'image')} {'more' if difference > 0 else 'fewer'}" if difference else "",
         _phrase([f"number {index}" for index in np.flatnonzero(pixels)], "image", "changed"),

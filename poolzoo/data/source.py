@@ -5,19 +5,18 @@ from __future__ import annotations
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import platformdirs
 
 from poolzoo.common import memory
 from poolzoo.common.errors import PluginFailed, PoolzooError, reason
-from poolzoo.data import folder, image_facts, images
+from poolzoo.data import folder, image_facts, images, stratification
+from poolzoo.data import labels as label_checks
 from poolzoo.data.sizes import Size
 from poolzoo.plugin import loader, values
 from poolzoo.plugin.spec import Dataset, Split
-
-MAX_CLASSES: Final = 1_000_000  # a larger label is no class but a number, such as a hash; each class takes a name
 
 
 def cache_dir() -> Path:
@@ -29,7 +28,8 @@ def limited(images: np.ndarray, labels: np.ndarray, limit: int | None, seed: int
     """At most `limit` images: the same for the same seed, the classes in their own proportions."""
     if limit is None or limit >= len(labels):
         return images, labels  # no copy: they may be larger than memory
-    chosen = folder.choose(labels, limit, seed)
+    choose = stratification.choose if labels.ndim == 2 else folder.choose
+    chosen = choose(labels, limit, seed)
     return images[chosen], labels[chosen]
 
 
@@ -73,6 +73,8 @@ def reader(dataset: Dataset) -> folder.Reader | None:
 def load_split(dataset: Dataset, split: Split, size: Size | None = None) -> tuple[np.ndarray, np.ndarray]:
     """One split, checked: `(uint8[N, H, W, 3], int64[N])`, at (height, width) where `size` is given.
 
+    Labels of a data set with several of them are `uint8[N, K]` of zeros and ones.
+
     Raises:
         PluginFailed: The data set does not give what its contract says.
     """
@@ -87,24 +89,12 @@ def load_split(dataset: Dataset, split: Split, size: Size | None = None) -> tupl
         found = f"{getattr(pixels, 'dtype', type(pixels).__name__)}{list(getattr(pixels, 'shape', []))}"
         raise PluginFailed(f"data set {dataset.name} gave {found} for {split}", "its contract is uint8[N, H, W, 3]")
     labels = np.asarray(labels)
-    if labels.shape != (len(pixels),) or labels.dtype.kind not in "iu" or labels.min() < 0:
-        raise PluginFailed(
-            f"data set {dataset.name} gave {labels.dtype}{list(labels.shape)} labels", "its contract is int64[N] ≥ 0"
-        )
-    if dataset.classes is not None and labels.max() >= len(dataset.classes):
-        raise PluginFailed(
-            f"data set {dataset.name} has label {labels.max()} and {len(dataset.classes)} classes", "fix its plugin"
-        )
+    labels = label_checks.checked(dataset.name, labels, len(pixels), dataset.classes)
     _require_names(dataset)
-    if labels.max() >= MAX_CLASSES:
-        raise PluginFailed(
-            f"data set {dataset.name} has label {labels.max()}: labels count from 0, at most {MAX_CLASSES:,}",
-            "its contract is int64[N], the place of each image's class",
-        )
     if size is not None and pixels.shape[1:3] != size:
         memory.require(f"the {len(pixels):,} resized {split} images", len(pixels) * size[0] * size[1] * 3)
         pixels = images.fit_array(pixels, size)
-    return pixels, labels.astype(np.int64)
+    return pixels, labels
 
 
 def _require_names(dataset: Dataset) -> None:
@@ -134,7 +124,8 @@ def facts_about(dataset: Dataset, split: Split, pixels: np.ndarray) -> image_fac
 def class_names(dataset: Dataset, labels: np.ndarray) -> tuple[str, ...]:
     """The names of the labels, in their order, as text that any file can hold: a folder's name may be any bytes."""
     if not dataset.classes:
-        return tuple(str(index) for index in range(int(labels.max()) + 1))
+        count = int(labels.max()) + 1 if labels.ndim == 1 else labels.shape[1]
+        return tuple(map(str, range(count)))
     return tuple(
         name.encode("utf-8", "backslashreplace").decode() if isinstance(name, str) else name for name in dataset.classes
     )

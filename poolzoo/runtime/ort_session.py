@@ -16,6 +16,8 @@ import onnxruntime
 from poolzoo.common import output, resources
 from poolzoo.common.errors import CheckFailed, EnvironmentProblem, UsageError
 from poolzoo.data.resize import Fit, recorded
+from poolzoo.metrics import decisions
+from poolzoo.metrics.decisions import Decision
 from poolzoo.runtime import graph_input
 
 PROVIDERS: Final = {
@@ -45,6 +47,12 @@ class OnnxModel:
     def labels(self) -> list[str]:
         """The names of the classes, in the order of the logits."""
         return list(json.loads(self.metadata["labels"]))
+
+    @property
+    def decision(self) -> Decision:
+        """How its logits become labels."""
+        task, thresholds = (json.loads(self.metadata.get(key, "null")) for key in ("task", "thresholds"))
+        return decisions.recorded(task, thresholds, len(self.labels))
 
     @property
     def size(self) -> tuple[int, int]:

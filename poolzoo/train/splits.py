@@ -11,12 +11,14 @@ import numpy as np
 
 from poolzoo.common import output
 from poolzoo.common.errors import UsageError
-from poolzoo.data import blocks, sizes, source
+from poolzoo.data import blocks, sizes, source, stratification
+from poolzoo.data import labels as label_checks
 from poolzoo.data.identity import DataIdentity
 from poolzoo.data.images import fit_array
 from poolzoo.data.sizes import Size
 from poolzoo.data.statistics import ChannelStatistics, channel_statistics
 from poolzoo.data.unreadable import Broken
+from poolzoo.metrics.tasks import TASKS
 from poolzoo.train.settings import Settings
 
 VAL_FRACTION: Final = 0.1  # of the training images …
@@ -25,7 +27,7 @@ LEGACY_SAMPLES: Final = 1000  # images in the digest of earlier versions
 
 
 class Split(NamedTuple):
-    """Images `uint8[N, H, W, 3]`, perhaps mapped from a file, and labels `int64[N]`."""
+    """Images `uint8[N, H, W, 3]`, perhaps mapped from a file, and labels `int64[N]` or `uint8[N, K]`."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -83,7 +85,7 @@ class DataSplits:
 
     @property
     def labels(self) -> np.ndarray:
-        """The labels of the training split, `int64[N]`."""
+        """The labels of the training split, `int64[N]`, or `uint8[N, K]` for several labels."""
         return self.train.labels
 
     @property
@@ -134,6 +136,12 @@ def read_data(settings: Settings) -> DataSplits:
     test = Split.of(source.load_split(dataset, "test"))
     if test.images.shape[1:] != train.images.shape[1:]:
         raise UsageError(f"training and test images of {settings.data} differ in size", "add --image-size")
+    multilabel = TASKS[settings.task].is_multilabel
+    for split in (train, test):
+        label_checks.require_task(settings.data, split.labels, multilabel=multilabel)
+    if multilabel and train.labels.shape[1] != test.labels.shape[1]:
+        found = f"{train.labels.shape[1]} and {test.labels.shape[1]} labels"
+        raise UsageError(f"training and test images of {settings.data} have {found}", "give both the same labels")
     classes = source.class_names(dataset, np.concatenate([train.labels, test.labels]))
     original_size: Size | None
     if reader is None:
@@ -186,22 +194,26 @@ def _crop_to_aspect(train: Split, test: Split, wanted: Size | None) -> tuple[Spl
 
 
 def split_validation(labels: np.ndarray, seed: int) -> ValidationSplit:
-    """Holds out a tenth of each class for validation, at most 5,000 images in all.
+    """Holds out a tenth of each class or label for validation, about 5,000 images in all at most.
 
     Args:
-        labels: Of the training images, `int64[N]`.
+        labels: Of the training images, `int64[N]`, or `uint8[N, K]` for several labels.
         seed: Of the choice.
 
     Raises:
         UsageError: There are too few images.
     """
     fraction = min(VAL_FRACTION, LARGEST_VAL / len(labels))
-    order = np.random.default_rng(seed).permutation(len(labels))
     held_out = np.zeros(len(labels), bool)
-    for label in np.unique(labels):
-        members = order[labels[order] == label]
-        if len(members) > 1:
-            held_out[members[: max(1, round(fraction * len(members)))]] = True
+    if labels.ndim == 2:
+        wanted = max(1, round(fraction * len(labels)))
+        held_out[stratification.choose(labels, wanted, seed, at_least_one=True)] = True
+    else:
+        order = np.random.default_rng(seed).permutation(len(labels))
+        for label in np.unique(labels):
+            members = order[labels[order] == label]
+            if len(members) > 1:
+                held_out[members[: max(1, round(fraction * len(members)))]] = True
     if held_out.sum() == 0 or (~held_out).sum() < 2:
         raise UsageError(
             f"{len(labels)} training images are too few to train and to validate on",
