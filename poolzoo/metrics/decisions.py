@@ -64,6 +64,22 @@ class Decision:
         both, either = (a & b).sum(1), (a | b).sum(1)
         return np.where(either > 0, both / np.maximum(either, 1), 1.0)
 
+    def margins(self, logits: np.ndarray) -> np.ndarray:
+        """How far the logits `float[N, K]` of each image are from another decision, `float64[N]`.
+
+        This is half the gap between the two largest, or with several labels the least distance of one to its threshold;
+        infinite where there is one class.
+        """
+        x = logits.astype(np.float64)
+        if self.thresholds is not None:
+            share = np.asarray(self.thresholds, np.float64)
+            with np.errstate(divide="ignore"):
+                return np.asarray(np.abs(x - (np.log(share) - np.log1p(-share))).min(1))
+        if x.shape[1] < 2:
+            return np.full(len(x), np.inf)
+        two = np.sort(x, 1)[:, -2:]
+        return np.asarray(two[:, 1] - two[:, 0]) / 2
+
 
 ONE_LABEL: Final = Decision()
 

@@ -288,3 +288,10 @@ def top_classes(labels: Sequence[str], probabilities: np.ndarray, count: int) ->
     """The `count` most probable classes of one image, `float[classes]`, in descending order."""
     order = np.argsort(-probabilities, kind="stable")[:count]
     return tuple(ClassScore(labels[index], float(probabilities[index])) for index in order)
+
+
+def labels_above(labels: Sequence[str], probabilities: np.ndarray, decision: Decision) -> tuple[ClassScore, ...]:
+    """The labels of one image, `float[K]`, that reach their thresholds, in descending order of probability."""
+    reached = decision.above(probabilities)
+    order = np.argsort(-probabilities, kind="stable")
+    return tuple(ClassScore(labels[index], float(probabilities[index])) for index in order if reached[index])

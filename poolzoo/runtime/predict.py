@@ -20,6 +20,8 @@ from poolzoo.common.files import read_json
 from poolzoo.common.text import one_line
 from poolzoo.data import images, pillow_warnings
 from poolzoo.data.sizes import Size
+from poolzoo.metrics.decisions import Decision
+from poolzoo.metrics.tasks import CLASSIFICATION, TASKS, Task
 from poolzoo.runtime import ort_session
 from poolzoo.runtime.ort_session import ClassScore
 from poolzoo.runtime.remarks import Remarks
@@ -49,21 +51,27 @@ class Prediction:
     Attributes:
         file: The file's path as it was given.
         top: The most probable classes in descending order; empty where there is an error.
+        labels: With several labels, those that reach their thresholds, in descending order of probability; else None.
         error: Why there is no prediction: the file cannot be read, or the outputs are not finite (`NOT_FINITE`).
         picture: The saliency picture, where one was drawn.
     """
 
     file: str
     top: tuple[ClassScore, ...] = ()
+    labels: tuple[ClassScore, ...] | None = None
     error: str | None = None
     picture: Picture | None = None
 
     def to_json(self) -> dict[str, object]:
-        """`{"file", "label", "score", "top"}` with `saliency` and `method` of a picture, or `{"file", "error"}`."""
+        """`{"file", "label", "score", "top"}` with `saliency` and `method` of a picture, or `{"file", "error"}`.
+
+        With several labels, `labels` stands in place of `label` and `score`.
+        """
         if self.error is not None:
             return {"file": self.file, "error": self.error}
-        best = self.top[0]
-        row = {"file": self.file, **best.to_json(), "top": [one.to_json() for one in self.top]}
+        labels = self.labels
+        named = self.top[0].to_json() if labels is None else {"labels": [one.to_json() for one in labels]}
+        row = {"file": self.file, **named, "top": [one.to_json() for one in self.top]}
         if self.picture is not None:
             row |= {"saliency": self.picture.path, "method": self.picture.method}
         return row
@@ -157,6 +165,12 @@ def choose_runtime(directory: Path, named: str | None, provider: str) -> str:
     return name
 
 
+def recorded_task(directory: Path) -> Task:
+    """The task of a bundle, from its `config.json`; without one, as in earlier versions, an image has one label."""
+    config: Config = read_json(directory / "config.json")
+    return TASKS.get(config.get("task", CLASSIFICATION), TASKS[CLASSIFICATION])
+
+
 class Predictor:
     """An opened bundle that predicts the classes of image files. A context manager: at its end it is closed."""
 
@@ -177,6 +191,7 @@ class Predictor:
         model = ort_session.open_model(directory / "model.onnx", provider, threads)
         self._model = model
         self._labels = model.labels
+        self.decision = model.decision
         self._top = top
         self._readers = readers or min(THREADS, 2 * resources.cpus())
         self._draw = pictures(model) if pictures else None
@@ -228,8 +243,11 @@ class Predictor:
         if not np.isfinite(probabilities).all():  # there is no largest among them
             return Prediction(file=file, error=NOT_FINITE)
         best = ort_session.top_classes(self._labels, probabilities, self._top)
+        labels = None
+        if self.decision.thresholds is not None:
+            labels = ort_session.labels_above(self._labels, probabilities, self.decision)
         picture = self._draw(Path(file), pixels, int(probabilities.argmax()), best[0]) if self._draw else None
-        return Prediction(file=file, top=best, picture=picture)
+        return Prediction(file=file, top=best, labels=labels, picture=picture)
 
 
 @contextmanager
@@ -247,31 +265,34 @@ def _other_runtime(
     count, limits = threads or physical_cores(), Limits.default(timeout)
     with open_runtime(directory, entry, threads=count, limits=limits) as (process, _, _):
         try:
-            gate.require_golden(process.run, cases.golden_cases(directory), lower=cases.is_lower(model))
+            gate.require_golden(
+                process.run, cases.golden_cases(directory), lower=cases.is_lower(model), decision=model.decision
+            )
         except ValueError as error:
             raise WrongAnswer(name, f"is wrong for this bundle: {error}") from error
 
         def run(pixels: Sequence[np.ndarray]) -> np.ndarray:
             parts = [image[None] for image in pixels] if model.takes_photos else [np.stack(pixels)]
-            return np.concatenate([_believed(name, process.run(part)) for part in parts])
+            return np.concatenate([_believed(name, process.run(part), model.decision) for part in parts])
 
         yield run
 
 
-def _believed(name: str, answer: Answer) -> np.ndarray:
+def _believed(name: str, answer: Answer, decision: Decision) -> np.ndarray:
     """The probabilities of an answer, NaN where its logits are not finite.
 
     Raises:
-        WrongAnswer: They are not the softmax of the logits.
+        WrongAnswer: They are not the softmax, or with several labels the sigmoid, of the logits.
     """
     from poolzoo.runtime import gate
     from poolzoo.runtime.process import WrongAnswer
 
     finite = np.isfinite(answer.logits).all(1)
     if finite.any():
-        off = gate.softmax_distance(answer.logits[finite], answer.probabilities[finite])
+        off = gate.probability_distance(decision, answer.logits[finite], answer.probabilities[finite])
         if not off <= gate.SOFTMAX_LOWER:
-            raise WrongAnswer(name, f"gives probabilities that are {off:.1e} off the softmax of its logits")
+            function = gate.probability_function(decision)
+            raise WrongAnswer(name, f"gives probabilities that are {off:.1e} off the {function} of its logits")
     return np.where(finite[:, None], answer.probabilities, np.nan)
 
 

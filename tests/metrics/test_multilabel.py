@@ -181,6 +181,13 @@ def test_agreement_is_the_jaccard_index_of_label_sets() -> None:
     assert Decision().agreement(first, second).tolist() == [1, 1, 0, 1]
 
 
+def test_margins_are_distances_to_another_decision() -> None:
+    logits = np.array([[1.0, 5.0, 3.0], [2.0, 2.0, 0.0]])
+    np.testing.assert_allclose(Decision().margins(logits), [1.0, 0.0])
+    shares = tuple((1 / (1 + np.exp([-2.0, -1.0, 0.5]))).tolist())
+    np.testing.assert_allclose(Decision(shares).margins(logits), [1.0, 0.0], atol=1e-12)
+
+
 def test_metrics_survive_json() -> None:
     logits, labels = case(10)
     found = multilabel.compute(logits, labels, NAMES, Decision((0.5,) * 4))

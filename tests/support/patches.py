@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-PLUGIN = '''
+PLUGIN = """
 import numpy as np
 import poolzoo
 
@@ -28,14 +28,16 @@ def load(split, cache_dir):
 @poolzoo.hookimpl
 def poolzoo_datasets():
     yield poolzoo.Dataset(name="patches", summary="Colored patches.", load=load, classes=NAMES, flip=False)
-'''
+"""
 
 
 def write(folder: Path, name: str = "patches.py", **replaced: str) -> Path:
     """The plugin as a file; `load="lambda split, cache_dir: …"` and the like replace arguments of the data set."""
     text = PLUGIN
     for key, value in replaced.items():
-        text = text.replace(f"{key}={key.upper() if key == 'flip' else {'load': 'load', 'classes': 'NAMES'}[key]}", f"{key}={value}")
+        text = text.replace(
+            f"{key}={key.upper() if key == 'flip' else {'load': 'load', 'classes': 'NAMES'}[key]}", f"{key}={value}"
+        )
     path = folder / name
     path.write_text(text)
     return path
