@@ -58,6 +58,12 @@ SALIENCY_HEADERS: Final = ("saliency", "method")  # where pictures are drawn
     help="Directory for the saliency maps; it is created if missing. Implies --saliency.",
 )
 @click.option(
+    "--saliency-label",
+    metavar="NAME",
+    show_default="the most probable label of each image",
+    help="Label that the saliency maps explain. Implies --saliency.",
+)
+@click.option(
     "--out",
     metavar="DIR",
     type=click.Path(path_type=Path),
@@ -99,6 +105,7 @@ def command(
     as_csv: bool,
     saliency: bool,
     saliency_dir: Path | None,
+    saliency_label: str | None,
     out: Path | None,
     resumed: Path | None,
     executor: str,
@@ -135,14 +142,15 @@ def command(
     if bundle is None or not images:
         raise click.UsageError(f"Missing argument '{'IMAGE...' if bundle else 'BUNDLE'}'.", context)
     if out is not None:
-        if as_csv or saliency or saliency_dir:
-            raise UsageError("--out writes Parquet files alone", "leave out --csv, --saliency and --saliency-dir")
+        if as_csv or saliency or saliency_dir or saliency_label:
+            hint = "leave out --csv, --saliency, --saliency-dir and --saliency-label"
+            raise UsageError("--out writes Parquet files alone", hint)
         request = Request(bundle=bundle, images=images, top=top, provider=provider, runtime=runtime)
         return _into(out, request, executor, ray_address, threads, allowed, as_json)
     if executor == "ray":
         raise UsageError("--executor ray needs a directory for the rows", "add --out DIR, which every node sees")
     files = _all_files(images)
-    folder = saliency_dir or (Path() if saliency else None)
+    folder = saliency_dir or (Path() if saliency or saliency_label else None)
     pictures = None
     if folder is not None:
         from poolzoo.explain.saliency import make_drawer
@@ -155,6 +163,7 @@ def command(
         provider=provider,
         threads=threads,
         pictures=pictures,
+        explained=saliency_label,
         runtime=runtime,
         timeout=runtime_timeout,
     )

@@ -22,6 +22,7 @@ from poolzoo.data import images, pillow_warnings
 from poolzoo.data.sizes import Size
 from poolzoo.metrics.decisions import Decision
 from poolzoo.metrics.tasks import CLASSIFICATION, TASKS, Task
+from poolzoo.plugin.grammar import suggest
 from poolzoo.runtime import ort_session
 from poolzoo.runtime.ort_session import ClassScore
 from poolzoo.runtime.remarks import Remarks
@@ -33,6 +34,7 @@ BATCH: Final = 64
 PHOTOS: Final = 4  # that wait at their full size, where the graph takes them so
 ORT: Final = ort_session.ORT  # which runs in this process
 NOT_FINITE: Final = "the network gives NaN or infinity for it"  # the error of an image that can be read
+LISTED: Final = 20  # labels of a bundle that a hint names
 THREADS: Final = 4  # that read images while the graph runs; with photographs of 24 megapixels they take 1.2 GB
 
 
@@ -90,6 +92,7 @@ def predict(
     provider: str = "cpu",
     threads: int | None = None,
     pictures: MakeDrawer | None = None,
+    explained: str | None = None,
     runtime: str | None = None,
     timeout: float | None = None,
 ) -> Generator[Prediction, None, None]:
@@ -102,6 +105,7 @@ def predict(
         provider: `auto`, `cpu`, `cuda` or `tensorrt`.
         threads: Threads to compute with; None for ONNX Runtime's own choice.
         pictures: Given the opened graph, returns a function that draws the picture of an image; None for no pictures.
+        explained: The label whose saliency the pictures show; None for the most probable one of each image.
         runtime: The runtime to use; None for the one that the bundle names, or ONNX Runtime where that is not installed
             or `provider` asks for a GPU.
         timeout: Seconds that another runtime than ONNX Runtime may take to open the graph, and for each batch.
@@ -110,7 +114,7 @@ def predict(
         A prediction for each file, in order, as soon as its batch is done.
 
     Raises:
-        UsageError: There is no bundle.
+        UsageError: There is no bundle, or no label to explain of that name.
         CheckFailed: The bundle is damaged.
         EnvironmentProblem: The runtime that was named is not installed.
     """
@@ -120,6 +124,7 @@ def predict(
         provider=provider,
         threads=threads,
         pictures=pictures,
+        explained=explained,
         runtime=choose_runtime(directory, runtime, provider),
         timeout=timeout,
     )
@@ -182,6 +187,7 @@ class Predictor:
         provider: str = "cpu",
         threads: int | None = None,
         pictures: MakeDrawer | None = None,
+        explained: str | None = None,
         readers: int | None = None,
         runtime: str = ORT,
         timeout: float | None = None,
@@ -194,6 +200,7 @@ class Predictor:
         self.decision = model.decision
         self._top = top
         self._readers = readers or min(THREADS, 2 * resources.cpus())
+        self._explained = None if explained is None else _place(explained, model.labels)
         self._draw = pictures(model) if pictures else None
         self._stack = ExitStack()
         self._run: Run = lambda pixels: model.run_list(pixels)[1]
@@ -246,8 +253,24 @@ class Predictor:
         labels = None
         if self.decision.thresholds is not None:
             labels = ort_session.labels_above(self._labels, probabilities, self.decision)
-        picture = self._draw(Path(file), pixels, int(probabilities.argmax()), best[0]) if self._draw else None
+        picture = None
+        if self._draw is not None:
+            target = int(probabilities.argmax()) if self._explained is None else self._explained
+            score = ClassScore(self._labels[target], float(probabilities[target]))
+            picture = self._draw(Path(file), pixels, target, score)
         return Prediction(file=file, top=best, labels=labels, picture=picture)
+
+
+def _place(label: str, labels: Sequence[str]) -> int:
+    """The place of a label.
+
+    Raises:
+        UsageError: There is no such label.
+    """
+    if label not in labels:
+        hint = suggest(label, labels) or f"its labels are: {', '.join(labels[:LISTED])}"
+        raise UsageError(f"the bundle has no label {label!r}", hint)
+    return list(labels).index(label)
 
 
 @contextmanager

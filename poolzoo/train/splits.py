@@ -122,11 +122,13 @@ def read_data(settings: Settings) -> DataSplits:
         PoolzooError: The data cannot be read, or memory does not suffice.
     """
     seed = settings.seed if settings.split_seed is None else settings.split_seed
+    multilabel = TASKS[settings.task].is_multilabel
     dataset = source.open_dataset(
         settings.data,
         settings.input_size,
         limit=settings.limit,
         seed=seed,
+        multilabel=multilabel,
         validation=settings.validation is not None,
         skip=settings.skip_broken,
         how=settings.fit,
@@ -136,7 +138,6 @@ def read_data(settings: Settings) -> DataSplits:
     test = Split.of(source.load_split(dataset, "test"))
     if test.images.shape[1:] != train.images.shape[1:]:
         raise UsageError(f"training and test images of {settings.data} differ in size", "add --image-size")
-    multilabel = TASKS[settings.task].is_multilabel
     for split in (train, test):
         label_checks.require_task(settings.data, split.labels, multilabel=multilabel)
     if multilabel and train.labels.shape[1] != test.labels.shape[1]:

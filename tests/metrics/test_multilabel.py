@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from poolzoo.metrics import bootstrap, intervals, multilabel, ranking, results, thresholds
+from poolzoo.metrics import bootstrap, decisions, intervals, multilabel, ranking, results, thresholds
 from poolzoo.metrics.decisions import Decision, sigmoid
 
 NAMES = ("ant", "bee", "cat", "dog")
@@ -186,6 +186,20 @@ def test_margins_are_distances_to_another_decision() -> None:
     np.testing.assert_allclose(Decision().margins(logits), [1.0, 0.0])
     shares = tuple((1 / (1 + np.exp([-2.0, -1.0, 0.5]))).tolist())
     np.testing.assert_allclose(Decision(shares).margins(logits), [1.0, 0.0], atol=1e-12)
+
+
+def test_files_without_a_task_have_one_label() -> None:
+    assert decisions.recorded(None, None, 3) == Decision()
+    assert decisions.recorded("multilabel", [0.5, 0.25], 2) == Decision((0.5, 0.25))
+
+
+@pytest.mark.parametrize(
+    ("task", "values"),
+    [("other", None), ("multilabel", None), ("multilabel", [0.5]), ("multilabel", [0.5, 1.5]), ("multilabel", ["a", 0])],
+)
+def test_thresholds_that_do_not_fit_are_refused(task: str, values: list[float] | None) -> None:
+    with pytest.raises(ValueError, match="task|thresholds"):
+        decisions.recorded(task, values, 2)
 
 
 def test_metrics_survive_json() -> None:
