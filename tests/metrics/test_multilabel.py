@@ -195,10 +195,16 @@ def test_files_without_a_task_have_one_label() -> None:
 
 @pytest.mark.parametrize(
     ("task", "values"),
-    [("other", None), ("multilabel", None), ("multilabel", [0.5]), ("multilabel", [0.5, 1.5]), ("multilabel", ["a", 0])],
+    [
+        ("other", None),
+        ("multilabel", None),
+        ("multilabel", [0.5]),
+        ("multilabel", [0.5, 1.5]),
+        ("multilabel", ["a", 0]),
+    ],
 )
 def test_thresholds_that_do_not_fit_are_refused(task: str, values: list[float] | None) -> None:
-    with pytest.raises(ValueError, match="task|thresholds"):
+    with pytest.raises(ValueError, match=r"task|thresholds"):
         decisions.recorded(task, values, 2)
 
 
