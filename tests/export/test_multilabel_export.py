@@ -25,7 +25,8 @@ from poolzoo.common import files
 from poolzoo.common.errors import CheckFailed
 from poolzoo.metrics import decisions
 from poolzoo.plugin import loader
-from poolzoo.runtime import cases, gate, ort_session
+from poolzoo.runtime import cases, gate, npm, ort_session
+from poolzoo.runtime.builtin import chromium, page
 from poolzoo.runtime.process import Answer
 
 NAMES = ("red", "green", "blue", "white")
@@ -43,8 +44,6 @@ def bundle(tmp_path_factory) -> Path:
     config = files.read_json(folder / "run" / "config.json")
     files.write_json(folder / "run" / "config.json", {**config, "thresholds": [0.4, 0.3, 0.2, 0.9]})
     manifest.write_manifest(folder / "run", "run")
-    arguments = ("export", folder / "run", "--precision", "int8", "--min-agreement", 0.5, "--no-bench", "-q")
-    assert cli.run([*map(str, (*arguments, "--max-accuracy-drop", 1, "--out", folder / "int8"))]) == 0
     assert cli.run(["export", str(folder / "run"), "--no-bench", "-q", "--out", str(folder / "bundle")]) == 0
     with np.load(folder / "run" / "samples.npz") as samples:
         (folder / "images").mkdir()
@@ -127,8 +126,12 @@ def test_the_bundle_is_verified_and_described(poolzoo, bundle):
     assert not (bundle / "confusion.png").exists()
 
 
-def test_lower_precision_is_judged_by_sets_of_labels(bundle):
-    report = files.read_json(bundle.parent / "int8" / "parity.json")
+@pytest.mark.slow
+def test_lower_precision_is_judged_by_sets_of_labels(poolzoo, bundle, tmp_path):
+    limits = ("--min-agreement", 0.5, "--max-accuracy-drop", 1)
+    arguments = ("export", bundle.parent / "run", "--precision", "int8", *limits, "--no-bench", "-q")
+    assert poolzoo(*arguments, "--out", tmp_path / "int8").code == 0
+    report = files.read_json(tmp_path / "int8" / "parity.json")
     row = next(one for one in report["candidates"] if one["chosen"])
     assert row["precision"].startswith("int8")
     assert 0.5 <= row["agreement"] <= 1
@@ -203,3 +206,31 @@ def test_bundles_with_odd_thresholds_are_one_line(bundle, tmp_path):
     manifest.write_manifest(copy, "run")
     with pytest.raises(CheckFailed, match="thresholds"):
         load_run(copy)
+
+
+@pytest.mark.slow
+def test_the_page_marks_labels_above_their_thresholds(bundle, expected, tmp_path):
+    if npm.look_up("onnxruntime-web") is None or not any(map(shutil.which, chromium.PROGRAMS)):
+        pytest.skip("Chromium and onnxruntime-web are needed")
+    page.convert(bundle, tmp_path)
+    session = page.open_session(tmp_path, threads=1, device="cpu", precision="fp32")
+    several = next(index for index, one in enumerate(expected) if len(one) > 1)
+    none = next(index for index, one in enumerate(expected) if not one)
+    try:
+        for index in (several, none):
+            session.page.evaluate(
+                "shown = new Promise((done) => new MutationObserver((_, own) => { "
+                "const text = document.getElementById('occluded').textContent; "
+                "if (text) { own.disconnect(); done(text); } }).observe(document.getElementById('occluded'), { childList: true })), 0"
+            )
+            session.page.set_file("#file", bundle.parent / "images" / f"{index:02}.png")
+            session.page.evaluate("shown")
+            marked = session.page.evaluate(
+                "[...document.querySelectorAll('#labels button')].map((one) => one.textContent).join()"
+            )
+            assert {name[2:] for name in marked.split(",") if name.startswith("✓ ")} == expected[index]
+            status = session.page.evaluate("document.getElementById('status').textContent")
+            named = {part.split(",")[0] for part in status.split("; ")}
+            assert named == (expected[index] or {"No label"})
+    finally:
+        session.close()
