@@ -221,7 +221,8 @@ def test_the_page_marks_labels_above_their_thresholds(bundle, expected, tmp_path
             session.page.evaluate(
                 "shown = new Promise((done) => new MutationObserver((_, own) => { "
                 "const text = document.getElementById('occluded').textContent; "
-                "if (text) { own.disconnect(); done(text); } }).observe(document.getElementById('occluded'), { childList: true })), 0"
+                "if (text) { own.disconnect(); done(text); } })"
+                ".observe(document.getElementById('occluded'), { childList: true })), 0"
             )
             session.page.set_file("#file", bundle.parent / "images" / f"{index:02}.png")
             session.page.evaluate("shown")
