@@ -89,7 +89,13 @@ def ours(
         (module,) = engine.modules.values()
         if outside is not None:
             module = TrainingModule(
-                outside, IMAGES, prepared.settings, len(engine.loader), prepared.policy, prepared.rank
+                module=outside,
+                input_key=IMAGES,
+                objective=module.objective,
+                settings=prepared.settings,
+                steps_per_epoch=len(engine.loader),
+                policy=prepared.policy,
+                rank=prepared.rank,
             )
         prepared_in = time.perf_counter() - started
 

@@ -87,7 +87,7 @@ class ExportConfig(Origin):
 
 
 class Config(TypedDict):
-    """`config.json` of a run or bundle."""
+    """`config.json` of a run or bundle. Without `task` an image has one label; `thresholds` belong to "multilabel"."""
 
     schema: int
     architecture: str
@@ -95,6 +95,8 @@ class Config(TypedDict):
     num_features: NotRequired[int]
     global_pool: NotRequired[str]
     label_names: list[str]
+    task: NotRequired[str]
+    thresholds: NotRequired[list[float]]
     pretrained_cfg: InputConfig
     poolzoo: NetworkConfig
     export: NotRequired[ExportConfig]
@@ -126,7 +128,7 @@ class Extreme(TypedDict):
 
 
 class Flip(TypedDict):
-    """An image on which graph and network choose different classes; `margin` is between the two best logits."""
+    """An image on which graph and network decide differently; `margin` is the distance to another decision."""
 
     input: str
     margin: float
@@ -186,14 +188,19 @@ class ValueRange(TypedDict):
 
 
 class CandidateRow(TypedDict):
-    """One precision that was tried; `ort_ms` and `speedup` are by batch size, `lost` says why it was not chosen."""
+    """One precision that was tried: `ort_ms` and `speedup` are by batch size, `lost` says why it was not chosen.
+
+    With several labels, `map` and `map_drop` stand in place of `accuracy` and `accuracy_drop`.
+    """
 
     precision: str
     chosen: bool
     passed: bool
     agreement: float
-    accuracy: float | None
-    accuracy_drop: float | None
+    accuracy: NotRequired[float | None]
+    accuracy_drop: NotRequired[float | None]
+    map: NotRequired[float | None]
+    map_drop: NotRequired[float | None]
     max_abs: float | None
     cosine: float | None
     ort_ms: dict[str, float]
@@ -232,6 +239,7 @@ class Parity(TypedDict):
     provider: str
     optimization: str
     accuracy: NotRequired[dict[str, float]]
+    map: NotRequired[dict[str, float]]
     probes: NotRequired[list[Probe]]
     diverges: NotRequired[LayerDifference | None]
     inside: NotRequired[ValueRange]

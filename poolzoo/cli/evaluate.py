@@ -43,6 +43,6 @@ def command(
     if as_json:
         output.emit_json(evaluation.to_json())
         return
-    from poolzoo.metrics import classification
+    from poolzoo.metrics.evaluation import show
 
-    classification.show(evaluation.metrics)
+    show(evaluation.metrics)

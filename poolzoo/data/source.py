@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import platformdirs
@@ -14,6 +14,7 @@ import platformdirs
 from poolzoo.common import memory, output
 from poolzoo.common.errors import EnvironmentProblem, PluginFailed, PoolzooError, UsageError, reason
 from poolzoo.data import class_mismatch, image_facts, images
+from poolzoo.data import labels as label_checks
 from poolzoo.data import reader as readers
 from poolzoo.data.choice import choose
 from poolzoo.data.sizes import Size
@@ -22,8 +23,6 @@ from poolzoo.plugin.catalog import import_build
 from poolzoo.plugin.image_index import ImageIndex
 from poolzoo.plugin.modules import is_module
 from poolzoo.plugin.spec import Dataset, DatasetSource, Split
-
-MAX_CLASSES: Final = 1_000_000  # a larger label is no class but a number, such as a hash; each class takes a name
 
 
 def cache_dir() -> Path:
@@ -209,26 +208,12 @@ def load_split(dataset: Dataset, split: Split, size: Size | None = None) -> tupl
         found = f"{getattr(pixels, 'dtype', type(pixels).__name__)}{list(getattr(pixels, 'shape', []))}"
         raise PluginFailed(f"data set {dataset.name} gave {found} for {split}", "its contract is uint8[N, H, W, 3]")
     labels = np.asarray(labels)
-    if reader(dataset) is not None and labels.ndim == 2:
-        return pixels, labels  # several labels an image, which were checked with the index
-    if labels.shape != (len(pixels),) or labels.dtype.kind not in "iu" or labels.min() < 0:
-        raise PluginFailed(
-            f"data set {dataset.name} gave {labels.dtype}{list(labels.shape)} labels", "its contract is int64[N] ≥ 0"
-        )
-    if dataset.classes is not None and labels.max() >= len(dataset.classes):
-        raise PluginFailed(
-            f"data set {dataset.name} has label {labels.max()} and {len(dataset.classes)} classes", "fix its plugin"
-        )
+    labels = label_checks.checked(dataset.name, labels, len(pixels), dataset.classes)
     _require_names(dataset)
-    if labels.max() >= MAX_CLASSES:
-        raise PluginFailed(
-            f"data set {dataset.name} has label {labels.max()}: labels count from 0, at most {MAX_CLASSES:,}",
-            "its contract is int64[N], the place of each image's class",
-        )
     if size is not None and pixels.shape[1:3] != size:
         memory.require(f"the {len(pixels):,} resized {split} images", len(pixels) * size[0] * size[1] * 3)
         pixels = images.fit_array(pixels, size)
-    return pixels, labels.astype(np.int64)
+    return pixels, labels
 
 
 def _require_names(dataset: Dataset) -> None:
@@ -258,7 +243,8 @@ def facts_about(dataset: Dataset, split: Split, pixels: np.ndarray) -> image_fac
 def class_names(dataset: Dataset, labels: np.ndarray) -> tuple[str, ...]:
     """The names of the labels, in their order, as text that any file can hold: a folder's name may be any bytes."""
     if not dataset.classes:
-        return tuple(str(index) for index in range(int(labels.max()) + 1))
+        count = int(labels.max()) + 1 if labels.ndim == 1 else labels.shape[1]
+        return tuple(map(str, range(count)))
     return tuple(
         name.encode("utf-8", "backslashreplace").decode() if isinstance(name, str) else name for name in dataset.classes
     )

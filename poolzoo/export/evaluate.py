@@ -14,7 +14,7 @@ from poolzoo.common import files, output
 from poolzoo.common.errors import UsageError
 from poolzoo.data import blocks, stream
 from poolzoo.data.unreadable import Skip
-from poolzoo.metrics import classification
+from poolzoo.metrics import evaluation
 from poolzoo.train.evaluate import Evaluation, load_test_images
 
 BATCH: Final = 64  # images under ONNX Runtime, at most …
@@ -62,6 +62,7 @@ def evaluate_graph(
         fit=model.fit,
         skip=skip,
         classes=model.labels,
+        decision=model.decision,
         tested_run=run_path if data is None else None,
     )
     count = len(test.images)
@@ -71,5 +72,5 @@ def evaluate_graph(
         for batch in stream.batches(test.images, np.arange(count), batch_size):
             parts.append(model.run(batch)[0])
             bar.update(batch_size * len(parts))
-    metrics = classification.compute(np.concatenate(parts), test.labels, model.labels)
+    metrics = evaluation.compute(np.concatenate(parts), test.labels, model.labels, model.decision)
     return Evaluation(metrics=metrics, skipped=test.skipped, provider=model.provider)

@@ -8,7 +8,7 @@ from torch import nn
 
 from poolzoo.common import resources
 from poolzoo.common.errors import BATCH_HINT
-from poolzoo.train import distributed, features
+from poolzoo.train import distributed, features, losses
 from poolzoo.train.checkpoint import Checkpoint
 from poolzoo.train.engine import Engine
 from poolzoo.train.image_batches import batch_loader
@@ -67,6 +67,7 @@ def _training_module(head: PreparedRun, steps_per_epoch: int, *, features_cached
     return TrainingModule(
         module=module,
         input_key=input_key,
+        objective=losses.objective(head.settings),
         settings=head.settings,
         steps_per_epoch=steps_per_epoch,
         policy=head.policy,

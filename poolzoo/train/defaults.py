@@ -11,7 +11,7 @@ from poolzoo.common.errors import UsageError
 from poolzoo.data.augment_options import parse_crop_scale, parse_policy
 from poolzoo.data.augmentation import Augmentation
 from poolzoo.data.batches import Rank
-from poolzoo.train import optimizer
+from poolzoo.train import losses, optimizer
 from poolzoo.train.device import DevicePolicy
 from poolzoo.train.levels import with_level
 from poolzoo.train.settings import Settings
@@ -65,6 +65,7 @@ def complete_settings(settings: Settings, data: DataSplits, policy: DevicePolicy
             text = f"{images} images {purpose} are too few for {rank.world_size} processes, which need one each"
             raise UsageError(text, f"start at most {images}")
     settings = with_level(settings, photographs=data.photographs)
+    smoothing = losses.LABEL_SMOOTHING[settings.task] if settings.label_smoothing is None else settings.label_smoothing
     weight_decay = optimizer.WEIGHT_DECAYS.get(settings.optimizer, 0.0)
     return replace(
         settings,
@@ -72,6 +73,7 @@ def complete_settings(settings: Settings, data: DataSplits, policy: DevicePolicy
         batch_size=batch_size,
         lr=lr,
         weight_decay=weight_decay if settings.weight_decay is None else settings.weight_decay,
+        label_smoothing=smoothing,
         threads=torch.get_num_threads(),
         device=policy.device.type if rank.is_distributed else str(policy.device),
         shift=_default_shift(settings, min(data.size)) if settings.shift is None else settings.shift,

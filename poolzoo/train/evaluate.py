@@ -16,12 +16,14 @@ from poolzoo.data.class_mismatch import alike, difference
 from poolzoo.data.classes import require_names
 from poolzoo.data.identity import FILE, DataIdentity, SplitIdentity, file_digests, require_same
 from poolzoo.data.image_facts import Facts
+from poolzoo.data.labels import require_task
 from poolzoo.data.resize import Fit
 from poolzoo.data.sizes import Size
 from poolzoo.data.streams import Loaded
 from poolzoo.data.unreadable import Skip, to_json
-from poolzoo.metrics import classification
-from poolzoo.metrics.results import Metrics
+from poolzoo.metrics import evaluation
+from poolzoo.metrics.decisions import ONE_LABEL, Decision
+from poolzoo.metrics.results import AnyMetrics
 from poolzoo.train import device as devices
 from poolzoo.train import inference
 from poolzoo.train.settings import read_toml
@@ -40,7 +42,7 @@ class Evaluation:
         provider: ONNX Runtime's execution provider; None if torch ran the network.
     """
 
-    metrics: Metrics
+    metrics: AnyMetrics
     skipped: tuple[Mapping[str, str], ...] = ()
     provider: str | None = None
 
@@ -57,7 +59,7 @@ class LabeledImages:
 
     Attributes:
         images: `uint8[N, h, w, 3]`; perhaps decoded when asked.
-        labels: By the classes of the network, `int64[N]`.
+        labels: By the classes of the network, `int64[N]`, or `uint8[N, K]` for several labels.
         skipped: Images that could not be read, each with `file` and `error`.
     """
 
@@ -91,16 +93,24 @@ def evaluate_run(
         fit=run.fit,
         skip=skip,
         classes=run.classes,
+        decision=run.decision,
         tested_run=run.path if data is None else None,
     )
     policy.place(run.network)
     logits = inference.predict_logits(run.network, run.preprocess.to(policy.device), test.images, policy)
-    metrics = classification.compute(logits, test.labels, run.classes)
+    metrics = evaluation.compute(logits, test.labels, run.classes, run.decision)
     return Evaluation(metrics=metrics, skipped=test.skipped)
 
 
 def load_test_images(
-    data: str, size: Size, fit: Fit, skip: Skip, classes: Sequence[str], *, tested_run: Path | None
+    data: str,
+    size: Size,
+    fit: Fit,
+    skip: Skip,
+    classes: Sequence[str],
+    *,
+    decision: Decision = ONE_LABEL,
+    tested_run: Path | None,
 ) -> LabeledImages:
     """Reads the test images of a data set for a trained network.
 
@@ -110,14 +120,17 @@ def load_test_images(
         fit: How images are brought to that size.
         skip: How many unreadable images to leave out at most: a number, "all", or None for none.
         classes: Classes of the network.
+        decision: How its logits become labels.
         tested_run: A run that was tested on these images, which must not have changed; None for other data.
 
     Raises:
         UsageError: The data has classes that the network does not know.
         CheckFailed: The images of the tested run changed.
     """
-    dataset = source.open_dataset(data, size, ("test",), exact=True, skip=skip, how=fit)
+    multilabel = decision.task.is_multilabel
+    dataset = source.open_dataset(data, size, ("test",), multilabel=multilabel, exact=True, skip=skip, how=fit)
     found = streams.load_split(dataset, "test", size)
+    require_task(data, found.labels, multilabel=multilabel)
     labels = _renumber_labels(found.labels, source.class_names(dataset, found.labels), classes)
     if tested_run is not None:
         _require_unchanged(tested_run, found, labels)
@@ -156,17 +169,20 @@ def _require_unchanged(run: Path, found: Loaded, labels: np.ndarray) -> None:
 
 
 def _renumber_labels(labels: np.ndarray, names: Sequence[str], classes: Sequence[str]) -> np.ndarray:
-    """Labels by the classes of the network, `int64[N]`.
+    """Labels by the classes of the network, `int64[N]`, or `uint8[N, K]` for several labels.
+
+    A label that the data does not have is on none of its images.
 
     Args:
-        labels: Of the images, by the classes of the data, `int64[N]`.
+        labels: Of the images, by the classes of the data, `int64[N]`, or `uint8[N, K]` for several labels.
         names: Classes of the data.
         classes: Classes of the network.
 
     Raises:
         UsageError: The data has classes that the network does not know.
     """
-    require_names("the network", classes)
+    if labels.ndim == 1:
+        require_names("the network", classes)
     unknown = sorted(set(names) - set(classes))
     if unknown:
         similar = [(name, known) for name in unknown for known in classes if alike(name, known)]
@@ -176,6 +192,11 @@ def _renumber_labels(labels: np.ndarray, names: Sequence[str], classes: Sequence
             + (f": {explained}" if explained else ""),
             f"its classes are: {', '.join(classes[:LISTED_KNOWN])}",
         )
-    places = {name: place for place, name in enumerate(classes)}
-    renumbered: np.ndarray = np.array([places[name] for name in names])[labels]
-    return renumbered
+    known = {name: place for place, name in enumerate(classes)}
+    places = np.array([known[name] for name in names])
+    if labels.ndim == 1:
+        renumbered: np.ndarray = places[labels]
+        return renumbered
+    columns = np.zeros((len(labels), len(classes)), np.uint8)
+    columns[:, places] = labels
+    return columns

@@ -14,6 +14,7 @@ from poolzoo.data import sizes, unreadable
 from poolzoo.data.augment_options import MAGNITUDES, MAX_OPERATORS, parse_crop_scale, parse_policy
 from poolzoo.data.resize import READER, TRANSFORMS, Fit
 from poolzoo.data.sizes import Size
+from poolzoo.metrics.tasks import CLASSIFICATION, TASKS
 from poolzoo.plugin.grammar import suggest
 
 MAX_THREADS: Final = 1024
@@ -46,6 +47,7 @@ RANGES: Final[Mapping[str, tuple[float, float]]] = {
     "data_workers": (1, MAX_THREADS),
 }
 CHOICES: Final[Mapping[str, tuple[str | None, ...]]] = {
+    "task": tuple(TASKS),
     "lr_schedule": ("linear", "cosine"),
     "stem": ("stock", "small"),
     "flip": ("auto", "off", "random", "alternating"),
@@ -71,6 +73,7 @@ class Settings:
     """
 
     data: str = "cifar10"
+    task: str = CLASSIFICATION
     backbone: str = "nano/resnet"
     pool: str = "avg"
     local_pool: str | None = None
@@ -81,7 +84,7 @@ class Settings:
     optimizer: str = "adamw"
     lr_schedule: str = "linear"
     warmup: float = 0.15
-    label_smoothing: float = 0.1
+    label_smoothing: float | None = None
     seed: int = 0
     split_seed: int | None = None  # of the validation split and of `limit`; None for `seed`
     device: str = "auto"
@@ -259,6 +262,12 @@ LEGACY_DEFAULTS: Final[Mapping[str, Any]] = {
     "augment": "light",
     "data_cache": None,
 }
+
+
+def legacy_value(name: str) -> object:
+    """What a run had for a setting that its version did not know; None for an unknown name."""
+    default = next((field.default for field in fields(Settings) if field.name == name), None)
+    return LEGACY_DEFAULTS.get(name, default)
 
 
 def renamed(values: Mapping[str, Any], names: Mapping[str, str] = RENAMED) -> dict[str, Any]:

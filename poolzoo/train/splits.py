@@ -11,9 +11,9 @@ import numpy as np
 
 from poolzoo.common import output
 from poolzoo.common.errors import UsageError
-from poolzoo.data import blocks, keeping, sizes, source, streams
+from poolzoo.data import blocks, keeping, sizes, source, stratification, streams
+from poolzoo.data import labels as label_checks
 from poolzoo.data.blocks import ImageArray
-from poolzoo.data.choice import strata
 from poolzoo.data.identity import DataIdentity, file_digests
 from poolzoo.data.image_facts import Facts
 from poolzoo.data.images import fit_array
@@ -23,6 +23,7 @@ from poolzoo.data.sizes import Size
 from poolzoo.data.statistics import ChannelStatistics, channel_statistics
 from poolzoo.data.stream import StreamedImages
 from poolzoo.data.unreadable import Broken
+from poolzoo.metrics.tasks import TASKS
 from poolzoo.plugin.image_index import ImageIndex
 from poolzoo.plugin.spec import Dataset
 from poolzoo.plugin.spec import Split as Part
@@ -37,7 +38,7 @@ SPLITS: Final[tuple[Part, Part]] = ("train", "test")
 
 
 class Split(NamedTuple):
-    """Images `uint8[N, H, W, 3]`, perhaps mapped from a file or decoded when asked, and labels `int64[N]`."""
+    """Images `uint8[N, H, W, 3]`, perhaps mapped or decoded when asked, and labels `int64[N]` or `uint8[N, K]`."""
 
     images: ImageArray
     labels: np.ndarray
@@ -99,7 +100,7 @@ class DataSplits:
 
     @property
     def labels(self) -> np.ndarray:
-        """The labels of the training split, `int64[N]`."""
+        """The labels of the training split, `int64[N]`, or `uint8[N, K]` for several labels."""
         return self.train.labels
 
     @property
@@ -145,11 +146,13 @@ def read_data(settings: Settings) -> DataSplits:
         PoolzooError: The data cannot be read, or memory does not suffice.
     """
     seed = settings.seed if settings.split_seed is None else settings.split_seed
+    multilabel = TASKS[settings.task].is_multilabel
     dataset = source.open_dataset(
         settings.data,
         settings.input_size,
         limit=settings.limit,
         seed=seed,
+        multilabel=multilabel,
         validation=settings.validation is not None,
         skip=settings.skip_broken,
         how=settings.fit,
@@ -167,6 +170,11 @@ def read_data(settings: Settings) -> DataSplits:
     test = Split.of(source.load_split(dataset, "test"))
     if test.images.shape[1:] != train.images.shape[1:]:
         raise UsageError(f"training and test images of {settings.data} differ in size", "add --image-size")
+    for split in (train, test):
+        label_checks.require_task(settings.data, split.labels, multilabel=multilabel)
+    if multilabel and train.labels.shape[1] != test.labels.shape[1]:
+        found = f"{train.labels.shape[1]} and {test.labels.shape[1]} labels"
+        raise UsageError(f"training and test images of {settings.data} have {found}", "give both the same labels")
     classes = source.class_names(dataset, np.concatenate([train.labels, test.labels]))
     original_size: Size | None
     if reader is None:
@@ -211,6 +219,8 @@ def _streamed(settings: Settings, dataset: Dataset, reader: Reader, mode: keepin
     size = reader.decide("train")
     reader.count_validation("train")
     index = {split: reader.index(split) for split in SPLITS}
+    for part in index.values():
+        label_checks.require_task(settings.data, part.labels, multilabel=TASKS[settings.task].is_multilabel)
     validation, held_out = _hold_out(settings, reader, index["train"].labels)
     if settings.skip_broken is not None:
         index, held_out = _without_broken(reader, index, held_out, size, whole=settings.caches_features)
@@ -307,23 +317,26 @@ def _crop_to_aspect(train: Split, test: Split, wanted: Size | None) -> tuple[Spl
 
 
 def split_validation(labels: np.ndarray, seed: int) -> ValidationSplit:
-    """Holds out a tenth of each class for validation, at most 5,000 images in all.
+    """Holds out a tenth of each class or label for validation, about 5,000 images in all at most.
 
     Args:
-        labels: Of the training images, `int64[N]`, or `uint8[N, K]`, of which the rarest of an image counts.
+        labels: Of the training images, `int64[N]`, or `uint8[N, K]` for several labels.
         seed: Of the choice.
 
     Raises:
         UsageError: There are too few images.
     """
     fraction = min(VAL_FRACTION, LARGEST_VAL / len(labels))
-    labels = strata(labels)
-    order = np.random.default_rng(seed).permutation(len(labels))
     held_out = np.zeros(len(labels), bool)
-    by_class = order[np.argsort(labels[order], kind="stable")]
-    for members in np.split(by_class, np.flatnonzero(np.diff(labels[by_class])) + 1):
-        if len(members) > 1:
-            held_out[members[: max(1, round(fraction * len(members)))]] = True
+    if labels.ndim == 2:
+        wanted = max(1, round(fraction * len(labels)))
+        held_out[stratification.choose(labels, wanted, seed, at_least_one=True)] = True
+    else:
+        order = np.random.default_rng(seed).permutation(len(labels))
+        by_class = order[np.argsort(labels[order], kind="stable")]
+        for members in np.split(by_class, np.flatnonzero(np.diff(labels[by_class])) + 1):
+            if len(members) > 1:
+                held_out[members[: max(1, round(fraction * len(members)))]] = True
     if held_out.sum() == 0 or (~held_out).sum() < 2:
         raise UsageError(
             f"{len(labels)} training images are too few to train and to validate on",

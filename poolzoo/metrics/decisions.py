@@ -1,0 +1,127 @@
+"""How logits become decisions: the class with the largest one, or every label above its threshold. Needs numpy only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from poolzoo.metrics.tasks import CLASSIFICATION, MULTILABEL, TASKS, Task
+
+NO_CLASS: Final = -1  # the decision where the largest logit is NaN or infinite
+FALLBACK: Final = 0.5  # the threshold of a label that no validation image has
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a network decides about images.
+
+    Attributes:
+        thresholds: The least probability of each label, 0–1; None where an image has exactly one label.
+    """
+
+    thresholds: tuple[float, ...] | None = None
+
+    @property
+    def task(self) -> Task:
+        """The task."""
+        return TASKS[CLASSIFICATION if self.thresholds is None else MULTILABEL]
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Softmax, or with several labels a sigmoid of each: `float[N, K]`, finite logits to `float64[N, K]`."""
+        return softmax(logits) if self.thresholds is None else sigmoid(logits)
+
+    def decide(self, logits: np.ndarray) -> np.ndarray:
+        """`float[N, K]` to classes `int64[N]`, or with several labels to `bool[N, K]`.
+
+        Where a logit is NaN or infinite, an image gets NO_CLASS, or no label.
+        """
+        if self.thresholds is None:
+            return np.where(np.isfinite(logits.max(1)), logits.argmax(1), NO_CLASS)
+        finite = is_finite(logits)[:, None]
+        decided: np.ndarray = self.above(sigmoid(np.where(finite, logits, 0.0))) & finite
+        return decided
+
+    def above(self, probabilities: np.ndarray) -> np.ndarray:
+        """Which labels an image gets: probabilities `float[…, K]` to `bool[…, K]`.
+
+        Probabilities count as float32, so that a graph and torch decide alike.
+        """
+        assert self.thresholds is not None
+        above: np.ndarray = probabilities.astype(np.float32) >= np.asarray(self.thresholds, np.float32)
+        return above
+
+    def agreement(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """How far two logits `float[N, K]` lead to the same decision, `float64[N]`.
+
+        This is the number of labels in both sets over the number in either one (the Jaccard index), 1 where both are
+        empty. Of sets with exactly one label it is 1 or 0.
+        """
+        a, b = self.decide(first), self.decide(second)
+        if self.thresholds is None:
+            return np.asarray(a == b, np.float64)
+        both, either = (a & b).sum(1), (a | b).sum(1)
+        return np.where(either > 0, both / np.maximum(either, 1), 1.0)
+
+    def margins(self, logits: np.ndarray) -> np.ndarray:
+        """How far the logits `float[N, K]` of each image are from another decision, `float64[N]`.
+
+        This is half the gap between the two largest, or with several labels the least distance of one to its threshold;
+        infinite where there is one class.
+        """
+        x = logits.astype(np.float64)
+        if self.thresholds is not None:
+            share = np.asarray(self.thresholds, np.float64)
+            with np.errstate(divide="ignore"):
+                return np.asarray(np.abs(x - (np.log(share) - np.log1p(-share))).min(1))
+        if x.shape[1] < 2:
+            return np.full(len(x), np.inf)
+        two = np.sort(x, 1)[:, -2:]
+        return np.asarray(two[:, 1] - two[:, 0]) / 2
+
+
+ONE_LABEL: Final = Decision()
+
+
+def recorded(task: object, thresholds: object, count: int) -> Decision:
+    """The decision that a file records; without a task, as in earlier versions, an image has one label.
+
+    Args:
+        task: The name of the task; None where there is none.
+        thresholds: The least probability of each label, for several labels.
+        count: Number of labels.
+
+    Raises:
+        ValueError: The task is unknown, or the thresholds do not fit it.
+    """
+    if task in (None, CLASSIFICATION):
+        return ONE_LABEL
+    if task != MULTILABEL:
+        raise ValueError(f"task {task!r:.40}")
+    if not isinstance(thresholds, list) or len(thresholds) != count:
+        raise ValueError(f"thresholds of {count} labels")
+    if not all(isinstance(value, int | float) and 0 <= value <= 1 for value in thresholds):
+        raise ValueError("thresholds between 0 and 1")
+    return Decision(tuple(map(float, thresholds)))
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """`1 / (1 + exp(−x))` in float64; nothing overflows."""
+    x = logits.astype(np.float64)
+    small = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1.0, small) / (1.0 + small)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """`exp(x) / Σ exp(x)` over the last axis in float64; nothing overflows."""
+    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
+    powers = np.exp(shifted)
+    result: np.ndarray = powers / powers.sum(-1, keepdims=True)
+    return result
+
+
+def is_finite(logits: np.ndarray) -> np.ndarray:
+    """`float[N, K] → bool[N]`: whether all logits of an image are finite."""
+    finite: np.ndarray = np.isfinite(logits).all(1)
+    return finite
