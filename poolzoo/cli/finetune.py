@@ -134,6 +134,11 @@ def setting(flag: str, group: str, help: str, metavar: str | None = None, *, uns
 @setting("--grad-accum", OPTIMIZATION, "Compute each batch in K parts and sum their gradients, to save memory.", "K")
 @setting("--ema", OPTIMIZATION, "Decay of the exponential moving average of the weights, such as 0.999.", "DECAY")
 @setting("--label-smoothing", OPTIMIZATION, "Probability mass of the label that is spread over all classes.")
+@setting(
+    "--sampler",
+    OPTIMIZATION,
+    "Images of an epoch: all of them once, or as many with each class equally often.",
+)
 @setting("--seed", OPTIMIZATION, "Seed of the weights, the validation split, the batch order and the augmentation.")
 @setting("--shift", AUGMENTATION, "Maximum random shift in pixels.", "PX", unset="a sixteenth of the image")
 @setting(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from poolzoo.data.augmentation import Augmentation, AugmentedImages, EpochParams, MixParams, to_device
+from poolzoo.data.epoch_order import EpochOrder, Sampler, epoch_order
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,14 @@ class Batch:
     Attributes:
         images: `uint8[n, H, W, 3]`, or `float32` of the same range after mixup.
         labels: `int64[n]`.
+        indices: Which images of the split these are, `int64[n]`, on the host.
         mixed_labels: Labels of the images that were mixed in, `int64[n]`; None without mixup and CutMix.
         label_weight: Weight of `labels` in the loss; `mixed_labels` have the rest.
     """
 
     images: Tensor
     labels: Tensor
+    indices: np.ndarray
     mixed_labels: Tensor | None = None
     label_weight: float = 1.0
 
@@ -72,6 +75,7 @@ class BatchLoader:
         device: Where the batches are needed.
         rank: The process, which gets its shard of each batch.
         indices: Of the images to serve, `int64[n]`; None for all.
+        sampler: How often an epoch draws each image.
     """
 
     def __init__(
@@ -84,10 +88,13 @@ class BatchLoader:
         device: torch.device,
         rank: Rank = SINGLE_PROCESS,
         indices: np.ndarray | None = None,
+        sampler: Sampler = "all",
     ) -> None:
         self.indices = np.arange(len(images)) if indices is None else indices
         self.images = AugmentedImages(images, device)
-        self.labels = torch.from_numpy(labels[self.indices]).to(device)
+        self.sampler = sampler
+        self._host_labels = labels[self.indices]
+        self.labels = torch.from_numpy(self._host_labels).to(device)
         self.batch_size = min(batch_size, len(self.indices))
         self.augmentation = augmentation
         self.seed = seed
@@ -102,28 +109,32 @@ class BatchLoader:
         """The batches of epoch `number`, beginning with batch `start`."""
         size = self.images.size
         params = EpochParams.sample(len(self.indices), size, self.augmentation, seed=self.seed, epoch=number)
+        order = epoch_order(self._host_labels, self.seed, number, self.sampler)
         for step in range(start, len(self)):
-            whole_batch = params.order[step * self.batch_size : (step + 1) * self.batch_size]
+            whole_batch = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
             mine = self.rank.shard(whole_batch)
-            images = self._augment(params, mine)
-            labels = self.labels[to_device(mine, self.device)]
+            positions = order.positions[mine]
+            images = self._augment(params, order, mine)
+            labels = self.labels[to_device(positions, self.device)]
             mix = MixParams.sample(self.augmentation, size, seed=(self.seed, number, step))
             if mix is None:
-                yield Batch(images=images, labels=labels)
+                yield Batch(images=images, labels=labels, indices=self.indices[positions])
                 continue
-            partners = self.rank.shard(whole_batch[::-1]).copy()
+            partners = self.rank.shard(whole_batch[::-1])
             yield Batch(
-                images=mix.apply(images, self._augment(params, partners)),
+                images=mix.apply(images, self._augment(params, order, partners)),
                 labels=labels,
-                mixed_labels=self.labels[to_device(partners, self.device)],
+                indices=self.indices[positions],
+                mixed_labels=self.labels[to_device(order.positions[partners], self.device)],
                 label_weight=mix.weight,
             )
 
-    def _augment(self, params: EpochParams, positions: np.ndarray) -> Tensor:
+    def _augment(self, params: EpochParams, order: EpochOrder, draws: np.ndarray) -> Tensor:
+        rows = order.rows[draws]
         return self.images.take(
-            indices=self.indices[positions],
-            shifts=params.shifts[positions],
-            flipped=params.flipped[positions],
-            centers=params.centers[positions] if self.augmentation.cutout else None,
+            indices=self.indices[order.positions[draws]],
+            shifts=params.shifts[rows],
+            flipped=params.flipped[rows],
+            centers=params.centers[rows] if self.augmentation.cutout else None,
             cutout=self.augmentation.cutout,
         )

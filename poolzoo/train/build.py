@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 from torch import nn
 
 from poolzoo.common import resources
 from poolzoo.common.errors import BATCH_HINT
 from poolzoo.data.batches import BatchLoader
+from poolzoo.data.epoch_order import Sampler
 from poolzoo.train import distributed, features
 from poolzoo.train.checkpoint import Checkpoint
 from poolzoo.train.engine import Engine
@@ -85,6 +87,7 @@ def _image_loader(prepared: PreparedRun, batch_size: int, eval_batch_size: int) 
         device=prepared.policy.device,
         rank=prepared.rank,
         indices=data.train_indices,
+        sampler=cast(Sampler, prepared.settings.sampler),
     )
     return ImageLoader(
         batches=batches,
@@ -111,4 +114,5 @@ def _feature_loader(
         device=prepared.policy.device,
         eval_batch_size=eval_batch_size,
         rank=prepared.rank,
+        sampler=cast(Sampler, prepared.settings.sampler),
     )

@@ -13,7 +13,7 @@ import torch
 
 from poolzoo.common import files, output
 from poolzoo.common.errors import CheckFailed, UsageError
-from poolzoo.train.settings import renamed
+from poolzoo.train.settings import written_values
 
 FILE: Final = Path("checkpoint", "state.pt")
 INTERVAL: Final = 10.0  # seconds between two checkpoints within an epoch …
@@ -93,7 +93,7 @@ class Checkpoint:
             raise CheckFailed(f"checkpoint {self.path} is damaged", self._restart_hint) from error
         if version != VERSION:
             raise CheckFailed(f"checkpoint {self.path} has format {version}, not {VERSION}", self._restart_hint)
-        before = renamed(settings)
+        before = written_values(settings)
         changed = [
             f"{key} {before.get(key)} → {value}"
             for key, value in self.identity.settings.items()

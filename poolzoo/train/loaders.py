@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from poolzoo.data import blocks
 from poolzoo.data.augmentation import to_device
 from poolzoo.data.batches import SINGLE_PROCESS, BatchLoader, Rank
+from poolzoo.data.epoch_order import Sampler, epoch_order
 from poolzoo.model.network import Network, Preprocess
 from poolzoo.train.device import DevicePolicy
 
@@ -186,6 +187,7 @@ class FeatureLoader:
         device: Where batches are needed.
         eval_batch_size: Validation images a batch.
         rank: The process, which gets its shard of each batch.
+        sampler: How often an epoch draws each image.
     """
 
     def __init__(
@@ -199,7 +201,9 @@ class FeatureLoader:
         device: torch.device,
         eval_batch_size: int,
         rank: Rank = SINGLE_PROCESS,
+        sampler: Sampler = "all",
     ) -> None:
+        self.sampler = sampler
         self.stores = stores
         self.labels = labels
         self.train_indices = train_indices
@@ -215,14 +219,18 @@ class FeatureLoader:
         return len(self.train_indices) // self.batch_size
 
     def epoch(self, number: int, start: int = 0) -> Iterator[TrainingBatch]:
+        count = len(self.train_indices)
+        order = epoch_order(self.labels[self.train_indices], self.seed, number, self.sampler)
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
-        order = self.train_indices[torch.randperm(len(self.train_indices), generator=generator).numpy()]
+        torch.randperm(count, generator=generator)  # the views come after the order, see `EpochParams.sample`
         views = torch.randint(self.views, (len(self.labels),), generator=generator).numpy()
         for step in range(start, len(self)):
-            whole_batch = order[step * self.batch_size : (step + 1) * self.batch_size]
-            mine = self.rank.shard(whole_batch)
+            draws = self.rank.shard(np.arange(step * self.batch_size, (step + 1) * self.batch_size))
+            mine = self.train_indices[order.positions[draws]]
             labels = to_device(self.labels[mine], self.device)
-            inputs = LazyInputs(self.stores, views=views[mine], indices=mine, device=self.device)
+            inputs = LazyInputs(
+                self.stores, views=views[self.train_indices[order.rows[draws]]], indices=mine, device=self.device
+            )
             yield TrainingBatch(inputs=inputs, labels=labels)
 
     def validation(self) -> Iterator[Inputs]:

@@ -47,6 +47,7 @@ CHOICES: Final[Mapping[str, tuple[str | None, ...]]] = {
     "precision": ("auto", "float32", "bfloat16"),
     "compile": ("auto", "on", "off"),
     "validation": ("auto", "val", None),
+    "sampler": ("all", "balanced"),
 }
 
 
@@ -107,6 +108,7 @@ class Settings:
     skip_broken: int | str | None = None  # how many unreadable images to leave out at most, or "all"
     validation: str | None = "auto"  # "val": validate on val/; None: on a part of the training images
     reader: int | None = READER  # version of the rules that turn files into pixels; None for the first
+    sampler: str = "all"
     plugins: tuple[str, ...] = ()  # plugin files, which a resumed run loads again
 
     def __post_init__(self) -> None:
@@ -222,6 +224,15 @@ RENAMED: Final = {
 }
 # The values of settings that `run.toml` of earlier versions does not have.
 LEGACY_DEFAULTS: Final[Mapping[str, Any]] = {"validation": None, "reader": None, "final_norm": None}
+
+
+def written_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a checkpoint of any version holds, with those that it leaves out.
+
+    Args:
+        values: As they were written: without those that were None, and without those of later versions.
+    """
+    return {**{field.name: field.default for field in fields(Settings)}, **LEGACY_DEFAULTS, **renamed(values)}
 
 
 def renamed(values: Mapping[str, Any], names: Mapping[str, str] = RENAMED) -> dict[str, Any]:
