@@ -89,7 +89,7 @@ def ours(
         (module,) = engine.modules.values()
         if outside is not None:
             module = TrainingModule(
-                outside, IMAGES, prepared.settings, len(engine.loader), prepared.policy, prepared.rank
+                outside, IMAGES, prepared.settings, StepPlan.of(len(engine.loader)), prepared.policy, prepared.rank
             )
         prepared_in = time.perf_counter() - started
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain, count
 from typing import Final, Protocol
 
 import numpy as np
@@ -96,6 +97,11 @@ class Loader(Protocol):
     def validation(self) -> Iterator[Inputs]:
         """The validation inputs of this process."""
         ...
+
+
+def endless(loader: Loader) -> Iterator[TrainingBatch]:
+    """The batches of the first epoch, of the second, and so on."""
+    return chain.from_iterable(loader.epoch(number) for number in count(1))
 
 
 class ImageLoader:
@@ -219,10 +225,9 @@ class FeatureLoader:
         return len(self.train_indices) // self.batch_size
 
     def epoch(self, number: int, start: int = 0) -> Iterator[TrainingBatch]:
-        count = len(self.train_indices)
         order = epoch_order(self.labels[self.train_indices], self.seed, number, self.sampler)
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
-        torch.randperm(count, generator=generator)  # the views come after the order, see `EpochParams.sample`
+        torch.randperm(len(self.train_indices), generator=generator)  # the views come after the order, see `EpochParams.sample`
         views = torch.randint(self.views, (len(self.labels),), generator=generator).numpy()
         for step in range(start, len(self)):
             draws = self.rank.shard(np.arange(step * self.batch_size, (step + 1) * self.batch_size))

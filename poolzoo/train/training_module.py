@@ -20,6 +20,7 @@ from poolzoo.train.device import DevicePolicy
 from poolzoo.train.ema import EmaState, ModelEma
 from poolzoo.train.loaders import TrainingBatch
 from poolzoo.train.settings import Settings
+from poolzoo.train.step_plan import StepPlan
 
 Weights = dict[str, Tensor]
 
@@ -86,7 +87,7 @@ class TrainingModule:
         module: The module on its device; it maps the inputs of `input_key` to logits.
         input_key: The key of its inputs in a batch.
         settings: With every default filled in.
-        steps_per_epoch: Steps an epoch.
+        plan: The steps of the run.
         policy: The device.
         rank: This process.
     """
@@ -96,12 +97,11 @@ class TrainingModule:
         module: nn.Module,
         input_key: str,
         settings: Settings,
-        steps_per_epoch: int,
+        plan: StepPlan,
         policy: DevicePolicy,
         rank: Rank,
     ) -> None:
-        assert settings.epochs is not None  # `prepare` fills in every default
-        assert settings.lr is not None
+        assert settings.lr is not None  # `prepare` fills in every default
         assert settings.weight_decay is not None
         self.module = module
         self.input_key = input_key
@@ -115,19 +115,24 @@ class TrainingModule:
             layer_decay=settings.layer_decay,
         )
         self.optimizer = optimizer.create_optimizer(settings.optimizer, module, rates)
-        total_steps = settings.epochs * steps_per_epoch
-        self.schedule = optimizer.LrSchedule(
-            lr=settings.lr,
-            total_steps=total_steps,
-            warmup_steps=max(1, round(settings.warmup * total_steps)),
-            decay=settings.lr_schedule,
-        )
+        self.follow(plan)
         self.ema = ModelEma(module, settings.ema) if settings.ema else None
         self.best = BestWeights()
         self._infinite_buffers = finite.infinite_buffers(module)
         self._wrapped: nn.Module | None = None
         self._frozen_stages = settings.freeze_stages or 0
         self.reset_metrics()
+
+    def follow(self, plan: StepPlan) -> None:
+        """Fits the learning rates to the steps of the run.
+
+        Args:
+            plan: The steps.
+        """
+        assert self.settings.lr is not None
+        self.schedule: optimizer.Schedule = optimizer.LrSchedule(
+            lr=self.settings.lr, plan=plan, warmup=self.settings.warmup, decay=self.settings.lr_schedule
+        )
 
     @property
     def eval_module(self) -> nn.Module:
