@@ -58,6 +58,7 @@ def ours(
     from poolzoo.train.loaders import IMAGES
     from poolzoo.train.prepare import prepare
     from poolzoo.train.settings import Settings
+    from poolzoo.train.step_plan import StepPlan
     from poolzoo.train.training_module import TrainingModule
 
     if side == "memory returned":
@@ -89,7 +90,13 @@ def ours(
         (module,) = engine.modules.values()
         if outside is not None:
             module = TrainingModule(
-                outside, IMAGES, prepared.settings, StepPlan.of(len(engine.loader)), prepared.policy, prepared.rank
+                module=outside,
+                input_key=IMAGES,
+                objective=module.objective,
+                settings=prepared.settings,
+                plan=StepPlan.of(len(engine.loader)),
+                policy=prepared.policy,
+                rank=prepared.rank,
             )
         prepared_in = time.perf_counter() - started
 

@@ -81,6 +81,7 @@ def setting(flag: str, group: str, help: str, metavar: str | None = None, *, uns
 
 @click.command(cls=GroupedCommand, examples=EXAMPLES)
 @setting("--data", DATA, "Data set: a name from `poolzoo list datasets`, or folder:PATH.", "NAME")
+@setting("--task", DATA, "Whether an image has one label, or with multilabel any number of them.")
 @setting(
     "--image-size",
     DATA,
@@ -133,7 +134,12 @@ def setting(flag: str, group: str, help: str, metavar: str | None = None, *, uns
 @setting("--clip-grad", OPTIMIZATION, "Maximum norm of the gradient. Larger gradients are scaled down.", "NORM")
 @setting("--grad-accum", OPTIMIZATION, "Compute each batch in K parts and sum their gradients, to save memory.", "K")
 @setting("--ema", OPTIMIZATION, "Decay of the exponential moving average of the weights, such as 0.999.", "DECAY")
-@setting("--label-smoothing", OPTIMIZATION, "Probability mass of the label that is spread over all classes.")
+@setting(
+    "--label-smoothing",
+    OPTIMIZATION,
+    "Probability mass of the label that is spread over all classes.",
+    unset="0.1, or 0 with several labels",
+)
 @setting(
     "--sampler",
     OPTIMIZATION,

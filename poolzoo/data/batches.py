@@ -50,9 +50,9 @@ class Batch:
 
     Attributes:
         images: `uint8[n, H, W, 3]`, or `float32` of the same range after mixup.
-        labels: `int64[n]`.
+        labels: `int64[n]`, or `uint8[n, K]` for several labels.
         indices: Which images of the split these are, `int64[n]`, on the host.
-        mixed_labels: Labels of the images that were mixed in, `int64[n]`; None without mixup and CutMix.
+        mixed_labels: Labels of the images that were mixed in, of the same form; None without mixup and CutMix.
         label_weight: Weight of `labels` in the loss; `mixed_labels` have the rest.
     """
 
@@ -68,7 +68,7 @@ class BatchLoader:
 
     Args:
         images: `uint8[N, H, W, 3]`, in memory or mapped from a file.
-        labels: `int64[N]`.
+        labels: `int64[N]`, or `uint8[N, K]` for several labels.
         batch_size: Images a batch over all processes; at most as many as there are indices.
         augmentation: Random changes of the images.
         seed: Seed of the order and of the augmentation.

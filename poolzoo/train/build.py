@@ -11,7 +11,7 @@ from poolzoo.common import resources
 from poolzoo.common.errors import BATCH_HINT
 from poolzoo.data.batches import BatchLoader
 from poolzoo.data.epoch_order import Sampler
-from poolzoo.train import distributed, features
+from poolzoo.train import distributed, features, losses
 from poolzoo.train.checkpoint import Checkpoint
 from poolzoo.train.engine import Engine
 from poolzoo.train.loaders import FEATURE_MAP, IMAGES, FeatureLoader, Features, ImageLoader, Loader
@@ -69,6 +69,7 @@ def _training_module(head: PreparedRun, steps_per_epoch: int, *, features_cached
     return TrainingModule(
         module=module,
         input_key=input_key,
+        objective=losses.objective(head.settings),
         settings=head.settings,
         steps_per_epoch=steps_per_epoch,
         policy=head.policy,

@@ -10,7 +10,7 @@ import torch
 from poolzoo.common.errors import UsageError
 from poolzoo.data.augmentation import Augmentation
 from poolzoo.data.batches import Rank
-from poolzoo.train import optimizer
+from poolzoo.train import losses, optimizer
 from poolzoo.train.device import DevicePolicy
 from poolzoo.train.settings import Settings
 from poolzoo.train.splits import DataSplits
@@ -63,6 +63,7 @@ def complete_settings(settings: Settings, data: DataSplits, policy: DevicePolicy
             text = f"{images} images {purpose} are too few for {rank.world_size} processes, which need one each"
             raise UsageError(text, f"start at most {images}")
     side = min(data.size)
+    smoothing = losses.LABEL_SMOOTHING[settings.task] if settings.label_smoothing is None else settings.label_smoothing
     weight_decay = optimizer.WEIGHT_DECAYS.get(settings.optimizer, 0.0)
     return replace(
         settings,
@@ -70,6 +71,7 @@ def complete_settings(settings: Settings, data: DataSplits, policy: DevicePolicy
         batch_size=batch_size,
         lr=lr,
         weight_decay=weight_decay if settings.weight_decay is None else settings.weight_decay,
+        label_smoothing=smoothing,
         threads=torch.get_num_threads(),
         device=policy.device.type if rank.is_distributed else str(policy.device),
         shift=min(max(1, side // 16), side - 1) if settings.shift is None else settings.shift,

@@ -11,13 +11,11 @@ from typing import Final, NoReturn, TypedDict
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from poolzoo.common import output
 from poolzoo.common.errors import CheckFailed, EnvironmentProblem
 from poolzoo.common.text import one_line
 from poolzoo.data.batches import SINGLE_PROCESS, Rank
-from poolzoo.metrics import classification
 from poolzoo.train import distributed, signals
 from poolzoo.train.checkpoint import Checkpoint
 from poolzoo.train.epoch_metrics import EpochMetrics
@@ -80,7 +78,7 @@ class Engine:
     Args:
         modules: By name; all train on the same batches.
         loader: Serves the batches.
-        val_labels: Labels of the validation images of all processes, `int64[n]`.
+        val_labels: Labels of the validation images of all processes, `int64[n]`, or `uint8[n, K]` for several labels.
         epochs: Epochs of the whole run.
         checkpoint: Where the state is saved.
         rank: This process; rank 0 writes.
@@ -185,7 +183,8 @@ class Engine:
                 shown = now
                 means = modules[0].training_means()
                 rate = (self.progress.step - first_step) / (now - started)
-                text = f"loss {means.loss:.3f}  acc {means.accuracy:.3f}  {rate:.1f} steps/s"
+                score = f"{modules[0].objective.task.train_score} {means.score:.3f}"
+                text = f"loss {means.loss:.3f}  {score}  {rate:.1f} steps/s"
                 bar.update(steps_before + self.progress.step, text)
         for module in modules:
             module.training_means()  # waits for the device, so that the measured time includes all steps
@@ -237,22 +236,23 @@ class Engine:
         seconds = self.progress.seconds - sum(each.seconds for each in history)
         metrics = {}
         for name, module in self.modules.items():
-            if (classification.predictions(logits[name]) == classification.NO_CLASS).all():
+            if not module.objective.is_decided(logits[name]).any():
                 text = f"all logits of the validation images are NaN or infinite after epoch {epoch}"
                 self._fail(self._label(name) + text)
-            accuracy = classification.accuracy(logits[name], self.val_labels)
-            module.update_best(epoch, accuracy)
-            loss, correct, images = distributed.all_reduce_sum(module.metric_sums(), self.rank).tolist()
-            val_loss = F.cross_entropy(torch.from_numpy(logits[name]), torch.from_numpy(self.val_labels))
+            score = module.objective.val_score(logits[name], self.val_labels)
+            module.update_best(epoch, score)
+            loss, train_score, images = distributed.all_reduce_sum(module.metric_sums(), self.rank).tolist()
+            val_loss = module.objective.val_loss(torch.from_numpy(logits[name]), torch.from_numpy(self.val_labels))
             metrics[name] = EpochMetrics(
                 epoch=epoch,
                 loss=loss / images,
-                train_accuracy=correct / images,
+                train_score=train_score / images,
                 val_loss=_finite_or_none(val_loss),
-                val_accuracy=accuracy,
+                val_score=score,
                 lr=module.schedule.lr_at(epoch * len(self.loader) - 1),
                 seconds=round(seconds, 3),
                 images_per_s=round(images / seconds, 1),
+                task=module.objective.task,
             )
         return metrics
 

@@ -10,7 +10,6 @@ from typing import Final, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from poolzoo.data import blocks
 from poolzoo.data.augmentation import to_device
@@ -31,8 +30,8 @@ class MicroBatch:
 
     Attributes:
         x: Inputs of one kind, `[n, …]`.
-        labels: `int64[n]`.
-        mixed_labels: Labels of the images that were mixed in, `int64[n]`; None without mixup and CutMix.
+        labels: `int64[n]`, or `uint8[n, K]` for several labels.
+        mixed_labels: Labels of the images that were mixed in, of the same form; None without mixup and CutMix.
         label_weight: Weight of `labels` in the loss; `mixed_labels` have the rest.
     """
 
@@ -40,19 +39,6 @@ class MicroBatch:
     labels: Tensor
     mixed_labels: Tensor | None
     label_weight: float
-
-    def loss(self, logits: Tensor, label_smoothing: float) -> Tensor:
-        """Mean cross entropy, towards two labels where images were mixed.
-
-        Args:
-            logits: `float32[n, classes]`.
-            label_smoothing: Fraction of the label that is spread over all classes (Szegedy et al., 2016).
-        """
-        loss = F.cross_entropy(logits, self.labels, label_smoothing=label_smoothing)
-        if self.mixed_labels is None:
-            return loss
-        mixed_loss = F.cross_entropy(logits, self.mixed_labels, label_smoothing=label_smoothing)
-        return torch.lerp(mixed_loss, loss, self.label_weight)
 
 
 @dataclass(frozen=True)
@@ -185,7 +171,7 @@ class FeatureLoader:
 
     Args:
         stores: The features of all training images by input key.
-        labels: Of all training images, `int64[N]`.
+        labels: Of all training images, `int64[N]`, or `uint8[N, K]` for several labels.
         train_indices: Of the images to train on.
         val_indices: Of the images to validate on, in their order, of all processes.
         batch_size: Images a batch over all processes.

@@ -182,8 +182,8 @@ def _train(prepared: PreparedRun, path: Path, callback: Callback | None) -> RunR
         own = metrics[settings.pool]
         write_history(path, engine.progress.history[settings.pool])
         output.say(
-            f"epoch {epoch}/{settings.epochs}  loss {own.loss:.3f}  accuracy {own.train_accuracy:.3f}  "
-            f"validation {own.val_accuracy:.3f}  {own.images_per_s:.0f} images/s"
+            f"epoch {epoch}/{settings.epochs}  loss {own.loss:.3f}  {own.task.train_score} {own.train_score:.3f}  "
+            f"{own.task.validation} {own.val_score:.3f}  {own.images_per_s:.0f} images/s"
         )
         if callback is not None:
             callback(own)

@@ -13,6 +13,7 @@ from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.data import sizes, unreadable
 from poolzoo.data.resize import READER, TRANSFORMS, Fit
 from poolzoo.data.sizes import Size
+from poolzoo.metrics.tasks import CLASSIFICATION, TASKS
 from poolzoo.plugin.grammar import suggest
 
 MAX_THREADS: Final = 1024
@@ -41,6 +42,7 @@ RANGES: Final[Mapping[str, tuple[float, float]]] = {
     "grad_accum": (1, UNLIMITED),
 }
 CHOICES: Final[Mapping[str, tuple[str | None, ...]]] = {
+    "task": tuple(TASKS),
     "lr_schedule": ("linear", "cosine"),
     "stem": ("stock", "small"),
     "flip": ("auto", "off", "random", "alternating"),
@@ -65,6 +67,7 @@ class Settings:
     """
 
     data: str = "cifar10"
+    task: str = CLASSIFICATION
     backbone: str = "nano/resnet"
     pool: str = "avg"
     local_pool: str | None = None
@@ -75,7 +78,7 @@ class Settings:
     optimizer: str = "adamw"
     lr_schedule: str = "linear"
     warmup: float = 0.15
-    label_smoothing: float = 0.1
+    label_smoothing: float | None = None
     seed: int = 0
     split_seed: int | None = None  # of the validation split and of `limit`; None for `seed`
     device: str = "auto"
@@ -226,13 +229,10 @@ RENAMED: Final = {
 LEGACY_DEFAULTS: Final[Mapping[str, Any]] = {"validation": None, "reader": None, "final_norm": None}
 
 
-def written_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that a checkpoint of any version holds, with those that it leaves out.
-
-    Args:
-        values: As they were written: without those that were None, and without those of later versions.
-    """
-    return {**{field.name: field.default for field in fields(Settings)}, **LEGACY_DEFAULTS, **renamed(values)}
+def legacy_value(name: str) -> object:
+    """What a run had for a setting that its version did not know; None for an unknown name."""
+    default = next((field.default for field in fields(Settings) if field.name == name), None)
+    return LEGACY_DEFAULTS.get(name, default)
 
 
 def renamed(values: Mapping[str, Any], names: Mapping[str, str] = RENAMED) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Protocol, TypedDict, cast
+from typing import NotRequired, Protocol, TypedDict, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from poolzoo.train import finite, optimizer, stages
 from poolzoo.train.device import DevicePolicy
 from poolzoo.train.ema import EmaState, ModelEma
 from poolzoo.train.loaders import TrainingBatch
+from poolzoo.train.losses import Objective
 from poolzoo.train.settings import Settings
 from poolzoo.train.step_plan import StepPlan
 
@@ -29,7 +30,8 @@ class BestState(TypedDict):
     """What a checkpoint keeps of `BestWeights`."""
 
     epoch: int
-    accuracy: float
+    score: NotRequired[float]
+    accuracy: NotRequired[float]  # the score in earlier versions
     weights: Weights
 
 
@@ -45,25 +47,25 @@ class ModuleState(TypedDict):
 
 @dataclass(frozen=True)
 class BestWeights:
-    """The weights with the highest validation accuracy; of equal ones the earliest.
+    """The weights with the highest validation score; of equal ones the earliest.
 
     Attributes:
         epoch: Counted from 1; 0 before the first validation.
-        accuracy: On the validation images.
+        score: Of the objective, on the validation images.
         weights: A copy of the state dict.
     """
 
     epoch: int = 0
-    accuracy: float = -1.0
+    score: float = -1.0
     weights: Weights = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class TrainingMeans:
-    """Mean loss and accuracy over the training images that this process has seen in an epoch."""
+    """Mean loss and score over the training images that this process has seen in an epoch."""
 
     loss: float
-    accuracy: float
+    score: float
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class TrainingModule:
     Args:
         module: The module on its device; it maps the inputs of `input_key` to logits.
         input_key: The key of its inputs in a batch.
+        objective: The loss and the scores.
         settings: With every default filled in.
         plan: The steps of the run.
         policy: The device.
@@ -96,6 +99,7 @@ class TrainingModule:
         self,
         module: nn.Module,
         input_key: str,
+        objective: Objective,
         settings: Settings,
         plan: StepPlan,
         policy: DevicePolicy,
@@ -105,6 +109,7 @@ class TrainingModule:
         assert settings.weight_decay is not None
         self.module = module
         self.input_key = input_key
+        self.objective = objective
         self.settings = settings
         self.policy = policy
         self.rank = rank
@@ -140,10 +145,10 @@ class TrainingModule:
         return self.ema.module if self.ema is not None else self.module
 
     def reset_metrics(self) -> None:
-        """Sets loss and accuracy of the epoch to zero."""
+        """Sets loss and score of the epoch to zero."""
         device = self.policy.device
         self._loss_sum = torch.zeros((), device=device)
-        self._correct = torch.zeros((), device=device, dtype=torch.int64)
+        self._score_sum = torch.zeros((), device=device, dtype=self.objective.score_dtype)
         self._images = 0
         # Steps of the first loss and of the first gradient that were not finite; −1 for none.
         self._non_finite_steps = torch.full((2,), -1, device=device, dtype=torch.int64)
@@ -182,11 +187,10 @@ class TrainingModule:
             with self._synchronize_gradients(wrapped, last=index == parts - 1):
                 with self.policy.context():
                     logits = wrapped(part.x)
-                loss = part.loss(logits.float(), self.settings.label_smoothing) * (len(part.labels) / count)
+                loss = self.objective.loss(logits.float(), part) * (len(part.labels) / count)
                 loss.backward()  # type: ignore[no-untyped-call]
             self._loss_sum += loss.detach() * count
-            # NaN logits give a NaN loss, which ends the run, so that argmax need not handle them.
-            self._correct += (logits.detach().argmax(1) == part.labels).sum()
+            self._score_sum += self.objective.train_score(logits.detach(), part.labels)
             losses.append(loss.detach())
         self._record_non_finite(torch.stack(losses).sum(), number)
         if self.settings.clip_grad is not None:
@@ -231,11 +235,11 @@ class TrainingModule:
     def training_means(self) -> TrainingMeans:
         """Means of the epoch so far in this process; waits for the device."""
         images = max(1, self._images)
-        return TrainingMeans(loss=float(self._loss_sum) / images, accuracy=int(self._correct) / images)
+        return TrainingMeans(loss=float(self._loss_sum) / images, score=float(self._score_sum) / images)
 
     def metric_sums(self) -> Tensor:
-        """Loss, correct predictions and images of the epoch so far, `float64[3]` on the host, to add over processes."""
-        return torch.tensor([float(self._loss_sum), int(self._correct), self._images], dtype=torch.float64)
+        """Loss, score and images of the epoch so far, `float64[3]` on the host, to add over processes."""
+        return torch.tensor([float(self._loss_sum), float(self._score_sum), self._images], dtype=torch.float64)
 
     def first_non_finite_step(self) -> NonFiniteStep | None:
         """The first step of the epoch whose loss or gradient was not finite; waits for the device."""
@@ -262,16 +266,16 @@ class TrainingModule:
             logits: Tensor = self.eval_module(x)
         return logits.float()
 
-    def update_best(self, epoch: int, accuracy: float) -> None:
+    def update_best(self, epoch: int, score: float) -> None:
         """Keeps a copy of the weights if they are the best so far.
 
         Args:
             epoch: Counted from 1.
-            accuracy: On the validation images.
+            score: Of the objective, on the validation images.
         """
-        if accuracy > self.best.accuracy:
+        if score > self.best.score:
             weights = {name: tensor.detach().clone() for name, tensor in self.eval_module.state_dict().items()}
-            self.best = BestWeights(epoch=epoch, accuracy=accuracy, weights=weights)
+            self.best = BestWeights(epoch=epoch, score=score, weights=weights)
 
     def state_dict(self) -> ModuleState:
         """The state for a checkpoint."""
@@ -279,12 +283,12 @@ class TrainingModule:
             "module": self.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": self.ema.state_dict() if self.ema is not None else None,
-            "best": {"epoch": self.best.epoch, "accuracy": self.best.accuracy, "weights": self.best.weights},
-            "sums": (self._loss_sum, self._correct, self._images),
+            "best": {"epoch": self.best.epoch, "score": self.best.score, "weights": self.best.weights},
+            "sums": (self._loss_sum, self._score_sum, self._images),
         }
 
     def load_state_dict(self, state: ModuleState) -> None:
-        """Restores the state of a checkpoint; loss and accuracy of the epoch only in the process that wrote them.
+        """Restores the state of a checkpoint; loss and score of the epoch only in the process that wrote them.
 
         Raises:
             CheckFailed: Its tensors do not fit the module.
@@ -298,11 +302,11 @@ class TrainingModule:
         best = state["best"]
         self.best = BestWeights(
             epoch=best["epoch"],
-            accuracy=best["accuracy"],
+            score=best["score"] if "score" in best else best["accuracy"],
             weights={name: value for name, value in best["weights"].items() if name not in dropped},
         )
         if self.rank.is_zero:
-            loss_sum, correct, images = state["sums"]
+            loss_sum, score_sum, images = state["sums"]
             self._loss_sum = loss_sum
-            self._correct = correct
+            self._score_sum = score_sum
             self._images = images
