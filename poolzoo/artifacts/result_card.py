@@ -82,6 +82,8 @@ def _results(report: RunReport) -> str:
         )
     if report.skipped:
         lines.append(f"{len(report.skipped)} images could not be read and were left out; metrics.json names them.")
+    if report.ending is not None and report.ending.by is not None:
+        lines.append(f"The {report.ending.by} ended training after {report.ending.epochs} epochs.")
     peak = report.peak_memory.device_bytes or report.peak_memory.host_bytes
     memory = f", peak memory {peak / 1e9:.1f} GB" if peak else ""
     lines.append(f"Training took {report.seconds:.0f} s at {report.images_per_s:.0f} images/s{memory}.")

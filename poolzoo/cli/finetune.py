@@ -14,9 +14,12 @@ from poolzoo.cli.groups import (
     DATA,
     FREEZING,
     HARDWARE,
+    LENGTH,
+    LOSS,
     MODEL,
     OPTIMIZATION,
     OUTPUT,
+    TEACHER,
     Decorator,
     GroupedCommand,
     option,
@@ -120,7 +123,21 @@ def setting(flag: str, group: str, help: str, metavar: str | None = None, *, uns
     type=click.Choice([recipe.name for recipe in RECIPES]),
     help="Start from a named set of options; `poolzoo show NAME` prints it. Options on the command line override it.",
 )
-@setting("--epochs", OPTIMIZATION, "Number of passes over the training images.", unset="from their number")
+@setting("--epochs", LENGTH, "Number of passes over the training images.", unset="from their number")
+@setting(
+    "--time-budget",
+    LENGTH,
+    "Train for this time instead, with validation. The learning rate reaches its end when the time does.",
+    "25m|1h30m|90s",
+    unset="no limit",
+)
+@setting(
+    "--patience",
+    LENGTH,
+    "Stop after E epochs without a better validation score. The schedule remains that of --epochs or --time-budget.",
+    "E",
+    unset="never",
+)
 @setting("--batch-size", OPTIMIZATION, "Images per step.", unset="at most 256, with at least 40 steps per epoch")
 @setting("--optimizer", OPTIMIZATION, "Optimizer: adamw, sgd, or any name in timm.optim.", "NAME")
 @setting("--lr", OPTIMIZATION, "Peak learning rate.", unset="from the optimizer and the weights")
@@ -135,16 +152,40 @@ def setting(flag: str, group: str, help: str, metavar: str | None = None, *, uns
 @setting("--grad-accum", OPTIMIZATION, "Compute each batch in K parts and sum their gradients, to save memory.", "K")
 @setting("--ema", OPTIMIZATION, "Decay of the exponential moving average of the weights, such as 0.999.", "DECAY")
 @setting(
+    "--loss",
+    LOSS,
+    "Loss: cross-entropy, or focal, which gives easy images less weight; focal:GAMMA sets its exponent (default 2).",
+    "NAME[:GAMMA]",
+)
+@setting(
     "--label-smoothing",
-    OPTIMIZATION,
+    LOSS,
     "Probability mass of the label that is spread over all classes.",
     unset="0.1, or 0 with several labels",
 )
 @setting(
+    "--class-weights",
+    LOSS,
+    "Weights of the classes in the loss: balanced for weights that are inversely proportional to their number of "
+    "images, or a JSON file that maps each class to its weight.",
+    "balanced|FILE",
+    unset="all equal",
+)
+@setting(
     "--sampler",
-    OPTIMIZATION,
+    LOSS,
     "Images of an epoch: all of them once, or as many with each class equally often.",
 )
+@setting(
+    "--distill-from",
+    TEACHER,
+    "Train towards the outputs of a teacher as well: a run directory, or a backbone with a published classifier. "
+    "It must have the same classes.",
+    "RUN|BACKBONE",
+    unset="no teacher",
+)
+@setting("--distill-temperature", TEACHER, "Temperature that softens the outputs of teacher and student.", "T")
+@setting("--distill-weight", TEACHER, "Weight of the teacher in the loss, from 0 to 1; the labels have the rest.", "W")
 @setting("--seed", OPTIMIZATION, "Seed of the weights, the validation split, the batch order and the augmentation.")
 @setting("--shift", AUGMENTATION, "Maximum random shift in pixels.", "PX", unset="a sixteenth of the image")
 @setting(
@@ -232,7 +273,7 @@ def command(
     from it. To train on several devices, run torchrun --nproc-per-node N -m poolzoo finetune …
     """
     from poolzoo.train.recipes import recipe_settings
-    from poolzoo.train.settings import read_toml, with_absolute_paths
+    from poolzoo.train.settings import read_toml, with_absolute_paths, with_one_end
 
     typed = {name for name in given if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
     if resumed is not None:
@@ -248,7 +289,7 @@ def command(
         given.update({key: value for key, value in read_toml(config).items() if key not in typed})
     files = [str(path.resolve()) for path in loader.settings.files]
     plugins = tuple(dict.fromkeys([*given.get("plugins", ()), *files]))
-    settings = with_absolute_paths(Settings(**{**given, "plugins": plugins}))
+    settings = with_absolute_paths(Settings(**{**with_one_end(given, typed), "plugins": plugins}))
     loader.settings.files = [Path(file) for file in settings.plugins]
     if dry_run:
         from poolzoo.train import dry_run as dry_runs

@@ -16,6 +16,9 @@ from poolzoo.train.checkpoint import Checkpoint
 from poolzoo.train.engine import Engine
 from poolzoo.train.loaders import FEATURE_MAP, IMAGES, FeatureLoader, Features, ImageLoader, Loader
 from poolzoo.train.prepare import PreparedRun
+from poolzoo.train.settings import Settings
+from poolzoo.train.step_plan import StepPlan
+from poolzoo.train.time_budget import BudgetClock
 from poolzoo.train.training_module import TrainingModule
 
 
@@ -28,8 +31,7 @@ def build_engine(heads: Sequence[PreparedRun], checkpoint: Checkpoint) -> Engine
     """
     first = heads[0]
     settings, rank = first.settings, first.rank
-    assert settings.epochs is not None  # `prepare` fills in every default
-    assert settings.batch_size is not None
+    assert settings.batch_size is not None  # `prepare` fills in every default
     stores = None
     if settings.caches_features:
         with distributed.fail_together(rank), distributed.rank_zero_first(rank):
@@ -43,20 +45,31 @@ def build_engine(heads: Sequence[PreparedRun], checkpoint: Checkpoint) -> Engine
     micro_batch = -(-settings.batch_size // (rank.world_size * settings.grad_accum))
     needed = micro_batch * sum(head.footprint.total for head in heads)
     resources.hold(f"a batch of {micro_batch} images", needed, BATCH_HINT)
+    plan = _plan(settings, len(loader))
+    budget = settings.budget_seconds
+    provisional = plan or StepPlan.of(len(loader))  # until the clock has measured some steps
     return Engine(
         modules={
-            head.settings.pool: _training_module(head, len(loader), features_cached=stores is not None)
+            head.settings.pool: _training_module(head, provisional, features_cached=stores is not None)
             for head in heads
         },
         loader=loader,
         val_labels=first.data.labels[first.data.val_indices],
-        epochs=settings.epochs,
+        plan=plan,
         checkpoint=checkpoint,
         rank=rank,
+        clock=None if budget is None else BudgetClock(budget, len(loader), rank),
     )
 
 
-def _training_module(head: PreparedRun, steps_per_epoch: int, *, features_cached: bool) -> TrainingModule:
+def _plan(settings: Settings, steps_per_epoch: int) -> StepPlan | None:
+    """The steps of a run; None where they depend on the clock."""
+    if settings.epochs is not None:
+        return StepPlan.of(settings.epochs * steps_per_epoch)
+    return StepPlan.parse(settings.steps) if settings.steps is not None and settings.time_budget is None else None
+
+
+def _training_module(head: PreparedRun, plan: StepPlan, *, features_cached: bool) -> TrainingModule:
     """What of a network is trained: all of it, its head, or on pooled vectors its classifier."""
     network = head.assembly.network
     module: nn.Module
@@ -71,7 +84,7 @@ def _training_module(head: PreparedRun, steps_per_epoch: int, *, features_cached
         input_key=input_key,
         objective=losses.objective(head.settings),
         settings=head.settings,
-        steps_per_epoch=steps_per_epoch,
+        plan=plan,
         policy=head.policy,
         rank=head.rank,
     )

@@ -93,7 +93,7 @@ class Checkpoint:
             raise CheckFailed(f"checkpoint {self.path} is damaged", self._restart_hint) from error
         if version != VERSION:
             raise CheckFailed(f"checkpoint {self.path} has format {version}, not {VERSION}", self._restart_hint)
-        before = written_values(settings)
+        before = renamed(settings)
         changed = [
             f"{key} {before.get(key)} → {value}"
             for key, value in self.identity.settings.items()

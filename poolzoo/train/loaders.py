@@ -213,7 +213,7 @@ class FeatureLoader:
     def epoch(self, number: int, start: int = 0) -> Iterator[TrainingBatch]:
         order = epoch_order(self.labels[self.train_indices], self.seed, number, self.sampler)
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
-        torch.randperm(len(self.train_indices), generator=generator)  # the views come after the order, see `EpochParams.sample`
+        torch.randperm(len(self.train_indices), generator=generator)  # the generator gives the order first
         views = torch.randint(self.views, (len(self.labels),), generator=generator).numpy()
         for step in range(start, len(self)):
             draws = self.rank.shard(np.arange(step * self.batch_size, (step + 1) * self.batch_size))

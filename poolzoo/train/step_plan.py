@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 DURATION: Final = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")
@@ -42,7 +43,7 @@ class StepPlan:
         """
         first, *rest = text.split(",")
         fits = [Fit(0, int(first)), *(Fit(*map(int, part.split(":"))) for part in rest)]
-        rises = all(one.step < other.step for one, other in zip(fits, fits[1:], strict=False))
+        rises = all(one.step < other.step for one, other in pairwise(fits))
         if not rises or any(fit.total < max(1, fit.step) for fit in fits):
             raise ValueError(text)
         return cls(tuple(fits))

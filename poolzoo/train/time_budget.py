@@ -12,14 +12,14 @@ from poolzoo.data.batches import Rank
 from poolzoo.train import distributed
 from poolzoo.train.loaders import Loader, endless
 from poolzoo.train.snapshot import restored
-from poolzoo.train.step_plan import Fit, StepPlan
+from poolzoo.train.step_plan import Fit, StepPlan, show_duration
 from poolzoo.train.training_module import TrainingModule
 
 PROBE_FRACTION: Final = 0.05  # of the budget that the first measurement may take …
 PROBE_SECONDS: Final = 10.0  # … and at most so long
 WARMUP_STEPS: Final = 2  # which compile and fill caches, and are not measured
 FIT_EVERY: Final = 4  # the plan is fitted again after this part of the remaining steps: 1/4 …
-FEWEST_STEPS: Final = 8  # … while so many remain
+FEWEST_STEPS: Final = 16  # … while so many remain
 
 
 class ClockState(TypedDict):
@@ -131,6 +131,14 @@ class BudgetClock:
         self.reading.plan = StepPlan.of(max(1, total))
         return self.reading.plan
 
+    def describe(self) -> str:
+        """The plan in words."""
+        assert self.reading.plan is not None
+        total = self.reading.plan.total
+        epochs = total / self.steps_per_epoch
+        left = show_duration(max(0.0, self.left))
+        return f"{left} of training are left: {total:,} steps, {epochs:.3g} epochs, as the first steps suggest"
+
     def is_due(self, done: int) -> bool:
         """Whether the plan is fitted again after so many steps of the run; the same in all processes."""
         assert self.reading.plan is not None  # `plan` comes first
@@ -184,9 +192,7 @@ def _step_seconds(modules: Mapping[str, TrainingModule], loader: Loader, limit: 
     return seconds(more) if more else one
 
 
-def _validation_seconds(
-    modules: Mapping[str, TrainingModule], loader: Loader, images: int, limit: float
-) -> float:
+def _validation_seconds(modules: Mapping[str, TrainingModule], loader: Loader, images: int, limit: float) -> float:
     """Seconds of a validation on so many images, from its first batches."""
     for module in modules.values():
         module.eval_module.eval()
