@@ -1,4 +1,4 @@
-"""Uncertainty of test results: the confidence interval of an accuracy, and the calibration error of probabilities."""
+"""Uncertainty of test results: the confidence interval of an accuracy, and calibration errors of probabilities."""
 
 from __future__ import annotations
 
@@ -44,3 +44,21 @@ def calibration_error(logits: np.ndarray, correct: np.ndarray, bins: int = BINS)
     confidence = 1.0 / np.exp(logits - largest).sum(1)  # the softmax at its largest entry; nothing can overflow
     bin_of = np.searchsorted(np.arange(bins + 1) / bins, confidence) - 1
     return float(np.abs(np.bincount(bin_of, weights=correct - confidence)).sum() / len(correct))
+
+
+def classwise_calibration_error(probabilities: np.ndarray, positive: np.ndarray, bins: int = BINS) -> float:
+    """Class-wise expected calibration error, 0–1, of labels that are independent of each other.
+
+    Kull et al., Beyond temperature scaling, NeurIPS 2019, arXiv:1910.12656, equation 5: the mean over labels of
+    `Σ |B| / N · |share of positives in B − mean probability in B|`, over equal-width bins B of the probability.
+
+    Args:
+        probabilities: `float[N, K]`, 0–1.
+        positive: `bool[N, K]`, whether an image has a label.
+        bins: Number of bins.
+    """
+    images, count = positive.shape
+    bin_of = np.clip(np.searchsorted(np.arange(bins + 1) / bins, probabilities) - 1, 0, bins - 1)
+    cells = bin_of + bins * np.arange(count)
+    gaps = np.bincount(cells.ravel(), weights=(positive - probabilities).ravel(), minlength=bins * count)
+    return float(np.abs(gaps).sum() / (images * count))

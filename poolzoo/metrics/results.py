@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from poolzoo.metrics.intervals import wilson_interval
+from poolzoo.metrics.multilabel_results import LabelMetrics, MultilabelMetrics
+from poolzoo.metrics.tasks import MULTILABEL
 
 LISTED_CLASSES: Final = 5  # in the sentence about classes without test images
 SUMMARY: Final = ("accuracy", "precision", "recall", "f1", "n")
@@ -110,27 +112,40 @@ class Metrics:
         )
 
 
+AnyMetrics = Metrics | MultilabelMetrics
+
+
+def metrics_from_json(found: Mapping[str, Any]) -> AnyMetrics:
+    """Reads what `to_json` of either kind of metrics wrote; without `task` it is of one label per image.
+
+    Raises:
+        KeyError: A key is missing.
+    """
+    return MultilabelMetrics.from_json(found) if found.get("task") == MULTILABEL else Metrics.from_json(found)
+
+
 def format_score(value: float | None) -> str:
     """A fraction with three digits; a dash where it is undefined."""
     return "–" if value is None else f"{value:.3f}"
 
 
-def untested_classes(per_class: Sequence[ClassMetrics]) -> list[str]:
+def untested_classes(per_class: Sequence[ClassMetrics | LabelMetrics]) -> list[str]:
     """Names of the classes without test images, whose scores are undefined."""
     return [row.name for row in per_class if not row.n]
 
 
-def untested_note(names: Sequence[str]) -> str:
+def untested_note(names: Sequence[str], scores: str = "precision") -> str:
     """A sentence about classes without test images; empty if there are none.
 
     Args:
         names: The classes, as `untested_classes` gives them.
+        scores: What is undefined there, before "recall and F1".
     """
     if not names:
         return ""
     hidden = len(names) - LISTED_CLASSES
     more = f" and {hidden} more" if hidden > 0 else ""
     return (
-        f"No test image of {', '.join(names[:LISTED_CLASSES])}{more}: precision, recall and F1 are undefined there and "
+        f"No test image of {', '.join(names[:LISTED_CLASSES])}{more}: {scores}, recall and F1 are undefined there and "
         "left out of the means."
     )

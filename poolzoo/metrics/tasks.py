@@ -16,6 +16,7 @@ class Task:
     Attributes:
         name: The value of `--task`.
         val_score: The score that chooses the best epoch, in words.
+        score_key: Its key in `metrics.json`.
         validation: What messages call that score.
         val_key: Its key in a line of `metrics.jsonl`.
         train_score: The score on the training images, in words.
@@ -24,6 +25,7 @@ class Task:
 
     name: str
     val_score: str
+    score_key: str
     validation: str
     val_key: str
     train_score: str
@@ -39,6 +41,7 @@ TASKS: Final = {
     CLASSIFICATION: Task(
         name=CLASSIFICATION,
         val_score="accuracy",
+        score_key="accuracy",
         validation="validation",
         val_key="val_accuracy",
         train_score="accuracy",
@@ -48,6 +51,7 @@ TASKS: Final = {
     MULTILABEL: Task(
         name=MULTILABEL,
         val_score="mAP",
+        score_key="map",
         validation="validation mAP",
         val_key="val_map",
         train_score="F1",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from poolzoo.metrics import classification, multilabel, ranking
+from poolzoo.metrics import classification, decisions, multilabel
 from poolzoo.metrics.tasks import CLASSIFICATION, MULTILABEL, TASKS, Task
 from poolzoo.train.loaders import MicroBatch
 from poolzoo.train.settings import Settings
@@ -86,7 +86,7 @@ class CrossEntropy:
 
     def is_decided(self, logits: np.ndarray) -> np.ndarray:
         """Whether the largest logit is finite."""
-        decided: np.ndarray = classification.predictions(logits) != classification.NO_CLASS
+        decided: np.ndarray = classification.predictions(logits) != decisions.NO_CLASS
         return decided
 
 
@@ -124,11 +124,11 @@ class BinaryCrossEntropy:
 
     def val_score(self, logits: np.ndarray, labels: np.ndarray) -> float:
         """mAP over the labels that a validation image has."""
-        return ranking.mean_average_precision(multilabel.ranking_scores(logits), labels)
+        return multilabel.mean_average_precision(logits, labels)
 
     def is_decided(self, logits: np.ndarray) -> np.ndarray:
         """Whether all logits of an image are finite."""
-        return multilabel.is_finite(logits)
+        return decisions.is_finite(logits)
 
 
 def objective(settings: Settings) -> Objective:
