@@ -33,6 +33,8 @@ class Augmentation:
         cutout: Side in pixels of a square filled with the mean color (DeVries and Taylor, 2017); 0: none.
         mixup: α of mixup (Zhang et al., 2018); the weight of an image is drawn from Beta(α, α) once a batch; 0: none.
         cutmix: α of CutMix (Yun et al., 2019), which replaces a box; with both, each batch draws one of them.
+        crop_scale: Range of the share of an image's area that a random crop shows, such as (0.08, 1); None for no crop.
+        crop_ratio: Range of the crop's width through its height.
     """
 
     shift: int = 0
@@ -40,6 +42,8 @@ class Augmentation:
     cutout: int = 0
     mixup: float = 0.0
     cutmix: float = 0.0
+    crop_scale: tuple[float, float] | None = None
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
 
 
 NO_AUGMENTATION: Final = Augmentation()
@@ -140,25 +144,26 @@ class AugmentedImages:
     On a GPU all images stay in device memory if they fit; otherwise each batch is copied there.
 
     Args:
-        images: `uint8[N, H, W, 3]`, in memory or mapped from a file.
+        images: `uint8[N, H, W, 3]`, in memory, mapped from a file, or decoded when asked.
         device: Where batches are needed.
     """
 
-    def __init__(self, images: np.ndarray, device: torch.device) -> None:
+    def __init__(self, images: blocks.ImageArray, device: torch.device) -> None:
         self.images = images
         self.device = device
         self.size: Size = (images.shape[1], images.shape[2])
         self.resident: Tensor | None = None
         self._rows = blocks.Rows(images)
-        if device.type == "cuda" and images.nbytes < RESIDENT_FRACTION * torch.cuda.mem_get_info(device)[0]:
+        if isinstance(images, np.ndarray) and _fits_device(images.nbytes, device):
             self.resident = torch.from_numpy(np.array(images)).to(device)
 
     @cached_property
     def mean_color(self) -> np.ndarray:
         """The mean color of a sample of the images, `uint8[3]`, with which cutouts are filled."""
-        sample = self.images[:: max(1, len(self.images) // MEAN_COLOR_SAMPLES)]
-        total = sum(part.sum((0, 1, 2), np.int64) for part in blocks.parts(sample))
-        color: np.ndarray = np.rint(total / sample[..., 0].size).astype(np.uint8)
+        sample = np.arange(0, len(self.images), max(1, len(self.images) // MEAN_COLOR_SAMPLES))
+        total = sum(part.sum((0, 1, 2), np.int64) for part in blocks.parts(self.images, sample))
+        pixels = len(sample) * self.size[0] * self.size[1]
+        color: np.ndarray = np.rint(total / pixels).astype(np.uint8)
         return color
 
     def take(
@@ -181,20 +186,40 @@ class AugmentedImages:
         Returns:
             `uint8[n, H, W, 3]` on the device.
         """
-        if self.device.type == "cpu":
-            on_host = flip_and_shift_array(self._rows[indices], shifts, flipped)
-            if centers is not None:
-                on_host[_squares(centers, cutout, self.size)] = self.mean_color
-            return torch.from_numpy(on_host)
         if self.resident is not None:
-            batch = self.resident[to_device(indices, self.device)]
-        else:
-            batch = to_device(self._rows[indices], self.device)
+            return self._change_tensor(
+                self.resident[to_device(indices, self.device)], shifts, flipped, centers=centers, cutout=cutout
+            )
+        return self.change(self._rows[indices], shifts, flipped, centers=centers, cutout=cutout)
+
+    def change(
+        self,
+        batch: np.ndarray,
+        shifts: np.ndarray,
+        flipped: np.ndarray,
+        centers: np.ndarray | None = None,
+        cutout: int = 0,
+    ) -> Tensor:
+        """The same for images `uint8[n, H, W, 3]` that were read already, whose content changes."""
+        if self.device.type != "cpu":
+            return self._change_tensor(to_device(batch, self.device), shifts, flipped, centers=centers, cutout=cutout)
+        on_host = flip_and_shift_array(batch, shifts, flipped)
+        if centers is not None:
+            on_host[_squares(centers, cutout, self.size)] = self.mean_color
+        return torch.from_numpy(on_host)
+
+    def _change_tensor(
+        self, batch: Tensor, shifts: np.ndarray, flipped: np.ndarray, centers: np.ndarray | None, cutout: int
+    ) -> Tensor:
         batch = flip_and_shift_tensor(batch, to_device(shifts, self.device), to_device(flipped, self.device))
         if centers is not None:
             squares = to_device(_squares(centers, cutout, self.size), self.device)
             batch = torch.where(squares[..., None], to_device(self.mean_color, self.device), batch)
         return batch
+
+
+def _fits_device(count: int, device: torch.device) -> bool:
+    return device.type == "cuda" and count < RESIDENT_FRACTION * torch.cuda.mem_get_info(device)[0]
 
 
 def to_device(array: np.ndarray, device: torch.device) -> Tensor:

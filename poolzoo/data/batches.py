@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from poolzoo.data.augmentation import Augmentation, AugmentedImages, EpochParams, MixParams, to_device
+from poolzoo.data.blocks import ImageArray
 from poolzoo.data.epoch_order import EpochOrder, Sampler, epoch_order
 
 
@@ -63,11 +65,29 @@ class Batch:
     label_weight: float = 1.0
 
 
+@dataclass(frozen=True)
+class Epoch:
+    """What an epoch draws: the order of its images, and the random parameters of each draw."""
+
+    number: int
+    order: EpochOrder
+    params: EpochParams
+
+
+class Changes(TypedDict):
+    """The random parameters of some images, as `AugmentedImages.take` takes them."""
+
+    shifts: np.ndarray
+    flipped: np.ndarray
+    centers: np.ndarray | None
+    cutout: int
+
+
 class BatchLoader:
     """Serves the training images in augmented batches, the same for the same seed and epoch.
 
     Args:
-        images: `uint8[N, H, W, 3]`, in memory or mapped from a file.
+        images: `uint8[N, H, W, 3]`, in memory, mapped from a file, or decoded when asked.
         labels: `int64[N]`, or `uint8[N, K]` for several labels.
         batch_size: Images a batch over all processes; at most as many as there are indices.
         augmentation: Random changes of the images.
@@ -80,7 +100,7 @@ class BatchLoader:
 
     def __init__(
         self,
-        images: np.ndarray,
+        images: ImageArray,
         labels: np.ndarray,
         batch_size: int,
         augmentation: Augmentation,
@@ -107,34 +127,63 @@ class BatchLoader:
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """The batches of epoch `number`, beginning with batch `start`."""
-        size = self.images.size
-        params = EpochParams.sample(len(self.indices), size, self.augmentation, seed=self.seed, epoch=number)
-        order = epoch_order(self._host_labels, self.seed, number, self.sampler)
+        epoch = self.draw(number)
+        with closing(self.read(epoch, self._draws(start))) as read:
+            for step in range(start, len(self)):
+                shown = next(read)
+                mix = MixParams.sample(self.augmentation, self.images.size, seed=(self.seed, number, step))
+                if mix is None:
+                    yield shown
+                    continue
+                # Of one process the images that are mixed in are its own, from the end of the batch.
+                others = next(read) if self.rank.is_distributed else None
+                yield Batch(
+                    images=mix.apply(shown.images, shown.images.flip(0) if others is None else others.images),
+                    labels=shown.labels,
+                    indices=shown.indices,
+                    mixed_labels=shown.labels.flip(0) if others is None else others.labels,
+                    label_weight=mix.weight,
+                )
+
+    def draw(self, number: int) -> Epoch:
+        """The order and the random parameters of an epoch."""
+        count, size = len(self.indices), self.images.size
+        return Epoch(
+            number=number,
+            order=epoch_order(self._host_labels, self.seed, number, self.sampler),
+            params=EpochParams.sample(count, size, self.augmentation, seed=self.seed, epoch=number),
+        )
+
+    def _draws(self, start: int) -> Iterator[np.ndarray]:
+        """This process's part of each batch; among several also of what is mixed in: the same batch from its end."""
+        mixes = self.rank.is_distributed and (self.augmentation.mixup or self.augmentation.cutmix)
         for step in range(start, len(self)):
             whole_batch = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
-            mine = self.rank.shard(whole_batch)
-            positions = order.positions[mine]
-            images = self._augment(params, order, mine)
-            labels = self.labels[to_device(positions, self.device)]
-            mix = MixParams.sample(self.augmentation, size, seed=(self.seed, number, step))
-            if mix is None:
-                yield Batch(images=images, labels=labels, indices=self.indices[positions])
-                continue
-            partners = self.rank.shard(whole_batch[::-1])
-            yield Batch(
-                images=mix.apply(images, self._augment(params, order, partners)),
-                labels=labels,
-                indices=self.indices[positions],
-                mixed_labels=self.labels[to_device(order.positions[partners], self.device)],
-                label_weight=mix.weight,
-            )
+            yield self.rank.shard(whole_batch)
+            if mixes:
+                yield self.rank.shard(whole_batch[::-1])
 
-    def _augment(self, params: EpochParams, order: EpochOrder, draws: np.ndarray) -> Tensor:
-        rows = order.rows[draws]
-        return self.images.take(
-            indices=self.indices[order.positions[draws]],
-            shifts=params.shifts[rows],
-            flipped=params.flipped[rows],
-            centers=params.centers[rows] if self.augmentation.cutout else None,
-            cutout=self.augmentation.cutout,
-        )
+    def read(self, epoch: Epoch, batches: Iterable[np.ndarray]) -> Generator[Batch, None, None]:
+        """Augmented images in batches, before any two of them are mixed.
+
+        Args:
+            epoch: What the epoch draws.
+            batches: Which draws of it, `int64[n]` each.
+        """
+        for draws in batches:
+            positions = epoch.order.positions[draws]
+            images = self.images.take(indices=self.indices[positions], **self._changes(epoch, draws))
+            yield self._batch(images, positions)
+
+    def _batch(self, images: Tensor, positions: np.ndarray) -> Batch:
+        labels = self.labels[to_device(positions, self.device)]
+        return Batch(images=images, labels=labels, indices=self.indices[positions])
+
+    def _changes(self, epoch: Epoch, draws: np.ndarray) -> Changes:
+        rows, params = epoch.order.rows[draws], epoch.params
+        return {
+            "shifts": params.shifts[rows],
+            "flipped": params.flipped[rows],
+            "centers": params.centers[rows] if self.augmentation.cutout else None,
+            "cutout": self.augmentation.cutout,
+        }

@@ -82,7 +82,7 @@ def _training_module(head: PreparedRun, plan: StepPlan, *, features_cached: bool
     return TrainingModule(
         module=module,
         input_key=input_key,
-        objective=losses.objective(head.settings),
+        objective=losses.objective(head.settings, head.class_weights, head.policy.device),
         settings=head.settings,
         plan=plan,
         policy=head.policy,

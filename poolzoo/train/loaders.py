@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 from typing import Final, Protocol
@@ -33,12 +33,14 @@ class MicroBatch:
         labels: `int64[n]`, or `uint8[n, K]` for several labels.
         mixed_labels: Labels of the images that were mixed in, of the same form; None without mixup and CutMix.
         label_weight: Weight of `labels` in the loss; `mixed_labels` have the rest.
+        teacher_logits: Of a teacher for the same images, `float32[n, classes]`; None without one.
     """
 
     x: Tensor
     labels: Tensor
     mixed_labels: Tensor | None
     label_weight: float
+    teacher_logits: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class TrainingBatch:
     labels: Tensor
     mixed_labels: Tensor | None = None
     label_weight: float = 1.0
+    teacher_logits: Tensor | None = None
 
     def split(self, input_key: str, parts: int) -> list[MicroBatch]:
         """Divides the batch into parts of nearly equal size.
@@ -57,14 +60,21 @@ class TrainingBatch:
             input_key: Which inputs to take.
             parts: How many parts.
         """
+
+        def divided(values: Tensor | None) -> Sequence[Tensor | None]:
+            return [None] * parts if values is None else values.tensor_split(parts) if parts > 1 else [values]
+
         x = self.inputs[input_key]
-        if parts == 1:
-            return [MicroBatch(x=x, labels=self.labels, mixed_labels=self.mixed_labels, label_weight=self.label_weight)]
-        mixed = [None] * parts if self.mixed_labels is None else self.mixed_labels.tensor_split(parts)
         return [
-            MicroBatch(x=x, labels=labels, mixed_labels=mixed_labels, label_weight=self.label_weight)
-            for x, labels, mixed_labels in zip(
-                x.tensor_split(parts), self.labels.tensor_split(parts), mixed, strict=True
+            MicroBatch(
+                x=x, labels=labels, mixed_labels=mixed, label_weight=self.label_weight, teacher_logits=teacher_logits
+            )
+            for x, labels, mixed, teacher_logits in zip(
+                x.tensor_split(parts) if parts > 1 else [x],
+                self.labels.tensor_split(parts) if parts > 1 else [self.labels],
+                divided(self.mixed_labels),
+                divided(self.teacher_logits),
+                strict=True,
             )
         ]
 

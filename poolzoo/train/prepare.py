@@ -22,8 +22,9 @@ from poolzoo.model.network import Preprocess
 from poolzoo.model.state_dict import require_weights
 from poolzoo.model.weights import load_weights
 from poolzoo.plugin import loader, spec
+from poolzoo.train import class_weights, distributed, optimizer, stages
 from poolzoo.train import device as devices
-from poolzoo.train import distributed, optimizer, stages
+from poolzoo.train.class_weights import ClassWeights
 from poolzoo.train.defaults import augmentation_for, complete_settings
 from poolzoo.train.footprint import Footprint, eval_batch_size, measure
 from poolzoo.train.settings import Settings
@@ -42,6 +43,7 @@ class PreparedRun:
         policy: The device.
         augmentation: Random changes of the training images.
         rank: This process.
+        class_weights: How much the images of each class count in the loss; None where all count alike.
     """
 
     settings: Settings
@@ -51,6 +53,7 @@ class PreparedRun:
     policy: devices.DevicePolicy
     augmentation: Augmentation
     rank: Rank
+    class_weights: ClassWeights | None = None
 
     @property
     def is_backbone_frozen(self) -> bool:
@@ -113,6 +116,7 @@ def prepare_heads(settings: Settings, pools: Sequence[str], *, load_initial_weig
         check_names(_model_config(each, pretrained=load_initial_weights))  # unknown names fail before any data is read
     if settings.weights and load_initial_weights:
         require_weights(Path(settings.weights))
+    class_weights.require_file(settings.class_weights)
     policy = devices.policy(settings.device, settings.precision, settings.compile, deterministic=settings.deterministic)
     if policy.device.type == "cpu":
         allocator.keep()
@@ -198,13 +202,17 @@ def _assemble_heads(
     std = published.std if statistics is None else statistics.std
     preprocess = Preprocess(mean=mean, std=std, data_size=data.size, image_size=backbone.image_size).to(policy.device)
     augmentation = augmentation_for(settings, data)
+    weights = None
+    if settings.class_weights is not None:
+        labels = data.labels[data.train_indices]
+        weights = class_weights.class_weights(settings.class_weights, labels, data.classes)
     prepared = []
     for pool in pools:
         torch.manual_seed(settings.seed)  # so that a head does not depend on those that were built before it
         assembly = attach_head(backbone, replace(config, pool=pool))
         if settings.weights and load_initial_weights:
-            weights = load_weights(assembly.network, Path(settings.weights), published.classifier)
-            assembly = replace(assembly, weights=weights)
+            loaded = load_weights(assembly.network, Path(settings.weights), published.classifier)
+            assembly = replace(assembly, weights=loaded)
         distributed.convert_sync_batchnorm(assembly.network, rank, policy)
         policy.place(assembly.network)
         prepared.append(
@@ -216,6 +224,7 @@ def _assemble_heads(
                 policy=policy,
                 augmentation=augmentation,
                 rank=rank,
+                class_weights=weights,
             )
         )
     _report_input(settings, backbone, data)
