@@ -58,6 +58,11 @@ def _weights(ours: NetworkConfig) -> str:
     lines = [f"Weights at the start: {markdown.text(weights['text'])}."]
     if head["changes"]:
         lines.append(f"Published head: {markdown.text(head['text'])}.")
+    if (teacher := ours.get("teacher")) is not None:
+        lines.append(
+            f"Distilled from {markdown.text(teacher['name'])} at temperature {teacher['temperature']:g}, with weight "
+            f"{teacher['weight']:g}."
+        )
     return "\n".join(lines)
 
 

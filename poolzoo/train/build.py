@@ -11,7 +11,7 @@ from poolzoo.common import resources
 from poolzoo.common.errors import BATCH_HINT
 from poolzoo.data.batches import BatchLoader
 from poolzoo.data.epoch_order import Sampler
-from poolzoo.train import distributed, features, losses
+from poolzoo.train import distributed, features, losses, teacher_cache
 from poolzoo.train.checkpoint import Checkpoint
 from poolzoo.train.engine import Engine
 from poolzoo.train.loaders import FEATURE_MAP, IMAGES, FeatureLoader, Features, ImageLoader, Loader
@@ -36,12 +36,22 @@ def build_engine(heads: Sequence[PreparedRun], checkpoint: Checkpoint) -> Engine
     if settings.caches_features:
         with distributed.fail_together(rank), distributed.rank_zero_first(rank):
             stores = features.open_features(heads)
+    teacher_logits = None
+    if (
+        first.teacher is not None
+        and teacher_cache.shows_same_images(first)
+        and not (settings.caches_features and stores is None)
+    ):
+        with distributed.fail_together(rank), distributed.rank_zero_first(rank):
+            teacher_logits = teacher_cache.open_logits(first)
+        if teacher_logits is None:
+            stores = None  # the teacher needs the images
     eval_batch_size = min(head.eval_batch_size for head in heads)
     loader: Loader
     if stores is None:
-        loader = _image_loader(first, settings.batch_size, eval_batch_size)
+        loader = _image_loader(first, settings.batch_size, eval_batch_size, teacher_logits)
     else:
-        loader = _feature_loader(first, stores, settings.batch_size, eval_batch_size)
+        loader = _feature_loader(first, stores, settings.batch_size, eval_batch_size, teacher_logits)
     micro_batch = -(-settings.batch_size // (rank.world_size * settings.grad_accum))
     needed = micro_batch * sum(head.footprint.total for head in heads)
     resources.hold(f"a batch of {micro_batch} images", needed, BATCH_HINT)
@@ -90,7 +100,9 @@ def _training_module(head: PreparedRun, plan: StepPlan, *, features_cached: bool
     )
 
 
-def _image_loader(prepared: PreparedRun, batch_size: int, eval_batch_size: int) -> ImageLoader:
+def _image_loader(
+    prepared: PreparedRun, batch_size: int, eval_batch_size: int, teacher_logits: Features | None
+) -> ImageLoader:
     data = prepared.data
     batches = BatchLoader(
         images=data.images,
@@ -111,11 +123,17 @@ def _image_loader(prepared: PreparedRun, batch_size: int, eval_batch_size: int) 
         policy=prepared.policy,
         eval_batch_size=eval_batch_size,
         frozen_network=prepared.assembly.network if prepared.is_backbone_frozen else None,
+        teacher=prepared.teacher,
+        teacher_logits=teacher_logits,
     )
 
 
 def _feature_loader(
-    prepared: PreparedRun, stores: Mapping[str, Features], batch_size: int, eval_batch_size: int
+    prepared: PreparedRun,
+    stores: Mapping[str, Features],
+    batch_size: int,
+    eval_batch_size: int,
+    teacher_logits: Features | None,
 ) -> FeatureLoader:
     data = prepared.data
     return FeatureLoader(
@@ -129,4 +147,5 @@ def _feature_loader(
         eval_batch_size=eval_batch_size,
         rank=prepared.rank,
         sampler=cast(Sampler, prepared.settings.sampler),
+        teacher_logits=teacher_logits,
     )

@@ -135,6 +135,15 @@ class DryRun:
             "epochs": settings.epochs,
             "batch_size": settings.batch_size,
             "steps_per_epoch": self.steps_per_epoch,
+            "time_budget": settings.time_budget,
+            "patience": settings.patience,
+            "loss": {
+                "name": settings.loss,
+                "label_smoothing": settings.label_smoothing,
+                "class_weights": settings.class_weights,
+                "sampler": settings.sampler,
+            },
+            "teacher": settings.distill_from,
             "optimizer": {"name": settings.optimizer, "lr": settings.lr, "weight_decay": settings.weight_decay},
             "device": self.device,
             "threads": settings.threads,
@@ -166,6 +175,7 @@ class DryRun:
             yield "features", self.features
         yield "training", f"{self._length()} of {self.steps_per_epoch} steps of {settings.batch_size} images"
         rates = f"learning rate {settings.lr:g}, weight decay {settings.weight_decay:g}"
+        yield "loss", self._loss()
         yield "optimizer", f"{settings.optimizer}, {rates}"
         yield "device", f"{self.device}, {settings.threads} threads"
 
@@ -179,6 +189,21 @@ class DryRun:
             return f"as many epochs as {settings.time_budget} allow{patience}"
         steps = StepPlan.parse(settings.steps or "").total
         return f"{steps:,} steps, as fitted to a time budget{patience}, in epochs"
+
+    def _loss(self) -> str:
+        """The loss, and which images and classes count more in it, in words."""
+        settings = self.settings
+        parts = [settings.loss, f"label smoothing {settings.label_smoothing:g}"]
+        if settings.class_weights is not None:
+            parts.append(f"class weights {settings.class_weights}")
+        if settings.sampler != "all":
+            parts.append(f"sampler {settings.sampler}")
+        if settings.distill_from is not None:
+            parts.append(
+                f"teacher {settings.distill_from} (temperature {settings.distill_temperature:g}, weight "
+                f"{settings.distill_weight:g})"
+            )
+        return ", ".join(parts)
 
     def _sizes(self) -> str:
         """The size of the files, what resizing and cropping make of it, and the size that the network sees."""

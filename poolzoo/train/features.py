@@ -233,24 +233,33 @@ def _rows(config: FeatureConfig, maps: FeatureStore | None, bar: output.Progress
 
 
 def _compute_maps(prepared: PreparedRun, dtype: str) -> Iterator[Tensor]:
-    policy, views = prepared.policy, prepared.settings.views
-    count, batch_size = len(prepared.data.images), prepared.backbone_batch_size
-    images = AugmentedImages(prepared.data.images, policy.device)
-    for view in range(1 + views):
+    for batch in image_views(prepared, prepared.backbone_batch_size):
+        with torch.inference_mode():
+            x = prepared.preprocess(batch).contiguous(memory_format=prepared.policy.memory_format)
+            yield _round(frozen_feature_map(prepared.assembly.network, x, prepared.policy), dtype)
+
+
+def image_views(prepared: PreparedRun, batch_size: int) -> Iterator[Tensor]:
+    """All images of the training split, `uint8[n, H, W, 3]` on the device: as they are, then each augmented view.
+
+    Args:
+        prepared: The run.
+        batch_size: Images at once.
+    """
+    count = len(prepared.data.images)
+    images = AugmentedImages(prepared.data.images, prepared.policy.device)
+    for view in range(1 + prepared.settings.views):
         augmentation = prepared.augmentation if view else NO_AUGMENTATION
         params = EpochParams.sample(count, prepared.data.size, augmentation, seed=prepared.settings.seed, epoch=view)
         for start in range(0, count, batch_size):
             indices = np.arange(start, min(start + batch_size, count))
-            batch = images.take(
+            yield images.take(
                 indices=indices,
                 shifts=params.shifts[indices],
                 flipped=params.flipped[indices],
                 centers=params.centers[indices] if augmentation.cutout else None,
                 cutout=augmentation.cutout,
             )
-            with torch.inference_mode():
-                x = prepared.preprocess(batch).contiguous(memory_format=policy.memory_format)
-                yield _round(frozen_feature_map(prepared.assembly.network, x, policy), dtype)
 
 
 def _stored_maps(maps: FeatureStore, prepared: PreparedRun) -> Iterator[Tensor]:

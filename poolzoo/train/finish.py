@@ -116,6 +116,8 @@ def finish_run(prepared: PreparedRun, path: Path, engine: Engine, result: FinalM
     config = run.configuration(
         prepared.assembly, prepared.preprocess, classes=data.classes, data=settings.data, how=settings.fit
     )
+    if prepared.teacher is not None:
+        config["poolzoo"]["teacher"] = prepared.teacher.to_json(settings)
     seconds = engine.progress.seconds
     ending = engine.ending(settings.pool)
     images = ending.steps * settings.batch_size

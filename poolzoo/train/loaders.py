@@ -13,10 +13,11 @@ from torch import Tensor
 
 from poolzoo.data import blocks
 from poolzoo.data.augmentation import to_device
-from poolzoo.data.batches import SINGLE_PROCESS, BatchLoader, Rank
+from poolzoo.data.batches import SINGLE_PROCESS, Batch, BatchLoader, Rank
 from poolzoo.data.epoch_order import Sampler, epoch_order
 from poolzoo.model.network import Network, Preprocess
 from poolzoo.train.device import DevicePolicy
+from poolzoo.train.teacher import Teacher
 
 # Keys of the inputs that a module can train on; pooled vectors have the spec of their pooling as key.
 IMAGES: Final = "images"
@@ -111,6 +112,8 @@ class ImageLoader:
         policy: The device.
         eval_batch_size: Validation images a batch.
         frozen_network: The network whose frozen backbone runs here; None to serve images.
+        teacher: Gives logits for the augmented images; None without one.
+        teacher_logits: Its logits for all images, where these are the same in every epoch; None to run it.
     """
 
     def __init__(
@@ -122,6 +125,8 @@ class ImageLoader:
         policy: DevicePolicy,
         eval_batch_size: int,
         frozen_network: Network | None = None,
+        teacher: Teacher | None = None,
+        teacher_logits: Features | None = None,
     ) -> None:
         self.batches = batches
         self.val_indices = val_indices
@@ -129,6 +134,8 @@ class ImageLoader:
         self.policy = policy
         self.eval_batch_size = eval_batch_size
         self.frozen_network = frozen_network
+        self.teacher = teacher
+        self.teacher_logits = teacher_logits
         self._rows = blocks.Rows(images)
 
     def __len__(self) -> int:
@@ -141,7 +148,14 @@ class ImageLoader:
                 labels=batch.labels,
                 mixed_labels=batch.mixed_labels,
                 label_weight=batch.label_weight,
+                teacher_logits=self._teach(batch),
             )
+
+    def _teach(self, batch: Batch) -> Tensor | None:
+        if self.teacher_logits is not None:
+            first_view = np.zeros(len(batch.indices), np.int64)
+            return self.teacher_logits.take(first_view, batch.indices, self.policy.device)
+        return None if self.teacher is None else self.teacher.logits(batch.images)
 
     def validation(self) -> Iterator[Inputs]:
         for start in range(0, len(self.val_indices), self.eval_batch_size):
@@ -190,6 +204,7 @@ class FeatureLoader:
         eval_batch_size: Validation images a batch.
         rank: The process, which gets its shard of each batch.
         sampler: How often an epoch draws each image.
+        teacher_logits: Of a teacher for every view of all training images; None without one.
     """
 
     def __init__(
@@ -204,8 +219,10 @@ class FeatureLoader:
         eval_batch_size: int,
         rank: Rank = SINGLE_PROCESS,
         sampler: Sampler = "all",
+        teacher_logits: Features | None = None,
     ) -> None:
         self.sampler = sampler
+        self.teacher_logits = teacher_logits
         self.stores = stores
         self.labels = labels
         self.train_indices = train_indices
@@ -229,10 +246,12 @@ class FeatureLoader:
             draws = self.rank.shard(np.arange(step * self.batch_size, (step + 1) * self.batch_size))
             mine = self.train_indices[order.positions[draws]]
             labels = to_device(self.labels[mine], self.device)
-            inputs = LazyInputs(
-                self.stores, views=views[self.train_indices[order.rows[draws]]], indices=mine, device=self.device
-            )
-            yield TrainingBatch(inputs=inputs, labels=labels)
+            shown = views[self.train_indices[order.rows[draws]]]
+            logits = None
+            if self.teacher_logits is not None:
+                logits = self.teacher_logits.take(shown, mine, self.device)
+            inputs = LazyInputs(self.stores, views=shown, indices=mine, device=self.device)
+            yield TrainingBatch(inputs=inputs, labels=labels, teacher_logits=logits)
 
     def validation(self) -> Iterator[Inputs]:
         mine = self.rank.shard(self.val_indices)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +29,7 @@ from poolzoo.train.defaults import augmentation_for, complete_settings
 from poolzoo.train.footprint import Footprint, eval_batch_size, measure
 from poolzoo.train.settings import Settings
 from poolzoo.train.splits import DataSplits, read_data
+from poolzoo.train.teacher import Teacher, load_teacher, require_teacher
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class PreparedRun:
         augmentation: Random changes of the training images.
         rank: This process.
         class_weights: How much the images of each class count in the loss; None where all count alike.
+        teacher: Whose logits join the loss; None without one.
     """
 
     settings: Settings
@@ -54,6 +56,13 @@ class PreparedRun:
     augmentation: Augmentation
     rank: Rank
     class_weights: ClassWeights | None = None
+    teacher: Teacher | None = None
+
+    @property
+    def inputs(self) -> Mapping[str, str]:
+        """Digests of what decides the result beside settings and data, by name."""
+        found = {"class weights": self.class_weights, "teacher": self.teacher}
+        return {name: each.digest for name, each in found.items() if each is not None}
 
     @property
     def is_backbone_frozen(self) -> bool:
@@ -117,6 +126,7 @@ def prepare_heads(settings: Settings, pools: Sequence[str], *, load_initial_weig
     if settings.weights and load_initial_weights:
         require_weights(Path(settings.weights))
     class_weights.require_file(settings.class_weights)
+    require_teacher(settings.distill_from)
     policy = devices.policy(settings.device, settings.precision, settings.compile, deterministic=settings.deterministic)
     if policy.device.type == "cpu":
         allocator.keep()
@@ -206,6 +216,9 @@ def _assemble_heads(
     if settings.class_weights is not None:
         labels = data.labels[data.train_indices]
         weights = class_weights.class_weights(settings.class_weights, labels, data.classes)
+    teacher = None
+    if settings.distill_from is not None:
+        teacher = load_teacher(settings.distill_from, data.classes, data.size, policy)
     prepared = []
     for pool in pools:
         torch.manual_seed(settings.seed)  # so that a head does not depend on those that were built before it
@@ -225,6 +238,7 @@ def _assemble_heads(
                 augmentation=augmentation,
                 rank=rank,
                 class_weights=weights,
+                teacher=teacher,
             )
         )
     _report_input(settings, backbone, data)

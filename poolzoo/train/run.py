@@ -142,7 +142,12 @@ def open_engine(heads: Sequence[PreparedRun], path: Path, settings: Mapping[str,
     first = heads[0]
     if first.settings.time_budget is not None:
         settings = {**settings, "steps": None}  # fitted while it trains
-    run_identity = RunIdentity(settings=settings, data=first.data.identity.digest, legacy_data=first.data.legacy_digest)
+    run_identity = RunIdentity(
+        settings=settings,
+        data=first.data.identity.digest,
+        legacy_data=first.data.legacy_digest,
+        inputs=first.inputs,
+    )
     engine = build_engine(heads, Checkpoint(path, run_identity))
     with distributed.fail_together(first.rank):
         engine.resume()

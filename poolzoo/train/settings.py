@@ -190,6 +190,9 @@ class Settings:
         if self.focal_gamma is None:
             text = f"--loss {self.loss!r} is neither cross-entropy, focal nor focal:GAMMA, GAMMA from 0 to {MAX_GAMMA}"
             raise UsageError(text, suggest(self.loss, LOSSES) or "such as focal:2")
+        if self.sampler == "balanced" and TASKS[self.task].is_multilabel:
+            hint = "--class-weights balanced weighs the labels instead"
+            raise UsageError("--sampler balanced needs images with one label each", hint)
         if self.distill_from is None:
             for name in ("distill_temperature", "distill_weight"):
                 if getattr(self, name) != FIELD_DEFAULTS[name]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from poolzoo.artifacts import run
+from poolzoo.artifacts.schema import TeacherSource
 from poolzoo.common.errors import UsageError
 from poolzoo.data import sizes
 from poolzoo.data.augmentation import to_device
@@ -22,6 +23,7 @@ from poolzoo.model.network import Preprocess
 from poolzoo.model.published_classifier import published_classifier
 from poolzoo.train import footprint
 from poolzoo.train.device import DevicePolicy
+from poolzoo.train.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,15 @@ class Teacher:
     policy: DevicePolicy
     digest: str
 
+    def to_json(self, settings: Settings) -> TeacherSource:
+        """What `config.json` says of it; of a run the name of its directory, whose path is private."""
+        return {
+            "name": Path(self.name).name if is_run(self.name) else self.name,
+            "sha256": self.digest,
+            "temperature": settings.distill_temperature,
+            "weight": settings.distill_weight,
+        }
+
     @cached_property
     def batch_size(self) -> int:
         """Images at once, which bounds its memory."""
@@ -68,7 +79,7 @@ class Teacher:
         """
         parts = []
         with self.policy.context():
-            for part in images.split(self.batch_size):
+            for part in torch.split(images, self.batch_size):
                 x = self.preprocess(part).contiguous(memory_format=self.policy.memory_format)
                 parts.append(self.network(x).float())
         return torch.cat(parts)[:, self._columns]
@@ -106,6 +117,7 @@ def load_teacher(name: str, classes: Sequence[str], data_size: Size, policy: Dev
         seen, stored = sizes.show((height, width)), sizes.show(data_size)
         text = f"the teacher {name} sees {seen}, which would distort images of {stored}"
         raise UsageError(text, f"give --image-size of the proportions {seen}")
+    places = {label: place for place, label in enumerate(known)}
     preprocess = Preprocess(mean=mean, std=std, data_size=data_size, image_size=(height, width))
     digest = hashlib.sha256(run.weights_bytes(network.state_dict()))
     digest.update(repr((mean, std, height, width, known)).encode())
@@ -114,7 +126,7 @@ def load_teacher(name: str, classes: Sequence[str], data_size: Size, policy: Dev
         name=name,
         network=network,
         preprocess=preprocess.to(policy.device),
-        columns=np.array([list(known).index(one) for one in classes]),
+        columns=np.array([places[one] for one in classes]),
         data_size=data_size,
         policy=policy,
         digest=digest.hexdigest(),
