@@ -33,6 +33,7 @@ OTHERS: Final = (
     "out",
     "resumed",
     "check_export",
+    "find_lr",
     "dry_run",
     "as_json",
 )

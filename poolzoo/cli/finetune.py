@@ -251,6 +251,12 @@ def setting(flag: str, group: str, help: str, metavar: str | None = None, *, uns
     help="Export the untrained network once before training, to find export problems early.",
 )
 @option(
+    "--find-lr",
+    group=OUTPUT,
+    is_flag=True,
+    help="Suggest a learning rate from a short ramp of rates, and write its plot. Nothing is trained.",
+)
+@option(
     "--dry-run", group=OUTPUT, is_flag=True, help="Show the network and the settings. Nothing is trained or written."
 )
 @json_option
@@ -261,6 +267,7 @@ def command(
     out: Path | None,
     resumed: Path | None,
     config: Path | None,
+    find_lr: bool,
     dry_run: bool,
     check_export: bool,
     recipe: str | None,
@@ -277,7 +284,7 @@ def command(
 
     typed = {name for name in given if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
     if resumed is not None:
-        if typed or out or config or recipe or dry_run:
+        if typed or out or config or recipe or dry_run or find_lr:
             raise UsageError(
                 "--resume takes no other settings: the run has its own", f"poolzoo finetune --resume {resumed}"
             )
@@ -296,8 +303,29 @@ def command(
 
         dry_runs.show(settings, as_json)
         return
+    if find_lr:
+        _find_lr(settings, out, as_json=as_json)
+        return
     report = _finetune(settings, out, check_export=check_export, as_json=as_json)
     _show_result(report, as_json=as_json)
+
+
+def _find_lr(settings: Settings, out: Path | None, *, as_json: bool) -> None:
+    output.detail("loading torch")
+    from poolzoo.common.errors import CheckFailed
+    from poolzoo.train import lr_range
+
+    found = lr_range.find_lr(settings, out)
+    if found is None:
+        return
+    if as_json:
+        output.emit_json(found.to_json())
+    if found.suggestion is None:
+        text = f"there is no learning rate to suggest: {found.problem}"
+        raise CheckFailed(text, f"see {found.path / lr_range.PLOT}; another --lr moves the range")
+    if not as_json:
+        output.data(f"--lr {found.suggestion:.2g}")
+        output.data(str(found.path))
 
 
 def _finetune(settings: Settings, out: Path | None, *, check_export: bool, as_json: bool) -> RunReport | None:

@@ -192,7 +192,8 @@ class TrainingModule:
             self._loss_sum += loss.detach() * count
             self._score_sum += self.objective.train_score(logits.detach(), part.labels)
             losses.append(loss.detach())
-        self._record_non_finite(torch.stack(losses).sum(), number)
+        self.last_loss = torch.stack(losses).sum()
+        self._record_non_finite(self.last_loss, number)
         if self.settings.clip_grad is not None:
             nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.clip_grad, foreach=True)
         self.optimizer.step()
