@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Final, TypedDict
+from typing import Final
 
 import numpy as np
 import torch
@@ -74,15 +74,6 @@ class Epoch:
     params: EpochParams
 
 
-class Changes(TypedDict):
-    """The random parameters of some images, as `AugmentedImages.take` takes them."""
-
-    shifts: np.ndarray
-    flipped: np.ndarray
-    centers: np.ndarray | None
-    cutout: int
-
-
 class BatchLoader:
     """Serves the training images in augmented batches, the same for the same seed and epoch.
 
@@ -147,12 +138,17 @@ class BatchLoader:
 
     def draw(self, number: int) -> Epoch:
         """The order and the random parameters of an epoch."""
+        order = epoch_order(self._host_labels, self.seed, number, self.sampler)
+        return Epoch(number=number, order=order, params=self._params(number))
+
+    def in_order(self, number: int) -> Epoch:
+        """The images in their own order, with the random parameters of an epoch."""
+        places = np.arange(len(self.indices))
+        return Epoch(number=number, order=EpochOrder(positions=places, rows=places), params=self._params(number))
+
+    def _params(self, number: int) -> EpochParams:
         count, size = len(self.indices), self.images.size
-        return Epoch(
-            number=number,
-            order=epoch_order(self._host_labels, self.seed, number, self.sampler),
-            params=EpochParams.sample(count, size, self.augmentation, seed=self.seed, epoch=number),
-        )
+        return EpochParams.sample(count, size, self.augmentation, seed=self.seed, epoch=number)
 
     def _draws(self, start: int) -> Iterator[np.ndarray]:
         """This process's part of each batch; among several also of what is mixed in: the same batch from its end."""
@@ -171,19 +167,12 @@ class BatchLoader:
             batches: Which draws of it, `int64[n]` each.
         """
         for draws in batches:
-            positions = epoch.order.positions[draws]
-            images = self.images.take(indices=self.indices[positions], **self._changes(epoch, draws))
+            positions, rows = epoch.order.positions[draws], epoch.order.rows[draws]
+            images = self.images.take(
+                self.indices[positions], epoch.params, rows, self.augmentation, keys=self.indices[rows]
+            )
             yield self._batch(images, positions)
 
     def _batch(self, images: Tensor, positions: np.ndarray) -> Batch:
         labels = self.labels[to_device(positions, self.device)]
         return Batch(images=images, labels=labels, indices=self.indices[positions])
-
-    def _changes(self, epoch: Epoch, draws: np.ndarray) -> Changes:
-        rows, params = epoch.order.rows[draws], epoch.params
-        return {
-            "shifts": params.shifts[rows],
-            "flipped": params.flipped[rows],
-            "centers": params.centers[rows] if self.augmentation.cutout else None,
-            "cutout": self.augmentation.cutout,
-        }

@@ -12,11 +12,11 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from poolzoo.data.sizes import Size
 
-RATIO: Final = (3 / 4, 4 / 3)  # width through height, as in torchvision and timm
 _TRIES: Final = 10
 
 
@@ -47,7 +47,8 @@ class CropSampler:
 
     def box(self, position: int, full: Size) -> Box:
         """The box of the image at a position of the training split, whose size is `full`."""
-        generator = np.random.Generator(np.random.Philox(key=[self.seed, self.epoch], counter=position))
+        # Each position has a row of counters of its own.
+        generator = np.random.Generator(np.random.Philox(key=[self.seed, self.epoch], counter=position << 64))
         height, width = full
         low, high = (math.log(value) for value in self.ratio)
         for area, ratio, top, left in generator.random((_TRIES, 4)).tolist():
@@ -114,3 +115,43 @@ def resize_into(pixels: np.ndarray, box: Box, out: np.ndarray) -> None:
     batch = torch.from_numpy(part)[None].permute(0, 3, 1, 2)
     resized = F.interpolate(batch, size=out.shape[:2], mode="bilinear", antialias=True)
     out[:] = resized[0].permute(1, 2, 0).numpy()
+
+
+def random_crops_array(images: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Parts of images, each resized to the size of the whole, on the CPU.
+
+    Args:
+        images: `uint8[n, H, W, 3]`.
+        boxes: Top, left, height and width, `int64[n, 4]`.
+
+    Returns:
+        `uint8[n, H, W, 3]`.
+    """
+    out = np.empty_like(images)
+    for pixels, box, resized in zip(images, boxes.tolist(), out, strict=True):
+        resize_into(pixels, Box(*box), resized)
+    return out
+
+
+def random_crops_tensor(images: Tensor, boxes: Tensor) -> Tensor:
+    """The same for tensors on any device, as one operation; within one level of `random_crops_array`.
+
+    A part is never larger than the whole, so that nothing has to be antialiased.
+    """
+    _, height, width, _ = images.shape
+    top, left, rows, columns = boxes.float().T[..., None]
+    y, x = (
+        # Places between the centers of the first and the last pixel of the box, in the units of `grid_sample`.
+        (2 * (first + (_centers(full, images.device) * (length / full) - 0.5).clamp_(min=0).minimum(length - 1)) + 1)
+        / full
+        - 1
+        for first, length, full in ((top, rows, height), (left, columns, width))
+    )
+    grid = torch.stack([x[:, None, :].expand(-1, height, -1), y[:, :, None].expand(-1, -1, width)], -1)
+    planes = images.permute(0, 3, 1, 2).float()
+    sampled = F.grid_sample(planes, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return sampled.round_().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def _centers(count: int, device: torch.device) -> Tensor:
+    return torch.arange(count, device=device) + 0.5

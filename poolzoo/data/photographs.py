@@ -1,4 +1,4 @@
-"""Where random crops come from: encoded photographs, photographs that are reduced once, or decoded images."""
+"""Where random crops of streamed images come from: encoded photographs, or photographs that are reduced once."""
 
 from __future__ import annotations
 
@@ -87,25 +87,26 @@ class Reduced:
     Args:
         index: The encoded images.
         size: Height and width of the crops.
-        kept: Keeps the reduced photographs.
+        kept: Keeps the reduced photographs; None reduces them anew each time, to the same pixels.
         how: By which rules files become pixels.
     """
 
-    def __init__(self, index: ImageIndex, size: Size, kept: RowFile, how: Fit = PLAIN) -> None:
+    def __init__(self, index: ImageIndex, size: Size, kept: RowFile | None, how: Fit = PLAIN) -> None:
         self.index = index
         self.size = size
         self.kept = kept
         self.how = how
 
     def crop(self, position: int, choose: Choose, out: np.ndarray) -> None:
-        kept = self.kept.find(position)
-        if kept is not None:
+        kept = self.kept.find(position) if self.kept is not None else None
+        if self.kept is not None and kept is not None:
             box = scaled_box(choose(kept.full), kept.full, kept.size)
             pixels = self.kept.read(kept, box.top, box.top + box.height)
             resize_into(pixels, box._replace(top=0), out)
             return
         pixels, full = self.reduce(position)
-        self.kept.add(position, pixels, full)
+        if self.kept is not None:
+            self.kept.add(position, pixels, full)
         resize_into(pixels, scaled_box(choose(full), full, pixels.shape[:2]), out)
 
     def reduce(self, position: int) -> tuple[np.ndarray, Size]:
@@ -132,34 +133,12 @@ class Reduced:
         return self.index.where(position)
 
     def refresh(self) -> None:
-        self.kept.refresh()
+        if self.kept is not None:
+            self.kept.refresh()
 
     def flush(self) -> None:
-        self.kept.flush()
-
-
-class Decoded:
-    """Crops of images that are decoded at one size, in memory or mapped from a file.
-
-    Args:
-        images: `uint8[N, H, W, 3]`.
-    """
-
-    def __init__(self, images: np.ndarray) -> None:
-        self.images = images
-
-    def crop(self, position: int, choose: Choose, out: np.ndarray) -> None:
-        pixels = np.array(self.images[position])
-        resize_into(pixels, choose((pixels.shape[0], pixels.shape[1])), out)
-
-    def where(self, position: int) -> Path:
-        return Path(f"image {position}")
-
-    def refresh(self) -> None:
-        pass
-
-    def flush(self) -> None:
-        pass
+        if self.kept is not None:
+            self.kept.flush()
 
 
 def reduced_size(full: Size, wanted: Size) -> Size:

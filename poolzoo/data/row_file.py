@@ -40,16 +40,15 @@ class RowFile:
     one line says so.
 
     Args:
-        place: The directory, which is made.
+        place: The directory, which is made when something is added.
         count: How many images there may be.
         budget: Bytes that this process may add.
 
     Raises:
-        OSError: The directory cannot be made or read.
+        OSError: The directory cannot be read.
     """
 
     def __init__(self, place: Path, count: int, budget: int) -> None:
-        place.mkdir(parents=True, exist_ok=True)
         self.place = place
         self._budget = budget
         self._lock = threading.Lock()
@@ -151,6 +150,7 @@ class RowFile:
     def _own_part(self) -> int:
         """The part of this process, which is made when something is first added."""
         if self._own is None:
+            self.place.mkdir(parents=True, exist_ok=True)
             number, name = tempfile.mkstemp(prefix="part-", suffix=".rows", dir=self.place)
             self._own = Path(name).stem
             self._names.append(self._own)

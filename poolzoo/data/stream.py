@@ -118,22 +118,22 @@ class StreamedImages:
         if self.kept is not None and (self.keep is None or self.keep[position]):
             self.kept.add(position, pixels, full)
 
-    def unreadable(self, positions: np.ndarray) -> list[Broken]:
-        """Those of the images at `int64[n]` that cannot be read, each with the reason; reads them all."""
-        found: dict[int, Broken] = {}
+    def unreadable(self, positions: np.ndarray) -> list[tuple[int, str]]:
+        """The positions of those of the images at `int64[n]` that cannot be read, with the reasons; reads them all."""
+        found: dict[int, str] = {}
 
         def one(position: int, out: np.ndarray) -> int:
             try:
                 self.fill(position, out)
             except images.Unreadable as error:
-                found[position] = broken(self.index, position, error)
+                found[position] = broken(self.index, position, error)[1]
             return position
 
         parts = (positions[start : start + BATCH] for start in range(0, len(positions), BATCH))
         with closing(prefetch.filled(one, parts, self.shape[1:], self.threads)) as found_batches:
             for _ in found_batches:
                 pass
-        return [found[position] for position in sorted(found)]
+        return sorted(found.items())
 
 
 def broken(index: ImageIndex, position: int, error: Exception) -> Broken:

@@ -118,8 +118,10 @@ class StreamLoader(BatchLoader):
 
         try:
             with closing(prefetch.filled(fill, noted(), (*self.images.size, 3), self.threads)) as found:
-                for images, shown in found:
-                    yield self._batch(self.images.change(images, **self._changes(epoch, wanted.pop(0))), shown)
+                for batch, shown in found:
+                    rows = epoch.order.rows[wanted.pop(0)]
+                    keys = self.indices[rows]
+                    yield self._batch(self.images.change(batch, keys, epoch.params, rows, self.augmentation), shown)
         finally:
             if self.crops is not None:
                 self.crops.flush()

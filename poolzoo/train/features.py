@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -20,8 +21,9 @@ from torch import Tensor
 from poolzoo.common import json_writer, output
 from poolzoo.common.errors import CheckFailed
 from poolzoo.data import blocks, disk, sizes
-from poolzoo.data.augmentation import NO_AUGMENTATION, AugmentedImages, EpochParams, to_device
+from poolzoo.data.augmentation import NO_AUGMENTATION, to_device
 from poolzoo.data.source import cache_dir
+from poolzoo.train.image_batches import batch_loader
 from poolzoo.train.loaders import FEATURE_MAP, frozen_feature_map
 from poolzoo.train.prepare import PreparedRun
 
@@ -247,19 +249,12 @@ def image_views(prepared: PreparedRun, batch_size: int) -> Iterator[Tensor]:
         batch_size: Images at once.
     """
     count = len(prepared.data.images)
-    images = AugmentedImages(prepared.data.images, prepared.policy.device)
     for view in range(1 + prepared.settings.views):
-        augmentation = prepared.augmentation if view else NO_AUGMENTATION
-        params = EpochParams.sample(count, prepared.data.size, augmentation, seed=prepared.settings.seed, epoch=view)
-        for start in range(0, count, batch_size):
-            indices = np.arange(start, min(start + batch_size, count))
-            yield images.take(
-                indices=indices,
-                shifts=params.shifts[indices],
-                flipped=params.flipped[indices],
-                centers=params.centers[indices] if augmentation.cutout else None,
-                cutout=augmentation.cutout,
-            )
+        loader = batch_loader(prepared, batch_size, prepared.augmentation if view else NO_AUGMENTATION)
+        parts = (np.arange(start, min(start + batch_size, count)) for start in range(0, count, batch_size))
+        with closing(loader.read(loader.in_order(view), parts)) as found:
+            for batch in found:
+                yield batch.images
 
 
 def _stored_maps(maps: FeatureStore, prepared: PreparedRun) -> Iterator[Tensor]:

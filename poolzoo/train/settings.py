@@ -48,6 +48,9 @@ RANGES: Final[Mapping[str, tuple[float, float]]] = {
     "patience": (1, UNLIMITED),
     "distill_temperature": (0.01, 1000),
     "distill_weight": (0, 1),
+    "crop_scale": (0.001, 1),
+    "crop_pct": (0.1, 1),
+    "data_workers": (1, MAX_THREADS),
 }
 CHOICES: Final[Mapping[str, tuple[str | None, ...]]] = {
     "task": tuple(TASKS),
@@ -58,6 +61,7 @@ CHOICES: Final[Mapping[str, tuple[str | None, ...]]] = {
     "compile": ("auto", "on", "off"),
     "validation": ("auto", "val", None),
     "sampler": ("all", "balanced"),
+    "data_cache": ("auto", "decoded", "reduced", "none", None),
 }
 
 
@@ -117,6 +121,10 @@ class Settings:
     # Where the norm goes that a published network has after its pooling, see `ModelConfig`; None in earlier versions.
     final_norm: str | None = "head"
     skip_broken: int | str | None = None  # how many unreadable images to leave out at most, or "all"
+    crop_scale: float | None = None  # least share of an image's area in a random crop; None and 1: no random crops
+    crop_pct: float | None = None  # part of the shorter side that evaluation keeps of the center; None for all of it
+    data_workers: int | None = None  # threads that read images
+    data_cache: str | None = "auto"  # see `poolzoo.data.keeping`; None: decoded, as in earlier versions
     validation: str | None = "auto"  # "val": validate on val/; None: on a part of the training images
     reader: int | None = READER  # version of the rules that turn files into pixels; None for the first
     sampler: str = "all"
@@ -226,7 +234,12 @@ class Settings:
     @property
     def fit(self) -> Fit:
         """How files become images of that size."""
-        return Fit(reader=self.reader or 1)
+        return Fit(crop_pct=self.crop_pct or 1.0, reader=self.reader or 1)
+
+    @property
+    def has_random_crops(self) -> bool:
+        """Whether training sees random crops of the images."""
+        return self.crop_scale is not None and self.crop_scale < 1
 
     @property
     def caches_features(self) -> bool:
@@ -310,7 +323,12 @@ RENAMED: Final = {
     "schedule": "lr_schedule",
 }
 # The values of settings that `run.toml` of earlier versions does not have.
-LEGACY_DEFAULTS: Final[Mapping[str, Any]] = {"validation": None, "reader": None, "final_norm": None}
+LEGACY_DEFAULTS: Final[Mapping[str, Any]] = {
+    "validation": None,
+    "reader": None,
+    "final_norm": None,
+    "data_cache": None,
+}
 
 
 def legacy_value(name: str) -> object:
