@@ -182,7 +182,14 @@ class AugmentedImages:
         color: np.ndarray = np.rint(total / pixels).astype(np.uint8)
         return color
 
-    def take(self, indices: np.ndarray, params: EpochParams, positions: np.ndarray, how: Augmentation) -> Tensor:
+    def take(
+        self,
+        indices: np.ndarray,
+        params: EpochParams,
+        positions: np.ndarray,
+        how: Augmentation,
+        keys: np.ndarray | None = None,
+    ) -> Tensor:
         """Augmented images.
 
         Args:
@@ -190,48 +197,50 @@ class AugmentedImages:
             params: Of the epoch.
             positions: Places of the images in these parameters, `int64[n]`.
             how: Which changes are made.
+            keys: Numbers that random crops and operators depend on, `int64[n]`; None for `indices`.
 
         Returns:
             `uint8[n, H, W, 3]` on the device.
         """
+        keys = indices if keys is None else keys
         if self.resident is None:
             batch = self._rows[indices]
             if how.crop_scale is not None:
-                batch = random_crops_array(batch, self._boxes(indices, params, how))
-            return self.change(batch, indices, params, positions, how)
+                batch = random_crops_array(batch, self._boxes(keys, params, how))
+            return self.change(batch, keys, params, positions, how)
         resident = self.resident[to_device(indices, self.device)]
         if how.crop_scale is not None:
-            resident = random_crops_tensor(resident, to_device(self._boxes(indices, params, how), self.device))
-        return self._distort(_flip_and_shift(resident, params, positions), indices, params, positions, how)
+            resident = random_crops_tensor(resident, to_device(self._boxes(keys, params, how), self.device))
+        return self._distort(_flip_and_shift(resident, params, positions), keys, params, positions, how)
 
     def change(
-        self, batch: np.ndarray, indices: np.ndarray, params: EpochParams, positions: np.ndarray, how: Augmentation
+        self, batch: np.ndarray, keys: np.ndarray, params: EpochParams, positions: np.ndarray, how: Augmentation
     ) -> Tensor:
         """The same for images `uint8[n, H, W, 3]` that were read and cropped already, whose content may change."""
         if self.device.type == "cpu":
             changed = flip_and_shift_array(batch, params.shifts[positions], params.flipped[positions])
-            return self._distort(torch.from_numpy(changed), indices, params, positions, how)
+            return self._distort(torch.from_numpy(changed), keys, params, positions, how)
         changed_tensor = _flip_and_shift(to_device(batch, self.device), params, positions)
-        return self._distort(changed_tensor, indices, params, positions, how)
+        return self._distort(changed_tensor, keys, params, positions, how)
 
-    def _boxes(self, indices: np.ndarray, params: EpochParams, how: Augmentation) -> np.ndarray:
+    def _boxes(self, keys: np.ndarray, params: EpochParams, how: Augmentation) -> np.ndarray:
         assert how.crop_scale is not None
         sampler = CropSampler(how.crop_scale, how.crop_ratio, seed=params.seed, epoch=params.epoch)
-        return np.array([sampler.box(index, self.size) for index in indices.tolist()], np.int64)
+        return np.array([sampler.box(index, self.size) for index in keys.tolist()], np.int64)
 
     def _distort(
-        self, images: Tensor, indices: np.ndarray, params: EpochParams, positions: np.ndarray, how: Augmentation
+        self, images: Tensor, keys: np.ndarray, params: EpochParams, positions: np.ndarray, how: Augmentation
     ) -> Tensor:
         """Policy, color jitter, cutout and random erasing, in this order, so that covered parts have one color."""
         seed, epoch = params.seed, params.epoch
         if how.policy is not None:
-            images = policy.distort(images, how.policy, seed=seed, epoch=epoch, positions=indices)
+            images = policy.distort(images, how.policy, seed=seed, epoch=epoch, positions=keys)
         if how.color_jitter:
-            images = jitter(images, how.color_jitter, seed=seed, epoch=epoch, positions=indices)
+            images = jitter(images, how.color_jitter, seed=seed, epoch=epoch, positions=keys)
         if how.cutout:
             images = erasing.erase(images, erasing.squares(params.centers[positions], how.cutout), self.mean_color)
         if how.erasing:
-            edges = erasing.boxes(how.erasing, self.size, seed=seed, epoch=epoch, positions=indices)
+            edges = erasing.boxes(how.erasing, self.size, seed=seed, epoch=epoch, positions=keys)
             images = erasing.erase(images, edges, self.mean_color)
         return images
 

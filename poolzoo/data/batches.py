@@ -13,6 +13,7 @@ from torch import Tensor
 
 from poolzoo.data.augmentation import Augmentation, AugmentedImages, EpochParams, MixParams, to_device
 from poolzoo.data.blocks import ImageArray
+from poolzoo.data.epoch_order import EpochOrder, Sampler, epoch_order
 
 
 @dataclass(frozen=True)
@@ -52,14 +53,25 @@ class Batch:
     Attributes:
         images: `uint8[n, H, W, 3]`, or `float32` of the same range after mixup.
         labels: `int64[n]`, or `uint8[n, K]` for several labels.
+        indices: Which images of the split these are, `int64[n]`, on the host.
         mixed_labels: Labels of the images that were mixed in, of the same form; None without mixup and CutMix.
         label_weight: Weight of `labels` in the loss; `mixed_labels` have the rest.
     """
 
     images: Tensor
     labels: Tensor
+    indices: np.ndarray
     mixed_labels: Tensor | None = None
     label_weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What an epoch draws: the order of its images, and the random parameters of each draw."""
+
+    number: int
+    order: EpochOrder
+    params: EpochParams
 
 
 class BatchLoader:
@@ -74,6 +86,7 @@ class BatchLoader:
         device: Where the batches are needed.
         rank: The process, which gets its shard of each batch.
         indices: Of the images to serve, `int64[n]`; None for all.
+        sampler: How often an epoch draws each image.
     """
 
     def __init__(
@@ -86,10 +99,13 @@ class BatchLoader:
         device: torch.device,
         rank: Rank = SINGLE_PROCESS,
         indices: np.ndarray | None = None,
+        sampler: Sampler = "all",
     ) -> None:
         self.indices = np.arange(len(images)) if indices is None else indices
         self.images = AugmentedImages(images, device)
-        self.labels = torch.from_numpy(labels[self.indices]).to(device)
+        self.sampler = sampler
+        self._host_labels = labels[self.indices]
+        self.labels = torch.from_numpy(self._host_labels).to(device)
         self.batch_size = min(batch_size, len(self.indices))
         self.augmentation = augmentation
         self.seed = seed
@@ -102,47 +118,61 @@ class BatchLoader:
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """The batches of epoch `number`, beginning with batch `start`."""
-        params = self.params(number)
-        with closing(self.read(params, number, self._positions(params, start))) as read:
+        epoch = self.draw(number)
+        with closing(self.read(epoch, self._draws(start))) as read:
             for step in range(start, len(self)):
-                images, labels = next(read)
+                shown = next(read)
                 mix = MixParams.sample(self.augmentation, self.images.size, seed=(self.seed, number, step))
                 if mix is None:
-                    yield Batch(images=images, labels=labels)
+                    yield shown
                     continue
                 # Of one process the images that are mixed in are its own, from the end of the batch.
-                others, other_labels = next(read) if self.rank.is_distributed else (images.flip(0), labels.flip(0))
+                others = next(read) if self.rank.is_distributed else None
                 yield Batch(
-                    images=mix.apply(images, others),
-                    labels=labels,
-                    mixed_labels=other_labels,
+                    images=mix.apply(shown.images, shown.images.flip(0) if others is None else others.images),
+                    labels=shown.labels,
+                    indices=shown.indices,
+                    mixed_labels=shown.labels.flip(0) if others is None else others.labels,
                     label_weight=mix.weight,
                 )
 
-    def params(self, number: int) -> EpochParams:
+    def draw(self, number: int) -> Epoch:
         """The order and the random parameters of an epoch."""
+        order = epoch_order(self._host_labels, self.seed, number, self.sampler)
+        return Epoch(number=number, order=order, params=self._params(number))
+
+    def in_order(self, number: int) -> Epoch:
+        """The images in their own order, with the random parameters of an epoch."""
+        places = np.arange(len(self.indices))
+        return Epoch(number=number, order=EpochOrder(positions=places, rows=places), params=self._params(number))
+
+    def _params(self, number: int) -> EpochParams:
         count, size = len(self.indices), self.images.size
         return EpochParams.sample(count, size, self.augmentation, seed=self.seed, epoch=number)
 
-    def _positions(self, params: EpochParams, start: int) -> Iterator[np.ndarray]:
+    def _draws(self, start: int) -> Iterator[np.ndarray]:
         """This process's part of each batch; among several also of what is mixed in: the same batch from its end."""
         mixes = self.rank.is_distributed and (self.augmentation.mixup or self.augmentation.cutmix)
         for step in range(start, len(self)):
-            whole_batch = params.order[step * self.batch_size : (step + 1) * self.batch_size]
+            whole_batch = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
             yield self.rank.shard(whole_batch)
             if mixes:
-                yield self.rank.shard(whole_batch[::-1]).copy()
+                yield self.rank.shard(whole_batch[::-1])
 
-    def read(
-        self, params: EpochParams, number: int, batches: Iterable[np.ndarray]
-    ) -> Generator[tuple[Tensor, Tensor], None, None]:
-        """Augmented images, `uint8[n, H, W, 3]`, and their labels, `int64[n]`, on the device.
+    def read(self, epoch: Epoch, batches: Iterable[np.ndarray]) -> Generator[Batch, None, None]:
+        """Augmented images in batches, before any two of them are mixed.
 
         Args:
-            params: Of the epoch.
-            number: Of the epoch.
-            batches: Which images, as places in `indices`, `int64[n]` each.
+            epoch: What the epoch draws.
+            batches: Which draws of it, `int64[n]` each.
         """
-        for positions in batches:
-            images = self.images.take(self.indices[positions], params, positions, self.augmentation)
-            yield images, self.labels[to_device(positions, self.device)]
+        for draws in batches:
+            positions, rows = epoch.order.positions[draws], epoch.order.rows[draws]
+            images = self.images.take(
+                self.indices[positions], epoch.params, rows, self.augmentation, keys=self.indices[rows]
+            )
+            yield self._batch(images, positions)
+
+    def _batch(self, images: Tensor, positions: np.ndarray) -> Batch:
+        labels = self.labels[to_device(positions, self.device)]
+        return Batch(images=images, labels=labels, indices=self.indices[positions])

@@ -10,15 +10,15 @@ from typing import Final
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from poolzoo.common import output
 from poolzoo.common.text import one_line
 from poolzoo.data import images, prefetch, unreadable
-from poolzoo.data.augmentation import Augmentation, EpochParams, to_device
-from poolzoo.data.batches import SINGLE_PROCESS, BatchLoader, Rank
+from poolzoo.data.augmentation import Augmentation
+from poolzoo.data.batches import SINGLE_PROCESS, Batch, BatchLoader, Epoch, Rank
 from poolzoo.data.blocks import ImageArray
 from poolzoo.data.crops import CropSampler
+from poolzoo.data.epoch_order import Sampler
 from poolzoo.data.photographs import CropSource
 from poolzoo.data.stream import StreamedImages
 from poolzoo.data.unreadable import Broken, BrokenImages
@@ -74,6 +74,7 @@ class StreamLoader(BatchLoader):
         crops: Where random crops come from; needed with `augmentation.crop_scale`.
         skipped: The images that cannot be read.
         threads: How many read; None for one a processor.
+        sampler: How often an epoch draws each image.
     """
 
     def __init__(
@@ -89,58 +90,57 @@ class StreamLoader(BatchLoader):
         crops: CropSource | None = None,
         skipped: Skipped | None = None,
         threads: int | None = None,
+        sampler: Sampler = "all",
     ) -> None:
-        super().__init__(images, labels, batch_size, augmentation, seed, device, rank, indices)
+        super().__init__(images, labels, batch_size, augmentation, seed, device, rank, indices, sampler)
         self.source = images
         self.crops = crops
         self.skipped = skipped or Skipped(None, len(self.indices))
         self.threads = prefetch.workers(threads)
 
-    def read(
-        self, params: EpochParams, number: int, batches: Iterable[np.ndarray]
-    ) -> Generator[tuple[Tensor, Tensor], None, None]:
+    def read(self, epoch: Epoch, batches: Iterable[np.ndarray]) -> Generator[Batch, None, None]:
         scale = self.augmentation.crop_scale
         sampler = None
         if scale is not None:
-            sampler = CropSampler(scale, self.augmentation.crop_ratio, seed=self.seed, epoch=number)
+            sampler = CropSampler(scale, self.augmentation.crop_ratio, seed=self.seed, epoch=epoch.number)
         if self.crops is not None:
             self.crops.refresh()
         wanted: list[np.ndarray] = []
 
         def noted() -> Iterable[np.ndarray]:
-            for positions in batches:
-                wanted.append(positions)
-                yield positions
+            for draws in batches:
+                wanted.append(draws)
+                yield draws
 
-        def fill(position: int, out: np.ndarray) -> int:
-            return self._fill(position, out, sampler)
+        def fill(draw: int, out: np.ndarray) -> int:
+            row = int(self.indices[epoch.order.rows[draw]])
+            return self._fill(int(epoch.order.positions[draw]), row, out, sampler)
 
         try:
             with closing(prefetch.filled(fill, noted(), (*self.images.size, 3), self.threads)) as found:
                 for batch, shown in found:
-                    positions = wanted.pop(0)
-                    indices = self.indices[positions]
-                    augmented = self.images.change(batch, indices, params, positions, self.augmentation)
-                    yield augmented, self.labels[to_device(shown, self.device)]
+                    rows = epoch.order.rows[wanted.pop(0)]
+                    keys = self.indices[rows]
+                    yield self._batch(self.images.change(batch, keys, epoch.params, rows, self.augmentation), shown)
         finally:
             if self.crops is not None:
                 self.crops.flush()
 
-    def _fill(self, position: int, out: np.ndarray, sampler: CropSampler | None) -> int:
+    def _fill(self, position: int, row: int, out: np.ndarray, sampler: CropSampler | None) -> int:
         """Writes an image, or the next one that can be read; gives the place of that in `indices`."""
         for shown in range(position, position + min(TRIES, len(self.indices))):
             place = shown % len(self.indices)
             index = int(self.indices[place])
             try:
-                self._read(index, out, sampler)
+                self._read(index, row, out, sampler)
                 return place
             except images.Unreadable as error:
                 self.skipped.add((self._where(index), one_line(images.reason(error))))
         raise BrokenImages(self.skipped.known, self.skipped.total)
 
-    def _read(self, index: int, out: np.ndarray, sampler: CropSampler | None) -> None:
+    def _read(self, index: int, row: int, out: np.ndarray, sampler: CropSampler | None) -> None:
         if sampler is not None and self.crops is not None:
-            self.crops.crop(index, lambda full: sampler.box(index, full), out)
+            self.crops.crop(index, lambda full: sampler.box(row, full), out)
         elif isinstance(self.source, StreamedImages):
             self.source.fill(index, out)
         else:

@@ -69,7 +69,7 @@ def complete_settings(settings: Settings, data: DataSplits, policy: DevicePolicy
     weight_decay = optimizer.WEIGHT_DECAYS.get(settings.optimizer, 0.0)
     return replace(
         settings,
-        epochs=settings.epochs or default_epochs(count),
+        epochs=settings.epochs or (None if settings.time_budget or settings.steps else default_epochs(count)),
         batch_size=batch_size,
         lr=lr,
         weight_decay=weight_decay if settings.weight_decay is None else settings.weight_decay,

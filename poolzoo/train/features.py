@@ -235,16 +235,26 @@ def _rows(config: FeatureConfig, maps: FeatureStore | None, bar: output.Progress
 
 
 def _compute_maps(prepared: PreparedRun, dtype: str) -> Iterator[Tensor]:
-    policy, views = prepared.policy, prepared.settings.views
-    count, batch_size = len(prepared.data.images), prepared.backbone_batch_size
-    for view in range(1 + views):
+    for batch in image_views(prepared, prepared.backbone_batch_size):
+        with torch.inference_mode():
+            x = prepared.preprocess(batch).contiguous(memory_format=prepared.policy.memory_format)
+            yield _round(frozen_feature_map(prepared.assembly.network, x, prepared.policy), dtype)
+
+
+def image_views(prepared: PreparedRun, batch_size: int) -> Iterator[Tensor]:
+    """All images of the training split, `uint8[n, H, W, 3]` on the device: as they are, then each augmented view.
+
+    Args:
+        prepared: The run.
+        batch_size: Images at once.
+    """
+    count = len(prepared.data.images)
+    for view in range(1 + prepared.settings.views):
         loader = batch_loader(prepared, batch_size, prepared.augmentation if view else NO_AUGMENTATION)
         parts = (np.arange(start, min(start + batch_size, count)) for start in range(0, count, batch_size))
-        with closing(loader.read(loader.params(view), view, parts)) as found:
-            for batch, _ in found:
-                with torch.inference_mode():
-                    x = prepared.preprocess(batch).contiguous(memory_format=policy.memory_format)
-                    yield _round(frozen_feature_map(prepared.assembly.network, x, policy), dtype)
+        with closing(loader.read(loader.in_order(view), parts)) as found:
+            for batch in found:
+                yield batch.images
 
 
 def _stored_maps(maps: FeatureStore, prepared: PreparedRun) -> Iterator[Tensor]:

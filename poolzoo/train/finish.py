@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -124,8 +124,7 @@ def finish_run(prepared: PreparedRun, path: Path, engine: Engine, result: FinalM
         result: What the best weights achieve.
     """
     settings, data = prepared.settings, prepared.data
-    assert settings.epochs is not None  # `prepare` fills in every default
-    assert settings.batch_size is not None
+    assert settings.batch_size is not None  # `prepare` fills in every default
     config = run.configuration(
         prepared.assembly,
         prepared.preprocess,
@@ -134,8 +133,16 @@ def finish_run(prepared: PreparedRun, path: Path, engine: Engine, result: FinalM
         how=settings.fit,
         decision=result.decision,
     )
+    if prepared.teacher is not None:
+        config["poolzoo"]["teacher"] = prepared.teacher.to_json(settings)
     seconds = engine.progress.seconds
-    images = settings.epochs * len(engine.loader) * settings.batch_size
+    ending = engine.ending(settings.pool)
+    images = ending.steps * settings.batch_size
+    if ending.epochs < engine.progress.epoch:  # other heads trained on
+        seconds = sum(epoch.seconds for epoch in engine.progress.history[settings.pool])
+    if settings.time_budget is not None:
+        settings = replace(settings, steps=str(engine.plan))
+        files.write_atomically(path / "run.toml", settings.to_toml())
     report = RunReport(
         path=path,
         val=result.val,
@@ -147,6 +154,7 @@ def finish_run(prepared: PreparedRun, path: Path, engine: Engine, result: FinalM
         peak_memory=memory.peak_memory(prepared.policy.device),
         processes=prepared.rank.world_size,
         skipped=tuple(unreadable.to_json(data.skipped)),
+        ending=ending,
     )
     files.write_json(path / "config.json", config)
     (path / INITIAL_WEIGHTS).unlink(missing_ok=True)  # config.json has it now

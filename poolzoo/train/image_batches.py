@@ -6,6 +6,7 @@ import numpy as np
 
 from poolzoo.data.augmentation import Augmentation
 from poolzoo.data.batches import SINGLE_PROCESS, BatchLoader, Rank
+from poolzoo.data.epoch_order import Sampler
 from poolzoo.data.stream import StreamedImages
 from poolzoo.data.stream_loader import Skipped, StreamLoader
 from poolzoo.train.prepare import PreparedRun
@@ -17,6 +18,7 @@ def batch_loader(
     augmentation: Augmentation,
     indices: np.ndarray | None = None,
     rank: Rank = SINGLE_PROCESS,
+    sampler: Sampler = "all",
 ) -> BatchLoader:
     """What serves the training images of a run.
 
@@ -26,10 +28,13 @@ def batch_loader(
         augmentation: Random changes of the images.
         indices: Of the images to serve, `int64[n]`; None for all.
         rank: The process, which gets its shard of each batch.
+        sampler: How often an epoch draws each image.
     """
     data, settings, device = prepared.data, prepared.settings, prepared.policy.device
     if not isinstance(data.images, StreamedImages):
-        return BatchLoader(data.images, data.labels, batch_size, augmentation, settings.seed, device, rank, indices)
+        return BatchLoader(
+            data.images, data.labels, batch_size, augmentation, settings.seed, device, rank, indices, sampler
+        )
     return StreamLoader(
         data.images,
         data.labels,
@@ -42,4 +47,5 @@ def batch_loader(
         crops=data.crops if augmentation.crop_scale is not None else None,
         skipped=Skipped(settings.skip_broken, len(data.images), data.skipped),
         threads=settings.data_workers,
+        sampler=sampler,
     )
