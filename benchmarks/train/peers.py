@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from poolzoo.data.folder import choose
+from poolzoo.data.choice import choose
 
 IMAGENET: Final = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # timm's and torchvision's default mean and deviation
 SMOOTHING: Final = 0.1  # of labels: timm's train.py's default, and ours

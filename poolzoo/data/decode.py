@@ -1,4 +1,4 @@
-"""Many image files to pixels of one size, in threads (Pillow releases the interpreter), a few at a time."""
+"""Many encoded images to pixels of one size, in threads (Pillow releases the interpreter), a few at a time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from poolzoo.common import output, resources
 from poolzoo.common.text import one_line
 from poolzoo.data import headers, images, pillow_warnings
 from poolzoo.data.sizes import Size, show
-from poolzoo.data.unreadable import Broken
+from poolzoo.plugin.image_index import ImageIndex
 
 _T = TypeVar("_T")
 
@@ -59,9 +59,14 @@ class Misfits:
 
 @dataclass
 class Report:
-    """What decoding found out: the images that cannot be read, and those whose values do not fit their type."""
+    """What decoding found out.
 
-    broken: list[Broken] = field(default_factory=list)
+    Attributes:
+        broken: The positions of the images that cannot be read, each with the reason.
+        misfits: Those whose values do not fit their type.
+    """
+
+    broken: list[tuple[int, str]] = field(default_factory=list)
     misfits: Misfits = field(default_factory=Misfits)
 
 
@@ -79,12 +84,12 @@ header_size = headers.remembered(size_in)
 
 
 def each(
-    files: Sequence[Path], label: str, size: Size | None, how: images.Fit = images.PLAIN, report: Report | None = None
+    index: ImageIndex, label: str, size: Size | None, how: images.Fit = images.PLAIN, report: Report | None = None
 ) -> Generator[np.ndarray, None, None]:
-    """The images of many files in their order, each `uint8[H, W, 3]`, at (height, width) where `size` is given.
+    """The images of an index in their order, each `uint8[H, W, 3]`, at (height, width) where `size` is given.
 
     Args:
-        files: The files; one that cannot be read is left out.
+        index: The images; one that cannot be read is left out.
         label: Of what they are, for the bar.
         size: Height and width to bring them to; None to take them as they are.
         how: In which way.
@@ -95,33 +100,34 @@ def each(
     """
     report = Report() if report is None else report
 
-    def one(path: Path) -> tuple[np.ndarray | str, list[tuple[str, str]]]:
+    def one(position: int) -> tuple[np.ndarray | str, list[tuple[str, str]]]:
         notes: list[tuple[str, str]] = []
         try:
-            with headers.opened(path) as file:
+            with headers.opened(index, position) as file:
                 return images.read(file, size, how, lambda kind, values: notes.append((kind, values))), notes
         except images.Unreadable as error:
             return one_line(images.reason(error)), []
 
-    for path in headers.sample(files):  # for who asks later, when they are not opened any more
-        header_size(path)
+    for position in headers.sample(len(index)):  # for who asks later, when they are not opened any more
+        header_size(index, position)
     shape: tuple[int, ...] | None = None
     with (
         pillow_warnings.pillow(),
-        output.progress(f"reading {label} images", len(files)) as bar,
-        closing(_in_order(one, files)) as found,
+        output.progress(f"reading {label} images", len(index)) as bar,
+        closing(_in_order(one, len(index))) as found,
     ):
-        for index, (image, notes) in enumerate(found):
-            report.misfits.add(files[index], notes)
+        for position, (image, notes) in enumerate(found):
+            if notes:
+                report.misfits.add(index.where(position), notes)
             if isinstance(image, str):
-                report.broken.append((files[index], image))
+                report.broken.append((position, image))
             else:
                 shape = shape or image.shape
                 if image.shape != shape:
                     raise MixedSizesError(f"{show(shape[:2])}, {show(image.shape[:2])}")
                 yield image
-            if index % 500 == 0:
-                bar.update(index)
+            if position % 500 == 0:
+                bar.update(position)
 
 
 def gather(most: int, rows: Iterable[np.ndarray]) -> np.ndarray:
@@ -135,12 +141,12 @@ def gather(most: int, rows: Iterable[np.ndarray]) -> np.ndarray:
     return whole[:count]
 
 
-def _in_order(function: Callable[[Path], _T], files: Sequence[Path]) -> Generator[_T, None, None]:
-    """`ThreadPoolExecutor.map` that is only a little ahead, and gives up what nobody wants any more."""
+def _in_order(function: Callable[[int], _T], count: int) -> Generator[_T, None, None]:
+    """`ThreadPoolExecutor.map` over 0, 1, … that is only a little ahead, and gives up what nobody wants any more."""
     pool, waiting = ThreadPoolExecutor(resources.cpus() + _WAITING), deque[Future[_T]]()
     try:
-        for file in files:
-            waiting.append(pool.submit(function, file))
+        for position in range(count):
+            waiting.append(pool.submit(function, position))
             if len(waiting) > AHEAD:
                 yield waiting.popleft().result()
         while waiting:

@@ -1,24 +1,24 @@
-"""Sizes of image files by their headers: each is read once in a process, and not opened again to be decoded."""
+"""Sizes of encoded images by their headers: each is read once in a process, and not opened again to be decoded."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import BinaryIO, Final
 
 from poolzoo.data.sizes import Size
+from poolzoo.plugin.image_index import ImageIndex
 
 SAMPLE: Final = 64  # images whose headers tell whether sizes are mixed, before all are read
 _known: dict[str, list[int]] = {}  # path → bytes, time, height, width
 _open: dict[str, BinaryIO] = {}  # files whose header was read and that nobody has decoded yet
 
 
-def sample(files: Sequence[Path]) -> Sequence[Path]:
-    """Some of the files, evenly spaced, whose sizes stand for all: `SAMPLE` to twice as many, or all of fewer."""
-    return files[:: max(1, len(files) // SAMPLE)]
+def sample(count: int) -> range:
+    """Positions of some of so many images, evenly spaced, whose sizes stand for all: `SAMPLE` to twice as many."""
+    return range(0, count, max(1, count // SAMPLE))
 
 
 def close() -> None:
@@ -27,21 +27,21 @@ def close() -> None:
         _open.popitem()[1].close()
 
 
-def remembered(read: Callable[[BinaryIO], Size | None]) -> Callable[[Path], Size | None]:
-    """Makes of a function that reads a header one that opens a file only where its size is not known.
+def remembered(read: Callable[[BinaryIO], Size | None]) -> Callable[[ImageIndex, int], Size | None]:
+    """Makes of a function that reads a header one that opens an image of an index only where its size is not known.
 
     The file stays open for who decodes it next, in `opened`.
     """
 
     @wraps(read)
-    def size_of(path: Path) -> Size | None:
-        name = os.path.abspath(path)
+    def size_of(index: ImageIndex, position: int) -> Size | None:
+        name = _name(index, position)
         try:
-            about = path.stat()
+            stamp = index.stamp(position)
             row = _known.get(name)
-            if row is not None and row[:2] == [about.st_size, about.st_mtime_ns]:
+            if row is not None and tuple(row[:2]) == stamp:
                 return row[2], row[3]
-            file = path.open("rb")
+            file = index.open(position)
         except OSError:
             return None
         found = read(file)
@@ -49,19 +49,20 @@ def remembered(read: Callable[[BinaryIO], Size | None]) -> Callable[[Path], Size
             file.close()
             return None
         _open[name] = file
-        _known[name] = [about.st_size, about.st_mtime_ns, *found]
+        _known[name] = [*stamp, *found]
         return found
 
     return size_of
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """The file that is open since its header was read, at its start; else the path."""
-    file = _open.pop(os.path.abspath(path), None)
-    if file is None:
-        yield path
-        return
-    with file:
-        file.seek(0)
-        yield file
+def opened(index: ImageIndex, position: int) -> Iterator[BinaryIO]:
+    """The file that is open since its header was read, at its start; else it is opened."""
+    file = _open.pop(_name(index, position), None) if _open else None
+    with index.open(position) if file is None else file as image:
+        image.seek(0)
+        yield image
+
+
+def _name(index: ImageIndex, position: int) -> str:
+    return os.path.abspath(index.where(position))

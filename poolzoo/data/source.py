@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import platformdirs
 
-from poolzoo.common import memory
-from poolzoo.common.errors import PluginFailed, PoolzooError, reason
-from poolzoo.data import folder, image_facts, images
+from poolzoo.common import memory, output
+from poolzoo.common.errors import EnvironmentProblem, PluginFailed, PoolzooError, UsageError, reason
+from poolzoo.data import class_mismatch, image_facts, images
+from poolzoo.data import reader as readers
+from poolzoo.data.choice import choose
 from poolzoo.data.sizes import Size
 from poolzoo.plugin import loader, values
-from poolzoo.plugin.spec import Dataset, Split
+from poolzoo.plugin.catalog import import_build
+from poolzoo.plugin.image_index import ImageIndex
+from poolzoo.plugin.modules import is_module
+from poolzoo.plugin.spec import Dataset, DatasetSource, Split
 
 MAX_CLASSES: Final = 1_000_000  # a larger label is no class but a number, such as a hash; each class takes a name
 
@@ -29,7 +35,7 @@ def limited(images: np.ndarray, labels: np.ndarray, limit: int | None, seed: int
     """At most `limit` images: the same for the same seed, the classes in their own proportions."""
     if limit is None or limit >= len(labels):
         return images, labels  # no copy: they may be larger than memory
-    chosen = folder.choose(labels, limit, seed)
+    chosen = choose(labels, limit, seed)
     return images[chosen], labels[chosen]
 
 
@@ -39,11 +45,13 @@ def open_dataset(
     splits: tuple[Split, ...] = ("train", "test"),
     limit: int | None = None,
     seed: int = 0,
+    *,
+    multilabel: bool = False,
     **how: Any,
 ) -> Dataset:
-    """The data set that `cifar10`, `digits`, a plugin's name or `folder:PATH` stands for.
+    """The data set that `cifar10`, `digits`, a plugin's name or a source such as `folder:PATH` stands for.
 
-    A folder reads no more than `limit` images; of any other, `limited` takes them afterwards.
+    One of encoded images reads no more than `limit` of them; of any other, `limited` takes them afterwards.
 
     Args:
         text: What `--data` names.
@@ -51,42 +59,158 @@ def open_dataset(
         splits: Those that are needed.
         limit: How many images of each split to read at most, chosen by `seed`.
         seed: Of the choice.
-        how: More of `folder.Reading`, of which other data sets take no notice.
+        multilabel: Whether an image may have several labels.
+        how: More of `reader.Reading`, of which data sets of decoded arrays take no notice.
 
     Raises:
-        UsageError: The name is unknown, or the folder is not as it should be.
+        UsageError: The name is unknown, or the data is not as it should be.
+        EnvironmentProblem: The source needs a package that is not installed.
+        PluginFailed: A plugin's data set or source does not do what its contract says.
     """
-    kind, _, path = text.partition(":")
-    if kind == "folder":
-        reading = folder.Reading(size=size, limit=limit, seed=seed, **how)
-        return folder.dataset(Path(path).expanduser(), reading, splits)
-    entry = loader.catalog().dataset(text)
-    assert isinstance(entry.item, Dataset)
-    return entry.item
+    reading = readers.Reading(size=size, limit=limit, seed=seed, **how)
+    entry = loader.catalog().source(text)
+    if entry is None:
+        item = loader.catalog().dataset(text).item
+        assert isinstance(item, Dataset)
+        place = Path(text)
+    else:
+        item = _opened(entry, text, _needed(splits, reading), multilabel)
+        place = Path(text.partition(":")[2]).expanduser()
+    if item.index is not None:
+        return _with_reader(item, text, place, splits, reading)
+    if reading.test_fraction is not None:
+        raise UsageError(f"{text} has a test part, so that none is held out", "leave --test-fraction out")
+    return item
 
 
-def reader(dataset: Dataset) -> folder.Reader | None:
-    """What reads a data set that is a folder; None of any other."""
-    return dataset.reader if isinstance(dataset, folder.FolderDataset) else None
+def _needed(parts: tuple[Split, ...], reading: readers.Reading) -> tuple[str, ...]:
+    """The splits of a source that may be needed for parts, first the one that names the classes."""
+    if "train" not in parts:
+        return ("test", "val") if reading.test_fraction is None else ("train",)
+    return ("train", "test", "val") if "test" in parts else ("train",)
+
+
+def _opened(entry: loader.Entry, text: str, splits: tuple[str, ...], multilabel: bool) -> Dataset:
+    """The data set that a source gives."""
+    source, place = entry.item, text.partition(":")[2]
+    assert isinstance(source, DatasetSource)
+    if not place:
+        raise UsageError(f"--data {text} names no data behind the colon", f"such as {source.example or source.name}")
+    if missing := [name for name in source.modules if not is_module(name)]:
+        text = f"{source.prefix}: needs {', '.join(missing)}, which is not installed"
+        raise EnvironmentProblem(text, source.install or "install it")
+    open_source = import_build(source.open, source.name, entry.source, "open")
+    found = _protected(f"source {source.prefix}:", lambda: open_source(place, splits=splits, multilabel=multilabel))
+    if not isinstance(found, Dataset):
+        raise PluginFailed(f"source {source.prefix}: gave {type(found).__name__}", "its contract is a poolzoo.Dataset")
+    return found
+
+
+def _with_reader(
+    dataset: Dataset, text: str, place: Path, splits: tuple[Split, ...], reading: readers.Reading
+) -> readers.ReadDataset:
+    """A data set of encoded images with what reads it; the indices of all parts that are needed are made now."""
+    parts = readers.assign(dataset.splits, splits, reading, text.removeprefix("folder:"))
+    names = _required_names(dataset)
+    reader = readers.Reader(place, names, reading, parts, lambda split: _index(dataset, split))
+    for part in parts:
+        reader.part(part)
+    if (remarks := dataset.remarks) is not None:
+        for line in _protected(f"data set {dataset.name}", lambda: list(remarks())):
+            output.say(str(line))
+    for sentence in class_mismatch.look_alikes(names):
+        output.warn(sentence, "give each class one name")
+    return readers.ReadDataset(
+        name=dataset.name,
+        summary=dataset.summary,
+        load=reader.load,
+        splits=dataset.splits,
+        classes=names,
+        flip=dataset.flip,
+        reader=reader,
+    )
+
+
+def _index(dataset: Dataset, split: str) -> ImageIndex:
+    """The index of a split, checked.
+
+    Raises:
+        PluginFailed: The data set does not give what its contract says.
+    """
+    make = dataset.index
+    assert make is not None
+    index = _protected(f"data set {dataset.name}", lambda: make(split, cache_dir()))
+    if not isinstance(index, ImageIndex):
+        text = f"data set {dataset.name} gave {type(index).__name__} for {split}"
+        raise PluginFailed(text, "its contract is a poolzoo.ImageIndex")
+    if not len(index):
+        raise UsageError(f"{split} of {dataset.summary or dataset.name} has no images", "add some")
+    labels, count = index.labels, len(_required_names(dataset))
+    is_multilabel = (
+        labels.dtype == np.uint8 and labels.ndim == 2 and labels.shape[1] == count and labels.max(initial=0) < 2
+    )
+    is_plain = labels.ndim == 1 and labels.dtype.kind in "iu" and labels.min() >= 0 and labels.max() < count
+    if not (is_plain or is_multilabel):
+        found = f"{labels.dtype}{list(labels.shape)} labels from {labels.min()} to {labels.max()}"
+        text = f"data set {dataset.name} gave {found} for {split}, and it has {count} classes"
+        raise PluginFailed(text, "its contract is int32[N], places in its classes, or uint8[N, K] of 0 and 1")
+    return index
+
+
+def _required_names(dataset: Dataset) -> tuple[str, ...]:
+    """The names of the classes of a data set of encoded images, which must be there."""
+    _require_names(dataset)
+    if not dataset.classes:
+        raise PluginFailed(f"data set {dataset.name} names no classes", "its contract is a name for each class")
+    return tuple(dataset.classes)
+
+
+def _protected(what: str, function: Callable[[], Any]) -> Any:
+    """What a plugin's function gives; whatever it throws becomes one line.
+
+    Raises:
+        PluginFailed: It threw something else than an error of poolzoo or of the system.
+    """
+    try:
+        return function()
+    except (PoolzooError, OSError, MemoryError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # a plugin may throw anything, SystemExit too
+        raise PluginFailed(f"{what} failed: {reason(error)}", "fix its plugin") from error
+
+
+def reader(dataset: Dataset) -> readers.Reader | None:
+    """What reads a data set of encoded images; None of any other."""
+    return dataset.reader if isinstance(dataset, readers.ReadDataset) else None
+
+
+def indexed(dataset: Dataset, split: Split) -> ImageIndex | None:
+    """The encoded images of a split, as `load_split` decodes them: limited, and without what is held out.
+
+    Behind the training images come the validation images, if the data has some: `reader(dataset).validation` of them,
+    after `count_validation`. None of a data set of decoded arrays.
+    """
+    found = reader(dataset)
+    return None if found is None else found.index(split)
 
 
 def load_split(dataset: Dataset, split: Split, size: Size | None = None) -> tuple[np.ndarray, np.ndarray]:
     """One split, checked: `(uint8[N, H, W, 3], int64[N])`, at (height, width) where `size` is given.
 
+    Labels of a data set with several of them are `uint8[N, K]` of zeros and ones.
+
     Raises:
         PluginFailed: The data set does not give what its contract says.
     """
-    try:
-        assert dataset.load is not None  # an indexed data set has a reader
-        pixels, labels = map(values.array, dataset.load(split, cache_dir()))
-    except (PoolzooError, OSError, MemoryError, KeyboardInterrupt):
-        raise
-    except BaseException as error:  # a plugin may throw anything, SystemExit too
-        raise PluginFailed(f"data set {dataset.name} failed: {reason(error)}", "fix its plugin") from error
+    load = dataset.load
+    assert load is not None  # `open_dataset` gives one of encoded images with what reads it
+    pixels, labels = _protected(f"data set {dataset.name}", lambda: tuple(map(values.array, load(split, cache_dir()))))
     if getattr(pixels, "ndim", 0) != 4 or pixels.shape[3] != 3 or pixels.dtype != np.uint8 or not len(pixels):
         found = f"{getattr(pixels, 'dtype', type(pixels).__name__)}{list(getattr(pixels, 'shape', []))}"
         raise PluginFailed(f"data set {dataset.name} gave {found} for {split}", "its contract is uint8[N, H, W, 3]")
     labels = np.asarray(labels)
+    if reader(dataset) is not None and labels.ndim == 2:
+        return pixels, labels  # several labels an image, which were checked with the index
     if labels.shape != (len(pixels),) or labels.dtype.kind not in "iu" or labels.min() < 0:
         raise PluginFailed(
             f"data set {dataset.name} gave {labels.dtype}{list(labels.shape)} labels", "its contract is int64[N] ≥ 0"
@@ -126,8 +250,8 @@ def facts_about(dataset: Dataset, split: Split, pixels: np.ndarray) -> image_fac
 
     The pixels are the split's, or part of it: what was computed for others says nothing of them.
     """
-    folder_reader = reader(dataset)
-    known = folder_reader.facts.get(split) if folder_reader is not None else None
+    found = reader(dataset)
+    known = found.facts.get(split) if found is not None else None
     return known if known is not None and len(known.digests) == len(pixels) else image_facts.Facts.of(pixels)
 
 

@@ -1,9 +1,9 @@
-"""The decoded images of folders, kept on disk and memory-mapped: a folder is decoded once, not once a run.
+"""Decoded images, kept on disk and memory-mapped: a set of images is decoded once, not once a run.
 
 `<cache>/images/<key>/` holds `pixels.npy` (`uint8[N, H, W, 3]`), `labels.npy` (`int64[N]`), the facts `digests.npy` and
 `sums.npy`, and `about.json`, which also names the files that could not be read and those whose values do not fit. The
-key is a fingerprint of the files, so one that was added, removed, rewritten or touched gives another key; what nobody
-asks for any more is evicted in time.
+key is a fingerprint of the images, so one that was added, removed, rewritten or touched gives another key; what nobody
+asks for any more is evicted in time. Images of several labels have `uint8[N, K]` of these.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from poolzoo.common import json_writer, memory, output, resources
 from poolzoo.data import decode, disk, headers, image_facts, images
 from poolzoo.data.image_facts import Collector, Facts
 from poolzoo.data.sizes import Size
-from poolzoo.data.unreadable import Broken
+from poolzoo.plugin.image_index import ImageIndex
 
 MENTIONED: Final = 100_000_000  # bytes on the disk from which on a line says where they are
 _FORMAT: Final = 3  # of the directory; another gives other keys
@@ -42,21 +42,17 @@ def shelf(cache_dir: Path) -> disk.Shelf:
 
 @dataclass(frozen=True)
 class Images:
-    """Image files that become one array.
+    """Encoded images that become one array.
 
     Attributes:
-        folder: What they all lie under.
-        files: Their paths.
-        labels: `int64[N]`.
+        index: Where they are, with their labels.
         split: "train" or "test", for what is said.
         size: (height, width) to bring them to; None to take them as they are.
         how: In which way.
         native: (height, width) in the files where it is known, for the bytes that they will take.
     """
 
-    folder: Path
-    files: Sequence[Path]
-    labels: np.ndarray
+    index: ImageIndex
     split: str
     size: Size | None
     how: images.Fit = images.PLAIN
@@ -66,16 +62,13 @@ class Images:
     def key(self) -> str:
         """What tells these images, made into pixels in this way, from any others.
 
-        The place of the folder counts too: two splits of a reproducible archive may hold files of the same names,
-        sizes and times.
+        The place counts too: two splits of a reproducible archive may hold files of the same names, sizes and times.
         """
-        how = (_FORMAT, PIL.__version__, self.transform, self.how, self.size, str(self.folder.resolve()))
-        digest = hashlib.sha256(repr(how).encode())
-        skip = len(str(self.folder))
-        for file, label in zip(self.files, self.labels.tolist(), strict=True):
-            about = file.stat()
-            line = f"{str(file)[skip:]}\0{label}\0{about.st_size}\0{about.st_mtime_ns}\n"
-            digest.update(os.fsencode(line))
+        place = str(Path(self.index.storage.place).resolve())
+        digest = hashlib.sha256(repr((_FORMAT, PIL.__version__, self.transform, self.how, self.size, place)).encode())
+        for position, (name, label) in enumerate(zip(self.index.names, self.index.labels.tolist(), strict=True)):
+            size, time = self.index.stamp(position)
+            digest.update(os.fsencode(f"/{name}\0{label}\0{size}\0{time}\n"))
         return digest.hexdigest()[:32]
 
     @property
@@ -83,31 +76,27 @@ class Images:
         """How they become pixels, in words."""
         return images.TRANSFORMS[self.how.reader]
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The files' names below the folder, with `/` on every system."""
-        return tuple(file.relative_to(self.folder).as_posix() for file in self.files)
-
     @cached_property
     def pixel_bytes(self) -> int | None:
         """What the decoded images will take; None where no header tells."""
-        found = (decode.header_size(file) for file in headers.sample(self.files))
+        found = (decode.header_size(self.index, position) for position in headers.sample(len(self.index)))
         size = self.size or self.native or next((size for size in found if size is not None), None)
-        return None if size is None else len(self.files) * size[0] * size[1] * 3
+        return None if size is None else len(self.index) * size[0] * size[1] * 3
 
     def decoded(self, report: decode.Report) -> Generator[np.ndarray, None, None]:
         """The images one by one, as `decode.each` gives them."""
-        return decode.each(self.files, self.split, self.size, self.how, report)
+        return decode.each(self.index, self.split, self.size, self.how, report)
 
-    def without(self, broken: Sequence[Broken]) -> np.ndarray:
-        """Which files are left where some cannot be read, `bool[N]`."""
-        gone = {path for path, _ in broken}
-        return np.array([file not in gone for file in self.files], bool)
+    def without(self, broken: Sequence[tuple[int, str]]) -> np.ndarray:
+        """Which images are left where some, by their positions, cannot be read, `bool[N]`."""
+        keep = np.ones(len(self.index), bool)
+        keep[[position for position, _ in broken]] = False
+        return keep
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """What came of image files.
+    """What came of encoded images.
 
     Attributes:
         pixels: Of those that can be read, `uint8[N, H, W, 3]`; memory-mapped and read-only, or in memory.
@@ -152,7 +141,7 @@ def require_room(shelf: disk.Shelf, parts: Sequence[Images]) -> None:
                 waiting.append(part)
         missing = waiting
     if missing:
-        what = " and ".join(f"{len(part.files):,} decoded {part.split}" for part in missing)
+        what = " and ".join(f"{len(part.index):,} decoded {part.split}" for part in missing)
         memory.require(f"the {what} images", sum(part.pixel_bytes or 0 for part in missing))
 
 
@@ -188,8 +177,8 @@ def _in_memory(wanted: Images) -> Decoded:
     if _held is not None and wanted.key in _held:
         return _held[wanted.key]
     _require_memory(wanted)
-    collected, report = Collector(len(wanted.files)), decode.Report()
-    pixels = decode.gather(len(wanted.files), collected.watch(wanted.decoded(report)))
+    collected, report = Collector(len(wanted.index)), decode.Report()
+    pixels = decode.gather(len(wanted.index), collected.watch(wanted.decoded(report)))
     found = Decoded(pixels, _facts(wanted, collected.digests, collected.sums, report), report)
     resources.hold(f"the decoded {wanted.split} images", pixels.nbytes, memory.DATA_HINT)
     if _held is not None:
@@ -199,13 +188,13 @@ def _in_memory(wanted: Images) -> Decoded:
 
 def _facts(wanted: Images, digests: np.ndarray, sums: np.ndarray, report: decode.Report) -> Facts:
     keep = wanted.without(report.broken)
-    names = tuple(name for name, kept in zip(wanted.names, keep, strict=True) if kept)
+    names = tuple(name for name, kept in zip(wanted.index.names, keep, strict=True) if kept)
     return Facts(digests[: len(names)], sums[: len(names)], names)
 
 
 def _require_memory(wanted: Images) -> None:
     if wanted.pixel_bytes is not None:  # else decoding will name the broken file
-        memory.require(f"the {len(wanted.files):,} decoded {wanted.split} images", wanted.pixel_bytes)
+        memory.require(f"the {len(wanted.index):,} decoded {wanted.split} images", wanted.pixel_bytes)
 
 
 def _mapped(shelf: disk.Shelf, wanted: Images) -> Decoded | None:
@@ -221,7 +210,7 @@ def _mapped(shelf: disk.Shelf, wanted: Images) -> Decoded | None:
             complete = pixels.offset + pixels.nbytes == (place / "pixels.npy").stat().st_size
             digests, sums, labels = (np.load(place / f"{name}.npy") for name in ("digests", "sums", "labels"))
             whole = len(digests) == len(sums) == len(pixels)
-            broken = [(wanted.files[index], str(reason)) for index, reason in about["broken"]]
+            broken = [(int(position), str(reason)) for position, reason in about["broken"]]
             report = decode.Report(broken, decode.Misfits(about["misfits"]))
             if complete and whole and _is_right(pixels, labels, about, wanted, wanted.without(broken)):
                 return Decoded(pixels, _facts(wanted, digests, sums, report), report)
@@ -239,14 +228,15 @@ def _mapped(shelf: disk.Shelf, wanted: Images) -> Decoded | None:
 def _is_right(pixels: np.ndarray, labels: np.ndarray, about: dict[str, Any], wanted: Images, keep: np.ndarray) -> bool:
     shape = (int(keep.sum()), *(wanted.size or about["shape"][1:3]), 3)
     right = pixels.shape == shape == tuple(about["shape"]) and pixels.dtype == np.uint8
-    return right and pixels.flags.c_contiguous and np.array_equal(labels, wanted.labels[keep])
+    return right and pixels.flags.c_contiguous and np.array_equal(labels, wanted.index.labels[keep])
 
 
-def _is_outdated(wanted: Images, broken: Sequence[Broken]) -> bool:
-    """Whether a file can be read that could not be: its permissions, or a disk, may be repaired without a trace."""
+def _is_outdated(wanted: Images, broken: Sequence[tuple[int, str]]) -> bool:
+    """Whether an image can be read that could not be: its permissions, or a disk, may be repaired without a trace."""
     if not broken:
         return False
-    with closing(decode.each([path for path, _ in broken], wanted.split, wanted.size, wanted.how)) as rows:
+    part = wanted.index.take(np.array([position for position, _ in broken], np.int64))
+    with closing(decode.each(part, wanted.split, wanted.size, wanted.how)) as rows:
         return next(rows, None) is not None
 
 
@@ -256,7 +246,7 @@ def _may_build(shelf: disk.Shelf, wanted: Images) -> bool:
     if pixel_bytes is None:  # decoding will name it, and all that are like it
         return False
     needed = _disk_bytes(wanted)
-    what = f"the {len(wanted.files):,} {wanted.split} images decoded, {resources.size(needed)},"
+    what = f"the {len(wanted.index):,} {wanted.split} images decoded, {resources.size(needed)},"
     if not shelf.room(needed):
         _require_memory(wanted)
         kept, free = resources.size(shelf.limit_bytes), resources.size(shelf.free())
@@ -270,7 +260,7 @@ def _may_build(shelf: disk.Shelf, wanted: Images) -> bool:
 
 def _disk_bytes(wanted: Images) -> int:
     """What the decoded images will take on the disk at most."""
-    return (wanted.pixel_bytes or 0) + len(wanted.files) * _EXTRA_EACH + _EXTRA
+    return (wanted.pixel_bytes or 0) + len(wanted.index) * _EXTRA_EACH + _EXTRA
 
 
 class _NoImageError(Exception):
@@ -279,12 +269,17 @@ class _NoImageError(Exception):
 
 def _build(shelf: disk.Shelf, wanted: Images) -> bool:
     """Decodes the images into the shelf; whether there is any."""
-    about = {"folder": str(wanted.folder), "split": wanted.split, "images": len(wanted.files), "size": wanted.size}
+    about = {
+        "folder": wanted.index.storage.place,
+        "split": wanted.split,
+        "images": len(wanted.index),
+        "size": wanted.size,
+    }
     report = decode.Report()
     try:
         with shelf.building(wanted.key) as place, closing(wanted.decoded(report)) as rows:
-            collected = Collector(len(wanted.files))
-            count = len(wanted.files)
+            collected = Collector(len(wanted.index))
+            count = len(wanted.index)
             count = disk.write_rows(place / "pixels.npy", count, collected.watch(rows), or_fewer=True)
             if not count:
                 raise _NoImageError
@@ -292,10 +287,9 @@ def _build(shelf: disk.Shelf, wanted: Images) -> bool:
             np.save(place / "sums.npy", collected.sums[:count])
             keep = wanted.without(report.broken)
             pixels = np.lib.format.open_memmap(place / "pixels.npy", mode="r")
-            np.save(place / "labels.npy", wanted.labels[keep])
-            reasons = dict(report.broken)
-            broken = [(index, reasons[wanted.files[index]]) for index in np.flatnonzero(~keep).tolist()]
-            found = {"broken": broken, "misfits": report.misfits.to_json()}
+            labels = wanted.index.labels[keep]
+            np.save(place / "labels.npy", labels.astype(np.int64) if labels.ndim == 1 else labels)
+            found = {"broken": report.broken, "misfits": report.misfits.to_json()}
             made = {"shape": pixels.shape, "transform": wanted.transform, "pillow": PIL.__version__}
             _describe(place, {**about, **made, **found})
             del pixels  # or Windows would not let the directory be renamed

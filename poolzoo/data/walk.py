@@ -1,7 +1,8 @@
 """Which files of a folder are images: one walk for training, evaluation and prediction, and a tally of what it ignores.
 
-A data set is `train|test|val/<class>/*`. Files that lie there otherwise are no part of it, and are counted by reason.
-Any other folder means the images at any depth in it.
+A data set is `train|test|val/<class>/*`. A class folder that holds no image but folders with images is a group of
+classes: `dogs/poodle`. Files that lie there otherwise are no part of it, and are counted by reason. Any other folder
+means the images at any depth in it.
 """
 
 from __future__ import annotations
@@ -29,6 +30,11 @@ class Tally:
 
     reasons: Counter[str] = field(default_factory=Counter)
     endings: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: Tally) -> None:
+        """Takes over what another one counted."""
+        self.reasons.update(other.reasons)
+        self.endings.update(other.endings)
 
     def line(self) -> str | None:
         """`ignored: 12 in subfolders of a class, 40 .txt, 3 dangling links`; None where nothing was."""
@@ -104,13 +110,49 @@ def class_images(folder: str | os.PathLike[str], tally: Tally) -> list[str]:
     Raises:
         OSError: The folder cannot be read.
     """
-    listing = listed(folder, tally)
+    return _directly_in(folder, listed(folder, tally), tally)
+
+
+def _directly_in(folder: str | os.PathLike[str], listing: Listing, tally: Tally) -> list[str]:
     for name in listing.folders:
         if name in listing.links:
             tally.reasons[LINKED] += 1
         else:
             count_files(Path(folder, name), tally, SUBFOLDERS)
     return listing.images
+
+
+def classes_in(folder: str | os.PathLike[str], tally: Tally) -> Iterator[tuple[str, list[str]]]:
+    """The classes of a split in the order of their names, each with the names of the images in its folder.
+
+    Raises:
+        OSError: A folder cannot be read.
+    """
+    for name in class_folders(folder, tally):
+        yield from class_or_group(folder, name, tally)
+
+
+def class_or_group(folder: str | os.PathLike[str], name: str, tally: Tally) -> list[tuple[str, list[str]]]:
+    """A class folder of a split: the class, or the classes that its folders are if these hold the images.
+
+    Args:
+        folder: Of the split.
+        name: Of the class folder, below it.
+        tally: Counts what is left out.
+
+    Raises:
+        OSError: A folder cannot be read.
+    """
+    place = os.path.join(folder, name)
+    listing = listed(place, tally)
+    inner = [] if listing.images else [one for one in listing.folders if one not in listing.links]
+    below = Tally()
+    parts = [part for one in inner for part in class_or_group(folder, f"{name}/{one}", below)]
+    if any(names for _, names in parts):
+        tally.add(below)
+        tally.reasons[LINKED] += len(listing.links)
+        return parts
+    return [(name, _directly_in(place, listing, tally))]
 
 
 def class_folders(folder: str | os.PathLike[str], tally: Tally) -> list[str]:
@@ -143,7 +185,7 @@ def images_under(folder: str | os.PathLike[str], tally: Tally) -> Iterator[str]:
         yield from _joined(folder, class_images(folder, tally))
     elif place.name in SPLITS and any(_is_class(place / name) for name in listed(place, Tally()).folders):
         for name in class_folders(folder, tally):
-            yield from _within(os.path.join(folder, name), tally, of_class=True)
+            yield from _within_class(folder, name, tally)
     else:
         listing = listed(folder, tally)
         folders = frozenset(listing.folders)
@@ -152,16 +194,26 @@ def images_under(folder: str | os.PathLike[str], tally: Tally) -> Iterator[str]:
             if name in listing.links:
                 tally.reasons[LINKED] += 1
             elif name in folders:
-                yield from _within(path, tally, of_class=False)
+                yield from _within(path, tally)
             else:
                 yield path
 
 
-def _within(path: str, tally: Tally, *, of_class: bool) -> Iterator[str]:
+def _within(path: str, tally: Tally) -> Iterator[str]:
     try:
-        yield from _joined(path, class_images(path, tally)) if of_class else images_under(path, tally)
+        yield from images_under(path, tally)
     except OSError:
         yield path
+
+
+def _within_class(folder: str | os.PathLike[str], name: str, tally: Tally) -> Iterator[str]:
+    try:
+        classes = class_or_group(folder, name, tally)
+    except OSError:
+        yield os.path.join(folder, name)
+        return
+    for one, names in classes:
+        yield from _joined(os.path.join(folder, one), names)
 
 
 def _joined(folder: str | os.PathLike[str], names: list[str]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The built-in data sets: a plugin like any other. What reads and serves images lies beside it."""
+"""The built-in data sets and their sources: a plugin like any other. What reads and serves images lies beside it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from poolzoo.datasets import class_names
-from poolzoo.plugin.spec import Dataset, Split, hookimpl
+from poolzoo.plugin.spec import Dataset, DatasetSource, Split, hookimpl
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +49,7 @@ def _digits(split: Split, cache_dir: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 @hookimpl
-def poolzoo_datasets() -> Iterator[Dataset]:
+def poolzoo_datasets() -> Iterator[Dataset | DatasetSource]:
     yield Dataset(
         name="cifar10",
         summary="60,000 color images of 32 × 32 pixels in ten classes; downloaded once (170 MB)",
@@ -79,4 +79,10 @@ def poolzoo_datasets() -> Iterator[Dataset]:
         summary="1,797 scans of handwritten digits, 8 × 8 pixels; comes with scikit-learn",
         load=_digits,
         flip=False,
+    )
+    yield DatasetSource(
+        prefix="folder",
+        summary="images in class folders: PATH/train/<class>/…, perhaps PATH/test and PATH/val, or PATH/<class>/…",
+        open="poolzoo.datasets.folder:open_folder",
+        example="folder:photos",
     )

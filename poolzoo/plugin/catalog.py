@@ -221,10 +221,22 @@ class Catalog:
         Raises:
             UsageError: The name is unknown.
         """
+        prefix, colon, _ = text.partition(":")
+        sources = [getattr(e.item, "prefix", "") for e in self.select(spec.DatasetSource)]
+        if colon and (near := grammar.suggest(prefix, sources)):
+            raise UsageError(f"no source of data is called {prefix + ':'!r}", self.with_problems(near))
         wanted = grammar.parse_spec(text)
         if wanted.options:
             raise UsageError(f"data set {wanted.name!r} takes no options", "leave them out")
         return self._find("data set", wanted, self.select(spec.Dataset))
+
+    def source(self, text: str) -> Entry | None:
+        """The source that `csv:photos.csv` names by its prefix; None where no source has it."""
+        prefix, colon, _ = text.partition(":")
+        found = [e for e in self.select(spec.DatasetSource) if getattr(e.item, "prefix", "") == prefix]
+        preferred = [e for dist in self.prefer for e in found if self.matches(dist, e.source)]
+        own = [e for e in found if e.source.tier == "built-in"]
+        return next(iter(preferred or own or found), None) if colon else None
 
     def runtime(self, text: str) -> Entry:
         """Looks a runtime up by name, whether it is installed or not.

@@ -74,7 +74,8 @@ class Storage(Protocol):
         place: The folder, file or pattern, for messages and for the identity of what is cached.
     """
 
-    place: str
+    @property
+    def place(self) -> str: ...
 
     def open(self, row: int, name: str) -> BinaryIO:
         """The encoded image of a row as a seekable binary file; the caller closes it.

@@ -210,6 +210,7 @@ class Dataset:
         splits: The splits that there are, of "train", "val" and "test".
         classes: Names of the labels, in their order; None for "0", "1", …
         flip: Whether a mirrored image keeps its label.
+        remarks: Gives lines that the host shows once it has the indices, such as what was left out.
     """
 
     name: str
@@ -219,13 +220,14 @@ class Dataset:
     splits: tuple[str, ...] = ("train", "test")
     classes: tuple[str, ...] | None = None
     flip: bool = True
+    remarks: Callable[[], Iterable[str]] | None = None
 
     def __post_init__(self) -> None:
         _check_name(self.name, _NAME)
         _check_texts(self.name, summary=self.summary)
         if (self.load is None) == (self.index is None):
             raise TypeError(f"dataset {self.name!r} must have one of load and index")
-        for key, function in (("load", self.load), ("index", self.index)):
+        for key, function in (("load", self.load), ("index", self.index), ("remarks", self.remarks)):
             if function is not None and not callable(function):
                 raise TypeError(f"{key} of dataset {self.name!r} must be a callable")
         if not set(self.splits) <= {"train", "val", "test"}:
@@ -241,9 +243,11 @@ class DatasetSource:
     Attributes:
         prefix: What comes before the `:`.
         summary: One line for `poolzoo list`.
-        open: `open(place, *, multilabel=False)` gives the `Dataset` that the text behind the `:` names; a callable or
-            a string that is imported on first use. It reads no image. With `multilabel` an image may have several
-            labels or none. Raises `poolzoo.UsageError` for a place that is not as it should be.
+        open: `open(place, *, splits, multilabel)` gives the `Dataset` that the text behind the `:` names; a callable or
+            a string that is imported on first use. It reads no image. `splits` are those that are needed, of which the
+            first that there is gives the names of the classes. With `multilabel` an image may have several labels or
+            none. Raises `poolzoo.UsageError` for a place that is not as it should be.
+        is_path: Whether the text behind the `:` is a path, which the host makes absolute in what it keeps.
         example: What users type, such as "csv:photos.csv".
         install: How to get what it needs, such as "pip install 'poolzoo[shards]'".
         modules: Importable names that must be there, found without importing them.
@@ -252,6 +256,7 @@ class DatasetSource:
     prefix: str
     summary: str
     open: Callable[..., Dataset] | str
+    is_path: bool = True
     example: str = ""
     install: str = ""
     modules: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ from poolzoo.plugin import spec
 
 Item = spec.Pooling | spec.Backbone | spec.BackboneFamily | spec.Dataset | spec.DatasetSource | spec.Runtime
 ItemT = TypeVar("ItemT", bound=Item)
-KINDS: Final = (spec.Pooling, spec.Backbone, spec.BackboneFamily, spec.Dataset, spec.Runtime)
+KINDS: Final = (spec.Pooling, spec.Backbone, spec.BackboneFamily, spec.Dataset, spec.DatasetSource, spec.Runtime)
 
 
 def text(value: str) -> str:

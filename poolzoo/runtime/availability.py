@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass
-from importlib.machinery import ModuleSpec, PathFinder
 
+from poolzoo.plugin.modules import is_module
 from poolzoo.plugin.spec import Runtime
 from poolzoo.runtime import npm
 
@@ -45,7 +44,7 @@ def find(runtime: Runtime) -> Availability:
     """Looks a runtime's modules and programs up; imports and starts none of them."""
     import shutil
 
-    missing = [name for name in runtime.modules if not _is_module(name)]
+    missing = [name for name in runtime.modules if not is_module(name)]
     missing += [name for name in runtime.programs if shutil.which(name) is None]
     packages = {name: npm.look_up(name) for name in runtime.npm}
     missing += [name for name, folder in packages.items() if folder is None]
@@ -63,19 +62,3 @@ def _versions(distributions: tuple[str, ...]) -> dict[str, str]:
         except Exception:  # it is not installed, or its metadata is damaged
             continue
     return found
-
-
-def _is_module(name: str) -> bool:
-    """Whether a module can be found. A directory without Python files, which any name may match, is none."""
-    top, *rest = name.split(".")
-    try:
-        found: ModuleSpec | None = importlib.util.find_spec(top)
-        path = top
-        for part in rest:
-            if found is None or found.submodule_search_locations is None:
-                return False
-            path = f"{path}.{part}"
-            found = PathFinder.find_spec(path, list(found.submodule_search_locations))
-    except (ImportError, ValueError, AttributeError):
-        return False
-    return found is not None and found.origin is not None

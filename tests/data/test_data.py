@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from poolzoo.common.errors import PluginFailed, UsageError
-from poolzoo.data import folder, images, source
+from poolzoo.data import images, source
 from poolzoo.plugin.spec import Dataset
 
 # --- Image files ---------------------------------------------------------------------------------------------------
@@ -198,6 +198,6 @@ def test_whatever_a_data_set_throws_is_its_plugins_failure(thrown):
 
 def test_folder_needs_the_splits_that_are_asked_for_only(photos):
     (photos / "train").rename(photos / "other")
-    assert folder.dataset(photos, splits=("test",)).classes == ("blue", "red")
+    assert source.open_dataset(f"folder:{photos}", splits=("test",)).classes == ("blue", "red")
     with pytest.raises(UsageError):
-        folder.dataset(photos)
+        source.open_dataset(f"folder:{photos}")

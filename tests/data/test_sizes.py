@@ -10,7 +10,7 @@ from PIL import Image
 
 import poolzoo as package
 from poolzoo.common.errors import UsageError
-from poolzoo.data import folder, sizes, source
+from poolzoo.data import reader, sizes, source
 from poolzoo.train.prepare import prepare
 from poolzoo.train.settings import Settings, read_toml
 
@@ -103,7 +103,7 @@ def test_a_transposed_photograph_is_judged_as_it_is_seen(bars, capsys):
 
 def test_images_of_mixed_sizes_tell_how_much_is_cut(bars, capsys):
     Image.new("RGB", (20, 40)).save(bars / "train/left/tall.png")
-    assert read(bars, None).shape[1:3] == folder.DEFAULT_SIZE
+    assert read(bars, None).shape[1:3] == reader.DEFAULT_SIZE
     line = capsys.readouterr().err
     assert "mixed sizes (32×104, 40×20, …)" in line
     assert "up to 69 % of a side is cut off; --image-size HxW overrules" in line

@@ -20,7 +20,9 @@ from PIL import Image
 from support import processes
 
 from poolzoo.common.errors import CheckFailed, UsageError
-from poolzoo.data import decode, disk, folder, headers, images, source, store
+from poolzoo.data import decode, disk, headers, images, source, store
+from poolzoo.data.choice import choose
+from poolzoo.plugin.image_index import FileStorage, ImageIndex, Names
 
 DAY = 24 * 3600
 
@@ -40,6 +42,12 @@ def load(path: Path, split="train", size=None, **rest) -> tuple[np.ndarray, np.n
 def pixels_of(path: Path, split="train") -> np.ndarray:
     """The oracle: every file opened by itself, in the order of the class folders and the names."""
     return np.stack([np.asarray(Image.open(file).convert("RGB")) for file in sorted((path / split).glob("*/*"))])
+
+
+def indexed(path: Path, label: int = 0) -> ImageIndex:
+    """The training images of a folder, all with one label."""
+    names = [file.relative_to(path / "train").as_posix() for file in sorted((path / "train").glob("*/*"))]
+    return ImageIndex(FileStorage(str(path / "train")), Names.of(names), np.full(len(names), label))
 
 
 def entries(cache: Path) -> list[Path]:
@@ -162,7 +170,7 @@ def test_another_size_and_another_choice_are_kept_beside(photos, cache, reads):
     whole, small = load(photos)[0], load(photos, size=(8, 8))[0]
     few, labels = load(photos, limit=10, seed=1)
     assert (whole.shape, small.shape, few.shape) == ((24, 16, 16, 3), (24, 8, 8, 3), (10, 16, 16, 3))
-    chosen = folder.choose(np.repeat([0, 1], 12), 10, 1)
+    chosen = choose(np.repeat([0, 1], 12), 10, 1)
     np.testing.assert_array_equal(few, pixels_of(photos)[chosen])
     assert labels.tolist() == np.repeat([0, 1], 12)[chosen].tolist()
     assert len(entries(cache)) == 3
@@ -174,8 +182,7 @@ def test_another_size_and_another_choice_are_kept_beside(photos, cache, reads):
 
 def test_files_that_differ_in_their_labels_only_are_told_apart(photos):
     """With --limit the same files may be chosen where another class comes before theirs."""
-    files = sorted((photos / "train").glob("*/*"))
-    keys = [store.Images(photos / "train", files, np.full(24, label), "train", None).key for label in (0, 1, 0)]
+    keys = [store.Images(indexed(photos, label), "train", None).key for label in (0, 1, 0)]
     assert keys[0] == keys[2] != keys[1]
 
 
@@ -355,7 +362,7 @@ def test_decoding_stops_when_nobody_wants_more(photos, monkeypatch):
 
     monkeypatch.setattr(images, "read", waiting)
     monkeypatch.setattr(decode, "ThreadPoolExecutor", Two)
-    rows = decode.each(sorted((photos / "train").glob("*/*")), "train", None)
+    rows = decode.each(indexed(photos), "train", None)
     next(rows)
     rows.close()
     assert len(seen) < 12, f"{len(seen)} of 24 files were read for one image"
