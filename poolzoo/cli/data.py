@@ -36,6 +36,13 @@ def command() -> None:
     "--limit", type=click.IntRange(min=1), metavar="N", help="Check at most N images of each split, all classes alike."
 )
 @click.option(
+    "--task",
+    type=click.Choice(["classification", "multilabel"]),
+    default="classification",
+    show_default=True,
+    help="Whether an image has one label or several.",
+)
+@click.option(
     "--near/--no-near",
     default=None,
     show_default="--near where imagehash is installed",
@@ -48,7 +55,7 @@ def command() -> None:
     help="Write a page with the pictures to this file, which is replaced.",
 )
 @json_option
-def check(source: str, limit: int | None, near: bool | None, page: Path | None, as_json: bool) -> int:
+def check(source: str, limit: int | None, task: str, near: bool | None, page: Path | None, as_json: bool) -> int:
     """Look at every image of a data set for what spoils a training, the worst first.
 
     The command finds images of the test or validation split that are among the training images too, images with two
@@ -64,7 +71,7 @@ def check(source: str, limit: int | None, near: bool | None, page: Path | None, 
 
     if near and not look.has_hashes():
         raise EnvironmentProblem("near-duplicates are found by imagehash, which is not installed", _INSTALL)
-    opened = open_source.open_splits(source, limit)
+    opened = open_source.open_splits(source, limit, multilabel=task == "multilabel")
     found = run.check(
         opened.name, opened.splits, opened.classes, cache_dir(), near=look.has_hashes() if near is None else near
     )

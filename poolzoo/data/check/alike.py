@@ -16,7 +16,8 @@ from scipy import ndimage
 
 from poolzoo.data.check.look import THUMB
 
-MIN_LUMINANCE, MIN_DETAIL = 0.93, 0.70  # chosen on CIFAR-10, by benchmarks/data/duplicates.py
+MIN_LUMINANCE, MIN_DETAIL = 0.93, 0.70  # chosen on CIFAR-10, by benchmarks/data/copies.py
+MIN_LUMINANCE_DRAWN, MIN_DETAIL_DRAWN = 0.98, 0.90  # of two drawings: any two scans of a 1 correlate at 0.95
 _MIN_UNALIGNED: Final = 0.5  # below it no alignment within reach helps
 _MARGIN: Final = 3  # pixels of 32 around the center that is compared
 _COMPARED: Final = 26  # side of what is compared
@@ -26,21 +27,22 @@ _LOCAL: Final = 5  # side of the mean that detail is measured against
 _AT_ONCE: Final = 2048  # pairs
 
 
-def similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def similarity(first: np.ndarray, second: np.ndarray, drawn: np.ndarray) -> np.ndarray:
     """The correlation of each pair, `float32[N]`; 0 where the two show different pictures.
 
     Args:
         first: Thumbnails, `uint8[N, 32, 32]`.
         second: Those that they are compared with.
+        drawn: Whether both of a pair are drawings, `bool[N]`.
     """
     found = np.zeros(len(first), np.float32)
     for start in range(0, len(first), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
-        found[part] = _similarity(first[part].astype(np.float32), second[part].astype(np.float32))
+        found[part] = _similarity(first[part].astype(np.float32), second[part].astype(np.float32), drawn[part])
     return found
 
 
-def _similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def _similarity(first: np.ndarray, second: np.ndarray, drawn: np.ndarray) -> np.ndarray:
     found = np.zeros(len(first), np.float32)
     possible = np.flatnonzero(_correlation(first, second) >= _MIN_UNALIGNED)
     if not len(possible):
@@ -56,7 +58,10 @@ def _similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
             if len(better := np.flatnonzero(value > luminance)):
                 luminance[better] = value[better]
                 detail[better] = _correlation(_detail(crop[better]), _detail(center[better]))
-    found[possible] = np.where((luminance >= MIN_LUMINANCE) & (detail >= MIN_DETAIL), luminance, 0)
+    drawn = drawn[possible]
+    same = luminance >= np.where(drawn, MIN_LUMINANCE_DRAWN, MIN_LUMINANCE)
+    same &= detail >= np.where(drawn, MIN_DETAIL_DRAWN, MIN_DETAIL)
+    found[possible] = np.where(same, luminance, 0)
     return found
 
 

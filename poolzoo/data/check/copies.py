@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -44,18 +43,18 @@ def find(rows: np.ndarray, numbers: np.ndarray, near: bool) -> Copies:
     if not near:
         return nothing
     one_each = numbers[first]
-    candidates = np.flatnonzero((rows["odd"][one_each] & oddities.FLAT) == 0)
+    candidates = np.flatnonzero((rows["odd"][one_each] & oddities.PLAIN) == 0)
     if len(candidates) < 2:
         return nothing
     chosen = one_each[candidates]
     pairs, mirrored = _candidates(rows["hash"][chosen], rows["mirrored"][chosen])
     similarity = np.empty(len(pairs), np.float32)
-    thumbs = rows["thumb"]
+    thumbs, drawn = rows["thumb"], (rows["odd"][chosen] & oddities.DRAWN) != 0
     for start in range(0, len(pairs), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
         one, other = (thumbs[chosen[pairs[part, side]]] for side in (0, 1))
         other = np.where(mirrored[part, None, None], other[:, :, ::-1], other)
-        similarity[part] = alike.similarity(one, other)
+        similarity[part] = alike.similarity(one, other, drawn[pairs[part]].all(1))
     copies = np.flatnonzero(similarity)
     _, once = np.unique(pairs[copies], axis=0, return_index=True)  # a symmetric picture is a copy both ways: straight
     kept = copies[once]
@@ -72,5 +71,3 @@ def _candidates(hashes: np.ndarray, mirrored: np.ndarray) -> tuple[np.ndarray, n
     keep = pairs[:, 0] != pairs[:, 1]  # a symmetric picture is no copy of itself
     both = np.unique(np.column_stack([pairs[keep], turned[keep]]), axis=0)
     return both[:, :2], both[:, 2].astype(bool)
-
-

@@ -24,6 +24,9 @@ VERSION: Final = 1  # of a row: of what its fields hold
 THUMB: Final = 32  # side of the thumbnail by which pairs are compared
 DECODED: Final = 64  # a JPEG is decoded at a part of its size that is no smaller than this
 MIN_CONTRAST: Final = 3.0  # levels of standard deviation below which an image looks like any other flat one
+MIN_SIDE: Final = 24  # pixels below which a picture is not told from a similar one
+PAPER_AND_INK: Final = 0.4  # share of a thumbnail near its darkest or lightest level, from which it is a drawing …
+NEAR_LEVELS: Final = 16  # … and how near
 
 ROW: Final = np.dtype(
     [
@@ -93,9 +96,11 @@ def _row(rgb: Image.Image, size: tuple[int, int], odd: int, content: np.ndarray)
     gray = rgb.convert("L")
     thumb = np.asarray(gray.resize((THUMB, THUMB), Image.Resampling.BOX))
     row["digest"], row["size"], row["thumb"] = content, size, thumb
-    flat = thumb.std() < MIN_CONTRAST
-    row["odd"] = odd | (oddities.FLAT if flat else 0)
-    if has_hashes() and not flat:
+    plain = thumb.std() < MIN_CONTRAST or min(size) < MIN_SIDE
+    extreme = (thumb <= int(thumb.min()) + NEAR_LEVELS) | (thumb >= int(thumb.max()) - NEAR_LEVELS)
+    drawn = extreme.mean() > PAPER_AND_INK
+    row["odd"] = odd | (oddities.PLAIN if plain else 0) | (oddities.DRAWN if drawn else 0)
+    if has_hashes() and not plain:
         row["hash"], row["mirrored"] = _hash(gray), _hash(ImageOps.mirror(gray))
     return row
 

@@ -11,7 +11,8 @@ from PIL import Image
 from poolzoo.data import images, modes
 
 DEEP, CMYK, ALPHA, FRAMES, TURNED, ONE_BIT, ENDING, PROFILE, HUGE, MISFIT = (1 << bit for bit in range(10))
-FLAT: Final = 1 << 16  # hardly any contrast: no odd file, but one that looks like any other flat one
+PLAIN: Final = 1 << 16  # hardly any contrast, or tiny: looks like many others, so that only its bytes are compared
+DRAWN: Final = 1 << 17  # mostly paper and ink, such as a scan: drawings look alike, so that copies are to be closer
 
 WORDS: Final = {
     ENDING: "have the ending of another format",
@@ -41,7 +42,9 @@ def of_file(image: Image.Image, name: str) -> int:
     actual = "JPEG" if image.format == "MPO" else image.format  # a JPEG with further views behind it
     if ending is not None and ending != actual and not {ending, actual} <= _FAMILIES.get(ending, set()):
         found |= ENDING
-    if modes.is_deep(image, getattr(image, "tag_v2", {})) or any(";16" in str(tile) for tile in image.tile):
+    if modes.is_deep(image, getattr(image, "tag_v2", {})) or any(
+        ";16" in str(tile) for tile in getattr(image, "tile", ())
+    ):
         found |= DEEP
     if image.mode == "CMYK":
         found |= CMYK

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from poolzoo.data import folder, source
+from poolzoo.data import choice, source
 from poolzoo.data.check.splits import ArrayImages, Images, IndexedImages
-from poolzoo.plugin.image_index import FileStorage, ImageIndex, Names
 
 
 @dataclass(frozen=True)
@@ -21,32 +21,38 @@ class Opened:
     classes: tuple[str, ...]
 
 
-def open_splits(text: str, limit: int | None = None) -> Opened:
+def open_splits(text: str, limit: int | None = None, *, multilabel: bool = False) -> Opened:
     """The splits of a data set.
 
     Args:
         text: What `--data` names.
         limit: How many images of each split count at most, classes in their own proportions; None for all.
+        multilabel: Whether an image may have several labels.
 
     Raises:
-        UsageError: It is unknown, or not as it should be.
+        UsageError, EnvironmentProblem, PluginFailed: As `source.open_dataset`.
     """
-    if text.startswith("folder:"):
-        path = Path(text.removeprefix("folder:")).expanduser()
-        reading = folder.Reading(validation=True, limit=limit)
-        there = ("train", "test") if (path / "test").is_dir() or (path / "val").is_dir() else ("train",)
-        reader = folder.dataset(path, reading, there).reader
-        splits: dict[str, Images] = {}
-        for name in reader.folders:
-            files, labels = reader.files(name)
-            names = Names.of(str(file.relative_to(path)) for file in files)
-            index = ImageIndex(FileStorage(str(path)), names, labels.astype(np.int32))
-            splits[reader.folders[name].name] = IndexedImages(index, f"{path}/")
-        return Opened(f"folder:{path.resolve()}", splits, reader.classes)
-    found = source.open_dataset(text)
-    arrays: dict[str, Images] = {}
+    dataset, indices = source.open_indices(text, multilabel=multilabel)
+    if not indices:
+        return _of_arrays(text, limit)
+    places = [index.storage.place for index in indices.values()]
+    root = os.path.commonpath([os.path.abspath(place) for place in places])
+    root = root if Path(root).is_dir() else os.path.dirname(root)
+    splits: dict[str, Images] = {}
+    for name, index in indices.items():
+        chosen = index if limit is None else index.take(choice.choose(index.labels, limit, 0))
+        splits[name] = IndexedImages(chosen, root)
+    kind, colon, _ = text.partition(":")
+    names = source.class_names(dataset, next(iter(indices.values())).labels)
+    return Opened(f"{kind}{colon}{root}" if colon else text, splits, names)
+
+
+def _of_arrays(text: str, limit: int | None) -> Opened:
+    """A data set of decoded images."""
+    dataset = source.open_dataset(text)
+    splits = {}
     for split in ("train", "test"):
-        pixels, labels = source.limited(*source.load_split(found, split), limit, 0)
-        arrays[split] = ArrayImages(split, pixels, labels)
-    names_ = source.class_names(found, np.concatenate([images.labels for images in arrays.values()]))
-    return Opened(text, arrays, names_)
+        pixels, labels = source.limited(*source.load_split(dataset, split), limit, 0)
+        splits[split] = ArrayImages(split, pixels, labels)
+    names = source.class_names(dataset, np.concatenate([images.labels for images in splits.values()]))
+    return Opened(text, dict(splits), names)

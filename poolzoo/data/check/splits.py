@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -59,14 +60,15 @@ class IndexedImages:
 
     def key(self, position: int) -> np.ndarray:
         """By its place, its bytes and its time."""
-        return _key(str(self.index.where(position)), *self.index.stamp(position))
+        return _key(os.path.abspath(self.index.where(position)), *self.index.stamp(position))
 
     def look(self, position: int) -> np.ndarray:
         with self.index.open(position) as file:
             return look.look(file, self.index.names[position])
 
     def name(self, position: int) -> str:
-        return printable(str(self.index.where(position)).removeprefix(self.root))
+        where = os.path.abspath(self.index.where(position))
+        return printable(where.removeprefix(f"{self.root}/") if self.root else where)
 
     def pixels(self, position: int, side: int) -> np.ndarray:
         from PIL import Image
