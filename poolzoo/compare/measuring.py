@@ -51,6 +51,7 @@ def measure_robustness(config: ComparisonConfig, records: TrialRecords) -> None:
                 exact=True,
                 skip=settings.skip_broken,
                 how=settings.fit,
+                test_part=settings.test_part,
             )
             images, labels = source.load_split(dataset, "test", size)
         images, labels = source.limited(images, labels, config.robustness_samples, config.split_seed)

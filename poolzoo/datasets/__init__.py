@@ -86,3 +86,9 @@ def poolzoo_datasets() -> Iterator[Dataset | DatasetSource]:
         open="poolzoo.datasets.folder:open_folder",
         example="folder:photos",
     )
+    yield DatasetSource(
+        prefix="csv",
+        summary="a table with columns path and label or labels, perhaps split: .csv, .tsv, .jsonl",
+        open="poolzoo.datasets.table:open_table",
+        example="csv:photos.csv",
+    )

@@ -1,0 +1,46 @@
+"""The file or folder that a source's text names: there it is, or one line says what is there instead."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from poolzoo.common.errors import UsageError
+from poolzoo.plugin.grammar import suggest
+
+
+def require_folder(path: Path, hint: str) -> None:
+    """Makes sure that there is a folder.
+
+    Raises:
+        UsageError: There is none; names one that is spelt alike.
+    """
+    if path.is_dir():
+        return
+    if path.exists():
+        raise UsageError(f"{path} is a file and no folder", hint)
+    raise UsageError(f"data folder {str(path)!r} does not exist", _near(path, is_folder=True) or hint)
+
+
+def require_file(path: Path, hint: str, endings: Sequence[str] = ()) -> None:
+    """Makes sure that there is a file with one of some endings.
+
+    Raises:
+        UsageError: There is none; names one that is spelt alike.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder and no file", hint)
+    if not path.exists():
+        raise UsageError(f"data file {str(path)!r} does not exist", _near(path, is_folder=False) or hint)
+    if endings and path.suffix.lower() not in endings:
+        raise UsageError(f"{path} ends in none of {', '.join(endings)}", hint)
+
+
+def _near(path: Path, *, is_folder: bool) -> str:
+    """`did you mean …?` with what lies beside a path that does not exist; "" where nothing is like it."""
+    for parent, name in ((one.parent, one.name) for one in (path, *path.parents)):
+        if parent.is_dir():
+            last = name == path.name and parent == path.parent
+            beside = [one.name for one in parent.iterdir() if one.is_dir() == (is_folder if last else True)]
+            return suggest(name, beside)
+    return ""
