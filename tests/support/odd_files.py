@@ -196,26 +196,31 @@ def _heic(path: Path) -> np.ndarray:
     return _flat(FIRST)
 
 
-def _heic_with_orientation(path: Path) -> np.ndarray:
-    """It would be 6 × 4 pixels if EXIF had a say."""
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    expected = _heic(path)
-    with Image.open(path.with_suffix(".heic")) as image:
-        image.save(path.with_suffix(".heic"), "HEIF", quality=100, exif=exif.tobytes())
+def _turned_heic(path: Path) -> np.ndarray:
+    """As `_turned_jpeg`; pillow-heif writes the orientation as the property of the container that counts."""
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    stored, expected, exif = _to_turn()
+    Image.fromarray(stored).save(path.with_suffix(".heic"), "HEIF", quality=100, exif=exif.tobytes())
     return expected
 
 
 def _turned_jpeg(path: Path) -> np.ndarray:
-    """Black to the left of white, turned by a quarter: what is stored at the left is seen at the top."""
+    stored, expected, exif = _to_turn()
+    Image.fromarray(stored).save(path.with_suffix(".jpg"), exif=exif, quality=100, subsampling=0)
+    return expected
+
+
+def _to_turn() -> tuple[np.ndarray, np.ndarray, Image.Exif]:
+    """Black to the left of white, and what is seen after a quarter turn: black above white."""
     exif = Image.Exif()
     exif[0x0112] = 6
     stored = np.zeros((WIDTH, HEIGHT, 3), np.uint8)  # of a file that is turned, height and width change places
     stored[:, HEIGHT // 2 :] = 255
-    Image.fromarray(stored).save(path.with_suffix(".jpg"), exif=exif, quality=100, subsampling=0)
     expected = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     expected[HEIGHT // 2 :] = 255
-    return expected
+    return stored, expected, exif
 
 
 ROWS: Final[dict[str, tuple[Make, ...]]] = {
@@ -253,5 +258,5 @@ ROWS: Final[dict[str, tuple[Make, ...]]] = {
     "zero bytes": (_empty,),
     "more than 178,956,970 pixels": (_huge,),
     "AVIF": (_avif,),
-    "HEIC": (_heic, _heic_with_orientation),
+    "HEIC": (_heic, _turned_heic),
 }
