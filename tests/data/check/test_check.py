@@ -13,6 +13,8 @@ import pytest
 from PIL import Image
 from support import planted
 
+from benchmarks.data.changes import CHANGES
+
 CLASSES = ("ant", "bee")
 
 
@@ -98,7 +100,7 @@ def test_the_worst_finding_is_the_first_line(poolzoo, clean):
 def test_every_way_of_copying_is_found(poolzoo, clean):
     pytest.importorskip("imagehash")
     expected = set()
-    for number, change in enumerate(planted.CHANGES.values()):
+    for number, change in enumerate(CHANGES.values()):
         source, copy = f"train/ant/p{number:02}.jpg", f"test/ant/p{number:02}.png"
         original = planted.photograph(5000 + number)
         planted.folder(clean, {source: original, copy: change(original)})
