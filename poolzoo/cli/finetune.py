@@ -109,6 +109,20 @@ def setting(flag: str, group: str, help: str, metavar: str | None = None, *, uns
     "Seed of the validation split, of --test-fraction and of the images that --limit keeps.",
     unset="the value of --seed; 0 for --test-fraction",
 )
+@setting(
+    "--crop-pct",
+    DATA,
+    "Part of the shorter side that evaluation sees: images are resized and the center is cropped, here and in exports.",
+    "PART",
+    unset="1",
+)
+@setting(
+    "--data-cache",
+    DATA,
+    "How images are kept: decoded at one size before training, reduced once in the first epoch, or not at all. With "
+    "auto, their sizes and POOLZOO_CACHE_LIMIT decide.",
+)
+@setting("--data-workers", DATA, "Number of threads that read images while the network trains.", "N", unset="the CPUs")
 @setting("--backbone", MODEL, "Backbone, such as nano/plain, timm/resnet18 or torchvision/vgg11.", "NAME")
 @setting("--pool", MODEL, "Global pooling, such as gem or gem:p=4,learnable=false.", "NAME[:OPTIONS]")
 @setting(
@@ -149,6 +163,13 @@ def setting(flag: str, group: str, help: str, metavar: str | None = None, *, uns
     AUGMENTATION,
     "Horizontal flips. With alternating, two epochs show both forms of every image. "
     "With auto, the data set chooses alternating or off.",
+)
+@setting(
+    "--crop-scale",
+    AUGMENTATION,
+    "Train on random resized crops, each with a share from PART to 1 of the image's area.",
+    "PART",
+    unset="no random crops",
 )
 @setting("--cutout", AUGMENTATION, "Side in pixels of a random square that is filled with the mean color.", "PX")
 @setting("--mixup", AUGMENTATION, "Blend pairs of images with weights from Beta(ALPHA, ALPHA).", "ALPHA")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from poolzoo.data.augmentation import Augmentation, AugmentedImages, EpochParams, MixParams, to_device
+from poolzoo.data.blocks import ImageArray
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class BatchLoader:
     """Serves the training images in augmented batches, the same for the same seed and epoch.
 
     Args:
-        images: `uint8[N, H, W, 3]`, in memory or mapped from a file.
+        images: `uint8[N, H, W, 3]`, in memory, mapped from a file, or decoded when asked.
         labels: `int64[N]`.
         batch_size: Images a batch over all processes; at most as many as there are indices.
         augmentation: Random changes of the images.
@@ -76,7 +78,7 @@ class BatchLoader:
 
     def __init__(
         self,
-        images: np.ndarray,
+        images: ImageArray,
         labels: np.ndarray,
         batch_size: int,
         augmentation: Augmentation,
@@ -100,30 +102,47 @@ class BatchLoader:
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """The batches of epoch `number`, beginning with batch `start`."""
-        size = self.images.size
-        params = EpochParams.sample(len(self.indices), size, self.augmentation, seed=self.seed, epoch=number)
+        params = self.params(number)
+        with closing(self.read(params, number, self._positions(params, start))) as read:
+            for step in range(start, len(self)):
+                images, labels = next(read)
+                mix = MixParams.sample(self.augmentation, self.images.size, seed=(self.seed, number, step))
+                if mix is None:
+                    yield Batch(images=images, labels=labels)
+                    continue
+                # Of one process the images that are mixed in are its own, from the end of the batch.
+                others, other_labels = next(read) if self.rank.is_distributed else (images.flip(0), labels.flip(0))
+                yield Batch(
+                    images=mix.apply(images, others),
+                    labels=labels,
+                    mixed_labels=other_labels,
+                    label_weight=mix.weight,
+                )
+
+    def params(self, number: int) -> EpochParams:
+        """The order and the random parameters of an epoch."""
+        count, size = len(self.indices), self.images.size
+        return EpochParams.sample(count, size, self.augmentation, seed=self.seed, epoch=number)
+
+    def _positions(self, params: EpochParams, start: int) -> Iterator[np.ndarray]:
+        """This process's part of each batch; among several also of what is mixed in: the same batch from its end."""
+        mixes = self.rank.is_distributed and (self.augmentation.mixup or self.augmentation.cutmix)
         for step in range(start, len(self)):
             whole_batch = params.order[step * self.batch_size : (step + 1) * self.batch_size]
-            mine = self.rank.shard(whole_batch)
-            images = self._augment(params, mine)
-            labels = self.labels[to_device(mine, self.device)]
-            mix = MixParams.sample(self.augmentation, size, seed=(self.seed, number, step))
-            if mix is None:
-                yield Batch(images=images, labels=labels)
-                continue
-            partners = self.rank.shard(whole_batch[::-1]).copy()
-            yield Batch(
-                images=mix.apply(images, self._augment(params, partners)),
-                labels=labels,
-                mixed_labels=self.labels[to_device(partners, self.device)],
-                label_weight=mix.weight,
-            )
+            yield self.rank.shard(whole_batch)
+            if mixes:
+                yield self.rank.shard(whole_batch[::-1]).copy()
 
-    def _augment(self, params: EpochParams, positions: np.ndarray) -> Tensor:
-        return self.images.take(
-            indices=self.indices[positions],
-            shifts=params.shifts[positions],
-            flipped=params.flipped[positions],
-            centers=params.centers[positions] if self.augmentation.cutout else None,
-            cutout=self.augmentation.cutout,
-        )
+    def read(
+        self, params: EpochParams, number: int, batches: Iterable[np.ndarray]
+    ) -> Generator[tuple[Tensor, Tensor], None, None]:
+        """Augmented images, `uint8[n, H, W, 3]`, and their labels, `int64[n]`, on the device.
+
+        Args:
+            params: Of the epoch.
+            number: Of the epoch.
+            batches: Which images, as places in `indices`, `int64[n]` each.
+        """
+        for positions in batches:
+            images = self.images.take(self.indices[positions], params, positions, self.augmentation)
+            yield images, self.labels[to_device(positions, self.device)]

@@ -56,7 +56,8 @@ def tell_unlearnable(classes: Sequence[str], train: np.ndarray, test: np.ndarray
     """Says which classes have test images and no training images."""
     missing = np.setdiff1d(test, train)
     if len(missing):
-        counts = [f"{classes[label]} ({(test == label).sum()})" for label in missing]
+        tested = np.bincount(test, minlength=len(classes))
+        counts = [f"{classes[label]} ({tested[label]})" for label in missing]
         output.warn(
             f"no training image of {named(counts)}, in brackets the test images: all of these will be wrong",
             "add training images, or take the test images away",

@@ -8,10 +8,10 @@ from torch import nn
 
 from poolzoo.common import resources
 from poolzoo.common.errors import BATCH_HINT
-from poolzoo.data.batches import BatchLoader
 from poolzoo.train import distributed, features
 from poolzoo.train.checkpoint import Checkpoint
 from poolzoo.train.engine import Engine
+from poolzoo.train.image_batches import batch_loader
 from poolzoo.train.loaders import FEATURE_MAP, IMAGES, FeatureLoader, Features, ImageLoader, Loader
 from poolzoo.train.prepare import PreparedRun
 from poolzoo.train.training_module import TrainingModule
@@ -76,15 +76,12 @@ def _training_module(head: PreparedRun, steps_per_epoch: int, *, features_cached
 
 def _image_loader(prepared: PreparedRun, batch_size: int, eval_batch_size: int) -> ImageLoader:
     data = prepared.data
-    batches = BatchLoader(
-        images=data.images,
-        labels=data.labels,
+    batches = batch_loader(
+        prepared,
         batch_size=batch_size,
         augmentation=prepared.augmentation,
-        seed=prepared.settings.seed,
-        device=prepared.policy.device,
-        rank=prepared.rank,
         indices=data.train_indices,
+        rank=prepared.rank,
     )
     return ImageLoader(
         batches=batches,

@@ -16,6 +16,7 @@ from poolzoo.artifacts.run_report import RunReport
 from poolzoo.common import files, output
 from poolzoo.common.errors import EnvironmentProblem
 from poolzoo.data import identity, unreadable
+from poolzoo.data.blocks import ImageArray
 from poolzoo.metrics import classification
 from poolzoo.metrics.results import Metrics
 from poolzoo.model.network import Network
@@ -72,7 +73,7 @@ def evaluate_best_weights(heads: Sequence[PreparedRun], engine: Engine) -> list[
     networks = _SharedBackbone([head.assembly.network for head in heads])
     batch_size = min(head.eval_batch_size for head in heads)
 
-    def logits(images: np.ndarray, indices: np.ndarray, label: str) -> np.ndarray:
+    def logits(images: ImageArray, indices: np.ndarray, label: str, *, mirrored: bool = False) -> np.ndarray:
         """`float32[n, heads, classes]` of the images `indices`, from all processes."""
         shard = inference.predict_logits(
             networks,
@@ -82,13 +83,14 @@ def evaluate_best_weights(heads: Sequence[PreparedRun], engine: Engine) -> list[
             batch_size=batch_size,
             label=f"evaluating on {label}",
             indices=first.rank.shard(indices),
+            mirrored=mirrored,
         )
         return distributed.all_gather(shard, len(indices), first.rank)
 
     every_test_image = np.arange(len(data.test.images))
     val_logits = logits(data.images, data.val_indices, "val")
     test_logits = logits(data.test.images, every_test_image, "test")
-    flipped_logits = logits(data.test.images[:, :, ::-1], every_test_image, "test, mirrored") if data.flip else None
+    flipped_logits = logits(data.test.images, every_test_image, "test, mirrored", mirrored=True) if data.flip else None
     results = []
     for index in range(len(heads)):
         val = classification.compute(val_logits[:, index], data.labels[data.val_indices], data.classes)

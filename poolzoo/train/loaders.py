@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from poolzoo.data import blocks
+from poolzoo.data import stream
 from poolzoo.data.augmentation import to_device
 from poolzoo.data.batches import SINGLE_PROCESS, BatchLoader, Rank
+from poolzoo.data.blocks import ImageArray
 from poolzoo.model.network import Network, Preprocess
 from poolzoo.train.device import DevicePolicy
 
@@ -102,7 +103,7 @@ class ImageLoader:
 
     Args:
         batches: Serves the training images.
-        images: All images, `uint8[N, H, W, 3]`.
+        images: All images, `uint8[N, H, W, 3]`; perhaps decoded when asked.
         val_indices: Of this process's validation images, `int64[n]`.
         preprocess: Normalizes and resizes.
         policy: The device.
@@ -113,7 +114,7 @@ class ImageLoader:
     def __init__(
         self,
         batches: BatchLoader,
-        images: np.ndarray,
+        images: ImageArray,
         val_indices: np.ndarray,
         preprocess: Preprocess,
         policy: DevicePolicy,
@@ -126,7 +127,7 @@ class ImageLoader:
         self.policy = policy
         self.eval_batch_size = eval_batch_size
         self.frozen_network = frozen_network
-        self._rows = blocks.Rows(images)
+        self.images = images
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -141,8 +142,7 @@ class ImageLoader:
             )
 
     def validation(self) -> Iterator[Inputs]:
-        for start in range(0, len(self.val_indices), self.eval_batch_size):
-            part = self._rows[self.val_indices[start : start + self.eval_batch_size]]
+        for part in stream.batches(self.images, self.val_indices, self.eval_batch_size):
             yield self._inputs(to_device(part, self.policy.device))
 
     def _inputs(self, images: Tensor) -> Inputs:

@@ -41,6 +41,9 @@ RANGES: Final[Mapping[str, tuple[float, float]]] = {
     "ema": (0, 0.999999),
     "clip_grad": (1e-9, UNLIMITED),
     "grad_accum": (1, UNLIMITED),
+    "crop_scale": (0.001, 1),
+    "crop_pct": (0.1, 1),
+    "data_workers": (1, MAX_THREADS),
 }
 CHOICES: Final[Mapping[str, tuple[str | None, ...]]] = {
     "lr_schedule": ("linear", "cosine"),
@@ -49,6 +52,7 @@ CHOICES: Final[Mapping[str, tuple[str | None, ...]]] = {
     "precision": ("auto", "float32", "bfloat16"),
     "compile": ("auto", "on", "off"),
     "validation": ("auto", "val", None),
+    "data_cache": ("auto", "decoded", "reduced", "none", None),
 }
 
 
@@ -108,6 +112,10 @@ class Settings:
     # Where the norm goes that a published network has after its pooling, see `ModelConfig`; None in earlier versions.
     final_norm: str | None = "head"
     skip_broken: int | str | None = None  # how many unreadable images to leave out at most, or "all"
+    crop_scale: float | None = None  # least share of an image's area in a random crop; None and 1: no random crops
+    crop_pct: float | None = None  # part of the shorter side that evaluation keeps of the center; None for all of it
+    data_workers: int | None = None  # threads that read images
+    data_cache: str | None = "auto"  # see `poolzoo.data.keeping`; None: decoded, as in earlier versions
     validation: str | None = "auto"  # "val": validate on val/; None: on a part of the training images
     reader: int | None = READER  # version of the rules that turn files into pixels; None for the first
     plugins: tuple[str, ...] = ()  # plugin files, which a resumed run loads again
@@ -168,7 +176,12 @@ class Settings:
     @property
     def fit(self) -> Fit:
         """How files become images of that size."""
-        return Fit(reader=self.reader or 1)
+        return Fit(crop_pct=self.crop_pct or 1.0, reader=self.reader or 1)
+
+    @property
+    def has_random_crops(self) -> bool:
+        """Whether training sees random crops of the images."""
+        return self.crop_scale is not None and self.crop_scale < 1
 
     @property
     def caches_features(self) -> bool:
@@ -230,7 +243,12 @@ RENAMED: Final = {
     "schedule": "lr_schedule",
 }
 # The values of settings that `run.toml` of earlier versions does not have.
-LEGACY_DEFAULTS: Final[Mapping[str, Any]] = {"validation": None, "reader": None, "final_norm": None}
+LEGACY_DEFAULTS: Final[Mapping[str, Any]] = {
+    "validation": None,
+    "reader": None,
+    "final_norm": None,
+    "data_cache": None,
+}
 
 
 def renamed(values: Mapping[str, Any], names: Mapping[str, str] = RENAMED) -> dict[str, Any]:
