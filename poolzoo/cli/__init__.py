@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "verify": ("poolzoo.cli.verify:command", "Check a bundle on this machine, without torch."),
     "bench": ("poolzoo.cli.bench:command", "Measure the speed of a bundle in several runtimes, without torch."),
     "predict": ("poolzoo.cli.predict:command", "Label images with a bundle, without torch."),
+    "data": ("poolzoo.cli.data:command", "Check data sets before a network is trained on them."),
     "plugin": ("poolzoo.cli.plugin:command", "Write, check, list, disable and enable plugins."),
     "doctor": (
         "poolzoo.cli.doctor:command",

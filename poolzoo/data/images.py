@@ -43,10 +43,10 @@ NO_PICTURES: Final = frozenset({".mpg", ".mpeg", ".bufr", ".grib", ".h5", ".hdf"
 
 @cache
 def extensions() -> frozenset[str]:
-    """The endings, such as `.png`, of the formats that Pillow reads as pictures."""
+    """The endings, such as `.png`, of the formats that Pillow reads as pictures; MPO it opens as JPEG."""
     with_heif()
     known = Image.registered_extensions().items()
-    return frozenset(ending for ending, kind in known if kind in Image.OPEN) - NO_PICTURES
+    return frozenset(ending for ending, kind in known if kind in Image.OPEN or kind == "MPO") - NO_PICTURES
 
 
 def reason(error: Exception) -> str:

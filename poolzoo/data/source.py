@@ -13,7 +13,7 @@ import platformdirs
 
 from poolzoo.common import memory, output
 from poolzoo.common.errors import EnvironmentProblem, PluginFailed, PoolzooError, UsageError, reason
-from poolzoo.data import class_mismatch, image_facts, images
+from poolzoo.data import class_mismatch, image_facts, images, walk
 from poolzoo.data import labels as label_checks
 from poolzoo.data import reader as readers
 from poolzoo.data.choice import choose
@@ -77,15 +77,42 @@ def open_dataset(
         place = Path(text.partition(":")[2]).expanduser()
     if item.index is not None:
         return _with_reader(item, text, place, splits, reading)
-    if reading.test_fraction is not None:
+    if reading.test_part is not None:
         raise UsageError(f"{text} has a test part, so that none is held out", "leave --test-fraction out")
     return item
+
+
+def open_indices(text: str, *, multilabel: bool = False) -> tuple[Dataset, dict[str, ImageIndex]]:
+    """The data set that `--data` names and, of encoded images, the whole index of each split; else no index.
+
+    Raises:
+        UsageError, EnvironmentProblem, PluginFailed: As `open_dataset`.
+    """
+    entry = loader.catalog().source(text)
+    if entry is None:
+        dataset = loader.catalog().dataset(text).item
+        assert isinstance(dataset, Dataset)
+    else:
+        dataset = _opened(entry, text, walk.SPLITS, multilabel)
+    if dataset.index is None:
+        return dataset, {}
+    indices = {split: _index(dataset, split) for split in dataset.splits}
+    if dataset.remarks is not None:
+        _say_remarks(dataset)
+    return dataset, indices
+
+
+def _say_remarks(dataset: Dataset) -> None:
+    remarks = dataset.remarks
+    assert remarks is not None
+    for line in _protected(f"data set {dataset.name}", lambda: list(remarks())):
+        output.say(str(line))
 
 
 def _needed(parts: tuple[Split, ...], reading: readers.Reading) -> tuple[str, ...]:
     """The splits of a source that may be needed for parts, first the one that names the classes."""
     if "train" not in parts:
-        return ("test", "val") if reading.test_fraction is None else ("train",)
+        return ("test", "val") if reading.test_part is None else ("train",)
     return ("train", "test", "val") if "test" in parts else ("train",)
 
 
@@ -114,9 +141,8 @@ def _with_reader(
     reader = readers.Reader(place, names, reading, parts, lambda split: _index(dataset, split))
     for part in parts:
         reader.part(part)
-    if (remarks := dataset.remarks) is not None:
-        for line in _protected(f"data set {dataset.name}", lambda: list(remarks())):
-            output.say(str(line))
+    if dataset.remarks is not None:
+        _say_remarks(dataset)
     for sentence in class_mismatch.look_alikes(names):
         output.warn(sentence, "give each class one name")
     return readers.ReadDataset(
@@ -176,6 +202,16 @@ def _protected(what: str, function: Callable[[], Any]) -> Any:
         raise
     except BaseException as error:  # a plugin may throw anything, SystemExit too
         raise PluginFailed(f"{what} failed: {reason(error)}", "fix its plugin") from error
+
+
+def with_absolute_path(text: str) -> str:
+    """What `--data` names, without dependence on the current directory: the path of a source is made absolute."""
+    kind, colon, place = text.partition(":")
+    entry = loader.catalog().source(text)
+    if entry is None or "://" in place:
+        return text
+    path = Path(place).expanduser()
+    return f"{kind}{colon}{path.absolute()}" if getattr(entry.item, "is_path", True) or path.exists() else text
 
 
 def reader(dataset: Dataset) -> readers.Reader | None:

@@ -11,7 +11,7 @@ import torch
 
 from poolzoo.common import allocator, output
 from poolzoo.common.errors import UsageError
-from poolzoo.data import classes, sizes
+from poolzoo.data import cautions, classes, sizes
 from poolzoo.data.augmentation import Augmentation
 from poolzoo.data.batches import Rank
 from poolzoo.data.statistics import ChannelStatistics
@@ -141,6 +141,8 @@ def prepare_heads(settings: Settings, pools: Sequence[str], *, load_initial_weig
         if data.labels.ndim == 2:
             train_labels, val_labels = data.labels[data.train_indices], data.labels[data.val_indices]
             classes.tell_missing_labels(data.classes, train_labels, val_labels)
+        if not output.is_quiet():  # else a trial of a comparison, which says it once
+            cautions.tell(settings.data, data.identity, data.classes)
         settings = complete_settings(settings, data, policy, lr=lr, rank=rank)
     statistics = None if has_weights else distributed.broadcast_result(data.statistics, rank)
     with distributed.fail_together(rank):

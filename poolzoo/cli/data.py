@@ -1,0 +1,168 @@
+"""`poolzoo data`: about data sets, before a network is trained on them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from poolzoo.cli.options import add_global_options, json_option
+from poolzoo.common import output
+from poolzoo.common.errors import CHECK_FAILED, OK
+
+if TYPE_CHECKING:
+    from poolzoo.data.check.findings import CheckReport, Pair
+
+_INSTALL: Final = "pip install 'poolzoo[check]'"
+_SIGNS: Final = {"exact": "=", "near": "≈", "mirrored": "≈ mirrored"}
+_NAMED: Final = 5  # classes in a line
+
+
+class _Group(click.Group):
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        super().add_command(add_global_options(cmd), name)
+
+
+@click.group(cls=_Group)
+def command() -> None:
+    """Check data sets before a network is trained on them."""
+
+
+@command.command("check")
+@click.argument("source", metavar="SOURCE")
+@click.option(
+    "--limit", type=click.IntRange(min=1), metavar="N", help="Check at most N images of each split, all classes alike."
+)
+@click.option(
+    "--task",
+    type=click.Choice(["classification", "multilabel"]),
+    default="classification",
+    show_default=True,
+    help="Whether an image has one label or several.",
+)
+@click.option(
+    "--near/--no-near",
+    default=None,
+    show_default="--near where imagehash is installed",
+    help="Look for near-duplicates too, or for exact ones alone.",
+)
+@click.option(
+    "--page",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write a page with the pictures to this file, which is replaced.",
+)
+@json_option
+def check(source: str, limit: int | None, task: str, near: bool | None, page: Path | None, as_json: bool) -> int:
+    """Look at every image of a data set for what spoils a training, the worst first.
+
+    The command finds images of the test or validation split that are among the training images too, images with two
+    labels, copies, unreadable files, unequal classes and odd files. What it finds of each image is kept, so that a
+    second call is quick. The exit code is 1 if an image to train on is in another split.
+
+    \b
+      poolzoo data check folder:photos --page check.html
+    """
+    from poolzoo.common.errors import EnvironmentProblem, reason
+    from poolzoo.data.check import look, open_source, run
+    from poolzoo.data.source import cache_dir
+
+    if near and not look.has_hashes():
+        raise EnvironmentProblem("near-duplicates are found by imagehash, which is not installed", _INSTALL)
+    opened = open_source.open_splits(source, limit, multilabel=task == "multilabel")
+    found = run.check(
+        opened.name, opened.splits, opened.classes, cache_dir(), near=look.has_hashes() if near is None else near
+    )
+    if near is None and not found.near:
+        output.say(f"near-duplicates are not looked for: {_INSTALL}")
+    if page is not None:
+        from poolzoo.common import files
+        from poolzoo.report import check_page
+
+        try:
+            files.write_atomically(page, check_page.html(found, opened.splits))
+        except OSError as error:
+            raise EnvironmentProblem(f"the page {page} cannot be written: {reason(error)}", "--page FILE") from error
+        output.say(f"the pictures are in {page}")
+    if as_json:
+        output.emit_json(found.to_json())
+    else:
+        for key, text in lines(found):
+            output.data(f"{key:11} {text}")
+    return OK if found.passed else CHECK_FAILED
+
+
+def lines(found: CheckReport) -> list[tuple[str, str]]:
+    """What was found, a line each: what it is about, and the finding. The worst comes first."""
+    from poolzoo.data.sizes import show
+
+    told = []
+    for name, facts in found.splits.items():
+        if pairs := found.leaks_into(name):
+            text = f"{len(pairs):,} of {facts.images:,} {name} images are among the training images too"
+            told.append(("leakage", f"{text}: {_kinds(pairs)}; {_example(pairs)}"))
+    if found.labels:
+        many = len(found.labels)
+        text = "1 pair of images of the same picture has" if many == 1 else f"{many:,} pairs of the same picture have"
+        first = found.labels[0]
+        shown = f"first {_shown(first)}, {first.first.label!r} and {first.second.label!r}"
+        told.append(("labels", f"{text} different labels; {shown}"))
+    if found.unreadable:
+        total = sum(facts.images for facts in found.splits.values())
+        first_bad = found.unreadable[0]
+        text = f"{len(found.unreadable):,} of {total:,} images cannot be read"
+        told.append(("unreadable", f"{text}, first {first_bad.image.name}: {first_bad.reason}"))
+    if others := [pair for pair in found.leaks if pair.first.split != "train"]:
+        first_name, second_name = others[0].first.split, others[0].second.split
+        told.append(("overlap", f"{len(others):,} {second_name} images are in {first_name} too; {_example(others)}"))
+    for name, facts in found.splits.items():
+        if facts.copies:
+            pairs = [pair for pair in found.copies if pair.first.split == name]
+            text = f"{name}: {facts.copies:,} of {facts.images:,} images are copies of others"
+            told.append(("copies", f"{text}; {_example(pairs)}"))
+    for name, facts in found.splits.items():
+        counts = facts.classes.values()
+        text = f"{name}: {facts.images:,} images in {len(counts):,} classes of {_range(counts)}"
+        if facts.few:
+            more = "" if len(facts.few) <= _NAMED else f" and {len(facts.few) - _NAMED:,} more"
+            one = len(facts.few) == 1
+            text += f"; {len(facts.few):,} {'class has' if one else 'classes have'} fewer than 5 images"
+            text += f" ({', '.join(facts.few[:_NAMED])}{more})"
+        told.append(("classes", text))
+    for name, facts in found.splits.items():
+        for odd in facts.odd:
+            text = f"{name}: {odd.count:,} of {facts.images:,} images {odd.what}"
+            told.append(("odd", f"{text}, first {odd.first[0].name}"))
+    for name, facts in found.splits.items():
+        if facts.sizes is not None:
+            sizes = facts.sizes
+            text = f"{show(sizes.smallest)} to {show(sizes.largest)}, median {show(sizes.median)}"
+            text += f"; width : height {sizes.narrowest:.2f} to {sizes.widest:.2f}"
+            told.append(("sizes", f"{name}: {text if sizes.distinct > 1 else 'all ' + show(sizes.largest)}"))
+    for name, facts in found.splits.items():
+        if facts.mean:
+            mean, std = (" ".join(f"{value:.3f}" for value in values) for values in (facts.mean, facts.std))
+            told.append(("channels", f"{name}: mean {mean}, standard deviation {std}"))
+    return told
+
+
+def _range(counts: Collection[int]) -> str:
+    low, high = min(counts, default=0), max(counts, default=0)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _kinds(pairs: list[Pair]) -> str:
+    """`8 exactly, 4 nearly`."""
+    counts = [sum(pair.kind == kind for pair in pairs) for kind in _SIGNS]
+    words = ("exactly", "nearly", "mirrored")
+    return ", ".join(f"{count:,} {word}" for count, word in zip(counts, words, strict=True) if count)
+
+
+def _example(pairs: list[Pair]) -> str:
+    return f"first {_shown(pairs[0])}"
+
+
+def _shown(pair: Pair) -> str:
+    return f"{pair.second.name} {_SIGNS[pair.kind]} {pair.first.name}"

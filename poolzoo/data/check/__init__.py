@@ -1,0 +1,1 @@
+"""What `poolzoo data check` finds in a data set: copies, leakage, unequal classes, unreadable and odd images."""
