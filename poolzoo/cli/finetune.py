@@ -256,6 +256,13 @@ def setting(flag: str, group: str, help: str, metavar: str | None = None, *, uns
 @option(
     "--dry-run", group=OUTPUT, is_flag=True, help="Show the network and the settings. Nothing is trained or written."
 )
+@option(
+    "--show-batch",
+    group=OUTPUT,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write a PNG of the first training images as they enter the network, augmented. Nothing is trained.",
+)
 @json_option
 @click.pass_context
 def command(
@@ -265,6 +272,7 @@ def command(
     resumed: Path | None,
     config: Path | None,
     dry_run: bool,
+    show_batch: Path | None,
     check_export: bool,
     recipe: str | None,
     as_json: bool,
@@ -280,7 +288,7 @@ def command(
 
     typed = {name for name in given if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
     if resumed is not None:
-        if typed or out or config or recipe or dry_run:
+        if typed or out or config or recipe or dry_run or show_batch:
             raise UsageError(
                 "--resume takes no other settings: the run has its own", f"poolzoo finetune --resume {resumed}"
             )
@@ -294,13 +302,22 @@ def command(
     plugins = tuple(dict.fromkeys([*given.get("plugins", ()), *files]))
     settings = with_absolute_paths(Settings(**{**given, "plugins": plugins}))
     loader.settings.files = [Path(file) for file in settings.plugins]
+    if show_batch is not None:
+        _show_batch(settings, show_batch)
     if dry_run:
         from poolzoo.train import dry_run as dry_runs
 
         dry_runs.show(settings, as_json)
+    if dry_run or show_batch is not None:
         return
     report = _finetune(settings, out, check_export=check_export, as_json=as_json)
     _show_result(report, as_json=as_json)
+
+
+def _show_batch(settings: Settings, path: Path) -> None:
+    from poolzoo.train import batch_picture
+
+    output.say(f"{path} shows {batch_picture.write(settings, path)} training images")
 
 
 def _finetune(settings: Settings, out: Path | None, *, check_export: bool, as_json: bool) -> RunReport | None:
