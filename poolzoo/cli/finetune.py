@@ -322,6 +322,13 @@ def setting(flag: str, group: str, help: str, metavar: str | None = None, *, uns
 @option(
     "--dry-run", group=OUTPUT, is_flag=True, help="Show the network and the settings. Nothing is trained or written."
 )
+@option(
+    "--show-batch",
+    group=OUTPUT,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write a PNG of the first training images as they enter the network, augmented. Nothing is trained.",
+)
 @json_option
 @click.pass_context
 def command(
@@ -332,6 +339,7 @@ def command(
     config: Path | None,
     find_lr: bool,
     dry_run: bool,
+    show_batch: Path | None,
     check_export: bool,
     recipe: str | None,
     as_json: bool,
@@ -347,7 +355,7 @@ def command(
 
     typed = {name for name in given if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
     if resumed is not None:
-        if typed or out or config or recipe or dry_run or find_lr:
+        if typed or out or config or recipe or dry_run or find_lr or show_batch:
             raise UsageError(
                 "--resume takes no other settings: the run has its own", f"poolzoo finetune --resume {resumed}"
             )
@@ -361,10 +369,13 @@ def command(
     plugins = tuple(dict.fromkeys([*given.get("plugins", ()), *files]))
     settings = with_absolute_paths(Settings(**{**with_one_end(given, typed), "plugins": plugins}))
     loader.settings.files = [Path(file) for file in settings.plugins]
+    if show_batch is not None:
+        _show_batch(settings, show_batch)
     if dry_run:
         from poolzoo.train import dry_run as dry_runs
 
         dry_runs.show(settings, as_json)
+    if dry_run or show_batch is not None:
         return
     if find_lr:
         _find_lr(settings, out, as_json=as_json)
@@ -389,6 +400,12 @@ def _find_lr(settings: Settings, out: Path | None, *, as_json: bool) -> None:
     if not as_json:
         output.data(f"--lr {found.suggestion:.2g}")
         output.data(str(found.path))
+
+
+def _show_batch(settings: Settings, path: Path) -> None:
+    from poolzoo.train import batch_picture
+
+    output.say(f"{path} shows {batch_picture.write(settings, path)} training images")
 
 
 def _finetune(settings: Settings, out: Path | None, *, check_export: bool, as_json: bool) -> RunReport | None:

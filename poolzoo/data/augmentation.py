@@ -55,6 +55,24 @@ class Augmentation:
     color_jitter: float = 0.0
     erasing: float = 0.0
 
+    def changes(self) -> list[str]:
+        """Each change as the option of `finetune` and its value, without dashes."""
+        crop = [f"crop-scale {','.join(f'{share:g}' for share in self.crop_scale)}"] if self.crop_scale else []
+        numbers = {
+            "shift": self.shift,
+            "color-jitter": self.color_jitter,
+            "cutout": self.cutout,
+            "erasing": self.erasing,
+            "mixup": self.mixup,
+            "cutmix": self.cutmix,
+        }
+        named = {"flip": self.flip if self.flip != "off" else None, "policy": self.policy}
+        return [
+            *crop,
+            *(f"{name} {value}" for name, value in named.items() if value),
+            *(f"{name} {value:g}" for name, value in numbers.items() if value),
+        ]
+
 
 NO_AUGMENTATION: Final = Augmentation()
 
