@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from sklearn import metrics as sk
-from support import patches
+from support import patches, processes
 from support.interruptions import stopped_in
 
 from poolzoo import cli
@@ -210,3 +210,19 @@ def test_checkpoints_of_earlier_versions_resume(poolzoo, tmp_path):
     assert poolzoo("finetune", "--resume", tmp_path / "part").code == 0
     for name in ("model.safetensors", "predictions.npz"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "part" / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_two_processes_learn_and_gather_labels(plugin, run, tmp_path):
+    words = ("finetune", "--plugin", plugin, *BASE, "--epochs", 4, "--lr", 0.01, "--no-check-export")
+    group = processes.start_group(tmp_path, 2, *words, "--out", tmp_path / "run")
+    ended = [process.wait() for process in group]
+    assert [one.code for one in ended] == [0, 0], ended
+    report = read(tmp_path / "run" / "metrics.json")
+    assert report["processes"] == 2
+    assert report["test"]["map"] > 0.98
+    with np.load(run / "predictions.npz") as one, np.load(tmp_path / "run" / "predictions.npz") as two:
+        assert np.array_equal(one["labels"], two["labels"])
+        assert report["test"]["micro_f1"] == pytest.approx(
+            sk.f1_score(two["labels"], two["predicted"], average="micro")
+        )
