@@ -1,6 +1,7 @@
 """The two worst facts about data that reading it tells at no cost: leakage, and classes of very different size.
 
-`poolzoo data check` looks for more, and at every image.
+`poolzoo data check` looks for more, and at every image. Images that stream are read while a network trains, so that
+nothing is known of their pixels before: of them only the second fact is told.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def tell(source: str, identity: DataIdentity, classes: Sequence[str]) -> None:
         output.warn(text, f"poolzoo data check {source}")
     counts = train.labels.sum(0) if train.labels.ndim == 2 else np.bincount(train.labels, minlength=len(classes))
     present = np.flatnonzero(counts)
-    small, large = present[counts[present].argmin()], counts.argmax()
+    small, large = int(present[counts[present].argmin()]), int(counts.argmax())
     if counts[large] >= MIN_IMBALANCE * counts[small]:
         text = f"classes are unequal: {counts[small]:,} training images of {classes[small]}"
         output.warn(f"{text}, {counts[large]:,} of {classes[large]}", "accuracy hides small classes; see macro F1")
