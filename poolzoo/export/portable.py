@@ -14,49 +14,35 @@ import numpy as np
 import onnx
 from onnx import NodeProto, helper, numpy_helper
 
+from poolzoo.runtime.graph_view import GraphView
+
 SIXTH: Final = 1 / 6
 ROOT2: Final = math.sqrt(2)
 
 
-class _Graph:
-    """A graph with what the rewrites look up: constants, shapes, and names that are free."""
+class _Rewriter:
+    """A graph as it was before the rewrites, and the constants that they add to it."""
 
-    def __init__(self, proto: onnx.ModelProto) -> None:
-        self.graph = proto.graph
-        self.constants = {tensor.name: tensor for tensor in proto.graph.initializer}
-        for node in proto.graph.node:
-            if node.op_type == "Constant" and node.attribute[0].name == "value":
-                self.constants[node.output[0]] = node.attribute[0].t
-        values = (*proto.graph.input, *proto.graph.value_info, *proto.graph.output)
-        self.shapes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in values}
-        self.floats = {value.name for value in values if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
-        self.outputs = {value.name for value in proto.graph.output}
-        self.makers = {name: node for node in proto.graph.node for name in node.output}
-        self.users: dict[str, list[NodeProto]] = {}
-        for node in proto.graph.node:
-            for name in node.input:
-                self.users.setdefault(name, []).append(node)
-
-    def array(self, name: str) -> np.ndarray | None:
-        """The value of a constant; None where it is computed."""
-        return numpy_helper.to_array(self.constants[name]) if name in self.constants else None
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self.view = GraphView(graph)
+        self._added: set[str] = set()
 
     def equals(self, name: str, value: float) -> bool:
         """Whether a value is this constant number."""
-        found = self.array(name)
+        found = self.view.constant(name)
         return found is not None and found.size == 1 and bool(np.isclose(found.item(), value, rtol=1e-6))
 
     def add(self, name: str, value: np.ndarray) -> str:
         """Stores a constant, and returns its name."""
-        tensor = numpy_helper.from_array(value, name)
-        self.graph.initializer.append(tensor)
-        self.constants[name] = tensor
+        self.view.graph.initializer.append(numpy_helper.from_array(value, name))
+        self._added.add(name)
         return name
 
     def shared(self, value: float) -> str:
         """A float constant, stored once however often it is used."""
         name = f"portable_{value:.9g}"
-        return name if name in self.constants else self.add(name, np.array(value, np.float32))
+        known = name in self._added or self.view.constant(name) is not None
+        return name if known else self.add(name, np.array(value, np.float32))
 
 
 def rewrite(proto: onnx.ModelProto) -> None:
@@ -64,10 +50,10 @@ def rewrite(proto: onnx.ModelProto) -> None:
 
     Values keep their names, by which layers are found; a few are gone afterwards.
     """
-    known = _Graph(proto)
+    known = _Rewriter(proto.graph)
     nodes = [new for node in proto.graph.node for new in (_rewritten(node, known) or [node])]
     del proto.graph.node[:]
-    proto.graph.node.extend(_used(nodes, known.outputs))
+    proto.graph.node.extend(_used(nodes, known.view.outputs))
     names = {name for node in proto.graph.node for name in (*node.input, *node.output)}
     for values in (proto.graph.initializer, proto.graph.value_info):
         kept = [value for value in values if value.name in names]
@@ -75,13 +61,13 @@ def rewrite(proto: onnx.ModelProto) -> None:
         values.extend(kept)
 
 
-def _rewritten(node: NodeProto, known: _Graph) -> list[NodeProto] | None:
+def _rewritten(node: NodeProto, known: _Rewriter) -> list[NodeProto] | None:
     """The nodes that replace one; None where it stays."""
     rule = _RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
     return list(rule(node, known)) if rule is not None else None
 
 
-def _hard_sigmoid(node: NodeProto, known: _Graph) -> Iterator[NodeProto]:
+def _hard_sigmoid(node: NodeProto, known: _Rewriter) -> Iterator[NodeProto]:
     """`clip(x + 3, 0, 6) / 6`: OpenCV turns `y · hard sigmoid of x` into `x · hard sigmoid of x`, whatever y is.
 
     Behind a convolution, its weights take the scale and its bias the shift, so that a `Clip` remains: ONNX Runtime
@@ -102,12 +88,15 @@ def _hard_sigmoid(node: NodeProto, known: _Graph) -> Iterator[NodeProto]:
     yield helper.make_node("Mul", [f"{name}_clipped", known.shared(SIXTH)], [name], node.name)
 
 
-def _folded(name: str, known: _Graph) -> NodeProto | None:
+def _folded(name: str, known: _Rewriter) -> NodeProto | None:
     """The convolution behind a value that nothing else uses, with `x / 6 + 1/2` in its weights; None for others."""
-    conv = known.makers.get(name)
-    if conv is None or conv.op_type != "Conv" or len(known.users[name]) > 1 or name in known.outputs:
+    conv = known.view.producers.get(name)
+    if conv is None or conv.op_type != "Conv" or len(known.view.users[name]) > 1 or name in known.view.outputs:
         return None
-    weight, bias = known.array(conv.input[1]), known.array(conv.input[2]) if len(conv.input) > 2 else np.float32(0)
+    weight, bias = (
+        known.view.constant(conv.input[1]),
+        known.view.constant(conv.input[2]) if len(conv.input) > 2 else np.float32(0),
+    )
     if weight is None or bias is None:
         return None
     scaled = known.add(f"{name}_weight", (weight / 6).astype(np.float32))
@@ -117,14 +106,14 @@ def _folded(name: str, known: _Graph) -> NodeProto | None:
     return folded
 
 
-def _gelu(node: NodeProto, known: _Graph) -> Iterator[NodeProto]:
+def _gelu(node: NodeProto, known: _Rewriter) -> Iterator[NodeProto]:
     """`(x · ½) · (1 + erf(x / √2))`: ONNX Runtime merges the parts of this order, and of torch's order does not.
 
     OpenCV ends the process at two of the other orders, and MNN puts the form with tanh in the place of one.
     """
     for name, other in (node.input, reversed(node.input)):
-        inner = known.makers.get(name)
-        if inner is None or inner.op_type != "Mul" or len(known.users[name]) > 1 or not _is_float(node, known):
+        inner = known.view.producers.get(name)
+        if inner is None or inner.op_type != "Mul" or len(known.view.users[name]) > 1 or not _is_float(node, known):
             continue
         factors = [other, *inner.input]
         for raised in factors:
@@ -137,22 +126,22 @@ def _gelu(node: NodeProto, known: _Graph) -> Iterator[NodeProto]:
             return
 
 
-def _gelu_source(name: str, known: _Graph) -> str | None:
+def _gelu_source(name: str, known: _Rewriter) -> str | None:
     """The x of a value `1 + erf(x / √2)`; None for any other value."""
-    added = known.makers.get(name)
+    added = known.view.producers.get(name)
     if added is None or added.op_type != "Add":
         return None
     for term, one in (added.input, reversed(added.input)):
-        erf = known.makers.get(term)
-        divided = known.makers.get(erf.input[0]) if erf is not None and erf.op_type == "Erf" else None
+        erf = known.view.producers.get(term)
+        divided = known.view.producers.get(erf.input[0]) if erf is not None and erf.op_type == "Erf" else None
         if divided is not None and divided.op_type == "Div" and known.equals(one, 1.0):
             return divided.input[0] if known.equals(divided.input[1], ROOT2) else None
     return None
 
 
-def _resize(node: NodeProto, known: _Graph) -> Iterator[NodeProto]:
+def _resize(node: NodeProto, known: _Rewriter) -> Iterator[NodeProto]:
     """Constant scales instead of sizes, which the exporter computes from the size of the batch; tract refuses those."""
-    before, after = known.shapes.get(node.input[0], []), known.shapes.get(node.output[0], [])
+    before, after = known.view.sides(node.input[0]), known.view.sides(node.output[0])
     if len(node.input) < 4 or len(before) != 4 or len(after) != 4 or not all((*before[1:], *after[1:])):
         return
     if before[1] != after[1] or any(one.name == "axes" for one in node.attribute):
@@ -174,9 +163,9 @@ def scale(before: int, after: int) -> float:
     return float(factor)
 
 
-def _norm(node: NodeProto, known: _Graph) -> Iterator[NodeProto]:
+def _norm(node: NodeProto, known: _Rewriter) -> Iterator[NodeProto]:
     """Norms as sums: MNN reduces all axes where a norm has its axes as an input."""
-    if len(node.input) < 2 or known.array(node.input[1]) is None:
+    if len(node.input) < 2 or known.view.constant(node.input[1]) is None:
         return
     x, name = node.input[0], node.output[0]
     inner = helper.make_node("Abs", [x], [f"{name}_terms"], f"{node.name}_terms")
@@ -191,7 +180,7 @@ def _norm(node: NodeProto, known: _Graph) -> Iterator[NodeProto]:
         yield helper.make_node("Sqrt", [total], [name], node.name)
 
 
-def _partial_windows(node: NodeProto, known: _Graph) -> Iterator[NodeProto]:
+def _partial_windows(node: NodeProto, known: _Rewriter) -> Iterator[NodeProto]:
     """No `ceil_mode` where it changes nothing, and no partial windows in an average.
 
     IREE is wrong with the former, OpenVINO and OpenCV with the latter. There the map is padded with zeros, and the mean
@@ -241,10 +230,10 @@ class _Window:
     padding_counts: bool
 
     @classmethod
-    def of(cls, node: NodeProto, known: _Graph) -> _Window | None:
+    def of(cls, node: NodeProto, known: _Rewriter) -> _Window | None:
         """Those of a node; None where it has no `ceil_mode`, dilation or unknown sizes."""
         given = {one.name: helper.get_attribute_value(one) for one in node.attribute}
-        before, after = known.shapes.get(node.input[0], []), known.shapes.get(node.output[0], [])
+        before, after = known.view.sides(node.input[0]), known.view.sides(node.output[0])
         if not given.get("ceil_mode") or len(before) != 4 or not all((*before[2:], *after[2:])) or len(node.output) > 1:
             return None
         if any(one != 1 for one in given.get("dilations", ())) or given.get("auto_pad", b"NOTSET") != b"NOTSET":
@@ -255,8 +244,8 @@ class _Window:
             stride=tuple(given.get("strides", (1, 1))),
             before=tuple(pads[:2]),
             after=tuple(pads[2:]),
-            size=tuple(before[2:]),
-            count=tuple(after[2:]),
+            size=(before[2], before[3]),
+            count=(after[2], after[3]),
             padding_counts=bool(given.get("count_include_pad", 0)),
         )
 
@@ -286,7 +275,7 @@ class _Window:
         return self.kernel[0] * self.kernel[1] / np.outer(*counts)
 
 
-_RULES: Final[dict[str, Callable[[NodeProto, _Graph], Iterator[NodeProto]]]] = {
+_RULES: Final[dict[str, Callable[[NodeProto, _Rewriter], Iterator[NodeProto]]]] = {
     "HardSigmoid": _hard_sigmoid,
     "Mul": _gelu,
     "Resize": _resize,
@@ -298,8 +287,8 @@ _RULES: Final[dict[str, Callable[[NodeProto, _Graph], Iterator[NodeProto]]]] = {
 }
 
 
-def _is_float(node: NodeProto, known: _Graph) -> bool:
-    return node.output[0] in known.floats
+def _is_float(node: NodeProto, known: _Rewriter) -> bool:
+    return node.output[0] in known.view.floats
 
 
 def _used(nodes: list[NodeProto], outputs: set[str]) -> list[NodeProto]:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 import onnx
 import torch
 
+from poolzoo.runtime.graph_view import GraphView
+
 if TYPE_CHECKING:
     from torch.fx import Node
 
@@ -93,7 +95,7 @@ def path_of(node: Node) -> str:
 
 def nodes_between(proto: onnx.ModelProto, start: str | None, end: str) -> list[onnx.NodeProto]:
     """The nodes that compute `end` from `start`, or from the graph's inputs, in the graph's order."""
-    makers = {name: node for node in proto.graph.node for name in node.output}
+    makers = GraphView(proto.graph).producers
     wanted: set[str] = set()
     todo = [end]
     while todo:

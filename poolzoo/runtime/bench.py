@@ -25,7 +25,7 @@ from poolzoo.runtime.measurements import BenchRow, PreprocessingTime
 from poolzoo.runtime.prepare import Prepared, prepare
 from poolzoo.runtime.process import RuntimeFailed, RuntimeProcess, WrongAnswer
 from poolzoo.runtime.runtimes import identity_of, runtime_of, select
-from poolzoo.runtime.timed_run import FreshBatches, TimedRun
+from poolzoo.runtime.timed_run import FreshBatches, References, TimedRun
 
 MAX_ROUNDS: Final = 1000  # of each runtime: enough for a 99th percentile where a batch takes a millisecond
 
@@ -113,7 +113,7 @@ def bench(
 ) -> BenchReport:
     """Measures a bundle in several runtimes, interleaved. Needs no torch.
 
-    ONNX Runtime alone runs in this process. Of several runtimes each has a process of its own, which times itself.
+    ONNX Runtime alone runs in this process. Of several runtimes each has a process of its own; see `timed_run`.
 
     Args:
         directory: The bundle.
@@ -154,7 +154,7 @@ def bench(
                         row = _check_onnxruntime(graph, images, stored, count)
                         calls = _calls(graph.run, images)
                         if row.passed and measured is not None:
-                            calls = measured
+                            calls = measured.at
                     else:
                         assert others is not None
                         assert measured is not None
@@ -220,19 +220,11 @@ class _Others:
         self._cases = cases.make_cases(bundle)
         self._fresh = FreshBatches(bundle, self._cases.golden, lower=self._cases.lower)
         self._prepared: dict[str, Prepared] = {}
-        self._references: dict[tuple[int, int], TimedRun] = {}  # by thread count and batch size
 
-    def reference(self, threads: int, stack: ExitStack, device: str) -> Callable[[int], TimedRun]:
+    def reference(self, threads: int, stack: ExitStack, device: str) -> References:
         """Opens ONNX Runtime in a process."""
         entry = loader.catalog().runtime(f"poolzoo:{speed.ORT}")
-        process = self._open(entry, threads, stack, device=device)
-
-        def make(size: int) -> TimedRun:
-            if (threads, size) not in self._references:
-                self._references[threads, size] = TimedRun(process, self._fresh, size)
-            return self._references[threads, size]
-
-        return make
+        return References(self._open(entry, threads, stack, device=device), self._fresh)
 
     def _open(self, entry: Entry, threads: int, stack: ExitStack, *, device: str | None = None) -> RuntimeProcess:
         """Opens a session.
@@ -252,9 +244,7 @@ class _Others:
         process.open(made.directory, device=device, batch=made.batch)
         return process
 
-    def check(
-        self, entry: Entry, threads: int, stack: ExitStack, reference: Callable[[int], TimedRun]
-    ) -> tuple[MakeCall, Agreement]:
+    def check(self, entry: Entry, threads: int, stack: ExitStack, references: References) -> tuple[MakeCall, Agreement]:
         """Opens a session and judges it; it stays open in `stack` where it agrees."""
         name, version = identity_of(entry), availability.find(runtime_of(entry)).version
         with ExitStack() as own:
@@ -269,7 +259,7 @@ class _Others:
                 text = f"{judgment.failure.id}: {judgment.failure.detail}"
                 return _no_calls, Agreement(runtime=name, threads=threads, error=text, wrong=True, version=version)
             stack.push(own.pop_all())
-        return lambda size: TimedRun(process, self._fresh, size, pipe=reference(size).pipe_ms), Agreement(
+        return lambda size: references.other(process, size), Agreement(
             runtime=name, threads=threads, version=version, max_abs=judgment.max_abs, allowed=judgment.allowed
         )
 

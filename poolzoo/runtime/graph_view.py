@@ -1,4 +1,4 @@
-"""A graph with what rules on it look up: constants, producers and shapes by the name of a value. Needs onnx."""
+"""A graph with what rules and rewrites look up: constants, producers, users and shapes by name. Needs onnx."""
 
 from __future__ import annotations
 
@@ -24,13 +24,32 @@ def attribute(node: NodeProto, name: str, default: object = None) -> object:
 
 @dataclass(frozen=True)
 class GraphView:
-    """A graph with its constants, producers and shapes by the name of a value."""
+    """A graph with its constants, producers, users and shapes by the name of a value, as it was when they were read."""
 
     graph: onnx.GraphProto
 
     @cached_property
     def producers(self) -> dict[str, NodeProto]:
         return {output: node for node in self.graph.node for output in node.output}
+
+    @cached_property
+    def users(self) -> dict[str, list[NodeProto]]:
+        """The nodes that read a value, once for each input."""
+        found: dict[str, list[NodeProto]] = {}
+        for node in self.graph.node:
+            for name in node.input:
+                found.setdefault(name, []).append(node)
+        return found
+
+    @cached_property
+    def outputs(self) -> set[str]:
+        return {value.name for value in self.graph.output}
+
+    @cached_property
+    def floats(self) -> set[str]:
+        """The values that the file states to be float32."""
+        known = (*self.graph.input, *self.graph.value_info, *self.graph.output)
+        return {one.name for one in known if one.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
 
     @cached_property
     def initializers(self) -> dict[str, onnx.TensorProto]:
@@ -61,6 +80,10 @@ class GraphView:
         """The node that computes a value, where it is of this type."""
         node = self.producers.get(value)
         return node if node is not None and node.op_type == operator else None
+
+    def sides(self, value: str) -> list[int]:
+        """The shape of a value with 0 for what the file does not state as a number; empty where it states none."""
+        return [side if isinstance(side, int) else 0 for side in self.shapes.get(value, ())]
 
     def constant(self, value: str) -> np.ndarray | None:
         """The numbers of a constant, None for what the graph computes."""

@@ -119,6 +119,11 @@ class RuntimeProcess:
         """The runtime's name, with its distribution where another one has that name."""
         return self._name
 
+    @property
+    def batch(self) -> int | None:
+        """The fixed batch size of the pieces that it gets; None where it gets whole batches."""
+        return self._batch
+
     def __enter__(self) -> RuntimeProcess:
         return self
 

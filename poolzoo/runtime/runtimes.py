@@ -20,7 +20,7 @@ from poolzoo.runtime.limits import Limits
 from poolzoo.runtime.measurements import BenchRow
 from poolzoo.runtime.prepare import Prepared, prepare
 from poolzoo.runtime.process import CannotRunHere, RuntimeFailed, RuntimeProcess, WrongAnswer
-from poolzoo.runtime.timed_run import FreshBatches, TimedRun, host_speedup
+from poolzoo.runtime.timed_run import FreshBatches, References, host_speedup
 
 ALL: Final = "all"
 SECONDS: Final = 1.0  # of measurement at one batch size, of a runtime and ONNX Runtime together
@@ -330,14 +330,14 @@ class _Timer:
         self._threads = threads
         reference = loader.catalog().runtime(f"poolzoo:{speed.ORT}")
         process, _, _ = stack.enter_context(open_runtime(bundle, reference, threads=threads))
-        self._fresh = FreshBatches(bundle, made.golden, lower=lower)
-        self._references = {size: TimedRun(process, self._fresh, size) for size in batches}
+        self._references = References(process, FreshBatches(bundle, made.golden, lower=lower))
+        self._batches = batches
 
     def measure(self, name: str, process: RuntimeProcess) -> Speeds:
         """The speed of a session at each batch size; a batch that takes longer than `SLOW` is left out."""
         rows, by_host, remarks = [], [], []
-        for size, reference in self._references.items():
-            ours = TimedRun(process, self._fresh, size, pipe=None if name == speed.ORT else reference.pipe_ms)
+        for size in self._batches:
+            reference, ours = self._references.at(size), self._references.other(process, size)
             if ours() > SLOW * 1e3:
                 output.detail(f"{name} is not timed at batch {size}: one takes more than {SLOW:g} s")
                 continue

@@ -6,6 +6,7 @@ The latter is measured on ONNX Runtime in a process of the same kind, which is t
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -145,6 +146,24 @@ class TimedRun:
             return ""
         said = f"its own clock says {own:.2f} ms for a batch of {self._size}"
         return f"{said}, the host's at least {counted:.2f} ms, which counts"
+
+
+class References:
+    """ONNX Runtime in a process of its own: its runs by batch size, which the others are compared with."""
+
+    def __init__(self, process: RuntimeProcess, batches: FreshBatches) -> None:
+        self._process, self._batches = process, batches
+        self._runs: dict[int, TimedRun] = {}
+
+    def at(self, size: int) -> TimedRun:
+        """Its run at a batch size, the same for all that are compared with it."""
+        return self._runs.setdefault(size, TimedRun(self._process, self._batches, size))
+
+    def other(self, process: RuntimeProcess, size: int) -> TimedRun:
+        """The run of another session, whose pipe costs what ONNX Runtime's does for the same pieces of a batch."""
+        piece = process.batch or size
+        pieces = math.ceil(size / piece)
+        return TimedRun(process, self._batches, size, pipe=lambda: pieces * self.at(piece).pipe_ms())
 
 
 def host_speedup(reference: TimedRun, other: TimedRun, rounds: int) -> float:
