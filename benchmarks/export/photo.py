@@ -4,35 +4,47 @@
 
 BUNDLE was exported with `--input photo`; FOLDER holds images of which photographs are made: enlarged, or side by side,
 with parts of scikit-learn's two photographs, at sizes from 37 to 900. The oracle is Pillow's resize, and ONNX Runtime
-with the same network for images of one size. Runtimes that are not installed are left out, with the reason.
+with the same network for images of one size. Runtimes are the built-in ones, each in its process, as `verify` opens
+them, but that the graph also gives what the network sees. A runtime that is not here is left out, with the reason.
+
+At the end ONNX Runtime is timed on JPEGs, on one thread and in CPU time: decoding and the graph for photographs, over
+decoding, Pillow's resize and the graph for images of one size.
 """
 
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
+import io
+import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from benchmarks.export.photo_runtimes import NODE, OPENED
 from poolzoo.common import timing
+from poolzoo.common.errors import PoolzooError
 from poolzoo.data import images as pixels
 from poolzoo.data.walk import Tally, images_under
-from poolzoo.runtime import ort_session, photo_input
+from poolzoo.plugin import loader
+from poolzoo.runtime import availability, ort_session, photo_input, runtimes
 from poolzoo.runtime import photo_graph as photo
+from poolzoo.runtime.limits import Limits
+from poolzoo.runtime.prepare import prepare
+from poolzoo.runtime.process import RuntimeProcess
 
+RUNTIMES: Final = ("onnxruntime", "openvino", "opencv", "tract", "mnn", "iree", "onnxruntime-web")
+LIMITS: Final = Limits(seconds=300.0, memory=8 << 30)  # of opening, converting or a photograph; of a process
 SMALLEST, LARGEST = 37, 900
-DENSE: Final = ("tract",)  # runtimes that refuse dynamic slices
 SIDES: Final = ((300, 400), (500, 375), (900, 900), (1200, 1600), (3000, 4000))  # that are timed
 HEADERS: Final = ("runtime", "photographs", "flips", "largest", "mean", "> 1 level", "differing")
+QUALITY: Final = 90  # of the JPEGs that are timed
 
 
 def photographs(folder: Path, count: int) -> Iterator[np.ndarray]:
@@ -66,71 +78,112 @@ def _scenes() -> list[Image.Image]:
     return [Image.fromarray(one) for one in load_sample_images().images]
 
 
-def compare(bundle: Path, folder: Path, count: int, runtimes: list[str]) -> None:
+@dataclass(frozen=True)
+class Oracle:
+    """What each photograph is after Pillow's resize, `uint8[N, h, w, 3]`, and the network's label for that."""
+
+    fitted: np.ndarray
+    labels: np.ndarray
+
+
+def compare(bundle: Path, folder: Path, count: int, names: list[str]) -> None:
     """Prints a row for each runtime, and how long ONNX Runtime takes beside Pillow's resize and the other graph."""
     model = onnx.load(bundle / "model.onnx")
-    stored_graph = photo.without_photo_input(model)
     made = list(photographs(folder, count))
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
-        onnx.save(stored_graph, work / "stored.onnx")
+        onnx.save(photo.without_photo_input(model), work / "stored.onnx")
         stored = ort_session.open_model(work / "stored.onnx", threads=1)
         fitted = np.stack([_fitted(one, stored) for one in made])
         logits, _ = ort_session.run_in_batches(stored, fitted)
-        np.savez(work / "photographs.npz", **{str(index): one for index, one in enumerate(made)})
+        oracle = Oracle(fitted, logits.argmax(1))
+        seen = work / "seen"
+        seen.mkdir()
+        shutil.copyfile(bundle / "config.json", seen / "config.json")
+        onnx.save(_with_pixels(model), seen / "model.onnx")
         print(f"{count} photographs of {SMALLEST} to {LARGEST} pixels a side to {stored.size}, {stored.fit}")
         print(*HEADERS, sep="\t")
-        for name in runtimes:
-            onnx.save(_with_pixels(stored_graph, stored.size, dense=name in DENSE), work / "model.onnx")
-            command = [sys.executable, str(Path(__file__).with_name("photo_runtimes.py")), name, str(work)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                lines = done.stderr.strip().splitlines() or [f"ended with {done.returncode}"]
-                print(name, lines[-1][:200], sep="\t")
-                continue
-            with np.load(work / f"{name}.npz") as found:
-                levels = np.abs(found["pixels"] - fitted.astype(np.float32))
-                flips = int((found["logits"].argmax(1) != logits.argmax(1)).sum())
-                release = str(found["version"])
-            share = f"{(levels > 1).mean():.4%}", f"{(levels > 0).mean():.2%}"
-            row = (f"{name} {release}", len(made), flips, int(levels.max()), f"{levels.mean():.4f}", *share)
-            print(*row, sep="\t", flush=True)
+        for name in names:
+            try:
+                print(*_row(name, seen, work / name, made, oracle), sep="\t", flush=True)
+            except PoolzooError as error:
+                print(name, error.message[:300], sep="\t", flush=True)
         _print_speed(bundle, stored)
+
+
+def _row(name: str, bundle: Path, work: Path, made: list[np.ndarray], oracle: Oracle) -> tuple[object, ...]:
+    """What a runtime makes of the photographs."""
+    entry = loader.catalog().runtime(name)
+    flips, histogram = 0, np.zeros(256, np.int64)  # of how many levels a value is off
+    with RuntimeProcess(entry, threads=1, limits=LIMITS) as process:
+        prepared = prepare(bundle, entry, work, process=process)
+        process.open(prepared.directory, batch=prepared.batch)
+        for photograph, fitted, label in zip(made, oracle.fitted, oracle.labels, strict=True):
+            pixels_and_logits = process.run(photograph[None]).logits[0]
+            found = pixels_and_logits[: fitted.size].reshape(fitted.shape)
+            off = np.abs(found - fitted.astype(np.float32)).round().astype(np.int64)
+            histogram += np.bincount(off.ravel(), minlength=256)
+            flips += int(pixels_and_logits[fitted.size :].argmax() != label)
+    release = availability.find(runtimes.runtime_of(entry)).version
+    share = histogram / histogram.sum()
+    mean = float((share * np.arange(256)).sum())
+    shares = f"{share[2:].sum():.4%}", f"{share[1:].sum():.2%}"
+    return f"{name} {release}", len(made), flips, int(histogram.nonzero()[0].max()), f"{mean:.4f}", *shares
 
 
 def _fitted(photograph: np.ndarray, stored: ort_session.OnnxModel) -> np.ndarray:
     return np.asarray(pixels.fit(Image.fromarray(photograph), stored.size, stored.fit))
 
 
-def _with_pixels(stored: onnx.ModelProto, size: tuple[int, int], *, dense: bool) -> onnx.ModelProto:
-    """The graph that takes photographs, whose outputs are what the network sees of them, and the logits."""
-    model = photo.with_photo_input(stored, dense=dense)
-    seen = helper.make_tensor_value_info(photo_input.PIXELS, TensorProto.FLOAT, [1, *size, 3])
-    kept = [seen, *(one for one in model.graph.output if one.name == "logits")]
-    del model.graph.output[:]
-    model.graph.output.extend(kept)
-    return model
+def _with_pixels(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph whose outputs each begin with what the network sees of the photograph, flattened."""
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    made.graph.initializer.append(numpy_helper.from_array(np.array([1, -1]), "seen_shape"))
+    made.graph.node.append(helper.make_node("Cast", [photo_input.PIXELS], ["seen_levels"], to=TensorProto.FLOAT))
+    made.graph.node.append(helper.make_node("Reshape", ["seen_levels", "seen_shape"], ["seen"]))
+    for output in made.graph.output:
+        own = f"own_{output.name}"
+        for node in made.graph.node:
+            node.input[:] = [own if name == output.name else name for name in node.input]
+            node.output[:] = [own if name == output.name else name for name in node.output]
+        made.graph.node.append(helper.make_node("Concat", ["seen", own], [output.name], axis=1))
+        output.type.tensor_type.shape.dim[1].Clear()
+    del made.graph.value_info[:]
+    return made
 
 
 def _print_speed(bundle: Path, stored: ort_session.OnnxModel) -> None:
     """Prints the time of the graph over that of Pillow's resize and the graph for images of one size."""
     graph = ort_session.open_model(bundle / "model.onnx", threads=1)
-    print("photograph", "Pillow and graph, ms", "photo graph, ms", "ratio", sep="\t")
+    print("photograph", "JPEG, Pillow and graph, ms", "JPEG and photo graph, ms", "ratio", "without decoding", sep="\t")
     for height, width in SIDES:
-        image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-        calls = {
-            "pillow": lambda image=image: stored.run(_fitted(image, stored)[None]),
-            "photo": lambda image=image: graph.run(image[None]),
+        image = _timed(height, width)
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "JPEG", quality=QUALITY)
+        content = file.getvalue()
+
+        def decoded(content: bytes = content) -> np.ndarray:
+            return pixels.read(io.BytesIO(content))
+
+        calls: dict[str, Callable[[], object]] = {
+            "pillow": lambda: stored.run(_fitted(decoded(), stored)[None]),
+            "photo": lambda: graph.run(decoded()[None]),
+            "pillow alone": lambda image=image: stored.run(_fitted(image, stored)[None]),
+            "photo alone": lambda image=image: graph.run(image[None]),
         }
-        times = timing.interleaved(calls, 4.0)
-        peer, ours = (float(np.median(times[name])) for name in ("pillow", "photo"))
-        print(
-            f"{height}×{width}",
-            f"{peer:.2f}",
-            f"{ours:.2f}",
-            f"{timing.ratio(times['photo'], times['pillow']):.2f}",
-            sep="\t",
-        )
+        times = timing.interleaved(calls, 8.0, time.process_time)
+        row = [f"{float(np.median(times[name])):.2f}" for name in ("pillow", "photo")]
+        ratios = [timing.ratio(times[f"photo{part}"], times[f"pillow{part}"]) for part in ("", " alone")]
+        print(f"{height}×{width}", *row, *(f"{one:.2f}" for one in ratios), sep="\t", flush=True)
+
+
+def _timed(height: int, width: int) -> np.ndarray:
+    """A photograph to time: a smooth one with some noise, as one from a camera is."""
+    generator = np.random.default_rng(0)
+    coarse = Image.fromarray(generator.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+    smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), np.float32)
+    return np.clip(smooth + generator.normal(0, 4, smooth.shape), 0, 255).astype(np.uint8)
 
 
 def main() -> None:
@@ -138,7 +191,7 @@ def main() -> None:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
     parser.add_argument("folder", type=Path, metavar="FOLDER")
     parser.add_argument("--count", type=int, default=512)
-    parser.add_argument("--runtime", nargs="*", default=[*OPENED, NODE], choices=[*OPENED, NODE])
+    parser.add_argument("--runtime", nargs="*", default=RUNTIMES, metavar="NAME", help="default: " + " ".join(RUNTIMES))
     arguments = parser.parse_args()
     compare(arguments.bundle, arguments.folder, arguments.count, arguments.runtime)
 

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 INPUT: Final = "images"
 MAX_FOLDED: Final = 1 << 16  # elements of a value that becomes a constant
-OWN: Final = "poolzoo"  # the domain of operators that onnx's converter shall leave as they are
 
 
 def refusal(form: GraphForm, kind: str) -> str:
@@ -57,6 +56,8 @@ def adapt(content: bytes, form: GraphForm) -> tuple[bytes, tuple[str, ...]]:
         import onnx
     except ImportError:
         raise EnvironmentProblem("the onnx package is needed to change the graph", "pip install onnx") from None
+    from poolzoo.runtime import opsets
+
     model = onnx.load_from_string(content)
     changes: list[str] = []
     kind = json.loads(next(one.value for one in model.metadata_props if one.key == "input"))["kind"]
@@ -73,9 +74,9 @@ def adapt(content: bytes, form: GraphForm) -> tuple[bytes, tuple[str, ...]]:
     if form.input not in (None, kind):  # after the batch, whose Shape reads the input too
         changes.insert(0, _to_float(model) if form.input == "float" else _to_uint8(model))
         _write_input(model, str(form.input))
-    opset = _opset(model)
+    opset = opsets.opset_of(model)
     if form.opset is not None and opset > form.opset:  # after the batch, which takes Shape out
-        model = _lower_opset(model, form.opset)
+        model = opsets.lowered(model, form.opset)
         changes.append(f"opset {form.opset} instead of {opset}")
     if changes:
         try:
@@ -83,56 +84,6 @@ def adapt(content: bytes, form: GraphForm) -> tuple[bytes, tuple[str, ...]]:
         except Exception as error:
             raise CheckFailed(f"the changed graph ({', '.join(changes)}) is not valid: {reason(error, 200)}") from error
     return model.SerializeToString(), tuple(changes)
-
-
-def _opset(model: onnx.ModelProto) -> int:
-    return int(next(one.version for one in model.opset_import if one.domain in ("", "ai.onnx")))
-
-
-def _lower_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
-    from onnx import version_converter
-
-    kept = _same_pads(model) if 13 <= opset < 18 else []
-    if kept:
-        model.opset_import.add(domain=OWN, version=1)
-    for node in kept:
-        node.domain = OWN
-    try:
-        found = version_converter.convert_version(model, opset)
-    except Exception as error:
-        text = f"its graph cannot be converted from opset {_opset(model)} to {opset}: {reason(error, 200)}"
-        raise CheckFailed(text) from error
-    for node in found.graph.node:
-        if node.domain == OWN:
-            node.ClearField("domain")
-    for one in [one for one in found.opset_import if one.domain == OWN]:
-        found.opset_import.remove(one)
-    if opset < 18:
-        _drop_noop(found)
-    if not found.metadata_props:  # which the converter drops
-        found.metadata_props.extend(model.metadata_props)
-    return found
-
-
-def _same_pads(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """The Pads that mean the same from opset 13 to 18, where the converter has no step for any."""
-    from onnx import helper
-
-    pads = [node for node in model.graph.node if node.op_type == "Pad" and not any(node.input[3:])]
-    modes = [helper.get_node_attr_value(one, "mode") if one.attribute else b"constant" for one in pads]
-    return [node for node, mode in zip(pads, modes, strict=True) if mode != b"wrap"]
-
-
-def _drop_noop(model: onnx.ModelProto) -> None:
-    """Takes an attribute of opset 18 out of reductions, which the converter leaves; their axes are an attribute now."""
-    for node in model.graph.node:
-        attributes = {one.name: one for one in node.attribute}
-        noop = attributes.get("noop_with_empty_axes")
-        if noop is None or node.op_type == "ReduceSum":  # which has had it since opset 13
-            continue
-        if noop.i and not attributes.get("axes"):
-            raise CheckFailed(f"its graph cannot be converted below opset 18: {node.op_type} has no axes")
-        node.attribute.remove(noop)
 
 
 def _write_input(model: onnx.ModelProto, kind: str) -> None:
