@@ -134,10 +134,12 @@ def _backbones(catalog: loader.Catalog, pattern: str | None) -> list[_Row]:
 def _datasets(catalog: loader.Catalog, pattern: str | None) -> list[_Row]:
     from poolzoo.plugin.modules import missing_of
 
-    rows = [_row(entry) for entry in catalog.select(spec.Dataset, pattern)]
-    for entry in catalog.select(spec.DatasetSource, pattern):
-        assert isinstance(entry.item, spec.DatasetSource)
-        rows.append(_row(entry)._replace(dataset_source=entry.item, missing=missing_of(entry.item.modules)))
+    rows = []
+    for entry in catalog.select((spec.Dataset, spec.DatasetSource), pattern):
+        row, item = _row(entry), entry.item
+        if isinstance(item, spec.DatasetSource):
+            row = row._replace(dataset_source=item, missing=missing_of(item.modules))
+        rows.append(row)
     return rows
 
 
