@@ -156,24 +156,14 @@ class DryRun:
         yield "parameters", f"{self.parameters:,}, {self.trainable:,} of them trained"
         yield "MACs", f"{self.macs / 1e6:.1f} million an image"
         yield "data", f"{images.train} images to train on, {images.val} to validate on, {images.test} to test on"
-        yield "augmented", self._changes()
+        level, changes = settings.augment, self.augmentation.changes()
+        yield "augmented", f"{level}: {', '.join(changes) or 'nothing'}"
         if self.features:
             yield "features", self.features
         yield "training", f"{settings.epochs} epochs of {self.steps_per_epoch} steps of {settings.batch_size} images"
         rates = f"learning rate {settings.lr:g}, weight decay {settings.weight_decay:g}"
         yield "optimizer", f"{settings.optimizer}, {rates}"
         yield "device", f"{self.device}, {settings.threads} threads"
-
-    def _changes(self) -> str:
-        """The random changes of the training images."""
-        changes = {name: value for name, value in asdict(self.augmentation).items() if value}
-        if self.augmentation.crop_scale is None:
-            del changes["crop_ratio"]
-        texts = []
-        for name, value in changes.items():
-            text = "–".join(f"{one:.3g}" for one in value) if isinstance(value, tuple) else value
-            texts.append(f"{name} {text:g}" if isinstance(text, int | float) else f"{name} {text}")
-        return ", ".join(texts)
 
     def _sizes(self) -> str:
         """The size of the files, what resizing and cropping make of it, and the size that the network sees."""
