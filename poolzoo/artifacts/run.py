@@ -20,6 +20,7 @@ from poolzoo.artifacts import manifest, samples
 from poolzoo.artifacts.schema import Config, InputConfig, PluginSource
 from poolzoo.common import files, output
 from poolzoo.common.errors import CheckFailed, UsageError
+from poolzoo.data.held_out import HeldOut
 from poolzoo.data.resize import PLAIN, Fit, recorded
 from poolzoo.data.sizes import Size
 from poolzoo.model.accounting import fill_exactly
@@ -79,7 +80,12 @@ def new_path(root: Path, backbone: str, pool: str) -> Path:
 
 
 def configuration(
-    assembly: Assembly, preprocess: Preprocess, classes: tuple[str, ...], data: str, how: Fit = PLAIN
+    assembly: Assembly,
+    preprocess: Preprocess,
+    classes: tuple[str, ...],
+    data: str,
+    how: Fit = PLAIN,
+    test_part: HeldOut | None = None,
 ) -> Config:
     """`config.json` of a run: timm's keys, and under `poolzoo` what is needed to build the same network again.
 
@@ -89,10 +95,11 @@ def configuration(
         classes: The names of the classes.
         data: The name of the data set.
         how: How image files become stored images.
+        test_part: Which of its training images are test images; None where the data has test images.
     """
     layout, model, backbone = assembly.layout, assembly.config, assembly.backbone.resolved
     parts = {"backbone": backbone, "pool": assembly.pool, "local_pool": assembly.local_pool}
-    return {
+    config: Config = {
         "schema": manifest.SCHEMA,
         "architecture": backbone.spec.name.split("/", 1)[-1],
         "num_classes": model.num_classes,
@@ -118,6 +125,9 @@ def configuration(
             "plugins": {part: provenance(resolved) for part, resolved in parts.items() if resolved is not None},
         },
     }
+    if test_part is not None:
+        config["poolzoo"]["test_part"] = {"fraction": test_part.fraction, "seed": test_part.seed}
+    return config
 
 
 def input_config(

@@ -31,6 +31,13 @@ class InputConfig(TypedDict):
     license: str | None
 
 
+class HeldOutConfig(TypedDict):
+    """Which of the training images are test images: a share of them, chosen by a seed."""
+
+    fraction: float
+    seed: int
+
+
 class NetworkConfig(TypedDict):
     """What is needed to build a network again. `pool` is None for a published network with a pooling of its own."""
 
@@ -44,6 +51,7 @@ class NetworkConfig(TypedDict):
     published_head: NotRequired[PublishedHeadJson]
     weights: NotRequired[AccountingJson]
     data: NotRequired[str]
+    test_part: NotRequired[HeldOutConfig]
     data_size: list[int]
     image_size: list[int]
     map: NotRequired[list[int]]

@@ -80,7 +80,9 @@ def setting(flag: str, group: str, help: str, metavar: str | None = None, *, uns
 
 
 @click.command(cls=GroupedCommand, examples=EXAMPLES)
-@setting("--data", DATA, "Data set: a name from `poolzoo list datasets`, or folder:PATH.", "NAME")
+@setting(
+    "--data", DATA, "Data set: a name from `poolzoo list datasets`, or one of its sources such as folder:PATH.", "NAME"
+)
 @setting(
     "--image-size",
     DATA,
@@ -90,6 +92,12 @@ def setting(flag: str, group: str, help: str, metavar: str | None = None, *, uns
 )
 @setting("--limit", DATA, "Use at most N training images and N test images, for a quick try.", "N")
 @setting(
+    "--test-fraction",
+    DATA,
+    "Hold a share of the training images out as test images, chosen by class, where the data has no test part.",
+    "F",
+)
+@setting(
     "--skip-broken",
     DATA,
     "Skip up to N unreadable images, or all of them, and report each one. The default is to stop at any.",
@@ -98,8 +106,8 @@ def setting(flag: str, group: str, help: str, metavar: str | None = None, *, uns
 @setting(
     "--split-seed",
     DATA,
-    "Seed of the validation split and of the images that --limit keeps.",
-    unset="the value of --seed",
+    "Seed of the validation split, of --test-fraction and of the images that --limit keeps.",
+    unset="the value of --seed; 0 for --test-fraction",
 )
 @setting(
     "--crop-pct",

@@ -117,7 +117,12 @@ def finish_run(prepared: PreparedRun, path: Path, engine: Engine, result: FinalM
     assert settings.epochs is not None  # `prepare` fills in every default
     assert settings.batch_size is not None
     config = run.configuration(
-        prepared.assembly, prepared.preprocess, classes=data.classes, data=settings.data, how=settings.fit
+        prepared.assembly,
+        prepared.preprocess,
+        classes=data.classes,
+        data=settings.data,
+        how=settings.fit,
+        test_part=settings.test_part,
     )
     seconds = engine.progress.seconds
     images = settings.epochs * len(engine.loader) * settings.batch_size

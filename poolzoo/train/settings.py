@@ -12,6 +12,7 @@ from poolzoo.common import json_writer
 from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.data import sizes, unreadable
 from poolzoo.data.augment_options import MAGNITUDES, MAX_OPERATORS, parse_crop_scale, parse_policy
+from poolzoo.data.held_out import HeldOut
 from poolzoo.data.resize import READER, TRANSFORMS, Fit
 from poolzoo.data.sizes import Size
 from poolzoo.plugin.grammar import suggest
@@ -23,6 +24,7 @@ RANGES: Final[Mapping[str, tuple[float, float]]] = {
     "batch_size": (1, UNLIMITED),
     "threads": (1, MAX_THREADS),
     "limit": (1, UNLIMITED),
+    "test_fraction": (0.001, 0.9),
     "lr": (1e-12, 1e4),
     "weight_decay": (0, 1e4),
     "seed": (0, 2**31 - 1),
@@ -84,6 +86,7 @@ class Settings:
     label_smoothing: float = 0.1
     seed: int = 0
     split_seed: int | None = None  # of the validation split and of `limit`; None for `seed`
+    test_fraction: float | None = None  # the share of the training images that are test images, where there are none
     device: str = "auto"
     threads: int | None = None
     image_size: int | str | None = None  # a side, or HEIGHTxWIDTH
@@ -184,6 +187,11 @@ class Settings:
         return None if self.image_size is None else sizes.parse(self.image_size)
 
     @property
+    def test_part(self) -> HeldOut | None:
+        """The test images that are held out: the same for every `seed`, so that runs can be compared."""
+        return None if self.test_fraction is None else HeldOut(self.test_fraction, self.split_seed or 0)
+
+    @property
     def fit(self) -> Fit:
         """How files become images of that size."""
         return Fit(crop_pct=self.crop_pct or 1.0, reader=self.reader or 1)
@@ -232,8 +240,9 @@ def with_absolute_paths(settings: Settings) -> Settings:
     Raises:
         UsageError: A path is not UTF-8, which `run.toml` and `config.json` need.
     """
-    kind, _, path = settings.data.partition(":")
-    data = f"folder:{Path(path).expanduser().absolute()}" if kind == "folder" else settings.data
+    from poolzoo.data import source  # brings numpy and Pillow, which --help does without
+
+    data = source.with_absolute_path(settings.data)
     weights = str(Path(settings.weights).expanduser().absolute()) if settings.weights else None
     for name, text in (("data", data), ("weights", weights or "")):
         if not text.isascii() and text.encode("utf-8", "replace").decode() != text:

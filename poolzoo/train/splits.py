@@ -153,6 +153,7 @@ def read_data(settings: Settings) -> DataSplits:
         validation=settings.validation is not None,
         skip=settings.skip_broken,
         how=settings.fit,
+        test_part=settings.test_part,
     )
     reader = source.reader(dataset)
     if reader is not None:
