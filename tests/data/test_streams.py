@@ -22,8 +22,9 @@ from poolzoo.data.batches import Rank
 from poolzoo.data.crops import Box, CropSampler
 from poolzoo.data.photographs import Encoded, Reduced, reduced_size
 from poolzoo.data.row_file import RowFile
+from poolzoo.data.skipped import Skipped
 from poolzoo.data.stream import StreamedImages
-from poolzoo.data.stream_loader import Skipped, StreamLoader
+from poolzoo.data.stream_loader import StreamLoader
 from poolzoo.data.unreadable import BrokenImages
 from poolzoo.plugin.image_index import FileStorage, ImageIndex
 
