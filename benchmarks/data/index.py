@@ -72,13 +72,8 @@ def first_step(folder: str, cache: str, data_cache: str) -> dict[str, Any]:
         stages["cpu"] = time.process_time()
         del batches
     saved = (Path(cache) / "data.npz").stat().st_size
-    return {
-        "stages": stages,
-        "pss": pss[0],
-        "peak": peers.peak_mb(),
-        "images": len(prepared.data.images),
-        "saved": saved,
-    }
+    found = {"pss": pss[0], "before": before, "peak": peers.peak_mb(), "saved": saved}
+    return {"stages": stages, "images": len(prepared.data.images), **found}
 
 
 def main() -> None:
