@@ -95,8 +95,17 @@ class StreamedImages:
                 for batch, _ in found:
                     yield batch
         finally:
-            if self.kept is not None:
-                self.kept.flush()
+            self.flush()
+
+    def refresh(self) -> None:
+        """Takes notice of what other processes have kept."""
+        if self.kept is not None:
+            self.kept.refresh()
+
+    def flush(self) -> None:
+        """Brings to the disk what is kept."""
+        if self.kept is not None:
+            self.kept.flush()
 
     def _fill(self, position: int, out: np.ndarray) -> int:
         return self.skipped.read(position, len(self), lambda place: self.fill(place, out), self.index.where)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from poolzoo.data.augmentation import Augmentation, EpochParams, to_device
 from poolzoo.data.batches import SINGLE_PROCESS, BatchLoader, Rank
 from poolzoo.data.blocks import ImageArray
 from poolzoo.data.crops import CropSampler
-from poolzoo.data.photographs import CropSource
+from poolzoo.data.photographs import CropSource, Keeper
 from poolzoo.data.skipped import Skipped
 from poolzoo.data.stream import StreamedImages
 
@@ -66,8 +67,10 @@ class StreamLoader(BatchLoader):
         sampler = None
         if scale is not None:
             sampler = CropSampler(scale, self.augmentation.crop_ratio, seed=self.seed, epoch=number)
-        if self.crops is not None:
-            self.crops.refresh()
+        read_from: tuple[object, ...] = (self.crops, self.source)
+        kept = [one for one in read_from if isinstance(one, Keeper)]
+        for one in kept:
+            one.refresh()
         wanted: list[np.ndarray] = []
 
         def noted() -> Iterable[np.ndarray]:
@@ -76,18 +79,23 @@ class StreamLoader(BatchLoader):
                 yield positions
 
         def fill(position: int, out: np.ndarray) -> int:
-            return self._fill(position, out, sampler)
+            shown = self._fill(position, out, sampler)
+            if params.flipped[position]:
+                out[:] = torch.from_numpy(out).flip(1).numpy()  # a seventh of the time of numpy's
+            return shown
+
+        mirrored = replace(params, flipped=np.zeros_like(params.flipped))  # what is left to change
 
         try:
             with closing(prefetch.filled(fill, noted(), (*self.images.size, 3), self.threads)) as found:
                 for batch, shown in found:
                     positions = wanted.pop(0)
                     indices = self.indices[positions]
-                    augmented = self.images.change(batch, indices, params, positions, self.augmentation)
+                    augmented = self.images.change(batch, indices, mirrored, positions, self.augmentation)
                     yield augmented, self.labels[to_device(shown, self.device)]
         finally:
-            if self.crops is not None:
-                self.crops.flush()
+            for one in kept:
+                one.flush()
 
     def _fill(self, position: int, out: np.ndarray, sampler: CropSampler | None) -> int:
         """Writes an image, or the next one that can be read; gives the place of that in `indices`."""
