@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -18,6 +18,19 @@ from poolzoo.plugin.image_index import ImageIndex
 
 MARGIN: Final = 8 / 7  # sides of a reduced photograph through those of the crops: 256 for crops of 224
 Choose = Callable[[Size], Box]
+
+
+@runtime_checkable
+class Keeper(Protocol):
+    """What keeps images that were computed once."""
+
+    def refresh(self) -> None:
+        """Takes notice of what other processes have kept; called before an epoch."""
+        ...
+
+    def flush(self) -> None:
+        """Brings to the disk what is kept; called after an epoch, and where one is broken off."""
+        ...
 
 
 class CropSource(Protocol):
@@ -38,14 +51,6 @@ class CropSource(Protocol):
 
     def where(self, position: int) -> Path:
         """The image, for messages."""
-        ...
-
-    def refresh(self) -> None:
-        """Takes notice of what other processes have kept; called before an epoch."""
-        ...
-
-    def flush(self) -> None:
-        """Brings to the disk what is kept; called after an epoch, and where one is broken off."""
         ...
 
 
@@ -71,12 +76,6 @@ class Encoded:
 
     def where(self, position: int) -> Path:
         return self.index.where(position)
-
-    def refresh(self) -> None:
-        pass
-
-    def flush(self) -> None:
-        pass
 
 
 class Reduced:

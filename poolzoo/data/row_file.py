@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -18,7 +19,8 @@ import numpy as np
 from poolzoo.common import output
 from poolzoo.data.sizes import Size
 
-FLUSH_BYTES: Final = 256 << 20  # of images that a killed process may have computed in vain
+# Of images that a killed process may have computed in vain: bytes, and seconds as between two checkpoints.
+FLUSH_BYTES, FLUSH_SECONDS = 256 << 20, 10.0
 RECORD: Final = np.dtype(
     [("position", "<i8"), ("offset", "<i8"), ("height", "<u4"), ("width", "<u4"), ("rows", "<u4"), ("columns", "<u4")]
 )
@@ -61,6 +63,7 @@ class RowFile:
         self._end = 0
         self._pending: list[tuple[int, ...]] = []
         self._pending_bytes = 0
+        self._flushed_at = time.monotonic()
         self.refresh()
 
     def refresh(self) -> None:
@@ -120,14 +123,16 @@ class RowFile:
             self._part[position] = part
             self._pending.append(record)
             self._pending_bytes += pixels.nbytes
-            due = self._pending_bytes >= FLUSH_BYTES
+            due = self._pending_bytes >= FLUSH_BYTES or time.monotonic() - self._flushed_at > FLUSH_SECONDS
         if due:
             self.flush()
 
     def flush(self) -> None:
         """Brings to the disk what was added; what has come there stays after a kill or a power cut."""
         with self._lock:
-            pending, self._pending, self._pending_bytes = self._pending, [], 0
+            pending, self._pending = self._pending, []
+            self._pending_bytes = 0
+            self._flushed_at = time.monotonic()
             own = self._own
         if not pending or own is None:
             return

@@ -2,59 +2,23 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Generator, Iterable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import torch
 
-from poolzoo.common import output
-from poolzoo.common.text import one_line
-from poolzoo.data import images, prefetch, unreadable
+from poolzoo.data import prefetch
 from poolzoo.data.augmentation import Augmentation
 from poolzoo.data.batches import SINGLE_PROCESS, Batch, BatchLoader, Epoch, Rank
 from poolzoo.data.blocks import ImageArray
 from poolzoo.data.crops import CropSampler
 from poolzoo.data.epoch_order import Sampler
-from poolzoo.data.photographs import CropSource
+from poolzoo.data.photographs import CropSource, Keeper
+from poolzoo.data.skipped import Skipped
 from poolzoo.data.stream import StreamedImages
-from poolzoo.data.unreadable import Broken, BrokenImages
-
-TRIES: Final = 1000  # images in a row that cannot be read before it is not a matter of single files
-
-
-class Skipped:
-    """The training images that cannot be read, as they come up.
-
-    Args:
-        skip: How many may be left out, as `--skip-broken` has it.
-        total: How many images there are.
-        known: Where they are listed; perhaps some are already.
-    """
-
-    def __init__(self, skip: unreadable.Skip, total: int, known: list[Broken] | None = None) -> None:
-        self.allowed = unreadable.most(skip)
-        self.total = total
-        self.known = [] if known is None else known
-        self._lock = threading.Lock()
-
-    def add(self, found: Broken) -> None:
-        """Takes notice of a broken image.
-
-        Raises:
-            BrokenImages: It is one too many.
-        """
-        with self._lock:
-            if found[0] in (path for path, _ in self.known):
-                return
-            self.known.append(found)
-            if len(self.known) > self.allowed:
-                raise BrokenImages(self.known, self.total)
-            if len(self.known) <= unreadable.SHOWN:
-                output.say(f"cannot be read, another image takes its place: {found[0]}: {found[1]}")
 
 
 class StreamLoader(BatchLoader):
@@ -103,8 +67,11 @@ class StreamLoader(BatchLoader):
         sampler = None
         if scale is not None:
             sampler = CropSampler(scale, self.augmentation.crop_ratio, seed=self.seed, epoch=epoch.number)
-        if self.crops is not None:
-            self.crops.refresh()
+        read_from: tuple[object, ...] = (self.crops, self.source)
+        kept = [one for one in read_from if isinstance(one, Keeper)]
+        for one in kept:
+            one.refresh()
+        order, flipped = epoch.order, epoch.params.flipped
         wanted: list[np.ndarray] = []
 
         def noted() -> Iterable[np.ndarray]:
@@ -113,30 +80,34 @@ class StreamLoader(BatchLoader):
                 yield draws
 
         def fill(draw: int, out: np.ndarray) -> int:
-            row = int(self.indices[epoch.order.rows[draw]])
-            return self._fill(int(epoch.order.positions[draw]), row, out, sampler)
+            row = int(order.rows[draw])
+            shown = self._fill(int(order.positions[draw]), int(self.indices[row]), out, sampler)
+            if flipped[row]:
+                out[:] = torch.from_numpy(out).flip(1).numpy()  # a seventh of the time of numpy's
+            return shown
+
+        mirrored = replace(epoch.params, flipped=np.zeros_like(flipped))  # what is left to change
 
         try:
             with closing(prefetch.filled(fill, noted(), (*self.images.size, 3), self.threads)) as found:
                 for batch, shown in found:
-                    rows = epoch.order.rows[wanted.pop(0)]
+                    rows = order.rows[wanted.pop(0)]
                     keys = self.indices[rows]
-                    yield self._batch(self.images.change(batch, keys, epoch.params, rows, self.augmentation), shown)
+                    yield self._batch(self.images.change(batch, keys, mirrored, rows, self.augmentation), shown)
         finally:
-            if self.crops is not None:
-                self.crops.flush()
+            for one in kept:
+                one.flush()
 
     def _fill(self, position: int, row: int, out: np.ndarray, sampler: CropSampler | None) -> int:
         """Writes an image, or the next one that can be read; gives the place of that in `indices`."""
-        for shown in range(position, position + min(TRIES, len(self.indices))):
-            place = shown % len(self.indices)
-            index = int(self.indices[place])
-            try:
-                self._read(index, row, out, sampler)
-                return place
-            except images.Unreadable as error:
-                self.skipped.add((self._where(index), one_line(images.reason(error))))
-        raise BrokenImages(self.skipped.known, self.skipped.total)
+
+        def read(place: int) -> None:
+            self._read(int(self.indices[place]), row, out, sampler)
+
+        def where(place: int) -> Path:
+            return self._where(int(self.indices[place]))
+
+        return self.skipped.read(position, len(self.indices), read, where)
 
     def _read(self, index: int, row: int, out: np.ndarray, sampler: CropSampler | None) -> None:
         if sampler is not None and self.crops is not None:
