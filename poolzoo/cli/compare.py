@@ -34,6 +34,7 @@ OTHERS: Final = (
     "resumed",
     "check_export",
     "dry_run",
+    "show_batch",
     "as_json",
 )
 OWN: Final = (
