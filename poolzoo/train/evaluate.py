@@ -128,7 +128,7 @@ def load_test_images(
     multilabel = decision.task.is_multilabel
     dataset = source.open_dataset(data, size, ("test",), multilabel=multilabel, exact=True, skip=skip, how=fit)
     images, labels = source.load_split(dataset, "test", size)
-    require_task(data, labels, multilabel=multilabel)
+    require_task(data, "test", labels, multilabel=multilabel)
     labels = _renumber_labels(labels, source.class_names(dataset, labels), classes)
     if tested_run is not None:
         _require_unchanged(tested_run, source.facts_about(dataset, "test", images), labels)

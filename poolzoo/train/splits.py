@@ -138,8 +138,8 @@ def read_data(settings: Settings) -> DataSplits:
     test = Split.of(source.load_split(dataset, "test"))
     if test.images.shape[1:] != train.images.shape[1:]:
         raise UsageError(f"training and test images of {settings.data} differ in size", "add --image-size")
-    for split in (train, test):
-        label_checks.require_task(settings.data, split.labels, multilabel=multilabel)
+    for name, split in (("training", train), ("test", test)):
+        label_checks.require_task(settings.data, name, split.labels, multilabel=multilabel)
     if multilabel and train.labels.shape[1] != test.labels.shape[1]:
         found = f"{train.labels.shape[1]} and {test.labels.shape[1]} labels"
         raise UsageError(f"training and test images of {settings.data} have {found}", "give both the same labels")

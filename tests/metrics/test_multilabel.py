@@ -220,3 +220,12 @@ def test_table_shows_every_label(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert all(name in printed for name in (*NAMES, "macro mean", "mAP", "micro F1"))
     assert "accuracy" not in printed
+
+
+def test_images_without_any_label_have_finite_metrics() -> None:
+    logits, labels = case(12, images=20)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = multilabel.compute(logits, np.zeros_like(labels), NAMES, Decision((0.5,) * 4))
+    assert (found.map, found.interval, found.f1) == (0.0, (0.0, 0.0), 0.0)
+    assert all(row.ap is None for row in found.per_class)
