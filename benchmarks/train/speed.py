@@ -58,6 +58,7 @@ def ours(
     from poolzoo.train.loaders import IMAGES
     from poolzoo.train.prepare import prepare
     from poolzoo.train.settings import Settings
+    from poolzoo.train.step_plan import StepPlan
     from poolzoo.train.training_module import TrainingModule
 
     if side == "memory returned":
@@ -93,7 +94,7 @@ def ours(
                 input_key=IMAGES,
                 objective=module.objective,
                 settings=prepared.settings,
-                steps_per_epoch=len(engine.loader),
+                plan=StepPlan.of(len(engine.loader)),
                 policy=prepared.policy,
                 rank=prepared.rank,
             )

@@ -56,6 +56,11 @@ def _weights(ours: NetworkConfig) -> str:
     lines = [f"Weights at the start: {markdown.text(weights['text'])}."]
     if head["changes"]:
         lines.append(f"Published head: {markdown.text(head['text'])}.")
+    if (teacher := ours.get("teacher")) is not None:
+        lines.append(
+            f"Distilled from {markdown.text(teacher['name'])} at temperature {teacher['temperature']:g}, with weight "
+            f"{teacher['weight']:g}."
+        )
     return "\n".join(lines)
 
 
@@ -100,6 +105,8 @@ def _results(report: RunReport) -> str:
         )
     if report.skipped:
         lines.append(f"{len(report.skipped)} images could not be read and were left out; metrics.json names them.")
+    if report.ending is not None and report.ending.by is not None:
+        lines.append(f"The {report.ending.by} ended training after {report.ending.epochs} epochs.")
     peak = report.peak_memory.device_bytes or report.peak_memory.host_bytes
     memory = f", peak memory {peak / 1e9:.1f} GB" if peak else ""
     lines.append(f"Training took {report.seconds:.0f} s at {report.images_per_s:.0f} images/s{memory}.")

@@ -30,6 +30,21 @@ class PeakMemory:
 
 
 @dataclass(frozen=True)
+class Ending:
+    """How long a run trained.
+
+    Attributes:
+        epochs: Number of epochs; of the last one, perhaps a part.
+        steps: Number of steps.
+        by: "patience" or "time budget", whichever ended it; None if it trained for as long as its settings say.
+    """
+
+    epochs: int
+    steps: int
+    by: str | None
+
+
+@dataclass(frozen=True)
 class RunReport:
     """The result of a finished run.
 
@@ -45,6 +60,7 @@ class RunReport:
         peak_memory: Of the first process.
         processes: Number of processes that trained together.
         skipped: Images that could not be read, each with `file` and `error`.
+        ending: How long it trained; None for a run of an earlier version.
     """
 
     path: Path
@@ -57,6 +73,7 @@ class RunReport:
     peak_memory: PeakMemory
     processes: int
     skipped: tuple[Mapping[str, str], ...] = ()
+    ending: Ending | None = None
 
     @property
     def task(self) -> Task:
@@ -75,6 +92,7 @@ class RunReport:
             "images_per_s": self.images_per_s,
             "peak_memory": asdict(self.peak_memory),
             "processes": self.processes,
+            **({"ending": asdict(self.ending)} if self.ending is not None else {}),
             **self._skipped_rows(),
         }
 
@@ -86,6 +104,7 @@ class RunReport:
             "val": {**self.val.summary(), "epoch": self.best_epoch},
             "seconds": self.seconds,
             "images_per_s": self.images_per_s,
+            **({"ending": asdict(self.ending)} if self.ending is not None else {}),
             **self._skipped_rows(),
         }
 
@@ -117,6 +136,7 @@ class RunReport:
                 peak_memory=PeakMemory(host_bytes=memory.get("host_bytes"), device_bytes=memory.get("device_bytes")),
                 processes=found.get("processes", 1),
                 skipped=tuple(found.get("skipped", ())),
+                ending=Ending(**found["ending"]) if found.get("ending") else None,
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             hint = "it was made by another version of poolzoo"

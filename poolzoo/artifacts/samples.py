@@ -11,6 +11,7 @@ import numpy as np
 
 from poolzoo.common import files
 from poolzoo.data import blocks
+from poolzoo.data.blocks import ImageArray
 
 TRAIN_SAMPLES: Final = 512  # images kept in samples.npz …
 TEST_SAMPLES: Final = 1024
@@ -19,9 +20,9 @@ MAX_BYTES: Final = 64 << 20  # … or fewer, so that they stay within 64 MB
 
 def save_samples(
     path: Path,
-    train: tuple[np.ndarray, np.ndarray],
+    train: tuple[ImageArray, np.ndarray],
     train_indices: np.ndarray,
-    test: tuple[np.ndarray, np.ndarray],
+    test: tuple[ImageArray, np.ndarray],
 ) -> None:
     """Keeps some images with their labels, so that the network can be exported where the data is gone.
 
@@ -31,7 +32,7 @@ def save_samples(
         train_indices: Indices of those that the network was trained on.
         test: Images and labels of the test split.
     """
-    fraction = min(1.0, MAX_BYTES / ((TRAIN_SAMPLES + TEST_SAMPLES) * train[0][0].nbytes))
+    fraction = min(1.0, MAX_BYTES / ((TRAIN_SAMPLES + TEST_SAMPLES) * blocks.row_bytes(train[0])))
     arrays: dict[str, np.ndarray] = {}
     for name, (images, labels), indices, count in (
         ("train", train, train_indices, TRAIN_SAMPLES),

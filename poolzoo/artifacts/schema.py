@@ -31,6 +31,15 @@ class InputConfig(TypedDict):
     license: str | None
 
 
+class TeacherSource(TypedDict):
+    """The network whose logits joined the loss: its name, the sha256 of its weights, and how it joined."""
+
+    name: str
+    sha256: str
+    temperature: float
+    weight: float
+
+
 class NetworkConfig(TypedDict):
     """What is needed to build a network again. `pool` is None for a published network with a pooling of its own."""
 
@@ -43,6 +52,7 @@ class NetworkConfig(TypedDict):
     final_norm: NotRequired[Literal["head", "backbone"]]
     published_head: NotRequired[PublishedHeadJson]
     weights: NotRequired[AccountingJson]
+    teacher: NotRequired[TeacherSource]
     data: NotRequired[str]
     data_size: list[int]
     image_size: list[int]

@@ -33,6 +33,7 @@ OTHERS: Final = (
     "out",
     "resumed",
     "check_export",
+    "find_lr",
     "dry_run",
     "as_json",
 )
@@ -219,7 +220,7 @@ def _config(given: dict[str, Any], typed: set[str]) -> ComparisonConfig:
     """The config of a comparison from what was typed, a recipe and a config file, in this order."""
     from poolzoo.compare.config import ComparisonConfig
     from poolzoo.train.recipes import recipe_settings
-    from poolzoo.train.settings import Settings, read_toml, with_absolute_paths
+    from poolzoo.train.settings import Settings, read_toml, with_absolute_paths, with_one_end
 
     own = {name: given.pop(name) for name in OWN if name in given}
     recipe, config = given.pop("recipe"), given.pop("config")
@@ -229,7 +230,7 @@ def _config(given: dict[str, Any], typed: set[str]) -> ComparisonConfig:
         )
     files = [str(path.resolve()) for path in loader.settings.files]
     settings = with_absolute_paths(
-        Settings(**{**given, "plugins": tuple(dict.fromkeys([*given.get("plugins", ()), *files]))})
+        Settings(**{**with_one_end(given, typed), "plugins": tuple(dict.fromkeys([*given.get("plugins", ()), *files]))})
     )
     loader.settings.files = [Path(file) for file in settings.plugins]
     return ComparisonConfig(**own, settings=settings)

@@ -14,9 +14,12 @@ from poolzoo.cli.groups import (
     DATA,
     FREEZING,
     HARDWARE,
+    LENGTH,
+    LOSS,
     MODEL,
     OPTIMIZATION,
     OUTPUT,
+    TEACHER,
     Decorator,
     GroupedCommand,
     option,
@@ -102,6 +105,20 @@ def setting(flag: str, group: str, help: str, metavar: str | None = None, *, uns
     "Seed of the validation split and of the images that --limit keeps.",
     unset="the value of --seed",
 )
+@setting(
+    "--crop-pct",
+    DATA,
+    "Part of the shorter side that evaluation sees: images are resized and the center is cropped, here and in exports.",
+    "PART",
+    unset="1",
+)
+@setting(
+    "--data-cache",
+    DATA,
+    "How images are kept: decoded at one size before training, reduced once in the first epoch, or not at all. With "
+    "auto, their sizes and POOLZOO_CACHE_LIMIT decide.",
+)
+@setting("--data-workers", DATA, "Number of threads that read images while the network trains.", "N", unset="the CPUs")
 @setting("--backbone", MODEL, "Backbone, such as nano/plain, timm/resnet18 or torchvision/vgg11.", "NAME")
 @setting("--pool", MODEL, "Global pooling, such as gem or gem:p=4,learnable=false.", "NAME[:OPTIONS]")
 @setting(
@@ -120,7 +137,21 @@ def setting(flag: str, group: str, help: str, metavar: str | None = None, *, uns
     type=click.Choice([recipe.name for recipe in RECIPES]),
     help="Start from a named set of options; `poolzoo show NAME` prints it. Options on the command line override it.",
 )
-@setting("--epochs", OPTIMIZATION, "Number of passes over the training images.", unset="from their number")
+@setting("--epochs", LENGTH, "Number of passes over the training images.", unset="from their number")
+@setting(
+    "--time-budget",
+    LENGTH,
+    "Train for this time instead, with validation. The learning rate reaches its end when the time does.",
+    "25m|1h30m|90s",
+    unset="no limit",
+)
+@setting(
+    "--patience",
+    LENGTH,
+    "Stop after E epochs without a better validation score. The schedule remains that of --epochs or --time-budget.",
+    "E",
+    unset="never",
+)
 @setting("--batch-size", OPTIMIZATION, "Images per step.", unset="at most 256, with at least 40 steps per epoch")
 @setting("--optimizer", OPTIMIZATION, "Optimizer: adamw, sgd, or any name in timm.optim.", "NAME")
 @setting("--lr", OPTIMIZATION, "Peak learning rate.", unset="from the optimizer and the weights")
@@ -135,11 +166,40 @@ def setting(flag: str, group: str, help: str, metavar: str | None = None, *, uns
 @setting("--grad-accum", OPTIMIZATION, "Compute each batch in K parts and sum their gradients, to save memory.", "K")
 @setting("--ema", OPTIMIZATION, "Decay of the exponential moving average of the weights, such as 0.999.", "DECAY")
 @setting(
+    "--loss",
+    LOSS,
+    "Loss: cross-entropy, or focal, which gives easy images less weight; focal:GAMMA sets its exponent (default 2).",
+    "NAME[:GAMMA]",
+)
+@setting(
     "--label-smoothing",
-    OPTIMIZATION,
+    LOSS,
     "Probability mass of the label that is spread over all classes.",
     unset="0.1, or 0 with several labels",
 )
+@setting(
+    "--class-weights",
+    LOSS,
+    "Weights of the classes in the loss: balanced for weights that are inversely proportional to their number of "
+    "images, or a JSON file that maps each class to its weight.",
+    "balanced|FILE",
+    unset="all equal",
+)
+@setting(
+    "--sampler",
+    LOSS,
+    "Images of an epoch: all of them once, or as many with each class equally often.",
+)
+@setting(
+    "--distill-from",
+    TEACHER,
+    "Train towards the outputs of a teacher as well: a run directory, or a backbone with a published classifier. "
+    "It must have the same classes.",
+    "RUN|BACKBONE",
+    unset="no teacher",
+)
+@setting("--distill-temperature", TEACHER, "Temperature that softens the outputs of teacher and student.", "T")
+@setting("--distill-weight", TEACHER, "Weight of the teacher in the loss, from 0 to 1; the labels have the rest.", "W")
 @setting("--seed", OPTIMIZATION, "Seed of the weights, the validation split, the batch order and the augmentation.")
 @setting("--shift", AUGMENTATION, "Maximum random shift in pixels.", "PX", unset="a sixteenth of the image")
 @setting(
@@ -147,6 +207,13 @@ def setting(flag: str, group: str, help: str, metavar: str | None = None, *, uns
     AUGMENTATION,
     "Horizontal flips. With alternating, two epochs show both forms of every image. "
     "With auto, the data set chooses alternating or off.",
+)
+@setting(
+    "--crop-scale",
+    AUGMENTATION,
+    "Train on random resized crops, each with a share from PART to 1 of the image's area.",
+    "PART",
+    unset="no random crops",
 )
 @setting("--cutout", AUGMENTATION, "Side in pixels of a random square that is filled with the mean color.", "PX")
 @setting("--mixup", AUGMENTATION, "Blend pairs of images with weights from Beta(ALPHA, ALPHA).", "ALPHA")
@@ -205,6 +272,12 @@ def setting(flag: str, group: str, help: str, metavar: str | None = None, *, uns
     help="Export the untrained network once before training, to find export problems early.",
 )
 @option(
+    "--find-lr",
+    group=OUTPUT,
+    is_flag=True,
+    help="Suggest a learning rate from a short ramp of rates, and write its plot. Nothing is trained.",
+)
+@option(
     "--dry-run", group=OUTPUT, is_flag=True, help="Show the network and the settings. Nothing is trained or written."
 )
 @json_option
@@ -215,6 +288,7 @@ def command(
     out: Path | None,
     resumed: Path | None,
     config: Path | None,
+    find_lr: bool,
     dry_run: bool,
     check_export: bool,
     recipe: str | None,
@@ -227,11 +301,11 @@ def command(
     from it. To train on several devices, run torchrun --nproc-per-node N -m poolzoo finetune …
     """
     from poolzoo.train.recipes import recipe_settings
-    from poolzoo.train.settings import read_toml, with_absolute_paths
+    from poolzoo.train.settings import read_toml, with_absolute_paths, with_one_end
 
     typed = {name for name in given if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
     if resumed is not None:
-        if typed or out or config or recipe or dry_run:
+        if typed or out or config or recipe or dry_run or find_lr:
             raise UsageError(
                 "--resume takes no other settings: the run has its own", f"poolzoo finetune --resume {resumed}"
             )
@@ -243,15 +317,36 @@ def command(
         given.update({key: value for key, value in read_toml(config).items() if key not in typed})
     files = [str(path.resolve()) for path in loader.settings.files]
     plugins = tuple(dict.fromkeys([*given.get("plugins", ()), *files]))
-    settings = with_absolute_paths(Settings(**{**given, "plugins": plugins}))
+    settings = with_absolute_paths(Settings(**{**with_one_end(given, typed), "plugins": plugins}))
     loader.settings.files = [Path(file) for file in settings.plugins]
     if dry_run:
         from poolzoo.train import dry_run as dry_runs
 
         dry_runs.show(settings, as_json)
         return
+    if find_lr:
+        _find_lr(settings, out, as_json=as_json)
+        return
     report = _finetune(settings, out, check_export=check_export, as_json=as_json)
     _show_result(report, as_json=as_json)
+
+
+def _find_lr(settings: Settings, out: Path | None, *, as_json: bool) -> None:
+    output.detail("loading torch")
+    from poolzoo.common.errors import CheckFailed
+    from poolzoo.train import lr_range
+
+    found = lr_range.find_lr(settings, out)
+    if found is None:
+        return
+    if as_json:
+        output.emit_json(found.to_json())
+    if found.suggestion is None:
+        text = f"there is no learning rate to suggest: {found.problem}"
+        raise CheckFailed(text, f"see {found.path / lr_range.PLOT}; another --lr moves the range")
+    if not as_json:
+        output.data(f"--lr {found.suggestion:.2g}")
+        output.data(str(found.path))
 
 
 def _finetune(settings: Settings, out: Path | None, *, check_export: bool, as_json: bool) -> RunReport | None:

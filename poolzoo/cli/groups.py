@@ -12,6 +12,9 @@ MODEL: Final = "Model"
 OPTIMIZATION: Final = "Optimization"
 AUGMENTATION: Final = "Augmentation"
 FREEZING: Final = "Freezing"
+LOSS: Final = "Loss"
+LENGTH: Final = "Length"
+TEACHER: Final = "Teacher"
 COMPARISON: Final = "Comparison"
 GRAPH: Final = "Graph"
 HARDWARE: Final = "Hardware"
@@ -21,7 +24,10 @@ ORDER: Final = (
     DATA,
     MODEL,
     COMPARISON,
+    LENGTH,
     OPTIMIZATION,
+    LOSS,
+    TEACHER,
     AUGMENTATION,
     FREEZING,
     GRAPH,

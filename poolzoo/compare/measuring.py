@@ -33,7 +33,8 @@ def measure_robustness(config: ComparisonConfig, records: TrialRecords) -> None:
     if not pending:
         return
     output.say("measuring robustness")
-    from poolzoo.data import source
+    from poolzoo.data import blocks, source, streams
+    from poolzoo.data.choice import choose
 
     settings = config.settings
     configs = {one: json_reader.mapping(files.read_json(records[one].path / "config.json")) for one in pending}
@@ -52,8 +53,9 @@ def measure_robustness(config: ComparisonConfig, records: TrialRecords) -> None:
                 skip=settings.skip_broken,
                 how=settings.fit,
             )
-            images, labels = source.load_split(dataset, "test", size)
-        images, labels = source.limited(images, labels, config.robustness_samples, config.split_seed)
+            test = streams.load_split(dataset, "test", size)
+        chosen = choose(test.labels, config.robustness_samples, config.split_seed)
+        images, labels = blocks.gather(test.images, chosen), test.labels[chosen]
         paths = {one.key: records[one].path for one in group}
         found: Mapping[str, Robustness] = {}
         try:

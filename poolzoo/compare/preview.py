@@ -21,6 +21,7 @@ from poolzoo.model.cost import parameters_and_macs
 from poolzoo.train.features import input_key
 from poolzoo.train.loaders import FEATURE_MAP
 from poolzoo.train.prepare import PreparedRun, prepare
+from poolzoo.train.step_plan import StepPlan
 
 STEPS: Final = 3  # that are timed, after one that is not
 
@@ -100,11 +101,13 @@ class _Times:
 def _times(prepared: PreparedRun) -> _Times:
     settings, data, policy = prepared.settings, prepared.data, prepared.policy
     assert settings.batch_size is not None
-    assert settings.epochs is not None
     network = prepared.assembly.network
     images = torch.from_numpy(data.images[data.train_indices[: settings.batch_size]]).to(policy.device)
     labels = torch.from_numpy(data.labels[data.train_indices[: settings.batch_size]]).to(policy.device)
-    steps = len(data.train_indices) // settings.batch_size * settings.epochs
+    if (budget := settings.budget_seconds) is not None:
+        return _Times(budget)
+    per_epoch = len(data.train_indices) // settings.batch_size
+    steps = per_epoch * settings.epochs if settings.epochs else StepPlan.parse(settings.steps or "").total
     batches = (len(data.images) + 2 * len(data.test.labels)) / len(images)
     network.train()
     with policy.context():

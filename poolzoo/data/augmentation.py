@@ -13,8 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from poolzoo.data import blocks
+from poolzoo.data import blocks, erasing, policy
+from poolzoo.data.color_jitter import jitter
+from poolzoo.data.crops import CropSampler, random_crops_array, random_crops_tensor
+from poolzoo.data.policy import Policy
 from poolzoo.data.sizes import Size
+from poolzoo.data.transfer import to_device as to_device
 
 Flip = Literal["off", "random", "alternating"]
 Positions = TypeVar("Positions", np.ndarray, Tensor)
@@ -33,6 +37,11 @@ class Augmentation:
         cutout: Side in pixels of a square filled with the mean color (DeVries and Taylor, 2017); 0: none.
         mixup: α of mixup (Zhang et al., 2018); the weight of an image is drawn from Beta(α, α) once a batch; 0: none.
         cutmix: α of CutMix (Yun et al., 2019), which replaces a box; with both, each batch draws one of them.
+        crop_scale: Range of the share of an image's area that a random crop shows, such as (0.08, 1); None for no crop.
+        crop_ratio: Range of the crop's width through its height.
+        policy: Automatic augmentation; None for none.
+        color_jitter: Largest change of brightness, contrast and saturation, 0–1; 0: none.
+        erasing: Probability that a random box is filled with the mean color; 0: none.
     """
 
     shift: int = 0
@@ -40,6 +49,11 @@ class Augmentation:
     cutout: int = 0
     mixup: float = 0.0
     cutmix: float = 0.0
+    crop_scale: tuple[float, float] | None = None
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    policy: Policy | None = None
+    color_jitter: float = 0.0
+    erasing: float = 0.0
 
 
 NO_AUGMENTATION: Final = Augmentation()
@@ -54,12 +68,16 @@ class EpochParams:
         shifts: Rows and columns to shift by, `int64[N, 2]`.
         flipped: Whether the image is mirrored, `bool[N]`.
         centers: Row and column of the cutout's center, `int64[N, 2]`.
+        seed: Of the run.
+        epoch: Its number.
     """
 
     order: np.ndarray
     shifts: np.ndarray
     flipped: np.ndarray
     centers: np.ndarray
+    seed: int
+    epoch: int
 
     @classmethod
     def sample(cls, count: int, size: Size, augmentation: Augmentation, seed: int, epoch: int) -> EpochParams:
@@ -90,6 +108,8 @@ class EpochParams:
             shifts=shifts.numpy(),
             flipped=flipped.numpy(),
             centers=centers.numpy(),
+            seed=seed,
+            epoch=epoch,
         )
 
 
@@ -140,67 +160,98 @@ class AugmentedImages:
     On a GPU all images stay in device memory if they fit; otherwise each batch is copied there.
 
     Args:
-        images: `uint8[N, H, W, 3]`, in memory or mapped from a file.
+        images: `uint8[N, H, W, 3]`, in memory, mapped from a file, or decoded when asked.
         device: Where batches are needed.
     """
 
-    def __init__(self, images: np.ndarray, device: torch.device) -> None:
+    def __init__(self, images: blocks.ImageArray, device: torch.device) -> None:
         self.images = images
         self.device = device
         self.size: Size = (images.shape[1], images.shape[2])
         self.resident: Tensor | None = None
         self._rows = blocks.Rows(images)
-        if device.type == "cuda" and images.nbytes < RESIDENT_FRACTION * torch.cuda.mem_get_info(device)[0]:
+        if isinstance(images, np.ndarray) and _fits_device(images.nbytes, device):
             self.resident = torch.from_numpy(np.array(images)).to(device)
 
     @cached_property
     def mean_color(self) -> np.ndarray:
         """The mean color of a sample of the images, `uint8[3]`, with which cutouts are filled."""
-        sample = self.images[:: max(1, len(self.images) // MEAN_COLOR_SAMPLES)]
-        total = sum(part.sum((0, 1, 2), np.int64) for part in blocks.parts(sample))
-        color: np.ndarray = np.rint(total / sample[..., 0].size).astype(np.uint8)
+        sample = np.arange(0, len(self.images), max(1, len(self.images) // MEAN_COLOR_SAMPLES))
+        total = sum(part.sum((0, 1, 2), np.int64) for part in blocks.parts(self.images, sample))
+        pixels = len(sample) * self.size[0] * self.size[1]
+        color: np.ndarray = np.rint(total / pixels).astype(np.uint8)
         return color
 
     def take(
         self,
         indices: np.ndarray,
-        shifts: np.ndarray,
-        flipped: np.ndarray,
-        centers: np.ndarray | None = None,
-        cutout: int = 0,
+        params: EpochParams,
+        positions: np.ndarray,
+        how: Augmentation,
+        keys: np.ndarray | None = None,
     ) -> Tensor:
-        """Images that are mirrored, then shifted, then covered by a square.
+        """Augmented images.
 
         Args:
             indices: `int64[n]`.
-            shifts: Rows and columns, `int64[n, 2]`.
-            flipped: `bool[n]`.
-            centers: Row and column of the squares' centers, `int64[n, 2]`; None for no squares.
-            cutout: Side of the squares in pixels.
+            params: Of the epoch.
+            positions: Places of the images in these parameters, `int64[n]`.
+            how: Which changes are made.
+            keys: Numbers that random crops and operators depend on, `int64[n]`; None for `indices`.
 
         Returns:
             `uint8[n, H, W, 3]` on the device.
         """
+        keys = indices if keys is None else keys
+        if self.resident is None:
+            batch = self._rows[indices]
+            if how.crop_scale is not None:
+                batch = random_crops_array(batch, self._boxes(keys, params, how))
+            return self.change(batch, keys, params, positions, how)
+        resident = self.resident[to_device(indices, self.device)]
+        if how.crop_scale is not None:
+            resident = random_crops_tensor(resident, to_device(self._boxes(keys, params, how), self.device))
+        return self._distort(_flip_and_shift(resident, params, positions), keys, params, positions, how)
+
+    def change(
+        self, batch: np.ndarray, keys: np.ndarray, params: EpochParams, positions: np.ndarray, how: Augmentation
+    ) -> Tensor:
+        """The same for images `uint8[n, H, W, 3]` that were read and cropped already, whose content may change."""
         if self.device.type == "cpu":
-            on_host = flip_and_shift_array(self._rows[indices], shifts, flipped)
-            if centers is not None:
-                on_host[_squares(centers, cutout, self.size)] = self.mean_color
-            return torch.from_numpy(on_host)
-        if self.resident is not None:
-            batch = self.resident[to_device(indices, self.device)]
-        else:
-            batch = to_device(self._rows[indices], self.device)
-        batch = flip_and_shift_tensor(batch, to_device(shifts, self.device), to_device(flipped, self.device))
-        if centers is not None:
-            squares = to_device(_squares(centers, cutout, self.size), self.device)
-            batch = torch.where(squares[..., None], to_device(self.mean_color, self.device), batch)
-        return batch
+            changed = flip_and_shift_array(batch, params.shifts[positions], params.flipped[positions])
+            return self._distort(torch.from_numpy(changed), keys, params, positions, how)
+        changed_tensor = _flip_and_shift(to_device(batch, self.device), params, positions)
+        return self._distort(changed_tensor, keys, params, positions, how)
+
+    def _boxes(self, keys: np.ndarray, params: EpochParams, how: Augmentation) -> np.ndarray:
+        assert how.crop_scale is not None
+        sampler = CropSampler(how.crop_scale, how.crop_ratio, seed=params.seed, epoch=params.epoch)
+        return np.array([sampler.box(index, self.size) for index in keys.tolist()], np.int64)
+
+    def _distort(
+        self, images: Tensor, keys: np.ndarray, params: EpochParams, positions: np.ndarray, how: Augmentation
+    ) -> Tensor:
+        """Policy, color jitter, cutout and random erasing, in this order, so that covered parts have one color."""
+        seed, epoch = params.seed, params.epoch
+        if how.policy is not None:
+            images = policy.distort(images, how.policy, seed=seed, epoch=epoch, positions=keys)
+        if how.color_jitter:
+            images = jitter(images, how.color_jitter, seed=seed, epoch=epoch, positions=keys)
+        if how.cutout:
+            images = erasing.erase(images, erasing.squares(params.centers[positions], how.cutout), self.mean_color)
+        if how.erasing:
+            edges = erasing.boxes(how.erasing, self.size, seed=seed, epoch=epoch, positions=keys)
+            images = erasing.erase(images, edges, self.mean_color)
+        return images
 
 
-def to_device(array: np.ndarray, device: torch.device) -> Tensor:
-    """An array as a tensor on a device; copies to a GPU go through pinned memory, so that they do not block."""
-    tensor = torch.from_numpy(array)
-    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+def _fits_device(count: int, device: torch.device) -> bool:
+    return device.type == "cuda" and count < RESIDENT_FRACTION * torch.cuda.mem_get_info(device)[0]
+
+
+def _flip_and_shift(batch: Tensor, params: EpochParams, positions: np.ndarray) -> Tensor:
+    shifts, flipped = params.shifts[positions], params.flipped[positions]
+    return flip_and_shift_tensor(batch, to_device(shifts, batch.device), to_device(flipped, batch.device))
 
 
 def flip_and_shift_array(batch: np.ndarray, shifts: np.ndarray, flipped: np.ndarray) -> np.ndarray:
@@ -250,13 +301,3 @@ def flip_and_shift_tensor(batch: Tensor, shifts: Tensor, flipped: Tensor) -> Ten
 def reflect(positions: Positions, length: int) -> Positions:
     """Positions on an axis, mirrored at both ends; the ends are not repeated."""
     return (length - 1) - abs((length - 1) - abs(positions))
-
-
-def _squares(centers: np.ndarray, side: int, size: Size) -> np.ndarray:
-    """Masks of squares around centers, cut off at the border of the image, `bool[n, H, W]`."""
-    inside = []
-    for axis in (0, 1):
-        offset = np.arange(size[axis]) - centers[:, axis : axis + 1] + side // 2
-        inside.append((offset >= 0) & (offset < side))
-    mask: np.ndarray = inside[0][:, :, None] & inside[1][:, None, :]
-    return mask

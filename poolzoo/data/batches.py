@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor
 
 from poolzoo.data.augmentation import Augmentation, AugmentedImages, EpochParams, MixParams, to_device
+from poolzoo.data.blocks import ImageArray
+from poolzoo.data.epoch_order import EpochOrder, Sampler, epoch_order
 
 
 @dataclass(frozen=True)
@@ -50,21 +53,32 @@ class Batch:
     Attributes:
         images: `uint8[n, H, W, 3]`, or `float32` of the same range after mixup.
         labels: `int64[n]`, or `uint8[n, K]` for several labels.
+        indices: Which images of the split these are, `int64[n]`, on the host.
         mixed_labels: Labels of the images that were mixed in, of the same form; None without mixup and CutMix.
         label_weight: Weight of `labels` in the loss; `mixed_labels` have the rest.
     """
 
     images: Tensor
     labels: Tensor
+    indices: np.ndarray
     mixed_labels: Tensor | None = None
     label_weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What an epoch draws: the order of its images, and the random parameters of each draw."""
+
+    number: int
+    order: EpochOrder
+    params: EpochParams
 
 
 class BatchLoader:
     """Serves the training images in augmented batches, the same for the same seed and epoch.
 
     Args:
-        images: `uint8[N, H, W, 3]`, in memory or mapped from a file.
+        images: `uint8[N, H, W, 3]`, in memory, mapped from a file, or decoded when asked.
         labels: `int64[N]`, or `uint8[N, K]` for several labels.
         batch_size: Images a batch over all processes; at most as many as there are indices.
         augmentation: Random changes of the images.
@@ -72,11 +86,12 @@ class BatchLoader:
         device: Where the batches are needed.
         rank: The process, which gets its shard of each batch.
         indices: Of the images to serve, `int64[n]`; None for all.
+        sampler: How often an epoch draws each image.
     """
 
     def __init__(
         self,
-        images: np.ndarray,
+        images: ImageArray,
         labels: np.ndarray,
         batch_size: int,
         augmentation: Augmentation,
@@ -84,10 +99,13 @@ class BatchLoader:
         device: torch.device,
         rank: Rank = SINGLE_PROCESS,
         indices: np.ndarray | None = None,
+        sampler: Sampler = "all",
     ) -> None:
         self.indices = np.arange(len(images)) if indices is None else indices
         self.images = AugmentedImages(images, device)
-        self.labels = torch.from_numpy(labels[self.indices]).to(device)
+        self.sampler = sampler
+        self._host_labels = labels[self.indices]
+        self.labels = torch.from_numpy(self._host_labels).to(device)
         self.batch_size = min(batch_size, len(self.indices))
         self.augmentation = augmentation
         self.seed = seed
@@ -100,30 +118,61 @@ class BatchLoader:
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """The batches of epoch `number`, beginning with batch `start`."""
-        size = self.images.size
-        params = EpochParams.sample(len(self.indices), size, self.augmentation, seed=self.seed, epoch=number)
-        for step in range(start, len(self)):
-            whole_batch = params.order[step * self.batch_size : (step + 1) * self.batch_size]
-            mine = self.rank.shard(whole_batch)
-            images = self._augment(params, mine)
-            labels = self.labels[to_device(mine, self.device)]
-            mix = MixParams.sample(self.augmentation, size, seed=(self.seed, number, step))
-            if mix is None:
-                yield Batch(images=images, labels=labels)
-                continue
-            partners = self.rank.shard(whole_batch[::-1]).copy()
-            yield Batch(
-                images=mix.apply(images, self._augment(params, partners)),
-                labels=labels,
-                mixed_labels=self.labels[to_device(partners, self.device)],
-                label_weight=mix.weight,
-            )
+        epoch = self.draw(number)
+        with closing(self.read(epoch, self._draws(start))) as read:
+            for step in range(start, len(self)):
+                shown = next(read)
+                mix = MixParams.sample(self.augmentation, self.images.size, seed=(self.seed, number, step))
+                if mix is None:
+                    yield shown
+                    continue
+                # Of one process the images that are mixed in are its own, from the end of the batch.
+                others = next(read) if self.rank.is_distributed else None
+                yield Batch(
+                    images=mix.apply(shown.images, shown.images.flip(0) if others is None else others.images),
+                    labels=shown.labels,
+                    indices=shown.indices,
+                    mixed_labels=shown.labels.flip(0) if others is None else others.labels,
+                    label_weight=mix.weight,
+                )
 
-    def _augment(self, params: EpochParams, positions: np.ndarray) -> Tensor:
-        return self.images.take(
-            indices=self.indices[positions],
-            shifts=params.shifts[positions],
-            flipped=params.flipped[positions],
-            centers=params.centers[positions] if self.augmentation.cutout else None,
-            cutout=self.augmentation.cutout,
-        )
+    def draw(self, number: int) -> Epoch:
+        """The order and the random parameters of an epoch."""
+        order = epoch_order(self._host_labels, self.seed, number, self.sampler)
+        return Epoch(number=number, order=order, params=self._params(number))
+
+    def in_order(self, number: int) -> Epoch:
+        """The images in their own order, with the random parameters of an epoch."""
+        places = np.arange(len(self.indices))
+        return Epoch(number=number, order=EpochOrder(positions=places, rows=places), params=self._params(number))
+
+    def _params(self, number: int) -> EpochParams:
+        count, size = len(self.indices), self.images.size
+        return EpochParams.sample(count, size, self.augmentation, seed=self.seed, epoch=number)
+
+    def _draws(self, start: int) -> Iterator[np.ndarray]:
+        """This process's part of each batch; among several also of what is mixed in: the same batch from its end."""
+        mixes = self.rank.is_distributed and (self.augmentation.mixup or self.augmentation.cutmix)
+        for step in range(start, len(self)):
+            whole_batch = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+            yield self.rank.shard(whole_batch)
+            if mixes:
+                yield self.rank.shard(whole_batch[::-1])
+
+    def read(self, epoch: Epoch, batches: Iterable[np.ndarray]) -> Generator[Batch, None, None]:
+        """Augmented images in batches, before any two of them are mixed.
+
+        Args:
+            epoch: What the epoch draws.
+            batches: Which draws of it, `int64[n]` each.
+        """
+        for draws in batches:
+            positions, rows = epoch.order.positions[draws], epoch.order.rows[draws]
+            images = self.images.take(
+                self.indices[positions], epoch.params, rows, self.augmentation, keys=self.indices[rows]
+            )
+            yield self._batch(images, positions)
+
+    def _batch(self, images: Tensor, positions: np.ndarray) -> Batch:
+        labels = self.labels[to_device(positions, self.device)]
+        return Batch(images=images, labels=labels, indices=self.indices[positions])

@@ -91,7 +91,7 @@ class Shelf:
         """
         self.root.mkdir(parents=True, exist_ok=True)
         self._sweep()
-        sizes = {path: _size(path) for path in self.root.iterdir()}
+        sizes = {path: size(path) for path in self.root.iterdir()}
         evictable = [path for path in sizes if path.is_dir() and path.name[0] != _HIDDEN]
         evictable = sorted((path for path in evictable if path.name not in self._given), key=_used_at)
         used, most = sum(sizes.values()), sum(sizes[path] for path in evictable)
@@ -169,7 +169,7 @@ def _files(path: Path) -> list[Path]:
     return [Path(folder, name) for folder, _, names in os.walk(path) for name in names]
 
 
-def _size(path: Path) -> int:
+def size(path: Path) -> int:
     """Bytes of the files under a directory, or of a file."""
     total = 0
     for file in _files(path) if path.is_dir() else (path,):

@@ -1,14 +1,16 @@
 """Which images and labels a run saw, kept with it: whether they are the same today, and what changed where not.
 
-The pixels decide: a file that was touched, copied or renamed without a change of order is the same data. Names explain.
+Of decoded images the pixels decide: a file that was touched, copied or renamed without a change of order is the same
+data. Of streamed images names, sizes and times decide, since nobody has read them all. Names explain what changed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +18,9 @@ import numpy as np
 
 from poolzoo.common import files
 from poolzoo.common.errors import CheckFailed
-from poolzoo.data.image_facts import Facts
+from poolzoo.data.image_facts import DIGEST_BYTES, Facts
+from poolzoo.plugin.image_index import ImageIndex, Names
+from poolzoo.plugin.spec import Split
 
 FILE: Final = "data.npz"  # in the directory of a run or a comparison
 _SHOWN: Final = 3  # examples of each kind of change
@@ -27,14 +31,16 @@ class SplitIdentity:
     """The images of one split in their order.
 
     Attributes:
-        digests: Of the pixels, `uint8[N, 8]`.
+        digests: Of the pixels or of the files, `uint8[N, 8]`.
         labels: `int64[N]`, or `uint8[N, K]` for several labels.
         names: Of the files, below the split's folder; None where there are no files.
+        of_files: Whether the digests are those of `file_digests`.
     """
 
     digests: np.ndarray
     labels: np.ndarray
-    names: tuple[str, ...] | None = None
+    names: Sequence[str] | None = None
+    of_files: bool = False
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, SplitIdentity):
@@ -52,9 +58,14 @@ class DataIdentity:
     classes: tuple[str, ...]
 
     @classmethod
-    def of(cls, facts: Mapping[str, Facts], labels: Mapping[str, np.ndarray], classes: tuple[str, ...]) -> DataIdentity:
+    def of(
+        cls, facts: Mapping[Split, Facts], labels: Mapping[Split, np.ndarray], classes: tuple[str, ...]
+    ) -> DataIdentity:
         """The identity of splits, from the facts about their images and from their labels."""
-        splits = {name: SplitIdentity(known.digests, labels[name], known.names) for name, known in facts.items()}
+        splits: dict[str, SplitIdentity] = {
+            name: SplitIdentity(known.digests, labels[name], known.names, known.of_files)
+            for name, known in facts.items()
+        }
         return cls(splits, classes)
 
     @property
@@ -87,6 +98,8 @@ class DataIdentity:
             arrays[f"{name}_labels"] = _stored(split.labels, "i4")
             if split.names is not None:
                 arrays[f"{name}_names"] = _packed(split.names)
+            if split.of_files:
+                arrays[f"{name}_stamps"] = np.ones(1, bool)
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
         files.write_atomically(path, buffer.getvalue())
@@ -105,9 +118,10 @@ class DataIdentity:
         for key in found:
             name, _, what = key.rpartition("_")
             if what == "digests" and f"{name}_labels" in found:
-                names = found.get(f"{name}_names")
+                packed, of_files = found.get(f"{name}_names"), f"{name}_stamps" in found
+                names = None if packed is None else _names(packed) if of_files else _unpacked(packed)
                 labels = _stored(found[f"{name}_labels"], "i8")
-                splits[name] = SplitIdentity(found[key], labels, None if names is None else _unpacked(names))
+                splits[name] = SplitIdentity(found[key], labels, names, of_files)
         return cls(splits, _unpacked(found.get("classes", _packed(()))))
 
 
@@ -126,7 +140,20 @@ def _stored(labels: np.ndarray, dtype: str) -> np.ndarray:
     return labels.astype(dtype) if labels.ndim == 1 else np.ascontiguousarray(labels)
 
 
-def _packed(texts: tuple[str, ...]) -> np.ndarray:
+def file_digests(index: ImageIndex) -> np.ndarray:
+    """Digests of the names, sizes and times of encoded images, `uint8[N, 8]`; none of them is opened."""
+    whole = bytearray()
+    for position, name in enumerate(index.names):
+        try:
+            size, time = index.stamp(position)
+        except OSError:  # gone since it was listed; who reads it says so
+            size, time = -1, -1
+        text = b"%d %d " % (size, time) + os.fsencode(name)
+        whole += hashlib.blake2b(text, digest_size=DIGEST_BYTES).digest()
+    return np.frombuffer(whole, np.uint8).reshape(-1, DIGEST_BYTES)
+
+
+def _packed(texts: Sequence[str]) -> np.ndarray:
     """Texts as one array of bytes: numpy's own arrays of text are as wide as the longest."""
     return np.frombuffer("\0".join(texts).encode("utf-8", "surrogateescape"), np.uint8)
 
@@ -134,6 +161,13 @@ def _packed(texts: tuple[str, ...]) -> np.ndarray:
 def _unpacked(packed: np.ndarray) -> tuple[str, ...]:
     text = packed.tobytes().decode("utf-8", "surrogateescape")
     return tuple(text.split("\0")) if text else ()
+
+
+def _names(packed: np.ndarray) -> Names:
+    """The same, in one buffer."""
+    last = [len(packed)] if len(packed) else []
+    breaks = np.concatenate([np.flatnonzero(packed == 0), np.array(last, np.int64)])
+    return Names(packed[packed != 0].tobytes(), breaks - np.arange(len(breaks)))
 
 
 def _classes(before: tuple[str, ...], now: tuple[str, ...]) -> str:
@@ -147,10 +181,19 @@ def _classes(before: tuple[str, ...], now: tuple[str, ...]) -> str:
 
 def _differences(before: SplitIdentity, now: SplitIdentity) -> str:
     """What differs between two versions of a split, in words; empty where nothing does."""
+    if before.of_files != now.of_files:  # digests of two kinds; names and labels are left to compare
+        before, now = (replace(one, digests=np.zeros_like(one.digests), of_files=False) for one in (before, now))
+        if before.names is not None and now.names is not None and list(before.names) != list(now.names):
+            return _named(before, now)
     if before == now:
         return ""
     if before.names is None or now.names is None:
         return _numbered(before, now)
+    return _named(before, now)
+
+
+def _named(before: SplitIdentity, now: SplitIdentity) -> str:
+    """The same for images with names."""
     old, new = _by_name(before), _by_name(now)
     changed = [name for name in old if name in new and old[name][0] != new[name][0]]
     relabeled = [name for name in old if name in new and old[name][0] == new[name][0] and old[name] != new[name]]

@@ -7,7 +7,7 @@ where decoded images are found.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,11 +27,13 @@ class Facts:
         digests: Of the pixels, `uint8[N, DIGEST_BYTES]`.
         sums: Sum and sum of squares of each channel's values, `int64[N, 3, 2]`; None where nobody computed them.
         names: The files' names below the split's folder; None where there are no files.
+        of_files: Whether the digests are of the files' names, sizes and times instead.
     """
 
     digests: np.ndarray
     sums: np.ndarray | None = None
-    names: tuple[str, ...] | None = None
+    names: Sequence[str] | None = None
+    of_files: bool = False
 
     @classmethod
     def of(cls, images: np.ndarray) -> Facts:

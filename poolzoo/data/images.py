@@ -5,16 +5,16 @@ from __future__ import annotations
 import importlib
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from poolzoo.data.jpeg import ORIENTATION, PlainJpeg, plain_jpeg
+from poolzoo.data.jpeg import ORIENTATION, plain_jpeg
 from poolzoo.data.modes import ScaleCallback, is_deep, levels, levels_of_reader_1, report_narrow_colors
 from poolzoo.data.resize import PLAIN, TRANSFORM, TRANSFORMS, Fit, recorded
 from poolzoo.data.sizes import Size
@@ -101,46 +101,87 @@ def _pixels(full: Size, wanted: Size, how: Fit) -> float:
     return min(full[axis] / wanted[axis] for axis in (0, 1)) * how.crop_pct
 
 
-def _fit_part(small: Image.Image, part: int, full: Size, wanted: Size, how: Fit, orientation: int = 1) -> Image.Image:
-    """An image that was decoded at one part of its full size (height, width), resized and cropped."""
-    side = _pixels(full, wanted, how)
-    # The last pixel of a side may stand for less than `part` pixels of the file; turning puts it first.
-    box = []
-    for axis, mirrored in ((1, MIRRORED_X), (0, MIRRORED_Y)):
-        length = small.size[1 - axis]
-        spare = length - full[axis] / part if orientation in mirrored else 0
-        start = spare + max(0.0, (full[axis] - wanted[axis] * side) / part / 2)
-        box.append((start, min(start + wanted[axis] * side / part, length)))  # a rounding may lead outside
-    return small.resize(wanted[::-1], _filter(how), (box[0][0], box[1][0], box[0][1], box[1][1]))
+class Scaled(NamedTuple):
+    """An RGB image that was decoded at one part of its size.
+
+    Attributes:
+        pixels: `uint8[h, w, 3]`, or an image of Pillow's, which need not be converted for Pillow's own resize.
+        full: Height and width in the file, turned by its orientation.
+        part: 1, 2, 4 or 8: h and w are the full sides divided by it, rounded up.
+        start: Row and column of `pixels` where the image begins: below 1, and 0 but for a turned image.
+    """
+
+    pixels: np.ndarray | Image.Image
+    full: Size
+    part: int = 1
+    start: tuple[float, float] = (0.0, 0.0)
+
+    def image(self) -> Image.Image:
+        """The pixels as an image of Pillow's."""
+        return Image.fromarray(self.pixels) if isinstance(self.pixels, np.ndarray) else self.pixels
+
+    def array(self) -> np.ndarray:
+        """The pixels as an array that can be written to."""
+        found = self.pixels if isinstance(self.pixels, np.ndarray) else np.asarray(self.pixels)
+        return found if found.flags.writeable else found.copy()
+
+    def fitted(self, size: Size | None, how: Fit) -> np.ndarray:
+        """The pixels resized and center-cropped to (height, width), `uint8[height, width, 3]`; None as they are."""
+        if size is None or (self.part == 1 and self.full == size):
+            return np.asarray(self.pixels)
+        if self.part == 1:
+            return np.asarray(fit(self.image(), size, how))
+        side, small = _pixels(self.full, size, how), self.image()
+        box = []
+        for axis in (1, 0):
+            length = small.size[1 - axis]
+            start = self.start[axis] + max(0.0, (self.full[axis] - size[axis] * side) / self.part / 2)
+            box.append((start, min(start + size[axis] * side / self.part, length)))  # a rounding may lead outside
+        return np.asarray(small.resize(size[::-1], _filter(how), (box[0][0], box[1][0], box[0][1], box[1][1])))
 
 
-def _by_pillow(file: BinaryIO, size: Size | None, how: Fit, on_misfit: ScaleCallback | None) -> tuple[np.ndarray, Size]:
-    """Any image that Pillow reads, as `read_with_size` gives it."""
+def scaled(
+    path: Path | BinaryIO, part_of: Callable[[Size], int], how: Fit = PLAIN, on_misfit: ScaleCallback | None = None
+) -> Scaled:
+    """An image file at a part of its size, where it is a JPEG; any other comes whole.
+
+    Args:
+        path: The file.
+        part_of: Gives 1, 2, 4 or 8 for the height and width in the file.
+        how: By which rules files become pixels.
+        on_misfit: Called where the values of a deep image do not fit the scale of their type.
+
+    Raises:
+        OSError, ValueError, …: One of `Unreadable`: it is no image, or a damaged one.
+    """
+    with_heif()
+    with _opened(path) as file:
+        if (plain := plain_jpeg(file)) is not None:
+            full = plain.height, plain.width
+            part = part_of(full) if how.reader > 1 else 1
+            if (pixels := plain.decode(part)) is not None:
+                return Scaled(pixels, full, part)
+            file.seek(0)  # Pillow is to say what is wrong with it
+        return _by_pillow(file, part_of, how, on_misfit)
+
+
+def _by_pillow(file: BinaryIO, part_of: Callable[[Size], int], how: Fit, on_misfit: ScaleCallback | None) -> Scaled:
+    """Any image that Pillow reads, as `scaled` gives it."""
     with Image.open(file) as image:
         orientation, part, full = 1, 1, image.size[::-1]
         if image.format in ("JPEG", "MPO"):  # asked first: the orientation of a PNG is behind its pixels
             orientation = image.getexif().get(ORIENTATION, 1)
             full = image.size if orientation in TURNED else full
-            part = _part(full, size, how) if size is not None and how.reader > 1 else 1
+            part = part_of(full) if how.reader > 1 else 1
         if part > 1:
             image.draft(None, (image.width // part, image.height // part))
         whole = to_rgb(image, how, on_misfit)
-        if part == 1:
-            full = whole.size[::-1]  # a PNG's orientation is known by now
-            return np.asarray(whole if size is None else fit(whole, size, how)), full
-        assert size is not None
-        return np.asarray(_fit_part(whole, part, full, size, how, orientation)), full
-
-
-def _by_simplejpeg(plain: PlainJpeg, size: Size | None, how: Fit) -> np.ndarray | None:
-    """The same of a plain JPEG; None where Pillow is to say what is wrong with it."""
-    full = plain.height, plain.width
-    part = _part(full, size, how) if size is not None and how.reader > 1 else 1
-    pixels = plain.decode(part)
-    if pixels is None or size is None or (part == 1 and full == size):
-        return pixels
-    small = Image.fromarray(pixels)
-    return np.asarray(fit(small, size, how) if part == 1 else _fit_part(small, part, full, size, how))
+    if part == 1:
+        return Scaled(whole, whole.size[::-1])  # a PNG's orientation is known by now
+    # The last pixel of a side may stand for less than `part` pixels of the file; turning puts it first.
+    spare = [whole.size[1 - axis] - full[axis] / part for axis in (0, 1)]
+    start = (spare[0] if orientation in MIRRORED_Y else 0.0, spare[1] if orientation in MIRRORED_X else 0.0)
+    return Scaled(whole, full, part, start)
 
 
 def read(
@@ -164,13 +205,12 @@ def read_with_size(
     path: Path | BinaryIO, size: Size | None = None, how: Fit = PLAIN, on_misfit: ScaleCallback | None = None
 ) -> tuple[np.ndarray, Size]:
     """The same, with the height and width that the image has in its file, turned by its orientation."""
-    with_heif()
-    with _opened(path) as file:
-        if (plain := plain_jpeg(file)) is not None:
-            if (pixels := _by_simplejpeg(plain, size, how)) is not None:
-                return pixels, (plain.height, plain.width)
-            file.seek(0)
-        return _by_pillow(file, size, how, on_misfit)
+
+    def part_of(full: Size) -> int:
+        return 1 if size is None else _part(full, size, how)
+
+    found = scaled(path, part_of, how, on_misfit)
+    return found.fitted(size, how), found.full
 
 
 @contextmanager

@@ -20,3 +20,11 @@ def pillow() -> Iterator[None]:
             yield
     finally:
         logger.removeHandler(nowhere)
+
+
+def hush() -> None:
+    """The same for the rest of the process, where images are read by threads while others work."""
+    logger = logging.getLogger("PIL")
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
+    warnings.filterwarnings("ignore", module=r"PIL\b")

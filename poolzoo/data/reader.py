@@ -125,7 +125,7 @@ class Reader:
     facts: dict[Split, Facts] = field(default_factory=dict)
     shelf: disk.Shelf | None = None  # one for both parts: the second does not evict the first
     _indices: dict[str, ImageIndex] = field(default_factory=dict)
-    _judged: bool = False
+    _judged: set[str] = field(default_factory=set)
     _tried: int = 0  # files of parts in which some could not be read
 
     def part(self, part: str) -> ImageIndex:
@@ -158,18 +158,15 @@ class Reader:
             BrokenImages: More images cannot be read than may be left out; all of them are listed.
         """
         self.count_validation(split)
-        self.shelf = self.shelf or store.shelf(cache_dir)
+        self.decide(split)
         wanted = self._images(split)
-        native = _sizes_of(wanted.index)
-        if not self._judged:
-            self._judge(native)
-            store.require_room(self.shelf, [self._images(one) for one in ("train", "test") if one in self.parts])
-        elif odd := native - {self.native}:
-            self._say_others(odd, split)
+        shelf = self.opened_shelf(cache_dir)
+        if not self.facts:
+            store.require_room(shelf, [self._images(one) for one in ("train", "test") if one in self.parts])
         while True:
             wanted = replace(wanted, size=self.decided)
             try:
-                found = store.load(self.shelf, wanted)
+                found = store.load(shelf, wanted)
                 break
             except decode.MixedSizesError as mixed:
                 self._mixed(str(mixed), 0)
@@ -180,6 +177,22 @@ class Reader:
         self.decided = (found.pixels.shape[1], found.pixels.shape[2])
         labels = wanted.index.labels[keep]
         return found.pixels, labels.astype(np.int64) if labels.ndim == 1 else labels
+
+    def opened_shelf(self, cache_dir: Path) -> disk.Shelf:
+        """Where the images of all parts are kept."""
+        self.shelf = self.shelf or store.shelf(cache_dir)
+        return self.shelf
+
+    def decide(self, split: Split) -> Size:
+        """Decides the size to bring images to, by some headers, and says what becomes of them; decodes none."""
+        if split not in self._judged:
+            found = _sizes_of(self.index(split))
+            if not self._judged:
+                self._judge(found)
+            elif odd := found - {self.native}:
+                self._say_others(odd, split)
+            self._judged.add(split)
+        return self.decided or self.native or self.reading.size or DEFAULT_SIZE
 
     def count_validation(self, split: Split) -> None:
         """Counts the validation images behind the training images, and says so."""
@@ -193,7 +206,6 @@ class Reader:
 
     def _judge(self, found: set[Size]) -> None:
         """Decides the size to bring images to, by those that were found, and says what becomes of them."""
-        self._judged = True
         wanted = self.reading.size
         if len(found) > 1:
             cut = max((sizes.cut(size, wanted or DEFAULT_SIZE)[1] for size in found), default=0)

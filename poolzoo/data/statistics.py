@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 
 from poolzoo.data import blocks
+from poolzoo.data.blocks import ImageArray
 
 SMALLEST_STD: Final = 1e-3  # a constant channel stays constant after normalization
 Channels = tuple[float, float, float]
@@ -23,14 +24,14 @@ class ChannelStatistics:
 
 
 def channel_statistics(
-    images: np.ndarray, indices: np.ndarray | None = None, sums: np.ndarray | None = None
+    images: ImageArray, indices: np.ndarray | None = None, sums: np.ndarray | None = None
 ) -> ChannelStatistics:
     """Computes the statistics, rounded to six decimals.
 
     Sums are integers, so that neither the order of the images nor the block size changes the result.
 
     Args:
-        images: `uint8[N, H, W, 3]`.
+        images: `uint8[N, H, W, 3]`, in memory, mapped from a file, or decoded when asked.
         indices: Of the images that count, `int64[n]`; None for all.
         sums: Sum and sum of squares of each image's channels, `int64[N, 3, 2]`; None to read the pixels.
     """
@@ -41,7 +42,7 @@ def channel_statistics(
     )
 
 
-def _from_sums(images: np.ndarray, indices: np.ndarray | None, sums: np.ndarray) -> tuple[list[float], list[float]]:
+def _from_sums(images: ImageArray, indices: np.ndarray | None, sums: np.ndarray) -> tuple[list[float], list[float]]:
     height, width = images.shape[1:3]
     count = len(images) if indices is None else len(indices)
     total, squares = (sums if indices is None else sums[indices]).sum(0).T.tolist()
@@ -52,7 +53,7 @@ def _from_sums(images: np.ndarray, indices: np.ndarray | None, sums: np.ndarray)
     return mean, std
 
 
-def _from_pixels(images: np.ndarray, indices: np.ndarray | None) -> tuple[list[float], list[float]]:
+def _from_pixels(images: ImageArray, indices: np.ndarray | None) -> tuple[list[float], list[float]]:
     counts = np.zeros((3, 256), np.int64)
     for part in blocks.parts(images, indices):
         counts += np.stack([np.bincount(part[..., channel].ravel(), minlength=256) for channel in range(3)])

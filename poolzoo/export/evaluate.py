@@ -12,7 +12,7 @@ from poolzoo.artifacts import manifest
 from poolzoo.artifacts.run import load_run
 from poolzoo.common import files, output
 from poolzoo.common.errors import UsageError
-from poolzoo.data import blocks
+from poolzoo.data import blocks, stream
 from poolzoo.data.unreadable import Skip
 from poolzoo.metrics import evaluation
 from poolzoo.train.evaluate import Evaluation, load_test_images
@@ -65,12 +65,12 @@ def evaluate_graph(
         decision=model.decision,
         tested_run=run_path if data is None else None,
     )
-    rows = blocks.Rows(test.images)
-    batch_size = min(BATCH, blocks.rows(4 * test.images[0].nbytes, BATCH_BYTES))
+    count = len(test.images)
+    batch_size = min(BATCH, blocks.rows(4 * blocks.row_bytes(test.images), BATCH_BYTES))
     parts = []
-    with output.progress("evaluating", len(rows)) as bar:
-        for start in range(0, len(rows), batch_size):
-            parts.append(model.run(rows[start : start + batch_size])[0])
-            bar.update(start + batch_size)
+    with output.progress("evaluating", count) as bar:
+        for batch in stream.batches(test.images, np.arange(count), batch_size):
+            parts.append(model.run(batch)[0])
+            bar.update(batch_size * len(parts))
     metrics = evaluation.compute(np.concatenate(parts), test.labels, model.labels, model.decision)
     return Evaluation(metrics=metrics, skipped=test.skipped, provider=model.provider)

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from poolzoo.artifacts import manifest, run
 from poolzoo.artifacts.schema import Config
-from poolzoo.common.errors import PluginFailed, PoolzooError, UsageError, reason
 from poolzoo.data.resize import Fit
-from poolzoo.data.sizes import Size, show
+from poolzoo.data.sizes import Size
 from poolzoo.export.source import ExportSource
-from poolzoo.model import surgery
 from poolzoo.model.inference import InferenceModel
 from poolzoo.model.network import Preprocess
-from poolzoo.plugin import loader, values
-from poolzoo.plugin.catalog import import_build
-from poolzoo.plugin.grammar import read_options
+from poolzoo.model.published_classifier import published_classifier
 from poolzoo.plugin.spec import Backbone
 
 CALIBRATION_IMAGES: Final = 128  # synthetic images for int8; natural ones would be better
@@ -39,15 +33,9 @@ def from_backbone(text: str) -> ExportSource:
         EnvironmentProblem: The weights cannot be downloaded.
         PluginFailed: The network or its labels violate the plugin contract.
     """
-    resolved = loader.catalog().backbone(text)
+    published = published_classifier(text)
+    resolved, network, classes, size = published.resolved, published.network, published.classes, published.size
     backbone: Backbone = resolved.item
-    if backbone.network is None or backbone.input_size is None:
-        hint = f"train one with poolzoo finetune --backbone {text} and export the run"
-        raise UsageError(f"backbone {text} has no classifier of its own", hint)
-    network, options = _build(resolved)
-    size = (backbone.input_size, backbone.input_size)
-    with torch.no_grad():
-        classes = _classes(resolved, _dry_run(resolved, network, size))
     preprocess = Preprocess(backbone.mean, backbone.std, size, size)
     how = Fit(backbone.interpolation, backbone.crop_pct)
     config: Config = {
@@ -60,7 +48,7 @@ def from_backbone(text: str) -> ExportSource:
             "backbone": text,
             "pool": None,
             "local_pool": None,
-            "options": options,
+            "options": dict(published.options),
             "data_size": list(size),
             "image_size": list(size),
             "plugins": {"backbone": run.provenance(resolved)},
@@ -78,59 +66,6 @@ def from_backbone(text: str) -> ExportSource:
         calibration=synthetic_images(size, CALIBRATION_IMAGES, seed=1),
         hint="try another backbone",
     )
-
-
-def _build(resolved: loader.Resolved) -> tuple[nn.Module, dict[str, object]]:
-    """The network with its published weights, and the options of its build function."""
-    backbone, source = resolved.item, resolved.entry.source
-    build = import_build(backbone.network, backbone.name, source)
-    options = read_options(backbone.name, build, resolved.spec.options)
-    try:
-        network = build(pretrained=True, **options)
-    except (PoolzooError, MemoryError, OSError):
-        raise
-    except loader.Failure as error:
-        raise _failed(resolved, f"cannot be built: {reason(error)}") from error
-    if not isinstance(network, nn.Module):
-        raise _failed(resolved, f"is a {type(network).__name__}, not an nn.Module")
-    return network, options
-
-
-def _dry_run(resolved: loader.Resolved, network: nn.Module, size: Size) -> Tensor:
-    """The logits for two black images, `float[2, K]`."""
-    try:
-        logits = surgery.dry_run(network, torch.zeros(2, 3, *size))
-    except (PoolzooError, MemoryError, OSError):
-        raise
-    except loader.Failure as error:
-        text = f"fails on {show(size)} images: {reason(error)}"
-        raise _failed(resolved, text) from error
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2:
-        shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise _failed(resolved, f"turns {[2, 3, *size]} into {shape}, not into logits [2, K]")
-    return logits
-
-
-def _classes(resolved: loader.Resolved, logits: Tensor) -> list[str]:
-    """The names of the classes, as many as there are logits."""
-    count = logits.shape[1]
-    if resolved.item.labels is None:
-        return [str(index) for index in range(count)]
-    try:
-        labels: Sequence[str] = [values.text(one) if isinstance(one, str) else one for one in resolved.item.labels()]
-    except (PoolzooError, MemoryError, OSError):
-        raise
-    except loader.Failure as error:
-        raise _failed(resolved, f"has no labels: {reason(error)}") from error
-    if len(labels) != count or not all(isinstance(label, str) for label in labels):
-        raise _failed(resolved, f"gives {count} logits and has {len(labels)} labels, which must be as many names")
-    return list(labels)
-
-
-def _failed(resolved: loader.Resolved, what: str) -> PluginFailed:
-    source = resolved.entry.source
-    hint = "choose another backbone, or fix its plugin; POOLZOO_DEBUG=1 shows the traceback"
-    return PluginFailed(f"the network of {resolved.spec.text} (from {source.dist}) {what}", hint)
 
 
 def _sha256(network: nn.Module) -> str:

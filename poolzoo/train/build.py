@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 from torch import nn
 
 from poolzoo.common import resources
 from poolzoo.common.errors import BATCH_HINT
-from poolzoo.data.batches import BatchLoader
-from poolzoo.train import distributed, features, losses
+from poolzoo.data.epoch_order import Sampler
+from poolzoo.train import distributed, features, losses, teacher_cache
 from poolzoo.train.checkpoint import Checkpoint
 from poolzoo.train.engine import Engine
+from poolzoo.train.image_batches import batch_loader
 from poolzoo.train.loaders import FEATURE_MAP, IMAGES, FeatureLoader, Features, ImageLoader, Loader
 from poolzoo.train.prepare import PreparedRun
+from poolzoo.train.settings import Settings
+from poolzoo.train.step_plan import StepPlan
+from poolzoo.train.time_budget import BudgetClock
 from poolzoo.train.training_module import TrainingModule
 
 
@@ -26,35 +31,55 @@ def build_engine(heads: Sequence[PreparedRun], checkpoint: Checkpoint) -> Engine
     """
     first = heads[0]
     settings, rank = first.settings, first.rank
-    assert settings.epochs is not None  # `prepare` fills in every default
-    assert settings.batch_size is not None
+    assert settings.batch_size is not None  # `prepare` fills in every default
     stores = None
     if settings.caches_features:
         with distributed.fail_together(rank), distributed.rank_zero_first(rank):
             stores = features.open_features(heads)
+    teacher_logits = None
+    if (
+        first.teacher is not None
+        and teacher_cache.shows_same_images(first)
+        and not (settings.caches_features and stores is None)
+    ):
+        with distributed.fail_together(rank), distributed.rank_zero_first(rank):
+            teacher_logits = teacher_cache.open_logits(first)
+        if teacher_logits is None:
+            stores = None  # the teacher needs the images
     eval_batch_size = min(head.eval_batch_size for head in heads)
     loader: Loader
     if stores is None:
-        loader = _image_loader(first, settings.batch_size, eval_batch_size)
+        loader = _image_loader(first, settings.batch_size, eval_batch_size, teacher_logits)
     else:
-        loader = _feature_loader(first, stores, settings.batch_size, eval_batch_size)
+        loader = _feature_loader(first, stores, settings.batch_size, eval_batch_size, teacher_logits)
     micro_batch = -(-settings.batch_size // (rank.world_size * settings.grad_accum))
     needed = micro_batch * sum(head.footprint.total for head in heads)
     resources.hold(f"a batch of {micro_batch} images", needed, BATCH_HINT)
+    plan = _plan(settings, len(loader))
+    budget = settings.budget_seconds
+    provisional = plan or StepPlan.of(len(loader))  # until the clock has measured some steps
     return Engine(
         modules={
-            head.settings.pool: _training_module(head, len(loader), features_cached=stores is not None)
+            head.settings.pool: _training_module(head, provisional, features_cached=stores is not None)
             for head in heads
         },
         loader=loader,
         val_labels=first.data.labels[first.data.val_indices],
-        epochs=settings.epochs,
+        plan=plan,
         checkpoint=checkpoint,
         rank=rank,
+        clock=None if budget is None else BudgetClock(budget, len(loader), rank),
     )
 
 
-def _training_module(head: PreparedRun, steps_per_epoch: int, *, features_cached: bool) -> TrainingModule:
+def _plan(settings: Settings, steps_per_epoch: int) -> StepPlan | None:
+    """The steps of a run; None where they depend on the clock."""
+    if settings.epochs is not None:
+        return StepPlan.of(settings.epochs * steps_per_epoch)
+    return StepPlan.parse(settings.steps) if settings.steps is not None and settings.time_budget is None else None
+
+
+def _training_module(head: PreparedRun, plan: StepPlan, *, features_cached: bool) -> TrainingModule:
     """What of a network is trained: all of it, its head, or on pooled vectors its classifier."""
     network = head.assembly.network
     module: nn.Module
@@ -67,25 +92,25 @@ def _training_module(head: PreparedRun, steps_per_epoch: int, *, features_cached
     return TrainingModule(
         module=module,
         input_key=input_key,
-        objective=losses.objective(head.settings),
+        objective=losses.objective(head.settings, head.class_weights, head.policy.device),
         settings=head.settings,
-        steps_per_epoch=steps_per_epoch,
+        plan=plan,
         policy=head.policy,
         rank=head.rank,
     )
 
 
-def _image_loader(prepared: PreparedRun, batch_size: int, eval_batch_size: int) -> ImageLoader:
+def _image_loader(
+    prepared: PreparedRun, batch_size: int, eval_batch_size: int, teacher_logits: Features | None
+) -> ImageLoader:
     data = prepared.data
-    batches = BatchLoader(
-        images=data.images,
-        labels=data.labels,
+    batches = batch_loader(
+        prepared,
         batch_size=batch_size,
         augmentation=prepared.augmentation,
-        seed=prepared.settings.seed,
-        device=prepared.policy.device,
-        rank=prepared.rank,
         indices=data.train_indices,
+        rank=prepared.rank,
+        sampler=cast(Sampler, prepared.settings.sampler),
     )
     return ImageLoader(
         batches=batches,
@@ -95,11 +120,17 @@ def _image_loader(prepared: PreparedRun, batch_size: int, eval_batch_size: int) 
         policy=prepared.policy,
         eval_batch_size=eval_batch_size,
         frozen_network=prepared.assembly.network if prepared.is_backbone_frozen else None,
+        teacher=prepared.teacher,
+        teacher_logits=teacher_logits,
     )
 
 
 def _feature_loader(
-    prepared: PreparedRun, stores: Mapping[str, Features], batch_size: int, eval_batch_size: int
+    prepared: PreparedRun,
+    stores: Mapping[str, Features],
+    batch_size: int,
+    eval_batch_size: int,
+    teacher_logits: Features | None,
 ) -> FeatureLoader:
     data = prepared.data
     return FeatureLoader(
@@ -112,4 +143,6 @@ def _feature_loader(
         device=prepared.policy.device,
         eval_batch_size=eval_batch_size,
         rank=prepared.rank,
+        sampler=cast(Sampler, prepared.settings.sampler),
+        teacher_logits=teacher_logits,
     )

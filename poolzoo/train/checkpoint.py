@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,11 +29,13 @@ class RunIdentity:
         settings: The complete settings, by name.
         data: Digest of all images and labels.
         legacy_data: Computes the digest that earlier versions wrote instead.
+        inputs: Digests of other files that decide the result, by name.
     """
 
     settings: Mapping[str, object]
     data: str
     legacy_data: Callable[[], str] | None = None
+    inputs: Mapping[str, str] = field(default_factory=dict)
 
     def has_data(self, digest: str) -> bool:
         """Whether a checkpoint with this digest was written for this data."""
@@ -68,7 +70,8 @@ class Checkpoint:
         started = time.monotonic()
         buffer = io.BytesIO()
         settings = {key: value for key, value in self.identity.settings.items() if value is not None}
-        torch.save({"version": VERSION, "settings": settings, "data": self.identity.data, **state}, buffer)
+        identity = {"settings": settings, "data": self.identity.data, "inputs": dict(self.identity.inputs)}
+        torch.save({"version": VERSION, **identity, **state}, buffer)
         self.path.parent.mkdir(exist_ok=True)
         files.write_atomically(self.path, buffer.getvalue())
         self._written_at = time.monotonic()
@@ -103,6 +106,10 @@ class Checkpoint:
             raise UsageError(f"the settings changed since the run began: {', '.join(changed)}", self._restart_hint)
         if not self.identity.has_data(data):
             raise CheckFailed("the data changed since the run began", f"restore it, or {self._restart_hint}")
+        inputs = saved.get("inputs", {})
+        if others := [name for name, digest in self.identity.inputs.items() if inputs.get(name) != digest]:
+            text = f"the {' and the '.join(others)} changed since the run began"
+            raise CheckFailed(text, f"restore what it was, or {self._restart_hint}")
         return dict(saved)
 
     @property

@@ -67,19 +67,25 @@ def complete_settings(settings: Settings, data: DataSplits, policy: DevicePolicy
     weight_decay = optimizer.WEIGHT_DECAYS.get(settings.optimizer, 0.0)
     return replace(
         settings,
-        epochs=settings.epochs or default_epochs(count),
+        epochs=settings.epochs or (None if settings.time_budget or settings.steps else default_epochs(count)),
         batch_size=batch_size,
         lr=lr,
         weight_decay=weight_decay if settings.weight_decay is None else settings.weight_decay,
         label_smoothing=smoothing,
         threads=torch.get_num_threads(),
         device=policy.device.type if rank.is_distributed else str(policy.device),
-        shift=min(max(1, side // 16), side - 1) if settings.shift is None else settings.shift,
+        shift=_default_shift(settings, side) if settings.shift is None else settings.shift,
         flip=("alternating" if data.flip else "off") if settings.flip == "auto" else settings.flip,
         precision="bfloat16" if policy.autocast is not None else "float32",
         compile="on" if policy.compiled else "off",
         validation=data.validation,
+        data_cache=settings.data_cache and (data.keeping or settings.data_cache),
     )
+
+
+def _default_shift(settings: Settings, side: int) -> int:
+    """A sixteenth of the image; none where a random crop shifts it already."""
+    return 0 if settings.has_random_crops else min(max(1, side // 16), side - 1)
 
 
 def _batch_size(given: int | None, count: int, rank: Rank) -> int:
@@ -118,4 +124,5 @@ def augmentation_for(settings: Settings, data: DataSplits) -> Augmentation:
         cutout=settings.cutout,
         mixup=settings.mixup,
         cutmix=settings.cutmix,
+        crop_scale=(settings.crop_scale or 1, 1) if settings.has_random_crops else None,
     )

@@ -17,6 +17,7 @@ from poolzoo.model.published import PublishedHeadJson
 from poolzoo.train import features
 from poolzoo.train.prepare import PreparedRun, prepare
 from poolzoo.train.settings import Settings
+from poolzoo.train.step_plan import StepPlan
 
 LABEL_WIDTH: Final = 11  # of the longest label in the list
 
@@ -136,6 +137,15 @@ class DryRun:
             "epochs": settings.epochs,
             "batch_size": settings.batch_size,
             "steps_per_epoch": self.steps_per_epoch,
+            "time_budget": settings.time_budget,
+            "patience": settings.patience,
+            "loss": {
+                "name": settings.loss,
+                "label_smoothing": settings.label_smoothing,
+                "class_weights": settings.class_weights,
+                "sampler": settings.sampler,
+            },
+            "teacher": settings.distill_from,
             "optimizer": {"name": settings.optimizer, "lr": settings.lr, "weight_decay": settings.weight_decay},
             "device": self.device,
             "threads": settings.threads,
@@ -166,10 +176,37 @@ class DryRun:
         )
         if self.features:
             yield "features", self.features
-        yield "training", f"{settings.epochs} epochs of {self.steps_per_epoch} steps of {settings.batch_size} images"
+        yield "training", f"{self._length()} of {self.steps_per_epoch} steps of {settings.batch_size} images"
         rates = f"learning rate {settings.lr:g}, weight decay {settings.weight_decay:g}"
+        yield "loss", self._loss()
         yield "optimizer", f"{settings.optimizer}, {rates}"
         yield "device", f"{self.device}, {settings.threads} threads"
+
+    def _length(self) -> str:
+        """How long training takes, in words."""
+        settings = self.settings
+        patience = "" if settings.patience is None else f", at most {settings.patience} without a better validation,"
+        if settings.epochs is not None:
+            return f"{settings.epochs} epochs{patience}"
+        if settings.time_budget is not None:
+            return f"as many epochs as {settings.time_budget} allow{patience}"
+        steps = StepPlan.parse(settings.steps or "").total
+        return f"{steps:,} steps, as fitted to a time budget{patience}, in epochs"
+
+    def _loss(self) -> str:
+        """The loss, and which images and classes count more in it, in words."""
+        settings = self.settings
+        parts = [settings.loss, f"label smoothing {settings.label_smoothing:g}"]
+        if settings.class_weights is not None:
+            parts.append(f"class weights {settings.class_weights}")
+        if settings.sampler != "all":
+            parts.append(f"sampler {settings.sampler}")
+        if settings.distill_from is not None:
+            parts.append(
+                f"teacher {settings.distill_from} (temperature {settings.distill_temperature:g}, weight "
+                f"{settings.distill_weight:g})"
+            )
+        return ", ".join(parts)
 
     def _sizes(self) -> str:
         """The size of the files, what resizing and cropping make of it, and the size that the network sees."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, NoReturn, TypedDict
+from typing import Final, NoReturn, NotRequired, TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from poolzoo.artifacts.run_report import Ending
 from poolzoo.common import output
 from poolzoo.common.errors import CheckFailed, EnvironmentProblem
 from poolzoo.common.text import one_line
@@ -20,6 +21,8 @@ from poolzoo.train import distributed, signals
 from poolzoo.train.checkpoint import Checkpoint
 from poolzoo.train.epoch_metrics import EpochMetrics
 from poolzoo.train.loaders import Loader
+from poolzoo.train.step_plan import StepPlan
+from poolzoo.train.time_budget import BudgetClock, ClockReading, ClockState
 from poolzoo.train.training_module import TrainingModule
 
 REFRESH_SECONDS: Final = 0.5  # between two updates of the progress bar, each of which waits for the device
@@ -34,6 +37,7 @@ class ProgressState(TypedDict):
     step: int
     seconds: float
     lines: dict[str, list[dict[str, float | None]]]
+    clock: NotRequired[ClockState]  # of a run with a time budget
 
 
 @dataclass
@@ -79,9 +83,10 @@ class Engine:
         modules: By name; all train on the same batches.
         loader: Serves the batches.
         val_labels: Labels of the validation images of all processes, `int64[n]`, or `uint8[n, K]` for several labels.
-        epochs: Epochs of the whole run.
+        plan: The steps of the run; None where the clock fits them to a time budget.
         checkpoint: Where the state is saved.
         rank: This process; rank 0 writes.
+        clock: Of a run with a time budget.
     """
 
     def __init__(
@@ -89,16 +94,18 @@ class Engine:
         modules: Mapping[str, TrainingModule],
         loader: Loader,
         val_labels: np.ndarray,
-        epochs: int,
+        plan: StepPlan | None,
         checkpoint: Checkpoint,
         rank: Rank = SINGLE_PROCESS,
+        clock: BudgetClock | None = None,
     ) -> None:
         self.modules = dict(modules)
         self.loader = loader
         self.val_labels = val_labels
-        self.epochs = epochs
+        self.plan = plan
         self.checkpoint = checkpoint
         self.rank = rank
+        self.clock = clock
         self.progress = Progress(history={name: [] for name in modules})
 
     def resume(self) -> None:
@@ -116,6 +123,9 @@ class Engine:
             for name, module in self.modules.items():
                 module.load_state_dict(state["learners"][name])
             self.progress = Progress.from_state_dict(state["progress"])
+            if self.clock is not None:
+                self.clock.reading = ClockReading.from_state_dict(state["progress"]["clock"])
+                self.plan = self.clock.reading.plan
         except Exception as error:
             raise self.checkpoint.mismatch(error) from error
         for module in self.modules.values():
@@ -135,22 +145,93 @@ class Engine:
             KeyboardInterrupt: SIGINT or SIGTERM arrived; the state is saved.
             EnvironmentProblem: Another process of the group ended.
         """
-        with output.progress("training", self.epochs * len(self.loader)) as bar:
-            while self.progress.epoch < self.epochs:
+        plan = self._begin()
+        label, length = ("training", plan.total) if self.clock is None else ("training, seconds", self.clock.seconds)
+        with output.progress(label, length) as bar:
+            while self.steps_done < self._plan.total and self.active:
                 epoch = self.progress.epoch + 1
                 with signals.defer_signals() as request:
                     self._train_epoch_in_group(epoch, request, bar)
+                started = time.perf_counter()
                 metrics = self._validate(epoch)
                 self._require_finite(epoch)  # again, since a layer may change its buffers in validation
                 self.progress.epoch = epoch
                 self.progress.step = 0
-                for name, module in self.modules.items():
-                    self.progress.history[name].append(metrics[name])
-                    module.reset_metrics()
+                for name, own in metrics.items():
+                    self.progress.history[name].append(own)
+                    self.modules[name].reset_metrics()
                 self._save()
                 if self.rank.is_zero:
                     on_epoch_end(epoch, metrics)
+                if self.clock is not None:
+                    self.clock.reading.validation = time.perf_counter() - started
+                for name in metrics:
+                    if self.is_out_of_patience(name) and self.steps_done < self._plan.total:
+                        self._say_out_of_patience(name)
         return self.progress
+
+    def _say_out_of_patience(self, name: str) -> None:
+        module = self.modules[name]
+        score = module.objective.task.val_score
+        output.say(
+            f"{self._label(name)}stopped after epoch {self.progress.epoch}: the validation {score} of epoch "
+            f"{module.best.epoch} is still the best (--patience {module.settings.patience})"
+        )
+
+    @property
+    def steps_done(self) -> int:
+        """Finished steps of the run."""
+        return min(self.progress.epoch * len(self.loader) + self.progress.step, self._plan.total)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of the run; the last one may be a part of one."""
+        return -(-self._plan.total // len(self.loader))
+
+    def ending(self, name: str) -> Ending:
+        """How long a module trained, and what ended it."""
+        epochs = len(self.progress.history[name])
+        steps = min(epochs * len(self.loader), self._plan.total)
+        if self.is_out_of_patience(name) and steps < self._plan.total:
+            return Ending(epochs=epochs, steps=steps, by="patience")
+        return Ending(epochs=epochs, steps=steps, by=None if self.clock is None else "time budget")
+
+    @property
+    def active(self) -> dict[str, TrainingModule]:
+        """The modules that still train: those whose validation score is not older than `--patience` allows."""
+        return {name: module for name, module in self.modules.items() if not self.is_out_of_patience(name)}
+
+    def is_out_of_patience(self, name: str) -> bool:
+        """Whether a module has had no better validation score for as many epochs as `--patience` says."""
+        module = self.modules[name]
+        patience = module.settings.patience
+        return patience is not None and len(self.progress.history[name]) - module.best.epoch >= patience
+
+    @property
+    def _plan(self) -> StepPlan:
+        assert self.plan is not None  # `_begin` makes one
+        return self.plan
+
+    def _begin(self) -> StepPlan:
+        """The steps of the run. With a time budget the clock starts, and measures the first steps of a new run."""
+        if self.clock is not None:
+            self.clock.start()
+            if self.plan is None:
+                with signals.defer_signals() as request:
+                    self.plan = self.clock.plan(self.modules, self.loader, len(self.rank.shard(self.val_labels)))
+                request.raise_if_requested()
+                output.say(self.clock.describe())
+            self.clock.measure_from(self.steps_done, self.progress.seconds)
+        for module in self.modules.values():
+            module.follow(self._plan)
+        return self._plan
+
+    def _refit(self) -> None:
+        """Fits the steps to the time that is left; waits for the device."""
+        assert self.clock is not None
+        self.plan = self.clock.refit(self.steps_done, self.progress.seconds)
+        for module in self.modules.values():
+            module.follow(self.plan)
 
     def _train_epoch_in_group(self, epoch: int, request: signals.StopRequest, bar: output.Progress) -> None:
         """Trains an epoch and explains the errors of torch when another process of the group ended."""
@@ -164,7 +245,7 @@ class Engine:
             raise EnvironmentProblem(text, "start it again with --resume and the run directory") from error
 
     def _epoch(self, epoch: int, request: signals.StopRequest, bar: output.Progress) -> None:
-        modules = list(self.modules.values())
+        modules = list(self.active.values())
         steps_before = (epoch - 1) * len(self.loader)
         for module in modules:
             module.start_epoch(epoch)
@@ -175,6 +256,10 @@ class Engine:
             for module in modules:
                 module.step(batch, steps_before + self.progress.step)
             self.progress.step += 1
+            if self.clock is not None and self.clock.is_due(self.steps_done):
+                _wait_for_device(modules)
+                last = self._count_seconds(last)
+                self._refit()
             if request.is_pending or (self.rank.is_zero and self.checkpoint.is_due):
                 last = self._count_seconds(last)
                 self._save_within(epoch)
@@ -185,9 +270,10 @@ class Engine:
                 rate = (self.progress.step - first_step) / (now - started)
                 score = f"{modules[0].objective.task.train_score} {means.score:.3f}"
                 text = f"loss {means.loss:.3f}  {score}  {rate:.1f} steps/s"
-                bar.update(steps_before + self.progress.step, text)
-        for module in modules:
-            module.training_means()  # waits for the device, so that the measured time includes all steps
+                bar.update(self.steps_done if self.clock is None else self.clock.read().wall, text)
+            if self.steps_done == self._plan.total:
+                break  # the last epoch may be a part of one
+        _wait_for_device(modules)  # so that the measured time includes all steps
         self._count_seconds(last)
         self._require_finite(epoch)
 
@@ -232,10 +318,10 @@ class Engine:
     def _validate(self, epoch: int) -> dict[str, EpochMetrics]:
         """Measures every module on the validation images and keeps its weights if they are the best."""
         logits = self._validation_logits()
-        history = next(iter(self.progress.history.values()), [])
+        history = max(self.progress.history.values(), key=len)
         seconds = self.progress.seconds - sum(each.seconds for each in history)
         metrics = {}
-        for name, module in self.modules.items():
+        for name, module in self.active.items():
             if not module.objective.is_decided(logits[name]).any():
                 text = f"all logits of the validation images are NaN or infinite after epoch {epoch}"
                 self._fail(self._label(name) + text)
@@ -249,7 +335,7 @@ class Engine:
                 train_score=train_score / images,
                 val_loss=_finite_or_none(val_loss),
                 val_score=score,
-                lr=module.schedule.lr_at(epoch * len(self.loader) - 1),
+                lr=module.schedule.lr_at(self.steps_done - 1),
                 seconds=round(seconds, 3),
                 images_per_s=round(images / seconds, 1),
                 task=module.objective.task,
@@ -258,14 +344,15 @@ class Engine:
 
     def _validation_logits(self) -> dict[str, np.ndarray]:
         """The logits of every module for the validation images of all processes, `float32[n, classes]`."""
-        parts: dict[str, list[Tensor]] = {name: [] for name in self.modules}
-        for module in self.modules.values():
+        active = self.active
+        parts: dict[str, list[Tensor]] = {name: [] for name in active}
+        for module in active.values():
             distributed.broadcast_buffers(module.module, self.rank)
             if module.ema is not None:
                 distributed.broadcast_buffers(module.ema.module, self.rank)
             module.eval_module.eval()
         for inputs in self.loader.validation():
-            for name, module in self.modules.items():
+            for name, module in active.items():
                 parts[name].append(module.logits(inputs[module.input_key]))
         return {
             name: distributed.all_gather(torch.cat(shards).cpu().numpy(), len(self.val_labels), self.rank)
@@ -284,7 +371,15 @@ class Engine:
     def _save(self) -> None:
         if self.rank.is_zero:
             modules = {name: module.state_dict() for name, module in self.modules.items()}
-            self.checkpoint.write({"progress": self.progress.state_dict(), "learners": modules})
+            progress = self.progress.state_dict()
+            if self.clock is not None:
+                progress["clock"] = self.clock.read().state_dict()
+            self.checkpoint.write({"progress": progress, "learners": modules})
+
+
+def _wait_for_device(modules: Iterable[TrainingModule]) -> None:
+    for module in modules:
+        module.training_means()
 
 
 def _finite_or_none(value: Tensor) -> float | None:

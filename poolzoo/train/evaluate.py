@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from poolzoo.artifacts.run import load_run
 from poolzoo.common.errors import UsageError
-from poolzoo.data import source
+from poolzoo.data import source, streams
+from poolzoo.data.blocks import ImageArray
 from poolzoo.data.class_mismatch import alike, difference
 from poolzoo.data.classes import require_names
-from poolzoo.data.identity import FILE, DataIdentity, SplitIdentity, require_same
+from poolzoo.data.identity import FILE, DataIdentity, SplitIdentity, file_digests, require_same
 from poolzoo.data.image_facts import Facts
 from poolzoo.data.labels import require_task
 from poolzoo.data.resize import Fit
 from poolzoo.data.sizes import Size
+from poolzoo.data.streams import Loaded
 from poolzoo.data.unreadable import Skip, to_json
 from poolzoo.metrics import evaluation
 from poolzoo.metrics.decisions import ONE_LABEL, Decision
@@ -56,12 +58,12 @@ class LabeledImages:
     """Test images as a network takes them.
 
     Attributes:
-        images: `uint8[N, h, w, 3]`.
+        images: `uint8[N, h, w, 3]`; perhaps decoded when asked.
         labels: By the classes of the network, `int64[N]`, or `uint8[N, K]` for several labels.
         skipped: Images that could not be read, each with `file` and `error`.
     """
 
-    images: np.ndarray
+    images: ImageArray
     labels: np.ndarray
     skipped: tuple[Mapping[str, str], ...]
 
@@ -127,22 +129,22 @@ def load_test_images(
     """
     multilabel = decision.task.is_multilabel
     dataset = source.open_dataset(data, size, ("test",), multilabel=multilabel, exact=True, skip=skip, how=fit)
-    images, labels = source.load_split(dataset, "test", size)
-    require_task(data, "test", labels, multilabel=multilabel)
-    labels = _renumber_labels(labels, source.class_names(dataset, labels), classes)
+    found = streams.load_split(dataset, "test", size)
+    require_task(data, "test", found.labels, multilabel=multilabel)
+    labels = _renumber_labels(found.labels, source.class_names(dataset, found.labels), classes)
     if tested_run is not None:
-        _require_unchanged(tested_run, source.facts_about(dataset, "test", images), labels)
+        _require_unchanged(tested_run, found, labels)
     reader = source.reader(dataset)
     skipped = tuple(to_json(reader.skipped)) if reader else ()
-    return LabeledImages(images=images, labels=labels, skipped=skipped)
+    return LabeledImages(images=found.images, labels=labels, skipped=skipped)
 
 
-def _require_unchanged(run: Path, facts: Facts, labels: np.ndarray) -> None:
+def _require_unchanged(run: Path, found: Loaded, labels: np.ndarray) -> None:
     """Makes sure that test images are those that a run was tested on.
 
     Args:
         run: The run directory.
-        facts: Digests and names of the images.
+        found: The images.
         labels: Of the images, `int64[N]`.
 
     Raises:
@@ -151,15 +153,18 @@ def _require_unchanged(run: Path, facts: Facts, labels: np.ndarray) -> None:
     known = DataIdentity.load(run / FILE)
     if known is None:
         return
-    names, tested = facts.names, known.splits["test"]
+    facts, tested = found.facts, known.splits["test"]
+    if tested.of_files and not facts.of_files and found.index is not None:  # as a run that streamed its images
+        facts = Facts(file_digests(found.index), None, found.index.names, of_files=True)
+    names = facts.names
     if read_toml(run / "run.toml").get("limit") is not None:  # the run was tested on a part of the images
         if names is None or tested.names is None:
             return
         tested_names = set(tested.names)
         part = np.array([name in tested_names for name in names])
         names = tuple(name for name in names if name in tested_names)
-        facts, labels = Facts(facts.digests[part], None, names), labels[part]
-    now = DataIdentity({"test": SplitIdentity(facts.digests, labels, names)}, known.classes)
+        facts, labels = replace(facts, digests=facts.digests[part]), labels[part]
+    now = DataIdentity({"test": SplitIdentity(facts.digests, labels, names, facts.of_files)}, known.classes)
     require_same(known, now, "give --data to test on the images as they are now")
 
 
@@ -187,7 +192,8 @@ def _renumber_labels(labels: np.ndarray, names: Sequence[str], classes: Sequence
             + (f": {explained}" if explained else ""),
             f"its classes are: {', '.join(classes[:LISTED_KNOWN])}",
         )
-    places = np.array([list(classes).index(name) for name in names])
+    known = {name: place for place, name in enumerate(classes)}
+    places = np.array([known[name] for name in names])
     if labels.ndim == 1:
         renumbered: np.ndarray = places[labels]
         return renumbered

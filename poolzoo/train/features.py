@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -20,8 +21,9 @@ from torch import Tensor
 from poolzoo.common import json_writer, output
 from poolzoo.common.errors import CheckFailed
 from poolzoo.data import blocks, disk, sizes
-from poolzoo.data.augmentation import NO_AUGMENTATION, AugmentedImages, EpochParams, to_device
+from poolzoo.data.augmentation import NO_AUGMENTATION, to_device
 from poolzoo.data.source import cache_dir
+from poolzoo.train.image_batches import batch_loader
 from poolzoo.train.loaders import FEATURE_MAP, frozen_feature_map
 from poolzoo.train.prepare import PreparedRun
 
@@ -233,24 +235,26 @@ def _rows(config: FeatureConfig, maps: FeatureStore | None, bar: output.Progress
 
 
 def _compute_maps(prepared: PreparedRun, dtype: str) -> Iterator[Tensor]:
-    policy, views = prepared.policy, prepared.settings.views
-    count, batch_size = len(prepared.data.images), prepared.backbone_batch_size
-    images = AugmentedImages(prepared.data.images, policy.device)
-    for view in range(1 + views):
-        augmentation = prepared.augmentation if view else NO_AUGMENTATION
-        params = EpochParams.sample(count, prepared.data.size, augmentation, seed=prepared.settings.seed, epoch=view)
-        for start in range(0, count, batch_size):
-            indices = np.arange(start, min(start + batch_size, count))
-            batch = images.take(
-                indices=indices,
-                shifts=params.shifts[indices],
-                flipped=params.flipped[indices],
-                centers=params.centers[indices] if augmentation.cutout else None,
-                cutout=augmentation.cutout,
-            )
-            with torch.inference_mode():
-                x = prepared.preprocess(batch).contiguous(memory_format=policy.memory_format)
-                yield _round(frozen_feature_map(prepared.assembly.network, x, policy), dtype)
+    for batch in image_views(prepared, prepared.backbone_batch_size):
+        with torch.inference_mode():
+            x = prepared.preprocess(batch).contiguous(memory_format=prepared.policy.memory_format)
+            yield _round(frozen_feature_map(prepared.assembly.network, x, prepared.policy), dtype)
+
+
+def image_views(prepared: PreparedRun, batch_size: int) -> Iterator[Tensor]:
+    """All images of the training split, `uint8[n, H, W, 3]` on the device: as they are, then each augmented view.
+
+    Args:
+        prepared: The run.
+        batch_size: Images at once.
+    """
+    count = len(prepared.data.images)
+    for view in range(1 + prepared.settings.views):
+        loader = batch_loader(prepared, batch_size, prepared.augmentation if view else NO_AUGMENTATION)
+        parts = (np.arange(start, min(start + batch_size, count)) for start in range(0, count, batch_size))
+        with closing(loader.read(loader.in_order(view), parts)) as found:
+            for batch in found:
+                yield batch.images
 
 
 def _stored_maps(maps: FeatureStore, prepared: PreparedRun) -> Iterator[Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +16,7 @@ from poolzoo.artifacts.run_report import RunReport
 from poolzoo.common import files, output
 from poolzoo.common.errors import EnvironmentProblem
 from poolzoo.data import identity, unreadable
+from poolzoo.data.blocks import ImageArray
 from poolzoo.metrics import evaluation
 from poolzoo.metrics.decisions import Decision
 from poolzoo.metrics.results import AnyMetrics
@@ -76,7 +77,7 @@ def evaluate_best_weights(heads: Sequence[PreparedRun], engine: Engine) -> list[
     networks = _SharedBackbone([head.assembly.network for head in heads])
     batch_size = min(head.eval_batch_size for head in heads)
 
-    def logits(images: np.ndarray, indices: np.ndarray, label: str) -> np.ndarray:
+    def logits(images: ImageArray, indices: np.ndarray, label: str, *, mirrored: bool = False) -> np.ndarray:
         """`float32[n, heads, classes]` of the images `indices`, from all processes."""
         shard = inference.predict_logits(
             networks,
@@ -86,13 +87,14 @@ def evaluate_best_weights(heads: Sequence[PreparedRun], engine: Engine) -> list[
             batch_size=batch_size,
             label=f"evaluating on {label}",
             indices=first.rank.shard(indices),
+            mirrored=mirrored,
         )
         return distributed.all_gather(shard, len(indices), first.rank)
 
     every_test_image = np.arange(len(data.test.images))
     val_logits = logits(data.images, data.val_indices, "val")
     test_logits = logits(data.test.images, every_test_image, "test")
-    flipped_logits = logits(data.test.images[:, :, ::-1], every_test_image, "test, mirrored") if data.flip else None
+    flipped_logits = logits(data.test.images, every_test_image, "test, mirrored", mirrored=True) if data.flip else None
     results = []
     val_labels = data.labels[data.val_indices]
     for index in range(len(heads)):
@@ -122,8 +124,7 @@ def finish_run(prepared: PreparedRun, path: Path, engine: Engine, result: FinalM
         result: What the best weights achieve.
     """
     settings, data = prepared.settings, prepared.data
-    assert settings.epochs is not None  # `prepare` fills in every default
-    assert settings.batch_size is not None
+    assert settings.batch_size is not None  # `prepare` fills in every default
     config = run.configuration(
         prepared.assembly,
         prepared.preprocess,
@@ -132,8 +133,16 @@ def finish_run(prepared: PreparedRun, path: Path, engine: Engine, result: FinalM
         how=settings.fit,
         decision=result.decision,
     )
+    if prepared.teacher is not None:
+        config["poolzoo"]["teacher"] = prepared.teacher.to_json(settings)
     seconds = engine.progress.seconds
-    images = settings.epochs * len(engine.loader) * settings.batch_size
+    ending = engine.ending(settings.pool)
+    images = ending.steps * settings.batch_size
+    if ending.epochs < engine.progress.epoch:  # other heads trained on
+        seconds = sum(epoch.seconds for epoch in engine.progress.history[settings.pool])
+    if settings.time_budget is not None:
+        settings = replace(settings, steps=str(engine.plan))
+        files.write_atomically(path / "run.toml", settings.to_toml())
     report = RunReport(
         path=path,
         val=result.val,
@@ -145,6 +154,7 @@ def finish_run(prepared: PreparedRun, path: Path, engine: Engine, result: FinalM
         peak_memory=memory.peak_memory(prepared.policy.device),
         processes=prepared.rank.world_size,
         skipped=tuple(unreadable.to_json(data.skipped)),
+        ending=ending,
     )
     files.write_json(path / "config.json", config)
     (path / INITIAL_WEIGHTS).unlink(missing_ok=True)  # config.json has it now

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from typing import Final, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from poolzoo.data import blocks
+from poolzoo.data import stream
 from poolzoo.data.augmentation import to_device
-from poolzoo.data.batches import SINGLE_PROCESS, BatchLoader, Rank
+from poolzoo.data.batches import SINGLE_PROCESS, Batch, BatchLoader, Rank
+from poolzoo.data.blocks import ImageArray
+from poolzoo.data.epoch_order import Sampler, epoch_order
 from poolzoo.model.network import Network, Preprocess
 from poolzoo.train.device import DevicePolicy
+from poolzoo.train.teacher import Teacher
 
 # Keys of the inputs that a module can train on; pooled vectors have the spec of their pooling as key.
 IMAGES: Final = "images"
@@ -31,12 +35,14 @@ class MicroBatch:
         labels: `int64[n]`, or `uint8[n, K]` for several labels.
         mixed_labels: Labels of the images that were mixed in, of the same form; None without mixup and CutMix.
         label_weight: Weight of `labels` in the loss; `mixed_labels` have the rest.
+        teacher_logits: Of a teacher for the same images, `float32[n, classes]`; None without one.
     """
 
     x: Tensor
     labels: Tensor
     mixed_labels: Tensor | None
     label_weight: float
+    teacher_logits: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,7 @@ class TrainingBatch:
     labels: Tensor
     mixed_labels: Tensor | None = None
     label_weight: float = 1.0
+    teacher_logits: Tensor | None = None
 
     def split(self, input_key: str, parts: int) -> list[MicroBatch]:
         """Divides the batch into parts of nearly equal size.
@@ -55,14 +62,21 @@ class TrainingBatch:
             input_key: Which inputs to take.
             parts: How many parts.
         """
+
+        def divided(values: Tensor | None) -> Sequence[Tensor | None]:
+            return [None] * parts if values is None else values.tensor_split(parts) if parts > 1 else [values]
+
         x = self.inputs[input_key]
-        if parts == 1:
-            return [MicroBatch(x=x, labels=self.labels, mixed_labels=self.mixed_labels, label_weight=self.label_weight)]
-        mixed = [None] * parts if self.mixed_labels is None else self.mixed_labels.tensor_split(parts)
         return [
-            MicroBatch(x=x, labels=labels, mixed_labels=mixed_labels, label_weight=self.label_weight)
-            for x, labels, mixed_labels in zip(
-                x.tensor_split(parts), self.labels.tensor_split(parts), mixed, strict=True
+            MicroBatch(
+                x=x, labels=labels, mixed_labels=mixed, label_weight=self.label_weight, teacher_logits=teacher_logits
+            )
+            for x, labels, mixed, teacher_logits in zip(
+                x.tensor_split(parts) if parts > 1 else [x],
+                self.labels.tensor_split(parts) if parts > 1 else [self.labels],
+                divided(self.mixed_labels),
+                divided(self.teacher_logits),
+                strict=True,
             )
         ]
 
@@ -83,28 +97,37 @@ class Loader(Protocol):
         ...
 
 
+def endless(loader: Loader) -> Iterator[TrainingBatch]:
+    """The batches of the first epoch, of the second, and so on."""
+    return chain.from_iterable(loader.epoch(number) for number in count(1))
+
+
 class ImageLoader:
     """Augmented and normalized images, or the feature maps of a frozen backbone for them.
 
     Args:
         batches: Serves the training images.
-        images: All images, `uint8[N, H, W, 3]`.
+        images: All images, `uint8[N, H, W, 3]`; perhaps decoded when asked.
         val_indices: Of this process's validation images, `int64[n]`.
         preprocess: Normalizes and resizes.
         policy: The device.
         eval_batch_size: Validation images a batch.
         frozen_network: The network whose frozen backbone runs here; None to serve images.
+        teacher: Gives logits for the augmented images; None without one.
+        teacher_logits: Its logits for all images, where these are the same in every epoch; None to run it.
     """
 
     def __init__(
         self,
         batches: BatchLoader,
-        images: np.ndarray,
+        images: ImageArray,
         val_indices: np.ndarray,
         preprocess: Preprocess,
         policy: DevicePolicy,
         eval_batch_size: int,
         frozen_network: Network | None = None,
+        teacher: Teacher | None = None,
+        teacher_logits: Features | None = None,
     ) -> None:
         self.batches = batches
         self.val_indices = val_indices
@@ -112,7 +135,9 @@ class ImageLoader:
         self.policy = policy
         self.eval_batch_size = eval_batch_size
         self.frozen_network = frozen_network
-        self._rows = blocks.Rows(images)
+        self.teacher = teacher
+        self.teacher_logits = teacher_logits
+        self.images = images
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -124,11 +149,17 @@ class ImageLoader:
                 labels=batch.labels,
                 mixed_labels=batch.mixed_labels,
                 label_weight=batch.label_weight,
+                teacher_logits=self._teach(batch),
             )
 
+    def _teach(self, batch: Batch) -> Tensor | None:
+        if self.teacher_logits is not None:
+            first_view = np.zeros(len(batch.indices), np.int64)
+            return self.teacher_logits.take(first_view, batch.indices, self.policy.device)
+        return None if self.teacher is None else self.teacher.logits(batch.images)
+
     def validation(self) -> Iterator[Inputs]:
-        for start in range(0, len(self.val_indices), self.eval_batch_size):
-            part = self._rows[self.val_indices[start : start + self.eval_batch_size]]
+        for part in stream.batches(self.images, self.val_indices, self.eval_batch_size):
             yield self._inputs(to_device(part, self.policy.device))
 
     def _inputs(self, images: Tensor) -> Inputs:
@@ -172,6 +203,8 @@ class FeatureLoader:
         device: Where batches are needed.
         eval_batch_size: Validation images a batch.
         rank: The process, which gets its shard of each batch.
+        sampler: How often an epoch draws each image.
+        teacher_logits: Of a teacher for every view of all training images; None without one.
     """
 
     def __init__(
@@ -185,7 +218,11 @@ class FeatureLoader:
         device: torch.device,
         eval_batch_size: int,
         rank: Rank = SINGLE_PROCESS,
+        sampler: Sampler = "all",
+        teacher_logits: Features | None = None,
     ) -> None:
+        self.sampler = sampler
+        self.teacher_logits = teacher_logits
         self.stores = stores
         self.labels = labels
         self.train_indices = train_indices
@@ -201,15 +238,20 @@ class FeatureLoader:
         return len(self.train_indices) // self.batch_size
 
     def epoch(self, number: int, start: int = 0) -> Iterator[TrainingBatch]:
+        order = epoch_order(self.labels[self.train_indices], self.seed, number, self.sampler)
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
-        order = self.train_indices[torch.randperm(len(self.train_indices), generator=generator).numpy()]
+        torch.randperm(len(self.train_indices), generator=generator)  # the generator gives the order first
         views = torch.randint(self.views, (len(self.labels),), generator=generator).numpy()
         for step in range(start, len(self)):
-            whole_batch = order[step * self.batch_size : (step + 1) * self.batch_size]
-            mine = self.rank.shard(whole_batch)
+            draws = self.rank.shard(np.arange(step * self.batch_size, (step + 1) * self.batch_size))
+            mine = self.train_indices[order.positions[draws]]
             labels = to_device(self.labels[mine], self.device)
-            inputs = LazyInputs(self.stores, views=views[mine], indices=mine, device=self.device)
-            yield TrainingBatch(inputs=inputs, labels=labels)
+            shown = views[self.train_indices[order.rows[draws]]]
+            logits = None
+            if self.teacher_logits is not None:
+                logits = self.teacher_logits.take(shown, mine, self.device)
+            inputs = LazyInputs(self.stores, views=shown, indices=mine, device=self.device)
+            yield TrainingBatch(inputs=inputs, labels=labels, teacher_logits=logits)
 
     def validation(self) -> Iterator[Inputs]:
         mine = self.rank.shard(self.val_indices)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from math import cos, pi
-from typing import Final, TypedDict
+from typing import Final, Protocol, TypedDict
 
 import torch
 from torch import nn
@@ -13,6 +13,7 @@ from torch import nn
 from poolzoo.common.errors import UsageError
 from poolzoo.plugin.grammar import suggest
 from poolzoo.train.stages import backbone_stages
+from poolzoo.train.step_plan import StepPlan
 
 # For training from scratch. Chosen from a few single-seed runs of the nano networks (AdamW 3e-3, 5e-3, 1e-2; SGD with
 # Nesterov momentum 0.2, 0.3) that differed in other settings too: workable values, not the result of a search.
@@ -133,38 +134,56 @@ def create_optimizer(name: str, module: nn.Module, rates: LearningRates) -> torc
     return optimizer
 
 
+class Schedule(Protocol):
+    """Sets the learning rate of every step."""
+
+    def lr_at(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        ...
+
+    def apply(self, optimizer: torch.optim.Optimizer, step: int) -> None:
+        """Sets the learning rate of every parameter group for a step."""
+        ...
+
+
 @dataclass(frozen=True)
 class LrSchedule:
     """The learning rate over the whole run: linear warm-up, then linear or cosine decay to 0.
 
     Attributes:
         lr: Peak learning rate.
-        total_steps: Steps of the run.
-        warmup_steps: Steps of the warm-up.
+        plan: The steps of the run.
+        warmup: Fraction of the steps in which the rate rises.
         decay: "linear" or "cosine".
     """
 
     lr: float
-    total_steps: int
-    warmup_steps: int
+    plan: StepPlan
+    warmup: float
     decay: str
 
     def lr_at(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
-        return self.lr * lr_multiplier(step, self.total_steps, self.warmup_steps, self.decay)
+        total = self.plan.fits[0].total
+        warmup_steps = max(1, round(self.warmup * total))
+        return self.lr * lr_multiplier(self.plan.position(step), total, warmup_steps, self.decay)
 
     def apply(self, optimizer: torch.optim.Optimizer, step: int) -> None:
         """Sets the learning rate of every parameter group for a step."""
-        lr = self.lr_at(step)
-        for group in optimizer.param_groups:
-            group["lr"] = lr * group["lr_scale"]
+        set_lr(optimizer, self.lr_at(step))
 
 
-def lr_multiplier(step: int, total_steps: int, warmup_steps: int, decay: str) -> float:
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Sets the learning rate of every parameter group to its multiple of a rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_scale"]
+
+
+def lr_multiplier(step: float, total_steps: int, warmup_steps: int, decay: str) -> float:
     """The learning rate of a step as a fraction of the peak: linear warm-up from 1/warmup_steps, then decay to 0.
 
     Args:
-        step: Counted from 0.
+        step: Counted from 0; a fraction where the plan of the steps was fitted again.
         total_steps: Steps of the run.
         warmup_steps: Steps of the warm-up.
         decay: "linear" or "cosine".

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,12 +22,14 @@ from poolzoo.model.network import Preprocess
 from poolzoo.model.state_dict import require_weights
 from poolzoo.model.weights import load_weights
 from poolzoo.plugin import loader, spec
+from poolzoo.train import class_weights, distributed, optimizer, stages
 from poolzoo.train import device as devices
-from poolzoo.train import distributed, optimizer, stages
+from poolzoo.train.class_weights import ClassWeights
 from poolzoo.train.defaults import augmentation_for, complete_settings
 from poolzoo.train.footprint import Footprint, eval_batch_size, measure
 from poolzoo.train.settings import Settings
 from poolzoo.train.splits import DataSplits, read_data
+from poolzoo.train.teacher import Teacher, load_teacher, require_teacher
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class PreparedRun:
         policy: The device.
         augmentation: Random changes of the training images.
         rank: This process.
+        class_weights: How much the images of each class count in the loss; None where all count alike.
+        teacher: Whose logits join the loss; None without one.
     """
 
     settings: Settings
@@ -51,6 +55,14 @@ class PreparedRun:
     policy: devices.DevicePolicy
     augmentation: Augmentation
     rank: Rank
+    class_weights: ClassWeights | None = None
+    teacher: Teacher | None = None
+
+    @property
+    def inputs(self) -> Mapping[str, str]:
+        """Digests of what decides the result beside settings and data, by name."""
+        found = {"class weights": self.class_weights, "teacher": self.teacher}
+        return {name: each.digest for name, each in found.items() if each is not None}
 
     @property
     def is_backbone_frozen(self) -> bool:
@@ -113,6 +125,8 @@ def prepare_heads(settings: Settings, pools: Sequence[str], *, load_initial_weig
         check_names(_model_config(each, pretrained=load_initial_weights))  # unknown names fail before any data is read
     if settings.weights and load_initial_weights:
         require_weights(Path(settings.weights))
+    class_weights.require_file(settings.class_weights)
+    require_teacher(settings.distill_from)
     policy = devices.policy(settings.device, settings.precision, settings.compile, deterministic=settings.deterministic)
     if policy.device.type == "cpu":
         allocator.keep()
@@ -201,13 +215,20 @@ def _assemble_heads(
     std = published.std if statistics is None else statistics.std
     preprocess = Preprocess(mean=mean, std=std, data_size=data.size, image_size=backbone.image_size).to(policy.device)
     augmentation = augmentation_for(settings, data)
+    weights = None
+    if settings.class_weights is not None:
+        labels = data.labels[data.train_indices]
+        weights = class_weights.class_weights(settings.class_weights, labels, data.classes)
+    teacher = None
+    if settings.distill_from is not None:
+        teacher = load_teacher(settings.distill_from, data.classes, data.size, policy)
     prepared = []
     for pool in pools:
         torch.manual_seed(settings.seed)  # so that a head does not depend on those that were built before it
         assembly = attach_head(backbone, replace(config, pool=pool))
         if settings.weights and load_initial_weights:
-            weights = load_weights(assembly.network, Path(settings.weights), published.classifier)
-            assembly = replace(assembly, weights=weights)
+            loaded = load_weights(assembly.network, Path(settings.weights), published.classifier)
+            assembly = replace(assembly, weights=loaded)
         distributed.convert_sync_batchnorm(assembly.network, rank, policy)
         policy.place(assembly.network)
         prepared.append(
@@ -219,6 +240,8 @@ def _assemble_heads(
                 policy=policy,
                 augmentation=augmentation,
                 rank=rank,
+                class_weights=weights,
+                teacher=teacher,
             )
         )
     _report_input(settings, backbone, data)

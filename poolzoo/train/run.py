@@ -140,7 +140,14 @@ def open_engine(heads: Sequence[PreparedRun], path: Path, settings: Mapping[str,
         settings: All settings, by name; a checkpoint with others is refused.
     """
     first = heads[0]
-    run_identity = RunIdentity(settings=settings, data=first.data.identity.digest, legacy_data=first.data.legacy_digest)
+    if first.settings.time_budget is not None:
+        settings = {**settings, "steps": None}  # fitted while it trains
+    run_identity = RunIdentity(
+        settings=settings,
+        data=first.data.identity.digest,
+        legacy_data=first.data.legacy_digest,
+        inputs=first.inputs,
+    )
     engine = build_engine(heads, Checkpoint(path, run_identity))
     with distributed.fail_together(first.rank):
         engine.resume()
@@ -182,7 +189,7 @@ def _train(prepared: PreparedRun, path: Path, callback: Callback | None) -> RunR
         own = metrics[settings.pool]
         write_history(path, engine.progress.history[settings.pool])
         output.say(
-            f"epoch {epoch}/{settings.epochs}  loss {own.loss:.3f}  {own.task.train_score} {own.train_score:.3f}  "
+            f"epoch {epoch}/{engine.epochs}  loss {own.loss:.3f}  {own.task.train_score} {own.train_score:.3f}  "
             f"{own.task.validation} {own.val_score:.3f}  {own.images_per_s:.0f} images/s"
         )
         if callback is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
@@ -15,8 +15,13 @@ from poolzoo.data.resize import READER, TRANSFORMS, Fit
 from poolzoo.data.sizes import Size
 from poolzoo.metrics.tasks import CLASSIFICATION, TASKS
 from poolzoo.plugin.grammar import suggest
+from poolzoo.train.step_plan import StepPlan, parse_duration
 
 MAX_THREADS: Final = 1024
+BALANCED: Final = "balanced"
+LOSSES: Final = ("cross-entropy", "focal")
+FOCAL_GAMMA: Final = 2.0  # the best of Lin et al., 2017
+MAX_GAMMA: Final = 10
 UNLIMITED: Final = 1e9  # an upper limit that messages do not show
 RANGES: Final[Mapping[str, tuple[float, float]]] = {
     "epochs": (1, UNLIMITED),
@@ -40,6 +45,12 @@ RANGES: Final[Mapping[str, tuple[float, float]]] = {
     "ema": (0, 0.999999),
     "clip_grad": (1e-9, UNLIMITED),
     "grad_accum": (1, UNLIMITED),
+    "patience": (1, UNLIMITED),
+    "distill_temperature": (0.01, 1000),
+    "distill_weight": (0, 1),
+    "crop_scale": (0.001, 1),
+    "crop_pct": (0.1, 1),
+    "data_workers": (1, MAX_THREADS),
 }
 CHOICES: Final[Mapping[str, tuple[str | None, ...]]] = {
     "task": tuple(TASKS),
@@ -49,6 +60,8 @@ CHOICES: Final[Mapping[str, tuple[str | None, ...]]] = {
     "precision": ("auto", "float32", "bfloat16"),
     "compile": ("auto", "on", "off"),
     "validation": ("auto", "val", None),
+    "sampler": ("all", "balanced"),
+    "data_cache": ("auto", "decoded", "reduced", "none", None),
 }
 
 
@@ -108,8 +121,21 @@ class Settings:
     # Where the norm goes that a published network has after its pooling, see `ModelConfig`; None in earlier versions.
     final_norm: str | None = "head"
     skip_broken: int | str | None = None  # how many unreadable images to leave out at most, or "all"
+    crop_scale: float | None = None  # least share of an image's area in a random crop; None and 1: no random crops
+    crop_pct: float | None = None  # part of the shorter side that evaluation keeps of the center; None for all of it
+    data_workers: int | None = None  # threads that read images
+    data_cache: str | None = "auto"  # see `poolzoo.data.keeping`; None: decoded, as in earlier versions
     validation: str | None = "auto"  # "val": validate on val/; None: on a part of the training images
     reader: int | None = READER  # version of the rules that turn files into pixels; None for the first
+    sampler: str = "all"
+    class_weights: str | None = None  # "balanced", or a JSON file with the weight of each class
+    loss: str = "cross-entropy"  # or focal, focal:GAMMA
+    patience: int | None = None
+    time_budget: str | None = None
+    steps: str | None = None  # the `StepPlan` of a run whose time budget was fitted; its repetition needs no clock
+    distill_from: str | None = None  # a run directory, or a backbone
+    distill_temperature: float = 2.0
+    distill_weight: float = 0.5
     plugins: tuple[str, ...] = ()  # plugin files, which a resumed run loads again
 
     def __post_init__(self) -> None:
@@ -154,6 +180,51 @@ class Settings:
         if self.caches_features and (self.mixup or self.cutmix):
             hint = "add --no-feature-cache, or leave --mixup and --cutmix out"
             raise UsageError("cached features cannot be mixed", hint)
+        self._require_steering()
+
+    def _require_steering(self) -> None:
+        """Checks what decides the loss and the end of a run."""
+        if self.time_budget is not None:
+            if self.epochs is not None:
+                raise UsageError("--epochs and --time-budget exclude each other", "give one of them")
+            if self.budget_seconds is None:
+                text = f"--time-budget {self.time_budget!r} is no duration above zero"
+                raise UsageError(text, "such as 90s, 25m or 1h30m")
+        if self.steps is not None:
+            try:
+                StepPlan.parse(self.steps)
+            except (ValueError, TypeError):
+                raise UsageError(f"steps {self.steps!r} is no plan of steps", "leave it out") from None
+        if self.focal_gamma is None:
+            text = f"--loss {self.loss!r} is neither cross-entropy, focal nor focal:GAMMA, GAMMA from 0 to {MAX_GAMMA}"
+            raise UsageError(text, suggest(self.loss, LOSSES) or "such as focal:2")
+        if self.sampler == "balanced" and TASKS[self.task].is_multilabel:
+            hint = "--class-weights balanced weighs the labels instead"
+            raise UsageError("--sampler balanced needs images with one label each", hint)
+        if self.distill_from is None:
+            for name in ("distill_temperature", "distill_weight"):
+                if getattr(self, name) != FIELD_DEFAULTS[name]:
+                    raise UsageError(f"{flag(name)} needs a teacher", "add --distill-from RUN or BACKBONE")
+
+    @property
+    def budget_seconds(self) -> float | None:
+        """The time budget in seconds; None without one."""
+        try:
+            return None if self.time_budget is None else parse_duration(self.time_budget)
+        except ValueError:
+            return None
+
+    @property
+    def focal_gamma(self) -> float | None:
+        """The exponent γ of the focal loss, 0 for cross entropy; None for an unknown loss."""
+        name, separator, text = self.loss.partition(":")
+        if name == "cross-entropy":
+            return None if separator else 0.0
+        try:
+            gamma = float(text) if separator else FOCAL_GAMMA
+        except ValueError:
+            return None
+        return gamma if name == "focal" and 0 <= gamma <= MAX_GAMMA else None
 
     @property
     def input_size(self) -> Size | None:
@@ -163,7 +234,12 @@ class Settings:
     @property
     def fit(self) -> Fit:
         """How files become images of that size."""
-        return Fit(reader=self.reader or 1)
+        return Fit(crop_pct=self.crop_pct or 1.0, reader=self.reader or 1)
+
+    @property
+    def has_random_crops(self) -> bool:
+        """Whether training sees random crops of the images."""
+        return self.crop_scale is not None and self.crop_scale < 1
 
     @property
     def caches_features(self) -> bool:
@@ -183,6 +259,23 @@ class Settings:
             if value is not None and value != ():
                 lines.append(f"{name} = {_toml_value(value)}")
         return "\n".join(lines) + "\n"
+
+
+FIELD_DEFAULTS: Final[Mapping[str, object]] = {field.name: field.default for field in fields(Settings)}
+
+
+def with_one_end(given: Mapping[str, Any], typed: Set[str]) -> dict[str, Any]:
+    """Settings from several sources, of which one decides when a run ends: epochs, a time budget, or fitted steps.
+
+    What was typed wins. A config file with fitted steps repeats them, without the clock.
+
+    Args:
+        given: All settings that were given.
+        typed: Names of those on the command line.
+    """
+    ends = ("epochs", "time_budget", "steps")
+    winners = [name for name in ends if name in typed] or [name for name in reversed(ends) if given.get(name)][:1]
+    return {name: None if name in ends and winners and name not in winners else value for name, value in given.items()}
 
 
 def read_run_settings(path: Path) -> Settings:
@@ -207,13 +300,19 @@ def with_absolute_paths(settings: Settings) -> Settings:
     kind, _, path = settings.data.partition(":")
     data = f"folder:{Path(path).expanduser().absolute()}" if kind == "folder" else settings.data
     weights = str(Path(settings.weights).expanduser().absolute()) if settings.weights else None
-    for name, text in (("data", data), ("weights", weights or "")):
+    class_weights, teacher = settings.class_weights, settings.distill_from
+    if class_weights is not None and class_weights != BALANCED:
+        class_weights = str(Path(class_weights).expanduser().absolute())
+    if teacher is not None and (Path(teacher).expanduser() / "run.toml").is_file():
+        teacher = str(Path(teacher).expanduser().absolute())
+    paths = {"data": data, "weights": weights, "class_weights": class_weights, "distill_from": teacher}
+    for name, text in ((name, path or "") for name, path in paths.items()):
         if not text.isascii() and text.encode("utf-8", "replace").decode() != text:
             raise UsageError(
                 f"{flag(name)} {text!r} is not UTF-8, so that run.toml cannot hold it",
                 "rename it, or give a link to it",
             )
-    return replace(settings, data=data, weights=weights)
+    return replace(settings, data=data, weights=weights, class_weights=class_weights, distill_from=teacher)
 
 
 # Names that settings had in earlier versions, in `run.toml`, checkpoints and `plan.json`.
@@ -224,7 +323,12 @@ RENAMED: Final = {
     "schedule": "lr_schedule",
 }
 # The values of settings that `run.toml` of earlier versions does not have.
-LEGACY_DEFAULTS: Final[Mapping[str, Any]] = {"validation": None, "reader": None, "final_norm": None}
+LEGACY_DEFAULTS: Final[Mapping[str, Any]] = {
+    "validation": None,
+    "reader": None,
+    "final_norm": None,
+    "data_cache": None,
+}
 
 
 def legacy_value(name: str) -> object:

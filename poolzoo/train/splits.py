@@ -1,9 +1,9 @@
-"""The data of a run: both splits, read and limited, and which training images are held out for validation."""
+"""The data of a run: both splits, limited, decoded or streamed, and which training images are held out to validate."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final, NamedTuple
 
@@ -11,29 +11,42 @@ import numpy as np
 
 from poolzoo.common import output
 from poolzoo.common.errors import UsageError
-from poolzoo.data import blocks, sizes, source, stratification
+from poolzoo.data import blocks, keeping, sizes, source, stratification, streams
 from poolzoo.data import labels as label_checks
-from poolzoo.data.identity import DataIdentity
+from poolzoo.data.blocks import ImageArray
+from poolzoo.data.identity import DataIdentity, file_digests
+from poolzoo.data.image_facts import Facts
 from poolzoo.data.images import fit_array
+from poolzoo.data.photographs import CropSource
+from poolzoo.data.reader import Reader
 from poolzoo.data.sizes import Size
 from poolzoo.data.statistics import ChannelStatistics, channel_statistics
+from poolzoo.data.stream import StreamedImages
 from poolzoo.data.unreadable import Broken
 from poolzoo.metrics.tasks import TASKS
+from poolzoo.plugin.image_index import ImageIndex
+from poolzoo.plugin.spec import Dataset
+from poolzoo.plugin.spec import Split as Part
 from poolzoo.train.settings import Settings
 
 VAL_FRACTION: Final = 0.1  # of the training images …
 LARGEST_VAL: Final = 5000  # … and at most so many
 LEGACY_SAMPLES: Final = 1000  # images in the digest of earlier versions
+STATISTICS_SAMPLES: Final = 2000  # streamed images of which channel statistics are computed, at most
+SPLITS: Final[tuple[Part, Part]] = ("train", "test")
 
 
 class Split(NamedTuple):
-    """Images `uint8[N, H, W, 3]`, perhaps mapped from a file, and labels `int64[N]` or `uint8[N, K]`."""
+    """Images `uint8[N, H, W, 3]`, perhaps mapped from a file or decoded when asked, and labels.
 
-    images: np.ndarray
+    Labels are `int64[N]`, or `uint8[N, K]` for several labels.
+    """
+
+    images: ImageArray
     labels: np.ndarray
 
     @classmethod
-    def of(cls, arrays: tuple[np.ndarray, np.ndarray]) -> Split:
+    def of(cls, arrays: tuple[ImageArray, np.ndarray]) -> Split:
         """The split with these images and labels."""
         images, labels = arrays
         return cls(images=images, labels=labels)
@@ -62,7 +75,9 @@ class DataSplits:
         channel_sums: Sum and sum of squares of each training image's channels, `int64[N, 3, 2]`; None if unknown.
         original_size: Size of the images before resizing; None if they had several sizes.
         validation: "val" if the validation images come from `val/`; None if they are part of the training images.
-        skipped: Files that could not be read, each with the reason.
+        skipped: Files that could not be read, each with the reason; while streamed images are read, there may be more.
+        keeping: How the images are kept, see `poolzoo.data.keeping`; None of data sets of decoded arrays.
+        crops: Where random crops of streamed training images come from; None for decoded images.
     """
 
     name: str
@@ -76,10 +91,12 @@ class DataSplits:
     channel_sums: np.ndarray | None = None
     original_size: Size | None = None
     validation: str | None = None
-    skipped: tuple[Broken, ...] = ()
+    skipped: list[Broken] = field(default_factory=list)
+    keeping: keeping.Mode | None = None
+    crops: CropSource | None = None
 
     @property
-    def images(self) -> np.ndarray:
+    def images(self) -> ImageArray:
         """The images of the training split, `uint8[N, H, W, 3]`."""
         return self.train.images
 
@@ -104,15 +121,19 @@ class DataSplits:
         """The digest in checkpoints of earlier versions: of all labels and of a sample of the images."""
         digest = hashlib.sha256(repr((self.images.shape, self.classes)).encode())
         digest.update(self.labels.tobytes())
-        for part in blocks.parts(self.images[:: max(1, len(self.images) // LEGACY_SAMPLES)]):
+        sample = np.arange(0, len(self.images), max(1, len(self.images) // LEGACY_SAMPLES))
+        for part in blocks.parts(self.images, sample):
             digest.update(np.ascontiguousarray(part).data)
         if self.validation is not None:
             digest.update(f"{self.validation} {len(self.val_indices)}".encode())
         return digest.hexdigest()
 
     def statistics(self) -> ChannelStatistics:
-        """Mean and standard deviation of the channels of the images to train on."""
-        return channel_statistics(self.images, self.train_indices, self.channel_sums)
+        """Mean and standard deviation of the channels of the images to train on; of streamed ones, of a sample."""
+        indices = self.train_indices
+        if isinstance(self.images, StreamedImages):
+            indices = indices[:: -(-len(indices) // STATISTICS_SAMPLES)]
+        return channel_statistics(self.images, indices, self.channel_sums)
 
 
 def read_data(settings: Settings) -> DataSplits:
@@ -134,34 +155,29 @@ def read_data(settings: Settings) -> DataSplits:
         how=settings.fit,
     )
     reader = source.reader(dataset)
+    if reader is not None and settings.data_cache not in (None, "decoded"):
+        parts = streams.parts_of(reader, crops=settings.has_random_crops)
+        shelf = reader.opened_shelf(source.cache_dir())
+        if (mode := keeping.choose(settings.data_cache, parts, shelf)) != "decoded":
+            return _streamed(settings, dataset, reader, mode)
     train = Split.of(source.load_split(dataset, "train"))
     test = Split.of(source.load_split(dataset, "test"))
     if test.images.shape[1:] != train.images.shape[1:]:
         raise UsageError(f"training and test images of {settings.data} differ in size", "add --image-size")
-    for name, split in (("training", train), ("test", test)):
-        label_checks.require_task(settings.data, name, split.labels, multilabel=multilabel)
-    if multilabel and train.labels.shape[1] != test.labels.shape[1]:
-        found = f"{train.labels.shape[1]} and {test.labels.shape[1]} labels"
-        raise UsageError(f"training and test images of {settings.data} have {found}", "give both the same labels")
+    _require_task(settings, train.labels, test.labels)
     classes = source.class_names(dataset, np.concatenate([train.labels, test.labels]))
     original_size: Size | None
     if reader is None:
-        train = Split.of(source.limited(train.images, train.labels, limit=settings.limit, seed=seed))
-        test = Split.of(source.limited(test.images, test.labels, limit=settings.limit, seed=seed))
+        train = _limited(train, settings.limit, seed)
+        test = _limited(test, settings.limit, seed)
         original_size = (train.images.shape[1], train.images.shape[2])
         train, test = _crop_to_aspect(train, test, settings.input_size)
     else:
         original_size = reader.native
-    if reader is not None and reader.validation:
-        validation, indices = "val", np.arange(len(train.labels))
-        held_out = ValidationSplit(indices[: -reader.validation], indices[-reader.validation :])
-    elif settings.validation == "val":
-        raise UsageError(f"{settings.data} has no val/ beside test/", "restore it, or start another run")
-    else:
-        validation, held_out = None, split_validation(train.labels, seed)
-    facts = {
-        "train": source.facts_about(dataset, "train", train.images),
-        "test": source.facts_about(dataset, "test", test.images),
+    validation, held_out = _hold_out(settings, reader, train.labels)
+    facts: dict[Part, Facts] = {
+        "train": source.facts_about(dataset, "train", _array(train.images)),
+        "test": source.facts_about(dataset, "test", _array(test.images)),
     }
     return DataSplits(
         name=settings.data,
@@ -175,8 +191,108 @@ def read_data(settings: Settings) -> DataSplits:
         channel_sums=facts["train"].sums,
         original_size=original_size,
         validation=validation,
-        skipped=tuple(reader.skipped) if reader is not None else (),
+        skipped=reader.skipped if reader is not None else [],
+        keeping="decoded" if reader is not None else None,
     )
+
+
+def _require_task(settings: Settings, train: np.ndarray, test: np.ndarray) -> None:
+    """Makes sure that the labels of both splits are those of the task."""
+    multilabel = TASKS[settings.task].is_multilabel
+    for name, labels in (("training", train), ("test", test)):
+        label_checks.require_task(settings.data, name, labels, multilabel=multilabel)
+    if multilabel and train.shape[1] != test.shape[1]:
+        found = f"{train.shape[1]} and {test.shape[1]} labels"
+        raise UsageError(f"training and test images of {settings.data} have {found}", "give both the same labels")
+
+
+def _streamed(settings: Settings, dataset: Dataset, reader: Reader, mode: keeping.Mode) -> DataSplits:
+    """The same of encoded images that are read while the network trains; none of them is decoded now.
+
+    Where images may be left out, those that are validated and tested on are tried now, so that their number is known.
+    """
+    size = reader.decide("train")
+    reader.count_validation("train")
+    index = {split: reader.index(split) for split in SPLITS}
+    validation, held_out = _hold_out(settings, reader, index["train"].labels)
+    if settings.skip_broken is not None:
+        index, held_out = _without_broken(reader, index, held_out, size, whole=settings.caches_features)
+    digests = {split: file_digests(index[split]) for split in SPLITS}
+    labels = {split: _plain_labels(index[split].labels) for split in SPLITS}
+    _require_task(settings, labels["train"], labels["test"])
+    facts = {split: Facts(digests[split], None, index[split].names, of_files=True) for split in SPLITS}
+    found = streams.open_streams(
+        index=index,
+        digests=digests,
+        size=size,
+        how=settings.fit,
+        val_indices=held_out.val_indices,
+        crops=settings.has_random_crops,
+        mode=mode,
+        shelf=reader.opened_shelf(source.cache_dir()),
+        threads=settings.data_workers,
+    )
+    classes = source.class_names(dataset, labels["train"])
+    return DataSplits(
+        name=settings.data,
+        train=Split(images=found.train, labels=labels["train"]),
+        train_indices=held_out.train_indices,
+        val_indices=held_out.val_indices,
+        test=Split(images=found.test, labels=labels["test"]),
+        classes=classes,
+        flip=dataset.flip and settings.flip != "off",
+        identity=DataIdentity.of(facts, labels, classes),
+        original_size=reader.native,
+        validation=validation,
+        skipped=reader.skipped,
+        keeping=mode,
+        crops=found.crops,
+    )
+
+
+def _without_broken(
+    reader: Reader, index: dict[Part, ImageIndex], held_out: ValidationSplit, size: Size, *, whole: bool
+) -> tuple[dict[Part, ImageIndex], ValidationSplit]:
+    """The indices and the validation split without images that cannot be read; of the training images all, or none."""
+    wanted = {"train": np.arange(len(index["train"])) if whole else held_out.val_indices}
+    wanted["test"] = np.arange(len(index["test"]))
+    kept: dict[Part, ImageIndex] = {}
+    for split in SPLITS:
+        images = StreamedImages(index[split], size, reader.reading.how)
+        kept[split] = index[split]
+        if found := images.unreadable(wanted[split]):
+            keep = reader.keep(split, found, source.cache_dir())
+            kept[split] = index[split].take(np.flatnonzero(keep))
+            if split == "train":
+                places = np.cumsum(keep) - 1
+                held_out = ValidationSplit(*(places[part[keep[part]]] for part in held_out))
+    return kept, held_out
+
+
+def _hold_out(settings: Settings, reader: Reader | None, labels: np.ndarray) -> tuple[str | None, ValidationSplit]:
+    """Where the validation images come from, "val" or None for the training images, and which they are."""
+    if reader is not None and reader.validation:
+        indices = np.arange(len(labels))
+        return "val", ValidationSplit(indices[: -reader.validation], indices[-reader.validation :])
+    if settings.validation == "val":
+        raise UsageError(f"{settings.data} has no val/ beside test/", "restore it, or start another run")
+    seed = settings.seed if settings.split_seed is None else settings.split_seed
+    return None, split_validation(labels, seed)
+
+
+def _plain_labels(labels: np.ndarray) -> np.ndarray:
+    """Labels `int64[N]`; several an image stay `uint8[N, K]`."""
+    return labels.astype(np.int64) if labels.ndim == 1 else labels
+
+
+def _limited(split: Split, limit: int | None, seed: int) -> Split:
+    images, labels = source.limited(_array(split.images), split.labels, limit=limit, seed=seed)
+    return Split(images=images, labels=labels)
+
+
+def _array(images: ImageArray) -> np.ndarray:
+    assert isinstance(images, np.ndarray)  # what `load_split` gave
+    return images
 
 
 def _crop_to_aspect(train: Split, test: Split, wanted: Size | None) -> tuple[Split, Split]:
@@ -189,8 +305,8 @@ def _crop_to_aspect(train: Split, test: Split, wanted: Size | None) -> tuple[Spl
         output.say(message)
     size = sizes.stored(original, wanted)
     return (
-        Split(images=fit_array(train.images, size), labels=train.labels),
-        Split(images=fit_array(test.images, size), labels=test.labels),
+        Split(images=fit_array(_array(train.images), size), labels=train.labels),
+        Split(images=fit_array(_array(test.images), size), labels=test.labels),
     )
 
 
@@ -211,8 +327,8 @@ def split_validation(labels: np.ndarray, seed: int) -> ValidationSplit:
         held_out[stratification.choose(labels, wanted, seed, at_least_one=True)] = True
     else:
         order = np.random.default_rng(seed).permutation(len(labels))
-        for label in np.unique(labels):
-            members = order[labels[order] == label]
+        by_class = order[np.argsort(labels[order], kind="stable")]
+        for members in np.split(by_class, np.flatnonzero(np.diff(labels[by_class])) + 1):
             if len(members) > 1:
                 held_out[members[: max(1, round(fraction * len(members)))]] = True
     if held_out.sum() == 0 or (~held_out).sum() < 2:

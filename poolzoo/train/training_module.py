@@ -21,6 +21,7 @@ from poolzoo.train.ema import EmaState, ModelEma
 from poolzoo.train.loaders import TrainingBatch
 from poolzoo.train.losses import Objective
 from poolzoo.train.settings import Settings
+from poolzoo.train.step_plan import StepPlan
 
 Weights = dict[str, Tensor]
 
@@ -89,7 +90,7 @@ class TrainingModule:
         input_key: The key of its inputs in a batch.
         objective: The loss and the scores.
         settings: With every default filled in.
-        steps_per_epoch: Steps an epoch.
+        plan: The steps of the run.
         policy: The device.
         rank: This process.
     """
@@ -100,12 +101,11 @@ class TrainingModule:
         input_key: str,
         objective: Objective,
         settings: Settings,
-        steps_per_epoch: int,
+        plan: StepPlan,
         policy: DevicePolicy,
         rank: Rank,
     ) -> None:
-        assert settings.epochs is not None  # `prepare` fills in every default
-        assert settings.lr is not None
+        assert settings.lr is not None  # `prepare` fills in every default
         assert settings.weight_decay is not None
         self.module = module
         self.input_key = input_key
@@ -120,19 +120,24 @@ class TrainingModule:
             layer_decay=settings.layer_decay,
         )
         self.optimizer = optimizer.create_optimizer(settings.optimizer, module, rates)
-        total_steps = settings.epochs * steps_per_epoch
-        self.schedule = optimizer.LrSchedule(
-            lr=settings.lr,
-            total_steps=total_steps,
-            warmup_steps=max(1, round(settings.warmup * total_steps)),
-            decay=settings.lr_schedule,
-        )
+        self.follow(plan)
         self.ema = ModelEma(module, settings.ema) if settings.ema else None
         self.best = BestWeights()
         self._infinite_buffers = finite.infinite_buffers(module)
         self._wrapped: nn.Module | None = None
         self._frozen_stages = settings.freeze_stages or 0
         self.reset_metrics()
+
+    def follow(self, plan: StepPlan) -> None:
+        """Fits the learning rates to the steps of the run.
+
+        Args:
+            plan: The steps.
+        """
+        assert self.settings.lr is not None
+        self.schedule: optimizer.Schedule = optimizer.LrSchedule(
+            lr=self.settings.lr, plan=plan, warmup=self.settings.warmup, decay=self.settings.lr_schedule
+        )
 
     @property
     def eval_module(self) -> nn.Module:
@@ -187,7 +192,8 @@ class TrainingModule:
             self._loss_sum += loss.detach() * count
             self._score_sum += self.objective.train_score(logits.detach(), part.labels)
             losses.append(loss.detach())
-        self._record_non_finite(torch.stack(losses).sum(), number)
+        self.last_loss = torch.stack(losses).sum()
+        self._record_non_finite(self.last_loss, number)
         if self.settings.clip_grad is not None:
             nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.clip_grad, foreach=True)
         self.optimizer.step()

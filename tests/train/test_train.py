@@ -25,6 +25,7 @@ from poolzoo.train import optimizer, recipes
 from poolzoo.train.defaults import default_batch_size, default_epochs
 from poolzoo.train.settings import Settings
 from poolzoo.train.splits import split_validation
+from poolzoo.train.step_plan import StepPlan
 from poolzoo.train.training_module import TrainingModule
 
 QUICK = ("finetune", "--data", "digits", "--backbone", "nano/plain", "--pool", "gem", "--threads", "1", "-q")
@@ -58,7 +59,7 @@ def test_heads_and_stages_learn_at_their_own_rates():
     network = package.create_model("nano/resnet", pool="gem", image_size=32)
     rates = optimizer.LearningRates(1.0, 0.1, head_mult=10.0, layer_decay=0.5)
     built = optimizer.create_optimizer("adamw", network, rates)
-    optimizer.LrSchedule(2.0, 100, 10, "linear").apply(built, 55)
+    optimizer.LrSchedule(2.0, StepPlan.of(100), 0.1, "linear").apply(built, 55)
     names = {id(p): name for name, p in network.named_parameters()}
     found = {names[id(p)]: group["lr"] for group in built.param_groups for p in group["params"]}
     # The stages are conv1, conv2, conv3 and block; the rate of step 55 is half of the peak, 2.

@@ -1,0 +1,1 @@
+"""What reading photographs costs."""

@@ -1,0 +1,185 @@
+"""Images that were computed once and are kept on disk, each when it first came up: a directory that fills by and by.
+
+Each process that adds images writes a part of its own: `<part>.rows` with the pixels one behind the other, and
+`<part>.table` with a record for each. It reads the parts of all, so that processes need no lock. A record is written
+when the disk has its pixels. So whatever has a record is whole, and a killed run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from poolzoo.common import output
+from poolzoo.data.sizes import Size
+
+FLUSH_BYTES: Final = 256 << 20  # of images that a killed process may have computed in vain
+RECORD: Final = np.dtype(
+    [("position", "<i8"), ("offset", "<i8"), ("height", "<u4"), ("width", "<u4"), ("rows", "<u4"), ("columns", "<u4")]
+)
+
+
+class Kept(NamedTuple):
+    """Where an image is kept: the part, where its pixels begin, its size there, and its size in its file."""
+
+    part: int
+    offset: int
+    size: Size
+    full: Size
+
+
+class RowFile:
+    """Images by their positions, `uint8[h, w, 3]` each of its own size.
+
+    Methods may be called by several threads. Where the disk is full or the budget spent, nothing more is added, and
+    one line says so.
+
+    Args:
+        place: The directory, which is made when something is added.
+        count: How many images there may be.
+        budget: Bytes that this process may add.
+
+    Raises:
+        OSError: The directory cannot be read.
+    """
+
+    def __init__(self, place: Path, count: int, budget: int) -> None:
+        self.place = place
+        self._budget = budget
+        self._lock = threading.Lock()
+        self._part = np.full(count, -1, np.int16)
+        self._record = np.zeros(count, RECORD)
+        self._names: list[str] = []
+        self._files: list[int] = []
+        self._read: dict[str, int] = {}  # records of each table that are known
+        self._own: str | None = None
+        self._end = 0
+        self._pending: list[tuple[int, ...]] = []
+        self._pending_bytes = 0
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Takes notice of what other processes have added."""
+        with self._lock:
+            for table in sorted(self.place.glob("*.table")):
+                if table.stem != self._own:
+                    self._load(table)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every image is kept."""
+        return bool((self._part >= 0).all())
+
+    def find(self, position: int) -> Kept | None:
+        """Where an image is; None where it is not kept."""
+        part = int(self._part[position])
+        if part < 0:
+            return None
+        _, offset, height, width, rows, columns = self._record[position].tolist()
+        return Kept(part, offset, (height, width), (rows, columns))
+
+    def read(self, kept: Kept, top: int = 0, bottom: int | None = None) -> np.ndarray:
+        """Rows `top` to `bottom` of an image, `uint8[bottom - top, w, 3]`.
+
+        Raises:
+            OSError: The disk does not give them.
+        """
+        height, width = kept.size
+        pixels = np.empty(((height if bottom is None else bottom) - top, width, 3), np.uint8)
+        if os.preadv(self._files[kept.part], [pixels.data.cast("B")], kept.offset + top * width * 3) != pixels.nbytes:
+            raise OSError(f"{self.place / self._names[kept.part]}.rows is cut off")
+        return pixels
+
+    def add(self, position: int, pixels: np.ndarray, full: Size) -> None:
+        """Keeps an image `uint8[h, w, 3]`, whose height and width in its file were `full`."""
+        with self._lock:
+            if self._part[position] >= 0 or self._end + pixels.nbytes > self._budget:
+                return
+            try:
+                part = self._own_part()
+            except OSError as error:
+                self._give_up(error)
+                return
+            offset = self._end
+            self._end += pixels.nbytes
+        try:
+            written = os.pwrite(self._files[part], np.ascontiguousarray(pixels).data.cast("B"), offset)
+            if written != pixels.nbytes:
+                raise OSError("the disk is full")
+        except OSError as error:
+            self._give_up(error)
+            return
+        record = (position, offset, *pixels.shape[:2], *full)
+        with self._lock:
+            self._record[position] = record
+            self._part[position] = part
+            self._pending.append(record)
+            self._pending_bytes += pixels.nbytes
+            due = self._pending_bytes >= FLUSH_BYTES
+        if due:
+            self.flush()
+
+    def flush(self) -> None:
+        """Brings to the disk what was added; what has come there stays after a kill or a power cut."""
+        with self._lock:
+            pending, self._pending, self._pending_bytes = self._pending, [], 0
+            own = self._own
+        if not pending or own is None:
+            return
+        try:
+            os.fsync(self._files[self._names.index(own)])
+            with (self.place / f"{own}.table").open("ab", buffering=0) as file:
+                file.write(np.array(pending, RECORD).tobytes())
+        except OSError as error:
+            self._give_up(error)
+
+    def close(self) -> None:
+        """Flushes, and closes the files."""
+        self.flush()
+        with self._lock:
+            self._part[:] = -1
+            while self._files:
+                os.close(self._files.pop())
+            self._names.clear()
+
+    def _own_part(self) -> int:
+        """The part of this process, which is made when something is first added."""
+        if self._own is None:
+            self.place.mkdir(parents=True, exist_ok=True)
+            number, name = tempfile.mkstemp(prefix="part-", suffix=".rows", dir=self.place)
+            self._own = Path(name).stem
+            self._names.append(self._own)
+            self._files.append(number)
+        return self._names.index(self._own)
+
+    def _load(self, table: Path) -> None:
+        rows = table.with_suffix(".rows")
+        known = self._read.get(table.stem, 0)
+        with table.open("rb") as file:
+            file.seek(known * RECORD.itemsize)
+            content = file.read()
+        records = np.frombuffer(content[: len(content) // RECORD.itemsize * RECORD.itemsize], RECORD)
+        ends = records["offset"] + records["height"].astype(np.int64) * records["width"] * 3
+        whole = (records["position"] < len(self._part)) & (ends <= rows.stat().st_size)
+        self._read[table.stem] = known + len(records)
+        if not whole.any():
+            return
+        if table.stem not in self._names:
+            self._names.append(table.stem)
+            self._files.append(os.open(rows, os.O_RDONLY))
+        records = records[whole]
+        self._record[records["position"]] = records
+        self._part[records["position"]] = self._names.index(table.stem)
+
+    def _give_up(self, error: OSError) -> None:
+        if self._budget:
+            self._budget = 0
+            output.warn(
+                f"no more images are kept in {self.place}: {error.strerror or error}",
+                "POOLZOO_CACHE names another directory",
+            )

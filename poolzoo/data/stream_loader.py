@@ -1,0 +1,152 @@
+"""Batches of images that are read while the network trains: random crops, or whole images at one size."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+
+from poolzoo.common import output
+from poolzoo.common.text import one_line
+from poolzoo.data import images, prefetch, unreadable
+from poolzoo.data.augmentation import Augmentation
+from poolzoo.data.batches import SINGLE_PROCESS, Batch, BatchLoader, Epoch, Rank
+from poolzoo.data.blocks import ImageArray
+from poolzoo.data.crops import CropSampler
+from poolzoo.data.epoch_order import Sampler
+from poolzoo.data.photographs import CropSource
+from poolzoo.data.stream import StreamedImages
+from poolzoo.data.unreadable import Broken, BrokenImages
+
+TRIES: Final = 1000  # images in a row that cannot be read before it is not a matter of single files
+
+
+class Skipped:
+    """The training images that cannot be read, as they come up.
+
+    Args:
+        skip: How many may be left out, as `--skip-broken` has it.
+        total: How many images there are.
+        known: Where they are listed; perhaps some are already.
+    """
+
+    def __init__(self, skip: unreadable.Skip, total: int, known: list[Broken] | None = None) -> None:
+        self.allowed = unreadable.most(skip)
+        self.total = total
+        self.known = [] if known is None else known
+        self._lock = threading.Lock()
+
+    def add(self, found: Broken) -> None:
+        """Takes notice of a broken image.
+
+        Raises:
+            BrokenImages: It is one too many.
+        """
+        with self._lock:
+            if found[0] in (path for path, _ in self.known):
+                return
+            self.known.append(found)
+            if len(self.known) > self.allowed:
+                raise BrokenImages(self.known, self.total)
+            if len(self.known) <= unreadable.SHOWN:
+                output.say(f"cannot be read, another image takes its place: {found[0]}: {found[1]}")
+
+
+class StreamLoader(BatchLoader):
+    """Serves training images that are read ahead by threads, the same for any number of these.
+
+    In the place of an image that cannot be read comes the next one that can.
+
+    Args:
+        images: `uint8[N, H, W, 3]`: what is served without random crops, and what tells the size.
+        labels: `int64[N]`.
+        batch_size: Images a batch over all processes; at most as many as there are indices.
+        augmentation: Random changes of the images.
+        seed: Seed of the order and of the augmentation.
+        device: Where the batches are needed.
+        rank: The process, which gets its shard of each batch.
+        indices: Of the images to serve, `int64[n]`; None for all.
+        crops: Where random crops come from; needed with `augmentation.crop_scale`.
+        skipped: The images that cannot be read.
+        threads: How many read; None for one a processor.
+        sampler: How often an epoch draws each image.
+    """
+
+    def __init__(
+        self,
+        images: ImageArray,
+        labels: np.ndarray,
+        batch_size: int,
+        augmentation: Augmentation,
+        seed: int,
+        device: torch.device,
+        rank: Rank = SINGLE_PROCESS,
+        indices: np.ndarray | None = None,
+        crops: CropSource | None = None,
+        skipped: Skipped | None = None,
+        threads: int | None = None,
+        sampler: Sampler = "all",
+    ) -> None:
+        super().__init__(images, labels, batch_size, augmentation, seed, device, rank, indices, sampler)
+        self.source = images
+        self.crops = crops
+        self.skipped = skipped or Skipped(None, len(self.indices))
+        self.threads = prefetch.workers(threads)
+
+    def read(self, epoch: Epoch, batches: Iterable[np.ndarray]) -> Generator[Batch, None, None]:
+        scale = self.augmentation.crop_scale
+        sampler = None
+        if scale is not None:
+            sampler = CropSampler(scale, self.augmentation.crop_ratio, seed=self.seed, epoch=epoch.number)
+        if self.crops is not None:
+            self.crops.refresh()
+        wanted: list[np.ndarray] = []
+
+        def noted() -> Iterable[np.ndarray]:
+            for draws in batches:
+                wanted.append(draws)
+                yield draws
+
+        def fill(draw: int, out: np.ndarray) -> int:
+            row = int(self.indices[epoch.order.rows[draw]])
+            return self._fill(int(epoch.order.positions[draw]), row, out, sampler)
+
+        try:
+            with closing(prefetch.filled(fill, noted(), (*self.images.size, 3), self.threads)) as found:
+                for batch, shown in found:
+                    rows = epoch.order.rows[wanted.pop(0)]
+                    keys = self.indices[rows]
+                    yield self._batch(self.images.change(batch, keys, epoch.params, rows, self.augmentation), shown)
+        finally:
+            if self.crops is not None:
+                self.crops.flush()
+
+    def _fill(self, position: int, row: int, out: np.ndarray, sampler: CropSampler | None) -> int:
+        """Writes an image, or the next one that can be read; gives the place of that in `indices`."""
+        for shown in range(position, position + min(TRIES, len(self.indices))):
+            place = shown % len(self.indices)
+            index = int(self.indices[place])
+            try:
+                self._read(index, row, out, sampler)
+                return place
+            except images.Unreadable as error:
+                self.skipped.add((self._where(index), one_line(images.reason(error))))
+        raise BrokenImages(self.skipped.known, self.skipped.total)
+
+    def _read(self, index: int, row: int, out: np.ndarray, sampler: CropSampler | None) -> None:
+        if sampler is not None and self.crops is not None:
+            self.crops.crop(index, lambda full: sampler.box(row, full), out)
+        elif isinstance(self.source, StreamedImages):
+            self.source.fill(index, out)
+        else:
+            out[:] = self.source[index]
+
+    def _where(self, index: int) -> Path:
+        if isinstance(self.source, StreamedImages):
+            return self.source.index.where(index)
+        return self.crops.where(index) if self.crops is not None else Path(f"image {index}")

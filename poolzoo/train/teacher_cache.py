@@ -1,0 +1,103 @@
+"""The teacher's logits, computed once for every image where training shows the same images in every epoch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+import torch
+
+from poolzoo.common import json_writer, output
+from poolzoo.common.errors import CheckFailed
+from poolzoo.data import disk
+from poolzoo.data.augmentation import NO_AUGMENTATION
+from poolzoo.data.source import cache_dir
+from poolzoo.train.features import ROWS, FeatureStore, image_views
+from poolzoo.train.prepare import PreparedRun
+from poolzoo.train.teacher import Teacher
+
+VERSION: Final = 1
+
+
+def shows_same_images(prepared: PreparedRun) -> bool:
+    """Whether the images of a run are the same in every epoch, in one or several views."""
+    return prepared.settings.caches_features or prepared.augmentation == NO_AUGMENTATION
+
+
+def open_logits(prepared: PreparedRun) -> FeatureStore | None:
+    """The teacher's logits for every view of every image; missing ones are computed.
+
+    Args:
+        prepared: A run with a teacher.
+
+    Returns:
+        `float32` rows; None if the disk has no room.
+
+    Raises:
+        CheckFailed: The teacher gives NaN or infinity.
+    """
+    assert prepared.teacher is not None
+    shelf = disk.Shelf(cache_dir() / "teachers", disk.limit())
+    digest = _digest(prepared, prepared.teacher)
+    views = 1 + prepared.settings.views
+    shape = (views * len(prepared.data.images), len(prepared.data.classes))
+    if (found := _read(shelf, digest, shape, views)) is not None:
+        return found
+    what = f"logits of the teacher for {shape[0]:,} images"
+    if not shelf.room(4 * shape[0] * shape[1]):
+        output.say(f"no room for the {what}: the teacher runs in every epoch instead")
+        return None
+    output.say(f"caching the {what}, in {shelf.root}")
+    try:
+        with shelf.building(digest) as temporary, output.progress("running the teacher", shape[0]) as bar:
+            disk.write_rows(temporary / ROWS, shape[0], _rows(prepared, prepared.teacher, bar))
+            (temporary / "what.json").write_text(json_writer.dumps({"what": what, "teacher": prepared.teacher.name}))
+    except OSError as error:
+        output.warn(
+            f"the {what} cannot be written to {shelf.root}: {error.strerror or error}",
+            "set POOLZOO_CACHE to another directory",
+        )
+        return None
+    return _read(shelf, digest, shape, views)
+
+
+def _rows(prepared: PreparedRun, teacher: Teacher, bar: output.Progress) -> Iterator[np.ndarray]:
+    done = 0
+    for images in image_views(prepared, teacher.batch_size):
+        logits = teacher.logits(images)
+        if not torch.isfinite(logits).all():
+            raise CheckFailed(f"the teacher {teacher.name} gives NaN or infinity", "name another teacher")
+        yield from logits.cpu().numpy()
+        done += len(images)
+        bar.update(done)
+
+
+def _read(shelf: disk.Shelf, digest: str, shape: tuple[int, int], views: int) -> FeatureStore | None:
+    entry = shelf.find(digest)
+    if entry is None:
+        return None
+    try:
+        rows = np.load(entry / ROWS, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        rows = None
+    if rows is None or rows.shape != shape or rows.dtype != np.float32:
+        shelf.drop(digest)
+        return None
+    return FeatureStore(rows=rows, views=views)
+
+
+def _digest(prepared: PreparedRun, teacher: Teacher) -> str:
+    """The name of a cache entry: of all that its content depends on."""
+    settings = prepared.settings
+    parts: dict[str, object] = {
+        "version": [VERSION, teacher.batch_size, torch.__version__],
+        "teacher": teacher.digest,
+        "columns": teacher.columns.tolist(),
+        "images": prepared.data.digest,
+        "views": [settings.views, settings.seed, repr(prepared.augmentation)] if settings.views else 0,
+        "computed": [prepared.policy.device.type, settings.threads, settings.precision],
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]  # noqa: TID251 - a digest
