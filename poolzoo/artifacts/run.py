@@ -20,6 +20,7 @@ from poolzoo.artifacts import manifest, samples
 from poolzoo.artifacts.schema import Config, InputConfig, PluginSource
 from poolzoo.common import files, output
 from poolzoo.common.errors import CheckFailed, UsageError
+from poolzoo.data.held_out import HeldOut
 from poolzoo.data.resize import PLAIN, Fit, recorded
 from poolzoo.data.sizes import Size
 from poolzoo.metrics import decisions
@@ -92,6 +93,7 @@ def configuration(
     data: str,
     how: Fit = PLAIN,
     decision: Decision = ONE_LABEL,
+    test_part: HeldOut | None = None,
 ) -> Config:
     """`config.json` of a run: timm's keys, and under `poolzoo` what is needed to build the same network again.
 
@@ -102,6 +104,7 @@ def configuration(
         data: The name of the data set.
         how: How image files become stored images.
         decision: How logits become labels.
+        test_part: Which of its training images are test images; None where the data has test images.
     """
     layout, model, backbone = assembly.layout, assembly.config, assembly.backbone.resolved
     parts = {"backbone": backbone, "pool": assembly.pool, "local_pool": assembly.local_pool}
@@ -131,6 +134,8 @@ def configuration(
             "plugins": {part: provenance(resolved) for part, resolved in parts.items() if resolved is not None},
         },
     }
+    if test_part is not None:
+        config["poolzoo"]["test_part"] = {"fraction": test_part.fraction, "seed": test_part.seed}
     if decision.thresholds is not None:
         config["task"] = decision.task.name
         config["thresholds"] = list(decision.thresholds)

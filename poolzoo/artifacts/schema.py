@@ -40,6 +40,13 @@ class TeacherSource(TypedDict):
     weight: float
 
 
+class HeldOutConfig(TypedDict):
+    """Which of the training images are test images: a share of them, chosen by a seed."""
+
+    fraction: float
+    seed: int
+
+
 class NetworkConfig(TypedDict):
     """What is needed to build a network again. `pool` is None for a published network with a pooling of its own."""
 
@@ -54,6 +61,7 @@ class NetworkConfig(TypedDict):
     weights: NotRequired[AccountingJson]
     teacher: NotRequired[TeacherSource]
     data: NotRequired[str]
+    test_part: NotRequired[HeldOutConfig]
     data_size: list[int]
     image_size: list[int]
     map: NotRequired[list[int]]

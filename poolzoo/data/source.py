@@ -77,7 +77,7 @@ def open_dataset(
         place = Path(text.partition(":")[2]).expanduser()
     if item.index is not None:
         return _with_reader(item, text, place, splits, reading)
-    if reading.test_fraction is not None:
+    if reading.test_part is not None:
         raise UsageError(f"{text} has a test part, so that none is held out", "leave --test-fraction out")
     return item
 
@@ -85,7 +85,7 @@ def open_dataset(
 def _needed(parts: tuple[Split, ...], reading: readers.Reading) -> tuple[str, ...]:
     """The splits of a source that may be needed for parts, first the one that names the classes."""
     if "train" not in parts:
-        return ("test", "val") if reading.test_fraction is None else ("train",)
+        return ("test", "val") if reading.test_part is None else ("train",)
     return ("train", "test", "val") if "test" in parts else ("train",)
 
 
@@ -176,6 +176,16 @@ def _protected(what: str, function: Callable[[], Any]) -> Any:
         raise
     except BaseException as error:  # a plugin may throw anything, SystemExit too
         raise PluginFailed(f"{what} failed: {reason(error)}", "fix its plugin") from error
+
+
+def with_absolute_path(text: str) -> str:
+    """What `--data` names, without dependence on the current directory: the path of a source is made absolute."""
+    kind, colon, place = text.partition(":")
+    entry = loader.catalog().source(text)
+    if entry is None or "://" in place:
+        return text
+    path = Path(place).expanduser()
+    return f"{kind}{colon}{path.absolute()}" if getattr(entry.item, "is_path", True) or path.exists() else text
 
 
 def reader(dataset: Dataset) -> readers.Reader | None:

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from poolzoo.artifacts.run import load_run
+from poolzoo.artifacts.schema import NetworkConfig
 from poolzoo.common.errors import UsageError
 from poolzoo.data import source, streams
 from poolzoo.data.blocks import ImageArray
 from poolzoo.data.class_mismatch import alike, difference
 from poolzoo.data.classes import require_names
+from poolzoo.data.held_out import HeldOut
 from poolzoo.data.identity import FILE, DataIdentity, SplitIdentity, file_digests, require_same
 from poolzoo.data.image_facts import Facts
 from poolzoo.data.labels import require_task
@@ -69,7 +71,12 @@ class LabeledImages:
 
 
 def evaluate_run(
-    path: str, data: str | None = None, device: str = "auto", threads: int | None = None, skip: Skip = None
+    path: str,
+    data: str | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    skip: Skip = None,
+    test_fraction: float | None = None,
 ) -> Evaluation:
     """Tests the network of a run with torch.
 
@@ -79,6 +86,7 @@ def evaluate_run(
         device: `auto`, `cpu` or `cuda`.
         threads: Number of torch threads on the CPU; None for torch's default.
         skip: How many unreadable images to leave out at most: a number, "all", or None for none.
+        test_fraction: The share of the images of `data` to test on, where it has no test part.
 
     Raises:
         UsageError: The data has classes that the run does not know, or the run has only one class.
@@ -95,11 +103,32 @@ def evaluate_run(
         classes=run.classes,
         decision=run.decision,
         tested_run=run.path if data is None else None,
+        test_part=test_part(run.config["poolzoo"], data, test_fraction),
     )
     policy.place(run.network)
     logits = inference.predict_logits(run.network, run.preprocess.to(policy.device), test.images, policy)
     metrics = evaluation.compute(logits, test.labels, run.classes, run.decision)
     return Evaluation(metrics=metrics, skipped=test.skipped)
+
+
+def test_part(recorded: NetworkConfig, data: str | None, fraction: float | None) -> HeldOut | None:
+    """Which images of data are test images: those of `--test-fraction`, or of the run's own data the recorded ones.
+
+    Args:
+        recorded: What the run or bundle recorded of its data.
+        data: What `--data` named; None for the run's own.
+        fraction: The value of `--test-fraction`, if it was given.
+
+    Raises:
+        UsageError: The own data is to be divided in another way, so that training images would be test images.
+    """
+    own = recorded.get("test_part")
+    if data is not None:
+        return None if fraction is None else HeldOut(fraction)
+    if fraction is not None and (own is None or own["fraction"] != fraction):
+        kept = "has a test part" if own is None else f"held out {own['fraction']:g} of its images"
+        raise UsageError(f"--test-fraction {fraction:g}: the run {kept}", "leave --test-fraction out, or give --data")
+    return None if own is None else HeldOut(own["fraction"], own["seed"])
 
 
 def load_test_images(
@@ -111,6 +140,7 @@ def load_test_images(
     *,
     decision: Decision = ONE_LABEL,
     tested_run: Path | None,
+    test_part: HeldOut | None = None,
 ) -> LabeledImages:
     """Reads the test images of a data set for a trained network.
 
@@ -122,13 +152,16 @@ def load_test_images(
         classes: Classes of the network.
         decision: How its logits become labels.
         tested_run: A run that was tested on these images, which must not have changed; None for other data.
+        test_part: Which of the training images are test images; None where the data has test images.
 
     Raises:
         UsageError: The data has classes that the network does not know.
         CheckFailed: The images of the tested run changed.
     """
     multilabel = decision.task.is_multilabel
-    dataset = source.open_dataset(data, size, ("test",), multilabel=multilabel, exact=True, skip=skip, how=fit)
+    dataset = source.open_dataset(
+        data, size, ("test",), multilabel=multilabel, exact=True, skip=skip, how=fit, test_part=test_part
+    )
     found = streams.load_split(dataset, "test", size)
     require_task(data, "test", found.labels, multilabel=multilabel)
     labels = _renumber_labels(found.labels, source.class_names(dataset, found.labels), classes)

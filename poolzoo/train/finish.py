@@ -132,6 +132,7 @@ def finish_run(prepared: PreparedRun, path: Path, engine: Engine, result: FinalM
         data=settings.data,
         how=settings.fit,
         decision=result.decision,
+        test_part=settings.test_part,
     )
     if prepared.teacher is not None:
         config["poolzoo"]["teacher"] = prepared.teacher.to_json(settings)

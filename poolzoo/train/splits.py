@@ -27,6 +27,7 @@ from poolzoo.metrics.tasks import TASKS
 from poolzoo.plugin.image_index import ImageIndex
 from poolzoo.plugin.spec import Dataset
 from poolzoo.plugin.spec import Split as Part
+from poolzoo.train.levels import with_level
 from poolzoo.train.settings import Settings
 
 VAL_FRACTION: Final = 0.1  # of the training images …
@@ -110,6 +111,11 @@ class DataSplits:
         """Height and width of the images."""
         return self.images.shape[1], self.images.shape[2]
 
+    @property
+    def photographs(self) -> bool:
+        """Whether the images were of mixed sizes, or larger than they are kept, along both sides."""
+        return _are_reduced(self.original_size, self.size)
+
     @cached_property
     def digest(self) -> str:
         """A digest of all training images."""
@@ -153,8 +159,12 @@ def read_data(settings: Settings) -> DataSplits:
         validation=settings.validation is not None,
         skip=settings.skip_broken,
         how=settings.fit,
+        test_part=settings.test_part,
     )
     reader = source.reader(dataset)
+    if reader is not None:
+        size = reader.decide("train")  # by some headers
+        settings = with_level(settings, photographs=_are_reduced(reader.native, size))
     if reader is not None and settings.data_cache not in (None, "decoded"):
         parts = streams.parts_of(reader, crops=settings.has_random_crops)
         shelf = reader.opened_shelf(source.cache_dir())
@@ -204,6 +214,11 @@ def _require_task(settings: Settings, train: np.ndarray, test: np.ndarray) -> No
     if multilabel and train.shape[1] != test.shape[1]:
         found = f"{train.shape[1]} and {test.shape[1]} labels"
         raise UsageError(f"training and test images of {settings.data} have {found}", "give both the same labels")
+
+
+def _are_reduced(original: Size | None, size: Size) -> bool:
+    """Whether images of one size, or of mixed sizes, get fewer pixels along both sides."""
+    return original is None or (original[0] > size[0] and original[1] > size[1])
 
 
 def _streamed(settings: Settings, dataset: Dataset, reader: Reader, mode: keeping.Mode) -> DataSplits:
