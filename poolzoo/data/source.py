@@ -213,7 +213,12 @@ def load_split(dataset: Dataset, split: Split, size: Size | None = None) -> tupl
     """
     load = dataset.load
     assert load is not None  # `open_dataset` gives one of encoded images with what reads it
-    pixels, labels = _protected(f"data set {dataset.name}", lambda: tuple(map(values.array, load(split, cache_dir()))))
+
+    def loaded() -> tuple[Any, Any]:
+        pixels, labels = map(values.array, load(split, cache_dir()))
+        return pixels, labels
+
+    pixels, labels = _protected(f"data set {dataset.name}", loaded)
     if getattr(pixels, "ndim", 0) != 4 or pixels.shape[3] != 3 or pixels.dtype != np.uint8 or not len(pixels):
         found = f"{getattr(pixels, 'dtype', type(pixels).__name__)}{list(getattr(pixels, 'shape', []))}"
         raise PluginFailed(f"data set {dataset.name} gave {found} for {split}", "its contract is uint8[N, H, W, 3]")
