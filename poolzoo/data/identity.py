@@ -135,6 +135,11 @@ def require_same(kept: DataIdentity | None, now: DataIdentity, hint: str) -> Non
         raise CheckFailed(f"the data changed: {'; '.join(changes)}", hint)
 
 
+def _stored(labels: np.ndarray, dtype: str) -> np.ndarray:
+    """Classes `int[N]` as a type of integers; several labels `uint8[N, K]` as they are."""
+    return labels.astype(dtype) if labels.ndim == 1 else np.ascontiguousarray(labels)
+
+
 def file_digests(index: ImageIndex) -> np.ndarray:
     """Digests of the names, sizes and times of encoded images, `uint8[N, 8]`; none of them is opened."""
     whole = bytearray()
@@ -146,11 +151,6 @@ def file_digests(index: ImageIndex) -> np.ndarray:
         text = b"%d %d " % (size, time) + os.fsencode(name)
         whole += hashlib.blake2b(text, digest_size=DIGEST_BYTES).digest()
     return np.frombuffer(whole, np.uint8).reshape(-1, DIGEST_BYTES)
-
-
-def _stored(labels: np.ndarray, dtype: str) -> np.ndarray:
-    """Classes `int[N]` as a type of integers; several labels `uint8[N, K]` as they are."""
-    return labels.astype(dtype) if labels.ndim == 1 else np.ascontiguousarray(labels)
 
 
 def _packed(texts: Sequence[str]) -> np.ndarray:

@@ -55,11 +55,12 @@ def _several(name: str, labels: np.ndarray, images: int, classes: Sequence[str] 
     return labels.astype(np.uint8)
 
 
-def require_task(data: str, labels: np.ndarray, *, multilabel: bool) -> None:
-    """Makes sure that the labels are those of the task.
+def require_task(data: str, split: str, labels: np.ndarray, *, multilabel: bool) -> None:
+    """Makes sure that the labels are those of the task, and that an image has one.
 
     Args:
         data: What `--data` named, for messages.
+        split: Whose labels they are, such as "training".
         labels: `int64[N]` or `uint8[N, K]`.
         multilabel: Whether the task is that of several labels.
 
@@ -68,6 +69,8 @@ def require_task(data: str, labels: np.ndarray, *, multilabel: bool) -> None:
     """
     if labels.ndim == 2 and not multilabel:
         raise UsageError(f"an image of {data} may have several labels", "add --task multilabel")
+    if labels.ndim == 2 and not labels.any():
+        raise UsageError(f"no {split} image of {data} has a label", "give labels")
     if labels.ndim == 1 and multilabel:
         hint = "leave --task multilabel out, or give labels uint8[N, K] of zeros and ones"
         raise UsageError(f"each image of {data} has exactly one label", hint)

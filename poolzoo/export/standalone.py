@@ -4,8 +4,7 @@ python predict.py IMAGE...           a line for each image, in order: its label 
 python predict.py --top 3 IMAGE...   the three most probable labels, each with its score, on that line
 python predict.py --verify           check that files and outputs are as exported
 
-Where an image may have several labels, the line has those that reach their thresholds, and is empty where none does.
-
+Where an image may have several labels, the line has those that reach their thresholds; it may be empty.
 Columns are separated by tabs. The exit code is 1 where an image cannot be read or a check fails, and 4 where the
 installed onnxruntime is too old.
 """
@@ -96,10 +95,11 @@ def predict(files: list[Path], top: int | None) -> bool:
             print("error", "the network gives NaN or infinity for it", sep="\t")
             complete = False
             continue
-        best = np.argsort(-probabilities, kind="stable")[: top or 1]
+        best = np.argsort(-probabilities, kind="stable")
         if model.thresholds is not None and top is None:
-            above = probabilities >= np.asarray(model.thresholds, np.float32)
-            best = np.array([index for index in np.argsort(-probabilities, kind="stable") if above[index]], int)
+            best = best[(probabilities >= np.asarray(model.thresholds, np.float32))[best]]
+        else:
+            best = best[: top or 1]
         print(*(f"{model.labels[index]}\t{probabilities[index]:.6f}" for index in best), sep="\t")
     for kind in sorted(set(notes)):
         print(f"warning: {notes.count(kind)} of {len(files)} images {kind}", file=sys.stderr)

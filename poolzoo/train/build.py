@@ -49,8 +49,9 @@ def build_engine(heads: Sequence[PreparedRun], checkpoint: Checkpoint) -> Engine
     eval_batch_size = min(head.eval_batch_size for head in heads)
     loader: Loader
     if stores is None:
-        frozen = first.is_backbone_frozen
-        loader = image_loader(first, settings.batch_size, eval_batch_size, frozen=frozen, teacher_logits=teacher_logits)
+        loader = image_loader(
+            first, settings.batch_size, eval_batch_size, teacher_logits, frozen=first.is_backbone_frozen
+        )
     else:
         loader = _feature_loader(first, stores, settings.batch_size, eval_batch_size, teacher_logits)
     micro_batch = -(-settings.batch_size // (rank.world_size * settings.grad_accum))
@@ -105,9 +106,9 @@ def image_loader(
     prepared: PreparedRun,
     batch_size: int,
     eval_batch_size: int,
+    teacher_logits: Features | None = None,
     *,
     frozen: bool,
-    teacher_logits: Features | None = None,
 ) -> ImageLoader:
     """What serves the images of a run.
 
@@ -115,8 +116,8 @@ def image_loader(
         prepared: The run.
         batch_size: Images a batch over all processes.
         eval_batch_size: Validation images a batch.
+        teacher_logits: Of all training images, computed in advance; None to compute them, or without a teacher.
         frozen: Whether the loader runs the backbone and serves feature maps.
-        teacher_logits: What the teacher gave for every image; None where it runs with each batch, or there is none.
     """
     data = prepared.data
     batches = batch_loader(

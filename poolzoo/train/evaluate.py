@@ -163,7 +163,7 @@ def load_test_images(
         data, size, ("test",), multilabel=multilabel, exact=True, skip=skip, how=fit, test_part=test_part
     )
     found = streams.load_split(dataset, "test", size)
-    require_task(data, found.labels, multilabel=multilabel)
+    require_task(data, "test", found.labels, multilabel=multilabel)
     labels = _renumber_labels(found.labels, source.class_names(dataset, found.labels), classes)
     if tested_run is not None:
         _require_unchanged(tested_run, found, labels)

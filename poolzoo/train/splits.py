@@ -39,7 +39,10 @@ SPLITS: Final[tuple[Part, Part]] = ("train", "test")
 
 
 class Split(NamedTuple):
-    """Images `uint8[N, H, W, 3]`, perhaps mapped or decoded when asked, and labels `int64[N]` or `uint8[N, K]`."""
+    """Images `uint8[N, H, W, 3]`, perhaps mapped from a file or decoded when asked, and labels.
+
+    Labels are `int64[N]`, or `uint8[N, K]` for several labels.
+    """
 
     images: ImageArray
     labels: np.ndarray
@@ -172,11 +175,7 @@ def read_data(settings: Settings) -> DataSplits:
     test = Split.of(source.load_split(dataset, "test"))
     if test.images.shape[1:] != train.images.shape[1:]:
         raise UsageError(f"training and test images of {settings.data} differ in size", "add --image-size")
-    for split in (train, test):
-        label_checks.require_task(settings.data, split.labels, multilabel=multilabel)
-    if multilabel and train.labels.shape[1] != test.labels.shape[1]:
-        found = f"{train.labels.shape[1]} and {test.labels.shape[1]} labels"
-        raise UsageError(f"training and test images of {settings.data} have {found}", "give both the same labels")
+    _require_task(settings, train.labels, test.labels)
     classes = source.class_names(dataset, np.concatenate([train.labels, test.labels]))
     original_size: Size | None
     if reader is None:
@@ -208,6 +207,16 @@ def read_data(settings: Settings) -> DataSplits:
     )
 
 
+def _require_task(settings: Settings, train: np.ndarray, test: np.ndarray) -> None:
+    """Makes sure that the labels of both splits are those of the task."""
+    multilabel = TASKS[settings.task].is_multilabel
+    for name, labels in (("training", train), ("test", test)):
+        label_checks.require_task(settings.data, name, labels, multilabel=multilabel)
+    if multilabel and train.shape[1] != test.shape[1]:
+        found = f"{train.shape[1]} and {test.shape[1]} labels"
+        raise UsageError(f"training and test images of {settings.data} have {found}", "give both the same labels")
+
+
 def _are_reduced(original: Size | None, size: Size) -> bool:
     """Whether images of one size, or of mixed sizes, get fewer pixels along both sides."""
     return original is None or (original[0] > size[0] and original[1] > size[1])
@@ -221,13 +230,12 @@ def _streamed(settings: Settings, dataset: Dataset, reader: Reader, mode: keepin
     size = reader.decide("train")
     reader.count_validation("train")
     index = {split: reader.index(split) for split in SPLITS}
-    for part in index.values():
-        label_checks.require_task(settings.data, part.labels, multilabel=TASKS[settings.task].is_multilabel)
     validation, held_out = _hold_out(settings, reader, index["train"].labels)
     if settings.skip_broken is not None:
         index, held_out = _without_broken(reader, index, held_out, size, whole=settings.caches_features)
     digests = {split: file_digests(index[split]) for split in SPLITS}
     labels = {split: _plain_labels(index[split].labels) for split in SPLITS}
+    _require_task(settings, labels["train"], labels["test"])
     facts = {split: Facts(digests[split], None, index[split].names, of_files=True) for split in SPLITS}
     found = streams.open_streams(
         index=index,

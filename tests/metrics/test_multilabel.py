@@ -220,3 +220,23 @@ def test_table_shows_every_label(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert all(name in printed for name in (*NAMES, "macro mean", "mAP", "micro F1"))
     assert "accuracy" not in printed
+
+
+def test_images_without_any_label_have_finite_metrics() -> None:
+    logits, labels = case(12, images=20)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = multilabel.compute(logits, np.zeros_like(labels), NAMES, Decision((0.5,) * 4))
+    assert (found.map, found.interval, found.f1) == (0.0, (0.0, 0.0), 0.0)
+    assert all(row.ap is None for row in found.per_class)
+
+
+def test_images_without_finite_logits_are_missed_at_any_threshold() -> None:
+    # Of two finite images with the label one ranks first, the other below three without it. Alone, the first threshold
+    # has the larger F1, 2/3 against 4/7; with four more images that cannot get the label the second one has.
+    logits = np.array([[3.0], [1.2], [1.1], [1.0], [-1.0], *([[np.nan]] * 4)], np.float32)
+    labels = np.array([[1], [0], [0], [0], [1], *([[1]] * 4)], np.uint8)
+    alone = Decision(thresholds.choose_thresholds(logits[:5], labels[:5]))
+    together = Decision(thresholds.choose_thresholds(logits, labels))
+    assert alone.decide(logits)[:, 0].sum() == 1
+    assert together.decide(logits)[:, 0].sum() == 5
