@@ -93,7 +93,8 @@ def suggest(rates: np.ndarray, losses: np.ndarray, smooth: np.ndarray) -> float 
         smooth: The same, smoothed, `float64[n]`.
     """
     lowest = int(smooth.argmin())
-    if smooth[:LOOK_EVERY].mean() - smooth[lowest] < NOISE * float((losses - smooth).std()):
+    noise = float((losses - smooth)[: lowest + 1].std())  # without what follows a divergence
+    if smooth[:LOOK_EVERY].mean() - smooth[lowest] < NOISE * noise or lowest < LOOK_EVERY:
         return f"the loss does not fall clearly at any rate from {rates[0]:.2g} to {rates[-1]:.2g}"
     if lowest == len(smooth) - 1:
         return f"the loss still falls at a rate of {rates[-1]:.2g}"

@@ -130,7 +130,7 @@ def test_a_time_budget_is_repeated_without_a_clock(poolzoo, tmp_path, monkeypatc
 
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(TrainingModule, "step", timed)
-    with stopped_in(3):
+    with stopped_in(2):
         assert poolzoo(*QUICK, "--time-budget", "4s", "--out", tmp_path / "run").code == 130
     now[0] += 1000  # nobody trains between an interruption and its resumption
     assert poolzoo("finetune", "--resume", tmp_path / "run", "-q").code == 0
