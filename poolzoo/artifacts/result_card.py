@@ -8,7 +8,9 @@ from poolzoo.artifacts.run_report import RunReport
 from poolzoo.artifacts.schema import Config, NetworkConfig
 from poolzoo.common import files, markdown
 from poolzoo.data import sizes
-from poolzoo.metrics.results import format_score, untested_classes, untested_note
+from poolzoo.metrics import multilabel
+from poolzoo.metrics.multilabel_results import MultilabelMetrics
+from poolzoo.metrics.results import AnyMetrics, format_score, untested_classes, untested_note
 
 
 def render(config: Config, settings: Mapping[str, object], report: RunReport) -> str:
@@ -20,16 +22,12 @@ def render(config: Config, settings: Mapping[str, object], report: RunReport) ->
         report: The result of the run.
     """
     ours = config["poolzoo"]
-    rows = [
-        (row.name, row.n, format_score(row.precision), format_score(row.recall), format_score(row.f1))
-        for row in report.test.per_class
-    ]
     arguments = [(key, value) for key, value in settings.items() if value is not None]
     return f"""---
 library_name: poolzoo
 tags: [image-classification, pooling, {markdown.scalar(files.slug(str(ours["pool"])))}]
 license: {markdown.scalar(config["pretrained_cfg"]["license"] or "unknown")}
-metrics: [accuracy, precision, recall, f1]
+metrics: [{"mAP" if report.task.is_multilabel else "accuracy"}, precision, recall, f1]
 ---
 
 # {markdown.text(f"{ours['backbone']} with {ours['pool']} pooling on {ours['data']}")}
@@ -44,7 +42,7 @@ Images of {sizes.show(ours["data_size"])} pixels (height × width) enter the net
 
 ![learning curves](curves.png)
 
-{markdown.table(("class", "n", "precision", "recall", "F1"), rows)}
+{_table(report.test)}
 
 {markdown.table(("argument", "value"), arguments)}
 
@@ -66,9 +64,21 @@ def _weights(ours: NetworkConfig) -> str:
     return "\n".join(lines)
 
 
-def _results(report: RunReport) -> str:
-    """The test results in sentences."""
-    test = report.test
+def _table(metrics: AnyMetrics) -> str:
+    """The scores of every class or label."""
+    if isinstance(metrics, MultilabelMetrics):
+        return markdown.table(multilabel.TABLE, multilabel.table_rows(metrics))
+    rows = [
+        (row.name, row.n, format_score(row.precision), format_score(row.recall), format_score(row.f1))
+        for row in metrics.per_class
+    ]
+    return markdown.table(("class", "n", "precision", "recall", "F1"), rows)
+
+
+def _scores(test: AnyMetrics) -> list[str]:
+    """What the test images say, in sentences."""
+    if isinstance(test, MultilabelMetrics):
+        return [markdown.text(line) for line in multilabel.sentences(test)]
     low, high = test.interval
     lines = [
         f"Accuracy {test.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f}), macro F1 {test.f1:.4f} on "
@@ -80,6 +90,14 @@ def _results(report: RunReport) -> str:
         lines.append(f"Top-5 accuracy {test.top5:.4f}.")
     if test.ece is not None:
         lines.append(f"Expected calibration error {test.ece:.4f}.")
+    return lines
+
+
+def _results(report: RunReport) -> str:
+    """The test results and the cost of training, in sentences."""
+    lines = _scores(report.test)
+    if report.task.is_multilabel:
+        lines.append("A label is predicted where its probability reaches its threshold, chosen on validation images.")
     if report.test_flip_tta is not None:
         lines.append(
             f"Averaged over each image and its mirror image: {report.test_flip_tta:.4f}. "

@@ -20,8 +20,11 @@ from poolzoo.artifacts import manifest, samples
 from poolzoo.artifacts.schema import Config, InputConfig, PluginSource
 from poolzoo.common import files, output
 from poolzoo.common.errors import CheckFailed, UsageError
+from poolzoo.data.held_out import HeldOut
 from poolzoo.data.resize import PLAIN, Fit, recorded
 from poolzoo.data.sizes import Size
+from poolzoo.metrics import decisions
+from poolzoo.metrics.decisions import ONE_LABEL, Decision
 from poolzoo.model.accounting import fill_exactly
 from poolzoo.model.assemble import Assembly, assemble
 from poolzoo.model.config import ModelConfig
@@ -53,6 +56,11 @@ class Run:
         return list(self.config["label_names"])
 
     @property
+    def decision(self) -> Decision:
+        """How its logits become labels."""
+        return decision_of(self.config)
+
+    @property
     def data_size(self) -> tuple[int, int]:
         """Height and width of stored images."""
         height, width = self.config["poolzoo"]["data_size"]
@@ -79,7 +87,13 @@ def new_path(root: Path, backbone: str, pool: str) -> Path:
 
 
 def configuration(
-    assembly: Assembly, preprocess: Preprocess, classes: tuple[str, ...], data: str, how: Fit = PLAIN
+    assembly: Assembly,
+    preprocess: Preprocess,
+    classes: tuple[str, ...],
+    data: str,
+    how: Fit = PLAIN,
+    decision: Decision = ONE_LABEL,
+    test_part: HeldOut | None = None,
 ) -> Config:
     """`config.json` of a run: timm's keys, and under `poolzoo` what is needed to build the same network again.
 
@@ -89,10 +103,12 @@ def configuration(
         classes: The names of the classes.
         data: The name of the data set.
         how: How image files become stored images.
+        decision: How logits become labels.
+        test_part: Which of its training images are test images; None where the data has test images.
     """
     layout, model, backbone = assembly.layout, assembly.config, assembly.backbone.resolved
     parts = {"backbone": backbone, "pool": assembly.pool, "local_pool": assembly.local_pool}
-    return {
+    config: Config = {
         "schema": manifest.SCHEMA,
         "architecture": backbone.spec.name.split("/", 1)[-1],
         "num_classes": model.num_classes,
@@ -118,6 +134,23 @@ def configuration(
             "plugins": {part: provenance(resolved) for part, resolved in parts.items() if resolved is not None},
         },
     }
+    if test_part is not None:
+        config["poolzoo"]["test_part"] = {"fraction": test_part.fraction, "seed": test_part.seed}
+    if decision.thresholds is not None:
+        config["task"] = decision.task.name
+        config["thresholds"] = list(decision.thresholds)
+    return config
+
+
+def decision_of(config: Config) -> Decision:
+    """How the logits of a run or bundle become labels, from its `config.json`.
+
+    Without `task`, as in earlier versions, an image has one label.
+
+    Raises:
+        ValueError: The task is unknown, or the thresholds do not fit it.
+    """
+    return decisions.recorded(config.get("task"), config.get("thresholds"), len(config["label_names"]))
 
 
 def input_config(
@@ -221,7 +254,7 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     try:
         model = model_config(config)
         mean, std = config["pretrained_cfg"]["mean"], config["pretrained_cfg"]["std"]
-        recorded, _ = dict(config["poolzoo"]["plugins"]), list(config["label_names"])
+        recorded, _ = dict(config["poolzoo"]["plugins"]), decision_of(config)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckFailed(
             f"{directory / 'config.json'} lacks {error}", "it was made by another version of poolzoo"

@@ -9,7 +9,9 @@ from typing import Final
 
 from poolzoo.common import files
 from poolzoo.common.errors import CheckFailed
-from poolzoo.metrics.results import Metrics
+from poolzoo.metrics.multilabel_results import MultilabelMetrics
+from poolzoo.metrics.results import AnyMetrics, metrics_from_json
+from poolzoo.metrics.tasks import CLASSIFICATION, MULTILABEL, TASKS, Task
 
 FILE: Final = "metrics.json"
 
@@ -51,7 +53,8 @@ class RunReport:
         val: Metrics on the held-out images of the epoch whose weights were kept.
         best_epoch: That epoch, counted from 1.
         test: Metrics on the test images.
-        test_flip_tta: Test accuracy averaged over each image and its mirror image; None where mirroring changes labels.
+        test_flip_tta: Test accuracy, or mAP, averaged over each image and its mirror image; None where mirroring
+            changes labels.
         seconds: Duration of training, without validation and test.
         images_per_s: Training throughput.
         peak_memory: Of the first process.
@@ -61,9 +64,9 @@ class RunReport:
     """
 
     path: Path
-    val: Metrics
+    val: AnyMetrics
     best_epoch: int
-    test: Metrics
+    test: AnyMetrics
     test_flip_tta: float | None
     seconds: float
     images_per_s: float
@@ -72,9 +75,14 @@ class RunReport:
     skipped: tuple[Mapping[str, str], ...] = ()
     ending: Ending | None = None
 
+    @property
+    def task(self) -> Task:
+        """The task, which the metrics show."""
+        return TASKS[MULTILABEL if isinstance(self.test, MultilabelMetrics) else CLASSIFICATION]
+
     def to_json(self) -> dict[str, object]:
         """The object in `metrics.json`."""
-        flip_tta = None if self.test_flip_tta is None else {"accuracy": self.test_flip_tta}
+        flip_tta = None if self.test_flip_tta is None else {self.task.score_key: self.test_flip_tta}
         return {
             "run": self.path.name,
             "val": {**self.val.to_json(), "epoch": self.best_epoch},
@@ -119,10 +127,10 @@ class RunReport:
             memory = found.get("peak_memory") or {}
             return cls(
                 path=path,
-                val=Metrics.from_json(found["val"]),
+                val=metrics_from_json(found["val"]),
                 best_epoch=found["val"]["epoch"],
-                test=Metrics.from_json(found["test"]),
-                test_flip_tta=None if flip_tta is None else flip_tta["accuracy"],
+                test=metrics_from_json(found["test"]),
+                test_flip_tta=None if flip_tta is None else next(iter(flip_tta.values())),
                 seconds=found["seconds"],
                 images_per_s=found["images_per_s"],
                 peak_memory=PeakMemory(host_bytes=memory.get("host_bytes"), device_bytes=memory.get("device_bytes")),

@@ -66,9 +66,10 @@ def save_predictions(path: Path, predicted: np.ndarray, labels: np.ndarray) -> N
 
     Args:
         path: The file, `predictions.npz`.
-        predicted: Classes, `int[N]`.
-        labels: True classes, `int[N]`.
+        predicted: Classes, `int[N]`, or which labels an image gets, `bool[N, K]`.
+        labels: True classes, `int[N]`, or which labels it has, `uint8[N, K]`.
     """
+    kind = np.uint8 if labels.ndim == 2 else np.int32
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, predicted=predicted.astype(np.int32), labels=labels.astype(np.int32))
+    np.savez_compressed(buffer, predicted=predicted.astype(kind), labels=labels.astype(kind))
     files.write_atomically(path, buffer.getvalue())

@@ -40,6 +40,13 @@ class TeacherSource(TypedDict):
     weight: float
 
 
+class HeldOutConfig(TypedDict):
+    """Which of the training images are test images: a share of them, chosen by a seed."""
+
+    fraction: float
+    seed: int
+
+
 class NetworkConfig(TypedDict):
     """What is needed to build a network again. `pool` is None for a published network with a pooling of its own."""
 
@@ -54,6 +61,7 @@ class NetworkConfig(TypedDict):
     weights: NotRequired[AccountingJson]
     teacher: NotRequired[TeacherSource]
     data: NotRequired[str]
+    test_part: NotRequired[HeldOutConfig]
     data_size: list[int]
     image_size: list[int]
     map: NotRequired[list[int]]
@@ -97,7 +105,7 @@ class ExportConfig(Origin):
 
 
 class Config(TypedDict):
-    """`config.json` of a run or bundle."""
+    """`config.json` of a run or bundle. Without `task` an image has one label; `thresholds` belong to "multilabel"."""
 
     schema: int
     architecture: str
@@ -105,6 +113,8 @@ class Config(TypedDict):
     num_features: NotRequired[int]
     global_pool: NotRequired[str]
     label_names: list[str]
+    task: NotRequired[str]
+    thresholds: NotRequired[list[float]]
     pretrained_cfg: InputConfig
     poolzoo: NetworkConfig
     export: NotRequired[ExportConfig]
@@ -136,7 +146,7 @@ class Extreme(TypedDict):
 
 
 class Flip(TypedDict):
-    """An image on which graph and network choose different classes; `margin` is between the two best logits."""
+    """An image on which graph and network decide differently; `margin` is the distance to another decision."""
 
     input: str
     margin: float
@@ -196,14 +206,19 @@ class ValueRange(TypedDict):
 
 
 class CandidateRow(TypedDict):
-    """One precision that was tried; `ort_ms` and `speedup` are by batch size, `lost` says why it was not chosen."""
+    """One precision that was tried: `ort_ms` and `speedup` are by batch size, `lost` says why it was not chosen.
+
+    With several labels, `map` and `map_drop` stand in place of `accuracy` and `accuracy_drop`.
+    """
 
     precision: str
     chosen: bool
     passed: bool
     agreement: float
-    accuracy: float | None
-    accuracy_drop: float | None
+    accuracy: NotRequired[float | None]
+    accuracy_drop: NotRequired[float | None]
+    map: NotRequired[float | None]
+    map_drop: NotRequired[float | None]
     max_abs: float | None
     cosine: float | None
     ort_ms: dict[str, float]
@@ -242,6 +257,7 @@ class Parity(TypedDict):
     provider: str
     optimization: str
     accuracy: NotRequired[dict[str, float]]
+    map: NotRequired[dict[str, float]]
     probes: NotRequired[list[Probe]]
     diverges: NotRequired[LayerDifference | None]
     inside: NotRequired[ValueRange]

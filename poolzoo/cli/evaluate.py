@@ -14,7 +14,13 @@ from poolzoo.common import output
     "--data",
     metavar="NAME",
     show_default="the data set of the run",
-    help="Data set: a name, or folder:PATH with test/ or val/.",
+    help="Data set: a name from `poolzoo list datasets`, or one of its sources such as folder:PATH.",
+)
+@click.option(
+    "--test-fraction",
+    type=float,
+    metavar="F",
+    help="Test on a share of the images of --data, chosen by class, where it has no test part.",
 )
 @click.option("--onnx", is_flag=True, help="Evaluate the exported graph under ONNX Runtime. RUN may be a bundle then.")
 @click.option("--device", default="auto", show_default=True, metavar="NAME", help="Device: auto, cpu, cuda or cuda:N.")
@@ -25,6 +31,7 @@ from poolzoo.common import output
 def command(
     run: str,
     data: str | None,
+    test_fraction: float | None,
     onnx: bool,
     device: str,
     threads: int | None,
@@ -37,12 +44,16 @@ def command(
     from poolzoo.train.evaluate import evaluate_run
 
     if onnx:
-        evaluation = evaluate_graph(run, data=data, provider=provider, threads=threads, skip=skip)
+        evaluation = evaluate_graph(
+            run, data=data, provider=provider, threads=threads, skip=skip, test_fraction=test_fraction
+        )
     else:
-        evaluation = evaluate_run(run, data=data, device=device, threads=threads, skip=skip)
+        evaluation = evaluate_run(
+            run, data=data, device=device, threads=threads, skip=skip, test_fraction=test_fraction
+        )
     if as_json:
         output.emit_json(evaluation.to_json())
         return
-    from poolzoo.metrics import classification
+    from poolzoo.metrics.evaluation import show
 
-    classification.show(evaluation.metrics)
+    show(evaluation.metrics)

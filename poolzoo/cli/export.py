@@ -181,7 +181,8 @@ def _show(report: ExportReport) -> None:
         worst = parity.noise.worst
         found = f"difference {worst.max_abs:.2e} of {worst.allowed:.2e} allowed on {worst.input}, closest to its limit"
     output.data(f"parity      passed: {found}, batches {', '.join(map(str, outputs.batches))}")
-    accuracy = f"accuracy {outputs.accuracy.onnxruntime:.4f}" if outputs.accuracy else "accuracy not measured"
+    score = outputs.accuracy
+    accuracy = f"{score.task.val_score} {score.onnxruntime:.4f}" if score else "accuracy not measured"
     output.data(f"agreement   {outputs.top1_agreement:.4f} on {outputs.n} {outputs.images} images, {accuracy}")
     if (half := parity.half) is not None:
         float32 = len(parity.value_range.get("float32", ())) if parity.value_range else 0
@@ -194,7 +195,7 @@ def _show(report: ExportReport) -> None:
     if len(report.candidates) > 1:
         rows = [_candidate(one) for one in report.candidates]
         batches = [f"batch {size}, ms" for size in report.candidates[0].ort_ms]
-        headers = ("precision", *batches, "agreement", "accuracy", "MB", "")
+        headers = ("precision", *batches, "agreement", score.task.val_score if score else "accuracy", "MB", "")
         output.table(headers, rows, right=range(1, len(headers) - 1))
     if report.speed:
         speeds = [

@@ -83,7 +83,9 @@ def setting(flag: str, group: str, help: str, metavar: str | None = None, *, uns
 
 
 @click.command(cls=GroupedCommand, examples=EXAMPLES)
-@setting("--data", DATA, "Data set: a name from `poolzoo list datasets`, or folder:PATH.", "NAME")
+@setting(
+    "--data", DATA, "Data set: a name from `poolzoo list datasets`, or one of its sources such as folder:PATH.", "NAME"
+)
 @setting("--task", DATA, "Whether an image has one label, or with multilabel any number of them.")
 @setting(
     "--image-size",
@@ -94,6 +96,12 @@ def setting(flag: str, group: str, help: str, metavar: str | None = None, *, uns
 )
 @setting("--limit", DATA, "Use at most N training images and N test images, for a quick try.", "N")
 @setting(
+    "--test-fraction",
+    DATA,
+    "Hold a share of the training images out as test images, chosen by class, where the data has no test part.",
+    "F",
+)
+@setting(
     "--skip-broken",
     DATA,
     "Skip up to N unreadable images, or all of them, and report each one. The default is to stop at any.",
@@ -102,8 +110,8 @@ def setting(flag: str, group: str, help: str, metavar: str | None = None, *, uns
 @setting(
     "--split-seed",
     DATA,
-    "Seed of the validation split and of the images that --limit keeps.",
-    unset="the value of --seed",
+    "Seed of the validation split, of --test-fraction and of the images that --limit keeps.",
+    unset="the value of --seed; 0 for --test-fraction",
 )
 @setting(
     "--crop-pct",
@@ -201,19 +209,53 @@ def setting(flag: str, group: str, help: str, metavar: str | None = None, *, uns
 @setting("--distill-temperature", TEACHER, "Temperature that softens the outputs of teacher and student.", "T")
 @setting("--distill-weight", TEACHER, "Weight of the teacher in the loss, from 0 to 1; the labels have the rest.", "W")
 @setting("--seed", OPTIMIZATION, "Seed of the weights, the validation split, the batch order and the augmentation.")
-@setting("--shift", AUGMENTATION, "Maximum random shift in pixels.", "PX", unset="a sixteenth of the image")
+@setting(
+    "--augment",
+    AUGMENTATION,
+    "Level of augmentation, which sets the other options of this group: light has shifts and flips. For photographs, "
+    "standard has random crops, flips and color jitter; strong has random crops, flips, TrivialAugment and erasing.",
+    unset="standard for images that are reduced or of mixed sizes, else light",
+)
+@setting(
+    "--crop-scale",
+    AUGMENTATION,
+    "Random resized crops with LOW to HIGH of the image's area, such as 0.08,1.",
+    "LOW,HIGH|none",
+    unset="from --augment",
+)
+@setting(
+    "--policy",
+    AUGMENTATION,
+    "TrivialAugment, or RandAugment with N operators of magnitude M out of 30.",
+    "none|trivial|rand[:N,M]",
+    unset="from --augment",
+)
+@setting(
+    "--color-jitter",
+    AUGMENTATION,
+    "Maximum random change of brightness, contrast and saturation, as a fraction.",
+    "S",
+    unset="from --augment",
+)
+@setting(
+    "--erasing",
+    AUGMENTATION,
+    "Probability that a random box is filled with the mean color.",
+    "P",
+    unset="from --augment",
+)
+@setting(
+    "--shift",
+    AUGMENTATION,
+    "Maximum random shift in pixels.",
+    "PX",
+    unset="a sixteenth of the image, 0 with random crops",
+)
 @setting(
     "--flip",
     AUGMENTATION,
     "Horizontal flips. With alternating, two epochs show both forms of every image. "
     "With auto, the data set chooses alternating or off.",
-)
-@setting(
-    "--crop-scale",
-    AUGMENTATION,
-    "Train on random resized crops, each with a share from PART to 1 of the image's area.",
-    "PART",
-    unset="no random crops",
 )
 @setting("--cutout", AUGMENTATION, "Side in pixels of a random square that is filled with the mean color.", "PX")
 @setting("--mixup", AUGMENTATION, "Blend pairs of images with weights from Beta(ALPHA, ALPHA).", "ALPHA")
@@ -280,6 +322,13 @@ def setting(flag: str, group: str, help: str, metavar: str | None = None, *, uns
 @option(
     "--dry-run", group=OUTPUT, is_flag=True, help="Show the network and the settings. Nothing is trained or written."
 )
+@option(
+    "--show-batch",
+    group=OUTPUT,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write a PNG of the first training images as they enter the network, augmented. Nothing is trained.",
+)
 @json_option
 @click.pass_context
 def command(
@@ -290,6 +339,7 @@ def command(
     config: Path | None,
     find_lr: bool,
     dry_run: bool,
+    show_batch: Path | None,
     check_export: bool,
     recipe: str | None,
     as_json: bool,
@@ -305,7 +355,7 @@ def command(
 
     typed = {name for name in given if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
     if resumed is not None:
-        if typed or out or config or recipe or dry_run or find_lr:
+        if typed or out or config or recipe or dry_run or find_lr or show_batch:
             raise UsageError(
                 "--resume takes no other settings: the run has its own", f"poolzoo finetune --resume {resumed}"
             )
@@ -319,10 +369,13 @@ def command(
     plugins = tuple(dict.fromkeys([*given.get("plugins", ()), *files]))
     settings = with_absolute_paths(Settings(**{**with_one_end(given, typed), "plugins": plugins}))
     loader.settings.files = [Path(file) for file in settings.plugins]
+    if show_batch is not None:
+        _show_batch(settings, show_batch)
     if dry_run:
         from poolzoo.train import dry_run as dry_runs
 
         dry_runs.show(settings, as_json)
+    if dry_run or show_batch is not None:
         return
     if find_lr:
         _find_lr(settings, out, as_json=as_json)
@@ -347,6 +400,12 @@ def _find_lr(settings: Settings, out: Path | None, *, as_json: bool) -> None:
     if not as_json:
         output.data(f"--lr {found.suggestion:.2g}")
         output.data(str(found.path))
+
+
+def _show_batch(settings: Settings, path: Path) -> None:
+    from poolzoo.train import batch_picture
+
+    output.say(f"{path} shows {batch_picture.write(settings, path)} training images")
 
 
 def _finetune(settings: Settings, out: Path | None, *, check_export: bool, as_json: bool) -> RunReport | None:
@@ -382,9 +441,11 @@ def _show_result(report: RunReport | None, *, as_json: bool) -> None:
     if as_json:
         output.emit_json(report.summary())
         return
-    from poolzoo.metrics import classification
+    from poolzoo.metrics import evaluation
 
-    classification.show(report.test)
+    evaluation.show(report.test)
     if report.test_flip_tta is not None:
-        output.data(f"accuracy {report.test_flip_tta:.4f} with mirror images averaged, which is not exported")
+        output.data(
+            f"{report.task.val_score} {report.test_flip_tta:.4f} with mirror images averaged, which is not exported"
+        )
     output.data(str(report.path))

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from poolzoo.runtime.predict_parts import Runner, Summary
     from poolzoo.runtime.prediction_plan import Request
 
-HEADERS: Final = ("image", "label", "score", "then")
+NAMED: Final = ("label", "score")  # the columns of what an image is …
+SEVERAL: Final = ("labels", "scores")  # … where it may have several labels
+SEPARATOR: Final = "|"  # between the labels of an image
 SALIENCY_HEADERS: Final = ("saliency", "method")  # where pictures are drawn
 
 
@@ -38,7 +40,12 @@ SALIENCY_HEADERS: Final = ("saliency", "method")  # where pictures are drawn
 @click.option(
     "--top", default=5, show_default=True, type=click.IntRange(1), help="Number of classes to print for each image."
 )
-@click.option("--csv", "as_csv", is_flag=True, help="Print CSV with the columns file, label, score and error.")
+@click.option(
+    "--csv",
+    "as_csv",
+    is_flag=True,
+    help="Print CSV with the columns file, label, score and error; several labels are separated by |.",
+)
 @click.option(
     "--saliency",
     is_flag=True,
@@ -49,6 +56,12 @@ SALIENCY_HEADERS: Final = ("saliency", "method")  # where pictures are drawn
     metavar="DIR",
     type=click.Path(path_type=Path),
     help="Directory for the saliency maps; it is created if missing. Implies --saliency.",
+)
+@click.option(
+    "--saliency-label",
+    metavar="NAME",
+    show_default="the most probable label of each image",
+    help="Label that the saliency maps explain. Implies --saliency.",
 )
 @click.option(
     "--out",
@@ -92,6 +105,7 @@ def command(
     as_csv: bool,
     saliency: bool,
     saliency_dir: Path | None,
+    saliency_label: str | None,
     out: Path | None,
     resumed: Path | None,
     executor: str,
@@ -112,7 +126,7 @@ def command(
     """
     from poolzoo.common.errors import UsageError
     from poolzoo.data.unreadable import most
-    from poolzoo.runtime.predict import predict
+    from poolzoo.runtime.predict import predict, recorded_task
     from poolzoo.runtime.prediction_plan import Request
 
     if as_csv and as_json:
@@ -128,14 +142,15 @@ def command(
     if bundle is None or not images:
         raise click.UsageError(f"Missing argument '{'IMAGE...' if bundle else 'BUNDLE'}'.", context)
     if out is not None:
-        if as_csv or saliency or saliency_dir:
-            raise UsageError("--out writes Parquet files alone", "leave out --csv, --saliency and --saliency-dir")
+        if as_csv or saliency or saliency_dir or saliency_label:
+            hint = "leave out --csv, --saliency, --saliency-dir and --saliency-label"
+            raise UsageError("--out writes Parquet files alone", hint)
         request = Request(bundle=bundle, images=images, top=top, provider=provider, runtime=runtime)
         return _into(out, request, executor, ray_address, threads, allowed, as_json)
     if executor == "ray":
         raise UsageError("--executor ray needs a directory for the rows", "add --out DIR, which every node sees")
     files = _all_files(images)
-    folder = saliency_dir or (Path() if saliency else None)
+    folder = saliency_dir or (Path() if saliency or saliency_label else None)
     pictures = None
     if folder is not None:
         from poolzoo.explain.saliency import make_drawer
@@ -148,20 +163,22 @@ def command(
         provider=provider,
         threads=threads,
         pictures=pictures,
+        explained=saliency_label,
         runtime=runtime,
         timeout=runtime_timeout,
     )
     headers = SALIENCY_HEADERS if folder else ()
+    named = SEVERAL if recorded_task(bundle).is_multilabel else NAMED
     failures = _Failures()
     label = "" if as_csv and streams.stdout_is_terminal() else "labeling images"  # a bar among the rows would tear them
     with closing(_watched(predictions, label, len(files), failures)) as rows:
         if as_json:
             output.emit_json_rows(row.to_json() for row in rows)
         elif as_csv:
-            for cells in chain([("file", "label", "score", *headers, "error")], (_csv_cells(r, headers) for r in rows)):
+            for cells in chain([("file", *named, *headers, "error")], (_csv_cells(r, headers) for r in rows)):
                 output.csv_row(cells)
         else:
-            output.table((*HEADERS, *headers), (_cells(row, headers) for row in rows), right=(2,))
+            output.table(("image", *named, "then", *headers), (_cells(row, headers) for row in rows), right=(2,))
     return _exit_code(len(files), failures, allowed)
 
 
@@ -240,7 +257,8 @@ def _show(summary: Summary, allowed: float, as_json: bool) -> int:
         output.emit_json(summary.to_json())
     else:
         shares = ((label, count, f"{count / counts.images:.1%}") for label, count in counts.labels.most_common())
-        output.table(("label", "images", "share"), shares, right=(1, 2))
+        none = [("(no label)", counts.unlabeled, f"{counts.unlabeled / counts.images:.1%}")] if counts.unlabeled else []
+        output.table(("label", "images", "share"), [*shares, *none], right=(1, 2))
     output.say(f"{counts.images:,} images in {summary.plan.parts:,} files: {summary.path / PARTS}")
     unreadable, not_finite = counts.unreadable, counts.not_finite
     failures = _Failures(unreadable.count, unreadable.first, not_finite.count, not_finite.first)
@@ -306,8 +324,10 @@ def _csv_cells(prediction: Prediction, headers: Sequence[str]) -> Sequence[str]:
     more = _saliency_cells(prediction, headers)
     if prediction.error is not None:
         return prediction.file, "", "", *more, prediction.error
-    best = prediction.top[0]
-    return prediction.file, best.label, f"{best.score:.6f}", *more, ""
+    named = prediction.top[:1] if prediction.labels is None else prediction.labels
+    labels = SEPARATOR.join(one.label for one in named)
+    scores = SEPARATOR.join(f"{one.score:.6f}" for one in named)
+    return prediction.file, labels, scores, *more, ""
 
 
 def _cells(prediction: Prediction, headers: Sequence[str]) -> Sequence[str]:
@@ -318,6 +338,7 @@ def _cells(prediction: Prediction, headers: Sequence[str]) -> Sequence[str]:
 
         unread = "" if prediction.error == NOT_FINITE else "cannot be read: "
         return prediction.file, "", "", f"{unread}{prediction.error}", *more
-    best, *others = prediction.top
-    then = "; ".join(f"{one.label} {one.score:.4f}" for one in others)
-    return prediction.file, best.label, f"{best.score:.4f}", then, *more
+    labels = prediction.top[:1] if prediction.labels is None else prediction.labels
+    others = "; ".join(f"{one.label} {one.score:.4f}" for one in prediction.top if one not in labels)
+    scores = SEPARATOR.join(f"{one.score:.4f}" for one in labels)
+    return prediction.file, SEPARATOR.join(one.label for one in labels), scores, others, *more

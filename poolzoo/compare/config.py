@@ -7,13 +7,27 @@ from dataclasses import asdict, dataclass
 from typing import Final
 
 from poolzoo.artifacts import manifest
-from poolzoo.common.errors import CheckFailed
+from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.compare import grid
 from poolzoo.compare.grid import Trial, Variant
+from poolzoo.metrics.tasks import TASKS
 from poolzoo.train.settings import LEGACY_DEFAULTS, Settings, renamed
 
 FILE: Final = "plan.json"
 RENAMED: Final = {"robust": "robustness_samples", "finalists": "export_top"}  # keys of earlier versions
+
+
+def require_one_label(settings: Settings) -> None:
+    """Makes sure that a run or trial can be compared: the tests are about images that are right or wrong.
+
+    Raises:
+        UsageError: An image may have several labels. mAP is no mean over images, so that the tests do not apply.
+    """
+    if TASKS[settings.task].is_multilabel:
+        raise UsageError(
+            "compare and report do not support --task multilabel: their tests are about images that are right or wrong",
+            "train each variant with poolzoo finetune, and compare mAP and its interval in metrics.json",
+        )
 
 
 @dataclass(frozen=True)
@@ -28,6 +42,9 @@ class ComparisonConfig:
         export_top: How many of the best variants are exported beside the baseline; 0 leaves exports out.
         alpha: The significance level of the tests.
         settings: The settings that all trials share.
+
+    Raises:
+        UsageError: The task is that of several labels.
     """
 
     pools: str
@@ -39,6 +56,9 @@ class ComparisonConfig:
     export_top: int
     alpha: float
     settings: Settings
+
+    def __post_init__(self) -> None:
+        require_one_label(self.settings)
 
     @property
     def variants(self) -> list[Variant]:

@@ -13,6 +13,7 @@ from poolzoo.artifacts import manifest
 from poolzoo.common import files, json_reader
 from poolzoo.common.errors import UsageError
 from poolzoo.compare import grid, measures, table, trial
+from poolzoo.compare.config import require_one_label
 from poolzoo.compare.grid import Trial, Variant
 from poolzoo.compare.records import TrialRecord
 from poolzoo.data.identity import FILE, DataIdentity
@@ -35,7 +36,8 @@ def compare_runs(paths: Sequence[Path], baseline: str | None, alpha: float) -> C
         alpha: The significance level of the tests.
 
     Raises:
-        UsageError: There is no such run, one is there twice, or they were not tested on the same images.
+        UsageError: There is no such run, one is there twice or has several labels an image, or they were not tested on
+            the same images.
         CheckFailed: One is damaged.
     """
     records: dict[str, TrialRecord] = {}
@@ -46,6 +48,7 @@ def compare_runs(paths: Sequence[Path], baseline: str | None, alpha: float) -> C
         if not (path / "predictions.npz").is_file():
             raise UsageError(f"{path} does not say what it predicted", "train it again with this version of poolzoo")
         own = read_run_settings(path)
+        require_one_label(own)
         one = Trial(Variant(own.backbone, own.pool, own.local_pool), own.seed)
         if one.key in records:
             text = f"{path} and {records[one.key].run} are the same variant from the same seed"

@@ -52,6 +52,7 @@ def measure_robustness(config: ComparisonConfig, records: TrialRecords) -> None:
                 exact=True,
                 skip=settings.skip_broken,
                 how=settings.fit,
+                test_part=settings.test_part,
             )
             test = streams.load_split(dataset, "test", size)
         chosen = choose(test.labels, config.robustness_samples, config.split_seed)

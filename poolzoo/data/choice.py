@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
+from poolzoo.data import stratification
+
 
 def choose(labels: np.ndarray, limit: int | None, seed: int) -> np.ndarray:
     """Indices of at most `limit` images, in order: the same for the same seed, classes in their own proportions.
 
     Args:
-        labels: `int[N]`, or `uint8[N, K]` of several labels, of which the rarest of an image counts.
+        labels: `int[N]`, or `uint8[N, K]` of several labels, each of which keeps its share.
         limit: How many; None for all.
         seed: Of the choice.
     """
     if limit is None or limit >= len(labels):
         return np.arange(len(labels))
-    labels = strata(labels)
+    if labels.ndim == 2:
+        return stratification.choose(labels, limit, seed)
     order = np.random.default_rng(seed).permutation(len(labels))
     place = np.empty(len(labels))  # an image's place within its class, as a share of the class
     by_class = order[np.argsort(labels[order], kind="stable")]

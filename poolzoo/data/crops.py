@@ -48,7 +48,7 @@ class CropSampler:
     def box(self, position: int, full: Size) -> Box:
         """The box of the image at a position of the training split, whose size is `full`."""
         # Each position has a row of counters of its own.
-        generator = np.random.Generator(np.random.Philox(key=[self.seed, self.epoch], counter=position << 64))
+        generator = np.random.Generator(np.random.Philox(key=[self.seed, self.epoch], counter=int(position) << 64))
         height, width = full
         low, high = (math.log(value) for value in self.ratio)
         for area, ratio, top, left in generator.random((_TRIES, 4)).tolist():

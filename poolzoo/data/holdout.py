@@ -9,10 +9,11 @@ import numpy as np
 
 from poolzoo.common.errors import UsageError
 from poolzoo.data.choice import strata
+from poolzoo.data.held_out import HeldOut
 from poolzoo.plugin.image_index import ImageIndex
 
 
-def held_out(index: ImageIndex, fraction: float, seed: int) -> np.ndarray:
+def test_images(index: ImageIndex, part: HeldOut) -> np.ndarray:
     """Which images are test images, `bool[N]`: the classes in their own proportions, to one image.
 
     An image's name and the seed decide, so that the order of the images does not matter. Every class keeps at least
@@ -20,13 +21,12 @@ def held_out(index: ImageIndex, fraction: float, seed: int) -> np.ndarray:
 
     Args:
         index: All images.
-        fraction: The share of them to hold out, between 0 and 1.
-        seed: Of the choice.
+        part: The share of them to hold out, between 0 and 1, and the seed of the choice.
 
     Raises:
         UsageError: There are too few images.
     """
-    key = seed.to_bytes(8, "little")
+    key, fraction = part.seed.to_bytes(8, "little"), part.fraction
     ranks = np.fromiter((_hashed(os.fsencode(name), key) for name in index.names), np.uint64, len(index))
     kinds, classes, counts = np.unique(strata(index.labels), return_inverse=True, return_counts=True)
     exact = fraction * counts

@@ -32,7 +32,7 @@ class SplitIdentity:
 
     Attributes:
         digests: Of the pixels or of the files, `uint8[N, 8]`.
-        labels: `int64[N]`.
+        labels: `int64[N]`, or `uint8[N, K]` for several labels.
         names: Of the files, below the split's folder; None where there are no files.
         of_files: Whether the digests are those of `file_digests`.
     """
@@ -76,7 +76,7 @@ class DataIdentity:
             split = self.splits[name]
             whole.update(repr(split.digests.shape).encode())
             whole.update(np.ascontiguousarray(split.digests).data)
-            whole.update(split.labels.astype("<i8").data)
+            whole.update(_stored(split.labels, "<i8").data)
         return whole.hexdigest()
 
     def changes(self, now: DataIdentity) -> list[str]:
@@ -95,7 +95,7 @@ class DataIdentity:
         arrays: dict[str, np.ndarray] = {"classes": _packed(self.classes)}
         for name, split in self.splits.items():
             arrays[f"{name}_digests"] = split.digests
-            arrays[f"{name}_labels"] = split.labels.astype(np.int32)
+            arrays[f"{name}_labels"] = _stored(split.labels, "i4")
             if split.names is not None:
                 arrays[f"{name}_names"] = _packed(split.names)
             if split.of_files:
@@ -120,7 +120,7 @@ class DataIdentity:
             if what == "digests" and f"{name}_labels" in found:
                 packed, of_files = found.get(f"{name}_names"), f"{name}_stamps" in found
                 names = None if packed is None else _names(packed) if of_files else _unpacked(packed)
-                labels = found[f"{name}_labels"].astype(np.int64)
+                labels = _stored(found[f"{name}_labels"], "i8")
                 splits[name] = SplitIdentity(found[key], labels, names, of_files)
         return cls(splits, _unpacked(found.get("classes", _packed(()))))
 
@@ -133,6 +133,11 @@ def require_same(kept: DataIdentity | None, now: DataIdentity, hint: str) -> Non
     """
     if changes := kept.changes(now) if kept is not None else []:
         raise CheckFailed(f"the data changed: {'; '.join(changes)}", hint)
+
+
+def _stored(labels: np.ndarray, dtype: str) -> np.ndarray:
+    """Classes `int[N]` as a type of integers; several labels `uint8[N, K]` as they are."""
+    return labels.astype(dtype) if labels.ndim == 1 else np.ascontiguousarray(labels)
 
 
 def file_digests(index: ImageIndex) -> np.ndarray:
@@ -212,7 +217,7 @@ def _named(before: SplitIdentity, now: SplitIdentity) -> str:
     return ", ".join(text for text in phrases if text) or "the same files in another order"
 
 
-def _by_name(split: SplitIdentity) -> dict[str, tuple[bytes, int]]:
+def _by_name(split: SplitIdentity) -> dict[str, tuple[bytes, object]]:
     assert split.names is not None
     rows = zip(split.names, split.digests, split.labels.tolist(), strict=True)
     return {name: (digest.tobytes(), label) for name, digest, label in rows}
@@ -222,7 +227,8 @@ def _numbered(before: SplitIdentity, now: SplitIdentity) -> str:
     """The same for images without names, which are called by their places."""
     count, difference = min(len(before.labels), len(now.labels)), len(now.labels) - len(before.labels)
     pixels = (before.digests[:count] != now.digests[:count]).any(1)
-    labels = (before.labels[:count] != now.labels[:count]) & ~pixels
+    other = before.labels[:count] != now.labels[:count]
+    labels = (other if other.ndim == 1 else other.any(1)) & ~pixels
     phrases = (
         f"{_count(abs(difference), 'image')} {'more' if difference > 0 else 'fewer'}" if difference else "",
         _phrase([f"number {index}" for index in np.flatnonzero(pixels)], "image", "changed"),

@@ -62,12 +62,6 @@ class Part:
         return len(self.index) * self.size[0] * self.size[1] * 3
 
     @property
-    def seconds(self) -> float:
-        """Processor seconds that decoding all of them takes, about."""
-        pixels = float(np.mean([height * width for height, width in self.sampled] or [0]))
-        return len(self.index) * (SECONDS_EACH + SECONDS_A_PIXEL * pixels)
-
-    @property
     def kept_bytes(self) -> int:
         """Bytes of what is kept when each is reduced, about."""
         count = len(self.index) if self.count is None else self.count
@@ -76,10 +70,14 @@ class Part:
 
 
 def is_quick(parts: Sequence[Part]) -> bool:
-    """Whether all parts can be decoded at one size at once: in little time, and onto the disk or into memory."""
-    needed = sum(part.decoded_bytes for part in parts)
+    """Whether all parts can be decoded at one size at once: in little time, and onto the disk or into memory.
+
+    Headers of the first part stand for all, so that no file is opened again to be decoded.
+    """
+    needed, count = sum(part.decoded_bytes for part in parts), sum(len(part.index) for part in parts)
+    pixels = float(np.mean([height * width for height, width in parts[0].sampled] or [0]))
     fits = needed <= disk.limit() or memory.fits(needed)
-    return fits and sum(part.seconds for part in parts) <= LONGEST
+    return fits and count * (SECONDS_EACH + SECONDS_A_PIXEL * pixels) <= LONGEST
 
 
 def choose(asked: str, parts: Sequence[Part], shelf: disk.Shelf) -> Mode:
@@ -90,17 +88,11 @@ def choose(asked: str, parts: Sequence[Part], shelf: disk.Shelf) -> Mode:
         parts: What is needed.
         shelf: Where it is kept.
     """
-    try:
-        return _choose(asked, parts, shelf)
-    finally:
-        headers.close()
-
-
-def _choose(asked: str, parts: Sequence[Part], shelf: disk.Shelf) -> Mode:
     as_they_are = all(set(part.sampled) == {part.size} for part in parts if part.crops)
     if asked == "decoded" or (asked == "auto" and as_they_are and is_quick(parts)):
         return "decoded"
     count, needed = sum(len(part.index) for part in parts), sum(part.kept_bytes for part in parts)
+    headers.close()  # of files that are not decoded now
     what = f"the {count:,} images are read while the network trains"
     if asked == "none":
         output.say(f"{what}: decoded anew in every epoch")

@@ -13,6 +13,7 @@ from poolzoo.common import output
 from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.data import decode, disk, headers, holdout, sizes, store, unreadable
 from poolzoo.data.choice import choose
+from poolzoo.data.held_out import HeldOut
 from poolzoo.data.image_facts import Facts
 from poolzoo.data.joined import join
 from poolzoo.data.resize import PLAIN, Fit
@@ -33,11 +34,11 @@ class Reading:
         exact: Whether images are to come at that very size; else the center of smaller ones comes as it is, because
             the network enlarges it on the device.
         limit: How many images of each part to read at most, chosen by `seed`.
-        seed: Of the choice, and of the test images that `test_fraction` holds out.
+        seed: Of the choice.
         validation: Whether a validation part beside the test part belongs to the data, to choose the best epoch by.
         skip: How many images that cannot be read may be left out, as `--skip-broken` has it.
         how: In which way images are brought to a size.
-        test_fraction: The share of the training images that are test images; None where there is a test part.
+        test_part: Which of the training images are test images; None where the data has test images.
     """
 
     size: Size | None = None
@@ -47,7 +48,7 @@ class Reading:
     validation: bool = False
     skip: unreadable.Skip = None
     how: Fit = PLAIN
-    test_fraction: float | None = None
+    test_part: HeldOut | None = None
 
 
 AS_IT_IS: Final = Reading()
@@ -75,16 +76,16 @@ def assign(splits: Sequence[str], wanted: Sequence[Split], reading: Reading, wha
         UsageError: A part is missing, or held out where there is one.
     """
     parts: dict[str, str] = {}
-    if ("train" in wanted or reading.test_fraction is not None) and "train" not in splits:
-        raise UsageError(f"{what} has no training images (no train/)", "put them into train/<class>/")
+    if ("train" in wanted or reading.test_part is not None) and "train" not in splits:
+        raise UsageError(
+            f"{what} has no training images (no train/)", "docs/data.md says how each source names its splits"
+        )
     if "train" in wanted:
         parts["train"] = "train"
-    if reading.test_fraction is not None and "test" in splits:
+    if reading.test_part is not None and "test" in splits:
         raise UsageError(f"{what} has a test part, so that none is held out", "leave --test-fraction out")
     if "test" in wanted:
-        found = (
-            "train" if reading.test_fraction is not None else next((s for s in ("test", "val") if s in splits), None)
-        )
+        found = "train" if reading.test_part is not None else next((s for s in ("test", "val") if s in splits), None)
         if found is None:
             raise UsageError(
                 f"{what} has no test images (neither test/ nor val/)",
@@ -131,10 +132,10 @@ class Reader:
     def part(self, part: str) -> ImageIndex:
         """The index of "train", "test" or "val" alone, without what is held out, at most `limit` of the images."""
         if part not in self._indices:
-            index, fraction = self.open(self.parts[part]), self.reading.test_fraction
+            index, held_out = self.open(self.parts[part]), self.reading.test_part
             found = {part: index}
-            if fraction is not None and self.parts[part] == "train":
-                test = holdout.held_out(index, fraction, self.reading.seed)
+            if held_out is not None and self.parts[part] == "train":
+                test = holdout.test_images(index, held_out)
                 found = {
                     one: index.take(np.flatnonzero(test == (one == "test")))
                     for one in ("train", "test")

@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import platformdirs
@@ -14,6 +14,7 @@ import platformdirs
 from poolzoo.common import memory, output
 from poolzoo.common.errors import EnvironmentProblem, PluginFailed, PoolzooError, UsageError, reason
 from poolzoo.data import class_mismatch, image_facts, images
+from poolzoo.data import labels as label_checks
 from poolzoo.data import reader as readers
 from poolzoo.data.choice import choose
 from poolzoo.data.sizes import Size
@@ -22,8 +23,6 @@ from poolzoo.plugin.catalog import import_build
 from poolzoo.plugin.image_index import ImageIndex
 from poolzoo.plugin.modules import is_module
 from poolzoo.plugin.spec import Dataset, DatasetSource, Split
-
-MAX_CLASSES: Final = 1_000_000  # a larger label is no class but a number, such as a hash; each class takes a name
 
 
 def cache_dir() -> Path:
@@ -78,7 +77,7 @@ def open_dataset(
         place = Path(text.partition(":")[2]).expanduser()
     if item.index is not None:
         return _with_reader(item, text, place, splits, reading)
-    if reading.test_fraction is not None:
+    if reading.test_part is not None:
         raise UsageError(f"{text} has a test part, so that none is held out", "leave --test-fraction out")
     return item
 
@@ -86,7 +85,7 @@ def open_dataset(
 def _needed(parts: tuple[Split, ...], reading: readers.Reading) -> tuple[str, ...]:
     """The splits of a source that may be needed for parts, first the one that names the classes."""
     if "train" not in parts:
-        return ("test", "val") if reading.test_fraction is None else ("train",)
+        return ("test", "val") if reading.test_part is None else ("train",)
     return ("train", "test", "val") if "test" in parts else ("train",)
 
 
@@ -179,6 +178,16 @@ def _protected(what: str, function: Callable[[], Any]) -> Any:
         raise PluginFailed(f"{what} failed: {reason(error)}", "fix its plugin") from error
 
 
+def with_absolute_path(text: str) -> str:
+    """What `--data` names, without dependence on the current directory: the path of a source is made absolute."""
+    kind, colon, place = text.partition(":")
+    entry = loader.catalog().source(text)
+    if entry is None or "://" in place:
+        return text
+    path = Path(place).expanduser()
+    return f"{kind}{colon}{path.absolute()}" if getattr(entry.item, "is_path", True) or path.exists() else text
+
+
 def reader(dataset: Dataset) -> readers.Reader | None:
     """What reads a data set of encoded images; None of any other."""
     return dataset.reader if isinstance(dataset, readers.ReadDataset) else None
@@ -204,31 +213,22 @@ def load_split(dataset: Dataset, split: Split, size: Size | None = None) -> tupl
     """
     load = dataset.load
     assert load is not None  # `open_dataset` gives one of encoded images with what reads it
-    pixels, labels = _protected(f"data set {dataset.name}", lambda: tuple(map(values.array, load(split, cache_dir()))))
+
+    def loaded() -> tuple[Any, Any]:
+        pixels, labels = map(values.array, load(split, cache_dir()))
+        return pixels, labels
+
+    pixels, labels = _protected(f"data set {dataset.name}", loaded)
     if getattr(pixels, "ndim", 0) != 4 or pixels.shape[3] != 3 or pixels.dtype != np.uint8 or not len(pixels):
         found = f"{getattr(pixels, 'dtype', type(pixels).__name__)}{list(getattr(pixels, 'shape', []))}"
         raise PluginFailed(f"data set {dataset.name} gave {found} for {split}", "its contract is uint8[N, H, W, 3]")
     labels = np.asarray(labels)
-    if reader(dataset) is not None and labels.ndim == 2:
-        return pixels, labels  # several labels an image, which were checked with the index
-    if labels.shape != (len(pixels),) or labels.dtype.kind not in "iu" or labels.min() < 0:
-        raise PluginFailed(
-            f"data set {dataset.name} gave {labels.dtype}{list(labels.shape)} labels", "its contract is int64[N] ≥ 0"
-        )
-    if dataset.classes is not None and labels.max() >= len(dataset.classes):
-        raise PluginFailed(
-            f"data set {dataset.name} has label {labels.max()} and {len(dataset.classes)} classes", "fix its plugin"
-        )
+    labels = label_checks.checked(dataset.name, labels, len(pixels), dataset.classes)
     _require_names(dataset)
-    if labels.max() >= MAX_CLASSES:
-        raise PluginFailed(
-            f"data set {dataset.name} has label {labels.max()}: labels count from 0, at most {MAX_CLASSES:,}",
-            "its contract is int64[N], the place of each image's class",
-        )
     if size is not None and pixels.shape[1:3] != size:
         memory.require(f"the {len(pixels):,} resized {split} images", len(pixels) * size[0] * size[1] * 3)
         pixels = images.fit_array(pixels, size)
-    return pixels, labels.astype(np.int64)
+    return pixels, labels
 
 
 def _require_names(dataset: Dataset) -> None:
@@ -258,7 +258,8 @@ def facts_about(dataset: Dataset, split: Split, pixels: np.ndarray) -> image_fac
 def class_names(dataset: Dataset, labels: np.ndarray) -> tuple[str, ...]:
     """The names of the labels, in their order, as text that any file can hold: a folder's name may be any bytes."""
     if not dataset.classes:
-        return tuple(str(index) for index in range(int(labels.max()) + 1))
+        count = int(labels.max()) + 1 if labels.ndim == 1 else labels.shape[1]
+        return tuple(map(str, range(count)))
     return tuple(
         name.encode("utf-8", "backslashreplace").decode() if isinstance(name, str) else name for name in dataset.classes
     )

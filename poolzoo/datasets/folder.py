@@ -16,7 +16,7 @@ import numpy as np
 
 from poolzoo.common.errors import UsageError
 from poolzoo.data import class_mismatch, walk
-from poolzoo.plugin.grammar import suggest
+from poolzoo.datasets import places
 from poolzoo.plugin.image_index import FileStorage, ImageIndex, Names
 from poolzoo.plugin.spec import Dataset
 
@@ -35,18 +35,8 @@ def open_folder(place: str, *, splits: Sequence[str] = walk.SPLITS, multilabel: 
     path = Path(place).expanduser()
     if multilabel:
         raise UsageError(f"in folder {place} each image has one label", "give a table: --data csv:FILE")
-    _require_folder(path)
+    places.require_folder(path, "give a folder that holds train/ and test/")
     return _Folder(path, splits).dataset()
-
-
-def _require_folder(path: Path) -> None:
-    if path.is_dir():
-        return
-    if path.exists():
-        raise UsageError(f"{path} is no folder but a file", "give a folder that holds train/ and test/")
-    beside = [one.name for one in path.parent.iterdir() if one.is_dir()] if path.parent.is_dir() else []
-    near = suggest(path.name, beside)
-    raise UsageError(f"data folder {str(path)!r} does not exist", near or "give a folder that holds train/ and test/")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 import onnx
@@ -58,8 +58,9 @@ class CandidateResult:
         precision: "fp32", "fp16", "int8-static" or "int8-dynamic".
         selected: Whether it is exported.
         passed: Whether it passed its parity check.
-        agreement: The fraction of images on which the predicted class agrees with the network's.
-        accuracy: The accuracies of network and graph; None where the images have no labels.
+        agreement: The fraction of images on which the predicted class agrees with the network's, or the mean Jaccard
+            index of the sets of labels.
+        accuracy: The accuracies, or mAPs, of network and graph; None where the images have no labels.
         max_abs: The largest difference of an output; None where one is not finite.
         cosine: The least cosine between logits of network and graph; None likewise.
         ort_ms: Median milliseconds by batch size.
@@ -82,13 +83,16 @@ class CandidateResult:
 
     def to_json(self) -> schema.CandidateRow:
         """An entry of `candidates` in `parity.json`."""
-        return {
+        scores: dict[str, float | None] = {"accuracy": None, "accuracy_drop": None}
+        if self.accuracy is not None:
+            key = self.accuracy.task.score_key
+            scores = {key: self.accuracy.onnxruntime, f"{key}_drop": self.accuracy.drop}
+        row = {
             "precision": self.precision,
             "chosen": self.selected,
             "passed": self.passed,
             "agreement": self.agreement,
-            "accuracy": self.accuracy.onnxruntime if self.accuracy else None,
-            "accuracy_drop": self.accuracy.drop if self.accuracy else None,
+            **scores,
             "max_abs": self.max_abs,
             "cosine": self.cosine,
             "ort_ms": {str(size): value for size, value in self.ort_ms.items()},
@@ -96,6 +100,7 @@ class CandidateResult:
             "bytes": self.bytes,
             "lost": self.reason,
         }
+        return cast(schema.CandidateRow, row)
 
 
 def convert_candidates(
@@ -171,7 +176,7 @@ def check_half_arithmetic(
     rows = half_arithmetic.sample_rows(len(images))
     found = half_arithmetic.logits(proto, model.to_input(images[rows]))
     half = half_arithmetic.check_logits(
-        found, reference.float32[0][rows], rows >= reference.edge_count, limits.agreement
+        found, reference.float32[0][rows], rows >= reference.edge_count, limits.agreement, reference.decision
     )
     return report.with_half_arithmetic(half)
 

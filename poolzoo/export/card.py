@@ -11,8 +11,10 @@ import numpy as np
 from poolzoo.artifacts.schema import Export, Speed
 from poolzoo.common import files, markdown
 from poolzoo.export.source import ExportSource
-from poolzoo.metrics import classification
-from poolzoo.metrics.results import Metrics, format_score, untested_classes, untested_note
+from poolzoo.metrics import classification, evaluation, multilabel
+from poolzoo.metrics.decisions import Decision
+from poolzoo.metrics.multilabel_results import MultilabelMetrics
+from poolzoo.metrics.results import AnyMetrics, Metrics, format_score, untested_classes, untested_note
 from poolzoo.report import bundle_page, bundle_words, confusion
 
 MAX_CLASSES: Final = 50  # whose table and confusion matrix are readable
@@ -53,8 +55,8 @@ def write(directory: Path, source: ExportSource, report: Export, measured: Speed
         OSError: A file cannot be written.
     """
     classes, labels = source.classes, source.image_labels
-    figures = None if labels is None else classification.compute(logits, labels, classes)
-    if figures and len(classes) <= MAX_CLASSES:
+    figures = None if labels is None else evaluation.compute(logits, labels, classes, source.decision)
+    if isinstance(figures, Metrics) and len(classes) <= MAX_CLASSES:
         confusion.draw(figures.confusion, classes, directory / "confusion.png")
     made = {key: value for key, value in source.provenance.items() if key != "poolzoo"}  # config.json says more of that
     page = bundle_page.Contents(
@@ -94,7 +96,17 @@ from PIL import Image, ImageOps
 session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
 photo = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")
 {fit}logits, probabilities = session.run(["logits", "probabilities"], {{"images": {pixels}}})
-print(json.loads(session.get_modelmeta().custom_metadata_map["labels"])[probabilities[0].argmax()])
+{_printed(source.decision)}"""
+
+
+def _printed(decision: Decision) -> str:
+    """Code that prints the label, or the labels that reach their thresholds."""
+    if decision.thresholds is None:
+        return 'print(json.loads(session.get_modelmeta().custom_metadata_map["labels"])[probabilities[0].argmax()])\n'
+    return """\
+facts = session.get_modelmeta().custom_metadata_map
+reached = probabilities[0] >= numpy.asarray(json.loads(facts["thresholds"]), numpy.float32)
+print([label for label, is_reached in zip(json.loads(facts["labels"]), reached) if is_reached])
 """
 
 
@@ -109,6 +121,8 @@ def examples(source: ExportSource, logits: np.ndarray, limit: int = MAX_EXAMPLES
     labels = source.image_labels
     if labels is None:
         return []
+    if source.decision.task.is_multilabel:
+        return _multilabel_examples(source, labels, logits, limit)
     predicted = classification.predictions(logits)
     with np.errstate(invalid="ignore"):
         shifted = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
@@ -130,7 +144,30 @@ def examples(source: ExportSource, logits: np.ndarray, limit: int = MAX_EXAMPLES
     ]
 
 
-def _readme(source: ExportSource, report: Export, measured: Speed, figures: Metrics | None) -> str:
+def _multilabel_examples(
+    source: ExportSource, labels: np.ndarray, logits: np.ndarray, limit: int
+) -> list[bundle_page.Example]:
+    """Images with a wrong set of labels, those that share least with the right one first, then right ones."""
+    predicted, probabilities = source.decision.decide(logits), source.decision.probabilities(logits)
+    both, either = (predicted & (labels > 0)).sum(1), (predicted | (labels > 0)).sum(1)
+    share = np.where(either > 0, both / np.maximum(either, 1), 1.0)
+    order = [index for index in np.argsort(share, kind="stable") if np.isfinite(logits[index]).all()]
+    wrong = [index for index in order if share[index] < 1]
+    right = [index for index in order if share[index] == 1]
+    mistakes = wrong[: max(limit // 2, limit - len(right))]
+
+    def named(rows: np.ndarray) -> str:
+        return ", ".join(source.classes[place] for place in np.flatnonzero(rows)) or "no label"
+
+    return [
+        bundle_page.Example(
+            source.images[i], int(i), named(labels[i]), named(predicted[i]), float(probabilities[i].max())
+        )
+        for i in (*mistakes, *right[: limit - len(mistakes)])
+    ]
+
+
+def _readme(source: ExportSource, report: Export, measured: Speed, figures: AnyMetrics | None) -> str:
     sections = [
         _front_matter(source, figures),
         f"# {markdown.text(source.title)}, for ONNX Runtime",
@@ -139,6 +176,7 @@ def _readme(source: ExportSource, report: Export, measured: Speed, figures: Metr
         "Or with the script in the bundle, on many images, and to check the bundle:\n\n"
         "```console\npython predict.py photo.jpg\npython predict.py --verify\n```",
         _labels(source.classes),
+        *([_THRESHOLDS] if source.decision.task.is_multilabel else []),
     ]
     if figures:
         sections.append(_figures(figures))
@@ -151,14 +189,14 @@ def _readme(source: ExportSource, report: Export, measured: Speed, figures: Metr
         if before := measured.get("preprocessing"):
             sections.append(markdown.text(bundle_words.preprocessing(before)))
     if rows := bundle_words.candidate_rows(report.get("candidates", [])):
-        sections.append(f"## Precision\n\n{markdown.table(bundle_words.CANDIDATE_HEADERS, rows)}")
+        sections.append(f"## Precision\n\n{markdown.table(bundle_words.candidate_headers(report['candidates']), rows)}")
     around = [(key, bundle_words.value(value)) for key, value in measured["environment"].items()]
     sections.append(f"## Measured on\n\n{markdown.table(('what', 'which'), around)}")
     sections.append("`report.html` shows all this with examples; `parity.json` and `speed.json` hold all numbers.")
     return "\n\n".join(sections) + "\n"
 
 
-def _front_matter(source: ExportSource, figures: Metrics | None) -> str:
+def _front_matter(source: ExportSource, figures: AnyMetrics | None) -> str:
     """The metadata that the Hugging Face hub reads. Scalars are JSON, which is YAML too."""
     name = markdown.scalar(source.title)
     known = source.license.lower() in LICENSES
@@ -169,10 +207,11 @@ def _front_matter(source: ExportSource, figures: Metrics | None) -> str:
         data = str(source.config["poolzoo"].get("data", "unknown"))
         kind, _, folder = data.partition(":")
         called = markdown.scalar(Path(folder).name or kind)  # not a folder's path, which is private to this machine
-        lines += ["metrics: [accuracy, f1]", "model-index:", f"- name: {name}", "  results:"]
+        score = source.decision.task.val_score
+        lines += [f"metrics: [{score}, f1]", "model-index:", f"- name: {name}", "  results:"]
         lines += ["  - task:", "      type: image-classification", "    dataset:"]
         lines += [f"      name: {called}", f"      type: {called}", "      split: test", "    metrics:"]
-        for key, shown, value in (("accuracy", "accuracy", figures.accuracy), ("f1", "macro F1", figures.f1)):
+        for key, shown, value in ((score, score, evaluation.main_score(figures)), ("f1", "macro F1", figures.f1)):
             lines += [f"    - type: {key}", f"      name: {shown}", f"      value: {markdown.scalar(value)}"]
     return "\n".join(["---", *lines, "---"])
 
@@ -192,11 +231,12 @@ def _what(source: ExportSource, report: Export) -> str:
         batch = "any H and W"
         other = f"{other[:-1]}, inside too."
     size = bundle_words.size(report.get("files", {}).get("model.onnx"))
+    each = " (a sigmoid of each logit)" if source.decision.task.is_multilabel else ""
     needs = f"It needs ONNX Runtime {report['onnxruntime']} or newer. " if "onnxruntime" in report else ""
     return (
         f"`model.onnx` ({report['precision']}, opset {report['opset']}, {size}) takes `images`, {takes}, {batch}, and "
-        f"gives `logits` and `probabilities`, float32 `[N, {len(source.classes)}]`. Normalization and resizing to the "
-        f"network's own size are inside. {needs}{other}"
+        f"gives `logits` and `probabilities`{each}, float32 `[N, {len(source.classes)}]`. Normalization and resizing "
+        f"to the network's own size are inside. {needs}{other}"
     )
 
 
@@ -206,7 +246,18 @@ def _labels(classes: Sequence[str]) -> str:
     return f"Labels: {few}{more}."
 
 
-def _figures(figures: Metrics) -> str:
+_THRESHOLDS: Final = (
+    "An image gets every label whose probability reaches its threshold. The thresholds are `thresholds` in "
+    "`config.json` and in the metadata of `model.onnx`, in the order of the labels."
+)
+
+
+def _figures(figures: AnyMetrics) -> str:
+    if isinstance(figures, MultilabelMetrics):
+        said = " ".join(map(markdown.text, multilabel.sentences(figures)))
+        if len(figures.per_class) > MAX_CLASSES:
+            return f"## Scores\n\n{said}"
+        return f"## Scores\n\n{said}\n\n{markdown.table(multilabel.TABLE, multilabel.table_rows(figures))}"
     low, high = (bundle_words.percent(share) for share in figures.interval)
     text = (
         f"Accuracy {bundle_words.percent(figures.accuracy)} on {figures.n} images (95 % interval {low} to {high}), "

@@ -14,15 +14,20 @@ from poolzoo.common import files, output
 from poolzoo.common.errors import UsageError
 from poolzoo.data import blocks, stream
 from poolzoo.data.unreadable import Skip
-from poolzoo.metrics import classification
-from poolzoo.train.evaluate import Evaluation, load_test_images
+from poolzoo.metrics import evaluation
+from poolzoo.train.evaluate import Evaluation, load_test_images, test_part
 
 BATCH: Final = 64  # images under ONNX Runtime, at most …
 BATCH_BYTES: Final = 16 << 20  # … or as many as take so much as float32
 
 
 def evaluate_graph(
-    path: str, data: str | None = None, provider: str = "auto", threads: int | None = None, skip: Skip = None
+    path: str,
+    data: str | None = None,
+    provider: str = "auto",
+    threads: int | None = None,
+    skip: Skip = None,
+    test_fraction: float | None = None,
 ) -> Evaluation:
     """Tests a graph under ONNX Runtime.
 
@@ -32,6 +37,7 @@ def evaluate_graph(
         provider: ONNX Runtime's execution provider: `auto`, `cpu`, `cuda` or `tensorrt`.
         threads: Number of ONNX Runtime's threads; None for its default.
         skip: How many unreadable images to leave out at most: a number, "all", or None for none.
+        test_fraction: The share of the images of `data` to test on, where it has no test part.
 
     Raises:
         UsageError: There is no such directory, or the data is unknown or has classes that the network does not know.
@@ -62,7 +68,9 @@ def evaluate_graph(
         fit=model.fit,
         skip=skip,
         classes=model.labels,
+        decision=model.decision,
         tested_run=run_path if data is None else None,
+        test_part=test_part(config["poolzoo"], data, test_fraction),
     )
     count = len(test.images)
     batch_size = min(BATCH, blocks.rows(4 * blocks.row_bytes(test.images), BATCH_BYTES))
@@ -71,5 +79,5 @@ def evaluate_graph(
         for batch in stream.batches(test.images, np.arange(count), batch_size):
             parts.append(model.run(batch)[0])
             bar.update(batch_size * len(parts))
-    metrics = classification.compute(np.concatenate(parts), test.labels, model.labels)
+    metrics = evaluation.compute(np.concatenate(parts), test.labels, model.labels, model.decision)
     return Evaluation(metrics=metrics, skipped=test.skipped, provider=model.provider)

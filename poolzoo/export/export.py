@@ -204,7 +204,7 @@ def _export_graphs(
     allocator.release()
     model = ort_session.open_model(file, provider, threads)
     output.say("checking parity")
-    reference = Reference.compute(source.model, source.images, source.image_labels)
+    reference = Reference.compute(source.model, source.images, source.image_labels, source.decision)
     parity = check.check_parity(reference, file, written.layers, model, threads)
     fp32 = Candidate("fp32", file, model, parity)
     allocator.release()

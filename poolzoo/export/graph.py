@@ -18,6 +18,7 @@ from poolzoo.common.errors import CheckFailed, PoolzooError
 from poolzoo.data.resize import TRANSFORMS
 from poolzoo.data.sizes import Size
 from poolzoo.export import file_version, folding, graph_checks, portable
+from poolzoo.metrics.decisions import Decision
 from poolzoo.model.inference import OPSET, InferenceModel, plain_operators, quiet_exporter, reparameterized
 from poolzoo.parity import layers
 from poolzoo.parity.layers import Layers
@@ -181,6 +182,7 @@ def write_metadata(
             "mean": expects["mean"],
             "std": expects["std"],
         },
+        **task_facts(source.decision),
         "precision": precision,
         "onnxruntime": file_version.min_onnxruntime(proto),
         "license": source.license,
@@ -189,6 +191,13 @@ def write_metadata(
     if value_range:
         facts["inside"] = value_range
     onnx.helper.set_model_props(proto, {key: json_writer.dumps(value) for key, value in facts.items()})
+
+
+def task_facts(decision: Decision) -> dict[str, object]:
+    """`task` and `thresholds` of a network with several labels; nothing of any other."""
+    if decision.thresholds is None:
+        return {}
+    return {"task": decision.task.name, "thresholds": list(decision.thresholds)}
 
 
 def check_exportable(network: nn.Module, preprocess: Preprocess, size: Size) -> None:

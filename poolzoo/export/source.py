@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from poolzoo.artifacts.run import Run
+from poolzoo.artifacts.run import Run, decision_of
 from poolzoo.artifacts.schema import Config, Origin
 from poolzoo.data.classes import require_names
 from poolzoo.data.resize import Fit, recorded
 from poolzoo.data.sizes import Size
+from poolzoo.metrics.decisions import Decision
 from poolzoo.model.inference import InferenceModel
 
 
@@ -29,7 +30,7 @@ class ExportSource:
         config: `config.json` without `export`.
         weights_sha256: The sha256 of its weights.
         images: Images for parity and speed, `uint8[N, h, w, 3]`, shuffled with a fixed seed.
-        image_labels: Their labels, `int[N]`; None where the images are synthetic.
+        image_labels: Their labels, `int[N]`, or `uint8[N, K]` for several labels; None where the images are synthetic.
         calibration: Other images, on which value ranges for lower precision are measured, `uint8[M, h, w, 3]`.
         hint: What to try where it cannot be exported.
     """
@@ -49,6 +50,11 @@ class ExportSource:
     def classes(self) -> list[str]:
         """The names of the classes, in the order of the logits."""
         return list(self.config["label_names"])
+
+    @property
+    def decision(self) -> Decision:
+        """How its logits become labels."""
+        return decision_of(self.config)
 
     @property
     def fit(self) -> Fit:
@@ -83,14 +89,15 @@ def from_run(run: Run) -> ExportSource:
         CheckFailed: A file of the run is missing or damaged.
         UsageError: The network has one class only.
     """
-    require_names(f"run {run.path}", run.classes)
+    if run.decision.thresholds is None:
+        require_names(f"run {run.path}", run.classes)
     ours, samples = run.config["poolzoo"], run.samples()
     images, labels = _shuffled(samples, "test")
     calibration, _ = _shuffled(samples, "train")
     return ExportSource(
         title=f"{ours['backbone']} with {ours['pool']} pooling on {_public_name(ours['data'])}",
         origin={"run": run.path.name},
-        model=InferenceModel(run.preprocess, run.network).eval(),
+        model=InferenceModel(run.preprocess, run.network, multilabel=run.decision.task.is_multilabel).eval(),
         size=run.data_size,
         config=run.config,
         weights_sha256=hashlib.sha256((run.path / "model.safetensors").read_bytes()).hexdigest(),

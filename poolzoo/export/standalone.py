@@ -4,6 +4,7 @@ python predict.py IMAGE...           a line for each image, in order: its label 
 python predict.py --top 3 IMAGE...   the three most probable labels, each with its score, on that line
 python predict.py --verify           check that files and outputs are as exported
 
+Where an image may have several labels, the line has those that reach their thresholds; it may be empty.
 Columns are separated by tabs. The exit code is 1 where an image cannot be read or a check fails, and 4 where the
 installed onnxruntime is too old.
 """
@@ -54,6 +55,7 @@ class Model:
         names = json.loads(metadata["labels"])
         # Control characters are escaped: a terminal would obey them.
         self.labels = ["".join(c if c.isprintable() else ascii(c)[1:-1] for c in name) for name in names]
+        self.thresholds = json.loads(metadata.get("thresholds", "null"))  # None: an image has exactly one label
         self.kind = image["kind"]
         self.size = (image["height"], image["width"]) if self.kind != "photo" else None  # None: it resizes itself
         self.fit = recorded(json.loads(metadata.get("preprocessing", "{}")))
@@ -77,7 +79,7 @@ def _stop(needed: str) -> NoReturn:
     sys.exit(4)
 
 
-def predict(files: list[Path], top: int) -> bool:
+def predict(files: list[Path], top: int | None) -> bool:
     """Prints a line for each image; returns whether all could be read."""
     model, complete = Model(), True
     notes: list[str] = []
@@ -93,7 +95,11 @@ def predict(files: list[Path], top: int) -> bool:
             print("error", "the network gives NaN or infinity for it", sep="\t")
             complete = False
             continue
-        best = np.argsort(-probabilities, kind="stable")[:top]
+        best = np.argsort(-probabilities, kind="stable")
+        if model.thresholds is not None and top is None:
+            best = best[(probabilities >= np.asarray(model.thresholds, np.float32))[best]]
+        else:
+            best = best[: top or 1]
         print(*(f"{model.labels[index]}\t{probabilities[index]:.6f}" for index in best), sep="\t")
     for kind in sorted(set(notes)):
         print(f"warning: {notes.count(kind)} of {len(files)} images {kind}", file=sys.stderr)
@@ -177,10 +183,10 @@ def check_photographs(model: Model) -> Iterator[tuple[str, bool, str]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", metavar="IMAGE", nargs="*", type=Path)
-    parser.add_argument("--top", type=int, default=1, metavar="N", help="labels for an image")
+    parser.add_argument("--top", type=int, metavar="N", help="labels for an image, whatever their score")
     parser.add_argument("--verify", action="store_true", help="check this directory")
     arguments = parser.parse_args()
-    if arguments.verify == bool(arguments.images) or arguments.top < 1:
+    if arguments.verify == bool(arguments.images) or (arguments.top is not None and arguments.top < 1):
         parser.error("give images (and --top, at least 1), or --verify")
     warnings.simplefilter("ignore")  # of Pillow about odd images: one is either read or an error
     return 0 if (verify() if arguments.verify else predict(arguments.images, arguments.top)) else 1

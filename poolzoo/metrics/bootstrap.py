@@ -23,11 +23,11 @@ Interval = tuple[float, float]
 def intervals(scores: np.ndarray, labels: np.ndarray, predicted: np.ndarray) -> Mapping[str, Interval]:
     """95 % intervals of mAP, macro F1 and micro F1; the same for the same arguments.
 
-    A resample without an image of a label leaves that label out of its means.
+    A resample without an image of a label leaves that label out of its means. Without any label all ends are 0.
 
     Args:
         scores: `float[N, K]`, to rank images by.
-        labels: `uint8[N, K]` of zeros and ones, of which at least one is one.
+        labels: `uint8[N, K]` of zeros and ones.
         predicted: `bool[N, K]`.
 
     Returns:
@@ -53,7 +53,9 @@ def intervals(scores: np.ndarray, labels: np.ndarray, predicted: np.ndarray) -> 
         found["map"].append(_mean_where(precision, positives > 0))
     result = {}
     for name, parts in found.items():
-        low, high = np.nanquantile(np.concatenate(parts), QUANTILES)
+        values = np.concatenate(parts)
+        known = values[~np.isnan(values)]
+        low, high = np.quantile(known, QUANTILES) if len(known) else (0.0, 0.0)
         result[name] = (float(low), float(high))
     return result
 

@@ -11,12 +11,11 @@ import torch
 
 from poolzoo.common import output
 from poolzoo.metrics import decisions
-from poolzoo.metrics.decisions import Decision
+from poolzoo.metrics.decisions import ONE_LABEL
 from poolzoo.metrics.intervals import calibration_error, wilson_interval
 from poolzoo.metrics.results import ClassMetrics, Metrics, format_score, untested_classes, untested_note
 
 NO_CLASS: Final = decisions.NO_CLASS
-SINGLE: Final = Decision()
 LARGEST_MATRIX: Final = 20  # classes up to which `show` prints the confusion matrix
 LARGEST_NAME: Final = 6  # characters of a class name above a column of that matrix
 
@@ -41,7 +40,7 @@ def flip_averaged_logits(logits: np.ndarray, flipped_logits: np.ndarray) -> np.n
 
 def predictions(logits: np.ndarray) -> np.ndarray:
     """`float[N, classes] → int64[N]`: the class with the largest logit; NO_CLASS where that is NaN or infinite."""
-    return SINGLE.decide(logits)
+    return ONE_LABEL.decide(logits)
 
 
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:

@@ -64,6 +64,47 @@ class Decision:
         both, either = (a & b).sum(1), (a | b).sum(1)
         return np.where(either > 0, both / np.maximum(either, 1), 1.0)
 
+    def margins(self, logits: np.ndarray) -> np.ndarray:
+        """How far the logits `float[N, K]` of each image are from another decision, `float64[N]`.
+
+        This is half the gap between the two largest, or with several labels the least distance of one to its threshold;
+        infinite where there is one class.
+        """
+        x = logits.astype(np.float64)
+        if self.thresholds is not None:
+            share = np.asarray(self.thresholds, np.float64)
+            with np.errstate(divide="ignore"):
+                return np.asarray(np.abs(x - (np.log(share) - np.log1p(-share))).min(1))
+        if x.shape[1] < 2:
+            return np.full(len(x), np.inf)
+        two = np.sort(x, 1)[:, -2:]
+        return np.asarray(two[:, 1] - two[:, 0]) / 2
+
+
+ONE_LABEL: Final = Decision()
+
+
+def recorded(task: object, thresholds: object, count: int) -> Decision:
+    """The decision that a file records; without a task, as in earlier versions, an image has one label.
+
+    Args:
+        task: The name of the task; None where there is none.
+        thresholds: The least probability of each label, for several labels.
+        count: Number of labels.
+
+    Raises:
+        ValueError: The task is unknown, or the thresholds do not fit it.
+    """
+    if task in (None, CLASSIFICATION):
+        return ONE_LABEL
+    if task != MULTILABEL:
+        raise ValueError(f"task {task!r:.40}")
+    if not isinstance(thresholds, list) or len(thresholds) != count:
+        raise ValueError(f"thresholds of {count} labels")
+    if not all(isinstance(value, int | float) and 0 <= value <= 1 for value in thresholds):
+        raise ValueError("thresholds between 0 and 1")
+    return Decision(tuple(map(float, thresholds)))
+
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
     """`1 / (1 + exp(−x))` in float64; nothing overflows."""

@@ -120,19 +120,19 @@ def table_rows(metrics: MultilabelMetrics) -> list[tuple[object, ...]]:
 
 
 def sentences(metrics: MultilabelMetrics) -> list[str]:
-    """The metrics of all labels together, a line each."""
+    """The metrics of all labels together, as sentences."""
     low, high = metrics.interval
     f1_low, f1_high = metrics.f1_interval
     micro_low, micro_high = metrics.micro_f1_interval
     lines = [untested_note(untested_classes(metrics.per_class), "AP, precision")]
     lines += [
-        f"mAP {metrics.map:.4f} on {metrics.n} images (95 % interval {low:.4f} to {high:.4f})",
-        f"macro F1 {metrics.f1:.4f} ({f1_low:.4f} to {f1_high:.4f}), "
-        f"micro F1 {metrics.micro_f1:.4f} ({micro_low:.4f} to {micro_high:.4f})",
-        f"all labels right on {metrics.exact:.4f} of the images",
+        f"mAP {metrics.map:.4f} on {metrics.n} images (95 % interval {low:.4f} to {high:.4f}).",
+        f"Macro F1 {metrics.f1:.4f} ({f1_low:.4f} to {f1_high:.4f}), "
+        f"micro F1 {metrics.micro_f1:.4f} ({micro_low:.4f} to {micro_high:.4f}).",
+        f"The set of labels is right on {metrics.exact:.4f} of the images.",
     ]
     if metrics.ece is not None:
-        lines.append(f"class-wise calibration error {metrics.ece:.4f}")
+        lines.append(f"Class-wise calibration error {metrics.ece:.4f}.")
     return [line for line in lines if line]
 
 

@@ -18,21 +18,18 @@ def average_precision(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     Returns:
         `float64[K]`, 0–1; NaN for a label that no image has.
     """
-    images, count = scores.shape
-    order = np.argsort(-scores, axis=0, kind="stable")
-    ranked = np.take_along_axis(scores, order, 0)
-    hits = np.cumsum(np.take_along_axis(labels, order, 0), axis=0, dtype=np.int64)
-    positives = hits[-1] if images else np.zeros(count, np.int64)
-    precision = hits / np.arange(1, images + 1)[:, None]
-    # Images with equal scores stand or fall together: precision is that of the last one of them.
-    is_last = np.ones(scores.shape, bool)
-    is_last[:-1] = ranked[:-1] != ranked[1:]
-    result = np.full(count, np.nan)
-    for label in np.flatnonzero(positives):
-        ends = np.flatnonzero(is_last[:, label])
-        gained = np.diff(hits[ends, label], prepend=0)
-        result[label] = (gained * precision[ends, label]).sum() / positives[label]
-    return result
+    return np.array([_of_label(scores[:, k], labels[:, k] > 0) for k in range(labels.shape[1])], np.float64)
+
+
+def _of_label(scores: np.ndarray, positive: np.ndarray) -> float:
+    total = int(positive.sum())
+    if not total:
+        return float("nan")
+    order = np.argsort(-scores, kind="stable")
+    ranked, hits = scores[order], np.cumsum(positive[order])
+    ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # equal scores stand or fall together
+    gained = np.diff(hits[ends], prepend=0)
+    return float((gained * hits[ends] / (ends + 1)).sum() / total)
 
 
 def mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""A network for inference: preprocessing and softmax inside, in the form that torch's exporter takes best."""
+"""A network for inference: preprocessing, softmax or sigmoid inside, in the form that torch's exporter takes best."""
 
 from __future__ import annotations
 
@@ -30,15 +30,17 @@ class InferenceModel(nn.Module):
     Takes images as they are stored, `uint8[N, h, w, 3]`, or already scaled, `float[N, 3, h, w]` in 0–1.
     """
 
-    def __init__(self, preprocess: Preprocess, network: nn.Module) -> None:
+    def __init__(self, preprocess: Preprocess, network: nn.Module, *, multilabel: bool = False) -> None:
+        """With `multilabel`, probabilities are a sigmoid of each logit, and not their softmax."""
         super().__init__()
+        self.multilabel = multilabel
         self.preprocess = preprocess
         self.network = network
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         stored = images.dtype == torch.uint8
         logits = self.network(self.preprocess(images) if stored else self.preprocess.normalize(images))
-        return logits, logits.softmax(1)
+        return logits, logits.sigmoid() if self.multilabel else logits.softmax(1)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ import onnx
 import onnxruntime
 
 from poolzoo.common.errors import CheckFailed
-from poolzoo.metrics import classification
+from poolzoo.metrics import evaluation
 from poolzoo.model.inference import batch_of
 from poolzoo.parity import probes
 from poolzoo.parity.first_difference import find_first_difference
@@ -113,8 +113,9 @@ def check_outputs(reference: Reference, graph: ort_session.OnnxModel) -> ParityR
     else:
         far = far[:0]
     _, ratio = tolerance.closest_to_limit(found.worst, reference.allowed)
-    flipped = classification.predictions(found.outputs[0]) != classification.predictions(reference.float32[0])
-    far_flips = flipped & (margins(reference.float32[0]) > 2 * reference.allowed)
+    decision = reference.decision
+    flipped = decision.agreement(found.outputs[0], reference.float32[0]) < 1
+    far_flips = flipped & (decision.margins(reference.float32[0]) > reference.allowed)
     edge_names = reference.names[: reference.edge_count]
     noise = NoiseFloorCheck(
         allowed_on_images=allowed_on_images,
@@ -148,7 +149,7 @@ def check_limits(reference: Reference, graph: ort_session.OnnxModel, limits: Lim
         violations.append(f"agreement {outputs.top1_agreement:.4f} is below {limits.agreement:g}")
     accuracy = outputs.accuracy
     if accuracy is not None and accuracy.drop > limits.accuracy_drop + 1e-12:  # 0.805 − 0.8 is a little above 0.005
-        violations.append(f"accuracy falls by {accuracy.drop:.4f}, more than {limits.accuracy_drop:g}")
+        violations.append(f"{accuracy.task.val_score} falls by {accuracy.drop:.4f}, more than {limits.accuracy_drop:g}")
     if not outputs.finite:
         violations.append("it gives NaN or infinity")
     return ParityReport(
@@ -183,14 +184,6 @@ def measure(reference: Reference, graph: ort_session.OnnxModel) -> Differences:
     return Differences(outputs, by_batch)
 
 
-def margins(logits: np.ndarray) -> np.ndarray:
-    """The gap between the two largest logits of each row, `[N]`; infinite where there is one class."""
-    if logits.shape[1] < 2:
-        return np.full(len(logits), np.inf)
-    two = np.sort(logits, 1)[:, -2:]
-    return np.asarray(two[:, 1] - two[:, 0])
-
-
 def _extreme(reference: Reference, differences: np.ndarray) -> Extreme:
     """The image closest to its limit."""
     row, ratio = tolerance.closest_to_limit(differences, reference.allowed)
@@ -204,16 +197,19 @@ def _extreme(reference: Reference, differences: np.ndarray) -> Extreme:
 
 def _statistics(reference: Reference, found: Differences, graph: ort_session.OnnxModel) -> OutputStatistics:
     graph_logits, network_logits = found.outputs[0], reference.float32[0]
-    flipped = classification.predictions(graph_logits) != classification.predictions(network_logits)
-    gaps, regular, scale = margins(network_logits), reference.regular, reference.scale
+    decision, regular, scale = reference.decision, reference.regular, reference.scale
+    agreement = decision.agreement(graph_logits, network_logits)
+    # Of one label, the gap between the two best logits; of several, the distance of a logit to its threshold.
+    gaps = decision.margins(network_logits) * (1 if decision.task.is_multilabel else 2)
     accuracy = None
-    if reference.labels is not None:
+    if reference.labels is not None and (reference.labels.ndim == 1 or reference.labels.any()):
         accuracy = Accuracies(
-            torch=classification.accuracy(network_logits[regular], reference.labels),
-            onnxruntime=classification.accuracy(graph_logits[regular], reference.labels),
+            torch=evaluation.score(network_logits[regular], reference.labels),
+            onnxruntime=evaluation.score(graph_logits[regular], reference.labels),
+            task=decision.task,
         )
     edge_names = reference.names[: reference.edge_count]
-    flips = np.flatnonzero(flipped)[:MAX_FLIPS]
+    flips = np.flatnonzero(agreement < 1)[:MAX_FLIPS]
     return OutputStatistics(
         max_abs=_finite(float(found.worst.max())),
         relative=_finite(float((found.worst / scale).max())) if scale.all() else None,
@@ -221,7 +217,7 @@ def _statistics(reference: Reference, found: Differences, graph: ort_session.Onn
         noise_floor=reference.noise_floor,
         reference=reference.precision,
         largest_logit=float(scale[regular].max()),
-        top1_agreement=float((~flipped[regular]).mean()),
+        top1_agreement=float(agreement[regular].mean()),
         flips=tuple(Flip(reference.names[row], float(gaps[row])) for row in flips),
         max_abs_by_batch={size: _finite(float(found.by_batch[size].max())) for size in sorted(found.by_batch)},
         max_abs_by_edge={name: _finite(float(error)) for name, error in zip(edge_names, found.worst, strict=False)},

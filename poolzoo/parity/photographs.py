@@ -89,7 +89,7 @@ def check(
         differing=float((levels > 0).mean()),
         max_abs=float(difference[worst]) if np.isfinite(difference[worst]) else None,
         allowed=float(allowed[worst]),
-        flips=int((outputs[0].argmax(1) != expected[0].argmax(1)).sum()),
+        flips=int((stored.decision.agreement(outputs[0], expected[0]) < 1).sum()),
     )
     return found, photo_input.to_arrays(photographs, *expected, allowed)
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from poolzoo.common import output
 from poolzoo.common.errors import CheckFailed
+from poolzoo.metrics.decisions import ONE_LABEL, Decision
 from poolzoo.model.inference import batch_of
 
 FLOOR_FACTOR: Final = 4.0  # a faithful graph lies at about a quarter of that, a faulty one hundreds of times above it
@@ -105,7 +106,7 @@ class Reference:
         names: A name for each image.
         images: Synthetic edge cases and then the regular images, `uint8[N, H, W, 3]`.
         edge_count: How many edge cases there are.
-        labels: Labels of the regular images; None where these are synthetic.
+        labels: Labels of the regular images, of either task; None where these are synthetic.
         float32: Logits and probabilities in float32, `[N, classes]` each.
         expected: The same in float64 for the first `float64_count` images, in float32 for the rest.
         float64_count: How many images were computed in float64.
@@ -113,6 +114,7 @@ class Reference:
         noise_floor: The largest distance between the two precisions on the regular images.
         scale: The largest logit that each image's tolerance is relative to, `[N]`.
         allowed: The tolerance of each image, `[N]`.
+        decision: How logits become labels.
     """
 
     model: nn.Module
@@ -127,6 +129,7 @@ class Reference:
     noise_floor: float
     scale: np.ndarray
     allowed: np.ndarray
+    decision: Decision = ONE_LABEL
 
     @property
     def kind(self) -> str:
@@ -139,13 +142,16 @@ class Reference:
         return slice(self.edge_count, None)
 
     @classmethod
-    def compute(cls, model: nn.Module, images: np.ndarray, labels: np.ndarray | None) -> Reference:
+    def compute(
+        cls, model: nn.Module, images: np.ndarray, labels: np.ndarray | None, decision: Decision = ONE_LABEL
+    ) -> Reference:
         """Runs the network on the synthetic edge cases and on images.
 
         Args:
             model: The network with its preprocessing, in eval mode on the CPU.
             images: `uint8[N, H, W, 3]`.
-            labels: Their labels, `int[N]`; None where the images are synthetic.
+            labels: Their labels, `int[N]`, or `uint8[N, K]` for several labels; None where the images are synthetic.
+            decision: How logits become labels.
 
         Raises:
             CheckFailed: The network gives NaN or infinity.
@@ -200,6 +206,7 @@ class Reference:
             noise_floor=common,
             scale=scale,
             allowed=allowed,
+            decision=decision,
         )
 
     def rechecked(self, rows: np.ndarray) -> Reference:

@@ -9,6 +9,7 @@ from typing import Literal, cast
 import numpy as np
 
 from poolzoo.artifacts import schema
+from poolzoo.metrics.tasks import CLASSIFICATION, TASKS, Task
 from poolzoo.parity.photographs import PhotoCheck
 from poolzoo.runtime.half_arithmetic import HalfCheck
 
@@ -18,8 +19,9 @@ class Limits:
     """What a graph in lower precision may lose on the images.
 
     Attributes:
-        agreement: The least fraction of images on which the predicted class must agree, 0–1.
-        accuracy_drop: The largest loss of accuracy, 0–1.
+        agreement: The least fraction of images on which the predicted class must agree, 0–1; with several labels, the
+            least mean Jaccard index of the sets of labels.
+        accuracy_drop: The largest loss of accuracy, or of mAP, 0–1.
     """
 
     agreement: float = 0.99
@@ -53,7 +55,10 @@ class Extreme:
 
 @dataclass(frozen=True)
 class Flip:
-    """An image on which the predicted class differs; `margin` is the gap between the network's two largest logits."""
+    """An image on which the prediction differs.
+
+    `margin` is the gap between the network's two largest logits, or the least distance of a logit to its threshold.
+    """
 
     input: str
     margin: float
@@ -61,15 +66,20 @@ class Flip:
 
 @dataclass(frozen=True)
 class Accuracies:
-    """The accuracy of the network in torch and of the graph in ONNX Runtime on the same images, 0–1."""
+    """The accuracy, or mAP, of the network in torch and of the graph in ONNX Runtime on the same images, 0–1."""
 
     torch: float
     onnxruntime: float
+    task: Task = TASKS[CLASSIFICATION]
 
     @property
     def drop(self) -> float:
         """How much the graph loses."""
         return self.torch - self.onnxruntime
+
+    def to_json(self) -> dict[str, dict[str, float]]:
+        """`accuracy`, or `map`, in `parity.json`."""
+        return {self.task.score_key: {"torch": self.torch, "onnxruntime": self.onnxruntime}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +139,7 @@ class OutputStatistics:
         noise_floor: The largest difference between the network in float32 and in float64.
         reference: The precision of the reference, "float64" or "float32".
         largest_logit: The largest magnitude of a logit.
-        top1_agreement: The fraction of images on which the predicted class agrees.
+        top1_agreement: The fraction of images on which the predicted class agrees, or the mean Jaccard index of sets.
         flips: The first twenty on which it does not.
         max_abs_by_batch: The largest difference by batch size.
         max_abs_by_edge: The largest difference by synthetic edge case.
@@ -301,7 +311,7 @@ class ParityReport:
             "optimization": "all",
         }
         if outputs.accuracy is not None:
-            found["accuracy"] = asdict(outputs.accuracy)
+            found |= outputs.accuracy.to_json()
         if self.probes is not None:
             found["probes"] = [probe.to_json() for probe in self.probes]
         if self.located:

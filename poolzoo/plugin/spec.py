@@ -205,6 +205,7 @@ class Dataset:
         name: What users type.
         summary: One line for `poolzoo list`.
         load: `load(split, cache_dir)` with split "train" or "test" gives `(uint8[N, H, W, 3], int64[N])`.
+            For several labels an image, the second array is `uint8[N, K]` of zeros and ones.
         index: `index(split, cache_dir)` with a split of `splits` gives a `poolzoo.ImageIndex`, from which
             images are read when they are needed. Its labels are places in `classes`.
         splits: The splits that there are, of "train", "val" and "test".

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from poolzoo.artifacts.schema import CandidateRow, Export, Parity, Speed
-from poolzoo.metrics.results import Metrics, untested_classes, untested_note
+from poolzoo.metrics import evaluation, multilabel
+from poolzoo.metrics.multilabel_results import MultilabelMetrics
+from poolzoo.metrics.results import AnyMetrics, Metrics, untested_classes, untested_note
 from poolzoo.report import bundle_words as words
 from poolzoo.report.bundle_pieces import LogScale, bar_cell, bars, picture, shaded
 from poolzoo.report.pieces import Safe, document, element, joined, properties, section, table
@@ -55,7 +57,7 @@ class Contents:
     license: str
     report: Export
     measured: Speed
-    figures: Metrics | None
+    figures: AnyMetrics | None
     examples: Sequence[Example]
     provenance: Mapping[str, object]
     python: str
@@ -69,7 +71,7 @@ def html(contents: Contents) -> str:
         _parity(contents.report["parity"]),
         _speed(contents),
         _precisions(contents.report.get("candidates", [])),
-        _examples(contents.examples),
+        _examples(contents.examples, several=isinstance(contents.figures, MultilabelMetrics)),
         _run(contents),
         _provenance(contents),
     )
@@ -84,8 +86,14 @@ def _headline(contents: Contents) -> Safe:
     tiles: list[tuple[str, str, str]] = []
     if figures:
         low, high = (words.percent(share, 1) for share in figures.interval)
-        tiles.append(("accuracy", words.percent(figures.accuracy), f"{low} to {high}, {figures.n} test images"))
+        name = "mAP" if isinstance(figures, MultilabelMetrics) else "accuracy"
+        big = words.percent(evaluation.main_score(figures))
+        tiles.append((name, big, f"{low} to {high}, {figures.n} test images"))
     same = f"of {agreement['n']} {agreement['images']} images have the prediction of torch"
+    if isinstance(figures, MultilabelMetrics):
+        low, high = (words.percent(share, 1) for share in figures.micro_f1_interval)
+        tiles.append(("micro F1", words.percent(figures.micro_f1), f"{low} to {high}, at the thresholds"))
+        same = f"of the labels of {agreement['n']} {agreement['images']} images are those of torch (Jaccard index)"
     tiles.append(("agreement", words.percent(agreement["top1_agreement"]), same))
     for batch, row in report["speed"].items():
         pair = f"{words.milliseconds(row['ort_ms'])} ms instead of {words.milliseconds(row['torch_ms'])} in torch eager"
@@ -102,9 +110,11 @@ def _headline(contents: Contents) -> Safe:
     return element("dl", *shown, class_="tiles")
 
 
-def _classes(figures: Metrics | None) -> Safe:
+def _classes(figures: AnyMetrics | None) -> Safe:
     if not figures:
         return Safe("")
+    if isinstance(figures, MultilabelMetrics):
+        return _labels(figures)
     rows, caption = list(figures.per_class), "Precision, recall and F1 of each class"
     if len(rows) > MAX_CELLS:
         rows = sorted((row for row in rows if row.n), key=lambda row: row.f1 or 0.0)[:WORST]
@@ -117,8 +127,24 @@ def _classes(figures: Metrics | None) -> Safe:
     return section("classes", "Classes", note, table(caption, headers, cells, "classes", foot=means))
 
 
-def _confusion(figures: Metrics | None) -> Safe:
-    if not figures:
+def _labels(figures: MultilabelMetrics) -> Safe:
+    rows, caption = list(figures.per_class), "Threshold, average precision, precision, recall and F1 of each label"
+    if len(rows) > MAX_CELLS:
+        rows = sorted((row for row in rows if row.n), key=lambda row: row.ap or 0.0)[:WORST]
+        caption = f"The {len(rows)} of {len(figures.per_class)} labels with the lowest average precision"
+    cells = [
+        [row.name, f"{row.threshold:.3f}", *map(bar_cell, (row.ap, row.precision, row.recall, row.f1)), row.n]
+        for row in rows
+    ]
+    means = [bar_cell(mean) for mean in (figures.map, figures.precision, figures.recall, figures.f1)]
+    headers = ("label", "threshold", "AP", "precision", "recall", "F1", "images")
+    notes = [element("p", said, class_="note") for said in multilabel.sentences(figures)]
+    foot = ["macro mean", "", *means, figures.n]
+    return section("classes", "Labels", *notes, table(caption, headers, cells, "classes", foot=foot))
+
+
+def _confusion(figures: AnyMetrics | None) -> Safe:
+    if not isinstance(figures, Metrics):
         return Safe("")
     matrix, names = figures.confusion, [row.name for row in figures.per_class]
     confused = _pairs(matrix, names)
@@ -199,11 +225,13 @@ def _speed(contents: Contents) -> Safe:
 
 
 def _precisions(candidates: Sequence[CandidateRow]) -> Safe:
-    tried = table("Precisions that were tried", words.CANDIDATE_HEADERS, words.candidate_rows(candidates), "tried")
+    tried = table(
+        "Precisions that were tried", words.candidate_headers(candidates), words.candidate_rows(candidates), "tried"
+    )
     return section("precision", "Precision", tried) if candidates else Safe("")
 
 
-def _examples(examples: Sequence[Example]) -> Safe:
+def _examples(examples: Sequence[Example], *, several: bool) -> Safe:
     shown = []
     for one in examples:
         right = one.label == one.prediction
@@ -213,6 +241,8 @@ def _examples(examples: Sequence[Example]) -> Safe:
         drawn = picture(one.image, alt), element("b", one.label), mistake, sure
         shown.append(element("li", *drawn, class_="right" if right else "wrong"))
     text = "Wrong predictions with the highest probability first, then right ones. Bold: the label; ✗: the prediction."
+    if several:
+        text = "Images with wrong labels first, then right ones. Bold: the labels; ✗: what the network gives instead."
     note, grid = element("p", text, class_="note"), element("ul", *shown, class_="examples")
     return section("examples", "Examples", note, grid) if shown else Safe("")
 

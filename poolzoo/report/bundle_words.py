@@ -129,13 +129,13 @@ SPEED_NOTE: Final = (
 
 
 def candidate_rows(candidates: Sequence[CandidateRow]) -> list[tuple[str, ...]]:
-    """The table of the precisions that were tried, with the headers `CANDIDATE_HEADERS`."""
+    """The table of the precisions that were tried, with the headers `candidate_headers`."""
     return [
         (
             one["precision"],
             percent(one.get("agreement")),
-            percent(one.get("accuracy")),
-            percent(one.get("accuracy_drop")),
+            percent(one.get("accuracy", one.get("map"))),
+            percent(one.get("accuracy_drop", one.get("map_drop"))),
             *_latencies(one),
             size(one.get("bytes")),
             _outcome(one),
@@ -161,16 +161,19 @@ def _outcome(candidate: CandidateRow) -> str:
     return candidate.get("lost") or ("passed" if candidate["passed"] else "failed its check")
 
 
-CANDIDATE_HEADERS: Final = (
-    "precision",
-    "agreement",
-    "accuracy",
-    "accuracy drop",
-    "batch 1, ms (speed-up over fp32)",
-    "batch 32, ms (speed-up over fp32)",
-    "size",
-    "outcome",
-)
+def candidate_headers(candidates: Sequence[CandidateRow]) -> tuple[str, ...]:
+    """The headers of `candidate_rows`."""
+    score = "mAP" if any("map" in one for one in candidates) else "accuracy"
+    return (
+        "precision",
+        "agreement",
+        score,
+        f"{score} drop",
+        "batch 1, ms (speed-up over fp32)",
+        "batch 32, ms (speed-up over fp32)",
+        "size",
+        "outcome",
+    )
 
 
 def parity(found: Parity) -> list[str]:
@@ -183,15 +186,16 @@ def parity(found: Parity) -> list[str]:
     batches = listed([str(batch) for batch in found["batches"]])
     said = [f"The graph was compared with {reference} on {listed(images)}, in batches of {batches}{under}."]
     said += [_difference(found), _agreement(found)]
+    name = "mAP" if "map" in found else "accuracy"
     if limits := found.get("limits"):
         said.append(
             "At this precision parity is a limit on predictions: they must agree on at least "
-            f"{percent(limits['agreement'])} of the images, and accuracy may fall by at most "
+            f"{percent(limits['agreement'])} of the images, and {name} may fall by at most "
             f"{100 * limits['accuracy_drop']:.2f} points."
         )
-    if accuracy := found.get("accuracy"):
+    if accuracy := found.get("accuracy", found.get("map")):
         both = f"{percent(accuracy['onnxruntime'])} from the graph, {percent(accuracy['torch'])} from torch"
-        said.append(f"Accuracy on these images: {both}.")
+        said.append(f"{'mAP' if 'map' in found else 'Accuracy'} on these images: {both}.")
     else:
         said.append("Accuracy was not measured, because no labeled images come with the network.")
     said += _half_precision(found)
@@ -238,7 +242,10 @@ def _agreement(found: Parity) -> str:
     text = f"Predictions agree on {percent(found['top1_agreement'])} of the {found['images']} images"
     if flips := found.get("flips"):
         first = flips[0]
-        text += f"; the first difference is {first['input']}, whose two best logits are {small(first['margin'])} apart"
+        apart = f"whose two best logits are {small(first['margin'])} apart"
+        if "map" in found:
+            apart = f"with a logit {small(first['margin'])} from its threshold"
+        text += f"; the first difference is {first['input']}, {apart}"
     return text + "."
 
 

@@ -1,15 +1,16 @@
-"""The learning curves of a run: losses and accuracies over its epochs, the best epoch marked."""
+"""The learning curves of a run: losses and scores over its epochs, the best epoch marked."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypedDict
 
 from poolzoo.common import files, json_reader
 from poolzoo.common.text import one_line
+from poolzoo.metrics.tasks import CLASSIFICATION, TASKS, Task
 from poolzoo.report import canvas
 
 if TYPE_CHECKING:
@@ -31,20 +32,27 @@ LONGEST_TITLE: Final = 80  # characters that fit
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """One epoch of a run; what is None leaves a gap in its curve. Accuracies are 0–1."""
+    """One epoch of a run; what is None leaves a gap in its curve. Scores are 0–1."""
 
     epoch: float
     loss: float | None = None
     val_loss: float | None = None
-    train_accuracy: float | None = None
-    val_accuracy: float | None = None
+    train_score: float | None = None
+    val_score: float | None = None
+    task: Task = TASKS[CLASSIFICATION]
 
     @classmethod
     def from_json(cls, line: Mapping[str, object]) -> CurvePoint:
         """Reads a line of `metrics.jsonl`; NaN and infinities are None."""
-        names = [one.name for one in fields(cls) if one.name != "epoch"]
-        values = {name: json_reader.number(line.get(name)) for name in names}
-        return cls(json_reader.number(line.get("epoch")) or 0, **values)
+        task = next((one for one in TASKS.values() if one.val_key in line), TASKS[CLASSIFICATION])
+        return cls(
+            epoch=json_reader.number(line.get("epoch")) or 0,
+            loss=json_reader.number(line.get("loss")),
+            val_loss=json_reader.number(line.get("val_loss")),
+            train_score=json_reader.number(line.get(task.train_key)),
+            val_score=json_reader.number(line.get(task.val_key)),
+            task=task,
+        )
 
 
 Value = Callable[[CurvePoint], float | None]
@@ -71,7 +79,7 @@ def draw(points: Sequence[CurvePoint], path: Path, title: str) -> None:
         left, right = figure.subplots(1, 2, gridspec_kw={"wspace": 0.16})
         figure.subplots_adjust(left=0.06, right=0.98, bottom=0.12, top=0.8)
         _losses(left, points)
-        _accuracies(right, points)
+        _scores(right, points)
         content = canvas.png(figure)
     files.write_atomically(path, content)
 
@@ -82,27 +90,29 @@ def _losses(axes: Axes, points: Sequence[CurvePoint]) -> None:
         axes.set_ylim(min(0.0, 1.06 * min(values)), 1.06 * max(values) or 1.0)
 
 
-def _accuracies(axes: Axes, points: Sequence[CurvePoint]) -> None:
-    values = _lines(axes, points, "Accuracy", lambda point: point.train_accuracy, lambda point: point.val_accuracy)
+def _scores(axes: Axes, points: Sequence[CurvePoint]) -> None:
+    task = points[0].task if points else TASKS[CLASSIFICATION]
+    title = f"{task.train_score} in training, {task.val_score} in validation" if task.is_multilabel else "Accuracy"
+    values = _lines(axes, points, title, lambda point: point.train_score, lambda point: point.val_score)
     if not values:
         return
     low, high = min(values), max(values)
     span = max(high - low, NARROWEST)
     axes.set_ylim(max(high - 1.25 * span, -0.02), min(high + 0.08 * span, 1.02))  # with room for the label below
-    validation = [(point.val_accuracy, -point.epoch) for point in points if point.val_accuracy is not None]
+    validation = [(point.val_score, -point.epoch) for point in points if point.val_score is not None]
     if validation:
         best, epoch = max(validation)  # the first of equal ones, as in training
         _mark(axes, -epoch, best)
 
 
-def _mark(axes: Axes, epoch: float, accuracy: float) -> None:
-    """Marks the best epoch with a ring, and with its accuracy at the foot of a thin line."""
-    axes.plot([epoch, epoch], [axes.get_ylim()[0], accuracy], color=VALIDATION, linewidth=0.8, linestyle=(0, (2, 2)))
-    axes.plot([epoch], [accuracy], "o", markersize=9, color="white", markeredgecolor=VALIDATION, markeredgewidth=2)
+def _mark(axes: Axes, epoch: float, score: float) -> None:
+    """Marks the best epoch with a ring, and with its score at the foot of a thin line."""
+    axes.plot([epoch, epoch], [axes.get_ylim()[0], score], color=VALIDATION, linewidth=0.8, linestyle=(0, (2, 2)))
+    axes.plot([epoch], [score], "o", markersize=9, color="white", markeredgecolor=VALIDATION, markeredgewidth=2)
     first, last = axes.get_xlim()
     late = epoch > (first + last) / 2
     axes.annotate(
-        f"best epoch {epoch:g}\nvalidation {accuracy:.4f}",
+        f"best epoch {epoch:g}\nvalidation {score:.4f}",
         (epoch, 0.04),
         xycoords=("data", "axes fraction"),
         xytext=(-6 if late else 6, 0),

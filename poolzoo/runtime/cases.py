@@ -21,6 +21,7 @@ import numpy as np
 from poolzoo.artifacts.schema import Parity
 from poolzoo.common import files
 from poolzoo.common.errors import CheckFailed
+from poolzoo.metrics.decisions import ONE_LABEL, Decision
 from poolzoo.runtime import ort_session, photo_input
 
 SOURCES: Final = 4  # golden images that each kind of natural case is made of
@@ -76,7 +77,9 @@ class CaseSet:
         photographs: One case each, of a size of its own, where the graph takes them so: those that the bundle stores,
             and their mirror images.
         lower: Whether the graph itself is in lower precision, and is judged by the limits of such.
-        agreement: The least fraction of natural images whose class must be that of the reference, in lower precision.
+        agreement: The least fraction of natural images whose class must be that of the reference, in lower precision;
+            of several labels, the least mean Jaccard index of the sets.
+        decision: How logits become labels.
     """
 
     golden: Cases
@@ -84,6 +87,7 @@ class CaseSet:
     photographs: tuple[Cases, ...]
     lower: bool
     agreement: float
+    decision: Decision = ONE_LABEL
 
 
 def make_cases(bundle: Path) -> CaseSet:
@@ -100,6 +104,7 @@ def make_cases(bundle: Path) -> CaseSet:
         photographs=_photographs(bundle, model) if model.takes_photos else (),
         lower=is_lower(model),
         agreement=float(_parity(bundle).get("limits", {}).get("agreement", AGREEMENT)),
+        decision=model.decision,
     )
 
 

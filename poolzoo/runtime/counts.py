@@ -48,6 +48,7 @@ class Counts:
     Attributes:
         images: How many were tried.
         labels: How many have each label.
+        unlabeled: How many have none, where an image may have several labels.
         unreadable: Those that cannot be read.
         not_finite: Those whose outputs are not finite.
         remarks: What was noted of the files.
@@ -55,6 +56,7 @@ class Counts:
 
     images: int = 0
     labels: Counter[str] = field(default_factory=Counter)
+    unlabeled: int = 0
     unreadable: Failures = Failures()
     not_finite: Failures = Failures()
     remarks: Remarks = field(default_factory=Remarks)
@@ -63,7 +65,9 @@ class Counts:
         """Counts the image at a place in the list."""
         self.images += 1
         if prediction.error is None:
-            self.labels[prediction.top[0].label] += 1
+            labels = prediction.top[:1] if prediction.labels is None else prediction.labels
+            self.labels.update(one.label for one in labels)
+            self.unlabeled += not labels
         elif prediction.error == NOT_FINITE:
             self.not_finite += Failures(1, at, prediction.file)
         else:
@@ -73,15 +77,18 @@ class Counts:
         """Adds the counts of other images."""
         self.images += other.images
         self.labels.update(other.labels)
+        self.unlabeled += other.unlabeled
         self.unreadable += other.unreadable
         self.not_finite += other.not_finite
         self.remarks.merge(other.remarks)
 
     def to_json(self) -> dict[str, object]:
         """Its attributes; labels by falling number."""
+        unlabeled = {"unlabeled": self.unlabeled} if self.unlabeled else {}
         return {
             "images": self.images,
             "labels": dict(self.labels.most_common()),
+            **unlabeled,
             "unreadable": self.unreadable.to_json(),
             "not_finite": self.not_finite.to_json(),
             "remarks": self.remarks.to_json(),
@@ -95,6 +102,7 @@ class Counts:
         return cls(
             images=json_reader.integer(given.get("images")) or 0,
             labels=Counter({label: json_reader.integer(count) or 0 for label, count in labels.items()}),
+            unlabeled=json_reader.integer(given.get("unlabeled")) or 0,
             unreadable=Failures.from_json(given.get("unreadable")),
             not_finite=Failures.from_json(given.get("not_finite")),
             remarks=Remarks.from_json(given.get("remarks")),

@@ -2,7 +2,8 @@
 
 In float32 arithmetic, each case has its tolerance (see `cases`). In lower arithmetic (a graph in fp16 or int8, or
 precision "auto"), a logit may be off by a sixteenth of the largest one, or by the tolerance that the bundle stores,
-and the predicted class must agree on as many natural images as the bundle's limits say; one may always differ.
+and the predicted class must agree on as many natural images as the bundle's limits say; one may always differ. Where an
+image has several labels, the Jaccard index of the sets of labels counts.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Final
 
 import numpy as np
 
+from poolzoo.metrics.decisions import ONE_LABEL, Decision
 from poolzoo.runtime import tolerance
 from poolzoo.runtime.cases import LOWER, Cases, CaseSet
 from poolzoo.runtime.process import Answer
@@ -21,7 +23,7 @@ from poolzoo.runtime.verify import Check
 BATCHES: Final = (1, 2, 7)
 LARGE: Final = 64  # images at once, as `predict` runs them
 SYNTHETIC_BATCH: Final = 3
-SOFTMAX, SOFTMAX_LOWER = 1e-5, 1e-2  # how far probabilities may be from the softmax of the logits
+SOFTMAX, SOFTMAX_LOWER = 1e-5, 1e-2  # how far probabilities may be from the softmax, or sigmoid, of the logits
 
 Run = Callable[[np.ndarray], Answer]
 
@@ -62,14 +64,14 @@ class _Gate:
     """Compares answers and collects checks."""
 
     def __init__(self, cases: CaseSet, *, lower: bool) -> None:
-        self.lower, self.agreement = lower, cases.agreement
+        self.lower, self.agreement, self.decision = lower, cases.agreement, cases.decision
         both = (cases.golden, cases.synthetic, *cases.photographs)
         self.largest = max(float(np.abs(one.logits).max()) for one in both)
         self.checks: list[Check] = []
         self.closest = _Closest("", 0.0, 0.0, -1.0)
         self.changed = False
-        self.softmax = 0.0
-        self.flips: dict[str, bool] = {}
+        self.off = 0.0
+        self.lost: dict[str, float] = {}
 
     def compare(self, id: str, cases: Cases, logits: np.ndarray, probabilities: np.ndarray) -> None:
         """Adds a check of the answers to all cases."""
@@ -95,23 +97,27 @@ class _Gate:
             self.closest = found
         text = f"{found.case} is off by {found.difference:.2e}, {found.allowed:.2e} is allowed"
         self.checks.append(Check(id, ratio <= 1.0, text))
-        self.softmax = max(self.softmax, softmax_distance(logits, probabilities))
-        for name, natural, flip in zip(
-            cases.names, cases.natural, logits.argmax(1) != cases.logits.argmax(1), strict=True
-        ):
+        self.off = max(self.off, probability_distance(self.decision, logits, probabilities))
+        lost = (1 - self.decision.agreement(logits, cases.logits)).tolist()
+        for name, natural, share in zip(cases.names, cases.natural, lost, strict=True):
             if natural:
-                self.flips[name] = self.flips.get(name, False) or bool(flip)
+                self.lost[name] = max(self.lost.get(name, 0.0), share)
 
     def finish(self) -> None:
         """Adds the checks over everything that was compared."""
         limit = SOFTMAX_LOWER if self.lower else SOFTMAX
-        text = f"probabilities are {self.softmax:.1e} off the softmax of the logits, {limit:g} is allowed"
-        self.checks.append(Check("softmax", self.softmax <= limit, text))
-        if self.lower and self.flips:
-            count, total = sum(self.flips.values()), len(self.flips)
-            most = max(1, int((1 - self.agreement) * total))
-            text = f"{count} of {total} natural images have another class, {most} may"
-            self.checks.append(Check("agreement", count <= most, text))
+        function = probability_function(self.decision)
+        text = f"probabilities are {self.off:.1e} off the {function} of the logits, {limit:g} is allowed"
+        self.checks.append(Check(function, self.off <= limit, text))
+        if self.lower and self.lost:
+            lost, total = sum(self.lost.values()), len(self.lost)
+            most = max(1.0, (1 - self.agreement) * total)
+            text = f"{lost:g} of {total} natural images have another class, {int(most)} may"
+            if self.decision.task.is_multilabel:
+                text = (
+                    f"label sets agree on {1 - lost / total:.4f} of {total} natural images, {1 - most / total:.4f} must"
+                )
+            self.checks.append(Check("agreement", lost <= most, text))
         text = "changes the images that it is given" if self.changed else "leaves the images as they are"
         self.checks.append(Check("input", not self.changed, text))
 
@@ -175,14 +181,15 @@ def _repeated(first: np.ndarray, again: np.ndarray, cases: Cases, gate: _Gate) -
     return Check("repeat", ratio <= 1.0 and np.array_equal(np.isfinite(first), np.isfinite(again)), text)
 
 
-def require_golden(run: Run, golden: Cases, *, lower: bool) -> None:
+def require_golden(run: Run, golden: Cases, *, lower: bool, decision: Decision = ONE_LABEL) -> None:
     """Makes sure that a session gives the stored outputs of a bundle, in one batch, before its labels are used.
 
     Raises:
         ValueError: It does not; says why.
         RuntimeFailed: The session fails.
     """
-    gate = _Gate(CaseSet(golden=golden, synthetic=golden, photographs=(), lower=lower, agreement=0.0), lower=lower)
+    every = CaseSet(golden=golden, synthetic=golden, photographs=(), lower=lower, agreement=0.0, decision=decision)
+    gate = _Gate(every, lower=lower)
     answer = run(golden.images)
     gate.compare("golden", golden, answer.logits, answer.probabilities)
     gate.finish()
@@ -190,7 +197,11 @@ def require_golden(run: Run, golden: Cases, *, lower: bool) -> None:
         raise ValueError(failed.detail)
 
 
-def softmax_distance(logits: np.ndarray, probabilities: np.ndarray) -> float:
-    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
-    powers = np.exp(shifted)
-    return float(np.abs(powers / powers.sum(1, keepdims=True) - probabilities).max())
+def probability_function(decision: Decision) -> str:
+    """The name of the function that makes probabilities of logits."""
+    return "sigmoid" if decision.task.is_multilabel else "softmax"
+
+
+def probability_distance(decision: Decision, logits: np.ndarray, probabilities: np.ndarray) -> float:
+    """How far probabilities are from those of the logits at most."""
+    return float(np.abs(decision.probabilities(logits) - probabilities).max())

@@ -21,6 +21,7 @@ import onnxruntime
 from onnx.reference import ReferenceEvaluator
 
 from poolzoo.artifacts import schema
+from poolzoo.metrics.decisions import ONE_LABEL, Decision
 from poolzoo.runtime.ort_session import LOG_FATAL
 
 # Operators that loop over elements in Python in the reference, or sum products, which hardware sums in float32.
@@ -139,11 +140,17 @@ class HalfCheck:
         where = f"in half arithmetic, on {self.images} images,"
         if self.max_abs is None:
             return f"{where} it gives NaN or infinity"
-        flips = f" and {self.flips} predicted classes differ" if self.flips else ""
+        flips = f" and {self.flips} predictions differ" if self.flips else ""
         return f"{where} logits differ by {self.max_abs:.2e} of {self.allowed:.2e} allowed{flips}"
 
 
-def check_logits(found: np.ndarray, expected: np.ndarray, regular: np.ndarray, agreement: float) -> HalfCheck:
+def check_logits(
+    found: np.ndarray,
+    expected: np.ndarray,
+    regular: np.ndarray,
+    agreement: float,
+    decision: Decision = ONE_LABEL,
+) -> HalfCheck:
     """Checks that logits in float16 arithmetic are those of the network, but for rounding.
 
     Args:
@@ -151,19 +158,19 @@ def check_logits(found: np.ndarray, expected: np.ndarray, regular: np.ndarray, a
         expected: The network's, `float[N, classes]`.
         regular: Which images are no synthetic edge cases, `bool[N]`; the predicted class counts on these alone.
         agreement: The fraction of these on which the predicted class must agree; on one image it may always differ.
+        decision: How logits become labels. Of several labels, the Jaccard index of the sets counts.
     """
     finite = bool(np.isfinite(found).all())
-    flips = int(((found.argmax(1) != expected.argmax(1)) & regular).sum())
+    lost = (1 - decision.agreement(found, expected))[regular]
     allowed = RELATIVE * float(np.abs(expected).max())
     difference = float(np.nan_to_num(np.abs(found - expected), nan=np.inf).max())
-    max_flips = max(1, int((1 - agreement) * regular.sum()))
     return HalfCheck(
-        passed=finite and difference <= allowed and flips <= max_flips,
+        passed=finite and difference <= allowed and float(lost.sum()) <= max(1.0, (1 - agreement) * len(lost)),
         finite=finite,
         images=len(found),
         max_abs=difference if finite else None,
         allowed=allowed,
-        flips=flips,
+        flips=int((lost > 0).sum()),
     )
 
 

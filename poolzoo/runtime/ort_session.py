@@ -16,6 +16,8 @@ import onnxruntime
 from poolzoo.common import output, resources
 from poolzoo.common.errors import CheckFailed, EnvironmentProblem, UsageError
 from poolzoo.data.resize import Fit, recorded
+from poolzoo.metrics import decisions
+from poolzoo.metrics.decisions import Decision
 from poolzoo.runtime import graph_input
 
 PROVIDERS: Final = {
@@ -45,6 +47,12 @@ class OnnxModel:
     def labels(self) -> list[str]:
         """The names of the classes, in the order of the logits."""
         return list(json.loads(self.metadata["labels"]))
+
+    @property
+    def decision(self) -> Decision:
+        """How its logits become labels."""
+        task, thresholds = (json.loads(self.metadata.get(key, "null")) for key in ("task", "thresholds"))
+        return decisions.recorded(task, thresholds, len(self.labels))
 
     @property
     def size(self) -> tuple[int, int]:
@@ -280,3 +288,10 @@ def top_classes(labels: Sequence[str], probabilities: np.ndarray, count: int) ->
     """The `count` most probable classes of one image, `float[classes]`, in descending order."""
     order = np.argsort(-probabilities, kind="stable")[:count]
     return tuple(ClassScore(labels[index], float(probabilities[index])) for index in order)
+
+
+def labels_above(labels: Sequence[str], probabilities: np.ndarray, decision: Decision) -> tuple[ClassScore, ...]:
+    """The labels of one image, `float[K]`, that reach their thresholds, in descending order of probability."""
+    reached = decision.above(probabilities)
+    order = np.argsort(-probabilities, kind="stable")
+    return tuple(ClassScore(labels[index], float(probabilities[index])) for index in order if reached[index])

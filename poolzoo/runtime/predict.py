@@ -20,6 +20,9 @@ from poolzoo.common.files import read_json
 from poolzoo.common.text import one_line
 from poolzoo.data import images, pillow_warnings
 from poolzoo.data.sizes import Size
+from poolzoo.metrics.decisions import Decision
+from poolzoo.metrics.tasks import CLASSIFICATION, TASKS, Task
+from poolzoo.plugin.grammar import suggest
 from poolzoo.runtime import ort_session
 from poolzoo.runtime.ort_session import ClassScore
 from poolzoo.runtime.remarks import Remarks
@@ -31,6 +34,7 @@ BATCH: Final = 64
 PHOTOS: Final = 4  # that wait at their full size, where the graph takes them so
 ORT: Final = ort_session.ORT  # which runs in this process
 NOT_FINITE: Final = "the network gives NaN or infinity for it"  # the error of an image that can be read
+LISTED: Final = 20  # labels of a bundle that a hint names
 THREADS: Final = 4  # that read images while the graph runs; with photographs of 24 megapixels they take 1.2 GB
 
 
@@ -49,21 +53,27 @@ class Prediction:
     Attributes:
         file: The file's path as it was given.
         top: The most probable classes in descending order; empty where there is an error.
+        labels: With several labels, those that reach their thresholds, in descending order of probability; else None.
         error: Why there is no prediction: the file cannot be read, or the outputs are not finite (`NOT_FINITE`).
         picture: The saliency picture, where one was drawn.
     """
 
     file: str
     top: tuple[ClassScore, ...] = ()
+    labels: tuple[ClassScore, ...] | None = None
     error: str | None = None
     picture: Picture | None = None
 
     def to_json(self) -> dict[str, object]:
-        """`{"file", "label", "score", "top"}` with `saliency` and `method` of a picture, or `{"file", "error"}`."""
+        """`{"file", "label", "score", "top"}` with `saliency` and `method` of a picture, or `{"file", "error"}`.
+
+        With several labels, `labels` stands in place of `label` and `score`.
+        """
         if self.error is not None:
             return {"file": self.file, "error": self.error}
-        best = self.top[0]
-        row = {"file": self.file, **best.to_json(), "top": [one.to_json() for one in self.top]}
+        labels = self.labels
+        named = self.top[0].to_json() if labels is None else {"labels": [one.to_json() for one in labels]}
+        row = {"file": self.file, **named, "top": [one.to_json() for one in self.top]}
         if self.picture is not None:
             row |= {"saliency": self.picture.path, "method": self.picture.method}
         return row
@@ -82,6 +92,7 @@ def predict(
     provider: str = "cpu",
     threads: int | None = None,
     pictures: MakeDrawer | None = None,
+    explained: str | None = None,
     runtime: str | None = None,
     timeout: float | None = None,
 ) -> Generator[Prediction, None, None]:
@@ -94,6 +105,7 @@ def predict(
         provider: `auto`, `cpu`, `cuda` or `tensorrt`.
         threads: Threads to compute with; None for ONNX Runtime's own choice.
         pictures: Given the opened graph, returns a function that draws the picture of an image; None for no pictures.
+        explained: The label whose saliency the pictures show; None for the most probable one of each image.
         runtime: The runtime to use; None for the one that the bundle names, or ONNX Runtime where that is not installed
             or `provider` asks for a GPU.
         timeout: Seconds that another runtime than ONNX Runtime may take to open the graph, and for each batch.
@@ -102,7 +114,7 @@ def predict(
         A prediction for each file, in order, as soon as its batch is done.
 
     Raises:
-        UsageError: There is no bundle.
+        UsageError: There is no bundle, or no label to explain of that name.
         CheckFailed: The bundle is damaged.
         EnvironmentProblem: The runtime that was named is not installed.
     """
@@ -112,6 +124,7 @@ def predict(
         provider=provider,
         threads=threads,
         pictures=pictures,
+        explained=explained,
         runtime=choose_runtime(directory, runtime, provider),
         timeout=timeout,
     )
@@ -157,6 +170,12 @@ def choose_runtime(directory: Path, named: str | None, provider: str) -> str:
     return name
 
 
+def recorded_task(directory: Path) -> Task:
+    """The task of a bundle, from its `config.json`; without one, as in earlier versions, an image has one label."""
+    config: Config = read_json(directory / "config.json")
+    return TASKS.get(config.get("task", CLASSIFICATION), TASKS[CLASSIFICATION])
+
+
 class Predictor:
     """An opened bundle that predicts the classes of image files. A context manager: at its end it is closed."""
 
@@ -168,6 +187,7 @@ class Predictor:
         provider: str = "cpu",
         threads: int | None = None,
         pictures: MakeDrawer | None = None,
+        explained: str | None = None,
         readers: int | None = None,
         runtime: str = ORT,
         timeout: float | None = None,
@@ -177,8 +197,10 @@ class Predictor:
         model = ort_session.open_model(directory / "model.onnx", provider, threads)
         self._model = model
         self._labels = model.labels
+        self.decision = model.decision
         self._top = top
         self._readers = readers or min(THREADS, 2 * resources.cpus())
+        self._explained = None if explained is None else _place(explained, model.labels)
         self._draw = pictures(model) if pictures else None
         self._stack = ExitStack()
         self._run: Run = lambda pixels: model.run_list(pixels)[1]
@@ -228,8 +250,27 @@ class Predictor:
         if not np.isfinite(probabilities).all():  # there is no largest among them
             return Prediction(file=file, error=NOT_FINITE)
         best = ort_session.top_classes(self._labels, probabilities, self._top)
-        picture = self._draw(Path(file), pixels, int(probabilities.argmax()), best[0]) if self._draw else None
-        return Prediction(file=file, top=best, picture=picture)
+        labels = None
+        if self.decision.thresholds is not None:
+            labels = ort_session.labels_above(self._labels, probabilities, self.decision)
+        picture = None
+        if self._draw is not None:
+            target = int(probabilities.argmax()) if self._explained is None else self._explained
+            score = ClassScore(self._labels[target], float(probabilities[target]))
+            picture = self._draw(Path(file), pixels, target, score)
+        return Prediction(file=file, top=best, labels=labels, picture=picture)
+
+
+def _place(label: str, labels: Sequence[str]) -> int:
+    """The place of a label.
+
+    Raises:
+        UsageError: There is no such label.
+    """
+    if label not in labels:
+        hint = suggest(label, labels) or f"its labels are: {', '.join(labels[:LISTED])}"
+        raise UsageError(f"the bundle has no label {label!r}", hint)
+    return list(labels).index(label)
 
 
 @contextmanager
@@ -247,31 +288,34 @@ def _other_runtime(
     count, limits = threads or physical_cores(), Limits.default(timeout)
     with open_runtime(directory, entry, threads=count, limits=limits) as (process, _, _):
         try:
-            gate.require_golden(process.run, cases.golden_cases(directory), lower=cases.is_lower(model))
+            gate.require_golden(
+                process.run, cases.golden_cases(directory), lower=cases.is_lower(model), decision=model.decision
+            )
         except ValueError as error:
             raise WrongAnswer(name, f"is wrong for this bundle: {error}") from error
 
         def run(pixels: Sequence[np.ndarray]) -> np.ndarray:
             parts = [image[None] for image in pixels] if model.takes_photos else [np.stack(pixels)]
-            return np.concatenate([_believed(name, process.run(part)) for part in parts])
+            return np.concatenate([_believed(name, process.run(part), model.decision) for part in parts])
 
         yield run
 
 
-def _believed(name: str, answer: Answer) -> np.ndarray:
+def _believed(name: str, answer: Answer, decision: Decision) -> np.ndarray:
     """The probabilities of an answer, NaN where its logits are not finite.
 
     Raises:
-        WrongAnswer: They are not the softmax of the logits.
+        WrongAnswer: They are not the softmax, or with several labels the sigmoid, of the logits.
     """
     from poolzoo.runtime import gate
     from poolzoo.runtime.process import WrongAnswer
 
     finite = np.isfinite(answer.logits).all(1)
     if finite.any():
-        off = gate.softmax_distance(answer.logits[finite], answer.probabilities[finite])
+        off = gate.probability_distance(decision, answer.logits[finite], answer.probabilities[finite])
         if not off <= gate.SOFTMAX_LOWER:
-            raise WrongAnswer(name, f"gives probabilities that are {off:.1e} off the softmax of its logits")
+            function = gate.probability_function(decision)
+            raise WrongAnswer(name, f"gives probabilities that are {off:.1e} off the {function} of its logits")
     return np.where(finite[:, None], answer.probabilities, np.nan)
 
 

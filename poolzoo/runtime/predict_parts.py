@@ -108,7 +108,8 @@ class PartPredictor:
             for prediction in self._rows(names, start, size, attempt, counts.remarks):
                 counts.add(part * plan.part_size + len(rows), prediction)
                 rows.append(prediction)
-        prediction_parts.write(self._out, part, rows, counts)
+        multilabel = self._predictor.decision.task.is_multilabel
+        prediction_parts.write(self._out, part, rows, counts, multilabel=multilabel)
         attempt.finish()
         return PartResult(part, counts, attempt.deaths)
 

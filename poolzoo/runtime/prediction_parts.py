@@ -6,13 +6,14 @@ A part appears whole, under a name that says which images it holds. So a part th
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from poolzoo.common import files, json_writer
 from poolzoo.common.errors import EnvironmentProblem
 from poolzoo.runtime.counts import Counts
+from poolzoo.runtime.ort_session import ClassScore
 from poolzoo.runtime.predict import Prediction
 from poolzoo.runtime.prediction_plan import Plan
 
@@ -37,8 +38,17 @@ def path_of(out: Path, part: int) -> Path:
     return out / PARTS / f"part-{part:06}.parquet"
 
 
-def write(out: Path, part: int, rows: Sequence[Prediction], counts: Counts) -> None:
+def write(out: Path, part: int, rows: Sequence[Prediction], counts: Counts, *, multilabel: bool = False) -> None:
     """Writes a part: `file`, `label`, `score`, `top_labels`, `top_scores`, `error`, a row an image, in their order.
+
+    With several labels, the lists `labels` and `scores` stand in place of `label` and `score`.
+
+    Args:
+        out: The directory of the predictions.
+        part: The number of the part.
+        rows: The predictions.
+        counts: Of the rows.
+        multilabel: Whether an image may have several labels.
 
     Raises:
         OSError: It cannot be written.
@@ -46,18 +56,28 @@ def write(out: Path, part: int, rows: Sequence[Prediction], counts: Counts) -> N
     import pyarrow
     from pyarrow import parquet
 
-    best = [row.top[0] if row.top else None for row in rows]
+    def labels(lists: Iterable[Sequence[ClassScore] | None]) -> Any:
+        kind = pyarrow.list_(pyarrow.string())
+        return pyarrow.array([None if each is None else [one.label for one in each] for each in lists], kind)
+
+    def scores(lists: Iterable[Sequence[ClassScore] | None]) -> Any:
+        kind = pyarrow.list_(pyarrow.float32())
+        return pyarrow.array([None if each is None else [one.score for one in each] for each in lists], kind)
+
+    tops = [row.top or None for row in rows]
+    if multilabel:
+        named = {"labels": labels(row.labels for row in rows), "scores": scores(row.labels for row in rows)}
+    else:
+        named = {
+            "label": pyarrow.array([top and top[0].label for top in tops], pyarrow.string()),
+            "score": pyarrow.array([top and top[0].score for top in tops], pyarrow.float32()),
+        }
     table = pyarrow.table(
         {
             "file": pyarrow.array([row.file for row in rows], pyarrow.string()),
-            "label": pyarrow.array([one and one.label for one in best], pyarrow.string()),
-            "score": pyarrow.array([one and one.score for one in best], pyarrow.float32()),
-            "top_labels": pyarrow.array(
-                [[one.label for one in row.top] if row.top else None for row in rows], pyarrow.list_(pyarrow.string())
-            ),
-            "top_scores": pyarrow.array(
-                [[one.score for one in row.top] if row.top else None for row in rows], pyarrow.list_(pyarrow.float32())
-            ),
+            **named,
+            "top_labels": labels(tops),
+            "top_scores": scores(tops),
             "error": pyarrow.array([row.error for row in rows], pyarrow.string()),
         }
     ).replace_schema_metadata({KEY: json_writer.dumps(counts.to_json()).encode()})

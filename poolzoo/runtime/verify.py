@@ -158,7 +158,7 @@ def _check_half_arithmetic(
         return Check(name, True, f"not checked: {type(error).__name__}: {one_line(str(error), 200)}")
     edge_count = len(parity.get("max_abs_by_edge", {}))
     agreement = parity.get("limits", {}).get("agreement", 0.99)
-    result = half_arithmetic.check_logits(found, logits[rows], rows >= edge_count, agreement)
+    result = half_arithmetic.check_logits(found, logits[rows], rows >= edge_count, agreement, model.decision)
     older = "" if "half" in parity else "; the bundle is older than this check"
     return Check(name, result.passed, result.describe() + older)
 

@@ -35,9 +35,12 @@ class CheckedDataset:
 checks = Checks[CheckedDataset]()
 
 
-@checks.promise("return (uint8[N, H, W, 3], int64[N]): stack the images, repeat a gray channel three times")
+@checks.promise(
+    "return (uint8[N, H, W, 3], int64[N]), or uint8[N, K] for several labels: stack the images, repeat a gray channel "
+    "three times"
+)
 def images_are_arrays(checked: CheckedDataset) -> None:
-    """Both splits give `(uint8[N, H, W, 3], int64[N])` with N ≥ 1, all of one size."""
+    """Both splits give `(uint8[N, H, W, 3], int64[N])` or labels `uint8[N, K]`, N ≥ 1, all of one size."""
     sizes = set()
     for split, loaded in checked.splits.items():
         assert isinstance(loaded, tuple), f"{split}: gives a {type(loaded).__name__}, not a tuple"
@@ -48,8 +51,10 @@ def images_are_arrays(checked: CheckedDataset) -> None:
         assert images.dtype == np.uint8, f"{split}: images are {images.dtype}, not uint8"
         assert images.ndim == 4, f"{split}: images are {list(images.shape)}"
         assert images.shape[3] == 3, f"{split}: images are {list(images.shape)}"
-        assert labels.dtype == np.int64, f"{split}: labels are {labels.dtype}, not int64"
-        assert labels.shape == (len(images),), f"{split}: {len(images)} images, labels {list(labels.shape)}"
+        wanted = np.uint8 if labels.ndim == 2 else np.int64
+        assert labels.dtype == wanted, f"{split}: labels are {labels.dtype}, not {np.dtype(wanted)}"
+        assert labels.shape[:1] == (len(images),), f"{split}: {len(images)} images, labels {list(labels.shape)}"
+        assert labels.ndim in (1, 2), f"{split}: labels are {list(labels.shape)}"
         assert len(images), f"{split}: there are no images"
         sizes.add(images.shape[1:])
     assert len(sizes) == 1, f"the splits have images of {sorted(sizes)}"
@@ -59,6 +64,9 @@ def images_are_arrays(checked: CheckedDataset) -> None:
 def labels_are_classes(checked: CheckedDataset) -> None:
     """Labels count from 0, every class has training images, and `classes` names each class once."""
     train, test = (checked.splits[split][1] for split in _SPLITS)
+    if train.ndim == 2:
+        _several_labels(checked, train, test)
+        return
     count = len(checked.dataset.classes) if checked.dataset.classes else int(train.max()) + 1
     for split, labels in (("train", train), ("test", test)):
         assert labels.min() >= 0, f"{split}: a label is {labels.min()}"
@@ -67,6 +75,18 @@ def labels_are_classes(checked: CheckedDataset) -> None:
     assert not missing, f"classes {missing[:5]} have no training image"
     names = checked.dataset.classes or ()
     assert len(set(names)) == len(names), "two classes have one name"
+
+
+def _several_labels(checked: CheckedDataset, train: np.ndarray, test: np.ndarray) -> None:
+    """Labels are zeros and ones, each has a training image, and `classes` names each once."""
+    for split, labels in (("train", train), ("test", test)):
+        assert labels.shape[1:] == train.shape[1:], f"{split}: {labels.shape[1]} labels, {train.shape[1]} in train"
+        assert labels.max(initial=0) <= 1, f"{split}: a label is {labels.max()}, neither 0 nor 1"
+    missing = np.flatnonzero(~train.any(0)).tolist()
+    assert not missing, f"labels {missing[:5]} have no training image"
+    names = checked.dataset.classes or tuple(map(str, range(train.shape[1])))
+    assert len(names) == train.shape[1], f"there are {train.shape[1]} labels, and {len(names)} names"
+    assert len(set(names)) == len(names), "two labels have one name"
 
 
 @checks.promise("sort files before you read them, and seed what is drawn")

@@ -49,7 +49,9 @@ def build_engine(heads: Sequence[PreparedRun], checkpoint: Checkpoint) -> Engine
     eval_batch_size = min(head.eval_batch_size for head in heads)
     loader: Loader
     if stores is None:
-        loader = _image_loader(first, settings.batch_size, eval_batch_size, teacher_logits)
+        loader = image_loader(
+            first, settings.batch_size, eval_batch_size, teacher_logits, frozen=first.is_backbone_frozen
+        )
     else:
         loader = _feature_loader(first, stores, settings.batch_size, eval_batch_size, teacher_logits)
     micro_batch = -(-settings.batch_size // (rank.world_size * settings.grad_accum))
@@ -100,9 +102,23 @@ def _training_module(head: PreparedRun, plan: StepPlan, *, features_cached: bool
     )
 
 
-def _image_loader(
-    prepared: PreparedRun, batch_size: int, eval_batch_size: int, teacher_logits: Features | None
+def image_loader(
+    prepared: PreparedRun,
+    batch_size: int,
+    eval_batch_size: int,
+    teacher_logits: Features | None = None,
+    *,
+    frozen: bool,
 ) -> ImageLoader:
+    """What serves the images of a run.
+
+    Args:
+        prepared: The run.
+        batch_size: Images a batch over all processes.
+        eval_batch_size: Validation images a batch.
+        teacher_logits: Of all training images, computed in advance; None to compute them, or without a teacher.
+        frozen: Whether the loader runs the backbone and serves feature maps.
+    """
     data = prepared.data
     batches = batch_loader(
         prepared,
@@ -119,7 +135,7 @@ def _image_loader(
         preprocess=prepared.preprocess,
         policy=prepared.policy,
         eval_batch_size=eval_batch_size,
-        frozen_network=prepared.assembly.network if prepared.is_backbone_frozen else None,
+        frozen_network=prepared.assembly.network if frozen else None,
         teacher=prepared.teacher,
         teacher_logits=teacher_logits,
     )

@@ -10,6 +10,7 @@ from poolzoo.common import output
 from poolzoo.data import sizes
 from poolzoo.data.augmentation import Augmentation
 from poolzoo.data.sizes import Size
+from poolzoo.metrics.tasks import TASKS
 from poolzoo.model.accounting import AccountingJson
 from poolzoo.model.cost import parameters_and_macs
 from poolzoo.model.published import PublishedHeadJson
@@ -112,6 +113,7 @@ class DryRun:
         """The object that `poolzoo finetune --dry-run --json` prints."""
         settings = self.settings
         return {
+            "task": settings.task,
             "backbone": settings.backbone,
             "files": None if self.original_size is None else list(self.original_size),
             "image": list(self.data_size),
@@ -162,15 +164,13 @@ class DryRun:
         if self.published_head["changes"]:
             yield "published", self.published_head["text"]
         yield "weights", self.weights["text"]
-        yield "head", f"{settings.head}, {len(self.classes)} classes"
+        several = TASKS[settings.task].is_multilabel
+        yield "head", f"{settings.head}, {len(self.classes)} {'independent labels' if several else 'classes'}"
         yield "parameters", f"{self.parameters:,}, {self.trainable:,} of them trained"
         yield "MACs", f"{self.macs / 1e6:.1f} million an image"
         yield "data", f"{images.train} images to train on, {images.val} to validate on, {images.test} to test on"
-        changes = {name: value for name, value in asdict(self.augmentation).items() if value}
-        yield (
-            "augmented",
-            ", ".join(f"{name} {value:g}" if name != "flip" else f"flip {value}" for name, value in changes.items()),
-        )
+        level, changes = settings.augment, self.augmentation.changes()
+        yield "augmented", f"{level}: {', '.join(changes) or 'nothing'}"
         if self.features:
             yield "features", self.features
         yield "training", f"{self._length()} of {self.steps_per_epoch} steps of {settings.batch_size} images"

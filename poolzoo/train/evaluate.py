@@ -9,19 +9,23 @@ from pathlib import Path
 import numpy as np
 
 from poolzoo.artifacts.run import load_run
+from poolzoo.artifacts.schema import NetworkConfig
 from poolzoo.common.errors import UsageError
 from poolzoo.data import source, streams
 from poolzoo.data.blocks import ImageArray
 from poolzoo.data.class_mismatch import alike, difference
 from poolzoo.data.classes import require_names
+from poolzoo.data.held_out import HeldOut
 from poolzoo.data.identity import FILE, DataIdentity, SplitIdentity, file_digests, require_same
 from poolzoo.data.image_facts import Facts
+from poolzoo.data.labels import require_task
 from poolzoo.data.resize import Fit
 from poolzoo.data.sizes import Size
 from poolzoo.data.streams import Loaded
 from poolzoo.data.unreadable import Skip, to_json
-from poolzoo.metrics import classification
-from poolzoo.metrics.results import Metrics
+from poolzoo.metrics import evaluation
+from poolzoo.metrics.decisions import ONE_LABEL, Decision
+from poolzoo.metrics.results import AnyMetrics
 from poolzoo.train import device as devices
 from poolzoo.train import inference
 from poolzoo.train.settings import read_toml
@@ -40,7 +44,7 @@ class Evaluation:
         provider: ONNX Runtime's execution provider; None if torch ran the network.
     """
 
-    metrics: Metrics
+    metrics: AnyMetrics
     skipped: tuple[Mapping[str, str], ...] = ()
     provider: str | None = None
 
@@ -57,7 +61,7 @@ class LabeledImages:
 
     Attributes:
         images: `uint8[N, h, w, 3]`; perhaps decoded when asked.
-        labels: By the classes of the network, `int64[N]`.
+        labels: By the classes of the network, `int64[N]`, or `uint8[N, K]` for several labels.
         skipped: Images that could not be read, each with `file` and `error`.
     """
 
@@ -67,7 +71,12 @@ class LabeledImages:
 
 
 def evaluate_run(
-    path: str, data: str | None = None, device: str = "auto", threads: int | None = None, skip: Skip = None
+    path: str,
+    data: str | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    skip: Skip = None,
+    test_fraction: float | None = None,
 ) -> Evaluation:
     """Tests the network of a run with torch.
 
@@ -77,6 +86,7 @@ def evaluate_run(
         device: `auto`, `cpu` or `cuda`.
         threads: Number of torch threads on the CPU; None for torch's default.
         skip: How many unreadable images to leave out at most: a number, "all", or None for none.
+        test_fraction: The share of the images of `data` to test on, where it has no test part.
 
     Raises:
         UsageError: The data has classes that the run does not know, or the run has only one class.
@@ -91,16 +101,46 @@ def evaluate_run(
         fit=run.fit,
         skip=skip,
         classes=run.classes,
+        decision=run.decision,
         tested_run=run.path if data is None else None,
+        test_part=test_part(run.config["poolzoo"], data, test_fraction),
     )
     policy.place(run.network)
     logits = inference.predict_logits(run.network, run.preprocess.to(policy.device), test.images, policy)
-    metrics = classification.compute(logits, test.labels, run.classes)
+    metrics = evaluation.compute(logits, test.labels, run.classes, run.decision)
     return Evaluation(metrics=metrics, skipped=test.skipped)
 
 
+def test_part(recorded: NetworkConfig, data: str | None, fraction: float | None) -> HeldOut | None:
+    """Which images of data are test images: those of `--test-fraction`, or of the run's own data the recorded ones.
+
+    Args:
+        recorded: What the run or bundle recorded of its data.
+        data: What `--data` named; None for the run's own.
+        fraction: The value of `--test-fraction`, if it was given.
+
+    Raises:
+        UsageError: The own data is to be divided in another way, so that training images would be test images.
+    """
+    own = recorded.get("test_part")
+    if data is not None:
+        return None if fraction is None else HeldOut(fraction)
+    if fraction is not None and (own is None or own["fraction"] != fraction):
+        kept = "has a test part" if own is None else f"held out {own['fraction']:g} of its images"
+        raise UsageError(f"--test-fraction {fraction:g}: the run {kept}", "leave --test-fraction out, or give --data")
+    return None if own is None else HeldOut(own["fraction"], own["seed"])
+
+
 def load_test_images(
-    data: str, size: Size, fit: Fit, skip: Skip, classes: Sequence[str], *, tested_run: Path | None
+    data: str,
+    size: Size,
+    fit: Fit,
+    skip: Skip,
+    classes: Sequence[str],
+    *,
+    decision: Decision = ONE_LABEL,
+    tested_run: Path | None,
+    test_part: HeldOut | None = None,
 ) -> LabeledImages:
     """Reads the test images of a data set for a trained network.
 
@@ -110,14 +150,20 @@ def load_test_images(
         fit: How images are brought to that size.
         skip: How many unreadable images to leave out at most: a number, "all", or None for none.
         classes: Classes of the network.
+        decision: How its logits become labels.
         tested_run: A run that was tested on these images, which must not have changed; None for other data.
+        test_part: Which of the training images are test images; None where the data has test images.
 
     Raises:
         UsageError: The data has classes that the network does not know.
         CheckFailed: The images of the tested run changed.
     """
-    dataset = source.open_dataset(data, size, ("test",), exact=True, skip=skip, how=fit)
+    multilabel = decision.task.is_multilabel
+    dataset = source.open_dataset(
+        data, size, ("test",), multilabel=multilabel, exact=True, skip=skip, how=fit, test_part=test_part
+    )
     found = streams.load_split(dataset, "test", size)
+    require_task(data, "test", found.labels, multilabel=multilabel)
     labels = _renumber_labels(found.labels, source.class_names(dataset, found.labels), classes)
     if tested_run is not None:
         _require_unchanged(tested_run, found, labels)
@@ -156,17 +202,20 @@ def _require_unchanged(run: Path, found: Loaded, labels: np.ndarray) -> None:
 
 
 def _renumber_labels(labels: np.ndarray, names: Sequence[str], classes: Sequence[str]) -> np.ndarray:
-    """Labels by the classes of the network, `int64[N]`.
+    """Labels by the classes of the network, `int64[N]`, or `uint8[N, K]` for several labels.
+
+    A label that the data does not have is on none of its images.
 
     Args:
-        labels: Of the images, by the classes of the data, `int64[N]`.
+        labels: Of the images, by the classes of the data, `int64[N]`, or `uint8[N, K]` for several labels.
         names: Classes of the data.
         classes: Classes of the network.
 
     Raises:
         UsageError: The data has classes that the network does not know.
     """
-    require_names("the network", classes)
+    if labels.ndim == 1:
+        require_names("the network", classes)
     unknown = sorted(set(names) - set(classes))
     if unknown:
         similar = [(name, known) for name in unknown for known in classes if alike(name, known)]
@@ -176,6 +225,11 @@ def _renumber_labels(labels: np.ndarray, names: Sequence[str], classes: Sequence
             + (f": {explained}" if explained else ""),
             f"its classes are: {', '.join(classes[:LISTED_KNOWN])}",
         )
-    places = {name: place for place, name in enumerate(classes)}
-    renumbered: np.ndarray = np.array([places[name] for name in names])[labels]
-    return renumbered
+    known = {name: place for place, name in enumerate(classes)}
+    places = np.array([known[name] for name in names])
+    if labels.ndim == 1:
+        renumbered: np.ndarray = places[labels]
+        return renumbered
+    columns = np.zeros((len(labels), len(classes)), np.uint8)
+    columns[:, places] = labels
+    return columns

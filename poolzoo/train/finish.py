@@ -17,8 +17,9 @@ from poolzoo.common import files, output
 from poolzoo.common.errors import EnvironmentProblem
 from poolzoo.data import identity, unreadable
 from poolzoo.data.blocks import ImageArray
-from poolzoo.metrics import classification
-from poolzoo.metrics.results import Metrics
+from poolzoo.metrics import evaluation
+from poolzoo.metrics.decisions import Decision
+from poolzoo.metrics.results import AnyMetrics
 from poolzoo.model.network import Network
 from poolzoo.report import curves
 from poolzoo.train import distributed, inference, memory
@@ -35,14 +36,17 @@ class FinalMetrics:
     Attributes:
         val: Metrics on the validation images.
         test: Metrics on the test images.
-        test_flip_tta: Test accuracy averaged over each image and its mirror image; None where mirroring changes labels.
-        predicted: The predicted class of every test image, `int64[N]`.
+        test_flip_tta: Test accuracy, or mAP, averaged over each image and its mirror image; None where mirroring
+            changes labels.
+        predicted: The predicted class of every test image, `int64[N]`, or the predicted labels, `bool[N, K]`.
+        decision: How logits become labels, chosen on the validation images.
     """
 
-    val: Metrics
-    test: Metrics
+    val: AnyMetrics
+    test: AnyMetrics
     test_flip_tta: float | None
     predicted: np.ndarray
+    decision: Decision
 
 
 class _SharedBackbone(nn.Module):
@@ -92,15 +96,21 @@ def evaluate_best_weights(heads: Sequence[PreparedRun], engine: Engine) -> list[
     test_logits = logits(data.test.images, every_test_image, "test")
     flipped_logits = logits(data.test.images, every_test_image, "test, mirrored", mirrored=True) if data.flip else None
     results = []
+    val_labels = data.labels[data.val_indices]
     for index in range(len(heads)):
-        val = classification.compute(val_logits[:, index], data.labels[data.val_indices], data.classes)
-        test = classification.compute(test_logits[:, index], data.test.labels, data.classes)
+        decision = evaluation.choose_decision(val_logits[:, index], val_labels)
         flip_tta = None
         if flipped_logits is not None:
-            averaged = classification.flip_averaged_logits(test_logits[:, index], flipped_logits[:, index])
-            flip_tta = classification.accuracy(averaged, data.test.labels)
-        predicted = classification.predictions(test_logits[:, index])
-        results.append(FinalMetrics(val=val, test=test, test_flip_tta=flip_tta, predicted=predicted))
+            flip_tta = evaluation.flip_averaged_score(test_logits[:, index], flipped_logits[:, index], data.test.labels)
+        results.append(
+            FinalMetrics(
+                val=evaluation.compute(val_logits[:, index], val_labels, data.classes, decision),
+                test=evaluation.compute(test_logits[:, index], data.test.labels, data.classes, decision),
+                test_flip_tta=flip_tta,
+                predicted=decision.decide(test_logits[:, index]),
+                decision=decision,
+            )
+        )
     return results
 
 
@@ -116,7 +126,13 @@ def finish_run(prepared: PreparedRun, path: Path, engine: Engine, result: FinalM
     settings, data = prepared.settings, prepared.data
     assert settings.batch_size is not None  # `prepare` fills in every default
     config = run.configuration(
-        prepared.assembly, prepared.preprocess, classes=data.classes, data=settings.data, how=settings.fit
+        prepared.assembly,
+        prepared.preprocess,
+        classes=data.classes,
+        data=settings.data,
+        how=settings.fit,
+        decision=result.decision,
+        test_part=settings.test_part,
     )
     if prepared.teacher is not None:
         config["poolzoo"]["teacher"] = prepared.teacher.to_json(settings)

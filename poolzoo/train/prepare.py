@@ -138,6 +138,9 @@ def prepare_heads(settings: Settings, pools: Sequence[str], *, load_initial_weig
     with distributed.fail_together(rank):
         classes.require(data.name, data.classes, data.labels, settings.limit)
         classes.tell_unlearnable(data.classes, data.labels, data.test.labels)
+        if data.labels.ndim == 2:
+            train_labels, val_labels = data.labels[data.train_indices], data.labels[data.val_indices]
+            classes.tell_missing_labels(data.classes, train_labels, val_labels)
         settings = complete_settings(settings, data, policy, lr=lr, rank=rank)
     statistics = None if has_weights else distributed.broadcast_result(data.statistics, rank)
     with distributed.fail_together(rank):

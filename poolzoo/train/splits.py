@@ -11,9 +11,9 @@ import numpy as np
 
 from poolzoo.common import output
 from poolzoo.common.errors import UsageError
-from poolzoo.data import blocks, keeping, sizes, source, streams
+from poolzoo.data import blocks, keeping, sizes, source, stratification, streams
+from poolzoo.data import labels as label_checks
 from poolzoo.data.blocks import ImageArray
-from poolzoo.data.choice import strata
 from poolzoo.data.identity import DataIdentity, file_digests
 from poolzoo.data.image_facts import Facts
 from poolzoo.data.images import fit_array
@@ -23,9 +23,11 @@ from poolzoo.data.sizes import Size
 from poolzoo.data.statistics import ChannelStatistics, channel_statistics
 from poolzoo.data.stream import StreamedImages
 from poolzoo.data.unreadable import Broken
+from poolzoo.metrics.tasks import TASKS
 from poolzoo.plugin.image_index import ImageIndex
 from poolzoo.plugin.spec import Dataset
 from poolzoo.plugin.spec import Split as Part
+from poolzoo.train.levels import with_level
 from poolzoo.train.settings import Settings
 
 VAL_FRACTION: Final = 0.1  # of the training images …
@@ -36,7 +38,10 @@ SPLITS: Final[tuple[Part, Part]] = ("train", "test")
 
 
 class Split(NamedTuple):
-    """Images `uint8[N, H, W, 3]`, perhaps mapped from a file or decoded when asked, and labels `int64[N]`."""
+    """Images `uint8[N, H, W, 3]`, perhaps mapped from a file or decoded when asked, and labels.
+
+    Labels are `int64[N]`, or `uint8[N, K]` for several labels.
+    """
 
     images: ImageArray
     labels: np.ndarray
@@ -98,13 +103,18 @@ class DataSplits:
 
     @property
     def labels(self) -> np.ndarray:
-        """The labels of the training split, `int64[N]`."""
+        """The labels of the training split, `int64[N]`, or `uint8[N, K]` for several labels."""
         return self.train.labels
 
     @property
     def size(self) -> Size:
         """Height and width of the images."""
         return self.images.shape[1], self.images.shape[2]
+
+    @property
+    def photographs(self) -> bool:
+        """Whether the images were of mixed sizes, or larger than they are kept, along both sides."""
+        return _are_reduced(self.original_size, self.size)
 
     @cached_property
     def digest(self) -> str:
@@ -139,16 +149,22 @@ def read_data(settings: Settings) -> DataSplits:
         PoolzooError: The data cannot be read, or memory does not suffice.
     """
     seed = settings.seed if settings.split_seed is None else settings.split_seed
+    multilabel = TASKS[settings.task].is_multilabel
     dataset = source.open_dataset(
         settings.data,
         settings.input_size,
         limit=settings.limit,
         seed=seed,
+        multilabel=multilabel,
         validation=settings.validation is not None,
         skip=settings.skip_broken,
         how=settings.fit,
+        test_part=settings.test_part,
     )
     reader = source.reader(dataset)
+    if reader is not None:
+        size = reader.decide("train")  # by some headers
+        settings = with_level(settings, photographs=_are_reduced(reader.native, size))
     if reader is not None and settings.data_cache not in (None, "decoded"):
         parts = streams.parts_of(reader, crops=settings.has_random_crops)
         shelf = reader.opened_shelf(source.cache_dir())
@@ -158,6 +174,7 @@ def read_data(settings: Settings) -> DataSplits:
     test = Split.of(source.load_split(dataset, "test"))
     if test.images.shape[1:] != train.images.shape[1:]:
         raise UsageError(f"training and test images of {settings.data} differ in size", "add --image-size")
+    _require_task(settings, train.labels, test.labels)
     classes = source.class_names(dataset, np.concatenate([train.labels, test.labels]))
     original_size: Size | None
     if reader is None:
@@ -189,6 +206,21 @@ def read_data(settings: Settings) -> DataSplits:
     )
 
 
+def _require_task(settings: Settings, train: np.ndarray, test: np.ndarray) -> None:
+    """Makes sure that the labels of both splits are those of the task."""
+    multilabel = TASKS[settings.task].is_multilabel
+    for name, labels in (("training", train), ("test", test)):
+        label_checks.require_task(settings.data, name, labels, multilabel=multilabel)
+    if multilabel and train.shape[1] != test.shape[1]:
+        found = f"{train.shape[1]} and {test.shape[1]} labels"
+        raise UsageError(f"training and test images of {settings.data} have {found}", "give both the same labels")
+
+
+def _are_reduced(original: Size | None, size: Size) -> bool:
+    """Whether images of one size, or of mixed sizes, get fewer pixels along both sides."""
+    return original is None or (original[0] > size[0] and original[1] > size[1])
+
+
 def _streamed(settings: Settings, dataset: Dataset, reader: Reader, mode: keeping.Mode) -> DataSplits:
     """The same of encoded images that are read while the network trains; none of them is decoded now.
 
@@ -202,6 +234,7 @@ def _streamed(settings: Settings, dataset: Dataset, reader: Reader, mode: keepin
         index, held_out = _without_broken(reader, index, held_out, size, whole=settings.caches_features)
     digests = {split: file_digests(index[split]) for split in SPLITS}
     labels = {split: _plain_labels(index[split].labels) for split in SPLITS}
+    _require_task(settings, labels["train"], labels["test"])
     facts = {split: Facts(digests[split], None, index[split].names, of_files=True) for split in SPLITS}
     found = streams.open_streams(
         index=index,
@@ -293,23 +326,26 @@ def _crop_to_aspect(train: Split, test: Split, wanted: Size | None) -> tuple[Spl
 
 
 def split_validation(labels: np.ndarray, seed: int) -> ValidationSplit:
-    """Holds out a tenth of each class for validation, at most 5,000 images in all.
+    """Holds out a tenth of each class or label for validation, about 5,000 images in all at most.
 
     Args:
-        labels: Of the training images, `int64[N]`, or `uint8[N, K]`, of which the rarest of an image counts.
+        labels: Of the training images, `int64[N]`, or `uint8[N, K]` for several labels.
         seed: Of the choice.
 
     Raises:
         UsageError: There are too few images.
     """
     fraction = min(VAL_FRACTION, LARGEST_VAL / len(labels))
-    labels = strata(labels)
-    order = np.random.default_rng(seed).permutation(len(labels))
     held_out = np.zeros(len(labels), bool)
-    by_class = order[np.argsort(labels[order], kind="stable")]
-    for members in np.split(by_class, np.flatnonzero(np.diff(labels[by_class])) + 1):
-        if len(members) > 1:
-            held_out[members[: max(1, round(fraction * len(members)))]] = True
+    if labels.ndim == 2:
+        wanted = max(1, round(fraction * len(labels)))
+        held_out[stratification.choose(labels, wanted, seed, at_least_one=True)] = True
+    else:
+        order = np.random.default_rng(seed).permutation(len(labels))
+        by_class = order[np.argsort(labels[order], kind="stable")]
+        for members in np.split(by_class, np.flatnonzero(np.diff(labels[by_class])) + 1):
+            if len(members) > 1:
+                held_out[members[: max(1, round(fraction * len(members)))]] = True
     if held_out.sum() == 0 or (~held_out).sum() < 2:
         raise UsageError(
             f"{len(labels)} training images are too few to train and to validate on",

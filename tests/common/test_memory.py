@@ -223,7 +223,8 @@ def test_images_that_fit_nowhere_are_refused_before_any_is_decoded(folder, tmp_p
     monkeypatch.setenv("POOLZOO_CACHE_LIMIT", "0.00001")
     monkeypatch.setattr(resources, "available_memory", lambda: 300_000_000)
     monkeypatch.setattr(store.decode, "each", lambda *rest: pytest.fail("an image was decoded"))
-    outcome = poolzoo("finetune", "--data", f"folder:{folder}", "--backbone", "nano/plain", "--out", tmp_path / "run")
+    arguments = ("--data", f"folder:{folder}", "--data-cache", "decoded", "--backbone", "nano/plain")
+    outcome = poolzoo("finetune", *arguments, "--out", tmp_path / "run")
     assert outcome.code == 4
     error, hint = outcome.err.splitlines()
     assert (

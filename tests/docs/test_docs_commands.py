@@ -97,6 +97,9 @@ def reader(tmp_path_factory) -> Path:
                 pixels = np.array(tint) + random.integers(-25, 25, (16, 16, 3))
                 Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{index}.png")
     shutil.copytree(place / "photos", place / "other-images")
+    images = sorted((place / "photos").rglob("*.png"))
+    rows = [f"{path.relative_to(place)},{path.parent.name}|{path.stem[:1]},{path.parts[-3]}" for path in images]
+    (place / "tagged.csv").write_text("\n".join(["path,labels,split", *rows]))
     for name in ("photo.jpg", "chelsea.png"):
         Image.fromarray(random.integers(0, 255, (48, 64, 3), dtype=np.uint8)).save(place / name)
     shutil.copy(ROOT / "plugins/single_file/power_mean.py", place)

@@ -184,10 +184,6 @@ def test_an_interrupted_export_leaves_nothing(poolzoo, trained, tmp_path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
-def test_margins_are_the_gap_between_the_best_two():
-    np.testing.assert_allclose(check.margins(np.array([[1.0, 5.0, 3.0], [2.0, 2.0, 0.0]])), [2.0, 0.0])
-
-
 def test_interleaving_runs_every_call_equally_often():
     seen: list[str] = []
     times = interleaved({"a": lambda: seen.append("a"), "b": lambda: seen.append("b")}, rounds=20)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from poolzoo.metrics import bootstrap, intervals, multilabel, ranking, results, thresholds
+from poolzoo.metrics import bootstrap, decisions, intervals, multilabel, ranking, results, thresholds
 from poolzoo.metrics.decisions import Decision, sigmoid
 
 NAMES = ("ant", "bee", "cat", "dog")
@@ -181,6 +181,33 @@ def test_agreement_is_the_jaccard_index_of_label_sets() -> None:
     assert Decision().agreement(first, second).tolist() == [1, 1, 0, 1]
 
 
+def test_margins_are_distances_to_another_decision() -> None:
+    logits = np.array([[1.0, 5.0, 3.0], [2.0, 2.0, 0.0]])
+    np.testing.assert_allclose(Decision().margins(logits), [1.0, 0.0])
+    shares = tuple((1 / (1 + np.exp([-2.0, -1.0, 0.5]))).tolist())
+    np.testing.assert_allclose(Decision(shares).margins(logits), [1.0, 0.0], atol=1e-12)
+
+
+def test_files_without_a_task_have_one_label() -> None:
+    assert decisions.recorded(None, None, 3) == Decision()
+    assert decisions.recorded("multilabel", [0.5, 0.25], 2) == Decision((0.5, 0.25))
+
+
+@pytest.mark.parametrize(
+    ("task", "values"),
+    [
+        ("other", None),
+        ("multilabel", None),
+        ("multilabel", [0.5]),
+        ("multilabel", [0.5, 1.5]),
+        ("multilabel", ["a", 0]),
+    ],
+)
+def test_thresholds_that_do_not_fit_are_refused(task: str, values: list[float] | None) -> None:
+    with pytest.raises(ValueError, match=r"task|thresholds"):
+        decisions.recorded(task, values, 2)
+
+
 def test_metrics_survive_json() -> None:
     logits, labels = case(10)
     found = multilabel.compute(logits, labels, NAMES, Decision((0.5,) * 4))
@@ -193,3 +220,23 @@ def test_table_shows_every_label(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert all(name in printed for name in (*NAMES, "macro mean", "mAP", "micro F1"))
     assert "accuracy" not in printed
+
+
+def test_images_without_any_label_have_finite_metrics() -> None:
+    logits, labels = case(12, images=20)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = multilabel.compute(logits, np.zeros_like(labels), NAMES, Decision((0.5,) * 4))
+    assert (found.map, found.interval, found.f1) == (0.0, (0.0, 0.0), 0.0)
+    assert all(row.ap is None for row in found.per_class)
+
+
+def test_images_without_finite_logits_are_missed_at_any_threshold() -> None:
+    # Of two finite images with the label one ranks first, the other below three without it. Alone, the first threshold
+    # has the larger F1, 2/3 against 4/7; with four more images that cannot get the label the second one has.
+    logits = np.array([[3.0], [1.2], [1.1], [1.0], [-1.0], *([[np.nan]] * 4)], np.float32)
+    labels = np.array([[1], [0], [0], [0], [1], *([[1]] * 4)], np.uint8)
+    alone = Decision(thresholds.choose_thresholds(logits[:5], labels[:5]))
+    together = Decision(thresholds.choose_thresholds(logits, labels))
+    assert alone.decide(logits)[:, 0].sum() == 1
+    assert together.decide(logits)[:, 0].sum() == 5

@@ -168,7 +168,7 @@ CODE = (
     "notebook = io.StringIO()\n"  # where sys.stderr is not the stderr of the process
     "try:\n"
     "    with redirect_stderr(notebook):\n"
-    "        curves.draw([curves.CurvePoint(**line)], Path(sys.argv[1]), 'run')\n"
+    "        curves.draw([curves.CurvePoint.from_json(line)], Path(sys.argv[1]), 'run')\n"
     "finally:\n"
     "    print(notebook.getvalue() + 'end', file=sys.stderr)\n"
 )

@@ -21,7 +21,7 @@ def test_durations_are_read(text, seconds):
 
 @pytest.mark.parametrize("text", ["", "5", "0s", "5x", "-5s", "30s1m", "1h 30m", "infs"])
 def test_other_texts_are_no_durations(text):
-    with pytest.raises(ValueError, match="duration|unpack"):
+    with pytest.raises(ValueError, match=r"duration|unpack"):
         parse_duration(text)
 
 

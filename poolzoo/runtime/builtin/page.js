@@ -115,9 +115,11 @@ async function show(file) {
     const scores = Array.from(probabilities.data);
     if (!scores.every(Number.isFinite)) throw new Error("the network gives NaN or infinity for it");
     const order = scores.map((_, index) => index).sort((a, b) => scores[b] - scores[a] || a - b);
-    list(order.slice(0, facts.top), scores);
+    const above = facts.thresholds && order.filter((index) => Math.fround(scores[index]) >= Math.fround(facts.thresholds[index]));
+    list(order.slice(0, Math.max(facts.top, above?.length ?? 0)), scores, above);
     part("result").hidden = false;
-    say(`${facts.labels[order[0]]}, ${percent(scores[order[0]])}`);
+    const named = (above ?? order.slice(0, 1)).map((index) => `${facts.labels[index]}, ${percent(scores[index])}`);
+    say(named.join("; ") || "No label");
     if (facts.map) await explain(order[0]);
   } catch (error) {
     if (turn === latest) say(`${file.name ?? "The photo"} cannot be used: ${error.message ?? error}`);
@@ -126,11 +128,11 @@ async function show(file) {
 
 const percent = (share) => `${(100 * share).toFixed(1)}%`;
 
-function list(indices, scores) {
+function list(indices, scores, above) {
   const rows = indices.map((index) => {
     const row = document.createElement("li");
     const name = document.createElement(facts.map ? "button" : "span");
-    name.textContent = facts.labels[index];
+    name.textContent = (above?.includes(index) ? "✓ " : "") + facts.labels[index];
     name.dataset.index = index;
     if (facts.map) {
       name.type = "button";

@@ -102,6 +102,7 @@ def _page(
         "batch": 1 if model.takes_photos else None,  # it takes one image at a time
         "map": saliency.feature_map if saliency else None,
         "top": TOP,
+        "thresholds": list(model.decision.thresholds) if model.decision.thresholds is not None else None,
     }
     title = _title(config)
     body = [
@@ -155,6 +156,8 @@ def _notes(model: ort_session.OnnxModel, version: str, *, with_saliency: bool) -
         "A large JPEG may differ by a level or so: training decodes it at a part of its size.",
         f"Runs in ONNX Runtime Web {version}, © Microsoft Corporation, MIT License.",
     ]
+    if model.decision.task.is_multilabel:
+        notes.insert(2, "An image may have several labels: those that reach their thresholds are marked ✓.")
     if with_saliency:
         notes.insert(2, "Saliency is how far the logit of a class falls without each location of the feature map.")
     return [element("p", note, class_="note") for note in notes]

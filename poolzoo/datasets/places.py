@@ -1,0 +1,44 @@
+"""The file or folder that a source's text names: there it is, or one line says what is there instead."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from poolzoo.common.errors import UsageError
+from poolzoo.plugin.grammar import suggest
+
+
+def require_folder(path: Path, hint: str) -> None:
+    """Makes sure that there is a folder.
+
+    Raises:
+        UsageError: There is none; names one that is spelt alike.
+    """
+    if path.is_dir():
+        return
+    if path.exists():
+        raise UsageError(f"{path} is a file and no folder", hint)
+    raise UsageError(f"data folder {str(path)!r} does not exist", _near(path, needs_folder=True) or hint)
+
+
+def require_file(path: Path, hint: str, endings: Sequence[str] = ()) -> None:
+    """Makes sure that there is a file with one of some endings.
+
+    Raises:
+        UsageError: There is none; names one that is spelt alike.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder and no file", hint)
+    if not path.exists():
+        raise UsageError(f"data file {str(path)!r} does not exist", _near(path) or hint)
+    if endings and path.suffix.lower() not in endings:
+        raise UsageError(f"{path} ends in none of {', '.join(endings)}", hint)
+
+
+def _near(path: Path, *, needs_folder: bool = False) -> str:
+    """`did you mean …?` for the first part of a path that does not exist; "" where nothing is spelt like it."""
+    part = next(one for one in (path, *path.parents) if one.parent.is_dir())
+    is_last = part == path
+    beside = [one.name for one in part.parent.iterdir() if one.is_dir() or (is_last and not needs_folder)]
+    return suggest(part.name, beside)
