@@ -157,19 +157,53 @@ def setting(flag: str, group: str, help: str, metavar: str | None = None, *, uns
 @setting("--ema", OPTIMIZATION, "Decay of the exponential moving average of the weights, such as 0.999.", "DECAY")
 @setting("--label-smoothing", OPTIMIZATION, "Probability mass of the label that is spread over all classes.")
 @setting("--seed", OPTIMIZATION, "Seed of the weights, the validation split, the batch order and the augmentation.")
-@setting("--shift", AUGMENTATION, "Maximum random shift in pixels.", "PX", unset="a sixteenth of the image")
+@setting(
+    "--augment",
+    AUGMENTATION,
+    "Level of augmentation, which sets the other options of this group: light has shifts and flips. For photographs, "
+    "standard has random crops, flips and color jitter; strong has random crops, flips, TrivialAugment and erasing.",
+    unset="standard for images that are reduced or of mixed sizes, else light",
+)
+@setting(
+    "--crop-scale",
+    AUGMENTATION,
+    "Random resized crops with LOW to HIGH of the image's area, such as 0.08,1.",
+    "LOW,HIGH|none",
+    unset="from --augment",
+)
+@setting(
+    "--policy",
+    AUGMENTATION,
+    "TrivialAugment, or RandAugment with N operators of magnitude M out of 30.",
+    "none|trivial|rand[:N,M]",
+    unset="from --augment",
+)
+@setting(
+    "--color-jitter",
+    AUGMENTATION,
+    "Maximum random change of brightness, contrast and saturation, as a fraction.",
+    "S",
+    unset="from --augment",
+)
+@setting(
+    "--erasing",
+    AUGMENTATION,
+    "Probability that a random box is filled with the mean color.",
+    "P",
+    unset="from --augment",
+)
+@setting(
+    "--shift",
+    AUGMENTATION,
+    "Maximum random shift in pixels.",
+    "PX",
+    unset="a sixteenth of the image, 0 with random crops",
+)
 @setting(
     "--flip",
     AUGMENTATION,
     "Horizontal flips. With alternating, two epochs show both forms of every image. "
     "With auto, the data set chooses alternating or off.",
-)
-@setting(
-    "--crop-scale",
-    AUGMENTATION,
-    "Train on random resized crops, each with a share from PART to 1 of the image's area.",
-    "PART",
-    unset="no random crops",
 )
 @setting("--cutout", AUGMENTATION, "Side in pixels of a random square that is filled with the mean color.", "PX")
 @setting("--mixup", AUGMENTATION, "Blend pairs of images with weights from Beta(ALPHA, ALPHA).", "ALPHA")
@@ -230,6 +264,13 @@ def setting(flag: str, group: str, help: str, metavar: str | None = None, *, uns
 @option(
     "--dry-run", group=OUTPUT, is_flag=True, help="Show the network and the settings. Nothing is trained or written."
 )
+@option(
+    "--show-batch",
+    group=OUTPUT,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write a PNG of the first training images as they enter the network, augmented. Nothing is trained.",
+)
 @json_option
 @click.pass_context
 def command(
@@ -239,6 +280,7 @@ def command(
     resumed: Path | None,
     config: Path | None,
     dry_run: bool,
+    show_batch: Path | None,
     check_export: bool,
     recipe: str | None,
     as_json: bool,
@@ -254,7 +296,7 @@ def command(
 
     typed = {name for name in given if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
     if resumed is not None:
-        if typed or out or config or recipe or dry_run:
+        if typed or out or config or recipe or dry_run or show_batch:
             raise UsageError(
                 "--resume takes no other settings: the run has its own", f"poolzoo finetune --resume {resumed}"
             )
@@ -268,13 +310,22 @@ def command(
     plugins = tuple(dict.fromkeys([*given.get("plugins", ()), *files]))
     settings = with_absolute_paths(Settings(**{**given, "plugins": plugins}))
     loader.settings.files = [Path(file) for file in settings.plugins]
+    if show_batch is not None:
+        _show_batch(settings, show_batch)
     if dry_run:
         from poolzoo.train import dry_run as dry_runs
 
         dry_runs.show(settings, as_json)
+    if dry_run or show_batch is not None:
         return
     report = _finetune(settings, out, check_export=check_export, as_json=as_json)
     _show_result(report, as_json=as_json)
+
+
+def _show_batch(settings: Settings, path: Path) -> None:
+    from poolzoo.train import batch_picture
+
+    output.say(f"{path} shows {batch_picture.write(settings, path)} training images")
 
 
 def _finetune(settings: Settings, out: Path | None, *, check_export: bool, as_json: bool) -> RunReport | None:

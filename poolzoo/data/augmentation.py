@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from poolzoo.data import blocks, erasing, policy
+from poolzoo.data.augment_options import Policy
 from poolzoo.data.color_jitter import jitter
 from poolzoo.data.crops import CropSampler, random_crops_array, random_crops_tensor
-from poolzoo.data.policy import Policy
 from poolzoo.data.sizes import Size
 from poolzoo.data.transfer import to_device as to_device
 
@@ -54,6 +54,24 @@ class Augmentation:
     policy: Policy | None = None
     color_jitter: float = 0.0
     erasing: float = 0.0
+
+    def changes(self) -> list[str]:
+        """Each change as the option of `finetune` and its value, without dashes."""
+        crop = [f"crop-scale {','.join(f'{share:g}' for share in self.crop_scale)}"] if self.crop_scale else []
+        numbers = {
+            "shift": self.shift,
+            "color-jitter": self.color_jitter,
+            "cutout": self.cutout,
+            "erasing": self.erasing,
+            "mixup": self.mixup,
+            "cutmix": self.cutmix,
+        }
+        named = {"flip": self.flip if self.flip != "off" else None, "policy": self.policy}
+        return [
+            *crop,
+            *(f"{name} {value}" for name, value in named.items() if value),
+            *(f"{name} {value:g}" for name, value in numbers.items() if value),
+        ]
 
 
 NO_AUGMENTATION: Final = Augmentation()

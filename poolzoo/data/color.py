@@ -22,12 +22,15 @@ def brightness(images: Tensor, factor: Tensor) -> Tensor:
 
 def saturation(images: Tensor, factor: Tensor) -> Tensor:
     """Blends with the gray image; a factor of 0 gives that, 1 the original."""
-    return _blend(images, _gray(images)[..., None], factor)
+    return _blend(images.float(), _gray(images).floor_()[..., None], factor)
 
 
 def contrast(images: Tensor, factor: Tensor) -> Tensor:
-    """Blends with the mean of the gray image."""
-    return _blend(images, _gray(images).float().mean((1, 2))[:, None, None, None], factor)
+    """Blends with the mean of the gray image, which is the gray of the mean color."""
+    count, height, width, channels = images.shape
+    values = images.float()
+    color = values.view(count, height, width * channels).sum(1).view(count, width, channels).sum(1) / (height * width)
+    return _blend(values, _gray(color)[:, None, None, None], factor)
 
 
 def sharpness(images: Tensor, factor: Tensor) -> Tensor:
@@ -81,14 +84,15 @@ def equalize(images: Tensor, _: Tensor | None = None) -> Tensor:
 
 
 def _gray(images: Tensor) -> Tensor:
-    """Luma, cut off to `uint8[n, H, W]`."""
+    """Luma, `float32[…]` of `[…, 3]`."""
     red, green, blue = images.unbind(-1)
-    return red.mul(0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114).to(torch.uint8)
+    return red.mul(0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114)
 
 
-def _blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
+def _blend(values: Tensor, other: Tensor, factor: Tensor) -> Tensor:
+    """Of `float32` values, whose content changes."""
     factor = _per_image(factor)
-    return _bytes(images.float().mul_(factor).add_(other * (1 - factor)))
+    return _bytes(values.mul_(factor).add_(other.mul_(1 - factor)))
 
 
 def _per_image(magnitude: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from poolzoo.data import draws
 from poolzoo.data.sizes import Size
-from poolzoo.data.transfer import to_device
+from poolzoo.data.transfer import put_rows, to_device
 
 # torchvision's and timm's defaults.
 AREA: Final = (0.02, 0.33)  # of the image
@@ -78,4 +78,4 @@ def erase(images: Tensor, edges: np.ndarray, color: np.ndarray) -> Tensor:
     fill = to_device(np.tile(color, width), device)
     kept = images.index_select(0, chosen).view(len(rows), height, width * channels)
     erased = torch.where(box, fill, kept).view(len(rows), height, width, channels)
-    return images.index_copy_(0, chosen, erased)
+    return put_rows(images, rows, erased)

@@ -17,30 +17,12 @@ import torch
 from torch import Tensor
 
 from poolzoo.data import color, draws, warp
+from poolzoo.data.augment_options import MAGNITUDES, Policy
 from poolzoo.data.sizes import Size
-from poolzoo.data.transfer import to_device
+from poolzoo.data.transfer import put_rows, to_device
 
-BINS: Final = 31  # magnitudes of an operator, evenly spaced
 MAX_TRANSLATION: Final = 150 / 331  # RandAugment's, as a part of the side
 Apply = Callable[[Tensor, np.ndarray], Tensor]
-
-
-@dataclass(frozen=True)
-class Policy:
-    """Which operators an image passes.
-
-    Attributes:
-        kind: "trivial" or "rand".
-        operators: Operators an image; TrivialAugment has one.
-        magnitude: Of RandAugment, 0–30; None for TrivialAugment, which draws it.
-    """
-
-    kind: str
-    operators: int = 1
-    magnitude: int | None = None
-
-    def __str__(self) -> str:
-        return self.kind if self.magnitude is None else f"{self.kind}:{self.operators},{self.magnitude}"
 
 
 @dataclass(frozen=True)
@@ -49,23 +31,6 @@ class _Magnitudes:
 
     values: np.ndarray
     signed: bool = False
-
-
-def parse(text: str) -> Policy | None:
-    """The policy of `--policy`: none, trivial, rand or rand:N,M.
-
-    Raises:
-        ValueError: It is none of these.
-    """
-    kind, _, numbers = text.partition(":")
-    if text == "none":
-        return None
-    if text == "trivial":
-        return Policy("trivial")
-    operators, magnitude = (int(number) for number in (numbers or "2,9").split(","))
-    if kind != "rand" or text.endswith(":") or not 1 <= operators <= len(OPERATORS) or not 0 <= magnitude < BINS:
-        raise ValueError(text)
-    return Policy("rand", operators=operators, magnitude=magnitude)
 
 
 def distort(images: Tensor, policy: Policy, seed: int, epoch: int, positions: np.ndarray) -> Tensor:
@@ -87,9 +52,9 @@ def distort(images: Tensor, policy: Policy, seed: int, epoch: int, positions: np
     for turn in range(policy.operators):
         which, level, sign = drawn[:, 3 * turn : 3 * turn + 3].T
         operators = (which * len(OPERATORS)).astype(np.int64)
-        levels = np.full(len(positions), policy.magnitude, np.int64)
-        if policy.magnitude is None:
-            levels = (level * BINS).astype(np.int64)
+        levels = (level * MAGNITUDES).astype(np.int64)
+        if policy.magnitude is not None:
+            levels[:] = policy.magnitude
         for number, name in enumerate(OPERATORS):
             rows = np.flatnonzero(operators == number)
             if name != "identity" and len(rows):
@@ -109,17 +74,8 @@ def change_rows(images: Tensor, rows: np.ndarray, apply: Apply, magnitudes: np.n
         apply: The operator.
         magnitudes: One for each of them, `float64[m]`.
     """
-    step = len(rows)
-    if images.device.type == "cpu":  # parts that stay in the processor's cache
-        step = max(1, CACHED_BYTES // max(1, images[0].numel()))
-    for start in range(0, len(rows), step):
-        part = to_device(rows[start : start + step], images.device)
-        changed = apply(images.index_select(0, part), magnitudes[start : start + step])
-        images.index_copy_(0, part, changed)
-    return images
-
-
-CACHED_BYTES: Final = 1 << 20
+    part = images.index_select(0, to_device(rows, images.device))
+    return put_rows(images, rows, apply(part, magnitudes))
 
 
 def with_factor(operator: color.Operator) -> Apply:
@@ -145,7 +101,7 @@ def _posterize(images: Tensor, bits: np.ndarray) -> Tensor:
 
 
 def _solarize(images: Tensor, parts: np.ndarray) -> Tensor:
-    thresholds = np.ceil(255 * parts).astype(np.uint8)
+    thresholds = np.ceil((255 * parts).astype(np.float32)).astype(np.uint8)  # torchvision compares float32
     return color.solarize(images, to_device(thresholds, images.device))
 
 
@@ -178,7 +134,7 @@ def _space(kind: str, size: Size) -> Mapping[str, _Magnitudes]:
     geometric, pixels = (0.99, (32.0, 32.0)) if wide else (0.3, tuple(MAX_TRANSLATION * side for side in size))
     blend = 0.99 if wide else 0.9
     bits = 6 if wide else 4  # that posterizing takes away at most
-    nothing = _Magnitudes(np.zeros(BINS))
+    nothing = _Magnitudes(np.zeros(MAGNITUDES))
     return {
         "shear_x": _up_to(geometric),
         "shear_y": _up_to(geometric),
@@ -186,7 +142,7 @@ def _space(kind: str, size: Size) -> Mapping[str, _Magnitudes]:
         "translate_y": _up_to(pixels[0]),
         "rotate": _up_to(135.0 if wide else 30.0),
         **{name: _up_to(blend) for name in ("brightness", "color", "contrast", "sharpness")},
-        "posterize": _Magnitudes(np.rint(8 - np.arange(BINS) / ((BINS - 1) / bits))),
+        "posterize": _Magnitudes(np.rint(8 - np.arange(MAGNITUDES) / ((MAGNITUDES - 1) / bits))),
         "solarize": _Magnitudes(_line(1.0, 0.0)),
         "autocontrast": nothing,
         "equalize": nothing,
@@ -199,5 +155,5 @@ def _up_to(strongest: float) -> _Magnitudes:
 
 def _line(first: float, last: float) -> np.ndarray:
     """`float32` as torchvision has them, so that whole pixels and thresholds are the same."""
-    line: np.ndarray = torch.linspace(first, last, BINS).double().numpy()
+    line: np.ndarray = torch.linspace(first, last, MAGNITUDES).double().numpy()
     return line

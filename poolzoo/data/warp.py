@@ -67,20 +67,20 @@ def warp(images: Tensor, maps: Tensor) -> Tensor:
     """
     count, height, width, channels = images.shape
     device = images.device
+    bordered = images.new_zeros(count, height + 2, width + 2, channels)  # what lies outside comes from the border
+    bordered[:, 1:-1, 1:-1] = images
     x = torch.arange(width, device=device) - (width - 1) / 2
-    y = torch.arange(height, device=device) - (height - 1) / 2
-    entries = maps[:, :, :, None, None]
+    y = (torch.arange(height, device=device) - (height - 1) / 2)[:, None]
+    entries = maps[..., None, None]
     column, row = (
-        (entries[:, axis, 0] * x + (entries[:, axis, 1] * y[:, None] + (entries[:, axis, 2] + (length - 1) / 2)))
+        torch.addcmul(entries[:, axis, 1] * y + (entries[:, axis, 2] + (length - 1) / 2), entries[:, axis, 0], x)
         .round_()
-        .to(torch.int32)
+        .clamp_(-1, length)
         for axis, length in ((0, width), (1, height))
     )
-    outside = (column < 0) | (column >= width) | (row < 0) | (row >= height)
-    first = torch.arange(count, device=device, dtype=torch.int32)[:, None, None] * (height * width)
-    places = row.mul_(width).add_(column).add_(first).masked_fill_(outside, count * height * width)
-    pixels = torch.cat([images.reshape(-1, channels), images.new_zeros(1, channels)])
-    return pixels.index_select(0, places.flatten()).view_as(images)
+    first = torch.arange(count, device=device) * ((height + 2) * (width + 2)) + (width + 3)  # own pixels
+    places = column.add_(row, alpha=width + 2).long().add_(first[:, None, None])
+    return bordered.view(-1, channels).index_select(0, places.flatten()).view_as(images)
 
 
 def _identity(count: int) -> np.ndarray:

@@ -35,7 +35,7 @@ def build_engine(heads: Sequence[PreparedRun], checkpoint: Checkpoint) -> Engine
     eval_batch_size = min(head.eval_batch_size for head in heads)
     loader: Loader
     if stores is None:
-        loader = _image_loader(first, settings.batch_size, eval_batch_size)
+        loader = image_loader(first, settings.batch_size, eval_batch_size, frozen=first.is_backbone_frozen)
     else:
         loader = _feature_loader(first, stores, settings.batch_size, eval_batch_size)
     micro_batch = -(-settings.batch_size // (rank.world_size * settings.grad_accum))
@@ -74,7 +74,15 @@ def _training_module(head: PreparedRun, steps_per_epoch: int, *, features_cached
     )
 
 
-def _image_loader(prepared: PreparedRun, batch_size: int, eval_batch_size: int) -> ImageLoader:
+def image_loader(prepared: PreparedRun, batch_size: int, eval_batch_size: int, *, frozen: bool) -> ImageLoader:
+    """What serves the images of a run.
+
+    Args:
+        prepared: The run.
+        batch_size: Images a batch over all processes.
+        eval_batch_size: Validation images a batch.
+        frozen: Whether the loader runs the backbone and serves feature maps.
+    """
     data = prepared.data
     batches = batch_loader(
         prepared,
@@ -90,7 +98,7 @@ def _image_loader(prepared: PreparedRun, batch_size: int, eval_batch_size: int) 
         preprocess=prepared.preprocess,
         policy=prepared.policy,
         eval_batch_size=eval_batch_size,
-        frozen_network=prepared.assembly.network if prepared.is_backbone_frozen else None,
+        frozen_network=prepared.assembly.network if frozen else None,
     )
 
 

@@ -8,10 +8,12 @@ from typing import Final, Literal, cast
 import torch
 
 from poolzoo.common.errors import UsageError
+from poolzoo.data.augment_options import parse_crop_scale, parse_policy
 from poolzoo.data.augmentation import Augmentation
 from poolzoo.data.batches import Rank
 from poolzoo.train import optimizer
 from poolzoo.train.device import DevicePolicy
+from poolzoo.train.levels import with_level
 from poolzoo.train.settings import Settings
 from poolzoo.train.splits import DataSplits
 
@@ -62,7 +64,7 @@ def complete_settings(settings: Settings, data: DataSplits, policy: DevicePolicy
         if images < rank.world_size:
             text = f"{images} images {purpose} are too few for {rank.world_size} processes, which need one each"
             raise UsageError(text, f"start at most {images}")
-    side = min(data.size)
+    settings = with_level(settings, photographs=data.photographs)
     weight_decay = optimizer.WEIGHT_DECAYS.get(settings.optimizer, 0.0)
     return replace(
         settings,
@@ -72,8 +74,8 @@ def complete_settings(settings: Settings, data: DataSplits, policy: DevicePolicy
         weight_decay=weight_decay if settings.weight_decay is None else settings.weight_decay,
         threads=torch.get_num_threads(),
         device=policy.device.type if rank.is_distributed else str(policy.device),
-        shift=_default_shift(settings, side) if settings.shift is None else settings.shift,
-        flip=("alternating" if data.flip else "off") if settings.flip == "auto" else settings.flip,
+        shift=_default_shift(settings, min(data.size)) if settings.shift is None else settings.shift,
+        flip=_default_flip(settings, data) if settings.flip == "auto" else settings.flip,
         precision="bfloat16" if policy.autocast is not None else "float32",
         compile="on" if policy.compiled else "off",
         validation=data.validation,
@@ -82,8 +84,17 @@ def complete_settings(settings: Settings, data: DataSplits, policy: DevicePolicy
 
 
 def _default_shift(settings: Settings, side: int) -> int:
-    """A sixteenth of the image; none where a random crop shifts it already."""
-    return 0 if settings.has_random_crops else min(max(1, side // 16), side - 1)
+    """A sixteenth of the image; nothing where random crops move it, or where nothing changes."""
+    if settings.augment == "none" or settings.has_random_crops:
+        return 0
+    return min(max(1, side // 16), side - 1)
+
+
+def _default_flip(settings: Settings, data: DataSplits) -> str:
+    """Alternating flips where they keep the label. Without any change it stays "auto": "off" would say they do not."""
+    if settings.augment == "none":
+        return "auto"
+    return "alternating" if data.flip else "off"
 
 
 def _batch_size(given: int | None, count: int, rank: Rank) -> int:
@@ -118,9 +129,12 @@ def augmentation_for(settings: Settings, data: DataSplits) -> Augmentation:
             raise UsageError(f"{option} {pixels} is too large for images of {side} pixels", f"at most {side - 1}")
     return Augmentation(
         shift=settings.shift or 0,
-        flip=cast(Literal["off", "random", "alternating"], settings.flip),
+        flip="off" if settings.flip == "auto" else cast(Literal["off", "random", "alternating"], settings.flip),
         cutout=settings.cutout,
         mixup=settings.mixup,
         cutmix=settings.cutmix,
-        crop_scale=(settings.crop_scale or 1, 1) if settings.has_random_crops else None,
+        crop_scale=parse_crop_scale(settings.crop_scale or "none"),
+        policy=parse_policy(settings.policy or "none"),
+        color_jitter=settings.color_jitter or 0.0,
+        erasing=settings.erasing or 0.0,
     )

@@ -156,11 +156,8 @@ class DryRun:
         yield "parameters", f"{self.parameters:,}, {self.trainable:,} of them trained"
         yield "MACs", f"{self.macs / 1e6:.1f} million an image"
         yield "data", f"{images.train} images to train on, {images.val} to validate on, {images.test} to test on"
-        changes = {name: value for name, value in asdict(self.augmentation).items() if value}
-        yield (
-            "augmented",
-            ", ".join(f"{name} {value:g}" if name != "flip" else f"flip {value}" for name, value in changes.items()),
-        )
+        level, changes = settings.augment, self.augmentation.changes()
+        yield "augmented", f"{level}: {', '.join(changes) or 'nothing'}"
         if self.features:
             yield "features", self.features
         yield "training", f"{settings.epochs} epochs of {self.steps_per_epoch} steps of {settings.batch_size} images"

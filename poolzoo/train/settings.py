@@ -11,6 +11,7 @@ from typing import Any, Final
 from poolzoo.common import json_writer
 from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.data import sizes, unreadable
+from poolzoo.data.augment_options import MAGNITUDES, MAX_OPERATORS, parse_crop_scale, parse_policy
 from poolzoo.data.held_out import HeldOut
 from poolzoo.data.resize import READER, TRANSFORMS, Fit
 from poolzoo.data.sizes import Size
@@ -38,10 +39,11 @@ RANGES: Final[Mapping[str, tuple[float, float]]] = {
     "cutout": (0, UNLIMITED),
     "mixup": (0, 100),
     "cutmix": (0, 100),
+    "color_jitter": (0, 1),
+    "erasing": (0, 1),
     "ema": (0, 0.999999),
     "clip_grad": (1e-9, UNLIMITED),
     "grad_accum": (1, UNLIMITED),
-    "crop_scale": (0.001, 1),
     "crop_pct": (0.1, 1),
     "data_workers": (1, MAX_THREADS),
 }
@@ -49,6 +51,7 @@ CHOICES: Final[Mapping[str, tuple[str | None, ...]]] = {
     "lr_schedule": ("linear", "cosine"),
     "stem": ("stock", "small"),
     "flip": ("auto", "off", "random", "alternating"),
+    "augment": ("none", "light", "standard", "strong", None),
     "precision": ("auto", "float32", "bfloat16"),
     "compile": ("auto", "on", "off"),
     "validation": ("auto", "val", None),
@@ -98,6 +101,11 @@ class Settings:
     unfreeze_every: int | None = None
     views: int = 0
     feature_cache: bool = True
+    augment: str | None = None  # a level, which gives the four below and shift their values; see `poolzoo.train.levels`
+    crop_scale: str | None = None  # least and largest share of an image's area in a random crop, LOW,HIGH, or "none"
+    policy: str | None = None  # none, trivial or rand:N,M
+    color_jitter: float | None = None
+    erasing: float | None = None
     shift: int | None = None
     flip: str = "auto"
     cutout: int = 0
@@ -112,7 +120,6 @@ class Settings:
     # Where the norm goes that a published network has after its pooling, see `ModelConfig`; None in earlier versions.
     final_norm: str | None = "head"
     skip_broken: int | str | None = None  # how many unreadable images to leave out at most, or "all"
-    crop_scale: float | None = None  # least share of an image's area in a random crop; None and 1: no random crops
     crop_pct: float | None = None  # part of the shorter side that evaluation keeps of the center; None for all of it
     data_workers: int | None = None  # threads that read images
     data_cache: str | None = "auto"  # see `poolzoo.data.keeping`; None: decoded, as in earlier versions
@@ -150,6 +157,17 @@ class Settings:
                 raise UsageError(text, suggest(str(value), names) or "choose one of them")
 
     def _require_consistency(self) -> None:
+        try:
+            parse_crop_scale(self.crop_scale or "none")
+        except ValueError:
+            text = f"--crop-scale {self.crop_scale!r} is neither none nor LOW,HIGH with 0 < LOW ≤ HIGH ≤ 1"
+            raise UsageError(text, "such as 0.08,1") from None
+        try:
+            parse_policy(self.policy or "none")
+        except ValueError:
+            text = f"--policy {self.policy!r} is neither none, trivial, rand nor rand:N,M"
+            hint = f"N from 1 to {MAX_OPERATORS} and M from 0 to {MAGNITUDES - 1}, such as rand:2,9"
+            raise UsageError(text, hint) from None
         if self.pretrained and self.weights:
             raise UsageError("--pretrained and --weights exclude each other", "give one of them")
         kind, _, count = self.freeze.partition(":")
@@ -180,8 +198,8 @@ class Settings:
 
     @property
     def has_random_crops(self) -> bool:
-        """Whether training sees random crops of the images."""
-        return self.crop_scale is not None and self.crop_scale < 1
+        """Whether training sees random crops of the images; known of settings with a level."""
+        return parse_crop_scale(self.crop_scale or "none") is not None
 
     @property
     def caches_features(self) -> bool:
@@ -247,6 +265,7 @@ LEGACY_DEFAULTS: Final[Mapping[str, Any]] = {
     "validation": None,
     "reader": None,
     "final_norm": None,
+    "augment": "light",
     "data_cache": None,
 }
 

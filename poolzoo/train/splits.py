@@ -26,6 +26,7 @@ from poolzoo.data.unreadable import Broken
 from poolzoo.plugin.image_index import ImageIndex
 from poolzoo.plugin.spec import Dataset
 from poolzoo.plugin.spec import Split as Part
+from poolzoo.train.levels import with_level
 from poolzoo.train.settings import Settings
 
 VAL_FRACTION: Final = 0.1  # of the training images …
@@ -106,6 +107,11 @@ class DataSplits:
         """Height and width of the images."""
         return self.images.shape[1], self.images.shape[2]
 
+    @property
+    def photographs(self) -> bool:
+        """Whether the images were of mixed sizes, or larger than they are kept, along both sides."""
+        return _are_reduced(self.original_size, self.size)
+
     @cached_property
     def digest(self) -> str:
         """A digest of all training images."""
@@ -150,6 +156,9 @@ def read_data(settings: Settings) -> DataSplits:
         test_part=settings.test_part,
     )
     reader = source.reader(dataset)
+    if reader is not None:
+        size = reader.decide("train")  # by some headers
+        settings = with_level(settings, photographs=_are_reduced(reader.native, size))
     if reader is not None and settings.data_cache not in (None, "decoded"):
         parts = streams.parts_of(reader, crops=settings.has_random_crops)
         shelf = reader.opened_shelf(source.cache_dir())
@@ -188,6 +197,11 @@ def read_data(settings: Settings) -> DataSplits:
         skipped=reader.skipped if reader is not None else [],
         keeping="decoded" if reader is not None else None,
     )
+
+
+def _are_reduced(original: Size | None, size: Size) -> bool:
+    """Whether images of one size, or of mixed sizes, get fewer pixels along both sides."""
+    return original is None or (original[0] > size[0] and original[1] > size[1])
 
 
 def _streamed(settings: Settings, dataset: Dataset, reader: Reader, mode: keeping.Mode) -> DataSplits:
