@@ -22,10 +22,15 @@ while [ "$1" != --end ]; do
   option=$1
   shift
   case $option in
-    --wheels) wheels=$1; shift ;;
-    --python) python=$1; shift ;;
     --rehearse) rehearse=yes; set -- "$@" "$option" ;;
-    --out | --target | --minutes) set -- "$@" "$option" "$1"; shift ;;
+    --wheels | --python | --out | --target | --minutes)
+      [ "$1" != --end ] || fail "$option needs a value" "see the head of $0" 2
+      case $option in
+        --wheels) wheels=$1 ;;
+        --python) python=$1 ;;
+        *) set -- "$@" "$option" "$1" ;;
+      esac
+      shift ;;
     *) fail "there is no option $option" "see the head of $0" 2 ;;
   esac
 done

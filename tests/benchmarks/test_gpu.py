@@ -37,6 +37,7 @@ def pictures(tmp_path: Path) -> Path:
         ((), 2, "no folder of images"),
         (("--rehearse",), 2, "first argument"),
         (("PHOTOS", "--frobnicate"), 2, "--frobnicate"),
+        (("PHOTOS", "--wheels"), 2, "--wheels needs a value"),
         (("nowhere",), 4, "no train/ and test/"),
         (("PHOTOS", "--python", "no-such-python"), 4, "no-such-python"),
         (("PHOTOS", "--rehearse", "--wheels", "nowhere"), 4, "holds no wheel"),
