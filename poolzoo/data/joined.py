@@ -41,7 +41,7 @@ def join(first: ImageIndex, second: ImageIndex) -> ImageIndex:
         names = _names(_below(place, first), _below(place, second))
         return ImageIndex(FileStorage(place), names, labels)
     names = _names(first.names, second.names)
-    if one == other:
+    if one is other:
         return ImageIndex(one, names, labels, np.concatenate([rows(first), rows(second)]))
     start = int(rows(first).max(initial=-1)) + 1
     return ImageIndex(

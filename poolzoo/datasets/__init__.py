@@ -92,3 +92,28 @@ def poolzoo_datasets() -> Iterator[Dataset | DatasetSource]:
         open="poolzoo.datasets.table:open_table",
         example="csv:photos.csv",
     )
+    yield DatasetSource(
+        prefix="parquet",
+        summary="Parquet files with an image and a label in each row: a file, a pattern, or a folder of them",
+        open="poolzoo.datasets.hugging_face:open_parquet",
+        example="parquet:data",
+        install="pip install 'poolzoo[hf]'",
+        modules=("datasets",),
+    )
+    yield DatasetSource(
+        prefix="hf",
+        summary="a data set of the Hugging Face Hub, or one in a local folder",
+        open="poolzoo.datasets.hugging_face:open_hub",
+        is_path=False,
+        example="hf:food101",
+        install="pip install 'poolzoo[hf]'",
+        modules=("datasets",),
+    )
+    yield DatasetSource(
+        prefix="shards",
+        summary="WebDataset tar files: samples of an image and its .cls, .json or .txt",
+        open="poolzoo.datasets.shards:open_shards",
+        example="shards:data/{train,test}-{0000..0009}.tar",
+        install="pip install 'poolzoo[shards]'",
+        modules=("webdataset",),
+    )

@@ -19,7 +19,7 @@ def require_folder(path: Path, hint: str) -> None:
         return
     if path.exists():
         raise UsageError(f"{path} is a file and no folder", hint)
-    raise UsageError(f"data folder {str(path)!r} does not exist", _near(path, is_folder=True) or hint)
+    raise UsageError(f"data folder {str(path)!r} does not exist", _near(path, needs_folder=True) or hint)
 
 
 def require_file(path: Path, hint: str, endings: Sequence[str] = ()) -> None:
@@ -31,16 +31,14 @@ def require_file(path: Path, hint: str, endings: Sequence[str] = ()) -> None:
     if path.is_dir():
         raise UsageError(f"{path} is a folder and no file", hint)
     if not path.exists():
-        raise UsageError(f"data file {str(path)!r} does not exist", _near(path, is_folder=False) or hint)
+        raise UsageError(f"data file {str(path)!r} does not exist", _near(path) or hint)
     if endings and path.suffix.lower() not in endings:
         raise UsageError(f"{path} ends in none of {', '.join(endings)}", hint)
 
 
-def _near(path: Path, *, is_folder: bool) -> str:
-    """`did you mean …?` with what lies beside a path that does not exist; "" where nothing is like it."""
-    for parent, name in ((one.parent, one.name) for one in (path, *path.parents)):
-        if parent.is_dir():
-            last = name == path.name and parent == path.parent
-            beside = [one.name for one in parent.iterdir() if one.is_dir() == (is_folder if last else True)]
-            return suggest(name, beside)
-    return ""
+def _near(path: Path, *, needs_folder: bool = False) -> str:
+    """`did you mean …?` for the first part of a path that does not exist; "" where nothing is spelt like it."""
+    part = next(one for one in (path, *path.parents) if one.parent.is_dir())
+    is_last = part == path
+    beside = [one.name for one in part.parent.iterdir() if one.is_dir() or (is_last and not needs_folder)]
+    return suggest(part.name, beside)

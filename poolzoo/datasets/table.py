@@ -16,16 +16,12 @@ from typing import Final, NoReturn
 from poolzoo.common.errors import UsageError
 from poolzoo.datasets import places, table_rows
 from poolzoo.datasets.labels import SplitLabels
+from poolzoo.datasets.split_names import SPLITS, split_of
 from poolzoo.datasets.table_rows import Row
 from poolzoo.plugin.grammar import suggest
 from poolzoo.plugin.image_index import FileStorage, ImageIndex, Names
 from poolzoo.plugin.spec import Dataset
 
-SPLITS: Final = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("test", "testing"), "test"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-}
 HINT: Final = "the table has columns path and label, and perhaps split (train, val, test); docs/data.md has examples"
 
 
@@ -69,7 +65,7 @@ class _Table:
         """
         once: dict[tuple[str, ...], tuple[str, ...]] = {}  # equal labels are kept as one
         for row in rows:
-            split = SPLITS.get(row.split) or SPLITS.get(row.split.lower())
+            split = split_of(row.split)
             if split is None:
                 text = f"split {row.split!r} is none of train, val and test"
                 self._fail(row.line, text, suggest(row.split, SPLITS) or HINT)

@@ -13,7 +13,7 @@ from poolzoo.datasets.labels import label_names, split_labels
 from poolzoo.plugin.grammar import suggest
 
 PATHS: Final = ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "img")
-LABELS: Final = ("label", "labels", "class", "classes", "class_name", "category", "target")
+LABELS: Final = ("label", "labels", "class", "classes", "class_name", "category", "target", "fine_label")
 SPLITS: Final = ("split", "set", "subset", "partition")
 ENDINGS: Final = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 SHOWN: Final = 10  # columns that a message names
@@ -38,13 +38,14 @@ class Columns(NamedTuple):
     split: str | None
 
 
-def find_columns(names: Sequence[str], where: str, paths: Sequence[str] = PATHS) -> Columns:
+def find_columns(names: Sequence[str], where: str, paths: Sequence[str] = PATHS, image: str | None = None) -> Columns:
     """The columns that hold the paths, the labels and the splits: by their usual names, in any case.
 
     Args:
         names: Of all columns.
         where: The table, for messages, such as "photos.csv, line 1".
         paths: Names for the column of the images.
+        image: The column of the images, where its type tells it.
 
     Raises:
         UsageError: There is no such column, or one is there twice.
@@ -53,6 +54,7 @@ def find_columns(names: Sequence[str], where: str, paths: Sequence[str] = PATHS)
     found = []
     for what, known in (("path", paths), ("label", LABELS), ("split", SPLITS)):
         name = next((plain[one] for one in known if one in plain), None)
+        name = image if what == "path" and image is not None else name
         if name is None and what != "split":
             shown = ", ".join(f"{name[:40]!r}" for name in names[:SHOWN])
             near = next((hint for one in names if (hint := suggest(one.strip().lower(), known))), "")

@@ -1,0 +1,199 @@
+"""Data sets in the Hugging Face layout: Parquet files, saved data sets and local folders; the Hub without a network."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from poolzoo.common.errors import CheckFailed, EnvironmentProblem, UsageError
+from poolzoo.data import source
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.skipif(not pytest.importorskip("datasets"), reason="needs datasets"),
+]
+
+
+def rows(photos: Path, split: str, *, embed: bool = True, **labels: Any) -> Any:
+    """The images of a split as `datasets.Dataset`."""
+    import datasets
+
+    files = sorted((photos / split).glob("*/*.png"))
+    images = [{"bytes": file.read_bytes() if embed else None, "path": str(file)} for file in files]
+    found = {"image": images, "label": [file.parent.name for file in files]} | labels
+    kind = datasets.ClassLabel(names=["green", "red", "blue"])
+    features = {"image": datasets.Image(), "label": kind} if not labels else {"image": datasets.Image()}
+    made = datasets.Dataset.from_dict(found)
+    for name, feature in features.items():
+        made = made.cast_column(name, feature)
+    return made
+
+
+def parquet(photos: Path) -> str:
+    for split, file in (("train", "train-00000-of-00002"), ("test", "validation-00000-of-00001")):
+        (photos / "parquet").mkdir(exist_ok=True)
+        found = rows(photos, split)
+        if split == "train":
+            found.select(range(20, 24)).to_parquet(photos / "parquet/train-00001-of-00002.parquet")
+            found = found.select(range(20))
+        found.to_parquet(photos / f"parquet/{file}.parquet")
+    return f"parquet:{photos}/parquet"
+
+
+def saved(photos: Path) -> str:
+    import datasets
+
+    made = datasets.DatasetDict(train=rows(photos, "train"), validation=rows(photos, "test"))
+    made.save_to_disk(photos / "saved")
+    return f"hf:{photos}/saved"
+
+
+def folder_of_parquet(photos: Path) -> str:
+    return parquet(photos).replace("parquet:", "hf:")
+
+
+def folder_of_images(photos: Path) -> str:
+    """What the library itself makes of a folder of images."""
+    return f"hf:{photos}"
+
+
+def paths(photos: Path) -> str:
+    """Only the paths are kept, relative to nothing."""
+    import datasets
+
+    made = datasets.DatasetDict(train=rows(photos, "train", embed=False), test=rows(photos, "test", embed=False))
+    made.save_to_disk(photos / "paths")
+    return f"hf:{photos}/paths"
+
+
+@pytest.mark.parametrize("form", [parquet, saved, folder_of_parquet, folder_of_images, paths])
+def test_each_layout_gives_what_its_folder_gives(photos, form):
+    dataset, folder = source.open_dataset(form(photos)), source.open_dataset(f"folder:{photos}")
+    assert dataset.classes == ("blue", "red")  # green has no image
+    for split in ("train", "test"):
+        found, expected = (source.load_split(one, split) for one in (dataset, folder))
+        np.testing.assert_array_equal(found[0], expected[0])
+        np.testing.assert_array_equal(found[1], expected[1])
+
+
+def test_an_index_is_small_and_reads_in_another_process(photos):
+    index = source.indexed(source.open_dataset(parquet(photos)), "train")
+    packed = pickle.dumps(index)
+    assert len(packed) < 8000  # the rows are mapped from their files
+    again = pickle.loads(packed)
+    file = sorted((photos / "train").glob("*/*.png"))[17]
+    with again.open(17) as image:
+        assert image.read() == file.read_bytes()
+    assert again.stamp(17) == index.stamp(17)
+    assert again.stamp(17)[0] == file.stat().st_size
+
+
+def test_rewritten_files_are_read_again(photos):
+    before = source.load_split(source.open_dataset(parquet(photos)), "train")[0]
+    for file in (photos / "train").glob("*/*.png"):
+        shutil.copy(photos / "test/red/0.png", file)
+    after = source.load_split(source.open_dataset(parquet(photos)), "train")[0]
+    assert (after == after[0]).all()
+    assert not (before == before[0]).all()
+
+
+@pytest.mark.parametrize("labels", [[["a", "b"], ["b"], [], ["a"]], ["a|b", "b", "", "a"]])
+def test_several_labels_of_a_row_are_read(photos, labels):
+    import datasets
+
+    image = (photos / "train/red/0.png").read_bytes()
+    datasets.Dataset.from_dict({"image": [image] * 4, "labels": labels}).to_parquet(photos / "tags.parquet")
+    dataset = source.open_dataset(f"parquet:{photos}/tags.parquet", splits=("train",), multilabel=True)
+    assert dataset.classes == ("a", "b")
+    assert source.indexed(dataset, "train").labels.tolist() == [[1, 1], [0, 1], [0, 0], [1, 0]]
+    assert len(source.load_split(dataset, "train")[0]) == 4
+    with pytest.raises(UsageError, match=r"train, row 0 has 2 labels|has no label"):
+        source.open_dataset(f"parquet:{photos}/tags.parquet", splits=("train",))
+
+
+def secret(photos: Path) -> str:
+    import datasets
+
+    kind = datasets.ClassLabel(names=["a", "b"])
+    made = rows(photos, "test", label=[-1] * 8).cast_column("label", kind)
+    made.to_parquet(photos / "secret/test.parquet")
+    rows(photos, "train").to_parquet(photos / "secret/train.parquet")
+    return f"parquet:{photos}/secret"
+
+
+def other_class(photos: Path) -> str:
+    (photos / "other").mkdir()
+    rows(photos, "train").to_parquet(photos / "other/train.parquet")
+    rows(photos, "test", label=["red"] * 7 + ["green"]).to_parquet(photos / "other/test.parquet")
+    return f"parquet:{photos}/other"
+
+
+def no_label(photos: Path) -> str:
+    rows(photos, "train").remove_columns("label").to_parquet(photos / "train.parquet")
+    return f"parquet:{photos}/train.parquet"
+
+
+def number(photos: Path) -> str:
+    rows(photos, "train", label=[0.5] * 24).to_parquet(photos / "train.parquet")
+    return f"parquet:{photos}/train.parquet"
+
+
+def broken(photos: Path) -> str:
+    (photos / "train.parquet").write_bytes(b"PAR1" + bytes(100) + b"PAR1")
+    return f"parquet:{photos}/train.parquet"
+
+
+def cut(photos: Path) -> str:
+    place = parquet(photos)
+    file = photos / "parquet/train-00001-of-00002.parquet"
+    file.write_bytes(file.read_bytes()[:-200])
+    return place
+
+
+def missing(photos: Path) -> str:
+    parquet(photos)
+    return f"parquet:{photos}/parqet"
+
+
+def not_saved(photos: Path) -> str:
+    return f"hf:{photos}/sved"
+
+
+BAD = [
+    (secret, UsageError, "test, row 0 has label -1"),
+    (other_class, UsageError, "only test has 'green'"),
+    (no_label, UsageError, "train: no column label among 'image'"),
+    (number, UsageError, "train, row 0: 0.5 is no label"),
+    (broken, CheckFailed, "train.parquet is no Parquet file, or damaged"),
+    (cut, CheckFailed, "train-00001-of-00002.parquet is no Parquet file, or damaged"),
+    (missing, UsageError, "did you mean parquet?"),
+    (not_saved, UsageError, "sved' does not exist"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "error", "says"), BAD, ids=[one[0].__name__ for one in BAD])
+def test_bad_data_is_one_line_that_names_it(photos, spoil, error, says):
+    with pytest.raises(error) as caught:
+        source.open_dataset(spoil(photos))
+    assert says in f"{caught.value.message} {caught.value.hint}"
+    assert caught.value.hint
+    assert "\n" not in caught.value.message
+
+
+@pytest.mark.skipif(bool(os.environ.get("HF_ENDPOINT")), reason="there may be a network")
+def test_without_a_network_the_way_out_is_named(monkeypatch):
+    import datasets
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise ConnectionError("Couldn't reach 'food101' on the Hub")
+
+    monkeypatch.setattr(datasets, "load_dataset", unreachable)
+    with pytest.raises(EnvironmentProblem, match="hf:food101 cannot be reached on the Hub") as caught:
+        source.open_dataset("hf:food101")
+    assert "then --data hf:DIR" in caught.value.hint
