@@ -62,8 +62,8 @@ def beside_torch(run: str, bundle: str, device: str, batches: list[int]) -> list
     from poolzoo.runtime import ort_session
 
     loaded = load_run(run)
-    network = InferenceModel(loaded.assembly.preprocess, loaded.assembly.network).eval().to(device)
-    model = ort_session.open_model(Path(bundle), device)
+    network = InferenceModel(loaded.preprocess, loaded.network).eval().to(device)
+    model = ort_session.open_model(Path(bundle) / "model.onnx", device)
     generator = np.random.default_rng(0)
     rows = []
     for batch in batches:
