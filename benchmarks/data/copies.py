@@ -99,7 +99,7 @@ def scale(count: int, seed: int) -> None:
     """Searches many random hashes, a thousand of which have a planted neighbor at each distance."""
     generator = np.random.default_rng(seed)
     hashes = generator.integers(0, 2**64, count, dtype=np.uint64)
-    distances = (2, 4, 6, 8, 10)
+    distances = (2, 4, 6, 8, 10, 12)
     each = min(1000, count // (2 * len(distances)))
     for place, distance in enumerate(distances):
         for one in range(each):

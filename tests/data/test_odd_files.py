@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import io
 import re
+import tarfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -89,9 +91,34 @@ def as_table(root: Path, files: list[Path]) -> str:
     return f"csv:{root / 'table.csv'}"
 
 
-DOORS: dict[str, Callable[[Path, list[Path]], str]] = {"folder": as_folder, "csv": as_table}
+def as_parquet(root: Path, files: list[Path]) -> str:
+    datasets = pytest.importorskip("datasets")
+    rows = {"image": [{"bytes": path.read_bytes(), "path": None} for path in files], "label": ["odd"] * len(files)}
+    made = datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image(decode=False))
+    made.to_parquet(root / "train-00000-of-00001.parquet")
+    return f"parquet:{root}"
 
 
+def as_shards(root: Path, files: list[Path]) -> str:
+    pytest.importorskip("webdataset")
+    with tarfile.open(root / "train-0000.tar", "w") as tar:
+        for path in files:
+            for name, content in ((path.name, path.read_bytes()), (f"{path.stem}.cls", b"0")):
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    return f"shards:{root}/train-0000.tar"
+
+
+DOORS: dict[str, Callable[[Path, list[Path]], str]] = {
+    "folder": as_folder,
+    "csv": as_table,
+    "parquet": as_parquet,
+    "shards": as_shards,
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # of datasets and its parts
 @pytest.mark.parametrize("door", DOORS)
 def test_odd_files_come_through_every_source_alike(tmp_path, monkeypatch, door):
     monkeypatch.setenv("POOLZOO_CACHE", str(tmp_path / "cache"))

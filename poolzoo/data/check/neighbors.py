@@ -14,9 +14,9 @@ from typing import Final
 
 import numpy as np
 
-TABLES: Final = 32  # permutations
+TABLES: Final = 48  # permutations
 WINDOW: Final = 24  # hashes that follow in the order and are compared
-RADIUS: Final = 10  # bits of 64 in which the hashes of a pair may differ
+RADIUS: Final = 12  # bits of 64 in which the hashes of a pair may differ
 _BITS: Final = 64
 
 

@@ -42,9 +42,15 @@ def open_splits(text: str, limit: int | None = None, *, multilabel: bool = False
     for name, index in indices.items():
         chosen = index if limit is None else index.take(choice.choose(index.labels, limit, 0))
         splits[name] = IndexedImages(chosen, root)
-    kind, colon, _ = text.partition(":")
     names = source.class_names(dataset, next(iter(indices.values())).labels)
-    return Opened(f"{kind}{colon}{root}" if colon else text, splits, names)
+    return Opened(_absolute(text), splits, names)
+
+
+def _absolute(text: str) -> str:
+    """The same source by a name that means the same in any folder, where it is a path."""
+    kind, colon, place = text.partition(":")
+    path = Path(place).expanduser()
+    return f"{kind}:{os.path.abspath(path)}" if colon and path.exists() else text
 
 
 def _of_arrays(text: str, limit: int | None) -> Opened:

@@ -139,6 +139,18 @@ def test_decoded_data_sets_are_checked_too(poolzoo):
     assert outcome.json["splits"]["train"]["sizes"]["largest"] == [8, 8]
 
 
+def test_several_labels_an_image_are_counted_and_compared(poolzoo, clean):
+    shutil.copy(clean / "train/ant/0.jpg", clean / "copy.jpg")
+    rows = ["path,labels,split", "train/ant/0.jpg,ant|small,train", "train/ant/1.jpg,ant,train", "copy.jpg,ant,test"]
+    (clean / "table.csv").write_text("\n".join([*rows, "train/bee/0.jpg,small|bee,train"]))
+    arguments = ("--task", "multilabel", "--no-near", "--json")
+    outcome = poolzoo("data", "check", f"csv:{clean / 'table.csv'}", *arguments)
+    assert outcome.code == 1
+    assert outcome.json["splits"]["train"]["classes"] == {"ant": 2, "bee": 1, "small": 2}
+    (pair,) = outcome.json["labels"]
+    assert {pair["first"]["label"], pair["second"]["label"]} == {"ant", "ant, small"}
+
+
 def test_classes_of_few_images_are_named(poolzoo, clean):
     for name in ("cat", "dog"):
         planted.folder(
