@@ -1,7 +1,7 @@
 """The speed of a session in a process that may lie: images that it has not seen, and the host's own clock.
 
-The time of a batch is what the process says, but never less than what the host waited, without what the pipe costs.
-The latter is measured on ONNX Runtime in a process of the same kind, which is trusted.
+The time of a batch is what the process says. What the host waits beyond that is the cost of the pipe, which is measured
+on ONNX Runtime in a process of the same kind, which is trusted. Where the host usually waits longer, the rest is added.
 """
 
 from __future__ import annotations
@@ -128,16 +128,19 @@ class TimedRun:
             raise WrongAnswer(self._process.name, "answers something else while it is timed")
         self.own.append(answer.ms)
         self.host.append(answer.host_ms)
-        waited = 0.0 if self._pipe is None else answer.host_ms - self._pipe()
-        self.counted.append(max(answer.ms, waited, LEAST_MS))
+        hidden = 0.0 if self._pipe is None else max(0.0, self._gap() - self._pipe())
+        self.counted.append(max(answer.ms + hidden, LEAST_MS))
         return self.counted[-1]
 
     def pipe_ms(self) -> float:
         """What the pipe may cost another session, in milliseconds, by what it costs this one."""
         while len(self.own) < FIRST:
             self()
-        gaps = (host - own for host, own in zip(self.host, self.own, strict=True))
-        return PIPE_FACTOR * statistics.median(gaps)
+        return PIPE_FACTOR * self._gap()
+
+    def _gap(self) -> float:
+        """How much longer the host waits than the process says: the median so far, since a machine may be busy."""
+        return statistics.median(host - own for host, own in zip(self.host, self.own, strict=True))
 
     def clock_remark(self) -> str:
         """That the process says another time than the host's clock allows; "" where it does not."""
