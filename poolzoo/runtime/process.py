@@ -3,6 +3,8 @@
 The process is killed when it answers too late or holds too much memory. Memory is the resident memory of the process
 and its children, measured while the host waits: a limit of the address space would refuse runtimes that reserve much
 and use little, such as V8 and CUDA. Only Linux tells it; elsewhere there is no limit of memory.
+
+The file is long because one class holds the whole life of a process: requests, limits, end, and what is said of it.
 """
 
 from __future__ import annotations
