@@ -7,10 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from poolzoo.plugin import loader
 from poolzoo.plugin.spec import Runtime
 from poolzoo.runtime import availability, runtimes
+from poolzoo.runtime.builtin import litert
 from poolzoo.runtime.process import RuntimeFailed
 
 DIGITS = Path(__file__).parents[1] / "data" / "digits_bundle"
@@ -67,3 +70,17 @@ def test_every_builtin_runtime_says_how_to_get_it() -> None:
         runtime = runtimes.runtime_of(entry)
         assert runtime.install
         assert runtime.modules or runtime.programs or runtime.npm
+
+
+def test_litert_keeps_floors_that_its_converter_would_drop():
+    floors = np.array(1e-12, np.float32), np.array(0.5, np.float32)
+    nodes = [helper.make_node("Clip", ["x", f"floor_{at}"], [f"y_{at}"]) for at in range(len(floors))]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [5])
+    outputs = [helper.make_tensor_value_info(f"y_{at}", TensorProto.FLOAT, [5]) for at in range(len(floors))]
+    constants = [numpy_helper.from_array(floor, f"floor_{at}") for at, floor in enumerate(floors)]
+    model = litert.keep_floors(helper.make_model(helper.make_graph(nodes, "g", [x], outputs, constants)))
+    assert [node.op_type for node in model.graph.node] == ["Sub", "Relu", "Add", "Clip"]
+    given = np.array([-1, 0, 1e-13, 3e-12, 2], np.float32)
+    found = ReferenceEvaluator(model).run(None, {"x": given})
+    for one, floor in zip(found, floors, strict=True):
+        np.testing.assert_allclose(one, np.maximum(given, floor), rtol=1e-6)

@@ -6,13 +6,17 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from poolzoo.common.errors import CheckFailed
 from poolzoo.runtime.builtin import sessions
 
+if TYPE_CHECKING:
+    import onnx
+
+SMALL_FLOOR: Final = 1e-6  # up to here onnx2tf takes a floor for 0
 CONVERTED: Final = "model.tflite"
 
 
@@ -26,11 +30,12 @@ def convert(bundle: Path, out: Path) -> None:
     Raises:
         CheckFailed: onnx2tf does not convert the graph.
     """
+    import onnx
     import onnx2tf
 
     with tempfile.TemporaryDirectory() as work:
         copy = Path(work, sessions.MODEL)  # onnx2tf writes over the file that it is given
-        shutil.copyfile(bundle / sessions.MODEL, copy)
+        onnx.save(keep_floors(onnx.load(bundle / sessions.MODEL)), copy)
         onnx2tf.convert(
             input_onnx_file_path=str(copy),
             output_folder_path=str(Path(work, "out")),
@@ -43,6 +48,29 @@ def convert(bundle: Path, out: Path) -> None:
             raise CheckFailed("onnx2tf writes no float32 file")
         shutil.copyfile(found[0], out / CONVERTED)
     sessions.keep_input(bundle, out)
+
+
+def keep_floors(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Writes `Clip(x, floor)` as `Relu(x - floor) + floor` where onnx2tf takes the floor for 0, so that 0/0 follows."""
+    from onnx import helper, numpy_helper
+
+    floors = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    for node in nodes:
+        floor = floors.get(node.input[1]) if node.op_type == "Clip" and len(node.input) == 2 else None
+        if floor is None or not 0 < float(floor) <= SMALL_FLOOR:
+            model.graph.node.append(node)
+            continue
+        above, rest = f"{node.output[0]}_above", f"{node.output[0]}_rest"
+        model.graph.node.extend(
+            [
+                helper.make_node("Sub", node.input, [above]),
+                helper.make_node("Relu", [above], [rest]),
+                helper.make_node("Add", [rest, node.input[1]], node.output),
+            ]
+        )
+    return model
 
 
 def open_session(bundle: Path, *, threads: int, device: str, precision: str) -> sessions.Session:

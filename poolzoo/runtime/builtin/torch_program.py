@@ -27,7 +27,7 @@ def program(bundle: Path) -> ExportedProgram:
     path = bundle / sessions.MODEL
     (given,) = onnx.load(path, load_external_data=False).graph.input
     image = torch.zeros([side.dim_value for side in given.type.tensor_type.shape.dim])
-    module = to_module(path)
+    module = to_module(path).requires_grad_(False)  # else torch.export cannot copy what is made of weights
 
     def run(image: torch.Tensor) -> Any:
         with _ConstantsOutside(image):
