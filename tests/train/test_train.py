@@ -141,7 +141,7 @@ def test_the_json_ends_with_the_agreed_object(poolzoo, tmp_path):
     lines = [json.loads(line) for line in outcome.out.splitlines()]
     assert [line.get("epoch") for line in lines] == [1, None]
     final = lines[-1]
-    assert final.keys() == {"run", "test", "val", "seconds", "images_per_s"}
+    assert final.keys() == {"run", "test", "val", "seconds", "images_per_s", "ending"}
     assert final["run"] == str(tmp_path / "run")
     assert final["test"].keys() == {"accuracy", "precision", "recall", "f1", "n"}
     assert final["test"]["n"] == 200
