@@ -210,8 +210,10 @@ def with_absolute_path(text: str) -> str:
     entry = loader.catalog().source(text)
     if entry is None or not place or "://" in place:
         return text
-    path = Path(place).expanduser()
-    return f"{kind}{colon}{path.absolute()}" if getattr(entry.item, "is_path", True) or path.exists() else text
+    paths = [Path(one).expanduser() for one in place.split("::")]  # patterns of shards are joined so
+    if not getattr(entry.item, "is_path", True) and not paths[0].exists():
+        return text
+    return f"{kind}{colon}{'::'.join(str(path.absolute()) for path in paths)}"
 
 
 def reader(dataset: Dataset) -> readers.Reader | None:

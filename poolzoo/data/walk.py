@@ -74,34 +74,46 @@ def listed(folder: str | os.PathLike[str], tally: Tally) -> Listing:
     found: list[str] = []
     folders: list[str] = []
     links: set[str] = set()
+    known = images.extensions()
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name[0] == ".":
+            name = entry.name
+            if name[0] == ".":
                 tally.reasons[HIDDEN] += 1
-            elif _is(entry, "dir"):
-                folders.append(entry.name)
+            elif _is_file(entry):
+                if (ending := _ending(name)) in known:
+                    found.append(name)
+                else:
+                    tally.endings[ending or "without an ending"] += 1
+            elif _is_folder(entry):
+                folders.append(name)
                 if entry.is_symlink():
-                    links.add(entry.name)
-            elif not _is(entry, "file"):
-                tally.reasons[DANGLING if entry.is_symlink() and not os.path.exists(entry) else SPECIAL] += 1
-            elif _ending(entry.name) in images.extensions():
-                found.append(entry.name)
+                    links.add(name)
             else:
-                tally.endings[_ending(entry.name) or "without an ending"] += 1
+                tally.reasons[DANGLING if entry.is_symlink() and not os.path.exists(entry) else SPECIAL] += 1
     found.sort()
     folders.sort()
     return Listing(found, folders, frozenset(links))
 
 
-def _is(entry: os.DirEntry[str], kind: str) -> bool:
+def _is_file(entry: os.DirEntry[str]) -> bool:
     try:
-        return entry.is_dir() if kind == "dir" else entry.is_file()
+        return entry.is_file()
     except OSError:  # a link to itself
         return False
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def _ending(name: str) -> str:
-    return os.path.splitext(name)[1].lower()
+    """`.jpg` of `a.JPG`; the names of hidden files do not come here."""
+    dot = name.rfind(".")
+    return name[dot:].lower() if dot > 0 else ""
 
 
 def class_images(folder: str | os.PathLike[str], tally: Tally) -> list[str]:

@@ -92,6 +92,22 @@ def test_a_pattern_names_files_by_braces_or_stars(photos, pattern, count):
     assert [len(source.load_split(dataset, split)[1]) for split in ("train", "test")] == [count, 8]
 
 
+def test_validation_shards_come_behind_the_training_images(photos):
+    data = shards(photos)
+    write(photos / "shards/test-0000.tar", members(photos, "test")[:4])
+    dataset = source.open_dataset(data, validation=True)
+    pixels, _ = source.load_split(dataset, "train")
+    folder = source.open_dataset(f"folder:{photos}")
+    expected = [source.load_split(folder, split)[0] for split in ("train", "test")]
+    np.testing.assert_array_equal(pixels, np.concatenate(expected))
+    assert source.reader(dataset).validation == 8
+    index = pickle.loads(pickle.dumps(source.indexed(dataset, "train"))).take(np.array([25, 3]))
+    for position, number in enumerate((1, 3)):
+        file = sorted((photos / ("train" if position else "test")).glob("*/*.png"))[number]
+        with index.open(position) as image:
+            assert image.read() == file.read_bytes()
+
+
 def test_headers_are_read_once_and_again_after_a_change(photos, monkeypatch):
     data = shards(photos)
     read = []

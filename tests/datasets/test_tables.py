@@ -99,6 +99,20 @@ def test_a_table_gives_what_its_folder_gives(photos, form):
         np.testing.assert_array_equal(found[1], expected[1])
 
 
+def test_validation_rows_come_behind_the_training_images(photos):
+    text = table(photos).replace("1.png,blue,train", "1.png,blue,val").replace("1.png,red,train", "1.png,red,dev")
+    dataset = source.open_dataset(write(photos, text), validation=True)
+    pixels, labels = source.load_split(dataset, "train")
+    whole = dict(
+        zip([path for path, _, split in listed(photos) if split == "train"], load(comma(photos))[0], strict=True)
+    )
+    index = source.indexed(dataset, "train")
+    np.testing.assert_array_equal(pixels, np.stack([whole[name] for name in index.names]))
+    assert source.reader(dataset).validation == 4  # 1.png and 11.png of each class
+    assert list(index.names[-4:]) == [f"train/{kind}/{number}.png" for kind in ("blue", "red") for number in (1, 11)]
+    assert labels.tolist() == [0] * 10 + [1] * 10 + [0, 0, 1, 1]
+
+
 def swap(old: str, new: str):
     return lambda text: text.replace(old, new, 1)
 
@@ -174,6 +188,8 @@ def test_what_is_no_text_is_refused_with_its_line(photos, content, says):
         ("{", "line 1: no JSON"),
         ('{"path": "a.png", "label": 1.5}', "line 1: 1.5 is no label"),
         ('{"path": "a.png", "label": true}', "line 1: True is no label"),
+        ('{"path": "\\ud800.png", "label": "a"}', "line 1: .* is no text that a file can have"),
+        ('{"path": "a.png", "label": "\\udfff"}', "line 1: .* is no text that a file can have"),
         ('{"path": 7, "label": 1}', "line 1: 7 is no text"),
         ('{"path": "a.png", "label": ["a", "b"]}', "line 1: a.png has 2 labels"),
         ('\n{"path": "a.png"}', "line 2: no column label"),
