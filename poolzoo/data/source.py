@@ -20,7 +20,7 @@ from poolzoo.data.sizes import Size
 from poolzoo.plugin import loader, values
 from poolzoo.plugin.catalog import import_build
 from poolzoo.plugin.image_index import ImageIndex
-from poolzoo.plugin.modules import is_module
+from poolzoo.plugin.modules import missing_of
 from poolzoo.plugin.spec import Dataset, DatasetSource, Split
 
 MAX_CLASSES: Final = 1_000_000  # a larger label is no class but a number, such as a hash; each class takes a name
@@ -96,7 +96,7 @@ def _opened(entry: loader.Entry, text: str, splits: tuple[str, ...], multilabel:
     assert isinstance(source, DatasetSource)
     if not place:
         raise UsageError(f"--data {text} names no data behind the colon", f"such as {source.example or source.name}")
-    if missing := [name for name in source.modules if not is_module(name)]:
+    if missing := missing_of(source.modules):
         text = f"{source.prefix}: needs {', '.join(missing)}, which is not installed"
         raise EnvironmentProblem(text, source.install or "install it")
     open_source = import_build(source.open, source.name, entry.source, "open")
@@ -183,10 +183,12 @@ def with_absolute_path(text: str) -> str:
     """What `--data` names, without dependence on the current directory: the path of a source is made absolute."""
     kind, colon, place = text.partition(":")
     entry = loader.catalog().source(text)
-    if entry is None or "://" in place:
+    if entry is None or not place or "://" in place:
         return text
-    path = Path(place).expanduser()
-    return f"{kind}{colon}{path.absolute()}" if getattr(entry.item, "is_path", True) or path.exists() else text
+    paths = [Path(one).expanduser() for one in place.split("::")]  # patterns of shards are joined so
+    if not getattr(entry.item, "is_path", True) and not paths[0].exists():
+        return text
+    return f"{kind}{colon}{'::'.join(str(path.absolute()) for path in paths)}"
 
 
 def reader(dataset: Dataset) -> readers.Reader | None:
@@ -214,7 +216,12 @@ def load_split(dataset: Dataset, split: Split, size: Size | None = None) -> tupl
     """
     load = dataset.load
     assert load is not None  # `open_dataset` gives one of encoded images with what reads it
-    pixels, labels = _protected(f"data set {dataset.name}", lambda: tuple(map(values.array, load(split, cache_dir()))))
+
+    def loaded() -> tuple[Any, Any]:
+        pixels, labels = map(values.array, load(split, cache_dir()))
+        return pixels, labels
+
+    pixels, labels = _protected(f"data set {dataset.name}", loaded)
     if getattr(pixels, "ndim", 0) != 4 or pixels.shape[3] != 3 or pixels.dtype != np.uint8 or not len(pixels):
         found = f"{getattr(pixels, 'dtype', type(pixels).__name__)}{list(getattr(pixels, 'shape', []))}"
         raise PluginFailed(f"data set {dataset.name} gave {found} for {split}", "its contract is uint8[N, H, W, 3]")

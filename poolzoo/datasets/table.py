@@ -106,14 +106,12 @@ class _Table:
 
     def _require_files(self) -> None:
         """Makes sure that every file is there."""
-        folder = str(self.path.parent)
-        files = ((place, name) for name, place in self._places.items())
-        missing = [(place, name) for place, name in files if not os.path.isfile(os.path.join(folder, name))]
+        missing = places.missing_files(self.path.parent, self._places)
         if missing:
-            (place, name), count = missing[0], len(missing) - 1
+            name, count = min(missing, key=self._places.__getitem__), len(missing) - 1
             more = f", and {count:,} more of {len(self._places):,} are missing" if count else ""
             hint = f"paths are relative to {self.path.parent.absolute()}; correct or remove the lines"
-            self._fail(self._lines[place], f"there is no file {name!r}{more}", hint)
+            self._fail(self._lines[self._places[name]], f"there is no file {name!r:.200}{more}", hint)
 
     def _fail(self, line: int, text: str, hint: str) -> NoReturn:
         raise UsageError(f"{self.path}, line {line:,}: {text}", hint)

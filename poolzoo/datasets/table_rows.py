@@ -173,11 +173,24 @@ def _parsed(path: Path, line: int, text: str) -> Any:
 def _row(path: Path, line: int, image: str, labels: Sequence[str], split: str, multilabel: bool) -> Row:
     """A row, checked for what a row alone can tell."""
     where = f"{path}, line {line:,}"
-    if not image or "\0" in image:
-        raise UsageError(f"{where}: the path is empty" if not image else f"{where}: {image!r} is no path", "give one")
+    if not image or not _is_storable(image) or not all(map(_is_storable, labels)):
+        odd = "the path is empty" if not image else f"{image!r:.80} or its label is no text that a file can have"
+        raise UsageError(f"{where}: {odd}", "correct or remove the line")
     if not multilabel and len(labels) != 1:
         if not labels:
             raise UsageError(f"{where}: {image} has no label", "give it one, or remove the line")
         text = f"{where}: {image} has {len(labels)} labels ({', '.join(labels[:3])})"
         raise UsageError(text, "add --task multilabel, or give it one")
     return Row(line, image, tuple(labels), split)
+
+
+def _is_storable(text: str) -> bool:
+    """Whether a text can be written: it has no NUL, and no half of a surrogate pair, as JSON may."""
+    return (text.isascii() and "\0" not in text) or _encodes(text)
+
+
+def _encodes(text: str) -> bool:
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False

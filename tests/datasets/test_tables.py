@@ -174,6 +174,8 @@ def test_what_is_no_text_is_refused_with_its_line(photos, content, says):
         ("{", "line 1: no JSON"),
         ('{"path": "a.png", "label": 1.5}', "line 1: 1.5 is no label"),
         ('{"path": "a.png", "label": true}', "line 1: True is no label"),
+        ('{"path": "\\ud800.png", "label": "a"}', "line 1: .* is no text that a file can have"),
+        ('{"path": "a.png", "label": "\\udfff"}', "line 1: .* is no text that a file can have"),
         ('{"path": 7, "label": 1}', "line 1: 7 is no text"),
         ('{"path": "a.png", "label": ["a", "b"]}', "line 1: a.png has 2 labels"),
         ('\n{"path": "a.png"}', "line 2: no column label"),
