@@ -1,6 +1,7 @@
-"""Random changes of training images kept as uint8: shift, horizontal flip, cutout, mixup and CutMix, a batch at a time.
+"""Random changes of training images kept as uint8: crop, flip, shift, policy, color, boxes and mixtures, in this order.
 
-No Python code runs for a single image. The parameters of an image depend on the seed, the epoch and its index only.
+A batch is changed at once; only a random crop on the CPU runs Python code for each image. The parameters of an image
+depend on the seed, the epoch and its index only.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from poolzoo.data.augment_options import Policy
 from poolzoo.data.color_jitter import jitter
 from poolzoo.data.crops import CropSampler, random_crops_array, random_crops_tensor
 from poolzoo.data.sizes import Size
-from poolzoo.data.transfer import to_device as to_device
+from poolzoo.data.transfer import to_device
 
 Flip = Literal["off", "random", "alternating"]
 Positions = TypeVar("Positions", np.ndarray, Tensor)

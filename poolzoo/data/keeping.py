@@ -123,31 +123,36 @@ def _can_keep(needed: int, shelf: disk.Shelf) -> bool:
         return False
 
 
-def rows(shelf: disk.Shelf, part: Part, how: Fit, digests: np.ndarray) -> RowFile | None:
-    """What keeps a part's reduced images; None where the disk has no room for them.
+def rows(shelf: disk.Shelf, parts: Sequence[Part], digests: Sequence[np.ndarray], how: Fit) -> list[RowFile | None]:
+    """What keeps the reduced images of each part; None where the disk has no room for them.
 
     Args:
-        shelf: Where it is kept.
-        part: The images.
+        shelf: Where they are kept.
+        parts: The images.
+        digests: Of the files of each part, `uint8[N, 8]`, as `identity.file_digests` gives them.
         how: By which rules files become pixels.
-        digests: Of the files, `uint8[N, 8]`, as `identity.file_digests` gives them.
     """
+    keys = [_key(part, known, how) for part, known in zip(parts, digests, strict=True)]
+    try:
+        places = [shelf.find(key) for key in keys]
+        kept = [0 if place is None else disk.size(place) for place in places]
+        budgets = [max(0, part.kept_bytes - known) for part, known in zip(parts, kept, strict=True)]
+        if any(budgets) and not shelf.room(sum(budgets)):
+            budgets = [0] * len(parts)  # what is there already serves
+        return [
+            RowFile(shelf.root / key, len(part.index), budget)
+            for key, part, budget in zip(keys, parts, budgets, strict=True)
+        ]
+    except OSError as error:
+        text = f"images cannot be kept in {shelf.root} ({error.strerror or error})"
+        output.warn(text, "POOLZOO_CACHE names another directory")
+        return [None] * len(parts)
+    finally:
+        headers.close()
+
+
+def _key(part: Part, digests: np.ndarray, how: Fit) -> str:
     about = (_FORMAT, PIL.__version__, how, part.size, part.crops, str(part.index.storage.place))
     digest = hashlib.sha256(repr(about).encode("utf-8", "surrogateescape"))
     digest.update(np.ascontiguousarray(digests).data)
-    key = digest.hexdigest()[:32]
-    try:
-        place = shelf.find(key)
-        known = 0 if place is None else disk.size(place)
-        budget = max(0, part.kept_bytes - known)
-        if budget and not shelf.room(budget):
-            return None
-        return RowFile(shelf.root / key, len(part.index), budget)
-    except OSError as error:
-        output.warn(
-            f"images cannot be kept in {shelf.root} ({error.strerror or error})",
-            "POOLZOO_CACHE names another directory",
-        )
-        return None
-    finally:
-        headers.close()
+    return digest.hexdigest()[:32]

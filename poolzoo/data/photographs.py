@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol, runtime_checkable
 
@@ -100,9 +101,10 @@ class Reduced:
         kept = self.kept.find(position) if self.kept is not None else None
         if self.kept is not None and kept is not None:
             box = scaled_box(choose(kept.full), kept.full, kept.size)
-            pixels = self.kept.read(kept, box.top, box.top + box.height)
-            resize_into(pixels, box._replace(top=0), out)
-            return
+            with suppress(OSError):  # of the cache, not of the photograph
+                pixels = self.kept.read(kept, box.top, box.top + box.height)
+                resize_into(pixels, box._replace(top=0), out)
+                return
         pixels, full = self.reduce(position)
         if self.kept is not None:
             self.kept.add(position, pixels, full)

@@ -11,6 +11,7 @@ import os
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -72,11 +73,6 @@ class RowFile:
             for table in sorted(self.place.glob("*.table")):
                 if table.stem != self._own:
                     self._load(table)
-
-    @property
-    def complete(self) -> bool:
-        """Whether every image is kept."""
-        return bool((self._part >= 0).all())
 
     def find(self, position: int) -> Kept | None:
         """Where an image is; None where it is not kept."""
@@ -152,6 +148,10 @@ class RowFile:
                 os.close(self._files.pop())
             self._names.clear()
 
+    def __del__(self) -> None:
+        with suppress(Exception):  # the interpreter may be half gone
+            self.close()
+
     def _own_part(self) -> int:
         """The part of this process, which is made when something is first added."""
         if self._own is None:
@@ -169,8 +169,9 @@ class RowFile:
             file.seek(known * RECORD.itemsize)
             content = file.read()
         records = np.frombuffer(content[: len(content) // RECORD.itemsize * RECORD.itemsize], RECORD)
-        ends = records["offset"] + records["height"].astype(np.int64) * records["width"] * 3
-        whole = (records["position"] < len(self._part)) & (ends <= rows.stat().st_size)
+        sizes = records["height"].astype(np.int64) * records["width"] * 3
+        whole = (sizes > 0) & (records["offset"] >= 0) & (records["offset"] + sizes <= rows.stat().st_size)
+        whole &= (records["position"] >= 0) & (records["position"] < len(self._part))
         self._read[table.stem] = known + len(records)
         if not whole.any():
             return

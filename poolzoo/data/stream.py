@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any, Final
 
 import numpy as np
@@ -118,8 +118,9 @@ class StreamedImages:
         """
         kept = self.kept.find(position) if self.kept is not None else None
         if kept is not None and self.kept is not None:
-            out[:] = self.kept.read(kept)
-            return
+            with suppress(OSError, ValueError):  # of the cache, not of the image
+                out[:] = self.kept.read(kept)
+                return
         with self.index.open(position) as file:
             pixels, full = images.read_with_size(file, self.size, self.how)
         out[:] = pixels

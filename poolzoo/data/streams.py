@@ -127,22 +127,22 @@ def open_streams(
         skipped: The training images that cannot be read, as they come up.
     """
 
-    def rows(split: Split, *, of_crops: bool = False, count: int | None = None) -> RowFile | None:
-        part = Part(index[split], size, of_crops, count)
-        return None if mode == "none" else keeping.rows(shelf, part, how, digests[split])
-
-    source: CropSource | None = None
     keep = None
     if crops:
-        if mode == "none":
-            source = Encoded(index["train"], how)
-        else:
-            source = Reduced(index["train"], size, rows("train", of_crops=True), how)
         keep = np.zeros(len(index["train"]), bool)
         keep[val_indices] = True
-    fitted = rows("train", count=None if keep is None else len(val_indices))
+    fitted = Part(index["train"], size, count=None if keep is None else len(val_indices))
+    parts = [fitted, Part(index["test"], size), *([Part(index["train"], size, crops=True)] if crops else [])]
+    kept: list[RowFile | None] = [None] * len(parts)
+    if mode == "reduced":
+        every = [digests["train"], digests["test"], digests["train"]]
+        kept = keeping.rows(shelf, parts, every[: len(parts)], how)
+    source: CropSource | None = None
+    if crops:
+        train = index["train"]
+        source = Reduced(train, size, kept[2], how) if mode == "reduced" else Encoded(train, how)
     return Streams(
-        train=StreamedImages(index["train"], size, how, threads, kept=fitted, keep=keep, skipped=skipped),
-        test=StreamedImages(index["test"], size, how, threads, kept=rows("test")),
+        train=StreamedImages(index["train"], size, how, threads, kept=kept[0], keep=keep, skipped=skipped),
+        test=StreamedImages(index["test"], size, how, threads, kept=kept[1]),
         crops=source,
     )

@@ -21,8 +21,9 @@ from torch import Tensor
 from poolzoo.common import json_writer, output
 from poolzoo.common.errors import CheckFailed
 from poolzoo.data import blocks, disk, sizes
-from poolzoo.data.augmentation import NO_AUGMENTATION, to_device
+from poolzoo.data.augmentation import NO_AUGMENTATION
 from poolzoo.data.source import cache_dir
+from poolzoo.data.transfer import to_device
 from poolzoo.train.image_batches import batch_loader
 from poolzoo.train.loaders import FEATURE_MAP, frozen_feature_map
 from poolzoo.train.prepare import PreparedRun
@@ -119,6 +120,7 @@ def _digest(prepared: PreparedRun, key: str, dtype: str) -> str:
         weights.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     backbone_source = assembly.backbone.resolved.entry.source
     pool = [key, assembly.pool.entry.source.sha256(), dict(assembly.pool.options)]
+    crops_from = prepared.data.keeping if augmentation.crop_scale is not None else None
     parts: dict[str, object] = {
         # The batch size of the backbone may change the last bits.
         "version": [VERSION, prepared.backbone_batch_size, dtype, torch.__version__],
@@ -127,7 +129,7 @@ def _digest(prepared: PreparedRun, key: str, dtype: str) -> str:
         "weights": weights.hexdigest(),
         "input": [list(assembly.image_size), list(map(list, prepared.preprocess.statistics))],
         "images": prepared.data.digest,
-        "views": [settings.views, settings.seed, repr(augmentation)] if settings.views else 0,
+        "views": [settings.views, settings.seed, repr(augmentation), crops_from] if settings.views else 0,
         "computed": [prepared.policy.device.type, settings.threads, settings.precision],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]  # noqa: TID251 - a digest

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from poolzoo.data import stream
-from poolzoo.data.augmentation import to_device
 from poolzoo.data.batches import SINGLE_PROCESS, Batch, BatchLoader, Rank
 from poolzoo.data.blocks import ImageArray
 from poolzoo.data.epoch_order import Sampler, epoch_order
+from poolzoo.data.transfer import to_device
 from poolzoo.model.network import Network, Preprocess
 from poolzoo.train.device import DevicePolicy
 from poolzoo.train.teacher import Teacher

@@ -190,6 +190,23 @@ def test_augmentation_runs_on_a_gpu_without_waiting():
     assert {(one.device.type, one.shape, one.dtype) for one in made} == {("cuda", images.shape, torch.uint8)}
 
 
+@pytest.mark.gpu
+def test_a_gpu_augments_as_a_cpu_does():
+    """Without waiting for the device, and with the same pixels but for rounding."""
+    loader = BatchLoader(photographs(48, 20, 20), np.arange(48), 12, EVERYTHING, 4, torch.device("cuda"))
+    list(loader.epoch(1))  # the mean color, and kernels that are loaded when they first run
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = list(loader.epoch(2))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for batch, expected in zip(found, served(12).epoch(2), strict=True):
+        distance = (batch.images.cpu().int() - expected.images.int()).abs().float()
+        assert torch.equal(batch.labels.cpu(), expected.labels)
+        assert distance.mean(dim=(1, 2, 3)).median() < 1
+        assert (distance > 8).float().mean() < TIES
+
+
 def test_covered_parts_have_the_mean_color_after_every_change():
     loader = served(48, augmentation=Augmentation(cutout=7, policy=Policy("trivial"), color_jitter=0.9))
     params = EpochParams.sample(48, (20, 20), loader.augmentation, seed=4, epoch=1)
