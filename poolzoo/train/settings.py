@@ -266,8 +266,18 @@ LEGACY_DEFAULTS: Final[Mapping[str, Any]] = {
     "reader": None,
     "final_norm": None,
     "augment": "light",
+    "crop_scale": "none",
+    "policy": "none",
+    "color_jitter": 0.0,
+    "erasing": 0.0,
     "data_cache": None,
 }
+
+
+def legacy_value(name: str) -> object:
+    """What a run had for a setting that its version did not know; None for an unknown name."""
+    default = next((field.default for field in fields(Settings) if field.name == name), None)
+    return LEGACY_DEFAULTS.get(name, default)
 
 
 def renamed(values: Mapping[str, Any], names: Mapping[str, str] = RENAMED) -> dict[str, Any]:
