@@ -19,7 +19,7 @@ from poolzoo.data.augment_options import Policy
 from poolzoo.data.color_jitter import jitter
 from poolzoo.data.crops import CropSampler, random_crops_array, random_crops_tensor
 from poolzoo.data.sizes import Size
-from poolzoo.data.transfer import to_device
+from poolzoo.data.transfer import to_device as to_device  # also for its users
 
 Flip = Literal["off", "random", "alternating"]
 Positions = TypeVar("Positions", np.ndarray, Tensor)

@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from poolzoo.data.augmentation import Augmentation, AugmentedImages, EpochParams, MixParams
+from poolzoo.data.augmentation import Augmentation, AugmentedImages, EpochParams, MixParams, to_device
 from poolzoo.data.blocks import ImageArray
-from poolzoo.data.transfer import to_device
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,13 @@ import torch
 from torch import Tensor
 
 from poolzoo.data import prefetch
-from poolzoo.data.augmentation import Augmentation, EpochParams
+from poolzoo.data.augmentation import Augmentation, EpochParams, to_device
 from poolzoo.data.batches import SINGLE_PROCESS, BatchLoader, Rank
 from poolzoo.data.blocks import ImageArray
 from poolzoo.data.crops import CropSampler
 from poolzoo.data.photographs import CropSource, Keeper
 from poolzoo.data.skipped import Skipped
 from poolzoo.data.stream import StreamedImages
-from poolzoo.data.transfer import to_device
 
 
 class StreamLoader(BatchLoader):
