@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from poolzoo.data import stream
+from poolzoo.data.augmentation import to_device
 from poolzoo.data.batches import SINGLE_PROCESS, BatchLoader, Rank
 from poolzoo.data.blocks import ImageArray
-from poolzoo.data.augmentation import to_device
 from poolzoo.model.network import Network, Preprocess
 from poolzoo.train.device import DevicePolicy
 
