@@ -19,7 +19,6 @@ from poolzoo.data.epoch_order import Sampler
 from poolzoo.data.photographs import CropSource, Keeper
 from poolzoo.data.skipped import Skipped
 from poolzoo.data.stream import StreamedImages
-from poolzoo.data.transfer import to_device
 
 
 class StreamLoader(BatchLoader):

@@ -16,9 +16,9 @@ from poolzoo.artifacts import run
 from poolzoo.artifacts.schema import TeacherSource
 from poolzoo.common.errors import UsageError
 from poolzoo.data import sizes
-from poolzoo.data.augmentation import to_device
 from poolzoo.data.class_mismatch import difference
 from poolzoo.data.sizes import Size
+from poolzoo.data.transfer import to_device
 from poolzoo.model.network import Preprocess
 from poolzoo.model.published_classifier import published_classifier
 from poolzoo.train import footprint
