@@ -35,6 +35,7 @@ OTHERS: Final = (
     "check_export",
     "find_lr",
     "dry_run",
+    "show_batch",
     "as_json",
 )
 OWN: Final = (

@@ -13,7 +13,7 @@ from poolzoo.data import blocks, images, prefetch
 from poolzoo.data.resize import PLAIN, Fit
 from poolzoo.data.row_file import RowFile
 from poolzoo.data.sizes import Size
-from poolzoo.data.unreadable import Broken, BrokenImages
+from poolzoo.data.skipped import Skipped
 from poolzoo.plugin.image_index import ImageIndex
 
 BATCH: Final = 64  # images that are read together where nobody says how many
@@ -29,8 +29,9 @@ class StreamedImages:
         threads: How many decode; None for one a processor.
         kept: Keeps images, each when it was first read; None keeps none.
         keep: Which images are kept, `bool[N]`; None for all.
+        skipped: Images that may be left out: the next one that can be read takes the place of each.
 
-    Reading raises `BrokenImages`, which names the image, where one cannot be read.
+    Reading raises `BrokenImages`, which names the image, where one cannot be read and may not be left out.
     """
 
     dtype: Final = np.dtype(np.uint8)
@@ -43,6 +44,7 @@ class StreamedImages:
         threads: int | None = None,
         kept: RowFile | None = None,
         keep: np.ndarray | None = None,
+        skipped: Skipped | None = None,
     ) -> None:
         self.index = index
         self.size = size
@@ -50,6 +52,7 @@ class StreamedImages:
         self.threads = prefetch.workers(threads)
         self.kept = kept
         self.keep = keep
+        self.skipped = skipped or Skipped(None, len(index))
         self.shape: tuple[int, ...] = (len(index), *size, 3)
 
     def __len__(self) -> int:
@@ -96,11 +99,7 @@ class StreamedImages:
                 self.kept.flush()
 
     def _fill(self, position: int, out: np.ndarray) -> int:
-        try:
-            self.fill(position, out)
-        except images.Unreadable as error:
-            raise BrokenImages([broken(self.index, position, error)], len(self)) from error
-        return position
+        return self.skipped.read(position, len(self), lambda place: self.fill(place, out), self.index.where)
 
     def fill(self, position: int, out: np.ndarray) -> None:
         """Writes one image into `out`, `uint8[H, W, 3]`.
@@ -126,7 +125,7 @@ class StreamedImages:
             try:
                 self.fill(position, out)
             except images.Unreadable as error:
-                found[position] = broken(self.index, position, error)[1]
+                found[position] = one_line(images.reason(error))
             return position
 
         parts = (positions[start : start + BATCH] for start in range(0, len(positions), BATCH))
@@ -134,11 +133,6 @@ class StreamedImages:
             for _ in found_batches:
                 pass
         return sorted(found.items())
-
-
-def broken(index: ImageIndex, position: int, error: Exception) -> Broken:
-    """An image that cannot be read, and why."""
-    return index.where(position), one_line(images.reason(error))
 
 
 def batches(array: blocks.ImageArray, positions: np.ndarray, size: int) -> Generator[np.ndarray, None, None]:

@@ -2,59 +2,22 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Generator, Iterable
 from contextlib import closing
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import torch
 
-from poolzoo.common import output
-from poolzoo.common.text import one_line
-from poolzoo.data import images, prefetch, unreadable
+from poolzoo.data import prefetch
 from poolzoo.data.augmentation import Augmentation
 from poolzoo.data.batches import SINGLE_PROCESS, Batch, BatchLoader, Epoch, Rank
 from poolzoo.data.blocks import ImageArray
 from poolzoo.data.crops import CropSampler
 from poolzoo.data.epoch_order import Sampler
 from poolzoo.data.photographs import CropSource
+from poolzoo.data.skipped import Skipped
 from poolzoo.data.stream import StreamedImages
-from poolzoo.data.unreadable import Broken, BrokenImages
-
-TRIES: Final = 1000  # images in a row that cannot be read before it is not a matter of single files
-
-
-class Skipped:
-    """The training images that cannot be read, as they come up.
-
-    Args:
-        skip: How many may be left out, as `--skip-broken` has it.
-        total: How many images there are.
-        known: Where they are listed; perhaps some are already.
-    """
-
-    def __init__(self, skip: unreadable.Skip, total: int, known: list[Broken] | None = None) -> None:
-        self.allowed = unreadable.most(skip)
-        self.total = total
-        self.known = [] if known is None else known
-        self._lock = threading.Lock()
-
-    def add(self, found: Broken) -> None:
-        """Takes notice of a broken image.
-
-        Raises:
-            BrokenImages: It is one too many.
-        """
-        with self._lock:
-            if found[0] in (path for path, _ in self.known):
-                return
-            self.known.append(found)
-            if len(self.known) > self.allowed:
-                raise BrokenImages(self.known, self.total)
-            if len(self.known) <= unreadable.SHOWN:
-                output.say(f"cannot be read, another image takes its place: {found[0]}: {found[1]}")
 
 
 class StreamLoader(BatchLoader):
@@ -128,15 +91,14 @@ class StreamLoader(BatchLoader):
 
     def _fill(self, position: int, row: int, out: np.ndarray, sampler: CropSampler | None) -> int:
         """Writes an image, or the next one that can be read; gives the place of that in `indices`."""
-        for shown in range(position, position + min(TRIES, len(self.indices))):
-            place = shown % len(self.indices)
-            index = int(self.indices[place])
-            try:
-                self._read(index, row, out, sampler)
-                return place
-            except images.Unreadable as error:
-                self.skipped.add((self._where(index), one_line(images.reason(error))))
-        raise BrokenImages(self.skipped.known, self.skipped.total)
+
+        def read(place: int) -> None:
+            self._read(int(self.indices[place]), row, out, sampler)
+
+        def where(place: int) -> Path:
+            return self._where(int(self.indices[place]))
+
+        return self.skipped.read(position, len(self.indices), read, where)
 
     def _read(self, index: int, row: int, out: np.ndarray, sampler: CropSampler | None) -> None:
         if sampler is not None and self.crops is not None:

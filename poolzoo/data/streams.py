@@ -17,6 +17,7 @@ from poolzoo.data.reader import Reader
 from poolzoo.data.resize import Fit
 from poolzoo.data.row_file import RowFile
 from poolzoo.data.sizes import Size
+from poolzoo.data.skipped import Skipped
 from poolzoo.data.stream import StreamedImages
 from poolzoo.plugin.image_index import ImageIndex
 from poolzoo.plugin.spec import Dataset, Split
@@ -109,6 +110,7 @@ def open_streams(
     mode: keeping.Mode,
     shelf: disk.Shelf,
     threads: int | None,
+    skipped: Skipped,
 ) -> Streams:
     """The images of a run, none of which is decoded before it is asked for.
 
@@ -122,6 +124,7 @@ def open_streams(
         mode: Whether images are reduced.
         shelf: Where reduced images are kept.
         threads: How many decode; None for one a processor.
+        skipped: The training images that cannot be read, as they come up.
     """
 
     def rows(split: Split, *, of_crops: bool = False, count: int | None = None) -> RowFile | None:
@@ -139,7 +142,7 @@ def open_streams(
         keep[val_indices] = True
     fitted = rows("train", count=None if keep is None else len(val_indices))
     return Streams(
-        train=StreamedImages(index["train"], size, how, threads, kept=fitted, keep=keep),
+        train=StreamedImages(index["train"], size, how, threads, kept=fitted, keep=keep, skipped=skipped),
         test=StreamedImages(index["test"], size, how, threads, kept=rows("test")),
         crops=source,
     )

@@ -8,7 +8,7 @@ from poolzoo.data.augmentation import Augmentation
 from poolzoo.data.batches import SINGLE_PROCESS, BatchLoader, Rank
 from poolzoo.data.epoch_order import Sampler
 from poolzoo.data.stream import StreamedImages
-from poolzoo.data.stream_loader import Skipped, StreamLoader
+from poolzoo.data.stream_loader import StreamLoader
 from poolzoo.train.prepare import PreparedRun
 
 
@@ -45,7 +45,7 @@ def batch_loader(
         rank,
         indices,
         crops=data.crops if augmentation.crop_scale is not None else None,
-        skipped=Skipped(settings.skip_broken, len(data.images), data.skipped),
+        skipped=data.images.skipped,
         threads=settings.data_workers,
         sampler=sampler,
     )

@@ -31,6 +31,7 @@ ABOVE: Final = 1e3  # … and the last one, which is rarely reached
 LOOK_EVERY: Final = 10  # steps between two looks at the loss, each of which waits for the device
 SMOOTHING: Final = 3.0  # standard deviation in steps of the Gaussian that smooths the losses
 DIVERGED: Final = 2.0  # times the loss at the start, at which the ramp ends
+NOISE: Final = 2.0  # standard deviations of the losses around their smooth line, which a fall must exceed
 FEWEST_BATCHES: Final = 4  # an epoch
 JSON: Final = "lr.json"
 PLOT: Final = "lr.svg"
@@ -83,18 +84,20 @@ class Ramp:
 RULE: Final = "geometric mean of the rate of the steepest fall and the rate of the lowest loss"
 
 
-def suggest(rates: np.ndarray, smooth: np.ndarray) -> float | str:
+def suggest(rates: np.ndarray, losses: np.ndarray, smooth: np.ndarray) -> float | str:
     """The rate that the rule gives; or why there is none.
 
     Args:
         rates: Of each step, `float64[n]`, growing.
-        smooth: Smoothed losses, `float64[n]`.
+        losses: Of each step, `float64[n]`.
+        smooth: The same, smoothed, `float64[n]`.
     """
     lowest = int(smooth.argmin())
+    noise = float((losses - smooth)[: lowest + 1].std())  # without what follows a divergence
+    if smooth[:LOOK_EVERY].mean() - smooth[lowest] < NOISE * noise or lowest < LOOK_EVERY:
+        return f"the loss does not fall clearly at any rate from {rates[0]:.2g} to {rates[-1]:.2g}"
     if lowest == len(smooth) - 1:
         return f"the loss still falls at a rate of {rates[-1]:.2g}"
-    if lowest < LOOK_EVERY:
-        return f"the loss does not fall at any rate from {rates[0]:.2g} to {rates[-1]:.2g}"
     steepest = int(np.gradient(smooth[: lowest + 1]).argmin())
     return float(math.sqrt(rates[steepest] * rates[lowest]))
 
@@ -182,7 +185,7 @@ def _judge(ramp: Ramp, losses: np.ndarray, place: Path) -> LrRange:
         raise CheckFailed(text, f"a smaller --lr than {ramp.first / BELOW:g} moves the range")
     rates = np.array([ramp.lr_at(step) for step in range(finite)])
     smooth = smoothed(losses[:finite])
-    found = suggest(rates, smooth)
+    found = suggest(rates, losses[:finite], smooth)
     return LrRange(
         suggestion=None if isinstance(found, str) else found,
         problem=found if isinstance(found, str) else None,

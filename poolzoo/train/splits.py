@@ -20,6 +20,7 @@ from poolzoo.data.images import fit_array
 from poolzoo.data.photographs import CropSource
 from poolzoo.data.reader import Reader
 from poolzoo.data.sizes import Size
+from poolzoo.data.skipped import Skipped
 from poolzoo.data.statistics import ChannelStatistics, channel_statistics
 from poolzoo.data.stream import StreamedImages
 from poolzoo.data.unreadable import Broken
@@ -246,6 +247,7 @@ def _streamed(settings: Settings, dataset: Dataset, reader: Reader, mode: keepin
         mode=mode,
         shelf=reader.opened_shelf(source.cache_dir()),
         threads=settings.data_workers,
+        skipped=Skipped(settings.skip_broken, len(index["train"]), reader.skipped),
     )
     classes = source.class_names(dataset, labels["train"])
     return DataSplits(

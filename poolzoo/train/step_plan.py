@@ -89,7 +89,7 @@ def parse_duration(text: str) -> float:
     found = DURATION.fullmatch(text)
     hours, minutes, seconds = (float(part or 0) for part in (found.groups() if found else ()))  # ValueError if none
     if not (total := 3600 * hours + 60 * minutes + seconds):
-        raise ValueError(text)
+        raise ValueError(f"{text!r} is no duration above zero")
     return total
 
 
