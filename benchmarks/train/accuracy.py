@@ -15,6 +15,9 @@ images (ours holds a tenth out to select the epoch), the last weights. The bette
 steps before the clock starts. The cosine follows the clock, so it ends with the time on a busy machine too. Initial
 weights, normalization, test images and metrics are the same. Threads sleep at barriers on both sides.
 
+--set NAME=VALUE changes settings of ours, such as --set batch_size=128 cutmix=0.5. Choose them by the column of the
+validation images: the test images are for the last table.
+
 Every finished run is a line of JSON in FILE, and is not run again.
 """
 
@@ -28,6 +31,7 @@ import statistics
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import islice
@@ -234,7 +238,9 @@ def main() -> None:
     parser.add_argument("--timm", action="store_true", help="timm's training beside every recipe, for as long")
     parser.add_argument("--timm-lr", type=float, default=LR)
     parser.add_argument("--plugin", metavar="FILE", help="a plugin that is not installed")
+    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings of ours, as in TOML")
     given = parser.parse_args()
+    changes = tomllib.loads("\n".join(_toml(each) for each in given.set))
     if given.minutes and given.epochs:
         parser.error("--minutes chooses the epochs: leave --epochs out")
     peers.folder_of(given.data)
@@ -253,7 +259,7 @@ def main() -> None:
     found: dict[str, list[dict[str, Any]]] = {}
     for recipe, seed in sorted(plans, key=lambda plan: plan[1]):
         chosen = {"epochs": given.epochs} if given.epochs else {}
-        settings = asdict(Settings(**{**recipe_settings(recipe), **network, **chosen, "seed": seed}))
+        settings = asdict(Settings(**{**recipe_settings(recipe), **network, **chosen, **changes, "seed": seed}))
         run = _run(kept, recipe, "ours", {"settings": settings, "plugin": given.plugin, "budget": budget}, given)
         found.setdefault(recipe, []).append(run)
         if given.timm:
@@ -276,6 +282,16 @@ def main() -> None:
     peers.show_conditions({**conditions, "pretrained": given.pretrained, "waiting": "threads sleep"})
 
 
+def _toml(change: str) -> str:
+    """`NAME=VALUE` as a line of TOML, in which text has quotes."""
+    name, _, value = change.partition("=")
+    try:
+        tomllib.loads(change)
+    except tomllib.TOMLDecodeError:
+        return f"{name} = {json.dumps(value)}"
+    return change
+
+
 def _run(kept: Kept, name: str, function: str, arguments: dict[str, Any], given: argparse.Namespace) -> dict[str, Any]:
     before = len(kept.runs)
     run = kept.result(function, arguments, given.threads)
@@ -295,6 +311,7 @@ def _row(name: str, results: list[dict[str, Any]]) -> dict[str, Any]:
         "epochs": statistics.mean(r["epochs"] for r in results),
         "accuracy": statistics.mean(r["accuracy"] for r in results),
         "accuracies": [r["accuracy"] for r in results],
+        "validations": [max(value for *_, value in r["validation"]) for r in results if "validation" in r],
         "flips": [r["flip_tta"] for r in results if r["flip_tta"] is not None],
     }
 
@@ -314,8 +331,9 @@ def show(rows: list[dict[str, Any]]) -> None:
         ratio = f"{row['ratio']:.2f}" if row["ratio"] is not None and not row["name"].startswith("timm") else "–"
         times = f"{row['seconds']:.0f}", f"{row['step_seconds']:.0f}", f"{row['epochs']:.1f}"
         cells = (row["name"], row["n"], *times, f"{row['images_per_s']:.0f}")
-        lines.append((*cells, _percent(row["accuracies"]), _percent(row["flips"]), ratio))
-    figures = "images/s", "test accuracy, %", "flip-TTA, %", "times timm's error"
+        found = (_percent(row[key]) for key in ("validations", "accuracies", "flips"))
+        lines.append((*cells, *found, ratio))
+    figures = "images/s", "validation, %", "test accuracy, %", "flip-TTA, %", "times timm's error"
     headers = ("recipe", "seeds", "seconds", "of these in steps", "epochs", *figures)
     output.table(headers, lines, right=range(1, len(headers)))
 

@@ -24,6 +24,8 @@ class _Row(NamedTuple):
     kinds: tuple[str, ...] = ()
     runtime: spec.Runtime | None = None
     availability: Availability | None = None
+    dataset_source: spec.DatasetSource | None = None
+    missing: tuple[str, ...] = ()
 
     @property
     def origin(self) -> str:
@@ -33,6 +35,13 @@ class _Row(NamedTuple):
         row: dict[str, object] = {"name": self.name, "summary": self.summary, "source": self.source.to_json()}
         if self.kinds:
             row["kinds"] = list(self.kinds)
+        if (source := self.dataset_source) is not None:
+            row |= {
+                "example": source.example,
+                "installed": not self.missing,
+                "missing": list(self.missing),
+                "install": source.install,
+            }
         if self.runtime is not None and self.availability is not None:
             row |= {
                 "devices": list(self.runtime.devices),
@@ -46,6 +55,15 @@ class _Row(NamedTuple):
     @property
     def devices(self) -> str:
         return " ".join(self.runtime.devices) if self.runtime is not None else ""
+
+    @property
+    def usage(self) -> str:
+        """What to type for a data set, or for one of a source; where that is not installed, how to get it."""
+        if (source := self.dataset_source) is None:
+            return self.name
+        if self.missing:
+            return f"not installed: {source.install or ', '.join(self.missing)}"
+        return source.example or source.name
 
     @property
     def version(self) -> str:
@@ -63,8 +81,8 @@ def command(what: str | None, pattern: str | None, as_json: bool) -> None:
     """List poolings, backbones, data sets and runtimes with the plugin that provides each.
 
     Without an argument, the command lists the poolings and names the rest. `backbones` shows one row for each family;
-    with --filter it lists the members of the families too. `runtimes` also shows what is not installed and how to
-    get it.
+    with --filter it lists the members of the families too. `datasets` also shows the sources of data of your own.
+    `datasets` and `runtimes` show what is not installed and how to get it.
     """
     catalog = loader.catalog()
     listed = what or "poolings"
@@ -79,13 +97,16 @@ def command(what: str | None, pattern: str | None, as_json: bool) -> None:
     elif listed == "runtimes":
         cells = [(row.name, row.summary, row.devices, row.version, row.origin) for row in rows]
         output.table(("runtime", "what it is", "devices", "version", "from"), cells)
+    elif listed == "datasets":
+        cells = [(row.name, row.summary, row.usage, row.origin) for row in rows]
+        output.table(("dataset", "what it is", "--data", "from"), cells)
     else:
         output.table((listed[:-1], "what it is", "from"), [(row.name, row.summary, row.origin) for row in rows])
     if what is None:
         backbones, datasets = _backbones(catalog, None), _datasets(catalog, None)
         output.data("")
         output.data(f"backbones: {', '.join(row.name for row in backbones)} (poolzoo list backbones)")
-        output.data(f"data sets: {', '.join(row.name for row in datasets)}, folder:PATH (poolzoo list datasets)")
+        output.data(f"data sets: {', '.join(row.name for row in datasets)} (poolzoo list datasets)")
         runtimes = [entry.item.name for entry in catalog.select(spec.Runtime)]
         output.data(f"runtimes: {', '.join(runtimes)} (poolzoo list runtimes)")
 
@@ -111,7 +132,15 @@ def _backbones(catalog: loader.Catalog, pattern: str | None) -> list[_Row]:
 
 
 def _datasets(catalog: loader.Catalog, pattern: str | None) -> list[_Row]:
-    return [_row(entry) for entry in catalog.select(spec.Dataset, pattern)]
+    from poolzoo.plugin.modules import missing_of
+
+    rows = []
+    for entry in catalog.select((spec.Dataset, spec.DatasetSource), pattern):
+        row, item = _row(entry), entry.item
+        if isinstance(item, spec.DatasetSource):
+            row = row._replace(dataset_source=item, missing=missing_of(item.modules))
+        rows.append(row)
+    return rows
 
 
 def _runtimes(catalog: loader.Catalog, pattern: str | None) -> list[_Row]:

@@ -52,7 +52,12 @@ def _cost(cost: dict[str, Any]) -> str:
     )
 
 
-_KINDS = {spec.Dataset: "data set", spec.BackboneFamily: "family of backbones", spec.Runtime: "runtime"}
+_KINDS = {
+    spec.Dataset: "data set",
+    spec.DatasetSource: "source of data",
+    spec.BackboneFamily: "family of backbones",
+    spec.Runtime: "runtime",
+}
 _TITLES = {"source": "from", "out_features": "output features"}
 _WORDS: dict[str, Callable[[Any], str]] = {
     "options": lambda listed: ", ".join(f"{o['name']}={o['default']} ({o['type']})" for o in listed) or "none",
@@ -66,6 +71,7 @@ _WORDS: dict[str, Callable[[Any], str]] = {
 
 
 def _find(catalog: loader.Catalog, name: str) -> list[dict[str, object]]:
+    name = name.removesuffix(":")  # of a source, as `list datasets` has it
     spelt = grammar.parse_spec(name)
     found: list[dict[str, object]] = []
     facts: dict[str, object]
@@ -76,9 +82,11 @@ def _find(catalog: loader.Catalog, name: str) -> list[dict[str, object]]:
             facts = {"name": item.name, "kind": f"{item.kind} pooling", "summary": item.summary}
             facts |= {"equation": item.equation, "paper": item.paper or "no canonical one"}
             found.append({**facts, **_measured(resolved), "training": item.stochastic, **_shared(resolved)})
-    for entry in catalog.select((spec.Dataset, spec.BackboneFamily, spec.Runtime)):
-        if entry.item.name == name and not isinstance(entry.item, spec.Pooling):
-            facts = {"name": name, "kind": _KINDS[type(entry.item)], "summary": entry.item.summary}
+    for entry in catalog.select((spec.Dataset, spec.DatasetSource, spec.BackboneFamily, spec.Runtime)):
+        if name in (entry.item.name, _prefix(entry.item)) and not isinstance(entry.item, spec.Pooling):
+            facts = {"name": entry.item.name, "kind": _KINDS[type(entry.item)], "summary": entry.item.summary}
+            if isinstance(entry.item, spec.DatasetSource):
+                facts |= _source_facts(entry.item)
             if isinstance(entry.item, spec.Runtime):
                 from poolzoo.runtime import availability
 
@@ -109,6 +117,19 @@ def _find(catalog: loader.Catalog, name: str) -> list[dict[str, object]]:
         "license": item.license,
     }
     return [{**facts, **_shared(resolved)}]
+
+
+def _prefix(item: object) -> str | None:
+    return item.prefix if isinstance(item, spec.DatasetSource) else None
+
+
+def _source_facts(source: spec.DatasetSource) -> dict[str, object]:
+    """What to type for a source of data, and what it needs."""
+    from poolzoo.plugin.modules import missing_of
+
+    missing = missing_of(source.modules)
+    needs = ", ".join(source.modules) + (f" (not installed: {source.install})" if missing else "")
+    return {"example": f"--data {source.example}" if source.example else "", "needs": needs}
 
 
 def _measured(resolved: loader.Resolved) -> dict[str, object]:

@@ -21,7 +21,7 @@ from poolzoo.data.sizes import Size
 from poolzoo.plugin import loader, values
 from poolzoo.plugin.catalog import import_build
 from poolzoo.plugin.image_index import ImageIndex
-from poolzoo.plugin.modules import is_module
+from poolzoo.plugin.modules import missing_of
 from poolzoo.plugin.spec import Dataset, DatasetSource, Split
 
 
@@ -95,7 +95,7 @@ def _opened(entry: loader.Entry, text: str, splits: tuple[str, ...], multilabel:
     assert isinstance(source, DatasetSource)
     if not place:
         raise UsageError(f"--data {text} names no data behind the colon", f"such as {source.example or source.name}")
-    if missing := [name for name in source.modules if not is_module(name)]:
+    if missing := missing_of(source.modules):
         text = f"{source.prefix}: needs {', '.join(missing)}, which is not installed"
         raise EnvironmentProblem(text, source.install or "install it")
     open_source = import_build(source.open, source.name, entry.source, "open")
@@ -182,7 +182,7 @@ def with_absolute_path(text: str) -> str:
     """What `--data` names, without dependence on the current directory: the path of a source is made absolute."""
     kind, colon, place = text.partition(":")
     entry = loader.catalog().source(text)
-    if entry is None or "://" in place:
+    if entry is None or not place or "://" in place:
         return text
     path = Path(place).expanduser()
     return f"{kind}{colon}{path.absolute()}" if getattr(entry.item, "is_path", True) or path.exists() else text

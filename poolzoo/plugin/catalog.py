@@ -223,6 +223,8 @@ class Catalog:
         """
         prefix, colon, _ = text.partition(":")
         sources = [getattr(e.item, "prefix", "") for e in self.select(spec.DatasetSource)]
+        if text in sources:
+            raise UsageError(f"{text}: is a source of data, and no data set", f"poolzoo show {text} says what to type")
         if colon and (near := grammar.suggest(prefix, sources)):
             raise UsageError(f"no source of data is called {prefix + ':'!r}", self.with_problems(near))
         wanted = grammar.parse_spec(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterable
 from importlib.machinery import ModuleSpec, PathFinder
 
 
@@ -20,3 +21,8 @@ def is_module(name: str) -> bool:
     except (ImportError, ValueError, AttributeError):
         return False
     return found is not None and found.origin is not None
+
+
+def missing_of(names: Iterable[str]) -> tuple[str, ...]:
+    """Those of some modules that cannot be found."""
+    return tuple(name for name in names if not is_module(name))

@@ -271,7 +271,7 @@ class DatasetSource:
 
     @property
     def name(self) -> str:
-        return f"{self.prefix}:*"
+        return f"{self.prefix}:"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,8 @@ from poolzoo.testing.backbones import BackboneTests, check_backbone
 from poolzoo.testing.base import Check, Failure
 from poolzoo.testing.datasets import CHECKS as DATASET_CHECKS
 from poolzoo.testing.datasets import DatasetTests, check_dataset
+from poolzoo.testing.indexed_datasets import CHECKS as INDEX_CHECKS
+from poolzoo.testing.indexed_datasets import IndexedDatasetTests
 from poolzoo.testing.poolings import CHECKS, PoolingTests, check_pooling, run_check
 from poolzoo.testing.runtimes import CHECKS as RUNTIME_CHECKS
 from poolzoo.testing.runtimes import RuntimeTests, check_runtime
@@ -24,11 +26,13 @@ __all__ = [
     "BACKBONE_CHECKS",
     "CHECKS",
     "DATASET_CHECKS",
+    "INDEX_CHECKS",
     "RUNTIME_CHECKS",
     "BackboneTests",
     "Check",
     "DatasetTests",
     "Failure",
+    "IndexedDatasetTests",
     "PoolingTests",
     "RuntimeTests",
     "check_backbone",

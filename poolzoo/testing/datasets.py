@@ -1,4 +1,4 @@
-"""What every data set promises, as checks. They load it, so one that downloads needs the network or its cache."""
+"""What every data set of decoded arrays promises, as checks. They load it, with all that it downloads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import numpy as np
 
 from poolzoo.plugin import loader
 from poolzoo.plugin.spec import Dataset, Split
+from poolzoo.testing import indexed_datasets
 from poolzoo.testing.base import Checks, Failure, suite
+from poolzoo.testing.indexed_datasets import CheckedIndex
 
 _SPLITS: Final[tuple[Split, ...]] = ("train", "test")
 
@@ -106,18 +108,30 @@ def run_check(check: str, dataset: Dataset | str) -> None:
         AssertionError: The promise is not kept.
         Exception: Whatever the data set itself raises.
     """
-    checks.run(check, _checked(dataset))
+    checks.run(check, CheckedDataset(_item(dataset)))
 
 
 def check_dataset(dataset: Dataset | str) -> list[Failure]:
-    """Runs all of `DATASET_CHECKS` on a data set; the failures, an empty list if there are none."""
-    return checks.failures(_checked(dataset))
+    """Runs all of `DATASET_CHECKS` on a data set, or all of `INDEX_CHECKS` where it has an index.
+
+    Returns:
+        The failures, an empty list if there are none.
+    """
+    found, checked = checks_of(_item(dataset))
+    return found.failures(checked)
 
 
-def _checked(dataset: Dataset | str) -> CheckedDataset:
+def checks_of(dataset: Dataset) -> tuple[Checks[Any], CheckedDataset | CheckedIndex]:
+    """The checks for a data set, by what it gives, and the data set as they take it."""
+    if dataset.index is not None:
+        return indexed_datasets.checks, CheckedIndex(dataset)
+    return checks, CheckedDataset(dataset)
+
+
+def _item(dataset: Dataset | str) -> Dataset:
     item = loader.catalog().dataset(dataset).item if isinstance(dataset, str) else dataset
     assert isinstance(item, Dataset)
-    return CheckedDataset(item)
+    return item
 
 
 CHECKS: Final = checks.ids

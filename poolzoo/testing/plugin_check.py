@@ -12,6 +12,7 @@ from poolzoo.plugin import grammar, loader, spec
 from poolzoo.plugin.catalog import Entry, Resolved, import_build
 from poolzoo.plugin.discovery import Candidate, find
 from poolzoo.plugin.health import health_of
+from poolzoo.plugin.modules import missing_of
 from poolzoo.plugin.problems import Problem
 from poolzoo.testing import backbones, datasets, poolings, runtimes
 from poolzoo.testing.base import Checks, Failure
@@ -44,7 +45,8 @@ class CheckedItem:
 
     Attributes:
         name: Of the item.
-        kind: "global pooling", "local pooling", "backbone", "family of backbones", "data set" or "runtime".
+        kind: "global pooling", "local pooling", "backbone", "family of backbones", "data set", "source of data" or
+            "runtime".
         outcomes: One for each check.
     """
 
@@ -127,6 +129,8 @@ def _kind(item: object) -> str:
         return "backbone"
     if isinstance(item, spec.Runtime):
         return "runtime"
+    if isinstance(item, spec.DatasetSource):
+        return "source of data"
     return "family of backbones" if isinstance(item, spec.BackboneFamily) else "data set"
 
 
@@ -134,6 +138,8 @@ def check_entry(entry: Entry, advance: Callable[[str], None]) -> Iterable[Outcom
     """The outcome of each check of one item."""
     if isinstance(entry.item, spec.BackboneFamily):
         return [_check_family(entry, entry.item)]
+    if isinstance(entry.item, spec.DatasetSource):
+        return [_check_source(entry, entry.item)]
     try:
         checks, checked = _to_check(entry)
     except PoolzooError as error:
@@ -156,7 +162,7 @@ def _to_check(entry: Entry) -> tuple[Checks[Any], object]:
     """
     item = entry.item
     if isinstance(item, spec.Dataset):
-        return datasets.checks, datasets.CheckedDataset(item)
+        return datasets.checks_of(item)
     if isinstance(item, spec.Runtime):
         return runtimes.checks, runtimes.CheckedRuntime(entry)
     assert isinstance(item, spec.Pooling | spec.Backbone)
@@ -179,3 +185,22 @@ def _check_family(entry: Entry, family: spec.BackboneFamily) -> Outcome:
         found = f"{len(names)} names, get gives {provided!r:.80}"
     expected = "names() gives at least one name, get(name) a Backbone for it"
     return Outcome("names_and_get", Failure("names_and_get", found, expected, "fix names() or get()"))
+
+
+def _check_source(entry: Entry, source: spec.DatasetSource) -> Outcome:
+    """A source refuses a place that is not there in one line; its data sets are for its author's tests."""
+    expected = "open(place, splits=…, multilabel=…) raises poolzoo.UsageError where there is no such place"
+    hint = "fix open(); check data sets that it gives with poolzoo.testing.check_dataset"
+    if missing := missing_of(source.modules):
+        found = f"{', '.join(missing)} is not installed"
+        return Outcome("open", Failure("open", found, "what it needs is installed", source.install or "install it"))
+    try:
+        open_source = import_build(source.open, source.name, entry.source, "open")
+        given = open_source("no/such/place", splits=("train", "test", "val"), multilabel=False)
+    except PoolzooError:
+        return Outcome("open")
+    except loader.Failure as error:
+        found = reason(error)
+    else:
+        found = f"open('no/such/place') gives {given!r:.80}"
+    return Outcome("open", Failure("open", found, expected, hint))

@@ -38,6 +38,11 @@ RECIPES: Final = (
         {"head_lr_mult": 5.0, "layer_decay": 0.9, "lr": 1e-3, "epochs": 6},
     ),
     Recipe(
+        "tune-cnn",
+        "from weights of a convolutional network: Muon for its filters, and longer than tune",
+        {"optimizer": "muon", "lr": 2e-3, "head_lr_mult": 5.0, "layer_decay": 0.9, "epochs": 9},
+    ),
+    Recipe(
         "probe",
         "the head only, on cached features of a frozen backbone",
         {"freeze": "backbone", "epochs": 30, "views": 1},

@@ -97,8 +97,10 @@ def reader(tmp_path_factory) -> Path:
                 pixels = np.array(tint) + random.integers(-25, 25, (16, 16, 3))
                 Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{index}.png")
     shutil.copytree(place / "photos", place / "other-images")
-    images = sorted((place / "photos").rglob("*.png"))
-    rows = [f"{path.relative_to(place)},{path.parent.name}|{path.stem[:1]},{path.parts[-3]}" for path in images]
+    files = sorted(place.glob("photos/*/*/*.png"))
+    rows = [f"{file.relative_to(place)},{file.parent.name},{file.parent.parent.name}" for file in files]
+    (place / "photos.csv").write_text("\n".join(["path,label,split", *rows]))
+    rows = [f"{file.relative_to(place)},{file.parent.name}|{file.stem[:1]},{file.parts[-3]}" for file in files]
     (place / "tagged.csv").write_text("\n".join(["path,labels,split", *rows]))
     for name in ("photo.jpg", "chelsea.png"):
         Image.fromarray(random.integers(0, 255, (48, 64, 3), dtype=np.uint8)).save(place / name)
