@@ -355,6 +355,10 @@ LEGACY_DEFAULTS: Final[Mapping[str, Any]] = {
     "reader": None,
     "final_norm": None,
     "augment": "light",
+    "crop_scale": "none",
+    "policy": "none",
+    "color_jitter": 0.0,
+    "erasing": 0.0,
     "data_cache": None,
 }
 

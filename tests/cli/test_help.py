@@ -55,7 +55,10 @@ def test_groups_of_finetune_are_the_subjects_of_training(poolzoo):
     assert titles == [
         groups.DATA,
         groups.MODEL,
+        groups.LENGTH,
         groups.OPTIMIZATION,
+        groups.LOSS,
+        groups.TEACHER,
         groups.AUGMENTATION,
         groups.FREEZING,
         groups.HARDWARE,
@@ -66,7 +69,7 @@ def test_groups_of_finetune_are_the_subjects_of_training(poolzoo):
 
 def test_finetune_offers_every_setting_with_its_default():
     defaults = {one.name: one.default for one in command("finetune").params if isinstance(one, click.Option)}
-    internal = {"final_norm", "validation", "reader", "plugins"}
+    internal = {"final_norm", "validation", "reader", "steps", "plugins"}
     for name, value in vars(Settings()).items():
         if name not in internal:
             assert defaults[name] == value, flag(name)
