@@ -1,4 +1,4 @@
-"""`poolzoo finetune`."""
+"""`poolzoo finetune`. It is long because it has an option for each setting."""
 
 from __future__ import annotations
 

@@ -92,6 +92,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights(poolzoo, plugin, tmp_pat
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "part" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_heads_learn_as_if_each_were_alone(poolzoo, plugin, tmp_path):
     more = ("--freeze", "backbone", "--epochs", 2, "--limit", 100, "--pool", "gem")
     poolzoo("finetune", "--plugin", plugin, *BASE, *more, "--out", tmp_path / "alone")
@@ -194,6 +195,7 @@ def test_a_table_of_files_gives_several_labels(poolzoo, tmp_path):
     assert [row["n"] for row in found["per_class"]] == [0, 2, 2]
 
 
+@pytest.mark.slow
 def test_checkpoints_of_earlier_versions_resume(poolzoo, tmp_path):
     """They know no task, and keep the best score as an accuracy."""
     arguments = ("finetune", *BASE[4:], "--data", "digits", "--epochs", 2, "--limit", 100)
