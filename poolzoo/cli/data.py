@@ -124,7 +124,7 @@ def lines(found: CheckReport) -> list[tuple[str, str]]:
             told.append(("copies", f"{text}; {_example(pairs)}"))
     for name, facts in found.splits.items():
         counts = facts.classes.values()
-        text = f"{name}: {facts.images:,} images in {len(counts):,} classes of {_range(counts)}"
+        text = f"{name}: {_count(facts.images, 'image')} in {_count(len(counts), 'class')} of {_range(counts)}"
         if facts.few:
             more = "" if len(facts.few) <= _NAMED else f" and {len(facts.few) - _NAMED:,} more"
             one = len(facts.few) == 1
@@ -146,6 +146,11 @@ def lines(found: CheckReport) -> list[tuple[str, str]]:
             mean, std = (" ".join(f"{value:.3f}" for value in values) for values in (facts.mean, facts.std))
             told.append(("channels", f"{name}: mean {mean}, standard deviation {std}"))
     return told
+
+
+def _count(number: int, noun: str) -> str:
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else plural}"
 
 
 def _range(counts: Collection[int]) -> str:

@@ -92,7 +92,9 @@ def as_table(root: Path, files: list[Path]) -> str:
 
 
 def as_parquet(root: Path, files: list[Path]) -> str:
-    datasets = pytest.importorskip("datasets")
+    pytest.importorskip("datasets.features")  # `tests/datasets` may be importable by its last name
+    import datasets
+
     rows = {"image": [{"bytes": path.read_bytes(), "path": None} for path in files], "label": ["odd"] * len(files)}
     made = datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image(decode=False))
     made.to_parquet(root / "train-00000-of-00001.parquet")
