@@ -36,4 +36,5 @@ def tell(source: str, identity: DataIdentity, classes: Sequence[str]) -> None:
     small, large = int(present[counts[present].argmin()]), int(counts.argmax())
     if counts[large] >= MIN_IMBALANCE * counts[small]:
         text = f"classes are unequal: {counts[small]:,} training images of {classes[small]}"
-        output.warn(f"{text}, {counts[large]:,} of {classes[large]}", "accuracy hides small classes; see macro F1")
+        hint = "accuracy hides small classes; --class-weights balanced or --sampler balanced weigh them up"
+        output.warn(f"{text}, {counts[large]:,} of {classes[large]}", hint)
