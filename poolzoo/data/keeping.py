@@ -30,6 +30,7 @@ CHOICES: Final = ("auto", "decoded", "reduced", "none")
 # Processor seconds that decoding an image takes, a constant and for each pixel; measured on 2020s x86, and rounded up.
 SECONDS_EACH, SECONDS_A_PIXEL = 1e-4, 1e-8
 LONGEST: Final = 100.0  # processor seconds of decoding before training begins; more images are read while it trains
+CAN_READ_AT_A_PLACE: Final = hasattr(os, "preadv")  # Windows cannot
 _FORMAT: Final = 1  # of what is kept; another gives other keys
 _SPARE: Final = 1.05  # of the bytes that a sample of headers lets expect
 
@@ -114,7 +115,7 @@ def choose(asked: str, parts: Sequence[Part], shelf: disk.Shelf) -> Mode:
 
 
 def _can_keep(needed: int, shelf: disk.Shelf) -> bool:
-    if not shelf.limit_bytes or not hasattr(os, "preadv"):  # Windows cannot read at a place
+    if not shelf.limit_bytes or not CAN_READ_AT_A_PLACE:
         return False
     try:
         shelf.root.mkdir(parents=True, exist_ok=True)
@@ -132,6 +133,8 @@ def rows(shelf: disk.Shelf, parts: Sequence[Part], digests: Sequence[np.ndarray]
         digests: Of the files of each part, `uint8[N, 8]`, as `identity.file_digests` gives them.
         how: By which rules files become pixels.
     """
+    if not CAN_READ_AT_A_PLACE:
+        return [None] * len(parts)
     keys = [_key(part, known, how) for part, known in zip(parts, digests, strict=True)]
     try:
         places = [shelf.find(key) for key in keys]

@@ -17,8 +17,8 @@ from poolzoo.common import resources
 from poolzoo.data import pillow_warnings
 
 PIECE: Final = 4  # images that a thread fills at a time
-AHEAD_BYTES: Final = 96 << 20  # of images that wait …
-MAX_AHEAD: Final = 8  # … in at most so many batches, and in at least one
+AHEAD_BYTES: Final = 24 << 20  # of images that wait …
+MAX_AHEAD: Final = 4  # … in at most so many batches, and in at least one
 Fill = Callable[[int, np.ndarray], int]
 
 

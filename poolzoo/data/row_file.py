@@ -1,4 +1,4 @@
-"""Images that were computed once and are kept on disk, each when it first came up: a directory that fills by and by.
+"""Images that were computed once and are kept on disk, each when it first came up, while a network trains.
 
 Each process that adds images writes a part of its own: `<part>.rows` with the pixels one behind the other, and
 `<part>.table` with a record for each. It reads the parts of all, so that processes need no lock. A record is written
@@ -20,7 +20,7 @@ import numpy as np
 from poolzoo.common import output
 from poolzoo.data.sizes import Size
 
-# Of images that a killed process may have computed in vain: bytes, and seconds as between two checkpoints.
+# Of images that a killed process may have to compute again: bytes, and seconds as between two checkpoints.
 FLUSH_BYTES, FLUSH_SECONDS = 256 << 20, 10.0
 RECORD: Final = np.dtype(
     [("position", "<i8"), ("offset", "<i8"), ("height", "<u4"), ("width", "<u4"), ("rows", "<u4"), ("columns", "<u4")]
@@ -149,7 +149,7 @@ class RowFile:
             self._names.clear()
 
     def __del__(self) -> None:
-        with suppress(Exception):  # the interpreter may be half gone
+        with suppress(Exception):  # the interpreter may be shutting down
             self.close()
 
     def _own_part(self) -> int:
