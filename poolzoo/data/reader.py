@@ -126,9 +126,9 @@ class Reader:
     facts: dict[Split, Facts] = field(default_factory=dict)
     shelf: disk.Shelf | None = None  # one for both parts: the second does not evict the first
     _indices: dict[str, ImageIndex] = field(default_factory=dict)
-    _joined: ImageIndex | None = None  # of the training and the validation images
     _judged: bool = False
     _tried: int = 0  # files of parts in which some could not be read
+    _joined: ImageIndex | None = None  # of the training and the validation images
 
     def part(self, part: str) -> ImageIndex:
         """The index of "train", "test" or "val" alone, without what is held out, at most `limit` of the images."""
