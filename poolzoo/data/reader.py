@@ -128,6 +128,7 @@ class Reader:
     _indices: dict[str, ImageIndex] = field(default_factory=dict)
     _judged: set[str] = field(default_factory=set)
     _tried: int = 0  # files of parts in which some could not be read
+    _joined: ImageIndex | None = None  # of the training and the validation images
 
     def part(self, part: str) -> ImageIndex:
         """The index of "train", "test" or "val" alone, without what is held out, at most `limit` of the images."""
@@ -149,8 +150,11 @@ class Reader:
 
     def index(self, split: Split) -> ImageIndex:
         """The index of what `load` decodes: behind the training images come the validation images, if there are any."""
-        own = self.part(split)
-        return join(own, self.part("val")) if split == "train" and "val" in self.parts else own
+        if split != "train" or "val" not in self.parts:
+            return self.part(split)
+        if self._joined is None:
+            self._joined = join(self.part("train"), self.part("val"))
+        return self._joined
 
     def load(self, split: Split, cache_dir: Path) -> tuple[np.ndarray, np.ndarray]:
         """`(uint8[N, H, W, 3], int64[N])`; of a large part the pixels are a read-only memory map of the cache.

@@ -67,7 +67,10 @@ class Images:
         place = str(Path(self.index.storage.place).resolve())
         digest = hashlib.sha256(repr((_FORMAT, PIL.__version__, self.transform, self.how, self.size, place)).encode())
         for position, (name, label) in enumerate(zip(self.index.names, self.index.labels.tolist(), strict=True)):
-            size, time = self.index.stamp(position)
+            try:
+                size, time = self.index.stamp(position)
+            except OSError:  # it is gone, or never was there: whoever decodes it says so
+                size, time = -1, -1
             digest.update(os.fsencode(f"/{name}\0{label}\0{size}\0{time}\n"))
         return digest.hexdigest()[:32]
 

@@ -105,6 +105,21 @@ def test_rewritten_files_are_read_again_though_names_and_sizes_stay(photos):
     assert found == [10, 200]
 
 
+def test_rows_without_an_image_are_broken_images(photos):
+    import datasets
+
+    image = (photos / "train/red/0.png").read_bytes()
+    rows = {"image": [image, None, image, b"this is no image"], "label": ["a", "b", "b", "a"]}
+    datasets.Dataset.from_dict(rows).to_parquet(photos / "holes.parquet")
+    data = f"parquet:{photos}/holes.parquet"
+    with pytest.raises(
+        CheckFailed, match=r"2 of 4 images cannot be read, first .*train/0000001: the row holds no image"
+    ):
+        source.load_split(source.open_dataset(data, splits=("train",)), "train")
+    pixels, labels = source.load_split(source.open_dataset(data, splits=("train",), skip=2), "train")
+    assert (len(pixels), labels.tolist()) == (2, [0, 1])
+
+
 @pytest.mark.parametrize("labels", [[["a", "b"], ["b"], [], ["a"]], ["a|b", "b", "", "a"]])
 def test_several_labels_of_a_row_are_read(photos, labels):
     import datasets
