@@ -1,6 +1,6 @@
 """What `--distill-from` gives: a small student alone and with teachers, on the same images, over several seeds.
 
-python -m benchmarks.train.distillation --data folder:PATH [--images 2500] [--epochs 16] [--seeds 3] [--out DIR]
+python -m benchmarks.train.distillation --data folder:PATH [--images 2000] [--epochs 10] [--seeds 3] [--out DIR]
     [--temperature 4] [--weight 0.7]
 
 The student is `nano/plain`, from scratch. The teacher is `nano/resnet` with its published weights, which saw all
@@ -36,8 +36,8 @@ def run(settings: Any, place: Path) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
-    parser.add_argument("--images", type=int, default=2500, help="training images of student and teacher")
-    parser.add_argument("--epochs", type=int, default=16)
+    parser.add_argument("--images", type=int, default=2000, help="training images of student and teacher")
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--temperature", type=float, default=4.0)
     parser.add_argument("--weight", type=float, default=0.7)
