@@ -16,7 +16,7 @@ from poolzoo.export import targets
 from poolzoo.export.targets import TargetOptions
 from poolzoo.plugin import loader
 from poolzoo.runtime import availability
-from poolzoo.runtime.predict import choose_runtime
+from poolzoo.runtime.prediction.predict import choose_runtime
 from poolzoo.runtime.runtimes import check_runtimes
 
 DIGITS = Path(__file__).parents[1] / "data" / "digits_bundle"
