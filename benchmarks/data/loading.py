@@ -59,7 +59,7 @@ Epochs = Callable[[int], Iterator[torch.Tensor]]
 
 
 def _ours(folder: str, workers: int, cache: str, *, reduced: bool) -> Epochs:
-    from poolzoo.data.augmentation import Augmentation
+    from poolzoo.data.augment.augmentation import Augmentation
     from poolzoo.data.photographs import Encoded, Reduced
     from poolzoo.data.row_file import RowFile
     from poolzoo.data.stream import StreamedImages
@@ -93,7 +93,7 @@ def _index(folder: str) -> Any:
 
 def _in_process(index: Any, name: str, shape: tuple[int, ...], work: list[tuple[int, int, int]]) -> None:
     """Crops of some images into shared memory: the position, the place in the batch, and the epoch of each."""
-    from poolzoo.data.crops import CropSampler
+    from poolzoo.data.augment.crops import CropSampler
     from poolzoo.data.photographs import Encoded
 
     shared = shared_memory.SharedMemory(name)

@@ -11,7 +11,7 @@ from typing import Final, Protocol, runtime_checkable
 import numpy as np
 
 from poolzoo.data import images
-from poolzoo.data.crops import Box, part_of, resize_into, scaled_box
+from poolzoo.data.augment.crops import Box, part_of, resize_into, scaled_box
 from poolzoo.data.resize import PLAIN, Fit
 from poolzoo.data.row_file import RowFile
 from poolzoo.data.sizes import Size

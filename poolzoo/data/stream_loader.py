@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from poolzoo.data import prefetch
-from poolzoo.data.augmentation import Augmentation
+from poolzoo.data.augment.augmentation import Augmentation
+from poolzoo.data.augment.crops import CropSampler
 from poolzoo.data.batches import SINGLE_PROCESS, Batch, BatchLoader, Epoch, Rank
 from poolzoo.data.blocks import ImageArray
-from poolzoo.data.crops import CropSampler
 from poolzoo.data.epoch_order import Sampler
 from poolzoo.data.photographs import CropSource, Keeper
 from poolzoo.data.skipped import Skipped

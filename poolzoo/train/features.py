@@ -21,7 +21,7 @@ from torch import Tensor
 from poolzoo.common import json_writer, output
 from poolzoo.common.errors import CheckFailed
 from poolzoo.data import blocks, disk, sizes
-from poolzoo.data.augmentation import NO_AUGMENTATION
+from poolzoo.data.augment.augmentation import NO_AUGMENTATION
 from poolzoo.data.source import cache_dir
 from poolzoo.data.transfer import to_device
 from poolzoo.train.image_batches import batch_loader

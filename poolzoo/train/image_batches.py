@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from poolzoo.data.augmentation import Augmentation
+from poolzoo.data.augment.augmentation import Augmentation
 from poolzoo.data.batches import SINGLE_PROCESS, BatchLoader, Rank
 from poolzoo.data.epoch_order import Sampler
 from poolzoo.data.stream import StreamedImages

@@ -11,7 +11,7 @@ from typing import Any, Final
 from poolzoo.common import json_writer
 from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.data import sizes, unreadable
-from poolzoo.data.augment_options import MAGNITUDES, MAX_OPERATORS, parse_crop_scale, parse_policy
+from poolzoo.data.augment.options import MAGNITUDES, MAX_OPERATORS, parse_crop_scale, parse_policy
 from poolzoo.data.held_out import HeldOut
 from poolzoo.data.resize import READER, TRANSFORMS, Fit
 from poolzoo.data.sizes import Size

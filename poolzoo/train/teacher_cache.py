@@ -13,7 +13,7 @@ import torch
 from poolzoo.common import json_writer, output
 from poolzoo.common.errors import CheckFailed
 from poolzoo.data import disk
-from poolzoo.data.augmentation import NO_AUGMENTATION
+from poolzoo.data.augment.augmentation import NO_AUGMENTATION
 from poolzoo.data.source import cache_dir
 from poolzoo.train.features import ROWS, FeatureStore, image_views
 from poolzoo.train.prepare import PreparedRun

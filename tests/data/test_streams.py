@@ -15,10 +15,11 @@ from PIL import Image
 from support import photographs
 from torchvision.transforms.v2 import functional as v2
 
-from poolzoo.data import crops, images, stream
-from poolzoo.data.augmentation import Augmentation, EpochParams
+from poolzoo.data import images, stream
+from poolzoo.data.augment import crops
+from poolzoo.data.augment.augmentation import Augmentation, EpochParams
+from poolzoo.data.augment.crops import Box, CropSampler
 from poolzoo.data.batches import Rank
-from poolzoo.data.crops import Box, CropSampler
 from poolzoo.data.photographs import Encoded, Reduced, reduced_size
 from poolzoo.data.row_file import RowFile
 from poolzoo.data.skipped import Skipped

@@ -11,8 +11,8 @@ from PIL import Image
 
 from poolzoo.artifacts import run as runs
 from poolzoo.common.errors import UsageError
-from poolzoo.data.augment_options import Policy
-from poolzoo.data.augmentation import Augmentation
+from poolzoo.data.augment.augmentation import Augmentation
+from poolzoo.data.augment.options import Policy
 from poolzoo.train import batch_picture
 from poolzoo.train.prepare import prepare
 from poolzoo.train.run import finetune

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from poolzoo.data import color, draws, warp
-from poolzoo.data.augment_options import MAGNITUDES, Policy
+from poolzoo.data.augment import color, draws, warp
+from poolzoo.data.augment.options import MAGNITUDES, Policy
 from poolzoo.data.sizes import Size
 from poolzoo.data.transfer import put_rows, to_device
 
