@@ -7,8 +7,8 @@ import numpy as np
 from poolzoo.data.augment.augmentation import Augmentation
 from poolzoo.data.batches import SINGLE_PROCESS, BatchLoader, Rank
 from poolzoo.data.epoch_order import Sampler
-from poolzoo.data.stream import StreamedImages
-from poolzoo.data.stream_loader import StreamLoader
+from poolzoo.data.streaming.images import StreamedImages
+from poolzoo.data.streaming.loader import StreamLoader
 from poolzoo.train.prepare import PreparedRun
 
 

@@ -134,7 +134,7 @@ class Settings:
     skip_broken: int | str | None = None  # how many unreadable images to leave out at most, or "all"
     crop_pct: float | None = None  # part of the shorter side that evaluation keeps of the center; None for all of it
     data_workers: int | None = None  # threads that read images
-    data_cache: str | None = "auto"  # see `poolzoo.data.keeping`; None: decoded, as in earlier versions
+    data_cache: str | None = "auto"  # see `poolzoo.data.streaming.keeping`; None: decoded, as in earlier versions
     validation: str | None = "auto"  # "val": validate on val/; None: on a part of the training images
     reader: int | None = READER  # version of the rules that turn files into pixels; None for the first
     sampler: str = "all"

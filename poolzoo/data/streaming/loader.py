@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from poolzoo.data import prefetch
 from poolzoo.data.augment.augmentation import Augmentation
 from poolzoo.data.augment.crops import CropSampler
 from poolzoo.data.batches import SINGLE_PROCESS, Batch, BatchLoader, Epoch, Rank
 from poolzoo.data.blocks import ImageArray
 from poolzoo.data.epoch_order import Sampler
-from poolzoo.data.photographs import CropSource, Keeper
-from poolzoo.data.skipped import Skipped
-from poolzoo.data.stream import StreamedImages
+from poolzoo.data.streaming import prefetch
+from poolzoo.data.streaming.images import StreamedImages
+from poolzoo.data.streaming.photographs import CropSource, Keeper
+from poolzoo.data.streaming.skipped import Skipped
 
 
 class StreamLoader(BatchLoader):
