@@ -28,7 +28,7 @@ from poolzoo.metrics.decisions import ONE_LABEL, Decision
 from poolzoo.metrics.results import AnyMetrics
 from poolzoo.train import device as devices
 from poolzoo.train import inference
-from poolzoo.train.settings import read_toml
+from poolzoo.train.settings_file import read_toml
 
 LISTED_UNKNOWN = 5  # unknown classes that a message names
 LISTED_KNOWN = 20  # classes of the network that a hint names

@@ -16,7 +16,8 @@ from poolzoo.data.augment.options import Policy
 from poolzoo.train import batch_picture
 from poolzoo.train.prepare import prepare
 from poolzoo.train.run import finetune
-from poolzoo.train.settings import Settings, read_run_settings
+from poolzoo.train.settings import Settings
+from poolzoo.train.settings_file import read_run_settings
 from poolzoo.train.splits import read_data
 
 SMALL = Settings(data="digits", backbone="nano/plain", limit=60, epochs=1, device="cpu")
