@@ -56,7 +56,9 @@ class StreamLoader(BatchLoader):
         threads: int | None = None,
         sampler: Sampler = "all",
     ) -> None:
-        super().__init__(images, labels, batch_size, augmentation, seed, device, rank, indices, sampler)
+        super().__init__(
+            images, labels, batch_size, augmentation, seed, device, rank=rank, indices=indices, sampler=sampler
+        )
         self.source = images
         self.crops = crops
         self.skipped = skipped or Skipped(None, len(self.indices))
