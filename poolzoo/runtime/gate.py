@@ -1,9 +1,9 @@
 """Does a runtime compute what the bundle says? One session, all cases, batches of several sizes one after another.
 
-In float32 arithmetic, each case has its tolerance (see `cases`). In lower arithmetic (a graph in fp16 or int8, or
-precision "auto"), a logit may be off by a sixteenth of the largest one, or by the tolerance that the bundle stores,
-and the predicted class must agree on as many natural images as the bundle's limits say; one may always differ. Where an
-image has several labels, the Jaccard index of the sets of labels counts.
+In float32 arithmetic, each case has its tolerance (see `cases`). Lower arithmetic is a graph in fp16 or int8, or
+precision "auto". There a logit may be off by a sixteenth of the largest one, or by the tolerance that the bundle
+stores. The predicted class must agree on as many natural images as the bundle's limits say; one may always differ.
+Where an image has several labels, the Jaccard index of the sets of labels counts.
 """
 
 from __future__ import annotations
