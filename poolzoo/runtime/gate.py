@@ -152,7 +152,7 @@ def judge(run: Run, cases: CaseSet, *, precision: str = "fp32") -> Judgment:
     repeated = golden.rows(np.arange(LARGE) % len(golden))
     gate.compare(f"golden-batch-{LARGE}", repeated, *answers(repeated, LARGE, np.arange(LARGE)))
     again, _ = answers(golden, len(golden), whole)
-    gate.checks.append(_repeated(logits, again, golden, gate))
+    gate.checks.append(_repeated(logits, again, golden))
     gate.compare("synthetic", synthetic, *answers(synthetic, len(synthetic), np.arange(len(synthetic))))
     backwards = np.arange(len(synthetic))[::-1]
     gate.compare(
@@ -171,7 +171,7 @@ def judge(run: Run, cases: CaseSet, *, precision: str = "fp32") -> Judgment:
     )
 
 
-def _repeated(first: np.ndarray, again: np.ndarray, cases: Cases, gate: _Gate) -> Check:
+def _repeated(first: np.ndarray, again: np.ndarray, cases: Cases) -> Check:
     """Whether the same batch has the same answer twice, but for the order of sums in several threads."""
     if first.shape != again.shape or first.shape != cases.logits.shape:
         return Check("repeat", False, f"gives {list(first.shape)} and then {list(again.shape)} for the same batch")
