@@ -25,8 +25,8 @@ from torchvision.transforms.v2 import functional as tv
 
 from benchmarks.train import peers
 from poolzoo.common import allocator, output
-from poolzoo.data import color_jitter, crops, erasing, policy
-from poolzoo.data.augment_options import Policy
+from poolzoo.data.augment import color_jitter, crops, erasing, policy
+from poolzoo.data.augment.options import Policy
 
 SIDES = ("ours", "tensor", "pillow")
 Transform = Callable[[Any], Any]

@@ -59,11 +59,11 @@ Epochs = Callable[[int], Iterator[torch.Tensor]]
 
 
 def _ours(folder: str, workers: int, cache: str, *, reduced: bool) -> Epochs:
-    from poolzoo.data.augmentation import Augmentation
-    from poolzoo.data.photographs import Encoded, Reduced
-    from poolzoo.data.row_file import RowFile
-    from poolzoo.data.stream import StreamedImages
-    from poolzoo.data.stream_loader import StreamLoader
+    from poolzoo.data.augment.augmentation import Augmentation
+    from poolzoo.data.streaming.images import StreamedImages
+    from poolzoo.data.streaming.loader import StreamLoader
+    from poolzoo.data.streaming.photographs import Encoded, Reduced
+    from poolzoo.data.streaming.row_file import RowFile
     from poolzoo.model.network import Preprocess
 
     index, size = _index(folder), (SIZE, SIZE)
@@ -93,8 +93,8 @@ def _index(folder: str) -> Any:
 
 def _in_process(index: Any, name: str, shape: tuple[int, ...], work: list[tuple[int, int, int]]) -> None:
     """Crops of some images into shared memory: the position, the place in the batch, and the epoch of each."""
-    from poolzoo.data.crops import CropSampler
-    from poolzoo.data.photographs import Encoded
+    from poolzoo.data.augment.crops import CropSampler
+    from poolzoo.data.streaming.photographs import Encoded
 
     shared = shared_memory.SharedMemory(name)
     whole, source = np.ndarray(shape, np.uint8, shared.buf), Encoded(index)

@@ -1,4 +1,7 @@
-"""The JSON files of runs and bundles as types. A key that not every version or network writes is `NotRequired`."""
+"""The JSON files of runs and bundles as types. A key that not every version or network writes is `NotRequired`.
+
+The file is long because it lists every field of every file.
+"""
 
 from __future__ import annotations
 

@@ -221,7 +221,8 @@ def _config(given: dict[str, Any], typed: set[str]) -> ComparisonConfig:
     """The config of a comparison from what was typed, a recipe and a config file, in this order."""
     from poolzoo.compare.config import ComparisonConfig
     from poolzoo.train.recipes import recipe_settings
-    from poolzoo.train.settings import Settings, read_toml, with_absolute_paths, with_one_end
+    from poolzoo.train.settings import Settings, with_one_end
+    from poolzoo.train.settings_file import read_toml, with_absolute_paths
 
     own = {name: given.pop(name) for name in OWN if name in given}
     recipe, config = given.pop("recipe"), given.pop("config")

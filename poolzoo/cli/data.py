@@ -58,8 +58,8 @@ def command() -> None:
 def check(source: str, limit: int | None, task: str, near: bool | None, page: Path | None, as_json: bool) -> int:
     """Look at every image of a data set for what spoils a training, the worst first.
 
-    The command finds images of the test or validation split that are among the training images too, images with two
-    labels, copies, unreadable files, unequal classes and odd files. What it finds of each image is kept, so that a
+    The command finds test and validation images that are training images too, and images with two labels. It also
+    finds copies, unreadable files, unequal classes and odd files. What it finds of each image is kept, so that a
     second call is quick. The exit code is 1 if an image to train on is in another split.
 
     \b

@@ -351,7 +351,8 @@ def command(
     from it. To train on several devices, run torchrun --nproc-per-node N -m poolzoo finetune …
     """
     from poolzoo.train.recipes import recipe_settings
-    from poolzoo.train.settings import read_toml, with_absolute_paths, with_one_end
+    from poolzoo.train.settings import with_one_end
+    from poolzoo.train.settings_file import read_toml, with_absolute_paths
 
     typed = {name for name in given if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
     if resumed is not None:

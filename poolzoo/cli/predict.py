@@ -24,9 +24,9 @@ from poolzoo.common.text import printable
 
 if TYPE_CHECKING:
     from poolzoo.data.paths import Paths
-    from poolzoo.runtime.predict import Prediction
-    from poolzoo.runtime.predict_parts import Runner, Summary
-    from poolzoo.runtime.prediction_plan import Request
+    from poolzoo.runtime.prediction.plan import Request
+    from poolzoo.runtime.prediction.predict import Prediction
+    from poolzoo.runtime.prediction.predict_parts import Runner, Summary
 
 NAMED: Final = ("label", "score")  # the columns of what an image is …
 SEVERAL: Final = ("labels", "scores")  # … where it may have several labels
@@ -126,8 +126,8 @@ def command(
     """
     from poolzoo.common.errors import UsageError
     from poolzoo.data.unreadable import most
-    from poolzoo.runtime.predict import predict, recorded_task
-    from poolzoo.runtime.prediction_plan import Request
+    from poolzoo.runtime.prediction.plan import Request
+    from poolzoo.runtime.prediction.predict import predict, recorded_task
 
     if as_csv and as_json:
         raise UsageError("--csv and --json exclude each other", "leave one out")
@@ -185,7 +185,7 @@ def command(
 def _exit_code(total: int, failures: _Failures, allowed: float) -> int:
     """Says what is wrong with how many of `total` images, and gives the exit code."""
     from poolzoo.common.errors import CHECK_FAILED, OK
-    from poolzoo.runtime.predict import NOT_FINITE
+    from poolzoo.runtime.prediction.predict import NOT_FINITE
 
     if failures.not_finite:
         first = f"first {failures.first_not_finite}: {NOT_FINITE}"
@@ -212,7 +212,7 @@ def _into(
     as_json: bool,
 ) -> int:
     """Predicts into a directory; without a request, what is missing there."""
-    from poolzoo.runtime import predict_parts
+    from poolzoo.runtime.prediction import predict_parts
 
     runner = _runner(executor, address)
     with _resume_hint(out, executor):
@@ -225,11 +225,11 @@ def _into(
 
 def _runner(executor: str, address: str | None) -> Runner:
     """Where the parts are predicted."""
-    from poolzoo.runtime import predict_parts
+    from poolzoo.runtime.prediction import predict_parts
 
     if executor == "local":
         return predict_parts.run_local
-    from poolzoo.runtime import cluster
+    from poolzoo.runtime.prediction import cluster
 
     return cluster.runner(address)
 
@@ -237,7 +237,7 @@ def _runner(executor: str, address: str | None) -> Runner:
 @contextmanager
 def _resume_hint(out: Path, executor: str) -> Iterator[None]:
     """Makes Ctrl-C say how to resume, once there is something to resume."""
-    from poolzoo.runtime.prediction_plan import PLAN
+    from poolzoo.runtime.prediction.plan import PLAN
 
     try:
         yield
@@ -250,7 +250,7 @@ def _resume_hint(out: Path, executor: str) -> Iterator[None]:
 
 def _show(summary: Summary, allowed: float, as_json: bool) -> int:
     """Prints the counts of all images, and gives the exit code."""
-    from poolzoo.runtime.prediction_parts import PARTS
+    from poolzoo.runtime.prediction.parts import PARTS
 
     counts = summary.counts
     if as_json:
@@ -275,7 +275,7 @@ class _Failures:
     first_not_finite: str = ""
 
     def add(self, prediction: Prediction) -> None:
-        from poolzoo.runtime.predict import NOT_FINITE
+        from poolzoo.runtime.prediction.predict import NOT_FINITE
 
         if prediction.error == NOT_FINITE:
             self.not_finite += 1
@@ -289,7 +289,7 @@ def _all_files(arguments: Sequence[str]) -> Paths:
     """The files that the arguments mean; says what in their folders is ignored."""
     from poolzoo.data.paths import Paths
     from poolzoo.data.walk import Tally
-    from poolzoo.runtime.file_lists import images_in
+    from poolzoo.runtime.prediction.file_lists import images_in
 
     tally = Tally()
     files = Paths(str(Path(file)) for argument in arguments for file in images_in(argument, tally))
@@ -334,7 +334,7 @@ def _cells(prediction: Prediction, headers: Sequence[str]) -> Sequence[str]:
     """An image, its label with the score, the next classes with their scores, and the saliency picture."""
     more = _saliency_cells(prediction, headers)
     if prediction.error is not None:
-        from poolzoo.runtime.predict import NOT_FINITE
+        from poolzoo.runtime.prediction.predict import NOT_FINITE
 
         unread = "" if prediction.error == NOT_FINITE else "cannot be read: "
         return prediction.file, "", "", f"{unread}{prediction.error}", *more

@@ -11,7 +11,8 @@ from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.compare import grid
 from poolzoo.compare.grid import Trial, Variant
 from poolzoo.metrics.tasks import TASKS
-from poolzoo.train.settings import LEGACY_DEFAULTS, Settings, renamed
+from poolzoo.train.settings import Settings
+from poolzoo.train.settings_file import LEGACY_DEFAULTS, renamed
 
 FILE: Final = "plan.json"
 RENAMED: Final = {"robust": "robustness_samples", "finalists": "export_top"}  # keys of earlier versions

@@ -18,7 +18,8 @@ from poolzoo.compare.grid import Trial, Variant
 from poolzoo.compare.records import TrialRecord
 from poolzoo.data.identity import FILE, DataIdentity
 from poolzoo.report.results import ComparisonResult
-from poolzoo.train.settings import Settings, read_run_settings
+from poolzoo.train.settings import Settings
+from poolzoo.train.settings_file import read_run_settings
 
 # Settings that may differ between the runs of one table: what is compared, the seeds, and where it was computed.
 FREE: Final = ("backbone", "pool", "local_pool", "seed", "device", "threads", "plugins", "split_seed")

@@ -33,8 +33,9 @@ def measure_robustness(config: ComparisonConfig, records: TrialRecords) -> None:
     if not pending:
         return
     output.say("measuring robustness")
-    from poolzoo.data import blocks, source, streams
+    from poolzoo.data import blocks, source
     from poolzoo.data.choice import choose
+    from poolzoo.data.streaming.splits import load_split
 
     settings = config.settings
     configs = {one: json_reader.mapping(files.read_json(records[one].path / "config.json")) for one in pending}
@@ -54,7 +55,7 @@ def measure_robustness(config: ComparisonConfig, records: TrialRecords) -> None:
                 how=settings.fit,
                 test_part=settings.test_part,
             )
-            test = streams.load_split(dataset, "test", size)
+            test = load_split(dataset, "test", size)
         chosen = choose(test.labels, config.robustness_samples, config.split_seed)
         images, labels = blocks.gather(test.images, chosen), test.labels[chosen]
         paths = {one.key: records[one].path for one in group}

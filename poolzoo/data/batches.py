@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from poolzoo.data.augmentation import Augmentation, AugmentedImages, EpochParams, MixParams
+from poolzoo.data.augment.augmentation import Augmentation, AugmentedImages, EpochParams, MixParams
 from poolzoo.data.blocks import ImageArray
 from poolzoo.data.epoch_order import EpochOrder, Sampler, epoch_order
 from poolzoo.data.transfer import to_device

@@ -1,7 +1,7 @@
 """The two worst facts about data that reading it tells at no cost: leakage, and classes of very different size.
 
-`poolzoo data check` looks for more, and at every image. Images that stream are read while a network trains, so that
-nothing is known of their pixels before: of them only the second fact is told.
+`poolzoo data check` looks for more, and at every image. Streamed images are read while a network trains. Their
+pixels are unknown before, so that only the second fact is said of them.
 """
 
 from __future__ import annotations

@@ -210,6 +210,32 @@ def write_rows(path: Path, count: int, rows: Iterable[np.ndarray], *, or_fewer: 
     return written
 
 
+def find_rows(shelf: Shelf, key: str, name: str, shape: tuple[int, ...], dtype: str) -> np.ndarray | None:
+    """The rows in a `.npy` file of an entry, memory-mapped; an entry with other rows is removed.
+
+    Args:
+        shelf: Where the entry is.
+        key: Of the entry.
+        name: Of its file.
+        shape: Of all rows.
+        dtype: Name of the type of the values.
+
+    Returns:
+        None where there is no such entry.
+    """
+    entry = shelf.find(key)
+    if entry is None:
+        return None
+    try:
+        rows: np.ndarray | None = np.load(entry / name, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        rows = None
+    if rows is None or rows.shape != shape or rows.dtype != dtype:
+        shelf.drop(key)
+        return None
+    return rows
+
+
 def _write_header(file: BinaryIO, count: int, row: np.ndarray) -> None:
     descr, shape = np.lib.format.dtype_to_descr(row.dtype), (count, *row.shape)
     np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})

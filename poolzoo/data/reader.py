@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 
@@ -49,9 +48,6 @@ class Reading:
     skip: unreadable.Skip = None
     how: Fit = PLAIN
     test_part: HeldOut | None = None
-
-
-AS_IT_IS: Final = Reading()
 
 
 @dataclass(frozen=True, kw_only=True)

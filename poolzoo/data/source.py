@@ -19,8 +19,8 @@ from poolzoo.data import reader as readers
 from poolzoo.data.choice import choose
 from poolzoo.data.sizes import Size
 from poolzoo.plugin import loader, values
-from poolzoo.plugin.catalog import import_build
 from poolzoo.plugin.image_index import ImageIndex
+from poolzoo.plugin.imports import import_build
 from poolzoo.plugin.modules import missing_of
 from poolzoo.plugin.spec import Dataset, DatasetSource, Split
 

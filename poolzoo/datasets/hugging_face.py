@@ -90,7 +90,7 @@ def open_hub(place: str, *, splits: Sequence[str] = ("train", "test", "val"), mu
         read = _failing_in_one_line(place, lambda: hub.load_dataset(name, config or None))
     if not hasattr(read, "keys"):  # one split, as `save_to_disk` wrote it
         read = {str(read.split or "train"): read}
-    by_split: dict[str, Any] = {}
+    by_split: dict[str, object] = {}
     for name, part in read.items():
         if (split := split_of(name)) is not None and split not in by_split:
             by_split[split] = part

@@ -23,7 +23,7 @@ from poolzoo.explain import overlay
 from poolzoo.plugin import loader
 from poolzoo.runtime import onnx_file, ort_session, photo_input
 from poolzoo.runtime.ort_session import ClassScore
-from poolzoo.runtime.predict import MakeDrawer, Picture
+from poolzoo.runtime.prediction.predict import MakeDrawer, Picture
 
 if TYPE_CHECKING:
     from torch import nn

@@ -12,7 +12,8 @@ from poolzoo.artifacts import manifest
 from poolzoo.artifacts.run import load_run
 from poolzoo.common import files, output
 from poolzoo.common.errors import UsageError
-from poolzoo.data import blocks, stream
+from poolzoo.data import blocks
+from poolzoo.data.streaming.images import batches
 from poolzoo.data.unreadable import Skip
 from poolzoo.metrics import evaluation
 from poolzoo.train.evaluate import Evaluation, load_test_images, test_part
@@ -76,7 +77,7 @@ def evaluate_graph(
     batch_size = min(BATCH, blocks.rows(4 * blocks.row_bytes(test.images), BATCH_BYTES))
     parts = []
     with output.progress("evaluating", count) as bar:
-        for batch in stream.batches(test.images, np.arange(count), batch_size):
+        for batch in batches(test.images, np.arange(count), batch_size):
             parts.append(model.run(batch)[0])
             bar.update(batch_size * len(parts))
     metrics = evaluation.compute(np.concatenate(parts), test.labels, model.labels, model.decision)

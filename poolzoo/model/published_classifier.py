@@ -12,8 +12,8 @@ from poolzoo.common.errors import PluginFailed, PoolzooError, UsageError, reason
 from poolzoo.data.sizes import Size, show
 from poolzoo.model import surgery
 from poolzoo.plugin import loader, values
-from poolzoo.plugin.catalog import import_build
 from poolzoo.plugin.grammar import read_options
+from poolzoo.plugin.imports import import_build
 from poolzoo.plugin.spec import Backbone
 
 

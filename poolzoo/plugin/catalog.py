@@ -5,9 +5,6 @@ No heavy package is imported here: a build given as a string is imported only wh
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -18,6 +15,7 @@ from poolzoo.common.errors import PluginFailed, PoolzooError, UsageError, reason
 from poolzoo.common.text import one_line
 from poolzoo.plugin import grammar, spec, values
 from poolzoo.plugin.events import EVENTS, Emitter, function_key
+from poolzoo.plugin.imports import import_build
 from poolzoo.plugin.problems import Problem, Source
 from poolzoo.plugin.values import Item, ItemT
 
@@ -318,44 +316,3 @@ def _failed(entry: Entry, error: BaseException) -> PluginFailed:
 
 def _is_pooling(item: Item, kind: spec.Kind) -> bool:
     return isinstance(item, spec.Pooling) and item.kind == kind
-
-
-def import_build(build: Callable[..., Any] | str, name: str, source: Source, part: str = "build") -> Callable[..., Any]:
-    """The callable that `build` is or names.
-
-    Args:
-        build: A callable, or a string "package.module:attribute".
-        name: The item's name.
-        source: Who provides it.
-        part: The item's field that `build` is.
-
-    Raises:
-        PoolzooError: The string points nowhere.
-    """
-    if callable(build):
-        return build
-    module, _, attribute = build.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except Exception as error:
-        raise PluginFailed(
-            f"{part} of {name!r} ({source.dist}) points to {build!r}: {reason(error)}",
-            f"fix the plugin {source.dist}, or use another one",
-        ) from error
-    if not callable(found):
-        raise PluginFailed(f"{part} of {name!r} ({source.dist}): {build!r} is not callable", "fix the plugin")
-    return found  # type: ignore[no-any-return]
-
-
-def points_nowhere(build: str) -> str:
-    """Why a `"package.module:attribute"` string cannot be imported, as far as that shows without importing it."""
-    module, _, attribute = build.partition(":")
-    if module in sys.modules:
-        return "" if hasattr(sys.modules[module], attribute) else f"{module} has no attribute {attribute!r}"
-    try:
-        found = importlib.util.find_spec(module)
-    except Exception as error:
-        return f"{build!r} points to nothing ({reason(error)})"
-    if found is None:
-        return f"{build!r} points to nothing: there is no module {module!r}"
-    return ""

@@ -12,9 +12,10 @@ from itertools import islice
 from typing import Any, Final, NoReturn
 
 from poolzoo.plugin import grammar, isolation, spec, values
-from poolzoo.plugin.catalog import Catalog, Entry, points_nowhere
+from poolzoo.plugin.catalog import Catalog, Entry
 from poolzoo.plugin.discovery import Candidate
 from poolzoo.plugin.events import EVENTS
+from poolzoo.plugin.imports import points_nowhere
 from poolzoo.plugin.problems import Source, problem_of, short_repr
 from poolzoo.plugin.values import Item
 

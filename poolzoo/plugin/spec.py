@@ -1,7 +1,7 @@
 """The plugin contract: what a plugin hands to the host, and the hooks it may implement.
 
 A plugin is a module or an object with functions marked by `hookimpl`. It returns plain data (the dataclasses below);
-the host checks the data and does everything else. A complete plugin:
+the host checks the data and does everything else. The file is long because it is the whole contract. A complete plugin:
 
     from poolzoo import Pooling, hookimpl
 

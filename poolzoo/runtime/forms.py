@@ -224,7 +224,7 @@ def _fold(model: onnx.ModelProto, shapes: dict[str, list[int]]) -> bool:
     graph = model.graph
     outputs = {value.name for value in graph.output}
     small = [one for one in graph.initializer if math.prod(one.dims) <= MAX_FOLDED]
-    constants: dict[str, Any] = {one.name: numpy_helper.to_array(one) for one in small}
+    constants: dict[str, np.ndarray] = {one.name: numpy_helper.to_array(one) for one in small}
     folded = False
     for node in list(graph.node):
         if outputs & set(node.output) or node.domain not in ("", "ai.onnx") or _is_random(node):
@@ -253,7 +253,7 @@ def _is_random(node: onnx.NodeProto) -> bool:
 
 
 def _evaluate(
-    model: onnx.ModelProto, node: onnx.NodeProto, constants: dict[str, Any], shapes: dict[str, list[int]]
+    model: onnx.ModelProto, node: onnx.NodeProto, constants: dict[str, np.ndarray], shapes: dict[str, list[int]]
 ) -> list[Any] | None:
     """The outputs of a node that depends on nothing but constants and known shapes; None of another one."""
     from onnx import helper

@@ -1,9 +1,9 @@
 """Does a runtime compute what the bundle says? One session, all cases, batches of several sizes one after another.
 
-In float32 arithmetic, each case has its tolerance (see `cases`). In lower arithmetic (a graph in fp16 or int8, or
-precision "auto"), a logit may be off by a sixteenth of the largest one, or by the tolerance that the bundle stores,
-and the predicted class must agree on as many natural images as the bundle's limits say; one may always differ. Where an
-image has several labels, the Jaccard index of the sets of labels counts.
+In float32 arithmetic, each case has its tolerance (see `cases`). Lower arithmetic is a graph in fp16 or int8, or
+precision "auto". There a logit may be off by a sixteenth of the largest one, or by the tolerance that the bundle
+stores. The predicted class must agree on as many natural images as the bundle's limits say; one may always differ.
+Where an image has several labels, the Jaccard index of the sets of labels counts.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def judge(run: Run, cases: CaseSet, *, precision: str = "fp32") -> Judgment:
     repeated = golden.rows(np.arange(LARGE) % len(golden))
     gate.compare(f"golden-batch-{LARGE}", repeated, *answers(repeated, LARGE, np.arange(LARGE)))
     again, _ = answers(golden, len(golden), whole)
-    gate.checks.append(_repeated(logits, again, golden, gate))
+    gate.checks.append(_repeated(logits, again, golden))
     gate.compare("synthetic", synthetic, *answers(synthetic, len(synthetic), np.arange(len(synthetic))))
     backwards = np.arange(len(synthetic))[::-1]
     gate.compare(
@@ -171,7 +171,7 @@ def judge(run: Run, cases: CaseSet, *, precision: str = "fp32") -> Judgment:
     )
 
 
-def _repeated(first: np.ndarray, again: np.ndarray, cases: Cases, gate: _Gate) -> Check:
+def _repeated(first: np.ndarray, again: np.ndarray, cases: Cases) -> Check:
     """Whether the same batch has the same answer twice, but for the order of sums in several threads."""
     if first.shape != again.shape or first.shape != cases.logits.shape:
         return Check("repeat", False, f"gives {list(first.shape)} and then {list(again.shape)} for the same batch")

@@ -1,7 +1,7 @@
 """Frames between the host and the process of a runtime: a JSON header and raw arrays. No object is unpickled.
 
-A frame is the magic, the length of the header, the header, and the bytes of the arrays that the header describes,
-the least significant first.
+A frame is the magic, the length of the header, the header, and the bytes of the arrays that the header describes.
+Numbers are little-endian.
 """
 
 from __future__ import annotations

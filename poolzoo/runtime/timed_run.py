@@ -1,7 +1,7 @@
 """The speed of a session in a process that may lie: images that it has not seen, and the host's own clock.
 
-The time of a batch is what the process says. What the host waits beyond that is the cost of the pipe, which is measured
-on ONNX Runtime in a process of the same kind, which is trusted. Where the host waits far longer, its own time counts.
+The time of a batch is what the process says. What the host waits beyond that is the cost of the pipe. It is measured
+on ONNX Runtime, which is trusted, in a process of the same kind. Where the host waits far longer, its own time counts.
 """
 
 from __future__ import annotations

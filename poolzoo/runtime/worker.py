@@ -152,7 +152,7 @@ def _output(found: Any) -> np.ndarray:
 
 def _finder(given: Mapping[str, Any], part: str) -> Callable[[], Callable[..., Any]]:
     """Imports the `open` or `convert` of the runtime that a request names: a string, or of the plugins of the host."""
-    from poolzoo.plugin import catalog, loader, problems, spec
+    from poolzoo.plugin import imports, loader, problems, spec
     from poolzoo.plugin.settings import settings
 
     target, source = given["functions"].get(part), problems.Source("", None, "installed")
@@ -162,7 +162,7 @@ def _finder(given: Mapping[str, Any], part: str) -> Callable[[], Callable[..., A
         entry = loader.catalog().runtime(given["reference"])
         assert isinstance(entry.item, spec.Runtime)
         target, source = getattr(entry.item, part), entry.source
-    return lambda: catalog.import_build(target, given["runtime"], source, part)
+    return lambda: imports.import_build(target, given["runtime"], source, part)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from poolzoo.model.backbone import build_backbone
 from poolzoo.model.layout import as_feature_map, read_layout
 from poolzoo.plugin import loader
-from poolzoo.plugin.catalog import Entry, Resolved, import_build
+from poolzoo.plugin.catalog import Entry, Resolved
 from poolzoo.plugin.grammar import parse_spec
+from poolzoo.plugin.imports import import_build
 from poolzoo.plugin.problems import Source
 from poolzoo.plugin.spec import Backbone
 from poolzoo.testing.base import Checks, Failure, suite

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import weakref
 from collections import Counter
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -35,7 +36,7 @@ class CheckedIndex:
         return self.dataset.index(split, self._folder)
 
     @cached_property
-    def indices(self) -> dict[str, Any]:
+    def indices(self) -> Mapping[str, Any]:
         return {split: self.index(split) for split in self.dataset.splits}
 
     @staticmethod

@@ -9,9 +9,10 @@ from typing import Any
 
 from poolzoo.common.errors import PoolzooError, UsageError, reason
 from poolzoo.plugin import grammar, loader, spec
-from poolzoo.plugin.catalog import Entry, Resolved, import_build
+from poolzoo.plugin.catalog import Entry, Resolved
 from poolzoo.plugin.discovery import Candidate, find
 from poolzoo.plugin.health import health_of
+from poolzoo.plugin.imports import import_build
 from poolzoo.plugin.modules import missing_of
 from poolzoo.plugin.problems import Problem
 from poolzoo.testing import backbones, datasets, poolings, runtimes

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from poolzoo.common.errors import reason
 from poolzoo.model.geometry import Geometry
 from poolzoo.plugin import loader
-from poolzoo.plugin.catalog import import_build
+from poolzoo.plugin.imports import import_build
 from poolzoo.plugin.problems import Source
 from poolzoo.plugin.spec import Kind, Pooling
 from poolzoo.testing import gradients

@@ -13,7 +13,7 @@ import torch
 
 from poolzoo.common import files, output
 from poolzoo.common.errors import CheckFailed, UsageError
-from poolzoo.train.settings import legacy_value, renamed
+from poolzoo.train.settings_file import legacy_value, renamed
 
 FILE: Final = Path("checkpoint", "state.pt")
 INTERVAL: Final = 10.0  # seconds between two checkpoints within an epoch …

@@ -8,8 +8,8 @@ from typing import Final, Literal, cast
 import torch
 
 from poolzoo.common.errors import UsageError
-from poolzoo.data.augment_options import parse_crop_scale, parse_policy
-from poolzoo.data.augmentation import Augmentation
+from poolzoo.data.augment.augmentation import Augmentation
+from poolzoo.data.augment.options import parse_crop_scale, parse_policy
 from poolzoo.data.batches import Rank
 from poolzoo.train import losses, optimizer
 from poolzoo.train.device import DevicePolicy

@@ -8,7 +8,7 @@ from typing import Final
 
 from poolzoo.common import output
 from poolzoo.data import sizes
-from poolzoo.data.augmentation import Augmentation
+from poolzoo.data.augment.augmentation import Augmentation
 from poolzoo.data.sizes import Size
 from poolzoo.metrics.tasks import TASKS
 from poolzoo.model.accounting import AccountingJson

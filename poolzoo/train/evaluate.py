@@ -11,7 +11,7 @@ import numpy as np
 from poolzoo.artifacts.run import load_run
 from poolzoo.artifacts.schema import NetworkConfig
 from poolzoo.common.errors import UsageError
-from poolzoo.data import source, streams
+from poolzoo.data import source
 from poolzoo.data.blocks import ImageArray
 from poolzoo.data.class_mismatch import alike, difference
 from poolzoo.data.classes import require_names
@@ -21,14 +21,14 @@ from poolzoo.data.image_facts import Facts
 from poolzoo.data.labels import require_task
 from poolzoo.data.resize import Fit
 from poolzoo.data.sizes import Size
-from poolzoo.data.streams import Loaded
+from poolzoo.data.streaming.splits import Loaded, load_split
 from poolzoo.data.unreadable import Skip, to_json
 from poolzoo.metrics import evaluation
 from poolzoo.metrics.decisions import ONE_LABEL, Decision
 from poolzoo.metrics.results import AnyMetrics
 from poolzoo.train import device as devices
 from poolzoo.train import inference
-from poolzoo.train.settings import read_toml
+from poolzoo.train.settings_file import read_toml
 
 LISTED_UNKNOWN = 5  # unknown classes that a message names
 LISTED_KNOWN = 20  # classes of the network that a hint names
@@ -162,7 +162,7 @@ def load_test_images(
     dataset = source.open_dataset(
         data, size, ("test",), multilabel=multilabel, exact=True, skip=skip, how=fit, test_part=test_part
     )
-    found = streams.load_split(dataset, "test", size)
+    found = load_split(dataset, "test", size)
     require_task(data, "test", found.labels, multilabel=multilabel)
     labels = _renumber_labels(found.labels, source.class_names(dataset, found.labels), classes)
     if tested_run is not None:

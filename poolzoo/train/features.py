@@ -21,7 +21,7 @@ from torch import Tensor
 from poolzoo.common import json_writer, output
 from poolzoo.common.errors import CheckFailed
 from poolzoo.data import blocks, disk, sizes
-from poolzoo.data.augmentation import NO_AUGMENTATION
+from poolzoo.data.augment.augmentation import NO_AUGMENTATION
 from poolzoo.data.source import cache_dir
 from poolzoo.data.transfer import to_device
 from poolzoo.train.image_batches import batch_loader
@@ -182,17 +182,8 @@ def _compute(shelf: disk.Shelf, head: PreparedRun, key: str) -> FeatureStore | N
 
 
 def _read(shelf: disk.Shelf, config: FeatureConfig) -> FeatureStore | None:
-    entry = shelf.find(config.digest)
-    if entry is None:
-        return None
-    try:
-        rows = np.load(entry / ROWS, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        rows = None
-    if rows is None or rows.shape != (config.rows, *config.shape) or rows.dtype != config.dtype:
-        shelf.drop(config.digest)
-        return None
-    return FeatureStore(rows=rows, views=1 + config.prepared.settings.views)
+    rows = disk.find_rows(shelf, config.digest, ROWS, (config.rows, *config.shape), config.dtype)
+    return None if rows is None else FeatureStore(rows=rows, views=1 + config.prepared.settings.views)
 
 
 def _build(shelf: disk.Shelf, config: FeatureConfig) -> FeatureStore | None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from poolzoo.data.augmentation import Augmentation
+from poolzoo.data.augment.augmentation import Augmentation
 from poolzoo.data.batches import SINGLE_PROCESS, BatchLoader, Rank
 from poolzoo.data.epoch_order import Sampler
-from poolzoo.data.stream import StreamedImages
-from poolzoo.data.stream_loader import StreamLoader
+from poolzoo.data.streaming.images import StreamedImages
+from poolzoo.data.streaming.loader import StreamLoader
 from poolzoo.train.prepare import PreparedRun
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from poolzoo.common import output
-from poolzoo.data import stream
 from poolzoo.data.blocks import ImageArray
+from poolzoo.data.streaming.images import batches
 from poolzoo.train import footprint
 from poolzoo.train.device import DevicePolicy
 
@@ -49,7 +49,7 @@ def predict_logits(
     parts = []
     with torch.inference_mode(), policy.context(), output.progress(label, len(indices)) as bar:
         done = 0
-        for part in stream.batches(images, indices, batch_size):
+        for part in batches(images, indices, batch_size):
             batch = torch.from_numpy(part).to(policy.device)
             x = preprocess(batch.flip(2) if mirrored else batch).contiguous(memory_format=policy.memory_format)
             parts.append(network(x).float())

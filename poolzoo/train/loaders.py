@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from poolzoo.data import stream
 from poolzoo.data.batches import SINGLE_PROCESS, Batch, BatchLoader, Rank
 from poolzoo.data.blocks import ImageArray
 from poolzoo.data.epoch_order import Sampler, epoch_order
+from poolzoo.data.streaming.images import batches
 from poolzoo.data.transfer import to_device
 from poolzoo.model.network import Network, Preprocess
 from poolzoo.train.device import DevicePolicy
@@ -159,7 +159,7 @@ class ImageLoader:
         return None if self.teacher is None else self.teacher.logits(batch.images)
 
     def validation(self) -> Iterator[Inputs]:
-        for part in stream.batches(self.images, self.val_indices, self.eval_batch_size):
+        for part in batches(self.images, self.val_indices, self.eval_batch_size):
             yield self._inputs(to_device(part, self.policy.device))
 
     def _inputs(self, images: Tensor) -> Inputs:

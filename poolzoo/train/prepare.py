@@ -12,7 +12,7 @@ import torch
 from poolzoo.common import allocator, output
 from poolzoo.common.errors import UsageError
 from poolzoo.data import cautions, classes, sizes
-from poolzoo.data.augmentation import Augmentation
+from poolzoo.data.augment.augmentation import Augmentation
 from poolzoo.data.batches import Rank
 from poolzoo.data.statistics import ChannelStatistics
 from poolzoo.model.assemble import Assembly, assemble_backbone, attach_head, check_names, unseen_border

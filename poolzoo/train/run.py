@@ -22,7 +22,8 @@ from poolzoo.train.engine import Engine
 from poolzoo.train.epoch_metrics import EpochMetrics, write_history
 from poolzoo.train.finish import INITIAL_WEIGHTS, evaluate_best_weights, finish_run
 from poolzoo.train.prepare import PreparedRun, prepare
-from poolzoo.train.settings import Settings, read_run_settings
+from poolzoo.train.settings import Settings
+from poolzoo.train.settings_file import read_run_settings
 
 Callback = Callable[[EpochMetrics], None]
 

@@ -1,17 +1,15 @@
-"""The settings of a run as plain values: the options of `poolzoo finetune`, and the content of `run.toml`."""
+"""The settings of a run as plain values: the options of `poolzoo finetune`, their ranges and choices."""
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Set
-from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
 from poolzoo.common import json_writer
-from poolzoo.common.errors import CheckFailed, UsageError
+from poolzoo.common.errors import UsageError
 from poolzoo.data import sizes, unreadable
-from poolzoo.data.augment_options import MAGNITUDES, MAX_OPERATORS, parse_crop_scale, parse_policy
+from poolzoo.data.augment.options import MAGNITUDES, MAX_OPERATORS, parse_crop_scale, parse_policy
 from poolzoo.data.held_out import HeldOut
 from poolzoo.data.resize import READER, TRANSFORMS, Fit
 from poolzoo.data.sizes import Size
@@ -134,7 +132,7 @@ class Settings:
     skip_broken: int | str | None = None  # how many unreadable images to leave out at most, or "all"
     crop_pct: float | None = None  # part of the shorter side that evaluation keeps of the center; None for all of it
     data_workers: int | None = None  # threads that read images
-    data_cache: str | None = "auto"  # see `poolzoo.data.keeping`; None: decoded, as in earlier versions
+    data_cache: str | None = "auto"  # see `poolzoo.data.streaming.keeping`; None: decoded, as in earlier versions
     validation: str | None = "auto"  # "val": validate on val/; None: on a part of the training images
     reader: int | None = READER  # version of the rules that turn files into pixels; None for the first
     sampler: str = "all"
@@ -304,81 +302,6 @@ def with_one_end(given: Mapping[str, Any], typed: Set[str]) -> dict[str, Any]:
     return {name: None if name in ends and winners and name not in winners else value for name, value in given.items()}
 
 
-def read_run_settings(path: Path) -> Settings:
-    """The settings of a run, also of one that an earlier version started.
-
-    Args:
-        path: The run directory.
-
-    Raises:
-        UsageError: There is no `run.toml`, or it has unknown settings.
-        CheckFailed: It is not TOML.
-    """
-    return Settings(**{**LEGACY_DEFAULTS, **read_toml(path / "run.toml")})
-
-
-def with_absolute_paths(settings: Settings) -> Settings:
-    """The same settings with absolute paths, so that they do not depend on the current directory.
-
-    Raises:
-        UsageError: A path is not UTF-8, which `run.toml` and `config.json` need.
-    """
-    from poolzoo.data import source  # brings numpy and Pillow, which --help does without
-
-    data = source.with_absolute_path(settings.data)
-    weights = str(Path(settings.weights).expanduser().absolute()) if settings.weights else None
-    class_weights, teacher = settings.class_weights, settings.distill_from
-    if class_weights is not None and class_weights != BALANCED:
-        class_weights = str(Path(class_weights).expanduser().absolute())
-    if teacher is not None and (Path(teacher).expanduser() / "run.toml").is_file():
-        teacher = str(Path(teacher).expanduser().absolute())
-    paths = {"data": data, "weights": weights, "class_weights": class_weights, "distill_from": teacher}
-    for name, text in ((name, path or "") for name, path in paths.items()):
-        if not text.isascii() and text.encode("utf-8", "replace").decode() != text:
-            raise UsageError(
-                f"{flag(name)} {text!r} is not UTF-8, so that run.toml cannot hold it",
-                "rename it, or give a link to it",
-            )
-    return replace(settings, data=data, weights=weights, class_weights=class_weights, distill_from=teacher)
-
-
-# Names that settings had in earlier versions, in `run.toml`, checkpoints and `plan.json`.
-RENAMED: Final = {
-    "accumulate": "grad_accum",
-    "clip": "clip_grad",
-    "head_lr": "head_lr_mult",
-    "schedule": "lr_schedule",
-}
-# The values of settings that `run.toml` of earlier versions does not have.
-LEGACY_DEFAULTS: Final[Mapping[str, Any]] = {
-    "validation": None,
-    "reader": None,
-    "final_norm": None,
-    "augment": "light",
-    "crop_scale": "none",
-    "policy": "none",
-    "color_jitter": 0.0,
-    "erasing": 0.0,
-    "data_cache": None,
-}
-
-
-def legacy_value(name: str) -> object:
-    """What a run had for a setting that its version did not know; None for an unknown name."""
-    default = next((field.default for field in fields(Settings) if field.name == name), None)
-    return LEGACY_DEFAULTS.get(name, default)
-
-
-def renamed(values: Mapping[str, Any], names: Mapping[str, str] = RENAMED) -> dict[str, Any]:
-    """Values that any version wrote, under today's names.
-
-    Args:
-        values: By the names of their version.
-        names: Today's name of each former one.
-    """
-    return {names.get(key, key): value for key, value in values.items()}
-
-
 def _toml_value(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
@@ -387,33 +310,3 @@ def _toml_value(value: object) -> str:
     if isinstance(value, tuple):
         return f"[{', '.join(map(_toml_value, value))}]"
     return repr(value)
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """Reads settings from a TOML file and checks their names and types.
-
-    Raises:
-        UsageError: There is no such file, or a setting is unknown or has another type.
-        CheckFailed: The file is not TOML.
-    """
-    if not path.is_file():
-        raise UsageError(f"config file {str(path)!r} does not exist", "give a TOML file such as a run's run.toml")
-    try:
-        values = renamed(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise CheckFailed(f"{path} is not TOML: {error}", "correct the file") from error
-    kinds = {field.name: str(field.type) for field in fields(Settings)}
-    if isinstance(files := values.get("plugins"), list) and all(isinstance(file, str) for file in files):
-        values["plugins"] = tuple(files)
-    for key, value in values.items():
-        if key not in kinds:
-            raise UsageError(
-                f"{path.name} has an unknown setting {key!r}", suggest(key, kinds) or f"settings: {', '.join(kinds)}"
-            )
-        wanted = [kind.partition("[")[0] for kind in kinds[key].split(" | ")]
-        given = type(value).__name__
-        if given not in wanted and not (given == "int" and "float" in wanted):
-            raise UsageError(f"{key} = {value!r} in {path.name} is not {wanted[0]}", "correct the file")
-        if given == "int" and "float" in wanted:
-            values[key] = float(value)
-    return values

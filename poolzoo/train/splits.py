@@ -11,18 +11,20 @@ import numpy as np
 
 from poolzoo.common import output
 from poolzoo.common.errors import UsageError
-from poolzoo.data import blocks, keeping, sizes, source, stratification, streams
+from poolzoo.data import blocks, sizes, source, stratification
 from poolzoo.data import labels as label_checks
 from poolzoo.data.blocks import ImageArray
 from poolzoo.data.identity import DataIdentity, file_digests
 from poolzoo.data.image_facts import Facts
 from poolzoo.data.images import fit_array
-from poolzoo.data.photographs import CropSource
 from poolzoo.data.reader import Reader
 from poolzoo.data.sizes import Size
-from poolzoo.data.skipped import Skipped
 from poolzoo.data.statistics import ChannelStatistics, channel_statistics
-from poolzoo.data.stream import StreamedImages
+from poolzoo.data.streaming import keeping
+from poolzoo.data.streaming.images import StreamedImages
+from poolzoo.data.streaming.photographs import CropSource
+from poolzoo.data.streaming.skipped import Skipped
+from poolzoo.data.streaming.splits import open_streams, parts_of
 from poolzoo.data.unreadable import Broken
 from poolzoo.metrics.tasks import TASKS
 from poolzoo.plugin.image_index import ImageIndex
@@ -78,7 +80,7 @@ class DataSplits:
         original_size: Size of the images before resizing; None if they had several sizes.
         validation: "val" if the validation images come from `val/`; None if they are part of the training images.
         skipped: Files that could not be read, each with the reason; while streamed images are read, there may be more.
-        keeping: How the images are kept, see `poolzoo.data.keeping`; None of data sets of decoded arrays.
+        keeping: How the images are kept, see `poolzoo.data.streaming.keeping`; None of data sets of decoded arrays.
         crops: Where random crops of streamed training images come from; None for decoded images.
     """
 
@@ -167,7 +169,7 @@ def read_data(settings: Settings) -> DataSplits:
         size = reader.decide("train")  # by some headers
         settings = with_level(settings, photographs=_are_reduced(reader.native, size))
     if reader is not None and settings.data_cache not in (None, "decoded"):
-        parts = streams.parts_of(reader, crops=settings.has_random_crops)
+        parts = parts_of(reader, crops=settings.has_random_crops)
         shelf = reader.opened_shelf(source.cache_dir())
         if (mode := keeping.choose(settings.data_cache, parts, shelf)) != "decoded":
             return _streamed(settings, dataset, reader, mode)
@@ -237,7 +239,7 @@ def _streamed(settings: Settings, dataset: Dataset, reader: Reader, mode: keepin
     labels = {split: _plain_labels(index[split].labels) for split in SPLITS}
     _require_task(settings, labels["train"], labels["test"])
     facts = {split: Facts(digests[split], None, index[split].names, of_files=True) for split in SPLITS}
-    found = streams.open_streams(
+    found = open_streams(
         index=index,
         digests=digests,
         size=size,

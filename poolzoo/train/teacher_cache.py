@@ -13,7 +13,7 @@ import torch
 from poolzoo.common import json_writer, output
 from poolzoo.common.errors import CheckFailed
 from poolzoo.data import disk
-from poolzoo.data.augmentation import NO_AUGMENTATION
+from poolzoo.data.augment.augmentation import NO_AUGMENTATION
 from poolzoo.data.source import cache_dir
 from poolzoo.train.features import ROWS, FeatureStore, image_views
 from poolzoo.train.prepare import PreparedRun
@@ -76,17 +76,8 @@ def _rows(prepared: PreparedRun, teacher: Teacher, bar: output.Progress) -> Iter
 
 
 def _read(shelf: disk.Shelf, digest: str, shape: tuple[int, int], views: int) -> FeatureStore | None:
-    entry = shelf.find(digest)
-    if entry is None:
-        return None
-    try:
-        rows = np.load(entry / ROWS, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        rows = None
-    if rows is None or rows.shape != shape or rows.dtype != np.float32:
-        shelf.drop(digest)
-        return None
-    return FeatureStore(rows=rows, views=views)
+    rows = disk.find_rows(shelf, digest, ROWS, shape, "float32")
+    return None if rows is None else FeatureStore(rows=rows, views=views)
 
 
 def _digest(prepared: PreparedRun, teacher: Teacher) -> str:

@@ -11,7 +11,8 @@ import pytest
 
 import poolzoo as package
 from poolzoo.artifacts.run import load_run
-from poolzoo.train.settings import Settings, read_toml
+from poolzoo.train.settings import Settings
+from poolzoo.train.settings_file import read_toml
 
 DATA = Path(__file__).parents[1] / "data"
 EARLIER = DATA / "earlier"  # written before options such as --clip-grad were renamed

@@ -8,11 +8,11 @@ import torch
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
-from poolzoo.data import color_jitter, crops, draws, erasing, policy
-from poolzoo.data.augment_options import Policy, parse_crop_scale, parse_policy
-from poolzoo.data.augmentation import Augmentation, EpochParams
+from poolzoo.data.augment import color_jitter, crops, draws, erasing, policy
+from poolzoo.data.augment.augmentation import Augmentation, EpochParams
+from poolzoo.data.augment.draws import Purpose
+from poolzoo.data.augment.options import Policy, parse_crop_scale, parse_policy
 from poolzoo.data.batches import BatchLoader, Rank
-from poolzoo.data.draws import Purpose
 
 CPU = torch.device("cpu")
 EVERYTHING = Augmentation(
@@ -177,7 +177,7 @@ def test_augmentation_runs_on_a_gpu_without_waiting():
     """With fake CUDA tensors, which need no GPU: an operator that waits for the device, or leaves it, would raise."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    from poolzoo.data import color, warp
+    from poolzoo.data.augment import color, warp
 
     with FakeTensorMode():
         images = torch.empty(6, 9, 8, 3, dtype=torch.uint8, device="cuda")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from poolzoo.data import augmentation as augment
-from poolzoo.data.augmentation import NO_AUGMENTATION, Augmentation, EpochParams, MixParams
+from poolzoo.data.augment import augmentation as augment
+from poolzoo.data.augment.augmentation import NO_AUGMENTATION, Augmentation, EpochParams, MixParams
 from poolzoo.data.batches import BatchLoader, Rank
 from poolzoo.data.statistics import channel_statistics
 

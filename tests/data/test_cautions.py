@@ -12,7 +12,7 @@ from poolzoo.data.identity import DataIdentity, SplitIdentity
 
 
 def said(capsys, train_labels, leaked=0):
-    """What is told of distinct images, of which some are test images too."""
+    """What is said of distinct images, of which some are test images too."""
     digests = np.random.default_rng(0).integers(0, 256, (len(train_labels) + 10, 8), np.uint8)
     test = SplitIdentity(digests[len(train_labels) - leaked :][:10], np.zeros(10, np.int64))
     train = SplitIdentity(digests[: len(train_labels)], np.array(train_labels))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.data import WeightedRandomSampler
 
-from poolzoo.data.augmentation import Augmentation
+from poolzoo.data.augment.augmentation import Augmentation
 from poolzoo.data.batches import BatchLoader, Rank
 from poolzoo.data.epoch_order import epoch_order
 

@@ -146,7 +146,8 @@ def test_a_run_without_a_checkpoint_begins_with_the_current_data(poolzoo, copies
 def test_a_run_of_an_earlier_version_goes_by_its_fingerprint(poolzoo, copies):
     import torch
 
-    from poolzoo.train.settings import Settings, read_toml
+    from poolzoo.train.settings import Settings
+    from poolzoo.train.settings_file import read_toml
     from poolzoo.train.splits import read_data
 
     data, run = copies

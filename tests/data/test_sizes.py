@@ -12,7 +12,8 @@ import poolzoo as package
 from poolzoo.common.errors import UsageError
 from poolzoo.data import reader, sizes, source
 from poolzoo.train.prepare import prepare
-from poolzoo.train.settings import Settings, read_toml
+from poolzoo.train.settings import Settings
+from poolzoo.train.settings_file import read_toml
 
 
 @pytest.fixture

@@ -15,15 +15,16 @@ from PIL import Image
 from support import photographs
 from torchvision.transforms.v2 import functional as v2
 
-from poolzoo.data import crops, images, stream
-from poolzoo.data.augmentation import Augmentation, EpochParams
+from poolzoo.data import images
+from poolzoo.data.augment import crops
+from poolzoo.data.augment.augmentation import Augmentation, EpochParams
+from poolzoo.data.augment.crops import Box, CropSampler
 from poolzoo.data.batches import Rank
-from poolzoo.data.crops import Box, CropSampler
-from poolzoo.data.photographs import Encoded, Reduced, reduced_size
-from poolzoo.data.row_file import RowFile
-from poolzoo.data.skipped import Skipped
-from poolzoo.data.stream import StreamedImages
-from poolzoo.data.stream_loader import StreamLoader
+from poolzoo.data.streaming.images import StreamedImages, batches
+from poolzoo.data.streaming.loader import StreamLoader
+from poolzoo.data.streaming.photographs import Encoded, Reduced, reduced_size
+from poolzoo.data.streaming.row_file import RowFile
+from poolzoo.data.streaming.skipped import Skipped
 from poolzoo.data.unreadable import BrokenImages
 from poolzoo.plugin.image_index import FileStorage, ImageIndex
 
@@ -56,7 +57,7 @@ def test_streamed_images_are_what_the_reader_gives(index):
     np.testing.assert_array_equal(streamed[np.array([3, 0, -1])], expected[[3, 0, -1]])
     np.testing.assert_array_equal(streamed[2:9:3], expected[2:9:3])
     np.testing.assert_array_equal(streamed[5], expected[5])
-    found = np.concatenate(list(stream.batches(streamed, np.arange(12)[::-1], 5)))
+    found = np.concatenate(list(batches(streamed, np.arange(12)[::-1], 5)))
     np.testing.assert_array_equal(found, expected[::-1])
 
 
@@ -226,7 +227,7 @@ def test_images_to_test_on_are_kept_where_asked(index, tmp_path):
 def test_killed_process_leaves_whole_rows_alone(tmp_path):
     """It is killed behind a flush with more rows unflushed: those flushed are there, the others are made again."""
     script = (
-        "import os, sys, numpy as np; from pathlib import Path; from poolzoo.data.row_file import RowFile\n"
+        "import os, sys, numpy as np; from pathlib import Path; from poolzoo.data.streaming.row_file import RowFile\n"
         "rows = RowFile(Path(sys.argv[1]), 9, 10**9)\n"
         "for i in range(6):\n"
         "    rows.add(i, np.full((4 + i, 5, 3), i, np.uint8), (40, 50))\n"

@@ -159,7 +159,7 @@ def test_val_alone_stays_the_test_split(photos):
 
 def test_a_run_older_than_these_settings_keeps_its_data(tmp_path):
     from poolzoo.compare.config import ComparisonConfig
-    from poolzoo.train.settings import read_run_settings
+    from poolzoo.train.settings_file import read_run_settings
 
     (tmp_path / "run.toml").write_text('data = "digits"\nimage_size = 16\n')
     seen = [read_run_settings(tmp_path)]

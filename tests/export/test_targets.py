@@ -16,7 +16,7 @@ from poolzoo.export import targets
 from poolzoo.export.targets import TargetOptions
 from poolzoo.plugin import loader
 from poolzoo.runtime import availability
-from poolzoo.runtime.predict import choose_runtime
+from poolzoo.runtime.prediction.predict import choose_runtime
 from poolzoo.runtime.runtimes import check_runtimes
 
 DIGITS = Path(__file__).parents[1] / "data" / "digits_bundle"
@@ -56,7 +56,7 @@ def test_nothing_is_written_where_a_target_is_wrong(poolzoo, trained, tmp_path, 
 
 
 @pytest.mark.slow
-def test_a_target_that_cannot_run_here_is_made_and_not_checked(poolzoo, trained, tmp_path):
+def test_a_target_without_a_runtime_here_is_made_unchecked(poolzoo, trained, tmp_path):
     body = (
         "from poolzoo.common.errors import EnvironmentProblem\n"
         "def open_session(bundle, **settings):\n    raise EnvironmentProblem('it runs on the moon only', 'fly')\n"
@@ -89,7 +89,7 @@ def test_auto_never_selects_a_fast_runtime_that_lies(poolzoo, trained, tmp_path,
     assert "warning: runtime fake is wrong" in outcome.err
 
 
-def test_a_target_that_is_not_there_is_refused_before_the_work(poolzoo, trained, tmp_path):
+def test_an_unknown_target_is_refused_before_the_work(poolzoo, trained, tmp_path):
     plugin = fake_runtime(tmp_path / "fake.py", more="modules=('no_such_module',), install='pip install nothing'")
     for options, code in ((("--target", "fake"), 4), (("--target", "fke"), 2), (("--target", ""), 2)):
         outcome = poolzoo("export", trained, "--out", tmp_path / "bundle", "--plugin", plugin, *options)
@@ -137,7 +137,7 @@ def test_all_targets_are_those_that_can_be(bundle, tmp_path, few_runtimes, name,
         targets.write_targets(bundle, TargetOptions(targets=("all", "fake")))
 
 
-def test_a_target_named_like_a_built_in_has_its_own_place(bundle, tmp_path):
+def test_a_target_named_like_a_builtin_has_its_place(bundle, tmp_path):
     plugin = tmp_path / "two.py"
     text = fake_runtime(plugin, more="form=GraphForm(input='float')").read_text()
     plugin.write_text(text.replace('name="fake"', 'name="onnxruntime"'))

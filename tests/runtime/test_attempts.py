@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from poolzoo.common.errors import CheckFailed
-from poolzoo.runtime import attempts
-from poolzoo.runtime.attempts import Attempt
+from poolzoo.runtime.prediction import attempts
+from poolzoo.runtime.prediction.attempts import Attempt
 
 BATCH = 8
 IMAGES = 30  # three batches and a part of one

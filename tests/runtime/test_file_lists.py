@@ -13,7 +13,7 @@ from support.odd_images import PIXELS
 
 from poolzoo.common.errors import UsageError
 from poolzoo.data.walk import Tally
-from poolzoo.runtime import file_lists
+from poolzoo.runtime.prediction import file_lists
 
 NAMES = ["b.png", "sub/with, comma.png", 'a "quoted" one.png', "näher.png", os.fsdecode(b"odd-\xff.png"), "b.png"]
 

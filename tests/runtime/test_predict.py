@@ -23,7 +23,7 @@ from support.odd_images import HEIGHT, ODD, PIXELS, WIDTH, png
 
 from poolzoo.data import images
 from poolzoo.runtime import ort_session
-from poolzoo.runtime import predict as predicting
+from poolzoo.runtime.prediction import predict as predicting
 
 
 @pytest.fixture(params=["uint8", "float"])

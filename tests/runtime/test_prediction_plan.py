@@ -14,9 +14,9 @@ from support.linear_bundle import linear_bundle
 
 from poolzoo.common import files
 from poolzoo.common.errors import CheckFailed, UsageError
-from poolzoo.runtime import prediction_plan
-from poolzoo.runtime.predict import BATCH
-from poolzoo.runtime.prediction_plan import Plan, Request, files_of, open_plan, part_size
+from poolzoo.runtime.prediction import plan as prediction_plan
+from poolzoo.runtime.prediction.plan import Plan, Request, files_of, open_plan, part_size
+from poolzoo.runtime.prediction.predict import BATCH
 
 
 @pytest.fixture

@@ -494,7 +494,7 @@ def test_outputs_in_another_byte_order_are_taken(tmp_path):
     assert found.status == "agrees", found.detail
 
 
-def test_a_plugin_may_have_a_runtime_named_like_a_built_in(tmp_path, poolzoo, monkeypatch):
+def test_a_plugins_runtime_may_be_named_like_a_builtin(tmp_path, poolzoo, monkeypatch):
     monkeypatch.setattr("poolzoo.runtime.speed.SECONDS", 0)
     plugin = tmp_path / "two.py"
     text = fake_runtime(plugin, HOSTILE["swapped classes"]).read_text()

@@ -37,7 +37,7 @@ def changed(dataset: Dataset, change) -> Dataset:
 
 @dataclass(frozen=True)
 class Lying:
-    """A storage that gives what it is told to give."""
+    """A storage that gives what it was made with."""
 
     content: bytes
     size: int = 0

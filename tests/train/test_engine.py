@@ -22,7 +22,8 @@ from poolzoo.train import checkpoint, stages
 from poolzoo.train.build import build_engine
 from poolzoo.train.ema import ModelEma
 from poolzoo.train.prepare import prepare
-from poolzoo.train.settings import RENAMED, Settings
+from poolzoo.train.settings import Settings
+from poolzoo.train.settings_file import RENAMED
 from poolzoo.train.training_module import TrainingModule
 
 BASE = ("finetune", "--data", "digits", "--backbone", "nano/plain", "--threads", "1", "-q")

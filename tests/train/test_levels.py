@@ -11,12 +11,13 @@ from PIL import Image
 
 from poolzoo.artifacts import run as runs
 from poolzoo.common.errors import UsageError
-from poolzoo.data.augment_options import Policy
-from poolzoo.data.augmentation import Augmentation
+from poolzoo.data.augment.augmentation import Augmentation
+from poolzoo.data.augment.options import Policy
 from poolzoo.train import batch_picture
 from poolzoo.train.prepare import prepare
 from poolzoo.train.run import finetune
-from poolzoo.train.settings import Settings, read_run_settings
+from poolzoo.train.settings import Settings
+from poolzoo.train.settings_file import read_run_settings
 from poolzoo.train.splits import read_data
 
 SMALL = Settings(data="digits", backbone="nano/plain", limit=60, epochs=1, device="cpu")

@@ -188,7 +188,7 @@ def test_distillation_of_several_labels_treats_each_as_a_coin():
     torch.testing.assert_close(ours.double(), expected.double(), rtol=1e-4, atol=1e-5)
 
 
-def test_a_student_that_equals_its_teacher_gets_no_gradient_from_it():
+def test_a_student_equal_to_its_teacher_gets_no_gradient():
     logits, part = batch()
     same = MicroBatch(part.x, part.labels, None, 1.0, teacher_logits=logits.detach())
     CrossEntropy(distillation=Distillation(2.0, 1.0)).loss(logits, same).backward()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 Kind = Literal["exact", "near", "mirrored"]
 TRAIN: Final = "train"
@@ -143,7 +143,7 @@ class CheckReport:
         """Whether no image to train on is in another split."""
         return not any(pair.first.split == TRAIN for pair in self.leaks)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """All of it as JSON."""
         whole = asdict(self)
         whole["passed"] = self.passed

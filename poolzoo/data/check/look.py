@@ -1,7 +1,7 @@
 """One image as a row of a check: digest, perceptual hashes, size, what is odd, mean colors, a thumbnail.
 
-Only a JPEG at a part of its size is decoded, so that a photograph of 12 million pixels takes little more than one of
-one million. Perceptual hashes are those of `imagehash.phash` [1], of the image and of its mirror image.
+A JPEG is decoded at a part of its size: 12 million pixels take little more time than one million. Perceptual hashes
+are those of `imagehash.phash` [1], of the image and of its mirror image.
 
 [1] Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010.
 """
@@ -24,7 +24,7 @@ VERSION: Final = 1  # of a row: of what its fields hold
 THUMB: Final = 32  # side of the thumbnail by which pairs are compared
 DECODED: Final = 64  # a JPEG is decoded at a part of its size that is no smaller than this
 MIN_CONTRAST: Final = 3.0  # levels of standard deviation below which an image looks like any other flat one
-MIN_SIDE: Final = 24  # pixels below which a picture is not told from a similar one
+MIN_SIDE: Final = 24  # pixels below which similar pictures cannot be distinguished
 PAPER_AND_INK: Final = 0.4  # share of a thumbnail near its darkest or lightest level, from which it is a drawing …
 NEAR_LEVELS: Final = 16  # … and how near
 

@@ -45,7 +45,7 @@ def check(
 
 
 class _Gathering:
-    """The images that can be read, numbered over all splits, and what is told of them."""
+    """The images that can be read, numbered over all splits, and what is known of them."""
 
     def __init__(
         self,

@@ -49,7 +49,7 @@ def rows_with_keys(*numbers: int) -> np.ndarray:
     return made
 
 
-def test_rows_are_found_by_their_keys_when_the_file_is_opened_again(tmp_path):
+def test_rows_are_found_again_by_their_keys(tmp_path):
     path = tmp_path / "checks/x.rows"
     with rows.kept(path, 5) as kept:
         assert kept.append(rows_with_keys(1, 2, 3)).tolist() == [0, 1, 2]

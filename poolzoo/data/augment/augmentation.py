@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from poolzoo.data import blocks, erasing, policy
-from poolzoo.data.augment_options import Policy
-from poolzoo.data.color_jitter import jitter
-from poolzoo.data.crops import CropSampler, random_crops_array, random_crops_tensor
+from poolzoo.data import blocks
+from poolzoo.data.augment import erasing, policy
+from poolzoo.data.augment.color_jitter import jitter
+from poolzoo.data.augment.crops import CropSampler, random_crops_array, random_crops_tensor
+from poolzoo.data.augment.options import Policy
 from poolzoo.data.sizes import Size
 from poolzoo.data.transfer import to_device
 

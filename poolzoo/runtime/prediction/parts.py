@@ -12,10 +12,10 @@ from typing import Any, Final
 
 from poolzoo.common import files, json_writer
 from poolzoo.common.errors import EnvironmentProblem
-from poolzoo.runtime.counts import Counts
 from poolzoo.runtime.ort_session import ClassScore
-from poolzoo.runtime.predict import Prediction
-from poolzoo.runtime.prediction_plan import Plan
+from poolzoo.runtime.prediction.counts import Counts
+from poolzoo.runtime.prediction.plan import Plan
+from poolzoo.runtime.prediction.predict import Prediction
 
 PARTS: Final = "parts"
 KEY: Final = b"poolzoo"  # of the counts in the footer

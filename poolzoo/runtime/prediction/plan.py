@@ -23,8 +23,8 @@ from poolzoo.common import files, json_reader, json_writer, output
 from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.common.text import printable
 from poolzoo.data.walk import Tally
-from poolzoo.runtime import file_lists
-from poolzoo.runtime.predict import BATCH, choose_runtime
+from poolzoo.runtime.prediction import file_lists
+from poolzoo.runtime.prediction.predict import BATCH, choose_runtime
 
 PLAN: Final = "predict.json"
 LIST: Final = "images.list"  # the names, each with a NUL after it

@@ -2,8 +2,8 @@
 
 TrivialAugment (Müller and Hutter, 2021, arXiv 2103.10158; its wide space) applies one operator at any magnitude.
 RandAugment (Cubuk et al., 2019, arXiv 1909.13719) applies N of them at magnitude M. The spaces are torchvision's. The
-images that drew the same operator are changed together. On a CPU, TrivialAugment on a batch of 256 then takes a seventh
-of Pillow's time for images of 32 × 32, and as long as Pillow for 224 × 224 (`python -m benchmarks.data.augment`).
+images that drew the same operator are changed together. On a CPU, TrivialAugment on a batch of 256 takes a seventh of
+Pillow's time for images of 32 × 32. It takes as long as Pillow for 224 × 224 (`python -m benchmarks.data.augment`).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from poolzoo.data import color, draws, warp
-from poolzoo.data.augment_options import MAGNITUDES, Policy
+from poolzoo.data.augment import color, draws, warp
+from poolzoo.data.augment.options import MAGNITUDES, Policy
 from poolzoo.data.sizes import Size
 from poolzoo.data.transfer import put_rows, to_device
 

@@ -9,11 +9,12 @@ from typing import Any, Final
 import numpy as np
 
 from poolzoo.common.text import one_line
-from poolzoo.data import blocks, images, prefetch
+from poolzoo.data import blocks, images
 from poolzoo.data.resize import PLAIN, Fit
-from poolzoo.data.row_file import RowFile
 from poolzoo.data.sizes import Size
-from poolzoo.data.skipped import Skipped
+from poolzoo.data.streaming import prefetch
+from poolzoo.data.streaming.row_file import RowFile
+from poolzoo.data.streaming.skipped import Skipped
 from poolzoo.plugin.image_index import ImageIndex
 
 BATCH: Final = 64  # images that are read together where nobody says how many

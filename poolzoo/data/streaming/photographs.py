@@ -11,10 +11,10 @@ from typing import Final, Protocol, runtime_checkable
 import numpy as np
 
 from poolzoo.data import images
-from poolzoo.data.crops import Box, part_of, resize_into, scaled_box
+from poolzoo.data.augment.crops import Box, part_of, resize_into, scaled_box
 from poolzoo.data.resize import PLAIN, Fit
-from poolzoo.data.row_file import RowFile
 from poolzoo.data.sizes import Size
+from poolzoo.data.streaming.row_file import RowFile
 from poolzoo.plugin.image_index import ImageIndex
 
 MARGIN: Final = 8 / 7  # sides of a reduced photograph through those of the crops: 256 for crops of 224

@@ -19,10 +19,10 @@ import PIL
 
 from poolzoo.common import memory, output, resources
 from poolzoo.data import decode, disk, headers, sizes
-from poolzoo.data.photographs import reduced_size
 from poolzoo.data.resize import Fit
-from poolzoo.data.row_file import RowFile
 from poolzoo.data.sizes import Size
+from poolzoo.data.streaming.photographs import reduced_size
+from poolzoo.data.streaming.row_file import RowFile
 from poolzoo.plugin.image_index import ImageIndex
 
 Mode = Literal["decoded", "reduced", "none"]

@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from poolzoo.data import prefetch
-from poolzoo.data.augmentation import Augmentation
+from poolzoo.data.augment.augmentation import Augmentation
+from poolzoo.data.augment.crops import CropSampler
 from poolzoo.data.batches import SINGLE_PROCESS, Batch, BatchLoader, Epoch, Rank
 from poolzoo.data.blocks import ImageArray
-from poolzoo.data.crops import CropSampler
 from poolzoo.data.epoch_order import Sampler
-from poolzoo.data.photographs import CropSource, Keeper
-from poolzoo.data.skipped import Skipped
-from poolzoo.data.stream import StreamedImages
+from poolzoo.data.streaming import prefetch
+from poolzoo.data.streaming.images import StreamedImages
+from poolzoo.data.streaming.photographs import CropSource, Keeper
+from poolzoo.data.streaming.skipped import Skipped
 
 
 class StreamLoader(BatchLoader):
@@ -56,7 +56,9 @@ class StreamLoader(BatchLoader):
         threads: int | None = None,
         sampler: Sampler = "all",
     ) -> None:
-        super().__init__(images, labels, batch_size, augmentation, seed, device, rank, indices, sampler)
+        super().__init__(
+            images, labels, batch_size, augmentation, seed, device, rank=rank, indices=indices, sampler=sampler
+        )
         self.source = images
         self.crops = crops
         self.skipped = skipped or Skipped(None, len(self.indices))

@@ -7,8 +7,8 @@ from typing import Final
 import numpy as np
 from torch import Tensor
 
-from poolzoo.data import color, draws
-from poolzoo.data.policy import change_rows, with_factor
+from poolzoo.data.augment import color, draws
+from poolzoo.data.augment.policy import change_rows, with_factor
 
 _OPERATORS: Final = tuple(map(with_factor, (color.brightness, color.contrast, color.saturation)))
 

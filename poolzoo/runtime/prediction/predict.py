@@ -25,7 +25,7 @@ from poolzoo.metrics.tasks import CLASSIFICATION, TASKS, Task
 from poolzoo.plugin.grammar import suggest
 from poolzoo.runtime import ort_session
 from poolzoo.runtime.ort_session import ClassScore
-from poolzoo.runtime.remarks import Remarks
+from poolzoo.runtime.prediction.remarks import Remarks
 
 if TYPE_CHECKING:
     from poolzoo.runtime.process import Answer

@@ -7,18 +7,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from poolzoo.data import disk, headers, keeping, source
+from poolzoo.data import disk, headers, source
 from poolzoo.data.blocks import ImageArray
 from poolzoo.data.identity import file_digests
 from poolzoo.data.image_facts import Facts
-from poolzoo.data.keeping import Part
-from poolzoo.data.photographs import CropSource, Encoded, Reduced
 from poolzoo.data.reader import Reader
 from poolzoo.data.resize import Fit
-from poolzoo.data.row_file import RowFile
 from poolzoo.data.sizes import Size
-from poolzoo.data.skipped import Skipped
-from poolzoo.data.stream import StreamedImages
+from poolzoo.data.streaming import keeping
+from poolzoo.data.streaming.images import StreamedImages
+from poolzoo.data.streaming.keeping import Part
+from poolzoo.data.streaming.photographs import CropSource, Encoded, Reduced
+from poolzoo.data.streaming.row_file import RowFile
+from poolzoo.data.streaming.skipped import Skipped
 from poolzoo.plugin.image_index import ImageIndex
 from poolzoo.plugin.spec import Dataset, Split
 

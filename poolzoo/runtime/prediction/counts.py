@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from poolzoo.common import json_reader
-from poolzoo.runtime.predict import NOT_FINITE, Prediction
-from poolzoo.runtime.remarks import Remarks
+from poolzoo.runtime.prediction.predict import NOT_FINITE, Prediction
+from poolzoo.runtime.prediction.remarks import Remarks
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Final
 from poolzoo._version import __version__
 from poolzoo.common import cluster, json_reader, json_writer, output
 from poolzoo.common.errors import ENVIRONMENT, CheckFailed, EnvironmentProblem, explain, reason
-from poolzoo.runtime.counts import Counts
-from poolzoo.runtime.predict_parts import PartPredictor, PartResult, Runner, node_name
-from poolzoo.runtime.prediction_plan import Plan
+from poolzoo.runtime.prediction.counts import Counts
+from poolzoo.runtime.prediction.plan import Plan
+from poolzoo.runtime.prediction.predict_parts import PartPredictor, PartResult, Runner, node_name
 
 if TYPE_CHECKING:
     import numpy as np

@@ -15,12 +15,13 @@ from typing import Final
 from poolzoo.common import files, output
 from poolzoo.common.errors import EnvironmentProblem
 from poolzoo.common.text import printable
-from poolzoo.runtime import prediction_parts, prediction_plan
-from poolzoo.runtime.attempts import Attempt
-from poolzoo.runtime.counts import Counts
-from poolzoo.runtime.predict import BATCH, Prediction, Predictor
-from poolzoo.runtime.prediction_plan import Plan, Request
-from poolzoo.runtime.remarks import Remarks
+from poolzoo.runtime.prediction import parts as prediction_parts
+from poolzoo.runtime.prediction import plan as prediction_plan
+from poolzoo.runtime.prediction.attempts import Attempt
+from poolzoo.runtime.prediction.counts import Counts
+from poolzoo.runtime.prediction.plan import Plan, Request
+from poolzoo.runtime.prediction.predict import BATCH, Prediction, Predictor
+from poolzoo.runtime.prediction.remarks import Remarks
 
 SUMMARY: Final = "summary.json"
 GIVEN_UP: Final = "the process that reads it ends"  # the error of an image that kills workers

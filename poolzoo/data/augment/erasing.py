@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from poolzoo.data import draws
+from poolzoo.data.augment import draws
 from poolzoo.data.sizes import Size
 from poolzoo.data.transfer import put_rows, to_device
 
