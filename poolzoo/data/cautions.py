@@ -27,7 +27,8 @@ def tell(source: str, identity: DataIdentity, classes: Sequence[str]) -> None:
     """
     train, test = identity.splits["train"], identity.splits["test"]
     known, images = (np.ascontiguousarray(split.digests).view(np.uint64).ravel() for split in (train, test))
-    if leaked := int(np.isin(images, known).sum()):
+    of_pixels = not (train.of_files or test.of_files)  # other images may have a name, a size and a time in common
+    if leaked := int(np.isin(images, known).sum()) if of_pixels else 0:
         verb = "is a training image" if leaked == 1 else "are training images"
         text = f"{leaked:,} of {len(images):,} test images {verb} too, so that the test accuracy is too good"
         output.warn(text, f"poolzoo data check {source}")

@@ -9,11 +9,12 @@ from functools import wraps
 from typing import BinaryIO, Final
 
 from poolzoo.data.sizes import Size
-from poolzoo.plugin.image_index import ImageIndex
+from poolzoo.plugin.image_index import FileStorage, ImageIndex
 
 SAMPLE: Final = 64  # images whose headers tell whether sizes are mixed, before all are read
-_known: dict[str, list[int]] = {}  # path → bytes, time, height, width
-_open: dict[str, BinaryIO] = {}  # files whose header was read and that nobody has decoded yet
+_Key = tuple[str, int, int]
+_known: dict[_Key, list[int]] = {}  # image → bytes, time, height, width
+_open: dict[_Key, BinaryIO] = {}  # files whose header was read and that nobody has decoded yet
 
 
 def sample(count: int) -> range:
@@ -35,10 +36,10 @@ def remembered(read: Callable[[BinaryIO], Size | None]) -> Callable[[ImageIndex,
 
     @wraps(read)
     def size_of(index: ImageIndex, position: int) -> Size | None:
-        name = _name(index, position)
+        key = _key(index, position)
         try:
             stamp = index.stamp(position)
-            row = _known.get(name)
+            row = _known.get(key)
             if row is not None and tuple(row[:2]) == stamp:
                 return row[2], row[3]
             file = index.open(position)
@@ -48,8 +49,8 @@ def remembered(read: Callable[[BinaryIO], Size | None]) -> Callable[[ImageIndex,
         if found is None:
             file.close()
             return None
-        _open[name] = file
-        _known[name] = [*stamp, *found]
+        _open[key] = file
+        _known[key] = [*stamp, *found]
         return found
 
     return size_of
@@ -58,11 +59,15 @@ def remembered(read: Callable[[BinaryIO], Size | None]) -> Callable[[ImageIndex,
 @contextmanager
 def opened(index: ImageIndex, position: int) -> Iterator[BinaryIO]:
     """The file that is open since its header was read, at its start; else it is opened."""
-    file = _open.pop(_name(index, position), None) if _open else None
+    file = _open.pop(_key(index, position), None) if _open else None
     with index.open(position) if file is None else file as image:
         image.seek(0)
         yield image
 
 
-def _name(index: ImageIndex, position: int) -> str:
-    return os.path.abspath(index.where(position))
+def _key(index: ImageIndex, position: int) -> _Key:
+    """What tells an image from any other: its path, or its row in a plugin's storage, where names may come again."""
+    path = os.path.abspath(index.where(position))
+    if isinstance(index.storage, FileStorage):
+        return path, 0, 0
+    return path, id(index.storage), position if index.rows is None else int(index.rows[position])

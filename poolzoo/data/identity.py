@@ -19,7 +19,7 @@ import numpy as np
 from poolzoo.common import files
 from poolzoo.common.errors import CheckFailed
 from poolzoo.data.image_facts import DIGEST_BYTES, Facts
-from poolzoo.plugin.image_index import ImageIndex, Names
+from poolzoo.plugin.image_index import FileStorage, ImageIndex, Names
 from poolzoo.plugin.spec import Split
 
 FILE: Final = "data.npz"  # in the directory of a run or a comparison
@@ -138,6 +138,11 @@ def require_same(kept: DataIdentity | None, now: DataIdentity, hint: str) -> Non
 def _stored(labels: np.ndarray, dtype: str) -> np.ndarray:
     """Classes `int[N]` as a type of integers; several labels `uint8[N, K]` as they are."""
     return labels.astype(dtype) if labels.ndim == 1 else np.ascontiguousarray(labels)
+
+
+def scope(index: ImageIndex, split: str) -> str:
+    """Within what the names of images are unique: the split, or "" for files, where the place of all suffices."""
+    return "" if isinstance(index.storage, FileStorage) else split
 
 
 def file_digests(index: ImageIndex) -> np.ndarray:

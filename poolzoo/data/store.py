@@ -23,6 +23,7 @@ import PIL
 
 from poolzoo.common import json_writer, memory, output, resources
 from poolzoo.data import decode, disk, headers, image_facts, images
+from poolzoo.data.identity import scope
 from poolzoo.data.image_facts import Collector, Facts
 from poolzoo.data.sizes import Size
 from poolzoo.plugin.image_index import ImageIndex
@@ -65,7 +66,9 @@ class Images:
         The place counts too: two splits of a reproducible archive may hold files of the same names, sizes and times.
         """
         place = str(Path(self.index.storage.place).resolve())
-        digest = hashlib.sha256(repr((_FORMAT, PIL.__version__, self.transform, self.how, self.size, place)).encode())
+        about = (_FORMAT, PIL.__version__, self.transform, self.how, self.size, place)
+        digest = hashlib.sha256(repr(about).encode())
+        digest.update(scope(self.index, self.split).encode())
         for position, (name, label) in enumerate(zip(self.index.names, self.index.labels.tolist(), strict=True)):
             try:
                 size, time = self.index.stamp(position)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO, Final
 
 from poolzoo.common.errors import UsageError
@@ -63,10 +64,20 @@ class ArrowSplits:
         root: The folder that paths are relative to, and the place of the images in messages.
         splits: A `datasets.Dataset` of each split.
         multilabel: Whether a row may have several labels.
+        files: Those that each split was read from. Without them the Arrow files tell when its rows were written.
     """
 
-    def __init__(self, what: str, root: str, splits: Mapping[str, Any], *, multilabel: bool) -> None:
+    def __init__(
+        self,
+        what: str,
+        root: str,
+        splits: Mapping[str, Any],
+        *,
+        multilabel: bool,
+        files: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    ) -> None:
         self.what = what
+        self.files = files
         self.root = root
         self.labels = SplitLabels(what, multilabel=multilabel)
         self.storages: dict[str, ArrowStorage] = {}
@@ -87,7 +98,9 @@ class ArrowSplits:
             from datasets import Image
 
             images = images.cast_column(columns.path, Image(decode=False))
-        written = [os.stat(file["filename"]).st_mtime_ns for file in rows.cache_files]
+        # The library may make Arrow files anew: for other splits, or after its cache was emptied.
+        files = self.files.get(split) or [file["filename"] for file in rows.cache_files]
+        written = [os.stat(file).st_mtime_ns for file in files]
         self.storages[split] = ArrowStorage(self.root, images, columns.path, self.root, max(written, default=0))
 
     def _columns(self, split: str, features: Mapping[str, Any]) -> table_rows.Columns:

@@ -53,9 +53,8 @@ def open_parquet(place: str, *, splits: Sequence[str] = ("train", "test", "val")
     kept = str(cache_dir() / "arrow")
     read = _failing_in_one_line(place, lambda: hub.load_dataset("parquet", data_files=wanted, cache_dir=kept))
     root = os.path.commonpath([path.absolute().parent for path in files])
-    return ArrowSplits(f"parquet:{place}", root, read, multilabel=multilabel).dataset(
-        "parquet", splits, tuple(by_split)
-    )
+    rows = ArrowSplits(f"parquet:{place}", root, read, multilabel=multilabel, files=wanted)
+    return rows.dataset("parquet", splits, tuple(by_split))
 
 
 def open_hub(place: str, *, splits: Sequence[str] = ("train", "test", "val"), multilabel: bool = False) -> Dataset:
@@ -76,9 +75,9 @@ def open_hub(place: str, *, splits: Sequence[str] = ("train", "test", "val"), mu
     if path.is_file():
         raise UsageError(f"{path} is a file and no folder", "for a Parquet file: parquet:FILE")
     hub = _library(needs_network=not path.is_dir())
+    is_saved = (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
     if path.is_dir():
         kept = str(cache_dir() / "arrow")
-        is_saved = (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
         read = _failing_in_one_line(
             place,
             lambda: hub.load_from_disk(str(path)) if is_saved else hub.load_dataset(str(path), cache_dir=kept),
@@ -99,8 +98,15 @@ def open_hub(place: str, *, splits: Sequence[str] = ("train", "test", "val"), mu
         raise UsageError(f"hf:{place} has no split train, validation or test, but {names}", "take other data")
     wanted = {split: by_split[split] for split in by_split if split in splits} or by_split
     root = str(path.absolute()) if path.is_dir() else place
-    rows = ArrowSplits(f"hf:{place}", root, wanted, multilabel=multilabel)
+    files = dict.fromkeys(wanted, _data_files(path)) if path.is_dir() and not is_saved else {}
+    rows = ArrowSplits(f"hf:{place}", root, wanted, multilabel=multilabel, files=files)
     return rows.dataset("hf", splits, tuple(by_split))
+
+
+def _data_files(folder: Path) -> list[str]:
+    """The files of a folder that hold data: neither hidden ones nor its page."""
+    found = [path for path in folder.rglob("*") if path.is_file() and path.suffix.lower() != ".md"]
+    return [str(path) for path in found if not any(part[0] == "." for part in path.relative_to(folder).parts)]
 
 
 def _parquet_files(place: str) -> list[Path]:

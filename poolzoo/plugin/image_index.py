@@ -11,6 +11,8 @@ from typing import BinaryIO, Protocol, overload
 
 import numpy as np
 
+from poolzoo.common.errors import PoolzooError, reason
+
 
 class Names(Sequence[str]):
     """Many names in one buffer of bytes: a Python string alone takes 49 bytes more.
@@ -143,17 +145,31 @@ class ImageIndex:
         """One encoded image as a seekable binary file, which the caller closes.
 
         Raises:
-            OSError: It cannot be read.
+            OSError: It cannot be read, whatever the storage raises or gives.
         """
-        return self.storage.open(self._row(position), self.names[position])
+        try:
+            file = self.storage.open(self._row(position), self.names[position])
+        except (OSError, PoolzooError, MemoryError):
+            raise
+        except Exception as error:  # a plugin may raise anything
+            raise OSError(f"open failed: {reason(error)}") from error
+        if not (hasattr(file, "read") and hasattr(file, "seek")):
+            raise OSError(f"open gave {type(file).__name__}, and no binary file")
+        return file
 
     def stamp(self, position: int) -> tuple[int, int]:
         """Bytes and modification time in nanoseconds of one image.
 
         Raises:
-            OSError: It is gone.
+            OSError: It is gone, or whatever the storage raises or gives instead.
         """
-        return self.storage.stamp(self._row(position), self.names[position])
+        try:
+            size, time = self.storage.stamp(self._row(position), self.names[position])
+            return int(size), int(time)
+        except (OSError, PoolzooError, MemoryError):
+            raise
+        except Exception as error:  # a plugin may raise or give anything
+            raise OSError(f"stamp failed: {reason(error)}") from error
 
     def where(self, position: int) -> Path:
         """One image for messages, such as `photos/train/ant/1.jpg` or `shards/0001.tar/1.jpg`."""

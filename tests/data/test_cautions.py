@@ -46,3 +46,10 @@ def test_finetune_warns_of_leaked_images(poolzoo, photos, tmp_path):
     outcome = poolzoo("finetune", *arguments, "--dry-run")
     assert outcome.code == 0
     assert "warning: 1 of 9 test images is a training image too" in outcome.err
+
+
+def test_equal_stamps_of_streamed_files_are_no_leak(capsys):
+    digests, labels = np.arange(32, dtype=np.uint8).reshape(4, 8), np.array([0, 1] * 2)
+    both = SplitIdentity(digests, labels, of_files=True)  # two archives of one tool: names, sizes and times are equal
+    cautions.tell("folder:photos", DataIdentity({"train": both, "test": both}, ()), ("ant", "bee"))
+    assert capsys.readouterr().err == ""

@@ -249,6 +249,35 @@ def test_killed_process_leaves_whole_rows_alone(tmp_path):
     np.testing.assert_array_equal(other.read(other.find(4)), np.full((2, 2, 3), 9))
 
 
+def damage_a_field(table: Path) -> None:
+    content = bytearray(table.read_bytes())
+    content[0] ^= 1  # the first record is of another image now
+    table.write_bytes(content)
+
+
+def remove_the_pixels(table: Path) -> None:
+    table.with_suffix(".rows").unlink()
+
+
+@pytest.mark.parametrize("spoil", [damage_a_field, remove_the_pixels], ids=lambda spoil: spoil.__name__)
+def test_damaged_records_of_kept_rows_are_made_again(index, tmp_path, spoil):
+    crop = Box(1, 2, 20, 20)
+
+    def crops() -> np.ndarray:
+        rows = RowFile(tmp_path / "rows", 12, 10**9)
+        out, reduced = np.empty((12, *SIZE, 3), np.uint8), Reduced(index, SIZE, rows)
+        for position in range(12):
+            reduced.crop(position, lambda full: crop, out[position])
+        rows.close()
+        return out
+
+    expected = crops()
+    (table,) = (tmp_path / "rows").glob("*.table")
+    spoil(table)
+    np.testing.assert_array_equal(crops(), expected)
+    assert len(list((tmp_path / "rows").glob("*.table"))) == 2  # what was lost lies in a part of its own
+
+
 def test_processes_read_what_others_reduced(tmp_path):
     one, other = (RowFile(tmp_path / "rows", 4, 10**9) for _ in range(2))
     one.add(0, np.ones((2, 3, 3), np.uint8), (2, 3))

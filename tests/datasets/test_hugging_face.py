@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,17 @@ def test_rewritten_files_are_read_again_though_names_and_sizes_stay(photos):
         dataset = source.open_dataset(f"parquet:{photos}/same.parquet", splits=("train",))
         found.append(source.load_split(dataset, "train")[0].max())
     assert found == [10, 200]
+
+
+@pytest.mark.parametrize("form", [parquet, folder_of_parquet], ids=lambda form: form.__name__)
+def test_stamps_outlast_the_library_s_own_files(photos, form):
+    """A run stays valid when the library makes its Arrow files anew: for fewer splits, or after they were removed."""
+    text = form(photos)
+    both = source.indexed(source.open_dataset(text), "test")
+    stamps = [both.stamp(position) for position in range(len(both))]
+    shutil.rmtree(source.cache_dir() / "arrow")
+    alone = source.indexed(source.open_dataset(text, splits=("test",)), "test")
+    assert [alone.stamp(position) for position in range(len(alone))] == stamps
 
 
 def test_rows_without_an_image_are_broken_images(photos):

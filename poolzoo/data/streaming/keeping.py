@@ -19,11 +19,13 @@ import PIL
 
 from poolzoo.common import memory, output, resources
 from poolzoo.data import decode, disk, headers, sizes
+from poolzoo.data.identity import scope
 from poolzoo.data.resize import Fit
 from poolzoo.data.sizes import Size
 from poolzoo.data.streaming.photographs import reduced_size
 from poolzoo.data.streaming.row_file import RowFile
 from poolzoo.plugin.image_index import ImageIndex
+from poolzoo.plugin.spec import Split
 
 Mode = Literal["decoded", "reduced", "none"]
 CHOICES: Final = ("auto", "decoded", "reduced", "none")
@@ -31,7 +33,7 @@ CHOICES: Final = ("auto", "decoded", "reduced", "none")
 SECONDS_EACH, SECONDS_A_PIXEL = 1e-4, 1e-8
 LONGEST: Final = 100.0  # processor seconds of decoding before training begins; more images are read while it trains
 CAN_READ_AT_A_PLACE: Final = hasattr(os, "preadv")  # Windows cannot
-_FORMAT: Final = 1  # of what is kept; another gives other keys
+_FORMAT: Final = 2  # of what is kept; another gives other keys
 _SPARE: Final = 1.05  # of the bytes that a sample of headers lets expect
 
 
@@ -44,12 +46,14 @@ class Part:
         size: Height and width.
         crops: Whether random crops of that size are wanted, instead of resized and center-cropped images.
         count: How many of them are kept; None for all.
+        split: The one that they are of.
     """
 
     index: ImageIndex
     size: Size
     crops: bool = False
     count: int | None = None
+    split: Split = "train"
 
     @property
     def sampled(self) -> list[Size]:
@@ -158,4 +162,5 @@ def _key(part: Part, digests: np.ndarray, how: Fit) -> str:
     about = (_FORMAT, PIL.__version__, how, part.size, part.crops, str(part.index.storage.place))
     digest = hashlib.sha256(repr(about).encode("utf-8", "surrogateescape"))
     digest.update(np.ascontiguousarray(digests).data)
+    digest.update(scope(part.index, part.split).encode())
     return digest.hexdigest()[:32]

@@ -23,8 +23,12 @@ from poolzoo.data.sizes import Size
 # Of images that a killed process may have to compute again: bytes, and seconds as between two checkpoints.
 FLUSH_BYTES, FLUSH_SECONDS = 256 << 20, 10.0
 RECORD: Final = np.dtype(
-    [("position", "<i8"), ("offset", "<i8"), ("height", "<u4"), ("width", "<u4"), ("rows", "<u4"), ("columns", "<u4")]
+    [
+        *[("position", "<i8"), ("offset", "<i8"), ("height", "<u4"), ("width", "<u4"), ("rows", "<u4")],
+        *[("columns", "<u4"), ("check", "<u8")],  # of the others, so that a damaged record is none
+    ]
 )
+_FACTORS: Final = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x27D4EB2F165667C5], np.uint64)
 
 
 class Kept(NamedTuple):
@@ -72,14 +76,15 @@ class RowFile:
         with self._lock:
             for table in sorted(self.place.glob("*.table")):
                 if table.stem != self._own:
-                    self._load(table)
+                    with suppress(OSError):  # damaged, or evicted by another process: it keeps nothing then
+                        self._load(table)
 
     def find(self, position: int) -> Kept | None:
         """Where an image is; None where it is not kept."""
         part = int(self._part[position])
         if part < 0:
             return None
-        _, offset, height, width, rows, columns = self._record[position].tolist()
+        _, offset, height, width, rows, columns, _ = self._record[position].tolist()
         return Kept(part, offset, (height, width), (rows, columns))
 
     def read(self, kept: Kept, top: int = 0, bottom: int | None = None) -> np.ndarray:
@@ -113,7 +118,7 @@ class RowFile:
         except OSError as error:
             self._give_up(error)
             return
-        record = (position, offset, *pixels.shape[:2], *full)
+        record = (position, offset, *pixels.shape[:2], *full, 0)
         with self._lock:
             self._record[position] = record
             self._part[position] = part
@@ -135,7 +140,9 @@ class RowFile:
         try:
             os.fsync(self._files[self._names.index(own)])
             with (self.place / f"{own}.table").open("ab", buffering=0) as file:
-                file.write(np.array(pending, RECORD).tobytes())
+                records = np.array(pending, RECORD)
+                records["check"] = _check(records)
+                file.write(records.tobytes())
         except OSError as error:
             self._give_up(error)
 
@@ -169,10 +176,11 @@ class RowFile:
             file.seek(known * RECORD.itemsize)
             content = file.read()
         records = np.frombuffer(content[: len(content) // RECORD.itemsize * RECORD.itemsize], RECORD)
+        records = records[records["check"] == _check(records)]
         sizes = records["height"].astype(np.int64) * records["width"] * 3
         whole = (sizes > 0) & (records["offset"] >= 0) & (records["offset"] + sizes <= rows.stat().st_size)
         whole &= (records["position"] >= 0) & (records["position"] < len(self._part))
-        self._read[table.stem] = known + len(records)
+        self._read[table.stem] = known + len(content) // RECORD.itemsize
         if not whole.any():
             return
         if table.stem not in self._names:
@@ -189,3 +197,11 @@ class RowFile:
                 f"no more images are kept in {self.place}: {error.strerror or error}",
                 "POOLZOO_CACHE names another directory",
             )
+
+
+def _check(records: np.ndarray) -> np.ndarray:
+    """A checksum of the fields of each record, `uint64[N]`."""
+    words = np.ascontiguousarray(records).view(np.uint64).reshape(-1, RECORD.itemsize // 8)[:, :-1]
+    mixed = (words ^ (words >> np.uint64(29))) * _FACTORS
+    found: np.ndarray = np.bitwise_xor.reduce(mixed ^ (mixed >> np.uint64(31)), axis=1)
+    return found + np.uint64(1)  # zeros have one that is not zero

@@ -64,7 +64,7 @@ def load_split(dataset: Dataset, split: Split, size: Size) -> Loaded:
         PluginFailed: The data set does not give what its contract says.
     """
     reader = source.reader(dataset)
-    if reader is None or keeping.is_quick([Part(reader.index(split), size)]):
+    if reader is None or keeping.is_quick([Part(reader.index(split), size, split=split)]):
         images, labels = source.load_split(dataset, split, size)
         facts = source.facts_about(dataset, split, images)
         return Loaded(images, labels, facts, None if reader is None else _readable(reader, split))
@@ -97,7 +97,7 @@ def parts_of(reader: Reader, *, crops: bool) -> list[Part]:
         crops: Whether random crops of the training images are wanted.
     """
     size = reader.decide("train")
-    return [Part(reader.index("train"), size, crops), Part(reader.index("test"), size)]
+    return [Part(reader.index("train"), size, crops), Part(reader.index("test"), size, split="test")]
 
 
 def open_streams(
@@ -133,7 +133,8 @@ def open_streams(
         keep = np.zeros(len(index["train"]), bool)
         keep[val_indices] = True
     fitted = Part(index["train"], size, count=None if keep is None else len(val_indices))
-    parts = [fitted, Part(index["test"], size), *([Part(index["train"], size, crops=True)] if crops else [])]
+    tested = Part(index["test"], size, split="test")
+    parts = [fitted, tested, *([Part(index["train"], size, crops=True)] if crops else [])]
     kept: list[RowFile | None] = [None] * len(parts)
     if mode == "reduced":
         every = [digests["train"], digests["test"], digests["train"]]
