@@ -127,7 +127,6 @@ def open_streams(
         threads: How many decode; None for one a processor.
         skipped: The training images that cannot be read, as they come up.
     """
-
     keep = None
     if crops:
         keep = np.zeros(len(index["train"]), bool)
