@@ -17,7 +17,7 @@ from poolzoo.data.identity import DataIdentity
 MIN_IMBALANCE: Final = 10  # times the smallest class that the largest one has to have
 
 
-def tell(source: str, identity: DataIdentity, classes: Sequence[str]) -> None:
+def warn(source: str, identity: DataIdentity, classes: Sequence[str]) -> None:
     """Says how many test images are training images too, and how unequal classes are; nothing where all is well.
 
     Args:

@@ -93,7 +93,7 @@ def split_labels(text: str) -> list[str]:
 
 
 def label_names(value: object) -> list[str]:
-    """The names in a value of JSON or a table: a text, a whole number, or a list of these; none for nothing.
+    """The names in a value of JSON or a table: a text, a whole number, or a list of these. An empty value has none.
 
     Raises:
         TypeError: It is something else.

@@ -24,7 +24,7 @@ SHOWN = 12  # odd images of a kind that are named
 def check(
     source: str, splits: Mapping[str, Images], classes: Sequence[str], cache_dir: Path, *, near: bool = True
 ) -> CheckReport:
-    """Looks at every image of a data set, and tells what is wrong.
+    """Looks at every image of a data set, and gives what is wrong.
 
     Args:
         source: What names it; what was found is kept under this name.
@@ -56,8 +56,12 @@ class _Gathering:
         table: np.ndarray,
         near: bool,
     ) -> None:
-        self.source, self.images, self.classes = source, splits, classes
-        self.scanned, self.table, self.near = scanned, table, near
+        self.source = source
+        self.images = splits
+        self.classes = classes
+        self.scanned = scanned
+        self.table = table
+        self.near = near
         self.names = list(splits)
         readable = [np.flatnonzero(numbers >= 0) for numbers in scanned.numbers.values()]
         self.position = np.concatenate(readable)
