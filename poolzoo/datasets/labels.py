@@ -73,9 +73,9 @@ class SplitLabels:
         known = set(classes)
         unknown = [name for name in self.classes(split) if name not in known]
         similar = [name for name in classes if any(alike(name, one) for one in unknown[:EXPLAINED])]
-        told = difference("train", similar, split, unknown)
+        differing = difference("train", similar, split, unknown)
         raise UsageError(
-            f"{self.what} has labels in {split} that no training image has: {told}",
+            f"{self.what} has labels in {split} that no training image has: {differing}",
             "class names come from the training images; correct the labels, or add training images",
         )
 

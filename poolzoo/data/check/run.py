@@ -16,6 +16,7 @@ from poolzoo.data.check import copies, oddities, rows, scan
 from poolzoo.data.check.findings import TRAIN, CheckReport, ImageRef, Kind, Odd, Pair, Sizes, SplitFacts, Unreadable
 from poolzoo.data.check.look import VERSION
 from poolzoo.data.check.splits import Images
+from poolzoo.data.labels import counts
 
 ORDER = (TRAIN, "val", "test")  # an image of an earlier split is the first of a pair
 SHOWN = 12  # odd images of a kind that are named
@@ -162,8 +163,8 @@ class _Gathering:
         )
 
     def _counts(self, labels: np.ndarray) -> dict[str, int]:
-        counts = labels.sum(0, dtype=np.int64) if labels.ndim == 2 else np.bincount(labels, minlength=len(self.classes))
-        return {self._class(label): count for label, count in enumerate(counts.tolist())}
+        found = counts(labels, len(self.classes)).tolist()
+        return {self._class(label): count for label, count in enumerate(found)}
 
     def _odd(self, name: str, chosen: np.ndarray) -> Iterable[Odd]:
         bits = self.table["odd"][self.row[chosen]]
