@@ -6,6 +6,7 @@ in the metadata, files with errors or too many pixels. Without simplejpeg everyt
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from io import BytesIO
 from typing import BinaryIO, Final, NamedTuple
@@ -22,6 +23,7 @@ START: Final = b"\xff\xd8\xff"
 COLORS: Final = ("Gray", "YCbCr")  # what Pillow turns into RGB as libjpeg-turbo does
 MIN_SIDE: Final = 64  # below it several scales of libjpeg-turbo give the same number of pixels
 ORIENTATION: Final = 0x0112  # EXIF tag
+_PIXELS: Final = b"\xda"  # marker of the segment that pixels follow
 _METADATA: Final = (b"Exif\x00", b"http://ns.adobe.com/xap")  # where an orientation may be
 
 
@@ -52,9 +54,10 @@ class PlainJpeg(NamedTuple):
 
 def plain_jpeg(file: BinaryIO) -> PlainJpeg | None:
     """Reads a file, if it is a plain JPEG; else None, and the file is at its start again."""
-    start = file.read(len(START))
-    if simplejpeg is not None and start == START:
-        content = start + file.read()
+    if simplejpeg is not None and file.read(len(START)) == START:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        content = file.read(size)  # without a size, a buffered file joins two parts to one more copy
         with suppress(ValueError):
             height, width, colors, _ = simplejpeg.decode_jpeg_header(content)
             if colors in COLORS and height * width <= (Image.MAX_IMAGE_PIXELS or 0) and not _turned(content):
@@ -65,8 +68,19 @@ def plain_jpeg(file: BinaryIO) -> PlainJpeg | None:
 
 def _turned(content: bytes) -> bool:
     """Whether the metadata may say that the image is to be turned."""
-    if not any(name in content for name in _METADATA):
+    header = _header(content)
+    if not any(name in header for name in _METADATA):
         return False
     with suppress(Exception), Image.open(BytesIO(content)) as image:  # damaged metadata makes Pillow raise anything
         return bool(image.getexif().get(ORIENTATION, 1) != 1)
     return True
+
+
+def _header(content: bytes) -> bytes:
+    """The segments before the pixels; everything where they do not follow each other."""
+    end = 2
+    while content[end : end + 1] == b"\xff":
+        if content[end + 1 : end + 2] == _PIXELS:
+            return content[:end]
+        end += 2 + int.from_bytes(content[end + 2 : end + 4], "big")
+    return content

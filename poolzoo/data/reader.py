@@ -10,7 +10,7 @@ import numpy as np
 
 from poolzoo.common import output
 from poolzoo.common.errors import CheckFailed, UsageError
-from poolzoo.data import decode, disk, headers, holdout, sizes, store, unreadable
+from poolzoo.data import decode, disk, headers, sizes, store, test_fraction, unreadable
 from poolzoo.data.choice import choose
 from poolzoo.data.held_out import HeldOut
 from poolzoo.data.image_facts import Facts
@@ -133,7 +133,7 @@ class Reader:
             index, held_out = self.open(self.parts[part]), self.reading.test_part
             found = {part: index}
             if held_out is not None and self.parts[part] == "train":
-                test = holdout.test_images(index, held_out)
+                test = test_fraction.test_images(index, held_out)
                 found = {
                     one: index.take(np.flatnonzero(test == (one == "test")))
                     for one in ("train", "test")

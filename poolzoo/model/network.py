@@ -108,6 +108,8 @@ class Preprocess(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
+        if _can_change_copies(images):
+            return self._resize(self._normalized(images))
         x = images.permute(0, 3, 1, 2).to(self.mean.dtype)
         if torch.compiler.is_exporting():
             return self._resize((x - 255 * self.mean) / (255 * self.std))
@@ -117,6 +119,17 @@ class Preprocess(nn.Module):
         """`float[N, 3, h, w]` in 0–1 `→ float[N, 3, H, W]`."""
         return self._resize((x - self.mean) / self.std)
 
+    def _normalized(self, images: Tensor) -> Tensor:
+        """The same as `normalize(x / 255)` for bytes on the CPU: the same values in a quarter of the time, in place.
+
+        Statistics are repeated for a row of pixels, since operations on three channels at a time are not vectorized.
+        """
+        width = images.shape[2]
+        x = images.to(self.mean.dtype, memory_format=torch.contiguous_format, copy=True)
+        mean, std = (each.flatten().repeat(width) for each in (self.mean, self.std))
+        x.flatten(2).div_(255).sub_(mean).div_(std)
+        return x.permute(0, 3, 1, 2)
+
     def _resize(self, x: Tensor) -> Tensor:
         if self.resize is None:
             return x
@@ -124,6 +137,13 @@ class Preprocess(nn.Module):
             (height, width), (rows, columns) = x.shape[2:], self.resize
             return _bilinear(height, rows, x) @ (x @ _bilinear(width, columns, x).T)
         return F.interpolate(x, size=self.resize, mode="bilinear", align_corners=False)
+
+
+def _can_change_copies(images: Tensor) -> bool:
+    """Whether operations run one by one on the CPU, where one that works in place saves time."""
+    if torch.compiler.is_exporting() or torch.compiler.is_compiling():
+        return False
+    return images.device.type == "cpu" and images.is_contiguous() and not images.requires_grad
 
 
 def _bilinear(length: int, resized: int, like: Tensor) -> Tensor:

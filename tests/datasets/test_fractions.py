@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from poolzoo.common.errors import UsageError
-from poolzoo.data import holdout, source
+from poolzoo.data import source, test_fraction
 from poolzoo.data.held_out import HeldOut
 from poolzoo.data.identity import DataIdentity
 from poolzoo.plugin.image_index import FileStorage, ImageIndex, Names
@@ -26,7 +26,7 @@ def indexed(labels: list[int], seed: int = 0) -> ImageIndex:
 
 
 def held(index: ImageIndex, fraction: float, seed: int = 0) -> list[str]:
-    return sorted(np.array(list(index.names))[holdout.test_images(index, HeldOut(fraction, seed))].tolist())
+    return sorted(np.array(list(index.names))[test_fraction.test_images(index, HeldOut(fraction, seed))].tolist())
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.25, 0.5])
@@ -62,13 +62,13 @@ def test_of_several_labels_the_rarest_keeps_its_proportion():
     labels[:40, 1] = 1
     labels[:20, 2] = 1
     names = Names.of(f"{number}.png" for number in range(200))
-    chosen = holdout.test_images(ImageIndex(FileStorage("photos"), names, labels), HeldOut(0.2))
+    chosen = test_fraction.test_images(ImageIndex(FileStorage("photos"), names, labels), HeldOut(0.2))
     assert labels[chosen].sum(0).tolist() == [40, 8, 4]
 
 
 def test_too_few_images_are_refused():
     with pytest.raises(UsageError, match="leaves no test image"):
-        holdout.test_images(indexed([0, 1, 2]), HeldOut(0.3))
+        test_fraction.test_images(indexed([0, 1, 2]), HeldOut(0.3))
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ FENCED = fenced()
 # Pages whose commands belong to a package or to a machine that is not here; their lines are parsed.
 PARSED_PAGES = ("plugins/", "exports/", "poolzoo/", "docs/leaderboard.md")
 EXTERNAL = ("pip", "pytest", "make", "torchrun", "tensorboard")  # programs that are not run here
-FLAGS_OF_OTHERS = {"--dynamo"}  # of timm's export script
+FLAGS_OF_OTHERS = {"--dynamo", "--rehearse"}  # of timm's export script and of benchmarks/gpu.sh
 HEAVY = ("gallery", "plugin check", "export")
 SMALL = {  # what is added where a command trains: the last value of an option counts
     "finetune": ("--limit", "48", "--epochs", "1"),
