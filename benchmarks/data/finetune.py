@@ -86,19 +86,8 @@ def _ours(side: str, folder: str, workers: int, cache: str) -> Iterator[None]:
 def _timm(folder: str, workers: int) -> Iterator[float]:
     import timm
     import torch
-    from timm.data import create_dataset, create_loader
 
-    loader = create_loader(
-        create_dataset("", root=folder, split="train"),
-        (3, SIZE, SIZE),
-        BATCH,
-        is_training=True,
-        color_jitter=None,
-        interpolation="bilinear",
-        num_workers=workers,
-        use_prefetcher=False,
-        device=torch.device("cpu"),
-    )
+    loader = peers.crop_loader(folder, size=SIZE, batch=BATCH, workers=workers)
     network = timm.create_model(MODEL.removeprefix("timm/"), num_classes=photographs.CLASSES)
     optimizer = torch.optim.SGD(network.parameters(), LR, momentum=0.9, nesterov=True)
     return peers.plain_steps(network, optimizer, loader)

@@ -135,20 +135,7 @@ def _processes(folder: str, workers: int, cache: str) -> Epochs:
 
 
 def _timm(folder: str, workers: int, cache: str) -> Epochs:
-    from timm.data import create_dataset, create_loader
-
-    loader = create_loader(
-        create_dataset("", root=folder, split="train"),
-        (3, SIZE, SIZE),
-        BATCH,
-        is_training=True,
-        color_jitter=None,
-        interpolation="bilinear",
-        num_workers=workers,
-        use_prefetcher=False,
-        persistent_workers=False,
-        device=torch.device("cpu"),
-    )
+    loader = peers.crop_loader(folder, size=SIZE, batch=BATCH, workers=workers, persistent_workers=False)
     return lambda number: (images for images, _ in loader)
 
 

@@ -144,6 +144,24 @@ def timm_loader(
     )
 
 
+def crop_loader(folder: str, *, size: int, batch: int, workers: int, **options: Any) -> Any:
+    """timm's batches of random resized crops with mirror images from a folder, on the CPU, without color jitter."""
+    from timm.data import create_dataset, create_loader
+
+    return create_loader(
+        create_dataset("", root=folder, split="train"),
+        (3, size, size),
+        batch,
+        is_training=True,
+        color_jitter=None,
+        interpolation="bilinear",
+        num_workers=workers,
+        use_prefetcher=False,
+        device=torch.device("cpu"),
+        **options,
+    )
+
+
 def torchvision_loader(data: str, images: int | None, size: int, batch: int, workers: int) -> Any:
     """ImageFolder and DataLoader, with the crops and mirror images that are usual for CIFAR."""
     from torchvision import datasets, transforms

@@ -98,30 +98,30 @@ def lines(found: CheckReport) -> list[tuple[str, str]]:
     """What was found, a line each: what it is about, and the finding. The worst comes first."""
     from poolzoo.data.sizes import show
 
-    told = []
+    report = []
     for name, facts in found.splits.items():
         if pairs := found.leaks_into(name):
             text = f"{len(pairs):,} of {facts.images:,} {name} images are among the training images too"
-            told.append(("leakage", f"{text}: {_kinds(pairs)}; {_example(pairs)}"))
+            report.append(("leakage", f"{text}: {_kinds(pairs)}; {_example(pairs)}"))
     if found.labels:
         many = len(found.labels)
         text = "1 pair of images of the same picture has" if many == 1 else f"{many:,} pairs of the same picture have"
         first = found.labels[0]
         shown = f"first {_shown(first)}, {first.first.label!r} and {first.second.label!r}"
-        told.append(("labels", f"{text} different labels; {shown}"))
+        report.append(("labels", f"{text} different labels; {shown}"))
     if found.unreadable:
         total = sum(facts.images for facts in found.splits.values())
         first_bad = found.unreadable[0]
         text = f"{len(found.unreadable):,} of {total:,} images cannot be read"
-        told.append(("unreadable", f"{text}, first {first_bad.image.name}: {first_bad.reason}"))
+        report.append(("unreadable", f"{text}, first {first_bad.image.name}: {first_bad.reason}"))
     if others := [pair for pair in found.leaks if pair.first.split != "train"]:
         first_name, second_name = others[0].first.split, others[0].second.split
-        told.append(("overlap", f"{len(others):,} {second_name} images are in {first_name} too; {_example(others)}"))
+        report.append(("overlap", f"{len(others):,} {second_name} images are in {first_name} too; {_example(others)}"))
     for name, facts in found.splits.items():
         if facts.copies:
             pairs = [pair for pair in found.copies if pair.first.split == name]
             text = f"{name}: {facts.copies:,} of {facts.images:,} images are copies of others"
-            told.append(("copies", f"{text}; {_example(pairs)}"))
+            report.append(("copies", f"{text}; {_example(pairs)}"))
     for name, facts in found.splits.items():
         counts = facts.classes.values()
         text = f"{name}: {_count(facts.images, 'image')} in {_count(len(counts), 'class')} of {_range(counts)}"
@@ -130,22 +130,22 @@ def lines(found: CheckReport) -> list[tuple[str, str]]:
             one = len(facts.few) == 1
             text += f"; {len(facts.few):,} {'class has' if one else 'classes have'} fewer than 5 images"
             text += f" ({', '.join(facts.few[:_NAMED])}{more})"
-        told.append(("classes", text))
+        report.append(("classes", text))
     for name, facts in found.splits.items():
         for odd in facts.odd:
             text = f"{name}: {odd.count:,} of {facts.images:,} images {odd.what}"
-            told.append(("odd", f"{text}, first {odd.first[0].name}"))
+            report.append(("odd", f"{text}, first {odd.first[0].name}"))
     for name, facts in found.splits.items():
         if facts.sizes is not None:
             sizes = facts.sizes
             text = f"{show(sizes.smallest)} to {show(sizes.largest)}, median {show(sizes.median)}"
             text += f"; width : height {sizes.narrowest:.2f} to {sizes.widest:.2f}"
-            told.append(("sizes", f"{name}: {text if sizes.distinct > 1 else 'all ' + show(sizes.largest)}"))
+            report.append(("sizes", f"{name}: {text if sizes.distinct > 1 else 'all ' + show(sizes.largest)}"))
     for name, facts in found.splits.items():
         if facts.mean:
             mean, std = (" ".join(f"{value:.3f}" for value in values) for values in (facts.mean, facts.std))
-            told.append(("channels", f"{name}: mean {mean}, standard deviation {std}"))
-    return told
+            report.append(("channels", f"{name}: mean {mean}, standard deviation {std}"))
+    return report
 
 
 def _count(number: int, noun: str) -> str:

@@ -72,12 +72,12 @@ _WORDS: dict[str, Callable[[Any], str]] = {
 
 def _find(catalog: loader.Catalog, name: str) -> list[dict[str, object]]:
     name = name.removesuffix(":")  # of a source, as `list datasets` has it
-    spelt = grammar.parse_spec(name)
+    spelled = grammar.parse_spec(name)
     found: list[dict[str, object]] = []
     facts: dict[str, object]
     for entry in catalog.select(spec.Pooling):
         item = entry.item
-        if isinstance(item, spec.Pooling) and item.name == spelt.name and catalog.matches(spelt.dist, entry.source):
+        if isinstance(item, spec.Pooling) and item.name == spelled.name and catalog.matches(spelled.dist, entry.source):
             resolved = catalog.pooling(name, item.kind)
             facts = {"name": item.name, "kind": f"{item.kind} pooling", "summary": item.summary}
             facts |= {"equation": item.equation, "paper": item.paper or "no canonical one"}
@@ -104,7 +104,7 @@ def _find(catalog: loader.Catalog, name: str) -> list[dict[str, object]]:
         resolved = catalog.backbone(name)
     except UsageError as error:
         names = [entry.item.name for entry in catalog.entries]
-        near = grammar.suggest(spelt.name, names)
+        near = grammar.suggest(spelled.name, names)
         raise UsageError(f"nothing is called {name!r}", catalog.with_problems(near) if near else error.hint) from None
     item = resolved.item
     facts = {

@@ -13,11 +13,12 @@ import numpy as np
 
 from poolzoo.common import output
 from poolzoo.data.identity import DataIdentity
+from poolzoo.data.labels import counts as label_counts
 
 MIN_IMBALANCE: Final = 10  # times the smallest class that the largest one has to have
 
 
-def tell(source: str, identity: DataIdentity, classes: Sequence[str]) -> None:
+def warn(source: str, identity: DataIdentity, classes: Sequence[str]) -> None:
     """Says how many test images are training images too, and how unequal classes are; nothing where all is well.
 
     Args:
@@ -32,7 +33,7 @@ def tell(source: str, identity: DataIdentity, classes: Sequence[str]) -> None:
         verb = "is a training image" if leaked == 1 else "are training images"
         text = f"{leaked:,} of {len(images):,} test images {verb} too, so that the test accuracy is too good"
         output.warn(text, f"poolzoo data check {source}")
-    counts = train.labels.sum(0) if train.labels.ndim == 2 else np.bincount(train.labels, minlength=len(classes))
+    counts = label_counts(train.labels, len(classes))
     present = np.flatnonzero(counts)
     small, large = int(present[counts[present].argmin()]), int(counts.argmax())
     if counts[large] >= MIN_IMBALANCE * counts[small]:

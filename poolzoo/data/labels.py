@@ -76,6 +76,11 @@ def require_task(data: str, split: str, labels: np.ndarray, *, multilabel: bool)
         raise UsageError(f"each image of {data} has exactly one label", hint)
 
 
+def plain(labels: np.ndarray) -> np.ndarray:
+    """Labels of any whole numbers as `int64[N]`; several an image stay `uint8[N, K]`."""
+    return labels.astype(np.int64) if labels.ndim == 1 else labels
+
+
 def counts(labels: np.ndarray, classes: int) -> np.ndarray:
     """Number of images of each class or label, `int64[K]`."""
     if labels.ndim == 2:

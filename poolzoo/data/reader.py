@@ -15,6 +15,7 @@ from poolzoo.data.choice import choose
 from poolzoo.data.held_out import HeldOut
 from poolzoo.data.image_facts import Facts
 from poolzoo.data.joined import join
+from poolzoo.data.labels import plain
 from poolzoo.data.resize import PLAIN, Fit
 from poolzoo.data.sizes import Size
 from poolzoo.data.unreadable import BrokenImages
@@ -177,7 +178,7 @@ class Reader:
         self.facts[split] = found.facts
         self.decided = (found.pixels.shape[1], found.pixels.shape[2])
         labels = wanted.index.labels[keep]
-        return found.pixels, labels.astype(np.int64) if labels.ndim == 1 else labels
+        return found.pixels, plain(labels)
 
     def opened_shelf(self, cache_dir: Path) -> disk.Shelf:
         """Where the images of all parts are kept."""

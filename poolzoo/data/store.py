@@ -25,6 +25,7 @@ from poolzoo.common import json_writer, memory, output, resources
 from poolzoo.data import decode, disk, headers, image_facts, images
 from poolzoo.data.identity import scope
 from poolzoo.data.image_facts import Collector, Facts
+from poolzoo.data.labels import plain
 from poolzoo.data.sizes import Size
 from poolzoo.plugin.image_index import ImageIndex
 
@@ -294,7 +295,7 @@ def _build(shelf: disk.Shelf, wanted: Images) -> bool:
             keep = wanted.without(report.broken)
             pixels = np.lib.format.open_memmap(place / "pixels.npy", mode="r")
             labels = wanted.index.labels[keep]
-            np.save(place / "labels.npy", labels.astype(np.int64) if labels.ndim == 1 else labels)
+            np.save(place / "labels.npy", plain(labels))
             found = {"broken": report.broken, "misfits": report.misfits.to_json()}
             made = {"shape": pixels.shape, "transform": wanted.transform, "pillow": PIL.__version__}
             _describe(place, {**about, **made, **found})

@@ -73,9 +73,9 @@ class SplitLabels:
         known = set(classes)
         unknown = [name for name in self.classes(split) if name not in known]
         similar = [name for name in classes if any(alike(name, one) for one in unknown[:EXPLAINED])]
-        told = difference("train", similar, split, unknown)
+        differing = difference("train", similar, split, unknown)
         raise UsageError(
-            f"{self.what} has labels in {split} that no training image has: {told}",
+            f"{self.what} has labels in {split} that no training image has: {differing}",
             "class names come from the training images; correct the labels, or add training images",
         )
 
@@ -93,7 +93,7 @@ def split_labels(text: str) -> list[str]:
 
 
 def label_names(value: object) -> list[str]:
-    """The names in a value of JSON or a table: a text, a whole number, or a list of these; none for nothing.
+    """The names in a value of JSON or a table: a text, a whole number, or a list of these. An empty value has none.
 
     Raises:
         TypeError: It is something else.

@@ -17,7 +17,7 @@ def require_folder(path: Path, hint: str) -> None:
     """Makes sure that there is a folder.
 
     Raises:
-        UsageError: There is none; names one that is spelt alike.
+        UsageError: There is none; names one that is spelled alike.
     """
     if path.is_dir():
         return
@@ -30,7 +30,7 @@ def require_file(path: Path, hint: str, endings: Sequence[str] = ()) -> None:
     """Makes sure that there is a file with one of some endings.
 
     Raises:
-        UsageError: There is none; names one that is spelt alike.
+        UsageError: There is none; names one that is spelled alike.
     """
     if path.is_dir():
         raise UsageError(f"{path} is a folder and no file", hint)
@@ -41,7 +41,7 @@ def require_file(path: Path, hint: str, endings: Sequence[str] = ()) -> None:
 
 
 def _near(path: Path, *, needs_folder: bool = False) -> str:
-    """`did you mean …?` for the first part of a path that does not exist; "" where nothing is spelt like it."""
+    """`did you mean …?` for the first part of a path that does not exist; "" where nothing is spelled like it."""
     part = next(one for one in (path, *path.parents) if one.parent.is_dir())
     is_last = part == path
     beside = [one.name for one in part.parent.iterdir() if one.is_dir() or (is_last and not needs_folder)]

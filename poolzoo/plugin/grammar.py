@@ -63,7 +63,7 @@ def parse_spec(text: str) -> Spec:
 
 
 def suggest(word: str, known: Iterable[str], prefix: str = "") -> str:
-    """`did you mean …?` for a misspelt word, else an empty string. `prefix` precedes each known word shown."""
+    """`did you mean …?` for a misspelled word, else an empty string. `prefix` precedes each known word shown."""
     import difflib
 
     close = difflib.get_close_matches(word, sorted(set(known)), n=3, cutoff=0.65)

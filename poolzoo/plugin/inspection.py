@@ -36,7 +36,7 @@ def inspect(candidate: Candidate) -> Inspection:
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef) and any(_is_hookimpl(decorator) for decorator in node.decorator_list)
     )
-    return Inspection(hooks, _wrong_version(tree) or _misspelt(hooks))
+    return Inspection(hooks, _wrong_version(tree) or _misspelled(hooks))
 
 
 def _is_hookimpl(decorator: ast.expr) -> bool:
@@ -53,7 +53,7 @@ def _wrong_version(tree: ast.Module) -> str:
     return ""
 
 
-def _misspelt(hooks: tuple[str, ...]) -> str:
+def _misspelled(hooks: tuple[str, ...]) -> str:
     known = (*HOOKS, *EVENTS)
     wrong = next((name for name in hooks if name not in known), None)
     return f"there is no hook {wrong!r}; {grammar.suggest(wrong, known)}".rstrip("; ") if wrong else ""

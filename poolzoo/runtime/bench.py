@@ -216,7 +216,9 @@ class _Others:
     """
 
     def __init__(self, bundle: Path, work: Path, limits: Limits) -> None:
-        self._bundle, self._work, self._limits = bundle, work, limits
+        self._bundle = bundle
+        self._work = work
+        self._limits = limits
         self._cases = cases.make_cases(bundle)
         self._fresh = FreshBatches(bundle, self._cases.golden, lower=self._cases.lower)
         self._prepared: dict[str, Prepared] = {}

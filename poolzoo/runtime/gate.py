@@ -64,7 +64,9 @@ class _Gate:
     """Compares answers and collects checks."""
 
     def __init__(self, cases: CaseSet, *, lower: bool) -> None:
-        self.lower, self.agreement, self.decision = lower, cases.agreement, cases.decision
+        self.lower = lower
+        self.agreement = cases.agreement
+        self.decision = cases.decision
         both = (cases.golden, cases.synthetic, *cases.photographs)
         self.largest = max(float(np.abs(one.logits).max()) for one in both)
         self.checks: list[Check] = []

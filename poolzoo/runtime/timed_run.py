@@ -106,7 +106,10 @@ class TimedRun:
             size: The batch size.
             pipe: Gives the milliseconds that the pipe costs ONNX Runtime; None where the process is trusted.
         """
-        self._process, self._batches, self._size, self._pipe = process, batches, size, pipe
+        self._process = process
+        self._batches = batches
+        self._size = size
+        self._pipe = pipe
         self.own: list[float] = []
         self.host: list[float] = []
         self.counted: list[float] = []
@@ -160,7 +163,8 @@ class References:
     """ONNX Runtime in a process of its own: its runs by batch size, which the others are compared with."""
 
     def __init__(self, process: RuntimeProcess, batches: FreshBatches) -> None:
-        self._process, self._batches = process, batches
+        self._process = process
+        self._batches = batches
         self._runs: dict[int, TimedRun] = {}
 
     def at(self, size: int) -> TimedRun:

@@ -33,7 +33,15 @@ def batch_loader(
     data, settings, device = prepared.data, prepared.settings, prepared.policy.device
     if not isinstance(data.images, StreamedImages):
         return BatchLoader(
-            data.images, data.labels, batch_size, augmentation, settings.seed, device, rank, indices, sampler
+            data.images,
+            data.labels,
+            batch_size,
+            augmentation,
+            settings.seed,
+            device,
+            rank=rank,
+            indices=indices,
+            sampler=sampler,
         )
     return StreamLoader(
         data.images,
@@ -42,8 +50,8 @@ def batch_loader(
         augmentation,
         settings.seed,
         device,
-        rank,
-        indices,
+        rank=rank,
+        indices=indices,
         crops=data.crops if augmentation.crop_scale is not None else None,
         skipped=data.images.skipped,
         threads=settings.data_workers,

@@ -140,7 +140,7 @@ def find_lr(settings: Settings, out: Path | None) -> LrRange | None:
         return None
     place = out or run.new_path(Path("runs"), prepared.settings.backbone, "find-lr")
     title = f"{prepared.settings.backbone} with {prepared.settings.pool} on {prepared.settings.data}"
-    result = _judge(ramp, losses, place)
+    result = _result_of(ramp, losses, place)
     _write(result, title)
     return result
 
@@ -173,7 +173,7 @@ def _diverged(losses: np.ndarray) -> bool:
     return not np.isfinite(losses).all() or bool(losses[-1] > DIVERGED * losses[:LOOK_EVERY].mean())
 
 
-def _judge(ramp: Ramp, losses: np.ndarray, place: Path) -> LrRange:
+def _result_of(ramp: Ramp, losses: np.ndarray, place: Path) -> LrRange:
     """The result for some losses.
 
     Raises:

@@ -142,7 +142,7 @@ def prepare_heads(settings: Settings, pools: Sequence[str], *, load_initial_weig
             train_labels, val_labels = data.labels[data.train_indices], data.labels[data.val_indices]
             classes.tell_missing_labels(data.classes, train_labels, val_labels)
         if not output.is_quiet():  # else a trial of a comparison, which says it once
-            cautions.tell(settings.data, data.identity, data.classes)
+            cautions.warn(settings.data, data.identity, data.classes)
         settings = complete_settings(settings, data, policy, lr=lr, rank=rank)
     statistics = None if has_weights else distributed.broadcast_result(data.statistics, rank)
     with distributed.fail_together(rank):

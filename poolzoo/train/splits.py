@@ -236,7 +236,7 @@ def _streamed(settings: Settings, dataset: Dataset, reader: Reader, mode: keepin
     if settings.skip_broken is not None:
         index, held_out = _without_broken(reader, index, held_out, size, whole=settings.caches_features)
     digests = {split: file_digests(index[split]) for split in SPLITS}
-    labels = {split: _plain_labels(index[split].labels) for split in SPLITS}
+    labels = {split: label_checks.plain(index[split].labels) for split in SPLITS}
     _require_task(settings, labels["train"], labels["test"])
     facts = {split: Facts(digests[split], None, index[split].names, of_files=True) for split in SPLITS}
     found = open_streams(
@@ -297,11 +297,6 @@ def _hold_out(settings: Settings, reader: Reader | None, labels: np.ndarray) -> 
         raise UsageError(f"{settings.data} has no val/ beside test/", "restore it, or start another run")
     seed = settings.seed if settings.split_seed is None else settings.split_seed
     return None, split_validation(labels, seed)
-
-
-def _plain_labels(labels: np.ndarray) -> np.ndarray:
-    """Labels `int64[N]`; several an image stay `uint8[N, K]`."""
-    return labels.astype(np.int64) if labels.ndim == 1 else labels
 
 
 def _limited(split: Split, limit: int | None, seed: int) -> Split:

@@ -16,7 +16,7 @@ def said(capsys, train_labels, leaked=0):
     digests = np.random.default_rng(0).integers(0, 256, (len(train_labels) + 10, 8), np.uint8)
     test = SplitIdentity(digests[len(train_labels) - leaked :][:10], np.zeros(10, np.int64))
     train = SplitIdentity(digests[: len(train_labels)], np.array(train_labels))
-    cautions.tell("folder:photos", DataIdentity({"train": train, "test": test}, ()), ("ant", "bee", "cat"))
+    cautions.warn("folder:photos", DataIdentity({"train": train, "test": test}, ()), ("ant", "bee", "cat"))
     return capsys.readouterr().err.splitlines()
 
 

@@ -119,7 +119,7 @@ def swap(old: str, new: str):
 
 BAD = {
     "no column": (swap("path", "name of it"), ["line 1: no column path among 'name of it', 'label', 'split'"]),
-    "misspelt column": (swap("label", "lable"), ["line 1: no column label", "did you mean label"]),
+    "misspelled column": (swap("label", "lable"), ["line 1: no column label", "did you mean label"]),
     "no header": (lambda text: text.partition("\n")[2], ["line 1: no column path among 'test/blue/0.png'"]),
     "column twice": (swap("split", "label"), ["line 1: column 'label' is there twice"]),
     "split": (swap("\ntest/blue/1.png,blue,test", "\ntest/blue/1.png,blue,tset"), ["line 3: split 'tset'", "test"]),

@@ -92,7 +92,7 @@ def cut_and_resumed(poolzoo, monkeypatch, arguments: tuple, path: Path, every: i
 
 
 def test_patience_ends_a_run_also_across_interruptions(poolzoo, tmp_path, monkeypatch):
-    arguments = (*QUICK, "--epochs", 20, "--patience", 1, "--lr", "0.02")
+    arguments = (*QUICK, "--batch-size", 16, "--epochs", 20, "--patience", 1, "--lr", "0.02")
     assert poolzoo(*arguments, "--out", tmp_path / "whole").code == 0
     lines = [json.loads(line) for line in (tmp_path / "whole/metrics.jsonl").read_text().splitlines()]
     scores = [line["val_accuracy"] for line in lines]
@@ -100,7 +100,7 @@ def test_patience_ends_a_run_also_across_interruptions(poolzoo, tmp_path, monkey
     assert len(scores) == best + 1 < 20
     assert metrics(tmp_path / "whole")["ending"]["by"] == "patience"
     assert metrics(tmp_path / "whole")["val"]["epoch"] == best
-    assert cut_and_resumed(poolzoo, monkeypatch, arguments, tmp_path / "cut", every=50) >= 1
+    assert cut_and_resumed(poolzoo, monkeypatch, arguments, tmp_path / "cut", every=15) >= 1
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
     assert metrics(tmp_path / "cut")["ending"] == metrics(tmp_path / "whole")["ending"]
 
@@ -305,7 +305,7 @@ def test_logits_are_stored_for_every_view_of_cached_features(teacher):
 
 def test_a_student_resumes_exactly_and_checks_its_teacher(poolzoo, tmp_path, teacher):
     own = shutil.copytree(teacher, tmp_path / "teacher")
-    arguments = (*QUICK, "--epochs", 2, "--distill-from", own, "--mixup", "0.2")
+    arguments = (*QUICK, "--batch-size", 16, "--epochs", 2, "--distill-from", own, "--mixup", "0.2")
     assert poolzoo(*arguments, "--out", tmp_path / "whole").code == 0
     for name in ("cut", "other"):
         with stopped_in(2):

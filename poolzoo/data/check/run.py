@@ -16,6 +16,7 @@ from poolzoo.data.check import copies, oddities, rows, scan
 from poolzoo.data.check.findings import TRAIN, CheckReport, ImageRef, Kind, Odd, Pair, Sizes, SplitFacts, Unreadable
 from poolzoo.data.check.look import VERSION
 from poolzoo.data.check.splits import Images
+from poolzoo.data.labels import counts
 
 ORDER = (TRAIN, "val", "test")  # an image of an earlier split is the first of a pair
 SHOWN = 12  # odd images of a kind that are named
@@ -24,7 +25,7 @@ SHOWN = 12  # odd images of a kind that are named
 def check(
     source: str, splits: Mapping[str, Images], classes: Sequence[str], cache_dir: Path, *, near: bool = True
 ) -> CheckReport:
-    """Looks at every image of a data set, and tells what is wrong.
+    """Looks at every image of a data set, and gives what is wrong.
 
     Args:
         source: What names it; what was found is kept under this name.
@@ -56,8 +57,12 @@ class _Gathering:
         table: np.ndarray,
         near: bool,
     ) -> None:
-        self.source, self.images, self.classes = source, splits, classes
-        self.scanned, self.table, self.near = scanned, table, near
+        self.source = source
+        self.images = splits
+        self.classes = classes
+        self.scanned = scanned
+        self.table = table
+        self.near = near
         self.names = list(splits)
         readable = [np.flatnonzero(numbers >= 0) for numbers in scanned.numbers.values()]
         self.position = np.concatenate(readable)
@@ -158,8 +163,8 @@ class _Gathering:
         )
 
     def _counts(self, labels: np.ndarray) -> dict[str, int]:
-        counts = labels.sum(0, dtype=np.int64) if labels.ndim == 2 else np.bincount(labels, minlength=len(self.classes))
-        return {self._class(label): count for label, count in enumerate(counts.tolist())}
+        found = counts(labels, len(self.classes)).tolist()
+        return {self._class(label): count for label, count in enumerate(found)}
 
     def _odd(self, name: str, chosen: np.ndarray) -> Iterable[Odd]:
         bits = self.table["odd"][self.row[chosen]]

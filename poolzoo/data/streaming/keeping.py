@@ -28,7 +28,6 @@ from poolzoo.plugin.image_index import ImageIndex
 from poolzoo.plugin.spec import Split
 
 Mode = Literal["decoded", "reduced", "none"]
-CHOICES: Final = ("auto", "decoded", "reduced", "none")
 # Processor seconds that decoding an image takes, a constant and for each pixel; measured on 2020s x86, and rounded up.
 SECONDS_EACH, SECONDS_A_PIXEL = 1e-4, 1e-8
 LONGEST: Final = 100.0  # processor seconds of decoding before training begins; more images are read while it trains
@@ -89,7 +88,7 @@ def choose(asked: str, parts: Sequence[Part], shelf: disk.Shelf) -> Mode:
     """How images are kept, by the sizes in their headers and the limit of the cache; says it where it is not decoded.
 
     Args:
-        asked: One of `CHOICES`.
+        asked: auto, decoded, reduced or none.
         parts: What is needed.
         shelf: Where it is kept.
     """

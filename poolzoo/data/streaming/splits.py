@@ -11,6 +11,7 @@ from poolzoo.data import disk, headers, source
 from poolzoo.data.blocks import ImageArray
 from poolzoo.data.identity import file_digests
 from poolzoo.data.image_facts import Facts
+from poolzoo.data.labels import plain
 from poolzoo.data.reader import Reader
 from poolzoo.data.resize import Fit
 from poolzoo.data.sizes import Size
@@ -74,9 +75,8 @@ def load_split(dataset: Dataset, split: Split, size: Size) -> Loaded:
         found = StreamedImages(index, size, reader.reading.how).unreadable(np.arange(len(index)))
         if found:
             index = index.take(np.flatnonzero(reader.keep(split, found, source.cache_dir())))
-    labels = index.labels.astype(np.int64) if index.labels.ndim == 1 else index.labels
     facts = Facts(file_digests(index), None, index.names, of_files=True)
-    return Loaded(StreamedImages(index, size, reader.reading.how), labels, facts, index)
+    return Loaded(StreamedImages(index, size, reader.reading.how), plain(index.labels), facts, index)
 
 
 def _readable(reader: Reader, split: Split) -> ImageIndex:
@@ -127,7 +127,6 @@ def open_streams(
         threads: How many decode; None for one a processor.
         skipped: The training images that cannot be read, as they come up.
     """
-
     keep = None
     if crops:
         keep = np.zeros(len(index["train"]), bool)
