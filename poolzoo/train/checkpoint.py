@@ -107,7 +107,8 @@ class Checkpoint:
         if not self.identity.has_data(data):
             raise CheckFailed("the data changed since the run began", f"restore it, or {self._restart_hint}")
         inputs = saved.get("inputs", {})
-        if others := [name for name, digest in self.identity.inputs.items() if inputs.get(name) != digest]:
+        now = self.identity.inputs  # earlier versions recorded fewer
+        if others := [name for name, digest in now.items() if inputs.get(name, digest) != digest]:
             text = f"the {' and the '.join(others)} changed since the run began"
             raise CheckFailed(text, f"restore what it was, or {self._restart_hint}")
         return dict(saved)

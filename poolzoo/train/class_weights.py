@@ -53,7 +53,7 @@ def class_weights(setting: str, labels: np.ndarray, classes: Sequence[str]) -> C
 
     Raises:
         UsageError: There is no such file, or its classes are others.
-        CheckFailed: The file holds no such weights.
+        CheckFailed: The file is no JSON, or holds no such weights.
     """
     several = labels.ndim == 2
     count = len(labels)
@@ -87,7 +87,10 @@ def require_file(setting: str | None) -> None:
 
 def _read(path: Path, classes: Sequence[str]) -> np.ndarray:
     """The weights in a file, `float64[K]`."""
-    found = json_reader.mapping(files.read_json(path))
+    try:
+        found = json_reader.mapping(files.read_json(path))
+    except CheckFailed as error:
+        raise CheckFailed(error.message, HINT) from error
     if set(found) != set(classes):
         text = f"the classes in {path} are others: {difference('the data', classes, 'the file', list(found))}"
         raise UsageError(text, "give each class of the data a weight")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from poolzoo.artifacts import run
 from poolzoo.common import allocator, output
 from poolzoo.common.errors import UsageError
 from poolzoo.data import cautions, classes, sizes
@@ -62,7 +64,11 @@ class PreparedRun:
     def inputs(self) -> Mapping[str, str]:
         """Digests of what decides the result beside settings and data, by name."""
         found = {"class weights": self.class_weights, "teacher": self.teacher}
-        return {name: each.digest for name, each in found.items() if each is not None}
+        digests = {name: each.digest for name, each in found.items() if each is not None}
+        if self.is_backbone_frozen:  # its weights are in no checkpoint
+            weights = run.weights_bytes(self.assembly.network.backbone.state_dict())
+            digests["weights of the backbone"] = hashlib.sha256(weights).hexdigest()
+        return digests
 
     @property
     def is_backbone_frozen(self) -> bool:
@@ -223,7 +229,7 @@ def _assemble_heads(
         weights = class_weights.class_weights(settings.class_weights, labels, data.classes)
     teacher = None
     if settings.distill_from is not None:
-        teacher = load_teacher(settings.distill_from, data.classes, data.size, policy)
+        teacher = load_teacher(settings.distill_from, settings.task, data.classes, data.size, policy)
     prepared = []
     for pool in pools:
         torch.manual_seed(settings.seed)  # so that a head does not depend on those that were built before it

@@ -91,8 +91,9 @@ def resume(path: Path, callback: Callback | None = None) -> RunReport | None:
     settings = read_run_settings(path)
     loader.settings.files = list(dict.fromkeys([*loader.settings.files, *map(Path, settings.plugins)]))
     has_checkpoint = (path / checkpoint.FILE).is_file()
+    has_all_weights = has_checkpoint and settings.freeze != "backbone"  # a checkpoint holds what is trained
     try:
-        prepared = prepare(settings, load_initial_weights=not has_checkpoint)
+        prepared = prepare(settings, load_initial_weights=not has_all_weights)
     except BrokenImages as error:
         raise CheckFailed(error.message, "restore them: a run resumes with the images that it began with") from None
     with distributed.fail_together(prepared.rank):

@@ -121,8 +121,11 @@ class DataSplits:
 
     @cached_property
     def digest(self) -> str:
-        """A digest of all training images."""
+        """A digest of all training images at their size."""
         digest = hashlib.sha256(repr(self.images.shape).encode())
+        if isinstance(self.images, StreamedImages):  # the identity is that of their files
+            read = (self.images.how, str(self.images.index.storage.place))
+            digest.update(repr(read).encode("utf-8", "surrogateescape"))
         digest.update(np.ascontiguousarray(self.identity.splits["train"].digests).data)
         return digest.hexdigest()
 

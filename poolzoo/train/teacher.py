@@ -19,6 +19,7 @@ from poolzoo.data import sizes
 from poolzoo.data.class_mismatch import difference
 from poolzoo.data.sizes import Size
 from poolzoo.data.transfer import to_device
+from poolzoo.metrics.tasks import CLASSIFICATION
 from poolzoo.model.network import Preprocess
 from poolzoo.model.published_classifier import published_classifier
 from poolzoo.train import footprint
@@ -85,31 +86,36 @@ class Teacher:
         return torch.cat(parts)[:, self._columns]
 
 
-def load_teacher(name: str, classes: Sequence[str], data_size: Size, policy: DevicePolicy) -> Teacher:
+def load_teacher(name: str, task: str, classes: Sequence[str], data_size: Size, policy: DevicePolicy) -> Teacher:
     """Loads the teacher that `--distill-from` names.
 
     Args:
         name: A run directory, or a backbone's spec.
+        task: Of the student.
         classes: Names of the classes of the data.
         data_size: Height and width of the stored images.
         policy: The device.
 
     Raises:
-        UsageError: There is no such run or network, its classes are others, or it would see the images distorted.
+        UsageError: There is no such run or network, its task or its classes are others, or it would see the images
+            distorted.
         CheckFailed: The run is damaged.
         EnvironmentProblem: Published weights cannot be downloaded.
     """
     network: nn.Module
     if is_run(name):
         found = run.load_run(Path(name))
-        network, known = found.network, found.classes
+        network, known, trained_for = found.network, found.classes, run.decision_of(found.config).task.name
         mean, std = found.preprocess.statistics
         height, width = found.config["poolzoo"]["image_size"]
     else:
         published = published_classifier(name)
-        network, known = published.network, published.classes
+        network, known, trained_for = published.network, published.classes, CLASSIFICATION
         mean, std = published.resolved.item.mean, published.resolved.item.std
         height, width = published.size
+    if trained_for != task:
+        text = f"the teacher {name} was trained for {trained_for}, so that its logits mean something else for {task}"
+        raise UsageError(text, f"name a run that was trained with --task {task}")
     if set(known) != set(classes) or len(known) != len(classes):
         text = f"the classes of the teacher {name} are others: {difference('the data', classes, 'it', known)}"
         raise UsageError(text, "name a run that was trained on the same classes")

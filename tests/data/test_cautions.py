@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from poolzoo.data import cautions
 from poolzoo.data.identity import DataIdentity, SplitIdentity
@@ -31,12 +33,27 @@ def test_test_images_that_are_trained_on_are_counted(capsys, leaked, words):
     assert "poolzoo data check folder:photos" in line
 
 
+def test_files_of_one_name_and_time_are_no_leak(poolzoo, tmp_path):
+    for split in ("train", "test"):
+        for label in ("ant", "bee"):
+            (tmp_path / split / label).mkdir(parents=True)
+            for number in range(4):
+                path, pixels = tmp_path / split / label / f"{number}.bmp", np.random.default_rng(number).bytes(300)
+                Image.frombytes("RGB", (10, 10), pixels).save(path)
+                os.utime(path, (1, 1))
+    arguments = ("--data", f"folder:{tmp_path}", "--backbone", "nano/plain", "--image-size", 8, "--dry-run")
+    outcome = poolzoo("finetune", *arguments, "--data-cache", "none")
+    assert outcome.code == 0
+    assert "training images too" not in outcome.err
+
+
 @pytest.mark.parametrize("several", [False, True])
 def test_unequal_classes_are_named(capsys, several):
     labels = [0] * 3 + [1] * 30  # and no cat at all, which is another message
     given = np.eye(3, dtype=np.uint8)[labels] if several else labels
     (line,) = said(capsys, given)
     assert "3 training images of ant, 30 of bee" in line
+    assert ("--sampler" in line) is not several  # which needs one label an image
     assert said(capsys, np.array(given)[1:][:-11]) == []  # 2 and 19
 
 

@@ -188,3 +188,19 @@ def test_several_heads_need_a_frozen_backbone_and_different_names(tmp_path):
 def test_heads_on_one_backbone_share_its_module():
     heads = prepare_heads(settings(freeze="backbone"), ["avg", "gem"])
     assert heads[0].assembly.network.backbone is heads[1].assembly.network.backbone
+
+
+@pytest.mark.parametrize("extra", [(), ("--no-feature-cache",)])
+def test_resumed_head_keeps_the_weights_below_it(poolzoo, tmp_path, start, extra):
+    arguments = (*FROZEN, "--weights", start, "--no-check-export", *extra)
+    assert poolzoo(*arguments, "--out", tmp_path / "whole").code == 0
+    with stopped_in(2):
+        assert poolzoo(*arguments, "--out", tmp_path / "cut").code == 130
+    kept = start.read_bytes()
+    save_file({name: 1.5 * tensor for name, tensor in load_file(start).items()}, start)
+    refused = poolzoo("finetune", "--resume", tmp_path / "cut", "-q")
+    assert refused.code == 1
+    assert "the weights of the backbone changed since the run began" in refused.err
+    start.write_bytes(kept)
+    assert poolzoo("finetune", "--resume", tmp_path / "cut", "-q").code == 0
+    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")

@@ -211,6 +211,13 @@ def test_what_is_not_there_is_one_line(poolzoo, tmp_path, extra, part):
     assert not (tmp_path / "run").exists()
 
 
+def test_weights_that_are_no_json_say_what_they_hold(poolzoo, tmp_path):
+    (tmp_path / "weights.json").write_text('{"0": 1,')
+    outcome = poolzoo(*QUICK, "--class-weights", tmp_path / "weights.json", "--dry-run")
+    assert outcome.code == 1
+    assert 'hint: it holds an object such as {"cat": 1' in outcome.err
+
+
 # --- Unequal classes -------------------------------------------------------------------------------------------------
 
 
@@ -278,6 +285,15 @@ def test_the_classes_of_a_teacher_are_matched_by_name(teacher, tmp_path):
     manifest.write_manifest(turned, "run")
     with pytest.raises(UsageError, match="only the data has '9'; only it has 'x'"):
         prepare(settings(distill_from=str(turned)))
+
+
+def test_a_teacher_of_another_task_is_refused(teacher, tmp_path):
+    other = shutil.copytree(teacher, tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "task": "multilabel", "thresholds": [0.5] * 10}))
+    manifest.write_manifest(other, "run")
+    with pytest.raises(UsageError, match="was trained for multilabel"):
+        prepare(settings(distill_from=str(other)))
 
 
 def test_logits_of_unchanged_images_are_stored(teacher):

@@ -85,3 +85,13 @@ def test_choice_of_what_is_kept_is_said_and_recorded(poolzoo, photos, tmp_path, 
     monkeypatch.setenv("POOLZOO_CACHE_LIMIT", "0.00001")
     assert "decoded anew in every epoch" in poolzoo(*given).err
     assert "read while" not in poolzoo(*given, "--augment", "light", "--data-cache", "decoded").err
+
+
+def test_features_of_another_crop_are_not_taken(poolzoo, photos, tmp_path):
+    given = ("--augment", "none", "--data-cache", "none", "--freeze", "backbone")
+    assert poolzoo(*arguments(photos, tmp_path / "first", *given)).code == 0
+    assert poolzoo(*arguments(photos, tmp_path / "second", *given, "--crop-pct", 0.6)).code == 0
+    for entry in (tmp_path / "cache" / "features").glob("*/rows.npy"):
+        entry.unlink()
+    assert poolzoo(*arguments(photos, tmp_path / "alone", *given, "--crop-pct", 0.6)).code == 0
+    assert weights(tmp_path / "second") == weights(tmp_path / "alone") != weights(tmp_path / "first")
