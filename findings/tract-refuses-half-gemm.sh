@@ -2,9 +2,9 @@
 # tract refuses a float16 Gemm with a bias, and takes the same layer as MatMul and Add.
 #
 # One would guess: Gemm is taken in float16 as in float32: its definition allows it, with or without the third input.
-# What happens: the sum of product and bias is typed float32, so loading ends with "Output mismatch after rewiring expansion:
-#   expected F16 got F32". It takes a bias (or alpha other than 1) to see it: Gemm without both is fine, and so are
-#   MatMul + Add in float16 and Gemm in float32.
+# What happens: the sum of product and bias is typed float32, so loading ends with "Output mismatch after rewiring
+#   expansion: expected F16 got F32". It takes a bias (or alpha other than 1) to see it: Gemm without both is fine, and
+#   so are MatMul + Add in float16 and Gemm in float32.
 # Seen: 2026-11-28, x86-64 Linux, CPython 3.11, tract 0.23.9; onnxruntime 1.32.0 takes all.
 # Output: float32 Gemm with bias 5.0; float16: Gemm without bias 4.0, with bias refused, MatMul + Add 5.0
 # Hurt: each torch.nn.Linear of an exported classifier is such a Gemm, so half-precision models of most backbones do not
