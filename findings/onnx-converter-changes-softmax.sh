@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # onnx's version converter refuses operators that need no change, and changes the values of Softmax on the way down.
 #
-# One would guess: convert_version to an older opset fails where the old opset cannot say it, and gives the same function
-#   everywhere else.
+# One would guess: convert_version to an older opset fails where the old opset cannot say it, and gives the same
+#   function everywhere else.
 # What happens: "No Adapter" for Pad, Split and LpPool from opset 18 to 17, for BatchNormalization from 15 to 14 and for
 #   Clip from 13 to 12, though the node as it stands is valid in both opsets and means the same. Softmax and LogSoftmax
-#   from 13 to 12 are converted: axis is kept, but opset 12 normalizes over all axes behind it as well, so every axis but
-#   the last gives other numbers. The result passes the checker. (12 to 13 is right: it adds Flatten and Reshape.)
+#   from 13 to 12 are converted: axis is kept, but opset 12 normalizes over all axes behind it as well, so every axis
+#   but the last gives other numbers. The result passes the checker. (12 to 13 is right: it adds Flatten and Reshape.)
 # Seen: 2026-11-28, x86-64 Linux, CPython 3.11, onnx 1.23.2, onnxruntime 1.32.0.
-# Output: Pad 18 -> 17: "No Adapter", renumbered by setting the opset: same values; Softmax(axis=1) of zeros [1, 2, 4, 4]:
-#   0.5 in opset 13, 0.03125 in opset 12
+# Output: Pad 18 -> 17: "No Adapter", renumbered by setting the opset: same values; Softmax(axis=1) of zeros [1, 2, 4,
+#   4]: 0.5 in opset 13, 0.03125 in opset 12
 # Hurt: attention and spatial softmax for runtimes with older opsets, and everything with padding that must go to 17.
 # Way out: export at the opset that is needed; for the refused ones set model.opset_import and compare outputs.
 set -euo pipefail

@@ -24,7 +24,8 @@ import torch
 
 torch.set_num_threads(1)
 rows = torch.randperm(256, generator=torch.Generator().manual_seed(0))[:64]
-bytes_to, bytes_from = torch.zeros(256, 3 * 224 * 224, dtype=torch.uint8), torch.ones(64, 3 * 224 * 224, dtype=torch.uint8)
+size = 3 * 224 * 224
+bytes_to, bytes_from = torch.zeros(256, size, dtype=torch.uint8), torch.ones(64, size, dtype=torch.uint8)
 float_to, float_from = bytes_to.float(), bytes_from.float()
 wide_to, wide_from = bytes_to.view(torch.int64), bytes_from.view(torch.int64)
 
