@@ -3,13 +3,13 @@
 #
 # One would guess: the classes are those of the training split, as torchvision's ImageFolder("train") takes them, and
 #   split="train" gives the same labels whatever the test folder holds.
-# What happens: the names of all splits together are sorted. A folder test/ant makes `ant` class 0 of the training split,
-#   though no training image has it, and train's cat and dog become 1 and 2. Asking for split="train" alone, or reading
-#   the folder again as data_dir="images/train", changes which numbers the same files get.
+# What happens: the names of all splits together are sorted. A folder test/ant makes `ant` class 0 of the training
+#   split, though no training image has it, and train's cat and dog become 1 and 2. Asking for split="train" alone, or
+#   reading the folder again as data_dir="images/train", changes which numbers the same files get.
 # Seen: 2026-11-28, x86-64 Linux, CPython 3.11, datasets 5.2.0.
 # Output: images/: train is labeled [1, 2] of [ant, cat, dog]; images/train: [0, 1] of [cat, dog]
-# Hurt: a classifier with an output that no image trains; a model trained on the whole folder and scored by a script that
-#   reads one split gives wrong classes. A stray folder (test/unsorted) is enough.
+# Hurt: a classifier with an output that no image trains; a model trained on the whole folder and scored by a script
+#   that reads one split gives wrong classes. A stray folder (test/unsorted) is enough.
 # Way out: name the files of one split (data_files={"train": "images/train/**"}), keep its `label.names` with the model,
 #   and map other splits to them by name.
 set -euo pipefail

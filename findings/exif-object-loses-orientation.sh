@@ -3,8 +3,8 @@
 #
 # One would guess: save(..., exif=exif) and save(..., exif=exif.tobytes()) write the same file, and saving leaves its
 #   arguments as they are.
-# What happens: pillow-heif writes no rotation for exif=Exif(): the reader resets the tag to 1 and shows the picture lying
-#   on its side, while exif=bytes is turned. Pillow's AVIF plugin pops the orientation out of the caller's object:
+# What happens: pillow-heif writes no rotation for exif=Exif(): the reader resets the tag to 1 and shows the picture
+#   lying on its side, while exif=bytes is turned. Pillow's AVIF plugin pops the orientation out of the caller's object:
 #   after image.save(avif, exif=image.getexif()) the open image has lost it, so exif_transpose does nothing and the next
 #   save as JPEG is not upright.
 # Seen: 2026-11-28, x86-64 Linux, CPython 3.11, pillow 13.0.0, pillow-heif 1.8.1.

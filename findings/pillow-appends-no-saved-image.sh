@@ -2,10 +2,10 @@
 # Pillow cannot append an image to a TIFF after that image was saved as JPEG or PNG.
 #
 # One would guess: save does not change an image, so saving it once says nothing about saving it again.
-# What happens: the plugin leaves its encoder's settings in image.encoderconfig. Image.save clears them for the first page
-#   of a file only; the pages of append_images hand theirs to the TIFF encoder: "TypeError: function takes at most 4
-#   arguments (18 given)". A copy of the image is fine.
-# Seen: 2026-11-28, x86-64 Linux, CPython 3.11, pillow 13.0.0.
+# What happens: the plugin leaves its encoder's settings in image.encoderconfig. Image.save clears them for the first
+#   page of a file only; the pages of append_images hand theirs to the TIFF encoder: "TypeError: function takes at most
+#   4 arguments (18 given)". A copy of the image is fine.
+# Seen: 2026-11-28, x86-64 Linux, CPython 3.11, pillow 13.0.0 (10.4.0 is right).
 # Output: page saved before as JPEG, MPO, PNG, JPEG2000: TypeError; as WebP, GIF, BMP, TIFF, or not at all: 2 pages
 # Hurt: programs that write thumbnails of pages and then the document: the same two lines in the other order work.
 # Way out: append_images=[page.copy() for page in pages].

@@ -5,7 +5,7 @@
 #   without it.
 # What happens: for a TIFF of orientation 5 to 8, Image.open swaps width and height at once, but getexif says 6 until
 #   load(), which turns the pixels and removes the tag. Whoever reads headers only and swaps for the tag swaps twice.
-# Seen: 2026-11-28, x86-64 Linux, CPython 3.11, pillow 13.0.0.
+# Seen: 2026-11-28, x86-64 Linux, CPython 3.11, pillow 13.0.0 (10.4.0 opens the stored size).
 # Output: stored 16x8, orientation 6: JPEG opens (16, 8) tag 6, loaded (16, 8) tag 6; TIFF opens (8, 16) tag 6, loaded
 #   (8, 16) no tag
 # Hurt: size tables, crops and buckets by aspect ratio made from headers; image.draft and tile readers.

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # webdataset makes one sample of img_0.5.jpg and img_0.7.jpg, and four samples of a.jpg b.jpg a.cls b.cls.
 #
-# One would guess: the extension is what follows the last dot, as everywhere, and files with the same stem are one sample
-#   wherever they stand in the archive.
+# One would guess: the extension is what follows the last dot, as everywhere, and files with the same stem are one
+#   sample wherever they stand in the archive.
 # What happens: the key ends at the first dot of the file name, so img_0.5.jpg is a field "5.jpg" of sample "img_0", and
 #   all files img_0.* that follow each other become one sample. No error is raised: a decoder finds both pictures and a
-#   loop over samples sees one. Files with the same stem are joined only next to each other: an archive written by
-#   `tar cf x.tar *.jpg *.cls` has twice the samples, each with a picture or a label.
+#   loop over samples sees one. Files with the same stem are joined only next to each other: an archive written by `tar
+#   cf x.tar *.jpg *.cls` has twice the samples, each with a picture or a label.
 # Seen: 2026-11-28, x86-64 Linux, CPython 3.11, webdataset 1.0.2.
 # Output: img_0.5 and img_0.7: 1 sample [5.cls 5.jpg 7.cls 7.jpg]; a.jpg b.jpg a.cls b.cls: 4 samples
 # Hurt: names with a decimal number, a version or a time in them; archives packed by extension. With missing labels
