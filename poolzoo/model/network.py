@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from poolzoo.data import recycled
 from poolzoo.data.sizes import Size
 from poolzoo.model.layout import Layout, as_feature_map
 from poolzoo.model.published import FinalNorm
@@ -124,8 +125,9 @@ class Preprocess(nn.Module):
 
         Statistics are repeated for a row of pixels, since operations on three channels at a time are not vectorized.
         """
-        width = images.shape[2]
-        x = images.to(self.mean.dtype, memory_format=torch.contiguous_format, copy=True)
+        dtype, width = self.mean.dtype, images.shape[2]
+        x = torch.from_numpy(recycled.empty((images.numel() * dtype.itemsize,))).view(dtype).view(images.shape)
+        x.copy_(images)
         mean, std = (each.flatten().repeat(width) for each in (self.mean, self.std))
         x.flatten(2).div_(255).sub_(mean).div_(std)
         return x.permute(0, 3, 1, 2)
@@ -143,7 +145,8 @@ def _can_change_copies(images: Tensor) -> bool:
     """Whether operations run one by one on the CPU, where one that works in place saves time."""
     if torch.compiler.is_exporting() or torch.compiler.is_compiling():
         return False
-    return images.device.type == "cpu" and images.is_contiguous() and not images.requires_grad
+    is_plain = type(images) is Tensor and images.is_contiguous() and not images.requires_grad
+    return is_plain and images.device.type == "cpu"
 
 
 def _bilinear(length: int, resized: int, like: Tensor) -> Tensor:

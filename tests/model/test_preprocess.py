@@ -27,3 +27,16 @@ def test_the_graph_resizes_and_normalizes_as_torch_does(data, image, monkeypatch
     monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
     torch.testing.assert_close(preprocess(images), expected, rtol=0, atol=1e-12)
     torch.testing.assert_close(preprocess.normalize(scaled), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_values_in_place_are_those_of_the_formula(dtype):
+    preprocess = Preprocess((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), (96, 96), (96, 96))
+    images = torch.randint(0, 256, (16, 96, 96, 3), generator=torch.Generator().manual_seed(0)).to(dtype)
+    before = images.clone()
+    expected = (images.permute(0, 3, 1, 2).float() / 255 - preprocess.mean) / preprocess.std
+    found, again = preprocess(images), preprocess(images.flip(0))
+    for result, wanted in ((found, expected), (again, expected.flip(0))):
+        torch.testing.assert_close(result, wanted, rtol=0, atol=0)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(images, before)

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from poolzoo.common import resources
-from poolzoo.data import pillow_warnings
+from poolzoo.data import pillow_warnings, recycled
 
 PIECE: Final = 4  # images that a thread fills at a time
 AHEAD_BYTES: Final = 24 << 20  # of images that wait …
@@ -59,7 +59,7 @@ def filled(
 
     try:
         for positions in batches:
-            images = np.empty((len(positions), *shape), np.uint8)
+            images = recycled.empty((len(positions), *shape))
             pieces = [
                 pool.submit(piece, positions[start : start + PIECE].tolist(), images[start : start + PIECE])
                 for start in range(0, len(positions), PIECE)
