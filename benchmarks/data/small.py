@@ -26,9 +26,9 @@ def measure(images: int, size: int, batch: int, epochs: int) -> dict[str, float]
     """Processor and wall seconds of the fastest epoch. It needs no more of poolzoo than earlier versions have."""
     import numpy as np
     import torch
+    from poolzoo.data.augmentation import Augmentation
 
     from poolzoo.common import allocator
-    from poolzoo.data.augmentation import Augmentation
     from poolzoo.data.batches import BatchLoader
     from poolzoo.model.network import Preprocess
 

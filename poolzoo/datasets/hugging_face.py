@@ -7,6 +7,7 @@ there when it is needed.
 from __future__ import annotations
 
 import glob
+import hashlib
 import logging
 import os
 import socket
@@ -50,7 +51,7 @@ def open_parquet(place: str, *, splits: Sequence[str] = ("train", "test", "val")
     for paths in wanted.values():
         for one in paths:
             _require_parquet(one)
-    kept = str(cache_dir() / "arrow")
+    kept = _arrow_folder([path for paths in wanted.values() for path in paths])
     read = _failing_in_one_line(place, lambda: hub.load_dataset("parquet", data_files=wanted, cache_dir=kept))
     root = os.path.commonpath([path.absolute().parent for path in files])
     rows = ArrowSplits(f"parquet:{place}", root, read, multilabel=multilabel, files=wanted)
@@ -77,7 +78,7 @@ def open_hub(place: str, *, splits: Sequence[str] = ("train", "test", "val"), mu
     hub = _library(needs_network=not path.is_dir())
     is_saved = (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
     if path.is_dir():
-        kept = str(cache_dir() / "arrow")
+        kept = "" if is_saved else _arrow_folder(_data_files(path))
         read = _failing_in_one_line(
             place,
             lambda: hub.load_from_disk(str(path)) if is_saved else hub.load_dataset(str(path), cache_dir=kept),
@@ -101,6 +102,15 @@ def open_hub(place: str, *, splits: Sequence[str] = ("train", "test", "val"), mu
     files = dict.fromkeys(wanted, _data_files(path)) if path.is_dir() and not is_saved else {}
     rows = ArrowSplits(f"hf:{place}", root, wanted, multilabel=multilabel, files=files)
     return rows.dataset("hf", splits, tuple(by_split))
+
+
+def _arrow_folder(paths: Sequence[str]) -> str:
+    """Where `datasets` keeps what it makes of files; alone it takes a rewritten one of the same time for the old."""
+    digest = hashlib.sha256()
+    for path in paths:
+        about = os.stat(path)
+        digest.update(os.fsencode(f"{path}\0{about.st_size}\0{about.st_mtime_ns}\n"))
+    return str(cache_dir() / "arrow" / digest.hexdigest()[:32])
 
 
 def _data_files(folder: Path) -> list[str]:

@@ -8,7 +8,7 @@ import json
 import os
 import tarfile
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ LABELS: Final = ("cls", "json", "txt")  # members that hold a label, the first t
 KEYS: Final = ("label", "labels", "class", "classes", "class_name", "category")  # of a label in a `.json`
 MAX_LABEL: Final = 1 << 20  # bytes of a member that holds a label
 _BLOCK: Final = 512  # bytes of a header
-_FORMAT: Final = 1  # of the file in the cache
+_FORMAT: Final = 2  # of the file in the cache
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def _scan(path: Path) -> Shard:
     names, labels, offsets, sizes, others = [], [], array("q"), array("q"), 0
     with path.open("rb") as file:
         for sample in _samples(path, file):
-            image = next((one for one in sample if f".{one.suffix.rpartition('.')[2]}" in images.extensions()), None)
+            image = _image(path, sample)
             if image is None:
                 others += 1
                 continue
@@ -114,6 +114,20 @@ def _scan(path: Path) -> Shard:
         Names.of(labels),
         others,
     )
+
+
+def _image(path: Path, sample: Sequence[_Member]) -> _Member | None:
+    """The image of a sample; of several the one whose suffix is an ending alone, since `seg.png` is another thing.
+
+    Raises:
+        CheckFailed: There are several that may be it.
+    """
+    found = [one for one in sample if f".{one.suffix.rpartition('.')[2]}" in images.extensions()]
+    chosen = [one for one in found if "." not in one.suffix] or found
+    if len(chosen) > 1:
+        text = f"{path} holds several images in one sample, {chosen[0].name} and {chosen[1].name}"
+        raise CheckFailed(text, "a dot ends the key of a sample; give each image a key of its own, and one dot")
+    return chosen[0] if chosen else None
 
 
 def _samples(path: Path, file: io.BufferedReader) -> Iterator[list[_Member]]:

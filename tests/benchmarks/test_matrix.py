@@ -13,7 +13,11 @@ from benchmarks.coverage import jobs as workers
 from poolzoo.compare.journal import Journal
 from poolzoo.plugin import loader
 
-SAMPLE = ("nano/plain global gem", "nano/resnet local blur", "timm/test_resnet local max")
+SAMPLE = (
+    "nano/plain global gem",
+    pytest.param("nano/resnet local blur", marks=pytest.mark.slow),
+    pytest.param("timm/test_resnet local max", marks=pytest.mark.slow),
+)
 EVERY = 9  # of all cells; not a divisor of the number of poolings, so that each backbone gets others
 
 
@@ -171,6 +175,7 @@ def test_a_parameter_that_learns_nothing_is_named(faults):
 # --- The workers ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_failing_dying_or_hanging_job_stops_no_other(tmp_path):
     journal, notes = Journal(tmp_path / "journal.jsonl"), tmp_path / "notes"
     workers.work(jobs.do, [f"{notes} {what}" for what in ("ends", "dies", "fails", "too")], journal, 2, 60)

@@ -102,7 +102,10 @@ MAPS = {
 }
 
 
-@pytest.mark.parametrize("name", MAPS)
+LARGE = ("coat_lite_tiny", "coat_tiny", "crossvit_tiny_240")  # of seconds each
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in MAPS])
 def test_the_map_behind_class_tokens_is_the_networks_own(name):
     assembly = assemble(ModelConfig(f"timm/{name}", "avg", 10, (64, 64)))
     network, x = assembly.network.eval(), torch.randn(2, 3, *assembly.image_size)
@@ -113,7 +116,14 @@ def test_the_map_behind_class_tokens_is_the_networks_own(name):
     torch.testing.assert_close(found, torch.cat(enlarged, 1))
 
 
-@pytest.mark.parametrize("name", ["pit_ti_224", "coat_tiny", "efficientvit_b0", "inception_next_atto"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "pit_ti_224",
+        "efficientvit_b0",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("coat_tiny", "inception_next_atto")),
+    ],
+)
 def test_only_what_reaches_the_map_is_kept_and_learns(name):
     assembly = assemble(ModelConfig(f"timm/{name}", "avg", 10, (32, 32)))
     network = assembly.network

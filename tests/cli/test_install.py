@@ -48,7 +48,7 @@ def interrupted_in(moment: str, events: Connection) -> None:
     processes.signal_at(signal.SIGINT, owner, name)
 
 
-MOMENTS = ["torch's exporter", "the check of parity", "the last file"]
+MOMENTS = [pytest.param("torch's exporter", marks=pytest.mark.slow), "the check of parity", "the last file"]
 
 
 @pytest.mark.parametrize("moment", MOMENTS)

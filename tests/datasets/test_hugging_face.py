@@ -106,6 +106,22 @@ def test_rewritten_files_are_read_again_though_names_and_sizes_stay(photos):
     assert found == [10, 200]
 
 
+def test_a_rewritten_file_of_the_same_time_is_read_again(photos):
+    import datasets
+    from PIL import Image
+
+    Image.new("RGB", (8, 8)).save(photos / "one.png")
+    counts = []
+    for count in (4, 8):
+        image = (photos / "one.png").read_bytes()
+        rows = {"image": [image + bytes([row] * count) for row in range(count)], "label": [0, 1] * (count // 2)}
+        datasets.Dataset.from_dict(rows).to_parquet(photos / "same.parquet")
+        os.utime(photos / "same.parquet", (1_700_000_000, 1_700_000_000))
+        dataset = source.open_dataset(f"parquet:{photos}/same.parquet", splits=("train",))
+        counts.append(len(source.indexed(dataset, "train")))
+    assert counts == [4, 8]
+
+
 @pytest.mark.parametrize("form", [parquet, folder_of_parquet], ids=lambda form: form.__name__)
 def test_stamps_outlast_the_library_s_own_files(photos, form):
     """A run stays valid when the library makes its Arrow files anew: for fewer splits, or after they were removed."""

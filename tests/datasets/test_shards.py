@@ -174,6 +174,7 @@ BAD = {
     "no name": ({"some/0003.cls": ("some/0003.json", b'{"label": {"a": 1}}')}, "0003.PNG: {'a': 1} is no label"),
     "two names": ({"some/0003.cls": ("some/0003.json", b'{"label": ["a", "b"]}')}, "0003.PNG has 2 labels"),
     "twice": ({"some/0003.cls": ("some/0003.png", b"x")}, "holds some/0003.png twice in a sample"),
+    "two images": ({"some/0003.cls": ("some/0003.jpg", b"x")}, "in one sample, some/0003.PNG and some/0003.jpg"),
 }
 
 

@@ -24,7 +24,7 @@ FENCED = fenced()
 PARSED_PAGES = ("plugins/", "exports/", "poolzoo/", "docs/leaderboard.md")
 EXTERNAL = ("pip", "pytest", "make", "torchrun", "tensorboard")  # programs that are not run here
 FLAGS_OF_OTHERS = {"--dynamo", "--rehearse"}  # of timm's export script and of benchmarks/gpu.sh
-HEAVY = ("gallery", "plugin check", "export")
+HEAVY = ("gallery", "plugin check", "export", "verify bundle --runtime all", "bench bundle --runtime all")
 SMALL = {  # what is added where a command trains: the last value of an option counts
     "finetune": ("--limit", "48", "--epochs", "1"),
     "compare": ("--limit", "48", "--epochs", "1", "--seeds", "2", "--robustness-samples", "4", "--export-top", "1"),
