@@ -146,7 +146,7 @@ def test_a_cached_head_learns_what_a_live_one_does(poolzoo, tmp_path, start):
 POOLS = ["avg", "stochastic", "netvlad", "attention"]
 
 
-@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("cached", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_heads_trained_together_equal_those_trained_alone_bitwise(tmp_path, start, cached, monkeypatch):
     common = settings(freeze="backbone", weights=str(start), feature_cache=cached, ema=0.9)
     together = finetune_heads(common, POOLS, tmp_path / "together")
