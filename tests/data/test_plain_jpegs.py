@@ -113,3 +113,18 @@ def test_too_many_pixels_are_refused_as_by_pillow(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(Image.DecompressionBombError):
         images.read(io.BytesIO(encoded(photo(60, 60))))
+
+
+def test_orientation_behind_another_segment_turns_the_image():
+    """The segment holds the bytes of the marker that pixels follow."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = encoded(photo(40, 60), exif=exif)
+    content = content[:2] + b"\xff\xed\x00\x06\xff\xda\xff\xda" + content[2:]
+    assert not is_plain(content)
+    assert images.read(io.BytesIO(content)).shape == (60, 40, 3)
+
+
+def test_metadata_behind_the_pixels_means_nothing():
+    content = encoded(photo(40, 60))
+    assert is_plain(content + b"\xff\xe1\x00\x08Exif\x00\x00")
