@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from poolzoo.data.streaming.stream import StreamedImages
 
+from poolzoo.data.streaming.images import StreamedImages
 from poolzoo.data.unreadable import BrokenImages
 from poolzoo.plugin import loader
 from poolzoo.plugin.image_index import ImageIndex, Names
