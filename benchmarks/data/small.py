@@ -26,11 +26,15 @@ def measure(images: int, size: int, batch: int, epochs: int) -> dict[str, float]
     """Processor and wall seconds of the fastest epoch. It needs no more of poolzoo than earlier versions have."""
     import numpy as np
     import torch
-    from poolzoo.data.augmentation import Augmentation
 
     from poolzoo.common import allocator
     from poolzoo.data.batches import BatchLoader
     from poolzoo.model.network import Preprocess
+
+    try:
+        from poolzoo.data.augment.augmentation import Augmentation
+    except ImportError:  # where it lay before it had a room
+        from poolzoo.data.augmentation import Augmentation  # type: ignore[import-not-found, no-redef]
 
     torch.set_num_threads(1)
     allocator.keep()
