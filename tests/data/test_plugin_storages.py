@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from poolzoo.common.errors import UsageError
 from poolzoo.data.streaming.images import StreamedImages
 from poolzoo.data.unreadable import BrokenImages
 from poolzoo.plugin import loader
@@ -90,3 +91,11 @@ def test_whatever_a_storage_does_names_the_image(give, words):
         StreamedImages(index, (8, 8))[np.array([0])]
     with pytest.raises(OSError, match="stamp failed"):
         index.stamp(0)
+
+
+def test_streams_of_several_labels_need_their_task(tmp_path):
+    several = PLUGIN.replace("np.arange(12, dtype=np.int32) % 2", "np.ones((12, 2), np.uint8)")
+    (tmp_path / "plain.py").write_text(textwrap.dedent(several))
+    loader.load_plugins(tmp_path / "plain.py", installed=False)
+    with pytest.raises(UsageError, match="several labels"):
+        read_data(Settings(data="plain", image_size=16, data_cache="none"))

@@ -36,6 +36,13 @@ def test_memory_of_views_and_tensors_is_left_alone():
     assert len({address(array) for array in others}) == 3
 
 
+def test_smaller_memory_is_not_taken_for_a_larger_array():
+    first = recycled.empty(LARGE)
+    del first
+    gc.collect()
+    recycled.empty((8, recycled.SMALLEST))[:] = 5
+
+
 def test_small_and_empty_arrays_have_their_shape():
     assert recycled.empty((0, 4, 4, 3)).shape == (0, 4, 4, 3)
     assert recycled.empty((2, 3)).shape == (2, 3)

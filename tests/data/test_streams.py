@@ -149,6 +149,22 @@ def test_epoch_is_what_a_plain_loop_over_the_files_gives(index):
             np.testing.assert_allclose(image.astype(int), expected, atol=1)
 
 
+def test_repeated_images_of_a_balanced_epoch_are_cropped_anew(index):
+    labels = np.ones(len(index), np.int64)
+    labels[0] = 0
+    how = Augmentation(crop_scale=(0.08, 1.0))
+    given = StreamLoader(
+        StreamedImages(index, SIZE), labels, 4, how, seed=7, device=CPU, crops=Encoded(index), sampler="balanced"
+    )
+    rare = [
+        image.numpy().tobytes()
+        for batch in given.epoch(1)
+        for image, label in zip(batch.images, batch.labels.tolist(), strict=True)
+        if label == 0
+    ]
+    assert len(set(rare)) == len(rare) > 2
+
+
 @pytest.mark.parametrize("augmentation", [CROPS, Augmentation(shift=2, cutout=8, flip="alternating")])
 def test_number_of_threads_changes_nothing(index, augmentation):
     one, many = (loader(index, augmentation=augmentation, threads=threads) for threads in (1, 5))

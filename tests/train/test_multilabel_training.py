@@ -14,7 +14,10 @@ from support import patches, processes
 from support.interruptions import stopped_in
 
 from poolzoo import cli
+from poolzoo.data.resize import PLAIN
+from poolzoo.metrics import decisions
 from poolzoo.plugin import loader
+from poolzoo.train.evaluate import load_test_images
 from poolzoo.train.heads import finetune_heads
 from poolzoo.train.loaders import MicroBatch
 from poolzoo.train.losses import BinaryCrossEntropy
@@ -228,3 +231,19 @@ def test_two_processes_learn_and_gather_labels(plugin, run, tmp_path):
         assert report["test"]["micro_f1"] == pytest.approx(
             sk.f1_score(two["labels"], two["predicted"], average="micro")
         )
+
+
+def test_labels_of_other_data_follow_the_classes_of_the_run(tmp_path):
+    for name in ("one", "two"):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
+    (tmp_path / "t.csv").write_text("path,labels,split\none.png,ant|bee,test\ntwo.png,bee,test\n")
+    found = load_test_images(
+        f"csv:{tmp_path / 't.csv'}",
+        size=(8, 8),
+        fit=PLAIN,
+        skip=None,
+        classes=("cat", "bee", "ant"),
+        decision=decisions.recorded("multilabel", [0.5] * 3, 3),
+        tested_run=None,
+    )
+    assert found.labels.tolist() == [[0, 1, 1], [0, 1, 0]]
