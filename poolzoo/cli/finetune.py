@@ -370,6 +370,8 @@ def command(
     plugins = tuple(dict.fromkeys([*given.get("plugins", ()), *files]))
     settings = with_absolute_paths(Settings(**{**with_one_end(given, typed), "plugins": plugins}))
     loader.settings.files = [Path(file) for file in settings.plugins]
+    if find_lr and (dry_run or show_batch is not None):
+        raise UsageError("--find-lr trains, and --dry-run and --show-batch do not", "leave one of them out")
     if show_batch is not None:
         _show_batch(settings, show_batch)
     if dry_run:

@@ -367,3 +367,10 @@ def test_a_range_without_a_rate_is_one_line(poolzoo, tmp_path, extra, part):
     assert outcome.code in (1, 2)
     assert part in outcome.err
     assert len(outcome.err.strip().splitlines()) == 2
+
+
+@pytest.mark.parametrize("other", [("--dry-run",), ("--show-batch", "batch.png")])
+def test_a_range_test_beside_what_trains_nothing_is_refused(poolzoo, other):
+    outcome = poolzoo("finetune", "--data", "digits", "--find-lr", *other)
+    assert outcome.code == 2
+    assert "--find-lr trains" in outcome.err
