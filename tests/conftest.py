@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 import json
 import os
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from support import exporter_tables
 
 from poolzoo import cli
 from poolzoo.common import output, timing
@@ -38,16 +38,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _parse_onnxscript_once() -> Iterator[None]:
-    """Keeps the signatures of onnxscript's functions, which are read from source code again for every export.
-
-    An export of a small layer takes half as long with them, and the tests export hundreds of times.
-    """
-    from onnxscript import values
-
+def _exporter_tables() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        read = values.TracedOnnxFunction.function_ir.fget
-        patch.setattr(values.TracedOnnxFunction, "function_ir", property(functools.cache(read)))
+        exporter_tables.keep(patch)
         yield
 
 
