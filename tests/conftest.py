@@ -34,6 +34,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Takes what was imported out of the garbage collector's way: a million objects that it need not visit again."""
+    freeze()
+
+
+def freeze() -> None:
+    """Leaves all objects that there are to the end of the process. An export collects garbage three times."""
+    gc.collect()
     gc.freeze()
 
 
@@ -41,6 +47,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def _exporter_tables() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         exporter_tables.keep(patch)
+        freeze()
         yield
 
 
@@ -94,12 +101,21 @@ def poolzoo(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
     return run
 
 
+@pytest.fixture
+def kept_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets torch's exporter work once for each network, for tests that are about something else."""
+    from support import kept_graphs
+
+    kept_graphs.keep(monkeypatch)
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that learnt the digits for four epochs. Read it, do not change it."""
     path = tmp_path_factory.mktemp("trained") / "run"
     arguments = ["finetune", "--data", "digits", "--backbone", "nano/plain", "--pool", "gem", "--epochs", "4"]
     assert cli.run([*arguments, "--threads", "1", "--out", str(path)]) == 0
+    freeze()
     return path
 
 
@@ -108,6 +124,7 @@ def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle of `trained`. Read it, do not change it."""
     path = tmp_path_factory.mktemp("exported") / "bundle"
     assert cli.run(["export", str(trained), "--out", str(path)]) == 0
+    freeze()
     return path
 
 
