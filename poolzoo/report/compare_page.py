@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from poolzoo.common import json_writer
-from poolzoo.common.text import json_escaped
+from poolzoo.common.text import data_title, json_escaped
 from poolzoo.metrics.results import untested_note
 from poolzoo.report import bundle_words as words
 from poolzoo.report import plots
@@ -52,7 +52,7 @@ def html(found: ComparisonResult) -> str:
 
 def title(found: ComparisonResult) -> str:
     """The number of variants and the data."""
-    return f"{count(len(found.results), 'variant')} on {found.data.name or 'one data set'}"
+    return f"{count(len(found.results), 'variant')} on {data_title(found.data.name or 'one data set')}"
 
 
 def parts(found: ComparisonResult, place: Place) -> list[Safe]:

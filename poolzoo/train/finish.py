@@ -15,6 +15,7 @@ from poolzoo.artifacts import manifest, result_card, run, run_report, samples
 from poolzoo.artifacts.run_report import RunReport
 from poolzoo.common import files, output
 from poolzoo.common.errors import EnvironmentProblem
+from poolzoo.common.text import data_title
 from poolzoo.data import identity, unreadable
 from poolzoo.data.blocks import ImageArray
 from poolzoo.metrics import evaluation
@@ -164,7 +165,7 @@ def finish_run(prepared: PreparedRun, path: Path, engine: Engine, result: FinalM
     files.write_json(path / run_report.FILE, report.to_json())
     points = [curves.CurvePoint.from_json(epoch.to_json()) for epoch in engine.progress.history[settings.pool]]
     try:
-        curves.draw(points, path / "curves.png", f"{settings.backbone} with {settings.pool} on {settings.data}")
+        curves.draw(points, path / "curves.png", f"{settings.backbone} with {settings.pool} on {data_title(settings.data)}")
     except EnvironmentProblem as problem:  # a missing picture must not lose the run
         output.warn(f"no learning curves: {problem}", problem.hint)
     files.write_atomically(path / "README.md", result_card.render(config, asdict(settings), report))

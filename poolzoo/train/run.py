@@ -70,12 +70,13 @@ def finetune(
     return _train_or_explain(prepared, path, callback, is_new=True)
 
 
-def resume(path: Path, callback: Callback | None = None) -> RunReport | None:
+def resume(path: Path, callback: Callback | None = None, *, data_workers: int | None = None) -> RunReport | None:
     """Continues an interrupted run from its last checkpoint.
 
     Args:
         path: The run directory.
         callback: As for `finetune`.
+        data_workers: Threads that read images; None for as many as the run began with.
 
     Returns:
         As for `finetune`.
@@ -89,6 +90,8 @@ def resume(path: Path, callback: Callback | None = None) -> RunReport | None:
     if (path / manifest.MANIFEST).is_file():
         raise UsageError(f"run {path} is finished", f"poolzoo evaluate {path}, or poolzoo export {path}")
     settings = read_run_settings(path)
+    if data_workers is not None:
+        settings = replace(settings, data_workers=data_workers)
     loader.settings.files = list(dict.fromkeys([*loader.settings.files, *map(Path, settings.plugins)]))
     has_checkpoint = (path / checkpoint.FILE).is_file()
     has_all_weights = has_checkpoint and settings.freeze != "backbone"  # a checkpoint holds what is trained

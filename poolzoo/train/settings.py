@@ -66,6 +66,8 @@ CHOICES: Final[Mapping[str, tuple[str | None, ...]]] = {
     "sampler": ("all", "balanced"),
     "data_cache": ("auto", "decoded", "reduced", "none", None),
 }
+# What may change when a run resumes, since no result depends on it.
+FREE: Final = frozenset({"data_workers"})
 
 
 def flag(name: str) -> str:

@@ -275,7 +275,14 @@ def remove_the_pixels(table: Path) -> None:
     table.with_suffix(".rows").unlink()
 
 
-@pytest.mark.parametrize("spoil", [damage_a_field, remove_the_pixels], ids=lambda spoil: spoil.__name__)
+def overwrite_pixels(table: Path) -> None:
+    rows = table.with_suffix(".rows")
+    content = np.fromfile(rows, np.uint8)
+    content[500:2500] ^= 255
+    content.tofile(rows)
+
+
+@pytest.mark.parametrize("spoil", [damage_a_field, remove_the_pixels, overwrite_pixels], ids=lambda spoil: spoil.__name__)
 def test_damaged_records_of_kept_rows_are_made_again(index, tmp_path, spoil):
     crop = Box(1, 2, 20, 20)
 

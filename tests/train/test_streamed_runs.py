@@ -35,7 +35,8 @@ def test_resumed_run_has_the_weights_of_a_whole_one(poolzoo, photos, tmp_path, k
     with stopped_in(2):
         cut = poolzoo(*arguments(photos, tmp_path / "cut", "--data-cache", kept, "--data-workers", 3))
     assert cut.code == 130
-    assert poolzoo("finetune", "--resume", tmp_path / "cut", "-q").code == 0
+    assert poolzoo("finetune", "--resume", tmp_path / "cut", "--epochs", 3).code == 2
+    assert poolzoo("finetune", "--resume", tmp_path / "cut", "--data-workers", 2, "-q").code == 0
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
     tables = list((tmp_path / "cache" / "images").glob("*/*.table"))
     assert bool(tables) == (kept == "reduced")
@@ -75,6 +76,8 @@ def test_broken_photographs_are_left_out_where_allowed(poolzoo, photos, tmp_path
     report = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert sorted(row["file"] for row in report["skipped"]) == sorted(map(str, broken))
     assert sum(map(sum, report["test"]["confusion"])) == 3
+    evaluated = poolzoo("evaluate", tmp_path / "run", "--json", "-q")  # leaves as many out as its run
+    assert evaluated.json["skipped"] == [row for row in report["skipped"] if "/test/ant/" in row["file"]]
 
 
 def test_choice_of_what_is_kept_is_said_and_recorded(poolzoo, photos, tmp_path, monkeypatch):
