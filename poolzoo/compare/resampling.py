@@ -170,7 +170,7 @@ class _Known:
 
 def _paired(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
     """Gains of single runs, seed by seed; over the baseline's mean where it has another number of seeds."""
-    return ours - (theirs if len(theirs) == len(ours) else theirs.mean(0))
+    return np.asarray(ours - (theirs if len(theirs) == len(ours) else theirs.mean(0)))
 
 
 def _improvement(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
