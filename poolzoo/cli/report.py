@@ -5,11 +5,13 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from poolzoo.cli.options import json_option
 from poolzoo.common import files, output
+from poolzoo.common.errors import UsageError
 
 
 @click.command()
@@ -31,9 +33,51 @@ from poolzoo.common import files, output
     show_default="a new one in comparisons/",
     help="Directory of the report; it must not exist.",
 )
+@click.option(
+    "--check",
+    "is_check",
+    is_flag=True,
+    help="Check a comparison or runs that somebody else made under a protocol. Nothing of theirs is executed.",
+)
+@click.option("--protocol", metavar="NAME|FILE", show_default="that of the runs", help="With --check: your protocol.")
+@click.option("--data", metavar="NAME", help="With --check: your copy of the data, such as folder:PATH.")
+@click.option(
+    "--rerun",
+    type=click.Choice(["none", "evaluate", "train"]),
+    default="none",
+    show_default=True,
+    help="With --check: test all weights again, or also train one random trial again. Needs --plugin of the pooling.",
+)
+@click.option(
+    "--merge",
+    type=click.Path(path_type=Path),
+    metavar="BOARD",
+    help="With --check: add the rows to this board, a JSON file, and write its pages, if no check fails.",
+)
+@click.option("--author", metavar="TEXT", help="With --merge: who made the rows.")
 @json_option
-def command(runs: tuple[Path, ...], baseline: str | None, alpha: float, out: Path | None, as_json: bool) -> None:
-    """Compare finished runs: write the table and the page of `poolzoo compare` for them."""
+def command(
+    runs: tuple[Path, ...],
+    baseline: str | None,
+    alpha: float,
+    out: Path | None,
+    is_check: bool,
+    as_json: bool,
+    **given: Any,
+) -> int | None:
+    """Compare finished runs: write the table and the page of `poolzoo compare` for them.
+
+    With --check, verify what somebody else made with compare --protocol: checksums, settings, data, predictions and
+    statistics. The exit code is 1 if a check fails.
+    """
+    from poolzoo.cli.report_check import CheckOptions, run
+
+    options = CheckOptions(**given)
+    if is_check:
+        if baseline is not None or out is not None:
+            raise UsageError("--check takes neither --baseline nor --out", "leave them out")
+        return run(runs, options, as_json=as_json)
+    options.require_unused()
     from dataclasses import replace
 
     from poolzoo.cli.compare import show
@@ -47,3 +91,4 @@ def command(runs: tuple[Path, ...], baseline: str | None, alpha: float, out: Pat
     for note in result.notes:
         output.warn(note)
     show(writing.Summary(result, place), as_json)
+    return None

@@ -49,13 +49,12 @@ def pin(protocol: Protocol, given: Mapping[str, Any], typed: Set[str]) -> dict[s
     if free not in typed:
         option = flag(protocol.free)
         raise UsageError(f"protocol {protocol.name} compares what {option} names", f"add {option} NAME")
-    kind = "global" if protocol.free == "pool" else "local"
-    chosen = [one for one in grid.specs(given[free], kind) if one != protocol.baseline]
+    chosen = [one for one in grid.specs(given[free], protocol.kind) if one != protocol.baseline]
     if not chosen:
         hint = f"{flag(protocol.free)} names what is compared with it"
         raise UsageError(f"{protocol.baseline} is the baseline of protocol {protocol.name} itself", hint)
     result = {name: pinned.get(name, value) for name, value in given.items()}
-    result |= {name: pinned[name] for name in ("reader", "final_norm", "validation", "steps", "protocol")}
+    result |= {name: value for name, value in base.items() if name == "protocol" or name not in FREE}
     result |= {name: given[name] if name in typed else 0 for name in EXTRAS}
     result["data_workers"] = given["data_workers"]
     result["data"] = _data(protocol, given["data"] if "data" in typed else None)

@@ -17,6 +17,7 @@ from typing import Any, Final, Literal
 from poolzoo.common import json_writer
 from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.plugin.grammar import suggest
+from poolzoo.plugin.spec import Kind
 from poolzoo.train.settings import Settings
 from poolzoo.train.settings_file import LEGACY_DEFAULTS, checked
 
@@ -134,6 +135,11 @@ class Protocol:
     def title(self) -> str:
         """Its name and version, and the start of its digest."""
         return short(self.reference)
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of pooling that a submission chooses."""
+        return "global" if self.free == "pool" else "local"
 
     @property
     def seed_range(self) -> range:
