@@ -4,27 +4,15 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Any
 
 import click
 
 from poolzoo.cli.options import json_option
 from poolzoo.common import files, output
-
-if TYPE_CHECKING:
-    from poolzoo.compare.writing import AcrossSummary
-    from poolzoo.report.across_results import AcrossGroup, AcrossVariant, Interval
-
-HEADERS: Final = (
-    "pooling",
-    "average rank",
-    "mean gain over the baseline, points",
-    "probability of improvement",
-    "better in",
-    "worse in",
-    "over all",
-)
+from poolzoo.common.errors import UsageError
 
 
 @click.command()
@@ -46,14 +34,54 @@ HEADERS: Final = (
     show_default="a new one in comparisons/",
     help="Directory of the report; it must not exist.",
 )
+@click.option(
+    "--check",
+    "is_check",
+    is_flag=True,
+    help="Check a comparison or runs that somebody else made under a protocol. Nothing of theirs is executed.",
+)
+@click.option("--protocol", metavar="NAME|FILE", show_default="that of the runs", help="With --check: your protocol.")
+@click.option("--data", metavar="NAME", help="With --check: your copy of the data, such as folder:PATH.")
+@click.option(
+    "--rerun",
+    type=click.Choice(["none", "evaluate", "train"]),
+    default="none",
+    show_default=True,
+    help="With --check: test all weights again, or also train one random trial again. Needs --plugin of the pooling.",
+)
+@click.option(
+    "--merge",
+    type=click.Path(path_type=Path),
+    metavar="BOARD",
+    help="With --check: add the rows to this board, a JSON file, and write its pages, if no check fails.",
+)
+@click.option("--author", metavar="TEXT", help="With --merge: who made the rows.")
 @json_option
-def command(paths: tuple[Path, ...], baseline: str | None, alpha: float, out: Path | None, as_json: bool) -> None:
+def command(
+    paths: tuple[Path, ...],
+    baseline: str | None,
+    alpha: float,
+    out: Path | None,
+    is_check: bool,
+    as_json: bool,
+    **given: Any,
+) -> int | None:
     """Compare finished runs, or say which pooling wins over several comparisons.
 
     Runs become the table and the page of `poolzoo compare`. Comparisons are directories that it wrote. Their page has
     aggregated gains, average ranks, and what they say about other data.
+
+    With --check, verify what somebody else made with compare --protocol: checksums, settings, data, predictions and
+    statistics. The exit code is 1 if a check fails.
     """
-    from poolzoo.common.errors import UsageError
+    from poolzoo.cli.report_check import CheckOptions, run
+
+    options = CheckOptions(**given)
+    if is_check:
+        if baseline is not None or out is not None:
+            raise UsageError("--check takes neither --baseline nor --out", "leave them out")
+        return run(paths, options, as_json=as_json)
+    options.require_unused()
     from poolzoo.compare import several, writing
 
     place = out or writing.new_path()
@@ -64,12 +92,15 @@ def command(paths: tuple[Path, ...], baseline: str | None, alpha: float, out: Pa
         text = f"{comparisons[0]} is a comparison and {runs[0]} is not"
         raise UsageError(text, "give runs alone, or comparisons alone")
     if comparisons:
-        _report_comparisons(comparisons, baseline, alpha, place, as_json)
+        from poolzoo.cli import report_across
+
+        report_across.run(comparisons, baseline, alpha, place, as_json=as_json)
     else:
         _report_runs(runs, baseline, alpha, place, as_json)
+    return None
 
 
-def _report_runs(runs: list[Path], baseline: str | None, alpha: float, place: Path, as_json: bool) -> None:
+def _report_runs(runs: Sequence[Path], baseline: str | None, alpha: float, place: Path, as_json: bool) -> None:
     from dataclasses import replace
 
     from poolzoo.cli.compare import show
@@ -81,50 +112,3 @@ def _report_runs(runs: list[Path], baseline: str | None, alpha: float, place: Pa
     for note in result.notes:
         output.warn(note)
     show(writing.Summary(result, place), as_json)
-
-
-def _report_comparisons(paths: list[Path], baseline: str | None, alpha: float, place: Path, as_json: bool) -> None:
-    from dataclasses import replace
-
-    from poolzoo.compare import across, writing
-
-    result = replace(across.report(paths, baseline, alpha), command=shlex.join(["poolzoo", *sys.argv[1:]]))
-    with files.appearing(place) as folder:
-        writing.write_across(result, folder)
-    for note in result.notes:
-        output.warn(note)
-    _show(writing.AcrossSummary(result, place), as_json)
-
-
-def _show(summary: AcrossSummary, as_json: bool) -> None:
-    """Prints the tables, the conclusions, and where the page is."""
-    if as_json:
-        output.emit_json(summary.to_json())
-        return
-    for group in summary.result.groups:
-        output.data(f"{group.title}, over {group.baseline}")
-        output.table(HEADERS, [_cells(row, group) for row in group.variants], right=(1, 2, 3, 4, 5))
-        for sentence in group.conclusions:
-            output.data(sentence)
-    output.data(str(summary.page))
-
-
-def _cells(row: AcrossVariant, group: AcrossGroup) -> tuple[str, ...]:
-    from poolzoo.cli.compare import difference
-
-    if row.gain is None:
-        return (row.name, f"{row.average_rank:.1f}", "", "", "", "", row.verdict)
-    of = len(group.aggregated)
-    return (
-        row.name,
-        f"{row.average_rank:.1f}",
-        difference(row.gain),
-        _interval(row.improvement),
-        f"{row.better_in} of {of}",
-        f"{row.worse_in} of {of}",
-        row.verdict,
-    )
-
-
-def _interval(found: Interval | None) -> str:
-    return "" if found is None else f"{found.mean:.2f} ({found.low:.2f} to {found.high:.2f})"

@@ -74,6 +74,7 @@ class Summary:
             "alpha": result.alpha,
             "conclusions": result.conclusions,
             "results": [row.to_json() for row in result.results],
+            **({"protocol": result.protocol, "unofficial": result.unofficial} if result.protocol else {}),
             "report": str(self.page),
             "csv": str(self.out / CSV),
         }

@@ -280,6 +280,8 @@ def _provenance(found: ComparisonResult, variants: Sequence[VariantView], place:
         "significance level": found.alpha,
         "started": _local_time(found.started),
         "hours": found.hours,
+        "protocol": found.protocol,
+        "not official for the protocol": found.unofficial,
     }
     tables = [properties("The comparison", about)]
     tables += [properties("Settings", found.settings)] if found.settings else []
