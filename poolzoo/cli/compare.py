@@ -18,6 +18,7 @@ from poolzoo.common.errors import UsageError
 from poolzoo.plugin import loader
 
 if TYPE_CHECKING:
+    from poolzoo.compare.board.protocol import Protocol
     from poolzoo.compare.config import ComparisonConfig
     from poolzoo.compare.training import Runner
     from poolzoo.compare.writing import Summary
@@ -73,6 +74,10 @@ EXAMPLES: Final = (
         "poolzoo compare --data digits --local-pool none,max,blur --baseline none",
     ),
     ("Show the trials and their cost, and train nothing", "poolzoo compare --data digits --pool avg,max --dry-run"),
+    (
+        "Measure a pooling of your own under a protocol, as others do",
+        "poolzoo compare --protocol digits-heads --plugin mine.py --pool mine",
+    ),
     ("Resume an interrupted comparison", "poolzoo compare --resume comparisons/NAME"),
 )
 
@@ -103,6 +108,20 @@ EXAMPLES: Final = (
     group=MODEL,
     metavar="NAME,…",
     help="Local poolings separated by commas. none is the backbone's own; subsample and conv are controls.",
+)
+@option(
+    "--protocol",
+    group=COMPARISON,
+    metavar="NAME|FILE",
+    help="Pin everything but one pooling, as `poolzoo show NAME` prints it, so that the row can go on a board.",
+)
+@option(
+    "--protocol-versions",
+    group=COMPARISON,
+    type=click.Choice(["pinned", "any"]),
+    default="pinned",
+    show_default=True,
+    help="With any, run under versions that the protocol does not allow. The result is marked as unofficial.",
 )
 @option(
     "--baseline",
@@ -206,26 +225,50 @@ def command(
         place = resumed
         result = comparison.resume(place, _runner(executor, address))
     else:
-        config = _config(given, typed)
+        pinned = _protocol(given.pop("protocol"), typed)
+        allowed = given.pop("protocol_versions") == "pinned"
+        config = _config(given, typed, pinned, versions_pinned=allowed)
         if dry_run:
             show_preview(config, as_json)
             return OK
         place = out or writing.new_path()
         command_line = shlex.join(["poolzoo", *sys.argv[1:]])
-        result = comparison.run(config, place, command_line, _runner(executor, address))
+        result = comparison.run(config, place, command_line, _runner(executor, address), pinned)
     show(writing.Summary(result, place), as_json)
     return OK if any(row.done for row in result.results) else CHECK_FAILED
 
 
-def _config(given: dict[str, Any], typed: set[str]) -> ComparisonConfig:
-    """The config of a comparison from what was typed, a recipe and a config file, in this order."""
+def _protocol(text: str | None, typed: set[str]) -> Protocol | None:
+    """The protocol that was typed; the names of its two options leave `typed`."""
+    if text is None and "protocol_versions" in typed:
+        raise UsageError("--protocol-versions is for --protocol NAME", "add --protocol NAME")
+    typed -= {"protocol", "protocol_versions"}
+    if text is None:
+        return None
+    from poolzoo.compare.board import protocol
+
+    return protocol.find(text)
+
+
+def _config(
+    given: dict[str, Any], typed: set[str], pinned: Protocol | None, *, versions_pinned: bool
+) -> ComparisonConfig:
+    """The config of a comparison from what was typed, a recipe and a config file, in this order; or by a protocol."""
     from poolzoo.compare.config import ComparisonConfig
     from poolzoo.train.recipes import recipe_settings
     from poolzoo.train.settings import Settings, with_one_end
     from poolzoo.train.settings_file import read_toml, with_absolute_paths
 
-    own = {name: given.pop(name) for name in OWN if name in given}
     recipe, config = given.pop("recipe"), given.pop("config")
+    unofficial = None
+    if pinned is not None:
+        from poolzoo.compare.board import pinning
+
+        arguments = {**given, "recipe": recipe, "config": config}
+        given = pinning.pin(pinned, arguments, typed - {"executor", "ray_address"})
+        del given["recipe"], given["config"]
+        unofficial = _versions(pinned, versions_pinned=versions_pinned)
+    own = {name: given.pop(name) for name in OWN if name in given}
     for source in (recipe_settings(recipe) if recipe else {}, read_toml(config) if config else {}):
         given.update(
             {key: value for key, value in source.items() if key not in (*typed, "pool", "local_pool", "backbone")}
@@ -235,7 +278,21 @@ def _config(given: dict[str, Any], typed: set[str]) -> ComparisonConfig:
         Settings(**{**with_one_end(given, typed), "plugins": tuple(dict.fromkeys([*given.get("plugins", ()), *files]))})
     )
     loader.settings.files = [Path(file) for file in settings.plugins]
-    return ComparisonConfig(**own, settings=settings)
+    return ComparisonConfig(**own, settings=settings, unofficial=unofficial)
+
+
+def _versions(pinned: Protocol, *, versions_pinned: bool) -> str | None:
+    """Why a result under the versions that are installed does not count; None where it does."""
+    from poolzoo.compare.board import pinning
+
+    if versions_pinned:
+        pinning.require_versions(pinned)
+    refused, noted = pinning.installed_problems(pinned)
+    if noted and not refused:
+        output.say(f"{'; '.join(noted)}: the result equals that of the protocol's versions within chance, not bitwise")
+    if refused:
+        output.warn(f"the result is unofficial: {'; '.join(refused)}")
+    return "; ".join(refused) or None
 
 
 def _runner(executor: str, address: str | None) -> Runner:
@@ -299,6 +356,11 @@ def show(summary: Summary, as_json: bool) -> None:
     output.table(HEADERS, [_cells(row, several) for row in results], right=(1, 2, 3, 4, 5, 6))
     for sentence in summary.result.conclusions:
         output.data(sentence)
+    if (reference := summary.result.protocol) is not None:
+        from poolzoo.compare.board.protocol import short
+
+        why = summary.result.unofficial
+        output.data(f"protocol {short(reference)}" + (f"; unofficial: {why}" if why else ""))
     output.data(str(summary.page))
 
 
@@ -312,7 +374,7 @@ def _cells(row: VariantResult, several: bool) -> tuple[str, ...]:
         name,
         "" if row.rank is None else str(row.rank),
         _mean_sd(row.accuracy),
-        _difference(row.delta),
+        difference(row.delta),
         _mean_sd(row.f1),
         _number(row.corruption_accuracy.mean if row.corruption_accuracy else None, 4),
         _number(row.latency_ms, 2),
@@ -330,7 +392,8 @@ def _mean_sd(figures: MeanSd | None) -> str:
     return _number(figures.mean, 4) + ("" if figures.sd is None else f" ± {figures.sd:.4f}")
 
 
-def _difference(delta: Delta | None) -> str:
+def difference(delta: Delta | None) -> str:
+    """A gain in points with its interval; empty where it was not tested."""
     if delta is None or delta.mean is None or delta.low is None or delta.high is None:
         return ""
     return f"{100 * delta.mean:+.2f} ({100 * delta.low:+.2f} to {100 * delta.high:+.2f})"

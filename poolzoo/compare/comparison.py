@@ -13,6 +13,8 @@ from poolzoo.common import files, json_reader
 from poolzoo.common.errors import UsageError
 from poolzoo.compare import config as configs
 from poolzoo.compare import measuring, table, trial, writing
+from poolzoo.compare.board import pinning, protocol
+from poolzoo.compare.board.protocol import Protocol
 from poolzoo.compare.config import ComparisonConfig
 from poolzoo.compare.grid import Trial
 from poolzoo.compare.records import TrialRecords
@@ -22,7 +24,9 @@ from poolzoo.plugin import loader
 from poolzoo.report.results import ComparisonResult
 
 
-def run(config: ComparisonConfig, out: Path, command: str, runner: Runner = run_local) -> ComparisonResult:
+def run(
+    config: ComparisonConfig, out: Path, command: str, runner: Runner = run_local, pinned: Protocol | None = None
+) -> ComparisonResult:
     """Runs a new comparison and writes its tables and its page.
 
     Args:
@@ -30,17 +34,20 @@ def run(config: ComparisonConfig, out: Path, command: str, runner: Runner = run_
         out: Its directory, which must not exist.
         command: As it was typed, for the report.
         runner: Trains the trials.
+        pinned: The protocol that the config follows; None for any other comparison.
 
     Raises:
         UsageError: A name is unknown, a feature map would be 1 × 1, or `out` exists; nothing has been written.
-        CheckFailed: Every trial failed.
+        CheckFailed: Every trial failed, or the data or the weights are not those of the protocol.
     """
     with store.shared():
         files.require_free(out)
         _ = config.baseline_variant  # raises where there is none
-        config, data = _assemble_first(config)
+        config, data = _assemble_first(config, pinned)
         out.mkdir(parents=True)
         data.save(out / identity.FILE)
+        if pinned is not None:
+            files.write_atomically(out / protocol.FILE, pinned.text)
         provenance = {"command": command, "started": datetime.now(UTC).isoformat(timespec="seconds")}
         files.write_json(out / configs.FILE, {**config.to_json(), "provenance": provenance})
         return _run(out, runner, resumed=False)
@@ -102,7 +109,9 @@ def _require_same_data(config: ComparisonConfig, out: Path) -> None:
         identity.require_same(recorded, now, "restore it, or start another comparison")
 
 
-def _assemble_first(config: ComparisonConfig) -> tuple[ComparisonConfig, identity.DataIdentity]:
+def _assemble_first(
+    config: ComparisonConfig, pinned: Protocol | None
+) -> tuple[ComparisonConfig, identity.DataIdentity]:
     """Assembles the first variant of every backbone, which refuses what cannot be compared, such as a 1 × 1 map.
 
     Returns:
@@ -114,5 +123,7 @@ def _assemble_first(config: ComparisonConfig) -> tuple[ComparisonConfig, identit
     for variant in firsts.values():
         plain = replace(variant, pool="avg", local_pool=None)
         prepared = prepare(trial.settings_of(config.settings, Trial(plain, config.settings.seed)))
+        if pinned is not None:
+            pinning.require_prepared(pinned, prepared)
         config = replace(config, settings=replace(config.settings, validation=prepared.settings.validation))
     return config, prepared.data.identity

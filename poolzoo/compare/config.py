@@ -43,6 +43,7 @@ class ComparisonConfig:
         export_top: How many of the best variants are exported beside the baseline; 0 leaves exports out.
         alpha: The significance level of the tests.
         settings: The settings that all trials share.
+        unofficial: Why the results do not count for the protocol that the settings name; None where they do.
 
     Raises:
         UsageError: The task is that of several labels.
@@ -57,6 +58,7 @@ class ComparisonConfig:
     export_top: int
     alpha: float
     settings: Settings
+    unofficial: str | None = None
 
     def __post_init__(self) -> None:
         require_one_label(self.settings)

@@ -87,9 +87,13 @@ def page(title: str, main: Sequence[object], charts: Mapping[str, Json]) -> str:
     body = [element("header", element("p", "poolzoo compare", class_="kind"), element("h1", title))]
     body += [element("main", *main), Safe(f"<script>{script}</script>")]
     # Even a name that got past the escaping could neither run nor fetch anything: only this one script may run.
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:"
+    policy = f"default-src 'none'; script-src '{source_of(script)}'; style-src 'unsafe-inline'; img-src data:"
     return document(title, policy, HERE.with_name("compare_page.css"), body)
+
+
+def source_of(script: str) -> str:
+    """A script as its page's policy names it, by its hash."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
 
 
 def csv(found: ComparisonResult) -> str:
@@ -276,6 +280,8 @@ def _provenance(found: ComparisonResult, variants: Sequence[VariantView], place:
         "significance level": found.alpha,
         "started": _local_time(found.started),
         "hours": found.hours,
+        "protocol": found.protocol,
+        "not official for the protocol": found.unofficial,
     }
     tables = [properties("The comparison", about)]
     tables += [properties("Settings", found.settings)] if found.settings else []

@@ -164,7 +164,7 @@ def compact(count: float | None) -> str:
 
 def signed(points: float) -> str:
     """A gain with its sign, which is a true minus where it is negative."""
-    return f"{points:+.2f}".replace("-", "−")
+    return f"{round(points, 2) + 0.0:+.2f}".replace("-", "−")
 
 
 class GainBar:
@@ -179,20 +179,22 @@ class GainBar:
         self.high = max(0.0, max(values, default=0.0))
 
     def _at(self, value: float) -> float:
-        """The place of a gain, in percent of the bar."""
-        return 3 + 94 * (value - self.low) / ((self.high - self.low) or 1.0)
+        """The place of a gain, in percent of the bar; one beyond the scale is at its end."""
+        return 3 + 94 * (min(max(value, self.low), self.high) - self.low) / ((self.high - self.low) or 1.0)
 
     def cell(self, v: VariantView) -> Safe:
         """A gain as a number, its interval, and both as a bar, which is decoration beside the numbers."""
-        gain, delta = v.gain or 0.0, v.result.delta
+        low, high = (None, None) if v.result.delta is None else (v.result.delta.low, v.result.delta.high)
+        return self.draw(v.gain or 0.0, percent(low), percent(high), v.significance.split()[0])
+
+    def draw(self, gain: float, low: float | None, high: float | None, kind: str) -> Safe:
+        """The same for a gain and the ends of its interval, in points; `kind` is its class in the style sheet."""
         drawn = [self._mark("zero", 0.0, 0.0, 0, 14)]
         shown = [element("b", signed(gain))]
-        if delta is not None and delta.low is not None and delta.high is not None:
-            low, high = 100 * delta.low, 100 * delta.high
+        if low is not None and high is not None:
             drawn.append(self._mark("interval", low, high, 7, 7))
             shown.append(element("small", f"{signed(low)} to {signed(high)}"))
         drawn.append(Safe(f'<circle cx="{self._at(gain):.2f}%" cy="7" r="3.5"/>'))
-        kind = v.significance.split()[0]
         bar = element("svg", *drawn, aria_hidden="true", width="100%", height=14, class_=f"gain {kind}")
         return joined([*shown, bar])
 

@@ -147,6 +147,7 @@ class Settings:
     distill_temperature: float = 2.0
     distill_weight: float = 0.5
     plugins: tuple[str, ...] = ()  # plugin files, which a resumed run loads again
+    protocol: str | None = None  # that pinned the other settings, NAME@VERSION:SHA256; see `poolzoo.compare.board`
 
     def __post_init__(self) -> None:
         if self.image_size is not None:
