@@ -352,9 +352,9 @@ def _features(
         maps = {part: _as_kept(x, configs[0])}
         for config, network in zip(configs, networks, strict=True):
             if config.part not in maps:  # the images to validate on, among those to train on
-                chosen = prepared.data.val_indices - batch.first
-                chosen = torch.from_numpy(chosen[(chosen >= 0) & (chosen < len(x))])
-                maps[config.part] = _as_kept(x[chosen.to(x.device)], config)
+                rows = prepared.data.val_indices - batch.first
+                rows = rows[(rows >= 0) & (rows < len(x))]
+                maps[config.part] = _as_kept(x[torch.from_numpy(rows).to(x.device)], config)
             kept = maps[config.part]
             if config.input_key == FEATURE_MAP:
                 kept = kept.permute(0, 2, 3, 1) if config.channels_last else kept

@@ -6,7 +6,7 @@ therefore bitwise the same on any number of cores, whichever networks share the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -37,14 +37,18 @@ class Stacked(nn.Module):
         self.head_batch_sizes = head_batch_sizes
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.of_maps(self.maps(x))
+
+    def maps(self, x: Tensor) -> dict[nn.Module, Tensor]:
+        """The feature map `float[n, C, H, W]` of each backbone."""
         maps: dict[nn.Module, Tensor] = {}
         for network in self.networks:
             if network.backbone not in maps:
                 maps[network.backbone] = network.forward_map(x)
-        return self.of_maps(maps)
+        return maps
 
-    def of_maps(self, maps: dict[nn.Module, Tensor]) -> Tensor:
-        """The same from the feature map `float[n, C, H, W]` of each backbone."""
+    def of_maps(self, maps: Mapping[nn.Module, Tensor]) -> Tensor:
+        """The logits `float32[n, networks, classes]` from the feature maps."""
         sized = zip(self.networks, self.head_batch_sizes, strict=True)
         return torch.stack([in_parts(one.head, maps[one.backbone], size) for one, size in sized], 1)
 
