@@ -137,11 +137,11 @@ def compared(tmp_path_factory):
         "--backbone",
         "nano/plain",
         "--epochs",
-        "2",
+        "1",
         "--pool",
         "avg,max,gem:p=2",
     ]
-    more = ["--seeds", "2", "--baseline", "max", "--robustness-samples", "40", "--export-top", "1", "--threads", "1"]
+    more = ["--seeds", "2", "--baseline", "max", "--robustness-samples", "20", "--export-top", "1", "--threads", "1"]
     assert cli.run([*arguments, *more, "--out", str(path), "-q"]) == 0
     return path
 
@@ -378,7 +378,7 @@ def test_the_pooling_that_sees_what_matters_wins(poolzoo, tmp_path, kind, winner
     (tmp_path / "pixels.py").write_text(PIXELS)
     data = planted(tmp_path / kind, kind)
     loser = {"max": "avg", "avg": "max"}[winner]
-    arguments = ("--plugin", tmp_path / "pixels.py", "--data", f"folder:{data}", "--backbone", "pixels", "--epochs", 12)
+    arguments = ("--plugin", tmp_path / "pixels.py", "--data", f"folder:{data}", "--backbone", "pixels", "--epochs", 5)
     more = (
         "--pool",
         "avg,max",
@@ -391,7 +391,7 @@ def test_the_pooling_that_sees_what_matters_wins(poolzoo, tmp_path, kind, winner
         "--export-top",
         0,
         "--lr",
-        0.1,
+        0.2,
     )
     found = poolzoo("compare", *arguments, *more, "--shift", 0, "--json", "--out", tmp_path / "c").json
     first, second = found["results"]

@@ -72,7 +72,7 @@ def test_two_processes_learn_what_one_does(poolzoo, tmp_path):
 
 
 def test_two_processes_with_batch_norm_learn_as_well(tmp_path):
-    arguments = ("--data", "digits", "--backbone", "nano/plain", "--pool", "gem", "--epochs", 4, "--no-check-export")
+    arguments = ("--data", "digits", "--backbone", "nano/plain", "--pool", "gem", "--epochs", 2, "--no-check-export")
     group = processes.start_group(tmp_path, 2, "finetune", *arguments, "--out", tmp_path / "run")
     ended = [process.wait() for process in group]
     assert [one.code for one in ended] == [0, 0], ended

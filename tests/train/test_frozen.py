@@ -135,7 +135,7 @@ def test_without_room_the_backbone_runs_in_every_epoch(poolzoo, tmp_path, start,
 
 def test_a_cached_head_learns_what_a_live_one_does(poolzoo, tmp_path, start):
     """The same accuracy but for the rounding, where nothing is augmented."""
-    arguments = (*BASE, "--freeze", "backbone", "--weights", start, "--pool", "gem", "--epochs", 10)
+    arguments = (*BASE, "--freeze", "backbone", "--weights", start, "--pool", "gem", "--epochs", 5)
     for name, extra in (("cached", ()), ("live", ("--no-feature-cache", "--shift", 0))):
         assert poolzoo(*arguments, *extra, "--out", tmp_path / name).code == 0
     a, b = (
@@ -145,7 +145,7 @@ def test_a_cached_head_learns_what_a_live_one_does(poolzoo, tmp_path, start):
     assert a > 0.5
 
 
-POOLS = ["avg", "stochastic", "netvlad", "attention"]
+POOLS = ["avg", "stochastic", "netvlad"]
 
 
 @pytest.mark.parametrize("cached", [True, pytest.param(False, marks=pytest.mark.slow)])
@@ -166,18 +166,18 @@ def test_heads_trained_together_equal_those_trained_alone_bitwise(tmp_path, star
 
 def test_heads_that_are_interrupted_go_on_together(tmp_path, start):
     common = settings(freeze="backbone", weights=str(start), epochs=3)
-    finetune_heads(common, POOLS[:3], tmp_path / "whole")
+    finetune_heads(common, POOLS, tmp_path / "whole")
     with stopped_in(3), pytest.raises(KeyboardInterrupt):
-        finetune_heads(common, POOLS[:3], tmp_path / "cut")
+        finetune_heads(common, POOLS, tmp_path / "cut")
     lines = []
-    finetune_heads(common, POOLS[:3], tmp_path / "cut", lambda pool, metrics: lines.append((pool, metrics.epoch)))
-    assert lines == [(pool, 3) for pool in POOLS[:3]]
-    for pool in POOLS[:3]:
+    finetune_heads(common, POOLS, tmp_path / "cut", lambda pool, metrics: lines.append((pool, metrics.epoch)))
+    assert lines == [(pool, 3) for pool in POOLS]
+    for pool in POOLS:
         assert weights(tmp_path / "cut" / pool) == weights(tmp_path / "whole" / pool)
-    again = finetune_heads(common, POOLS[:3], tmp_path / "cut")  # nothing is left to do
-    assert again.keys() == set(POOLS[:3])
+    again = finetune_heads(common, POOLS, tmp_path / "cut")  # nothing is left to do
+    assert again.keys() == set(POOLS)
     with pytest.raises(UsageError, match="lr"):
-        finetune_heads(settings(freeze="backbone", weights=str(start), epochs=3, lr=0.1), POOLS[:3], tmp_path / "cut")
+        finetune_heads(settings(freeze="backbone", weights=str(start), epochs=3, lr=0.1), POOLS, tmp_path / "cut")
 
 
 def test_several_heads_need_a_frozen_backbone_and_different_names(tmp_path):
