@@ -3,9 +3,9 @@
 python -m benchmarks.data.reduced --pictures DIR [--images 600] [--classes 4] [--seeds 3] [--epochs 10] [--size 64]
 
 DIR holds small pictures, `train/<class>/*`. Of these it makes scenes of 240×320 to 480×640 pixels: one picture, a third
-of the shorter side high, on a background of blurred ones. The class is that of the picture, so that a crop which shows
-it with its pixels tells more than one that is enlarged. Every way has the same scenes, seeds and settings. First come
-the pixels: how far crops of reduced photographs are from the same crops of whole ones, in levels of 255.
+of the shorter side high, on a background of blurred ones. The class is that of the picture, so that a crop which
+shows it with its pixels tells more than one that is enlarged. Every way has the same scenes, seeds and settings. First
+come the pixels: how far crops of reduced photographs are from the same crops of whole ones, in levels of 255.
 
     none      every scene decoded in every epoch: crops have the pixels of the file
     reduced   scenes reduced to 8/7 of the training size: small crops are enlarged
@@ -139,9 +139,7 @@ def main() -> None:
     folder = make_scenes(given.folder / f"{given.images}-{given.classes}", given.pictures, given.images, given.classes)
     low, high = map(float, given.scale.split(","))
     levels = pixel_differences(folder, given.size, (low, high))
-    print(
-        f"{given.images} scenes of {given.classes} classes, crops of {given.scale} of the area at {given.size}, {given.backbone}"
-    )
+    print(f"{given.images} scenes of {given.classes} classes, {given.backbone} at {given.size}, crops of {given.scale}")
     print(f"crops of reduced scenes differ by {levels.mean():.2f} levels in the mean, {levels.max():.2f} at most")
     found: dict[str, list[float]] = {mode: [] for mode in MODES}
     cpu = time.process_time()

@@ -36,7 +36,7 @@ _FACTORS: Final = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E
 
 
 class Kept(NamedTuple):
-    """Where an image is kept: its position, the part, where its pixels begin, its size there, and its size in its file."""
+    """Where an image is kept: its position, the part, where its pixels begin, its size there, and that in its file."""
 
     position: int
     part: int
