@@ -44,7 +44,8 @@ SALIENCY_HEADERS: Final = ("saliency", "method")  # where pictures are drawn
     "--csv",
     "as_csv",
     is_flag=True,
-    help="Print CSV with the columns file, label, score and error; several labels are separated by |, or a JSON list where a name holds | or ;.",
+    help="Print CSV with the columns file, label, score and error. Several labels are separated by |, or a JSON list "
+    "where a name holds that.",
 )
 @click.option(
     "--saliency",

@@ -183,7 +183,9 @@ def finish_run(prepared: PreparedRun, path: Path, engine: Engine, result: FinalM
     files.write_json(path / run_report.FILE, report.to_json())
     points = [curves.CurvePoint.from_json(epoch.to_json()) for epoch in engine.progress.history[settings.pool]]
     try:
-        curves.draw(points, path / "curves.png", f"{settings.backbone} with {settings.pool} on {data_title(settings.data)}")
+        curves.draw(
+            points, path / "curves.png", f"{settings.backbone} with {settings.pool} on {data_title(settings.data)}"
+        )
     except EnvironmentProblem as problem:  # a missing picture must not lose the run
         output.warn(f"no learning curves: {problem}", problem.hint)
     files.write_atomically(path / "README.md", result_card.render(config, asdict(settings), report))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Final
 
 from poolzoo.artifacts import manifest, run
 from poolzoo.artifacts.run_report import RunReport
 from poolzoo.common import files, output
-from poolzoo.common.errors import CheckFailed, UsageError
+from poolzoo.common.errors import CheckFailed, EnvironmentProblem, UsageError
 from poolzoo.data import identity
 from poolzoo.data.unreadable import BrokenImages
 from poolzoo.model.accounting import Accounting
@@ -25,6 +27,7 @@ from poolzoo.train.prepare import PreparedRun, prepare
 from poolzoo.train.settings import Settings
 from poolzoo.train.settings_file import read_run_settings
 
+FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk without room, or beyond what a user may write
 Callback = Callable[[EpochMetrics], None]
 
 
@@ -174,7 +177,10 @@ def _train_or_explain(
         raise
     except BrokenPipeError:
         raise CheckFailed("the reader of stdout closed it", command) from None
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.errno in FULL and file.is_file():
+            text = f"{path} cannot be written: {error.strerror}"
+            raise EnvironmentProblem(text, f"free some space; {command} continues the run") from error
         if is_new and not file.is_file() and prepared.rank.is_zero:
             shutil.rmtree(path, ignore_errors=True)
         raise

@@ -9,6 +9,8 @@ import pytest
 from support import photographs
 from support.interruptions import stopped_in
 
+from poolzoo.common import errors
+
 USUAL = ("--image-size", 32, "--backbone", "nano/plain", "--epochs", 2, "--batch-size", 4, "--threads", 1, "-q")
 MORE = ("--no-check-export", "--augment", "standard", "--color-jitter", 0)
 
@@ -43,6 +45,25 @@ def test_resumed_run_has_the_weights_of_a_whole_one(poolzoo, photos, tmp_path, k
     evaluated = poolzoo("evaluate", tmp_path / "cut", "--json", "-q")
     report = json.loads((tmp_path / "cut" / "metrics.json").read_text())
     assert evaluated.json["accuracy"] == report["test"]["accuracy"]
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(poolzoo, photos, tmp_path):
+    """The kernel allows the process no large file, as a full disk would not."""
+    resource = pytest.importorskip("resource")
+    with stopped_in(2):
+        poolzoo(*arguments(photos, tmp_path / "run"))
+    before = (tmp_path / "run" / "checkpoint" / "state.pt").read_bytes()
+    allowed = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, allowed[1]))
+    try:
+        full = poolzoo("finetune", "--resume", tmp_path / "run", "-q")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, allowed)
+    assert full.code == errors.ENVIRONMENT
+    assert f"poolzoo finetune --resume {tmp_path / 'run'} continues the run" in full.err
+    assert [path.name for path in (tmp_path / "run" / "checkpoint").iterdir()] == ["state.pt"]
+    assert (tmp_path / "run" / "checkpoint" / "state.pt").read_bytes() == before
+    assert poolzoo("finetune", "--resume", tmp_path / "run", "-q").code == 0
 
 
 def test_without_random_crops_streams_learn_what_decoded_images_do(poolzoo, photos, tmp_path):

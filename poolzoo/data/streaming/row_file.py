@@ -8,6 +8,7 @@ checksum of the pixels, which is compared when a process first reads an image th
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 import threading
@@ -35,7 +36,7 @@ _FACTORS: Final = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E
 
 
 class Kept(NamedTuple):
-    """Where an image is kept: its position, the part, where its pixels begin, its size there, and its size in its file."""
+    """Where an image is kept: its position, the part, where its pixels begin, its size there, and that in its file."""
 
     position: int
     part: int
@@ -133,7 +134,7 @@ class RowFile:
         try:
             written = os.pwrite(self._files[part], content, offset)
             if written != pixels.nbytes:
-                raise OSError("the disk is full")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             self._give_up(error)
             return
@@ -162,7 +163,10 @@ class RowFile:
             with (self.place / f"{own}.table").open("ab", buffering=0) as file:
                 records = np.array(pending, RECORD)
                 records["check"] = _check(records)
-                file.write(records.tobytes())
+                written = file.write(records.tobytes())
+                if written != records.nbytes:
+                    file.truncate(file.tell() // RECORD.itemsize * RECORD.itemsize)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             self._give_up(error)
 
