@@ -20,11 +20,13 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from poolzoo.common import files, markdown
+from poolzoo.common.errors import UsageError
 from poolzoo.compare import across
 from poolzoo.report import compare_page, comparisons_page
 from poolzoo.report.across_results import AcrossGroup, AcrossResult, AcrossVariant, Interval
@@ -194,9 +196,10 @@ def write(out: Path) -> None:
         parts += _section(section, result)
     files.write_atomically(DOCS / "leaderboard.md", "\n".join(parts).rstrip() + "\n")
     files.write_json(DOCS / "leaderboard.json", {section.name: _digest(result) for section, result in found})
-    page = comparisons_page.html(TITLE, [], [(section.heading, result) for section, result in found])
+    page = comparisons_page.html(TITLE, _findings(above), [(section.heading, result) for section, result in found])
     files.write_atomically(DOCS / "leaderboard.html", page)
-    write_across()
+    with suppress(UsageError):  # too few have finished
+        write_across()
 
 
 def write_across() -> None:
@@ -208,9 +211,14 @@ def write_across() -> None:
     parts = [part for part in parts if not part.startswith(f"## {OVER_ALL}\n")]
     parts.insert(2, "\n".join([*_over_all(found), "", ""]))
     files.write_atomically(DOCS / "leaderboard.md", above + MARK + "".join(parts))
-    findings = [line.partition(". ")[2] for line in _unwrapped(above) if line[:1].isdigit()]
+    findings = _findings(above)
     page = (DOCS / "leaderboard.html").read_text(encoding="utf-8")
     files.write_atomically(DOCS / "leaderboard.html", _renewed(page, findings, found))
+
+
+def _findings(above: str) -> list[str]:
+    """The numbered findings above the mark."""
+    return [line.partition(". ")[2] for line in _unwrapped(above) if line[:1].isdigit()]
 
 
 def _renewed(page: str, findings: Sequence[str], found: AcrossResult) -> str:
@@ -233,6 +241,7 @@ def _renewed(page: str, findings: Sequence[str], found: AcrossResult) -> str:
 def _over_all(found: AcrossResult) -> list[str]:
     """The section over all comparisons: each group's conclusions and its table."""
     lines = [f"## {OVER_ALL}", "", "```console", f"$ {ACROSS}", "```", ""]
+    lines += ["[compare.md](compare.md#over-several-data-sets) explains the columns.", ""]
     lines += [f"* {note}." for note in found.notes]
     for group in found.groups:
         lines += ["", f"### {group.title[:1].upper()}{group.title[1:]}", "", " ".join(group.conclusions)]

@@ -60,6 +60,7 @@ def report(paths: Sequence[Path], baseline: str | None, alpha: float, resamples:
         f"{one.name} takes no part: {one.left_out}" for group in groups for one in group.comparisons if one.left_out
     ]
     notes += _notes_on_images(groups)
+    notes += [note for one in sources if (note := _note_on_seeds(one))]
     return AcrossResult(schema=manifest.SCHEMA, alpha=alpha, resamples=resamples, groups=groups, notes=notes)
 
 
@@ -228,6 +229,14 @@ def _comparison(
 def _run_gains(blocks: Sequence[Block], name: str, baseline: str) -> list[float]:
     """The gain of each single run over the baseline's mean in its comparison, sorted."""
     return sorted(accuracy - block.mean(baseline) for block in blocks for accuracy in block.accuracies[name].values())
+
+
+def _note_on_seeds(source: Source) -> str:
+    """Which variants have fewer seeds than others, because a trial failed or a race stopped them; "" for none."""
+    seeds = {name: len(of) for name, of in source.accuracies.items()}
+    most = max(seeds.values())
+    fewer = [f"{name} ({count} of {most})" for name, count in seeds.items() if count < most]
+    return f"{source.name}: some variants have fewer seeds: {', '.join(fewer)}" if fewer else ""
 
 
 def _notes_on_images(groups: Sequence[AcrossGroup]) -> list[str]:

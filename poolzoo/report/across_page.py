@@ -16,6 +16,7 @@ from poolzoo.report.across_results import (
     AcrossVariant,
     Interval,
 )
+from poolzoo.report.compare_page import conclusions
 from poolzoo.report.leaderboard import MARKS, GainBar, signed
 from poolzoo.report.pieces import Safe, document, element, joined, section, table
 from poolzoo.report.results import Delta
@@ -67,11 +68,8 @@ def title(found: AcrossResult) -> str:
 
 def _group(group: AcrossGroup, prefix: str) -> list[Safe]:
     """All sections of a group, from the conclusions to the list of comparisons."""
-    lead = [
-        element("p", sentence, class_="lead" if place == 0 else "") for place, sentence in enumerate(group.conclusions)
-    ]
     return [
-        element("div", *lead, class_="conclusions"),
+        element("div", *conclusions(group.conclusions), class_="conclusions"),
         section(
             f"{prefix}aggregates", "Aggregated gains",
             _reading(), _aggregates(group), _missing(group),
@@ -90,7 +88,7 @@ def _reading() -> Safe:
 
 
 def _aggregates(group: AcrossGroup) -> Safe:
-    bar = GainBar(_scale(group))
+    bar = GainBar(_ends(group))
     n = len(group.aggregated)
     headers = (
         "variant", "mean gain, points", "verdict", "rank", "P(improvement)", "IQM, points", "error ratio",
@@ -113,11 +111,10 @@ def _aggregates(group: AcrossGroup) -> Safe:
     return table("All common variants, the highest gain first", headers, rows, "across")
 
 
-def _scale(group: AcrossGroup) -> list[float]:
-    """The ends of the axis of the gains, in points; one failed variant does not shrink all the others."""
-    ends = [end for row in group.variants if row.gain for end in (row.gain.low, row.gain.high) if end is not None]
-    most = 2 * charts.scale_of(ends, 0.75)
-    return [100 * max(min(end, most), -most) for end in ends]
+def _ends(group: AcrossGroup) -> list[float]:
+    """The ends of all intervals, in points."""
+    ends = [end for row in group.variants if row.gain for end in (row.gain.low, row.gain.high)]
+    return [100 * end for end in ends if end is not None]
 
 
 def _gain(delta: Delta, verdict: str, bar: GainBar) -> Safe:

@@ -17,6 +17,7 @@ MARKS: Final = {"better": "▲", "worse": "▼", NOT_SIGNIFICANT: "≈", "baseli
 ORDER: Final = {"better": 3, "baseline": 2, NOT_SIGNIFICANT: 1, "worse": 0}  # of the column of significances
 ACCURACY: Final = "accuracy, %"  # the column by which the rows are sorted at first
 SIGNIFICANCE: Final = "vs. baseline"
+WIDEST: Final = 2.0
 
 
 @dataclass(frozen=True)
@@ -170,13 +171,17 @@ def signed(points: float) -> str:
 class GainBar:
     """Draws gains over the baseline on one scale that contains zero.
 
+    The scale ends at WIDEST times the third quartile of their sizes, so that one failure does not shrink all others.
+
     Args:
         values: All gains and the ends of their intervals, in points.
     """
 
     def __init__(self, values: Sequence[float]) -> None:
-        self.low = min(0.0, min(values, default=0.0))
-        self.high = max(0.0, max(values, default=0.0))
+        sizes = sorted(map(abs, values)) or [0.0]
+        most = WIDEST * sizes[3 * len(sizes) // 4]
+        self.low = max(-most, min(0.0, min(values, default=0.0)))
+        self.high = min(most, max(0.0, max(values, default=0.0)))
 
     def _at(self, value: float) -> float:
         """The place of a gain, in percent of the bar; one beyond the scale is at its end."""

@@ -80,6 +80,35 @@ def test_an_order_that_turns_between_data_sets_has_no_winner(data_sets):
     assert any(line.startswith("Dependent on the data") and "gem" in line for line in group.conclusions)
 
 
+def test_a_significant_loss_contradicts_a_mean_that_wins(data_sets):
+    """No single gain is significant, the mean is, and one comparison has a significant loss."""
+    paths = data_sets(BEST, BEST, BEST)
+    for path, deltas in zip(paths, ({}, {}, {"p_adjusted": 0.01, "worse": True}), strict=True):
+        shutil.rmtree(path / "trials")
+        content = json.loads((path / "compare.json").read_text())
+        gem = next(row for row in content["results"] if row["pool"] == "gem")
+        gem["delta"] |= {"p_adjusted": 0.2, "better": False, **deltas}
+        if deltas:
+            for run in gem["per_seed"]:
+                run["accuracy"] = 0.6
+        (path / "compare.json").write_text(json.dumps(content))
+    (group,) = together(paths).groups
+    gem = group.variants[0]
+    assert gem.gain.better
+    assert (gem.name, gem.better_in, gem.worse_in, gem.verdict) == ("gem", 0, 1, "depends")
+
+
+def test_fewer_seeds_of_a_variant_are_noted(data_sets):
+    first, second = data_sets(BEST, BEST)
+    content = json.loads((first / "compare.json").read_text())
+    for row in content["results"]:
+        row["per_seed"] = row["per_seed"][: 2 if row["pool"] == "soft" else 3]
+    (first / "compare.json").write_text(json.dumps(content))
+    found = together([first, second])
+    assert f"{first}: some variants have fewer seeds: soft (2 of 3)" in found.notes
+    assert {row.verdict for row in found.groups[0].variants if row.name == "soft"} == {"not significant"}
+
+
 def test_a_win_that_one_comparison_makes_says_so(data_sets):
     (group,) = together(data_sets(FLAT, {**FLAT, "gem": 0.95}, FLAT)).groups
     assert group.variants[0].verdict == "better"

@@ -46,7 +46,7 @@ def planted(
     rng = np.random.default_rng([seed, len(data), *data.encode()])
     names = {name if name == baseline or not local else f"avg + {name}": name for name in chances}
     right = correct(rng, {shown: chances[name] for shown, name in names.items()}, seeds, images)
-    found = statistics.compare(right, baseline)
+    found = statistics.compare(right, baseline, resamples=1999)
     rows = []
     for name, one in found.variants.items():
         runs = [folder / "trials" / f"{names[name]}-{number}" for number in right[name]]
