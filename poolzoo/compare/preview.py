@@ -1,48 +1,27 @@
-"""A comparison before it runs: its trials and their size, what it costs, and what it can show. Nothing is trained.
-
-This is the one place that estimates time, from a few real steps of every variant. Three parts add up: what is computed
-once, what every seed adds for all variants together, and what every trial adds.
-"""
+"""A comparison before it runs: its trials and their size, what it costs, and what it can show. Nothing is trained."""
 
 from __future__ import annotations
 
-import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Final
-
-import torch
-from torch import Tensor, nn
 
 from poolzoo.common import output
 from poolzoo.common.errors import PoolzooError
 from poolzoo.compare import evidence, trial
 from poolzoo.compare.config import ComparisonConfig
+from poolzoo.compare.cost import FINISH, Cost, costs
 from poolzoo.compare.earlier import Conditions
 from poolzoo.compare.evidence import ResolutionPreview
 from poolzoo.compare.grid import Trial
 from poolzoo.compare.resolution import Design
 from poolzoo.compare.training import group_by_backbone
 from poolzoo.model.cost import parameters_and_macs
-from poolzoo.train.features import input_key
-from poolzoo.train.loaders import FEATURE_MAP
 from poolzoo.train.prepare import PreparedRun, prepare
-from poolzoo.train.step_plan import StepPlan
 
-STEPS: Final = 3  # that are timed, after one that is not
-FINISH: Final = 0.5  # seconds that a trial needs to write its run directory and draw its curves
 MOST_SEEDS: Final = 20  # that a wanted resolution may ask for, unless --seeds-max says otherwise
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Seconds on this machine: once, for every seed of all variants together, and for every trial by itself."""
-
-    once: float = 0.0
-    seed: float = 0.0
-    trial: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -187,73 +166,3 @@ def _row(
 ) -> VariantPreview:
     variant = one.variant
     return VariantPreview(variant.backbone, variant.pool, variant.local_pool, parameters, macs, seconds, error)
-
-
-def costs(prepared: PreparedRun) -> tuple[Cost, Cost]:
-    """What a run costs on this machine, from a few steps of it: for its backbone, and for its own part.
-
-    Returns:
-        The cost that all heads on the same frozen backbone share, which is zero for other runs; and that of the run.
-    """
-    settings, data, policy = prepared.settings, prepared.data, prepared.policy
-    assert settings.batch_size is not None
-    if (budget := settings.budget_seconds) is not None:
-        return Cost(), Cost(trial=budget)
-    network = prepared.assembly.network
-    chosen = data.train_indices[: settings.batch_size]
-    images = torch.from_numpy(data.images[chosen]).to(policy.device)
-    labels = torch.from_numpy(data.labels[chosen]).to(policy.device)
-    per_epoch = max(1, len(data.train_indices) // settings.batch_size)
-    steps = per_epoch * settings.epochs if settings.epochs else StepPlan.parse(settings.steps or "").total
-    validated = len(data.val_indices) * -(-steps // per_epoch) / len(images)
-    tested = (len(data.val_indices) + (2 if data.flip else 1) * len(data.test.labels)) / len(images)
-    network.train()
-    with policy.context():
-        x = prepared.preprocess(images)
-        if not settings.caches_features:
-            forward = _seconds(_inference(network, x))
-            return Cost(), Cost(trial=_seconds(_training(network, x, labels)) * steps + forward * (validated + tested))
-        backbone = _seconds(_inference(network.forward_map, x))
-        with torch.no_grad():
-            maps = network.forward_map(x)
-            pooled = network.pool(maps)
-        shared = Cost(once=backbone * (1 + settings.views) * len(data.images) / len(images), seed=backbone * tested)
-        head = _seconds(_inference(network.head, maps))
-        if input_key(prepared) == FEATURE_MAP:
-            own = _seconds(_training(network.head, maps, labels)) * steps + head * (validated + tested)
-            return shared, Cost(trial=own)
-        own = _seconds(_training(network.classifier, pooled, labels)) * steps + head * tested
-        return shared, Cost(once=head * len(data.images) / len(images), trial=own)
-
-
-def _training(network: nn.Module, x: Tensor, labels: Tensor) -> Callable[[], object]:
-    """A training step that leaves the weights as they are: its learning rate is zero."""
-    parameters = [one for one in network.parameters() if one.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=0.0) if parameters else None
-
-    def step() -> None:
-        loss: Tensor = torch.nn.functional.cross_entropy(network(x), labels)
-        torch.autograd.backward(loss)
-        if optimizer is not None:
-            optimizer.step()
-            optimizer.zero_grad()
-
-    return step
-
-
-def _inference(call: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], object]:
-    def forward() -> None:
-        with torch.no_grad():
-            call(x)
-
-    return forward
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    call()
-    times = []
-    for _ in range(STEPS):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
