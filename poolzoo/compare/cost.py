@@ -1,7 +1,7 @@
 """What the trials of a comparison cost on this machine, from a few real steps: the one place that estimates time.
 
-Three parts add up: what is computed once, what every seed adds for all heads on a frozen backbone together, and what
-every trial adds by itself. Trials run one after the other.
+Two parts add up: what is computed once, and what every trial adds. Networks train one after the other. A frozen
+backbone sees every image once for all heads and seeds, and its heads share the cores.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from poolzoo.train.cores import cores
 from poolzoo.train.features import input_key
 from poolzoo.train.loaders import FEATURE_MAP
 from poolzoo.train.prepare import PreparedRun
@@ -26,10 +27,9 @@ FINISH: Final = 0.5  # seconds that a trial needs to write its run directory and
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds on this machine: once, for every seed of all variants together, and for every trial by itself."""
+    """Seconds on this machine: once for all seeds, and for every trial."""
 
     once: float = 0.0
-    seed: float = 0.0
     trial: float = 0.0
 
 
@@ -82,12 +82,14 @@ class StepTimes:
         forward: Of the same in evaluation.
         backbone: Of a frozen backbone whose features are cached; 0 where the backbone is a part of the above.
         pools_once: Whether the pooled vectors are cached too.
+        cores: How many heads train and are tested at the same time.
     """
 
     train: float
     forward: float
     backbone: float = 0.0
     pools_once: bool = False
+    cores: int = 1
 
     def cost(self, work: Workload) -> tuple[Cost, Cost]:
         """What a run costs: the part that all heads on the same frozen backbone share, and its own."""
@@ -96,21 +98,28 @@ class StepTimes:
         training = self.train * work.train * work.epochs
         if not self.backbone:
             return Cost(), Cost(trial=training + self.forward * (validated + work.tested))
-        shared = Cost(once=self.backbone * (1 + work.views) * images, seed=self.backbone * work.tested)
+        mirrored_test = work.tested - work.val
+        shared = Cost(once=self.backbone * ((1 + work.views) * images + mirrored_test))
         if self.pools_once:
-            return shared, Cost(once=self.forward * images, trial=training + self.forward * work.tested)
-        return shared, Cost(trial=training + self.forward * (validated + work.tested))
+            return shared, Cost(once=self.forward * (images + mirrored_test), trial=training / self.cores)
+        evaluation = self.forward * (validated + work.tested)
+        return shared, Cost(trial=(training + evaluation) / self.cores)
 
 
-def costs(prepared: PreparedRun) -> tuple[Cost, Cost]:
-    """What a run costs on this machine, from a few steps of it; see `StepTimes.cost`."""
+def costs(prepared: PreparedRun, heads: int) -> tuple[Cost, Cost]:
+    """What a run costs on this machine, from a few steps of it; see `StepTimes.cost`.
+
+    Args:
+        prepared: The run.
+        heads: How many train on the same frozen backbone.
+    """
     if (budget := prepared.settings.budget_seconds) is not None:
         return Cost(), Cost(trial=budget)
-    return step_times(prepared).cost(Workload.of(prepared))
+    return step_times(prepared, heads).cost(Workload.of(prepared))
 
 
-def step_times(prepared: PreparedRun) -> StepTimes:
-    """Measures a few steps of a run; its weights stay as they are."""
+def step_times(prepared: PreparedRun, heads: int) -> StepTimes:
+    """Measures a few steps of a run; its weights stay as they are. Arguments as for `costs`."""
     settings, data, policy = prepared.settings, prepared.data, prepared.policy
     network = prepared.assembly.network
     chosen = data.train_indices[: settings.batch_size]
@@ -127,11 +136,13 @@ def step_times(prepared: PreparedRun) -> StepTimes:
         with torch.no_grad():
             maps = network.forward_map(x)
             pooled = network.pool(maps)
-        forward = _seconds(_inference(network.head, maps)) / count
         pools_once = input_key(prepared) != FEATURE_MAP
         trained, given = (network.behind_pool, pooled) if pools_once else (network.head, maps)
-        train = _seconds(_training(trained, given, labels)) / count
-        return StepTimes(train=train, forward=forward, backbone=backbone, pools_once=pools_once)
+        with cores(policy.device) as threads:  # within it, a step has one thread
+            forward = _seconds(_inference(network.head, maps)) / count
+            train = _seconds(_training(trained, given, labels)) / count
+            shared = min(threads.count, heads)
+        return StepTimes(train=train, forward=forward, backbone=backbone, pools_once=pools_once, cores=shared)
 
 
 def _training(network: nn.Module, x: Tensor, labels: Tensor) -> Callable[[], object]:

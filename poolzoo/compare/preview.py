@@ -12,7 +12,7 @@ from poolzoo.common import output
 from poolzoo.common.errors import PoolzooError
 from poolzoo.compare import evidence, trial
 from poolzoo.compare.config import ComparisonConfig
-from poolzoo.compare.cost import FINISH, Cost, costs
+from poolzoo.compare.cost import FINISH, costs
 from poolzoo.compare.earlier import Conditions
 from poolzoo.compare.evidence import ResolutionPreview
 from poolzoo.compare.grid import Trial
@@ -100,7 +100,7 @@ def preview(config: ComparisonConfig, wanted: float | None = None, most_seeds: i
     groups = group_by_backbone(firsts) if config.settings.freeze == "backbone" else [[one] for one in firsts]
     first_of: dict[str, PreparedRun] = {}
     for group in groups:
-        shared = Cost()
+        shared = 0.0
         for one in group:
             try:
                 started = time.perf_counter()
@@ -113,14 +113,13 @@ def preview(config: ComparisonConfig, wanted: float | None = None, most_seeds: i
             is_first = not first_of  # it decoded the data, which later ones find
             first_of.setdefault(one.variant.backbone, prepared)
             parameters, macs = parameters_and_macs(prepared.assembly)
-            backbone, own = costs(prepared)
-            own_trial = own.trial + FINISH + (0.0 if is_first else preparing)
-            shared = Cost(max(shared.once, backbone.once), max(shared.seed, backbone.seed))
+            backbone, own = costs(prepared, len(group))
+            own_trial = own.trial + FINISH + (0.0 if is_first else preparing / len(group))
+            shared = max(shared, backbone.once)
             once += own.once
             each_seed += own_trial
             rows.append(_row(one, parameters=parameters, macs=macs, seconds=round(own_trial, 1)))
-        once += shared.once
-        each_seed += shared.seed
+        once += shared
     for name, prepared in first_of.items():
         resolutions.append(_resolution(config, name, prepared, wanted, most_seeds))
     return Preview(

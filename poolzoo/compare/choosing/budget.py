@@ -44,7 +44,7 @@ class Load:
         work, seeds = _limited(self.work, limit, epochs), self.planned.config.seeds
         costs = [one.cost(work) for one in self.times]
         once = max(shared.once for shared, _ in costs) + sum(own.once for _, own in costs)
-        each = max(shared.seed for shared, _ in costs) + sum(own.trial + self.preparing for _, own in costs)
+        each = sum(own.trial + self.preparing for _, own in costs)
         return once + seeds * each
 
     @property
@@ -114,10 +114,9 @@ def _load(planned: Planned, *, quiet: bool) -> Load:
             continue
         preparing.append(time.perf_counter() - started)
         first = first or prepared
-        times.append(step_times(prepared))
+        times.append(step_times(prepared, len(ordered)))
     assert first is not None
-    together = config.settings.freeze == "backbone"  # the heads are prepared at once
-    own = min(preparing) / (len(times) if together else 1)
+    own = min(preparing) / (len(times) if config.settings.freeze == "backbone" else 1)  # heads are prepared at once
     return Load(planned, Workload.of(first), times, own + FINISH)
 
 
