@@ -171,8 +171,6 @@ def command(
             raise UsageError("--resume takes no other settings", f"poolzoo choose --resume {resumed}")
         show(run.resume(resumed), as_json)
         return
-    if "data" not in typed:
-        raise UsageError("--data is missing", "such as --data folder:photos; poolzoo list datasets shows names")
     request = Request(_seconds(time_budget), target, max_latency, alpha)
     settings = _settings(given)
     from poolzoo.compare import writing
@@ -211,6 +209,8 @@ def show(choice: Choice, as_json: bool) -> None:
         output.data(sentence)
     for refused in choice.refused:
         output.data(f"Passed over: {refused.variant.name}, because {refused.refusal}.")
+    for one in choice.comparisons:
+        output.data(one.describe())
     for line in choice.left_out[:SHOWN]:
         output.data(line)
     for words in choice.commands:

@@ -16,9 +16,9 @@ from poolzoo.train.settings import Settings
 
 # Heads that win somewhere in docs/leaderboard.md, one of each kind.
 HEADS: Final = ("avg", "max", "gem", "catavgmax", "std", "bilinear", "spp", "attention")
-# From scratch, heads matter less and poolings inside the backbone more: every combination of these.
-SCRATCH_HEADS: Final = ("avg", "gem")
-LOCALS: Final = ("none", "maxblur", "lse")
+# From scratch, poolings inside the backbone matter more than heads there, and each costs a whole training.
+SCRATCH_HEADS: Final = ("avg",)
+LOCALS: Final = ("none", "maxblur", "lse", "gem")
 OWN: Final = "nano/resnet"  # whose weights come with the package; it trains from scratch in a minute
 PRETRAINED: Final = ("lite0", "timm/resnet18", "torchvision/resnet18", "timm/mobilenetv3_small_100")
 BASELINE: Final = "avg"  # the mean, what most networks have

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from poolzoo.compare.grid import Variant
+from poolzoo.compare.statistics import POWER
 from poolzoo.report.results import Delta
 
 RESULT: Final = "choice.json"
@@ -73,6 +74,19 @@ class ComparedRegime:
 
     def to_json(self) -> dict[str, object]:
         return {**asdict(self), "best": self.best.to_json() if self.best else None}
+
+    def describe(self) -> str:
+        """Its candidate with its accuracy, how it was trained, and what would have been found."""
+        if self.best is None:
+            return f"{self.title}: no candidate."
+        length = f"{self.epochs} epoch{'s' * (self.epochs != 1)}"
+        text = f"{self.title}: {self.best.variant.name} has {100 * self.best.accuracy:.2f} % after {length}"
+        if self.detectable is None:
+            return f"{text}; with one seed or one candidate, no difference is tested."
+        if self.detectable >= 1:
+            return f"{text}; no true difference from {self.baseline} is found with a power of {POWER:g}."
+        shown = f"{100 * self.detectable:.2f} points from {self.baseline}"
+        return f"{text}; a true difference of {shown} is found with a power of {POWER:g}."
 
 
 @dataclass(frozen=True)

@@ -106,9 +106,12 @@ def _run(plan: Plan, out: Path, started: float) -> Choice:
     choice = replace(choice, seconds=time.monotonic() - started)
     files.write_json(out / RESULT, choice.to_json())
     titled = {one.planned.title: one.result for one in comparisons}
-    ordered = [one.title for one in choice.comparisons]
     page = choice_page.html(
-        choice.data, choice.sentences, choice.commands, choice.left_out, [(name, titled[name]) for name in ordered]
+        data=choice.data,
+        sentences=[*choice.sentences, *(one.describe() for one in choice.comparisons)],
+        commands=choice.commands,
+        left_out=choice.left_out,
+        comparisons=[(one.title, titled[one.title]) for one in choice.comparisons],
     )
     files.write_atomically(out / PAGE, page)
     return choice
