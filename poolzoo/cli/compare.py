@@ -78,6 +78,10 @@ EXAMPLES: Final = (
         "Measure a pooling of your own under a protocol, as others do",
         "poolzoo compare --protocol digits-heads --plugin mine.py --pool mine",
     ),
+    (
+        "Say how many seeds show a difference of half a point",
+        "poolzoo compare --data digits --pool avg,max --resolution 0.5 --dry-run",
+    ),
     ("Resume an interrupted comparison", "poolzoo compare --resume comparisons/NAME"),
 )
 
@@ -137,6 +141,29 @@ EXAMPLES: Final = (
     default=3,
     show_default=True,
     help="Number of trials of each variant. Their seeds count up from --seed.",
+)
+@option(
+    "--resolution",
+    group=COMPARISON,
+    type=click.FloatRange(0, 100, min_open=True),
+    metavar="POINTS",
+    help="Difference in accuracy, in points, that the comparison is to show. It decides the number of seeds; with "
+    "--dry-run it says what that costs.",
+)
+@option(
+    "--seeds-max",
+    group=COMPARISON,
+    type=click.IntRange(2, 1000),
+    default=20,
+    show_default=True,
+    help="The largest number of seeds that --resolution may choose.",
+)
+@option(
+    "--pilot",
+    group=COMPARISON,
+    is_flag=True,
+    help="First train the baseline and up to two variants from two other seeds, to learn how much accuracies vary. "
+    "--resolution and --dry-run then predict from them.",
 )
 @option(
     "--seed",
@@ -200,12 +227,22 @@ EXAMPLES: Final = (
     "--dry-run",
     group=OUTPUT,
     is_flag=True,
-    help="Show the trials, their size and an estimate of the time. Nothing is trained.",
+    help="Show the trials, their size, an estimate of the time, and the smallest difference that they can show. "
+    "Without --pilot, nothing is trained.",
 )
 @json_option
 @click.pass_context
 def command(
-    context: click.Context, /, out: Path | None, resumed: Path | None, dry_run: bool, as_json: bool, **given: Any
+    context: click.Context,
+    /,
+    out: Path | None,
+    resumed: Path | None,
+    dry_run: bool,
+    as_json: bool,
+    resolution: float | None,
+    seeds_max: int,
+    pilot: bool,
+    **given: Any,
 ) -> int:
     """Train poolings on the same data with several seeds, and test which differ significantly.
 
@@ -215,25 +252,37 @@ def command(
     from poolzoo.common.errors import CHECK_FAILED, OK
     from poolzoo.compare import comparison, writing
 
-    typed = {name for name in given if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
+    typed = {name for name in context.params if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
     executor, address = given.pop("executor"), given.pop("ray_address")
     if executor == "local" and address is not None:
         raise UsageError("--ray-address is for --executor ray", "add --executor ray")
     if resumed is not None:
-        if typed - {"executor", "ray_address"} or out or dry_run:
+        if typed - {"executor", "ray_address", "resumed", "as_json"}:
             raise UsageError("--resume takes no other settings", f"poolzoo compare --resume {resumed}")
         place = resumed
         result = comparison.resume(place, _runner(executor, address))
     else:
         pinned = _protocol(given.pop("protocol"), typed)
         allowed = given.pop("protocol_versions") == "pinned"
+        if resolution is not None and ("seeds" in typed or pinned is not None) and not dry_run:
+            other = "--protocol" if pinned is not None else "--seeds"
+            raise UsageError("--resolution chooses the number of seeds", f"leave {other} out, or add --dry-run")
+        if pilot and resolution is None and not dry_run:
+            raise UsageError("--pilot is for --resolution or --dry-run", "add one of them")
         config = _config(given, typed, pinned, versions_pinned=allowed)
+        wanted = None if resolution is None else resolution / 100
+        if pilot:
+            _pilot(config)
         if dry_run:
-            show_preview(config, as_json)
+            show_preview(config, as_json, wanted, seeds_max)
             return OK
+        if wanted is not None:
+            from poolzoo.compare import pilot as pilots
+
+            config = pilots.choose_seeds(config, wanted, seeds_max)
         place = out or writing.new_path()
         command_line = shlex.join(["poolzoo", *sys.argv[1:]])
-        result = comparison.run(config, place, command_line, _runner(executor, address), pinned)
+        result = comparison.run(config, place, command_line, _runner(executor, address), pinned=pinned)
     show(writing.Summary(result, place), as_json)
     return OK if any(row.done for row in result.results) else CHECK_FAILED
 
@@ -305,11 +354,25 @@ def _runner(executor: str, address: str | None) -> Runner:
     return cluster.runner(address)
 
 
-def show_preview(config: ComparisonConfig, as_json: bool) -> None:
-    """Prints what a comparison would train."""
+def _pilot(config: ComparisonConfig) -> None:
+    from poolzoo.compare.pilot import run_pilot
+
+    run_pilot(config)
+
+
+def show_preview(config: ComparisonConfig, as_json: bool, wanted: float | None, most_seeds: int) -> None:
+    """Prints what a comparison would train, and what it can show.
+
+    Args:
+        config: The comparison.
+        as_json: Whether to print JSON.
+        wanted: The difference that it is to show, a fraction, 0–1.
+        most_seeds: The largest number of seeds for that.
+    """
+    from poolzoo.compare.pilot import duration, sentences
     from poolzoo.compare.preview import preview
 
-    found = preview(config)
+    found = preview(config, wanted, most_seeds)
     if as_json:
         output.emit_json(found.to_json())
         return
@@ -323,15 +386,11 @@ def show_preview(config: ComparisonConfig, as_json: bool) -> None:
         rows.append(cells)
     headers = ("backbone", "pool", "local pool", "parameters", "million MACs", "s a trial")
     output.table(headers, rows, right=(3, 4, 5))
-    output.data(
-        f"{found.trials} trials, {found.seeds} seeds each; training takes about {_duration(found.seconds)} here"
-    )
-
-
-def _duration(seconds: float) -> str:
-    if seconds >= 5400:
-        return f"{seconds / 3600:.1f} hours"
-    return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} s"
+    output.data(f"{found.trials} trials, {found.seeds} seeds each; training takes about {duration(found.seconds)} here")
+    for one in found.resolutions:
+        prefix = f"{one.backbone}: " if len(found.resolutions) > 1 else ""
+        for line in sentences(one, found):
+            output.data(prefix + line)
 
 
 HEADERS: Final = (

@@ -12,7 +12,7 @@ from pathlib import Path
 from poolzoo.common import files, json_reader
 from poolzoo.common.errors import UsageError
 from poolzoo.compare import config as configs
-from poolzoo.compare import measuring, table, trial, writing
+from poolzoo.compare import earlier, measuring, table, trial, writing
 from poolzoo.compare.board import pinning, protocol
 from poolzoo.compare.board.protocol import Protocol
 from poolzoo.compare.config import ComparisonConfig
@@ -25,7 +25,12 @@ from poolzoo.report.results import ComparisonResult
 
 
 def run(
-    config: ComparisonConfig, out: Path, command: str, runner: Runner = run_local, pinned: Protocol | None = None
+    config: ComparisonConfig,
+    out: Path,
+    command: str,
+    runner: Runner = run_local,
+    path: str | None = None,
+    pinned: Protocol | None = None,
 ) -> ComparisonResult:
     """Runs a new comparison and writes its tables and its page.
 
@@ -34,6 +39,7 @@ def run(
         out: Its directory, which must not exist.
         command: As it was typed, for the report.
         runner: Trains the trials.
+        path: What later comparisons call this one, see `earlier.remember`; None for `out`.
         pinned: The protocol that the config follows; None for any other comparison.
 
     Raises:
@@ -50,7 +56,7 @@ def run(
             files.write_atomically(out / protocol.FILE, pinned.text)
         provenance = {"command": command, "started": datetime.now(UTC).isoformat(timespec="seconds")}
         files.write_json(out / configs.FILE, {**config.to_json(), "provenance": provenance})
-        return _run(out, runner, resumed=False)
+        return _run(out, runner, resumed=False, path=path)
 
 
 def resume(out: Path, runner: Runner = run_local) -> ComparisonResult:
@@ -64,13 +70,13 @@ def resume(out: Path, runner: Runner = run_local) -> ComparisonResult:
         return _run(out, runner, resumed=True)
 
 
-def _run(out: Path, runner: Runner, *, resumed: bool) -> ComparisonResult:
+def _run(out: Path, runner: Runner, *, resumed: bool, path: str | None = None) -> ComparisonResult:
     if not (out / configs.FILE).is_file():
         text = f"{out} is no comparison: it has no {configs.FILE}"
         raise UsageError(text, "give the directory of an interrupted comparison")
     content = dict(json_reader.mapping(files.read_json(out / configs.FILE)))
-    earlier = content.pop("facts", {})  # the key of earlier versions
-    provenance = json_reader.mapping(content.pop("provenance", earlier))
+    facts = content.pop("facts", {})  # the key of earlier versions
+    provenance = json_reader.mapping(content.pop("provenance", facts))
     command, started = json_reader.text(provenance.get("command")), json_reader.text(provenance.get("started"))
     config, records, start = ComparisonConfig.from_json(content), TrialRecords(out), time.monotonic()
     loader.settings.files = list(dict.fromkeys([*loader.settings.files, *map(Path, config.settings.plugins)]))
@@ -86,6 +92,7 @@ def _run(out: Path, runner: Runner, *, resumed: bool) -> ComparisonResult:
     records.add_session(started, (time.monotonic() - start) / 3600)
     found = table.comparison_result(config, records, command=command, started=started)
     writing.write(found, out)
+    earlier.remember(config, records, out, path)
     return found
 
 

@@ -26,7 +26,8 @@ def require_one_label(settings: Settings) -> None:
     """
     if TASKS[settings.task].is_multilabel:
         raise UsageError(
-            "compare and report do not support --task multilabel: their tests are about images that are right or wrong",
+            "compare, choose and report do not support --task multilabel: their tests are about images that are right "
+            "or wrong",
             "train each variant with poolzoo finetune, and compare mAP and its interval in metrics.json",
         )
 
