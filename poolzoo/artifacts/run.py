@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import secrets
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from poolzoo.data.sizes import Size
 from poolzoo.metrics import decisions
 from poolzoo.metrics.decisions import ONE_LABEL, Decision
 from poolzoo.model.accounting import fill_exactly
-from poolzoo.model.assemble import Assembly, assemble
+from poolzoo.model.assemble import Assembly, assemble, attach_head
 from poolzoo.model.config import ModelConfig
 from poolzoo.model.network import Network, Preprocess
 from poolzoo.plugin.loader import Resolved
@@ -248,7 +248,23 @@ def load_run(path: str | os.PathLike[str]) -> Run:
         UsageError: There is no such run, or a plugin that it needs is missing.
         CheckFailed: The run is incomplete, damaged or altered.
     """
-    directory = Path(path)
+    return _load(Path(path), [])[0]
+
+
+def load_runs(paths: Iterable[Path]) -> list[Run]:
+    """Loads several runs. Those whose backbones are bitwise the same share its module, which is built once.
+
+    Raises:
+        UsageError, CheckFailed: As `load_run`.
+    """
+    found: list[tuple[Run, Assembly]] = []
+    for path in paths:
+        found.append(_load(path, found))
+    return [run for run, _ in found]
+
+
+def _load(directory: Path, loaded: Sequence[tuple[Run, Assembly]]) -> tuple[Run, Assembly]:
+    """Loads a run; its backbone is that of one of the loaded runs where it is the same."""
     manifest.check(directory, "run")
     config: Config = files.read_json(directory / "config.json")
     try:
@@ -259,8 +275,14 @@ def load_run(path: str | os.PathLike[str]) -> Run:
         raise CheckFailed(
             f"{directory / 'config.json'} lacks {error}", "it was made by another version of poolzoo"
         ) from error
+    file, hint = directory / "model.safetensors", "was a plugin or timm changed?"
     try:
-        assembly = assemble(model)
+        state = load_tensors(file.read_bytes())
+    except SafetensorError as error:
+        raise CheckFailed(f"{file} holds no weights: {error}", hint) from error
+    twin = next((other for _, other in loaded if _has_backbone(other, model, state)), None)
+    try:
+        assembly = assemble(model) if twin is None else attach_head(twin.backbone, model)
     except UsageError as error:
         foreign = [f"{part} came from {was['dist']}" for part, was in recorded.items() if was["tier"] != "built-in"]
         if not foreign:
@@ -268,14 +290,19 @@ def load_run(path: str | os.PathLike[str]) -> Run:
         hint = f"the run's {'; '.join(foreign)}: install it, or name its file with --plugin"
         raise UsageError(error.message, hint) from error
     _warn_of_other_plugins(assembly, recorded)
-    network, file, hint = assembly.network, directory / "model.safetensors", "was a plugin or timm changed?"
-    try:
-        state = load_tensors(file.read_bytes())
-    except SafetensorError as error:
-        raise CheckFailed(f"{file} holds no weights: {error}", hint) from error
+    network = assembly.network
     fill_exactly(network, state, str(file), hint, dropped=network.dropped)
     preprocess = Preprocess(tuple(mean), tuple(std), model.data_size, assembly.image_size)
-    return Run(directory, network.eval(), preprocess.eval(), config)
+    return Run(directory, network.eval(), preprocess.eval(), config), assembly
+
+
+def _has_backbone(other: Assembly, model: ModelConfig, state: Mapping[str, torch.Tensor]) -> bool:
+    """Whether a run differs from another one behind the backbone alone: not in its config, weights or statistics."""
+    if replace(other.config, pool=model.pool, head=model.head, num_classes=model.num_classes) != model:
+        return False
+    own = {name: value for name, value in other.network.state_dict().items() if name.startswith("backbone.")}
+    names = {name for name in state if name.startswith("backbone.")} - other.network.dropped
+    return own.keys() == names and all(torch.equal(value, state[name]) for name, value in own.items())
 
 
 def _warn_of_other_plugins(assembly: Assembly, recorded: Mapping[str, PluginSource]) -> None:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import cache
 
 # From glibc's malloc.h.
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
 _NEVER = 2**31 - 1
 _TOP_PAD = 1 << 20  # bytes by which the heap grows at least: more of it stays unused in every arena
 
@@ -28,9 +28,9 @@ def keep() -> bool:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return False
-    return all(
-        mallopt(key, value) for key, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _NEVER), (_M_TOP_PAD, _TOP_PAD))
-    )
+    kept = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _NEVER), (_M_TOP_PAD, _TOP_PAD))
+    one_for_all_threads = (_M_ARENA_MAX, 1)  # or each thread keeps the most that it ever needed
+    return all(mallopt(key, value) for key, value in (*kept, one_for_all_threads))
 
 
 def release() -> None:

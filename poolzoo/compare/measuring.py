@@ -72,9 +72,11 @@ def measure_robustness(config: ComparisonConfig, records: TrialRecords, clock: C
         images, labels = blocks.gather(test.images, chosen), test.labels[chosen]
         paths = {one.key: records[one].path for one in group}
         found: Mapping[str, Robustness] = {}
+        keep = settings.caches_features  # features of a backbone that is trained are not needed again
         try:
+            label = f"robustness of {len(group)}"
             with clock.timing("robustness", len(group)):
-                found = robustness.measure(paths, images, labels, settings.device, f"robustness of {len(group)}")
+                found = robustness.measure(paths, images, labels, settings.device, label, keep=keep)
         except Exception as error:  # a plugin's layer on an image that it never met
             if len(group) > 1:  # which of them is it?
                 groups = [[one] for one in group] + groups

@@ -1,53 +1,53 @@
 """Robustness of trained networks: accuracy on corrupted images, and consistency of predictions under shifts.
 
-Networks that share a frozen backbone are measured together, and it runs once for all of their heads.
+Networks that share a frozen backbone are measured together. It runs once for all of their heads, on all cores.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from poolzoo.artifacts.run import Run, load_run
+from poolzoo.artifacts.run import Run, load_runs
 from poolzoo.common import output
+from poolzoo.compare.changed_maps import ChangedMaps
 from poolzoo.compare.records import Consistency, Robustness
-from poolzoo.data import blocks
 from poolzoo.metrics import classification, corruptions, shifts
-from poolzoo.model.network import Network
 from poolzoo.report.results import CorruptionAccuracy
 from poolzoo.train import device as devices
 from poolzoo.train import footprint, inference
-
-# Logits of all networks on all images, `float[N, networks, classes]`, after a change of the images. The change takes a
-# block of images and the index of its first image.
-Predict = Callable[[Callable[[np.ndarray, int], np.ndarray]], np.ndarray]
+from poolzoo.train.cores import Cores, Replicas, cores, evaluation_threads
+from poolzoo.train.device import DevicePolicy
 
 
-class _Stacked(nn.Module):
-    """Networks side by side: normalized images to `float[n, networks, classes]`. A shared backbone runs once."""
+@dataclass(frozen=True)
+class Change:
+    """A change of images.
 
-    def __init__(self, networks: Sequence[Network]) -> None:
-        super().__init__()
-        self.networks = nn.ModuleList(networks)
+    Attributes:
+        name: Unique among changes.
+        apply: The changed images; takes a block of images and the index of its first image.
+    """
 
-    def forward(self, x: Tensor) -> Tensor:
-        features: dict[nn.Module, Tensor] = {}
-        logits = []
-        for network in self.networks:
-            assert isinstance(network, Network)
-            if network.backbone not in features:
-                features[network.backbone] = network.forward_map(x)
-            logits.append(network.head(features[network.backbone]))
-        return torch.stack(logits, 1)
+    name: str
+    apply: Callable[[np.ndarray, int], np.ndarray]
 
 
 def measure(
-    paths: Mapping[str, Path], images: np.ndarray, labels: np.ndarray, device: str = "auto", label: str = ""
+    paths: Mapping[str, Path],
+    images: np.ndarray,
+    labels: np.ndarray,
+    device: str = "auto",
+    label: str = "",
+    *,
+    keep: bool = False,
 ) -> dict[str, Robustness]:
     """Measures several runs on the same images.
 
@@ -57,47 +57,87 @@ def measure(
         labels: `int[N]`.
         device: Where the networks run.
         label: For the progress bar.
+        keep: Whether the feature maps of one backbone that all networks share are kept for later comparisons.
 
     Returns:
         By name.
     """
-    runs = _load(paths.values())
     policy = devices.policy(device)
-    stacked = _Stacked([run.network for run in runs])
-    policy.place(stacked)
-    preprocess = runs[0].preprocess.to(policy.device)
-
-    memory = footprint.measure(stacked, preprocess, images.shape[1:3], policy)
-    batch_size = footprint.eval_batch_size(memory, policy)
-
-    def predict(change: Callable[[np.ndarray, int], np.ndarray]) -> np.ndarray:
-        return np.concatenate(
-            [
-                inference.predict_logits(
-                    stacked, preprocess, change(images[start:end], start), policy, batch_size, label=""
-                )
-                for start, end in blocks.starts(len(images), images[:1].nbytes)
-            ]
-        )
-
-    accuracies = _corruption_accuracies(predict, labels, len(runs), label)
-    reach = shifts.default_reach(images)
-    crops = _consistencies(predict, labels, len(runs), "crop", reach)
-    circular = _consistencies(predict, labels, len(runs), "circular", reach)
+    with cores(policy.device, evaluation_threads()) as pool:
+        predictor = _Predictor(load_runs(paths.values()), images, policy, pool, keep=keep)
+        accuracies = _corruption_accuracies(predictor, labels, label)
+        reach = shifts.default_reach(images)
+        crops = _consistencies(predictor, labels, "crop", reach)
+        circular = _consistencies(predictor, labels, "circular", reach)
     return {
         name: Robustness(crop_consistency=crop, shift_consistency=shift, corruption_accuracy=accuracy)
         for name, crop, shift, accuracy in zip(paths, crops, circular, accuracies, strict=True)
     }
 
 
-def _corruption_accuracies(predict: Predict, labels: np.ndarray, networks: int, label: str) -> list[CorruptionAccuracy]:
+class _Predictor:
+    """Networks and the images that they see, changed in one way after the other.
+
+    Attributes:
+        count: Number of networks.
+    """
+
+    def __init__(
+        self, runs: Sequence[Run], images: np.ndarray, policy: DevicePolicy, pool: Cores, *, keep: bool
+    ) -> None:
+        networks = [run.network for run in runs]
+        self.count = len(networks)
+        self._images = images
+        self._policy = policy
+        self._cores = pool
+        size = (images.shape[1], images.shape[2])
+        self._preprocess = runs[0].preprocess.to(policy.device)
+        stacked = inference.Stacked(networks, [1] * len(networks))
+        policy.place(stacked)
+        head_batch = footprint.eval_batch_size(footprint.measure(stacked, self._preprocess, size, policy), policy)
+        self._batch_size, self._kept = head_batch, None
+        if len({id(network.backbone) for network in networks}) == 1:
+            self._batch_size = inference.backbone_batch_size(networks[0], self._preprocess, size, policy)
+            if keep:
+                self._kept = ChangedMaps(runs[0], images, self._batch_size, policy)
+        stacked.head_batch_sizes = [min(head_batch, self._batch_size)] * len(networks)
+        self._replicas = Replicas(stacked.eval(), pool.count)
+
+    def logits(self, change: Change) -> np.ndarray:
+        """Logits of all networks for the changed images, `float32[N, networks, classes]`."""
+        kept = None if self._kept is None else self._kept.find(change.name)
+
+        def work(start: int) -> tuple[Tensor | None, Tensor]:
+            end = min(start + self._batch_size, len(self._images))
+            with torch.inference_mode(), self._policy.context(), self._replicas.taken() as stacked:
+                if kept is not None:
+                    x = kept.take(np.zeros(end - start, np.int64), np.arange(start, end), self._policy.device)
+                    return None, stacked.of_maps({stacked.networks[0].backbone: x})
+                changed = torch.from_numpy(change.apply(self._images[start:end], start)).to(self._policy.device)
+                x = self._preprocess(changed).contiguous(memory_format=self._policy.memory_format)
+                maps = stacked.maps(x)
+                return next(iter(maps.values())), stacked.of_maps(maps)
+
+        parts = []
+        with ExitStack() as stack:
+            writer = None
+            if self._kept is not None and kept is None:
+                writer = stack.enter_context(self._kept.writing(change.name))
+            for x, logits in self._cores.stream(work, range(0, len(self._images), self._batch_size)):
+                if writer is not None and x is not None:
+                    writer.add(x)
+                parts.append(logits)
+        return torch.cat(parts).cpu().numpy()
+
+
+def _corruption_accuracies(predictor: _Predictor, labels: np.ndarray, label: str) -> list[CorruptionAccuracy]:
     """Accuracy of each network by corruption and severity; the mean is over both."""
-    found = np.zeros((networks, len(corruptions.NAMES), len(corruptions.SEVERITIES)))
+    found = np.zeros((predictor.count, len(corruptions.NAMES), len(corruptions.SEVERITIES)))
     with output.progress(label, found[0].size) as bar:
         for row, kind in enumerate(corruptions.NAMES):
             for column, severity in enumerate(corruptions.SEVERITIES):
-                logits = predict(partial(_corrupt, kind=kind, severity=severity))
-                for network in range(networks):
+                logits = predictor.logits(Change(f"{kind} {severity}", partial(_corrupt, kind=kind, severity=severity)))
+                for network in range(predictor.count):
                     found[network, row, column] = classification.accuracy(logits[:, network], labels)
                 bar.update(row * found.shape[2] + column + 1)
     return [
@@ -110,11 +150,12 @@ def _corruption_accuracies(predict: Predict, labels: np.ndarray, networks: int, 
     ]
 
 
-def _consistencies(predict: Predict, labels: np.ndarray, networks: int, kind: str, reach: int) -> list[Consistency]:
+def _consistencies(predictor: _Predictor, labels: np.ndarray, kind: str, reach: int) -> list[Consistency]:
     """Consistency of each network between two shifted copies of every image."""
-    first, second = (predict(partial(_shift, kind=kind, copy=copy)) for copy in (0, 1))
+    changes = (Change(f"{kind} {copy}", partial(_shift, kind=kind, copy=copy)) for copy in (0, 1))
+    first, second = map(predictor.logits, changes)
     found = []
-    for network in range(networks):
+    for network in range(predictor.count):
         compared = shifts.consistency_of_logits(first[:, network], second[:, network], labels, kind=kind, reach=reach)
         found.append(Consistency(compared.consistency, compared.stability, compared.reach))
     return found
@@ -126,29 +167,3 @@ def _corrupt(images: np.ndarray, first: int, kind: str, severity: int) -> np.nda
 
 def _shift(images: np.ndarray, first: int, kind: str, copy: int) -> np.ndarray:
     return shifts.pairs(images, kind, offset=first)[copy]
-
-
-def _load(paths: Iterable[Path]) -> list[Run]:
-    """Loads runs; those whose backbones are bitwise the same share one."""
-    found: list[Run] = []
-    for path in paths:
-        run = load_run(path)
-        twin = next((other for other in found if _same_backbone(other, run)), None)
-        if twin is not None:
-            run.network.backbone = twin.network.backbone
-        found.append(run)
-    return found
-
-
-def _same_backbone(one: Run, other: Run) -> bool:
-    """Whether two runs differ behind the backbone alone: not in its weights, its statistics, nor its config."""
-    mine, theirs = one.network.backbone.state_dict(), other.network.backbone.state_dict()
-    my_config: Mapping[str, object] = one.config["poolzoo"]
-    their_config: Mapping[str, object] = other.config["poolzoo"]
-    parts = ("backbone", "local_pool", "stem", "image_size")
-    return (
-        mine.keys() == theirs.keys()
-        and one.preprocess.statistics == other.preprocess.statistics
-        and all(my_config[part] == their_config[part] for part in parts)
-        and all(torch.equal(mine[key], theirs[key]) for key in mine)
-    )

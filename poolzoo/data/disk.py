@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 from uuid import uuid4
 
 import numpy as np
@@ -190,24 +190,74 @@ def write_rows(path: Path, count: int, rows: Iterable[np.ndarray], *, or_fewer: 
         OSError: The disk is full or not writable.
         ValueError: There are more or fewer rows, or they differ in shape or type.
     """
-    form, written = None, 0
-    with path.open("wb", buffering=1 << 20) as file:
+    with row_writer(path, count, or_fewer=or_fewer) as writer:
         for row in rows:
-            if form is None:
-                form = (row.shape, row.dtype)
-                _write_header(file, count, row)
-            if (row.shape, row.dtype) != form:
-                raise ValueError(f"row {written} is {row.dtype}{list(row.shape)}, the first {form[1]}{list(form[0])}")
-            file.write(np.ascontiguousarray(row).data)
-            written += 1
+            writer.add(row[None])
+    return writer.written
+
+
+class RowWriter:
+    """Writes rows of one shape and type to an open file; see `row_writer`.
+
+    Attributes:
+        written: Number of rows so far.
+    """
+
+    def __init__(self, file: BinaryIO, count: int) -> None:
+        self.written = 0
+        self.count = count
+        self.form: tuple[tuple[int, ...], np.dtype[Any]] | None = None
+        self._file = file
+
+    def add(self, rows: np.ndarray) -> None:
+        """Writes some rows, `[n, …]`.
+
+        Raises:
+            ValueError: They differ in shape or type from those before.
+            OSError: The disk is full.
+        """
+        form = (rows.shape[1:], rows.dtype)
+        if self.form is None:
+            self.form = form
+            self.write_header(self.count)
+        if form != self.form:
+            shown = [f"{dtype}{list(shape)}" for shape, dtype in (form, self.form)]
+            raise ValueError(f"row {self.written} is {shown[0]}, the first {shown[1]}")
+        self._file.write(np.ascontiguousarray(rows).data)
+        self.written += len(rows)
+
+    def write_header(self, count: int) -> None:
+        """Writes what stands before the rows, of which there are `count`."""
+        assert self.form is not None
+        shape, dtype = self.form
+        described = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (count, *shape)}
+        np.lib.format.write_array_header_1_0(self._file, described)
+
+
+@contextmanager
+def row_writer(path: Path, count: int, *, or_fewer: bool = False) -> Iterator[RowWriter]:
+    """What `write_rows` does, for rows that come in parts.
+
+    Args:
+        path: The `.npy` file.
+        count: Number of rows.
+        or_fewer: Whether there may be less.
+
+    Raises:
+        OSError: The disk is full or not writable.
+        ValueError: There were more or fewer rows.
+    """
+    with path.open("wb", buffering=1 << 20) as file:
+        writer = RowWriter(file, count)
+        yield writer
+        written = writer.written
         if or_fewer and 0 < written < count:
             file.seek(0)
-            _write_header(file, written, row)  # as long as the first: numpy leaves room for more digits
+            writer.write_header(written)  # as long as the first: numpy leaves room for more digits
         file.flush()
         os.fsync(file.fileno())  # or a power cut may leave a file of the right size, full of zeros
     if written > count or (written < count and not or_fewer):
         raise ValueError(f"{written} rows came where {count} were declared")
-    return written
 
 
 def find_rows(shelf: Shelf, key: str, name: str, shape: tuple[int, ...], dtype: str) -> np.ndarray | None:
@@ -234,8 +284,3 @@ def find_rows(shelf: Shelf, key: str, name: str, shape: tuple[int, ...], dtype: 
         shelf.drop(key)
         return None
     return rows
-
-
-def _write_header(file: BinaryIO, count: int, row: np.ndarray) -> None:
-    descr, shape = np.lib.format.dtype_to_descr(row.dtype), (count, *row.shape)
-    np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from poolzoo.common.errors import CheckFailed, UsageError, reason
 
@@ -50,6 +51,15 @@ def read_state_dict(path: Path) -> StateDict:
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise CheckFailed(f"{path} is not a state dict of tensors", "save model.state_dict()")
     return {_bare(key): value for key, value in loaded.items()}
+
+
+def weights_digest(module: nn.Module) -> str:
+    """A digest of the names and values of the parameters and buffers of a module."""
+    weights = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        weights.update(name.encode())
+        weights.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return weights.hexdigest()
 
 
 def _bare(key: str) -> str:

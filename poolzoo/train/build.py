@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Final, cast
 
 from torch import nn
 
 from poolzoo.common import resources
 from poolzoo.common.errors import BATCH_HINT
+from poolzoo.data import blocks
 from poolzoo.data.epoch_order import Sampler
 from poolzoo.train import distributed, features, losses, teacher_cache
 from poolzoo.train.checkpoint import Checkpoint
 from poolzoo.train.engine import Engine
+from poolzoo.train.footprint import LARGEST_EVAL_BATCH
 from poolzoo.train.image_batches import batch_loader
 from poolzoo.train.loaders import FEATURE_MAP, IMAGES, FeatureLoader, Features, ImageLoader, Loader
 from poolzoo.train.prepare import PreparedRun
 from poolzoo.train.settings import Settings
 from poolzoo.train.step_plan import StepPlan
+from poolzoo.train.stepper import Stepper
 from poolzoo.train.time_budget import BudgetClock
 from poolzoo.train.training_module import TrainingModule
+
+VALIDATED_BYTES: Final = 8 << 20  # of stored feature maps that are validated on at once
 
 
 def build_engine(heads: Sequence[PreparedRun], checkpoint: Checkpoint) -> Engine:
@@ -46,14 +52,14 @@ def build_engine(heads: Sequence[PreparedRun], checkpoint: Checkpoint) -> Engine
             teacher_logits = teacher_cache.open_logits(first)
         if teacher_logits is None:
             stores = None  # the teacher needs the images
-    eval_batch_size = min(head.eval_batch_size for head in heads)
     loader: Loader
     if stores is None:
+        eval_batch_size = min(head.head_batch_size for head in heads)
         loader = image_loader(
             first, settings.batch_size, eval_batch_size, teacher_logits, frozen=first.is_backbone_frozen
         )
     else:
-        loader = _feature_loader(first, stores, settings.batch_size, eval_batch_size, teacher_logits)
+        loader = _feature_loader(first, stores, settings.batch_size, teacher_logits)
     micro_batch = -(-settings.batch_size // (rank.world_size * settings.grad_accum))
     needed = micro_batch * sum(head.footprint.total for head in heads)
     resources.hold(f"a batch of {micro_batch} images", needed, BATCH_HINT)
@@ -71,7 +77,14 @@ def build_engine(heads: Sequence[PreparedRun], checkpoint: Checkpoint) -> Engine
         checkpoint=checkpoint,
         rank=rank,
         clock=None if budget is None else BudgetClock(budget, len(loader), rank),
+        stepper=Stepper(threads=_threads(first, len(heads))) if stores is not None else None,
     )
+
+
+def _threads(first: PreparedRun, heads: int) -> int:
+    """How many heads on stored features are trained at the same time."""
+    alone = first.policy.device.type != "cpu" or first.rank.is_distributed or first.policy.compiled
+    return 1 if alone else min(heads, first.settings.threads or 1)
 
 
 def _plan(settings: Settings, steps_per_epoch: int) -> StepPlan | None:
@@ -84,13 +97,11 @@ def _plan(settings: Settings, steps_per_epoch: int) -> StepPlan | None:
 def _training_module(head: PreparedRun, plan: StepPlan, *, features_cached: bool) -> TrainingModule:
     """What of a network is trained: all of it, its head, or on pooled vectors its classifier."""
     network = head.assembly.network
-    module: nn.Module
-    if not head.is_backbone_frozen:
-        input_key, module = IMAGES, network
-    elif not features_cached or (input_key := features.input_key(head)) == FEATURE_MAP:
+    input_key, module = IMAGES, cast(nn.Module, network)
+    if head.is_backbone_frozen:
         input_key, module = FEATURE_MAP, network.head
-    else:
-        module = network.behind_pool
+    if features_cached:
+        input_key, module = features.input_key(head), features.trained_part(head)
     return TrainingModule(
         module=module,
         input_key=input_key,
@@ -99,6 +110,7 @@ def _training_module(head: PreparedRun, plan: StepPlan, *, features_cached: bool
         plan=plan,
         policy=head.policy,
         rank=head.rank,
+        draws=True if head.assembly.pool.item.stochastic else None,
     )
 
 
@@ -145,10 +157,10 @@ def _feature_loader(
     prepared: PreparedRun,
     stores: Mapping[str, Features],
     batch_size: int,
-    eval_batch_size: int,
     teacher_logits: Features | None,
 ) -> FeatureLoader:
     data = prepared.data
+    map_bytes = 4 * prepared.assembly.layout.channels * math.prod(prepared.assembly.layout.map_size)
     return FeatureLoader(
         stores=stores,
         labels=data.labels,
@@ -157,7 +169,7 @@ def _feature_loader(
         batch_size=batch_size,
         seed=prepared.settings.seed,
         device=prepared.policy.device,
-        eval_batch_size=eval_batch_size,
+        eval_batch_size=min(LARGEST_EVAL_BATCH, blocks.rows(map_bytes, VALIDATED_BYTES)),  # for any set of heads
         rank=prepared.rank,
         sampler=cast(Sampler, prepared.settings.sampler),
         teacher_logits=teacher_logits,

@@ -23,6 +23,7 @@ from poolzoo.train.epoch_metrics import EpochMetrics
 from poolzoo.train.loaders import Loader
 from poolzoo.train.progress import Progress
 from poolzoo.train.step_plan import StepPlan
+from poolzoo.train.stepper import Stepper
 from poolzoo.train.time_budget import BudgetClock, ClockReading
 from poolzoo.train.training_module import TrainingModule
 
@@ -50,6 +51,7 @@ class Engine:
         checkpoint: Where the state is saved.
         rank: This process; rank 0 writes.
         clock: Of a run with a time budget.
+        stepper: Takes the steps of several modules at the same time; None to take them one after the other.
     """
 
     def __init__(
@@ -61,7 +63,9 @@ class Engine:
         checkpoint: Checkpoint,
         rank: Rank = SINGLE_PROCESS,
         clock: BudgetClock | None = None,
+        stepper: Stepper | None = None,
     ) -> None:
+        self.stepper = stepper or Stepper(threads=None)
         self.modules = dict(modules)
         self.loader = loader
         self.val_labels = val_labels
@@ -108,6 +112,11 @@ class Engine:
             KeyboardInterrupt: SIGINT or SIGTERM arrived; the state is saved.
             EnvironmentProblem: Another process of the group ended.
         """
+        device = next(iter(self.modules.values())).policy.device
+        with self.stepper.working(device):
+            return self._run(on_epoch_end)
+
+    def _run(self, on_epoch_end: EpochCallback) -> Progress:
         plan = self._begin()
         label, length = ("training", plan.total) if self.clock is None else ("training, seconds", self.clock.seconds)
         with output.progress(label, length) as bar:
@@ -215,9 +224,9 @@ class Engine:
         shows_progress = output.shows_progress()
         last = started = shown = time.perf_counter()
         first_step = self.progress.step
-        for batch in self.loader.epoch(epoch, self.progress.step):
-            for module in modules:
-                module.step(batch, steps_before + self.progress.step)
+        keys = {module.input_key for module in modules}
+        for batch in self.stepper.ahead(self.loader.epoch(epoch, self.progress.step), keys):
+            self.stepper.step(modules, batch, steps_before + self.progress.step)
             self.progress.step += 1
             if self.clock is not None and self.clock.is_due(self.steps_done):
                 _wait_for_device(modules)
@@ -314,9 +323,10 @@ class Engine:
             if module.ema is not None:
                 distributed.broadcast_buffers(module.ema.module, self.rank)
             module.eval_module.eval()
-        for inputs in self.loader.validation():
-            for name, module in active.items():
-                parts[name].append(module.logits(inputs[module.input_key]))
+        for inputs in self.stepper.ahead(self.loader.validation(), {module.input_key for module in active.values()}):
+            found = self.stepper.logits(list(active.values()), inputs)
+            for name, logits in zip(active, found, strict=True):
+                parts[name].append(logits)
         return {
             name: distributed.all_gather(torch.cat(shards).cpu().numpy(), len(self.val_labels), self.rank)
             for name, shards in parts.items()

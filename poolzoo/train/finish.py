@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -16,14 +16,14 @@ from poolzoo.artifacts.run_report import RunReport
 from poolzoo.common import files, output
 from poolzoo.common.errors import EnvironmentProblem
 from poolzoo.data import identity, unreadable
-from poolzoo.data.blocks import ImageArray
 from poolzoo.metrics import evaluation
 from poolzoo.metrics.decisions import Decision
 from poolzoo.metrics.results import AnyMetrics
-from poolzoo.model.network import Network
 from poolzoo.report import curves
-from poolzoo.train import distributed, inference, memory
+from poolzoo.train import distributed, features, inference, memory
+from poolzoo.train.cores import Replicas, cores, evaluation_threads
 from poolzoo.train.engine import Engine
+from poolzoo.train.loaders import LazyInputs
 from poolzoo.train.prepare import PreparedRun
 
 INITIAL_WEIGHTS: Final = "weights.json"  # in an unfinished run: the origin of its initial weights
@@ -49,19 +49,6 @@ class FinalMetrics:
     decision: Decision
 
 
-class _SharedBackbone(nn.Module):
-    """Networks with one backbone, which runs once for all: normalized images to `float[n, networks, classes]`."""
-
-    def __init__(self, networks: Sequence[Network]) -> None:
-        super().__init__()
-        self.networks = networks
-        self.members = nn.ModuleList(networks)  # so that training mode reaches them
-
-    def forward(self, x: Tensor) -> Tensor:
-        features = self.networks[0].forward_map(x)
-        return torch.stack([network.head(features) for network in self.networks], 1)
-
-
 def evaluate_best_weights(heads: Sequence[PreparedRun], engine: Engine) -> list[FinalMetrics]:
     """Loads the best weights of every head and tests them; every process tests its shard of the images.
 
@@ -71,30 +58,12 @@ def evaluate_best_weights(heads: Sequence[PreparedRun], engine: Engine) -> list[
         heads: Runs on one backbone, in the order of the engine's modules.
         engine: After its last epoch.
     """
-    first, data = heads[0], heads[0].data
+    data = heads[0].data
     for module in engine.modules.values():
         module.module.load_state_dict(module.best.weights)
-    networks = _SharedBackbone([head.assembly.network for head in heads])
-    batch_size = min(head.eval_batch_size for head in heads)
-
-    def logits(images: ImageArray, indices: np.ndarray, label: str, *, mirrored: bool = False) -> np.ndarray:
-        """`float32[n, heads, classes]` of the images `indices`, from all processes."""
-        shard = inference.predict_logits(
-            networks,
-            first.preprocess,
-            images,
-            first.policy,
-            batch_size=batch_size,
-            label=f"evaluating on {label}",
-            indices=first.rank.shard(indices),
-            mirrored=mirrored,
-        )
-        return distributed.all_gather(shard, len(indices), first.rank)
-
-    every_test_image = np.arange(len(data.test.images))
-    val_logits = logits(data.images, data.val_indices, "val")
-    test_logits = logits(data.test.images, every_test_image, "test")
-    flipped_logits = logits(data.test.images, every_test_image, "test, mirrored", mirrored=True) if data.flip else None
+    val_logits = _logits(heads, "val")
+    test_logits = _logits(heads, "test")
+    flipped_logits = _logits(heads, "mirrored") if data.flip else None
     results = []
     val_labels = data.labels[data.val_indices]
     for index in range(len(heads)):
@@ -112,6 +81,55 @@ def evaluate_best_weights(heads: Sequence[PreparedRun], engine: Engine) -> list[
             )
         )
     return results
+
+
+def _logits(heads: Sequence[PreparedRun], part: features.Part) -> np.ndarray:
+    """`float32[n, heads, classes]` of the images of a part, from all processes: of stored features where it can be."""
+    first, data = heads[0], heads[0].data
+    images = data.images if part == "val" else data.test.images
+    indices = data.val_indices if part == "val" else np.arange(len(images))
+    stores = None
+    if first.settings.caches_features:
+        with distributed.fail_together(first.rank), distributed.rank_zero_first(first.rank):
+            stores = features.open_features(heads, part)
+    if stores is not None:
+        shard = _logits_of_features(heads, stores, first.rank.shard(np.arange(len(indices))))
+    else:
+        networks = [head.assembly.network for head in heads]
+        shard = inference.predict_logits(
+            inference.Stacked(networks, [head.head_batch_size for head in heads]),
+            first.preprocess,
+            images,
+            first.policy,
+            batch_size=first.backbone_batch_size,
+            label=f"evaluating on {_LABELS[part]}",
+            indices=first.rank.shard(indices),
+            mirrored=part == "mirrored",
+        )
+    return distributed.all_gather(shard, len(indices), first.rank)
+
+
+_LABELS: Final = {"val": "val", "test": "test", "mirrored": "test, mirrored"}
+
+
+def _logits_of_features(
+    heads: Sequence[PreparedRun], stores: Mapping[str, features.FeatureStore], indices: np.ndarray
+) -> np.ndarray:
+    """`float32[n, heads, classes]`: each batch of features is read once, for all heads."""
+    first = heads[0]
+    modules = nn.ModuleList([features.trained_part(head) for head in heads]).eval()
+    keys = [features.input_key(head) for head in heads]
+
+    def logits_of(part: np.ndarray) -> Tensor:
+        with torch.inference_mode(), first.policy.context(), replicas.taken() as taken:
+            x = LazyInputs(stores, views=np.zeros_like(part), indices=indices[part], device=first.policy.device)
+            sized = zip(taken, keys, heads, strict=True)
+            return torch.stack([inference.in_parts(one, x[key], head.head_batch_size) for one, key, head in sized], 1)
+
+    with cores(first.policy.device, evaluation_threads()) as pool:
+        replicas = Replicas(modules, pool.count)
+        parts = list(pool.stream(logits_of, features.parts_of(len(indices), first.backbone_batch_size)))
+    return torch.cat(parts).cpu().numpy()
 
 
 def finish_run(prepared: PreparedRun, path: Path, engine: Engine, result: FinalMetrics) -> RunReport:

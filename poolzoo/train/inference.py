@@ -1,16 +1,79 @@
-"""Runs a network in eval mode on many images, in batches that fit into memory."""
+"""Runs networks in eval mode on many images, in batches that fit into memory, on all cores.
+
+A batch is computed by one thread, and its size follows from the network and the image size. The logits of an image are
+therefore bitwise the same on any number of cores, whichever networks share the backbone, and from stored feature maps.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from poolzoo.common import output
 from poolzoo.data.blocks import ImageArray
+from poolzoo.data.sizes import Size
 from poolzoo.data.streaming.images import batches
+from poolzoo.model.network import Network
 from poolzoo.train import footprint
+from poolzoo.train.cores import Replicas, cores, evaluation_threads
 from poolzoo.train.device import DevicePolicy
+
+
+class Stacked(nn.Module):
+    """Networks side by side: normalized images to `float32[n, networks, classes]`. A shared backbone runs once.
+
+    Args:
+        networks: The networks.
+        head_batch_sizes: Images at once in each of their heads.
+    """
+
+    def __init__(self, networks: Sequence[Network], head_batch_sizes: Sequence[int]) -> None:
+        super().__init__()
+        self.networks = list(networks)
+        self.members = nn.ModuleList(networks)  # so that training mode and device reach them
+        self.head_batch_sizes = head_batch_sizes
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.of_maps(self.maps(x))
+
+    def maps(self, x: Tensor) -> dict[nn.Module, Tensor]:
+        """The feature map `float[n, C, H, W]` of each backbone."""
+        maps: dict[nn.Module, Tensor] = {}
+        for network in self.networks:
+            if network.backbone not in maps:
+                maps[network.backbone] = network.forward_map(x)
+        return maps
+
+    def of_maps(self, maps: Mapping[nn.Module, Tensor]) -> Tensor:
+        """The logits `float32[n, networks, classes]` from the feature maps."""
+        sized = zip(self.networks, self.head_batch_sizes, strict=True)
+        return torch.stack([in_parts(one.head, maps[one.backbone], size) for one, size in sized], 1)
+
+
+def in_parts(module: nn.Module, x: Tensor, size: int) -> Tensor:
+    """The outputs of a module for `[n, …]`, at most `size` rows at once; `float32`."""
+    return torch.cat([module(part).float() for part in torch.split(x, size)])
+
+
+def backbone_batch_size(network: Network, preprocess: nn.Module, size: Size, policy: DevicePolicy) -> int:
+    """The batch size of evaluation for the backbone of a network.
+
+    Args:
+        network: The network, on its device.
+        preprocess: Normalizes and resizes.
+        size: Height and width of the images.
+        policy: The device.
+    """
+    measured = footprint.measure(network, preprocess, size=size, policy=policy, forward=network.forward_map)
+    return footprint.eval_batch_size(measured, policy)
+
+
+def head_batch_size(network: nn.Module, preprocess: nn.Module, size: Size, policy: DevicePolicy) -> int:
+    """The batch size of evaluation for a whole network, which bounds that of its head; arguments as above."""
+    return footprint.eval_batch_size(footprint.measure(network, preprocess, size=size, policy=policy), policy)
 
 
 def predict_logits(
@@ -39,22 +102,31 @@ def predict_logits(
     Returns:
         `float32[n, …]`.
     """
+    is_whole = batch_size is None and isinstance(network, Network)
+    run, was_training = network, network.training
     if batch_size is None:
         size = (images.shape[1], images.shape[2])
-        measured = footprint.measure(network, preprocess, size=size, policy=policy)
-        batch_size = footprint.eval_batch_size(measured, policy)
+        batch_size = head_batch_size(network, preprocess, size, policy)
+        if isinstance(network, Network):
+            run = Stacked([network], [batch_size])
+            batch_size = max(batch_size, backbone_batch_size(network, preprocess, size, policy))
     indices = np.arange(len(images)) if indices is None else indices
-    was_training = network.training
-    network.eval()
-    parts = []
-    with torch.inference_mode(), policy.context(), output.progress(label, len(indices)) as bar:
-        done = 0
-        for part in batches(images, indices, batch_size):
+    run.eval()
+
+    def logits_of(part: np.ndarray) -> Tensor:
+        with torch.inference_mode(), policy.context(), replicas.taken() as module:
             batch = torch.from_numpy(part).to(policy.device)
             x = preprocess(batch.flip(2) if mirrored else batch).contiguous(memory_format=policy.memory_format)
-            parts.append(network(x).float())
-            done += len(batch)
+            logits: Tensor = module(x).float()
+            return logits
+
+    parts, done = [], 0
+    with cores(policy.device, evaluation_threads()) as pool, output.progress(label, len(indices)) as bar:
+        replicas = Replicas(run, pool.count)
+        for logits in pool.stream(logits_of, batches(images, indices, batch_size)):
+            parts.append(logits)
+            done += len(logits)
             bar.update(done)
-        logits = torch.cat(parts).cpu().numpy()
     network.train(was_training)
-    return logits
+    logits = torch.cat(parts)
+    return (logits[:, 0] if is_whole else logits).cpu().numpy()

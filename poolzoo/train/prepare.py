@@ -21,7 +21,7 @@ from poolzoo.model.assemble import Assembly, assemble_backbone, attach_head, che
 from poolzoo.model.backbone import AssembledBackbone
 from poolzoo.model.config import ModelConfig
 from poolzoo.model.network import Preprocess
-from poolzoo.model.state_dict import require_weights
+from poolzoo.model.state_dict import require_weights, weights_digest
 from poolzoo.model.weights import load_weights
 from poolzoo.plugin import loader, spec
 from poolzoo.train import class_weights, distributed, optimizer, stages
@@ -29,6 +29,7 @@ from poolzoo.train import device as devices
 from poolzoo.train.class_weights import ClassWeights
 from poolzoo.train.defaults import augmentation_for, complete_settings
 from poolzoo.train.footprint import Footprint, eval_batch_size, measure
+from poolzoo.train.inference import backbone_batch_size
 from poolzoo.train.settings import Settings
 from poolzoo.train.splits import DataSplits, read_data
 from poolzoo.train.teacher import Teacher, load_teacher, require_teacher
@@ -76,23 +77,24 @@ class PreparedRun:
         return self.settings.freeze == "backbone"
 
     @cached_property
+    def backbone_digest(self) -> str:
+        """A digest of the weights of a frozen backbone."""
+        return weights_digest(self.assembly.network.backbone)
+
+    @cached_property
     def footprint(self) -> Footprint:
         """The memory that one image takes in the network."""
         return measure(self.assembly.network, self.preprocess, size=self.data.size, policy=self.policy)
 
-    @property
-    def eval_batch_size(self) -> int:
-        """The batch size of evaluation."""
-        return eval_batch_size(self.footprint, self.policy)
-
     @cached_property
     def backbone_batch_size(self) -> int:
-        """The batch size for the backbone alone, which does not depend on the pooling."""
-        network = self.assembly.network
-        measured = measure(
-            network, self.preprocess, size=self.data.size, policy=self.policy, forward=network.forward_map
-        )
-        return eval_batch_size(measured, self.policy)
+        """The batch size of evaluation for the backbone, which does not depend on the pooling."""
+        return backbone_batch_size(self.assembly.network, self.preprocess, size=self.data.size, policy=self.policy)
+
+    @cached_property
+    def head_batch_size(self) -> int:
+        """The batch size of evaluation for what follows the backbone: all or a part of a batch of the backbone."""
+        return min(self.backbone_batch_size, eval_batch_size(self.footprint, self.policy))
 
 
 def prepare(settings: Settings, *, load_initial_weights: bool = True) -> PreparedRun:

@@ -122,11 +122,19 @@ class DataSplits:
     @cached_property
     def digest(self) -> str:
         """A digest of all training images at their size."""
-        digest = hashlib.sha256(repr(self.images.shape).encode())
-        if isinstance(self.images, StreamedImages):  # the identity is that of their files
-            read = (self.images.how, str(self.images.index.storage.place))
+        return self._digest_of("train", self.images)
+
+    @cached_property
+    def test_digest(self) -> str:
+        """A digest of all test images at their size."""
+        return self._digest_of("test", self.test.images)
+
+    def _digest_of(self, split: Part, images: ImageArray) -> str:
+        digest = hashlib.sha256(repr(images.shape).encode())
+        if isinstance(images, StreamedImages):  # the identity is that of their files
+            read = (images.how, str(images.index.storage.place))
             digest.update(repr(read).encode("utf-8", "surrogateescape"))
-        digest.update(np.ascontiguousarray(self.identity.splits["train"].digests).data)
+        digest.update(np.ascontiguousarray(self.identity.splits[split].digests).data)
         return digest.hexdigest()
 
     def legacy_digest(self) -> str:

@@ -93,6 +93,7 @@ class TrainingModule:
         plan: The steps of the run.
         policy: The device.
         rank: This process.
+        draws: Whether a step draws random numbers; None if that is not known, until `step_observed` finds out.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class TrainingModule:
         plan: StepPlan,
         policy: DevicePolicy,
         rank: Rank,
+        draws: bool | None = None,
     ) -> None:
         assert settings.lr is not None  # `prepare` fills in every default
         assert settings.weight_decay is not None
@@ -113,6 +115,7 @@ class TrainingModule:
         self.settings = settings
         self.policy = policy
         self.rank = rank
+        self.draws = draws
         rates = optimizer.LearningRates(
             lr=settings.lr,
             weight_decay=settings.weight_decay,
@@ -176,8 +179,25 @@ class TrainingModule:
             batch: Inputs and labels.
             number: Steps of the whole run before this one.
         """
-        # Random layers depend on the seed, the step and the rank only, so that a checkpoint needs no random state.
+        self.seed(number)
+        self.step_unseeded(batch, number)
+
+    def seed(self, number: int) -> None:
+        """Seeds a step.
+
+        Random layers depend on the seed, the step and the rank only, so that a checkpoint needs no random state.
+        """
         self.policy.seed((self.settings.seed * 0x9E3779B1 + number * 0x85EBCA77 + self.rank.rank) & 0xFFFFFFFF)
+
+    def step_observed(self, batch: TrainingBatch, number: int) -> None:
+        """A step that finds out whether it draws from torch's generator of the CPU."""
+        self.seed(number)
+        before = torch.default_generator.get_state()
+        self.step_unseeded(batch, number)
+        self.draws = self.draws or not torch.equal(before, torch.default_generator.get_state())
+
+    def step_unseeded(self, batch: TrainingBatch, number: int) -> None:
+        """A step of a module that draws no random numbers; it may run beside others."""
         self.schedule.apply(self.optimizer, number)
         wrapped = self._wrap()
         count = len(batch.labels)

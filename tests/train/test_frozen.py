@@ -48,9 +48,10 @@ def start(tmp_path) -> Path:
     return tmp_path / "start.safetensors"
 
 
-def caches(tmp_path: Path) -> list[tuple[int, ...]]:
-    """Shapes of the feature caches on disk."""
-    return sorted(np.load(path, mmap_mode="r").shape for path in (tmp_path / "cache" / "features").glob("*/rows.npy"))
+def caches(tmp_path: Path, dtype: type = np.float16) -> list[tuple[int, ...]]:
+    """Shapes of the feature caches on disk: of a type, float16 to train on and float32 to validate and test on."""
+    found = [np.load(path, mmap_mode="r") for path in (tmp_path / "cache" / "features").glob("*/rows.npy")]
+    return sorted(rows.shape for rows in found if rows.dtype == dtype)
 
 
 def test_the_backbone_runs_once_an_image_and_never_again(poolzoo, tmp_path, start, monkeypatch):
@@ -58,12 +59,13 @@ def test_the_backbone_runs_once_an_image_and_never_again(poolzoo, tmp_path, star
     monkeypatch.setattr(features, "frozen_feature_map", lambda n, x, p: (seen.append(len(x)), real(n, x, p))[1])
     arguments = (*FROZEN, "--weights", start, "--pool", "gem")
     poolzoo(*arguments, "--out", tmp_path / "a")
-    assert sum(seen) == 300
+    assert sum(seen) == 600  # to train and validate on, and to test on
     poolzoo(*arguments, "--epochs", 5, "--seed", 3, "--limit", 300, "--out", tmp_path / "b")
     seen.clear()
     poolzoo(*arguments, "--epochs", 5, "--out", tmp_path / "c")
     assert seen == []
-    assert caches(tmp_path)[0] == (300, 64, 4, 4)
+    assert caches(tmp_path) == [(300, 64, 4, 4)]
+    assert caches(tmp_path, np.float32) == [(30, 4, 4, 64), (300, 4, 4, 64)]
 
 
 def test_cached_features_are_the_backbones_own_in_half_precision(start, tmp_path):
@@ -118,8 +120,8 @@ def test_features_beyond_half_precision_are_kept_in_single(poolzoo, tmp_path, st
     save_file(state, start)
     outcome = poolzoo(*FROZEN, "--weights", start, "--pool", "gem", "--out", tmp_path / "run")
     assert outcome.code == 0, outcome.err
-    (path,) = (tmp_path / "cache" / "features").glob("*/rows.npy")
-    assert np.load(path).dtype == np.float32
+    assert caches(tmp_path) == []
+    assert (300, 64, 4, 4) in caches(tmp_path, np.float32)
 
 
 def test_without_room_the_backbone_runs_in_every_epoch(poolzoo, tmp_path, start, monkeypatch):
