@@ -31,6 +31,7 @@ OTHERS: Final = (
     "backbone",
     "seed",
     "split_seed",
+    "time_budget",
     "out",
     "resumed",
     "check_export",
@@ -48,6 +49,8 @@ OWN: Final = (
     "robustness_samples",
     "export_top",
     "alpha",
+    "race",
+    "time_budget",
     "executor",
     "ray_address",
 )
@@ -73,6 +76,11 @@ EXAMPLES: Final = (
         "Compare poolings inside the backbone with its own pooling",
         "poolzoo compare --data digits --local-pool none,max,blur --baseline none",
     ),
+    (
+        "Stop poolings that are worse than the best beyond chance",
+        "poolzoo compare --data digits --pool all --freeze backbone --pretrained --race",
+    ),
+    ("Give the best answer within ten minutes", "poolzoo compare --data digits --pool avg,max --time-budget 10m"),
     ("Show the trials and their cost, and train nothing", "poolzoo compare --data digits --pool avg,max --dry-run"),
     (
         "Measure a pooling of your own under a protocol, as others do",
@@ -181,6 +189,20 @@ EXAMPLES: Final = (
     help="Significance level of the tests.",
 )
 @option(
+    "--race",
+    group=COMPARISON,
+    is_flag=True,
+    help="Stop variants that are worse than the best beyond chance. Stops and tests together keep to --alpha. Stopped "
+    "variants get no robustness and no export.",
+)
+@option(
+    "--time-budget",
+    group=COMPARISON,
+    metavar="25m|1h30m|90s",
+    show_default="no limit",
+    help="Time of the whole comparison, measuring included. What has no room is left out, and is said.",
+)
+@option(
     "--robustness-samples",
     group=COMPARISON,
     type=click.IntRange(0),
@@ -254,13 +276,14 @@ def command(
 
     typed = {name for name in context.params if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
     executor, address = given.pop("executor"), given.pop("ray_address")
+    given["time_budget"] = _seconds(given["time_budget"])
     if executor == "local" and address is not None:
         raise UsageError("--ray-address is for --executor ray", "add --executor ray")
     if resumed is not None:
-        if typed - {"executor", "ray_address", "resumed", "as_json"}:
+        if typed - {"executor", "ray_address", "time_budget", "resumed", "as_json"}:
             raise UsageError("--resume takes no other settings", f"poolzoo compare --resume {resumed}")
         place = resumed
-        result = comparison.resume(place, _runner(executor, address))
+        result = comparison.resume(place, _runner(executor, address), given["time_budget"])
     else:
         pinned = _protocol(given.pop("protocol"), typed)
         allowed = given.pop("protocol_versions") == "pinned"
@@ -285,6 +308,20 @@ def command(
         result = comparison.run(config, place, command_line, _runner(executor, address), pinned=pinned)
     show(writing.Summary(result, place), as_json)
     return OK if any(row.done for row in result.results) else CHECK_FAILED
+
+
+def _seconds(budget: str | None) -> float | None:
+    """A time budget in seconds.
+
+    Raises:
+        UsageError: It is no duration.
+    """
+    from poolzoo.train.step_plan import parse_duration
+
+    try:
+        return None if budget is None else parse_duration(budget)
+    except ValueError:
+        raise UsageError(f"--time-budget {budget!r} is no duration above zero", "such as 25m, 1h30m or 90s") from None
 
 
 def _protocol(text: str | None, typed: set[str]) -> Protocol | None:
@@ -314,7 +351,7 @@ def _config(
         from poolzoo.compare.board import pinning
 
         arguments = {**given, "recipe": recipe, "config": config}
-        given = pinning.pin(pinned, arguments, typed - {"executor", "ray_address"})
+        given = pinning.pin(pinned, arguments, typed & set(arguments))
         del given["recipe"], given["config"]
         unofficial = _versions(pinned, versions_pinned=versions_pinned)
     own = {name: given.pop(name) for name in OWN if name in given}
@@ -322,6 +359,8 @@ def _config(
         given.update(
             {key: value for key, value in source.items() if key not in (*typed, "pool", "local_pool", "backbone")}
         )
+    if (budget := given.pop("time_budget", None)) is not None and own["time_budget"] is None:  # that of a config file
+        own["time_budget"] = _seconds(budget)
     files = [str(path.resolve()) for path in loader.settings.files]
     settings = with_absolute_paths(
         Settings(**{**with_one_end(given, typed), "plugins": tuple(dict.fromkeys([*given.get("plugins", ()), *files]))})
@@ -371,6 +410,7 @@ def show_preview(config: ComparisonConfig, as_json: bool, wanted: float | None, 
     """
     from poolzoo.compare.pilot import duration, sentences
     from poolzoo.compare.preview import preview
+    from poolzoo.compare.schedule import fewest_trials
 
     found = preview(config, wanted, most_seeds)
     if as_json:
@@ -387,6 +427,13 @@ def show_preview(config: ComparisonConfig, as_json: bool, wanted: float | None, 
     headers = ("backbone", "pool", "local pool", "parameters", "million MACs", "s a trial")
     output.table(headers, rows, right=(3, 4, 5))
     output.data(f"{found.trials} trials, {found.seeds} seeds each; training takes about {duration(found.seconds)} here")
+    if config.race:
+        output.data(f"A race trains between {fewest_trials(config)} and {found.trials} of them.")
+    if config.time_budget is not None and found.seconds > config.time_budget:
+        share = config.time_budget / found.seconds
+        output.data(
+            f"The time budget of {duration(config.time_budget)} has room for about {100 * share:.0f} % of that."
+        )
     for one in found.resolutions:
         prefix = f"{one.backbone}: " if len(found.resolutions) > 1 else ""
         for line in sentences(one, found):
@@ -412,8 +459,9 @@ def show(summary: Summary, as_json: bool) -> None:
         return
     results = summary.result.results
     several = len({row.backbone for row in results}) > 1
-    output.table(HEADERS, [_cells(row, several) for row in results], right=(1, 2, 3, 4, 5, 6))
-    for sentence in summary.result.conclusions:
+    seeds = len(summary.result.seeds)
+    output.table(HEADERS, [_cells(row, several, seeds) for row in results], right=(1, 2, 3, 4, 5, 6))
+    for sentence in (*summary.result.conclusions, *summary.result.left_out):
         output.data(sentence)
     if (reference := summary.result.protocol) is not None:
         from poolzoo.compare.board.protocol import short
@@ -423,12 +471,12 @@ def show(summary: Summary, as_json: bool) -> None:
     output.data(str(summary.page))
 
 
-def _cells(row: VariantResult, several: bool) -> tuple[str, ...]:
-    """A row of the table; with the backbone where there are several."""
+def _cells(row: VariantResult, several: bool, seeds: int) -> tuple[str, ...]:
+    """A row of the table of a comparison with so many seeds; with the backbone where there are several."""
     name = f"{row.pool} + {row.local_pool}" if row.local_pool else str(row.pool)
     name = f"{row.backbone}  {name}" if several else name
     if not row.done:
-        return (name, "failed", "", "", "", "", "", row.error or "")
+        return (name, row.status or "failed", "", "", "", "", "", row.error or "")
     return (
         name,
         "" if row.rank is None else str(row.rank),
@@ -437,7 +485,7 @@ def _cells(row: VariantResult, several: bool) -> tuple[str, ...]:
         _mean_sd(row.f1),
         _number(row.corruption_accuracy.mean if row.corruption_accuracy else None, 4),
         _number(row.latency_ms, 2),
-        _significance(row.delta),
+        _significance(row.delta) + (f"; {row.stop.reason(seeds)}" if row.stop else ""),
     )
 
 
