@@ -31,6 +31,7 @@ OTHERS: Final = (
     "backbone",
     "seed",
     "split_seed",
+    "time_budget",
     "out",
     "resumed",
     "check_export",
@@ -48,6 +49,8 @@ OWN: Final = (
     "robustness_samples",
     "export_top",
     "alpha",
+    "race",
+    "time_budget",
     "executor",
     "ray_address",
 )
@@ -73,10 +76,19 @@ EXAMPLES: Final = (
         "Compare poolings inside the backbone with its own pooling",
         "poolzoo compare --data digits --local-pool none,max,blur --baseline none",
     ),
+    (
+        "Stop poolings that are worse than the best beyond chance",
+        "poolzoo compare --data digits --pool all --freeze backbone --pretrained --race",
+    ),
+    ("Give the best answer within ten minutes", "poolzoo compare --data digits --pool avg,max --time-budget 10m"),
     ("Show the trials and their cost, and train nothing", "poolzoo compare --data digits --pool avg,max --dry-run"),
     (
         "Measure a pooling of your own under a protocol, as others do",
         "poolzoo compare --protocol digits-heads --plugin mine.py --pool mine",
+    ),
+    (
+        "Say how many seeds show a difference of half a point",
+        "poolzoo compare --data digits --pool avg,max --resolution 0.5 --dry-run",
     ),
     ("Resume an interrupted comparison", "poolzoo compare --resume comparisons/NAME"),
 )
@@ -139,6 +151,29 @@ EXAMPLES: Final = (
     help="Number of trials of each variant. Their seeds count up from --seed.",
 )
 @option(
+    "--resolution",
+    group=COMPARISON,
+    type=click.FloatRange(0, 100, min_open=True),
+    metavar="POINTS",
+    help="Difference in accuracy, in points, that the comparison is to show. It decides the number of seeds; with "
+    "--dry-run it says what that costs.",
+)
+@option(
+    "--seeds-max",
+    group=COMPARISON,
+    type=click.IntRange(2, 1000),
+    default=20,
+    show_default=True,
+    help="The largest number of seeds that --resolution may choose.",
+)
+@option(
+    "--pilot",
+    group=COMPARISON,
+    is_flag=True,
+    help="First train the baseline and up to two variants from two other seeds, to learn how much accuracies vary. "
+    "--resolution and --dry-run then predict from them.",
+)
+@option(
     "--seed",
     group=COMPARISON,
     default=0,
@@ -152,6 +187,20 @@ EXAMPLES: Final = (
     default=0.05,
     show_default=True,
     help="Significance level of the tests.",
+)
+@option(
+    "--race",
+    group=COMPARISON,
+    is_flag=True,
+    help="Stop variants that are worse than the best beyond chance. Stops and tests together keep to --alpha. Stopped "
+    "variants get no robustness and no export.",
+)
+@option(
+    "--time-budget",
+    group=COMPARISON,
+    metavar="25m|1h30m|90s",
+    show_default="no limit",
+    help="Time of the whole comparison, measuring included. What has no room is left out, and is said.",
 )
 @option(
     "--robustness-samples",
@@ -200,12 +249,22 @@ EXAMPLES: Final = (
     "--dry-run",
     group=OUTPUT,
     is_flag=True,
-    help="Show the trials, their size and an estimate of the time. Nothing is trained.",
+    help="Show the trials, their size, an estimate of the time, and the smallest difference that they can show. "
+    "Without --pilot, nothing is trained.",
 )
 @json_option
 @click.pass_context
 def command(
-    context: click.Context, /, out: Path | None, resumed: Path | None, dry_run: bool, as_json: bool, **given: Any
+    context: click.Context,
+    /,
+    out: Path | None,
+    resumed: Path | None,
+    dry_run: bool,
+    as_json: bool,
+    resolution: float | None,
+    seeds_max: int,
+    pilot: bool,
+    **given: Any,
 ) -> int:
     """Train poolings on the same data with several seeds, and test which differ significantly.
 
@@ -215,27 +274,54 @@ def command(
     from poolzoo.common.errors import CHECK_FAILED, OK
     from poolzoo.compare import comparison, writing
 
-    typed = {name for name in given if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
+    typed = {name for name in context.params if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
     executor, address = given.pop("executor"), given.pop("ray_address")
+    given["time_budget"] = _seconds(given["time_budget"])
     if executor == "local" and address is not None:
         raise UsageError("--ray-address is for --executor ray", "add --executor ray")
     if resumed is not None:
-        if typed - {"executor", "ray_address"} or out or dry_run:
+        if typed - {"executor", "ray_address", "time_budget", "resumed", "as_json"}:
             raise UsageError("--resume takes no other settings", f"poolzoo compare --resume {resumed}")
         place = resumed
-        result = comparison.resume(place, _runner(executor, address))
+        result = comparison.resume(place, _runner(executor, address), given["time_budget"])
     else:
         pinned = _protocol(given.pop("protocol"), typed)
         allowed = given.pop("protocol_versions") == "pinned"
+        if resolution is not None and ("seeds" in typed or pinned is not None) and not dry_run:
+            other = "--protocol" if pinned is not None else "--seeds"
+            raise UsageError("--resolution chooses the number of seeds", f"leave {other} out, or add --dry-run")
+        if pilot and resolution is None and not dry_run:
+            raise UsageError("--pilot is for --resolution or --dry-run", "add one of them")
         config = _config(given, typed, pinned, versions_pinned=allowed)
+        wanted = None if resolution is None else resolution / 100
+        if pilot:
+            _pilot(config)
         if dry_run:
-            show_preview(config, as_json)
+            show_preview(config, as_json, wanted, seeds_max)
             return OK
+        if wanted is not None:
+            from poolzoo.compare import pilot as pilots
+
+            config = pilots.choose_seeds(config, wanted, seeds_max)
         place = out or writing.new_path()
         command_line = shlex.join(["poolzoo", *sys.argv[1:]])
-        result = comparison.run(config, place, command_line, _runner(executor, address), pinned)
+        result = comparison.run(config, place, command_line, _runner(executor, address), pinned=pinned)
     show(writing.Summary(result, place), as_json)
     return OK if any(row.done for row in result.results) else CHECK_FAILED
+
+
+def _seconds(budget: str | None) -> float | None:
+    """A time budget in seconds.
+
+    Raises:
+        UsageError: It is no duration.
+    """
+    from poolzoo.train.step_plan import parse_duration
+
+    try:
+        return None if budget is None else parse_duration(budget)
+    except ValueError:
+        raise UsageError(f"--time-budget {budget!r} is no duration above zero", "such as 25m, 1h30m or 90s") from None
 
 
 def _protocol(text: str | None, typed: set[str]) -> Protocol | None:
@@ -265,7 +351,7 @@ def _config(
         from poolzoo.compare.board import pinning
 
         arguments = {**given, "recipe": recipe, "config": config}
-        given = pinning.pin(pinned, arguments, typed - {"executor", "ray_address"})
+        given = pinning.pin(pinned, arguments, typed & set(arguments))
         del given["recipe"], given["config"]
         unofficial = _versions(pinned, versions_pinned=versions_pinned)
     own = {name: given.pop(name) for name in OWN if name in given}
@@ -273,6 +359,8 @@ def _config(
         given.update(
             {key: value for key, value in source.items() if key not in (*typed, "pool", "local_pool", "backbone")}
         )
+    if (budget := given.pop("time_budget", None)) is not None and own["time_budget"] is None:  # that of a config file
+        own["time_budget"] = _seconds(budget)
     files = [str(path.resolve()) for path in loader.settings.files]
     settings = with_absolute_paths(
         Settings(**{**with_one_end(given, typed), "plugins": tuple(dict.fromkeys([*given.get("plugins", ()), *files]))})
@@ -305,11 +393,26 @@ def _runner(executor: str, address: str | None) -> Runner:
     return cluster.runner(address)
 
 
-def show_preview(config: ComparisonConfig, as_json: bool) -> None:
-    """Prints what a comparison would train."""
-    from poolzoo.compare.preview import preview
+def _pilot(config: ComparisonConfig) -> None:
+    from poolzoo.compare.pilot import run_pilot
 
-    found = preview(config)
+    run_pilot(config)
+
+
+def show_preview(config: ComparisonConfig, as_json: bool, wanted: float | None, most_seeds: int) -> None:
+    """Prints what a comparison would train, and what it can show.
+
+    Args:
+        config: The comparison.
+        as_json: Whether to print JSON.
+        wanted: The difference that it is to show, a fraction, 0–1.
+        most_seeds: The largest number of seeds for that.
+    """
+    from poolzoo.compare.pilot import duration, sentences
+    from poolzoo.compare.preview import preview
+    from poolzoo.compare.schedule import fewest_trials
+
+    found = preview(config, wanted, most_seeds)
     if as_json:
         output.emit_json(found.to_json())
         return
@@ -323,15 +426,18 @@ def show_preview(config: ComparisonConfig, as_json: bool) -> None:
         rows.append(cells)
     headers = ("backbone", "pool", "local pool", "parameters", "million MACs", "s a trial")
     output.table(headers, rows, right=(3, 4, 5))
-    output.data(
-        f"{found.trials} trials, {found.seeds} seeds each; training takes about {_duration(found.seconds)} here"
-    )
-
-
-def _duration(seconds: float) -> str:
-    if seconds >= 5400:
-        return f"{seconds / 3600:.1f} hours"
-    return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} s"
+    output.data(f"{found.trials} trials, {found.seeds} seeds each; training takes about {duration(found.seconds)} here")
+    if config.race:
+        output.data(f"A race trains between {fewest_trials(config)} and {found.trials} of them.")
+    if config.time_budget is not None and found.seconds > config.time_budget:
+        share = config.time_budget / found.seconds
+        output.data(
+            f"The time budget of {duration(config.time_budget)} has room for about {100 * share:.0f} % of that."
+        )
+    for one in found.resolutions:
+        prefix = f"{one.backbone}: " if len(found.resolutions) > 1 else ""
+        for line in sentences(one, found):
+            output.data(prefix + line)
 
 
 HEADERS: Final = (
@@ -353,8 +459,9 @@ def show(summary: Summary, as_json: bool) -> None:
         return
     results = summary.result.results
     several = len({row.backbone for row in results}) > 1
-    output.table(HEADERS, [_cells(row, several) for row in results], right=(1, 2, 3, 4, 5, 6))
-    for sentence in summary.result.conclusions:
+    seeds = len(summary.result.seeds)
+    output.table(HEADERS, [_cells(row, several, seeds) for row in results], right=(1, 2, 3, 4, 5, 6))
+    for sentence in (*summary.result.conclusions, *summary.result.left_out):
         output.data(sentence)
     if (reference := summary.result.protocol) is not None:
         from poolzoo.compare.board.protocol import short
@@ -364,12 +471,12 @@ def show(summary: Summary, as_json: bool) -> None:
     output.data(str(summary.page))
 
 
-def _cells(row: VariantResult, several: bool) -> tuple[str, ...]:
-    """A row of the table; with the backbone where there are several."""
+def _cells(row: VariantResult, several: bool, seeds: int) -> tuple[str, ...]:
+    """A row of the table of a comparison with so many seeds; with the backbone where there are several."""
     name = f"{row.pool} + {row.local_pool}" if row.local_pool else str(row.pool)
     name = f"{row.backbone}  {name}" if several else name
     if not row.done:
-        return (name, "failed", "", "", "", "", "", row.error or "")
+        return (name, row.status or "failed", "", "", "", "", "", row.error or "")
     return (
         name,
         "" if row.rank is None else str(row.rank),
@@ -378,7 +485,7 @@ def _cells(row: VariantResult, several: bool) -> tuple[str, ...]:
         _mean_sd(row.f1),
         _number(row.corruption_accuracy.mean if row.corruption_accuracy else None, 4),
         _number(row.latency_ms, 2),
-        _significance(row.delta),
+        _significance(row.delta) + (f"; {row.stop.reason(seeds)}" if row.stop else ""),
     )
 
 

@@ -25,6 +25,23 @@ class StandardError:
 
 
 @dataclass(frozen=True)
+class MeanSquares:
+    """The analysis of variance of a table of seeds × images: mean squares of the seeds, the images and the rest.
+
+    Attributes:
+        seeds: Of one cell; the variance of a seed's mean times the number of images.
+        images: Of one cell; the variance of an image's mean times the number of seeds.
+        rest: The residual variance of one cell.
+        df: Degrees of freedom of `seeds`.
+    """
+
+    seeds: float
+    images: float
+    rest: float
+    df: float
+
+
+@dataclass(frozen=True)
 class Estimate:
     """The mean over a table of seeds × images, with its standard errors.
 
@@ -63,16 +80,15 @@ class Estimate:
         return float((self.totals / self.images).std(ddof=1)) if self.seeds > 1 else None
 
     @cached_property
-    def errors(self) -> tuple[StandardError, StandardError]:
-        """For two seeds and more: the standard errors of the mean from seed variance, and from both variances.
+    def mean_squares(self) -> MeanSquares:
+        """For two seeds and more: what the standard errors are made of.
 
         Differences that are the same for every seed of every variant have no seed variance. They get that of McNemar's
-        test for one seed: `sqrt(n) / N`, n the number of images that only one of the two has right. It is zero only
-        where the variants agree on every image.
+        test for one seed: `n / N`, n the number of images that only one of the two has right. It is zero only where
+        the variants agree on every image.
         """
         s, n = self.seeds, self.images
-        cells = s * n
-        whole = int(self.totals.sum()) ** 2 / cells
+        whole = int(self.totals.sum()) ** 2 / (s * n)
         by_seed = int((self.totals**2).sum()) / n - whole
         by_image = int(self.products.sum()) / s - whole
         residual = int(self.products.trace()) - whole - by_seed - by_image
@@ -82,6 +98,15 @@ class Estimate:
             seeds, df = n * self.seed_variance.variance, self.seed_variance.df
         if self.difference and (seeds == 0 or not self.products.any()):
             seeds = int(self.products.trace()) / (s * n)
+        return MeanSquares(seeds, images, rest, df)
+
+    @cached_property
+    def errors(self) -> tuple[StandardError, StandardError]:
+        """For two seeds and more: the standard errors of the mean from seed variance, and from both variances."""
+        s, n = self.seeds, self.images
+        cells = s * n
+        found = self.mean_squares
+        seeds, images, rest, df = found.seeds, found.images, found.rest, found.df
         both = max(seeds, images, seeds + images - rest)
         parts = seeds**2 / df + images**2 / (n - 1) + rest**2 / ((s - 1) * (n - 1))
         return (

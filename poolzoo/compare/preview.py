@@ -1,29 +1,27 @@
-"""`compare --dry-run`: what would be trained, its size, and how long training takes, from a few real steps."""
+"""A comparison before it runs: its trials and their size, what it costs, and what it can show. Nothing is trained."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Final
 
-import torch
-from torch import Tensor, nn
-
 from poolzoo.common import output
 from poolzoo.common.errors import PoolzooError
-from poolzoo.compare import trial
+from poolzoo.compare import evidence, trial
 from poolzoo.compare.config import ComparisonConfig
+from poolzoo.compare.cost import FINISH, costs
+from poolzoo.compare.earlier import Conditions
+from poolzoo.compare.evidence import ResolutionPreview
 from poolzoo.compare.grid import Trial
+from poolzoo.compare.resolution import Design
 from poolzoo.compare.training import group_by_backbone
 from poolzoo.model.cost import parameters_and_macs
-from poolzoo.train.features import input_key
-from poolzoo.train.loaders import FEATURE_MAP
 from poolzoo.train.prepare import PreparedRun, prepare
-from poolzoo.train.step_plan import StepPlan
 
-STEPS: Final = 3  # that are timed, after one that is not
+MOST_SEEDS: Final = 20  # that a wanted resolution may ask for, unless --seeds-max says otherwise
 
 
 @dataclass(frozen=True)
@@ -41,40 +39,120 @@ class VariantPreview:
 
 @dataclass(frozen=True)
 class Preview:
-    """A comparison before it runs; `seconds` is the estimate for training all of it on this machine."""
+    """A comparison before it runs.
+
+    Attributes:
+        trials: Number of trials.
+        seeds: Of every variant.
+        rows: The variants.
+        once: Seconds on this machine for what all seeds share.
+        each_seed: Seconds that every seed adds.
+        resolutions: What the variants of each backbone can show.
+    """
 
     trials: int
     seeds: int
     rows: Sequence[VariantPreview]
-    seconds: int
+    once: float
+    each_seed: float
+    resolutions: Sequence[ResolutionPreview] = ()
+
+    def seconds_for(self, seeds: int) -> int:
+        """The estimate for training and testing all variants from so many seeds."""
+        return round(self.once + seeds * self.each_seed)
+
+    @property
+    def seconds(self) -> int:
+        """The same for the seeds of the plan."""
+        return self.seconds_for(self.seeds)
 
     def to_json(self) -> dict[str, object]:
         rows = [{key: value for key, value in asdict(row).items() if key != "error" or value} for row in self.rows]
-        return {**asdict(self), "rows": rows}
+        return {
+            "trials": self.trials,
+            "seeds": self.seeds,
+            "rows": rows,
+            "seconds": self.seconds,
+            "seconds_once": round(self.once, 1),
+            "seconds_each_seed": round(self.each_seed, 1),
+            "resolutions": [
+                {**one.to_json(), "seconds": self._seconds_wanted(one)} if one.wanted else one.to_json()
+                for one in self.resolutions
+            ],
+        }
+
+    def _seconds_wanted(self, one: ResolutionPreview) -> int | None:
+        return self.seconds_for(one.wanted.seeds) if one.wanted and one.wanted.seeds else None
 
 
-def preview(config: ComparisonConfig) -> Preview:
-    """Assembles every variant and times a few steps of it; nothing is trained or written."""
+def preview(config: ComparisonConfig, wanted: float | None = None, most_seeds: int = MOST_SEEDS) -> Preview:
+    """Assembles every variant and times a few steps of it; nothing is trained or written.
+
+    Args:
+        config: The comparison.
+        wanted: A difference that it is to show, a fraction, 0–1.
+        most_seeds: The largest number of seeds that is sensible for that.
+    """
     rows: list[VariantPreview] = []
-    seconds = 0.0
+    resolutions = []
+    once = each_seed = 0.0
     firsts = [one for one in config.trials if one.seed == config.settings.seed]
-    frozen = config.settings.freeze == "backbone"
-    for group in group_by_backbone(firsts) if frozen else [[one] for one in firsts]:
-        backbone = 0.0
+    groups = group_by_backbone(firsts) if config.settings.freeze == "backbone" else [[one] for one in firsts]
+    first_of: dict[str, PreparedRun] = {}
+    for group in groups:
+        shared = 0.0
         for one in group:
             try:
+                started = time.perf_counter()
                 with output.quiet() if rows else nullcontext():  # messages about the data are printed once
                     prepared = prepare(trial.settings_of(config.settings, one))
+                preparing = time.perf_counter() - started
             except PoolzooError as error:
                 rows.append(_row(one, error=error.message))
                 continue
+            is_first = not first_of  # it decoded the data, which later ones find
+            first_of.setdefault(one.variant.backbone, prepared)
             parameters, macs = parameters_and_macs(prepared.assembly)
-            times = _times(prepared)
-            backbone = max(backbone, times.backbone)
-            seconds += times.trial * config.seeds + times.vectors
-            rows.append(_row(one, parameters=parameters, macs=macs, seconds=round(times.trial, 1)))
-        seconds += backbone  # of a frozen backbone, whose features serve all heads and seeds
-    return Preview(trials=len(config.trials), seeds=config.seeds, rows=rows, seconds=round(seconds))
+            backbone, own = costs(prepared, len(group))
+            own_trial = own.trial + FINISH + (0.0 if is_first else preparing / len(group))
+            shared = max(shared, backbone.once)
+            once += own.once
+            each_seed += own_trial
+            rows.append(_row(one, parameters=parameters, macs=macs, seconds=round(own_trial, 1)))
+        once += shared
+    for name, prepared in first_of.items():
+        resolutions.append(_resolution(config, name, prepared, wanted, most_seeds))
+    return Preview(
+        trials=len(config.trials),
+        seeds=config.seeds,
+        rows=rows,
+        once=once,
+        each_seed=each_seed,
+        resolutions=[one for one in resolutions if one is not None],
+    )
+
+
+def resolutions(config: ComparisonConfig, wanted: float | None, most_seeds: int) -> list[ResolutionPreview]:
+    """What each backbone's variants can show, without an estimate of the time; arguments as for `preview`.
+
+    Raises:
+        PoolzooError: The first variant of a backbone cannot be assembled.
+    """
+    found = []
+    for backbone, variant in {one.backbone: one for one in reversed(config.variants)}.items():
+        with output.quiet():
+            prepared = prepare(trial.settings_of(config.settings, Trial(variant, config.settings.seed)))
+        found.append(_resolution(config, backbone, prepared, wanted, most_seeds))
+    return [one for one in found if one is not None]
+
+
+def _resolution(
+    config: ComparisonConfig, backbone: str, prepared: PreparedRun, wanted: float | None, most_seeds: int
+) -> ResolutionPreview | None:
+    variants = [one for one in config.variants if one.backbone == backbone]
+    conditions = Conditions.of(config.settings, backbone, variants, prepared.data.identity)
+    design = Design(len(prepared.data.test.labels), len(variants), config.alpha)
+    return evidence.resolve(conditions, design, config.seeds, wanted, most_seeds)
 
 
 def _row(
@@ -87,51 +165,3 @@ def _row(
 ) -> VariantPreview:
     variant = one.variant
     return VariantPreview(variant.backbone, variant.pool, variant.local_pool, parameters, macs, seconds, error)
-
-
-@dataclass(frozen=True)
-class _Times:
-    """Seconds to train a trial; and once for all trials, to run a frozen backbone and to compute pooled vectors."""
-
-    trial: float
-    backbone: float = 0.0
-    vectors: float = 0.0
-
-
-def _times(prepared: PreparedRun) -> _Times:
-    settings, data, policy = prepared.settings, prepared.data, prepared.policy
-    assert settings.batch_size is not None
-    network = prepared.assembly.network
-    images = torch.from_numpy(data.images[data.train_indices[: settings.batch_size]]).to(policy.device)
-    labels = torch.from_numpy(data.labels[data.train_indices[: settings.batch_size]]).to(policy.device)
-    if (budget := settings.budget_seconds) is not None:
-        return _Times(budget)
-    per_epoch = len(data.train_indices) // settings.batch_size
-    steps = per_epoch * settings.epochs if settings.epochs else StepPlan.parse(settings.steps or "").total
-    batches = (len(data.images) + 2 * len(data.test.labels)) / len(images)
-    network.train()
-    with policy.context():
-        x = prepared.preprocess(images)
-        if not settings.caches_features:
-            return _Times(_seconds(lambda: _step(network, x, labels)) * steps)
-        with torch.no_grad():
-            backbone = _seconds(lambda: network.forward_map(x)) * batches
-            maps = network.forward_map(x)
-            pooled = network.pool(maps)
-            vectors = _seconds(lambda: network.pool(maps)) * batches
-        if input_key(prepared) == FEATURE_MAP:
-            return _Times(_seconds(lambda: _step(network.head, maps, labels)) * steps, backbone)
-        return _Times(_seconds(lambda: _step(network.classifier, pooled, labels)) * steps, backbone, vectors)
-
-
-def _step(network: nn.Module, x: Tensor, labels: Tensor) -> None:
-    loss: Tensor = torch.nn.functional.cross_entropy(network(x), labels)
-    torch.autograd.backward(loss)
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    call()
-    start = time.perf_counter()
-    for _ in range(STEPS):
-        call()
-    return (time.perf_counter() - start) / STEPS

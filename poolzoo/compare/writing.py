@@ -73,6 +73,7 @@ class Summary:
             "seeds": result.seeds,
             "alpha": result.alpha,
             "conclusions": result.conclusions,
+            "left_out": result.left_out,
             "results": [row.to_json() for row in result.results],
             **({"protocol": result.protocol, "unofficial": result.unofficial} if result.protocol else {}),
             "report": str(self.page),

@@ -14,7 +14,7 @@ from poolzoo.cli import groups, options
 from poolzoo.runtime import ort_session
 from poolzoo.train.settings import CHOICES, Settings, flag
 
-GROUPED = ("finetune", "compare", "export")
+GROUPED = ("finetune", "compare", "choose", "export")
 
 
 def command(name):

@@ -27,6 +27,7 @@ FLAGS_OF_OTHERS = {"--dynamo", "--rehearse"}  # of timm's export script and of b
 HEAVY = ("gallery", "plugin check", "export", "verify bundle --runtime all", "bench bundle --runtime all")
 SMALL = {  # what is added where a command trains: the last value of an option counts
     "finetune": ("--limit", "48", "--epochs", "1"),
+    "choose": ("--limit", "48", "--epochs", "1", "--seeds", "2", "--backbone", "nano/plain", "--pool", "avg,max"),
     "compare": ("--limit", "48", "--epochs", "1", "--seeds", "2", "--robustness-samples", "4", "--export-top", "1"),
 }
 
@@ -57,7 +58,7 @@ def needs(words: list[str]) -> str:
 
 
 def trains(words: list[str]) -> bool:
-    return words[0] in ("finetune", "compare") and "--dry-run" not in words
+    return words[0] in ("finetune", "compare", "choose") and "--dry-run" not in words
 
 
 def runnable() -> list[tuple[Line, list[str]]]:

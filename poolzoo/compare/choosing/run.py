@@ -1,0 +1,182 @@
+"""`poolzoo choose` from its request to its page: comparisons that fit into a time, then the recommendation."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from poolzoo.common import files, output
+from poolzoo.common.errors import CheckFailed
+from poolzoo.compare import comparison
+from poolzoo.compare import config as configs
+from poolzoo.compare.choosing import budget, words
+from poolzoo.compare.choosing.between import between
+from poolzoo.compare.choosing.candidates import Candidates, planned
+from poolzoo.compare.choosing.exports import Exports, require_target
+from poolzoo.compare.choosing.finished import Finished
+from poolzoo.compare.choosing.plan import Plan, Planned, Request
+from poolzoo.compare.choosing.results import PAGE, RESULT, Choice
+from poolzoo.compare.config import ComparisonConfig
+from poolzoo.compare.records import TrialRecords
+from poolzoo.data import store
+from poolzoo.report import choice_page
+from poolzoo.train.settings import Settings
+
+
+def choose(candidates: Candidates, settings: Settings, seeds: int, request: Request, out: Path, command: str) -> Choice:
+    """Compares candidates within a time, and recommends one.
+
+    Args:
+        candidates: What is compared.
+        settings: What all trainings share. With `epochs`, trainings have that length, and the time is not divided.
+        seeds: Of every variant.
+        request: The time, and what the network must fulfill.
+        out: The directory of the choice, which must not exist.
+        command: As it was typed.
+
+    Raises:
+        UsageError: A name is unknown, the time is too short, or `out` exists; nothing has been written.
+        CheckFailed: No candidate can be recommended.
+    """
+    started = time.monotonic()
+    with store.shared():
+        files.require_free(out)
+        require_target(request.target)
+        every, not_tried = planned(candidates, settings, seeds, request.alpha)
+        loads, without = budget.measure(every)
+        alpha = request.alpha / (len(loads) + 1)  # all comparisons, and the one between them, hold together
+        if settings.epochs is None:
+            fitted = budget.fit(loads, request.time_budget, time.monotonic() - started)
+            fits = list(zip(fitted.epochs, [fitted.limit] * len(loads), strict=True))
+        else:
+            fits = [(settings.epochs, settings.limit)] * len(loads)
+        comparisons = [
+            Planned(load.planned.regime, _config(load.planned.config, alpha, limit, epochs))
+            for load, (epochs, limit) in zip(loads, fits, strict=True)
+        ]
+        plan = Plan(request, comparisons, [*_lengths(loads, comparisons), *without, *not_tried], command)
+        out.mkdir(parents=True)
+        plan.save(out)
+        return _run(plan, out, started)
+
+
+def _config(config: ComparisonConfig, alpha: float, limit: int | None, epochs: int) -> ComparisonConfig:
+    return replace(budget.fitted_config(config, limit, epochs), alpha=alpha)
+
+
+def _lengths(loads: Sequence[budget.Load], comparisons: Sequence[Planned]) -> list[str]:
+    """How much shorter the trainings are than those of `finetune`, in sentences."""
+    lines = []
+    for load, one in zip(loads, comparisons, strict=True):
+        settings = one.config.settings
+        if settings.epochs is not None and settings.epochs < load.most_epochs:
+            lines.append(
+                f"{one.title}: trained for {settings.epochs} epochs; finetune takes {load.most_epochs}, and longer "
+                "trainings may change the order."
+            )
+    limit = comparisons[0].config.settings.limit
+    if limit is not None:
+        lines.append(f"At most {limit:,} training and {limit:,} test images were used; finetune takes all.")
+    return lines
+
+
+def resume(out: Path) -> Choice:
+    """Continues an interrupted choice.
+
+    Raises:
+        UsageError: `out` is no choice.
+        CheckFailed: No candidate can be recommended, or the data has changed.
+    """
+    with store.shared():
+        return _run(Plan.load(out), out, time.monotonic())
+
+
+def _run(plan: Plan, out: Path, started: float) -> Choice:
+    """Runs what is missing, and writes `choice.json` and `choice.html`."""
+    with _resume_hint(out):
+        finished = [_compared(one, out) for one in plan.comparisons]
+        comparisons = [one for one in finished if one is not None and one.candidates]
+        if not comparisons:
+            raise CheckFailed("no candidate could be trained", f"see {out}, or poolzoo compare --dry-run")
+        choice = _recommended(plan, comparisons, out)
+    choice = replace(choice, seconds=time.monotonic() - started)
+    files.write_json(out / RESULT, choice.to_json())
+    titled = {one.planned.title: one.result for one in comparisons}
+    page = choice_page.html(
+        data=choice.data,
+        sentences=[*choice.sentences, *(one.describe() for one in choice.comparisons)],
+        commands=choice.commands,
+        left_out=choice.left_out,
+        comparisons=[(one.title, titled[one.title]) for one in choice.comparisons],
+    )
+    files.write_atomically(out / PAGE, page)
+    return choice
+
+
+def _compared(planned: Planned, out: Path) -> Finished | None:
+    """Runs one comparison, or resumes it; None where every trial of it failed."""
+    place = out / planned.name
+    output.say(f"comparing {len(planned.config.variants)} candidates: {planned.title}")
+    try:
+        if (place / configs.FILE).is_file():
+            result = comparison.resume(place)
+        else:
+            shutil.rmtree(place, ignore_errors=True)  # it was interrupted before it had a plan
+            result = comparison.run(planned.config, place, "poolzoo choose")
+    except CheckFailed as error:
+        if not (place / configs.FILE).is_file():
+            raise
+        output.warn(f"{planned.title}: {error.message}", error.hint)
+        return None
+    # The comparison may have pinned settings that depend on the data.
+    pinned = ComparisonConfig.from_json(
+        {key: value for key, value in files.read_json(place / configs.FILE).items() if key != "provenance"}
+    )
+    return Finished(replace(planned, config=pinned), result, TrialRecords(place), place)
+
+
+def _recommended(plan: Plan, comparisons: Sequence[Finished], out: Path) -> Choice:
+    found = between(comparisons, plan.request.alpha / (len(plan.comparisons) + 1))
+    exports = Exports(plan.request, comparisons[0].planned.config.settings.threads)
+    by_cost = sorted(found.tied, key=lambda one: (one.macs, found.order.index(one)))
+    for one in [*by_cost, *(other for other in found.order if other not in by_cost)]:
+        chosen = exports.first_accepted(one)
+        if chosen is not None:
+            break
+    else:
+        reasons = "; ".join(f"{c.variant.name}: {c.refusal}" for c in exports.refused[:2])
+        raise CheckFailed(
+            f"no candidate fulfills what was asked for: {reasons}", "ask for less, or name others with --pool"
+        )
+    baseline = one.baseline
+    if baseline is not None:
+        baseline = exports.measured(one, baseline)
+    return Choice(
+        data=one.planned.config.settings.data,
+        images=one.images,
+        recommended=chosen,
+        baseline=baseline,
+        sentences=words.sentences(chosen, baseline, one, found),
+        comparisons=[each.to_regime() for each in found.order],
+        between=found.behind,
+        refused=exports.refused,
+        left_out=plan.left_out,
+        seconds=0.0,
+        train=words.train_command(one, chosen, out),
+        export=words.export_command(out, plan.request.target),
+        out=out,
+    )
+
+
+@contextmanager
+def _resume_hint(out: Path) -> Iterator[None]:
+    """Makes Ctrl-C say how to resume."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        stop.args = (f"poolzoo choose --resume {out} continues it",)
+        raise
