@@ -134,15 +134,15 @@ class _Test:
 
     @classmethod
     def of(cls, draws: Draws, variant: str, baseline: str, chosen: Sequence[int]) -> _Test | None:
-        """The test over some of the blocks; None where one has too few seeds, or nothing about sampling variance."""
+        """The test over some of the blocks; None where one has too few common seeds, or no error of its gain."""
         blocks = [draws.blocks[place] for place in chosen]
         weight = weights(blocks)
         parts: list[tuple[float, float]] = []  # variance from seeds, and its degrees of freedom
         sampled: list[tuple[float, float]] = []  # those of the blocks with predictions
         reported: dict[int, float] = {}
         for block, w in zip(blocks, weight, strict=True):
-            seeds = [len(block.accuracies[name]) for name in (variant, baseline)]
-            if min(seeds) < 2 or (block.predictions is None and variant not in block.errors):
+            common = block.accuracies[variant].keys() & block.accuracies[baseline].keys()
+            if len(common) < 2 or (block.predictions is None and variant not in block.errors):
                 return None
             if _identical(block, variant, baseline):
                 continue

@@ -189,8 +189,9 @@ def read(paths: Sequence[Path]) -> list[Source]:
             )
             if digest in seen:
                 raise UsageError(f"{name} and {seen[digest]} are the same comparison", "name each once")
-            seen[digest] = name
-            found += _sources(name, folder, result)
+            label = f"{path}: {name}" if name in seen.values() else name
+            seen[digest] = label
+            found += _sources(label, folder, result)
     return found
 
 
@@ -230,6 +231,8 @@ def _sources(name: str, folder: Path | None, result: ComparisonResult) -> list[S
                 if not row.per_seed or any(run.accuracy is None or run.seed is None for run in row.per_seed):
                     text = f"{name} lacks the accuracies of single seeds"
                     raise CheckFailed(text, "give the directory that poolzoo compare wrote")
+                if odd := [run.accuracy for run in row.per_seed if not 0 <= (run.accuracy or 0.0) <= 1]:
+                    raise CheckFailed(f"{name} has an accuracy of {odd[0]:g}", "accuracies are 0 to 1")
                 rows[Variant(backbone, row.pool, row.local_pool).name] = row
         label = f"{name} · {backbone}" if len(backbones) > 1 else name
         found.append(Source(label, folder, result, backbone, rows))

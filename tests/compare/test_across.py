@@ -236,6 +236,18 @@ def test_the_committed_leaderboard_is_read(tmp_path):
     assert sum("takes no part" in note for note in found.notes) == 2
 
 
+def test_files_that_use_one_name_twice_are_distinguished(data_sets, tmp_path):
+    paths = data_sets(BEST, FLAT)
+    for number, path in enumerate(paths):
+        content = json.loads((path / "compare.json").read_text())
+        for run in (run for row in content["results"] for run in row["per_seed"]):
+            run["run"] = None
+        (tmp_path / f"{number}.json").write_text(json.dumps({"digits": content}))
+    (group,) = together([tmp_path / "0.json", tmp_path / "1.json"]).groups
+    assert [one.name for one in group.comparisons] == ["digits", f"{tmp_path / '1.json'}: digits"]
+    assert group.comparisons[0].cells["gem"].gain > 0.08 > group.comparisons[1].cells["gem"].gain
+
+
 @pytest.mark.slow
 def test_the_published_section_is_what_the_leaderboard_says():
     page = (COMMITTED.parent / "leaderboard.md").read_text(encoding="utf-8")
@@ -282,6 +294,18 @@ def test_comparisons_without_a_common_pooling_are_refused(poolzoo, data_sets, tm
 def test_a_head_and_a_local_pooling_are_not_compared(poolzoo, tmp_path):
     paths = [planted(tmp_path / f"{local}", BEST, f"d{local}", local=local) for local in (False, True)]
     refused(poolzoo("report", *paths, "--out", tmp_path / "r"), 2, "no two comparisons vary the same")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"accuracy": 1.7}, "an accuracy of 1.7"), ({"accuracy": None}, "lacks the accuracies of single seeds")],
+)
+def test_an_accuracy_that_cannot_be_is_refused(poolzoo, data_sets, tmp_path, change, message):
+    good, bad = data_sets(BEST, BEST)
+    content = json.loads((bad / "compare.json").read_text())
+    content["results"][0]["per_seed"][0] |= change
+    (bad / "compare.json").write_text(json.dumps(content))
+    refused(poolzoo("report", good, bad, "--out", tmp_path / "r"), 1, bad, message)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"a": 1}', '{"results": []}'])

@@ -166,6 +166,11 @@ def test_the_same_function_has_no_variance():
     assert (gain.mean, gain.low, gain.high, gain.p) == (0, 0, 0, 1)
 
 
+def test_variants_without_common_seeds_are_not_tested():
+    one = Block("b", 0, {"new": {2: 0.8, 3: 0.9}, "base": {0: 0.7, 1: 0.7}}, 100, {"new": 0.01})
+    assert aggregate([one], ["new"], "base", resamples=50)["new"].gain.p is None
+
+
 def test_the_probability_of_improvement_is_that_of_mann_and_whitney():
     ours, theirs = [0.80, 0.82, 0.85], [0.81, 0.82, 0.79]
     (found,) = aggregate([block(0, {"new": ours, "base": theirs})], ["new"], "base", resamples=200).values()
