@@ -480,7 +480,7 @@ def _cells(row: VariantResult, several: bool, seeds: int) -> tuple[str, ...]:
         name,
         "" if row.rank is None else str(row.rank),
         _mean_sd(row.accuracy),
-        _difference(row.delta),
+        difference(row.delta),
         _mean_sd(row.f1),
         _number(row.corruption_accuracy.mean if row.corruption_accuracy else None, 4),
         _number(row.latency_ms, 2),
@@ -498,7 +498,8 @@ def _mean_sd(figures: MeanSd | None) -> str:
     return _number(figures.mean, 4) + ("" if figures.sd is None else f" ± {figures.sd:.4f}")
 
 
-def _difference(delta: Delta | None) -> str:
+def difference(delta: Delta | None) -> str:
+    """A gain in points with its interval; empty where it was not tested."""
     if delta is None or delta.mean is None or delta.low is None or delta.high is None:
         return ""
     return f"{100 * delta.mean:+.2f} ({100 * delta.low:+.2f} to {100 * delta.high:+.2f})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from poolzoo.common.errors import UsageError
 
 
 @click.command()
-@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("paths", metavar="RUN|COMPARISON...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--baseline", metavar="NAME", show_default="the first pooling", help="Pooling that all others are compared with."
 )
@@ -57,7 +58,7 @@ from poolzoo.common.errors import UsageError
 @click.option("--author", metavar="TEXT", help="With --merge: who made the rows.")
 @json_option
 def command(
-    runs: tuple[Path, ...],
+    paths: tuple[Path, ...],
     baseline: str | None,
     alpha: float,
     out: Path | None,
@@ -65,7 +66,10 @@ def command(
     as_json: bool,
     **given: Any,
 ) -> int | None:
-    """Compare finished runs: write the table and the page of `poolzoo compare` for them.
+    """Compare finished runs, or say which pooling wins over several comparisons.
+
+    Runs become the table and the page of `poolzoo compare`. Comparisons are directories that it wrote. Their page has
+    aggregated gains, average ranks, and what they say about other data.
 
     With --check, verify what somebody else made with compare --protocol: checksums, settings, data, predictions and
     statistics. The exit code is 1 if a check fails.
@@ -76,19 +80,35 @@ def command(
     if is_check:
         if baseline is not None or out is not None:
             raise UsageError("--check takes neither --baseline nor --out", "leave them out")
-        return run(runs, options, as_json=as_json)
+        return run(paths, options, as_json=as_json)
     options.require_unused()
+    from poolzoo.compare import several, writing
+
+    place = out or writing.new_path()
+    files.require_free(place)
+    comparisons = [path for path in paths if several.is_comparison(path)]
+    runs = [path for path in paths if path not in comparisons]
+    if comparisons and runs:
+        text = f"{comparisons[0]} is a comparison and {runs[0]} is not"
+        raise UsageError(text, "give runs alone, or comparisons alone")
+    if comparisons:
+        from poolzoo.cli import report_across
+
+        report_across.run(comparisons, baseline, alpha, place, as_json=as_json)
+    else:
+        _report_runs(runs, baseline, alpha, place, as_json)
+    return None
+
+
+def _report_runs(runs: Sequence[Path], baseline: str | None, alpha: float, place: Path, as_json: bool) -> None:
     from dataclasses import replace
 
     from poolzoo.cli.compare import show
     from poolzoo.compare import gather, writing
 
-    place = out or writing.new_path()
-    files.require_free(place)
     result = replace(gather.compare_runs(runs, baseline, alpha), command=shlex.join(["poolzoo", *sys.argv[1:]]))
     with files.appearing(place) as folder:
         writing.write(result, folder)
     for note in result.notes:
         output.warn(note)
     show(writing.Summary(result, place), as_json)
-    return None
