@@ -40,6 +40,7 @@ OTHERS: Final = (
     "show_batch",
     "as_json",
 )
+NOT_OF_CONFIG: Final = ("pool", "local_pool", "backbone", "protocol")  # of a file of settings
 OWN: Final = (
     "pools",
     "local_pools",
@@ -356,9 +357,7 @@ def _config(
         unofficial = _versions(pinned, versions_pinned=versions_pinned)
     own = {name: given.pop(name) for name in OWN if name in given}
     for source in (recipe_settings(recipe) if recipe else {}, read_toml(config) if config else {}):
-        given.update(
-            {key: value for key, value in source.items() if key not in (*typed, "pool", "local_pool", "backbone")}
-        )
+        given.update({key: value for key, value in source.items() if key not in (*typed, *NOT_OF_CONFIG)})
     if (budget := given.pop("time_budget", None)) is not None and own["time_budget"] is None:  # that of a config file
         own["time_budget"] = _seconds(budget)
     files = [str(path.resolve()) for path in loader.settings.files]

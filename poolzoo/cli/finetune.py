@@ -368,7 +368,7 @@ def command(
     if recipe is not None:
         given.update({key: value for key, value in recipe_settings(recipe).items() if key not in typed})
     if config is not None:
-        given.update({key: value for key, value in read_toml(config).items() if key not in typed})
+        given.update({key: value for key, value in read_toml(config).items() if key not in (*typed, "protocol")})
     files = [str(path.resolve()) for path in loader.settings.files]
     plugins = tuple(dict.fromkeys([*given.get("plugins", ()), *files]))
     settings = with_absolute_paths(Settings(**{**with_one_end(given, typed), "plugins": plugins}))

@@ -156,7 +156,7 @@ def _script(charts: Mapping[str, Json]) -> str:
 def _conclusions(found: ComparisonResult, variants: Sequence[VariantView]) -> Safe:
     done = [v for v in variants if v.done]
     sentences = found.conclusions or ["Every variant failed." if variants and not done else "Nothing was concluded."]
-    lead = conclusions([*sentences, *found.left_out])
+    lead = [*conclusions(sentences), *(element("p", sentence) for sentence in found.left_out)]
     tiles = [("best accuracy", *_tile(done[0]))] if done else []
     tiles += [("baseline", *_tile(v)) for v in baselines(done)[:1]]
     beside = [v.significance for v in variants]

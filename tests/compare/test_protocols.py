@@ -104,6 +104,8 @@ def test_they_are_listed_and_shown(poolzoo, tmp_path):
         ("digits-heads --pool max --local-pool blur", "--local-pool blur: protocol digits-heads pins none"),
         ("digits-heads --pool max --baseline max", "--baseline max: protocol digits-heads pins avg"),
         ("digits-heads --pool max --time-budget 5m", "--time-budget 5m: protocol digits-heads pins none"),
+        ("digits-heads --pool max --race", "--race: protocol digits-heads has no such setting"),
+        ("digits-heads --pool max --resolution 1", "--resolution chooses the number of seeds"),
         ("digits-heads --pool max --recipe tune", "--recipe: protocol digits-heads has no such setting"),
         ("digits-heads --pool max --data cifar10", "--data cifar10: protocol digits-heads pins digits"),
         ("digits-local --local-pool max --pool gem", "--pool gem: protocol digits-local pins avg"),

@@ -11,7 +11,7 @@ from poolzoo.compare.board import protocol
 from poolzoo.report import compare_page
 from poolzoo.report.leaderboard import leaderboard
 from poolzoo.report.pieces import element, table
-from poolzoo.report.results import ComparisonResult, Data, MeanSd, SeedResult, VariantResult
+from poolzoo.report.results import ComparisonResult, MeanSd, SeedResult, VariantResult
 from poolzoo.report.variants import ordered
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ LEAD: Final = (
     "Every row followed a protocol, and its run directories passed the checks of [protocols.md](protocols.md). "
     "These say what was verified, and what cannot be."
 )
+RERAN: Final = {"evaluation": "all weights", "training": "one training"}
 HEADERS: Final = (
     *("pooling", "rank", "accuracy, %", "over the baseline, points", "F1, %"),
     *("significance", "author", "date", "run again", "plugin file, sha256"),
@@ -108,21 +109,16 @@ def html(board: Board) -> str:
 def _origin(row: BoardRow) -> tuple[str, str, str, str]:
     """Who made a row and when, what was run again, and the digest of its plugin."""
     plugin = "built in" if row.plugin_sha256 is None else row.plugin_sha256[:12]
-    return row.author, row.date, " and ".join(row.reran) or "nothing", plugin
+    return row.author, row.date, " and ".join(RERAN.get(one, one) for one in row.reran) or "nothing", plugin
 
 
 def result(section: BoardSection) -> ComparisonResult:
     """A section as the result of a comparison; authors stand behind the names of their poolings."""
-    flag = section.free.replace("_", "-")
-    name = section.protocol.partition("@")[0]
     return ComparisonResult(
         baseline=section.baseline,
-        seeds=sorted({seed for row in section.rows for seed in row.f1}),
         alpha=section.alpha,
-        data=Data(name=f"the images of {name}", n_test=section.images),
         conclusions=section.conclusions,
         results=[_variant(section, row) for row in section.rows],
-        command=f"poolzoo compare --protocol {name} --plugin FILE --{flag} NAME",
         protocol=section.protocol,
     )
 

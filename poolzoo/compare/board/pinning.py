@@ -13,6 +13,7 @@ from poolzoo.compare import grid
 from poolzoo.compare.board.protocol import FREE, Protocol, ProtocolData, SplitDigest
 from poolzoo.data.identity import DataIdentity, SplitIdentity
 from poolzoo.train.settings import Settings, flag
+from poolzoo.train.step_plan import show_duration
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,6 +69,8 @@ def _require_pinned(protocol: Protocol, name: str, value: object, pinned: Mappin
         raise UsageError(f"{option}: protocol {protocol.name} has no such setting to choose", "leave it out")
     wanted = pinned[name]
     if value != wanted and not (name == "local_pools" and wanted is None and value == grid.NONE):
+        if name == "time_budget" and isinstance(value, float):
+            value = show_duration(value)
         shown = [NOTHING if one is None else str(one) for one in (value, wanted)]
         raise UsageError(f"{option} {shown[0]}: protocol {protocol.name} pins {shown[1]}", "leave it out")
 
