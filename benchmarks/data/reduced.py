@@ -11,7 +11,7 @@ come the pixels: how far crops of reduced photographs are from the same crops of
     reduced   scenes reduced to 8/7 of the training size: small crops are enlarged
     decoded   scenes at the training size: most crops are enlarged
 
-A difference is that of two runs with the same seed. With few seeds its interval is wide; --images and --seeds narrow it.
+A difference is that of two runs with the same seed. Few seeds give a wide interval; --images and --seeds narrow it.
 """
 
 from __future__ import annotations

@@ -222,7 +222,7 @@ def _mapped(shelf: disk.Shelf, wanted: Images) -> Decoded | None:
             whole = len(digests) == len(sums) == len(pixels)
             broken = [(int(position), str(reason)) for position, reason in about["broken"]]
             report = decode.Report(broken, decode.Misfits(about["misfits"]))
-            same = about.get("crc32", {}) in ({}, _checksums(place))  # earlier versions wrote none
+            same = "crc32" not in about or about["crc32"] == _checksums(place)  # earlier versions wrote none
             if complete and whole and same and _is_right(pixels, labels, about, wanted, wanted.without(broken)):
                 return Decoded(pixels, _facts(wanted, digests, sums, report), report)
     except PermissionError:  # another user's, who may want it

@@ -103,7 +103,7 @@ class RowFile:
         if self._checked[kept.position]:
             return self._rows(kept, top, bottom)
         whole = self._rows(kept, 0, kept.size[0])
-        if zlib.crc32(whole) != self._record["crc"][kept.position]:
+        if zlib.crc32(whole.data) != self._record["crc"][kept.position]:
             with self._lock:
                 self._part[kept.position] = -1
             output.detail(f"image {kept.position} in {self.place} is damaged and made anew")
