@@ -13,15 +13,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import Final
 
-from poolzoo.common import files, json_reader, json_writer, output
+from poolzoo.common import allocator, files, json_reader, json_writer, output
 from poolzoo.common.errors import explain
-from poolzoo.compare import measures, robustness
+from poolzoo.compare import exporting, measures, robustness
 from poolzoo.compare.config import ComparisonConfig
+from poolzoo.compare.exporting import Job
 from poolzoo.compare.grid import Trial, Variant
 from poolzoo.compare.records import Robustness, TrialRecords
 
 LARGEST_GROUP: Final = 16  # networks with backbones of their own in memory, while images are corrupted
-NOT_EXPORTED: Final = measures.ExportMetrics(parity=False, latency_ms=None, latency_ms_32=None)
 
 
 def measure_robustness(config: ComparisonConfig, records: TrialRecords) -> None:
@@ -110,24 +110,27 @@ def export_best(config: ComparisonConfig, records: TrialRecords) -> None:
     best = sorted(trials, key=lambda one: -_mean_accuracy(config, records, one.variant))[: config.export_top]
     baseline = config.baseline_variant
     best += [one for one in trials if one.variant.name == baseline.name and one not in best]
-    for one in best:
-        if records[one].parity is not None:
-            continue
-        output.say(f"exporting {one.variant.name}")
-        try:
-            with tempfile.TemporaryDirectory() as folder:
-                found = measures.export_metrics(records[one].path, "auto", config.settings.threads, Path(folder))
-        except Exception as error:
-            output.warn(f"{one.variant.name} cannot be exported: {explain(error).message}")
-            found = NOT_EXPORTED
-        records.add(
-            replace(
-                records[one],
-                parity=found.parity,
-                latency_ms=found.latency_ms,
-                latency_ms_32=found.latency_ms_32,
-            )
-        )
+    pending = [one for one in best if records[one].parity is None]
+    if not pending:
+        return
+    output.say(f"exporting {', '.join(one.variant.name for one in pending)}")
+    with tempfile.TemporaryDirectory() as folder:
+        jobs = {Job(records[one].path, Path(folder, f"{one.key}.onnx")): one for one in pending}
+        threads = config.settings.threads
+        allocator.release()  # what training needed
+        exported = list(exporting.export_all(list(jobs), threads))
+        for found in exported:  # now that nothing else runs
+            one, error, times = jobs[found.job], found.error, dict[int, float]()
+            if error is None:
+                try:
+                    times = measures.latencies(found.job.run, found.job.file, exporting.PROVIDER, threads)
+                except Exception as reason:
+                    error = explain(reason).message
+            if error is not None:
+                output.warn(f"{one.variant.name} cannot be exported: {error}")
+            latency, latency_32 = (times.get(batch) for batch in measures.BATCHES)
+            parity = found.parity and error is None
+            records.add(replace(records[one], parity=parity, latency_ms=latency, latency_ms_32=latency_32))
 
 
 def _first_trials(config: ComparisonConfig, records: TrialRecords) -> list[Trial]:

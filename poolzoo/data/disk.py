@@ -21,6 +21,7 @@ from poolzoo.common.errors import UsageError
 DEFAULT_LIMIT: Final = 20.0  # GB; ImageNet's training images at 64 × 64 take 16
 SPARE: Final = 10**9  # bytes of the disk that are left free, for the runs and bundles of the same user
 ABANDONED: Final = 24 * 3600  # seconds without a write after which a build was killed: no live one pauses for a day
+WRITTEN_BACK: Final = 32 << 20  # bytes after which the disk begins to write what it got
 _HIDDEN: Final = "."  # what begins so is being built or removed; keys do not
 
 
@@ -208,6 +209,7 @@ class RowWriter:
         self.count = count
         self.form: tuple[tuple[int, ...], np.dtype[Any]] | None = None
         self._file = file
+        self._waiting = 0  # bytes that the disk may not have begun to write
 
     def add(self, rows: np.ndarray) -> None:
         """Writes some rows, `[n, …]`.
@@ -225,6 +227,10 @@ class RowWriter:
             raise ValueError(f"row {self.written} is {shown[0]}, the first {shown[1]}")
         self._file.write(np.ascontiguousarray(rows).data)
         self.written += len(rows)
+        self._waiting += rows.nbytes
+        if self._waiting > WRITTEN_BACK:
+            self._waiting = 0
+            _begin_to_write_back(self._file)
 
     def write_header(self, count: int) -> None:
         """Writes what stands before the rows, of which there are `count`."""
@@ -232,6 +238,17 @@ class RowWriter:
         shape, dtype = self.form
         described = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (count, *shape)}
         np.lib.format.write_array_header_1_0(self._file, described)
+
+
+def _begin_to_write_back(file: BinaryIO) -> None:
+    """Lets the disk write what it has of a file, without waiting, so that the end of the file has little left to do.
+
+    Linux begins to write pages when it is told that nobody needs them; those that are not written yet stay.
+    """
+    file.flush()
+    if hasattr(os, "posix_fadvise"):
+        with suppress(OSError):
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 @contextmanager
