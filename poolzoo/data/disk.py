@@ -209,7 +209,7 @@ class RowWriter:
         self.count = count
         self.form: tuple[tuple[int, ...], np.dtype[Any]] | None = None
         self._file = file
-        self._waiting = 0  # bytes that the disk may not have begun to write
+        self._begun = 0  # up to where the disk has begun to write
 
     def add(self, rows: np.ndarray) -> None:
         """Writes some rows, `[n, …]`.
@@ -227,10 +227,19 @@ class RowWriter:
             raise ValueError(f"row {self.written} is {shown[0]}, the first {shown[1]}")
         self._file.write(np.ascontiguousarray(rows).data)
         self.written += len(rows)
-        self._waiting += rows.nbytes
-        if self._waiting > WRITTEN_BACK:
-            self._waiting = 0
-            _begin_to_write_back(self._file)
+        if self._file.tell() - self._begun > WRITTEN_BACK:
+            self._begin_to_write_back()
+
+    def _begin_to_write_back(self) -> None:
+        """Lets the disk write what it got, without waiting for it: the end of the file has little left to wait for.
+
+        Linux begins to write pages that nobody is said to need. Those that are not written yet stay in memory.
+        """
+        self._file.flush()
+        start, self._begun = self._begun, self._file.tell()
+        if hasattr(os, "posix_fadvise"):
+            with suppress(OSError):
+                os.posix_fadvise(self._file.fileno(), start, self._begun - start, os.POSIX_FADV_DONTNEED)
 
     def write_header(self, count: int) -> None:
         """Writes what stands before the rows, of which there are `count`."""
@@ -238,17 +247,6 @@ class RowWriter:
         shape, dtype = self.form
         described = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (count, *shape)}
         np.lib.format.write_array_header_1_0(self._file, described)
-
-
-def _begin_to_write_back(file: BinaryIO) -> None:
-    """Lets the disk write what it has of a file, without waiting, so that the end of the file has little left to do.
-
-    Linux begins to write pages when it is told that nobody needs them; those that are not written yet stay.
-    """
-    file.flush()
-    if hasattr(os, "posix_fadvise"):
-        with suppress(OSError):
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 @contextmanager

@@ -138,19 +138,11 @@ def input_key(prepared: PreparedRun) -> str:
     return prepared.settings.pool if fixed and not prepared.assembly.network.norm_first else FEATURE_MAP
 
 
-def input_keys(heads: Sequence[PreparedRun], part: Part) -> list[str]:
-    """What heads on one backbone read of a part.
-
-    They are tested on maps where these are kept anyway, or where all their vectors together are larger.
-    """
-    own = [input_key(head) for head in heads]
-    if part == "train":
-        return own
-    layout = heads[0].assembly.layout
-    largest = layout.channels * math.prod(layout.map_size)
-    if FEATURE_MAP in own or sum(head.assembly.out_features for head in heads) > largest:
-        return [FEATURE_MAP] * len(heads)
-    return own
+def part_key(prepared: PreparedRun, part: Part) -> str:
+    """What a head reads of a part: its `input_key`; to be tested, the map where that is smaller than the vectors."""
+    layout = prepared.assembly.layout
+    is_smaller = layout.channels * math.prod(layout.map_size) < prepared.assembly.out_features
+    return FEATURE_MAP if part != "train" and is_smaller else input_key(prepared)
 
 
 def behind(prepared: PreparedRun, key: str) -> nn.Module:
@@ -212,9 +204,9 @@ def open_features(heads: Sequence[PreparedRun], part: Part = "train") -> dict[st
         CheckFailed: The backbone gives NaN or infinity.
     """
     shelf = disk.Shelf(cache_dir() / "features", disk.limit())  # shared, so that no entry evicts another of these
-    by_key = dict(zip(input_keys(heads, part), heads, strict=True))
+    by_key = {part_key(head, part): head for head in heads}
     for kept in get_args(Part):  # what is found is not evicted: no part gives way to another one
-        for key, head in dict(zip(input_keys(heads, kept), heads, strict=True)).items():
+        for key, head in {part_key(head, kept): head for head in heads}.items():
             for dtype in _dtypes(kept):
                 shelf.find(feature_config(head, key, dtype, kept).digest)
     dtypes = _dtypes(part)
@@ -230,7 +222,7 @@ def open_features(heads: Sequence[PreparedRun], part: Part = "train") -> dict[st
         if missing:
             configs = [feature_config(head, key, dtype, part) for key, head in missing.items()]
             if part == "train":  # the images to validate on are among them
-                validated = dict(zip(input_keys(heads, "val"), heads, strict=True)).items()
+                validated = {part_key(head, "val"): head for head in heads}.items()
                 tested = [feature_config(head, key, PRECISIONS[1], "val") for key, head in validated]
                 configs += [config for config in tested if _read(shelf, config) is None]
             built = _build(shelf, configs)

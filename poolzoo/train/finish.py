@@ -93,7 +93,7 @@ def _logits(heads: Sequence[PreparedRun], part: features.Part) -> np.ndarray:
         with distributed.fail_together(first.rank), distributed.rank_zero_first(first.rank):
             stores = features.open_features(heads, part)
     if stores is not None:
-        keys = features.input_keys(heads, part)
+        keys = [features.part_key(head, part) for head in heads]
         shard = _logits_of_features(heads, keys, stores, first.rank.shard(np.arange(len(indices))))
     else:
         networks = [head.assembly.network for head in heads]
