@@ -101,7 +101,8 @@ def _training_module(head: PreparedRun, plan: StepPlan, *, features_cached: bool
     if head.is_backbone_frozen:
         input_key, module = FEATURE_MAP, network.head
     if features_cached:
-        input_key, module = features.input_key(head), features.trained_part(head)
+        input_key = features.input_key(head)
+        module = features.behind(head, input_key)
     return TrainingModule(
         module=module,
         input_key=input_key,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -137,10 +138,17 @@ def input_key(prepared: PreparedRun) -> str:
     return prepared.settings.pool if fixed and not prepared.assembly.network.norm_first else FEATURE_MAP
 
 
-def trained_part(prepared: PreparedRun) -> nn.Module:
-    """What of a network follows the features of its `input_key`: the same modules, not copies."""
+def part_key(prepared: PreparedRun, part: Part) -> str:
+    """What a head reads of a part: its `input_key`; to be tested, the map where that is smaller than the vectors."""
+    layout = prepared.assembly.layout
+    is_smaller = layout.channels * math.prod(layout.map_size) < prepared.assembly.out_features
+    return FEATURE_MAP if part != "train" and is_smaller else input_key(prepared)
+
+
+def behind(prepared: PreparedRun, key: str) -> nn.Module:
+    """What of a network follows the features `key`: the same modules, not copies."""
     network = prepared.assembly.network
-    return network.head if input_key(prepared) == FEATURE_MAP else network.behind_pool
+    return network.head if key == FEATURE_MAP else network.behind_pool
 
 
 def feature_config(prepared: PreparedRun, key: str, dtype: str = "float16", part: Part = "train") -> FeatureConfig:
@@ -196,9 +204,9 @@ def open_features(heads: Sequence[PreparedRun], part: Part = "train") -> dict[st
         CheckFailed: The backbone gives NaN or infinity.
     """
     shelf = disk.Shelf(cache_dir() / "features", disk.limit())  # shared, so that no entry evicts another of these
-    by_key = {input_key(head): head for head in heads}
+    by_key = {part_key(head, part): head for head in heads}
     for kept in get_args(Part):  # what is found is not evicted: no part gives way to another one
-        for key, head in by_key.items():
+        for key, head in {part_key(head, kept): head for head in heads}.items():
             for dtype in _dtypes(kept):
                 shelf.find(feature_config(head, key, dtype, kept).digest)
     dtypes = _dtypes(part)
@@ -209,12 +217,13 @@ def open_features(heads: Sequence[PreparedRun], part: Part = "train") -> dict[st
             found[key] = store
     for dtype in dtypes:
         missing = {key: head for key, head in by_key.items() if key not in found}
-        if len(missing) > 1:  # further poolings will need the maps
+        if len(missing) > 1 and part == "train":  # further poolings will need the maps
             missing = {FEATURE_MAP: heads[0], **missing}
         if missing:
             configs = [feature_config(head, key, dtype, part) for key, head in missing.items()]
             if part == "train":  # the images to validate on are among them
-                tested = [feature_config(head, key, PRECISIONS[1], "val") for key, head in missing.items()]
+                validated = {part_key(head, "val"): head for head in heads}.items()
+                tested = [feature_config(head, key, PRECISIONS[1], "val") for key, head in validated]
                 configs += [config for config in tested if _read(shelf, config) is None]
             built = _build(shelf, configs)
             if built is None:

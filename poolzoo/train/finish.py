@@ -94,7 +94,8 @@ def _logits(heads: Sequence[PreparedRun], part: features.Part) -> np.ndarray:
         with distributed.fail_together(first.rank), distributed.rank_zero_first(first.rank):
             stores = features.open_features(heads, part)
     if stores is not None:
-        shard = _logits_of_features(heads, stores, first.rank.shard(np.arange(len(indices))))
+        keys = [features.part_key(head, part) for head in heads]
+        shard = _logits_of_features(heads, keys, stores, first.rank.shard(np.arange(len(indices))))
     else:
         networks = [head.assembly.network for head in heads]
         shard = inference.predict_logits(
@@ -114,12 +115,14 @@ _LABELS: Final = {"val": "val", "test": "test", "mirrored": "test, mirrored"}
 
 
 def _logits_of_features(
-    heads: Sequence[PreparedRun], stores: Mapping[str, features.FeatureStore], indices: np.ndarray
+    heads: Sequence[PreparedRun],
+    keys: Sequence[str],
+    stores: Mapping[str, features.FeatureStore],
+    indices: np.ndarray,
 ) -> np.ndarray:
     """`float32[n, heads, classes]`: each batch of features is read once, for all heads."""
     first = heads[0]
-    modules = nn.ModuleList([features.trained_part(head) for head in heads]).eval()
-    keys = [features.input_key(head) for head in heads]
+    modules = nn.ModuleList([features.behind(head, key) for head, key in zip(heads, keys, strict=True)]).eval()
 
     def logits_of(part: np.ndarray) -> Tensor:
         with torch.inference_mode(), first.policy.context(), replicas.taken() as taken:

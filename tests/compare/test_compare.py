@@ -18,6 +18,7 @@ from poolzoo.common.errors import UsageError
 from poolzoo.compare import grid
 from poolzoo.compare.grid import Variant
 from poolzoo.compare.journal import Journal
+from poolzoo.model.network import Network
 from poolzoo.train.training_module import TrainingModule
 
 QUICK = (
@@ -204,14 +205,21 @@ def test_heads_on_a_frozen_backbone_train_as_if_alone(poolzoo, tmp_path):
     assert [one["accuracy"] for one in by_pool["max"]["per_seed"]] == [one["accuracy"] for one in alone["per_seed"]]
 
 
-def test_heads_on_one_backbone_are_measured_as_they_are_alone(poolzoo, tmp_path):
+def test_heads_on_one_backbone_are_measured_as_they_are_alone(poolzoo, tmp_path, monkeypatch):
     frozen = ("--data", "digits", "--backbone", "nano/resnet", "--pretrained", "--freeze", "backbone", "--epochs", 1)
-    more = ("--limit", 300, "--robustness-samples", 30, "--export-top", 0, "--seeds", 1, "--threads", 1, "--json")
-    together = poolzoo("compare", *frozen, *more, "--pool", "avg,max", "--out", tmp_path / "c").json
-    alone = poolzoo("compare", *frozen, *more, "--pool", "max", "--out", tmp_path / "d").json["results"][0]
-    row = next(row for row in together["results"] if row["pool"] == "max")
-    for key in ("corruption_accuracy", "crop_consistency", "shift_consistency"):
-        assert row[key] == alone[key]
+    more = ("--limit", 300, "--robustness-samples", 30, "--export-top", 0, "--seeds", 1, "--json")
+    monkeypatch.setenv("POOLZOO_CACHE", str(tmp_path / "shared"))
+    together = poolzoo("compare", *frozen, *more, "--pool", "avg,max", "--threads", 2, "--out", tmp_path / "c").json
+    real, seen = Network.forward_map, []
+    monkeypatch.setattr(Network, "forward_map", lambda self, x: (seen.append(len(x)), real(self, x))[1])
+    for cache, images in (("shared", range(1, 30)), ("own", range(79 * 30, 100 * 30))):
+        monkeypatch.setenv("POOLZOO_CACHE", str(tmp_path / cache))
+        seen.clear()
+        alone = poolzoo("compare", *frozen, *more, "--pool", "max", "--threads", 1, "--out", tmp_path / cache).json
+        assert sum(seen) - (0 if cache == "shared" else 600) in images  # some single ones are for measuring memory
+        row = next(row for row in together["results"] if row["pool"] == "max")
+        for key in ("accuracy", "corruption_accuracy", "crop_consistency", "shift_consistency"):
+            assert row[key] == alone["results"][0][key]
 
 
 # --- Failures and interruptions -----------------------------------------------------------------------------------
