@@ -16,7 +16,7 @@ from statistics import fmean
 
 import numpy as np
 
-from poolzoo.compare import measures, resolution, table
+from poolzoo.compare import resolution, table
 from poolzoo.compare.choosing.plan import Planned
 from poolzoo.compare.choosing.results import Candidate, ComparedRegime
 from poolzoo.compare.grid import Trial, Variant
@@ -93,11 +93,6 @@ class Finished:
         """Number of test images; 0 without a finished trial."""
         done = [one for candidate in self.candidates for one in self.trials(candidate.variant)]
         return len(table.correct(done[0].path)) if done else 0
-
-    @cached_property
-    def macs(self) -> int:
-        """Multiply–accumulate operations of the first candidate for one image."""
-        return measures.size(self.trials(self.candidates[0].variant)[0].path).macs
 
     @cached_property
     def detectable(self) -> float | None:
