@@ -1,4 +1,4 @@
-"""`poolzoo compare`."""
+"""`poolzoo compare`. It is long because it has many options, and prints a preview and a table."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ OTHERS: Final = (
     "backbone",
     "seed",
     "split_seed",
+    "time_budget",
     "out",
     "resumed",
     "check_export",
@@ -47,6 +48,8 @@ OWN: Final = (
     "robustness_samples",
     "export_top",
     "alpha",
+    "race",
+    "time_budget",
     "executor",
     "ray_address",
 )
@@ -72,6 +75,11 @@ EXAMPLES: Final = (
         "Compare poolings inside the backbone with its own pooling",
         "poolzoo compare --data digits --local-pool none,max,blur --baseline none",
     ),
+    (
+        "Stop poolings that are worse than the best beyond chance",
+        "poolzoo compare --data digits --pool all --freeze backbone --pretrained --race",
+    ),
+    ("Give the best answer within ten minutes", "poolzoo compare --data digits --pool avg,max --time-budget 10m"),
     ("Show the trials and their cost, and train nothing", "poolzoo compare --data digits --pool avg,max --dry-run"),
     (
         "Say how many seeds show a difference of half a point",
@@ -162,6 +170,20 @@ EXAMPLES: Final = (
     help="Significance level of the tests.",
 )
 @option(
+    "--race",
+    group=COMPARISON,
+    is_flag=True,
+    help="Stop variants that are worse than the best beyond chance. Stops and tests together keep to --alpha. Stopped "
+    "variants get no robustness and no export.",
+)
+@option(
+    "--time-budget",
+    group=COMPARISON,
+    metavar="25m|1h30m|90s",
+    show_default="no limit",
+    help="Time of the whole comparison, measuring included. What has no room is left out, and is said.",
+)
+@option(
     "--robustness-samples",
     group=COMPARISON,
     type=click.IntRange(0),
@@ -235,13 +257,14 @@ def command(
 
     typed = {name for name in context.params if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
     executor, address = given.pop("executor"), given.pop("ray_address")
+    given["time_budget"] = _seconds(given["time_budget"])
     if executor == "local" and address is not None:
         raise UsageError("--ray-address is for --executor ray", "add --executor ray")
     if resumed is not None:
-        if typed - {"executor", "ray_address", "resumed", "as_json"}:
+        if typed - {"executor", "ray_address", "time_budget", "resumed", "as_json"}:
             raise UsageError("--resume takes no other settings", f"poolzoo compare --resume {resumed}")
         place = resumed
-        result = comparison.resume(place, _runner(executor, address))
+        result = comparison.resume(place, _runner(executor, address), given["time_budget"])
     else:
         if resolution is not None and "seeds" in typed and not dry_run:
             raise UsageError("--resolution chooses the number of seeds", "leave --seeds out, or add --dry-run")
@@ -265,6 +288,20 @@ def command(
     return OK if any(row.done for row in result.results) else CHECK_FAILED
 
 
+def _seconds(budget: str | None) -> float | None:
+    """A time budget in seconds.
+
+    Raises:
+        UsageError: It is no duration.
+    """
+    from poolzoo.train.step_plan import parse_duration
+
+    try:
+        return None if budget is None else parse_duration(budget)
+    except ValueError:
+        raise UsageError(f"--time-budget {budget!r} is no duration above zero", "such as 25m, 1h30m or 90s") from None
+
+
 def _config(given: dict[str, Any], typed: set[str]) -> ComparisonConfig:
     """The config of a comparison from what was typed, a recipe and a config file, in this order."""
     from poolzoo.compare.config import ComparisonConfig
@@ -278,6 +315,8 @@ def _config(given: dict[str, Any], typed: set[str]) -> ComparisonConfig:
         given.update(
             {key: value for key, value in source.items() if key not in (*typed, "pool", "local_pool", "backbone")}
         )
+    if (budget := given.pop("time_budget", None)) is not None and own["time_budget"] is None:  # that of a config file
+        own["time_budget"] = _seconds(budget)
     files = [str(path.resolve()) for path in loader.settings.files]
     settings = with_absolute_paths(
         Settings(**{**with_one_end(given, typed), "plugins": tuple(dict.fromkeys([*given.get("plugins", ()), *files]))})
@@ -313,6 +352,7 @@ def show_preview(config: ComparisonConfig, as_json: bool, wanted: float | None, 
     """
     from poolzoo.compare.pilot import duration, sentences
     from poolzoo.compare.preview import preview
+    from poolzoo.compare.schedule import fewest_trials
 
     found = preview(config, wanted, most_seeds)
     if as_json:
@@ -329,6 +369,12 @@ def show_preview(config: ComparisonConfig, as_json: bool, wanted: float | None, 
     headers = ("backbone", "pool", "local pool", "parameters", "million MACs", "s a trial")
     output.table(headers, rows, right=(3, 4, 5))
     output.data(f"{found.trials} trials, {found.seeds} seeds each; training takes about {duration(found.seconds)} here")
+    if config.race:
+        output.data(f"A race trains between {fewest_trials(config)} and {found.trials} of them.")
+    if config.time_budget is not None and found.seconds > config.time_budget:
+        share = config.time_budget / found.seconds
+        room = f"has room for about {100 * share:.0f} % of that"
+        output.data(f"The time budget of {duration(config.time_budget)} {room}.")
     for one in found.resolutions:
         prefix = f"{one.backbone}: " if len(found.resolutions) > 1 else ""
         for line in sentences(one, found):
@@ -354,18 +400,19 @@ def show(summary: Summary, as_json: bool) -> None:
         return
     results = summary.result.results
     several = len({row.backbone for row in results}) > 1
-    output.table(HEADERS, [_cells(row, several) for row in results], right=(1, 2, 3, 4, 5, 6))
-    for sentence in summary.result.conclusions:
+    seeds = len(summary.result.seeds)
+    output.table(HEADERS, [_cells(row, several, seeds) for row in results], right=(1, 2, 3, 4, 5, 6))
+    for sentence in (*summary.result.conclusions, *summary.result.left_out):
         output.data(sentence)
     output.data(str(summary.page))
 
 
-def _cells(row: VariantResult, several: bool) -> tuple[str, ...]:
-    """A row of the table; with the backbone where there are several."""
+def _cells(row: VariantResult, several: bool, seeds: int) -> tuple[str, ...]:
+    """A row of the table of a comparison with so many seeds; with the backbone where there are several."""
     name = f"{row.pool} + {row.local_pool}" if row.local_pool else str(row.pool)
     name = f"{row.backbone}  {name}" if several else name
     if not row.done:
-        return (name, "failed", "", "", "", "", "", row.error or "")
+        return (name, row.status or "failed", "", "", "", "", "", row.error or "")
     return (
         name,
         "" if row.rank is None else str(row.rank),
@@ -374,7 +421,7 @@ def _cells(row: VariantResult, several: bool) -> tuple[str, ...]:
         _mean_sd(row.f1),
         _number(row.corruption_accuracy.mean if row.corruption_accuracy else None, 4),
         _number(row.latency_ms, 2),
-        _significance(row.delta),
+        _significance(row.delta) + (f"; {row.stop.reason(seeds)}" if row.stop else ""),
     )
 
 

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from poolzoo.common import files, json_reader
+from poolzoo.common import files, json_reader, output
 from poolzoo.common.errors import UsageError
 from poolzoo.compare import config as configs
-from poolzoo.compare import earlier, measuring, table, trial, writing
+from poolzoo.compare import earlier, measuring, schedule, table, trial, writing
+from poolzoo.compare.clock import Clock
 from poolzoo.compare.config import ComparisonConfig
 from poolzoo.compare.grid import Trial
+from poolzoo.compare.left_out import left_out
 from poolzoo.compare.records import TrialRecords
-from poolzoo.compare.training import Runner, run_local, train_remaining
+from poolzoo.compare.training import Runner, run_local
 from poolzoo.data import identity, store
 from poolzoo.plugin import loader
 from poolzoo.report.results import ComparisonResult
+from poolzoo.train.step_plan import show_duration
 
 
 def run(
@@ -38,6 +40,7 @@ def run(
         UsageError: A name is unknown, a feature map would be 1 × 1, or `out` exists; nothing has been written.
         CheckFailed: Every trial failed.
     """
+    clock = Clock(config.time_budget)
     with store.shared():
         files.require_free(out)
         _ = config.baseline_variant  # raises where there is none
@@ -46,21 +49,27 @@ def run(
         data.save(out / identity.FILE)
         provenance = {"command": command, "started": datetime.now(UTC).isoformat(timespec="seconds")}
         files.write_json(out / configs.FILE, {**config.to_json(), "provenance": provenance})
-        return _run(out, runner, resumed=False, path=path)
+        return _run(out, runner, clock, resumed=False, path=path)
 
 
-def resume(out: Path, runner: Runner = run_local) -> ComparisonResult:
+def resume(out: Path, runner: Runner = run_local, time_budget: float | None = None) -> ComparisonResult:
     """Runs what is missing in an interrupted comparison, and writes its tables and its page.
+
+    Args:
+        out: Its directory.
+        runner: Trains the trials.
+        time_budget: Seconds of the whole comparison, earlier sessions included, from now on; None for what it had.
 
     Raises:
         UsageError: `out` is no comparison.
         CheckFailed: Every trial failed, or some are not trained yet and the data has changed since.
     """
+    clock = Clock(time_budget)
     with store.shared():
-        return _run(out, runner, resumed=True)
+        return _run(out, runner, clock, resumed=True)
 
 
-def _run(out: Path, runner: Runner, *, resumed: bool, path: str | None = None) -> ComparisonResult:
+def _run(out: Path, runner: Runner, clock: Clock, *, resumed: bool, path: str | None = None) -> ComparisonResult:
     if not (out / configs.FILE).is_file():
         text = f"{out} is no comparison: it has no {configs.FILE}"
         raise UsageError(text, "give the directory of an interrupted comparison")
@@ -68,22 +77,59 @@ def _run(out: Path, runner: Runner, *, resumed: bool, path: str | None = None) -
     facts = content.pop("facts", {})  # the key of earlier versions
     provenance = json_reader.mapping(content.pop("provenance", facts))
     command, started = json_reader.text(provenance.get("command")), json_reader.text(provenance.get("started"))
-    config, records, start = ComparisonConfig.from_json(content), TrialRecords(out), time.monotonic()
+    config, records = ComparisonConfig.from_json(content), TrialRecords(out)
+    if clock.budget is not None and clock.budget != config.time_budget:
+        config = replace(config, time_budget=clock.budget)
+        files.write_json(out / configs.FILE, {**config.to_json(), "provenance": dict(provenance)})
     loader.settings.files = list(dict.fromkeys([*loader.settings.files, *map(Path, config.settings.plugins)]))
     if resumed and not all(map(records.done, config.trials)):
         _require_same_data(config, out)
     with _resume_hint(out):
-        train_remaining(config, records, out / "trials", runner)
-        if config.robustness_samples:
-            measuring.measure_robustness(config, records)
+        if config.time_budget is not None:
+            clock.budget = config.time_budget
+            _predict(config, records, clock)
+        schedule.train(config, records, out / "trials", runner, clock)
         if config.export_top:
             measuring.measure_sizes(config, records)
-            measuring.export_best(config, records)
-    records.add_session(started, (time.monotonic() - start) / 3600)
-    found = table.comparison_result(config, records, command=command, started=started)
+            measuring.export_best(config, records, clock)
+        if config.robustness_samples:
+            measuring.measure_robustness(config, records, clock)
+    records.set_session(clock.session)
+    exports = measuring.exported_trials(config, records) if config.export_top else []
+    missing = left_out(config, records, exports)
+    found = table.comparison_result(config, records, command=command, started=started, left_out=missing)
     writing.write(found, out)
     earlier.remember(config, records, out, path)
     return found
+
+
+def _predict(config: ComparisonConfig, records: TrialRecords, clock: Clock) -> None:
+    """Tells the clock how long trials take, and says what the budget has room for."""
+    from poolzoo.compare.preview import preview
+
+    remaining = [one for one in config.trials if not records.done(one)]
+    found = preview(config) if remaining else None
+    rows = found.rows if found else ()
+    of_rows = {(row.backbone, row.pool, row.local_pool): row.seconds or 0.0 for row in rows}
+    each = {one.key: of_rows.get((one.backbone, one.pool, one.local_pool), 0.0) for one in config.variants}
+    if found:  # what all share, such as the features of a frozen backbone, in equal parts
+        shared = max(0.0, found.seconds - config.seeds * sum(each.values())) / len(config.trials)
+        each = {key: seconds + shared for key, seconds in each.items()}
+    clock.start_from(3600 * records.hours, each, [one for one in config.trials if records.done(one)])
+    first = [one for one in remaining if one.seed == config.settings.seed]
+    needed, budget = sum(map(clock.seconds, first)), show_duration(config.time_budget or 0)
+    if first and needed > clock.left:
+        fewer = max(1, int((config.settings.epochs or 1) * clock.left / needed))
+        hint = (
+            f"--epochs {fewer} would train all of them"
+            if config.settings.epochs and fewer < config.settings.epochs
+            else ""
+        )
+        text = f"one seed of {len(first)} variants takes about {show_duration(needed)}, the time budget is {budget}"
+        output.warn(f"{text}: the baseline and the first variants are trained, the others are left out", hint)
+    elif remaining:
+        every = sum(map(clock.seconds, remaining))
+        output.say(f"training takes about {show_duration(every)}, the time budget is {budget}")
 
 
 @contextmanager

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+from poolzoo.compare.racing import Stopped
 from poolzoo.compare.statistics import POWER, Statistics
 from poolzoo.report.results import Delta
 
@@ -28,6 +32,28 @@ def conclusions(found: Statistics) -> list[str]:
             f"{found.alpha:g}."
         )
     return lines
+
+
+def race_summary(stopped: Mapping[str, Stopped], seeds: int, seconds: Mapping[str, Sequence[float]]) -> str:
+    """How many variants a race stopped, and about how much training that saved.
+
+    Args:
+        stopped: By name.
+        seeds: S, of the comparison.
+        seconds: Training seconds of the finished trials of each variant.
+    """
+    if not stopped:
+        return (
+            f"The race stopped none of {len(seconds)} variants: none is worse than another beyond chance early enough."
+        )
+    saved = sum(fmean(seconds[name]) * (seeds - len(seconds[name])) for name in stopped)
+    total = saved + sum(map(sum, seconds.values()))
+    left_open = [name for name, one in stopped.items() if not one.decided]
+    share = 100 * saved / max(total, 1e-9)
+    line = f"The race stopped {len(stopped)} of {len(seconds)} variants: about {share:.0f} % less training."
+    if left_open:
+        line += f" It left open whether these differ from the baseline: {', '.join(left_open)}."
+    return line
 
 
 def _finding(name: str, verb: str, baseline: str, delta: Delta, sign: int) -> str:

@@ -43,10 +43,13 @@ class ComparisonConfig:
         robustness_samples: Test images to corrupt and to shift; 0 leaves robustness out.
         export_top: How many of the best variants are exported beside the baseline; 0 leaves exports out.
         alpha: The significance level of the tests.
-        settings: The settings that all trials share.
+        settings: The settings that all trials share. A time budget in them, which earlier versions had, is that of each
+            trial.
+        race: Whether variants stop that are worse than the best beyond chance.
+        time_budget: Seconds of the whole comparison; None for as long as it takes.
 
     Raises:
-        UsageError: The task is that of several labels.
+        UsageError: The task is that of several labels, or a race has a single seed.
     """
 
     pools: str
@@ -58,9 +61,19 @@ class ComparisonConfig:
     export_top: int
     alpha: float
     settings: Settings
+    race: bool = False
+    time_budget: float | None = None
 
     def __post_init__(self) -> None:
         require_one_label(self.settings)
+        if self.race and self.seeds < 2:
+            text = "--race needs two seeds or more: one seed tells nothing of seed variance"
+            raise UsageError(text, "add --seeds 3, or leave out --race")
+
+    @property
+    def seed_numbers(self) -> range:
+        """The seeds of every variant."""
+        return range(self.settings.seed, self.settings.seed + self.seeds)
 
     @property
     def variants(self) -> list[Variant]:
@@ -71,10 +84,14 @@ class ComparisonConfig:
         return grid.find_baseline(self.baseline, self.variants)
 
     @property
+    def backbone_names(self) -> list[str]:
+        """The backbones, each of which has its own family of tests."""
+        return list(dict.fromkeys(one.backbone for one in self.variants))
+
+    @property
     def trials(self) -> list[Trial]:
         """Every variant from every seed, seeds outermost, so that an early stop leaves whole comparisons."""
-        seeds = range(self.settings.seed, self.settings.seed + self.seeds)
-        return [Trial(variant, seed) for seed in seeds for variant in self.variants]
+        return [Trial(variant, seed) for seed in self.seed_numbers for variant in self.variants]
 
     @property
     def split_seed(self) -> int:

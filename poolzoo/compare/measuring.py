@@ -16,20 +16,27 @@ from typing import Final
 from poolzoo.common import files, json_reader, json_writer, output
 from poolzoo.common.errors import explain
 from poolzoo.compare import measures, robustness
+from poolzoo.compare.clock import Clock
 from poolzoo.compare.config import ComparisonConfig
 from poolzoo.compare.grid import Trial, Variant
 from poolzoo.compare.records import Robustness, TrialRecords
 
 LARGEST_GROUP: Final = 16  # networks with backbones of their own in memory, while images are corrupted
+EXPORT_SECONDS: Final = 10.0  # that a time budget must have for the first export
 NOT_EXPORTED: Final = measures.ExportMetrics(parity=False, latency_ms=None, latency_ms_32=None)
 
 
-def measure_robustness(config: ComparisonConfig, records: TrialRecords) -> None:
-    """Measures the finished trials without a robustness, as many together as see the same input.
+def measured_trials(config: ComparisonConfig, records: TrialRecords) -> list[Trial]:
+    """The finished trials of the variants that no race has stopped: what robustness and exports are measured of."""
+    return [one for one in config.trials if records.done(one) and not records.is_stopped(one)]
+
+
+def measure_robustness(config: ComparisonConfig, records: TrialRecords, clock: Clock) -> None:
+    """Measures the finished trials without a robustness, as many together as see the same input and the clock allows.
 
     A trial that cannot be measured gets a warning and an empty record; the others of its group are measured alone.
     """
-    pending = [one for one in config.trials if records.done(one) and records[one].robustness is None]
+    pending = [one for one in measured_trials(config, records) if records[one].robustness is None]
     if not pending:
         return
     output.say("measuring robustness")
@@ -40,8 +47,13 @@ def measure_robustness(config: ComparisonConfig, records: TrialRecords) -> None:
     settings = config.settings
     configs = {one: json_reader.mapping(files.read_json(records[one].path / "config.json")) for one in pending}
     groups = group_by_input(configs, len(pending) if settings.freeze == "backbone" else LARGEST_GROUP)
+    guess = fmean(records[one].seconds or 0.0 for one in pending)
     while groups:
         group = groups.pop(0)
+        if not (room := clock.room("robustness", len(group), guess)):
+            return
+        group, rest = group[:room], group[room:]
+        groups = [rest, *groups] if rest else groups
         size = _data_size(configs[group[0]])
         with output.quiet():  # training has said it
             dataset = source.open_dataset(
@@ -63,7 +75,8 @@ def measure_robustness(config: ComparisonConfig, records: TrialRecords) -> None:
         keep = settings.caches_features  # features of a backbone that is trained are not needed again
         try:
             label = f"robustness of {len(group)}"
-            found = robustness.measure(paths, images, labels, settings.device, label, keep=keep)
+            with clock.timing("robustness", len(group)):
+                found = robustness.measure(paths, images, labels, settings.device, label, keep=keep)
         except Exception as error:  # a plugin's layer on an image that it never met
             if len(group) > 1:  # which of them is it?
                 groups = [[one] for one in group] + groups
@@ -104,18 +117,25 @@ def measure_sizes(config: ComparisonConfig, records: TrialRecords) -> None:
             records.add(replace(records[one], params=size.params, macs=size.macs))
 
 
-def export_best(config: ComparisonConfig, records: TrialRecords) -> None:
-    """Exports the most accurate variants and the baseline, and times them under ONNX Runtime."""
-    trials = _first_trials(config, records)
+def exported_trials(config: ComparisonConfig, records: TrialRecords) -> list[Trial]:
+    """The first trials of the most accurate variants and of the baseline, which are exported."""
+    measured = measured_trials(config, records)
+    trials = [one for one in _first_trials(config, records) if one in measured]
     best = sorted(trials, key=lambda one: -_mean_accuracy(config, records, one.variant))[: config.export_top]
     baseline = config.baseline_variant
-    best += [one for one in trials if one.variant.name == baseline.name and one not in best]
-    for one in best:
+    return best + [one for one in trials if one.variant.name == baseline.name and one not in best]
+
+
+def export_best(config: ComparisonConfig, records: TrialRecords, clock: Clock) -> None:
+    """Exports the most accurate variants and the baseline, and times them under ONNX Runtime."""
+    for one in exported_trials(config, records):
         if records[one].parity is not None:
             continue
+        if not clock.room("export", 1, EXPORT_SECONDS):
+            return
         output.say(f"exporting {one.variant.name}")
         try:
-            with tempfile.TemporaryDirectory() as folder:
+            with clock.timing("export", 1), tempfile.TemporaryDirectory() as folder:
                 found = measures.export_metrics(records[one].path, "auto", config.settings.threads, Path(folder))
         except Exception as error:
             output.warn(f"{one.variant.name} cannot be exported: {explain(error).message}")

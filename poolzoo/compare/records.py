@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +13,7 @@ from poolzoo.common import json_reader
 from poolzoo.common.errors import CheckFailed
 from poolzoo.compare.grid import Trial
 from poolzoo.compare.journal import Journal
+from poolzoo.compare.racing import Stopped, stopped_from_json
 from poolzoo.report import results
 from poolzoo.report.results import CorruptionAccuracy
 
@@ -162,18 +165,30 @@ def _robustness(line: Mapping[str, object]) -> Robustness | None:
 
 
 class TrialRecords:
-    """The trials of a comparison by their keys, and the hours that its sessions took; both in `journal.jsonl`."""
+    """The trials of a comparison by their keys, what its races stopped, and its hours; all in `journal.jsonl`.
+
+    Attributes:
+        trials: By key.
+        looks: What races have stopped: by backbone, number of the look, and name.
+        hours: That all sessions took, this one as it was last written.
+    """
 
     def __init__(self, out: Path) -> None:
         self._journal = Journal(out / FILE)
         self.trials: dict[str, TrialRecord] = {}
-        self.hours = 0.0
+        self.looks: dict[str, dict[int, dict[str, Stopped]]] = {}
+        self._hours_before = 0.0
+        self._session = f"session {datetime.now(UTC).isoformat()} {os.getpid()}"
         for line in self._journal.records.values():
             if line.get("status") == "session":
-                self.hours += json_reader.number(line.get("hours")) or 0.0
+                self._hours_before += json_reader.number(line.get("hours")) or 0.0
+            elif line.get("status") == "look":
+                of_backbone = self.looks.setdefault(str(line.get("backbone")), {})
+                of_backbone[json_reader.integer(line.get("look")) or 0] = stopped_from_json(line.get("stopped"))
             else:
                 record = TrialRecord.from_json(line)
                 self.trials[record.trial] = record
+        self.hours = self._hours_before
 
     def __getitem__(self, trial: Trial) -> TrialRecord:
         return self.trials[trial.key]
@@ -182,12 +197,26 @@ class TrialRecords:
         """Whether a trial has finished; one that failed is tried again."""
         return trial.key in self.trials and self[trial].done
 
+    def stopped(self, backbone: str) -> dict[str, Stopped]:
+        """The variants of a backbone that its race has stopped, by name."""
+        return {name: one for look in self.looks.get(backbone, {}).values() for name, one in look.items()}
+
+    def is_stopped(self, trial: Trial) -> bool:
+        """Whether a race has stopped a trial's variant."""
+        return trial.variant.name in self.stopped(trial.variant.backbone)
+
     def add(self, record: TrialRecord) -> None:
         """Writes a record; the last one of a trial counts."""
         self.trials[record.trial] = record
         self._journal.add(record.to_json())
 
-    def add_session(self, started: str | None, hours: float) -> None:
-        """Writes how many hours this process took."""
-        self.hours += hours
-        self._journal.add({"trial": f"session {started} {self.hours:.6f}", "status": "session", "hours": hours})
+    def add_look(self, backbone: str, number: int, stopped: Mapping[str, Stopped]) -> None:
+        """Writes what a look has stopped, all in one line, so that it is never taken twice."""
+        self.looks.setdefault(backbone, {})[number] = dict(stopped)
+        line = {"trial": f"look {number} {backbone}", "status": "look", "backbone": backbone, "look": number}
+        self._journal.add({**line, "stopped": {name: one.to_json() for name, one in stopped.items()}})
+
+    def set_session(self, seconds: float) -> None:
+        """Writes how long this process has taken up to now; a killed one has taken as long as it last wrote."""
+        self.hours = self._hours_before + seconds / 3600
+        self._journal.add({"trial": self._session, "status": "session", "hours": seconds / 3600})

@@ -27,6 +27,7 @@ from scipy.special import nctdtrinc, stdtrit
 
 from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.compare.estimates import Correctness, Estimate
+from poolzoo.compare.racing import Stopped
 from poolzoo.report.results import Accuracy, Delta
 
 RESAMPLES: Final = 9_999  # the smallest p is one over this plus one
@@ -105,7 +106,7 @@ class Statistics:
         baseline, alpha: As they were given.
         images: N.
         resamples: Of the images.
-        comparisons: Number of variants that were tested against the baseline, the family.
+        comparisons: Number of variants that were tested against the baseline after the last seed.
         seeds: The least number of seeds that two compared variants have in common; None without a comparison.
         detectable: See `detectable_difference`.
         groups: The names for each rank.
@@ -132,6 +133,8 @@ def compare(
     alpha: float = 0.05,
     resamples: int | None = None,
     seed: int = 0,
+    stopped: Mapping[str, Stopped] | None = None,
+    level: float | None = None,
 ) -> Statistics:
     """Accuracies, differences from the baseline and ranks of variants that were trained and tested alike.
 
@@ -142,6 +145,10 @@ def compare(
         alpha: The significance level of the tests; `1 − alpha` is that of the intervals.
         resamples: Of the images; by default enough that the smallest p is half of what the strictest test asks for.
         seed: Of the resampling.
+        stopped: The variants that a race has stopped, which are not tested again. Those whose difference from the
+            baseline the race has left open remain in the family, as if their p were 1.
+        level: The part of alpha that a race has left for these tests; all of it by default. Adjusted p are scaled by
+            alpha over it, so that they too are compared with alpha.
 
     Raises:
         UsageError: `baseline` is not among the variants.
@@ -155,14 +162,19 @@ def compare(
     if len(sizes) > 1 or sizes[0] < 2:
         counts = " and ".join(map(str, sizes))
         raise CheckFailed(f"the variants were tested on {counts} images", "compare on the same images, two or more")
-    pairs = list(combinations(sorted(right), 2))
-    resamples = resamples or max(RESAMPLES, ceil(2 * len(pairs) / alpha))
+    stopped, level = stopped or {}, alpha if level is None else level
+    pairs = list(combinations(sorted(set(right) - set(stopped)), 2))
+    resamples = resamples or max(RESAMPLES, ceil(2 * len(pairs) / level))
     table = Correctness(right, resamples, seed)
 
-    tested = {name: table.difference(name, baseline) for name in table.seeds if name != baseline}
+    tested = {name: table.difference(name, baseline) for name in table.seeds if name not in (baseline, *stopped)}
     family = {name: estimate for name, estimate in tested.items() if estimate}
-    deltas = {**{name: Delta() for name in tested}, **_deltas(family, alpha)}
-    better_ones = _count_better(table, pairs, alpha)
+    left_open = sum(not one.decided for one in stopped.values())
+    deltas = {name: Delta() for name in tested}
+    deltas |= _deltas(family, alpha, level, left_open) | {name: one.delta for name, one in stopped.items()}
+    better_ones = _count_better(table, pairs, level)
+    better_ones |= {name: len(one.stop.worse_than) for name, one in stopped.items()}
+    better_ones[baseline] += sum(one.delta.better for one in stopped.values())
     accuracies = {name: table.accuracy(name) for name in table.seeds}
     variants = {
         name: VariantStatistics(_accuracy(accuracies[name], alpha), deltas.get(name), 1 + better_ones[name])
@@ -176,7 +188,7 @@ def compare(
         resamples=resamples,
         comparisons=len(family),
         seeds=min((estimate.seeds for estimate in family.values()), default=None),
-        detectable=detectable_difference(list(family.values()), alpha),
+        detectable=detectable_difference(list(family.values()), level),
         groups=[[name for name, variant in variants.items() if variant.rank == rank] for rank in ranks],
         variants=variants,
     )
@@ -187,13 +199,14 @@ def _accuracy(estimate: Estimate, alpha: float) -> Accuracy:
     return Accuracy(mean=estimate.mean, sd=estimate.sd, n=estimate.seeds, low=low, high=high)
 
 
-def _deltas(family: Mapping[str, Estimate], alpha: float) -> dict[str, Delta]:
-    """The tests of a family of differences from the baseline."""
+def _deltas(family: Mapping[str, Estimate], alpha: float, level: float, left_open: int) -> dict[str, Delta]:
+    """The tests of a family of differences from the baseline, to which some belong that are left open."""
     p = {name: estimate.p for name, estimate in family.items()}
-    adjusted = dict(zip(p, holm(list(p.values())), strict=True))
+    of_all = [min(1.0, one * alpha / level) for one in holm([*p.values(), *[1.0] * left_open])]
+    adjusted = dict(zip(p, of_all, strict=False))
     found = {}
     for name, estimate in family.items():
-        low, high = estimate.interval(alpha / len(family))
+        low, high = estimate.interval(level / (len(family) + left_open))
         significant = adjusted[name] < alpha
         found[name] = Delta(
             mean=estimate.mean,

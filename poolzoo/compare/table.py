@@ -18,6 +18,7 @@ from poolzoo.common.errors import CheckFailed
 from poolzoo.compare import conclusions, statistics
 from poolzoo.compare.config import ComparisonConfig
 from poolzoo.compare.grid import Trial, Variant
+from poolzoo.compare.race import Race, races_of
 from poolzoo.compare.records import Consistency, TrialRecord, TrialRecords
 from poolzoo.compare.statistics import VariantStatistics
 from poolzoo.report.results import (
@@ -36,18 +37,31 @@ VARIED: Final = ("backbone", "pool", "local_pool", "seed")  # settings that the 
 
 
 def comparison_result(
-    config: ComparisonConfig, records: TrialRecords, *, command: str | None, started: str | None
+    config: ComparisonConfig,
+    records: TrialRecords,
+    *,
+    command: str | None,
+    started: str | None,
+    left_out: Sequence[str] = (),
 ) -> ComparisonResult:
-    """The result of a comparison all of whose trials ended.
+    """The result of a comparison all of whose trials ended, were stopped by a race, or were left out.
+
+    Args:
+        config: What was compared.
+        records: Of its trials.
+        command, started: As they are shown.
+        left_out: What the time budget had no room for, in sentences.
 
     Raises:
         CheckFailed: Every trial failed.
     """
     baseline = config.baseline_variant
-    rows, sentences = variant_results(config.variants, baseline, config.trials, records.trials, config.alpha)
+    races = races_of(config, records)
+    rows, sentences = variant_results(config.variants, baseline, config.trials, records.trials, config.alpha, races)
     done = next((row for row in rows if row.done), None)
     if done is None:
-        raise CheckFailed("every trial failed", str(rows[0].error))
+        text = "every trial failed" if any(row.status == "failed" for row in rows) else "nothing was trained"
+        raise CheckFailed(text, str(rows[0].error))
     path = Path(str(done.per_seed[0].run))
     environment = dict(json_reader.mapping(files.read_json(path / "env.json")))
     versions = json_reader.mapping(environment.pop("versions", {}))
@@ -63,6 +77,7 @@ def comparison_result(
         settings=settings,
         environment={**versions, **environment, "machine": platform.machine()},
         conclusions=sentences,
+        left_out=left_out,
         notes=_notes(config),
         results=rows,
         command=command,
@@ -104,6 +119,7 @@ def variant_results(
     trials: Sequence[Trial],
     records: Mapping[str, TrialRecord],
     alpha: float,
+    races: Mapping[str, Race] | None = None,
 ) -> tuple[list[VariantResult], list[str]]:
     """The rows of a comparison, the best first, and its conclusions; the tests of one backbone are a family.
 
@@ -114,6 +130,7 @@ def variant_results(
         trials: Every variant from every seed.
         records: By the trial's key.
         alpha: The significance level of the tests.
+        races: By backbone, where these were races.
     """
     rows: list[VariantResult] = []
     sentences: list[str] = []
@@ -127,17 +144,32 @@ def variant_results(
         finished = {name: [one for one in of if one.done] for name, of in known.items()}
         right = {name: {one.seed: correct(one.path) for one in of} for name, of in finished.items() if of}
         compared: Mapping[str, VariantStatistics] = {}
+        race = (races or {}).get(backbone)
+        stopped = {name: one for name, one in race.stopped.items() if name in right} if race else {}
         if baseline.name in right:
-            found = statistics.compare(right, baseline.name, alpha)
+            found = statistics.compare(right, baseline.name, alpha, stopped=stopped, level=race.level if race else None)
             compared = found.variants
             prefix = f"{backbone}: " if len(backbones) > 1 else ""
             sentences += [prefix + line for line in conclusions.conclusions(found)]
+            if race:
+                sentences.append(prefix + conclusions.race_summary(stopped, len(race.seeds), _seconds(finished)))
         elif right:
             sentences.append(f"{backbone}: the baseline {baseline.name} has no finished trial; nothing is compared.")
-        rows += [_row(variant, known[variant.name], compared.get(variant.name)) for variant in of_backbone]
+        rows += [
+            replace(
+                _row(variant, known[variant.name], compared.get(variant.name)),
+                stop=stopped[variant.name].stop if variant.name in stopped else None,
+            )
+            for variant in of_backbone
+        ]
     order = {backbone: index for index, backbone in enumerate(backbones)}
     rows.sort(key=lambda row: (order[str(row.backbone)], not row.done, -_mean_accuracy(row)))
     return rows, sentences
+
+
+def _seconds(finished: Mapping[str, Sequence[TrialRecord]]) -> dict[str, list[float]]:
+    """The training seconds of each variant's finished trials."""
+    return {name: [one.seconds or 0.0 for one in of] for name, of in finished.items()}
 
 
 def _mean_accuracy(row: VariantResult) -> float:
@@ -149,7 +181,9 @@ def _row(variant: Variant, records: Sequence[TrialRecord], compared: VariantStat
     done = [record for record in records if record.done]
     row = VariantResult(pool=variant.pool, local_pool=variant.local_pool, backbone=variant.backbone, status="failed")
     if not done:
-        return replace(row, error=errors[0] if errors else "it was not run")
+        if not errors:
+            return replace(row, status="left out", error="no seed of it was trained")
+        return replace(row, error=errors[0])
     accuracy = mean_sd([record.accuracy or 0.0 for record in done])
     robustness = [record.robustness for record in done if record.robustness is not None]
     first = done[0]

@@ -14,7 +14,7 @@ variance is taken for less than the variant's own. Where variances differ much, 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, log
 
 import numpy as np
@@ -46,6 +46,10 @@ class SeedVariance:
         """Degrees of freedom in all."""
         return min(self.own_df + self.prior_df, self.max_df)
 
+    def of_mean(self, seeds: int) -> SeedVariance:
+        """The variance of the mean over so many seeds."""
+        return replace(self, variance=self.variance / seeds)
+
     def __add__(self, other: SeedVariance) -> SeedVariance:
         """The variance of a difference, with the degrees of freedom of Satterthwaite, Biometrics Bulletin 2(6), 1946.
 
@@ -71,17 +75,42 @@ def seed_variances(accuracy: Mapping[str, Mapping[int, float]]) -> dict[str, See
         By variant; empty where no degree of freedom is left, which is so for one seed and for one variant.
     """
     residuals, df = _residuals(accuracy)
-    known = [name for name in accuracy if df[name] > 1e-9]
+    squares = {name: float(np.square(residuals[name]).sum()) for name in accuracy}
+    return {name: variance for name, variance in _shrunk(squares, df).items() if variance.own_df}
+
+
+def own_seed_variances(accuracy: Mapping[str, Mapping[int, float]]) -> dict[str, SeedVariance]:
+    """The same with the effect that a seed has on all variants, for differences of variants that share no seeds.
+
+    Where all are affected alike, such a difference is smaller than these variances say, so that they are safe. A
+    variant from one seed has the prior's variance s₀² with the prior's degrees of freedom.
+
+    Args:
+        accuracy: By variant and seed.
+
+    Returns:
+        By variant; empty where none has two seeds.
+    """
+    values = {name: np.array(list(of.values())) for name, of in accuracy.items()}
+    squares = {name: float(np.square(own - own.mean()).sum()) for name, own in values.items()}
+    return _shrunk(squares, {name: len(own) - 1.0 for name, own in values.items()})
+
+
+def _shrunk(squares: Mapping[str, float], df: Mapping[str, float]) -> dict[str, SeedVariance]:
+    """The posterior variances from the sums of squared residuals; empty where no degree of freedom is left."""
+    known = [name for name in squares if df[name] > 1e-9]
     if not known:
         return {}
     d = np.array([df[name] for name in known])
-    raw = np.array([float(np.square(residuals[name]).sum()) for name in known]) / d
+    raw = np.array([squares[name] for name in known]) / d
     largest = float(d.sum())
     prior, scale = _prior(raw, d)
-    shrunk = np.maximum((prior * scale + d * raw) / (prior + d), raw)
+    shrunk = dict(zip(known, np.maximum((prior * scale + d * raw) / (prior + d), raw).tolist(), strict=True))
     return {
-        name: SeedVariance(float(variance), float(own), prior, largest)
-        for name, variance, own in zip(known, shrunk, d, strict=True)
+        name: SeedVariance(shrunk[name], float(df[name]), prior, largest)
+        if name in shrunk
+        else SeedVariance(scale, 0.0, prior, largest)
+        for name in squares
     }
 
 

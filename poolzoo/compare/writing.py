@@ -48,6 +48,7 @@ class Summary:
             "seeds": result.seeds,
             "alpha": result.alpha,
             "conclusions": result.conclusions,
+            "left_out": result.left_out,
             "results": [row.to_json() for row in result.results],
             "report": str(self.page),
             "csv": str(self.out / CSV),

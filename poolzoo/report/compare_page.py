@@ -65,7 +65,7 @@ def parts(found: ComparisonResult, place: Place) -> list[Safe]:
     variants = ordered(found)
     return [
         _conclusions(found, variants),
-        leaderboard(variants, place.prefix),
+        leaderboard(variants, place.prefix, len(found.seeds)),
         _cost(variants, place),
         _accuracy(variants, place),
         _robustness(variants, place),
@@ -117,6 +117,7 @@ def _csv_row(v: VariantView, seeds: Sequence[int]) -> dict[str, object]:
         **_columns("accuracy", found.accuracy, Accuracy()),
         **_columns("f1", found.f1, MeanSd()),
         **_columns("delta", found.delta, Delta()),
+        "stopped": None if found.stop is None else found.stop.reason(len(seeds)),
         **_columns("crop_consistency", found.crop_consistency, MeanSd()),
         **_columns("shift_consistency", found.shift_consistency, MeanSd()),
         "corruption_accuracy_mean": corruption.mean,
@@ -148,11 +149,14 @@ def _script(charts: Mapping[str, Json]) -> str:
 def _conclusions(found: ComparisonResult, variants: Sequence[VariantView]) -> Safe:
     done = [v for v in variants if v.done]
     sentences = found.conclusions or ["Every variant failed." if variants and not done else "Nothing was concluded."]
-    lead = [element("p", sentences[0], class_="lead"), *(element("p", more) for more in sentences[1:])]
+    more = (*sentences[1:], *found.left_out)
+    lead = [element("p", sentences[0], class_="lead"), *(element("p", sentence) for sentence in more)]
     tiles = [("best accuracy", *_tile(done[0]))] if done else []
     tiles += [("baseline", *_tile(v)) for v in baselines(done)[:1]]
     beside = [v.significance for v in variants]
-    counts = [f"{beside.count(word)} {word}" for word in ("better", NOT_SIGNIFICANT, "worse", "failed")]
+    words_ = ("better", NOT_SIGNIFICANT, "worse", "failed", "left out")
+    counts = [f"{beside.count(word)} {word}" for word in words_]
+    counts.append(f"{sum(v.result.stop is not None for v in variants)} stopped by the race")
     tiles.append(("variants", str(len(variants)), ", ".join(text for text in counts if text[0] != "0")))
     if found.hours is not None:
         took = f"{found.hours:.1f} h" if found.hours >= 1 else f"{60 * found.hours:.0f} min"

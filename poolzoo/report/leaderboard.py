@@ -13,7 +13,7 @@ from poolzoo.report.variants import NOT_SIGNIFICANT, VariantView, mean_percent, 
 
 ASCENDING: Final = "ascending"
 DESCENDING: Final = "descending"
-MARKS: Final = {"better": "▲", "worse": "▼", NOT_SIGNIFICANT: "≈", "baseline": "◆", "failed": "✗"}
+MARKS: Final = {"better": "▲", "worse": "▼", NOT_SIGNIFICANT: "≈", "baseline": "◆", "failed": "✗", "left out": "–"}
 ORDER: Final = {"better": 3, "baseline": 2, NOT_SIGNIFICANT: 1, "worse": 0}  # of the column of significances
 ACCURACY: Final = "accuracy, %"  # the column by which the rows are sorted at first
 SIGNIFICANCE: Final = "vs. baseline"
@@ -38,12 +38,13 @@ class Column:
     kind: str = "number"
 
 
-def leaderboard(variants: Sequence[VariantView], prefix: str = "") -> Safe:
+def leaderboard(variants: Sequence[VariantView], prefix: str = "", seeds: int = 1) -> Safe:
     """The section with the table and its filter; nothing without a variant.
 
     Args:
         variants: In the order of the rows.
         prefix: What ids start with, for a page with several leaderboards.
+        seeds: Of the comparison.
     """
     if not variants:
         return Safe("")
@@ -51,7 +52,7 @@ def leaderboard(variants: Sequence[VariantView], prefix: str = "") -> Safe:
     count = element("output", for_=f"{prefix}filter", id=f"{prefix}shown")
     note = element("p", _note(variants), class_="note") if _note(variants) else ""
     controls = element("div", element("label", "Filter", box), count, class_="controls")
-    return section(f"{prefix}leaderboard", "Leaderboard", note, controls, _table(variants))
+    return section(f"{prefix}leaderboard", "Leaderboard", note, controls, _table(variants, seeds))
 
 
 def _note(variants: Sequence[VariantView]) -> str:
@@ -67,15 +68,15 @@ def _note(variants: Sequence[VariantView]) -> str:
     return note
 
 
-def _table(variants: Sequence[VariantView]) -> Safe:
+def _table(variants: Sequence[VariantView], seeds: int) -> Safe:
     """One row a variant; a column without any value is left out."""
-    columns = [column for column in _columns(variants) if any(column.key(v) is not None for v in variants)]
+    columns = [column for column in _columns(variants, seeds) if any(column.key(v) is not None for v in variants)]
     headers = [_header(column) for column in columns]
     rows = [[_cell(column, v, place == 0) for place, column in enumerate(columns)] for v in variants]
     return table("All variants; a click on a heading sorts", headers, rows, "leaderboard")
 
 
-def _columns(variants: Sequence[VariantView]) -> list[Column]:
+def _columns(variants: Sequence[VariantView], seeds: int) -> list[Column]:
     deltas = [v.result.delta for v in variants if v.result.delta]
     ends = [percent(end) for delta in deltas for end in (delta.low, delta.mean, delta.high)]
     bar = GainBar([end for end in ends if end is not None])
@@ -84,7 +85,7 @@ def _columns(variants: Sequence[VariantView]) -> list[Column]:
         Column("rank", lambda v: v.result.rank, lambda v: v.result.rank, ASCENDING),
         _fraction(ACCURACY, lambda v: v.result.accuracy),
         Column("gain, points", lambda v: v.gain, bar.cell),
-        Column(SIGNIFICANCE, lambda v: ORDER.get(v.significance), _significance),
+        Column(SIGNIFICANCE, lambda v: ORDER.get(v.significance), lambda v: _significance(v, seeds)),
         _fraction("F1, %", lambda v: v.result.f1),
         _fraction("crop consistency, %", lambda v: v.result.crop_consistency),
         _fraction("shift consistency, %", lambda v: v.result.shift_consistency),
@@ -145,11 +146,15 @@ def _name(v: VariantView) -> object:
     return joined([v.name, element("small", error, class_="error")]) if error else v.name
 
 
-def _significance(v: VariantView) -> object:
+def _significance(v: VariantView, seeds: int = 1) -> object:
     shown, p = v.significance, v.result.delta.p_adjusted if v.result.delta else None
     mark = element("span", MARKS.get(shown, ""), aria_hidden="true")
     parts = [element("span", mark, shown, class_=f"mark {shown.split()[0]}")]
-    return joined(parts if p is None else [*parts, element("small", f"p {p:.3f}" if p >= 0.001 else "p < 0.001")])
+    if p is not None:
+        parts.append(element("small", f"p {p:.3f}" if p >= 0.001 else "p < 0.001"))
+    if v.result.stop is not None:
+        parts.append(element("small", v.result.stop.reason(seeds)))
+    return joined(parts)
 
 
 def compact(count: float | None) -> str:

@@ -52,6 +52,52 @@ class Delta:
 
 
 @dataclass(frozen=True)
+class Stop:
+    """Where a race stopped a variant, and why.
+
+    Attributes:
+        seeds: Number of its seeds that were trained.
+        behind: Name of the variant that it is behind, in the same backbone.
+        mean, low, high: By how much, 0–1, with the interval at the level of this look.
+        p_adjusted: Corrected for all pairs and all looks.
+        worse_than: Names of all variants that are better beyond chance.
+    """
+
+    seeds: int | None = None
+    behind: str | None = None
+    mean: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p_adjusted: float | None = None
+    worse_than: Sequence[str] = ()
+
+    def reason(self, of: int) -> str:
+        """One line for tables, with points.
+
+        Args:
+            of: Number of seeds of the comparison.
+        """
+        mean, low, high = (100 * (one or 0.0) for one in (self.mean, self.low, self.high))
+        how_far = f"{mean:.1f} points ({low:.1f} to {high:.1f}) behind {self.behind}"
+        return f"stopped after {self.seeds} of {of} seeds: {how_far}"
+
+    @classmethod
+    def from_json(cls, value: object) -> Stop | None:
+        """Reads what `asdict` gave; None where there is no such object."""
+        if not isinstance(value, Mapping) or not value:
+            return None
+        return cls(
+            seeds=json.integer(value.get("seeds")),
+            behind=json.text(value.get("behind")),
+            mean=json.number(value.get("mean")),
+            low=json.number(value.get("low")),
+            high=json.number(value.get("high")),
+            p_adjusted=json.number(value.get("p_adjusted")),
+            worse_than=json.texts(value.get("worse_than")),
+        )
+
+
+@dataclass(frozen=True)
 class CorruptionAccuracy:
     """Accuracy on corrupted images, 0–1: over all, at severities 1 to 5, and of each corruption at these."""
 
@@ -99,9 +145,10 @@ class VariantResult:
     """One row of a comparison: a backbone with its poolings.
 
     Attributes:
-        status: "done", or "failed" where no seed finished.
+        status: "done", "failed" where no seed finished, or "left out" where the time budget had no room for one.
         error: Why it failed, or why some of its seeds did.
         delta: None for the baseline.
+        stop: Where a race stopped it; None for all others.
         rank: 1 plus the number of variants that are significantly better.
         train_seconds: Of one trial.
         crop_consistency, shift_consistency: How often a prediction stays the same, 0–1, when an image is cropped
@@ -119,6 +166,7 @@ class VariantResult:
     error: str | None = None
     accuracy: Accuracy | None = None
     delta: Delta | None = None
+    stop: Stop | None = None
     rank: int | None = None
     per_seed: Sequence[SeedResult] = ()
     f1: MeanSd | None = None
@@ -153,7 +201,8 @@ class VariantResult:
             status=json.text(found.get("status")),
             error=json.text(found.get("error")),
             accuracy=_accuracy(found.get("accuracy")),
-            delta=_delta(found.get("delta")),
+            delta=delta(found.get("delta")),
+            stop=Stop.from_json(found.get("stop")),
             rank=json.integer(found.get("rank")),
             per_seed=[_seed(run) for run in json.objects(found.get("per_seed"))],
             f1=mean_sd(found.get("f1")),
@@ -197,6 +246,7 @@ class ComparisonResult:
         alpha: The level of the tests.
         settings, environment: As they are shown, by name.
         conclusions: What the statistics say, in sentences.
+        left_out: What the time budget had no room for, in sentences.
         notes: What a reader of the figures has to know.
         results: The best first, those that failed last, one backbone after the other.
         command: As it was typed.
@@ -212,6 +262,7 @@ class ComparisonResult:
     settings: Mapping[str, object] = field(default_factory=dict)
     environment: Mapping[str, object] = field(default_factory=dict)
     conclusions: Sequence[str] = ()
+    left_out: Sequence[str] = ()
     notes: Sequence[str] = ()
     results: Sequence[VariantResult] = ()
     command: str | None = None
@@ -242,6 +293,7 @@ class ComparisonResult:
             settings=json.mapping(found.get("settings")),
             environment=json.mapping(found.get("environment")),
             conclusions=json.texts(found.get("conclusions") or found.get("verdict")),
+            left_out=json.texts(found.get("left_out")),
             notes=json.texts(found.get("notes")),
             results=[VariantResult.from_json(row) for row in json.objects(found.get("results"))],
             command=json.text(found.get("command")),
@@ -279,7 +331,8 @@ def _accuracy(value: object) -> Accuracy | None:
     )
 
 
-def _delta(value: object) -> Delta | None:
+def delta(value: object) -> Delta | None:
+    """A difference from the baseline; None where there is no such object."""
     if not isinstance(value, Mapping) or not value:
         return None
     return Delta(

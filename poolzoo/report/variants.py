@@ -65,7 +65,7 @@ class VariantView:
         """Its comparison with the baseline in a word or two; a dash where there is none."""
         delta = self.result.delta
         if not self.done:
-            return "failed"
+            return self.result.status or "failed"
         if self.baseline:
             return "baseline"
         if delta is None or delta.mean is None:
