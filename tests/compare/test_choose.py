@@ -228,7 +228,7 @@ def specks(tmp_path: Path) -> tuple[object, ...]:
                 Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(place / f"{index}.png")
     (tmp_path / "pixels.py").write_text(PIXELS)
     data = ("--data", f"folder:{tmp_path / 'specks'}", "--plugin", tmp_path / "pixels.py", "--backbone", "pixels")
-    return (*data, "--threads", 1, "--epochs", 20)
+    return (*data, "--threads", 1, "--epochs", 5, "--time-budget", "30m")
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from poolzoo.compare.choosing.finished import Finished
 from poolzoo.compare.choosing.plan import Plan, Planned, Request
 from poolzoo.compare.choosing.results import PAGE, RESULT, Candidate, Choice
 from poolzoo.compare.config import ComparisonConfig
+from poolzoo.compare.race import pilot_count
 from poolzoo.compare.records import TrialRecords
 from poolzoo.data import store
 from poolzoo.report import choice_page
@@ -54,18 +55,22 @@ def choose(candidates: Candidates, settings: Settings, seeds: int, request: Requ
             fits = list(zip(fitted.epochs, [fitted.limit] * len(loads), strict=True))
         else:
             fits = [(settings.epochs, settings.limit)] * len(loads)
-        comparisons = [
-            Planned(load.planned.regime, _config(load.planned.config, alpha, limit, epochs))
-            for load, (epochs, limit) in zip(loads, fits, strict=True)
-        ]
+        costs = [load.seconds(limit, epochs) for load, (epochs, limit) in zip(loads, fits, strict=True)]
+        left = (1 - budget.RESERVED) * (request.time_budget - (time.monotonic() - started))
+        comparisons = []
+        for load, (epochs, limit), cost in zip(loads, fits, costs, strict=True):
+            config = replace(budget.fitted_config(load.planned.config, limit, epochs), alpha=alpha)
+            config = replace(config, race=is_race(config), time_budget=max(1.0, left * cost / sum(costs)))
+            comparisons.append(Planned(load.planned.regime, config))
         plan = Plan(request, comparisons, [*_lengths(loads, comparisons), *without, *not_tried], command)
         out.mkdir(parents=True)
         plan.save(out)
         return _run(plan, out, started)
 
 
-def _config(config: ComparisonConfig, alpha: float, limit: int | None, epochs: int) -> ComparisonConfig:
-    return replace(budget.fitted_config(config, limit, epochs), alpha=alpha)
+def is_race(config: ComparisonConfig) -> bool:
+    """Whether a race can stop anything: some variants wait for what others show."""
+    return config.seeds > 1 and len(config.variants) > pilot_count(len(config.variants), config.seeds)
 
 
 def _lengths(loads: Sequence[budget.Load], comparisons: Sequence[Planned]) -> list[str]:
@@ -172,7 +177,7 @@ def _recommended(plan: Plan, comparisons: Sequence[Finished], out: Path) -> Choi
         comparisons=[each.to_regime() for each in comparisons],
         between=found.behind,
         refused=refused,
-        left_out=plan.left_out,
+        left_out=[*(line for each in comparisons for line in each.left_out), *plan.left_out],
         seconds=0.0,
         train=words.train_command(comparison, measured, out),
         export=words.export_command(out, plan.request.target),
