@@ -165,7 +165,7 @@ def require_validation(protocol: Protocol) -> None:
     Raises:
         CheckFailed: It does not.
     """
-    from poolzoo.train.splits import VAL_FRACTION
+    from poolzoo.train.validation import VAL_FRACTION
 
     if protocol.data.validation != VAL_FRACTION:
         text = f"this version holds out {VAL_FRACTION:g} of the images, protocol {protocol.name} says"
