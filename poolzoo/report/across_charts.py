@@ -122,9 +122,9 @@ def scale_of(gains: Sequence[float], share: float) -> float:
 
 
 def _svg(parts: Sequence[Safe], height: float, kind: str) -> Safe:
-    return element(
-        "svg", *parts, viewBox=f"0 0 {WIDTH} {height:.0f}", class_=kind, role="img", width="100%", aria_hidden="true"
-    )
+    """A chart; tables beside it have its figures for those who do not see it."""
+    box = f"0 0 {WIDTH} {height:.0f}"
+    return element("svg", *parts, viewBox=box, class_=kind, width="100%", aria_hidden="true")
 
 
 def _line(kind: str, x1: float, y1: float, x2: float, y2: float) -> Safe:

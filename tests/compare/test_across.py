@@ -236,7 +236,7 @@ def test_the_committed_leaderboard_is_read(tmp_path):
     assert sum("takes no part" in note for note in found.notes) == 2
 
 
-def test_files_that_use_one_name_twice_are_told_apart(data_sets, tmp_path):
+def test_files_that_use_one_name_twice_are_distinguished(data_sets, tmp_path):
     paths = data_sets(BEST, FLAT)
     for number, path in enumerate(paths):
         content = json.loads((path / "compare.json").read_text())
