@@ -1,4 +1,4 @@
-"""`poolzoo compare`."""
+"""`poolzoo compare`. It is long because it has many options, and prints a preview and a table."""
 
 from __future__ import annotations
 
@@ -430,9 +430,8 @@ def show_preview(config: ComparisonConfig, as_json: bool, wanted: float | None, 
         output.data(f"A race trains between {fewest_trials(config)} and {found.trials} of them.")
     if config.time_budget is not None and found.seconds > config.time_budget:
         share = config.time_budget / found.seconds
-        output.data(
-            f"The time budget of {duration(config.time_budget)} has room for about {100 * share:.0f} % of that."
-        )
+        room = f"has room for about {100 * share:.0f} % of that"
+        output.data(f"The time budget of {duration(config.time_budget)} {room}.")
     for one in found.resolutions:
         prefix = f"{one.backbone}: " if len(found.resolutions) > 1 else ""
         for line in sentences(one, found):

@@ -55,6 +55,8 @@ def pilot_config(config: ComparisonConfig) -> ComparisonConfig:
         seeds=SEEDS,
         robustness_samples=0,
         export_top=0,
+        race=False,
+        time_budget=None,
         settings=replace(config.settings, seed=seed, split_seed=config.split_seed),
     )
 

@@ -151,7 +151,7 @@ def _resolution(
 ) -> ResolutionPreview | None:
     variants = [one for one in config.variants if one.backbone == backbone]
     conditions = Conditions.of(config.settings, backbone, variants, prepared.data.identity)
-    design = Design(len(prepared.data.test.labels), len(variants), config.alpha)
+    design = Design.of(config, len(prepared.data.test.labels), len(variants))
     return evidence.resolve(conditions, design, config.seeds, wanted, most_seeds)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import ceil, sqrt
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from scipy.special import chdtri
@@ -20,7 +20,11 @@ from scipy.special import chdtri
 from poolzoo.common import json_reader
 from poolzoo.compare import statistics
 from poolzoo.compare.estimates import Correctness
+from poolzoo.compare.racing import verdict_level
 from poolzoo.compare.variance import MAX_PRIOR_DF, SeedVariance, seed_variances
+
+if TYPE_CHECKING:
+    from poolzoo.compare.config import ComparisonConfig
 
 COVERAGE: Final = 0.8  # of the range around a predicted resolution, from how well the seed variance is known
 MOST_IMAGES: Final = 10**8  # test images that are worth a mention
@@ -151,6 +155,12 @@ class Design:
     images: int
     variants: int
     alpha: float
+
+    @classmethod
+    def of(cls, config: ComparisonConfig, images: int, variants: int) -> Design:
+        """That of the variants of one backbone; a race leaves a part of alpha for the last tests."""
+        races = config.race and config.seeds > 1
+        return cls(images, variants, verdict_level(config.alpha, config.seeds) if races else config.alpha)
 
     @property
     def comparisons(self) -> int:

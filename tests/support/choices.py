@@ -10,7 +10,7 @@ import numpy as np
 
 from poolzoo.compare import table
 from poolzoo.compare.choosing.finished import Finished
-from poolzoo.compare.choosing.plan import FROZEN, SCRATCH, Planned
+from poolzoo.compare.choosing.plan import FROZEN, Planned
 from poolzoo.compare.config import ComparisonConfig
 from poolzoo.compare.records import TrialRecord, TrialRecords
 from poolzoo.report.results import ComparisonResult

@@ -5,44 +5,63 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from poolzoo.compare import statistics
+from poolzoo.compare import measures, statistics
 from poolzoo.compare.choosing.finished import Finished
+from poolzoo.compare.choosing.results import Candidate
 from poolzoo.report.results import Delta
 
 
 @dataclass(frozen=True)
+class Contender:
+    """A comparison, and its candidate for the recommendation."""
+
+    comparison: Finished
+    candidate: Candidate
+
+    @property
+    def title(self) -> str:
+        return self.comparison.planned.title
+
+    @property
+    def macs(self) -> int:
+        """Multiply–accumulate operations of the candidate for one image."""
+        return measures.size(self.comparison.trials(self.candidate.variant)[0].path).macs
+
+
+@dataclass(frozen=True)
 class Between:
-    """The comparisons in order, and how far each is behind the first.
+    """The contenders in order, and how far each is behind the first.
 
     Attributes:
-        order: The first is that with the most accurate candidate.
+        order: The most accurate one first.
         behind: By the title of the others, the first one's accuracy minus theirs, with its interval.
     """
 
-    order: Sequence[Finished]
+    order: Sequence[Contender]
     behind: dict[str, Delta]
 
     @property
-    def tied(self) -> list[Finished]:
-        """Those that do not differ from the first beyond chance, and the first."""
-        return [one for one in self.order if not self.behind.get(one.planned.title, Delta()).better]
+    def tied(self) -> list[Contender]:
+        """Those that do not differ from the first beyond chance, and the first; the fewest operations first."""
+        found = [one for one in self.order if not self.behind.get(one.title, Delta()).better]
+        return sorted(found, key=lambda one: one.macs) if len(found) > 1 else found
 
 
-def between(comparisons: Sequence[Finished], alpha: float) -> Between:
-    """Compares the first candidates of several comparisons.
+def between(contenders: Sequence[Contender], alpha: float) -> Between:
+    """Compares contenders.
 
-    The test images decide which comparison is the first, so all pairs of them count as the family.
+    The test images decide which is the first, so all pairs of them count as the family.
 
     Args:
-        comparisons: Each with a candidate.
+        contenders: One of each comparison.
         alpha: The level for all pairs together.
     """
-    order = sorted(comparisons, key=lambda one: -one.candidates[0].accuracy)
-    right = {one.planned.title: one.right(one.candidates[0].variant) for one in order}
-    top = order[0].planned.title
+    order = sorted(contenders, key=lambda one: -one.candidate.accuracy)
     if len(order) < 2:
         return Between(order, {})
-    found = statistics.compare(right, top, alpha * 2 / len(order))  # tested: m − 1 of m (m − 1) / 2 pairs
+    right = {one.title: one.comparison.right(one.candidate.variant) for one in order}
+    level = alpha * 2 / len(order)  # m − 1 of m (m − 1) / 2 pairs are tested
+    found = statistics.compare(right, order[0].title, level)
     deltas = {name: variant.delta for name, variant in found.variants.items() if variant.delta is not None}
     return Between(order, {name: _reversed(delta) for name, delta in deltas.items()})
 

@@ -39,18 +39,7 @@ class Exports:
     def __init__(self, request: Request, threads: int | None) -> None:
         self.request = request
         self.threads = threads
-        self.refused: list[Candidate] = []
         self._known: dict[str, _Exported] = {}
-
-    def first_accepted(self, comparison: Finished) -> Candidate | None:
-        """The first candidate of a comparison that may be recommended; None where there is none."""
-        for candidate in comparison.candidates:
-            found = self.measured(comparison, candidate, check_target=True)
-            if found.refusal is None:
-                return found
-            output.say(f"{found.variant.name} is passed over: {found.refusal}")
-            self.refused.append(found)
-        return None
 
     def measured(self, comparison: Finished, candidate: Candidate, *, check_target: bool = False) -> Candidate:
         """A candidate with its latency, and with what speaks against it."""

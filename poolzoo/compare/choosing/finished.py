@@ -16,7 +16,7 @@ from statistics import fmean
 
 import numpy as np
 
-from poolzoo.compare import measures, resolution, table
+from poolzoo.compare import resolution, table
 from poolzoo.compare.choosing.plan import Planned
 from poolzoo.compare.choosing.results import Candidate, ComparedRegime
 from poolzoo.compare.grid import Trial, Variant
@@ -43,12 +43,14 @@ class Finished:
 
     @cached_property
     def candidates(self) -> list[Candidate]:
-        """Those that may be recommended, the first choice first; variants that are significantly worse are none.
+        """Those that may be recommended, the first choice first.
+
+        Variants that are significantly worse, or that a race has stopped, are none.
 
         First come the variants that are significantly better than the baseline, by their validation accuracy, then the
         baseline, then those that do not differ from it beyond chance.
         """
-        known = [(self._candidate(row), row) for row in self.result.results if row.done]
+        known = [(self._candidate(row), row) for row in self.result.results if row.done and row.stop is None]
 
         def place(pair: tuple[Candidate, VariantResult]) -> tuple[int, float]:
             candidate, row = pair
@@ -95,11 +97,6 @@ class Finished:
         return len(table.correct(done[0].path)) if done else 0
 
     @cached_property
-    def macs(self) -> int:
-        """Multiply–accumulate operations of the first candidate for one image."""
-        return measures.size(self.trials(self.candidates[0].variant)[0].path).macs
-
-    @cached_property
     def detectable(self) -> float | None:
         """The difference that it finds with a power of 0.8, 0–1; None without two variants that share two seeds."""
         config = self.planned.config
@@ -111,8 +108,13 @@ class Finished:
         found = resolution.components(right, baseline.name)
         if found is None:
             return None
-        seeds = min(len(rows) for rows in right.values())
-        return Design(found.images, len(variants), config.alpha).detectable(found, max(2, seeds))
+        seeds = max(len(rows) for rows in right.values())  # of those that a race did not stop
+        return Design.of(config, found.images, len(variants)).detectable(found, max(2, seeds))
+
+    @property
+    def left_out(self) -> list[str]:
+        """What its time had no room for, in sentences."""
+        return [f"{self.planned.title}: {line}" for line in self.result.left_out]
 
     def to_regime(self) -> ComparedRegime:
         """What the answer says of it."""

@@ -14,13 +14,14 @@ from poolzoo.common.errors import CheckFailed
 from poolzoo.compare import comparison
 from poolzoo.compare import config as configs
 from poolzoo.compare.choosing import budget, words
-from poolzoo.compare.choosing.between import between
+from poolzoo.compare.choosing.between import Contender, between
 from poolzoo.compare.choosing.candidates import Candidates, planned
 from poolzoo.compare.choosing.exports import Exports, require_target
 from poolzoo.compare.choosing.finished import Finished
 from poolzoo.compare.choosing.plan import Plan, Planned, Request
-from poolzoo.compare.choosing.results import PAGE, RESULT, Choice
+from poolzoo.compare.choosing.results import PAGE, RESULT, Candidate, Choice
 from poolzoo.compare.config import ComparisonConfig
+from poolzoo.compare.race import pilot_count
 from poolzoo.compare.records import TrialRecords
 from poolzoo.data import store
 from poolzoo.report import choice_page
@@ -54,18 +55,22 @@ def choose(candidates: Candidates, settings: Settings, seeds: int, request: Requ
             fits = list(zip(fitted.epochs, [fitted.limit] * len(loads), strict=True))
         else:
             fits = [(settings.epochs, settings.limit)] * len(loads)
-        comparisons = [
-            Planned(load.planned.regime, _config(load.planned.config, alpha, limit, epochs))
-            for load, (epochs, limit) in zip(loads, fits, strict=True)
-        ]
+        costs = [load.seconds(limit, epochs) for load, (epochs, limit) in zip(loads, fits, strict=True)]
+        left = (1 - budget.RESERVED) * (request.time_budget - (time.monotonic() - started))
+        comparisons = []
+        for load, (epochs, limit), cost in zip(loads, fits, costs, strict=True):
+            config = replace(budget.fitted_config(load.planned.config, limit, epochs), alpha=alpha)
+            config = replace(config, race=is_race(config), time_budget=max(1.0, left * cost / sum(costs)))
+            comparisons.append(Planned(load.planned.regime, config))
         plan = Plan(request, comparisons, [*_lengths(loads, comparisons), *without, *not_tried], command)
         out.mkdir(parents=True)
         plan.save(out)
         return _run(plan, out, started)
 
 
-def _config(config: ComparisonConfig, alpha: float, limit: int | None, epochs: int) -> ComparisonConfig:
-    return replace(budget.fitted_config(config, limit, epochs), alpha=alpha)
+def is_race(config: ComparisonConfig) -> bool:
+    """Whether a race can stop anything: some variants wait for what others show."""
+    return config.seeds > 1 and len(config.variants) > pilot_count(len(config.variants), config.seeds)
 
 
 def _lengths(loads: Sequence[budget.Load], comparisons: Sequence[Planned]) -> list[str]:
@@ -128,7 +133,7 @@ def _compared(planned: Planned, out: Path) -> Finished | None:
             shutil.rmtree(place, ignore_errors=True)  # it was interrupted before it had a plan
             result = comparison.run(planned.config, place, "poolzoo choose")
     except CheckFailed as error:
-        if not (place / configs.FILE).is_file():
+        if not (place / configs.FILE).is_file() or any(one.done for one in TrialRecords(place).trials.values()):
             raise
         output.warn(f"{planned.title}: {error.message}", error.hint)
         return None
@@ -140,33 +145,41 @@ def _compared(planned: Planned, out: Path) -> Finished | None:
 
 
 def _recommended(plan: Plan, comparisons: Sequence[Finished], out: Path) -> Choice:
-    found = between(comparisons, plan.request.alpha / (len(plan.comparisons) + 1))
+    alpha = plan.request.alpha / (len(plan.comparisons) + 1)
     exports = Exports(plan.request, comparisons[0].planned.config.settings.threads)
-    by_cost = sorted(found.tied, key=lambda one: (one.macs, found.order.index(one)))
-    for one in [*by_cost, *(other for other in found.order if other not in by_cost)]:
-        chosen = exports.first_accepted(one)
-        if chosen is not None:
+    waiting = {one.planned.name: list(one.candidates) for one in comparisons}
+    refused: list[Candidate] = []
+    while contenders := [
+        Contender(one, waiting[one.planned.name][0]) for one in comparisons if waiting[one.planned.name]
+    ]:
+        found = between(contenders, alpha)
+        one = found.tied[0]
+        measured = exports.measured(one.comparison, one.candidate, check_target=True)
+        if measured.refusal is None:
             break
+        output.say(f"{measured.variant.name} is passed over: {measured.refusal}")
+        refused.append(measured)
+        waiting[one.comparison.planned.name].pop(0)
     else:
-        reasons = "; ".join(f"{c.variant.name}: {c.refusal}" for c in exports.refused[:2])
-        raise CheckFailed(
-            f"no candidate fulfills what was asked for: {reasons}", "ask for less, or name others with --pool"
-        )
-    baseline = one.baseline
+        reasons = "; ".join(f"{each.variant.name}: {each.refusal}" for each in refused[:2])
+        text = f"no candidate fulfills what was asked for: {reasons}"
+        raise CheckFailed(text, "ask for less, or name others with --pool")
+    chosen, comparison = replace(one, candidate=measured), one.comparison
+    baseline = comparison.baseline
     if baseline is not None:
-        baseline = exports.measured(one, baseline)
+        baseline = exports.measured(comparison, baseline)
     return Choice(
-        data=one.planned.config.settings.data,
-        images=one.images,
-        recommended=chosen,
+        data=comparison.planned.config.settings.data,
+        images=comparison.images,
+        recommended=measured,
         baseline=baseline,
-        sentences=words.sentences(chosen, baseline, one, found),
-        comparisons=[each.to_regime() for each in found.order],
+        sentences=words.sentences(chosen, baseline, found),
+        comparisons=[each.to_regime() for each in comparisons],
         between=found.behind,
-        refused=exports.refused,
-        left_out=plan.left_out,
+        refused=refused,
+        left_out=[*(line for each in comparisons for line in each.left_out), *plan.left_out],
         seconds=0.0,
-        train=words.train_command(one, chosen, out),
+        train=words.train_command(comparison, measured, out),
         export=words.export_command(out, plan.request.target),
         out=out,
     )

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Final
 
-from poolzoo.compare.choosing.between import Between
+from poolzoo.compare.choosing.between import Between, Contender
 from poolzoo.compare.choosing.finished import Finished
 from poolzoo.compare.choosing.results import Candidate
 from poolzoo.report.results import Delta
@@ -19,16 +19,19 @@ NOT_TYPED: Final = frozenset(
 )
 
 
-def sentences(chosen: Candidate, baseline: Candidate | None, comparison: Finished, found: Between) -> list[str]:
+def sentences(chosen: Contender, baseline: Candidate | None, found: Between) -> list[str]:
     """What to use, what the regime is worth, and how fast it is.
 
     Args:
-        chosen: The recommended candidate, with its latency.
-        baseline: The baseline of its comparison, with its latency; None where it failed or is the only candidate.
-        comparison: Its comparison.
-        found: How the comparisons differ.
+        chosen: What is recommended, with its latency.
+        baseline: The baseline of its comparison, with its latency; None where it failed.
+        found: How the contenders differ.
     """
-    return [_use(chosen, comparison), _regime(comparison, found), _latency(chosen, baseline)]
+    return [
+        _use(chosen.candidate, chosen.comparison),
+        _regime(chosen.title, found),
+        _latency(chosen.candidate, baseline),
+    ]
 
 
 def _use(chosen: Candidate, comparison: Finished) -> str:
@@ -51,12 +54,11 @@ def _use(chosen: Candidate, comparison: Finished) -> str:
     return f"{start} {seen}, is within the chance of {tested}."
 
 
-def _regime(comparison: Finished, found: Between) -> str:
-    title = comparison.planned.title
-    top = found.order[0].planned.title
+def _regime(title: str, found: Between) -> str:
+    top = found.order[0].title
     if len(found.order) < 2:
         return f"Only {title} was compared; another regime may be better."
-    others = [one.planned.title for one in found.order if one.planned.title != title]
+    others = [one.title for one in found.order if one.title != title]
     if title != top:
         delta = found.behind.get(title, Delta())
         seen = "" if delta.mean is None else f" ({_interval(delta)} points)"
