@@ -248,8 +248,8 @@ def version(folder):
     edit_json(run_of(folder, "mine", 0) / "env.json", lambda found: found["versions"].update(torch="1.0.0"))
 
 
-def threads(folder):
-    edit_json(run_of(folder, "mine", 0) / "env.json", lambda found: found.update(threads=16))
+def device(folder):
+    edit_json(run_of(folder, "mine", 0) / "env.json", lambda found: found.update(device="cuda:0"))
 
 
 def unpinned(folder):
@@ -288,7 +288,7 @@ def one_seed_twice(folder):
         (claims_built_in, "plugins", "mine is no built-in pooling"),
         (two_plugins, "plugins", "two versions of a plugin"),
         (version, "versions", "torch 1.0.0 is not >=2.9,<3"),
-        (threads, "versions", "16 threads instead of 1"),
+        (device, "versions", "device cuda:0 instead of cpu"),
         (unpinned, "protocol", "names no protocol"),
         (one_seed_twice, "trials", "mine has the same weights from seeds 0 and 1"),
     ],
