@@ -72,8 +72,8 @@ def export_all(jobs: Sequence[Job], threads: int | None) -> Iterator[Exported]:
     each = 1 if count > 1 else threads or resources.cpus()
     waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
     ended: queue.SimpleQueue[Exported] = queue.SimpleQueue()
-    for each in jobs:
-        waiting.put(each)
+    for one in jobs:
+        waiting.put(one)
     stop = threading.Event()
     others = [threading.Thread(target=_work, args=(waiting, ended, stop, each)) for _ in range(1, count)]
     for thread in others:

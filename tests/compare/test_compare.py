@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import shutil
 import signal
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from support import processes
 
@@ -264,11 +266,11 @@ def test_a_trial_without_robustness_leaves_the_others_their_figures(poolzoo, tmp
 
     measured, asked = robustness.measure, []
 
-    def touchy(paths, *rest):
+    def touchy(paths, *rest, **options):
         asked.append(sorted(paths))
         if any("-max-" in key for key in paths):
             raise ValueError("not this image")
-        return measured(paths, *rest)
+        return measured(paths, *rest, **options)
 
     monkeypatch.setattr(robustness, "measure", touchy)
     words = [word for word in QUICK if word not in ("--robustness-samples", "--export-top")][:8]
@@ -324,6 +326,23 @@ def test_a_killed_comparison_resumes_to_the_same_table(poolzoo, tmp_path):
     assert outcome.code == 0
     assert "2 of 4 trials are done already" in outcome.err
     assert results(outcome.json) == results(whole)
+
+
+def test_an_interrupted_comparison_of_an_earlier_version_resumes(poolzoo, tmp_path):
+    """Heads of a frozen backbone, stopped after the first of two epochs, before features of test images were kept."""
+    place = tmp_path / "resumed"
+    shutil.copytree(Path(__file__).parents[1] / "data" / "earlier" / "interrupted-comparison", place)
+    (checkpoint,) = place.glob("trials/*/checkpoint/state.pt")
+    history = torch.load(checkpoint, weights_only=True)["progress"]["lines"]
+    resumed = poolzoo("compare", "--resume", place, "--json").json
+    arguments = (*QUICK, "--limit", 200, "--epochs", 2, "--freeze", "backbone", "--pool", "avg,gem", "--threads", 1)
+    whole = poolzoo("compare", *arguments, "--seeds", 1, "--out", tmp_path / "whole", "--json").json
+    assert results(resumed) == results(whole)
+    for pool, epochs in history.items():
+        runs = [one / "trials" / checkpoint.parts[-3] / pool for one in (place, tmp_path / "whole")]
+        assert len({(run / "model.safetensors").read_bytes() for run in runs}) == 1
+        first, _ = (runs[0] / "metrics.jsonl").read_text().splitlines()
+        assert json.loads(first)["seconds"] == epochs[0]["seconds"]
 
 
 def test_a_dry_run_writes_nothing_and_tells_the_cost(poolzoo, tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from support.interruptions import stopped_in
 
 import poolzoo as package
 from poolzoo.common.errors import UsageError
-from poolzoo.train import features
+from poolzoo.train import feature_entries, feature_writer, features
 from poolzoo.train.heads import finetune_heads
 from poolzoo.train.prepare import prepare, prepare_heads
 from poolzoo.train.run import finetune
@@ -55,8 +55,8 @@ def caches(tmp_path: Path, dtype: type = np.float16) -> list[tuple[int, ...]]:
 
 
 def test_the_backbone_runs_once_an_image_and_never_again(poolzoo, tmp_path, start, monkeypatch):
-    real, seen = features.frozen_feature_map, []
-    monkeypatch.setattr(features, "frozen_feature_map", lambda n, x, p: (seen.append(len(x)), real(n, x, p))[1])
+    real, seen = feature_writer.frozen_feature_map, []
+    monkeypatch.setattr(feature_writer, "frozen_feature_map", lambda n, x, p: (seen.append(len(x)), real(n, x, p))[1])
     arguments = (*BASE, "--freeze", "backbone", "--epochs", 1, "--weights", start, "--pool", "gem")
     poolzoo(*arguments, "--out", tmp_path / "a")
     assert sum(seen) == 1437 + 360  # to train and validate on, and to test on
@@ -96,7 +96,7 @@ def test_of_a_pooling_without_parameters_vectors_are_kept(poolzoo, tmp_path, sta
 def test_another_backbone_input_or_augmentation_has_its_own_cache(start):
     def key(**rest):
         prepared = prepare(settings(**{"freeze": "backbone", "weights": str(start), "pool": "gem", **rest}))
-        return features.feature_config(prepared, features.input_key(prepared)).digest
+        return feature_entries.feature_config(prepared, feature_entries.input_key(prepared)).digest
 
     first = key()
     assert key() == first
