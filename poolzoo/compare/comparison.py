@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -33,6 +34,7 @@ def run(
     runner: Runner = run_local,
     path: str | None = None,
     pinned: Protocol | None = None,
+    now: Callable[[], float] = time.monotonic,
 ) -> ComparisonResult:
     """Runs a new comparison and writes its tables and its page.
 
@@ -43,12 +45,13 @@ def run(
         runner: Trains the trials.
         path: What later comparisons call this one, see `earlier.remember`; None for `out`.
         pinned: The protocol that the config follows; None for any other comparison.
+        now: Gives the time in seconds, for the time budget.
 
     Raises:
         UsageError: A name is unknown, a feature map would be 1 × 1, or `out` exists; nothing has been written.
         CheckFailed: Every trial failed, or the data or the weights are not those of the protocol.
     """
-    clock = Clock(config.time_budget)
+    clock = Clock(config.time_budget, now)
     with store.shared():
         files.require_free(out)
         _ = config.baseline_variant  # raises where there is none
@@ -62,19 +65,25 @@ def run(
         return _run(out, runner, clock, resumed=False, path=path)
 
 
-def resume(out: Path, runner: Runner = run_local, time_budget: float | None = None) -> ComparisonResult:
+def resume(
+    out: Path,
+    runner: Runner = run_local,
+    time_budget: float | None = None,
+    now: Callable[[], float] = time.monotonic,
+) -> ComparisonResult:
     """Runs what is missing in an interrupted comparison, and writes its tables and its page.
 
     Args:
         out: Its directory.
         runner: Trains the trials.
         time_budget: Seconds of the whole comparison, earlier sessions included, from now on; None for what it had.
+        now: Gives the time in seconds, for the time budget.
 
     Raises:
         UsageError: `out` is no comparison.
         CheckFailed: Every trial failed, or some are not trained yet and the data has changed since.
     """
-    clock = Clock(time_budget)
+    clock = Clock(time_budget, now)
     with store.shared():
         return _run(out, runner, clock, resumed=True)
 
