@@ -1,28 +1,31 @@
 """How often a race is wrong, how often it finds what there is, and how much training it saves; from simulated races.
 
-python -m benchmarks.compare.racing [--races 2000] [--alternatives 400] [--variants 12] [--seeds 3] [--images 1000]
+python -m benchmarks.compare.racing [--races 2000] [--alternatives 100] [--variants 12] [--seeds 3] [--images 500]
 
 Each simulated race draws new test images, new networks and what each has right, then runs poolzoo's own race and its
 last tests on that. Images differ in difficulty, and for each variant in another way; a seed shifts the accuracy of one
 network, and in part that of all variants alike. In the null races all variants have the same expected accuracy; any
-stop and any difference from the baseline is an error. `--alternatives` is the number of races for each other row.
+stop and any difference from the baseline is an error. `--alternatives` is the number of races of each other row.
 """
 
 from __future__ import annotations
 
+import argparse
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from math import sqrt
 from typing import Final
 
 import numpy as np
 
+from poolzoo.common import output
 from poolzoo.compare.race import Race, replay
 from poolzoo.compare.statistics import compare
+from poolzoo.report.results import Delta
 
 RESAMPLES: Final = 999  # of the images in the last tests
-POINTS: Final = (1, 2, 3, 5, 8)
-TAUS: Final = (0.1, 1.0)  # of the simulated learning curves, in fractions of the whole training
+POINTS: Final = (1, 2, 3, 5)
 
 
 @dataclass(frozen=True)
@@ -32,14 +35,14 @@ class World:
     Attributes:
         images: N, the test images.
         seed_sd: Standard deviation of a network's accuracy that its own seed causes, over and above that of images that
-            are right or wrong independently, which is 0.9 points for 1,000 images.
+            are right or wrong independently, which is 1.3 points for 500 images.
         common_sd: The same, of what a seed does to all variants alike.
         taste_sd: Of what a variant does to the chance of an image: the interaction that makes sampling variance.
         uneven: Standard deviation of the logarithm of the factor by which a variant's `seed_sd` differs.
         noisy: Of the last variant, the factor on the whole standard deviation from seed to seed.
     """
 
-    images: int = 1000
+    images: int = 500
     seed_sd: float = 0.005
     common_sd: float = 0.004
     taste_sd: float = 0.05
@@ -68,27 +71,38 @@ class World:
 
 @dataclass
 class Outcome:
-    """Counts over the races of one row."""
+    """Counts over the races of one row.
+
+    Attributes:
+        races: That were run.
+        stops: Races with a wrong stop: of a variant that is as good as the best.
+        verdicts: Races with a wrong verdict: better or worse than the baseline where that is not so.
+        wrong: Races with either.
+        trained, trials: Trials that the races trained, and those of whole comparisons.
+        last: Races in which the last variant was stopped.
+        found, found_by_all: How often the last variant's true difference from the baseline was found: by the race, and
+            by the whole comparison of the same networks.
+    """
 
     races: int = 0
-    wrong_stops: int = 0
-    wrong_verdicts: int = 0
+    stops: int = 0
+    verdicts: int = 0
     wrong: int = 0
     trained: int = 0
     trials: int = 0
-    found: list[int] = field(default_factory=list)
-    found_by_all: list[int] = field(default_factory=list)
-    first: int = 0
+    last: int = 0
+    found: int = 0
+    found_by_all: int = 0
+
+    def percent(self, count: int) -> str:
+        """A share of the races with its standard error."""
+        p = count / self.races
+        return f"{100 * p:.1f} ± {100 * sqrt(p * (1 - p) / self.races):.1f}"
 
     @property
-    def saved(self) -> float:
-        """Share of the trials that were not trained."""
-        return 1 - self.trained / self.trials
-
-    def error(self) -> str:
-        """The family-wise error with its standard error, in percent."""
-        p = self.wrong / self.races
-        return f"{100 * p:.1f} ± {100 * sqrt(p * (1 - p) / self.races):.1f} %"
+    def saved(self) -> str:
+        """Percent of the trials that the races did not train."""
+        return f"{100 * (1 - self.trained / self.trials):.0f}"
 
 
 def simulate(
@@ -96,11 +110,12 @@ def simulate(
     gains: Sequence[float],
     seeds: int,
     races: int,
+    *,
     alpha: float = 0.05,
-    start: int = 0,
-    full: bool = False,
+    seen: Sequence[float] | None = None,
+    whole: bool = False,
 ) -> Outcome:
-    """Runs races of variants with the given gains; the first one is the baseline.
+    """Runs races of variants of which the first is the baseline.
 
     Args:
         world: What is drawn from.
@@ -108,39 +123,101 @@ def simulate(
         seeds: S.
         races: Number of races.
         alpha: The level of the comparison.
-        start: Seed of the random numbers.
-        full: Whether the whole comparison is tested too.
+        seen: Other gains that the looks see in place of these, as those of trainings that are not finished.
+        whole: Whether the whole comparison is tested too.
     """
     gain = np.asarray(gains, dtype=float)
-    best = float(gain.max())
-    outcome = Outcome(found=[0] * len(gain), found_by_all=[0] * len(gain))
+    outcome = Outcome()
     for number in range(races):
-        right = world.draw(np.random.default_rng([start, number]), gain, seeds)
+        rng = np.random.default_rng(number)
+        right = world.draw(rng, np.asarray(seen or gains, dtype=float), seeds)
         names = list(right)
         race = Race(names, names[0], range(seeds), alpha)
         trained = replay(right, race)
-        result = compare(trained, names[0], alpha, RESAMPLES, stopped=race.stopped, level=race.level)
-        gain_of = dict(zip(names, gain, strict=True))
-        wrong_stop = any(gain_of[name] >= best for name in race.stopped)
-        wrong_verdict = False
-        for place, name in enumerate(names[1:], 1):
-            delta = result.variants[name].delta
-            assert delta is not None
-            true = gain_of[name] - gain[0]
-            wrong_verdict |= (delta.better and true <= 0) or (delta.worse and true >= 0)
-            outcome.found[place] += (delta.better and true > 0) or (delta.worse and true < 0)
-        if full:
-            whole = compare(right, names[0], alpha, RESAMPLES).variants
-            for place, name in enumerate(names[1:], 1):
-                delta = whole[name].delta
-                assert delta is not None
-                true = gain_of[name] - gain[0]
-                outcome.found_by_all[place] += (delta.better and true > 0) or (delta.worse and true < 0)
+        true = dict(zip(names, gain - gain[0], strict=True))
+        found = compare(trained, names[0], alpha, RESAMPLES, stopped=race.stopped, level=race.level)
+        wrong_stop = any(true[name] >= max(true.values()) for name in race.stopped)
+        wrong_verdict = any(_is_wrong(one.delta, true[name]) for name, one in found.variants.items())
         outcome.races += 1
-        outcome.wrong_stops += wrong_stop
-        outcome.wrong_verdicts += wrong_verdict
+        outcome.stops += wrong_stop
+        outcome.verdicts += wrong_verdict
         outcome.wrong += wrong_stop or wrong_verdict
         outcome.trained += sum(map(len, trained.values()))
         outcome.trials += seeds * len(names)
-        outcome.first += sum(one.stop.seeds == 1 for one in race.stopped.values())
+        outcome.last += names[-1] in race.stopped
+        outcome.found += _is_found(found.variants[names[-1]].delta, true[names[-1]])
+        if whole:
+            of_all = compare(right, names[0], alpha, RESAMPLES).variants[names[-1]].delta
+            outcome.found_by_all += _is_found(of_all, true[names[-1]])
     return outcome
+
+
+def _is_wrong(delta: Delta | None, true: float) -> bool:
+    return delta is not None and ((delta.better and true <= 0) or (delta.worse and true >= 0))
+
+
+def _is_found(delta: Delta | None, true: float) -> bool:
+    return delta is not None and ((delta.better and true > 0) or (delta.worse and true < 0))
+
+
+def main() -> int:
+    """Prints the tables."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.compare.racing", description=__doc__.split("\n")[0])
+    parser.add_argument("--races", type=int, default=2000, metavar="R", help="of each null row")
+    parser.add_argument("--alternatives", type=int, default=100, metavar="R", help="races of each other row")
+    parser.add_argument("--variants", type=int, default=12, metavar="M")
+    parser.add_argument("--seeds", type=int, default=3, metavar="S")
+    parser.add_argument("--images", type=int, default=500, metavar="N", help="test images")
+    parser.add_argument("--alpha", type=float, default=0.05, help="level of the comparison")
+    given = parser.parse_args()
+    plain = World(images=given.images)
+    common = {"seeds": given.seeds, "alpha": given.alpha}
+    level = [0.0] * given.variants
+    print(f"{given.variants} variants, {given.seeds} seeds, {given.images} test images, alpha {given.alpha:g}")
+
+    print(f"\nAll variants are equal, {given.races} races: how often is a race wrong? In percent.")
+    headers = ("variances from seed to seed", "wrong", "by a stop", "by a verdict")
+    rows = []
+    for name, world in (
+        ("alike", plain),
+        ("uneven: a factor of two between variants", replace(plain, uneven=0.7)),
+        ("one variant has twice the standard deviation", replace(plain, noisy=2.0)),
+        ("one variant has three times the standard deviation", replace(plain, noisy=3.0)),
+    ):
+        one = simulate(world, level, races=given.races, **common)
+        rows.append((name, one.percent(one.wrong), one.percent(one.stops), one.percent(one.verdicts)))
+        print(f"  {name}: {rows[-1][1]}", file=sys.stderr, flush=True)
+    output.table(headers, rows, right=(1, 2, 3))
+
+    print(f"\nOne variant differs, {given.alternatives} races: how often is that found? In percent.")
+    rows = []
+    for points in (*(-p for p in reversed(POINTS)), *POINTS):
+        gains = [*level[1:], points / 100]
+        one = simulate(plain, gains, races=given.alternatives, whole=True, **common)
+        found = one.percent(one.found), one.percent(one.found_by_all)
+        rows.append((f"{points:+d}", *found, one.percent(one.wrong), one.saved))
+    output.table(
+        ("points", "by the race", "by the whole comparison", "wrong", "trials saved"), rows, right=(0, 1, 2, 3, 4)
+    )
+
+    print(f"\nThree variants are level, the others 3 to 10 points behind, {given.alternatives} races. In percent.")
+    behind = np.linspace(-0.03, -0.1, given.variants - 3)
+    rows = []
+    for images in (given.images, 10 * given.images):
+        one = simulate(replace(plain, images=images), [0, 0, 0, *behind], races=given.alternatives, **common)
+        rows.append((f"{images}", one.saved, one.percent(one.wrong)))
+    output.table(("test images", "trials saved", "wrong"), rows, right=(0, 1, 2))
+
+    print("\nCurves cross: one variant ends 3 points ahead of all, and is 5 points behind in the middle.")
+    print("How often do looks stop it? In percent.")
+    plain = replace(plain, images=10 * given.images)
+    rows = []
+    for name, seen in (("in the middle of the training", -0.05), ("at its end, as poolzoo does", 0.03)):
+        one = simulate(plain, [*level[1:], 0.03], races=given.alternatives, seen=[*level[1:], seen], **common)
+        rows.append((name, one.percent(one.last)))
+    output.table(("looks", "stopped"), rows, right=(1,))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -8,13 +8,14 @@ variant takes as long as its last seed did, and another one as much longer than 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import inf
 from typing import Final
 
 from poolzoo.compare.grid import Trial
 
+LEAST_SECONDS: Final = 0.1  # of a trial: `preview` is no more precise
 END_SECONDS: Final = 3.0  # for the statistics and the page …
 END_SECONDS_EACH: Final = 0.3  # … and for each variant, its size and its row
 
@@ -26,12 +27,14 @@ class Clock:
 
     Args:
         budget: Seconds of the whole comparison; None for no limit.
+        now: Gives the time in seconds.
     """
 
-    def __init__(self, budget: float | None) -> None:
+    def __init__(self, budget: float | None, now: Callable[[], float] = time.monotonic) -> None:
         self.budget = budget
+        self._now = now
         self._used = 0.0
-        self._start = time.monotonic()
+        self._start = self._now()
         self._previewed: dict[str, float] = {}
         self._trained: dict[str, float] = {}
         self._pieces: dict[str, float] = {}
@@ -46,14 +49,14 @@ class Clock:
             done: What earlier sessions trained.
         """
         self._used = used
-        self._previewed = dict(previewed)
+        self._previewed = {key: max(seconds, LEAST_SECONDS) for key, seconds in previewed.items()}
         self._spent = used if done else 0.0
         self._expected = sum(self._previewed.get(one.variant.key, 0.0) for one in done)
 
     @property
     def session(self) -> float:
         """Seconds since this process began."""
-        return time.monotonic() - self._start
+        return self._now() - self._start
 
     @property
     def left(self) -> float:
@@ -121,6 +124,6 @@ class Clock:
     @contextmanager
     def timing(self, kind: str, count: int) -> Iterator[None]:
         """Measures some pieces of work, for the predictions of the next ones."""
-        start = time.monotonic()
+        start = self._now()
         yield
-        self._pieces[kind] = (time.monotonic() - start) / count
+        self._pieces[kind] = (self._now() - start) / count

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -25,7 +26,12 @@ from poolzoo.train.step_plan import show_duration
 
 
 def run(
-    config: ComparisonConfig, out: Path, command: str, runner: Runner = run_local, path: str | None = None
+    config: ComparisonConfig,
+    out: Path,
+    command: str,
+    runner: Runner = run_local,
+    now: Callable[[], float] = time.monotonic,
+    path: str | None = None,
 ) -> ComparisonResult:
     """Runs a new comparison and writes its tables and its page.
 
@@ -34,13 +40,14 @@ def run(
         out: Its directory, which must not exist.
         command: As it was typed, for the report.
         runner: Trains the trials.
+        now: Gives the time in seconds, for the time budget.
         path: What later comparisons call this one, see `earlier.remember`; None for `out`.
 
     Raises:
         UsageError: A name is unknown, a feature map would be 1 × 1, or `out` exists; nothing has been written.
         CheckFailed: Every trial failed.
     """
-    clock = Clock(config.time_budget)
+    clock = Clock(config.time_budget, now)
     with store.shared():
         files.require_free(out)
         _ = config.baseline_variant  # raises where there is none
@@ -52,19 +59,25 @@ def run(
         return _run(out, runner, clock, resumed=False, path=path)
 
 
-def resume(out: Path, runner: Runner = run_local, time_budget: float | None = None) -> ComparisonResult:
+def resume(
+    out: Path,
+    runner: Runner = run_local,
+    time_budget: float | None = None,
+    now: Callable[[], float] = time.monotonic,
+) -> ComparisonResult:
     """Runs what is missing in an interrupted comparison, and writes its tables and its page.
 
     Args:
         out: Its directory.
         runner: Trains the trials.
         time_budget: Seconds of the whole comparison, earlier sessions included, from now on; None for what it had.
+        now: Gives the time in seconds, for the time budget.
 
     Raises:
         UsageError: `out` is no comparison.
         CheckFailed: Every trial failed, or some are not trained yet and the data has changed since.
     """
-    clock = Clock(time_budget)
+    clock = Clock(time_budget, now)
     with store.shared():
         return _run(out, runner, clock, resumed=True)
 

@@ -19,12 +19,12 @@ from poolzoo.compare.racing import Stopped, stopped_in_look, verdict_level
 from poolzoo.compare.records import TrialRecords
 
 Right = Mapping[str, Mapping[int, np.ndarray]]  # which images each variant has right, by seed
-DEGREES: Final = 8  # degrees of freedom that pilots should give; more do not count for a variant from one seed
+DEGREES: Final = 6  # degrees of freedom of the last tests if all but the pilots are stopped
 
 
 def pilot_count(variants: int, seeds: int) -> int:
-    """How many variants get all seeds at once: enough for the variance, and at most a third of all, but two."""
-    return max(2, min(ceil(DEGREES / (seeds - 1)), ceil(variants / 3)))
+    """How many variants get all seeds at once: enough for the variance, and at most two thirds of them, but two."""
+    return max(2, min(1 + ceil(DEGREES / (seeds - 1)), ceil(variants * 2 / 3)))
 
 
 class Race:

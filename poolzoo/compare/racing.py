@@ -16,9 +16,9 @@ The larger p decides. It is that of the studentized range of all variants (Tukey
 1953), with the standard error of the pair (Kramer, Biometrics 12(3), 1956) and its degrees of freedom (Games and
 Howell, Journal of Educational Statistics 1(2), 1976).
 
-Half of alpha is for stops. Looks spend it as Lan and DeMets, Biometrika 70(3), 1983, with their function of Pocock's
-type, at the fraction r / S of the seeds. What they leave is the level of the last tests (`statistics`), so that stops
-and verdicts together are wrong with a probability of at most alpha.
+Two fifths of alpha are for stops. Looks spend them as Lan and DeMets, Biometrika 70(3), 1983, with their function of
+Pocock's type, at the fraction r / S of the seeds. What they leave is the level of the last tests (`statistics`), so
+that stops and verdicts together are wrong with a probability of at most alpha.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from poolzoo.report.results import Delta, Stop
 if TYPE_CHECKING:
     from scipy.interpolate import PchipInterpolator
 
-SHARE: Final = 0.5  # of alpha that stops may spend
+SHARE: Final = 0.4  # of alpha that stops may spend
 NODES: Final = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 20.0, 50.0, inf)  # degrees of freedom that are tabulated
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -39,9 +38,9 @@ def train(config: ComparisonConfig, records: TrialRecords, folder: Path, runner:
             if not (chosen := clock.fitting(_groups(config, pending))):
                 output.say(f"the time budget of {show_duration(clock.budget or 0)} has no room for another trial")
                 return
-            start = time.monotonic()
+            start = clock.session
             _train_all(config, chosen, records, folder, runner, clock)
-            clock.trained(chosen, time.monotonic() - start)
+            clock.trained(chosen, clock.session - start)
             tried |= {one.key for one in chosen}
             pending = [one for one in pending if one.key not in tried]
 
@@ -54,7 +53,7 @@ def _train_all(
     runner: Runner,
     clock: Clock,
 ) -> None:
-    ended, count, start = runner(config, trials, folder), 0, time.monotonic()
+    ended, count, start = runner(config, trials, folder), 0, clock.session
     while count < len(trials):
         with output.quiet():
             finished = next(ended)
@@ -63,7 +62,7 @@ def _train_all(
         records.set_session(clock.session)
         count += len(finished)
         todo = [one for one in config.trials if one.key not in records.trials and not records.is_stopped(one)]
-        eta = _duration((time.monotonic() - start) / count * len(todo))
+        eta = _duration((clock.session - start) / count * len(todo))
         total = sum(not records.is_stopped(one) or one.key in records.trials for one in config.trials)
         for number, record in enumerate(finished, total - len(todo) - len(finished) + 1):
             most = "at most " if config.race else ""

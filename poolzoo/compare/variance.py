@@ -82,8 +82,9 @@ def seed_variances(accuracy: Mapping[str, Mapping[int, float]]) -> dict[str, See
 def own_seed_variances(accuracy: Mapping[str, Mapping[int, float]]) -> dict[str, SeedVariance]:
     """The same with the effect that a seed has on all variants, for differences of variants that share no seeds.
 
-    Where all are affected alike, such a difference is smaller than these variances say, so that they are safe. A
-    variant from one seed has the prior's variance s₀² with the prior's degrees of freedom.
+    Where all are affected alike, such a difference is smaller than these variances say, so that they are safe. They are
+    for a few variants of which some have one seed. Such a variant has the prior's variance, with the prior's degrees of
+    freedom. A few variances cannot tell d₀: it is 8, and s₀² the pooled variance.
 
     Args:
         accuracy: By variant and seed.
@@ -93,10 +94,12 @@ def own_seed_variances(accuracy: Mapping[str, Mapping[int, float]]) -> dict[str,
     """
     values = {name: np.array(list(of.values())) for name, of in accuracy.items()}
     squares = {name: float(np.square(own - own.mean()).sum()) for name, own in values.items()}
-    return _shrunk(squares, {name: len(own) - 1.0 for name, own in values.items()})
+    return _shrunk(squares, {name: len(own) - 1.0 for name, own in values.items()}, MAX_PRIOR_DF)
 
 
-def _shrunk(squares: Mapping[str, float], df: Mapping[str, float]) -> dict[str, SeedVariance]:
+def _shrunk(
+    squares: Mapping[str, float], df: Mapping[str, float], prior_df: float | None = None
+) -> dict[str, SeedVariance]:
     """The posterior variances from the sums of squared residuals; empty where no degree of freedom is left."""
     known = [name for name in squares if df[name] > 1e-9]
     if not known:
@@ -104,7 +107,7 @@ def _shrunk(squares: Mapping[str, float], df: Mapping[str, float]) -> dict[str, 
     d = np.array([df[name] for name in known])
     raw = np.array([squares[name] for name in known]) / d
     largest = float(d.sum())
-    prior, scale = _prior(raw, d)
+    prior, scale = _prior(raw, d) if prior_df is None else (prior_df, float((raw * d).sum() / largest))
     shrunk = dict(zip(known, np.maximum((prior * scale + d * raw) / (prior + d), raw).tolist(), strict=True))
     return {
         name: SeedVariance(shrunk[name], float(df[name]), prior, largest)

@@ -299,7 +299,7 @@ def dies_in_the_third_trial(events: Connection) -> None:
 
     def add(self, record):
         noted(self, record)
-        if next(added) == 2:
+        if record["status"] == "done" and next(added) == 2:
             processes.signal_at(signal.SIGKILL, TrainingModule, "step", 20)
 
     Journal.add = add
@@ -311,7 +311,7 @@ def test_a_killed_comparison_resumes_to_the_same_table(poolzoo, tmp_path):
     process = processes.start(tmp_path, *arguments, "--out", tmp_path / "killed", before=dies_in_the_third_trial)
     assert process.wait().code == -signal.SIGKILL
     journal = (tmp_path / "killed" / "journal.jsonl").read_text().splitlines()
-    assert [line["status"] for line in map(json.loads, journal)] == ["done", "done"]
+    assert [line["status"] for line in map(json.loads, journal)].count("done") == 2
     outcome = poolzoo("compare", "--resume", tmp_path / "killed", "--json")
     assert outcome.code == 0
     assert "2 of 4 trials are done already" in outcome.err

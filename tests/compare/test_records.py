@@ -20,7 +20,8 @@ def test_a_record_is_read_as_it_was_written(tmp_path):
     record = replace(TrialRecord.of(TRIAL, "done"), run="runs/a", accuracy=0.5, robustness=ROBUSTNESS, parity=False)
     records = TrialRecords(tmp_path)
     records.add(record)
-    records.add_session("now", 0.25)
+    records.set_session(450.0)
+    records.set_session(900.0)  # the same session, later
     again = TrialRecords(tmp_path)
     assert again[TRIAL] == record
     assert again.done(TRIAL)
