@@ -19,12 +19,12 @@ COMMANDS: Final = {
     "list": ("poolzoo.cli.list:command", "List poolings, backbones, data sets, runtimes and protocols."),
     "show": ("poolzoo.cli.show:command", "Show the options, equation, paper and origin of one item."),
     "gallery": ("poolzoo.cli.gallery:command", "Write a page that shows what every pooling does to a photograph."),
-    "choose": ("poolzoo.cli.choose:command", "Recommend a pooling for a data set, from a few minutes of training."),
     "finetune": ("poolzoo.cli.finetune:command", "Fine-tune a backbone with a pooling on a data set."),
     "compare": (
         "poolzoo.cli.compare:command",
         "Train poolings with several seeds, and test which differ significantly.",
     ),
+    "choose": ("poolzoo.cli.choose:command", "Recommend a pooling for a data set, from a few minutes of training."),
     "report": ("poolzoo.cli.report:command", "Compare finished runs, or check those of others."),
     "evaluate": ("poolzoo.cli.evaluate:command", "Evaluate a trained network on test images."),
     "export": ("poolzoo.cli.export:command", "Export a trained network to a verified ONNX bundle."),

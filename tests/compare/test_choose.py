@@ -89,12 +89,15 @@ def test_the_regimes_are_compared_with_each_other(tmp_path) -> None:
     assert second.startswith("In this budget it beats nano/resnet frozen")
 
 
-def test_regimes_that_do_not_differ_are_both_left_in(tmp_path) -> None:
-    frozen = finished(tmp_path, ALL_EQUAL)
-    scratch = finished(tmp_path, {"avg": Truth(0.805, 0.8)}, regime=SCRATCH)
-    assert len(compared([frozen, scratch]).tied) == 2
-    _, second, _ = said([frozen, scratch])
+def test_among_regimes_that_do_not_differ_the_cheapest_comes_first(tmp_path) -> None:
+    frozen = finished(tmp_path, ALL_EQUAL, macs=500)
+    scratch = finished(tmp_path, {"avg": Truth(0.802, 0.8)}, regime=SCRATCH, macs=600, random=1)
+    found = compared([frozen, scratch])
+    assert [one.candidate.regime for one in found.tied] == [FROZEN, SCRATCH]
+    cheapest = found.tied[0]
+    _, second, _ = words.sentences(cheapest, cheapest.comparison.baseline, found)
     assert "beyond chance" in second
+    assert "beats" not in second
 
 
 def test_one_seed_claims_nothing(tmp_path) -> None:
@@ -118,7 +121,7 @@ def test_the_printed_command_has_every_setting_that_was_typed(tmp_path) -> None:
     assert "--pretrained" in command
     assert "--epochs" not in command
     assert "--limit" not in command
-    parse(words.export_command(tmp_path / "out", "opencv")[1:])
+    parse(words.export_command(one, tmp_path / "out", "opencv")[1:])
 
 
 # --- What is compared, for how long -------------------------------------------------------------------------------

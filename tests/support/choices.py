@@ -34,6 +34,7 @@ def finished(
     images: int = 400,
     alpha: float = 0.05,
     random: int = 0,
+    macs: int = 1000,
     **settings: object,
 ) -> Finished:
     """A comparison of global poolings, the first of which is the baseline."""
@@ -73,6 +74,7 @@ def finished(
                 local_pool=None,
                 seed=trial.seed,
                 run=str(run),
+                macs=macs,
                 accuracy=float(right.mean()),
                 validation=truth.validation,
             )

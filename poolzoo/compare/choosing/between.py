@@ -25,7 +25,8 @@ class Contender:
     @property
     def macs(self) -> int:
         """Multiply–accumulate operations of the candidate for one image."""
-        return measures.size(self.comparison.trials(self.candidate.variant)[0].path).macs
+        first = self.comparison.trials(self.candidate.variant)[0]
+        return measures.size(first.path).macs if first.macs is None else first.macs
 
 
 @dataclass(frozen=True)

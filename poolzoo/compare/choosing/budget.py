@@ -20,7 +20,8 @@ from poolzoo.train.step_plan import show_duration
 
 FEWEST_EPOCHS: Final = 3  # as long as there are fewer images to take instead
 LIMITS: Final = (20_000, 10_000, 5_000, 2_000, 1_000, 500, 200)  # training images, and as many test images at most
-RESERVED: Final = 0.15  # of the time, for exports, and because estimates are uncertain
+FILLED: Final = 0.6  # of the time by what trainings are predicted to take: whole seeds are worth more than epochs
+RESERVED: Final = 0.15  # of the time, for exports
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def fit(loads: Sequence[Load], seconds: float, spent: float = 0.0) -> Fitted:
     Raises:
         UsageError: Not even one pass over a few images fits.
     """
-    usable = (1 - RESERVED) * (seconds - spent)
+    usable = FILLED * (seconds - spent)
     images = loads[0].work.train + loads[0].work.val
     limits = [None, *(limit for limit in LIMITS if limit < images)]
     for fewest in (FEWEST_EPOCHS, 1):
@@ -143,7 +144,7 @@ def fit(loads: Sequence[Load], seconds: float, spent: float = 0.0) -> Fitted:
             needed = [load.seconds(limit, epochs) for load, epochs in zip(loads, least, strict=True)]
             if sum(needed) <= usable:
                 return Fitted(limit, _lengthened(loads, limit, least, usable))
-    least_seconds = spent + sum(load.seconds(limits[-1], 1) for load in loads) / (1 - RESERVED)
+    least_seconds = spent + sum(load.seconds(limits[-1], 1) for load in loads) / FILLED
     trials = sum(len(load.planned.config.trials) for load in loads)
     needed_time = show_duration(5 * (least_seconds // 5 + 1))
     raise UsageError(

@@ -40,19 +40,19 @@ class Exports:
     def __init__(self, request: Request, threads: int | None) -> None:
         self.request = request
         self.threads = threads
-        self._known: dict[str, _Exported] = {}
+        self._known: dict[Path, _Exported] = {}
 
     def measured(self, comparison: Finished, candidate: Candidate, *, check_target: bool = False) -> Candidate:
-        """A candidate with its latency, and with what speaks against it."""
+        """A candidate with its latency, and with what speaks against it; one that was measured is not measured again."""
         path = comparison.trials(candidate.variant)[0].path
-        key = f"{path} {check_target}"
-        if key not in self._known:
+        found = self._known.get(path)
+        if found is None:
             output.say(f"exporting {candidate.variant.name} of {comparison.planned.title}")
             try:
-                self._known[key] = self._export(path, check_target=check_target)
+                found = self._export(path, check_target=check_target)
             except Exception as error:  # a plugin's layer in an exporter
-                self._known[key] = _Exported(None, f"it cannot be exported: {explain(error).message}")
-        found = self._known[key]
+                found = _Exported(None, f"it cannot be exported: {explain(error).message}")
+            self._known[path] = found
         refusal, most = found.refusal, self.request.max_latency_ms
         if refusal is None and most is not None and found.latency_ms is not None and found.latency_ms > most:
             refusal = f"one image takes {found.latency_ms:.2f} ms, and --max-latency is {most:g}"

@@ -24,6 +24,7 @@ from poolzoo.compare.config import ComparisonConfig
 from poolzoo.compare.race import pilot_count
 from poolzoo.compare.records import TrialRecords
 from poolzoo.data import store
+from poolzoo.plugin import loader
 from poolzoo.report import choice_page
 from poolzoo.train.settings import Settings
 
@@ -96,8 +97,11 @@ def resume(out: Path) -> Choice:
         UsageError: `out` is no choice.
         CheckFailed: No candidate can be recommended, or the data has changed.
     """
+    plan = Plan.load(out)
+    plugins = [Path(file) for one in plan.comparisons for file in one.config.settings.plugins]
+    loader.settings.files = list(dict.fromkeys([*loader.settings.files, *plugins]))
     with store.shared():
-        return _run(Plan.load(out), out, time.monotonic())
+        return _run(plan, out, time.monotonic())
 
 
 def _run(plan: Plan, out: Path, started: float) -> Choice:
@@ -180,7 +184,7 @@ def _recommended(plan: Plan, comparisons: Sequence[Finished], out: Path) -> Choi
         left_out=[*(line for each in comparisons for line in each.left_out), *plan.left_out],
         seconds=0.0,
         train=words.train_command(comparison, measured, out),
-        export=words.export_command(out, plan.request.target),
+        export=words.export_command(comparison, out, plan.request.target),
         out=out,
     )
 

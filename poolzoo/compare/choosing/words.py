@@ -95,9 +95,7 @@ def train_command(comparison: Finished, chosen: Candidate, out: Path) -> list[st
         words += ["--local-pool", variant.local_pool]
     for name, value in _typed(settings).items():
         words += [flag(name)] if value is True else [flag(name), str(value)]
-    for file in settings.plugins:
-        words += ["--plugin", file]
-    return [*words, "--out", str(out / "run")]
+    return [*words, *_plugins(settings), "--out", str(out / "run")]
 
 
 def _typed(settings: Settings) -> Mapping[str, object]:
@@ -110,7 +108,12 @@ def _typed(settings: Settings) -> Mapping[str, object]:
     }
 
 
-def export_command(out: Path, target: str | None) -> list[str]:
+def export_command(comparison: Finished, out: Path, target: str | None) -> list[str]:
     """The words of the `export` command for the network that `train_command` trains."""
-    words = ["poolzoo", "export", str(out / "run"), "--out", str(out / "bundle")]
+    words = ["poolzoo", "export", str(out / "run"), *_plugins(comparison.planned.config.settings)]
+    words += ["--out", str(out / "bundle")]
     return words if target in (None, "onnxruntime") else [*words, "--target", str(target)]
+
+
+def _plugins(settings: Settings) -> list[str]:
+    return [word for file in settings.plugins for word in ("--plugin", file)]
