@@ -81,10 +81,10 @@ def export_all(jobs: Sequence[Job], threads: int | None) -> Iterator[Exported]:
     left = len(jobs)
     try:
         while left:
-            job = _next(waiting)
-            if job is not None:
-                ended.put(_export_here(job, each))
-            while left and (job is None or not ended.empty()):
+            own = _next(waiting)
+            if own is not None:
+                ended.put(_export_here(own, each))
+            while left and (own is None or not ended.empty()):
                 yield ended.get()
                 left -= 1
     finally:

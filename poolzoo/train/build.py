@@ -54,14 +54,14 @@ def build_engine(heads: Sequence[PreparedRun], checkpoint: Checkpoint) -> Engine
             stores = None  # the teacher needs the images
     loader: Loader
     if stores is None:
-        eval_batch_size = min(head.head_batch_size for head in heads)
+        eval_batch_size = min(head.eval_batch_size for head in heads)
         loader = image_loader(
             first, settings.batch_size, eval_batch_size, teacher_logits, frozen=first.is_backbone_frozen
         )
     else:
         loader = _feature_loader(first, stores, settings.batch_size, teacher_logits)
     micro_batch = -(-settings.batch_size // (rank.world_size * settings.grad_accum))
-    needed = micro_batch * sum(head.footprint.total for head in heads)
+    needed = micro_batch * sum((head.footprint if stores is None else head.head_footprint).total for head in heads)
     resources.hold(f"a batch of {micro_batch} images", needed, BATCH_HINT)
     plan = _plan(settings, len(loader))
     budget = settings.budget_seconds

@@ -154,7 +154,7 @@ def _digest(prepared: PreparedRun, key: str, dtype: str, part: Part) -> str:
         "version": [VERSION, prepared.backbone_batch_size, dtype, torch.__version__],
         "what": key if key == FEATURE_MAP else pool,
         "backbone": [settings.backbone, settings.local_pool, settings.stem, backbone_source.sha256()],
-        "weights": prepared.backbone_digest,
+        "weights": prepared.facts.digest,
         "input": [list(assembly.image_size), list(map(list, prepared.preprocess.statistics))],
         "images": _images(prepared, part),
         "computed": [prepared.policy.device.type, settings.precision],

@@ -217,7 +217,9 @@ def test_heads_on_one_backbone_are_measured_as_they_are_alone(poolzoo, tmp_path,
     for cache, images in (("shared", range(1, 30)), ("own", range(79 * 30, 100 * 30))):
         monkeypatch.setenv("POOLZOO_CACHE", str(tmp_path / cache))
         seen.clear()
-        alone = poolzoo("compare", *frozen, *more, "--pool", "max", "--threads", 1, "--out", tmp_path / cache).json
+        alone = poolzoo(
+            "compare", *frozen, *more, "--pool", "max", "--threads", 1, "--out", tmp_path / f"of-{cache}"
+        ).json
         assert sum(seen) - (0 if cache == "shared" else 600) in images  # some single ones are for measuring memory
         row = next(row for row in together["results"] if row["pool"] == "max")
         for key in ("accuracy", "corruption_accuracy", "crop_consistency", "shift_consistency"):
