@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from poolzoo.common import files
-from poolzoo.compare import across
+from poolzoo.compare.across import together
 from poolzoo.report import compare_page, comparisons_page
 from poolzoo.report.across_results import AcrossGroup, AcrossResult, AcrossVariant, Interval
 from poolzoo.report.comparisons_page import OVER_ALL
@@ -27,7 +27,7 @@ HEADERS: Final = (
 
 def write() -> None:
     """Renews the findings and what all comparisons say together, from docs/leaderboard.md and docs/leaderboard.json."""
-    found = replace(across.report([DOCS / "leaderboard.json"], None, 0.05), command=COMMAND)
+    found = replace(together.report([DOCS / "leaderboard.json"], None, 0.05), command=COMMAND)
     text = (DOCS / "leaderboard.md").read_text(encoding="utf-8")
     above, _, below = text.partition(MARK)
     parts = re.split(r"^(?=## )", below, flags=re.MULTILINE)  # the first two are the mark's line and how it was made

@@ -82,7 +82,8 @@ def command(
             raise UsageError("--check takes neither --baseline nor --out", "leave them out")
         return run(paths, options, as_json=as_json)
     options.require_unused()
-    from poolzoo.compare import several, writing
+    from poolzoo.compare import writing
+    from poolzoo.compare.across import several
 
     place = out or writing.new_path()
     files.require_free(place)

@@ -11,7 +11,8 @@ from typing import Final
 
 from poolzoo.cli.compare import difference
 from poolzoo.common import files, output
-from poolzoo.compare import across, writing
+from poolzoo.compare import writing
+from poolzoo.compare.across import together
 from poolzoo.compare.writing import AcrossSummary
 from poolzoo.report.across_results import AcrossGroup, AcrossVariant, Interval
 
@@ -36,7 +37,7 @@ def run(paths: Sequence[Path], baseline: str | None, alpha: float, place: Path, 
         place: The directory of the report.
         as_json: Whether the result is printed as JSON.
     """
-    result = replace(across.report(paths, baseline, alpha), command=shlex.join(["poolzoo", *sys.argv[1:]]))
+    result = replace(together.report(paths, baseline, alpha), command=shlex.join(["poolzoo", *sys.argv[1:]]))
     with files.appearing(place) as folder:
         writing.write_across(result, folder)
     for note in result.notes:

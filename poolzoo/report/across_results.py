@@ -35,7 +35,7 @@ class AcrossVariant:
         accuracy: Mean over comparisons, 0–1, with the weights of the gains.
         average_rank: Over test sets, 1 for the best.
         gain: Accuracy over the baseline's, 0–1, aggregated; None for the baseline.
-        iqm, improvement, error_ratio: As in `compare.aggregate`; None for the baseline.
+        iqm, improvement, error_ratio: As in `compare.across.aggregate`; None for the baseline.
         better_in, worse_in: Number of comparisons in which the comparison itself found a significant difference.
         elsewhere_p: p of the signed-rank test over test sets against the baseline, adjusted by Holm.
         rests_on: The comparison without which a significant gain is not significant; None where there is none.

@@ -13,13 +13,14 @@ from safetensors.numpy import load_file, save_file
 from support.submissions import edit_arrays, edit_json, run_of, sign_again, tiny_protocol
 
 from poolzoo.artifacts import manifest
-from poolzoo.compare.board import checks, protocol
-from poolzoo.compare.board.checking import check
-from poolzoo.compare.board.checks import Context
+from poolzoo.compare.board import protocol
+from poolzoo.compare.board.checking import CHECKS, check
+from poolzoo.compare.board.checks.context import Context
+from poolzoo.compare.board.checks.outcome import attempt
 from poolzoo.compare.board.submission import Submission
 
 EARLIER = Path(__file__).parents[1] / "data" / "earlier" / "run"
-CHECKS = (
+NAMES = (
     *("files", "manifests", "protocol", "plan", "trials", "settings", "length", "data", "labels", "metrics"),
     *("weights", "plugins", "versions", "statistics"),
 )
@@ -35,8 +36,7 @@ def failures(folder, honest, **more):
 def outcome(folder, honest, name):
     """One check alone."""
     context = Context(Submission.of([folder]), protocol.load(honest / "tiny.toml"))
-    found = {**checks.CHECKS, "protocol": checks.protocol_check}[name]
-    return checks.attempt(name, lambda: found(context))
+    return attempt(name, lambda: CHECKS[name](context))
 
 
 # --- What passes ---------------------------------------------------------------------------------------------------
@@ -47,7 +47,7 @@ def test_an_honest_submission_passes_and_executes_nothing(poolzoo, honest):
     assert done.code == 0, done.out
     assert done.err == ""
     rows = {row["check"]: row for row in done.json["checks"]}
-    assert {name for name, row in rows.items() if row["status"] == "ok"} == set(CHECKS)
+    assert {name for name, row in rows.items() if row["status"] == "ok"} == set(NAMES)
     assert {name for name, row in rows.items() if row["status"] == "skipped"} == {"evaluation", "training"}
     assert "not loaded" in rows["plugins"]["reason"]
     assert not (honest / "executed").exists()

@@ -8,7 +8,7 @@ import pytest
 from support.planted_comparisons import planted
 from test_compare_page import HOSTILE
 
-from poolzoo.compare import across
+from poolzoo.compare.across import together
 from poolzoo.report import across_page, comparisons_page
 from poolzoo.report.across_results import AcrossResult
 
@@ -23,7 +23,7 @@ def found(tmp_path_factory) -> AcrossResult:
         for n in (0, 1)
         for local in (False, True)
     ]
-    return across.report(paths, None, 0.05, resamples=100)
+    return together.report(paths, None, 0.05, resamples=100)
 
 
 def test_the_page_needs_no_script(found):

@@ -21,7 +21,7 @@ from poolzoo.common.text import one_line
 from poolzoo.compare import conclusions, statistics
 from poolzoo.compare.board import protocol as protocols
 from poolzoo.compare.board.checking import CheckReport
-from poolzoo.compare.board.checks import Context
+from poolzoo.compare.board.checks.context import Context
 from poolzoo.compare.statistics import Statistics, VariantStatistics
 from poolzoo.report.results import Accuracy, Delta
 

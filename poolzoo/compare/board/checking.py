@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
 from poolzoo.common.errors import UsageError
-from poolzoo.compare.board import checks, protocol
-from poolzoo.compare.board.checks import Check, Context
+from poolzoo.compare.board import protocol
+from poolzoo.compare.board.checks import conditions, figures, files, plugins, weights
+from poolzoo.compare.board.checks.context import Context
+from poolzoo.compare.board.checks.outcome import FAILED, OK, Check, attempt, skipped
 from poolzoo.compare.board.protocol import Protocol
 from poolzoo.compare.board.submission import Submission
 
 RERUNS: Final = ("none", "evaluate", "train")
 Again = Literal["none", "evaluate", "train"]
+# Checks of a submission whose files are safe to read, in the order in which they are shown.
+CHECKS: Final[Mapping[str, Callable[[Context], str]]] = {
+    "protocol": conditions.protocol_check,
+    "plan": conditions.plan_check,
+    "trials": conditions.trials_check,
+    "settings": conditions.settings_check,
+    "length": conditions.length_check,
+    "data": conditions.data_check,
+    "labels": conditions.labels_check,
+    "metrics": figures.metrics_check,
+    "weights": weights.weights_check,
+    "plugins": plugins.plugins_check,
+    "versions": conditions.versions_check,
+    "statistics": figures.statistics_check,
+}
+OF_COMPARISON: Final = ("plan", "statistics")  # runs alone have none
 
 
 @dataclass(frozen=True)
@@ -36,13 +54,13 @@ class CheckReport:
     @property
     def passed(self) -> bool:
         """Whether no check failed."""
-        return all(check.status != checks.FAILED for check in self.checks) and self.context is not None
+        return all(check.status != FAILED for check in self.checks) and self.context is not None
 
     @property
     def reran(self) -> tuple[str, ...]:
         """What was run again and agreed: `evaluation`, `training`."""
         return tuple(
-            check.name for check in self.checks if check.name in ("evaluation", "training") and check.status == "ok"
+            check.name for check in self.checks if check.name in ("evaluation", "training") and check.status == OK
         )
 
     def to_json(self) -> dict[str, object]:
@@ -70,30 +88,42 @@ def check(
         UsageError: There is nothing to check, no such protocol, or data or a plugin is missing for a rerun.
     """
     submission = Submission.of(paths)
-    first = checks.attempt("files", lambda: checks.files_check(submission))
-    if first.status == checks.FAILED:
-        rest = checks.skipped(("manifests", "protocol", *checks.CHECKS), "its files are not safe to read")
+    first = attempt("files", lambda: files.files_check(submission))
+    if first.status == FAILED:
+        rest = skipped(("manifests", *CHECKS), "its files are not safe to read")
         return CheckReport(tuple(paths), None, (first, *rest))
-    found = [first, checks.attempt("manifests", lambda: checks.manifests_check(submission))]
+    found = [first, attempt("manifests", lambda: files.manifests_check(submission))]
     own = protocol.find(named) if named is not None else _built_in(submission)
     context = Context(submission, own)
-    found.append(checks.attempt("protocol", lambda: checks.protocol_check(context)))
-    for name, function in checks.CHECKS.items():
-        if submission.comparison is None and name in checks.OF_COMPARISON:
-            found += checks.skipped([name], "runs have none")
+    for name, function in CHECKS.items():
+        if submission.comparison is None and name in OF_COMPARISON:
+            found += skipped([name], "runs have none")
         else:
-            found.append(checks.attempt(name, lambda function=function: function(context)))  # type: ignore[misc]
-    found += _reruns(context, data, again, sound=all(one.status != checks.FAILED for one in found))
+            found.append(attempt(name, lambda function=function: function(context)))  # type: ignore[misc]
+    found += _reruns(context, data, again, sound=all(one.status != FAILED for one in found))
     return CheckReport(tuple(paths), own, tuple(found), context)
 
 
 def _built_in(submission: Submission) -> Protocol:
-    reference = checks.require_one_reference(submission)
+    reference = require_one_reference(submission)
     name = reference.partition("@")[0]
     if name not in protocol.names():
         text = f"the protocol {name!r} of the runs is not built in"
         raise UsageError(text, "name your own copy of it: --protocol FILE")
     return protocol.find(name)
+
+
+def require_one_reference(submission: Submission) -> str:
+    """The protocol that all runs of a submission name.
+
+    Raises:
+        UsageError: They name none, or several.
+    """
+    if len(submission.references) != 1 or not submission.references[0]:
+        named = ", ".join(one or "none" for one in submission.references) or "none"
+        text = f"the runs follow no protocol: they name {named}"
+        raise UsageError(text, "poolzoo compare --protocol NAME makes runs that can be checked")
+    return submission.references[0]
 
 
 def _reruns(context: Context, data: str | None, again: Again, *, sound: bool) -> list[Check]:
@@ -105,17 +135,17 @@ def _reruns(context: Context, data: str | None, again: Again, *, sound: bool) ->
     if wanted and place is None:
         raise UsageError(f"--rerun needs the data of protocol {context.protocol.name}", f"add --data {source}PATH")
     if not wanted and data is None:
-        return checks.skipped(left, "--rerun does it")
+        return skipped(left, "--rerun does it")
     if not sound:
-        return checks.skipped(("data here", "evaluation", "training"), "another check failed")
+        return skipped(("data here", "evaluation", "training"), "another check failed")
     from poolzoo.compare.board.rerun import Rerun, require_plugins
 
     rerun = Rerun(context, str(place))
     functions = {"evaluation": rerun.evaluation_check, "training": rerun.training_check}
     if wanted:
         require_plugins(context)
-    found = [checks.attempt("data here", rerun.data_check)]
-    if found[0].status == checks.FAILED:
-        return [*found, *checks.skipped(("evaluation", "training"), "the data here is another one")]
-    found += [checks.attempt(name, functions[name]) for name in wanted]
-    return [*found, *checks.skipped(left, "--rerun does it")]
+    found = [attempt("data here", rerun.data_check)]
+    if found[0].status == FAILED:
+        return [*found, *skipped(("evaluation", "training"), "the data here is another one")]
+    found += [attempt(name, functions[name]) for name in wanted]
+    return [*found, *skipped(left, "--rerun does it")]

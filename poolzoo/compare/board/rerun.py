@@ -15,7 +15,8 @@ from poolzoo.artifacts.run import load_run
 from poolzoo.common import output
 from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.compare.board import pinning
-from poolzoo.compare.board.checks import Context, state_of
+from poolzoo.compare.board.checks.context import Context
+from poolzoo.compare.board.checks.weights import state_of
 from poolzoo.compare.board.submission import SubmittedRun, listed
 from poolzoo.plugin import loader
 from poolzoo.train import device as devices

@@ -13,12 +13,12 @@ import pytest
 from support.planted_comparisons import planted
 
 from poolzoo.common.errors import UsageError
-from poolzoo.compare import across
+from poolzoo.compare.across import together
 
 FLAT = {"avg": 0.7, "max": 0.7, "gem": 0.7, "soft": 0.7}
 BEST = {**FLAT, "gem": 0.84}
 WORST = {**FLAT, "gem": 0.56}
-COMMITTED = Path(__file__).parents[2] / "docs" / "leaderboard.json"
+COMMITTED = Path(__file__).parents[3] / "docs" / "leaderboard.json"
 
 
 @pytest.fixture
@@ -31,8 +31,8 @@ def data_sets(tmp_path):
     return make
 
 
-def together(paths, baseline=None, resamples=300):
-    return across.report(paths, baseline, 0.05, resamples)
+def across(paths, baseline=None, resamples=300):
+    return together.report(paths, baseline, 0.05, resamples)
 
 
 def verdicts(group):
@@ -53,7 +53,7 @@ def refused(outcome, code, *words):
 
 
 def test_the_pooling_that_is_better_everywhere_wins(data_sets):
-    (group,) = together(data_sets(BEST, BEST, BEST)).groups
+    (group,) = across(data_sets(BEST, BEST, BEST)).groups
     assert verdicts(group) == {"gem": "better", "avg": "baseline", "max": "not significant", "soft": "not significant"}
     first = group.variants[0]
     assert (first.name, first.average_rank, first.better_in, first.worse_in) == ("gem", 1.0, 3, 0)
@@ -66,13 +66,13 @@ def test_the_pooling_that_is_better_everywhere_wins(data_sets):
 
 
 def test_equal_poolings_have_no_winner(data_sets):
-    (group,) = together(data_sets(FLAT, FLAT, FLAT)).groups
+    (group,) = across(data_sets(FLAT, FLAT, FLAT)).groups
     assert set(verdicts(group).values()) == {"baseline", "not significant"}
     assert "nothing beats avg" in group.conclusions[0]
 
 
 def test_an_order_that_turns_between_data_sets_has_no_winner(data_sets):
-    (group,) = together(data_sets(BEST, WORST, {**FLAT, "gem": 0.9})).groups
+    (group,) = across(data_sets(BEST, WORST, {**FLAT, "gem": 0.9})).groups
     gem = next(row for row in group.variants if row.name == "gem")
     assert gem.gain.better  # its mean alone would make it the winner
     assert (gem.better_in, gem.worse_in, gem.verdict) == (2, 1, "depends")
@@ -92,7 +92,7 @@ def test_a_significant_loss_contradicts_a_mean_that_wins(data_sets):
             for run in gem["per_seed"]:
                 run["accuracy"] = 0.6
         (path / "compare.json").write_text(json.dumps(content))
-    (group,) = together(paths).groups
+    (group,) = across(paths).groups
     gem = group.variants[0]
     assert gem.gain.better
     assert (gem.name, gem.better_in, gem.worse_in, gem.verdict) == ("gem", 0, 1, "depends")
@@ -104,13 +104,13 @@ def test_fewer_seeds_of_a_variant_are_noted(data_sets):
     for row in content["results"]:
         row["per_seed"] = row["per_seed"][: 2 if row["pool"] == "soft" else 3]
     (first / "compare.json").write_text(json.dumps(content))
-    found = together([first, second])
+    found = across([first, second])
     assert f"{first}: some variants have fewer seeds: soft (2 of 3)" in found.notes
     assert {row.verdict for row in found.groups[0].variants if row.name == "soft"} == {"not significant"}
 
 
 def test_a_win_that_one_comparison_makes_says_so(data_sets):
-    (group,) = together(data_sets(FLAT, {**FLAT, "gem": 0.95}, FLAT)).groups
+    (group,) = across(data_sets(FLAT, {**FLAT, "gem": 0.95}, FLAT)).groups
     assert group.variants[0].verdict == "better"
     assert group.variants[0].rests_on.endswith("c1")
     assert "c1: without it, the mean is not significant" in group.conclusions[0]
@@ -118,7 +118,7 @@ def test_a_win_that_one_comparison_makes_says_so(data_sets):
 
 def test_a_win_for_other_data_needs_many_test_sets(data_sets):
     paths = data_sets(*[BEST] * 8, images=100)
-    (few,), (many,) = together(paths[:3]).groups, together(paths).groups
+    (few,), (many,) = across(paths[:3]).groups, across(paths).groups
     assert few.variants[0].verdict == many.variants[0].verdict == "better"
     assert few.variants[0].elsewhere_p == pytest.approx(3 * 2 / 2**3, abs=0.3)
     assert few.conclusions[-1].startswith("All of this is about these 3 test sets. Of other data they can say nothing")
@@ -132,7 +132,7 @@ def test_a_win_for_other_data_needs_many_test_sets(data_sets):
 
 
 def test_only_common_poolings_are_ranked_and_others_are_counted(data_sets):
-    (group,) = together(data_sets({**FLAT, "lp": 0.7}, {**FLAT, "lse": 0.9}, {**FLAT, "lp": 0.6})).groups
+    (group,) = across(data_sets({**FLAT, "lp": 0.7}, {**FLAT, "lse": 0.9}, {**FLAT, "lp": 0.6})).groups
     assert sorted(verdicts(group)) == sorted(FLAT)
     assert dict(group.missing) == {"lp": 1, "lse": 2}
     assert group.comparisons[1].cells["lse"].better
@@ -140,7 +140,7 @@ def test_only_common_poolings_are_ranked_and_others_are_counted(data_sets):
 
 def test_a_comparison_that_shares_nothing_is_left_out(data_sets):
     paths = data_sets(BEST, BEST, {"avg": 0.7, "lse": 0.7})
-    found = together(paths)
+    found = across(paths)
     (group,) = found.groups
     assert [one.left_out is None for one in group.comparisons] == [True, True, False]
     assert sum(f"{paths[2]} takes no part" in note for note in found.notes) == 1
@@ -149,7 +149,7 @@ def test_a_comparison_that_shares_nothing_is_left_out(data_sets):
 
 def test_heads_and_local_poolings_are_separate_groups(tmp_path):
     paths = [planted(tmp_path / f"{n}{local}", BEST, f"d{n}", local=local) for n in "ab" for local in (False, True)]
-    groups = together(paths).groups
+    groups = across(paths).groups
     assert [group.title for group in groups] == ["global poolings", "local poolings"]
     assert [group.variants[0].name for group in groups] == ["gem", "avg + gem"]
 
@@ -161,7 +161,7 @@ def test_the_same_images_under_two_names_are_one_test_set(data_sets, tmp_path):
     content = json.loads((renamed / "compare.json").read_text())
     content["data"]["name"] = "another name"
     (renamed / "compare.json").write_text(json.dumps(content))
-    found = together([first, second, renamed])
+    found = across([first, second, renamed])
     (group,) = found.groups
     assert group.test_sets == 2
     assert [one.test_set for one in group.comparisons] == [1, 2, 1]
@@ -171,10 +171,10 @@ def test_the_same_images_under_two_names_are_one_test_set(data_sets, tmp_path):
 
 def test_without_runs_the_reported_intervals_stand_in(data_sets):
     paths = data_sets(BEST, BEST, FLAT)
-    (whole,) = together(paths).groups
+    (whole,) = across(paths).groups
     for path in paths:
         shutil.rmtree(path / "trials")
-    found = together(paths)
+    found = across(paths)
     (group,) = found.groups
     assert not any(one.images_resampled for one in group.comparisons)
     assert any("sampling variance is taken from the intervals" in note for note in found.notes)
@@ -188,17 +188,17 @@ def test_without_runs_the_reported_intervals_stand_in(data_sets):
 
 def test_another_baseline_is_tested_from_the_runs(data_sets):
     paths = data_sets(BEST, BEST)
-    (group,) = together(paths, "gem").groups
+    (group,) = across(paths, "gem").groups
     assert verdicts(group) == {"gem": "baseline", "avg": "worse", "max": "worse", "soft": "worse"}
     assert {row.worse_in for row in group.variants if row.gain} == {2}
     for path in paths:
         shutil.rmtree(path / "trials")
     with pytest.raises(UsageError, match="has intervals over avg, not over gem"):
-        together(paths, "gem")
+        across(paths, "gem")
 
 
 def test_one_seed_is_shown_and_not_tested(data_sets):
-    (group,) = together(data_sets(BEST, BEST, seeds=1)).groups
+    (group,) = across(data_sets(BEST, BEST, seeds=1)).groups
     assert set(verdicts(group).values()) == {"baseline", "not tested"}
     assert group.variants[0].accuracy == pytest.approx(0.84, abs=0.05)
     assert any(line.startswith("Not tested") for line in group.conclusions)
@@ -228,7 +228,7 @@ def test_the_command_writes_a_page_and_its_tables(poolzoo, data_sets, tmp_path):
 
 
 def test_the_committed_leaderboard_is_read(tmp_path):
-    found = across.report([COMMITTED], None, 0.05, resamples=20)
+    found = together.report([COMMITTED], None, 0.05, resamples=20)
     assert [(group.title, len(group.aggregated), group.test_sets) for group in found.groups] == [
         ("global poolings", 4, 2),
         ("local poolings", 2, 2),
@@ -243,7 +243,7 @@ def test_files_that_use_one_name_twice_are_distinguished(data_sets, tmp_path):
         for run in (run for row in content["results"] for run in row["per_seed"]):
             run["run"] = None
         (tmp_path / f"{number}.json").write_text(json.dumps({"digits": content}))
-    (group,) = together([tmp_path / "0.json", tmp_path / "1.json"]).groups
+    (group,) = across([tmp_path / "0.json", tmp_path / "1.json"]).groups
     assert [one.name for one in group.comparisons] == ["digits", f"{tmp_path / '1.json'}: digits"]
     assert group.comparisons[0].cells["gem"].gain > 0.08 > group.comparisons[1].cells["gem"].gain
 
@@ -252,7 +252,7 @@ def test_files_that_use_one_name_twice_are_distinguished(data_sets, tmp_path):
 def test_the_published_section_is_what_the_leaderboard_says():
     page = (COMMITTED.parent / "leaderboard.md").read_text(encoding="utf-8")
     section = re.search(r"^## Over all comparisons\n(.*?)^## ", page, re.DOTALL | re.MULTILINE)[1]
-    for group in across.report([COMMITTED], None, 0.05).groups:
+    for group in together.report([COMMITTED], None, 0.05).groups:
         assert " ".join(group.conclusions) in section
         for row in group.variants:
             assert row.gain is None or f"| {100 * row.gain.mean:+.2f} ({100 * row.gain.low:+.2f} to " in section

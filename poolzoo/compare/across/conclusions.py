@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from poolzoo.compare import ranks
+from poolzoo.compare.across import ranks
 from poolzoo.report.across_results import AcrossGroup, AcrossVariant
 from poolzoo.report.results import Delta
 

@@ -10,9 +10,9 @@ import pytest
 from scipy import stats
 from support.planted_comparisons import correct
 
-from poolzoo.compare import ranks
-from poolzoo.compare.aggregate import aggregate
-from poolzoo.compare.resampling import Block, Draws, Predictions, interquartile_mean, weights
+from poolzoo.compare.across import ranks
+from poolzoo.compare.across.aggregate import aggregate
+from poolzoo.compare.across.resampling import Block, Draws, Predictions, interquartile_mean, weights
 
 # Area under the ROC curve of C4.5 and three variants of it on 14 data sets: Demšar (2006), table 6.
 DEMSAR = np.array(

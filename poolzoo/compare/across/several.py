@@ -14,8 +14,8 @@ from scipy.special import ndtri
 from poolzoo.common import files, json_reader
 from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.compare import config, statistics, table, writing
+from poolzoo.compare.across.resampling import Predictions
 from poolzoo.compare.grid import NONE, Variant
-from poolzoo.compare.resampling import Predictions
 from poolzoo.data.identity import FILE, DataIdentity
 from poolzoo.report.across_results import Cell
 from poolzoo.report.results import ComparisonResult, SeedResult, VariantResult

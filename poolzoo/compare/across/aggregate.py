@@ -28,7 +28,7 @@ from math import sqrt
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
-from poolzoo.compare.resampling import Block, Draws, weights
+from poolzoo.compare.across.resampling import Block, Draws, weights
 from poolzoo.compare.statistics import RESAMPLES, holm
 from poolzoo.report.across_results import Interval
 from poolzoo.report.results import Delta

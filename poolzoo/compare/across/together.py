@@ -15,10 +15,10 @@ import numpy as np
 
 from poolzoo.artifacts import manifest
 from poolzoo.common.errors import UsageError
-from poolzoo.compare import across_conclusions, aggregate, ranks, several
-from poolzoo.compare.aggregate import Aggregate
-from poolzoo.compare.resampling import Block, weights
-from poolzoo.compare.several import Source
+from poolzoo.compare.across import aggregate, conclusions, ranks, several
+from poolzoo.compare.across.aggregate import Aggregate
+from poolzoo.compare.across.resampling import Block, weights
+from poolzoo.compare.across.several import Source
 from poolzoo.compare.statistics import RESAMPLES, holm
 from poolzoo.plugin.grammar import suggest
 from poolzoo.report.across_results import AcrossComparison, AcrossGroup, AcrossResult, AcrossVariant, Cell
@@ -132,7 +132,7 @@ def _group(
             critical_difference=ranks.critical_difference(len(variants), group.test_sets, alpha),
             joined=ranks.cliques(order, ranks.pairwise(scores), alpha),
         )
-    return replace(group, conclusions=across_conclusions.conclusions(group, alpha))
+    return replace(group, conclusions=conclusions.conclusions(group, alpha))
 
 
 def _blocks(sources: Sequence[Source], numbers: Mapping[str, int]) -> list[Block]:
