@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 import json
 import os
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from support import exporter_tables
 
 from poolzoo import cli
 from poolzoo.common import output, timing
@@ -34,20 +34,20 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Takes what was imported out of the garbage collector's way: a million objects that it need not visit again."""
+    freeze()
+
+
+def freeze() -> None:
+    """Leaves all objects that there are to the end of the process. An export collects garbage three times."""
+    gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _parse_onnxscript_once() -> Iterator[None]:
-    """Keeps the signatures of onnxscript's functions, which are read from source code again for every export.
-
-    An export of a small layer takes half as long with them, and the tests export hundreds of times.
-    """
-    from onnxscript import values
-
+def _exporter_tables() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        read = values.TracedOnnxFunction.function_ir.fget
-        patch.setattr(values.TracedOnnxFunction, "function_ir", property(functools.cache(read)))
+        exporter_tables.keep(patch)
+        freeze()
         yield
 
 
@@ -101,12 +101,21 @@ def poolzoo(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
     return run
 
 
+@pytest.fixture
+def kept_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets torch's exporter work once for each network, for tests that are about something else."""
+    from support import kept_graphs
+
+    kept_graphs.keep(monkeypatch)
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that learnt the digits for four epochs. Read it, do not change it."""
     path = tmp_path_factory.mktemp("trained") / "run"
     arguments = ["finetune", "--data", "digits", "--backbone", "nano/plain", "--pool", "gem", "--epochs", "4"]
     assert cli.run([*arguments, "--threads", "1", "--out", str(path)]) == 0
+    freeze()
     return path
 
 
@@ -115,6 +124,7 @@ def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle of `trained`. Read it, do not change it."""
     path = tmp_path_factory.mktemp("exported") / "bundle"
     assert cli.run(["export", str(trained), "--out", str(path)]) == 0
+    freeze()
     return path
 
 

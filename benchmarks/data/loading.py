@@ -66,7 +66,7 @@ def _ours(folder: str, workers: int, cache: str, *, reduced: bool) -> Epochs:
     from poolzoo.data.streaming.row_file import RowFile
     from poolzoo.model.network import Preprocess
 
-    index, size = _index(folder), (SIZE, SIZE)
+    index, size = index_of(folder), (SIZE, SIZE)
     crops = Reduced(index, size, RowFile(Path(cache), len(index), 10**12)) if reduced else Encoded(index)
     loader = StreamLoader(
         StreamedImages(index, size),
@@ -82,7 +82,8 @@ def _ours(folder: str, workers: int, cache: str, *, reduced: bool) -> Epochs:
     return lambda number: (preprocess(batch.images) for batch in loader.epoch(number))
 
 
-def _index(folder: str) -> Any:
+def index_of(folder: str) -> Any:
+    """The index of the training images of a folder with class folders."""
     from poolzoo.plugin.image_index import FileStorage, ImageIndex, Names
 
     kinds = sorted(path for path in Path(folder, "train").iterdir() if path.is_dir())
@@ -109,7 +110,7 @@ def _processes(folder: str, workers: int, cache: str) -> Epochs:
     """A pool of processes that decode into shared memory, two batches ahead."""
     from poolzoo.model.network import Preprocess
 
-    index, ahead = _index(folder), 3
+    index, ahead = index_of(folder), 3
     shape = (ahead * BATCH, SIZE, SIZE, 3)
     shared = shared_memory.SharedMemory(create=True, size=int(np.prod(shape)))
     pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from poolzoo.artifacts.run_report import RunReport
 from poolzoo.artifacts.schema import Config, NetworkConfig
 from poolzoo.common import files, markdown
+from poolzoo.common.text import data_title
 from poolzoo.data import sizes
 from poolzoo.metrics import multilabel
 from poolzoo.metrics.multilabel_results import MultilabelMetrics
@@ -30,7 +31,7 @@ license: {markdown.scalar(config["pretrained_cfg"]["license"] or "unknown")}
 metrics: [{"mAP" if report.task.is_multilabel else "accuracy"}, precision, recall, f1]
 ---
 
-# {markdown.text(f"{ours['backbone']} with {ours['pool']} pooling on {ours['data']}")}
+# {markdown.text(f"{ours['backbone']} with {ours['pool']} pooling on {data_title(ours['data'])}")}
 
 Images of {sizes.show(ours["data_size"])} pixels (height × width) enter the network at
 {sizes.show(ours["image_size"])}; its {sizes.show(ours["map"])} feature map is pooled to

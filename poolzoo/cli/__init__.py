@@ -16,7 +16,7 @@ from poolzoo.common import errors, output, streams
 
 # Name → (module:command, what `--help` says of it); stated here so that `--help` imports none of them.
 COMMANDS: Final = {
-    "list": ("poolzoo.cli.list:command", "List poolings, backbones, data sets and runtimes."),
+    "list": ("poolzoo.cli.list:command", "List poolings, backbones, data sets, runtimes and protocols."),
     "show": ("poolzoo.cli.show:command", "Show the options, equation, paper and origin of one item."),
     "gallery": ("poolzoo.cli.gallery:command", "Write a page that shows what every pooling does to a photograph."),
     "finetune": ("poolzoo.cli.finetune:command", "Fine-tune a backbone with a pooling on a data set."),
@@ -25,7 +25,7 @@ COMMANDS: Final = {
         "Train poolings with several seeds, and test which differ significantly.",
     ),
     "choose": ("poolzoo.cli.choose:command", "Recommend a pooling for a data set, from a few minutes of training."),
-    "report": ("poolzoo.cli.report:command", "Compare finished runs."),
+    "report": ("poolzoo.cli.report:command", "Compare finished runs, or check those of others."),
     "evaluate": ("poolzoo.cli.evaluate:command", "Evaluate a trained network on test images."),
     "export": ("poolzoo.cli.export:command", "Export a trained network to a verified ONNX bundle."),
     "verify": ("poolzoo.cli.verify:command", "Check a bundle on this machine, without torch."),

@@ -18,6 +18,7 @@ from poolzoo.common.errors import UsageError
 from poolzoo.plugin import loader
 
 if TYPE_CHECKING:
+    from poolzoo.compare.board.protocol import Protocol
     from poolzoo.compare.config import ComparisonConfig
     from poolzoo.compare.training import Runner
     from poolzoo.compare.writing import Summary
@@ -39,6 +40,7 @@ OTHERS: Final = (
     "show_batch",
     "as_json",
 )
+NOT_OF_CONFIG: Final = ("pool", "local_pool", "backbone", "protocol")  # of a file of settings
 OWN: Final = (
     "pools",
     "local_pools",
@@ -82,6 +84,10 @@ EXAMPLES: Final = (
     ("Give the best answer within ten minutes", "poolzoo compare --data digits --pool avg,max --time-budget 10m"),
     ("Show the trials and their cost, and train nothing", "poolzoo compare --data digits --pool avg,max --dry-run"),
     (
+        "Measure a pooling of your own under a protocol, as others do",
+        "poolzoo compare --protocol digits-heads --plugin mine.py --pool mine",
+    ),
+    (
         "Say how many seeds show a difference of half a point",
         "poolzoo compare --data digits --pool avg,max --resolution 0.5 --dry-run",
     ),
@@ -115,6 +121,20 @@ EXAMPLES: Final = (
     group=MODEL,
     metavar="NAME,…",
     help="Local poolings separated by commas. none is the backbone's own; subsample and conv are controls.",
+)
+@option(
+    "--protocol",
+    group=COMPARISON,
+    metavar="NAME|FILE",
+    help="Pin everything but one pooling, as `poolzoo show NAME` prints it, so that the row can go on a board.",
+)
+@option(
+    "--protocol-versions",
+    group=COMPARISON,
+    type=click.Choice(["pinned", "any"]),
+    default="pinned",
+    show_default=True,
+    help="With any, run under versions that the protocol does not allow. The result is marked as unofficial.",
 )
 @option(
     "--baseline",
@@ -266,11 +286,14 @@ def command(
         place = resumed
         result = comparison.resume(place, _runner(executor, address), given["time_budget"])
     else:
-        if resolution is not None and "seeds" in typed and not dry_run:
-            raise UsageError("--resolution chooses the number of seeds", "leave --seeds out, or add --dry-run")
+        pinned = _protocol(given.pop("protocol"), typed)
+        allowed = given.pop("protocol_versions") == "pinned"
+        if resolution is not None and ("seeds" in typed or pinned is not None) and not dry_run:
+            other = "--protocol" if pinned is not None else "--seeds"
+            raise UsageError("--resolution chooses the number of seeds", f"leave {other} out, or add --dry-run")
         if pilot and resolution is None and not dry_run:
             raise UsageError("--pilot is for --resolution or --dry-run", "add one of them")
-        config = _config(given, typed)
+        config = _config(given, typed, pinned, versions_pinned=allowed)
         wanted = None if resolution is None else resolution / 100
         if pilot:
             _pilot(config)
@@ -283,7 +306,7 @@ def command(
             config = pilots.choose_seeds(config, wanted, seeds_max)
         place = out or writing.new_path()
         command_line = shlex.join(["poolzoo", *sys.argv[1:]])
-        result = comparison.run(config, place, command_line, _runner(executor, address))
+        result = comparison.run(config, place, command_line, _runner(executor, address), pinned=pinned)
     show(writing.Summary(result, place), as_json)
     return OK if any(row.done for row in result.results) else CHECK_FAILED
 
@@ -302,19 +325,39 @@ def _seconds(budget: str | None) -> float | None:
         raise UsageError(f"--time-budget {budget!r} is no duration above zero", "such as 25m, 1h30m or 90s") from None
 
 
-def _config(given: dict[str, Any], typed: set[str]) -> ComparisonConfig:
-    """The config of a comparison from what was typed, a recipe and a config file, in this order."""
+def _protocol(text: str | None, typed: set[str]) -> Protocol | None:
+    """The protocol that was typed; the names of its two options leave `typed`."""
+    if text is None and "protocol_versions" in typed:
+        raise UsageError("--protocol-versions is for --protocol NAME", "add --protocol NAME")
+    typed -= {"protocol", "protocol_versions"}
+    if text is None:
+        return None
+    from poolzoo.compare.board import protocol
+
+    return protocol.find(text)
+
+
+def _config(
+    given: dict[str, Any], typed: set[str], pinned: Protocol | None, *, versions_pinned: bool
+) -> ComparisonConfig:
+    """The config of a comparison from what was typed, a recipe and a config file, in this order; or by a protocol."""
     from poolzoo.compare.config import ComparisonConfig
     from poolzoo.train.recipes import recipe_settings
     from poolzoo.train.settings import Settings, with_one_end
     from poolzoo.train.settings_file import read_toml, with_absolute_paths
 
-    own = {name: given.pop(name) for name in OWN if name in given}
     recipe, config = given.pop("recipe"), given.pop("config")
+    unofficial = None
+    if pinned is not None:
+        from poolzoo.compare.board import pinning
+
+        arguments = {**given, "recipe": recipe, "config": config}
+        given = pinning.pin(pinned, arguments, typed & set(arguments))
+        del given["recipe"], given["config"]
+        unofficial = _versions(pinned, versions_pinned=versions_pinned)
+    own = {name: given.pop(name) for name in OWN if name in given}
     for source in (recipe_settings(recipe) if recipe else {}, read_toml(config) if config else {}):
-        given.update(
-            {key: value for key, value in source.items() if key not in (*typed, "pool", "local_pool", "backbone")}
-        )
+        given.update({key: value for key, value in source.items() if key not in (*typed, *NOT_OF_CONFIG)})
     if (budget := given.pop("time_budget", None)) is not None and own["time_budget"] is None:  # that of a config file
         own["time_budget"] = _seconds(budget)
     files = [str(path.resolve()) for path in loader.settings.files]
@@ -322,7 +365,21 @@ def _config(given: dict[str, Any], typed: set[str]) -> ComparisonConfig:
         Settings(**{**with_one_end(given, typed), "plugins": tuple(dict.fromkeys([*given.get("plugins", ()), *files]))})
     )
     loader.settings.files = [Path(file) for file in settings.plugins]
-    return ComparisonConfig(**own, settings=settings)
+    return ComparisonConfig(**own, settings=settings, unofficial=unofficial)
+
+
+def _versions(pinned: Protocol, *, versions_pinned: bool) -> str | None:
+    """Why a result under the versions that are installed does not count; None where it does."""
+    from poolzoo.compare.board import pinning
+
+    if versions_pinned:
+        pinning.require_versions(pinned)
+    refused, noted = pinning.installed_problems(pinned)
+    if noted and not refused:
+        output.say(f"{'; '.join(noted)}: the result equals that of the protocol's versions within chance, not bitwise")
+    if refused:
+        output.warn(f"the result is unofficial: {'; '.join(refused)}")
+    return "; ".join(refused) or None
 
 
 def _runner(executor: str, address: str | None) -> Runner:
@@ -404,6 +461,11 @@ def show(summary: Summary, as_json: bool) -> None:
     output.table(HEADERS, [_cells(row, several, seeds) for row in results], right=(1, 2, 3, 4, 5, 6))
     for sentence in (*summary.result.conclusions, *summary.result.left_out):
         output.data(sentence)
+    if (reference := summary.result.protocol) is not None:
+        from poolzoo.compare.board.protocol import short
+
+        why = summary.result.unofficial
+        output.data(f"protocol {short(reference)}" + (f"; unofficial: {why}" if why else ""))
     output.data(str(summary.page))
 
 
@@ -417,7 +479,7 @@ def _cells(row: VariantResult, several: bool, seeds: int) -> tuple[str, ...]:
         name,
         "" if row.rank is None else str(row.rank),
         _mean_sd(row.accuracy),
-        _difference(row.delta),
+        difference(row.delta),
         _mean_sd(row.f1),
         _number(row.corruption_accuracy.mean if row.corruption_accuracy else None, 4),
         _number(row.latency_ms, 2),
@@ -435,7 +497,8 @@ def _mean_sd(figures: MeanSd | None) -> str:
     return _number(figures.mean, 4) + ("" if figures.sd is None else f" ± {figures.sd:.4f}")
 
 
-def _difference(delta: Delta | None) -> str:
+def difference(delta: Delta | None) -> str:
+    """A gain in points with its interval; empty where it was not tested."""
     if delta is None or delta.mean is None or delta.low is None or delta.high is None:
         return ""
     return f"{100 * delta.mean:+.2f} ({100 * delta.low:+.2f} to {100 * delta.high:+.2f})"

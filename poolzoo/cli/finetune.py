@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -29,7 +30,7 @@ from poolzoo.common import output
 from poolzoo.common.errors import UsageError
 from poolzoo.plugin import loader
 from poolzoo.train.recipes import RECIPES
-from poolzoo.train.settings import CHOICES, Settings
+from poolzoo.train.settings import CHOICES, FREE, Settings, flag
 
 if TYPE_CHECKING:
     from poolzoo.artifacts.run_report import RunReport
@@ -297,7 +298,7 @@ def setting(flag: str, group: str, help: str, metavar: str | None = None, *, uns
     group=OUTPUT,
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Resume the interrupted run in DIR. No other setting may be given.",
+    help="Resume the interrupted run in DIR. --data-workers is the only setting that may change.",
 )
 @option(
     "--config",
@@ -356,16 +357,18 @@ def command(
 
     typed = {name for name in given if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
     if resumed is not None:
-        if typed or out or config or recipe or dry_run or find_lr or show_batch:
+        if typed - FREE or out or config or recipe or dry_run or find_lr or show_batch:
             raise UsageError(
-                "--resume takes no other settings: the run has its own", f"poolzoo finetune --resume {resumed}"
+                f"--resume takes no setting but {', '.join(map(flag, FREE))}: the run has its own",
+                f"poolzoo finetune --resume {resumed}",
             )
-        _show_result(_resume(resumed, as_json=as_json), as_json=as_json)
+        own = {name: given[name] for name in typed}
+        _show_result(_resume(resumed, own, as_json=as_json), as_json=as_json)
         return
     if recipe is not None:
         given.update({key: value for key, value in recipe_settings(recipe).items() if key not in typed})
     if config is not None:
-        given.update({key: value for key, value in read_toml(config).items() if key not in typed})
+        given.update({key: value for key, value in read_toml(config).items() if key not in (*typed, "protocol")})
     files = [str(path.resolve()) for path in loader.settings.files]
     plugins = tuple(dict.fromkeys([*given.get("plugins", ()), *files]))
     settings = with_absolute_paths(Settings(**{**with_one_end(given, typed), "plugins": plugins}))
@@ -419,11 +422,11 @@ def _finetune(settings: Settings, out: Path | None, *, check_export: bool, as_js
     return run.finetune(settings, out, callback=_print_epoch if as_json else None, on_prepared=on_prepared)
 
 
-def _resume(path: Path, *, as_json: bool) -> RunReport | None:
+def _resume(path: Path, own: Mapping[str, Any], *, as_json: bool) -> RunReport | None:
     output.detail("loading torch")
     from poolzoo.train import run
 
-    return run.resume(path, callback=_print_epoch if as_json else None)
+    return run.resume(path, callback=_print_epoch if as_json else None, **own)
 
 
 def _print_epoch(metrics: EpochMetrics) -> None:

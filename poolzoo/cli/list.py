@@ -74,15 +74,17 @@ class _Row(NamedTuple):
 
 
 @click.command()
-@click.argument("what", type=click.Choice(["poolings", "backbones", "datasets", "runtimes"]), required=False)
+@click.argument(
+    "what", type=click.Choice(["poolings", "backbones", "datasets", "runtimes", "protocols"]), required=False
+)
 @click.option("--filter", "pattern", metavar="GLOB", help="List only names that match, such as 'timm/resnet*'.")
 @json_option
 def command(what: str | None, pattern: str | None, as_json: bool) -> None:
-    """List poolings, backbones, data sets and runtimes with the plugin that provides each.
+    """List poolings, backbones, data sets and runtimes with the plugin that provides each, and protocols.
 
     Without an argument, the command lists the poolings and names the rest. `backbones` shows one row for each family;
     with --filter it lists the members of the families too. `datasets` also shows the sources of data of your own.
-    `datasets` and `runtimes` show what is not installed and how to get it.
+    `datasets` and `runtimes` show what is not installed and how to get it. `protocols` are for compare --protocol.
     """
     catalog = loader.catalog()
     listed = what or "poolings"
@@ -109,6 +111,8 @@ def command(what: str | None, pattern: str | None, as_json: bool) -> None:
         output.data(f"data sets: {', '.join(row.name for row in datasets)} (poolzoo list datasets)")
         runtimes = [entry.item.name for entry in catalog.select(spec.Runtime)]
         output.data(f"runtimes: {', '.join(runtimes)} (poolzoo list runtimes)")
+        names = [row.name for row in _protocols(catalog, None)]
+        output.data(f"protocols: {', '.join(names)} (poolzoo list protocols)")
 
 
 def _poolings(catalog: loader.Catalog, pattern: str | None) -> list[_Row]:
@@ -154,7 +158,23 @@ def _runtimes(catalog: loader.Catalog, pattern: str | None) -> list[_Row]:
     ]
 
 
-_LISTS: Final = {"poolings": _poolings, "backbones": _backbones, "datasets": _datasets, "runtimes": _runtimes}
+def _protocols(catalog: loader.Catalog, pattern: str | None) -> list[_Row]:
+    from fnmatch import fnmatchcase
+
+    from poolzoo.compare.board import protocol
+
+    source = next(entry.source for entry in catalog.entries if entry.source.tier == "built-in")
+    names = [name for name in protocol.names() if fnmatchcase(name, pattern or "*")]
+    return [_Row(name, protocol.find(name).question, source) for name in names]
+
+
+_LISTS: Final = {
+    "poolings": _poolings,
+    "backbones": _backbones,
+    "datasets": _datasets,
+    "runtimes": _runtimes,
+    "protocols": _protocols,
+}
 
 
 def _row(entry: loader.Entry) -> _Row:

@@ -19,7 +19,7 @@ from poolzoo.cli.options import (
     skip_broken_option,
     threads_option,
 )
-from poolzoo.common import output, streams
+from poolzoo.common import json_writer, output, streams
 from poolzoo.common.text import printable
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ SALIENCY_HEADERS: Final = ("saliency", "method")  # where pictures are drawn
     "--csv",
     "as_csv",
     is_flag=True,
-    help="Print CSV with the columns file, label, score and error; several labels are separated by |.",
+    help="Print CSV with the columns file, label, score and error. Several labels are separated by |, or a JSON list "
+    "where a name holds that.",
 )
 @click.option(
     "--saliency",
@@ -325,9 +326,17 @@ def _csv_cells(prediction: Prediction, headers: Sequence[str]) -> Sequence[str]:
     if prediction.error is not None:
         return prediction.file, "", "", *more, prediction.error
     named = prediction.top[:1] if prediction.labels is None else prediction.labels
-    labels = SEPARATOR.join(one.label for one in named)
-    scores = SEPARATOR.join(f"{one.score:.6f}" for one in named)
-    return prediction.file, labels, scores, *more, ""
+    names, scores = [one.label for one in named], [f"{one.score:.6f}" for one in named]
+    cell = _names_cell(names) if prediction.labels is not None else "".join(names)
+    return prediction.file, cell, SEPARATOR.join(scores), *more, ""
+
+
+def _names_cell(names: list[str]) -> str:
+    """Labels as `csv:` reads them back: separated, or a JSON list where a name would be read as others."""
+    from poolzoo.datasets.labels import split_labels
+
+    cell = SEPARATOR.join(names)
+    return cell if split_labels(cell) == names else json_writer.dumps(names)
 
 
 def _cells(prediction: Prediction, headers: Sequence[str]) -> Sequence[str]:

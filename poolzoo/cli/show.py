@@ -19,7 +19,7 @@ from poolzoo.train.settings import flag
 @click.argument("name")
 @json_option
 def command(name: str, as_json: bool) -> None:
-    """Show one pooling, backbone, data set, runtime or recipe: its options with types and defaults, and its origin.
+    """Show one pooling, backbone, data set, runtime, recipe or protocol: its options, defaults and origin.
 
     For a pooling, the command also shows the equation and the paper. It measures the output features, the number of
     parameters, and the cost on one thread of this machine.
@@ -58,7 +58,13 @@ _KINDS = {
     spec.BackboneFamily: "family of backbones",
     spec.Runtime: "runtime",
 }
-_TITLES = {"source": "from", "out_features": "output features"}
+_TITLES = {
+    "source": "from",
+    "out_features": "output features",
+    "backbone_sha256": "weights",
+    "differing_images": "images that may differ, evaluated elsewhere",
+    "state_tolerance": "tolerance of weights, trained elsewhere",
+}
 _WORDS: dict[str, Callable[[Any], str]] = {
     "options": lambda listed: ", ".join(f"{o['name']}={o['default']} ({o['type']})" for o in listed) or "none",
     "source": lambda source: f"{source['dist']} {source['version'] or ''} ({source['tier']})",
@@ -66,6 +72,11 @@ _WORDS: dict[str, Callable[[Any], str]] = {
     "out_features": _by_channels,
     "parameters": lambda counts: _by_channels(counts) if any(counts.values()) else "none",
     "cost": _cost,
+    "free": lambda name: f"{flag(name)} NAME",
+    "metrics": ", ".join,
+    "backbone_sha256": lambda digest: f"sha256 {digest}" if digest else "",
+    "data": lambda data: f"{data['source']}, {data['test']['images']:,} test images; {data['obtain']}",
+    "versions": lambda pins: ", ".join(f"{package} {pin['required']}" for package, pin in pins.items()),
     "training": lambda differs: "draws at random; eval is fixed" if differs else "",
 }
 
@@ -98,6 +109,8 @@ def _find(catalog: loader.Catalog, name: str) -> list[dict[str, object]]:
     if (recipe := recipes.find_recipe(name)) is not None:
         facts = {"name": recipe.name, "kind": "recipe of finetune", "summary": recipe.summary}
         found.append({**facts, "settings": recipe.settings})
+    if (pinned := _protocol_facts(name)) is not None:
+        found.append(pinned)
     if found:
         return found
     try:
@@ -117,6 +130,16 @@ def _find(catalog: loader.Catalog, name: str) -> list[dict[str, object]]:
         "license": item.license,
     }
     return [{**facts, **_shared(resolved)}]
+
+
+def _protocol_facts(name: str) -> dict[str, object] | None:
+    """What a protocol pins, for a name or a path; None where there is none."""
+    from poolzoo.compare.board import protocol
+
+    if name not in protocol.names() and not name.endswith(".toml"):
+        return None
+    found = protocol.find(name)
+    return {"name": found.name, "kind": "protocol of compare", **found.to_json()}
 
 
 def _prefix(item: object) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,8 +49,12 @@ def json_text(value: Any) -> str:
     return json_writer.dumps(value, indent=2) + "\n"
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, make_object: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
     """Reads a JSON file.
+
+    Args:
+        path: The file.
+        make_object: Makes a value of the names and values of an object; None for `dict`.
 
     Raises:
         CheckFailed: It is missing or no JSON.
@@ -58,7 +62,7 @@ def read_json(path: Path) -> Any:
     import json
 
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=make_object)
     except FileNotFoundError:
         raise CheckFailed(f"{path} is missing", "the directory is incomplete; make it again") from None
     except ValueError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Final
 
 MAX_LINE: Final = (
@@ -44,6 +45,12 @@ def json_escaped(document: str) -> str:
 def _json_escape(character: str) -> str:
     units = character.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
+
+
+def data_title(data: str) -> str:
+    """What `--data` named, for titles: the last part alone of a path, which is private to a machine."""
+    kind, colon, place = data.partition(":")
+    return f"{kind}{colon}{PurePath(place).name or place}" if PurePath(place).is_absolute() else data
 
 
 def printable(path: str) -> str:

@@ -13,6 +13,8 @@ from poolzoo.common import files, json_reader, output
 from poolzoo.common.errors import UsageError
 from poolzoo.compare import config as configs
 from poolzoo.compare import earlier, measuring, schedule, table, trial, writing
+from poolzoo.compare.board import pinning, protocol
+from poolzoo.compare.board.protocol import Protocol
 from poolzoo.compare.clock import Clock
 from poolzoo.compare.config import ComparisonConfig
 from poolzoo.compare.grid import Trial
@@ -30,8 +32,9 @@ def run(
     out: Path,
     command: str,
     runner: Runner = run_local,
-    now: Callable[[], float] = time.monotonic,
     path: str | None = None,
+    pinned: Protocol | None = None,
+    now: Callable[[], float] = time.monotonic,
 ) -> ComparisonResult:
     """Runs a new comparison and writes its tables and its page.
 
@@ -40,20 +43,23 @@ def run(
         out: Its directory, which must not exist.
         command: As it was typed, for the report.
         runner: Trains the trials.
-        now: Gives the time in seconds, for the time budget.
         path: What later comparisons call this one, see `earlier.remember`; None for `out`.
+        pinned: The protocol that the config follows; None for any other comparison.
+        now: Gives the time in seconds, for the time budget.
 
     Raises:
         UsageError: A name is unknown, a feature map would be 1 × 1, or `out` exists; nothing has been written.
-        CheckFailed: Every trial failed.
+        CheckFailed: Every trial failed, or the data or the weights are not those of the protocol.
     """
     clock = Clock(config.time_budget, now)
     with store.shared():
         files.require_free(out)
         _ = config.baseline_variant  # raises where there is none
-        config, data = _assemble_first(config)
+        config, data = _assemble_first(config, pinned)
         out.mkdir(parents=True)
         data.save(out / identity.FILE)
+        if pinned is not None:
+            files.write_atomically(out / protocol.FILE, pinned.text)
         provenance = {"command": command, "started": datetime.now(UTC).isoformat(timespec="seconds")}
         files.write_json(out / configs.FILE, {**config.to_json(), "provenance": provenance})
         return _run(out, runner, clock, resumed=False, path=path)
@@ -165,7 +171,9 @@ def _require_same_data(config: ComparisonConfig, out: Path) -> None:
         identity.require_same(recorded, now, "restore it, or start another comparison")
 
 
-def _assemble_first(config: ComparisonConfig) -> tuple[ComparisonConfig, identity.DataIdentity]:
+def _assemble_first(
+    config: ComparisonConfig, pinned: Protocol | None
+) -> tuple[ComparisonConfig, identity.DataIdentity]:
     """Assembles the first variant of every backbone, which refuses what cannot be compared, such as a 1 × 1 map.
 
     Returns:
@@ -177,5 +185,7 @@ def _assemble_first(config: ComparisonConfig) -> tuple[ComparisonConfig, identit
     for variant in firsts.values():
         plain = replace(variant, pool="avg", local_pool=None)
         prepared = prepare(trial.settings_of(config.settings, Trial(plain, config.settings.seed)))
+        if pinned is not None:
+            pinning.require_prepared(pinned, prepared)
         config = replace(config, settings=replace(config.settings, validation=prepared.settings.validation))
     return config, prepared.data.identity

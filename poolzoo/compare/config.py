@@ -47,6 +47,7 @@ class ComparisonConfig:
             trial.
         race: Whether variants stop that are worse than the best beyond chance.
         time_budget: Seconds of the whole comparison; None for as long as it takes.
+        unofficial: Why the results do not count for the protocol that the settings name; None where they do.
 
     Raises:
         UsageError: The task is that of several labels, or a race has a single seed.
@@ -63,6 +64,7 @@ class ComparisonConfig:
     settings: Settings
     race: bool = False
     time_budget: float | None = None
+    unofficial: str | None = None
 
     def __post_init__(self) -> None:
         require_one_label(self.settings)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from poolzoo.train.cores import cores
-from poolzoo.train.features import input_key
+from poolzoo.train.feature_entries import input_key
 from poolzoo.train.loaders import FEATURE_MAP
 from poolzoo.train.prepare import PreparedRun
 from poolzoo.train.step_plan import StepPlan

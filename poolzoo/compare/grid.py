@@ -83,15 +83,21 @@ def specs(text: str, kind: spec.Kind) -> list[str]:
     poolings = [entry.item for entry in catalog.select(spec.Pooling) if isinstance(entry.item, spec.Pooling)]
     names = [pooling.name for pooling in poolings if pooling.kind == kind]
     found: list[str] = []
-    for one in _pieces(text):
-        if one == "all":
-            found += sorted(dict.fromkeys(names))
-        else:
-            found += _expand(one)
+    for one in named(text):
+        found += sorted(dict.fromkeys(names)) if one == "all" else [one]
     for one in found:
         if not (kind == "local" and one == NONE):
             _require_known(one, kind)
     return found
+
+
+def named(text: str) -> list[str]:
+    """The poolings that a text names, with sweeps expanded and `all` as it is; whether they exist is not asked.
+
+    Raises:
+        UsageError: It is not a list of poolings.
+    """
+    return [one for piece in _pieces(text) for one in _expand(piece)]
 
 
 def _pieces(text: str) -> list[str]:

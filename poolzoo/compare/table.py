@@ -33,7 +33,7 @@ from poolzoo.report.results import (
     VariantResult,
 )
 
-VARIED: Final = ("backbone", "pool", "local_pool", "seed")  # settings that the table itself shows
+VARIED: Final = ("backbone", "pool", "local_pool", "seed", "protocol")  # settings that the table itself shows
 
 
 def comparison_result(
@@ -83,6 +83,8 @@ def comparison_result(
         command=command,
         started=started,
         hours=round(records.hours, 3),
+        protocol=config.settings.protocol,
+        unofficial=config.unofficial,
     )
 
 

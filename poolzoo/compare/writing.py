@@ -1,4 +1,4 @@
-"""The files of a comparison: `compare.json`, `compare.csv` and `report.html`, and what the command line prints."""
+"""The files of a comparison, and of several together, and what the command line prints of them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Final
 
 from poolzoo.common import files
-from poolzoo.report import compare_page
+from poolzoo.report import across_page, compare_page
+from poolzoo.report.across_results import AcrossResult
 from poolzoo.report.results import ComparisonResult
 
 RESULT: Final = "compare.json"
 CSV: Final = "compare.csv"
 PAGE: Final = "report.html"
+ACROSS: Final = "across.json"
+ACROSS_CSV: Final = "across.csv"
 
 
 def new_path(root: Path = Path("comparisons")) -> Path:
@@ -28,6 +31,28 @@ def write(result: ComparisonResult, out: Path) -> None:
     files.write_json(out / RESULT, result.to_json())
     files.write_atomically(out / CSV, compare_page.csv(result))
     files.write_atomically(out / PAGE, compare_page.html(result))
+
+
+def write_across(result: AcrossResult, out: Path) -> None:
+    """Writes `across.json`, `across.csv` and `report.html`."""
+    files.write_json(out / ACROSS, result.to_json())
+    files.write_atomically(out / ACROSS_CSV, across_page.csv(result))
+    files.write_atomically(out / PAGE, across_page.html(result))
+
+
+@dataclass(frozen=True)
+class AcrossSummary:
+    """What `report --json` prints for several comparisons."""
+
+    result: AcrossResult
+    out: Path
+
+    @property
+    def page(self) -> Path:
+        return self.out / PAGE
+
+    def to_json(self) -> dict[str, object]:
+        return {**self.result.to_json(), "report": str(self.page), "csv": str(self.out / ACROSS_CSV)}
 
 
 @dataclass(frozen=True)
@@ -50,6 +75,7 @@ class Summary:
             "conclusions": result.conclusions,
             "left_out": result.left_out,
             "results": [row.to_json() for row in result.results],
+            **({"protocol": result.protocol, "unofficial": result.unofficial} if result.protocol else {}),
             "report": str(self.page),
             "csv": str(self.out / CSV),
         }

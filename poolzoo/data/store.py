@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ from poolzoo.plugin.image_index import ImageIndex
 
 MENTIONED: Final = 100_000_000  # bytes on the disk from which on a line says where they are
 _FORMAT: Final = 3  # of the directory; another gives other keys
+CHECKED_BYTES: Final = 4 << 30  # of an array; a larger one, which takes more than a second, is not checked when opened
+_ARRAYS: Final = ("pixels", "digests", "sums")  # files whose bytes have a checksum; labels are compared
 _EXTRA: Final = 8192  # bytes that `about.json` and the headers of the arrays take at most
 _EXTRA_EACH: Final = 8 + image_facts.DIGEST_BYTES + 6 * 8  # bytes of an image's label, digest and sums
 _held: dict[str, Decoded] | None = None  # what was decoded into memory, inside `shared`
@@ -219,7 +222,8 @@ def _mapped(shelf: disk.Shelf, wanted: Images) -> Decoded | None:
             whole = len(digests) == len(sums) == len(pixels)
             broken = [(int(position), str(reason)) for position, reason in about["broken"]]
             report = decode.Report(broken, decode.Misfits(about["misfits"]))
-            if complete and whole and _is_right(pixels, labels, about, wanted, wanted.without(broken)):
+            same = "crc32" not in about or about["crc32"] == _checksums(place)  # earlier versions wrote none
+            if complete and whole and same and _is_right(pixels, labels, about, wanted, wanted.without(broken)):
                 return Decoded(pixels, _facts(wanted, digests, sums, report), report)
     except PermissionError:  # another user's, who may want it
         raise
@@ -296,7 +300,7 @@ def _build(shelf: disk.Shelf, wanted: Images) -> bool:
             pixels = np.lib.format.open_memmap(place / "pixels.npy", mode="r")
             labels = wanted.index.labels[keep]
             np.save(place / "labels.npy", plain(labels))
-            found = {"broken": report.broken, "misfits": report.misfits.to_json()}
+            found = {"broken": report.broken, "misfits": report.misfits.to_json(), "crc32": _checksums(place)}
             made = {"shape": pixels.shape, "transform": wanted.transform, "pillow": PIL.__version__}
             _describe(place, {**about, **made, **found})
             del pixels  # or Windows would not let the directory be renamed
@@ -308,6 +312,19 @@ def _build(shelf: disk.Shelf, wanted: Images) -> bool:
             _describe(place, {**about, "mixed": str(mixed)})
         raise
     return True
+
+
+def _checksums(place: Path) -> dict[str, int]:
+    """CRC-32 of each array, by name; 0 of one that is too large. Read and not mapped, which would count as memory."""
+    found = {}
+    for name in _ARRAYS:
+        file, value = place / f"{name}.npy", 0
+        if file.stat().st_size <= CHECKED_BYTES:
+            with file.open("rb", buffering=0) as opened:
+                while block := opened.read(1 << 20):
+                    value = zlib.crc32(block, value)
+        found[name] = value
+    return found
 
 
 def _describe(place: Path, about: Mapping[str, object]) -> None:

@@ -172,14 +172,13 @@ def _parsed(path: Path, line: int, text: str) -> Any:
 
 def _row(path: Path, line: int, image: str, labels: Sequence[str], split: str, multilabel: bool) -> Row:
     """A row, checked for what a row alone can tell."""
-    where = f"{path}, line {line:,}"
     if not image or not _is_storable(image) or not all(map(_is_storable, labels)):
         odd = "the path is empty" if not image else f"{image!r:.80} or its label is no text that a file can have"
-        raise UsageError(f"{where}: {odd}", "correct or remove the line")
+        raise UsageError(f"{path}, line {line:,}: {odd}", "correct or remove the line")
     if not multilabel and len(labels) != 1:
         if not labels:
-            raise UsageError(f"{where}: {image} has no label", "give it one, or remove the line")
-        text = f"{where}: {image} has {len(labels)} labels ({', '.join(labels[:3])})"
+            raise UsageError(f"{path}, line {line:,}: {image} has no label", "give it one, or remove the line")
+        text = f"{path}, line {line:,}: {image} has {len(labels)} labels ({', '.join(labels[:3])})"
         raise UsageError(text, "add --task multilabel, or give it one")
     return Row(line, image, tuple(labels), split)
 

@@ -37,7 +37,8 @@ def evaluate_graph(
         data: A data set's name or `folder:PATH`; None for that of the run.
         provider: ONNX Runtime's execution provider: `auto`, `cpu`, `cuda` or `tensorrt`.
         threads: Number of ONNX Runtime's threads; None for its default.
-        skip: How many unreadable images to leave out at most: a number, "all", or None for none.
+        skip: How many unreadable images to leave out at most: a number or "all"; None for as many as the run allowed of
+            its own images, and none of others or for a bundle.
         test_fraction: The share of the images of `data` to test on, where it has no test part.
 
     Raises:

@@ -151,7 +151,7 @@ class ImageIndex:
             file = self.storage.open(self._row(position), self.names[position])
         except (OSError, PoolzooError, MemoryError):
             raise
-        except Exception as error:  # a plugin may raise anything
+        except (Exception, SystemExit) as error:  # a plugin may raise anything
             raise OSError(f"open failed: {reason(error)}") from error
         if not (hasattr(file, "read") and hasattr(file, "seek")):
             raise OSError(f"open gave {type(file).__name__}, and no binary file")
@@ -168,7 +168,7 @@ class ImageIndex:
             return int(size), int(time)
         except (OSError, PoolzooError, MemoryError):
             raise
-        except Exception as error:  # a plugin may raise or give anything
+        except (Exception, SystemExit) as error:  # a plugin may raise or give anything
             raise OSError(f"stamp failed: {reason(error)}") from error
 
     def where(self, position: int) -> Path:

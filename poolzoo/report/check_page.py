@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
+from poolzoo.common.text import data_title
 from poolzoo.data.sizes import show
 from poolzoo.report.pieces import Safe, document, element, section, table, text
 
@@ -57,9 +58,14 @@ def html(found: CheckReport, splits: Mapping[str, Pictures]) -> str:
         section("sizes", "Sizes and channels", _sizes(found)),
     ]
     images = ", ".join(f"{facts.images:,} {name} images" for name, facts in found.splits.items())
-    title = (element("p", "poolzoo data check", class_="kind"), element("h1", found.source), element("p", images))
-    header = element("header", *title)
-    return document(f"Check of {found.source}", POLICY, STYLE, [header, element("main", *main)])
+    title = data_title(found.source)
+    header = element(
+        "header",
+        element("p", "poolzoo data check", class_="kind"),
+        element("h1", title),
+        element("p", images if title == found.source else f"{images} of {found.source}"),
+    )
+    return document(f"Check of {title}", POLICY, STYLE, [header, element("main", *main)])
 
 
 def _drawing(splits: Mapping[str, Pictures]) -> Draw:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from poolzoo.common import json_writer
-from poolzoo.common.text import json_escaped
+from poolzoo.common.text import data_title, json_escaped
 from poolzoo.metrics.results import untested_note
 from poolzoo.report import bundle_words as words
 from poolzoo.report import plots
@@ -28,6 +28,9 @@ DRAWN: Final = 6  # variants whose lines are drawn at first, the baseline among 
 MAX_CLASSES: Final = 50  # columns of the heat map that can be read
 HARDEST: Final = 20  # columns where there are more
 SEVERITIES: Final = 5
+MAX_SENTENCES: Final = 7  # conclusions that are all shown
+OPEN_SENTENCES: Final = 4  # of more, those that are shown before the rest
+PALE: Final = 0.05  # share of the recalls that get the lightest shade, so that one failure does not take all of it
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def html(found: ComparisonResult) -> str:
 
 def title(found: ComparisonResult) -> str:
     """The number of variants and the data."""
-    return f"{count(len(found.results), 'variant')} on {found.data.name or 'one data set'}"
+    return f"{count(len(found.results), 'variant')} on {data_title(found.data.name or 'one data set')}"
 
 
 def parts(found: ComparisonResult, place: Place) -> list[Safe]:
@@ -87,9 +90,13 @@ def page(title: str, main: Sequence[object], charts: Mapping[str, Json]) -> str:
     body = [element("header", element("p", "poolzoo compare", class_="kind"), element("h1", title))]
     body += [element("main", *main), Safe(f"<script>{script}</script>")]
     # Even a name that got past the escaping could neither run nor fetch anything: only this one script may run.
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:"
+    policy = f"default-src 'none'; script-src '{source_of(script)}'; style-src 'unsafe-inline'; img-src data:"
     return document(title, policy, HERE.with_name("compare_page.css"), body)
+
+
+def source_of(script: str) -> str:
+    """A script as its page's policy names it, by its hash."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
 
 
 def csv(found: ComparisonResult) -> str:
@@ -149,8 +156,7 @@ def _script(charts: Mapping[str, Json]) -> str:
 def _conclusions(found: ComparisonResult, variants: Sequence[VariantView]) -> Safe:
     done = [v for v in variants if v.done]
     sentences = found.conclusions or ["Every variant failed." if variants and not done else "Nothing was concluded."]
-    more = (*sentences[1:], *found.left_out)
-    lead = [element("p", sentences[0], class_="lead"), *(element("p", sentence) for sentence in more)]
+    lead = [*conclusions(sentences), *(element("p", sentence) for sentence in found.left_out)]
     tiles = [("best accuracy", *_tile(done[0]))] if done else []
     tiles += [("baseline", *_tile(v)) for v in baselines(done)[:1]]
     beside = [v.significance for v in variants]
@@ -166,6 +172,15 @@ def _conclusions(found: ComparisonResult, variants: Sequence[VariantView]) -> Sa
         for name, big, small in tiles
     ]
     return joined([element("div", *lead, class_="conclusions"), element("dl", *shown, class_="tiles")])
+
+
+def conclusions(sentences: Sequence[str]) -> list[Safe]:
+    """Sentences as paragraphs. Of many, those between the first few and the last one are folded."""
+    paragraphs = [element("p", sentences[0], class_="lead"), *(element("p", more) for more in sentences[1:])]
+    if len(paragraphs) <= MAX_SENTENCES:
+        return paragraphs
+    first, middle, last = paragraphs[:OPEN_SENTENCES], paragraphs[OPEN_SENTENCES:-1], paragraphs[-1]
+    return [*first, element("details", element("summary", f"{len(middle)} more"), *middle), last]
 
 
 def _tile(v: VariantView) -> tuple[str, str]:
@@ -251,8 +266,8 @@ def _classes(variants: Sequence[VariantView], place: Place) -> Safe:
     every = [recall for _, row in recalls for recall in row.values() if recall is not None]
     if not every:
         return Safe("")
-    low, high = min(every), max(every)
-    note = f"The lightest is {100 * low:.1f} %, the strongest {100 * high:.1f} %; the mean over the seeds."
+    low, high = sorted(every)[int(PALE * len(every))], max(every)
+    note = f"The lightest is {100 * low:.1f} % or less, the strongest {100 * high:.1f} %; the mean over the seeds."
     note = f"{note} {untested_note([n for n in names if all(row.get(n) is None for _, row in recalls)])}".strip()
     if len(names) > MAX_CLASSES:
         means = {name: mean(row.get(name) for _, row in recalls) for name in names}
@@ -267,7 +282,7 @@ def _classes(variants: Sequence[VariantView], place: Place) -> Safe:
 def _shaded(recall: float | None, low: float, high: float) -> Safe:
     if recall is None:
         return element("td", "–")
-    return element("td", f"{100 * recall:.1f}", style=f"--shade:{(recall - low) / ((high - low) or 1.0):.3f}")
+    return element("td", f"{100 * recall:.1f}", style=f"--shade:{max(0.0, recall - low) / ((high - low) or 1.0):.3f}")
 
 
 def _provenance(found: ComparisonResult, variants: Sequence[VariantView], place: Place) -> Safe:
@@ -280,6 +295,8 @@ def _provenance(found: ComparisonResult, variants: Sequence[VariantView], place:
         "significance level": found.alpha,
         "started": _local_time(found.started),
         "hours": found.hours,
+        "protocol": found.protocol,
+        "not official for the protocol": found.unofficial,
     }
     tables = [properties("The comparison", about)]
     tables += [properties("Settings", found.settings)] if found.settings else []

@@ -12,27 +12,36 @@ from html import escape
 from typing import Final
 
 from poolzoo.common.text import one_line
-from poolzoo.report import compare_page
+from poolzoo.report import across_page, compare_page
+from poolzoo.report.across_results import AcrossResult
 from poolzoo.report.pieces import Safe, element
 from poolzoo.report.plots import Figure, Json
 from poolzoo.report.results import ComparisonResult, VariantResult
 
 MAX_EPOCHS: Final = 60  # of a learning curve; more make a page of many comparisons slow to load
+OVER_ALL: Final = "Over all comparisons"
+OVER_ALL_SLUG: Final = "over-all--comparisons"  # no slug of a heading has two dashes
 DIGITS: Final = 5  # of a number in a chart; a percentage keeps two or three decimals
 REMOVED: Final = None  # in a difference: the key is removed, as in a JSON merge patch (RFC 7396)
 
 
-def html(title: str, lead: Sequence[str], comparisons: Sequence[tuple[str, ComparisonResult]]) -> str:
+def html(
+    title: str,
+    lead: Sequence[str],
+    comparisons: Sequence[tuple[str, ComparisonResult]],
+    over_all: AcrossResult | None = None,
+) -> str:
     """The whole page. Without JavaScript, and on paper, it shows all comparisons.
 
     Args:
         title: Its heading.
         lead: The findings, a sentence or two each; what stands between backticks is shown as code.
         comparisons: Each with its heading.
+        over_all: What they say together, which comes first.
     """
-    main = [element("ol", *(element("li", _marked(one)) for one in lead), class_="findings")] if lead else []
+    main = [findings(lead)] if lead else []
     charts: dict[str, Json] = {}
-    links, articles = [], []
+    links, articles = ([], []) if over_all is None else ([over_all_link()], [over_all_article(over_all)])
     for (heading, found), slug in zip(comparisons, slugs([heading for heading, _ in comparisons]), strict=True):
         place = compare_page.Place(f"{slug}_")  # no slug has an underscore, so ids of comparisons never collide
         parts = compare_page.parts(thinned(found), place)
@@ -43,6 +52,24 @@ def html(title: str, lead: Sequence[str], comparisons: Sequence[tuple[str, Compa
     if len(links) > 1:
         main.append(element("nav", element("ul", *links), aria_label="Comparisons"))
     return compare_page.page(title, [*main, *articles], charts)
+
+
+def findings(lead: Sequence[str]) -> Safe:
+    """The list of findings, a sentence or two each; what stands between backticks is shown as code."""
+    return element("ol", *(element("li", _marked(one)) for one in lead), class_="findings")
+
+
+def over_all_link() -> Safe:
+    """The link to what the comparisons say together."""
+    return element("li", element("a", OVER_ALL, href=f"#{OVER_ALL_SLUG}"))
+
+
+def over_all_article(found: AcrossResult) -> Safe:
+    """What the comparisons say together."""
+    heading = f"{OVER_ALL_SLUG}_heading"
+    above = [element("p", across_page.title(found), class_="kind"), element("h2", OVER_ALL, id=heading)]
+    parts = map(_deeper, across_page.parts(found, f"{OVER_ALL_SLUG}_"))
+    return element("article", *above, *parts, id=OVER_ALL_SLUG, aria_labelledby=heading)
 
 
 def slugs(headings: Sequence[str]) -> list[str]:

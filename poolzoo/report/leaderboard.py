@@ -17,6 +17,7 @@ MARKS: Final = {"better": "▲", "worse": "▼", NOT_SIGNIFICANT: "≈", "baseli
 ORDER: Final = {"better": 3, "baseline": 2, NOT_SIGNIFICANT: 1, "worse": 0}  # of the column of significances
 ACCURACY: Final = "accuracy, %"  # the column by which the rows are sorted at first
 SIGNIFICANCE: Final = "vs. baseline"
+WIDEST: Final = 2.0
 
 
 @dataclass(frozen=True)
@@ -169,35 +170,41 @@ def compact(count: float | None) -> str:
 
 def signed(points: float) -> str:
     """A gain with its sign, which is a true minus where it is negative."""
-    return f"{points:+.2f}".replace("-", "−")
+    return f"{round(points, 2) + 0.0:+.2f}".replace("-", "−")
 
 
 class GainBar:
     """Draws gains over the baseline on one scale that contains zero.
+
+    The scale ends at WIDEST times the third quartile of their sizes, so that one failure does not shrink all others.
 
     Args:
         values: All gains and the ends of their intervals, in points.
     """
 
     def __init__(self, values: Sequence[float]) -> None:
-        self.low = min(0.0, min(values, default=0.0))
-        self.high = max(0.0, max(values, default=0.0))
+        sizes = sorted(map(abs, values)) or [0.0]
+        most = WIDEST * sizes[3 * len(sizes) // 4]
+        self.low = max(-most, min(0.0, min(values, default=0.0)))
+        self.high = min(most, max(0.0, max(values, default=0.0)))
 
     def _at(self, value: float) -> float:
-        """The place of a gain, in percent of the bar."""
-        return 3 + 94 * (value - self.low) / ((self.high - self.low) or 1.0)
+        """The place of a gain, in percent of the bar; one beyond the scale is at its end."""
+        return 3 + 94 * (min(max(value, self.low), self.high) - self.low) / ((self.high - self.low) or 1.0)
 
     def cell(self, v: VariantView) -> Safe:
         """A gain as a number, its interval, and both as a bar, which is decoration beside the numbers."""
-        gain, delta = v.gain or 0.0, v.result.delta
+        low, high = (None, None) if v.result.delta is None else (v.result.delta.low, v.result.delta.high)
+        return self.draw(v.gain or 0.0, percent(low), percent(high), v.significance.split()[0])
+
+    def draw(self, gain: float, low: float | None, high: float | None, kind: str) -> Safe:
+        """The same for a gain and the ends of its interval, in points; `kind` is its class in the style sheet."""
         drawn = [self._mark("zero", 0.0, 0.0, 0, 14)]
         shown = [element("b", signed(gain))]
-        if delta is not None and delta.low is not None and delta.high is not None:
-            low, high = 100 * delta.low, 100 * delta.high
+        if low is not None and high is not None:
             drawn.append(self._mark("interval", low, high, 7, 7))
             shown.append(element("small", f"{signed(low)} to {signed(high)}"))
         drawn.append(Safe(f'<circle cx="{self._at(gain):.2f}%" cy="7" r="3.5"/>'))
-        kind = v.significance.split()[0]
         bar = element("svg", *drawn, aria_hidden="true", width="100%", height=14, class_=f"gain {kind}")
         return joined([*shown, bar])
 

@@ -252,6 +252,8 @@ class ComparisonResult:
         command: As it was typed.
         started: ISO 8601.
         hours: That it took, interruptions left out.
+        protocol: That pinned everything but one pooling, as `NAME@VERSION:SHA256`.
+        unofficial: Why the results do not count for it.
     """
 
     schema: int | None = None
@@ -268,6 +270,8 @@ class ComparisonResult:
     command: str | None = None
     started: str | None = None
     hours: float | None = None
+    protocol: str | None = None
+    unofficial: str | None = None
 
     def to_json(self) -> dict[str, object]:
         values = {one.name: getattr(self, one.name) for one in fields(self)}
@@ -299,6 +303,8 @@ class ComparisonResult:
             command=json.text(found.get("command")),
             started=json.text(found.get("started")),
             hours=json.number(found.get("hours")),
+            protocol=json.text(found.get("protocol")),
+            unofficial=json.text(found.get("unofficial")),
         )
 
 

@@ -12,7 +12,7 @@ from poolzoo.common import resources
 from poolzoo.common.errors import BATCH_HINT
 from poolzoo.data import blocks
 from poolzoo.data.epoch_order import Sampler
-from poolzoo.train import distributed, features, losses, teacher_cache
+from poolzoo.train import distributed, feature_entries, features, losses, teacher_cache
 from poolzoo.train.checkpoint import Checkpoint
 from poolzoo.train.engine import Engine
 from poolzoo.train.footprint import LARGEST_EVAL_BATCH
@@ -101,7 +101,8 @@ def _training_module(head: PreparedRun, plan: StepPlan, *, features_cached: bool
     if head.is_backbone_frozen:
         input_key, module = FEATURE_MAP, network.head
     if features_cached:
-        input_key, module = features.input_key(head), features.trained_part(head)
+        input_key = feature_entries.input_key(head)
+        module = feature_entries.behind(head, input_key)
     return TrainingModule(
         module=module,
         input_key=input_key,

@@ -13,6 +13,7 @@ import torch
 
 from poolzoo.common import files, output
 from poolzoo.common.errors import CheckFailed, UsageError
+from poolzoo.train.settings import FREE
 from poolzoo.train.settings_file import legacy_value, renamed
 
 FILE: Final = Path("checkpoint", "state.pt")
@@ -100,7 +101,7 @@ class Checkpoint:
         changed = [
             f"{key} {before.get(key)} → {value}"
             for key, value in self.identity.settings.items()
-            if before.get(key, legacy_value(key) if value is not None else None) != value
+            if key not in FREE and before.get(key, legacy_value(key) if value is not None else None) != value
         ]
         if changed:
             raise UsageError(f"the settings changed since the run began: {', '.join(changed)}", self._restart_hint)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -85,10 +87,19 @@ def require_file(setting: str | None) -> None:
         raise UsageError(f"--class-weights {setting!r} is neither balanced nor a file", HINT)
 
 
+def _once(path: Path, pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
+    """The weights by class, each of which the file names once."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise UsageError(f"{path} gives the class {twice!r} more than one weight", "leave one of them")
+    return found
+
+
 def _read(path: Path, classes: Sequence[str]) -> np.ndarray:
     """The weights in a file, `float64[K]`."""
     try:
-        found = json_reader.mapping(files.read_json(path))
+        found = json_reader.mapping(files.read_json(path, partial(_once, path)))
     except CheckFailed as error:
         raise CheckFailed(error.message, HINT) from error
     if set(found) != set(classes):

@@ -85,7 +85,8 @@ def evaluate_run(
         data: A data set's name or `folder:PATH`; None for the run's own.
         device: `auto`, `cpu` or `cuda`.
         threads: Number of torch threads on the CPU; None for torch's default.
-        skip: How many unreadable images to leave out at most: a number, "all", or None for none.
+        skip: How many unreadable images to leave out at most: a number or "all"; None for as many as the run allowed of
+            its own images, and none of others.
         test_fraction: The share of the images of `data` to test on, where it has no test part.
 
     Raises:
@@ -148,7 +149,8 @@ def load_test_images(
         data: A data set's name or `folder:PATH`.
         size: Height and width that the network takes.
         fit: How images are brought to that size.
-        skip: How many unreadable images to leave out at most: a number, "all", or None for none.
+        skip: How many unreadable images to leave out at most: a number or "all"; None for as many as the tested run
+            allowed, and none without one.
         classes: Classes of the network.
         decision: How its logits become labels.
         tested_run: A run that was tested on these images, which must not have changed; None for other data.
@@ -159,6 +161,8 @@ def load_test_images(
         CheckFailed: The images of the tested run changed.
     """
     multilabel = decision.task.is_multilabel
+    if skip is None and tested_run is not None:
+        skip = read_toml(tested_run / "run.toml").get("skip_broken")
     dataset = source.open_dataset(
         data, size, ("test",), multilabel=multilabel, exact=True, skip=skip, how=fit, test_part=test_part
     )

@@ -15,6 +15,7 @@ import torch
 from poolzoo.artifacts import run
 from poolzoo.common import files, output
 from poolzoo.common.errors import CheckFailed, EnvironmentProblem, UsageError
+from poolzoo.common.text import data_title
 from poolzoo.report import lr_curve
 from poolzoo.train import distributed, optimizer
 from poolzoo.train.build import build_engine
@@ -139,7 +140,7 @@ def find_lr(settings: Settings, out: Path | None) -> LrRange | None:
     if not prepared.rank.is_zero:
         return None
     place = out or run.new_path(Path("runs"), prepared.settings.backbone, "find-lr")
-    title = f"{prepared.settings.backbone} with {prepared.settings.pool} on {prepared.settings.data}"
+    title = f"{prepared.settings.backbone} with {prepared.settings.pool} on {data_title(prepared.settings.data)}"
     result = _result_of(ramp, losses, place)
     _write(result, title)
     return result

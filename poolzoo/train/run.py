@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Final
 
 from poolzoo.artifacts import manifest, run
 from poolzoo.artifacts.run_report import RunReport
 from poolzoo.common import files, output
-from poolzoo.common.errors import CheckFailed, UsageError
+from poolzoo.common.errors import CheckFailed, EnvironmentProblem, UsageError
 from poolzoo.data import identity
 from poolzoo.data.unreadable import BrokenImages
 from poolzoo.model.accounting import Accounting
@@ -25,6 +27,7 @@ from poolzoo.train.prepare import PreparedRun, prepare
 from poolzoo.train.settings import Settings
 from poolzoo.train.settings_file import read_run_settings
 
+FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk without room, or beyond what a user may write
 Callback = Callable[[EpochMetrics], None]
 
 
@@ -70,12 +73,13 @@ def finetune(
     return _train_or_explain(prepared, path, callback, is_new=True)
 
 
-def resume(path: Path, callback: Callback | None = None) -> RunReport | None:
+def resume(path: Path, callback: Callback | None = None, *, data_workers: int | None = None) -> RunReport | None:
     """Continues an interrupted run from its last checkpoint.
 
     Args:
         path: The run directory.
         callback: As for `finetune`.
+        data_workers: Threads that read images; None for as many as the run began with.
 
     Returns:
         As for `finetune`.
@@ -89,6 +93,8 @@ def resume(path: Path, callback: Callback | None = None) -> RunReport | None:
     if (path / manifest.MANIFEST).is_file():
         raise UsageError(f"run {path} is finished", f"poolzoo evaluate {path}, or poolzoo export {path}")
     settings = read_run_settings(path)
+    if data_workers is not None:
+        settings = replace(settings, data_workers=data_workers)
     loader.settings.files = list(dict.fromkeys([*loader.settings.files, *map(Path, settings.plugins)]))
     has_checkpoint = (path / checkpoint.FILE).is_file()
     has_all_weights = has_checkpoint and settings.freeze != "backbone"  # a checkpoint holds what is trained
@@ -171,7 +177,10 @@ def _train_or_explain(
         raise
     except BrokenPipeError:
         raise CheckFailed("the reader of stdout closed it", command) from None
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.errno in FULL and file.is_file():
+            text = f"{path} cannot be written: {error.strerror}"
+            raise EnvironmentProblem(text, f"free some space; {command} continues the run") from error
         if is_new and not file.is_file() and prepared.rank.is_zero:
             shutil.rmtree(path, ignore_errors=True)
         raise

@@ -66,6 +66,8 @@ CHOICES: Final[Mapping[str, tuple[str | None, ...]]] = {
     "sampler": ("all", "balanced"),
     "data_cache": ("auto", "decoded", "reduced", "none", None),
 }
+# What may change when a run resumes, since no result depends on it.
+FREE: Final = frozenset({"data_workers"})
 
 
 def flag(name: str) -> str:
@@ -145,6 +147,7 @@ class Settings:
     distill_temperature: float = 2.0
     distill_weight: float = 0.5
     plugins: tuple[str, ...] = ()  # plugin files, which a resumed run loads again
+    protocol: str | None = None  # that pinned the other settings, NAME@VERSION:SHA256; see `poolzoo.compare.board`
 
     def __post_init__(self) -> None:
         if self.image_size is not None:

@@ -74,18 +74,32 @@ def read_toml(path: Path) -> dict[str, Any]:
         values = renamed(tomllib.loads(path.read_text(encoding="utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise CheckFailed(f"{path} is not TOML: {error}", "correct the file") from error
+    return checked(values, path.name)
+
+
+def checked(found: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """Settings that a file holds, after a check of their names and types; whole numbers become floats where needed.
+
+    Args:
+        found: By today's names.
+        place: The file's name, for messages.
+
+    Raises:
+        UsageError: A setting is unknown or has another type.
+    """
+    values = dict(found)
     kinds = {field.name: str(field.type) for field in fields(Settings)}
     if isinstance(files := values.get("plugins"), list) and all(isinstance(file, str) for file in files):
         values["plugins"] = tuple(files)
     for key, value in values.items():
         if key not in kinds:
             raise UsageError(
-                f"{path.name} has an unknown setting {key!r}", suggest(key, kinds) or f"settings: {', '.join(kinds)}"
+                f"{place} has an unknown setting {key!r}", suggest(key, kinds) or f"settings: {', '.join(kinds)}"
             )
         wanted = [kind.partition("[")[0] for kind in kinds[key].split(" | ")]
         given = type(value).__name__
         if given not in wanted and not (given == "int" and "float" in wanted):
-            raise UsageError(f"{key} = {value!r} in {path.name} is not {wanted[0]}", "correct the file")
+            raise UsageError(f"{key} = {value!r} in {place} is not {wanted[0]}", "correct the file")
         if given == "int" and "float" in wanted:
             values[key] = float(value)
     return values

@@ -1,4 +1,4 @@
-"""The data of a run: both splits, limited, decoded or streamed, and which training images are held out to validate."""
+"""The data of a run: both splits, limited, decoded or streamed, and what is held out of them to validate."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from poolzoo.common import output
 from poolzoo.common.errors import UsageError
-from poolzoo.data import blocks, sizes, source, stratification
+from poolzoo.data import blocks, sizes, source
 from poolzoo.data import labels as label_checks
 from poolzoo.data.blocks import ImageArray
 from poolzoo.data.identity import DataIdentity, file_digests
@@ -32,9 +32,8 @@ from poolzoo.plugin.spec import Dataset
 from poolzoo.plugin.spec import Split as Part
 from poolzoo.train.levels import with_level
 from poolzoo.train.settings import Settings
+from poolzoo.train.validation import ValidationSplit, hold_out
 
-VAL_FRACTION: Final = 0.1  # of the training images …
-LARGEST_VAL: Final = 5000  # … and at most so many
 LEGACY_SAMPLES: Final = 1000  # images in the digest of earlier versions
 STATISTICS_SAMPLES: Final = 2000  # streamed images of which channel statistics are computed, at most
 SPLITS: Final[tuple[Part, Part]] = ("train", "test")
@@ -54,13 +53,6 @@ class Split(NamedTuple):
         """The split with these images and labels."""
         images, labels = arrays
         return cls(images=images, labels=labels)
-
-
-class ValidationSplit(NamedTuple):
-    """Indices of the images to train on and of those held out for validation, both `int64`."""
-
-    train_indices: np.ndarray
-    val_indices: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -198,7 +190,7 @@ def read_data(settings: Settings) -> DataSplits:
         train, test = _crop_to_aspect(train, test, settings.input_size)
     else:
         original_size = reader.native
-    validation, held_out = _hold_out(settings, reader, train.labels)
+    validation, held_out = hold_out(settings, reader, train.labels)
     facts: dict[Part, Facts] = {
         "train": source.facts_about(dataset, "train", _array(train.images)),
         "test": source.facts_about(dataset, "test", _array(test.images)),
@@ -243,7 +235,7 @@ def _streamed(settings: Settings, dataset: Dataset, reader: Reader, mode: keepin
     size = reader.decide("train")
     reader.count_validation("train")
     index = {split: reader.index(split) for split in SPLITS}
-    validation, held_out = _hold_out(settings, reader, index["train"].labels)
+    validation, held_out = hold_out(settings, reader, index["train"].labels)
     if settings.skip_broken is not None:
         index, held_out = _without_broken(reader, index, held_out, size, whole=settings.caches_features)
     digests = {split: file_digests(index[split]) for split in SPLITS}
@@ -299,17 +291,6 @@ def _without_broken(
     return kept, held_out
 
 
-def _hold_out(settings: Settings, reader: Reader | None, labels: np.ndarray) -> tuple[str | None, ValidationSplit]:
-    """Where the validation images come from, "val" or None for the training images, and which they are."""
-    if reader is not None and reader.validation:
-        indices = np.arange(len(labels))
-        return "val", ValidationSplit(indices[: -reader.validation], indices[-reader.validation :])
-    if settings.validation == "val":
-        raise UsageError(f"{settings.data} has no val/ beside test/", "restore it, or start another run")
-    seed = settings.seed if settings.split_seed is None else settings.split_seed
-    return None, split_validation(labels, seed)
-
-
 def _limited(split: Split, limit: int | None, seed: int) -> Split:
     images, labels = source.limited(_array(split.images), split.labels, limit=limit, seed=seed)
     return Split(images=images, labels=labels)
@@ -333,32 +314,3 @@ def _crop_to_aspect(train: Split, test: Split, wanted: Size | None) -> tuple[Spl
         Split(images=fit_array(_array(train.images), size), labels=train.labels),
         Split(images=fit_array(_array(test.images), size), labels=test.labels),
     )
-
-
-def split_validation(labels: np.ndarray, seed: int) -> ValidationSplit:
-    """Holds out a tenth of each class or label for validation, about 5,000 images in all at most.
-
-    Args:
-        labels: Of the training images, `int64[N]`, or `uint8[N, K]` for several labels.
-        seed: Of the choice.
-
-    Raises:
-        UsageError: There are too few images.
-    """
-    fraction = min(VAL_FRACTION, LARGEST_VAL / len(labels))
-    held_out = np.zeros(len(labels), bool)
-    if labels.ndim == 2:
-        wanted = max(1, round(fraction * len(labels)))
-        held_out[stratification.choose(labels, wanted, seed, at_least_one=True)] = True
-    else:
-        order = np.random.default_rng(seed).permutation(len(labels))
-        by_class = order[np.argsort(labels[order], kind="stable")]
-        for members in np.split(by_class, np.flatnonzero(np.diff(labels[by_class])) + 1):
-            if len(members) > 1:
-                held_out[members[: max(1, round(fraction * len(members)))]] = True
-    if held_out.sum() == 0 or (~held_out).sum() < 2:
-        raise UsageError(
-            f"{len(labels)} training images are too few to train and to validate on",
-            "give at least two images a class, or a larger --limit",
-        )
-    return ValidationSplit(train_indices=np.flatnonzero(~held_out), val_indices=np.flatnonzero(held_out))

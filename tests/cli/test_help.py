@@ -69,7 +69,7 @@ def test_groups_of_finetune_are_the_subjects_of_training(poolzoo):
 
 def test_finetune_offers_every_setting_with_its_default():
     defaults = {one.name: one.default for one in command("finetune").params if isinstance(one, click.Option)}
-    internal = {"final_norm", "validation", "reader", "plugins", "steps"}
+    internal = {"final_norm", "validation", "reader", "plugins", "steps", "protocol"}
     for name, value in vars(Settings()).items():
         if name not in internal:
             assert defaults[name] == value, flag(name)

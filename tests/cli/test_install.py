@@ -48,7 +48,10 @@ def interrupted_in(moment: str, events: Connection) -> None:
     processes.signal_at(signal.SIGINT, owner, name)
 
 
-MOMENTS = [pytest.param("torch's exporter", marks=pytest.mark.slow), "the check of parity", "the last file"]
+MOMENTS = [
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("torch's exporter", "the check of parity")),
+    "the last file",
+]
 
 
 @pytest.mark.parametrize("moment", MOMENTS)

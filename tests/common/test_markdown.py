@@ -78,7 +78,7 @@ def card(names, **settings):
         "poolzoo": {
             "backbone": "nano/plain",
             "pool": "gem:p=4",
-            "data": "folder:/d/<b>x</b>|*y*",
+            "data": "folder:/home/me/<b>x<b>|*y*",
             "data_size": [8, 8],
             "image_size": [8, 8],
             "map": [8, 4, 4],
@@ -121,7 +121,7 @@ def test_a_runs_card_shows_names_paths_and_settings_literally():
     assert found.inside == []
     page = rendered(body)
     assert "<script" not in page
-    assert "<h1>nano/plain with gem:p=4 pooling on folder:/d/&lt;b&gt;x&lt;/b&gt;|*y*</h1>" in page
+    assert "<h1>nano/plain with gem:p=4 pooling on folder:&lt;b&gt;x&lt;b&gt;|*y*</h1>" in page
     yaml = pytest.importorskip("yaml")
     facts = yaml.safe_load(head)
     assert facts["license"] == "x: [1] y"

@@ -159,3 +159,18 @@ def test_progress_and_messages_are_safe(capsys, monkeypatch):
     told = capsys.readouterr().err
     assert all(line.isprintable() for line in told.splitlines())
     assert told.count(SHOWN) == 3
+
+
+@pytest.mark.parametrize(
+    ("data", "title"),
+    [
+        ("folder:/home/me/photos", "folder:photos"),
+        ("shards:/a/{train,test}-{0..9}.tar", "shards:{train,test}-{0..9}.tar"),
+        ("hf:owner/name:config", "hf:owner/name:config"),
+        ("folder:photos/mine", "folder:photos/mine"),
+        ("folder:/", "folder:/"),
+        ("cifar10", "cifar10"),
+    ],
+)
+def test_titles_name_the_last_part_of_an_absolute_path(data, title):
+    assert text.data_title(data) == title

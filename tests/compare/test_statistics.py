@@ -315,7 +315,7 @@ def within(count: int, repetitions: int, low: float, high: float) -> None:
 REGIMES = [(5, 600, 0.025), (5, 150, 0.002), (15, 500, 0.03)]
 
 
-@pytest.mark.parametrize("repetitions", [200, pytest.param(600, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("repetitions", [100, pytest.param(600, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("seeds", "images", "sd"), REGIMES)
 def test_intervals_cover_the_truth(seeds: int, images: int, sd: float, repetitions: int) -> None:
     """Each repetition draws new images and new seeds; the variants find different images easy, none is better.
@@ -349,13 +349,13 @@ def test_twenty_names_for_one_thing_seldom_differ(seeds: int, repetitions: int) 
 
 def test_five_points_are_found_among_twenty() -> None:
     rng, found = np.random.default_rng(12), 0
-    for _ in range(20):
+    for _ in range(10):
         chance = ease(rng, 4000) - 0.05
         gain = [0.05 * (i == 7) for i in range(20)]
         right = {f"v{i}": trained(rng, chance + gain[i], rng.normal(0, 0.005, 5)) for i in range(20)}
         variants = compare(right, "v0", resamples=999).variants
         found += variants["v7"].delta.better
-    assert found >= 18
+    assert found >= 9
 
 
 def test_detectabledifference_is_detected_as_often_as_said() -> None:

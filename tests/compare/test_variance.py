@@ -111,7 +111,7 @@ def test_three_seeds_of_twenty_eight_find_three_points() -> None:
     assert found >= 7
 
 
-@pytest.mark.parametrize("repetitions", [60, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("repetitions", [40, pytest.param(200, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("uneven", [0.0, 0.5])
 def test_equal_variants_of_uneven_variance_seldom_differ(uneven: float, repetitions: int) -> None:
     """The spread of a network's accuracy varies by a factor of exp(uneven) from variant to variant; none is better."""

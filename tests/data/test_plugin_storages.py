@@ -70,6 +70,10 @@ def fail() -> None:
     raise LookupError("no such key")
 
 
+def leave():
+    raise SystemExit("no license")
+
+
 @pytest.mark.parametrize("keep", ["decoded", "reduced"])
 def test_splits_with_the_same_names_are_kept_apart(tmp_path, monkeypatch, keep):
     monkeypatch.setenv("POOLZOO_CACHE", str(tmp_path / "cache"))
@@ -83,7 +87,13 @@ def test_splits_with_the_same_names_are_kept_apart(tmp_path, monkeypatch, keep):
 
 @pytest.mark.parametrize(
     ("give", "words"),
-    [(fail, "LookupError: no such key"), (lambda: None, "NoneType"), (lambda: "a.png", "str"), (lambda: b"a", "bytes")],
+    [
+        (fail, "LookupError: no such key"),
+        (leave, "SystemExit: no license"),
+        (lambda: None, "NoneType"),
+        (lambda: "a.png", "str"),
+        (lambda: b"a", "bytes"),
+    ],
 )
 def test_whatever_a_storage_does_names_the_image(give, words):
     index = index_of(Given(give))

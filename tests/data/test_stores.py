@@ -286,6 +286,14 @@ def other_order(place):
     np.save(place / "pixels.npy", np.asfortranarray(np.zeros((24, 16, 16, 3), np.uint8)))
 
 
+def overwritten(place):
+    with (place / "pixels.npy").open("r+b") as file:
+        file.seek(-9, os.SEEK_END)
+        last = file.read(1)
+        file.seek(-9, os.SEEK_END)
+        file.write(bytes([last[0] ^ 1]))
+
+
 def other_labels(place):
     np.save(place / "labels.npy", np.zeros(24, np.int64))
 
@@ -307,7 +315,8 @@ def nothing(place):
         file.unlink()
 
 
-DAMAGES = [truncate, lengthen, empty, garble, other_shape, fewer, other_type, other_order, other_labels, no_labels]
+DAMAGES = [truncate, lengthen, empty, garble, other_shape, fewer, other_type, other_order, overwritten]
+DAMAGES += [other_labels, no_labels]
 
 
 @pytest.mark.parametrize("damage", [*DAMAGES, no_json, odd_json, nothing])

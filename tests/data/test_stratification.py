@@ -8,7 +8,7 @@ import pytest
 from poolzoo.common.errors import UsageError
 from poolzoo.data import stratification
 from poolzoo.data.choice import choose
-from poolzoo.train.splits import split_validation
+from poolzoo.train.validation import split_validation
 
 SHARES = np.linspace(0.01, 0.4, 12)
 

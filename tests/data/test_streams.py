@@ -23,7 +23,7 @@ from poolzoo.data.batches import Rank
 from poolzoo.data.streaming.images import StreamedImages, batches
 from poolzoo.data.streaming.loader import StreamLoader
 from poolzoo.data.streaming.photographs import Encoded, Reduced, reduced_size
-from poolzoo.data.streaming.row_file import RowFile
+from poolzoo.data.streaming.row_file import RECORD, RowFile
 from poolzoo.data.streaming.skipped import Skipped
 from poolzoo.data.unreadable import BrokenImages
 from poolzoo.plugin.image_index import FileStorage, ImageIndex
@@ -275,7 +275,16 @@ def remove_the_pixels(table: Path) -> None:
     table.with_suffix(".rows").unlink()
 
 
-@pytest.mark.parametrize("spoil", [damage_a_field, remove_the_pixels], ids=lambda spoil: spoil.__name__)
+def overwrite_pixels(table: Path) -> None:
+    rows = table.with_suffix(".rows")
+    content = np.fromfile(rows, np.uint8)
+    content[500:2500] ^= 255
+    content.tofile(rows)
+
+
+@pytest.mark.parametrize(
+    "spoil", [damage_a_field, remove_the_pixels, overwrite_pixels], ids=lambda spoil: spoil.__name__
+)
 def test_damaged_records_of_kept_rows_are_made_again(index, tmp_path, spoil):
     crop = Box(1, 2, 20, 20)
 
@@ -319,6 +328,26 @@ def test_rows_that_cannot_be_written_are_said_once(tmp_path, capsys):
         rows.add(position, np.zeros((2, 3, 3), np.uint8), (2, 3))
     assert capsys.readouterr().err.count("no more images are kept") == 1
     assert rows.find(0) is None
+
+
+def test_records_on_a_full_disk_are_whole(tmp_path):
+    """The kernel allows the process no file above 1,000 bytes, as a full disk would not."""
+    resource = pytest.importorskip("resource")
+    rows = RowFile(tmp_path / "rows", 30, 10**9)
+    allowed = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, allowed[1]))
+    try:
+        for position in range(30):
+            rows.add(position, np.full((1, 2, 3), position, np.uint8), (1, 2))
+        rows.flush()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, allowed)
+    (table,) = (tmp_path / "rows").glob("*.table")
+    assert table.stat().st_size == 1000 // RECORD.itemsize * RECORD.itemsize
+    other = RowFile(tmp_path / "rows", 30, 0)
+    kept = [position for position in range(30) if other.find(position) is not None]
+    assert kept == list(range(1000 // RECORD.itemsize))
+    assert [other.read(other.find(position)).max() for position in kept] == kept
 
 
 # --- Broken files --------------------------------------------------------------------------------------------------

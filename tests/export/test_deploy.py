@@ -68,6 +68,7 @@ def test_the_graph_takes_stored_images_and_describes_its_input(exported, trained
     assert onnx.load(exported / "model.onnx").opset_import[0].version == 18
 
 
+@pytest.mark.usefixtures("kept_graphs")
 def test_export_json_follows_its_contract(poolzoo, trained, tmp_path):
     report = poolzoo("export", trained, "--json", "--out", tmp_path / "b", "--threads", 1).json
     assert report["bundle"] == str(tmp_path / "b")
@@ -79,6 +80,7 @@ def test_export_json_follows_its_contract(poolzoo, trained, tmp_path):
     assert "exists" in again.err
 
 
+@pytest.mark.usefixtures("kept_graphs")
 def test_export_goes_to_exports_by_default(poolzoo, trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     outcome = poolzoo("export", trained, "--no-bench", "-q")
@@ -175,6 +177,7 @@ def test_a_network_that_cannot_be_exported_is_one_line(tmp_path, trained):
         graph.export_graph(from_run(run), tmp_path / "m.onnx")
 
 
+@pytest.mark.usefixtures("kept_graphs")
 def test_an_interrupted_export_leaves_nothing(poolzoo, trained, tmp_path, monkeypatch):
     def stopped(*args):
         raise KeyboardInterrupt

@@ -95,6 +95,20 @@ def test_tables_separate_several_labels(poolzoo, bundle, expected):
     assert first[0].split("\t") == ["image", "labels", "scores", "then"]
 
 
+def test_names_that_hold_a_separator_become_a_json_list(poolzoo, bundle, expected, tmp_path):
+    odd = shutil.copytree(bundle, tmp_path / "odd")
+    model = onnx.load(odd / "model.onnx")
+    for entry in model.metadata_props:
+        entry.value = entry.value.replace('"red"', '"red|pink"')
+    onnx.save(model, odd / "model.onnx")
+    manifest.write_manifest(odd, "bundle")
+    printed = poolzoo("predict", odd, bundle.parent / "images", "--csv").out
+    cells = [row["labels"] for row in csv.DictReader(io.StringIO(printed))]
+    named = [{"red|pink" if name == "red" else name for name in one} for one in expected]
+    assert [set(json.loads(cell)) if cell[:1] == "[" else set(filter(None, cell.split("|"))) for cell in cells] == named
+    assert [cell[:1] == "[" for cell in cells] == ["red|pink" in one for one in named]
+
+
 def test_parquet_files_hold_lists_of_labels(poolzoo, bundle, expected, tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     outcome = poolzoo("predict", bundle, bundle.parent / "images", "--out", tmp_path / "rows", "--json")

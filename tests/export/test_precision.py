@@ -91,6 +91,7 @@ def test_the_file_holds_nothing_of_the_machine(exported):
 # --- Lower precision ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("kept_graphs")
 def test_fp16_halves_the_file_and_keeps_pooling_in_float32(lowered, exported, trained):
     path = lowered("fp16")
     assert (path / "model.onnx").stat().st_size < 0.6 * (exported / "model.onnx").stat().st_size
@@ -108,6 +109,7 @@ def test_fp16_halves_the_file_and_keeps_pooling_in_float32(lowered, exported, tr
     assert 1e-6 < np.abs(logits - expected).max() < 0.02 * np.abs(expected).max()
 
 
+@pytest.mark.usefixtures("kept_graphs")
 def test_int8_is_quantized_where_the_work_is_and_nowhere_else(lowered, exported, trained):
     path = lowered("int8")
     report = json.loads((path / "parity.json").read_text())
@@ -125,6 +127,7 @@ def test_int8_is_quantized_where_the_work_is_and_nowhere_else(lowered, exported,
     assert (got.argmax(1) == in_torch(trained, images).argmax(1)).mean() >= 0.99
 
 
+@pytest.mark.usefixtures("kept_graphs")
 def test_static_int8_has_unsigned_activations_and_signed_weights_a_channel(tmp_path, trained):
     from poolzoo.artifacts.run import load_run
     from poolzoo.export.source import from_run
@@ -147,6 +150,7 @@ def test_static_int8_has_unsigned_activations_and_signed_weights_a_channel(tmp_p
     assert kinds[classifier.input[1]] == onnx.TensorProto.FLOAT
 
 
+@pytest.mark.usefixtures("kept_graphs")
 def test_dynamic_int8_leaves_the_classifier_in_float(tmp_path, trained):
     from poolzoo.artifacts.run import load_run
     from poolzoo.export.source import from_run
@@ -342,6 +346,7 @@ def test_a_foreign_layer_called_fuse_is_left_alone():
 # --- Through ONNX Runtime on a whole data set ----------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("kept_graphs")
 def test_evaluation_of_the_graph_is_that_of_the_network(poolzoo, trained, exported):
     expected = poolzoo("evaluate", trained, "--json").json
     for path in (trained, exported):

@@ -19,6 +19,8 @@ from poolzoo.runtime import availability
 from poolzoo.runtime.prediction.predict import choose_runtime
 from poolzoo.runtime.runtimes import check_runtimes
 
+pytestmark = pytest.mark.usefixtures("kept_graphs")
+
 DIGITS = Path(__file__).parents[1] / "data" / "digits_bundle"
 
 FORM = "form=GraphForm(input='float', batch=2)"

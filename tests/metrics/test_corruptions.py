@@ -432,8 +432,8 @@ def test_there_are_fifteen_and_four():
 @pytest.fixture(scope="module", params=["scikit-learn", "cifar"])
 def photographs(request) -> np.ndarray:
     if request.param == "scikit-learn":
-        return crops(300)
-    files = sorted((request.getfixturevalue("cifar_images") / "test").glob("*/*.jpg"))[::20]
+        return crops(100)
+    files = sorted((request.getfixturevalue("cifar_images") / "test").glob("*/*.jpg"))[::60]
     return np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
 
 

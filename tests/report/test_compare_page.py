@@ -209,8 +209,27 @@ def test_classes_are_shaded_by_their_recall():
     for row, recall in zip(rows, recalls, strict=True):
         assert row[1:] == [f"{100 * recall[at]:.1f}" for at in hardest]
     shades = [float(shade) for shade in re.findall(r"--shade:([0-9.]+)", source)]
-    scaled = (recalls[:, hardest] - recalls.min()) / (recalls.max() - recalls.min())
+    lightest = np.sort(recalls.ravel())[recalls.size // 20]  # one failure does not take all shades
+    scaled = (recalls[:, hardest] - lightest).clip(0) / (recalls.max() - lightest)
     assert shades == pytest.approx(scaled.ravel(), abs=6e-4)
+
+
+def test_of_many_conclusions_the_middle_ones_are_folded():
+    sentences = [f"Conclusion {number}." for number in range(12)]
+    source = page_of(comparison(conclusions=sentences))
+    folded = re.search(r"<details>.*?</details>", source, re.DOTALL)[0]
+    assert re.findall(r"Conclusion \d+", folded) == [f"Conclusion {number}" for number in range(4, 11)]
+    assert re.findall(r"Conclusion \d+", source) == [one[:-1] for one in sentences]
+    assert "<details>" not in page_of(comparison(conclusions=sentences[:7])).split("<dl")[0]
+
+
+def test_one_failure_does_not_shrink_all_gains():
+    found = comparison(9, failed=0)
+    found["results"][3]["delta"] |= {"mean": -0.9, "low": -0.95, "high": -0.85}
+    drawn = re.findall(r'class="interval" x1="([0-9.]+)%" y1="7" x2="([0-9.]+)%"', page_of(found))
+    widths = sorted(float(right) - float(left) for left, right in drawn)
+    assert widths[0] == 0  # of the failure, beyond the scale
+    assert widths[1] > 10
 
 
 def test_names_cannot_become_markup():

@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -347,3 +348,11 @@ def test_names_in_a_browser_are_text(browse):
     assert page.title() == HOSTILE
     assert page.locator("img").count() == 0
     assert len(visible(page)) == 1
+
+
+def test_the_published_page_may_run_its_script():
+    source = (Path(__file__).parents[2] / "docs" / "leaderboard.html").read_text(encoding="utf-8")
+    script = source[source.index("<script>") + len("<script>") : source.rindex("</script>")]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in source
+    assert f'<article id="{comparisons_page.OVER_ALL_SLUG}"' in source

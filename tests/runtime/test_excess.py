@@ -46,6 +46,7 @@ def test_every_pair_of_a_passed_bundle_is_in_order(exported):
             assert "allowed" not in probe["note"]
 
 
+@pytest.mark.usefixtures("kept_graphs")
 def test_printed_pairs_are_in_order(poolzoo, trained, exported, tmp_path):
     printed = [poolzoo("export", trained, "--no-bench", "--out", tmp_path / "b").out]
     printed.append(poolzoo("verify", exported, "--no-bench").out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from multiprocessing.connection import Connection
 import pytest
 import torch
 from safetensors.torch import load_file
-from support import processes
+from support import photographs, processes
 
 from poolzoo.common import errors
 from poolzoo.train.checkpoint import Checkpoint
@@ -72,7 +73,7 @@ def test_two_processes_learn_what_one_does(poolzoo, tmp_path):
 
 
 def test_two_processes_with_batch_norm_learn_as_well(tmp_path):
-    arguments = ("--data", "digits", "--backbone", "nano/plain", "--pool", "gem", "--epochs", 4, "--no-check-export")
+    arguments = ("--data", "digits", "--backbone", "nano/plain", "--pool", "gem", "--epochs", 2, "--no-check-export")
     group = processes.start_group(tmp_path, 2, "finetune", *arguments, "--out", tmp_path / "run")
     ended = [process.wait() for process in group]
     assert [one.code for one in ended] == [0, 0], ended
@@ -99,6 +100,36 @@ def test_a_lost_process_ends_the_run_in_a_resumable_state(tmp_path):
     saved = torch.load(tmp_path / "run/checkpoint/state.pt", weights_only=True)
     progress = saved["progress"]
     assert progress["epoch"] >= 1 or progress["step"] >= 1  # on a slow machine it is saved within the first one
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kept", ["reduced", "none"])
+def test_streams_of_two_killed_processes_resume_as_one(poolzoo, tmp_path, monkeypatch, kept):
+    monkeypatch.setenv("POOLZOO_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "normless.py").write_text(NORMLESS)
+    photos = photographs.data_set(tmp_path / "photos", train=20, test=4)
+    words = (
+        *("finetune", "--plugin", tmp_path / "normless.py", "--data", f"folder:{photos}", "--image-size", 32),
+        *("--backbone", "normless", "--epochs", 3, "--batch-size", 4, "--optimizer", "sgd", "--lr", 0.05),
+        *("--augment", "standard", "--data-cache", kept, "--threads", 1, "--no-check-export"),
+    )
+    assert poolzoo(*words, "--out", tmp_path / "one", "-q").code == 0
+    shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+    first, second = processes.start_group(tmp_path, 2, *words, "--out", tmp_path / "two", before=tells_of_checkpoints)
+    first.next_event()
+    second.signal(signal.SIGKILL)
+    assert first.wait().code == errors.ENVIRONMENT
+    second.wait()
+    assert not (tmp_path / "two" / "manifest.json").exists()
+    resumed = torchrun(2, "finetune", "--resume", tmp_path / "two")
+    err = resumed.communicate(timeout=400)[1]
+    assert resumed.returncode == 0, err
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, atol=1e-5, rtol=1e-5, msg=name)
+    reports = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two")]
+    assert reports[0]["test"]["confusion"] == reports[1]["test"]["confusion"]
+    assert reports[1]["processes"] == 2
 
 
 def test_a_batch_that_cannot_be_divided_is_refused_once(tmp_path):

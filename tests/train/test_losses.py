@@ -89,6 +89,12 @@ def test_weights_of_other_classes_are_refused(tmp_path):
             class_weights(str(file), LABELS, CLASSES)
 
 
+def test_class_with_two_weights_is_refused(tmp_path):
+    (tmp_path / "weights.json").write_text('{"dog": 1, "cat": 9, "bee": 10, "ant": 2, "cat": 3}')
+    with pytest.raises(UsageError, match="'cat' more than one weight"):
+        class_weights(str(tmp_path / "weights.json"), LABELS, CLASSES)
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("mixed", [False, True])
 def test_weighted_cross_entropy_is_that_of_torch(smoothing, mixed):

@@ -9,6 +9,8 @@ import pytest
 from support import photographs
 from support.interruptions import stopped_in
 
+from poolzoo.common import errors
+
 USUAL = ("--image-size", 32, "--backbone", "nano/plain", "--epochs", 2, "--batch-size", 4, "--threads", 1, "-q")
 MORE = ("--no-check-export", "--augment", "standard", "--color-jitter", 0)
 
@@ -35,13 +37,33 @@ def test_resumed_run_has_the_weights_of_a_whole_one(poolzoo, photos, tmp_path, k
     with stopped_in(2):
         cut = poolzoo(*arguments(photos, tmp_path / "cut", "--data-cache", kept, "--data-workers", 3))
     assert cut.code == 130
-    assert poolzoo("finetune", "--resume", tmp_path / "cut", "-q").code == 0
+    assert poolzoo("finetune", "--resume", tmp_path / "cut", "--epochs", 3).code == 2
+    assert poolzoo("finetune", "--resume", tmp_path / "cut", "--data-workers", 2, "-q").code == 0
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
     tables = list((tmp_path / "cache" / "images").glob("*/*.table"))
     assert bool(tables) == (kept == "reduced")
     evaluated = poolzoo("evaluate", tmp_path / "cut", "--json", "-q")
     report = json.loads((tmp_path / "cut" / "metrics.json").read_text())
     assert evaluated.json["accuracy"] == report["test"]["accuracy"]
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(poolzoo, photos, tmp_path):
+    """The kernel allows the process no large file, as a full disk would not."""
+    resource = pytest.importorskip("resource")
+    with stopped_in(2):
+        poolzoo(*arguments(photos, tmp_path / "run"))
+    before = (tmp_path / "run" / "checkpoint" / "state.pt").read_bytes()
+    allowed = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, allowed[1]))
+    try:
+        full = poolzoo("finetune", "--resume", tmp_path / "run", "-q")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, allowed)
+    assert full.code == errors.ENVIRONMENT
+    assert f"poolzoo finetune --resume {tmp_path / 'run'} continues the run" in full.err
+    assert [path.name for path in (tmp_path / "run" / "checkpoint").iterdir()] == ["state.pt"]
+    assert (tmp_path / "run" / "checkpoint" / "state.pt").read_bytes() == before
+    assert poolzoo("finetune", "--resume", tmp_path / "run", "-q").code == 0
 
 
 def test_without_random_crops_streams_learn_what_decoded_images_do(poolzoo, photos, tmp_path):
@@ -75,6 +97,8 @@ def test_broken_photographs_are_left_out_where_allowed(poolzoo, photos, tmp_path
     report = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert sorted(row["file"] for row in report["skipped"]) == sorted(map(str, broken))
     assert sum(map(sum, report["test"]["confusion"])) == 3
+    evaluated = poolzoo("evaluate", tmp_path / "run", "--json", "-q")  # leaves as many out as its run
+    assert evaluated.json["skipped"] == [row for row in report["skipped"] if "/test/ant/" in row["file"]]
 
 
 def test_choice_of_what_is_kept_is_said_and_recorded(poolzoo, photos, tmp_path, monkeypatch):

@@ -24,9 +24,9 @@ from poolzoo.metrics import classification
 from poolzoo.train import optimizer, recipes
 from poolzoo.train.defaults import default_batch_size, default_epochs
 from poolzoo.train.settings import Settings
-from poolzoo.train.splits import split_validation
 from poolzoo.train.step_plan import StepPlan
 from poolzoo.train.training_module import TrainingModule
+from poolzoo.train.validation import split_validation
 
 QUICK = ("finetune", "--data", "digits", "--backbone", "nano/plain", "--pool", "gem", "--threads", "1", "-q")
 

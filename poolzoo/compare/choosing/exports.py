@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from poolzoo.common import output
+from poolzoo.common import output, resources
 from poolzoo.common.errors import PoolzooError, explain
 from poolzoo.compare import measures
 from poolzoo.compare.choosing.finished import Finished
 from poolzoo.compare.choosing.plan import Request
 from poolzoo.compare.choosing.results import Candidate
+from poolzoo.compare.exporting import PROVIDER
 from poolzoo.plugin import loader
 from poolzoo.runtime import availability
 from poolzoo.runtime.runtimes import identity_of, runtime_of
@@ -42,7 +43,7 @@ class Exports:
         self._known: dict[Path, _Exported] = {}
 
     def measured(self, comparison: Finished, candidate: Candidate, *, check_target: bool = False) -> Candidate:
-        """A candidate with its latency, and with what speaks against it; one that was measured is not measured again."""
+        """A candidate with its latency and what speaks against it; one that was measured is not measured again."""
         path = comparison.trials(candidate.variant)[0].path
         found = self._known.get(path)
         if found is None:
@@ -59,11 +60,13 @@ class Exports:
 
     def _export(self, path: Path, *, check_target: bool) -> _Exported:
         with tempfile.TemporaryDirectory(prefix="poolzoo-") as folder:
-            found = measures.export_metrics(path, "auto", self.threads, Path(folder))
-            if not found.parity:
-                return _Exported(found.latency_ms, "its exported graph fails the parity check")
-            why = self._refusal(path, Path(folder) / "model.onnx") if check_target else None
-        return _Exported(found.latency_ms, why)
+            file = Path(folder) / "model.onnx"
+            parity = measures.export(path, file, PROVIDER, self.threads or resources.cpus())
+            latency = measures.latencies(path, file, PROVIDER, self.threads)[1]
+            if not parity:
+                return _Exported(latency, "its exported graph fails the parity check")
+            why = self._refusal(path, file) if check_target else None
+        return _Exported(latency, why)
 
     def _refusal(self, run: Path, model: Path) -> str | None:
         """Why the target does not compute a graph: what is known of it, and where it is installed, what it does."""

@@ -32,7 +32,7 @@ Mode = Literal["decoded", "reduced", "none"]
 SECONDS_EACH, SECONDS_A_PIXEL = 1e-4, 1e-8
 LONGEST: Final = 100.0  # processor seconds of decoding before training begins; more images are read while it trains
 CAN_READ_AT_A_PLACE: Final = hasattr(os, "preadv")  # Windows cannot
-_FORMAT: Final = 2  # of what is kept; another gives other keys
+_FORMAT: Final = 3  # of what is kept; another gives other keys
 _SPARE: Final = 1.05  # of the bytes that a sample of headers lets expect
 
 

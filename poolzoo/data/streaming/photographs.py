@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Final, Protocol, runtime_checkable
 
@@ -69,10 +70,11 @@ class Encoded:
 
     def crop(self, position: int, choose: Choose, out: np.ndarray) -> None:
         wanted: Size = (out.shape[0], out.shape[1])
+        chosen = cache(choose)
         with self.index.open(position) as file:
-            found = images.scaled(file, lambda full: part_of(choose(full), wanted), self.how)
+            found = images.scaled(file, lambda full: part_of(chosen(full), wanted), self.how)
         pixels = found.array()
-        box = scaled_box(choose(found.full), found.full, pixels.shape[:2], found.start, found.part)
+        box = scaled_box(chosen(found.full), found.full, pixels.shape[:2], found.start, found.part)
         resize_into(pixels, box, out)
 
     def where(self, position: int) -> Path:

@@ -2,15 +2,18 @@
 
 Each process that adds images writes a part of its own: `<part>.rows` with the pixels one behind the other, and
 `<part>.table` with a record for each. It reads the parts of all, so that processes need no lock. A record is written
-when the disk has its pixels. So whatever has a record is whole, and a killed run goes on where it was.
+when the disk has its pixels. So whatever has a record is whole, and a killed run goes on where it was. A record holds a
+checksum of the pixels, which is compared when a process first reads an image that another one wrote.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 import threading
 import time
+import zlib
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -24,16 +27,18 @@ from poolzoo.data.sizes import Size
 FLUSH_BYTES, FLUSH_SECONDS = 256 << 20, 10.0
 RECORD: Final = np.dtype(
     [
-        *[("position", "<i8"), ("offset", "<i8"), ("height", "<u4"), ("width", "<u4"), ("rows", "<u4")],
-        *[("columns", "<u4"), ("check", "<u8")],  # of the others, so that a damaged record is none
+        *[("position", "<u4"), ("crc", "<u4"), ("offset", "<i8"), ("height", "<u4"), ("width", "<u4")],
+        *[("rows", "<u4"), ("columns", "<u4")],
+        ("check", "<u8"),  # of the others, so that a damaged record is none
     ]
 )
 _FACTORS: Final = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x27D4EB2F165667C5], np.uint64)
 
 
 class Kept(NamedTuple):
-    """Where an image is kept: the part, where its pixels begin, its size there, and its size in its file."""
+    """Where an image is kept: its position, the part, where its pixels begin, its size there, and that in its file."""
 
+    position: int
     part: int
     offset: int
     size: Size
@@ -60,6 +65,7 @@ class RowFile:
         self._budget = budget
         self._lock = threading.Lock()
         self._part = np.full(count, -1, np.int16)
+        self._checked = np.zeros(count, bool)  # images whose pixels are those that were written
         self._record = np.zeros(count, RECORD)
         self._names: list[str] = []
         self._files: list[int] = []
@@ -84,17 +90,30 @@ class RowFile:
         part = int(self._part[position])
         if part < 0:
             return None
-        _, offset, height, width, rows, columns, _ = self._record[position].tolist()
-        return Kept(part, offset, (height, width), (rows, columns))
+        _, _, offset, height, width, rows, columns, _ = self._record[position].tolist()
+        return Kept(position, part, offset, (height, width), (rows, columns))
 
     def read(self, kept: Kept, top: int = 0, bottom: int | None = None) -> np.ndarray:
         """Rows `top` to `bottom` of an image, `uint8[bottom - top, w, 3]`.
 
         Raises:
-            OSError: The disk does not give them.
+            OSError: The disk does not give them, or gives other pixels than were written; the image is not kept then.
         """
-        height, width = kept.size
-        pixels = np.empty(((height if bottom is None else bottom) - top, width, 3), np.uint8)
+        bottom = kept.size[0] if bottom is None else bottom
+        if self._checked[kept.position]:
+            return self._rows(kept, top, bottom)
+        whole = self._rows(kept, 0, kept.size[0])
+        if zlib.crc32(whole.data) != self._record["crc"][kept.position]:
+            with self._lock:
+                self._part[kept.position] = -1
+            output.detail(f"image {kept.position} in {self.place} is damaged and made anew")
+            raise OSError("the pixels are damaged")
+        self._checked[kept.position] = True
+        return whole[top:bottom]
+
+    def _rows(self, kept: Kept, top: int, bottom: int) -> np.ndarray:
+        width = kept.size[1]
+        pixels = np.empty((bottom - top, width, 3), np.uint8)
         if os.preadv(self._files[kept.part], [pixels.data.cast("B")], kept.offset + top * width * 3) != pixels.nbytes:
             raise OSError(f"{self.place / self._names[kept.part]}.rows is cut off")
         return pixels
@@ -111,16 +130,18 @@ class RowFile:
                 return
             offset = self._end
             self._end += pixels.nbytes
+        content = np.ascontiguousarray(pixels).data.cast("B")
         try:
-            written = os.pwrite(self._files[part], np.ascontiguousarray(pixels).data.cast("B"), offset)
+            written = os.pwrite(self._files[part], content, offset)
             if written != pixels.nbytes:
-                raise OSError("the disk is full")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             self._give_up(error)
             return
-        record = (position, offset, *pixels.shape[:2], *full, 0)
+        record = (position, zlib.crc32(content), offset, *pixels.shape[:2], *full, 0)
         with self._lock:
             self._record[position] = record
+            self._checked[position] = True
             self._part[position] = part
             self._pending.append(record)
             self._pending_bytes += pixels.nbytes
@@ -142,7 +163,10 @@ class RowFile:
             with (self.place / f"{own}.table").open("ab", buffering=0) as file:
                 records = np.array(pending, RECORD)
                 records["check"] = _check(records)
-                file.write(records.tobytes())
+                written = file.write(records.tobytes())
+                if written != records.nbytes:
+                    file.truncate(file.tell() // RECORD.itemsize * RECORD.itemsize)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             self._give_up(error)
 
@@ -179,7 +203,7 @@ class RowFile:
         records = records[records["check"] == _check(records)]
         sizes = records["height"].astype(np.int64) * records["width"] * 3
         whole = (sizes > 0) & (records["offset"] >= 0) & (records["offset"] + sizes <= rows.stat().st_size)
-        whole &= (records["position"] >= 0) & (records["position"] < len(self._part))
+        whole &= records["position"] < len(self._part)
         self._read[table.stem] = known + len(content) // RECORD.itemsize
         if not whole.any():
             return
@@ -188,6 +212,7 @@ class RowFile:
             self._files.append(os.open(rows, os.O_RDONLY))
         records = records[whole]
         self._record[records["position"]] = records
+        self._checked[records["position"]] = False
         self._part[records["position"]] = self._names.index(table.stem)
 
     def _give_up(self, error: OSError) -> None:

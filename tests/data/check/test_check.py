@@ -271,6 +271,7 @@ def test_the_page_shows_pictures_and_escapes_names(poolzoo, clean, tmp_path):
     assert outcome.code == 1
     assert "\x1b" not in outcome.out + outcome.err
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert f"<h1>folder:{clean.name}</h1>" in page
     assert page.count('<img src="data:image/jpeg;base64,') == 2
     assert "<script" not in page
     assert "&lt;b&gt;.jpg" in page
