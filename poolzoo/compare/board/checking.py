@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from poolzoo.common.errors import UsageError
 from poolzoo.compare.board import protocol
-from poolzoo.compare.board.checks import conditions, figures, files, plugins, weights
+from poolzoo.compare.board.checks import conditions, figures, files, network, plugins, weights
 from poolzoo.compare.board.checks.context import Context
 from poolzoo.compare.board.checks.outcome import FAILED, OK, Check, attempt, skipped
 from poolzoo.compare.board.protocol import Protocol
@@ -23,6 +23,7 @@ CHECKS: Final[Mapping[str, Callable[[Context], str]]] = {
     "plan": conditions.plan_check,
     "trials": conditions.trials_check,
     "settings": conditions.settings_check,
+    "network": network.network_check,
     "length": conditions.length_check,
     "data": conditions.data_check,
     "labels": conditions.labels_check,
@@ -90,7 +91,7 @@ def check(
     submission = Submission.of(paths)
     first = attempt("files", lambda: files.files_check(submission))
     if first.status == FAILED:
-        rest = skipped(("manifests", *CHECKS), "its files are not safe to read")
+        rest = skipped(("manifests", *CHECKS), "its files are not read")
         return CheckReport(tuple(paths), None, (first, *rest))
     found = [first, attempt("manifests", lambda: files.manifests_check(submission))]
     own = protocol.find(named) if named is not None else _built_in(submission)
