@@ -257,6 +257,13 @@ def no_plugin_digest(folder):
     )
 
 
+def no_digest(folder):
+    edit_json(
+        run_of(folder, "mine", 0) / "config.json",
+        lambda found: found["poolzoo"]["plugins"]["pool"].update(sha256="<b>trust me</b>"),
+    )
+
+
 def claims_built_in(folder):
     edit_json(
         run_of(folder, "mine", 0) / "config.json",
@@ -317,6 +324,7 @@ def one_seed_twice(folder):
         (pickle, "weights", "holds no weights"),
         (plugin_of_baseline, "plugins", "the baseline avg comes from a plugin"),
         (no_plugin_digest, "plugins", "does not name the plugin file of mine"),
+        (no_digest, "plugins", "does not name the plugin file of mine by its sha256"),
         (claims_built_in, "plugins", "mine is no built-in pooling"),
         (two_plugins, "plugins", "two versions of a plugin"),
         (version, "versions", "torch 1.0.0 is not >=2.9,<3"),
