@@ -1,4 +1,4 @@
-"""What every pooling promises, as checks.
+"""What every pooling promises, as checks: one function a promise, all in one list, which makes this file long.
 
 The checks try local poolings at the usual geometries. A pooling may refuse a geometry by raising ValueError in its
 build.
@@ -26,6 +26,7 @@ from poolzoo.testing import gradients
 from poolzoo.testing.base import Checks, Failure, suite
 from poolzoo.testing.checked_pooling import CHANNELS, CheckedPooling, assert_close, assert_finite, signed
 from poolzoo.testing.pooling_export import assert_exports
+from poolzoo.testing.shared_process import assert_undisturbed, settings_kept
 
 MAP_SIZES: Final = ((1, 1), (2, 2), (7, 5), (8, 8))  # height and width of feature maps
 GEOMETRY_NAMES: Final = ("kernel_size", "stride", "padding", "ceil_mode")
@@ -279,6 +280,28 @@ def copies_are_equal(checked: CheckedPooling) -> None:
     """A deep copy gives the same output."""
     layer, x = checked.build(), signed(2, CHANNELS, 7, 7)
     assert torch.equal(copy.deepcopy(layer)(x), layer(x)), "a deep copy gives other numbers"
+
+
+@checks.promise("keep no tensor of a call in a module, a class or a closure that several layers share")
+def calls_do_not_meet(checked: CheckedPooling) -> None:
+    """Two layers that compute at the same time, on two threads, give what each gives alone."""
+    layer = checked.build()
+    for training in (False,) if checked.pooling.stochastic else (False, True):
+        words = "in training, " if training else "in eval mode, "
+        assert_undisturbed(layer.train(training), signed(2, CHANNELS, 7, 5), signed(2, CHANNELS, 7, 5, seed=1), words)
+
+
+@checks.promise("leave threads, seeds, dtypes and modes of torch to its user")
+def torch_is_left_alone(checked: CheckedPooling) -> None:
+    """A call neither changes a setting of torch nor seeds its random generator."""
+    layer, x, states = checked.build(), signed(2, CHANNELS, 7, 7), []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        for training in (False, True):
+            with settings_kept():
+                layer.train(training)(x)
+        states.append(torch.get_rng_state())
+    assert not torch.equal(*states), "a call seeds the random generator of torch"
 
 
 @checks.promise("make tensors with device=x.device, or register them as buffers")

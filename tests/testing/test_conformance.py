@@ -87,6 +87,25 @@ def overflowing_square(self, x):
     return x.square().mean((2, 3)).sqrt() if x.dtype == torch.float16 else x.square().mean((2, 3)).clamp(1e-9).sqrt()
 
 
+SHARED: dict[tuple[int, ...], torch.Tensor] = {}
+
+
+def with_a_buffer_for_all(self, x):
+    buffer = SHARED.setdefault(tuple(x.shape), torch.empty_like(x))
+    buffer.copy_(x.detach())
+    return x.mean((2, 3)) + buffer.amax((2, 3))
+
+
+def with_all_threads(self, x):
+    torch.set_num_threads(torch.get_num_threads() + 1)
+    return x.mean((2, 3))
+
+
+def seeded(self, x):
+    torch.manual_seed(0)
+    return x.mean((2, 3)) + torch.rand(1)
+
+
 MISTAKES = {
     "no module": (lambda channels: 3, "shapes", "int"),
     "a map comes out": (module(lambda self, x: x), "shapes", "dimensions"),
@@ -165,6 +184,13 @@ MISTAKES = {
         "nothing_stays_on_the_cpu",
         "FakeTensor",
     ),
+    "a buffer that all layers write to": (
+        module(with_a_buffer_for_all),
+        "calls_do_not_meet",
+        "the output changes where another layer computes",
+    ),
+    "threads of its own": (module(with_all_threads), "torch_is_left_alone", "the number of threads of torch was"),
+    "a seed of its own": (module(seeded), "torch_is_left_alone", "seeds the random generator"),
     "an operator without a graph form": (
         module(lambda self, x: F.adaptive_max_pool2d(x, 3).flatten(1)),
         "exports_as_it_is",
