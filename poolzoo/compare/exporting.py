@@ -50,7 +50,9 @@ class Exported:
 
 
 def processes(jobs: int, threads: int | None) -> int:
-    """How many networks are exported at the same time: one a core, as far as memory suffices.
+    """How many networks are exported at the same time: one for two cores, as far as memory suffices.
+
+    A process needs nearly as much memory as everything before it. On two cores it would save little time.
 
     Args:
         jobs: Number of networks.
@@ -58,7 +60,7 @@ def processes(jobs: int, threads: int | None) -> int:
     """
     available = resources.available_memory()
     most = jobs if available is None else 1 + available // PROCESS_BYTES
-    return max(1, min(jobs, threads or resources.cpus(), most))
+    return max(1, min(jobs, (threads or resources.cpus()) // 2, most))
 
 
 def export_all(jobs: Sequence[Job], threads: int | None) -> Iterator[Exported]:
@@ -69,7 +71,7 @@ def export_all(jobs: Sequence[Job], threads: int | None) -> Iterator[Exported]:
         threads: Cores that may be used; None for all.
     """
     count = processes(len(jobs), threads)
-    each = 1 if count > 1 else threads or resources.cpus()
+    each = (threads or resources.cpus()) // count
     waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
     ended: queue.SimpleQueue[Exported] = queue.SimpleQueue()
     for one in jobs:
