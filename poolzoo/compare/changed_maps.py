@@ -18,7 +18,7 @@ from poolzoo.data import disk
 from poolzoo.data.source import cache_dir
 from poolzoo.model.state_dict import weights_digest
 from poolzoo.train.device import DevicePolicy
-from poolzoo.train.features import ROWS, FeatureStore
+from poolzoo.train.feature_entries import ROWS, FeatureStore
 
 VERSION: Final = 1  # of the changes: another one where a corruption computes something else
 

@@ -27,15 +27,6 @@ class Size:
     macs: int
 
 
-@dataclass(frozen=True)
-class ExportMetrics:
-    """Whether an exported graph passed its parity check, and milliseconds for one image and for 32."""
-
-    parity: bool
-    latency_ms: float | None
-    latency_ms_32: float | None
-
-
 def size(path: Path) -> Size:
     """Parameters and operations of a run's network; operations are half of torch's count of FLOPs."""
     from torch.utils.flop_counter import FlopCounterMode
@@ -47,14 +38,17 @@ def size(path: Path) -> Size:
     return Size(params=sum(p.numel() for p in run.network.parameters()), macs=counter.get_total_flops() // 2)
 
 
-def export_metrics(path: Path, provider: str, threads: int | None, folder: Path) -> ExportMetrics:
-    """Exports a run's network as `poolzoo export` does, checks its parity and times it.
+def export(path: Path, file: Path, provider: str, threads: int) -> bool:
+    """Exports a run's network as `poolzoo export` does, and checks its parity.
 
     Args:
         path: The run directory.
+        file: The graph, which is written.
         provider: Of ONNX Runtime.
-        threads: Of ONNX Runtime; None for as many as torch has.
-        folder: Where the graph is written.
+        threads: Of torch and of ONNX Runtime.
+
+    Returns:
+        Whether the graph computes what the network computes.
     """
     from poolzoo.export import graph
     from poolzoo.export.source import from_run
@@ -62,15 +56,34 @@ def export_metrics(path: Path, provider: str, threads: int | None, folder: Path)
     from poolzoo.parity.reference import Reference
     from poolzoo.runtime import ort_session
 
-    count = threads or torch.get_num_threads()
-    source, file = from_run(load_run(path)), folder / "model.onnx"
-    written = graph.export_graph(source, file)
-    opened = ort_session.open_model(file, provider, count)
-    reference = Reference.compute(source.model, source.images, source.image_labels)
-    report = check_parity(reference, file, written.layers, opened, count)
-    times = {}
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        source = from_run(load_run(path))
+        written = graph.export_graph(source, file)
+        opened = ort_session.open_model(file, provider, threads)
+        reference = Reference.compute(source.model, source.images, source.image_labels)
+        return check_parity(reference, file, written.layers, opened, threads).passed
+    finally:
+        torch.set_num_threads(before)
+
+
+def latencies(path: Path, file: Path, provider: str, threads: int | None) -> dict[int, float]:
+    """Milliseconds of a graph under ONNX Runtime, by batch size. Nothing else should run at the same time.
+
+    Args:
+        path: The run directory, which has images.
+        file: The graph.
+        provider: Of ONNX Runtime.
+        threads: Of ONNX Runtime; None for as many as torch has.
+    """
+    from poolzoo.artifacts import samples
+    from poolzoo.runtime import ort_session
+
+    opened = ort_session.open_model(file, provider, threads or torch.get_num_threads())
+    shown = samples.load_samples(path / "samples.npz")["test_images"]
+    found = {}
     for batch in BATCHES:
-        images = source.images[np.arange(batch) % len(source.images)]
-        call: dict[str, Callable[[], object]] = {"ort": partial(opened.run, images)}
-        times[batch] = round(statistics.median(timing.interleaved(call, seconds=1.0)["ort"]), 4)
-    return ExportMetrics(parity=report.passed, latency_ms=times[1], latency_ms_32=times[32])
+        call: dict[str, Callable[[], object]] = {"ort": partial(opened.run, shown[np.arange(batch) % len(shown)])}
+        found[batch] = round(statistics.median(timing.interleaved(call, seconds=1.0)["ort"]), 4)
+    return found

@@ -6,24 +6,24 @@ Each figure is written to the journal as soon as it is there, so that a resumed 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from statistics import fmean
 from typing import Final
 
-from poolzoo.common import files, json_reader, json_writer, output
+from poolzoo.common import allocator, files, json_reader, json_writer, output
 from poolzoo.common.errors import explain
-from poolzoo.compare import measures, robustness
+from poolzoo.compare import exporting, measures, robustness
 from poolzoo.compare.clock import Clock
 from poolzoo.compare.config import ComparisonConfig
+from poolzoo.compare.exporting import Job
 from poolzoo.compare.grid import Trial, Variant
 from poolzoo.compare.records import Robustness, TrialRecords
 
 LARGEST_GROUP: Final = 16  # networks with backbones of their own in memory, while images are corrupted
 EXPORT_SECONDS: Final = 10.0  # that a time budget must have for the first export
-NOT_EXPORTED: Final = measures.ExportMetrics(parity=False, latency_ms=None, latency_ms_32=None)
 
 
 def measured_trials(config: ComparisonConfig, records: TrialRecords) -> list[Trial]:
@@ -127,27 +127,32 @@ def exported_trials(config: ComparisonConfig, records: TrialRecords) -> list[Tri
 
 
 def export_best(config: ComparisonConfig, records: TrialRecords, clock: Clock) -> None:
-    """Exports the most accurate variants and the baseline, and times them under ONNX Runtime."""
-    for one in exported_trials(config, records):
-        if records[one].parity is not None:
-            continue
-        if not clock.room("export", 1, EXPORT_SECONDS):
-            return
-        output.say(f"exporting {one.variant.name}")
-        try:
-            with clock.timing("export", 1), tempfile.TemporaryDirectory() as folder:
-                found = measures.export_metrics(records[one].path, "auto", config.settings.threads, Path(folder))
-        except Exception as error:
-            output.warn(f"{one.variant.name} cannot be exported: {explain(error).message}")
-            found = NOT_EXPORTED
-        records.add(
-            replace(
-                records[one],
-                parity=found.parity,
-                latency_ms=found.latency_ms,
-                latency_ms_32=found.latency_ms_32,
-            )
-        )
+    """Exports the most accurate variants and the baseline, as many as the clock allows; times them in ONNX Runtime."""
+    pending = [one for one in exported_trials(config, records) if records[one].parity is None]
+    while pending and (room := clock.room("export", len(pending), EXPORT_SECONDS)):
+        with clock.timing("export", room):
+            _export(pending[:room], records, config.settings.threads)
+        pending = pending[room:]
+
+
+def _export(trials: Sequence[Trial], records: TrialRecords, threads: int | None) -> None:
+    output.say(f"exporting {', '.join(one.variant.name for one in trials)}")
+    with tempfile.TemporaryDirectory() as folder:
+        jobs = {Job(records[one].path, Path(folder, f"{one.key}.onnx")): one for one in trials}
+        allocator.release()  # what training needed
+        exported = list(exporting.export_all(list(jobs), threads))
+        for found in exported:  # now that nothing else runs
+            one, error, times = jobs[found.job], found.error, dict[int, float]()
+            if error is None:
+                try:
+                    times = measures.latencies(found.job.run, found.job.file, exporting.PROVIDER, threads)
+                except Exception as reason:
+                    error = explain(reason).message
+            if error is not None:
+                output.warn(f"{one.variant.name} cannot be exported: {error}")
+            latency, latency_32 = (times.get(batch) for batch in measures.BATCHES)
+            parity = found.parity and error is None
+            records.add(replace(records[one], parity=parity, latency_ms=latency, latency_ms_32=latency_32))
 
 
 def _first_trials(config: ComparisonConfig, records: TrialRecords) -> list[Trial]:

@@ -18,7 +18,7 @@ from poolzoo.compare.config import ComparisonConfig
 from poolzoo.compare.grid import Trial
 from poolzoo.compare.training import group_by_backbone
 from poolzoo.model.cost import parameters_and_macs
-from poolzoo.train.features import input_key
+from poolzoo.train.feature_entries import input_key
 from poolzoo.train.loaders import FEATURE_MAP
 from poolzoo.train.prepare import PreparedRun, prepare
 from poolzoo.train.step_plan import StepPlan

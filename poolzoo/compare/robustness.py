@@ -94,7 +94,8 @@ class _Predictor:
         self._preprocess = runs[0].preprocess.to(policy.device)
         stacked = inference.Stacked(networks, [1] * len(networks))
         policy.place(stacked)
-        head_batch = footprint.eval_batch_size(footprint.measure(stacked, self._preprocess, size, policy), policy)
+        measured = footprint.measure(stacked, self._preprocess, size, policy)
+        head_batch = footprint.eval_batch_size(measured, policy, beside=inference.BESIDE)
         self._batch_size, self._kept = head_batch, None
         if len({id(network.backbone) for network in networks}) == 1:
             self._batch_size = inference.backbone_batch_size(networks[0], self._preprocess, size, policy)

@@ -21,6 +21,7 @@ from poolzoo.common.errors import UsageError
 DEFAULT_LIMIT: Final = 20.0  # GB; ImageNet's training images at 64 × 64 take 16
 SPARE: Final = 10**9  # bytes of the disk that are left free, for the runs and bundles of the same user
 ABANDONED: Final = 24 * 3600  # seconds without a write after which a build was killed: no live one pauses for a day
+WRITTEN_BACK: Final = 32 << 20  # bytes after which the disk begins to write what it got
 _HIDDEN: Final = "."  # what begins so is being built or removed; keys do not
 
 
@@ -208,6 +209,7 @@ class RowWriter:
         self.count = count
         self.form: tuple[tuple[int, ...], np.dtype[Any]] | None = None
         self._file = file
+        self._begun = 0  # up to where the disk has begun to write
 
     def add(self, rows: np.ndarray) -> None:
         """Writes some rows, `[n, …]`.
@@ -225,6 +227,19 @@ class RowWriter:
             raise ValueError(f"row {self.written} is {shown[0]}, the first {shown[1]}")
         self._file.write(np.ascontiguousarray(rows).data)
         self.written += len(rows)
+        if self._file.tell() - self._begun > WRITTEN_BACK:
+            self._begin_to_write_back()
+
+    def _begin_to_write_back(self) -> None:
+        """Lets the disk write what it got, without waiting for it: the end of the file has little left to wait for.
+
+        Linux begins to write pages that nobody is said to need. Those that are not written yet stay in memory.
+        """
+        self._file.flush()
+        start, self._begun = self._begun, self._file.tell()
+        if hasattr(os, "posix_fadvise"):
+            with suppress(OSError):
+                os.posix_fadvise(self._file.fileno(), start, self._begun - start, os.POSIX_FADV_DONTNEED)
 
     def write_header(self, count: int) -> None:
         """Writes what stands before the rows, of which there are `count`."""

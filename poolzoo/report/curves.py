@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ GRID: Final = "#e4e4e4"
 FEW: Final = 20  # epochs up to which every one of them gets a dot
 NARROWEST: Final = 0.05  # range of an axis of accuracies, so that noise does not look like progress
 LONGEST_TITLE: Final = 80  # characters that fit
+_DRAWING: Final = threading.Lock()  # the defaults of matplotlib are those of all threads
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def draw(points: Sequence[CurvePoint], path: Path, title: str) -> None:
         EnvironmentProblem: matplotlib cannot be loaded.
         OSError: The file cannot be written.
     """
-    with canvas.matplotlib_at_its_defaults():
+    with _DRAWING, canvas.matplotlib_at_its_defaults():
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(WIDTH, HEIGHT), dpi=DPI, facecolor="white")

@@ -12,7 +12,7 @@ from poolzoo.common import resources
 from poolzoo.common.errors import BATCH_HINT
 from poolzoo.data import blocks
 from poolzoo.data.epoch_order import Sampler
-from poolzoo.train import distributed, features, losses, teacher_cache
+from poolzoo.train import distributed, feature_entries, features, losses, teacher_cache
 from poolzoo.train.checkpoint import Checkpoint
 from poolzoo.train.engine import Engine
 from poolzoo.train.footprint import LARGEST_EVAL_BATCH
@@ -54,14 +54,14 @@ def build_engine(heads: Sequence[PreparedRun], checkpoint: Checkpoint) -> Engine
             stores = None  # the teacher needs the images
     loader: Loader
     if stores is None:
-        eval_batch_size = min(head.head_batch_size for head in heads)
+        eval_batch_size = min(head.eval_batch_size for head in heads)
         loader = image_loader(
             first, settings.batch_size, eval_batch_size, teacher_logits, frozen=first.is_backbone_frozen
         )
     else:
         loader = _feature_loader(first, stores, settings.batch_size, teacher_logits)
     micro_batch = -(-settings.batch_size // (rank.world_size * settings.grad_accum))
-    needed = micro_batch * sum(head.footprint.total for head in heads)
+    needed = micro_batch * sum((head.footprint if stores is None else head.head_footprint).total for head in heads)
     resources.hold(f"a batch of {micro_batch} images", needed, BATCH_HINT)
     plan = _plan(settings, len(loader))
     budget = settings.budget_seconds
@@ -101,7 +101,8 @@ def _training_module(head: PreparedRun, plan: StepPlan, *, features_cached: bool
     if head.is_backbone_frozen:
         input_key, module = FEATURE_MAP, network.head
     if features_cached:
-        input_key, module = features.input_key(head), features.trained_part(head)
+        input_key = feature_entries.input_key(head)
+        module = feature_entries.behind(head, input_key)
     return TrainingModule(
         module=module,
         input_key=input_key,

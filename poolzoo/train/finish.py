@@ -20,7 +20,7 @@ from poolzoo.metrics import evaluation
 from poolzoo.metrics.decisions import Decision
 from poolzoo.metrics.results import AnyMetrics
 from poolzoo.report import curves
-from poolzoo.train import distributed, features, inference, memory
+from poolzoo.train import distributed, feature_entries, feature_writer, features, inference, memory
 from poolzoo.train.cores import Replicas, cores, evaluation_threads
 from poolzoo.train.engine import Engine
 from poolzoo.train.loaders import LazyInputs
@@ -83,7 +83,7 @@ def evaluate_best_weights(heads: Sequence[PreparedRun], engine: Engine) -> list[
     return results
 
 
-def _logits(heads: Sequence[PreparedRun], part: features.Part) -> np.ndarray:
+def _logits(heads: Sequence[PreparedRun], part: feature_entries.Part) -> np.ndarray:
     """`float32[n, heads, classes]` of the images of a part, from all processes: of stored features where it can be."""
     first, data = heads[0], heads[0].data
     images = data.images if part == "val" else data.test.images
@@ -93,7 +93,8 @@ def _logits(heads: Sequence[PreparedRun], part: features.Part) -> np.ndarray:
         with distributed.fail_together(first.rank), distributed.rank_zero_first(first.rank):
             stores = features.open_features(heads, part)
     if stores is not None:
-        shard = _logits_of_features(heads, stores, first.rank.shard(np.arange(len(indices))))
+        keys = [feature_entries.part_key(head, part) for head in heads]
+        shard = _logits_of_features(heads, keys, stores, first.rank.shard(np.arange(len(indices))))
     else:
         networks = [head.assembly.network for head in heads]
         shard = inference.predict_logits(
@@ -113,12 +114,14 @@ _LABELS: Final = {"val": "val", "test": "test", "mirrored": "test, mirrored"}
 
 
 def _logits_of_features(
-    heads: Sequence[PreparedRun], stores: Mapping[str, features.FeatureStore], indices: np.ndarray
+    heads: Sequence[PreparedRun],
+    keys: Sequence[str],
+    stores: Mapping[str, feature_entries.FeatureStore],
+    indices: np.ndarray,
 ) -> np.ndarray:
     """`float32[n, heads, classes]`: each batch of features is read once, for all heads."""
     first = heads[0]
-    modules = nn.ModuleList([features.trained_part(head) for head in heads]).eval()
-    keys = [features.input_key(head) for head in heads]
+    modules = nn.ModuleList([feature_entries.behind(head, key) for head, key in zip(heads, keys, strict=True)]).eval()
 
     def logits_of(part: np.ndarray) -> Tensor:
         with torch.inference_mode(), first.policy.context(), replicas.taken() as taken:
@@ -128,7 +131,7 @@ def _logits_of_features(
 
     with cores(first.policy.device, evaluation_threads()) as pool:
         replicas = Replicas(modules, pool.count)
-        parts = list(pool.stream(logits_of, features.parts_of(len(indices), first.backbone_batch_size)))
+        parts = list(pool.stream(logits_of, feature_writer.parts_of(len(indices), first.backbone_batch_size)))
     return torch.cat(parts).cpu().numpy()
 
 

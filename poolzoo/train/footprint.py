@@ -84,19 +84,50 @@ def measure(
         policy: The device.
         forward: The part of the network to run; None for all of it.
     """
-    was_training = network.training
-    network.eval()
     image = torch.zeros(1, *size, 3, dtype=torch.uint8, device=policy.device)
+
+    def run() -> None:
+        (forward or network)(preprocess(image).contiguous(memory_format=policy.memory_format))
+
+    return _measured(network, run, image, policy)
+
+
+@torch.no_grad()
+def measure_head(head: nn.Module, map_shape: tuple[int, int, int], policy: DevicePolicy) -> Footprint:
+    """Measures the footprint of one feature map in what follows a backbone, in eval mode; leaves no trace.
+
+    Args:
+        head: Takes maps `float[n, C, H, W]`, on its device.
+        map_shape: C, H and W.
+        policy: The device.
+    """
+    x = torch.zeros(1, *map_shape, device=policy.device)
+    return _measured(head, lambda: head(x), x, policy)
+
+
+def _measured(module: nn.Module, run: Callable[[], object], given: Tensor, policy: DevicePolicy) -> Footprint:
+    """The footprint of a computation with a module in eval mode, its input included."""
+    was_training = {part: part.training for part in module.modules()}
+    module.eval()
     devices = [policy.device] if policy.device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices), policy.context(), _MemoryTracker() as tracker:
-            (forward or network)(preprocess(image).contiguous(memory_format=policy.memory_format))
+            run()
     finally:
-        network.train(was_training)
-    return Footprint(peak=tracker.peak + image.nbytes, total=tracker.total + image.nbytes)
+        for part, training in was_training.items():
+            part.training = training
+    return Footprint(peak=tracker.peak + given.nbytes, total=tracker.total + given.nbytes)
 
 
-def eval_batch_size(footprint: Footprint, policy: DevicePolicy) -> int:
-    """The batch size of evaluation, which bounds its memory for every image size and network."""
+def eval_batch_size(footprint: Footprint, policy: DevicePolicy, *, beside: int = 1) -> int:
+    """The batch size of evaluation, which bounds its memory for every image size and network.
+
+    Args:
+        footprint: Of an image.
+        policy: The device.
+        beside: How many batches share the bound on a CPU. It does not follow from the number of cores, so that neither
+            do the last bits of the results.
+    """
     limit = EVALUATION_BYTES.get(policy.device.type, EVALUATION_BYTES["cpu"])
+    limit //= beside if policy.device.type == "cpu" else 1
     return max(1, min(LARGEST_EVAL_BATCH, limit // footprint.peak))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -64,15 +65,20 @@ def finetune_heads(
     results = [] if all(finished) else evaluate_best_weights(heads, engine)
     if not heads[0].rank.is_zero:
         return {}
-    reports = {}
-    for index, (name, head, path) in enumerate(zip(engine.modules, heads, paths, strict=True)):
+
+    def finish(index: int) -> RunReport:
+        path, head = paths[index], heads[index]
         if finished[index]:
             manifest.check(path, "run")
-            reports[name] = RunReport.load(path)
-            continue
+            return RunReport.load(path)
         shutil.rmtree(path, ignore_errors=True)  # incomplete, from an interrupted call
         path.mkdir()
         files.write_atomically(path / "run.toml", head.settings.to_toml())
-        write_history(path, engine.progress.history[name])
-        reports[name] = finish_run(head, path, engine, results[index])
-    return reports
+        write_history(path, engine.progress.history[head.settings.pool])
+        return finish_run(head, path, engine, results[index])
+
+    threads = ThreadPoolExecutor(heads[0].settings.threads)  # so that heads wait for the disk at the same time
+    try:
+        return dict(zip(engine.modules, threads.map(finish, range(len(heads))), strict=True))
+    finally:
+        threads.shutdown(cancel_futures=True)

@@ -7,6 +7,7 @@ therefore bitwise the same on any number of cores, whichever networks share the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import numpy as np
 import torch
@@ -20,6 +21,8 @@ from poolzoo.model.network import Network
 from poolzoo.train import footprint
 from poolzoo.train.cores import Replicas, cores, evaluation_threads
 from poolzoo.train.device import DevicePolicy
+
+BESIDE: Final = 2  # batches of the backbone that together take as much memory as one of a whole network
 
 
 class Stacked(nn.Module):
@@ -68,12 +71,18 @@ def backbone_batch_size(network: Network, preprocess: nn.Module, size: Size, pol
         policy: The device.
     """
     measured = footprint.measure(network, preprocess, size=size, policy=policy, forward=network.forward_map)
-    return footprint.eval_batch_size(measured, policy)
+    return footprint.eval_batch_size(measured, policy, beside=BESIDE)
 
 
-def head_batch_size(network: nn.Module, preprocess: nn.Module, size: Size, policy: DevicePolicy) -> int:
-    """The batch size of evaluation for a whole network, which bounds that of its head; arguments as above."""
-    return footprint.eval_batch_size(footprint.measure(network, preprocess, size=size, policy=policy), policy)
+def head_batch_size(network: Network, policy: DevicePolicy) -> int:
+    """The largest batch size of evaluation for what follows the backbone of a network.
+
+    Args:
+        network: The network, on its device.
+        policy: The device.
+    """
+    measured = footprint.measure_head(network.head, (network.layout.channels, *network.layout.map_size), policy)
+    return footprint.eval_batch_size(measured, policy, beside=BESIDE)
 
 
 def predict_logits(
@@ -106,10 +115,12 @@ def predict_logits(
     run, was_training = network, network.training
     if batch_size is None:
         size = (images.shape[1], images.shape[2])
-        batch_size = head_batch_size(network, preprocess, size, policy)
         if isinstance(network, Network):
-            run = Stacked([network], [batch_size])
-            batch_size = max(batch_size, backbone_batch_size(network, preprocess, size, policy))
+            batch_size = backbone_batch_size(network, preprocess, size, policy)
+            run = Stacked([network], [min(batch_size, head_batch_size(network, policy))])
+        else:
+            measured = footprint.measure(network, preprocess, size=size, policy=policy)
+            batch_size = footprint.eval_batch_size(measured, policy)
     indices = np.arange(len(images)) if indices is None else indices
     run.eval()
 

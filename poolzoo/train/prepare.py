@@ -16,11 +16,12 @@ from poolzoo.common.errors import UsageError
 from poolzoo.data import cautions, classes, sizes
 from poolzoo.data.augment.augmentation import Augmentation
 from poolzoo.data.batches import Rank
+from poolzoo.data.sizes import Size
 from poolzoo.data.statistics import ChannelStatistics
 from poolzoo.model.assemble import Assembly, assemble_backbone, attach_head, check_names, unseen_border
 from poolzoo.model.backbone import AssembledBackbone
 from poolzoo.model.config import ModelConfig
-from poolzoo.model.network import Preprocess
+from poolzoo.model.network import Network, Preprocess
 from poolzoo.model.state_dict import require_weights, weights_digest
 from poolzoo.model.weights import load_weights
 from poolzoo.plugin import loader, spec
@@ -28,11 +29,38 @@ from poolzoo.train import class_weights, distributed, optimizer, stages
 from poolzoo.train import device as devices
 from poolzoo.train.class_weights import ClassWeights
 from poolzoo.train.defaults import augmentation_for, complete_settings
-from poolzoo.train.footprint import Footprint, eval_batch_size, measure
-from poolzoo.train.inference import backbone_batch_size
+from poolzoo.train.footprint import Footprint, eval_batch_size, measure, measure_head
+from poolzoo.train.inference import BESIDE, backbone_batch_size
 from poolzoo.train.settings import Settings
 from poolzoo.train.splits import DataSplits, read_data
 from poolzoo.train.teacher import Teacher, load_teacher, require_teacher
+
+
+@dataclass(frozen=True)
+class BackboneFacts:
+    """What is measured once of a backbone, for all heads on it.
+
+    Attributes:
+        network: One of the networks with the backbone, on its device.
+        preprocess: Normalizes and resizes.
+        size: Height and width of the images.
+        policy: The device.
+    """
+
+    network: Network
+    preprocess: Preprocess
+    size: Size
+    policy: devices.DevicePolicy
+
+    @cached_property
+    def digest(self) -> str:
+        """A digest of the weights, which are frozen."""
+        return weights_digest(self.network.backbone)
+
+    @cached_property
+    def batch_size(self) -> int:
+        """The batch size of evaluation."""
+        return backbone_batch_size(self.network, self.preprocess, size=self.size, policy=self.policy)
 
 
 @dataclass(frozen=True)
@@ -47,6 +75,7 @@ class PreparedRun:
         policy: The device.
         augmentation: Random changes of the training images.
         rank: This process.
+        facts: About the backbone.
         class_weights: How much the images of each class count in the loss; None where all count alike.
         teacher: Whose logits join the loss; None without one.
     """
@@ -58,6 +87,7 @@ class PreparedRun:
     policy: devices.DevicePolicy
     augmentation: Augmentation
     rank: Rank
+    facts: BackboneFacts
     class_weights: ClassWeights | None = None
     teacher: Teacher | None = None
 
@@ -77,24 +107,30 @@ class PreparedRun:
         return self.settings.freeze == "backbone"
 
     @cached_property
-    def backbone_digest(self) -> str:
-        """A digest of the weights of a frozen backbone."""
-        return weights_digest(self.assembly.network.backbone)
-
-    @cached_property
     def footprint(self) -> Footprint:
         """The memory that one image takes in the network."""
         return measure(self.assembly.network, self.preprocess, size=self.data.size, policy=self.policy)
 
-    @cached_property
+    @property
+    def eval_batch_size(self) -> int:
+        """The batch size of validation while the whole network is trained."""
+        return eval_batch_size(self.footprint, self.policy)
+
+    @property
     def backbone_batch_size(self) -> int:
         """The batch size of evaluation for the backbone, which does not depend on the pooling."""
-        return backbone_batch_size(self.assembly.network, self.preprocess, size=self.data.size, policy=self.policy)
+        return self.facts.batch_size
+
+    @cached_property
+    def head_footprint(self) -> Footprint:
+        """The memory that one feature map takes in what follows the backbone."""
+        layout = self.assembly.layout
+        return measure_head(self.assembly.network.head, (layout.channels, *layout.map_size), self.policy)
 
     @cached_property
     def head_batch_size(self) -> int:
         """The batch size of evaluation for what follows the backbone: all or a part of a batch of the backbone."""
-        return min(self.backbone_batch_size, eval_batch_size(self.footprint, self.policy))
+        return min(self.backbone_batch_size, eval_batch_size(self.head_footprint, self.policy, beside=BESIDE))
 
 
 def prepare(settings: Settings, *, load_initial_weights: bool = True) -> PreparedRun:
@@ -232,8 +268,9 @@ def _assemble_heads(
     teacher = None
     if settings.distill_from is not None:
         teacher = load_teacher(settings.distill_from, settings.task, data.classes, data.size, policy)
-    prepared = []
+    prepared: list[PreparedRun] = []
     for pool in pools:
+        facts = prepared[0].facts if prepared else None
         torch.manual_seed(settings.seed)  # so that a head does not depend on those that were built before it
         assembly = attach_head(backbone, replace(config, pool=pool))
         if settings.weights and load_initial_weights:
@@ -250,6 +287,7 @@ def _assemble_heads(
                 policy=policy,
                 augmentation=augmentation,
                 rank=rank,
+                facts=facts or BackboneFacts(assembly.network, preprocess, data.size, policy),
                 class_weights=weights,
                 teacher=teacher,
             )

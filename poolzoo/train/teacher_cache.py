@@ -15,7 +15,8 @@ from poolzoo.common.errors import CheckFailed
 from poolzoo.data import disk
 from poolzoo.data.augment.augmentation import NO_AUGMENTATION
 from poolzoo.data.source import cache_dir
-from poolzoo.train.features import ROWS, FeatureStore, image_views
+from poolzoo.train.feature_entries import ROWS, FeatureStore
+from poolzoo.train.feature_writer import image_views
 from poolzoo.train.prepare import PreparedRun
 from poolzoo.train.teacher import Teacher
 

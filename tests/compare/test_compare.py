@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import shutil
 import signal
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from support import processes
 
@@ -18,6 +20,7 @@ from poolzoo.common.errors import UsageError
 from poolzoo.compare import grid
 from poolzoo.compare.grid import Variant
 from poolzoo.compare.journal import Journal
+from poolzoo.model.network import Network
 from poolzoo.train.training_module import TrainingModule
 
 QUICK = (
@@ -204,14 +207,23 @@ def test_heads_on_a_frozen_backbone_train_as_if_alone(poolzoo, tmp_path):
     assert [one["accuracy"] for one in by_pool["max"]["per_seed"]] == [one["accuracy"] for one in alone["per_seed"]]
 
 
-def test_heads_on_one_backbone_are_measured_as_they_are_alone(poolzoo, tmp_path):
+def test_heads_on_one_backbone_are_measured_as_they_are_alone(poolzoo, tmp_path, monkeypatch):
     frozen = ("--data", "digits", "--backbone", "nano/resnet", "--pretrained", "--freeze", "backbone", "--epochs", 1)
-    more = ("--limit", 300, "--robustness-samples", 30, "--export-top", 0, "--seeds", 1, "--threads", 1, "--json")
-    together = poolzoo("compare", *frozen, *more, "--pool", "avg,max", "--out", tmp_path / "c").json
-    alone = poolzoo("compare", *frozen, *more, "--pool", "max", "--out", tmp_path / "d").json["results"][0]
-    row = next(row for row in together["results"] if row["pool"] == "max")
-    for key in ("corruption_accuracy", "crop_consistency", "shift_consistency"):
-        assert row[key] == alone[key]
+    more = ("--limit", 300, "--robustness-samples", 30, "--export-top", 0, "--seeds", 1, "--json")
+    monkeypatch.setenv("POOLZOO_CACHE", str(tmp_path / "shared"))
+    together = poolzoo("compare", *frozen, *more, "--pool", "avg,max", "--threads", 2, "--out", tmp_path / "c").json
+    real, seen = Network.forward_map, []
+    monkeypatch.setattr(Network, "forward_map", lambda self, x: (seen.append(len(x)), real(self, x))[1])
+    for cache, images in (("shared", range(1, 30)), ("own", range(79 * 30, 100 * 30))):
+        monkeypatch.setenv("POOLZOO_CACHE", str(tmp_path / cache))
+        seen.clear()
+        alone = poolzoo(
+            "compare", *frozen, *more, "--pool", "max", "--threads", 1, "--out", tmp_path / f"of-{cache}"
+        ).json
+        assert sum(seen) - (0 if cache == "shared" else 600) in images  # some single ones are for measuring memory
+        row = next(row for row in together["results"] if row["pool"] == "max")
+        for key in ("accuracy", "corruption_accuracy", "crop_consistency", "shift_consistency"):
+            assert row[key] == alone["results"][0][key]
 
 
 # --- Failures and interruptions -----------------------------------------------------------------------------------
@@ -256,11 +268,11 @@ def test_a_trial_without_robustness_leaves_the_others_their_figures(poolzoo, tmp
 
     measured, asked = robustness.measure, []
 
-    def touchy(paths, *rest):
+    def touchy(paths, *rest, **options):
         asked.append(sorted(paths))
         if any("-max-" in key for key in paths):
             raise ValueError("not this image")
-        return measured(paths, *rest)
+        return measured(paths, *rest, **options)
 
     monkeypatch.setattr(robustness, "measure", touchy)
     words = [word for word in QUICK if word not in ("--robustness-samples", "--export-top")][:8]
@@ -316,6 +328,23 @@ def test_a_killed_comparison_resumes_to_the_same_table(poolzoo, tmp_path):
     assert outcome.code == 0
     assert "2 of 4 trials are done already" in outcome.err
     assert results(outcome.json) == results(whole)
+
+
+def test_an_interrupted_comparison_of_an_earlier_version_resumes(poolzoo, tmp_path):
+    """Heads of a frozen backbone, stopped after the first of two epochs, before features of test images were kept."""
+    place = tmp_path / "resumed"
+    shutil.copytree(Path(__file__).parents[1] / "data" / "earlier" / "interrupted-comparison", place)
+    (checkpoint,) = place.glob("trials/*/checkpoint/state.pt")
+    history = torch.load(checkpoint, weights_only=True)["progress"]["lines"]
+    resumed = poolzoo("compare", "--resume", place, "--json").json
+    arguments = (*QUICK, "--limit", 200, "--epochs", 2, "--freeze", "backbone", "--pool", "avg,gem", "--threads", 1)
+    whole = poolzoo("compare", *arguments, "--seeds", 1, "--out", tmp_path / "whole", "--json").json
+    assert results(resumed) == results(whole)
+    for pool, epochs in history.items():
+        runs = [one / "trials" / checkpoint.parts[-3] / pool for one in (place, tmp_path / "whole")]
+        assert len({(run / "model.safetensors").read_bytes() for run in runs}) == 1
+        first, _ = (runs[0] / "metrics.jsonl").read_text().splitlines()
+        assert json.loads(first)["seconds"] == epochs[0]["seconds"]
 
 
 def test_a_dry_run_writes_nothing_and_tells_the_cost(poolzoo, tmp_path, monkeypatch):

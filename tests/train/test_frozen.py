@@ -13,7 +13,7 @@ from support.interruptions import stopped_in
 
 import poolzoo as package
 from poolzoo.common.errors import UsageError
-from poolzoo.train import features
+from poolzoo.train import feature_entries, feature_writer, features
 from poolzoo.train.heads import finetune_heads
 from poolzoo.train.prepare import prepare, prepare_heads
 from poolzoo.train.run import finetune
@@ -55,17 +55,19 @@ def caches(tmp_path: Path, dtype: type = np.float16) -> list[tuple[int, ...]]:
 
 
 def test_the_backbone_runs_once_an_image_and_never_again(poolzoo, tmp_path, start, monkeypatch):
-    real, seen = features.frozen_feature_map, []
-    monkeypatch.setattr(features, "frozen_feature_map", lambda n, x, p: (seen.append(len(x)), real(n, x, p))[1])
-    arguments = (*FROZEN, "--weights", start, "--pool", "gem")
+    real, seen = feature_writer.frozen_feature_map, []
+    monkeypatch.setattr(feature_writer, "frozen_feature_map", lambda n, x, p: (seen.append(len(x)), real(n, x, p))[1])
+    arguments = (*BASE, "--freeze", "backbone", "--epochs", 1, "--weights", start, "--pool", "gem")
     poolzoo(*arguments, "--out", tmp_path / "a")
-    assert sum(seen) == 600  # to train and validate on, and to test on
-    poolzoo(*arguments, "--epochs", 5, "--seed", 3, "--limit", 300, "--out", tmp_path / "b")
+    assert sum(seen) == 1437 + 360  # to train and validate on, and to test on
     seen.clear()
-    poolzoo(*arguments, "--epochs", 5, "--out", tmp_path / "c")
+    poolzoo(*arguments, "--epochs", 2, "--seed", 3, "--split-seed", 0, "--threads", 2, "--out", tmp_path / "b")
     assert seen == []
-    assert caches(tmp_path) == [(300, 64, 4, 4)]
-    assert caches(tmp_path, np.float32) == [(30, 4, 4, 64), (300, 4, 4, 64)]
+    assert caches(tmp_path) == [(1437, 64, 4, 4)]
+    assert [shape[1:] for shape in caches(tmp_path, np.float32)] == [(4, 4, 64)] * 2
+    recorded = json.loads((tmp_path / "b" / "metrics.json").read_text())["test"]
+    for threads in (1, 2):
+        assert poolzoo("evaluate", tmp_path / "b", "--threads", threads, "--json").json == recorded
 
 
 def test_cached_features_are_the_backbones_own_in_half_precision(start, tmp_path):
@@ -94,7 +96,7 @@ def test_of_a_pooling_without_parameters_vectors_are_kept(poolzoo, tmp_path, sta
 def test_another_backbone_input_or_augmentation_has_its_own_cache(start):
     def key(**rest):
         prepared = prepare(settings(**{"freeze": "backbone", "weights": str(start), "pool": "gem", **rest}))
-        return features.feature_config(prepared, features.input_key(prepared)).digest
+        return feature_entries.feature_config(prepared, feature_entries.input_key(prepared)).digest
 
     first = key()
     assert key() == first
@@ -133,6 +135,19 @@ def test_without_room_the_backbone_runs_in_every_epoch(poolzoo, tmp_path, start,
     assert caches(tmp_path) == []
 
 
+def test_what_has_no_room_to_be_tested_on_gives_the_same_metrics(poolzoo, tmp_path, start, monkeypatch):
+    arguments = (*FROZEN, "--weights", start, "--pool", "gem", "--threads", 2)
+    found = []
+    for name, limit in (("some", "0.00068"), ("all", "1")):  # GB; the maps to train on need 0.00061
+        monkeypatch.setenv("POOLZOO_CACHE_LIMIT", limit)
+        assert poolzoo(*arguments, "--out", tmp_path / name).code == 0
+        found.append(json.loads((tmp_path / name / "metrics.json").read_text()))
+        assert caches(tmp_path) == [(300, 64, 4, 4)]
+        assert bool(caches(tmp_path, np.float32)) == (name == "all")
+    assert [one["test"] for one in found] == [found[0]["test"]] * 2
+    assert weights(tmp_path / "some") == weights(tmp_path / "all")
+
+
 def test_a_cached_head_learns_what_a_live_one_does(poolzoo, tmp_path, start):
     """The same accuracy but for the rounding, where nothing is augmented."""
     arguments = (*BASE, "--freeze", "backbone", "--weights", start, "--pool", "gem", "--epochs", 10)
@@ -150,18 +165,20 @@ POOLS = ["avg", "stochastic", "netvlad", "attention"]
 
 @pytest.mark.parametrize("cached", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_heads_trained_together_equal_those_trained_alone_bitwise(tmp_path, start, cached, monkeypatch):
-    common = settings(freeze="backbone", weights=str(start), feature_cache=cached, ema=0.9)
+    """Stored features give the same on any number of threads: two heads at a time, and one."""
+    common = settings(freeze="backbone", weights=str(start), feature_cache=cached, ema=0.9, threads=1 + cached)
     together = finetune_heads(common, POOLS, tmp_path / "together")
     for pool in POOLS:
         if cached:
             monkeypatch.setenv("POOLZOO_CACHE", str(tmp_path / f"cache-{pool}"))  # nothing is taken over
         from dataclasses import replace
 
-        alone = finetune(replace(common, pool=pool), tmp_path / f"alone-{pool}")
+        threads = 1 if pool in POOLS[1:3] else common.threads
+        alone = finetune(replace(common, pool=pool, threads=threads), tmp_path / f"alone-{pool}")
         assert weights(tmp_path / "together" / pool) == weights(tmp_path / f"alone-{pool}"), pool
         assert together[pool].test == alone.test
         toml = [(tmp_path / name / "run.toml").read_text() for name in (f"together/{pool}", f"alone-{pool}")]
-        assert toml[0] == toml[1]
+        assert toml[0] == toml[1].replace(f"threads = {threads}", f"threads = {common.threads}")
 
 
 def test_heads_that_are_interrupted_go_on_together(tmp_path, start):

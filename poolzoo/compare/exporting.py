@@ -1,0 +1,220 @@
+"""Exports networks, several at the same time: one in this process, the others in processes of their own.
+
+torch exports one network at a time in a process. A process that dies is replaced, and its network is tried once more.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from poolzoo.common import json_reader, resources
+from poolzoo.common.errors import EnvironmentProblem, explain
+from poolzoo.plugin import loader
+
+PROCESS_BYTES: Final = 2 << 30  # that a process may need to export a network
+PROVIDER: Final = "auto"  # of ONNX Runtime
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run directory, and the file that its graph becomes."""
+
+    run: Path
+    file: Path
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What became of a job.
+
+    Attributes:
+        job: The job.
+        parity: Whether the graph passed its parity check.
+        error: Why there is no graph.
+    """
+
+    job: Job
+    parity: bool = False
+    error: str | None = None
+
+
+def processes(jobs: int, threads: int | None) -> int:
+    """How many networks are exported at the same time: one for two cores, as far as memory suffices.
+
+    A process needs nearly as much memory as everything before it. On two cores it would save little time.
+
+    Args:
+        jobs: Number of networks.
+        threads: Cores that may be used; None for all.
+    """
+    available = resources.available_memory()
+    most = jobs if available is None else 1 + available // PROCESS_BYTES
+    return max(1, min(jobs, (threads or resources.cpus()) // 2, most))
+
+
+def export_all(jobs: Sequence[Job], threads: int | None) -> Iterator[Exported]:
+    """Exports networks, and yields what became of each as it ends.
+
+    Args:
+        jobs: What to export.
+        threads: Cores that may be used; None for all.
+    """
+    count = processes(len(jobs), threads)
+    each = (threads or resources.cpus()) // count
+    waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
+    ended: queue.SimpleQueue[Exported] = queue.SimpleQueue()
+    for job in jobs:
+        waiting.put(job)
+    stop = threading.Event()
+    others = [threading.Thread(target=_work, args=(waiting, ended, stop, each)) for _ in range(1, count)]
+    for thread in others:
+        thread.start()
+    left = len(jobs)
+    try:
+        while left:
+            own = _next(waiting)
+            if own is not None:
+                ended.put(_export_here(own, each))
+            while left and (own is None or not ended.empty()):
+                yield ended.get()
+                left -= 1
+    finally:
+        stop.set()
+        for thread in others:
+            thread.join()
+
+
+def _next(waiting: queue.SimpleQueue[Job]) -> Job | None:
+    try:
+        return waiting.get_nowait()
+    except queue.Empty:
+        return None
+
+
+def _export_here(job: Job, threads: int) -> Exported:
+    from poolzoo.compare import measures
+
+    try:
+        return Exported(job, parity=measures.export(job.run, job.file, PROVIDER, threads))
+    except Exception as error:
+        return Exported(job, error=explain(error).message)
+
+
+def _work(
+    waiting: queue.SimpleQueue[Job], ended: queue.SimpleQueue[Exported], stop: threading.Event, threads: int
+) -> None:
+    """Exports what waits in a process, one network after the other."""
+    process: subprocess.Popen[bytes] | None = None
+    try:
+        while (job := _next(waiting)) is not None and not stop.is_set():
+            answer = None
+            for _ in range(2):
+                with suppress(OSError):  # it died before it read anything, or there is no memory for it
+                    process = process or _start(threads)
+                    answer = _ask(process, job, stop)
+                if answer is not None or stop.is_set():
+                    break
+                if process is not None:
+                    _end(process)
+                process = None
+            reason = EnvironmentProblem("the process that exports it died twice", "is there enough memory?")
+            ended.put(answer or Exported(job, error=reason.message))
+    finally:
+        if process is not None:
+            _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Leaves nothing of a process."""
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        with suppress(OSError):  # what was not sent is of no use
+            if pipe is not None:
+                pipe.close()
+
+
+def _start(threads: int) -> subprocess.Popen[bytes]:
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    paths = os.pathsep.join(os.path.abspath(path) for path in sys.path)
+    environment = {**os.environ, **dict.fromkeys(names, str(threads)), "PYTHONPATH": paths, "PYTHONSAFEPATH": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "poolzoo.compare.exporting", str(threads)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+        start_new_session=True,  # so that Ctrl-C reaches the parent alone
+    )
+    assert process.stdin is not None
+    try:
+        pickle.dump(loader.settings, process.stdin)
+        process.stdin.flush()
+    except OSError:
+        _end(process)
+        raise
+    return process
+
+
+def _ask(process: subprocess.Popen[bytes], job: Job, stop: threading.Event) -> Exported | None:
+    """What a process answers; None where it died.
+
+    Raises:
+        OSError: It died before it was asked.
+    """
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with _killed_on(stop, process):
+        process.stdin.write(json.dumps([str(job.run), str(job.file)]).encode() + b"\n")  # noqa: TID251 - a protocol
+        process.stdin.flush()
+        line = process.stdout.readline()
+    if not line.endswith(b"\n"):
+        return None
+    found = json_reader.mapping(json.loads(line))
+    return Exported(job, parity=bool(found.get("parity")), error=json_reader.text(found.get("error")))
+
+
+@contextmanager
+def _killed_on(stop: threading.Event, process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Within it, a process does not outlive the wish to stop."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.2):
+            if stop.is_set():
+                process.kill()
+                return
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+
+
+def main() -> None:
+    """The process of a worker: exports what its parent names, until the pipe is closed."""
+    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no answer
+    loader.settings.update(pickle.load(requests))
+    for line in requests:
+        run, file = json.loads(line)
+        found = _export_here(Job(Path(run), Path(file)), int(sys.argv[1]))
+        answers.write(json.dumps({"parity": found.parity, "error": found.error}).encode() + b"\n")  # noqa: TID251
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

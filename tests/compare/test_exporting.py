@@ -1,0 +1,64 @@
+"""Exports in several processes: all of them end, whatever happens to a process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from poolzoo.common.errors import CheckFailed
+from poolzoo.compare import exporting, measures
+from poolzoo.compare.exporting import Job
+
+
+def jobs(folder: Path, runs: list[Path]) -> list[Job]:
+    return [Job(run, folder / f"{number}.onnx") for number, run in enumerate(runs)]
+
+
+def test_a_process_that_dies_twice_costs_its_own_network_only(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    started, died = [], threading.Event()
+    real = subprocess.Popen
+
+    def count(*arguments, **options):
+        started.append(arguments)
+        if len(started) == 4:
+            died.set()
+        return real(*arguments, **options)
+
+    def refuse(*_):
+        assert died.wait(60)  # so that the other process gets two networks
+        raise CheckFailed("no graph")
+
+    monkeypatch.setattr(subprocess, "Popen", count)
+    monkeypatch.setattr(measures, "export", refuse)
+    wanted = jobs(tmp_path, [tmp_path / name for name in "abcd"])
+    found = list(exporting.export_all(wanted, threads=4))
+    assert {one.job for one in found} == set(wanted)
+    reasons = [one.error for one in found]
+    assert reasons.count("the process that exports it died twice") >= 2
+    assert reasons.count("no graph") >= 1
+
+
+def test_one_core_exports_in_this_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(measures, "export", lambda run, file, provider, threads: threads == 1)
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a process was started"))
+    found = list(exporting.export_all(jobs(tmp_path, [tmp_path / "a", tmp_path / "b"]), threads=1))
+    assert [one.parity for one in found] == [True, True]
+
+
+@pytest.mark.slow
+def test_two_processes_export_as_one_does(poolzoo, tmp_path):
+    runs = [tmp_path / pool for pool in ("avg", "max", "gem")]
+    for run in runs:
+        arguments = ("--data", "digits", "--backbone", "nano/plain", "--epochs", 1, "--limit", 300, "--pool", run.name)
+        assert poolzoo("finetune", *arguments, "--no-check-export", "--out", run, "-q").code == 0
+    wanted = jobs(tmp_path, [*runs, tmp_path / "missing"])
+    found = {one.job: one for one in exporting.export_all(wanted, threads=4)}
+    assert [found[job].parity for job in wanted] == [True, True, True, False]
+    assert "missing" in str(found[wanted[3]].error)
+    for job in wanted[:3]:
+        assert measures.latencies(job.run, job.file, exporting.PROVIDER, 1)[1] > 0
