@@ -120,7 +120,7 @@ def _work(
         while (job := _next(waiting)) is not None and not stop.is_set():
             answer = None
             for _ in range(2):
-                with suppress(OSError):  # it died before it read anything, or there is no memory for it
+                with suppress(Exception):  # it died, its answer is no JSON, or there is no memory for it: no answer
                     process = process or _start(threads)
                     answer = _ask(process, job, stop)
                 if answer is not None or stop.is_set():
