@@ -20,7 +20,7 @@ from poolzoo.train.step_plan import show_duration
 
 FEWEST_EPOCHS: Final = 3  # as long as there are fewer images to take instead
 LIMITS: Final = (20_000, 10_000, 5_000, 2_000, 1_000, 500, 200)  # training images, and as many test images at most
-FILLED: Final = 0.6  # of the time by what trainings are predicted to take: whole seeds are worth more than epochs
+FILLED: Final = 0.5  # of the time by what trainings are predicted to take: whole seeds are worth more than epochs
 RESERVED: Final = 0.15  # of the time, for exports
 
 
