@@ -31,7 +31,7 @@ def open_features(heads: Sequence[PreparedRun], part: Part = "train") -> dict[st
         part: Which images.
 
     Returns:
-        The features by input key; None if the disk has no room.
+        The features by input key; None if the disk has no room, or cannot be written to.
 
     Raises:
         CheckFailed: The backbone gives NaN or infinity.
@@ -62,6 +62,8 @@ def open_features(heads: Sequence[PreparedRun], part: Part = "train") -> dict[st
             if built is None:
                 return None
             found = {**built, **found}
+    if by_key.keys() - found.keys():  # another process needed the room before they could be opened
+        return None
     return {key: found[key] for key in by_key}
 
 

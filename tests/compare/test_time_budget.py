@@ -66,7 +66,7 @@ def test_too_little_time_trains_the_baseline_first(tmp_path, capsys):
 
 
 def test_a_first_seed_that_does_not_fit_is_announced(tmp_path, capsys):
-    with pytest.raises(CheckFailed, match="nothing was trained"):
+    with pytest.raises(CheckFailed, match="nothing was trained: the time budget has no room"):
         compare(tmp_path / "c", 4.5, Time(), settings=replace(config(FOUR).settings, epochs=2000))
     said = capsys.readouterr().err
     assert "warning: one seed of 4 variants takes about" in said
