@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import sqrt
-from typing import Final
+from typing import Final, TypedDict
 
 import numpy as np
 
@@ -26,6 +26,14 @@ from poolzoo.report.results import Delta
 
 RESAMPLES: Final = 999  # of the images in the last tests
 POINTS: Final = (1, 2, 3, 5)
+SHARPER: Final = 8  # times as many test images where differences are to be found
+
+
+class Common(TypedDict):
+    """What all rows share."""
+
+    seeds: int
+    alpha: float
 
 
 @dataclass(frozen=True)
@@ -160,23 +168,8 @@ def _is_found(delta: Delta | None, true: float) -> bool:
     return delta is not None and ((delta.better and true > 0) or (delta.worse and true < 0))
 
 
-def main() -> int:
-    """Prints the tables."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.compare.racing", description=__doc__.split("\n")[0])
-    parser.add_argument("--races", type=int, default=2000, metavar="R", help="of each null row")
-    parser.add_argument("--alternatives", type=int, default=100, metavar="R", help="races of each other row")
-    parser.add_argument("--variants", type=int, default=12, metavar="M")
-    parser.add_argument("--seeds", type=int, default=3, metavar="S")
-    parser.add_argument("--images", type=int, default=500, metavar="N", help="test images")
-    parser.add_argument("--alpha", type=float, default=0.05, help="level of the comparison")
-    given = parser.parse_args()
-    plain = World(images=given.images)
-    common = {"seeds": given.seeds, "alpha": given.alpha}
-    level = [0.0] * given.variants
-    print(f"{given.variants} variants, {given.seeds} seeds, {given.images} test images, alpha {given.alpha:g}")
-
-    print(f"\nAll variants are equal, {given.races} races: how often is a race wrong? In percent.")
-    headers = ("variances from seed to seed", "wrong", "by a stop", "by a verdict")
+def _print_errors(plain: World, level: Sequence[float], races: int, common: Common) -> None:
+    print(f"\nAll variants are equal: how often is a race wrong? Percent of {races} races, {plain.images} test images.")
     rows = []
     for name, world in (
         ("alike", plain),
@@ -184,38 +177,57 @@ def main() -> int:
         ("one variant has twice the standard deviation", replace(plain, noisy=2.0)),
         ("one variant has three times the standard deviation", replace(plain, noisy=3.0)),
     ):
-        one = simulate(world, level, races=given.races, **common)
+        one = simulate(world, level, races=races, **common)
         rows.append((name, one.percent(one.wrong), one.percent(one.stops), one.percent(one.verdicts)))
-        print(f"  {name}: {rows[-1][1]}", file=sys.stderr, flush=True)
-    output.table(headers, rows, right=(1, 2, 3))
+    output.table(("variances from seed to seed", "wrong", "by a stop", "by a verdict"), rows, right=(1, 2, 3))
 
-    print(f"\nOne variant differs, {given.alternatives} races: how often is that found? In percent.")
+
+def _print_power(plain: World, level: Sequence[float], races: int, common: Common) -> None:
+    print(f"\nOne variant differs: how often is that found? Percent of {races} races, {plain.images} test images.")
     rows = []
     for points in (*(-p for p in reversed(POINTS)), *POINTS):
-        gains = [*level[1:], points / 100]
-        one = simulate(plain, gains, races=given.alternatives, whole=True, **common)
+        one = simulate(plain, [*level[1:], points / 100], races=races, whole=True, **common)
         found = one.percent(one.found), one.percent(one.found_by_all)
         rows.append((f"{points:+d}", *found, one.percent(one.wrong), one.saved))
-    output.table(
-        ("points", "by the race", "by the whole comparison", "wrong", "trials saved"), rows, right=(0, 1, 2, 3, 4)
-    )
+    headers = ("points", "by the race", "by the whole comparison", "wrong", "trials saved")
+    output.table(headers, rows, right=(0, 1, 2, 3, 4))
+    behind = [0.0, 0.0, 0.0, *np.linspace(-0.03, -0.1, len(level) - 3)]
+    one = simulate(plain, behind, races=races, **common)
+    print("Three are level, the others 3 to 10 points behind. In percent:")
+    output.table(("trials saved", "wrong"), [(one.saved, one.percent(one.wrong))], right=(0, 1))
 
-    print(f"\nThree variants are level, the others 3 to 10 points behind, {given.alternatives} races. In percent.")
-    behind = np.linspace(-0.03, -0.1, given.variants - 3)
-    rows = []
-    for images in (given.images, 10 * given.images):
-        one = simulate(replace(plain, images=images), [0, 0, 0, *behind], races=given.alternatives, **common)
-        rows.append((f"{images}", one.saved, one.percent(one.wrong)))
-    output.table(("test images", "trials saved", "wrong"), rows, right=(0, 1, 2))
 
+def _print_crossing(plain: World, level: Sequence[float], races: int, common: Common) -> None:
     print("\nCurves cross: one variant ends 3 points ahead of all, and is 5 points behind in the middle.")
-    print("How often do looks stop it? In percent.")
-    plain = replace(plain, images=10 * given.images)
+    print(f"How often do looks stop it? Percent of {races} races.")
     rows = []
     for name, seen in (("in the middle of the training", -0.05), ("at its end, as poolzoo does", 0.03)):
-        one = simulate(plain, [*level[1:], 0.03], races=given.alternatives, seen=[*level[1:], seen], **common)
+        one = simulate(plain, [*level[1:], 0.03], races=races, seen=[*level[1:], seen], **common)
         rows.append((name, one.percent(one.last)))
     output.table(("looks", "stopped"), rows, right=(1,))
+
+
+def main() -> int:
+    """Prints the tables."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.compare.racing", description=__doc__.split("\n")[0])
+    parser.add_argument("--races", type=int, default=2000, metavar="R", help="of each null row; 0 skips them")
+    parser.add_argument(
+        "--alternatives", type=int, default=100, metavar="R", help="races of each other row; 0 skips them"
+    )
+    parser.add_argument("--variants", type=int, default=12, metavar="M")
+    parser.add_argument("--seeds", type=int, default=3, metavar="S")
+    parser.add_argument("--images", type=int, default=500, metavar="N", help="test images")
+    parser.add_argument("--alpha", type=float, default=0.05, help="level of the comparison")
+    given = parser.parse_args()
+    common: Common = {"seeds": given.seeds, "alpha": given.alpha}
+    level = [0.0] * given.variants
+    print(f"{given.variants} variants, {given.seeds} seeds, alpha {given.alpha:g}")
+    if given.races:
+        _print_errors(World(images=given.images), level, given.races, common)
+    if given.alternatives:
+        sharp = World(images=SHARPER * given.images)
+        _print_power(sharp, level, given.alternatives, common)
+        _print_crossing(sharp, level, given.alternatives, common)
     return 0
 
 

@@ -17,7 +17,8 @@ from poolzoo.compare.grid import Trial
 
 LEAST_SECONDS: Final = 0.1  # of a trial: `preview` is no more precise
 END_SECONDS: Final = 3.0  # for the statistics and the page …
-END_SECONDS_EACH: Final = 0.3  # … and for each variant, its size and its row
+END_SECONDS_EACH: Final = 0.3  # … and for each variant, its size and its row; both on an idle machine
+SLOWEST: Final = 5.0  # times as long as that on a busy one, as the preview has shown
 
 
 class Clock:
@@ -35,6 +36,8 @@ class Clock:
         self._now = now
         self._used = 0.0
         self._start = self._now()
+        self._cpu_start = time.process_time()
+        self._slowness = 1.0
         self._previewed: dict[str, float] = {}
         self._trained: dict[str, float] = {}
         self._pieces: dict[str, float] = {}
@@ -49,6 +52,8 @@ class Clock:
             done: What earlier sessions trained.
         """
         self._used = used
+        cpu = time.process_time() - self._cpu_start
+        self._slowness = min(SLOWEST, max(1.0, self.session / cpu)) if cpu > 0 else 1.0
         self._previewed = {key: max(seconds, LEAST_SECONDS) for key, seconds in previewed.items()}
         self._spent = used if done else 0.0
         self._expected = sum(self._previewed.get(one.variant.key, 0.0) for one in done)
@@ -63,7 +68,8 @@ class Clock:
         """Seconds that are left for work, without those for the end."""
         if self.budget is None:
             return inf
-        return self.budget - self._used - self.session - END_SECONDS - END_SECONDS_EACH * len(self._previewed)
+        end = END_SECONDS + END_SECONDS_EACH * len(self._previewed)
+        return self.budget - self._used - self.session - self._slowness * end
 
     def seconds(self, trial: Trial) -> float:
         """The predicted seconds of a trial."""
@@ -84,7 +90,7 @@ class Clock:
     def fitting(self, groups: Sequence[Sequence[Trial]]) -> list[Trial]:
         """The trials that are trained next: all without a budget; else the first groups, for half of the time at most.
 
-        One group may take all of the time. Of a group that does not fit, the first trials that do.
+        One group may take all of the time. Where the first does not fit, the next one that does, or trials of it.
 
         Args:
             groups: Trials that should be trained together, in their order.
@@ -99,12 +105,14 @@ class Clock:
                 break
             chosen += group
             total += expected
-        if not chosen and groups:
-            for one in groups[0]:
+        for group in groups if not chosen else ():  # the first that fits, or a part of it
+            total = 0.0
+            for one in group:
                 total += self.seconds(one)
-                if total > room:
-                    break
-                chosen.append(one)
+                if total <= room:
+                    chosen.append(one)
+            if chosen:
+                break
         return chosen
 
     def room(self, kind: str, count: int, guess: float) -> int:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -50,7 +50,9 @@ class Exported:
 
 
 def processes(jobs: int, threads: int | None) -> int:
-    """How many networks are exported at the same time: one a core, as far as memory suffices.
+    """How many networks are exported at the same time: one for two cores, as far as memory suffices.
+
+    A process needs nearly as much memory as everything before it. On two cores it would save little time.
 
     Args:
         jobs: Number of networks.
@@ -58,7 +60,7 @@ def processes(jobs: int, threads: int | None) -> int:
     """
     available = resources.available_memory()
     most = jobs if available is None else 1 + available // PROCESS_BYTES
-    return max(1, min(jobs, threads or resources.cpus(), most))
+    return max(1, min(jobs, (threads or resources.cpus()) // 2, most))
 
 
 def export_all(jobs: Sequence[Job], threads: int | None) -> Iterator[Exported]:
@@ -69,7 +71,7 @@ def export_all(jobs: Sequence[Job], threads: int | None) -> Iterator[Exported]:
         threads: Cores that may be used; None for all.
     """
     count = processes(len(jobs), threads)
-    each = 1 if count > 1 else threads or resources.cpus()
+    each = (threads or resources.cpus()) // count
     waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
     ended: queue.SimpleQueue[Exported] = queue.SimpleQueue()
     for one in jobs:
@@ -116,19 +118,31 @@ def _work(
     process: subprocess.Popen[bytes] | None = None
     try:
         while (job := _next(waiting)) is not None and not stop.is_set():
+            answer = None
             for _ in range(2):
-                process = process or _start(threads)
-                answer = _ask(process, job, stop)
+                with suppress(OSError):  # it died before it read anything, or there is no memory for it
+                    process = process or _start(threads)
+                    answer = _ask(process, job, stop)
                 if answer is not None or stop.is_set():
                     break
-                process.wait()
+                if process is not None:
+                    _end(process)
                 process = None
             reason = EnvironmentProblem("the process that exports it died twice", "is there enough memory?")
             ended.put(answer or Exported(job, error=reason.message))
     finally:
         if process is not None:
-            process.kill()
-            process.wait()
+            _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Leaves nothing of a process."""
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        with suppress(OSError):  # what was not sent is of no use
+            if pipe is not None:
+                pipe.close()
 
 
 def _start(threads: int) -> subprocess.Popen[bytes]:
@@ -143,22 +157,27 @@ def _start(threads: int) -> subprocess.Popen[bytes]:
         start_new_session=True,  # so that Ctrl-C reaches the parent alone
     )
     assert process.stdin is not None
-    pickle.dump(loader.settings, process.stdin)
-    process.stdin.flush()
+    try:
+        pickle.dump(loader.settings, process.stdin)
+        process.stdin.flush()
+    except OSError:
+        _end(process)
+        raise
     return process
 
 
 def _ask(process: subprocess.Popen[bytes], job: Job, stop: threading.Event) -> Exported | None:
-    """What a process answers; None where it died."""
+    """What a process answers; None where it died.
+
+    Raises:
+        OSError: It died before it was asked.
+    """
     assert process.stdin is not None
     assert process.stdout is not None
     with _killed_on(stop, process):
-        try:
-            process.stdin.write(json.dumps([str(job.run), str(job.file)]).encode() + b"\n")  # noqa: TID251 - a protocol
-            process.stdin.flush()
-            line = process.stdout.readline()
-        except OSError:
-            return None
+        process.stdin.write(json.dumps([str(job.run), str(job.file)]).encode() + b"\n")  # noqa: TID251 - a protocol
+        process.stdin.flush()
+        line = process.stdout.readline()
     if not line.endswith(b"\n"):
         return None
     found = json_reader.mapping(json.loads(line))

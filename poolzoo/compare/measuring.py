@@ -127,24 +127,16 @@ def exported_trials(config: ComparisonConfig, records: TrialRecords) -> list[Tri
 
 
 def export_best(config: ComparisonConfig, records: TrialRecords, clock: Clock) -> None:
-    """Exports the most accurate variants and the baseline, and times them under ONNX Runtime.
-
-    Without a time budget all are exported together; with one, as many as fit into what is left of it.
-    """
+    """Exports the most accurate variants and the baseline, as many as the clock allows; times them in ONNX Runtime."""
     pending = [one for one in exported_trials(config, records) if records[one].parity is None]
-    while pending:
-        fitting = clock.room("export", len(pending), EXPORT_SECONDS)
-        if not fitting:
-            return
-        now, pending = pending[:fitting], pending[fitting:]
-        output.say(f"exporting {', '.join(one.variant.name for one in now)}")
-        with clock.timing("export", len(now)):
-            _export(config, records, now)
+    while pending and (room := clock.room("export", len(pending), EXPORT_SECONDS)):
+        with clock.timing("export", room):
+            _export(pending[:room], records, config.settings.threads)
+        pending = pending[room:]
 
 
-def _export(config: ComparisonConfig, records: TrialRecords, trials: Sequence[Trial]) -> None:
-    """Exports some trials at the same time, and times them one after the other."""
-    threads = config.settings.threads
+def _export(trials: Sequence[Trial], records: TrialRecords, threads: int | None) -> None:
+    output.say(f"exporting {', '.join(one.variant.name for one in trials)}")
     with tempfile.TemporaryDirectory() as folder:
         jobs = {Job(records[one].path, Path(folder, f"{one.key}.onnx")): one for one in trials}
         allocator.release()  # what training needed

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from scipy.interpolate import PchipInterpolator
 
 SHARE: Final = 0.4  # of alpha that stops may spend
-NODES: Final = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 20.0, 50.0, inf)  # degrees of freedom that are tabulated
+NODES: Final = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 24.0, inf)  # degrees of freedom that are tabulated
 
 
 def spent(alpha: float, fraction: float) -> float:

@@ -60,11 +60,9 @@ def comparison_result(
     rows, sentences = variant_results(config.variants, baseline, config.trials, records.trials, config.alpha, races)
     done = next((row for row in rows if row.done), None)
     if done is None:
-        if any(row.status == "failed" for row in rows):
-            raise CheckFailed("every trial failed", next(str(row.error) for row in rows if row.status == "failed"))
-        raise CheckFailed(
-            "nothing was trained: the time budget has no room for a trial", "--resume it with a longer --time-budget"
-        )
+        if all(row.status == "left out" for row in rows):
+            raise CheckFailed("the time budget had no room for a single trial", "give it more time, or fewer --epochs")
+        raise CheckFailed("every trial failed", str(next(row.error for row in rows if row.status == "failed")))
     path = Path(str(done.per_seed[0].run))
     environment = dict(json_reader.mapping(files.read_json(path / "env.json")))
     versions = json_reader.mapping(environment.pop("versions", {}))

@@ -53,6 +53,9 @@ def build(shelf: disk.Shelf, configs: Sequence[FeatureConfig]) -> dict[str, Feat
     size = f"{describe(configs[0])}{others}, {wanted / 1e6:,.0f} MB"
     try:
         if not shelf.room(wanted):
+            own = [one for one in configs if one.part == first.part]
+            if len(own) < len(configs):
+                return build(shelf, own)
             output.say(
                 f"no room for {size}: the cache limit is {shelf.limit_bytes / 1e9:g} GB (POOLZOO_CACHE_LIMIT=GB), "
                 f"the disk has {shelf.free() / 1e9:.0f} GB free; "
@@ -167,7 +170,7 @@ def _features(
             try:  # of the rounded map, so that cached maps do not change the result
                 with nullcontext() if config.part == "train" else prepared.policy.context():
                     vectors = in_parts(cast(Network, network).pool, kept.float(), config.prepared.head_batch_size)
-                found[config.digest] = _round(vectors, config.dtype).cpu().numpy()
+                found[config.digest] = _round(vectors, config).cpu().numpy()
             except _OverflowError:
                 found[config.digest] = None
     return found
@@ -176,7 +179,7 @@ def _features(
 def _as_kept(x: Tensor, config: FeatureConfig) -> Tensor:
     """Feature maps in the precision and memory layout of an entry, whether the backbone gives them or the cache."""
     layout = torch.contiguous_format if config.part == "train" else config.prepared.policy.memory_format
-    return _round(x, config.dtype).contiguous(memory_format=layout)
+    return _round(x, config).contiguous(memory_format=layout)
 
 
 def _images_of(config: FeatureConfig) -> Iterator[_Batch]:
@@ -223,9 +226,10 @@ def image_views(prepared: PreparedRun, batch_size: int) -> Iterator[Tensor]:
                 yield batch.images
 
 
-def _round(features: Tensor, dtype: str) -> Tensor:
-    rounded = features.to(getattr(torch, dtype))
-    if not torch.isfinite(rounded).all():
+def _round(features: Tensor, config: FeatureConfig) -> Tensor:
+    """Features in the precision of an entry. What heads are tested on may be NaN: they give no prediction then."""
+    rounded = features.to(getattr(torch, config.dtype))
+    if config.part == "train" and not torch.isfinite(rounded).all():
         if torch.isfinite(features).all():
             raise _OverflowError
         raise CheckFailed("the frozen backbone gives NaN or infinity", "check that its weights are not damaged")

@@ -62,7 +62,7 @@ def open_features(heads: Sequence[PreparedRun], part: Part = "train") -> dict[st
             if built is None:
                 return None
             found = {**built, **found}
-    if by_key.keys() - found.keys():  # another process needed the room before they could be opened
+    if not by_key.keys() <= found.keys():  # another process needed the room meanwhile
         return None
     return {key: found[key] for key in by_key}
 

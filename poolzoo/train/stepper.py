@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +15,8 @@ from poolzoo.train.cores import Cores, cores
 from poolzoo.train.loaders import Inputs, TrainingBatch
 from poolzoo.train.training_module import TrainingModule
 
+SHORT: Final = 0.1  # of the time that each thread works in a step, at most, for a short step
+TOGETHER: Final = 0.25  # of that time, for short steps that are put together
 Read = TypeVar("Read", TrainingBatch, Inputs)
 
 
@@ -87,7 +89,7 @@ class Stepper:
             self._seconds[id(module)] = time.perf_counter() - started
         known = [module for module in modules if module not in new]
         drawing = [module for module in known if module.draws]
-        tasks = [[module] for module in known if not module.draws] + ([drawing] if drawing else [])
+        tasks = self._tasks([module for module in known if not module.draws]) + ([drawing] if drawing else [])
         before = torch.default_generator.get_state()
 
         def work(task: list[TrainingModule]) -> torch.Tensor | None:
@@ -108,6 +110,27 @@ class Stepper:
                 "a pooling draws random numbers in some steps only, but is not marked as stochastic",
                 "set stochastic=True in its plugin; its heads now take their steps one after the other",
             )
+
+    def _tasks(self, modules: Sequence[TrainingModule]) -> list[list[TrainingModule]]:
+        """Modules that step in one thread; short steps are put together.
+
+        Short steps spend most of their time in the interpreter, of which there is one for all threads. So one thread
+        takes them while the others are busy with long steps.
+        """
+        share = sum(self._seconds[id(module)] for module in modules) / self._cores.count
+        tasks: list[list[TrainingModule]] = [[]]
+        seconds = 0.0
+        for module in modules:
+            own = self._seconds[id(module)]
+            if own > SHORT * share:
+                tasks.append([module])
+                continue
+            tasks[0].append(module)
+            seconds += own
+            if seconds > TOGETHER * share:
+                tasks.insert(0, [])
+                seconds = 0.0
+        return [task for task in tasks if task]
 
     def logits(self, modules: Sequence[TrainingModule], inputs: Inputs) -> list[Tensor]:
         """The logits of each module, which the caller puts into eval mode."""

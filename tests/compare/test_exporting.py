@@ -36,7 +36,7 @@ def test_a_process_that_dies_twice_costs_its_own_network_only(tmp_path, monkeypa
     monkeypatch.setattr(subprocess, "Popen", count)
     monkeypatch.setattr(measures, "export", refuse)
     wanted = jobs(tmp_path, [tmp_path / name for name in "abcd"])
-    found = list(exporting.export_all(wanted, threads=2))
+    found = list(exporting.export_all(wanted, threads=4))
     assert {one.job for one in found} == set(wanted)
     reasons = [one.error for one in found]
     assert reasons.count("the process that exports it died twice") >= 2
@@ -57,7 +57,7 @@ def test_two_processes_export_as_one_does(poolzoo, tmp_path):
         arguments = ("--data", "digits", "--backbone", "nano/plain", "--epochs", 1, "--limit", 300, "--pool", run.name)
         assert poolzoo("finetune", *arguments, "--no-check-export", "--out", run, "-q").code == 0
     wanted = jobs(tmp_path, [*runs, tmp_path / "missing"])
-    found = {one.job: one for one in exporting.export_all(wanted, threads=2)}
+    found = {one.job: one for one in exporting.export_all(wanted, threads=4)}
     assert [found[job].parity for job in wanted] == [True, True, True, False]
     assert "missing" in str(found[wanted[3]].error)
     for job in wanted[:3]:

@@ -179,7 +179,7 @@ def test_looks_and_verdicts_share_alpha(seeds):
     assert 0.025 < verdict_level(0.05, seeds) < 0.05
 
 
-@pytest.mark.parametrize(("count", "df"), [(4, 6.0), (12, 9.5), (20, np.inf)])
+@pytest.mark.parametrize(("count", "df"), [(6, 6.0), (12, 9.5)])
 def test_the_bound_is_that_of_the_largest_difference(count, df):
     """Simulated: the range of as many normal numbers over an independent estimate of their standard deviation."""
     rng, draws = np.random.default_rng(0), 100_000

@@ -161,6 +161,19 @@ def test_features_that_another_process_evicts_at_once_are_done_without(start, mo
     assert features.open_features([head], "test") is None
 
 
+def test_what_has_no_room_to_be_tested_on_gives_the_same_metrics(poolzoo, tmp_path, start, monkeypatch):
+    arguments = (*FROZEN, "--weights", start, "--pool", "gem", "--threads", 2)
+    found = []
+    for name, limit in (("some", "0.00068"), ("all", "1")):  # GB; the maps to train on need 0.00061
+        monkeypatch.setenv("POOLZOO_CACHE_LIMIT", limit)
+        assert poolzoo(*arguments, "--out", tmp_path / name).code == 0
+        found.append(json.loads((tmp_path / name / "metrics.json").read_text()))
+        assert caches(tmp_path) == [(300, 64, 4, 4)]
+        assert bool(caches(tmp_path, np.float32)) == (name == "all")
+    assert [one["test"] for one in found] == [found[0]["test"]] * 2
+    assert weights(tmp_path / "some") == weights(tmp_path / "all")
+
+
 def test_a_cached_head_learns_what_a_live_one_does(poolzoo, tmp_path, start):
     """The same accuracy but for the rounding, where nothing is augmented."""
     arguments = (*BASE, "--freeze", "backbone", "--weights", start, "--pool", "gem", "--epochs", 5)
