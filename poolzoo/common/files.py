@@ -16,26 +16,19 @@ if TYPE_CHECKING:
 
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Writes a file to a temporary name beside its place and renames it, so that nobody sees half of it."""
-    raw = content.encode() if isinstance(content, str) else content
-    import tempfile
+    from uuid import uuid4
 
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    raw = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}-{uuid4().hex[:8]}")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(raw)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -126,7 +119,7 @@ def appearing(path: Path) -> Iterator[Path]:
     temporary = Path(tempfile.mkdtemp(dir=path.absolute().parent, prefix=f".{path.name}-"))
     try:
         yield temporary
-        os.chmod(temporary, 0o777 & ~_umask())
+        os.chmod(temporary, _mode_of_new_folders(temporary))
         require_free(path)
         os.rename(temporary, path)
     except BaseException:
@@ -135,6 +128,15 @@ def appearing(path: Path) -> Iterator[Path]:
             with suppress(OSError):
                 folder.rmdir()
         raise
+
+
+def _mode_of_new_folders(parent: Path) -> int:
+    """The permissions that a new directory gets; the umask cannot be read without changing it for all threads."""
+    probe = parent / ".probe"
+    probe.mkdir()
+    mode = probe.stat().st_mode & 0o777
+    probe.rmdir()
+    return mode
 
 
 def slug(text: str) -> str:

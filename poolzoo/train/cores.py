@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from itertools import chain
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
@@ -94,7 +93,8 @@ def _end(futures: Iterable[Future[Result]]) -> None:
 class Replicas(Generic[Module]):
     """A module for each of several threads, since a module may keep something while it computes.
 
-    The replicas share parameters and buffers. A module that cannot be copied serves one thread after the other.
+    The replicas share parameters. Buffers are copied, since a layer may write to them in eval mode too. A module that
+    cannot be copied serves one thread after the other.
 
     Args:
         module: In eval mode.
@@ -104,7 +104,7 @@ class Replicas(Generic[Module]):
     def __init__(self, module: Module, count: int) -> None:
         self._free: SimpleQueue[Module] = SimpleQueue()
         self._free.put(module)
-        shared = {id(tensor): tensor for tensor in chain(module.parameters(), module.buffers())}
+        shared = {id(parameter): parameter for parameter in module.parameters()}
         with suppress(Exception):  # a plugin's module may hold anything
             for _ in range(1, count):
                 self._free.put(copy.deepcopy(module, dict(shared)))

@@ -51,17 +51,18 @@ def build(shelf: disk.Shelf, configs: Sequence[FeatureConfig]) -> dict[str, Feat
     wanted = sum(one.bytes for one in configs)
     others = f" and {len(configs) - 1} more" if len(configs) > 1 else ""
     size = f"{describe(configs[0])}{others}, {wanted / 1e6:,.0f} MB"
-    if not shelf.room(wanted):
-        own = [one for one in configs if one.part == first.part]
-        if len(own) < len(configs):
-            return build(shelf, own)
-        output.say(
-            f"no room for {size}: the cache limit is {shelf.limit_bytes / 1e9:g} GB (POOLZOO_CACHE_LIMIT=GB), the disk "
-            f"has {shelf.free() / 1e9:.0f} GB free; the backbone runs {_INSTEAD[first.part == 'train']} instead"
-        )
-        return None
-    output.say(f"caching {size}, in {shelf.root} (limit {shelf.limit_bytes / 1e9:g} GB)")
     try:
+        if not shelf.room(wanted):
+            own = [one for one in configs if one.part == first.part]
+            if len(own) < len(configs):
+                return build(shelf, own)
+            output.say(
+                f"no room for {size}: the cache limit is {shelf.limit_bytes / 1e9:g} GB (POOLZOO_CACHE_LIMIT=GB), "
+                f"the disk has {shelf.free() / 1e9:.0f} GB free; "
+                f"the backbone runs {_INSTEAD[first.part == 'train']} instead"
+            )
+            return None
+        output.say(f"caching {size}, in {shelf.root} (limit {shelf.limit_bytes / 1e9:g} GB)")
         overflowed = _write(shelf, configs, maps)
     except _OverflowError:
         overflowed = {one.digest for one in configs}

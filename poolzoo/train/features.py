@@ -31,7 +31,7 @@ def open_features(heads: Sequence[PreparedRun], part: Part = "train") -> dict[st
         part: Which images.
 
     Returns:
-        The features by input key; None if the disk has no room.
+        The features by input key; None if the disk has no room, or cannot be written to.
 
     Raises:
         CheckFailed: The backbone gives NaN or infinity.

@@ -134,17 +134,34 @@ class Keeper(nn.Module):
         return self.kept.mean((2, 3)) + 0 * x.mean((2, 3))
 
 
+TWO_WROTE = threading.Barrier(2)
+
+
+class BufferKeeper(nn.Module):
+    """Keeps it in a registered buffer, and reads it when another thread has written too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("kept", torch.zeros(32, 3, 16, 16), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.kept.copy_(x)
+        TWO_WROTE.wait(30)
+        return self.kept.mean((2, 3))
+
+
 class Plain(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return images.permute(0, 3, 1, 2).float()
 
 
-def test_a_module_may_keep_something_while_it_computes():
+@pytest.mark.parametrize(("keeper", "batch_size"), [(Keeper, 2), (BufferKeeper, 32)])
+def test_a_module_may_keep_something_while_it_computes(keeper, batch_size):
     images = np.random.default_rng(0).integers(0, 256, (64, 16, 16, 3), np.uint8)
     before = torch.get_num_threads()
     torch.set_num_threads(4)
     try:
-        found = inference.predict_logits(Keeper(), Plain(), images, device.policy("cpu"), batch_size=2)
+        found = inference.predict_logits(keeper(), Plain(), images, device.policy("cpu"), batch_size=batch_size)
     finally:
         torch.set_num_threads(before)
     np.testing.assert_allclose(found, images.mean((1, 2)), rtol=1e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from support.interruptions import stopped_in
 
 import poolzoo as package
 from poolzoo.common.errors import UsageError
+from poolzoo.data import disk
 from poolzoo.train import feature_entries, feature_writer, features
 from poolzoo.train.heads import finetune_heads
 from poolzoo.train.prepare import prepare, prepare_heads
@@ -133,6 +135,30 @@ def test_without_room_the_backbone_runs_in_every_epoch(poolzoo, tmp_path, start,
     assert outcome.code == 0
     assert "no room" in outcome.err
     assert caches(tmp_path) == []
+
+
+def test_a_cache_that_cannot_be_written_does_not_end_a_run(poolzoo, tmp_path, start):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "features").write_text("a file where the directory should be")
+    arguments = [word for word in FROZEN if word != "-q"]
+    outcome = poolzoo(*arguments, "--weights", start, "--pool", "gem", "--epochs", 1, "--out", tmp_path / "run")
+    assert outcome.code == 0, outcome.err
+    assert "features cannot be written to" in outcome.err
+    assert (tmp_path / "run" / "metrics.json").is_file()
+
+
+def test_features_that_another_process_evicts_at_once_are_done_without(start, monkeypatch):
+    head = prepare(settings(freeze="backbone", weights=str(start), pool="gem"))
+    real = disk.Shelf.building
+
+    @contextmanager
+    def evicted_at_once(shelf, key):
+        with real(shelf, key) as temporary:
+            yield temporary
+        disk.Shelf(shelf.root, 10**10).drop(key)
+
+    monkeypatch.setattr(disk.Shelf, "building", evicted_at_once)
+    assert features.open_features([head], "test") is None
 
 
 def test_what_has_no_room_to_be_tested_on_gives_the_same_metrics(poolzoo, tmp_path, start, monkeypatch):

@@ -1,0 +1,41 @@
+"""Files and directories that appear whole have the usual permissions, also where threads write at the same time."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+import pytest
+
+from poolzoo.common import files
+
+
+def refused(mask):
+    raise AssertionError("the umask belongs to the whole process, and other threads write files")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions")
+def test_what_appears_has_the_permissions_of_other_files(tmp_path, monkeypatch):
+    before = os.umask(0o027)
+    try:
+        monkeypatch.setattr(os, "umask", refused)
+        files.write_atomically(tmp_path / "file", "text")
+        with files.appearing(tmp_path / "folder") as temporary:
+            assert stat.S_IMODE(temporary.stat().st_mode) == 0o700
+    finally:
+        monkeypatch.undo()
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes == {"file": 0o640, "folder": 0o750}
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
+    files.write_atomically(tmp_path / "file", "old")
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        files.write_atomically(tmp_path / "file", "new")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "old")]
