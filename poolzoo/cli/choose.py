@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from poolzoo.compare.choosing.results import Choice
     from poolzoo.train.settings import Settings
 
-SHOWN: Final = 6  # lines about what was not tried; --json and the page have all
+SHOWN: Final = 8  # lines about what was not tried; --json and the page have all
 
 
 def _settings_of_finetune(command: click.Command) -> click.Command:

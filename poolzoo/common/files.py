@@ -58,7 +58,7 @@ def read_json(path: Path, make_object: Callable[[list[tuple[str, Any]]], Any] | 
         return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=make_object)
     except FileNotFoundError:
         raise CheckFailed(f"{path} is missing", "the directory is incomplete; make it again") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckFailed(f"{path} is damaged: {error}", "make the directory again") from error
 
 

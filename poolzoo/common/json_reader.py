@@ -43,7 +43,10 @@ def number(value: object) -> float | None:
     """A finite number of JSON, or None."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return value if math.isfinite(value) else None
+    try:
+        return value if math.isfinite(value) else None
+    except OverflowError:  # an integer that is too large for a float
+        return None
 
 
 def integer(value: object) -> int | None:

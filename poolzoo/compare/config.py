@@ -116,3 +116,5 @@ class ComparisonConfig:
             return cls(**values, settings=Settings(**{**settings, "plugins": tuple(settings["plugins"])}))
         except (KeyError, TypeError) as error:
             raise CheckFailed(f"{FILE} lacks {error}", "it was made by another version of poolzoo") from error
+        except (AttributeError, ValueError, OverflowError) as error:  # a value of another type than is written
+            raise CheckFailed(f"{FILE} is damaged: {error}", "make the comparison again") from error

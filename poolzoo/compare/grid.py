@@ -50,6 +50,16 @@ class Trial:
         return f"{self.variant.key}-seed{self.seed}"
 
 
+def identity(text: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """A pooling whatever the order of its options, without its distribution, which settings of a run may name.
+
+    Raises:
+        UsageError: It does not follow the grammar.
+    """
+    found = parse_spec(text)
+    return found.name, tuple(sorted(found.options.items()))
+
+
 def variants(pools: str, local_pools: str | None, backbones: str) -> list[Variant]:
     """Every combination, backbones outermost, in the order in which they were typed.
 

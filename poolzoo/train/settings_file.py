@@ -72,7 +72,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"config file {str(path)!r} does not exist", "give a TOML file such as a run's run.toml")
     try:
         values = renamed(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CheckFailed(f"{path} is not TOML: {error}", "correct the file") from error
     return checked(values, path.name)
 

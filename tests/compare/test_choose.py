@@ -280,6 +280,40 @@ def _interrupted_in_the_second(events: object) -> None:
     TrialRecords.add = add
 
 
+ANTIALIASED = """
+from poolzoo import Pooling, hookimpl
+
+
+def build(channels: int):
+    import torch
+    from torch import nn
+
+    class Maximum(nn.Module):
+        def forward(self, x):
+            reduced = nn.functional.interpolate(x, size=(4, 4), mode="bilinear", antialias=True)
+            return x.amax((2, 3)) + 0.0 * reduced.mean((2, 3))
+
+    return Maximum()
+
+
+@hookimpl
+def poolzoo_poolings():
+    yield Pooling(name="reduced-max", summary="", kind="global", build=build)
+"""
+
+
+@pytest.mark.slow
+def test_a_pooling_that_the_target_gets_wrong_is_passed_over(poolzoo, specks, tmp_path) -> None:
+    (tmp_path / "reduced.py").write_text(ANTIALIASED)
+    arguments = ("choose", *specks, "--plugin", tmp_path / "reduced.py", "--pool", "avg,reduced-max", "--seeds", 3)
+    outcome = poolzoo(*arguments, "--target", "opencv", "--out", tmp_path / "c", "--json")
+    assert outcome.code == 0, outcome.err
+    assert {one["pool"] for one in outcome.json["refused"]} == {"reduced-max"}
+    assert all("antialias" in one["refusal"] for one in outcome.json["refused"])
+    assert outcome.json["recommended"]["pool"] == "avg"
+    assert outcome.json["export"].endswith("--target opencv")
+
+
 @pytest.mark.slow
 def test_limits_that_nothing_fulfills_are_named(poolzoo, specks, tmp_path) -> None:
     arguments = ("choose", *specks, "--pool", "avg,max", "--seeds", 2, "--max-latency", 1e-6)

@@ -21,7 +21,7 @@ from poolzoo.compare.board.submission import Submission
 
 EARLIER = Path(__file__).parents[1] / "data" / "earlier" / "run"
 NAMES = (
-    *("files", "manifests", "protocol", "plan", "trials", "settings", "length", "data", "labels", "metrics"),
+    *("files", "manifests", "protocol", "plan", "trials", "settings", "network", "length", "data", "labels", "metrics"),
     *("weights", "plugins", "versions", "statistics"),
 )
 
@@ -183,6 +183,33 @@ def permuted_classes(folder):
     edit_arrays(run_of(folder, "mine", 0) / "data.npz", change)
 
 
+def normalization(folder):
+    edit_json(
+        run_of(folder, "mine", 0) / "config.json", lambda found: found["pretrained_cfg"].update(mean=[0.0, 0.0, 0.0])
+    )
+
+
+def image_size(folder):
+    edit_json(run_of(folder, "mine", 0) / "config.json", lambda found: found["poolzoo"].update(image_size=[64, 64]))
+
+
+def thresholds(folder):
+    edit_json(run_of(folder, "mine", 0) / "config.json", lambda found: found.update(thresholds=[0.1] * 10))
+
+
+def no_class(folder):
+    lowest = np.iinfo(np.int64).min
+    edit_arrays(
+        run_of(folder, "mine", 0) / "predictions.npz",
+        lambda found: found.update(predicted=np.full(360, lowest)),
+    )
+
+
+def no_images(folder):
+    none = np.zeros(0, np.int32)
+    edit_arrays(run_of(folder, "mine", 0) / "predictions.npz", lambda found: found.update(predicted=none, labels=none))
+
+
 def epochs(folder):
     path = run_of(folder, "mine", 0) / "run.toml"
     path.write_text(path.read_text().replace("epochs = 1\n", "epochs = 9\n"))
@@ -227,6 +254,13 @@ def plugin_of_baseline(folder):
 def no_plugin_digest(folder):
     edit_json(
         run_of(folder, "mine", 0) / "config.json", lambda found: found["poolzoo"]["plugins"]["pool"].update(sha256=None)
+    )
+
+
+def no_digest(folder):
+    edit_json(
+        run_of(folder, "mine", 0) / "config.json",
+        lambda found: found["poolzoo"]["plugins"]["pool"].update(sha256="<b>trust me</b>"),
     )
 
 
@@ -278,6 +312,11 @@ def one_seed_twice(folder):
         (fewer_images, "data", "train has 1,436 images instead of 1,437"),
         (permuted_classes, "data", "the classes are in another order"),
         (epochs, "settings", "epochs is 9 instead of 1"),
+        (normalization, "network", "mean is [0.0, 0.0, 0.0] in config.json"),
+        (image_size, "network", "image_size is [64, 64] in config.json instead of [32, 32]"),
+        (thresholds, "network", "thresholds is [0.1"),
+        (no_class, "metrics", "does not hold a class for each image"),
+        (no_images, "metrics", "does not hold a class for each image"),
         (longer, "length", "trained for 9 epochs"),
         (backbone, "weights", "frozen backbone has other weights"),
         (shape, "weights", "of another shape (classifier.bias)"),
@@ -285,6 +324,7 @@ def one_seed_twice(folder):
         (pickle, "weights", "holds no weights"),
         (plugin_of_baseline, "plugins", "the baseline avg comes from a plugin"),
         (no_plugin_digest, "plugins", "does not name the plugin file of mine"),
+        (no_digest, "plugins", "does not name the plugin file of mine by its sha256"),
         (claims_built_in, "plugins", "mine is no built-in pooling"),
         (two_plugins, "plugins", "two versions of a plugin"),
         (version, "versions", "torch 1.0.0 is not >=2.9,<3"),
@@ -329,6 +369,26 @@ def test_an_edited_table_is_found(honest, copied):
 def test_an_edited_plan_is_found(honest, copied, key, value, reason):
     edit_json(copied / "plan.json", lambda found: found.update({key: value}))
     assert reason in outcome(copied, honest, "plan").reason
+
+
+@pytest.mark.parametrize(
+    ("name", "check_name", "change"),
+    [
+        ("plan.json", "plan", lambda text: "[" * 100_000),
+        ("plan.json", "plan", lambda text: text.replace('"settings": {', '"settings": -1, "others": {')),
+        ("plan.json", "plan", lambda text: text.replace('"lr": 0.005', f'"lr": {10**400}')),
+        ("compare.json", "statistics", lambda text: "[" * 100_000),
+        ("compare.json", "statistics", lambda text: text.replace('"low": ', f'"low": {10**400}')),
+    ],
+    ids=["deep plan", "number for settings", "large number", "deep table", "large figure"],
+)
+def test_damaged_json_fails_its_check_alone(honest, copied, name, check_name, change):
+    before = (copied / name).read_text()
+    (copied / name).write_text(change(before))
+    assert (copied / name).read_text() != before
+    found = outcome(copied, honest, check_name)
+    assert found.status == "failed"
+    assert "unexpected" not in found.reason
 
 
 def test_another_protocol_of_the_same_name_is_found(honest, tmp_path):

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from poolzoo.common.errors import UsageError
 from poolzoo.compare.board import protocol
-from poolzoo.compare.board.checks import conditions, figures, files, plugins, weights
+from poolzoo.compare.board.checks import conditions, figures, files, network, plugins, weights
 from poolzoo.compare.board.checks.context import Context
 from poolzoo.compare.board.checks.outcome import FAILED, OK, Check, attempt, skipped
 from poolzoo.compare.board.protocol import Protocol
@@ -23,6 +23,7 @@ CHECKS: Final[Mapping[str, Callable[[Context], str]]] = {
     "plan": conditions.plan_check,
     "trials": conditions.trials_check,
     "settings": conditions.settings_check,
+    "network": network.network_check,
     "length": conditions.length_check,
     "data": conditions.data_check,
     "labels": conditions.labels_check,
@@ -32,6 +33,7 @@ CHECKS: Final[Mapping[str, Callable[[Context], str]]] = {
     "versions": conditions.versions_check,
     "statistics": figures.statistics_check,
 }
+OTHER: Final = "another check failed"
 OF_COMPARISON: Final = ("plan", "statistics")  # runs alone have none
 
 
@@ -74,7 +76,11 @@ class CheckReport:
 
 
 def check(
-    paths: Sequence[Path], named: str | None = None, data: str | None = None, again: Again = "none"
+    paths: Sequence[Path],
+    named: str | None = None,
+    data: str | None = None,
+    again: Again = "none",
+    more: Mapping[str, Callable[[Context], str]] | None = None,
 ) -> CheckReport:
     """Checks the directory of a comparison, or run directories, against the protocol that they name.
 
@@ -83,6 +89,7 @@ def check(
         named: The checker's protocol, a name or a path; None for the built-in one of the name that the runs have.
         data: The checker's copy of the data, as for `--data`; None for that of a built-in data set.
         again: Whether weights are evaluated again, and whether one training is repeated.
+        more: Further checks by their names, which come before anything is run again.
 
     Raises:
         UsageError: There is nothing to check, no such protocol, or data or a plugin is missing for a rerun.
@@ -90,7 +97,7 @@ def check(
     submission = Submission.of(paths)
     first = attempt("files", lambda: files.files_check(submission))
     if first.status == FAILED:
-        rest = skipped(("manifests", *CHECKS), "its files are not safe to read")
+        rest = skipped(("manifests", *CHECKS), "its files are not read")
         return CheckReport(tuple(paths), None, (first, *rest))
     found = [first, attempt("manifests", lambda: files.manifests_check(submission))]
     own = protocol.find(named) if named is not None else _built_in(submission)
@@ -100,6 +107,9 @@ def check(
             found += skipped([name], "runs have none")
         else:
             found.append(attempt(name, lambda function=function: function(context)))  # type: ignore[misc]
+    sound = all(one.status != FAILED for one in found)
+    for name, function in (more or {}).items():
+        found += [attempt(name, lambda function=function: function(context))] if sound else skipped([name], OTHER)  # type: ignore[misc]
     found += _reruns(context, data, again, sound=all(one.status != FAILED for one in found))
     return CheckReport(tuple(paths), own, tuple(found), context)
 
@@ -137,7 +147,7 @@ def _reruns(context: Context, data: str | None, again: Again, *, sound: bool) ->
     if not wanted and data is None:
         return skipped(left, "--rerun does it")
     if not sound:
-        return skipped(("data here", "evaluation", "training"), "another check failed")
+        return skipped(("data here", "evaluation", "training"), OTHER)
     from poolzoo.compare.board.rerun import Rerun, require_plugins
 
     rerun = Rerun(context, str(place))

@@ -54,6 +54,9 @@ def pin(protocol: Protocol, given: Mapping[str, Any], typed: Set[str]) -> dict[s
     if not chosen:
         hint = f"{flag(protocol.free)} names what is compared with it"
         raise UsageError(f"{protocol.baseline} is the baseline of protocol {protocol.name} itself", hint)
+    every = [grid.identity(one) for one in (protocol.baseline, *chosen)]
+    if twice := [one for one, same in zip(chosen, every[1:], strict=True) if every.count(same) > 1]:
+        raise UsageError(f"{twice[0]} is named twice under protocol {protocol.name}", "name each pooling once")
     result = {name: pinned.get(name, value) for name, value in given.items()}
     result |= {name: value for name, value in base.items() if name == "protocol" or name not in FREE}
     result |= {name: given[name] if name in typed else 0 for name in EXTRAS}

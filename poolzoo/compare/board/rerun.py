@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+ROUNDING: Final = 2e-6  # of channel statistics, which have six decimals
 CHANCE: Final = 0.01  # p of McNemar's test below which a repeated training disagrees beyond chance
 
 
@@ -44,8 +45,8 @@ class Rerun:
     data: str
 
     @cached_property
-    def test_images(self) -> splits.Split:
-        """The test images of the protocol, from the checker's copy.
+    def images(self) -> splits.DataSplits:
+        """The images of the protocol, from the checker's copy.
 
         Raises:
             CheckFailed: The copy is not the data of the protocol.
@@ -55,11 +56,19 @@ class Rerun:
             found = splits.read_data(replace(protocol.base, data=self.data))
         if problems := pinning.differing_data(protocol.data, found.identity):
             raise CheckFailed(f"{self.data} is not the data of the protocol: {'; '.join(problems)}")
-        return found.test
+        return found
+
+    @cached_property
+    def normalization(self) -> np.ndarray | None:
+        """Mean and standard deviation of the channels of the training images, `float[2, 3]`; None where pinned."""
+        if self.context.protocol.base.pretrained:
+            return None
+        found = self.images.statistics()
+        return np.array([found.mean, found.std])
 
     def data_check(self) -> str:
         """The checker's copy of the data is that of the protocol."""
-        return f"{len(self.test_images.labels):,} test images of {self.data} are those of the protocol"
+        return f"{len(self.images.test.labels):,} test images of {self.data} are those of the protocol"
 
     def evaluation_check(self) -> str:
         """All weights, tested again, give the predictions of the submission."""
@@ -77,8 +86,13 @@ class Rerun:
     def _predicted(self, one: SubmittedRun) -> np.ndarray:
         policy = self._policy()
         loaded = load_run(one.path)
+        wanted = self.normalization
+        if wanted is not None and not np.allclose(loaded.preprocess.statistics, wanted, rtol=0, atol=ROUNDING):
+            raise CheckFailed(
+                f"{one.name}: config.json normalizes by other statistics than those of the training images"
+            )
         network, preprocess = policy.place(loaded.network), loaded.preprocess.to(policy.device)
-        logits = inference.predict_logits(network, preprocess, self.test_images.images, policy)
+        logits = inference.predict_logits(network, preprocess, self.images.test.images, policy)
         return np.asarray(loaded.decision.decide(logits))
 
     def _policy(self) -> devices.DevicePolicy:

@@ -27,6 +27,7 @@ from poolzoo.compare.records import FILE as JOURNAL
 from poolzoo.compare.writing import CSV, PAGE, RESULT
 from poolzoo.data import identity
 from poolzoo.data.identity import DataIdentity
+from poolzoo.metrics.decisions import NO_CLASS
 from poolzoo.train.settings import Settings
 from poolzoo.train.settings_file import read_run_settings
 
@@ -40,6 +41,7 @@ LEFT: Final = ("checkpoint/state.pt", identity.FILE)  # beside the heads of one 
 TEXT_BYTES: Final = 64 << 20  # the largest file of text that is read
 WEIGHT_BYTES: Final = 4 << 30
 ARRAY_BYTES: Final = 512 << 20  # the most that an archive of arrays may unpack to
+MOST_CLASSES: Final = 1 << 31
 SHOWN: Final = 3
 
 
@@ -106,7 +108,8 @@ class SubmittedRun:
         """
         predicted, labels = files.read_arrays(self.path / "predictions.npz", ("predicted", "labels"))
         for array in (predicted, labels):
-            if array.ndim != 1 or array.shape != labels.shape or array.dtype.kind not in "iu":
+            is_class = array.ndim == 1 and array.shape == labels.shape and array.size > 0 and array.dtype.kind in "iu"
+            if not is_class or array.max() > MOST_CLASSES or array.min() < NO_CLASS:
                 raise CheckFailed(f"predictions.npz of {self.name} does not hold a class for each image")
         return predicted.astype(np.int64), labels.astype(np.int64)
 
@@ -144,7 +147,8 @@ class Submission:
         """
         for path in paths:
             if not path.is_dir():
-                raise UsageError(f"{path} does not exist", "give the directory of a comparison, or of runs")
+                problem = "is no directory" if path.exists() else "does not exist"
+                raise UsageError(f"{path} {problem}", "give the directory of a comparison, or of runs")
         comparisons = [path for path in paths if not (path / MANIFEST).is_file()]
         for path in comparisons:
             if not (path / PLAN).is_file():

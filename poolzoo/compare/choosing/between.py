@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from poolzoo.compare import measures, statistics
 from poolzoo.compare.choosing.finished import Finished
 from poolzoo.compare.choosing.results import Candidate
 from poolzoo.report.results import Delta
+
+ALIKE: Final = 1.05  # times the fewest operations, up to which they count as as many
 
 
 @dataclass(frozen=True)
@@ -43,9 +46,16 @@ class Between:
 
     @property
     def tied(self) -> list[Contender]:
-        """Those that do not differ from the first beyond chance, and the first; the fewest operations first."""
+        """Those that do not differ from the first beyond chance, and the first; the cheapest first.
+
+        The fewest operations are the cheapest. Of those with nearly as many, the most accurate comes first.
+        """
         found = [one for one in self.order if not self.behind.get(one.title, Delta()).better]
-        return sorted(found, key=lambda one: one.macs) if len(found) > 1 else found
+        if len(found) < 2:
+            return found
+        costs = {one.title: one.macs for one in found}
+        limit = ALIKE * min(costs.values())
+        return sorted(found, key=lambda one: max(limit, costs[one.title]))
 
 
 def between(contenders: Sequence[Contender], alpha: float) -> Between:

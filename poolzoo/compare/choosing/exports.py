@@ -43,7 +43,7 @@ class Exports:
         self._known: dict[Path, _Exported] = {}
 
     def measured(self, comparison: Finished, candidate: Candidate, *, check_target: bool = False) -> Candidate:
-        """A candidate with its latency, and with what speaks against it; one that was measured is not measured again."""
+        """A candidate with its latency and what speaks against it; one that was measured is not measured again."""
         path = comparison.trials(candidate.variant)[0].path
         found = self._known.get(path)
         if found is None:

@@ -56,13 +56,10 @@ def choose(candidates: Candidates, settings: Settings, seeds: int, request: Requ
             fits = list(zip(fitted.epochs, [fitted.limit] * len(loads), strict=True))
         else:
             fits = [(settings.epochs, settings.limit)] * len(loads)
-        costs = [load.seconds(limit, epochs) for load, (epochs, limit) in zip(loads, fits, strict=True)]
-        left = (1 - budget.RESERVED) * (request.time_budget - (time.monotonic() - started))
         comparisons = []
-        for load, (epochs, limit), cost in zip(loads, fits, costs, strict=True):
+        for load, (epochs, limit) in zip(loads, fits, strict=True):
             config = replace(budget.fitted_config(load.planned.config, limit, epochs), alpha=alpha)
-            config = replace(config, race=is_race(config), time_budget=max(1.0, left * cost / sum(costs)))
-            comparisons.append(Planned(load.planned.regime, config))
+            comparisons.append(Planned(load.planned.regime, replace(config, race=is_race(config))))
         plan = Plan(request, comparisons, [*_lengths(loads, comparisons), *without, *not_tried], command)
         out.mkdir(parents=True)
         plan.save(out)
@@ -106,8 +103,12 @@ def resume(out: Path) -> Choice:
 
 def _run(plan: Plan, out: Path, started: float) -> Choice:
     """Runs what is missing, and writes `choice.json` and `choice.html`."""
+    earlier = sum(3600 * TrialRecords(out / one.name).hours for one in plan.comparisons)
     with _resume_hint(out):
-        finished = [_compared(one, out) for one in plan.comparisons]
+        finished = []
+        for done, one in enumerate(plan.comparisons):  # each may take its part of what is left, the others the rest
+            left = (1 - budget.RESERVED) * plan.request.time_budget - earlier - (time.monotonic() - started)
+            finished.append(_compared(one, out, max(1.0, left / (len(plan.comparisons) - done))))
         comparisons = [one for one in finished if one is not None and one.candidates]
         if not comparisons:
             raise CheckFailed("no candidate could be trained", f"see {out}, or poolzoo compare --dry-run")
@@ -126,8 +127,8 @@ def _run(plan: Plan, out: Path, started: float) -> Choice:
     return choice
 
 
-def _compared(planned: Planned, out: Path) -> Finished | None:
-    """Runs one comparison, or resumes it; None where every trial of it failed."""
+def _compared(planned: Planned, out: Path, seconds: float) -> Finished | None:
+    """Runs one comparison within a time, or resumes it within its own; None where every trial of it failed."""
     place = out / planned.name
     output.say(f"comparing {len(planned.config.variants)} candidates: {planned.title}")
     try:
@@ -135,7 +136,7 @@ def _compared(planned: Planned, out: Path) -> Finished | None:
             result = comparison.resume(place)
         else:
             shutil.rmtree(place, ignore_errors=True)  # it was interrupted before it had a plan
-            result = comparison.run(planned.config, place, "poolzoo choose")
+            result = comparison.run(replace(planned.config, time_budget=seconds), place, "poolzoo choose")
     except CheckFailed as error:
         if not (place / configs.FILE).is_file() or any(one.done for one in TrialRecords(place).trials.values()):
             raise

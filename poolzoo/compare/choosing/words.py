@@ -61,8 +61,8 @@ def _regime(title: str, found: Between) -> str:
     others = [one.title for one in found.order if one.title != title]
     if title != top:
         delta = found.behind.get(title, Delta())
-        seen = "" if delta.mean is None else f" ({_interval(delta)} points)"
-        return f"Of those that do not differ beyond chance in this budget, it costs least; {top} is no better{seen}."
+        seen = "" if delta.mean is None else f", which is {_interval(delta)} points ahead"
+        return f"In this budget it does not differ beyond chance from {top}{seen}, and it needs fewer operations."
     nearest = others[0]
     delta = found.behind.get(nearest, Delta())
     if delta.mean is None:

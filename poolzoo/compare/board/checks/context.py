@@ -11,7 +11,6 @@ from poolzoo.compare import grid
 from poolzoo.compare.board.protocol import Protocol
 from poolzoo.compare.board.submission import Submission, SubmittedRun, listed
 from poolzoo.compare.grid import Trial, Variant
-from poolzoo.plugin.grammar import parse_spec
 
 
 @dataclass(frozen=True)
@@ -50,11 +49,11 @@ class Context:
         Raises:
             CheckFailed: A trial is missing, unknown, or there twice.
         """
-        names = {_identity(one): one for one in self.chosen}
+        names = {grid.identity(one): one for one in self.chosen}
         found: dict[tuple[str, int], SubmittedRun] = {}
         for run in self.runs:
             own = self.chosen_of(run)
-            name, seed = names.get(_identity(own)), run.settings.seed
+            name, seed = names.get(grid.identity(own)), run.settings.seed
             if name is None or seed not in self.protocol.seed_range:
                 raise CheckFailed(f"{run.name} is no trial of it: {own} from seed {seed}")
             if (name, seed) in found:
@@ -85,9 +84,3 @@ class Context:
         except PoolzooError:
             return False
         return True
-
-
-def _identity(text: str) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """A pooling without its distribution: a run's settings may name it where the plan does not."""
-    spec = parse_spec(text)
-    return spec.name, tuple(sorted(spec.options.items()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from poolzoo.common import json_reader
@@ -29,7 +30,7 @@ def plugins_check(context: Context) -> str:
                     raise CheckFailed(f"{run.name}: {name} is no built-in pooling")
                 continue
             digest = json_reader.text(source.get("sha256"))
-            if digest is None:
+            if digest is None or not re.fullmatch("[0-9a-f]{64}", digest):
                 raise CheckFailed(f"{run.name}: config.json does not name the plugin file of {name} by its sha256")
             digests.setdefault(digest, run.name)
         if name == context.protocol.baseline and digests:

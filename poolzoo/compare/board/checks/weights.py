@@ -25,7 +25,7 @@ def weights_check(context: Context) -> str:
     protocol, unknown = context.protocol, []
     for name in context.chosen:
         known = context.is_known(name)
-        own = _assembled(context, name if known else protocol.baseline).network.state_dict()
+        own = assembled(context, name if known else protocol.baseline).network.state_dict()
         if not known:
             own = {key: value for key, value in own.items() if key.startswith("backbone.")}
             unknown.append(name)
@@ -42,7 +42,7 @@ def weights_check(context: Context) -> str:
                 if pinning.backbone_sha256(backbone) != protocol.backbone_sha256:
                     raise CheckFailed(f"{run.name}: its frozen backbone has other weights than the protocol pins")
     if unknown:
-        return f"all load and fit; of {', '.join(unknown)} the backbone alone was compared, without --plugin"
+        return f"all load; of {', '.join(unknown)} only the backbone was compared, without --plugin; the others fit"
     return "all load and fit the networks of the protocol"
 
 
@@ -61,7 +61,8 @@ def state_of(run: SubmittedRun) -> dict[str, Tensor]:
         raise CheckFailed(f"{run.name}: model.safetensors holds no weights: {error}") from error
 
 
-def _assembled(context: Context, chosen: str) -> Assembly:
+def assembled(context: Context, chosen: str) -> Assembly:
+    """The network of the protocol with a pooling on the free side, with fresh weights."""
     from poolzoo.model.assemble import assemble
     from poolzoo.model.config import ModelConfig
 
