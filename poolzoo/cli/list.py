@@ -9,6 +9,7 @@ import click
 
 from poolzoo.cli.options import json_option
 from poolzoo.common import output
+from poolzoo.compare import board
 from poolzoo.plugin import loader, spec
 
 if TYPE_CHECKING:
@@ -111,8 +112,7 @@ def command(what: str | None, pattern: str | None, as_json: bool) -> None:
         output.data(f"data sets: {', '.join(row.name for row in datasets)} (poolzoo list datasets)")
         runtimes = [entry.item.name for entry in catalog.select(spec.Runtime)]
         output.data(f"runtimes: {', '.join(runtimes)} (poolzoo list runtimes)")
-        names = [row.name for row in _protocols(catalog, None)]
-        output.data(f"protocols: {', '.join(names)} (poolzoo list protocols)")
+        output.data(f"protocols: {', '.join(board.protocol_names())} (poolzoo list protocols)")
 
 
 def _poolings(catalog: loader.Catalog, pattern: str | None) -> list[_Row]:
@@ -164,7 +164,7 @@ def _protocols(catalog: loader.Catalog, pattern: str | None) -> list[_Row]:
     from poolzoo.compare.board import protocol
 
     source = next(entry.source for entry in catalog.entries if entry.source.tier == "built-in")
-    names = [name for name in protocol.names() if fnmatchcase(name, pattern or "*")]
+    names = [name for name in board.protocol_names() if fnmatchcase(name, pattern or "*")]
     return [_Row(name, protocol.find(name).question, source) for name in names]
 
 

@@ -134,9 +134,9 @@ def _find(catalog: loader.Catalog, name: str) -> list[dict[str, object]]:
 
 def _protocol_facts(name: str) -> dict[str, object] | None:
     """What a protocol pins, for a name or a path; None where there is none."""
-    from poolzoo.compare.board import protocol
+    from poolzoo.compare.board import protocol, protocol_names
 
-    if name not in protocol.names() and not name.endswith(".toml"):
+    if name not in protocol_names() and not name.endswith(".toml"):
         return None
     found = protocol.find(name)
     return {"name": found.name, "kind": "protocol of compare", **found.to_json()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import PurePath
+import os
 from typing import Final
 
 MAX_LINE: Final = (
@@ -50,7 +50,8 @@ def _json_escape(character: str) -> str:
 def data_title(data: str) -> str:
     """What `--data` named, for titles: the last part alone of a path, which is private to a machine."""
     kind, colon, place = data.partition(":")
-    return f"{kind}{colon}{PurePath(place).name or place}" if PurePath(place).is_absolute() else data
+    name = os.path.basename(place.rstrip(os.sep))
+    return f"{kind}{colon}{name or place}" if os.path.isabs(place) else data
 
 
 def printable(path: str) -> str:

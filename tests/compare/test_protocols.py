@@ -11,7 +11,7 @@ import pytest
 from support.submissions import run_of, tiny_protocol
 
 from poolzoo.common.errors import CheckFailed
-from poolzoo.compare.board import pinning, protocol
+from poolzoo.compare.board import pinning, protocol, protocol_names
 from poolzoo.compare.config import ComparisonConfig
 from poolzoo.data.identity import DataIdentity, SplitIdentity
 from poolzoo.train.settings import Settings
@@ -20,7 +20,7 @@ from poolzoo.train.settings_file import read_run_settings
 # --- The files -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", protocol.names())
+@pytest.mark.parametrize("name", protocol_names())
 def test_built_in_protocols_are_sound(name):
     found = protocol.find(name)
     assert found.name == name
@@ -84,7 +84,7 @@ def test_what_is_no_protocol_is_refused(tmp_path, old, new, message):
 
 def test_they_are_listed_and_shown(poolzoo, tmp_path):
     rows = poolzoo("list", "protocols", "--json").json["protocols"]
-    assert [row["name"] for row in rows] == protocol.names()
+    assert [row["name"] for row in rows] == protocol_names()
     (shown,) = poolzoo("show", "digits-heads", "--json").json["items"]
     assert shown["digest"] == protocol.find("digits-heads").digest
     (tmp_path / "tiny.toml").write_text(tiny_protocol())

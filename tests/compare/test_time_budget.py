@@ -26,7 +26,7 @@ def _previewed(monkeypatch):
 
     def constant(config):
         rows = [VariantPreview(one.backbone, one.pool, one.local_pool, seconds=2.0) for one in config.variants]
-        return Preview(len(config.trials), config.seeds, rows, 2 * len(config.trials))
+        return Preview(len(config.trials), config.seeds, rows, once=0.0, each_seed=2.0 * len(rows))
 
     monkeypatch.setattr(preview, "preview", constant)
 

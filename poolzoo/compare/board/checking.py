@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from poolzoo.common.errors import UsageError
-from poolzoo.compare.board import protocol
+from poolzoo.compare.board import protocol, protocol_names
 from poolzoo.compare.board.checks import conditions, figures, files, network, plugins, weights
 from poolzoo.compare.board.checks.context import Context
 from poolzoo.compare.board.checks.outcome import FAILED, OK, Check, attempt, skipped
@@ -117,7 +117,7 @@ def check(
 def _built_in(submission: Submission) -> Protocol:
     reference = require_one_reference(submission)
     name = reference.partition("@")[0]
-    if name not in protocol.names():
+    if name not in protocol_names():
         text = f"the protocol {name!r} of the runs is not built in"
         raise UsageError(text, "name your own copy of it: --protocol FILE")
     return protocol.find(name)

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal
 
 from poolzoo.common import json_writer
 from poolzoo.common.errors import CheckFailed, UsageError
+from poolzoo.compare.board import protocol_names
 from poolzoo.plugin.grammar import suggest
 from poolzoo.plugin.spec import Kind
 from poolzoo.train.settings import Settings
@@ -178,11 +179,6 @@ def short(reference: str) -> str:
     return f"{name} {version}, sha256 {digest[:12]}…"
 
 
-def names() -> list[str]:
-    """The names of the built-in protocols."""
-    return sorted(path.stem for path in BUILT_IN.glob("*.toml"))
-
-
 def find(text: str) -> Protocol:
     """A built-in protocol by its name, or one of a file by its path.
 
@@ -190,12 +186,12 @@ def find(text: str) -> Protocol:
         UsageError: There is none.
         CheckFailed: It is not a protocol.
     """
-    if text in names():
+    if text in protocol_names():
         return load(BUILT_IN / f"{text}.toml")
     path = Path(text).expanduser()
     if path.is_file():
         return load(path)
-    hint = suggest(text, names()) or f"there are {', '.join(names())}; a path to a file is one too"
+    hint = suggest(text, protocol_names()) or f"there are {', '.join(protocol_names())}; a path to a file is one too"
     raise UsageError(f"there is no protocol {text!r}", hint)
 
 
