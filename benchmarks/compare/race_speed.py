@@ -127,7 +127,7 @@ def run(given: argparse.Namespace, place: Path) -> list[Row]:
     return measure(place / "whole", None if given.replay else place / "race")
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Trains and measures, or measures what was trained."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compare.race_speed", description=__doc__.split("\n")[0])
     parser.add_argument("--images", type=Path, metavar="PATH", help="CIFAR-10 as image files")
@@ -140,7 +140,7 @@ def main() -> int:
     parser.add_argument("--replay", action="store_true", help="do not train the race again")
     parser.add_argument("--whole", type=Path, metavar="COMPARISON", help="finished, without --race")
     parser.add_argument("--race", type=Path, metavar="COMPARISON", help="finished, with --race")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     if given.whole:
         show(measure(given.whole, given.race))
     elif not (given.images or given.data):

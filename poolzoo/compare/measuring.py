@@ -39,6 +39,9 @@ def measure_robustness(config: ComparisonConfig, records: TrialRecords, clock: C
     pending = [one for one in measured_trials(config, records) if records[one].robustness is None]
     if not pending:
         return
+    guess = fmean(records[one].seconds or 0.0 for one in pending)  # of one trial, before any was measured
+    if not clock.room("robustness", len(pending), guess):
+        return
     output.say("measuring robustness")
     from poolzoo.data import blocks, source
     from poolzoo.data.choice import choose
@@ -47,7 +50,6 @@ def measure_robustness(config: ComparisonConfig, records: TrialRecords, clock: C
     settings = config.settings
     configs = {one: json_reader.mapping(files.read_json(records[one].path / "config.json")) for one in pending}
     groups = group_by_input(configs, len(pending) if settings.freeze == "backbone" else LARGEST_GROUP)
-    guess = fmean(records[one].seconds or 0.0 for one in pending)
     while groups:
         group = groups.pop(0)
         if not (room := clock.room("robustness", len(group), guess)):

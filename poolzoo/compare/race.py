@@ -2,7 +2,7 @@
 
 First comes every variant from the first seed. The pilots, the baseline and the most accurate ones, then get all other
 seeds, which tells how much accuracies vary. All others wait: before each further seed a look stops those that are worse
-than another variant beyond chance (`racing`), and the rest get it. So nobody trains that a look could have stopped, and
+than another variant beyond chance (`racing`), and the rest get it. So no trial runs that a look could have stopped, and
 looks know as much as they can.
 """
 

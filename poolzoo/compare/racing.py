@@ -8,7 +8,7 @@ compares all pairs of variants, so that it may be after the best one, whichever 
 variants from n₁ and n₂ seeds is tested twice, against
 
 * seed variance: `σ₁² / n₁ + σ₂² / n₂`, estimated from all variants (`variance.own_seed_variances`). Seeds are not
-  paired, because pilots were chosen by the first one: pairing would take its luck for a common effect.
+  paired, because pilots were chosen by the first one: pairing would take that choice for a common effect.
 * both: the same plus the variance of the images' mean differences, minus the part that both contain, which is the
   variance within an image from seed to seed. Of a variant from one seed that part is taken to be the smallest known.
 

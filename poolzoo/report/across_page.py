@@ -213,7 +213,12 @@ def _comparisons(group: AcrossGroup) -> Safe:
         )
         for one in group.comparisons
     ]  # fmt: skip
-    return table("Comparisons with the same number of a test set share test images", headers, rows, "listing")
+    return table(
+        "Comparisons with the same number of a test set share test images, or the name of their data",
+        headers,
+        rows,
+        "listing",
+    )
 
 
 def csv(found: AcrossResult) -> str:

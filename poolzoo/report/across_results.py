@@ -62,7 +62,7 @@ class AcrossComparison:
 
     Attributes:
         name: Its directory or key, with the backbone where it has several.
-        test_set: Comparisons with the same number share test images.
+        test_set: Comparisons with the same number share test images, or the name of their data.
         images_resampled: Whether its predictions were at hand.
         cells: By variant, also those that other comparisons lack.
         left_out: Why it takes no part in the aggregates; None where it does.

@@ -76,7 +76,7 @@ def test_pages_stand_beside_the_board_and_escape_authors(poolzoo, honest, tmp_pa
 def test_another_authors_row_joins_the_family(poolzoo, honest, place, copied):
     done = merge(poolzoo, honest, place, of_another(copied), "John")
     assert done.code == 0, done.out
-    assert "its baseline has the very predictions of the board's" in done.json["merged"]
+    assert "its baseline has exactly the predictions of the board's" in done.json["merged"]
     rows = rows_of(place)
     assert set(rows) == {("avg", "Jane Doe"), ("mine", "Jane Doe"), ("mine", "John")}
     seeds = {pool: {s: correct(run_of(honest / "submission", pool, s)) for s in (0, 1)} for pool in ("avg", "mine")}
@@ -171,7 +171,7 @@ def test_other_words_for_the_same_options_are_the_same_row(poolzoo, honest, plac
 
     edit_json(place, words)
     before = all_files(place)
-    refused(merge(poolzoo, honest, place), place, before, "mine has the very predictions of mine:p=3.0 by Jane Doe")
+    refused(merge(poolzoo, honest, place), place, before, "mine has exactly the predictions of mine:p=3.0 by Jane Doe")
 
 
 def test_the_order_of_options_makes_no_other_row():

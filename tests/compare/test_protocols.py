@@ -62,6 +62,7 @@ def test_digests_of_the_photographs_are_those_of_the_data(cifar_images):
         ("lr = 0.005\n", "", "leaves lr open"),
         ('device = "cpu"', 'device = "auto"', "leaves device open"),
         ("seeds = 2", "seeds = 1", "two seeds or more"),
+        ("size = [8, 8]", "size = [8]", "size of [data] is height and width"),
         ('free = "pool"', 'free = "head"', "neither pool nor local_pool"),
         ("epochs = 1", 'epochs = 1\ndata = "mnist"', "data is free"),
         ("epochs = 1", "epoch = 1", "unknown setting 'epoch'"),
@@ -98,6 +99,8 @@ def test_they_are_listed_and_shown(poolzoo, tmp_path):
     [
         ("digits-heads", "digits-heads compares what --pool names"),
         ("digits-heads --pool avg", "avg is the baseline of protocol digits-heads itself"),
+        ("digits-heads --pool gem:p=3,eps=1e-6,gem:eps=1e-6,p=3", "gem:p=3,eps=1e-6 is named twice"),
+        ("digits-heads --pool max,poolzoo:avg", "poolzoo:avg is named twice"),
         ("digits-heads --pool max --epochs 9", "--epochs 9: protocol digits-heads pins 5"),
         ("digits-heads --pool max --seeds 5", "--seeds 5: protocol digits-heads pins 3"),
         ("digits-heads --pool max --backbone nano/plain", "--backbone nano/plain: protocol digits-heads pins nano"),

@@ -55,7 +55,7 @@ class Source:
     @property
     def n_test(self) -> int:
         """Number of test images; 1 where it is not known, so that half an error is too much rather than too little."""
-        return self.result.data.n_test or 1
+        return max(1, self.result.data.n_test or 1)
 
     @property
     def accuracies(self) -> dict[str, dict[int, float]]:
@@ -253,6 +253,12 @@ def number_test_sets(sources: Sequence[Source]) -> list[int]:
                 numbers = [new if number == old else number for number in numbers]
     order = list(dict.fromkeys(numbers))
     return [order.index(number) for number in numbers]
+
+
+def share_images(sources: Sequence[Source]) -> bool:
+    """Whether each source is known to have a test image in common with another one."""
+    images = [_digests(source) for source in sources]
+    return all(any(not one.isdisjoint(other) for other in images if other is not one) for one in images)
 
 
 def _digests(source: Source) -> set[int]:

@@ -59,7 +59,7 @@ def report(paths: Sequence[Path], baseline: str | None, alpha: float, resamples:
     notes += [
         f"{one.name} takes no part: {one.left_out}" for group in groups for one in group.comparisons if one.left_out
     ]
-    notes += _notes_on_images(groups)
+    notes += _notes_on_images(groups, sources)
     notes += [note for one in sources if (note := _note_on_seeds(one))]
     return AcrossResult(schema=manifest.SCHEMA, alpha=alpha, resamples=resamples, groups=groups, notes=notes)
 
@@ -239,14 +239,16 @@ def _note_on_seeds(source: Source) -> str:
     return f"{source.name}: some variants have fewer seeds: {', '.join(fewer)}" if fewer else ""
 
 
-def _notes_on_images(groups: Sequence[AcrossGroup]) -> list[str]:
-    """Which comparisons share test images, and for which predictions were not at hand."""
+def _notes_on_images(groups: Sequence[AcrossGroup], sources: Sequence[Source]) -> list[str]:
+    """Which comparisons count as one test set, and for which predictions were not at hand."""
     notes = []
     for group in groups:
         for number in dict.fromkeys(one.test_set for one in group.aggregated):
             same = [one.name for one in group.aggregated if one.test_set == number]
             if len(same) > 1:
-                notes.append(f"{' and '.join(same)} share test images, so they count as one test set")
+                shared = several.share_images([one for one in sources if one.name in same])
+                why = "share test images" if shared else "have data of the same name"
+                notes.append(f"{' and '.join(same)} {why}, so they count as one test set")
     if without := [one.name for group in groups for one in group.aggregated if not one.images_resampled]:
         notes.append(
             f"{', '.join(without)}: predictions of single images are not at hand; sampling variance is taken from the "

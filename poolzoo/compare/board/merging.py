@@ -134,7 +134,7 @@ def _require_new(section: BoardSection, fresh: Sequence[BoardRow]) -> None:
             ]
             alike = names[0].name == names[1].name and row.plugin_sha256 == known.plugin_sha256
             if alike and row.correct and row.correct == known.correct:
-                raise CheckFailed(f"{row.name} has the very predictions of {known.name} by {known.author}", hint)
+                raise CheckFailed(f"{row.name} has exactly the predictions of {known.name} by {known.author}", hint)
 
 
 def _pooling(section: BoardSection, row: BoardRow) -> str:
@@ -180,7 +180,7 @@ def _same_baseline(section: BoardSection, known: BoardRow, theirs: BoardRow) -> 
     if not known.correct:
         return "its baseline cannot be compared with the board's, which kept no predictions"
     if known.correct == theirs.correct:
-        return "its baseline has the very predictions of the board's"
+        return "its baseline has exactly the predictions of the board's"
     labels = _labels(section.rows, section.baseline)
     rows = {label: row for label, row in zip(labels, section.rows, strict=True) if row.correct}
     right = {label: row.right(section.images) for label, row in rows.items()}

@@ -249,6 +249,8 @@ def _require_sound(protocol: Protocol) -> None:
         raise ValueError(f"free = {protocol.free!r} is neither pool nor local_pool")
     if type(protocol.seeds) is not int or protocol.seeds < 2:
         raise ValueError("it needs two seeds or more: one tells nothing about chance")
+    if len(protocol.data.size) != 2 or any(type(side) is not int or side < 1 for side in protocol.data.size):
+        raise ValueError("size of [data] is height and width in pixels")
     if not 0 < protocol.alpha <= 0.5 or not set(protocol.metrics) <= set(METRICS):
         raise ValueError(f"alpha is above 0 and at most 0.5, and metrics are among {', '.join(METRICS)}")
     if found := [name for name in (*FREE, protocol.free) if name in protocol.settings]:

@@ -169,6 +169,17 @@ def test_the_same_images_under_two_names_are_one_test_set(data_sets, tmp_path):
     assert any("share test images" in note for note in found.notes)
 
 
+def test_other_images_under_one_name_are_not_said_to_be_shared(data_sets):
+    first, second = data_sets(BEST, BEST)
+    for path in (first, second):
+        content = json.loads((path / "compare.json").read_text())
+        content["data"].update(name="photos", n_test=-5)
+        (path / "compare.json").write_text(json.dumps(content))
+    found = across([first, second])
+    assert found.groups[0].test_sets == 1
+    assert any("have data of the same name, so they count as one test set" in note for note in found.notes)
+
+
 def test_without_runs_the_reported_intervals_stand_in(data_sets):
     paths = data_sets(BEST, BEST, FLAT)
     (whole,) = across(paths).groups

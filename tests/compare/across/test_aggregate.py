@@ -86,6 +86,23 @@ def test_nothing_is_significant_with_few_test_sets():
     assert ranks.pairwise(np.random.default_rng(0).normal(size=(4, 3))).min() > 0.05
 
 
+def test_signed_ranks_are_exact_for_many_test_sets():
+    rng = np.random.default_rng(0)
+    for count in (14, 20, 40):
+        differences = rng.normal(0.4, 1, count)
+        assert ranks.signed_rank(differences) == pytest.approx(stats.wilcoxon(differences, method="exact").pvalue)
+    assert ranks.signed_rank(np.arange(1, 31)) == ranks.smallest_p(30)
+    tied = np.round(rng.normal(0.1, 1, 200), 1)
+    near = stats.wilcoxon(tied, method="approx").pvalue
+    assert ranks.signed_rank(tied) == pytest.approx(near, rel=0.05)
+
+
+def test_many_poolings_in_a_clear_order_all_differ():
+    scores = np.arange(24.0) + np.random.default_rng(0).normal(0, 0.1, (20, 24))
+    adjusted = ranks.pairwise(scores)
+    assert adjusted[np.triu_indices(24, 1)].max() < 0.05
+
+
 def test_a_bar_joins_what_does_not_differ():
     p = np.ones((4, 4))
     p[0, 2] = p[2, 0] = p[0, 3] = p[3, 0] = p[1, 3] = p[3, 1] = 0.01
