@@ -87,8 +87,8 @@ class Gap:
     errors: tuple[tuple[float, float], tuple[float, float]]
 
     def half_width(self, level: float, count: int) -> float:
-        """Of the interval that holds for all pairs together; see `critical_value`."""
-        return max(size * critical_value(level, count, df) for size, df in self.errors if size)
+        """Of the interval that holds for all pairs together (`critical_value`); zero where the two never differ."""
+        return max((size * critical_value(level, count, df) for size, df in self.errors if size), default=0.0)
 
     def significant(self, level: float, count: int) -> bool:
         """Whether it is beyond chance."""
@@ -234,9 +234,9 @@ def _delta(ahead: Gap, level: float, count: int, alpha: float) -> Delta:
     """A variant's difference from the baseline, from the gap by which the baseline is ahead."""
     half, significant = ahead.half_width(level, count), ahead.significant(level, count)
     return Delta(
-        mean=-ahead.mean,
-        low=-ahead.mean - half,
-        high=-ahead.mean + half,
+        mean=0.0 - ahead.mean,  # not −0
+        low=0.0 - ahead.mean - half,
+        high=0.0 - ahead.mean + half,
         p=ahead.p,
         p_adjusted=min(1.0, ahead.p_of_all(count) * alpha / level),
         better=significant and ahead.mean < 0,

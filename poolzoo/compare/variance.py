@@ -93,7 +93,7 @@ def own_seed_variances(accuracy: Mapping[str, Mapping[int, float]]) -> dict[str,
         By variant; empty where none has two seeds.
     """
     values = {name: np.array(list(of.values())) for name, of in accuracy.items()}
-    squares = {name: float(np.square(own - own.mean()).sum()) for name, own in values.items()}
+    squares = {name: float(np.square(_rounded(own - own.mean())).sum()) for name, own in values.items()}
     return _shrunk(squares, {name: len(own) - 1.0 for name, own in values.items()}, MAX_PRIOR_DF)
 
 
@@ -130,14 +130,18 @@ def _residuals(accuracy: Mapping[str, Mapping[int, float]]) -> tuple[dict[str, n
         design[row, i] = design[row, len(names) + j] = 1
     inverse = np.linalg.pinv(design)
     y = np.array([value for *_, value in cells])
-    left = y - design @ (inverse @ y)
-    left[np.abs(left) < 1e-12] = 0.0  # rounding: accuracies are fractions of at most millions of images
+    left = _rounded(y - design @ (inverse @ y))
     free = 1 - np.einsum("ij,ji->i", design, inverse)
     owner = np.array([i for i, *_ in cells])
     return (
         {name: left[owner == i] for i, name in enumerate(names)},
         {name: float(free[owner == i].sum()) for i, name in enumerate(names)},
     )
+
+
+def _rounded(residuals: np.ndarray) -> np.ndarray:
+    """Without the errors of rounding: accuracies are fractions of at most millions of images."""
+    return np.where(np.abs(residuals) < 1e-12, 0.0, residuals)
 
 
 def _prior(raw: np.ndarray, d: np.ndarray) -> tuple[float, float]:

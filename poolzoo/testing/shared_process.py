@@ -86,7 +86,7 @@ class _Interrupted(TorchFunctionMode):
             self._left = 0
 
     def __exit__(self, *raised: Any) -> None:
-        super().__exit__(*raised)
+        super().__exit__(*raised)  # type: ignore[no-untyped-call]
         if self._waiting is not None:
             self._waiting.join()
 

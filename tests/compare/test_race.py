@@ -210,6 +210,19 @@ def test_the_standard_error_is_that_of_repeated_experiments():
     assert 0.9 < ratio < 1.25  # where it errs, it is careful
 
 
+@pytest.mark.parametrize("classes", [4, 10])  # 1/4 is exact in binary, 1/10 is not
+def test_a_loser_that_agrees_with_the_baseline_stops_without_a_difference(classes):
+    """Both always give the same class, and the best are always right: no variance from seed to seed."""
+    collapsed, perfect = np.arange(300) % classes == 0, np.ones(300, dtype=bool)
+    right = {name: dict.fromkeys(range(3), collapsed if name in ("a", "c") else perfect) for name in "abcd"}
+    race = Race(list(right), "a", range(3), 0.05)
+    replay(right, race)
+    assert list(race.stopped) == ["c"]
+    delta = race.stopped["c"].delta
+    assert (str(delta.mean), delta.low, delta.high, delta.p) == ("0.0", 0.0, 0.0, 1.0)
+    assert 0 < race.stopped["c"].stop.low < race.stopped["c"].stop.mean == pytest.approx(1 - 1 / classes)
+
+
 def test_variants_without_a_second_seed_cannot_be_told_apart():
     rows_of = {name: {0: np.arange(50) < share} for name, share in (("a", 10), ("b", 40))}
     assert Standings(rows_of).gap("a", "b") is None
