@@ -48,13 +48,8 @@ def interrupted_in(moment: str, events: Connection) -> None:
     processes.signal_at(signal.SIGINT, owner, name)
 
 
-MOMENTS = [
-    *(pytest.param(name, marks=pytest.mark.slow) for name in ("torch's exporter", "the check of parity")),
-    "the last file",
-]
-
-
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.slow  # in a process of its own; tests/export/test_deploy.py has the same within one
+@pytest.mark.parametrize("moment", ["torch's exporter", "the check of parity", "the last file"])
 def test_an_interrupt_at_any_moment_ends_an_export(trained, tmp_path, moment):
     out = tmp_path / "out" / "b"
     before = functools.partial(interrupted_in, moment)

@@ -187,6 +187,7 @@ def test_the_runs_of_a_comparison_share_their_splits(compared):
     assert len(kept) == 1
 
 
+@pytest.mark.slow
 def test_the_same_seeds_give_the_same_table(poolzoo, tmp_path):
     found = [
         poolzoo("compare", *QUICK, "--pool", "avg,max", "--seeds", 2, "--json", "--out", tmp_path / name).json
@@ -401,7 +402,7 @@ def poolzoo_backbones():
 """
 
 
-@pytest.mark.parametrize(("kind", "winner"), [("max", "max"), ("mean", "avg")])
+@pytest.mark.parametrize(("kind", "winner"), [("max", "max"), pytest.param("mean", "avg", marks=pytest.mark.slow)])
 def test_the_pooling_that_sees_what_matters_wins(poolzoo, tmp_path, kind, winner):
     """The map is the image itself, so that the pooling alone must see it."""
     (tmp_path / "pixels.py").write_text(PIXELS)

@@ -13,6 +13,7 @@ from PIL import Image
 from poolzoo import cli
 from poolzoo.artifacts import manifest
 
+BUNDLE = Path(__file__).parents[2] / "exports/digits"
 QUICK = ("--data", "digits", "--backbone", "nano/plain", "--epochs", "1", "--limit", "300", "--threads", "1", "-q")
 
 
@@ -127,8 +128,8 @@ def test_without_a_run_there_is_nothing_to_report(poolzoo, tmp_path):
     refused(poolzoo("report", tmp_path), 2, tmp_path, "is no run")
 
 
-def test_a_bundle_is_no_run(poolzoo, tmp_path, runs, exported):
-    refused(poolzoo("report", runs[0], exported, "--out", tmp_path / "r"), 2, exported, "is a bundle, not a run")
+def test_a_bundle_is_no_run(poolzoo, tmp_path, runs):
+    refused(poolzoo("report", runs[0], BUNDLE, "--out", tmp_path / "r"), 2, BUNDLE, "is a bundle, not a run")
 
 
 def test_an_altered_run_is_refused(poolzoo, tmp_path, runs):

@@ -213,9 +213,9 @@ def plugin(tmp_path_factory):
 @pytest.mark.parametrize(
     ("pools", "where"),
     [
-        (("--pool", "ratio"), "network.pool"),
+        pytest.param(("--pool", "ratio"), "network.pool", marks=pytest.mark.slow),
         (("--local-pool", "ratio"), "network.backbone.pool1"),
-        (("--pool", "two-faced"), "network.pool"),
+        pytest.param(("--pool", "two-faced"), "network.pool", marks=pytest.mark.slow),
         (("--pool", "at-zero"), "network.pool"),
     ],
 )

@@ -217,6 +217,7 @@ def test_local_pooling_replaces_every_downsampling_pool_and_keeps_its_geometry()
     assert assembly.layout == stock.layout
 
 
+@pytest.mark.slow
 def test_local_pooling_reaches_into_timm_and_torchvision(undrawn):
     assert assemble(model_config("timm/resnet18", local_pool="maxblur")).backbone.replaced == ("maxpool",)
     replaced = assemble(model_config("torchvision/densenet121", local_pool="max")).backbone.replaced

@@ -72,6 +72,7 @@ def test_two_processes_learn_what_one_does(poolzoo, tmp_path):
     assert err.count("epoch 2/2") == 1
 
 
+@pytest.mark.slow
 def test_two_processes_with_batch_norm_learn_as_well(tmp_path):
     arguments = ("--data", "digits", "--backbone", "nano/plain", "--pool", "gem", "--epochs", 2, "--no-check-export")
     group = processes.start_group(tmp_path, 2, "finetune", *arguments, "--out", tmp_path / "run")
