@@ -102,7 +102,7 @@ MAPS = {
 }
 
 
-LARGE = ("coat_lite_tiny", "coat_tiny", "crossvit_tiny_240")  # of seconds each
+LARGE = ("coat_lite_tiny", "coat_tiny", "crossvit_tiny_240", "volo_d1_224")  # of seconds each
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in MAPS])

@@ -319,7 +319,7 @@ def dies_in_the_third_trial(events: Connection) -> None:
 
 
 def test_a_killed_comparison_resumes_to_the_same_table(poolzoo, tmp_path):
-    arguments = ("compare", *QUICK, "--epochs", 2, "--pool", "avg,max", "--seeds", 2, "--threads", 1, "--json")
+    arguments = ("compare", *QUICK, "--epochs", 1, "--pool", "avg,max", "--seeds", 2, "--threads", 1, "--json")
     whole = poolzoo(*arguments, "--out", tmp_path / "whole").json
     process = processes.start(tmp_path, *arguments, "--out", tmp_path / "killed", before=dies_in_the_third_trial)
     assert process.wait().code == -signal.SIGKILL

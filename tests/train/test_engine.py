@@ -57,7 +57,13 @@ def weights(run: Path) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "extra", [(), ALL_AT_ONCE, ("--optimizer", "muon"), ("--optimizer", "lion", "--lr", "1e-3", "--ema", "0.99")]
+    "extra",
+    [
+        (),
+        ALL_AT_ONCE,
+        ("--optimizer", "muon"),
+        pytest.param(("--optimizer", "lion", "--lr", "1e-3", "--ema", "0.99"), marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_stopped_again_and_again_ends_with_equal_bits(poolzoo, tmp_path, monkeypatch, extra):
     arguments = (*BASE, "--epochs", 3, "--limit", 160, *extra)
