@@ -37,13 +37,15 @@ MEASURED_BY: Final = ("--robustness-samples", "0", "--export-top", "0", "--threa
 
 @dataclass(frozen=True)
 class Row:
-    """One variant: its verdicts beside the baseline, its training seconds, and where the race stopped it."""
+    """One variant: its verdicts beside the baseline, its trials and their seconds, and where the race stopped it."""
 
     name: str
     whole: str
     race: str
     seconds: float
     race_seconds: float
+    trials: int
+    race_trials: int
     stopped: str
 
 
@@ -77,6 +79,8 @@ def measure(whole: Path, race: Path | None = None) -> list[Row]:
             race=_verdict(found[name].delta),
             seconds=sum(seconds[name].values()),
             race_seconds=sum(race_seconds[name].values()),
+            trials=len(seconds[name]),
+            race_trials=len(race_seconds[name]),
             stopped=stops.get(name, ""),
         )
         for name in of_all
@@ -108,6 +112,7 @@ def show(rows: Sequence[Row]) -> None:
     output.table(("pooling", "whole", "race", "s", "s in the race", ""), cells, right=(3, 4))
     whole, race = sum(r.seconds for r in rows), sum(r.race_seconds for r in rows)
     others = [r.name for r in rows if r.whole != r.race]
+    print(f"trials: {sum(r.trials for r in rows)} without and {sum(r.race_trials for r in rows)} with a race")
     print(f"training seconds: {whole:.0f} without and {race:.0f} with a race, {whole / race:.2f} times fewer")
     print(f"verdicts: {('others for ' + ', '.join(others)) if others else 'all the same'}")
 

@@ -31,6 +31,7 @@ from scipy import stats
 from benchmarks.data.loading import index_of
 from poolzoo.data.augment.crops import CropSampler
 from poolzoo.data.streaming.photographs import Encoded, Reduced
+from poolzoo.metrics.results import Metrics
 
 MODES = ("none", "reduced", "decoded")
 SIDES = ((240, 320), (320, 240), (360, 480), (480, 640))
@@ -110,7 +111,8 @@ def accuracy(folder: Path, mode: str, seed: int, given: argparse.Namespace, out:
     with output.quiet():
         report = finetune(settings, out)
     assert report is not None
-    return float(report.test.accuracy)  # type: ignore[union-attr]
+    assert isinstance(report.test, Metrics)
+    return report.test.accuracy
 
 
 def difference(ours: list[float], theirs: list[float]) -> str:

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 
 from poolzoo.cli import finetune
 from poolzoo.cli.groups import COMPARISON, DATA, HARDWARE, LENGTH, MODEL, OUTPUT, GroupedCommand, group_of, option
-from poolzoo.cli.options import json_option
+from poolzoo.cli.options import budget_seconds, json_option
 from poolzoo.common import output
 from poolzoo.common.errors import UsageError
 from poolzoo.plugin import loader
@@ -171,7 +171,7 @@ def command(
             raise UsageError("--resume takes no other settings", f"poolzoo choose --resume {resumed}")
         show(run.resume(resumed), as_json)
         return
-    request = Request(_seconds(time_budget), target, max_latency, alpha)
+    request = Request(budget_seconds(time_budget), target, max_latency, alpha)
     settings = _settings(given)
     from poolzoo.compare import writing
 
@@ -189,15 +189,6 @@ def _settings(given: dict[str, Any]) -> Settings:
     settings = with_absolute_paths(Settings(**given, plugins=tuple(dict.fromkeys(files))))
     require_one_label(settings)
     return settings
-
-
-def _seconds(text: str) -> float:
-    from poolzoo.train.step_plan import parse_duration
-
-    try:
-        return parse_duration(text)
-    except ValueError:
-        raise UsageError(f"--time-budget {text!r} is no duration above zero", "such as 90s, 25m or 1h30m") from None
 
 
 def show(choice: Choice, as_json: bool) -> None:

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 
 from poolzoo.cli import finetune
 from poolzoo.cli.groups import COMPARISON, HARDWARE, MODEL, OUTPUT, GroupedCommand, option
-from poolzoo.cli.options import json_option
+from poolzoo.cli.options import budget_seconds, json_option
 from poolzoo.common import output
 from poolzoo.common.errors import UsageError
 from poolzoo.plugin import loader
@@ -244,7 +244,7 @@ EXAMPLES: Final = (
     group=OUTPUT,
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Resume the interrupted comparison in DIR. No other setting may be given.",
+    help="Resume the interrupted comparison in DIR. Of other settings, only --time-budget may be given.",
 )
 @option(
     "--dry-run",
@@ -277,7 +277,7 @@ def command(
 
     typed = {name for name in context.params if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
     executor, address = given.pop("executor"), given.pop("ray_address")
-    given["time_budget"] = _seconds(given["time_budget"])
+    given["time_budget"] = budget_seconds(given["time_budget"])
     if executor == "local" and address is not None:
         raise UsageError("--ray-address is for --executor ray", "add --executor ray")
     if resumed is not None:
@@ -309,20 +309,6 @@ def command(
         result = comparison.run(config, place, command_line, _runner(executor, address), pinned=pinned)
     show(writing.Summary(result, place), as_json)
     return OK if any(row.done for row in result.results) else CHECK_FAILED
-
-
-def _seconds(budget: str | None) -> float | None:
-    """A time budget in seconds.
-
-    Raises:
-        UsageError: It is no duration.
-    """
-    from poolzoo.train.step_plan import parse_duration
-
-    try:
-        return None if budget is None else parse_duration(budget)
-    except ValueError:
-        raise UsageError(f"--time-budget {budget!r} is no duration above zero", "such as 25m, 1h30m or 90s") from None
 
 
 def _protocol(text: str | None, typed: set[str]) -> Protocol | None:
@@ -359,7 +345,7 @@ def _config(
     for source in (recipe_settings(recipe) if recipe else {}, read_toml(config) if config else {}):
         given.update({key: value for key, value in source.items() if key not in (*typed, *NOT_OF_CONFIG)})
     if (budget := given.pop("time_budget", None)) is not None and own["time_budget"] is None:  # that of a config file
-        own["time_budget"] = _seconds(budget)
+        own["time_budget"] = budget_seconds(budget)
     files = [str(path.resolve()) for path in loader.settings.files]
     settings = with_absolute_paths(
         Settings(**{**with_one_end(given, typed), "plugins": tuple(dict.fromkeys([*given.get("plugins", ()), *files]))})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, TypedDict
+from typing import Final, TypedDict, overload
 
 import click
 
@@ -84,6 +84,25 @@ def _help(context: click.Context, parameter: click.Parameter, value: bool) -> No
     if value:
         output.page(context.get_help())
         context.exit()
+
+
+@overload
+def budget_seconds(text: str) -> float: ...
+@overload
+def budget_seconds(text: None) -> None: ...
+def budget_seconds(text: str | None) -> float | None:
+    """The seconds of a `--time-budget`, such as `25m`; None without one.
+
+    Raises:
+        UsageError: It is no duration.
+    """
+    from poolzoo.common.errors import UsageError
+    from poolzoo.train.step_plan import parse_duration
+
+    try:
+        return None if text is None else parse_duration(text)
+    except ValueError:
+        raise UsageError(f"--time-budget {text!r} is no duration above zero", "such as 25m, 1h30m or 90s") from None
 
 
 def split_names(option: str, text: str) -> list[str]:
