@@ -8,13 +8,13 @@ Crops are resized by one filter of many, so that a change that comes close is na
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Final
 
 import numpy as np
 
-from poolzoo.parity.foreign.changes import Change, double_changes, single_changes
+from poolzoo.parity.foreign.changes import Change, known_changes
 from poolzoo.runtime.foreign.scaling import Scaling
 
 FEW: Final = 4  # images that decide between changes
@@ -23,7 +23,7 @@ CLOSE: Final = 0.2  # of the difference without any change: one that comes close
 CLOSE_AGREEMENT: Final = 0.9
 SECONDS: Final = 60.0  # after which no further change is tried
 
-Run = Callable[[np.ndarray], np.ndarray]  # `[N, C, H, W]` to scores `[N, K]`
+Map = Callable[[np.ndarray], np.ndarray]  # images in 0–1 to numbers, or numbers to scores `[N, K]`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,50 +57,53 @@ class Cause:
         return asdict(self)
 
 
-def find_cause(
-    images: np.ndarray, *, run_file: Run, run_module: Run, scaling: Scaling, of_values: bool
-) -> Cause | None:
+@dataclass(frozen=True)
+class Side:
+    """The file or the module.
+
+    Attributes:
+        run: Its scores, `[N, K]`, for its numbers, `float32[N, C, H, W]`.
+        scale: Its numbers for images in 0–1.
+        takes_floats: Whether these may be any floats, and not whole levels alone.
+    """
+
+    run: Map
+    scale: Map
+    takes_floats: bool
+
+
+def find_cause(images: np.ndarray, file: Side, module: Side, scaling: Scaling) -> Cause | None:
     """The change of its input with which a file agrees with its module, or comes closest; None where none does.
 
     Args:
         images: In 0–1, `float32[N, C, H, W]`; natural ones, or noise: what looks the same in a mirror tells nothing.
-        run_file: The file's scores for its numbers.
-        run_module: The module's for images in 0–1.
-        scaling: What images in 0–1 are scaled to for the module, and for a file of floats.
-        of_values: Whether the file takes floats.
+        file: The file.
+        module: The module.
+        scaling: What images in 0–1 are scaled to where a side takes floats.
     """
-    usual = scaling.apply if of_values else _levels
     few = images[np.unique(np.linspace(0, len(images) - 1, FEW).round().astype(int))]
-    expected = run_module(few)
-    before = _error(run_file(usual(few)), expected)
+    expected, found = module.run(module.scale(few)), file.run(file.scale(few))
+    before = _error(found, expected)
     started = time.monotonic()
-    best: tuple[float, Change] | None = None
-
-    def attempts() -> Iterable[Change]:
-        yield from single_changes(scaling, of_values=of_values)
-        yield from double_changes(scaling, of_values=of_values)
-
-    for change in attempts():
-        error = _try(change, few, expected, run_file, run_module, usual)
-        if best is None or error < best[0]:
-            best = error, change
-        if best[0] <= EXACT or time.monotonic() - started > SECONDS:
+    best, least = None, np.inf
+    for change in known_changes(scaling, file_floats=file.takes_floats, module_floats=module.takes_floats):
+        error = _error(*_scores(change, few, file, module, (found, expected)))
+        if error < least:
+            best, least = change, error
+        if least <= min(EXACT, CLOSE * before) or time.monotonic() - started > SECONDS:
             break
-    if best is None or not best[0] <= CLOSE * before:
-        best = _permuted(run_file(usual(few)), expected)
-        if best is None:
+    if least > CLOSE * before:
+        best, least = REORDERED, _error(np.sort(found, 1), np.sort(expected, 1))
+        if least > min(EXACT, CLOSE * before):
             return None
-    change = best[1]
-    wanted = run_module(change.pixels(images) if change.of_module and change.pixels is not None else images)
-    found = run_file(_numbers(change, images, usual))
-    if change is REORDERED:
-        found, wanted = np.sort(found, 1), np.sort(wanted, 1)
+    assert best is not None
+    found, expected = _scores(best, images, file, module, None)
     cause = Cause(
-        change=change.text,
-        agrees=_error(found, wanted) <= EXACT,
-        max_abs=float(np.abs(found - wanted).max()),
-        scale=float(np.abs(wanted).max()),
-        agreement=float((found.argmax(1) == wanted.argmax(1)).mean()),
+        change=best.text,
+        agrees=_error(found, expected) <= min(EXACT, CLOSE * before),
+        max_abs=float(np.abs(found - expected).max()),
+        scale=float(np.abs(expected).max()),
+        agreement=float((found.argmax(1) == expected.argmax(1)).mean()),
         images=len(images),
     )
     return cause if cause.agrees or cause.agreement >= CLOSE_AGREEMENT else None
@@ -109,34 +112,21 @@ def find_cause(
 REORDERED: Final = Change("the classes are put into another order")
 
 
-def _permuted(found: np.ndarray, expected: np.ndarray) -> tuple[float, Change] | None:
-    """Whether each image has the scores that it should have, of other classes."""
-    error = _error(np.sort(found, 1), np.sort(expected, 1))
-    return (error, REORDERED) if error <= EXACT else None
-
-
-def _try(change: Change, few: np.ndarray, expected: np.ndarray, run_file: Run, run_module: Run, usual: Run) -> float:
-    """How far the file is from the module with a change; infinite where it cannot be made."""
-    if change.of_module and change.pixels is not None:
-        expected = run_module(change.pixels(few))
-    numbers = _numbers(change, few, usual)
-    if np.array_equal(numbers, usual(few)) and not change.of_module:
-        return float("inf")  # nothing changes
-    return _error(run_file(numbers), expected)
-
-
-def _numbers(change: Change, images: np.ndarray, usual: Run) -> np.ndarray:
-    """What the file gets."""
-    if change.pixels is not None and not change.of_module:
-        images = change.pixels(images)
-    numbers = (change.values or usual)(images)
-    if change.numbers is not None:
-        numbers = change.numbers(numbers)
-    return np.ascontiguousarray(numbers, np.float32)
-
-
-def _levels(images: np.ndarray) -> np.ndarray:
-    return np.asarray(np.rint(images * 255))
+def _scores(
+    change: Change, images: np.ndarray, file: Side, module: Side, known: tuple[np.ndarray, np.ndarray] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The scores of file and module with a change; `known` are those without, where they were computed before."""
+    changed, other = (module, file) if change.of_module else (file, module)
+    numbers = change.apply(images, changed.scale)
+    if known is not None:
+        ours = known[0] if change.of_module else known[1]
+        theirs = known[1] if change.of_module else known[0]
+        if not np.array_equal(numbers, changed.scale(images)):  # else nothing changes
+            theirs = changed.run(numbers)
+    else:
+        ours, theirs = other.run(other.scale(images)), changed.run(numbers)
+    found, expected = (ours, theirs) if change.of_module else (theirs, ours)
+    return (np.sort(found, 1), np.sort(expected, 1)) if change is REORDERED else (found, expected)
 
 
 def _error(found: np.ndarray, expected: np.ndarray) -> float:

@@ -6,7 +6,7 @@ A file that was made for other images than the module is no faulty graph. Given 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -20,58 +20,68 @@ CAFFE: Final = Scaling(high=255.0, mean=tuple(255 * one for one in IMAGENET_MEAN
 CENTERED: Final = Scaling(low=-1.0)
 LEVELS: Final = Scaling(high=255.0)
 
-Apply = Callable[[np.ndarray], np.ndarray]
+Map = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Change:
-    """A change of the images in 0–1, `float32[N, C, H, W]`, before or after they are scaled.
+    """A change of what a file or its module gets, in up to three steps.
 
     Attributes:
         text: What is changed, behind "agrees when".
-        values: From images in 0–1 to the file's numbers; None for the same numbers as the module's.
-        pixels: Applied to the images in 0–1.
-        numbers: Applied to the file's numbers.
-        of_module: Whether `pixels` changes what the module gets, and not the file.
+        pixels: Changes the images in 0–1, `float32[N, C, H, W]`; None to leave them.
+        values: Makes numbers of them; None for the usual ones.
+        numbers: Changes the numbers; None to leave them.
+        of_module: Whether the module gets the changed images, and not the file.
     """
 
     text: str
-    values: Apply | None = None
-    pixels: Apply | None = None
-    numbers: Apply | None = None
+    pixels: Map | None = None
+    values: Map | None = None
+    numbers: Map | None = None
     of_module: bool = False
 
+    def apply(self, images: np.ndarray, usual: Map) -> np.ndarray:
+        """The numbers, `float32[N, C, H, W]`, that images in 0–1 become; without a change, those of `usual`."""
+        pixels = self.pixels(images) if self.pixels is not None else images
+        numbers = (self.values or usual)(pixels)
+        if self.numbers is not None:
+            numbers = self.numbers(numbers)
+        return np.ascontiguousarray(numbers, np.float32)
+
     def then(self, other: Change) -> Change:
-        """Both changes; each is of another kind."""
+        """Both changes of the file; each has another step."""
         return Change(
             f"{self.text} and {other.text}",
-            self.values or other.values,
             self.pixels or other.pixels,
+            self.values or other.values,
             self.numbers or other.numbers,
         )
 
 
-def single_changes(scaling: Scaling, *, of_values: bool) -> list[Change]:
-    """Every known change by itself.
+def known_changes(scaling: Scaling, *, file_floats: bool, module_floats: bool) -> Iterator[Change]:
+    """Every known change, and then two at once.
 
     Args:
-        scaling: What the module's floats are scaled to.
-        of_values: Whether the file takes floats, whose values may be scaled otherwise.
+        scaling: What the floats of a side are scaled to.
+        file_floats: Whether the file takes floats, whose values may be scaled otherwise.
+        module_floats: Whether the module does.
     """
-    return [*(_values(scaling) if of_values else ()), *_channels(), *_layouts(), *_crops()]
-
-
-def double_changes(scaling: Scaling, *, of_values: bool) -> Iterator[Change]:
-    """Two known changes at once: of the channels or the layout, and of the values or each other."""
-    values = _values(scaling) if of_values else []
-    reversed_pixels, reversed_numbers = _channels()
+    values = _values(scaling) if file_floats else []
+    reversals = _reversals()
+    yield from (*values, *reversals, *_layouts(), *_crops())
+    if module_floats and not file_floats:
+        for change in _values(scaling):
+            moved = replace(change, text=change.text.replace("the file", "the module"), of_module=True)
+            yield moved
+            yield replace(
+                moved, text=f"{moved.text} and its channels are reversed", pixels=_reversed
+            )  # of a file that takes BGR
     for value in values:
-        yield value.then(reversed_pixels)
-        yield value.then(reversed_numbers)
+        yield from (value.then(one) for one in reversals)
     for layout in _layouts():
-        yield layout.then(reversed_pixels)
-        for value in values:
-            yield layout.then(value)
+        yield layout.then(reversals[0])
+        yield from (layout.then(value) for value in values)
 
 
 def _values(scaling: Scaling) -> list[Change]:
@@ -81,8 +91,9 @@ def _values(scaling: Scaling) -> list[Change]:
         "the file gets values in -1–1": CENTERED.apply,
         "the file's values are normalized with ImageNet's mean and standard deviation": IMAGENET.apply,
         "the file gets values in 0–255 minus ImageNet's mean": CAFFE.apply,
-        "the file's values are normalized with ImageNet's mean and standard deviation as if they were in 0–1, "
-        "while they are in 0–255": lambda x: IMAGENET.apply(x * np.float32(255)),
+        "the file's values in 0–255 are normalized as if they were in 0–1": lambda x: IMAGENET.apply(
+            x * np.float32(255)
+        ),
         "the file's values are divided by 255 once more": lambda x: scaling.apply(x) / np.float32(255),
         "the file's values are multiplied by 255 once more": lambda x: scaling.apply(x) * np.float32(255),
         "the file's own normalization with ImageNet's mean and standard deviation is undone": lambda x: IMAGENET.undo(
@@ -93,7 +104,7 @@ def _values(scaling: Scaling) -> list[Change]:
     return [Change(text, values=apply) for text, apply in known.items()]
 
 
-def _channels() -> list[Change]:
+def _reversals() -> list[Change]:
     """Red and blue change places, before the values are scaled by channel or after it."""
     return [
         Change("the channels are reversed", pixels=_reversed),

@@ -59,8 +59,9 @@ class AgainstReport:
         if parity.noise is not None:
             worst = parity.noise.worst
             apart = "not finite" if worst.max_abs is None else f"difference {worst.max_abs:.2e}"
-            text = f"{apart} of {worst.allowed:.2e} allowed on {worst.input}, closest to its limit; batches {batches}"
             far = worst.max_abs is None or worst.max_abs > worst.allowed
+            text = f"{apart} of {worst.allowed:.2e} allowed on {worst.input}"
+            text += "" if far else f", closest to its limit; batches {batches}"
             found.append(Check("outputs", not far and outputs.finite, text))
         else:
             violated = "; ".join(parity.limits.violations) if parity.limits is not None else ""
@@ -68,7 +69,7 @@ class AgainstReport:
             found.append(Check("outputs", not violated, text))
         images = f"{self.natural} natural and {outputs.n - self.natural} synthetic images"
         text = f"same class on {outputs.top1_agreement:.2%} of {images}"
-        found.append(Check("classes", found[-1].passed, text))
+        found.append(Check("classes", found[-1].passed or outputs.top1_agreement == 1, text))
         if parity.probes is not None:
             failed = [one for one in parity.probes if not one.passed]
             text = f"{len(parity.probes)} extreme inputs, such as NaN and ±1000"

@@ -19,7 +19,7 @@ from poolzoo.parity import check, probes
 from poolzoo.parity.foreign import images as image_source
 from poolzoo.parity.foreign import model as models
 from poolzoo.parity.foreign import module as modules
-from poolzoo.parity.foreign.causes import Cause, find_cause
+from poolzoo.parity.foreign.causes import Cause, Map, Side, find_cause
 from poolzoo.parity.foreign.last_agreement import LastAgreement, find_last_agreement
 from poolzoo.parity.foreign.model import ForeignModel
 from poolzoo.parity.foreign.report import AgainstReport
@@ -219,19 +219,21 @@ def _explain(
         (found,) = classifier.run_in_pieces(session, numbers, given.batch)
         return _comparable(torch.from_numpy(found), model, of_probabilities=pair.scores.is_probabilities)
 
-    def run_module(images: np.ndarray) -> np.ndarray:
+    def run_module(numbers: np.ndarray) -> np.ndarray:
+        x = numbers.astype(model.takes.dtype)
+        if model.takes.layout == "NHWC":
+            x = x.transpose(0, 2, 3, 1)
         with torch.inference_mode():
-            found = models.scores_of(model.network(_module_input(model, images)))
+            found = models.scores_of(model.network(torch.from_numpy(np.ascontiguousarray(x))))
         return _comparable(found, model, of_probabilities=model.gives_probabilities)
 
     regular = expected.images[expected.regular]
     rows = np.unique(np.linspace(0, len(regular) - 1, CAUSE_IMAGES).round().astype(int))
     cause = find_cause(
         pair.in_float(regular[rows]),
-        run_file=run_file,
-        run_module=run_module,
+        file=_side(run_file, given.dtype, pair.scaling),
+        module=_side(run_module, model.takes.dtype, pair.scaling),
         scaling=pair.scaling,
-        of_values=given.dtype != "uint8",
     )
     if cause is not None and cause.agrees:
         return cause, None
@@ -243,13 +245,13 @@ def _explain(
     return cause, last
 
 
-def _module_input(model: ForeignModel, images: np.ndarray) -> torch.Tensor:
-    """Images in 0–1, `float32[N, C, H, W]`, as a module takes them."""
-    takes = model.takes
-    x = np.rint(images * 255).astype(np.uint8) if takes.dtype == "uint8" else takes.scaling.apply(images)
-    if takes.layout == "NHWC":
-        x = x.transpose(0, 2, 3, 1)
-    return torch.from_numpy(np.ascontiguousarray(x))
+def _side(run: Map, dtype: str, scaling: Scaling) -> Side:
+    return Side(run, _levels, False) if dtype == "uint8" else Side(run, scaling.apply, True)
+
+
+def _levels(images: np.ndarray) -> np.ndarray:
+    """Images in 0–1 as they are stored."""
+    return np.asarray(np.rint(images * 255))
 
 
 def _comparable(found: torch.Tensor, model: ForeignModel, *, of_probabilities: bool) -> np.ndarray:
