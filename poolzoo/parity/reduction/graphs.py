@@ -37,20 +37,21 @@ def _constant(node: NodeProto) -> np.ndarray | None:
     return np.asarray(helper.get_attribute_value(attribute), types[attribute.name])
 
 
-def cut(proto: onnx.ModelProto, inputs: Mapping[str, np.ndarray], output: str) -> onnx.ModelProto:
-    """The part of a graph that computes one value from others.
+def cut(proto: onnx.ModelProto, inputs: Mapping[str, np.ndarray], outputs: str | Sequence[str]) -> onnx.ModelProto:
+    """The part of a graph that computes one value, or several, from others.
 
     Args:
         proto: The graph; it is not changed.
         inputs: Values that become inputs, with an example of each. Those that the part does not read are left out.
-        output: The value that becomes the only output.
+        outputs: The values that become the only outputs.
     """
-    nodes = nodes_behind(proto, set(inputs), output)
+    ends = [outputs] if isinstance(outputs, str) else list(outputs)
+    nodes = nodes_behind(proto, set(inputs), *ends)
     used = {name for node in nodes for name in node.input}
     weights = [tensor for tensor in proto.graph.initializer if tensor.name in used and tensor.name not in inputs]
     given = [_input(name, example) for name, example in inputs.items() if name in used]
-    outputs = [helper.make_empty_tensor_value_info(output)]
-    graph = helper.make_graph(nodes, "reduced", given, outputs, weights)
+    results = [helper.make_empty_tensor_value_info(name) for name in ends]
+    graph = helper.make_graph(nodes, "reduced", given, results, weights)
     made = helper.make_model(graph, opset_imports=list(proto.opset_import), ir_version=proto.ir_version)
     made.functions.extend(proto.functions)
     return made
@@ -64,11 +65,11 @@ def _input(name: str, example: np.ndarray) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(example.dtype), shape)
 
 
-def nodes_behind(proto: onnx.ModelProto, stops: set[str], output: str) -> list[NodeProto]:
-    """The nodes that compute a value, back to the values `stops`, in the graph's order."""
+def nodes_behind(proto: onnx.ModelProto, stops: set[str], *outputs: str) -> list[NodeProto]:
+    """The nodes that compute values, back to the values `stops`, in the graph's order."""
     makers = {name: node for node in proto.graph.node for name in node.output if name}
     wanted: set[str] = set()
-    todo = [output]
+    todo = list(outputs)
     while todo:
         name = todo.pop()
         if name in stops or name not in makers or makers[name].output[0] in wanted:

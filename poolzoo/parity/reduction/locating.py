@@ -8,23 +8,20 @@ Abstractions of Neural Networks, 2021).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import onnx
 
-from poolzoo.parity.layers import with_outputs
 from poolzoo.parity.reduction import graphs, running
 from poolzoo.parity.reduction.case import TimeIsUp
-from poolzoo.parity.reduction.difference import compare
+from poolzoo.parity.reduction.recordings import Recordings
 from poolzoo.parity.reduction.running import Arrays
-from poolzoo.parity.reduction.tape import Tape
 
-NOISE_FACTOR: Final = 8.0  # of the distance between torch in float32 and in float64
-RELATIVE: Final = 4e-6  # of the largest magnitude of the value
-SAMPLES: Final = 16  # numbers that are compared before all are
+HORIZON: Final = 24  # nodes behind a value in which torch's has to explain another one
+WINDOW: Final = 12  # of torch's values of a shape that are tried first: those that belong together are near
 # Their result has the numbers of what they read, so that it agreeing says nothing about what computes.
 MOVES: Final = (
     "Reshape",
@@ -38,40 +35,6 @@ MOVES: Final = (
     "Gather",
     "Split",
 )
-
-
-@dataclass(frozen=True)
-class Recordings:
-    """The same call of a network in float32 and in float64; `single` is None where the two have other steps."""
-
-    double: Tape
-    single: Tape | None
-
-    def tolerance(self, index: int) -> float:
-        """How far a faithful value may be from torch's in float64."""
-        expected = self.double.array(index)
-        finite = np.isfinite(expected)
-        scale = float(np.abs(expected[finite]).max(initial=0))
-        noise = 0.0
-        if self.single is not None:
-            with np.errstate(invalid="ignore"):
-                distance = np.abs(self.single.array(index) - expected)
-            noise = float(distance[np.isfinite(distance)].max(initial=0))
-        return NOISE_FACTOR * noise + RELATIVE * scale
-
-    def agrees(self, found: np.ndarray, index: int) -> bool:
-        """Whether an array is one of torch's values."""
-        expected = self.double.array(index)
-        if found.shape != expected.shape:
-            return False
-        allowed = self.tolerance(index)
-        few = np.linspace(0, found.size - 1, min(found.size, SAMPLES)).astype(int)
-        with np.errstate(invalid="ignore"):
-            far = np.abs(found.reshape(-1)[few] - expected.reshape(-1)[few]) > allowed
-        if far.any():
-            return False
-        difference = compare(found, expected)
-        return not difference.non_finite and (difference.max_abs or 0.0) <= allowed
 
 
 @dataclass(frozen=True)
@@ -138,11 +101,6 @@ def _matches(proto: onnx.ModelProto, found: Arrays, recordings: Recordings, give
     Where several do, that is one computed from values that the node reads too, and the latest of these.
     """
     tape = recordings.double
-    by_shape: dict[tuple[int, ...], list[int]] = {}
-    for index in tape.makers:
-        made = tape.values[index]
-        if made.is_floating_point():
-            by_shape.setdefault(tuple(made.shape), []).append(index)
     result = dict(given)
     for node in proto.graph.node:
         read = {result[name] for name in node.input if name in result}
@@ -150,7 +108,7 @@ def _matches(proto: onnx.ModelProto, found: Arrays, recordings: Recordings, give
             value = found.get(name)
             if value is None or value.dtype.kind != "f" or value.size < 2:
                 continue
-            fitting = [one for one in by_shape.get(value.shape, ()) if recordings.agrees(value, one)]
+            fitting = [one for one in recordings.equal(value) if one in tape.makers]
             if fitting:
                 result[name] = max(fitting, key=lambda one: (len(read.intersection(tape.reads(one))), one))
     return result
@@ -186,69 +144,65 @@ def _earlier_end(
     alive: Callable[[], None],
 ) -> tuple[str, int] | None:
     """An earlier value of the graph, and torch's in whose place it stands; None where there is none."""
-    names = [name for name in graphs.computed(region.graph) if name != region.output]
+    tape = recordings.double
+    steps = tape.steps_between(set(region.starts.values()), region.end)
+    inside = [index for step in steps for index in tape.steps[step].outputs]
+    free = [index for index in inside if index != region.end and index not in set(matched.values())]
+    names = graphs.computed(region.graph)
     before = running.values(region.graph, region.inputs, names)
-    taken = set(matched.values())
-    for name in names:
-        if before[name].dtype.kind != "f":
-            continue
-        tail = graphs.cut(region.graph, {**region.inputs, name: before[name]}, region.output)
-        if name not in {value.name for value in tail.graph.input}:
-            continue
-        behind = graphs.computed(tail)
-        opened = None
-        for index in _candidates(name, before[name], region, recordings, layers):
-            if index in taken:
+    hints = {one: tape.modules[path] for path, one in layers.items() if tape.modules.get(path) in free}
+    for window in (slice(WINDOW), slice(WINDOW, None)):
+        for name in names[:-1]:
+            if before[name].dtype.kind != "f" or name == region.output:
                 continue
-            alive()
-            if opened is None:
-                opened = _Tail(tail, behind)
-            after = opened.run({**region.inputs, name: recordings.double.array(index).astype(before[name].dtype)})
-            if _explains(after, before, tail, region, recordings):
+            fitting = [one for one in free if tuple(tape.values[one].shape) == before[name].shape][window]
+            if window.start is None and name in hints:
+                fitting = list(dict.fromkeys([hints[name], *fitting]))
+            index = _stands_for(name, fitting, before, region, recordings, set(inside), alive)
+            if index is not None:
                 return name, index
     return None
 
 
-def _candidates(
-    name: str, value: np.ndarray, region: Region, recordings: Recordings, layers: Mapping[str, str]
-) -> Iterator[int]:
-    """Torch's values in the region that have the shape of one of the graph's, those of the same layer first."""
-    tape = recordings.double
-    known = [tape.modules[path] for path, one in layers.items() if one == name and path in tape.modules]
-    steps = tape.steps_between(set(region.starts.values()), region.end)
-    inside = [index for step in steps for index in tape.steps[step].outputs]
-    for index in dict.fromkeys([one for one in known if one in inside] + inside):
-        fits = index != region.end and tuple(tape.values[index].shape) == value.shape
-        if fits and tape.values[index].is_floating_point():
-            yield index
-
-
-class _Tail:
-    """The rest of a region, opened once for many values."""
-
-    def __init__(self, graph: onnx.ModelProto, names: Sequence[str]) -> None:
-        self._opened = running.session(with_outputs(graph, names), optimized=False)
-
-    def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
-        wanted = {one.name for one in self._opened.get_inputs()}
-        outputs = [one.name for one in self._opened.get_outputs()]
-        given = {key: value for key, value in inputs.items() if key in wanted}
-        return dict(zip(outputs, self._opened.run(outputs, given), strict=True))
-
-
-def _explains(after: Arrays, before: Arrays, tail: onnx.ModelProto, region: Region, recordings: Recordings) -> bool:
-    """Whether the end agrees now, or another value that a node computes from the changed one."""
-    if recordings.agrees(after[region.output], region.end):
-        return True
+def _stands_for(
+    name: str,
+    candidates: Sequence[int],
+    before: Arrays,
+    region: Region,
+    recordings: Recordings,
+    inside: set[int],
+    alive: Callable[[], None],
+) -> int | None:
+    """The first of torch's values with which, in the place of the graph's, other values agree with torch."""
+    if not candidates:
+        return None
+    behind = _behind(region.graph, name)
+    given = {**before, **region.inputs}
+    for other in behind:
+        given.pop(other, None)
+    tail = graphs.cut(region.graph, given, behind)
+    if name not in {value.name for value in tail.graph.input}:
+        return None
+    opened = running.session(tail, optimized=False)
+    wanted = {one.name for one in opened.get_inputs()}
     makers = {node.output[0]: node.op_type for node in tail.graph.node}
-    tape = recordings.double
-    steps = tape.steps_between(set(region.starts.values()), region.end)
-    inside = [index for step in steps for index in tape.steps[step].outputs]
-    for name, value in after.items():
-        if makers.get(name) in MOVES or name not in before or value.dtype.kind != "f" or value.size < 2:
-            continue
-        if np.array_equal(value, before[name]):
-            continue
-        if any(recordings.agrees(value, index) for index in inside):
-            return True
-    return False
+    for index in candidates:
+        alive()
+        given[name] = recordings.double.array(index).astype(before[name].dtype)
+        after = dict(zip(behind, opened.run(behind, {key: given[key] for key in wanted}), strict=True))
+        if region.output in after and recordings.agrees(after[region.output], region.end):
+            return index
+        for other, value in after.items():
+            moved = makers.get(other) in MOVES or value.dtype.kind != "f" or value.size < 2
+            if not moved and not np.array_equal(value, before[other]) and inside.intersection(recordings.equal(value)):
+                return index
+    return None
+
+
+def _behind(graph: onnx.ModelProto, name: str) -> list[str]:
+    """The next values that depend on one, in the graph's order."""
+    found = {name: True}
+    for node in graph.graph.node:
+        if any(one in found for one in graphs.reads(node)) and len(found) <= HORIZON:
+            found.update(dict.fromkeys((one for one in node.output if one), True))
+    return [one for one in found if one != name]

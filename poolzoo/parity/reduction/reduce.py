@@ -17,7 +17,8 @@ from poolzoo.parity.reduction import graphs, optimizers, repairs, running
 from poolzoo.parity.reduction.case import Case, Oracle, TimeIsUp
 from poolzoo.parity.reduction.cutting import cut_nodes
 from poolzoo.parity.reduction.difference import compare
-from poolzoo.parity.reduction.locating import Recordings, locate
+from poolzoo.parity.reduction.locating import locate
+from poolzoo.parity.reduction.recordings import Recordings
 from poolzoo.parity.reduction.repairs import Repair
 from poolzoo.parity.reduction.result import Reduction, Source
 from poolzoo.parity.reduction.running import Arrays, Runner, attempt

@@ -14,7 +14,8 @@ import torch
 from poolzoo.parity.reduction import graphs, repairs, running
 from poolzoo.parity.reduction.case import Oracle
 from poolzoo.parity.reduction.difference import compare
-from poolzoo.parity.reduction.locating import Recordings, Region
+from poolzoo.parity.reduction.locating import Region
+from poolzoo.parity.reduction.recordings import Recordings
 from poolzoo.parity.reduction.repairs import Repair
 from poolzoo.parity.reduction.running import Arrays, attempt
 from poolzoo.parity.reduction.tape import Network, record
