@@ -15,6 +15,7 @@ from poolzoo.common import output
 from poolzoo.common.errors import CheckFailed
 from poolzoo.parity.reduction import graphs, optimizers, repairs, running
 from poolzoo.parity.reduction.case import Case, Oracle, TimeIsUp
+from poolzoo.parity.reduction.culprit import find_culprit, fit_small
 from poolzoo.parity.reduction.cutting import cut_nodes
 from poolzoo.parity.reduction.difference import compare
 from poolzoo.parity.reduction.locating import locate
@@ -172,7 +173,7 @@ class _Search:
 
         def search() -> None:
             nonlocal repair
-            repair = side.find_repair(oracle)
+            repair = find_culprit(side, oracle)
             if repair is not None:
                 repaired = Case(region.graph, region.inputs, repair.applied(region.graph))
                 if attempt(running.reference, repaired.graph, region.inputs) is None:
@@ -181,7 +182,13 @@ class _Search:
                     cut_nodes(oracle)
             if repair is not None or side.replays:
                 shrink(oracle)
-                cut_nodes(oracle)
+            if repair is None and side.replays:
+                repair = fit_small(oracle)
+                if repair is not None:
+                    case = oracle.best
+                    oracle.accept(Case(case.graph, case.inputs, repair.applied(case.graph)))
+                    shrink(oracle)
+            cut_nodes(oracle)
 
         complete = _bounded(search)
         text = f"torch {torch.__version__.partition('+')[0]} in float64"
