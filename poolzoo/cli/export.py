@@ -98,6 +98,14 @@ EXAMPLES: Final = (
     help="Measure the network under torch.compile too. This takes a minute or more.",
 )
 @option(
+    "--debug",
+    group=OUTPUT,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="If parity fails in fp32, write a directory with the smallest graph and input that still show it, a script, "
+    "and a report that names the node. This takes up to two minutes.",
+)
+@option(
     "--out",
     group=OUTPUT,
     type=click.Path(path_type=Path),
@@ -120,6 +128,7 @@ def command(
     runtime_timeout: float | None,
     no_bench: bool,
     torch_compile: bool,
+    debug: Path | None,
     provider: str,
     threads: int | None,
     as_json: bool,
@@ -134,6 +143,8 @@ def command(
     from poolzoo.common.errors import CHECK_FAILED, OK
 
     _check(what, pretrained)
+    if debug is not None:
+        files.require_free(debug)
     place = out or Path("exports") / (files.slug(what) if pretrained else Path(what).resolve().name)
     files.require_free(place)
     output.detail("loading torch")
@@ -156,6 +167,7 @@ def command(
             threads=threads,
             measure_speed=not no_bench,
             torch_compile=torch_compile,
+            debug=debug,
             targets=TargetOptions(
                 targets=tuple(split_names("--target", targets)) if targets is not None else (),
                 runtime=runtime,

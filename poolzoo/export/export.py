@@ -133,6 +133,7 @@ def export(
     measure_speed: bool = True,
     torch_compile: bool = False,
     targets: TargetOptions | None = None,
+    debug: Path | None = None,
 ) -> ExportReport:
     """Exports a network, checks the graph and measures it.
 
@@ -145,6 +146,8 @@ def export(
         measure_speed: Whether to measure speed.
         torch_compile: Whether to measure the network under torch.compile too.
         targets: What to make for other runtimes; None for nothing.
+        debug: A directory, which must not exist, for the smallest graph and input that show it where parity fails in
+            fp32; None for none.
 
     Raises:
         ParityFailed: The graph is not the network's, or exceeds its limits; there is no bundle.
@@ -154,13 +157,15 @@ def export(
     """
     options, targets = options or ExportOptions(), targets or TargetOptions()
     files.require_free(out)
+    if debug is not None:
+        files.require_free(debug)
     if options.input_kind == graph_input.PHOTO:
         photo_graph.require_filter(source.fit)
     targets.require(options.input_kind)
     ort_session.choose_provider(provider)  # a provider without a device fails before the work, not after it
     with _torch_threads(threads) as count, files.appearing(out) as directory:
         with tempfile.TemporaryDirectory(dir=directory) as work:
-            best, report = _export_graphs(source, Path(work) / "fp32.onnx", provider, count, options)
+            best, report = _export_graphs(source, Path(work) / "fp32.onnx", provider, count, options, debug)
             os.replace(best.file, directory / "model.onnx")
         measured = SpeedReport(environment=current_environment(count), batches={})
         if measure_speed:
@@ -198,7 +203,12 @@ def _torch_threads(count: int | None) -> Iterator[int]:
 
 
 def _export_graphs(
-    source: ExportSource, file: Path, provider: str, threads: int, options: ExportOptions
+    source: ExportSource,
+    file: Path,
+    provider: str,
+    threads: int,
+    options: ExportOptions,
+    debug: Path | None,
 ) -> tuple[Candidate, ExportReport]:
     """Makes the graph in fp32 and in every requested precision beside `file`, checks them, and selects one.
 
@@ -224,7 +234,13 @@ def _export_graphs(
         opset=graph.opset_of(onnx.load(file)),
     )
     if not parity.passed:
-        raise ParityFailed(report, source.hint)
+        hint = source.hint
+        if debug is not None:
+            from poolzoo.parity.reduction import from_parity
+
+            if from_parity.debug(parity, reference, file, written.layers, model, debug) is not None:
+                hint = f"see {debug / 'report.md'}"
+        raise ParityFailed(report, hint)
 
     converted = candidates.convert_candidates(
         options.precision,

@@ -163,7 +163,7 @@ class _Search:
             made_by = "onnxruntime without optimizations"
         found = self._reduction(oracle, f"the same graph in {made_by}", complete)
         source = self._source_of(oracle.best.output)
-        return replace(found, kind="runtime", optimizer=optimizer, repair=repair, source=source)
+        return replace(found, fault="runtime", optimizer=optimizer, repair=repair, source=source)
 
     def _translation_fault(self, side: TorchSide) -> Reduction:
         """The graph does not compute what torch computes: the region is repaired, cut and shrunk."""
@@ -199,7 +199,6 @@ class _Search:
         step = tape.step_of(region.end)
         return replace(
             found,
-            kind="translation",
             repair=repair,
             repairs_all=self._repairs_all(repair, side.recordings) if repair is not None else None,
             source=Source.of(step) if step is not None else None,
@@ -235,7 +234,7 @@ class _Search:
         case, expected = oracle.best, oracle.expected(oracle.best)
         found = {name: attempt(run, case.graph, case.inputs) for name, run in RUNNERS.items()}
         return Reduction(
-            kind="translation",
+            fault="graph",
             graph=case.graph,
             inputs=case.inputs,
             expected=expected,

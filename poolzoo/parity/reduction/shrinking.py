@@ -34,8 +34,9 @@ def shrink(oracle: Oracle) -> None:
 
 
 def _arrays(oracle: Oracle) -> dict[str, np.ndarray]:
-    weights = graphs.constants(oracle.best.graph)
-    return {**weights, **oracle.best.inputs}
+    case = oracle.best
+    repaired = graphs.constants(case.reference) if isinstance(case.reference, onnx.ModelProto) else {}
+    return {**repaired, **graphs.constants(case.graph), **case.inputs}
 
 
 def _slice_axes(oracle: Oracle) -> None:
@@ -50,7 +51,8 @@ def _slice_axes(oracle: Oracle) -> None:
         lengths = {length for one in arrays.values() if one.dtype.kind in "fu" for length in one.shape if length > 1}
         for length in sorted(lengths, reverse=True):
             for axes in _groups(arrays, oracle, length):
-                changed |= any(_slice(oracle, axes, length, rows) for rows in _choices(length) if len(rows) < length)
+                choices = _choices(length, _worst(oracle, length))
+                changed |= any(_slice(oracle, axes, length, rows) for rows in choices if len(rows) < length)
                 if changed:
                     break
 
@@ -79,8 +81,17 @@ def _groups(arrays: dict[str, np.ndarray], oracle: Oracle, length: int) -> Itera
             yield group
 
 
-def _choices(length: int) -> Iterator[list[int]]:
+def _worst(oracle: Oracle, length: int) -> int:
+    """Where the output differs most along an axis of this length; 0 where it has none."""
+    case = oracle.best
+    place = oracle.difference(case).index
+    shape = np.shape(oracle.expected(case))
+    return next((index for index, side in zip(place, shape, strict=False) if side == length), 0)
+
+
+def _choices(length: int, worst: int) -> Iterator[list[int]]:
     """Rows to keep, the fewest first."""
+    yield [worst]
     for count in dict.fromkeys((1, 2, 3, length // 2, length - 1)):
         if count:
             yield list(range(count))
