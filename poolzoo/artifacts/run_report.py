@@ -9,7 +9,9 @@ from typing import Final
 
 from poolzoo.common import files
 from poolzoo.common.errors import CheckFailed
+from poolzoo.metrics.calibration_fit import CalibrationFit
 from poolzoo.metrics.multilabel_results import MultilabelMetrics
+from poolzoo.metrics.reliability import ReliabilityChange
 from poolzoo.metrics.results import AnyMetrics, metrics_from_json
 from poolzoo.metrics.tasks import CLASSIFICATION, MULTILABEL, TASKS, Task
 
@@ -61,6 +63,8 @@ class RunReport:
         processes: Number of processes that trained together.
         skipped: Images that could not be read, each with `file` and `error`.
         ending: How long it trained; None for a run of an earlier version.
+        fit: What the validation images say about calibration; None without, and for a run of an earlier version.
+        reliability: How far the probabilities of the test images can be believed; None in a trial of a comparison.
     """
 
     path: Path
@@ -74,6 +78,8 @@ class RunReport:
     processes: int
     skipped: tuple[Mapping[str, str], ...] = ()
     ending: Ending | None = None
+    fit: CalibrationFit | None = None
+    reliability: ReliabilityChange | None = None
 
     @property
     def task(self) -> Task:
@@ -92,6 +98,8 @@ class RunReport:
             "images_per_s": self.images_per_s,
             "peak_memory": asdict(self.peak_memory),
             "processes": self.processes,
+            **({"calibration": self.fit.to_json()} if self.fit is not None else {}),
+            **({"reliability": self.reliability.to_json()} if self.reliability is not None else {}),
             **({"ending": asdict(self.ending)} if self.ending is not None else {}),
             **self._skipped_rows(),
         }
@@ -137,6 +145,8 @@ class RunReport:
                 processes=found.get("processes", 1),
                 skipped=tuple(found.get("skipped", ())),
                 ending=Ending(**found["ending"]) if found.get("ending") else None,
+                fit=CalibrationFit.from_json(found["calibration"]) if found.get("calibration") else None,
+                reliability=ReliabilityChange.from_json(found["reliability"]) if found.get("reliability") else None,
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             hint = "it was made by another version of poolzoo"
