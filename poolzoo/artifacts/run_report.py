@@ -92,14 +92,13 @@ class RunReport:
         return {
             "run": self.path.name,
             "val": {**self.val.to_json(), "epoch": self.best_epoch},
-            "test": self.test.to_json(),
+            "test": {**self.test.to_json(), **self._reliability()},
             "test_flip_tta": flip_tta,
             "seconds": self.seconds,
             "images_per_s": self.images_per_s,
             "peak_memory": asdict(self.peak_memory),
             "processes": self.processes,
             **({"calibration": self.fit.to_json()} if self.fit is not None else {}),
-            **({"reliability": self.reliability.to_json()} if self.reliability is not None else {}),
             **({"ending": asdict(self.ending)} if self.ending is not None else {}),
             **self._skipped_rows(),
         }
@@ -115,6 +114,9 @@ class RunReport:
             **({"ending": asdict(self.ending)} if self.ending is not None else {}),
             **self._skipped_rows(),
         }
+
+    def _reliability(self) -> dict[str, object]:
+        return {"reliability": self.reliability.to_json()} if self.reliability is not None else {}
 
     def _skipped_rows(self) -> dict[str, object]:
         return {"skipped": [dict(row) for row in self.skipped]} if self.skipped else {}
@@ -133,6 +135,7 @@ class RunReport:
         try:
             flip_tta = found.get("test_flip_tta")
             memory = found.get("peak_memory") or {}
+            trusted = found["test"].get("reliability")
             return cls(
                 path=path,
                 val=metrics_from_json(found["val"]),
@@ -146,7 +149,7 @@ class RunReport:
                 skipped=tuple(found.get("skipped", ())),
                 ending=Ending(**found["ending"]) if found.get("ending") else None,
                 fit=CalibrationFit.from_json(found["calibration"]) if found.get("calibration") else None,
-                reliability=ReliabilityChange.from_json(found["reliability"]) if found.get("reliability") else None,
+                reliability=ReliabilityChange.from_json(trusted) if trusted else None,
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             hint = "it was made by another version of poolzoo"

@@ -1,9 +1,9 @@
 """Chooses a calibration on validation images: a temperature, and more than that only where it helps beyond chance.
 
-A temperature minimizes the negative log-likelihood (NLL), which is convex in 1 / T (Guo et al. 2017, section 4.2). It is
-kept where T = 1 is rejected: at T = 1 the mean derivative of the images' NLL differs from 0 (a score test that needs no
-likelihood to be right: its variance is that of the images). One pseudo-image with all labels alike keeps T away from 0
-where every validation image is right, as in Platt, Probabilistic Outputs for Support Vector Machines, 1999.
+A temperature minimizes the negative log-likelihood (NLL), which is convex in 1 / T (Guo et al. 2017, section 4.2). A
+score test decides whether it is kept: at T = 1 the mean derivative of the NLL has to differ from 0 by more than chance
+between images explains. One pseudo-image with all labels alike keeps T away from 0 where every validation image is
+right, as in Platt, Probabilistic Outputs for Support Vector Machines, 1999.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class CalibrationFit:
     reason: str = ""
 
     def to_json(self) -> dict[str, object]:
-        """The object `calibration.fit` in `metrics.json`."""
+        """The object `calibration` in `metrics.json`."""
         return {
             "chosen": None if self.calibration is None else self.calibration.to_json(),
             "images": self.images,

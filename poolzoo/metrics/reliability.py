@@ -134,7 +134,7 @@ class ReliabilityChange:
         return self.after or self.before
 
     def to_json(self) -> dict[str, object]:
-        """The object `calibration.test` in `metrics.json`."""
+        """The object `reliability` in `metrics.json` and in what `poolzoo evaluate --json` prints."""
         return {
             "before": self.before.to_json(),
             "after": None if self.after is None else self.after.to_json(),
