@@ -82,8 +82,12 @@ class ExportSource:
         }
 
 
-def from_run(run: Run) -> ExportSource:
+def from_run(run: Run, *, calibrated: bool = True) -> ExportSource:
     """The network of a finished run, with the images that the run keeps.
+
+    Args:
+        run: The run.
+        calibrated: Whether probabilities are calibrated, where the run has a calibration.
 
     Raises:
         CheckFailed: A file of the run is missing or damaged.
@@ -91,13 +95,20 @@ def from_run(run: Run) -> ExportSource:
     """
     if run.decision.thresholds is None:
         require_names(f"run {run.path}", run.classes)
+    if not calibrated:
+        run = run.uncalibrated()
     ours, samples = run.config["poolzoo"], run.samples()
     images, labels = _shuffled(samples, "test")
     calibration, _ = _shuffled(samples, "train")
     return ExportSource(
         title=f"{ours['backbone']} with {ours['pool']} pooling on {_public_name(ours['data'])}",
         origin={"run": run.path.name},
-        model=InferenceModel(run.preprocess, run.network, multilabel=run.decision.task.is_multilabel).eval(),
+        model=InferenceModel(
+            run.preprocess,
+            run.network,
+            multilabel=run.decision.task.is_multilabel,
+            calibration=run.decision.calibration,
+        ).eval(),
         size=run.data_size,
         config=run.config,
         weights_sha256=hashlib.sha256((run.path / "model.safetensors").read_bytes()).hexdigest(),
