@@ -206,6 +206,9 @@ def _show(report: ExportReport) -> None:
         batches = [f"batch {size}, ms" for size in report.candidates[0].ort_ms]
         headers = ("precision", *batches, "agreement", score.task.val_score if score else "accuracy", "MB", "")
         output.table(headers, rows, right=range(1, len(headers) - 1))
+        for one in report.candidates:
+            if one.search is not None:
+                output.data(f"layers      {_search(one)}")
     if report.speed:
         speeds = [
             (str(size), f"{one.torch_ms:.2f}", f"{one.ort_ms:.2f}", f"{one.speedup:.2f}×")
@@ -231,6 +234,20 @@ def _candidate(one: CandidateResult) -> tuple[str, ...]:
     times = (f"{value:.2f}" for value in one.ort_ms.values())
     result = one.reason or "selected"
     return one.precision, *times, f"{one.agreement:.4f}", accuracy, f"{one.bytes / 1e6:.2f}", result
+
+
+def _search(one: CandidateResult) -> str:
+    """Which layers stay in float32, and what that costs, in one line."""
+    from poolzoo.export.layer_search import describe
+
+    assert one.search is not None
+    size, after = list(one.ort_ms.items())[-1]
+    before = one.search.before.parity.outputs.top1_agreement
+    return (
+        f"{one.precision}: {len(one.search.layers)} of {one.search.total} stay in float32: "
+        f"{describe(one.search.layers)}; agreement {one.agreement:.4f} instead of {before:.4f}, "
+        f"{after:.2f} ms instead of {one.search_ms[size]:.2f} ms at batch {size}"
+    )
 
 
 def _check(what: str, pretrained: bool) -> None:

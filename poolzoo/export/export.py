@@ -19,8 +19,8 @@ from poolzoo.artifacts import manifest, schema
 from poolzoo.common import allocator, files, output
 from poolzoo.common.errors import CheckFailed
 from poolzoo.explain import head
-from poolzoo.export import candidates, card, graph, script
-from poolzoo.export.candidates import Candidate, CandidateResult
+from poolzoo.export import candidates, card, graph, layer_search, script
+from poolzoo.export.candidate import Candidate, CandidateResult
 from poolzoo.export.source import ExportSource
 from poolzoo.export.targets import TargetOptions, choose_runtime, write_targets
 from poolzoo.model import inference
@@ -226,8 +226,7 @@ def _export_graphs(
     if not parity.passed:
         raise ParityFailed(report, source.hint)
 
-    converted = candidates.convert_candidates(
-        options.precision,
+    conversion = candidates.Conversion(
         fp32=fp32,
         layers=written.layers,
         source=source,
@@ -236,8 +235,9 @@ def _export_graphs(
         limits=options.limits,
         open_model=lambda path: ort_session.open_model(path, provider, threads),
     )
-    found = [fp32, *converted]
     batch = min(candidates.TIMED_BATCH, batch_of(source.model, source.size))
+    converted = candidates.convert_candidates(options.precision, conversion)
+    found = [fp32, *layer_search.return_layers(options.precision, conversion, converted, batch)]
     times = candidates.measure_candidates(found, source.images, batch)
     best, results = candidates.select(options.precision, found, times)
     candidates.report_selection(options.precision, results)
@@ -254,6 +254,7 @@ def _export_graphs(
         raise ParityFailed(report, "export it with --input uint8")
     if not best.parity.passed:
         hint = "allow more with --min-agreement and --max-accuracy-drop, or take --precision auto"
+        hint = f"{best.remark}; {hint}" if best.remark else hint
         raise ParityFailed(report, hint)
     return best, report
 
