@@ -137,6 +137,8 @@ def configuration(
     if decision.thresholds is not None:
         config["task"] = decision.task.name
         config["thresholds"] = list(decision.thresholds)
+    if decision.calibration is not None:
+        config["calibration"] = decision.calibration.to_json()
     if test_part is not None:
         config["poolzoo"]["test_part"] = {"fraction": test_part.fraction, "seed": test_part.seed}
     return config
@@ -148,9 +150,10 @@ def decision_of(config: Config) -> Decision:
     Without `task`, as in earlier versions, an image has one label.
 
     Raises:
-        ValueError: The task is unknown, or the thresholds do not fit it.
+        ValueError: The task is unknown, or thresholds or calibration do not fit it.
     """
-    return decisions.recorded(config.get("task"), config.get("thresholds"), len(config["label_names"]))
+    count = len(config["label_names"])
+    return decisions.recorded(config.get("task"), config.get("thresholds"), count, config.get("calibration"))
 
 
 def input_config(

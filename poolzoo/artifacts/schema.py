@@ -108,7 +108,10 @@ class ExportConfig(Origin):
 
 
 class Config(TypedDict):
-    """`config.json` of a run or bundle. Without `task` an image has one label; `thresholds` belong to "multilabel"."""
+    """`config.json` of a run or bundle. Without `task` an image has one label; `thresholds` belong to "multilabel".
+
+    `calibration` is the JSON of a `Calibration`.
+    """
 
     schema: int
     architecture: str
@@ -118,6 +121,7 @@ class Config(TypedDict):
     label_names: list[str]
     task: NotRequired[str]
     thresholds: NotRequired[list[float]]
+    calibration: NotRequired[dict[str, object]]
     pretrained_cfg: InputConfig
     poolzoo: NetworkConfig
     export: NotRequired[ExportConfig]

@@ -97,7 +97,12 @@ def from_run(run: Run) -> ExportSource:
     return ExportSource(
         title=f"{ours['backbone']} with {ours['pool']} pooling on {_public_name(ours['data'])}",
         origin={"run": run.path.name},
-        model=InferenceModel(run.preprocess, run.network, multilabel=run.decision.task.is_multilabel).eval(),
+        model=InferenceModel(
+            run.preprocess,
+            run.network,
+            multilabel=run.decision.task.is_multilabel,
+            calibration=run.decision.calibration,
+        ).eval(),
         size=run.data_size,
         config=run.config,
         weights_sha256=hashlib.sha256((run.path / "model.safetensors").read_bytes()).hexdigest(),

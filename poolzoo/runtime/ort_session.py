@@ -51,8 +51,9 @@ class OnnxModel:
     @property
     def decision(self) -> Decision:
         """How its logits become labels."""
-        task, thresholds = (json.loads(self.metadata.get(key, "null")) for key in ("task", "thresholds"))
-        return decisions.recorded(task, thresholds, len(self.labels))
+        names = ("task", "thresholds", "calibration")
+        task, thresholds, calibration = (json.loads(self.metadata.get(key, "null")) for key in names)
+        return decisions.recorded(task, thresholds, len(self.labels), calibration)
 
     @property
     def size(self) -> tuple[int, int]:

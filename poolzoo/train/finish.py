@@ -41,6 +41,7 @@ class FinalMetrics:
             changes labels.
         predicted: The predicted class of every test image, `int64[N]`, or the predicted labels, `bool[N, K]`.
         decision: How logits become labels, chosen on the validation images.
+        validation: Logits and labels of these.
     """
 
     val: AnyMetrics
@@ -48,6 +49,7 @@ class FinalMetrics:
     test_flip_tta: float | None
     predicted: np.ndarray
     decision: Decision
+    validation: samples.ValidationLogits
 
 
 def evaluate_best_weights(heads: Sequence[PreparedRun], engine: Engine) -> list[FinalMetrics]:
@@ -79,6 +81,7 @@ def evaluate_best_weights(heads: Sequence[PreparedRun], engine: Engine) -> list[
                 test_flip_tta=flip_tta,
                 predicted=decision.decide(test_logits[:, index]),
                 decision=decision,
+                validation=samples.ValidationLogits(logits=val_logits[:, index], labels=val_labels),
             )
         )
     return results
@@ -195,6 +198,7 @@ def finish_run(prepared: PreparedRun, path: Path, engine: Engine, result: FinalM
     if not (path / identity.FILE).is_file():  # several heads have it in their common directory until now
         data.identity.save(path / identity.FILE)
     samples.save_predictions(path / "predictions.npz", result.predicted, data.test.labels)
+    samples.save_validation(path / samples.VALIDATION, result.validation)
     samples.save_samples(path / "samples.npz", data.train, data.train_indices, data.test)
     manifest.write_manifest(path, "run")
     return report
