@@ -1,4 +1,4 @@
-"""Abstention: a network accepts an image where its largest probability reaches a threshold. Needs numpy, scipy to choose.
+"""Abstention: a network accepts an image where its largest probability reaches a threshold. Needs no torch.
 
 Among all images that a threshold accepts, the share of right ones is the selective accuracy. The threshold is chosen on
 validation images by fixed-sequence testing: Angelopoulos, Bates, Candès, Jordan and Lei, Learn then Test: Calibrating
@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 
@@ -35,7 +35,7 @@ STEP: Final = 1e-3  # of the accuracies that are tried to name one that can be r
 class Target:
     """What a threshold must reach: `kind` "accuracy" of the accepted images, or "coverage", the share of these."""
 
-    kind: Literal["accuracy", "coverage"]
+    kind: str
     value: float
 
     def __str__(self) -> str:
@@ -56,7 +56,7 @@ class Target:
         if kind not in (ACCURACY, COVERAGE) or not 0 < value < 1:
             hint = "write accuracy=0.99 or coverage=0.8, with a number between 0 and 1"
             raise UsageError(f"--abstain-at {text!r:.60} is no target", hint)
-        return cls(ACCURACY if kind == ACCURACY else COVERAGE, value)
+        return cls(kind, value)
 
 
 @dataclass(frozen=True)

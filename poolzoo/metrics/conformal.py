@@ -58,13 +58,22 @@ class PredictionSets:
         Classes of the same probability are in it together. Where probabilities are NaN, the set is empty.
         """
         chances = probabilities.astype(np.float32)
+        ranked, scores = self._ranked(chances)
+        least = np.where(scores <= np.float32(self.quantile), ranked, np.float32(2)).min(1, keepdims=True)
+        members: np.ndarray = chances >= least
+        return members
+
+    def margins(self, probabilities: np.ndarray) -> np.ndarray:
+        """How close the score of a class comes to the quantile, `float[N, C] → float64[N]`."""
+        _, scores = self._ranked(probabilities.astype(np.float32))
+        return np.asarray(np.abs(scores.astype(np.float64) - self.quantile).min(1))
+
+    def _ranked(self, chances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The most probable classes in descending order, and their scores, `float32[N, places]` each."""
         classes = chances.shape[1]
         ranked = -np.sort(-chances, 1)[:, : self.places(classes)]
         before = np.cumsum(np.pad(ranked, ((0, 0), (1, 0)))[:, :-1], 1, dtype=np.float32)
-        reached = before + self.penalties(classes) <= np.float32(self.quantile)
-        least = np.where(reached, ranked, np.float32(2)).min(1, keepdims=True)
-        members: np.ndarray = chances >= least
-        return members
+        return ranked, before + self.penalties(classes)
 
     def to_json(self) -> dict[str, object]:
         """The value of `prediction_sets` in `config.json` and in the metadata of a graph."""
@@ -182,9 +191,10 @@ def measure_sets(rule: PredictionSets, probabilities: np.ndarray, labels: np.nda
 def choose_sets(probabilities: np.ndarray, labels: np.ndarray, coverage: float) -> PredictionSets:
     """Chooses the rule on validation images.
 
-    A fifth of them, chosen with a fixed seed, choose the number of places without a penalty (the quantile of the true
-    class's place) and the penalty, the one with the smallest sets, as in appendix E of the paper. The others give the quantile: of `n` scores the `⌈(n + 1) · coverage⌉`-th smallest. So on average over draws
-    of the images, a set holds the true class with at least this probability.
+    A fifth of them, chosen with a fixed seed, choose the number of places without a penalty and the penalty, as in
+    appendix E of the paper: the quantile of the place of the true class, and the penalty with the smallest sets. The
+    others give the quantile of the scores: of `n` the `⌈(n + 1) · coverage⌉`-th smallest. So on average over draws of
+    the images, a set holds the true class with at least this probability.
 
     Args:
         probabilities: Calibrated, `float[N, C]`.

@@ -1,4 +1,4 @@
-"""The risk–coverage curve of a classifier: how often it is wrong on the images that it is most certain of. Needs numpy."""
+"""The risk–coverage curve of a classifier: how often it is wrong on the images that it is most certain of."""
 
 from __future__ import annotations
 
