@@ -74,6 +74,7 @@ class OutputRules:
         return cls(Abstention.from_json(found.get(ABSTENTION)), PredictionSets.from_json(found.get(PREDICTION_SETS)))
 
 
+NO_RULES: Final = OutputRules()
 Miss = tuple[str, float, str, int]  # what was found, what was asked for, of what, on how many images
 
 
@@ -88,7 +89,7 @@ class RulesReport:
         sets: What sets hold.
     """
 
-    rules: OutputRules = OutputRules()
+    rules: OutputRules = NO_RULES
     selective: SelectiveMetrics | None = None
     aurc: float | None = None
     sets: SetMetrics | None = None

@@ -313,6 +313,10 @@ def top_classes(labels: Sequence[str], probabilities: np.ndarray, count: int) ->
 
 def labels_above(labels: Sequence[str], probabilities: np.ndarray, decision: Decision) -> tuple[ClassScore, ...]:
     """The labels of one image, `float[K]`, that reach their thresholds, in descending order of probability."""
-    reached = decision.above(probabilities)
+    return classes_in(labels, probabilities, decision.above(probabilities))
+
+
+def classes_in(labels: Sequence[str], probabilities: np.ndarray, members: np.ndarray) -> tuple[ClassScore, ...]:
+    """The classes of one image that are in a set, `bool[classes]`, in descending order of probability."""
     order = np.argsort(-probabilities, kind="stable")
-    return tuple(ClassScore(labels[index], float(probabilities[index])) for index in order if reached[index])
+    return tuple(ClassScore(labels[index], float(probabilities[index])) for index in order if members[index])
