@@ -91,7 +91,14 @@ class TargetConfig(TypedDict):
     checked: bool
 
 
-class ExportConfig(Origin):
+class Rules(TypedDict, total=False):
+    """What makes outputs beside logits and probabilities, and its test: see `metrics/output_rules.py`."""
+
+    abstention: dict[str, object]
+    prediction_sets: dict[str, object]
+
+
+class ExportConfig(Origin, Rules):
     """What `export` adds to a bundle's `config.json`.
 
     `map` is the feature map's name in the graph, `runtime` what `predict` uses.
@@ -379,7 +386,7 @@ class Speed(TypedDict):
     environment: Environment
 
 
-class Export(TypedDict):
+class Export(Rules):
     """What `export --json` prints. `bundle` is None where parity failed: nothing was written."""
 
     bundle: str | None

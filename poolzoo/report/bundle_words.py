@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from poolzoo.artifacts.schema import BatchSpeed, CandidateRow, Export, Parity, Preprocessing, TargetConfig
+from poolzoo.metrics.output_rules import ACCEPTED, PREDICTION_SET, RulesReport
 
 BASELINE: Final = "torch eager"
 MAX_NODES: Final = 8  # that are named; `parity.json` names all
@@ -260,6 +261,39 @@ def parity(found: Parity) -> list[str]:
         passed = sum(probe["passed"] for probe in probes)
         said.append(f"{passed} of {len(probes)} probes of the network's parts with extreme inputs passed.")
     return said
+
+
+def rules(report: RulesReport) -> list[tuple[str, str]]:
+    """The outputs beside logits and probabilities: the name of each, its rule, and what it does to test images."""
+    said = []
+    if (rule := report.rules.abstention) is not None:
+        promise = f"{rule.target} with confidence {rule.confidence:g}" if rule.confidence else str(rule.target)
+        text = f"a largest probability of at least {rule.threshold:.4f}, for {promise}"
+        text += f", chosen on {rule.images} validation images"
+        if (tested := report.selective) is not None:
+            accuracy = f"{percent(tested.accuracy)} of these are right ({_interval(tested.accuracy_interval)})"
+            text += (
+                f". Of {tested.images} test images {percent(tested.coverage)} are accepted "
+                f"({_interval(tested.coverage_interval)}), and {accuracy}"
+            )
+        text += f". The area under the risk–coverage curve is {report.aurc:.4f}" if report.aurc is not None else ""
+        said.append((ACCEPTED, f"{text}."))
+    if (sets := report.rules.sets) is not None:
+        text = f"holds the true class with probability {sets.coverage:g}, chosen on {sets.images} validation images"
+        if (found := report.sets) is not None:
+            low, high = found.size_interval
+            text += (
+                f". Of {found.images} test images {percent(found.coverage)} have it in their set "
+                f"({_interval(found.coverage_interval)}); a set has {found.mean_size:.2f} classes on average "
+                f"({low:.2f} to {high:.2f}), and {percent(found.singletons / found.images)} have one"
+            )
+        said.append((PREDICTION_SET, f"{text}."))
+    return said
+
+
+def _interval(ends: tuple[float, float]) -> str:
+    """A 95 % interval of a share."""
+    return " to ".join(percent(end) for end in ends)
 
 
 def _half_precision(found: Parity) -> list[str]:
