@@ -15,7 +15,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from poolzoo.export import ranges
-from poolzoo.export.ranges import Range
+from poolzoo.export.ranges import Images, Range
 
 FLOAT16_MAX: Final = float(np.finfo(np.float16).max)
 FLOAT16_MIN_NORMAL: Final = float(np.finfo(np.float16).tiny)  # below it bits are lost
@@ -53,7 +53,7 @@ class RangeAnalysis:
     finite: frozenset[str]
 
 
-def analyze(proto: onnx.ModelProto, inputs: np.ndarray) -> RangeAnalysis:
+def analyze(proto: onnx.ModelProto, inputs: Images) -> RangeAnalysis:
     """Measures every value of a graph in float32.
 
     Args:
