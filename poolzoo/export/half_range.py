@@ -16,7 +16,7 @@ from onnx import numpy_helper
 
 from poolzoo.export import half_sums, ranges
 from poolzoo.export.half_sums import Sums
-from poolzoo.export.ranges import Range
+from poolzoo.export.ranges import Images, Range
 
 FLOAT16_MAX: Final = float(np.finfo(np.float16).max)
 FLOAT16_MIN_NORMAL: Final = float(np.finfo(np.float16).tiny)  # below it bits are lost
@@ -46,7 +46,7 @@ class RangeAnalysis:
     finite: frozenset[str]
 
 
-def analyze(proto: onnx.ModelProto, inputs: np.ndarray) -> RangeAnalysis:
+def analyze(proto: onnx.ModelProto, inputs: Images) -> RangeAnalysis:
     """Measures every value of a graph in float32.
 
     Args:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import onnx
@@ -12,29 +14,30 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.quant_utils import save_and_reload_model_with_shape_infer
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
-from poolzoo.export import ranges
 from poolzoo.export.ranges import Range
 
+QUANTIZED: Final = frozenset(QLinearOpsRegistry) | frozenset(QDQRegistry)
+# Operators that are quantized only where what they read is: they round nothing that others do not round.
+FOLLOWERS: Final = frozenset(
+    [
+        *("AveragePool", "MaxPool", "Clip", "Relu", "Pad", "Resize", "Gather", "GatherElements", "TopK"),
+        *("Flatten", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"),
+    ]
+)
 
-def static(proto: onnx.ModelProto, float32: list[str], inputs: np.ndarray, target: Path) -> dict[str, Range]:
+
+def static(proto: onnx.ModelProto, float32: list[str], found: Mapping[str, Range], target: Path) -> None:
     """Writes a graph with unsigned activations and signed weights per channel, in the QDQ format.
 
     The graph is that of ONNX Runtime's `quantize_static`, which keeps every activation of a calibration batch in
-    memory. Here the same ranges come from `ranges.measure`, in a tenth of the memory.
+    memory. `ranges.measure` finds the same ranges in a tenth of the memory.
 
     Args:
         proto: The graph in float32, without shapes.
         float32: Nodes that stay in float32.
-        inputs: Calibration images as the graph's input.
+        found: The range of every value.
         target: The file to write.
-
-    Returns:
-        The range of every value.
-
-    Raises:
-        MemoryError: Memory does not suffice for a single image.
     """
-    found = ranges.measure(proto, inputs)
     data = {name: TensorData(lowest=np.array([of.low]), highest=np.array([of.high])) for name, of in found.items()}
     quantizer = QDQQuantizer(
         model=save_and_reload_model_with_shape_infer(proto),
@@ -45,12 +48,11 @@ def static(proto: onnx.ModelProto, float32: list[str], inputs: np.ndarray, targe
         tensors_range=TensorsData(CalibrationMethod.MinMax, data),
         nodes_to_quantize=[],  # all
         nodes_to_exclude=float32,
-        op_types_to_quantize=sorted(set(QLinearOpsRegistry) | set(QDQRegistry)),
+        op_types_to_quantize=sorted(QUANTIZED),
         extra_options={},
     )
     quantizer.quantize_model()
     quantizer.model.save_model_to_file(target)
-    return found
 
 
 def dynamic(proto: onnx.ModelProto, float32: list[str], target: Path) -> None:

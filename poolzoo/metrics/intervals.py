@@ -28,6 +28,24 @@ def wilson_interval(correct: int, n: int) -> tuple[float, float]:
     return 0.0 if correct == 0 else middle - half, 1.0 if correct == n else middle + half
 
 
+def clopper_pearson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The exact two-sided interval of a proportion, as fractions 0–1; 0 to 1 without trials.
+
+    Clopper and Pearson, The Use of Confidence or Fiducial Limits Illustrated in the Case of the Binomial, Biometrika
+    26(4), 1934.
+
+    Args:
+        successes: Number of successes, 0 to n.
+        n: Number of trials.
+        confidence: The probability that it holds the proportion, at least.
+    """
+    from scipy.special import betaincinv
+
+    tail = (1 - confidence) / 2
+    low = float(betaincinv(successes, n - successes + 1, tail)) if successes else 0.0
+    return low, float(betaincinv(successes + 1, n - successes, 1 - tail)) if successes < n else 1.0
+
+
 def calibration_error(logits: np.ndarray, correct: np.ndarray, bins: int = BINS) -> float:
     """Expected calibration error, 0–1: the mean distance between confidence and accuracy.
 

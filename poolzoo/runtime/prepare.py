@@ -17,7 +17,7 @@ from poolzoo.common.text import printable
 from poolzoo.plugin import loader
 from poolzoo.plugin.catalog import Entry
 from poolzoo.plugin.spec import GraphForm, Runtime
-from poolzoo.runtime import forms, graph_input
+from poolzoo.runtime import forms, graph_input, rule_outputs
 from poolzoo.runtime.limits import Limits
 from poolzoo.runtime.process import RuntimeFailed, RuntimeProcess
 
@@ -100,13 +100,18 @@ def target_directory(bundle: Path, name: str) -> Path:
 
 
 def _write_graph(source: Path, kind: str, name: str, form: GraphForm, target: Path) -> tuple[str, ...]:
-    if not forms.needs_change(form, kind):
+    plain = rule_outputs.without(source.read_bytes())
+    if plain is None and not forms.needs_change(form, kind):
         shutil.copyfile(source, target)
         return ()
-    try:
-        content, changes = forms.adapt(source.read_bytes(), form)
-    except CheckFailed as error:
-        raise RuntimeFailed(name, f"cannot have the graph: {error.message}") from error
+    changes: tuple[str, ...] = () if plain is None else ("logits and probabilities alone",)
+    content = source.read_bytes() if plain is None else plain
+    if forms.needs_change(form, kind):
+        try:
+            content, more = forms.adapt(content, form)
+        except CheckFailed as error:
+            raise RuntimeFailed(name, f"cannot have the graph: {error.message}") from error
+        changes += more
     target.write_bytes(content)
     return changes
 

@@ -15,7 +15,7 @@ from poolzoo.common import files, output
 from poolzoo.common.errors import CheckFailed
 from poolzoo.common.text import one_line
 from poolzoo.plugin import loader
-from poolzoo.runtime import ort_session, photo_input, speed, tolerance
+from poolzoo.runtime import ort_session, photo_input, rule_outputs, speed, tolerance
 from poolzoo.runtime.measurements import BatchSpeed, PreprocessingTime, speeds_to_json
 
 
@@ -106,6 +106,7 @@ def verify(
         if model.takes_photos:
             with np.load(directory / "golden.npz", allow_pickle=False) as arrays:
                 checks.append(Check("golden-photographs", *photo_input.compare(model, arrays)))
+        checks += [Check(*found) for found in rule_outputs.checks(directory / "model.onnx", model, images)]
     except (CheckFailed, ValueError, TypeError, LookupError) as error:
         checks.append(Check("golden", False, f"the stored inputs and outputs cannot be used: {error}"))
         return VerifyReport(checks=tuple(checks), speed={}, provider=model.provider)
