@@ -240,8 +240,10 @@ def _show(report: ExportReport) -> None:
         batches = [f"batch {size}, ms" for size in report.candidates[0].ort_ms]
         headers = ("precision", *batches, "agreement", score.task.val_score if score else "accuracy", "MB", "")
         output.table(headers, rows, right=range(1, len(headers) - 1))
-    for name, text in bundle_words.rules(report.rules):
-        output.data(f"{name:11} {text}")
+    for name, sentences in bundle_words.rules(report.rules).items():
+        output.data(f"{name:11} {sentences[0]}")
+        for sentence in sentences[1:]:
+            output.data(f"{'':11} {sentence}")
     if report.speed:
         speeds = [
             (str(size), f"{one.torch_ms:.2f}", f"{one.ort_ms:.2f}", f"{one.speedup:.2f}×")
