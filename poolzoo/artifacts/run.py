@@ -71,6 +71,19 @@ class Run:
         """How image files became the pixels that it was trained on."""
         return recorded(self.config["pretrained_cfg"])
 
+    def uncalibrated(self) -> Run:
+        """The same run, whose probabilities are those of its plain logits; thresholds decide as they did.
+
+        A threshold is moved to the plain probability that belongs to it.
+        """
+        calibration, config = self.decision.calibration, self.config.copy()
+        if calibration is None:
+            return self
+        del config["calibration"]
+        if self.decision.thresholds is not None:
+            config["thresholds"] = list(calibration.plain_probabilities(self.decision.thresholds))
+        return replace(self, config=config)
+
     def samples(self) -> dict[str, np.ndarray]:
         """Images and labels of the data: `train_images`, `train_labels`, `test_images`, `test_labels`.
 

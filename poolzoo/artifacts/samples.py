@@ -1,4 +1,4 @@
-"""Arrays that a run keeps: sample images with labels, logits of the validation images, predictions of the test images."""
+"""Arrays that a run keeps: sample images with labels, logits of validation images, predictions of test images."""
 
 from __future__ import annotations
 

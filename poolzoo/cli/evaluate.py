@@ -54,6 +54,9 @@ def command(
     if as_json:
         output.emit_json(evaluation.to_json())
         return
-    from poolzoo.metrics.evaluation import show
+    from poolzoo.metrics import evaluation as scores
+    from poolzoo.metrics import reliability
 
-    show(evaluation.metrics)
+    scores.show(evaluation.metrics)
+    if evaluation.reliability is not None:
+        reliability.show(evaluation.reliability)

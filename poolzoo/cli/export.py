@@ -74,6 +74,13 @@ EXAMPLES: Final = (
     "--opset", group=GRAPH, type=click.IntRange(18, 26), default=18, show_default=True, help="ONNX opset of the graph."
 )
 @option(
+    "--calibration/--no-calibration",
+    group=GRAPH,
+    default=True,
+    show_default=True,
+    help="Give probabilities of the calibrated logits of the run, or of its plain logits.",
+)
+@option(
     "--abstain-at",
     group=GRAPH,
     metavar="accuracy=VALUE|coverage=VALUE",
@@ -138,6 +145,7 @@ def command(
     max_accuracy_drop: float,
     input_kind: str,
     opset: int,
+    calibration: bool,
     abstain_at: str | None,
     confidence: float | None,
     prediction_sets: float | None,
@@ -177,7 +185,7 @@ def command(
     )
     try:
         report = export(
-            _source(what, pretrained),
+            _source(what, pretrained, calibrated=calibration),
             place,
             options=options,
             provider=provider,
@@ -287,12 +295,17 @@ def _check(what: str, pretrained: bool) -> None:
         raise UsageError(text, "leave --pretrained out to export a run")
 
 
-def _source(what: str, pretrained: bool) -> ExportSource:
+def _source(what: str, pretrained: bool, *, calibrated: bool) -> ExportSource:
     if pretrained:
         from poolzoo.export.published_network import from_backbone
 
         return from_backbone(what)
     from poolzoo.artifacts.run import load_run
+    from poolzoo.artifacts.samples import VALIDATION
     from poolzoo.export.source import from_run
 
-    return from_run(load_run(Path(what)))
+    run = load_run(Path(what))
+    if calibrated and "calibration" not in run.config and not (run.path / VALIDATION).is_file():
+        text = f"probabilities are not calibrated: {what} is a run of an earlier version"
+        output.warn(text, f"poolzoo evaluate {what} --calibrate adds a calibration to it")
+    return from_run(run, calibrated=calibrated)

@@ -1,4 +1,4 @@
-"""Writes the model card of a bundle: `README.md`, `report.html` and `confusion.png`."""
+"""Writes the model card of a bundle: `README.md`, `report.html`, `confusion.png` and `reliability.png`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import numpy as np
 from poolzoo.artifacts.schema import Export, Speed
 from poolzoo.common import files, markdown
 from poolzoo.export.source import ExportSource
-from poolzoo.metrics import classification, evaluation, multilabel
+from poolzoo.metrics import classification, evaluation, multilabel, reliability
 from poolzoo.metrics.decisions import Decision
 from poolzoo.metrics.multilabel_results import MultilabelMetrics
+from poolzoo.metrics.reliability import ReliabilityChange
 from poolzoo.metrics.results import AnyMetrics, Metrics, format_score, untested_classes, untested_note
-from poolzoo.report import bundle_page, bundle_words, confusion
+from poolzoo.report import bundle_page, bundle_words, confusion, reliability_diagram
 
 MAX_CLASSES: Final = 50  # whose table and confusion matrix are readable
 MAX_LABELS: Final = 20  # that the card names
@@ -41,7 +42,7 @@ LICENSES: Final = frozenset(
 
 
 def write(directory: Path, source: ExportSource, report: Export, measured: Speed, logits: np.ndarray) -> None:
-    """Writes `README.md`, `report.html`, and `confusion.png` where there are labels and few enough classes.
+    """Writes `README.md` and `report.html`; with labels `reliability.png`, and with few classes `confusion.png`.
 
     Args:
         directory: The bundle.
@@ -58,6 +59,11 @@ def write(directory: Path, source: ExportSource, report: Export, measured: Speed
     figures = None if labels is None else evaluation.compute(logits, labels, classes, source.decision)
     if isinstance(figures, Metrics) and len(classes) <= MAX_CLASSES:
         confusion.draw(figures.confusion, classes, directory / "confusion.png")
+    trusted = None if labels is None else reliability.measure(logits, labels, source.decision)
+    diagram = None
+    if trusted is not None:
+        diagram = reliability_diagram.draw(trusted, several=source.decision.task.is_multilabel)
+        files.write_atomically(directory / "reliability.png", diagram)
     made = {key: value for key, value in source.provenance.items() if key != "poolzoo"}  # config.json says more of that
     page = bundle_page.Contents(
         title=source.title,
@@ -65,11 +71,13 @@ def write(directory: Path, source: ExportSource, report: Export, measured: Speed
         report=report,
         measured=measured,
         figures=figures,
+        reliability=trusted,
+        diagram=diagram,
         examples=examples(source, logits),
         provenance={**source.config["poolzoo"], **made, **source.origin},
         python=python(source, report["input"]),
     )
-    files.write_atomically(directory / "README.md", _readme(source, report, measured, figures))
+    files.write_atomically(directory / "README.md", _readme(source, report, measured, figures, trusted))
     files.write_atomically(directory / "report.html", bundle_page.html(page))
 
 
@@ -123,10 +131,9 @@ def examples(source: ExportSource, logits: np.ndarray, limit: int = MAX_EXAMPLES
         return []
     if source.decision.task.is_multilabel:
         return _multilabel_examples(source, labels, logits, limit)
-    predicted = classification.predictions(logits)
+    predicted = source.decision.decide(logits)
     with np.errstate(invalid="ignore"):
-        shifted = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
-        confidence = np.nan_to_num((shifted / shifted.sum(1, keepdims=True)).max(1))
+        confidence = np.nan_to_num(source.decision.probabilities(logits).max(1))
     order = np.argsort(-confidence, kind="stable")
     wrong = [index for index in order if predicted[index] not in (labels[index], classification.NO_CLASS)]
     right = [index for index in range(len(labels)) if predicted[index] == labels[index]]
@@ -167,7 +174,13 @@ def _multilabel_examples(
     ]
 
 
-def _readme(source: ExportSource, report: Export, measured: Speed, figures: AnyMetrics | None) -> str:
+def _readme(
+    source: ExportSource,
+    report: Export,
+    measured: Speed,
+    figures: AnyMetrics | None,
+    trusted: ReliabilityChange | None,
+) -> str:
     sections = [
         _front_matter(source, figures),
         f"# {markdown.text(source.title)}, for ONNX Runtime",
@@ -180,6 +193,8 @@ def _readme(source: ExportSource, report: Export, measured: Speed, figures: AnyM
     ]
     if figures:
         sections.append(_figures(figures))
+    if trusted is not None:
+        sections.append(_calibration(source.decision, trusted))
     sections.append("## Parity\n\n" + markdown.text(" ".join(bundle_words.parity(report["parity"]))))
     if rows := bundle_words.speed_rows(report["speed"]):
         sections.append(
@@ -265,6 +280,21 @@ _THRESHOLDS: Final = (
     "An image gets every label whose probability reaches its threshold. The thresholds are `thresholds` in "
     "`config.json` and in the metadata of `model.onnx`, in the order of the labels."
 )
+
+
+def _calibration(decision: Decision, trusted: ReliabilityChange) -> str:
+    """What probabilities are worth, as a table and a diagram."""
+    said = "`probabilities` are those of plain logits."
+    if decision.calibration is not None:
+        each = " with a scale and bias of each class" if decision.calibration.scale is not None else ""
+        said = (
+            f"`probabilities` are those of logits divided by a temperature of {decision.calibration.temperature:.4g}"
+            f"{each}, which validation images chose; `logits` are plain. The metadata of `model.onnx` has it as "
+            "`calibration`."
+        )
+    table = markdown.table(reliability.headers(trusted), reliability.rows(trusted))
+    picture = "![Reliability diagram: share of right predictions by their probability](reliability.png)"
+    return f"## Calibration\n\n{said} {reliability.note(trusted)}\n\n{table}\n\n{picture}"
 
 
 def _figures(figures: AnyMetrics) -> str:

@@ -85,8 +85,12 @@ class ExportSource:
         }
 
 
-def from_run(run: Run) -> ExportSource:
+def from_run(run: Run, *, calibrated: bool = True) -> ExportSource:
     """The network of a finished run, with the images that the run keeps.
+
+    Args:
+        run: The run.
+        calibrated: Whether probabilities are calibrated, where the run has a calibration.
 
     Raises:
         CheckFailed: A file of the run is missing or damaged.
@@ -94,6 +98,8 @@ def from_run(run: Run) -> ExportSource:
     """
     if run.decision.thresholds is None:
         require_names(f"run {run.path}", run.classes)
+    if not calibrated:
+        run = run.uncalibrated()
     ours, samples = run.config["poolzoo"], run.samples()
     images, labels = _shuffled(samples, "test")
     calibration, _ = _shuffled(samples, "train")

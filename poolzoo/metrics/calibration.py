@@ -7,6 +7,7 @@ Guo, Pleiss, Sun and Weinberger, On Calibration of Modern Neural Networks, ICML 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -50,6 +51,15 @@ class Calibration:
         """Calibrated logits, `float[…, K] → float64[…, K]`, of the same numbers that a graph holds."""
         scaled: np.ndarray = logits.astype(np.float64) * self.factors.astype(np.float64)
         return scaled if self.offsets is None else scaled + self.offsets.astype(np.float64)
+
+    def plain_probabilities(self, calibrated: Sequence[float]) -> tuple[float, ...]:
+        """The sigmoids of plain logits that become these probabilities, one of each label, 0–1."""
+        share = np.asarray(calibrated, np.float64)
+        with np.errstate(divide="ignore"):
+            logits = np.log(share) - np.log1p(-share)
+        plain = (logits - (0.0 if self.offsets is None else self.offsets)) / self.factors
+        with np.errstate(over="ignore"):
+            return tuple(map(float, 1 / (1 + np.exp(-plain))))
 
     def to_json(self) -> dict[str, object]:
         """The value of `calibration` in `config.json` and in the metadata of a graph."""

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from poolzoo.artifacts.schema import CandidateRow, Export, Parity, Speed
-from poolzoo.metrics import evaluation, multilabel
+from poolzoo.metrics import evaluation, multilabel, reliability
 from poolzoo.metrics.multilabel_results import MultilabelMetrics
+from poolzoo.metrics.reliability import ReliabilityChange
 from poolzoo.metrics.results import AnyMetrics, Metrics, untested_classes, untested_note
 from poolzoo.report import bundle_words as words
-from poolzoo.report.bundle_pieces import LogScale, bar_cell, bars, picture, shaded
+from poolzoo.report.bundle_pieces import LogScale, bar_cell, bars, embedded, picture, shaded
 from poolzoo.report.pieces import Safe, document, element, joined, properties, section, table
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class Contents:
         report: The report of the export.
         measured: The content of `speed.json`.
         figures: The metrics of the test images; None where there are no labels.
+        reliability: How far probabilities can be believed on them; None where there are no labels.
+        diagram: The reliability diagram, a PNG; None likewise.
         examples: Wrong predictions, then right ones.
         provenance: The parts of the network, by name.
         python: Code that runs it.
@@ -58,6 +61,8 @@ class Contents:
     report: Export
     measured: Speed
     figures: AnyMetrics | None
+    reliability: ReliabilityChange | None
+    diagram: bytes | None
     examples: Sequence[Example]
     provenance: Mapping[str, object]
     python: str
@@ -68,6 +73,7 @@ def html(contents: Contents) -> str:
     parts = (
         _classes(contents.figures),
         _confusion(contents.figures),
+        _calibration(contents),
         _parity(contents.report["parity"]),
         _speed(contents),
         _precisions(contents.report.get("candidates", [])),
@@ -167,6 +173,18 @@ def _pairs(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> Safe:
     if not rows:
         return element("p", "No image has a wrong prediction.")
     return table("Most often confused", ("truth", "prediction", "images"), rows, "pairs")
+
+
+def _calibration(contents: Contents) -> Safe:
+    found = contents.reliability
+    if found is None or contents.diagram is None:
+        return Safe("")
+    drawn = embedded(contents.diagram, "Reliability diagram: share of right predictions by their probability")
+    scores = table("Errors of the probabilities", reliability.headers(found), reliability.rows(found), "reliability")
+    return section(
+        "calibration", "Calibration", element("p", reliability.note(found), class_="note"),
+        element("div", drawn, scores, class_="beside"),
+    )  # fmt: skip
 
 
 def _parity(agreement: Parity) -> Safe:

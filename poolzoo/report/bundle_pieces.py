@@ -48,6 +48,11 @@ def picture(pixels: np.ndarray, alt: str) -> Safe:
     return Safe(f'<img src="{source}" {shape} alt="{text(alt)}">')
 
 
+def embedded(png: bytes, alt: str) -> Safe:
+    """A PNG inside the page, at its own size."""
+    return Safe(f'<img src="data:image/png;base64,{base64.b64encode(png).decode()}" class="diagram" alt="{text(alt)}">')
+
+
 def bars(rows: Sequence[TimedRow], label: str) -> Safe:
     """A bar a runtime with its median, whiskers from the minimum to the 90th percentile, and its numbers above it."""
     ends = [max(row.median_ms, row.p90_ms or 0) for row in rows]

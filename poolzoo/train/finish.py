@@ -17,8 +17,10 @@ from poolzoo.common import files, output
 from poolzoo.common.errors import EnvironmentProblem
 from poolzoo.common.text import data_title
 from poolzoo.data import identity, unreadable
-from poolzoo.metrics import evaluation
+from poolzoo.metrics import calibration_fit, evaluation, reliability
+from poolzoo.metrics.calibration_fit import CalibrationFit
 from poolzoo.metrics.decisions import Decision
+from poolzoo.metrics.reliability import ReliabilityChange
 from poolzoo.metrics.results import AnyMetrics
 from poolzoo.report import curves
 from poolzoo.train import distributed, feature_entries, feature_writer, features, inference, memory
@@ -42,6 +44,8 @@ class FinalMetrics:
         predicted: The predicted class of every test image, `int64[N]`, or the predicted labels, `bool[N, K]`.
         decision: How logits become labels, chosen on the validation images.
         validation: Logits and labels of these.
+        fit: What the validation images say about calibration; None where the settings leave it out.
+        reliability: How far probabilities of test images can be believed; None in a trial of a comparison.
     """
 
     val: AnyMetrics
@@ -50,9 +54,11 @@ class FinalMetrics:
     predicted: np.ndarray
     decision: Decision
     validation: samples.ValidationLogits
+    fit: CalibrationFit | None
+    reliability: ReliabilityChange | None
 
 
-def evaluate_best_weights(heads: Sequence[PreparedRun], engine: Engine) -> list[FinalMetrics]:
+def evaluate_best_weights(heads: Sequence[PreparedRun], engine: Engine, *, alone: bool = True) -> list[FinalMetrics]:
     """Loads the best weights of every head and tests them; every process tests its shard of the images.
 
     No other function reads the test images, and this one runs once.
@@ -60,6 +66,8 @@ def evaluate_best_weights(heads: Sequence[PreparedRun], engine: Engine) -> list[
     Args:
         heads: Runs on one backbone, in the order of the engine's modules.
         engine: After its last epoch.
+        alone: Whether the run is no trial of a comparison. Trials get a temperature alone, which changes no prediction,
+            and no bootstrap intervals: `poolzoo evaluate` computes these.
     """
     data = heads[0].data
     for module in engine.modules.values():
@@ -70,10 +78,17 @@ def evaluate_best_weights(heads: Sequence[PreparedRun], engine: Engine) -> list[
     results = []
     val_labels = data.labels[data.val_indices]
     for index in range(len(heads)):
-        decision = evaluation.choose_decision(val_logits[:, index], val_labels)
+        validation = samples.ValidationLogits(logits=val_logits[:, index], labels=val_labels)
+        fit = None
+        if heads[index].settings.calibration:
+            fit = calibration_fit.fit(validation.logits, val_labels, vector=alone)
+        decision = evaluation.choose_decision(
+            validation.logits, val_labels, calibration=None if fit is None else fit.calibration
+        )
         flip_tta = None
         if flipped_logits is not None:
-            flip_tta = evaluation.flip_averaged_score(test_logits[:, index], flipped_logits[:, index], data.test.labels)
+            plain, mirrored = (decision.calibrated(each[:, index]) for each in (test_logits, flipped_logits))
+            flip_tta = evaluation.flip_averaged_score(plain, mirrored, data.test.labels)
         results.append(
             FinalMetrics(
                 val=evaluation.compute(val_logits[:, index], val_labels, data.classes, decision),
@@ -81,7 +96,9 @@ def evaluate_best_weights(heads: Sequence[PreparedRun], engine: Engine) -> list[
                 test_flip_tta=flip_tta,
                 predicted=decision.decide(test_logits[:, index]),
                 decision=decision,
-                validation=samples.ValidationLogits(logits=val_logits[:, index], labels=val_labels),
+                validation=validation,
+                fit=fit,
+                reliability=reliability.measure(test_logits[:, index], data.test.labels, decision) if alone else None,
             )
         )
     return results
@@ -181,6 +198,8 @@ def finish_run(prepared: PreparedRun, path: Path, engine: Engine, result: FinalM
         processes=prepared.rank.world_size,
         skipped=tuple(unreadable.to_json(data.skipped)),
         ending=ending,
+        fit=result.fit,
+        reliability=result.reliability,
     )
     files.write_json(path / "config.json", config)
     (path / INITIAL_WEIGHTS).unlink(missing_ok=True)  # config.json has it now

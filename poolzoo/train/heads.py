@@ -62,7 +62,7 @@ def finetune_heads(
 
     engine.run(on_epoch_end)
     finished = [(path / manifest.MANIFEST).is_file() for path in paths]
-    results = [] if all(finished) else evaluate_best_weights(heads, engine)
+    results = [] if all(finished) else evaluate_best_weights(heads, engine, alone=False)
     if not heads[0].rank.is_zero:
         return {}
 
