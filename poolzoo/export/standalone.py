@@ -69,7 +69,7 @@ class Model:
     def run(self, images: np.ndarray) -> list[np.ndarray]:
         """Logits and probabilities, `float32[N, classes]` each, of `uint8[N, H, W, 3]`; N is 1 for photographs.
 
-        Behind them are `accepted`, `bool[N]`, and `prediction_set`, `bool[N, classes]`, where the graph has these outputs.
+        Behind them are `accepted`, `bool[N]`, and `prediction_set`, `bool[N, classes]`, where the graph has them.
         """
         if self.kind == "float":
             images = np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32) / np.float32(255)

@@ -232,6 +232,13 @@ def parity(found: Parity) -> list[str]:
     return said
 
 
+RISK_COVERAGE: Final = "Risk–coverage curve: share of wrong predictions among the images that are most certain"
+RISK_COVERAGE_NOTE: Final = (
+    "The share of wrong predictions where the test images with the largest probability alone are accepted. The area "
+    "under this curve is its mean over all numbers of images."
+)
+
+
 def rules(report: RulesReport) -> dict[str, list[str]]:
     """The outputs beside logits and probabilities, each with sentences on its rule and what it does to test images."""
     said: dict[str, list[str]] = {}
@@ -248,7 +255,7 @@ def rules(report: RulesReport) -> dict[str, list[str]]:
                 f"({_interval(tested.accuracy_interval)})."
             ]
         if report.aurc is not None:
-            said[ACCEPTED] += [f"The area under the risk–coverage curve is {report.aurc:.4f}."]
+            said[ACCEPTED] += [f"The area under the risk–coverage curve of these images is {report.aurc:.4f}."]
     if (sets := report.rules.sets) is not None:
         said[PREDICTION_SET] = [
             f"A set holds the true class with probability {sets.coverage:g}. That is chosen on {sets.images} "
