@@ -128,6 +128,14 @@ EXAMPLES: Final = (
     help="Measure the network under torch.compile too. This takes a minute or more.",
 )
 @option(
+    "--debug",
+    group=OUTPUT,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="If parity fails in fp32, write a directory with the smallest graph and input that still show it, a script, "
+    "and a report that names the node. This takes up to two minutes.",
+)
+@option(
     "--out",
     group=OUTPUT,
     type=click.Path(path_type=Path),
@@ -154,6 +162,7 @@ def command(
     runtime_timeout: float | None,
     no_bench: bool,
     torch_compile: bool,
+    debug: Path | None,
     provider: str,
     threads: int | None,
     as_json: bool,
@@ -169,6 +178,8 @@ def command(
 
     _check(what, pretrained)
     rules = _rules(abstain_at, confidence, prediction_sets)
+    if debug is not None:
+        files.require_free(debug)
     place = out or Path("exports") / (files.slug(what) if pretrained else Path(what).resolve().name)
     files.require_free(place)
     output.detail("loading torch")
@@ -192,6 +203,7 @@ def command(
             threads=threads,
             measure_speed=not no_bench,
             torch_compile=torch_compile,
+            debug=debug,
             targets=TargetOptions(
                 targets=tuple(split_names("--target", targets)) if targets is not None else (),
                 runtime=runtime,

@@ -139,6 +139,7 @@ def export(
     measure_speed: bool = True,
     torch_compile: bool = False,
     targets: TargetOptions | None = None,
+    debug: Path | None = None,
 ) -> ExportReport:
     """Exports a network, checks the graph and measures it.
 
@@ -151,6 +152,8 @@ def export(
         measure_speed: Whether to measure speed.
         torch_compile: Whether to measure the network under torch.compile too.
         targets: What to make for other runtimes; None for nothing.
+        debug: A directory, which must not exist, for the smallest graph and input that show it where parity fails in
+            fp32; None for none.
 
     Raises:
         ParityFailed: The graph is not the network's, or exceeds its limits; there is no bundle.
@@ -161,6 +164,8 @@ def export(
     """
     options, targets = options or ExportOptions(), targets or TargetOptions()
     files.require_free(out)
+    if debug is not None:
+        files.require_free(debug)
     if options.input_kind == graph_input.PHOTO:
         photo_graph.require_filter(source.fit)
     targets.require(options.input_kind)
@@ -168,7 +173,7 @@ def export(
     rules = rule_outputs.choose(source, options.rules)
     with _torch_threads(threads) as count, files.appearing(out) as directory:
         with tempfile.TemporaryDirectory(dir=directory) as work:
-            best, report = _export_graphs(source, Path(work) / "fp32.onnx", provider, count, options)
+            best, report = _export_graphs(source, Path(work) / "fp32.onnx", provider, count, options, debug)
             if rules.names:
                 best, found = _with_rules(best, rules, source, provider, count)
                 report = replace(report, rules=found)
@@ -209,7 +214,12 @@ def _torch_threads(count: int | None) -> Iterator[int]:
 
 
 def _export_graphs(
-    source: ExportSource, file: Path, provider: str, threads: int, options: ExportOptions
+    source: ExportSource,
+    file: Path,
+    provider: str,
+    threads: int,
+    options: ExportOptions,
+    debug: Path | None,
 ) -> tuple[Candidate, ExportReport]:
     """Makes the graph in fp32 and in every requested precision beside `file`, checks them, and selects one.
 
@@ -235,7 +245,13 @@ def _export_graphs(
         opset=graph.opset_of(onnx.load(file)),
     )
     if not parity.passed:
-        raise ParityFailed(report, source.hint)
+        hint = source.hint
+        if debug is not None:
+            from poolzoo.parity.reduction import from_parity
+
+            if from_parity.debug(parity, reference, file, written.layers, model, debug) is not None:
+                hint = f"see {debug / 'report.md'}"
+        raise ParityFailed(report, hint)
 
     conversion = candidates.Conversion(
         fp32=fp32,

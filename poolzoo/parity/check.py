@@ -170,9 +170,7 @@ def measure(reference: Reference, graph: ort_session.OnnxModel) -> Differences:
     """
     images = reference.images
     by_batch: dict[int, np.ndarray] = {}
-    runs = [(size, rows) for size in BATCHES for rows in _rows_for(size, reference.edge_count, len(images))]
-    runs.append((batch_of(reference.model, images.shape[1:3]), np.arange(len(images))))
-    for size, rows in runs:
+    for size, rows in _runs(reference):
         outputs = ort_session.run_in_batches(graph, images[rows], size)
         for one, other in zip(outputs, reference.expected, strict=True):
             if one.shape != other[rows].shape:
@@ -182,6 +180,19 @@ def measure(reference: Reference, graph: ort_session.OnnxModel) -> Differences:
         worst = by_batch.setdefault(size, np.zeros(len(images)))
         np.maximum.at(worst, rows, by_image)
     return Differences(outputs, by_batch)
+
+
+def batches_of(reference: Reference, size: int) -> list[np.ndarray]:
+    """The batches in which `measure` runs the images at a batch size, as row numbers."""
+    runs = [rows for one, rows in _runs(reference) if one == size]
+    return [rows[start : start + size] for rows in runs for start in range(0, len(rows), size)]
+
+
+def _runs(reference: Reference) -> list[tuple[int, np.ndarray]]:
+    """Batch sizes and the images that are run at each."""
+    images = reference.images
+    runs = [(size, rows) for size in BATCHES for rows in _rows_for(size, reference.edge_count, len(images))]
+    return [*runs, (batch_of(reference.model, images.shape[1:3]), np.arange(len(images)))]
 
 
 def _extreme(reference: Reference, differences: np.ndarray) -> Extreme:

@@ -44,7 +44,8 @@ class Part:
     Attributes:
         name: The module's path, or "core".
         module: The module, in eval mode on the CPU.
-        session: The part of the graph.
+        graph: The part of the graph.
+        session: The same, opened.
         shape: The shape of its input without the batch.
         image: One image as the graph's input, where the part reads the batch size from it.
         loses_nan: Whether an operator in it loses NaN in ONNX Runtime.
@@ -52,10 +53,15 @@ class Part:
 
     name: str
     module: nn.Module
+    graph: onnx.ModelProto
     session: onnxruntime.InferenceSession
     shape: tuple[int, ...]
     image: np.ndarray | None
     loses_nan: bool
+
+    def probes(self) -> dict[str, np.ndarray]:
+        """The inputs that it is checked on, by name, `float32[ROWS, *shape]` each."""
+        return core_probes(self.shape) if self.name == "core" else layer_probes(self.shape)
 
     def run_torch(self, x: np.ndarray, dtype: torch.dtype) -> np.ndarray:
         """The module's output in a precision, as `float64[N, …]`."""
@@ -95,9 +101,17 @@ def run_probes(
     for path, module in model.named_modules():
         if path in shapes and (path == "network" or _is_foreign(module)):
             part = _part(path, module, shapes[path], proto, layers, open_part, size)
-            probes = core_probes(part.shape) if path == "network" else layer_probes(part.shape)
-            results += [check_part(part, name, x) for name, x in probes.items()]
+            results += [check_part(part, name, x) for name, x in part.probes().items()]
     return results
+
+
+def find_part(
+    model: nn.Module, proto: onnx.ModelProto, layers: Layers, size: tuple[int, int], open_part: OpenPart, name: str
+) -> Part:
+    """The part of this name, with the arguments of `run_probes`."""
+    path = "network" if name == "core" else name
+    shape = _input_shapes(model, size)[path]
+    return _part(path, model.get_submodule(path), shape, proto, layers, open_part, size)
 
 
 def _is_foreign(module: nn.Module) -> bool:
@@ -151,6 +165,7 @@ def _part(
     return Part(
         name="core" if path == "network" else path,
         module=module,
+        graph=part,
         session=open_part(part.SerializeToString()),
         shape=shape,
         image=image,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 import onnx
@@ -16,7 +16,21 @@ from poolzoo.parity.reduction.difference import Difference, compare
 from poolzoo.parity.reduction.running import Arrays, Runner
 
 NOISE_FACTOR: Final = 16.0  # a difference is more than so many times what rounding makes
-Expected = Callable[[Arrays], np.ndarray]
+
+
+class Expected(Protocol):
+    """What torch makes of a region of a graph."""
+
+    @property
+    def sliceable(self) -> bool:
+        """Whether it holds for inputs of other sizes."""
+        ...
+
+    def __call__(self, inputs: Arrays) -> np.ndarray: ...
+
+    def sliced(self, length: int, rows: Sequence[int]) -> Expected:
+        """The same with all axes of its weights that are so long sliced."""
+        ...
 
 
 class TimeIsUp(Exception):
@@ -43,8 +57,13 @@ class Case:
         """The name of the output."""
         return str(self.graph.graph.output[0].name)
 
-    def changed(self, change: Callable[[onnx.ModelProto], onnx.ModelProto], inputs: Arrays | None = None) -> Case:
-        """The same change of both graphs, and other inputs.
+    def changed(
+        self,
+        change: Callable[[onnx.ModelProto], onnx.ModelProto],
+        inputs: Arrays | None = None,
+        expected: Expected | None = None,
+    ) -> Case:
+        """The same change of both graphs, and other inputs; `expected` is in the place of what torch makes of them.
 
         Inputs that the graph does not read any more are left out.
 
@@ -52,7 +71,7 @@ class Case:
             Exception: The change does not fit one of them.
         """
         graph = change(self.graph)
-        other = self.reference
+        other = self.reference if expected is None else expected
         if isinstance(other, onnx.ModelProto):
             other = graph if other is self.graph else change(other)
         given = self.inputs if inputs is None else inputs
@@ -141,10 +160,15 @@ class Oracle:
         self.best = case
         return True
 
-    def tried(self, change: Callable[[onnx.ModelProto], onnx.ModelProto], inputs: Arrays | None = None) -> bool:
+    def tried(
+        self,
+        change: Callable[[onnx.ModelProto], onnx.ModelProto],
+        inputs: Arrays | None = None,
+        expected: Expected | None = None,
+    ) -> bool:
         """Makes a change to the smallest case, and keeps the result where it still shows the difference."""
         try:
-            case = self.best.changed(change, inputs)
+            case = self.best.changed(change, inputs, expected)
         except Exception:  # a change that does not fit the graph, in whatever way
             return False
         return self.accept(case)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
-
-TINY: Final = 1e-30  # what an output of zeros is compared with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +30,10 @@ class Difference:
 
     @property
     def relative(self) -> float:
-        """The largest difference over the largest magnitude; infinite where the shapes differ or a NaN is lost."""
+        """The largest difference over the largest magnitude; infinite where only one is finite or not zero."""
         if self.max_abs is None or self.non_finite:
             return float("inf")
-        return self.max_abs / max(self.largest, TINY)
+        return self.max_abs / self.largest if self.largest else np.inf if self.max_abs else 0.0
 
     def to_json(self) -> dict[str, Any]:
         """`difference` in `report.json`."""

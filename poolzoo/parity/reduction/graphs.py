@@ -113,6 +113,15 @@ def with_constant(proto: onnx.ModelProto, name: str, value: np.ndarray) -> onnx.
     return pruned(copy)
 
 
+def with_constant_values(proto: onnx.ModelProto, name: str, value: np.ndarray) -> onnx.ModelProto:
+    """A copy with other numbers in a weight."""
+    copy = copied(proto)
+    for tensor in copy.graph.initializer:
+        if tensor.name == name:
+            tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(value), name))
+    return copy
+
+
 def pruned(proto: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of a graph with one output, without nodes, weights and inputs that it does not need."""
     copy = copied(proto)

@@ -15,6 +15,7 @@ from poolzoo.common import output
 from poolzoo.common.errors import CheckFailed
 from poolzoo.parity.reduction import graphs, optimizers, repairs, running
 from poolzoo.parity.reduction.case import Case, Oracle, TimeIsUp
+from poolzoo.parity.reduction.culprit import find_culprit, fit_small
 from poolzoo.parity.reduction.cutting import cut_nodes
 from poolzoo.parity.reduction.difference import compare
 from poolzoo.parity.reduction.locating import locate
@@ -162,7 +163,7 @@ class _Search:
             made_by = "onnxruntime without optimizations"
         found = self._reduction(oracle, f"the same graph in {made_by}", complete)
         source = self._source_of(oracle.best.output)
-        return replace(found, kind="runtime", optimizer=optimizer, repair=repair, source=source)
+        return replace(found, fault="runtime", optimizer=optimizer, repair=repair, source=source)
 
     def _translation_fault(self, side: TorchSide) -> Reduction:
         """The graph does not compute what torch computes: the region is repaired, cut and shrunk."""
@@ -172,7 +173,7 @@ class _Search:
 
         def search() -> None:
             nonlocal repair
-            repair = side.find_repair(oracle)
+            repair = find_culprit(side, oracle)
             if repair is not None:
                 repaired = Case(region.graph, region.inputs, repair.applied(region.graph))
                 if attempt(running.reference, repaired.graph, region.inputs) is None:
@@ -181,7 +182,13 @@ class _Search:
                     cut_nodes(oracle)
             if repair is not None or side.replays:
                 shrink(oracle)
-                cut_nodes(oracle)
+            if repair is None and side.replays:
+                repair = fit_small(oracle)
+                if repair is not None:
+                    case = oracle.best
+                    oracle.accept(Case(case.graph, case.inputs, repair.applied(case.graph)))
+                    shrink(oracle)
+            cut_nodes(oracle)
 
         complete = _bounded(search)
         text = f"torch {torch.__version__.partition('+')[0]} in float64"
@@ -192,7 +199,6 @@ class _Search:
         step = tape.step_of(region.end)
         return replace(
             found,
-            kind="translation",
             repair=repair,
             repairs_all=self._repairs_all(repair, side.recordings) if repair is not None else None,
             source=Source.of(step) if step is not None else None,
@@ -228,7 +234,7 @@ class _Search:
         case, expected = oracle.best, oracle.expected(oracle.best)
         found = {name: attempt(run, case.graph, case.inputs) for name, run in RUNNERS.items()}
         return Reduction(
-            kind="translation",
+            fault="graph",
             graph=case.graph,
             inputs=case.inputs,
             expected=expected,

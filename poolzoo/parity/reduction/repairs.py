@@ -259,7 +259,7 @@ def _inputs(proto: onnx.ModelProto, node: NodeProto) -> Iterator[Repair]:
             node=node.output[0],
             operator=node.op_type,
             part="input",
-            name="order" if len(order) == len(given) else "count",
+            name="list",
             found=_shown(given),
             expected=_shown(order),
             nodes=(changed,),
@@ -300,6 +300,8 @@ def _weights(node: NodeProto, known: dict[str, np.ndarray], weights: Sequence[np
             continue
         for other in weights:
             for form in (other, other.T if other.ndim == 2 else None):
+                if form is not None and form.size == value.size and form.ndim < 2:
+                    form = form.reshape(value.shape)
                 if form is not None and form.shape == value.shape and not np.array_equal(form, value):
                     note = f"the network's, which is up to {np.abs(form - value).max():.3g} away,"
                     yield _with_weight(node, name, value, form.astype(value.dtype), "weights", note)
@@ -332,6 +334,12 @@ def _missing(node: NodeProto, weights: Sequence[np.ndarray]) -> Iterator[Repair]
     clip = helper.make_node("Clip", [name, "zero", "six"], [node.output[0]])
     yield _added(node, [shortened, clip], "Clip to 0–6", six)
     for position, given in enumerate(node.input):
+        for operator in MISSING if given and position < 2 else ():
+            changed = NodeProto()
+            changed.CopyFrom(node)
+            changed.input[position] = f"{name}_active"
+            nodes = [helper.make_node(operator, [given], [f"{name}_active"]), changed]
+            yield _added(node, nodes, f"{operator} of input {position}")
         for eps in EPSILONS if given and node.op_type in ("Div", "Sqrt", "Log", "Pow", "Reciprocal") else ():
             plus = helper.make_node("Add", [given, "eps"], [f"{name}_eps"])
             changed = NodeProto()

@@ -14,7 +14,8 @@ from poolzoo.parity.reduction.repairs import Repair
 from poolzoo.parity.reduction.running import Arrays
 from poolzoo.parity.reduction.tape import Step
 
-Kind = Literal["translation", "runtime"]
+Fault = Literal["graph", "runtime"]
+Kind = Literal["translation", "runtime", "non-finite"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +49,8 @@ class Reduction:
     """The smallest case that was found.
 
     Attributes:
-        kind: "translation" where the graph does not compute what torch computes in any runtime, "runtime" where the
-            graph is right and the runtime computes it wrongly.
+        fault: "graph" where it does not compute what torch computes in any runtime, "runtime" where the graph is right
+            and the runtime computes it wrongly.
         graph: The graph, with one output.
         inputs: Its inputs.
         expected: What its output should be.
@@ -67,7 +68,7 @@ class Reduction:
         seconds: How long it took.
     """
 
-    kind: Kind
+    fault: Fault
     graph: onnx.ModelProto
     inputs: Arrays
     expected: np.ndarray
@@ -95,6 +96,13 @@ class Reduction:
         return self.difference.non_finite > 0
 
     @property
+    def kind(self) -> Kind:
+        """What kind of fault it is: a wrong translation, a wrong runtime, or NaN, infinity and overflow in either."""
+        if self.non_finite:
+            return "non-finite"
+        return "translation" if self.fault == "graph" else "runtime"
+
+    @property
     def bytes(self) -> int:
         """The size of the inputs."""
         return sum(one.nbytes for one in self.inputs.values())
@@ -103,7 +111,7 @@ class Reduction:
         """`report.json`."""
         return {
             "kind": self.kind,
-            "non_finite": self.non_finite,
+            "fault": self.fault,
             "difference": self.difference.to_json(),
             "threshold": self.threshold,
             "oracle": self.oracle,

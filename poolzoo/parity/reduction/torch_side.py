@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Final
 
 import numpy as np
-import onnx
 import torch
+from torch import Tensor
 
-from poolzoo.parity.reduction import graphs, repairs, running
-from poolzoo.parity.reduction.case import Oracle
 from poolzoo.parity.reduction.difference import compare
 from poolzoo.parity.reduction.locating import Region
 from poolzoo.parity.reduction.recordings import Recordings
-from poolzoo.parity.reduction.repairs import Repair
-from poolzoo.parity.reduction.running import Arrays, attempt
-from poolzoo.parity.reduction.tape import Network, record
+from poolzoo.parity.reduction.running import Arrays
+from poolzoo.parity.reduction.tape import Network, Tape, record
 
 PERTURBATIONS: Final = 2  # other inputs that a repair has to agree on
 SPREAD: Final = 0.3  # of their values
@@ -37,6 +34,67 @@ def record_both(network: Network, inputs: Sequence[np.ndarray]) -> Recordings:
     return Recordings(double, single if same and len(single.values) == len(double.values) else None)
 
 
+# What has sizes in its arguments holds for these sizes only.
+SIZED: Final = ("view", "reshape", "expand", "slice", "select", "narrow", "split", "chunk", "unfold", "pad", "index")
+SIZED_NODES: Final = ("Reshape", "Slice", "Gather", "Split", "Expand", "Tile", "Resize", "Pad", "ReduceSum")
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What torch makes of a region's inputs, computed again from the recording.
+
+    Attributes:
+        region: The region.
+        tape: The recording.
+        weights: Weights in the place of those that were recorded, by their numbers.
+    """
+
+    region: Region
+    tape: Tape
+    weights: Mapping[int, Tensor] = field(default_factory=dict)
+
+    def __call__(self, inputs: Arrays) -> np.ndarray:
+        double = any(one.dtype == torch.float64 for one in self.tape.values)
+        given = dict(self.weights)
+        for name, index in self.region.starts.items():
+            tensor = torch.from_numpy(np.array(inputs[name]))
+            given[index] = tensor.double() if double and tensor.is_floating_point() else tensor
+        return np.asarray(self.tape.replay(given, self.region.end).numpy(), np.float64)
+
+    @cached_property
+    def sliceable(self) -> bool:
+        """Whether it holds for inputs of other sizes."""
+        steps = self.tape.steps_between(set(self.region.starts.values()), self.region.end)
+        names = [self.tape.steps[step].operator for step in steps]
+        sized = any(f".{word}" in name or f"_{word}" in name for word in SIZED for name in names)
+        return not sized and all(node.op_type not in SIZED_NODES for node in self.region.graph.graph.node)
+
+    def sliced(self, length: int, rows: Sequence[int]) -> Replayed:
+        """The same with all axes of its weights that are so long sliced."""
+        found = dict(self.weights)
+        for index in self.tape.leaves(set(self.region.starts.values()), self.region.end):
+            value = found.get(index, self.tape.values[index])
+            for axis in [axis for axis, side in enumerate(value.shape) if side == length]:
+                value = value.index_select(axis, torch.tensor(rows))
+            found[index] = value
+        return replace(self, weights=found)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What torch made of a region's inputs, where it cannot be computed again; no other inputs are asked for."""
+
+    value: np.ndarray
+    sliceable: bool = False
+
+    def __call__(self, inputs: Arrays) -> np.ndarray:
+        return self.value
+
+    def sliced(self, length: int, rows: Sequence[int]) -> Recorded:
+        """Nothing else than itself, which fits no other inputs."""
+        return self
+
+
 @dataclass(frozen=True)
 class TorchSide:
     """A region of a graph, and what torch computes there."""
@@ -49,61 +107,23 @@ class TorchSide:
         """How far the region's output may be from torch's in float64."""
         return 2 * self.recordings.tolerance(self.region.end)
 
-    @cached_property
+    @property
     def replays(self) -> bool:
         """Whether torch can compute the output of other inputs too."""
+        return isinstance(self.expected, Replayed)
+
+    @cached_property
+    def expected(self) -> Replayed | Recorded:
+        """What torch makes of inputs, in float64."""
         tape, region = self.recordings.double, self.region
-        leaves = tape.leaves(set(region.starts.values()), region.end)
-        if leaves & set(tape.inputs):
-            return False  # it depends on an input of the network that is not one of the region's
+        replayed, recorded = Replayed(region, tape), Recorded(tape.array(region.end))
+        if tape.leaves(set(region.starts.values()), region.end) & set(tape.inputs):
+            return recorded  # it depends on an input of the network that is not one of the region's
         try:
-            return close(self._replay(region.inputs), tape.array(region.end), self.tolerance)
+            same = close(replayed(region.inputs), recorded.value, self.tolerance)
         except Exception:  # an operation that changes its input, of which another part is outside of the region
-            return False
-
-    def expected(self, inputs: Arrays) -> np.ndarray:
-        """What torch makes of inputs, in float64; of any inputs what was recorded where it cannot compute them."""
-        return self._replay(inputs) if self.replays else self.recordings.double.array(self.region.end)
-
-    def _replay(self, inputs: Arrays) -> np.ndarray:
-        tape = self.recordings.double
-        dtype = torch.float64 if any(one.dtype == torch.float64 for one in tape.values) else torch.float32
-        given = {}
-        for name, index in self.region.starts.items():
-            tensor = torch.from_numpy(np.array(inputs[name]))
-            given[index] = tensor.to(dtype) if tensor.is_floating_point() else tensor
-        return np.asarray(tape.replay(given, self.region.end).numpy(), np.float64)
-
-    def find_repair(self, oracle: Oracle) -> Repair | None:
-        """A change of one node with which the region agrees with torch, on its input and on perturbed ones.
-
-        Args:
-            oracle: Its best case is the region.
-        """
-        region, tape = self.region, self.recordings.double
-        tests = [(region.inputs, self.expected(region.inputs), self.tolerance)]
-        for seed in range(PERTURBATIONS if self.replays else 0):
-            perturbed = _perturbed(region.inputs, seed)
-            wanted = attempt(lambda _, given: [self.expected(given)], region.graph, perturbed)
-            if wanted is not None and np.isfinite(wanted).all():
-                tests.append((perturbed, wanted, ROUNDING * float(np.abs(wanted).max(initial=0))))
-        original = oracle.difference(oracle.best).max_abs
-        if original is not None and not oracle.non_finite:
-            tests[0] = *tests[0][:2], min(self.tolerance, LEFT * original)
-
-        def agrees(graph: onnx.ModelProto) -> bool:
-            oracle.alive()
-            for inputs, wanted, allowed in tests:
-                found = attempt(running.unoptimized, graph, inputs)
-                if found is None or not close(found, wanted, allowed):
-                    return False
-            return True
-
-        leaves = sorted(tape.leaves(set(region.starts.values()), region.end))
-        weights = [tape.array(one).astype(np.float32) for one in leaves if tape.values[one].is_floating_point()]
-        values = running.values(region.graph, region.inputs, graphs.computed(region.graph))
-        ranks = {name: one.ndim for name, one in {**region.inputs, **values}.items()}
-        return repairs.find_repair(region.graph, weights, agrees, lambda name: ranks.get(name, 4))
+            return recorded
+        return replayed if same else recorded
 
 
 def close(found: np.ndarray, expected: np.ndarray, allowed: float) -> bool:
