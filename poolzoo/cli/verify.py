@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from poolzoo.cli.foreign import image_size_option, is_file, output_option, parse_scaling, parse_size, require_of_file
+from poolzoo.cli.foreign import (
+    image_size_option,
+    is_file,
+    output_option,
+    parse_scaling,
+    parse_size,
+    require_of_file,
+    require_onnx,
+)
 from poolzoo.cli.options import json_option, provider_option, runtime_timeout_option, split_names, threads_option
 from poolzoo.common import output
 
@@ -112,6 +120,7 @@ def command(
             raise UsageError(text, "--against model.py:build names its torch module; poolzoo bench measures it alone")
         if provider not in ("auto", "cpu"):
             raise UsageError(f"--provider {provider} is for bundles", "--against compares on the CPU")
+        require_onnx()
         from poolzoo.parity.foreign.verify import AgainstOptions, verify_against
 
         options = AgainstOptions(
