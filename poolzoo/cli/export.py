@@ -263,8 +263,10 @@ def _show(report: ExportReport) -> None:
         for one in report.candidates:
             if one.search is not None:
                 output.data(f"layers      {_search(one)}")
-    for name, text in bundle_words.rules(report.rules):
-        output.data(f"{name:11} {text}")
+    for name, sentences in bundle_words.rules(report.rules).items():
+        output.data(f"{name:11} {sentences[0]}")
+        for sentence in sentences[1:]:
+            output.data(f"{'':11} {sentence}")
     if report.speed:
         speeds = [
             (str(size), f"{one.torch_ms:.2f}", f"{one.ort_ms:.2f}", f"{one.speedup:.2f}×")
