@@ -60,6 +60,12 @@ if TYPE_CHECKING:
     show_default="what the module states, else 1",
     help="Standard deviation of each channel, by which it is divided then.",
 )
+@click.option(
+    "--debug",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write the smallest graph and input that show a difference from --against, with a script that runs them.",
+)
 @output_option
 @image_size_option
 @click.option("--no-bench", is_flag=True, help="Skip the measurement of speed.")
@@ -87,6 +93,7 @@ def command(
     input_range: str | None,
     mean: str | None,
     std: str | None,
+    debug: Path | None,
     output_name: str | None,
     image_size: str | None,
     no_bench: bool,
@@ -113,7 +120,7 @@ def command(
     from poolzoo.runtime.verify import verify
 
     names = split_names("--runtime", runtimes) if runtimes is not None else []
-    of_file = {"--input-range": input_range, "--mean": mean, "--std": std, "--images": images}
+    of_file = {"--input-range": input_range, "--mean": mean, "--std": std, "--images": images, "--debug": debug}
     if is_file(bundle):
         if against is None:
             text = f"{bundle} is an ONNX file, and there is nothing to compare it with"
@@ -133,6 +140,7 @@ def command(
             threads=threads,
             timeout=runtime_timeout,
             measure_speed=not no_bench,
+            debug=debug,
         )
         return _show_against(verify_against(bundle, against, options), as_json=as_json)
     require_of_file({"--against": against, "--output": output_name, "--image-size": image_size, **of_file})

@@ -27,6 +27,7 @@ class AgainstReport:
         last_agreement: Up to which layer both agree; None where all do, or it is not known.
         runtimes: What was found of the file in runtimes; None where none was asked for.
         remarks: What else there is to say.
+        reduction: The directory with the smallest graph and input that show a difference; None where none was written.
     """
 
     file: str
@@ -40,6 +41,7 @@ class AgainstReport:
     last_agreement: LastAgreement | None = None
     runtimes: RuntimesReport | None = None
     remarks: tuple[str, ...] = ()
+    reduction: str | None = None
 
     @property
     def passed(self) -> bool:
@@ -94,9 +96,11 @@ class AgainstReport:
     @property
     def hint(self) -> str:
         """What to do about a difference."""
+        if self.reduction is not None:
+            return f"see {self.reduction}/report.md"
         if self.cause is not None:
             return "give both the same images; --input-range, --mean and --std say what floats they take"
-        return "was it exported from this module, with these weights, in eval mode?"
+        return "was it exported with these weights, in eval mode? --debug DIR writes the smallest graph that differs"
 
     def to_json(self) -> dict[str, object]:
         """What `verify --against --json` prints."""
@@ -115,6 +119,7 @@ class AgainstReport:
             "cause": None if self.cause is None else self.cause.to_json(),
             "last_agreement": None if self.last_agreement is None else self.last_agreement.to_json(),
             "remarks": list(self.remarks),
+            "reduction": self.reduction,
         }
         if self.runtimes is not None:
             found["runtimes"] = self.runtimes.to_json()
