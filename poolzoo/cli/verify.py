@@ -82,6 +82,14 @@ if TYPE_CHECKING:
     show_default=True,
     help="Arithmetic of these runtimes: float32, or what each prefers, which has a wider tolerance.",
 )
+@click.option(
+    "--arithmetic",
+    "arithmetics",
+    type=click.Choice(["fp16", "bf16"]),
+    multiple=True,
+    help="Also compute with every value rounded to this type, as some devices do with a graph in float32. May be "
+    "repeated.",
+)
 @provider_option
 @threads_option
 @runtime_timeout_option
@@ -99,6 +107,7 @@ def command(
     no_bench: bool,
     runtimes: str | None,
     precision: str,
+    arithmetics: tuple[str, ...],
     provider: str,
     threads: int | None,
     runtime_timeout: float | None,
@@ -140,6 +149,7 @@ def command(
             threads=threads,
             timeout=runtime_timeout,
             measure_speed=not no_bench,
+            arithmetics=tuple(dict.fromkeys(arithmetics)),
             debug=debug,
         )
         return _show_against(verify_against(bundle, against, options), as_json=as_json)
@@ -148,7 +158,13 @@ def command(
         from poolzoo.runtime.runtimes import check_runtimes, select
 
         select(names)  # a name that does not exist fails before the work
-    report = verify(bundle, provider=provider, threads=threads, measure_speed=not no_bench and not names)
+    report = verify(
+        bundle,
+        provider=provider,
+        threads=threads,
+        measure_speed=not no_bench and not names,
+        arithmetics=tuple(dict.fromkeys(arithmetics)),
+    )
     compared: RuntimesReport | None = None
     if names and report.passed:
         compared = check_runtimes(
@@ -170,7 +186,10 @@ def command(
             output.data("")
             show_runtimes(compared)
     if (failure := report.first_failure) is not None:
-        output.error(f"bundle {bundle} is not as it was exported: {failure.detail}", "export the run again")
+        text, hint = f"bundle {bundle} is not as it was exported: {failure.detail}", "export the run again"
+        if failure.id.startswith("arithmetic-"):
+            text, hint = f"bundle {bundle} needs float32: {failure.detail}", "let no device compute it otherwise"
+        output.error(text, hint)
     return OK if _report_failures(compared, "bundle") and report.passed else CHECK_FAILED
 
 
@@ -186,7 +205,7 @@ def _show_against(report: AgainstReport, *, as_json: bool) -> int:
         if report.runtimes is not None:
             output.data("")
             show_runtimes(report.runtimes)
-    if not report.parity.passed:
+    if not all(check.passed for check in report.checks):
         output.error(report.describe_failure(), report.hint)
     return OK if _report_failures(report.runtimes, "file") and report.passed else CHECK_FAILED
 

@@ -150,6 +150,19 @@ def test_a_network_of_another_function_has_no_cause_but_a_place(verified):
     assert "act" in report.last_agreement.node
 
 
+def test_what_needs_float32_is_named(verified):
+    """A factor of 1e5 and its inverse overflow in float16 alone; the file in float32 is right."""
+    large = make(
+        after=[node("Mul", "scores large", "grown"), node("Div", "grown large", "y")], large=np.array(1e5, np.float32)
+    )
+    large.graph.node[-2].name = "growing"
+    report = verified(large, arithmetics=("fp16", "bf16"))
+    assert report.parity.passed
+    assert not report.passed
+    assert [(one.arithmetic, one.passed) for one in report.rounded] == [("fp16", False), ("bf16", True)]
+    assert "Mul growing first" in report.describe_failure()
+
+
 @pytest.mark.parametrize("form", ["float", "uint8"])
 def test_a_fault_is_reduced_to_a_folder(verified, tmp_path, form):
     proto = make(slope=0.01) if form == "float" else from_uint8()

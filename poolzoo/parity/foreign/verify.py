@@ -31,6 +31,7 @@ from poolzoo.runtime.foreign import bundle, classifier
 from poolzoo.runtime.foreign.canonical import LEAST, canonical, raw
 from poolzoo.runtime.foreign.classifier import Classifier, FileOutput
 from poolzoo.runtime.foreign.scaling import Scaling
+from poolzoo.runtime.half_arithmetic import HalfCheck
 from poolzoo.runtime.ort_session import OnnxModel
 from poolzoo.runtime.runtimes import RuntimesReport, check_runtimes, select
 
@@ -52,6 +53,7 @@ class AgainstOptions:
         threads: Threads to compute with; None for ONNX Runtime's own choice.
         timeout: Seconds that a runtime may take for each step; None for the default.
         measure_speed: Whether to time the runtimes that agree.
+        arithmetics: Types, "fp16" or "bf16", in which a file in fp32 shall agree too, but for rounding.
         debug: A directory, which must not exist, for the smallest graph and input that show a difference; None for
             none. Where a known mistake in the input explains it, there is nothing to reduce.
     """
@@ -65,6 +67,7 @@ class AgainstOptions:
     threads: int | None = None
     timeout: float | None = None
     measure_speed: bool = True
+    arithmetics: Sequence[str] = ()
     debug: Path | None = None
 
 
@@ -129,6 +132,7 @@ def verify_against(path: Path, reference: str, options: AgainstOptions | None = 
         onnx.save(graph, place)
         opened = ort_session.open_model(place, "cpu", options.threads)
         parity = _check(pair, expected, opened, graph)
+    rounded = _in_arithmetics(expected, opened, graph, options.arithmetics) if parity.passed else ()
     natural = len(pixels) - image_source.SYNTHETIC
     kind = "natural and synthetic" if natural else "synthetic"
     parity = replace(parity, outputs=replace(parity.outputs, images=kind))
@@ -148,6 +152,7 @@ def verify_against(path: Path, reference: str, options: AgainstOptions | None = 
         cause=cause,
         last_agreement=last,
         runtimes=runtimes,
+        rounded=rounded,
         remarks=_remarks(pair, parity),
         reduction=str(options.debug) if reduced else None,
     )
@@ -169,7 +174,7 @@ def _check(pair: _Pair, expected: Reference, opened: OnnxModel, graph: onnx.Mode
     parity = check.check_limits(expected, opened, Limits())
     if pair.file.precision != "fp16":
         return parity
-    rows = half_arithmetic.sample_rows(len(expected.images))
+    rows = _half_rows(expected)
     try:
         logits = half_arithmetic.logits(graph, opened.to_input(expected.images[rows]))
     except Exception as error:  # whatever onnx raises for an operator that its reference does not have
@@ -179,6 +184,23 @@ def _check(pair: _Pair, expected: Reference, opened: OnnxModel, graph: onnx.Mode
         logits, expected.float32[0][rows], rows >= expected.edge_count, Limits().agreement
     )
     return parity.with_half_arithmetic(half)
+
+
+def _half_rows(expected: Reference) -> np.ndarray:
+    """The images that are run in half arithmetic: edge cases and natural images first."""
+    return half_arithmetic.sample_rows(min(len(expected.images), 2 * expected.edge_count))
+
+
+def _in_arithmetics(
+    expected: Reference, opened: OnnxModel, graph: onnx.ModelProto, names: Sequence[str]
+) -> tuple[HalfCheck, ...]:
+    """What a file in fp32 gives in arithmetic of 16 bits."""
+    rows = _half_rows(expected)
+    inputs = opened.to_input(expected.images[rows])
+    wanted, regular = expected.float32[0][rows], rows >= expected.edge_count
+    return tuple(
+        half_arithmetic.check_rounded(graph, inputs, name, wanted, regular, Limits().agreement) for name in names
+    )
 
 
 def _probe(pair: _Pair) -> tuple[ProbeResult, ...] | None:
