@@ -88,12 +88,12 @@ def weights() -> dict[str, np.ndarray]:
     return {name: random.normal(0, 0.5, shape).astype(np.float32) for name, shape in shapes.items()}
 
 
-def write_module(folder: Path) -> str:
-    """Writes `net.py` and its weights; gives the reference to `build` in it."""
+def write_module(folder: Path, name: str = "net.py") -> str:
+    """Writes a Python file and its weights; gives the reference to `build` in it."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "net.py").write_text(MODULE)
+    (folder / name).write_text(MODULE)
     np.savez(folder / "weights.npz", **weights())  # type: ignore[arg-type]
-    return f"{folder / 'net.py'}:build"
+    return f"{folder / name}:build"
 
 
 def make(
