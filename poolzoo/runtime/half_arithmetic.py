@@ -2,7 +2,8 @@
 
 ONNX Runtime's CPU provider has few float16 kernels. It computes most of such a graph in float32, where nothing
 overflows that would on a GPU or a phone. Here the ONNX reference evaluator computes nodes with float16 inputs, sums
-included. Convolutions and the like are slow there, and hardware sums them in float32: ONNX Runtime computes these in
+included. Means, norms and poolings have kernels of their own (`half_kernels.py`), since numpy takes the mean of float16
+in float32. Convolutions and the like are slow there, and hardware sums them in float32: ONNX Runtime computes these in
 float32, and the result is rounded. ONNX Runtime computes nodes without float16 as they are.
 
 Needs onnx and no torch.
@@ -22,6 +23,7 @@ from onnx.reference import ReferenceEvaluator
 
 from poolzoo.artifacts import schema
 from poolzoo.metrics.decisions import ONE_LABEL, Decision
+from poolzoo.runtime import half_kernels
 from poolzoo.runtime.ort_session import LOG_FATAL
 
 # Operators that loop over elements in Python in the reference, or sum products, which hardware sums in float32.
@@ -38,8 +40,6 @@ RUN_BY_ORT: Final = frozenset(
         "GatherND",
         "GridSample",
         "MaxPool",
-        "AveragePool",
-        "LpPool",
         "LRN",
         "Resize",
         "ScatterElements",
@@ -177,11 +177,28 @@ def check_logits(
 def _runner(node: Node, given: list[np.ndarray], proto: onnx.ModelProto) -> Run:
     """A function that runs one node on arrays of the types of `given`."""
     halves = any(array.dtype == HALF for array in given)
+    if halves and node.op_type in half_kernels.KERNELS:
+        kernel = half_kernels.KERNELS[node.op_type]
+        return lambda arrays: [kernel(node, arrays, _by_ort(proto))]
     if (halves and node.op_type not in RUN_BY_ORT) or node.op_type == "Cast":
         single = _single_node(node, [array.dtype for array in given], proto)
         evaluator = ReferenceEvaluator(single)
         names = [value.name for value in single.graph.input]
         return lambda arrays: [np.asarray(one) for one in _run(evaluator, names, arrays)]
+    return _run_by_ort(node, given, proto, rounded=halves)
+
+
+def _by_ort(proto: onnx.ModelProto) -> half_kernels.RunNode:
+    """Runs a node in float32 and rounds its output to float16."""
+
+    def run(node: Node, arrays: list[np.ndarray]) -> np.ndarray:
+        return _run_by_ort(node, arrays, proto, rounded=True)(arrays)[0]
+
+    return run
+
+
+def _run_by_ort(node: Node, given: list[np.ndarray], proto: onnx.ModelProto, *, rounded: bool) -> Run:
+    """A function that runs one node in ONNX Runtime; where it is `rounded`, its float outputs become float16."""
     single = _single_node(node, [_widened(array).dtype for array in given], proto)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = LOG_FATAL
@@ -191,7 +208,7 @@ def _runner(node: Node, given: list[np.ndarray], proto: onnx.ModelProto) -> Run:
 
     def run(arrays: list[np.ndarray]) -> list[np.ndarray]:
         made = _run(session, names, [_widened(array) for array in arrays])
-        return [one.astype(HALF) if halves and one.dtype == np.float32 else one for one in made]
+        return [one.astype(HALF) if rounded and one.dtype == np.float32 else one for one in made]
 
     return run
 

@@ -127,8 +127,7 @@ def _check_golden(directory: Path, model: ort_session.OnnxModel, checks: list[Ch
     images, allowed, *expected = files.read_arrays(directory / "golden.npz", names)
     for size in (1,) if model.takes_photos else (1, 2, 7, len(images)):
         outputs = ort_session.run_in_batches(model, images, size)
-        rows = [np.nan_to_num(np.abs(a - b), nan=np.inf).max(1) for a, b in zip(outputs, expected, strict=True)]
-        difference = np.maximum(*rows)
+        difference = tolerance.apart(outputs, expected)
         worst, _ = tolerance.closest_to_limit(difference, allowed)
         detail = (
             f"image {worst} is closest to its limit: difference {difference[worst]:.2e}, allowed {allowed[worst]:.2e}"
