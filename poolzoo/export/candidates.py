@@ -193,7 +193,8 @@ def measure_candidates(candidates: Sequence[Candidate], images: np.ndarray, batc
     for size in sorted({1, batch}):
         inputs = images[np.arange(size) % len(images)]
         calls: dict[str, Callable[[], object]] = {one.precision: partial(one.model.run, inputs) for one in candidates}
-        times[size] = timing.interleaved(calls, seconds=1.0 if len(candidates) == 1 else 3.0)
+        seconds = 1.0 if len(candidates) == 1 else 3.0
+        times[size] = timing.interleaved(calls, seconds, within=timing.NARROW)
     return times
 
 
