@@ -121,6 +121,7 @@ def find_repair(
     searches: tuple[Callable[[NodeProto], Iterator[Repair]], ...] = (
         lambda node: _attributes(proto, node, rank),
         lambda node: _constants(node, known),
+        lambda node: _bounds(node, known),
         lambda node: _inputs(proto, node),
         lambda node: _operators(proto, node),
         lambda node: _weights(node, known, weights),
@@ -173,7 +174,7 @@ def _with_attributes(node: NodeProto, values: dict[str, Any], old: dict[str, Any
         part="attribute",
         name=", ".join(values),
         found=", ".join(_shown(old[name]) for name in values),
-        expected=", ".join("none" if value is None else _shown(value) for value in values.values()),
+        expected=", ".join(map(_shown, values.values())),
         nodes=(changed,),
     )
 
@@ -259,11 +260,17 @@ def _inputs(proto: onnx.ModelProto, node: NodeProto) -> Iterator[Repair]:
             node=node.output[0],
             operator=node.op_type,
             part="input",
-            name="list",
-            found=_shown(given),
-            expected=_shown(order),
+            name=_positions(given, order),
+            found=_shown([one for one, other in itertools.zip_longest(given, order) if one != other]),
+            expected=_shown([other for one, other in itertools.zip_longest(given, order) if one != other]),
             nodes=(changed,),
         )
+
+
+def _positions(given: list[str], order: list[str]) -> str:
+    """Where two lists of inputs differ."""
+    pairs = itertools.zip_longest(given, order)
+    return ", ".join(str(index) for index, (one, other) in enumerate(pairs) if one != other)
 
 
 def _operators(proto: onnx.ModelProto, node: NodeProto) -> Iterator[Repair]:
@@ -387,6 +394,8 @@ def _added(
 
 
 def _shown(value: Any) -> str:
+    if value is None:
+        return "none"
     if isinstance(value, bytes):
         return value.decode(errors="replace")
     if isinstance(value, float):
@@ -397,14 +406,12 @@ def _shown(value: Any) -> str:
 
 
 def find_change(proto: onnx.ModelProto, agrees: Callable[[onnx.ModelProto], bool]) -> Repair | None:
-    """The first other attribute of a node with which a runtime computes the graph rightly, whatever it then means."""
+    """The first attribute of a node without which, or with whose opposite, a runtime computes the graph rightly."""
     for node in list(proto.graph.node)[::-1]:
-        for name in [one.name for one in node.attribute]:
-            old = {one.name: helper.get_attribute_value(one) for one in node.attribute}
-            for other in (None, *alternatives.alternatives(name, old[name], 4)):
-                if other == old[name]:
-                    continue
-                repair = _with_attributes(node, {name: other}, {name: old[name]})
+        for attribute in node.attribute:
+            value = helper.get_attribute_value(attribute)
+            for other in (None, 1 - value) if isinstance(value, int) and value in (0, 1) else (None,):
+                repair = _with_attributes(node, {attribute.name: other}, {attribute.name: value})
                 try:
                     if agrees(repair.applied(proto)):
                         return repair
