@@ -12,7 +12,7 @@ from poolzoo.cli.options import json_option, provider_option, runtime_timeout_op
 from poolzoo.common import output
 
 if TYPE_CHECKING:
-    from poolzoo.export.candidates import CandidateResult
+    from poolzoo.export.candidate import CandidateResult
     from poolzoo.export.export import ExportReport
     from poolzoo.export.source import ExportSource
 
