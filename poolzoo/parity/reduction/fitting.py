@@ -11,7 +11,7 @@ import onnx
 from onnx import NodeProto, helper
 
 from poolzoo.parity.reduction import graphs, running
-from poolzoo.parity.reduction.repairs import Repair
+from poolzoo.parity.reduction.repair import Repair
 from poolzoo.parity.reduction.running import Arrays, attempt
 
 STEPS: Final = 8  # of Newton's method
