@@ -306,3 +306,30 @@ def test_a_smaller_batch_is_tried_where_memory_does_not_suffice(monkeypatch):
     Small.most = 0
     with pytest.raises(MemoryError, match="single image"):
         ranges.measure(proto, FEED)
+
+
+def test_rounding_to_bfloat16_is_that_of_ml_dtypes():
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    random = np.random.default_rng(5)
+    some = random.normal(size=4096).astype(np.float32) * 10.0 ** random.integers(-40, 38, 4096)
+    values = np.concatenate([some, [np.inf, -np.inf, np.nan, 0, -0.0, 1 + 2**-8, 1 + 3 * 2**-8]]).astype(np.float32)
+    with np.errstate(over="ignore"):
+        wanted = values.astype(ml_dtypes.bfloat16).astype(np.float32)
+    np.testing.assert_array_equal(half_arithmetic.to_bfloat16(values), wanted)
+
+
+@pytest.mark.parametrize("name", ["a large activation", "a power", "a large weight", "the sum of a window"])
+def test_what_overflows_in_float16_does_not_in_bfloat16(name):
+    proto = BROKEN[name]
+    every = np.ones(len(FEED), bool)
+    logits = half_arithmetic.logits(proto, FEED).reshape(len(FEED), -1)
+    found = {
+        kind: half_arithmetic.check_logits(
+            half_arithmetic.logits(proto, FEED, half_arithmetic.ARITHMETICS[kind]).reshape(len(FEED), -1),
+            expected=logits,
+            regular=every,
+            agreement=0.0,
+        )
+        for kind in ("fp16", "bf16")
+    }
+    assert (found["fp16"].passed, found["bf16"].passed) == (False, True), found

@@ -13,6 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from support.foreign import CLASSES, SIDE, from_uint8, make, node, weights, write_module
+from support.linear_bundle import linear_bundle
 from support.torch_free import alone
 
 from poolzoo.common.errors import CheckFailed, EnvironmentProblem, UsageError
@@ -223,6 +224,13 @@ def test_every_error_is_a_line_and_a_hint(poolzoo, file, tmp_path, monkeypatch, 
     assert (outcome.code, error.startswith("error: "), hint.startswith("hint: ")) == (code, True, True)
     assert text in error
     assert outcome.out == ""
+
+
+def test_a_bundle_is_computed_in_sixteen_bits(poolzoo, tmp_path):
+    bundle = linear_bundle(tmp_path / "bundle", "float")
+    outcome = poolzoo("verify", bundle, "--arithmetic", "fp16", "--arithmetic", "bf16", "--no-bench", "--json")
+    checks = {check["id"]: check["passed"] for check in outcome.json["checks"]}
+    assert (outcome.code, checks["arithmetic-fp16"], checks["arithmetic-bf16"]) == (0, True, True)
 
 
 def test_a_module_in_the_working_directory_has_to_be_named(poolzoo, file, tmp_path, monkeypatch):
