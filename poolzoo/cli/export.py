@@ -130,9 +130,10 @@ def command(
 
     The exit code is 1 if the graph does not agree with the network. Nothing is written then.
     """
-    from poolzoo.common import files
+    from poolzoo.common import allocator, files
     from poolzoo.common.errors import CHECK_FAILED, OK
 
+    click.get_current_context().with_resource(allocator.rare_collections())
     _check(what, pretrained)
     place = out or Path("exports") / (files.slug(what) if pretrained else Path(what).resolve().name)
     files.require_free(place)
