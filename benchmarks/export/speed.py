@@ -26,6 +26,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -38,6 +39,7 @@ from benchmarks.cli.resources import Photographs, Side, Usage
 ROOT: Final = Path(__file__).parents[2]
 FIGURES: Final = {"wall, s": "wall", "CPU, s": "cpu", "peak, GB": "peak"}
 UNITS: Final = {"peak": 1e9}
+ROW: Final = "{case:10}{figure:10}{before:8.2f} {after:8.2f}   {ratio:.3f} ({low:.3f} to {high:.3f})"
 TIMED: Final = ("candidates",)  # of parity.json: holds times, which differ from run to run
 VERSION: Final = "versions"  # of the metadata: names the version of poolzoo
 
@@ -47,11 +49,13 @@ class Case:
     """One export.
 
     Attributes:
-        train: Arguments of `finetune` for the run, from the folder of photographs.
+        run: The name of the run.
+        train: Arguments of `finetune` for it, from the folder of photographs.
         export: Further arguments of `export`.
         chooses: Whether times decide which graph the bundle holds, so that two bundles may differ.
     """
 
+    run: str
     train: Callable[[Path], tuple[str, ...]]
     export: tuple[str, ...] = ()
     chooses: bool = False
@@ -67,9 +71,9 @@ def at_128(photographs: Path) -> tuple[str, ...]:
 
 
 CASES: Final = {
-    "digits": Case(on_digits),
-    "resnet18": Case(at_128),
-    "auto": Case(on_digits, ("--precision", "auto"), chooses=True),
+    "digits": Case("digits", on_digits),
+    "resnet18": Case("photographs", at_128),
+    "auto": Case("digits", on_digits, ("--precision", "auto"), chooses=True),
 }
 
 
@@ -120,10 +124,8 @@ def measure(names: Sequence[str], base: Path, rounds: int) -> tuple[list[dict[st
         folder = Photographs(work / "photographs").folder("small", 240, 128, (96, 96))
         for name in names:
             case = CASES[name]
-            train = case.train(folder)
-            run = sides[0].once(
-                " ".join(train), lambda out, train=train: sides[0].run("finetune", *train, "--out", out)
-            )
+            train = partial(sides[0].run, "finetune", *case.train(folder), "--out")
+            run = sides[0].once(case.run, train)
             taken: list[list[Usage]] = [[], []]
             for turn in range(rounds + 1):
                 bundles = [side.fresh(name) for side in sides]
@@ -139,12 +141,7 @@ def measure(names: Sequence[str], base: Path, rounds: int) -> tuple[list[dict[st
                 row = {"case": name, "figure": shown, "before": statistics.median(before)}
                 row |= {"after": statistics.median(after), "ratio": mean, "low": low, "high": high}
                 rows.append(row)
-                print(
-                    "{case:10}{figure:10}{before:8.2f} {after:8.2f}   {ratio:.3f} ({low:.3f} to {high:.3f})".format(
-                        **row
-                    )
-                )
-            sys.stdout.flush()
+                print(ROW.format(**row), flush=True)
     return rows, sorted(set(wrong))
 
 
