@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import poolzoo as package
+from poolzoo.artifacts import manifest
 from poolzoo.artifacts.run import load_run
 from poolzoo.train.settings import Settings
 from poolzoo.train.settings_file import read_toml
@@ -43,8 +44,25 @@ def test_an_earlier_run_is_evaluated_as_it_was(poolzoo):
     assert outcome.json["accuracy"] == pytest.approx(37 / 360)  # what the version that trained it printed
 
 
+def test_an_earlier_run_gets_a_calibration_once(poolzoo, tmp_path):
+    """Only the decision changes, and the manifest holds it."""
+    run = shutil.copytree(EARLIER / "run", tmp_path / "run")
+    before = json.loads((run / "config.json").read_text())
+    outcome = poolzoo("evaluate", run, "--calibrate", "--json")
+    assert outcome.json["accuracy"] == pytest.approx(37 / 360)
+    after = json.loads((run / "config.json").read_text())
+    assert after.pop("calibration")["method"] == "temperature"
+    assert after == before
+    assert manifest.differences(run) == []
+    assert outcome.json["reliability"]["after"]["nll"]["value"] < outcome.json["reliability"]["before"]["nll"]["value"]
+    assert poolzoo("evaluate", run, "--calibrate").code == 2
+
+
 def test_an_earlier_run_is_exported_and_predicts(poolzoo, tmp_path):
-    assert poolzoo("export", EARLIER / "run", "--no-bench", "--out", tmp_path / "bundle", "-q").code == 0
+    outcome = poolzoo("export", EARLIER / "run", "--no-bench", "--out", tmp_path / "bundle")
+    assert outcome.code == 0
+    assert "not calibrated" in outcome.err
+    assert f"poolzoo evaluate {EARLIER / 'run'} --calibrate" in outcome.err
     assert poolzoo("verify", tmp_path / "bundle", "--no-bench", "-q").code == 0
 
 
