@@ -173,9 +173,10 @@ def command(
 
     The exit code is 1 if the graph does not agree with the network. Nothing is written then.
     """
-    from poolzoo.common import files
+    from poolzoo.common import allocator, files
     from poolzoo.common.errors import CHECK_FAILED, OK
 
+    click.get_current_context().with_resource(allocator.rare_collections())
     _check(what, pretrained)
     rules = _rules(abstain_at, confidence, prediction_sets)
     if debug is not None:

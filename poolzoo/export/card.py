@@ -14,7 +14,7 @@ from poolzoo.export.source import ExportSource
 from poolzoo.metrics import classification, evaluation, multilabel, reliability
 from poolzoo.metrics.decisions import Decision
 from poolzoo.metrics.multilabel_results import MultilabelMetrics
-from poolzoo.metrics.output_rules import OutputRules, RulesReport
+from poolzoo.metrics.output_rules import ACCEPTED, OutputRules, RulesReport
 from poolzoo.metrics.reliability import ReliabilityChange
 from poolzoo.metrics.results import AnyMetrics, Metrics, format_score, untested_classes, untested_note
 from poolzoo.metrics.risk_coverage import risk_coverage
@@ -111,7 +111,7 @@ def python(source: ExportSource, report: Export) -> str:
     if input_kind == "float":
         pixels = "(numpy.asarray(photo, numpy.float32) / 255).transpose(2, 0, 1)[None]"
     outputs = ["logits", "probabilities", *rules.names]
-    listed, printed = ", ".join(f'"{name}"' for name in outputs), "".join(f"print({name}[0])\n" for name in rules.names)
+    listed = ", ".join(f'"{name}"' for name in outputs)
     return f"""\
 import json, numpy, onnxruntime
 from PIL import Image, ImageOps
@@ -119,7 +119,7 @@ from PIL import Image, ImageOps
 session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
 photo = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")
 {fit}{", ".join(outputs)} = session.run([{listed}], {{"images": {pixels}}})
-{_printed(source.decision)}{printed}"""
+{_printed(source.decision)}{"".join(map(_printed_rule, rules.names))}"""
 
 
 def _printed(decision: Decision) -> str:
@@ -131,6 +131,14 @@ facts = session.get_modelmeta().custom_metadata_map
 reached = probabilities[0] >= numpy.asarray(json.loads(facts["thresholds"]), numpy.float32)
 print([label for label, is_reached in zip(json.loads(facts["labels"]), reached) if is_reached])
 """
+
+
+def _printed_rule(name: str) -> str:
+    """Code that prints whether an image is accepted, or its set."""
+    if name == ACCEPTED:
+        return f'print("accepted" if {name}[0] else "not accepted")\n'
+    labels = 'json.loads(session.get_modelmeta().custom_metadata_map["labels"])'
+    return f"print([label for label, is_in in zip({labels}, {name}[0]) if is_in])\n"
 
 
 def examples(source: ExportSource, logits: np.ndarray, limit: int = MAX_EXAMPLES) -> list[bundle_page.Example]:

@@ -124,7 +124,7 @@ class ParityFailed(CheckFailed):
     """The graph does not compute what the network computes, or exceeds its limits; `report` says where."""
 
     def __init__(self, report: ExportReport, hint: str) -> None:
-        text = f"nothing was written; {hint}, or report it as a bug"
+        text = f"no bundle was written; {hint}, or report it as a bug"
         super().__init__(report.parity.describe_failure(), text)
         self.report = report
 
@@ -250,7 +250,7 @@ def _export_graphs(
             from poolzoo.parity.reduction import from_parity
 
             if from_parity.debug(parity, reference, file, written.layers, model, debug) is not None:
-                hint = f"see {debug / 'report.md'}"
+                hint = f"{debug / 'report.md'} names the node: fix that"
         raise ParityFailed(report, hint)
 
     conversion = candidates.Conversion(

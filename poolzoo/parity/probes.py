@@ -44,8 +44,7 @@ class Part:
     Attributes:
         name: The module's path, or "core".
         module: The module, in eval mode on the CPU.
-        graph: The part of the graph.
-        session: The same, opened.
+        session: The part of the graph.
         shape: The shape of its input without the batch.
         image: One image as the graph's input, where the part reads the batch size from it.
         loses_nan: Whether an operator in it loses NaN in ONNX Runtime.
@@ -53,7 +52,6 @@ class Part:
 
     name: str
     module: nn.Module
-    graph: onnx.ModelProto
     session: onnxruntime.InferenceSession
     shape: tuple[int, ...]
     image: np.ndarray | None
@@ -107,11 +105,12 @@ def run_probes(
 
 def find_part(
     model: nn.Module, proto: onnx.ModelProto, layers: Layers, size: tuple[int, int], open_part: OpenPart, name: str
-) -> Part:
-    """The part of this name, with the arguments of `run_probes`."""
+) -> tuple[Part, onnx.ModelProto]:
+    """The part of this name and its graph, with the arguments of `run_probes`."""
     path = "network" if name == "core" else name
-    shape = _input_shapes(model, size)[path]
-    return _part(path, model.get_submodule(path), shape, proto, layers, open_part, size)
+    shape, module = _input_shapes(model, size)[path], model.get_submodule(path)
+    part = _part(path, module, shape, proto, layers, open_part, size)
+    return part, _part_graph(path, module, shape, proto, layers)
 
 
 def _is_foreign(module: nn.Module) -> bool:
@@ -153,11 +152,7 @@ def _part(
     open_part: OpenPart,
     size: tuple[int, int],
 ) -> Part:
-    end = "logits" if path == "network" else layers.outputs.get(path)
-    if path in layers.inputs and end is not None:
-        part = subgraph(proto, layers.inputs[path], end, shape)
-    else:  # fused with its neighbors: the module is exported alone
-        part = exported_alone(module, shape)
+    part = _part_graph(path, module, shape, proto, layers)
     image = None
     if any(value.name == "images" for value in part.graph.input):
         uint8 = proto.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
@@ -165,12 +160,20 @@ def _part(
     return Part(
         name="core" if path == "network" else path,
         module=module,
-        graph=part,
         session=open_part(part.SerializeToString()),
         shape=shape,
         image=image,
         loses_nan=any(node.op_type in LOSES_NAN for node in part.graph.node),
     )
+
+
+def _part_graph(
+    path: str, module: nn.Module, shape: tuple[int, ...], proto: onnx.ModelProto, layers: Layers
+) -> onnx.ModelProto:
+    end = "logits" if path == "network" else layers.outputs.get(path)
+    if path in layers.inputs and end is not None:
+        return subgraph(proto, layers.inputs[path], end, shape)
+    return exported_alone(module, shape)  # it is fused with its neighbors
 
 
 def exported_alone(module: nn.Module, shape: tuple[int, ...]) -> onnx.ModelProto:

@@ -42,7 +42,7 @@ def draw(curve: RiskCoverage, selected: SelectiveMetrics | None) -> str:
         x, y = at(selected.coverage, selected.errors / selected.accepted)
         drawn.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{VALIDATION}" stroke="white" stroke-width="1.5"/>')
         drawn.append(_text(RIGHT, TOP - 14, "● accepted images", VALIDATION, "end"))
-    drawn.append(_text(LEFT, TOP - 14, f"Share of wrong predictions; area under it {curve.aurc:.4f}", INK, "start"))
+    drawn.append(_text(LEFT, TOP - 14, f"share of wrong predictions (area {curve.aurc:.4f})", INK, "start"))
     drawn.append(_text((LEFT + RIGHT) / 2, HEIGHT - 10, "share of images, the most certain first", INK, "middle"))
     size = f'width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}"'
     style = 'font-family="system-ui, sans-serif" font-size="12.5"'

@@ -215,7 +215,6 @@ def _probe(pair: _Pair) -> tuple[ProbeResult, ...] | None:
     part = probes.Part(
         name="core",
         module=models.Core(pair.model.network),
-        graph=proto,
         session=_Pieces(ort_session.open_session(proto.SerializeToString(), CPU), given.batch),
         shape=(given.channels, *given.size),
         image=None,

@@ -11,7 +11,7 @@ import onnx
 from poolzoo.parity.reduction import fitting, graphs, repairs, running
 from poolzoo.parity.reduction.case import Case, Oracle
 from poolzoo.parity.reduction.fitting import Trial
-from poolzoo.parity.reduction.repairs import Repair
+from poolzoo.parity.reduction.repair import Repair
 from poolzoo.parity.reduction.running import Arrays, attempt
 from poolzoo.parity.reduction.torch_side import TorchSide, close
 

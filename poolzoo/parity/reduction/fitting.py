@@ -11,11 +11,12 @@ import onnx
 from onnx import NodeProto, helper
 
 from poolzoo.parity.reduction import graphs, running
-from poolzoo.parity.reduction.repairs import Repair
+from poolzoo.parity.reduction.repair import Repair
 from poolzoo.parity.reduction.running import Arrays, attempt
 
 STEPS: Final = 8  # of Newton's method
-MOST_WEIGHTS: Final = 64  # that are fitted together
+MOST_NUMBERS: Final = 8  # of a short constant, such as a mean by channel
+MOST_WEIGHTS: Final = 64  # that are fitted together in a reduced graph
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Trial:
 
 
 def fits(proto: onnx.ModelProto, trials: Sequence[Trial]) -> Iterator[Repair]:
-    """Other values of single numbers, then a scale and a shift by channel behind the last node."""
+    """Other values of single numbers, of short constants and of a bias, then a scale and a shift by channel."""
     constants = graphs.constants(proto)
     first = trials[0]
     for node in list(proto.graph.node)[::-1]:
@@ -39,8 +40,10 @@ def fits(proto: onnx.ModelProto, trials: Sequence[Trial]) -> Iterator[Repair]:
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.FLOAT:
                 yield from _attribute(proto, node, attribute.name, attribute.f, first)
+    yield from weight_fits(proto, trials, most=MOST_NUMBERS)
     found = attempt(running.unoptimized, proto, first.inputs)
     if found is not None and found.shape == first.expected.shape:
+        yield from _bias(proto, proto.graph.node[-1], first.expected - found)
         yield from _by_channel(proto.graph.node[-1], np.asarray(found, np.float64), first.expected)
 
 
@@ -102,6 +105,17 @@ def _distance(proto: onnx.ModelProto, trial: Trial) -> np.ndarray | None:
     return np.asarray(found - trial.expected, np.float64)
 
 
+def _bias(proto: onnx.ModelProto, node: NodeProto, missing: np.ndarray) -> Iterator[Repair]:
+    """Another bias of a convolution or product that has one."""
+    value = graphs.constants(proto).get(node.input[2]) if len(node.input) > 2 else None
+    if value is None or node.op_type not in ("Conv", "ConvTranspose", "Gemm") or missing.ndim < 2:
+        return
+    shift = missing.mean(tuple(axis for axis in range(missing.ndim) if axis != 1))
+    if value.size == shift.size:
+        fitted = (value + shift.reshape(value.shape)).astype(np.float32)
+        yield _weights(node, node.input[2], value, fitted)
+
+
 def _by_channel(node: NodeProto, found: np.ndarray, expected: np.ndarray) -> Iterator[Repair]:
     """A shift, a scale, or both, along one axis or of all values."""
     axes = [axis for axis in range(found.ndim) if 1 < found.shape[axis] < found.size]
@@ -143,26 +157,31 @@ def _behind(node: NodeProto, text: str, **vectors: np.ndarray) -> Repair:
     )
 
 
-def weight_fits(proto: onnx.ModelProto, trials: Sequence[Trial]) -> Iterator[Repair]:
+def weight_fits(proto: onnx.ModelProto, trials: Sequence[Trial], most: int = MOST_WEIGHTS) -> Iterator[Repair]:
     """Other small weights, by least squares; the output is linear in the weights of a convolution or a product."""
     for node in proto.graph.node:
         for name in dict.fromkeys(node.input):
             value = graphs.constants(proto).get(name)
-            if value is None or value.dtype != np.float32 or not 0 < value.size <= MOST_WEIGHTS:
+            if value is None or value.dtype != np.float32 or not 1 < value.size <= most:
                 continue
             fitted = _least_squares(proto, node, name, value, trials)
             if fitted is not None:
-                worst = np.unravel_index(int(np.abs(fitted - value).argmax()), value.shape)
-                yield Repair(
-                    node=node.output[0],
-                    operator=node.op_type,
-                    part="weights",
-                    name=f"{name}{[int(one) for one in worst]}",
-                    found=f"{value[worst]:.6g}",
-                    expected=f"{fitted[worst]:.6g}",
-                    nodes=(node,),
-                    constants={name: fitted},
-                )
+                yield _weights(node, name, value, fitted)
+
+
+def _weights(node: NodeProto, name: str, value: np.ndarray, fitted: np.ndarray) -> Repair:
+    """Other numbers in a weight, told by the one that is furthest away."""
+    worst = np.unravel_index(int(np.abs(fitted - value).argmax()), value.shape)
+    return Repair(
+        node=node.output[0],
+        operator=node.op_type,
+        part="weights",
+        name=f"{name}{[int(one) for one in worst]}",
+        found=f"{value[worst]:.6g}",
+        expected=f"{fitted[worst]:.6g}",
+        nodes=(node,),
+        constants={name: fitted},
+    )
 
 
 def _least_squares(

@@ -109,7 +109,7 @@ def _report(reduction: Reduction) -> str:
     lines += ["| run by | differs from what is expected by |", "|---|---|"]
     lines += [f"| {name} | {_cell(found, reduction)} |" for name, found in reduction.by_runtime.items()]
     lines += ["", f"`python {SCRIPT}` shows it. It needs onnx, onnxruntime and numpy. The expected values are those of"]
-    lines += [f"{reduction.oracle}. The tolerance is {reduction.threshold:.2g} of the largest one.", ""]
+    lines += [f"{reduction.oracle}.", f"The tolerance is {reduction.threshold:.2g} of the largest one.", ""]
     lines += ["## The graph", "", "```", _text(reduction.graph), "```", ""]
     lines += [f"Made with {', '.join(f'{name} {one}' for name, one in _versions().items())}.", ""]
     return "\n".join(lines)
@@ -131,9 +131,13 @@ def _findings(reduction: Reduction) -> list[str]:
         found.append(f"* **Optimizer:** {text}")
     if source is not None:
         place = f"`{source.line}`: `{source.code}`" if source.line else "unknown"
-        found.append(f"* **Layer:** `{source.layer or 'outside of all modules'}`, the first that differs.")
+        found.append(f"* **Layer:** `{source.layer or 'the outermost module'}`, the first that differs.")
         found.append(f"* **Line of Python:** {place}")
         found.append(f"* **In torch:** `{source.operation}`")
+    for tensor in reduction.graph.graph.initializer:
+        odd = ~np.isfinite(np.asarray(onnx.numpy_helper.to_array(tensor), np.float64))
+        if odd.any():
+            found.append(f"* **Not finite:** {odd.sum()} of {odd.size} numbers of the constant `{tensor.name}`.")
     found.append(f"* **Size:** {reduction.nodes} of {reduction.nodes_before} nodes, {reduction.bytes} bytes of input.")
     if not reduction.complete:
         found.append("* The search was ended before it was done; a smaller graph may show it too.")

@@ -100,12 +100,14 @@ def _failures(
     height, width = reference.images.shape[1:3]
     for probe in report.probes or ():
         if not probe.passed:
-            part = probes.find_part(reference.model, proto, layers, (height, width), _opener(graph), probe.part)
+            part, part_graph = probes.find_part(
+                reference.model, proto, layers, (height, width), _opener(graph), probe.part
+            )
             x = part.probes()[probe.probe]
             inputs = {part.session.get_inputs()[0].name: x}
             if part.image is not None:
                 inputs["images"] = np.repeat(part.image, len(x), 0)
-            yield Failure(f"{probe.part} with {probe.probe}", part.graph, inputs, _First(part.module))
+            yield Failure(f"{probe.part} with {probe.probe}", part_graph, inputs, _First(part.module))
 
 
 def _opener(graph: OnnxModel) -> probes.OpenPart:

@@ -20,7 +20,7 @@ from poolzoo.parity.reduction.cutting import cut_nodes
 from poolzoo.parity.reduction.difference import compare
 from poolzoo.parity.reduction.locating import locate
 from poolzoo.parity.reduction.recordings import Recordings
-from poolzoo.parity.reduction.repairs import Repair
+from poolzoo.parity.reduction.repair import Repair
 from poolzoo.parity.reduction.result import Reduction, Source
 from poolzoo.parity.reduction.running import Arrays, Runner, attempt
 from poolzoo.parity.reduction.shrinking import shrink

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from poolzoo.parity.reduction.difference import Difference
-from poolzoo.parity.reduction.repairs import Repair
+from poolzoo.parity.reduction.repair import Repair
 from poolzoo.parity.reduction.running import Arrays
 from poolzoo.parity.reduction.tape import Step
 
