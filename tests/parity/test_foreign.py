@@ -150,6 +150,23 @@ def test_a_network_of_another_function_has_no_cause_but_a_place(verified):
     assert "act" in report.last_agreement.node
 
 
+def half_precision(proto: onnx.ModelProto) -> onnx.ModelProto:
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    return convert_float_to_float16(proto)
+
+
+def test_a_file_in_float16_is_judged_by_limits(verified):
+    report = verified(half_precision(make()))
+    assert report.passed, report.describe_failure()
+    assert (report.precision, report.parity.gate) == ("fp16", "limits")
+    assert report.parity.half is not None
+    wrong = verified(half_precision(MISTAKES["the channels are reversed"]))
+    assert not wrong.passed
+    assert wrong.cause is not None
+    assert wrong.cause.change == "the channels are reversed"
+
+
 def test_what_needs_float32_is_named(verified):
     """A factor of 1e5 and its inverse overflow in float16 alone; the file in float32 is right."""
     large = make(
