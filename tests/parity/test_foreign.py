@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from PIL import Image
-from support.foreign import IMAGENET_MEAN, IMAGENET_STD, SIDE, from_uint8, make, node, write_module
+from support.foreign import IMAGENET_MEAN, IMAGENET_STD, SIDE, from_uint8, make, node, of_any_size, write_module
 
 from poolzoo.parity.foreign.verify import AgainstOptions, verify_against
 from poolzoo.runtime.foreign.scaling import Scaling
@@ -165,6 +165,21 @@ def test_a_file_in_float16_is_judged_by_limits(verified):
     assert not wrong.passed
     assert wrong.cause is not None
     assert wrong.cause.change == "the channels are reversed"
+
+
+def test_a_file_of_any_size_is_checked_at_another_one(verified):
+    axes = np.array([2, 3])
+    mean = node("ReduceMean", "c axes", "y", keepdims=0)
+    right = verified(of_any_size(mean, axes=axes), "of_any_size", size=(SIDE, SIDE))
+    assert right.passed
+    assert right.other_size is not None
+    window = node("AveragePool", "c", "d", kernel_shape=[SIDE, SIDE], strides=[SIDE, SIDE])
+    wrong = verified(
+        of_any_size(window, node("ReduceMax", "d axes", "y", keepdims=0), axes=axes), "of_any_size", size=(SIDE, SIDE)
+    )
+    assert wrong.parity.passed
+    assert [check.id for check in wrong.checks if not check.passed] == ["other-size"]
+    assert not wrong.passed
 
 
 def test_what_needs_float32_is_named(verified):
