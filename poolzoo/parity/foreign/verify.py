@@ -183,7 +183,7 @@ def _check(pair: Pair, expected: Reference, opened: OnnxModel, graph: onnx.Model
 
 
 def _with_share(parity: ParityReport, expected: Reference) -> ParityReport:
-    """A report on lower precision, whose logits must also be near: few classes agree by themselves."""
+    """A report on lower precision, whose logits must also be near: of few classes, most agree by chance."""
     logits = expected.float32[0][expected.regular]
     apart, largest = float(np.abs(parity.logits - logits).max()), float(np.abs(logits).max())
     if apart <= LOWER_SHARE * largest or parity.limits is None:
