@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from poolzoo.artifacts.run import Run, decision_of
+from poolzoo.artifacts.samples import ValidationLogits, load_validation
 from poolzoo.artifacts.schema import Config, Origin
 from poolzoo.data.classes import require_names
 from poolzoo.data.resize import Fit, recorded
@@ -33,6 +34,7 @@ class ExportSource:
         image_labels: Their labels, `int[N]`, or `uint8[N, K]` for several labels; None where the images are synthetic.
         calibration: Other images, on which value ranges for lower precision are measured, `uint8[M, h, w, 3]`.
         hint: What to try where it cannot be exported.
+        validation: Logits of its validation images; None where none are kept.
     """
 
     title: str
@@ -45,6 +47,7 @@ class ExportSource:
     image_labels: np.ndarray | None
     calibration: np.ndarray
     hint: str
+    validation: ValidationLogits | None = None
 
     @property
     def classes(self) -> list[str]:
@@ -116,6 +119,7 @@ def from_run(run: Run, *, calibrated: bool = True) -> ExportSource:
         image_labels=labels,
         calibration=calibration,
         hint="try another --pool",
+        validation=load_validation(run.path),
     )
 
 

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from poolzoo.artifacts.schema import CandidateRow, Export, Parity, Speed
 from poolzoo.metrics import evaluation, multilabel, reliability
 from poolzoo.metrics.multilabel_results import MultilabelMetrics
+from poolzoo.metrics.output_rules import RulesReport
 from poolzoo.metrics.reliability import ReliabilityChange
 from poolzoo.metrics.results import AnyMetrics, Metrics, untested_classes, untested_note
 from poolzoo.report import bundle_words as words
@@ -51,6 +52,7 @@ class Contents:
         figures: The metrics of the test images; None where there are no labels.
         reliability: How far probabilities can be believed on them; None where there are no labels.
         diagram: The reliability diagram, a PNG; None likewise.
+        curve: The risk–coverage curve, an SVG; None where an image has several labels, or there are none.
         examples: Wrong predictions, then right ones.
         provenance: The parts of the network, by name.
         python: Code that runs it.
@@ -63,6 +65,7 @@ class Contents:
     figures: AnyMetrics | None
     reliability: ReliabilityChange | None
     diagram: bytes | None
+    curve: str | None = None
     examples: Sequence[Example]
     provenance: Mapping[str, object]
     python: str
@@ -74,6 +77,7 @@ def html(contents: Contents) -> str:
         _classes(contents.figures),
         _confusion(contents.figures),
         _calibration(contents),
+        _abstention(contents),
         _parity(contents.report["parity"]),
         _speed(contents),
         _precisions(contents.report.get("candidates", [])),
@@ -187,6 +191,21 @@ def _calibration(contents: Contents) -> Safe:
     )  # fmt: skip
 
 
+def _abstention(contents: Contents) -> Safe:
+    if contents.curve is None:
+        return Safe("")
+    report = RulesReport.from_json(cast(Mapping[str, object], contents.report))
+    rules = [
+        element("p", element("code", name), ": ", " ".join(sentences))
+        for name, sentences in words.rules(report).items()
+    ]
+    drawn = embedded(contents.curve.encode(), words.RISK_COVERAGE, "svg+xml")
+    note = element("p", words.RISK_COVERAGE_NOTE, class_="note")
+    return section(
+        "abstention", "Abstention and prediction sets" if rules else "Risk and coverage", *rules, note, drawn
+    )
+
+
 def _parity(agreement: Parity) -> Safe:
     # The inputs, the largest difference, its own limit and that of all images, and a remark.
     rows: list[tuple[str, float | None, float | None, float | None, str]] = []
@@ -246,7 +265,8 @@ def _precisions(candidates: Sequence[CandidateRow]) -> Safe:
     tried = table(
         "Precisions that were tried", words.candidate_headers(candidates), words.candidate_rows(candidates), "tried"
     )
-    return section("precision", "Precision", tried) if candidates else Safe("")
+    notes = [element("p", text, class_="note") for text in words.searches(candidates)]
+    return section("precision", "Precision", tried, *notes) if candidates else Safe("")
 
 
 def _examples(examples: Sequence[Example], *, several: bool) -> Safe:
