@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from poolzoo.artifacts.run import Run, decision_of
-from poolzoo.artifacts.samples import ValidationLogits, load_validation
+from poolzoo.artifacts.samples import ValidationLogits, load_test, load_validation
 from poolzoo.artifacts.schema import Config, Origin
 from poolzoo.data.classes import require_names
 from poolzoo.data.resize import Fit, recorded
@@ -35,6 +35,7 @@ class ExportSource:
         calibration: Other images, on which value ranges for lower precision are measured, `uint8[M, h, w, 3]`.
         hint: What to try where it cannot be exported.
         validation: Logits of its validation images; None where none are kept.
+        test: Logits of all of its test images, of which `images` are some; None likewise.
     """
 
     title: str
@@ -48,6 +49,7 @@ class ExportSource:
     calibration: np.ndarray
     hint: str
     validation: ValidationLogits | None = None
+    test: ValidationLogits | None = None
 
     @property
     def classes(self) -> list[str]:
@@ -120,6 +122,7 @@ def from_run(run: Run, *, calibrated: bool = True) -> ExportSource:
         calibration=calibration,
         hint="try another --pool",
         validation=load_validation(run.path),
+        test=load_test(run.path),
     )
 
 

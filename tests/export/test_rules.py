@@ -128,7 +128,7 @@ def test_a_run_without_validation_logits_is_refused(poolzoo, run_copy, tmp_path)
 
     outcome = poolzoo("export", run_copy, "--prediction-sets", "0.9", "--out", tmp_path / "bundle")
 
-    refused(outcome, 2, "--prediction-sets needs the logits of validation images", "poolzoo finetune")
+    refused(outcome, 2, "--prediction-sets needs the logits of validation images", "evaluate RUN --calibrate")
 
 
 def test_several_labels_are_refused(poolzoo, run_copy, tmp_path):
