@@ -38,8 +38,7 @@ def choose(source: ExportSource, options: RuleOptions) -> OutputRules:
         raise UsageError(text, f"export it without {options.flag}")
     if source.validation is None:
         text = f"{options.flag} needs the logits of validation images, and none are kept of {source.title}"
-        hint = "poolzoo evaluate RUN --calibrate keeps them, where the images are still there"
-        raise UsageError(text, hint if "run" in source.origin else "fine-tune it: only a run has validation images")
+        raise UsageError(text, "poolzoo evaluate RUN --calibrate keeps them, where the images are still there")
     validation = source.validation
     probabilities = _probabilities(source, validation.logits)
     target, coverage = options.abstain_at, options.set_coverage
