@@ -12,6 +12,7 @@ import pytest
 import poolzoo as package
 from poolzoo.artifacts import manifest
 from poolzoo.artifacts.run import load_run
+from poolzoo.common import files
 from poolzoo.train.settings import Settings
 from poolzoo.train.settings_file import read_toml
 
@@ -44,18 +45,21 @@ def test_an_earlier_run_is_evaluated_as_it_was(poolzoo):
     assert outcome.json["accuracy"] == pytest.approx(37 / 360)  # what the version that trained it printed
 
 
-def test_an_earlier_run_gets_a_calibration_once(poolzoo, tmp_path):
-    """Only the decision changes, and the manifest holds it."""
-    run = shutil.copytree(EARLIER / "run", tmp_path / "run")
-    before = json.loads((run / "config.json").read_text())
-    outcome = poolzoo("evaluate", run, "--calibrate", "--json")
-    assert outcome.json["accuracy"] == pytest.approx(37 / 360)
-    after = json.loads((run / "config.json").read_text())
-    assert after.pop("calibration")["method"] == "temperature"
-    assert after == before
-    assert manifest.differences(run) == []
-    assert outcome.json["reliability"]["after"]["nll"]["value"] < outcome.json["reliability"]["before"]["nll"]["value"]
-    assert poolzoo("evaluate", run, "--calibrate").code == 2
+def test_a_run_without_calibration_gets_the_one_it_would_have(poolzoo, trained, run_copy):
+    """As a run of an earlier version, which keeps no logits; it gets one once."""
+    config = json.loads((run_copy / "config.json").read_text())
+    del config["calibration"]
+    files.write_json(run_copy / "config.json", config)
+    (run_copy / "validation.npz").unlink()
+    manifest.write_manifest(run_copy, "run")
+    plain = poolzoo("evaluate", run_copy, "--json").json
+    assert plain["reliability"]["after"] is None
+    calibrated = poolzoo("evaluate", run_copy, "--calibrate", "--json").json
+    assert calibrated["reliability"]["before"] == plain["reliability"]["before"]
+    assert manifest.differences(run_copy) == []
+    for name in ("config.json", "validation.npz"):
+        assert (run_copy / name).read_bytes() == (trained / name).read_bytes()
+    assert poolzoo("evaluate", run_copy, "--calibrate").code == 2
 
 
 def test_an_earlier_run_is_exported_and_predicts(poolzoo, tmp_path):
