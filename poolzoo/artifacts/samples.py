@@ -22,16 +22,14 @@ VALIDATION: Final = "validation.npz"
 TEST: Final = "test.npz"  # the same of the test images, on which thresholds are measured
 
 
-def save_samples(
-    path: Path,
+def samples_bytes(
     train: tuple[ImageArray, np.ndarray],
     train_indices: np.ndarray,
     test: tuple[ImageArray, np.ndarray],
-) -> None:
-    """Keeps some images with their labels, so that the network can be exported where the data is gone.
+) -> bytes:
+    """`samples.npz`: some images with their labels, so that the network can be exported where the data is gone.
 
     Args:
-        path: The file, `samples.npz`.
         train: Images `uint8[N, H, W, 3]` and labels `int[N]` of the training split.
         train_indices: Indices of those that the network was trained on.
         test: Images and labels of the test split.
@@ -52,11 +50,11 @@ def save_samples(
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, array, allow_pickle=False)
-    files.write_atomically(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def load_samples(path: Path) -> dict[str, np.ndarray]:
-    """What `save_samples` kept: `train_images`, `train_labels`, `test_images` and `test_labels`.
+    """What `samples_bytes` keeps: `train_images`, `train_labels`, `test_images` and `test_labels`.
 
     Raises:
         CheckFailed: The file is missing or damaged.

@@ -219,6 +219,37 @@ class ValueRange(TypedDict):
     float32: NotRequired[dict[str, str]]
 
 
+class FloatLayer(TypedDict):
+    """A layer that stays in float32, its nodes, and its harm: RMS difference of the logits over their deviation."""
+
+    layer: str
+    nodes: list[str]
+    harm: float | None
+
+
+class PrecisionSearch(TypedDict):
+    """What a search for layers that have to stay in float32 found.
+
+    `before` is the graph without them; `ort_ms` in it is by batch size. `layers` are those in float32, of `of` layers
+    that lower precision rounds. `tried` counts the graphs that were made.
+    """
+
+    before: CandidateBefore
+    layers: list[FloatLayer]
+    of: int
+    tried: int
+    seconds: float
+
+
+class CandidateBefore(TypedDict):
+    """A candidate before layers returned to float32; `accuracy` is that of several labels' mAP where there are."""
+
+    agreement: float
+    accuracy: float | None
+    ort_ms: dict[str, float]
+    bytes: int
+
+
 class CandidateRow(TypedDict):
     """One precision that was tried: `ort_ms` and `speedup` are by batch size, `lost` says why it was not chosen.
 
@@ -239,6 +270,7 @@ class CandidateRow(TypedDict):
     speedup: dict[str, float]
     bytes: int
     lost: str | None
+    search: NotRequired[PrecisionSearch]
 
 
 class Parity(TypedDict):

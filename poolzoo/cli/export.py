@@ -12,7 +12,7 @@ from poolzoo.cli.options import json_option, provider_option, runtime_timeout_op
 from poolzoo.common import output
 
 if TYPE_CHECKING:
-    from poolzoo.export.candidates import CandidateResult
+    from poolzoo.export.candidate import CandidateResult
     from poolzoo.export.export import ExportReport
     from poolzoo.export.source import ExportSource
     from poolzoo.metrics.output_rules import RuleOptions
@@ -128,6 +128,14 @@ EXAMPLES: Final = (
     help="Measure the network under torch.compile too. This takes a minute or more.",
 )
 @option(
+    "--debug",
+    group=OUTPUT,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="If parity fails in fp32, write a directory with the smallest graph and input that still show it, a script, "
+    "and a report that names the node. This takes up to two minutes.",
+)
+@option(
     "--out",
     group=OUTPUT,
     type=click.Path(path_type=Path),
@@ -154,6 +162,7 @@ def command(
     runtime_timeout: float | None,
     no_bench: bool,
     torch_compile: bool,
+    debug: Path | None,
     provider: str,
     threads: int | None,
     as_json: bool,
@@ -164,11 +173,14 @@ def command(
 
     The exit code is 1 if the graph does not agree with the network. Nothing is written then.
     """
-    from poolzoo.common import files
+    from poolzoo.common import allocator, files
     from poolzoo.common.errors import CHECK_FAILED, OK
 
+    click.get_current_context().with_resource(allocator.rare_collections())
     _check(what, pretrained)
     rules = _rules(abstain_at, confidence, prediction_sets, pretrained)
+    if debug is not None:
+        files.require_free(debug)
     place = out or Path("exports") / (files.slug(what) if pretrained else Path(what).resolve().name)
     files.require_free(place)
     output.detail("loading torch")
@@ -192,6 +204,7 @@ def command(
             threads=threads,
             measure_speed=not no_bench,
             torch_compile=torch_compile,
+            debug=debug,
             targets=TargetOptions(
                 targets=tuple(split_names("--target", targets)) if targets is not None else (),
                 runtime=runtime,
@@ -252,6 +265,9 @@ def _show(report: ExportReport) -> None:
         batches = [f"batch {size}, ms" for size in report.candidates[0].ort_ms]
         headers = ("precision", *batches, "agreement", score.task.val_score if score else "accuracy", "MB", "")
         output.table(headers, rows, right=range(1, len(headers) - 1))
+        for one in report.candidates:
+            if one.search is not None:
+                output.data(f"layers      {_search(one)}")
     for name, sentences in bundle_words.rules(report.rules).items():
         output.data(f"{name:11} {sentences[0]}")
         for sentence in sentences[1:]:
@@ -281,6 +297,20 @@ def _candidate(one: CandidateResult) -> tuple[str, ...]:
     times = (f"{value:.2f}" for value in one.ort_ms.values())
     result = one.reason or "selected"
     return one.precision, *times, f"{one.agreement:.4f}", accuracy, f"{one.bytes / 1e6:.2f}", result
+
+
+def _search(one: CandidateResult) -> str:
+    """Which layers stay in float32, and what that costs, in one line."""
+    from poolzoo.export.layer_search import describe
+
+    assert one.search is not None
+    size, after = list(one.ort_ms.items())[-1]
+    before = one.search.before.parity.outputs.top1_agreement
+    return (
+        f"{one.precision}: {len(one.search.layers)} of {one.search.total} stay in float32: "
+        f"{describe(one.search.layers)}; agreement {one.agreement:.4f} instead of {before:.4f}, "
+        f"{after:.2f} ms instead of {one.search_ms[size]:.2f} ms at batch {size}"
+    )
 
 
 def _check(what: str, pretrained: bool) -> None:

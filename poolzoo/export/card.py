@@ -237,6 +237,7 @@ def _readme(
             sections.append(markdown.text(bundle_words.preprocessing(before)))
     if rows := bundle_words.candidate_rows(report.get("candidates", [])):
         sections.append(f"## Precision\n\n{markdown.table(bundle_words.candidate_headers(report['candidates']), rows)}")
+        sections += [markdown.text(text) for text in bundle_words.searches(report["candidates"])]
     if targets := _targets(report):
         sections.append(f"## Other runtimes\n\n{targets}")
     around = [(key, bundle_words.value(value)) for key, value in measured["environment"].items()]

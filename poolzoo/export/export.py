@@ -19,8 +19,8 @@ from poolzoo.artifacts import manifest, schema
 from poolzoo.common import allocator, files, output
 from poolzoo.common.errors import CheckFailed
 from poolzoo.explain import head
-from poolzoo.export import candidates, card, graph, rule_outputs, script
-from poolzoo.export.candidates import Candidate, CandidateResult
+from poolzoo.export import candidates, card, graph, layer_search, rule_outputs, script
+from poolzoo.export.candidate import Candidate, CandidateResult
 from poolzoo.export.source import ExportSource
 from poolzoo.export.targets import TargetOptions, choose_runtime, write_targets
 from poolzoo.metrics.output_rules import OutputRules, RuleOptions, RulesReport, measure_rules
@@ -124,7 +124,7 @@ class ParityFailed(CheckFailed):
     """The graph does not compute what the network computes, or exceeds its limits; `report` says where."""
 
     def __init__(self, report: ExportReport, hint: str) -> None:
-        text = f"nothing was written; {hint}, or report it as a bug"
+        text = f"no bundle was written; {hint}, or report it as a bug"
         super().__init__(report.parity.describe_failure(), text)
         self.report = report
 
@@ -139,6 +139,7 @@ def export(
     measure_speed: bool = True,
     torch_compile: bool = False,
     targets: TargetOptions | None = None,
+    debug: Path | None = None,
 ) -> ExportReport:
     """Exports a network, checks the graph and measures it.
 
@@ -151,6 +152,8 @@ def export(
         measure_speed: Whether to measure speed.
         torch_compile: Whether to measure the network under torch.compile too.
         targets: What to make for other runtimes; None for nothing.
+        debug: A directory, which must not exist, for the smallest graph and input that show it where parity fails in
+            fp32; None for none.
 
     Raises:
         ParityFailed: The graph is not the network's, or exceeds its limits; there is no bundle.
@@ -161,6 +164,8 @@ def export(
     """
     options, targets = options or ExportOptions(), targets or TargetOptions()
     files.require_free(out)
+    if debug is not None:
+        files.require_free(debug)
     if options.input_kind == graph_input.PHOTO:
         photo_graph.require_filter(source.fit)
     targets.require(options.input_kind)
@@ -168,7 +173,7 @@ def export(
     rules = rule_outputs.choose(source, options.rules)
     with _torch_threads(threads) as count, files.appearing(out) as directory:
         with tempfile.TemporaryDirectory(dir=directory) as work:
-            best, report = _export_graphs(source, Path(work) / "fp32.onnx", provider, count, options)
+            best, report = _export_graphs(source, Path(work) / "fp32.onnx", provider, count, options, debug)
             if rules.names:
                 best, found = _with_rules(best, rules, source, provider, count)
                 report = replace(report, rules=found)
@@ -191,7 +196,7 @@ def export(
         chosen, compared = choose_runtime(directory, targets, count)
         report = replace(report, targets=written.made, skipped=written.skipped, runtime=chosen, runtimes=compared)
         shown = replace(report, files=_sizes(directory)).to_json()
-        tested = rule_outputs.tested(source, best.parity, best.precision)
+        tested = rule_outputs.tested(source, best.parity, best.precision, rules)
         card.write(directory, source, shown, speeds, best.parity.logits, tested)
         manifest.write_manifest(directory, "bundle")
         report = replace(report, files=_sizes(directory))
@@ -210,7 +215,12 @@ def _torch_threads(count: int | None) -> Iterator[int]:
 
 
 def _export_graphs(
-    source: ExportSource, file: Path, provider: str, threads: int, options: ExportOptions
+    source: ExportSource,
+    file: Path,
+    provider: str,
+    threads: int,
+    options: ExportOptions,
+    debug: Path | None,
 ) -> tuple[Candidate, ExportReport]:
     """Makes the graph in fp32 and in every requested precision beside `file`, checks them, and selects one.
 
@@ -236,10 +246,15 @@ def _export_graphs(
         opset=graph.opset_of(onnx.load(file)),
     )
     if not parity.passed:
-        raise ParityFailed(report, source.hint)
+        hint = source.hint
+        if debug is not None:
+            from poolzoo.parity.reduction import from_parity
 
-    converted = candidates.convert_candidates(
-        options.precision,
+            if from_parity.debug(parity, reference, file, written.layers, model, debug) is not None:
+                hint = f"{debug / 'report.md'} names the node: fix that"
+        raise ParityFailed(report, hint)
+
+    conversion = candidates.Conversion(
         fp32=fp32,
         layers=written.layers,
         source=source,
@@ -248,8 +263,9 @@ def _export_graphs(
         limits=options.limits,
         open_model=lambda path: ort_session.open_model(path, provider, threads),
     )
-    found = [fp32, *converted]
     batch = min(candidates.TIMED_BATCH, batch_of(source.model, source.size))
+    converted = candidates.convert_candidates(options.precision, conversion)
+    found = [fp32, *layer_search.return_layers(options.precision, conversion, converted, batch)]
     times = candidates.measure_candidates(found, source.images, batch)
     best, results = candidates.select(options.precision, found, times)
     candidates.report_selection(options.precision, results)
@@ -266,6 +282,7 @@ def _export_graphs(
         raise ParityFailed(report, "export it with --input uint8")
     if not best.parity.passed:
         hint = "allow more with --min-agreement and --max-accuracy-drop, or take --precision auto"
+        hint = f"{best.remark}; {hint}" if best.remark else hint
         raise ParityFailed(report, hint)
     return best, report
 
@@ -283,7 +300,7 @@ def _with_rules(
     best: Candidate, rules: OutputRules, source: ExportSource, provider: str, threads: int
 ) -> tuple[Candidate, RulesReport]:
     """The selected graph with the outputs of rules, beside the other's file, and what they do to the test images."""
-    tested = rule_outputs.tested(source, best.parity, best.precision)
+    tested = rule_outputs.tested(source, best.parity, best.precision, rules)
     assert tested is not None  # a run has test images
     found = measure_rules(rules, *tested)
     rule_outputs.warn(found)

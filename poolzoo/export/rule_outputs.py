@@ -36,10 +36,10 @@ def choose(source: ExportSource, options: RuleOptions) -> OutputRules:
     if source.decision.task.is_multilabel:
         text = f"{options.flag} is for one label per image, and {source.title} gives several"
         raise UsageError(text, f"export it without {options.flag}")
-    if source.validation is None:
+    validation = source.validation()
+    if validation is None:
         text = f"{options.flag} needs the logits of validation images, and none are kept of {source.title}"
         raise UsageError(text, "poolzoo evaluate RUN --calibrate keeps them, where the images are still there")
-    validation = source.validation
     probabilities = _probabilities(source, validation.logits)
     target, coverage = options.abstain_at, options.set_coverage
     return OutputRules(
@@ -57,20 +57,23 @@ def warn(report: RulesReport) -> None:
         output.warn(text, "the validation images may differ from them, or lower precision may cost it")
 
 
-def tested(source: ExportSource, parity: ParityReport, precision: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """Calibrated probabilities `float[N, C]` and labels of test images, on which rules are measured; None without any.
+def tested(
+    source: ExportSource, parity: ParityReport, precision: str, rules: OutputRules
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Calibrated probabilities `float[N, C]` and labels of test images; None without any, or with several labels.
 
-    In fp32, where the graph is checked to be the network, these are all test images of a run. In lower precision they
-    are those that the run keeps, through the graph itself.
+    These are the images that a run keeps, through the graph itself. Rules in fp32, where the graph is checked to be the
+    network, are measured on all test images of the run.
 
     Args:
         source: The network.
         parity: The check of the selected graph.
         precision: That of the graph.
+        rules: The rules.
     """
     logits, labels = parity.logits, source.image_labels
-    if precision == "fp32" and source.test is not None:
-        logits, labels = source.test.logits, source.test.labels
+    if rules.names and precision == "fp32" and (every := source.test()) is not None:
+        logits, labels = every.logits, every.labels
     if labels is None or source.decision.task.is_multilabel:
         return None
     return _probabilities(source, logits), labels

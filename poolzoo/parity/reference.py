@@ -13,6 +13,7 @@ from torch import nn
 
 from poolzoo.common import output
 from poolzoo.common.errors import CheckFailed
+from poolzoo.data.synthetic import edge_cases
 from poolzoo.metrics.decisions import ONE_LABEL, Decision
 from poolzoo.model.inference import batch_of
 
@@ -26,27 +27,6 @@ FLOAT64_IMAGES: Final = 256  # that are also computed in float64, beside the edg
 
 class UnstableNetworkError(CheckFailed):
     """A network whose outputs rounding alone changes so much that any graph would agree with it."""
-
-
-def edge_cases(size: tuple[int, int]) -> dict[str, np.ndarray]:
-    """Synthetic edge cases by name, `uint8[H, W, 3]` each: extreme images that a data set may lack."""
-    height, width = size
-    board = np.indices((height, width)).sum(0) % 2 * 255
-    flat = np.zeros((height, width, 3), np.uint8)
-    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    red = flat.copy()
-    red[..., 0] = 255
-    dot = flat.copy()
-    dot[height // 2, width // 2] = 255
-    return {
-        "black": flat,
-        "white": flat + np.uint8(255),
-        "gray": flat + np.uint8(128),
-        "checkerboard": np.repeat(board[..., None], 3, -1).astype(np.uint8),
-        "red": red,
-        "one bright pixel": dot,
-        "noise": noise,
-    }
 
 
 def _outputs(model: nn.Module, images: np.ndarray, dtype: torch.dtype, label: str) -> tuple[np.ndarray, np.ndarray]:

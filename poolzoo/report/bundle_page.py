@@ -265,7 +265,8 @@ def _precisions(candidates: Sequence[CandidateRow]) -> Safe:
     tried = table(
         "Precisions that were tried", words.candidate_headers(candidates), words.candidate_rows(candidates), "tried"
     )
-    return section("precision", "Precision", tried) if candidates else Safe("")
+    notes = [element("p", text, class_="note") for text in words.searches(candidates)]
+    return section("precision", "Precision", tried, *notes) if candidates else Safe("")
 
 
 def _examples(examples: Sequence[Example], *, several: bool) -> Safe:

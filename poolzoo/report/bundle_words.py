@@ -188,6 +188,37 @@ def _outcome(candidate: CandidateRow) -> str:
     return candidate.get("lost") or ("passed" if candidate["passed"] else "failed its check")
 
 
+def searches(candidates: Sequence[CandidateRow]) -> list[str]:
+    """Which layers stay in float32 so that a precision keeps the limits, and what that costs: a sentence or two each.
+
+    Empty where no layers were searched for.
+    """
+    said = []
+    for one in candidates:
+        if (found := one.get("search")) is None:
+            continue
+        before, layers = found["before"], found["layers"]
+        named = [f"{layer['layer']} ({_harm(layer['harm'])})" for layer in layers[:MAX_NODES]]
+        more = f" and {len(layers) - MAX_NODES} more" if len(layers) > MAX_NODES else ""
+        earlier = before["ort_ms"]
+        times = [
+            f"{milliseconds(now)} ms instead of {milliseconds(earlier[size])} ms at batch {size}"
+            for size, now in one["ort_ms"].items()
+        ]
+        said.append(
+            f"{one['precision']} keeps the limits with {len(layers)} of {found['of']} layers in float32: "
+            f"{', '.join(named)}{more}. In parentheses is the change of the logits where that layer alone is "
+            f"{one['precision']}, as a fraction of their standard deviation. With these layers in float32, predictions "
+            f"agree on {percent(one['agreement'])} of the images instead of {percent(before['agreement'])}, and the "
+            f"graph takes {listed(times)}."
+        )
+    return said
+
+
+def _harm(harm: float | None) -> str:
+    return "not finite" if harm is None else f"{harm:.2g}"
+
+
 def candidate_headers(candidates: Sequence[CandidateRow]) -> tuple[str, ...]:
     """The headers of `candidate_rows`."""
     score = "mAP" if any("map" in one for one in candidates) else "accuracy"

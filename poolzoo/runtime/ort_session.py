@@ -82,6 +82,11 @@ class OnnxModel:
         """Whether it takes one image of any size at a time, and resizes it itself."""
         return bool(json.loads(self.metadata["input"])["kind"] == graph_input.PHOTO)
 
+    @property
+    def batch(self) -> int | None:
+        """The only batch size that it takes; None for any."""
+        return graph_input.from_metadata(self.metadata).batch
+
     def to_input(self, images: np.ndarray) -> np.ndarray:
         """Images `uint8[N, H, W, 3]` as the graph's input: the same, or `float32[N, 3, H, W]` in 0–1.
 
@@ -91,6 +96,8 @@ class OnnxModel:
 
     def run(self, images: np.ndarray, *, last: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Runs a batch, or where the graph takes photographs, its images one after another.
+
+        A graph with a fixed batch gets pieces of that size, the last of them filled up.
 
         Args:
             images: `uint8[N, H, W, 3]`.
@@ -102,6 +109,13 @@ class OnnxModel:
         if self.takes_photos and len(images) > 1:
             parts = [self.run(images[at : at + 1], last=last and at + 1 == len(images)) for at in range(len(images))]
             return _joined(parts)
+        if (fixed := self.batch) is not None and len(images) != fixed:
+            pieces = []
+            for at in range(0, len(images), fixed):
+                rows = at + np.arange(fixed) % min(fixed, len(images) - at)
+                logits, probabilities = self.run(images[rows], last=last and at + fixed >= len(images))
+                pieces.append((logits[: len(images) - at], probabilities[: len(images) - at]))
+            return _joined(pieces)
         options = None
         if last and self.provider == PROVIDERS["cpu"]:
             options = onnxruntime.RunOptions()

@@ -28,6 +28,7 @@ from poolzoo.train.cores import Replicas, cores, evaluation_threads
 from poolzoo.train.engine import Engine
 from poolzoo.train.loaders import LazyInputs
 from poolzoo.train.prepare import PreparedRun
+from poolzoo.train.splits import DataSplits
 
 INITIAL_WEIGHTS: Final = "weights.json"  # in an unfinished run: the origin of its initial weights
 
@@ -159,7 +160,12 @@ def _logits_of_features(
     return torch.cat(parts).cpu().numpy()
 
 
-def finish_run(prepared: PreparedRun, path: Path, engine: Engine, result: FinalMetrics) -> RunReport:
+def images_to_keep(data: DataSplits) -> bytes:
+    """What `samples.npz` of a run on this data has; the same for all heads."""
+    return samples.samples_bytes(data.train, data.train_indices, data.test)
+
+
+def finish_run(prepared: PreparedRun, path: Path, engine: Engine, result: FinalMetrics, kept: bytes) -> RunReport:
     """Completes a run directory and writes its manifest.
 
     Args:
@@ -167,6 +173,7 @@ def finish_run(prepared: PreparedRun, path: Path, engine: Engine, result: FinalM
         path: The run directory.
         engine: After its last epoch.
         result: What the best weights achieve.
+        kept: Its `images_to_keep`.
     """
     settings, data = prepared.settings, prepared.data
     assert settings.batch_size is not None  # `prepare` fills in every default
@@ -223,6 +230,6 @@ def finish_run(prepared: PreparedRun, path: Path, engine: Engine, result: FinalM
     files.write_atomically(path / samples.VALIDATION, samples.validation_bytes(result.validation))
     tested = samples.ValidationLogits(logits=result.test_logits, labels=data.test.labels)
     files.write_atomically(path / samples.TEST, samples.validation_bytes(tested))
-    samples.save_samples(path / "samples.npz", data.train, data.train_indices, data.test)
+    files.write_atomically(path / "samples.npz", kept)
     manifest.write_manifest(path, "run")
     return report
