@@ -178,7 +178,7 @@ def command(
 
     click.get_current_context().with_resource(allocator.rare_collections())
     _check(what, pretrained)
-    rules = _rules(abstain_at, confidence, prediction_sets)
+    rules = _rules(abstain_at, confidence, prediction_sets, pretrained)
     if debug is not None:
         files.require_free(debug)
     place = out or Path("exports") / (files.slug(what) if pretrained else Path(what).resolve().name)
@@ -223,7 +223,7 @@ def command(
     return OK
 
 
-def _rules(abstain_at: str | None, confidence: float | None, coverage: float | None) -> RuleOptions:
+def _rules(abstain_at: str | None, confidence: float | None, coverage: float | None, pretrained: bool) -> RuleOptions:
     from poolzoo.common.errors import UsageError
     from poolzoo.metrics.abstention import ACCURACY, Target
     from poolzoo.metrics.output_rules import RuleOptions
@@ -232,7 +232,11 @@ def _rules(abstain_at: str | None, confidence: float | None, coverage: float | N
     if confidence is not None and (target is None or target.kind != ACCURACY):
         hint = "--abstain-at accuracy=0.99" if target is None else "a coverage holds on average: leave it out"
         raise UsageError("--confidence is for --abstain-at accuracy=VALUE", hint)
-    return RuleOptions(abstain_at=target, confidence=confidence, set_coverage=coverage)
+    rules = RuleOptions(abstain_at=target, confidence=confidence, set_coverage=coverage)
+    if pretrained and rules.flag is not None:
+        text = f"{rules.flag} needs validation images, and a published network comes without"
+        raise UsageError(text, "fine-tune it, and export the run")
+    return rules
 
 
 def _show(report: ExportReport) -> None:

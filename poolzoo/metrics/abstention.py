@@ -283,7 +283,7 @@ def _unreachable(accepted: np.ndarray, errors: np.ndarray, target: Target, confi
     images = int(accepted[-1])
     needed = math.ceil(math.log(STARTS[0][1] * (1 - confidence)) / math.log(target.value))
     text = f"no threshold reaches {target} with confidence {confidence:g} on {images} validation images"
-    hint = f"more of them are needed: at least {needed} without an error" if images < needed else "train longer"
+    hint = f"validate on more images: at least {needed} without an error" if images < needed else "train longer"
     if not reached.any():
         return CheckFailed(f"{text}, and none reaches a lower accuracy", hint)
     best = tried[reached.argmax()]

@@ -275,10 +275,9 @@ def rules(report: RulesReport) -> dict[str, list[str]]:
     said: dict[str, list[str]] = {}
     if (rule := report.rules.abstention) is not None:
         promise = f"{rule.target} with confidence {rule.confidence:g}" if rule.confidence else f"{rule.target}"
-        said[ACCEPTED] = [
-            f"Images with a largest probability of at least {rule.threshold:.4f} are accepted. That is chosen on "
-            f"{rule.images} validation images, for {promise}."
-        ]
+        which = f"Images with a largest probability of at least {rule.threshold:.4f} are accepted"
+        which = which if rule.threshold > 0 else "Every image is accepted"
+        said[ACCEPTED] = [f"{which}. That is chosen on {rule.images} validation images, for {promise}."]
         if (tested := report.selective) is not None:
             said[ACCEPTED] += [
                 f"Of {tested.images} test images {percent(tested.coverage)} are accepted "
