@@ -18,7 +18,7 @@ from poolzoo.export.switches import Rounding, SwitchedGraph
 from poolzoo.parity.layers import Layers
 from poolzoo.runtime.graph_view import GraphView
 
-IMAGES: Final = 32  # calibration images on which harm is measured
+IMAGES: Final = 16  # calibration images on which harm is measured
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Returns layers of a graph in lower precision to float32 until it keeps the user's limits.
 
-Layers are ranked by their harm once. The graph with the n most harmful layers in float32 is made for n = 1, 2, 4, …
-until one keeps the limits. Then a binary search finds the least n. A graph that cannot win anyway is not searched.
+Biases are corrected first, which may suffice. Layers are ranked by their harm once. The graph with the n most harmful
+layers in float32 is made for n = 1, 2, 4, … until one keeps the limits. Then a binary search finds the least n. A graph
+that cannot win anyway is not searched.
 """
 
 from __future__ import annotations
@@ -57,43 +58,53 @@ def return_layers(
 def search(missed: Candidate, conversion: Conversion, converter: Converter) -> Candidate:
     """The graph with the fewest layers in float32 that keeps the limits; `missed` with a remark where none does.
 
+    Corrected biases cost no time in the graph, and are tried before.
+
     Args:
         missed: A graph that misses the limits.
         conversion: Makes candidates.
         converter: What converted it.
     """
     started = time.perf_counter()
-    output.say(f"{missed.precision}: {missed.parity.violations}; measuring the harm of each layer")
-    ranked = converter.rank_layers(missed.file)
     made: dict[int, Candidate] = {}
+    tries: list[int] = []
+    ranked: list[LayerHarm] = []
 
     def passes(count: int) -> bool:
-        output.detail(f"{missed.precision} with {count} of {len(ranked)} layers in float32")
+        output.detail(f"{missed.precision} with {count} layers in float32")
         file = missed.file.with_name(f"{missed.precision}-{count}.onnx")
-        one = conversion.make(converter, file, [name for layer in ranked[:count] for name in layer.nodes])
-        if one.parity.passed:
-            made[count] = one
-        return one.parity.passed
+        made[count] = conversion.make(converter, file, [name for layer in ranked[:count] for name in layer.nodes])
+        return made[count].parity.passed
 
-    tries: list[int] = []
-    count = least(len(ranked), passes, tries)
+    corrected = converter.correct_biases(missed.file)
+    if corrected:
+        output.say(f"{missed.precision}: {missed.parity.violations}; correcting biases")
+        tries.append(0)
+        passes(0)
+        corrected = made[0].parity.outputs.top1_agreement >= missed.parity.outputs.top1_agreement
+        if not corrected:
+            converter.keep_biases()
+    start = made[0] if corrected else missed
+    count: int | None = 0
+    if not start.parity.passed:
+        output.say(f"{missed.precision}: {start.parity.violations}; measuring the harm of each layer")
+        ranked = converter.rank_layers(start.file)
+        count = least(len(ranked), passes, tries)
     if count is None:
-        remark = "no layer is left to return to float32" if ranked else "it has no layer to return to float32"
-        return replace(missed, remark=remark)
-    seconds = time.perf_counter() - started
-    layers: tuple[LayerHarm, ...] = tuple(ranked[:count])
-    output.say(f"{missed.precision}: {count} of {len(ranked)} layers stay in float32: {describe(layers)}")
-    return replace(
-        made[count],
-        search=LayerSearch(
-            before=missed,
-            before_bytes=missed.bytes,
-            layers=layers,
-            total=len(ranked),
-            tried=len(tries),
-            seconds=seconds,
-        ),
+        return replace(missed, remark="no layer is left to return to float32")
+    layers = tuple(ranked[:count])
+    if layers:
+        output.say(f"{missed.precision}: {count} of {len(ranked)} layers stay in float32: {describe(layers)}")
+    found = LayerSearch(
+        before=missed,
+        before_bytes=missed.bytes,
+        corrected=corrected,
+        layers=layers,
+        total=len(ranked),
+        tried=len(tries),
+        seconds=time.perf_counter() - started,
     )
+    return replace(made[count], search=found)
 
 
 def least(total: int, passes: Callable[[int], bool], tried: list[int]) -> int | None:
