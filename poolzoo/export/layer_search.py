@@ -58,7 +58,9 @@ def return_layers(
 def search(missed: Candidate, conversion: Conversion, converter: Converter) -> Candidate:
     """The graph with the fewest layers in float32 that keeps the limits; `missed` with a remark where none does.
 
-    Corrected biases cost no time in the graph, and are tried before.
+    Corrected biases cost no time in the graph, and are tried before. In static int8, additions and normalizations
+    harm transformers most, and cost little time in float32. So all layers without weights return together where that
+    halves the disagreement with the network.
 
     Args:
         missed: A graph that misses the limits.
@@ -89,7 +91,17 @@ def search(missed: Candidate, conversion: Conversion, converter: Converter) -> C
     if not start.parity.passed:
         output.say(f"{missed.precision}: {start.parity.violations}; measuring the harm of each layer")
         ranked = converter.rank_layers(start.file)
-        count = least(len(ranked), passes, tries)
+        low, high = 0, len(ranked)
+        if missed.precision == "int8-static" and 0 < (light := sum(not one.weighted for one in ranked)) < high:
+            by_harm, ranked = ranked, sorted(ranked, key=lambda one: one.weighted)  # by harm within each kind
+            tries.append(light)
+            if passes(light):
+                high = light + 1
+            elif 2 * _lost(made[light]) <= _lost(start):
+                low = light
+            else:
+                ranked = by_harm
+        count = least(low, high, passes, tries)
     if count is None:
         return replace(missed, remark="no layer is left to return to float32")
     layers = tuple(ranked[:count])
@@ -107,11 +119,17 @@ def search(missed: Candidate, conversion: Conversion, converter: Converter) -> C
     return replace(made[count], search=found)
 
 
-def least(total: int, passes: Callable[[int], bool], tried: list[int]) -> int | None:
-    """The least count from 1 to `total` - 1 that passes, if all above one that passes do; None if none passes.
+def _lost(one: Candidate) -> float:
+    """The fraction of images on which a graph disagrees with the network."""
+    return 1 - one.parity.outputs.top1_agreement
+
+
+def least(low: int, high: int, passes: Callable[[int], bool], tried: list[int]) -> int | None:
+    """The least count between two that passes, if all above one that passes do; None if none of those tried does.
 
     Args:
-        total: How many layers there are. With all of them in float32 nothing is left in lower precision.
+        low: A count that does not pass.
+        high: A count above all that may be tried.
         passes: Whether the graph with that many layers in float32 keeps the limits.
         tried: Gets every count that was tried.
     """
@@ -120,15 +138,16 @@ def least(total: int, passes: Callable[[int], bool], tried: list[int]) -> int | 
         tried.append(count)
         return passes(count)
 
-    low, high = 0, 1
-    while high < total and not check(high):
-        low, high = high, min(2 * high, total - 1) if high < total - 1 else total
-    if high >= total:
+    at, step = low + 1, 1
+    while at < high and not check(at):
+        step *= 2
+        low, at = at, min(at + step, high - 1) if at < high - 1 else high
+    if at >= high:
         return None
-    while low + 1 < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if check(middle) else (middle, high)
-    return high
+    while low + 1 < at:
+        middle = (low + at) // 2
+        low, at = (low, middle) if check(middle) else (middle, at)
+    return at
 
 
 def describe(layers: Sequence[LayerHarm], most: int = 5) -> str:
