@@ -267,7 +267,7 @@ def _show(report: ExportReport) -> None:
         output.table(headers, rows, right=range(1, len(headers) - 1))
         for one in report.candidates:
             if one.search is not None:
-                output.data(f"layers      {_search(one)}")
+                output.data(f"limits kept {_search(one)}")
     for name, sentences in bundle_words.rules(report.rules).items():
         output.data(f"{name:11} {sentences[0]}")
         for sentence in sentences[1:]:
@@ -300,15 +300,17 @@ def _candidate(one: CandidateResult) -> tuple[str, ...]:
 
 
 def _search(one: CandidateResult) -> str:
-    """Which layers stay in float32, and what that costs, in one line."""
+    """What lets a candidate keep the limits, and what that costs, in one line."""
     from poolzoo.export.layer_search import describe
 
     assert one.search is not None
     size, after = list(one.ort_ms.items())[-1]
     before = one.search.before.parity.outputs.top1_agreement
+    means = ["corrected biases"] if one.search.corrected else []
+    if layers := one.search.layers:
+        means.append(f"{len(layers)} of {one.search.total} layers in float32: {describe(layers)}")
     return (
-        f"{one.precision}: {len(one.search.layers)} of {one.search.total} stay in float32: "
-        f"{describe(one.search.layers)}; agreement {one.agreement:.4f} instead of {before:.4f}, "
+        f"{one.precision} with {' and '.join(means)}; agreement {one.agreement:.4f} instead of {before:.4f}, "
         f"{after:.2f} ms instead of {one.search_ms[size]:.2f} ms at batch {size}"
     )
 

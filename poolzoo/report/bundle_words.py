@@ -189,7 +189,7 @@ def _outcome(candidate: CandidateRow) -> str:
 
 
 def searches(candidates: Sequence[CandidateRow]) -> list[str]:
-    """Which layers stay in float32 so that a precision keeps the limits, and what that costs: a sentence or two each.
+    """What lets a precision keep the limits, such as layers in float32, and what that costs: a few sentences each.
 
     Empty where no layers were searched for.
     """
@@ -205,13 +205,19 @@ def searches(candidates: Sequence[CandidateRow]) -> list[str]:
             f"{milliseconds(now)} ms instead of {milliseconds(earlier[size])} ms at batch {size}"
             for size, now in one["ort_ms"].items()
         ]
+        means = ["corrected biases"] if found["corrected_biases"] else []
+        if layers:
+            means.append(f"{len(layers)} of {found['of']} layers in float32: {', '.join(named)}{more}")
         said.append(
-            f"{one['precision']} keeps the limits with {len(layers)} of {found['of']} layers in float32: "
-            f"{', '.join(named)}{more}. In parentheses is the change of the logits where that layer alone is "
-            f"{one['precision']}, as a fraction of their standard deviation. With these layers in float32, predictions "
-            f"agree on {percent(one['agreement'])} of the images instead of {percent(before['agreement'])}, and the "
-            f"graph takes {listed(times)}."
+            f"{one['precision']} keeps the limits with {listed(means)}. Predictions agree on "
+            f"{percent(one['agreement'])} of the images instead of {percent(before['agreement'])}, and the graph takes "
+            f"{listed(times)}."
         )
+        if layers:
+            said[-1] += (
+                f" In parentheses is the change of the logits where that layer alone is {one['precision']}, as a "
+                "fraction of their standard deviation."
+            )
     return said
 
 
