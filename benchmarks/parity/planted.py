@@ -21,14 +21,16 @@ RESNET: Final = "nano/resnet@32"
 VIT: Final = "timm/test_vit@160:160"
 POOLINGS: Final = "poolings@32"
 TWO_FACED: Final = "two-faced@32"
+LOST_EPS: Final = "lost eps@32"
 
 
 class Poolings(nn.Module):
     """Poolings side by side, as plugins have them: padded, cropped, rounded, powers, roots, ratios."""
 
-    def __init__(self, *, two_faced: bool = False) -> None:
-        """With `two_faced`, the exported graph has another factor than the network."""
+    def __init__(self, *, two_faced: bool = False, eps: float = 1e-3) -> None:
+        """With `two_faced`, the exported graph has another factor than the network; an eps of 1e-12 is lost in it."""
         super().__init__()
+        self.eps = eps
         self.two_faced = two_faced
         self.stem = nn.Conv2d(3, 8, 3, padding=1)
         self.second = nn.Conv2d(8, 8, 3, stride=2, padding=1)
@@ -45,7 +47,7 @@ class Poolings(nn.Module):
             F.interpolate(x, size=(24, 24), mode="nearest").std((2, 3)),
             torch.div((x * 40).to(torch.int32), 3, rounding_mode="floor").float().mean((2, 3)) / 40,
             x[:, :, 2:-3, 2:-3].amax((2, 3)),
-            (x * x).sum((2, 3)) / (x.sum((2, 3)) + 1e-12),
+            (x * x).sum((2, 3)) / (x.sum((2, 3)) + self.eps),
             F.gelu(x).mean((2, 3)),
         ]
         features = torch.cat(found, 1)
@@ -57,11 +59,11 @@ class Poolings(nn.Module):
 
 def source(text: str) -> ExportSource:
     """What `poolzoo export` would be given of a network by its name here."""
-    if text not in (POOLINGS, TWO_FACED):
+    if text not in (POOLINGS, TWO_FACED, LOST_EPS):
         return cases.make(text, None).source()
     case = cases.make(RESNET, None)
     torch.manual_seed(0)
-    network = Poolings(two_faced=text == TWO_FACED).eval()
+    network = Poolings(two_faced=text == TWO_FACED, eps=1e-12 if text == LOST_EPS else 1e-3).eval()
     given = case.source()
     return replace(given, model=InferenceModel(case.preprocess, network).eval(), weights_sha256=text)
 
@@ -276,4 +278,5 @@ FAULTS: Final = (
     Fault("root of a negative number", POOLINGS, _negative_root),
     Fault("padding that ONNX Runtime merges", POOLINGS, _merged_pad, "Pad_Fusion"),
     Fault("plugin that exports another factor", TWO_FACED, lambda p: None, "1.01"),
+    Fault("eps that the exporter loses", LOST_EPS, lambda p: None, "1e-12"),
 )
