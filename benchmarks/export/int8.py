@@ -1,10 +1,11 @@
 """Layers that lower precision returns to float32: agreement, speed and time with and without them, and peak memory.
 
-python -m benchmarks.export.int8 [--models NAME@PIXELS|RUN …] [--precision int8|fp16|auto] [--count N] [--images FOLDER]
-                                 [--min-agreement X] [--threads N] [--no-memory] [--json FILE]
+python -m benchmarks.export.int8 [--models NAME@PIXELS|NAME|RUN …] [--precision int8|fp16|auto] [--min-agreement X]
+                                 [--images FOLDER] [--count N] [--threads N] [--no-memory] [--json FILE]
 
-A network is a run, or a backbone with random weights (`cases.perturb`) on crops of photographs. Random weights have
-small margins, so that they lose more than trained ones. `export` measures agreement with the network, and milliseconds
+A network is a run, a published backbone with its own classifier, or with @PIXELS a backbone with random weights
+(`cases.perturb`); the last two on crops of photographs. Random weights have small margins, so that they lose more than
+trained ones. `export` measures agreement with the network, and milliseconds
 before and after layers return, in the same rounds. `× fp32` and `× all` say how many times as fast the graph is as the
 one in float32, and as the one with all layers in lower precision: the geometric mean over both batch sizes.
 
@@ -18,7 +19,6 @@ import argparse
 import io
 import json
 import pickle
-import resource
 import statistics
 import subprocess
 import sys
@@ -39,6 +39,7 @@ from poolzoo.export import graph, precision
 from poolzoo.export.candidate import CandidateResult
 from poolzoo.export.export import ExportOptions, ExportReport, ParityFailed, export
 from poolzoo.export.layer_search import describe
+from poolzoo.export.published_network import from_backbone
 from poolzoo.export.source import ExportSource, from_run
 from poolzoo.parity.report import Limits
 
@@ -73,13 +74,13 @@ class Row:
 
 
 def source_of(text: str, folder: Path | None, count: int) -> ExportSource:
-    """The network of a run or case; a case with `TESTED` images to compare on, and `count` to calibrate with."""
+    """The network of a run, a backbone or a case; the last two with `TESTED` images, and `count` to calibrate with."""
     if Path(text).is_dir():
         return from_run(load_run(Path(text)))
-    case = cases.make(text, folder)
-    photos = [cases.jpeg(photo) for photo in cases.photographs(folder, case.data_size, TESTED + count)]
+    source = cases.make(text, folder).source() if "@" in text else from_backbone(text)
+    photos = [cases.jpeg(photo) for photo in cases.photographs(folder, source.size, TESTED + count)]
     pixels = np.stack([images.read(io.BytesIO(one)) for one in photos])  # type: ignore[arg-type]
-    return replace(case.source(), images=pixels[:TESTED], calibration=pixels[TESTED:])
+    return replace(source, images=pixels[:TESTED], calibration=pixels[TESTED:])
 
 
 def measure(text: str, source: ExportSource, arguments: argparse.Namespace) -> Row:
@@ -141,7 +142,8 @@ def calibrate(folder: Path) -> None:
     layers = pickle.loads((folder / "layers.pickle").read_bytes())
     pixels = np.load(folder / "images.npy", mmap_mode="r")
     precision.convert("int8-static", folder / "fp32.onnx", folder / "int8.onnx", layers, pixels)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    status = Path("/proc/self/status").read_text(encoding="ascii")  # `ru_maxrss` would be that of the parent
+    print(next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM")))
 
 
 def main(given: Sequence[str] | None = None) -> int:

@@ -100,7 +100,7 @@ def _trust(report: RunReport) -> list[str]:
             f"Expected calibration error {found.after.ece}, without the calibration {found.before.ece}; "
             f"negative log-likelihood {found.after.nll.value:.4f} and {found.before.nll.value:.4f}."
         )
-    elif report.test.ece is not None:
+    elif report.test.ece is not None and not report.task.is_multilabel:  # whose sentences have it
         lines.append(f"Expected calibration error {report.test.ece:.4f}.")
     if report.fit is not None:
         said = report.fit.describe()

@@ -89,11 +89,10 @@ class ValidationLogits:
     labels: np.ndarray
 
 
-def save_validation(path: Path, validation: ValidationLogits) -> None:
-    """Keeps the logits of the validation images: of all, or of as many as 64 MB hold, chosen with a fixed seed.
+def validation_bytes(validation: ValidationLogits) -> bytes:
+    """The content of `validation.npz`: all images, or as many as 64 MB hold, chosen with a fixed seed.
 
     Args:
-        path: The file, `validation.npz`.
         validation: Logits and labels, in the data's order.
     """
     logits, labels = validation.logits.astype(np.float32), validation.labels
@@ -103,11 +102,11 @@ def save_validation(path: Path, validation: ValidationLogits) -> None:
         logits, labels = logits[kept], labels[kept]
     buffer = io.BytesIO()
     np.savez(buffer, logits=logits, labels=labels.astype(np.uint8 if labels.ndim == 2 else np.int32))
-    files.write_atomically(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def load_validation(run: Path) -> ValidationLogits | None:
-    """What `save_validation` kept in a run directory; None in a run of an earlier version, which kept nothing.
+    """What a run directory keeps in `validation.npz`; None in a run of an earlier version, which kept nothing.
 
     Raises:
         CheckFailed: The file is damaged.

@@ -124,8 +124,7 @@ def main() -> NoReturn:
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
     code = run(sys.argv[1:])
-    if "torch" not in sys.modules:  # a short command: the collections at exit would take a tenth of its time
-        gc.freeze()
+    gc.freeze()  # the collections at exit would look at every object of torch, and find that it is about to go
     sys.exit(code)
 
 

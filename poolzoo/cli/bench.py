@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from poolzoo.cli.foreign import image_size_option, is_file, output_option, parse_size, require_of_file
+from poolzoo.cli.foreign import image_size_option, is_file, output_option, parse_size, require_of_file, require_onnx
 from poolzoo.cli.options import json_option, provider_option, runtime_timeout_option, split_names
 from poolzoo.common import output
 
@@ -67,6 +67,7 @@ def command(
     sizes = _numbers("--batch", batches) if batches is not None else None
     counts = _numbers("--threads", threads) if threads is not None else None
     if is_file(bundle):
+        require_onnx()
         from poolzoo.runtime.foreign.bench import bench_file
 
         report = bench_file(

@@ -173,9 +173,10 @@ def command(
 
     The exit code is 1 if the graph does not agree with the network. Nothing is written then.
     """
-    from poolzoo.common import files
+    from poolzoo.common import allocator, files
     from poolzoo.common.errors import CHECK_FAILED, OK
 
+    click.get_current_context().with_resource(allocator.rare_collections())
     _check(what, pretrained)
     rules = _rules(abstain_at, confidence, prediction_sets)
     if debug is not None:
@@ -263,8 +264,10 @@ def _show(report: ExportReport) -> None:
         for one in report.candidates:
             if one.search is not None:
                 output.data(f"layers      {_search(one)}")
-    for name, text in bundle_words.rules(report.rules):
-        output.data(f"{name:11} {text}")
+    for name, sentences in bundle_words.rules(report.rules).items():
+        output.data(f"{name:11} {sentences[0]}")
+        for sentence in sentences[1:]:
+            output.data(f"{'':11} {sentence}")
     if report.speed:
         speeds = [
             (str(size), f"{one.torch_ms:.2f}", f"{one.ort_ms:.2f}", f"{one.speedup:.2f}×")

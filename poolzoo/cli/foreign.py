@@ -33,6 +33,19 @@ def is_file(path: Path) -> bool:
     return path.is_file() or (path.suffix == ENDING and not path.is_dir())
 
 
+def require_onnx() -> None:
+    """Makes sure that the onnx package is there, which reads files from elsewhere; those of bundles need it not.
+
+    Raises:
+        EnvironmentProblem: It is not installed.
+    """
+    from poolzoo.common.errors import EnvironmentProblem
+    from poolzoo.plugin.modules import missing_of
+
+    if missing_of(["onnx"]):
+        raise EnvironmentProblem("the onnx package is needed to read an ONNX file from elsewhere", "pip install onnx")
+
+
 def require_of_file(given: Mapping[str, object]) -> None:
     """Makes sure that no option that concerns a file was given for a bundle.
 

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from poolzoo.cli.foreign import image_size_option, is_file, output_option, parse_scaling, parse_size, require_of_file
+from poolzoo.cli.foreign import (
+    image_size_option,
+    is_file,
+    output_option,
+    parse_scaling,
+    parse_size,
+    require_of_file,
+    require_onnx,
+)
 from poolzoo.cli.options import json_option, provider_option, runtime_timeout_option, split_names, threads_option
 from poolzoo.common import output
 
@@ -52,6 +60,12 @@ if TYPE_CHECKING:
     show_default="what the module states, else 1",
     help="Standard deviation of each channel, by which it is divided then.",
 )
+@click.option(
+    "--debug",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write the smallest graph and input that show a difference from --against, with a script that runs them.",
+)
 @output_option
 @image_size_option
 @click.option("--no-bench", is_flag=True, help="Skip the measurement of speed.")
@@ -68,6 +82,14 @@ if TYPE_CHECKING:
     show_default=True,
     help="Arithmetic of these runtimes: float32, or what each prefers, which has a wider tolerance.",
 )
+@click.option(
+    "--arithmetic",
+    "arithmetics",
+    type=click.Choice(["fp16", "bf16"]),
+    multiple=True,
+    help="Also compute with every value rounded to this type, as some devices do with a graph in float32. May be "
+    "repeated.",
+)
 @provider_option
 @threads_option
 @runtime_timeout_option
@@ -79,11 +101,13 @@ def command(
     input_range: str | None,
     mean: str | None,
     std: str | None,
+    debug: Path | None,
     output_name: str | None,
     image_size: str | None,
     no_bench: bool,
     runtimes: str | None,
     precision: str,
+    arithmetics: tuple[str, ...],
     provider: str,
     threads: int | None,
     runtime_timeout: float | None,
@@ -105,13 +129,14 @@ def command(
     from poolzoo.runtime.verify import verify
 
     names = split_names("--runtime", runtimes) if runtimes is not None else []
-    of_file = {"--input-range": input_range, "--mean": mean, "--std": std, "--images": images}
+    of_file = {"--input-range": input_range, "--mean": mean, "--std": std, "--images": images, "--debug": debug}
     if is_file(bundle):
         if against is None:
             text = f"{bundle} is an ONNX file, and there is nothing to compare it with"
             raise UsageError(text, "--against model.py:build names its torch module; poolzoo bench measures it alone")
         if provider not in ("auto", "cpu"):
             raise UsageError(f"--provider {provider} is for bundles", "--against compares on the CPU")
+        require_onnx()
         from poolzoo.parity.foreign.verify import AgainstOptions, verify_against
 
         options = AgainstOptions(
@@ -124,6 +149,8 @@ def command(
             threads=threads,
             timeout=runtime_timeout,
             measure_speed=not no_bench,
+            arithmetics=tuple(dict.fromkeys(arithmetics)),
+            debug=debug,
         )
         return _show_against(verify_against(bundle, against, options), as_json=as_json)
     require_of_file({"--against": against, "--output": output_name, "--image-size": image_size, **of_file})
@@ -131,7 +158,13 @@ def command(
         from poolzoo.runtime.runtimes import check_runtimes, select
 
         select(names)  # a name that does not exist fails before the work
-    report = verify(bundle, provider=provider, threads=threads, measure_speed=not no_bench and not names)
+    report = verify(
+        bundle,
+        provider=provider,
+        threads=threads,
+        measure_speed=not no_bench and not names,
+        arithmetics=tuple(dict.fromkeys(arithmetics)),
+    )
     compared: RuntimesReport | None = None
     if names and report.passed:
         compared = check_runtimes(
@@ -153,7 +186,10 @@ def command(
             output.data("")
             show_runtimes(compared)
     if (failure := report.first_failure) is not None:
-        output.error(f"bundle {bundle} is not as it was exported: {failure.detail}", "export the run again")
+        text, hint = f"bundle {bundle} is not as it was exported: {failure.detail}", "export the run again"
+        if failure.id.startswith("arithmetic-"):
+            text, hint = f"bundle {bundle} needs float32: {failure.detail}", "let no device compute it otherwise"
+        output.error(text, hint)
     return OK if _report_failures(compared, "bundle") and report.passed else CHECK_FAILED
 
 
@@ -169,7 +205,7 @@ def _show_against(report: AgainstReport, *, as_json: bool) -> int:
         if report.runtimes is not None:
             output.data("")
             show_runtimes(report.runtimes)
-    if not report.parity.passed:
+    if not all(check.passed for check in report.checks):
         output.error(report.describe_failure(), report.hint)
     return OK if _report_failures(report.runtimes, "file") and report.passed else CHECK_FAILED
 

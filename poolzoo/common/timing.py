@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, Final
 
 WARM_UP: Final = 3  # calls of each before any is timed; one where it takes as long as all rounds may
 LEAST_ROUNDS, MOST_ROUNDS = 5, 200
+NARROW: Final = 0.02  # `within` of a report: runs of the same program differ by more
+ALPHA: Final = 0.05  # how often the interval of a median misses it
 
 
 def interleaved(
@@ -19,6 +23,7 @@ def interleaved(
     rounds: int | None = None,
     *,
     reported: bool = False,
+    within: float = 0.0,
 ) -> dict[str, list[float]]:
     """Milliseconds of each call, a list a name: every round runs all of them, in an order drawn anew.
 
@@ -28,6 +33,7 @@ def interleaved(
         clock: `time.perf_counter`, or `time.process_time` where other work shares the machine.
         rounds: How many at most; by default `MOST_ROUNDS`.
         reported: Whether each call returns its own milliseconds, as one that is measured in another process does.
+        within: Stops once each median, and that of the ratios to the first call, is known to this fraction of itself.
     """
     for call in calls.values():
         started = time.perf_counter()
@@ -41,12 +47,44 @@ def interleaved(
     for done in range(MOST_ROUNDS if rounds is None else rounds):
         if done >= LEAST_ROUNDS and time.perf_counter() > end:
             break
+        if within and _all_known(list(times.values()), within):
+            break
         shuffle(order)
         for name in order:
             started = clock()
             result = calls[name]()
             times[name].append(float(result) if reported else (clock() - started) * 1e3)
     return times
+
+
+def _all_known(times: Sequence[Sequence[float]], within: float) -> bool:
+    """Whether all medians, and those of the ratios to the first times, are known to a fraction of themselves."""
+    if not all(_is_known(taken, within) for taken in times):
+        return False
+    return all(_is_known(_ratios(times[0], taken), within) for taken in times[1:])
+
+
+def _is_known(values: Sequence[float], within: float) -> bool:
+    """Whether the interval of a median reaches no further than a fraction of it to either side, on average.
+
+    It lies between two order statistics, and supposes nothing of how values are distributed: Conover, Practical
+    Nonparametric Statistics, section 3.2. Stopping at a fixed width keeps its confidence as that becomes small: Chow
+    and Robbins, On the Asymptotic Theory of Fixed-Width Sequential Confidence Intervals for the Mean, 1965.
+    """
+    rank = _rank(len(values))
+    if not rank:
+        return False
+    ordered = sorted(values)
+    return ordered[-rank] - ordered[rank - 1] <= 2 * within * statistics.median(ordered)
+
+
+@cache
+def _rank(count: int) -> int:
+    """The number of the order statistic, from both ends, between which the median lies; 0 where there is none."""
+    tail, rank = 0.0, 0
+    while (tail := tail + math.comb(count, rank) / 2**count) <= ALPHA / 2:
+        rank += 1
+    return rank
 
 
 def summary(times: Sequence[float]) -> dict[str, float]:

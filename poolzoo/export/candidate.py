@@ -45,6 +45,7 @@ class LayerSearch:
 
     Attributes:
         before: The graph without them.
+        before_bytes: The size of its file.
         layers: These layers, the most harmful one first.
         total: How many layers lower precision rounds without the search.
         tried: How many graphs were made and checked.
@@ -52,6 +53,7 @@ class LayerSearch:
     """
 
     before: Candidate
+    before_bytes: int
     layers: tuple[LayerHarm, ...]
     total: int
     tried: int
@@ -74,7 +76,7 @@ class LayerSearch:
                 "agreement": outputs.top1_agreement,
                 "accuracy": None if outputs.accuracy is None else outputs.accuracy.onnxruntime,
                 "ort_ms": {str(size): value for size, value in ort_ms.items()},
-                "bytes": self.before.bytes,
+                "bytes": self.before_bytes,
             },
             "layers": [one.to_json() for one in self.layers],
             "of": self.total,

@@ -167,7 +167,8 @@ def measure_candidates(
     for size in sorted({1, batch}):
         inputs = images[np.arange(size) % len(images)]
         calls: dict[str, Callable[[], object]] = {name: partial(model.run, inputs) for name, model in models.items()}
-        times[size] = timing.interleaved(calls, seconds=min(seconds, 1.0) if len(calls) == 1 else seconds)
+        longest = min(seconds, 1.0) if len(calls) == 1 else seconds
+        times[size] = timing.interleaved(calls, longest, within=timing.NARROW)
     return times
 
 

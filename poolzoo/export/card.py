@@ -1,10 +1,10 @@
-"""Writes the model card of a bundle: `README.md`, `report.html`, `confusion.png` and `reliability.png`."""
+"""Writes the model card of a bundle: `README.md`, `report.html`, and their pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 
@@ -14,9 +14,11 @@ from poolzoo.export.source import ExportSource
 from poolzoo.metrics import classification, evaluation, multilabel, reliability
 from poolzoo.metrics.decisions import Decision
 from poolzoo.metrics.multilabel_results import MultilabelMetrics
+from poolzoo.metrics.output_rules import ACCEPTED, OutputRules, RulesReport
 from poolzoo.metrics.reliability import ReliabilityChange
 from poolzoo.metrics.results import AnyMetrics, Metrics, format_score, untested_classes, untested_note
-from poolzoo.report import bundle_page, bundle_words, confusion, reliability_diagram
+from poolzoo.metrics.risk_coverage import risk_coverage
+from poolzoo.report import bundle_page, bundle_words, confusion, reliability_diagram, risk_coverage_diagram
 
 MAX_CLASSES: Final = 50  # whose table and confusion matrix are readable
 MAX_LABELS: Final = 20  # that the card names
@@ -42,7 +44,10 @@ LICENSES: Final = frozenset(
 
 
 def write(directory: Path, source: ExportSource, report: Export, measured: Speed, logits: np.ndarray) -> None:
-    """Writes `README.md` and `report.html`; with labels `reliability.png`, and with few classes `confusion.png`.
+    """Writes `README.md` and `report.html`, and their pictures.
+
+    With labels these are `reliability.png`; of one label per image `risk_coverage.svg`, and with few classes
+    `confusion.png`.
 
     Args:
         directory: The bundle.
@@ -64,6 +69,12 @@ def write(directory: Path, source: ExportSource, report: Export, measured: Speed
     if trusted is not None:
         diagram = reliability_diagram.draw(trusted, several=source.decision.task.is_multilabel)
         files.write_atomically(directory / "reliability.png", diagram)
+    curve = None
+    if labels is not None and not source.decision.task.is_multilabel:
+        found = risk_coverage(source.decision.probabilities(logits), labels)
+        rules = RulesReport.from_json(cast(Mapping[str, object], report))
+        curve = risk_coverage_diagram.draw(found, rules.selective)
+        files.write_atomically(directory / "risk_coverage.svg", curve)
     made = {key: value for key, value in source.provenance.items() if key != "poolzoo"}  # config.json says more of that
     page = bundle_page.Contents(
         title=source.title,
@@ -73,21 +84,23 @@ def write(directory: Path, source: ExportSource, report: Export, measured: Speed
         figures=figures,
         reliability=trusted,
         diagram=diagram,
+        curve=curve,
         examples=examples(source, logits),
         provenance={**source.config["poolzoo"], **made, **source.origin},
-        python=python(source, report["input"]),
+        python=python(source, report),
     )
     files.write_atomically(directory / "README.md", _readme(source, report, measured, figures, trusted))
     files.write_atomically(directory / "report.html", bundle_page.html(page))
 
 
-def python(source: ExportSource, input_kind: str) -> str:
+def python(source: ExportSource, report: Export) -> str:
     """A Python program that runs the graph on an image file without poolzoo.
 
     Args:
         source: The network.
-        input_kind: The input of the graph, "uint8", "float" or "photo".
+        report: The report of the export.
     """
+    input_kind, rules = report["input"], OutputRules.from_json(cast(Mapping[str, object], report))
     (height, width), how = source.size, source.fit
     fitted = f"ImageOps.fit(photo, ({width}, {height}), Image.Resampling.{how.interpolation.upper()}"
     if how.crop_pct != 1:  # an image that has the size already loses no margin
@@ -97,14 +110,16 @@ def python(source: ExportSource, input_kind: str) -> str:
     fit = f"photo = {fitted})\n" if input_kind != "photo" else ""
     if input_kind == "float":
         pixels = "(numpy.asarray(photo, numpy.float32) / 255).transpose(2, 0, 1)[None]"
+    outputs = ["logits", "probabilities", *rules.names]
+    listed = ", ".join(f'"{name}"' for name in outputs)
     return f"""\
 import json, numpy, onnxruntime
 from PIL import Image, ImageOps
 
 session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
 photo = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")
-{fit}logits, probabilities = session.run(["logits", "probabilities"], {{"images": {pixels}}})
-{_printed(source.decision)}"""
+{fit}{", ".join(outputs)} = session.run([{listed}], {{"images": {pixels}}})
+{_printed(source.decision)}{"".join(map(_printed_rule, rules.names))}"""
 
 
 def _printed(decision: Decision) -> str:
@@ -116,6 +131,14 @@ facts = session.get_modelmeta().custom_metadata_map
 reached = probabilities[0] >= numpy.asarray(json.loads(facts["thresholds"]), numpy.float32)
 print([label for label, is_reached in zip(json.loads(facts["labels"]), reached) if is_reached])
 """
+
+
+def _printed_rule(name: str) -> str:
+    """Code that prints whether an image is accepted, or its set."""
+    if name == ACCEPTED:
+        return f'print("accepted" if {name}[0] else "not accepted")\n'
+    labels = 'json.loads(session.get_modelmeta().custom_metadata_map["labels"])'
+    return f"print([label for label, is_in in zip({labels}, {name}[0]) if is_in])\n"
 
 
 def examples(source: ExportSource, logits: np.ndarray, limit: int = MAX_EXAMPLES) -> list[bundle_page.Example]:
@@ -185,7 +208,7 @@ def _readme(
         _front_matter(source, figures),
         f"# {markdown.text(source.title)}, for ONNX Runtime",
         _what(source, report),
-        f"## Run it\n\n```python\n{python(source, report['input'])}```",
+        f"## Run it\n\n```python\n{python(source, report)}```",
         "Or with the script in the bundle, on many images, and to check the bundle:\n\n"
         "```console\npython predict.py photo.jpg\npython predict.py --verify\n```",
         _labels(source.classes),
@@ -195,6 +218,8 @@ def _readme(
         sections.append(_figures(figures))
     if trusted is not None:
         sections.append(_calibration(source.decision, trusted))
+    if isinstance(figures, Metrics):
+        sections.append(_abstention(report))
     sections.append("## Parity\n\n" + markdown.text(" ".join(bundle_words.parity(report["parity"]))))
     if rows := bundle_words.speed_rows(report["speed"]):
         sections.append(
@@ -253,9 +278,15 @@ def _what(source: ExportSource, report: Export) -> str:
     needs = f"It needs ONNX Runtime {report['onnxruntime']} or newer. " if "onnxruntime" in report else ""
     return (
         f"`model.onnx` ({report['precision']}, opset {report['opset']}, {size}) takes `images`, {takes}, {batch}, and "
-        f"gives `logits` and `probabilities`{each}, float32 `[N, {len(source.classes)}]`. Normalization and resizing "
-        f"to the network's own size are inside. {needs}{other}"
+        f"gives `logits` and `probabilities`{each}, float32 `[N, {len(source.classes)}]`{_more(report)}. Normalization "
+        f"and resizing to the network's own size are inside. {needs}{other}"
     )
+
+
+def _more(report: Export) -> str:
+    """The outputs beside logits and probabilities."""
+    names = OutputRules.from_json(cast(Mapping[str, object], report)).names
+    return f", and {bundle_words.listed([f'`{name}`' for name in names])}, bool" if names else ""
 
 
 def _targets(report: Export) -> str:
@@ -296,6 +327,15 @@ def _calibration(decision: Decision, trusted: ReliabilityChange) -> str:
     table = markdown.table(reliability.headers(trusted), reliability.rows(trusted))
     picture = "![Reliability diagram: share of right predictions by their probability](reliability.png)"
     return f"## Calibration\n\n{said} {reliability.note(trusted)}\n\n{table}\n\n{picture}"
+
+
+def _abstention(report: Export) -> str:
+    """The rules of the outputs beside logits and probabilities, and the risk–coverage curve."""
+    said = bundle_words.rules(RulesReport.from_json(cast(Mapping[str, object], report)))
+    rules = "".join(f"`{name}`: {markdown.text(' '.join(sentences))}\n\n" for name, sentences in said.items())
+    title = "Abstention and prediction sets" if rules else "Risk and coverage"
+    picture = f"![{bundle_words.RISK_COVERAGE}](risk_coverage.svg)"
+    return f"## {title}\n\n{rules}{markdown.text(bundle_words.RISK_COVERAGE_NOTE)}\n\n{picture}"
 
 
 def _figures(figures: AnyMetrics) -> str:

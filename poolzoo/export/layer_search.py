@@ -85,7 +85,14 @@ def search(missed: Candidate, conversion: Conversion, converter: Converter) -> C
     output.say(f"{missed.precision}: {count} of {len(ranked)} layers stay in float32: {describe(layers)}")
     return replace(
         made[count],
-        search=LayerSearch(before=missed, layers=layers, total=len(ranked), tried=len(tries), seconds=seconds),
+        search=LayerSearch(
+            before=missed,
+            before_bytes=missed.bytes,
+            layers=layers,
+            total=len(ranked),
+            tried=len(tries),
+            seconds=seconds,
+        ),
     )
 
 

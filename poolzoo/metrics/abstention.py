@@ -17,7 +17,7 @@ import numpy as np
 
 from poolzoo.common import json_reader
 from poolzoo.common.errors import CheckFailed, UsageError
-from poolzoo.metrics.intervals import clopper_pearson
+from poolzoo.metrics.intervals import BY_CHANCE, beta_binomial_cdf, clopper_pearson
 
 ACCURACY, COVERAGE = "accuracy", "coverage"
 CONFIDENCE: Final = 0.95
@@ -150,10 +150,16 @@ class SelectiveMetrics:
         """Of the accuracy; 0 to 1 where no image is accepted."""
         return clopper_pearson(self.accepted - self.errors, self.accepted)
 
-    def misses(self, target: Target) -> bool:
-        """Whether the images show, beyond chance, that a target is not reached."""
-        ends = self.accuracy_interval if target.kind == ACCURACY else self.coverage_interval
-        return ends[1] < target.value
+    def misses(self, abstention: Abstention) -> bool:
+        """Whether the images show, beyond chance, that the target of a threshold is not reached.
+
+        A coverage holds on average over draws of the validation images: for one draw it has a beta distribution.
+        """
+        if abstention.target.kind == ACCURACY:
+            return self.accuracy_interval[1] < abstention.target.value
+        place = _place(abstention.images, abstention.target.value)
+        others = abstention.images + 1 - place
+        return place > 0 and beta_binomial_cdf(self.accepted, self.images, others, place) < BY_CHANCE
 
     def to_json(self) -> dict[str, object]:
         """`test` of `abstention` in `config.json`."""
@@ -211,7 +217,7 @@ def choose_abstention(
     largest = probabilities.astype(np.float32).max(1)
     wrong = probabilities.argmax(1) != labels
     if target.kind == COVERAGE:
-        place = math.floor(round((len(labels) + 1) * (1 - target.value), 9))
+        place = _place(len(labels), target.value)
         threshold = float(np.sort(largest)[place - 1]) if place else 0.0
     else:
         counts = _counts(largest, wrong)
@@ -228,6 +234,11 @@ def choose_abstention(
         accepted=int(accepted.sum()),
         errors=int(wrong[accepted].sum()),
     )
+
+
+def _place(images: int, coverage: float) -> int:
+    """The place of the conformal quantile among the largest probabilities in ascending order, from 1 on; 0 for none."""
+    return math.floor(round((images + 1) * (1 - coverage), 9))
 
 
 def _counts(largest: np.ndarray, wrong: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -52,6 +52,12 @@ class Calibration:
         scaled: np.ndarray = logits.astype(np.float64) * self.factors.astype(np.float64)
         return scaled if self.offsets is None else scaled + self.offsets.astype(np.float64)
 
+    def calibrated_probabilities(self, plain: Sequence[float]) -> tuple[float, ...]:
+        """What these sigmoids of plain logits become, one of each label, 0–1."""
+        share = np.asarray(plain, np.float64)
+        with np.errstate(divide="ignore", over="ignore"):
+            return tuple(map(float, 1 / (1 + np.exp(-self.apply(np.log(share) - np.log1p(-share))))))
+
     def plain_probabilities(self, calibrated: Sequence[float]) -> tuple[float, ...]:
         """The sigmoids of plain logits that become these probabilities, one of each label, 0–1."""
         share = np.asarray(calibrated, np.float64)

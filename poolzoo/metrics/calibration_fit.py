@@ -2,8 +2,9 @@
 
 A temperature minimizes the negative log-likelihood (NLL), which is convex in 1 / T (Guo et al. 2017, section 4.2). A
 score test decides whether it is kept: at T = 1 the mean derivative of the NLL has to differ from 0 by more than chance
-between images explains. One pseudo-image with all labels alike keeps T away from 0 where every validation image is
-right, as in Platt, Probabilistic Outputs for Support Vector Machines, 1999.
+between images explains. Where every validation image is right, the NLL falls without end as T goes to 0. A Gamma prior
+of β = 1 / T with its mode at 1, shape 2 and rate 1, keeps T finite: it adds β − log β to the sum over all images, about
+as much as one image.
 """
 
 from __future__ import annotations
@@ -158,8 +159,8 @@ class _Point:
         beta: That β.
         nll: The mean NLL; with several labels the mean over images and labels.
         slopes: The derivative of each image's NLL by β, `float64[N]`.
-        slope: The derivative of the mean NLL of images and pseudo-image.
-        curvature: The second derivative of the mean NLL.
+        slope: The derivative of the mean NLL with the prior's share.
+        curvature: The second derivative of the same.
     """
 
     beta: float
@@ -196,16 +197,15 @@ class _Problem:
         return cls(z, labels > 0) if labels.ndim == 2 else cls(z - z.max(1, keepdims=True), labels)
 
     def at(self, beta: float) -> _Point:
-        """The NLL and its derivatives. Targets move towards all labels alike by the share of the pseudo-image."""
-        z, share = self.z, 1 / (len(self.z) + 1)
+        """The NLL and its derivatives."""
+        z, count = self.z, len(self.z)
         if self.labels.ndim == 2:
             p = sigmoid(beta * z)
             nll = np.logaddexp(0, np.where(self.labels, -beta, beta) * z).mean()
             slopes = ((p - self.labels) * z).mean(1)
-            pull = share * ((self.labels - 0.5) * z).mean()
             curvature = (p * (1 - p) * z**2).mean()
         else:
-            own = z[np.arange(len(z)), self.labels]
+            own = z[np.arange(count), self.labels]
             weights = np.exp(beta * z)
             total = weights.sum(1)
             weights *= z
@@ -213,12 +213,12 @@ class _Problem:
             square = np.einsum("nk,nk->n", weights, z) / total
             nll = (np.log(total) - beta * own).mean()
             slopes = mean - own
-            pull = share * (own - z.mean(1)).mean()
             curvature = np.maximum(square - mean**2, 0.0).mean()
-        return _Point(beta, float(nll), slopes, float(slopes.mean() + pull), float(curvature))
+        slope, curvature = slopes.mean() + (1 - 1 / beta) / count, curvature + 1 / (beta**2 * count)
+        return _Point(beta, float(nll), slopes, float(slope), float(curvature))
 
     def minimum(self, start: _Point) -> _Point:
-        """The β with the least NLL of images and pseudo-image, by Newton's steps within a bracket."""
+        """The β with the least NLL of images and prior, by Newton's steps within a bracket."""
         low, high, point = 1 / MAX_TEMPERATURE, 1 / MIN_TEMPERATURE, start
         for _ in range(MAX_STEPS):
             low, high = (point.beta, high) if point.slope < 0 else (low, point.beta)

@@ -18,7 +18,7 @@ import numpy as np
 
 from poolzoo.common import json_reader
 from poolzoo.common.errors import CheckFailed
-from poolzoo.metrics.intervals import Z_95, clopper_pearson
+from poolzoo.metrics.intervals import BY_CHANCE, Z_95, beta_binomial_cdf, clopper_pearson
 
 PENALTIES: Final = (0.001, 0.01, 0.1, 0.2, 0.5)  # that are tried, as in the paper's code
 TUNING: Final = 0.2  # the share of the validation images that choose the penalty, and not the quantile
@@ -145,8 +145,13 @@ class SetMetrics:
         return max(1.0, self.mean_size - half), self.mean_size + half
 
     def misses(self, rule: PredictionSets) -> bool:
-        """Whether the images show, beyond chance, that the sets hold the true class too rarely."""
-        return self.coverage_interval[1] < rule.coverage
+        """Whether the images show, beyond chance, that the sets hold the true class too rarely.
+
+        The coverage holds on average over draws of the validation images: for one draw it has a beta distribution.
+        """
+        place = _place(rule.images, rule.coverage)
+        others = rule.images + 1 - place
+        return others > 0 and beta_binomial_cdf(self.covered, self.images, place, others) < BY_CHANCE
 
     def to_json(self) -> dict[str, object]:
         """`test` of `prediction_sets` in `config.json`."""

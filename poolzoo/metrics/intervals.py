@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 
 Z_95: Final = 1.959963984540054  # the 0.975 quantile of the standard normal distribution, for two-sided 95 %
+BY_CHANCE: Final = 0.025  # the probability below which a result is not chance, as at one end of a 95 % interval
 BINS: Final = 15  # as in table 1 of Guo et al.
 
 
@@ -44,6 +45,21 @@ def clopper_pearson(successes: int, n: int, confidence: float = 0.95) -> tuple[f
     tail = (1 - confidence) / 2
     low = float(betaincinv(successes, n - successes + 1, tail)) if successes else 0.0
     return low, float(betaincinv(successes + 1, n - successes, 1 - tail)) if successes < n else 1.0
+
+
+def beta_binomial_cdf(successes: int, n: int, a: float, b: float) -> float:
+    """The probability of at most so many successes of n, whose common probability is drawn from Beta(a, b).
+
+    Args:
+        successes: Number of successes, 0 to n.
+        n: Number of trials.
+        a, b: Parameters of the beta distribution, above 0.
+    """
+    from scipy.special import betaln
+
+    k = np.arange(successes + 1)
+    logs = betaln(k + a, n - k + b) - betaln(a, b) - betaln(k + 1, n - k + 1) - np.log1p(n)
+    return float(np.exp(logs).sum())
 
 
 def calibration_error(logits: np.ndarray, correct: np.ndarray, bins: int = BINS) -> float:

@@ -100,7 +100,7 @@ class RulesReport:
         found: list[Miss] = []
         if self.rules.abstention is not None and self.selective is not None:
             target = self.rules.abstention.target
-            if self.selective.misses(target):
+            if self.selective.misses(self.rules.abstention):
                 share = self.selective.accuracy if target.kind == "accuracy" else self.selective.coverage
                 what = "of the accepted images" if target.kind == "accuracy" else "of abstention"
                 found.append((f"{target.kind} {share:.4f}", target.value, what, self.selective.images))

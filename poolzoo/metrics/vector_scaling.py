@@ -88,7 +88,9 @@ def _folds(count: int) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def _fit(z: np.ndarray, labels: np.ndarray, *, shared: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Scale and bias with the least NLL, `float64[K]` each, with one pseudo-image whose labels are all alike.
+    """Scale a and bias b with the least NLL, `float64[K]` each, under priors that weigh as much as one image.
+
+    The prior of a scale is that of 1 / T in `calibration_fit`, a − log a; that of a bias is normal, b² / 2.
 
     Args:
         z: Logits, `float64[N, K]`.
@@ -98,19 +100,22 @@ def _fit(z: np.ndarray, labels: np.ndarray, *, shared: bool = False) -> tuple[np
     from scipy.optimize import minimize
 
     images, count = z.shape
-    target = np.full((images, count), 1 / (images + 1) / count)
-    target[np.arange(images), labels] += images / (images + 1)
+    target = np.zeros((images, count))
+    target[np.arange(images), labels] = 1.0
     scales = 1 if shared else count
 
     def objective(parameters: np.ndarray) -> tuple[float, np.ndarray]:
-        logits = z * parameters[:scales] + parameters[scales:]
+        scale, bias = parameters[:scales], parameters[scales:]
+        logits = z * scale + bias
         shifted = logits - logits.max(1, keepdims=True)
         powers = np.exp(shifted)
         total = powers.sum(1, keepdims=True)
         errors = (powers / total - target) / images
         by_scale = (errors * z).sum(0)
-        slope = np.concatenate([by_scale.sum(keepdims=True) if shared else by_scale, errors.sum(0)])
-        return float((np.log(total[:, 0]) - (target * shifted).sum(1)).mean()), slope
+        by_scale = (by_scale.sum(keepdims=True) if shared else by_scale) + (1 - 1 / scale) / images
+        prior = (scale - np.log(scale)).sum() + (bias**2).sum() / 2
+        nll = float((np.log(total[:, 0]) - (target * shifted).sum(1)).mean() + prior / images)
+        return nll, np.concatenate([by_scale, errors.sum(0) + bias / images])
 
     start = np.concatenate([np.ones(scales), np.zeros(count)])
     bounds = [(SMALLEST, LARGEST)] * scales + [(None, None)] * count

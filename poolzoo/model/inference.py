@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from poolzoo.model.exporter_shortcuts import shortcuts
+
 if TYPE_CHECKING:
     from poolzoo.metrics.calibration import Calibration
     from poolzoo.model.network import Preprocess
@@ -112,7 +114,7 @@ def reparameterized(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def quiet_exporter() -> Iterator[None]:
-    """Within it, torch's exporter writes nothing about its own internals to either stream; its exceptions remain."""
+    """Within it, torch's exporter writes nothing about its own internals to either stream, and does no idle work."""
     names = ("torch.onnx", "onnxscript", "torch.export", "torch.fx", "torch._dynamo")
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
@@ -120,7 +122,7 @@ def quiet_exporter() -> Iterator[None]:
         logger.setLevel(logging.ERROR)
     try:
         sink = io.StringIO()
-        with redirect_stdout(sink), redirect_stderr(sink), warnings.catch_warnings():
+        with redirect_stdout(sink), redirect_stderr(sink), warnings.catch_warnings(), shortcuts():
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -24,7 +24,7 @@ from poolzoo.model.inference import batch_of
 from poolzoo.parity import probes
 from poolzoo.parity.first_difference import find_first_difference
 from poolzoo.parity.layers import Layers
-from poolzoo.parity.reference import Reference, max_abs_by_row
+from poolzoo.parity.reference import Reference
 from poolzoo.parity.report import (
     Accuracies,
     Extreme,
@@ -176,7 +176,7 @@ def measure(reference: Reference, graph: ort_session.OnnxModel) -> Differences:
             if one.shape != other[rows].shape:
                 text = f"the graph gives {one.shape} where the network gives {other[rows].shape}"
                 raise CheckFailed(text, "this is a bug in torch's exporter or in poolzoo; please report it")
-        by_image = np.maximum(*(max_abs_by_row(a - b[rows]) for a, b in zip(outputs, reference.expected, strict=True)))
+        by_image = tolerance.apart(outputs, [one[rows] for one in reference.expected])
         worst = by_batch.setdefault(size, np.zeros(len(images)))
         np.maximum.at(worst, rows, by_image)
     return Differences(outputs, by_batch)

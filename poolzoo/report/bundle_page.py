@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from poolzoo.artifacts.schema import CandidateRow, Export, Parity, Speed
 from poolzoo.metrics import evaluation, multilabel, reliability
 from poolzoo.metrics.multilabel_results import MultilabelMetrics
+from poolzoo.metrics.output_rules import RulesReport
 from poolzoo.metrics.reliability import ReliabilityChange
 from poolzoo.metrics.results import AnyMetrics, Metrics, untested_classes, untested_note
 from poolzoo.report import bundle_words as words
@@ -51,6 +52,7 @@ class Contents:
         figures: The metrics of the test images; None where there are no labels.
         reliability: How far probabilities can be believed on them; None where there are no labels.
         diagram: The reliability diagram, a PNG; None likewise.
+        curve: The risk–coverage curve, an SVG; None where an image has several labels, or there are none.
         examples: Wrong predictions, then right ones.
         provenance: The parts of the network, by name.
         python: Code that runs it.
@@ -63,6 +65,7 @@ class Contents:
     figures: AnyMetrics | None
     reliability: ReliabilityChange | None
     diagram: bytes | None
+    curve: str | None = None
     examples: Sequence[Example]
     provenance: Mapping[str, object]
     python: str
@@ -74,6 +77,7 @@ def html(contents: Contents) -> str:
         _classes(contents.figures),
         _confusion(contents.figures),
         _calibration(contents),
+        _abstention(contents),
         _parity(contents.report["parity"]),
         _speed(contents),
         _precisions(contents.report.get("candidates", [])),
@@ -185,6 +189,21 @@ def _calibration(contents: Contents) -> Safe:
         "calibration", "Calibration", element("p", reliability.note(found), class_="note"),
         element("div", drawn, scores, class_="beside"),
     )  # fmt: skip
+
+
+def _abstention(contents: Contents) -> Safe:
+    if contents.curve is None:
+        return Safe("")
+    report = RulesReport.from_json(cast(Mapping[str, object], contents.report))
+    rules = [
+        element("p", element("code", name), ": ", " ".join(sentences))
+        for name, sentences in words.rules(report).items()
+    ]
+    drawn = embedded(contents.curve.encode(), words.RISK_COVERAGE, "svg+xml")
+    note = element("p", words.RISK_COVERAGE_NOTE, class_="note")
+    return section(
+        "abstention", "Abstention and prediction sets" if rules else "Risk and coverage", *rules, note, drawn
+    )
 
 
 def _parity(agreement: Parity) -> Safe:

@@ -48,9 +48,10 @@ def picture(pixels: np.ndarray, alt: str) -> Safe:
     return Safe(f'<img src="{source}" {shape} alt="{text(alt)}">')
 
 
-def embedded(png: bytes, alt: str) -> Safe:
-    """A PNG inside the page, at its own size."""
-    return Safe(f'<img src="data:image/png;base64,{base64.b64encode(png).decode()}" class="diagram" alt="{text(alt)}">')
+def embedded(content: bytes, alt: str, kind: str = "png") -> Safe:
+    """A PNG, or an SVG with `kind` "svg+xml", inside the page, at its own size."""
+    source = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+    return Safe(f'<img src="{source}" class="diagram" alt="{text(alt)}">')
 
 
 def bars(rows: Sequence[TimedRow], label: str) -> Safe:

@@ -263,31 +263,42 @@ def parity(found: Parity) -> list[str]:
     return said
 
 
-def rules(report: RulesReport) -> list[tuple[str, str]]:
-    """The outputs beside logits and probabilities: the name of each, its rule, and what it does to test images."""
-    said = []
+RISK_COVERAGE: Final = "Risk–coverage curve: share of wrong predictions among the images that are most certain"
+RISK_COVERAGE_NOTE: Final = (
+    "The share of wrong predictions where the test images with the largest probability alone are accepted. The area "
+    "under this curve is its mean over all numbers of images."
+)
+
+
+def rules(report: RulesReport) -> dict[str, list[str]]:
+    """The outputs beside logits and probabilities, each with sentences on its rule and what it does to test images."""
+    said: dict[str, list[str]] = {}
     if (rule := report.rules.abstention) is not None:
-        promise = f"{rule.target} with confidence {rule.confidence:g}" if rule.confidence else str(rule.target)
-        text = f"a largest probability of at least {rule.threshold:.4f}, for {promise}"
-        text += f", chosen on {rule.images} validation images"
+        promise = f"{rule.target} with confidence {rule.confidence:g}" if rule.confidence else f"{rule.target}"
+        said[ACCEPTED] = [
+            f"Images with a largest probability of at least {rule.threshold:.4f} are accepted. That is chosen on "
+            f"{rule.images} validation images, for {promise}."
+        ]
         if (tested := report.selective) is not None:
-            accuracy = f"{percent(tested.accuracy)} of these are right ({_interval(tested.accuracy_interval)})"
-            text += (
-                f". Of {tested.images} test images {percent(tested.coverage)} are accepted "
-                f"({_interval(tested.coverage_interval)}), and {accuracy}"
-            )
-        text += f". The area under the risk–coverage curve is {report.aurc:.4f}" if report.aurc is not None else ""
-        said.append((ACCEPTED, f"{text}."))
+            said[ACCEPTED] += [
+                f"Of {tested.images} test images {percent(tested.coverage)} are accepted "
+                f"({_interval(tested.coverage_interval)}). Of these {percent(tested.accuracy)} are right "
+                f"({_interval(tested.accuracy_interval)})."
+            ]
+        if report.aurc is not None:
+            said[ACCEPTED] += [f"The area under the risk–coverage curve of these images is {report.aurc:.4f}."]
     if (sets := report.rules.sets) is not None:
-        text = f"holds the true class with probability {sets.coverage:g}, chosen on {sets.images} validation images"
+        said[PREDICTION_SET] = [
+            f"A set holds the true class with probability {sets.coverage:g}. That is chosen on {sets.images} "
+            "validation images."
+        ]
         if (found := report.sets) is not None:
             low, high = found.size_interval
-            text += (
-                f". Of {found.images} test images {percent(found.coverage)} have it in their set "
-                f"({_interval(found.coverage_interval)}); a set has {found.mean_size:.2f} classes on average "
-                f"({low:.2f} to {high:.2f}), and {percent(found.singletons / found.images)} have one"
-            )
-        said.append((PREDICTION_SET, f"{text}."))
+            said[PREDICTION_SET] += [
+                f"Of {found.images} test images {percent(found.coverage)} have it in their set "
+                f"({_interval(found.coverage_interval)}). A set has {found.mean_size:.2f} classes on average "
+                f"({low:.2f} to {high:.2f}); {percent(found.singletons / found.images)} of the sets have one class."
+            ]
     return said
 
 

@@ -306,9 +306,9 @@ def _compare(run: Run, images: np.ndarray, stored: Sequence[np.ndarray]) -> tupl
     shapes = [part.shape for part in outputs]
     if shapes != [part.shape for part in expected]:
         raise CheckFailed(f"its outputs are {shapes}, those that are stored are {expected[0].shape}")
-    distance = np.maximum(*(np.abs(a - b).max(1) for a, b in zip(outputs, expected, strict=True)))
+    distance = tolerance.apart(outputs, expected)
     worst, _ = tolerance.closest_to_limit(distance, allowed)
-    if not (distance <= allowed).all():  # nor where there is a NaN
+    if not (distance <= allowed).all():
         text = f"it differs by {distance[worst]:.2e} from what is stored, {allowed[worst]:.2e} is allowed"
         raise CheckFailed(text)
     return float(distance[worst]), float(allowed[worst])

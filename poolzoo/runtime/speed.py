@@ -41,6 +41,7 @@ def time_runtimes(
     *,
     seconds: float = SECONDS,
     reported: bool = False,
+    within: float = 0.0,
 ) -> list[Measurement]:
     """Times several runtimes at one batch size and thread count, interleaved.
 
@@ -51,8 +52,9 @@ def time_runtimes(
         rounds: The largest number of rounds; by default `timing.MOST_ROUNDS`.
         seconds: For how long.
         reported: Whether each call returns its own milliseconds.
+        within: Stops early once medians are known to this fraction of themselves.
     """
-    times = timing.interleaved(dict(calls), seconds, rounds=rounds, reported=reported)
+    times = timing.interleaved(dict(calls), seconds, rounds=rounds, reported=reported, within=within)
     found = []
     for name, taken in times.items():
         compared = name != reference and reference in times
@@ -118,7 +120,7 @@ def compare_with_torch(
                 batch = make_batch(images, size)
                 calls = _working_calls(variants, torch.from_numpy(batch), device)
                 calls[ORT] = partial(graph.run, batch)
-                measured.setdefault(size, []).extend(time_runtimes(calls, TORCH, count))
+                measured.setdefault(size, []).extend(time_runtimes(calls, TORCH, count, within=timing.NARROW))
     finally:
         torch.set_num_threads(before)
         model.to("cpu")
@@ -190,7 +192,7 @@ def time_preprocessing(image: np.ndarray, fit: pixels.Fit) -> PreprocessingTime:
     def call() -> np.ndarray:
         return pixels.read(io.BytesIO(file), (height, width), fit)
 
-    times = timing.interleaved({"preprocessing": call}, SECONDS / 4)["preprocessing"]
+    times = timing.interleaved({"preprocessing": call}, SECONDS / 4, within=timing.NARROW)["preprocessing"]
     return PreprocessingTime(**_statistics(times), what=f"JPEG bytes of {show((2 * height, 2 * width))} to pixels")
 
 

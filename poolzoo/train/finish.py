@@ -224,7 +224,7 @@ def finish_run(prepared: PreparedRun, path: Path, engine: Engine, result: FinalM
     if not (path / identity.FILE).is_file():  # several heads have it in their common directory until now
         data.identity.save(path / identity.FILE)
     samples.save_predictions(path / "predictions.npz", result.predicted, data.test.labels)
-    samples.save_validation(path / samples.VALIDATION, result.validation)
+    files.write_atomically(path / samples.VALIDATION, samples.validation_bytes(result.validation))
     files.write_atomically(path / "samples.npz", kept)
     manifest.write_manifest(path, "run")
     return report

@@ -42,6 +42,7 @@ def test_a_bundle_is_complete_and_one_file(exported):
         "manifest.json",
         "confusion.png",
         "reliability.png",
+        "risk_coverage.svg",
     }
     expected = evidence | {"model.onnx", "README.md", "report.html", "predict.py"}
     assert names == expected

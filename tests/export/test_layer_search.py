@@ -174,6 +174,36 @@ def test_with_no_switch_on_the_graph_is_the_exact_one(tmp_path):
     assert np.sqrt(np.mean((everything - logits(tmp_path / "all.onnx")) ** 2)) < 0.1 * logits(proto).std()
 
 
+def test_a_depthwise_layer_in_float32_is_not_quantized_by_the_runtime(tmp_path):
+    """ONNX Runtime would quantize its weights with one scale for all channels."""
+    proto = chain(depthwise=(2,))
+    (weight,) = [one for one in proto.graph.initializer if one.name == "network.c2.weight"]
+    scales = np.geomspace(1, 300, CHANNELS).reshape(-1, 1, 1, 1).astype(np.float32)
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * scales / scales.max(), weight.name))
+    (behind,) = [one for one in proto.graph.initializer if one.name == "network.c3.weight"]
+    factors = (scales.max() / scales).reshape(1, -1, 1, 1)
+    behind.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(behind) * factors, behind.name))
+    found = converter(proto, tmp_path)
+    (node,) = [node for node in proto.graph.node if "network.c2.weight" in node.input]
+    found.convert(tmp_path / "few.onnx", [node.name])
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    plain = onnxruntime.InferenceSession(tmp_path / "few.onnx", options, providers=["CPUExecutionProvider"])
+    expected = plain.run(["logits"], {"images": IMAGES})[0]
+    assert np.abs(logits(tmp_path / "few.onnx") - expected).max() < 0.02 * expected.std()
+
+
+def test_layers_in_float32_read_one_another_without_rounding(tmp_path):
+    found = converter(chain(), tmp_path)
+    names = [node.name for node in chain().graph.node if node.op_type == "Conv"]
+    found.convert(tmp_path / "few.onnx", names[2:4])
+    made = {output: node for node in onnx.load(tmp_path / "few.onnx").graph.node for output in node.output}
+    (third,) = [node for node in made.values() if node.name == names[3]]
+    relu = made[third.input[0]]
+    assert relu.op_type == "Relu"
+    assert made[relu.input[0]].name == names[2]
+
+
 # --- Search -------------------------------------------------------------------------------------------------------
 
 

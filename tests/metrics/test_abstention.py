@@ -6,12 +6,12 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import betabinom, binomtest
 
 from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.metrics import abstention
 from poolzoo.metrics.abstention import Abstention, SelectiveMetrics, Target, choose_abstention
-from poolzoo.metrics.intervals import clopper_pearson
+from poolzoo.metrics.intervals import beta_binomial_cdf, clopper_pearson
 from poolzoo.metrics.risk_coverage import risk_coverage
 
 DRAWS = 1000
@@ -135,9 +135,25 @@ def test_measures_are_counts_with_exact_intervals() -> None:
 
     assert (found.coverage, found.accuracy) == (0.75, 0.98)
     assert found.accuracy_interval == pytest.approx(tuple(binomtest(147, 150).proportion_ci(0.95, "exact")))
-    assert found.misses(Target("accuracy", 0.999))
-    assert not found.misses(Target("accuracy", 0.99))
     assert clopper_pearson(0, 0) == (0.0, 1.0)
+
+
+def test_a_miss_is_more_than_chance() -> None:
+    def rule(target: str) -> Abstention:
+        return Abstention(threshold=0.5, target=Target.parse(target), confidence=0.95, images=99, accepted=80, errors=0)
+
+    found = SelectiveMetrics(images=200, accepted=150, errors=3)
+
+    assert found.misses(rule("accuracy=0.999"))
+    assert not found.misses(rule("accuracy=0.99"))
+    # On 200 images alone 150 are too few for 0.81, but not for a threshold that is chosen on 99 images.
+    assert found.coverage_interval[1] < 0.81
+    assert not found.misses(rule("coverage=0.81"))
+    assert found.misses(rule("coverage=0.9"))
+
+
+def test_the_beta_binomial_distribution_is_that_of_scipy() -> None:
+    assert beta_binomial_cdf(7, 20, 3, 5) == pytest.approx(betabinom(20, 3, 5).cdf(7))
 
 
 def test_the_area_is_the_mean_risk_over_all_orders_of_equal_images() -> None:

@@ -150,6 +150,36 @@ def test_a_network_of_another_function_has_no_cause_but_a_place(verified):
     assert "act" in report.last_agreement.node
 
 
+def test_what_needs_float32_is_named(verified):
+    """A factor of 1e5 and its inverse overflow in float16 alone; the file in float32 is right."""
+    large = make(
+        after=[node("Mul", "scores large", "grown"), node("Div", "grown large", "y")], large=np.array(1e5, np.float32)
+    )
+    large.graph.node[-2].name = "growing"
+    report = verified(large, arithmetics=("fp16", "bf16"))
+    assert report.parity.passed
+    assert not report.passed
+    assert [(one.arithmetic, one.passed) for one in report.rounded] == [("fp16", False), ("bf16", True)]
+    assert "Mul growing first" in report.describe_failure()
+
+
+@pytest.mark.parametrize("form", ["float", "uint8"])
+def test_a_fault_is_reduced_to_a_folder(verified, tmp_path, form):
+    proto = make(slope=0.01) if form == "float" else from_uint8()
+    next(node for node in proto.graph.node if node.name == "act").attribute[0].f = 0.01
+    report = verified(proto, debug=tmp_path / "debug")
+    assert report.reduction == str(tmp_path / "debug")
+    found = json.loads((tmp_path / "debug" / "report.json").read_text())
+    assert [one["operator"] for one in found["nodes"]] == ["LeakyRelu"]
+    assert found["source"]["layer"].endswith("act")
+
+
+def test_a_mistake_in_the_input_is_not_reduced(verified, tmp_path):
+    report = verified(MISTAKES["the channels are reversed"], debug=tmp_path / "debug")
+    assert report.reduction is None
+    assert not (tmp_path / "debug").exists()
+
+
 def test_a_lost_normalization_of_uint8_is_named(verified):
     report = verified(from_uint8(), scaling=Scaling(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)))
     assert report.cause is not None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from poolzoo.parity.foreign.causes import Cause
 from poolzoo.parity.foreign.last_agreement import LastAgreement
 from poolzoo.parity.report import ParityReport
+from poolzoo.runtime.half_arithmetic import HalfCheck
 from poolzoo.runtime.runtimes import RuntimesReport
 from poolzoo.runtime.verify import Check
 
@@ -26,7 +27,9 @@ class AgainstReport:
         cause: The known mistake that explains a difference; None where there is none.
         last_agreement: Up to which layer both agree; None where all do, or it is not known.
         runtimes: What was found of the file in runtimes; None where none was asked for.
+        rounded: What it gives in arithmetic of 16 bits, where that was asked for.
         remarks: What else there is to say.
+        reduction: The directory with the smallest graph and input that show a difference; None where none was written.
     """
 
     file: str
@@ -39,12 +42,15 @@ class AgainstReport:
     cause: Cause | None = None
     last_agreement: LastAgreement | None = None
     runtimes: RuntimesReport | None = None
+    rounded: tuple[HalfCheck, ...] = ()
     remarks: tuple[str, ...] = ()
+    reduction: str | None = None
 
     @property
     def passed(self) -> bool:
-        """Whether it does, and runtimes do that were asked for."""
-        return self.parity.passed and not (self.runtimes is not None and self.runtimes.failures)
+        """Whether it does, also in runtimes and arithmetic that were asked for."""
+        wrong = self.runtimes.failures if self.runtimes is not None else []
+        return self.parity.passed and not wrong and all(one.passed for one in self.rounded)
 
     @property
     def checks(self) -> list[Check]:
@@ -78,7 +84,7 @@ class AgainstReport:
             found.append(Check("extremes", not failed, text))
         if parity.half is not None:
             found.append(Check("half", parity.half.passed, parity.half.describe()))
-        return found
+        return [*found, *(Check(f"arithmetic-{one.arithmetic}", one.passed, one.describe()) for one in self.rounded)]
 
     def describe_failure(self) -> str:
         """How and why the file differs, in one line."""
@@ -94,9 +100,13 @@ class AgainstReport:
     @property
     def hint(self) -> str:
         """What to do about a difference."""
+        if self.reduction is not None:
+            return f"see {self.reduction}/report.md"
+        if self.parity.passed:
+            return "a device that computes so gives something else: have it compute in float32"
         if self.cause is not None:
             return "give both the same images; --input-range, --mean and --std say what floats they take"
-        return "was it exported from this module, with these weights, in eval mode?"
+        return "was it exported with these weights, in eval mode? --debug DIR writes the smallest graph that differs"
 
     def to_json(self) -> dict[str, object]:
         """What `verify --against --json` prints."""
@@ -114,7 +124,9 @@ class AgainstReport:
             "parity": self.parity.to_json(),
             "cause": None if self.cause is None else self.cause.to_json(),
             "last_agreement": None if self.last_agreement is None else self.last_agreement.to_json(),
+            "arithmetics": {one.arithmetic: one.to_json() for one in self.rounded},
             "remarks": list(self.remarks),
+            "reduction": self.reduction,
         }
         if self.runtimes is not None:
             found["runtimes"] = self.runtimes.to_json()

@@ -13,9 +13,10 @@ import onnx
 import onnxruntime
 import torch
 
-from poolzoo.common import output
+from poolzoo.common import files, output
 from poolzoo.data.sizes import Size
 from poolzoo.parity import check, probes
+from poolzoo.parity.foreign import debugging
 from poolzoo.parity.foreign import images as image_source
 from poolzoo.parity.foreign import model as models
 from poolzoo.parity.foreign import module as modules
@@ -30,6 +31,7 @@ from poolzoo.runtime.foreign import bundle, classifier
 from poolzoo.runtime.foreign.canonical import LEAST, canonical, raw
 from poolzoo.runtime.foreign.classifier import Classifier, FileOutput
 from poolzoo.runtime.foreign.scaling import Scaling
+from poolzoo.runtime.half_arithmetic import HalfCheck
 from poolzoo.runtime.ort_session import OnnxModel
 from poolzoo.runtime.runtimes import RuntimesReport, check_runtimes, select
 
@@ -51,6 +53,9 @@ class AgainstOptions:
         threads: Threads to compute with; None for ONNX Runtime's own choice.
         timeout: Seconds that a runtime may take for each step; None for the default.
         measure_speed: Whether to time the runtimes that agree.
+        arithmetics: Types, "fp16" or "bf16", in which a file in fp32 shall agree too, but for rounding.
+        debug: A directory, which must not exist, for the smallest graph and input that show a difference; None for
+            none. Where a known mistake in the input explains it, there is nothing to reduce.
     """
 
     output: str | None = None
@@ -62,6 +67,8 @@ class AgainstOptions:
     threads: int | None = None
     timeout: float | None = None
     measure_speed: bool = True
+    arithmetics: Sequence[str] = ()
+    debug: Path | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +104,8 @@ def verify_against(path: Path, reference: str, options: AgainstOptions | None = 
     """
     options = options or AgainstOptions()
     select(options.runtimes)  # a name that does not exist fails before the work
+    if options.debug is not None:
+        files.require_free(options.debug)
     file = classifier.inspect(path, options.size)
     output.detail("loading torch")
     module = modules.load(reference)
@@ -123,10 +132,14 @@ def verify_against(path: Path, reference: str, options: AgainstOptions | None = 
         onnx.save(graph, place)
         opened = ort_session.open_model(place, "cpu", options.threads)
         parity = _check(pair, expected, opened, graph)
+    rounded = _in_arithmetics(expected, opened, graph, options.arithmetics) if parity.passed else ()
     natural = len(pixels) - image_source.SYNTHETIC
     kind = "natural and synthetic" if natural else "synthetic"
     parity = replace(parity, outputs=replace(parity.outputs, images=kind))
     cause, last = (None, None) if parity.passed else _explain(pair, expected, graph, opened)
+    reduced = False
+    if options.debug is not None and not parity.passed:
+        reduced = _reduce(pair, expected, opened, parity, cause, options.debug)
     runtimes = _runtimes(graph, parity, options) if parity.passed and options.runtimes else None
     return AgainstReport(
         file=str(path),
@@ -139,7 +152,9 @@ def verify_against(path: Path, reference: str, options: AgainstOptions | None = 
         cause=cause,
         last_agreement=last,
         runtimes=runtimes,
+        rounded=rounded,
         remarks=_remarks(pair, parity),
+        reduction=str(options.debug) if reduced else None,
     )
 
 
@@ -159,7 +174,7 @@ def _check(pair: _Pair, expected: Reference, opened: OnnxModel, graph: onnx.Mode
     parity = check.check_limits(expected, opened, Limits())
     if pair.file.precision != "fp16":
         return parity
-    rows = half_arithmetic.sample_rows(len(expected.images))
+    rows = _half_rows(expected)
     try:
         logits = half_arithmetic.logits(graph, opened.to_input(expected.images[rows]))
     except Exception as error:  # whatever onnx raises for an operator that its reference does not have
@@ -169,6 +184,23 @@ def _check(pair: _Pair, expected: Reference, opened: OnnxModel, graph: onnx.Mode
         logits, expected.float32[0][rows], rows >= expected.edge_count, Limits().agreement
     )
     return parity.with_half_arithmetic(half)
+
+
+def _half_rows(expected: Reference) -> np.ndarray:
+    """The images that are run in half arithmetic: edge cases and natural images first."""
+    return half_arithmetic.sample_rows(min(len(expected.images), 2 * expected.edge_count))
+
+
+def _in_arithmetics(
+    expected: Reference, opened: OnnxModel, graph: onnx.ModelProto, names: Sequence[str]
+) -> tuple[HalfCheck, ...]:
+    """What a file in fp32 gives in arithmetic of 16 bits."""
+    rows = _half_rows(expected)
+    inputs = opened.to_input(expected.images[rows])
+    wanted, regular = expected.float32[0][rows], rows >= expected.edge_count
+    return tuple(
+        half_arithmetic.check_rounded(graph, inputs, name, wanted, regular, Limits().agreement) for name in names
+    )
 
 
 def _probe(pair: _Pair) -> tuple[ProbeResult, ...] | None:
@@ -237,12 +269,42 @@ def _explain(
     )
     if cause is not None and cause.agrees:
         return cause, None
-    worst = int(np.nan_to_num(check.measure(expected, opened).worst, nan=np.inf).argmax())
+    worst = _worst(expected, opened)[0]
     image = expected.images[worst : worst + 1]
     with torch.inference_mode():
         x = model.prepare(torch.from_numpy(image))
     last = find_last_agreement(model.network, x, graph, opened.to_input(image), given.batch)
     return cause, last
+
+
+def _worst(expected: Reference, opened: OnnxModel) -> np.ndarray:
+    """The rows of the images, the one furthest beyond its tolerance first."""
+    return np.argsort(-check.measure(expected, opened).worst / expected.allowed, kind="stable")
+
+
+def _reduce(
+    pair: _Pair, expected: Reference, opened: OnnxModel, parity: ParityReport, cause: Cause | None, place: Path
+) -> bool:
+    """Writes the smallest graph and input that show a difference; returns whether there is one to write."""
+    if cause is not None and cause.agrees:
+        output.warn(
+            f"{place} is not written: {cause.change}, which is no fault of the graph", "change what it is given"
+        )
+        return False
+    if pair.file.precision != "fp32":
+        output.warn(f"{place} is not written: every value of a file in {pair.file.precision} differs", "debug float32")
+        return False
+    given = pair.file.given
+    images = pair.in_float(expected.images[_worst(expected, opened)])
+    return debugging.reduce(
+        graph=raw(pair.file, pair.scores),
+        model=pair.model,
+        given=given,
+        scores=pair.scores,
+        parity=parity,
+        numbers=_levels(images).astype(np.float32) if given.dtype == "uint8" else pair.scaling.apply(images),
+        place=place,
+    )
 
 
 def _side(run: Map, dtype: str, scaling: Scaling) -> Side:

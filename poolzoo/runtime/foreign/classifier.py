@@ -213,7 +213,7 @@ def _inputs(path: Path, proto: onnx.ModelProto, size: Size | None) -> list[FileI
     if any(certain for *_, certain in found):
         found = [one for one in found if one[-1]]
     if not found:
-        raise UsageError(f"{path} takes {shown}, and images have one channel or three", "")
+        raise UsageError(f"{path} takes {shown}, and images have one channel or three", "give it RGB or gray images")
     readings = []
     for layout, channels, stated, _ in found:
         height, width = (side or asked for side, asked in zip(stated, size or _square(stated), strict=True))
