@@ -186,6 +186,7 @@ def test_a_file_without_onnx_is_a_line_and_a_hint(file):
     assert outcome.stderr.splitlines()[1].strip() == "hint: pip install onnx"
 
 
+@pytest.mark.slow
 def test_a_runtime_is_measured_only_where_it_agrees(poolzoo, file):
     outcome = poolzoo("bench", file(make()), "--runtime", "onnxruntime,reference", "--batch", "2", "--threads", "1")
     assert outcome.code == 0
