@@ -16,7 +16,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -26,7 +26,7 @@ from poolzoo.compare import config as configs
 from poolzoo.compare.config import ComparisonConfig
 from poolzoo.compare.race import Race, races_of, replay
 from poolzoo.compare.records import TrialRecords
-from poolzoo.compare.schedule import right_of
+from poolzoo.compare.schedule import right_of, seconds_of
 from poolzoo.compare.statistics import compare
 from poolzoo.report.results import Delta
 
@@ -60,16 +60,16 @@ def measure(whole: Path, race: Path | None = None) -> list[Row]:
     right = right_of(config, records, config.backbone_names[0])
     baseline = config.baseline_variant.name
     of_all = compare(right, baseline, config.alpha).variants
-    seconds = _seconds(config, records)
+    seconds = seconds_of(config, records, config.backbone_names[0])
     if race is None:
         run = Race(list(right), baseline, config.seed_numbers, config.alpha)
-        trained = replay(right, run)
+        trained = replay(right, run, seconds)
         race_seconds = {name: {seed: seconds[name][seed] for seed in rows} for name, rows in trained.items()}
     else:
         race_config, race_records = _read(race)
         (run,) = races_of(race_config, race_records).values()
         trained = right_of(race_config, race_records, race_config.backbone_names[0])
-        race_seconds = _seconds(race_config, race_records)
+        race_seconds = seconds_of(race_config, race_records, race_config.backbone_names[0])
     found = compare(trained, baseline, config.alpha, stopped=run.stopped, level=run.level).variants
     stops = {name: one.stop.reason(config.seeds) for name, one in run.stopped.items()}
     return [
@@ -90,14 +90,6 @@ def measure(whole: Path, race: Path | None = None) -> list[Row]:
 def _read(place: Path) -> tuple[ComparisonConfig, TrialRecords]:
     content = {key: value for key, value in files.read_json(place / configs.FILE).items() if key != "provenance"}
     return ComparisonConfig.from_json(content), TrialRecords(place)
-
-
-def _seconds(config: ComparisonConfig, records: TrialRecords) -> Mapping[str, dict[int, float]]:
-    found: dict[str, dict[int, float]] = {}
-    for one in config.trials:
-        if records.done(one):
-            found.setdefault(one.variant.name, {})[one.seed] = records[one].seconds or 0.0
-    return found
 
 
 def _verdict(delta: Delta | None) -> str:

@@ -4,8 +4,9 @@ python -m benchmarks.compare.racing [--races 2000] [--alternatives 100] [--varia
 
 Each simulated race draws new test images, new networks and what each has right, then runs poolzoo's own race and its
 last tests on that. Images differ in difficulty, and for each variant in another way; a seed shifts the accuracy of one
-network, and in part that of all variants alike. In the null races all variants have the same expected accuracy; any
-stop and any difference from the baseline is an error. `--alternatives` is the number of races of each other row.
+network, and in part that of all variants alike. The last third of the variants are costly: they take five times as
+long to train. In the null races all variants have the same expected accuracy; any stop and any difference from the
+baseline is an error. `--alternatives` is the number of races of each other row.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from poolzoo.report.results import Delta
 
 RESAMPLES: Final = 999  # of the images in the last tests
 POINTS: Final = (1, 2, 3, 5)
+COSTLY: Final = 5.0  # seconds that a costly variant trains where the others train one
 SHARPER: Final = 8  # times as many test images where differences are to be found
 
 
@@ -47,7 +49,8 @@ class World:
         common_sd: The same, of what a seed does to all variants alike.
         taste_sd: Of what a variant does to the chance of an image: the interaction that makes sampling variance.
         uneven: Standard deviation of the logarithm of the factor by which a variant's `seed_sd` differs.
-        noisy: Of the last variant, the factor on the whole standard deviation from seed to seed.
+        noisy: Of the last variants, the factor on the whole standard deviation from seed to seed.
+        noisy_count: How many they are.
     """
 
     images: int = 500
@@ -56,6 +59,7 @@ class World:
     taste_sd: float = 0.05
     uneven: float = 0.0
     noisy: float = 1.0
+    noisy_count: int = 1
 
     def draw(self, rng: np.random.Generator, gains: np.ndarray, seeds: int) -> dict[str, dict[int, np.ndarray]]:
         """Which images each of the variants has right, by seed.
@@ -69,7 +73,8 @@ class World:
         ease = np.where(rng.random(self.images) < 0.3, 0.16, 0.92)
         sd = self.seed_sd * np.exp(self.uneven * rng.normal(size=count))
         independent = float(np.mean(ease * (1 - ease))) / self.images
-        sd[-1] = sqrt(self.noisy**2 * (sd[-1] ** 2 + independent) - independent)
+        last = slice(count - self.noisy_count, count)
+        sd[last] = np.sqrt(self.noisy**2 * (sd[last] ** 2 + independent) - independent)
         taste = rng.normal(0, self.taste_sd, (count, 1, self.images))
         common = rng.normal(0, self.common_sd, (1, seeds, 1))
         own = rng.normal(0, 1, (count, seeds, 1)) * sd[:, None, None]
@@ -87,6 +92,7 @@ class Outcome:
         verdicts: Races with a wrong verdict: better or worse than the baseline where that is not so.
         wrong: Races with either.
         trained, trials: Trials that the races trained, and those of whole comparisons.
+        race_seconds, seconds: What these took.
         last: Races in which the last variant was stopped.
         found, found_by_all: How often the last variant's true difference from the baseline was found: by the race, and
             by the whole comparison of the same networks.
@@ -98,6 +104,8 @@ class Outcome:
     wrong: int = 0
     trained: int = 0
     trials: int = 0
+    race_seconds: float = 0.0
+    seconds: float = 0.0
     last: int = 0
     found: int = 0
     found_by_all: int = 0
@@ -108,9 +116,9 @@ class Outcome:
         return f"{100 * p:.1f} ± {100 * sqrt(p * (1 - p) / self.races):.1f}"
 
     @property
-    def saved(self) -> str:
-        """Percent of the trials that the races did not train."""
-        return f"{100 * (1 - self.trained / self.trials):.0f}"
+    def saved(self) -> tuple[str, str]:
+        """Percent of the trials that the races did not train, and of the seconds."""
+        return f"{100 * (1 - self.trained / self.trials):.0f}", f"{100 * (1 - self.race_seconds / self.seconds):.0f}"
 
 
 def simulate(
@@ -135,13 +143,15 @@ def simulate(
         whole: Whether the whole comparison is tested too.
     """
     gain = np.asarray(gains, dtype=float)
+    costly_from = len(gain) - len(gain) // 3
     outcome = Outcome()
     for number in range(races):
         rng = np.random.default_rng(number)
         right = world.draw(rng, np.asarray(seen or gains, dtype=float), seeds)
         names = list(right)
         race = Race(names, names[0], range(seeds), alpha)
-        trained = replay(right, race)
+        cost = {name: COSTLY if i >= costly_from else 1.0 for i, name in enumerate(names)}
+        trained = replay(right, race, {name: dict.fromkeys(range(seeds), one) for name, one in cost.items()})
         true = dict(zip(names, gain - gain[0], strict=True))
         found = compare(trained, names[0], alpha, RESAMPLES, stopped=race.stopped, level=race.level)
         wrong_stop = any(true[name] >= max(true.values()) for name in race.stopped)
@@ -152,6 +162,8 @@ def simulate(
         outcome.wrong += wrong_stop or wrong_verdict
         outcome.trained += sum(map(len, trained.values()))
         outcome.trials += seeds * len(names)
+        outcome.race_seconds += sum(cost[name] * len(rows) for name, rows in trained.items())
+        outcome.seconds += seeds * sum(cost.values())
         outcome.last += names[-1] in race.stopped
         outcome.found += _is_found(found.variants[names[-1]].delta, true[names[-1]])
         if whole:
@@ -176,6 +188,8 @@ def _print_errors(plain: World, level: Sequence[float], races: int, common: Comm
         ("uneven: a factor of two between variants", replace(plain, uneven=0.7)),
         ("one variant has twice the standard deviation", replace(plain, noisy=2.0)),
         ("one variant has three times the standard deviation", replace(plain, noisy=3.0)),
+        ("one variant has five times the standard deviation", replace(plain, noisy=5.0)),
+        ("costly variants have twice the standard deviation", replace(plain, noisy=2.0, noisy_count=len(level) // 3)),
     ):
         one = simulate(world, level, races=races, **common)
         rows.append((name, one.percent(one.wrong), one.percent(one.stops), one.percent(one.verdicts)))
@@ -188,13 +202,13 @@ def _print_power(plain: World, level: Sequence[float], races: int, common: Commo
     for points in (*(-p for p in reversed(POINTS)), *POINTS):
         one = simulate(plain, [*level[1:], points / 100], races=races, whole=True, **common)
         found = one.percent(one.found), one.percent(one.found_by_all)
-        rows.append((f"{points:+d}", *found, one.percent(one.wrong), one.saved))
-    headers = ("points", "by the race", "by the whole comparison", "wrong", "trials saved")
-    output.table(headers, rows, right=(0, 1, 2, 3, 4))
+        rows.append((f"{points:+d}", *found, one.percent(one.wrong), *one.saved))
+    headers = ("points", "by the race", "by the whole comparison", "wrong", "trials saved", "time saved")
+    output.table(headers, rows, right=(0, 1, 2, 3, 4, 5))
     behind = [0.0, 0.0, 0.0, *np.linspace(-0.03, -0.1, len(level) - 3)]
     one = simulate(plain, behind, races=races, **common)
     print("Three are level, the others 3 to 10 points behind. In percent:")
-    output.table(("trials saved", "wrong"), [(one.saved, one.percent(one.wrong))], right=(0, 1))
+    output.table(("trials saved", "time saved", "wrong"), [(*one.saved, one.percent(one.wrong))], right=(0, 1, 2))
 
 
 def _print_crossing(plain: World, level: Sequence[float], races: int, common: Common) -> None:

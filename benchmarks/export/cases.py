@@ -130,8 +130,8 @@ def make(text: str, folder: Path | None) -> Case:
     return Case(text, name, size, image_size, classes, network.eval(), preprocess, jpegs, pixels)
 
 
-def photographs(folder: Path | None, size: tuple[int, int]) -> list[Image.Image]:
-    """`COUNT` photographs of the size: a folder's, or random crops of the two that come with scikit-learn.
+def photographs(folder: Path | None, size: tuple[int, int], count: int = COUNT) -> list[Image.Image]:
+    """`count` photographs of the size: a folder's, or random crops of the two that come with scikit-learn.
 
     Raises:
         FileNotFoundError: The folder holds no image.
@@ -141,12 +141,12 @@ def photographs(folder: Path | None, size: tuple[int, int]) -> list[Image.Image]
         files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in images.extensions())
         if not files:
             raise FileNotFoundError(f"{folder} holds no image")
-        chosen = random.choice(len(files), COUNT, replace=len(files) < COUNT)
+        chosen = random.choice(len(files), count, replace=len(files) < count)
         return [Image.fromarray(images.read(files[index], size)) for index in chosen]
     from sklearn.datasets import load_sample_images
 
     made = []
-    for index in range(COUNT):
+    for index in range(count):
         photo = load_sample_images().images[index % 2]
         side = int(random.integers(size[0], min(photo.shape[:2])))
         top, left = (int(random.integers(length - side + 1)) for length in photo.shape[:2])

@@ -10,9 +10,10 @@ if TYPE_CHECKING:
 
 
 def load(path: str | os.PathLike[str]) -> nn.Module:
-    """The trained network of a run, in eval mode, with the attributes `config` and `preprocess`.
+    """The trained network of a run, in eval mode, with the attributes `config`, `preprocess` and `decision`.
 
     `network(network.preprocess(images))` gives the logits of images, `uint8[N, h, w, 3] → float[N, classes]`.
+    `network.decision.probabilities(logits.numpy())` gives the calibrated probabilities of the exported graph.
 
     Args:
         path: The run's directory.
@@ -27,4 +28,5 @@ def load(path: str | os.PathLike[str]) -> nn.Module:
     network: Any = run.network
     network.config = run.config
     network.preprocess = run.preprocess
+    network.decision = run.decision
     return run.network

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -49,7 +50,33 @@ def write_manifest(directory: Path, kind: str) -> None:
     files.write_json(directory / MANIFEST, {**manifest, "seal": self_checksum(manifest)})
 
 
-def self_checksum(manifest: Manifest) -> str:
+def replace_files(directory: Path, contents: Mapping[str, bytes]) -> None:
+    """Replaces or adds files of a complete directory. Its manifest follows at once, without a write between them.
+
+    Args:
+        directory: A run or bundle.
+        contents: By name.
+
+    Raises:
+        CheckFailed: The manifest is missing or damaged.
+        OSError: A file cannot be written.
+    """
+    manifest: Manifest = files.read_json(directory / MANIFEST)
+    entries = {
+        name: ManifestEntry(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
+        for name, content in contents.items()
+    }
+    renewed = {
+        "schema": MANIFEST_SCHEMA,
+        "kind": manifest["kind"],
+        "files": dict(sorted({**manifest["files"], **entries}.items())),
+    }
+    text = files.json_text({**renewed, "seal": self_checksum(renewed)})
+    paths = {directory / name: content for name, content in contents.items()}
+    files.write_together({**paths, directory / MANIFEST: text.encode()})
+
+
+def self_checksum(manifest: Mapping[str, object]) -> str:
     """The sha256 of a manifest's text without its own checksum."""
     rest = {key: value for key, value in manifest.items() if key != "seal"}
     return hashlib.sha256(files.json_text(rest).encode()).hexdigest()

@@ -89,14 +89,28 @@ def _scores(test: AnyMetrics) -> list[str]:
         lines.append(markdown.text(note))
     if test.top5 is not None:
         lines.append(f"Top-5 accuracy {test.top5:.4f}.")
-    if test.ece is not None:
-        lines.append(f"Expected calibration error {test.ece:.4f}.")
+    return lines
+
+
+def _trust(report: RunReport) -> list[str]:
+    """How far the probabilities can be believed, in sentences."""
+    found, lines = report.reliability, []
+    if found is not None and found.after is not None:
+        lines.append(
+            f"Expected calibration error {found.after.ece}, without the calibration {found.before.ece}; "
+            f"negative log-likelihood {found.after.nll.value:.4f} and {found.before.nll.value:.4f}."
+        )
+    elif report.test.ece is not None and not report.task.is_multilabel:  # whose sentences have it
+        lines.append(f"Expected calibration error {report.test.ece:.4f}.")
+    if report.fit is not None:
+        said = report.fit.describe()
+        lines.append(f"{said[0].upper()}{said[1:]}.")
     return lines
 
 
 def _results(report: RunReport) -> str:
     """The test results and the cost of training, in sentences."""
-    lines = _scores(report.test)
+    lines = [*_scores(report.test), *_trust(report)]
     if report.task.is_multilabel:
         lines.append("A label is predicted where its probability reaches its threshold, chosen on validation images.")
     if report.test_flip_tta is not None:

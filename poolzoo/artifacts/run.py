@@ -71,6 +71,19 @@ class Run:
         """How image files became the pixels that it was trained on."""
         return recorded(self.config["pretrained_cfg"])
 
+    def uncalibrated(self) -> Run:
+        """The same run, whose probabilities are those of its plain logits; thresholds decide as they did.
+
+        A threshold is moved to the plain probability that belongs to it.
+        """
+        calibration, config = self.decision.calibration, self.config.copy()
+        if calibration is None:
+            return self
+        del config["calibration"]
+        if self.decision.thresholds is not None:
+            config["thresholds"] = list(calibration.plain_probabilities(self.decision.thresholds))
+        return replace(self, config=config)
+
     def samples(self) -> dict[str, np.ndarray]:
         """Images and labels of the data: `train_images`, `train_labels`, `test_images`, `test_labels`.
 
@@ -137,6 +150,8 @@ def configuration(
     if decision.thresholds is not None:
         config["task"] = decision.task.name
         config["thresholds"] = list(decision.thresholds)
+    if decision.calibration is not None:
+        config["calibration"] = decision.calibration.to_json()
     if test_part is not None:
         config["poolzoo"]["test_part"] = {"fraction": test_part.fraction, "seed": test_part.seed}
     return config
@@ -148,9 +163,10 @@ def decision_of(config: Config) -> Decision:
     Without `task`, as in earlier versions, an image has one label.
 
     Raises:
-        ValueError: The task is unknown, or the thresholds do not fit it.
+        ValueError: The task is unknown, or thresholds or calibration do not fit it.
     """
-    return decisions.recorded(config.get("task"), config.get("thresholds"), len(config["label_names"]))
+    count = len(config["label_names"])
+    return decisions.recorded(config.get("task"), config.get("thresholds"), count, config.get("calibration"))
 
 
 def input_config(

@@ -9,7 +9,9 @@ from typing import Final
 
 from poolzoo.common import files
 from poolzoo.common.errors import CheckFailed
+from poolzoo.metrics.calibration_fit import CalibrationFit
 from poolzoo.metrics.multilabel_results import MultilabelMetrics
+from poolzoo.metrics.reliability import ReliabilityChange
 from poolzoo.metrics.results import AnyMetrics, metrics_from_json
 from poolzoo.metrics.tasks import CLASSIFICATION, MULTILABEL, TASKS, Task
 
@@ -61,6 +63,8 @@ class RunReport:
         processes: Number of processes that trained together.
         skipped: Images that could not be read, each with `file` and `error`.
         ending: How long it trained; None for a run of an earlier version.
+        fit: What the validation images say about calibration; None without, and for a run of an earlier version.
+        reliability: How far the probabilities of the test images can be believed; None in a trial of a comparison.
     """
 
     path: Path
@@ -74,6 +78,8 @@ class RunReport:
     processes: int
     skipped: tuple[Mapping[str, str], ...] = ()
     ending: Ending | None = None
+    fit: CalibrationFit | None = None
+    reliability: ReliabilityChange | None = None
 
     @property
     def task(self) -> Task:
@@ -86,12 +92,13 @@ class RunReport:
         return {
             "run": self.path.name,
             "val": {**self.val.to_json(), "epoch": self.best_epoch},
-            "test": self.test.to_json(),
+            "test": {**self.test.to_json(), **self._reliability()},
             "test_flip_tta": flip_tta,
             "seconds": self.seconds,
             "images_per_s": self.images_per_s,
             "peak_memory": asdict(self.peak_memory),
             "processes": self.processes,
+            **({"calibration": self.fit.to_json()} if self.fit is not None else {}),
             **({"ending": asdict(self.ending)} if self.ending is not None else {}),
             **self._skipped_rows(),
         }
@@ -107,6 +114,9 @@ class RunReport:
             **({"ending": asdict(self.ending)} if self.ending is not None else {}),
             **self._skipped_rows(),
         }
+
+    def _reliability(self) -> dict[str, object]:
+        return {"reliability": self.reliability.to_json()} if self.reliability is not None else {}
 
     def _skipped_rows(self) -> dict[str, object]:
         return {"skipped": [dict(row) for row in self.skipped]} if self.skipped else {}
@@ -125,6 +135,7 @@ class RunReport:
         try:
             flip_tta = found.get("test_flip_tta")
             memory = found.get("peak_memory") or {}
+            trusted = found["test"].get("reliability")
             return cls(
                 path=path,
                 val=metrics_from_json(found["val"]),
@@ -137,6 +148,8 @@ class RunReport:
                 processes=found.get("processes", 1),
                 skipped=tuple(found.get("skipped", ())),
                 ending=Ending(**found["ending"]) if found.get("ending") else None,
+                fit=CalibrationFit.from_json(found["calibration"]) if found.get("calibration") else None,
+                reliability=ReliabilityChange.from_json(trusted) if trusted else None,
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             hint = "it was made by another version of poolzoo"

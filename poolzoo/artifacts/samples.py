@@ -1,33 +1,34 @@
-"""Arrays that a run keeps of its data: sample images with labels, and the predictions for the test images."""
+"""Arrays that a run keeps: sample images with labels, logits of validation images, predictions of test images."""
 
 from __future__ import annotations
 
 import io
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from poolzoo.common import files
+from poolzoo.common.errors import CheckFailed
 from poolzoo.data import blocks
 from poolzoo.data.blocks import ImageArray
 
 TRAIN_SAMPLES: Final = 512  # images kept in samples.npz …
 TEST_SAMPLES: Final = 1024
-MAX_BYTES: Final = 64 << 20  # … or fewer, so that they stay within 64 MB
+MAX_BYTES: Final = 64 << 20  # … or fewer, so that they stay within 64 MB; so do the logits of the validation images
+VALIDATION: Final = "validation.npz"
 
 
-def save_samples(
-    path: Path,
+def samples_bytes(
     train: tuple[ImageArray, np.ndarray],
     train_indices: np.ndarray,
     test: tuple[ImageArray, np.ndarray],
-) -> None:
-    """Keeps some images with their labels, so that the network can be exported where the data is gone.
+) -> bytes:
+    """`samples.npz`: some images with their labels, so that the network can be exported where the data is gone.
 
     Args:
-        path: The file, `samples.npz`.
         train: Images `uint8[N, H, W, 3]` and labels `int[N]` of the training split.
         train_indices: Indices of those that the network was trained on.
         test: Images and labels of the test split.
@@ -48,11 +49,11 @@ def save_samples(
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, array, allow_pickle=False)
-    files.write_atomically(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def load_samples(path: Path) -> dict[str, np.ndarray]:
-    """What `save_samples` kept: `train_images`, `train_labels`, `test_images` and `test_labels`.
+    """What `samples_bytes` keeps: `train_images`, `train_labels`, `test_images` and `test_labels`.
 
     Raises:
         CheckFailed: The file is missing or damaged.
@@ -73,3 +74,47 @@ def save_predictions(path: Path, predicted: np.ndarray, labels: np.ndarray) -> N
     buffer = io.BytesIO()
     np.savez_compressed(buffer, predicted=predicted.astype(kind), labels=labels.astype(kind))
     files.write_atomically(path, buffer.getvalue())
+
+
+@dataclass(frozen=True)
+class ValidationLogits:
+    """What a run with its best weights says of its validation images, on which calibration and thresholds are chosen.
+
+    Attributes:
+        logits: As the network gives them, not calibrated, `float32[N, C]`.
+        labels: True classes, `int64[N]`, or which labels an image has, `uint8[N, C]`.
+    """
+
+    logits: np.ndarray
+    labels: np.ndarray
+
+
+def validation_bytes(validation: ValidationLogits) -> bytes:
+    """The content of `validation.npz`: all images, or as many as 64 MB hold, chosen with a fixed seed.
+
+    Args:
+        validation: Logits and labels, in the data's order.
+    """
+    logits, labels = validation.logits.astype(np.float32), validation.labels
+    most = max(1, MAX_BYTES // (4 * logits.shape[1]))
+    if len(logits) > most:
+        kept = np.sort(np.random.default_rng(0).permutation(len(logits))[:most])
+        logits, labels = logits[kept], labels[kept]
+    buffer = io.BytesIO()
+    np.savez(buffer, logits=logits, labels=labels.astype(np.uint8 if labels.ndim == 2 else np.int32))
+    return buffer.getvalue()
+
+
+def load_validation(run: Path) -> ValidationLogits | None:
+    """What a run directory keeps in `validation.npz`; None in a run of an earlier version, which kept nothing.
+
+    Raises:
+        CheckFailed: The file is damaged.
+    """
+    path = run / VALIDATION
+    if not path.is_file():
+        return None
+    logits, labels = files.read_arrays(path, ["logits", "labels"])
+    if logits.ndim != 2 or len(labels) != len(logits) or (labels.ndim == 2 and labels.shape != logits.shape):
+        raise CheckFailed(f"{path} is damaged: logits {logits.shape}, labels {labels.shape}", "train the run again")
+    return ValidationLogits(logits=logits, labels=labels if labels.ndim == 2 else labels.astype(np.int64))

@@ -91,7 +91,14 @@ class TargetConfig(TypedDict):
     checked: bool
 
 
-class ExportConfig(Origin):
+class Rules(TypedDict, total=False):
+    """What makes outputs beside logits and probabilities, and its test: see `metrics/output_rules.py`."""
+
+    abstention: dict[str, object]
+    prediction_sets: dict[str, object]
+
+
+class ExportConfig(Origin, Rules):
     """What `export` adds to a bundle's `config.json`.
 
     `map` is the feature map's name in the graph, `runtime` what `predict` uses.
@@ -108,7 +115,10 @@ class ExportConfig(Origin):
 
 
 class Config(TypedDict):
-    """`config.json` of a run or bundle. Without `task` an image has one label; `thresholds` belong to "multilabel"."""
+    """`config.json` of a run or bundle. Without `task` an image has one label; `thresholds` belong to "multilabel".
+
+    `calibration` is the JSON of a `Calibration`.
+    """
 
     schema: int
     architecture: str
@@ -118,6 +128,7 @@ class Config(TypedDict):
     label_names: list[str]
     task: NotRequired[str]
     thresholds: NotRequired[list[float]]
+    calibration: NotRequired[dict[str, object]]
     pretrained_cfg: InputConfig
     poolzoo: NetworkConfig
     export: NotRequired[ExportConfig]
@@ -208,6 +219,37 @@ class ValueRange(TypedDict):
     float32: NotRequired[dict[str, str]]
 
 
+class FloatLayer(TypedDict):
+    """A layer that stays in float32, its nodes, and its harm: RMS difference of the logits over their deviation."""
+
+    layer: str
+    nodes: list[str]
+    harm: float | None
+
+
+class PrecisionSearch(TypedDict):
+    """What a search for layers that have to stay in float32 found.
+
+    `before` is the graph without them; `ort_ms` in it is by batch size. `layers` are those in float32, of `of` layers
+    that lower precision rounds. `tried` counts the graphs that were made.
+    """
+
+    before: CandidateBefore
+    layers: list[FloatLayer]
+    of: int
+    tried: int
+    seconds: float
+
+
+class CandidateBefore(TypedDict):
+    """A candidate before layers returned to float32; `accuracy` is that of several labels' mAP where there are."""
+
+    agreement: float
+    accuracy: float | None
+    ort_ms: dict[str, float]
+    bytes: int
+
+
 class CandidateRow(TypedDict):
     """One precision that was tried: `ort_ms` and `speedup` are by batch size, `lost` says why it was not chosen.
 
@@ -228,6 +270,7 @@ class CandidateRow(TypedDict):
     speedup: dict[str, float]
     bytes: int
     lost: str | None
+    search: NotRequired[PrecisionSearch]
 
 
 class Parity(TypedDict):
@@ -343,7 +386,7 @@ class Speed(TypedDict):
     environment: Environment
 
 
-class Export(TypedDict):
+class Export(Rules):
     """What `export --json` prints. `bundle` is None where parity failed: nothing was written."""
 
     bundle: str | None

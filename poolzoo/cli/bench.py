@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from poolzoo.cli.foreign import image_size_option, is_file, output_option, parse_size, require_of_file, require_onnx
 from poolzoo.cli.options import json_option, provider_option, runtime_timeout_option, split_names
 from poolzoo.common import output
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("bundle", metavar="BUNDLE", type=click.Path(path_type=Path))
+@click.argument("bundle", metavar="BUNDLE|FILE.onnx", type=click.Path(path_type=Path))
 @click.option(
     "--runtime",
     "runtimes",
@@ -28,8 +29,7 @@ if TYPE_CHECKING:
 @click.option(
     "--batch",
     "batches",
-    default="1,32",
-    show_default=True,
+    show_default="1,32, or the only size that a file takes",
     metavar="N,…",
     help="Batch sizes to measure, separated by commas.",
 )
@@ -39,14 +39,18 @@ if TYPE_CHECKING:
     show_default="1 and the number of cores",
     help="Numbers of CPU threads to measure, separated by commas.",
 )
+@output_option
+@image_size_option
 @provider_option
 @runtime_timeout_option
 @json_option
 def command(
     bundle: Path,
     runtimes: str,
-    batches: str,
+    batches: str | None,
     threads: str | None,
+    output_name: str | None,
+    image_size: str | None,
     provider: str,
     runtime_timeout: float | None,
     as_json: bool,
@@ -54,26 +58,48 @@ def command(
     """Measure the speed of a bundle in one or more runtimes, without torch.
 
     A runtime that does not reproduce the outputs stored in the bundle is not measured. The exit code is 1 then.
+
+    FILE.onnx may be any image classifier. A runtime must then give what ONNX Runtime gives for synthetic images.
     """
     from poolzoo.common.errors import CHECK_FAILED, OK
-    from poolzoo.runtime.bench import bench
 
     names = split_names("--runtime", runtimes)
-    report = bench(
-        bundle,
-        runtimes=names,
-        timeout=runtime_timeout,
-        batches=_numbers("--batch", batches),
-        threads=_numbers("--threads", threads) if threads is not None else None,
-        provider=provider,
-    )
+    sizes = _numbers("--batch", batches) if batches is not None else None
+    counts = _numbers("--threads", threads) if threads is not None else None
+    if is_file(bundle):
+        require_onnx()
+        from poolzoo.runtime.foreign.bench import bench_file
+
+        report = bench_file(
+            bundle,
+            output=output_name,
+            size=parse_size(image_size),
+            runtimes=names,
+            batches=sizes,
+            threads=counts,
+            provider=provider,
+            timeout=runtime_timeout,
+        )
+    else:
+        from poolzoo.runtime import speed
+        from poolzoo.runtime.bench import bench
+
+        require_of_file({"--output": output_name, "--image-size": image_size})
+        report = bench(
+            bundle,
+            runtimes=names,
+            timeout=runtime_timeout,
+            batches=sizes or speed.BATCHES,
+            threads=counts,
+            provider=provider,
+        )
     if as_json:
         output.emit_json(report.to_json())
     else:
         _show(report)
     failed = [one for one in report.agreement if not one.passed and (one.wrong or "all" not in names)]
     for one in failed[:1]:
-        output.error(f"{one.runtime} is not measured: {one.error}", "poolzoo verify checks the bundle itself")
+        output.error(f"{one.runtime} is not measured: {one.error}", "poolzoo verify checks the graph itself")
     return CHECK_FAILED if failed else OK
 
 
@@ -108,10 +134,11 @@ def _show(report: BenchReport) -> None:
     ]
     output.table(titles, rows, right=range(1, len(titles)))
     before, environment = report.preprocessing, report.environment
-    output.data(
-        f"preprocessing of one image, not included above: {before.median_ms:.3f} ms "
-        f"(p90 {before.p90_ms:.3f}, p99 {before.p99_ms:.3f}), {before.what}"
-    )
+    if before is not None:
+        output.data(
+            f"preprocessing of one image, not included above: {before.median_ms:.3f} ms "
+            f"(p90 {before.p90_ms:.3f}, p99 {before.p99_ms:.3f}), {before.what}"
+        )
     versions = {"onnxruntime": environment.onnxruntime, "openvino": environment.openvino, "numpy": environment.numpy}
     output.data(
         f"on {environment.processor or environment.machine} ({' '.join(environment.cpu_flags)}), "

@@ -23,6 +23,12 @@ from poolzoo.common import output
     help="Test on a share of the images of --data, chosen by class, where it has no test part.",
 )
 @click.option("--onnx", is_flag=True, help="Evaluate the exported graph under ONNX Runtime. RUN may be a bundle then.")
+@click.option(
+    "--calibrate",
+    is_flag=True,
+    help="First fit a temperature on the validation images and keep it in RUN, which then exports with it. For runs of "
+    "earlier versions, and those trained with --no-calibration.",
+)
 @click.option("--device", default="auto", show_default=True, metavar="NAME", help="Device: auto, cpu, cuda or cuda:N.")
 @threads_option
 @skip_broken_option
@@ -33,6 +39,7 @@ def command(
     data: str | None,
     test_fraction: float | None,
     onnx: bool,
+    calibrate: bool,
     device: str,
     threads: int | None,
     skip: str | None,
@@ -43,6 +50,10 @@ def command(
     from poolzoo.export.evaluate import evaluate_graph
     from poolzoo.train.evaluate import evaluate_run
 
+    if calibrate:
+        from poolzoo.train.calibrate import calibrate_run
+
+        output.say(calibrate_run(run, device=device, threads=threads).describe())
     if onnx:
         evaluation = evaluate_graph(
             run, data=data, provider=provider, threads=threads, skip=skip, test_fraction=test_fraction
@@ -54,6 +65,9 @@ def command(
     if as_json:
         output.emit_json(evaluation.to_json())
         return
-    from poolzoo.metrics.evaluation import show
+    from poolzoo.metrics import evaluation as scores
+    from poolzoo.metrics import reliability
 
-    show(evaluation.metrics)
+    scores.show(evaluation.metrics)
+    if evaluation.reliability is not None:
+        reliability.show(evaluation.reliability)

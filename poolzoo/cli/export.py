@@ -12,9 +12,10 @@ from poolzoo.cli.options import json_option, provider_option, runtime_timeout_op
 from poolzoo.common import output
 
 if TYPE_CHECKING:
-    from poolzoo.export.candidates import CandidateResult
+    from poolzoo.export.candidate import CandidateResult
     from poolzoo.export.export import ExportReport
     from poolzoo.export.source import ExportSource
+    from poolzoo.metrics.output_rules import RuleOptions
 
 
 EXAMPLES: Final = (
@@ -22,6 +23,7 @@ EXAMPLES: Final = (
     ("Export the fastest precision that keeps the accuracy", "poolzoo export run --precision auto"),
     ("Export a graph that resizes photographs of any size itself", "poolzoo export run --input photo"),
     ("Add a form for OpenVINO, and record the fastest runtime", "poolzoo export run --target openvino --runtime auto"),
+    ("Export a graph that says which images it accepts", "poolzoo export run --abstain-at accuracy=0.99"),
     ("Export a published network with its own classifier", "poolzoo export timm/resnet18 --pretrained"),
 )
 
@@ -72,6 +74,34 @@ EXAMPLES: Final = (
     "--opset", group=GRAPH, type=click.IntRange(18, 26), default=18, show_default=True, help="ONNX opset of the graph."
 )
 @option(
+    "--calibration/--no-calibration",
+    group=GRAPH,
+    default=True,
+    show_default=True,
+    help="Give probabilities of the calibrated logits of the run, or of its plain logits.",
+)
+@option(
+    "--abstain-at",
+    group=GRAPH,
+    metavar="accuracy=VALUE|coverage=VALUE",
+    help="Add the output accepted, bool[N]: whether the largest probability reaches a threshold. It is chosen on the "
+    "run's validation images, so that accepted images have this accuracy, or are this fraction of all.",
+)
+@option(
+    "--confidence",
+    group=GRAPH,
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    show_default="0.95",
+    help="Confidence that the accepted images reach the accuracy of --abstain-at.",
+)
+@option(
+    "--prediction-sets",
+    group=GRAPH,
+    metavar="COVERAGE",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Add the output prediction_set, bool[N, C]: a set of classes that holds the true one with this probability.",
+)
+@option(
     "--target",
     "targets",
     group=GRAPH,
@@ -98,6 +128,14 @@ EXAMPLES: Final = (
     help="Measure the network under torch.compile too. This takes a minute or more.",
 )
 @option(
+    "--debug",
+    group=OUTPUT,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="If parity fails in fp32, write a directory with the smallest graph and input that still show it, a script, "
+    "and a report that names the node. This takes up to two minutes.",
+)
+@option(
     "--out",
     group=OUTPUT,
     type=click.Path(path_type=Path),
@@ -115,11 +153,16 @@ def command(
     max_accuracy_drop: float,
     input_kind: str,
     opset: int,
+    calibration: bool,
+    abstain_at: str | None,
+    confidence: float | None,
+    prediction_sets: float | None,
     targets: str | None,
     runtime: str | None,
     runtime_timeout: float | None,
     no_bench: bool,
     torch_compile: bool,
+    debug: Path | None,
     provider: str,
     threads: int | None,
     as_json: bool,
@@ -135,6 +178,9 @@ def command(
 
     click.get_current_context().with_resource(allocator.rare_collections())
     _check(what, pretrained)
+    rules = _rules(abstain_at, confidence, prediction_sets)
+    if debug is not None:
+        files.require_free(debug)
     place = out or Path("exports") / (files.slug(what) if pretrained else Path(what).resolve().name)
     files.require_free(place)
     output.detail("loading torch")
@@ -147,16 +193,18 @@ def command(
         input_kind=input_kind,
         limits=Limits(agreement=min_agreement, accuracy_drop=max_accuracy_drop),
         opset=opset,
+        rules=rules,
     )
     try:
         report = export(
-            _source(what, pretrained),
+            _source(what, pretrained, calibrated=calibration),
             place,
             options=options,
             provider=provider,
             threads=threads,
             measure_speed=not no_bench,
             torch_compile=torch_compile,
+            debug=debug,
             targets=TargetOptions(
                 targets=tuple(split_names("--target", targets)) if targets is not None else (),
                 runtime=runtime,
@@ -175,7 +223,21 @@ def command(
     return OK
 
 
+def _rules(abstain_at: str | None, confidence: float | None, coverage: float | None) -> RuleOptions:
+    from poolzoo.common.errors import UsageError
+    from poolzoo.metrics.abstention import ACCURACY, Target
+    from poolzoo.metrics.output_rules import RuleOptions
+
+    target = None if abstain_at is None else Target.parse(abstain_at)
+    if confidence is not None and (target is None or target.kind != ACCURACY):
+        hint = "--abstain-at accuracy=0.99" if target is None else "a coverage holds on average: leave it out"
+        raise UsageError("--confidence is for --abstain-at accuracy=VALUE", hint)
+    return RuleOptions(abstain_at=target, confidence=confidence, set_coverage=coverage)
+
+
 def _show(report: ExportReport) -> None:
+    from poolzoo.report import bundle_words
+
     parity = report.parity
     outputs = parity.outputs
     found = f"largest difference {outputs.max_abs:.2e}" if outputs.max_abs is not None else "not finite"
@@ -199,6 +261,13 @@ def _show(report: ExportReport) -> None:
         batches = [f"batch {size}, ms" for size in report.candidates[0].ort_ms]
         headers = ("precision", *batches, "agreement", score.task.val_score if score else "accuracy", "MB", "")
         output.table(headers, rows, right=range(1, len(headers) - 1))
+        for one in report.candidates:
+            if one.search is not None:
+                output.data(f"layers      {_search(one)}")
+    for name, sentences in bundle_words.rules(report.rules).items():
+        output.data(f"{name:11} {sentences[0]}")
+        for sentence in sentences[1:]:
+            output.data(f"{'':11} {sentence}")
     if report.speed:
         speeds = [
             (str(size), f"{one.torch_ms:.2f}", f"{one.ort_ms:.2f}", f"{one.speedup:.2f}×")
@@ -226,6 +295,20 @@ def _candidate(one: CandidateResult) -> tuple[str, ...]:
     return one.precision, *times, f"{one.agreement:.4f}", accuracy, f"{one.bytes / 1e6:.2f}", result
 
 
+def _search(one: CandidateResult) -> str:
+    """Which layers stay in float32, and what that costs, in one line."""
+    from poolzoo.export.layer_search import describe
+
+    assert one.search is not None
+    size, after = list(one.ort_ms.items())[-1]
+    before = one.search.before.parity.outputs.top1_agreement
+    return (
+        f"{one.precision}: {len(one.search.layers)} of {one.search.total} stay in float32: "
+        f"{describe(one.search.layers)}; agreement {one.agreement:.4f} instead of {before:.4f}, "
+        f"{after:.2f} ms instead of {one.search_ms[size]:.2f} ms at batch {size}"
+    )
+
+
 def _check(what: str, pretrained: bool) -> None:
     """Requires a finished run, or with --pretrained a name that is not the directory of a run or bundle."""
     from poolzoo.artifacts import manifest
@@ -242,12 +325,17 @@ def _check(what: str, pretrained: bool) -> None:
         raise UsageError(text, "leave --pretrained out to export a run")
 
 
-def _source(what: str, pretrained: bool) -> ExportSource:
+def _source(what: str, pretrained: bool, *, calibrated: bool) -> ExportSource:
     if pretrained:
         from poolzoo.export.published_network import from_backbone
 
         return from_backbone(what)
     from poolzoo.artifacts.run import load_run
+    from poolzoo.artifacts.samples import VALIDATION
     from poolzoo.export.source import from_run
 
-    return from_run(load_run(Path(what)))
+    run = load_run(Path(what))
+    if calibrated and "calibration" not in run.config and not (run.path / VALIDATION).is_file():
+        text = f"probabilities are not calibrated: {what} is a run of an earlier version"
+        output.warn(text, f"poolzoo evaluate {what} --calibrate adds a calibration to it")
+    return from_run(run, calibrated=calibrated)

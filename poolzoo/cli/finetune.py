@@ -284,6 +284,11 @@ def setting(flag: str, group: str, help: str, metavar: str | None = None, *, uns
 @setting(
     "--deterministic", HARDWARE, "Use deterministic GPU kernels, which are slower. The CPU is always deterministic."
 )
+@setting(
+    "--calibration",
+    OUTPUT,
+    "Fit a temperature on the validation images, so that probabilities say how often predictions are right.",
+)
 @option(
     "--out",
     group=OUTPUT,
@@ -450,6 +455,12 @@ def _show_result(report: RunReport | None, *, as_json: bool) -> None:
     from poolzoo.metrics import evaluation
 
     evaluation.show(report.test)
+    if report.fit is not None:
+        output.data(report.fit.describe())
+    if report.reliability is not None:
+        from poolzoo.metrics import reliability
+
+        reliability.show(report.reliability)
     if report.test_flip_tta is not None:
         output.data(
             f"{report.task.val_score} {report.test_flip_tta:.4f} with mirror images averaged, which is not exported"

@@ -24,6 +24,7 @@ from poolzoo.common.text import printable
 
 if TYPE_CHECKING:
     from poolzoo.data.paths import Paths
+    from poolzoo.metrics.output_rules import OutputRules
     from poolzoo.runtime.prediction.plan import Request
     from poolzoo.runtime.prediction.predict import Prediction
     from poolzoo.runtime.prediction.predict_parts import Runner, Summary
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 NAMED: Final = ("label", "score")  # the columns of what an image is …
 SEVERAL: Final = ("labels", "scores")  # … where it may have several labels
 SEPARATOR: Final = "|"  # between the labels of an image
+ACCEPTED, SET = "accepted", "set"  # where the bundle has such rules
 SALIENCY_HEADERS: Final = ("saliency", "method")  # where pictures are drawn
 
 
@@ -45,7 +47,7 @@ SALIENCY_HEADERS: Final = ("saliency", "method")  # where pictures are drawn
     "as_csv",
     is_flag=True,
     help="Print CSV with the columns file, label, score and error. Several labels are separated by |, or a JSON list "
-    "where a name holds that.",
+    "where a name holds that. Bundles that abstain or give prediction sets add the columns accepted and set.",
 )
 @click.option(
     "--saliency",
@@ -128,7 +130,7 @@ def command(
     from poolzoo.common.errors import UsageError
     from poolzoo.data.unreadable import most
     from poolzoo.runtime.prediction.plan import Request
-    from poolzoo.runtime.prediction.predict import predict, recorded_task
+    from poolzoo.runtime.prediction.predict import predict, recorded_rules, recorded_task
 
     if as_csv and as_json:
         raise UsageError("--csv and --json exclude each other", "leave one out")
@@ -168,7 +170,7 @@ def command(
         runtime=runtime,
         timeout=runtime_timeout,
     )
-    headers = SALIENCY_HEADERS if folder else ()
+    headers = (*_rule_headers(recorded_rules(bundle)), *(SALIENCY_HEADERS if folder else ()))
     named = SEVERAL if recorded_task(bundle).is_multilabel else NAMED
     failures = _Failures()
     label = "" if as_csv and streams.stdout_is_terminal() else "labeling images"  # a bar among the rows would tear them
@@ -181,6 +183,11 @@ def command(
         else:
             output.table(("image", *named, "then", *headers), (_cells(row, headers) for row in rows), right=(2,))
     return _exit_code(len(files), failures, allowed)
+
+
+def _rule_headers(rules: OutputRules) -> list[str]:
+    """The columns of what the rules of a bundle give."""
+    return [*([ACCEPTED] if rules.abstention else []), *([SET] if rules.sets else [])]
 
 
 def _exit_code(total: int, failures: _Failures, allowed: float) -> int:
@@ -260,6 +267,8 @@ def _show(summary: Summary, allowed: float, as_json: bool) -> int:
         shares = ((label, count, f"{count / counts.images:.1%}") for label, count in counts.labels.most_common())
         none = [("(no label)", counts.unlabeled, f"{counts.unlabeled / counts.images:.1%}")] if counts.unlabeled else []
         output.table(("label", "images", "share"), [*shares, *none], right=(1, 2))
+    if counts.accepted is not None:
+        output.say(f"{counts.accepted:,} of {counts.images:,} images are accepted")
     output.say(f"{counts.images:,} images in {summary.plan.parts:,} files: {summary.path / PARTS}")
     unreadable, not_finite = counts.unreadable, counts.not_finite
     failures = _Failures(unreadable.count, unreadable.first, not_finite.count, not_finite.first)
@@ -315,14 +324,21 @@ def _watched(
             bar.update(done)
 
 
-def _saliency_cells(prediction: Prediction, headers: Sequence[str]) -> Sequence[str]:
-    """The picture's path and method; empty cells where there is none."""
-    picture = prediction.picture
-    return (picture.path, picture.method) if picture is not None else tuple("" for _ in headers)
+def _more_cells(prediction: Prediction, headers: Sequence[str]) -> Sequence[str]:
+    """What the rules of the bundle give, and the picture's path and method; empty cells where there is none."""
+    picture, members = prediction.picture, prediction.set
+    accepted = "" if prediction.accepted is None else "yes" if prediction.accepted else "no"
+    cells = {
+        ACCEPTED: accepted,
+        SET: "" if members is None else _names_cell([one.label for one in members]),
+        SALIENCY_HEADERS[0]: "" if picture is None else picture.path,
+        SALIENCY_HEADERS[1]: "" if picture is None else picture.method,
+    }
+    return tuple(cells[header] for header in headers)
 
 
 def _csv_cells(prediction: Prediction, headers: Sequence[str]) -> Sequence[str]:
-    more = _saliency_cells(prediction, headers)
+    more = _more_cells(prediction, headers)
     if prediction.error is not None:
         return prediction.file, "", "", *more, prediction.error
     named = prediction.top[:1] if prediction.labels is None else prediction.labels
@@ -341,7 +357,7 @@ def _names_cell(names: list[str]) -> str:
 
 def _cells(prediction: Prediction, headers: Sequence[str]) -> Sequence[str]:
     """An image, its label with the score, the next classes with their scores, and the saliency picture."""
-    more = _saliency_cells(prediction, headers)
+    more = _more_cells(prediction, headers)
     if prediction.error is not None:
         from poolzoo.runtime.prediction.predict import NOT_FINITE
 

@@ -2,21 +2,72 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from poolzoo.cli.foreign import (
+    image_size_option,
+    is_file,
+    output_option,
+    parse_scaling,
+    parse_size,
+    require_of_file,
+    require_onnx,
+)
 from poolzoo.cli.options import json_option, provider_option, runtime_timeout_option, split_names, threads_option
 from poolzoo.common import output
 
 if TYPE_CHECKING:
+    from poolzoo.parity.foreign.report import AgainstReport
     from poolzoo.runtime.measurements import BenchRow
     from poolzoo.runtime.runtimes import RuntimesReport
+    from poolzoo.runtime.verify import Check
 
 
 @click.command()
-@click.argument("bundle", metavar="BUNDLE", type=click.Path(path_type=Path))
+@click.argument("bundle", metavar="BUNDLE|FILE.onnx", type=click.Path(path_type=Path))
+@click.option(
+    "--against",
+    metavar="MODULE:FUNCTION",
+    help="Compare FILE.onnx with the torch module that this function returns. MODULE is a module that Python finds, or "
+    "the path of a Python file: model.py:build.",
+)
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    metavar="DIR|FILE",
+    show_default="photographs of scikit-learn",
+    help="Natural images for --against: a folder of them, or one.",
+)
+@click.option(
+    "--input-range",
+    metavar="LOW,HIGH",
+    show_default="0,1",
+    help="What black and white become in the float input of FILE.onnx and its module.",
+)
+@click.option(
+    "--mean",
+    metavar="R,G,B",
+    show_default="what the module states, else 0",
+    help="Mean of each channel, subtracted from that input.",
+)
+@click.option(
+    "--std",
+    metavar="R,G,B",
+    show_default="what the module states, else 1",
+    help="Standard deviation of each channel, by which it is divided then.",
+)
+@click.option(
+    "--debug",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write the smallest graph and input that show a difference from --against, with a script that runs them.",
+)
+@output_option
+@image_size_option
 @click.option("--no-bench", is_flag=True, help="Skip the measurement of speed.")
 @click.option(
     "--runtime",
@@ -31,15 +82,32 @@ if TYPE_CHECKING:
     show_default=True,
     help="Arithmetic of these runtimes: float32, or what each prefers, which has a wider tolerance.",
 )
+@click.option(
+    "--arithmetic",
+    "arithmetics",
+    type=click.Choice(["fp16", "bf16"]),
+    multiple=True,
+    help="Also compute with every value rounded to this type, as some devices do with a graph in float32. May be "
+    "repeated.",
+)
 @provider_option
 @threads_option
 @runtime_timeout_option
 @json_option
 def command(
     bundle: Path,
+    against: str | None,
+    images: Path | None,
+    input_range: str | None,
+    mean: str | None,
+    std: str | None,
+    debug: Path | None,
+    output_name: str | None,
+    image_size: str | None,
     no_bench: bool,
     runtimes: str | None,
     precision: str,
+    arithmetics: tuple[str, ...],
     provider: str,
     threads: int | None,
     runtime_timeout: float | None,
@@ -52,16 +120,51 @@ def command(
     With --runtime, each runtime must give these outputs too, and those of ONNX Runtime for images that the bundle does
     not store. Each runs in a process of its own, with limits of time and memory. The exit code is 1 if one of them is
     wrong, or if one that was named refuses the graph.
+
+    With --against, FILE.onnx may be any image classifier. It must give what a torch module gives, for natural and
+    synthetic images, in batches of several sizes, and for extreme inputs. This needs torch. The exit code is 1 if it
+    does not; a known mistake in its input is named, such as channels in the order BGR.
     """
-    from poolzoo.common.errors import CHECK_FAILED, OK
+    from poolzoo.common.errors import CHECK_FAILED, OK, UsageError
     from poolzoo.runtime.verify import verify
 
     names = split_names("--runtime", runtimes) if runtimes is not None else []
+    of_file = {"--input-range": input_range, "--mean": mean, "--std": std, "--images": images, "--debug": debug}
+    if is_file(bundle):
+        if against is None:
+            text = f"{bundle} is an ONNX file, and there is nothing to compare it with"
+            raise UsageError(text, "--against model.py:build names its torch module; poolzoo bench measures it alone")
+        if provider not in ("auto", "cpu"):
+            raise UsageError(f"--provider {provider} is for bundles", "--against compares on the CPU")
+        require_onnx()
+        from poolzoo.parity.foreign.verify import AgainstOptions, verify_against
+
+        options = AgainstOptions(
+            output=output_name,
+            size=parse_size(image_size),
+            images=images,
+            scaling=parse_scaling(input_range, mean, std),
+            runtimes=names,
+            precision=precision,
+            threads=threads,
+            timeout=runtime_timeout,
+            measure_speed=not no_bench,
+            arithmetics=tuple(dict.fromkeys(arithmetics)),
+            debug=debug,
+        )
+        return _show_against(verify_against(bundle, against, options), as_json=as_json)
+    require_of_file({"--against": against, "--output": output_name, "--image-size": image_size, **of_file})
     if names:
         from poolzoo.runtime.runtimes import check_runtimes, select
 
         select(names)  # a name that does not exist fails before the work
-    report = verify(bundle, provider=provider, threads=threads, measure_speed=not no_bench and not names)
+    report = verify(
+        bundle,
+        provider=provider,
+        threads=threads,
+        measure_speed=not no_bench and not names,
+        arithmetics=tuple(dict.fromkeys(arithmetics)),
+    )
     compared: RuntimesReport | None = None
     if names and report.passed:
         compared = check_runtimes(
@@ -76,33 +179,61 @@ def command(
         rows = {} if compared is None else {"runtimes": compared.to_json()}
         output.emit_json({**report.to_json(), **rows})
     else:
-        output.table(
-            ("check", "", "detail"),
-            [(check.id, "ok" if check.passed else "FAILED", check.detail) for check in report.checks],
-        )
+        _show_checks(report.checks)
         for size, one in report.speed.items():
             output.data(f"batch {size}: {one.ort_ms:.2f} ms")
         if compared is not None:
             output.data("")
             show_runtimes(compared)
     if (failure := report.first_failure) is not None:
-        output.error(f"bundle {bundle} is not as it was exported: {failure.detail}", "export the run again")
+        text, hint = f"bundle {bundle} is not as it was exported: {failure.detail}", "export the run again"
+        if failure.id.startswith("arithmetic-"):
+            text, hint = f"bundle {bundle} needs float32: {failure.detail}", "let no device compute it otherwise"
+        output.error(text, hint)
+    return OK if _report_failures(compared, "bundle") and report.passed else CHECK_FAILED
+
+
+def _show_against(report: AgainstReport, *, as_json: bool) -> int:
+    from poolzoo.common.errors import CHECK_FAILED, OK
+
+    if as_json:
+        output.emit_json(report.to_json())
+    else:
+        _show_checks(report.checks)
+        for remark in report.remarks:
+            output.detail(remark)
+        if report.runtimes is not None:
+            output.data("")
+            show_runtimes(report.runtimes)
+    if not all(check.passed for check in report.checks):
+        output.error(report.describe_failure(), report.hint)
+    return OK if _report_failures(report.runtimes, "file") and report.passed else CHECK_FAILED
+
+
+def _show_checks(checks: Sequence[Check]) -> None:
+    rows = [(check.id, "ok" if check.passed else "FAILED", check.detail) for check in checks]
+    output.table(("check", "", "detail"), rows)
+
+
+def _report_failures(compared: RuntimesReport | None, what: str) -> bool:
+    """Reports the runtimes that are wrong; returns whether there are none."""
     failures = compared.failures if compared is not None else []
     for result in failures:
-        output.error(f"runtime {result.runtime} {_STATUS[result.status]}: {result.detail}", _HINTS[result.status])
-    return OK if report.passed and not failures else CHECK_FAILED
+        status, hint = (texts[result.status].format(what=what) for texts in (_STATUS, _HINTS))
+        output.error(f"runtime {result.runtime} {status}: {result.detail}", hint)
+    return not failures
 
 
 _STATUS = {
     "wrong": "is WRONG",
-    "refused": "refuses the bundle",
+    "refused": "refuses the {what}",
     "cannot run here": "cannot run here",
     "not installed": "is not installed",
 }
 _HINTS = {
-    "wrong": "do not use it for this bundle; poolzoo verify --json shows every check",
-    "refused": "poolzoo verify --runtime all shows which runtimes take the bundle",
-    "cannot run here": "verify the bundle where it can",
+    "wrong": "do not use it for this {what}; poolzoo verify --json shows every check",
+    "refused": "poolzoo verify --runtime all shows which runtimes take the {what}",
+    "cannot run here": "verify the {what} where it can",
     "not installed": "poolzoo list runtimes shows how to get it",
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,19 +16,25 @@ if TYPE_CHECKING:
 
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Writes a file to a temporary name beside its place and renames it, so that nobody sees half of it."""
+    write_together({path: content.encode() if isinstance(content, str) else content})
+
+
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """Writes files to temporary names beside their places, and then renames one after the other, in their order."""
     from uuid import uuid4
 
-    raw = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}-{uuid4().hex[:8]}")
+    staged = {path.with_name(f".{path.name}-{uuid4().hex[:8]}"): path for path in contents}
     try:
-        with temporary.open("xb") as file:
-            file.write(raw)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        for temporary, path in staged.items():
+            with temporary.open("xb") as file:
+                file.write(contents[path])
+                file.flush()
+                os.fsync(file.fileno())
+        for temporary, path in staged.items():
+            os.replace(temporary, path)
+    finally:
+        for temporary in staged:
+            temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

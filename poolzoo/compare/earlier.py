@@ -44,6 +44,7 @@ NO_RECIPE: Final = frozenset(
         "skip_broken",
         "deterministic",
         "feature_cache",
+        "calibration",
         "validation",
         "reader",
         "final_norm",

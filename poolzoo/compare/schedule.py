@@ -108,7 +108,8 @@ def _of_backbone(
     race: Race,
     variants: Mapping[tuple[str, str], Variant],
 ) -> Iterator[list[Trial]]:
-    for rung in race.rungs(lambda: right_of(config, records, backbone)):
+    rungs = race.rungs(lambda: right_of(config, records, backbone), lambda: seconds_of(config, records, backbone))
+    for rung in rungs:
         for number in race.looks.keys() - records.looks.get(backbone, {}).keys():
             records.add_look(backbone, number, race.looks[number])
             for name, one in race.looks[number].items():
@@ -122,6 +123,15 @@ def right_of(config: ComparisonConfig, records: TrialRecords, backbone: str) -> 
     for one in config.trials:
         if one.variant.backbone == backbone and records.done(one):
             found.setdefault(one.variant.name, {})[one.seed] = correct(records[one].path)
+    return found
+
+
+def seconds_of(config: ComparisonConfig, records: TrialRecords, backbone: str) -> dict[str, dict[int, float]]:
+    """How long the finished trials of a backbone trained, by name and seed; 0 where the journal does not say."""
+    found: dict[str, dict[int, float]] = {}
+    for one in config.trials:
+        if one.variant.backbone == backbone and records.done(one):
+            found.setdefault(one.variant.name, {})[one.seed] = records[one].seconds or 0.0
     return found
 
 

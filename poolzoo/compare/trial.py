@@ -43,11 +43,11 @@ def train(base: Settings, trial: Trial, folder: Path) -> TrialRecord:
     try:
         if not (place / manifest.MANIFEST).is_file():
             if (place / "run.toml").is_file():
-                run.resume(place)
+                run.resume(place, alone=False)
             else:
                 shutil.rmtree(place, ignore_errors=True)
                 folder.mkdir(parents=True, exist_ok=True)
-                run.finetune(settings_of(base, trial), place)
+                run.finetune(settings_of(base, trial), place, alone=False)
         return finished(trial, place)
     except Exception as error:
         return failed(trial, error)

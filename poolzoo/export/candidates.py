@@ -7,24 +7,25 @@ The fastest one within the user's limits is selected. The report says why the ot
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
 import numpy as np
 import onnx
 
-from poolzoo.artifacts import schema
 from poolzoo.common import output, timing
 from poolzoo.common.errors import CheckFailed
 from poolzoo.export import graph, precision
+from poolzoo.export.candidate import Candidate, CandidateResult
+from poolzoo.export.ranges import GraphInputs
 from poolzoo.export.source import ExportSource
 from poolzoo.parity.check import check_limits
 from poolzoo.parity.layers import Layers
 from poolzoo.parity.reference import Reference
-from poolzoo.parity.report import Accuracies, Limits, ParityReport
+from poolzoo.parity.report import Limits, ParityReport
 from poolzoo.runtime import half_arithmetic, ort_session
 
 # The precisions that each choice of `--precision` tries, beside fp32.
@@ -40,84 +41,11 @@ MIN_SPEEDUP: Final = 1.05  # over fp32, or `auto` selects fp32: measurement nois
 Times = Mapping[int, Mapping[str, Sequence[float]]]  # milliseconds by batch size and precision
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A graph that could be exported: its precision, file, session and parity report."""
-
-    precision: str
-    file: Path
-    model: ort_session.OnnxModel
-    parity: ParityReport
-
-
 @dataclass(frozen=True, kw_only=True)
-class CandidateResult:
-    """What was found of a candidate.
+class Conversion:
+    """Makes candidates in lower precision from a graph in fp32, and checks them against the limits.
 
     Attributes:
-        precision: "fp32", "fp16", "int8-static" or "int8-dynamic".
-        selected: Whether it is exported.
-        passed: Whether it passed its parity check.
-        agreement: The fraction of images on which the predicted class agrees with the network's, or the mean Jaccard
-            index of the sets of labels.
-        accuracy: The accuracies, or mAPs, of network and graph; None where the images have no labels.
-        max_abs: The largest difference of an output; None where one is not finite.
-        cosine: The least cosine between logits of network and graph; None likewise.
-        ort_ms: Median milliseconds by batch size.
-        speedup: How many times as fast as fp32, by batch size.
-        bytes: The size of the file.
-        reason: Why it was not selected; None where it was.
-    """
-
-    precision: str
-    selected: bool
-    passed: bool
-    agreement: float
-    accuracy: Accuracies | None
-    max_abs: float | None
-    cosine: float | None
-    ort_ms: Mapping[int, float]
-    speedup: Mapping[int, float]
-    bytes: int
-    reason: str | None
-
-    def to_json(self) -> schema.CandidateRow:
-        """An entry of `candidates` in `parity.json`."""
-        scores: dict[str, float | None] = {"accuracy": None, "accuracy_drop": None}
-        if self.accuracy is not None:
-            key = self.accuracy.task.score_key
-            scores = {key: self.accuracy.onnxruntime, f"{key}_drop": self.accuracy.drop}
-        row = {
-            "precision": self.precision,
-            "chosen": self.selected,
-            "passed": self.passed,
-            "agreement": self.agreement,
-            **scores,
-            "max_abs": self.max_abs,
-            "cosine": self.cosine,
-            "ort_ms": {str(size): value for size, value in self.ort_ms.items()},
-            "speedup": {str(size): value for size, value in self.speedup.items()},
-            "bytes": self.bytes,
-            "lost": self.reason,
-        }
-        return cast(schema.CandidateRow, row)
-
-
-def convert_candidates(
-    choice: str,
-    *,
-    fp32: Candidate,
-    layers: Layers,
-    source: ExportSource,
-    input_kind: str,
-    reference: Reference,
-    limits: Limits,
-    open_model: Callable[[Path], ort_session.OnnxModel],
-) -> list[Candidate]:
-    """Converts the fp32 graph to the lower precisions of a choice and checks each against the limits.
-
-    Args:
-        choice: A key of `PRECISIONS`.
         fp32: The graph in fp32.
         layers: Which of the graph's values are which layers'.
         source: The network.
@@ -125,31 +53,70 @@ def convert_candidates(
         reference: What the network answers.
         limits: What lower precision may cost.
         open_model: Opens a file.
+    """
+
+    fp32: Candidate
+    layers: Layers
+    source: ExportSource
+    input_kind: str
+    reference: Reference
+    limits: Limits
+    open_model: Callable[[Path], ort_session.OnnxModel]
+
+    def converter(self, name: str) -> precision.Converter:
+        """What converts the graph to a precision."""
+        images = self.source.calibration
+        if name == "fp16":  # values may overflow on synthetic edge cases alone
+            reference = self.reference
+            images = np.concatenate(
+                [reference.images[: reference.edge_count], images[: precision.FP16_CALIBRATION_IMAGES]]
+            )
+        inputs = GraphInputs(images, self.fp32.model.to_input)
+        return precision.Converter(name, self.fp32.file, self.layers, inputs)
+
+    def make(self, converter: precision.Converter, file: Path, float32: Collection[str] = ()) -> Candidate:
+        """Writes a graph and checks it.
+
+        Args:
+            converter: One of `converter`.
+            file: The file to write.
+            float32: Nodes that stay in float32 beside those that always do.
+
+        Raises:
+            Exception: Whatever ONNX Runtime's converters raise.
+        """
+        value_range = converter.convert(file, float32)
+        proto = onnx.load(file)
+        graph.write_metadata(proto, self.source, self.input_kind, converter.precision, value_range)
+        onnx.save(proto, file)
+        model = self.open_model(file)
+        report = replace(check_limits(self.reference, model, self.limits), value_range=value_range)
+        if converter.precision == "fp16":
+            report = check_half_arithmetic(report, proto, model, self.reference, self.limits)
+        return Candidate(converter.precision, file, model, report)
+
+
+def convert_candidates(choice: str, conversion: Conversion) -> list[tuple[Candidate, precision.Converter]]:
+    """Converts the fp32 graph to the lower precisions of a choice and checks each against the limits.
+
+    Args:
+        choice: A key of `PRECISIONS`.
+        conversion: Makes candidates.
+
+    Returns:
+        The candidates, each with what converted it.
 
     Raises:
         CheckFailed: The only requested precision cannot be made; of several, one is left out with a warning.
     """
-    found: list[Candidate] = []
-    if "int8-static" in PRECISIONS[choice] and source.image_labels is None:
+    found: list[tuple[Candidate, precision.Converter]] = []
+    if "int8-static" in PRECISIONS[choice] and conversion.source.image_labels is None:
         output.warn("int8 is calibrated on synthetic images, since the network comes without images")
     for name in PRECISIONS[choice]:
         output.say(f"trying {name}")
-        file = fp32.file.with_name(f"{name}.onnx")
         try:
-            images = source.calibration
-            if name == "fp16":  # values may overflow on synthetic edge cases alone
-                images = np.concatenate(
-                    [reference.images[: reference.edge_count], images[: precision.FP16_CALIBRATION_IMAGES]]
-                )
-            value_range = precision.convert(name, fp32.file, file, layers, fp32.model.to_input(images))
-            proto = onnx.load(file)
-            graph.write_metadata(proto, source, input_kind, name, value_range)
-            onnx.save(proto, file)
-            model = open_model(file)
-            report = replace(check_limits(reference, model, limits), value_range=value_range)
-            if name == "fp16":
-                report = check_half_arithmetic(report, proto, model, reference, limits)
-            found.append(Candidate(name, file, model, report))
+            converter = conversion.converter(name)
+            found.append((conversion.make(converter, conversion.fp32.file.with_name(f"{name}.onnx")), converter))
         except OSError:
             raise
         except Exception as error:  # ONNX Runtime's converters raise any type
@@ -181,21 +148,36 @@ def check_half_arithmetic(
     return report.with_half_arithmetic(half)
 
 
-def measure_candidates(candidates: Sequence[Candidate], images: np.ndarray, batch: int = TIMED_BATCH) -> Times:
+def measure_candidates(
+    candidates: Sequence[Candidate], images: np.ndarray, batch: int = TIMED_BATCH, seconds: float = 3.0
+) -> Times:
     """Times the candidates at batch 1 and at a larger one, interleaved where there are several.
+
+    Graphs before a search are timed too, under `LayerSearch.timed_as`.
 
     Args:
         candidates: The candidates.
         images: Images to take batches from, `uint8[N, H, W, 3]`.
         batch: The larger batch size.
+        seconds: How long for each batch size.
     """
+    models = {one.precision: one.model for one in candidates}
+    models |= {one.search.timed_as: one.search.before.model for one in candidates if one.search is not None}
     times = {}
     for size in sorted({1, batch}):
         inputs = images[np.arange(size) % len(images)]
-        calls: dict[str, Callable[[], object]] = {one.precision: partial(one.model.run, inputs) for one in candidates}
-        seconds = 1.0 if len(candidates) == 1 else 3.0
-        times[size] = timing.interleaved(calls, seconds, within=timing.NARROW)
+        calls: dict[str, Callable[[], object]] = {name: partial(model.run, inputs) for name, model in models.items()}
+        longest = min(seconds, 1.0) if len(calls) == 1 else seconds
+        times[size] = timing.interleaved(calls, longest, within=timing.NARROW)
     return times
+
+
+def speeds(candidates: Sequence[Candidate], times: Times) -> dict[str, float]:
+    """How many times as fast as fp32 the candidates are: the geometric mean over batch sizes, by precision."""
+    return {
+        one.precision: statistics.geometric_mean(timing.ratio(by["fp32"], by[one.precision]) for by in times.values())
+        for one in candidates
+    }
 
 
 def select(choice: str, candidates: Sequence[Candidate], times: Times) -> tuple[Candidate, list[CandidateResult]]:
@@ -214,7 +196,7 @@ def select(choice: str, candidates: Sequence[Candidate], times: Times) -> tuple[
         one.precision: {size: timing.ratio(by["fp32"], by[one.precision]) for size, by in times.items()}
         for one in candidates
     }
-    overall = {name: statistics.geometric_mean(ratios.values()) for name, ratios in speedups.items()}
+    overall = speeds(candidates, times)
     eligible = [one for one in requested if one.parity.passed] or requested
     best = max(eligible, key=lambda one: overall[one.precision])
     if choice == "auto" and overall[best.precision] < MIN_SPEEDUP:
@@ -231,13 +213,19 @@ def select(choice: str, candidates: Sequence[Candidate], times: Times) -> tuple[
                 accuracy=outputs.accuracy,
                 max_abs=outputs.max_abs,
                 cosine=outputs.cosine,
-                ort_ms={size: round(statistics.median(by[name]), 4) for size, by in times.items()},
+                ort_ms=_medians(times, name),
                 speedup={size: round(ratio, 3) for size, ratio in speedups[name].items()},
-                bytes=one.file.stat().st_size,
+                bytes=one.bytes,
                 reason=None if one is best else _reason(one, best, overall, requested=one in requested),
+                search=one.search,
+                search_ms={} if one.search is None else _medians(times, one.search.timed_as),
             )
         )
     return best, results
+
+
+def _medians(times: Times, name: str) -> dict[int, float]:
+    return {size: round(statistics.median(by[name]), 4) for size, by in times.items()}
 
 
 def report_selection(choice: str, results: Sequence[CandidateResult]) -> None:
@@ -261,7 +249,8 @@ def _reason(one: Candidate, best: Candidate, overall: Mapping[str, float], *, re
     if not requested:
         return "not requested"
     if not one.parity.passed:
-        return one.parity.violations or "it failed parity"
+        why = one.parity.violations or "it failed parity"
+        return f"{why}; {one.remark}" if one.remark else why
     if best.precision == "fp32" and overall[one.precision] >= 1:
         return f"{overall[one.precision]:.2f} times as fast as fp32, too little to be less exact"
     return f"slower than {best.precision} by a factor of {overall[best.precision] / overall[one.precision]:.2f}"

@@ -1,21 +1,24 @@
-"""Writes the model card of a bundle: `README.md`, `report.html` and `confusion.png`."""
+"""Writes the model card of a bundle: `README.md`, `report.html`, and their pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 
 from poolzoo.artifacts.schema import Export, Speed
 from poolzoo.common import files, markdown
 from poolzoo.export.source import ExportSource
-from poolzoo.metrics import classification, evaluation, multilabel
+from poolzoo.metrics import classification, evaluation, multilabel, reliability
 from poolzoo.metrics.decisions import Decision
 from poolzoo.metrics.multilabel_results import MultilabelMetrics
+from poolzoo.metrics.output_rules import ACCEPTED, OutputRules, RulesReport
+from poolzoo.metrics.reliability import ReliabilityChange
 from poolzoo.metrics.results import AnyMetrics, Metrics, format_score, untested_classes, untested_note
-from poolzoo.report import bundle_page, bundle_words, confusion
+from poolzoo.metrics.risk_coverage import risk_coverage
+from poolzoo.report import bundle_page, bundle_words, confusion, reliability_diagram, risk_coverage_diagram
 
 MAX_CLASSES: Final = 50  # whose table and confusion matrix are readable
 MAX_LABELS: Final = 20  # that the card names
@@ -41,7 +44,10 @@ LICENSES: Final = frozenset(
 
 
 def write(directory: Path, source: ExportSource, report: Export, measured: Speed, logits: np.ndarray) -> None:
-    """Writes `README.md`, `report.html`, and `confusion.png` where there are labels and few enough classes.
+    """Writes `README.md` and `report.html`, and their pictures.
+
+    With labels these are `reliability.png`; of one label per image `risk_coverage.svg`, and with few classes
+    `confusion.png`.
 
     Args:
         directory: The bundle.
@@ -58,6 +64,17 @@ def write(directory: Path, source: ExportSource, report: Export, measured: Speed
     figures = None if labels is None else evaluation.compute(logits, labels, classes, source.decision)
     if isinstance(figures, Metrics) and len(classes) <= MAX_CLASSES:
         confusion.draw(figures.confusion, classes, directory / "confusion.png")
+    trusted = None if labels is None else reliability.measure(logits, labels, source.decision)
+    diagram = None
+    if trusted is not None:
+        diagram = reliability_diagram.draw(trusted, several=source.decision.task.is_multilabel)
+        files.write_atomically(directory / "reliability.png", diagram)
+    curve = None
+    if labels is not None and not source.decision.task.is_multilabel:
+        found = risk_coverage(source.decision.probabilities(logits), labels)
+        rules = RulesReport.from_json(cast(Mapping[str, object], report))
+        curve = risk_coverage_diagram.draw(found, rules.selective)
+        files.write_atomically(directory / "risk_coverage.svg", curve)
     made = {key: value for key, value in source.provenance.items() if key != "poolzoo"}  # config.json says more of that
     page = bundle_page.Contents(
         title=source.title,
@@ -65,21 +82,25 @@ def write(directory: Path, source: ExportSource, report: Export, measured: Speed
         report=report,
         measured=measured,
         figures=figures,
+        reliability=trusted,
+        diagram=diagram,
+        curve=curve,
         examples=examples(source, logits),
         provenance={**source.config["poolzoo"], **made, **source.origin},
-        python=python(source, report["input"]),
+        python=python(source, report),
     )
-    files.write_atomically(directory / "README.md", _readme(source, report, measured, figures))
+    files.write_atomically(directory / "README.md", _readme(source, report, measured, figures, trusted))
     files.write_atomically(directory / "report.html", bundle_page.html(page))
 
 
-def python(source: ExportSource, input_kind: str) -> str:
+def python(source: ExportSource, report: Export) -> str:
     """A Python program that runs the graph on an image file without poolzoo.
 
     Args:
         source: The network.
-        input_kind: The input of the graph, "uint8", "float" or "photo".
+        report: The report of the export.
     """
+    input_kind, rules = report["input"], OutputRules.from_json(cast(Mapping[str, object], report))
     (height, width), how = source.size, source.fit
     fitted = f"ImageOps.fit(photo, ({width}, {height}), Image.Resampling.{how.interpolation.upper()}"
     if how.crop_pct != 1:  # an image that has the size already loses no margin
@@ -89,14 +110,16 @@ def python(source: ExportSource, input_kind: str) -> str:
     fit = f"photo = {fitted})\n" if input_kind != "photo" else ""
     if input_kind == "float":
         pixels = "(numpy.asarray(photo, numpy.float32) / 255).transpose(2, 0, 1)[None]"
+    outputs = ["logits", "probabilities", *rules.names]
+    listed = ", ".join(f'"{name}"' for name in outputs)
     return f"""\
 import json, numpy, onnxruntime
 from PIL import Image, ImageOps
 
 session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
 photo = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")
-{fit}logits, probabilities = session.run(["logits", "probabilities"], {{"images": {pixels}}})
-{_printed(source.decision)}"""
+{fit}{", ".join(outputs)} = session.run([{listed}], {{"images": {pixels}}})
+{_printed(source.decision)}{"".join(map(_printed_rule, rules.names))}"""
 
 
 def _printed(decision: Decision) -> str:
@@ -108,6 +131,14 @@ facts = session.get_modelmeta().custom_metadata_map
 reached = probabilities[0] >= numpy.asarray(json.loads(facts["thresholds"]), numpy.float32)
 print([label for label, is_reached in zip(json.loads(facts["labels"]), reached) if is_reached])
 """
+
+
+def _printed_rule(name: str) -> str:
+    """Code that prints whether an image is accepted, or its set."""
+    if name == ACCEPTED:
+        return f'print("accepted" if {name}[0] else "not accepted")\n'
+    labels = 'json.loads(session.get_modelmeta().custom_metadata_map["labels"])'
+    return f"print([label for label, is_in in zip({labels}, {name}[0]) if is_in])\n"
 
 
 def examples(source: ExportSource, logits: np.ndarray, limit: int = MAX_EXAMPLES) -> list[bundle_page.Example]:
@@ -123,10 +154,9 @@ def examples(source: ExportSource, logits: np.ndarray, limit: int = MAX_EXAMPLES
         return []
     if source.decision.task.is_multilabel:
         return _multilabel_examples(source, labels, logits, limit)
-    predicted = classification.predictions(logits)
+    predicted = source.decision.decide(logits)
     with np.errstate(invalid="ignore"):
-        shifted = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
-        confidence = np.nan_to_num((shifted / shifted.sum(1, keepdims=True)).max(1))
+        confidence = np.nan_to_num(source.decision.probabilities(logits).max(1))
     order = np.argsort(-confidence, kind="stable")
     wrong = [index for index in order if predicted[index] not in (labels[index], classification.NO_CLASS)]
     right = [index for index in range(len(labels)) if predicted[index] == labels[index]]
@@ -167,12 +197,18 @@ def _multilabel_examples(
     ]
 
 
-def _readme(source: ExportSource, report: Export, measured: Speed, figures: AnyMetrics | None) -> str:
+def _readme(
+    source: ExportSource,
+    report: Export,
+    measured: Speed,
+    figures: AnyMetrics | None,
+    trusted: ReliabilityChange | None,
+) -> str:
     sections = [
         _front_matter(source, figures),
         f"# {markdown.text(source.title)}, for ONNX Runtime",
         _what(source, report),
-        f"## Run it\n\n```python\n{python(source, report['input'])}```",
+        f"## Run it\n\n```python\n{python(source, report)}```",
         "Or with the script in the bundle, on many images, and to check the bundle:\n\n"
         "```console\npython predict.py photo.jpg\npython predict.py --verify\n```",
         _labels(source.classes),
@@ -180,6 +216,10 @@ def _readme(source: ExportSource, report: Export, measured: Speed, figures: AnyM
     ]
     if figures:
         sections.append(_figures(figures))
+    if trusted is not None:
+        sections.append(_calibration(source.decision, trusted))
+    if isinstance(figures, Metrics):
+        sections.append(_abstention(report))
     sections.append("## Parity\n\n" + markdown.text(" ".join(bundle_words.parity(report["parity"]))))
     if rows := bundle_words.speed_rows(report["speed"]):
         sections.append(
@@ -190,6 +230,7 @@ def _readme(source: ExportSource, report: Export, measured: Speed, figures: AnyM
             sections.append(markdown.text(bundle_words.preprocessing(before)))
     if rows := bundle_words.candidate_rows(report.get("candidates", [])):
         sections.append(f"## Precision\n\n{markdown.table(bundle_words.candidate_headers(report['candidates']), rows)}")
+        sections += [markdown.text(text) for text in bundle_words.searches(report["candidates"])]
     if targets := _targets(report):
         sections.append(f"## Other runtimes\n\n{targets}")
     around = [(key, bundle_words.value(value)) for key, value in measured["environment"].items()]
@@ -237,9 +278,15 @@ def _what(source: ExportSource, report: Export) -> str:
     needs = f"It needs ONNX Runtime {report['onnxruntime']} or newer. " if "onnxruntime" in report else ""
     return (
         f"`model.onnx` ({report['precision']}, opset {report['opset']}, {size}) takes `images`, {takes}, {batch}, and "
-        f"gives `logits` and `probabilities`{each}, float32 `[N, {len(source.classes)}]`. Normalization and resizing "
-        f"to the network's own size are inside. {needs}{other}"
+        f"gives `logits` and `probabilities`{each}, float32 `[N, {len(source.classes)}]`{_more(report)}. Normalization "
+        f"and resizing to the network's own size are inside. {needs}{other}"
     )
+
+
+def _more(report: Export) -> str:
+    """The outputs beside logits and probabilities."""
+    names = OutputRules.from_json(cast(Mapping[str, object], report)).names
+    return f", and {bundle_words.listed([f'`{name}`' for name in names])}, bool" if names else ""
 
 
 def _targets(report: Export) -> str:
@@ -265,6 +312,30 @@ _THRESHOLDS: Final = (
     "An image gets every label whose probability reaches its threshold. The thresholds are `thresholds` in "
     "`config.json` and in the metadata of `model.onnx`, in the order of the labels."
 )
+
+
+def _calibration(decision: Decision, trusted: ReliabilityChange) -> str:
+    """What probabilities are worth, as a table and a diagram."""
+    said = "`probabilities` are those of plain logits."
+    if decision.calibration is not None:
+        each = " with a scale and bias of each class" if decision.calibration.scale is not None else ""
+        said = (
+            f"`probabilities` are those of logits divided by a temperature of {decision.calibration.temperature:.4g}"
+            f"{each}, which validation images chose; `logits` are plain. The metadata of `model.onnx` has it as "
+            "`calibration`."
+        )
+    table = markdown.table(reliability.headers(trusted), reliability.rows(trusted))
+    picture = "![Reliability diagram: share of right predictions by their probability](reliability.png)"
+    return f"## Calibration\n\n{said} {reliability.note(trusted)}\n\n{table}\n\n{picture}"
+
+
+def _abstention(report: Export) -> str:
+    """The rules of the outputs beside logits and probabilities, and the risk–coverage curve."""
+    said = bundle_words.rules(RulesReport.from_json(cast(Mapping[str, object], report)))
+    rules = "".join(f"`{name}`: {markdown.text(' '.join(sentences))}\n\n" for name, sentences in said.items())
+    title = "Abstention and prediction sets" if rules else "Risk and coverage"
+    picture = f"![{bundle_words.RISK_COVERAGE}](risk_coverage.svg)"
+    return f"## {title}\n\n{rules}{markdown.text(bundle_words.RISK_COVERAGE_NOTE)}\n\n{picture}"
 
 
 def _figures(figures: AnyMetrics) -> str:

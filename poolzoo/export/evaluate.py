@@ -15,7 +15,7 @@ from poolzoo.common.errors import UsageError
 from poolzoo.data import blocks
 from poolzoo.data.streaming.images import batches
 from poolzoo.data.unreadable import Skip
-from poolzoo.metrics import evaluation
+from poolzoo.metrics import evaluation, reliability
 from poolzoo.train.evaluate import Evaluation, load_test_images, test_part
 
 BATCH: Final = 64  # images under ONNX Runtime, at most …
@@ -81,5 +81,10 @@ def evaluate_graph(
         for batch in batches(test.images, np.arange(count), batch_size):
             parts.append(model.run(batch)[0])
             bar.update(batch_size * len(parts))
-    metrics = evaluation.compute(np.concatenate(parts), test.labels, model.labels, model.decision)
-    return Evaluation(metrics=metrics, skipped=test.skipped, provider=model.provider)
+    logits = np.concatenate(parts)
+    return Evaluation(
+        metrics=evaluation.compute(logits, test.labels, model.labels, model.decision),
+        reliability=reliability.measure(logits, test.labels, model.decision),
+        skipped=test.skipped,
+        provider=model.provider,
+    )

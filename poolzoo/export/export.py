@@ -19,10 +19,11 @@ from poolzoo.artifacts import manifest, schema
 from poolzoo.common import allocator, files, output
 from poolzoo.common.errors import CheckFailed
 from poolzoo.explain import head
-from poolzoo.export import candidates, card, graph, script
-from poolzoo.export.candidates import Candidate, CandidateResult
+from poolzoo.export import candidates, card, graph, layer_search, rule_outputs, script
+from poolzoo.export.candidate import Candidate, CandidateResult
 from poolzoo.export.source import ExportSource
 from poolzoo.export.targets import TargetOptions, choose_runtime, write_targets
+from poolzoo.metrics.output_rules import OutputRules, RuleOptions, RulesReport, measure_rules
 from poolzoo.model import inference
 from poolzoo.model.inference import batch_of
 from poolzoo.parity import check, photographs
@@ -45,12 +46,14 @@ class ExportOptions:
             photograph of any size, which the graph resizes.
         limits: What lower precision may cost.
         opset: The opset to ask the exporter for.
+        rules: Outputs beside logits and probabilities.
     """
 
     precision: str = "fp32"
     input_kind: str = "uint8"
     limits: Limits = field(default_factory=Limits)
     opset: int = inference.OPSET
+    rules: RuleOptions = field(default_factory=RuleOptions)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +75,7 @@ class ExportReport:
         skipped: Why targets that "all" means were left out, by name.
         runtime: The runtime that `predict` uses; None where none was asked for.
         runtimes: What was found of the runtimes then; None likewise.
+        rules: What makes outputs beside logits and probabilities, and what it does to test images.
     """
 
     bundle: str | None
@@ -88,6 +92,7 @@ class ExportReport:
     skipped: Mapping[str, str] = field(default_factory=dict)
     runtime: str | None = None
     runtimes: RuntimesReport | None = None
+    rules: RulesReport = field(default_factory=RulesReport)
 
     def to_json(self) -> schema.Export:
         """What `export --json` prints."""
@@ -100,6 +105,7 @@ class ExportReport:
             "opset": self.opset,
             "precision": self.precision,
             "candidates": [one.to_json() for one in self.candidates],
+            **self.rules.to_json(),
         }
         if self.onnxruntime is not None:
             report["onnxruntime"] = self.onnxruntime
@@ -118,7 +124,7 @@ class ParityFailed(CheckFailed):
     """The graph does not compute what the network computes, or exceeds its limits; `report` says where."""
 
     def __init__(self, report: ExportReport, hint: str) -> None:
-        text = f"nothing was written; {hint}, or report it as a bug"
+        text = f"no bundle was written; {hint}, or report it as a bug"
         super().__init__(report.parity.describe_failure(), text)
         self.report = report
 
@@ -133,6 +139,7 @@ def export(
     measure_speed: bool = True,
     torch_compile: bool = False,
     targets: TargetOptions | None = None,
+    debug: Path | None = None,
 ) -> ExportReport:
     """Exports a network, checks the graph and measures it.
 
@@ -145,22 +152,31 @@ def export(
         measure_speed: Whether to measure speed.
         torch_compile: Whether to measure the network under torch.compile too.
         targets: What to make for other runtimes; None for nothing.
+        debug: A directory, which must not exist, for the smallest graph and input that show it where parity fails in
+            fp32; None for none.
 
     Raises:
         ParityFailed: The graph is not the network's, or exceeds its limits; there is no bundle.
-        CheckFailed: The network cannot be exported, or gives NaN or infinity.
+        CheckFailed: The network cannot be exported, or gives NaN or infinity; or validation images do not reach what
+            the rules are to reach.
         UsageError: `out` exists, or the resize of training cannot be computed in a graph that takes photographs.
         EnvironmentProblem: There is no device for the provider.
     """
     options, targets = options or ExportOptions(), targets or TargetOptions()
     files.require_free(out)
+    if debug is not None:
+        files.require_free(debug)
     if options.input_kind == graph_input.PHOTO:
         photo_graph.require_filter(source.fit)
     targets.require(options.input_kind)
     ort_session.choose_provider(provider)  # a provider without a device fails before the work, not after it
+    rules = rule_outputs.choose(source, options.rules)
     with _torch_threads(threads) as count, files.appearing(out) as directory:
         with tempfile.TemporaryDirectory(dir=directory) as work:
-            best, report = _export_graphs(source, Path(work) / "fp32.onnx", provider, count, options)
+            best, report = _export_graphs(source, Path(work) / "fp32.onnx", provider, count, options, debug)
+            if rules.names:
+                best, found = _with_rules(best, rules, source, provider, count)
+                report = replace(report, rules=found)
             os.replace(best.file, directory / "model.onnx")
         measured = SpeedReport(environment=current_environment(count), batches={})
         if measure_speed:
@@ -198,7 +214,12 @@ def _torch_threads(count: int | None) -> Iterator[int]:
 
 
 def _export_graphs(
-    source: ExportSource, file: Path, provider: str, threads: int, options: ExportOptions
+    source: ExportSource,
+    file: Path,
+    provider: str,
+    threads: int,
+    options: ExportOptions,
+    debug: Path | None,
 ) -> tuple[Candidate, ExportReport]:
     """Makes the graph in fp32 and in every requested precision beside `file`, checks them, and selects one.
 
@@ -224,10 +245,15 @@ def _export_graphs(
         opset=graph.opset_of(onnx.load(file)),
     )
     if not parity.passed:
-        raise ParityFailed(report, source.hint)
+        hint = source.hint
+        if debug is not None:
+            from poolzoo.parity.reduction import from_parity
 
-    converted = candidates.convert_candidates(
-        options.precision,
+            if from_parity.debug(parity, reference, file, written.layers, model, debug) is not None:
+                hint = f"{debug / 'report.md'} names the node: fix that"
+        raise ParityFailed(report, hint)
+
+    conversion = candidates.Conversion(
         fp32=fp32,
         layers=written.layers,
         source=source,
@@ -236,8 +262,9 @@ def _export_graphs(
         limits=options.limits,
         open_model=lambda path: ort_session.open_model(path, provider, threads),
     )
-    found = [fp32, *converted]
     batch = min(candidates.TIMED_BATCH, batch_of(source.model, source.size))
+    converted = candidates.convert_candidates(options.precision, conversion)
+    found = [fp32, *layer_search.return_layers(options.precision, conversion, converted, batch)]
     times = candidates.measure_candidates(found, source.images, batch)
     best, results = candidates.select(options.precision, found, times)
     candidates.report_selection(options.precision, results)
@@ -254,6 +281,7 @@ def _export_graphs(
         raise ParityFailed(report, "export it with --input uint8")
     if not best.parity.passed:
         hint = "allow more with --min-agreement and --max-accuracy-drop, or take --precision auto"
+        hint = f"{best.remark}; {hint}" if best.remark else hint
         raise ParityFailed(report, hint)
     return best, report
 
@@ -265,6 +293,21 @@ def _with_photo_input(best: Candidate, source: ExportSource, provider: str, thre
     model = ort_session.open_model(file, provider, threads)
     found, golden = photographs.check(model, file, best.model, source.images)
     return Candidate(best.precision, file, model, best.parity.with_photographs(found, golden))
+
+
+def _with_rules(
+    best: Candidate, rules: OutputRules, source: ExportSource, provider: str, threads: int
+) -> tuple[Candidate, RulesReport]:
+    """The selected graph with the outputs of rules, beside the other's file, and what they do to the test images."""
+    assert source.image_labels is not None  # a run has them
+    found = measure_rules(rules, source.decision.probabilities(best.parity.logits), source.image_labels)
+    rule_outputs.warn(found)
+    proto, file = onnx.load(best.file), best.file.with_name("rules.onnx")
+    rule_outputs.add_outputs(proto, found)
+    onnx.save(proto, file)
+    model = ort_session.open_model(file, provider, threads)
+    rule_outputs.require_right(file, model, best.parity.golden["images"])
+    return replace(best, file=file, model=model), found
 
 
 def _write_files(
@@ -280,6 +323,7 @@ def _write_files(
         **source.origin,
         "compared_on": {"images": report.parity.outputs.images, "n": report.parity.outputs.n},
         "map": head.find_feature_map(written, source.model, best.model, source.images),
+        **report.rules.to_json(),
     }
     results = [one.to_json() for one in report.candidates]
     files.write_json(directory / "config.json", {**source.config, "export": facts})

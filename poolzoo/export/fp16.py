@@ -13,24 +13,28 @@ from onnxruntime.transformers.onnx_model import OnnxModel
 
 from poolzoo.export import half_range
 from poolzoo.export.half_range import RangeAnalysis
+from poolzoo.export.ranges import Images
 from poolzoo.parity import layers
 from poolzoo.runtime import half_arithmetic
 
 MAX_ROUNDS: Final = 8  # of running the graph in half arithmetic and keeping more nodes in float32
 
 
-def convert(proto: onnx.ModelProto, float32: list[str], inputs: np.ndarray) -> tuple[onnx.ModelProto, RangeAnalysis]:
+def convert(
+    proto: onnx.ModelProto, float32: list[str], inputs: Images, analysis: RangeAnalysis | None = None
+) -> tuple[onnx.ModelProto, RangeAnalysis]:
     """Converts a graph, and keeps more nodes in float32 until every value is finite in half arithmetic.
 
     Args:
         proto: The graph in float32, without shapes.
         float32: Nodes that stay in float32 in any case.
         inputs: Images as the graph's input, on which every value is measured.
+        analysis: An earlier analysis of the graph, whose measurements are used again; None to measure.
 
     Returns:
         The graph, and the analysis: its `reasons` name the nodes beyond `float32` that stay in float32.
     """
-    analysis = half_range.analyze(proto, inputs)
+    analysis = analysis or half_range.analyze(proto, inputs)
     reasons = dict(analysis.reasons)
     checked = inputs[half_arithmetic.sample_rows(len(inputs))]
     for last in range(MAX_ROUNDS, -1, -1):

@@ -194,10 +194,13 @@ def write_metadata(
 
 
 def task_facts(decision: Decision) -> dict[str, object]:
-    """`task` and `thresholds` of a network with several labels; nothing of any other."""
-    if decision.thresholds is None:
-        return {}
-    return {"task": decision.task.name, "thresholds": list(decision.thresholds)}
+    """`task` and `thresholds` of a network with several labels, and `calibration` where there is one."""
+    facts: dict[str, object] = {}
+    if decision.thresholds is not None:
+        facts |= {"task": decision.task.name, "thresholds": list(decision.thresholds)}
+    if decision.calibration is not None:
+        facts["calibration"] = decision.calibration.to_json()
+    return facts
 
 
 def check_exportable(network: nn.Module, preprocess: Preprocess, size: Size) -> None:

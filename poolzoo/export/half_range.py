@@ -12,24 +12,17 @@ from typing import Final
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
 
-from poolzoo.export import ranges
-from poolzoo.export.ranges import Range
+from poolzoo.export import half_sums, ranges
+from poolzoo.export.half_sums import Sums
+from poolzoo.export.ranges import Images, Range
 
 FLOAT16_MAX: Final = float(np.finfo(np.float16).max)
 FLOAT16_MIN_NORMAL: Final = float(np.finfo(np.float16).tiny)  # below it bits are lost
 HEADROOM: Final = 4.0  # other images may give larger values than the measured ones
 MAX_ROUNDING: Final = 1 / 64  # of the norm of a constant
-# The sums inside a node, as nodes on its first input; the sum keeps the node's axes.
-SUMS: Final = {
-    **dict.fromkeys(("ReduceSum", "ReduceMean", "ReduceL1", "ReduceLogSum", "GlobalAveragePool"), ("ReduceL1",)),
-    **dict.fromkeys(("ReduceSumSquare", "ReduceL2", "LpNormalization", "GlobalLpPool"), ("ReduceSumSquare",)),
-    **dict.fromkeys(("LayerNormalization", "RMSNormalization", "InstanceNormalization"), ("ReduceSumSquare",)),
-    "GroupNormalization": ("ReduceSumSquare",),
-    "ReduceLogSumExp": ("Exp", "ReduceSum"),
-    **dict.fromkeys(("Softplus", "Mish"), ("Exp",)),
-}
+SUM_IMAGES: Final = 16  # on which sums inside convolutions and products are measured, where a bound says too little
 
 Node = onnx.NodeProto
 
@@ -53,15 +46,22 @@ class RangeAnalysis:
     finite: frozenset[str]
 
 
-def analyze(proto: onnx.ModelProto, inputs: np.ndarray) -> RangeAnalysis:
+def analyze(proto: onnx.ModelProto, inputs: Images) -> RangeAnalysis:
     """Measures every value of a graph in float32.
 
     Args:
         proto: The graph; all of its nodes have names.
         inputs: Images as the graph's input.
     """
-    with_sums, inside = _with_sums(proto)
-    found = ranges.measure(with_sums, inputs)
+    sums = Sums(proto)
+    found = ranges.measure(sums.graph, inputs)
+    inside = sums.inside
+    if products := half_sums.too_large(proto, found, FLOAT16_MAX / HEADROOM):
+        sums = Sums(proto, products)
+        rows = np.unique(np.linspace(0, len(inputs) - 1, min(len(inputs), SUM_IMAGES)).round().astype(int))
+        measured = ranges.measure(sums.graph, inputs[rows])
+        found |= {name: measured[name] for names in sums.inside.values() for name in names}
+        inside = {**inside, **sums.inside}
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
     constants |= {n.output[0]: numpy_helper.to_array(n.attribute[0].t) for n in proto.graph.node if _is_tensor(n)}
     reasons = {node.name: reason for node in proto.graph.node if (reason := _constants_problem(node, constants))}
@@ -72,6 +72,8 @@ def analyze(proto: onnx.ModelProto, inputs: np.ndarray) -> RangeAnalysis:
         for name in inside.get(node.name, ()):
             if found[name].largest > FLOAT16_MAX / HEADROOM:
                 reasons.setdefault(node.name, f"a sum inside it reaches {found[name].largest:.3g}")
+    for name, count in half_sums.long_softmaxes(proto, FLOAT16_MAX / HEADROOM).items():
+        reasons.setdefault(name, f"it sums {count:,} exponentials")
     largest_value, largest = ranges.largest(found)
     order = {node.name: index for index, node in enumerate(proto.graph.node)}
     owner = next((name for name, sums in inside.items() if largest_value in sums), None)
@@ -91,47 +93,6 @@ def _problem(of: Range) -> str:
     if 0 < of.largest < FLOAT16_MIN_NORMAL:
         return f"stays below {of.largest:.3g}"
     return ""
-
-
-def _with_sums(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, list[str]]]:
-    """The graph with additional nodes for the sums inside its nodes, and the names of the sums by node."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    known = onnx.shape_inference.infer_shapes(proto).graph
-    values = [v for v in (*known.input, *known.value_info, *known.output) if _is_float(v)]
-    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in values}
-    nodes: list[Node] = []
-    inside: dict[str, list[str]] = {}
-    for node in proto.graph.node:
-        nodes.append(node)
-        value = node.input[0] if node.input else ""
-        rank = ranks.get(value)
-        if rank is None:
-            continue
-        for kind in SUMS.get(node.op_type, ()):
-            result = f"{node.name}/{kind}"
-            inputs = [value] if kind == "Exp" else [value, *_axes(node, rank, copy.graph)]
-            nodes.append(helper.make_node(kind, inputs, [result], name=result))
-            inside.setdefault(node.name, []).append(result)
-            value = result
-    del copy.graph.node[:]
-    copy.graph.node.extend(nodes)
-    return copy, inside
-
-
-def _axes(node: Node, rank: int, graph: onnx.GraphProto) -> list[str]:
-    """The name of the axes that a node sums over, added to the graph where it has none; empty for all axes."""
-    if node.op_type.startswith("Reduce"):
-        return list(node.input[1:2])
-    if node.op_type in ("LayerNormalization", "RMSNormalization"):
-        axes = np.arange(_axis(node) % max(rank, 1), rank)
-    elif node.op_type == "LpNormalization":
-        axes = np.array([_axis(node)])
-    else:
-        axes = np.arange(1 if node.op_type == "GroupNormalization" else 2, rank)
-    name = f"{node.name}/axes"
-    graph.initializer.append(numpy_helper.from_array(axes.astype(np.int64), name))
-    return [name]
 
 
 def _constants_problem(node: Node, constants: Mapping[str, np.ndarray]) -> str:
@@ -158,14 +119,5 @@ def _constant_problem(constant: np.ndarray) -> str:
     return ""
 
 
-def _is_float(value: onnx.ValueInfoProto) -> bool:
-    return bool(value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT)
-
-
 def _is_tensor(node: Node) -> bool:
     return node.op_type == "Constant" and node.attribute[0].name == "value"
-
-
-def _axis(node: Node) -> int:
-    """The attribute `axis`; -1 where there is none."""
-    return next((int(one.i) for one in node.attribute if one.name == "axis"), -1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import onnx
@@ -12,29 +14,31 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.quant_utils import save_and_reload_model_with_shape_infer
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
-from poolzoo.export import ranges
 from poolzoo.export.ranges import Range
+from poolzoo.runtime.graph_view import GraphView
+
+QUANTIZED: Final = frozenset(QLinearOpsRegistry) | frozenset(QDQRegistry)
+# Operators that are quantized only where what they read is: they round nothing that others do not round.
+FOLLOWERS: Final = frozenset(
+    [
+        *("AveragePool", "MaxPool", "Clip", "Relu", "Pad", "Resize", "Gather", "GatherElements", "TopK"),
+        *("Flatten", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"),
+    ]
+)
 
 
-def static(proto: onnx.ModelProto, float32: list[str], inputs: np.ndarray, target: Path) -> dict[str, Range]:
+def static(proto: onnx.ModelProto, float32: list[str], found: Mapping[str, Range], target: Path) -> None:
     """Writes a graph with unsigned activations and signed weights per channel, in the QDQ format.
 
     The graph is that of ONNX Runtime's `quantize_static`, which keeps every activation of a calibration batch in
-    memory. Here the same ranges come from `ranges.measure`, in a tenth of the memory.
+    memory. `ranges.measure` finds the same ranges in a tenth of the memory.
 
     Args:
         proto: The graph in float32, without shapes.
         float32: Nodes that stay in float32.
-        inputs: Calibration images as the graph's input.
+        found: The range of every value.
         target: The file to write.
-
-    Returns:
-        The range of every value.
-
-    Raises:
-        MemoryError: Memory does not suffice for a single image.
     """
-    found = ranges.measure(proto, inputs)
     data = {name: TensorData(lowest=np.array([of.low]), highest=np.array([of.high])) for name, of in found.items()}
     quantizer = QDQQuantizer(
         model=save_and_reload_model_with_shape_infer(proto),
@@ -45,12 +49,55 @@ def static(proto: onnx.ModelProto, float32: list[str], inputs: np.ndarray, targe
         tensors_range=TensorsData(CalibrationMethod.MinMax, data),
         nodes_to_quantize=[],  # all
         nodes_to_exclude=float32,
-        op_types_to_quantize=sorted(set(QLinearOpsRegistry) | set(QDQRegistry)),
+        op_types_to_quantize=sorted(QUANTIZED),
         extra_options={},
     )
     quantizer.quantize_model()
-    quantizer.model.save_model_to_file(target)
-    return found
+    quantizer.model.topological_sort()
+    made: onnx.ModelProto = quantizer.model.model
+    _read_exact_values(made.graph, set(float32))
+    _keep_float32_weights(made.graph)
+    onnx.save(made, target)
+
+
+def _read_exact_values(graph: onnx.GraphProto, float32: Collection[str]) -> None:
+    """Lets nodes in float32 read what other nodes in float32 compute as it is, not rounded for a third node."""
+    view = GraphView(graph)
+    exact = {}
+    for node in graph.node:
+        before = view.made_by(node.input[0], "QuantizeLinear") if node.op_type == "DequantizeLinear" else None
+        maker = view.producers.get(before.input[0]) if before is not None else None
+        if maker is not None and before is not None and not _is_quantized(maker, float32, view):
+            exact[node.output[0]] = before.input[0]
+    for node in graph.node:
+        if node.op_type != "QuantizeLinear" and not _is_quantized(node, float32, view):
+            for index, name in enumerate(node.input):
+                node.input[index] = exact.get(name, name)
+
+
+def _is_quantized(node: onnx.NodeProto, float32: Collection[str], view: GraphView) -> bool:
+    """Whether a runtime computes a node in int8, as far as its inputs tell."""
+    known = node.op_type in QUANTIZED and node.name not in float32
+    return known and view.made_by(node.input[0], "DequantizeLinear") is not None
+
+
+def _keep_float32_weights(graph: onnx.GraphProto) -> None:
+    """Puts a `Concat` of one value before layers with float32 weights that read a quantized value.
+
+    ONNX Runtime's optimizer quantizes such weights itself, with one scale for all channels. That ruins a depthwise
+    convolution. It does so only right behind a `DequantizeLinear`, and it removes an `Identity`.
+    """
+    view = GraphView(graph)
+    nodes = []
+    for node in graph.node:
+        weighted = node.op_type in ("Conv", "ConvTranspose", "Gemm") and node.input[1] in view.initializers
+        if weighted and view.made_by(node.input[0], "DequantizeLinear") is not None:
+            name = f"{node.name}_float32"
+            nodes.append(onnx.helper.make_node("Concat", [node.input[0]], [name], name=name, axis=0))
+            node.input[0] = name
+        nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def dynamic(proto: onnx.ModelProto, float32: list[str], target: Path) -> None:

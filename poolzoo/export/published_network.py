@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
-import numpy as np
 from torch import nn
 
 from poolzoo.artifacts import manifest, run
 from poolzoo.artifacts.schema import Config
 from poolzoo.data.resize import Fit
-from poolzoo.data.sizes import Size
+from poolzoo.data.synthetic import synthetic_images
 from poolzoo.export.source import ExportSource
 from poolzoo.model.inference import InferenceModel
 from poolzoo.model.network import Preprocess
@@ -71,27 +70,3 @@ def from_backbone(text: str) -> ExportSource:
 def _sha256(network: nn.Module) -> str:
     """The sha256 of the weights as safetensors."""
     return hashlib.sha256(run.weights_bytes(network.state_dict())).hexdigest()
-
-
-def synthetic_images(size: Size, count: int, seed: int = 0) -> np.ndarray:
-    """Colored noise from a fixed seed, `uint8[count, H, W, 3]`, from white noise to very smooth images.
-
-    The amplitude of a spatial frequency f falls as f^-s, with s from 0 to 2; natural images lie near 1.
-
-    Args:
-        size: Height and width.
-        count: How many images.
-        seed: The seed.
-    """
-    height, width = size
-    random = np.random.default_rng(seed)
-    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None])[..., None]
-    frequency[0, 0] = 1.0  # the mean; it is chosen below
-    images = []
-    for slope in np.linspace(0, 2, count):
-        white = np.fft.fft2(random.standard_normal((height, width, 3)), axes=(0, 1))
-        noise = np.fft.ifft2(white * frequency**-slope, axes=(0, 1)).real
-        noise = (noise - noise.mean()) / noise.std()
-        pixels = random.uniform(64, 192, 3) + random.uniform(16, 64) * noise
-        images.append(np.rint(pixels.clip(0, 255)).astype(np.uint8))
-    return np.stack(images)

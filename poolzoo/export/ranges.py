@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 import onnx
@@ -19,6 +20,33 @@ IN_MEMORY: Final = 4  # values as large as the largest one, at a time
 FLOATS: Final = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
 
 
+class Images(Protocol):
+    """Images as the input of a graph, of which slices and rows are read: an array, or `GraphInputs`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice | np.ndarray, /) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class GraphInputs:
+    """Stored images that become the input of a graph where they are read, so that memory holds one batch of floats.
+
+    Attributes:
+        images: `uint8[N, H, W, 3]`.
+        to_input: Turns a batch of them into the input.
+    """
+
+    images: np.ndarray
+    to_input: Callable[[np.ndarray], np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, rows: slice | np.ndarray, /) -> np.ndarray:
+        return self.to_input(self.images[rows])
+
+
 class Range(NamedTuple):
     """The smallest and the largest element of a value; NaN is ignored."""
 
@@ -31,7 +59,7 @@ class Range(NamedTuple):
         return float(np.maximum(np.abs(self.low), np.abs(self.high)))
 
 
-def measure(proto: onnx.ModelProto, inputs: np.ndarray) -> dict[str, Range]:
+def measure(proto: onnx.ModelProto, inputs: Images) -> dict[str, Range]:
     """Runs a graph without ONNX Runtime's optimizations and returns the range of each float value, by name.
 
     Minimum and maximum are computed inside the graph. ONNX Runtime's own calibration computes them at the end of each
@@ -45,13 +73,7 @@ def measure(proto: onnx.ModelProto, inputs: np.ndarray) -> dict[str, Range]:
         MemoryError: Memory does not suffice for a single image.
     """
     known = onnx.shape_inference.infer_shapes(proto)
-    weights = {tensor.name for tensor in known.graph.initializer}
-    values = {v.name: v for v in (*known.graph.input, *known.graph.value_info, *known.graph.output)}
-    floats = {
-        name: value
-        for name, value in values.items()
-        if value.type.tensor_type.elem_type in FLOATS and name not in weights
-    }
+    floats = _floats(known)
     session = _session(_with_ranges(known, floats))
     found: dict[str, Range] = {}
     size, start = _batch(floats.values()), 0
@@ -72,6 +94,13 @@ def measure(proto: onnx.ModelProto, inputs: np.ndarray) -> dict[str, Range]:
             start += size
             bar.update(min(start, len(inputs)))
     return found
+
+
+def batches(proto: onnx.ModelProto, inputs: Images, count: int) -> list[np.ndarray]:
+    """The first `count` images in batches that fit into memory as those of `measure` do."""
+    size = _batch(_floats(onnx.shape_inference.infer_shapes(proto)).values())
+    count = min(count, len(inputs))
+    return [inputs[start : min(start + size, count)] for start in range(0, count, size)]
 
 
 def largest(found: Mapping[str, Range]) -> tuple[str, float]:
@@ -106,6 +135,17 @@ def _session(content: bytes) -> onnxruntime.InferenceSession:
     options.log_severity_level = LOG_FATAL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def _floats(known: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
+    """The float values of a graph with shapes, without its weights."""
+    weights = {tensor.name for tensor in known.graph.initializer}
+    values = {v.name: v for v in (*known.graph.input, *known.graph.value_info, *known.graph.output)}
+    return {
+        name: value
+        for name, value in values.items()
+        if value.type.tensor_type.elem_type in FLOATS and name not in weights
+    }
 
 
 def _batch(values: Iterable[onnx.ValueInfoProto]) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from poolzoo.artifacts.run import Run, decision_of
+from poolzoo.artifacts.samples import ValidationLogits, load_validation
 from poolzoo.artifacts.schema import Config, Origin
 from poolzoo.data.classes import require_names
 from poolzoo.data.resize import Fit, recorded
@@ -33,6 +34,7 @@ class ExportSource:
         image_labels: Their labels, `int[N]`, or `uint8[N, K]` for several labels; None where the images are synthetic.
         calibration: Other images, on which value ranges for lower precision are measured, `uint8[M, h, w, 3]`.
         hint: What to try where it cannot be exported.
+        validation: Logits of its validation images; None where none are kept.
     """
 
     title: str
@@ -45,6 +47,7 @@ class ExportSource:
     image_labels: np.ndarray | None
     calibration: np.ndarray
     hint: str
+    validation: ValidationLogits | None = None
 
     @property
     def classes(self) -> list[str]:
@@ -82,8 +85,12 @@ class ExportSource:
         }
 
 
-def from_run(run: Run) -> ExportSource:
+def from_run(run: Run, *, calibrated: bool = True) -> ExportSource:
     """The network of a finished run, with the images that the run keeps.
+
+    Args:
+        run: The run.
+        calibrated: Whether probabilities are calibrated, where the run has a calibration.
 
     Raises:
         CheckFailed: A file of the run is missing or damaged.
@@ -91,13 +98,20 @@ def from_run(run: Run) -> ExportSource:
     """
     if run.decision.thresholds is None:
         require_names(f"run {run.path}", run.classes)
+    if not calibrated:
+        run = run.uncalibrated()
     ours, samples = run.config["poolzoo"], run.samples()
     images, labels = _shuffled(samples, "test")
     calibration, _ = _shuffled(samples, "train")
     return ExportSource(
         title=f"{ours['backbone']} with {ours['pool']} pooling on {_public_name(ours['data'])}",
         origin={"run": run.path.name},
-        model=InferenceModel(run.preprocess, run.network, multilabel=run.decision.task.is_multilabel).eval(),
+        model=InferenceModel(
+            run.preprocess,
+            run.network,
+            multilabel=run.decision.task.is_multilabel,
+            calibration=run.decision.calibration,
+        ).eval(),
         size=run.data_size,
         config=run.config,
         weights_sha256=hashlib.sha256((run.path / "model.safetensors").read_bytes()).hexdigest(),
@@ -105,6 +119,7 @@ def from_run(run: Run) -> ExportSource:
         image_labels=labels,
         calibration=calibration,
         hint="try another --pool",
+        validation=load_validation(run.path),
     )
 
 

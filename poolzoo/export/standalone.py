@@ -5,6 +5,7 @@ python predict.py --top 3 IMAGE...   the three most probable labels, each with i
 python predict.py --verify           check that files and outputs are as exported
 
 Where an image may have several labels, the line has those that reach their thresholds; it may be empty.
+A graph with the output `accepted` adds the column yes or no, one with `prediction_set` the set, separated by |.
 Columns are separated by tabs. The exit code is 1 where an image cannot be read or a check fails, and 4 where the
 installed onnxruntime is too old.
 """
@@ -28,6 +29,8 @@ from poolzoo.data.images import read, reason, recorded
 HERE = Path(__file__).absolute().parent
 REQUIRED = ("config.json", "golden.npz", "model.onnx", "parity.json")  # an empty manifest proves nothing
 
+MORE = ("accepted", "prediction_set")  # outputs that a graph may have beside logits and probabilities
+
 
 class Model:
     """`model.onnx`, opened, and what its `metadata_props` say."""
@@ -47,6 +50,8 @@ class Model:
                 _stop(config.get("export", {}).get("onnxruntime", "of its time"))
             raise
         self.session = session
+        more = [output.name for output in session.get_outputs() if output.name in MORE]
+        self.outputs = ["logits", "probabilities", *more]
         metadata = session.get_modelmeta().custom_metadata_map
         needed = json.loads(metadata.get("onnxruntime", '"0"'))
         if _release(onnxruntime.__version__) < _release(needed):  # it opens the file, and computes wrong numbers
@@ -59,13 +64,25 @@ class Model:
         self.kind = image["kind"]
         self.size = (image["height"], image["width"]) if self.kind != "photo" else None  # None: it resizes itself
         self.fit = recorded(json.loads(metadata.get("preprocessing", "{}")))
+        self.rules = [json.loads(metadata.get(key, "null")) for key in ("abstention", "prediction_sets")]
 
-    def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Logits and probabilities, `float32[N, classes]` each, of `uint8[N, H, W, 3]`; N is 1 for photographs."""
+    def run(self, images: np.ndarray) -> list[np.ndarray]:
+        """Logits and probabilities, `float32[N, classes]` each, of `uint8[N, H, W, 3]`; N is 1 for photographs.
+
+        Behind them are `accepted`, `bool[N]`, and `prediction_set`, `bool[N, classes]`, where the graph has them.
+        """
         if self.kind == "float":
             images = np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32) / np.float32(255)
-        logits, probabilities = self.session.run(["logits", "probabilities"], {"images": images})
-        return logits, probabilities
+        found: list[np.ndarray] = self.session.run(self.outputs, {"images": images})
+        return found
+
+    def more(self, outputs: list[np.ndarray], order: np.ndarray) -> Iterator[str]:
+        """Columns of the outputs behind logits and probabilities of one image; classes in this order."""
+        for name, found in zip(self.outputs[2:], outputs[2:], strict=True):
+            if name == "accepted":
+                yield "yes" if found[0] else "no"
+            else:
+                yield "|".join(self.labels[index] for index in order if found[0, index])
 
 
 def _release(version: str) -> list[int]:
@@ -90,17 +107,19 @@ def predict(files: list[Path], top: int | None) -> bool:
             print("error", reason(error), sep="\t")
             complete = False
             continue
-        probabilities = model.run(image[None])[1][0]
+        outputs = model.run(image[None])
+        probabilities = outputs[1][0]
         if not np.isfinite(probabilities).all():
             print("error", "the network gives NaN or infinity for it", sep="\t")
             complete = False
             continue
-        best = np.argsort(-probabilities, kind="stable")
+        order = best = np.argsort(-probabilities, kind="stable")
         if model.thresholds is not None and top is None:
             best = best[(probabilities >= np.asarray(model.thresholds, np.float32))[best]]
         else:
             best = best[: top or 1]
-        print(*(f"{model.labels[index]}\t{probabilities[index]:.6f}" for index in best), sep="\t")
+        named = [f"{model.labels[index]}\t{probabilities[index]:.6f}" for index in best]
+        print(*named, *model.more(outputs, order), sep="\t")
     for kind in sorted(set(notes)):
         print(f"warning: {notes.count(kind)} of {len(files)} images {kind}", file=sys.stderr)
     return complete
@@ -160,12 +179,32 @@ def check_outputs() -> Iterator[tuple[str, bool, str]]:
     for size in (1,) if model.kind == "photo" else (1, 2, 7, len(images)):
         parts = [model.run(images[start : start + size]) for start in range(0, len(images), size)]
         got = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
-        difference = np.maximum(*(np.abs(a - b).max(1) for a, b in zip(got, expected, strict=True)))
+        logits, probabilities = (np.abs(a - b).max(1) for a, b in zip(got, expected, strict=False))
+        difference = np.maximum(logits, probabilities - 2.0**-23)  # the rounding of a probability is no difference
         worst = int((difference / np.maximum(allowed, 1e-30)).argmax())  # both numbers belong to this image
         detail = f"image {worst} is closest to its limit: {difference[worst]:.2e} of {allowed[worst]:.2e} allowed"
         yield f"outputs at batch {size}", bool((difference <= allowed).all()), detail
+    yield from check_rules(model, got)
     if model.kind == "photo":
         yield from check_photographs(model)
+
+
+def check_rules(model: Model, got: list[np.ndarray]) -> Iterator[tuple[str, bool, str]]:
+    """Whether `accepted` and `prediction_set` follow from the probabilities as the metadata say."""
+    probabilities, more = got[1], dict(zip(model.outputs[2:], got[2:], strict=True))
+    abstention, sets = model.rules
+    if abstention is not None or "accepted" in more:
+        expected = probabilities.max(1) >= np.float32(abstention["threshold"])
+        yield "accepted", np.array_equal(more["accepted"], expected), f"{int(expected.sum())} of {len(expected)} images"
+    if sets is not None or "prediction_set" in more:
+        right = True
+        for chances, members in zip(probabilities, more["prediction_set"], strict=True):
+            ahead = chances[None] > chances[:, None]  # of each class, the more probable ones
+            places = np.maximum(ahead.sum(1) + 1 - sets["unpenalized"], 0)
+            scores = (chances * ahead).sum(1) + sets["penalty"] * places
+            close = np.abs(scores - sets["quantile"]) < 1e-5  # rounding may decide
+            right &= bool((close | (members == (scores <= sets["quantile"]))).all())
+        yield "prediction_set", right, f"{more['prediction_set'].sum(1).mean():.2f} classes on average"
 
 
 def check_photographs(model: Model) -> Iterator[tuple[str, bool, str]]:
@@ -174,7 +213,7 @@ def check_photographs(model: Model) -> Iterator[tuple[str, bool, str]]:
             photograph = golden[f"photo/{index}"]
             expected = golden["photo/logits"][index], golden["photo/probabilities"][index]
             got = model.run(photograph[None])
-            difference = np.max([np.abs(a[0] - b).max() for a, b in zip(got, expected, strict=True)])
+            difference = np.max([np.abs(a[0] - b).max() for a, b in zip(got, expected, strict=False)])
             height, width = photograph.shape[:2]
             detail = f"difference {difference:.2e} of {allowed:.2e} allowed"
             yield f"photograph of {height}×{width}", bool(difference <= allowed), detail

@@ -3,34 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from poolzoo.metrics import classification, multilabel, thresholds
+from poolzoo.metrics.calibration import Calibration
 from poolzoo.metrics.decisions import Decision
 from poolzoo.metrics.multilabel_results import MultilabelMetrics
 from poolzoo.metrics.results import AnyMetrics, Metrics
 
 
-def choose_decision(logits: np.ndarray, labels: np.ndarray) -> Decision:
+def choose_decision(logits: np.ndarray, labels: np.ndarray, calibration: Calibration | None = None) -> Decision:
     """How a network decides, from validation images: with several labels, the thresholds with the largest F1.
 
     Args:
         logits: `float[N, K]`.
         labels: `int64[N]`, or `uint8[N, K]` for several labels.
+        calibration: What logits go through before they become probabilities; thresholds are chosen after it.
     """
-    return Decision(thresholds.choose_thresholds(logits, labels)) if labels.ndim == 2 else Decision()
+    decision = Decision(calibration=calibration)
+    if labels.ndim == 2:
+        return replace(decision, thresholds=thresholds.choose_thresholds(decision.calibrated(logits), labels))
+    return decision
 
 
 def compute(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str], decision: Decision) -> AnyMetrics:
-    """All metrics.
+    """All metrics, of calibrated probabilities where the decision has a calibration.
 
     Args:
-        logits: `float[N, K]`.
+        logits: As the network gives them, `float[N, K]`.
         labels: `int64[N]`, or `uint8[N, K]` for several labels.
         classes: Names of the classes or labels.
         decision: How logits become labels.
     """
+    logits, decision = decision.calibrated(logits), replace(decision, calibration=None)
     if decision.thresholds is None:
         return classification.compute(logits, labels, classes)
     return multilabel.compute(logits, labels, classes, decision)

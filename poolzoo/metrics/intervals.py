@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 
 Z_95: Final = 1.959963984540054  # the 0.975 quantile of the standard normal distribution, for two-sided 95 %
+BY_CHANCE: Final = 0.025  # the probability below which a result is not chance, as at one end of a 95 % interval
 BINS: Final = 15  # as in table 1 of Guo et al.
 
 
@@ -26,6 +27,39 @@ def wilson_interval(correct: int, n: int) -> tuple[float, float]:
     middle = (proportion + spread / 2) / (1 + spread)
     half = sqrt(proportion * (1 - proportion) * spread + spread**2 / 4) / (1 + spread)
     return 0.0 if correct == 0 else middle - half, 1.0 if correct == n else middle + half
+
+
+def clopper_pearson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The exact two-sided interval of a proportion, as fractions 0–1; 0 to 1 without trials.
+
+    Clopper and Pearson, The Use of Confidence or Fiducial Limits Illustrated in the Case of the Binomial, Biometrika
+    26(4), 1934.
+
+    Args:
+        successes: Number of successes, 0 to n.
+        n: Number of trials.
+        confidence: The probability that it holds the proportion, at least.
+    """
+    from scipy.special import betaincinv
+
+    tail = (1 - confidence) / 2
+    low = float(betaincinv(successes, n - successes + 1, tail)) if successes else 0.0
+    return low, float(betaincinv(successes + 1, n - successes, 1 - tail)) if successes < n else 1.0
+
+
+def beta_binomial_cdf(successes: int, n: int, a: float, b: float) -> float:
+    """The probability of at most so many successes of n, whose common probability is drawn from Beta(a, b).
+
+    Args:
+        successes: Number of successes, 0 to n.
+        n: Number of trials.
+        a, b: Parameters of the beta distribution, above 0.
+    """
+    from scipy.special import betaln
+
+    k = np.arange(successes + 1)
+    logs = betaln(k + a, n - k + b) - betaln(a, b) - betaln(k + 1, n - k + 1) - np.log1p(n)
+    return float(np.exp(logs).sum())
 
 
 def calibration_error(logits: np.ndarray, correct: np.ndarray, bins: int = BINS) -> float:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from poolzoo.model.exporter_shortcuts import shortcuts
 
 if TYPE_CHECKING:
+    from poolzoo.metrics.calibration import Calibration
     from poolzoo.model.network import Preprocess
 
 
@@ -29,20 +30,44 @@ FUSING: Final = ("fuse", "reparameterize", "switch_to_deploy")  # methods that t
 class InferenceModel(nn.Module):
     """Preprocessing and network in one, to logits and probabilities, `float[N, classes]`.
 
-    Takes images as they are stored, `uint8[N, h, w, 3]`, or already scaled, `float[N, 3, h, w]` in 0–1.
+    Takes images as they are stored, `uint8[N, h, w, 3]`, or already scaled, `float[N, 3, h, w]` in 0–1. Logits are the
+    network's own; probabilities are those of calibrated logits.
     """
 
-    def __init__(self, preprocess: Preprocess, network: nn.Module, *, multilabel: bool = False) -> None:
-        """With `multilabel`, probabilities are a sigmoid of each logit, and not their softmax."""
+    factors: Tensor | None
+    offsets: Tensor | None
+
+    def __init__(
+        self,
+        preprocess: Preprocess,
+        network: nn.Module,
+        *,
+        multilabel: bool = False,
+        calibration: Calibration | None = None,
+    ) -> None:
+        """Puts them together.
+
+        Args:
+            preprocess: Turns stored images into the network's input.
+            network: Gives logits.
+            multilabel: Whether probabilities are a sigmoid of each logit, and not their softmax.
+            calibration: What logits go through before; None for nothing.
+        """
         super().__init__()
         self.multilabel = multilabel
         self.preprocess = preprocess
         self.network = network
+        offsets = None if calibration is None else calibration.offsets
+        self.register_buffer("factors", None if calibration is None else torch.from_numpy(calibration.factors))
+        self.register_buffer("offsets", None if offsets is None else torch.from_numpy(offsets))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         stored = images.dtype == torch.uint8
         logits = self.network(self.preprocess(images) if stored else self.preprocess.normalize(images))
-        return logits, logits.sigmoid() if self.multilabel else logits.softmax(1)
+        calibrated = logits if self.factors is None else logits * self.factors
+        if self.offsets is not None:
+            calibrated = calibrated + self.offsets
+        return logits, calibrated.sigmoid() if self.multilabel else calibrated.softmax(1)
 
 
 @contextmanager

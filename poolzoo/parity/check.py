@@ -24,7 +24,7 @@ from poolzoo.model.inference import batch_of
 from poolzoo.parity import probes
 from poolzoo.parity.first_difference import find_first_difference
 from poolzoo.parity.layers import Layers
-from poolzoo.parity.reference import Reference, max_abs_by_row
+from poolzoo.parity.reference import Reference
 from poolzoo.parity.report import (
     Accuracies,
     Extreme,
@@ -170,18 +170,29 @@ def measure(reference: Reference, graph: ort_session.OnnxModel) -> Differences:
     """
     images = reference.images
     by_batch: dict[int, np.ndarray] = {}
-    runs = [(size, rows) for size in BATCHES for rows in _rows_for(size, reference.edge_count, len(images))]
-    runs.append((batch_of(reference.model, images.shape[1:3]), np.arange(len(images))))
-    for size, rows in runs:
+    for size, rows in _runs(reference):
         outputs = ort_session.run_in_batches(graph, images[rows], size)
         for one, other in zip(outputs, reference.expected, strict=True):
             if one.shape != other[rows].shape:
                 text = f"the graph gives {one.shape} where the network gives {other[rows].shape}"
                 raise CheckFailed(text, "this is a bug in torch's exporter or in poolzoo; please report it")
-        by_image = np.maximum(*(max_abs_by_row(a - b[rows]) for a, b in zip(outputs, reference.expected, strict=True)))
+        by_image = tolerance.apart(outputs, [one[rows] for one in reference.expected])
         worst = by_batch.setdefault(size, np.zeros(len(images)))
         np.maximum.at(worst, rows, by_image)
     return Differences(outputs, by_batch)
+
+
+def batches_of(reference: Reference, size: int) -> list[np.ndarray]:
+    """The batches in which `measure` runs the images at a batch size, as row numbers."""
+    runs = [rows for one, rows in _runs(reference) if one == size]
+    return [rows[start : start + size] for rows in runs for start in range(0, len(rows), size)]
+
+
+def _runs(reference: Reference) -> list[tuple[int, np.ndarray]]:
+    """Batch sizes and the images that are run at each."""
+    images = reference.images
+    runs = [(size, rows) for size in BATCHES for rows in _rows_for(size, reference.edge_count, len(images))]
+    return [*runs, (batch_of(reference.model, images.shape[1:3]), np.arange(len(images)))]
 
 
 def _extreme(reference: Reference, differences: np.ndarray) -> Extreme:

@@ -57,6 +57,10 @@ class Part:
     image: np.ndarray | None
     loses_nan: bool
 
+    def probes(self) -> dict[str, np.ndarray]:
+        """The inputs that it is checked on, by name, `float32[ROWS, *shape]` each."""
+        return core_probes(self.shape) if self.name == "core" else layer_probes(self.shape)
+
     def run_torch(self, x: np.ndarray, dtype: torch.dtype) -> np.ndarray:
         """The module's output in a precision, as `float64[N, …]`."""
         with torch.inference_mode():
@@ -95,9 +99,18 @@ def run_probes(
     for path, module in model.named_modules():
         if path in shapes and (path == "network" or _is_foreign(module)):
             part = _part(path, module, shapes[path], proto, layers, open_part, size)
-            probes = core_probes(part.shape) if path == "network" else layer_probes(part.shape)
-            results += [check_part(part, name, x) for name, x in probes.items()]
+            results += [check_part(part, name, x) for name, x in part.probes().items()]
     return results
+
+
+def find_part(
+    model: nn.Module, proto: onnx.ModelProto, layers: Layers, size: tuple[int, int], open_part: OpenPart, name: str
+) -> tuple[Part, onnx.ModelProto]:
+    """The part of this name and its graph, with the arguments of `run_probes`."""
+    path = "network" if name == "core" else name
+    shape, module = _input_shapes(model, size)[path], model.get_submodule(path)
+    part = _part(path, module, shape, proto, layers, open_part, size)
+    return part, _part_graph(path, module, shape, proto, layers)
 
 
 def _is_foreign(module: nn.Module) -> bool:
@@ -139,11 +152,7 @@ def _part(
     open_part: OpenPart,
     size: tuple[int, int],
 ) -> Part:
-    end = "logits" if path == "network" else layers.outputs.get(path)
-    if path in layers.inputs and end is not None:
-        part = subgraph(proto, layers.inputs[path], end, shape)
-    else:  # fused with its neighbors: the module is exported alone
-        part = exported_alone(module, shape)
+    part = _part_graph(path, module, shape, proto, layers)
     image = None
     if any(value.name == "images" for value in part.graph.input):
         uint8 = proto.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
@@ -156,6 +165,15 @@ def _part(
         image=image,
         loses_nan=any(node.op_type in LOSES_NAN for node in part.graph.node),
     )
+
+
+def _part_graph(
+    path: str, module: nn.Module, shape: tuple[int, ...], proto: onnx.ModelProto, layers: Layers
+) -> onnx.ModelProto:
+    end = "logits" if path == "network" else layers.outputs.get(path)
+    if path in layers.inputs and end is not None:
+        return subgraph(proto, layers.inputs[path], end, shape)
+    return exported_alone(module, shape)  # it is fused with its neighbors
 
 
 def exported_alone(module: nn.Module, shape: tuple[int, ...]) -> onnx.ModelProto:

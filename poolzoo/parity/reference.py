@@ -13,6 +13,7 @@ from torch import nn
 
 from poolzoo.common import output
 from poolzoo.common.errors import CheckFailed
+from poolzoo.data.synthetic import edge_cases
 from poolzoo.metrics.decisions import ONE_LABEL, Decision
 from poolzoo.model.inference import batch_of
 
@@ -26,27 +27,6 @@ FLOAT64_IMAGES: Final = 256  # that are also computed in float64, beside the edg
 
 class UnstableNetworkError(CheckFailed):
     """A network whose outputs rounding alone changes so much that any graph would agree with it."""
-
-
-def edge_cases(size: tuple[int, int]) -> dict[str, np.ndarray]:
-    """Synthetic edge cases by name, `uint8[H, W, 3]` each: extreme images that a data set may lack."""
-    height, width = size
-    board = np.indices((height, width)).sum(0) % 2 * 255
-    flat = np.zeros((height, width, 3), np.uint8)
-    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    red = flat.copy()
-    red[..., 0] = 255
-    dot = flat.copy()
-    dot[height // 2, width // 2] = 255
-    return {
-        "black": flat,
-        "white": flat + np.uint8(255),
-        "gray": flat + np.uint8(128),
-        "checkerboard": np.repeat(board[..., None], 3, -1).astype(np.uint8),
-        "red": red,
-        "one bright pixel": dot,
-        "noise": noise,
-    }
 
 
 def _outputs(model: nn.Module, images: np.ndarray, dtype: torch.dtype, label: str) -> tuple[np.ndarray, np.ndarray]:
@@ -94,7 +74,7 @@ def _reference(
         return "float32", single, RELATIVE * max_abs_by_row(single[0])
     finally:
         model.float()  # exact: every float32 is a float64; a copy would trust that modules can be copied
-    return "float64", double, max_abs_by_row(single[0][: len(images)] - double[0])
+    return "float64", double, max_abs_by_row(_joined(single)[: len(images)] - _joined(double))
 
 
 @dataclass(frozen=True)
@@ -166,8 +146,8 @@ class Reference:
 
         float32 = _outputs(model, everything, torch.float32, "torch, float32")
         precision, reference, floors = _reference(model, everything[:exact], float32)
-        for again in reordered_sums(lambda x: _outputs(model, x, torch.float32, "")[0], everything[:count]):
-            floors[:count] = np.maximum(floors[:count], max_abs_by_row(again - reference[0][:count]))
+        for again in reordered_sums(lambda x: _joined(_outputs(model, x, torch.float32, "")), everything[:count]):
+            floors[:count] = np.maximum(floors[:count], max_abs_by_row(again - _joined(reference)[:count]))
         broken = ~(np.isfinite(float32[0]).all(1))
         broken[:exact] |= ~np.isfinite(reference[0]).all(1)
         if broken.any():
@@ -218,8 +198,8 @@ class Reference:
         images = self.images[rows]
         single = self.float32[0][rows], self.float32[1][rows]
         _, exact, floors = _reference(self.model, images, single)
-        for again in reordered_sums(lambda x: _outputs(self.model, x, torch.float32, "")[0], images):
-            floors = np.maximum(floors, max_abs_by_row(again - exact[0]))
+        for again in reordered_sums(lambda x: _joined(_outputs(self.model, x, torch.float32, "")), images):
+            floors = np.maximum(floors, max_abs_by_row(again - _joined(exact)))
         scale = self.scale[rows]
         stable = floors <= MAX_FLOOR * scale
         logits, probabilities = (one.astype(np.float64) for one in self.expected)
@@ -228,6 +208,14 @@ class Reference:
         own = np.where(stable, EDGE_FACTOR * floors + RELATIVE * scale, 0.0)
         allowed[rows] = np.maximum(allowed[rows], own)
         return replace(self, expected=(logits, probabilities), allowed=allowed)
+
+
+def _joined(outputs: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """Logits and probabilities side by side, `[N, 2 · classes]`: one noise floor covers both.
+
+    Probabilities differ by half as much as logits, but where a temperature is below 1/2 by more.
+    """
+    return np.concatenate(outputs, 1)
 
 
 def max_abs_by_row(differences: np.ndarray) -> np.ndarray:

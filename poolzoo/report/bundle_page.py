@@ -6,14 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from poolzoo.artifacts.schema import CandidateRow, Export, Parity, Speed
-from poolzoo.metrics import evaluation, multilabel
+from poolzoo.metrics import evaluation, multilabel, reliability
 from poolzoo.metrics.multilabel_results import MultilabelMetrics
+from poolzoo.metrics.output_rules import RulesReport
+from poolzoo.metrics.reliability import ReliabilityChange
 from poolzoo.metrics.results import AnyMetrics, Metrics, untested_classes, untested_note
 from poolzoo.report import bundle_words as words
-from poolzoo.report.bundle_pieces import LogScale, bar_cell, bars, picture, shaded
+from poolzoo.report.bundle_pieces import LogScale, bar_cell, bars, embedded, picture, shaded
 from poolzoo.report.pieces import Safe, document, element, joined, properties, section, table
 
 if TYPE_CHECKING:
@@ -48,6 +50,9 @@ class Contents:
         report: The report of the export.
         measured: The content of `speed.json`.
         figures: The metrics of the test images; None where there are no labels.
+        reliability: How far probabilities can be believed on them; None where there are no labels.
+        diagram: The reliability diagram, a PNG; None likewise.
+        curve: The risk–coverage curve, an SVG; None where an image has several labels, or there are none.
         examples: Wrong predictions, then right ones.
         provenance: The parts of the network, by name.
         python: Code that runs it.
@@ -58,6 +63,9 @@ class Contents:
     report: Export
     measured: Speed
     figures: AnyMetrics | None
+    reliability: ReliabilityChange | None
+    diagram: bytes | None
+    curve: str | None = None
     examples: Sequence[Example]
     provenance: Mapping[str, object]
     python: str
@@ -68,6 +76,8 @@ def html(contents: Contents) -> str:
     parts = (
         _classes(contents.figures),
         _confusion(contents.figures),
+        _calibration(contents),
+        _abstention(contents),
         _parity(contents.report["parity"]),
         _speed(contents),
         _precisions(contents.report.get("candidates", [])),
@@ -169,6 +179,33 @@ def _pairs(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> Safe:
     return table("Most often confused", ("truth", "prediction", "images"), rows, "pairs")
 
 
+def _calibration(contents: Contents) -> Safe:
+    found = contents.reliability
+    if found is None or contents.diagram is None:
+        return Safe("")
+    drawn = embedded(contents.diagram, "Reliability diagram: share of right predictions by their probability")
+    scores = table("Errors of the probabilities", reliability.headers(found), reliability.rows(found), "reliability")
+    return section(
+        "calibration", "Calibration", element("p", reliability.note(found), class_="note"),
+        element("div", drawn, scores, class_="beside"),
+    )  # fmt: skip
+
+
+def _abstention(contents: Contents) -> Safe:
+    if contents.curve is None:
+        return Safe("")
+    report = RulesReport.from_json(cast(Mapping[str, object], contents.report))
+    rules = [
+        element("p", element("code", name), ": ", " ".join(sentences))
+        for name, sentences in words.rules(report).items()
+    ]
+    drawn = embedded(contents.curve.encode(), words.RISK_COVERAGE, "svg+xml")
+    note = element("p", words.RISK_COVERAGE_NOTE, class_="note")
+    return section(
+        "abstention", "Abstention and prediction sets" if rules else "Risk and coverage", *rules, note, drawn
+    )
+
+
 def _parity(agreement: Parity) -> Safe:
     # The inputs, the largest difference, its own limit and that of all images, and a remark.
     rows: list[tuple[str, float | None, float | None, float | None, str]] = []
@@ -228,7 +265,8 @@ def _precisions(candidates: Sequence[CandidateRow]) -> Safe:
     tried = table(
         "Precisions that were tried", words.candidate_headers(candidates), words.candidate_rows(candidates), "tried"
     )
-    return section("precision", "Precision", tried) if candidates else Safe("")
+    notes = [element("p", text, class_="note") for text in words.searches(candidates)]
+    return section("precision", "Precision", tried, *notes) if candidates else Safe("")
 
 
 def _examples(examples: Sequence[Example], *, several: bool) -> Safe:

@@ -48,6 +48,12 @@ def picture(pixels: np.ndarray, alt: str) -> Safe:
     return Safe(f'<img src="{source}" {shape} alt="{text(alt)}">')
 
 
+def embedded(content: bytes, alt: str, kind: str = "png") -> Safe:
+    """A PNG, or an SVG with `kind` "svg+xml", inside the page, at its own size."""
+    source = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+    return Safe(f'<img src="{source}" class="diagram" alt="{text(alt)}">')
+
+
 def bars(rows: Sequence[TimedRow], label: str) -> Safe:
     """A bar a runtime with its median, whiskers from the minimum to the 90th percentile, and its numbers above it."""
     ends = [max(row.median_ms, row.p90_ms or 0) for row in rows]

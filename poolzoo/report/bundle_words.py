@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from poolzoo.artifacts.schema import BatchSpeed, CandidateRow, Export, Parity, Preprocessing, TargetConfig
+from poolzoo.metrics.output_rules import ACCEPTED, PREDICTION_SET, RulesReport
 
 BASELINE: Final = "torch eager"
 MAX_NODES: Final = 8  # that are named; `parity.json` names all
@@ -187,6 +188,37 @@ def _outcome(candidate: CandidateRow) -> str:
     return candidate.get("lost") or ("passed" if candidate["passed"] else "failed its check")
 
 
+def searches(candidates: Sequence[CandidateRow]) -> list[str]:
+    """Which layers stay in float32 so that a precision keeps the limits, and what that costs: a sentence or two each.
+
+    Empty where no layers were searched for.
+    """
+    said = []
+    for one in candidates:
+        if (found := one.get("search")) is None:
+            continue
+        before, layers = found["before"], found["layers"]
+        named = [f"{layer['layer']} ({_harm(layer['harm'])})" for layer in layers[:MAX_NODES]]
+        more = f" and {len(layers) - MAX_NODES} more" if len(layers) > MAX_NODES else ""
+        earlier = before["ort_ms"]
+        times = [
+            f"{milliseconds(now)} ms instead of {milliseconds(earlier[size])} ms at batch {size}"
+            for size, now in one["ort_ms"].items()
+        ]
+        said.append(
+            f"{one['precision']} keeps the limits with {len(layers)} of {found['of']} layers in float32: "
+            f"{', '.join(named)}{more}. In parentheses is the change of the logits where that layer alone is "
+            f"{one['precision']}, as a fraction of their standard deviation. With these layers in float32, predictions "
+            f"agree on {percent(one['agreement'])} of the images instead of {percent(before['agreement'])}, and the "
+            f"graph takes {listed(times)}."
+        )
+    return said
+
+
+def _harm(harm: float | None) -> str:
+    return "not finite" if harm is None else f"{harm:.2g}"
+
+
 def candidate_headers(candidates: Sequence[CandidateRow]) -> tuple[str, ...]:
     """The headers of `candidate_rows`."""
     score = "mAP" if any("map" in one for one in candidates) else "accuracy"
@@ -229,6 +261,50 @@ def parity(found: Parity) -> list[str]:
         passed = sum(probe["passed"] for probe in probes)
         said.append(f"{passed} of {len(probes)} probes of the network's parts with extreme inputs passed.")
     return said
+
+
+RISK_COVERAGE: Final = "Risk–coverage curve: share of wrong predictions among the images that are most certain"
+RISK_COVERAGE_NOTE: Final = (
+    "The share of wrong predictions where the test images with the largest probability alone are accepted. The area "
+    "under this curve is its mean over all numbers of images."
+)
+
+
+def rules(report: RulesReport) -> dict[str, list[str]]:
+    """The outputs beside logits and probabilities, each with sentences on its rule and what it does to test images."""
+    said: dict[str, list[str]] = {}
+    if (rule := report.rules.abstention) is not None:
+        promise = f"{rule.target} with confidence {rule.confidence:g}" if rule.confidence else f"{rule.target}"
+        said[ACCEPTED] = [
+            f"Images with a largest probability of at least {rule.threshold:.4f} are accepted. That is chosen on "
+            f"{rule.images} validation images, for {promise}."
+        ]
+        if (tested := report.selective) is not None:
+            said[ACCEPTED] += [
+                f"Of {tested.images} test images {percent(tested.coverage)} are accepted "
+                f"({_interval(tested.coverage_interval)}). Of these {percent(tested.accuracy)} are right "
+                f"({_interval(tested.accuracy_interval)})."
+            ]
+        if report.aurc is not None:
+            said[ACCEPTED] += [f"The area under the risk–coverage curve of these images is {report.aurc:.4f}."]
+    if (sets := report.rules.sets) is not None:
+        said[PREDICTION_SET] = [
+            f"A set holds the true class with probability {sets.coverage:g}. That is chosen on {sets.images} "
+            "validation images."
+        ]
+        if (found := report.sets) is not None:
+            low, high = found.size_interval
+            said[PREDICTION_SET] += [
+                f"Of {found.images} test images {percent(found.coverage)} have it in their set "
+                f"({_interval(found.coverage_interval)}). A set has {found.mean_size:.2f} classes on average "
+                f"({low:.2f} to {high:.2f}); {percent(found.singletons / found.images)} of the sets have one class."
+            ]
+    return said
+
+
+def _interval(ends: tuple[float, float]) -> str:
+    """A 95 % interval of a share."""
+    return " to ".join(percent(end) for end in ends)
 
 
 def _half_precision(found: Parity) -> list[str]:

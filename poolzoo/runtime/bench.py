@@ -78,26 +78,27 @@ class BenchReport:
     """What `bench` found.
 
     Attributes:
-        bundle: The directory.
+        bundle: The directory, or the ONNX file.
         results: A row for each runtime that passed, batch size and thread count.
         agreement: A row for each runtime and thread count.
-        preprocessing: What comes before the graph.
+        preprocessing: What comes before the graph; None where it was not timed.
         environment: The machine, versions and settings.
     """
 
     bundle: str
     results: tuple[BenchRow, ...]
     agreement: tuple[Agreement, ...]
-    preprocessing: PreprocessingTime
+    preprocessing: PreprocessingTime | None
     environment: Environment
 
     def to_json(self) -> dict[str, object]:
         """What `bench --json` prints."""
+        before = {} if self.preprocessing is None else {"preprocessing": self.preprocessing.to_json()}
         return {
             "bundle": self.bundle,
             "results": [row.to_json() for row in self.results],
             "agreement": [one.to_json() for one in self.agreement],
-            "preprocessing": self.preprocessing.to_json(),
+            **before,
             "environment": self.environment.to_json(),
         }
 
@@ -110,6 +111,7 @@ def bench(
     threads: Sequence[int] | None = None,
     provider: str = "auto",
     timeout: float | None = None,
+    with_preprocessing: bool = True,
 ) -> BenchReport:
     """Measures a bundle in several runtimes, interleaved. Needs no torch.
 
@@ -122,6 +124,7 @@ def bench(
         threads: Thread counts; None for one and all.
         provider: ONNX Runtime's: `auto`, `cpu`, `cuda` or `tensorrt`. The others compute on their default device.
         timeout: Seconds that a runtime may take for opening, converting and each batch; None for the default.
+        with_preprocessing: Whether to time what comes before the graph.
 
     Raises:
         UsageError: There is no bundle, or no such runtime.
@@ -172,7 +175,7 @@ def bench(
         bundle=str(directory),
         results=tuple(results),
         agreement=tuple(agreement),
-        preprocessing=speed.time_preprocessing(images[0], first.fit),
+        preprocessing=speed.time_preprocessing(images[0], first.fit) if with_preprocessing else None,
         environment=environment,
     )
 
@@ -303,9 +306,9 @@ def _compare(run: Run, images: np.ndarray, stored: Sequence[np.ndarray]) -> tupl
     shapes = [part.shape for part in outputs]
     if shapes != [part.shape for part in expected]:
         raise CheckFailed(f"its outputs are {shapes}, those that are stored are {expected[0].shape}")
-    distance = np.maximum(*(np.abs(a - b).max(1) for a, b in zip(outputs, expected, strict=True)))
+    distance = tolerance.apart(outputs, expected)
     worst, _ = tolerance.closest_to_limit(distance, allowed)
-    if not (distance <= allowed).all():  # nor where there is a NaN
+    if not (distance <= allowed).all():
         text = f"it differs by {distance[worst]:.2e} from what is stored, {allowed[worst]:.2e} is allowed"
         raise CheckFailed(text)
     return float(distance[worst]), float(allowed[worst])

@@ -92,7 +92,7 @@ class _Gate:
         if self.lower:
             allowed = np.maximum(allowed, LOWER * self.largest)
         else:
-            difference = np.maximum(difference, np.abs(probabilities.astype(np.float64) - cases.probabilities).max(1))
+            difference = tolerance.apart((logits, probabilities), (cases.logits, cases.probabilities))
         worst, ratio = tolerance.closest_to_limit(difference, allowed)
         found = _Closest(cases.names[worst], float(difference[worst]), float(allowed[worst]), ratio)
         if ratio > self.closest.ratio:

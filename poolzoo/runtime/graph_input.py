@@ -23,11 +23,13 @@ class GraphInput:
         kind: "uint8" for `uint8[N, height, width, 3]`, "float" for `float32[N, 3, height, width]` in 0–1, "photo" for
             `uint8[1, H, W, 3]` of any size.
         height, width: The size of its images in pixels; of photographs that to which the graph brings them.
+        batch: The only batch size that it takes; None for any.
     """
 
     kind: str
     height: int
     width: int
+    batch: int | None = None
 
     def convert(self, images: np.ndarray) -> np.ndarray:
         """Images `uint8[N, h, w, 3]` as the graph takes them."""
@@ -44,7 +46,9 @@ def as_input(images: np.ndarray, kind: str) -> np.ndarray:
 def from_metadata(metadata: Mapping[str, str]) -> GraphInput:
     """The input that the metadata of a bundle's graph states."""
     given = json.loads(metadata["input"])
-    return GraphInput(kind=str(given["kind"]), height=int(given["height"]), width=int(given["width"]))
+    return GraphInput(
+        kind=str(given["kind"]), height=int(given["height"]), width=int(given["width"]), batch=given.get("batch")
+    )
 
 
 def read_input(file: Path) -> GraphInput:

@@ -132,6 +132,15 @@ class Graph:
         added = [_bytes(OUTPUT, _bytes(VALUE_NAME, name.encode())) for name in names if name not in self.outputs]
         return self._file(self.nodes, self.weights.values(), self.inputs.values(), [*self.outputs.values(), *added])
 
+    def with_only(self, names: Iterable[str]) -> bytes:
+        """The file with these outputs alone and what they need, as bytes."""
+        kept = list(names)
+        wanted = {id(node) for name in kept for node in self.nodes_between(None, name)}
+        nodes = [node for node in self.nodes if id(node) in wanted]
+        used = {name for node in nodes for name in node.inputs}
+        weights = [raw for name, raw in self.weights.items() if name in used]
+        return self._file(nodes, weights, self.inputs.values(), [self.outputs[name] for name in kept])
+
     def subgraph(self, start: str, end: str, example: np.ndarray) -> bytes:
         """The part of the file from one value to one of the outputs, with the same nodes and weights, as bytes.
 

@@ -18,6 +18,7 @@ from poolzoo.common.errors import CheckFailed, EnvironmentProblem, UsageError
 from poolzoo.data.resize import Fit, recorded
 from poolzoo.metrics import decisions
 from poolzoo.metrics.decisions import Decision
+from poolzoo.metrics.output_rules import ABSTENTION, PREDICTION_SETS, OutputRules
 from poolzoo.runtime import graph_input
 
 PROVIDERS: Final = {
@@ -25,6 +26,7 @@ PROVIDERS: Final = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
+RULES: Final = (ABSTENTION, PREDICTION_SETS)
 ORT: Final = "onnxruntime"  # its name among the runtimes
 LOG_FATAL: Final = 4  # ONNX Runtime's log level: its errors arrive as exceptions anyway
 
@@ -51,8 +53,18 @@ class OnnxModel:
     @property
     def decision(self) -> Decision:
         """How its logits become labels."""
-        task, thresholds = (json.loads(self.metadata.get(key, "null")) for key in ("task", "thresholds"))
-        return decisions.recorded(task, thresholds, len(self.labels))
+        names = ("task", "thresholds", "calibration")
+        task, thresholds, calibration = (json.loads(self.metadata.get(key, "null")) for key in names)
+        return decisions.recorded(task, thresholds, len(self.labels), calibration)
+
+    @property
+    def rules(self) -> OutputRules:
+        """What makes its outputs beside logits and probabilities.
+
+        Raises:
+            ValueError: The metadata holds no such rules.
+        """
+        return OutputRules.from_json({key: json.loads(self.metadata.get(key, "null")) for key in RULES})
 
     @property
     def size(self) -> tuple[int, int]:
@@ -70,6 +82,11 @@ class OnnxModel:
         """Whether it takes one image of any size at a time, and resizes it itself."""
         return bool(json.loads(self.metadata["input"])["kind"] == graph_input.PHOTO)
 
+    @property
+    def batch(self) -> int | None:
+        """The only batch size that it takes; None for any."""
+        return graph_input.from_metadata(self.metadata).batch
+
     def to_input(self, images: np.ndarray) -> np.ndarray:
         """Images `uint8[N, H, W, 3]` as the graph's input: the same, or `float32[N, 3, H, W]` in 0–1.
 
@@ -79,6 +96,8 @@ class OnnxModel:
 
     def run(self, images: np.ndarray, *, last: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Runs a batch, or where the graph takes photographs, its images one after another.
+
+        A graph with a fixed batch gets pieces of that size, the last of them filled up.
 
         Args:
             images: `uint8[N, H, W, 3]`.
@@ -90,6 +109,13 @@ class OnnxModel:
         if self.takes_photos and len(images) > 1:
             parts = [self.run(images[at : at + 1], last=last and at + 1 == len(images)) for at in range(len(images))]
             return _joined(parts)
+        if (fixed := self.batch) is not None and len(images) != fixed:
+            pieces = []
+            for at in range(0, len(images), fixed):
+                rows = at + np.arange(fixed) % min(fixed, len(images) - at)
+                logits, probabilities = self.run(images[rows], last=last and at + fixed >= len(images))
+                pieces.append((logits[: len(images) - at], probabilities[: len(images) - at]))
+            return _joined(pieces)
         options = None
         if last and self.provider == PROVIDERS["cpu"]:
             options = onnxruntime.RunOptions()
@@ -98,6 +124,15 @@ class OnnxModel:
             ["logits", "probabilities"], {"images": self.to_input(images)}, options
         )
         return logits, probabilities
+
+    def run_outputs(self, names: Sequence[str], images: np.ndarray) -> list[np.ndarray]:
+        """Outputs by their names, of a batch of images `uint8[N, H, W, 3]`; of photographs one after another."""
+        size = 1 if self.takes_photos else len(images)
+        parts = [
+            self.session.run(list(names), {"images": self.to_input(images[at : at + size])})
+            for at in range(0, len(images), size)
+        ]
+        return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
     def run_list(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """The same of images `uint8[H, W, 3]`, whose sizes differ where the graph takes photographs."""
@@ -292,6 +327,10 @@ def top_classes(labels: Sequence[str], probabilities: np.ndarray, count: int) ->
 
 def labels_above(labels: Sequence[str], probabilities: np.ndarray, decision: Decision) -> tuple[ClassScore, ...]:
     """The labels of one image, `float[K]`, that reach their thresholds, in descending order of probability."""
-    reached = decision.above(probabilities)
+    return classes_in(labels, probabilities, decision.above(probabilities))
+
+
+def classes_in(labels: Sequence[str], probabilities: np.ndarray, members: np.ndarray) -> tuple[ClassScore, ...]:
+    """The classes of one image that are in a set, `bool[classes]`, in descending order of probability."""
     order = np.argsort(-probabilities, kind="stable")
-    return tuple(ClassScore(labels[index], float(probabilities[index])) for index in order if reached[index])
+    return tuple(ClassScore(labels[index], float(probabilities[index])) for index in order if members[index])

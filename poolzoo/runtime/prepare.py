@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Final
@@ -17,7 +17,7 @@ from poolzoo.common.text import printable
 from poolzoo.plugin import loader
 from poolzoo.plugin.catalog import Entry
 from poolzoo.plugin.spec import GraphForm, Runtime
-from poolzoo.runtime import forms, graph_input
+from poolzoo.runtime import forms, graph_input, rule_outputs
 from poolzoo.runtime.limits import Limits
 from poolzoo.runtime.process import RuntimeFailed, RuntimeProcess
 
@@ -63,8 +63,11 @@ def prepare(
     """
     runtime = entry.item
     assert isinstance(runtime, Runtime)
-    kind = graph_input.read_input(bundle / MODEL).kind
-    batch = 1 if kind == graph_input.PHOTO else runtime.form.batch  # photographs have sizes of their own
+    taken = graph_input.read_input(bundle / MODEL)
+    kind, form = taken.kind, runtime.form
+    batch = 1 if kind == graph_input.PHOTO else taken.batch or form.batch  # photographs have sizes of their own
+    if form.batch is not None and taken.batch is not None and kind != graph_input.PHOTO:
+        form = replace(form, batch=taken.batch)
     name = loader.catalog().identity(entry)
     kept = target_directory(bundle, name)
     if kept.is_dir():
@@ -74,7 +77,7 @@ def prepare(
     given = work / "graph"
     given.mkdir(parents=True)
     shutil.copyfile(bundle / CONFIG, given / CONFIG)
-    changes = _write_graph(bundle / MODEL, kind, name, runtime.form, given / MODEL)
+    changes = _write_graph(bundle / MODEL, kind, name, form, given / MODEL)
     if runtime.convert is None:
         return Prepared(given, changes, batch, (given / MODEL).stat().st_size)
     out = work / "converted"
@@ -97,13 +100,18 @@ def target_directory(bundle: Path, name: str) -> Path:
 
 
 def _write_graph(source: Path, kind: str, name: str, form: GraphForm, target: Path) -> tuple[str, ...]:
-    if not forms.needs_change(form, kind):
+    plain = rule_outputs.without(source.read_bytes())
+    if plain is None and not forms.needs_change(form, kind):
         shutil.copyfile(source, target)
         return ()
-    try:
-        content, changes = forms.adapt(source.read_bytes(), form)
-    except CheckFailed as error:
-        raise RuntimeFailed(name, f"cannot have the graph: {error.message}") from error
+    changes: tuple[str, ...] = () if plain is None else ("logits and probabilities alone",)
+    content = source.read_bytes() if plain is None else plain
+    if forms.needs_change(form, kind):
+        try:
+            content, more = forms.adapt(content, form)
+        except CheckFailed as error:
+            raise RuntimeFailed(name, f"cannot have the graph: {error.message}") from error
+        changes += more
     target.write_bytes(content)
     return changes
 

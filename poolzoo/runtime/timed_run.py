@@ -15,7 +15,7 @@ from typing import Final
 
 import numpy as np
 
-from poolzoo.runtime import cases, ort_session
+from poolzoo.runtime import cases, ort_session, tolerance
 from poolzoo.runtime.process import RuntimeProcess, WrongAnswer
 
 CHECKED: Final = 4  # images of each batch whose answers are compared with ONNX Runtime's; which ones is drawn
@@ -124,9 +124,8 @@ class TimedRun:
         answer = self._process.run(batch.images)
         if answer.logits.shape[1] != batch.logits.shape[1]:
             raise WrongAnswer(self._process.name, "gives another number of classes while it is timed")
-        pairs = ((answer.logits, batch.logits), (answer.probabilities, batch.probabilities))
-        apart = np.maximum(*(np.abs(found[batch.rows].astype(np.float64) - right).max(1) for found, right in pairs))
-        if not (apart <= batch.allowed).all():
+        found = answer.logits[batch.rows], answer.probabilities[batch.rows]
+        if not (tolerance.apart(found, (batch.logits, batch.probabilities)) <= batch.allowed).all():
             raise WrongAnswer(self._process.name, "answers something else while it is timed")
         self.own.append(answer.ms)
         self.host.append(answer.host_ms)

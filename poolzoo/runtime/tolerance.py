@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Final
+
 import numpy as np
+
+ROUNDING: Final = 2.0**-23  # of a probability in float32, with that of the sum that divides it
 
 
 def closest_to_limit(differences: np.ndarray, allowed: np.ndarray) -> tuple[int, float]:
@@ -22,3 +27,19 @@ def closest_to_limit(differences: np.ndarray, allowed: np.ndarray) -> tuple[int,
         ratio = np.where(off > 0, off / np.asarray(allowed, np.float64), 0.0)
     index = int(ratio.argmax())
     return index, float(ratio[index])
+
+
+def apart(outputs: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> np.ndarray:
+    """How far the outputs of each image are from what is expected, `float64[N]`; infinite where one is NaN.
+
+    Where logits nearly vanish, probabilities are still numbers around 1 / K, whose rounding is no difference.
+
+    Args:
+        outputs: Logits and probabilities, `[N, K]` each.
+        expected: The same.
+    """
+    logits, probabilities = (
+        np.nan_to_num(np.abs(np.asarray(found, np.float64) - right), nan=np.inf).max(1)
+        for found, right in zip(outputs, expected, strict=True)
+    )
+    return np.asarray(np.maximum(logits, probabilities - ROUNDING))

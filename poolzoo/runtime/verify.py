@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +12,10 @@ import numpy as np
 from poolzoo.artifacts import manifest
 from poolzoo.artifacts.schema import Config, Parity
 from poolzoo.common import files, output
-from poolzoo.common.errors import CheckFailed
+from poolzoo.common.errors import CheckFailed, EnvironmentProblem
 from poolzoo.common.text import one_line
 from poolzoo.plugin import loader
-from poolzoo.runtime import ort_session, photo_input, speed, tolerance
+from poolzoo.runtime import ort_session, photo_input, rule_outputs, speed, tolerance
 from poolzoo.runtime.measurements import BatchSpeed, PreprocessingTime, speeds_to_json
 
 
@@ -73,7 +73,12 @@ class VerifyReport:
 
 
 def verify(
-    directory: Path, *, provider: str = "cpu", threads: int | None = None, measure_speed: bool = True
+    directory: Path,
+    *,
+    provider: str = "cpu",
+    threads: int | None = None,
+    measure_speed: bool = True,
+    arithmetics: Sequence[str] = (),
 ) -> VerifyReport:
     """Repeats every check that needs the bundle alone.
 
@@ -82,10 +87,12 @@ def verify(
         provider: `auto`, `cpu`, `cuda` or `tensorrt`.
         threads: Threads to compute with; None for ONNX Runtime's own choice.
         measure_speed: Whether to measure the speed of the graph and of preprocessing.
+        arithmetics: Types, "fp16" or "bf16", in which a graph in fp32 shall give the stored logits too.
 
     Raises:
         UsageError: There is no bundle.
-        EnvironmentProblem: There is no device for the provider.
+        CheckFailed: The graph cannot be run in such arithmetic.
+        EnvironmentProblem: There is no device for the provider, or the onnx package is needed and not installed.
     """
     if not directory.is_dir() or not (directory / manifest.MANIFEST).is_file():
         manifest.check(directory, "bundle")
@@ -106,11 +113,13 @@ def verify(
         if model.takes_photos:
             with np.load(directory / "golden.npz", allow_pickle=False) as arrays:
                 checks.append(Check("golden-photographs", *photo_input.compare(model, arrays)))
+        checks += [Check(*found) for found in rule_outputs.checks(directory / "model.onnx", model, images)]
     except (CheckFailed, ValueError, TypeError, LookupError) as error:
         checks.append(Check("golden", False, f"the stored inputs and outputs cannot be used: {error}"))
         return VerifyReport(checks=tuple(checks), speed={}, provider=model.provider)
     if json.loads(model.metadata.get("precision", "null")) == "fp16":
         checks.append(_check_half_arithmetic(directory, model, images, logits))
+    checks += [_check_arithmetic(directory, model, images, logits, one) for one in arithmetics]
     batches: Mapping[int, BatchSpeed] = {}
     preprocessing = None
     if measure_speed:
@@ -126,8 +135,7 @@ def _check_golden(directory: Path, model: ort_session.OnnxModel, checks: list[Ch
     images, allowed, *expected = files.read_arrays(directory / "golden.npz", names)
     for size in (1,) if model.takes_photos else (1, 2, 7, len(images)):
         outputs = ort_session.run_in_batches(model, images, size)
-        rows = [np.nan_to_num(np.abs(a - b), nan=np.inf).max(1) for a, b in zip(outputs, expected, strict=True)]
-        difference = np.maximum(*rows)
+        difference = tolerance.apart(outputs, expected)
         worst, _ = tolerance.closest_to_limit(difference, allowed)
         detail = (
             f"image {worst} is closest to its limit: difference {difference[worst]:.2e}, allowed {allowed[worst]:.2e}"
@@ -150,17 +158,48 @@ def _check_half_arithmetic(
         from poolzoo.runtime import half_arithmetic
     except ImportError:
         return Check(name, True, "not checked: the onnx package is not installed")
-    parity: Parity = files.read_json(directory / "parity.json")
-    rows = half_arithmetic.sample_rows(len(images))
+    parity, rows, regular, agreement = _half_images(directory, len(images))
     try:
         found = half_arithmetic.logits(onnx.load(directory / "model.onnx"), model.to_input(images[rows]))
     except Exception as error:  # whatever onnx raises for an operator that its reference does not have
         return Check(name, True, f"not checked: {type(error).__name__}: {one_line(str(error), 200)}")
-    edge_count = len(parity.get("max_abs_by_edge", {}))
-    agreement = parity.get("limits", {}).get("agreement", 0.99)
-    result = half_arithmetic.check_logits(found, logits[rows], rows >= edge_count, agreement, model.decision)
+    result = half_arithmetic.check_logits(found, logits[rows], regular, agreement, model.decision)
     older = "" if "half" in parity else "; the bundle is older than this check"
     return Check(name, result.passed, result.describe() + older)
+
+
+def _half_images(directory: Path, count: int) -> tuple[Parity, np.ndarray, np.ndarray, float]:
+    """The parity report; which images are run in half arithmetic, and which of these are natural; the limit."""
+    from poolzoo.runtime import half_arithmetic
+
+    parity: Parity = files.read_json(directory / "parity.json")
+    rows = half_arithmetic.sample_rows(count)
+    regular = rows >= len(parity.get("max_abs_by_edge", {}))
+    return parity, rows, regular, parity.get("limits", {}).get("agreement", 0.99)
+
+
+def _check_arithmetic(
+    directory: Path, model: ort_session.OnnxModel, images: np.ndarray, logits: np.ndarray, arithmetic: str
+) -> Check:
+    """Whether a graph gives the stored logits where every value is rounded to a type of 16 bits."""
+    try:
+        import onnx
+
+        from poolzoo.runtime import half_arithmetic
+    except ImportError:
+        text = f"the onnx package is needed to compute in {arithmetic}"
+        raise EnvironmentProblem(text, "pip install onnx, or leave --arithmetic out") from None
+    _, rows, regular, agreement = _half_images(directory, len(images))
+    result = half_arithmetic.check_rounded(
+        onnx.load(directory / "model.onnx"),
+        model.to_input(images[rows]),
+        arithmetic,
+        logits[rows],
+        regular,
+        agreement,
+        model.decision,
+    )
+    return Check(f"arithmetic-{arithmetic}", result.passed, result.describe())
 
 
 def _warn_of_other_plugins(config: Config) -> None:

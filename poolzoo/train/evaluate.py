@@ -23,8 +23,9 @@ from poolzoo.data.resize import Fit
 from poolzoo.data.sizes import Size
 from poolzoo.data.streaming.splits import Loaded, load_split
 from poolzoo.data.unreadable import Skip, to_json
-from poolzoo.metrics import evaluation
+from poolzoo.metrics import evaluation, reliability
 from poolzoo.metrics.decisions import ONE_LABEL, Decision
+from poolzoo.metrics.reliability import ReliabilityChange
 from poolzoo.metrics.results import AnyMetrics
 from poolzoo.train import device as devices
 from poolzoo.train import inference
@@ -39,12 +40,15 @@ class Evaluation:
     """What a trained network achieves on test images.
 
     Attributes:
-        metrics: The metrics.
+        metrics: The metrics, of calibrated probabilities where the network has a calibration.
+        reliability: How far the probabilities can be believed, before calibration and after; None where no logits are
+            finite.
         skipped: Images that could not be read, each with `file` and `error`.
         provider: ONNX Runtime's execution provider; None if torch ran the network.
     """
 
     metrics: AnyMetrics
+    reliability: ReliabilityChange | None = None
     skipped: tuple[Mapping[str, str], ...] = ()
     provider: str | None = None
 
@@ -52,7 +56,8 @@ class Evaluation:
         """The object that `poolzoo evaluate --json` prints."""
         provider = {} if self.provider is None else {"provider": self.provider}
         skipped = {"skipped": [dict(row) for row in self.skipped]} if self.skipped else {}
-        return {**self.metrics.to_json(), **provider, **skipped}
+        reliable = {} if self.reliability is None else {"reliability": self.reliability.to_json()}
+        return {**self.metrics.to_json(), **reliable, **provider, **skipped}
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,8 @@ def evaluate_run(
     policy.place(run.network)
     logits = inference.predict_logits(run.network, run.preprocess.to(policy.device), test.images, policy)
     metrics = evaluation.compute(logits, test.labels, run.classes, run.decision)
-    return Evaluation(metrics=metrics, skipped=test.skipped)
+    found = reliability.measure(logits, test.labels, run.decision)
+    return Evaluation(metrics=metrics, reliability=found, skipped=test.skipped)
 
 
 def test_part(recorded: NetworkConfig, data: str | None, fraction: float | None) -> HeldOut | None:

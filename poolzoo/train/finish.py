@@ -17,8 +17,10 @@ from poolzoo.common import files, output
 from poolzoo.common.errors import EnvironmentProblem
 from poolzoo.common.text import data_title
 from poolzoo.data import identity, unreadable
-from poolzoo.metrics import evaluation
+from poolzoo.metrics import calibration_fit, evaluation, reliability
+from poolzoo.metrics.calibration_fit import CalibrationFit
 from poolzoo.metrics.decisions import Decision
+from poolzoo.metrics.reliability import ReliabilityChange
 from poolzoo.metrics.results import AnyMetrics
 from poolzoo.report import curves
 from poolzoo.train import distributed, feature_entries, feature_writer, features, inference, memory
@@ -26,6 +28,7 @@ from poolzoo.train.cores import Replicas, cores, evaluation_threads
 from poolzoo.train.engine import Engine
 from poolzoo.train.loaders import LazyInputs
 from poolzoo.train.prepare import PreparedRun
+from poolzoo.train.splits import DataSplits
 
 INITIAL_WEIGHTS: Final = "weights.json"  # in an unfinished run: the origin of its initial weights
 
@@ -41,6 +44,9 @@ class FinalMetrics:
             changes labels.
         predicted: The predicted class of every test image, `int64[N]`, or the predicted labels, `bool[N, K]`.
         decision: How logits become labels, chosen on the validation images.
+        validation: Logits and labels of these.
+        fit: What the validation images say about calibration; None where the settings leave it out.
+        reliability: How far probabilities of test images can be believed; None in a trial of a comparison.
     """
 
     val: AnyMetrics
@@ -48,9 +54,12 @@ class FinalMetrics:
     test_flip_tta: float | None
     predicted: np.ndarray
     decision: Decision
+    validation: samples.ValidationLogits
+    fit: CalibrationFit | None
+    reliability: ReliabilityChange | None
 
 
-def evaluate_best_weights(heads: Sequence[PreparedRun], engine: Engine) -> list[FinalMetrics]:
+def evaluate_best_weights(heads: Sequence[PreparedRun], engine: Engine, *, alone: bool = True) -> list[FinalMetrics]:
     """Loads the best weights of every head and tests them; every process tests its shard of the images.
 
     No other function reads the test images, and this one runs once.
@@ -58,6 +67,8 @@ def evaluate_best_weights(heads: Sequence[PreparedRun], engine: Engine) -> list[
     Args:
         heads: Runs on one backbone, in the order of the engine's modules.
         engine: After its last epoch.
+        alone: Whether the run is no trial of a comparison. Trials get a temperature alone, which changes no prediction,
+            and no bootstrap intervals: `poolzoo evaluate` computes these.
     """
     data = heads[0].data
     for module in engine.modules.values():
@@ -68,10 +79,17 @@ def evaluate_best_weights(heads: Sequence[PreparedRun], engine: Engine) -> list[
     results = []
     val_labels = data.labels[data.val_indices]
     for index in range(len(heads)):
-        decision = evaluation.choose_decision(val_logits[:, index], val_labels)
+        validation = samples.ValidationLogits(logits=val_logits[:, index], labels=val_labels)
+        fit = None
+        if heads[index].settings.calibration:
+            fit = calibration_fit.fit(validation.logits, val_labels, vector=alone)
+        decision = evaluation.choose_decision(
+            validation.logits, val_labels, calibration=None if fit is None else fit.calibration
+        )
         flip_tta = None
         if flipped_logits is not None:
-            flip_tta = evaluation.flip_averaged_score(test_logits[:, index], flipped_logits[:, index], data.test.labels)
+            plain, mirrored = (decision.calibrated(each[:, index]) for each in (test_logits, flipped_logits))
+            flip_tta = evaluation.flip_averaged_score(plain, mirrored, data.test.labels)
         results.append(
             FinalMetrics(
                 val=evaluation.compute(val_logits[:, index], val_labels, data.classes, decision),
@@ -79,6 +97,9 @@ def evaluate_best_weights(heads: Sequence[PreparedRun], engine: Engine) -> list[
                 test_flip_tta=flip_tta,
                 predicted=decision.decide(test_logits[:, index]),
                 decision=decision,
+                validation=validation,
+                fit=fit,
+                reliability=reliability.measure(test_logits[:, index], data.test.labels, decision) if alone else None,
             )
         )
     return results
@@ -136,7 +157,12 @@ def _logits_of_features(
     return torch.cat(parts).cpu().numpy()
 
 
-def finish_run(prepared: PreparedRun, path: Path, engine: Engine, result: FinalMetrics) -> RunReport:
+def images_to_keep(data: DataSplits) -> bytes:
+    """What `samples.npz` of a run on this data has; the same for all heads."""
+    return samples.samples_bytes(data.train, data.train_indices, data.test)
+
+
+def finish_run(prepared: PreparedRun, path: Path, engine: Engine, result: FinalMetrics, kept: bytes) -> RunReport:
     """Completes a run directory and writes its manifest.
 
     Args:
@@ -144,6 +170,7 @@ def finish_run(prepared: PreparedRun, path: Path, engine: Engine, result: FinalM
         path: The run directory.
         engine: After its last epoch.
         result: What the best weights achieve.
+        kept: Its `images_to_keep`.
     """
     settings, data = prepared.settings, prepared.data
     assert settings.batch_size is not None  # `prepare` fills in every default
@@ -178,6 +205,8 @@ def finish_run(prepared: PreparedRun, path: Path, engine: Engine, result: FinalM
         processes=prepared.rank.world_size,
         skipped=tuple(unreadable.to_json(data.skipped)),
         ending=ending,
+        fit=result.fit,
+        reliability=result.reliability,
     )
     files.write_json(path / "config.json", config)
     (path / INITIAL_WEIGHTS).unlink(missing_ok=True)  # config.json has it now
@@ -195,6 +224,7 @@ def finish_run(prepared: PreparedRun, path: Path, engine: Engine, result: FinalM
     if not (path / identity.FILE).is_file():  # several heads have it in their common directory until now
         data.identity.save(path / identity.FILE)
     samples.save_predictions(path / "predictions.npz", result.predicted, data.test.labels)
-    samples.save_samples(path / "samples.npz", data.train, data.train_indices, data.test)
+    files.write_atomically(path / samples.VALIDATION, samples.validation_bytes(result.validation))
+    files.write_atomically(path / "samples.npz", kept)
     manifest.write_manifest(path, "run")
     return report

@@ -14,7 +14,7 @@ from poolzoo.common import files
 from poolzoo.common.errors import UsageError
 from poolzoo.train import distributed
 from poolzoo.train.epoch_metrics import EpochMetrics, write_history
-from poolzoo.train.finish import evaluate_best_weights, finish_run
+from poolzoo.train.finish import evaluate_best_weights, finish_run, images_to_keep
 from poolzoo.train.prepare import prepare_heads
 from poolzoo.train.run import open_engine, require_same_data
 from poolzoo.train.settings import Settings
@@ -62,9 +62,10 @@ def finetune_heads(
 
     engine.run(on_epoch_end)
     finished = [(path / manifest.MANIFEST).is_file() for path in paths]
-    results = [] if all(finished) else evaluate_best_weights(heads, engine)
+    results = [] if all(finished) else evaluate_best_weights(heads, engine, alone=False)
     if not heads[0].rank.is_zero:
         return {}
+    kept = b"" if all(finished) else images_to_keep(heads[0].data)
 
     def finish(index: int) -> RunReport:
         path, head = paths[index], heads[index]
@@ -75,7 +76,7 @@ def finetune_heads(
         path.mkdir()
         files.write_atomically(path / "run.toml", head.settings.to_toml())
         write_history(path, engine.progress.history[head.settings.pool])
-        return finish_run(head, path, engine, results[index])
+        return finish_run(head, path, engine, results[index], kept)
 
     threads = ThreadPoolExecutor(heads[0].settings.threads)  # so that heads wait for the disk at the same time
     try:

@@ -22,7 +22,7 @@ from poolzoo.train.build import build_engine
 from poolzoo.train.checkpoint import Checkpoint, RunIdentity
 from poolzoo.train.engine import Engine
 from poolzoo.train.epoch_metrics import EpochMetrics, write_history
-from poolzoo.train.finish import INITIAL_WEIGHTS, evaluate_best_weights, finish_run
+from poolzoo.train.finish import INITIAL_WEIGHTS, evaluate_best_weights, finish_run, images_to_keep
 from poolzoo.train.prepare import PreparedRun, prepare
 from poolzoo.train.settings import Settings
 from poolzoo.train.settings_file import read_run_settings
@@ -36,6 +36,8 @@ def finetune(
     out: Path | None,
     callback: Callback | None = None,
     on_prepared: Callable[[PreparedRun], None] | None = None,
+    *,
+    alone: bool = True,
 ) -> RunReport | None:
     """Trains a network and leaves a finished run directory.
 
@@ -44,6 +46,7 @@ def finetune(
         out: The run directory, which must not exist; None for a new one in `runs/`.
         callback: Called in rank 0 with the metrics of every finished epoch.
         on_prepared: Called before anything is written; an exception ends the run.
+        alone: Whether the run is no trial of a comparison, see `evaluate_best_weights`.
 
     Returns:
         The result, in rank 0; None in the other processes of a run.
@@ -70,16 +73,19 @@ def finetune(
         except BaseException:
             shutil.rmtree(path, ignore_errors=True)
             raise
-    return _train_or_explain(prepared, path, callback, is_new=True)
+    return _train_or_explain(prepared, path, callback, is_new=True, alone=alone)
 
 
-def resume(path: Path, callback: Callback | None = None, *, data_workers: int | None = None) -> RunReport | None:
+def resume(
+    path: Path, callback: Callback | None = None, *, data_workers: int | None = None, alone: bool = True
+) -> RunReport | None:
     """Continues an interrupted run from its last checkpoint.
 
     Args:
         path: The run directory.
         callback: As for `finetune`.
         data_workers: Threads that read images; None for as many as the run began with.
+        alone: As for `finetune`.
 
     Returns:
         As for `finetune`.
@@ -106,7 +112,7 @@ def resume(path: Path, callback: Callback | None = None, *, data_workers: int | 
         require_same_data(path, prepared)
     if has_checkpoint and (path / INITIAL_WEIGHTS).is_file():
         prepared = _with_initial_weights(prepared, path)
-    return _train_or_explain(prepared, path, callback, is_new=False)
+    return _train_or_explain(prepared, path, callback, is_new=False, alone=alone)
 
 
 def require_same_data(path: Path, prepared: PreparedRun) -> None:
@@ -165,13 +171,13 @@ def open_engine(heads: Sequence[PreparedRun], path: Path, settings: Mapping[str,
 
 
 def _train_or_explain(
-    prepared: PreparedRun, path: Path, callback: Callback | None, *, is_new: bool
+    prepared: PreparedRun, path: Path, callback: Callback | None, *, is_new: bool, alone: bool
 ) -> RunReport | None:
     """Trains; an interruption says how to resume, and a new run that failed before its first checkpoint is removed."""
     command = f"poolzoo finetune --resume {path}"
     file = path / checkpoint.FILE
     try:
-        return _train(prepared, path, callback)
+        return _train(prepared, path, callback, alone=alone)
     except KeyboardInterrupt as interrupt:
         interrupt.args = (f"{command} continues it" if file.is_file() else f"{command} restarts it",)
         raise
@@ -186,7 +192,7 @@ def _train_or_explain(
         raise
 
 
-def _train(prepared: PreparedRun, path: Path, callback: Callback | None) -> RunReport | None:
+def _train(prepared: PreparedRun, path: Path, callback: Callback | None, *, alone: bool) -> RunReport | None:
     settings, is_zero = prepared.settings, prepared.rank.is_zero
     event = {"path": str(path), "settings": asdict(settings)}
     catalog = loader.catalog()
@@ -208,10 +214,10 @@ def _train(prepared: PreparedRun, path: Path, callback: Callback | None) -> RunR
         catalog.emit("poolzoo_epoch_finished", run=event, epoch=epoch, metrics=own.to_json())
 
     engine.run(on_epoch_end)
-    (result,) = evaluate_best_weights([prepared], engine)
+    (result,) = evaluate_best_weights([prepared], engine, alone=alone)
     report = None
     if is_zero:
-        report = finish_run(prepared, path, engine, result)
+        report = finish_run(prepared, path, engine, result, images_to_keep(prepared.data))
         catalog.emit("poolzoo_run_finished", run=event, metrics=report.summary())
     distributed.destroy_process_group()
     return report

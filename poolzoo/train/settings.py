@@ -146,6 +146,7 @@ class Settings:
     distill_from: str | None = None  # a run directory, or a backbone
     distill_temperature: float = 2.0
     distill_weight: float = 0.5
+    calibration: bool = True  # of probabilities, on the validation images
     plugins: tuple[str, ...] = ()  # plugin files, which a resumed run loads again
     protocol: str | None = None  # that pinned the other settings, NAME@VERSION:SHA256; see `poolzoo.compare.board`
 

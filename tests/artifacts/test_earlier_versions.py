@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 import poolzoo as package
+from poolzoo.artifacts import manifest
 from poolzoo.artifacts.run import load_run
+from poolzoo.common import files
 from poolzoo.train.settings import Settings
 from poolzoo.train.settings_file import read_toml
 
@@ -43,8 +45,28 @@ def test_an_earlier_run_is_evaluated_as_it_was(poolzoo):
     assert outcome.json["accuracy"] == pytest.approx(37 / 360)  # what the version that trained it printed
 
 
+def test_a_run_without_calibration_gets_the_one_it_would_have(poolzoo, trained, run_copy):
+    """As a run of an earlier version, which keeps no logits; it gets one once."""
+    config = json.loads((run_copy / "config.json").read_text())
+    del config["calibration"]
+    files.write_json(run_copy / "config.json", config)
+    (run_copy / "validation.npz").unlink()
+    manifest.write_manifest(run_copy, "run")
+    plain = poolzoo("evaluate", run_copy, "--json").json
+    assert plain["reliability"]["after"] is None
+    calibrated = poolzoo("evaluate", run_copy, "--calibrate", "--json").json
+    assert calibrated["reliability"]["before"] == plain["reliability"]["before"]
+    assert manifest.differences(run_copy) == []
+    for name in ("config.json", "validation.npz"):
+        assert (run_copy / name).read_bytes() == (trained / name).read_bytes()
+    assert poolzoo("evaluate", run_copy, "--calibrate").code == 2
+
+
 def test_an_earlier_run_is_exported_and_predicts(poolzoo, tmp_path):
-    assert poolzoo("export", EARLIER / "run", "--no-bench", "--out", tmp_path / "bundle", "-q").code == 0
+    outcome = poolzoo("export", EARLIER / "run", "--no-bench", "--out", tmp_path / "bundle")
+    assert outcome.code == 0
+    assert "not calibrated" in outcome.err
+    assert f"poolzoo evaluate {EARLIER / 'run'} --calibrate" in outcome.err
     assert poolzoo("verify", tmp_path / "bundle", "--no-bench", "-q").code == 0
 
 

@@ -94,7 +94,9 @@ def test_a_race_of_equals_trains_everything(tmp_path):
 
 
 def test_a_killed_race_ends_as_if_it_were_not_killed(tmp_path):
-    whole = comparison.run(config(SIX, race=True), tmp_path / "whole", "", Planted(GAINS))
+    """Costs, which are in the journal, make a cheap loser the fourth pilot."""
+    costs = dict.fromkeys(("lse", "lp", "topk"), 60.0)
+    whole = comparison.run(config(SIX, race=True), tmp_path / "whole", "", Planted(GAINS, costs=costs))
     place, trained = tmp_path / "killed", []
     for survives in (3, 0, 5, 2, 99):
         left = iter([True] * survives + [False])
@@ -103,7 +105,7 @@ def test_a_killed_race_ends_as_if_it_were_not_killed(tmp_path):
             if not next(left):
                 raise KeyboardInterrupt
 
-        runner = Planted(GAINS, before=before)
+        runner = Planted(GAINS, before=before, costs=costs)
         try:
             if place.exists():
                 found = comparison.resume(place, runner)
@@ -114,7 +116,7 @@ def test_a_killed_race_ends_as_if_it_were_not_killed(tmp_path):
             continue
         trained += runner.trained
         break
-    assert len(set(trained)) == len(trained) == 14
+    assert len(set(trained)) == len(trained) == 16
     assert without_clock(found) == without_clock(whole)
     looks = [line for line in map(json.loads, (place / "journal.jsonl").read_text().splitlines()) if "look" in line]
     assert [line["look"] for line in looks] == [1, 2]  # none is taken twice
@@ -228,12 +230,15 @@ def test_variants_without_a_second_seed_cannot_be_told_apart():
     assert Standings(rows_of).gap("a", "b") is None
 
 
-def test_pilots_are_the_baseline_and_the_most_accurate():
+def test_pilots_are_the_baseline_the_most_accurate_and_cheap_ones():
     right = {
         name: {0: np.arange(100) < share, 1: np.zeros(100, bool)}
         for name, share in zip("abcdef", range(10, 70, 10), strict=True)
     }
-    assert Race("abcdef", "a", [0, 1, 2], 0.05).pilots(right) == ["a", "f", "e", "d"]
+    race = Race("abcdef", "a", [0, 1, 2], 0.05)
+    assert race.pilots(right, {}) == ["a", "f", "e", "d"]
+    costs = {"f": 99.0, "d": 80.0, "c": 39.0, "b": 30.0}  # to a clock, c and b cost the same
+    assert race.pilots(right, {name: {0: cost} for name, cost in costs.items()}) == ["a", "f", "e", "c"]
     assert [pilot_count(variants, 3) for variants in (2, 3, 6, 12, 30)] == [2, 2, 4, 4, 4]
     assert [pilot_count(12, seeds) for seeds in (2, 3, 5, 10)] == [7, 4, 3, 2]
 

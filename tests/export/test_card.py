@@ -302,7 +302,8 @@ def test_examples_are_confident_mistakes_and_right_answers_of_every_class(source
     labels = source.image_labels
     logits = guesses(labels, 10)
     shown = card.examples(source, logits)
-    chances = torch.from_numpy(logits).double().softmax(1).numpy()
+    temperature = source.config["calibration"]["temperature"]
+    chances = (torch.from_numpy(logits).double() / temperature).softmax(1).numpy()
     mistakes = sorted((-chances[i].max(), i) for i in range(len(labels)) if chances[i].argmax() != labels[i])
     assert [one.number for one in shown[:12]] == [i for _, i in mistakes[:12]]
     assert [one.probability for one in shown[:12]] == pytest.approx([-p for p, _ in mistakes[:12]])

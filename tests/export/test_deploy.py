@@ -34,7 +34,16 @@ def read(path: Path) -> dict:
 
 def test_a_bundle_is_complete_and_one_file(exported):
     names = {path.name for path in exported.iterdir()}
-    evidence = {"config.json", "parity.json", "speed.json", "golden.npz", "manifest.json", "confusion.png"}
+    evidence = {
+        "config.json",
+        "parity.json",
+        "speed.json",
+        "golden.npz",
+        "manifest.json",
+        "confusion.png",
+        "reliability.png",
+        "risk_coverage.svg",
+    }
     expected = evidence | {"model.onnx", "README.md", "report.html", "predict.py"}
     assert names == expected
     assert bundle.differences(exported) == []
@@ -64,7 +73,8 @@ def test_the_graph_takes_stored_images_and_describes_its_input(exported, trained
         with torch.inference_mode():
             expected = network(network.preprocess(torch.from_numpy(images)))
         np.testing.assert_allclose(logits, expected.numpy(), atol=1e-4)
-        np.testing.assert_allclose(probabilities, expected.softmax(1).numpy(), atol=1e-5)
+        temperature = read(trained / "config.json")["calibration"]["temperature"]
+        np.testing.assert_allclose(probabilities, (expected / temperature).softmax(1).numpy(), atol=1e-5)
     assert onnx.load(exported / "model.onnx").opset_import[0].version == 18
 
 

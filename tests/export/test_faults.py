@@ -257,15 +257,14 @@ def noisy(monkeypatch):
     """Lets whatever is lowered be a graph in noise, which flips many images."""
     from poolzoo.export import precision as lowering
 
-    real = lowering.convert
+    class Noisy(lowering.Converter):
+        def __init__(self, precision, source, names, calibration):
+            spoiled = source.with_name("spoiled.onnx")
+            spoiled.write_bytes(source.read_bytes())
+            spoil(spoiled, flipped_layer)
+            super().__init__(precision, spoiled, names, calibration)
 
-    def lower(name, source, target, names, calibration):
-        spoiled = source.with_name("spoiled.onnx")
-        spoiled.write_bytes(source.read_bytes())
-        spoil(spoiled, flipped_layer)
-        return real(name, spoiled, target, names, calibration)
-
-    monkeypatch.setattr(lowering, "convert", lower)
+    monkeypatch.setattr(lowering, "Converter", Noisy)
     after_the_export(monkeypatch, lambda path: None)
 
 
@@ -277,6 +276,7 @@ def test_lower_precision_outside_the_limits_is_refused(poolzoo, trained, noisy, 
     assert outcome.json["parity"]["gate"] == "limits"
     assert outcome.json["parity"]["top1_agreement"] < 1
     assert "agreement" in outcome.err
+    assert "no layer is left to return to float32" in outcome.err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -90,6 +90,45 @@ BROKEN = {
         eps=f(1e-12),
         **AXES,
     ),
+    "the sum of a whole map": model(
+        [node("Mul", "images a", "x"), node("GlobalAveragePool", "x", "logits")], a=f(1000)
+    ),
+    "the sum of a window": model(
+        [node("Mul", "images a", "x"), node("AveragePool", "x", "logits", kernel_shape=[16, 16])], a=f(1000)
+    ),
+    "powers in a window": model(
+        [node("Mul", "images a", "x"), node("LpPool", "x", "logits", kernel_shape=[8, 8], strides=[8, 8], p=6)], a=f(5)
+    ),
+    "the variance of a layer norm": model(
+        [
+            node("Mul", "images a", "x"),
+            node("LayerNormalization", "x one", "y", axis=-1),
+            node("Add", "y ten", "logits"),
+        ],
+        a=f(100),
+        ten=f(10),
+        one=np.ones(16, np.float32),
+    ),
+    "a batch norm": model(
+        [node("BatchNormalization", "images s zero zero one", "x"), node("Mul", "x b", "logits")],
+        s=np.full(3, 3e4, np.float32),
+        zero=np.zeros(3, np.float32),
+        one=np.ones(3, np.float32),
+        b=f(1e-4),
+    ),
+    "terms of a convolution that cancel": model(
+        [node("Concat", "images images", "x", axis=1), node("Conv", "x w", "logits")],
+        w=np.array([4e4, 1, 1, -4e4, 0, 0], np.float32).reshape(1, 6, 1, 1),
+    ),
+    "terms of a product that cancel": model(
+        [
+            node("ReduceMean", "images axes", "m", keepdims=0),
+            node("Concat", "m m", "x", axis=1),
+            node("MatMul", "x w", "logits"),
+        ],
+        w=np.array([4e4, 1, 1, -4e4, 0, 0], np.float32).reshape(6, 1),
+        **AXES,
+    ),
     "logits beyond half": model([node("Mul", "images a", "logits")], a=f(1e6)),
 }
 
@@ -121,6 +160,53 @@ def test_half_arithmetic_shows_what_a_plain_conversion_breaks(name):
     found = got.reshape(len(FEED), -1), wanted.reshape(len(FEED), -1)
     report = half_arithmetic.check_logits(*found, np.ones(len(FEED), bool), 0.99)
     assert not report.passed, report
+
+
+HIDDEN = ("the sum inside a mean", "the sum of a whole map", "the sum of a window", "powers in a window")
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_half_arithmetic_shows_sums_that_float32_hides(name):
+    """ONNX Runtime computes the same graph without an overflow: that is what a CPU hides."""
+    made = plain(BROKEN[name])
+    session = onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
+    assert np.isfinite(session.run(["logits"], {"images": FEED})[0]).all()
+    assert not np.isfinite(half_arithmetic.HalfGraph(made).run(FEED)["logits"]).any()
+
+
+HEALTHY = {
+    "means": [node("ReduceMean", "images axes", "logits")],
+    "a whole map": [node("GlobalAveragePool", "images", "logits")],
+    "windows": [node("AveragePool", "images", "logits", kernel_shape=[3, 3], pads=[1, 1, 1, 1])],
+    "powers": [node("LpPool", "images", "logits", kernel_shape=[4, 4], strides=[4, 4], p=3)],
+    "all powers": [node("GlobalLpPool", "images", "logits", p=3)],
+    "an instance norm": [node("InstanceNormalization", "images one zero", "logits")],
+    "a group norm": [node("GroupNormalization", "images one zero", "logits", num_groups=1)],
+    "a convolution": [node("Conv", "images w", "logits")],
+    "a product": [node("ReduceMean", "images axes", "x", keepdims=0), node("MatMul", "x square", "logits")],
+    "attention": [node("MatMul", "images images", "x"), node("Softmax", "x", "logits", axis=-1)],
+}
+OPSET_21 = ("a group norm",)
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+def test_what_fits_into_half_precision_is_computed_there(name):
+    """The oracle is ONNX Runtime in float32."""
+    random = np.random.default_rng(4)
+    proto = model(
+        HEALTHY[name],
+        w=random.normal(size=(4, 3, 1, 1)).astype(np.float32),
+        square=random.normal(size=(3, 3)).astype(np.float32),
+        one=np.ones(3, np.float32),
+        zero=np.zeros(3, np.float32),
+        **AXES,
+    )
+    if name in OPSET_21:
+        proto.opset_import[0].version = 21
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    assert half_range.analyze(proto, FEED).reasons == {}
+    got = half_arithmetic.HalfGraph(plain(proto)).run(FEED)["logits"]
+    np.testing.assert_allclose(got, session.run(["logits"], {"images": FEED})[0], rtol=1e-2, atol=1e-2)
 
 
 def test_half_arithmetic_is_that_of_the_reference_evaluator():
@@ -220,3 +306,30 @@ def test_a_smaller_batch_is_tried_where_memory_does_not_suffice(monkeypatch):
     Small.most = 0
     with pytest.raises(MemoryError, match="single image"):
         ranges.measure(proto, FEED)
+
+
+def test_rounding_to_bfloat16_is_that_of_ml_dtypes():
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    random = np.random.default_rng(5)
+    some = random.normal(size=4096).astype(np.float32) * 10.0 ** random.integers(-40, 38, 4096)
+    values = np.concatenate([some, [np.inf, -np.inf, np.nan, 0, -0.0, 1 + 2**-8, 1 + 3 * 2**-8]]).astype(np.float32)
+    with np.errstate(over="ignore"):
+        wanted = values.astype(ml_dtypes.bfloat16).astype(np.float32)
+    np.testing.assert_array_equal(half_arithmetic.to_bfloat16(values), wanted)
+
+
+@pytest.mark.parametrize("name", ["a large activation", "a power", "a large weight", "the sum of a window"])
+def test_what_overflows_in_float16_does_not_in_bfloat16(name):
+    proto = BROKEN[name]
+    every = np.ones(len(FEED), bool)
+    logits = half_arithmetic.logits(proto, FEED).reshape(len(FEED), -1)
+    found = {
+        kind: half_arithmetic.check_logits(
+            half_arithmetic.logits(proto, FEED, half_arithmetic.ARITHMETICS[kind]).reshape(len(FEED), -1),
+            expected=logits,
+            regular=every,
+            agreement=0.0,
+        )
+        for kind in ("fp16", "bf16")
+    }
+    assert (found["fp16"].passed, found["bf16"].passed) == (False, True), found

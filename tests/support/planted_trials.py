@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,6 +43,7 @@ class Planted:
         images: Number of test images.
         before: Called with each trial before it is "trained"; what it raises ends the comparison, as a kill does.
         failing: Names and seeds of the trials that fail.
+        costs: Seconds that trials of a variant train, by its name; 10 for others.
     """
 
     def __init__(
@@ -51,8 +52,10 @@ class Planted:
         images: int = 2000,
         before: Callable[[Trial], None] = lambda trial: None,
         failing: Sequence[tuple[str, int]] = (),
+        costs: Mapping[str, float] | None = None,
     ) -> None:
         self.gains, self.images, self.before, self.failing = gains, images, before, failing
+        self.costs = costs or {}
         self.trained: list[tuple[str, int]] = []
 
     def right(self, trial: Trial) -> np.ndarray:
@@ -82,4 +85,5 @@ class Planted:
         found["test"]["accuracy"] = float(right.mean())
         (place / "metrics.json").write_text(json.dumps(found))
         record = TrialRecord.of(one, "done")
-        return replace(record, run=str(place), accuracy=float(right.mean()), f1=float(right.mean()), seconds=10.0)
+        accuracy, seconds = float(right.mean()), self.costs.get(one.variant.name, 10.0)
+        return replace(record, run=str(place), accuracy=accuracy, f1=accuracy, seconds=seconds)

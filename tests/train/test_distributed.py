@@ -1,4 +1,4 @@
-"""Several processes learn what one does: once started by torchrun as users start them, else with its variables."""
+"""Several processes learn what one does. They get torchrun's variables; a slow test lets torchrun start them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import pytest
 import torch
@@ -33,19 +34,25 @@ def poolzoo_backbones():
 """
 
 
-def torchrun(count: int, *arguments: object) -> subprocess.Popen:
+def forked(folder: Path, count: int, *arguments: object) -> list[processes.Ended]:
+    return [process.wait() for process in processes.start_group(folder, count, *arguments)]
+
+
+def torchrun(folder: Path, count: int, *arguments: object) -> list[processes.Ended]:
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count), "--master-port", "0"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
+    ended = subprocess.run(
         [*launch, "--standalone", "-m", "poolzoo", *map(str, arguments)],
         env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
+        timeout=400,
     )
+    return [processes.Ended(ended.returncode, ended.stdout, ended.stderr)]
 
 
-def test_two_processes_learn_what_one_does(poolzoo, tmp_path):
+@pytest.mark.parametrize("start", [forked, pytest.param(torchrun, marks=pytest.mark.slow)])
+def test_two_processes_learn_what_one_does(poolzoo, tmp_path, start):
     (tmp_path / "normless.py").write_text(NORMLESS)
     arguments = (
         *("finetune", "--plugin", tmp_path / "normless.py", "--data", "digits", "--backbone", "normless"),
@@ -53,8 +60,9 @@ def test_two_processes_learn_what_one_does(poolzoo, tmp_path):
         *("--mixup", "0.2", "--cutmix", "0.5", "--cutout", "2", "--ema", "0.9", "--no-check-export"),
     )
     assert poolzoo(*arguments, "--out", tmp_path / "one", "-q").code == 0
-    out, err = (process := torchrun(2, *arguments, "--out", tmp_path / "two")).communicate(timeout=240)
-    assert process.returncode == 0, err
+    ended = start(tmp_path, 2, *arguments, "--out", tmp_path / "two")
+    assert not any(one.code for one in ended), ended
+    out, err = ("".join(streams) for streams in zip(*((one.out, one.err) for one in ended), strict=True))
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, atol=1e-5, rtol=1e-5, msg=name)
@@ -122,9 +130,8 @@ def test_streams_of_two_killed_processes_resume_as_one(poolzoo, tmp_path, monkey
     assert first.wait().code == errors.ENVIRONMENT
     second.wait()
     assert not (tmp_path / "two" / "manifest.json").exists()
-    resumed = torchrun(2, "finetune", "--resume", tmp_path / "two")
-    err = resumed.communicate(timeout=400)[1]
-    assert resumed.returncode == 0, err
+    (resumed,) = torchrun(tmp_path, 2, "finetune", "--resume", tmp_path / "two")
+    assert resumed.code == 0, resumed.err
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, atol=1e-5, rtol=1e-5, msg=name)

@@ -120,7 +120,8 @@ def test_a_run_is_complete_learns_and_says_what_it_did(trained):
         "manifest.json",
         "curves.png",
     }
-    assert expected | {"samples.npz", "predictions.npz", "metrics.json", "checkpoint"} == names
+    arrays = {"samples.npz", "predictions.npz", "validation.npz"}
+    assert expected | arrays | {"metrics.json", "checkpoint"} == names
     assert manifest.differences(trained) == []
     lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4]

@@ -49,6 +49,7 @@ class Counts:
         images: How many were tried.
         labels: How many have each label.
         unlabeled: How many have none, where an image may have several labels.
+        accepted: How many the bundle accepts, where it abstains; else None.
         unreadable: Those that cannot be read.
         not_finite: Those whose outputs are not finite.
         remarks: What was noted of the files.
@@ -57,6 +58,7 @@ class Counts:
     images: int = 0
     labels: Counter[str] = field(default_factory=Counter)
     unlabeled: int = 0
+    accepted: int | None = None
     unreadable: Failures = Failures()
     not_finite: Failures = Failures()
     remarks: Remarks = field(default_factory=Remarks)
@@ -68,13 +70,19 @@ class Counts:
             labels = prediction.top[:1] if prediction.labels is None else prediction.labels
             self.labels.update(one.label for one in labels)
             self.unlabeled += not labels
+            self._accept(None if prediction.accepted is None else int(prediction.accepted))
         elif prediction.error == NOT_FINITE:
             self.not_finite += Failures(1, at, prediction.file)
         else:
             self.unreadable += Failures(1, at, f"{prediction.file}: {prediction.error}")
 
+    def _accept(self, count: int | None) -> None:
+        if count is not None:
+            self.accepted = (self.accepted or 0) + count
+
     def merge(self, other: Counts) -> None:
         """Adds the counts of other images."""
+        self._accept(other.accepted)
         self.images += other.images
         self.labels.update(other.labels)
         self.unlabeled += other.unlabeled
@@ -85,10 +93,12 @@ class Counts:
     def to_json(self) -> dict[str, object]:
         """Its attributes; labels by falling number."""
         unlabeled = {"unlabeled": self.unlabeled} if self.unlabeled else {}
+        accepted = {} if self.accepted is None else {"accepted": self.accepted}
         return {
             "images": self.images,
             "labels": dict(self.labels.most_common()),
             **unlabeled,
+            **accepted,
             "unreadable": self.unreadable.to_json(),
             "not_finite": self.not_finite.to_json(),
             "remarks": self.remarks.to_json(),
@@ -103,6 +113,7 @@ class Counts:
             images=json_reader.integer(given.get("images")) or 0,
             labels=Counter({label: json_reader.integer(count) or 0 for label, count in labels.items()}),
             unlabeled=json_reader.integer(given.get("unlabeled")) or 0,
+            accepted=json_reader.integer(given.get("accepted")),
             unreadable=Failures.from_json(given.get("unreadable")),
             not_finite=Failures.from_json(given.get("not_finite")),
             remarks=Remarks.from_json(given.get("remarks")),

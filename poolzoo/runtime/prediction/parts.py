@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from poolzoo.common import files, json_writer
 from poolzoo.common.errors import EnvironmentProblem
+from poolzoo.metrics.output_rules import NO_RULES, OutputRules
 from poolzoo.runtime.ort_session import ClassScore
 from poolzoo.runtime.prediction.counts import Counts
 from poolzoo.runtime.prediction.plan import Plan
@@ -38,10 +39,19 @@ def path_of(out: Path, part: int) -> Path:
     return out / PARTS / f"part-{part:06}.parquet"
 
 
-def write(out: Path, part: int, rows: Sequence[Prediction], counts: Counts, *, multilabel: bool = False) -> None:
+def write(
+    out: Path,
+    part: int,
+    rows: Sequence[Prediction],
+    counts: Counts,
+    *,
+    multilabel: bool = False,
+    rules: OutputRules = NO_RULES,
+) -> None:
     """Writes a part: `file`, `label`, `score`, `top_labels`, `top_scores`, `error`, a row an image, in their order.
 
-    With several labels, the lists `labels` and `scores` stand in place of `label` and `score`.
+    With several labels, the lists `labels` and `scores` stand in place of `label` and `score`. Rules of the bundle give
+    `accepted` and the list `set` after these.
 
     Args:
         out: The directory of the predictions.
@@ -49,6 +59,7 @@ def write(out: Path, part: int, rows: Sequence[Prediction], counts: Counts, *, m
         rows: The predictions.
         counts: Of the rows.
         multilabel: Whether an image may have several labels.
+        rules: Those of the bundle.
 
     Raises:
         OSError: It cannot be written.
@@ -72,6 +83,10 @@ def write(out: Path, part: int, rows: Sequence[Prediction], counts: Counts, *, m
             "label": pyarrow.array([top and top[0].label for top in tops], pyarrow.string()),
             "score": pyarrow.array([top and top[0].score for top in tops], pyarrow.float32()),
         }
+    if rules.abstention is not None:
+        named["accepted"] = pyarrow.array([row.accepted for row in rows], pyarrow.bool_())
+    if rules.sets is not None:
+        named["set"] = labels(row.set for row in rows)
     table = pyarrow.table(
         {
             "file": pyarrow.array([row.file for row in rows], pyarrow.string()),

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 import numpy as np
 
 from poolzoo.artifacts import manifest
 from poolzoo.artifacts.schema import Config
 from poolzoo.common import output, resources
-from poolzoo.common.errors import EnvironmentProblem, UsageError
+from poolzoo.common.errors import CheckFailed, EnvironmentProblem, UsageError
 from poolzoo.common.files import read_json
 from poolzoo.common.text import one_line
 from poolzoo.data import images, pillow_warnings
 from poolzoo.data.sizes import Size
 from poolzoo.metrics.decisions import Decision
+from poolzoo.metrics.output_rules import ACCEPTED, PREDICTION_SET, OutputRules
 from poolzoo.metrics.tasks import CLASSIFICATION, TASKS, Task
 from poolzoo.plugin.grammar import suggest
 from poolzoo.runtime import ort_session
@@ -56,6 +57,9 @@ class Prediction:
         labels: With several labels, those that reach their thresholds, in descending order of probability; else None.
         error: Why there is no prediction: the file cannot be read, or the outputs are not finite (`NOT_FINITE`).
         picture: The saliency picture, where one was drawn.
+        accepted: Where the bundle abstains, whether it accepts the image; else None.
+        set: Where it gives prediction sets, the classes in that of the image, in descending order of probability; else
+            None.
     """
 
     file: str
@@ -63,17 +67,24 @@ class Prediction:
     labels: tuple[ClassScore, ...] | None = None
     error: str | None = None
     picture: Picture | None = None
+    accepted: bool | None = None
+    set: tuple[ClassScore, ...] | None = None
 
     def to_json(self) -> dict[str, object]:
         """`{"file", "label", "score", "top"}` with `saliency` and `method` of a picture, or `{"file", "error"}`.
 
-        With several labels, `labels` stands in place of `label` and `score`.
+        With several labels, `labels` stands in place of `label` and `score`. `accepted` and `set` are there where the
+        bundle has such rules.
         """
         if self.error is not None:
             return {"file": self.file, "error": self.error}
         labels = self.labels
         named = self.top[0].to_json() if labels is None else {"labels": [one.to_json() for one in labels]}
         row = {"file": self.file, **named, "top": [one.to_json() for one in self.top]}
+        if self.accepted is not None:
+            row["accepted"] = self.accepted
+        if self.set is not None:
+            row["set"] = [one.to_json() for one in self.set]
         if self.picture is not None:
             row |= {"saliency": self.picture.path, "method": self.picture.method}
         return row
@@ -170,6 +181,19 @@ def choose_runtime(directory: Path, named: str | None, provider: str) -> str:
     return identity_of(entry)
 
 
+def recorded_rules(directory: Path) -> OutputRules:
+    """The rules of a bundle, from its `config.json`; bundles of earlier versions have none.
+
+    Raises:
+        CheckFailed: The file holds something else.
+    """
+    config: Config = read_json(directory / "config.json")
+    try:
+        return OutputRules.from_json(cast(Mapping[str, object], config.get("export", {})))
+    except ValueError as error:
+        raise CheckFailed(f"{directory / 'config.json'} holds no {error}", "export it again") from error
+
+
 def recorded_task(directory: Path) -> Task:
     """The task of a bundle, from its `config.json`; without one, as in earlier versions, an image has one label."""
     config: Config = read_json(directory / "config.json")
@@ -198,6 +222,7 @@ class Predictor:
         self._model = model
         self._labels = model.labels
         self.decision = model.decision
+        self.rules = recorded_rules(directory)
         self._top = top
         self._readers = readers or min(THREADS, 2 * resources.cpus())
         self._explained = None if explained is None else _place(explained, model.labels)
@@ -253,12 +278,21 @@ class Predictor:
         labels = None
         if self.decision.thresholds is not None:
             labels = ort_session.labels_above(self._labels, probabilities, self.decision)
+        given = self.rules.outputs(probabilities[None])
+        accepted, members = given.get(ACCEPTED), given.get(PREDICTION_SET)
         picture = None
         if self._draw is not None:
             target = int(probabilities.argmax()) if self._explained is None else self._explained
             score = ClassScore(self._labels[target], float(probabilities[target]))
             picture = self._draw(Path(file), pixels, target, score)
-        return Prediction(file=file, top=best, labels=labels, picture=picture)
+        return Prediction(
+            file=file,
+            top=best,
+            labels=labels,
+            picture=picture,
+            accepted=None if accepted is None else bool(accepted[0]),
+            set=None if members is None else ort_session.classes_in(self._labels, probabilities, members[0]),
+        )
 
 
 def _place(label: str, labels: Sequence[str]) -> int:

@@ -110,7 +110,8 @@ class PartPredictor:
                 counts.add(part * plan.part_size + len(rows), prediction)
                 rows.append(prediction)
         multilabel = self._predictor.decision.task.is_multilabel
-        prediction_parts.write(self._out, part, rows, counts, multilabel=multilabel)
+        rules = self._predictor.rules
+        prediction_parts.write(self._out, part, rows, counts, multilabel=multilabel, rules=rules)
         attempt.finish()
         return PartResult(part, counts, attempt.deaths)
 

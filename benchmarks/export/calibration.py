@@ -1,0 +1,107 @@
+"""How far can probabilities be believed, before calibration and after? Fine-tunes backbones from several seeds.
+
+python -m benchmarks.export.calibration --data folder:PATH [--backbones nano/resnet timm/mobilenetv3_small_050]
+    [--pretrained nano/resnet] [--plugin FILE] [--seeds 3] [--set epochs=2 image_size=64] [--json FILE]
+python -m benchmarks.export.calibration --data folder:PATH --backbones lite0 --pretrained lite0
+    --plugin plugins/poolzoo-lite0/src/poolzoo_lite0/__init__.py
+
+Every run is a `finetune` of its own: its validation images choose the best epoch and the temperature, and the test
+images judge both. The goal is an expected calibration error of at most 0.015 on every seed, and no seed that is worse
+than before beyond chance: the 95 % interval of the change of the NLL is not above 0.
+
+Every finished run is a line of JSON in FILE, and is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from poolzoo.common import output
+
+GOAL: Final = 0.015
+KEY: Final = ("data", "backbone", "pretrained", "seed", "changes")
+
+
+def measure(data: str, backbone: str, pretrained: bool, seed: int, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """One run: its accuracy, its calibration, and its scores on the test images."""
+    from poolzoo.train.run import finetune
+    from poolzoo.train.settings import Settings
+
+    settings = Settings(data=data, backbone=backbone, pretrained=pretrained, seed=seed, **changes)
+    with tempfile.TemporaryDirectory() as folder:
+        report = finetune(settings, Path(folder) / "run")
+    assert report is not None
+    assert report.fit is not None
+    assert report.reliability is not None
+    key = {"data": data, "backbone": backbone, "pretrained": pretrained, "seed": seed, "changes": dict(changes)}
+    scores = {"fit": report.fit.to_json(), "reliability": report.reliability.to_json()}
+    return {**key, "accuracy": asdict(report.test)["accuracy"], "seconds": report.seconds, **scores}
+
+
+def summary(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """A row of the table."""
+    before, after = row["reliability"]["before"], row["reliability"]["after"] or row["reliability"]["before"]
+    change = row["reliability"]["change"].get("nll", {"value": 0.0, "interval": (0.0, 0.0)})
+    chosen = row["fit"]["chosen"]
+    shown = [f"{side[name]['value']:.4f}" for name in ("ece", "adaptive_ece", "nll") for side in (before, after)]
+    low, high = change["interval"]
+    return (
+        row["backbone"],
+        str(row["seed"]),
+        f"{row['accuracy']:.4f}",
+        f"{row['fit']['temperature']:.3f}",
+        chosen["method"] if chosen else "none",
+        *shown,
+        f"{after['ece_floor']:.4f}",
+        f"{low:.4f} to {high:.4f}",
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="digits")
+    parser.add_argument("--backbones", nargs="+", default=["nano/resnet"])
+    parser.add_argument("--pretrained", nargs="*", default=[], help="the backbones that start from their weights")
+    parser.add_argument("--plugin", type=Path, action="append", default=[])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+
+    from poolzoo.plugin import loader
+
+    loader.settings.files = args.plugin
+    changes = tomllib.loads("\n".join(args.set))
+    known = (
+        [json.loads(line) for line in args.json.read_text().splitlines()] if args.json and args.json.exists() else []
+    )
+    done = {json.dumps([row[name] for name in KEY]): row for row in known}
+    rows = []
+    for backbone in args.backbones:
+        for seed in range(args.seeds):
+            pretrained = backbone in args.pretrained
+            key = json.dumps([args.data, backbone, pretrained, seed, changes])
+            row = done.get(key)
+            if row is None:
+                with output.quiet():
+                    row = measure(args.data, backbone, pretrained, seed, changes)
+                if args.json is not None:
+                    with args.json.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps(row) + "\n")
+            rows.append(row)
+    headers = ["backbone", "seed", "accuracy", "T", "method", "ECE", "after", "adaptive", "after", "NLL", "after"]
+    output.table((*headers, "floor of ECE", "change of NLL"), [summary(row) for row in rows])
+    after = [(row["reliability"]["after"] or row["reliability"]["before"])["ece"]["value"] for row in rows]
+    worse = [row for row in rows if row["reliability"]["change"].get("nll", {"interval": [0]})["interval"][0] > 0]
+    output.data(f"largest ECE {max(after):.4f}, the goal is {GOAL}; {len(worse)} of {len(rows)} worse beyond chance")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""What turns logits into logits whose probabilities can be believed: a temperature, or a scale and bias of each class.
+
+Guo, Pleiss, Sun and Weinberger, On Calibration of Modern Neural Networks, ICML 2017, arXiv:1706.04599, section 4.2.
+`calibration_fit.py` chooses it. Needs numpy only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+# Beyond these, more data of validation would only move the bound: probabilities are 0 and 1, or all alike.
+MIN_TEMPERATURE: Final = 0.05
+MAX_TEMPERATURE: Final = 20.0
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A map of logits, `z → z · scale / temperature + bias`, before softmax or sigmoid.
+
+    Attributes:
+        temperature: T of temperature scaling: above 1 probabilities become less certain, below 1 more.
+        scale: A positive factor of each class beside it (vector scaling), or of each label (Platt scaling).
+        bias: What is added to each class or label; both or neither are None.
+    """
+
+    temperature: float
+    scale: tuple[float, ...] | None = None
+    bias: tuple[float, ...] | None = None
+
+    @property
+    def method(self) -> str:
+        """Its name: "temperature" or "vector"."""
+        return "temperature" if self.scale is None else "vector"
+
+    @property
+    def factors(self) -> np.ndarray:
+        """What logits are multiplied by, `float32[1]` or `float32[K]`, as a graph holds it."""
+        return (np.asarray(self.scale or (1.0,), np.float64) / self.temperature).astype(np.float32)
+
+    @property
+    def offsets(self) -> np.ndarray | None:
+        """What is added then, `float32[K]`; None for nothing."""
+        return None if self.bias is None else np.asarray(self.bias, np.float32)
+
+    def apply(self, logits: np.ndarray) -> np.ndarray:
+        """Calibrated logits, `float[…, K] → float64[…, K]`, of the same numbers that a graph holds."""
+        scaled: np.ndarray = logits.astype(np.float64) * self.factors.astype(np.float64)
+        return scaled if self.offsets is None else scaled + self.offsets.astype(np.float64)
+
+    def calibrated_probabilities(self, plain: Sequence[float]) -> tuple[float, ...]:
+        """What these sigmoids of plain logits become, one of each label, 0–1."""
+        share = np.asarray(plain, np.float64)
+        with np.errstate(divide="ignore", over="ignore"):
+            return tuple(map(float, 1 / (1 + np.exp(-self.apply(np.log(share) - np.log1p(-share))))))
+
+    def plain_probabilities(self, calibrated: Sequence[float]) -> tuple[float, ...]:
+        """The sigmoids of plain logits that become these probabilities, one of each label, 0–1."""
+        share = np.asarray(calibrated, np.float64)
+        with np.errstate(divide="ignore"):
+            logits = np.log(share) - np.log1p(-share)
+        plain = (logits - (0.0 if self.offsets is None else self.offsets)) / self.factors
+        with np.errstate(over="ignore"):
+            return tuple(map(float, 1 / (1 + np.exp(-plain))))
+
+    def to_json(self) -> dict[str, object]:
+        """The value of `calibration` in `config.json` and in the metadata of a graph."""
+        vector = {} if self.scale is None or self.bias is None else {"scale": [*self.scale], "bias": [*self.bias]}
+        return {"method": self.method, "temperature": self.temperature, **vector}
+
+    @classmethod
+    def from_json(cls, found: object, count: int) -> Calibration | None:
+        """Reads what `to_json` wrote; None stands for no calibration.
+
+        Args:
+            found: The value, or None where a file has none.
+            count: Number of classes or labels.
+
+        Raises:
+            ValueError: It is no calibration of so many classes.
+        """
+        if found is None:
+            return None
+        if not isinstance(found, dict) or not _is_finite(found.get("temperature")) or found["temperature"] <= 0:
+            raise ValueError("calibration with a temperature above 0")
+        temperature = float(found["temperature"])
+        scale, bias = found.get("scale"), found.get("bias")
+        if scale is None and bias is None:
+            return cls(temperature)
+        scales, biases = _numbers(scale, count), _numbers(bias, count)
+        if min(scales) <= 0:
+            raise ValueError("calibration with scales above 0")
+        return cls(temperature, scales, biases)
+
+
+def _numbers(found: object, count: int) -> tuple[float, ...]:
+    """So many finite numbers."""
+    if not isinstance(found, list) or len(found) != count or not all(map(_is_finite, found)):
+        raise ValueError(f"calibration with scale and bias of {count} classes")
+    return tuple(map(float, found))
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

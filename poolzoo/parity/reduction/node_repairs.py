@@ -1,0 +1,263 @@
+"""Repairs of a node by its constants, inputs, operator and weights, and by a node that is missing."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import numpy as np
+import onnx
+from onnx import NodeProto, helper
+
+from poolzoo.parity.reduction import alternatives, graphs
+from poolzoo.parity.reduction.attribute_repairs import schema_of
+from poolzoo.parity.reduction.repair import Repair, shown
+
+EPSILONS: Final = (1e-12, 1e-10, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
+# Operators of the same inputs, of which one may stand where another should.
+FAMILIES: Final = tuple(
+    tuple(names.split())
+    for names in (
+        "Relu Sigmoid Tanh LeakyRelu Elu Selu Softplus Softsign HardSigmoid HardSwish Gelu Mish Erf Abs Neg Exp Log "
+        "Sqrt Reciprocal Floor Ceil Round Sign Identity Sin Cos Not",
+        "Add Sub Mul Div Pow Max Min PRelu Mod",
+        "Less LessOrEqual Greater GreaterOrEqual Equal",
+        "ReduceMean ReduceSum ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceSumSquare ReduceLogSumExp "
+        "ReduceLogSum",
+        "MaxPool AveragePool",
+        "GlobalMaxPool GlobalAveragePool",
+        "Softmax LogSoftmax Hardmax",
+        "ArgMax ArgMin",
+        "And Or Xor",
+    )
+)
+MISSING: Final = (
+    "Relu",
+    "Sigmoid",
+    "Tanh",
+    "Neg",
+    "Abs",
+    "Sqrt",
+    "Exp",
+    "Log",
+    "Reciprocal",
+    "Softplus",
+    "HardSigmoid",
+)
+MISSING_MORE: Final = ("HardSwish", "Gelu", "Erf", "Floor", "Round", "Softmax")
+
+
+def constants(node: NodeProto, known: dict[str, np.ndarray]) -> Iterator[Repair]:
+    """Small constants that a node reads: axes, paddings, bounds, exponents, an eps."""
+    for name in dict.fromkeys(node.input):
+        value = known.get(name)
+        if value is None or value.size > alternatives.MOST_INTEGERS:
+            continue
+        if value.dtype.kind == "i":
+            given = value.reshape(-1).tolist()
+            near = [*alternatives.lists(given), *([other] * len(given) for other in (-1, 2**31 - 1))]
+            if node.op_type.startswith("Reduce") or node.op_type in ("Squeeze", "Unsqueeze"):
+                near += list(alternatives.axes_of(5))
+            others = [np.array(one, value.dtype).reshape(value.shape) for one in near if len(one) == len(given)]
+            others += [np.array(one, value.dtype) for one in near if len(one) != len(given) and value.ndim == 1]
+        elif value.dtype.kind == "f" and value.size == 1:
+            others = [
+                np.full(value.shape, one, value.dtype) for one in alternatives.numbers(float(value.reshape(-1)[0]))
+            ]
+        elif value.dtype.kind == "f":
+            others = [value[::-1].copy(), *(np.roll(value, one) for one in range(1, len(value)))] if value.ndim else []
+        else:
+            continue
+        for other in others:
+            if other.shape != value.shape or not np.array_equal(other, value):
+                yield _with_weight(node, name, value, other, "constant")
+
+
+def bounds(node: NodeProto, known: dict[str, np.ndarray]) -> Iterator[Repair]:
+    """Both bounds of a slice moved together."""
+    if node.op_type != "Slice" or not known.keys() >= set(node.input[1:3]):
+        return
+    start, end = (known[name] for name in node.input[1:3])
+    for step, more in itertools.product((-2, -1, 1, 2), repeat=2):
+        moved = {node.input[1]: start + step, node.input[2]: end + more}
+        yield Repair(
+            node=node.output[0],
+            operator=node.op_type,
+            part="constant",
+            name="starts, ends",
+            found=f"{shown(start.tolist())}, {shown(end.tolist())}",
+            expected=", ".join(shown(one.tolist()) for one in moved.values()),
+            nodes=(node,),
+            constants=moved,
+        )
+
+
+def _with_weight(node: NodeProto, name: str, value: np.ndarray, other: np.ndarray, part: str, note: str = "") -> Repair:
+    shown = [
+        shown(one.tolist()) if one.size <= alternatives.MOST_INTEGERS else f"{list(one.shape)}"
+        for one in (value, other)
+    ]
+    return Repair(
+        node=node.output[0],
+        operator=node.op_type,
+        part=part,
+        name=name,
+        found=shown[0],
+        expected=note or shown[1],
+        nodes=(node,),
+        constants={name: other},
+    )
+
+
+def inputs(proto: onnx.ModelProto, node: NodeProto) -> Iterator[Repair]:
+    """Inputs in another order, an optional one left out, or what is computed from something else in the graph."""
+    given = list(node.input)
+    orders = [list(one) for one in itertools.permutations(given)] if 1 < len(given) <= 3 else []
+    orders += [given[:count] for count in range(1, len(given))]
+    others = [value.name for value in proto.graph.input]
+    others += [name for name in graphs.computed(graphs.cut(proto, {}, node.output[0])) if name != node.output[0]]
+    orders += [
+        [*given[:i], name, *given[i + 1 :]] for i in range(min(2, len(given))) for name in others if name != given[i]
+    ]
+    for order in orders:
+        if order == given:
+            continue
+        changed = NodeProto()
+        changed.CopyFrom(node)
+        changed.input[:] = order
+        yield Repair(
+            node=node.output[0],
+            operator=node.op_type,
+            part="input",
+            name=_positions(given, order),
+            found=shown([one for one, other in itertools.zip_longest(given, order) if one != other]),
+            expected=shown([other for one, other in itertools.zip_longest(given, order) if one != other]),
+            nodes=(changed,),
+        )
+
+
+def _positions(given: list[str], order: list[str]) -> str:
+    """Where two lists of inputs differ."""
+    pairs = itertools.zip_longest(given, order)
+    return ", ".join(str(index) for index, (one, other) in enumerate(pairs) if one != other)
+
+
+def operators(proto: onnx.ModelProto, node: NodeProto) -> Iterator[Repair]:
+    """Another operator of the same inputs."""
+    for family in FAMILIES:
+        for other in family if node.op_type in family else ():
+            if other == node.op_type:
+                continue
+            changed = NodeProto()
+            changed.CopyFrom(node)
+            changed.op_type = other
+            schema = schema_of(proto, changed)
+            if schema is None:
+                continue
+            kept = [one for one in node.attribute if one.name in schema.attributes]
+            del changed.attribute[:]
+            changed.attribute.extend(kept)
+            yield Repair(
+                node=node.output[0],
+                operator=node.op_type,
+                part="operator",
+                name="",
+                found=node.op_type,
+                expected=other,
+                nodes=(changed,),
+            )
+
+
+def weights(node: NodeProto, known: dict[str, np.ndarray], weights: Sequence[np.ndarray]) -> Iterator[Repair]:
+    """The network's own weights, and mirrored, turned and moved forms of those in the graph."""
+    for name in dict.fromkeys(node.input):
+        value = known.get(name)
+        if value is None or value.dtype.kind != "f" or value.size < 2:
+            continue
+        for other in weights:
+            for form in (other, other.T if other.ndim == 2 else None):
+                if form is not None and form.size == value.size and form.ndim < 2:
+                    form = form.reshape(value.shape)
+                if form is not None and form.shape == value.shape and not np.array_equal(form, value):
+                    note = f"the network's, which is up to {np.abs(form - value).max():.3g} away,"
+                    yield _with_weight(node, name, value, form.astype(value.dtype), "weights", note)
+        for note, other in _forms(value):
+            yield _with_weight(node, name, value, other, "weights", note)
+
+
+def _forms(value: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    for axis in range(value.ndim):
+        yield f"mirrored along axis {axis}", np.flip(value, axis)
+        for step in (1, -1):
+            yield f"moved by {step} along axis {axis}", np.roll(value, step, axis)
+    for first, second in itertools.combinations(range(value.ndim), 2):
+        yield f"mirrored along axes {first} and {second}", np.flip(value, (first, second))
+        if value.shape[first] == value.shape[second]:
+            yield f"axes {first} and {second} swapped", np.swapaxes(value, first, second)
+    for factor in (-1.0, 2.0, 0.5, 255.0, 1 / 255):
+        yield f"times {factor:.4g}", (value * factor).astype(value.dtype)
+
+
+def missing(node: NodeProto, weights: Sequence[np.ndarray]) -> Iterator[Repair]:
+    """A node that should follow, an eps that should be added to an input, or a bias; or this node should not be."""
+    name = f"{node.output[0]}_before"
+    shortened = NodeProto()
+    shortened.CopyFrom(node)
+    shortened.output[0] = name
+    for operator in (*MISSING, *MISSING_MORE):
+        yield _added(node, [shortened, helper.make_node(operator, [name], [node.output[0]])], operator)
+    six = [("zero", np.float32(0)), ("six", np.float32(6))]
+    clip = helper.make_node("Clip", [name, "zero", "six"], [node.output[0]])
+    yield _added(node, [shortened, clip], "Clip to 0–6", six)
+    for position, given in enumerate(node.input):
+        for operator in MISSING if given and position < 2 else ():
+            changed = NodeProto()
+            changed.CopyFrom(node)
+            changed.input[position] = f"{name}_active"
+            nodes = [helper.make_node(operator, [given], [f"{name}_active"]), changed]
+            yield _added(node, nodes, f"{operator} of input {position}")
+        for eps in EPSILONS if given and node.op_type in ("Div", "Sqrt", "Log", "Pow", "Reciprocal") else ():
+            plus = helper.make_node("Add", [given, "eps"], [f"{name}_eps"])
+            changed = NodeProto()
+            changed.CopyFrom(node)
+            changed.input[position] = f"{name}_eps"
+            text = f"an Add of {eps:g} to input {position}"
+            yield _added(node, [plus, changed], text, [("eps", np.float32(eps))])
+    for weight in weights:
+        if weight.ndim == 1 and weight.size > 1:
+            for operator, axes in itertools.product(("Add", "Mul"), (0, 1, 2)):
+                shaped = weight.astype(np.float32).reshape(-1, *(1 for _ in range(axes)))
+                after = helper.make_node(operator, [name, "vector"], [node.output[0]])
+                text = f"{operator} of a vector of {weight.size} weights"
+                yield _added(node, [shortened, after], text, [("vector", shaped)])
+    for given in node.input:
+        if given:
+            skipped = helper.make_node("Identity", [given], [node.output[0]])
+            yield Repair(
+                node=node.output[0],
+                operator=node.op_type,
+                part="operator",
+                name="",
+                found=node.op_type,
+                expected="none (its input as it is)",
+                nodes=(skipped,),
+            )
+
+
+def _added(
+    node: NodeProto,
+    nodes: Sequence[NodeProto],
+    text: str,
+    constants: Sequence[tuple[str, Any]] = (),
+) -> Repair:
+    return Repair(
+        node=node.output[0],
+        operator=node.op_type,
+        part="missing node",
+        name="",
+        found="",
+        expected=text,
+        nodes=tuple(nodes),
+        constants={name: np.asarray(value) for name, value in constants},
+    )

@@ -1,0 +1,77 @@
+"""A change of one node with which a graph agrees."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import NodeProto, numpy_helper
+
+from poolzoo.parity.reduction import graphs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repair:
+    """A change of one node with which the graph agrees.
+
+    Attributes:
+        node: The name of the node's first output.
+        operator: Its operator.
+        part: What of it is at fault: "attribute", "constant", "weights", "input", "operator" or "missing node".
+        name: The name of the attribute or constant, or the position of the input.
+        found: What the graph has, in words.
+        expected: What agrees, in words.
+        nodes: What is in the node's place.
+        constants: New and changed constants by name.
+    """
+
+    node: str
+    operator: str
+    part: str
+    name: str
+    found: str
+    expected: str
+    nodes: tuple[NodeProto, ...]
+    constants: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def applied(self, proto: onnx.ModelProto) -> onnx.ModelProto:
+        """A copy of a graph that has the node, with the change."""
+        copy = graphs.with_node(proto, self.node, self.nodes)
+        for tensor in [one for one in copy.graph.initializer if one.name in self.constants]:
+            copy.graph.initializer.remove(tensor)
+        tensors = [numpy_helper.from_array(np.ascontiguousarray(one), name) for name, one in self.constants.items()]
+        copy.graph.initializer.extend(tensors)
+        return copy
+
+    def to_json(self) -> dict[str, str]:
+        """`culprit` in `report.json`."""
+        return {
+            "node": self.node,
+            "operator": self.operator,
+            "part": self.part,
+            "name": self.name,
+            "found": self.found,
+            "expected": self.expected,
+        }
+
+    def describe(self) -> str:
+        """In words."""
+        where = f"{self.operator} {self.node!r}"
+        if self.part == "missing node":
+            return f"{where}: {self.expected} is missing"
+        return f"{where}: {self.part} {self.name} is {self.found}, {self.expected} agrees".replace("  ", " ")
+
+
+def shown(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(shown, value))}]"
+    return str(value)

@@ -1,0 +1,85 @@
+"""Graphs with a calibration: plain logits and calibrated probabilities, without anything else that changes."""
+
+import json
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import scipy.special
+import torch
+from torch import nn
+
+from poolzoo.artifacts.run import load_run
+from poolzoo.common import files
+from poolzoo.export import graph
+from poolzoo.export.source import from_run
+from poolzoo.metrics.calibration import Calibration
+from poolzoo.model.inference import InferenceModel
+from poolzoo.model.network import Preprocess
+
+VECTOR = Calibration(0.5, scale=(1.0, 2.0, 0.5), bias=(0.0, -1.0, 1.5))
+
+
+def exported(path, calibration, *, multilabel=False):
+    """A graph of a linear classifier, opened; and its operators."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(48, 3))
+    preprocess = Preprocess((0.5,) * 3, (0.25,) * 3, (4, 4), (4, 4))
+    model = InferenceModel(preprocess, network, multilabel=multilabel, calibration=calibration).eval()
+    graph.run_exporter(model, (4, 4), path)
+    operators = [node.op_type for node in onnx.load(path).graph.node]
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]), operators
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+@pytest.mark.parametrize("calibration", [None, Calibration(0.07), VECTOR])
+def test_probabilities_are_calibrated_and_logits_plain(tmp_path, calibration, multilabel):
+    session, operators = exported(tmp_path / "model.onnx", calibration, multilabel=multilabel)
+    images = np.random.default_rng(0).integers(0, 256, (7, 4, 4, 3), dtype=np.uint8)
+    logits, probabilities = session.run(["logits", "probabilities"], {"images": images})
+    z = logits.astype(float)
+    if calibration is not None:
+        z = z * np.asarray(calibration.scale or (1, 1, 1)) / calibration.temperature + (calibration.bias or (0, 0, 0))
+    expected = scipy.special.expit(z) if multilabel else scipy.special.softmax(z, axis=1)
+    np.testing.assert_allclose(probabilities, expected, atol=2e-6)
+    plain, before = exported(tmp_path / "plain.onnx", None, multilabel=multilabel)
+    np.testing.assert_array_equal(logits, plain.run(["logits"], {"images": images})[0])
+    added = {None: [], VECTOR: ["Mul", "Add"]}.get(calibration, ["Mul"])
+    assert operators == [*before[:-1], *added, before[-1]]
+
+
+def test_a_bundle_records_the_calibration_of_its_run(trained, exported):
+    recorded = files.read_json(trained / "config.json")["calibration"]
+    assert 0.05 < recorded["temperature"] < 1  # four epochs with label smoothing leave it uncertain
+    assert files.read_json(exported / "config.json")["calibration"] == recorded
+    session = onnxruntime.InferenceSession(exported / "model.onnx", providers=["CPUExecutionProvider"])
+    assert json.loads(session.get_modelmeta().custom_metadata_map["calibration"]) == recorded
+
+
+def test_without_calibration_a_source_has_plain_probabilities(trained):
+    source = from_run(load_run(trained), calibrated=False)
+    assert (source.model.factors, source.decision.calibration) == (None, None)
+    assert "calibration" not in graph.task_facts(source.decision)
+    assert from_run(load_run(trained)).model.factors.shape == (1,)
+
+
+def test_a_run_keeps_the_logits_that_chose_its_temperature(trained):
+    metrics, recorded = (files.read_json(trained / name) for name in ("metrics.json", "config.json"))
+    with np.load(trained / "validation.npz") as kept:
+        logits, labels = kept["logits"], kept["labels"]
+    assert logits.dtype == np.float32
+    assert (logits.argmax(1) == labels).mean() == metrics["val"]["accuracy"]
+    assert metrics["calibration"]["chosen"] == recorded["calibration"]
+    assert metrics["calibration"]["images"] == len(labels)
+
+    def nll(temperature):
+        p = scipy.special.log_softmax(logits.astype(float) / temperature, axis=1)
+        return -p[np.arange(len(labels)), labels].mean()
+
+    chosen = recorded["calibration"]["temperature"]
+    assert nll(chosen) == pytest.approx(metrics["calibration"]["nll_after"])
+    assert nll(chosen) < min(nll(2 * chosen), nll(1.0))
+    scores = metrics["test"]["reliability"]
+    assert scores["after"]["ece"]["value"] == pytest.approx(metrics["test"]["ece"])
+    assert scores["change"]["nll"]["interval"][1] < 0

@@ -1,0 +1,294 @@
+"""Layers that lower precision ruins are found by name and return to float32; the others stay in lower precision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from poolzoo.export import candidates, graph, layer_search, precision, switches
+from poolzoo.export.candidate import Candidate
+from poolzoo.export.source import from_run
+from poolzoo.parity.check import check_limits
+from poolzoo.parity.layers import Layers
+from poolzoo.parity.reference import Reference
+from poolzoo.parity.report import Limits
+from poolzoo.runtime import ort_session
+
+COUNT, CHANNELS = 6, 12
+IMAGES = np.random.default_rng(1).uniform(0, 1, (48, CHANNELS, 6, 6)).astype(np.float32) ** 3
+
+
+def chain(*outliers: int, factor: float = 1e4, depthwise: tuple[int, ...] = ()) -> onnx.ModelProto:
+    """Six convolutions with ReLUs, a mean and a classifier. Behind each of `outliers` one channel is `factor` larger.
+
+    The next convolution divides by it, so that the function stays the same.
+    """
+    random = np.random.default_rng(0)
+    weights: dict[str, np.ndarray] = {}
+    for index in range(COUNT):
+        inputs = 1 if index in depthwise else CHANNELS
+        weights[f"network.c{index}.weight"] = random.normal(0, (2 / inputs / 9) ** 0.5, (CHANNELS, inputs, 3, 3))
+        weights[f"network.c{index}.bias"] = random.normal(0, 0.2, CHANNELS)
+    for index in outliers:
+        weights[f"network.c{index}.weight"][3] *= factor
+        weights[f"network.c{index}.bias"][3] *= factor
+        if index + 1 in depthwise:
+            weights[f"network.c{index + 1}.weight"][3] /= factor
+        else:
+            weights[f"network.c{index + 1}.weight"][:, 3] /= factor
+    weights |= {"network.fc.weight": random.normal(size=(CHANNELS, 5)), "network.fc.bias": np.zeros(5)}
+    nodes, value = [], "images"
+    for index in range(COUNT):
+        given = [value, f"network.c{index}.weight", f"network.c{index}.bias"]
+        group = CHANNELS if index in depthwise else 1
+        nodes.append(helper.make_node("Conv", given, [f"x{index}"], pads=[1, 1, 1, 1], group=group))
+        nodes.append(helper.make_node("Relu", [f"x{index}"], [f"y{index}"]))
+        value = f"y{index}"
+    nodes += [
+        helper.make_node("ReduceMean", [value, "axes"], ["pooled"], keepdims=0),
+        helper.make_node("Gemm", ["pooled", "network.fc.weight", "network.fc.bias"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"]),
+    ]
+    for index, node in enumerate(nodes):
+        node.name = f"n{index}"
+    constants = [numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items()]
+    constants.append(numpy_helper.from_array(np.array([2, 3]), "axes"))
+    inputs = [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", *IMAGES.shape[1:]])]
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 5]) for name in ("logits", "probabilities")]
+    made = helper.make_graph(nodes, "g", inputs, outputs, constants)
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+
+
+LAYERS = Layers(outputs={"network.pool": "pooled"}, inside={"network.pool": frozenset(["pooled"])})
+
+
+def logits(model: onnx.ModelProto | Path) -> np.ndarray:
+    content = model.SerializeToString() if isinstance(model, onnx.ModelProto) else model.read_bytes()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    return session.run(["logits"], {"images": IMAGES})[0]
+
+
+def error(file: Path, proto: onnx.ModelProto) -> float:
+    """The root mean square difference of the logits, as a fraction of their standard deviation."""
+    expected = logits(proto)
+    return float(np.sqrt(np.mean((logits(file) - expected) ** 2)) / expected.std())
+
+
+def converter(proto: onnx.ModelProto, folder: Path, name: str = "int8-static") -> precision.Converter:
+    onnx.save(proto, folder / "fp32.onnx")
+    made = precision.Converter(name, folder / "fp32.onnx", LAYERS, IMAGES)
+    made.convert(folder / "all.onnx")
+    return made
+
+
+def stored_in_int8(file: Path) -> set[str]:
+    """The layers whose weights a file holds in int8."""
+    kinds = {one.name: one.data_type for one in onnx.load(file).graph.initializer}
+    return {
+        name.split(".weight")[0] for name, kind in kinds.items() if kind == TensorProto.INT8 and ".weight_q" in name
+    }
+
+
+# --- Ranking ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("depthwise", [(), (3,)])
+def test_a_channel_of_another_scale_names_its_two_layers(tmp_path, depthwise):
+    proto = chain(2, depthwise=depthwise)
+    np.testing.assert_allclose(logits(proto), logits(chain(depthwise=depthwise)), rtol=1e-3, atol=1e-4)
+    found = converter(proto, tmp_path)
+    assert error(tmp_path / "all.onnx", proto) > 0.2
+    ranked = found.rank_layers(tmp_path / "all.onnx")
+    assert {one.layer for one in ranked} == {f"network.c{index}" for index in range(COUNT)}
+    assert {one.layer for one in ranked[:2]} == {"network.c2", "network.c3"}
+    assert ranked[1].harm > 5 * ranked[2].harm
+    found.convert(tmp_path / "few.onnx", [name for one in ranked[:2] for name in one.nodes])
+    assert error(tmp_path / "few.onnx", proto) < 0.1
+    assert stored_in_int8(tmp_path / "few.onnx") == {f"network.c{index}" for index in (0, 1, 4, 5)}
+
+
+def test_harm_is_what_a_graph_with_that_layer_alone_in_int8_does(tmp_path):
+    """The switches against ONNX Runtime's own quantizer."""
+    proto = chain(1, factor=30)
+    found = converter(proto, tmp_path)
+    names = [node.name for node in proto.graph.node if node.op_type == "Conv"]
+    for one in found.rank_layers(tmp_path / "all.onnx"):
+        found.convert(tmp_path / "one.onnx", [name for name in names if name not in one.nodes])
+        assert one.harm == pytest.approx(error(tmp_path / "one.onnx", proto), rel=0.35)
+
+
+def test_two_culprits_that_hide_each_other_are_both_found(tmp_path):
+    proto = chain(0, 3)
+    found = converter(proto, tmp_path)
+    ranked = found.rank_layers(tmp_path / "all.onnx")
+    culprits = {f"network.c{index}" for index in (0, 1, 3, 4)}
+    assert {one.layer for one in ranked[:4]} == culprits
+    nodes = {one.layer: one.nodes for one in ranked}
+    for pair in ((0, 1), (3, 4)):  # either pair alone in float32 helps little
+        found.convert(tmp_path / "pair.onnx", [name for index in pair for name in nodes[f"network.c{index}"]])
+        assert error(tmp_path / "pair.onnx", proto) > 0.2
+    found.convert(tmp_path / "both.onnx", [name for layer in culprits for name in nodes[layer]])
+    assert error(tmp_path / "both.onnx", proto) < 0.1
+
+
+def test_ranges_of_each_batch_are_ranked_too(tmp_path):
+    proto = chain(2)
+    found = converter(proto, tmp_path, "int8-dynamic")
+    assert error(tmp_path / "all.onnx", proto) > 0.2
+    ranked = found.rank_layers(tmp_path / "all.onnx")
+    assert {one.layer for one in ranked[:2]} == {"network.c2", "network.c3"}  # weights and activations
+    found.convert(tmp_path / "few.onnx", [name for one in ranked[:2] for name in one.nodes])
+    assert error(tmp_path / "few.onnx", proto) < 0.1
+
+
+def test_layers_are_ranked_by_their_rounding_in_half_precision(tmp_path):
+    """One layer adds a thousand, and the next takes it away: what is in between loses its small bits."""
+    proto = chain()
+    for tensor in proto.graph.initializer:
+        if tensor.name in ("network.c2.bias", "network.c3.bias"):
+            array = numpy_helper.to_array(tensor) + np.float32(2000 if "c2" in tensor.name else 0)
+            if "c3" in tensor.name:
+                weight = next(one for one in proto.graph.initializer if one.name == "network.c3.weight")
+                array = array - 2000 * numpy_helper.to_array(weight).sum((1, 2, 3))
+            tensor.CopyFrom(numpy_helper.from_array(array.astype(np.float32), tensor.name))
+    (behind,) = [node for node in proto.graph.node if node.output[0] == "x3"]
+    next(one for one in behind.attribute if one.name == "pads").ints[:] = [0, 0, 0, 0]  # which would see no thousands
+    found = converter(proto, tmp_path, "fp16")
+    ranked = found.rank_layers(tmp_path / "all.onnx")
+    assert {one.layer for one in ranked[:3]} >= {"network.c2", "network.c3"}
+    assert ranked[0].harm > 5 * ranked[-1].harm
+
+
+def test_with_no_switch_on_the_graph_is_the_exact_one(tmp_path):
+    proto = chain(2)
+    converter(proto, tmp_path)
+    roundings = switches.of_static(proto, onnx.load(tmp_path / "all.onnx"))
+    opened = switches.SwitchedGraph(proto, roundings)
+    np.testing.assert_allclose(opened.logits([IMAGES[:20], IMAGES[20:]], ()), logits(proto), rtol=1e-4, atol=1e-5)
+    everything = opened.logits([IMAGES], roundings)
+    assert np.sqrt(np.mean((everything - logits(tmp_path / "all.onnx")) ** 2)) < 0.1 * logits(proto).std()
+
+
+def test_a_depthwise_layer_in_float32_is_not_quantized_by_the_runtime(tmp_path):
+    """ONNX Runtime would quantize its weights with one scale for all channels."""
+    proto = chain(depthwise=(2,))
+    (weight,) = [one for one in proto.graph.initializer if one.name == "network.c2.weight"]
+    scales = np.geomspace(1, 300, CHANNELS).reshape(-1, 1, 1, 1).astype(np.float32)
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * scales / scales.max(), weight.name))
+    (behind,) = [one for one in proto.graph.initializer if one.name == "network.c3.weight"]
+    factors = (scales.max() / scales).reshape(1, -1, 1, 1)
+    behind.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(behind) * factors, behind.name))
+    found = converter(proto, tmp_path)
+    (node,) = [node for node in proto.graph.node if "network.c2.weight" in node.input]
+    found.convert(tmp_path / "few.onnx", [node.name])
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    plain = onnxruntime.InferenceSession(tmp_path / "few.onnx", options, providers=["CPUExecutionProvider"])
+    expected = plain.run(["logits"], {"images": IMAGES})[0]
+    assert np.abs(logits(tmp_path / "few.onnx") - expected).max() < 0.02 * expected.std()
+
+
+def test_layers_in_float32_read_one_another_without_rounding(tmp_path):
+    found = converter(chain(), tmp_path)
+    names = [node.name for node in chain().graph.node if node.op_type == "Conv"]
+    found.convert(tmp_path / "few.onnx", names[2:4])
+    made = {output: node for node in onnx.load(tmp_path / "few.onnx").graph.node for output in node.output}
+    (third,) = [node for node in made.values() if node.name == names[3]]
+    relu = made[third.input[0]]
+    assert relu.op_type == "Relu"
+    assert made[relu.input[0]].name == names[2]
+
+
+# --- Search -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("total", [0, 1, 2, 7, 100])
+def test_the_least_count_that_passes_is_found_in_few_tries(total):
+    for limit in range(1, total + 2):
+        tried: list[int] = []
+        found = layer_search.least(total, lambda count, limit=limit: count >= limit, tried)
+        assert found == (limit if limit < total else None)
+        assert len(tried) == len(set(tried)) <= 2 * max(total, 1).bit_length() + 1
+        assert total not in tried  # with all in float32 nothing would be left in lower precision
+
+
+def planted(proto: onnx.ModelProto, layer: str, behind: str, factor: float) -> None:
+    """Multiplies a channel between two layers, and divides by it in the second one."""
+    for tensor in proto.graph.initializer:
+        array = numpy_helper.to_array(tensor).copy()
+        if tensor.name.startswith(f"{layer}."):
+            array[0] *= factor
+        elif tensor.name == f"{behind}.weight":
+            array[:, 0] /= factor
+        tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+
+
+@pytest.fixture
+def conversion(trained, tmp_path, kept_graphs):
+    """A trained network whose second convolution has an output of another scale."""
+    from poolzoo.artifacts.run import load_run
+
+    source = from_run(load_run(trained))
+    file = tmp_path / "fp32.onnx"
+    written = graph.export_graph(source, file)
+    proto = onnx.load(file)
+    planted(proto, "network.backbone.conv1.conv", "network.backbone.conv2.conv", 3e3)
+    onnx.save(proto, file)
+    reference = Reference.compute(source.model, source.images[:150], source.image_labels[:150])
+    model = ort_session.open_model(file, "cpu", 1)
+    return candidates.Conversion(
+        fp32=Candidate("fp32", file, model, check_limits(reference, model, Limits())),
+        layers=written.layers,
+        source=source,
+        input_kind="uint8",
+        reference=reference,
+        limits=Limits(),
+        open_model=lambda path: ort_session.open_model(path, "cpu", 1),
+    )
+
+
+def test_the_layers_around_a_collapse_return_and_the_rest_stays_int8(conversion, tmp_path):
+    found = layer_search.return_layers("int8", conversion, candidates.convert_candidates("int8", conversion), 8)
+    before = {one.precision: one for one in found if one.search is None}
+    (after,) = [one for one in found if one.search is not None]
+    assert after.parity.passed
+    assert after.search.before.parity.violations is not None
+    names = {one.layer for one in after.search.layers}
+    assert names == {"network.backbone.conv1.conv", "network.backbone.conv2.conv"}
+    assert after.search.total == 3
+    kept = {name.split(".conv.weight")[0] for name in names_of_int8(after.file)}
+    assert kept == {"network.backbone.conv3"}
+    assert all(one.remark for one in before.values() if not one.parity.passed)
+    row = after.search.to_json({1: 2.0})
+    assert [layer["layer"] for layer in row["layers"]] == [one.layer for one in after.search.layers]
+    assert row["before"]["agreement"] < 0.99
+
+
+def names_of_int8(file: Path) -> set[str]:
+    initializers = onnx.load(file).graph.initializer
+    return {one.name for one in initializers if one.data_type == TensorProto.INT8 and ".weight_q" in one.name}
+
+
+def test_a_graph_too_slow_to_win_is_not_searched(conversion, monkeypatch):
+    converted = candidates.convert_candidates("auto", conversion)
+
+    class Slow:
+        def __init__(self, model):
+            self.model = model
+
+        def run(self, images):
+            return [self.model.run(images) for _ in range(20)]
+
+    converted = [
+        (one, by) if one.parity.passed else (Candidate(one.precision, one.file, Slow(one.model), one.parity), by)
+        for one, by in converted
+    ]
+    found = layer_search.return_layers("auto", conversion, converted, 8)
+    missed = [one for one in found if not one.parity.passed]
+    assert missed
+    assert all(one.search is None and "too slow" in one.remark for one in missed)

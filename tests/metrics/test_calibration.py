@@ -1,0 +1,284 @@
+"""Calibration on planted networks, whose true probabilities are known, against scipy, scikit-learn and plain loops."""
+
+import json
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import scipy.optimize
+import scipy.special
+import scipy.stats
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+
+from poolzoo.metrics import calibration_fit, evaluation, reliability
+from poolzoo.metrics.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE, Calibration
+from poolzoo.metrics.decisions import Decision, recorded
+from poolzoo.metrics.intervals import calibration_error
+
+
+def planted(seed, count, classes=6, spread=2.0):
+    """Logits whose softmax is true of the labels."""
+    generator = np.random.default_rng(seed)
+    logits = spread * generator.normal(size=(count, classes))
+    edges = scipy.special.softmax(logits, axis=1).cumsum(1)
+    return logits, (generator.random((count, 1)) > edges[:, :-1]).sum(1)
+
+
+def planted_labels(seed, count, labels=4):
+    """Logits whose sigmoids are true of several labels."""
+    generator = np.random.default_rng(seed)
+    logits = 2 * generator.normal(size=(count, labels)) - 1
+    return logits, (generator.random(logits.shape) < scipy.special.expit(logits)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.7, 5.0])
+def test_a_planted_temperature_is_found(temperature):
+    logits, labels = planted(1, 6000)
+    given = (temperature * logits).astype(np.float32)
+    found = calibration_fit.fit(given, labels)
+
+    def nll(t):
+        return log_loss(labels, scipy.special.softmax(given.astype(float) / t, axis=1), labels=range(6))
+
+    best = scipy.optimize.minimize_scalar(nll, bounds=(0.05, 20), method="bounded", options={"xatol": 1e-8}).x
+    assert found.temperature == pytest.approx(best, rel=2e-3)
+    assert found.temperature == pytest.approx(temperature, rel=0.05)
+    assert found.interval[0] < temperature < found.interval[1]
+    assert (found.nll, found.nll_after) == pytest.approx((nll(1), nll(best)), rel=1e-5)
+    assert found.calibration == Calibration(found.temperature)
+
+
+def test_intervals_hold_the_planted_temperature_as_often_as_they_say():
+    held = 0
+    for seed in range(200):
+        logits, labels = planted(seed, 150)
+        low, high = calibration_fit.fit(2 * logits, labels, vector=False).interval
+        held += low <= 2 <= high
+    assert held >= scipy.stats.binom.ppf(1e-3, 200, 0.93)
+
+
+def test_several_labels_share_a_temperature():
+    logits, labels = planted_labels(2, 3000)
+    found = calibration_fit.fit(3 * logits, labels)
+    model = LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-10)
+    slope = model.fit(3 * logits.reshape(-1, 1), labels.ravel()).coef_[0, 0]
+    assert found.temperature == pytest.approx(1 / slope, rel=2e-3)
+    assert found.temperature == pytest.approx(3, rel=0.05)
+    assert found.calibration.scale is None
+
+
+def test_a_label_with_a_bias_alone_gets_one_of_its_own():
+    logits, labels = planted_labels(3, 3000)
+    given = 3 * logits
+    given[:, 2] += 4
+    chosen = calibration_fit.fit(given, labels).calibration
+    assert [bias != 0 for bias in chosen.bias] == [False, False, True, False]
+    model = LogisticRegression(C=np.inf, tol=1e-10).fit(given[:, 2:3], labels[:, 2])
+    assert chosen.factors[2] == pytest.approx(model.coef_[0, 0], rel=0.01)
+    assert chosen.bias[2] == pytest.approx(model.intercept_[0], rel=0.01)
+
+
+def test_vector_scaling_undoes_what_a_temperature_cannot():
+    logits, labels = planted(4, 8000, classes=4)
+    scales, biases = np.array([0.6, 1.0, 1.5, 2.0]), np.array([1.5, 0.0, -1.0, 0.5])
+    found = calibration_fit.fit((logits[:4000] - biases) / scales, labels[:4000])
+    assert found.calibration.method == "vector"
+    fresh = Decision(calibration=found.calibration).probabilities((logits[4000:] - biases) / scales)
+    truth = log_loss(labels[4000:], scipy.special.softmax(logits[4000:], axis=1))
+    assert log_loss(labels[4000:], fresh) == pytest.approx(truth, rel=0.01)
+
+
+def test_calibrated_networks_stay_as_they_are_but_for_chance():
+    changed = {"temperature": 0, "vector": 0}
+    for seed in range(100):
+        logits, labels = planted(seed, 120, classes=3)
+        chosen = calibration_fit.fit(logits, labels).calibration
+        if chosen is not None:
+            changed[chosen.method] += 1
+    assert sum(changed.values()) <= scipy.stats.binom.ppf(0.9999, 100, 0.06)
+    assert changed["vector"] <= scipy.stats.binom.ppf(0.9999, 100, 0.01)
+
+
+@pytest.mark.parametrize("count", [15, 60, 1000])
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 1.3])
+def test_fresh_images_are_never_worse_beyond_chance(count, temperature):
+    logits, labels = planted(5, count + 4000)
+    given = temperature * logits
+    decision = Decision(calibration=calibration_fit.fit(given[:count], labels[:count]).calibration)
+    change = reliability.measure(given[count:], labels[count:], decision).change
+    for name in ("ece", "nll", "brier"):
+        assert not change or change[name].interval[0] <= 0
+
+
+def by_bins(confidences, came_true, edges):
+    """A calibration error as a loop over bins, each `(low, high]`."""
+    total = 0.0
+    for low, high in pairwise(edges):
+        inside = [i for i, p in enumerate(confidences) if low < p <= high]
+        if inside:
+            total += abs(sum(came_true[i] for i in inside) - sum(confidences[i] for i in inside))
+    return total / len(confidences)
+
+
+def test_scores_are_those_of_plain_loops():
+    logits, labels = planted(6, 900)
+    given = 2.5 * logits
+    decision = Decision(calibration=Calibration(2.0))
+    found = reliability.measure(given, labels, decision)
+    for side, scaled in ((found.before, given), (found.after, given / 2)):
+        p = scipy.special.softmax(scaled, axis=1)
+        confidence, right = p.max(1), p.argmax(1) == labels
+        assert side.ece.value == pytest.approx(by_bins(confidence, right, np.linspace(0, 1, 16)))
+        ranked = np.sort(confidence)
+        edges = [0.0, *(ranked[60 * index - 1] for index in range(1, 16))]  # of 60 images each
+        assert side.adaptive_ece.value == pytest.approx(by_bins(confidence, right, edges))
+        assert side.nll.value == pytest.approx(log_loss(labels, p, labels=range(6)))
+        assert side.brier.value == pytest.approx(((p - np.eye(6)[labels]) ** 2).sum(1).mean())
+        assert sum(one.count for one in side.bins) == side.n == 900
+        assert sum(one.count * one.accuracy for one in side.bins) == pytest.approx(right.sum())
+    assert found.change["ece"].value == pytest.approx(found.after.ece.value - found.before.ece.value)
+    metrics = evaluation.compute(given, labels, list("abcdef"), decision)
+    assert metrics.ece == pytest.approx(found.after.ece.value)
+    assert json.loads(json.dumps(found.to_json())) == found.to_json()
+    assert reliability.ReliabilityChange.from_json(found.to_json()) == found
+
+
+def test_scores_of_several_labels_are_means_over_labels():
+    logits, labels = planted_labels(7, 450)
+    found = reliability.measure(logits, labels, Decision((0.5,) * 4)).before
+    p = scipy.special.expit(logits)
+    each = [by_bins(p[:, k], labels[:, k], np.linspace(0, 1, 16)) for k in range(4)]
+    assert found.ece.value == pytest.approx(np.mean(each))
+    assert found.brier.value == pytest.approx(((p - labels) ** 2).mean())
+    assert found.nll.value == pytest.approx(np.mean([log_loss(labels[:, k], p[:, k]) for k in range(4)]))
+
+
+def test_the_floor_is_what_perfect_probabilities_show():
+    """Labels are drawn again from the probabilities of the predictions, many times."""
+    logits, _ = planted(0, 1000)
+    confidence = scipy.special.softmax(logits, axis=1).max(1)
+    generator = np.random.default_rng(1)
+    shown = [calibration_error(logits, generator.random(1000) < confidence) for _ in range(300)]
+    found = reliability.measure(logits, logits.argmax(1), Decision()).before
+    assert found.ece_floor == pytest.approx(np.mean(shown), rel=0.05)
+
+
+def test_intervals_of_scores_cover_as_they_say():
+    truth = reliability.measure(*planted(0, 100_000), Decision()).before.nll.value
+    held = 0
+    for seed in range(60):
+        low, high = reliability.measure(*planted(seed + 1, 200), Decision()).before.nll.interval
+        held += low <= truth <= high
+    assert held >= scipy.stats.binom.ppf(1e-3, 60, 0.93)
+
+
+def test_perfect_validation_images_leave_a_finite_temperature():
+    logits, _ = planted(8, 200)
+    found = calibration_fit.fit(logits, logits.argmax(1))
+    assert MIN_TEMPERATURE < found.temperature < 1
+    more = calibration_fit.fit(np.tile(logits, (20, 1)), np.tile(logits.argmax(1), 20))
+    assert MIN_TEMPERATURE <= more.temperature < found.temperature
+
+
+def test_predictions_without_worth_become_as_uncertain_as_the_bound():
+    logits, _ = planted(9, 300)
+    labels = logits.argmin(1)
+    assert calibration_fit.fit(10 * logits, labels, vector=False).temperature == pytest.approx(
+        MAX_TEMPERATURE, rel=1e-3
+    )
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "reason"),
+    [
+        (np.zeros((0, 3)), np.zeros(0, np.int64), "0 validation images are too few"),
+        (np.eye(3)[[0, 1, 2]], np.arange(3), "3 validation images are too few"),
+        (np.full((40, 3), np.nan), np.zeros(40, np.int64), "0 validation images are too few"),
+        (np.zeros((40, 1)), np.zeros(40, np.int64), "one class only"),
+        (np.zeros((40, 3)), np.arange(40) % 3, "beyond chance"),
+    ],
+)
+def test_without_evidence_probabilities_stay(logits, labels, reason):
+    found = calibration_fit.fit(logits, labels)
+    assert found.calibration is None
+    assert reason in found.reason
+    assert reason in found.describe()
+    assert calibration_fit.CalibrationFit.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+def test_images_without_finite_logits_and_missing_classes_do_no_harm():
+    logits, labels = planted(10, 600)
+    kept = labels != 2
+    logits, labels = 2 * logits[kept], labels[kept]
+    expected = calibration_fit.fit(logits, labels)
+    broken = np.concatenate([logits, np.full((5, 6), np.nan), np.full((5, 6), np.inf)])
+    found = calibration_fit.fit(broken, np.concatenate([labels, np.zeros(10, np.int64)]))
+    assert found == expected
+    assert found.calibration.scale is None
+    assert reliability.measure(broken[-10:], np.zeros(10, np.int64), Decision()) is None
+
+
+def test_few_images_are_said_to_leave_it_uncertain():
+    logits, labels = planted(11, 30)
+    assert "so few images leave it uncertain" in calibration_fit.fit(5 * logits, labels).describe()
+    logits, labels = planted(11, 300)
+    assert "uncertain" not in calibration_fit.fit(5 * logits, labels).describe()
+
+
+def test_enormous_logits_overflow_nothing():
+    logits, labels = planted(12, 200)
+    found = calibration_fit.fit(1e5 * logits, labels)
+    assert found.temperature == pytest.approx(MAX_TEMPERATURE, rel=1e-3)
+    assert np.isfinite(reliability.measure(1e5 * logits, labels, Decision()).before.nll.value)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_decisions_change_where_calibrated_logits_meet(several):
+    """The margin is the least change of plain logits that leads to another decision."""
+    logits, _ = planted(13, 50, classes=3)
+    calibration = Calibration(1.5, scale=(0.5, 1.0, 2.0), bias=(0.3, -0.2, 0.0))
+    decision = Decision((0.3, 0.5, 0.8) if several else None, calibration)
+    margins = decision.margins(logits)
+    signs = np.array(np.meshgrid(*[(-1, 1)] * 3)).reshape(3, -1).T
+    for share, flips in ((0.99, False), (1.01, True)):
+        moved = [decision.agreement(logits, logits + share * margins[:, None] * sign) < 1 for sign in signs]
+        assert (np.any(moved, axis=0) == flips).all()
+
+
+def test_thresholds_of_calibrated_probabilities_decide_alike():
+    logits, labels = planted_labels(14, 500)
+    plain = evaluation.choose_decision(logits, labels)
+    calibration = Calibration(2.0, scale=(1.0, 2.0, 0.5, 1.0), bias=(0.0, 1.0, -1.0, 0.0))
+    chosen = evaluation.choose_decision(logits, labels, calibration)
+    moved = Decision(calibration.plain_probabilities(chosen.thresholds))
+    f1 = [evaluation.compute(logits, labels, list("abcd"), one).f1 for one in (plain, chosen, moved)]
+    assert f1 == pytest.approx([f1[0]] * 3)
+    assert (moved.decide(logits) == chosen.decide(logits)).all()
+
+
+@pytest.mark.parametrize(
+    "calibration", [Calibration(0.7), Calibration(2.5, scale=(1.0, 2.0, 0.5), bias=(0.0, -1.0, 1.5))]
+)
+def test_a_file_holds_a_calibration(calibration):
+    assert recorded(None, None, 3, json.loads(json.dumps(calibration.to_json()))) == Decision(calibration=calibration)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        "2",
+        {},
+        {"temperature": 0},
+        {"temperature": -1.0},
+        {"temperature": True},
+        {"temperature": float("inf")},
+        {"temperature": 1.0, "scale": [1.0, 1.0, 1.0]},
+        {"temperature": 1.0, "scale": [1.0, 1.0], "bias": [0.0, 0.0]},
+        {"temperature": 1.0, "scale": [1.0, 0.0, 1.0], "bias": [0.0, 0.0, 0.0]},
+        {"temperature": 1.0, "scale": [1.0, 1.0, 1.0], "bias": [0.0, None, 0.0]},
+    ],
+)
+def test_what_is_no_calibration_is_refused(found):
+    with pytest.raises(ValueError, match="calibration"):
+        recorded(None, None, 3, found)

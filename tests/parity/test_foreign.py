@@ -1,0 +1,216 @@
+"""`verify --against`: a file from elsewhere is compared with a torch module, and a known mistake is named."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+from support.foreign import IMAGENET_MEAN, IMAGENET_STD, SIDE, from_uint8, make, node, write_module
+
+from poolzoo.parity.foreign.verify import AgainstOptions, verify_against
+from poolzoo.runtime.foreign.scaling import Scaling
+
+REVERSED = node("Gather", "x order", "prepared", axis=1)
+ORDER = np.array([2, 1, 0])
+FULL = np.array(255, np.float32)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """The module, and a few images of noise, whose mirror images differ."""
+    place = tmp_path_factory.mktemp("foreign")
+    write_module(place)
+    (place / "photos").mkdir()
+    random = np.random.default_rng(3)
+    for index in range(4):
+        pixels = random.integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+        Image.fromarray(pixels).save(place / "photos" / f"{index}.png")
+    return place
+
+
+@dataclass(frozen=True)
+class Verified:
+    folder: Path
+
+    def __call__(self, proto: onnx.ModelProto, function: str = "build", **options):
+        path = self.folder / "file.onnx"
+        onnx.save(proto, path)
+        given = AgainstOptions(**{"images": self.folder / "photos", **options})
+        return verify_against(path, f"{self.folder / 'net.py'}:{function}", given)
+
+
+@pytest.fixture
+def verified(folder) -> Verified:
+    return Verified(folder)
+
+
+AGREEING = {
+    "float NCHW": make(),
+    "our own names": make(names=("images", "logits")),
+    "uint8 NHWC": from_uint8(),
+    "float NHWC": make([node("Transpose", "x", "prepared", perm=[0, 3, 1, 2])], shape=["N", SIDE, SIDE, 3]),
+    "a batch of 3": make(shape=[3, 3, SIDE, SIDE]),
+    "any size": make(shape=["N", 3, "H", "W"]),
+    "float16 at both ends": make(
+        [node("Cast", "x", "prepared", to=1)], [node("Cast", "scores", "y", to=10)], dtype="float16"
+    ),
+    "probabilities": make(after=[node("Softmax", "scores", "y", axis=1)]),
+    "two outputs": make(after=[node("Softmax", "scores", "y", axis=1)], outputs=["scores"]),
+}
+AGREEING["float16 at both ends"].graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+
+
+@pytest.mark.parametrize("name", AGREEING)
+def test_the_same_network_agrees_in_any_form(verified, name):
+    size = (SIDE, SIDE) if name == "any size" else None
+    if name == "float16 at both ends":  # rounds its input and output, which float32 does not
+        report = verified(AGREEING[name])
+        assert not report.passed
+        assert report.parity.outputs.top1_agreement == 1
+        return
+    report = verified(AGREEING[name], size=size)
+    assert report.passed, report.describe_failure()
+    assert {1, 2, 7} <= set(report.parity.outputs.batches)
+    assert json.loads(json.dumps(report.to_json()))["passed"]
+
+
+def test_probabilities_are_compared_on_either_side(verified):
+    report = verified(make(), "with_softmax")
+    assert report.passed, report.describe_failure()
+    assert any("both are compared as probabilities" in remark for remark in report.remarks)
+
+
+MISTAKES = {
+    "the channels are reversed": make([REVERSED], order=ORDER),
+    "the file gets values in 0–255": make([node("Div", "x full", "prepared")], full=FULL),
+    "the file's values are divided by 255 once more": make([node("Mul", "x full", "prepared")], full=FULL),
+    "the file's own normalization with ImageNet's mean and standard deviation is undone": make(
+        [node("Sub", "x mean", "m"), node("Div", "m std", "prepared")], mean=IMAGENET_MEAN, std=IMAGENET_STD
+    ),
+    "the file's values are normalized with ImageNet's mean and standard deviation": make(
+        [node("Mul", "x std", "m"), node("Add", "m mean", "prepared")], mean=IMAGENET_MEAN, std=IMAGENET_STD
+    ),
+    "its input, [N, C, H, W], holds the values in the order [N, H, W, C]": make(
+        [node("Reshape", "x nhwc", "m"), node("Transpose", "m", "prepared", perm=[0, 3, 1, 2])],
+        nhwc=np.array([-1, SIDE, SIDE, 3]),
+    ),
+    "height and width change places": make([node("Transpose", "x", "prepared", perm=[0, 1, 3, 2])]),
+    "the classes are put into another order": make(
+        after=[node("Gather", "scores order", "y", axis=1)], order=np.array([1, 2, 3, 4, 0])
+    ),
+    "the file gets values in 0–255 and the channels are reversed": make(
+        [node("Gather", "x order", "m", axis=1), node("Div", "m full", "prepared")], order=ORDER, full=FULL
+    ),
+}
+
+
+@pytest.mark.parametrize("text", MISTAKES)
+def test_a_known_mistake_in_the_input_is_named(verified, text):
+    report = verified(MISTAKES[text])
+    assert not report.passed
+    assert report.cause is not None
+    assert report.cause.change == text
+    assert report.cause.agreement == 1
+    assert report.cause.max_abs < 1e-4 * report.cause.scale
+
+
+def test_a_crop_inside_the_file_is_named(verified):
+    """The oracle is onnx's own Resize, of the center that a Slice cuts out."""
+    from onnx import numpy_helper
+
+    start, end = 1, SIDE - 1
+    crop = make(
+        [
+            node("Slice", "x start end axes", "m"),
+            node("Resize", "m none scales", "prepared", mode="linear"),
+        ],
+        start=np.array([start, start]),
+        end=np.array([end, end]),
+        axes=np.array([2, 3]),
+        none=np.array([], np.float32),
+        scales=np.array([1, 1, SIDE / (SIDE - 2), SIDE / (SIDE - 2)], np.float32),
+    )
+    assert numpy_helper.to_array(crop.graph.initializer[-1])[2] == np.float32(1.2)
+    report = verified(crop)
+    assert report.cause is not None
+    assert report.cause.change.startswith("the module gets the center, 87.5 %")
+
+
+def test_a_network_of_another_function_has_no_cause_but_a_place(verified):
+    report = verified(make(slope=0.01))
+    assert not report.passed
+    assert report.cause is None
+    assert report.last_agreement is not None
+    assert (report.last_agreement.layer, report.last_agreement.next) == ("conv", "act")
+    assert "act" in report.last_agreement.node
+
+
+def test_what_needs_float32_is_named(verified):
+    """A factor of 1e5 and its inverse overflow in float16 alone; the file in float32 is right."""
+    large = make(
+        after=[node("Mul", "scores large", "grown"), node("Div", "grown large", "y")], large=np.array(1e5, np.float32)
+    )
+    large.graph.node[-2].name = "growing"
+    report = verified(large, arithmetics=("fp16", "bf16"))
+    assert report.parity.passed
+    assert not report.passed
+    assert [(one.arithmetic, one.passed) for one in report.rounded] == [("fp16", False), ("bf16", True)]
+    assert "Mul growing first" in report.describe_failure()
+
+
+@pytest.mark.parametrize("form", ["float", "uint8"])
+def test_a_fault_is_reduced_to_a_folder(verified, tmp_path, form):
+    proto = make(slope=0.01) if form == "float" else from_uint8()
+    next(node for node in proto.graph.node if node.name == "act").attribute[0].f = 0.01
+    report = verified(proto, debug=tmp_path / "debug")
+    assert report.reduction == str(tmp_path / "debug")
+    found = json.loads((tmp_path / "debug" / "report.json").read_text())
+    assert [one["operator"] for one in found["nodes"]] == ["LeakyRelu"]
+    assert found["source"]["layer"].endswith("act")
+
+
+def test_a_mistake_in_the_input_is_not_reduced(verified, tmp_path):
+    report = verified(MISTAKES["the channels are reversed"], debug=tmp_path / "debug")
+    assert report.reduction is None
+    assert not (tmp_path / "debug").exists()
+
+
+def test_a_lost_normalization_of_uint8_is_named(verified):
+    report = verified(from_uint8(), scaling=Scaling(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)))
+    assert report.cause is not None
+    assert report.cause.change == "the module gets values in 0–1"
+
+
+def test_floats_are_scaled_alike_for_both(verified):
+    assert verified(make(), scaling=Scaling(low=-1, high=3, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))).passed
+
+
+def test_a_nan_that_the_file_hides_is_found(verified):
+    """On images the file agrees: only a probe holds a NaN."""
+    hiding = make(
+        [node("IsNaN", "x", "m"), node("Where", "m zero x", "prepared")],
+        zero=np.array(0, np.float32),
+    )
+    report = verified(hiding)
+    assert [check.id for check in report.checks if not check.passed] == ["extremes"]
+    assert "NaN" in report.describe_failure()
+
+
+def test_a_batch_that_mixes_its_images_is_found(verified):
+    mean = node("ReduceMean", "scores axis", "m", keepdims=1)
+    mixed = make(
+        after=[mean, node("Sub", "scores m", "n"), node("Add", "n m", "k"), node("Max", "k m", "y")], axis=np.array([0])
+    )
+    assert not verified(mixed).passed
+
+
+def test_other_runtimes_are_judged_on_the_file(verified):
+    report = verified(make(shape=[3, 3, SIDE, SIDE]), runtimes=["reference"], measure_speed=False)
+    assert report.passed
+    assert report.runtimes is not None
+    assert [one.status for one in report.runtimes.results] == ["agrees"]
