@@ -236,7 +236,7 @@ def _export_graphs(
     reference = Reference.compute(source.model, source.images, source.image_labels, source.decision)
     parity = check.check_parity(reference, file, written.layers, model, threads)
     fp32 = Candidate("fp32", file, model, parity)
-    allocator.release()
+    allocator.release(generation=1)
     report = ExportReport(
         bundle=None,
         parity=parity,
