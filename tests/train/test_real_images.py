@@ -16,7 +16,17 @@ def run(cifar_images, tmp_path_factory) -> Path:
     from poolzoo import cli
 
     path = tmp_path_factory.mktemp("real") / "run"
-    arguments = ["--data", f"folder:{cifar_images}", "--pool", "gem", "--limit", "2000", "--epochs", "3"]
+    arguments = [
+        "--data",
+        f"folder:{cifar_images}",
+        "--pool",
+        "gem",
+        "--limit",
+        "2000",
+        "--epochs",
+        "3",
+        "--no-check-export",
+    ]
     assert cli.run(["finetune", "--backbone", "nano/plain", *arguments, "--out", str(path), "-q"]) == 0
     return path
 
