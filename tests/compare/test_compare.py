@@ -23,6 +23,8 @@ from poolzoo.compare.journal import Journal
 from poolzoo.model.network import Network
 from poolzoo.train.training_module import TrainingModule
 
+pytestmark = pytest.mark.usefixtures("_no_pictures")
+
 QUICK = (
     "--data",
     "digits",
