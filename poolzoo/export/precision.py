@@ -142,7 +142,8 @@ def _parts(proto: onnx.ModelProto, names: Layers) -> tuple[Nodes, Nodes, Nodes]:
     before = layers.nodes_between(proto, None, entry) if entry else []
     pooled = names.outputs.get("network.pool")
     if pooled is None:  # a published network has its own, somewhere inside
-        return before, [], [node for node in proto.graph.node if {"logits", "probabilities"} & set(node.output)]
+        last = [node for node in proto.graph.node if "logits" in node.output]
+        return before, [], [*last, *layers.nodes_between(proto, "logits", "probabilities")]
     inside = names.inside["network.pool"]
     pooling = [node for node in proto.graph.node if inside & set(node.output)]
     return before, pooling, layers.nodes_between(proto, pooled, "probabilities")
