@@ -57,6 +57,8 @@ def needs(words: list[str]) -> str:
         return "a download of weights"
     if (words[0] in ("finetune", "compare") and not {"--data", "--resume"} & set(words)) or "cifar10" in words:
         return "a download of images"
+    if {"--abstain-at", "--prediction-sets"} & set(words):
+        return "validation images: the run of the reader has two"
     if "ray" in words:
         return "a Ray cluster"
     return "openvino" if "openvino" in given and importlib.util.find_spec("openvino") is None else ""

@@ -227,8 +227,7 @@ def _probe(pair: Pair) -> tuple[ProbeResult, ...] | None:
         image=None,
         loses_nan=any(node.op_type in probes.LOSES_NAN for node in proto.graph.node),
     )
-    inputs = probes.core_probes(part.shape)
-    return tuple(probes.check_part(part, name, x) for name, x in inputs.items())
+    return tuple(probes.check_inputs(part, probes.core_probes(part.shape)))
 
 
 class _Pieces:
