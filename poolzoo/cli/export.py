@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -269,9 +270,8 @@ def _show(report: ExportReport) -> None:
             if one.search is not None:
                 output.data(f"limits kept {_search(one)}")
     for name, sentences in bundle_words.rules(report.rules).items():
-        output.data(f"{name:11} {sentences[0]}")
-        for sentence in sentences[1:]:
-            output.data(f"{'':11} {sentence}")
+        for title, sentence in zip_longest([name.removeprefix("prediction_")], sentences, fillvalue=""):
+            output.data(f"{title:11} {sentence}")
     if report.speed:
         speeds = [
             (str(size), f"{one.torch_ms:.2f}", f"{one.ort_ms:.2f}", f"{one.speedup:.2f}×")
