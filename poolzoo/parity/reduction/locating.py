@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -19,6 +20,7 @@ from poolzoo.parity.reduction import graphs, running
 from poolzoo.parity.reduction.case import TimeIsUp
 from poolzoo.parity.reduction.recordings import Recordings
 from poolzoo.parity.reduction.running import Arrays
+from poolzoo.parity.reduction.tape import Tape
 
 HORIZON: Final = 24  # nodes behind a value in which torch's has to explain another one
 WINDOW: Final = 12  # of torch's values of a shape that are tried first: those that belong together are near
@@ -44,12 +46,14 @@ class Region:
     Attributes:
         graph: The part, with one output.
         inputs: Torch's values for its inputs, in float32.
+        own: The graph's values for its inputs.
         starts: The number on the tape of each input.
         end: The number on the tape of what the output should be.
     """
 
     graph: onnx.ModelProto
     inputs: Arrays
+    own: Arrays
     starts: Mapping[str, int]
     end: int
 
@@ -98,7 +102,8 @@ def locate(
 def _matches(proto: onnx.ModelProto, found: Arrays, recordings: Recordings, given: Mapping[str, int]) -> dict[str, int]:
     """Torch's value for each value of the graph that agrees.
 
-    Where several do, that is one computed from values that the node reads too, and the latest of these.
+    Where several do, that is one computed from values that the node reads too, with the most numbers to the bit, and
+    the latest of these.
     """
     tape = recordings.double
     result = dict(given)
@@ -110,8 +115,14 @@ def _matches(proto: onnx.ModelProto, found: Arrays, recordings: Recordings, give
                 continue
             fitting = [one for one in recordings.equal(value) if one in tape.makers]
             if fitting:
-                result[name] = max(fitting, key=lambda one: (len(read.intersection(tape.reads(one))), one))
+                result[name] = max(fitting, key=partial(_closeness, tape, value, read))
     return result
+
+
+def _closeness(tape: Tape, value: np.ndarray, read: set[int], index: int) -> tuple[int, int, int]:
+    """How well one of torch's values fits one of the graph's; an eps that is added to it shows at its zeros alone."""
+    same = int((tape.array(index).astype(value.dtype) == value).sum())
+    return len(read.intersection(tape.reads(index))), same, index
 
 
 def _region(
@@ -133,7 +144,7 @@ def _region(
             values[name] = recordings.double.array(index).astype(values[name].dtype)
     graph = graphs.cut(proto, values, end)
     kept = {value.name: values[value.name] for value in graph.graph.input}
-    return Region(graph, kept, {name: stops[name] for name in kept}, target)
+    return Region(graph, kept, {name: found[name] for name in kept}, {name: stops[name] for name in kept}, target)
 
 
 def _earlier_end(

@@ -18,7 +18,7 @@ from poolzoo.parity.reduction.case import Case, Oracle, TimeIsUp
 from poolzoo.parity.reduction.culprit import find_culprit, fit_small
 from poolzoo.parity.reduction.cutting import cut_nodes
 from poolzoo.parity.reduction.difference import compare
-from poolzoo.parity.reduction.locating import locate
+from poolzoo.parity.reduction.locating import Region, locate
 from poolzoo.parity.reduction.recordings import Recordings
 from poolzoo.parity.reduction.repair import Repair
 from poolzoo.parity.reduction.result import Reduction, Source
@@ -113,12 +113,30 @@ class _Search:
             raise NothingToReduce("the graph agrees with the network on this input", "give an input that shows it")
         if self._failing_output(recordings, running.unoptimized) is None:
             return self.runtime_fault(self.whole_case(index), running.unoptimized)
-        region = locate(self.whole, self.inputs, recordings, output=index, layers=layers, alive=self._alive)
-        side = TorchSide(region, recordings)
+        found = locate(self.whole, self.inputs, recordings, output=index, layers=layers, alive=self._alive)
+        side = self._differing(found, self._whole_region(index), recordings)
+        region = side.region
         computed = attempt(running.reference, region.graph, region.inputs)
         if computed is not None and close(computed, side.expected(region.inputs), side.tolerance):
             return self.runtime_fault(Case(region.graph, region.inputs, region.graph), running.reference)
         return self._translation_fault(side)
+
+    def _differing(self, region: Region, whole: Region, recordings: Recordings) -> TorchSide:
+        """The region with torch's inputs if it differs then, else with the graph's own, else the whole graph."""
+        for one in (region, replace(region, inputs=region.own)):
+            side = TorchSide(one, recordings)
+            found = attempt(self.actual, one.graph, one.inputs)
+            if found is None or not close(found, side.expected(one.inputs), side.tolerance):
+                return side
+        return TorchSide(whole, recordings)
+
+    def _whole_region(self, index: int) -> Region:
+        """The whole graph with one of its outputs as a region."""
+        assert self.recordings is not None
+        case, tape = self.whole_case(index), self.recordings.double
+        names = [value.name for value in self.whole.graph.input]
+        starts = {name: one for name, one in zip(names, tape.inputs, strict=False) if name in case.inputs}
+        return Region(case.graph, case.inputs, case.inputs, starts, tape.outputs[index])
 
     def whole_case(self, index: int) -> Case:
         """The whole graph with one of its outputs, compared with itself."""
