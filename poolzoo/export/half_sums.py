@@ -128,7 +128,7 @@ def _bound(
         return 0.0 if first not in found and first not in constants else math.inf
     largest = found[first].largest
     if second in constants:
-        weight = np.abs(numpy_helper.to_array(constants[second]).astype(np.float64))
+        weight = np.abs(numpy_helper.to_array(constants[second]))
         if node.op_type == "Conv":
             return largest * float(weight.reshape(len(weight), -1).sum(1).max(initial=0))
         if node.op_type == "ConvTranspose":

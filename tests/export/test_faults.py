@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import onnx
 import pytest
@@ -141,6 +143,22 @@ def test_faults_that_only_some_outputs_or_batches_show_are_found(poolzoo, traine
     assert not outcome.json["parity"]["passed"]
 
 
+def test_debug_leaves_the_smallest_graph_that_shows_it(poolzoo, trained, tmp_path, monkeypatch):
+    after_the_export(monkeypatch, softmax_over_the_batch)
+    debug = tmp_path / "debug"
+    outcome = poolzoo("export", trained, "--out", tmp_path / "b", "--debug", debug)
+    assert outcome.code == 1
+    assert "report.md" in outcome.err.splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["debug"]
+    names = {"arrays.npz", "graph.onnx", "report.json", "report.md", "reproduce.py"}
+    assert {path.name for path in debug.iterdir()} == names
+    (node,) = onnx.load(debug / "graph.onnx").graph.node
+    assert node.op_type == "Softmax"
+    assert json.loads((debug / "report.json").read_text())["culprit"]["name"] == "axis"
+    again = poolzoo("export", trained, "--out", tmp_path / "b", "--debug", debug)
+    assert (again.code, len(again.err.splitlines())) == (2, 2)
+
+
 # --- In layers: what torch's exporter gets wrong, and a layer that exports something else -------------------------
 
 PLUGIN = """
@@ -223,9 +241,14 @@ def test_a_layer_that_exports_wrongly_is_found_and_named(poolzoo, plugin, tmp_pa
     common = ("--plugin", plugin, "-q")
     arguments = ("--data", "digits", "--backbone", "nano/plain", "--epochs", 1, "--limit", 200, *pools, *common)
     assert poolzoo("finetune", *arguments, "--out", tmp_path / "run").code == 0
-    outcome = poolzoo("export", tmp_path / "run", "--out", tmp_path / "b", "--json", *common)
+    debug = tmp_path / "debug"
+    outcome = poolzoo("export", tmp_path / "run", "--out", tmp_path / "b", "--debug", debug, "--json", *common)
     assert outcome.code == 1
     assert not outcome.json["parity"]["passed"]
+    reduced = json.loads((debug / "report.json").read_text())
+    assert reduced["fault"] == "graph"
+    assert len(reduced["nodes"]) <= 5
+    assert reduced["source"]["line"].startswith("faulty.py:")
     failed = {probe["part"] for probe in outcome.json["parity"]["probes"] if not probe["passed"]}
     assert where in failed
     assert where in outcome.err

@@ -6,9 +6,10 @@ import itertools
 from collections.abc import Iterator
 from typing import Any, Final
 
+from poolzoo.parity.reduction.repair import Hints
+
 MOST_INTEGERS: Final = 8  # in an attribute or constant whose orders and neighbors are tried
 FLOATS: Final = (
-    0.0,
     1e-12,
     1e-10,
     1e-8,
@@ -50,21 +51,24 @@ WORDS: Final = {
 }
 
 
-def alternatives(name: str, value: Any, rank: int) -> Iterator[Any]:
-    """Other values of an attribute: all axes, all orders and neighbors of a list, powers of ten, known words."""
+def alternatives(name: str, value: Any, rank: int, hints: Hints) -> Iterator[Any]:
+    """Other values of an attribute: torch's, all axes, orders and neighbors of a list, powers of ten, known words."""
     if isinstance(value, bytes) or name in WORDS:
         yield from (word.encode() for word in WORDS.get(name, ()))
     elif name == "perm":
         yield from map(list, itertools.permutations(range(rank)))
     elif name in ("axis", "split_axis", "batch_axis"):
+        yield from (int(one) for one in hints.numbers() if one.is_integer() and -rank <= one < rank)
         yield from range(-1, rank)
     elif name == "axes":
         yield from axes_of(rank)
     elif isinstance(value, list) and value and isinstance(value[0], int):
+        yield from hints.lists(len(value))
         yield from lists(value)
     elif value is None and name in ("pads", "dilations", "strides"):
         yield from ([count] * size for size in (2, 4) for count in range(5))
     elif isinstance(value, float):
+        yield from hints.numbers()
         yield from numbers(value)
     elif isinstance(value, int) and not isinstance(value, bool):
         yield from dict.fromkeys((1 - value, value - 1, value + 1, 0, 1, 2, -1, 4, 8))
@@ -102,4 +106,4 @@ def numbers(value: float) -> Iterator[float]:
         yield value * factor
     if value:
         yield 1 / value
-    yield from (value - 1, value + 1, 1 - value)
+    yield from (0.0, value - 1, value + 1, 1 - value)

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import onnx
 from onnx import NodeProto, helper
 
 from poolzoo.parity.reduction import alternatives
-from poolzoo.parity.reduction.repair import Repair, shown
+from poolzoo.parity.reduction.repair import Hints, Repair, shown
 
 
-def attributes(proto: onnx.ModelProto, node: NodeProto, rank: Callable[[str], int]) -> Iterator[Repair]:
+def attributes(proto: onnx.ModelProto, node: NodeProto, hints: Hints) -> Iterator[Repair]:
+    """Each attribute with other values, and without one; sizes of windows and paddings two at a time."""
     present = {one.name: helper.get_attribute_value(one) for one in node.attribute}
     schema = schema_of(proto, node)
-    axes = rank(node.input[0]) if node.input else 0
+    axes = hints.ranks.get(node.input[0], 4) if node.input else 0
     names = list(dict.fromkeys([*present, *(schema.attributes if schema else ())]))
+    names.sort(key=lambda name: name == "auto_pad")  # another way to say what the pads are
     options: dict[str, list[Any]] = {}
     for name in names:
         value = present.get(name, _default(schema, name))
-        options[name] = [one for one in alternatives.alternatives(name, value, axes) if one != value]
+        options[name] = [one for one in alternatives.alternatives(name, value, axes, hints) if one != value]
         for other in options[name]:
             yield with_attributes(node, {name: other}, {name: value})
         if name in present:

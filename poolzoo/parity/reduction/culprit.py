@@ -11,7 +11,7 @@ import onnx
 from poolzoo.parity.reduction import fitting, graphs, repairs, running
 from poolzoo.parity.reduction.case import Case, Oracle
 from poolzoo.parity.reduction.fitting import Trial
-from poolzoo.parity.reduction.repair import Repair
+from poolzoo.parity.reduction.repair import Hints, Repair
 from poolzoo.parity.reduction.running import Arrays, attempt
 from poolzoo.parity.reduction.torch_side import TorchSide, close
 
@@ -30,16 +30,20 @@ def find_culprit(side: TorchSide, oracle: Oracle) -> Repair | None:
     """
     region, tape = side.region, side.recordings.double
     trials = _trials(side, oracle)
-    leaves = sorted(tape.leaves(set(region.starts.values()), region.end))
-    weights = [tape.array(one).astype(np.float32) for one in leaves if tape.values[one].is_floating_point()]
+    starts = set(region.starts.values())
+    leaves = sorted(tape.leaves(starts, region.end))
     values = running.values(region.graph, region.inputs, graphs.computed(region.graph))
-    ranks = {name: one.ndim for name, one in {**region.inputs, **values}.items()}
+    hints = Hints(
+        weights=[tape.array(one).astype(np.float32) for one in leaves if tape.values[one].is_floating_point()],
+        arguments=[one for step in tape.steps_between(starts, region.end) for one in tape.steps[step].arguments()],
+        ranks={name: one.ndim for name, one in {**region.inputs, **values}.items()},
+    )
 
     def agrees(graph: onnx.ModelProto) -> bool:
         oracle.alive()
         return all(_passes(graph, trial) for trial in trials)
 
-    known = repairs.find_repair(region.graph, weights, agrees, lambda name: ranks.get(name, 4))
+    known = repairs.find_repair(region.graph, hints, agrees)
     if known is not None or oracle.non_finite:
         return known
     return next((one for one in fitting.fits(region.graph, trials) if agrees(one.applied(region.graph))), None)

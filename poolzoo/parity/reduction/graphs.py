@@ -109,7 +109,7 @@ def with_constant(proto: onnx.ModelProto, name: str, value: np.ndarray) -> onnx.
         copy.graph.node.remove(node)
     for given in [given for given in copy.graph.input if given.name == name]:
         copy.graph.input.remove(given)
-    copy.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+    copy.graph.initializer.append(numpy_helper.from_array(np.array(value), name))
     return pruned(copy)
 
 
@@ -118,7 +118,7 @@ def with_constant_values(proto: onnx.ModelProto, name: str, value: np.ndarray) -
     copy = copied(proto)
     for tensor in copy.graph.initializer:
         if tensor.name == name:
-            tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(value), name))
+            tensor.CopyFrom(numpy_helper.from_array(np.array(value), name))
     return copy
 
 

@@ -192,9 +192,10 @@ def _stands_for(
         after = dict(zip(behind, opened.run(behind, {key: given[key] for key in wanted}), strict=True))
         if region.output in after and recordings.agrees(after[region.output], region.end):
             return index
+        others = inside.difference(recordings.equal(given[name]))  # a relu of what a relu gave says nothing
         for other, value in after.items():
             moved = makers.get(other) in MOVES or value.dtype.kind != "f" or value.size < 2
-            if not moved and not np.array_equal(value, before[other]) and inside.intersection(recordings.equal(value)):
+            if not moved and not np.array_equal(value, before[other]) and others.intersection(recordings.equal(value)):
                 return index
     return None
 

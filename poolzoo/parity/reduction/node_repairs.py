@@ -12,7 +12,7 @@ from onnx import NodeProto, helper
 
 from poolzoo.parity.reduction import alternatives, graphs
 from poolzoo.parity.reduction.attribute_repairs import schema_of
-from poolzoo.parity.reduction.repair import Repair, shown
+from poolzoo.parity.reduction.repair import Hints, Repair, shown
 
 EPSILONS: Final = (1e-12, 1e-10, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
 # Operators of the same inputs, of which one may stand where another should.
@@ -48,7 +48,7 @@ MISSING: Final = (
 MISSING_MORE: Final = ("HardSwish", "Gelu", "Erf", "Floor", "Round", "Softmax")
 
 
-def constants(node: NodeProto, known: dict[str, np.ndarray]) -> Iterator[Repair]:
+def constants(node: NodeProto, known: dict[str, np.ndarray], hints: Hints) -> Iterator[Repair]:
     """Small constants that a node reads: axes, paddings, bounds, exponents, an eps."""
     for name in dict.fromkeys(node.input):
         value = known.get(name)
@@ -56,15 +56,19 @@ def constants(node: NodeProto, known: dict[str, np.ndarray]) -> Iterator[Repair]
             continue
         if value.dtype.kind == "i":
             given = value.reshape(-1).tolist()
-            near = [*alternatives.lists(given), *([other] * len(given) for other in (-1, 2**31 - 1))]
+            near = [
+                *hints.lists(len(given)),
+                *alternatives.lists(given),
+                *([other] * len(given) for other in (-1, 2**31 - 1)),
+            ]
             if node.op_type.startswith("Reduce") or node.op_type in ("Squeeze", "Unsqueeze"):
                 near += list(alternatives.axes_of(5))
             others = [np.array(one, value.dtype).reshape(value.shape) for one in near if len(one) == len(given)]
             others += [np.array(one, value.dtype) for one in near if len(one) != len(given) and value.ndim == 1]
         elif value.dtype.kind == "f" and value.size == 1:
-            others = [
-                np.full(value.shape, one, value.dtype) for one in alternatives.numbers(float(value.reshape(-1)[0]))
-            ]
+            number = float(value.reshape(-1)[0])
+            numbers = [*hints.numbers(), *alternatives.numbers(number)]
+            others = [np.full(value.shape, one, value.dtype) for one in numbers]
         elif value.dtype.kind == "f":
             others = [value[::-1].copy(), *(np.roll(value, one) for one in range(1, len(value)))] if value.ndim else []
         else:
@@ -94,7 +98,7 @@ def bounds(node: NodeProto, known: dict[str, np.ndarray]) -> Iterator[Repair]:
 
 
 def _with_weight(node: NodeProto, name: str, value: np.ndarray, other: np.ndarray, part: str, note: str = "") -> Repair:
-    shown = [
+    texts = [
         shown(one.tolist()) if one.size <= alternatives.MOST_INTEGERS else f"{list(one.shape)}"
         for one in (value, other)
     ]
@@ -103,8 +107,8 @@ def _with_weight(node: NodeProto, name: str, value: np.ndarray, other: np.ndarra
         operator=node.op_type,
         part=part,
         name=name,
-        found=shown[0],
-        expected=note or shown[1],
+        found=texts[0],
+        expected=note or texts[1],
         nodes=(node,),
         constants={name: other},
     )

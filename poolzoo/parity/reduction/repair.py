@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,7 +42,7 @@ class Repair:
         copy = graphs.with_node(proto, self.node, self.nodes)
         for tensor in [one for one in copy.graph.initializer if one.name in self.constants]:
             copy.graph.initializer.remove(tensor)
-        tensors = [numpy_helper.from_array(np.ascontiguousarray(one), name) for name, one in self.constants.items()]
+        tensors = [numpy_helper.from_array(np.array(one), name) for name, one in self.constants.items()]
         copy.graph.initializer.extend(tensors)
         return copy
 
@@ -63,6 +63,30 @@ class Repair:
         if self.part == "missing node":
             return f"{where}: {self.expected} is missing"
         return f"{where}: {self.part} {self.name} is {self.found}, {self.expected} agrees".replace("  ", " ")
+
+
+@dataclass(frozen=True)
+class Hints:
+    """What torch has in the place of a region of a graph; it is tried first.
+
+    Attributes:
+        weights: Its weights, in float32.
+        arguments: Numbers and lists of integers in its calls, such as an eps, an axis, a padding.
+        ranks: The number of axes of the values of the graph.
+    """
+
+    weights: Sequence[np.ndarray]
+    arguments: Sequence[Any]
+    ranks: Mapping[str, int]
+
+    def numbers(self) -> list[float]:
+        """The arguments that are numbers."""
+        return [float(one) for one in self.arguments if isinstance(one, int | float)]
+
+    def lists(self, length: int) -> list[list[int]]:
+        """The arguments that are lists of this length, or half of it: as a padding, before and behind."""
+        found = [one for one in self.arguments if isinstance(one, list)]
+        return [one for one in found if len(one) == length] + [one + one for one in found if 2 * len(one) == length]
 
 
 def shown(value: Any) -> str:

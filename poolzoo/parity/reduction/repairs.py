@@ -5,41 +5,38 @@ Every candidate is tried. None is taken for granted: a repair counts only where 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
-import numpy as np
 import onnx
 from onnx import NodeProto, helper
 
 from poolzoo.parity.reduction import attribute_repairs, graphs, node_repairs
 from poolzoo.parity.reduction.attribute_repairs import with_attributes
-from poolzoo.parity.reduction.repair import Repair
+from poolzoo.parity.reduction.repair import Hints, Repair
 
 
 def find_repair(
     proto: onnx.ModelProto,
-    weights: Sequence[np.ndarray],
+    hints: Hints,
     agrees: Callable[[onnx.ModelProto], bool],
-    rank: Callable[[str], int],
 ) -> Repair | None:
     """The first change of a node with which the graph agrees: attributes first, then constants, then operators.
 
     Args:
         proto: The graph, a small one.
-        weights: What the network has for weights, for the constants of the same shape.
+        hints: What torch has there.
         agrees: Whether a changed graph agrees; False where it cannot be run.
-        rank: The number of axes of a value.
     """
     known = graphs.constants(proto)
     nodes = list(proto.graph.node)[::-1]
     searches: tuple[Callable[[NodeProto], Iterator[Repair]], ...] = (
-        lambda node: attribute_repairs.attributes(proto, node, rank),
-        lambda node: node_repairs.constants(node, known),
+        lambda node: attribute_repairs.attributes(proto, node, hints),
+        lambda node: node_repairs.constants(node, known, hints),
         lambda node: node_repairs.bounds(node, known),
         lambda node: node_repairs.inputs(proto, node),
         lambda node: node_repairs.operators(proto, node),
-        lambda node: node_repairs.weights(node, known, weights),
-        lambda node: node_repairs.missing(node, weights),
+        lambda node: node_repairs.weights(node, known, hints.weights),
+        lambda node: node_repairs.missing(node, hints.weights),
     )
     for search in searches:
         for node in nodes:

@@ -62,6 +62,12 @@ class Step:
         given = [*map(_shown, self.args), *(f"{name}={_shown(value)}" for name, value in self.kwargs.items())]
         return f"{self.operator}({', '.join(given)})"
 
+    def arguments(self) -> list[Any]:
+        """The numbers and lists of integers in the call."""
+        given = [*self.args, *self.kwargs.values()]
+        lists = [list(one) for one in given if isinstance(one, list | tuple) and all(isinstance(x, int) for x in one)]
+        return [one for one in given if isinstance(one, int | float) and not isinstance(one, bool)] + lists
+
 
 @dataclass
 class Tape:

@@ -1,0 +1,326 @@
+"""Graphs that fail are reduced to the node at fault: wrong graphs, wrong runtimes, NaN, and what is left on an end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+from torch import nn
+
+from poolzoo.common.errors import UsageError
+from poolzoo.parity.reduction import folder, running
+from poolzoo.parity.reduction.difference import compare
+from poolzoo.parity.reduction.reduce import NothingToReduce, reduce_failure
+
+
+class Network(nn.Module):
+    """Convolutions, a pooling with a power and a root, and a classifier, small enough for tests."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3, padding=1)
+        self.second = nn.Conv2d(4, 4, 3, padding=1)
+        self.classifier = nn.Linear(4, 5)
+
+    def forward(self, x):
+        x = self.second(self.first(x).relu()).abs()
+        x = nn.functional.avg_pool2d(x, 3, 2, padding=1, count_include_pad=False)
+        x = (x.pow(3).mean((2, 3)) + 1e-3).sqrt()
+        return self.classifier(x).softmax(1)
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    return Network().eval()
+
+
+@pytest.fixture
+def graph(network):
+    """What an exporter makes of the network."""
+    node = helper.make_node
+    nodes = [
+        node("Conv", ["x", "w1", "b1"], ["first"], pads=[1, 1, 1, 1], kernel_shape=[3, 3]),
+        node("Relu", ["first"], ["active"]),
+        node("Conv", ["active", "w2", "b2"], ["second"], pads=[1, 1, 1, 1], kernel_shape=[3, 3]),
+        node("Abs", ["second"], ["size"]),
+        node("AveragePool", ["size"], ["pooled"], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]),
+        node("Pow", ["pooled", "three"], ["cubes"]),
+        node("ReduceMean", ["cubes", "axes"], ["mean"], keepdims=0),
+        node("Add", ["mean", "eps"], ["more"]),
+        node("Sqrt", ["more"], ["root"]),
+        node("Gemm", ["root", "w3", "b3"], ["logits"], transB=1),
+        node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    tensors = {
+        **{f"w{i}": layer.weight for i, layer in enumerate(network.children(), 1)},
+        **{f"b{i}": layer.bias for i, layer in enumerate(network.children(), 1)},
+    }
+    arrays = {name: one.detach().numpy() for name, one in tensors.items()}
+    arrays |= {"three": np.float32(3), "eps": np.float32(1e-3), "axes": np.array([2, 3])}
+    return model(nodes, {"x": ["batch", 3, 8, 8]}, ["probabilities"], arrays)
+
+
+def model(nodes, inputs, outputs, arrays):
+    given = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name, shape in inputs.items()]
+    results = [helper.make_empty_tensor_value_info(name) for name in outputs]
+    weights = [numpy_helper.from_array(np.asarray(one), name) for name, one in arrays.items()]
+    whole = helper.make_graph(nodes, "g", given, results, weights)
+    return helper.make_model(whole, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+
+
+def noise(batch=1, shape=(3, 8, 8)):
+    return np.random.default_rng(0).standard_normal((batch, *shape)).astype(np.float32)
+
+
+def node_of(graph, output):
+    return next(node for node in graph.graph.node if output in node.output)
+
+
+def set_attribute(output, **values):
+    def plant(graph):
+        node = node_of(graph, output)
+        kept = [one for one in node.attribute if one.name not in values]
+        del node.attribute[:]
+        node.attribute.extend([*kept, *(helper.make_attribute(name, value) for name, value in values.items())])
+
+    return plant
+
+
+def set_constant(name, change):
+    def plant(graph):
+        tensor = next(one for one in graph.graph.initializer if one.name == name)
+        value = numpy_helper.to_array(tensor)
+        tensor.CopyFrom(numpy_helper.from_array(np.array(change(value), value.dtype), name))
+
+    return plant
+
+
+def without(output):
+    def plant(graph):
+        node = node_of(graph, output)
+        for other in graph.graph.node:
+            other.input[:] = [node.input[0] if name == output else name for name in other.input]
+        graph.graph.node.remove(node)
+
+    return plant
+
+
+def without_bias(graph):
+    node_of(graph, "second").input.pop()
+
+
+FAULTS = {
+    "axis": (set_attribute("probabilities", axis=0), "probabilities", "attribute", "axis", 2),
+    "pads": (set_attribute("second", pads=[0, 1, 2, 1]), "second", "attribute", "pads", 1),
+    "count_include_pad": (set_attribute("pooled", count_include_pad=1), "pooled", "attribute", "count_include_pad", 1),
+    "eps": (set_constant("eps", lambda v: v * 30), "more", "constant", "eps", 1),
+    "exponent": (set_constant("three", lambda v: v + 0.37), "cubes", "constant", "three", 1),
+    "axes": (set_constant("axes", lambda v: [-1, 2]), None, None, None, 1),
+    "mirrored": (set_constant("w2", lambda v: v[..., ::-1]), "second", "weights", "w2", 1),
+    "relu": (without("active"), "second", "missing node", "", 1),
+    "bias": (without_bias, "second", "missing node", "", 1),
+}
+
+
+LONG = ("mirrored", "bias", "pads")  # all other attributes and constants are tried first
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in FAULTS if name != "axes"],
+)
+def test_a_planted_fault_is_reduced_to_the_node_that_has_it(network, graph, name):
+    plant, node, part, of, batch = FAULTS[name]
+    plant(graph)
+    found = reduce_failure(graph, {"x": noise(batch)}, network)
+    assert (found.kind, found.fault, found.complete) == ("translation", "graph", True)
+    assert found.nodes == 1
+    assert found.bytes <= 64
+    assert (found.repair.node, found.repair.part) == (node, part)
+    assert of in found.repair.name
+    assert found.repairs_all
+    assert found.source.layer in ("", "second")
+    assert found.source.line.startswith("test_reduction.py:")
+
+
+def test_the_expected_values_are_those_of_the_right_graph(network, graph):
+    FAULTS["pads"][0](graph)
+    found = reduce_failure(graph, {"x": noise()}, network)
+    assert compare(ReferenceEvaluator(found.graph).run(None, dict(found.inputs))[0], found.expected).relative > 1e-2
+    right = onnx.ModelProto()
+    right.CopyFrom(found.graph)
+    set_attribute("second", pads=[1, 1, 1, 1])(right)
+    assert compare(ReferenceEvaluator(right).run(None, dict(found.inputs))[0], found.expected).relative < 1e-6
+
+
+def test_the_same_axes_by_other_numbers_are_no_fault(network, graph):
+    FAULTS["axes"][0](graph)
+    with pytest.raises(NothingToReduce, match="agrees"):
+        reduce_failure(graph, {"x": noise()}, network)
+
+
+def test_a_fault_that_needs_a_batch_keeps_what_it_needs(network, graph):
+    graph.graph.initializer.append(numpy_helper.from_array(np.array([0]), "rows"))
+    last = node_of(graph, "logits")
+    last.input[0] = "mixed"
+    added = [
+        helper.make_node("ReduceMean", ["root", "rows"], ["mean_image"]),
+        helper.make_node("Max", ["root", "mean_image"], ["mixed"]),
+    ]
+    nodes = list(graph.graph.node)
+    order = [*nodes[: nodes.index(last)], *added, *nodes[nodes.index(last) :]]
+    saved = [onnx.NodeProto.FromString(one.SerializeToString()) for one in order]
+    del graph.graph.node[:]
+    graph.graph.node.extend(saved)
+    with pytest.raises(NothingToReduce):
+        reduce_failure(graph, {"x": noise(1)}, network)
+    found = reduce_failure(graph, {"x": noise(5)}, network)
+    assert found.nodes <= 3
+    assert found.repair.expected == "[root]"
+
+
+class Ratio(nn.Module):
+    def forward(self, x):
+        return x.sum((2, 3)) / (x.abs().sum((2, 3)) + 1e-12)
+
+
+def test_a_lost_eps_is_a_fault_of_numbers_that_are_not_finite():
+    nodes = [
+        helper.make_node("ReduceSum", ["x", "axes"], ["sum"], keepdims=0),
+        helper.make_node("Abs", ["x"], ["sizes"]),
+        helper.make_node("ReduceSum", ["sizes", "axes"], ["total"], keepdims=0),
+        helper.make_node("Div", ["sum", "total"], ["ratio"]),
+    ]
+    graph = model(nodes, {"x": ["batch", 3, 8, 8]}, ["ratio"], {"axes": np.array([2, 3])})
+    found = reduce_failure(graph, {"x": np.zeros((2, 3, 8, 8), np.float32)}, Ratio())
+    assert (found.kind, found.fault, found.nodes) == ("non-finite", "graph", 1)
+    assert "1e-12" in found.repair.expected
+    assert np.isfinite(found.expected).all()
+
+
+@pytest.fixture
+def padded():
+    """ONNX Runtime merges the padding with zeros into the pooling, which pads with the lowest number."""
+    nodes = [
+        helper.make_node("Exp", ["x"], ["exp"]),
+        helper.make_node("Neg", ["exp"], ["negative"]),
+        helper.make_node("Pad", ["negative", "pads"], ["padded"]),
+        helper.make_node("MaxPool", ["padded"], ["largest"], kernel_shape=[3, 3], strides=[2, 2]),
+        helper.make_node("Tanh", ["largest"], ["y"]),
+    ]
+    pads = np.array([0, 0, 1, 1, 0, 0, 1, 1])
+    return model(nodes, {"x": ["batch", 3, 8, 8]}, ["y"], {"pads": pads})
+
+
+class Padded(nn.Module):
+    def forward(self, x):
+        return nn.functional.max_pool2d(nn.functional.pad(-x.exp(), (1, 1, 1, 1)), 3, 2).tanh()
+
+
+@pytest.mark.parametrize("network", [Padded(), None], ids=["torch", "graph alone"])
+def test_two_nodes_that_a_runtime_merges_wrongly_are_found(padded, network):
+    found = reduce_failure(padded, {"x": noise(2)}, network)
+    assert (found.kind, found.fault) == ("runtime", "runtime")
+    assert [node.op_type for node in found.graph.graph.node] == ["Pad", "MaxPool"]
+    assert found.optimizer == "Pad_Fusion"
+    agreeing = {name for name, one in found.by_runtime.items() if one.relative <= found.threshold}
+    assert agreeing == {"onnxruntime, ORT_DISABLE_ALL", "onnx.reference, float64"}
+
+
+def test_a_runtime_of_ones_own_is_searched_for_its_wrong_kernel(network, graph):
+    def wrong(proto, inputs):
+        changed = onnx.ModelProto()
+        changed.CopyFrom(proto)
+        for node in changed.graph.node:
+            if node.op_type == "Pow":
+                node.op_type = "Mul"
+        return running.unoptimized(changed, inputs)
+
+    found = reduce_failure(graph, {"x": noise()}, network, actual=wrong)
+    assert found.fault == "runtime"
+    assert [node.op_type for node in found.graph.graph.node] == ["Pow"]
+
+
+def test_what_was_found_stays_when_the_time_is_up(network, graph):
+    FAULTS["pads"][0](graph)
+    found = reduce_failure(graph, {"x": noise()}, network, budget=0)
+    assert not found.complete
+    assert found.nodes <= len(graph.graph.node)
+    assert found.difference.relative > found.threshold
+
+
+def test_an_interruption_leaves_the_smallest_case_so_far(network, graph):
+    FAULTS["pads"][0](graph)
+    calls = []
+
+    def interrupted(proto, inputs):
+        calls.append(proto)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return running.optimized(proto, inputs)
+
+    found = reduce_failure(graph, {"x": noise()}, network, actual=interrupted)
+    assert not found.complete
+    assert found.nodes == 1
+    assert found.difference.relative > found.threshold
+
+
+def test_the_folder_shows_the_fault_with_public_packages_alone(network, graph, tmp_path):
+    FAULTS["count_include_pad"][0](graph)
+    found = reduce_failure(graph, {"x": noise()}, network)
+    folder.write(found, tmp_path / "found")
+    script = tmp_path / "found" / "reproduce.py"
+    lines = script.read_text().splitlines()
+    assert len(lines) <= 30
+    assert not any("torch" in line or "poolzoo" in line for line in lines if "import" in line)
+    assert run(script) == 1
+    report = (tmp_path / "found" / "report.md").read_text()
+    assert "count_include_pad is 1, 0 agrees" in report
+    assert "test_reduction.py:" in report
+    assert str(tmp_path) not in report
+    assert "site-packages" not in report
+    assert json.loads((tmp_path / "found" / "report.json").read_text())["culprit"]["name"] == "count_include_pad"
+    onnx.save(found.repair.applied(found.graph), tmp_path / "found" / "graph.onnx")
+    assert run(script) == 0
+    with pytest.raises(UsageError):
+        folder.write(found, tmp_path / "found")
+
+
+def run(script):
+    return subprocess.run([sys.executable, script], capture_output=True, check=False).returncode
+
+
+@pytest.mark.parametrize(
+    ("found", "expected", "odd"),
+    [([1.0, np.nan], [1.0, np.nan], 0), ([1.0, np.nan], [1.0, 2.0], 1), ([np.inf], [-np.inf], 1), ([0.0], [0.0], 0)],
+)
+def test_nan_and_infinity_are_equal_to_themselves_alone(found, expected, odd):
+    difference = compare(np.array(found, np.float32), np.array(expected))
+    assert difference.non_finite == odd
+    assert (difference.relative == np.inf) == bool(odd)
+
+
+def test_outputs_of_other_shapes_differ():
+    assert compare(np.zeros((2, 3)), np.zeros((3, 2))).relative == np.inf
+
+
+@pytest.mark.slow
+def test_faults_in_whole_networks_are_reduced_to_five_nodes():
+    from benchmarks.parity import planted, reduce
+
+    exported = {}
+    for fault in planted.FAULTS:
+        if fault.network not in exported:
+            exported[fault.network] = reduce.export(fault.network)
+        found = reduce.reduce(fault, exported[fault.network])
+        assert found is not None, fault.kind
+        assert found.nodes <= reduce.MOST_NODES, fault.kind
+        assert reduce.row(fault, found)["named"] != "no", fault.kind
