@@ -352,24 +352,8 @@ def names_of_int8(file: Path) -> set[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("pool", ["gem", "lp", "soft", "attention", "cov", "bilinear"])
 def test_int8_keeps_its_limits_with_any_pooling_in_float32(poolzoo, tmp_path, pool):
-    made = poolzoo(
-        *[
-            "finetune",
-            "--data",
-            "digits",
-            "--backbone",
-            "nano/plain",
-            "--epochs",
-            "2",
-            "--threads",
-            "1",
-            "-q",
-            "--pool",
-        ],
-        pool,
-        "--out",
-        tmp_path / "run",
-    )
+    settings = ("--data", "digits", "--backbone", "nano/plain", "--epochs", "2", "--threads", "1", "-q")
+    made = poolzoo("finetune", *settings, "--pool", pool, "--out", tmp_path / "run")
     assert made.code == 0
     given = ("export", tmp_path / "run", "--precision", "int8", "--no-bench", "--json", "--out", tmp_path / "b")
     report = poolzoo(*given).json
@@ -382,25 +366,8 @@ def test_int8_keeps_its_limits_with_any_pooling_in_float32(poolzoo, tmp_path, po
 @pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["timm/mobilenetv3_small_050", "timm/test_vit", "timm/test_efficientnet"])
 def test_int8_of_depthwise_networks_and_transformers_keeps_its_limits(poolzoo, tmp_path, backbone):
-    made = poolzoo(
-        *[
-            "finetune",
-            "--data",
-            "digits",
-            "--pool",
-            "avg",
-            "--epochs",
-            "1",
-            "--threads",
-            "1",
-            "-q",
-            "--no-check-export",
-            "--backbone",
-        ],
-        backbone,
-        "--out",
-        tmp_path / "run",
-    )
+    settings = ("--data", "digits", "--pool", "avg", "--epochs", "1", "--threads", "1", "--no-check-export", "-q")
+    made = poolzoo("finetune", *settings, "--backbone", backbone, "--out", tmp_path / "run")
     assert made.code == 0
     given = ("export", tmp_path / "run", "--precision", "int8", "--no-bench", "--json", "--out", tmp_path / "b")
     report = poolzoo(*given).json
