@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from poolzoo.common import files
 from poolzoo.export import bias_correction, candidates, graph, layer_search, precision, switches
 from poolzoo.export.candidate import Candidate
+from poolzoo.export.export import ExportOptions, export
 from poolzoo.export.source import from_run
 from poolzoo.parity.check import check_limits
 from poolzoo.parity.layers import Layers
@@ -194,14 +198,18 @@ def test_a_depthwise_layer_in_float32_is_not_quantized_by_the_runtime(tmp_path):
 
 
 def test_layers_in_float32_read_one_another_without_rounding(tmp_path):
-    found = converter(chain(), tmp_path)
-    names = [node.name for node in chain().graph.node if node.op_type == "Conv"]
-    found.convert(tmp_path / "few.onnx", names[2:4])
+    """The third convolution, in int8, reads a rounded value, and the addition the same value as it is."""
+    proto = chain()
+    (fifth,) = [node for node in proto.graph.node if "network.c4.weight" in node.input]
+    fifth.input[0] = "sum"
+    proto.graph.node.insert(8, helper.make_node("Add", ["y1", "y3"], ["sum"], name="add"))
+    found = converter(proto, tmp_path)
+    (second,) = [node for node in proto.graph.node if "network.c1.weight" in node.input]
+    found.convert(tmp_path / "few.onnx", [second.name, "add"])
     made = {output: node for node in onnx.load(tmp_path / "few.onnx").graph.node for output in node.output}
-    (third,) = [node for node in made.values() if node.name == names[3]]
-    relu = made[third.input[0]]
-    assert relu.op_type == "Relu"
-    assert made[relu.input[0]].name == names[2]
+    (third,) = [node for node in made.values() if node.op_type == "Conv" and "network.c2.weight" in node.input[1]]
+    assert made[third.input[0]].op_type == "DequantizeLinear"
+    assert [made[name].op_type for name in made["sum"].input] == ["Relu", "DequantizeLinear"]
 
 
 def test_a_softmax_in_float32_is_not_quantized_by_the_runtime(tmp_path):
@@ -339,6 +347,57 @@ def test_the_layers_around_a_collapse_return_and_the_rest_stays_int8(conversion,
 def names_of_int8(file: Path) -> set[str]:
     initializers = onnx.load(file).graph.initializer
     return {one.name for one in initializers if one.data_type == TensorProto.INT8 and ".weight_q" in one.name}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pool", ["gem", "lp", "soft", "attention", "cov", "bilinear"])
+def test_int8_keeps_its_limits_with_any_pooling_in_float32(poolzoo, tmp_path, pool):
+    settings = ("--data", "digits", "--backbone", "nano/plain", "--epochs", "2", "--threads", "1", "-q")
+    made = poolzoo("finetune", *settings, "--pool", pool, "--out", tmp_path / "run")
+    assert made.code == 0
+    given = ("export", tmp_path / "run", "--precision", "int8", "--no-bench", "--json", "--out", tmp_path / "b")
+    report = poolzoo(*given).json
+    assert report["parity"]["passed"]
+    assert report["parity"]["top1_agreement"] >= 0.99
+    named = [layer["layer"] for row in report["candidates"] for layer in row.get("search", {"layers": []})["layers"]]
+    assert not any(name.startswith("network.pool") for name in named)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", ["timm/mobilenetv3_small_050", "timm/test_vit", "timm/test_efficientnet"])
+def test_int8_of_depthwise_networks_and_transformers_keeps_its_limits(poolzoo, tmp_path, backbone):
+    settings = ("--data", "digits", "--pool", "avg", "--epochs", "1", "--threads", "1", "--no-check-export", "-q")
+    made = poolzoo("finetune", *settings, "--backbone", backbone, "--out", tmp_path / "run")
+    assert made.code == 0
+    given = ("export", tmp_path / "run", "--precision", "int8", "--no-bench", "--json", "--out", tmp_path / "b")
+    report = poolzoo(*given).json
+    assert report["parity"]["passed"]
+    assert report["parity"]["top1_agreement"] >= 0.99
+    assert report["precision"] == "int8"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("kept_graphs")
+def test_the_report_and_the_card_name_the_layers(conversion, tmp_path):
+    """The whole export of a network with a planted collapse."""
+    source = replace(conversion.source, weights_sha256="planted", images=conversion.source.images[:150])
+    source = replace(source, image_labels=conversion.source.image_labels[:150])
+    with torch.no_grad():
+        first, second = (getattr(source.model.network.backbone, name).conv for name in ("conv1", "conv2"))
+        norm = source.model.network.backbone.conv1.norm
+        norm.weight[0] *= 3e3
+        norm.bias[0] *= 3e3
+        second.weight[:, 0] /= 3e3
+        assert first.out_channels == second.in_channels
+    report = export(source, tmp_path / "b", options=ExportOptions(precision="int8"), measure_speed=False)
+    (row,) = [one for one in report.to_json()["candidates"] if "search" in one]
+    names = {layer["layer"] for layer in row["search"]["layers"]}
+    assert names == {"network.backbone.conv1.conv", "network.backbone.conv2.conv"}
+    assert files.read_json(tmp_path / "b" / "parity.json")["candidates"] == report.to_json()["candidates"]
+    for name in ("README.md", "report.html"):
+        text = (tmp_path / "b" / name).read_text()
+        assert all(layer in text for layer in names)
+        assert "2 of 3 layers in float32" in text
 
 
 def test_a_graph_too_slow_to_win_is_not_searched(conversion, monkeypatch):
