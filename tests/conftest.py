@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 import pytest
 from PIL import Image
@@ -109,23 +110,40 @@ def kept_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     kept_graphs.keep(monkeypatch)
 
 
+@pytest.fixture(scope="module")
+def _no_pictures() -> Iterator[None]:
+    """Leaves out pictures of curves where a module trains without `poolzoo`. Not beside `trained`, which has one."""
+    from poolzoo.report import curves
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(curves, "draw", lambda *_: None)
+        yield
+
+
+def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, *arguments: str) -> Path:
+    """What a command writes, made by the first of the session's workers that needs it."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    path = folder / "made-once" / name
+    path.parent.mkdir(exist_ok=True)
+    with filelock.FileLock(path.with_suffix(".lock")):
+        if not path.exists():
+            assert cli.run([*arguments, "--out", str(path)]) == 0
+            freeze()
+    return path
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that learnt the digits for four epochs. Read it, do not change it."""
-    path = tmp_path_factory.mktemp("trained") / "run"
-    arguments = ["finetune", "--data", "digits", "--backbone", "nano/plain", "--pool", "gem", "--epochs", "4"]
-    assert cli.run([*arguments, "--threads", "1", "--out", str(path)]) == 0
-    freeze()
-    return path
+    arguments = ("finetune", "--data", "digits", "--backbone", "nano/plain", "--pool", "gem", "--epochs", "4")
+    return made_once(tmp_path_factory, "run", *arguments, "--threads", "1")
 
 
 @pytest.fixture(scope="session")
 def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle of `trained`. Read it, do not change it."""
-    path = tmp_path_factory.mktemp("exported") / "bundle"
-    assert cli.run(["export", str(trained), "--out", str(path)]) == 0
-    freeze()
-    return path
+    return made_once(tmp_path_factory, "bundle", "export", str(trained))
 
 
 @pytest.fixture

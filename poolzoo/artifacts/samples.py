@@ -19,6 +19,7 @@ TRAIN_SAMPLES: Final = 512  # images kept in samples.npz …
 TEST_SAMPLES: Final = 1024
 MAX_BYTES: Final = 64 << 20  # … or fewer, so that they stay within 64 MB; so do the logits of the validation images
 VALIDATION: Final = "validation.npz"
+TEST: Final = "test.npz"  # the same of the test images, on which thresholds are measured
 
 
 def samples_bytes(
@@ -80,6 +81,8 @@ def save_predictions(path: Path, predicted: np.ndarray, labels: np.ndarray) -> N
 class ValidationLogits:
     """What a run with its best weights says of its validation images, on which calibration and thresholds are chosen.
 
+    The logits of the test images have the same form.
+
     Attributes:
         logits: As the network gives them, not calibrated, `float32[N, C]`.
         labels: True classes, `int64[N]`, or which labels an image has, `uint8[N, C]`.
@@ -90,7 +93,7 @@ class ValidationLogits:
 
 
 def validation_bytes(validation: ValidationLogits) -> bytes:
-    """The content of `validation.npz`: all images, or as many as 64 MB hold, chosen with a fixed seed.
+    """The content of `validation.npz` or `test.npz`: all images, or as many as 64 MB hold, chosen with a fixed seed.
 
     Args:
         validation: Logits and labels, in the data's order.
@@ -111,7 +114,19 @@ def load_validation(run: Path) -> ValidationLogits | None:
     Raises:
         CheckFailed: The file is damaged.
     """
-    path = run / VALIDATION
+    return _load_logits(run / VALIDATION)
+
+
+def load_test(run: Path) -> ValidationLogits | None:
+    """What a run directory keeps in `test.npz`; None in a run of an earlier version, which kept nothing.
+
+    Raises:
+        CheckFailed: The file is damaged.
+    """
+    return _load_logits(run / TEST)
+
+
+def _load_logits(path: Path) -> ValidationLogits | None:
     if not path.is_file():
         return None
     logits, labels = files.read_arrays(path, ["logits", "labels"])

@@ -228,13 +228,14 @@ class FloatLayer(TypedDict):
 
 
 class PrecisionSearch(TypedDict):
-    """What a search for layers that have to stay in float32 found.
+    """What a search for corrected biases and for layers that have to stay in float32 found.
 
-    `before` is the graph without them; `ort_ms` in it is by batch size. `layers` are those in float32, of `of` layers
+    `before` is the graph without both; `ort_ms` in it is by batch size. `layers` are those in float32, of `of` layers
     that lower precision rounds. `tried` counts the graphs that were made.
     """
 
     before: CandidateBefore
+    corrected_biases: bool
     layers: list[FloatLayer]
     of: int
     tried: int

@@ -28,8 +28,14 @@ COMMANDS: Final = {
     "report": ("poolzoo.cli.report:command", "Compare finished runs, or check those of others."),
     "evaluate": ("poolzoo.cli.evaluate:command", "Evaluate a trained network on test images."),
     "export": ("poolzoo.cli.export:command", "Export a trained network to a verified ONNX bundle."),
-    "verify": ("poolzoo.cli.verify:command", "Check a bundle on this machine, without torch."),
-    "bench": ("poolzoo.cli.bench:command", "Measure the speed of a bundle in several runtimes, without torch."),
+    "verify": (
+        "poolzoo.cli.verify:command",
+        "Check a bundle, or any ONNX file against its torch module.",
+    ),
+    "bench": (
+        "poolzoo.cli.bench:command",
+        "Measure a bundle or any ONNX file in several runtimes, without torch.",
+    ),
     "predict": ("poolzoo.cli.predict:command", "Label images with a bundle, without torch."),
     "data": ("poolzoo.cli.data:command", "Check data sets before a network is trained on them."),
     "plugin": ("poolzoo.cli.plugin:command", "Write, check, list, disable and enable plugins."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -178,7 +179,7 @@ def command(
 
     click.get_current_context().with_resource(allocator.rare_collections())
     _check(what, pretrained)
-    rules = _rules(abstain_at, confidence, prediction_sets)
+    rules = _rules(abstain_at, confidence, prediction_sets, pretrained)
     if debug is not None:
         files.require_free(debug)
     place = out or Path("exports") / (files.slug(what) if pretrained else Path(what).resolve().name)
@@ -223,7 +224,7 @@ def command(
     return OK
 
 
-def _rules(abstain_at: str | None, confidence: float | None, coverage: float | None) -> RuleOptions:
+def _rules(abstain_at: str | None, confidence: float | None, coverage: float | None, pretrained: bool) -> RuleOptions:
     from poolzoo.common.errors import UsageError
     from poolzoo.metrics.abstention import ACCURACY, Target
     from poolzoo.metrics.output_rules import RuleOptions
@@ -232,7 +233,11 @@ def _rules(abstain_at: str | None, confidence: float | None, coverage: float | N
     if confidence is not None and (target is None or target.kind != ACCURACY):
         hint = "--abstain-at accuracy=0.99" if target is None else "a coverage holds on average: leave it out"
         raise UsageError("--confidence is for --abstain-at accuracy=VALUE", hint)
-    return RuleOptions(abstain_at=target, confidence=confidence, set_coverage=coverage)
+    rules = RuleOptions(abstain_at=target, confidence=confidence, set_coverage=coverage)
+    if pretrained and rules.flag is not None:
+        text = f"{rules.flag} needs validation images, and a published network comes without"
+        raise UsageError(text, "fine-tune it, and export the run")
+    return rules
 
 
 def _show(report: ExportReport) -> None:
@@ -263,11 +268,10 @@ def _show(report: ExportReport) -> None:
         output.table(headers, rows, right=range(1, len(headers) - 1))
         for one in report.candidates:
             if one.search is not None:
-                output.data(f"layers      {_search(one)}")
+                output.data(f"limits kept {_search(one)}")
     for name, sentences in bundle_words.rules(report.rules).items():
-        output.data(f"{name:11} {sentences[0]}")
-        for sentence in sentences[1:]:
-            output.data(f"{'':11} {sentence}")
+        for title, sentence in zip_longest([name.removeprefix("prediction_")], sentences, fillvalue=""):
+            output.data(f"{title:11} {sentence}")
     if report.speed:
         speeds = [
             (str(size), f"{one.torch_ms:.2f}", f"{one.ort_ms:.2f}", f"{one.speedup:.2f}×")
@@ -296,15 +300,17 @@ def _candidate(one: CandidateResult) -> tuple[str, ...]:
 
 
 def _search(one: CandidateResult) -> str:
-    """Which layers stay in float32, and what that costs, in one line."""
+    """What lets a candidate keep the limits, and what that costs, in one line."""
     from poolzoo.export.layer_search import describe
 
     assert one.search is not None
     size, after = list(one.ort_ms.items())[-1]
     before = one.search.before.parity.outputs.top1_agreement
+    means = ["corrected biases"] if one.search.corrected else []
+    if layers := one.search.layers:
+        means.append(f"{len(layers)} of {one.search.total} layers in float32: {describe(layers)}")
     return (
-        f"{one.precision}: {len(one.search.layers)} of {one.search.total} stay in float32: "
-        f"{describe(one.search.layers)}; agreement {one.agreement:.4f} instead of {before:.4f}, "
+        f"{one.precision} with {' and '.join(means)}; agreement {one.agreement:.4f} instead of {before:.4f}, "
         f"{after:.2f} ms instead of {one.search_ms[size]:.2f} ms at batch {size}"
     )
 

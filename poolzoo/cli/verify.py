@@ -201,7 +201,7 @@ def _show_against(report: AgainstReport, *, as_json: bool) -> int:
     else:
         _show_checks(report.checks)
         for remark in report.remarks:
-            output.detail(remark)
+            output.say(remark)
         if report.runtimes is not None:
             output.data("")
             show_runtimes(report.runtimes)

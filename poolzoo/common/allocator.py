@@ -35,9 +35,13 @@ def keep() -> bool:
     return all(mallopt(key, value) for key, value in (*kept, one_for_all_threads))
 
 
-def release() -> None:
-    """Gives back memory that nothing refers to; glibc keeps what was freed in small pieces until it is asked."""
-    gc.collect()  # the exporter leaves whole graphs behind in circles
+def release(generation: int = 2) -> None:
+    """Gives back memory that nothing refers to; glibc keeps what was freed in small pieces until it is asked.
+
+    Args:
+        generation: The oldest objects to look at, as for `gc.collect`: 1 for those made since the last release.
+    """
+    gc.collect(generation)  # the exporter leaves whole graphs behind in circles
     with suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
 

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, Final
 
-WARM_UP: Final = 3  # calls of each before any is timed; one where it takes as long as all rounds may
+WARM_UP: Final = 3  # calls of each before any is timed …
+WARM_UP_SECONDS: Final = 0.1  # … but no further one after so long
 LEAST_ROUNDS, MOST_ROUNDS = 5, 200
 NARROW: Final = 0.02  # `within` of a report: runs of the same program differ by more
 ALPHA: Final = 0.05  # how often the interval of a median misses it
@@ -39,7 +40,7 @@ def interleaved(
         started = time.perf_counter()
         for _ in range(WARM_UP):
             call()
-            if time.perf_counter() - started > seconds:
+            if time.perf_counter() - started > min(seconds, WARM_UP_SECONDS):
                 break
     times: dict[str, list[float]] = {name: [] for name in calls}
     order, shuffle = list(calls), random.Random(0).shuffle

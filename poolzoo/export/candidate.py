@@ -41,12 +41,13 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerSearch:
-    """A search for the layers that have to stay in float32 so that a graph keeps the limits.
+    """A search for what lets a graph keep the limits: corrected biases, and layers that stay in float32.
 
     Attributes:
-        before: The graph without them.
+        before: The graph without both.
         before_bytes: The size of its file.
-        layers: These layers, the most harmful one first.
+        corrected: Whether the biases of quantized layers are corrected.
+        layers: The layers that stay in float32, the most harmful one first; empty where corrected biases suffice.
         total: How many layers lower precision rounds without the search.
         tried: How many graphs were made and checked.
         seconds: How long it took.
@@ -54,6 +55,7 @@ class LayerSearch:
 
     before: Candidate
     before_bytes: int
+    corrected: bool
     layers: tuple[LayerHarm, ...]
     total: int
     tried: int
@@ -61,8 +63,8 @@ class LayerSearch:
 
     @property
     def timed_as(self) -> str:
-        """The name under which the graph without these layers is timed."""
-        return f"{self.before.precision}, all layers"
+        """The name under which the graph before the search is timed."""
+        return f"{self.before.precision}, before"
 
     def to_json(self, ort_ms: Mapping[int, float]) -> schema.PrecisionSearch:
         """`search` of a candidate in `parity.json`.
@@ -78,6 +80,7 @@ class LayerSearch:
                 "ort_ms": {str(size): value for size, value in ort_ms.items()},
                 "bytes": self.before_bytes,
             },
+            "corrected_biases": self.corrected,
             "layers": [one.to_json() for one in self.layers],
             "of": self.total,
             "tried": self.tried,

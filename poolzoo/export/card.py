@@ -43,7 +43,14 @@ LICENSES: Final = frozenset(
 )
 
 
-def write(directory: Path, source: ExportSource, report: Export, measured: Speed, logits: np.ndarray) -> None:
+def write(
+    directory: Path,
+    source: ExportSource,
+    report: Export,
+    measured: Speed,
+    logits: np.ndarray,
+    tested: tuple[np.ndarray, np.ndarray] | None = None,
+) -> None:
     """Writes `README.md` and `report.html`, and their pictures.
 
     With labels these are `reliability.png`; of one label per image `risk_coverage.svg`, and with few classes
@@ -55,6 +62,7 @@ def write(directory: Path, source: ExportSource, report: Export, measured: Speed
         report: The report of the export.
         measured: The content of `speed.json`.
         logits: The graph's logits of the source's images, `float32[N, classes]`.
+        tested: Calibrated probabilities `float[M, classes]` and labels of the risk–coverage curve; None for no curve.
 
     Raises:
         EnvironmentProblem: matplotlib cannot be loaded.
@@ -70,10 +78,9 @@ def write(directory: Path, source: ExportSource, report: Export, measured: Speed
         diagram = reliability_diagram.draw(trusted, several=source.decision.task.is_multilabel)
         files.write_atomically(directory / "reliability.png", diagram)
     curve = None
-    if labels is not None and not source.decision.task.is_multilabel:
-        found = risk_coverage(source.decision.probabilities(logits), labels)
+    if tested is not None:
         rules = RulesReport.from_json(cast(Mapping[str, object], report))
-        curve = risk_coverage_diagram.draw(found, rules.selective)
+        curve = risk_coverage_diagram.draw(risk_coverage(*tested), rules.selective)
         files.write_atomically(directory / "risk_coverage.svg", curve)
     made = {key: value for key, value in source.provenance.items() if key != "poolzoo"}  # config.json says more of that
     page = bundle_page.Contents(

@@ -196,7 +196,8 @@ def export(
         chosen, compared = choose_runtime(directory, targets, count)
         report = replace(report, targets=written.made, skipped=written.skipped, runtime=chosen, runtimes=compared)
         shown = replace(report, files=_sizes(directory)).to_json()
-        card.write(directory, source, shown, speeds, best.parity.logits)
+        tested = rule_outputs.tested(source, best.parity, best.precision, rules)
+        card.write(directory, source, shown, speeds, best.parity.logits, tested)
         manifest.write_manifest(directory, "bundle")
         report = replace(report, files=_sizes(directory))
     loader.catalog().emit("poolzoo_exported", bundle=str(out), report=report.to_json())
@@ -235,7 +236,7 @@ def _export_graphs(
     reference = Reference.compute(source.model, source.images, source.image_labels, source.decision)
     parity = check.check_parity(reference, file, written.layers, model, threads)
     fp32 = Candidate("fp32", file, model, parity)
-    allocator.release()
+    allocator.release(generation=1)
     report = ExportReport(
         bundle=None,
         parity=parity,
@@ -299,8 +300,9 @@ def _with_rules(
     best: Candidate, rules: OutputRules, source: ExportSource, provider: str, threads: int
 ) -> tuple[Candidate, RulesReport]:
     """The selected graph with the outputs of rules, beside the other's file, and what they do to the test images."""
-    assert source.image_labels is not None  # a run has them
-    found = measure_rules(rules, source.decision.probabilities(best.parity.logits), source.image_labels)
+    tested = rule_outputs.tested(source, best.parity, best.precision, rules)
+    assert tested is not None  # a run has test images
+    found = measure_rules(rules, *tested)
     rule_outputs.warn(found)
     proto, file = onnx.load(best.file), best.file.with_name("rules.onnx")
     rule_outputs.add_outputs(proto, found)

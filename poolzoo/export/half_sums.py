@@ -128,7 +128,7 @@ def _bound(
         return 0.0 if first not in found and first not in constants else math.inf
     largest = found[first].largest
     if second in constants:
-        weight = np.abs(numpy_helper.to_array(constants[second]).astype(np.float64))
+        weight = np.abs(numpy_helper.to_array(constants[second]))
         if node.op_type == "Conv":
             return largest * float(weight.reshape(len(weight), -1).sum(1).max(initial=0))
         if node.op_type == "ConvTranspose":
@@ -144,7 +144,8 @@ def _bound(
     return largest * found[second].largest * sides[-1]
 
 
-Chain = list[tuple[str, list[str], dict[str, Any]]]  # operators on a node's first input: kind, more inputs, attributes
+Attributes = dict[str, Any]  # of a node, as onnx takes them
+Chain = list[tuple[str, list[str], Attributes]]  # operators on a node's first input: kind, more inputs, attributes
 
 
 def _reduction(*kinds: str) -> Callable[[Sums, Node, int], Chain]:
@@ -211,7 +212,7 @@ def _axes(sums: Sums, node: Node, rank: int) -> list[str]:
     return [sums.constant(node, "axes", axes.astype(np.int64))]
 
 
-def _window(sums: Sums, node: Node) -> dict[str, Any]:
+def _window(sums: Sums, node: Node) -> Attributes:
     kept = {one.name: helper.get_attribute_value(one) for one in node.attribute if one.name in WINDOW}
     return {name: value for name, value in kept.items() if sums.opset >= 18 or name not in LP_POOL_18}
 

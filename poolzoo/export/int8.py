@@ -56,7 +56,7 @@ def static(proto: onnx.ModelProto, float32: list[str], found: Mapping[str, Range
     quantizer.model.topological_sort()
     made: onnx.ModelProto = quantizer.model.model
     _read_exact_values(made.graph, set(float32))
-    _keep_float32_weights(made.graph)
+    _keep_in_float32(made.graph, set(float32))
     onnx.save(made, target)
 
 
@@ -81,17 +81,19 @@ def _is_quantized(node: onnx.NodeProto, float32: Collection[str], view: GraphVie
     return known and view.made_by(node.input[0], "DequantizeLinear") is not None
 
 
-def _keep_float32_weights(graph: onnx.GraphProto) -> None:
-    """Puts a `Concat` of one value before layers with float32 weights that read a quantized value.
+def _keep_in_float32(graph: onnx.GraphProto, float32: Collection[str]) -> None:
+    """Puts a `Concat` of one value before layers in float32 that ONNX Runtime's optimizer would quantize itself.
 
-    ONNX Runtime's optimizer quantizes such weights itself, with one scale for all channels. That ruins a depthwise
-    convolution. It does so only right behind a `DequantizeLinear`, and it removes an `Identity`.
+    It does so right behind a `DequantizeLinear`, and it removes an `Identity`. It quantizes float32 weights with one
+    scale for all channels, which ruins a depthwise convolution. Its softmax in int8 is wrong where the range of the
+    output is not 0 to 1.
     """
     view = GraphView(graph)
     nodes = []
     for node in graph.node:
         weighted = node.op_type in ("Conv", "ConvTranspose", "Gemm") and node.input[1] in view.initializers
-        if weighted and view.made_by(node.input[0], "DequantizeLinear") is not None:
+        softmax = node.op_type == "Softmax" and node.name in float32
+        if (weighted or softmax) and view.made_by(node.input[0], "DequantizeLinear") is not None:
             name = f"{node.name}_float32"
             nodes.append(onnx.helper.make_node("Concat", [node.input[0]], [name], name=name, axis=0))
             node.input[0] = name

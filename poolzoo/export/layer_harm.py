@@ -18,7 +18,8 @@ from poolzoo.export.switches import Rounding, SwitchedGraph
 from poolzoo.parity.layers import Layers
 from poolzoo.runtime.graph_view import GraphView
 
-IMAGES: Final = 32  # calibration images on which harm is measured
+PRODUCTS: Final = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+IMAGES: Final = 16  # calibration images on which harm is measured
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,13 @@ class LowLayer:
         path: The module's path; a node's name where no module is known.
         nodes: Its nodes, by name. If these stay in float32, so does the layer.
         values: The values that are rounded for it, by name: its inputs, outputs and weights.
+        weighted: Whether it multiplies with a stored matrix or kernel, which is where the work is.
     """
 
     path: str
     nodes: tuple[str, ...]
     values: frozenset[str]
+    weighted: bool
 
 
 @dataclass(frozen=True)
@@ -45,11 +48,13 @@ class LayerHarm:
         nodes: Its nodes, by name.
         harm: The root mean square difference of the logits, as a fraction of their standard deviation over classes and
             images; infinite where a logit is not finite.
+        weighted: Whether it multiplies with a stored matrix or kernel.
     """
 
     layer: str
     nodes: tuple[str, ...]
     harm: float
+    weighted: bool
 
     def to_json(self) -> schema.FloatLayer:
         """An entry of `layers` in `search` of a candidate; a harm that is infinite is None."""
@@ -74,7 +79,8 @@ def low_layers(
         operators: Operators that lower precision converts; None for all. A `Relu` that is none of them has one
             rounded output together with the node before it.
     """
-    users = GraphView(proto.graph).users
+    view = GraphView(proto.graph)
+    weighted: set[str] = set()
     nodes: dict[str, list[str]] = {}
     values: dict[str, set[str]] = {}
     for node in proto.graph.node:
@@ -83,14 +89,16 @@ def low_layers(
         given = (*node.input, *node.output)
         touched = {name for name in given if name in roundings and roundings[name].concerns(node)}
         for name in node.output if operators is not None else ():
-            behind = users.get(name, [])
+            behind = view.users.get(name, [])
             if name not in roundings and len(behind) == 1 and behind[0].op_type in ("Relu", "Clip"):
                 touched |= {one for one in behind[0].output if one in roundings}
         if touched:
             path = _path(node, names)
             nodes.setdefault(path, []).append(node.name)
             values.setdefault(path, set()).update(touched)
-    return [LowLayer(path, tuple(nodes[path]), frozenset(values[path])) for path in nodes]
+            if node.op_type in PRODUCTS and node.input[1] in view.initializers:
+                weighted.add(path)
+    return [LowLayer(path, tuple(nodes[path]), frozenset(values[path]), path in weighted) for path in nodes]
 
 
 def rank(
@@ -112,7 +120,8 @@ def rank(
         for done, layer in enumerate(layers, start=1):
             difference = graph.logits(batches, layer.values).astype(np.float64) - exact
             harm = float(np.sqrt(np.mean(np.square(difference)))) / spread
-            found.append(LayerHarm(layer.path, layer.nodes, harm if np.isfinite(harm) else float("inf")))
+            harm = harm if np.isfinite(harm) else float("inf")
+            found.append(LayerHarm(layer.path, layer.nodes, harm, layer.weighted))
             bar.update(done)
     return sorted(found, key=lambda one: -one.harm)
 

@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import onnx
 
 from poolzoo.artifacts.schema import ValueRange
-from poolzoo.export import fp16, int8, layer_harm, ranges, switches
+from poolzoo.export import bias_correction, fp16, int8, layer_harm, ranges, switches
 from poolzoo.export.half_range import RangeAnalysis
 from poolzoo.export.layer_harm import LayerHarm
 from poolzoo.export.ranges import Images, Range
@@ -26,6 +27,7 @@ from poolzoo.parity.layers import Layers
 Nodes = list[onnx.NodeProto]
 
 FP16_CALIBRATION_IMAGES: Final = 128  # that suffice for fp16, beside the synthetic edge cases
+CORRECTION_IMAGES: Final = 128  # whose means correct biases
 
 
 def convert(precision: str, source: Path, target: Path, names: Layers, calibration: Images) -> ValueRange | None:
@@ -55,6 +57,7 @@ class Converter:
         self._float32 = [*before, *pooling] if precision == "fp16" else [*before, *pooling, *after]
         self._ranges: dict[str, Range] | None = None
         self._analysis: RangeAnalysis | None = None
+        self._corrections: dict[str, np.ndarray] = {}
 
     def convert(self, target: Path, float32: Collection[str] = ()) -> ValueRange | None:
         """Writes the graph in lower precision.
@@ -87,11 +90,31 @@ class Converter:
                 }
             if self.precision == "int8-static":
                 self._ranges = self._ranges or ranges.measure(proto, self._calibration)
+                bias_correction.apply(proto, self._corrections, kept)
                 int8.static(proto, kept, self._ranges, target)
                 value, largest = ranges.largest(self._ranges)
                 return {"largest": largest, "value": value, "images": len(self._calibration)}
             int8.dynamic(proto, kept, target)
             return None
+
+    def correct_biases(self, converted: Path) -> bool:
+        """Lets `convert` correct the biases of quantized layers from now on, where the precision is "int8-static".
+
+        Args:
+            converted: The graph in this precision, as `convert` wrote it without more nodes in float32.
+
+        Returns:
+            Whether there is a bias to correct.
+        """
+        if self.precision == "int8-static":
+            roundings = switches.of_static(self._proto, onnx.load(converted))
+            batches = ranges.batches(self._proto, self._calibration, CORRECTION_IMAGES)
+            self._corrections = bias_correction.measure(self._proto, roundings, batches)
+        return bool(self._corrections)
+
+    def keep_biases(self) -> None:
+        """Lets `convert` leave biases as they are again."""
+        self._corrections = {}
 
     def rank_layers(self, converted: Path) -> list[LayerHarm]:
         """The layers by the harm that they do when they alone are in lower precision, in descending order.
@@ -119,7 +142,8 @@ def _parts(proto: onnx.ModelProto, names: Layers) -> tuple[Nodes, Nodes, Nodes]:
     before = layers.nodes_between(proto, None, entry) if entry else []
     pooled = names.outputs.get("network.pool")
     if pooled is None:  # a published network has its own, somewhere inside
-        return before, [], [node for node in proto.graph.node if {"logits", "probabilities"} & set(node.output)]
+        last = [node for node in proto.graph.node if "logits" in node.output]
+        return before, [], [*last, *layers.nodes_between(proto, "logits", "probabilities")]
     inside = names.inside["network.pool"]
     pooling = [node for node in proto.graph.node if inside & set(node.output)]
     return before, pooling, layers.nodes_between(proto, pooled, "probabilities")

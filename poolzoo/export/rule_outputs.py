@@ -16,6 +16,7 @@ from poolzoo.metrics.abstention import CONFIDENCE, choose_abstention
 from poolzoo.metrics.conformal import PredictionSets, choose_sets
 from poolzoo.metrics.decisions import is_finite
 from poolzoo.metrics.output_rules import ACCEPTED, PREDICTION_SET, OutputRules, RuleOptions, RulesReport
+from poolzoo.parity.report import ParityReport
 from poolzoo.runtime import rule_outputs
 from poolzoo.runtime.ort_session import OnnxModel
 
@@ -35,14 +36,11 @@ def choose(source: ExportSource, options: RuleOptions) -> OutputRules:
     if source.decision.task.is_multilabel:
         text = f"{options.flag} is for one label per image, and {source.title} gives several"
         raise UsageError(text, f"export it without {options.flag}")
-    if source.validation is None:
+    validation = source.validation()
+    if validation is None:
         text = f"{options.flag} needs the logits of validation images, and none are kept of {source.title}"
-        hint = "train it with this version: poolzoo finetune keeps them in the run"
-        raise UsageError(text, hint if "run" in source.origin else "fine-tune it: only a run has validation images")
-    validation = source.validation
-    finite = is_finite(validation.logits)
-    probabilities = np.full(validation.logits.shape, np.nan, np.float32)
-    probabilities[finite] = source.decision.probabilities(validation.logits[finite])
+        raise UsageError(text, "poolzoo evaluate RUN --calibrate keeps them, where the images are still there")
+    probabilities = _probabilities(source, validation.logits)
     target, coverage = options.abstain_at, options.set_coverage
     return OutputRules(
         abstention=choose_abstention(probabilities, validation.labels, target, options.confidence or CONFIDENCE)
@@ -57,6 +55,36 @@ def warn(report: RulesReport) -> None:
     for found, target, what, images in report.misses:
         text = f"{found} {what} on {images} test images is below {target:g} by more than chance"
         output.warn(text, "the validation images may differ from them, or lower precision may cost it")
+
+
+def tested(
+    source: ExportSource, parity: ParityReport, precision: str, rules: OutputRules
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Calibrated probabilities `float[N, C]` and labels of test images; None without any, or with several labels.
+
+    These are the images that a run keeps, through the graph itself. Rules in fp32, where the graph is checked to be the
+    network, are measured on all test images of the run.
+
+    Args:
+        source: The network.
+        parity: The check of the selected graph.
+        precision: That of the graph.
+        rules: The rules.
+    """
+    logits, labels = parity.logits, source.image_labels
+    if rules.names and precision == "fp32" and (every := source.test()) is not None:
+        logits, labels = every.logits, every.labels
+    if labels is None or source.decision.task.is_multilabel:
+        return None
+    return _probabilities(source, logits), labels
+
+
+def _probabilities(source: ExportSource, logits: np.ndarray) -> np.ndarray:
+    """Calibrated probabilities, `float32[N, C]`; NaN where a logit is not finite."""
+    finite = is_finite(logits)
+    probabilities = np.full(logits.shape, np.nan, np.float32)
+    probabilities[finite] = source.decision.probabilities(logits[finite])
+    return probabilities
 
 
 def add_outputs(proto: onnx.ModelProto, report: RulesReport) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from poolzoo.artifacts.run import Run, decision_of
-from poolzoo.artifacts.samples import ValidationLogits, load_validation
+from poolzoo.artifacts.samples import ValidationLogits, load_test, load_validation
 from poolzoo.artifacts.schema import Config, Origin
 from poolzoo.data.classes import require_names
 from poolzoo.data.resize import Fit, recorded
@@ -34,7 +34,7 @@ class ExportSource:
         image_labels: Their labels, `int[N]`, or `uint8[N, K]` for several labels; None where the images are synthetic.
         calibration: Other images, on which value ranges for lower precision are measured, `uint8[M, h, w, 3]`.
         hint: What to try where it cannot be exported.
-        validation: Logits of its validation images; None where none are kept.
+        run: The directory of its run; None of another network.
     """
 
     title: str
@@ -47,7 +47,7 @@ class ExportSource:
     image_labels: np.ndarray | None
     calibration: np.ndarray
     hint: str
-    validation: ValidationLogits | None = None
+    run: Path | None = None
 
     @property
     def classes(self) -> list[str]:
@@ -58,6 +58,22 @@ class ExportSource:
     def decision(self) -> Decision:
         """How its logits become labels."""
         return decision_of(self.config)
+
+    def validation(self) -> ValidationLogits | None:
+        """Logits of its validation images; None where none are kept.
+
+        Raises:
+            CheckFailed: The file is damaged.
+        """
+        return None if self.run is None else load_validation(self.run)
+
+    def test(self) -> ValidationLogits | None:
+        """Logits of all of its test images, of which `images` are some; None where none are kept.
+
+        Raises:
+            CheckFailed: The file is damaged.
+        """
+        return None if self.run is None else load_test(self.run)
 
     @property
     def fit(self) -> Fit:
@@ -119,7 +135,7 @@ def from_run(run: Run, *, calibrated: bool = True) -> ExportSource:
         image_labels=labels,
         calibration=calibration,
         hint="try another --pool",
-        validation=load_validation(run.path),
+        run=run.path,
     )
 
 

@@ -274,8 +274,11 @@ def _p_values(accepted: np.ndarray, errors: np.ndarray, accuracy: float | np.nda
 
 
 def _unreachable(accepted: np.ndarray, errors: np.ndarray, target: Target, confidence: float) -> CheckFailed:
-    """The error that names the highest accuracy below the target that can be reached."""
-    tried = np.arange(math.ceil(round(target.value / STEP, 6)) - 1, 0, -1) * STEP
+    """The error that names the highest accuracy that can be reached.
+
+    It may be above the target: sequences start elsewhere for another one.
+    """
+    tried = np.arange(round(1 / STEP) - 1, 0, -1) * STEP
     reached = np.zeros(len(tried), bool)
     for factor, share in STARTS:
         start = _start(tried, factor)
@@ -283,8 +286,8 @@ def _unreachable(accepted: np.ndarray, errors: np.ndarray, target: Target, confi
     images = int(accepted[-1])
     needed = math.ceil(math.log(STARTS[0][1] * (1 - confidence)) / math.log(target.value))
     text = f"no threshold reaches {target} with confidence {confidence:g} on {images} validation images"
-    hint = f"more of them are needed: at least {needed} without an error" if images < needed else "train longer"
+    hint = f"validate on more images: at least {needed} without an error" if images < needed else "train longer"
     if not reached.any():
-        return CheckFailed(f"{text}, and none reaches a lower accuracy", hint)
+        return CheckFailed(f"{text}, and none reaches another accuracy", hint)
     best = tried[reached.argmax()]
     return CheckFailed(f"{text}; the best that is reached is accuracy={best:.3f}", f"take that, or {hint}")

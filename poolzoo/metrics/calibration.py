@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-# Beyond these, more data of validation would only move the bound: probabilities are 0 and 1, or all alike.
+# Beyond these, probabilities are 0 and 1, or all alike.
 MIN_TEMPERATURE: Final = 0.05
 MAX_TEMPERATURE: Final = 20.0
 

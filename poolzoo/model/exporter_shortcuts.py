@@ -1,15 +1,18 @@
 """Leaves out work of torch's exporter whose result nothing reads. The graph is the same with and without it.
 
-Both shortcuts replace something private of another library. Where a release lacks it, the exporter does all its work.
+Two of the shortcuts replace something private of another library. Where a release lacks it, the exporter does all its
+work.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
 DISPATCH_KEY: Final = "CompositeImplicitAutograd"
+GPU_COMPILERS: Final = ("triton", "cuda")  # packages that torch's exporter imports, and never calls
 
 
 class _KnownDomain(NamedTuple):
@@ -21,7 +24,7 @@ class _KnownDomain(NamedTuple):
 @contextmanager
 def shortcuts() -> Iterator[None]:
     """Within it, torch's exporter takes a quarter less time for a small network."""
-    with _unparsed_signatures(), _operators_listed_once():
+    with _unparsed_signatures(), _operators_listed_once(), _no_compilers_for_gpus():
         yield
 
 
@@ -68,3 +71,21 @@ def _operators_listed_once() -> Iterator[None]:
         yield
     finally:
         utils._materialize_cpp_cia_ops = look_up
+
+
+@contextmanager
+def _no_compilers_for_gpus() -> Iterator[None]:
+    """Within it, where there is no GPU, compilers for GPUs cannot be imported, as where they are not installed.
+
+    They take 80 MB of memory. What is imported already stays.
+    """
+    import torch
+
+    hidden = [] if torch.accelerator.is_available() else [name for name in GPU_COMPILERS if name not in sys.modules]
+    hide: dict[str, Any] = dict.fromkeys(hidden)  # None: an import raises ModuleNotFoundError
+    sys.modules.update(hide)
+    try:
+        yield
+    finally:
+        for name in hidden:
+            sys.modules.pop(name, None)

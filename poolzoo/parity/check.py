@@ -215,8 +215,8 @@ def _statistics(reference: Reference, found: Differences, graph: ort_session.Onn
     accuracy = None
     if reference.labels is not None and (reference.labels.ndim == 1 or reference.labels.any()):
         accuracy = Accuracies(
-            torch=evaluation.score(network_logits[regular], reference.labels),
-            onnxruntime=evaluation.score(graph_logits[regular], reference.labels),
+            torch=evaluation.score(decision.calibrated(network_logits[regular]), reference.labels),
+            onnxruntime=evaluation.score(decision.calibrated(graph_logits[regular]), reference.labels),
             task=decision.task,
         )
     edge_names = reference.names[: reference.edge_count]

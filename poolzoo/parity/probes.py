@@ -6,7 +6,8 @@ every layer that torch, timm and torchvision do not provide, such as poolings.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -99,7 +100,7 @@ def run_probes(
     for path, module in model.named_modules():
         if path in shapes and (path == "network" or _is_foreign(module)):
             part = _part(path, module, shapes[path], proto, layers, open_part, size)
-            results += [check_part(part, name, x) for name, x in part.probes().items()]
+            results += check_inputs(part, part.probes())
     return results
 
 
@@ -235,6 +236,16 @@ def core_probes(shape: tuple[int, ...]) -> dict[str, np.ndarray]:
     }
 
 
+def check_inputs(part: Part, inputs: Mapping[str, np.ndarray]) -> list[ProbeResult]:
+    """`check_part` of several inputs, by name. The module is in float64 once, and not once for each.
+
+    Raises:
+        CheckFailed: The part gives outputs of another shape.
+    """
+    doubles = _in_float64(part, inputs)
+    return [_compare(part, name, x, doubles.get(name)) for name, x in inputs.items()]
+
+
 def check_part(part: Part, name: str, x: np.ndarray) -> ProbeResult:
     """Compares a part with its module on one input, in batches of several sizes.
 
@@ -246,8 +257,12 @@ def check_part(part: Part, name: str, x: np.ndarray) -> ProbeResult:
     Raises:
         CheckFailed: The part gives outputs of another shape.
     """
+    return check_inputs(part, {name: x})[0]
+
+
+def _compare(part: Part, name: str, x: np.ndarray, double: np.ndarray | None) -> ProbeResult:
+    """Compares a part with its module, whose output in float64 is None where it requires float32."""
     single = part.run_torch(x, torch.float32)
-    double = _in_float64(part, x)
     if double is None:
         double = single
     outputs = [
@@ -289,15 +304,18 @@ def check_part(part: Part, name: str, x: np.ndarray) -> ProbeResult:
     )
 
 
-def _in_float64(part: Part, x: np.ndarray) -> np.ndarray | None:
-    """The module's output in float64; None where it requires float32."""
+def _in_float64(part: Part, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The module's outputs in float64, by name; without those for which it requires float32."""
+    found = {}
     try:
-        part.module.double()
-        return part.run_torch(x, torch.float64)
-    except RuntimeError:
-        return None
+        with suppress(RuntimeError):
+            part.module.double()
+            for name, x in inputs.items():
+                with suppress(RuntimeError):
+                    found[name] = part.run_torch(x, torch.float64)
     finally:
         part.module.float()
+    return found
 
 
 def _tolerance(samples: Iterable[np.ndarray], double: np.ndarray, finite: np.ndarray) -> float:

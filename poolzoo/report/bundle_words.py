@@ -189,7 +189,7 @@ def _outcome(candidate: CandidateRow) -> str:
 
 
 def searches(candidates: Sequence[CandidateRow]) -> list[str]:
-    """Which layers stay in float32 so that a precision keeps the limits, and what that costs: a sentence or two each.
+    """What lets a precision keep the limits, such as layers in float32, and what that costs: a few sentences each.
 
     Empty where no layers were searched for.
     """
@@ -205,13 +205,19 @@ def searches(candidates: Sequence[CandidateRow]) -> list[str]:
             f"{milliseconds(now)} ms instead of {milliseconds(earlier[size])} ms at batch {size}"
             for size, now in one["ort_ms"].items()
         ]
+        means = ["corrected biases"] if found["corrected_biases"] else []
+        if layers:
+            means.append(f"{len(layers)} of {found['of']} layers in float32: {', '.join(named)}{more}")
         said.append(
-            f"{one['precision']} keeps the limits with {len(layers)} of {found['of']} layers in float32: "
-            f"{', '.join(named)}{more}. In parentheses is the change of the logits where that layer alone is "
-            f"{one['precision']}, as a fraction of their standard deviation. With these layers in float32, predictions "
-            f"agree on {percent(one['agreement'])} of the images instead of {percent(before['agreement'])}, and the "
-            f"graph takes {listed(times)}."
+            f"{one['precision']} keeps the limits with {listed(means)}. Predictions agree on "
+            f"{percent(one['agreement'])} of the images instead of {percent(before['agreement'])}, and the graph takes "
+            f"{listed(times)}."
         )
+        if layers:
+            said[-1] += (
+                f" In parentheses is the change of the logits where that layer alone is {one['precision']}, as a "
+                "fraction of their standard deviation."
+            )
     return said
 
 
@@ -275,10 +281,9 @@ def rules(report: RulesReport) -> dict[str, list[str]]:
     said: dict[str, list[str]] = {}
     if (rule := report.rules.abstention) is not None:
         promise = f"{rule.target} with confidence {rule.confidence:g}" if rule.confidence else f"{rule.target}"
-        said[ACCEPTED] = [
-            f"Images with a largest probability of at least {rule.threshold:.4f} are accepted. That is chosen on "
-            f"{rule.images} validation images, for {promise}."
-        ]
+        which = f"Images with a largest probability of at least {rule.threshold:.4f} are accepted"
+        which = which if rule.threshold > 0 else "Every image is accepted"
+        said[ACCEPTED] = [f"{which}. That is chosen on {rule.images} validation images, for {promise}."]
         if (tested := report.selective) is not None:
             said[ACCEPTED] += [
                 f"Of {tested.images} test images {percent(tested.coverage)} are accepted "

@@ -12,7 +12,7 @@ import numpy as np
 from poolzoo.artifacts import manifest
 from poolzoo.artifacts.schema import Config, Parity
 from poolzoo.common import files, output
-from poolzoo.common.errors import CheckFailed, EnvironmentProblem
+from poolzoo.common.errors import CheckFailed, EnvironmentProblem, UsageError
 from poolzoo.common.text import one_line
 from poolzoo.plugin import loader
 from poolzoo.runtime import ort_session, photo_input, rule_outputs, speed, tolerance
@@ -90,7 +90,7 @@ def verify(
         arithmetics: Types, "fp16" or "bf16", in which a graph in fp32 shall give the stored logits too.
 
     Raises:
-        UsageError: There is no bundle.
+        UsageError: There is no bundle, or it is in lower precision and arithmetic is asked for.
         CheckFailed: The graph cannot be run in such arithmetic.
         EnvironmentProblem: There is no device for the provider, or the onnx package is needed and not installed.
     """
@@ -117,7 +117,10 @@ def verify(
     except (CheckFailed, ValueError, TypeError, LookupError) as error:
         checks.append(Check("golden", False, f"the stored inputs and outputs cannot be used: {error}"))
         return VerifyReport(checks=tuple(checks), speed={}, provider=model.provider)
-    if json.loads(model.metadata.get("precision", "null")) == "fp16":
+    precision = json.loads(model.metadata.get("precision", "null"))
+    if arithmetics and precision not in (None, "fp32"):
+        raise UsageError(f"bundle {directory} is in {precision}, and --arithmetic is for float32", "leave it out")
+    if precision == "fp16":
         checks.append(_check_half_arithmetic(directory, model, images, logits))
     checks += [_check_arithmetic(directory, model, images, logits, one) for one in arithmetics]
     batches: Mapping[int, BatchSpeed] = {}

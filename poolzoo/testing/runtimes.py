@@ -94,9 +94,9 @@ def answers_are_repeatable(checked: CheckedRuntime) -> None:
     checked.require("repeat")
 
 
-@checks.promise("return the graph's own second output, or the softmax of the first")
+@checks.promise("return the graph's own second output")
 def probabilities_are_a_softmax(checked: CheckedRuntime) -> None:
-    """Probabilities are the softmax of the logits."""
+    """Probabilities are the softmax of the calibrated logits, as the graph gives them."""
     checked.require("softmax")
 
 

@@ -1,4 +1,4 @@
-"""A bundle of a few kilobytes, on which runtimes are checked: one convolution, mean, classifier and softmax."""
+"""A bundle of a few kilobytes, on which runtimes are checked: convolution, mean, classifier, calibration, softmax."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from onnx.reference import ReferenceEvaluator
 from poolzoo.artifacts import manifest
 from poolzoo.common import files
 from poolzoo.common.json_writer import dumps
+from poolzoo.metrics.calibration import Calibration
 
 SIDE: Final = 8  # pixels
 CLASSES: Final = 5
 IMAGES: Final = 9
 ALLOWED: Final = 1e-4
+CALIBRATION: Final = Calibration(temperature=2.0)  # so that a softmax of the logits is not the second output
 
 
 def write_tiny_bundle(directory: Path) -> Path:
@@ -37,7 +39,8 @@ def write_tiny_bundle(directory: Path) -> Path:
         np.savez_compressed(
             file, images=images, logits=logits, probabilities=probabilities, allowed=np.full(IMAGES, ALLOWED)
         )
-    config = {"label_names": _labels(), "export": {"opset": 18, "input": "uint8", "precision": "fp32"}}
+    export = {"opset": 18, "input": "uint8", "precision": "fp32"}
+    config = {"label_names": _labels(), "calibration": CALIBRATION.to_json(), "export": export}
     files.write_json(directory / "config.json", config)
     files.write_json(directory / "parity.json", {"max_abs_by_edge": {"black": 0.0}})
     manifest.write_manifest(directory, "bundle")
@@ -55,6 +58,7 @@ def _model() -> onnx.ModelProto:
         "matrix": generator.normal(0, 2.0, (CLASSES, 6)),
         "bias": generator.normal(0, 0.5, CLASSES),
         "levels": np.array(255.0),
+        "factors": CALIBRATION.factors,
     }
     nodes = [
         helper.make_node("Transpose", ["images"], ["planes"], perm=[0, 3, 1, 2]),
@@ -65,7 +69,8 @@ def _model() -> onnx.ModelProto:
         helper.make_node("GlobalAveragePool", ["positive"], ["means"]),
         helper.make_node("Flatten", ["means"], ["vector"], axis=1),
         helper.make_node("Gemm", ["vector", "matrix", "bias"], ["logits"], transB=1),
-        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+        helper.make_node("Mul", ["logits", "factors"], ["calibrated"]),
+        helper.make_node("Softmax", ["calibrated"], ["probabilities"], axis=1),
     ]
     images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", SIDE, SIDE, 3])
     outputs = [
@@ -76,6 +81,12 @@ def _model() -> onnx.ModelProto:
     graph = helper.make_graph(nodes, "tiny", [images], outputs, stored)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     given = {"name": "images", "kind": "uint8", "layout": "NHWC", "channels": "RGB", "height": SIDE, "width": SIDE}
-    facts = {"labels": _labels(), "input": given, "preprocessing": {}, "precision": "fp32"}
+    facts = {
+        "labels": _labels(),
+        "input": given,
+        "preprocessing": {},
+        "precision": "fp32",
+        "calibration": CALIBRATION.to_json(),
+    }
     helper.set_model_props(model, {name: dumps(value) for name, value in facts.items()})
     return model

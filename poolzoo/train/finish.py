@@ -45,6 +45,7 @@ class FinalMetrics:
         predicted: The predicted class of every test image, `int64[N]`, or the predicted labels, `bool[N, K]`.
         decision: How logits become labels, chosen on the validation images.
         validation: Logits and labels of these.
+        test_logits: Logits of the test images, `float32[N, C]`.
         fit: What the validation images say about calibration; None where the settings leave it out.
         reliability: How far probabilities of test images can be believed; None in a trial of a comparison.
     """
@@ -55,6 +56,7 @@ class FinalMetrics:
     predicted: np.ndarray
     decision: Decision
     validation: samples.ValidationLogits
+    test_logits: np.ndarray
     fit: CalibrationFit | None
     reliability: ReliabilityChange | None
 
@@ -98,6 +100,7 @@ def evaluate_best_weights(heads: Sequence[PreparedRun], engine: Engine, *, alone
                 predicted=decision.decide(test_logits[:, index]),
                 decision=decision,
                 validation=validation,
+                test_logits=test_logits[:, index],
                 fit=fit,
                 reliability=reliability.measure(test_logits[:, index], data.test.labels, decision) if alone else None,
             )
@@ -225,6 +228,8 @@ def finish_run(prepared: PreparedRun, path: Path, engine: Engine, result: FinalM
         data.identity.save(path / identity.FILE)
     samples.save_predictions(path / "predictions.npz", result.predicted, data.test.labels)
     files.write_atomically(path / samples.VALIDATION, samples.validation_bytes(result.validation))
+    tested = samples.ValidationLogits(logits=result.test_logits, labels=data.test.labels)
+    files.write_atomically(path / samples.TEST, samples.validation_bytes(tested))
     files.write_atomically(path / "samples.npz", kept)
     manifest.write_manifest(path, "run")
     return report

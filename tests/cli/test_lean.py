@@ -72,7 +72,7 @@ def test_session_memory_is_released_after_the_last_batch(provider, last):
     content = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     onnx.checker.check_model(content)
     session = Watched(onnxruntime.InferenceSession(content.SerializeToString(), providers=["CPUExecutionProvider"]))
-    model = ort_session.OnnxModel(session, provider, {"input": '{"kind": "uint8"}'})
+    model = ort_session.OnnxModel(session, provider, {"input": '{"kind": "uint8", "height": 2, "width": 2}'})
     pixels = np.random.default_rng(0).integers(0, 256, (5, 2, 2, 3), dtype=np.uint8)
     logits, _ = ort_session.run_in_batches(model, pixels, 2)
     assert np.array_equal(logits, pixels.reshape(5, 12))

@@ -23,6 +23,8 @@ from poolzoo.compare.journal import Journal
 from poolzoo.model.network import Network
 from poolzoo.train.training_module import TrainingModule
 
+pytestmark = pytest.mark.usefixtures("_no_pictures")
+
 QUICK = (
     "--data",
     "digits",
@@ -144,7 +146,8 @@ def compared(tmp_path_factory):
         "--pool",
         "avg,max,gem:p=2",
     ]
-    more = ["--seeds", "2", "--baseline", "max", "--robustness-samples", "20", "--export-top", "1", "--threads", "1"]
+    more = ["--seeds", "2", "--baseline", "max", "--robustness-samples", "8", "--export-top", "1", "--threads", "1"]
+    more += ["--limit", "500"]
     assert cli.run([*arguments, *more, "--out", str(path), "-q"]) == 0
     return path
 
@@ -210,12 +213,12 @@ def test_heads_on_a_frozen_backbone_train_as_if_alone(poolzoo, tmp_path):
 
 def test_heads_on_one_backbone_are_measured_as_they_are_alone(poolzoo, tmp_path, monkeypatch):
     frozen = ("--data", "digits", "--backbone", "nano/resnet", "--pretrained", "--freeze", "backbone", "--epochs", 1)
-    more = ("--limit", 300, "--robustness-samples", 30, "--export-top", 0, "--seeds", 1, "--json")
+    more = ("--limit", 300, "--robustness-samples", 10, "--export-top", 0, "--seeds", 1, "--json")
     monkeypatch.setenv("POOLZOO_CACHE", str(tmp_path / "shared"))
     together = poolzoo("compare", *frozen, *more, "--pool", "avg,max", "--threads", 2, "--out", tmp_path / "c").json
     real, seen = Network.forward_map, []
     monkeypatch.setattr(Network, "forward_map", lambda self, x: (seen.append(len(x)), real(self, x))[1])
-    for cache, images in (("shared", range(1, 30)), ("own", range(79 * 30, 100 * 30))):
+    for cache, images in (("shared", range(1, 30)), ("own", range(79 * 10, 100 * 10))):
         monkeypatch.setenv("POOLZOO_CACHE", str(tmp_path / cache))
         seen.clear()
         alone = poolzoo(

@@ -270,7 +270,7 @@ WORLDS = {
 
 @pytest.mark.parametrize(
     ("world", "races"),
-    [("one is noisy", 50), *(pytest.param(world, 2000, marks=pytest.mark.slow) for world in WORLDS)],
+    [("one is noisy", 25), *(pytest.param(world, 2000, marks=pytest.mark.slow) for world in WORLDS)],
 )
 def test_races_of_equals_are_seldom_wrong(world, races):
     found = simulate(WORLDS[world], [0.0] * 8, 3, races)

@@ -13,6 +13,8 @@ from PIL import Image
 from poolzoo import cli
 from poolzoo.artifacts import manifest
 
+pytestmark = pytest.mark.usefixtures("_no_pictures")
+
 BUNDLE = Path(__file__).parents[2] / "exports/digits"
 QUICK = ("--data", "digits", "--backbone", "nano/plain", "--epochs", "1", "--limit", "300", "--threads", "1", "-q")
 

@@ -334,8 +334,9 @@ def test_intervals_cover_the_truth(seeds: int, images: int, sd: float, repetitio
     within(delta, repetitions, 0.95, 0.97)
 
 
-@pytest.mark.parametrize("repetitions", [100, pytest.param(400, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("seeds", [3, 5])
+@pytest.mark.parametrize(
+    ("seeds", "repetitions"), [(5, 100), *(pytest.param(seeds, 400, marks=pytest.mark.slow) for seeds in (3, 5))]
+)
 def test_twenty_names_for_one_thing_seldom_differ(seeds: int, repetitions: int) -> None:
     """In at most 5 % of the experiments is any variant called better or worse, though all are the same network."""
     rng, wrong = np.random.default_rng(11), 0

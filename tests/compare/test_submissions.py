@@ -300,6 +300,12 @@ def one_seed_twice(folder):
     sign_again(second)
 
 
+def biases(folder):
+    """Fitted to the test images, they would raise the accuracy."""
+    vector = {"method": "vector", "temperature": 1.0, "scale": [1.0] * 10, "bias": [9.0] + [0.0] * 9}
+    edit_json(run_of(folder, "mine", 0) / "config.json", lambda found: found.update(calibration=vector))
+
+
 @pytest.mark.parametrize(
     ("change", "name", "reason"),
     [
@@ -315,6 +321,7 @@ def one_seed_twice(folder):
         (normalization, "network", "mean is [0.0, 0.0, 0.0] in config.json"),
         (image_size, "network", "image_size is [64, 64] in config.json instead of [32, 32]"),
         (thresholds, "network", "thresholds is [0.1"),
+        (biases, "network", "bias of the calibration is [9.0"),
         (no_class, "metrics", "does not hold a class for each image"),
         (no_images, "metrics", "does not hold a class for each image"),
         (longer, "length", "trained for 9 epochs"),

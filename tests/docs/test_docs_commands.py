@@ -11,8 +11,10 @@ from pathlib import Path
 
 import click
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
+from support import foreign
 from support.command_lines import PAGES, ROOT, Line, blocks, commands, fenced, flags, inline, name_of, parse, prose
 
 from poolzoo import cli
@@ -24,7 +26,10 @@ FENCED = fenced()
 PARSED_PAGES = ("plugins/", "exports/", "poolzoo/", "docs/leaderboard.md", "docs/protocols.md")
 EXTERNAL = ("pip", "pytest", "make", "torchrun", "tensorboard")  # programs that are not run here
 FLAGS_OF_OTHERS = {"--dynamo", "--rehearse"}  # of timm's export script and of benchmarks/gpu.sh
-HEAVY = ("gallery", "plugin check", "export", "verify bundle --runtime all", "bench bundle --runtime all")
+HEAVY = (
+    *("gallery", "plugin check", "export", "verify bundle --runtime all", "bench bundle --runtime all"),
+    "verify net.onnx --against model.py:build --images",
+)
 SMALL = {  # what is added where a command trains: the last value of an option counts
     "finetune": ("--limit", "48", "--epochs", "1"),
     "choose": ("--limit", "48", "--epochs", "1", "--seeds", "2", "--backbone", "nano/plain", "--pool", "avg,max"),
@@ -52,6 +57,8 @@ def needs(words: list[str]) -> str:
         return "a download of weights"
     if (words[0] in ("finetune", "compare") and not {"--data", "--resume"} & set(words)) or "cifar10" in words:
         return "a download of images"
+    if {"--abstain-at", "--prediction-sets"} & set(words):
+        return "validation images: the run of the reader has two"
     if "ray" in words:
         return "a Ray cluster"
     return "openvino" if "openvino" in given and importlib.util.find_spec("openvino") is None else ""
@@ -106,6 +113,8 @@ def reader(tmp_path_factory) -> Path:
     for name in ("photo.jpg", "chelsea.png"):
         Image.fromarray(random.integers(0, 255, (48, 64, 3), dtype=np.uint8)).save(place / name)
     shutil.copy(ROOT / "plugins/single_file/power_mean.py", place)
+    foreign.write_module(place, "model.py")
+    onnx.save(foreign.make(), place / "net.onnx")
     usual = ("finetune", "--data", f"folder:{place}/photos", "--backbone", "nano/plain", "--epochs", "1", "-q")
     for name, pool in (("run", "gem"), ("run-a", "avg"), ("run-b", "max"), ("run-c", "gem")):
         assert cli.run([*usual, "--pool", pool, "--no-check-export", "--out", str(place / name)]) == 0

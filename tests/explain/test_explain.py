@@ -147,7 +147,7 @@ def test_occlusion_with_average_pooling_is_cam_without_its_mean(avg):
         np.testing.assert_allclose(moved, cam - cam.mean(), atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["uint8", "float"])
+@pytest.mark.parametrize("kind", ["uint8", pytest.param("float", marks=pytest.mark.slow)])
 def test_a_pooling_that_reads_the_batch_size_is_occluded(tmp_path, kind):
     path, network = color_bundle(tmp_path / "bundle", "map", input_kind=kind)
     made = explainer(path, occluding=True)
@@ -162,8 +162,15 @@ def test_a_pooling_that_reads_the_batch_size_is_occluded(tmp_path, kind):
     np.testing.assert_allclose(moved, occluded(cells(PIXELS), logit), atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["uint8", "float"])
-@pytest.mark.parametrize(("precision", "error"), [("fp16", 2e-3), ("int8", 3e-2)])
+@pytest.mark.parametrize(
+    ("kind", "precision", "error"),
+    [
+        ("float", "fp16", 2e-3),
+        ("uint8", "int8", 3e-2),
+        pytest.param("uint8", "fp16", 2e-3, marks=pytest.mark.slow),
+        pytest.param("float", "int8", 3e-2, marks=pytest.mark.slow),
+    ],
+)
 def test_lower_precisions_and_both_inputs_are_explained(tmp_path, kind, precision, error):
     path, network = color_bundle(tmp_path / "bundle", "avg", input_kind=kind, precision=precision)
     weight, _ = classifier(network)

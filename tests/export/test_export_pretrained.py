@@ -329,7 +329,7 @@ def test_timms_network_is_timms_with_the_names_of_imagenets_classes(tmp_path, mo
     assert source.classes[282] == "tiger cat"
 
 
-@pytest.mark.parametrize("name", ["densenet121", "mobilenet_v3_small"])
+@pytest.mark.parametrize("name", [pytest.param("densenet121", marks=pytest.mark.slow), "mobilenet_v3_small"])
 def test_torchvisions_network_is_torchvisions_with_the_names_of_its_classes(tmp_path, monkeypatch, name):
     """From a file in torchvision's cache, a DenseNet's with the keys that the published ones have."""
     import torchvision

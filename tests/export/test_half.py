@@ -186,6 +186,19 @@ HEALTHY = {
     "a product": [node("ReduceMean", "images axes", "x", keepdims=0), node("MatMul", "x square", "logits")],
     "attention": [node("MatMul", "images images", "x"), node("Softmax", "x", "logits", axis=-1)],
 }
+
+
+def test_room_is_left_for_images_beyond_the_measured_ones():
+    """The values of these images fit, and those of images four times as bright would not."""
+    proto = model([node("Mul", "images a", "x"), node("Mul", "x b", "logits")], a=f(3e4), b=f(1e-4))
+    plainly = half_arithmetic.HalfGraph(plain(proto))
+    assert np.isfinite(plainly.run(FEED)["logits"]).all()
+    assert not np.isfinite(plainly.run(4 * FEED)["logits"]).all()
+    made, fit = fp16.convert(proto, [], FEED)
+    assert list(fit.reasons) == ["n0", "n1"]
+    assert np.isfinite(half_arithmetic.HalfGraph(made).run(4 * FEED)["logits"]).all()
+
+
 OPSET_21 = ("a group norm",)
 
 

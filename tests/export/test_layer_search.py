@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from poolzoo.export import candidates, graph, layer_search, precision, switches
+from poolzoo.export import bias_correction, candidates, graph, layer_search, precision, switches
 from poolzoo.export.candidate import Candidate
 from poolzoo.export.source import from_run
 from poolzoo.parity.check import check_limits
@@ -204,6 +204,73 @@ def test_layers_in_float32_read_one_another_without_rounding(tmp_path):
     assert made[relu.input[0]].name == names[2]
 
 
+def test_a_softmax_in_float32_is_not_quantized_by_the_runtime(tmp_path):
+    """ONNX Runtime's own one for int8 is wrong where its output has another range than 0 to 1."""
+    random = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("Conv", ["images", "network.a.weight", "network.a.bias"], ["x"]),
+        helper.make_node("Reshape", ["x", "shape"], ["y"]),
+        helper.make_node("Softmax", ["y"], ["z"]),
+        helper.make_node("MatMul", ["z", "network.b.weight"], ["w"]),
+        helper.make_node("ReduceMean", ["w", "axes"], ["pooled"], keepdims=0),
+        helper.make_node("Gemm", ["pooled", "network.fc.weight"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"]),
+    ]
+    for index, node in enumerate(nodes):
+        node.name = f"n{index}"
+    arrays = {"network.a.weight": random.normal(size=(64, CHANNELS, 1, 1)) / 10, "network.a.bias": np.zeros(64)}
+    arrays |= {"network.b.weight": random.normal(size=(36, 8)), "network.fc.weight": random.normal(size=(8, 5))}
+    constants = [numpy_helper.from_array(array.astype(np.float32), name) for name, array in arrays.items()]
+    constants += [
+        numpy_helper.from_array(np.array([0, 64, 36]), "shape"),
+        numpy_helper.from_array(np.array([1]), "axes"),
+    ]
+    proto = chain()
+    del proto.graph.node[:], proto.graph.initializer[:]
+    proto.graph.node.extend(nodes)
+    proto.graph.initializer.extend(constants)
+    found = converter(proto, tmp_path)
+    found.convert(tmp_path / "few.onnx", ["n2"])
+    assert error(tmp_path / "few.onnx", proto) < 0.1
+
+
+# --- Biases -------------------------------------------------------------------------------------------------------
+
+
+def test_biases_are_corrected_by_what_rounded_weights_shift(tmp_path):
+    proto = chain()
+    converter(proto, tmp_path)
+    roundings = switches.of_static(proto, onnx.load(tmp_path / "all.onnx"))
+    found = bias_correction.measure(proto, roundings, [IMAGES[:7], IMAGES[7:]])
+    (first,) = [node for node in proto.graph.node if "network.c0.weight" in node.input]
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(IMAGES, ((0, 0), (0, 0), (1, 1), (1, 1))), (3, 3), (2, 3))
+    rounded = numpy_helper.to_array(roundings["network.c0.weight"].constants[0])
+    exact = numpy_helper.to_array(next(one for one in proto.graph.initializer if one.name == "network.c0.weight"))
+    expected = np.einsum("nihwab,oiab->o", windows, exact - rounded) / (len(IMAGES) * 36)
+    np.testing.assert_allclose(found[first.name], expected, rtol=1e-3, atol=1e-7)
+    assert len(found) == COUNT  # the classifier's weights are not rounded
+
+
+def test_corrected_biases_take_back_a_shift_but_not_in_float32_layers(tmp_path):
+    """Small weights beside a large one are all rounded to zero, and what they add is missing in every image."""
+    proto = chain()
+    (weight,) = [one for one in proto.graph.initializer if one.name == "network.c0.weight"]
+    array = np.full((CHANNELS, CHANNELS, 3, 3), 0.0038, np.float32)  # of steps of 1 / 127
+    array[np.arange(CHANNELS), np.arange(CHANNELS), 1, 1] = 1
+    weight.CopyFrom(numpy_helper.from_array(array, weight.name))
+    found = converter(proto, tmp_path)
+    before = error(tmp_path / "all.onnx", proto)
+    assert found.correct_biases(tmp_path / "all.onnx")
+    found.convert(tmp_path / "corrected.onnx")
+    assert error(tmp_path / "corrected.onnx", proto) < before / 2
+    convolutions = [node.name for node in proto.graph.node if node.op_type == "Conv"]
+    found.convert(tmp_path / "exact.onnx", convolutions)
+    assert error(tmp_path / "exact.onnx", proto) < 1e-4
+    found.keep_biases()
+    found.convert(tmp_path / "again.onnx")
+    assert error(tmp_path / "again.onnx", proto) == before
+
+
 # --- Search -------------------------------------------------------------------------------------------------------
 
 
@@ -211,7 +278,7 @@ def test_layers_in_float32_read_one_another_without_rounding(tmp_path):
 def test_the_least_count_that_passes_is_found_in_few_tries(total):
     for limit in range(1, total + 2):
         tried: list[int] = []
-        found = layer_search.least(total, lambda count, limit=limit: count >= limit, tried)
+        found = layer_search.least(0, total, lambda count, limit=limit: count >= limit, tried)
         assert found == (limit if limit < total else None)
         assert len(tried) == len(set(tried)) <= 2 * max(total, 1).bit_length() + 1
         assert total not in tried  # with all in float32 nothing would be left in lower precision

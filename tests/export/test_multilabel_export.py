@@ -29,6 +29,8 @@ from poolzoo.runtime import cases, gate, npm, ort_session
 from poolzoo.runtime.builtin import chromium, page
 from poolzoo.runtime.process import Answer
 
+pytestmark = pytest.mark.usefixtures("_no_pictures")
+
 NAMES = ("red", "green", "blue", "white")
 
 

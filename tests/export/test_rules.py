@@ -128,7 +128,7 @@ def test_a_run_without_validation_logits_is_refused(poolzoo, run_copy, tmp_path)
 
     outcome = poolzoo("export", run_copy, "--prediction-sets", "0.9", "--out", tmp_path / "bundle")
 
-    refused(outcome, 2, "--prediction-sets needs the logits of validation images", "poolzoo finetune")
+    refused(outcome, 2, "--prediction-sets needs the logits of validation images", "evaluate RUN --calibrate")
 
 
 def test_several_labels_are_refused(poolzoo, run_copy, tmp_path):
@@ -152,3 +152,9 @@ def test_several_labels_are_refused(poolzoo, run_copy, tmp_path):
 )
 def test_options_that_do_not_fit_are_refused(poolzoo, trained, tmp_path, words, said):
     refused(poolzoo("export", trained, *words, "--out", tmp_path / "bundle"), 2, said)
+
+
+def test_a_published_network_is_refused_at_once(poolzoo, tmp_path):
+    outcome = poolzoo("export", "timm/resnet18", "--pretrained", "--prediction-sets", "0.9", "--out", tmp_path / "b")
+
+    refused(outcome, 2, "--prediction-sets needs validation images", "fine-tune it")

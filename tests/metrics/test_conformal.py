@@ -40,9 +40,10 @@ def test_coverage_holds_on_average_over_draws() -> None:
     assert 0.9 - error <= np.mean(coverages) <= 0.92 + error
 
 
-def test_sets_are_those_of_the_definition() -> None:
+@pytest.mark.parametrize("penalty", [0.001, 0.1])
+def test_sets_are_those_of_the_definition(penalty: float) -> None:
     rng = np.random.default_rng(4)
-    rule = choose_sets(*draw(rng, 200, sharpness=1.0), coverage=0.8)
+    rule = PredictionSets(coverage=0.8, quantile=0.7, penalty=penalty, unpenalized=2, images=50)
     probabilities, _ = draw(rng, 100, sharpness=1.0)
     probabilities[0] = [0.4, 0.1, 0.1, 0.2, 0.1, 0.1]  # equal ones stand or fall together
 

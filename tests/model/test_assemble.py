@@ -38,12 +38,12 @@ def undrawn(monkeypatch):
         ("timm/mobilenetv3_small_050", "NCHW", 1024, (4, 4), 128),  # timm's own num_features says 288
         ("timm/test_vit", "NLC", 64, (4, 4), 64),
         ("timm/swin_tiny_patch4_window7_224", "NHWC", 768, (4, 4), 128),
-        ("timm/vgg11_bn", "NCHW", 512, (4, 4), 128),
+        pytest.param("timm/vgg11_bn", "NCHW", 512, (4, 4), 128, marks=pytest.mark.slow),
         ("torchvision/mobilenet_v3_small", "NCHW", 576, (4, 4), 128),
         ("torchvision/squeezenet1_1", "NCHW", 512, (7, 7), 128),
         ("torchvision/vit_b_32", "NLC", 768, (4, 4), 128),
         ("torchvision/swin_t", "NCHW", 768, (4, 4), 128),
-        ("torchvision/shufflenet_v2_x0_5", "NCHW", 1024, (4, 4), 128),
+        pytest.param("torchvision/shufflenet_v2_x0_5", "NCHW", 1024, (4, 4), 128, marks=pytest.mark.slow),
     ],
 )
 def test_layout_width_and_map_are_measured(undrawn, backbone, layout, channels, map_size, image_size):
@@ -188,7 +188,7 @@ def test_a_one_by_one_map_is_refused_with_hints():
     [
         ("timm/resnet18", (32, 32), (4, 4), False),
         ("timm/mobilenetv3_small_050", (64, 64), (4, 4), True),
-        ("torchvision/densenet121", (32, 32), (4, 4), False),
+        pytest.param("torchvision/densenet121", (32, 32), (4, 4), False, marks=pytest.mark.slow),
     ],
 )
 def test_a_small_stem_keeps_small_images_large(backbone, image_size, map_size, keeps_pool):

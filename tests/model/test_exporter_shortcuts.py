@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from contextlib import nullcontext
 
 import pytest
@@ -68,3 +70,23 @@ def test_a_release_without_what_is_replaced_is_left_alone(monkeypatch):
     with exporter_shortcuts.shortcuts():
         assert not hasattr(values.TracedOnnxFunction, "function_ir")
         assert not hasattr(utils, "_materialize_cpp_cia_ops")
+
+
+def is_importable(name: str) -> bool:
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_compilers_for_gpus_are_hidden_where_there_is_none(gpu, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: gpu)
+    for name in exporter_shortcuts.GPU_COMPILERS:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    (tmp_path / "triton.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    with exporter_shortcuts.shortcuts():
+        assert is_importable("triton") == gpu
+    assert is_importable("triton")

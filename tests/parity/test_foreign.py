@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from PIL import Image
-from support.foreign import IMAGENET_MEAN, IMAGENET_STD, SIDE, from_uint8, make, node, write_module
+from support.foreign import IMAGENET_MEAN, IMAGENET_STD, SIDE, from_uint8, make, node, of_any_size, write_module
 
 from poolzoo.parity.foreign.verify import AgainstOptions, verify_against
 from poolzoo.runtime.foreign.scaling import Scaling
@@ -148,6 +148,38 @@ def test_a_network_of_another_function_has_no_cause_but_a_place(verified):
     assert report.last_agreement is not None
     assert (report.last_agreement.layer, report.last_agreement.next) == ("conv", "act")
     assert "act" in report.last_agreement.node
+
+
+def half_precision(proto: onnx.ModelProto) -> onnx.ModelProto:
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    return convert_float_to_float16(proto)
+
+
+def test_a_file_in_float16_is_judged_by_limits(verified):
+    report = verified(half_precision(make()))
+    assert report.passed, report.describe_failure()
+    assert (report.precision, report.parity.gate) == ("fp16", "limits")
+    assert report.parity.half is not None
+    wrong = verified(half_precision(MISTAKES["the channels are reversed"]))
+    assert not wrong.passed
+    assert wrong.cause is not None
+    assert wrong.cause.change == "the channels are reversed"
+
+
+def test_a_file_of_any_size_is_checked_at_another_one(verified):
+    axes = np.array([2, 3])
+    mean = node("ReduceMean", "c axes", "y", keepdims=0)
+    right = verified(of_any_size(mean, axes=axes), "of_any_size", size=(SIDE, SIDE))
+    assert right.passed
+    assert right.other_size is not None
+    window = node("AveragePool", "c", "d", kernel_shape=[SIDE, SIDE], strides=[SIDE, SIDE])
+    wrong = verified(
+        of_any_size(window, node("ReduceMax", "d axes", "y", keepdims=0), axes=axes), "of_any_size", size=(SIDE, SIDE)
+    )
+    assert wrong.parity.passed
+    assert [check.id for check in wrong.checks if not check.passed] == ["other-size"]
+    assert not wrong.passed
 
 
 def test_what_needs_float32_is_named(verified):

@@ -188,7 +188,9 @@ def in_a_new_process(tmp_path: Path, **environment: str) -> subprocess.Completed
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="matplotlib looks elsewhere for a home and for fonts")
-@pytest.mark.parametrize("home", ["new", "unusable", "odd"])
+@pytest.mark.parametrize(
+    "home", ["unusable", pytest.param("new", marks=pytest.mark.slow), pytest.param("odd", marks=pytest.mark.slow)]
+)
 def test_the_first_picture_of_a_machine_is_drawn_in_silence(tmp_path, home):
     place = tmp_path / "home"
     if home == "unusable":  # nothing can be made in it, even by root

@@ -17,8 +17,10 @@ from support.linear_bundle import linear_bundle
 from support.torch_free import alone
 
 from poolzoo.common.errors import CheckFailed, EnvironmentProblem, UsageError
+from poolzoo.runtime.foreign.canonical import canonical
 from poolzoo.runtime.foreign.classifier import inspect
 from poolzoo.runtime.foreign.onnx_source import read
+from poolzoo.runtime.foreign.scaling import Scaling
 
 
 @pytest.fixture
@@ -47,6 +49,14 @@ def file(tmp_path):
 def test_the_input_is_understood(file, proto, described):
     size = (SIDE, SIDE)
     assert described in inspect(file(proto), size).given.describe()
+
+
+def test_the_batch_keeps_its_name_in_the_graph_of_a_bundle(file):
+    """Shapes of values inside repeat the name, and tract compares them."""
+    found = inspect(file(make(shape=["images", 3, SIDE, SIDE])))
+    graph = canonical(found, found.output(), "logits", Scaling()).graph
+    first = [value.type.tensor_type.shape.dim[0].dim_param for value in (*graph.input, *graph.output)]
+    assert first == ["images"] * 3
 
 
 def test_the_output_of_scores_is_chosen(file):
@@ -186,6 +196,7 @@ def test_a_file_without_onnx_is_a_line_and_a_hint(file):
     assert outcome.stderr.splitlines()[1].strip() == "hint: pip install onnx"
 
 
+@pytest.mark.slow
 def test_a_runtime_is_measured_only_where_it_agrees(poolzoo, file):
     outcome = poolzoo("bench", file(make()), "--runtime", "onnxruntime,reference", "--batch", "2", "--threads", "1")
     assert outcome.code == 0

@@ -46,6 +46,19 @@ def with_softmax():
     return nn.Sequential(Net(), nn.Softmax(1)).eval()
 
 
+class AnySize(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = Net()
+
+    def forward(self, x):
+        return self.net.second(self.net.act(self.net.conv(x))).mean((2, 3))
+
+
+def of_any_size():
+    return AnySize().eval()
+
+
 def training():
     return nn.Sequential(Net(), nn.Dropout())
 
@@ -88,12 +101,12 @@ def weights() -> dict[str, np.ndarray]:
     return {name: random.normal(0, 0.5, shape).astype(np.float32) for name, shape in shapes.items()}
 
 
-def write_module(folder: Path) -> str:
-    """Writes `net.py` and its weights; gives the reference to `build` in it."""
+def write_module(folder: Path, name: str = "net.py") -> str:
+    """Writes a Python file and its weights; gives the reference to `build` in it."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "net.py").write_text(MODULE)
+    (folder / name).write_text(MODULE)
     np.savez(folder / "weights.npz", **weights())  # type: ignore[arg-type]
-    return f"{folder / 'net.py'}:build"
+    return f"{folder / name}:build"
 
 
 def make(
@@ -140,6 +153,14 @@ def make(
         tensors,
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+
+
+def of_any_size(*pooling: onnx.NodeProto, **constants: np.ndarray) -> onnx.ModelProto:
+    """The convolutions with another pooling, from `c` to `y`, for images of any size."""
+    proto = make(shape=["N", 3, "H", "W"], **constants)
+    del proto.graph.node[3:]
+    proto.graph.node.extend(pooling)
+    return proto
 
 
 def node(kind: str, inputs: str, output: str, **attributes: object) -> onnx.NodeProto:

@@ -49,7 +49,7 @@ class Planted:
     def __init__(
         self,
         gains: dict[str, float],
-        images: int = 2000,
+        images: int = 1000,
         before: Callable[[Trial], None] = lambda trial: None,
         failing: Sequence[tuple[str, int]] = (),
         costs: Mapping[str, float] | None = None,

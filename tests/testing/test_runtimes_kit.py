@@ -15,6 +15,12 @@ from poolzoo.testing.runtimes import run_check
 EXAMPLE = Path(__file__).parents[2] / "plugins" / "single_file" / "reference_runtime.py"
 
 TAKES_TWO_AT_MOST = "open_session = changed(lambda x, a, b: 1 / 0 if len(x) > 2 else (a, b))\n"
+IGNORES_CALIBRATION = """
+def of_raw_logits(x, a, b):
+    powers = np.exp(a - a.max(1, keepdims=True))
+    return a, powers / powers.sum(1, keepdims=True)
+open_session = changed(of_raw_logits)
+"""
 IGNORES_PRECISION = "def open_session(bundle, *, threads, device):\n    return honest(bundle, threads=threads)\n"
 OPENS_ANYTHING = """
 def open_session(bundle, **settings):
@@ -50,6 +56,7 @@ def test_the_example_in_one_file_passes():
         (HOSTILE["another answer the second time"], "", "answers_are_repeatable", "the same batch twice"),
         (HOSTILE["changes the images"], "", "input_is_left_alone", "changes the images"),
         (HOSTILE["logits for probabilities"], "", "probabilities_are_a_softmax", "off the softmax"),
+        (IGNORES_CALIBRATION, "", "probabilities_are_a_softmax", "off the softmax"),
         (IGNORES_PRECISION, "", "settings_are_taken", "unexpected keyword argument 'precision'"),
         (OPENS_ANYTHING, "", "other_files_are_refused", "it opens a file that is no ONNX file"),
         (CANNOT_CLOSE, "", "sessions_close", "closed twice"),

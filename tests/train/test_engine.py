@@ -59,9 +59,9 @@ def weights(run: Path) -> bytes:
 @pytest.mark.parametrize(
     "extra",
     [
-        (),
         ALL_AT_ONCE,
-        ("--optimizer", "muon"),
+        pytest.param((), marks=pytest.mark.slow),
+        pytest.param(("--optimizer", "muon"), marks=pytest.mark.slow),
         pytest.param(("--optimizer", "lion", "--lr", "1e-3", "--ema", "0.99"), marks=pytest.mark.slow),
     ],
 )

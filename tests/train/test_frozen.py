@@ -21,6 +21,8 @@ from poolzoo.train.prepare import prepare, prepare_heads
 from poolzoo.train.run import finetune
 from poolzoo.train.settings import Settings
 
+pytestmark = pytest.mark.usefixtures("_no_pictures")
+
 BASE = ("finetune", "--data", "digits", "--backbone", "nano/plain", "--threads", "1", "-q")
 
 

@@ -23,6 +23,8 @@ from poolzoo.train.loaders import MicroBatch
 from poolzoo.train.losses import BinaryCrossEntropy
 from poolzoo.train.settings import Settings
 
+pytestmark = pytest.mark.usefixtures("_no_pictures")
+
 BASE = ("--data", "patches", "--task", "multilabel", "--backbone", "nano/plain", "--threads", 1, "-q")
 
 

@@ -26,6 +26,8 @@ from poolzoo.train.settings import Settings
 from poolzoo.train.step_plan import StepPlan
 from poolzoo.train.training_module import TrainingModule
 
+pytestmark = pytest.mark.usefixtures("_no_pictures")
+
 BASE = ("finetune", "--data", "digits", "--backbone", "nano/plain", "--threads", "1", "-q", "--no-check-export")
 QUICK = (*BASE, "--limit", 160)
 

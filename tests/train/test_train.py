@@ -120,7 +120,7 @@ def test_a_run_is_complete_learns_and_says_what_it_did(trained):
         "manifest.json",
         "curves.png",
     }
-    arrays = {"samples.npz", "predictions.npz", "validation.npz"}
+    arrays = {"samples.npz", "predictions.npz", "validation.npz", "test.npz"}
     assert expected | arrays | {"metrics.json", "checkpoint"} == names
     assert manifest.differences(trained) == []
     lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]

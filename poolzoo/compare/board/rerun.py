@@ -93,7 +93,7 @@ class Rerun:
             )
         network, preprocess = policy.place(loaded.network), loaded.preprocess.to(policy.device)
         logits = inference.predict_logits(network, preprocess, self.images.test.images, policy)
-        return np.asarray(loaded.decision.decide(logits))
+        return np.asarray(loaded.uncalibrated().decision.decide(logits))
 
     def _policy(self) -> devices.DevicePolicy:
         base = self.context.protocol.base

@@ -33,7 +33,7 @@ from poolzoo.train.settings_file import read_run_settings
 
 OF_RUN: Final = (
     *("README.md", "config.json", "curves.png", identity.FILE, "env.json", MANIFEST, "metrics.json", "metrics.jsonl"),
-    *("model.safetensors", "predictions.npz", "run.toml", "samples.npz"),
+    *("model.safetensors", "predictions.npz", "run.toml", "samples.npz", "test.npz", "validation.npz"),
 )
 OF_COMPARISON: Final = (PLAN, JOURNAL, RESULT, CSV, PAGE, identity.FILE, protocol.FILE)
 NEEDED: Final = (identity.FILE, "env.json", "metrics.jsonl", "predictions.npz")  # beside what every run has

@@ -73,10 +73,7 @@ def known_changes(scaling: Scaling, *, file_floats: bool, module_floats: bool) -
     if module_floats and not file_floats:
         for change in _values(scaling):
             moved = replace(change, text=change.text.replace("the file", "the module"), of_module=True)
-            yield moved
-            yield replace(
-                moved, text=f"{moved.text} and its channels are reversed", pixels=_reversed
-            )  # of a file that takes BGR
+            yield from (moved, replace(moved, text=f"{moved.text} and its channels are reversed", pixels=_reversed))
     for value in values:
         yield from (value.then(one) for one in reversals)
     for layout in _layouts():

@@ -38,7 +38,7 @@ def load(reference: str) -> nn.Module:
     build = _function(reference, place, name)
     try:
         module = build()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         text = f"{reference} raises {reason(error, 200)}"
         raise CheckFailed(text, "it is called without arguments; POOLZOO_DEBUG=1 shows the traceback") from error
     if not isinstance(module, nn.Module):
@@ -74,7 +74,7 @@ def _module(reference: str, place: str) -> ModuleType:
         here = Path(*place.split(".")).with_suffix(ENDING)
         hint = f"{here}:{reference.rpartition(':')[2]} names the file here" if here.is_file() else "is it installed?"
         raise UsageError(f"there is no module {place!r}", hint) from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _failed(place, error) from error
 
 
@@ -88,12 +88,12 @@ def _from_file(path: Path) -> ModuleType:
     sys.modules[LOADED] = module  # dataclasses and pickle look there
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _failed(str(path), error) from error
     return module
 
 
-def _failed(place: str, error: Exception) -> CheckFailed:
+def _failed(place: str, error: BaseException) -> CheckFailed:
     text = f"{place} cannot be imported: {reason(error, 200)}"
     hint = "fix it; POOLZOO_DEBUG=1 shows the traceback"
     if isinstance(error, ModuleNotFoundError):

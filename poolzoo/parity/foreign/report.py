@@ -28,6 +28,7 @@ class AgainstReport:
         last_agreement: Up to which layer both agree; None where all do, or it is not known.
         runtimes: What was found of the file in runtimes; None where none was asked for.
         rounded: What it gives in arithmetic of 16 bits, where that was asked for.
+        other_size: Whether a file of any image size agrees at another one; None where that was not checked.
         remarks: What else there is to say.
         reduction: The directory with the smallest graph and input that show a difference; None where none was written.
     """
@@ -43,6 +44,7 @@ class AgainstReport:
     last_agreement: LastAgreement | None = None
     runtimes: RuntimesReport | None = None
     rounded: tuple[HalfCheck, ...] = ()
+    other_size: Check | None = None
     remarks: tuple[str, ...] = ()
     reduction: str | None = None
 
@@ -50,7 +52,7 @@ class AgainstReport:
     def passed(self) -> bool:
         """Whether it does, also in runtimes and arithmetic that were asked for."""
         wrong = self.runtimes.failures if self.runtimes is not None else []
-        return self.parity.passed and not wrong and all(one.passed for one in self.rounded)
+        return self.parity.passed and not wrong and all(check.passed for check in self.checks)
 
     @property
     def checks(self) -> list[Check]:
@@ -84,6 +86,8 @@ class AgainstReport:
             found.append(Check("extremes", not failed, text))
         if parity.half is not None:
             found.append(Check("half", parity.half.passed, parity.half.describe()))
+        if self.other_size is not None:
+            found.append(self.other_size)
         return [*found, *(Check(f"arithmetic-{one.arithmetic}", one.passed, one.describe()) for one in self.rounded)]
 
     def describe_failure(self) -> str:
@@ -102,6 +106,8 @@ class AgainstReport:
         """What to do about a difference."""
         if self.reduction is not None:
             return f"see {self.reduction}/report.md"
+        if self.other_size is not None and not self.other_size.passed:
+            return "export it with the size of its images fixed, or with dynamic operators"
         if self.parity.passed:
             return "a device that computes so gives something else: have it compute in float32"
         if self.cause is not None:

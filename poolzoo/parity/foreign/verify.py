@@ -11,32 +11,32 @@ from typing import Any, Final
 import numpy as np
 import onnx
 import onnxruntime
-import torch
 
 from poolzoo.common import files, output
-from poolzoo.data.sizes import Size
+from poolzoo.common.errors import PoolzooError, UsageError
+from poolzoo.data.sizes import Size, show
 from poolzoo.parity import check, probes
-from poolzoo.parity.foreign import debugging
 from poolzoo.parity.foreign import images as image_source
 from poolzoo.parity.foreign import model as models
-from poolzoo.parity.foreign import module as modules
-from poolzoo.parity.foreign.causes import Cause, Map, Side, find_cause
-from poolzoo.parity.foreign.last_agreement import LastAgreement, find_last_agreement
-from poolzoo.parity.foreign.model import ForeignModel
+from poolzoo.parity.foreign.explaining import explain, reduce
+from poolzoo.parity.foreign.pair import Pair, make_pair, takes_any_size
 from poolzoo.parity.foreign.report import AgainstReport
 from poolzoo.parity.reference import Reference
 from poolzoo.parity.report import Limits, ParityReport, ProbeResult
 from poolzoo.runtime import half_arithmetic, ort_session
 from poolzoo.runtime.foreign import bundle, classifier
-from poolzoo.runtime.foreign.canonical import LEAST, canonical, raw
-from poolzoo.runtime.foreign.classifier import Classifier, FileOutput
+from poolzoo.runtime.foreign.canonical import raw
 from poolzoo.runtime.foreign.scaling import Scaling
 from poolzoo.runtime.half_arithmetic import HalfCheck
 from poolzoo.runtime.ort_session import OnnxModel
 from poolzoo.runtime.runtimes import RuntimesReport, check_runtimes, select
+from poolzoo.runtime.verify import Check
 
 CPU: Final = ort_session.PROVIDERS["cpu"]
-CAUSE_IMAGES: Final = 32  # on which what a change gives is measured
+MORE: Final = (32, 64)  # pixels of height and width, at which a file of any size is checked again …
+FEW: Final = 4  # … on so many images
+FEW_FACTOR: Final = 16.0  # of their tolerances, whose noise floors come from so few
+LOWER_SHARE: Final = 1 / 8  # of the largest logit, that a file in float16 or int8 may be off
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,24 +71,6 @@ class AgainstOptions:
     debug: Path | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class _Pair:
-    """A file and a module that take the same images and give as many classes."""
-
-    file: Classifier
-    scores: FileOutput
-    model: ForeignModel
-
-    @property
-    def scaling(self) -> Scaling:
-        return self.model.takes.scaling
-
-    def in_float(self, images: np.ndarray) -> np.ndarray:
-        """Images `uint8[N, H, W, 3]` in 0–1, as `float32[N, C, H, W]` of the file's channels."""
-        channels = self.file.given.channels
-        return np.ascontiguousarray(images[..., :channels].transpose(0, 3, 1, 2), np.float32) / np.float32(255)
-
-
 def verify_against(path: Path, reference: str, options: AgainstOptions | None = None) -> AgainstReport:
     """Compares a file with the module that a function returns.
 
@@ -106,40 +88,27 @@ def verify_against(path: Path, reference: str, options: AgainstOptions | None = 
     select(options.runtimes)  # a name that does not exist fails before the work
     if options.debug is not None:
         files.require_free(options.debug)
-    file = classifier.inspect(path, options.size)
-    output.detail("loading torch")
-    module = modules.load(reference)
-    size = models.published_size(module)
-    if options.size is None and size is not None and size != file.given.size and _takes_any_size(file):
-        file = classifier.inspect(path, size)
-    scaling = options.scaling or models.published_scaling(module) or Scaling()
-    model = models.make_model(reference, module, file.given, scaling)
-    models.require_deterministic(reference, model, file.given.size)
-    classes = models.classes_of(model, file.given.size)
-    scores = file.output(options.output, classes)
-    models.check_classes(path, reference, scores.classes, classes)
-    if scores.is_probabilities or model.gives_probabilities:
-        model.scores = "probabilities"
-    pair = _Pair(file, scores, model)
+    pair = make_pair(path, reference, output=options.output, size=options.size, scaling=options.scaling)
+    file, scores, model = pair.file, pair.scores, pair.model
+    if options.arithmetics and file.precision != "fp32":
+        raise UsageError(f"{path} is in {file.precision}, and --arithmetic is for float32", "leave it out")
     names, pixels = image_source.gather(options.images, file.given.size)
-    graph = canonical(file, scores, model.scores, scaling)
+    graph = pair.graph
     output.say("computing the module's own outputs")
     expected = Reference.compute(model, pixels, None)
     expected = replace(expected, names=[*expected.names[: expected.edge_count], *names])
     output.say("checking parity")
-    with tempfile.TemporaryDirectory(prefix="poolzoo-") as work:
-        place = Path(work) / "model.onnx"
-        onnx.save(graph, place)
-        opened = ort_session.open_model(place, "cpu", options.threads)
-        parity = _check(pair, expected, opened, graph)
+    opened = _open(graph, options.threads)
+    parity = _check(pair, expected, opened, graph)
     rounded = _in_arithmetics(expected, opened, graph, options.arithmetics) if parity.passed else ()
     natural = len(pixels) - image_source.SYNTHETIC
     kind = "natural and synthetic" if natural else "synthetic"
     parity = replace(parity, outputs=replace(parity.outputs, images=kind))
-    cause, last = (None, None) if parity.passed else _explain(pair, expected, graph, opened)
+    cause, last = (None, None) if parity.passed else explain(pair, expected, graph, opened)
     reduced = False
     if options.debug is not None and not parity.passed:
-        reduced = _reduce(pair, expected, opened, parity, cause, options.debug)
+        reduced = reduce(pair, expected, opened, parity, cause, options.debug)
+    other_size = _at_other_size(pair, options) if parity.passed else None
     runtimes = _runtimes(graph, parity, options) if parity.passed and options.runtimes else None
     return AgainstReport(
         file=str(path),
@@ -153,25 +122,52 @@ def verify_against(path: Path, reference: str, options: AgainstOptions | None = 
         last_agreement=last,
         runtimes=runtimes,
         rounded=rounded,
+        other_size=other_size,
         remarks=_remarks(pair, parity),
         reduction=str(options.debug) if reduced else None,
     )
 
 
-def _takes_any_size(file: Classifier) -> bool:
-    """Whether a file states neither height nor width."""
-    sides = file.proto.graph.input[0].type.tensor_type.shape.dim
-    at = (2, 3) if file.given.layout == "NCHW" else (1, 2)
-    return not sides or all(sides[index].dim_value <= 0 for index in at)
+def _open(graph: onnx.ModelProto, threads: int | None) -> OnnxModel:
+    with tempfile.TemporaryDirectory(prefix="poolzoo-") as work:
+        place = Path(work) / "model.onnx"
+        onnx.save(graph, place)
+        return ort_session.open_model(place, "cpu", threads)
 
 
-def _check(pair: _Pair, expected: Reference, opened: OnnxModel, graph: onnx.ModelProto) -> ParityReport:
+def _at_other_size(pair: Pair, options: AgainstOptions) -> Check | None:
+    """Whether a file of any image size agrees at another size too; None where file or module takes one size alone."""
+    if pair.file.precision != "fp32" or not takes_any_size(pair.file):
+        return None
+    height, width = pair.file.given.size
+    size = height + MORE[0], width + MORE[1]
+    try:
+        models.classes_of(pair.model, size)
+    except Exception:  # the module takes one size alone
+        return None
+    try:
+        other = replace(pair, file=classifier.inspect(pair.file.path, size))
+    except PoolzooError as error:
+        return Check(
+            "other-size", False, f"the module takes images {show(size)}, and the file does not: {error.message}"
+        )
+    _, pixels = image_source.gather(options.images, size)
+    few = pixels[np.unique(np.linspace(0, len(pixels) - 1, FEW).round().astype(int))]
+    parity = check.check_outputs(Reference.compute(pair.model, few, None), _open(other.graph, options.threads))
+    assert parity.noise is not None
+    worst = parity.noise.worst
+    apart = "not finite" if worst.max_abs is None else f"difference {worst.max_abs:.2e}"
+    near = worst.ratio is not None and worst.ratio <= FEW_FACTOR
+    return Check("other-size", near, f"images {show(size)}: {apart} of {FEW_FACTOR * worst.allowed:.2e} allowed")
+
+
+def _check(pair: Pair, expected: Reference, opened: OnnxModel, graph: onnx.ModelProto) -> ParityReport:
     """All outputs against the module's; of a file in lower precision, against limits, and in half arithmetic."""
     if pair.file.precision == "fp32":
         parity = check.check_outputs(expected, opened)
         found = _probe(pair)
         return replace(parity, probes=found, passed=parity.passed and all(one.passed for one in found or ()))
-    parity = check.check_limits(expected, opened, Limits())
+    parity = _with_share(check.check_limits(expected, opened, Limits()), expected)
     if pair.file.precision != "fp16":
         return parity
     rows = _half_rows(expected)
@@ -184,6 +180,17 @@ def _check(pair: _Pair, expected: Reference, opened: OnnxModel, graph: onnx.Mode
         logits, expected.float32[0][rows], rows >= expected.edge_count, Limits().agreement
     )
     return parity.with_half_arithmetic(half)
+
+
+def _with_share(parity: ParityReport, expected: Reference) -> ParityReport:
+    """A report on lower precision, whose logits must also be near: of few classes, most agree by chance."""
+    logits = expected.float32[0][expected.regular]
+    apart, largest = float(np.abs(parity.logits - logits).max()), float(np.abs(logits).max())
+    if apart <= LOWER_SHARE * largest or parity.limits is None:
+        return parity
+    text = f"logits differ by {apart:.2e}, more than an eighth of the largest one"
+    limits = replace(parity.limits, violations=(*parity.limits.violations, text))
+    return replace(parity, limits=limits, passed=False)
 
 
 def _half_rows(expected: Reference) -> np.ndarray:
@@ -203,7 +210,7 @@ def _in_arithmetics(
     )
 
 
-def _probe(pair: _Pair) -> tuple[ProbeResult, ...] | None:
+def _probe(pair: Pair) -> tuple[ProbeResult, ...] | None:
     """The module and the file on extreme inputs; None where a file takes uint8, which holds none."""
     given = pair.file.given
     takes = pair.model.takes
@@ -220,8 +227,7 @@ def _probe(pair: _Pair) -> tuple[ProbeResult, ...] | None:
         image=None,
         loses_nan=any(node.op_type in probes.LOSES_NAN for node in proto.graph.node),
     )
-    inputs = probes.core_probes(part.shape)
-    return tuple(probes.check_part(part, name, x) for name, x in inputs.items())
+    return tuple(probes.check_inputs(part, probes.core_probes(part.shape)))
 
 
 class _Pieces:
@@ -239,90 +245,6 @@ class _Pieces:
         return classifier.run_in_pieces(self._session, x, self._batch)
 
 
-def _explain(
-    pair: _Pair, expected: Reference, graph: onnx.ModelProto, opened: OnnxModel
-) -> tuple[Cause | None, LastAgreement | None]:
-    """Why a file differs: a known mistake in its input, or else the layer from which on it differs."""
-    output.say("looking for the cause")
-    given, model = pair.file.given, pair.model
-    session = ort_session.open_session(raw(pair.file, pair.scores).SerializeToString(), CPU)
-
-    def run_file(numbers: np.ndarray) -> np.ndarray:
-        (found,) = classifier.run_in_pieces(session, numbers, given.batch)
-        return _comparable(torch.from_numpy(found), model, of_probabilities=pair.scores.is_probabilities)
-
-    def run_module(numbers: np.ndarray) -> np.ndarray:
-        x = numbers.astype(model.takes.dtype)
-        if model.takes.layout == "NHWC":
-            x = x.transpose(0, 2, 3, 1)
-        with torch.inference_mode():
-            found = models.scores_of(model.network(torch.from_numpy(np.ascontiguousarray(x))))
-        return _comparable(found, model, of_probabilities=model.gives_probabilities)
-
-    regular = expected.images[expected.regular]
-    rows = np.unique(np.linspace(0, len(regular) - 1, CAUSE_IMAGES).round().astype(int))
-    cause = find_cause(
-        pair.in_float(regular[rows]),
-        file=_side(run_file, given.dtype, pair.scaling),
-        module=_side(run_module, model.takes.dtype, pair.scaling),
-        scaling=pair.scaling,
-    )
-    if cause is not None and cause.agrees:
-        return cause, None
-    worst = _worst(expected, opened)[0]
-    image = expected.images[worst : worst + 1]
-    with torch.inference_mode():
-        x = model.prepare(torch.from_numpy(image))
-    last = find_last_agreement(model.network, x, graph, opened.to_input(image), given.batch)
-    return cause, last
-
-
-def _worst(expected: Reference, opened: OnnxModel) -> np.ndarray:
-    """The rows of the images, the one furthest beyond its tolerance first."""
-    return np.argsort(-check.measure(expected, opened).worst / expected.allowed, kind="stable")
-
-
-def _reduce(
-    pair: _Pair, expected: Reference, opened: OnnxModel, parity: ParityReport, cause: Cause | None, place: Path
-) -> bool:
-    """Writes the smallest graph and input that show a difference; returns whether there is one to write."""
-    if cause is not None and cause.agrees:
-        output.warn(
-            f"{place} is not written: {cause.change}, which is no fault of the graph", "change what it is given"
-        )
-        return False
-    if pair.file.precision != "fp32":
-        output.warn(f"{place} is not written: every value of a file in {pair.file.precision} differs", "debug float32")
-        return False
-    given = pair.file.given
-    images = pair.in_float(expected.images[_worst(expected, opened)])
-    return debugging.reduce(
-        graph=raw(pair.file, pair.scores),
-        model=pair.model,
-        given=given,
-        scores=pair.scores,
-        parity=parity,
-        numbers=_levels(images).astype(np.float32) if given.dtype == "uint8" else pair.scaling.apply(images),
-        place=place,
-    )
-
-
-def _side(run: Map, dtype: str, scaling: Scaling) -> Side:
-    return Side(run, _levels, False) if dtype == "uint8" else Side(run, scaling.apply, True)
-
-
-def _levels(images: np.ndarray) -> np.ndarray:
-    """Images in 0–1 as they are stored."""
-    return np.asarray(np.rint(images * 255))
-
-
-def _comparable(found: torch.Tensor, model: ForeignModel, *, of_probabilities: bool) -> np.ndarray:
-    """Scores as they are compared: as they are, or the logarithm of probabilities."""
-    if model.scores == "probabilities":
-        found = (found if of_probabilities else found.softmax(1)).clamp(min=LEAST).log()
-    return np.asarray(found.float().numpy())
-
-
 def _runtimes(graph: onnx.ModelProto, parity: ParityReport, options: AgainstOptions) -> RuntimesReport:
     with bundle.as_bundle(graph, parity.golden, {**parity.to_json()}) as directory:
         return check_runtimes(
@@ -335,7 +257,7 @@ def _runtimes(graph: onnx.ModelProto, parity: ParityReport, options: AgainstOpti
         )
 
 
-def _remarks(pair: _Pair, parity: ParityReport) -> tuple[str, ...]:
+def _remarks(pair: Pair, parity: ParityReport) -> tuple[str, ...]:
     found = []
     given, model = pair.file.given, pair.model
     if given.batch is not None:

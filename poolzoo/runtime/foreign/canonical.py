@@ -23,6 +23,7 @@ Scores = Literal["logits", "probabilities"]
 
 IMAGES: Final = "images"
 OUTPUTS: Final = ("logits", "probabilities")
+BATCH: Final = "N"  # the name of the batch, where the file has none
 LEAST: Final = 1e-30  # probability whose logarithm is taken; smaller ones vanish in float32
 DTYPES: Final = {
     "uint8": TensorProto.UINT8,
@@ -54,7 +55,7 @@ def canonical(file: Classifier, output: FileOutput, scores: Scores, scaling: Sca
     _to_file(before, file, layout)
     before.finish()
     sides: tuple[int, ...] = (*given.size, 3) if stored else (3, *given.size)
-    _set_input(proto, TensorProto.UINT8 if stored else TensorProto.FLOAT, [given.batch or "N", *sides])
+    _set_input(proto, file, TensorProto.UINT8 if stored else TensorProto.FLOAT, sides)
     _set_outputs(proto, output, scores)
     facts: dict[str, object] = {
         "labels": [f"class {index}" for index in range(output.classes)],
@@ -81,7 +82,7 @@ def raw(file: Classifier, output: FileOutput) -> onnx.ModelProto:
     _to_file(before, file, "NCHW", has_channels=file.given.channels)
     before.finish()
     given = file.given
-    _set_input(proto, TensorProto.FLOAT, [given.batch or "N", given.channels, *given.size])
+    _set_input(proto, file, TensorProto.FLOAT, (given.channels, *given.size))
     _to_float32(proto, output, OUTPUTS[0])
     _replace_outputs(proto, OUTPUTS[:1], output.classes)
     return proto
@@ -185,16 +186,24 @@ def rename(graph: onnx.GraphProto, old: str, new: str) -> None:
                 rename(inner, old, new)
 
 
-def _set_input(proto: onnx.ModelProto, element: int, shape: Sequence[int | str]) -> None:
+def _set_input(proto: onnx.ModelProto, file: Classifier, element: int, sides: Sequence[int]) -> None:
+    """States the input. The batch keeps the file's name of it, which shapes of values inside repeat."""
+    stated = list(file.proto.graph.input[0].type.tensor_type.shape.dim)
+    names = [side.dim_param for side in stated]
+    batch: int | str = file.given.batch or (names[0] if names else "") or BATCH
     del proto.graph.input[:]
-    proto.graph.input.append(helper.make_tensor_value_info(IMAGES, element, shape))
+    proto.graph.input.append(helper.make_tensor_value_info(IMAGES, element, [batch, *sides]))
+    if any(not side.dim_value for side in stated[1:]) or not stated:
+        del proto.graph.value_info[:]  # which state sizes of images by name
 
 
 def _replace_outputs(proto: onnx.ModelProto, names: Iterable[str], classes: int) -> None:
     """Makes these the outputs, and takes out what only others need."""
+    first = proto.graph.input[0].type.tensor_type.shape.dim[0]
+    batch = first.dim_value or first.dim_param
     del proto.graph.output[:]
     for name in names:
-        proto.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", classes]))
+        proto.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, classes]))
     wanted = {value.name for value in proto.graph.output}
     kept = []
     for node in reversed(proto.graph.node):

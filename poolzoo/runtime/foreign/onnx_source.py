@@ -46,6 +46,7 @@ def read(path: Path) -> onnx.ModelProto:
         raise CheckFailed(f"{path} is no ONNX file, or is damaged: {reason(error, 100)}", HINT) from error
     if not proto.ir_version or not proto.graph.node:  # other bytes may happen to be a message
         raise CheckFailed(f"{path} is no ONNX file, or is damaged: it holds no graph", HINT)
+    proto.ClearField("training_info")  # graphs that inference does not need
     _require_opset(path, proto)
     _load_external_data(path, proto)
     weights = {one.name for one in proto.graph.initializer}

@@ -28,6 +28,7 @@ def network_check(context: Context) -> str:
     for run in context.runs:
         inputs = json_reader.mapping(run.config.get("pretrained_cfg"))
         stated = run.network.get("image_size")
+        calibration = json_reader.mapping(run.config.get("calibration"))
         size = sizes.of(context.chosen_of(run)) or stated
         pairs: list[tuple[str, object, object]] = [
             ("image_size", size, stated),
@@ -35,6 +36,8 @@ def network_check(context: Context) -> str:
             ("final_norm", baseline.config.final_norm, run.network.get("final_norm")),
             *((key, value, inputs.get(key)) for key, value in statistics.items()),
             *((key, None, run.config.get(key)) for key in ("task", "thresholds")),
+            # A temperature changes no prediction; a scale and bias of each class could be fitted to the test images.
+            *((f"{key} of the calibration", None, calibration.get(key)) for key in ("scale", "bias")),
         ]
         found = [f"{name} is {now} in config.json instead of {value}" for name, value, now in pairs if now != value]
         problems += [f"{run.name}: {text}" for text in found]
