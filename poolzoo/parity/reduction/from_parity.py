@@ -12,7 +12,7 @@ import onnxruntime
 from torch import Tensor, nn
 
 from poolzoo.common import output
-from poolzoo.common.errors import PoolzooError
+from poolzoo.common.errors import PoolzooError, reason
 from poolzoo.parity import check, probes
 from poolzoo.parity.layers import Layers
 from poolzoo.parity.reduction import folder, running
@@ -77,9 +77,12 @@ def debug(
                 layers=layers.within(proto).outputs,
                 budget=budget,
             )
+            folder.write(found, place)
         except NothingToReduce:
             continue
-        folder.write(found, place)
+        except Exception as error:  # whatever a network or a runtime raises must not hide that parity failed
+            output.warn(f"the failure on {failure.title} is not reduced: {reason(error)}")
+            continue
         output.say(f"{place}: {folder.title(found)}")
         return found
     output.warn("nothing that failed shows the difference by itself", "see parity in --json")

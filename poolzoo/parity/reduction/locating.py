@@ -187,11 +187,11 @@ def _stands_for(
     """The first of torch's values with which, in the place of the graph's, other values agree with torch."""
     if not candidates:
         return None
-    behind = _behind(region.graph, name)
+    after_it = behind(region.graph, name)
     given = {**before, **region.inputs}
-    for other in behind:
+    for other in after_it:
         given.pop(other, None)
-    tail = graphs.cut(region.graph, given, behind)
+    tail = graphs.cut(region.graph, given, after_it)
     if name not in {value.name for value in tail.graph.input}:
         return None
     opened = running.session(tail, optimized=False)
@@ -200,7 +200,7 @@ def _stands_for(
     for index in candidates:
         alive()
         given[name] = recordings.double.array(index).astype(before[name].dtype)
-        after = dict(zip(behind, opened.run(behind, {key: given[key] for key in wanted}), strict=True))
+        after = dict(zip(after_it, opened.run(after_it, {key: given[key] for key in wanted}), strict=True))
         if region.output in after and recordings.agrees(after[region.output], region.end):
             return index
         others = inside.difference(recordings.equal(given[name]))  # a relu of what a relu gave says nothing
@@ -211,7 +211,7 @@ def _stands_for(
     return None
 
 
-def _behind(graph: onnx.ModelProto, name: str) -> list[str]:
+def behind(graph: onnx.ModelProto, name: str) -> list[str]:
     """The next values that depend on one, in the graph's order."""
     found = {name: True}
     for node in graph.graph.node:

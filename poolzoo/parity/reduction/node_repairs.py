@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -50,7 +50,7 @@ MISSING_MORE: Final = ("HardSwish", "Gelu", "Erf", "Floor", "Round", "Softmax")
 
 def constants(node: NodeProto, known: dict[str, np.ndarray], hints: Hints) -> Iterator[Repair]:
     """Small constants that a node reads: axes, paddings, bounds, exponents, an eps."""
-    for name in dict.fromkeys(node.input):
+    for position, name in enumerate(node.input):
         value = known.get(name)
         if value is None or value.size > alternatives.MOST_INTEGERS:
             continue
@@ -75,7 +75,7 @@ def constants(node: NodeProto, known: dict[str, np.ndarray], hints: Hints) -> It
             continue
         for other in others:
             if other.shape != value.shape or not np.array_equal(other, value):
-                yield _with_weight(node, name, value, other, "constant")
+                yield _with_constants(node, {position: other}, name, value.tolist(), other.tolist())
 
 
 def bounds(node: NodeProto, known: dict[str, np.ndarray]) -> Iterator[Repair]:
@@ -84,17 +84,30 @@ def bounds(node: NodeProto, known: dict[str, np.ndarray]) -> Iterator[Repair]:
         return
     start, end = (known[name] for name in node.input[1:3])
     for step, more in itertools.product((-2, -1, 1, 2), repeat=2):
-        moved = {node.input[1]: start + step, node.input[2]: end + more}
-        yield Repair(
-            node=node.output[0],
-            operator=node.op_type,
-            part="constant",
-            name="starts, ends",
-            found=f"{shown(start.tolist())}, {shown(end.tolist())}",
-            expected=", ".join(shown(one.tolist()) for one in moved.values()),
-            nodes=(node,),
-            constants=moved,
-        )
+        moved = {1: start + step, 2: end + more}
+        found, other = [start.tolist(), end.tolist()], [one.tolist() for one in moved.values()]
+        yield _with_constants(node, moved, "starts, ends", found, other)
+
+
+def _with_constants(
+    node: NodeProto, values: Mapping[int, np.ndarray], name: str, found: object, expected: object
+) -> Repair:
+    """Constants of a node's own at some of its inputs: others may read the ones that it has."""
+    changed = NodeProto()
+    changed.CopyFrom(node)
+    own = {position: f"{node.output[0]}_{position}" for position in values}
+    for position, one in own.items():
+        changed.input[position] = one
+    return Repair(
+        node=node.output[0],
+        operator=node.op_type,
+        part="constant",
+        name=name,
+        found=shown(found),
+        expected=shown(expected),
+        nodes=(changed,),
+        constants={own[position]: value for position, value in values.items()},
+    )
 
 
 def _with_weight(node: NodeProto, name: str, value: np.ndarray, other: np.ndarray, part: str, note: str = "") -> Repair:

@@ -12,13 +12,13 @@ import onnx
 import torch
 
 from poolzoo.common import output
-from poolzoo.common.errors import CheckFailed
+from poolzoo.common.errors import CheckFailed, reason
 from poolzoo.parity.reduction import graphs, optimizers, repairs, running
 from poolzoo.parity.reduction.case import Case, Oracle, TimeIsUp
 from poolzoo.parity.reduction.culprit import find_culprit, fit_small
 from poolzoo.parity.reduction.cutting import cut_nodes
 from poolzoo.parity.reduction.difference import compare
-from poolzoo.parity.reduction.locating import Region, locate
+from poolzoo.parity.reduction.locating import Region, behind, locate
 from poolzoo.parity.reduction.recordings import Recordings
 from poolzoo.parity.reduction.repair import Repair
 from poolzoo.parity.reduction.result import Reduction, Source
@@ -68,6 +68,7 @@ def reduce_failure(
 
     Raises:
         NothingToReduce: There is no difference.
+        CheckFailed: The graph cannot be run.
     """
     started = time.monotonic()
     whole = graphs.with_weights(graph)
@@ -149,9 +150,17 @@ class _Search:
             raise TimeIsUp
 
     def _failing_output(self, recordings: Recordings, run: Runner) -> int | None:
-        """The output that is furthest beyond its tolerance; None where none is."""
+        """The output that is furthest beyond its tolerance; None where none is.
+
+        Raises:
+            CheckFailed: The graph cannot be run.
+        """
+        try:
+            outputs = run(self.whole, self.inputs)
+        except Exception as error:  # runtimes' exceptions share no base class
+            raise CheckFailed(f"the graph cannot be run: {reason(error)}", "check it with onnx.checker") from error
         ratios = []
-        for value, index in zip(run(self.whole, self.inputs), recordings.double.outputs, strict=False):
+        for value, index in zip(outputs, recordings.double.outputs, strict=False):
             found = compare(np.asarray(value), recordings.double.array(index))
             odd = found.max_abs is None or found.non_finite
             ratios.append(np.inf if odd else (found.max_abs or 0.0) / max(recordings.tolerance(index), 1e-30))
@@ -266,12 +275,13 @@ class _Search:
         )
 
     def _source_of(self, name: str) -> Source | None:
-        """Where a value of the whole graph comes from: the first value of torch's that is equal to it."""
+        """Where a value of the whole graph comes from: the first of torch's that equals it, or one behind it."""
         if self.recordings is None or name not in graphs.computed(self.whole):
             return None
-        value, tape = running.values(self.whole, self.inputs, [name])[name], self.recordings.double
-        equal = (tape.step_of(index) for index in tape.makers if self.recordings.agrees(value, index))
-        step = next(equal, None)
+        names, tape = [name, *behind(self.whole, name)], self.recordings.double
+        values = running.values(self.whole, self.inputs, names)
+        equal = (index for one in names for index in self.recordings.equal(values[one]) if index in tape.makers)
+        step = next((tape.step_of(index) for index in equal), None)
         return Source.of(step) if step is not None else None
 
 

@@ -152,7 +152,10 @@ def _simplify(oracle: Oracle) -> None:
                 break
     if not isinstance(oracle.best.reference, onnx.ModelProto):
         return
+    read = {name for node in oracle.best.reference.graph.node for name in node.input}
     for name, value in graphs.constants(oracle.best.graph).items():
+        if name not in read:  # it is the fault
+            continue
         for simpler in SIMPLER if value.dtype.kind == "f" else ():
             smaller = _simplified(simpler, value)
             if np.array_equal(smaller, value) or oracle.tried(
