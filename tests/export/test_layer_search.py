@@ -164,7 +164,8 @@ def test_layers_are_ranked_by_their_rounding_in_half_precision(tmp_path):
     next(one for one in behind.attribute if one.name == "pads").ints[:] = [0, 0, 0, 0]  # which would see no thousands
     found = converter(proto, tmp_path, "fp16")
     ranked = found.rank_layers(tmp_path / "all.onnx")
-    assert {one.layer for one in ranked[:3]} >= {"network.c2", "network.c3"}
+    assert ranked[0].layer == "network.c2"
+    assert "network.c3" not in {one.layer for one in ranked}  # its terms cancel, so that it is in float32 by itself
     assert ranked[0].harm > 5 * ranked[-1].harm
 
 
