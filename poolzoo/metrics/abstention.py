@@ -218,7 +218,8 @@ def choose_abstention(
     wrong = probabilities.argmax(1) != labels
     if target.kind == COVERAGE:
         place = _place(len(labels), target.value)
-        threshold = float(np.sort(largest)[place - 1]) if place else 0.0
+        sorted_ones = np.sort(np.nan_to_num(largest, nan=0.0))  # images with NaN are never accepted
+        threshold = float(sorted_ones[place - 1]) if place else 0.0
     else:
         counts = _counts(largest, wrong)
         lowest = _lowest(*counts, target.value, confidence)

@@ -1,8 +1,11 @@
 """Chooses a calibration on validation images: a temperature, and more than that only where it helps beyond chance.
 
 A temperature minimizes the negative log-likelihood (NLL), which is convex in 1 / T (Guo et al. 2017, section 4.2). A
-score test decides whether it is kept: at T = 1 the mean derivative of the NLL has to differ from 0 by more than chance
-between images explains. Where every validation image is right, the NLL falls without end as T goes to 0. A Gamma prior
+likelihood-ratio test of T = 1 decides whether it is kept. A test of the derivative at T = 1 would not do: a network
+that is far too certain has few errors with a huge derivative each, and their spread hides it. The ratio is divided by
+the variance of the derivative between images, where that is above the curvature, as it is with labels that depend on
+each other (Chandler and Bate, Inference for Clustered Data Using the Independence Loglikelihood, Biometrika 94(1),
+2007). Where every validation image is right, the NLL falls without end as T goes to 0. A Gamma prior
 of β = 1 / T with its mode at 1, shape 2 and rate 1, keeps T finite: it adds β − log β to the sum over all images, about
 as much as one image.
 """
@@ -118,7 +121,7 @@ def fit(logits: np.ndarray, labels: np.ndarray, *, vector: bool = True) -> Calib
         images=len(logits),
         temperature=_rounded(1 / best.beta),
         interval=best.interval(),
-        p_value=_p_value(before.slopes),
+        p_value=_p_value(before, best, logits.shape[1] if labels.ndim == 2 else 1),
         nll=before.nll,
     )
     kept = Calibration(found.temperature) if found.p_value < ALPHA else None
@@ -135,15 +138,19 @@ def fit(logits: np.ndarray, labels: np.ndarray, *, vector: bool = True) -> Calib
     return replace(found, calibration=kept, nll_after=after)
 
 
-def _p_value(slopes: np.ndarray) -> float:
-    """Of a two-sided t-test of mean 0, `float64[N]`."""
-    from scipy.special import stdtr
+def _p_value(before: _Point, best: _Point, labels: int) -> float:
+    """Of a likelihood-ratio test of T = 1.
 
-    deviation = slopes.std(ddof=1)
-    if deviation == 0:
-        return 1.0 if slopes.mean() == 0 else 0.0
-    statistic = abs(slopes.mean()) / (deviation / np.sqrt(len(slopes)))
-    return float(2 * stdtr(len(slopes) - 1, -statistic))
+    Args:
+        before: At T = 1.
+        best: At the best temperature.
+        labels: How many independent labels each image has at most.
+    """
+    from scipy.special import chdtrc
+
+    ratio = 2 * len(best.slopes) * labels * max(0.0, before.nll - best.nll)
+    spread = labels * np.mean(best.slopes**2)
+    return float(chdtrc(1, ratio * min(1.0, best.curvature / spread) if spread > 0 else ratio))
 
 
 def _rounded(temperature: float) -> float:

@@ -217,7 +217,8 @@ def choose_sets(probabilities: np.ndarray, labels: np.ndarray, coverage: float) 
     if _place(len(rest), coverage) > len(rest):
         best = math.floor(1000 * len(rest) / (len(rest) + 1)) / 1000
         text = f"prediction sets with coverage {coverage:g} need more than {count} validation images"
-        raise CheckFailed(text, f"the best that these reach is --prediction-sets {best:g}")
+        hint = f"the best that these reach is --prediction-sets {best:g}" if best else "validate on more images"
+        raise CheckFailed(text, hint)
     ranks = 1 + (probabilities[tuning] > _own(probabilities[tuning], labels[tuning])).sum(1)
     place = min(_place(len(tuning), coverage), len(tuning))
     unpenalized = int(np.sort(ranks)[place - 1]) if place else 1

@@ -100,6 +100,33 @@ def test_calibrated_networks_stay_as_they_are_but_for_chance():
     assert changed["vector"] <= scipy.stats.binom.ppf(0.9999, 100, 0.01)
 
 
+@pytest.mark.parametrize(("classes", "spread"), [(2, 6.0), (10, 4.0)])
+def test_few_errors_show_a_network_that_is_far_too_certain(classes, spread):
+    kept = 0
+    for seed in range(60):
+        logits, labels = planted(seed, 50, classes, spread)
+        kept += calibration_fit.fit(5 * logits, labels, vector=False).calibration is not None
+    assert kept >= 40
+
+
+@pytest.mark.parametrize(("classes", "spread"), [(2, 6.0), (10, 4.0)])
+def test_few_images_without_an_error_are_no_evidence(classes, spread):
+    changed = 0
+    for seed in range(100):
+        logits, labels = planted(seed, 20, classes, spread)
+        changed += calibration_fit.fit(logits, labels, vector=False).calibration is not None
+    assert changed <= scipy.stats.binom.ppf(0.999, 100, 0.06)
+
+
+def test_labels_that_depend_on_each_other_count_as_fewer():
+    changed = 0
+    for seed in range(100):
+        logits, labels = planted_labels(seed, 100, labels=1)
+        fit = calibration_fit.fit(np.tile(logits, 20), np.tile(labels, 20), vector=False)
+        changed += fit.calibration is not None
+    assert changed <= scipy.stats.binom.ppf(0.999, 100, 0.06)
+
+
 @pytest.mark.parametrize("count", [15, 60, 1000])
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 1.3])
 def test_fresh_images_are_never_worse_beyond_chance(count, temperature):
