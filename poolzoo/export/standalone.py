@@ -64,6 +64,8 @@ class Model:
         self.kind = image["kind"]
         self.size = (image["height"], image["width"]) if self.kind != "photo" else None  # None: it resizes itself
         self.fit = recorded(json.loads(metadata.get("preprocessing", "{}")))
+        self.calibration = json.loads(metadata.get("calibration", "null"))
+        self.half = json.loads(metadata.get("precision", "null")) == "fp16"
         self.rules = [json.loads(metadata.get(key, "null")) for key in ("abstention", "prediction_sets")]
 
     def run(self, images: np.ndarray) -> list[np.ndarray]:
@@ -184,9 +186,29 @@ def check_outputs() -> Iterator[tuple[str, bool, str]]:
         worst = int((difference / np.maximum(allowed, 1e-30)).argmax())  # both numbers belong to this image
         detail = f"image {worst} is closest to its limit: {difference[worst]:.2e} of {allowed[worst]:.2e} allowed"
         yield f"outputs at batch {size}", bool((difference <= allowed).all()), detail
+    yield check_probabilities(model, *got[:2])
     yield from check_rules(model, got)
     if model.kind == "photo":
         yield from check_photographs(model)
+
+
+def check_probabilities(model: Model, logits: np.ndarray, given: np.ndarray) -> tuple[str, bool, str]:
+    """Whether the probabilities are those of the logits as the metadata say."""
+    scaled = logits.astype(np.float64)
+    if model.calibration is not None:
+        scale, bias = model.calibration.get("scale", 1.0), model.calibration.get("bias", 0.0)
+        scaled = scaled * np.asarray(scale) / model.calibration["temperature"] + np.asarray(bias)
+    if model.thresholds is None:
+        powers = np.exp(scaled - scaled.max(1, keepdims=True))
+        expected = powers / powers.sum(1, keepdims=True)
+    else:
+        small = np.exp(-np.abs(scaled))
+        expected = np.where(scaled >= 0, 1.0, small) / (1.0 + small)
+    difference = np.abs(expected - given).max(1)
+    allowed = 2.0 ** (-9 if model.half else -20) * np.maximum(np.abs(scaled).max(1), 1.0)
+    detail = f"those of the {'logits' if model.calibration is None else 'calibrated logits'}"
+    passed = bool((difference <= allowed).all())
+    return "probabilities", passed, f"{detail}, to {difference.max():.1e}" if passed else f"not {detail}"
 
 
 def check_rules(model: Model, got: list[np.ndarray]) -> Iterator[tuple[str, bool, str]]:

@@ -22,6 +22,7 @@ from poolzoo.metrics.intervals import BY_CHANCE, Z_95, beta_binomial_cdf, cloppe
 
 PENALTIES: Final = (0.01, 0.1, 0.2, 0.5)  # that are tried; smaller ones make a graph sort more classes
 TUNING: Final = 0.2  # the share of the validation images that choose the penalty, and not the quantile
+MOST_PLACES: Final = 2**31 - 1  # without a penalty, in a file
 ROUNDING: Final = 1e-6  # added to the quantile, so that rounding in float32 leaves no class out
 
 
@@ -45,7 +46,7 @@ class PredictionSets:
 
     def places(self, classes: int) -> int:
         """How many of the most probable classes may be in a set: beyond these, the penalty alone is too large."""
-        return min(classes, math.floor(self.unpenalized + self.quantile / self.penalty + ROUNDING))
+        return math.floor(min(classes, self.unpenalized + self.quantile / self.penalty + ROUNDING))
 
     def penalties(self, classes: int) -> np.ndarray:
         """The penalty of the places that may be in a set, `float32[places]`."""
@@ -99,8 +100,8 @@ class PredictionSets:
         unpenalized = json_reader.integer(given.get("unpenalized"))
         if quantile is None or penalty is None or unpenalized is None:
             raise ValueError("prediction sets with quantile, penalty and unpenalized")
-        if quantile < 0 or penalty <= 0 or unpenalized < 1:
-            raise ValueError("prediction sets with a quantile of at least 0, a penalty above 0 and 1 place without it")
+        if not 0 <= quantile <= float(np.finfo(np.float32).max) or penalty <= 0 or not 1 <= unpenalized <= MOST_PLACES:
+            raise ValueError("prediction sets with a quantile, a penalty above 0 and at least 1 place without it")
         return cls(
             coverage=json_reader.number(given.get("coverage")) or 0.0,
             quantile=quantile,

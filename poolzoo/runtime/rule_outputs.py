@@ -38,7 +38,7 @@ def checks(file: Path, model: OnnxModel, images: np.ndarray) -> Iterator[Found]:
         images: `uint8[N, H, W, 3]`.
 
     Raises:
-        ValueError: The rules in the metadata are none.
+        CheckFailed: The rules in the metadata are none.
     """
     rules, outputs = model.rules, {one.name for one in model.session.get_outputs()}
     for name, why in ((ACCEPTED, rules.abstention), (PREDICTION_SET, rules.sets)):

@@ -15,7 +15,7 @@ from poolzoo.common import files, output
 from poolzoo.common.errors import CheckFailed, EnvironmentProblem, UsageError
 from poolzoo.common.text import one_line
 from poolzoo.plugin import loader
-from poolzoo.runtime import ort_session, photo_input, rule_outputs, speed, tolerance
+from poolzoo.runtime import decision_checks, ort_session, photo_input, rule_outputs, speed, tolerance
 from poolzoo.runtime.measurements import BatchSpeed, PreprocessingTime, speeds_to_json
 
 
@@ -113,9 +113,11 @@ def verify(
         if model.takes_photos:
             with np.load(directory / "golden.npz", allow_pickle=False) as arrays:
                 checks.append(Check("golden-photographs", *photo_input.compare(model, arrays)))
+        config: Config = files.read_json(directory / "config.json")
         checks += [Check(*found) for found in rule_outputs.checks(directory / "model.onnx", model, images)]
+        checks += [Check(*found) for found in decision_checks.checks(config, model, images)]
     except (CheckFailed, ValueError, TypeError, LookupError) as error:
-        checks.append(Check("golden", False, f"the stored inputs and outputs cannot be used: {error}"))
+        checks.append(Check("golden", False, f"what is stored cannot be used: {error}"))
         return VerifyReport(checks=tuple(checks), speed={}, provider=model.provider)
     precision = json.loads(model.metadata.get("precision", "null"))
     if arithmetics and precision not in (None, "fp32"):
@@ -128,7 +130,7 @@ def verify(
     if measure_speed:
         batches = speed.measure_graph(model, images, directory / "model.onnx", threads=threads)
         preprocessing = speed.time_preprocessing(images[0], model.fit)
-    _warn_of_other_plugins(files.read_json(directory / "config.json"))
+    _warn_of_other_plugins(config)
     return VerifyReport(checks=tuple(checks), provider=model.provider, speed=batches, preprocessing=preprocessing)
 
 

@@ -173,3 +173,12 @@ def test_the_grid_starts_at_certainty_and_ends_at_everything() -> None:
     assert abstention.GRID[-1] == 0
     assert abstention.GRID[0] > 0.999999
     assert (np.diff(abstention.GRID) <= 0).all()
+
+
+def test_images_with_nan_lower_the_threshold_of_a_coverage() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [np.nan, np.nan]])
+
+    def chosen(coverage: float) -> float:
+        return choose_abstention(probabilities, np.zeros(4, np.int64), Target("coverage", coverage)).threshold
+
+    assert [chosen(0.2), chosen(0.4), chosen(0.6), chosen(0.8)] == pytest.approx([0.9, 0.8, 0.7, 0])
