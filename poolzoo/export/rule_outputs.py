@@ -112,10 +112,10 @@ def add_outputs(proto: onnx.ModelProto, report: RulesReport) -> None:
 
 
 def _add_accepted(graph: onnx.GraphProto, threshold: float) -> None:
-    """`max(probabilities) ≥ threshold`."""
+    """`threshold ≤ max(probabilities)`: OpenVINO's `GreaterOrEqual` is true of NaN."""
     axis, least = _constant(graph, "axis", np.array([1])), _constant(graph, "threshold", np.float32(threshold))
     largest = _node(graph, "ReduceMax", ["probabilities", axis], "largest", keepdims=0)
-    graph.node.append(helper.make_node("GreaterOrEqual", [largest, least], [ACCEPTED], name=PREFIX + ACCEPTED))
+    graph.node.append(helper.make_node("LessOrEqual", [least, largest], [ACCEPTED], name=PREFIX + ACCEPTED))
 
 
 def _add_sets(graph: onnx.GraphProto, rule: PredictionSets, classes: int) -> None:
@@ -133,7 +133,7 @@ def _add_sets(graph: onnx.GraphProto, rule: PredictionSets, classes: int) -> Non
     reached = _node(graph, "LessOrEqual", [scores, quantile], "reached")
     kept = _node(graph, "Where", [reached, names[0], none], "kept")
     least = _node(graph, "ReduceMin", [kept, axes], "least", keepdims=1)
-    last = helper.make_node("GreaterOrEqual", ["probabilities", least], [PREDICTION_SET], name=PREFIX + PREDICTION_SET)
+    last = helper.make_node("LessOrEqual", [least, "probabilities"], [PREDICTION_SET], name=PREFIX + PREDICTION_SET)
     graph.node.append(last)
 
 

@@ -261,8 +261,9 @@ def check_rounded(
 def _runner(node: Node, given: list[np.ndarray], proto: onnx.ModelProto) -> Run:
     """A function that runs one node on arrays of the types of `given`."""
     halves = any(array.dtype == HALF for array in given)
-    if halves and node.op_type in half_kernels.KERNELS:
-        kernel = half_kernels.KERNELS[node.op_type]
+    opset = max(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
+    kernel = half_kernels.find(node, opset) if halves else None
+    if kernel is not None:
         return lambda arrays: [kernel(node, arrays, _by_ort(proto))]
     if (halves and node.op_type not in RUN_BY_ORT) or node.op_type == "Cast":
         single = _single_node(node, [array.dtype for array in given], proto)

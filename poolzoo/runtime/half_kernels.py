@@ -1,8 +1,8 @@
 """Means, norms and poolings in float16: powers, sums and products are rounded to float16, and overflow there.
 
-numpy takes the mean of float16 values in float32, and ONNX Runtime computes a pooling whole in float32. Both hide sums
-that do not fit. Here a sum is rounded to float16 before it is divided. Only its additions are done in float32, in any
-order: float16 additions one after the other also lose bits, which no runtime allows.
+ONNX Runtime computes a pooling whole in float32, which hides sums that do not fit. onnx's evaluator adds float16 values
+one after the other, so that a sum of ones stops growing at 2048, as in no runtime. Here only the additions are done in
+float32, in any order, and a sum is rounded to float16 before anything else happens to it.
 """
 
 from __future__ import annotations
@@ -31,14 +31,42 @@ def _mean(x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
     return np.asarray((_sum(x, axes).astype(np.float32) / count).astype(HALF))
 
 
-def _reduce_mean(node: Node, arrays: list[np.ndarray], run: RunNode) -> np.ndarray:
-    x = arrays[0]
-    given = arrays[1].tolist() if len(arrays) > 1 else _attribute(node, "axes", [])
-    if not given and _attribute(node, "noop_with_empty_axes", 0):
-        return x
-    axes = tuple(axis % x.ndim for axis in given) or tuple(range(x.ndim))
-    mean = _mean(x, axes)
-    return mean if _attribute(node, "keepdims", 1) else mean.squeeze(axes)
+def _reducing(reduced: Callable[[np.ndarray, tuple[int, ...]], np.ndarray]) -> Kernel:
+    """The kernel of a reduction.
+
+    Args:
+        reduced: The reduction over some axes, which it keeps.
+    """
+
+    def kernel(node: Node, arrays: list[np.ndarray], run: RunNode) -> np.ndarray:
+        x = arrays[0]
+        given = arrays[1].tolist() if len(arrays) > 1 else _attribute(node, "axes", [])
+        if not given and _attribute(node, "noop_with_empty_axes", 0):
+            return x
+        axes = tuple(axis % x.ndim for axis in given) or tuple(range(x.ndim))
+        found = reduced(x, axes)
+        return found if _attribute(node, "keepdims", 1) else found.squeeze(axes)
+
+    return kernel
+
+
+def _l2(x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    return np.asarray(np.sqrt(_sum(x * x, axes)))
+
+
+def _log_sum_exp(x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    return np.asarray(np.log(_sum(np.exp(x), axes)))  # as written: some runtimes do not subtract the maximum
+
+
+def _softmax(node: Node, arrays: list[np.ndarray], run: RunNode) -> np.ndarray:
+    x, axis = arrays[0], _attribute(node, "axis", -1)
+    powers = np.exp(x - x.max(axis, keepdims=True))
+    return np.asarray(powers / _sum(powers, (axis % x.ndim,)))
+
+
+def _added(node: Node, arrays: list[np.ndarray], run: RunNode) -> np.ndarray:
+    """A node that only adds."""
+    return run(node, arrays)
 
 
 def _global_average_pool(node: Node, arrays: list[np.ndarray], run: RunNode) -> np.ndarray:
@@ -94,7 +122,15 @@ def _lp_pool(node: Node, arrays: list[np.ndarray], run: RunNode) -> np.ndarray:
 
 
 KERNELS: Final[dict[str, Kernel]] = {
-    "ReduceMean": _reduce_mean,
+    "ReduceMean": _reducing(_mean),
+    "ReduceSum": _reducing(_sum),
+    "ReduceL1": _reducing(lambda x, axes: _sum(np.abs(x), axes)),
+    "ReduceL2": _reducing(_l2),
+    "ReduceSumSquare": _reducing(lambda x, axes: _sum(x * x, axes)),
+    "ReduceLogSum": _reducing(lambda x, axes: np.log(_sum(x, axes))),
+    "ReduceLogSumExp": _reducing(_log_sum_exp),
+    "Softmax": _softmax,
+    "CumSum": _added,
     "GlobalAveragePool": _global_average_pool,
     "InstanceNormalization": _instance_norm,
     "GroupNormalization": _group_norm,
@@ -102,6 +138,12 @@ KERNELS: Final[dict[str, Kernel]] = {
     "LpPool": _lp_pool,
     "GlobalLpPool": _lp_pool,
 }
+
+
+def find(node: Node, opset: int) -> Kernel | None:
+    """The kernel of a node in a graph of this opset; None where there is none."""
+    flattens = node.op_type == "Softmax" and opset < 13  # over all axes from `axis` on
+    return None if flattens else KERNELS.get(node.op_type)
 
 
 def _attribute(node: Node, name: str, default: Any) -> Any:

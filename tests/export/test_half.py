@@ -222,6 +222,23 @@ def test_what_fits_into_half_precision_is_computed_there(name):
     np.testing.assert_allclose(got, session.run(["logits"], {"images": FEED})[0], rtol=1e-2, atol=1e-2)
 
 
+LONG = {  # of 4,096 positions, over an axis that is not the last
+    "Softmax": (np.float32(1 / 4096), {"axis": 1}),
+    "ReduceSum": (np.float32(4096), {}),
+    "ReduceL2": (np.float32(64), {}),
+    "CumSum": (np.arange(1, 4097, dtype=np.float32)[None, :, None], {}),
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_long_sums_grow_beyond_what_float16_counts(name):
+    wanted, attributes = LONG[name]
+    inputs = {"Softmax": "images", "CumSum": "images place"}.get(name, "images place_of_axis")
+    made = plain(model([node(name, inputs, "logits", **attributes)], place=np.array(1), place_of_axis=np.array([1])))
+    got = half_arithmetic.HalfGraph(made).run(np.ones((2, 4096, 2), np.float32))["logits"]
+    np.testing.assert_allclose(got, np.broadcast_to(wanted, got.shape), rtol=2e-3)
+
+
 def test_half_arithmetic_is_that_of_the_reference_evaluator():
     random = np.random.default_rng(1)
     weights = random.normal(size=(8, 3, 3, 3)).astype(np.float32)
