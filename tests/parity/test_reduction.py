@@ -329,8 +329,9 @@ def test_the_folder_shows_the_fault_with_public_packages_alone(network, graph, t
     assert json.loads((tmp_path / "found" / "report.json").read_text())["culprit"]["name"] == "count_include_pad"
     onnx.save(found.repair.applied(found.graph), tmp_path / "found" / "graph.onnx")
     assert run(script) == 0
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError) as refused:
         folder.write(found, tmp_path / "found")
+    assert "--out" not in str(refused.value.hint)
 
 
 def run(script):
