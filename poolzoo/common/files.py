@@ -103,7 +103,7 @@ def require_free(path: Path) -> None:
         OSError: The place is not writable.
     """
     if path.exists() or path.is_symlink():
-        raise UsageError(f"{path} exists already", "choose another --out, or remove it first")
+        raise UsageError(f"{path} exists already", "choose another path, or remove it first")
     parent = next(folder for folder in path.absolute().parents if folder.exists())
     if not parent.is_dir():
         raise UsageError(f"{parent} is a file, not a directory", "choose another --out")

@@ -167,6 +167,42 @@ def test_the_same_axes_by_other_numbers_are_no_fault(network, graph):
         reduce_failure(graph, {"x": noise()}, network)
 
 
+def behind(graph, output, nodes, arrays=()):
+    """Puts nodes from `<output>_right` to `output` behind the node that computes it."""
+    index = list(graph.graph.node).index(node_of(graph, output))
+    graph.graph.node[index].output[0] = f"{output}_right"
+    for offset, node in enumerate(nodes, 1):
+        graph.graph.node.insert(index + offset, node)
+    graph.graph.initializer.extend(numpy_helper.from_array(np.asarray(one), name) for name, one in dict(arrays).items())
+
+
+def test_a_fault_inside_a_branch_reads_values_around_it(network, graph):
+    branches = {
+        f"{name}_branch": helper.make_graph(nodes, name, [], [helper.make_empty_tensor_value_info(f"{name}_result")])
+        for name, nodes in {
+            "then": [helper.make_node("Identity", ["first_right"], ["then_result"])],
+            "else": [helper.make_node("Mul", ["first_right", "factor"], ["else_result"])],
+        }.items()
+    }
+    arrays = {"factor": np.float32(-0.9), "condition": np.array(False)}
+    behind(graph, "first", [helper.make_node("If", ["condition"], ["first"], **branches)], arrays)
+    found = reduce_failure(graph, {"x": noise()}, network)
+    assert "If" in [node.op_type for node in found.graph.graph.node]
+    assert found.nodes <= 5
+
+
+def test_a_fault_between_values_in_bfloat16_is_reduced(network, graph):
+    nodes = [
+        helper.make_node("Cast", ["size_right"], ["short"], to=onnx.TensorProto.BFLOAT16),
+        helper.make_node("Transpose", ["short"], ["turned"], perm=[0, 1, 3, 2]),
+        helper.make_node("Cast", ["turned"], ["size"], to=onnx.TensorProto.FLOAT),
+    ]
+    behind(graph, "size", nodes)
+    found = reduce_failure(graph, {"x": noise()}, network)
+    assert found.nodes <= 5
+    assert {"short", "turned"}.isdisjoint(found.inputs)
+
+
 def test_a_fault_that_needs_a_batch_keeps_what_it_needs(network, graph):
     graph.graph.initializer.append(numpy_helper.from_array(np.array([0]), "rows"))
     last = node_of(graph, "logits")
@@ -275,6 +311,8 @@ def test_an_interruption_leaves_the_smallest_case_so_far(network, graph):
 
 def test_the_folder_shows_the_fault_with_public_packages_alone(network, graph, tmp_path):
     FAULTS["count_include_pad"][0](graph)
+    for node in graph.graph.node:
+        node.metadata_props.add(key="stack_trace", value="/somewhere/model.py")
     found = reduce_failure(graph, {"x": noise()}, network)
     folder.write(found, tmp_path / "found")
     script = tmp_path / "found" / "reproduce.py"
@@ -287,11 +325,13 @@ def test_the_folder_shows_the_fault_with_public_packages_alone(network, graph, t
     assert "test_reduction.py:" in report
     assert str(tmp_path) not in report
     assert "site-packages" not in report
+    assert b"/somewhere" not in (tmp_path / "found" / "graph.onnx").read_bytes()
     assert json.loads((tmp_path / "found" / "report.json").read_text())["culprit"]["name"] == "count_include_pad"
     onnx.save(found.repair.applied(found.graph), tmp_path / "found" / "graph.onnx")
     assert run(script) == 0
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError) as refused:
         folder.write(found, tmp_path / "found")
+    assert "--out" not in str(refused.value.hint)
 
 
 def run(script):

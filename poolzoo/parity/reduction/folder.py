@@ -13,6 +13,7 @@ import onnx
 
 from poolzoo.common import files
 from poolzoo.common.text import one_line
+from poolzoo.parity.reduction import graphs
 from poolzoo.parity.reduction.difference import Difference
 from poolzoo.parity.reduction.result import Reduction
 
@@ -78,7 +79,7 @@ def write(reduction: Reduction, folder: Path) -> None:
     packed = io.BytesIO()
     np.savez_compressed(packed, expected=reduction.expected, **arrays)  # type: ignore[arg-type]  # numpy's stub
     with files.appearing(folder) as directory:
-        onnx.save(reduction.graph, directory / GRAPH)
+        onnx.save(graphs.without_notes(reduction.graph), directory / GRAPH)
         files.write_atomically(directory / ARRAYS, packed.getvalue())
         files.write_atomically(directory / SCRIPT, _script(reduction))
         files.write_json(directory / "report.json", {**reduction.to_json(), "versions": _versions()})

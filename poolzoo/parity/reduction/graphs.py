@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,6 +15,33 @@ def copied(proto: onnx.ModelProto) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
     return copy
+
+
+def without_notes(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy without what exporters note in it, such as stack traces with paths of the machine that made it."""
+    copy = copied(proto)
+    for made in (copy, copy.graph, *copy.functions):
+        _forget(made)
+    for graph in _graphs(copy.graph):
+        for part in (*graph.initializer, *graph.input, *graph.output, *graph.value_info, *graph.node, graph):
+            _forget(part)
+    for node in (node for function in copy.functions for node in function.node):
+        _forget(node)
+    return copy
+
+
+def _forget(part: Any) -> None:
+    """Clears the notes of a protobuf message, whatever its type."""
+    for field in ("doc_string", "metadata_props"):
+        part.ClearField(field)
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """A graph and those inside its nodes."""
+    yield graph
+    for attribute in (one for node in graph.node for one in node.attribute):
+        for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+            yield from _graphs(inner)
 
 
 def with_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -47,7 +75,7 @@ def cut(proto: onnx.ModelProto, inputs: Mapping[str, np.ndarray], outputs: str |
     """
     ends = [outputs] if isinstance(outputs, str) else list(outputs)
     nodes = nodes_behind(proto, set(inputs), *ends)
-    used = {name for node in nodes for name in node.input}
+    used = {name for node in nodes for name in reads(node)}
     weights = [tensor for tensor in proto.graph.initializer if tensor.name in used and tensor.name not in inputs]
     given = [_input(name, example) for name, example in inputs.items() if name in used]
     results = [helper.make_empty_tensor_value_info(name) for name in ends]

@@ -164,7 +164,7 @@ def _earlier_end(
     hints = {one: tape.modules[path] for path, one in layers.items() if tape.modules.get(path) in free}
     for window in (slice(WINDOW), slice(WINDOW, None)):
         for name in names[:-1]:
-            if before[name].dtype.kind != "f" or name == region.output:
+            if name not in before or before[name].dtype.kind != "f" or name == region.output:
                 continue
             fitting = [one for one in free if tuple(tape.values[one].shape) == before[name].shape][window]
             if window.start is None and name in hints:

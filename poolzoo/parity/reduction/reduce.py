@@ -280,8 +280,8 @@ class _Search:
             return None
         names, tape = [name, *behind(self.whole, name)], self.recordings.double
         values = running.values(self.whole, self.inputs, names)
-        equal = (index for one in names for index in self.recordings.equal(values[one]) if index in tape.makers)
-        step = next((tape.step_of(index) for index in equal), None)
+        equal = (index for one in names if one in values for index in self.recordings.equal(values[one]))
+        step = next((tape.step_of(index) for index in equal if index in tape.makers), None)
         return Source.of(step) if step is not None else None
 
 

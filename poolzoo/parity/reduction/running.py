@@ -15,6 +15,9 @@ from onnx.reference import ReferenceEvaluator
 from poolzoo.parity.layers import with_outputs
 from poolzoo.runtime.ort_session import LOG_FATAL, PROVIDERS
 
+FLOATS: Final = ("float16", "float", "double")
+INTEGERS: Final = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
+NUMPY_TYPES: Final = frozenset(f"tensor({name})" for name in (*FLOATS, *INTEGERS, "bool", "string"))
 Arrays = Mapping[str, np.ndarray]
 Runner = Callable[[onnx.ModelProto, Arrays], Sequence[np.ndarray]]
 """Runs a graph on inputs by name, and returns its outputs in the graph's order."""
@@ -75,15 +78,22 @@ def attempt(run: Runner, proto: onnx.ModelProto, inputs: Arrays) -> np.ndarray |
 
 
 def values(proto: onnx.ModelProto, inputs: Arrays, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """Values inside a graph by name, in ONNX Runtime without optimizations: each node by itself."""
-    whole = with_outputs(proto, names)
-    opened = session(whole, optimized=False)
-    return dict(zip((one.name for one in opened.get_outputs()), _outputs(opened, inputs), strict=True))
+    """Values inside a graph by name, in ONNX Runtime without optimizations: each node by itself.
+
+    Those that numpy has no type for, such as bfloat16 and sequences, are left out.
+    """
+    opened = session(with_outputs(proto, names), optimized=False)
+    known = [one.name for one in opened.get_outputs() if one.type in NUMPY_TYPES]
+    return dict(zip(known, _outputs(opened, inputs, known), strict=True))
 
 
-def _outputs(opened: onnxruntime.InferenceSession, inputs: Arrays) -> Sequence[np.ndarray]:
+def _outputs(
+    opened: onnxruntime.InferenceSession, inputs: Arrays, names: Sequence[str] | None = None
+) -> Sequence[np.ndarray]:
+    if names is not None and not names:  # ONNX Runtime would compute all
+        return []
     wanted = {one.name for one in opened.get_inputs()}
-    found = opened.run(None, {name: one for name, one in inputs.items() if name in wanted})
+    found = opened.run(names, {name: one for name, one in inputs.items() if name in wanted})
     return [np.asarray(one) for one in found]
 
 
