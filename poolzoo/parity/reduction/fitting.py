@@ -11,7 +11,7 @@ import onnx
 from onnx import NodeProto, helper
 
 from poolzoo.parity.reduction import graphs, running
-from poolzoo.parity.reduction.repair import Repair
+from poolzoo.parity.reduction.repair import Repair, missing_node
 from poolzoo.parity.reduction.running import Arrays, attempt
 
 STEPS: Final = 8  # of Newton's method
@@ -145,16 +145,8 @@ def _behind(node: NodeProto, text: str, **vectors: np.ndarray) -> Repair:
             nodes.append(helper.make_node(operator, [last, f"fitted_{name}"], [made]))
             last = made
     nodes[-1].output[0] = node.output[0]
-    return Repair(
-        node=node.output[0],
-        operator=node.op_type,
-        part="missing node",
-        name="",
-        found="",
-        expected=text,
-        nodes=tuple(nodes),
-        constants={f"fitted_{name}": one.astype(np.float32) for name, one in vectors.items()},
-    )
+    constants = [(f"fitted_{name}", one.astype(np.float32)) for name, one in vectors.items()]
+    return missing_node(node, nodes, text, constants)
 
 
 def weight_fits(proto: onnx.ModelProto, trials: Sequence[Trial], most: int = MOST_WEIGHTS) -> Iterator[Repair]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import onnx
@@ -12,7 +12,7 @@ from onnx import NodeProto, helper
 
 from poolzoo.parity.reduction import alternatives, graphs
 from poolzoo.parity.reduction.attribute_repairs import schema_of
-from poolzoo.parity.reduction.repair import Hints, Repair, shown
+from poolzoo.parity.reduction.repair import Hints, Repair, missing_node, shown
 
 EPSILONS: Final = (1e-12, 1e-10, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
 # Operators of the same inputs, of which one may stand where another should.
@@ -223,31 +223,31 @@ def missing(node: NodeProto, weights: Sequence[np.ndarray]) -> Iterator[Repair]:
     shortened.CopyFrom(node)
     shortened.output[0] = name
     for operator in (*MISSING, *MISSING_MORE):
-        yield _added(node, [shortened, helper.make_node(operator, [name], [node.output[0]])], operator)
+        yield missing_node(node, [shortened, helper.make_node(operator, [name], [node.output[0]])], operator)
     six = [("zero", np.float32(0)), ("six", np.float32(6))]
     clip = helper.make_node("Clip", [name, "zero", "six"], [node.output[0]])
-    yield _added(node, [shortened, clip], "Clip to 0–6", six)
+    yield missing_node(node, [shortened, clip], "Clip to 0–6", six)
     for position, given in enumerate(node.input):
         for operator in MISSING if given and position < 2 else ():
             changed = NodeProto()
             changed.CopyFrom(node)
             changed.input[position] = f"{name}_active"
             nodes = [helper.make_node(operator, [given], [f"{name}_active"]), changed]
-            yield _added(node, nodes, f"{operator} of input {position}")
+            yield missing_node(node, nodes, f"{operator} of input {position}")
         for eps in EPSILONS if given and node.op_type in ("Div", "Sqrt", "Log", "Pow", "Reciprocal") else ():
             plus = helper.make_node("Add", [given, "eps"], [f"{name}_eps"])
             changed = NodeProto()
             changed.CopyFrom(node)
             changed.input[position] = f"{name}_eps"
             text = f"an Add of {eps:g} to input {position}"
-            yield _added(node, [plus, changed], text, [("eps", np.float32(eps))])
+            yield missing_node(node, [plus, changed], text, [("eps", np.float32(eps))])
     for weight in weights:
         if weight.ndim == 1 and weight.size > 1:
             for operator, axes in itertools.product(("Add", "Mul"), (0, 1, 2)):
                 shaped = weight.astype(np.float32).reshape(-1, *(1 for _ in range(axes)))
                 after = helper.make_node(operator, [name, "vector"], [node.output[0]])
                 text = f"{operator} of a vector of {weight.size} weights"
-                yield _added(node, [shortened, after], text, [("vector", shaped)])
+                yield missing_node(node, [shortened, after], text, [("vector", shaped)])
     for given in node.input:
         if given:
             skipped = helper.make_node("Identity", [given], [node.output[0]])
@@ -260,21 +260,3 @@ def missing(node: NodeProto, weights: Sequence[np.ndarray]) -> Iterator[Repair]:
                 expected="none (its input as it is)",
                 nodes=(skipped,),
             )
-
-
-def _added(
-    node: NodeProto,
-    nodes: Sequence[NodeProto],
-    text: str,
-    constants: Sequence[tuple[str, Any]] = (),
-) -> Repair:
-    return Repair(
-        node=node.output[0],
-        operator=node.op_type,
-        part="missing node",
-        name="",
-        found="",
-        expected=text,
-        nodes=tuple(nodes),
-        constants={name: np.asarray(value) for name, value in constants},
-    )

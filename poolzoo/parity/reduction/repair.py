@@ -99,3 +99,29 @@ def shown(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(shown, value))}]"
     return str(value)
+
+
+def missing_node(
+    node: NodeProto,
+    nodes: Sequence[NodeProto],
+    text: str,
+    constants: Sequence[tuple[str, Any]] = (),
+) -> Repair:
+    """The repair that puts several nodes in the place of one: the same one, and what is missing beside it.
+
+    Args:
+        node: The node.
+        nodes: What takes its place.
+        text: What was missing, in words.
+        constants: Values that the nodes read, by name.
+    """
+    return Repair(
+        node=node.output[0],
+        operator=node.op_type,
+        part="missing node",
+        name="",
+        found="",
+        expected=text,
+        nodes=tuple(nodes),
+        constants={name: np.asarray(value) for name, value in constants},
+    )
