@@ -23,7 +23,7 @@ from poolzoo.train.settings import Settings
 
 FENCED = fenced()
 # Pages whose commands belong to a package or to a machine that is not here; their lines are parsed.
-PARSED_PAGES = ("plugins/", "exports/", "poolzoo/", "docs/leaderboard.md", "docs/protocols.md")
+PARSED_PAGES = ("plugins/", "exports/", "poolzoo/", "docs/results/leaderboard.md", "docs/how-to/protocols.md")
 EXTERNAL = ("pip", "pytest", "make", "torchrun", "tensorboard")  # programs that are not run here
 FLAGS_OF_OTHERS = {"--dynamo", "--rehearse"}  # of timm's export script and of benchmarks/gpu.sh
 HEAVY = (

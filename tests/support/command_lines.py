@@ -14,7 +14,7 @@ from poolzoo import cli
 from poolzoo.plugin import loader
 
 ROOT = Path(__file__).parents[2]
-PATTERNS = ("*.md", "docs/*.md", "plugins/*/README.md", "findings/*.md", "exports/*/README.md", "poolzoo/**/*.md")
+PATTERNS = ("*.md", "docs/**/*.md", "plugins/*/README.md", "findings/*.md", "exports/*/README.md", "poolzoo/**/*.md")
 PAGES = tuple(path for pattern in PATTERNS for path in sorted(ROOT.glob(pattern)))
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SHELL = "console"  # the one language of shell sessions: `$ command`, then its output
