@@ -46,10 +46,7 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
         target = _resolve(origin, found[2])
         if not target.exists():
             return found[0]
-        if _is_page(target):
-            address = target.relative_to(DOCS).as_posix()
-        else:
-            address = _address(target)
+        address = target.relative_to(DOCS).as_posix() if _is_page(target) else _address(target)
         return f"{found[1]}{os.path.relpath(address, here)}{found[3]}"
 
     return _outside_fences(markdown, lambda text: LINK.sub(pointed, text))
@@ -99,7 +96,9 @@ def _content(target: Path) -> str:
     text = target.read_text(encoding="utf-8")[:LONGEST]
     if target.suffix == ".md":
         return text
-    return f"# {target.name}\n\n`{target.relative_to(ROOT)}`\n\n````{LANGUAGES.get(target.suffix, 'text')}\n{text}\n````\n"
+    return (
+        f"# {target.name}\n\n`{target.relative_to(ROOT)}`\n\n````{LANGUAGES.get(target.suffix, 'text')}\n{text}\n````\n"
+    )
 
 
 def _outside_fences(text: str, change: Any) -> str:
