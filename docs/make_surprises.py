@@ -28,7 +28,7 @@ TOPICS = {
     "runtimes": (
         "Runtimes",
         "Valid graphs that a runtime computes as something else, without a message. "
-        "`poolzoo verify BUNDLE --runtime NAME` runs a bundle in each and compares the outputs with those of ONNX Runtime.\n"
+        "`poolzoo verify BUNDLE --runtime NAME` runs a bundle in each and compares the outputs with ONNX Runtime's.\n"
         "It finds a wrong answer whatever its cause. `export` writes forms that all compute alike where one exists.",
     ),
     "precision": ("Half precision and int8", "What fewer bits change beside the last digit."),

@@ -47,8 +47,10 @@ def test_every_relative_link_in_the_documents_leads_somewhere():
 
 def anchors(path: Path) -> set[str]:
     """The anchors of the headings of a document, as GitHub makes them."""
-    titles = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+    text = path.read_text(encoding="utf-8")
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    made = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+    return made | set(re.findall(r'<a id="([^"]+)">', text))
 
 
 def test_the_readmes_plugin_is_the_file_that_is_tested():
