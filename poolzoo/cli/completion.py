@@ -64,7 +64,8 @@ _FISH: Final = r"""# To install: poolzoo completion fish > ~/.config/fish/comple
 function _poolzoo_completion
     set -lx _POOLZOO_COMPLETE fish
     set -lx _POOLZOO_LINE (commandline -cp | string collect)
-    (commandline -op)[1] 2>/dev/null
+    set -l words (commandline -op)
+    $words[1] 2>/dev/null
 end
 complete --no-files --keep-order --command poolzoo --arguments "(_poolzoo_completion)"
 """

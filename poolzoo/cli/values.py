@@ -6,7 +6,7 @@ Each takes what click gives: the context, the parameter, and the word that was b
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final
 
@@ -14,11 +14,13 @@ import click
 from click.shell_completion import CompletionItem
 
 from poolzoo.common.text import one_line
+from poolzoo.plugin.signatures import Written, written_options
 
 Item = CompletionItem
 Values = Callable[[click.Context, click.Parameter, str], list[Item]]
 MOST_ENTRIES: Final = 20_000  # of a directory that are looked at
 LONGEST_HELP: Final = 80  # characters beside a value
+GEOMETRY: Final = (Written("window", ""), Written("stride", ""), Written("padding", ""))  # of every local pooling
 
 # The file that only such a directory has.
 RUN, BUNDLE, COMPARISON, CHOICE, PREDICTION = "run.toml", "model.onnx", "plan.json", "choose.json", "predict.json"
@@ -62,14 +64,14 @@ def _entries(*kinds: str) -> Iterator[Any]:
     yield from loader.catalog().select(tuple(getattr(spec, kind) for kind in kinds))
 
 
-def _with_options(incomplete: str, found: Iterable[tuple[str, str, Any]]) -> list[Item]:
+def _with_options(incomplete: str, found: Sequence[tuple[str, str, Any]], more: Sequence[Written] = ()) -> list[Item]:
     """`gem`, then the options behind `gem:`.
 
     Args:
         incomplete: The word that was begun.
         found: Name, summary and build of each.
+        more: Options that all of them have besides.
     """
-    from poolzoo.plugin.signatures import written_options
 
     name, colon, typed = incomplete.partition(":")
     if not colon:
@@ -79,7 +81,8 @@ def _with_options(incomplete: str, found: Iterable[tuple[str, str, Any]]) -> lis
     before, comma, last = typed.rpartition(",")
     head = f"{name}:{before}{comma}"
     key, equals, _ = last.partition("=")
-    options = {one.name: one for known, _, build in found if known == name for one in written_options(build)}
+    builds = [build for known, _, build in found if known == name]
+    options = {one.name: one for build in builds for one in (*written_options(build), *(more if builds else ()))}
     if equals:
         if key not in options:
             return []
@@ -87,13 +90,18 @@ def _with_options(incomplete: str, found: Iterable[tuple[str, str, Any]]) -> lis
         values = one.choices or ((one.default,) if one.default else ())
         return begun(incomplete, (item(f"{head}{key}={value}") for value in values))
     given = {part.partition("=")[0] for part in before.split(",")}
-    keys = (item(f"{head}{one.name}=", f"default {one.default}") for one in options.values() if one.name not in given)
+    keys = (
+        item(f"{head}{one.name}=", one.default and f"default {one.default}")
+        for one in options.values()
+        if one.name not in given
+    )
     return begun(incomplete, keys)
 
 
 def _poolings(kind: str, incomplete: str, more: Iterable[str] = ()) -> list[Item]:
     found = [(e.item.name, e.item.summary, e.item.build) for e in _entries("Pooling") if e.item.kind == kind]
-    return _with_options(incomplete, [*found, *((word, "", lambda: None) for word in more)])
+    found += [(word, "", lambda: None) for word in more]
+    return _with_options(incomplete, found, GEOMETRY if kind == "local" else ())
 
 
 def global_pooling(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[Item]:

@@ -9,11 +9,11 @@ import ast
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from poolzoo.plugin import grammar
 
-RESERVED = ("map_size", "image_size", "local_pool", "pretrained")
+RESERVED: Final = ("map_size", "image_size", "local_pool", "pretrained")
 
 
 class Written(NamedTuple):
@@ -42,7 +42,7 @@ def written_options(build: Callable[..., Any] | str) -> list[Written]:
     if found is None:
         return []
     return [
-        Written(argument.arg, _default(default), _choices(ast.unparse(argument.annotation or ast.Constant(None))))
+        Written(argument.arg, _default(default), _choices(_annotation(tree, argument)))
         for argument, default in zip(found.args.kwonlyargs, found.args.kw_defaults, strict=True)
         if default is not None and argument.arg not in RESERVED
     ]
@@ -59,7 +59,25 @@ def _function(tree: ast.Module, name: str) -> ast.FunctionDef | None:
                     return inner
             bases = (base.id for base in node.bases if isinstance(base, ast.Name))
             return next((found for base in bases if (found := _function(tree, base)) is not None), None)
+    made = _assigned(tree, name)  # such as `local_lse = local_build(LocalLSE)`
+    wraps = isinstance(made, ast.Call) and len(made.args) == 1 and isinstance(made.args[0], ast.Name)
+    return _function(tree, made.args[0].id) if wraps and made.args[0].id != name else None
+
+
+def _assigned(tree: ast.Module, name: str) -> ast.expr | None:
+    """What a module assigns to a name."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and any(isinstance(one, ast.Name) and one.id == name for one in node.targets):
+            return node.value
     return None
+
+
+def _annotation(tree: ast.Module, argument: ast.arg) -> str:
+    """The type of an argument, as source; a name that the module gives to a type is followed."""
+    kind = argument.annotation
+    if isinstance(kind, ast.Name):
+        kind = _assigned(tree, kind.id) or kind
+    return "" if kind is None else ast.unparse(kind)
 
 
 def _default(node: ast.expr) -> str:
