@@ -247,12 +247,13 @@ def test_a_run_of_a_stranger_loads_no_plugin_of_its_own(poolzoo, run_copy, tmp_p
     """It names one in run.toml; only `--resume` and `--config`, which run what a file says, load it, and say so."""
     mark = tmp_path / "executed"
     plugin = tmp_path / "named.py"
-    plugin.write_text(f"open({str(mark)!r}, 'w')")
+    plugin.write_text(f"import pathlib\npathlib.Path({str(mark)!r}).touch()")
     toml = run_copy / "run.toml"
-    text = "\n".join(line for line in toml.read_text().splitlines() if not line.startswith("plugins"))
-    toml.write_text(f"plugins = {json.dumps([str(plugin)])}\n{text}\n")
+    text = "\n".join(line for line in toml.read_text().splitlines() if not line.startswith(("plugins", "data =")))
+    toml.write_text(f"plugins = {json.dumps([str(plugin)])}\ndata = 'folder:/nowhere'\n{text}\n")
     manifest.write_manifest(run_copy, "run")
-    for command in (("evaluate", run_copy), ("report", run_copy, "--out", tmp_path / "page.html"), ("report", "--check", run_copy)):
+    page = tmp_path / "page.html"
+    for command in (("evaluate", run_copy), ("report", run_copy, "--out", page), ("report", "--check", run_copy)):
         poolzoo(*command)
         assert not mark.exists(), command
     (run_copy / "manifest.json").unlink()
