@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -98,7 +100,17 @@ def differences(directory: Path) -> list[str]:
     root = directory.resolve()
     for name, digest in listed.items():
         found += _difference(directory / name, name, digest, root)
-    return found
+    return found + [f"{name} points outside" for name in _links_out(directory, root) if name not in listed]
+
+
+def _links_out(directory: Path, root: Path) -> Iterator[str]:
+    """The links below a directory that lead out of it, or cannot be followed; no link is entered."""
+    for folder, folders, names in os.walk(directory):
+        for path in (Path(folder, name) for name in sorted(folders + names)):
+            with suppress(OSError, RuntimeError):  # it is gone; links in a circle
+                if not path.is_symlink() or path.resolve().is_relative_to(root):
+                    continue
+            yield path.relative_to(directory).as_posix()
 
 
 def _difference(path: Path, name: str, digest: str, root: Path) -> list[str]:

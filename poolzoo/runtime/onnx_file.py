@@ -55,16 +55,16 @@ class Graph:
         Raises:
             ValueError, IndexError: The bytes are no ONNX file.
         """
-        fields = list(_fields(memoryview(content)))
-        self._around = [raw for number, _, raw in fields if number != MODEL_GRAPH]
-        self.metadata = dict(_entry(_view(value)) for number, value, _ in fields if number == MODEL_METADATA)
-        graph = next((_view(value) for number, value, _ in fields if number == MODEL_GRAPH), None)
+        parts = list(fields(memoryview(content)))
+        self._around = [raw for number, _, raw in parts if number != MODEL_GRAPH]
+        self.metadata = dict(_entry(_view(value)) for number, value, _ in parts if number == MODEL_METADATA)
+        graph = next((_view(value) for number, value, _ in parts if number == MODEL_GRAPH), None)
         if graph is None:
             raise ValueError("it holds no graph")
         self.nodes: list[Node] = []
         self._rest: list[memoryview] = []
         tables: dict[int, dict[str, memoryview]] = {WEIGHT: {}, INPUT: {}, OUTPUT: {}}
-        for number, value, raw in _fields(graph):
+        for number, value, raw in fields(graph):
             if number == NODE:
                 self.nodes.append(_node(_view(value), raw))
             elif number in tables:
@@ -107,11 +107,11 @@ class Graph:
         """A weight in its stored type; None where there is none of that name, or its type is not in `TYPES`."""
         if name not in self.weights:
             return None
-        (_, tensor, _) = next(_fields(self.weights[name]))
+        (_, tensor, _) = next(fields(self.weights[name]))
         shape: list[int] = []
         content: dict[int, memoryview] = {}
         kind = None
-        for number, value, _ in _fields(_view(tensor)):
+        for number, value, _ in fields(_view(tensor)):
             if number == TENSOR_DIMS:
                 shape += [value] if isinstance(value, int) else _packed(value)
             elif number == TENSOR_TYPE:
@@ -176,7 +176,7 @@ def read(path: Path) -> Graph:
 
 def _node(content: memoryview, raw: memoryview) -> Node:
     kind, inputs, outputs = "", [], []
-    for number, value, _ in _fields(content):
+    for number, value, _ in fields(content):
         if number == NODE_INPUT and len(_view(value)):  # an empty name is an input that is left out
             inputs.append(_text(value))
         elif number == NODE_OUTPUT and len(_view(value)):
@@ -187,16 +187,20 @@ def _node(content: memoryview, raw: memoryview) -> Node:
 
 
 def _entry(content: memoryview) -> tuple[str, str]:
-    texts = {number: _text(value) for number, value, _ in _fields(content)}
+    texts = {number: _text(value) for number, value, _ in fields(content)}
     return texts.get(ENTRY_KEY, ""), texts.get(ENTRY_VALUE, "")
 
 
 def _name(content: memoryview, field: int) -> str:
-    return next((_text(value) for number, value, _ in _fields(content) if number == field), "")
+    return next((_text(value) for number, value, _ in fields(content) if number == field), "")
 
 
-def _fields(content: memoryview) -> Iterator[Field]:
-    """The fields of a message."""
+def fields(content: memoryview) -> Iterator[Field]:
+    """The fields of a message.
+
+    Raises:
+        ValueError, IndexError: The bytes are no message.
+    """
     at = 0
     while at < len(content):
         start = at

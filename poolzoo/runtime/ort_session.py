@@ -19,7 +19,7 @@ from poolzoo.data.resize import Fit, recorded
 from poolzoo.metrics import decisions
 from poolzoo.metrics.decisions import Decision
 from poolzoo.metrics.output_rules import ABSTENTION, PREDICTION_SETS, OutputRules
-from poolzoo.runtime import graph_input
+from poolzoo.runtime import graph_input, graph_references
 
 PROVIDERS: Final = {
     "cpu": "CPUExecutionProvider",
@@ -207,9 +207,10 @@ def open_model(path: Path, provider: str = "cpu", threads: int | None = None, *,
 
     Raises:
         EnvironmentProblem: ONNX Runtime fell back from the named provider, or is older than the file requires.
-        CheckFailed: The file was not exported by poolzoo.
+        CheckFailed: The file was not exported by poolzoo, or makes ONNX Runtime read other files.
     """
     wanted = choose_provider(provider)
+    graph_references.require_none(path)
     session = open_session(path, wanted, threads, optimized=optimized)
     if session.get_providers()[0] != wanted:
         found = session.get_providers()[0]

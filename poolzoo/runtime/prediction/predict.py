@@ -138,6 +138,7 @@ def predict(
         explained=explained,
         runtime=choose_runtime(directory, runtime, provider),
         timeout=timeout,
+        run_stored=runtime is not None,
     )
     return _reported(predictor, files)
 
@@ -215,8 +216,12 @@ class Predictor:
         readers: int | None = None,
         runtime: str = ORT,
         timeout: float | None = None,
+        run_stored: bool = False,
     ) -> None:
-        """Opens a bundle; arguments and errors are those of `predict`. `readers` is the number of reading threads."""
+        """Opens a bundle; arguments and errors are those of `predict`.
+
+        `readers` is the number of reading threads, `run_stored` that of `runtime.prepare`.
+        """
         manifest.check(directory, "bundle")
         model = ort_session.open_model(directory / "model.onnx", provider, threads)
         self._model = model
@@ -230,7 +235,8 @@ class Predictor:
         self._stack = ExitStack()
         self._run: Run = lambda pixels: model.run_list(pixels)[1]
         if runtime != ORT:
-            self._run = self._stack.enter_context(_other_runtime(directory, runtime, model, threads, timeout))
+            other = _other_runtime(directory, runtime, model, threads, timeout, run_stored)
+            self._run = self._stack.enter_context(other)
 
     def __enter__(self) -> Predictor:
         return self
@@ -309,7 +315,12 @@ def _place(label: str, labels: Sequence[str]) -> int:
 
 @contextmanager
 def _other_runtime(
-    directory: Path, name: str, model: ort_session.OnnxModel, threads: int | None, timeout: float | None
+    directory: Path,
+    name: str,
+    model: ort_session.OnnxModel,
+    threads: int | None,
+    timeout: float | None,
+    run_stored: bool,
 ) -> Iterator[Run]:
     """Within it, a session of another runtime in a process of its own."""
     from poolzoo.runtime import cases, gate
@@ -320,7 +331,7 @@ def _other_runtime(
 
     entry = find_recorded(name)
     count, limits = threads or physical_cores(), Limits.default(timeout)
-    with open_runtime(directory, entry, threads=count, limits=limits) as (process, _, _):
+    with open_runtime(directory, entry, threads=count, limits=limits, run_stored=run_stored) as (process, _, _):
         try:
             gate.require_golden(
                 process.run, cases.golden_cases(directory), lower=cases.is_lower(model), decision=model.decision

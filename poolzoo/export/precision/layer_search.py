@@ -13,11 +13,11 @@ from dataclasses import replace
 from typing import Final
 
 from poolzoo.common import output
-from poolzoo.export import candidates
-from poolzoo.export.candidate import Candidate, LayerSearch
-from poolzoo.export.candidates import Conversion
-from poolzoo.export.layer_harm import LayerHarm
-from poolzoo.export.precision import Converter
+from poolzoo.export.precision import candidates
+from poolzoo.export.precision.candidate import Candidate, LayerSearch
+from poolzoo.export.precision.candidates import Conversion
+from poolzoo.export.precision.convert import Converter
+from poolzoo.export.precision.layer_harm import LayerHarm
 
 SECONDS: Final = 0.5  # of timing at each batch size, to see which graphs are worth a search
 

@@ -11,9 +11,9 @@ import onnx
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 
-from poolzoo.export import half_range
-from poolzoo.export.half_range import RangeAnalysis
-from poolzoo.export.ranges import Images
+from poolzoo.export.precision import half_range
+from poolzoo.export.precision.half_range import RangeAnalysis
+from poolzoo.export.precision.ranges import Images
 from poolzoo.parity import layers
 from poolzoo.runtime import half_arithmetic
 

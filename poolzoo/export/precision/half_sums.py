@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from poolzoo.export.ranges import Range
+from poolzoo.export.precision.ranges import Range
 
 Node = onnx.NodeProto
 WINDOW: Final = ("auto_pad", "ceil_mode", "dilations", "kernel_shape", "pads", "strides")  # attributes of a LpPool

@@ -13,7 +13,7 @@ import onnx
 import onnxruntime
 from onnx import helper, numpy_helper
 
-from poolzoo.export.switches import Rounding
+from poolzoo.export.precision.switches import Rounding
 from poolzoo.runtime.graph_view import GraphView, attribute
 from poolzoo.runtime.ort_session import LOG_FATAL
 

@@ -14,7 +14,7 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.quant_utils import save_and_reload_model_with_shape_infer
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
-from poolzoo.export.ranges import Range
+from poolzoo.export.precision.ranges import Range
 from poolzoo.runtime.graph_view import GraphView
 
 QUANTIZED: Final = frozenset(QLinearOpsRegistry) | frozenset(QDQRegistry)

@@ -17,10 +17,10 @@ import numpy as np
 import onnx
 
 from poolzoo.artifacts.schema import ValueRange
-from poolzoo.export import bias_correction, fp16, int8, layer_harm, ranges, switches
-from poolzoo.export.half_range import RangeAnalysis
-from poolzoo.export.layer_harm import LayerHarm
-from poolzoo.export.ranges import Images, Range
+from poolzoo.export.precision import bias_correction, fp16, int8, layer_harm, ranges, switches
+from poolzoo.export.precision.half_range import RangeAnalysis
+from poolzoo.export.precision.layer_harm import LayerHarm
+from poolzoo.export.precision.ranges import Images, Range
 from poolzoo.parity import layers
 from poolzoo.parity.layers import Layers
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from poolzoo.artifacts import schema
-from poolzoo.export.layer_harm import LayerHarm
+from poolzoo.export.precision.layer_harm import LayerHarm
 from poolzoo.parity.report import Accuracies, ParityReport
 from poolzoo.runtime import ort_session
 

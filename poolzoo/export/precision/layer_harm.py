@@ -14,7 +14,7 @@ import onnx
 
 from poolzoo.artifacts import schema
 from poolzoo.common import output
-from poolzoo.export.switches import Rounding, SwitchedGraph
+from poolzoo.export.precision.switches import Rounding, SwitchedGraph
 from poolzoo.parity.layers import Layers
 from poolzoo.runtime.graph_view import GraphView
 

@@ -14,9 +14,9 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from poolzoo.export import half_sums, ranges
-from poolzoo.export.half_sums import Sums
-from poolzoo.export.ranges import Images, Range
+from poolzoo.export.precision import half_sums, ranges
+from poolzoo.export.precision.half_sums import Sums
+from poolzoo.export.precision.ranges import Images, Range
 
 FLOAT16_MAX: Final = float(np.finfo(np.float16).max)
 FLOAT16_MIN_NORMAL: Final = float(np.finfo(np.float16).tiny)  # below it bits are lost

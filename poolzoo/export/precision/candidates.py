@@ -18,9 +18,10 @@ import onnx
 
 from poolzoo.common import output, timing
 from poolzoo.common.errors import CheckFailed
-from poolzoo.export import graph, precision
-from poolzoo.export.candidate import Candidate, CandidateResult
-from poolzoo.export.ranges import GraphInputs
+from poolzoo.export import graph
+from poolzoo.export.precision import convert
+from poolzoo.export.precision.candidate import Candidate, CandidateResult
+from poolzoo.export.precision.ranges import GraphInputs
 from poolzoo.export.source import ExportSource
 from poolzoo.parity.check import check_limits
 from poolzoo.parity.layers import Layers
@@ -63,18 +64,16 @@ class Conversion:
     limits: Limits
     open_model: Callable[[Path], ort_session.OnnxModel]
 
-    def converter(self, name: str) -> precision.Converter:
+    def converter(self, name: str) -> convert.Converter:
         """What converts the graph to a precision."""
         images = self.source.calibration
         if name == "fp16":  # values may overflow on synthetic edge cases alone
-            reference = self.reference
-            images = np.concatenate(
-                [reference.images[: reference.edge_count], images[: precision.FP16_CALIBRATION_IMAGES]]
-            )
+            edge, real = self.reference.images[: self.reference.edge_count], images[: convert.FP16_CALIBRATION_IMAGES]
+            images = np.concatenate([edge, real])
         inputs = GraphInputs(images, self.fp32.model.to_input)
-        return precision.Converter(name, self.fp32.file, self.layers, inputs)
+        return convert.Converter(name, self.fp32.file, self.layers, inputs)
 
-    def make(self, converter: precision.Converter, file: Path, float32: Collection[str] = ()) -> Candidate:
+    def make(self, converter: convert.Converter, file: Path, float32: Collection[str] = ()) -> Candidate:
         """Writes a graph and checks it.
 
         Args:
@@ -96,7 +95,7 @@ class Conversion:
         return Candidate(converter.precision, file, model, report)
 
 
-def convert_candidates(choice: str, conversion: Conversion) -> list[tuple[Candidate, precision.Converter]]:
+def convert_candidates(choice: str, conversion: Conversion) -> list[tuple[Candidate, convert.Converter]]:
     """Converts the fp32 graph to the lower precisions of a choice and checks each against the limits.
 
     Args:
@@ -109,7 +108,7 @@ def convert_candidates(choice: str, conversion: Conversion) -> list[tuple[Candid
     Raises:
         CheckFailed: The only requested precision cannot be made; of several, one is left out with a warning.
     """
-    found: list[tuple[Candidate, precision.Converter]] = []
+    found: list[tuple[Candidate, convert.Converter]] = []
     if "int8-static" in PRECISIONS[choice] and conversion.source.image_labels is None:
         output.warn("int8 is calibrated on synthetic images, since the network comes without images")
     for name in PRECISIONS[choice]:
