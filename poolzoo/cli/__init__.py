@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn
 import click
 from click.shell_completion import CompletionItem
 
-from poolzoo.cli.groups import require_command
+from poolzoo.cli.groups import Context, help_width, require_command, write_examples
 from poolzoo.cli.options import add_global_options, hint_for
 from poolzoo.common import errors, output, streams
 
@@ -55,15 +55,25 @@ VARIABLES: Final = {
     "POOLZOO_CACHE_LIMIT": "Size of each cache in gigabytes.",
     "POOLZOO_PLUGINS_DIR": "Directory whose Python files are loaded as plugins.",
     "POOLZOO_CONFIG": "Directory that keeps which plugins are disabled.",
-    "NO_COLOR": "Any value turns colors off; FORCE_COLOR turns them on in a pipe.",
+    "NO_COLOR": "Any value turns colors off; FORCE_COLOR colors messages in a pipe too.",
 }
+
+
+EXAMPLES: Final = (
+    ("List poolings, backbones, data sets and runtimes", "poolzoo list"),
+    ("Train a network; the last line is its run directory", "poolzoo finetune --data digits --pool gem --out run"),
+    ("Export it to ONNX and check that the graph agrees", "poolzoo export run --out bundle"),
+    ("Label an image without torch", "poolzoo predict bundle photo.jpg"),
+)
 
 
 class Commands(click.Group):
     """A group whose commands are imported when they are needed."""
 
+    context_class = Context
+
     def list_commands(self, context: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return [*COMMANDS]  # `list` is the module of that command here, once it was imported
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
@@ -89,8 +99,9 @@ class Commands(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
     def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Environment variables"):
-            formatter.write_dl(list(VARIABLES.items()))
+        write_examples(formatter, EXAMPLES)
+        with formatter.section("Environment"):
+            formatter.write_dl(VARIABLES.items())
         with formatter.section("Exit codes"):
             formatter.write_dl([(str(code), meaning) for code, meaning in errors.EXIT_CODES.items()])
 
@@ -118,14 +129,7 @@ def _version(context: click.Context, parameter: click.Parameter, value: bool) ->
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version and exit."
 )
 def cli() -> None:
-    """Try any pooling strategy in any vision backbone, fine-tune it, and ship a verified ONNX file.
-
-    \b
-      poolzoo list                                        list poolings, backbones, data sets and runtimes
-      poolzoo finetune --backbone resnet18 --pool gem     train; prints the run directory
-      poolzoo export RUN                                  export to ONNX and check parity
-      poolzoo predict BUNDLE photo.jpg                    label an image; needs no torch
-    """
+    """Try any pooling strategy in any vision backbone, fine-tune it, and ship a verified ONNX file."""
 
 
 add_global_options(cli)
@@ -172,13 +176,13 @@ def _interrupt(number: int, frame: object) -> NoReturn:
 def run(arguments: list[str]) -> int:
     """Runs one command; every error becomes one line, a hint and an exit code."""
     try:
-        with cli.make_context("poolzoo", arguments) as context:
+        with cli.make_context("poolzoo", arguments, terminal_width=help_width()) as context:
             result = cli.invoke(context)
     except click.exceptions.Exit as stop:
         return int(stop.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:
-        output.page(error.format_message())
-        return errors.OK if error.ctx is None or error.ctx.parent is None else errors.USAGE
+        output.help_on_stderr(error.format_message())
+        return errors.USAGE
     except click.NoSuchOption as error:
         output.error(f"there is no option {error.option_name}", hint_for(error))
         return errors.USAGE
