@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test slow gpu lint clean
+.PHONY: demo test slow gpu lint audit clean
 
 demo: $(VENV)/.demo
 	@sh demo.sh $(BIN)
@@ -22,6 +22,12 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Asks the network for known holes of what is installed.
+audit: $(VENV)/.dev
+	@$(BIN)/python -m pip_audit --progress-spinner off --skip-editable 2> $(VENV)/audit.log || \
+	  { grep '^Found' $(VENV)/audit.log || echo "audit: no answer; it needs a network ($(VENV)/audit.log)"; exit 1; } >&2
+	@tail -n 1 $(VENV)/audit.log
 
 clean:
 	rm -rf $(VENV) demo runs .pytest_cache .ruff_cache .mypy_cache

@@ -1,4 +1,4 @@
-"""Exceptions that nothing can catch, in a finalizer or in a thread of a plugin: the first is a line, the rest a count."""
+"""Exceptions that nothing can catch, in finalizers and threads: the first of each is a line, the rest a count."""
 
 from __future__ import annotations
 
