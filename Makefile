@@ -23,11 +23,14 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Asks the network for known holes of what is installed.
+# Asks a service in the network for known holes of the packages that are installed; fails where one was not checked.
+AUDIT := $(VENV)/audit
 audit: $(VENV)/.dev
-	@$(BIN)/python -m pip_audit --progress-spinner off --skip-editable 2> $(VENV)/audit.log || \
-	  { grep '^Found' $(VENV)/audit.log || echo "audit: no answer; it needs a network ($(VENV)/audit.log)"; exit 1; } >&2
-	@tail -n 1 $(VENV)/audit.log
+	@$(BIN)/python -m pip_audit --progress-spinner off --skip-editable > $(AUDIT).txt 2> $(AUDIT).log; code=$$?; \
+	grep -q '^\(Found\|No known\)' $(AUDIT).log || { echo 'audit: no answer, it needs a network: $(AUDIT).log' >&2; exit 1; }; \
+	if unknown=$$(grep -c 'could not be audited' $(AUDIT).txt); then \
+	  echo "audit: the service does not know $$unknown packages, which were not checked: $(AUDIT).txt" >&2; exit 1; fi; \
+	cat $(AUDIT).txt; tail -n 1 $(AUDIT).log; exit $$code
 
 clean:
 	rm -rf $(VENV) demo runs .pytest_cache .ruff_cache .mypy_cache
