@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test slow gpu lint audit clean
+.PHONY: demo test slow gpu lint audit docs clean
 
 demo: $(VENV)/.demo
 	@sh demo.sh $(BIN)
@@ -32,8 +32,12 @@ audit: $(VENV)/.dev
 	  echo "audit: the service does not know $$unknown packages, which were not checked: $(AUDIT).txt" >&2; exit 1; fi; \
 	cat $(AUDIT).txt; tail -n 1 $(AUDIT).log; exit $$code
 
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo "open site/index.html"
+
 clean:
-	rm -rf $(VENV) demo runs .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) demo runs site .pytest_cache .ruff_cache .mypy_cache
 
 # A stamp is written when its install has ended well, so that an interrupted one is taken up again.
 $(VENV)/.made:
@@ -51,3 +55,7 @@ $(VENV)/.test: pyproject.toml | $(VENV)/.made
 $(VENV)/.dev: pyproject.toml | $(VENV)/.made
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ $(VENV)/.test $(VENV)/.demo
+
+$(VENV)/.docs: pyproject.toml | $(VENV)/.made
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@ $(VENV)/.demo

@@ -10,10 +10,13 @@ import warnings
 from typing import Any, Final, NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
+from poolzoo.cli.groups import require_command
 from poolzoo.cli.options import add_global_options, hint_for
 from poolzoo.common import errors, output, streams
 
+COMPLETE: Final = "_POOLZOO_COMPLETE"  # the variable with which a shell asks for completions
 # Name → (module:command, what `--help` says of it); stated here so that `--help` imports none of them.
 COMMANDS: Final = {
     "list": ("poolzoo.cli.list:command", "List poolings, backbones, data sets, runtimes and protocols."),
@@ -43,6 +46,16 @@ COMMANDS: Final = {
         "poolzoo.cli.doctor:command",
         "Show versions, devices, caches and plugins, and their problems.",
     ),
+    "completion": ("poolzoo.cli.completion:command", "Print the script for completion in bash, zsh or fish."),
+    "help": ("poolzoo.cli.help:command", "Show the help of a command."),
+}
+VARIABLES: Final = {
+    errors.DEBUG: "1 shows the traceback of an error, of a plugin's too.",
+    "POOLZOO_CACHE": "Directory for downloads and caches.",
+    "POOLZOO_CACHE_LIMIT": "Size of each cache in gigabytes.",
+    "POOLZOO_PLUGINS_DIR": "Directory whose Python files are loaded as plugins.",
+    "POOLZOO_CONFIG": "Directory that keeps which plugins are disabled.",
+    "NO_COLOR": "Any value turns colors off; FORCE_COLOR turns them on in a pipe.",
 }
 
 
@@ -77,17 +90,25 @@ class Commands(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
-    def resolve_command(self, context: click.Context, args: list[str]) -> Any:
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            from poolzoo.plugin.grammar import suggest
+    def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Environment variables"):
+            formatter.write_dl(list(VARIABLES.items()))
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(str(code), meaning) for code, meaning in errors.EXIT_CODES.items()])
 
-            near = suggest(args[0], COMMANDS) or f"there are: {', '.join(COMMANDS)}"
-            raise errors.UsageError(f"no command is called {args[0]!r}", near)
+    def shell_complete(self, context: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        """The commands, of which none is imported for that, and the options."""
+        found = [CompletionItem(name, help=text) for name, (_, text) in COMMANDS.items() if name.startswith(incomplete)]
+        return [*found, *click.Command.shell_complete(self, context, incomplete)]
+
+    def resolve_command(self, context: click.Context, args: list[str]) -> Any:
+        if args and not (context.resilient_parsing or args[0].startswith("-")):
+            require_command(args[0], COMMANDS, "poolzoo")
         return super().resolve_command(context, args)
 
 
 def _version(context: click.Context, parameter: click.Parameter, value: bool) -> None:
-    if value:
+    if value and not context.resilient_parsing:
         from importlib.metadata import version
 
         output.data(f"poolzoo {version('poolzoo')}")
@@ -114,6 +135,10 @@ add_global_options(cli)
 
 def main() -> NoReturn:
     """Runs the command line and exits with the code that `poolzoo.common.errors` gives the outcome."""
+    if COMPLETE in os.environ:
+        from poolzoo.cli.completion import answer
+
+        sys.exit(answer(cli, os.environ[COMPLETE]))
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # libraries warn their authors, not our users; python -W shows them
     for name in ("stdout", "stderr"):
@@ -174,8 +199,7 @@ def run(arguments: list[str]) -> int:
     except BaseException as error:  # a plugin may throw anything
         if _stopped:
             return _say_stopped(_stopped[-1])
-        if os.environ.get("POOLZOO_DEBUG"):
-            raise
+        errors.show_traceback(error)
         shown = errors.explain(error)
         output.error(shown.message, shown.hint)
         return shown.exit_code

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from poolzoo.cli import values
 from poolzoo.cli.foreign import image_size_option, is_file, output_option, parse_size, require_of_file, require_onnx
 from poolzoo.cli.options import json_option, provider_option, runtime_timeout_option, split_names
 from poolzoo.common import output
@@ -17,10 +18,16 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("bundle", metavar="BUNDLE|FILE.onnx", type=click.Path(path_type=Path))
+@click.argument(
+    "bundle",
+    shell_complete=values.files(".onnx", markers=(values.BUNDLE,)),
+    metavar="BUNDLE|FILE.onnx",
+    type=click.Path(path_type=Path),
+)
 @click.option(
     "--runtime",
     "runtimes",
+    shell_complete=values.several(values.runtime_or("all")),
     default="onnxruntime",
     show_default=True,
     metavar="NAME,…",

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from poolzoo.cli.options import add_global_options, json_option
+from poolzoo.cli import values
+from poolzoo.cli.options import CommandGroup, json_option
 from poolzoo.common import output
 from poolzoo.common.errors import CHECK_FAILED, OK
 
@@ -20,18 +21,13 @@ _SIGNS: Final = {"exact": "=", "near": "≈", "mirrored": "≈ mirrored"}
 _NAMED: Final = 5  # classes in a line
 
 
-class _Group(click.Group):
-    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
-        super().add_command(add_global_options(cmd), name)
-
-
-@click.group(cls=_Group)
+@click.group(cls=CommandGroup)
 def command() -> None:
     """Check data sets before a network is trained on them."""
 
 
 @command.command("check")
-@click.argument("source", metavar="SOURCE")
+@click.argument("source", metavar="SOURCE", shell_complete=values.data)
 @click.option(
     "--limit", type=click.IntRange(min=1), metavar="N", help="Check at most N images of each split, all classes alike."
 )
@@ -50,6 +46,7 @@ def command() -> None:
 )
 @click.option(
     "--page",
+    shell_complete=values.files(".html"),
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
     help="Write a page with the pictures to this file, which is replaced.",

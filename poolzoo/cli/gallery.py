@@ -7,6 +7,7 @@ from typing import Final
 
 import click
 
+from poolzoo.cli import values
 from poolzoo.cli.options import json_option
 from poolzoo.common import files, output
 from poolzoo.common.errors import UsageError
@@ -15,9 +16,12 @@ NAME: Final = Path("gallery.html")
 
 
 @click.command()
-@click.argument("image", metavar="[IMAGE]", required=False, type=click.Path(path_type=Path))
+@click.argument(
+    "image", metavar="[IMAGE]", required=False, type=click.Path(path_type=Path), shell_complete=values.files()
+)
 @click.option(
     "--out",
+    shell_complete=values.files(".html"),
     type=click.Path(path_type=Path),
     metavar="FILE",
     default=NAME,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
 import click
+
+from poolzoo.common.errors import UsageError
 
 DATA: Final = "Data"
 MODEL: Final = "Model"
@@ -82,6 +84,26 @@ class GroupedCommand(click.Command):
                     formatter.write(f"{'':{formatter.current_indent}}# {description}\n")
                     formatter.write(f"{'':{formatter.current_indent}}{line}\n")
         super().format_epilog(ctx, formatter)
+
+
+def require_command(typed: str, known: Collection[str], program: str) -> None:
+    """Makes sure that a command exists.
+
+    Args:
+        typed: The name that was typed.
+        known: The names of the commands.
+        program: What they are commands of, such as `poolzoo plugin`.
+
+    Raises:
+        UsageError: None is called so.
+    """
+    if typed in known:
+        return
+    from poolzoo.plugin.grammar import suggest
+
+    near = suggest(typed, known, prefix=f"{program} ")
+    listing = f"there are: {', '.join(known)}" if known else f"{program} --help"
+    raise UsageError(f"{program} has no command {typed!r}", near or listing)
 
 
 def group_of(option: click.Parameter) -> str:

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import click
 
-from poolzoo.cli.options import add_global_options, json_option
+from poolzoo.cli import values
+from poolzoo.cli.options import CommandGroup, json_option
+from poolzoo.cli.plugin_check import command as check
 from poolzoo.common import output
-from poolzoo.common.errors import CHECK_FAILED, OK, UsageError
+from poolzoo.common.errors import UsageError
 from poolzoo.plugin import disabled, loader
-from poolzoo.plugin.problems import summary
 
 
-class _Group(click.Group):
-    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
-        super().add_command(add_global_options(cmd), name)
-
-
-@click.group(cls=_Group)
+@click.group(cls=CommandGroup)
 def command() -> None:
     """Write, check, list, disable and enable plugins.
 
@@ -58,7 +54,7 @@ def list_(loaded: bool, as_json: bool) -> None:
 
 
 @command.command("disable")
-@click.argument("name")
+@click.argument("name", shell_complete=values.plugin)
 def disable(name: str) -> None:
     """Disable a plugin until it is enabled again. A file named with --plugin is still loaded."""
     found = [candidate for candidate in loader.candidates() if candidate.answers_to(name)]
@@ -71,7 +67,7 @@ def disable(name: str) -> None:
 
 
 @command.command("enable")
-@click.argument("name")
+@click.argument("name", shell_complete=values.disabled_plugin)
 def enable(name: str) -> None:
     """Enable a disabled plugin."""
     off = disabled.read()
@@ -102,6 +98,7 @@ def _names() -> str:
     show_default=True,
     metavar="DIR",
     help="Directory to write the plugin to.",
+    shell_complete=values.folder,
 )
 def new(name: str, kind: str, single_file: bool, folder: str) -> None:
     """Write a working plugin to start from: a package with tests, or one file. Prints its path.
@@ -122,27 +119,4 @@ def new(name: str, kind: str, single_file: bool, folder: str) -> None:
     output.data(str(written))
 
 
-@command.command("check")
-@click.argument("target", metavar="FILE|DIST")
-@json_option
-def check(target: str, as_json: bool) -> int:
-    """Run the conformance checks on everything that a plugin provides. The exit code is 1 if a check fails."""
-    from poolzoo.testing.plugin_check import check_plugin
-
-    report = check_plugin(target, output.detail)
-    if as_json:
-        output.emit_json(report.to_json())
-        return OK if report.passed else CHECK_FAILED
-    rows = [
-        (item.name, item.kind, outcome.check, "FAILED" if outcome.failure else "passed")
-        for item in report.items
-        for outcome in item.outcomes
-    ]
-    output.table(("item", "kind", "check", "result"), rows)
-    for text, hint in summary(report.problems):
-        output.error(text, hint)
-    for item in report.items:
-        for outcome in item.outcomes:
-            if failure := outcome.failure:
-                output.error(f"{item.name} ({item.kind}), {failure.check}: {failure.found}", failure.hint)
-    return OK if report.passed else CHECK_FAILED
+command.add_command(check)

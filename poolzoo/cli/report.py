@@ -10,15 +10,27 @@ from typing import Any
 
 import click
 
+from poolzoo.cli import values
 from poolzoo.cli.options import json_option
 from poolzoo.common import files, output
 from poolzoo.common.errors import UsageError
 
 
 @click.command()
-@click.argument("paths", metavar="RUN|COMPARISON...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument(
+    "paths",
+    shell_complete=values.directory(values.RUN, values.COMPARISON),
+    metavar="RUN|COMPARISON...",
+    nargs=-1,
+    required=True,
+    type=click.Path(path_type=Path),
+)
 @click.option(
-    "--baseline", metavar="NAME", show_default="the first pooling", help="Pooling that all others are compared with."
+    "--baseline",
+    shell_complete=values.poolings("global"),
+    metavar="NAME",
+    show_default="the first pooling",
+    help="Pooling that all others are compared with.",
 )
 @click.option(
     "--alpha",
@@ -40,8 +52,19 @@ from poolzoo.common.errors import UsageError
     is_flag=True,
     help="Check a comparison or runs that somebody else made under a protocol. Nothing of theirs is executed.",
 )
-@click.option("--protocol", metavar="NAME|FILE", show_default="that of the runs", help="With --check: your protocol.")
-@click.option("--data", metavar="NAME", help="With --check: your copy of the data, such as folder:PATH.")
+@click.option(
+    "--protocol",
+    shell_complete=values.protocol,
+    metavar="NAME|FILE",
+    show_default="that of the runs",
+    help="With --check: your protocol.",
+)
+@click.option(
+    "--data",
+    shell_complete=values.data,
+    metavar="NAME",
+    help="With --check: your copy of the data, such as folder:PATH.",
+)
 @click.option(
     "--rerun",
     type=click.Choice(["none", "evaluate", "train"]),
@@ -51,6 +74,7 @@ from poolzoo.common.errors import UsageError
 )
 @click.option(
     "--merge",
+    shell_complete=values.files(".json"),
     type=click.Path(path_type=Path),
     metavar="BOARD",
     help="With --check: add the rows to this board, a JSON file, and write its pages, if no check fails.",

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from poolzoo.cli import values
 from poolzoo.cli.options import json_option
 from poolzoo.common import output
 from poolzoo.common.errors import UsageError, reason
@@ -16,7 +17,7 @@ from poolzoo.train.settings import flag
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=values.anything)
 @json_option
 def command(name: str, as_json: bool) -> None:
     """Show one pooling, backbone, data set, runtime, recipe or protocol: its options, defaults and origin.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from poolzoo.cli import values
 from poolzoo.cli.foreign import (
     image_size_option,
     is_file,
@@ -28,7 +29,12 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("bundle", metavar="BUNDLE|FILE.onnx", type=click.Path(path_type=Path))
+@click.argument(
+    "bundle",
+    shell_complete=values.files(".onnx", markers=(values.BUNDLE,)),
+    metavar="BUNDLE|FILE.onnx",
+    type=click.Path(path_type=Path),
+)
 @click.option(
     "--against",
     metavar="MODULE:FUNCTION",
@@ -37,6 +43,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--images",
+    shell_complete=values.files(),
     type=click.Path(path_type=Path),
     metavar="DIR|FILE",
     show_default="photographs of scikit-learn",
@@ -72,6 +79,7 @@ if TYPE_CHECKING:
 @click.option(
     "--runtime",
     "runtimes",
+    shell_complete=values.several(values.runtime_or("all")),
     metavar="NAME,…",
     help="Also check the bundle in these runtimes, separated by commas; all for every one that is installed.",
 )

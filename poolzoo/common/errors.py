@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Final
 
 from poolzoo.common.text import one_line
@@ -13,6 +14,16 @@ PLUGIN: Final = 3
 ENVIRONMENT: Final = 4
 INTERRUPTED: Final = 130
 TERMINATED: Final = 143
+EXIT_CODES: Final = {
+    OK: "it worked",
+    CHECK_FAILED: "it failed: a check says no, or something is damaged",
+    USAGE: "the command line or a setting is wrong",
+    PLUGIN: "a plugin has a problem, and --strict was given",
+    ENVIRONMENT: "the machine lacks something: a device, a package, memory, disk space, the network",
+    INTERRUPTED: "Ctrl-C",
+    TERMINATED: "SIGTERM",
+}
+DEBUG: Final = "POOLZOO_DEBUG"  # the variable that asks for tracebacks
 
 SCARCE: Final = 512 << 20  # bytes below which an operation that fails without a reason lacked memory
 BATCH_HINT: Final = "use a smaller --batch-size or --image-size"  # where memory runs out in training
@@ -66,6 +77,19 @@ class EnvironmentProblem(PoolzooError):
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM, raised where it arrived, so that it is handled like Ctrl-C but exits with its own code."""
+
+
+def is_debugging() -> bool:
+    """Whether POOLZOO_DEBUG asks for tracebacks; 0 and nothing do not."""
+    return os.environ.get(DEBUG, "") not in ("", "0")
+
+
+def show_traceback(error: BaseException) -> None:
+    """Prints the traceback of an exception that is about to become a message, where POOLZOO_DEBUG asks for it."""
+    if is_debugging():
+        import traceback
+
+        traceback.print_exception(error)
 
 
 def message_of(error: BaseException) -> str:

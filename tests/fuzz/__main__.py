@@ -1,0 +1,169 @@
+"""Reads odd input with all targets, and prints how many inputs each had, how fast, and what failed.
+
+    python -m tests.fuzz --inputs 200000 --seed 0
+    python -m tests.fuzz --target config --only 1234 --save input.bin
+
+An input follows from the seed, its target and its number, so that one number repeats it. Each room of targets runs in a
+process of its own. What ends a process, such as a crash of a library, is a failure of the input that it had.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))  # of `support`
+
+from . import coverage, harness, targets  # noqa: E402
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    given = _parser().parse_args(arguments)
+    if given.worker:
+        return _work(given)
+    if given.only is not None:
+        return _repeat(given)
+    rooms = [room for room in given.room or targets.ROOMS if not _say_missing(room)]
+    started = os.times()
+    with tempfile.TemporaryDirectory(dir=_fast_place()) as scratch, ThreadPoolExecutor(given.jobs) as pool:
+        results = [one for found in pool.map(lambda room: _room(room, given, Path(scratch)), rooms) for one in found]
+    spent = os.times()
+    for one in results:
+        rate = one.inputs / one.seconds if one.seconds else 0.0
+        print(f"{one.target:24} {one.inputs:8,} inputs {one.accepted:8,} accepted {rate:9,.0f} inputs/s")
+    failures = [failure for one in results for failure in one.failures]
+    for failure in failures:
+        print(f"FAILED {failure}")
+    total, seconds = sum(one.inputs for one in results), spent.elapsed - started.elapsed
+    rate = f"{total / seconds:,.0f} inputs/s" if seconds else ""
+    processor = spent.children_user + spent.children_system - started.children_user - started.children_system
+    print(f"{total:,} inputs, {len(results)} targets, {len(failures)} failures, {seconds:.0f} s, {rate}, {processor:.0f} CPU s")
+    return 1 if failures else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__.splitlines()[0])
+    parser.add_argument("--inputs", type=int, default=200_000, help="Number of inputs of all targets together.")
+    parser.add_argument("--seed", type=int, default=0, help="Of all inputs.")
+    parser.add_argument("--target", action="append", help="Only this one; several times for several.")
+    parser.add_argument("--room", action="append", choices=list(targets.ROOMS), help="Only the targets of this room.")
+    parser.add_argument("--only", type=int, help="The number of the one input to read, with its traceback.")
+    parser.add_argument("--save", type=Path, help="With --only: where to write that input.")
+    parser.add_argument("--coverage", action="store_true", help="Let atheris choose the inputs, by what code they reach.")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="Processes at a time.")
+    parser.add_argument("--worker", metavar="ROOM", help=argparse.SUPPRESS)
+    parser.add_argument("--scratch", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--start", type=json.loads, default={}, help=argparse.SUPPRESS)
+    return parser
+
+
+def _fast_place() -> str | None:
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+
+def _say_missing(room: str) -> bool:
+    if names := targets.missing(room):
+        print(f"{room} is left out: {', '.join(names)} is not installed", file=sys.stderr)
+    return bool(names)
+
+
+def _counts(room: str, given: argparse.Namespace, found: Sequence[harness.Target]) -> dict[str, int]:
+    """How many inputs each target of a room gets: so many as all rooms have together, by their shares."""
+    if given.target:
+        chosen = [one for one in found if one.name in given.target]
+        return {one.name: -(-given.inputs // len(given.target)) for one in chosen}
+    each = given.inputs / len(given.room or targets.ROOMS)
+    whole = sum(one.share for one in found)
+    return {one.name: -(-int(each * one.share) // int(max(1, whole))) for one in found}
+
+
+def _room(room: str, given: argparse.Namespace, scratch: Path) -> list[harness.Result]:
+    """Runs a room in a process, and again behind an input that ended it."""
+    results: dict[str, harness.Result] = {}
+    start: dict[str, int] = {}
+    while True:
+        command = [sys.executable, "-m", __package__ or "tests.fuzz", "--worker", room, "--scratch", str(scratch)]
+        command += ["--inputs", str(given.inputs), "--seed", str(given.seed), "--start", json.dumps(start)]
+        command += [word for name in given.target or () for word in ("--target", name)]
+        command += [word for name in given.room or () for word in ("--room", name)]
+        command += ["--coverage"] if given.coverage else []
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
+        ended = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, check=False)
+        for line in ended.stdout.splitlines():
+            if line.startswith("{"):
+                _add(results, json.loads(line))
+        if ended.returncode == 0:
+            return list(results.values())
+        place = scratch / f"{room}.at"
+        if not place.is_file():
+            found = results.setdefault(room, harness.Result(room))
+            found.failures.append(harness.Failure(room, -1, "does not start", ended.stderr[-2000:]))
+            return list(results.values())
+        target, _, number = place.read_text().strip().partition(" ")
+        found = results.setdefault(target, harness.Result(target))
+        what = f"ends the process with {ended.returncode}"
+        found.failures.append(harness.Failure(target, int(number), what, ended.stderr[-600:]))
+        start = {**start, **dict.fromkeys(results, given.inputs), target: int(number) + 1}
+        if len(found.failures) >= harness.MOST_FAILURES:
+            start[target] = given.inputs
+
+
+def _add(results: dict[str, harness.Result], found: dict[str, object]) -> None:
+    failures = [harness.Failure(**one) for one in found.pop("failures")]  # type: ignore[attr-defined]
+    one = harness.Result(**found, failures=failures)  # type: ignore[arg-type]
+    before = results.setdefault(one.target, harness.Result(one.target))
+    before.inputs += one.inputs
+    before.accepted += one.accepted
+    before.refused += one.refused
+    before.seconds += one.seconds
+    before.failures += one.failures
+
+
+def _work(given: argparse.Namespace) -> int:
+    """The process of a room: prints the result of each target as a line of JSON."""
+    place = given.scratch / f"{given.worker}.at"
+    os.environ["POOLZOO_CACHE"] = str(given.scratch / f"{given.worker}-cache")
+    if given.coverage:
+        return coverage.run(given.worker, given.scratch, _counts, given, place)
+    found = list(targets.open_room(given.worker, given.scratch))
+    at = os.open(place, os.O_RDWR | os.O_CREAT)
+    with harness.watched():
+        for target in found:
+            count = _counts(given.worker, given, found).get(target.name, 0)
+            start = given.start.get(target.name, 0)
+            if start >= count:
+                continue
+            result = harness.run(
+                target,
+                range(start, count),
+                given.seed,
+                lambda index, name=target.name: os.pwrite(at, f"{name} {index}".ljust(60).encode(), 0),
+            )
+            print(json.dumps(result.to_json()), flush=True)
+    return 0
+
+
+def _repeat(given: argparse.Namespace) -> int:
+    """Reads one input, without a limit, and shows what it is and what comes of it."""
+    (name,) = given.target
+    with tempfile.TemporaryDirectory(dir=_fast_place()) as scratch:
+        os.environ["POOLZOO_CACHE"] = f"{scratch}/cache"
+        target = next(one for one in targets.open_rooms(list(targets.ROOMS), Path(scratch)) if one.name == name)
+        content = target.make(given.seed, given.only)
+        if given.save:
+            given.save.write_bytes(content)
+        print(f"{len(content):,} bytes: {content[:2000]!r}")
+        print(repr(target.read(content))[:2000])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
