@@ -155,7 +155,7 @@ def main() -> NoReturn:
         os.environ.setdefault("OMP_NUM_THREADS", str(limit))
     if os.environ.get("RANK", "0") != "0":  # one of several that torchrun started with the same arguments
         output.set_rank(-1)
-    if not os.environ.get("POOLZOO_DEBUG"):
+    if not errors.is_debugging():
         from poolzoo.common import uncaught
 
         uncaught.install()

@@ -19,7 +19,7 @@ from hostile import TEXTS, Page, formulas, obeyed
 from PIL import Image
 from support.comparison import comparison, page_of
 
-from poolzoo.common import csv_writer, markdown, output
+from poolzoo.common import csv_writer, errors, markdown, output
 from poolzoo.common.text import one_line, printable
 from poolzoo.report import compare_page, comparisons_page, confusion
 from poolzoo.report.results import ComparisonResult
@@ -63,6 +63,19 @@ def test_no_line_on_a_terminal_obeys_a_text(capsys, monkeypatch):
     for text in (shown.getvalue(), capsys.readouterr().err):
         assert obeyed(text) == []
         assert "hostile" in text
+
+
+def test_no_traceback_obeys_a_text(capsys, monkeypatch):
+    monkeypatch.setenv("POOLZOO_DEBUG", "1")
+    try:
+        raise ValueError("\n".join(TEXTS) + "x" * 1_000_000)
+    except ValueError as error:
+        errors.show_traceback(error)
+    shown = capsys.readouterr().err
+    assert shown.startswith("Traceback (most recent call last):\n  File ")
+    assert obeyed(shown) == []
+    assert shown.count("hostile") > len(TEXTS)
+    assert len(shown) < 20_000
 
 
 def test_the_check_sees_what_a_terminal_obeys():
