@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test slow gpu lint docs clean
+.PHONY: demo test slow gpu lint audit docs clean
 
 demo: $(VENV)/.demo
 	@sh demo.sh $(BIN)
@@ -22,6 +22,15 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Asks a service in the network for known holes of the packages that are installed; fails where one was not checked.
+AUDIT := $(VENV)/audit
+audit: $(VENV)/.dev
+	@$(BIN)/python -m pip_audit --progress-spinner off --skip-editable > $(AUDIT).txt 2> $(AUDIT).log; code=$$?; \
+	grep -q '^\(Found\|No known\)' $(AUDIT).log || { echo 'audit: no answer, it needs a network: $(AUDIT).log' >&2; exit 1; }; \
+	if unknown=$$(grep -c 'could not be audited' $(AUDIT).txt); then \
+	  echo "audit: the service does not know $$unknown packages, which were not checked: $(AUDIT).txt" >&2; exit 1; fi; \
+	cat $(AUDIT).txt; tail -n 1 $(AUDIT).log; exit $$code
 
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet

@@ -93,6 +93,8 @@ class Commands(click.Group):
             finally:
                 if (loader := sys.modules.get("poolzoo.plugin.loader")) is not None:  # else no plugin was loaded
                     loader.report_failures()
+                if (uncaught := sys.modules.get("poolzoo.common.uncaught")) is not None:
+                    uncaught.report()
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -157,6 +159,10 @@ def main() -> NoReturn:
         os.environ.setdefault("OMP_NUM_THREADS", str(limit))
     if os.environ.get("RANK", "0") != "0":  # one of several that torchrun started with the same arguments
         output.set_rank(-1)
+    if not errors.is_debugging():
+        from poolzoo.common import uncaught
+
+        uncaught.install()
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
     code = run(sys.argv[1:])

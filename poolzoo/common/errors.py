@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from poolzoo.common.text import one_line
+from poolzoo.common.text import MAX_LINE, one_line, visible
 
 OK: Final = 0
 CHECK_FAILED: Final = 1
@@ -85,11 +85,17 @@ def is_debugging() -> bool:
 
 
 def show_traceback(error: BaseException) -> None:
-    """Prints the traceback of an exception that is about to become a message, where POOLZOO_DEBUG asks for it."""
+    """Prints the traceback of an exception that is about to become a message, where POOLZOO_DEBUG asks for it.
+
+    What it quotes is foreign text, and shown as such: nothing in it is obeyed, and no line is endless.
+    """
     if is_debugging():
         import traceback
 
-        traceback.print_exception(error)
+        from poolzoo.common import streams
+
+        for line in "".join(traceback.format_exception(error)).rstrip("\n").split("\n"):
+            streams.log(visible(line[:MAX_LINE]))
 
 
 def message_of(error: BaseException) -> str:

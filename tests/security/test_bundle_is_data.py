@@ -93,7 +93,9 @@ def test_a_bundle_that_is_itself_a_link_is_read(bundle, tmp_path):
     manifest.check(tmp_path / "latest", "bundle")
 
 
-@pytest.mark.parametrize("command", [("verify",), ("verify", "--no-bench"), ("bench",), ("evaluate",), ("predict", "x.png")])
+@pytest.mark.parametrize(
+    "command", [("verify",), ("verify", "--no-bench"), ("bench",), ("evaluate",), ("predict", "x.png")]
+)
 def test_no_command_reads_through_a_link(poolzoo, bundle, command):
     (bundle / "golden.npz").unlink()
     (bundle / "golden.npz").symlink_to(bundle.parent / "secret.txt")
@@ -235,8 +237,11 @@ def test_a_program_in_a_bundle_runs_only_where_it_is_named(bundle, tmp_path, cod
 
 def test_machine_code_and_pages_count_as_programs():
     catalog = loader.load_plugins(installed=False)
-    programs = {one.item.name for one in map(catalog.runtime, ("iree", "web", "mnn", "openvino", "ncnn", "litert"))
-                if runtimes.runtime_of(one).converts_to_code}
+    programs = {
+        one.item.name
+        for one in map(catalog.runtime, ("iree", "web", "mnn", "openvino", "ncnn", "litert"))
+        if runtimes.runtime_of(one).converts_to_code
+    }
     assert programs == {"iree", "web"}
 
 

@@ -18,7 +18,20 @@ from poolzoo.common import programs
 DIGITS = Path(__file__).parents[1] / "data" / "digits_bundle"
 MODULES = (
     *("__future__", "json", "typing", "random", "signal", "gc", "errno", "csv", "html", "tempfile", "shlex", "copy"),
-    *("click", "rich", "pluggy", "numpy", "torch", "onnx", "onnxruntime", "PIL", "matplotlib", "timm", "ray", "tomllib"),
+    *(
+        "click",
+        "rich",
+        "pluggy",
+        "numpy",
+        "torch",
+        "onnx",
+        "onnxruntime",
+        "PIL",
+        "matplotlib",
+        "timm",
+        "ray",
+        "tomllib",
+    ),
     *("sitecustomize", "usercustomize", "conftest", "setup", "manage", "poolzoo_x", "poolzoo_plugin", "evil"),
 )
 PROGRAMS = ("node", "ps", "git", "chromium", "gcc", "g++", "clang", "fc-list", "nvidia-smi", "lscpu")

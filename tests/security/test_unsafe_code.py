@@ -1,4 +1,4 @@
-"""No file of poolzoo or its plugins reads what could run code: an AST walk finds each such call, and names its place."""
+"""No file of poolzoo or its plugins reads what could run code: an AST walk finds each such call."""
 
 from __future__ import annotations
 
@@ -10,22 +10,45 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FILES = sorted([*(ROOT / "poolzoo").rglob("*.py"), *(ROOT / "plugins").rglob("*.py"), *(ROOT / "examples").rglob("*.py")])
+FILES = sorted(
+    [*(ROOT / "poolzoo").rglob("*.py"), *(ROOT / "plugins").rglob("*.py"), *(ROOT / "examples").rglob("*.py")]
+)
 # Calls that run code which they read, or that are safe in no form.
 NEVER = {
-    *("eval", "exec", "__import__", "marshal.load", "marshal.loads", "shelve.open", "joblib.load", "pandas.read_pickle"),
+    *(
+        "eval",
+        "exec",
+        "__import__",
+        "marshal.load",
+        "marshal.loads",
+        "shelve.open",
+        "joblib.load",
+        "pandas.read_pickle",
+    ),
     *("dill.load", "dill.loads", "cloudpickle.load", "cloudpickle.loads", "yaml.load", "yaml.unsafe_load"),
     *("yaml.full_load", "torch.jit.load", "torch.package.PackageImporter", "torch.serialization.add_safe_globals"),
     *("os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput", "tempfile.mktemp"),
     *("shutil.unpack_archive", "ssl._create_unverified_context", "code.interact", "runpy.run_path", "runpy.run_module"),
     *("http.server.HTTPServer", "http.server.ThreadingHTTPServer", "socketserver.TCPServer", "pickle.load"),
-    *("pickle.loads", "pickle.Unpickler", "multiprocessing.connection.Listener", "xml.sax.parse", "socket.create_server"),
+    *(
+        "pickle.loads",
+        "pickle.Unpickler",
+        "multiprocessing.connection.Listener",
+        "xml.sax.parse",
+        "socket.create_server",
+    ),
 }
 # Methods by their names, whatever they belong to: archives that write where their members say, sockets that listen.
 NEVER_METHODS = {"extractall", "listen", "register_custom_ops_library"}
 ARCHIVES = {"tarfile", "zipfile"}  # modules beside which `extract` is such a method too
 # What an argument must not be.
-NEVER_ARGUMENTS = {"shell": True, "allow_pickle": True, "trust_remote_code": True, "verify": False, "weights_only": False}
+NEVER_ARGUMENTS = {
+    "shell": True,
+    "allow_pickle": True,
+    "trust_remote_code": True,
+    "verify": False,
+    "weights_only": False,
+}
 # Calls with an argument that must be there.
 REQUIRED = {
     "torch.load": ("weights_only", True),
@@ -41,7 +64,10 @@ IMPORTERS = {
 ALLOWED = {
     ("poolzoo/compare/exporting.py", "pickle.load"): "what the parent process has just written to its own pipe",
     ("poolzoo/testing/indexed_datasets.py", "pickle.loads"): "what the line before has pickled",
-    ("poolzoo/datasets/cifar.py", "pickle.Unpickler"): "it admits numpy's arrays alone, of a file whose checksum is known",
+    (
+        "poolzoo/datasets/cifar.py",
+        "pickle.Unpickler",
+    ): "it admits numpy's arrays alone, of a file whose checksum is known",
 }
 _WORDS = {name.rpartition(".")[2] for name in (*NEVER, *REQUIRED, *IMPORTS, *NEVER_METHODS, "extract")}
 SUSPECT = re.compile(rf"\b({'|'.join((*_WORDS, *NEVER_ARGUMENTS))})\b *[(,)=\n]|import .*({'|'.join(_WORDS)})")
