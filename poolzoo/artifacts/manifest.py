@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from poolzoo.artifacts import reading
 from poolzoo.artifacts.schema import Manifest, ManifestEntry
 from poolzoo.common import files
 from poolzoo.common.errors import CheckFailed, UsageError
@@ -63,7 +64,7 @@ def replace_files(directory: Path, contents: Mapping[str, bytes]) -> None:
         CheckFailed: The manifest is missing or damaged.
         OSError: A file cannot be written.
     """
-    manifest: Manifest = files.read_json(directory / MANIFEST)
+    manifest = reading.read_manifest(directory / MANIFEST)
     entries = {
         name: ManifestEntry(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
         for name, content in contents.items()
@@ -155,7 +156,7 @@ def require_kind(directory: Path, kind: str) -> None:
         UsageError: It states something else.
         CheckFailed: It cannot be read.
     """
-    actual = files.read_json(directory / MANIFEST).get("kind")
+    actual = reading.read_manifest(directory / MANIFEST)["kind"]
     if actual != kind:
         raise UsageError(f"{directory} is a {actual}, not a {kind}", f"give the directory of a {kind}")
 

@@ -92,9 +92,8 @@ def _run(out: Path, runner: Runner, clock: Clock, *, resumed: bool, path: str | 
     if not (out / configs.FILE).is_file():
         text = f"{out} is no comparison: it has no {configs.FILE}"
         raise UsageError(text, "give the directory of an interrupted comparison")
-    content = dict(json_reader.mapping(files.read_json(out / configs.FILE)))
-    facts = content.pop("facts", {})  # the key of earlier versions
-    provenance = json_reader.mapping(content.pop("provenance", facts))
+    content = json_reader.mapping(files.read_json(out / configs.FILE))
+    provenance = json_reader.mapping(content.get("provenance", content.get("facts")))
     command, started = json_reader.text(provenance.get("command")), json_reader.text(provenance.get("started"))
     config, records = ComparisonConfig.from_json(content), TrialRecords(out)
     if clock.budget is not None and clock.budget != config.time_budget:
