@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 import sys
 import warnings
 from typing import Any, Final, NoReturn
@@ -12,7 +11,7 @@ from typing import Any, Final, NoReturn
 import click
 
 from poolzoo.cli.options import add_global_options, hint_for
-from poolzoo.common import errors, output, streams
+from poolzoo.common import errors, output, stopping, streams
 
 # Name → (module:command, what `--help` says of it); stated here so that `--help` imports none of them.
 COMMANDS: Final = {
@@ -127,9 +126,9 @@ def main() -> NoReturn:
         os.environ.setdefault("OMP_NUM_THREADS", str(limit))
     if os.environ.get("RANK", "0") != "0":  # one of several that torchrun started with the same arguments
         output.set_rank(-1)
-    signal.signal(signal.SIGINT, _interrupt)
-    signal.signal(signal.SIGTERM, _interrupt)
+    stopping.handle(_interrupt)
     code = run(sys.argv[1:])
+    stopping.handle(stopping.end_at_once)  # all is said and written, and exit handlers may take seconds
     gc.freeze()  # the collections at exit would look at every object of torch, and find that it is about to go
     sys.exit(code)
 
@@ -138,7 +137,7 @@ _stopped: list[type[KeyboardInterrupt]] = []  # a signal that came, for where a 
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:
-    kind = errors.Terminated if number == signal.SIGTERM else KeyboardInterrupt
+    kind = stopping.EXCEPTIONS[number]
     _stopped.append(kind)
     raise kind
 
@@ -176,6 +175,5 @@ def run(arguments: list[str]) -> int:
 
 
 def _say_stopped(kind: type[BaseException], hint: str = "") -> int:
-    terminated = issubclass(kind, errors.Terminated)
-    output.error("terminated" if terminated else "interrupted", hint)
-    return errors.TERMINATED if terminated else errors.INTERRUPTED
+    output.error(stopping.word(kind), hint)
+    return stopping.exit_code(kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Final
 
 from poolzoo.common.text import one_line
@@ -12,8 +13,10 @@ USAGE: Final = 2
 PLUGIN: Final = 3
 ENVIRONMENT: Final = 4
 INTERRUPTED: Final = 130
+HUNG_UP: Final = 129
 TERMINATED: Final = 143
 
+FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk without room, or beyond what a user may write
 SCARCE: Final = 512 << 20  # bytes below which an operation that fails without a reason lacked memory
 BATCH_HINT: Final = "use a smaller --batch-size or --image-size"  # where memory runs out in training
 
@@ -67,6 +70,23 @@ class EnvironmentProblem(PoolzooError):
 class Terminated(KeyboardInterrupt):
     """SIGTERM, raised where it arrived, so that it is handled like Ctrl-C but exits with its own code."""
 
+    exit_code: int = TERMINATED
+
+
+class HungUp(Terminated):
+    """SIGHUP, when a terminal is closed."""
+
+    exit_code = HUNG_UP
+
+
+def disk_full(error: BaseException | None) -> OSError | None:
+    """The error of a disk without room in an exception or in what caused it; None where there is none."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in FULL:
+            return error
+        error = error.__cause__
+    return None
+
 
 def message_of(error: BaseException) -> str:
     """The text of an exception, "" where asking for it raises: a plugin's own class may do that."""
@@ -90,7 +110,7 @@ def explain(error: BaseException) -> PoolzooError:
     text = one_line(message_of(error))
     if isinstance(error, OSError):
         where = f": {error.filename}" if error.filename else ""
-        hint = "free some space and try again" if error.errno == 28 else "choose another place, or fix it"
+        hint = "free some space and try again" if error.errno in FULL else "choose another place, or fix it"
         return EnvironmentProblem(f"{error.strerror or text or type(error).__name__}{where}", hint)
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("poolzoo"):
         package = error.name.partition(".")[0]

@@ -10,7 +10,8 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -45,8 +46,9 @@ class Attempt:
             for item in json_reader.items(given.get("deaths")):
                 start, size, count = (json_reader.integer(value) or 0 for value in json_reader.items(item))
                 self._deaths[start, size] = count
-            start, size = (json_reader.integer(value) or 0 for value in json_reader.items(given.get("now", (0, 0))))
-            self._deaths[start, size] += 1
+            if "now" in given:
+                start, size = (json_reader.integer(value) or 0 for value in json_reader.items(given["now"]))
+                self._deaths[start, size] += 1
         self.deaths = self._deaths.total()
         if sum(size == 1 and count >= DEATHS for (_, size), count in self._deaths.items()) > MOST:
             text = f"more than {MOST} images of part {part} end the process that reads them"
@@ -77,10 +79,26 @@ class Attempt:
         """Notes which images are worked on now."""
         self._path.parent.mkdir(exist_ok=True)
         deaths = [[*place, count] for place, count in self._deaths.items()]
-        fresh = self._path.with_suffix(".new")
-        fresh.write_text(json_writer.dumps({"now": [start, size], "deaths": deaths}), encoding="utf-8")
-        os.replace(fresh, self._path)
+        _write(self._path, {"now": [start, size], "deaths": deaths})
 
     def finish(self) -> None:
         """Forgets it all: the part is done."""
         self._path.unlink(missing_ok=True)
+
+
+def withdraw(out: Path) -> None:
+    """Takes back the notes of processes that were stopped: they did not die of an image."""
+    for path in (out / ATTEMPTS).glob("*.json"):
+        with suppress(OSError, ValueError):
+            given = json_reader.mapping(json.loads(path.read_text(encoding="utf-8")))
+            if given.get("deaths"):
+                _write(path, {"deaths": given["deaths"]})
+            else:
+                path.unlink()
+
+
+def _write(path: Path, note: Mapping[str, object]) -> None:
+    """Replaces a note, without waiting for the disk: a power cut is no death."""
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json_writer.dumps(note), encoding="utf-8")
+    os.replace(fresh, path)

@@ -1,0 +1,42 @@
+"""Signals that stop a command: Ctrl-C, SIGTERM, and SIGHUP of a terminal that is closed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from typing import Any, Final, NoReturn
+
+from poolzoo.common.errors import INTERRUPTED, HungUp, Terminated
+
+EXCEPTIONS: Final[dict[int, type[KeyboardInterrupt]]] = {
+    number: kind
+    for name, kind in {"SIGINT": KeyboardInterrupt, "SIGTERM": Terminated, "SIGHUP": HungUp}.items()
+    if (number := getattr(signal, name, None)) is not None  # Windows has no SIGHUP
+}
+
+
+def handle(handler: Callable[[int, Any], object]) -> None:
+    """Lets a function handle the signals; SIGHUP stays ignored under `nohup`."""
+    for number in EXCEPTIONS:
+        if number in (signal.SIGINT, signal.SIGTERM) or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
+def word(kind: type[BaseException]) -> str:
+    """What the exception of a signal is called in a message."""
+    return "terminated" if issubclass(kind, Terminated) else "interrupted"
+
+
+def exit_code(kind: type[BaseException]) -> int:
+    """The exit code of a command that the exception of a signal has ended."""
+    return kind.exit_code if issubclass(kind, Terminated) else INTERRUPTED
+
+
+def end_at_once(number: int, frame: object) -> NoReturn:
+    """Handles a signal where nothing is left to save: before a command begins, and after it has ended."""
+    kind = EXCEPTIONS[number]
+    try:
+        os.write(2, f"error: {word(kind)}\n".encode())
+    finally:
+        os._exit(exit_code(kind))
