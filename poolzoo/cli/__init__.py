@@ -127,6 +127,7 @@ def main() -> NoReturn:
     if os.environ.get("RANK", "0") != "0":  # one of several that torchrun started with the same arguments
         output.set_rank(-1)
     stopping.handle(_interrupt)
+    stopping.never_lose_one()
     code = run(sys.argv[1:])
     stopping.handle(stopping.end_at_once)  # all is said and written, and exit handlers may take seconds
     gc.freeze()  # the collections at exit would look at every object of torch, and find that it is about to go

@@ -127,6 +127,8 @@ def appearing(path: Path) -> Iterator[Path]:
     try:
         with locks.unfinished(path.absolute(), is_folder=True) as temporary:
             yield temporary
+            for file in filter(Path.is_file, temporary.rglob("*")):
+                _wait_for_disk(file)  # or a power cut may leave a whole directory of empty files
             os.chmod(temporary, _mode_of_new_folders(temporary))
             require_free(path)
             os.rename(temporary, path)
@@ -135,6 +137,11 @@ def appearing(path: Path) -> Iterator[Path]:
             with suppress(OSError):
                 folder.rmdir()
         raise
+
+
+def _wait_for_disk(path: Path) -> None:
+    with path.open("rb") as file, suppress(OSError):  # some systems only do it for files that are open for writing
+        os.fsync(file.fileno())
 
 
 def _mode_of_new_folders(parent: Path) -> int:

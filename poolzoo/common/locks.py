@@ -66,6 +66,10 @@ def unfinished(path: Path, *, is_folder: bool = False) -> Iterator[Path]:
                     continue  # another process swept it away before it was locked
                 yield temporary
                 return
+        except OSError as error:
+            if error.filename == str(temporary):
+                error.filename = str(path)  # which means more to whoever reads the message
+            raise
         finally:
             _remove(temporary)
 

@@ -4,16 +4,34 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import threading
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
 from poolzoo.common.errors import INTERRUPTED, HungUp, Terminated
 
+AGAIN: Final = 0.02  # seconds after which a signal that was dropped is sent again
 EXCEPTIONS: Final[dict[int, type[KeyboardInterrupt]]] = {
     number: kind
     for name, kind in {"SIGINT": KeyboardInterrupt, "SIGTERM": Terminated, "SIGHUP": HungUp}.items()
     if (number := getattr(signal, name, None)) is not None  # Windows has no SIGHUP
 }
+
+
+def never_lose_one() -> None:
+    """Sends a signal again whose exception came where Python drops exceptions, as in a callback of the collector."""
+    sys.unraisablehook = _send_again
+
+
+def _send_again(dropped: sys.UnraisableHookArgs) -> None:
+    numbers = [number for number, kind in EXCEPTIONS.items() if dropped.exc_type is kind]
+    if not numbers:
+        sys.__unraisablehook__(dropped)
+        return
+    timer = threading.Timer(AGAIN, os.kill, (os.getpid(), numbers[0]))
+    timer.daemon = True
+    timer.start()
 
 
 def handle(handler: Callable[[int, Any], object]) -> None:

@@ -25,7 +25,9 @@ def main() -> int:
     parser.add_argument("--scenario", action="append", help="only this scenario, such as finetune or export")
     parser.add_argument("--fault", action="append", help="this very fault, such as finetune/kill@37, and no others")
     parser.add_argument("--every", action="store_true", help="each operation of the scenarios, instead of a draw")
-    parser.add_argument("--base", type=Path, help="an empty directory to work in, which stays")
+    parser.add_argument(
+        "--base", type=Path, help="a directory to work in, which stays; what faults start from is made there once"
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="a line for every fault")
     arguments = parser.parse_args()
     base = arguments.base or Path(tempfile.mkdtemp(prefix="faults-"))

@@ -1,4 +1,4 @@
-"""Where faults happen: one box, in which a command is disturbed, then the command that a user gives next; then judged."""
+"""Where faults happen: a box, in which a command is disturbed and the next one goes on; then it is judged."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ class Bench:
         words = scenario.next(self.box)
         if not words:
             wrong = reference.differences(self.box, scenario.made)
-            return [*wrong, *reference.strays(self.box, scenario.made)]
+            return [*wrong, *reference.strays(self.box, scenario.made, scenario.made)]
         wrong = [text for one in scenario.made for text in false_manifests(self.box / one)]
         ended, _ = self.undisturbed(words)
         wrong += [f"then: {text}: {ended.err[-800:]!r}" for text in said_wrong(ended.err)]
@@ -173,7 +173,7 @@ class Bench:
             text = f"then `{' '.join(words)}` ends with {ended.code}: {ended.err[-300:]!r}"
             return [*wrong, f"{text}, after {before.code} {before.err[-200:]!r}"]
         wrong += reference.differences(self.box, scenario.made)
-        return [*wrong, *reference.strays(self.box, _everywhere(scenario))]
+        return [*wrong, *reference.strays(self.box, scenario.made, _everywhere(scenario))]
 
     @contextmanager
     def _disk(self, fault: Fault) -> Iterator[None]:

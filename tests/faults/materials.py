@@ -8,6 +8,7 @@ import io
 import shutil
 import signal
 import threading
+from contextlib import suppress
 from typing import Final
 
 import numpy as np
@@ -38,10 +39,11 @@ def poolzoo_datasets():
 
 
 def make(bench: Bench) -> None:
-    """Makes all materials of a bench, with undisturbed commands where poolzoo makes them."""
+    """Makes the materials of a bench that are not there, with undisturbed commands where poolzoo makes them."""
     place = bench.materials
-    place.mkdir(parents=True)
-    photographs.data_set(place / "photos", train=14, test=6)
+    place.mkdir(parents=True, exist_ok=True)
+    if not (place / "photos").is_dir():
+        photographs.data_set(place / "photos", train=14, test=6)
     (place / "remote.py").write_text(REMOTE.format(**_published()))
     for name, words in {
         "run": TRAIN,
@@ -54,6 +56,8 @@ def make(bench: Bench) -> None:
 
 
 def _made(bench: Bench, words: tuple[str, ...], made: str, name: str, *inputs: str) -> None:
+    if (bench.materials / name).is_dir():
+        return
     bench.fill(Scenario(command=words, made=(made,), inputs=inputs))
     ended, _ = bench.undisturbed(words)
     assert ended.code == 0, ended
@@ -62,6 +66,8 @@ def _made(bench: Bench, words: tuple[str, ...], made: str, name: str, *inputs: s
 
 def _half(bench: Bench) -> None:
     """A run that was interrupted after its first epoch: at the first operation after its checkpoint is written."""
+    if (bench.materials / "half").is_dir():
+        return
     words = (*TRAIN, "--out", "run")
     for at in range(10, 40, 2):
         bench.fill(Scenario(command=words, made=("run",)))
@@ -75,12 +81,9 @@ def _half(bench: Bench) -> None:
 
 def _published() -> dict[str, str]:
     """Serves a file of some megabytes from a thread; its address and checksum."""
-    generator, buffer = np.random.default_rng(0), io.BytesIO()
-    np.savez(
-        buffer,
-        images=generator.integers(0, 256, (1000, 32, 32, 3), np.uint8),
-        labels=np.arange(1000, dtype=np.int64) % 2,
-    )
+    images = np.random.default_rng(0).integers(0, 256, (1000, 32, 32, 3), np.uint8)
+    buffer = io.BytesIO()
+    np.savez(buffer, images=images, labels=np.arange(1000, dtype=np.int64) % 2)
     content = buffer.getvalue()
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -88,10 +91,8 @@ def _published() -> dict[str, str]:
             self.send_response(200)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            try:
+            with suppress(OSError):  # the other side may be gone
                 self.wfile.write(content)
-            except OSError:  # the other side is gone, as it should be
-                pass
 
         def log_message(self, *_: object) -> None:
             pass

@@ -19,9 +19,7 @@ ENDS: Final = {".png": b"IEND\xaeB`\x82", ".html": b"</html>", ".md": b"\n", ".c
 MEASURED: Final = re.compile(
     r"seconds|hours|_ms|ms$|per_s|peak|memory|started|ended|session|time|speed|sha256|seal|bytes|date"
 )
-RANDOM: Final = re.compile(
-    r"[0-9a-f]{16,}|(?<=part-)\w+(?=\.(rows|table))"
-)  # keys of caches, names that a library draws
+RANDOM: Final = re.compile(r"[0-9a-f]{16,}|(?<=part-)\w+(?=\.(rows|table))")  # keys of caches, and drawn names
 LIBRARIES: Final = re.compile(r"torchinductor")  # caches of libraries in the directory for temporary files
 LINES: Final = (".jsonl",)
 
@@ -75,13 +73,20 @@ def damage(place: Path) -> list[str]:
                 found.append(f"{name} is no JSON: {error}")
         if (end := ENDS.get(path.suffix)) and not content.rstrip(b"\n").endswith(end.rstrip(b"\n")):
             found.append(f"{name} has no end")
+    for manifest in _manifests(place):
+        listed = {*json.loads(manifest.read_text())["files"], manifest.name}
+        unlisted = [name for name in files_below(manifest.parent) if name not in listed]
+        found += [f"{name} is not in {manifest}" for name in unlisted if not name.startswith("checkpoint/")]
     return found + false_manifests(place)
 
 
 def false_manifests(place: Path) -> list[str]:
     """What the manifests below a place list and what is otherwise: a run or bundle with a manifest is whole."""
-    found = [path for name, path in files_below(place).items() if path.name == "manifest.json"]
-    return [text for path in found for text in _differences_of(path)]
+    return [text for path in _manifests(place) for text in _differences_of(path)]
+
+
+def _manifests(place: Path) -> list[Path]:
+    return [path for path in files_below(place).values() if path.name == "manifest.json"]
 
 
 def _differences_of(manifest: Path) -> list[str]:
@@ -91,8 +96,6 @@ def _differences_of(manifest: Path) -> list[str]:
     for name, about in listed.items():
         if name in there and hashlib.sha256(there[name].read_bytes()).hexdigest() != about["sha256"]:
             found.append(f"{name} is not what {manifest} lists")
-    unlisted = [name for name in there if name not in listed and name != "manifest.json"]
-    found += [f"{name} is not listed in {manifest}" for name in unlisted if not name.startswith("checkpoint/")]
     return found
 
 
@@ -155,12 +158,17 @@ class Reference:
             ]
         return found
 
-    def strays(self, box: Path, everywhere: Sequence[str]) -> list[str]:
-        """Files and directories that an undisturbed command does not leave, and those that are not there."""
+    def strays(self, box: Path, made: Sequence[str], everywhere: Sequence[str]) -> list[str]:
+        """Files and directories that an undisturbed command does not leave, and those of its result that are missing.
+
+        Args:
+            box: What is judged.
+            made: Where the result is.
+            everywhere: Where strays are looked for.
+        """
         now = names(box, everywhere)
-        return [f"stray {name}" for name in sorted(now - self.names)] + [
-            f"no {name}" for name in sorted(self.names - now)
-        ]
+        missing = sorted(name for name in self.names - now if name.rstrip("/").split("/")[0].split(" ")[0] in made)
+        return [f"stray {name}" for name in sorted(now - self.names)] + [f"no {name}" for name in missing]
 
 
 def _digest(path: Path) -> str:

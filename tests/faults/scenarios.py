@@ -92,7 +92,9 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
         inputs=("half:run",),
         weight=2,
     ),
-    "cache-decoded": _run("finetune", *PHOTOS, *PLAIN, "--no-check-export", inputs=("photos",), weight=1.5),
+    "cache-decoded": _run(
+        *("finetune", *PHOTOS, *PLAIN, "--no-check-export", "--data-cache", "decoded"), inputs=("photos",), weight=1.5
+    ),
     "cache-reduced": _run(
         *("finetune", *PHOTOS, *PLAIN, "--no-check-export", "--data-cache", "reduced", "--data-workers", "2"),
         inputs=("photos",),
