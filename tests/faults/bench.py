@@ -54,6 +54,7 @@ class Bench:
         self.seconds: dict[str, float] = {}
         self._references: dict[str, Reference] = {}
         self._streams = 0
+        remove(base / "streams")
 
     def start(self, words: Sequence[str], *, fresh: bool = False) -> Command:
         """Starts a command in the box, under the plan that was written last."""
