@@ -7,12 +7,10 @@ killed processes have left stays.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
-from uuid import uuid4
 
 from poolzoo.common.errors import UsageError
 
@@ -94,6 +92,8 @@ def sweep(directory: Path) -> None:
 
 def unfinished_name(path: Path) -> Path:
     """A new name beside a path that `sweep` knows."""
+    from uuid import uuid4
+
     return path.with_name(f".{path.name}-{uuid4().hex[:8]}{_ENDING}")
 
 
@@ -139,6 +139,8 @@ def lock(descriptor: int, *, wait: bool = False, strictly: bool = False) -> bool
 
 def _remove(path: Path) -> None:
     if path.is_dir():
+        import shutil
+
         shutil.rmtree(path, ignore_errors=True)
     else:
         with suppress(OSError):

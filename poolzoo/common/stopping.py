@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
@@ -29,6 +28,8 @@ def _send_again(dropped: sys.UnraisableHookArgs) -> None:
     if not numbers:
         sys.__unraisablehook__(dropped)
         return
+    import threading
+
     timer = threading.Timer(AGAIN, os.kill, (os.getpid(), numbers[0]))
     timer.daemon = True
     timer.start()

@@ -63,19 +63,22 @@ def run(arguments: argparse.Namespace, base: Path) -> int:
     else:
         drawn = sorted(draw(scenarios, arguments.faults, arguments.kind, random.Random(arguments.seed)), key=repr)
         faults = ((bench.reference(one.scenario), one.fault(bench.counts[one.scenario]))[1] for one in drawn)
-    kinds, failed, started = Counter[str](), list[str](), time.monotonic()
+    kinds, failed, cpu, started = Counter[str](), list[str](), 0.0, time.monotonic()
     for fault in faults:
+        before = bench.cpu_seconds()
         wrong = bench.inject(fault)
         kinds[fault.kind] += 1
+        cpu += bench.cpu_seconds() - before
         if wrong:
             failed.append(str(fault))
             print(f"{fault} FAILED", *wrong, sep="\n    ", flush=True)
         elif arguments.verbose:
-            print(fault, flush=True)
+            print(f"{fault}  {bench.cpu_seconds() - before:.2f} s", flush=True)
     minutes = (time.monotonic() - started) / 60
     total = kinds.total()
     print(", ".join(f"{count} {kind}" for kind, count in kinds.most_common()))
-    print(f"{total} faults, {len(failed)} failed, {total / max(minutes, 1e-9):.0f} faults a minute")
+    by_clock, by_cpu = total / max(minutes, 1e-9), 60 * total / max(cpu, 1e-9)
+    print(f"{total} faults, {len(failed)} failed, {by_clock:.0f} a minute, {by_cpu:.0f} in a minute of CPU time")
     if failed:
         print(f"again: python -m tests.faults {' '.join(f'--fault {one}' for one in failed)}")
     return 1 if failed else 0

@@ -53,13 +53,12 @@ class Bench:
         self.counts: dict[str, int] = {}
         self.seconds: dict[str, float] = {}
         self._references: dict[str, Reference] = {}
-        self._streams = 0
+        self._commands: list[Command] = []
         remove(base / "streams")
 
     def start(self, words: Sequence[str], *, fresh: bool = False) -> Command:
         """Starts a command in the box, under the plan that was written last."""
-        self._streams += 1
-        streams = self.base / "streams" / f"{self._streams:05}"
+        streams = self.base / "streams" / f"{len(self._commands):05}"
         streams.mkdir(parents=True)
         own = {"POOLZOO_CACHE": "cache", "POOLZOO_CONFIG": "config", "TMPDIR": "tmp", "FAULTS_BOX": ""}
         variables = {
@@ -70,7 +69,12 @@ class Bench:
             interposer.VARIABLE: str(self.plan),
             "LD_PRELOAD": str(self.library),
         }
-        return (Fresh if fresh else Forked)(streams, words, variables)
+        self._commands.append((Fresh if fresh else Forked)(streams, words, variables))
+        return self._commands[-1]
+
+    def cpu_seconds(self) -> float:
+        """CPU time of all commands so far, without that of their children."""
+        return sum(one.seconds for one in self._commands)
 
     def undisturbed(self, words: Sequence[str]) -> tuple[Ended, Command]:
         """Runs a command without a fault, and counts its operations."""

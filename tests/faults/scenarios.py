@@ -11,10 +11,12 @@ from typing import Final
 KILLS: Final = {"kill": 6, "term": 2, "int": 2, "hup": 1, "kill%": 2, "term%": 1, "int%": 1}
 DISKS: Final = {"full": 3, "disk%": 1, "eio": 2, "readonly": 1, "denied": 1}
 TWINS: Final = {"twin": 2, "gone": 1}
-DIGITS: Final = ("--data", "digits", "--limit", "100", "--epochs", "2", "--threads", "1")
+DIGITS: Final = ("--data", "digits", "--limit", "100", "--epochs", "2", "--batch-size", "30", "--threads", "1")
 PLAIN: Final = ("--backbone", "nano/plain", "--pool", "gem")
 TRAIN: Final = ("finetune", *DIGITS, *PLAIN, "--no-check-export")
-PHOTOS: Final = ("--data", "folder:photos", "--image-size", "16", "--epochs", "2", "--threads", "1")
+PHOTOS: Final = (
+    *("--data", "folder:photos", "--image-size", "16", "--epochs", "2", "--batch-size", "12", "--threads", "1"),
+)
 
 
 @dataclass(frozen=True)
