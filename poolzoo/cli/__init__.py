@@ -128,7 +128,10 @@ def main() -> NoReturn:
         output.set_rank(-1)
     stopping.handle(_interrupt)
     stopping.never_lose_one()
-    code = run(sys.argv[1:])
+    try:
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt as stop:  # a second one, while the first was being handled
+        code = _say_stopped(type(stop))
     stopping.handle(stopping.end_at_once)  # all is said and written, and exit handlers may take seconds
     gc.freeze()  # the collections at exit would look at every object of torch, and find that it is about to go
     sys.exit(code)
@@ -137,7 +140,11 @@ def main() -> NoReturn:
 _stopped: list[type[KeyboardInterrupt]] = []  # a signal that came, for where a library swallows the exception
 
 
-def _interrupt(number: int, frame: object) -> NoReturn:
+def _interrupt(number: int, frame: object) -> None:
+    if stopping.repeats(number, _stopped):
+        return
+    if _stopped:  # whoever asks twice does not want to wait for what the first one began
+        stopping.end_at_once(number, frame)
     kind = stopping.EXCEPTIONS[number]
     _stopped.append(kind)
     raise kind

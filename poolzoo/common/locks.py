@@ -72,10 +72,10 @@ def unfinished(path: Path, *, is_folder: bool = False) -> Iterator[Path]:
             _remove(temporary)
 
 
-def is_held(path: Path) -> bool:
-    """Whether a process has locked a file; True where that cannot be known."""
+def is_held(path: Path, *, unknown: bool) -> bool:
+    """Whether a process has locked a file or directory; `unknown` where that cannot be known."""
     with _opened(path) as descriptor:
-        return descriptor is None or not lock(descriptor, strictly=True)
+        return unknown if descriptor is None else not lock(descriptor, strictly=unknown)
 
 
 def sweep(directory: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Final, NoReturn
 
 from poolzoo.common.errors import INTERRUPTED, HungUp, Terminated
@@ -40,6 +40,11 @@ def handle(handler: Callable[[int, Any], object]) -> None:
     for number in EXCEPTIONS:
         if number in (signal.SIGINT, signal.SIGTERM) or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, handler)
+
+
+def repeats(number: int, before: Collection[type[KeyboardInterrupt]]) -> bool:
+    """Whether a signal is the second SIGHUP of one terminal, which the kernel sends and the shell too."""
+    return EXCEPTIONS[number] is HungUp and HungUp in before
 
 
 def word(kind: type[BaseException]) -> str:

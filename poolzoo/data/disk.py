@@ -151,7 +151,8 @@ class Shelf:
     def _sweep(self) -> None:
         locks.sweep(self.root)
         for path in self.root.glob(f"{_HIDDEN}*"):
-            if time.time() - max(map(_used_at, (path, *_files(path)))) > ABANDONED:
+            age = time.time() - max(map(_used_at, (path, *_files(path))))
+            if age > ABANDONED and not locks.is_held(path, unknown=False):  # clocks may jump
                 shutil.rmtree(path, ignore_errors=True)
 
 

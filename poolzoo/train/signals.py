@@ -45,7 +45,9 @@ def defer_signals() -> Iterator[StopRequest]:
 
     def handle(number: int, frame: object) -> None:
         exception = stopping.EXCEPTIONS[number]
-        if request.is_pending:
+        if request.exception is not None:
+            if stopping.repeats(number, [request.exception]):
+                return
             raise exception
         request.exception = exception
         output.say("stopping after this step; press Ctrl-C again to stop at once")

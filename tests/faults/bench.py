@@ -135,11 +135,12 @@ class Bench:
             command.signal(SIGNALS[fault.kind[:-1]], group=fault.kind == "int%")
             return command.wait(), []
         action, value = ERRORS.get(fault.kind, (interposer.NOTHING, 0))
-        if fault.kind in SIGNALS:
-            action, value = interposer.SIGNAL, SIGNALS[fault.kind]
+        if (name := fault.kind.removesuffix("-twice")) in SIGNALS:
+            action, value = interposer.SIGNAL, SIGNALS[name]
         if fault.kind in ("gone", "twin"):
             action, value = interposer.SIGNAL, signal.SIGSTOP
-        interposer.write_plan(self.plan, self.box, at=fault.where, action=action, value=value)
+        twice = fault.kind.endswith("-twice")
+        interposer.write_plan(self.plan, self.box, at=fault.where, action=action, value=value, twice=twice)
         command, wrong = self.start(scenario.command, fresh=fault.fresh), list[str]()
         if fault.kind in ("gone", "twin") and command.is_stopped():
             if fault.kind == "gone":
@@ -154,14 +155,14 @@ class Bench:
         return command.wait(), wrong
 
     def _wrong_code(self, fault: Fault, ended: Ended, happened: bool, *, is_whole: bool) -> list[str]:
-        kind, said = fault.kind.removesuffix("%"), ended.err[-300:]
+        kind, said = fault.kind.removesuffix("%").removesuffix("-twice"), ended.err[-300:]
         if ended.code is None:
             return ["it hangs"]
         if not happened:
             return [f"ends with {ended.code} without a fault: {said!r}"] if ended.code else []
         if kind not in SIGNALS:
             return [] if ended.code in REFUSED else [f"ends with {ended.code}: {said!r}"]
-        is_late = fault.where > (90 if fault.kind != kind else self.counts[fault.scenario] - LATE)
+        is_late = fault.where > (90 if fault.kind.endswith("%") else self.counts[fault.scenario] - LATE)
         right = ended.code == CODES[kind] or (ended.code == 0 and is_late)
         return [] if right else [f"ends with {ended.code}, not {CODES[kind]}: {said!r}"]
 

@@ -30,6 +30,8 @@ typedef struct {
     int32_t value;  /* number of the signal, or errno */
     int32_t target; /* process that gets the signal, the first that follows the plan; negative for its group */
     int32_t done;   /* whether the fault has happened */
+    int32_t twice;  /* whether the signal comes again at the next operation */
+    int32_t unused;
     char root[PATH_MAX];
 } Plan;
 
@@ -80,7 +82,7 @@ static int counts(int kind) {
     int before = errno;
     int64_t now = __atomic_add_fetch(&plan->count, 1, __ATOMIC_SEQ_CST);
     if (plan->at == 0 || now < plan->at) return 0;
-    if (plan->action == SIGNAL && now == plan->at) {
+    if (plan->action == SIGNAL && (now == plan->at || (plan->twice && now == plan->at + 1))) {
         plan->done = 1;
         kill(plan->target, plan->value);
         errno = before;

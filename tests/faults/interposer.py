@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 SOURCE: Final = Path(__file__).with_name("interpose.c")
 VARIABLE: Final = "FAULTS_PLAN"
 NOTHING, SIGNAL, FAIL_ONCE, FAIL_FROM = range(4)
-_FORM: Final = struct.Struct("qqiiii4096s")
+_FORM: Final = struct.Struct("qqiiiiii4096s")
 
 
 class Progress(NamedTuple):
@@ -30,14 +30,16 @@ def build(folder: Path) -> Path:
     return library
 
 
-def write_plan(path: Path, root: Path, *, at: int = 0, action: int = NOTHING, value: int = 0) -> None:
+def write_plan(
+    path: Path, root: Path, *, at: int = 0, action: int = NOTHING, value: int = 0, twice: bool = False
+) -> None:
     """Writes what happens below `root` at which operation, counted from 1; at 0 nothing does."""
-    path.write_bytes(_FORM.pack(0, at, action, value, 0, 0, os.fsencode(root)))
+    path.write_bytes(_FORM.pack(0, at, action, value, 0, 0, twice, 0, os.fsencode(root)))
 
 
 def progress(path: Path) -> Progress:
     """What has happened so far under a plan."""
-    count, _, _, _, _, done, _ = _FORM.unpack(path.read_bytes())
+    count, _, _, _, _, done, *_ = _FORM.unpack(path.read_bytes())
     return Progress(count, bool(done))
 
 

@@ -229,7 +229,7 @@ def sweep(place: Path) -> None:
     """Removes pixels without a record, which killed processes have left in a directory."""
     for rows in place.glob("part-*.rows"):
         with suppress(OSError):
-            if locks.is_held(rows):
+            if locks.is_held(rows, unknown=True):
                 continue
             table = rows.with_suffix(".table")
             content = table.read_bytes() if table.is_file() else b""
