@@ -78,7 +78,9 @@ def test_a_valid_input_that_is_lost_is_a_failure():
 
 
 def test_inputs_follow_from_seed_and_number():
-    found = harness.Target("t", [b"[1, 2, 3]"], lambda rng, seeds: trees.json_text(rng, [1, 2, 3]), raises(ValueError()))
+    found = harness.Target(
+        "t", [b"[1, 2, 3]"], lambda rng, seeds: trees.json_text(rng, [1, 2, 3]), raises(ValueError())
+    )
     assert found.make(3, 7) == found.make(3, 7)
     assert len({found.make(0, index) for index in range(50)}) > 25
     assert found.make(0, 1) != found.make(1, 1)

@@ -96,7 +96,9 @@ def _unwritten(wanted: Settings) -> dict[str, Any]:
 
 
 @quick
-@given(st.dictionaries(NAMES, arrays.arrays(TYPES, arrays.array_shapes(min_dims=0, min_side=0, max_side=4)), min_size=1))
+@given(
+    st.dictionaries(NAMES, arrays.arrays(TYPES, arrays.array_shapes(min_dims=0, min_side=0, max_side=4)), min_size=1)
+)
 def test_arrays_are_read_as_numpy_writes_them(tmp_path, found):
     for save in (np.savez, np.savez_compressed):
         save(tmp_path / "a.npz", **{name: np.asfortranarray(array) for name, array in found.items()})

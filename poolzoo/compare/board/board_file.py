@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from poolzoo.common import conform, files
+from poolzoo.common import conform, files, locks
 from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.common.text import one_line
 from poolzoo.compare.board.board import SCHEMA, Board, BoardRow, BoardSection
@@ -110,7 +108,7 @@ def save(board: Board, path: Path, before: Board) -> None:
 
     path = path.resolve()
     markdown, html = path.with_suffix(".md"), path.with_suffix(".html")
-    with _locked(path.parent):
+    with locks.waiting_for(path.parent):  # no other command writes a board in this directory
         if (path.read_text(encoding="utf-8") if path.exists() else "") != before.text:
             raise CheckFailed(f"{path} changed while the submission was checked", "run the same command again")
         for page in (markdown, html):
@@ -125,20 +123,3 @@ def save(board: Board, path: Path, before: Board) -> None:
         for place, content in pages.items():
             files.write_atomically(place, content)
         files.write_atomically(path, text)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Waits until no other command writes a board in this directory, where its file system knows locks."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -43,8 +44,9 @@ class Attempt:
             for item in json_reader.items(given.get("deaths")):
                 start, size, count = _numbers(item, 3)
                 self._deaths[start, size] = count
-            start, size = _numbers(given.get("now"), 2)
-            self._deaths[start, size] += 1
+            if "now" in given:
+                start, size = _numbers(given["now"], 2)
+                self._deaths[start, size] += 1
         self.deaths = self._deaths.total()
         if sum(size == 1 and count >= DEATHS for (_, size), count in self._deaths.items()) > MOST:
             text = f"more than {MOST} images of part {part} end the process that reads them"
@@ -73,13 +75,22 @@ class Attempt:
         """Notes which images are worked on now."""
         self._path.parent.mkdir(exist_ok=True)
         deaths = [[*place, count] for place, count in self._deaths.items()]
-        fresh = self._path.with_suffix(".new")
-        fresh.write_text(json_writer.dumps({"now": [start, size], "deaths": deaths}), encoding="utf-8")
-        os.replace(fresh, self._path)
+        _write(self._path, {"now": [start, size], "deaths": deaths})
 
     def finish(self) -> None:
         """Forgets it all: the part is done."""
         self._path.unlink(missing_ok=True)
+
+
+def withdraw(out: Path) -> None:
+    """Takes back the notes of processes that were stopped: they did not die of an image."""
+    for path in (out / ATTEMPTS).glob("*.json"):
+        with suppress(OSError, ValueError):
+            given = json_reader.mapping(json_reader.parse(path.read_bytes()))
+            if given.get("deaths"):
+                _write(path, {"deaths": given["deaths"]})
+            else:
+                path.unlink()
 
 
 def _numbers(value: object, count: int) -> list[int]:
@@ -87,3 +98,10 @@ def _numbers(value: object, count: int) -> list[int]:
     found = [json_reader.integer(one) for one in json_reader.items(value)]
     known = [one for one in found if one is not None and one >= 0]
     return known if len(known) == len(found) == count else [0] * count
+
+
+def _write(path: Path, note: Mapping[str, object]) -> None:
+    """Replaces a note, without waiting for the disk: a power cut is no death."""
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json_writer.dumps(note), encoding="utf-8")
+    os.replace(fresh, path)
