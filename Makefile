@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test slow gpu lint coverage mutation clean
+.PHONY: demo test slow gpu lint coverage mutation docs clean
 
 demo: $(VENV)/.demo
 	@sh demo.sh $(BIN)
@@ -33,8 +33,12 @@ coverage: $(VENV)/.dev
 mutation: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.mutation $(MUTATION_ARGS)
 
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo "open site/index.html"
+
 clean:
-	rm -rf $(VENV) demo runs .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .coverage .coverage.* mutants
+	rm -rf $(VENV) demo runs site mutants .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .coverage .coverage.*
 
 # A stamp is written when its install has ended well, so that an interrupted one is taken up again.
 $(VENV)/.made:
@@ -56,3 +60,7 @@ $(VENV)/.lint: pyproject.toml | $(VENV)/.made
 $(VENV)/.dev: pyproject.toml | $(VENV)/.made
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ $(VENV)/.test $(VENV)/.lint $(VENV)/.demo
+
+$(VENV)/.docs: pyproject.toml | $(VENV)/.made
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@ $(VENV)/.demo
