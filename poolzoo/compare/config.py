@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Final
 
 from poolzoo.artifacts import manifest
@@ -48,6 +49,7 @@ class ComparisonConfig:
         race: Whether variants stop that are worse than the best beyond chance.
         time_budget: Seconds of the whole comparison; None for as long as it takes.
         unofficial: Why the results do not count for the protocol that the settings name; None where they do.
+        options_known: Whether the options of all poolings were checked before. No file keeps it.
 
     Raises:
         UsageError: The task is that of several labels, or a race has a single seed.
@@ -65,6 +67,7 @@ class ComparisonConfig:
     race: bool = False
     time_budget: float | None = None
     unofficial: str | None = None
+    options_known: bool = field(default=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         require_one_label(self.settings)
@@ -77,9 +80,9 @@ class ComparisonConfig:
         """The seeds of every variant."""
         return range(self.settings.seed, self.settings.seed + self.seeds)
 
-    @property
+    @cached_property
     def variants(self) -> list[Variant]:
-        return grid.variants(self.pools, self.local_pools, self.backbones)
+        return grid.variants(self.pools, self.local_pools, self.backbones, options_known=self.options_known)
 
     @property
     def baseline_variant(self) -> Variant:
@@ -90,7 +93,7 @@ class ComparisonConfig:
         """The backbones, each of which has its own family of tests."""
         return list(dict.fromkeys(one.backbone for one in self.variants))
 
-    @property
+    @cached_property
     def trials(self) -> list[Trial]:
         """Every variant from every seed, seeds outermost, so that an early stop leaves whole comparisons."""
         return [Trial(variant, seed) for seed in self.seed_numbers for variant in self.variants]
@@ -101,7 +104,8 @@ class ComparisonConfig:
         return self.settings.seed if self.settings.split_seed is None else self.settings.split_seed
 
     def to_json(self) -> dict[str, object]:
-        return {**asdict(self), "schema": manifest.SCHEMA}
+        kept = {name: value for name, value in asdict(self).items() if name != "options_known"}
+        return {**kept, "schema": manifest.SCHEMA}
 
     @classmethod
     def from_json(cls, found: Mapping[str, object]) -> ComparisonConfig:
