@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from poolzoo.artifacts.schema import Manifest, ManifestEntry
 from poolzoo.common import files
 from poolzoo.common.errors import CheckFailed, UsageError
+
+if TYPE_CHECKING:
+    from poolzoo.artifacts.schema import Manifest, ManifestEntry
 
 MANIFEST: Final = "manifest.json"
 # What a manifest must list: an empty one proves nothing.
@@ -62,8 +64,8 @@ def replace_files(directory: Path, contents: Mapping[str, bytes]) -> None:
         OSError: A file cannot be written.
     """
     manifest: Manifest = files.read_json(directory / MANIFEST)
-    entries = {
-        name: ManifestEntry(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
+    entries: dict[str, ManifestEntry] = {
+        name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
         for name, content in contents.items()
     }
     renewed = {

@@ -1,7 +1,8 @@
 """What is measured of trained trials: robustness of all, sizes of all variants, exports of the best.
 
-Each figure is written to the journal as soon as it is there, so that a resumed comparison measures what is missing. What
-measures is imported where something is: a finished comparison is read again without torch.
+Each figure is written to the journal as soon as it is there, so that a resumed comparison measures what is missing.
+What measures is imported where something is: a finished
+comparison is read again without torch.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ import io
 from collections.abc import Callable
 
 import numpy as np
-from PIL import Image
 import scipy  # its parts are imported when they are used: some take long
+from PIL import Image
 
 from poolzoo.metrics.image_ops import SIDE, PerImageRng, bilinear
 
