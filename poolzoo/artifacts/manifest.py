@@ -7,12 +7,14 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from poolzoo.artifacts import reading
-from poolzoo.artifacts.schema import Manifest, ManifestEntry
 from poolzoo.common import files, locks
 from poolzoo.common.errors import CheckFailed, UsageError, reason
+
+if TYPE_CHECKING:
+    from poolzoo.artifacts.schema import Manifest, ManifestEntry
 
 MANIFEST: Final = "manifest.json"
 REPLACING: Final = "replacing.json"  # there while files of a complete directory are replaced: the names of the new ones
@@ -70,8 +72,8 @@ def replace_files(directory: Path, contents: Mapping[str, bytes]) -> None:
         OSError: A file cannot be written.
     """
     manifest = reading.read_manifest(directory / MANIFEST)
-    entries = {
-        name: ManifestEntry(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
+    entries: dict[str, ManifestEntry] = {
+        name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
         for name, content in contents.items()
     }
     renewed = {

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from functools import cached_property
 from typing import Final
 
 from poolzoo.artifacts import manifest
@@ -52,6 +53,7 @@ class ComparisonConfig:
         race: Whether variants stop that are worse than the best beyond chance.
         time_budget: Seconds of the whole comparison; None for as long as it takes.
         unofficial: Why the results do not count for the protocol that the settings name; None where they do.
+        options_known: Whether the options of all poolings were checked before. No file keeps it.
 
     Raises:
         UsageError: The task is that of several labels, or a race has a single seed.
@@ -69,6 +71,7 @@ class ComparisonConfig:
     race: bool = False
     time_budget: float | None = None
     unofficial: str | None = None
+    options_known: bool = field(default=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         require_one_label(self.settings)
@@ -81,9 +84,9 @@ class ComparisonConfig:
         """The seeds of every variant."""
         return range(self.settings.seed, self.settings.seed + self.seeds)
 
-    @property
+    @cached_property
     def variants(self) -> list[Variant]:
-        return grid.variants(self.pools, self.local_pools, self.backbones)
+        return grid.variants(self.pools, self.local_pools, self.backbones, options_known=self.options_known)
 
     @property
     def baseline_variant(self) -> Variant:
@@ -94,7 +97,7 @@ class ComparisonConfig:
         """The backbones, each of which has its own family of tests."""
         return list(dict.fromkeys(one.backbone for one in self.variants))
 
-    @property
+    @cached_property
     def trials(self) -> list[Trial]:
         """Every variant from every seed, seeds outermost, so that an early stop leaves whole comparisons."""
         return [Trial(variant, seed) for seed in self.seed_numbers for variant in self.variants]
@@ -105,7 +108,8 @@ class ComparisonConfig:
         return self.settings.seed if self.settings.split_seed is None else self.settings.split_seed
 
     def to_json(self) -> dict[str, object]:
-        return {**asdict(self), "schema": manifest.SCHEMA}
+        kept = {name: value for name, value in asdict(self).items() if name != "options_known"}
+        return {**kept, "schema": manifest.SCHEMA}
 
     @classmethod
     def from_json(cls, found: Mapping[str, object]) -> ComparisonConfig:
@@ -115,7 +119,7 @@ class ComparisonConfig:
             CheckFailed: A key is missing or unknown.
         """
         values = renamed({key: value for key, value in found.items() if key not in ASIDE}, RENAMED)
-        known = {one.name: one for one in fields(cls)}
+        known = {one.name: one for one in fields(cls) if one.name != "options_known"}
         if unknown := next((key for key in values if key not in known), None):
             raise CheckFailed(f"{FILE} has {unknown!r:.60}, which is unknown", OTHER_VERSION)
         if absent := next((key for key, one in known.items() if key not in values and one.default is MISSING), None):

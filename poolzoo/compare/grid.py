@@ -62,28 +62,30 @@ def identity(text: str) -> tuple[str, tuple[tuple[str, str], ...]]:
     return found.name, tuple(sorted(found.options.items()))
 
 
-def variants(pools: str, local_pools: str | None, backbones: str) -> list[Variant]:
+def variants(pools: str, local_pools: str | None, backbones: str, *, options_known: bool = False) -> list[Variant]:
     """Every combination, backbones outermost, in the order in which they were typed.
 
     Args:
         pools: Global poolings: specs with commas between them and `|` between the values of a sweep, or `all`.
         local_pools: Local ones likewise, `none` among them for the backbone's own; None for that alone.
         backbones: Backbones, with commas between them.
+        options_known: Whether their options were checked before: checking imports the poolings, and torch with them.
 
     Raises:
         UsageError: A name or an option is unknown, or the same thing is named twice.
     """
-    locals_ = [None] if local_pools is None else [None if one == NONE else one for one in specs(local_pools, "local")]
-    found = [
-        Variant(backbone, pool, local)
-        for backbone, local, pool in product(_split(backbones), locals_, specs(pools, "global"))
-    ]
+    locals_: list[str | None] = [None]
+    if local_pools is not None:
+        of_text = specs(local_pools, "local", options_known=options_known)
+        locals_ = [None if one == NONE else one for one in of_text]
+    globals_ = specs(pools, "global", options_known=options_known)
+    found = [Variant(backbone, pool, local) for backbone, local, pool in product(_split(backbones), locals_, globals_)]
     if twice := {one.name for one in found if found.count(one) > 1}:
         raise UsageError(f"{', '.join(sorted(twice))} is named twice", "name each once; several seeds are --seeds N")
     return found
 
 
-def specs(text: str, kind: spec.Kind) -> list[str]:
+def specs(text: str, kind: spec.Kind, *, options_known: bool = False) -> list[str]:
     """The poolings that a text names, with sweeps expanded: `avg,gem:p=2|3,learnable=false` are three.
 
     A piece with `=` and no `:` belongs to the pooling before it.
@@ -99,7 +101,7 @@ def specs(text: str, kind: spec.Kind) -> list[str]:
         found += sorted(dict.fromkeys(names)) if one == "all" else [one]
     for one in found:
         if not (kind == "local" and one == NONE):
-            _require_known(one, kind)
+            _require_known(one, kind, options_known=options_known)
     return found
 
 
@@ -149,8 +151,11 @@ def _expand(text: str) -> list[str]:
     return [f"{name}{colon}{','.join(chosen)}" for chosen in product(*ranges)]
 
 
-def _require_known(text: str, kind: spec.Kind) -> None:
-    """Raises UsageError where there is no such pooling, or no such option of it."""
+def _require_known(text: str, kind: spec.Kind, *, options_known: bool) -> None:
+    """Raises UsageError where there is no such pooling or, unless they are known, no such option of it."""
+    if options_known:
+        loader.catalog().find_pooling(text, kind)
+        return
     if kind == "local":
         wanted = parse_spec(text)
         rest = {key: value for key, value in wanted.options.items() if key not in GEOMETRY}
