@@ -72,7 +72,7 @@ class Built:
     @property
     def always_required(self) -> dict[str, Requirement]:
         """What it requires without any extra, by canonical name."""
-        found = {}
+        found: dict[str, Requirement] = {}
         for one in self.requirements:
             if one.marker is None or one.marker.evaluate({"extra": ""}):
                 found[canonicalize_name(one.name)] = one

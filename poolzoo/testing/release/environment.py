@@ -132,6 +132,7 @@ def make(folder: Path, plugin: str, newest: Path | None, *, clean: bool, offline
         POOLZOO_CACHE=str(folder / "cache"),
         POOLZOO_CONFIG=str(folder / "config"),
         POOLZOO_PLUGINS=plugin,
+        COLUMNS="200",  # so that pytest does not cut its messages
     )
     words = f"a new venv of Python {platform.python_version()}, "
     words += "all packages installed into it" if clean else f"with the packages of {sys.prefix} linked into it"
