@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test slow gpu lint clean
+.PHONY: demo test slow gpu lint docs clean
 
 demo: $(VENV)/.demo
 	@sh demo.sh $(BIN)
@@ -23,8 +23,12 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo "open site/index.html"
+
 clean:
-	rm -rf $(VENV) demo runs .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) demo runs site .pytest_cache .ruff_cache .mypy_cache
 
 # A stamp is written when its install has ended well, so that an interrupted one is taken up again.
 $(VENV)/.made:
@@ -42,3 +46,7 @@ $(VENV)/.test: pyproject.toml | $(VENV)/.made
 $(VENV)/.dev: pyproject.toml | $(VENV)/.made
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ $(VENV)/.test $(VENV)/.demo
+
+$(VENV)/.docs: pyproject.toml | $(VENV)/.made
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@ $(VENV)/.demo

@@ -1,4 +1,4 @@
-"""Fills the tables of checks in docs/plugins.md: `python docs/make_plugins.py`. A test compares them."""
+"""Fills the tables of checks in docs/how-to/plugins.md: `python docs/make_plugins.py`. A test compares them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from poolzoo.testing import backbones, datasets, poolings, runtimes
 from poolzoo.testing.base import Checks
 
-PAGE = Path(__file__).with_name("plugins.md")
+PAGE = Path(__file__).parent / "how-to" / "plugins.md"
 
 
 def render(text: str) -> str:

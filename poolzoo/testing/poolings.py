@@ -322,7 +322,7 @@ def nothing_stays_on_the_cpu(checked: CheckedPooling) -> None:
 
 @checks.promise(
     "a small eps is deleted (use clamp), divisor_override is ignored, median and adaptive max have no form: "
-    "docs/plugins.md has the rewrites"
+    "docs/how-to/plugins.md has the rewrites"
 )
 def exports_as_it_is(checked: CheckedPooling) -> None:
     """A plain `torch.onnx.export` at 7 × 7 and 8 × 8 gives the same output for any number of images.
