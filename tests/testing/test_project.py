@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -214,6 +216,16 @@ def test_the_fixture_works_under_xdist(pytester):
     )
     result = pytester.runpytest_subprocess("-n", "2", "-p", "no:cacheprovider")
     result.assert_outcomes(passed=6)
+
+
+@pytest.mark.slow
+def test_the_tests_in_the_documents_pass(pytester):
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "release-plugin.md").read_text()
+    (code,) = re.findall(r"```python\n(# tests/test_in_a_project\.py\n.*?)```", page, re.DOTALL)
+    pytester.makeini("[pytest]\nfilterwarnings = error")
+    pytester.makeconftest('pytest_plugins = ["poolzoo.testing.plugin"]')
+    pytester.makepyfile(code)
+    pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=4)
 
 
 @pytest.mark.slow

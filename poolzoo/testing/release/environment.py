@@ -137,7 +137,7 @@ def make(folder: Path, plugin: str, newest: Path | None, *, clean: bool, offline
     words = f"a new venv of Python {platform.python_version()}, "
     words += "all packages installed into it" if clean else f"with the packages of {sys.prefix} linked into it"
     if left_out:
-        words += f", but {', '.join(left_out)}"
+        words += f", without {', '.join(left_out)}"
     python = scripts / ("python.exe" if os.name == "nt" else "python")
     version = poolzoo.__version__ if newest is None else newest.name.split("-")[1]
     made = Environment(folder, python, version, newest is None, words, variables, offline)
