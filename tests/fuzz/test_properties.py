@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from fuzz.targets import graphs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from fuzz.targets import graphs
 from poolzoo.artifacts.schema import Config, Manifest, Parity
 from poolzoo.common import archive, conform, json_reader
 from poolzoo.common.errors import UsageError
