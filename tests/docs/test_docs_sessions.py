@@ -88,12 +88,13 @@ def reason_not_to_run(words: list[str]) -> str:
 
 def missing_runtime(words: list[str]) -> str:
     """The first runtime of a command that is not installed; empty if there is none."""
+    options = [option for option in ("--runtime", "--target") if option in words]
+    names = [name for option in options for name in words[words.index(option) + 1].split(",")]
+    if not names:
+        return ""
     known = {entry.item.name: entry.item for entry in loader.load_plugins(installed=False).select(spec.Runtime)}
-    for option in ("--runtime", "--target"):
-        for name in words[words.index(option) + 1].split(",") if option in words else ():
-            if name in known and not availability.find(known[name]).installed:
-                return f"the runtime {name}"
-    return ""
+    missing = [name for name in names if name in known and not availability.find(known[name]).installed]
+    return f"the runtime {missing[0]}" if missing else ""
 
 
 def trains(words: list[str]) -> bool:
