@@ -1,4 +1,4 @@
-"""Draws docs/explanation/windows.svg: which values of a row of four each window reads, for five kinds of windows.
+"""Draws docs/explanation/windows.svg: which values of a row of four each window reads, for several kinds of windows.
 
 python docs/make_windows.py
 
@@ -31,6 +31,12 @@ def adaptive(count: int) -> list[Interval]:
     return [(i * SIDE // count, ceil((i + 1) * SIDE / count)) for i in range(count)]
 
 
+def variable(border: int, inside: int) -> list[Interval]:
+    """The windows of poolzoo's `variable` at stride 1, where a window of `border` decides how many there are."""
+    starts = range(SIDE - border + 1)
+    return [(start, start + (border if start in (starts[0], starts[-1]) else inside)) for start in starts]
+
+
 ROWS = (
     ("window 2, stride 2", sliding(2, 2, 0)),
     ("window 3, stride 2", sliding(3, 2, 0)),
@@ -38,12 +44,13 @@ ROWS = (
     ("window 3, stride 2, padding 1", sliding(3, 2, 1)),
     ("adaptive, 3 cells", adaptive(3)),
     ("adaptive, 6 cells", adaptive(6)),
+    ("variable, stride 1", variable(2, 3)),
 )
 
 
 def render() -> str:
     """The picture."""
-    left, top, parts = 230, 12, []
+    left, top, parts = 290, 12, []
     for title, windows in ROWS:
         parts.append(f'<text x="{left - 1.5 * CELL}" y="{top + 0.62 * CELL:g}" text-anchor="end">{title}</text>')
         for column in range(-1, SIDE + 1):

@@ -10,6 +10,7 @@ import sys
 import pytest
 from support.command_lines import ROOT
 
+import poolzoo
 from poolzoo.common import errors
 
 DOCS = ROOT / "docs"
@@ -94,7 +95,7 @@ def test_the_drawing_of_windows_is_what_its_script_draws():
     assert (DOCS / "explanation" / "windows.svg").read_text() == make("make_windows").render()
 
 
-def test_the_drawn_windows_are_those_of_torch():
+def test_the_drawn_windows_are_those_of_the_layers():
     import torch
     from torch.nn import functional as F
 
@@ -108,6 +109,9 @@ def test_the_drawn_windows_are_those_of_torch():
     for count in (3, 6):
         drawn = [mean(values[0], *one) for one in windows.adaptive(count)]
         assert F.adaptive_avg_pool1d(values, count)[0].tolist() == pytest.approx(drawn)
+    layer = poolzoo.create_pooling("variable:mode=avg", channels=1, kind="local", kernel_size=2, stride=1)
+    drawn = [mean(values[0], *one) for one in windows.variable(2, 3)]
+    assert layer(values.expand(1, 1, 4, 4))[0, 0, 1].tolist() == pytest.approx(drawn)
 
 
 def mean(values, first: int, end: int) -> float:
