@@ -117,8 +117,8 @@ def _modules(folder: Path) -> Iterator[Call]:
 
     (folder / "fails.py").write_text("import no_such_package")
     (folder / "net.py").write_text(
-        "import torch\ndef training(): return torch.nn.Sequential(torch.nn.Dropout())\nnumber = 3\ndef three(): return 3\n"
-        "def raises(): 1 / 0\n"
+        "import torch\nnumber = 3\ndef training(): return torch.nn.Sequential(torch.nn.Dropout())\n"
+        "def three(): return 3\ndef raises(): 1 / 0\n"
     )
     for reference in (
         "module",
@@ -140,6 +140,7 @@ def _modules(folder: Path) -> Iterator[Call]:
 
 def _graphs(folder: Path) -> Iterator[Call]:
     from onnx import TensorProto, helper, save
+
     from poolzoo.runtime import ort_session
     from poolzoo.runtime.foreign import classifier, onnx_source
 

@@ -15,9 +15,9 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from messages import calls, command_lines
 from support import error_sites
 
+from messages import calls, command_lines
 from poolzoo import cli
 from poolzoo.common.errors import PoolzooError
 from poolzoo.plugin import loader
@@ -54,7 +54,7 @@ REASONS = frozenset(
 
 
 def keys() -> dict[str, error_sites.Site]:
-    """Every place by its key: the file, the function, and its number there, which changes of texts leave as they are."""
+    """Every place by its key: the file, the function, and its number there, which a change of its text leaves."""
     counts: Counter[str] = Counter()
     found = {}
     for site in sorted(error_sites.sites().values(), key=lambda one: (one.file, one.line, one.column)):
@@ -91,8 +91,7 @@ def provoked(folder: Path) -> dict[str, str]:
                 pass
             except Exception as error:  # the test of the calls fails on it
                 print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        found = {**{names[one.site]: CALLS for one in made}, **found}
-    return found
+        return {**{names[one.site]: CALLS for one in made}, **found}
 
 
 def read() -> dict[str, str]:
