@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 import sys
 import warnings
 from typing import Any, Final, NoReturn
@@ -14,7 +13,7 @@ from click.shell_completion import CompletionItem
 
 from poolzoo.cli.groups import Context, help_width, require_command, write_examples
 from poolzoo.cli.options import add_global_options, hint_for
-from poolzoo.common import errors, output, streams
+from poolzoo.common import errors, output, stopping, streams
 
 COMPLETE: Final = "_POOLZOO_COMPLETE"  # the variable with which a shell asks for completions
 # Name → (module:command, what `--help` says of it); stated here so that `--help` imports none of them.
@@ -93,6 +92,8 @@ class Commands(click.Group):
             finally:
                 if (loader := sys.modules.get("poolzoo.plugin.loader")) is not None:  # else no plugin was loaded
                     loader.report_failures()
+                if (uncaught := sys.modules.get("poolzoo.common.uncaught")) is not None:
+                    uncaught.report()
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -150,15 +151,24 @@ def main() -> NoReturn:
     # Sleeping at a barrier costs 5 % alone and gains a factor of 1.7 where another process wants the core
     # (benchmarks/train/barriers.py); it must be said before torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("PYTHONSAFEPATH", "1")  # no Python that is started here finds modules in the current folder
     from poolzoo.common import resources
 
     if (limit := resources.thread_limit()) is not None:
         os.environ.setdefault("OMP_NUM_THREADS", str(limit))
     if os.environ.get("RANK", "0") != "0":  # one of several that torchrun started with the same arguments
         output.set_rank(-1)
-    signal.signal(signal.SIGINT, _interrupt)
-    signal.signal(signal.SIGTERM, _interrupt)
-    code = run(sys.argv[1:])
+    if not errors.is_debugging():
+        from poolzoo.common import uncaught
+
+        uncaught.install()
+    stopping.handle(_interrupt)
+    stopping.never_lose_one()
+    try:
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt as stop:  # a second one, while the first was being handled
+        code = _say_stopped(type(stop))
+    stopping.handle(stopping.end_at_once)  # all is said and written, and exit handlers may take seconds
     gc.freeze()  # the collections at exit would look at every object of torch, and find that it is about to go
     sys.exit(code)
 
@@ -166,8 +176,12 @@ def main() -> NoReturn:
 _stopped: list[type[KeyboardInterrupt]] = []  # a signal that came, for where a library swallows the exception
 
 
-def _interrupt(number: int, frame: object) -> NoReturn:
-    kind = errors.Terminated if number == signal.SIGTERM else KeyboardInterrupt
+def _interrupt(number: int, frame: object) -> None:
+    if stopping.repeats(number, _stopped):
+        return
+    if _stopped:  # whoever asks twice does not want to wait for what the first one began
+        stopping.end_at_once(number, frame)
+    kind = stopping.EXCEPTIONS[number]
     _stopped.append(kind)
     raise kind
 
@@ -203,6 +217,5 @@ def run(arguments: list[str]) -> int:
 
 
 def _say_stopped(kind: type[BaseException], hint: str = "") -> int:
-    terminated = issubclass(kind, errors.Terminated)
-    output.error("terminated" if terminated else "interrupted", hint)
-    return errors.TERMINATED if terminated else errors.INTERRUPTED
+    output.error(stopping.word(kind), hint)
+    return stopping.exit_code(kind)

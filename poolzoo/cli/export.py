@@ -14,8 +14,8 @@ from poolzoo.cli.options import json_option, provider_option, runtime_timeout_op
 from poolzoo.common import output
 
 if TYPE_CHECKING:
-    from poolzoo.export.candidate import CandidateResult
     from poolzoo.export.export import ExportReport
+    from poolzoo.export.precision.candidate import CandidateResult
     from poolzoo.export.source import ExportSource
     from poolzoo.metrics.output_rules import RuleOptions
 
@@ -305,7 +305,7 @@ def _candidate(one: CandidateResult) -> tuple[str, ...]:
 
 def _search(one: CandidateResult) -> str:
     """What lets a candidate keep the limits, and what that costs, in one line."""
-    from poolzoo.export.layer_search import describe
+    from poolzoo.export.precision.layer_search import describe
 
     assert one.search is not None
     size, after = list(one.ort_ms.items())[-1]

@@ -8,10 +8,10 @@ import click
 
 from poolzoo.cli import values
 from poolzoo.cli.options import CommandGroup, json_option
+from poolzoo.cli.plugin_check import command as check
 from poolzoo.common import output
-from poolzoo.common.errors import CHECK_FAILED, OK, UsageError
+from poolzoo.common.errors import UsageError
 from poolzoo.plugin import disabled, loader
-from poolzoo.plugin.problems import summary
 
 LIST_EXAMPLES: Final = (
     ("List plugins without importing any", "poolzoo plugin list"),
@@ -23,10 +23,6 @@ NEW_EXAMPLES: Final = (
     ("Write the folder my-pool, to edit and install", "poolzoo plugin new my-pool"),
     ("Write one file, my_pool.py", "poolzoo plugin new my-pool --single-file"),
     ("Write a plugin with a runtime", "poolzoo plugin new my-runtime --kind runtime"),
-)
-CHECK_EXAMPLES: Final = (
-    ("Check a plugin file", "poolzoo plugin check my_pool.py"),
-    ("Check an installed plugin", "poolzoo plugin check my-pool"),
 )
 
 
@@ -132,27 +128,4 @@ def new(name: str, kind: str, single_file: bool, folder: str) -> None:
     output.data(str(written))
 
 
-@command.command("check", examples=CHECK_EXAMPLES)
-@click.argument("target", metavar="FILE|DIST", shell_complete=values.file_or_plugin)
-@json_option
-def check(target: str, as_json: bool) -> int:
-    """Run the conformance checks on everything that a plugin provides. The exit code is 1 if a check fails."""
-    from poolzoo.testing.plugin_check import check_plugin
-
-    report = check_plugin(target, output.detail)
-    if as_json:
-        output.emit_json(report.to_json())
-        return OK if report.passed else CHECK_FAILED
-    rows = [
-        (item.name, item.kind, outcome.check, "FAILED" if outcome.failure else "passed")
-        for item in report.items
-        for outcome in item.outcomes
-    ]
-    output.table(("item", "kind", "check", "result"), rows)
-    for text, hint in summary(report.problems):
-        output.error(text, hint)
-    for item in report.items:
-        for outcome in item.outcomes:
-            if failure := outcome.failure:
-                output.error(f"{item.name} ({item.kind}), {failure.check}: {failure.found}", failure.hint)
-    return OK if report.passed else CHECK_FAILED
+command.add_command(check)

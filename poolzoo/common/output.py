@@ -137,14 +137,11 @@ def emit_json(value: Any) -> None:
 
 
 def csv_row(cells: Sequence[object]) -> None:
-    """Prints a line of CSV: to a program the very text, which CSV can quote, to a person an escaped one."""
+    """Prints a line of CSV: to a program the cells of `csv_writer`, to a person these with what is not seen escaped."""
     if _rank == 0:
-        import csv
-        import io
+        from poolzoo.common import csv_writer
 
-        line = io.StringIO()
-        csv.writer(line, lineterminator="\r\n").writerow(cells)  # with this terminator, it quotes either half of it
-        exact = line.getvalue().removesuffix("\r\n")
+        exact = csv_writer.line(cells).removesuffix("\r\n")
         streams.write(f"{visible(exact) if streams.stdout_is_terminal() else exact}\n")
 
 

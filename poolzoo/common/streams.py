@@ -25,12 +25,12 @@ class Foreign(io.TextIOBase):
     errors = "backslashreplace"
 
     def write(self, text: str) -> int:
-        with suppress(ValueError, AttributeError):  # stderr is closed, or None
+        with suppress(ValueError, AttributeError, OSError):  # stderr is closed, None, or nobody reads it
             sys.stderr.write(text)
         return len(text)
 
     def flush(self) -> None:
-        with suppress(ValueError, AttributeError):
+        with suppress(ValueError, AttributeError, OSError):
             sys.stderr.flush()
 
     def writable(self) -> bool:
@@ -199,18 +199,15 @@ def write(text: str) -> None:
 
 
 def log(line: str) -> None:
-    """Writes a line to stderr, at once, whatever a plugin has done to it.
-
-    Raises:
-        ReaderGone: Nobody reads it any more.
-    """
+    """Writes a line to stderr, at once, whatever a plugin has done to it. Where nobody reads it, the work goes on."""
     for stream in (sys.stderr, sys.__stderr__):
         try:
             stream.write(line + "\n")  # type: ignore[union-attr]
             stream.flush()  # type: ignore[union-attr]
             return
-        except BrokenPipeError as error:
-            raise ReaderGone from error
+        except BrokenPipeError:
+            _point(2, at=None)  # or the interpreter would try again at exit, and fail
+            return
         except (ValueError, AttributeError, OSError):  # closed, None, or its descriptor is closed
             continue
     if _ownership is not None and _ownership.logs is not None:
