@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from poolzoo.common import csv_writer
 from poolzoo.common.errors import EnvironmentProblem, UsageError
 from poolzoo.data import walk
 
@@ -96,7 +97,7 @@ def _csv(path: Path) -> Iterator[str]:
         rows = csv.reader(file)
         header = next(rows, [])
         at = header.index(_column(header, path)) if header else 0
-        yield from (row[at] for row in rows if len(row) > at and row[at])
+        yield from (csv_writer.plain(row[at]) for row in rows if len(row) > at and row[at])
 
 
 def _parquet(path: Path) -> Iterator[str]:
