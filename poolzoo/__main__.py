@@ -1,11 +1,21 @@
-"""`python -m poolzoo`: the command line, without the current folder among the places of modules.
+"""`python -m poolzoo`, and the program `poolzoo`: Ctrl-C while it starts is one line, too.
 
-Python puts that folder first, so that a `json.py` or a `torch.py` there would be run. It stays where poolzoo itself
-comes from it. `python -P -m poolzoo` and the command `poolzoo` never have it.
+`python -m` puts the current folder first among the places of modules, so that a `json.py` or a `torch.py` there would
+be run. It is left out, unless poolzoo itself comes from it. `python -P -m poolzoo` and `poolzoo` never have it.
 """
 
 import os
 import sys
+
+
+def main() -> None:
+    """Imports the command line and runs it."""
+    from poolzoo.common import stopping
+
+    stopping.handle(stopping.end_at_once)
+    from poolzoo import cli
+
+    cli.main()
 
 
 def _leave_current_folder_out() -> None:
@@ -20,6 +30,4 @@ def _leave_current_folder_out() -> None:
 
 if __name__ == "__main__":
     _leave_current_folder_out()
-    from poolzoo.cli import main
-
     main()

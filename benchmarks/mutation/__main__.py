@@ -1,6 +1,7 @@
 """How many faults of `poolings`, `plugin`, `artifacts` and `parity` the tests notice: mutants, drawn at random.
 
-    python -m benchmarks.mutation [--packages NAME …] [--sample 150] [--seed 0] [--jobs 2] [--out mutants]
+    python -m benchmarks.mutation [--packages NAME …] [--files GLOB] [--tests PATH …] [--sample 150] [--seed 0]
+        [--seconds 20] [--jobs 2] [--out mutants]
 
 Prints each survivor, and for each package the share of mutants killed with Wilson's 95 % interval. A mutant is killed
 if a test fails or takes five times as long as usual, and passes where nothing is changed. Its tests are those of
@@ -38,7 +39,7 @@ def main() -> int:
     screen = os.fdopen(os.dup(1), "w")  # pytest keeps what is printed
     rows = [_package(name, arguments, screen) for name in arguments.packages]
     print("\n| package | mutants | tried | killed | 95 % interval | no test reaches | a second |", file=screen)
-    print("|---|---|---|---|---|---|---|", *rows, sep="\n", file=screen)
+    print("|---|---|---|---|---|---|---|", *rows, sep="\n", file=screen, flush=True)
     return 0
 
 
@@ -46,7 +47,7 @@ def _package(name: str, arguments: argparse.Namespace, screen: TextIO) -> str:
     folder = Path("poolzoo", name)
     every: list[Mutant] = []
     texts = 0
-    for path in sorted(folder.rglob("*.py")):
+    for path in sorted(folder.rglob(arguments.files)):
         if "templates" not in path.parts:
             found, left_out = mutants_of(path)
             every += found
@@ -65,7 +66,7 @@ def _package(name: str, arguments: argparse.Namespace, screen: TextIO) -> str:
 
     session = MutationSession(chosen, [folder], arguments.seconds, arguments.jobs, report)
     options = [*QUIET, "-o", "tmp_path_retention_policy=none"]
-    pytest.main([*options, *TESTS[name]], plugins=[session])
+    pytest.main([*options, *(arguments.tests or TESTS[name])], plugins=[session])
     for test in session.unfit:
         print(f"{test} fails without any mutant, and is left out", file=screen)
     verdicts = Counter(json.loads(line)["verdict"] for line in file.read_text(encoding="utf-8").splitlines())
@@ -91,6 +92,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--packages", nargs="+", default=list(TESTS), choices=list(TESTS))
     parser.add_argument("--sample", type=int, default=150, help="mutants of each package")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--files", default="*.py", help="pattern of the files to change")
+    parser.add_argument("--tests", nargs="+", help="test files in place of those of `TESTS`")
     parser.add_argument("--seconds", type=float, default=20.0, help="CPU seconds of tests for each mutant")
     parser.add_argument("--jobs", type=int, default=2, help="processes that try mutants")
     parser.add_argument("--out", default="mutants", help="folder that gets a file of results for each package")

@@ -86,7 +86,7 @@ def _difference(before: str, after: str) -> str:
 
 def _shared(one: str, other: str) -> int:
     """How many characters two texts begin with together."""
-    return next((at for at, (a, b) in enumerate(zip(one, other)) if a != b), min(len(one), len(other)))
+    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def is_text(node: cst.CSTNode) -> bool:

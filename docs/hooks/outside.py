@@ -39,8 +39,10 @@ def on_files(files: Files, *, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
-    """Points links at the pages of this hook."""
+    """Points links at the pages of this hook, and keeps these out of the search."""
     origin, here = _origin(page.file.src_uri), Path(page.file.src_uri).parent
+    if here.parts[:1] == (FOLDER,):
+        page.meta["search"] = {"exclude": True}
 
     def pointed(found: re.Match[str]) -> str:
         target = _resolve(origin, found[2])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 import sys
 import warnings
 from typing import Any, Final, NoReturn
@@ -12,9 +11,9 @@ from typing import Any, Final, NoReturn
 import click
 from click.shell_completion import CompletionItem
 
-from poolzoo.cli.groups import require_command
+from poolzoo.cli.groups import Context, help_width, require_command, write_examples
 from poolzoo.cli.options import add_global_options, hint_for
-from poolzoo.common import errors, output, streams
+from poolzoo.common import errors, output, stopping, streams
 
 COMPLETE: Final = "_POOLZOO_COMPLETE"  # the variable with which a shell asks for completions
 # Name → (module:command, what `--help` says of it); stated here so that `--help` imports none of them.
@@ -55,15 +54,25 @@ VARIABLES: Final = {
     "POOLZOO_CACHE_LIMIT": "Size of each cache in gigabytes.",
     "POOLZOO_PLUGINS_DIR": "Directory whose Python files are loaded as plugins.",
     "POOLZOO_CONFIG": "Directory that keeps which plugins are disabled.",
-    "NO_COLOR": "Any value turns colors off; FORCE_COLOR turns them on in a pipe.",
+    "NO_COLOR": "Any value turns colors off; FORCE_COLOR colors messages in a pipe too.",
 }
+
+
+EXAMPLES: Final = (
+    ("List poolings, backbones, data sets and runtimes", "poolzoo list"),
+    ("Train a network; the last line is its run directory", "poolzoo finetune --data digits --pool gem --out run"),
+    ("Export it to ONNX and check that the graph agrees", "poolzoo export run --out bundle"),
+    ("Label an image without torch", "poolzoo predict bundle photo.jpg"),
+)
 
 
 class Commands(click.Group):
     """A group whose commands are imported when they are needed."""
 
+    context_class = Context
+
     def list_commands(self, context: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return [*COMMANDS]  # `list` is the module of that command here, once it was imported
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
@@ -91,8 +100,9 @@ class Commands(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
     def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Environment variables"):
-            formatter.write_dl(list(VARIABLES.items()))
+        write_examples(formatter, EXAMPLES)
+        with formatter.section("Environment"):
+            formatter.write_dl(VARIABLES.items())
         with formatter.section("Exit codes"):
             formatter.write_dl([(str(code), meaning) for code, meaning in errors.EXIT_CODES.items()])
 
@@ -120,14 +130,7 @@ def _version(context: click.Context, parameter: click.Parameter, value: bool) ->
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version and exit."
 )
 def cli() -> None:
-    """Try any pooling strategy in any vision backbone, fine-tune it, and ship a verified ONNX file.
-
-    \b
-      poolzoo list                                        list poolings, backbones, data sets and runtimes
-      poolzoo finetune --backbone resnet18 --pool gem     train; prints the run directory
-      poolzoo export RUN                                  export to ONNX and check parity
-      poolzoo predict BUNDLE photo.jpg                    label an image; needs no torch
-    """
+    """Try any pooling strategy in any vision backbone, fine-tune it, and ship a verified ONNX file."""
 
 
 add_global_options(cli)
@@ -159,9 +162,13 @@ def main() -> NoReturn:
         from poolzoo.common import uncaught
 
         uncaught.install()
-    signal.signal(signal.SIGINT, _interrupt)
-    signal.signal(signal.SIGTERM, _interrupt)
-    code = run(sys.argv[1:])
+    stopping.handle(_interrupt)
+    stopping.never_lose_one()
+    try:
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt as stop:  # a second one, while the first was being handled
+        code = _say_stopped(type(stop))
+    stopping.handle(stopping.end_at_once)  # all is said and written, and exit handlers may take seconds
     gc.freeze()  # the collections at exit would look at every object of torch, and find that it is about to go
     sys.exit(code)
 
@@ -169,8 +176,12 @@ def main() -> NoReturn:
 _stopped: list[type[KeyboardInterrupt]] = []  # a signal that came, for where a library swallows the exception
 
 
-def _interrupt(number: int, frame: object) -> NoReturn:
-    kind = errors.Terminated if number == signal.SIGTERM else KeyboardInterrupt
+def _interrupt(number: int, frame: object) -> None:
+    if stopping.repeats(number, _stopped):
+        return
+    if _stopped:  # whoever asks twice does not want to wait for what the first one began
+        stopping.end_at_once(number, frame)
+    kind = stopping.EXCEPTIONS[number]
     _stopped.append(kind)
     raise kind
 
@@ -178,13 +189,13 @@ def _interrupt(number: int, frame: object) -> NoReturn:
 def run(arguments: list[str]) -> int:
     """Runs one command; every error becomes one line, a hint and an exit code."""
     try:
-        with cli.make_context("poolzoo", arguments) as context:
+        with cli.make_context("poolzoo", arguments, terminal_width=help_width()) as context:
             result = cli.invoke(context)
     except click.exceptions.Exit as stop:
         return int(stop.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:
-        output.page(error.format_message())
-        return errors.OK if error.ctx is None or error.ctx.parent is None else errors.USAGE
+        output.help_on_stderr(error.format_message())
+        return errors.USAGE
     except click.NoSuchOption as error:
         output.error(f"there is no option {error.option_name}", hint_for(error))
         return errors.USAGE
@@ -207,6 +218,5 @@ def run(arguments: list[str]) -> int:
 
 
 def _say_stopped(kind: type[BaseException], hint: str = "") -> int:
-    terminated = issubclass(kind, errors.Terminated)
-    output.error("terminated" if terminated else "interrupted", hint)
-    return errors.TERMINATED if terminated else errors.INTERRUPTED
+    output.error(stopping.word(kind), hint)
+    return stopping.exit_code(kind)

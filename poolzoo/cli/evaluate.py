@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import click
 
 from poolzoo.cli import values
+from poolzoo.cli.groups import GroupedCommand
 from poolzoo.cli.options import json_option, provider_option, skip_broken_option, threads_option
 from poolzoo.common import output
 
+EXAMPLES: Final = (
+    ("Evaluate a run on the test images of its data set", "poolzoo evaluate run"),
+    ("Evaluate it on other images with the same classes", "poolzoo evaluate run --data folder:photos"),
+    ("Evaluate an exported graph under ONNX Runtime", "poolzoo evaluate bundle --onnx"),
+    ("Add a calibration to a run of an earlier version", "poolzoo evaluate run --calibrate"),
+)
 
-@click.command()
+
+@click.command(cls=GroupedCommand, examples=EXAMPLES)
 @click.argument("run", shell_complete=values.directory(values.RUN, values.BUNDLE), metavar="RUN")
 @click.option(
     "--data",

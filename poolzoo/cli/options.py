@@ -7,7 +7,7 @@ from typing import Any, Final, TypedDict, overload
 import click
 
 from poolzoo.cli import values
-from poolzoo.cli.groups import DATA, HARDWARE, OUTPUT, option, require_command
+from poolzoo.cli.groups import DATA, HARDWARE, OUTPUT, Context, GroupedCommand, option, require_command
 from poolzoo.common import output
 from poolzoo.plugin.settings import settings
 
@@ -184,6 +184,9 @@ def add_global_options(command: click.Command) -> click.Command:
 
 class CommandGroup(click.Group):
     """A command with commands of its own, each with the global options."""
+
+    context_class = Context
+    command_class = GroupedCommand
 
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
         super().add_command(add_global_options(cmd), name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import click
 
 from poolzoo.cli import values
@@ -10,6 +12,18 @@ from poolzoo.cli.plugin_check import command as check
 from poolzoo.common import output
 from poolzoo.common.errors import UsageError
 from poolzoo.plugin import disabled, loader
+
+LIST_EXAMPLES: Final = (
+    ("List plugins without importing any", "poolzoo plugin list"),
+    ("Import them too, to see all of their problems", "poolzoo plugin list --load"),
+)
+DISABLE_EXAMPLES: Final = (("Stop loading a plugin that is broken", "poolzoo plugin disable my-pool"),)
+ENABLE_EXAMPLES: Final = (("Load it again", "poolzoo plugin enable my-pool"),)
+NEW_EXAMPLES: Final = (
+    ("Write the folder my-pool, to edit and install", "poolzoo plugin new my-pool"),
+    ("Write one file, my_pool.py", "poolzoo plugin new my-pool --single-file"),
+    ("Write a plugin with a runtime", "poolzoo plugin new my-runtime --kind runtime"),
+)
 
 
 @click.group(cls=CommandGroup)
@@ -20,7 +34,7 @@ def command() -> None:
     """
 
 
-@command.command("list")
+@command.command("list", examples=LIST_EXAMPLES)
 @click.option("--load", "loaded", is_flag=True, help="Also load every enabled plugin, and show all of its problems.")
 @json_option
 def list_(loaded: bool, as_json: bool) -> None:
@@ -53,7 +67,7 @@ def list_(loaded: bool, as_json: bool) -> None:
     output.table(("plugin", "from", "where", "hooks", "status", "problem"), cells)
 
 
-@command.command("disable")
+@command.command("disable", examples=DISABLE_EXAMPLES)
 @click.argument("name", shell_complete=values.plugin)
 def disable(name: str) -> None:
     """Disable a plugin until it is enabled again. A file named with --plugin is still loaded."""
@@ -66,7 +80,7 @@ def disable(name: str) -> None:
     output.say(f"{name} is disabled; poolzoo plugin enable {name} undoes it")
 
 
-@command.command("enable")
+@command.command("enable", examples=ENABLE_EXAMPLES)
 @click.argument("name", shell_complete=values.disabled_plugin)
 def enable(name: str) -> None:
     """Enable a disabled plugin."""
@@ -83,7 +97,7 @@ def _names() -> str:
     return f"there are: {', '.join(names)}" if names else "there are no plugins but the built-in ones"
 
 
-@command.command("new")
+@command.command("new", examples=NEW_EXAMPLES)
 @click.argument("name")
 @click.option(
     "--kind", type=click.Choice(["pooling", "backbone", "dataset", "runtime"]), default="pooling", show_default=True,
@@ -101,12 +115,7 @@ def _names() -> str:
     shell_complete=values.folder,
 )
 def new(name: str, kind: str, single_file: bool, folder: str) -> None:
-    """Write a working plugin to start from: a package with tests, or one file. Prints its path.
-
-    \b
-      poolzoo plugin new my-pool                 the folder my-pool, to edit and install
-      poolzoo plugin new my-pool --single-file   my_pool.py
-    """
+    """Write a working plugin to start from: a package with tests, or one file. Prints its path."""
     from pathlib import Path
 
     from poolzoo.plugin.scaffold import write

@@ -13,6 +13,7 @@ import click
 from click.core import ParameterSource
 
 from poolzoo.cli import values
+from poolzoo.cli.groups import GroupedCommand
 from poolzoo.cli.options import (
     json_option,
     provider_option,
@@ -37,7 +38,16 @@ ACCEPTED, SET = "accepted", "set"  # where the bundle has such rules
 SALIENCY_HEADERS: Final = ("saliency", "method")  # where pictures are drawn
 
 
-@click.command()
+EXAMPLES: Final = (
+    ("Label images", "poolzoo predict bundle a.jpg b.jpg"),
+    ("Label a folder of images, and keep the labels as CSV", "poolzoo predict bundle photos --csv > labels.csv"),
+    ("Label the files that another program names", "find photos -name '*.jpg' -print0 | poolzoo predict bundle -"),
+    ("Draw where the network looks", "poolzoo predict bundle photo.jpg --saliency"),
+    ("Label millions of images into Parquet files, and resume", "poolzoo predict bundle @files.txt --out labels"),
+)
+
+
+@click.command(cls=GroupedCommand, examples=EXAMPLES)
 @click.argument(
     "bundle",
     shell_complete=values.directory(values.BUNDLE),

@@ -6,17 +6,27 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from poolzoo.cli import values
+from poolzoo.cli.groups import GroupedCommand
 from poolzoo.cli.options import json_option
 from poolzoo.common import files, output
 from poolzoo.common.errors import UsageError
 
+EXAMPLES: Final = (
+    ("Compare runs that are finished", "poolzoo report runs/a runs/b"),
+    ("Say which pooling wins over several comparisons", "poolzoo report comparisons/digits comparisons/photos"),
+    (
+        "Check what somebody else made under a protocol",
+        "poolzoo report comparison --check --data folder:photos",
+    ),
+)
 
-@click.command()
+
+@click.command(cls=GroupedCommand, examples=EXAMPLES)
 @click.argument(
     "paths",
     shell_complete=values.directory(values.RUN, values.COMPARISON),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -18,6 +18,7 @@ from poolzoo.cli.foreign import (
     require_of_file,
     require_onnx,
 )
+from poolzoo.cli.groups import GroupedCommand
 from poolzoo.cli.options import json_option, provider_option, runtime_timeout_option, split_names, threads_option
 from poolzoo.common import output
 
@@ -28,7 +29,17 @@ if TYPE_CHECKING:
     from poolzoo.runtime.verify import Check
 
 
-@click.command()
+EXAMPLES: Final = (
+    ("Check that a bundle is as it was exported", "poolzoo verify bundle"),
+    ("Check it in every runtime that is installed", "poolzoo verify bundle --runtime all"),
+    (
+        "Compare an ONNX file with its torch module",
+        "poolzoo verify model.onnx --against model.py:build",
+    ),
+)
+
+
+@click.command(cls=GroupedCommand, examples=EXAMPLES)
 @click.argument(
     "bundle",
     shell_complete=values.files(".onnx", markers=(values.BUNDLE,)),

@@ -148,10 +148,16 @@ class Catalog:
         Raises:
             UsageError: The name or an option is unknown, or there is none of that kind.
         """
-        wanted = grammar.parse_spec(text)
+        return self._resolve(grammar.parse_spec(text), self.find_pooling(text, kind))
+
+    def find_pooling(self, text: str, kind: spec.Kind) -> Entry:
+        """The entry that a pooling names; its build is not imported, and its options are not checked.
+
+        Raises:
+            UsageError: The name is unknown, or there is none of that kind.
+        """
         entries = [e for e in self.select(spec.Pooling) if _is_pooling(e.item, kind)]
-        entry = self._find(f"{kind} pooling", wanted, entries)
-        return self._resolve(wanted, entry)
+        return self._find(f"{kind} pooling", grammar.parse_spec(text), entries)
 
     def backbone(self, text: str) -> Resolved:
         """Looks a backbone up: `nano/resnet`, `timm/resnet18`, `resnet18` (timm's), `torchvision/vgg11`.

@@ -60,8 +60,8 @@ def _function(tree: ast.Module, name: str) -> ast.FunctionDef | None:
             bases = (base.id for base in node.bases if isinstance(base, ast.Name))
             return next((found for base in bases if (found := _function(tree, base)) is not None), None)
     made = _assigned(tree, name)  # such as `local_lse = local_build(LocalLSE)`
-    wraps = isinstance(made, ast.Call) and len(made.args) == 1 and isinstance(made.args[0], ast.Name)
-    return _function(tree, made.args[0].id) if wraps and made.args[0].id != name else None
+    wrapped = made.args[0] if isinstance(made, ast.Call) and len(made.args) == 1 else None
+    return _function(tree, wrapped.id) if isinstance(wrapped, ast.Name) and wrapped.id != name else None
 
 
 def _assigned(tree: ast.Module, name: str) -> ast.expr | None:

@@ -22,6 +22,8 @@ TENSOR_DIMS, TENSOR_TYPE, TENSOR_FLOATS, TENSOR_INTS, TENSOR_NAME, TENSOR_RAW = 
 VALUE_NAME, VALUE_TYPE = 1, 2
 # The element types that are read here.
 TYPES: Final[dict[int, np.dtype[Any]]] = {1: np.dtype("<f4"), 7: np.dtype("<i8"), 10: np.dtype("<f2")}
+MAX_SIDE: Final = 1 << 40  # of a weight; a negative one is beyond it
+VARINT_BITS: Final = 70  # of a number of ten bytes, the longest
 FIXED: Final = {1: 8, 5: 4}  # bytes of the wire types without a length
 
 Field = tuple[int, int | memoryview, memoryview]  # its number, its value, and all of its bytes
@@ -120,6 +122,8 @@ class Graph:
                 content[number] = value
         if kind is None:
             return None
+        if max(shape, default=0) > MAX_SIDE:
+            raise ValueError(f"{name} has no shape")
         plain = TENSOR_RAW if TENSOR_RAW in content or kind != TYPES[1] else TENSOR_FLOATS
         if plain in content:
             return np.frombuffer(content[plain], kind).reshape(shape)
@@ -225,12 +229,13 @@ def fields(content: memoryview) -> Iterator[Field]:
 def _varint(content: memoryview, at: int) -> tuple[int, int]:
     """A number of seven bits a byte, the least first, and where it ends."""
     value = shift = 0
-    while True:
+    while shift < VARINT_BITS:
         byte = content[at]
         value |= (byte & 127) << shift
         at, shift = at + 1, shift + 7
         if byte < 128:
             return value, at
+    raise ValueError("it has a number that does not end")
 
 
 def _packed(content: memoryview) -> list[int]:

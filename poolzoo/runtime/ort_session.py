@@ -20,6 +20,7 @@ from poolzoo.metrics import decisions
 from poolzoo.metrics.decisions import Decision
 from poolzoo.metrics.output_rules import ABSTENTION, PREDICTION_SETS, OutputRules
 from poolzoo.runtime import graph_input, graph_references
+from poolzoo.runtime import metadata as schema
 
 PROVIDERS: Final = {
     "cpu": "CPUExecutionProvider",
@@ -219,10 +220,7 @@ def open_model(path: Path, provider: str = "cpu", threads: int | None = None, *,
         output.warn(f"{wanted} cannot be used; falling back to {found}", "see poolzoo doctor")
         wanted = found
     metadata = dict(session.get_modelmeta().custom_metadata_map)
-    if not {"labels", "input"} <= metadata.keys():
-        raise CheckFailed(
-            f"{path} has no `labels` or `input` in its metadata", "export the run again with poolzoo export"
-        )
+    schema.require(metadata, path)
     needed = json.loads(metadata.get("onnxruntime", '"0"'))
     if _release(onnxruntime.__version__) < _release(needed):  # it opens the file, and computes wrong numbers
         raise _too_old(path, f"{needed} or newer")

@@ -233,7 +233,7 @@ def test_a_real_shell_completes_in_a_terminal(shell, tmp_path):
         terminal.type("poolzoo finetune --pool gem:lea\t", "rnable=")
         terminal.type("t\t", "rue")
         terminal.type("\x15poolzoo finetune --data folder:my\t", r"\ \$\(x\)\ photos/")
-        terminal.type("\x15poolzoo expo\t", "rt ")
+        terminal.type("\x15poolzoo expo\t", "rt")
     finally:
         terminal.close()
 

@@ -9,7 +9,19 @@ import pytest
 from support.command_lines import PAGES, ROOT, blocks, commands, fenced, flags, inline, name_of, parse, prose
 
 FENCED = fenced()
-EXTERNAL = ("pip", "pytest", "make", "torchrun", "tensorboard", "npm", "node", "cmake", "build/classify", "curl")
+EXTERNAL = (
+    "pip",
+    "pytest",
+    "twine",
+    "make",
+    "torchrun",
+    "tensorboard",
+    "npm",
+    "node",
+    "cmake",
+    "build/classify",
+    "curl",
+)
 FLAGS_OF_OTHERS = {"--dynamo", "--rehearse"}  # of timm's export script and of benchmarks/gpu.sh
 
 

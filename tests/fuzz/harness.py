@@ -22,7 +22,7 @@ from poolzoo.common import errors, output
 
 CPU_SECONDS = 5.0  # of one input
 WALL_SECONDS = 300.0  # of one input, after which the process ends itself
-MEMORY = 700 << 20  # bytes by which one input may raise the peak of the process
+MEMORY = 700 << 20
 ADDRESSES = 4 << 30  # bytes of addresses that all inputs may take together
 NEIGHBOR_EVERY = 100  # inputs after which a valid one must still be read
 MOST_FAILURES = 20  # of one target, after which it ends
@@ -46,6 +46,7 @@ class Target:
         mutate: Makes an input of a `Random` and valid ones.
         read: Reads an input; raises `Disagreement` where what it accepted contradicts an independent reader.
         share: How many inputs it gets, as a part of those that a quick reader gets.
+        memory: Bytes by which one input may raise the peak of the process.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Target:
     mutate: Callable[[Random, Sequence[bytes]], bytes]
     read: Callable[[bytes], object]
     share: float = 1.0
+    memory: int = MEMORY
 
     def make(self, seed: int, index: int) -> bytes:
         """The input of a number: the same for the same seed, whatever came before."""
@@ -105,7 +107,7 @@ def judge(target: Target, content: bytes, index: int = -1) -> tuple[bool, Failur
         if (what := problem_with(error)) is not None:
             failure = Failure(target.name, index, what, _place(error))
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10
-    if failure is None and grown > MEMORY:
+    if failure is None and grown > target.memory:
         failure = Failure(target.name, index, f"takes {grown >> 20} MB")
     return accepted, failure
 

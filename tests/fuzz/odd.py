@@ -12,7 +12,21 @@ NUMBERS: tuple[object, ...] = (
     *(float("nan"), float("inf"), float("-inf")),
 )
 TEXTS: tuple[str, ...] = (
-    *("", " ", "\0", "\n", "\r\n", "\t", "x" * 300, "x" * 70_000, "\ud800", "a\udcffb", "\ufeff", "\u202eabc", "\x1b[31m"),
+    *(
+        "",
+        " ",
+        "\0",
+        "\n",
+        "\r\n",
+        "\t",
+        "x" * 300,
+        "x" * 70_000,
+        "\ud800",
+        "a\udcffb",
+        "\ufeff",
+        "\u202eabc",
+        "\x1b[31m",
+    ),
     *("..", "../../x", "/", "/dev/null", "~", ".", "a/b", "a\\b", "C:", "é", "é", "İ", "ß", "🙂", "１２", "²"),
     *("none", "null", "true", "NaN", "inf", "-1", "1e999", HUGE, "0x10", "1_000", "+1", " 1 ", "__class__", "%s", "{}"),
     *("avg", "max", "gem:p=4", "all", "nano/plain", "auto", "<b>", "a,b", "a|b", "a;b", '"', "'", "$(x)", "`x`"),

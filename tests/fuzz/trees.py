@@ -7,7 +7,7 @@ import json
 from random import Random
 from typing import Any
 
-from . import odd
+from fuzz import odd
 
 DEEP = 100_000  # nested brackets
 

@@ -114,7 +114,9 @@ def test_places_that_cannot_be_read_are_passed_over(monkeypatch, place):
 )
 def test_short_commands_import_little(tmp_path, command, unused):
     dist_info(tmp_path, DECLARED)
-    (tmp_path / "mine_plugin.py").write_text("from poolzoo import hookimpl\n@hookimpl\ndef poolzoo_poolings():\n    return []\n")
+    (tmp_path / "mine_plugin.py").write_text(
+        "from poolzoo import hookimpl\n@hookimpl\ndef poolzoo_poolings():\n    return []\n"
+    )
     code = (
         "import sys\nfrom poolzoo.cli import run\n"
         f"run({command!r})\nprint(sorted({unused!r} & set(sys.modules)), file=sys.stderr)"

@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 import numpy as np
 
-from poolzoo.artifacts import manifest
-from poolzoo.artifacts.schema import Config
+from poolzoo.artifacts import manifest, reading
 from poolzoo.common import output, resources
 from poolzoo.common.errors import CheckFailed, EnvironmentProblem, UsageError
-from poolzoo.common.files import read_json
 from poolzoo.common.text import one_line
 from poolzoo.data import images, pillow_warnings
 from poolzoo.data.sizes import Size
@@ -166,7 +164,7 @@ def choose_runtime(directory: Path, named: str | None, provider: str) -> str:
     manifest.check(directory, "bundle")
     if named is None and provider in ("cuda", "tensorrt"):
         return ORT
-    config: Config = read_json(directory / "config.json")
+    config = reading.read_bundle_config(directory)
     name = named or config.get("export", {}).get("runtime", ORT)
     if name == ORT and named is None:
         return ORT
@@ -188,7 +186,7 @@ def recorded_rules(directory: Path) -> OutputRules:
     Raises:
         CheckFailed: The file holds something else.
     """
-    config: Config = read_json(directory / "config.json")
+    config = reading.read_bundle_config(directory)
     try:
         return OutputRules.from_json(cast(Mapping[str, object], config.get("export", {})))
     except ValueError as error:
@@ -197,7 +195,7 @@ def recorded_rules(directory: Path) -> OutputRules:
 
 def recorded_task(directory: Path) -> Task:
     """The task of a bundle, from its `config.json`; without one, as in earlier versions, an image has one label."""
-    config: Config = read_json(directory / "config.json")
+    config = reading.read_bundle_config(directory)
     return TASKS.get(config.get("task", CLASSIFICATION), TASKS[CLASSIFICATION])
 
 

@@ -64,15 +64,18 @@ class Built:
         Raises:
             AssertionError: One cannot be read.
         """
-        try:
-            return [Requirement(text) for text in self.metadata.get("requires_dist", ())]
-        except InvalidRequirement as error:
-            raise AssertionError(f"a requirement cannot be read: {error}") from error
+        found = []
+        for text in self.metadata.get("requires_dist", ()):
+            try:
+                found.append(Requirement(text))
+            except InvalidRequirement:
+                raise AssertionError(f"the requirement {text!r} cannot be read") from None
+        return found
 
     @property
     def always_required(self) -> dict[str, Requirement]:
         """What it requires without any extra, by canonical name."""
-        found = {}
+        found: dict[str, Requirement] = {}
         for one in self.requirements:
             if one.marker is None or one.marker.evaluate({"extra": ""}):
                 found[canonicalize_name(one.name)] = one

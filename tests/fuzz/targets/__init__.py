@@ -7,7 +7,7 @@ import importlib.util
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..harness import Target
+from fuzz.harness import Target
 
 ROOMS: dict[str, tuple[str, ...]] = {  # each room with what must be installed
     "texts": (),

@@ -16,6 +16,9 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
+from fuzz import odd, trees
+from fuzz.harness import Disagreement, Target
+from fuzz.targets.runs import EARLIER, restoring
 from poolzoo.artifacts import samples
 from poolzoo.common import files
 from poolzoo.compare import table
@@ -24,12 +27,25 @@ from poolzoo.data.identity import DataIdentity
 from poolzoo.model.state_dict import read_state_dict
 from poolzoo.train.checkpoint import Checkpoint, RunIdentity
 
-from .. import odd, trees
-from ..harness import Disagreement, Target
-from .runs import EARLIER, restoring
-
 SHAPES = ((), (0,), (1,), (2,), (2, 0), (0, 3), (1, 1, 1, 1), (3, 2, 2, 1), (2,) * 20, (10**12,), (-1,), (2**62, 4))
-TYPES = ("<f4", "<f8", "<f2", "|b1", "|u1", "<i8", "<u8", ">i4", "<c8", "<U3", "|S0", "|V0", "|V8", "|O", "<M8[s]", "[('a', '<i4')]")
+TYPES = (
+    "<f4",
+    "<f8",
+    "<f2",
+    "|b1",
+    "|u1",
+    "<i8",
+    "<u8",
+    ">i4",
+    "<c8",
+    "<U3",
+    "|S0",
+    "|V0",
+    "|V8",
+    "|O",
+    "<M8[s]",
+    "[('a', '<i4')]",
+)
 
 
 def archive(arrays: dict[str, np.ndarray]) -> bytes:
@@ -62,7 +78,9 @@ def mutated_arrays(rng: Random, seeds: Sequence[bytes]) -> bytes:
             del arrays[name]
             arrays = arrays or {"a.npy": b""}
         elif kind < 0.9:
-            arrays[rng.choice(("x.npy", "../x.npy", "/x.npy", "x", "", "é.npy", "classes.npy", "a" * 300))] = arrays[name]
+            arrays[rng.choice(("x.npy", "../x.npy", "/x.npy", "x", "", "é.npy", "classes.npy", "a" * 300))] = arrays[
+                name
+            ]
         else:
             arrays[name] = odd.damaged(rng, arrays[name])
     return _zipped(rng, arrays)
@@ -87,7 +105,9 @@ def _other(rng: Random, array: np.ndarray) -> np.ndarray:
         return np.repeat(array, 2, 0) if array.ndim else array
     if kind == 4:
         fill = rng.choice((np.nan, np.inf, -np.inf, 1e38, -1, 0, 2**31, -(2**40)))
-        return np.full(array.shape, fill, "f8") if rng.random() < 0.5 else np.full(array.shape, 0 if fill != fill else 7)
+        return (
+            np.full(array.shape, fill, "f8") if rng.random() < 0.5 else np.full(array.shape, 0 if fill != fill else 7)
+        )
     if kind == 5:
         return np.zeros(rng.choice(SHAPES[:9]), array.dtype)
     if kind == 6:
@@ -107,7 +127,11 @@ def promising(rng: Random, content: bytes) -> bytes:
         header[rng.choice(list(header))] = rng.choice((None, "x", -1, (1.5,), ("a",), [], {}, "9" * 300, (True,)))
     if rng.random() < 0.1:
         header["more"] = 1
-    text = repr(header) if rng.random() < 0.9 else rng.choice(("(" * 300, "[" * 5000, "{}", "", "__import__('os')", "1" * 5000))
+    text = (
+        repr(header)
+        if rng.random() < 0.9
+        else rng.choice(("(" * 300, "[" * 5000, "{}", "", "__import__('os')", "1" * 5000))
+    )
     encoded = text.encode() + b"\n"
     version = rng.choice((1, 1, 1, 2, 3, 9))
     length = struct.pack("<H" if version == 1 else "<I", len(encoded) if rng.random() < 0.9 else 60000)
@@ -147,7 +171,11 @@ def mutated_tensors(rng: Random, seeds: Sequence[bytes]) -> bytes:
         return odd.damaged(rng, content, seeds)
     length = int.from_bytes(content[:8], "little")
     header = trees.json_text(rng, json.loads(content[8 : 8 + length]))
-    told = len(header) if rng.random() < 0.9 else rng.choice((0, 1, len(header) - 1, len(header) + 9, 2**32, 2**63, 2**64 - 1))
+    told = (
+        len(header)
+        if rng.random() < 0.9
+        else rng.choice((0, 1, len(header) - 1, len(header) + 9, 2**32, 2**63, 2**64 - 1))
+    )
     return told.to_bytes(8, "little") + header + content[8 + length :]
 
 
@@ -191,11 +219,24 @@ def targets(folder: Path) -> Iterator[Target]:
         return None if found is None else (found.logits.argmax(1), found.labels)
 
     yield Target("archive", [*validation, seeds["data.npz"]], mutated_arrays, all_arrays)
-    yield Target("samples", [seeds["samples.npz"]], mutated_arrays, in_run("samples.npz", lambda where: samples.load_samples(where / "samples.npz")), 0.3)
+    yield Target(
+        "samples",
+        [seeds["samples.npz"]],
+        mutated_arrays,
+        in_run("samples.npz", lambda where: samples.load_samples(where / "samples.npz")),
+        0.3,
+    )
     yield Target("validation", validation, mutated_arrays, in_run("validation.npz", decided))
     yield Target("test-logits", validation, mutated_arrays, in_run("test.npz", samples.load_test), 0.5)
-    yield Target("predictions", [seeds["predictions.npz"]], mutated_arrays, in_run("predictions.npz", lambda where: (table.correct(where).mean(), table.data_of(where))))
-    yield Target("submitted-correct", [seeds["predictions.npz"]], mutated_arrays, in_run("predictions.npz", submitted), 0.5)
+    yield Target(
+        "predictions",
+        [seeds["predictions.npz"]],
+        mutated_arrays,
+        in_run("predictions.npz", lambda where: (table.correct(where).mean(), table.data_of(where))),
+    )
+    yield Target(
+        "submitted-correct", [seeds["predictions.npz"]], mutated_arrays, in_run("predictions.npz", submitted), 0.5
+    )
     yield Target("data-identity", [seeds["data.npz"]], mutated_arrays, in_run("data.npz", identity), 0.5)
     small = save({"a": torch.ones(2, 3), "module.b": torch.zeros(4, dtype=torch.float16)}, {"format": "pt"})
     yield Target("safetensors", [small], mutated_tensors, _weights(folder / "w.safetensors"))
@@ -236,7 +277,14 @@ def _checkpoints(folder: Path) -> Iterator[Target]:
     place = folder / "interrupted"
     shutil.copytree(EARLIER / "interrupted", place)
     file = place / "checkpoint/state.pt"
-    state = {"version": 2, "settings": {"seed": 0}, "data": "d", "inputs": {}, "epoch": 1, "network": {"a": torch.ones(2)}}
+    state = {
+        "version": 2,
+        "settings": {"seed": 0},
+        "data": "d",
+        "inputs": {},
+        "epoch": 1,
+        "network": {"a": torch.ones(2)},
+    }
     seeds = [file.read_bytes(), _saved(state)]
     odd_states = [
         _saved({**state, key: value})

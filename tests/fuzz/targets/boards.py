@@ -6,16 +6,15 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from fuzz.harness import Disagreement, Target
+from fuzz.targets.arrays import mutated_arrays, mutated_tensors
+from fuzz.targets.runs import mutated_json, mutated_lines
+from fuzz.targets.settings import mutated_toml
 from poolzoo.common import files
 from poolzoo.common.errors import CheckFailed
 from poolzoo.compare.board import board_file, board_page, checking
 from poolzoo.compare.board.board import Board, BoardRow, BoardSection
 from poolzoo.report.results import Accuracy
-
-from ..harness import Disagreement, Target
-from .arrays import mutated_arrays, mutated_tensors
-from .runs import mutated_json, mutated_lines
-from .settings import mutated_toml
 
 
 def targets(folder: Path) -> Iterator[Target]:
@@ -84,7 +83,9 @@ def _submissions(folder: Path) -> Iterator[Target]:
         "submitted-manifest": (str((run / "manifest.json").relative_to(place)), mutated_json),
     }
     for name, (file, mutate) in whole.items():
-        yield Target(name, [(place / file).read_bytes()], mutate, _checked(place, place / file, folder / "tiny.toml"), 0.02)
+        yield Target(
+            name, [(place / file).read_bytes()], mutate, _checked(place, place / file, folder / "tiny.toml"), 0.02
+        )
 
 
 def _checked(place: Path, file: Path, protocol: Path) -> Callable[[bytes], object]:
@@ -113,4 +114,3 @@ def _checked(place: Path, file: Path, protocol: Path) -> Callable[[bytes], objec
         return report.to_json()
 
     return read
-

@@ -13,14 +13,13 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from fuzz import odd, trees
+from fuzz.harness import Target
+from fuzz.targets.arrays import mutated_arrays
+from fuzz.targets.runs import mutated_json, restoring
 from poolzoo.common.errors import CheckFailed
 from poolzoo.runtime import cases, ort_session, protocol
 from poolzoo.runtime.verify import verify
-
-from .. import odd, trees
-from ..harness import Target
-from .arrays import mutated_arrays
-from .runs import mutated_json, restoring
 
 ROOT = Path(__file__).parents[3]
 
@@ -78,8 +77,16 @@ def targets(folder: Path) -> Iterator[Target]:
     facts = json.loads(described(model))
     seeds = [json.dumps(facts).encode()]
     seeds += [json.dumps({**facts, key: json.dumps(value)}).encode() for key, value in rules.items()]
-    yield Target("bundle-config", [b"{}", config], mutated_json, restoring(place, "config.json", "bundle", checked), 0.1)
-    yield Target("bundle-parity", [b"{}", (ROOT / "exports/digits/parity.json").read_bytes()], mutated_json, restoring(place, "parity.json", "bundle", checked), 0.03)
+    yield Target(
+        "bundle-config", [b"{}", config], mutated_json, restoring(place, "config.json", "bundle", checked), 0.1
+    )
+    yield Target(
+        "bundle-parity",
+        [b"{}", (ROOT / "exports/digits/parity.json").read_bytes()],
+        mutated_json,
+        restoring(place, "parity.json", "bundle", checked),
+        0.03,
+    )
     yield Target("golden", [golden], mutated_arrays, restoring(place, "golden.npz", "bundle", checked), 0.1)
     yield Target("golden-cases", [golden], mutated_arrays, restoring(place, "golden.npz", "bundle", _cases), 0.1)
     yield Target("metadata", seeds, _mutated_metadata, metadata, 0.2)
@@ -88,7 +95,7 @@ def targets(folder: Path) -> Iterator[Target]:
 
 
 def _cases(where: Path) -> object:
-    return cases.cases(where)
+    return cases.make_cases(where)
 
 
 def _mutated_metadata(rng: Random, seeds: Sequence[bytes]) -> bytes:
@@ -122,4 +129,3 @@ def _mutated_frame(rng: Random, seeds: Sequence[bytes]) -> bytes:
     header = trees.json_text(rng, json.loads(content[8 : 8 + length]))
     told = len(header) if rng.random() < 0.9 else rng.choice((0, 1, 2**20, 2**32 - 1))
     return content[:4] + told.to_bytes(4, "little") + header + content[8 + length :]
-

@@ -10,15 +10,14 @@ from random import Random
 import numpy as np
 from PIL import Image
 
+from fuzz import odd
+from fuzz.harness import Disagreement, Target
+from fuzz.targets.arrays import promising
+from fuzz.targets.runs import mutated_json
 from poolzoo.data import disk, store
 from poolzoo.data.check import rows as check_rows
 from poolzoo.data.streaming import row_file
 from poolzoo.plugin.image_index import FileStorage, ImageIndex, Names
-
-from .. import odd
-from ..harness import Disagreement, Target
-from .arrays import promising
-from .runs import mutated_json
 
 COUNT, SIZE = 4, (6, 5)
 
@@ -38,7 +37,9 @@ def targets(folder: Path) -> Iterator[Target]:
     pixels = np.random.default_rng(0).integers(0, 256, (COUNT, *SIZE, 3), dtype=np.uint8)
     for number, one in enumerate(pixels):
         Image.fromarray(one).save(photos / f"{number}.png")
-    index = ImageIndex(FileStorage(str(photos)), Names.of(f"{n}.png" for n in range(COUNT)), np.arange(COUNT, dtype=np.int32))
+    index = ImageIndex(
+        FileStorage(str(photos)), Names.of(f"{n}.png" for n in range(COUNT)), np.arange(COUNT, dtype=np.int32)
+    )
     wanted = store.Images(index, "train", None)
     shelf = disk.Shelf(folder / "images", 10**9)
     store.load(shelf, wanted)
@@ -107,4 +108,3 @@ def targets(folder: Path) -> Iterator[Target]:
     yield Target("cache-table", [table.read_bytes()], _mutated, single(table), 0.5)
     yield Target("cache-rows", [stored], _mutated, single(table.with_suffix(".rows")), 0.5)
     yield Target("cache-check", [bytes(3 * check_rows.ROW.itemsize)], _mutated, checked, 0.5)
-

@@ -9,6 +9,8 @@ from contextlib import chdir
 from pathlib import Path
 from unittest import mock
 
+from fuzz.harness import Disagreement, Target
+from fuzz.targets.runs import EARLIER, mutated_json, mutated_lines
 from poolzoo.common import files, json_reader
 from poolzoo.compare import comparison, earlier, records, table
 from poolzoo.compare.across import several, together
@@ -18,9 +20,6 @@ from poolzoo.compare.journal import Journal
 from poolzoo.compare.resolution import VarianceComponents
 from poolzoo.report import compare_page
 from poolzoo.report.results import ComparisonResult
-
-from ..harness import Disagreement, Target
-from .runs import EARLIER, mutated_json, mutated_lines
 
 
 def targets(folder: Path) -> Iterator[Target]:
@@ -65,8 +64,12 @@ def targets(folder: Path) -> Iterator[Target]:
         (folder / "compare.json").write_bytes(content)
         (source, *_) = several.read([folder / "compare.json"])
         found = ComparisonResult.from_json(json.loads(files.json_text(source.result.to_json())))
-        return compare_page.html(found), compare_page.csv(found), source.accuracies, source.errors, source.cells(
-            str(found.baseline), 0.05
+        return (
+            compare_page.html(found),
+            compare_page.csv(found),
+            source.accuracies,
+            source.errors,
+            source.cells(str(found.baseline), 0.05),
         )
 
     def many(content: bytes) -> object:
@@ -99,7 +102,11 @@ def targets(folder: Path) -> Iterator[Target]:
     variance = files.json_text(known.to_json()).encode()
     data = {"digits": json.loads(result), "again": {**json.loads(result), "started": "2026"}}
     choice = {"request": {"time_budget": 60.0, "target": None, "max_latency_ms": None, "alpha": 0.05}}
-    choice |= {"comparisons": [{"regime": "frozen", "config": settled.to_json()}], "left_out": ["a"], "command": "poolzoo choose"}
+    choice |= {
+        "comparisons": [{"regime": "frozen", "config": settled.to_json()}],
+        "left_out": ["a"],
+        "command": "poolzoo choose",
+    }
     yield Target("plan", [plan], mutated_json, config)
     yield Target("plan-resumed", [plan], mutated_json, resumed, 0.02)
     yield Target("journal", [journal], mutated_lines, lines)

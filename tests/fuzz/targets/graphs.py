@@ -14,14 +14,27 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from onnx import TensorProto, helper, numpy_helper
 
+from fuzz import odd
+from fuzz.harness import Disagreement, Target
 from poolzoo.runtime import graph_input, onnx_file
 from poolzoo.runtime.foreign import classifier, onnx_source
 
-from .. import odd
-from ..harness import Disagreement, Target
-
 INTEGERS = (0, 1, -1, 2, 3, 7, 13, 18, 999, 2**31 - 1, 2**31, -(2**31), 2**40, 2**63 - 1, -(2**63))
-NAMES = ("", "images", "logits", "weights", "Relu", "Loop", "If", "Conv", "Nothing", "ai.onnx.ml", "../x", "x" * 5000, "é")
+NAMES = (
+    "",
+    "images",
+    "logits",
+    "weights",
+    "Relu",
+    "Loop",
+    "If",
+    "Conv",
+    "Nothing",
+    "ai.onnx.ml",
+    "../x",
+    "x" * 5000,
+    "é",
+)
 
 
 def linear(input_shape: Sequence[int | str] = ("N", 3, 4, 4)) -> onnx.ModelProto:
@@ -75,7 +88,7 @@ def _parsed(content: bytes) -> onnx.ModelProto:
 
 
 def mutated_graph(rng: Random, seeds: Sequence[bytes]) -> bytes:
-    """A file with other fields: names swapped (which makes circles and gaps), sizes, types, parts left out or doubled."""
+    """A file with other fields: names swapped, which makes circles and gaps, sizes, types, parts left out."""
     content = rng.choice(seeds)
     if rng.random() < 0.25:
         return odd.damaged(rng, content, seeds)
@@ -121,7 +134,12 @@ def _change_messages(rng: Random, message: Any, field: Any) -> None:
 
 def _change_values(rng: Random, message: Any, field: Any, messages: Sequence[Message]) -> None:
     if field.type == FieldDescriptor.TYPE_STRING:
-        known = [str(value) for one in messages for f, value in one.ListFields() if f.type == field.type and not f.is_repeated]
+        known = [
+            str(value)
+            for one in messages
+            for f, value in one.ListFields()
+            if f.type == field.type and not f.is_repeated
+        ]
         value: Any = rng.choice((*NAMES, *known))
     elif field.type == FieldDescriptor.TYPE_BYTES:
         before = getattr(message, field.name)
@@ -166,7 +184,9 @@ def targets(folder: Path) -> Iterator[Target]:
         _compare(content, found)
         ends = list(found.outputs)[:1]
         try:
-            return [(len(found.nodes_between(None, end)), found.bottlenecks(end)) for end in ends], found.with_outputs(["x"])
+            return [(len(found.nodes_between(None, end)), found.bottlenecks(end)) for end in ends], found.with_outputs(
+                ["x"]
+            )
         except (ValueError, IndexError):
             return None
 

@@ -1,4 +1,4 @@
-"""Images of every format, as every reader of poolzoo has them: damaged bytes, sizes that promise too much, odd modes."""
+"""Images of every format, as every reader of poolzoo has them: damaged bytes, sizes that promise too much, modes."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
+from fuzz import odd
+from fuzz.harness import Disagreement, Target
 from poolzoo.common.errors import CheckFailed
 from poolzoo.data import decode, images, jpeg
 from poolzoo.data.check import look
 from poolzoo.plugin.image_index import ImageIndex, Names
 
-from .. import odd
-from ..harness import Disagreement, Target
-
 SIZE = (24, 32)
+LARGEST = 1300 << 20  # bytes that an image of as many pixels as Pillow reads may take
 BOMB = 13_000  # side of an image that is large and compresses to little
 
 
@@ -86,7 +86,9 @@ def seeds() -> dict[str, list[bytes]]:
             encoded("TIFF", Image.fromarray(pixels()[..., 0].astype(np.int32) * 1000)),
             encoded("TIFF", deep, exif=exif),
         ],
-        "others": [encoded(kind) for kind in ("PPM", "TGA", "ICO", "PCX", "SGI", "JPEG2000", "DDS", "QOI") if _writes(kind)],
+        "others": [
+            encoded(kind) for kind in ("PPM", "TGA", "ICO", "PCX", "SGI", "JPEG2000", "DDS", "QOI") if _writes(kind)
+        ],
     }
     if images.with_heif():
         found["heif"] = [encoded("HEIF")]
@@ -132,7 +134,10 @@ def _other_png(rng: Random, content: bytes) -> bytes:
     kind = rng.randrange(5)
     if kind == 0:
         sides = [rng.choice((0, 1, 7, 24, 65536, 2**31 - 1, 2**32 - 1)) for _ in range(2)]
-        chunks[0] = (b"IHDR", struct.pack(">II", *sides) + bytes(rng.choice((0, 1, 2, 3, 4, 6, 8, 16)) for _ in range(5)))
+        chunks[0] = (
+            b"IHDR",
+            struct.pack(">II", *sides) + bytes(rng.choice((0, 1, 2, 3, 4, 6, 8, 16)) for _ in range(5)),
+        )
     elif kind == 1:
         chunks[place] = (name, odd.damaged(rng, body))
     elif kind == 2:
@@ -140,8 +145,12 @@ def _other_png(rng: Random, content: bytes) -> bytes:
     elif kind == 3:
         del chunks[place]
     else:
-        extra = rng.choice((b"tRNS", b"PLTE", b"iCCP", b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"acTL", b"fcTL", b"gAMA", b"pHYs"))
-        chunks[1:1] = [(extra, rng.choice((b"", body[:40], zlib.compress(bytes(1000)), b"a\0\0" + zlib.compress(bytes(300_000)))))]
+        extra = rng.choice(
+            (b"tRNS", b"PLTE", b"iCCP", b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"acTL", b"fcTL", b"gAMA", b"pHYs")
+        )
+        chunks[1:1] = [
+            (extra, rng.choice((b"", body[:40], zlib.compress(bytes(1000)), b"a\0\0" + zlib.compress(bytes(300_000)))))
+        ]
     return content[:8] + b"".join(_chunk(*one) for one in chunks)
 
 
@@ -151,7 +160,7 @@ def targets(folder: Path) -> Iterator[Target]:
     everything = [one for known in seeds().values() for one in known]
     yield Target("image-check", everything, mutated_image, _look, 0.3)
     yield Target("image-header", everything, mutated_image, _header, 0.5)
-    yield Target("image-bombs", [encoded("PNG"), bomb()], _bombs, _read(encoded("PNG")), 0.002)
+    yield Target("image-bombs", [encoded("PNG"), bomb()], _bombs, _read(encoded("PNG")), 0.001, LARGEST)
 
 
 def _bombs(rng: Random, known: Sequence[bytes]) -> bytes:

@@ -7,11 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
 
+from fuzz import odd
+from fuzz.harness import Target
 from poolzoo.data import walk
 from poolzoo.runtime.prediction import file_lists, parts
-
-from .. import odd
-from ..harness import Target
 
 
 def targets(folder: Path) -> Iterator[Target]:
@@ -31,7 +30,10 @@ def targets(folder: Path) -> Iterator[Target]:
         packed({"x": [[1], [2]]}),
     ]
     counts = '{"images": 2, "failed": 0, "rejected": 0}'
-    results = [packed({"file": ["a"]}, poolzoo=counts), *(packed({"file": ["a"]}, poolzoo=text) for text in ("", "[]", "{", "{}"))]
+    results = [
+        packed({"file": ["a"]}, poolzoo=counts),
+        *(packed({"file": ["a"]}, poolzoo=text) for text in ("", "[]", "{", "{}")),
+    ]
 
     def listed(content: bytes) -> object:
         (folder / "l.parquet").write_bytes(content)

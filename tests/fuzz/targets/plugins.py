@@ -8,12 +8,11 @@ from pathlib import Path
 from random import Random
 from unittest import mock
 
+from fuzz import odd
+from fuzz.harness import Disagreement, Target
 from poolzoo.common.errors import CheckFailed
 from poolzoo.plugin import discovery, entry_points, loader, problems
 from poolzoo.plugin.spec import Pooling
-
-from .. import odd
-from ..harness import Disagreement, Target
 
 GOOD = """
 from poolzoo import Pooling, hookimpl
@@ -39,9 +38,11 @@ PIECES = (
     "@hookimpl\ndef poolzoo_poolings():\n    yield Pooling(name={value}, summary={value}, kind='global', build=build)",
     "@hookimpl\ndef poolzoo_poolings():\n    yield Pooling(name='x', summary='s', kind={value}, build={value})",
     "@hookimpl\ndef poolzoo_poolings():\n    yield from [{value}] * 2000",
-    "@hookimpl\ndef poolzoo_poolings():\n    yield Pooling(name='x', summary='s', kind='global', build='nowhere:{plain}')",
+    "@hookimpl\ndef poolzoo_poolings():\n"
+    "    yield Pooling(name='x', summary='s', kind='global', build='nowhere:{plain}')",
     "class Odd(str):\n    def __str__(self): raise ValueError\n"
-    "@hookimpl\ndef poolzoo_poolings():\n    yield Pooling(name=Odd('x'), summary=Odd('y'), kind='global', build=build)",
+    "@hookimpl\ndef poolzoo_poolings():\n"
+    "    yield Pooling(name=Odd('x'), summary=Odd('y'), kind='global', build=build)",
     "def __getattr__(name): raise RuntimeError(name)",
     "print({value})",
     "import warnings; warnings.warn(str({value}))",
@@ -110,4 +111,3 @@ def targets(folder: Path) -> Iterator[Target]:
 
     yield Target("plugin", [GOOD.replace("{name}", "'good'").encode()], mutated_source, read, 0.05)
     yield Target("entry-points", [f"{POINTS}\n%%\n{METADATA}".encode()], mutated_points, installed, 0.05)
-

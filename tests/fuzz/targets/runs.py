@@ -10,15 +10,14 @@ from random import Random
 
 import numpy as np
 
+from fuzz import trees
+from fuzz.harness import Disagreement, Target
+from fuzz.targets.settings import mutated_toml
 from poolzoo.artifacts import manifest, result_card, run, run_report
 from poolzoo.common import files
 from poolzoo.compare import gather
 from poolzoo.train.class_weights import class_weights
 from poolzoo.train.settings_file import read_run_settings
-
-from .. import trees
-from ..harness import Disagreement, Target
-from .settings import mutated_toml
 
 EARLIER = Path(__file__).parents[2] / "data/earlier"
 CLASSES = ("ant", "bee", "cat")
@@ -31,10 +30,11 @@ def mutated_json(rng: Random, seeds: Sequence[bytes]) -> bytes:
 
 def mutated_lines(rng: Random, seeds: Sequence[bytes]) -> bytes:
     """Lines of JSON of which some are changed; a seed is such a file."""
-    lines = rng.choice(seeds).splitlines()
+    whole = rng.choice(seeds).splitlines()
+    lines = list(whole)
     for _ in range(rng.choice((1, 1, 2))):
         at = rng.randrange(len(lines) + 1)
-        line = trees.json_text(rng, json.loads(rng.choice(lines or [b"{}"])) if rng.random() < 0.9 else {})
+        line = trees.json_text(rng, json.loads(rng.choice(whole)) if rng.random() < 0.9 else {})
         lines[at : at + rng.randrange(2)] = [line]
     return rng.choice((b"\n", b"\n", b"\r\n")).join(lines) + rng.choice((b"\n", b""))
 
@@ -95,7 +95,9 @@ def targets(folder: Path) -> Iterator[Target]:
     yield Target("manifest", [seeds["manifest.json"]], mutated_json, reads_manifest, 0.5)
     yield Target("run-config", [seeds["config.json"]], mutated_json, restoring(place, "config.json", "run", whole), 0.1)
     yield Target("metrics", [seeds["metrics.json"]], mutated_json, report)
-    yield Target("run-settings", [seeds["run.toml"]], mutated_toml(), restoring(place, "run.toml", "run", read_run_settings), 0.1)
+    yield Target(
+        "run-settings", [seeds["run.toml"]], mutated_toml(), restoring(place, "run.toml", "run", read_run_settings), 0.1
+    )
     yield Target("class-weights", [b'{"ant": 1, "bee": 2.5, "cat": 0.5}'], mutated_json, weights)
     together = restoring(place, "metrics.jsonl", "run", lambda where: gather.compare_runs([where], None, 0.05))
     yield Target("metrics-lines", [seeds["metrics.jsonl"]], mutated_lines, together, 0.1)

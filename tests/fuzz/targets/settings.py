@@ -8,12 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from random import Random
 
+from fuzz import trees
+from fuzz.harness import Disagreement, Target
 from poolzoo.compare.board import protocol
 from poolzoo.train.settings import Settings
 from poolzoo.train.settings_file import read_run_settings, read_toml
-
-from .. import trees
-from ..harness import Disagreement, Target
 
 EARLIER = Path(__file__).parents[2] / "data/earlier"
 
@@ -30,7 +29,7 @@ def targets(folder: Path) -> Iterator[Target]:
     def run(content: bytes) -> object:
         file.write_bytes(content)
         found = read_run_settings(folder)
-        file.write_bytes(found.tomutated_toml().encode())
+        file.write_bytes(found.to_toml().encode())
         if read_run_settings(folder) != found:
             raise Disagreement("what to_toml writes is read as other settings")
         return found
@@ -62,7 +61,13 @@ def _everything() -> str:
     """Settings of which every one has a value of its type."""
     values = {name: value for name, value in asdict(Settings()).items() if value is not None and value != ()}
     values |= {"data": "folder:photos", "local_pool": "blur", "batch_size": 8, "lr": 0.1, "image_size": "64x208"}
-    values |= {"augment": "light", "policy": "rand:2,9", "crop_scale": "0.08,1", "loss": "focal:2", "time_budget": "25m"}
+    values |= {
+        "augment": "light",
+        "policy": "rand:2,9",
+        "crop_scale": "0.08,1",
+        "loss": "focal:2",
+        "time_budget": "25m",
+    }
     values |= {"skip_broken": "all", "steps": "1240,400:1100", "freeze": "stages:2", "plugins": ["a.py"], "limit": 60}
     values.pop("epochs", None)
     return trees.toml(values)

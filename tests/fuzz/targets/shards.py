@@ -10,12 +10,18 @@ from pathlib import Path
 from random import Random
 from unittest import mock
 
+from fuzz import odd, trees
+from fuzz.harness import Disagreement, Target
 from poolzoo.datasets import shards
 
-from .. import odd, trees
-from ..harness import Disagreement, Target
-
-MEMBERS = (("a.jpg", b"\xff\xd8\xffimage"), ("a.cls", b"ant"), ("b.png", b"image"), ("b.json", b'{"label": "bee"}'), ("c.jpg", b"i"), ("c.txt", b"ant"))
+MEMBERS = (
+    ("a.jpg", b"\xff\xd8\xffimage"),
+    ("a.cls", b"ant"),
+    ("b.png", b"image"),
+    ("b.json", b'{"label": "bee"}'),
+    ("c.jpg", b"i"),
+    ("c.txt", b"ant"),
+)
 
 
 def tar(members: Sequence[tuple[str, bytes]], form: int = tarfile.PAX_FORMAT) -> bytes:
@@ -37,8 +43,21 @@ def mutated_tar(rng: Random, seeds: Sequence[bytes]) -> bytes:
     if kind < 0.6:
         found = bytearray(content)
         at = 512 * rng.randrange(max(1, len(found) // 512))
-        start, size = rng.choice(((0, 100), (100, 8), (108, 8), (116, 8), (124, 12), (136, 12), (156, 1), (157, 100), (257, 8), (345, 155)))
-        piece = rng.choice((b"", b"\xff" * size, b"7" * size, b"-1", b"\x80" + b"\xff" * (size - 1), b"../x.jpg", b"/x.jpg", rng.randbytes(size)))
+        start, size = rng.choice(
+            ((0, 100), (100, 8), (108, 8), (116, 8), (124, 12), (136, 12), (156, 1), (157, 100), (257, 8), (345, 155))
+        )
+        piece = rng.choice(
+            (
+                b"",
+                b"\xff" * size,
+                b"7" * size,
+                b"-1",
+                b"\x80" + b"\xff" * (size - 1),
+                b"../x.jpg",
+                b"/x.jpg",
+                rng.randbytes(size),
+            )
+        )
         found[at + start : at + start + size] = piece[:size].ljust(size, b"\0")
         header = found[at : at + 512]
         header[148:156] = b" " * 8
@@ -79,5 +98,3 @@ def targets(folder: Path) -> Iterator[Target]:
         return found.classes, len(index)
 
     yield Target("shards", [tar(MEMBERS), tar(MEMBERS, tarfile.GNU_FORMAT)], mutated_tar, read)
-
-

@@ -12,6 +12,9 @@ from pathlib import Path
 from random import Random
 from unittest import mock
 
+from fuzz import odd, trees
+from fuzz.harness import Disagreement, Target
+from fuzz.targets.runs import mutated_json
 from poolzoo.data import walk
 from poolzoo.datasets import folder as folders
 from poolzoo.datasets import table, table_rows
@@ -20,10 +23,6 @@ from poolzoo.plugin import disabled
 from poolzoo.plugin.spec import Dataset
 from poolzoo.runtime.prediction import file_lists
 from poolzoo.runtime.prediction.attempts import Attempt
-
-from .. import odd, trees
-from ..harness import Disagreement, Target
-from .runs import mutated_json
 
 NAMES = ("a.jpg", "b.jpg", "ant/c d.jpg", "é.jpg")
 
@@ -41,7 +40,9 @@ def mutated_table(rng: Random, seeds: Sequence[bytes]) -> bytes:
         for _ in range(rng.choice((1, 2, 3))):
             row = rng.choice(cells)
             place = rng.randrange(len(row) + 1)
-            row[place : place + rng.randrange(2)] = [rng.choice((*odd.TEXTS, "1", "-0", "01", "train", "TEST", "label"))]
+            row[place : place + rng.randrange(2)] = [
+                rng.choice((*odd.TEXTS, "1", "-0", "01", "train", "TEST", "label"))
+            ]
         buffer = io.StringIO()
         writer = csv.writer(buffer, delimiter=separator, lineterminator=rng.choice(("\n", "\r\n", "\r")))
         for row in cells:
@@ -128,12 +129,14 @@ def targets(folder: Path) -> Iterator[Target]:
                 continue
         return _indices(folders.open_folder(str(made)))
 
-    tree = b"train/ant/a.jpg\ntrain/bee/b.png\ntest/ant/c.jpg\ntest/bee/d.jpg\ntrain/ant/notes.txt\nval/ant/e.jpg\nval/bee/e.jpg\n"
+    tree = b"train/ant/a.jpg\ntrain/bee/b.png\ntest/ant/c.jpg\ntest/bee/d.jpg\ntrain/ant/notes.txt\n"
     yield Target("csv", [text.encode()], mutated_table, opened(".csv"))
     yield Target("csv-several", [several.encode()], mutated_table, opened(".csv", multilabel=True), 0.5)
     yield Target("tsv", [text.replace(",", "\t").encode()], mutated_table, opened(".tsv"), 0.5)
     yield Target("jsonl", [lines.encode()], mutated_lines, opened(".jsonl"))
-    yield Target("jsonl-several", [numbers.encode(), lines.encode()], mutated_lines, opened(".json", multilabel=True), 0.5)
+    yield Target(
+        "jsonl-several", [numbers.encode(), lines.encode()], mutated_lines, opened(".json", multilabel=True), 0.5
+    )
     yield Target("labels-cell", [b"ant;bee", b"['ant', 'bee']", b'["ant", 1]', b"a|b"], _damaged_text, cell)
     yield Target("list-csv", [b"file,score\na.jpg,1\nb.jpg,2\n", b"any\na.jpg\n"], mutated_table, listed("l.csv"))
     yield Target("list-lines", [b"a.jpg\nb.jpg\r\nc d.jpg\n", b"a.jpg\0b.jpg\0"], _damaged_text, listed("l.txt"), 0.5)
@@ -172,7 +175,13 @@ def _compare(content: bytes, rows: Sequence[table_rows.Row]) -> None:
         text = content.decode("utf-8")
     except UnicodeDecodeError:
         return
-    if text.startswith("\ufeff") or not text.startswith("path,label,split\n") or '"' in text or "\r" in text or ";" in text:
+    if (
+        text.startswith("\ufeff")
+        or not text.startswith("path,label,split\n")
+        or '"' in text
+        or "\r" in text
+        or ";" in text
+    ):
         return
     other = [cells for cells in csv.reader(io.StringIO(text), skipinitialspace=True) if any(cells)][1:]
     if [cells[0] for cells in other] != [row.path for row in rows]:

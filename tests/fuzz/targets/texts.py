@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from random import Random
 
+from fuzz import odd
+from fuzz.harness import Disagreement, Target
 from poolzoo.common.errors import UsageError
 from poolzoo.compare import grid
 from poolzoo.data import disk, sizes, source, unreadable
@@ -16,12 +18,17 @@ from poolzoo.plugin import grammar, loader
 from poolzoo.plugin.spec import Pooling
 from poolzoo.train.step_plan import StepPlan, parse_duration, show_duration
 
-from .. import odd
-from ..harness import Disagreement, Target
-
 SPECS = ("avg", "gem:p=4", "gem:p=4,learnable=false", "poolzoo:gem:p=3.5", "max", "lp:p=2", "topk:k=4", "power:a=0.3")
 LISTS = ("avg,max", "gem:p=2|3,avg", "all", "avg,gem:p=2|3|4,learnable=true|false", "none,blur")
-DATA = ("digits", "cifar10", "folder:photos", "csv:table.csv", "hf:owner/name", "shards:x-{0..9}.tar", "parquet:a.parquet")
+DATA = (
+    "digits",
+    "cifar10",
+    "folder:photos",
+    "csv:table.csv",
+    "hf:owner/name",
+    "shards:x-{0..9}.tar",
+    "parquet:a.parquet",
+)
 
 
 def _typed(content: bytes) -> str:
@@ -126,8 +133,6 @@ def _variable(name: str, read: Callable[[], object]) -> Callable[[str], object]:
                 os.environ[name] = before
 
     return set_and_read
-
-
 
 
 def targets(folder: Path) -> Iterator[Target]:
