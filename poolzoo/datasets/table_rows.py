@@ -7,11 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-<<<<<<< HEAD
-from poolzoo.common import csv_writer
-=======
-from poolzoo.common import json_reader
->>>>>>> integrate
+from poolzoo.common import csv_writer, json_reader
 from poolzoo.common.errors import UsageError
 from poolzoo.datasets.labels import label_names, split_labels
 from poolzoo.plugin.grammar import suggest

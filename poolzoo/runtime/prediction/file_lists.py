@@ -96,18 +96,12 @@ def _csv(path: Path) -> Iterator[str]:
 
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         rows = csv.reader(file)
-<<<<<<< HEAD
-        header = next(rows, [])
-        at = header.index(_column(header, path)) if header else 0
-        yield from (csv_writer.plain(row[at]) for row in rows if len(row) > at and row[at])
-=======
         try:
             header = next(rows, [])
             at = header.index(_column(header, path)) if header else 0
-            yield from (row[at] for row in rows if len(row) > at and row[at])
+            yield from (csv_writer.plain(row[at]) for row in rows if len(row) > at and row[at])
         except csv.Error as error:
             raise UsageError(f"{path}, line {rows.line_num:,}: {error}", "write the list again") from None
->>>>>>> integrate
 
 
 def _parquet(path: Path) -> Iterator[str]:
