@@ -127,7 +127,7 @@ def main() -> NoReturn:
     if os.environ.get("RANK", "0") != "0":  # one of several that torchrun started with the same arguments
         output.set_rank(-1)
     stopping.handle(_interrupt)
-    stopping.never_lose_one()
+    stopping.never_lose_one(_stopped.clear)
     try:
         code = run(sys.argv[1:])
     except KeyboardInterrupt as stop:  # a second one, while the first was being handled

@@ -18,21 +18,26 @@ EXCEPTIONS: Final[dict[int, type[KeyboardInterrupt]]] = {
 }
 
 
-def never_lose_one() -> None:
-    """Sends a signal again whose exception came where Python drops exceptions, as in a callback of the collector."""
-    sys.unraisablehook = _send_again
+def never_lose_one(forget: Callable[[], object]) -> None:
+    """Sends a signal again whose exception came where Python drops exceptions, as in a callback of the collector.
 
+    Args:
+        forget: Called first, so that the handler does not take it for a second signal.
+    """
 
-def _send_again(dropped: sys.UnraisableHookArgs) -> None:
-    numbers = [number for number, kind in EXCEPTIONS.items() if dropped.exc_type is kind]
-    if not numbers:
-        sys.__unraisablehook__(dropped)
-        return
-    import threading
+    def send_again(dropped: sys.UnraisableHookArgs) -> None:
+        numbers = [number for number, kind in EXCEPTIONS.items() if dropped.exc_type is kind]
+        if not numbers:
+            sys.__unraisablehook__(dropped)
+            return
+        import threading
 
-    timer = threading.Timer(AGAIN, os.kill, (os.getpid(), numbers[0]))
-    timer.daemon = True
-    timer.start()
+        forget()
+        timer = threading.Timer(AGAIN, os.kill, (os.getpid(), numbers[0]))
+        timer.daemon = True
+        timer.start()
+
+    sys.unraisablehook = send_again
 
 
 def handle(handler: Callable[[int, Any], object]) -> None:
