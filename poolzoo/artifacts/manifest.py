@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from poolzoo.artifacts.schema import Manifest, ManifestEntry
+from poolzoo.artifacts import reading
 from poolzoo.common import files, locks
 from poolzoo.common.errors import CheckFailed, UsageError, reason
+
+if TYPE_CHECKING:
+    from poolzoo.artifacts.schema import Manifest, ManifestEntry
 
 MANIFEST: Final = "manifest.json"
 REPLACING: Final = "replacing.json"  # there while files of a complete directory are replaced: the names of the new ones
@@ -68,9 +71,9 @@ def replace_files(directory: Path, contents: Mapping[str, bytes]) -> None:
         CheckFailed: The manifest is missing or damaged.
         OSError: A file cannot be written.
     """
-    manifest: Manifest = files.read_json(directory / MANIFEST)
-    entries = {
-        name: ManifestEntry(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
+    manifest = reading.read_manifest(directory / MANIFEST)
+    entries: dict[str, ManifestEntry] = {
+        name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
         for name, content in contents.items()
     }
     renewed = {
@@ -135,7 +138,17 @@ def differences(directory: Path) -> list[str]:
     root = directory.resolve()
     for name, digest in listed.items():
         found += _difference(directory / name, name, digest, root)
-    return found
+    return found + [f"{name} points outside" for name in _links_out(directory, root) if name not in listed]
+
+
+def _links_out(directory: Path, root: Path) -> Iterator[str]:
+    """The links below a directory that lead out of it, or cannot be followed; no link is entered."""
+    for folder, folders, names in os.walk(directory):
+        for path in (Path(folder, name) for name in sorted(folders + names)):
+            with suppress(OSError, RuntimeError):  # it is gone; links in a circle
+                if not path.is_symlink() or path.resolve().is_relative_to(root):
+                    continue
+            yield path.relative_to(directory).as_posix()
 
 
 def _difference(path: Path, name: str, digest: str, root: Path) -> list[str]:
@@ -182,7 +195,7 @@ def require_kind(directory: Path, kind: str) -> None:
         UsageError: It states something else.
         CheckFailed: It cannot be read.
     """
-    actual = files.read_json(directory / MANIFEST).get("kind")
+    actual = reading.read_manifest(directory / MANIFEST)["kind"]
     if actual != kind:
         raise UsageError(f"{directory} is a {actual}, not a {kind}", f"give the directory of a {kind}")
 

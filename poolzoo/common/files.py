@@ -69,6 +69,31 @@ def read_json(path: Path, make_object: Callable[[list[tuple[str, Any]]], Any] | 
         raise CheckFailed(f"{path} is damaged: {error}", "make the directory again") from error
 
 
+def read_json_lines(path: Path) -> list[Mapping[str, object]]:
+    """The objects in a file of one JSON object a line.
+
+    Raises:
+        CheckFailed: The file is missing, or a line is no JSON object; it names the line.
+    """
+    from poolzoo.common import json_reader
+
+    found: list[Mapping[str, object]] = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        for line in lines:
+            value = json_reader.parse(line)
+            if not isinstance(value, dict):
+                raise ValueError("no object")
+            found.append(value)
+    except FileNotFoundError:
+        raise CheckFailed(f"{path} is missing", "the directory is incomplete; make it again") from None
+    except ValueError as error:
+        raise CheckFailed(
+            f"{path}, line {len(found) + 1:,}, is damaged: {error}", "make the directory again"
+        ) from error
+    return found
+
+
 def read_arrays(path: Path, names: Sequence[str]) -> list[np.ndarray]:
     """The named arrays of a `.npz` file.
 
@@ -82,17 +107,15 @@ def read_archive(path: Path, names: Sequence[str] | None = None) -> dict[str, np
     """The arrays of a `.npz` file by name: the named ones, or all.
 
     Raises:
-        CheckFailed: The file is missing, damaged, or lacks one of them.
+        CheckFailed: The file is missing, damaged, or lacks one of them; or it unpacks to far more than it is.
     """
-    import zlib
-    from zipfile import BadZipFile
-
-    import numpy as np
+    from poolzoo.common import archive
 
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            return {name: stored[name] for name in (stored.files if names is None else names)}
-    except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile, zlib.error) as error:
+        return archive.read(path, names)
+    except FileNotFoundError:
+        raise CheckFailed(f"{path} is missing", "the directory is incomplete; make it again") from None
+    except (OSError, ValueError) as error:
         raise CheckFailed(f"{path} cannot be read: {error}", "make the directory again") from error
 
 

@@ -24,20 +24,25 @@ def never_lose_one(forget: Callable[[], object]) -> None:
     Args:
         forget: Called first, so that the handler does not take it for a second signal.
     """
+    others = sys.unraisablehook
 
-    def send_again(dropped: sys.UnraisableHookArgs) -> None:
+    def hook(dropped: sys.UnraisableHookArgs) -> None:
         numbers = [number for number, kind in EXCEPTIONS.items() if dropped.exc_type is kind]
-        if not numbers:
-            sys.__unraisablehook__(dropped)
-            return
-        import threading
+        if numbers:
+            forget()
+            _send_again(numbers[0])
+        else:
+            others(dropped)
 
-        forget()
-        timer = threading.Timer(AGAIN, os.kill, (os.getpid(), numbers[0]))
-        timer.daemon = True
-        timer.start()
+    sys.unraisablehook = hook
 
-    sys.unraisablehook = send_again
+
+def _send_again(number: int) -> None:
+    import threading
+
+    timer = threading.Timer(AGAIN, os.kill, (os.getpid(), number))
+    timer.daemon = True
+    timer.start()
 
 
 def handle(handler: Callable[[int, Any], object]) -> None:

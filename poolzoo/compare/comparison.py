@@ -102,7 +102,10 @@ def _run(out: Path, runner: Runner, clock: Clock, *, resumed: bool, path: str | 
     if clock.budget is not None and clock.budget != config.time_budget:
         config = replace(config, time_budget=clock.budget)
         files.write_json(out / configs.FILE, {**config.to_json(), "provenance": dict(provenance)})
-    loader.settings.files = list(dict.fromkeys([*loader.settings.files, *map(Path, config.settings.plugins)]))
+    loader.add_files(config.settings.plugins, out)
+    known = replace(config, options_known=True)
+    if all(records.done(one) or records.is_stopped(one) for one in known.trials):  # nothing is to be trained
+        config = known
     if resumed and not all(map(records.done, config.trials)):
         _require_same_data(config, out)
     with _resume_hint(out):

@@ -14,7 +14,6 @@ from poolzoo.common.errors import disk_full, explain
 from poolzoo.common.text import one_line
 from poolzoo.compare.grid import Trial
 from poolzoo.compare.records import TrialRecord
-from poolzoo.train import heads, run
 from poolzoo.train.settings import Settings
 
 
@@ -39,6 +38,8 @@ def train(base: Settings, trial: Trial, folder: Path) -> TrialRecord:
         trial: What to train.
         folder: Where its run directory is.
     """
+    from poolzoo.train import run
+
     place = folder / trial.key
     try:
         if not (place / manifest.MANIFEST).is_file():
@@ -63,6 +64,7 @@ def train_heads(base: Settings, trials: Sequence[Trial], folder: Path) -> list[T
         trials: With the same backbone, local pooling and seed.
         folder: Where their run directories go, in one that they share.
     """
+    from poolzoo.train import heads
     from poolzoo.train.prepare import prepare_heads
 
     first = trials[0]

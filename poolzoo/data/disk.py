@@ -291,7 +291,9 @@ def find_rows(shelf: Shelf, key: str, name: str, shape: tuple[int, ...], dtype: 
         return None
     try:
         rows: np.ndarray | None = np.load(entry / name, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+    except PermissionError:  # another user's, who may want it
+        raise
+    except Exception:  # whatever numpy says of a damaged file; it is made anew
         rows = None
     if rows is None or rows.shape != shape or rows.dtype != dtype:
         shelf.drop(key)

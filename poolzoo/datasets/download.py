@@ -17,6 +17,7 @@ from poolzoo.common import locks, output
 from poolzoo.common.errors import CheckFailed, EnvironmentProblem
 from poolzoo.common.text import one_line
 
+MAX_BYTES: Final = 4 << 30  # of a file: no published one is a tenth of it, and a mirror may send without end
 TIMEOUT: Final = 20.0  # seconds without a byte after which a mirror is given up
 # The network's errors; any other `OSError` is the disk's.
 _NETWORK: Final = (URLError, TimeoutError, ConnectionError, socket.gaierror, ssl.SSLError, http.client.HTTPException)
@@ -78,6 +79,8 @@ def _download(path: Path, url: str, md5: str, name: str) -> None:
                         file.write(chunk)
                         done += len(chunk)
                         bar.update(done / 1e6, "MB")
+                        if done > MAX_BYTES:
+                            raise _Failed(f"more than {MAX_BYTES:,} bytes came")
             if done < total:
                 raise _Failed(f"{done} of {total} bytes came")
             if (found := _md5(temporary)) != md5:

@@ -117,7 +117,7 @@ def _resume(path: Path, callback: Callback | None, *, data_workers: int | None, 
     settings = read_run_settings(path)
     if data_workers is not None:
         settings = replace(settings, data_workers=data_workers)
-    loader.settings.files = list(dict.fromkeys([*loader.settings.files, *map(Path, settings.plugins)]))
+    loader.add_files(settings.plugins, path)
     has_checkpoint = (path / checkpoint.FILE).is_file()
     has_all_weights = has_checkpoint and settings.freeze != "backbone"  # a checkpoint holds what is trained
     try:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from poolzoo.common import files, locks
+from poolzoo.common import conform, files, locks
 from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.common.text import one_line
 from poolzoo.compare.board.board import SCHEMA, Board, BoardRow, BoardSection
@@ -33,7 +33,7 @@ def load(path: Path) -> Board:
         if not isinstance(content, dict) or content.get("schema") != SCHEMA:
             raise CheckFailed(f"{path} is no board of this version of poolzoo", "restore it, or update poolzoo")
         found = {name: _section(value) for name, value in content["sections"].items()}
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise CheckFailed(f"{path} is damaged: {error}", "restore it") from error
     return Board(found, text)
 
@@ -48,9 +48,9 @@ def _section(found: Mapping[str, object]) -> BoardSection:
     rows = tuple(_row(row) for row in _typed(values.pop("rows"), list))
     texts = tuple(_typed(one, str) for one in _typed(values.pop("conclusions"), list))
     section = BoardSection(**values, rows=rows, conclusions=texts)  # type: ignore[arg-type]
-    for name in ("protocol", "question", "free", "baseline"):
-        _typed(getattr(section, name), str)
-    if not 0 < _typed(section.alpha, float) < 1 or _typed(section.images, int) < 1:
+    if text := conform.problem(section, BoardSection):
+        raise ValueError(text)
+    if not 0 < section.alpha < 1 or section.images < 1:
         raise ValueError(f"alpha is {section.alpha} and images {section.images}")
     return section
 
@@ -73,11 +73,6 @@ def _row(found: Mapping[str, object]) -> BoardRow:
         accuracy=None if accuracy is None else Accuracy(**_figures(accuracy)),  # type: ignore[arg-type]
         delta=None if delta is None else Delta(**_figures(delta)),  # type: ignore[arg-type]
     )
-    for name in ("backbone", "pool", "author", "date"):
-        _typed(getattr(row, name), str)
-    for name in ("local_pool", "plugin_sha256"):
-        _typed(getattr(row, name), str, type(None))
-    _typed(row.rank, int, type(None))
     if not f1:
         raise ValueError(f"{row.name} has no seed")
     return row

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from poolzoo.common import files, locks, output
+from poolzoo.common import files, json_reader, locks, output
 from poolzoo.common.errors import CheckFailed
 from poolzoo.compare import comparison
 from poolzoo.compare import config as configs
@@ -145,9 +145,7 @@ def _compared(planned: Planned, out: Path, seconds: float) -> Finished | None:
         output.warn(f"{planned.title}: {error.message}", error.hint)
         return None
     # The comparison may have pinned settings that depend on the data.
-    pinned = ComparisonConfig.from_json(
-        {key: value for key, value in files.read_json(place / configs.FILE).items() if key != "provenance"}
-    )
+    pinned = ComparisonConfig.from_json(json_reader.mapping(files.read_json(place / configs.FILE)))
     return Finished(replace(planned, config=pinned), result, TrialRecords(place), place)
 
 

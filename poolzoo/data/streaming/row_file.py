@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from poolzoo.common import locks, output
-from poolzoo.data.sizes import Size
+from poolzoo.data.sizes import MAX_SIDE, Size
 
 # Of images that a killed process may have to compute again: bytes, and seconds as between two checkpoints.
 FLUSH_BYTES, FLUSH_SECONDS = 256 << 20, 10.0
@@ -202,8 +202,9 @@ class RowFile:
             content = file.read()
         records = np.frombuffer(content[: len(content) // RECORD.itemsize * RECORD.itemsize], RECORD)
         records = records[records["check"] == _check(records)]
+        records = records[(records["height"] <= MAX_SIDE) & (records["width"] <= MAX_SIDE)]
         sizes = records["height"].astype(np.int64) * records["width"] * 3
-        whole = (sizes > 0) & (records["offset"] >= 0) & (records["offset"] + sizes <= rows.stat().st_size)
+        whole = (sizes > 0) & (records["offset"] >= 0) & (records["offset"] <= rows.stat().st_size - sizes)
         whole &= records["position"] < len(self._part)
         self._read[table.stem] = known + len(content) // RECORD.itemsize
         if not whole.any():

@@ -133,7 +133,8 @@ class Plan:
             known[name] = tuple(json_reader.texts(known[name]))
         plan = cls(**known)  # type: ignore[arg-type]
         numbers = [json_reader.integer(known[name]) or 0 for name in ("images", "part_size", "top")]
-        if None in known.values() or min(numbers) < 1 or plan.part_size % BATCH:
+        texts = [json_reader.text(known[name]) for name in ("version", "bundle", "root", "provider", "runtime")]
+        if None in (*known.values(), *texts) or min(numbers) < 1 or plan.part_size % BATCH:
             raise CheckFailed(f"{out / PLAN} is damaged", "predict into another directory")
         return plan
 
