@@ -29,7 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -62,16 +62,21 @@ class Side:
         name: "before" or "after".
         source: The checkout that holds the package.
         work: A directory for what it writes.
+        path: Directories of more packages, such as plugins.
+        environment: More variables of the environment.
     """
 
     name: str
     source: Path
     work: Path
+    path: tuple[Path, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
     made: dict[str, Path] = field(default_factory=dict)
 
     def run(self, *arguments: str | Path, cache: str = "cache") -> Usage:
         """Runs `poolzoo ARGUMENTS`, whose exit code must be 0."""
-        environment = dict(os.environ, PYTHONPATH=str(self.source), POOLZOO_CACHE=str(self.work / cache))
+        path = os.pathsep.join(map(str, (self.source, *self.path)))
+        environment = {**os.environ, "PYTHONPATH": path, "POOLZOO_CACHE": str(self.work / cache), **self.environment}
         words = [FORMER_FLAGS.get(str(word), word) if self.has_former_flags else word for word in arguments]
         command = [sys.executable, "-m", "poolzoo", *map(str, words)]
         started = time.perf_counter()
