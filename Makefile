@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test slow gpu lint clean
+.PHONY: demo test slow gpu lint coverage mutation audit docs clean
 
 demo: $(VENV)/.demo
 	@sh demo.sh $(BIN)
@@ -17,14 +17,37 @@ slow: $(VENV)/.test
 gpu: $(VENV)/.test
 	$(BIN)/python -m pytest -m gpu -n 0 $(PYTEST_ARGS)
 
-lint: $(VENV)/.dev
+# What the hooks of .pre-commit-config.yaml check before a commit.
+lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/codespell
+
+# Lines that the quick tests execute, those of child processes included; too few are an error.
+coverage: $(VENV)/.dev
+	$(BIN)/python -m pytest --cov --cov-report=term $(PYTEST_ARGS)
+
+# The share of faults that the tests notice, drawn at random: about an hour of CPU time.
+mutation: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.mutation $(MUTATION_ARGS)
+
+# Asks a service in the network for known holes of the packages that are installed; fails where one was not checked.
+AUDIT := $(VENV)/audit
+audit: $(VENV)/.dev
+	@$(BIN)/python -m pip_audit --progress-spinner off --skip-editable > $(AUDIT).txt 2> $(AUDIT).log; code=$$?; \
+	grep -q '^\(Found\|No known\)' $(AUDIT).log || { echo 'audit: no answer, it needs a network: $(AUDIT).log' >&2; exit 1; }; \
+	if unknown=$$(grep -c 'could not be audited' $(AUDIT).txt); then \
+	  echo "audit: the service does not know $$unknown packages, which were not checked: $(AUDIT).txt" >&2; exit 1; fi; \
+	cat $(AUDIT).txt; tail -n 1 $(AUDIT).log; exit $$code
+
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo "open site/index.html"
 
 clean:
-	rm -rf $(VENV) demo runs .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) demo runs site mutants .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .coverage .coverage.*
 
 # A stamp is written when its install has ended well, so that an interrupted one is taken up again.
 $(VENV)/.made:
@@ -39,6 +62,14 @@ $(VENV)/.test: pyproject.toml | $(VENV)/.made
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@ $(VENV)/.demo
 
+$(VENV)/.lint: pyproject.toml | $(VENV)/.made
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[lint]'
+	@touch $@ $(VENV)/.demo
+
 $(VENV)/.dev: pyproject.toml | $(VENV)/.made
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	@touch $@ $(VENV)/.test $(VENV)/.demo
+	@touch $@ $(VENV)/.test $(VENV)/.lint $(VENV)/.demo
+
+$(VENV)/.docs: pyproject.toml | $(VENV)/.made
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@ $(VENV)/.demo

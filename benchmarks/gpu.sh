@@ -7,7 +7,7 @@
 # DIR     wheels to install into a temporary folder, made where there is a network, for that machine's Python:
 #             pip wheel --wheel-dir DIR '.[test]'
 #         Without it, PYTHON has everything already.
-# docs/gpu.md says what the numbers mean.
+# docs/how-to/gpu.md says what the numbers mean.
 set -eu
 fail() { echo "error: $1" >&2; echo "hint: $2" >&2; exit "${3:-4}"; }
 

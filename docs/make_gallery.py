@@ -2,8 +2,9 @@
 
 python docs/make_gallery.py
 
-`poolzoo/report/gallery/measured.json` is gathered from docs/pooling_kernels.json and, where there is one,
-docs/leaderboard.json; a test compares it with what this would write. `docs/gallery.png` shows local strategies.
+`poolzoo/report/gallery/measured.json` is gathered from docs/results/pooling_kernels.json and, where there is one,
+docs/results/leaderboard.json; a test compares it with what this would write. `docs/how-to/gallery.png` shows some of
+the strategies.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from poolzoo.report.gallery import colors, influence, measured, photograph, shif
 from poolzoo.report.results import VariantResult
 
 HERE = Path(__file__).parent
+RESULTS = HERE / "results"
 SHOWN = ("subsample", "max", "avg", "maxblur", "blur", "spectral", "aps")
 HEADS = ("avg", "gem", "topk", "max", "median", "strip", "attention")
 STRIDE = 4  # where the differences are seen best
@@ -28,19 +30,19 @@ MAPS: Final = {"global": [8, 512, 7, 7], "local": [64, 64, 32, 32]}  # ResNet-18
 
 def gathered() -> dict[str, Any]:
     """The content of `measured.json`."""
-    leaderboard = HERE / "leaderboard.json"
+    leaderboard = RESULTS / "leaderboard.json"
     found = json.loads(leaderboard.read_text(encoding="utf-8")) if leaderboard.exists() else {}
-    return gather(json.loads((HERE / "pooling_kernels.json").read_text(encoding="utf-8")), found)
+    return gather(json.loads((RESULTS / "pooling_kernels.json").read_text(encoding="utf-8")), found)
 
 
 def gather(kernels: dict[str, Any], leaderboard: dict[str, Any]) -> dict[str, Any]:
     """The content of `measured.json`.
 
     Args:
-        kernels: That of `docs/pooling_kernels.json`.
-        leaderboard: That of `docs/leaderboard.json`, `{comparison: {"results": [row as in compare.json]}}`. Figures of
-            a strategy are from the first comparison that has it without options; those of a local one with `avg` as
-            the head.
+        kernels: That of `docs/results/pooling_kernels.json`.
+        leaderboard: That of `docs/results/leaderboard.json`, `{comparison: {"results": [row as in compare.json]}}`.
+            Figures of a strategy are from the first comparison that has it without options; those of a local one
+            with `avg` as the head.
     """
     strategies: dict[str, dict[str, Any]] = {}
     rows = [row for row in kernels["rows"] if row["map"] == MAPS[row["kind"]]]
@@ -102,4 +104,4 @@ def draw(path: Path) -> None:
 
 if __name__ == "__main__":
     files.write_json(measured.FILE, gathered())
-    draw(HERE / "gallery.png")
+    draw(HERE / "how-to" / "gallery.png")

@@ -1,4 +1,4 @@
-"""Takes docs/leaderboard.png, from docs/leaderboard.html: a chart of one of its comparisons.
+"""Takes docs/results/leaderboard.png, from docs/results/leaderboard.html: a chart of one of its comparisons.
 
 python docs/make_picture.py [CHROMIUM]
 
@@ -11,7 +11,7 @@ import shutil
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
+RESULTS = Path(__file__).parent / "results"
 SIZE = {"width": 1000, "height": 1400}  # CSS pixels
 HEADING = "CIFAR-10, local poolings in a network trained from scratch"
 
@@ -26,11 +26,11 @@ def main() -> None:
     with sync_playwright() as started:
         opened = started.chromium.launch(executable_path=browser, args=["--no-sandbox"])
         page = opened.new_page(viewport=SIZE)
-        page.goto((HERE / "leaderboard.html").as_uri())
+        page.goto((RESULTS / "leaderboard.html").as_uri())
         page.get_by_role("link", name=HEADING, exact=True).click()
         page.add_style_tag(content="nav { display: none }")  # it stays in view, over what is taken
         article = page.locator("article:not([hidden])")
-        article.locator("figure[data-chart$=accuracy]").screenshot(path=str(HERE / "leaderboard.png"))
+        article.locator("figure[data-chart$=accuracy]").screenshot(path=str(RESULTS / "leaderboard.png"))
         opened.close()
 
 

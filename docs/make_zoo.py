@@ -1,4 +1,4 @@
-"""Writes docs/zoo.md from the catalog, the docstrings of the layers and the measurements in docs/pooling_kernels.json.
+"""Writes docs/reference/zoo.md from the catalog, the docstrings of the layers, and docs/results/pooling_kernels.json.
 
 python docs/make_zoo.py
 
@@ -57,7 +57,7 @@ def render() -> str:
         members = [r for r in found if _module(r.item) == module]
         parts.append(f"## {title}\n\n`poolzoo/poolings/{module}.py`\n")
         parts += [_section(resolved) for resolved in members]
-    parts.append(_costs(json.loads((HERE / "pooling_kernels.json").read_text())))
+    parts.append(_costs(json.loads((HERE / "results" / "pooling_kernels.json").read_text())))
     return "\n".join(parts)
 
 
@@ -136,4 +136,4 @@ def _peers(row: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    (HERE / "zoo.md").write_text(render())
+    (HERE / "reference" / "zoo.md").write_text(render())

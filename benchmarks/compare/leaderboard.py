@@ -1,4 +1,4 @@
-"""The published leaderboard: every pooling on frozen and on trained backbones, and docs/leaderboard.{md,html,json}.
+"""The published leaderboard, docs/results/leaderboard.{md,html,json}: every pooling, on frozen and trained backbones.
 
 python -m benchmarks.compare.leaderboard --images PATH [--out comparisons/leaderboard] [--only NAME …]
 python -m benchmarks.compare.leaderboard --write [--out comparisons/leaderboard]
@@ -7,8 +7,8 @@ python -m benchmarks.compare.leaderboard --across
 PATH holds CIFAR-10 as image files, PATH/train/<class>/* and PATH/test/<class>/*. Each section is one `poolzoo compare`,
 which goes on where it was interrupted. The first runs alone, as its time is one of the figures; the others run in two
 processes of one thread each. `--write` makes the documents from what is finished; what stands above the mark in
-docs/leaderboard.md, the findings, is written by hand and kept. `--across` renews what the comparisons say together,
-from docs/leaderboard.json alone. The backbone lite0 is plugins/poolzoo-lite0, installed.
+docs/results/leaderboard.md, the findings, is written by hand and kept. `--across` renews what the comparisons say
+together, from docs/results/leaderboard.json alone. The backbone lite0 is plugins/poolzoo-lite0, installed.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ def _run(section: Section, images: str | None, out: Path) -> bool:
 
 
 def write(out: Path) -> None:
-    """Writes docs/leaderboard.md, .html and .json from the comparisons that are finished."""
+    """Writes docs/results/leaderboard.md, .html and .json from the comparisons that are finished."""
     found = [(section, _read(section, out)) for section in SECTIONS if _finished(out / section.name)]
     if not found:
         sys.exit(f"{out} has no finished comparison; the documents stay as they are")

@@ -4,7 +4,7 @@ python -m benchmarks.compare.race_speed --images PATH [--limit 5000] [--epochs 4
 python -m benchmarks.compare.race_speed --whole COMPARISON [--race COMPARISON]
 
 PATH holds CIFAR-10 as image files, PATH/train/<class>/* and PATH/test/<class>/*. The twelve poolings are from
-docs/leaderboard.md: three that are level there, and nine that are 3 to 10 points behind, cheap and costly ones.
+docs/results/leaderboard.md: three that are level there, and nine that are 3 to 10 points behind, cheap and costly ones.
 Training seconds are those of the trials. With `--replay` the race is not run: what it would train is taken from the
 whole comparison, whose trials from the same seeds are bitwise the same. `--whole` and `--race` name finished
 comparisons.

@@ -23,7 +23,7 @@ from typing import Any, Final
 from poolzoo.common.errors import INTERRUPTED
 from poolzoo.compare.journal import Journal
 
-PAGE: Final = Path(__file__).parents[2] / "docs" / "matrix.md"
+PAGE: Final = Path(__file__).parents[2] / "docs" / "results" / "matrix.md"
 TITLE: Final = """# What works with what
 
 `python -m benchmarks.coverage.matrix --write` and `python -m benchmarks.coverage.timm_sweep --write` write this page.
@@ -66,7 +66,7 @@ def parser_of(kind: Kind, description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--processes", type=int, default=2, metavar="N", help="of one thread each; default 2")
     default = Path(f"runs/{kind.name}.jsonl")
     parser.add_argument("--journal", type=Path, default=default, metavar="FILE", help=f"default {default}")
-    parser.add_argument("--write", action="store_true", help="write docs/matrix.md from the journal, and run nothing")
+    parser.add_argument("--write", action="store_true", help=f"write {PAGE.name} from the journal, and run nothing")
     return parser
 
 

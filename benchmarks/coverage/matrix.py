@@ -5,7 +5,7 @@
 
 A cell is a backbone with one pooling: a global one, or a local one in place of the backbone's own pooling layers, with
 `avg` as the head. Its name is `BACKBONE KIND POOLING`, which GLOB matches. Each cell is a line of JSON in FILE; cells
-that passed are not run again. With --write the lines become a section of docs/matrix.md.
+that passed are not run again. With --write the lines become a section of docs/results/matrix.md.
 
 The input is the smallest on which the backbone's feature map is 2 × 2 or more. Each cell builds its network, perturbs
 parameters that start at zero, trains a step, exports the whole network, and checks parity as `poolzoo export` does.

@@ -1,4 +1,4 @@
-"""The section of docs/matrix.md on every pooling in backbones of every kind, from the records of its cells."""
+"""The section of docs/results/matrix.md on every pooling in backbones of every kind, from the records of its cells."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@
 
 All architectures are tried, except those of more than 30 million parameters, which are counted on torch's meta device.
 Images are 32 × 32, as in CIFAR-10, and poolzoo chooses the input size for them. Each architecture is a line of JSON in
-FILE; --write makes a section of docs/matrix.md of them.
+FILE; --write makes a section of docs/results/matrix.md of them.
 """
 
 from __future__ import annotations

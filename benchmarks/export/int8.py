@@ -35,10 +35,11 @@ from benchmarks.export import cases
 from poolzoo.artifacts.run import load_run
 from poolzoo.common import output
 from poolzoo.data import images
-from poolzoo.export import graph, precision
-from poolzoo.export.candidate import CandidateResult
+from poolzoo.export import graph
 from poolzoo.export.export import ExportOptions, ExportReport, ParityFailed, export
-from poolzoo.export.layer_search import describe
+from poolzoo.export.precision.candidate import CandidateResult
+from poolzoo.export.precision.convert import convert
+from poolzoo.export.precision.layer_search import describe
 from poolzoo.export.published_network import from_backbone
 from poolzoo.export.source import ExportSource, from_run
 from poolzoo.parity.report import Limits
@@ -141,7 +142,7 @@ def calibrate(folder: Path) -> None:
     """Calibrates and converts the graph in a folder, and prints the peak memory of this process in MB."""
     layers = pickle.loads((folder / "layers.pickle").read_bytes())
     pixels = np.load(folder / "images.npy", mmap_mode="r")
-    precision.convert("int8-static", folder / "fp32.onnx", folder / "int8.onnx", layers, pixels)
+    convert("int8-static", folder / "fp32.onnx", folder / "int8.onnx", layers, pixels)
     status = Path("/proc/self/status").read_text(encoding="ascii")  # `ru_maxrss` would be that of the parent
     print(next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM")))
 

@@ -1,1 +1,1 @@
-"""Pooling layers and whole bundles in every runtime that is installed: the page docs/runtimes.md."""
+"""Pooling layers and whole bundles in every runtime that is installed: the page docs/results/runtimes.md."""

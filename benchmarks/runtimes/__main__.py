@@ -1,12 +1,13 @@
-"""All built-in pooling layers and whole bundles in every runtime that is installed, into docs/runtimes.md.
+"""All built-in pooling layers and whole bundles in every runtime that is installed, into docs/results/runtimes.md.
 
     python -m benchmarks.runtimes [--runtimes NAME …] [--only GLOB …] [--folder runs/runtimes] [--no-speed]
     python -m benchmarks.runtimes --write [--folder runs/runtimes]
 
 A cell is a graph in a runtime, in a process of its own with limits of time and memory. Each is a line of JSON in
 FOLDER/cells.jsonl. A cell is run again where the graph, what torch gives, the runtime's version or its file changed;
-one of docs/runtimes.json for which all that is the same is taken over. With --write the lines become docs/runtimes.md
-and docs/runtimes.json, and nothing runs. Runtimes of another Python join the same folder from there.
+one of docs/results/runtimes.json for which all that is the same is taken over. With --write the lines become
+docs/results/runtimes.md and runtimes.json beside it, and nothing runs. Runtimes of another Python join the same folder
+from there.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""docs/runtimes.md and docs/runtimes.json: a row for each layer and bundle, and why cells do not agree."""
+"""docs/results/runtimes.{md,json}: a row for each layer and bundle, and why cells do not agree."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from poolzoo.plugin.spec import Runtime
 from poolzoo.runtime import runtimes
 from poolzoo.runtime.environment import current_environment
 
-DOCS: Final = Path(__file__).parents[2] / "docs"
+DOCS: Final = Path(__file__).parents[2] / "docs" / "results"
 DATA: Final = DOCS / "runtimes.json"
 WORST: Final = ("wrong", "crashed", "refused", "agrees")  # a layer is what the worst of its graphs is
 MARKS: Final = {"agrees": "✓", "refused": "refused", "crashed": "crashed"}

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Final
 
 from poolzoo.artifacts import manifest
+from poolzoo.artifacts.reading import OTHER_VERSION
+from poolzoo.common import conform
 from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.compare import grid
 from poolzoo.compare.grid import Trial, Variant
 from poolzoo.metrics.tasks import TASKS
 from poolzoo.train.settings import Settings
-from poolzoo.train.settings_file import LEGACY_DEFAULTS, renamed
+from poolzoo.train.settings_file import LEGACY_DEFAULTS, checked, renamed
 
 FILE: Final = "plan.json"
+ASIDE: Final = ("schema", "provenance", "facts")  # keys beside the config; `facts` in earlier versions
+MAX_SEEDS: Final = 10_000
 RENAMED: Final = {"robust": "robustness_samples", "finalists": "export_top"}  # keys of earlier versions
 
 
@@ -114,11 +118,30 @@ class ComparisonConfig:
         Raises:
             CheckFailed: A key is missing or unknown.
         """
+        values = renamed({key: value for key, value in found.items() if key not in ASIDE}, RENAMED)
+        known = {one.name: one for one in fields(cls) if one.name != "options_known"}
+        if unknown := next((key for key in values if key not in known), None):
+            raise CheckFailed(f"{FILE} has {unknown!r:.60}, which is unknown", OTHER_VERSION)
+        if absent := next((key for key, one in known.items() if key not in values and one.default is MISSING), None):
+            raise CheckFailed(f"{FILE} lacks {absent!r}", OTHER_VERSION)
+        given = values["settings"]
+        if not isinstance(given, Mapping):
+            raise CheckFailed(f"{FILE} is damaged: settings is {conform.shown(given)}", "make the comparison again")
         try:
-            values = renamed({key: value for key, value in found.items() if key != "schema"}, RENAMED)
-            settings = {**LEGACY_DEFAULTS, **renamed(values.pop("settings"))}
-            return cls(**values, settings=Settings(**{**settings, "plugins": tuple(settings["plugins"])}))
-        except (KeyError, TypeError) as error:
-            raise CheckFailed(f"{FILE} lacks {error}", "it was made by another version of poolzoo") from error
-        except (AttributeError, ValueError, OverflowError) as error:  # a value of another type than is written
-            raise CheckFailed(f"{FILE} is damaged: {error}", "make the comparison again") from error
+            settings = Settings(**{**LEGACY_DEFAULTS, **checked(renamed(given), FILE)})
+            config = conform.require(cls(**{**values, "settings": settings}), cls, FILE, "make the comparison again")
+        except UsageError as error:
+            raise CheckFailed(f"{FILE} is damaged: {error.message}", error.hint) from error
+        if problem := config._out_of_range():
+            raise CheckFailed(f"{FILE} is damaged: {problem}", "make the comparison again")
+        return config
+
+    def _out_of_range(self) -> str:
+        """What no command line gives, in words; "" for nothing."""
+        if not 1 <= self.seeds <= MAX_SEEDS:
+            return f"seeds is {self.seeds}, not 1 to {MAX_SEEDS:,}"
+        if not 0 < self.alpha < 1:
+            return f"alpha is {self.alpha:g}, not between 0 and 1"
+        if min(self.robustness_samples, self.export_top) < 0:
+            return "robustness_samples or export_top is below 0"
+        return "time_budget is no time" if self.time_budget is not None and self.time_budget <= 0 else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -13,6 +14,7 @@ from poolzoo.common.errors import UsageError
 from poolzoo.plugin import loader, spec
 from poolzoo.plugin.grammar import parse_spec, suggest
 
+MAX_SWEEP: Final = 10_000  # poolings that one sweep may mean
 NONE: Final = "none"  # among local poolings, the backbone's own
 GEOMETRY: Final = ("window", "stride", "padding")  # options that every local pooling takes beside its own
 
@@ -143,6 +145,9 @@ def _expand(text: str) -> list[str]:
     for option in options.split(","):
         key, _, values = option.partition("=")
         ranges.append([f"{key}={value}" for value in values.split("|")])
+    if (count := math.prod(map(len, ranges))) > MAX_SWEEP:
+        text = f"{text[:60]!r} means {count:,} poolings, and {MAX_SWEEP:,} are the most"
+        raise UsageError(text, "give fewer values between the |")
     return [f"{name}{colon}{','.join(chosen)}" for chosen in product(*ranges)]
 
 

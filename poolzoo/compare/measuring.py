@@ -7,6 +7,8 @@ comparison is read again without torch.
 
 from __future__ import annotations
 
+import errno
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +18,7 @@ from statistics import fmean
 from typing import Final
 
 from poolzoo.common import files, json_reader, json_writer, output
-from poolzoo.common.errors import explain
+from poolzoo.common.errors import disk_full, explain
 from poolzoo.compare.clock import Clock
 from poolzoo.compare.config import ComparisonConfig
 from poolzoo.compare.grid import Trial, Variant
@@ -81,6 +83,8 @@ def measure_robustness(config: ComparisonConfig, records: TrialRecords, clock: C
             with clock.timing("robustness", len(group)):
                 found = robustness.measure(paths, images, labels, settings.device, label, keep=keep)
         except Exception as error:  # a plugin's layer on an image that it never met
+            if disk_full(error) is not None:
+                raise
             if len(group) > 1:  # which of them is it?
                 groups = [[one] for one in group] + groups
                 continue
@@ -151,6 +155,8 @@ def _export(trials: Sequence[Trial], records: TrialRecords, threads: int | None)
         allocator.release()  # what training needed
         exported = list(exporting.export_all(list(jobs), threads))
         for found in exported:  # now that nothing else runs
+            if found.disk_full:  # a resumed comparison tries again
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder)
             one, error, times = jobs[found.job], found.error, dict[int, float]()
             if error is None:
                 try:

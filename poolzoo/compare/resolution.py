@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 COVERAGE: Final = 0.8  # of the range around a predicted resolution, from how well the seed variance is known
 MOST_IMAGES: Final = 10**8  # test images that are worth a mention
-# Share of the test images on which only one of two variants is right: that of most pairs in docs/leaderboard.md, from
-# heads on one frozen backbone to networks trained from scratch.
+# Share of the test images on which only one of two variants is right: that of most pairs in
+# docs/results/leaderboard.md, from heads on one frozen backbone to networks trained from scratch.
 DISAGREEMENT: Final = (0.05, 0.30)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from poolzoo.artifacts import manifest
 from poolzoo.common import files, json_reader, output
-from poolzoo.common.errors import explain
+from poolzoo.common.errors import disk_full, explain
 from poolzoo.common.text import one_line
 from poolzoo.compare.grid import Trial
 from poolzoo.compare.records import TrialRecord
@@ -51,6 +51,8 @@ def train(base: Settings, trial: Trial, folder: Path) -> TrialRecord:
                 run.finetune(settings_of(base, trial), place, alone=False)
         return finished(trial, place)
     except Exception as error:
+        if disk_full(error) is not None:  # the next trial would fail as well
+            raise
         return failed(trial, error)
 
 
@@ -74,6 +76,8 @@ def train_heads(base: Settings, trials: Sequence[Trial], folder: Path) -> list[T
     try:
         heads.finetune_heads(settings, list(pools), place)
     except Exception as error:
+        if disk_full(error) is not None:
+            raise
         if len(pools) == 1:
             return [failed(first, error)]
         for pool, trial in list(pools.items()):  # which of them is it?

@@ -53,7 +53,7 @@ class Misfits:
         for kind, count in self.counts.items():
             output.warn(
                 f"{count:,} of {total:,} {label} {kind}, first {self.examples[kind]}",
-                "rescale the files; docs/training.md has the scale of each type",
+                "rescale the files; docs/reference/training.md has the scale of each type",
             )
 
 

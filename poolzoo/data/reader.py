@@ -75,7 +75,7 @@ def assign(splits: Sequence[str], wanted: Sequence[Split], reading: Reading, wha
     parts: dict[str, str] = {}
     if ("train" in wanted or reading.test_part is not None) and "train" not in splits:
         raise UsageError(
-            f"{what} has no training images (no train/)", "docs/data.md says how each source names its splits"
+            f"{what} has no training images (no train/)", "docs/how-to/data.md says how each source names its splits"
         )
     if "train" in wanted:
         parts["train"] = "train"

@@ -22,7 +22,7 @@ from poolzoo.plugin.grammar import suggest
 from poolzoo.plugin.image_index import FileStorage, ImageIndex, Names
 from poolzoo.plugin.spec import Dataset
 
-HINT: Final = "the table has columns path and label, and perhaps split (train, val, test); docs/data.md has examples"
+HINT: Final = "the table has columns path and label, and perhaps split (train, val, test); see docs/how-to/data.md"
 
 
 def open_table(place: str, *, splits: Sequence[str] = ("train", "test", "val"), multilabel: bool = False) -> Dataset:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from poolzoo.common import json_reader
 from poolzoo.common.errors import UsageError
 from poolzoo.datasets.labels import label_names, split_labels
 from poolzoo.plugin.grammar import suggest
@@ -106,7 +106,7 @@ def _bad_line(path: Path, line: int) -> str:
 def _csv(path: Path, encoding: str, multilabel: bool) -> Iterator[Row]:
     csv.field_size_limit(MAX_FIELD)
     with path.open(encoding=encoding, newline="") as file:
-        first = file.readline()
+        first = file.readline(MAX_FIELD)
         file.seek(0)
         separator = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=first.count)
         reader = csv.reader(file, delimiter=separator, strict=True, skipinitialspace=True)
@@ -165,8 +165,8 @@ def _json(path: Path, encoding: str, multilabel: bool) -> Iterator[Row]:
 
 def _parsed(path: Path, line: int, text: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return json_reader.parse(text)
+    except ValueError as error:
         raise UsageError(f"{path}, line {line:,}: no JSON: {error}", "each line is one object") from None
 
 

@@ -19,8 +19,9 @@ from poolzoo.artifacts import manifest, schema
 from poolzoo.common import allocator, files, output
 from poolzoo.common.errors import CheckFailed
 from poolzoo.explain import head
-from poolzoo.export import candidates, card, graph, layer_search, rule_outputs, script
-from poolzoo.export.candidate import Candidate, CandidateResult
+from poolzoo.export import card, graph, rule_outputs, script
+from poolzoo.export.precision import candidates, layer_search
+from poolzoo.export.precision.candidate import Candidate, CandidateResult
 from poolzoo.export.source import ExportSource
 from poolzoo.export.targets import TargetOptions, choose_runtime, write_targets
 from poolzoo.metrics.output_rules import OutputRules, RuleOptions, RulesReport, measure_rules

@@ -43,5 +43,5 @@ def _health(catalog: Catalog, plugin: str, source: Source) -> PluginHealth:
     if original is not None:
         notes.append(f"the same module as {original}'s")
     elif not faults and not catalog.hooks.get((plugin, source)):
-        faults.append(problem_of(plugin, source, "hook names", NO_HOOK, "see docs/plugins.md"))
+        faults.append(problem_of(plugin, source, "hook names", NO_HOOK, "see docs/how-to/plugins.md"))
     return PluginHealth(plugin, source, tuple(faults), tuple(notes))

@@ -156,7 +156,7 @@ class _Registration:
         if error is not None or result is None:
             if manager.get_plugin(self.key) is plugin:  # pluggy leaves a plugin registered whose hooks it refused
                 manager.unregister(name=self.key)
-            hint = f"fix {self.where}: a hook's arguments must be some of those of its documentation (docs/plugins.md)"
+            hint = f"fix {self.where}: a hook's arguments must be some of those in docs/how-to/plugins.md"
             self._fail("register", error or "pluggy refused it", hint)
         self.catalog.sources[self.key] = self.candidate.source
         for warning in deprecated if self.candidate.source.tier != "built-in" else ():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from poolzoo.artifacts import manifest
+from poolzoo.artifacts import manifest, reading
 from poolzoo.common import files, output
 from poolzoo.common.errors import CheckFailed, EnvironmentProblem, UsageError
 from poolzoo.common.text import one_line
@@ -115,9 +115,9 @@ def verify(
     try:
         images, logits, outputs = _check_golden(directory, model, checks)
         if model.takes_photos:
-            with np.load(directory / "golden.npz", allow_pickle=False) as arrays:
-                checks.append(Check("golden-photographs", *photo_input.compare(model, arrays)))
-        config: Config = files.read_json(directory / "config.json")
+            arrays = files.read_archive(directory / "golden.npz")
+            checks.append(Check("golden-photographs", *photo_input.compare(model, arrays)))
+        config = reading.read_bundle_config(directory)
         checks += [Check(*found) for found in rule_outputs.checks(directory / "model.onnx", model, images)]
         checks += [Check(*found) for found in decision_checks.checks(config, model, outputs)]
     except (CheckFailed, ValueError, TypeError, LookupError) as error:
@@ -189,7 +189,7 @@ def _half_images(directory: Path, count: int) -> tuple[Parity, np.ndarray, np.nd
     """The parity report; which images are run in half arithmetic, and which of these are natural; the limit."""
     from poolzoo.runtime import half_arithmetic
 
-    parity: Parity = files.read_json(directory / "parity.json")
+    parity = reading.read_parity(directory)
     rows = half_arithmetic.sample_rows(count)
     regular = rows >= len(parity.get("max_abs_by_edge", {}))
     return parity, rows, regular, parity.get("limits", {}).get("agreement", 0.99)

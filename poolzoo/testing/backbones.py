@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,9 @@ from poolzoo.plugin.grammar import parse_spec
 from poolzoo.plugin.imports import import_build
 from poolzoo.plugin.problems import Source
 from poolzoo.plugin.spec import Backbone
-from poolzoo.testing.base import Checks, Failure, suite
+from poolzoo.testing.base import Checks, Failure
 from poolzoo.testing.graph import exported
+from poolzoo.testing.suite import Suite
 
 SIDE: Final = 64  # pixels, where the backbone has no size of its own
 
@@ -165,4 +166,13 @@ def _checked(backbone: Backbone | str, options: Mapping[str, object]) -> Checked
 
 
 CHECKS: Final = checks.ids
-BackboneTests = suite(checks, run_check, "backbone", "BackboneTests: every promise of a backbone, as pytest tests.")
+
+
+class BackboneTests(Suite, checks=checks, attribute="backbone", run=run_check):
+    """Every promise of a backbone, as tests for pytest.
+
+    Attributes:
+        backbone: The item under test, or the name of one that is loaded.
+    """
+
+    backbone: ClassVar[Backbone | str | None] = None

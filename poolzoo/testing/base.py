@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
-
-import torch
+from typing import Generic, TypeVar
 
 from poolzoo.common.errors import message_of
 from poolzoo.plugin.catalog import Failure as PluginError
 
 T = TypeVar("T")  # what is checked
+_Function = Callable[[T], str | None]
 
 
 @dataclass(frozen=True)
@@ -19,14 +18,14 @@ class Check(Generic[T]):
     """One promise of a plugin.
 
     Attributes:
-        id: The name of the function.
-        function: Asserts the promise.
+        id: What it is called, forever.
+        function: Asserts the promise; it may return what it found, in words.
         expected: The promise in words.
         hint: How to fix a plugin that does not keep it.
     """
 
     id: str
-    function: Callable[[T], None]
+    function: Callable[[T], str | None]
     expected: str
     hint: str
 
@@ -57,11 +56,16 @@ class Checks(Generic[T]):
     def __init__(self) -> None:
         self._all: dict[str, Check[T]] = {}
 
-    def promise(self, hint: str) -> Callable[[Callable[[T], None]], Callable[[T], None]]:
-        """Makes a function a check: its name is the id, the first line of its docstring what is expected."""
+    def promise(self, hint: str, *, id: str = "") -> Callable[[_Function[T]], _Function[T]]:
+        """Makes a function a check. The first line of its docstring is what is expected.
 
-        def add(function: Callable[[T], None]) -> Callable[[T], None]:
-            name = function.__name__
+        Args:
+            hint: How to fix a plugin that does not keep it.
+            id: The id, which never changes; without it, the name of the function.
+        """
+
+        def add(function: _Function[T]) -> _Function[T]:
+            name = id or function.__name__
             expected = (function.__doc__ or "").strip().splitlines()[0].rstrip(".")
             self._all[name] = Check(name, function, expected, hint)
             return function
@@ -75,15 +79,20 @@ class Checks(Generic[T]):
     def ids(self) -> tuple[str, ...]:
         return tuple(self._all)
 
-    def run(self, check: str, checked: T) -> None:
+    def run(self, check: str, checked: T) -> str | None:
         """Runs one check; restores the random generator afterwards.
+
+        Returns:
+            What it found, in words; None where it only asserts.
 
         Raises:
             AssertionError: The promise is not kept; the message has the numbers.
             Exception: Whatever the plugin's code raises.
         """
+        import torch
+
         with torch.random.fork_rng(devices=[]):
-            self._all[check].function(checked)
+            return self._all[check].function(checked)
 
     def failure(self, check: Check[T], checked: T) -> Failure | None:
         """Runs one check; None if it passes."""
@@ -102,20 +111,3 @@ def first_line(error: BaseException) -> str:
     """The message of an exception, on one line."""
     text = message_of(error).strip().splitlines() or [""]
     return text[0] if isinstance(error, AssertionError) and text[0] else f"{type(error).__name__}: {text[0]}"
-
-
-def suite(checks: Checks[Any], run: Callable[..., None], attribute: str, doc: str) -> type:
-    """A class for pytest with a test for each check, to subclass with the item under test as an attribute."""
-
-    def method(check: Check[Any]) -> Callable[[Any], None]:
-        def test(self: Any) -> None:
-            item = getattr(type(self), attribute, None)
-            if item is None:
-                raise TypeError(f"{type(self).__name__} needs a class attribute {attribute!r}: the item under test")
-            run(check.id, item, **getattr(type(self), "options", {}))
-
-        test.__doc__ = check.expected
-        return test
-
-    methods = {f"test_{check.id}": method(check) for check in checks}
-    return type(doc.split(":")[0], (), {"__doc__": doc, attribute: None, "options": {}, **methods})

@@ -5,15 +5,16 @@ from __future__ import annotations
 import tempfile
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 
 from poolzoo.plugin import loader
 from poolzoo.plugin.spec import Dataset, Split
 from poolzoo.testing import indexed_datasets
-from poolzoo.testing.base import Checks, Failure, suite
+from poolzoo.testing.base import Checks, Failure
 from poolzoo.testing.indexed_datasets import CheckedIndex
+from poolzoo.testing.suite import Suite
 
 _SPLITS: Final[tuple[Split, ...]] = ("train", "test")
 
@@ -135,4 +136,13 @@ def _item(dataset: Dataset | str) -> Dataset:
 
 
 CHECKS: Final = checks.ids
-DatasetTests = suite(checks, run_check, "dataset", "DatasetTests: every promise of a data set, as tests for pytest.")
+
+
+class DatasetTests(Suite, checks=checks, attribute="dataset", run=run_check):
+    """Every promise of a data set, as tests for pytest.
+
+    Attributes:
+        dataset: The item under test, or the name of one that is loaded.
+    """
+
+    dataset: ClassVar[Dataset | str | None] = None

@@ -10,14 +10,15 @@ from collections import Counter
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 
 from poolzoo.data import images
 from poolzoo.plugin.image_index import ImageIndex
 from poolzoo.plugin.spec import Dataset
-from poolzoo.testing.base import Checks, suite
+from poolzoo.testing.base import Checks
+from poolzoo.testing.suite import Suite
 
 READ: Final = 8  # images of a split that are read
 BYTES_EACH: Final = 200  # of an index
@@ -139,9 +140,13 @@ def run_check(check: str, dataset: Dataset) -> None:
 
 
 CHECKS: Final = checks.ids
-IndexedDatasetTests = suite(
-    checks,
-    run_check,
-    "dataset",
-    "IndexedDatasetTests: every promise of a data set of encoded images, as tests for pytest.",
-)
+
+
+class IndexedDatasetTests(Suite, checks=checks, attribute="dataset", run=run_check):
+    """Every promise of a data set of encoded images, as tests for pytest.
+
+    Attributes:
+        dataset: The item under test.
+    """
+
+    dataset: ClassVar[Dataset | None] = None

@@ -2,42 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from poolzoo.common.errors import PoolzooError, UsageError, reason
-from poolzoo.plugin import grammar, loader, spec
-from poolzoo.plugin.catalog import Entry, Resolved
+from poolzoo.common.errors import PoolzooError, UsageError
+from poolzoo.plugin import grammar, loader
+from poolzoo.plugin.catalog import Entry
 from poolzoo.plugin.discovery import Candidate, find
 from poolzoo.plugin.health import health_of
-from poolzoo.plugin.imports import import_build
-from poolzoo.plugin.modules import missing_of
 from poolzoo.plugin.problems import Problem
-from poolzoo.testing import backbones, datasets, poolings, runtimes
-from poolzoo.testing.base import Checks, Failure
-from poolzoo.testing.checked_pooling import CheckedPooling
+from poolzoo.testing import kinds, project_file, selection
+from poolzoo.testing.base import Failure
+from poolzoo.testing.expected import ExpectedFailures
+from poolzoo.testing.outcome import Outcome
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """The outcome of one check: passed where there is no failure."""
-
-    check: str
-    failure: Failure | None = None
-
-    def to_json(self) -> dict[str, object]:
-        if self.failure is None:
-            return {"check": self.check, "passed": True}
-        failure = self.failure
-        return {
-            "check": self.check,
-            "passed": False,
-            "found": failure.found,
-            "expected": failure.expected,
-            "hint": failure.hint,
-        }
+Advance = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -46,9 +26,8 @@ class CheckedItem:
 
     Attributes:
         name: Of the item.
-        kind: "global pooling", "local pooling", "backbone", "family of backbones", "data set", "source of data" or
-            "runtime".
-        outcomes: One for each check.
+        kind: What it is, as `kinds.kind_of` says.
+        outcomes: One for each check that was selected.
     """
 
     name: str
@@ -75,9 +54,8 @@ class PluginReport:
 
     @property
     def passed(self) -> bool:
-        """Whether the plugin loads and every check passes."""
-        failed = any(outcome.failure for item in self.items for outcome in item.outcomes)
-        return not self.problems and not failed
+        """Whether the plugin loads, and every check is as it should be."""
+        return not self.problems and all(outcome.is_good for item in self.items for outcome in item.outcomes)
 
     def to_json(self) -> dict[str, object]:
         return {
@@ -88,120 +66,83 @@ class PluginReport:
         }
 
 
-def check_plugin(target: str, advance: Callable[[str], None] = lambda text: None) -> PluginReport:
+def check_plugin(
+    target: str,
+    advance: Advance = lambda text: None,
+    *,
+    select: selection.Selection | None = None,
+    expected: ExpectedFailures | None = None,
+) -> PluginReport:
     """Checks one plugin.
 
     Args:
-        target: The path of a plugin's file, or the name of an installed distribution.
+        target: The path of a plugin's file, the name of an installed distribution, or the folder of its project.
         advance: Called before each check with its name.
+        select: Which checks to run; None for all.
+        expected: Checks that are expected to fail, beside those that the plugin's `pyproject.toml` states.
 
     Raises:
-        UsageError: There is no such file or plugin.
+        UsageError: There is no such file, plugin or check.
     """
-    chosen = _candidates(target)
+    chosen, project = _find(target)
     catalog = loader.load([*find(installed=False), *chosen])
     loader.use(catalog)
-    problems = [fault for health in health_of(catalog, chosen) for fault in health.faults]
+    problems = tuple(fault for health in health_of(catalog, chosen) for fault in health.faults)
     names = {(candidate.source.dist, candidate.source.path) for candidate in chosen}
-    items = [
-        CheckedItem(entry.item.name, _kind(entry.item), tuple(check_entry(entry, advance)))
-        for entry in catalog.entries
-        if (entry.source.dist, entry.source.path) in names
+    entries = [entry for entry in catalog.entries if (entry.source.dist, entry.source.path) in names]
+    items = [entry.item.name for entry in entries]
+    stated = project_file.expected_failures(project)
+    all_expected = (stated.of_items(items) if Path(target).is_file() else stated) | (expected or ExpectedFailures())
+    if not problems:  # else an item may be missing that is there when they are fixed
+        all_expected.require_known(kinds.all_ids(), items)
+    chosen_checks = select or selection.everything()
+    checked = [
+        CheckedItem(
+            entry.item.name,
+            kinds.kind_of(entry.item),
+            tuple(_outcomes(entry, chosen_checks, all_expected, advance)),
+        )
+        for entry in entries
     ]
-    return PluginReport(target, tuple(problems), tuple(items))
+    if chosen_checks.text and not problems:
+        chosen_checks.require_some(sum(len(item.outcomes) for item in checked), kinds.all_ids())
+    return PluginReport(target, problems, tuple(item for item in checked if item.outcomes))
 
 
-def _candidates(target: str) -> list[Candidate]:
-    if Path(target).suffix == ".py" or Path(target).is_file():
-        return [candidate for candidate in find([Path(target)], installed=False) if candidate.source.tier == "file"]
+def _find(target: str) -> tuple[list[Candidate], Path | None]:
+    """The plugins that a target means, and the project file that speaks of them."""
+    path = Path(target)
+    if path.suffix == ".py" or path.is_file():
+        files = [candidate for candidate in find([path], installed=False) if candidate.source.tier == "file"]
+        return files, project_file.of_file(path)
+    name = target
+    is_project = path.is_dir() and (path / project_file.NAME).is_file()
+    if is_project:
+        declared = project_file.read(path / project_file.NAME).get("project")
+        name = str(declared.get("name", "")) if isinstance(declared, dict) else ""
     external = [candidate for candidate in loader.candidates() if candidate.source.tier != "built-in"]
-    found = [candidate for candidate in external if candidate.answers_to(target)]
-    if not found:
-        names = sorted({candidate.source.dist for candidate in external})
-        listing = f"there are: {', '.join(names)}" if names else "give the path of a plugin's file"
-        raise UsageError(f"no plugin is called {target!r}", grammar.suggest(target, names) or listing)
-    return found
+    found = [candidate for candidate in external if candidate.answers_to(name)]
+    if found:
+        return found, project_file.of_distribution(found[0].source.dist)
+    if is_project:
+        raise UsageError(f"{target} is not installed", f"pip install -e {target}, or check it with --release")
+    names = sorted({candidate.source.dist for candidate in external})
+    listing = f"there are: {', '.join(names)}" if names else "give the path of a plugin's file"
+    raise UsageError(f"no plugin is called {target!r}", grammar.suggest(target, names) or listing)
 
 
-def _kind(item: object) -> str:
-    if isinstance(item, spec.Pooling):
-        return f"{item.kind} pooling"
-    if isinstance(item, spec.Backbone):
-        return "backbone"
-    if isinstance(item, spec.Runtime):
-        return "runtime"
-    if isinstance(item, spec.DatasetSource):
-        return "source of data"
-    return "family of backbones" if isinstance(item, spec.BackboneFamily) else "data set"
-
-
-def check_entry(entry: Entry, advance: Callable[[str], None]) -> Iterable[Outcome]:
-    """The outcome of each check of one item."""
-    if isinstance(entry.item, spec.BackboneFamily):
-        return [_check_family(entry, entry.item)]
-    if isinstance(entry.item, spec.DatasetSource):
-        return [_check_source(entry, entry.item)]
+def _outcomes(
+    entry: Entry, select: selection.Selection, expected: ExpectedFailures, advance: Advance
+) -> Iterator[Outcome]:
+    """The outcome of each selected check of one item."""
+    name, kind = entry.item.name, kinds.kind_of(entry.item)
     try:
-        checks, checked = _to_check(entry)
+        checks, checked = kinds.checks_of(entry)
     except PoolzooError as error:
-        failure = Failure("build", error.message, "build can be imported", error.hint)
-        return [Outcome("build", failure)]
-    return _run(checks, checked, lambda check: advance(f"{entry.item.name}: {check}"))
-
-
-def _run(checks: Checks[Any], checked: object, advance: Callable[[str], None]) -> Iterator[Outcome]:
+        (check,) = kinds.build_checks
+        yield Outcome(check.id, Failure(check.id, error.message, check.expected, error.hint))
+        return
     for check in checks:
-        advance(check.id)
-        yield Outcome(check.id, checks.failure(check, checked))
-
-
-def _to_check(entry: Entry) -> tuple[Checks[Any], object]:
-    """The checks for an item, and the item as they take it.
-
-    Raises:
-        PoolzooError: Its build cannot be imported.
-    """
-    item = entry.item
-    if isinstance(item, spec.Dataset):
-        return datasets.checks_of(item)
-    if isinstance(item, spec.Runtime):
-        return runtimes.checks, runtimes.CheckedRuntime(entry)
-    assert isinstance(item, spec.Pooling | spec.Backbone)
-    make = import_build(item.build, item.name, entry.source)
-    if isinstance(item, spec.Pooling):
-        return poolings.checks, CheckedPooling(item, make, {})
-    return backbones.checks, backbones.CheckedBackbone(Resolved(grammar.parse_spec(item.name), entry, make, {}))
-
-
-def _check_family(entry: Entry, family: spec.BackboneFamily) -> Outcome:
-    """A family lists names, and gives a backbone for one of them."""
-    try:
-        names = loader.catalog().family_names(entry)
-        provided = family.get(names[0]) if names else None
-    except loader.Failure as error:
-        found = reason(error)
-    else:
-        if isinstance(provided, spec.Backbone):
-            return Outcome("names_and_get")
-        found = f"{len(names)} names, get gives {provided!r:.80}"
-    expected = "names() gives at least one name, get(name) a Backbone for it"
-    return Outcome("names_and_get", Failure("names_and_get", found, expected, "fix names() or get()"))
-
-
-def _check_source(entry: Entry, source: spec.DatasetSource) -> Outcome:
-    """A source refuses a place that is not there in one line; its data sets are for its author's tests."""
-    expected = "open(place, splits=…, multilabel=…) raises poolzoo.UsageError where there is no such place"
-    hint = "fix open(); check data sets that it gives with poolzoo.testing.check_dataset"
-    if missing := missing_of(source.modules):
-        found = f"{', '.join(missing)} is not installed"
-        return Outcome("open", Failure("open", found, "what it needs is installed", source.install or "install it"))
-    try:
-        open_source = import_build(source.open, source.name, entry.source, "open")
-        given = open_source("no/such/place", splits=("train", "test", "val"), multilabel=False)
-    except PoolzooError:
-        return Outcome("open")
-    except loader.Failure as error:
-        found = reason(error)
-    else:
-        found = f"open('no/such/place') gives {given!r:.80}"
-    return Outcome("open", Failure("open", found, expected, hint))
+        if select(name, kind, check.id):
+            advance(f"{name}: {check.id}")
+            yield Outcome(check.id, checks.failure(check, checked), expected.reason(name, check.id))

@@ -11,7 +11,7 @@ import inspect
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import torch
 from torch import Tensor, nn
@@ -23,10 +23,11 @@ from poolzoo.plugin.imports import import_build
 from poolzoo.plugin.problems import Source
 from poolzoo.plugin.spec import Kind, Pooling
 from poolzoo.testing import gradients
-from poolzoo.testing.base import Checks, Failure, suite
+from poolzoo.testing.base import Checks, Failure
 from poolzoo.testing.checked_pooling import CHANNELS, CheckedPooling, assert_close, assert_finite, signed
 from poolzoo.testing.pooling_export import assert_exports
 from poolzoo.testing.shared_process import assert_undisturbed, settings_kept
+from poolzoo.testing.suite import Suite
 
 MAP_SIZES: Final = ((1, 1), (2, 2), (7, 5), (8, 8))  # height and width of feature maps
 GEOMETRY_NAMES: Final = ("kernel_size", "stride", "padding", "ceil_mode")
@@ -321,7 +322,7 @@ def nothing_stays_on_the_cpu(checked: CheckedPooling) -> None:
 
 @checks.promise(
     "a small eps is deleted (use clamp), divisor_override is ignored, median and adaptive max have no form: "
-    "docs/plugins.md has the rewrites"
+    "docs/how-to/plugins.md has the rewrites"
 )
 def exports_as_it_is(checked: CheckedPooling) -> None:
     """A plain `torch.onnx.export` at 7 × 7 and 8 × 8 gives the same output for any number of images.
@@ -365,4 +366,13 @@ def _checked(pooling: Pooling | str, kind: Kind, options: Mapping[str, object]) 
 
 
 CHECKS: Final = checks.ids
-PoolingTests = suite(checks, run_check, "pooling", "PoolingTests: every promise of a pooling, as tests for pytest.")
+
+
+class PoolingTests(Suite, checks=checks, attribute="pooling", run=run_check):
+    """Every promise of a pooling, as tests for pytest.
+
+    Attributes:
+        pooling: The item under test, or the name of one that is loaded.
+    """
+
+    pooling: ClassVar[Pooling | str | None] = None

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 from poolzoo.plugin import loader
 from poolzoo.plugin.catalog import Entry
@@ -16,7 +16,8 @@ from poolzoo.runtime import availability, cases, gate
 from poolzoo.runtime.limits import Limits
 from poolzoo.runtime.process import RuntimeFailed, RuntimeProcess
 from poolzoo.runtime.runtimes import open_runtime, runtime_of
-from poolzoo.testing.base import Checks, Failure, suite
+from poolzoo.testing.base import Checks, Failure
+from poolzoo.testing.suite import Suite
 from poolzoo.testing.tiny_bundle import write_tiny_bundle
 
 SECONDS: Final = 120.0  # that opening, converting, or one batch may take
@@ -193,4 +194,13 @@ def _checked(runtime: Runtime | str) -> CheckedRuntime:
 
 
 CHECKS: Final = checks.ids
-RuntimeTests = suite(checks, run_check, "runtime", "RuntimeTests: every promise of a runtime, as tests for pytest.")
+
+
+class RuntimeTests(Suite, checks=checks, attribute="runtime", run=run_check):
+    """Every promise of a runtime, as tests for pytest.
+
+    Attributes:
+        runtime: The item under test, or the name of one that is loaded.
+    """
+
+    runtime: ClassVar[Runtime | str | None] = None

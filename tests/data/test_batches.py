@@ -113,7 +113,7 @@ def test_a_cutout_is_one_square_of_the_mean_color():
         assert columns.max() - columns.min() < 3
         assert (image[rows, columns] == mean).all()
         full += len(rows) == 9
-    assert 50 < full < 150  # 6/8 squared of the centres leave the square whole
+    assert 50 < full < 150  # 6/8 squared of the centers leave the square whole
 
 
 def test_mixtures_are_timms(monkeypatch):

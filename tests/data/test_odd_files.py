@@ -1,4 +1,4 @@
-"""Every row of docs/images.md: what an odd file becomes, read alone, by threads, by processes, and from each source."""
+"""Every row of docs/reference/images.md: what an odd file becomes, alone, in threads, processes, and each source."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from support import odd_files
 
 from poolzoo.data import images, source
 
-PAGE = Path(__file__).parents[2] / "docs/images.md"
+PAGE = Path(__file__).parents[2] / "docs/reference/images.md"
 NEEDS = {"AVIF": lambda: features.check("avif"), "HEIC": lambda: importlib.util.find_spec("pillow_heif") is not None}
 
 

@@ -31,7 +31,7 @@ def test_the_readme_fits_three_screens():
 
 def test_the_readme_counts_the_strategies():
     names = {entry.item.name for entry in loader.load_plugins(installed=False).select(spec.Pooling)}
-    assert f"[{len(names)} pooling strategies](docs/zoo.md)" in README
+    assert f"[{len(names)} pooling strategies](docs/reference/zoo.md)" in README
 
 
 def test_every_relative_link_in_the_documents_leads_somewhere():
@@ -47,8 +47,10 @@ def test_every_relative_link_in_the_documents_leads_somewhere():
 
 def anchors(path: Path) -> set[str]:
     """The anchors of the headings of a document, as GitHub makes them."""
-    titles = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+    text = path.read_text(encoding="utf-8")
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    made = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+    return made | set(re.findall(r'<a id="([^"]+)">', text))
 
 
 def test_the_readmes_plugin_is_the_file_that_is_tested():
@@ -78,19 +80,19 @@ def test_layers_import_downwards_only():
 
 
 def test_the_page_of_the_zoo_is_what_the_catalog_says():
-    assert (ROOT / "docs" / "zoo.md").read_text() == _make("make_zoo").render(), "run python docs/make_zoo.py"
+    page = ROOT / "docs" / "reference" / "zoo.md"
+    assert page.read_text() == _make("make_zoo").render(), "run python docs/make_zoo.py"
 
 
 def test_the_zoo_has_a_row_for_every_strategy():
-    zoo = (ROOT / "docs" / "zoo.md").read_text()
+    zoo = (ROOT / "docs" / "reference" / "zoo.md").read_text()
     for entry in loader.load_plugins(installed=False).select(spec.Pooling):
         assert f"| [`{entry.item.name}`](#{entry.item.name}-" in zoo
 
 
 def test_every_layer_was_measured():
-    measured = {
-        (row["name"], row["kind"]) for row in json.loads((ROOT / "docs" / "pooling_kernels.json").read_text())["rows"]
-    }
+    rows = json.loads((ROOT / "docs" / "results" / "pooling_kernels.json").read_text())["rows"]
+    measured = {(row["name"], row["kind"]) for row in rows}
     assert measured == {(e.item.name, e.item.kind) for e in loader.load_plugins(installed=False).select(spec.Pooling)}
 
 
@@ -102,18 +104,19 @@ def _make(name: str):
         sys.path.pop(0)
 
 
-PLUGINS = (ROOT / "docs" / "plugins.md").read_text()
+PLUGINS = (ROOT / "docs" / "how-to" / "plugins.md").read_text()
 HOOKS = (*registration.HOOKS, *EVENTS)
 
 
-def test_the_page_on_plugins_names_every_check():
-    assert _make("make_plugins").render(PLUGINS) == PLUGINS, "run python docs/make_plugins.py"
+def test_the_page_of_checks_names_every_check():
+    page = (ROOT / "docs" / "reference" / "checks.md").read_text()
+    assert _make("make_checks").render(page) == page, "run python docs/make_checks.py"
 
 
 @pytest.mark.parametrize("hook", HOOKS)
 def test_every_hook_is_documented_with_an_example_that_works(tmp_path, hook):
     section = re.search(rf"### {hook}\n(.*?)(?=\n##)", PLUGINS, re.DOTALL)
-    assert section, f"docs/plugins.md has no section on {hook}"
+    assert section, f"docs/how-to/plugins.md has no section on {hook}"
     (example,) = re.findall(r"```python\n(.*?)```", section[1], re.DOTALL)
     assert f"def {hook}(" in example
     path = tmp_path / "example.py"

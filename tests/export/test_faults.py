@@ -278,16 +278,16 @@ STRICT = ("--min-agreement", 1, "--max-accuracy-drop", 0)  # nothing that flips 
 @pytest.fixture
 def noisy(monkeypatch):
     """Lets whatever is lowered be a graph in noise, which flips many images."""
-    from poolzoo.export import precision as lowering
+    from poolzoo.export.precision import convert
 
-    class Noisy(lowering.Converter):
+    class Noisy(convert.Converter):
         def __init__(self, precision, source, names, calibration):
             spoiled = source.with_name("spoiled.onnx")
             spoiled.write_bytes(source.read_bytes())
             spoil(spoiled, flipped_layer)
             super().__init__(precision, spoiled, names, calibration)
 
-    monkeypatch.setattr(lowering, "Converter", Noisy)
+    monkeypatch.setattr(convert, "Converter", Noisy)
     after_the_export(monkeypatch, lambda path: None)
 
 

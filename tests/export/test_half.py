@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from poolzoo.export import fp16, half_range, ranges
+from poolzoo.export.precision import fp16, half_range, ranges
 from poolzoo.runtime import half_arithmetic
 
 FEED = np.random.default_rng(0).uniform(0.5, 1.5, (6, 3, 16, 16)).astype(np.float32)

@@ -13,9 +13,11 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from poolzoo.common import files
-from poolzoo.export import bias_correction, candidates, graph, layer_search, precision, switches
-from poolzoo.export.candidate import Candidate
+from poolzoo.export import graph
 from poolzoo.export.export import ExportOptions, export
+from poolzoo.export.precision import bias_correction, candidates, layer_search, switches
+from poolzoo.export.precision.candidate import Candidate
+from poolzoo.export.precision.convert import Converter
 from poolzoo.export.source import from_run
 from poolzoo.parity.check import check_limits
 from poolzoo.parity.layers import Layers
@@ -83,9 +85,9 @@ def error(file: Path, proto: onnx.ModelProto) -> float:
     return float(np.sqrt(np.mean((logits(file) - expected) ** 2)) / expected.std())
 
 
-def converter(proto: onnx.ModelProto, folder: Path, name: str = "int8-static") -> precision.Converter:
+def converter(proto: onnx.ModelProto, folder: Path, name: str = "int8-static") -> Converter:
     onnx.save(proto, folder / "fp32.onnx")
-    made = precision.Converter(name, folder / "fp32.onnx", LAYERS, IMAGES)
+    made = Converter(name, folder / "fp32.onnx", LAYERS, IMAGES)
     made.convert(folder / "all.onnx")
     return made
 

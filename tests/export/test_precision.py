@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 import poolzoo as package
-from poolzoo.export import candidates, graph, precision
-from poolzoo.export.candidates import Candidate
+from poolzoo.export import graph
+from poolzoo.export.precision import candidates, convert
+from poolzoo.export.precision.candidates import Candidate
 from poolzoo.model import inference
 from poolzoo.parity import layers
 from poolzoo.parity.check import check_limits, check_outputs
@@ -134,7 +135,7 @@ def test_static_int8_has_unsigned_activations_and_signed_weights_a_channel(tmp_p
 
     source = from_run(load_run(trained))
     written = graph.export_graph(source, tmp_path / "a.onnx")
-    precision.convert("int8-static", tmp_path / "a.onnx", tmp_path / "b.onnx", written.layers, source.calibration)
+    convert.convert("int8-static", tmp_path / "a.onnx", tmp_path / "b.onnx", written.layers, source.calibration)
     proto = onnx.load(tmp_path / "b.onnx")
     count = Counter(node.op_type for node in proto.graph.node)
     assert count["QuantizeLinear"] >= 3
@@ -157,7 +158,7 @@ def test_dynamic_int8_leaves_the_classifier_in_float(tmp_path, trained):
 
     source = from_run(load_run(trained))
     written = graph.export_graph(source, tmp_path / "a.onnx")
-    precision.convert("int8-dynamic", tmp_path / "a.onnx", tmp_path / "b.onnx", written.layers, source.calibration)
+    convert.convert("int8-dynamic", tmp_path / "a.onnx", tmp_path / "b.onnx", written.layers, source.calibration)
     proto = onnx.load(tmp_path / "b.onnx")
     kinds = {node.op_type for node in proto.graph.node}
     assert "ConvInteger" in kinds

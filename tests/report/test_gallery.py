@@ -346,7 +346,7 @@ def test_the_packaged_figures_are_current():
 
 
 def test_the_picture_in_the_docs_is_small():
-    path = ROOT / "docs" / "gallery.png"
+    path = ROOT / "docs" / "how-to" / "gallery.png"
     assert path.stat().st_size <= 250_000
     Image.open(path).verify()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,13 @@ from poolzoo import cli
 from poolzoo.plugin import loader
 
 ROOT = Path(__file__).parents[2]
-PATTERNS = ("*.md", "docs/*.md", "plugins/*/README.md", "findings/*.md", "exports/*/README.md", "poolzoo/**/*.md")
+PATTERNS = ("*.md", "docs/**/*.md", "plugins/*/README.md", "findings/*.md", "exports/*/README.md", "poolzoo/**/*.md")
 PAGES = tuple(path for pattern in PATTERNS for path in sorted(ROOT.glob(pattern)))
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# A fenced block, perhaps in a list, and perhaps behind the reason why tests do not run it.
+FENCE = re.compile(
+    r"^( *)(?:<!-- not run: (?P<reason>.*?) -->\n\n?\1)?```(?P<language>\w*)\n(?P<content>.*?)^\1```$",
+    re.MULTILINE | re.DOTALL,
+)
 SHELL = "console"  # the one language of shell sessions: `$ command`, then its output
 SEPARATORS = {"&&", "||", ";", "|", "&", "<", ">", "(", ")"}
 
@@ -50,6 +55,35 @@ class Line:
         return found
 
 
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a document.
+
+    Attributes:
+        language: What stands behind the fence.
+        content: The text, without the indentation of the fence.
+        not_run: Why tests do not run it; "" if they do.
+    """
+
+    language: str
+    content: str
+    not_run: str
+
+    @property
+    def lines(self) -> list[str]:
+        """The command lines of a shell session, without their prompts."""
+        lines = self.content.replace("\\\n", " ").splitlines()
+        return [line.removeprefix("$ ").strip() for line in lines if line.startswith("$ ")]
+
+
+def session(path: Path) -> list[Block]:
+    """The fenced blocks of a document in their order."""
+    return [
+        Block(found["language"], textwrap.dedent(found["content"]), found["reason"] or "")
+        for found in FENCE.finditer(path.read_text(encoding="utf-8"))
+    ]
+
+
 def prose(path: Path) -> str:
     """A document without its fenced blocks."""
     return FENCE.sub("", path.read_text(encoding="utf-8"))
@@ -63,9 +97,7 @@ def name_of(path: Path) -> str:
 def blocks(language: str) -> Iterator[tuple[str, str]]:
     """Every fenced block of a language: the document and the content."""
     for path in PAGES:
-        for found, content in FENCE.findall(path.read_text(encoding="utf-8")):
-            if found == language:
-                yield name_of(path), content
+        yield from ((name_of(path), block.content) for block in session(path) if block.language == language)
 
 
 def fenced() -> list[Line]:

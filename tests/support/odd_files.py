@@ -1,4 +1,4 @@
-"""Every kind of odd image file, by its row in docs/images.md: files of 4 × 6 pixels, and what they must become."""
+"""Every kind of odd image file, by its row in docs/reference/images.md: files of 4 × 6 pixels, and their content."""
 
 from __future__ import annotations
 

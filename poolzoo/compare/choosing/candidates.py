@@ -14,7 +14,7 @@ from poolzoo.compare.config import ComparisonConfig
 from poolzoo.plugin import loader, spec
 from poolzoo.train.settings import Settings
 
-# Heads that win somewhere in docs/leaderboard.md, one of each kind.
+# Heads that win somewhere in docs/results/leaderboard.md, one of each kind.
 HEADS: Final = ("avg", "max", "gem", "catavgmax", "std", "bilinear", "spp", "attention")
 # From scratch, poolings inside the backbone matter more than heads there, and each costs a whole training.
 SCRATCH_HEADS: Final = ("avg",)

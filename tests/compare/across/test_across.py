@@ -18,7 +18,7 @@ from poolzoo.compare.across import together
 FLAT = {"avg": 0.7, "max": 0.7, "gem": 0.7, "soft": 0.7}
 BEST = {**FLAT, "gem": 0.84}
 WORST = {**FLAT, "gem": 0.56}
-COMMITTED = Path(__file__).parents[3] / "docs" / "leaderboard.json"
+COMMITTED = Path(__file__).parents[3] / "docs" / "results" / "leaderboard.json"
 
 
 @pytest.fixture

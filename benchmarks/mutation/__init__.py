@@ -1,0 +1,1 @@
+"""Mutation tests: which faults in a function the tests notice."""
