@@ -16,14 +16,14 @@ import os
 import random
 from collections import Counter
 from pathlib import Path
-from typing import Final, TextIO
+from typing import TYPE_CHECKING, Final, TextIO
 
-import pytest
-
-from benchmarks.mutation.mutants import Mutant, mutants_of
-from benchmarks.mutation.session import MutationSession, Result
 from poolzoo.common import json_writer
 from poolzoo.metrics.intervals import wilson_interval
+
+if TYPE_CHECKING:
+    from benchmarks.mutation.mutants import Mutant
+    from benchmarks.mutation.session import Result
 
 TESTS: Final = {
     "poolings": ("tests/poolings",),
@@ -44,6 +44,11 @@ def main() -> int:
 
 
 def _package(name: str, arguments: argparse.Namespace, screen: TextIO) -> str:
+    import pytest
+
+    from benchmarks.mutation.mutants import mutants_of
+    from benchmarks.mutation.session import MutationSession
+
     folder = Path("poolzoo", name)
     every: list[Mutant] = []
     texts = 0

@@ -1,0 +1,71 @@
+"""Mutants change one place of one function, and the function does what its mutant says."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("mutmut")
+SOURCE = '''
+"""A module."""
+import functools
+
+LIMIT = 3
+
+
+class Kept:
+    @property
+    def double(self) -> int:
+        return self.count * 2
+
+
+@functools.cache
+def least(a: int, b: int = 1) -> int:
+    if a < b:
+        return a
+    return min(b, LIMIT)
+
+
+def refuse(name):
+    raise ValueError("no such thing", name)
+'''
+
+
+@pytest.fixture
+def module(tmp_path: Path):
+    path = tmp_path / "planted.py"
+    path.write_text(SOURCE)
+    spec = importlib.util.spec_from_file_location("planted", path)
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+def test_mutants_of_a_file_are_small_changes_inside_functions(module):
+    from benchmarks.mutation.mutants import mutants_of
+
+    found, texts = mutants_of(Path(module.__file__))
+    changes = {(one.function, one.before, one.after) for one in found}
+    assert ("Kept.double", "self.count * 2", "self.count / 2") in changes
+    assert ("least", "a < b", "a <= b") in changes or ("least", "< b", "<= b") in changes
+    assert texts == 2  # of the message: longer, and in capitals
+    assert {one.function for one in found} == {"Kept.double", "least", "refuse"}
+    assert not [one for one in found if one.line in (5, 9, 14, 15)]  # constants, decorators, defaults
+
+
+def test_a_function_gets_the_code_of_its_mutant(module):
+    from benchmarks.mutation.mutants import mutants_of
+
+    found, _ = mutants_of(Path(module.__file__))
+    times = next(one for one in found if one.after == "self.count / 2")
+    kept = module.Kept()
+    kept.count = 3
+    assert kept.double == 6
+    module.Kept.double.fget.__code__ = times.code()
+    assert kept.double == 1.5
+    (strict,) = (one for one in found if one.function == "least" and one.after.startswith(("a <=", "<=")))
+    module.least.__wrapped__.__code__ = strict.code()
+    assert module.least(1, 1) == 1
+    assert strict.line in strict.lines
