@@ -11,7 +11,7 @@ from support.command_lines import PAGES, ROOT, blocks, commands, fenced, flags, 
 FENCED = fenced()
 EXTERNAL = ("pip", "pytest", "twine", "make", "torchrun", "tensorboard")
 MARKED = {line for path in PAGES for block in session(path) if block.not_run for line in block.lines}
-FLAGS_OF_OTHERS = {"--dynamo", "--rehearse", "--fault"}  # of timm's export script, benchmarks/gpu.sh and tests.faults
+FLAGS_OF_OTHERS = {"--dynamo", "--rehearse", "--fault", "--seconds"}  # of timm's script, and of ours for tests
 
 
 def arguments(words: list[str]) -> list[str] | None:
@@ -49,7 +49,7 @@ def test_every_fenced_command_is_known_and_parses(line):
 
 def test_every_inline_command_parses():
     for line in inline("poolzoo"):
-        text = line.text.removeprefix("poolzoo ")
+        text = line.text.removeprefix("poolzoo ").partition(" > ")[0]
         for name in text.split()[-1].split("|") if text.startswith("plugin ") else [""]:
             words = [*text.split()[:-1], name] if name else text.split()
             with suppress(click.MissingParameter):  # `poolzoo show` in a sentence

@@ -42,6 +42,7 @@ PROGRAMS = {  # of others, and why no test runs them
     "make": "these tests are among what it runs",
     "pytest": "the tests of a package that is not installed",
     "torchrun": "several processes",
+    "twine": "an account of a package index",
     "tensorboard": "a package that is not installed",
 }
 # What the reader has; quick tests run commands on these alone.
