@@ -163,7 +163,7 @@ def main() -> NoReturn:
 
         uncaught.install()
     stopping.handle(_interrupt)
-    stopping.never_lose_one()
+    stopping.never_lose_one(_stopped.clear)
     try:
         code = run(sys.argv[1:])
     except KeyboardInterrupt as stop:  # a second one, while the first was being handled
@@ -210,7 +210,6 @@ def run(arguments: list[str]) -> int:
     except BaseException as error:  # a plugin may throw anything
         if _stopped:
             return _say_stopped(_stopped[-1])
-        errors.show_traceback(error)
         shown = errors.explain(error)
         output.error(shown.message, shown.hint)
         return shown.exit_code

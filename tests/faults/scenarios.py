@@ -9,8 +9,15 @@ from typing import Final
 
 # Kinds of faults and their weights; `faults.bench` has what they mean.
 KILLS: Final = {
-    **{"kill": 6, "term": 2, "int": 2, "hup": 1, "int-twice": 1, "hup-twice": 1},
-    **{"kill%": 2, "term%": 1, "int%": 1},
+    "kill": 6,
+    "term": 2,
+    "int": 2,
+    "hup": 1,
+    "int-twice": 1,
+    "hup-twice": 1,
+    "kill%": 2,
+    "term%": 1,
+    "int%": 1,
 }
 DISKS: Final = {"full": 3, "disk%": 1, "eio": 2, "readonly": 1, "denied": 1}
 TWINS: Final = {"twin": 2, "gone": 1}

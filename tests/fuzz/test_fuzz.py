@@ -11,8 +11,8 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from fuzz import harness, targets, trees
 
+from fuzz import harness, targets, trees
 from poolzoo.common.errors import CheckFailed, UsageError
 
 ROOT = Path(__file__).parents[2]
