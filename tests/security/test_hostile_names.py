@@ -229,7 +229,7 @@ def test_no_file_or_line_of_any_command_lets_a_class_name_through(project, tmp_p
         ("predict", bundle, *images, "--json"),
         ("predict", bundle, *images, "--saliency-dir", tmp_path / "saliency"),
         ("compare", *training, "--pool", "avg", "--pool", "max", "--seeds", 2, "--out", compared),
-        ("report", run, "--out", tmp_path / "page.html"),
+        ("report", run, "--out", tmp_path / "summary"),
     ]
     for command in commands:
         done = poolzoo_process(*command)

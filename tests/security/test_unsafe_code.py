@@ -62,6 +62,7 @@ IMPORTERS = {
 }
 # Each exception with the reason that makes it none.
 ALLOWED = {
+    ("poolzoo/common/conform.py", "eval"): "annotations in the source of poolzoo's own classes",
     ("poolzoo/compare/exporting.py", "pickle.load"): "what the parent process has just written to its own pipe",
     ("poolzoo/testing/indexed_datasets.py", "pickle.loads"): "what the line before has pickled",
     (
@@ -139,8 +140,7 @@ def test_no_file_holds_an_unsafe_call():
 
 def test_each_exception_is_still_there():
     for file, name in ALLOWED:
-        module, _, attribute = name.rpartition(".")
-        assert f"{module}.{attribute}" in (ROOT / file).read_text(encoding="utf-8"), file
+        assert re.search(rf"\b{re.escape(name)}\b", (ROOT / file).read_text(encoding="utf-8")), file
 
 
 @pytest.mark.parametrize(
