@@ -11,8 +11,8 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from fuzz import harness, targets, trees
 
+from fuzz import harness, targets, trees
 from poolzoo.common.errors import CheckFailed, UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -78,7 +78,9 @@ def test_a_valid_input_that_is_lost_is_a_failure():
 
 
 def test_inputs_follow_from_seed_and_number():
-    found = harness.Target("t", [b"[1, 2, 3]"], lambda rng, seeds: trees.json_text(rng, [1, 2, 3]), raises(ValueError()))
+    found = harness.Target(
+        "t", [b"[1, 2, 3]"], lambda rng, seeds: trees.json_text(rng, [1, 2, 3]), raises(ValueError())
+    )
     assert found.make(3, 7) == found.make(3, 7)
     assert len({found.make(0, index) for index in range(50)}) > 25
     assert found.make(0, 1) != found.make(1, 1)

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from fuzz.targets import graphs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from fuzz.targets import graphs
 from poolzoo.artifacts.schema import Config, Manifest, Parity
 from poolzoo.common import archive, conform, json_reader
 from poolzoo.common.errors import UsageError
@@ -43,8 +43,7 @@ TYPES = arrays.boolean_dtypes() | arrays.integer_dtypes() | arrays.unsigned_inte
 def test_a_typed_pooling_is_refused_or_read_as_it_is_written(text):
     try:
         found = grammar.parse_spec(text)
-    except UsageError as error:
-        assert error.message
+    except UsageError:
         return
     pairs = ",".join(f"{key}={value}" for key, value in found.options.items())
     assert grammar.parse_spec(":".join(filter(None, [found.dist, found.name, pairs])))[1:] == found[1:]
@@ -96,7 +95,9 @@ def _unwritten(wanted: Settings) -> dict[str, Any]:
 
 
 @quick
-@given(st.dictionaries(NAMES, arrays.arrays(TYPES, arrays.array_shapes(min_dims=0, min_side=0, max_side=4)), min_size=1))
+@given(
+    st.dictionaries(NAMES, arrays.arrays(TYPES, arrays.array_shapes(min_dims=0, min_side=0, max_side=4)), min_size=1)
+)
 def test_arrays_are_read_as_numpy_writes_them(tmp_path, found):
     for save in (np.savez, np.savez_compressed):
         save(tmp_path / "a.npz", **{name: np.asfortranarray(array) for name, array in found.items()})
