@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from poolzoo.common import conform, files
+from poolzoo.common import conform, files, json_reader
 from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.common.text import one_line
 from poolzoo.compare.board.board import SCHEMA, Board, BoardRow, BoardSection
@@ -31,7 +30,7 @@ def load(path: Path) -> Board:
         return Board()
     try:
         text = path.read_text(encoding="utf-8")
-        content = json.loads(text)
+        content: Any = json_reader.parse(text)
         if not isinstance(content, dict) or content.get("schema") != SCHEMA:
             raise CheckFailed(f"{path} is no board of this version of poolzoo", "restore it, or update poolzoo")
         found = {name: _section(value) for name, value in content["sections"].items()}
