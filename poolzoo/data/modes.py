@@ -47,14 +47,15 @@ def levels(image: Image.Image, tags: Tags, on_misfit: ScaleCallback | None = Non
     """
     pixels, white = _values(image, tags)
     inverted = tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO and image.mode != "L"  # Pillow inverts eight bits alone
-    found, finite, inside, low, high = np.empty(pixels.shape, np.uint8), 0, 0, np.inf, -np.inf
+    found = np.empty(pixels.shape, np.uint8)
+    finite, inside, low, high = 0, 0, np.inf, -np.inf
     step = max(1, STRIP // max(1, image.width))
     for top in range(0, len(pixels), step):
         values = pixels[top : top + step]
         values = values if image.mode == "F" else values.astype(np.float64)
         shown = values[np.isfinite(values)]
         finite += shown.size
-        inside += np.count_nonzero((shown >= 0) & (shown <= white))
+        inside += int(np.count_nonzero((shown >= 0) & (shown <= white)))
         low, high = min(low, float(shown.min(initial=np.inf))), max(high, float(shown.max(initial=-np.inf)))
         scaled = np.nan_to_num(values).clip(0, white) * (255 / white)
         found[top : top + step] = np.rint(255 - scaled if inverted else scaled)
