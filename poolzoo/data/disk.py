@@ -17,6 +17,7 @@ from poolzoo.common import locks, output
 from poolzoo.common.errors import UsageError
 
 DEFAULT_LIMIT: Final = 20.0  # GB; ImageNet's training images at 64 × 64 take 16
+MAX_LIMIT: Final = 1e9  # GB
 SPARE: Final = 10**9  # bytes of the disk that are left free, for the runs and bundles of the same user
 ABANDONED: Final = 24 * 3600  # seconds without a write after which a build without a lock was killed
 WRITTEN_BACK: Final = 32 << 20  # bytes after which the disk begins to write what it got
@@ -34,7 +35,7 @@ def limit() -> int:
         gigabytes = float(text)
     except ValueError:
         gigabytes = math.nan
-    if not 0 <= gigabytes < math.inf:
+    if not 0 <= gigabytes <= MAX_LIMIT:
         raise UsageError(
             f"POOLZOO_CACHE_LIMIT {text!r} is not a number of gigabytes", "for example POOLZOO_CACHE_LIMIT=20"
         )

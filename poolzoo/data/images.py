@@ -25,7 +25,7 @@ __all__ = ["PLAIN", "TRANSFORM", "TRANSFORMS", "Fit", "fit", "fit_array", "read"
 # What Pillow raises at a file that is no image, or a damaged one; RuntimeError is the AVIF plugin's.
 Unreadable = (
     *(OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError),
-    *(LookupError, TypeError, AttributeError, EOFError, ArithmeticError, AssertionError, BufferError),
+    *(LookupError, TypeError, AttributeError, EOFError, OverflowError, AssertionError, BufferError),
     *(struct.error, zlib.error),
 )
 

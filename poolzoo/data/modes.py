@@ -22,6 +22,7 @@ ScaleCallback = Callable[
 
 OUTSIDE: Final = "have many pixels outside of the scale of their type, which become black or white"
 NARROW: Final = "use a quarter or less of the scale of their type"
+STRIP: Final = 1 << 22  # pixels that are converted at a time: ten floats of each are held meanwhile
 MAX_OUTSIDE, MIN_USED = 0.25, 0.25  # shares of the pixels, and of the scale, from which on an image is reported
 
 _BITS, _PHOTOMETRIC, _FORMAT = 258, 262, 339  # tags of TIFF
@@ -44,16 +45,25 @@ def levels(image: Image.Image, tags: Tags, on_misfit: ScaleCallback | None = Non
     Raises:
         ValueError: No pixel is a finite number.
     """
-    values, white = _values(image, tags)
-    finite = np.isfinite(values)
-    if not finite.any():
+    pixels, white = _values(image, tags)
+    inverted = tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO and image.mode != "L"  # Pillow inverts eight bits alone
+    found = np.empty(pixels.shape, np.uint8)
+    finite, inside, low, high = 0, 0, np.inf, -np.inf
+    step = max(1, STRIP // max(1, image.width))
+    for top in range(0, len(pixels), step):
+        values = pixels[top : top + step]
+        values = values if image.mode == "F" else values.astype(np.float64)
+        shown = values[np.isfinite(values)]
+        finite += shown.size
+        inside += int(np.count_nonzero((shown >= 0) & (shown <= white)))
+        low, high = min(low, float(shown.min(initial=np.inf))), max(high, float(shown.max(initial=-np.inf)))
+        scaled = np.nan_to_num(values).clip(0, white) * (255 / white)
+        found[top : top + step] = np.rint(255 - scaled if inverted else scaled)
+    if not finite:
         raise ValueError("no pixel is a finite number")
     if on_misfit is not None:
-        _report_misfit(values, finite, white, on_misfit)
-    scaled = np.nan_to_num(values).clip(0, white) * (255 / white)
-    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO and image.mode != "L":  # Pillow inverts eight bits alone
-        scaled = 255 - scaled
-    return Image.fromarray(np.rint(scaled).astype(np.uint8))
+        _report_misfit((low, high), 1 - inside / pixels.size, white, on_misfit)
+    return Image.fromarray(found)
 
 
 def report_narrow_colors(image: Image.Image, on_misfit: ScaleCallback) -> None:
@@ -74,24 +84,23 @@ def levels_of_reader_1(image: Image.Image) -> Image.Image:
 
 
 def _values(image: Image.Image, tags: Tags) -> tuple[np.ndarray, float]:
-    """The pixels, `float[H, W]`, and the value that is white."""
+    """The pixels as they are stored, `[H, W]`, and the value that is white."""
     pixels = np.asarray(image)
     if image.mode == "F":
-        shown = pixels[np.isfinite(pixels)]
-        return pixels, 1.0 if shown.size and shown.max() <= 1 else 255.0
+        brightest = pixels.max(initial=-np.inf, where=np.isfinite(pixels))
+        return pixels, 1.0 if -np.inf < brightest <= 1 else 255.0
     if image.mode == "L":
-        return pixels.view(np.int8).astype(np.float64), 127.0
+        return pixels.view(np.int8), 127.0
     signed = tags.get(_FORMAT, (1,))[0] == _SIGNED
     bits = tags.get(_BITS, (16,))[0]  # what is no TIFF comes at 16 bits, in whatever mode
     if bits == 32 and not signed:
         pixels = pixels.view(np.uint32)
-    return pixels.astype(np.float64), float(2 ** (bits - signed) - 1)
+    return pixels, float(2 ** (bits - signed) - 1)
 
 
-def _report_misfit(values: np.ndarray, finite: np.ndarray, white: float, on_misfit: ScaleCallback) -> None:
-    shown = values[finite]
-    low, high = float(shown.min()), float(shown.max())
-    outside = 1 - np.count_nonzero((shown >= 0) & (shown <= white)) / values.size
+def _report_misfit(used: tuple[float, float], outside: float, white: float, on_misfit: ScaleCallback) -> None:
+    """Notes values that do not fit: the least and the largest, and the share of the pixels beyond the scale."""
+    low, high = used
     text = f"{low:,.6g} to {high:,.6g} of 0 to {white:,.10g}"
     if outside > MAX_OUTSIDE:
         on_misfit(OUTSIDE, text)

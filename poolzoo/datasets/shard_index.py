@@ -182,8 +182,8 @@ def _label(path: Path, file: io.BufferedReader, sample: list[_Member]) -> str:
     try:
         text = content.decode("utf-8-sig").strip()
         value: object = json_reader.parse(text) if member.suffix == "json" else text
-    except ValueError as error:  # that of json, and of the decoder
+        if isinstance(value, dict):
+            value = next((value[key] for key in KEYS if key in value), None)
+        return json_writer.dumps(value) if value is not None and value != "" else ""
+    except (ValueError, RecursionError) as error:  # that of json, and of the decoder
         raise CheckFailed(f"{path}: {member.name} holds no label: {error}", "labels are UTF-8 text") from None
-    if isinstance(value, dict):
-        value = next((value[key] for key in KEYS if key in value), None)
-    return json_writer.dumps(value) if value is not None and value != "" else ""

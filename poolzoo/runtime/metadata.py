@@ -67,4 +67,4 @@ def require(metadata: Mapping[str, str], file: object) -> None:
         decisions.recorded(found.get("task"), found.get("thresholds"), count, found.get("calibration"))
         OutputRules.from_json({key: found.get(key) for key in (ABSTENTION, PREDICTION_SETS)})
     except ValueError as error:
-        raise CheckFailed(f"the metadata of {file} hold no {error}", HINT) from error
+        raise CheckFailed(f"the graph's metadata hold no {error}", HINT) from error

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from poolzoo.common import json_reader
 from poolzoo.common.errors import EnvironmentProblem
 from poolzoo.common.programs import find_program
 
@@ -35,10 +35,10 @@ def look_up(name: str) -> Path | None:
 def package_version(package: Path) -> str:
     """The version of a package's folder, "" where it states none."""
     try:
-        facts = json.loads((package / "package.json").read_text(encoding="utf-8"))
-        return str(facts.get("version", ""))
-    except (OSError, ValueError, AttributeError):
+        facts = json_reader.mapping(json_reader.parse((package / "package.json").read_bytes()))
+    except (OSError, ValueError):
         return ""
+    return json_reader.text(facts.get("version")) or ""
 
 
 def _module_folders() -> Iterator[Path]:

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 import onnxruntime
 
-from poolzoo.common import output, resources
+from poolzoo.common import json_reader, output, resources
 from poolzoo.common.errors import CheckFailed, EnvironmentProblem, UsageError
 from poolzoo.data.resize import Fit, recorded
 from poolzoo.metrics import decisions
@@ -283,10 +283,11 @@ def _release(version: str) -> list[int]:
 def _required_release(path: Path) -> str:
     """The release that `config.json` beside a graph names, in words."""
     try:
-        release = json.loads(path.with_name("config.json").read_text(encoding="utf-8"))["export"]["onnxruntime"]
-    except (OSError, ValueError, KeyError, TypeError):
+        config = json_reader.mapping(json_reader.parse(path.with_name("config.json").read_bytes()))
+    except (OSError, ValueError):
         return "a newer release"
-    return f"{release} or newer"
+    release = json_reader.text(json_reader.mapping(config.get("export")).get("onnxruntime"))
+    return f"{release} or newer" if release else "a newer release"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

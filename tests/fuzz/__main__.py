@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         "--coverage", action="store_true", help="Let atheris choose inputs by the code that they reach."
     )
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="Processes at a time.")
-    for name, kind in (("worker", str), ("scratch", Path), ("start", json.loads), ("rooms", int)):
+    for name, kind in (("worker", str), ("scratch", Path), ("start", json.loads)):
         parser.add_argument(f"--{name}", type=kind, help=argparse.SUPPRESS)
     return parser
 
@@ -89,22 +89,23 @@ def _is_left_out(room: str, given: argparse.Namespace) -> bool:
 
 
 def _counts(given: argparse.Namespace, found: Sequence[harness.Target]) -> dict[str, int]:
-    """How many inputs each target of a room gets: so many as all rooms have together, by their shares."""
+    """How many inputs each target of a room gets, by their shares, or by name."""
     if given.target:
         chosen = [one for one in found if one.name in given.target]
         return {one.name: -(-given.inputs // len(given.target)) for one in chosen}
-    each, whole = given.inputs / given.rooms, sum(one.share for one in found)
-    return {one.name: 1 + int(each * one.share / whole) for one in found}
+    whole = sum(one.share for one in found)
+    return {one.name: 1 + int(given.inputs * one.share / whole) for one in found}
 
 
 def _room(room: str, given: argparse.Namespace, rooms: Sequence[str], scratch: Path) -> list[harness.Result]:
     """Runs a room in a process, and again behind an input that ended it."""
     results: dict[str, harness.Result] = {}
     start: dict[str, int] = {}
+    inputs = given.inputs if given.target else targets.inputs_of(room, rooms, given.inputs)
     while True:
         command = [sys.executable, "-m", "tests.fuzz", "--worker", room, "--scratch", str(scratch)]
-        command += ["--inputs", str(given.inputs), "--seed", str(given.seed), "--start", json.dumps(start)]
-        command += ["--rooms", str(len(rooms)), *(["--coverage"] if given.coverage else [])]
+        command += ["--inputs", str(inputs), "--seed", str(given.seed), "--start", json.dumps(start)]
+        command += ["--coverage"] if given.coverage else []
         command += [word for name in given.target or () for word in ("--target", name)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
         ended = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, check=False)

@@ -20,7 +20,7 @@ from random import Random
 
 from poolzoo.common import errors, output
 
-CPU_SECONDS = 5.0  # of one input
+CPU_SECONDS = 10.0  # of one input; an image of 180 million pixels takes more than half of it
 WALL_SECONDS = 300.0  # of one input, after which the process ends itself
 MEMORY = 700 << 20
 ADDRESSES = 4 << 30  # bytes of addresses that all inputs may take together

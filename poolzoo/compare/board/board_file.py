@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from poolzoo.common import conform, files, locks
+from poolzoo.common import conform, files, json_reader, locks
 from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.common.text import one_line
 from poolzoo.compare.board.board import SCHEMA, Board, BoardRow, BoardSection
@@ -29,7 +28,7 @@ def load(path: Path) -> Board:
         return Board()
     try:
         text = path.read_text(encoding="utf-8")
-        content = json.loads(text)
+        content: Any = json_reader.parse(text)
         if not isinstance(content, dict) or content.get("schema") != SCHEMA:
             raise CheckFailed(f"{path} is no board of this version of poolzoo", "restore it, or update poolzoo")
         found = {name: _section(value) for name, value in content["sections"].items()}

@@ -208,7 +208,7 @@ def load(path: Path) -> Protocol:
         raise CheckFailed(f"{path} is not TOML: {error}", "correct the file") from error
     except UsageError as error:
         raise CheckFailed(f"{path} is no protocol: {error.message}", error.hint) from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         problem = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise CheckFailed(f"{path} is no protocol: {problem}", "poolzoo show digits-heads has one") from error
 
@@ -233,9 +233,9 @@ def parse(text: str) -> Protocol:
         versions=versions,
         text=text,
     )
+    _require_sound(protocol)
     if problem := conform.problem(protocol, Protocol):
         raise ValueError(problem)
-    _require_sound(protocol)
     return protocol
 
 

@@ -5,12 +5,11 @@ A part appears whole, under a name that says which images it holds. So a part th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from poolzoo.common import files, json_writer, locks
+from poolzoo.common import files, json_reader, json_writer, locks
 from poolzoo.common.errors import EnvironmentProblem
 from poolzoo.metrics.output_rules import NO_RULES, OutputRules
 from poolzoo.runtime.ort_session import ClassScore
@@ -108,7 +107,7 @@ def counts_of(out: Path, plan: Plan, part: int) -> Counts | None:
 
     try:
         metadata: Any = parquet.read_metadata(path_of(out, part))
-        counts = Counts.from_json(json.loads(metadata.metadata[KEY]))
+        counts = Counts.from_json(json_reader.parse(metadata.metadata[KEY]))
     except (OSError, pyarrow.ArrowException, KeyError, TypeError, ValueError):
         return None
     return counts if metadata.num_rows == counts.images == plan.size_of(part) else None

@@ -25,6 +25,13 @@ ROOMS: dict[str, tuple[str, ...]] = {  # each room with what must be installed
     "plugins": (),
     "caches": (),
 }
+# How many inputs a room gets, as a part of those that another one gets: where a single input takes long.
+WEIGHTS: dict[str, float] = {"boards": 0.3, "plugins": 0.2}
+
+
+def inputs_of(room: str, rooms: Sequence[str], inputs: int) -> int:
+    """How many of the inputs of all rooms together are those of one, rounded up."""
+    return 1 + int(inputs * WEIGHTS.get(room, 1.0) / sum(WEIGHTS.get(one, 1.0) for one in rooms))
 
 
 def missing(room: str) -> list[str]:

@@ -75,7 +75,7 @@ def _submissions(folder: Path) -> Iterator[Target]:
         "submitted-lines": ("metrics.jsonl", mutated_lines),
     }
     for name, (file, mutate) in runs.items():
-        yield Target(name, [(run / file).read_bytes()], mutate, _checked(place, run / file, folder / "tiny.toml"), 0.02)
+        yield Target(name, [(run / file).read_bytes()], mutate, _checked(place, run / file, folder / "tiny.toml"), 0.01)
     whole = {
         "submitted-plan": ("plan.json", mutated_json),
         "submitted-journal": ("journal.jsonl", mutated_lines),

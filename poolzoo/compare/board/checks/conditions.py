@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from poolzoo.artifacts.manifest import file_sha256
-from poolzoo.common import json_reader
+from poolzoo.common import files, json_reader
 from poolzoo.common.errors import CheckFailed
 from poolzoo.compare import grid
 from poolzoo.compare.board import pinning
@@ -99,7 +99,7 @@ def length_check(context: Context) -> str:
     """Every run trained for as many epochs as its settings say."""
     epochs = context.protocol.base.epochs
     for run in context.runs:
-        lines = len((run.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+        lines = len(files.read_json_lines(run.path / "metrics.jsonl"))
         ending = json_reader.mapping(run.metrics.get("ending"))
         for place, count in (("metrics.jsonl", lines), ("metrics.json", ending.get("epochs"))):
             if count != epochs:
