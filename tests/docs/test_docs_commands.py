@@ -53,7 +53,7 @@ def test_every_fenced_command_is_known_and_parses(line):
         if (given := arguments(words)) is not None:
             parse(given)
         elif words[:2] == ["python", "-m"]:
-            assert words[2].startswith("benchmarks.")
+            assert words[2].startswith(("benchmarks.", "tests."))
         else:
             assert words[0] in ("python", *EXTERNAL), f"no test knows what {words[0]} is"
 
