@@ -6,6 +6,7 @@ import argparse
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -47,6 +48,7 @@ def run(arguments: argparse.Namespace, base: Path) -> int:
     from faults.materials import make
     from faults.scenarios import available
 
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup, commands would ignore it
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
     os.environ["LD_PRELOAD"] = str(interposer.build(base))
     os.environ["OMP_NUM_THREADS"] = "1"

@@ -31,7 +31,7 @@ def test_three_hundred_faults_lose_nothing(tmp_path):
 
 
 def test_a_program_that_writes_in_place_is_found_out(tmp_path):
-    arguments = ("--faults", "15", "--scenario", "finetune", "--kind", "kill")
-    done = inject(tmp_path, *arguments, FAULTS_BROKEN="1")
+    around_the_first_checkpoint = [f"--fault=finetune/kill@{at}" for at in range(14, 24)]
+    done = inject(tmp_path, *around_the_first_checkpoint, FAULTS_BROKEN="1")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "is damaged" in done.stdout
