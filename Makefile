@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test slow gpu lint coverage mutation docs clean
+.PHONY: demo test slow gpu lint coverage mutation audit docs clean
 
 demo: $(VENV)/.demo
 	@sh demo.sh $(BIN)
@@ -32,6 +32,15 @@ coverage: $(VENV)/.dev
 # The share of faults that the tests notice, drawn at random: about an hour of CPU time.
 mutation: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.mutation $(MUTATION_ARGS)
+
+# Asks a service in the network for known holes of the packages that are installed; fails where one was not checked.
+AUDIT := $(VENV)/audit
+audit: $(VENV)/.dev
+	@$(BIN)/python -m pip_audit --progress-spinner off --skip-editable > $(AUDIT).txt 2> $(AUDIT).log; code=$$?; \
+	grep -q '^\(Found\|No known\)' $(AUDIT).log || { echo 'audit: no answer, it needs a network: $(AUDIT).log' >&2; exit 1; }; \
+	if unknown=$$(grep -c 'could not be audited' $(AUDIT).txt); then \
+	  echo "audit: the service does not know $$unknown packages, which were not checked: $(AUDIT).txt" >&2; exit 1; fi; \
+	cat $(AUDIT).txt; tail -n 1 $(AUDIT).log; exit $$code
 
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet

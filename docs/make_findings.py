@@ -28,7 +28,10 @@ def render(text: str) -> str:
     found = json.loads((HERE / "results" / "leaderboard.json").read_text(encoding="utf-8"))
     tables = {"heads": table(found, HEADS, "pool"), "locals": table(found, LOCALS, "local_pool")}
     return re.sub(
-        r"(<!-- (\w+) -->\n\n).*?(\n<!-- end -->)", lambda m: m[1] + tables[m[2]] + m[3], text, flags=re.DOTALL
+        r"(<!-- (\w+) -->\n\n).*?(?<=\n)(<!-- end -->)",
+        lambda m: m[1] + tables[m[2]] + "\n" + m[3],
+        text,
+        flags=re.DOTALL,
     )
 
 

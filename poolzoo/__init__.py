@@ -1,13 +1,12 @@
 """poolzoo: any pooling strategy in any vision backbone, fine-tuned, measured, and shipped as a verified ONNX file.
 
-Importing this package imports nothing else: each name below is imported when it is first used.
+Importing this package imports nothing else, not even of Python: each name below is imported when it is first used.
+`python -m poolzoo` relies on it: a `typing.py` in the current folder would be found before Python's own.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from poolzoo._version import __version__
+
+TYPE_CHECKING = False  # True to type checkers
 
 if TYPE_CHECKING:
     from poolzoo.artifacts.loading import load

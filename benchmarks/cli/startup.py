@@ -50,7 +50,7 @@ print(sys.argv[2], labels[scores.argmax()], scores.max())
 """
 
 
-POOLZOO: Final = ["-c", "from poolzoo.cli import main; main()"]  # what the installed script does
+POOLZOO: Final = ["-c", "from poolzoo.__main__ import main; main()"]  # what the installed script does
 
 
 def environment_in(folder: Path) -> dict[str, str]:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from poolzoo.artifacts.schema import Manifest, ManifestEntry
-from poolzoo.common import files
-from poolzoo.common.errors import CheckFailed, UsageError
+from poolzoo.artifacts import reading
+from poolzoo.common import files, locks
+from poolzoo.common.errors import CheckFailed, UsageError, reason
+
+if TYPE_CHECKING:
+    from poolzoo.artifacts.schema import Manifest, ManifestEntry
 
 MANIFEST: Final = "manifest.json"
+REPLACING: Final = "replacing.json"  # there while files of a complete directory are replaced: the names of the new ones
+_NEW: Final = ".new"
 # What a manifest must list: an empty one proves nothing.
 REQUIRED: Final = {
     "run": ("config.json", "metrics.json", "model.safetensors", "run.toml", "samples.npz"),
@@ -44,26 +51,29 @@ def write_manifest(directory: Path, kind: str) -> None:
     entries: dict[str, ManifestEntry] = {
         path.relative_to(directory).as_posix(): {"sha256": file_sha256(path), "bytes": path.stat().st_size}
         for path in sorted(directory.rglob("*"))
-        if path.is_file() and path.name != MANIFEST and path.relative_to(directory).parts[0] != "checkpoint"
+        if path.is_file()
+        and path.name != MANIFEST
+        and not locks.is_unfinished(path)
+        and path.relative_to(directory).parts[0] != "checkpoint"
     }
     manifest: Manifest = {"schema": MANIFEST_SCHEMA, "kind": kind, "files": entries}
     files.write_json(directory / MANIFEST, {**manifest, "seal": self_checksum(manifest)})
 
 
 def replace_files(directory: Path, contents: Mapping[str, bytes]) -> None:
-    """Replaces or adds files of a complete directory. Its manifest follows at once, without a write between them.
+    """Replaces or adds files of a complete run, and its manifest: all of them or none, whatever ends the process.
 
     Args:
-        directory: A run or bundle.
+        directory: The run.
         contents: By name.
 
     Raises:
         CheckFailed: The manifest is missing or damaged.
         OSError: A file cannot be written.
     """
-    manifest: Manifest = files.read_json(directory / MANIFEST)
-    entries = {
-        name: ManifestEntry(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
+    manifest = reading.read_manifest(directory / MANIFEST)
+    entries: dict[str, ManifestEntry] = {
+        name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
         for name, content in contents.items()
     }
     renewed = {
@@ -72,8 +82,38 @@ def replace_files(directory: Path, contents: Mapping[str, bytes]) -> None:
         "files": dict(sorted({**manifest["files"], **entries}.items())),
     }
     text = files.json_text({**renewed, "seal": self_checksum(renewed)})
-    paths = {directory / name: content for name, content in contents.items()}
-    files.write_together({**paths, directory / MANIFEST: text.encode()})
+    with locks.alone_in(directory, manifest["kind"]):
+        locks.sweep(directory)
+        staged = {f"{name}{_NEW}": content for name, content in {**contents, MANIFEST: text.encode()}.items()}
+        try:
+            for name, content in staged.items():
+                files.write_through(directory / name, content)
+            files.write_json(directory / REPLACING, sorted(staged))  # from here on it is done, whatever happens
+        except BaseException:
+            if not (directory / REPLACING).is_file():
+                for name in staged:
+                    (directory / name).unlink(missing_ok=True)
+            raise
+        finish_replacing(directory)
+
+
+def finish_replacing(directory: Path) -> None:
+    """Ends what a process that was killed in `replace_files` has begun, before anybody reads the directory.
+
+    Raises:
+        CheckFailed: It cannot be ended, as on a disk that is only readable.
+    """
+    if not (directory / REPLACING).is_file():
+        return
+    try:
+        for name in files.read_json(directory / REPLACING):
+            if Path(name).name == name.removesuffix(_NEW) + _NEW:
+                with suppress(FileNotFoundError):  # done before, or by another process
+                    os.replace(directory / name, directory / name.removesuffix(_NEW))
+        (directory / REPLACING).unlink(missing_ok=True)
+    except (OSError, TypeError, ValueError, AttributeError) as error:
+        text = f"{directory} was being changed when a command was stopped, and that cannot be ended: {reason(error)}"
+        raise CheckFailed(text, "make it writable, and try again") from error
 
 
 def self_checksum(manifest: Mapping[str, object]) -> str:
@@ -98,7 +138,17 @@ def differences(directory: Path) -> list[str]:
     root = directory.resolve()
     for name, digest in listed.items():
         found += _difference(directory / name, name, digest, root)
-    return found
+    return found + [f"{name} points outside" for name in _links_out(directory, root) if name not in listed]
+
+
+def _links_out(directory: Path, root: Path) -> Iterator[str]:
+    """The links below a directory that lead out of it, or cannot be followed; no link is entered."""
+    for folder, folders, names in os.walk(directory):
+        for path in (Path(folder, name) for name in sorted(folders + names)):
+            with suppress(OSError, RuntimeError):  # it is gone; links in a circle
+                if not path.is_symlink() or path.resolve().is_relative_to(root):
+                    continue
+            yield path.relative_to(directory).as_posix()
 
 
 def _difference(path: Path, name: str, digest: str, root: Path) -> list[str]:
@@ -129,6 +179,8 @@ def check(directory: Path, kind: str) -> None:
         if kind == "run" and (directory / "run.toml").is_file():
             raise CheckFailed(f"run {directory} is not complete", f"poolzoo finetune --resume {directory}")
         raise UsageError(f"{directory} is no {kind}: it has no {MANIFEST}", f"give the directory of a {kind}")
+    if kind == "run":
+        finish_replacing(directory)
     if found := differences(directory):
         raise CheckFailed(
             f"{kind} {directory} is damaged: {', '.join(found[:5])}", "make it again, or restore the files"
@@ -143,7 +195,7 @@ def require_kind(directory: Path, kind: str) -> None:
         UsageError: It states something else.
         CheckFailed: It cannot be read.
     """
-    actual = files.read_json(directory / MANIFEST).get("kind")
+    actual = reading.read_manifest(directory / MANIFEST)["kind"]
     if actual != kind:
         raise UsageError(f"{directory} is a {actual}, not a {kind}", f"give the directory of a {kind}")
 

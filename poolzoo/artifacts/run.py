@@ -12,11 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from poolzoo.artifacts import manifest, samples
+from poolzoo.artifacts import manifest, reading, samples
 from poolzoo.artifacts.schema import Config, InputConfig, PluginSource
 from poolzoo.common import files, output
 from poolzoo.common.errors import CheckFailed, UsageError
@@ -29,6 +27,7 @@ from poolzoo.model.accounting import fill_exactly
 from poolzoo.model.assemble import Assembly, assemble, attach_head
 from poolzoo.model.config import ModelConfig
 from poolzoo.model.network import Network, Preprocess
+from poolzoo.model.state_dict import load_tensors
 from poolzoo.plugin.loader import Resolved
 
 VERSIONED = ("poolzoo", "torch", "torchvision", "timm", "numpy", "scikit-learn", "safetensors", "pillow")
@@ -282,7 +281,7 @@ def load_runs(paths: Iterable[Path]) -> list[Run]:
 def _load(directory: Path, loaded: Sequence[tuple[Run, Assembly]]) -> tuple[Run, Assembly]:
     """Loads a run; its backbone is that of one of the loaded runs where it is the same."""
     manifest.check(directory, "run")
-    config: Config = files.read_json(directory / "config.json")
+    config = reading.read_config(directory)
     try:
         model = model_config(config)
         mean, std = config["pretrained_cfg"]["mean"], config["pretrained_cfg"]["std"]
@@ -292,10 +291,7 @@ def _load(directory: Path, loaded: Sequence[tuple[Run, Assembly]]) -> tuple[Run,
             f"{directory / 'config.json'} lacks {error}", "it was made by another version of poolzoo"
         ) from error
     file, hint = directory / "model.safetensors", "was a plugin or timm changed?"
-    try:
-        state = load_tensors(file.read_bytes())
-    except SafetensorError as error:
-        raise CheckFailed(f"{file} holds no weights: {error}", hint) from error
+    state = load_tensors(file.read_bytes(), str(file), hint)
     twin = next((other for _, other in loaded if _has_backbone(other, model, state)), None)
     try:
         assembly = assemble(model) if twin is None else attach_head(twin.backbone, model)

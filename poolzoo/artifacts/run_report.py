@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from poolzoo.common import files
+from poolzoo.artifacts.reading import OTHER_VERSION
+from poolzoo.common import conform, files
 from poolzoo.common.errors import CheckFailed
 from poolzoo.metrics.calibration_fit import CalibrationFit
 from poolzoo.metrics.multilabel_results import MultilabelMetrics
@@ -133,24 +134,27 @@ class RunReport:
         """
         found = files.read_json(path / FILE)
         try:
-            flip_tta = found.get("test_flip_tta")
-            memory = found.get("peak_memory") or {}
-            trusted = found["test"].get("reliability")
-            return cls(
-                path=path,
-                val=metrics_from_json(found["val"]),
-                best_epoch=found["val"]["epoch"],
-                test=metrics_from_json(found["test"]),
-                test_flip_tta=None if flip_tta is None else next(iter(flip_tta.values())),
-                seconds=found["seconds"],
-                images_per_s=found["images_per_s"],
-                peak_memory=PeakMemory(host_bytes=memory.get("host_bytes"), device_bytes=memory.get("device_bytes")),
-                processes=found.get("processes", 1),
-                skipped=tuple(found.get("skipped", ())),
-                ending=Ending(**found["ending"]) if found.get("ending") else None,
-                fit=CalibrationFit.from_json(found["calibration"]) if found.get("calibration") else None,
-                reliability=ReliabilityChange.from_json(trusted) if trusted else None,
-            )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            hint = "it was made by another version of poolzoo"
-            raise CheckFailed(f"{path / FILE} lacks {error}", hint) from error
+            return conform.require(cls._of(path, found), cls, path / FILE, OTHER_VERSION)
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+            raise CheckFailed(f"{path / FILE} lacks {error}", OTHER_VERSION) from error
+
+    @classmethod
+    def _of(cls, path: Path, found: Mapping[str, Any]) -> RunReport:
+        flip_tta = found.get("test_flip_tta")
+        memory = found.get("peak_memory") or {}
+        trusted = found["test"].get("reliability")
+        return cls(
+            path=path,
+            val=metrics_from_json(found["val"]),
+            best_epoch=found["val"]["epoch"],
+            test=metrics_from_json(found["test"]),
+            test_flip_tta=None if flip_tta is None else next(iter(flip_tta.values()), None),
+            seconds=found["seconds"],
+            images_per_s=found["images_per_s"],
+            peak_memory=PeakMemory(host_bytes=memory.get("host_bytes"), device_bytes=memory.get("device_bytes")),
+            processes=found.get("processes", 1),
+            skipped=tuple(found.get("skipped", ())),
+            ending=Ending(**found["ending"]) if found.get("ending") else None,
+            fit=CalibrationFit.from_json(found["calibration"]) if found.get("calibration") else None,
+            reliability=ReliabilityChange.from_json(trusted) if trusted else None,
+        )

@@ -60,7 +60,13 @@ def load_samples(path: Path) -> dict[str, np.ndarray]:
         CheckFailed: The file is missing or damaged.
     """
     names = [f"{split}_{what}" for split in ("train", "test") for what in ("images", "labels")]
-    return dict(zip(names, files.read_arrays(path, names), strict=True))
+    found = files.read_arrays(path, names)
+    for pixels, labels, name in zip(found[::2], found[1::2], names[::2], strict=True):
+        sound = pixels.ndim == 4 and pixels.shape[3] == 3 and pixels.dtype == np.uint8 and pixels.size
+        if not sound or len(labels) != len(pixels) or labels.ndim not in (1, 2) or labels.dtype.kind not in "iu":
+            shown = f"{pixels.dtype}{list(pixels.shape)} with labels {labels.dtype}{list(labels.shape)}"
+            raise CheckFailed(f"{path} is damaged: {name} are {shown}", "train the run again")
+    return dict(zip(names, found, strict=True))
 
 
 def save_predictions(path: Path, predicted: np.ndarray, labels: np.ndarray) -> None:
@@ -130,6 +136,14 @@ def _load_logits(path: Path) -> ValidationLogits | None:
     if not path.is_file():
         return None
     logits, labels = files.read_arrays(path, ["logits", "labels"])
-    if logits.ndim != 2 or len(labels) != len(logits) or (labels.ndim == 2 and labels.shape != logits.shape):
-        raise CheckFailed(f"{path} is damaged: logits {logits.shape}, labels {labels.shape}", "train the run again")
+    if logits.ndim != 2 or not logits.size or logits.dtype.kind != "f" or not _are_labels(labels, logits.shape):
+        shown = f"logits {logits.dtype}{list(logits.shape)}, labels {labels.dtype}{list(labels.shape)}"
+        raise CheckFailed(f"{path} is damaged: {shown}", "train the run again")
     return ValidationLogits(logits=logits, labels=labels if labels.ndim == 2 else labels.astype(np.int64))
+
+
+def _are_labels(labels: np.ndarray, shape: tuple[int, ...]) -> bool:
+    """Whether an array has a class of each image, or says which labels it has, for logits of a shape [N, C]."""
+    if labels.dtype.kind not in "iu" or labels.shape not in (shape, shape[:1]):
+        return False
+    return bool(labels.min() >= 0 and labels.max() < (shape[1] if labels.ndim == 1 else 2))

@@ -302,7 +302,7 @@ class Parity(TypedDict):
     images: str
     n: int
     provider: str
-    optimization: str
+    optimization: NotRequired[str]
     accuracy: NotRequired[dict[str, float]]
     map: NotRequired[dict[str, float]]
     probes: NotRequired[list[Probe]]
@@ -368,7 +368,7 @@ class Environment(TypedDict):
     load: float | None
     threads: int | None
     provider: str | None
-    optimization: str
+    optimization: NotRequired[str]
     spinning: bool
     omp_wait_policy: str | None
     python: str

@@ -113,7 +113,7 @@ def _out_channels(pool: nn.Module, channels: int) -> int:
 
 
 def _numbers(widths: str) -> tuple[int, int, int]:
-    numbers = [int(width) if width.isdigit() else 0 for width in widths.split("-")]
+    numbers = [int(width) if width.isdecimal() else 0 for width in widths.split("-")]
     if len(numbers) != 3 or min(numbers) < 1:
         raise UsageError(f"widths={widths} does not fit", "write three numbers such as widths=32-64-64")
     return numbers[0], numbers[1], numbers[2]

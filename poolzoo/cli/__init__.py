@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 import sys
 import warnings
 from typing import Any, Final, NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
+from poolzoo.cli.groups import Context, help_width, require_command, write_examples
 from poolzoo.cli.options import add_global_options, hint_for
-from poolzoo.common import errors, output, streams
+from poolzoo.common import errors, output, stopping, streams
 
+COMPLETE: Final = "_POOLZOO_COMPLETE"  # the variable with which a shell asks for completions
 # Name → (module:command, what `--help` says of it); stated here so that `--help` imports none of them.
 COMMANDS: Final = {
     "list": ("poolzoo.cli.list:command", "List poolings, backbones, data sets, runtimes and protocols."),
@@ -43,14 +45,34 @@ COMMANDS: Final = {
         "poolzoo.cli.doctor:command",
         "Show versions, devices, caches and plugins, and their problems.",
     ),
+    "completion": ("poolzoo.cli.completion:command", "Print the script for completion in bash, zsh or fish."),
+    "help": ("poolzoo.cli.help:command", "Show the help of a command."),
 }
+VARIABLES: Final = {
+    errors.DEBUG: "1 shows the traceback of an error, of a plugin's too.",
+    "POOLZOO_CACHE": "Directory for downloads and caches.",
+    "POOLZOO_CACHE_LIMIT": "Size of each cache in gigabytes.",
+    "POOLZOO_PLUGINS_DIR": "Directory whose Python files are loaded as plugins.",
+    "POOLZOO_CONFIG": "Directory that keeps which plugins are disabled.",
+    "NO_COLOR": "Any value turns colors off; FORCE_COLOR colors messages in a pipe too.",
+}
+
+
+EXAMPLES: Final = (
+    ("List poolings, backbones, data sets and runtimes", "poolzoo list"),
+    ("Train a network; the last line is its run directory", "poolzoo finetune --data digits --pool gem --out run"),
+    ("Export it to ONNX and check that the graph agrees", "poolzoo export run --out bundle"),
+    ("Label an image without torch", "poolzoo predict bundle photo.jpg"),
+)
 
 
 class Commands(click.Group):
     """A group whose commands are imported when they are needed."""
 
+    context_class = Context
+
     def list_commands(self, context: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return [*COMMANDS]  # `list` is the module of that command here, once it was imported
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
@@ -70,22 +92,33 @@ class Commands(click.Group):
             finally:
                 if (loader := sys.modules.get("poolzoo.plugin.loader")) is not None:  # else no plugin was loaded
                     loader.report_failures()
+                if (uncaught := sys.modules.get("poolzoo.common.uncaught")) is not None:
+                    uncaught.report()
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
-    def resolve_command(self, context: click.Context, args: list[str]) -> Any:
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            from poolzoo.plugin.grammar import suggest
+    def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        write_examples(formatter, EXAMPLES)
+        with formatter.section("Environment"):
+            formatter.write_dl(VARIABLES.items())
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(str(code), meaning) for code, meaning in errors.EXIT_CODES.items()])
 
-            near = suggest(args[0], COMMANDS) or f"there are: {', '.join(COMMANDS)}"
-            raise errors.UsageError(f"no command is called {args[0]!r}", near)
+    def shell_complete(self, context: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        """The commands, of which none is imported for that, and the options."""
+        found = [CompletionItem(name, help=text) for name, (_, text) in COMMANDS.items() if name.startswith(incomplete)]
+        return [*found, *click.Command.shell_complete(self, context, incomplete)]
+
+    def resolve_command(self, context: click.Context, args: list[str]) -> Any:
+        if args and not (context.resilient_parsing or args[0].startswith("-")):
+            require_command(args[0], COMMANDS, "poolzoo")
         return super().resolve_command(context, args)
 
 
 def _version(context: click.Context, parameter: click.Parameter, value: bool) -> None:
-    if value:
+    if value and not context.resilient_parsing:
         from importlib.metadata import version
 
         output.data(f"poolzoo {version('poolzoo')}")
@@ -97,14 +130,7 @@ def _version(context: click.Context, parameter: click.Parameter, value: bool) ->
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version and exit."
 )
 def cli() -> None:
-    """Try any pooling strategy in any vision backbone, fine-tune it, and ship a verified ONNX file.
-
-    \b
-      poolzoo list                                        list poolings, backbones, data sets and runtimes
-      poolzoo finetune --backbone resnet18 --pool gem     train; prints the run directory
-      poolzoo export RUN                                  export to ONNX and check parity
-      poolzoo predict BUNDLE photo.jpg                    label an image; needs no torch
-    """
+    """Try any pooling strategy in any vision backbone, fine-tune it, and ship a verified ONNX file."""
 
 
 add_global_options(cli)
@@ -112,6 +138,10 @@ add_global_options(cli)
 
 def main() -> NoReturn:
     """Runs the command line and exits with the code that `poolzoo.common.errors` gives the outcome."""
+    if COMPLETE in os.environ:
+        from poolzoo.cli.completion import answer
+
+        sys.exit(answer(cli, os.environ[COMPLETE]))
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # libraries warn their authors, not our users; python -W shows them
     for name in ("stdout", "stderr"):
@@ -121,15 +151,24 @@ def main() -> NoReturn:
     # Sleeping at a barrier costs 5 % alone and gains a factor of 1.7 where another process wants the core
     # (benchmarks/train/barriers.py); it must be said before torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("PYTHONSAFEPATH", "1")  # no Python that is started here finds modules in the current folder
     from poolzoo.common import resources
 
     if (limit := resources.thread_limit()) is not None:
         os.environ.setdefault("OMP_NUM_THREADS", str(limit))
     if os.environ.get("RANK", "0") != "0":  # one of several that torchrun started with the same arguments
         output.set_rank(-1)
-    signal.signal(signal.SIGINT, _interrupt)
-    signal.signal(signal.SIGTERM, _interrupt)
-    code = run(sys.argv[1:])
+    if not errors.is_debugging():
+        from poolzoo.common import uncaught
+
+        uncaught.install()
+    stopping.handle(_interrupt)
+    stopping.never_lose_one(_stopped.clear)
+    try:
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt as stop:  # a second one, while the first was being handled
+        code = _say_stopped(type(stop))
+    stopping.handle(stopping.end_at_once)  # all is said and written, and exit handlers may take seconds
     gc.freeze()  # the collections at exit would look at every object of torch, and find that it is about to go
     sys.exit(code)
 
@@ -137,8 +176,12 @@ def main() -> NoReturn:
 _stopped: list[type[KeyboardInterrupt]] = []  # a signal that came, for where a library swallows the exception
 
 
-def _interrupt(number: int, frame: object) -> NoReturn:
-    kind = errors.Terminated if number == signal.SIGTERM else KeyboardInterrupt
+def _interrupt(number: int, frame: object) -> None:
+    if stopping.repeats(number, _stopped):
+        return
+    if _stopped:  # whoever asks twice does not want to wait for what the first one began
+        stopping.end_at_once(number, frame)
+    kind = stopping.EXCEPTIONS[number]
     _stopped.append(kind)
     raise kind
 
@@ -146,13 +189,13 @@ def _interrupt(number: int, frame: object) -> NoReturn:
 def run(arguments: list[str]) -> int:
     """Runs one command; every error becomes one line, a hint and an exit code."""
     try:
-        with cli.make_context("poolzoo", arguments) as context:
+        with cli.make_context("poolzoo", arguments, terminal_width=help_width()) as context:
             result = cli.invoke(context)
     except click.exceptions.Exit as stop:
         return int(stop.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:
-        output.page(error.format_message())
-        return errors.OK if error.ctx is None or error.ctx.parent is None else errors.USAGE
+        output.help_on_stderr(error.format_message())
+        return errors.USAGE
     except click.NoSuchOption as error:
         output.error(f"there is no option {error.option_name}", hint_for(error))
         return errors.USAGE
@@ -167,8 +210,6 @@ def run(arguments: list[str]) -> int:
     except BaseException as error:  # a plugin may throw anything
         if _stopped:
             return _say_stopped(_stopped[-1])
-        if os.environ.get("POOLZOO_DEBUG"):
-            raise
         shown = errors.explain(error)
         output.error(shown.message, shown.hint)
         return shown.exit_code
@@ -176,6 +217,5 @@ def run(arguments: list[str]) -> int:
 
 
 def _say_stopped(kind: type[BaseException], hint: str = "") -> int:
-    terminated = issubclass(kind, errors.Terminated)
-    output.error("terminated" if terminated else "interrupted", hint)
-    return errors.TERMINATED if terminated else errors.INTERRUPTED
+    output.error(stopping.word(kind), hint)
+    return stopping.exit_code(kind)

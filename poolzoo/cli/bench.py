@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
+from poolzoo.cli import values
 from poolzoo.cli.foreign import image_size_option, is_file, output_option, parse_size, require_of_file, require_onnx
+from poolzoo.cli.groups import GroupedCommand
 from poolzoo.cli.options import json_option, provider_option, runtime_timeout_option, split_names
 from poolzoo.common import output
 
@@ -16,11 +18,27 @@ if TYPE_CHECKING:
     from poolzoo.runtime.measurements import Measurement
 
 
-@click.command()
-@click.argument("bundle", metavar="BUNDLE|FILE.onnx", type=click.Path(path_type=Path))
+EXAMPLES: Final = (
+    ("Measure a bundle under ONNX Runtime", "poolzoo bench bundle"),
+    (
+        "Measure it in all installed runtimes, at two batch sizes",
+        "poolzoo bench bundle --runtime all --batch 1,32",
+    ),
+    ("Measure an ONNX file from elsewhere on one thread", "poolzoo bench model.onnx --threads 1"),
+)
+
+
+@click.command(cls=GroupedCommand, examples=EXAMPLES)
+@click.argument(
+    "bundle",
+    shell_complete=values.files(".onnx", markers=(values.BUNDLE,)),
+    metavar="BUNDLE|FILE.onnx",
+    type=click.Path(path_type=Path),
+)
 @click.option(
     "--runtime",
     "runtimes",
+    shell_complete=values.several(values.runtime_or("all")),
     default="onnxruntime",
     show_default=True,
     metavar="NAME,…",

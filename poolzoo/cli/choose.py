@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from click.core import ParameterSource
 
-from poolzoo.cli import finetune
+from poolzoo.cli import finetune, values
 from poolzoo.cli.groups import COMPARISON, DATA, HARDWARE, LENGTH, MODEL, OUTPUT, GroupedCommand, group_of, option
 from poolzoo.cli.options import budget_seconds, json_option
 from poolzoo.common import output
@@ -48,6 +48,7 @@ EXAMPLES: Final = (
 @option(
     "--backbone",
     "backbones",
+    shell_complete=values.several(values.backbone),
     group=MODEL,
     metavar="NAME,…",
     show_default="nano/resnet, and one with pretrained weights on this machine",
@@ -56,6 +57,7 @@ EXAMPLES: Final = (
 @option(
     "--pool",
     "pools",
+    shell_complete=values.poolings("global", "all"),
     group=MODEL,
     metavar="NAME,…",
     show_default="a short list",
@@ -64,6 +66,7 @@ EXAMPLES: Final = (
 @option(
     "--local-pool",
     "local_pools",
+    shell_complete=values.poolings("local", "none", "all"),
     group=MODEL,
     metavar="NAME,…",
     show_default="a short list",
@@ -109,6 +112,7 @@ EXAMPLES: Final = (
 )
 @option(
     "--target",
+    shell_complete=values.runtime,
     group=COMPARISON,
     metavar="NAME",
     show_default="onnxruntime",
@@ -132,6 +136,7 @@ EXAMPLES: Final = (
 @option(
     "--resume",
     "resumed",
+    shell_complete=values.directory(values.CHOICE),
     group=OUTPUT,
     type=click.Path(path_type=Path),
     metavar="DIR",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from click.core import ParameterSource
 
-from poolzoo.cli import finetune
+from poolzoo.cli import finetune, values
 from poolzoo.cli.groups import COMPARISON, HARDWARE, MODEL, OUTPUT, GroupedCommand, option
 from poolzoo.cli.options import budget_seconds, json_option
 from poolzoo.common import output
@@ -100,6 +100,7 @@ EXAMPLES: Final = (
 @option(
     "--backbone",
     "backbones",
+    shell_complete=values.several(values.backbone),
     group=MODEL,
     default="nano/resnet",
     show_default=True,
@@ -109,6 +110,7 @@ EXAMPLES: Final = (
 @option(
     "--pool",
     "pools",
+    shell_complete=values.poolings("global", "all"),
     group=MODEL,
     default="avg",
     show_default=True,
@@ -118,12 +120,14 @@ EXAMPLES: Final = (
 @option(
     "--local-pool",
     "local_pools",
+    shell_complete=values.poolings("local", "none", "all"),
     group=MODEL,
     metavar="NAME,…",
     help="Local poolings separated by commas. none is the backbone's own; subsample and conv are controls.",
 )
 @option(
     "--protocol",
+    shell_complete=values.protocol,
     group=COMPARISON,
     metavar="NAME|FILE",
     help="Pin everything but one pooling, as `poolzoo show NAME` prints it, so that the row can go on a board.",
@@ -138,6 +142,7 @@ EXAMPLES: Final = (
 )
 @option(
     "--baseline",
+    shell_complete=values.poolings("global"),
     group=COMPARISON,
     metavar="NAME",
     show_default="the first pooling",
@@ -241,6 +246,7 @@ EXAMPLES: Final = (
 @option(
     "--resume",
     "resumed",
+    shell_complete=values.directory(values.COMPARISON),
     group=OUTPUT,
     type=click.Path(path_type=Path),
     metavar="DIR",

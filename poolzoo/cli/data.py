@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from poolzoo.cli.options import add_global_options, json_option
+from poolzoo.cli import values
+from poolzoo.cli.options import CommandGroup, json_option
 from poolzoo.common import output
 from poolzoo.common.errors import CHECK_FAILED, OK
 
@@ -18,20 +19,23 @@ if TYPE_CHECKING:
 _INSTALL: Final = "pip install 'poolzoo[check]'"
 _SIGNS: Final = {"exact": "=", "near": "≈", "mirrored": "≈ mirrored"}
 _NAMED: Final = 5  # classes in a line
+EXAMPLES: Final = (
+    ("Check a folder of images, and look at what was found", "poolzoo data check folder:photos --page check.html"),
+    ("Check a table whose images have several labels", "poolzoo data check csv:photos.csv --task multilabel"),
+    (
+        "Look for exact copies alone, in 1,000 images a split",
+        "poolzoo data check folder:photos --limit 1000 --no-near",
+    ),
+)
 
 
-class _Group(click.Group):
-    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
-        super().add_command(add_global_options(cmd), name)
-
-
-@click.group(cls=_Group)
+@click.group(cls=CommandGroup)
 def command() -> None:
     """Check data sets before a network is trained on them."""
 
 
-@command.command("check")
-@click.argument("source", metavar="SOURCE")
+@command.command("check", examples=EXAMPLES)
+@click.argument("source", metavar="SOURCE", shell_complete=values.data)
 @click.option(
     "--limit", type=click.IntRange(min=1), metavar="N", help="Check at most N images of each split, all classes alike."
 )
@@ -50,6 +54,7 @@ def command() -> None:
 )
 @click.option(
     "--page",
+    shell_complete=values.files(".html"),
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
     help="Write a page with the pictures to this file, which is replaced.",
@@ -61,9 +66,6 @@ def check(source: str, limit: int | None, task: str, near: bool | None, page: Pa
     The command finds test and validation images that are training images too, and images with two labels. It also
     finds copies, unreadable files, unequal classes and odd files. What it finds of each image is kept, so that a
     second call is quick. The exit code is 1 if an image to train on is in another split.
-
-    \b
-      poolzoo data check folder:photos --page check.html
     """
     from poolzoo.common.errors import EnvironmentProblem, reason
     from poolzoo.data.check import look, open_source, run

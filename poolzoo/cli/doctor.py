@@ -6,13 +6,20 @@ from typing import Final
 
 import click
 
+from poolzoo.cli.groups import GroupedCommand
 from poolzoo.cli.options import json_option
 from poolzoo.common import output
 
 MAX_ERRORS: Final = 10  # findings that stderr names; stdout has all
 
 
-@click.command()
+EXAMPLES: Final = (
+    ("Show what is installed and what is wrong", "poolzoo doctor"),
+    ("Show it as JSON, for a bug report", "poolzoo doctor --json"),
+)
+
+
+@click.command(cls=GroupedCommand, examples=EXAMPLES)
 @json_option
 def command(as_json: bool) -> int:
     """Show versions, devices, working ONNX Runtime providers, caches and plugins.

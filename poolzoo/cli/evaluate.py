@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import click
 
+from poolzoo.cli import values
+from poolzoo.cli.groups import GroupedCommand
 from poolzoo.cli.options import json_option, provider_option, skip_broken_option, threads_option
 from poolzoo.common import output
 
+EXAMPLES: Final = (
+    ("Evaluate a run on the test images of its data set", "poolzoo evaluate run"),
+    ("Evaluate it on other images with the same classes", "poolzoo evaluate run --data folder:photos"),
+    ("Evaluate an exported graph under ONNX Runtime", "poolzoo evaluate bundle --onnx"),
+    ("Add a calibration to a run of an earlier version", "poolzoo evaluate run --calibrate"),
+)
 
-@click.command()
-@click.argument("run", metavar="RUN")
+
+@click.command(cls=GroupedCommand, examples=EXAMPLES)
+@click.argument("run", shell_complete=values.directory(values.RUN, values.BUNDLE), metavar="RUN")
 @click.option(
     "--data",
+    shell_complete=values.data,
     metavar="NAME",
     show_default="the data set of the run",
     help="Data set: a name from `poolzoo list datasets`, or one of its sources such as folder:PATH.",
@@ -29,7 +41,14 @@ from poolzoo.common import output
     help="First fit a temperature on the validation images and keep it in RUN, which then exports with it. For runs of "
     "earlier versions, and those trained with --no-calibration.",
 )
-@click.option("--device", default="auto", show_default=True, metavar="NAME", help="Device: auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--device",
+    shell_complete=values.fixed("auto", "cpu", "cuda"),
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    help="Device: auto, cpu, cuda or cuda:N.",
+)
 @threads_option
 @skip_broken_option
 @provider_option

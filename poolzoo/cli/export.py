@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from poolzoo.cli import values
 from poolzoo.cli.groups import GRAPH, MODEL, OUTPUT, GroupedCommand, option
 from poolzoo.cli.options import json_option, provider_option, runtime_timeout_option, split_names, threads_option
 from poolzoo.common import output
@@ -30,7 +31,7 @@ EXAMPLES: Final = (
 
 
 @click.command(cls=GroupedCommand, examples=EXAMPLES)
-@click.argument("what", metavar="RUN|BACKBONE")
+@click.argument("what", shell_complete=values.run_or_backbone, metavar="RUN|BACKBONE")
 @option(
     "--pretrained",
     group=MODEL,
@@ -83,6 +84,7 @@ EXAMPLES: Final = (
 )
 @option(
     "--abstain-at",
+    shell_complete=values.fixed("accuracy=", "coverage="),
     group=GRAPH,
     metavar="accuracy=VALUE|coverage=VALUE",
     help="Add the output accepted, bool[N]: whether the largest probability reaches a threshold. It is chosen on the "
@@ -105,6 +107,7 @@ EXAMPLES: Final = (
 @option(
     "--target",
     "targets",
+    shell_complete=values.several(values.runtime_or("all")),
     group=GRAPH,
     metavar="NAME,…",
     help="Runtimes to make a form of the graph for, in targets/NAME of the bundle. Each must agree with the graph. "
@@ -112,6 +115,7 @@ EXAMPLES: Final = (
 )
 @option(
     "--runtime",
+    shell_complete=values.runtime_or("auto"),
     group=GRAPH,
     metavar="auto|NAME",
     show_default="onnxruntime",

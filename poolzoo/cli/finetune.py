@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from click.core import ParameterSource
 
+from poolzoo.cli import values
 from poolzoo.cli.groups import (
     AUGMENTATION,
     DATA,
@@ -50,6 +51,22 @@ EXAMPLES: Final = (
     ("Show the network and the settings, and train nothing", "poolzoo finetune --data digits --dry-run"),
     ("Resume an interrupted run", "poolzoo finetune --resume run"),
 )
+VALUES: Final[dict[str, values.Values]] = {
+    "data": values.data,
+    "backbone": values.backbone,
+    "pool": values.global_pooling,
+    "local_pool": values.local_pooling,
+    "head": values.fixed("linear", "mlp:"),
+    "weights": values.files(".safetensors", ".pth", ".pt"),
+    "optimizer": values.optimizer,
+    "loss": values.fixed("cross-entropy", "focal", "focal:"),
+    "class_weights": values.class_weights,
+    "distill_from": values.run_or_backbone,
+    "freeze": values.fixed("none", "backbone", "stages:"),
+    "policy": values.fixed("none", "trivial", "rand", "rand:"),
+    "crop_scale": values.fixed("none", "0.08,1"),
+    "device": values.fixed("auto", "cpu", "cuda"),
+}
 FIELDS: Final = {field.name: field for field in fields(Settings)}
 
 
@@ -80,6 +97,7 @@ def setting(flag: str, group: str, help: str, metavar: str | None = None, *, uns
         show_default=unset or field.default is not None,
         metavar=metavar,
         help=help,
+        shell_complete=VALUES.get(name),
     )
 
 
@@ -300,6 +318,7 @@ def setting(flag: str, group: str, help: str, metavar: str | None = None, *, uns
 @option(
     "--resume",
     "resumed",
+    shell_complete=values.directory(values.RUN),
     group=OUTPUT,
     type=click.Path(path_type=Path),
     metavar="DIR",
@@ -307,6 +326,7 @@ def setting(flag: str, group: str, help: str, metavar: str | None = None, *, uns
 )
 @option(
     "--config",
+    shell_complete=values.files(".toml"),
     group=OUTPUT,
     type=click.Path(path_type=Path),
     metavar="FILE",
@@ -330,6 +350,7 @@ def setting(flag: str, group: str, help: str, metavar: str | None = None, *, uns
 )
 @option(
     "--show-batch",
+    shell_complete=values.files(".png"),
     group=OUTPUT,
     type=click.Path(path_type=Path),
     metavar="FILE",

@@ -7,6 +7,8 @@ from typing import Final
 
 import click
 
+from poolzoo.cli import values
+from poolzoo.cli.groups import GroupedCommand
 from poolzoo.cli.options import json_option
 from poolzoo.common import files, output
 from poolzoo.common.errors import UsageError
@@ -14,10 +16,19 @@ from poolzoo.common.errors import UsageError
 NAME: Final = Path("gallery.html")
 
 
-@click.command()
-@click.argument("image", metavar="[IMAGE]", required=False, type=click.Path(path_type=Path))
+EXAMPLES: Final = (
+    ("Write gallery.html, with a photograph that comes with scikit-learn", "poolzoo gallery"),
+    ("Show a photograph of your own", "poolzoo gallery photo.jpg --out photo.html"),
+)
+
+
+@click.command(cls=GroupedCommand, examples=EXAMPLES)
+@click.argument(
+    "image", metavar="[IMAGE]", required=False, type=click.Path(path_type=Path), shell_complete=values.files()
+)
 @click.option(
     "--out",
+    shell_complete=values.files(".html"),
     type=click.Path(path_type=Path),
     metavar="FILE",
     default=NAME,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
+from poolzoo.cli.groups import GroupedCommand
 from poolzoo.cli.options import json_option
 from poolzoo.common import output
 from poolzoo.compare import board
@@ -74,7 +75,15 @@ class _Row(NamedTuple):
         return self.availability.describe(self.runtime)
 
 
-@click.command()
+EXAMPLES: Final = (
+    ("List the poolings", "poolzoo list"),
+    ("List backbones of timm by a pattern", "poolzoo list backbones --filter 'timm/resnet*'"),
+    ("List runtimes, and how to get those that are missing", "poolzoo list runtimes"),
+    ("List everything that a plugin file adds, as JSON", "poolzoo list --plugin mine.py --json"),
+)
+
+
+@click.command(cls=GroupedCommand, examples=EXAMPLES)
 @click.argument(
     "what", type=click.Choice(["poolings", "backbones", "datasets", "runtimes", "protocols"]), required=False
 )

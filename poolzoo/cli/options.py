@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final, TypedDict, overload
+from typing import Any, Final, TypedDict, overload
 
 import click
 
-from poolzoo.cli.groups import DATA, HARDWARE, OUTPUT, option
+from poolzoo.cli import values
+from poolzoo.cli.groups import DATA, HARDWARE, OUTPUT, Context, GroupedCommand, option, require_command
 from poolzoo.common import output
 from poolzoo.plugin.settings import settings
 
@@ -81,7 +82,7 @@ def _verbose(context: click.Context, parameter: click.Parameter, value: bool) ->
 
 
 def _help(context: click.Context, parameter: click.Parameter, value: bool) -> None:
-    if value:
+    if value and not context.resilient_parsing:
         output.page(context.get_help())
         context.exit()
 
@@ -131,6 +132,7 @@ def _options() -> list[click.Option]:
             ["--plugin"],
             multiple=True,
             metavar="FILE",
+            shell_complete=values.python_file,
             callback=_plugin,
             help="Load a plugin file. May be repeated.",
             **common,
@@ -139,6 +141,7 @@ def _options() -> list[click.Option]:
             ["--plugins-dir"],
             multiple=True,
             metavar="DIR",
+            shell_complete=values.folder,
             callback=_directory,
             help="Load every plugin file in a directory. May be repeated.",
             **common,
@@ -154,6 +157,7 @@ def _options() -> list[click.Option]:
             ["--prefer"],
             multiple=True,
             metavar="DIST",
+            shell_complete=values.distribution,
             callback=_prefer,
             help="Distribution that wins where several plugins provide the same name. May be repeated.",
             **common,
@@ -176,6 +180,22 @@ def add_global_options(command: click.Command) -> click.Command:
     if not any(parameter.name == "plugins_dir" for parameter in command.params):
         command.params += _options()
     return command
+
+
+class CommandGroup(click.Group):
+    """A command with commands of its own, each with the global options."""
+
+    context_class = Context
+    command_class = GroupedCommand
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        super().add_command(add_global_options(cmd), name)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Finds the command that was typed, or says which there are."""
+        if args and not (ctx.resilient_parsing or args[0].startswith("-")):
+            require_command(args[0], self.commands, ctx.command_path)
+        return super().resolve_command(ctx, args)
 
 
 skip_broken_option = option(

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import click
 
-from poolzoo.cli.options import add_global_options, json_option
+from poolzoo.cli import values
+from poolzoo.cli.options import CommandGroup, json_option
 from poolzoo.cli.plugin_check import command as check
 from poolzoo.common import output
 from poolzoo.common.errors import UsageError
 from poolzoo.plugin import disabled, loader
 
+LIST_EXAMPLES: Final = (
+    ("List plugins without importing any", "poolzoo plugin list"),
+    ("Import them too, to see all of their problems", "poolzoo plugin list --load"),
+)
+DISABLE_EXAMPLES: Final = (("Stop loading a plugin that is broken", "poolzoo plugin disable my-pool"),)
+ENABLE_EXAMPLES: Final = (("Load it again", "poolzoo plugin enable my-pool"),)
+NEW_EXAMPLES: Final = (
+    ("Write the folder my-pool, to edit and install", "poolzoo plugin new my-pool"),
+    ("Write one file, my_pool.py", "poolzoo plugin new my-pool --single-file"),
+    ("Write a plugin with a runtime", "poolzoo plugin new my-runtime --kind runtime"),
+)
 
-class _Group(click.Group):
-    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
-        super().add_command(add_global_options(cmd), name)
 
-
-@click.group(cls=_Group)
+@click.group(cls=CommandGroup)
 def command() -> None:
     """Write, check, list, disable and enable plugins.
 
@@ -24,7 +34,7 @@ def command() -> None:
     """
 
 
-@command.command("list")
+@command.command("list", examples=LIST_EXAMPLES)
 @click.option("--load", "loaded", is_flag=True, help="Also load every enabled plugin, and show all of its problems.")
 @json_option
 def list_(loaded: bool, as_json: bool) -> None:
@@ -57,8 +67,8 @@ def list_(loaded: bool, as_json: bool) -> None:
     output.table(("plugin", "from", "where", "hooks", "status", "problem"), cells)
 
 
-@command.command("disable")
-@click.argument("name")
+@command.command("disable", examples=DISABLE_EXAMPLES)
+@click.argument("name", shell_complete=values.plugin)
 def disable(name: str) -> None:
     """Disable a plugin until it is enabled again. A file named with --plugin is still loaded."""
     found = [candidate for candidate in loader.candidates() if candidate.answers_to(name)]
@@ -70,8 +80,8 @@ def disable(name: str) -> None:
     output.say(f"{name} is disabled; poolzoo plugin enable {name} undoes it")
 
 
-@command.command("enable")
-@click.argument("name")
+@command.command("enable", examples=ENABLE_EXAMPLES)
+@click.argument("name", shell_complete=values.disabled_plugin)
 def enable(name: str) -> None:
     """Enable a disabled plugin."""
     off = disabled.read()
@@ -87,7 +97,7 @@ def _names() -> str:
     return f"there are: {', '.join(names)}" if names else "there are no plugins but the built-in ones"
 
 
-@command.command("new")
+@command.command("new", examples=NEW_EXAMPLES)
 @click.argument("name")
 @click.option(
     "--kind", type=click.Choice(["pooling", "backbone", "dataset", "runtime"]), default="pooling", show_default=True,
@@ -102,14 +112,10 @@ def _names() -> str:
     show_default=True,
     metavar="DIR",
     help="Directory to write the plugin to.",
+    shell_complete=values.folder,
 )
 def new(name: str, kind: str, single_file: bool, folder: str) -> None:
-    """Write a working plugin to start from: a package with tests, or one file. Prints its path.
-
-    \b
-      poolzoo plugin new my-pool                 the folder my-pool, to edit and install
-      poolzoo plugin new my-pool --single-file   my_pool.py
-    """
+    """Write a working plugin to start from: a package with tests, or one file. Prints its path."""
     from pathlib import Path
 
     from poolzoo.plugin.scaffold import write

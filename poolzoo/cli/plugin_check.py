@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
+from poolzoo.cli import values
+from poolzoo.cli.groups import GroupedCommand
 from poolzoo.cli.options import json_option
 from poolzoo.common import output
 from poolzoo.common.errors import CHECK_FAILED, OK, UsageError
@@ -15,9 +17,15 @@ if TYPE_CHECKING:
     from poolzoo.testing.expected import ExpectedFailures
     from poolzoo.testing.selection import Selection
 
+EXAMPLES: Final = (
+    ("Check a plugin file", "poolzoo plugin check my_pool.py"),
+    ("Check an installed plugin", "poolzoo plugin check my-pool"),
+    ("Check a plugin's folder before its release", "poolzoo plugin check my-pool --release"),
+)
 
-@click.command("check")
-@click.argument("target", metavar="[FILE|DIST|DIR]", required=False)
+
+@click.command("check", cls=GroupedCommand, examples=EXAMPLES)
+@click.argument("target", metavar="[FILE|DIST|DIR]", required=False, shell_complete=values.file_or_plugin)
 @click.option(
     "-k",
     "expression",

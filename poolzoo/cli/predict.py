@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 import click
 from click.core import ParameterSource
 
+from poolzoo.cli import values
+from poolzoo.cli.groups import GroupedCommand
 from poolzoo.cli.options import (
     json_option,
     provider_option,
@@ -36,9 +38,24 @@ ACCEPTED, SET = "accepted", "set"  # where the bundle has such rules
 SALIENCY_HEADERS: Final = ("saliency", "method")  # where pictures are drawn
 
 
-@click.command()
-@click.argument("bundle", metavar="BUNDLE", type=click.Path(path_type=Path), required=False)
-@click.argument("images", metavar="IMAGE...", nargs=-1)
+EXAMPLES: Final = (
+    ("Label images", "poolzoo predict bundle a.jpg b.jpg"),
+    ("Label a folder of images, and keep the labels as CSV", "poolzoo predict bundle photos --csv > labels.csv"),
+    ("Label the files that another program names", "find photos -name '*.jpg' -print0 | poolzoo predict bundle -"),
+    ("Draw where the network looks", "poolzoo predict bundle photo.jpg --saliency"),
+    ("Label millions of images into Parquet files, and resume", "poolzoo predict bundle @files.txt --out labels"),
+)
+
+
+@click.command(cls=GroupedCommand, examples=EXAMPLES)
+@click.argument(
+    "bundle",
+    shell_complete=values.directory(values.BUNDLE),
+    metavar="BUNDLE",
+    type=click.Path(path_type=Path),
+    required=False,
+)
+@click.argument("images", shell_complete=values.files(), metavar="IMAGE...", nargs=-1)
 @click.option(
     "--top", default=5, show_default=True, type=click.IntRange(1), help="Number of classes to print for each image."
 )
@@ -75,6 +92,7 @@ SALIENCY_HEADERS: Final = ("saliency", "method")  # where pictures are drawn
 @click.option(
     "--resume",
     "resumed",
+    shell_complete=values.directory(values.PREDICTION),
     metavar="DIR",
     type=click.Path(path_type=Path),
     help="Resume the interrupted prediction in DIR. No bundle, image or setting may be given.",
@@ -90,6 +108,7 @@ SALIENCY_HEADERS: Final = ("saliency", "method")  # where pictures are drawn
 @skip_broken_option
 @click.option(
     "--runtime",
+    shell_complete=values.runtime,
     metavar="NAME",
     show_default="the one that the bundle names, else onnxruntime",
     help="Runtime to run the bundle in.",
@@ -143,7 +162,8 @@ def command(
             raise UsageError("--resume takes no other settings", f"poolzoo predict --resume {resumed}")
         return _into(resumed, None, executor, ray_address, threads, allowed, as_json)
     if bundle is None or not images:
-        raise click.UsageError(f"Missing argument '{'IMAGE...' if bundle else 'BUNDLE'}'.", context)
+        missing = "images" if bundle else "a bundle and images"
+        raise UsageError(f"predict needs {missing}", "poolzoo predict BUNDLE IMAGE...")
     if out is not None:
         if as_csv or saliency or saliency_dir or saliency_label:
             hint = "leave out --csv, --saliency, --saliency-dir and --saliency-label"

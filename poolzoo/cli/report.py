@@ -6,19 +6,41 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
+from poolzoo.cli import values
+from poolzoo.cli.groups import GroupedCommand
 from poolzoo.cli.options import json_option
 from poolzoo.common import files, output
 from poolzoo.common.errors import UsageError
 
+EXAMPLES: Final = (
+    ("Compare runs that are finished", "poolzoo report runs/a runs/b"),
+    ("Say which pooling wins over several comparisons", "poolzoo report comparisons/digits comparisons/photos"),
+    (
+        "Check what somebody else made under a protocol",
+        "poolzoo report comparison --check --data folder:photos",
+    ),
+)
 
-@click.command()
-@click.argument("paths", metavar="RUN|COMPARISON...", nargs=-1, required=True, type=click.Path(path_type=Path))
+
+@click.command(cls=GroupedCommand, examples=EXAMPLES)
+@click.argument(
+    "paths",
+    shell_complete=values.directory(values.RUN, values.COMPARISON),
+    metavar="RUN|COMPARISON...",
+    nargs=-1,
+    required=True,
+    type=click.Path(path_type=Path),
+)
 @click.option(
-    "--baseline", metavar="NAME", show_default="the first pooling", help="Pooling that all others are compared with."
+    "--baseline",
+    shell_complete=values.poolings("global"),
+    metavar="NAME",
+    show_default="the first pooling",
+    help="Pooling that all others are compared with.",
 )
 @click.option(
     "--alpha",
@@ -40,8 +62,19 @@ from poolzoo.common.errors import UsageError
     is_flag=True,
     help="Check a comparison or runs that somebody else made under a protocol. Nothing of theirs is executed.",
 )
-@click.option("--protocol", metavar="NAME|FILE", show_default="that of the runs", help="With --check: your protocol.")
-@click.option("--data", metavar="NAME", help="With --check: your copy of the data, such as folder:PATH.")
+@click.option(
+    "--protocol",
+    shell_complete=values.protocol,
+    metavar="NAME|FILE",
+    show_default="that of the runs",
+    help="With --check: your protocol.",
+)
+@click.option(
+    "--data",
+    shell_complete=values.data,
+    metavar="NAME",
+    help="With --check: your copy of the data, such as folder:PATH.",
+)
 @click.option(
     "--rerun",
     type=click.Choice(["none", "evaluate", "train"]),
@@ -51,6 +84,7 @@ from poolzoo.common.errors import UsageError
 )
 @click.option(
     "--merge",
+    shell_complete=values.files(".json"),
     type=click.Path(path_type=Path),
     metavar="BOARD",
     help="With --check: add the rows to this board, a JSON file, and write its pages, if no check fails.",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import click
 
+from poolzoo.cli import values
+from poolzoo.cli.groups import GroupedCommand
 from poolzoo.cli.options import json_option
 from poolzoo.common import output
 from poolzoo.common.errors import UsageError, reason
@@ -14,9 +16,16 @@ from poolzoo.plugin import grammar, loader, spec
 from poolzoo.train import recipes
 from poolzoo.train.settings import flag
 
+EXAMPLES: Final = (
+    ("Show a pooling and its options", "poolzoo show gem"),
+    ("Show what one of its options changes", "poolzoo show gem:p=4"),
+    ("Show a backbone", "poolzoo show timm/resnet18"),
+    ("Show a recipe or a protocol", "poolzoo show tune"),
+)
 
-@click.command()
-@click.argument("name")
+
+@click.command(cls=GroupedCommand, examples=EXAMPLES)
+@click.argument("name", shell_complete=values.anything)
 @json_option
 def command(name: str, as_json: bool) -> None:
     """Show one pooling, backbone, data set, runtime, recipe or protocol: its options, defaults and origin.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
+from poolzoo.cli import values
 from poolzoo.cli.foreign import (
     image_size_option,
     is_file,
@@ -17,6 +18,7 @@ from poolzoo.cli.foreign import (
     require_of_file,
     require_onnx,
 )
+from poolzoo.cli.groups import GroupedCommand
 from poolzoo.cli.options import json_option, provider_option, runtime_timeout_option, split_names, threads_option
 from poolzoo.common import output
 
@@ -27,8 +29,23 @@ if TYPE_CHECKING:
     from poolzoo.runtime.verify import Check
 
 
-@click.command()
-@click.argument("bundle", metavar="BUNDLE|FILE.onnx", type=click.Path(path_type=Path))
+EXAMPLES: Final = (
+    ("Check that a bundle is as it was exported", "poolzoo verify bundle"),
+    ("Check it in every runtime that is installed", "poolzoo verify bundle --runtime all"),
+    (
+        "Compare an ONNX file with its torch module",
+        "poolzoo verify model.onnx --against model.py:build",
+    ),
+)
+
+
+@click.command(cls=GroupedCommand, examples=EXAMPLES)
+@click.argument(
+    "bundle",
+    shell_complete=values.files(".onnx", markers=(values.BUNDLE,)),
+    metavar="BUNDLE|FILE.onnx",
+    type=click.Path(path_type=Path),
+)
 @click.option(
     "--against",
     metavar="MODULE:FUNCTION",
@@ -37,6 +54,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--images",
+    shell_complete=values.files(),
     type=click.Path(path_type=Path),
     metavar="DIR|FILE",
     show_default="photographs of scikit-learn",
@@ -72,6 +90,7 @@ if TYPE_CHECKING:
 @click.option(
     "--runtime",
     "runtimes",
+    shell_complete=values.several(values.runtime_or("all")),
     metavar="NAME,…",
     help="Also check the bundle in these runtimes, separated by commas; all for every one that is installed.",
 )

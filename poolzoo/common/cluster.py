@@ -8,7 +8,8 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
+from pathlib import Path
 from typing import Any, Final
 
 from poolzoo.common import streams
@@ -53,6 +54,25 @@ def _unreachable(address: str | None, error: Exception) -> EnvironmentProblem:
 
 
 @contextmanager
+def _in_package_folder() -> Iterator[None]:
+    """Within it, the current folder is the one that poolzoo is imported from.
+
+    Ray lets its workers import modules from the driver's current folder, before all others, such as a `numpy.py` there.
+    """
+    try:
+        before = os.getcwd()
+    except OSError:  # it is gone
+        before = ""
+    os.chdir(Path(__file__).parents[2])
+    try:
+        yield
+    finally:
+        if before:
+            with suppress(OSError):
+                os.chdir(before)
+
+
+@contextmanager
 def connected(address: str | None) -> Iterator[Any]:
     """Connects Ray for the block and gives the module. An existing connection is used, and stays open.
 
@@ -69,7 +89,8 @@ def connected(address: str | None) -> Iterator[Any]:
     terminate = signal.getsignal(signal.SIGTERM)
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), streams.stderr_for_python():
         try:
-            ray.init(address, log_to_driver=False, include_dashboard=False, logging_level=logging.CRITICAL)
+            with _in_package_folder():
+                ray.init(address, log_to_driver=False, include_dashboard=False, logging_level=logging.CRITICAL)
         except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
             raise _unreachable(address, error) from error
         finally:

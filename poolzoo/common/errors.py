@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import Final
 
-from poolzoo.common.text import one_line
+from poolzoo.common.text import MAX_LINE, one_line, visible
 
 OK: Final = 0
 CHECK_FAILED: Final = 1
@@ -12,8 +14,21 @@ USAGE: Final = 2
 PLUGIN: Final = 3
 ENVIRONMENT: Final = 4
 INTERRUPTED: Final = 130
+HUNG_UP: Final = 129
 TERMINATED: Final = 143
+EXIT_CODES: Final = {
+    OK: "it worked",
+    CHECK_FAILED: "it failed: a check says no, or something is damaged",
+    USAGE: "the command line or a setting is wrong",
+    PLUGIN: "a plugin has a problem, and --strict was given",
+    ENVIRONMENT: "the machine lacks something: a device, a package, memory, disk space, the network",
+    HUNG_UP: "SIGHUP, when a terminal is closed",
+    INTERRUPTED: "Ctrl-C",
+    TERMINATED: "SIGTERM",
+}
+DEBUG: Final = "POOLZOO_DEBUG"  # the variable that asks for tracebacks
 
+FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk without room, or beyond what a user may write
 SCARCE: Final = 512 << 20  # bytes below which an operation that fails without a reason lacked memory
 BATCH_HINT: Final = "use a smaller --batch-size or --image-size"  # where memory runs out in training
 
@@ -67,6 +82,42 @@ class EnvironmentProblem(PoolzooError):
 class Terminated(KeyboardInterrupt):
     """SIGTERM, raised where it arrived, so that it is handled like Ctrl-C but exits with its own code."""
 
+    exit_code: int = TERMINATED
+
+
+class HungUp(Terminated):
+    """SIGHUP, when a terminal is closed."""
+
+    exit_code = HUNG_UP
+
+
+def disk_full(error: BaseException | None) -> OSError | None:
+    """The error of a disk without room in an exception or in what caused it; None where there is none."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in FULL:
+            return error
+        error = error.__cause__
+    return None
+
+
+def is_debugging() -> bool:
+    """Whether POOLZOO_DEBUG asks for tracebacks; 0 and nothing do not."""
+    return os.environ.get(DEBUG, "") not in ("", "0")
+
+
+def show_traceback(error: BaseException) -> None:
+    """Prints the traceback of an exception that is about to become a message, where POOLZOO_DEBUG asks for it.
+
+    What it quotes is foreign text, and shown as such: nothing in it is obeyed, and no line is endless.
+    """
+    if is_debugging():
+        import traceback
+
+        from poolzoo.common import streams
+
+        for line in "".join(traceback.format_exception(error)).rstrip("\n").split("\n"):
+            streams.log(visible(line[:MAX_LINE]))
+
 
 def message_of(error: BaseException) -> str:
     """The text of an exception, "" where asking for it raises: a plugin's own class may do that."""
@@ -84,13 +135,17 @@ def reason(error: BaseException, most: int = 500) -> str:
 
 
 def explain(error: BaseException) -> PoolzooError:
-    """Turns any exception into one that can be shown: the one table from exception type to message and code."""
+    """Turns any exception into one that can be shown: the one table from exception type to message and code.
+
+    POOLZOO_DEBUG prints its traceback first, also where work goes on without what failed.
+    """
+    show_traceback(error)
     if isinstance(error, PoolzooError):
         return error
     text = one_line(message_of(error))
     if isinstance(error, OSError):
         where = f": {error.filename}" if error.filename else ""
-        hint = "free some space and try again" if error.errno == 28 else "choose another place, or fix it"
+        hint = "free some space and try again" if error.errno in FULL else "choose another place, or fix it"
         return EnvironmentProblem(f"{error.strerror or text or type(error).__name__}{where}", hint)
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("poolzoo"):
         package = error.name.partition(".")[0]

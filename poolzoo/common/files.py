@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from poolzoo.common import locks
 from poolzoo.common.errors import CheckFailed, UsageError
 
 if TYPE_CHECKING:
@@ -21,20 +22,20 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 def write_together(contents: Mapping[Path, bytes]) -> None:
     """Writes files to temporary names beside their places, and then renames one after the other, in their order."""
-    from uuid import uuid4
-
-    staged = {path.with_name(f".{path.name}-{uuid4().hex[:8]}"): path for path in contents}
-    try:
+    with ExitStack() as stack:
+        staged = {stack.enter_context(locks.unfinished(path)): path for path in contents}
         for temporary, path in staged.items():
-            with temporary.open("xb") as file:
-                file.write(contents[path])
-                file.flush()
-                os.fsync(file.fileno())
+            write_through(temporary, contents[path])
         for temporary, path in staged.items():
             os.replace(temporary, path)
-    finally:
-        for temporary in staged:
-            temporary.unlink(missing_ok=True)
+
+
+def write_through(path: Path, content: bytes) -> None:
+    """Writes a file and waits until the disk has it."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -68,6 +69,31 @@ def read_json(path: Path, make_object: Callable[[list[tuple[str, Any]]], Any] | 
         raise CheckFailed(f"{path} is damaged: {error}", "make the directory again") from error
 
 
+def read_json_lines(path: Path) -> list[Mapping[str, object]]:
+    """The objects in a file of one JSON object a line.
+
+    Raises:
+        CheckFailed: The file is missing, or a line is no JSON object; it names the line.
+    """
+    from poolzoo.common import json_reader
+
+    found: list[Mapping[str, object]] = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        for line in lines:
+            value = json_reader.parse(line)
+            if not isinstance(value, dict):
+                raise ValueError("no object")
+            found.append(value)
+    except FileNotFoundError:
+        raise CheckFailed(f"{path} is missing", "the directory is incomplete; make it again") from None
+    except ValueError as error:
+        raise CheckFailed(
+            f"{path}, line {len(found) + 1:,}, is damaged: {error}", "make the directory again"
+        ) from error
+    return found
+
+
 def read_arrays(path: Path, names: Sequence[str]) -> list[np.ndarray]:
     """The named arrays of a `.npz` file.
 
@@ -81,17 +107,15 @@ def read_archive(path: Path, names: Sequence[str] | None = None) -> dict[str, np
     """The arrays of a `.npz` file by name: the named ones, or all.
 
     Raises:
-        CheckFailed: The file is missing, damaged, or lacks one of them.
+        CheckFailed: The file is missing, damaged, or lacks one of them; or it unpacks to far more than it is.
     """
-    import zlib
-    from zipfile import BadZipFile
-
-    import numpy as np
+    from poolzoo.common import archive
 
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            return {name: stored[name] for name in (stored.files if names is None else names)}
-    except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile, zlib.error) as error:
+        return archive.read(path, names)
+    except FileNotFoundError:
+        raise CheckFailed(f"{path} is missing", "the directory is incomplete; make it again") from None
+    except (OSError, ValueError) as error:
         raise CheckFailed(f"{path} cannot be read: {error}", "make the directory again") from error
 
 
@@ -115,25 +139,32 @@ def require_free(path: Path) -> None:
 
 @contextmanager
 def appearing(path: Path) -> Iterator[Path]:
-    """A temporary directory that takes its place at `path` when the block ends well, and vanishes when it does not."""
-    import shutil
-    import tempfile
+    """A temporary directory that takes its place at `path` when the block ends well, and vanishes when it does not.
 
+    What a killed process left of an earlier attempt is removed.
+    """
     require_free(path)
     made = [folder for folder in path.absolute().parents if not folder.exists()]
     path.absolute().parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.absolute().parent, prefix=f".{path.name}-"))
+    locks.sweep(path.absolute().parent)
     try:
-        yield temporary
-        os.chmod(temporary, _mode_of_new_folders(temporary))
-        require_free(path)
-        os.rename(temporary, path)
+        with locks.unfinished(path.absolute(), is_folder=True) as temporary:
+            yield temporary
+            for file in filter(Path.is_file, temporary.rglob("*")):
+                _wait_for_disk(file)  # or a power cut may leave a whole directory of empty files
+            os.chmod(temporary, _mode_of_new_folders(temporary))
+            require_free(path)
+            os.rename(temporary, path)
     except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
         for folder in made:  # the innermost first; one that somebody else has filled since stays
             with suppress(OSError):
                 folder.rmdir()
         raise
+
+
+def _wait_for_disk(path: Path) -> None:
+    with path.open("rb") as file, suppress(OSError):  # some systems only do it for files that are open for writing
+        os.fsync(file.fileno())
 
 
 def _mode_of_new_folders(parent: Path) -> int:

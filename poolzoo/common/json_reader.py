@@ -5,8 +5,25 @@ A value that is missing, or has another type, is None or empty.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
+from typing import Final
+
+MAX_INTEGER: Final = 1 << 63
+
+
+def parse(text: str | bytes) -> object:
+    """The value of a JSON document.
+
+    Raises:
+        ValueError: It is none, or nested too deeply to be read.
+    """
+    try:
+        value: object = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    return value
 
 
 def mapping(value: object) -> Mapping[str, object]:
@@ -50,5 +67,5 @@ def number(value: object) -> float | None:
 
 
 def integer(value: object) -> int | None:
-    """An integer of JSON, or None."""
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    """An integer of JSON that an array can hold, or None."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < MAX_INTEGER else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from poolzoo.common import resources
+from poolzoo.common import resources, variables
 from poolzoo.common.errors import EnvironmentProblem
 
 WORKING: Final = 512 << 20  # bytes that are left for what training itself needs beside its data
@@ -46,4 +46,4 @@ def require(what: str, bytes_needed: int, hint: str = DATA_HINT) -> None:
 
 
 def _processes() -> int:
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return variables.whole_number("LOCAL_WORLD_SIZE", 1)

@@ -25,12 +25,12 @@ class Foreign(io.TextIOBase):
     errors = "backslashreplace"
 
     def write(self, text: str) -> int:
-        with suppress(ValueError, AttributeError):  # stderr is closed, or None
+        with suppress(ValueError, AttributeError, OSError):  # stderr is closed, None, or nobody reads it
             sys.stderr.write(text)
         return len(text)
 
     def flush(self) -> None:
-        with suppress(ValueError, AttributeError):
+        with suppress(ValueError, AttributeError, OSError):
             sys.stderr.flush()
 
     def writable(self) -> bool:
@@ -138,6 +138,44 @@ def stderr_is_terminal() -> bool:
         return False
 
 
+def data_columns() -> int | None:
+    """The width of the terminal that our data goes to; None in a pipe or a file."""
+    return _columns(data()) if stdout_is_terminal() else None
+
+
+def log_columns() -> int | None:
+    """The width of the terminal that logs go to; None in a pipe or a file."""
+    return _columns(sys.stderr) if stderr_is_terminal() else None
+
+
+def is_dumb() -> bool:
+    """Whether terminals here obey no escape codes."""
+    return os.environ.get("TERM", "").lower() in ("dumb", "unknown")
+
+
+def data_in_color() -> bool:
+    """Whether our data may have colors; in a pipe it never has, as a program reads it."""
+    return stdout_is_terminal() and not is_dumb() and not os.environ.get("NO_COLOR")
+
+
+def logs_in_color() -> bool:
+    """Whether logs may have colors: NO_COLOR forbids them, FORCE_COLOR asks for them, a terminal shows them."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or (stderr_is_terminal() and not is_dumb())
+
+
+def _columns(stream: TextIO) -> int:
+    """The width of a terminal, which COLUMNS overrides; 80 where it does not say."""
+    stated = os.environ.get("COLUMNS", "")
+    if stated.isdecimal() and int(stated):
+        return int(stated)
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError, AttributeError):
+        return 80
+
+
 def write(text: str) -> None:
     """Writes data, at once.
 
@@ -161,18 +199,15 @@ def write(text: str) -> None:
 
 
 def log(line: str) -> None:
-    """Writes a line to stderr, at once, whatever a plugin has done to it.
-
-    Raises:
-        ReaderGone: Nobody reads it any more.
-    """
+    """Writes a line to stderr, at once, whatever a plugin has done to it. Where nobody reads it, the work goes on."""
     for stream in (sys.stderr, sys.__stderr__):
         try:
             stream.write(line + "\n")  # type: ignore[union-attr]
             stream.flush()  # type: ignore[union-attr]
             return
-        except BrokenPipeError as error:
-            raise ReaderGone from error
+        except BrokenPipeError:
+            _point(2, at=None)  # or the interpreter would try again at exit, and fail
+            return
         except (ValueError, AttributeError, OSError):  # closed, None, or its descriptor is closed
             continue
     if _ownership is not None and _ownership.logs is not None:

@@ -11,15 +11,22 @@ MAX_LINE: Final = (
 _SPACES: Final = "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
 
 
+# Letters and marks that are drawn as nothing: fillers of Hangul and Khmer, and the grapheme joiner.
+_UNSEEN: Final = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0")
+
+
 def visible(text: str) -> str:
     r"""`text` with every character that is not seen written as an escape: `\x1b`, `\n`, `\u202e`.
 
     These are the controls of C0 and C1, which move the cursor or recolor a terminal, bidirectional overrides, which
     reorder what is read, zero-width characters and lone surrogates. A space of any width becomes a plain one.
     """
-    if text.isprintable():
-        return text
-    return "".join(character if character.isprintable() else _escaped(character) for character in text)
+    return text if _is_seen(text) else "".join(one if _is_seen(one) else _escaped(one) for one in text)
+
+
+def _is_seen(text: str) -> bool:
+    """Whether every character is drawn, and none is obeyed."""
+    return text.isprintable() and (text.isascii() or _UNSEEN.isdisjoint(text))
 
 
 def one_line(text: str, most: int = MAX_LINE) -> str:
@@ -37,9 +44,7 @@ def json_escaped(document: str) -> str:
 
     JSON itself asks for escapes below U+0020 only. The others occur in strings alone, in a document on one line.
     """
-    if document.isprintable():
-        return document
-    return "".join(character if character.isprintable() else _json_escape(character) for character in document)
+    return document if _is_seen(document) else "".join(one if _is_seen(one) else _json_escape(one) for one in document)
 
 
 def _json_escape(character: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Final
 WARM_UP: Final = 3  # calls of each before any is timed …
 WARM_UP_SECONDS: Final = 0.1  # … but no further one after so long
 LEAST_ROUNDS, MOST_ROUNDS = 5, 200
+FEW_ROUNDS: Final = 3  # the least where each takes long and nothing is chosen by them: slow calls vary little
 NARROW: Final = 0.03  # `within` of a report: runs of the same program differ by more
 ALPHA: Final = 0.05  # how often the interval of a median misses it
 
@@ -25,16 +26,18 @@ def interleaved(
     *,
     reported: bool = False,
     within: float = 0.0,
+    least: int = LEAST_ROUNDS,
 ) -> dict[str, list[float]]:
     """Milliseconds of each call, a list a name: every round runs all of them, in an order drawn anew.
 
     Args:
         calls: What to time, by name.
-        seconds: For how long, after the warm-up; at least `LEAST_ROUNDS` rounds in any case.
+        seconds: For how long, after the warm-up; at least `least` rounds in any case.
         clock: `time.perf_counter`, or `time.process_time` where other work shares the machine.
         rounds: How many at most; by default `MOST_ROUNDS`.
         reported: Whether each call returns its own milliseconds, as one that is measured in another process does.
         within: Stops once each median, and that of the ratios to the first call, is known to this fraction of itself.
+        least: How many rounds at least.
     """
     for call in calls.values():
         started = time.perf_counter()
@@ -46,7 +49,7 @@ def interleaved(
     order, shuffle = list(calls), random.Random(0).shuffle
     end = time.perf_counter() + seconds
     for done in range(MOST_ROUNDS if rounds is None else rounds):
-        if done >= LEAST_ROUNDS and time.perf_counter() > end:
+        if done >= least and time.perf_counter() > end:
             break
         if within and _all_known(list(times.values()), within):
             break

@@ -9,8 +9,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from poolzoo.common import files, json_reader, output
-from poolzoo.common.errors import UsageError
+from poolzoo.common import files, json_reader, locks, output
+from poolzoo.common.errors import EnvironmentProblem, UsageError, disk_full
 from poolzoo.compare import config as configs
 from poolzoo.compare import earlier, measuring, schedule, table, trial, writing
 from poolzoo.compare.board import pinning, protocol
@@ -56,13 +56,14 @@ def run(
         files.require_free(out)
         _ = config.baseline_variant  # raises where there is none
         config, data = _assemble_first(config, pinned)
-        out.mkdir(parents=True)
-        data.save(out / identity.FILE)
-        if pinned is not None:
-            files.write_atomically(out / protocol.FILE, pinned.text)
-        provenance = {"command": command, "started": datetime.now(UTC).isoformat(timespec="seconds")}
-        files.write_json(out / configs.FILE, {**config.to_json(), "provenance": provenance})
-        return _run(out, runner, clock, resumed=False, path=path)
+        with files.appearing(out) as folder:
+            data.save(folder / identity.FILE)
+            if pinned is not None:
+                files.write_atomically(folder / protocol.FILE, pinned.text)
+            provenance = {"command": command, "started": datetime.now(UTC).isoformat(timespec="seconds")}
+            files.write_json(folder / configs.FILE, {**config.to_json(), "provenance": provenance})
+        with locks.alone_in(out, "comparison"):
+            return _run(out, runner, clock, resumed=False, path=path)
 
 
 def resume(
@@ -84,14 +85,15 @@ def resume(
         CheckFailed: Every trial failed, or some are not trained yet and the data has changed since.
     """
     clock = Clock(time_budget, now)
-    with store.shared():
+    if not (out / configs.FILE).is_file():
+        text = f"{out} is no comparison: it has no {configs.FILE}"
+        raise UsageError(text, "give the directory of an interrupted comparison")
+    with store.shared(), locks.alone_in(out, "comparison"):
+        locks.sweep(out)
         return _run(out, runner, clock, resumed=True)
 
 
 def _run(out: Path, runner: Runner, clock: Clock, *, resumed: bool, path: str | None = None) -> ComparisonResult:
-    if not (out / configs.FILE).is_file():
-        text = f"{out} is no comparison: it has no {configs.FILE}"
-        raise UsageError(text, "give the directory of an interrupted comparison")
     content = dict(json_reader.mapping(files.read_json(out / configs.FILE)))
     facts = content.pop("facts", {})  # the key of earlier versions
     provenance = json_reader.mapping(content.pop("provenance", facts))
@@ -100,7 +102,10 @@ def _run(out: Path, runner: Runner, clock: Clock, *, resumed: bool, path: str | 
     if clock.budget is not None and clock.budget != config.time_budget:
         config = replace(config, time_budget=clock.budget)
         files.write_json(out / configs.FILE, {**config.to_json(), "provenance": dict(provenance)})
-    loader.settings.files = list(dict.fromkeys([*loader.settings.files, *map(Path, config.settings.plugins)]))
+    loader.add_files(config.settings.plugins, out)
+    known = replace(config, options_known=True)
+    if all(records.done(one) or records.is_stopped(one) for one in known.trials):  # nothing is to be trained
+        config = known
     if resumed and not all(map(records.done, config.trials)):
         _require_same_data(config, out)
     with _resume_hint(out):
@@ -153,12 +158,18 @@ def _predict(config: ComparisonConfig, records: TrialRecords, clock: Clock) -> N
 
 @contextmanager
 def _resume_hint(out: Path) -> Iterator[None]:
-    """Makes Ctrl-C say how to resume."""
+    """Makes Ctrl-C and a full disk say how to resume."""
+    command = f"poolzoo compare --resume {out}"
     try:
         yield
     except KeyboardInterrupt as stop:
-        stop.args = (f"poolzoo compare --resume {out} continues it",)
+        stop.args = (f"{command} continues it",)
         raise
+    except (OSError, EnvironmentProblem) as error:
+        if (full := disk_full(error)) is None:
+            raise
+        text = f"{full.filename or out} cannot be written: {full.strerror}"
+        raise EnvironmentProblem(text, f"free some space; {command} continues it") from error
 
 
 def _require_same_data(config: ComparisonConfig, out: Path) -> None:

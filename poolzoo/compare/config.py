@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from functools import cached_property
 from typing import Final
 
 from poolzoo.artifacts import manifest
+from poolzoo.artifacts.reading import OTHER_VERSION
+from poolzoo.common import conform
 from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.compare import grid
 from poolzoo.compare.grid import Trial, Variant
 from poolzoo.metrics.tasks import TASKS
 from poolzoo.train.settings import Settings
-from poolzoo.train.settings_file import LEGACY_DEFAULTS, renamed
+from poolzoo.train.settings_file import LEGACY_DEFAULTS, checked, renamed
 
 FILE: Final = "plan.json"
+ASIDE: Final = ("schema", "provenance", "facts")  # keys beside the config; `facts` in earlier versions
+MAX_SEEDS: Final = 10_000
 RENAMED: Final = {"robust": "robustness_samples", "finalists": "export_top"}  # keys of earlier versions
 
 
@@ -48,6 +53,7 @@ class ComparisonConfig:
         race: Whether variants stop that are worse than the best beyond chance.
         time_budget: Seconds of the whole comparison; None for as long as it takes.
         unofficial: Why the results do not count for the protocol that the settings name; None where they do.
+        options_known: Whether the options of all poolings were checked before. No file keeps it.
 
     Raises:
         UsageError: The task is that of several labels, or a race has a single seed.
@@ -65,6 +71,7 @@ class ComparisonConfig:
     race: bool = False
     time_budget: float | None = None
     unofficial: str | None = None
+    options_known: bool = field(default=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         require_one_label(self.settings)
@@ -77,9 +84,9 @@ class ComparisonConfig:
         """The seeds of every variant."""
         return range(self.settings.seed, self.settings.seed + self.seeds)
 
-    @property
+    @cached_property
     def variants(self) -> list[Variant]:
-        return grid.variants(self.pools, self.local_pools, self.backbones)
+        return grid.variants(self.pools, self.local_pools, self.backbones, options_known=self.options_known)
 
     @property
     def baseline_variant(self) -> Variant:
@@ -90,7 +97,7 @@ class ComparisonConfig:
         """The backbones, each of which has its own family of tests."""
         return list(dict.fromkeys(one.backbone for one in self.variants))
 
-    @property
+    @cached_property
     def trials(self) -> list[Trial]:
         """Every variant from every seed, seeds outermost, so that an early stop leaves whole comparisons."""
         return [Trial(variant, seed) for seed in self.seed_numbers for variant in self.variants]
@@ -101,7 +108,8 @@ class ComparisonConfig:
         return self.settings.seed if self.settings.split_seed is None else self.settings.split_seed
 
     def to_json(self) -> dict[str, object]:
-        return {**asdict(self), "schema": manifest.SCHEMA}
+        kept = {name: value for name, value in asdict(self).items() if name != "options_known"}
+        return {**kept, "schema": manifest.SCHEMA}
 
     @classmethod
     def from_json(cls, found: Mapping[str, object]) -> ComparisonConfig:
@@ -110,11 +118,30 @@ class ComparisonConfig:
         Raises:
             CheckFailed: A key is missing or unknown.
         """
+        values = renamed({key: value for key, value in found.items() if key not in ASIDE}, RENAMED)
+        known = {one.name: one for one in fields(cls) if one.name != "options_known"}
+        if unknown := next((key for key in values if key not in known), None):
+            raise CheckFailed(f"{FILE} has {unknown!r:.60}, which is unknown", OTHER_VERSION)
+        if absent := next((key for key, one in known.items() if key not in values and one.default is MISSING), None):
+            raise CheckFailed(f"{FILE} lacks {absent!r}", OTHER_VERSION)
+        given = values["settings"]
+        if not isinstance(given, Mapping):
+            raise CheckFailed(f"{FILE} is damaged: settings is {conform.shown(given)}", "make the comparison again")
         try:
-            values = renamed({key: value for key, value in found.items() if key != "schema"}, RENAMED)
-            settings = {**LEGACY_DEFAULTS, **renamed(values.pop("settings"))}
-            return cls(**values, settings=Settings(**{**settings, "plugins": tuple(settings["plugins"])}))
-        except (KeyError, TypeError) as error:
-            raise CheckFailed(f"{FILE} lacks {error}", "it was made by another version of poolzoo") from error
-        except (AttributeError, ValueError, OverflowError) as error:  # a value of another type than is written
-            raise CheckFailed(f"{FILE} is damaged: {error}", "make the comparison again") from error
+            settings = Settings(**{**LEGACY_DEFAULTS, **checked(renamed(given), FILE)})
+            config = conform.require(cls(**{**values, "settings": settings}), cls, FILE, "make the comparison again")
+        except UsageError as error:
+            raise CheckFailed(f"{FILE} is damaged: {error.message}", error.hint) from error
+        if problem := config._out_of_range():
+            raise CheckFailed(f"{FILE} is damaged: {problem}", "make the comparison again")
+        return config
+
+    def _out_of_range(self) -> str:
+        """What no command line gives, in words; "" for nothing."""
+        if not 1 <= self.seeds <= MAX_SEEDS:
+            return f"seeds is {self.seeds}, not 1 to {MAX_SEEDS:,}"
+        if not 0 < self.alpha < 1:
+            return f"alpha is {self.alpha:g}, not between 0 and 1"
+        if min(self.robustness_samples, self.export_top) < 0:
+            return "robustness_samples or export_top is below 0"
+        return "time_budget is no time" if self.time_budget is not None and self.time_budget <= 0 else ""

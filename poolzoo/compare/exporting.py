@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from poolzoo.common import json_reader, resources
-from poolzoo.common.errors import EnvironmentProblem, explain
+from poolzoo.common.errors import EnvironmentProblem, disk_full, explain
 from poolzoo.plugin import loader
 
 PROCESS_BYTES: Final = 2 << 30  # that a process may need to export a network
@@ -42,11 +42,13 @@ class Exported:
         job: The job.
         parity: Whether the graph passed its parity check.
         error: Why there is no graph.
+        disk_full: Whether the reason is a disk without room, which says nothing of the network.
     """
 
     job: Job
     parity: bool = False
     error: str | None = None
+    disk_full: bool = False
 
 
 def processes(jobs: int, threads: int | None) -> int:
@@ -108,7 +110,7 @@ def _export_here(job: Job, threads: int) -> Exported:
     try:
         return Exported(job, parity=measures.export(job.run, job.file, PROVIDER, threads))
     except Exception as error:
-        return Exported(job, error=explain(error).message)
+        return Exported(job, error=explain(error).message, disk_full=disk_full(error) is not None)
 
 
 def _work(
@@ -181,7 +183,12 @@ def _ask(process: subprocess.Popen[bytes], job: Job, stop: threading.Event) -> E
     if not line.endswith(b"\n"):
         return None
     found = json_reader.mapping(json.loads(line))
-    return Exported(job, parity=bool(found.get("parity")), error=json_reader.text(found.get("error")))
+    return Exported(
+        job,
+        parity=bool(found.get("parity")),
+        error=json_reader.text(found.get("error")),
+        disk_full=bool(found.get("disk_full")),
+    )
 
 
 @contextmanager
@@ -212,7 +219,8 @@ def main() -> None:
     for line in requests:
         run, file = json.loads(line)
         found = _export_here(Job(Path(run), Path(file)), int(sys.argv[1]))
-        answers.write(json.dumps({"parity": found.parity, "error": found.error}).encode() + b"\n")  # noqa: TID251
+        answer = {"parity": found.parity, "error": found.error, "disk_full": found.disk_full}
+        answers.write(json.dumps(answer).encode() + b"\n")  # noqa: TID251 - a protocol
         answers.flush()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -13,6 +14,7 @@ from poolzoo.common.errors import UsageError
 from poolzoo.plugin import loader, spec
 from poolzoo.plugin.grammar import parse_spec, suggest
 
+MAX_SWEEP: Final = 10_000  # poolings that one sweep may mean
 NONE: Final = "none"  # among local poolings, the backbone's own
 GEOMETRY: Final = ("window", "stride", "padding")  # options that every local pooling takes beside its own
 
@@ -60,28 +62,30 @@ def identity(text: str) -> tuple[str, tuple[tuple[str, str], ...]]:
     return found.name, tuple(sorted(found.options.items()))
 
 
-def variants(pools: str, local_pools: str | None, backbones: str) -> list[Variant]:
+def variants(pools: str, local_pools: str | None, backbones: str, *, options_known: bool = False) -> list[Variant]:
     """Every combination, backbones outermost, in the order in which they were typed.
 
     Args:
         pools: Global poolings: specs with commas between them and `|` between the values of a sweep, or `all`.
         local_pools: Local ones likewise, `none` among them for the backbone's own; None for that alone.
         backbones: Backbones, with commas between them.
+        options_known: Whether their options were checked before: checking imports the poolings, and torch with them.
 
     Raises:
         UsageError: A name or an option is unknown, or the same thing is named twice.
     """
-    locals_ = [None] if local_pools is None else [None if one == NONE else one for one in specs(local_pools, "local")]
-    found = [
-        Variant(backbone, pool, local)
-        for backbone, local, pool in product(_split(backbones), locals_, specs(pools, "global"))
-    ]
+    locals_: list[str | None] = [None]
+    if local_pools is not None:
+        of_text = specs(local_pools, "local", options_known=options_known)
+        locals_ = [None if one == NONE else one for one in of_text]
+    globals_ = specs(pools, "global", options_known=options_known)
+    found = [Variant(backbone, pool, local) for backbone, local, pool in product(_split(backbones), locals_, globals_)]
     if twice := {one.name for one in found if found.count(one) > 1}:
         raise UsageError(f"{', '.join(sorted(twice))} is named twice", "name each once; several seeds are --seeds N")
     return found
 
 
-def specs(text: str, kind: spec.Kind) -> list[str]:
+def specs(text: str, kind: spec.Kind, *, options_known: bool = False) -> list[str]:
     """The poolings that a text names, with sweeps expanded: `avg,gem:p=2|3,learnable=false` are three.
 
     A piece with `=` and no `:` belongs to the pooling before it.
@@ -97,7 +101,7 @@ def specs(text: str, kind: spec.Kind) -> list[str]:
         found += sorted(dict.fromkeys(names)) if one == "all" else [one]
     for one in found:
         if not (kind == "local" and one == NONE):
-            _require_known(one, kind)
+            _require_known(one, kind, options_known=options_known)
     return found
 
 
@@ -141,11 +145,17 @@ def _expand(text: str) -> list[str]:
     for option in options.split(","):
         key, _, values = option.partition("=")
         ranges.append([f"{key}={value}" for value in values.split("|")])
+    if (count := math.prod(map(len, ranges))) > MAX_SWEEP:
+        text = f"{text[:60]!r} means {count:,} poolings, and {MAX_SWEEP:,} are the most"
+        raise UsageError(text, "give fewer values between the |")
     return [f"{name}{colon}{','.join(chosen)}" for chosen in product(*ranges)]
 
 
-def _require_known(text: str, kind: spec.Kind) -> None:
-    """Raises UsageError where there is no such pooling, or no such option of it."""
+def _require_known(text: str, kind: spec.Kind, *, options_known: bool) -> None:
+    """Raises UsageError where there is no such pooling or, unless they are known, no such option of it."""
+    if options_known:
+        loader.catalog().find_pooling(text, kind)
+        return
     if kind == "local":
         wanted = parse_spec(text)
         rest = {key: value for key, value in wanted.options.items() if key not in GEOMETRY}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from poolzoo.common import json_writer
+from poolzoo.common import json_reader, json_writer
 
 
 class Journal:
@@ -23,9 +22,9 @@ class Journal:
         self.records: dict[str, Mapping[str, object]] = {}
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
             try:
-                record = json.loads(line)
-                self.records[record["trial"]] = record
-            except (ValueError, KeyError, TypeError):
+                record = json_reader.mapping(json_reader.parse(line))
+                self.records[str(record["trial"])] = record
+            except (ValueError, KeyError):
                 continue  # cut off by a kill; that trial is run again
 
     def done(self, key: str) -> bool:

@@ -34,7 +34,7 @@ def size(path: Path) -> Size:
     run = load_run(path)
     shape = run.config["pretrained_cfg"]["input_size"]
     with FlopCounterMode(display=False) as counter:
-        surgery.dry_run(run.network, torch.randn(1, *shape))
+        surgery.dry_run(run.network, surgery.example(1, shape[1:]))
     return Size(params=sum(p.numel() for p in run.network.parameters()), macs=counter.get_total_flops() // 2)
 
 

@@ -1,10 +1,14 @@
 """What is measured of trained trials: robustness of all, sizes of all variants, exports of the best.
 
 Each figure is written to the journal as soon as it is there, so that a resumed comparison measures what is missing.
+What measures is imported where something is: a finished
+comparison is read again without torch.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,12 +17,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Final
 
-from poolzoo.common import allocator, files, json_reader, json_writer, output
-from poolzoo.common.errors import explain
-from poolzoo.compare import exporting, measures, robustness
+from poolzoo.common import files, json_reader, json_writer, output
+from poolzoo.common.errors import disk_full, explain
 from poolzoo.compare.clock import Clock
 from poolzoo.compare.config import ComparisonConfig
-from poolzoo.compare.exporting import Job
 from poolzoo.compare.grid import Trial, Variant
 from poolzoo.compare.records import Robustness, TrialRecords
 
@@ -43,6 +45,7 @@ def measure_robustness(config: ComparisonConfig, records: TrialRecords, clock: C
     if not clock.room("robustness", len(pending), guess):
         return
     output.say("measuring robustness")
+    from poolzoo.compare import robustness
     from poolzoo.data import blocks, source
     from poolzoo.data.choice import choose
     from poolzoo.data.streaming.splits import load_split
@@ -80,6 +83,8 @@ def measure_robustness(config: ComparisonConfig, records: TrialRecords, clock: C
             with clock.timing("robustness", len(group)):
                 found = robustness.measure(paths, images, labels, settings.device, label, keep=keep)
         except Exception as error:  # a plugin's layer on an image that it never met
+            if disk_full(error) is not None:
+                raise
             if len(group) > 1:  # which of them is it?
                 groups = [[one] for one in group] + groups
                 continue
@@ -115,6 +120,8 @@ def measure_sizes(config: ComparisonConfig, records: TrialRecords) -> None:
     """Counts parameters and operations of every variant."""
     for one in _first_trials(config, records):
         if records[one].params is None:
+            from poolzoo.compare import measures
+
             size = measures.size(records[one].path)
             records.add(replace(records[one], params=size.params, macs=size.macs))
 
@@ -138,12 +145,18 @@ def export_best(config: ComparisonConfig, records: TrialRecords, clock: Clock) -
 
 
 def _export(trials: Sequence[Trial], records: TrialRecords, threads: int | None) -> None:
+    from poolzoo.common import allocator
+    from poolzoo.compare import exporting, measures
+    from poolzoo.compare.exporting import Job
+
     output.say(f"exporting {', '.join(one.variant.name for one in trials)}")
     with tempfile.TemporaryDirectory() as folder:
         jobs = {Job(records[one].path, Path(folder, f"{one.key}.onnx")): one for one in trials}
         allocator.release()  # what training needed
         exported = list(exporting.export_all(list(jobs), threads))
         for found in exported:  # now that nothing else runs
+            if found.disk_full:  # a resumed comparison tries again
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder)
             one, error, times = jobs[found.job], found.error, dict[int, float]()
             if error is None:
                 try:

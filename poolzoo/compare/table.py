@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import statistics as plain
 from collections.abc import Mapping, Sequence
@@ -100,7 +99,16 @@ def _notes(config: ComparisonConfig) -> list[str]:
 
 def correct(path: Path) -> np.ndarray:
     """Which test images a run has right, `bool[N]`, in the data's order."""
-    predicted, labels = files.read_arrays(path / "predictions.npz", ("predicted", "labels"))
+    file = path / "predictions.npz"
+    predicted, labels = files.read_arrays(file, ("predicted", "labels"))
+    if (
+        predicted.shape != labels.shape
+        or labels.ndim != 1
+        or not labels.size
+        or {predicted.dtype.kind, labels.dtype.kind} - {*"iu"}
+    ):
+        found = f"{predicted.dtype}{list(predicted.shape)} and {labels.dtype}{list(labels.shape)}"
+        raise CheckFailed(f"{file} is damaged: it holds {found}, not a class of each image", "train the run again")
     return np.asarray(predicted == labels)
 
 
@@ -244,6 +252,8 @@ def _per_class(paths: Sequence[Path]) -> list[ClassResult]:
     """The means over the seeds of recall and F1 of each class."""
     reports = [json_reader.mapping(files.read_json(path / "metrics.json")) for path in paths]
     tables = [json_reader.objects(json_reader.mapping(one.get("test")).get("per_class")) for one in reports]
+    if len(set(map(len, tables))) > 1:
+        raise CheckFailed(f"the runs of {paths[0].parent} have tables of different classes", "train them again")
     return [
         ClassResult(str(rows[0].get("class")), recall=_class_mean(rows, "recall"), f1=_class_mean(rows, "f1"))
         for rows in zip(*tables, strict=True)
@@ -258,5 +268,4 @@ def _class_mean(rows: Sequence[Mapping[str, object]], key: str) -> float | None:
 
 
 def _curve(path: Path) -> list[EpochPoint]:
-    lines = (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [EpochPoint.from_json(json_reader.mapping(json.loads(line))) for line in lines]
+    return [EpochPoint.from_json(line) for line in files.read_json_lines(path / "metrics.jsonl")]

@@ -10,11 +10,10 @@ from pathlib import Path
 
 from poolzoo.artifacts import manifest
 from poolzoo.common import files, json_reader, output
-from poolzoo.common.errors import explain
+from poolzoo.common.errors import disk_full, explain
 from poolzoo.common.text import one_line
 from poolzoo.compare.grid import Trial
 from poolzoo.compare.records import TrialRecord
-from poolzoo.train import heads, run
 from poolzoo.train.settings import Settings
 
 
@@ -39,6 +38,8 @@ def train(base: Settings, trial: Trial, folder: Path) -> TrialRecord:
         trial: What to train.
         folder: Where its run directory is.
     """
+    from poolzoo.train import run
+
     place = folder / trial.key
     try:
         if not (place / manifest.MANIFEST).is_file():
@@ -50,6 +51,8 @@ def train(base: Settings, trial: Trial, folder: Path) -> TrialRecord:
                 run.finetune(settings_of(base, trial), place, alone=False)
         return finished(trial, place)
     except Exception as error:
+        if disk_full(error) is not None:  # the next trial would fail as well
+            raise
         return failed(trial, error)
 
 
@@ -61,6 +64,7 @@ def train_heads(base: Settings, trials: Sequence[Trial], folder: Path) -> list[T
         trials: With the same backbone, local pooling and seed.
         folder: Where their run directories go, in one that they share.
     """
+    from poolzoo.train import heads
     from poolzoo.train.prepare import prepare_heads
 
     first = trials[0]
@@ -72,8 +76,10 @@ def train_heads(base: Settings, trials: Sequence[Trial], folder: Path) -> list[T
     try:
         heads.finetune_heads(settings, list(pools), place)
     except Exception as error:
-        if len(pools) == 1:
-            return [failed(first, error)]
+        if disk_full(error) is not None:
+            raise
+        if len(pools) == 1 or isinstance(error, OSError):  # which no head is to blame for
+            return [failed(trial, error) for trial in pools.values()]
         for pool, trial in list(pools.items()):  # which of them is it?
             try:
                 prepare_heads(settings, [pool])

@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from math import inf, log
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.special import polygamma, psi
 
 MAX_PRIOR_DF = 8.0  # degrees of freedom that a variant may have from all
@@ -154,5 +153,7 @@ def _prior(raw: np.ndarray, d: np.ndarray) -> tuple[float, float]:
     excess = float(e.var(ddof=1) - polygamma(1, d / 2).mean())
     if excess <= polygamma(1, MAX_PRIOR_DF / 2):  # the variances differ hardly more than by chance
         return MAX_PRIOR_DF, pooled
+    from scipy.optimize import brentq
+
     half = brentq(lambda x: float(polygamma(1, x)) - excess, 1e-4, MAX_PRIOR_DF / 2)
     return 2 * half, float(np.exp(e.mean() + psi(half) - log(half)))

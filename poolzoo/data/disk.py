@@ -5,22 +5,20 @@ from __future__ import annotations
 import math
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final
-from uuid import uuid4
 
 import numpy as np
 
-from poolzoo.common import output
+from poolzoo.common import locks, output
 from poolzoo.common.errors import UsageError
 
 DEFAULT_LIMIT: Final = 20.0  # GB; ImageNet's training images at 64 × 64 take 16
 SPARE: Final = 10**9  # bytes of the disk that are left free, for the runs and bundles of the same user
-ABANDONED: Final = 24 * 3600  # seconds without a write after which a build was killed: no live one pauses for a day
+ABANDONED: Final = 24 * 3600  # seconds without a write after which a build without a lock was killed
 WRITTEN_BACK: Final = 32 << 20  # bytes after which the disk begins to write what it got
 _HIDDEN: Final = "."  # what begins so is being built or removed; keys do not
 
@@ -120,11 +118,11 @@ class Shelf:
         """A new directory to write into, which becomes the key's when the block ends well.
 
         When it ends with an exception, Ctrl-C included, nothing is left; what a killed process leaves is never found,
-        and removed by `room` a day later. Only its owner can read it, as what it is made of may be private.
+        and removed by `room`: at once, or a day later where the file system knows no locks. Only its owner can read it,
+        as what it is made of may be private.
         """
         self.root.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f"{_HIDDEN}building-", dir=self.root))
-        try:
+        with locks.unfinished(self.root / key, is_folder=True) as temporary:
             yield temporary
             os.utime(temporary)
             try:
@@ -132,8 +130,6 @@ class Shelf:
             except OSError:
                 if not (self.root / key).is_dir():  # else another process was first, and its is as good
                     raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
     def drop(self, key: str) -> None:
         """Removes a damaged entry; nothing happens where there is none."""
@@ -142,7 +138,7 @@ class Shelf:
 
     def _remove(self, path: Path) -> bool:
         """Takes a directory away at once, then its files, so that nobody finds half of it; whether it is gone."""
-        doomed = self.root / f"{_HIDDEN}removing-{uuid4().hex}"
+        doomed = locks.unfinished_name(path)
         try:
             path.rename(doomed)
         except FileNotFoundError:  # another process was faster
@@ -153,8 +149,10 @@ class Shelf:
         return True
 
     def _sweep(self) -> None:
+        locks.sweep(self.root)
         for path in self.root.glob(f"{_HIDDEN}*"):
-            if time.time() - max(map(_used_at, (path, *_files(path)))) > ABANDONED:
+            age = time.time() - max(map(_used_at, (path, *_files(path))))
+            if age > ABANDONED and not locks.is_held(path, unknown=False):  # clocks may jump
                 shutil.rmtree(path, ignore_errors=True)
 
 
@@ -293,7 +291,9 @@ def find_rows(shelf: Shelf, key: str, name: str, shape: tuple[int, ...], dtype: 
         return None
     try:
         rows: np.ndarray | None = np.load(entry / name, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+    except PermissionError:  # another user's, who may want it
+        raise
+    except Exception:  # whatever numpy says of a damaged file; it is made anew
         rows = None
     if rows is None or rows.shape != shape or rows.dtype != dtype:
         shelf.drop(key)

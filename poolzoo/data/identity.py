@@ -23,6 +23,7 @@ from poolzoo.plugin.image_index import FileStorage, ImageIndex, Names
 from poolzoo.plugin.spec import Split
 
 FILE: Final = "data.npz"  # in the directory of a run or a comparison
+DAMAGED_HINT: Final = "make the directory again"
 _SHOWN: Final = 3  # examples of each kind of change
 
 
@@ -41,6 +42,15 @@ class SplitIdentity:
     labels: np.ndarray
     names: Sequence[str] | None = None
     of_files: bool = False
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether it has a digest, a label and perhaps a name of each image, as a file of unknown origin may not."""
+        digests, labels = self.digests, self.labels
+        of_each = digests.ndim == 2 and labels.ndim in (1, 2) and len(labels) == len(digests)
+        named = self.names is None or len(self.names) == len(digests)
+        types = digests.dtype == np.uint8 and labels.dtype.kind in "iu" and digests.shape[-1] == DIGEST_BYTES
+        return of_each and named and types
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, SplitIdentity):
@@ -122,6 +132,8 @@ class DataIdentity:
                 names = None if packed is None else _names(packed) if of_files else _unpacked(packed)
                 labels = _stored(found[f"{name}_labels"], "i8")
                 splits[name] = SplitIdentity(found[key], labels, names, of_files)
+                if not splits[name].is_sound:
+                    raise CheckFailed(f"{path} is damaged: what it has of {name} does not fit together", DAMAGED_HINT)
         return cls(splits, _unpacked(found.get("classes", _packed(()))))
 
 
@@ -164,7 +176,7 @@ def _packed(texts: Sequence[str]) -> np.ndarray:
 
 
 def _unpacked(packed: np.ndarray) -> tuple[str, ...]:
-    text = packed.tobytes().decode("utf-8", "surrogateescape")
+    text = packed.astype(np.uint8).tobytes().decode("utf-8", "surrogateescape")
     return tuple(text.split("\0")) if text else ()
 
 

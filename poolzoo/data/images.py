@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 import struct
+import threading
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
@@ -24,8 +25,15 @@ __all__ = ["PLAIN", "TRANSFORM", "TRANSFORMS", "Fit", "fit", "fit_array", "read"
 # What Pillow raises at a file that is no image, or a damaged one; RuntimeError is the AVIF plugin's.
 Unreadable = (
     *(OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError),
-    *(KeyError, IndexError, TypeError, AttributeError, EOFError, OverflowError, struct.error, zlib.error),
+    *(LookupError, TypeError, AttributeError, EOFError, ArithmeticError, AssertionError, BufferError),
+    *(struct.error, zlib.error),
 )
+
+
+# Pixels of an image beside which no other one is decoded. Pillow reads images of five times as many, from files of any
+# size, and takes six bytes for each pixel.
+LARGE: Final = 1 << 25
+_alone = threading.Lock()
 
 
 @cache
@@ -175,7 +183,8 @@ def _by_pillow(file: BinaryIO, part_of: Callable[[Size], int], how: Fit, on_misf
             part = part_of(full) if how.reader > 1 else 1
         if part > 1:
             image.draft(None, (image.width // part, image.height // part))
-        whole = to_rgb(image, how, on_misfit)
+        with _alone if image.width * image.height > LARGE else nullcontext():
+            whole = to_rgb(image, how, on_misfit)
     if part == 1:
         return Scaled(whole, whole.size[::-1])  # a PNG's orientation is known by now
     # The last pixel of a side may stand for less than `part` pixels of the file; turning puts it first.

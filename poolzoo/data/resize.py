@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+FILTERS: Final = ("bilinear", "bicubic")
 READER: Final = 2  # the rules by which files become pixels; what was trained by older ones is read by them again
 
 # What `metadata_props` says of them, beside the values of `Fit`.
@@ -42,5 +43,16 @@ PLAIN: Final = Fit()  # how data sets are fitted
 
 
 def recorded(facts: Mapping[str, Any]) -> Fit:
-    """The fit that a run's or a bundle's description holds; where an older one says nothing, what was done then."""
-    return Fit(facts.get("interpolation", "bilinear"), facts.get("crop_pct", 1.0), facts.get("reader", 1))
+    """The fit that a run's or a bundle's description holds; where an older one says nothing, what was done then.
+
+    Raises:
+        ValueError: It holds no such values.
+    """
+    fit = Fit(facts.get("interpolation", "bilinear"), facts.get("crop_pct", 1.0), facts.get("reader", 1))
+    if fit.interpolation not in FILTERS:
+        raise ValueError(f"interpolation {' or '.join(FILTERS)}")
+    if isinstance(fit.crop_pct, bool) or not isinstance(fit.crop_pct, int | float) or not 0 < fit.crop_pct <= 1:
+        raise ValueError("crop_pct above 0 and at most 1")
+    if isinstance(fit.reader, bool) or not isinstance(fit.reader, int) or fit.reader not in TRANSFORMS:
+        raise ValueError("reader that this version of poolzoo knows")
+    return fit

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 Size = tuple[int, int]
 
 _TYPED = re.compile(r"\s*(\d+)\s*(?:[xX×]\s*(\d+)\s*)?")
+MAX_SIDE = 1 << 16  # pixels of a side of an image
 MIN_CUT = 0.005  # share of a side below which a cut is a rounding, and not worth a word
 
 
@@ -20,14 +21,14 @@ def parse(given: str | int | Sequence[int]) -> Size:
     """The size that `64`, `"64"`, `"64x208"` or `(64, 208)` means: one side for a square, or height and width.
 
     Raises:
-        ValueError: It is none of these, or a side is less than 1.
+        ValueError: It is none of these, or a side is less than 1 or more than `MAX_SIDE`.
     """
     if isinstance(given, str):
         found = _TYPED.fullmatch(given)
         sides = [int(side) for side in found.groups() if side is not None] if found else []
     else:
         sides = [given] if isinstance(given, int) else [int(side) for side in given]
-    if len(sides) not in (1, 2) or min(sides) < 1:
+    if len(sides) not in (1, 2) or min(sides) < 1 or max(sides) > MAX_SIDE:
         raise ValueError(f"{given!r} is no size")
     return sides[0], sides[-1]
 

@@ -12,6 +12,7 @@ from poolzoo.common import files, output
 from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.common.text import visible
 
+MAX_DIGITS: Final = 18  # of a number that is typed
 SHOWN: Final = 20  # of them that are listed where one types; the rest is in a file
 Broken = tuple[Path, str]  # an image file, and why it cannot be read
 Skip = int | str | None
@@ -39,7 +40,7 @@ def most(skip: Skip) -> float:
         return 0
     if str(skip) == "all":
         return math.inf
-    if not str(skip).isdecimal():
+    if not str(skip).isdecimal() or len(str(skip)) > MAX_DIGITS:
         raise UsageError(f"--skip-broken {skip!r} is neither a number nor all", "such as --skip-broken 10")
     return int(skip)
 

@@ -7,17 +7,17 @@ import http.client
 import os
 import socket
 import ssl
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from poolzoo.common import output
+from poolzoo.common import locks, output
 from poolzoo.common.errors import CheckFailed, EnvironmentProblem
 from poolzoo.common.text import one_line
 
+MAX_BYTES: Final = 4 << 30  # of a file: no published one is a tenth of it, and a mirror may send without end
 TIMEOUT: Final = 20.0  # seconds without a byte after which a mirror is given up
 # The network's errors; any other `OSError` is the disk's.
 _NETWORK: Final = (URLError, TimeoutError, ConnectionError, socket.gaierror, ssl.SSLError, http.client.HTTPException)
@@ -43,6 +43,7 @@ def fetch(path: Path, urls: Sequence[str], md5: str, name: str) -> Path:
             )
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
+    locks.sweep(path.parent)
     output.say(f"downloading {name} to {path}")
     problem = "it has no mirrors"
     for url in urls:
@@ -68,25 +69,23 @@ def _md5(path: Path) -> str:
 
 
 def _download(path: Path, url: str, md5: str, name: str) -> None:
-    descriptor, unfinished = tempfile.mkstemp(dir=path.parent, prefix=".download-")
-    temporary = Path(unfinished)
     try:
-        with os.fdopen(descriptor, "wb") as file, urlopen(url, timeout=TIMEOUT) as answer:
-            total = int(answer.headers.get("Content-Length") or 0)  # 0: unknown
-            with output.progress(name, total / 1e6) as bar:
-                done = 0
-                while chunk := answer.read(1 << 20):
-                    file.write(chunk)
-                    done += len(chunk)
-                    bar.update(done / 1e6, "MB")
-        if done < total:
-            raise _Failed(f"{done} of {total} bytes came")
-        if (found := _md5(temporary)) != md5:
-            raise _Failed(f"what came is not the published file (md5 {found})")
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        with locks.unfinished(path) as temporary:
+            with temporary.open("wb") as file, urlopen(url, timeout=TIMEOUT) as answer:
+                total = int(answer.headers.get("Content-Length") or 0)  # 0: unknown
+                with output.progress(name, total / 1e6) as bar:
+                    done = 0
+                    while chunk := answer.read(1 << 20):
+                        file.write(chunk)
+                        done += len(chunk)
+                        bar.update(done / 1e6, "MB")
+                        if done > MAX_BYTES:
+                            raise _Failed(f"more than {MAX_BYTES:,} bytes came")
+            if done < total:
+                raise _Failed(f"{done} of {total} bytes came")
+            if (found := _md5(temporary)) != md5:
+                raise _Failed(f"what came is not the published file (md5 {found})")
+            os.replace(temporary, path)
     except _NETWORK as error:
         reason = getattr(error, "reason", error)
         raise _Failed(one_line(str(reason)) or type(error).__name__) from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -142,7 +142,7 @@ def _require_parquet(path: str) -> None:
 
     try:
         parquet.read_schema(path)
-    except (pyarrow.ArrowInvalid, OSError) as error:
+    except (pyarrow.ArrowException, ValueError, OSError) as error:
         if getattr(error, "errno", None) is not None:  # it may not be read, or is gone
             raise
         raise CheckFailed(

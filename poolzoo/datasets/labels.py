@@ -106,6 +106,8 @@ def label_names(value: object) -> list[str]:
         raise TypeError(f"{value!r:.80} is no label")
     if isinstance(value, int):
         return [str(value)]
+    if any(isinstance(one, list | tuple) for one in value):
+        raise TypeError(f"{value!r:.80} is no label")
     return list(dict.fromkeys(name for one in value for name in label_names(one)))
 
 

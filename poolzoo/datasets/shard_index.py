@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 import tarfile
 from array import array
@@ -12,12 +11,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
-from poolzoo.common import files, json_writer
-from poolzoo.common.errors import CheckFailed
+from poolzoo.common import files, json_reader, json_writer
+from poolzoo.common.errors import CheckFailed, reason
 from poolzoo.data import images
 from poolzoo.plugin.image_index import Names
 
@@ -90,9 +89,9 @@ def _packed(shard: Shard) -> bytes:
 
 
 def _load(path: Path) -> Shard:
-    with np.load(path, allow_pickle=False) as found:
-        names, labels = (Names(found[f"{one}s"].tobytes(), found[f"{one}_ends"]) for one in ("name", "label"))
-        return Shard(names, found["offsets"], found["sizes"], labels, int(found["others"]))
+    found = files.read_archive(path)
+    names, labels = (Names(found[f"{one}s"].tobytes(), found[f"{one}_ends"]) for one in ("name", "label"))
+    return Shard(names, found["offsets"], found["sizes"], labels, int(found["others"]))
 
 
 def _scan(path: Path) -> Shard:
@@ -155,13 +154,17 @@ def _members(path: Path, file: io.BufferedReader) -> Iterator[_Member]:
                 tar.members = []  # type: ignore[attr-defined]  # it would keep them all
                 if not member.isreg() or member.name.startswith("__"):
                     continue
+                if member.size < 0:
+                    raise tarfile.HeaderError(f"{member.name} has {member.size} bytes")
                 key, suffix = base_plus_ext(member.name)
                 if key is not None:
                     yield _Member(key, suffix.lower(), member.name, member.offset_data, member.size)
             end = tar.offset
-    except tarfile.TarError as error:
+    except OSError:
+        raise
+    except Exception as error:  # tarfile has classes of its own, and raises others for odd fields of a header
         hint = "write it again; a compressed tar must be unpacked: gunzip"
-        raise CheckFailed(f"shard {path} is no tar file, or damaged: {error}", hint) from error
+        raise CheckFailed(f"shard {path} is no tar file, or damaged: {reason(error, 200)}", hint) from error
     size = os.fstat(file.fileno()).st_size
     file.seek(end)
     if end < size and any(file.read(_BLOCK)):
@@ -178,7 +181,7 @@ def _label(path: Path, file: io.BufferedReader, sample: list[_Member]) -> str:
     content = os.pread(file.fileno(), member.size, member.offset)
     try:
         text = content.decode("utf-8-sig").strip()
-        value: Any = json.loads(text) if member.suffix == "json" else text
+        value: object = json_reader.parse(text) if member.suffix == "json" else text
     except ValueError as error:  # that of json, and of the decoder
         raise CheckFailed(f"{path}: {member.name} holds no label: {error}", "labels are UTF-8 text") from None
     if isinstance(value, dict):

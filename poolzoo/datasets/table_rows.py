@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from poolzoo.common import csv_writer, json_reader
 from poolzoo.common.errors import UsageError
 from poolzoo.datasets.labels import label_names, split_labels
 from poolzoo.plugin.grammar import suggest
@@ -106,7 +106,7 @@ def _bad_line(path: Path, line: int) -> str:
 def _csv(path: Path, encoding: str, multilabel: bool) -> Iterator[Row]:
     csv.field_size_limit(MAX_FIELD)
     with path.open(encoding=encoding, newline="") as file:
-        first = file.readline()
+        first = file.readline(MAX_FIELD)
         file.seek(0)
         separator = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=first.count)
         reader = csv.reader(file, delimiter=separator, strict=True, skipinitialspace=True)
@@ -128,9 +128,10 @@ def _csv(path: Path, encoding: str, multilabel: bool) -> Iterator[Row]:
                 if len(cells) != len(header) and (len(cells) < len(header) or any(cells[len(header) :])):
                     text = f"{path}, line {line:,}: {len(cells)} cells, and the first line has {len(header)}"
                     raise UsageError(text, "put cells that hold the separator into quotes")
-                labels = split_labels(cells[label_at]) if many else label_names(cells[label_at])
+                label = csv_writer.plain(cells[label_at])
+                labels = split_labels(label) if many else label_names(label)
                 split = "train" if split_at is None else cells[split_at].strip()
-                yield _row(path, line, cells[path_at], labels, split, multilabel)
+                yield _row(path, line, csv_writer.plain(cells[path_at]), labels, split, multilabel)
         except csv.Error as error:
             hint = "a quote that is not closed, or a file that is no CSV; double the quotes within a cell"
             raise UsageError(f"{path}, line {reader.line_num:,}: {error}", hint) from None
@@ -165,8 +166,8 @@ def _json(path: Path, encoding: str, multilabel: bool) -> Iterator[Row]:
 
 def _parsed(path: Path, line: int, text: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return json_reader.parse(text)
+    except ValueError as error:
         raise UsageError(f"{path}, line {line:,}: no JSON: {error}", "each line is one object") from None
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from poolzoo.artifacts import run
 from poolzoo.artifacts.schema import Config
+from poolzoo.common import files
 from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.model import surgery
 from poolzoo.model.assemble import assemble_backbone
@@ -138,9 +139,9 @@ def rebuild_head(directory: Path, config: Config, graph: Graph) -> nn.Sequential
     norm = assemble_backbone(run.model_config(config)).norm if place in ("pooled", "positions") else None
     head = in_order(pool, classifier, norm, norm_first=place == "positions")
     surgery.dry_run(head, torch.zeros(2, channels, height, width))  # initializes lazy weights
-    with np.load(directory / "golden.npz", allow_pickle=False) as golden:
-        stored = {name.removeprefix(STORED): golden[name] for name in golden.files if name.startswith(STORED)}
-        places = {n.removeprefix(REFERRED): str(golden[n]) for n in golden.files if n.startswith(REFERRED)}
+    golden = files.read_archive(directory / "golden.npz")
+    stored = {name.removeprefix(STORED): array for name, array in golden.items() if name.startswith(STORED)}
+    places = {name.removeprefix(REFERRED): str(array) for name, array in golden.items() if name.startswith(REFERRED)}
     state = head.state_dict()
     for name, value in state.items():
         if not value.is_floating_point():

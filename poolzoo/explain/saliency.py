@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import onnxruntime
 
-from poolzoo.artifacts.schema import Config
+from poolzoo.artifacts import reading
 from poolzoo.common import files, output
 from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.explain import overlay
@@ -55,7 +55,7 @@ class Explainer:
         self.model = model
         self.threads = threads
         self.pictures = pictures
-        self.config: Config = files.read_json(directory / "config.json")
+        self.config = reading.read_bundle_config(directory)
         try:
             self.graph = onnx_file.read(directory / "model.onnx")
         except (ValueError, IndexError) as error:

@@ -8,9 +8,9 @@ from typing import Final
 
 import numpy as np
 
-from poolzoo.artifacts import manifest
+from poolzoo.artifacts import manifest, reading
 from poolzoo.artifacts.run import load_run
-from poolzoo.common import files, output
+from poolzoo.common import output
 from poolzoo.common.errors import UsageError
 from poolzoo.data import blocks
 from poolzoo.data.streaming.images import batches
@@ -53,7 +53,7 @@ def evaluate_graph(
     with tempfile.TemporaryDirectory() as temporary:
         if manifest.kind(directory) == "bundle":
             manifest.check(directory, "bundle")
-            file, config = directory / "model.onnx", files.read_json(directory / "config.json")
+            file, config = directory / "model.onnx", reading.read_bundle_config(directory)
         else:
             run = load_run(path)
             run_path, config = run.path, run.config

@@ -58,8 +58,7 @@ class Model:
             _stop(needed)
         image = json.loads(metadata["input"])
         names = json.loads(metadata["labels"])
-        # Control characters are escaped: a terminal would obey them.
-        self.labels = ["".join(c if c.isprintable() else ascii(c)[1:-1] for c in name) for name in names]
+        self.labels = [_shown(name) for name in names]
         self.thresholds = json.loads(metadata.get("thresholds", "null"))  # None: an image has exactly one label
         self.kind = image["kind"]
         self.size = (image["height"], image["width"]) if self.kind != "photo" else None  # None: it resizes itself
@@ -87,6 +86,11 @@ class Model:
                 yield "|".join(self.labels[index] for index in order if found[0, index])
 
 
+def _shown(text: str) -> str:
+    """A text on one line, with control characters escaped: a terminal would obey them."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def _release(version: str) -> list[int]:
     return [int(part) for part in version.split(".")[:2] if part.isdecimal()]
 
@@ -106,7 +110,7 @@ def predict(files: list[Path], top: int | None) -> bool:
         try:
             image = read(file, model.size, model.fit, lambda kind, _: notes.append(kind))
         except Exception as error:  # a damaged file makes Pillow raise anything
-            print("error", reason(error), sep="\t")
+            print("error", _shown(reason(error)), sep="\t")
             complete = False
             continue
         outputs = model.run(image[None])
@@ -136,10 +140,10 @@ def _report(what: str, check: Callable[[], Iterator[tuple[str, bool, str]]]) -> 
     every = True
     try:
         for name, passed, detail in check():
-            print("ok" if passed else "FAILED", name, detail, sep="\t")
+            print("ok" if passed else "FAILED", _shown(name), detail, sep="\t")
             every &= passed
     except Exception as error:  # whatever a damaged file leads to
-        print("FAILED", what, reason(error), sep="\t")
+        print("FAILED", what, _shown(reason(error)), sep="\t")
         every = False
     return every
 

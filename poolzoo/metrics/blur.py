@@ -10,7 +10,7 @@ from functools import lru_cache
 from math import ceil
 
 import numpy as np
-from scipy import ndimage, signal, sparse
+import scipy  # its parts are imported when they are used: some take long
 
 from poolzoo.metrics.image_ops import PerImageRng, scale, windows
 
@@ -23,7 +23,7 @@ def gaussian_blur(x: np.ndarray, severity: int, rng: PerImageRng) -> np.ndarray:
 
 
 def _gaussian(x: np.ndarray, sigma: float) -> np.ndarray:
-    blurred: np.ndarray = ndimage.gaussian_filter(x, sigma, mode="nearest", axes=(1, 2))
+    blurred: np.ndarray = scipy.ndimage.gaussian_filter(x, sigma, mode="nearest", axes=(1, 2))
     return blurred
 
 
@@ -34,7 +34,7 @@ def defocus_blur(x: np.ndarray, severity: int, rng: PerImageRng) -> np.ndarray:
     reach = len(kernel) // 2
     padded = np.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)), "reflect")
     # One transform for all images would let the rounding of each depend on the others.
-    return np.stack([signal.fftconvolve(one, kernel, "valid", axes=(0, 1)) for one in padded])
+    return np.stack([scipy.signal.fftconvolve(one, kernel, "valid", axes=(0, 1)) for one in padded])
 
 
 def disk(radius: float, softness: float, factor: float = 1.0) -> np.ndarray:
@@ -48,7 +48,7 @@ def disk(radius: float, softness: float, factor: float = 1.0) -> np.ndarray:
     flat = np.pad((square[:, None] + square <= (radius * factor) ** 2).astype(np.float64), half)
     taps = np.exp(-(np.arange(-half, half + 1) ** 2) / (2 * (softness * factor) ** 2))
     for axis in (0, 1):
-        flat = ndimage.convolve1d(flat, taps, axis, mode="constant")
+        flat = scipy.ndimage.convolve1d(flat, taps, axis, mode="constant")
     kernel: np.ndarray = (flat / flat.sum()).astype(np.float32)
     return kernel
 
@@ -110,14 +110,14 @@ def zoom_blur(x: np.ndarray, severity: int, rng: PerImageRng) -> np.ndarray:
 
 
 @lru_cache(maxsize=1)  # all blocks of a data set need the same one
-def _mean_zoom_matrix(height: int, width: int, stop: float) -> sparse.csr_array:
+def _mean_zoom_matrix(height: int, width: int, stop: float) -> scipy.sparse.csr_array:
     """The matrix `float32[H · W, H · W]` that averages an image and its magnifications."""
     factors = [1.0, *np.arange(1, stop, 0.01)]  # exactly as published: its last bit decides how 32.5 is rounded
-    mean = sum(sparse.kron(magnifier(height, f), magnifier(width, f), "csr") for f in factors) / len(factors)
+    mean = sum(scipy.sparse.kron(magnifier(height, f), magnifier(width, f), "csr") for f in factors) / len(factors)
     return mean.astype(np.float32)
 
 
-def magnifier(length: int, factor: float) -> sparse.csr_array:
+def magnifier(length: int, factor: float) -> scipy.sparse.csr_array:
     """The matrix `[length, length]` that magnifies the middle of an axis by linear interpolation."""
     kept = ceil(length / factor)
     made = round(kept * factor)
@@ -126,6 +126,6 @@ def magnifier(length: int, factor: float) -> sparse.csr_array:
     weight = position - lower
     columns = (length - kept) // 2 + np.stack([lower, lower + 1], 1)
     entries = (np.stack([1 - weight, weight], 1).ravel(), columns.ravel(), 2 * np.arange(length + 1))
-    matrix = sparse.csr_array(entries, shape=(length, length))
+    matrix = scipy.sparse.csr_array(entries, shape=(length, length))
     matrix.eliminate_zeros()
     return matrix

@@ -6,13 +6,15 @@ Guo, Pleiss, Sun and Weinberger, On Calibration of Modern Neural Networks, ICML 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
+from poolzoo.common import json_reader
+
+MOST: Final = 1e12  # of temperature, scale and bias, and the inverse of the least: float32 holds their ratios
 # Beyond these, probabilities are 0 and 1, or all alike.
 MIN_TEMPERATURE: Final = 0.05
 MAX_TEMPERATURE: Final = 20.0
@@ -88,11 +90,13 @@ class Calibration:
         if not isinstance(found, dict) or not _is_finite(found.get("temperature")) or found["temperature"] <= 0:
             raise ValueError("calibration with a temperature above 0")
         temperature = float(found["temperature"])
+        if not 1 / MOST <= temperature <= MOST:
+            raise ValueError(f"calibration with a temperature up to {MOST:g}")
         scale, bias = found.get("scale"), found.get("bias")
         if scale is None and bias is None:
             return cls(temperature)
         scales, biases = _numbers(scale, count), _numbers(bias, count)
-        if min(scales) <= 0:
+        if not 1 / MOST <= min(scales) <= max(scales) <= MOST or max(map(abs, biases)) > MOST:
             raise ValueError("calibration with scales above 0")
         return cls(temperature, scales, biases)
 
@@ -105,4 +109,4 @@ def _numbers(found: object, count: int) -> tuple[float, ...]:
 
 
 def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return json_reader.number(value) is not None

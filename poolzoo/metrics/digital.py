@@ -10,8 +10,8 @@ import io
 from collections.abc import Callable
 
 import numpy as np
+import scipy  # its parts are imported when they are used: some take long
 from PIL import Image
-from scipy import ndimage
 
 from poolzoo.metrics.image_ops import SIDE, PerImageRng, bilinear
 
@@ -77,7 +77,7 @@ def elastic_transform(x: np.ndarray, severity: int, rng: PerImageRng) -> np.ndar
     if not amplitude:
         return x
     noise = rng.uniform(-1, 1, 2, height, width)
-    smooth = ndimage.gaussian_filter(noise, sigma * factor, mode="reflect", truncate=3, axes=(2, 3))
+    smooth = scipy.ndimage.gaussian_filter(noise, sigma * factor, mode="reflect", truncate=3, axes=(2, 3))
     smooth *= amplitude * factor**2
     return bilinear(x, rows + smooth[:, 0], columns + smooth[:, 1])
 

@@ -7,7 +7,7 @@ Corruptions and Perturbations, ICLR 2019, arXiv:1903.12261 (github.com/hendrycks
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
+import scipy  # its parts are imported when they are used: some take long
 
 from poolzoo.metrics.blur import magnifier, streaks
 from poolzoo.metrics.image_ops import PerImageRng, plasma, scale
@@ -81,10 +81,10 @@ def spatter(x: np.ndarray, severity: int, rng: PerImageRng) -> np.ndarray:
     factor = scale(x)
     # Smoothing by a longer σ divides the noise's deviation by the factor: more noise keeps the drops' share.
     noise = mean + factor * deviation * rng.normal(*x.shape[1:3])
-    liquid = ndimage.gaussian_filter(noise, factor * sigma, mode="nearest", axes=(1, 2))
+    liquid = scipy.ndimage.gaussian_filter(noise, factor * sigma, mode="nearest", axes=(1, 2))
     drops = liquid >= least
     if severity > 3:
-        cover = ndimage.gaussian_filter(drops.astype(np.float32), factor * strength, mode="nearest", axes=(1, 2))
+        cover = scipy.ndimage.gaussian_filter(drops.astype(np.float32), factor * strength, mode="nearest", axes=(1, 2))
         cover = np.where(cover < 0.8, 0, cover)[..., None]
         muddy: np.ndarray = x * (1 - cover) + MUD * cover
         return muddy
@@ -96,11 +96,13 @@ def spatter(x: np.ndarray, severity: int, rng: PerImageRng) -> np.ndarray:
 
 def _distances(drops: np.ndarray) -> np.ndarray:
     """Distance of each pixel to the nearest rim of a drop, `bool[N, H, W] → float32[N, H, W]`, at most 20, smoothed."""
-    cross = ndimage.generate_binary_structure(2, 1)[None]
-    rims = drops & ~ndimage.binary_erosion(drops, cross, border_value=1)
+    cross = scipy.ndimage.generate_binary_structure(2, 1)[None]
+    rims = drops & ~scipy.ndimage.binary_erosion(drops, cross, border_value=1)
     far = 1e6  # between images, so that no rim of another image is the nearest
-    distances = ndimage.distance_transform_edt(~rims, sampling=(far, 1, 1)) if rims.any() else np.full(rims.shape, far)
-    smooth: np.ndarray = ndimage.uniform_filter(np.minimum(distances, 20), (0, 3, 3), mode="mirror")
+    distances = (
+        scipy.ndimage.distance_transform_edt(~rims, sampling=(far, 1, 1)) if rims.any() else np.full(rims.shape, far)
+    )
+    smooth: np.ndarray = scipy.ndimage.uniform_filter(np.minimum(distances, 20), (0, 3, 3), mode="mirror")
     return smooth.astype(np.float32)
 
 
@@ -112,8 +114,8 @@ def _embossed(distances: np.ndarray) -> np.ndarray:
     below = np.cumsum(np.bincount(index.ravel(), minlength=21 * count).reshape(count, 21), 1)
     first = below[np.arange(count), levels.min((1, 2))][:, None]
     levelled = np.rint(255 * (below - first) / np.maximum(pixels - first, 1)).clip(0).astype(np.float32)
-    lit = ndimage.correlate(
+    lit = scipy.ndimage.correlate(
         levelled.ravel()[index], np.array([[[-2, -1, 0], [-1, 1, 1], [0, 1, 2]]], np.float32), mode="mirror"
     )
-    smooth: np.ndarray = ndimage.uniform_filter(lit.clip(0, 255), (0, 3, 3), mode="mirror")
+    smooth: np.ndarray = scipy.ndimage.uniform_filter(lit.clip(0, 255), (0, 3, 3), mode="mirror")
     return smooth

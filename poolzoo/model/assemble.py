@@ -10,6 +10,7 @@ from torch import nn
 
 from poolzoo.common.errors import UsageError
 from poolzoo.data.sizes import Size, show
+from poolzoo.model import surgery
 from poolzoo.model.accounting import Accounting
 from poolzoo.model.backbone import AssembledBackbone, BackboneParts
 from poolzoo.model.classifier import build_classifier
@@ -88,7 +89,7 @@ def assemble_backbone(config: ModelConfig) -> AssembledBackbone:
     check_names(config)
     parts = BackboneParts.of(config)
     image_size = config.image_size or choose_image_size(parts, config.data_size)
-    example = torch.randn(2, 3, *image_size)
+    example = surgery.example(2, image_size)
     try:
         backbone = parts.build(example, network_of=config)
     except InputRefusedError as refused:

@@ -16,6 +16,6 @@ def build_classifier(head: str, in_features: int, num_classes: int) -> nn.Module
     kind, _, hidden = head.partition(":")
     if kind == "linear" and not hidden:
         return nn.Linear(in_features, num_classes)
-    if kind == "mlp" and hidden.isdigit() and int(hidden) > 0:
+    if kind == "mlp" and hidden.isdecimal() and int(hidden) > 0:
         return nn.Sequential(nn.Linear(in_features, int(hidden)), nn.ReLU(), nn.Linear(int(hidden), num_classes))
     raise UsageError(f"--head {head!r} is neither linear nor mlp:WIDTH", "such as --head mlp:1024")

@@ -6,11 +6,10 @@ import hashlib
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor, nn
 
-from poolzoo.common.errors import CheckFailed, UsageError, reason
+from poolzoo.common.errors import CheckFailed, PoolzooError, UsageError, reason
 
 StateDict = dict[str, Tensor]
 CHECKPOINT_KEYS = ("state_dict", "model", "state_dict_ema", "model_ema", "module")  # of training scripts
@@ -37,9 +36,11 @@ def read_state_dict(path: Path) -> StateDict:
     require_weights(path)
     try:
         if path.suffix == ".safetensors":
-            return {_bare(key): value for key, value in load_file(path).items()}
+            return {_bare(key): value for key, value in load_tensors(path.read_bytes(), str(path)).items()}
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except PoolzooError:
+        raise
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         raise CheckFailed(f"{path} is damaged or holds no weights: {reason(error)}", "fetch the file again") from error
     except Exception as error:  # torch raises pickle's own errors for anything beyond tensors
         raise CheckFailed(
@@ -51,6 +52,25 @@ def read_state_dict(path: Path) -> StateDict:
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise CheckFailed(f"{path} is not a state dict of tensors", "save model.state_dict()")
     return {_bare(key): value for key, value in loaded.items()}
+
+
+def load_tensors(content: bytes, name: str, hint: str = "fetch the file again") -> StateDict:
+    """The tensors of a safetensors file. The format holds no code, and no tensor outside of the file.
+
+    Args:
+        content: The file's bytes.
+        name: Of the file, for messages.
+        hint: What there is to do where it is damaged.
+
+    Raises:
+        CheckFailed: It is no such file, or damaged.
+    """
+    try:
+        return load(content)
+    except MemoryError:
+        raise
+    except Exception as error:  # safetensors has a class of its own; torch raises several for odd shapes
+        raise CheckFailed(f"{name} holds no weights, or is damaged: {reason(error, 200)}", hint) from error
 
 
 def weights_digest(module: nn.Module) -> str:

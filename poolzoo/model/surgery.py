@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from poolzoo.common.errors import UsageError
+from poolzoo.common import memory
+from poolzoo.common.errors import BATCH_HINT, UsageError
+from poolzoo.data.sizes import show
 from poolzoo.model.geometry import Geometry, LocalBuild
+
+MODEST = 4 << 20  # pixels whose feature maps any machine holds
+MAP_BYTES = 64  # of a pixel, in a network's first feature map: 64 channels of float32 at half the size
 
 
 def pooling_modules(module: nn.Module) -> dict[str, nn.MaxPool2d | nn.AvgPool2d]:
@@ -125,6 +130,19 @@ def shrink_stem(module: nn.Module, example: Tensor, layout: str, min_feature_map
         module.set_submodule(first, nn.Identity())
         changed.append(f"{first}: left out")
     return changed
+
+
+def example(count: int, size: Sequence[int]) -> Tensor:
+    """Noise in the shape of images, `float[count, 3, height, width]`.
+
+    Raises:
+        EnvironmentProblem: A feature map of images of that size does not fit into memory.
+    """
+    height, width = size
+    pixels = count * height * width
+    if pixels > MODEST:
+        memory.require(f"feature maps of {show(size)} images", MAP_BYTES * pixels, BATCH_HINT)
+    return torch.randn(count, 3, height, width)
 
 
 def dry_run(module: nn.Module, example: Tensor) -> Tensor:

@@ -81,6 +81,7 @@ class Catalog:
         self.duplicates: dict[Plugin, str] = {}
         self._emitter = Emitter(manager, self.sources, self.problems)
         self._by_name: dict[_Key, list[Entry]] = {}
+        self._owners: dict[tuple[int, int], Plugin] = {}
 
     def emit(self, event: str, **arguments: Any) -> None:
         """Calls every plugin that listens to an event of a run; see `events.Emitter.emit`."""
@@ -97,8 +98,13 @@ class Catalog:
 
     def owner(self, function: Callable[..., Any]) -> Plugin | None:
         """The first plugin that has the very function `function` as a hook; a package may repeat a module's."""
-        key = function_key(function)
-        return next((one for one, of in self.hooks.items() if any(function_key(f) == key for f in of.values())), None)
+        return self._owners.get(function_key(function))
+
+    def add_hooks(self, plugin: Plugin, hooks: Mapping[str, Callable[..., Any]]) -> None:
+        """Notes the functions of a plugin that was loaded."""
+        self.hooks[plugin] = hooks  # which also keeps them alive: their keys are addresses
+        for function in hooks.values():
+            self._owners.setdefault(function_key(function), plugin)
 
     def add_duplicate(self, plugin: str, source: Source, original: Source) -> None:
         """Notes a plugin that is another one's module once more: there is nothing to load, its name is as good."""
@@ -142,10 +148,16 @@ class Catalog:
         Raises:
             UsageError: The name or an option is unknown, or there is none of that kind.
         """
-        wanted = grammar.parse_spec(text)
+        return self._resolve(grammar.parse_spec(text), self.find_pooling(text, kind))
+
+    def find_pooling(self, text: str, kind: spec.Kind) -> Entry:
+        """The entry that a pooling names; its build is not imported, and its options are not checked.
+
+        Raises:
+            UsageError: The name is unknown, or there is none of that kind.
+        """
         entries = [e for e in self.select(spec.Pooling) if _is_pooling(e.item, kind)]
-        entry = self._find(f"{kind} pooling", wanted, entries)
-        return self._resolve(wanted, entry)
+        return self._find(f"{kind} pooling", grammar.parse_spec(text), entries)
 
     def backbone(self, text: str) -> Resolved:
         """Looks a backbone up: `nano/resnet`, `timm/resnet18`, `resnet18` (timm's), `torchvision/vgg11`.

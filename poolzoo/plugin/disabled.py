@@ -32,10 +32,10 @@ def read() -> list[str]:
         return []
     except (OSError, ValueError) as error:
         return _unreadable(error)
-    import json
+    from poolzoo.common import json_reader
 
     try:
-        names = json.loads(text)
+        names = json_reader.parse(text)
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise ValueError("it is not a list of names")
     except ValueError as error:

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Final
 
 from poolzoo.common.errors import UsageError
 from poolzoo.plugin import disabled
-from poolzoo.plugin.entry_points import entry_points
+from poolzoo.plugin.entry_points import EntryPoint, entry_points
 from poolzoo.plugin.problems import Source
 
 if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
     from pathlib import Path
 
 BUILT_IN: Final = ("poolzoo.poolings", "poolzoo.backbones", "poolzoo.datasets", "poolzoo.runtime.builtin")
@@ -85,14 +84,8 @@ def _from_file(path: str, tier: str) -> Candidate:
     return Candidate(name, Source(name, None, tier, path), load=lambda: _load_file(path))
 
 
-def _from_entry_point(entry_point: EntryPoint) -> Candidate:
-    dist = entry_point.dist
-    try:
-        name, version = (str(dist.name), str(dist.version)) if dist else (entry_point.name, None)
-    except Exception:  # damaged metadata
-        name, version = entry_point.name, None
-    module = entry_point.value.partition("[")[0].strip()  # without what it needs installed
-    return Candidate(entry_point.name, Source(name, version, "installed"), load=entry_point.load, module=module)
+def _from_entry_point(point: EntryPoint) -> Candidate:
+    return Candidate(point.name, Source(point.dist, point.version, "installed"), load=point.load, module=point.target)
 
 
 def _load_file(path: str) -> ModuleType:

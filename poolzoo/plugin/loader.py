@@ -96,6 +96,22 @@ def load_plugins(*files: str | os.PathLike[str], installed: bool = True) -> Cata
     return catalog()
 
 
+def add_files(files: Iterable[str], named_by: str | os.PathLike[str]) -> None:
+    """Adds the plugin files that a run or a comparison names, and says so: they are programs, and not its data.
+
+    Args:
+        files: Their paths.
+        named_by: The directory whose files name them.
+    """
+    from pathlib import Path
+
+    for path in dict.fromkeys(map(Path, files)):
+        if path not in settings.files:
+            if settings.third_party:
+                output.say(f"loading the plugin {path}, which {os.fspath(named_by)} names")
+            settings.files.append(path)
+
+
 def report_failures() -> None:
     """Warns, at the end of a command, of each plugin that failed at an event more than once."""
     if _catalog is not None:
@@ -121,6 +137,7 @@ __all__ = [
     "Failure",
     "Resolved",
     "Source",
+    "add_files",
     "candidates",
     "catalog",
     "forget",

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from poolzoo.common.errors import reason
+from poolzoo.common.errors import reason, show_traceback
 from poolzoo.common.text import one_line
 
 MAX_ERROR: Final = 1200  # characters of an error
@@ -97,10 +97,8 @@ def problem_of(
     plugin: str, source: Source, stage: str, error: BaseException | str, hint: str, *, clash: bool = False
 ) -> Problem:
     """The problem of a plugin; its hint ends with how to disable it. POOLZOO_DEBUG prints the traceback on stderr."""
-    if isinstance(error, BaseException) and os.environ.get("POOLZOO_DEBUG"):
-        import traceback
-
-        traceback.print_exception(error)
+    if isinstance(error, BaseException):
+        show_traceback(error)
     text = one_line(error, MAX_ERROR) if isinstance(error, str) else reason(error, MAX_ERROR)
     hint = "; or ".join(part for part in (hint, source.how_to_disable(plugin)) if part)
     return Problem(plugin, source.dist, source.version, stage, text or "no reason given", hint, source, clash)

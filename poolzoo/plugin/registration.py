@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import islice
@@ -28,13 +28,16 @@ HOOKS: Final[dict[str, tuple[type[Item], ...]]] = {
 }
 
 
+_Call = Callable[..., tuple[Any, BaseException | None]]  # of other people's code, see `isolation.call`
+
+
 def register(catalog: Catalog, candidate: Candidate) -> None:
     """Adds to the catalog what a plugin provides, and what went wrong with it; third-party code runs isolated."""
     if candidate.source.tier == "built-in":
-        _Registration(catalog, candidate).run()
+        _Registration(catalog, candidate, isolation.call_unlimited).run()
         return
-    with _contained(catalog, candidate):
-        _Registration(catalog, candidate).run()
+    with _contained(catalog, candidate), isolation.Limits() as limits:
+        _Registration(catalog, candidate, limits.call).run()
 
 
 @contextmanager
@@ -63,9 +66,10 @@ class _WrongEntry(Exception):
 class _Registration:
     """One plugin on its way into the catalog; each stage is caught alone."""
 
-    def __init__(self, catalog: Catalog, candidate: Candidate) -> None:
+    def __init__(self, catalog: Catalog, candidate: Candidate, call: _Call) -> None:
         self.catalog = catalog
         self.candidate = candidate
+        self._call = call
 
     def run(self) -> None:
         with suppress(_Failed):
@@ -78,8 +82,8 @@ class _Registration:
             if owners and (first := owners[0]) is not None and None not in owners:
                 self.catalog.add_duplicate(*self.plugin, first[1])
                 return
-            self._register(plugin)
-            self.catalog.hooks[self.plugin] = hooks
+            self._register(hooks)
+            self.catalog.add_hooks(self.plugin, hooks)
             for hook, types in HOOKS.items():
                 self._collect(hook, types)
 
@@ -103,9 +107,6 @@ class _Registration:
     def _fail(self, stage: str, error: BaseException | str, hint: str) -> NoReturn:
         self._note(stage, error, hint)
         raise _Failed
-
-    def _call(self, function: Callable[..., Any], *arguments: Any) -> tuple[Any, BaseException | None]:
-        return isolation.call(function, *arguments, limited=self.candidate.source.tier != "built-in")
 
     def _try(self, stage: str, function: Callable[[], Any], hint: str) -> Any:
         """The result of the plugin's code; what it throws ends the loading."""
@@ -146,8 +147,9 @@ class _Registration:
                 self._fail("hook names", f"there is no hook {name!r}", near or f"hooks: {', '.join(known)}")
         return found
 
-    def _register(self, plugin: object) -> None:
+    def _register(self, hooks: Mapping[str, Callable[..., Any]]) -> None:
         manager = self.catalog.manager
+        plugin = _Hooks(hooks)
         with warnings.catch_warnings(record=True) as deprecated:
             warnings.simplefilter("always", DeprecationWarning)  # pluggy's, where a hook is marked warn_on_impl
             result, error = self._call(manager.register, plugin, self.key)
@@ -201,6 +203,16 @@ class _Registration:
             hint = f"write {source.dist}:{item.name}, or --prefer {source.dist}"
             self._note("item name", text, hint, clash=True)
         self.catalog.add(Entry(item, source))
+
+
+class _Hooks:
+    """What pluggy sees of a plugin: its hooks alone. It would read every attribute, and what a module imports too."""
+
+    def __init__(self, hooks: Mapping[str, Callable[..., Any]]) -> None:
+        vars(self).update(hooks)
+
+    def __dir__(self) -> list[str]:
+        return list(vars(self))
 
 
 def _read(path: str) -> bytes:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 from string import Template
 
+from poolzoo._version import __version__
 from poolzoo.common.errors import UsageError
 from poolzoo.common.files import appearing, require_free, write_atomically
 from poolzoo.plugin import spec
@@ -32,7 +34,15 @@ def write(name: str, kind: str, *, single_file: bool, folder: Path) -> Path:
     module = name.replace("-", "_")
     if not _NAME.fullmatch(name) or not module.isidentifier() or len(name) > 60:
         raise UsageError(f"{name!r} cannot be a plugin's name", "use lower-case letters, digits and hyphens: my-pool")
-    values = {"name": name, "module": module, "title": module.title().replace("_", ""), "api": str(spec.API_VERSION)}
+    values = {
+        "name": name,
+        "module": module,
+        "kind": kind,
+        "description": _DESCRIPTIONS[kind],
+        "api": str(spec.API_VERSION),
+        "poolzoo": __version__,
+        "year": str(datetime.now(UTC).year),
+    }
     if single_file:
         target = folder / f"{module}.py"
         require_free(target)
@@ -45,6 +55,10 @@ def write(name: str, kind: str, *, single_file: bool, folder: Path) -> Path:
         f"src/{module}/__init__.py": f"{kind}_init.py",
         f"src/{module}/{_PARTS[kind]}.py": f"{kind}_part.py",
         f"tests/test_{module}.py": f"{kind}_test.py",
+        "tests/conftest.py": "conftest.py",
+        "LICENSE": "LICENSE",
+        ".gitignore": "gitignore",
+        ".github/workflows/test.yml": "workflow.yml",
     }
     with appearing(folder / name) as made:
         for place, template in files.items():
@@ -55,6 +69,12 @@ def write(name: str, kind: str, *, single_file: bool, folder: Path) -> Path:
 
 
 _PARTS = {"pooling": "layer", "backbone": "network", "dataset": "images", "runtime": "session"}
+_DESCRIPTIONS = {
+    "pooling": "A pooling strategy",
+    "backbone": "A backbone",
+    "dataset": "A data set",
+    "runtime": "A runtime",
+}
 
 
 def _filled(template: str, values: dict[str, str]) -> str:

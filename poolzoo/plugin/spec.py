@@ -321,6 +321,8 @@ class Runtime:
         distributions: Distributions whose versions are shown.
         devices: The devices that it computes on; the first one is the default.
         form: What it asks of the graph.
+        converts_to_code: Whether what `convert` writes is a program, such as machine code. What a bundle holds of it is
+            run only for a user who names this runtime; else it is made anew from the graph.
     """
 
     name: str
@@ -334,6 +336,7 @@ class Runtime:
     distributions: tuple[str, ...] = ()
     devices: tuple[str, ...] = ("cpu",)
     form: GraphForm = GraphForm()
+    converts_to_code: bool = False
 
     def __post_init__(self) -> None:
         _check_name(self.name, _NAME)
@@ -351,6 +354,8 @@ class Runtime:
             raise ValueError(f"devices of runtime {self.name!r} must name at least one device")
         if not isinstance(self.form, GraphForm):
             raise TypeError(f"form of runtime {self.name!r} must be a GraphForm, not {self.form!r:.80}")
+        if not isinstance(self.converts_to_code, bool):
+            raise TypeError(f"converts_to_code of runtime {self.name!r} must be True or False")
 
 
 # --- What a plugin provides ----------------------------------------------------------------------------------------

@@ -90,7 +90,7 @@ class SPP(nn.Module):
     def __init__(self, channels: int, *, levels: str = "1-2-4", mode: Mode = "max") -> None:
         super().__init__()
         sides = levels.split("-")
-        if not all(side.isdigit() and int(side) > 0 for side in sides):
+        if not all(side.isdecimal() and int(side) > 0 for side in sides):
             raise ValueError(f"levels={levels} must be whole numbers above 0 such as 1-2-4")
         self.sides = [int(side) for side in sides]
         self.mode = mode

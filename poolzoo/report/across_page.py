@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from csv import DictWriter
 from pathlib import Path
 from typing import Final
 
+from poolzoo.common import csv_writer
 from poolzoo.report import across_charts as charts
 from poolzoo.report.across_results import (
     AcrossComparison,
@@ -224,11 +223,7 @@ def _comparisons(group: AcrossGroup) -> Safe:
 def csv(found: AcrossResult) -> str:
     """One row a variant and group, fractions as 0–1."""
     rows = [_csv_row(group, row) for group in found.groups for row in group.variants]
-    text = io.StringIO()
-    writer = DictWriter(text, rows[0] if rows else ["variant"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return csv_writer.document(list(rows[0]) if rows else ["variant"], [list(row.values()) for row in rows])
 
 
 def _csv_row(group: AcrossGroup, row: AcrossVariant) -> dict[str, object]:

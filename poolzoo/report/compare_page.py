@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 from collections.abc import Mapping, Sequence
-from csv import DictWriter
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from poolzoo.common import json_writer
+from poolzoo.common import csv_writer, json_writer
 from poolzoo.common.text import data_title, json_escaped
 from poolzoo.metrics.results import untested_note
 from poolzoo.report import bundle_words as words
@@ -102,11 +100,7 @@ def source_of(script: str) -> str:
 def csv(found: ComparisonResult) -> str:
     """The leaderboard as comma-separated values: one row a variant, fractions as 0–1."""
     rows = [_csv_row(v, found.seeds) for v in ordered(found)]
-    text = io.StringIO()
-    writer = DictWriter(text, rows[0] if rows else ["rank"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return csv_writer.document(list(rows[0]) if rows else ["rank"], [list(row.values()) for row in rows])
 
 
 def _csv_row(v: VariantView, seeds: Sequence[int]) -> dict[str, object]:

@@ -42,10 +42,10 @@ class Availability:
 
 def find(runtime: Runtime) -> Availability:
     """Looks a runtime's modules and programs up; imports and starts none of them."""
-    import shutil
+    from poolzoo.common.programs import find_program
 
     missing = [name for name in runtime.modules if not is_module(name)]
-    missing += [name for name in runtime.programs if shutil.which(name) is None]
+    missing += [name for name in runtime.programs if find_program(name) is None]
     packages = {name: npm.look_up(name) for name in runtime.npm}
     missing += [name for name, folder in packages.items() if folder is None]
     versions = {name: npm.package_version(folder) for name, folder in packages.items() if folder is not None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from poolzoo.runtime.limits import Limits
 from poolzoo.runtime.measurements import BenchRow, PreprocessingTime
 from poolzoo.runtime.prepare import Prepared, prepare
 from poolzoo.runtime.process import RuntimeFailed, RuntimeProcess, WrongAnswer
-from poolzoo.runtime.runtimes import identity_of, runtime_of, select
+from poolzoo.runtime.runtimes import ALL, identity_of, runtime_of, select
 from poolzoo.runtime.timed_run import FreshBatches, References, TimedRun
 
 MAX_ROUNDS: Final = 1000  # of each runtime: enough for a 99th percentile where a batch takes a millisecond
@@ -147,7 +147,9 @@ def bench(
     results: list[BenchRow] = []
     agreement: list[Agreement] = []
     with tempfile.TemporaryDirectory(prefix="poolzoo-") as work:
-        others = _Others(directory, Path(work), Limits.default(timeout)) if names != [speed.ORT] else None
+        asked = {identity_of(loader.catalog().runtime(name)) for name in runtimes if name != ALL}
+        limits = Limits.default(timeout)
+        others = _Others(directory, Path(work), limits, asked) if names != [speed.ORT] else None
         for count, graph in graphs.items():
             with ExitStack() as stack:
                 passed: dict[str, MakeCall] = {}
@@ -218,8 +220,9 @@ class _Others:
     One of ONNX Runtime is among them, whether it is measured or not: it shows what the pipes to the others cost.
     """
 
-    def __init__(self, bundle: Path, work: Path, limits: Limits) -> None:
+    def __init__(self, bundle: Path, work: Path, limits: Limits, named: Collection[str]) -> None:
         self._bundle = bundle
+        self._named = named  # runtimes that the user asks for, whose programs in the bundle are run
         self._work = work
         self._limits = limits
         self._cases = cases.make_cases(bundle)
@@ -239,9 +242,9 @@ class _Others:
         """
         name = identity_of(entry)
         if name not in self._prepared:
-            self._prepared[name] = prepare(
-                self._bundle, entry, self._work / name.replace(":", "+"), limits=self._limits
-            )
+            place = self._work / name.replace(":", "+")
+            may_run = name in self._named
+            self._prepared[name] = prepare(self._bundle, entry, place, limits=self._limits, run_stored=may_run)
         process = RuntimeProcess(entry, threads=threads, limits=self._limits)
         made = self._prepared[name]
         stack.callback(_report_closing, process)  # after its end

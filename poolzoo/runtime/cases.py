@@ -18,6 +18,7 @@ from typing import Final
 
 import numpy as np
 
+from poolzoo.artifacts import reading
 from poolzoo.artifacts.schema import Parity
 from poolzoo.common import files
 from poolzoo.common.errors import CheckFailed
@@ -140,8 +141,7 @@ def golden_cases(bundle: Path) -> Cases:
 
 
 def _parity(bundle: Path) -> Parity:
-    report: Parity = files.read_json(bundle / "parity.json")
-    return report
+    return reading.read_parity(bundle)
 
 
 def require_images(images: np.ndarray) -> None:
@@ -192,9 +192,9 @@ def _photographs(bundle: Path, model: ort_session.OnnxModel) -> tuple[Cases, ...
         CheckFailed: They cannot be read.
     """
     try:
-        with np.load(bundle / "golden.npz") as arrays:
-            stored, (logits, probabilities, allowed) = photo_input.from_arrays(arrays)
-    except (OSError, KeyError, ValueError) as error:
+        arrays = files.read_archive(bundle / "golden.npz")
+        stored, (logits, probabilities, allowed) = photo_input.from_arrays(arrays)
+    except (KeyError, ValueError) as error:
         raise CheckFailed(f"golden.npz holds no photographs: {error}", "export it again") from error
     found = []
     for index, photograph in enumerate(stored):

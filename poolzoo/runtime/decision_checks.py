@@ -4,33 +4,35 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import numpy as np
 
-from poolzoo.artifacts.schema import Config
 from poolzoo.metrics import decisions
 from poolzoo.metrics.output_rules import OutputRules
-from poolzoo.runtime.ort_session import OnnxModel, run_in_batches
+from poolzoo.runtime.ort_session import OnnxModel
+
+if TYPE_CHECKING:
+    from poolzoo.artifacts.schema import Config
 
 Found = tuple[str, bool, str]  # the name of a check, whether it passed, and a detail in words
 EPS: Final = 2.0**-20  # of probabilities from float32 logits, as a share of the largest logit and 1
 HALF_EPS: Final = 2.0**-9  # where logits or the softmax are float16
 
 
-def checks(config: Config, model: OnnxModel, images: np.ndarray) -> Iterator[Found]:
+def checks(config: Config, model: OnnxModel, outputs: tuple[np.ndarray, np.ndarray]) -> Iterator[Found]:
     """Whether graph, metadata and `config.json` have the same labels, thresholds, calibration and rules.
 
     Args:
         config: The bundle's `config.json`.
         model: The graph, opened.
-        images: `uint8[N, H, W, 3]`.
+        outputs: Logits and probabilities that it gives for some images, `float32[N, classes]` each.
 
     Raises:
         CheckFailed: The metadata hold no such things.
         ValueError: `config.json` holds none.
     """
-    yield _probabilities(model, images)
+    yield _probabilities(model, *outputs)
     count = len(model.labels)
     recorded = decisions.recorded(config.get("task"), config.get("thresholds"), count, config.get("calibration"))
     rules = OutputRules.from_json(cast(Mapping[str, object], config.get("export", {})))
@@ -46,9 +48,8 @@ def checks(config: Config, model: OnnxModel, images: np.ndarray) -> Iterator[Fou
     yield "config", not different, text if different else "the graph's metadata say the same"
 
 
-def _probabilities(model: OnnxModel, images: np.ndarray) -> Found:
+def _probabilities(model: OnnxModel, logits: np.ndarray, given: np.ndarray) -> Found:
     """Whether the graph's probabilities are those of its logits and the recorded calibration."""
-    logits, given = run_in_batches(model, images)
     finite = decisions.is_finite(logits)
     expected = model.decision.probabilities(logits[finite])
     largest = np.abs(model.decision.calibrated(logits[finite])).max(1, initial=1.0)

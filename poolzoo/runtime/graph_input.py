@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,11 @@ from typing import Final
 
 import numpy as np
 
+from poolzoo.common import conform, json_reader
 from poolzoo.common.errors import CheckFailed
+from poolzoo.data.sizes import MAX_SIDE
 
+KINDS: Final = ("uint8", "float", "photo")
 PHOTO: Final = "photo"  # the kind of input that takes photographs of any size, one at a time
 
 
@@ -44,11 +46,19 @@ def as_input(images: np.ndarray, kind: str) -> np.ndarray:
 
 
 def from_metadata(metadata: Mapping[str, str]) -> GraphInput:
-    """The input that the metadata of a bundle's graph states."""
-    given = json.loads(metadata["input"])
-    return GraphInput(
-        kind=str(given["kind"]), height=int(given["height"]), width=int(given["width"]), batch=given.get("batch")
-    )
+    """The input that the metadata of a bundle's graph states.
+
+    Raises:
+        KeyError, TypeError, ValueError: They state none.
+    """
+    given = json_reader.mapping(json_reader.parse(metadata["input"]))
+    kind, batch = given["kind"], given.get("batch")
+    height, width = (json_reader.integer(given[name]) or 0 for name in ("height", "width"))
+    if kind not in KINDS or not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
+        raise ValueError(f"{conform.shown(kind)} of {height}×{width} pixels")
+    if batch is not None and not 1 <= (json_reader.integer(batch) or 0) <= MAX_SIDE:
+        raise ValueError(f"a batch of {conform.shown(batch)}")
+    return GraphInput(str(kind), height, width, json_reader.integer(batch))
 
 
 def read_input(file: Path) -> GraphInput:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from poolzoo.common.errors import EnvironmentProblem
+from poolzoo.common.programs import find_program
 
 
 def find_package(name: str) -> Path:
@@ -46,6 +46,6 @@ def _module_folders() -> Iterator[Path]:
     if sys.platform == "win32":
         yield Path(os.environ.get("APPDATA", "")) / "npm" / "node_modules"
         return
-    if (node := shutil.which("node")) is not None:
+    if (node := find_program("node")) is not None:
         yield Path(node).resolve().parent.parent / "lib" / "node_modules"
     yield Path("/usr/local/lib/node_modules")

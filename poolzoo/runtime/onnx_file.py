@@ -22,6 +22,8 @@ TENSOR_DIMS, TENSOR_TYPE, TENSOR_FLOATS, TENSOR_INTS, TENSOR_NAME, TENSOR_RAW = 
 VALUE_NAME, VALUE_TYPE = 1, 2
 # The element types that are read here.
 TYPES: Final[dict[int, np.dtype[Any]]] = {1: np.dtype("<f4"), 7: np.dtype("<i8"), 10: np.dtype("<f2")}
+MAX_SIDE: Final = 1 << 40  # of a weight; a negative one is beyond it
+VARINT_BITS: Final = 70  # of a number of ten bytes, the longest
 FIXED: Final = {1: 8, 5: 4}  # bytes of the wire types without a length
 
 Field = tuple[int, int | memoryview, memoryview]  # its number, its value, and all of its bytes
@@ -55,16 +57,16 @@ class Graph:
         Raises:
             ValueError, IndexError: The bytes are no ONNX file.
         """
-        fields = list(_fields(memoryview(content)))
-        self._around = [raw for number, _, raw in fields if number != MODEL_GRAPH]
-        self.metadata = dict(_entry(_view(value)) for number, value, _ in fields if number == MODEL_METADATA)
-        graph = next((_view(value) for number, value, _ in fields if number == MODEL_GRAPH), None)
+        parts = list(fields(memoryview(content)))
+        self._around = [raw for number, _, raw in parts if number != MODEL_GRAPH]
+        self.metadata = dict(_entry(_view(value)) for number, value, _ in parts if number == MODEL_METADATA)
+        graph = next((_view(value) for number, value, _ in parts if number == MODEL_GRAPH), None)
         if graph is None:
             raise ValueError("it holds no graph")
         self.nodes: list[Node] = []
         self._rest: list[memoryview] = []
         tables: dict[int, dict[str, memoryview]] = {WEIGHT: {}, INPUT: {}, OUTPUT: {}}
-        for number, value, raw in _fields(graph):
+        for number, value, raw in fields(graph):
             if number == NODE:
                 self.nodes.append(_node(_view(value), raw))
             elif number in tables:
@@ -107,11 +109,11 @@ class Graph:
         """A weight in its stored type; None where there is none of that name, or its type is not in `TYPES`."""
         if name not in self.weights:
             return None
-        (_, tensor, _) = next(_fields(self.weights[name]))
+        (_, tensor, _) = next(fields(self.weights[name]))
         shape: list[int] = []
         content: dict[int, memoryview] = {}
         kind = None
-        for number, value, _ in _fields(_view(tensor)):
+        for number, value, _ in fields(_view(tensor)):
             if number == TENSOR_DIMS:
                 shape += [value] if isinstance(value, int) else _packed(value)
             elif number == TENSOR_TYPE:
@@ -120,6 +122,8 @@ class Graph:
                 content[number] = value
         if kind is None:
             return None
+        if max(shape, default=0) > MAX_SIDE:
+            raise ValueError(f"{name} has no shape")
         plain = TENSOR_RAW if TENSOR_RAW in content or kind != TYPES[1] else TENSOR_FLOATS
         if plain in content:
             return np.frombuffer(content[plain], kind).reshape(shape)
@@ -176,7 +180,7 @@ def read(path: Path) -> Graph:
 
 def _node(content: memoryview, raw: memoryview) -> Node:
     kind, inputs, outputs = "", [], []
-    for number, value, _ in _fields(content):
+    for number, value, _ in fields(content):
         if number == NODE_INPUT and len(_view(value)):  # an empty name is an input that is left out
             inputs.append(_text(value))
         elif number == NODE_OUTPUT and len(_view(value)):
@@ -187,16 +191,20 @@ def _node(content: memoryview, raw: memoryview) -> Node:
 
 
 def _entry(content: memoryview) -> tuple[str, str]:
-    texts = {number: _text(value) for number, value, _ in _fields(content)}
+    texts = {number: _text(value) for number, value, _ in fields(content)}
     return texts.get(ENTRY_KEY, ""), texts.get(ENTRY_VALUE, "")
 
 
 def _name(content: memoryview, field: int) -> str:
-    return next((_text(value) for number, value, _ in _fields(content) if number == field), "")
+    return next((_text(value) for number, value, _ in fields(content) if number == field), "")
 
 
-def _fields(content: memoryview) -> Iterator[Field]:
-    """The fields of a message."""
+def fields(content: memoryview) -> Iterator[Field]:
+    """The fields of a message.
+
+    Raises:
+        ValueError, IndexError: The bytes are no message.
+    """
     at = 0
     while at < len(content):
         start = at
@@ -221,12 +229,13 @@ def _fields(content: memoryview) -> Iterator[Field]:
 def _varint(content: memoryview, at: int) -> tuple[int, int]:
     """A number of seven bits a byte, the least first, and where it ends."""
     value = shift = 0
-    while True:
+    while shift < VARINT_BITS:
         byte = content[at]
         value |= (byte & 127) << shift
         at, shift = at + 1, shift + 7
         if byte < 128:
             return value, at
+    raise ValueError("it has a number that does not end")
 
 
 def _packed(content: memoryview) -> list[int]:

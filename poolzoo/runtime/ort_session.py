@@ -19,7 +19,8 @@ from poolzoo.data.resize import Fit, recorded
 from poolzoo.metrics import decisions
 from poolzoo.metrics.decisions import Decision
 from poolzoo.metrics.output_rules import ABSTENTION, PREDICTION_SETS, OutputRules
-from poolzoo.runtime import graph_input
+from poolzoo.runtime import graph_input, graph_references
+from poolzoo.runtime import metadata as schema
 
 PROVIDERS: Final = {
     "cpu": "CPUExecutionProvider",
@@ -207,9 +208,10 @@ def open_model(path: Path, provider: str = "cpu", threads: int | None = None, *,
 
     Raises:
         EnvironmentProblem: ONNX Runtime fell back from the named provider, or is older than the file requires.
-        CheckFailed: The file was not exported by poolzoo.
+        CheckFailed: The file was not exported by poolzoo, or makes ONNX Runtime read other files.
     """
     wanted = choose_provider(provider)
+    graph_references.require_none(path)
     session = open_session(path, wanted, threads, optimized=optimized)
     if session.get_providers()[0] != wanted:
         found = session.get_providers()[0]
@@ -218,10 +220,7 @@ def open_model(path: Path, provider: str = "cpu", threads: int | None = None, *,
         output.warn(f"{wanted} cannot be used; falling back to {found}", "see poolzoo doctor")
         wanted = found
     metadata = dict(session.get_modelmeta().custom_metadata_map)
-    if not {"labels", "input"} <= metadata.keys():
-        raise CheckFailed(
-            f"{path} has no `labels` or `input` in its metadata", "export the run again with poolzoo export"
-        )
+    schema.require(metadata, path)
     needed = json.loads(metadata.get("onnxruntime", '"0"'))
     if _release(onnxruntime.__version__) < _release(needed):  # it opens the file, and computes wrong numbers
         raise _too_old(path, f"{needed} or newer")

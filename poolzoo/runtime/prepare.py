@@ -45,7 +45,13 @@ class Prepared:
 
 
 def prepare(
-    bundle: Path, entry: Entry, work: Path, *, limits: Limits | None = None, process: RuntimeProcess | None = None
+    bundle: Path,
+    entry: Entry,
+    work: Path,
+    *,
+    limits: Limits | None = None,
+    process: RuntimeProcess | None = None,
+    run_stored: bool = False,
 ) -> Prepared:
     """Makes what a runtime opens. The bundle itself is only read: converters have changed files that they were given.
 
@@ -55,6 +61,7 @@ def prepare(
         work: A directory to write to, which is made.
         limits: Of a conversion.
         process: The process that converts; None for one of its own.
+        run_stored: Whether what the bundle holds for the runtime may be a program. Else such a form is made anew.
 
     Raises:
         CheckFailed: The graph cannot be brought to the form that the runtime asks for.
@@ -70,7 +77,9 @@ def prepare(
         form = replace(form, batch=taken.batch)
     name = loader.catalog().identity(entry)
     kept = target_directory(bundle, name)
-    if kept.is_dir():
+    if kept.is_dir() and runtime.converts_to_code and not run_stored:
+        output.say(f"the form for {name} in the bundle is a program, and is made anew: --runtime {name} runs it")
+    elif kept.is_dir():
         directory = Path(shutil.copytree(kept, work / "target"))
         changes = tuple(files.read_json(bundle / CONFIG)["export"]["targets"][name]["changes"])
         return Prepared(directory, changes, batch, _size(directory))

@@ -74,8 +74,12 @@ def _children(proc: Path, pid: int) -> list[int]:
 def _children_by_ps() -> dict[int, list[int]]:
     """The children of every process; none where there is no `ps`, as on Windows."""
     found: dict[int, list[int]] = {}
+    from poolzoo.common.programs import find_program
+
+    if (program := find_program("ps")) is None:
+        return {}
     with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
-        command = ["ps", "-A", "-o", "pid=,ppid="]
+        command = [program, "-A", "-o", "pid=,ppid="]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as ps:
             text = ps.communicate(timeout=PATIENCE)[0]
         for line in text.splitlines():

@@ -6,7 +6,6 @@ Numbers are little-endian.
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import IO, Any, Final
 
 import numpy as np
 
+from poolzoo.common import json_reader
 from poolzoo.common.json_writer import dumps
 
 MAGIC: Final = b"pzrt"
@@ -68,9 +68,9 @@ def read(stream: IO[bytes]) -> Frame:
     if start[: len(MAGIC)] != MAGIC or length > MAX_HEADER:
         raise BadFrame("writes something else to the pipe of its answers")
     try:
-        header = json.loads(_exactly(stream, length))
+        header: Any = json_reader.parse(_exactly(stream, length))
         kinds = [(str(one["dtype"]), tuple(int(side) for side in one["shape"])) for one in header["arrays"]]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise BadFrame("writes an answer without a header") from error
     arrays = []
     for name, shape in kinds:

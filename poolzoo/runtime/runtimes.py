@@ -122,19 +122,21 @@ def check_runtimes(
     count = threads or physical_cores()
     made = cases.make_cases(bundle)
     results = []
+    named = [identity_of(loader.catalog().runtime(name)) for name in names if name != ALL]
     with ExitStack() as stack:
         lower = made.lower or precision != "fp32"
         timer = _Timer(bundle, made, count, batches, lower=lower, stack=stack) if measure_speed else None
         for entry in entries:
             if availability.find(runtime_of(entry)).installed:
                 output.say(f"checking {identity_of(entry)}")
-            found = _check(bundle, entry, made, count, precision, Limits.default(timeout), timer)
+            limits, run_stored = Limits.default(timeout), identity_of(entry) in named
+            found = _check(bundle, entry, made, count, precision, limits, timer, run_stored=run_stored)
             for remark in found.remarks:
                 output.warn(f"runtime {found.runtime}: {remark}", "whether it agrees is not affected")
             results.append(_with_cause(bundle, entry, found))
     return RuntimesReport(
         results=tuple(results),
-        named=tuple(identity_of(loader.catalog().runtime(name)) for name in names if name != ALL),
+        named=tuple(named),
         environment=current_environment(count),
     )
 
@@ -148,14 +150,17 @@ def open_runtime(
     device: str | None = None,
     precision: str = "fp32",
     limits: Limits | None = None,
+    run_stored: bool = False,
 ) -> Iterator[tuple[RuntimeProcess, Prepared, float]]:
     """Within it, a session of a bundle in a runtime: its process, what it reads, and the milliseconds of opening it.
+
+    `run_stored` is that of `prepare`.
 
     Raises:
         RuntimeFailed: It does not open the graph.
     """
     with tempfile.TemporaryDirectory(prefix="poolzoo-") as work:
-        prepared = prepare(bundle, entry, Path(work), limits=limits)
+        prepared = prepare(bundle, entry, Path(work), limits=limits, run_stored=run_stored)
         with RuntimeProcess(entry, threads=threads, limits=limits) as process:
             yield (
                 process,
@@ -172,6 +177,8 @@ def _check(
     precision: str,
     limits: Limits,
     timer: _Timer | None,
+    *,
+    run_stored: bool,
 ) -> RuntimeResult:
     runtime, name = runtime_of(entry), identity_of(entry)
     there = availability.find(runtime)
@@ -179,7 +186,9 @@ def _check(
         detail = runtime.install or f"needs {', '.join(there.missing)}"
         return RuntimeResult(runtime=name, version="", status="not installed", detail=detail)
     try:
-        with open_runtime(bundle, entry, threads=threads, precision=precision, limits=limits) as opened:
+        with open_runtime(
+            bundle, entry, threads=threads, precision=precision, limits=limits, run_stored=run_stored
+        ) as opened:
             process, prepared, open_ms = opened
             judgment = gate.judge(process.run, made, precision=precision)
             failure = judgment.failure

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 BATCHES: Final = (1, 32)
 SECONDS: Final = 2.0  # for all runtimes at one batch size and thread count together
+QUICK_SECONDS: Final = 0.5  # of a graph alone: `verify` shows its speed, `bench` measures it
 TORCH: Final = "torch"
 ORT: Final = ort_session.ORT
 
@@ -42,6 +44,7 @@ def time_runtimes(
     seconds: float = SECONDS,
     reported: bool = False,
     within: float = 0.0,
+    least: int = timing.LEAST_ROUNDS,
 ) -> list[Measurement]:
     """Times several runtimes at one batch size and thread count, interleaved.
 
@@ -53,8 +56,9 @@ def time_runtimes(
         seconds: For how long.
         reported: Whether each call returns its own milliseconds.
         within: Stops early once medians are known to this fraction of themselves.
+        least: How many rounds at least.
     """
-    times = timing.interleaved(dict(calls), seconds, rounds=rounds, reported=reported, within=within)
+    times = timing.interleaved(dict(calls), seconds, rounds=rounds, reported=reported, within=within, least=least)
     found = []
     for name, taken in times.items():
         compared = name != reference and reference in times
@@ -120,7 +124,8 @@ def compare_with_torch(
                 batch = make_batch(images, size)
                 calls = _working_calls(variants, torch.from_numpy(batch), device)
                 calls[ORT] = partial(graph.run, batch)
-                measured.setdefault(size, []).extend(time_runtimes(calls, TORCH, count, within=timing.NARROW))
+                rows = time_runtimes(calls, TORCH, count, within=timing.NARROW, least=timing.FEW_ROUNDS)
+                measured.setdefault(size, []).extend(rows)
     finally:
         torch.set_num_threads(before)
         model.to("cpu")
@@ -134,7 +139,7 @@ def compare_with_torch(
 def measure_graph(
     graph: ort_session.OnnxModel, images: np.ndarray, file: Path | None = None, *, threads: int | None = None
 ) -> dict[int, BatchSpeed]:
-    """Measures a graph alone, from images in memory to probabilities. Needs no torch.
+    """Measures a graph alone and quickly, from images in memory to probabilities. Needs no torch.
 
     Args:
         graph: The opened graph.
@@ -145,18 +150,19 @@ def measure_graph(
     Returns:
         The speed by batch size; the headline is that of the largest thread count.
     """
-    if file is None:
-        graphs = {graph.session.get_session_options().intra_op_num_threads or physical_cores(): graph}
-    else:
+    graphs = {graph.session.get_session_options().intra_op_num_threads or physical_cores(): graph}
+    if file is not None:
         provider = next(name for name, full in ort_session.PROVIDERS.items() if full == graph.provider)
         counts = thread_counts(threads, physical_cores(), provider)
-        graphs = {count: ort_session.open_model(file, provider, count) for count in counts}
+        graphs = {count: graphs.get(count) or ort_session.open_model(file, provider, count) for count in counts}
     found = {}
     for size in BATCHES[:1] if graph.takes_photos else BATCHES:
         batch = make_batch(images, size)
         rows: list[Measurement] = []
         for count, one in graphs.items():
-            rows += time_runtimes({ORT: partial(one.run, batch)}, ORT, count)
+            calls = {ORT: partial(one.run, batch)}
+            quick = min(QUICK_SECONDS, SECONDS)
+            rows += time_runtimes(calls, ORT, count, seconds=quick, within=timing.NARROW, least=timing.FEW_ROUNDS)
         last = rows[-1]
         found[size] = BatchSpeed(
             ort_ms=last.median_ms, threads=last.threads, rounds=last.rounds, measurements=tuple(rows)
@@ -229,6 +235,10 @@ def _torch_variants(model: nn.Module, device: str, torch_compile: bool) -> dict[
     except Exception as error:  # a plugin's module may be anything
         output.warn(f"channels-last is not measured: the network cannot be copied ({error})")
     if torch_compile:
+        from poolzoo.data.source import cache_dir
+
+        # By default torch keeps compiled code in a folder of /tmp whose name anybody can guess.
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir() / "inductor"))
         variants["torch compiled"] = torch.compile(model, dynamic=False)
     return variants
 

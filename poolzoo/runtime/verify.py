@@ -6,17 +6,19 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from poolzoo.artifacts import manifest
-from poolzoo.artifacts.schema import Config, Parity
+from poolzoo.artifacts import manifest, reading
 from poolzoo.common import files, output
 from poolzoo.common.errors import CheckFailed, EnvironmentProblem, UsageError
 from poolzoo.common.text import one_line
-from poolzoo.plugin import loader
-from poolzoo.runtime import decision_checks, ort_session, photo_input, rule_outputs, speed, tolerance
-from poolzoo.runtime.measurements import BatchSpeed, PreprocessingTime, speeds_to_json
+from poolzoo.runtime import decision_checks, ort_session, photo_input, rule_outputs, tolerance
+
+if TYPE_CHECKING:
+    from poolzoo.artifacts.schema import Config, Parity
+    from poolzoo.runtime.measurements import BatchSpeed, PreprocessingTime
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class VerifyReport:
 
     def to_json(self) -> dict[str, object]:
         """What `verify --json` prints."""
+        from poolzoo.runtime.measurements import speeds_to_json
+
         report: dict[str, object] = {
             "passed": self.passed,
             "checks": [check.to_json() for check in self.checks],
@@ -109,13 +113,13 @@ def verify(
         return VerifyReport(checks=tuple(checks), speed={})
     checks.append(Check("session", True, f"opens with {model.provider}"))
     try:
-        images, logits = _check_golden(directory, model, checks)
+        images, logits, outputs = _check_golden(directory, model, checks)
         if model.takes_photos:
-            with np.load(directory / "golden.npz", allow_pickle=False) as arrays:
-                checks.append(Check("golden-photographs", *photo_input.compare(model, arrays)))
-        config: Config = files.read_json(directory / "config.json")
+            arrays = files.read_archive(directory / "golden.npz")
+            checks.append(Check("golden-photographs", *photo_input.compare(model, arrays)))
+        config = reading.read_bundle_config(directory)
         checks += [Check(*found) for found in rule_outputs.checks(directory / "model.onnx", model, images)]
-        checks += [Check(*found) for found in decision_checks.checks(config, model, images)]
+        checks += [Check(*found) for found in decision_checks.checks(config, model, outputs)]
     except (CheckFailed, ValueError, TypeError, LookupError) as error:
         checks.append(Check("golden", False, f"what is stored cannot be used: {error}"))
         return VerifyReport(checks=tuple(checks), speed={}, provider=model.provider)
@@ -128,14 +132,22 @@ def verify(
     batches: Mapping[int, BatchSpeed] = {}
     preprocessing = None
     if measure_speed:
+        from poolzoo.runtime import speed
+
         batches = speed.measure_graph(model, images, directory / "model.onnx", threads=threads)
         preprocessing = speed.time_preprocessing(images[0], model.fit)
     _warn_of_other_plugins(config)
     return VerifyReport(checks=tuple(checks), provider=model.provider, speed=batches, preprocessing=preprocessing)
 
 
-def _check_golden(directory: Path, model: ort_session.OnnxModel, checks: list[Check]) -> tuple[np.ndarray, np.ndarray]:
-    """Adds a check for each batch size of the golden images; returns these and their stored logits."""
+def _check_golden(
+    directory: Path, model: ort_session.OnnxModel, checks: list[Check]
+) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """Adds a check for each batch size of the golden images.
+
+    Returns:
+        The images, their stored logits, and the graph's logits and probabilities for the largest batch.
+    """
     names = ("images", "allowed", "logits", "probabilities")
     images, allowed, *expected = files.read_arrays(directory / "golden.npz", names)
     for size in (1,) if model.takes_photos else (1, 2, 7, len(images)):
@@ -146,7 +158,7 @@ def _check_golden(directory: Path, model: ort_session.OnnxModel, checks: list[Ch
             f"image {worst} is closest to its limit: difference {difference[worst]:.2e}, allowed {allowed[worst]:.2e}"
         )
         checks.append(Check(f"golden-batch-{size}", bool((difference <= allowed).all()), detail))
-    return images, expected[0]
+    return images, expected[0], outputs
 
 
 def _check_half_arithmetic(
@@ -177,7 +189,7 @@ def _half_images(directory: Path, count: int) -> tuple[Parity, np.ndarray, np.nd
     """The parity report; which images are run in half arithmetic, and which of these are natural; the limit."""
     from poolzoo.runtime import half_arithmetic
 
-    parity: Parity = files.read_json(directory / "parity.json")
+    parity = reading.read_parity(directory)
     rows = half_arithmetic.sample_rows(count)
     regular = rows >= len(parity.get("max_abs_by_edge", {}))
     return parity, rows, regular, parity.get("limits", {}).get("agreement", 0.99)
@@ -210,7 +222,12 @@ def _check_arithmetic(
 def _warn_of_other_plugins(config: Config) -> None:
     """Warns where other plugins are installed than the bundle was made with; its graph needs none of them."""
     made_with = config.get("poolzoo", {}).get("plugins", {})
-    for was in {part["dist"]: part for part in made_with.values() if part["tier"] != "built-in"}.values():
+    others = {part["dist"]: part for part in made_with.values() if part["tier"] != "built-in"}
+    if not others:
+        return
+    from poolzoo.plugin import loader
+
+    for was in others.values():
         release = f"{was['dist']} {was['version'] or ''}".strip()
         now = [c.source for c in loader.candidates() if c.source.dist == was["dist"] and c.source.tier != "built-in"]
         if not now:

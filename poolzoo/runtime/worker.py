@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from poolzoo.common.errors import CheckFailed, EnvironmentProblem, PoolzooError, UsageError, reason
+from poolzoo.common.errors import CheckFailed, EnvironmentProblem, PoolzooError, UsageError, reason, show_traceback
 from poolzoo.runtime import protocol
 
 PARENT_CHECK: Final = 1.0  # seconds between two looks at whether the parent is still there
@@ -73,10 +73,7 @@ def _answer(worker: Worker, request: protocol.Frame) -> tuple[Mapping[str, objec
     except SystemExit as error:
         return {"error": f"it calls sys.exit({error.code!r})"}, ()
     except BaseException as error:  # a runtime raises anything
-        if os.environ.get("POOLZOO_DEBUG"):
-            import traceback
-
-            traceback.print_exception(error)
+        show_traceback(error)
         return {"error": reason(error)}, ()
 
 

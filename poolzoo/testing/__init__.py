@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from poolzoo.testing.backbones import CHECKS as BACKBONE_CHECKS
     from poolzoo.testing.backbones import BackboneTests, check_backbone
     from poolzoo.testing.base import Check, Failure
+    from poolzoo.testing.command_result import CommandResult
     from poolzoo.testing.datasets import CHECKS as DATASET_CHECKS
     from poolzoo.testing.datasets import DatasetTests, check_dataset
     from poolzoo.testing.indexed_datasets import CHECKS as INDEX_CHECKS
     from poolzoo.testing.indexed_datasets import IndexedDatasetTests
     from poolzoo.testing.poolings import CHECKS, PoolingTests, check_pooling, run_check
-    from poolzoo.testing.project import CommandResult, Project
+    from poolzoo.testing.project import Project
     from poolzoo.testing.runtimes import CHECKS as RUNTIME_CHECKS
     from poolzoo.testing.runtimes import RuntimeTests, check_runtime
 
@@ -35,7 +36,7 @@ _PLACES = {  # name → (module, what it is called there)
     "BackboneTests": ("backbones", ""),
     "CHECKS": ("poolings", ""),
     "Check": ("base", ""),
-    "CommandResult": ("project", ""),
+    "CommandResult": ("command_result", ""),
     "DATASET_CHECKS": ("datasets", "CHECKS"),
     "DatasetTests": ("datasets", ""),
     "Failure": ("base", ""),

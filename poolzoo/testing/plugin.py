@@ -33,13 +33,12 @@ def _poolzoo_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture
-def poolzoo_project(tmp_path: Path) -> Iterator[Project]:
+def poolzoo_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
     """A temporary project, which is the current directory: see `poolzoo.testing.Project`.
 
     When the test ends, the catalog of plugins is dropped, and the test fails if it leaves a setting of the process
     changed: the environment, the current directory, `sys.path`, or torch's threads, default dtype and modes.
     """
     process_state.forget_plugins(tmp_path)
-    with pytest.MonkeyPatch.context() as patch:
-        yield Project(tmp_path, patch)
+    yield Project(tmp_path, monkeypatch)
     process_state.forget_plugins(tmp_path)

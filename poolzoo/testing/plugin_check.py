@@ -116,15 +116,16 @@ def _find(target: str) -> tuple[list[Candidate], Path | None]:
         files = [candidate for candidate in find([path], installed=False) if candidate.source.tier == "file"]
         return files, project_file.of_file(path)
     name = target
-    if path.is_dir() and (path / project_file.NAME).is_file():
+    is_project = path.is_dir() and (path / project_file.NAME).is_file()
+    if is_project:
         declared = project_file.read(path / project_file.NAME).get("project")
         name = str(declared.get("name", "")) if isinstance(declared, dict) else ""
     external = [candidate for candidate in loader.candidates() if candidate.source.tier != "built-in"]
     found = [candidate for candidate in external if candidate.answers_to(name)]
     if found:
         return found, project_file.of_distribution(found[0].source.dist)
-    if name != target:
-        raise UsageError(f"{target} is not installed", f"pip install -e {target}, or poolzoo plugin check --release")
+    if is_project:
+        raise UsageError(f"{target} is not installed", f"pip install -e {target}, or check it with --release")
     names = sorted({candidate.source.dist for candidate in external})
     listing = f"there are: {', '.join(names)}" if names else "give the path of a plugin's file"
     raise UsageError(f"no plugin is called {target!r}", grammar.suggest(target, names) or listing)

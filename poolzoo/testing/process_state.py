@@ -25,7 +25,7 @@ def kept() -> Iterator[None]:
 
     Within it, plugins are found anew, and warnings are ignored as on the command line.
     """
-    environment, state = dict(os.environ), GlobalState()
+    environment, state = dict(os.environ), _State()
     loader.forget()
     output.set_verbosity(output.NORMAL)
     try:
@@ -44,12 +44,29 @@ class LeakCheck:
 
     def __init__(self) -> None:
         self._environment = dict(os.environ)
-        self._state = GlobalState()
+        self._state = _State()
 
     def restore(self) -> list[str]:
         """Undoes all changes; returns in words those that a test should not make."""
         changed = [name for name in self._state.restore() if name not in DRAWN]
         return changed + [f"${name}" for name in _restore_environment(self._environment)]
+
+
+class _State:
+    """What `GlobalState` restores, but for folders that libraries add to `sys.path` below one that is there."""
+
+    def __init__(self) -> None:
+        self._state = GlobalState()
+        self._path = list(sys.path)
+
+    def restore(self) -> list[str]:
+        places = [Path(entry) for entry in self._path if entry]
+        added = [entry for entry in sys.path if entry not in self._path]
+        added = [entry for entry in added if any(place in Path(entry).parents for place in places)]
+        sys.path[:] = [entry for entry in sys.path if entry not in added]
+        changed = self._state.restore()
+        sys.path.extend(added)
+        return changed
 
 
 def forget_plugins(folder: Path) -> None:

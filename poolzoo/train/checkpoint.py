@@ -93,9 +93,12 @@ class Checkpoint:
         try:
             saved = torch.load(self.path, map_location=device, weights_only=True)
             settings, data, version = saved["settings"], saved["data"], saved["version"]
+            inputs = saved.get("inputs", {})
+            if not (_are_plain(settings) and _are_plain(inputs) and isinstance(data, str)):
+                raise TypeError("something else than settings and digests")
         except Exception as error:
             raise CheckFailed(f"checkpoint {self.path} is damaged", self._restart_hint) from error
-        if version != VERSION:
+        if not isinstance(version, int) or version != VERSION:
             raise CheckFailed(f"checkpoint {self.path} has format {version}, not {VERSION}", self._restart_hint)
         before = renamed(settings)
         changed = [
@@ -107,7 +110,6 @@ class Checkpoint:
             raise UsageError(f"the settings changed since the run began: {', '.join(changed)}", self._restart_hint)
         if not self.identity.has_data(data):
             raise CheckFailed("the data changed since the run began", f"restore it, or {self._restart_hint}")
-        inputs = saved.get("inputs", {})
         now = self.identity.inputs  # earlier versions recorded fewer
         if others := [name for name, digest in now.items() if inputs.get(name, digest) != digest]:
             text = f"the {' and the '.join(others)} changed since the run began"
@@ -128,3 +130,11 @@ class Checkpoint:
         """The error for a checkpoint with NaN or infinity in one of its tensors."""
         hint = f"{self._restart_hint} with a smaller --lr or --clip-grad 1 in its run.toml"
         return CheckFailed(f"checkpoint {self.path} cannot be resumed: {part} holds NaN or infinity", hint)
+
+
+def _are_plain(found: object) -> bool:
+    """Whether it is a mapping of names to what settings hold."""
+    kinds = (str, int, float, tuple, list, type(None))
+    return isinstance(found, dict) and all(
+        isinstance(name, str) and isinstance(value, kinds) for name, value in found.items()
+    )

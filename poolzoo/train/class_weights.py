@@ -16,6 +16,7 @@ from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.data.class_mismatch import difference
 from poolzoo.train.settings import BALANCED
 
+MAX_WEIGHT = 1e9  # of a class, and the inverse of the least: float32 holds their ratios
 HINT = 'it holds an object such as {"cat": 1, "dog": 2.5}'
 
 
@@ -109,4 +110,7 @@ def _read(path: Path, classes: Sequence[str]) -> np.ndarray:
     for name, weight in zip(classes, weights, strict=True):
         if weight is None or weight <= 0:
             raise CheckFailed(f"the weight of {name!r} in {path} is no number above zero", HINT)
+        if not 1 / MAX_WEIGHT <= weight <= MAX_WEIGHT:
+            text = f"the weight of {name!r} in {path} is {weight:g}, not between {1 / MAX_WEIGHT:g} and {MAX_WEIGHT:g}"
+            raise CheckFailed(text, HINT)
     return np.array(weights, dtype=np.float64)

@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from poolzoo.common import resources
+from poolzoo.common import resources, variables
 from poolzoo.common.errors import EnvironmentProblem, UsageError
 
 
@@ -76,7 +76,7 @@ def policy(name: str, precision: str = "auto", compiled: str = "auto", *, determ
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and "LOCAL_RANK" in os.environ:
-        name = f"cuda:{os.environ['LOCAL_RANK']}"
+        name = f"cuda:{variables.whole_number('LOCAL_RANK', 0)}"
     try:
         device = torch.device(name)
     except RuntimeError:

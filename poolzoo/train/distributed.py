@@ -14,7 +14,7 @@ import torch
 from torch import distributed as dist
 from torch import nn
 
-from poolzoo.common import output
+from poolzoo.common import output, variables
 from poolzoo.common.errors import EnvironmentProblem, PoolzooError, explain
 from poolzoo.data.batches import SINGLE_PROCESS, Rank
 from poolzoo.train.device import DevicePolicy
@@ -43,7 +43,7 @@ def init_process_group(policy: DevicePolicy) -> Rank:
 
     From here on only rank 0 prints, and errors of the other ranks are shown with their rank.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if variables.whole_number("WORLD_SIZE", 1) == 1:
         return SINGLE_PROCESS
     if not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if policy.device.type == "cuda" else "gloo"

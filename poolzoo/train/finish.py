@@ -23,14 +23,14 @@ from poolzoo.metrics.decisions import Decision
 from poolzoo.metrics.reliability import ReliabilityChange
 from poolzoo.metrics.results import AnyMetrics
 from poolzoo.report import curves
-from poolzoo.train import distributed, feature_entries, feature_writer, features, inference, memory
+from poolzoo.train import checkpoint, distributed, feature_entries, feature_writer, features, inference, memory
 from poolzoo.train.cores import Replicas, cores, evaluation_threads
 from poolzoo.train.engine import Engine
 from poolzoo.train.loaders import LazyInputs
 from poolzoo.train.prepare import PreparedRun
 from poolzoo.train.splits import DataSplits
 
-INITIAL_WEIGHTS: Final = "weights.json"  # in an unfinished run: the origin of its initial weights
+INITIAL_WEIGHTS: Final = checkpoint.FILE.with_name("weights.json")  # the origin of the initial weights of a run
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,6 @@ def finish_run(prepared: PreparedRun, path: Path, engine: Engine, result: FinalM
         reliability=result.reliability,
     )
     files.write_json(path / "config.json", config)
-    (path / INITIAL_WEIGHTS).unlink(missing_ok=True)  # config.json has it now
     files.write_atomically(path / "model.safetensors", run.weights_bytes(prepared.assembly.network.state_dict()))
     files.write_json(path / "env.json", run.environment(prepared.policy.device))
     files.write_json(path / run_report.FILE, report.to_json())

@@ -15,8 +15,8 @@ from poolzoo.common.errors import UsageError
 from poolzoo.train import distributed
 from poolzoo.train.epoch_metrics import EpochMetrics, write_history
 from poolzoo.train.finish import evaluate_best_weights, finish_run, images_to_keep
-from poolzoo.train.prepare import prepare_heads
-from poolzoo.train.run import open_engine, require_same_data
+from poolzoo.train.prepare import PreparedRun, prepare_heads
+from poolzoo.train.run import alone_in, open_engine, require_same_data
 from poolzoo.train.settings import Settings
 
 
@@ -50,6 +50,17 @@ def finetune_heads(
         raise UsageError(f"the poolings {', '.join(pools)} are not all different", "name each once")
     heads = prepare_heads(settings, pools)
     out.mkdir(parents=True, exist_ok=True)
+    with alone_in(out):
+        return _finetune(settings, heads, pools, out, callback)
+
+
+def _finetune(
+    settings: Settings,
+    heads: Sequence[PreparedRun],
+    pools: Sequence[str],
+    out: Path,
+    callback: Callable[[str, EpochMetrics], None] | None,
+) -> dict[str, RunReport]:
     paths = [out / files.slug(pool) for pool in pools]
     with distributed.fail_together(heads[0].rank):
         require_same_data(out, heads[0])

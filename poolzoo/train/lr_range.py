@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -199,14 +198,10 @@ def _result_of(ramp: Ramp, losses: np.ndarray, place: Path) -> LrRange:
 
 
 def _write(result: LrRange, title: str) -> None:
-    result.path.mkdir(parents=True)
-    try:
-        files.write_json(result.path / JSON, result.to_json())
+    with files.appearing(result.path) as folder:
+        files.write_json(folder / JSON, result.to_json())
         try:
             curve = lr_curve.LrCurve(result.rates, result.losses, result.smooth, result.suggestion)
-            lr_curve.draw(curve, result.path / PLOT, title)
+            lr_curve.draw(curve, folder / PLOT, title)
         except EnvironmentProblem as problem:  # a missing picture must not lose the result
             output.warn(f"no plot: {problem}", problem.hint)
-    except BaseException:
-        shutil.rmtree(result.path, ignore_errors=True)
-        raise

@@ -102,7 +102,18 @@ class PreparedRun:
         if self.is_backbone_frozen:  # its weights are in no checkpoint
             weights = run.weights_bytes(self.assembly.network.backbone.state_dict())
             digests["weights of the backbone"] = hashlib.sha256(weights).hexdigest()
-        return digests
+        return {**digests, **self._plugins}
+
+    @property
+    def _plugins(self) -> dict[str, str]:
+        """Digests of the plugins of others that provide the parts of the network, by name."""
+        parts = (self.assembly.backbone.resolved, self.assembly.pool, self.assembly.local_pool)
+        sources = [run.provenance(part) for part in parts if part is not None]
+        return {
+            f"plugin {source['dist']}": f"{source['version']} {source['sha256']}"
+            for source in sources
+            if source["tier"] != "built-in"
+        }
 
     @property
     def is_backbone_frozen(self) -> bool:

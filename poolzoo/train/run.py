@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import errno
+import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Final
 
 from poolzoo.artifacts import manifest, run
 from poolzoo.artifacts.run_report import RunReport
-from poolzoo.common import files, output
-from poolzoo.common.errors import CheckFailed, EnvironmentProblem, UsageError
+from poolzoo.common import files, locks, output
+from poolzoo.common.errors import CheckFailed, EnvironmentProblem, UsageError, disk_full
 from poolzoo.data import identity
 from poolzoo.data.unreadable import BrokenImages
 from poolzoo.model.accounting import Accounting
@@ -27,7 +27,6 @@ from poolzoo.train.prepare import PreparedRun, prepare
 from poolzoo.train.settings import Settings
 from poolzoo.train.settings_file import read_run_settings
 
-FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk without room, or beyond what a user may write
 Callback = Callable[[EpochMetrics], None]
 
 
@@ -65,15 +64,13 @@ def finetune(
             on_prepared(prepared)
     path = out or run.new_path(Path("runs"), settings.backbone, settings.pool)
     if prepared.rank.is_zero:
-        path.mkdir(parents=True)
-        try:
-            files.write_atomically(path / "run.toml", prepared.settings.to_toml())
+        with files.appearing(path) as folder:
+            files.write_atomically(folder / "run.toml", prepared.settings.to_toml())
             if prepared.assembly.weights.source:
-                files.write_json(path / INITIAL_WEIGHTS, prepared.assembly.weights.to_json())
-        except BaseException:
-            shutil.rmtree(path, ignore_errors=True)
-            raise
-    return _train_or_explain(prepared, path, callback, is_new=True, alone=alone)
+                (folder / INITIAL_WEIGHTS).parent.mkdir()
+                files.write_json(folder / INITIAL_WEIGHTS, prepared.assembly.weights.to_json())
+    with alone_in(path):
+        return _train_or_explain(prepared, path, callback, is_new=True, alone=alone)
 
 
 def resume(
@@ -96,12 +93,31 @@ def resume(
     """
     if not (path / "run.toml").is_file():
         raise UsageError(f"{path} is not a run: it has no run.toml", "give the directory of an interrupted run")
+    with alone_in(path):
+        return _resume(path, callback, data_workers=data_workers, alone=alone)
+
+
+@contextmanager
+def alone_in(path: Path) -> Iterator[None]:
+    """Keeps other commands out of a run directory, and removes what a killed one has left unfinished there."""
+    if not distributed.is_rank_zero():
+        yield
+        return
+    with locks.alone_in(path, "run"):
+        for folder in (path, (path / checkpoint.FILE).parent):
+            locks.sweep(folder)
+        if (path / INITIAL_WEIGHTS.name).is_file():  # where earlier versions wrote it
+            os.replace(path / INITIAL_WEIGHTS.name, path / INITIAL_WEIGHTS)
+        yield
+
+
+def _resume(path: Path, callback: Callback | None, *, data_workers: int | None, alone: bool) -> RunReport | None:
     if (path / manifest.MANIFEST).is_file():
         raise UsageError(f"run {path} is finished", f"poolzoo evaluate {path}, or poolzoo export {path}")
     settings = read_run_settings(path)
     if data_workers is not None:
         settings = replace(settings, data_workers=data_workers)
-    loader.settings.files = list(dict.fromkeys([*loader.settings.files, *map(Path, settings.plugins)]))
+    loader.add_files(settings.plugins, path)
     has_checkpoint = (path / checkpoint.FILE).is_file()
     has_all_weights = has_checkpoint and settings.freeze != "backbone"  # a checkpoint holds what is trained
     try:
@@ -184,8 +200,8 @@ def _train_or_explain(
     except BrokenPipeError:
         raise CheckFailed("the reader of stdout closed it", command) from None
     except BaseException as error:
-        if isinstance(error, OSError) and error.errno in FULL and file.is_file():
-            text = f"{path} cannot be written: {error.strerror}"
+        if (full := disk_full(error)) is not None and file.is_file():
+            text = f"{path} cannot be written: {full.strerror}"
             raise EnvironmentProblem(text, f"free some space; {command} continues the run") from error
         if is_new and not file.is_file() and prepared.rank.is_zero:
             shutil.rmtree(path, ignore_errors=True)

@@ -194,7 +194,7 @@ class Settings:
         if self.pretrained and self.weights:
             raise UsageError("--pretrained and --weights exclude each other", "give one of them")
         kind, _, count = self.freeze.partition(":")
-        if self.freeze not in ("none", "backbone") and (kind != "stages" or not count.isdigit() or int(count) < 1):
+        if self.freeze not in ("none", "backbone") and (kind != "stages" or not count.isdecimal() or int(count) < 1):
             raise UsageError(f"--freeze {self.freeze!r} is neither none, backbone nor stages:N", "such as stages:2")
         if self.unfreeze_every is not None and self.freeze_stages is None:
             raise UsageError("--unfreeze-every needs frozen stages", "such as --freeze stages:3")
@@ -216,7 +216,7 @@ class Settings:
         if self.steps is not None:
             try:
                 StepPlan.parse(self.steps)
-            except (ValueError, TypeError):
+            except ValueError:
                 raise UsageError(f"steps {self.steps!r} is no plan of steps", "leave it out") from None
         if self.focal_gamma is None:
             text = f"--loss {self.loss!r} is neither cross-entropy, focal nor focal:GAMMA, GAMMA from 0 to {MAX_GAMMA}"

@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Final
 
+from poolzoo.common import conform
 from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.plugin.grammar import suggest
 from poolzoo.train.settings import BALANCED, FIELD_DEFAULTS, Settings, flag
@@ -96,11 +97,10 @@ def checked(found: Mapping[str, Any], place: str) -> dict[str, Any]:
             raise UsageError(
                 f"{place} has an unknown setting {key!r}", suggest(key, kinds) or f"settings: {', '.join(kinds)}"
             )
-        wanted = [kind.partition("[")[0] for kind in kinds[key].split(" | ")]
-        given = type(value).__name__
-        if given not in wanted and not (given == "int" and "float" in wanted):
-            raise UsageError(f"{key} = {value!r} in {place} is not {wanted[0]}", "correct the file")
-        if given == "int" and "float" in wanted:
+        wanted = kinds[key].partition(" | ")[0].partition("[")[0]
+        if conform.field_problem(value, Settings, key):
+            raise UsageError(f"{key} = {conform.shown(value)} in {place} is not {wanted}", "correct the file")
+        if wanted == "float" and isinstance(value, int):
             values[key] = float(value)
     return values
 

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM while training: the current step ends and is saved before the run stops."""
+"""Ctrl-C, SIGTERM and SIGHUP while training: the current step ends and is saved before the run stops."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from poolzoo.common import output
-from poolzoo.common.errors import Terminated
+from poolzoo.common import output, stopping
 
 
 @dataclass
@@ -27,7 +26,7 @@ class StopRequest:
         """Raises the exception of the signal that arrived, if any.
 
         Raises:
-            KeyboardInterrupt: After SIGINT; its subclass `Terminated` after SIGTERM.
+            KeyboardInterrupt: After SIGINT; its subclass `Terminated` after SIGTERM and SIGHUP.
         """
         if self.exception is not None:
             raise self.exception
@@ -45,13 +44,15 @@ def defer_signals() -> Iterator[StopRequest]:
         return
 
     def handle(number: int, frame: object) -> None:
-        exception = Terminated if number == signal.SIGTERM else KeyboardInterrupt
-        if request.is_pending:
+        exception = stopping.EXCEPTIONS[number]
+        if request.exception is not None:
+            if stopping.repeats(number, [request.exception]):
+                return
             raise exception
         request.exception = exception
         output.say("stopping after this step; press Ctrl-C again to stop at once")
 
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.getsignal(number) for number in stopping.EXCEPTIONS}
     replaced = {number: handler for number, handler in previous.items() if handler not in (signal.SIG_IGN, None)}
     for number in replaced:
         signal.signal(number, handle)

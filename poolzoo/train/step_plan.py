@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
+MAX_DURATION: Final = 1e9  # seconds, thirty years
 DURATION: Final = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")
 
 
@@ -42,7 +43,8 @@ class StepPlan:
             ValueError: It is no plan.
         """
         first, *rest = text.split(",")
-        fits = [Fit(0, int(first)), *(Fit(*map(int, part.split(":"))) for part in rest)]
+        pairs = (part.partition(":") for part in rest)
+        fits = [Fit(0, int(first)), *(Fit(int(step), int(total)) for step, _, total in pairs)]
         rises = all(one.step < other.step for one, other in pairwise(fits))
         if not rises or any(fit.total < max(1, fit.step) for fit in fits):
             raise ValueError(text)
@@ -88,7 +90,7 @@ def parse_duration(text: str) -> float:
     """
     found = DURATION.fullmatch(text)
     hours, minutes, seconds = (float(part or 0) for part in (found.groups() if found else ()))  # ValueError if none
-    if not (total := 3600 * hours + 60 * minutes + seconds):
+    if not 0 < (total := 3600 * hours + 60 * minutes + seconds) <= MAX_DURATION:
         raise ValueError(f"{text!r} is no duration above zero")
     return total
 

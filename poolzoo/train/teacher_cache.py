@@ -48,11 +48,11 @@ def open_logits(prepared: PreparedRun) -> FeatureStore | None:
     if (found := _read(shelf, digest, shape, views)) is not None:
         return found
     what = f"logits of the teacher for {shape[0]:,} images"
-    if not shelf.room(4 * shape[0] * shape[1]):
-        output.say(f"no room for the {what}: the teacher runs in every epoch instead")
-        return None
-    output.say(f"caching the {what}, in {shelf.root}")
     try:
+        if not shelf.room(4 * shape[0] * shape[1]):
+            output.say(f"no room for the {what}: the teacher runs in every epoch instead")
+            return None
+        output.say(f"caching the {what}, in {shelf.root}")
         with shelf.building(digest) as temporary, output.progress("running the teacher", shape[0]) as bar:
             disk.write_rows(temporary / ROWS, shape[0], _rows(prepared, prepared.teacher, bar))
             (temporary / "what.json").write_text(json_writer.dumps({"what": what, "teacher": prepared.teacher.name}))

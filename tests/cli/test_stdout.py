@@ -135,6 +135,7 @@ def test_a_process_protects_its_stdout_from_plugins(tmp_path, last):
         ("2>&- | wc -l", 0, "1\n"),
         ("| head -c 5", 0, '{"dat'),
         ("> /dev/full", 4, ""),
+        ("2>&1 > /dev/null | true", 0, ""),  # nobody reads stderr
     ],
 )
 def test_a_closed_full_or_abandoned_stdout_is_no_crash(loud, tail, code, out):

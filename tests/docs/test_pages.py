@@ -14,6 +14,8 @@ from poolzoo.common import errors
 
 DOCS = ROOT / "docs"
 ENVIRONMENT = (DOCS / "reference" / "environment.md").read_text(encoding="utf-8")
+READS = ("os.environ.get", "os.environ.setdefault", "os.environ.pop", "os.getenv")
+OF_LIBRARIES = {"NO_COLOR", "TERM"}  # which rich reads
 GENERATED = {"make_findings": ("explanation", "leaderboard-findings.md")}
 
 
@@ -26,45 +28,60 @@ def make(name: str):
         sys.path.pop(0)
 
 
-def environment_names(tree: ast.AST) -> set[str]:
-    """The variables that a module reads or sets: literals behind `environ`, and those of a loop around it."""
+def constants(tree: ast.Module) -> dict[str, str]:
+    """The strings that a module gives names to, such as `DEBUG: Final = "POOLZOO_DEBUG"`."""
+    found: dict[str, str] = {}
+    for node in tree.body:
+        target = (
+            node.target
+            if isinstance(node, ast.AnnAssign)
+            else node.targets[0]
+            if isinstance(node, ast.Assign)
+            else None
+        )
+        if isinstance(target, ast.Name) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            found[target.id] = node.value.value
+    return found
+
+
+def environment_names(tree: ast.AST, known: dict[str, str]) -> set[str]:
+    """The variables that a module reads or sets: literals and constants behind `environ`, and those of loops."""
     found: set[str] = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in (
-            "os.environ.get",
-            "os.environ.setdefault",
-            "os.getenv",
-        ):
-            found |= strings(node.args[0])
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in READS:
+            found |= strings(node.args[0], known)
         elif isinstance(node, ast.Subscript) and ast.unparse(node.value) == "os.environ":
-            found |= strings(node.slice)
+            found |= strings(node.slice, known)
         elif isinstance(node, ast.Compare) and any(ast.unparse(one) == "os.environ" for one in node.comparators):
-            found |= strings(node.left)
+            found |= strings(node.left, known)
         elif isinstance(node, ast.comprehension) and isinstance(node.iter, ast.Tuple):
-            found |= strings(node.iter)
+            found |= strings(node.iter, known)
     return {name for name in found if re.fullmatch(r"[A-Z]+(_[A-Z]+)*|[a-z]+_proxy", name)}
 
 
-def strings(node: ast.AST) -> set[str]:
-    return {one.value for one in ast.walk(node) if isinstance(one, ast.Constant) and isinstance(one.value, str)}
+def strings(node: ast.AST, known: dict[str, str]) -> set[str]:
+    """The strings in an expression, and those that its names stand for."""
+    found = {one.value for one in ast.walk(node) if isinstance(one, ast.Constant) and isinstance(one.value, str)}
+    names = {getattr(one, "id", getattr(one, "attr", "")) for one in ast.walk(node)}
+    return found | {known[name] for name in names if name in known}
 
 
-def test_the_table_of_variables_is_complete():
-    read: set[str] = set()
-    for path in (ROOT / "poolzoo").rglob("*.py"):
-        source = path.read_text(encoding="utf-8")
-        if "environ" in source or "getenv" in source:
-            read |= environment_names(ast.parse(source))
+def test_the_table_of_variables_is_that_of_the_code():
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "poolzoo").rglob("*.py")]
+    trees = [ast.parse(source) for source in sources if "environ" in source or "getenv" in source]
+    known = {name: value for tree in trees for name, value in constants(tree).items()}
+    read = set().union(*(environment_names(tree, known) for tree in trees))
     table = ENVIRONMENT.split("## Variables that poolzoo reads")[1]
     rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
     shown = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
-    assert shown == read
+    assert "POOLZOO_DEBUG" in read
+    assert read - shown == set(), "they are not in docs/reference/environment.md"
+    assert [name for name in shown - OF_LIBRARIES if not any(f'"{name}"' in source for source in sources)] == []
 
 
 def test_the_table_of_exit_codes_is_that_of_the_errors():
     rows = re.findall(r"^\| (\d+) \|", ENVIRONMENT, re.MULTILINE)
-    codes = {value for name, value in vars(errors).items() if name.isupper() and isinstance(value, int) and value < 256}
-    assert {int(row) for row in rows} == codes
+    assert {int(row) for row in rows} == set(errors.EXIT_CODES)
 
 
 @pytest.mark.parametrize("name", GENERATED)

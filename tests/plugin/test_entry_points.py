@@ -55,7 +55,10 @@ def archive(folder, text):
 def test_declared_plugins_are_found(tmp_path, monkeypatch, make, text):
     monkeypatch.syspath_prepend(make(tmp_path, text))
     assert "mine" in names()
-    assert list(entry_points()) == list(metadata.entry_points(group="poolzoo"))
+    known = metadata.entry_points(group="poolzoo")
+    assert [(one.name, one.value, one.dist, one.version) for one in entry_points()] == [
+        (one.name, one.value, one.dist.name, one.dist.version) for one in known
+    ]
 
 
 def test_finders_of_other_packages_are_asked(tmp_path, monkeypatch):
@@ -72,6 +75,19 @@ def test_finders_of_other_packages_are_asked(tmp_path, monkeypatch):
 
     monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Finder])
     assert "mine" in names()
+
+
+def test_a_distribution_hides_others_of_its_name_further_down_the_path(tmp_path, monkeypatch):
+    first = dist_info(tmp_path / "first", "[console_scripts]\na = b:c\n") / "mine-1.0.dist-info"
+    first.rename(first.with_name("Mine-2.0.dist-info"))
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "first"), str(dist_info(tmp_path / "second", DECLARED))])
+    assert names() == [point.name for point in metadata.entry_points(group="poolzoo")] == []
+
+
+def test_an_attribute_of_a_module_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(dist_info(tmp_path, "[poolzoo]\nmine = os.path : sep.__class__ [extra]\n"))
+    (point,) = (point for point in entry_points() if point.name == "mine")
+    assert point.load() is str
 
 
 def test_a_plugin_installed_between_two_calls_is_found(tmp_path, monkeypatch):
@@ -92,17 +108,21 @@ def test_places_that_cannot_be_read_are_passed_over(monkeypatch, place):
     ("command", "unused"),
     [
         (["--help"], {"pluggy", "pathlib", "json"}),
-        (["list"], {"importlib.metadata", "json", "hashlib", "tempfile", "pathlib", "numpy"}),
-        (["plugin", "list"], {"importlib.metadata", "json", "hashlib", "tempfile", "pathlib", "numpy"}),
+        (["list"], {"importlib.metadata", "json", "hashlib", "random", "tempfile", "pathlib", "numpy"}),
+        (["plugin", "list"], {"importlib.metadata", "json", "hashlib", "random", "tempfile", "pathlib", "numpy"}),
     ],
 )
 def test_short_commands_import_little(tmp_path, command, unused):
+    dist_info(tmp_path, DECLARED)
+    (tmp_path / "mine_plugin.py").write_text(
+        "from poolzoo import hookimpl\n@hookimpl\ndef poolzoo_poolings():\n    return []\n"
+    )
     code = (
         "import sys\nfrom poolzoo.cli import run\n"
         f"run({command!r})\nprint(sorted({unused!r} & set(sys.modules)), file=sys.stderr)"
     )
     # Without `site`, whose .pth files import what they like.
-    paths = [path for path in sys.path if path]
+    paths = [str(tmp_path), *(path for path in sys.path if path)]
     environment = {"PYTHONPATH": os.pathsep.join(paths), "POOLZOO_CONFIG": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True, env=environment

@@ -207,7 +207,7 @@ def test_a_killed_process_loses_no_part(poolzoo, tmp_path, bundle):
         locked = poolzoo("predict", bundle, images, "--out", out)
         process.kill()
     assert process.returncode == -signal.SIGKILL
-    refused(locked, 2, "another command predicts into")
+    refused(locked, 2, "another command is at work in the predictions")
     before = len(list(out.glob("parts/*.parquet")))
     outcome = poolzoo("predict", bundle, images, "--out", out)
     assert f"{before * 256:,} of 6,000 images are done already" in outcome.err

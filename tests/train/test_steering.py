@@ -307,6 +307,13 @@ def test_logits_of_unchanged_images_are_stored(teacher):
     assert engine_of(settings(distill_from=str(teacher))).loader.teacher_logits is None
 
 
+def test_without_a_cache_a_teacher_runs_in_every_epoch(teacher, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("POOLZOO_CACHE", str(tmp_path / "file" / "cache"))
+    assert engine_of(settings(distill_from=str(teacher), shift=0, flip="off")).loader.teacher_logits is None
+    assert "cannot be written to" in capsys.readouterr().err
+
+
 def test_logits_are_stored_for_every_view_of_cached_features(teacher):
     chosen = settings(distill_from=str(teacher), freeze="backbone", views=1, shift=1)
     engine, prepared = engine_of(chosen), prepare(chosen)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import tomllib
 from multiprocessing.connection import Connection
@@ -280,8 +281,8 @@ def test_a_frozen_backbone_does_not_change(poolzoo, tmp_path):
     assert any(not torch.equal(before[key], free[key]) for key in before if key.startswith("backbone"))
 
 
-def test_a_resumed_run_needs_neither_weights_nor_plugin_option(poolzoo, tmp_path):
-    plugin = Path(__file__).parents[2] / "plugins" / "single_file" / "power_mean.py"
+def test_a_resumed_run_needs_the_same_plugin_and_no_options(poolzoo, tmp_path):
+    plugin = shutil.copy(Path(__file__).parents[2] / "plugins" / "single_file" / "power_mean.py", tmp_path)
     weights = tmp_path / "w.safetensors"
     network = package.create_model("nano/plain", num_classes=10, image_size=16)
     save_file({k: v.contiguous() for k, v in network.state_dict().items()}, weights)
@@ -289,9 +290,14 @@ def test_a_resumed_run_needs_neither_weights_nor_plugin_option(poolzoo, tmp_path
         arguments = ("--plugin", plugin, "--pool", "power-mean", "--weights", weights, "--epochs", 3, "--limit", 200)
         poolzoo("finetune", "--data", "digits", "--backbone", "nano/plain", *arguments, "--out", tmp_path / "run", "-q")
     weights.unlink()
+    shutil.copytree(tmp_path / "run", tmp_path / "other")
     outcome = poolzoo("finetune", "--resume", tmp_path / "run", "-q")
     assert outcome.code == 0, outcome.err
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 3
+    Path(plugin).write_text(Path(plugin).read_text() + "\n# otherwise\n")
+    outcome = poolzoo("finetune", "--resume", tmp_path / "other", "-q")
+    assert outcome.code == 1
+    assert "changed since the run began" in outcome.err
 
 
 def test_a_nan_loss_stops_the_run_with_a_hint(poolzoo, tmp_path):

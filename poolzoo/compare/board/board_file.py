@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from poolzoo.common import files
+from poolzoo.common import conform, files, locks
 from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.common.text import one_line
 from poolzoo.compare.board.board import SCHEMA, Board, BoardRow, BoardSection
@@ -35,7 +33,7 @@ def load(path: Path) -> Board:
         if not isinstance(content, dict) or content.get("schema") != SCHEMA:
             raise CheckFailed(f"{path} is no board of this version of poolzoo", "restore it, or update poolzoo")
         found = {name: _section(value) for name, value in content["sections"].items()}
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise CheckFailed(f"{path} is damaged: {error}", "restore it") from error
     return Board(found, text)
 
@@ -50,9 +48,9 @@ def _section(found: Mapping[str, object]) -> BoardSection:
     rows = tuple(_row(row) for row in _typed(values.pop("rows"), list))
     texts = tuple(_typed(one, str) for one in _typed(values.pop("conclusions"), list))
     section = BoardSection(**values, rows=rows, conclusions=texts)  # type: ignore[arg-type]
-    for name in ("protocol", "question", "free", "baseline"):
-        _typed(getattr(section, name), str)
-    if not 0 < _typed(section.alpha, float) < 1 or _typed(section.images, int) < 1:
+    if text := conform.problem(section, BoardSection):
+        raise ValueError(text)
+    if not 0 < section.alpha < 1 or section.images < 1:
         raise ValueError(f"alpha is {section.alpha} and images {section.images}")
     return section
 
@@ -75,11 +73,6 @@ def _row(found: Mapping[str, object]) -> BoardRow:
         accuracy=None if accuracy is None else Accuracy(**_figures(accuracy)),  # type: ignore[arg-type]
         delta=None if delta is None else Delta(**_figures(delta)),  # type: ignore[arg-type]
     )
-    for name in ("backbone", "pool", "author", "date"):
-        _typed(getattr(row, name), str)
-    for name in ("local_pool", "plugin_sha256"):
-        _typed(getattr(row, name), str, type(None))
-    _typed(row.rank, int, type(None))
     if not f1:
         raise ValueError(f"{row.name} has no seed")
     return row
@@ -115,7 +108,7 @@ def save(board: Board, path: Path, before: Board) -> None:
 
     path = path.resolve()
     markdown, html = path.with_suffix(".md"), path.with_suffix(".html")
-    with _locked(path.parent):
+    with locks.waiting_for(path.parent):  # no other command writes a board in this directory
         if (path.read_text(encoding="utf-8") if path.exists() else "") != before.text:
             raise CheckFailed(f"{path} changed while the submission was checked", "run the same command again")
         for page in (markdown, html):
@@ -130,20 +123,3 @@ def save(board: Board, path: Path, before: Board) -> None:
         for place, content in pages.items():
             files.write_atomically(place, content)
         files.write_atomically(path, text)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Waits until no other command writes a board in this directory, where its file system knows locks."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

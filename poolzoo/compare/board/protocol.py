@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from poolzoo.common import json_writer
+from poolzoo.common import conform, json_writer
 from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.compare.board import protocol_names
 from poolzoo.plugin.grammar import suggest
@@ -233,6 +233,8 @@ def parse(text: str) -> Protocol:
         versions=versions,
         text=text,
     )
+    if problem := conform.problem(protocol, Protocol):
+        raise ValueError(problem)
     _require_sound(protocol)
     return protocol
 

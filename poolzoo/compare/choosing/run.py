@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from poolzoo.common import files, output
+from poolzoo.common import files, json_reader, locks, output
 from poolzoo.common.errors import CheckFailed
 from poolzoo.compare import comparison
 from poolzoo.compare import config as configs
@@ -61,9 +61,10 @@ def choose(candidates: Candidates, settings: Settings, seeds: int, request: Requ
             config = replace(budget.fitted_config(load.planned.config, limit, epochs), alpha=alpha)
             comparisons.append(Planned(load.planned.regime, replace(config, race=is_race(config))))
         plan = Plan(request, comparisons, [*_lengths(loads, comparisons), *without, *not_tried], command)
-        out.mkdir(parents=True)
-        plan.save(out)
-        return _run(plan, out, started)
+        with files.appearing(out) as folder:
+            plan.save(folder)
+        with locks.alone_in(out, "choice"):
+            return _run(plan, out, started)
 
 
 def is_race(config: ComparisonConfig) -> bool:
@@ -97,7 +98,8 @@ def resume(out: Path) -> Choice:
     plan = Plan.load(out)
     plugins = [Path(file) for one in plan.comparisons for file in one.config.settings.plugins]
     loader.settings.files = list(dict.fromkeys([*loader.settings.files, *plugins]))
-    with store.shared():
+    with store.shared(), locks.alone_in(out, "choice"):
+        locks.sweep(out)
         return _run(plan, out, time.monotonic())
 
 
@@ -143,9 +145,7 @@ def _compared(planned: Planned, out: Path, seconds: float) -> Finished | None:
         output.warn(f"{planned.title}: {error.message}", error.hint)
         return None
     # The comparison may have pinned settings that depend on the data.
-    pinned = ComparisonConfig.from_json(
-        {key: value for key, value in files.read_json(place / configs.FILE).items() if key != "provenance"}
-    )
+    pinned = ComparisonConfig.from_json(json_reader.mapping(files.read_json(place / configs.FILE)))
     return Finished(replace(planned, config=pinned), result, TrialRecords(place), place)
 
 

@@ -23,7 +23,7 @@ from poolzoo.data.identity import scope
 from poolzoo.data.resize import Fit
 from poolzoo.data.sizes import Size
 from poolzoo.data.streaming.photographs import reduced_size
-from poolzoo.data.streaming.row_file import RowFile
+from poolzoo.data.streaming.row_file import RowFile, sweep
 from poolzoo.plugin.image_index import ImageIndex
 from poolzoo.plugin.spec import Split
 
@@ -141,6 +141,9 @@ def rows(shelf: disk.Shelf, parts: Sequence[Part], digests: Sequence[np.ndarray]
     keys = [_key(part, known, how) for part, known in zip(parts, digests, strict=True)]
     try:
         places = [shelf.find(key) for key in keys]
+        for place in places:
+            if place is not None:
+                sweep(place)
         kept = [0 if place is None else disk.size(place) for place in places]
         budgets = [max(0, part.kept_bytes - known) for part, known in zip(parts, kept, strict=True)]
         if any(budgets) and not shelf.room(sum(budgets)):

@@ -20,8 +20,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from poolzoo.common import output
-from poolzoo.data.sizes import Size
+from poolzoo.common import locks, output
+from poolzoo.data.sizes import MAX_SIDE, Size
 
 # Of images that a killed process may have to compute again: bytes, and seconds as between two checkpoints.
 FLUSH_BYTES, FLUSH_SECONDS = 256 << 20, 10.0
@@ -188,6 +188,7 @@ class RowFile:
         if self._own is None:
             self.place.mkdir(parents=True, exist_ok=True)
             number, name = tempfile.mkstemp(prefix="part-", suffix=".rows", dir=self.place)
+            locks.lock(number)  # until it is closed: other processes see that it grows
             self._own = Path(name).stem
             self._names.append(self._own)
             self._files.append(number)
@@ -201,8 +202,9 @@ class RowFile:
             content = file.read()
         records = np.frombuffer(content[: len(content) // RECORD.itemsize * RECORD.itemsize], RECORD)
         records = records[records["check"] == _check(records)]
+        records = records[(records["height"] <= MAX_SIDE) & (records["width"] <= MAX_SIDE)]
         sizes = records["height"].astype(np.int64) * records["width"] * 3
-        whole = (sizes > 0) & (records["offset"] >= 0) & (records["offset"] + sizes <= rows.stat().st_size)
+        whole = (sizes > 0) & (records["offset"] >= 0) & (records["offset"] <= rows.stat().st_size - sizes)
         whole &= records["position"] < len(self._part)
         self._read[table.stem] = known + len(content) // RECORD.itemsize
         if not whole.any():
@@ -222,6 +224,22 @@ class RowFile:
                 f"no more images are kept in {self.place}: {error.strerror or error}",
                 "POOLZOO_CACHE names another directory",
             )
+
+
+def sweep(place: Path) -> None:
+    """Removes pixels without a record, which killed processes have left in a directory."""
+    for rows in place.glob("part-*.rows"):
+        with suppress(OSError):
+            if locks.is_held(rows, unknown=True):
+                continue
+            table = rows.with_suffix(".table")
+            content = table.read_bytes() if table.is_file() else b""
+            records = np.frombuffer(content[: len(content) // RECORD.itemsize * RECORD.itemsize], RECORD)
+            ends = records["offset"] + records["height"].astype(np.int64) * records["width"] * 3
+            if not len(ends):
+                rows.unlink()
+            elif ends.max() < rows.stat().st_size:
+                os.truncate(rows, int(ends.max()))
 
 
 def _check(records: np.ndarray) -> np.ndarray:

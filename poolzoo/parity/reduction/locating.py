@@ -16,6 +16,7 @@ from typing import Final
 import numpy as np
 import onnx
 
+from poolzoo.common.errors import Terminated
 from poolzoo.parity.reduction import graphs, running
 from poolzoo.parity.reduction.case import TimeIsUp
 from poolzoo.parity.reduction.recordings import Recordings
@@ -92,6 +93,8 @@ def locate(
         region = _region(proto, {**found, **inputs}, recordings, matched, end, target)
         try:
             earlier = _earlier_end(region, matched, recordings, layers, alive)
+        except Terminated:
+            raise
         except (TimeIsUp, KeyboardInterrupt):
             return region
         if earlier is None:

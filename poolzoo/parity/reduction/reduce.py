@@ -12,7 +12,7 @@ import onnx
 import torch
 
 from poolzoo.common import output
-from poolzoo.common.errors import CheckFailed, reason
+from poolzoo.common.errors import CheckFailed, Terminated, reason
 from poolzoo.parity.reduction import graphs, optimizers, repairs, running
 from poolzoo.parity.reduction.case import Case, Oracle, TimeIsUp
 from poolzoo.parity.reduction.culprit import find_culprit, fit_small
@@ -295,6 +295,8 @@ def _bounded(search: Callable[[], None]) -> bool:
     """Runs a search until it ends, its time is up, or the user interrupts it; whether it ended by itself."""
     try:
         search()
+    except Terminated:
+        raise
     except (TimeIsUp, KeyboardInterrupt):
         return False
     return True

@@ -70,6 +70,7 @@ def poolzoo_runtimes() -> Iterator[Runtime]:
         install="pip install 'poolzoo[iree]'",
         modules=("iree.compiler", "iree.runtime", "onnx"),
         distributions=("iree-base-compiler", "iree-base-runtime"),
+        converts_to_code=True,
     )
     yield Runtime(
         name="tvm",
@@ -121,6 +122,7 @@ def poolzoo_runtimes() -> Iterator[Runtime]:
         convert="poolzoo.runtime.builtin.page:convert",
         install="npm install --global onnxruntime-web; a check needs Chromium too",
         npm=("onnxruntime-web",),
+        converts_to_code=True,
     )
     yield Runtime(
         name="litert",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import select
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from typing import Any, Final
 
 from poolzoo.common.errors import CheckFailed, EnvironmentProblem
 from poolzoo.common.json_writer import dumps
+from poolzoo.common.programs import find_program
 from poolzoo.common.text import one_line
 
 PROGRAMS: Final = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -51,7 +51,7 @@ def find_chromium() -> str:
         EnvironmentProblem: There is none on PATH.
     """
     for program in PROGRAMS:
-        if (path := shutil.which(program)) is not None:
+        if (path := find_program(program)) is not None:
             return path
     raise EnvironmentProblem("Chromium is not installed", f"install it; it is looked for as {', '.join(PROGRAMS)}")
 

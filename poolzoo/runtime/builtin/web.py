@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import IO, Final
 import numpy as np
 
 from poolzoo.common.errors import CheckFailed, EnvironmentProblem
+from poolzoo.common.programs import find_program
 from poolzoo.common.text import one_line
 from poolzoo.runtime import npm, protocol
 from poolzoo.runtime.graph_input import read_input
@@ -33,7 +33,7 @@ class NodeSession:
     """
 
     def __init__(self, model: Path, threads: int) -> None:
-        node = shutil.which("node")
+        node = find_program("node")
         if node is None:
             raise EnvironmentProblem("node is not installed", "install node 18 or newer from nodejs.org")
         package = npm.find_package(PACKAGE)

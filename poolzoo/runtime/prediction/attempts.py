@@ -6,11 +6,10 @@ there. Images among which two have died are tried one by one; an image at which 
 
 from __future__ import annotations
 
-import json
-import math
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -39,14 +38,15 @@ class Attempt:
         self._deaths: Counter[tuple[int, int]] = Counter()
         if self._path.is_file():
             try:
-                given = json_reader.mapping(json.loads(self._path.read_text(encoding="utf-8")))
+                given = json_reader.mapping(json_reader.parse(self._path.read_bytes()))
             except ValueError:
                 given = {}
             for item in json_reader.items(given.get("deaths")):
-                start, size, count = (json_reader.integer(value) or 0 for value in json_reader.items(item))
+                start, size, count = _numbers(item, 3)
                 self._deaths[start, size] = count
-            start, size = (json_reader.integer(value) or 0 for value in json_reader.items(given.get("now", (0, 0))))
-            self._deaths[start, size] += 1
+            if "now" in given:
+                start, size = _numbers(given["now"], 2)
+                self._deaths[start, size] += 1
         self.deaths = self._deaths.total()
         if sum(size == 1 and count >= DEATHS for (_, size), count in self._deaths.items()) > MOST:
             text = f"more than {MOST} images of part {part} end the process that reads them"
@@ -54,12 +54,10 @@ class Attempt:
 
     def steps(self, images: int, batch: int) -> Iterator[tuple[int, int]]:
         """Ranges of `images` images, `(start, size)`: batches in which processes died come image by image."""
-        covered = Counter(
-            at
-            for (start, size), count in self._deaths.items()
-            for at in range(start // batch, math.ceil((start + size) / batch))
-            for _ in range(count)
-        )
+        covered = Counter[int]()
+        for (start, size), count in self._deaths.items():
+            for at in range(start // batch, -(-min(start + size, images) // batch)):
+                covered[at] += count
         start = 0
         for at in sorted(block * batch for block, count in covered.items() if count >= DEATHS):
             if at > start:
@@ -77,10 +75,33 @@ class Attempt:
         """Notes which images are worked on now."""
         self._path.parent.mkdir(exist_ok=True)
         deaths = [[*place, count] for place, count in self._deaths.items()]
-        fresh = self._path.with_suffix(".new")
-        fresh.write_text(json_writer.dumps({"now": [start, size], "deaths": deaths}), encoding="utf-8")
-        os.replace(fresh, self._path)
+        _write(self._path, {"now": [start, size], "deaths": deaths})
 
     def finish(self) -> None:
         """Forgets it all: the part is done."""
         self._path.unlink(missing_ok=True)
+
+
+def withdraw(out: Path) -> None:
+    """Takes back the notes of processes that were stopped: they did not die of an image."""
+    for path in (out / ATTEMPTS).glob("*.json"):
+        with suppress(OSError, ValueError):
+            given = json_reader.mapping(json_reader.parse(path.read_bytes()))
+            if given.get("deaths"):
+                _write(path, {"deaths": given["deaths"]})
+            else:
+                path.unlink()
+
+
+def _numbers(value: object, count: int) -> list[int]:
+    """So many whole numbers, 0 or above; zeros where there are none."""
+    found = [json_reader.integer(one) for one in json_reader.items(value)]
+    known = [one for one in found if one is not None and one >= 0]
+    return known if len(known) == len(found) == count else [0] * count
+
+
+def _write(path: Path, note: Mapping[str, object]) -> None:
+    """Replaces a note, without waiting for the disk: a power cut is no death."""
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json_writer.dumps(note), encoding="utf-8")
+    os.replace(fresh, path)

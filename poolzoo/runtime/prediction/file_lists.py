@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from poolzoo.common import csv_writer
 from poolzoo.common.errors import EnvironmentProblem, UsageError
+from poolzoo.common.text import one_line
 from poolzoo.data import walk
 
 COLUMNS: Final = ("file", "path", "image")  # one of these holds the names; the only column may have any name
@@ -94,9 +96,12 @@ def _csv(path: Path) -> Iterator[str]:
 
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         rows = csv.reader(file)
-        header = next(rows, [])
-        at = header.index(_column(header, path)) if header else 0
-        yield from (row[at] for row in rows if len(row) > at and row[at])
+        try:
+            header = next(rows, [])
+            at = header.index(_column(header, path)) if header else 0
+            yield from (csv_writer.plain(row[at]) for row in rows if len(row) > at and row[at])
+        except csv.Error as error:
+            raise UsageError(f"{path}, line {rows.line_num:,}: {error}", "write the list again") from None
 
 
 def _parquet(path: Path) -> Iterator[str]:
@@ -111,8 +116,12 @@ def _parquet(path: Path) -> Iterator[str]:
             column = _column(file.schema_arrow.names, path)
             for batch in file.iter_batches(columns=[column]):
                 yield from (str(name) for name in batch.column(0).to_pylist() if name)
-    except pyarrow.ArrowInvalid as error:
-        raise UsageError(f"{path} is no Parquet file: {error}", "write it again") from error
+    except (pyarrow.ArrowException, ValueError, OSError) as error:
+        if getattr(error, "errno", None) is not None:  # it may not be read, or is gone
+            raise
+        raise UsageError(
+            f"{path} is no Parquet file, or damaged: {one_line(str(error), 200)}", "write it again"
+        ) from error
 
 
 def _column(names: list[str], path: Path) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from poolzoo.common import files, json_writer
+from poolzoo.common import files, json_writer, locks
 from poolzoo.common.errors import EnvironmentProblem
 from poolzoo.metrics.output_rules import NO_RULES, OutputRules
 from poolzoo.runtime.ort_session import ClassScore
@@ -124,6 +124,9 @@ def done(out: Path, plan: Plan) -> Iterator[tuple[int, Counts]]:
 
 
 def remove_unfinished(out: Path) -> None:
-    """Removes what workers that died have left half-written."""
+    """Removes what processes that died have left half-written, those of earlier versions too."""
+    locks.sweep(out)
+    locks.sweep(out / PARTS)
     for path in (out / PARTS).glob(".part-*"):
-        path.unlink(missing_ok=True)
+        if not locks.is_unfinished(path):
+            path.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ import hashlib
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -19,7 +19,7 @@ import numpy as np
 
 from poolzoo._version import __version__
 from poolzoo.artifacts import manifest
-from poolzoo.common import files, json_reader, json_writer, output
+from poolzoo.common import files, json_reader, json_writer, locks, output
 from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.common.text import printable
 from poolzoo.data.walk import Tally
@@ -29,7 +29,7 @@ from poolzoo.runtime.prediction.predict import BATCH, choose_runtime
 PLAN: Final = "predict.json"
 LIST: Final = "images.list"  # the names, each with a NUL after it
 INDEX: Final = "images.index"  # int64: where every 64th name begins, and the end
-LOCK: Final = "lock"
+LOCK: Final = "lock"  # of earlier versions
 ALTERED: Final = "restore it, or predict into another directory"
 SCHEMA: Final = 2
 UNCHECKED: Final = 1  # the schema of earlier versions, without checksums of the plan and the list
@@ -133,7 +133,8 @@ class Plan:
             known[name] = tuple(json_reader.texts(known[name]))
         plan = cls(**known)  # type: ignore[arg-type]
         numbers = [json_reader.integer(known[name]) or 0 for name in ("images", "part_size", "top")]
-        if None in known.values() or min(numbers) < 1 or plan.part_size % BATCH:
+        texts = [json_reader.text(known[name]) for name in ("version", "bundle", "root", "provider", "runtime")]
+        if None in (*known.values(), *texts) or min(numbers) < 1 or plan.part_size % BATCH:
             raise CheckFailed(f"{out / PLAN} is damaged", "predict into another directory")
         return plan
 
@@ -173,22 +174,12 @@ def open_plan(out: Path, request: Request) -> tuple[Plan, bool]:
         OSError: The directory cannot be written to.
     """
     manifest.check(request.bundle, "bundle")
-    if not (out / PLAN).is_file():
-        if not out.is_dir():
-            files.require_free(out)
-            out.mkdir(parents=True)
-        elif {path.name for path in out.iterdir()} - {LIST, INDEX, LOCK}:  # those of a list that was interrupted
-            raise UsageError(f"{out} exists already and holds no predictions", "choose another --out")
-    with locked(out):
+    if not out.is_dir():
+        with files.appearing(out) as folder:
+            return _write(folder, request), False
+    with locks.alone_in(out, "predictions"):
         if not (out / PLAN).is_file():
-            try:
-                return _write(out, request), False
-            except BaseException:
-                for name in (LIST, INDEX, LOCK):
-                    (out / name).unlink(missing_ok=True)
-                with suppress(OSError):
-                    out.rmdir()
-                raise
+            return _write_into(out, request), False
         plan = Plan.load(out)
         _require_same(out, plan, request)
         if plan.bundle != str(request.bundle.absolute()):  # the same bundle, which was moved
@@ -197,26 +188,19 @@ def open_plan(out: Path, request: Request) -> tuple[Plan, bool]:
         return plan, True
 
 
-@contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Keeps other commands out of a directory, where its file system knows locks.
-
-    Raises:
-        UsageError: Another command is at work in it.
-    """
+def _write_into(out: Path, request: Request) -> Plan:
+    """Writes the list and the plan into a directory that is empty, or holds a list that was interrupted."""
+    locks.sweep(out)
+    if {path.name for path in out.iterdir()} - {LIST, INDEX, LOCK}:
+        raise UsageError(f"{out} exists already and holds no predictions", "choose another --out")
     try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    with (out / LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"another command predicts into {out}", "wait for it, or choose another --out") from None
-        except OSError:
-            output.detail(f"{out} cannot be locked")
-        yield
+        return _write(out, request)
+    except BaseException:
+        for name in (LIST, INDEX, LOCK):
+            (out / name).unlink(missing_ok=True)
+        with suppress(OSError):
+            out.rmdir()
+        raise
 
 
 def _require_same(out: Path, plan: Plan, request: Request) -> None:

@@ -15,11 +15,9 @@ from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 import numpy as np
 
-from poolzoo.artifacts import manifest
-from poolzoo.artifacts.schema import Config
+from poolzoo.artifacts import manifest, reading
 from poolzoo.common import output, resources
 from poolzoo.common.errors import CheckFailed, EnvironmentProblem, UsageError
-from poolzoo.common.files import read_json
 from poolzoo.common.text import one_line
 from poolzoo.data import images, pillow_warnings
 from poolzoo.data.sizes import Size
@@ -141,6 +139,7 @@ def predict(
         explained=explained,
         runtime=choose_runtime(directory, runtime, provider),
         timeout=timeout,
+        run_stored=runtime is not None,
     )
     return _reported(predictor, files)
 
@@ -168,7 +167,7 @@ def choose_runtime(directory: Path, named: str | None, provider: str) -> str:
     manifest.check(directory, "bundle")
     if named is None and provider in ("cuda", "tensorrt"):
         return ORT
-    config: Config = read_json(directory / "config.json")
+    config = reading.read_bundle_config(directory)
     name = named or config.get("export", {}).get("runtime", ORT)
     if name == ORT and named is None:
         return ORT
@@ -190,7 +189,7 @@ def recorded_rules(directory: Path) -> OutputRules:
     Raises:
         CheckFailed: The file holds something else.
     """
-    config: Config = read_json(directory / "config.json")
+    config = reading.read_bundle_config(directory)
     try:
         return OutputRules.from_json(cast(Mapping[str, object], config.get("export", {})))
     except ValueError as error:
@@ -199,7 +198,7 @@ def recorded_rules(directory: Path) -> OutputRules:
 
 def recorded_task(directory: Path) -> Task:
     """The task of a bundle, from its `config.json`; without one, as in earlier versions, an image has one label."""
-    config: Config = read_json(directory / "config.json")
+    config = reading.read_bundle_config(directory)
     return TASKS.get(config.get("task", CLASSIFICATION), TASKS[CLASSIFICATION])
 
 
@@ -218,8 +217,12 @@ class Predictor:
         readers: int | None = None,
         runtime: str = ORT,
         timeout: float | None = None,
+        run_stored: bool = False,
     ) -> None:
-        """Opens a bundle; arguments and errors are those of `predict`. `readers` is the number of reading threads."""
+        """Opens a bundle; arguments and errors are those of `predict`.
+
+        `readers` is the number of reading threads, `run_stored` that of `runtime.prepare`.
+        """
         manifest.check(directory, "bundle")
         model = ort_session.open_model(directory / "model.onnx", provider, threads)
         self._model = model
@@ -233,7 +236,8 @@ class Predictor:
         self._stack = ExitStack()
         self._run: Run = lambda pixels: model.run_list(pixels)[1]
         if runtime != ORT:
-            self._run = self._stack.enter_context(_other_runtime(directory, runtime, model, threads, timeout))
+            other = _other_runtime(directory, runtime, model, threads, timeout, run_stored)
+            self._run = self._stack.enter_context(other)
 
     def __enter__(self) -> Predictor:
         return self
@@ -312,7 +316,12 @@ def _place(label: str, labels: Sequence[str]) -> int:
 
 @contextmanager
 def _other_runtime(
-    directory: Path, name: str, model: ort_session.OnnxModel, threads: int | None, timeout: float | None
+    directory: Path,
+    name: str,
+    model: ort_session.OnnxModel,
+    threads: int | None,
+    timeout: float | None,
+    run_stored: bool,
 ) -> Iterator[Run]:
     """Within it, a session of another runtime in a process of its own."""
     from poolzoo.runtime import cases, gate
@@ -323,7 +332,7 @@ def _other_runtime(
 
     entry = find_recorded(name)
     count, limits = threads or physical_cores(), Limits.default(timeout)
-    with open_runtime(directory, entry, threads=count, limits=limits) as (process, _, _):
+    with open_runtime(directory, entry, threads=count, limits=limits, run_stored=run_stored) as (process, _, _):
         try:
             gate.require_golden(
                 process.run, cases.golden_cases(directory), lower=cases.is_lower(model), decision=model.decision

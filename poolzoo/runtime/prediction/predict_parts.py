@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from poolzoo.common import files, output
+from poolzoo.common import files, locks, output
 from poolzoo.common.errors import EnvironmentProblem
 from poolzoo.common.text import printable
+from poolzoo.runtime.prediction import attempts
 from poolzoo.runtime.prediction import parts as prediction_parts
 from poolzoo.runtime.prediction import plan as prediction_plan
 from poolzoo.runtime.prediction.attempts import Attempt
@@ -175,7 +176,7 @@ def resume(out: Path, runner: Runner = run_local, *, threads: int | None = None)
 
 
 def _finish(out: Path, plan: Plan, runner: Runner, threads: int | None, *, resumed: bool) -> Summary:
-    with prediction_plan.locked(out):
+    with locks.alone_in(out, "predictions"):
         if resumed:
             prediction_plan.require_list(out, plan)
         prediction_parts.remove_unfinished(out)
@@ -188,26 +189,37 @@ def _finish(out: Path, plan: Plan, runner: Runner, threads: int | None, *, resum
             output.say(f"{text}; the list of images is that of the first start")
         if missing:
             (out / SUMMARY).unlink(missing_ok=True)
-            with (
-                _progress(plan.images, total.images) as advance,
-                closing(runner(out, plan, sorted(missing), threads)) as results,
-            ):
-                for result in results:
-                    if result.part not in missing:
-                        continue
-                    if result.deaths:
-                        died = "a worker" if result.deaths == 1 else f"{result.deaths} workers"
-                        output.warn(f"part {result.part}: {died} died, another one did it")
-                    total.merge(result.counts)
-                    missing.discard(result.part)
-                    advance(total.images)
-            if missing:
-                raise EnvironmentProblem(f"{len(missing)} parts are missing", f"poolzoo predict --resume {out}")
+            try:
+                _predict_missing(out, plan, missing, total, runner, threads)
+            except BaseException:  # Ctrl-C, or a disk that is full: no image is to blame
+                attempts.withdraw(out)
+                raise
             total.remarks.report(plan.images)
         summary = Summary(out, plan, total)
         if not (out / SUMMARY).is_file():
             files.write_json(out / SUMMARY, summary.to_json())
         return summary
+
+
+def _predict_missing(
+    out: Path, plan: Plan, missing: set[int], total: Counts, runner: Runner, threads: int | None
+) -> None:
+    """Predicts the missing parts, which are taken out of the set, and adds to the counts."""
+    with (
+        _progress(plan.images, total.images) as advance,
+        closing(runner(out, plan, sorted(missing), threads)) as results,
+    ):
+        for result in results:
+            if result.part not in missing:
+                continue
+            if result.deaths:
+                died = "a worker" if result.deaths == 1 else f"{result.deaths} workers"
+                output.warn(f"part {result.part}: {died} died, another one did it")
+            total.merge(result.counts)
+            missing.discard(result.part)
+            advance(total.images)
+    if missing:
+        raise EnvironmentProblem(f"{len(missing)} parts are missing", f"poolzoo predict --resume {out}")
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import sys
 import tarfile
@@ -64,15 +65,18 @@ class Built:
         Raises:
             AssertionError: One cannot be read.
         """
-        try:
-            return [Requirement(text) for text in self.metadata.get("requires_dist", ())]
-        except InvalidRequirement as error:
-            raise AssertionError(f"a requirement cannot be read: {error}") from error
+        found = []
+        for text in self.metadata.get("requires_dist", ()):
+            try:
+                found.append(Requirement(text))
+            except InvalidRequirement:
+                raise AssertionError(f"the requirement {text!r} cannot be read") from None
+        return found
 
     @property
     def always_required(self) -> dict[str, Requirement]:
         """What it requires without any extra, by canonical name."""
-        found = {}
+        found: dict[str, Requirement] = {}
         for one in self.requirements:
             if one.marker is None or one.marker.evaluate({"extra": ""}):
                 found[canonicalize_name(one.name)] = one
@@ -175,9 +179,8 @@ def _run(project: Path, out: Path, *flags: str, isolated: bool) -> None:
         timeout=SECONDS,
     )
     if ended.exit_code:
-        lines = [line.strip() for line in (ended.stdout + ended.stderr).splitlines()]
-        errors = [line for line in lines if "Error" in line or line.startswith("ERROR")]
-        why = errors[-1] if errors else ended.last_line
+        raised = re.findall(r"^\s*((?:\w+\.)*\w*(?:Error|Exception): .+)$", ended.stdout + ended.stderr, re.MULTILINE)
+        why = raised[-1] if raised else ended.last_line
         raise AssertionError(f"the project does not build: {why}")
 
 

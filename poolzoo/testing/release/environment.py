@@ -94,12 +94,15 @@ class Environment:
             assert one.specifier.contains(here, prereleases=True), f"it needs {one}, and {here} is installed here"
 
 
-def make(folder: Path, plugin: str, newest: Path | None, *, clean: bool, offline: bool) -> Environment:
+def make(
+    folder: Path, plugin: str, needed: Sequence[Requirement], newest: Path | None, *, clean: bool, offline: bool
+) -> Environment:
     """Makes an environment with a poolzoo, and without the plugin.
 
     Args:
         folder: An empty folder.
         plugin: The name of the plugin's distribution, which is not linked.
+        needed: What the plugin requires, other plugins among it.
         newest: The wheel of a poolzoo; None for the one that runs this.
         clean: Whether it gets no package of this environment.
         offline: Whether nothing is downloaded.
@@ -120,7 +123,8 @@ def make(folder: Path, plugin: str, newest: Path | None, *, clean: bool, offline
             lines.append(str(folder / "this"))
         if not clean:
             (folder / "packages").mkdir()
-            left_out = surroundings.link_packages(folder / "packages", without=("poolzoo", plugin))
+            names = [one.name for one in needed]
+            left_out = surroundings.link_packages(folder / "packages", without=("poolzoo", plugin), needed=names)
             lines.append(f"import site; site.addsitedir({str(folder / 'packages')!r})")
     except OSError as error:
         raise EnvironmentProblem(
@@ -131,12 +135,12 @@ def make(folder: Path, plugin: str, newest: Path | None, *, clean: bool, offline
         VIRTUAL_ENV=str(home),
         POOLZOO_CACHE=str(folder / "cache"),
         POOLZOO_CONFIG=str(folder / "config"),
-        POOLZOO_PLUGINS=plugin,
+        COLUMNS="200",  # so that pytest does not cut its messages
     )
     words = f"a new venv of Python {platform.python_version()}, "
     words += "all packages installed into it" if clean else f"with the packages of {sys.prefix} linked into it"
     if left_out:
-        words += f", but {', '.join(left_out)}"
+        words += f", without {', '.join(left_out)}"
     python = scripts / ("python.exe" if os.name == "nt" else "python")
     version = poolzoo.__version__ if newest is None else newest.name.split("-")[1]
     made = Environment(folder, python, version, newest is None, words, variables, offline)

@@ -186,6 +186,6 @@ def _last_json(ended: child.Ended) -> Any:
 
 def _test_group(project: Path) -> Sequence[str]:
     """The requirements of the dependency group `test` of a project, as far as they are plain."""
-    groups = read(project / NAME).get("dependency-groups", {})
-    found = next((groups[name] for name in EXTRAS if name in groups), []) if isinstance(groups, dict) else []
-    return [one for one in found if isinstance(one, str)]
+    groups = read(project / NAME).get("dependency-groups")
+    found = [groups[name] for name in EXTRAS if name in groups] if isinstance(groups, dict) else []
+    return [one for one in found[0] if isinstance(one, str)] if found else []

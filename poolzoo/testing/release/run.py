@@ -25,6 +25,7 @@ from poolzoo.testing.release.installed import Installed
 from poolzoo.testing.release.outcome import ReleaseOutcome, ReleaseReport, Skipped
 
 TOOLS: Final = ("build", "twine", "pip")
+AGAINST: Final = ("this one", "the newest")  # of poolzoo, as -k and the report call them
 Say = Callable[[str], None]
 
 
@@ -92,7 +93,9 @@ class _Checking:
 
     def report(self, name: str) -> ReleaseReport:
         """Makes all selected checks."""
-        is_installed = any(self._selected(INSTALLED, against) for against in ("this one", "the newest"))
+        is_installed = any(self._selected(INSTALLED, against) for against in AGAINST)
+        selected = is_installed + sum(len(self._selected(group)) for group in (BUILD, METADATA, FILES))
+        self.options.select.require_some(selected, all_ids())
         newest = self._newest() if is_installed else None
         offline = self.options.offline or (newest is not None and not newest.is_reachable)
         if self.options.clean and offline:
@@ -145,14 +148,16 @@ class _Checking:
 
     def _make_installed(self, built: Built, wheel: Path | None, *, offline: bool) -> None:
         """Makes the selected checks of the plugin in an environment with one poolzoo."""
-        against = "this one" if wheel is None else "the newest"
+        against = AGAINST[wheel is not None]
         if not self._selected(INSTALLED, against):
             return
         folder = self.folder / ("this-poolzoo" if wheel is None else "newest-poolzoo")
         folder.mkdir()
         self._tell(f"making an environment with {f'poolzoo {poolzoo.__version__}' if wheel is None else wheel.name}")
         try:
-            made = environment.make(folder, built.name, wheel, clean=self.options.clean, offline=offline)
+            made = environment.make(
+                folder, built.name, built.requirements, wheel, clean=self.options.clean, offline=offline
+            )
         except AssertionError as error:
             self._remark(f"not checked against {against}: {error}")
             return

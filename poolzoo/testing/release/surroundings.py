@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
@@ -23,7 +24,7 @@ def clean_environment(**more: str) -> dict[str, str]:
     return {**kept, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1", **more}
 
 
-def link_packages(folder: Path, without: Iterable[str]) -> list[str]:
+def link_packages(folder: Path, without: Iterable[str], needed: Iterable[str] = ()) -> list[str]:
     """Fills a folder with links to all packages of this environment but some distributions.
 
     A folder of links can leave distributions out, which a path to the environment cannot.
@@ -31,6 +32,7 @@ def link_packages(folder: Path, without: Iterable[str]) -> list[str]:
     Args:
         folder: An empty folder.
         without: Names of distributions. Plugins of poolzoo are left out too.
+        needed: Names of distributions that are linked although they are plugins.
 
     Returns:
         The names of the distributions that were left out.
@@ -38,13 +40,14 @@ def link_packages(folder: Path, without: Iterable[str]) -> list[str]:
     Raises:
         OSError: Links cannot be made here.
     """
-    names = {canonicalize_name(name) for name in without}
+    names, kept = ({canonicalize_name(name) for name in given} for given in (without, needed))
     left_out: dict[str, str] = {}
     hidden: set[Path] = set()
     for dist in metadata.distributions():
         name = dist.metadata["Name"] or ""
-        if canonicalize_name(name) in names or _is_plugin(dist):
-            left_out.setdefault(canonicalize_name(name), name)
+        canonical = canonicalize_name(name)
+        if canonical in names or (canonical not in kept and _is_plugin(dist)):
+            left_out.setdefault(canonical, name)
             hidden |= _places(dist)
     for place in map(Path, sys.path):
         if place.name not in ("site-packages", "dist-packages") or not place.is_dir():
@@ -80,15 +83,15 @@ def write_this_poolzoo(folder: Path) -> str:
 
     Args:
         folder: An empty folder.
-
-    Raises:
-        OSError: Links cannot be made here.
     """
     import poolzoo
 
     package = Path(poolzoo.__file__).parent
     version = poolzoo.__version__
-    (folder / "poolzoo").symlink_to(package, target_is_directory=True)
+    try:
+        (folder / "poolzoo").symlink_to(package, target_is_directory=True)
+    except OSError:  # Windows allows it to few
+        shutil.copytree(package, folder / "poolzoo", ignore=shutil.ignore_patterns("__pycache__"))
     try:
         text = metadata.distribution("poolzoo").read_text("METADATA") or ""
     except metadata.PackageNotFoundError:  # it lies on PYTHONPATH

@@ -52,13 +52,9 @@ def state_of(run: SubmittedRun) -> dict[str, Tensor]:
     Raises:
         CheckFailed: The file is damaged.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
+    from poolzoo.model.state_dict import load_tensors
 
-    try:
-        return load((run.path / "model.safetensors").read_bytes())
-    except SafetensorError as error:
-        raise CheckFailed(f"{run.name}: model.safetensors holds no weights: {error}") from error
+    return load_tensors((run.path / "model.safetensors").read_bytes(), f"{run.name}: model.safetensors", "")
 
 
 def assembled(context: Context, chosen: str) -> Assembly:

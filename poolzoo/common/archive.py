@@ -1,0 +1,85 @@
+"""Arrays from a `.npz` file of unknown origin: no object in it is unpickled, and no promise in it takes memory.
+
+An archive may unpack to a thousand times its size. A header in it may state a shape that its bytes do not have. Both
+are compared with what is there before anything is allocated.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any, Final
+
+import numpy as np
+from numpy.lib import format as npy
+
+MAX_BYTES: Final = 512 << 20  # that an archive may unpack to, whatever its size …
+MAX_RATIO: Final = 32  # … or so many times its size, where that is more
+MAX_HEADER: Final = 10_000  # characters, as numpy has it
+KINDS: Final = "biuf"  # of arrays that poolzoo writes: booleans, integers and floats; texts beside them
+TEXT: Final = "U"
+ENDING: Final = ".npy"
+
+
+def read(path: Path, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    """The arrays by name: the named ones, or all.
+
+    Raises:
+        ValueError: It is no archive of plain arrays, is damaged, lacks a name, or unpacks to far more than it is.
+        OSError: It cannot be read.
+    """
+    try:
+        with path.open("rb") as file, zipfile.ZipFile(file) as found:
+            entries = {entry.filename.removesuffix(ENDING): entry for entry in found.infolist()}
+            wanted = list(entries) if names is None else list(names)
+            if absent := [name for name in wanted if name not in entries]:
+                raise ValueError(f"it has no {absent[0]}")
+            chosen = [entries[name] for name in wanted]
+            total, most = sum(entry.file_size for entry in chosen), max(MAX_BYTES, MAX_RATIO * path.stat().st_size)
+            if total > most:
+                raise ValueError(f"it unpacks to {total:,} bytes, and {most:,} are the most for its size")
+            return {name: _array(found, entry) for name, entry in zip(wanted, chosen, strict=True)}
+    except (OSError, ValueError):
+        raise
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise ValueError(str(error) or type(error).__name__) from error  # a RuntimeError asks for a password
+    except Exception as error:  # lzma and struct have classes of their own, and tokenize, which reads a header
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
+    with archive.open(entry) as file:
+        shape, is_fortran, dtype = header(file)
+        count, left = _count(shape), entry.file_size - file.tell()
+        if dtype.kind not in KINDS + TEXT or not dtype.itemsize:
+            raise ValueError(f"{entry.filename} holds {dtype}, and no plain numbers")
+        if count * dtype.itemsize != left:
+            raise ValueError(f"{entry.filename} has {left:,} bytes, and states {dtype}{list(shape)}")
+        flat = np.frombuffer(bytearray(file.read(left)), dtype)
+        return flat.reshape(shape[::-1]).T if is_fortran else flat.reshape(shape)
+
+
+def header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether columns come first, and type, from the start of a `.npy` file.
+
+    Raises:
+        ValueError: It has no such start.
+    """
+    version = npy.read_magic(file)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"version {version} of the format is unknown")
+    read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, is_fortran, dtype = read_header(file, max_header_size=MAX_HEADER)
+    return shape, is_fortran, dtype
+
+
+def _count(shape: Sequence[int]) -> int:
+    """The number of values; a Python integer never overflows."""
+    if any(isinstance(side, bool) or not isinstance(side, int) or side < 0 for side in shape):
+        raise ValueError(f"{list(shape)} is no shape")
+    count = 1
+    for side in shape:
+        count *= side
+    return count

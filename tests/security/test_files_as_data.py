@@ -1,0 +1,94 @@
+"""Weights, archives, downloads and caches: read as data, private, and of a size that has an end."""
+
+from __future__ import annotations
+
+import ast
+import os
+import pathlib
+import sys
+from io import BytesIO
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+
+from poolzoo.common.errors import CheckFailed, EnvironmentProblem
+from poolzoo.data import disk
+from poolzoo.datasets import download
+from poolzoo.model.state_dict import read_state_dict
+
+ROOT = Path(__file__).parents[2]
+
+
+class Touches:
+    """Makes a file where it is unpickled as a program."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return pathlib.Path.touch, (pathlib.Path(self.place),)
+
+
+@pytest.mark.parametrize("form", ["plain", "in a state dict", "old format"])
+def test_weights_that_are_more_than_tensors_are_refused(tmp_path, form):
+    mark, path = tmp_path / "executed", tmp_path / "weights.pth"
+    content = Touches(mark) if form == "plain" else {"state_dict": {"weight": torch.ones(1), "more": Touches(mark)}}
+    torch.save(content, path, _use_new_zipfile_serialization=form != "old format")
+    with pytest.raises(CheckFailed):
+        read_state_dict(path)
+    assert not mark.exists()
+    torch.load(path, weights_only=False)  # the check of the check
+    assert mark.exists()
+
+
+def test_a_download_without_end_is_ended(tmp_path, monkeypatch):
+    class Endless(BytesIO):
+        headers: ClassVar[dict[str, str]] = {}
+
+        def read(self, size: int = -1) -> bytes:
+            return bytes(size)
+
+    monkeypatch.setattr(download, "MAX_BYTES", 5 << 20)
+    monkeypatch.setattr(download, "urlopen", lambda *_, **__: Endless())
+    with pytest.raises(EnvironmentProblem, match="bytes came"):
+        download.fetch(tmp_path / "file", ["https://example.org/file"], "0" * 32, "numbers")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="asks for permissions of POSIX")
+def test_what_a_cache_keeps_is_private(tmp_path):
+    shelf = disk.Shelf(tmp_path / "shelf", 1 << 30)
+    before = os.umask(0)
+    try:
+        with shelf.building("key") as place:
+            (place / "rows").write_bytes(b"pixels")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "shelf" / "key").stat().st_mode & 0o077 == 0
+
+
+def test_no_file_is_made_in_a_shared_folder_by_a_known_name():
+    """No source names /tmp or asks for it; `tempfile` makes names that nobody can foresee, and makes them its own."""
+    for path in (ROOT / "poolzoo").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        if "/tmp" not in text and "gettempdir" not in text and "TEMP" not in text:
+            continue
+        tree = ast.parse(text)
+        documented = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documented:
+                assert not node.value.startswith(("/tmp", "/var/tmp", "TMP", "TEMP")), path
+            assert not (isinstance(node, ast.Attribute) and node.attr.startswith("gettempdir")), path
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
+def test_a_link_in_the_place_of_a_file_is_replaced_and_not_followed(tmp_path):
+    from poolzoo.common import files
+
+    (tmp_path / "victim").write_text("kept")
+    (tmp_path / "report.json").symlink_to(tmp_path / "victim")
+    files.write_atomically(tmp_path / "report.json", "new")
+    assert (tmp_path / "victim").read_text() == "kept"
+    assert not (tmp_path / "report.json").is_symlink()
