@@ -88,10 +88,8 @@ def _package(name: str, arguments: argparse.Namespace, screen: TextIO) -> str:
 
 
 def sample(mutants: list[Mutant], size: int, seed: int) -> list[Mutant]:
-    """Mutants drawn without replacement, in the order of the files."""
-    if size >= len(mutants):
-        return mutants
-    return [mutants[index] for index in sorted(random.Random(seed).sample(range(len(mutants)), size))]
+    """Mutants drawn without replacement, in the order drawn: what an interrupted run has tried is a sample too."""
+    return random.Random(seed).sample(mutants, min(size, len(mutants)))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""`poolzoo export`."""
+"""`poolzoo export`. It is long because it has many options, and prints what was measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`poolzoo predict`."""
+"""`poolzoo predict`. It is long because it prints tables, CSV, JSON and parts of a large set."""
 
 from __future__ import annotations
 

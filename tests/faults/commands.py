@@ -1,4 +1,4 @@
-"""A command at work: in a fork of a warm process, or in a process of its own. Both can be paused, signalled, watched.
+"""A command at work: in a fork of a warm process, or in a process of its own. Both can be paused, signaled, watched.
 
 A fork costs a fifth of a fresh process, whose imports take seconds. It differs in the start and in the end of the
 interpreter: signals that arrive before `poolzoo.cli.main` are not the program's, and no exit handlers run.
