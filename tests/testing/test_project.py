@@ -74,7 +74,8 @@ def test_each_test_has_only_its_own_plugins(poolzoo_project, mine, other):
 def test_a_plugin_may_be_written_again(poolzoo_project):
     poolzoo_project.write_plugin("mine", MEAN.format(name="old"))
     assert "old" in poolings(poolzoo_project)
-    poolzoo_project.write_plugin("mine", MEAN.format(name="new"))
+    path = str(poolzoo_project.write_plugin("mine", MEAN.format(name="new")))
+    assert path not in [getattr(module, "__file__", None) for module in sys.modules.values()]
     assert {"old", "new"} & poolings(poolzoo_project) == {"new"}
     with pytest.raises(ValueError, match="use letters"):
         poolzoo_project.write_plugin("my-plugin", "")

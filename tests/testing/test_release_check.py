@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from poolzoo.testing.release import checks
+from poolzoo.testing.release import checks, environment
 
 KINDS = ("pooling", "backbone", "dataset", "runtime")
 
@@ -152,3 +153,30 @@ def arguments(process: str) -> str:
         return Path("/proc", process, "cmdline").read_text(errors="replace")
     except OSError:
         return ""
+
+
+@pytest.mark.slow
+def test_a_newer_package_leaves_the_linked_one_alone(tmp_path, monkeypatch):
+    """pip must not uninstall through a link: the file behind it is the one of the user's environment."""
+    site = tmp_path / "site-packages"
+    for folder, version in ((site, "1.0"), (tmp_path / "newer", "2.0")):
+        info = folder / f"linked_thing-{version}.dist-info"
+        info.mkdir(parents=True)
+        (folder / "linked_thing").mkdir()
+        (folder / "linked_thing" / "__init__.py").write_text(f"version = '{version}'\n")
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: linked-thing\nVersion: {version}\n")
+        (info / "WHEEL").write_text("Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        (info / "INSTALLER").write_text("pip\n")
+        names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+        (info / "RECORD").write_text("".join(f"{name},,\n" for name in [*names, f"{info.name}/RECORD"]))
+    wheel = Path(shutil.make_archive(str(tmp_path / "wheel"), "zip", tmp_path / "newer"))
+    wheel = wheel.rename(tmp_path / "linked_thing-2.0-py3-none-any.whl")
+    monkeypatch.syspath_prepend(site)
+    (tmp_path / "environment").mkdir()
+    made = environment.make(tmp_path / "environment", "a-plugin", [], None, clean=False, offline=True)
+    show = ("-c", "import linked_thing; print(linked_thing.version)")
+    assert made.run(*show, cwd=tmp_path, timeout=60).stdout.strip() == "1.0"
+    made.install(str(wheel))
+    assert made.run(*show, cwd=tmp_path, timeout=60).stdout.strip() == "2.0"
+    assert (site / "linked_thing" / "__init__.py").read_text() == "version = '1.0'\n"
+    assert (site / "linked_thing-1.0.dist-info" / "METADATA").is_file()
