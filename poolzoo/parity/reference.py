@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from poolzoo.common import output
+from poolzoo.common import allocator, output
 from poolzoo.common.errors import CheckFailed
 from poolzoo.data.synthetic import edge_cases
 from poolzoo.metrics.decisions import ONE_LABEL, Decision
@@ -80,6 +80,7 @@ def _reference(
         return "float32", single, RELATIVE * max_abs_by_row(single[0])
     finally:
         model.float()  # exact: every float32 is a float64; a copy would trust that modules can be copied
+        allocator.release(generation=0)  # what glibc kept
     return "float64", double, max_abs_by_row(_joined(single)[: len(images)] - _joined(double))
 
 
