@@ -174,6 +174,29 @@ def _graphs(folder: Path) -> Iterator[Call]:
     yield lambda: ort_session.open_model(folder / "x.onnx")
 
 
+def _plans(folder: Path) -> Iterator[Call]:
+    import json
+
+    from poolzoo.compare import grid
+    from poolzoo.datasets import places
+    from poolzoo.plugin import loader
+    from poolzoo.runtime.prediction.plan import PLAN, Plan
+    from poolzoo.train import recipes
+
+    for name, content in (("later", {"schema": 999}), ("altered", {"schema": 2, "checksum": "0"})):
+        (folder / name).mkdir()
+        (folder / name / PLAN).write_text(json.dumps(content))
+        yield lambda name=name: Plan.load(folder / name)
+    yield lambda: recipes.recipe_settings("tunne")
+    yield lambda: loader.catalog().dataset("folder")
+    yield lambda: loader.catalog().dataset("fodler:photos")
+    yield lambda: loader.catalog().runtime("onnxruntime:x=1")
+    yield lambda: grid.find_baseline("gme", grid.variants("avg,gem", None, "nano/plain"))
+    yield lambda: grid.variants("p=2,avg", None, "nano/plain")
+    yield lambda: places.require_file(folder / "text.txt", "name a table", (".csv",))
+    yield lambda: places.require_folder(folder / "namless", "name a folder")
+
+
 def calls(folder: Path) -> Iterator[Call]:
     """Every call; the files that they read are those of `command_lines.files`, and a few more."""
     yield from _settings()
@@ -184,3 +207,4 @@ def calls(folder: Path) -> Iterator[Call]:
     yield from _weights(folder)
     yield from _modules(folder)
     yield from _graphs(folder)
+    yield from _plans(folder)
