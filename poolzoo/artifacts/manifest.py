@@ -61,10 +61,10 @@ def write_manifest(directory: Path, kind: str) -> None:
 
 
 def replace_files(directory: Path, contents: Mapping[str, bytes]) -> None:
-    """Replaces or adds files of a complete directory. Its manifest follows at once, without a write between them.
+    """Replaces or adds files of a complete run, and its manifest: all of them or none, whatever ends the process.
 
     Args:
-        directory: A run or bundle.
+        directory: The run.
         contents: By name.
 
     Raises:
@@ -111,7 +111,7 @@ def finish_replacing(directory: Path) -> None:
                 with suppress(FileNotFoundError):  # done before, or by another process
                     os.replace(directory / name, directory / name.removesuffix(_NEW))
         (directory / REPLACING).unlink(missing_ok=True)
-    except (OSError, TypeError, AttributeError) as error:
+    except (OSError, TypeError, ValueError, AttributeError) as error:
         text = f"{directory} was being changed when a command was stopped, and that cannot be ended: {reason(error)}"
         raise CheckFailed(text, "make it writable, and try again") from error
 
@@ -124,7 +124,6 @@ def self_checksum(manifest: Mapping[str, object]) -> str:
 
 def differences(directory: Path) -> list[str]:
     """What differs from the manifest, in words; empty where every file has its checksum."""
-    finish_replacing(directory)
     try:
         manifest: Manifest = files.read_json(directory / MANIFEST)
         listed = {str(name): str(entry["sha256"]) for name, entry in manifest["files"].items()}
@@ -180,6 +179,8 @@ def check(directory: Path, kind: str) -> None:
         if kind == "run" and (directory / "run.toml").is_file():
             raise CheckFailed(f"run {directory} is not complete", f"poolzoo finetune --resume {directory}")
         raise UsageError(f"{directory} is no {kind}: it has no {MANIFEST}", f"give the directory of a {kind}")
+    if kind == "run":
+        finish_replacing(directory)
     if found := differences(directory):
         raise CheckFailed(
             f"{kind} {directory} is damaged: {', '.join(found[:5])}", "make it again, or restore the files"

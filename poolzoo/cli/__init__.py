@@ -163,7 +163,7 @@ def main() -> NoReturn:
 
         uncaught.install()
     stopping.handle(_interrupt)
-    stopping.never_lose_one()
+    stopping.never_lose_one(_stopped.clear)
     try:
         code = run(sys.argv[1:])
     except KeyboardInterrupt as stop:  # a second one, while the first was being handled

@@ -18,13 +18,18 @@ EXCEPTIONS: Final[dict[int, type[KeyboardInterrupt]]] = {
 }
 
 
-def never_lose_one() -> None:
-    """Sends a signal again whose exception came where Python drops exceptions, as in a callback of the collector."""
+def never_lose_one(forget: Callable[[], object]) -> None:
+    """Sends a signal again whose exception came where Python drops exceptions, as in a callback of the collector.
+
+    Args:
+        forget: Called first, so that the handler does not take it for a second signal.
+    """
     others = sys.unraisablehook
 
     def hook(dropped: sys.UnraisableHookArgs) -> None:
         numbers = [number for number, kind in EXCEPTIONS.items() if dropped.exc_type is kind]
         if numbers:
+            forget()
             _send_again(numbers[0])
         else:
             others(dropped)

@@ -78,8 +78,8 @@ def train_heads(base: Settings, trials: Sequence[Trial], folder: Path) -> list[T
     except Exception as error:
         if disk_full(error) is not None:
             raise
-        if len(pools) == 1:
-            return [failed(first, error)]
+        if len(pools) == 1 or isinstance(error, OSError):  # which no head is to blame for
+            return [failed(trial, error) for trial in pools.values()]
         for pool, trial in list(pools.items()):  # which of them is it?
             try:
                 prepare_heads(settings, [pool])

@@ -23,7 +23,7 @@ from poolzoo.data.batches import Rank
 from poolzoo.data.streaming.images import StreamedImages, batches
 from poolzoo.data.streaming.loader import StreamLoader
 from poolzoo.data.streaming.photographs import Encoded, Reduced, reduced_size
-from poolzoo.data.streaming.row_file import RECORD, RowFile
+from poolzoo.data.streaming.row_file import RECORD, RowFile, sweep
 from poolzoo.data.streaming.skipped import Skipped
 from poolzoo.data.unreadable import BrokenImages
 from poolzoo.plugin.image_index import FileStorage, ImageIndex
@@ -254,6 +254,12 @@ def test_killed_process_leaves_whole_rows_alone(tmp_path):
     (table,) = (tmp_path / "rows").glob("*.table")
     with table.open("ab") as file:
         file.write(b"half a record")
+    living = RowFile(tmp_path / "rows", 9, 10**9)
+    living.add(8, np.zeros((2, 2, 3), np.uint8), (8, 8))  # no record of it is written yet
+    (tmp_path / "rows" / "part-dead.rows").write_bytes(bytes(99))
+    sweep(tmp_path / "rows")
+    sizes = sorted(path.stat().st_size for path in (tmp_path / "rows").glob("*.rows"))
+    assert sizes == [12, sum((4 + i) * 5 * 3 for i in range(4))]
     rows = RowFile(tmp_path / "rows", 9, 10**9)
     assert [rows.find(position) is not None for position in range(9)] == [True] * 4 + [False] * 5
     kept = rows.find(3)

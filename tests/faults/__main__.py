@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace, base: Path) -> int:
         every = ((bench.reference(name), name, kind) for name in names for kind in kinds)
         faults = (Fault(name, kind, at) for _, name, kind in every for at in range(1, bench.counts[name] + 1))
     else:
-        drawn = sorted(draw(scenarios, arguments.faults, arguments.kind, random.Random(arguments.seed)), key=repr)
+        drawn = draw(scenarios, arguments.faults, arguments.kind, random.Random(arguments.seed))
         faults = ((bench.reference(one.scenario), one.fault(bench.counts[one.scenario]))[1] for one in drawn)
     kinds, failed, cpu, started = Counter[str](), list[str](), 0.0, time.monotonic()
     for fault in faults:

@@ -47,7 +47,7 @@ def make(bench: Bench) -> None:
     (place / "remote.py").write_text(REMOTE.format(**_published()))
     for name, words in {
         "run": TRAIN,
-        "run2": (*TRAIN, "--seed", "1"),
+        "run2": (*TRAIN, "--seed", "1", "--split-seed", "0"),
         "plain": (*TRAIN, "--no-calibration"),
     }.items():
         _made(bench, (*words, "--out", "run"), "run", name)

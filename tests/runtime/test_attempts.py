@@ -51,6 +51,17 @@ def test_one_death_changes_nothing(tmp_path):
     assert list(after.steps(IMAGES, BATCH)) == [(0, IMAGES)]
 
 
+def test_who_is_stopped_did_not_die_of_an_image(tmp_path):
+    for _ in range(5):
+        Attempt(tmp_path, 0).enter(8, 8)
+        attempts.withdraw(tmp_path)
+    assert Attempt(tmp_path, 0).deaths == 0
+    Attempt(tmp_path, 0).enter(8, 8)  # this one dies
+    Attempt(tmp_path, 0).enter(16, 8)
+    attempts.withdraw(tmp_path)
+    assert Attempt(tmp_path, 0).deaths == 1
+
+
 def test_deaths_at_one_place_try_those_batches_image_by_image(tmp_path):
     Attempt(tmp_path, 0).enter(8, 8)
     Attempt(tmp_path, 0).enter(8, 8)
