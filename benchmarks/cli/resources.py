@@ -29,7 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -42,6 +42,17 @@ from PIL import Image
 ROOT: Final = Path(__file__).parents[2]
 BEFORE: Final = "ddf68a2"  # the build before images were decoded by the size that is needed
 FORMER_FLAGS: Final = {"--no-bench": "--no-speed", "--robustness-samples": "--robust", "--export-top": "--finalists"}
+# Starts a command, and writes its exit code and usage to a file. A process counts the memory of the one that started it
+# as its own, so that this one should import little.
+LAUNCH: Final = """
+import os, sys, time
+started = time.perf_counter()
+process = os.posix_spawn(sys.argv[2], sys.argv[2:], os.environ)
+_, status, used = os.wait4(process, 0)
+code, wall = os.waitstatus_to_exitcode(status), time.perf_counter() - started
+with open(sys.argv[1], "w") as file:
+    file.write(f"[{code}, {used.ru_maxrss * 1024}, {used.ru_utime + used.ru_stime}, {wall}]")
+"""
 FEW, MANY = 8, 200  # 12-megapixel photographs: enough that the noise of a start-up is small beside them
 
 
@@ -62,27 +73,31 @@ class Side:
         name: "before" or "after".
         source: The checkout that holds the package.
         work: A directory for what it writes.
+        path: Directories of more packages, such as plugins.
+        environment: More variables of the environment.
     """
 
     name: str
     source: Path
     work: Path
+    path: tuple[Path, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
     made: dict[str, Path] = field(default_factory=dict)
 
     def run(self, *arguments: str | Path, cache: str = "cache") -> Usage:
         """Runs `poolzoo ARGUMENTS`, whose exit code must be 0."""
-        environment = dict(os.environ, PYTHONPATH=str(self.source), POOLZOO_CACHE=str(self.work / cache))
+        path = os.pathsep.join(map(str, (self.source, *self.path)))
+        environment = {**os.environ, "PYTHONPATH": path, "POOLZOO_CACHE": str(self.work / cache), **self.environment}
         words = [FORMER_FLAGS.get(str(word), word) if self.has_former_flags else word for word in arguments]
         command = [sys.executable, "-m", "poolzoo", *map(str, words)]
-        started = time.perf_counter()
+        launch = [sys.executable, "-S", "-c", LAUNCH, str(self.work / "usage"), *command]
         with (self.work / "log").open("wb") as log:
-            process = subprocess.Popen(command, env=environment, cwd=self.work, stdout=log, stderr=log)
-            _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
+            subprocess.run(launch, check=True, env=environment, cwd=self.work, stdout=log, stderr=log)
+        status, *used = json.loads((self.work / "usage").read_text())
+        if status:
             tail = (self.work / "log").read_text(errors="replace")[-2000:]
-            raise SystemExit(f"{self.name}: poolzoo {' '.join(command[3:])} gave {process.returncode}:\n{tail}")
-        return Usage(usage.ru_maxrss * 1024, usage.ru_utime + usage.ru_stime, time.perf_counter() - started)
+            raise SystemExit(f"{self.name}: poolzoo {' '.join(command[3:])} gave {status}:\n{tail}")
+        return Usage(*used)
 
     @cached_property
     def has_former_flags(self) -> bool:

@@ -65,13 +65,15 @@ def _package(name: str, arguments: argparse.Namespace, screen: TextIO) -> str:
             print(f"{result.verdict} {result.mutant}", file=screen, flush=True)
 
     session = MutationSession(chosen, [folder], arguments.seconds, arguments.jobs, report)
-    options = [*QUIET, "-o", "tmp_path_retention_policy=none"]
+    options = [*QUIET, "-o", "tmp_path_retention_policy=none", f"--basetemp={file.with_suffix('.tmp').absolute()}"]
     pytest.main([*options, *(arguments.tests or TESTS[name])], plugins=[session])
     for test in session.unfit:
         print(f"{test} fails without any mutant, and is left out", file=screen)
     verdicts = Counter(json.loads(line)["verdict"] for line in file.read_text(encoding="utf-8").splitlines())
     tried = verdicts.total()
     killed = verdicts["killed"] + verdicts["timeout"]
+    if not tried:
+        return f"| {name} | {len(every)} | 0 | | | | |"
     low, high = wilson_interval(killed, tried)
     print(f"{name}: {killed} of {tried} killed", file=screen, flush=True)
     return (

@@ -111,7 +111,7 @@ def finish_replacing(directory: Path) -> None:
                 with suppress(FileNotFoundError):  # done before, or by another process
                     os.replace(directory / name, directory / name.removesuffix(_NEW))
         (directory / REPLACING).unlink(missing_ok=True)
-    except (OSError, TypeError, AttributeError) as error:
+    except (OSError, TypeError, ValueError, AttributeError) as error:
         text = f"{directory} was being changed when a command was stopped, and that cannot be ended: {reason(error)}"
         raise CheckFailed(text, "make it writable, and try again") from error
 

@@ -210,7 +210,6 @@ def run(arguments: list[str]) -> int:
     except BaseException as error:  # a plugin may throw anything
         if _stopped:
             return _say_stopped(_stopped[-1])
-        errors.show_traceback(error)
         shown = errors.explain(error)
         output.error(shown.message, shown.hint)
         return shown.exit_code

@@ -75,7 +75,7 @@ def _devices() -> Iterator[Finding]:
     yield Finding("cpu", "ok", f"{resources.cpus()} of {os.cpu_count()} processors, torch uses {threads} threads")
     if not torch.cuda.is_available():
         yield Finding("cuda", "absent", "torch sees no GPU")
-    for index in range(torch.cuda.device_count()):
+    for index in range(torch.cuda.device_count()):  # gpu: no round without a device
         try:
             torch.ones(1, device=f"cuda:{index}").sum().item()
             yield Finding(f"cuda:{index}", "ok", torch.cuda.get_device_name(index))

@@ -2,7 +2,7 @@
 
 A spreadsheet computes a cell that begins with `=`, `+`, `-` or `@`, whatever it is quoted with. File names and names of
 classes may begin so. Such a text gets an apostrophe in front, which spreadsheets take for "text". Numbers stay as they
-are, also those in a text. JSON holds the very text.
+are, also those in a text. JSON holds the very text, and poolzoo reads its own tables back without the apostrophe.
 """
 
 from __future__ import annotations
@@ -19,10 +19,18 @@ NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|nan
 
 
 def cell(value: object) -> object:
-    """A cell that no spreadsheet computes: a text that would be a formula gets an apostrophe in front."""
-    if isinstance(value, str) and FORMULA.match(value) and not NUMBER.fullmatch(value):
+    """A cell that no spreadsheet computes: a text that would be a formula gets an apostrophe in front.
+
+    One that is such a text behind apostrophes of its own gets another, so that `plain` gives every text back.
+    """
+    if isinstance(value, str) and FORMULA.match(value.lstrip("'")) and not NUMBER.fullmatch(value):
         return f"'{value}"
     return value
+
+
+def plain(text: str) -> str:
+    """The text that `cell` was given."""
+    return text[1:] if text[:1] == "'" and FORMULA.match(text.lstrip("'")) else text
 
 
 def line(cells: Sequence[object], end: str = "\r\n") -> str:

@@ -135,7 +135,11 @@ def reason(error: BaseException, most: int = 500) -> str:
 
 
 def explain(error: BaseException) -> PoolzooError:
-    """Turns any exception into one that can be shown: the one table from exception type to message and code."""
+    """Turns any exception into one that can be shown: the one table from exception type to message and code.
+
+    POOLZOO_DEBUG prints its traceback first, also where work goes on without what failed.
+    """
+    show_traceback(error)
     if isinstance(error, PoolzooError):
         return error
     text = one_line(message_of(error))

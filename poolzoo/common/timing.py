@@ -13,6 +13,7 @@ from typing import Any, Final
 WARM_UP: Final = 3  # calls of each before any is timed …
 WARM_UP_SECONDS: Final = 0.1  # … but no further one after so long
 LEAST_ROUNDS, MOST_ROUNDS = 5, 200
+FEW_ROUNDS: Final = 3  # the least where each takes long and nothing is chosen by them: slow calls vary little
 NARROW: Final = 0.03  # `within` of a report: runs of the same program differ by more
 ALPHA: Final = 0.05  # how often the interval of a median misses it
 

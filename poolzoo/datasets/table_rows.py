@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from poolzoo.common import json_reader
+from poolzoo.common import csv_writer, json_reader
 from poolzoo.common.errors import UsageError
 from poolzoo.datasets.labels import label_names, split_labels
 from poolzoo.plugin.grammar import suggest
@@ -128,9 +128,10 @@ def _csv(path: Path, encoding: str, multilabel: bool) -> Iterator[Row]:
                 if len(cells) != len(header) and (len(cells) < len(header) or any(cells[len(header) :])):
                     text = f"{path}, line {line:,}: {len(cells)} cells, and the first line has {len(header)}"
                     raise UsageError(text, "put cells that hold the separator into quotes")
-                labels = split_labels(cells[label_at]) if many else label_names(cells[label_at])
+                label = csv_writer.plain(cells[label_at])
+                labels = split_labels(label) if many else label_names(label)
                 split = "train" if split_at is None else cells[split_at].strip()
-                yield _row(path, line, cells[path_at], labels, split, multilabel)
+                yield _row(path, line, csv_writer.plain(cells[path_at]), labels, split, multilabel)
         except csv.Error as error:
             hint = "a quote that is not closed, or a file that is no CSV; double the quotes within a cell"
             raise UsageError(f"{path}, line {reader.line_num:,}: {error}", hint) from None

@@ -1,4 +1,7 @@
-"""Writes the model card of a bundle: `README.md`, `report.html`, and their pictures."""
+"""Writes the model card of a bundle: `README.md`, `report.html`, and their pictures.
+
+The file is long because it has each section of the card.
+"""
 
 from __future__ import annotations
 

@@ -130,12 +130,13 @@ def quiet_exporter() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def batch_of(model: nn.Module, size: tuple[int, int]) -> int:
+def batch_of(model: nn.Module, size: tuple[int, int], pixels: int = PIXELS) -> int:
     """The batch size of inference: smaller for larger images, so that memory does not grow with their size.
 
     Args:
         model: The network with its preprocessing, which may resize them.
         size: Height and width of the images.
+        pixels: How many pixels of network input a batch may have.
     """
     height, width = getattr(getattr(model, "preprocess", None), "resize", None) or size
-    return max(1, min(BATCH, PIXELS // (height * width)))
+    return max(1, min(BATCH, pixels // (height * width)))

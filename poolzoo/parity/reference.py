@@ -22,6 +22,9 @@ EDGE_FACTOR: Final = 16.0  # for edge cases: each has its own noise floor, from 
 RELATIVE: Final = 1e-6  # of the scale: the largest logit of the images, or of the edge case if that is larger
 MAX_FLOOR: Final = 1e-3  # of the scale; above it any graph would pass (healthy networks: below 1e-5)
 # An edge case with a larger floor is only checked for NaN: the network is chaotic there, and rounding alone decides.
+# Input pixels of a batch in float64. torch unfolds the input of a convolution, which takes up to 300 bytes a pixel in
+# common networks. glibc keeps 32 MB for the next layer, and has the system clear the pages of anything larger anew.
+FLOAT64_PIXELS: Final = 4 * 128 * 128
 FLOAT64_IMAGES: Final = 256  # that are also computed in float64, beside the edge cases
 
 
@@ -34,6 +37,9 @@ def _outputs(model: nn.Module, images: np.ndarray, dtype: torch.dtype, label: st
     parts = []
     with torch.inference_mode(), output.progress(label, len(images)) as bar:
         size = batch_of(model, images.shape[1:3])
+        if dtype == torch.float64:  # each thread unfolds an image of its own
+            fewer = batch_of(model, images.shape[1:3], FLOAT64_PIXELS)
+            size = min(size, max(torch.get_num_threads(), fewer))
         for start in range(0, len(images), size):
             batch = torch.from_numpy(np.ascontiguousarray(images[start : start + size]))
             parts.append([out.to(dtype) for out in model(batch)])

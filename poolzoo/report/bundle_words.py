@@ -1,4 +1,7 @@
-"""Texts and tables that a bundle's card and page share, as plain text that each escapes for itself."""
+"""Texts and tables that a bundle's card and page share, as plain text that each escapes for itself.
+
+The file is long because there are many: speed, targets, candidates, layers, parity, rules, preprocessing.
+"""
 
 from __future__ import annotations
 

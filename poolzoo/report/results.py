@@ -1,7 +1,7 @@
 """What a comparison found, as types: the content of `compare.json`, whichever version of poolzoo wrote it.
 
 This is the one place where that file is parsed. A figure that is missing, NaN or infinite is None from here on, so that
-pages and tables never test for it again.
+pages and tables never test for it again. The file is long because it has a type for each part of that one.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ def without_photo_input(model: onnx.ModelProto) -> onnx.ModelProto:
     facts = {entry.key: entry.value for entry in model.metadata_props}
     given = json.loads(facts["input"])
     if given["kind"] != PHOTO:
-        raise UsageError(f"the graph takes {given['kind']} images, not photographs")
+        raise UsageError(f"the graph takes {given['kind']} images, not photographs", "export it with --input photo")
     made = copy.deepcopy(model)
     inside = [node for node in made.graph.node if not node.name.startswith(PREFIX)]
     constants = [tensor for tensor in made.graph.initializer if not tensor.name.startswith(PREFIX)]

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 BATCHES: Final = (1, 32)
 SECONDS: Final = 2.0  # for all runtimes at one batch size and thread count together
 QUICK_SECONDS: Final = 0.5  # of a graph alone: `verify` shows its speed, `bench` measures it
-QUICK_ROUNDS: Final = 3  # likewise, where a batch takes that long
 TORCH: Final = "torch"
 ORT: Final = ort_session.ORT
 
@@ -125,7 +124,8 @@ def compare_with_torch(
                 batch = make_batch(images, size)
                 calls = _working_calls(variants, torch.from_numpy(batch), device)
                 calls[ORT] = partial(graph.run, batch)
-                measured.setdefault(size, []).extend(time_runtimes(calls, TORCH, count, within=timing.NARROW))
+                rows = time_runtimes(calls, TORCH, count, within=timing.NARROW, least=timing.FEW_ROUNDS)
+                measured.setdefault(size, []).extend(rows)
     finally:
         torch.set_num_threads(before)
         model.to("cpu")
@@ -161,9 +161,8 @@ def measure_graph(
         rows: list[Measurement] = []
         for count, one in graphs.items():
             calls = {ORT: partial(one.run, batch)}
-            rows += time_runtimes(
-                calls, ORT, count, seconds=min(QUICK_SECONDS, SECONDS), within=timing.NARROW, least=QUICK_ROUNDS
-            )
+            quick = min(QUICK_SECONDS, SECONDS)
+            rows += time_runtimes(calls, ORT, count, seconds=quick, within=timing.NARROW, least=timing.FEW_ROUNDS)
         last = rows[-1]
         found[size] = BatchSpeed(
             ort_ms=last.median_ms, threads=last.threads, rounds=last.rounds, measurements=tuple(rows)

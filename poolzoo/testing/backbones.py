@@ -152,9 +152,20 @@ def run_check(check: str, backbone: Backbone | str, **options: Any) -> None:
     checks.run(check, _checked(backbone, options))
 
 
-def check_backbone(backbone: Backbone | str, **options: Any) -> list[Failure]:
-    """Runs all of `BACKBONE_CHECKS` on a backbone; the failures, an empty list if there are none."""
-    return checks.failures(_checked(backbone, options))
+def check_backbone(
+    backbone: Backbone | str, *, expected_failures: Mapping[str, str] | None = None, **options: Any
+) -> list[Failure]:
+    """Runs all of `BACKBONE_CHECKS` on a backbone.
+
+    Args:
+        backbone: A `Backbone`, or the name of one that is loaded.
+        expected_failures: Checks that it is expected to fail, each with the reason; one that passes is a failure.
+        options: Values for the options of its build.
+
+    Returns:
+        The failures, an empty list if there are none.
+    """
+    return checks.failures(_checked(backbone, options), expected_failures)
 
 
 def _checked(backbone: Backbone | str, options: Mapping[str, object]) -> CheckedBackbone:

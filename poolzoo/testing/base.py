@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from poolzoo.common.errors import message_of
+from poolzoo.common.errors import UsageError, message_of
 from poolzoo.plugin.catalog import Failure as PluginError
+from poolzoo.testing.expected import problem_of
 
 T = TypeVar("T")  # what is checked
 _Function = Callable[[T], str | None]
@@ -102,9 +103,29 @@ class Checks(Generic[T]):
             return Failure(check.id, first_line(error), check.expected, check.hint)
         return None
 
-    def failures(self, checked: T) -> list[Failure]:
-        """Runs all checks; those that fail, in order."""
-        return [failed for check in self if (failed := self.failure(check, checked)) is not None]
+    def failures(self, checked: T, expected: Mapping[str, str] | None = None) -> list[Failure]:
+        """Runs all checks; those that fail, in order.
+
+        Args:
+            checked: What to check.
+            expected: Checks that are expected to fail, each with the reason. One that passes is a failure.
+
+        Raises:
+            UsageError: One of those is no check, or has no reason.
+        """
+        reasons = expected or {}
+        if problem := problem_of(reasons, self.ids):
+            raise UsageError(f"expected_failures: {problem[0]}", problem[1])
+        found = []
+        for check in self:
+            failed = self.failure(check, checked)
+            if check.id in reasons:
+                text = f"it passes, and is expected to fail ({reasons[check.id]})"
+                failed = (
+                    None if failed else Failure(check.id, text, check.expected, "leave it out of expected_failures")
+                )
+            found += [failed] if failed is not None else []
+        return found
 
 
 def first_line(error: BaseException) -> str:

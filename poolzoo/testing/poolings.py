@@ -343,18 +343,25 @@ def run_check(check: str, pooling: Pooling | str, kind: Kind = "global", **optio
     checks.run(check, _checked(pooling, kind, options))
 
 
-def check_pooling(pooling: Pooling | str, kind: Kind = "global", **options: Any) -> list[Failure]:
+def check_pooling(
+    pooling: Pooling | str,
+    kind: Kind = "global",
+    *,
+    expected_failures: Mapping[str, str] | None = None,
+    **options: Any,
+) -> list[Failure]:
     """Runs all of `CHECKS` on a pooling.
 
     Args:
         pooling: A `Pooling` as a plugin yields it, or the name of a loaded one.
         kind: Which kind a name means.
+        expected_failures: Checks that it is expected to fail, each with the reason; one that passes is a failure.
         options: Values for the options of its build.
 
     Returns:
         The failures, in the order of `CHECKS`; an empty list if there are none.
     """
-    return checks.failures(_checked(pooling, kind, options))
+    return checks.failures(_checked(pooling, kind, options), expected_failures)
 
 
 def _checked(pooling: Pooling | str, kind: Kind, options: Mapping[str, object]) -> CheckedPooling:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar, Final
@@ -178,12 +178,19 @@ def run_check(check: str, runtime: Runtime | str) -> None:
     checks.run(check, _checked(runtime))
 
 
-def check_runtime(runtime: Runtime | str) -> list[Failure]:
-    """Runs all of `RUNTIME_CHECKS` on a runtime; the failures, an empty list if there are none.
+def check_runtime(runtime: Runtime | str, *, expected_failures: Mapping[str, str] | None = None) -> list[Failure]:
+    """Runs all of `RUNTIME_CHECKS` on a runtime.
 
     The functions of a `Runtime` that no plugin provides must be importable by their name: not local to a function.
+
+    Args:
+        runtime: A `Runtime`, or the name of one that is loaded.
+        expected_failures: Checks that it is expected to fail, each with the reason; one that passes is a failure.
+
+    Returns:
+        The failures, an empty list if there are none.
     """
-    return checks.failures(_checked(runtime))
+    return checks.failures(_checked(runtime), expected_failures)
 
 
 def _checked(runtime: Runtime | str) -> CheckedRuntime:

@@ -45,7 +45,7 @@ class DevicePolicy:
         `torch.manual_seed` does the same, but takes 180 µs if CUDA was never used: 4 % of a head's step.
         """
         torch.default_generator.manual_seed(number)
-        if self.device.type == "cuda":
+        if self.device.type == "cuda":  # gpu: its own generator
             torch.cuda.manual_seed(number)
 
 
@@ -89,7 +89,7 @@ def policy(name: str, precision: str = "auto", compiled: str = "auto", *, determ
             "use --device cpu; poolzoo doctor shows what torch finds",
         )
     on_gpu = device.type == "cuda"
-    if on_gpu:
+    if on_gpu:  # gpu: settings of CUDA
         torch.cuda.set_device(device)
         torch.backends.cudnn.benchmark = not deterministic  # cuDNN tries its kernels and keeps the fastest
         if deterministic:

@@ -189,5 +189,5 @@ def broadcast_buffers(module: nn.Module, rank: Rank) -> None:
 
 def convert_sync_batchnorm(network: nn.Module, rank: Rank, policy: DevicePolicy) -> None:
     """On several GPUs, replaces batch norms by ones that synchronize their statistics; torch has none for CPUs."""
-    if rank.is_distributed and policy.device.type == "cuda":
+    if rank.is_distributed and policy.device.type == "cuda":  # gpu: torch has no such layer for CPUs
         nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]

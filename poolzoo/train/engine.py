@@ -1,4 +1,7 @@
-"""The training loop: epochs, steps, validation and checkpoints. It knows modules and a loader, but no run directory."""
+"""The training loop: epochs, steps, validation and checkpoints. It knows modules and a loader, but no run directory.
+
+The file is long because one class holds the whole loop.
+"""
 
 from __future__ import annotations
 

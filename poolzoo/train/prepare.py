@@ -1,4 +1,7 @@
-"""From settings to everything that training needs: device, data, complete settings, and the network."""
+"""From settings to everything that training needs: device, data, complete settings, and the network.
+
+The file is long because the type of what it prepares is in it.
+"""
 
 from __future__ import annotations
 

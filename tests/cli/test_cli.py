@@ -195,5 +195,17 @@ def test_an_unexpected_error_is_one_line_without_a_traceback(poolzoo, monkeypatc
     assert "ZeroDivisionError" in outcome.err
     assert "Traceback" not in outcome.err
     monkeypatch.setenv("POOLZOO_DEBUG", "1")
-    with pytest.raises(ZeroDivisionError):
-        poolzoo("list")
+    shown = poolzoo("list")
+    assert (shown.code, shown.out) == (1, "")
+    assert shown.err.startswith("Traceback (most recent call last):")
+    assert shown.err.endswith(outcome.err)
+    monkeypatch.setenv("POOLZOO_DEBUG", "0")
+    assert poolzoo("list").err == outcome.err
+
+
+def test_debug_shows_where_a_wrong_value_was_refused(poolzoo, monkeypatch):
+    monkeypatch.setenv("POOLZOO_DEBUG", "1")
+    outcome = poolzoo("show", "nothing-of-that-name")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "poolzoo/cli/show.py" in outcome.err
+    assert outcome.err.splitlines()[-1].startswith("hint: ")

@@ -252,7 +252,7 @@ def run_program(poolzoo, desk: Path, words: list[str]) -> None:
         assert done.returncode == 0, done.stderr
         assert done.stdout
     else:
-        measures = words[:2] == ["python", "-m"] and words[2].startswith("benchmarks.")
+        measures = words[:2] == ["python", "-m"] and words[2].startswith(("benchmarks.", "tests."))
         assert measures or words[0] in PROGRAMS, (
             f"nothing runs {words[0]}: write <!-- not run: REASON --> before the block"
         )

@@ -43,8 +43,7 @@ TYPES = arrays.boolean_dtypes() | arrays.integer_dtypes() | arrays.unsigned_inte
 def test_a_typed_pooling_is_refused_or_read_as_it_is_written(text):
     try:
         found = grammar.parse_spec(text)
-    except UsageError as error:
-        assert error.message
+    except UsageError:
         return
     pairs = ",".join(f"{key}={value}" for key, value in found.options.items())
     assert grammar.parse_spec(":".join(filter(None, [found.dist, found.name, pairs])))[1:] == found[1:]

@@ -57,7 +57,7 @@ def _retyped(rng: Random, value: Any) -> Any:
     """The same value as another type."""
     ways = [str(value), [value], {"value": value}, bool(value)]
     if isinstance(value, int | float):
-        ways += [-value, value * 10**6, value + 0.5]
+        ways += [-value, value * 10**6, value // 2 if isinstance(value, int) else value + 0.5]
     if isinstance(value, list):
         ways += [value[::-1], value[:1], dict(enumerate(map(str, value)))]
     if isinstance(value, str):

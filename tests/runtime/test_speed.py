@@ -282,7 +282,7 @@ def test_a_single_graph_is_measured_on_one_and_all_threads(exported, brief, sess
         for row in found.values():
             assert [one.threads for one in row.measurements] == (counts or [3])
             assert row.ort_ms == row.measurements[-1].median_ms > 0
-            assert row.rounds == speed.QUICK_ROUNDS
+            assert row.rounds == timing.FEW_ROUNDS
         reused = speed.measure_graph(graph, images, file=exported / "model.onnx", threads=3)
         assert [one.threads for row in reused.values() for one in row.measurements] == [3, 3]
         assert sessions == counts  # the opened graph has three threads already

@@ -10,7 +10,7 @@ import re
 import unicodedata
 from html.parser import HTMLParser
 
-# Each holds the word `hostile`, by which it is found again. None holds a slash or a NUL: they may be names of folders.
+# Each holds the word `hostile`, by which it is found again. Without slashes, they may be names of folders.
 TEXTS = (
     "<script>hostile(1)<!--",
     "<img src=x onerror=hostile(1)>",

@@ -21,8 +21,11 @@ from support.comparison import comparison, page_of
 
 from poolzoo.common import csv_writer, errors, markdown, output
 from poolzoo.common.text import one_line, printable
+from poolzoo.data.walk import Tally
+from poolzoo.datasets import table_rows
 from poolzoo.report import compare_page, comparisons_page, confusion
 from poolzoo.report.results import ComparisonResult
+from poolzoo.runtime.prediction import file_lists
 
 EVERY = range(len(TEXTS))
 KEPT = ("status", "started")  # not words of anybody but poolzoo
@@ -132,6 +135,25 @@ def test_a_row_for_a_program_is_no_formula(at, capsys):
     assert rest == ["-1.5", "-1e-05", "1", ""]
 
 
+@pytest.mark.parametrize("text", [*TEXTS, "'=x", "''=x", "'x", "'-1", "-1", "'", "", "''", "' =x"])
+def test_a_text_comes_back_from_its_cell(text):
+    assert csv_writer.plain(str(csv_writer.cell(text))) == text
+
+
+def test_predictions_are_read_back_as_data(tmp_path):
+    """What `predict --csv` writes is a list of images to `predict`, and data to `csv:`."""
+    names = ["=red", "'=blue", "-1"]
+    for name in names:
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
+    rows = [("path", "label"), *((f"{name}.png", name) for name in names)]
+    table = tmp_path / "table.csv"
+    table.write_text("".join(map(csv_writer.line, rows)), newline="")
+    read = [(row.path, row.labels) for row in table_rows.rows(table, multilabel=False)]
+    assert read == [(f"{name}.png", (name,)) for name in names]
+    (tmp_path / "list.csv").write_text(csv_writer.document(["file"], [["=red.png"], ["'=blue.png"]]))
+    assert list(file_lists.images_in(str(tmp_path / "list.csv"), Tally())) == ["=red.png", "'=blue.png"]
+
+
 @pytest.mark.parametrize("number", ["-1", "+2.5", "-.5", "1e-3", "-inf", "nan"])
 def test_a_number_in_a_text_stays_a_number(number):
     assert csv_writer.cell(number) == number
@@ -174,7 +196,7 @@ def project(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("project") / "<b>hostile"
     random = np.random.default_rng(0)
     for split, count in (("train", 4), ("test", 2)):
-        for place, text in enumerate(TEXTS):
+        for place, text in enumerate(text.replace("/", "") for text in TEXTS):
             if len(text.encode("utf-8", "surrogateescape")) > 250:
                 continue
             folder = root / split / text
@@ -197,7 +219,7 @@ def test_no_file_or_line_of_any_command_lets_a_class_name_through(project, tmp_p
     images = sorted(map(str, (project / "test").rglob("*.png")))[:8]
     training = ("--data", data, "--backbone", "nano/plain", "--epochs", 1, "--threads", 1)
     commands = [
-        ("data", "check", data, "--out", tmp_path / "check.html"),
+        ("data", "check", data, "--page", tmp_path / "check.html"),
         ("finetune", *training, "--pool", "gem", "--out", run),
         ("evaluate", run),
         ("export", run, "--out", bundle),

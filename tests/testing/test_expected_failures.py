@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from poolzoo import testing
+from poolzoo import Dataset, UsageError, testing
 
 pytest_plugins = ["pytester"]
 LEARNS = """
@@ -86,6 +87,22 @@ def test_runxfail_shows_the_failure_itself(pytester):
 def test_a_class_refuses_unknown_ids_and_missing_reasons(expected, words):
     with pytest.raises(TypeError, match=words):
         type("TestMine", (testing.PoolingTests,), {"expected_failures": expected})
+
+
+def test_a_function_of_the_kit_takes_expected_failures():
+    two_sizes = Dataset(
+        name="bad",
+        summary="",
+        load=lambda split, cache_dir: (np.zeros((4, 8, 8 + (split == "test"), 3), np.uint8), np.arange(4) % 2),
+        classes=("a", "b"),
+    )
+    assert [one.check for one in testing.check_dataset(two_sizes)] == ["images_are_arrays"]
+    expected = {"images_are_arrays": "they differ"}
+    assert testing.check_dataset(two_sizes, expected_failures=expected) == []
+    (failure,) = testing.check_dataset(two_sizes, expected_failures={**expected, "labels_are_classes": "so it was"})
+    assert (failure.check, failure.found) == ("labels_are_classes", "it passes, and is expected to fail (so it was)")
+    with pytest.raises(UsageError, match="no check is called 'image_are_arrays'"):
+        testing.check_dataset(two_sizes, expected_failures={"image_are_arrays": "typed wrong"})
 
 
 def test_the_command_takes_expected_failures_from_a_flag(poolzoo, learns):

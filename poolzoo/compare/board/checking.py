@@ -15,7 +15,6 @@ from poolzoo.compare.board.checks.outcome import FAILED, OK, Check, attempt, ski
 from poolzoo.compare.board.protocol import Protocol
 from poolzoo.compare.board.submission import Submission
 
-RERUNS: Final = ("none", "evaluate", "train")
 Again = Literal["none", "evaluate", "train"]
 # Checks of a submission whose files are safe to read, in the order in which they are shown.
 CHECKS: Final[Mapping[str, Callable[[Context], str]]] = {

@@ -43,7 +43,8 @@ def require_author(text: str) -> None:
         UsageError: It is empty, too long, or has control characters.
     """
     if not text.strip() or len(text) > LONGEST_AUTHOR or not text.isprintable():
-        raise UsageError(f"--author {one_line(text, 40)!r} must have 1 to {LONGEST_AUTHOR} printable characters")
+        text = f"--author {one_line(text, 40)!r} must have 1 to {LONGEST_AUTHOR} printable characters"
+        raise UsageError(text, "such as --author 'Jane Doe'")
 
 
 def require_room(board: Board, context: Context) -> str:

@@ -150,7 +150,8 @@ def require_prepared(protocol: Protocol, prepared: PreparedRun) -> None:
     if found := differing_data(protocol.data, prepared.data.identity):
         raise CheckFailed(f"the data is not that of {title}: {'; '.join(found)}", protocol.data.obtain)
     if prepared.data.size != protocol.data.size:
-        raise CheckFailed(f"images of {prepared.data.size} are not those of {title}: {protocol.data.size}")
+        text = f"images of {prepared.data.size} are not those of {title}: {protocol.data.size}"
+        raise CheckFailed(text, protocol.data.obtain)
     if protocol.backbone_sha256 is not None:
         digest = backbone_sha256(prepared.assembly.network.backbone.state_dict())
         if digest != protocol.backbone_sha256:

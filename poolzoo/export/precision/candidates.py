@@ -166,8 +166,10 @@ def measure_candidates(
     for size in sorted({1, batch}):
         inputs = images[np.arange(size) % len(images)]
         calls: dict[str, Callable[[], object]] = {name: partial(model.run, inputs) for name, model in models.items()}
-        longest = min(seconds, 1.0) if len(calls) == 1 else seconds
-        times[size] = timing.interleaved(calls, longest, within=timing.NARROW)
+        alone = len(calls) == 1  # there is nothing to choose
+        least = timing.FEW_ROUNDS if alone else timing.LEAST_ROUNDS
+        longest = min(seconds, 0.5) if alone else seconds
+        times[size] = timing.interleaved(calls, longest, within=timing.NARROW, least=least)
     return times
 
 

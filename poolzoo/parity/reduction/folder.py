@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import platform
+import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
@@ -11,8 +12,8 @@ from typing import Final
 import numpy as np
 import onnx
 
-from poolzoo.common import files
-from poolzoo.common.text import one_line
+from poolzoo.common import files, markdown
+from poolzoo.common.text import one_line, visible
 from poolzoo.parity.reduction import graphs
 from poolzoo.parity.reduction.difference import Difference
 from poolzoo.parity.reduction.result import Reduction
@@ -106,7 +107,14 @@ def _script(reduction: Reduction) -> str:
 
 
 def _report(reduction: Reduction) -> str:
-    lines = [f"# {title(reduction)}", "", _KINDS[reduction.kind, reduction.fault], "", *_findings(reduction), ""]
+    lines = [
+        f"# {_words(title(reduction))}",
+        "",
+        _KINDS[reduction.kind, reduction.fault],
+        "",
+        *_findings(reduction),
+        "",
+    ]
     lines += ["| run by | differs from what is expected by |", "|---|---|"]
     lines += [f"| {name} | {_cell(found, reduction)} |" for name, found in reduction.by_runtime.items()]
     lines += ["", f"`python {SCRIPT}` shows it. It needs onnx, onnxruntime and numpy. The expected values are those of"]
@@ -122,9 +130,9 @@ def _findings(reduction: Reduction) -> list[str]:
     if repair is not None and reduction.fault == "graph":
         whole = {True: " The whole graph then agrees with torch.", False: " The whole graph has another fault, too."}
         end = whole.get(reduction.repairs_all, "") if reduction.repairs_all is not None else ""
-        found.append(f"* **Culprit:** {repair.describe()}.{end}")
+        found.append(f"* **Culprit:** {_words(repair.describe())}.{end}")
     elif repair is not None:
-        found.append(f"* **Attribute:** {repair.describe()} with the runtime.")
+        found.append(f"* **Attribute:** {_words(repair.describe())} with the runtime.")
     elif reduction.fault == "graph":
         found.append("* **Culprit:** no other attribute, constant or operator of a single node agrees with torch.")
     if reduction.optimizer is not None:
@@ -138,11 +146,17 @@ def _findings(reduction: Reduction) -> list[str]:
     for tensor in reduction.graph.graph.initializer:
         odd = ~np.isfinite(np.asarray(onnx.numpy_helper.to_array(tensor), np.float64))
         if odd.any():
-            found.append(f"* **Not finite:** {odd.sum()} of {odd.size} numbers of the constant `{tensor.name}`.")
+            text = f"{odd.sum()} of {odd.size} numbers of the constant {_words(tensor.name)}"
+            found.append(f"* **Not finite:** {text}.")
     found.append(f"* **Size:** {reduction.nodes} of {reduction.nodes_before} nodes, {reduction.bytes} bytes of input.")
     if not reduction.complete:
         found.append("* The search was ended before it was done; a smaller graph may show it too.")
     return found
+
+
+def _words(text: str) -> str:
+    """Foreign text in a line of Markdown; an underscore within a word is no markup."""
+    return re.sub(r"(?<=\w)\\_(?=\w)", "_", markdown.text(text))
 
 
 def _cell(found: Difference | None, reduction: Reduction) -> str:
@@ -153,7 +167,8 @@ def _cell(found: Difference | None, reduction: Reduction) -> str:
 
 
 def _text(graph: onnx.ModelProto) -> str:
-    text = onnx.printer.to_text(graph)
+    lines = onnx.printer.to_text(graph).replace("`", "'").split("\n")  # no name ends the block
+    text = "\n".join(visible(line.expandtabs(2)) for line in lines)
     return text if len(text) <= MOST_TEXT else f"{text[:MOST_TEXT]}\n…"
 
 

@@ -17,8 +17,6 @@ from poolzoo.parity.reduction.recordings import Recordings
 from poolzoo.parity.reduction.running import Arrays
 from poolzoo.parity.reduction.tape import Network, Tape, record
 
-PERTURBATIONS: Final = 2  # other inputs that a repair has to agree on
-SPREAD: Final = 0.3  # of their values
 ROUNDING: Final = 2e-5  # of the largest output there
 LEFT: Final = 0.2  # of the difference, at most, after a repair
 
@@ -130,12 +128,3 @@ def close(found: np.ndarray, expected: np.ndarray, allowed: float) -> bool:
     """Whether an array is another one within a tolerance, with NaN and infinity in the same places."""
     difference = compare(found, expected)
     return difference.max_abs is not None and not difference.non_finite and difference.max_abs <= allowed
-
-
-def _perturbed(inputs: Arrays, seed: int) -> Arrays:
-    random = np.random.default_rng(seed)
-    found: dict[str, np.ndarray] = {}
-    for name, one in inputs.items():
-        noise = random.standard_normal(one.shape) * SPREAD * (float(np.abs(one).max(initial=0)) or 1.0)
-        found[name] = (one + noise).astype(one.dtype) if one.dtype.kind == "f" else one
-    return found

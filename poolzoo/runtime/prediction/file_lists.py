@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from poolzoo.common import csv_writer
 from poolzoo.common.errors import EnvironmentProblem, UsageError
 from poolzoo.common.text import one_line
 from poolzoo.data import walk
@@ -98,7 +99,7 @@ def _csv(path: Path) -> Iterator[str]:
         try:
             header = next(rows, [])
             at = header.index(_column(header, path)) if header else 0
-            yield from (row[at] for row in rows if len(row) > at and row[at])
+            yield from (csv_writer.plain(row[at]) for row in rows if len(row) > at and row[at])
         except csv.Error as error:
             raise UsageError(f"{path}, line {rows.line_num:,}: {error}", "write the list again") from None
 

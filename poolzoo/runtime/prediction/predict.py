@@ -1,4 +1,7 @@
-"""Predicts the classes of image files with a bundle. Needs no torch."""
+"""Predicts the classes of image files with a bundle. Needs no torch.
+
+The file is long because it has both ways to predict: ONNX Runtime in this process, and any runtime in its own.
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import sys
 import tarfile
@@ -178,9 +179,8 @@ def _run(project: Path, out: Path, *flags: str, isolated: bool) -> None:
         timeout=SECONDS,
     )
     if ended.exit_code:
-        lines = [line.strip() for line in (ended.stdout + ended.stderr).splitlines()]
-        errors = [line for line in lines if "Error" in line or line.startswith("ERROR")]
-        why = errors[-1] if errors else ended.last_line
+        raised = re.findall(r"^\s*((?:\w+\.)*\w*(?:Error|Exception): .+)$", ended.stdout + ended.stderr, re.MULTILINE)
+        why = raised[-1] if raised else ended.last_line
         raise AssertionError(f"the project does not build: {why}")
 
 

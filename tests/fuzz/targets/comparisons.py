@@ -57,8 +57,9 @@ def targets(folder: Path) -> Iterator[Target]:
     def concluded(content: bytes) -> object:
         (place / "plan.json").write_bytes(plan)
         (place / records.FILE).write_bytes(content)
+        known = records.TrialRecords(place)
         with chdir(folder):
-            return compare_page.csv(table.comparison_result(settled, records.TrialRecords(place), None, None))
+            return compare_page.csv(table.comparison_result(settled, known, command=None, started=None))
 
     def shown(content: bytes) -> object:
         (folder / "compare.json").write_bytes(content)

@@ -18,8 +18,8 @@ from poolzoo.plugin import grammar, loader
 from poolzoo.plugin.spec import Pooling
 from poolzoo.train.step_plan import StepPlan, parse_duration, show_duration
 
-SPECS = ("avg", "gem:p=4", "gem:p=4,learnable=false", "poolzoo:gem:p=3.5", "max", "lp:p=2", "topk:k=4", "power:a=0.3")
-LISTS = ("avg,max", "gem:p=2|3,avg", "all", "avg,gem:p=2|3|4,learnable=true|false", "none,blur")
+SPECS = ("avg", "gem:p=4", "gem:p=4,learnable=false", "poolzoo:gem:p=3.5", "max", "lp:p=2", "topk:k=4", "rmac")
+LISTS = ("avg,max", "gem:p=2|3,avg", "all", "avg,gem:p=2|3|4,learnable=true|false", "max,avg")
 DATA = (
     "digits",
     "cifar10",

@@ -1,4 +1,7 @@
-"""Hook of mkdocs: links to files outside docs/, and to HTML files in it, lead to copies of them in the site."""
+"""Hook of mkdocs: links to files outside docs/, and to HTML files in it, lead to copies of them in the site.
+
+A link whose text is the name of a document, as it reads well in a repository, shows its title.
+"""
 
 from __future__ import annotations
 
@@ -49,9 +52,17 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
         if not target.exists():
             return found[0]
         address = target.relative_to(DOCS).as_posix() if _is_page(target) else _address(target)
-        return f"{found[1]}{os.path.relpath(address, here)}{found[3]}"
+        return f"{_shown(found[1], target)}{os.path.relpath(address, here)}{found[3]}"
 
     return _outside_fences(markdown, lambda text: LINK.sub(pointed, text))
+
+
+def _shown(text: str, target: Path) -> str:
+    """The start of a link, `[text](`; the title of the document where the text is its name."""
+    if not re.fullmatch(r"\[[\w./-]+\.md\]\(", text) or not target.is_file():
+        return text
+    title = re.search(r"^# (.+)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+    return f"[{title[1]}](" if title else text
 
 
 def _outside(origin: Path, text: str) -> Iterator[Path]:
