@@ -25,18 +25,18 @@ class InputFacts(TypedDict):
 
 
 class Facts(TypedDict):
-    """What is read of `metadata_props`; each value is JSON in the file."""
+    """What is read of `metadata_props`; each value is JSON in the file. The rules have readers of their own."""
 
     labels: list[str]
     input: InputFacts
     preprocessing: NotRequired[dict[str, object]]
     onnxruntime: NotRequired[str]
     precision: NotRequired[str | None]
-    task: NotRequired[str | None]
-    thresholds: NotRequired[list[float] | None]
-    calibration: NotRequired[dict[str, object] | None]
-    abstention: NotRequired[dict[str, object] | None]
-    prediction_sets: NotRequired[dict[str, object] | None]
+    task: NotRequired[object]
+    thresholds: NotRequired[object]
+    calibration: NotRequired[object]
+    abstention: NotRequired[object]
+    prediction_sets: NotRequired[object]
 
 
 def require(metadata: Mapping[str, str], file: object) -> None:
