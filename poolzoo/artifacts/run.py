@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from safetensors.torch import save as save_tensors
 
+from poolzoo._version import __version__
 from poolzoo.artifacts import manifest, reading, samples
 from poolzoo.artifacts.schema import Config, InputConfig, PluginSource
 from poolzoo.common import files, output
@@ -30,7 +31,7 @@ from poolzoo.model.network import Network, Preprocess
 from poolzoo.model.state_dict import load_tensors
 from poolzoo.plugin.loader import Resolved
 
-VERSIONED = ("poolzoo", "torch", "torchvision", "timm", "numpy", "scikit-learn", "safetensors", "pillow")
+VERSIONED = ("torch", "torchvision", "timm", "numpy", "scikit-learn", "safetensors", "pillow")
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,7 @@ def environment(device: torch.device) -> dict[str, object]:
     """`env.json`: software versions and hardware."""
     from importlib.metadata import PackageNotFoundError, version
 
-    versions = {}
+    versions = {"poolzoo": __version__}
     for package in VERSIONED:
         try:
             versions[package] = version(package)

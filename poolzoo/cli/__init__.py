@@ -119,9 +119,9 @@ class Commands(click.Group):
 
 def _version(context: click.Context, parameter: click.Parameter, value: bool) -> None:
     if value and not context.resilient_parsing:
-        from importlib.metadata import version
+        from poolzoo._version import __version__
 
-        output.data(f"poolzoo {version('poolzoo')}")
+        output.data(f"poolzoo {__version__}")
         context.exit()
 
 

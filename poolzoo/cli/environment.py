@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 from typing import Final, Literal
 
+from poolzoo._version import __version__
 from poolzoo.common import resources
 from poolzoo.plugin import loader
 from poolzoo.plugin.discovery import admitted
@@ -57,7 +58,7 @@ def examine() -> list[Finding]:
 
 
 def _versions() -> Iterator[Finding]:
-    yield Finding("poolzoo", "ok", f"{version('poolzoo')}, Python {platform.python_version()}, {platform.platform()}")
+    yield Finding("poolzoo", "ok", f"{__version__}, Python {platform.python_version()}, {platform.platform()}")
     for package in PACKAGES:
         try:
             yield Finding(package, "ok", version(package))

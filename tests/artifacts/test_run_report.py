@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import poolzoo
 from poolzoo.artifacts.run_report import RunReport
 from poolzoo.common.errors import CheckFailed
 
@@ -22,3 +23,7 @@ def test_a_report_that_lacks_keys_is_refused(tmp_path: Path, content: str):
     (tmp_path / "metrics.json").write_text(content)
     with pytest.raises(CheckFailed, match="lacks"):
         RunReport.load(tmp_path)
+
+
+def test_a_run_says_which_version_wrote_it(trained):
+    assert json.loads((trained / "env.json").read_text())["versions"]["poolzoo"] == poolzoo.__version__

@@ -27,7 +27,7 @@ def build(channels: int, *, p: float = 3.0, learnable: bool = True, size: int = 
 )
 def test_a_spec_is_taken_apart(text, dist, name, given):
     spec = grammar.parse_spec(text)
-    assert (spec.dist, spec.name, spec.options) == (dist, name, given)
+    assert (spec.text, spec.dist, spec.name, spec.options) == (text, dist, name, given)
 
 
 @pytest.mark.parametrize("text", ["", ":", "gem:", ":p=4", "a:b:c", "gem:p=4,", "gem:=4", "gem:p=1,p=2"])
@@ -89,6 +89,7 @@ def test_an_unknown_option_is_answered_with_all_options():
 def test_a_default_gives_the_type_where_no_annotation_does():
     def plain(channels, *, size=2, rate=0.5, flag=False, required, map_size=None): ...
 
+    plain.__annotations__["size"] = "ImportedForTypeCheckersOnly"
     options = {one.name: one.types for one in grammar.options_of(plain)}
     assert options == {"size": (int,), "rate": (float,), "flag": (bool,)}
     assert grammar.read_options("x", plain, {"flag": "no", "size": "3"}) == {"flag": False, "size": 3}
