@@ -17,8 +17,8 @@ The older side trains and exports. Both read the same directories; of the compar
 tree ÷ the other, within a pair of processes. Shown is the geometric mean with its 95 % interval, from Student's t of
 the logarithms. Memory is the largest resident set. The first pair, which writes bytecode, is not counted.
 
-Each pair also compares what is printed, without paths and times, and the table of the comparison. Where they differ,
-the exit code is 1.
+Each pair also compares what is printed, without paths, times and versions, and the table of the comparison. Where they
+differ, the exit code is 1.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import json
+import runpy
 import shutil
 import statistics
 import sys
@@ -129,9 +130,11 @@ CASES: Final[dict[str, Arguments]] = {
 
 
 def printed(side: Side) -> str:
-    """What the side's last command printed, without times and its own paths."""
+    """What the side's last command printed, without times, its own paths and poolzoo's version."""
     lines = (side.work / "log").read_text().splitlines()
-    return "\n".join(line for line in lines if not line.startswith("batch ")).replace(str(side.work), "")
+    text = "\n".join(line for line in lines if not line.startswith("batch ")).replace(str(side.work), "")
+    version = runpy.run_path(str(side.source / "poolzoo" / "_version.py"))["__version__"]
+    return text.replace(version, "VERSION")
 
 
 def differences(name: str, sides: Sequence[Side]) -> Iterator[str]:
