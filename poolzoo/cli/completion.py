@@ -61,7 +61,7 @@ else
     compdef _poolzoo_completion poolzoo
 fi
 """
-_FISH: Final = r"""# To install: poolzoo completion fish > ~/.config/fish/completions/poolzoo.fish, after mkdir -p of that folder
+_FISH: Final = r"""# To install: poolzoo completion fish > ~/.config/fish/completions/poolzoo.fish
 function _poolzoo_completion
     set -lx _POOLZOO_COMPLETE fish
     set -lx _POOLZOO_LINE (commandline -cp | string collect)
