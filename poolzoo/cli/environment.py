@@ -122,7 +122,7 @@ def _add_one(name: str) -> None:
     graph = helper.make_graph([helper.make_node("Add", ["images", "images"], ["logits"])], "doctor", [pixels], [out])
     opsets = [helper.make_opsetid("", 18)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=helper.find_min_ir_version_for(opsets))
-    helper.set_model_props(model, {"labels": '["sum"]', "input": '{"kind": "float", "height": 1, "width": 1}'})
+    helper.set_model_props(model, {"labels": '["one"]', "input": '{"kind": "float", "height": 1, "width": 1}'})
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "doctor.onnx"
         save(model, path)

@@ -14,6 +14,7 @@ from poolzoo.plugin import loader
 from poolzoo.plugin.grammar import accepts, parse_spec
 
 GEOMETRY_OPTIONS = ("window", "stride", "padding")  # of a local pooling's spec, beside the options of its build
+MAX_SIDE = 256  # of a window; poolings that look at each of its places need its square in memory
 
 
 def build_pooling(pool: loader.Resolved, channels: int, map_size: Size | None) -> nn.Module:
@@ -94,6 +95,8 @@ def resolve_local_pool(catalog: loader.Catalog, text: str | None) -> LocalPool |
         ) from None
     if changes.get("window", 1) < 1 or changes.get("stride", 1) < 1 or changes.get("padding", 0) < 0:
         raise UsageError(f"window, stride or padding in {text!r} is too small", "window and stride are at least 1")
+    if max(changes.values(), default=0) > MAX_SIDE:
+        raise UsageError(f"window, stride or padding in {text!r} is too large", f"they are at most {MAX_SIDE}")
     name = f"{wanted.dist}:{wanted.name}" if wanted.dist else wanted.name
     options = ",".join(f"{key}={value}" for key, value in wanted.options.items())
     return LocalPool(catalog.pooling(f"{name}:{options}" if options else name, "local"), **changes)
