@@ -9,12 +9,11 @@ from torch import Tensor, nn
 from poolzoo.common.errors import PluginFailed, UsageError
 from poolzoo.data.sizes import Size
 from poolzoo.model import plugin_calls, surgery
-from poolzoo.model.geometry import Geometry
+from poolzoo.model.geometry import MAX_SIDE, Geometry
 from poolzoo.plugin import loader
 from poolzoo.plugin.grammar import accepts, parse_spec
 
 GEOMETRY_OPTIONS = ("window", "stride", "padding")  # of a local pooling's spec, beside the options of its build
-MAX_SIDE = 256  # of a window; poolings that look at each of its places need its square in memory
 
 
 def build_pooling(pool: loader.Resolved, channels: int, map_size: Size | None) -> nn.Module:
