@@ -136,7 +136,8 @@ class RunReport:
         try:
             return conform.require(cls._of(path, found), cls, path / FILE, OTHER_VERSION)
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-            raise CheckFailed(f"{path / FILE} lacks {error}", OTHER_VERSION) from error
+            what = f"lacks {error}" if isinstance(error, KeyError) else f"is damaged: {error}"
+            raise CheckFailed(f"{path / FILE} {what}", OTHER_VERSION) from error
 
     @classmethod
     def _of(cls, path: Path, found: Mapping[str, Any]) -> RunReport:

@@ -260,7 +260,7 @@ def open_session(
             name = "the graph" if isinstance(source, bytes) else source
             if _is_too_new(str(error)):
                 raise _too_old(
-                    name, _required_release(source) if isinstance(source, Path) else "a newer release"
+                    name, _required_release(source) if isinstance(source, Path) else "of a newer release"
                 ) from error
             raise CheckFailed(f"{name} cannot be opened: {str(error)[:300]}", "export the run again") from error
 
@@ -287,7 +287,7 @@ def _required_release(path: Path) -> str:
     except (OSError, ValueError):
         return "a newer release"
     release = json_reader.text(json_reader.mapping(config.get("export")).get("onnxruntime"))
-    return f"{release} or newer" if release else "a newer release"
+    return f"{release} or newer" if release else "of a newer release"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

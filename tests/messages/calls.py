@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from messages import damaged, networks
+
 Call = Callable[[], object]
 
 
@@ -208,3 +210,5 @@ def calls(folder: Path) -> Iterator[Call]:
     yield from _modules(folder)
     yield from _graphs(folder)
     yield from _plans(folder)
+    yield from damaged.calls(folder)
+    yield from networks.calls(folder)

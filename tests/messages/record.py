@@ -1,6 +1,7 @@
 """Which place in the source is provoked by what: `sites.txt`, and the command that writes it.
 
-A line has the key of a place, a tab, and one of: `command lines`, `calls`, a test of the suite, or `nothing: why`.
+A line has the key of a place, a tab, and one of: `command lines`, `calls`, a test of the suite, `nothing: why`, or
+`needs` and what the machine or the Python must have, or lack, for it. `messages.suite` finds tests of the suite.
 Run it in `tests/`, with the root of the repository in PYTHONPATH: `python -m messages.record`.
 """
 
@@ -23,8 +24,9 @@ from poolzoo.common.errors import PoolzooError
 from poolzoo.plugin import loader
 
 FILE = Path(__file__).with_name("sites.txt")
-LINES, CALLS, NOTHING = "command lines", "calls", "nothing"
+LINES, CALLS, NOTHING, NEEDS = "command lines", "calls", "nothing", "needs"
 BY_CATALOG = (LINES, CALLS)
+OPEN = (NOTHING, NEEDS)  # where a test of the suite may take over
 MOST_UNPROVOKED = 341  # lower it with each place that something provokes
 # Files whose errors are reasons that somebody else collects and shows with a hint.
 REASONS = frozenset(
@@ -100,14 +102,19 @@ def read() -> dict[str, str]:
     return {key: by for key, _, by in (line.partition("\t") for line in lines)}
 
 
+def write(found: dict[str, str]) -> None:
+    """Writes what provokes each place, and `nothing` for those that have no line yet."""
+    lines = [f"{key}\t{found.get(key, f'{NOTHING}: not yet')}\n" for key in keys()]
+    FILE.write_text("".join(lines), encoding="utf-8")
+
+
 def main() -> None:
     """Writes the list anew: what the catalog provokes, then what was listed, then `nothing` for what is new."""
     with tempfile.TemporaryDirectory() as name, contextlib.chdir(name):
         os.environ.setdefault("POOLZOO_CACHE", name)
         command_lines.files(Path(name))
-        found = {**{key: by for key, by in read().items() if by not in BY_CATALOG}, **provoked(Path(name))}
-    lines = [f"{key}\t{found.get(key, f'{NOTHING}: not yet')}\n" for key in keys()]
-    FILE.write_text("".join(lines), encoding="utf-8")
+        found = provoked(Path(name))
+    write({**{key: by for key, by in read().items() if by not in BY_CATALOG}, **found})
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ def test_wrong_calls_raise_errors_with_a_hint(folder: Path) -> None:
         with pytest.raises(errors.PoolzooError) as raised:
             call()
         check_message(raised.value.message, raised.value.hint)
+        assert raised.value.exit_code in errors.EXIT_CODES
 
 
 @pytest.mark.slow

@@ -1,0 +1,126 @@
+"""Calls that build or fill networks, or ask of the machine what it does not have, and must be refused."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+Call = Callable[[], object]
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+def _with(variable: str, value: str, call: Call) -> object:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(variable, value)
+        return call()
+
+
+def _backbones() -> Iterator[Call]:
+    from poolzoo.model.api import create_model
+    from poolzoo.model.published_classifier import published_classifier
+
+    yield lambda: create_model("nano/plain:widths=3")
+    yield lambda: create_model("nano/plain", stem="odd")
+    yield lambda: create_model("timm/resnet18:no_such_option=3")
+    yield lambda: create_model("timm/test_vit", stem="small")
+    yield lambda: create_model("timm/vit_giant_patch14_224", pretrained=True)
+    yield lambda: create_model("torchvision/resnet18:no_such_option=3")
+    yield lambda: create_model("torchvision/vit_b_16", image_size="64x32")
+    yield lambda: create_model("torchvision/vit_b_16", image_size="64", pretrained=True)
+    yield lambda: published_classifier("nano/plain")
+
+
+def _surgery() -> Iterator[Call]:
+    import torch
+    from torch import nn
+
+    from poolzoo.model import accounting, surgery
+    from poolzoo.train import optimizer
+
+    linear, example = nn.Linear(2, 2), torch.zeros(1, 3, 16, 16)
+    broken = {name: torch.full_like(value, torch.nan) for name, value in linear.state_dict().items()}
+    strided = nn.Sequential(nn.Conv2d(3, 4, 2, stride=2))
+    pooled = nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(3, 4, 1))
+    yield lambda: accounting.fill(linear, broken, "the file")
+    yield lambda: accounting.fill(linear, {}, "the file")
+    yield lambda: accounting.fill_exactly(linear, {}, "the file", "fetch it again")
+    yield lambda: surgery.shrink_stem(nn.Sequential(nn.Identity()), example, "NCHW", 4)
+    yield lambda: surgery.shrink_stem(strided, example, "NLC", 4)
+    yield lambda: surgery.replace_local_pooling(pooled, lambda channels, *_: nn.Conv2d(channels, 9, 1), example)
+    frozen = nn.Linear(2, 2).requires_grad_(False)
+    rates = optimizer.LearningRates(lr=0.1, weight_decay=0.0, head_mult=1.0, layer_decay=1.0)
+    yield lambda: optimizer.create_optimizer("adamw", frozen, rates)
+    yield lambda: optimizer.default_lr("adam", pretrained=False)
+
+
+def _training(folder: Path) -> Iterator[Call]:
+    from poolzoo.data import classes
+    from poolzoo.metrics import abstention
+    from poolzoo.train import class_weights
+    from poolzoo.train.settings import Settings
+    from poolzoo.train.validation import hold_out, split_validation
+
+    labels = np.zeros((4, 2), np.uint8)
+    yield lambda: classes.tell_missing_labels(["a", "b"], labels, labels)
+    one = np.zeros(1, np.int64)
+    yield lambda: abstention.choose_abstention(np.ones((1, 2)) / 2, one + 1, abstention.Target("accuracy", 0.99))
+    yield lambda: split_validation(one, 0)
+    yield lambda: hold_out(Settings(data="folder:mine", validation="val"), None, one)
+    (folder / "heavy-weights.json").write_text('{"a": 1e300, "b": 1}')
+    yield lambda: class_weights.class_weights(str(folder / "heavy-weights.json"), np.array([0, 1]), ["a", "b"])
+
+
+def _plugins() -> Iterator[Call]:
+    from poolzoo.plugin import loader
+    from poolzoo.plugin.imports import import_build
+    from poolzoo.plugin.problems import Source
+
+    mine = Source("mine", "1", "installed")
+    for build in ("no_such_module:build", "json:nothing", "json:__name__"):
+        yield lambda build=build: import_build(build, "mine", mine)
+    yield lambda: _with("POOLZOO_PLUGINS_DIR", "nowhere", lambda: loader.forget() or loader.catalog())
+
+
+def _machine(folder: Path) -> Iterator[Call]:
+    from poolzoo.backbones import connectivity
+    from poolzoo.common import errors, locks, memory, resources, variables
+
+    def twice() -> None:
+        with locks.alone_in(folder, "folder"), locks.alone_in(folder, "folder"):
+            pass
+
+    def holding() -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(resources.HELD, "images", resources.Held("images", 1 << 40, "take fewer images"))
+            _raise(errors.explain(MemoryError()))
+
+    yield twice
+    yield holding
+    yield lambda: _with("RANK", "some", lambda: variables.whole_number("RANK", 0))
+    yield lambda: memory.require("images", 1 << 60)
+    yield lambda: connectivity.require("http://127.0.0.1:9/weights", "the weights", "fetch them elsewhere")
+    for error in (
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "file"),
+        ModuleNotFoundError("no module", name="scipy.special"),
+        MemoryError(),
+        RuntimeError("you tried to allocate 123456789 bytes of memory"),
+        RuntimeError("odd"),
+    ):
+        yield lambda error=error: _raise(errors.explain(error))
+
+
+def calls(folder: Path) -> Iterator[Call]:
+    """Every call."""
+    yield from _backbones()
+    yield from _surgery()
+    yield from _training(folder)
+    yield from _plugins()
+    yield from _machine(folder)
