@@ -133,18 +133,27 @@ def _add_one(name: str) -> None:
 
 
 def _caches() -> Iterator[Finding]:
+    try:
+        yield from (_data_cache(), _weights_cache())
+    except ModuleNotFoundError as error:  # an installation that predicts, and neither trains nor exports
+        yield Finding("caches", "wrong", f"{error.name} is not installed", f"pip install {error.name}")
+
+
+def _data_cache() -> Finding:
     from poolzoo.data.source import cache_dir
 
     place = cache_dir()
     existing = next(folder for folder in (place, *place.parents) if folder.exists())
     free = shutil.disk_usage(existing).free / 1e9
     if os.access(existing, os.W_OK):
-        yield Finding("data cache", "ok", f"{place}, {free:.0f} GB free")
-    else:
-        yield Finding("data cache", "wrong", f"{place} is not writable", "set POOLZOO_CACHE to another directory")
+        return Finding("data cache", "ok", f"{place}, {free:.0f} GB free")
+    return Finding("data cache", "wrong", f"{place} is not writable", "set POOLZOO_CACHE to another directory")
+
+
+def _weights_cache() -> Finding:
     from huggingface_hub import constants
 
-    yield Finding("weights cache", "ok", f"{constants.HF_HUB_CACHE}")
+    return Finding("weights cache", "ok", f"{constants.HF_HUB_CACHE}")
 
 
 def plugin_findings() -> Iterator[Finding]:

@@ -27,7 +27,7 @@ def open_file(path: str | os.PathLike[str], *, pipe: bool = False) -> BinaryIO:
     Raises:
         OSError: It cannot be read. It is a folder, a socket, a device or, without `pipe`, a pipe.
     """
-    file = open(path, "rb", opener=_open_at_once)
+    file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 - the caller closes it
     mode = os.fstat(file.fileno()).st_mode
     if not (stat.S_ISREG(mode) or (pipe and stat.S_ISFIFO(mode))):
         file.close()
