@@ -7,6 +7,7 @@ import io
 import json
 from contextlib import redirect_stdout
 
+import click
 import pytest
 
 from poolzoo.common import output, streams, text
@@ -156,7 +157,7 @@ def test_progress_and_messages_are_safe(capsys, monkeypatch):
     assert not any(raw in drawn for raw in OBEYED)
     for tell in (output.say, output.warn, output.error):
         tell(EVIL)
-    told = capsys.readouterr().err
+    told = click.unstyle(capsys.readouterr().err)
     assert all(line.isprintable() for line in told.splitlines())
     assert told.count(SHOWN) == 3
 
