@@ -7,6 +7,7 @@ import io
 import json
 from contextlib import redirect_stdout
 
+import click
 import pytest
 
 from poolzoo.common import output, streams, text
@@ -158,7 +159,7 @@ def test_progress_and_messages_are_safe(capsys, monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     for tell in (output.say, output.warn, output.error):
         tell(EVIL)
-    told = capsys.readouterr().err
+    told = click.unstyle(capsys.readouterr().err)
     assert all(line.isprintable() for line in told.splitlines())
     assert told.count(SHOWN) == 3
 

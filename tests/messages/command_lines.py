@@ -158,6 +158,7 @@ WRONG: tuple[tuple[str, Words], ...] = (
     ("--protocol", ("report", "half", "--protocol", "digits-heads")),
     ("--resolution", ("compare", "--data", "digits", "--pool", "avg", "--resolution", "1")),
     ("1s", ("choose", "--data", "digits", "--time-budget", "1s", "--backbone", "nano/plain")),
+    ("stages:9", (*FINETUNE, "--freeze", "stages:9", "--backbone", "nano/plain", "--limit", "100")),
     ("--shift", (*FINETUNE, "--shift", "30", "--epochs", "1", "--limit", "100")),
     ("nowhere", ("report", "nowhere", "--check")),
     ("half", ("report", "half", "--check")),

@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,6 +79,50 @@ def _training(folder: Path) -> Iterator[Call]:
     yield lambda: class_weights.class_weights(str(folder / "heavy-weights.json"), np.array([0, 1]), ["a", "b"])
 
 
+def _heads() -> Iterator[Call]:
+    from poolzoo.train.heads import finetune_heads
+    from poolzoo.train.settings import Settings
+
+    for freeze, pools in (("none", ["avg", "max"]), ("backbone", ["avg", "avg"])):
+        settings = Settings(data="digits", freeze=freeze)
+        yield lambda settings=settings, pools=pools: finetune_heads(settings, pools, Path("heads"))
+
+
+def _board(folder: Path) -> Iterator[Call]:
+    from types import SimpleNamespace as Namespace
+
+    from poolzoo.compare.board import board, board_file, merging, pinning, submission
+
+    for text in ("?", "AAAA"):
+        row: Any = Namespace(name="avg", correct={0: text})
+        yield lambda row=row: board.BoardRow.right(row, 8)
+    (folder / "latin.md").write_bytes(b"\xff")
+    none = board.Board()
+    yield lambda: board_file.load(folder / "nowhere" / "board.json")
+    yield lambda: board_file.save(none, folder / "latin.json", none)
+    (folder / "planned").mkdir()
+    (folder / "planned" / "plan.json").write_text("{}")
+    yield lambda: submission.Submission.of([folder / "planned", folder / "planned"])
+    yield lambda: submission.SubmittedRun(folder / "nameless").data
+    failed: Any = Namespace(passed=False, context=None)
+    yield lambda: merging.merge(none, failed, "Jane Doe")
+    other: Any = Namespace(name="odd", data=Namespace(validation=0.5))
+    yield lambda: pinning.require_validation(other)
+
+
+def _photographs() -> Iterator[Call]:
+    from onnx import ModelProto
+
+    from poolzoo.data.resize import Fit
+    from poolzoo.runtime import photo_graph
+
+    model = ModelProto()
+    model.metadata_props.add(key="input", value='{"kind": "float"}')
+    yield lambda: photo_graph.with_photo_input(model)
+    yield lambda: photo_graph.without_photo_input(model)
+    yield lambda: photo_graph.require_filter(Fit("lanczos"))
+
+
 def _plugins() -> Iterator[Call]:
     from poolzoo.plugin import loader
     from poolzoo.plugin.imports import import_build
@@ -122,5 +167,8 @@ def calls(folder: Path) -> Iterator[Call]:
     yield from _backbones()
     yield from _surgery()
     yield from _training(folder)
+    yield from _heads()
+    yield from _board(folder)
+    yield from _photographs()
     yield from _plugins()
     yield from _machine(folder)

@@ -6,7 +6,9 @@ tests/runtime`. It shows each error whose message or hint is no single line.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import filelock
 import pytest
@@ -39,7 +41,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[bool]:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Lists what was found for the places that were provoked by nothing, and no others."""
-    with filelock.FileLock(record.FILE.with_suffix(".lock")):
+    with filelock.FileLock(Path(tempfile.gettempdir()) / f"{record.FILE.name}.lock"):  # another room may be at work
         listed = record.read()
         new = {key: by for key, by in session.stash[_found].items() if listed.get(key, "").startswith(record.OPEN)}
         record.write({**listed, **new})

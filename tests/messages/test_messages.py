@@ -80,6 +80,14 @@ def test_listed_tests_exist() -> None:
 def test_few_places_are_provoked_by_nothing() -> None:
     nothing = [key for key, by in record.read().items() if by.startswith(record.NOTHING)]
     assert len(nothing) <= record.MOST_UNPROVOKED, nothing
+    elsewhere = [key for key, by in record.read().items() if by.startswith(record.NEEDS)]
+    assert len(elsewhere) <= record.MOST_ELSEWHERE, elsewhere
+
+
+def test_each_place_is_provoked_or_says_why_not() -> None:
+    for key, by in record.read().items():
+        known = by in record.BY_CATALOG or by.startswith(("tests/", f"{record.NOTHING}: ", f"{record.NEEDS} "))
+        assert known, f"{key}: {by}"
 
 
 def test_every_error_that_reaches_a_user_has_a_hint() -> None:
