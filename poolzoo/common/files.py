@@ -7,8 +7,9 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from poolzoo.common import locks
 from poolzoo.common.errors import CheckFailed, UsageError
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-def open_file(path: str | os.PathLike[str], *, pipe: bool = False) -> BinaryIO:
+def open_file(path: str | os.PathLike[str], *, pipe: bool = False) -> BufferedReader:
     """Opens a file of somebody else to read it, and waits for nobody.
 
     Args:
@@ -27,7 +28,7 @@ def open_file(path: str | os.PathLike[str], *, pipe: bool = False) -> BinaryIO:
     Raises:
         OSError: It cannot be read. It is a folder, a socket, a device or, without `pipe`, a pipe.
     """
-    file = open(path, "rb", opener=_open_at_once)
+    file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 - closed by who called
     mode = os.fstat(file.fileno()).st_mode
     if not (stat.S_ISREG(mode) or (pipe and stat.S_ISFIFO(mode))):
         file.close()
