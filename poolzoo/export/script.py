@@ -47,7 +47,7 @@ def _spaced(statements: Sequence[Statement]) -> Iterator[str]:
     """Texts of statements with two blank lines around functions and classes, and at most one elsewhere."""
     previous: ast.stmt | None = None
     for statement, text in statements:
-        apart = previous is not None and any(isinstance(one, DEFINITIONS) for one in (statement, previous))
+        apart = any(isinstance(one, DEFINITIONS) for one in (statement, previous))
         yield ("\n\n" if apart else "\n" if text[:1] in ("", "\n") or previous is None else "") + text.lstrip("\n")
         previous = statement
 
