@@ -22,7 +22,7 @@ LINE: Final = "_POOLZOO_LINE"
 WORD_BREAKS: Final = "_POOLZOO_WORD_BREAKS"  # characters at which bash ends a word, such as `:`
 LONGEST_HELP: Final = 80
 
-_BASH: Final = r"""# To install: poolzoo completion bash > ~/.local/share/bash-completion/completions/poolzoo
+_BASH: Final = r"""# To install: poolzoo completion bash > ~/.poolzoo.bash && echo 'source ~/.poolzoo.bash' >> ~/.bashrc
 _poolzoo_completion() {
     mapfile -t COMPREPLY < <(
         _POOLZOO_COMPLETE=bash _POOLZOO_LINE="${COMP_LINE:0:COMP_POINT}" _POOLZOO_WORD_BREAKS="$COMP_WORDBREAKS" \
@@ -35,7 +35,7 @@ _poolzoo_completion() {
 complete -o nosort -F _poolzoo_completion poolzoo
 """
 _ZSH: Final = r"""#compdef poolzoo
-# To install: poolzoo completion zsh > "${fpath[1]}/_poolzoo"
+# To install: poolzoo completion zsh > ~/.poolzoo.zsh && echo 'source ~/.poolzoo.zsh' >> ~/.zshrc
 _poolzoo_completion() {
     local -a answer values shown open_values open_shown
     local line value help
@@ -57,6 +57,7 @@ _poolzoo_completion() {
 if [[ $zsh_eval_context[-1] == loadautofunc ]]; then
     _poolzoo_completion "$@"
 else
+    (( $+functions[compdef] )) || { autoload -Uz compinit && compinit -i }
     compdef _poolzoo_completion poolzoo
 fi
 """
@@ -74,9 +75,10 @@ SCRIPTS: Final = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
 EXAMPLES: Final = (
     (
         "Complete in bash, from the next shell on",
-        "poolzoo completion bash > ~/.local/share/bash-completion/completions/poolzoo",
+        "poolzoo completion bash > ~/.poolzoo.bash && echo 'source ~/.poolzoo.bash' >> ~/.bashrc",
     ),
-    ("Complete in zsh", 'poolzoo completion zsh > "${fpath[1]}/_poolzoo"'),
+    ("Complete in zsh", "poolzoo completion zsh > ~/.poolzoo.zsh && echo 'source ~/.poolzoo.zsh' >> ~/.zshrc"),
+    ("Make the folder for fish, where it is missing", "mkdir -p ~/.config/fish/completions"),
     ("Complete in fish", "poolzoo completion fish > ~/.config/fish/completions/poolzoo.fish"),
 )
 

@@ -122,7 +122,7 @@ def _add_one(name: str) -> None:
     graph = helper.make_graph([helper.make_node("Add", ["images", "images"], ["logits"])], "doctor", [pixels], [out])
     opsets = [helper.make_opsetid("", 18)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=helper.find_min_ir_version_for(opsets))
-    helper.set_model_props(model, {"labels": "[]", "input": "{}"})
+    helper.set_model_props(model, {"labels": '["one"]', "input": '{"kind": "float", "height": 1, "width": 1}'})
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "doctor.onnx"
         save(model, path)
@@ -133,18 +133,27 @@ def _add_one(name: str) -> None:
 
 
 def _caches() -> Iterator[Finding]:
+    try:
+        yield from (_data_cache(), _weights_cache())
+    except ModuleNotFoundError as error:  # an installation that predicts, and neither trains nor exports
+        yield Finding("caches", "wrong", f"{error.name} is not installed", f"pip install {error.name}")
+
+
+def _data_cache() -> Finding:
     from poolzoo.data.source import cache_dir
 
     place = cache_dir()
     existing = next(folder for folder in (place, *place.parents) if folder.exists())
     free = shutil.disk_usage(existing).free / 1e9
     if os.access(existing, os.W_OK):
-        yield Finding("data cache", "ok", f"{place}, {free:.0f} GB free")
-    else:
-        yield Finding("data cache", "wrong", f"{place} is not writable", "set POOLZOO_CACHE to another directory")
+        return Finding("data cache", "ok", f"{place}, {free:.0f} GB free")
+    return Finding("data cache", "wrong", f"{place} is not writable", "set POOLZOO_CACHE to another directory")
+
+
+def _weights_cache() -> Finding:
     from huggingface_hub import constants
 
-    yield Finding("weights cache", "ok", f"{constants.HF_HUB_CACHE}")
+    return Finding("weights cache", "ok", f"{constants.HF_HUB_CACHE}")
 
 
 def plugin_findings() -> Iterator[Finding]:

@@ -101,7 +101,8 @@ class GroupedCommand(click.Command):
             records = [one.get_help_record(ctx) for one in options if group_of(one) == group]
             rows = [record for record in records if record is not None]
             if rows:
-                with formatter.section(f"{group} options".strip().capitalize()):
+                title = f"{group} options".strip().capitalize()
+                with formatter.section(title if len(title) < formatter.width else group):
                     formatter.write_dl(rows)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

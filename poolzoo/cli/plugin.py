@@ -116,15 +116,17 @@ def _names() -> str:
 )
 def new(name: str, kind: str, single_file: bool, folder: str) -> None:
     """Write a working plugin to start from: a package with tests, or one file. Prints its path."""
+    import shlex
     from pathlib import Path
 
     from poolzoo.plugin.scaffold import write
 
     written = write(name, kind, single_file=single_file, folder=Path(folder))
     if single_file:
-        output.say(f"try it: poolzoo plugin check {written}")
+        output.say(f"try it: poolzoo plugin check {shlex.quote(str(written))}")
     else:
-        output.say(f"try it: pip install -e {written} && pytest {written}/tests && poolzoo plugin check {name}")
+        package, tests = shlex.quote(f"{written}[test]"), shlex.quote(f"{written}/tests")
+        output.say(f"try it: pip install -e {package} && pytest {tests} && poolzoo plugin check {name}")
     output.data(str(written))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -14,6 +13,8 @@ from poolzoo.common import output
 from poolzoo.common.errors import CHECK_FAILED, OK, UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from poolzoo.testing.expected import ExpectedFailures
     from poolzoo.testing.selection import Selection
 
@@ -58,7 +59,7 @@ EXAMPLES: Final = (
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=click.Path(),
     metavar="DIR",
     help="With --release, directory for the wheel, the sdist and what the tests print; it must not exist.",
 )
@@ -71,7 +72,7 @@ def command(
     release: bool,
     offline: bool,
     clean: bool,
-    out: Path | None,
+    out: str | None,
     as_json: bool,
 ) -> int:
     """Run the conformance checks on everything that a plugin provides. The exit code is 1 if a check fails.
@@ -92,7 +93,10 @@ def command(
             "there is no plugin to check", "give its file, its distribution or its folder; --list needs none"
         )
     if release:
-        return _release(Path(target), select, stated, offline=offline, clean=clean, out=out, as_json=as_json)
+        from pathlib import Path  # `plugin list` needs none
+
+        place = None if out is None else Path(out)
+        return _release(Path(target), select, stated, offline=offline, clean=clean, out=place, as_json=as_json)
     if offline or clean or out is not None:
         flag = "--offline" if offline else "--clean" if clean else "--out"
         raise UsageError(f"{flag} is for --release", "add --release")

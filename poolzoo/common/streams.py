@@ -11,7 +11,11 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, suppress
-from typing import Any, BinaryIO, NamedTuple, TextIO
+from typing import Any, BinaryIO, Final, NamedTuple, TextIO
+
+from poolzoo.common.text import MAX_LINE, one_line
+
+EXCERPT: Final = 20  # lines that a plugin may print while it loads
 
 
 class ReaderGone(BrokenPipeError):
@@ -55,6 +59,47 @@ class Foreign(io.TextIOBase):
 
     def reconfigure(self, **changes: Any) -> None:
         """A plugin that sets the encoding of stdout does not mean ours."""
+
+
+class Excerpt(Foreign):
+    """The same for stdout and stderr while a plugin loads: its first lines, with what a terminal obeys written out.
+
+    Afterwards it is like its base, as loggers that the plugin made keep it.
+    """
+
+    def __init__(self) -> None:
+        self._target = sys.stderr
+        self._lines = 0
+        self._rest = ""
+        self._ended = False
+
+    def write(self, text: str) -> int:
+        if self._ended:
+            return super().write(text)
+        *whole, self._rest = (self._rest + text).split("\n")
+        for line in whole:
+            self._show(line)
+        self._rest = self._rest[: 2 * MAX_LINE]  # of a line without end
+        return len(text)
+
+    def end(self, who: str) -> None:
+        """Says how many lines of `who` were left out."""
+        if self._rest:
+            self._show(self._rest)
+        self._ended = True
+        if self._lines > EXCERPT:
+            log(f"{who} printed {self._lines - EXCERPT:,} more lines")
+
+    def flush(self) -> None:
+        if self._ended:
+            super().flush()
+
+    def _show(self, line: str) -> None:
+        self._lines += 1
+        if self._lines <= EXCERPT:
+            with suppress(ValueError, AttributeError, OSError):  # as above
+                self._target.write(one_line(line) + "\n")
+                self._target.flush()
 
 
 class _Ownership(NamedTuple):

@@ -50,7 +50,7 @@ def recorded(facts: Mapping[str, Any]) -> Fit:
     """
     fit = Fit(facts.get("interpolation", "bilinear"), facts.get("crop_pct", 1.0), facts.get("reader", 1))
     if fit.interpolation not in FILTERS:
-        raise ValueError(f"interpolation {' or '.join(FILTERS)}")
+        raise ValueError(f"interpolation {' or '.join(FILTERS)}, but {fit.interpolation!r:.40}")
     if isinstance(fit.crop_pct, bool) or not isinstance(fit.crop_pct, int | float) or not 0 < fit.crop_pct <= 1:
         raise ValueError("crop_pct above 0 and at most 1")
     if isinstance(fit.reader, bool) or not isinstance(fit.reader, int) or fit.reader not in TRANSFORMS:

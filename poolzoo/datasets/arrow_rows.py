@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO, Final
 
+from poolzoo.common import files
 from poolzoo.common.errors import UsageError
 from poolzoo.datasets import table_rows
 from poolzoo.datasets.labels import SplitLabels, label_names, split_labels
@@ -47,7 +48,7 @@ class ArrowStorage:
             return io.BytesIO(value)
         if not isinstance(value, str):
             raise OSError(f"the row holds no image but {type(value).__name__}")
-        return open(os.path.join(self.root, value), "rb")
+        return files.open_file(os.path.join(self.root, value))
 
     def stamp(self, row: int, name: str) -> tuple[int, int]:
         """The bytes of an image, and the time of its file, or of the file of its row."""

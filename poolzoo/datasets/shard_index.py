@@ -96,7 +96,7 @@ def _load(path: Path) -> Shard:
 
 def _scan(path: Path) -> Shard:
     names, labels, offsets, sizes, others = [], [], array("q"), array("q"), 0
-    with path.open("rb") as file:
+    with files.open_file(path) as file:
         for sample in _samples(path, file):
             image = _image(path, sample)
             if image is None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from poolzoo.common import csv_writer, json_reader
+from poolzoo.common import csv_writer, files, json_reader
 from poolzoo.common.errors import UsageError
 from poolzoo.datasets.labels import label_names, split_labels
 from poolzoo.plugin.grammar import suggest
@@ -79,7 +79,7 @@ def rows(path: Path, *, multilabel: bool) -> Iterator[Row]:
     Raises:
         UsageError: A line is not as it should be; it names the line.
     """
-    with path.open("rb") as file:
+    with files.open_file(path) as file:
         start = file.read(3)
     encoding = next((found for mark, found in BOMS.items() if start.startswith(mark)), "utf-8")
     read = _csv if path.suffix.lower() in (".csv", ".tsv") else _json

@@ -11,6 +11,7 @@ from poolzoo.common.errors import UsageError
 
 # build(channels, kernel_size, stride, padding, ceil_mode, **options), the contract of a local pooling
 LocalBuild = Callable[..., nn.Module]
+MAX_SIDE = 256  # of a window; poolings that look at each of its places need its square in memory
 
 
 @dataclass(frozen=True)

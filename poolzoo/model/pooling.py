@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from poolzoo.common.errors import PluginFailed, UsageError
 from poolzoo.data.sizes import Size
 from poolzoo.model import plugin_calls, surgery
-from poolzoo.model.geometry import Geometry
+from poolzoo.model.geometry import MAX_SIDE, Geometry
 from poolzoo.plugin import loader
 from poolzoo.plugin.grammar import accepts, parse_spec
 
@@ -94,6 +94,8 @@ def resolve_local_pool(catalog: loader.Catalog, text: str | None) -> LocalPool |
         ) from None
     if changes.get("window", 1) < 1 or changes.get("stride", 1) < 1 or changes.get("padding", 0) < 0:
         raise UsageError(f"window, stride or padding in {text!r} is too small", "window and stride are at least 1")
+    if max(changes.values(), default=0) > MAX_SIDE:
+        raise UsageError(f"window, stride or padding in {text!r} is too large", f"they are at most {MAX_SIDE}")
     name = f"{wanted.dist}:{wanted.name}" if wanted.dist else wanted.name
     options = ",".join(f"{key}={value}" for key, value in wanted.options.items())
     return LocalPool(catalog.pooling(f"{name}:{options}" if options else name, "local"), **changes)

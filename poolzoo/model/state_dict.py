@@ -55,7 +55,9 @@ def read_state_dict(path: Path) -> StateDict:
 
 
 def load_tensors(content: bytes, name: str, hint: str = "fetch the file again") -> StateDict:
-    """The tensors of a safetensors file. The format holds no code, and no tensor outside of the file.
+    """The tensors of a safetensors file, by name in alphabetical order.
+
+    The format holds no code, and no tensor outside of the file.
 
     Args:
         content: The file's bytes.
@@ -66,7 +68,7 @@ def load_tensors(content: bytes, name: str, hint: str = "fetch the file again") 
         CheckFailed: It is no such file, or damaged.
     """
     try:
-        return load(content)
+        return dict(sorted(load(content).items()))
     except MemoryError:
         raise
     except Exception as error:  # safetensors has a class of its own; torch raises several for odd shapes

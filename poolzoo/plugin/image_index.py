@@ -12,6 +12,7 @@ from typing import BinaryIO, Protocol, overload
 import numpy as np
 
 from poolzoo.common.errors import PoolzooError, reason
+from poolzoo.common.files import open_file
 
 
 class Names(Sequence[str]):
@@ -104,7 +105,7 @@ class FileStorage:
 
     def open(self, row: int, name: str) -> BinaryIO:
         """The file, opened."""
-        return open(os.path.join(self.place, name), "rb")
+        return open_file(os.path.join(self.place, name))
 
     def stamp(self, row: int, name: str) -> tuple[int, int]:
         """Of the file."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar
 
@@ -66,6 +67,7 @@ class Limits:
 
     def call(self, function: Callable[..., T], *arguments: Any) -> tuple[T | None, BaseException | None]:
         """Calls it: its result, or what it threw, such as `OutOfTime` every second once time is over; Ctrl-C passes."""
+        trace = sys.gettrace()
         try:
             if self._timed:
                 if signal.getsignal(signal.SIGALRM) is not _expire:  # a plugin has changed it
@@ -74,6 +76,7 @@ class Limits:
             try:
                 return self._within_memory(function, *arguments), None
             finally:
+                sys.settrace(trace)  # at once: one that the code has set would see, and could stop, all that follows
                 if self._timed:
                     signal.setitimer(signal.ITIMER_REAL, 0)
         except KeyboardInterrupt:
@@ -116,15 +119,34 @@ def _memory_limits() -> tuple[tuple[int, int], tuple[int, int]] | None:
 
 
 @contextmanager
-def stdout_to_stderr() -> Iterator[None]:
-    """Sends what is printed to stderr, also below Python: stdout carries data, and a plugin must not spoil it."""
+def printing_little(who: str) -> Iterator[None]:
+    """As `stdout_to_stderr`, and of what is printed from Python only the first lines are shown.
+
+    Args:
+        who: Who prints, for the line that counts the rest.
+    """
+    excerpt = streams.Excerpt()
+    try:
+        with stdout_to_stderr(excerpt), redirect_stderr(excerpt):
+            yield
+    finally:
+        excerpt.end(who)
+
+
+@contextmanager
+def stdout_to_stderr(stream: streams.Foreign | None = None) -> Iterator[None]:
+    """Sends what is printed to stderr, also below Python: stdout carries data, and a plugin must not spoil it.
+
+    Args:
+        stream: What stands for `sys.stdout`.
+    """
     kept = None
     with suppress(OSError, ValueError, AttributeError):
         sys.stdout.flush()
         kept = os.dup(1)
         os.dup2(2, 1)
     try:
-        with redirect_stdout(streams.Foreign()):
+        with redirect_stdout(stream or streams.Foreign()):
             yield
     finally:
         if kept is not None:
@@ -160,7 +182,12 @@ class GlobalState:
 
 
 def _general_state() -> dict[str, object]:
-    state: dict[str, object] = {"sys.path": list(sys.path), "what Ctrl-C does": signal.getsignal(signal.SIGINT)}
+    state: dict[str, object] = {
+        "sys.path": list(sys.path),
+        "what Ctrl-C does": signal.getsignal(signal.SIGINT),
+        "the profile function": sys.getprofile(),
+        "json": {name: getattr(json, name, None) for name in json.__all__},
+    }
     with suppress(OSError):
         state["the current directory"] = os.getcwd()
     return state
@@ -193,6 +220,8 @@ def _restore(name: str, value: Any) -> None:
         "sys.path": lambda path: sys.path.__setitem__(slice(None), path),
         "what Ctrl-C does": lambda handler: signal.signal(signal.SIGINT, handler),
         "the current directory": os.chdir,
+        "the profile function": sys.setprofile,
+        "json": lambda functions: vars(json).update(functions),
     }
     if (random := sys.modules.get("random")) is not None:
         undo["Python's random generator"] = random.setstate

@@ -44,7 +44,7 @@ def register(catalog: Catalog, candidate: Candidate) -> None:
 def _contained(catalog: Catalog, candidate: Candidate) -> Iterator[None]:
     """Within it a plugin may print, warn and change global state: the first goes to stderr, the last is undone."""
     state = isolation.GlobalState()
-    with warnings.catch_warnings(record=True) as warned, isolation.stdout_to_stderr():
+    with warnings.catch_warnings(record=True) as warned, isolation.printing_little(candidate.where):
         yield
     for first in warned[:1]:  # it may have warned a thousand times
         with suppress(Exception):  # filters that make it an error, a class of its own that raises

@@ -8,7 +8,6 @@ from __future__ import annotations
 import ast
 import importlib.util
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from poolzoo.plugin import grammar
@@ -35,7 +34,8 @@ def written_options(build: Callable[..., Any] | str) -> list[Written]:
         place = importlib.util.find_spec(module)
         if place is None or place.origin is None:
             return []
-        tree = ast.parse(Path(place.origin).read_text(encoding="utf-8"))
+        with open(place.origin, encoding="utf-8") as file:  # pathlib would be imported by every `--help`
+            tree = ast.parse(file.read())
     except (ImportError, OSError, SyntaxError, ValueError):
         return []
     found = _function(tree, attribute)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from poolzoo.model.geometry import Geometry
+from poolzoo.model.geometry import MAX_SIDE, Geometry
 from poolzoo.poolings.local import LocalPooling, local_build
 from poolzoo.poolings.shared import GlobalPooling, at_least_float32, normalized
 
@@ -90,8 +90,8 @@ class SPP(nn.Module):
     def __init__(self, channels: int, *, levels: str = "1-2-4", mode: Mode = "max") -> None:
         super().__init__()
         sides = levels.split("-")
-        if not all(side.isdecimal() and int(side) > 0 for side in sides):
-            raise ValueError(f"levels={levels} must be whole numbers above 0 such as 1-2-4")
+        if not all(side.isdecimal() and len(side) < 9 and 0 < int(side) <= MAX_SIDE for side in sides):
+            raise ValueError(f"levels={levels} must be whole numbers from 1 to {MAX_SIDE}, such as 1-2-4")
         self.sides = [int(side) for side in sides]
         self.mode = mode
 
@@ -158,10 +158,8 @@ def rmac_grids(height: int, width: int, levels: int) -> list[tuple[int, list[int
     if long > short:
         more = min(range(1, 7), key=lambda n: abs((short - (long - short) / n) / short - OVERLAP))
     grids = []
-    for level in range(1, levels + 1):
+    for level in range(1, min(levels, 2 * short - 1) + 1):  # later ones have a side of zero
         side = 2 * short // (level + 1)
-        if side == 0:
-            continue
         tops = _starts(height, side, level + (more if height > width else 0))
         lefts = _starts(width, side, level + (more if width > height else 0))
         grids.append((side, tops, lefts))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from poolzoo.model.geometry import Geometry
+from poolzoo.model.geometry import MAX_SIDE, Geometry
 from poolzoo.poolings.local import LocalPooling, local_build
 from poolzoo.poolings.shared import GlobalPooling, mixture
 
@@ -236,6 +236,8 @@ class LocalVariable(LocalPooling):
     ) -> None:
         if min(border, inside) <= geometry.padding:
             raise ValueError(f"border={border} and inside={inside} must be above the padding, {geometry.padding}")
+        if max(border, inside) > MAX_SIDE:
+            raise ValueError(f"border={border} and inside={inside} must be at most {MAX_SIDE}")
         super().__init__(channels, geometry)
         self.border = border
         self.inside = inside

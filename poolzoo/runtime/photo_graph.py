@@ -46,7 +46,11 @@ def with_photo_input(model: onnx.ModelProto, *, dense: bool = False) -> onnx.Mod
         UsageError: The graph takes other images than uint8, or its resize is neither bilinear nor bicubic.
     """
     facts = {entry.key: entry.value for entry in model.metadata_props}
-    given, fit = json.loads(facts["input"]), recorded(json.loads(facts.get("preprocessing", "{}")))
+    given = json.loads(facts["input"])
+    try:
+        fit = recorded(json.loads(facts.get("preprocessing", "{}")))
+    except ValueError as error:
+        raise UsageError(f"the graph's metadata hold no {error}", "export the run again with poolzoo export") from error
     if given["kind"] != "uint8":
         raise UsageError(f"a graph with {given['kind']} input cannot take photographs", "export it with --input uint8")
     require_filter(fit)

@@ -103,6 +103,6 @@ def test_logits_whose_shapes_do_not_fit_are_refused(tmp_path, logits, labels):
     np.savez(tmp_path / "test.npz", logits=np.zeros(logits, np.float32), labels=np.zeros(labels, np.int32))
     with pytest.raises(CheckFailed) as caught:
         samples.load_test(tmp_path)
-    shown = f"logits float32{list(logits)}, labels int32{list(labels)}"
-    assert caught.value.message == f"{tmp_path / 'test.npz'} is damaged: {shown}"
+    shapes = f"logits float32{[*logits]}, labels int32{[*labels]}"
+    assert caught.value.message == f"{tmp_path / 'test.npz'} is damaged: {shapes}"
     assert caught.value.hint == "train the run again"

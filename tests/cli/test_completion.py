@@ -206,7 +206,7 @@ class Terminal:
 
 SHELLS = {
     "bash": (["bash", "--norc", "--noprofile", "-i"], 'eval "$(poolzoo completion bash)"'),
-    "zsh": (["zsh", "-f", "-i"], 'autoload -Uz compinit; compinit -u -D; eval "$(poolzoo completion zsh)"'),
+    "zsh": (["zsh", "-f", "-i"], 'eval "$(poolzoo completion zsh)"'),
     "fish": (["fish", "--private", "--no-config", "-i"], "poolzoo completion fish | source"),
 }
 

@@ -155,6 +155,8 @@ def test_progress_and_messages_are_safe(capsys, monkeypatch):
     drawn = capsys.readouterr().err
     assert SHOWN in drawn
     assert not any(raw in drawn for raw in OBEYED)
+    monkeypatch.delenv("FORCE_COLOR")
+    monkeypatch.setenv("NO_COLOR", "1")
     for tell in (output.say, output.warn, output.error):
         tell(EVIL)
     told = click.unstyle(capsys.readouterr().err)

@@ -66,7 +66,7 @@ def test_every_file_that_the_page_names_exists():
 
 
 def test_every_module_that_the_page_names_exists():
-    for name in set(re.findall(r"`?((?:plugin|model|data|train|export|common)\.[a-z_]+)`?", PAGE)):
+    for name in set(re.findall(r"(?<![\w/])((?:plugin|model|data|train|export|common)\.[a-z_]+)", PAGE)):
         assert (PACKAGE / f"{name.replace('.', '/')}.py").is_file(), name
 
 

@@ -133,7 +133,7 @@ def test_the_input_is_described_and_can_be_taken_away_again(tmp_path):
     [
         (lambda path: photo.with_photo_input(pixels_graph((8, 8))), "photo input"),
         (lambda path: onnx.load(linear_bundle(path / "b", "float") / "model.onnx"), "float input"),
-        (lambda path: pixels_graph((8, 8), interpolation="lanczos"), "not lanczos"),
+        (lambda path: pixels_graph((8, 8), interpolation="lanczos"), "but 'lanczos'"),
     ],
 )
 def test_other_graphs_are_refused_in_one_line(model, words, tmp_path):

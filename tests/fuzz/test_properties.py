@@ -124,7 +124,9 @@ def test_json_is_parsed_as_the_json_module_parses_it(value):
     assert json.dumps(json_reader.parse(text)) == text
 
 
-CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), min_size=1, max_size=12)
+CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), min_size=1, max_size=12).filter(
+    lambda text: not text.startswith("'")  # an apostrophe before a formula is the writer's, and not part of the text
+)
 
 
 @quick

@@ -44,12 +44,12 @@ def change(bundle: Path, in_graph: dict[str, object], edit: Callable[[Any], obje
         ({}, lambda config: config["export"]["prediction_sets"].update(quantile=0.7), ["config"]),
         ({}, lambda config: config.update(label_names=["a"]), ["config"]),
         ({}, lambda config: config.update(calibration="x"), ["golden"]),
-        ({"calibration": {"temperature": float("nan")}}, None, ["golden"]),
-        ({"prediction_sets": {"quantile": 0.8, "penalty": 0.1, "unpenalized": 10**30}}, None, ["golden"]),
+        ({"calibration": {"temperature": float("nan")}}, None, ["session"]),
+        ({"prediction_sets": {"quantile": 0.8, "penalty": 0.1, "unpenalized": 10**30}}, None, ["session"]),
         (
             {"prediction_sets": {"quantile": 1e300, "penalty": 1e-300, "unpenalized": 1}},
             None,
-            ["golden"],
+            ["session"],
         ),
     ],
 )

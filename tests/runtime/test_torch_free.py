@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -118,3 +119,12 @@ def test_three_packages_are_enough_for_the_bundles_own_script(bundle_copy, photo
     assert label == expected
     assert float(score) == pytest.approx(float(expected_score), abs=1e-5)
     assert "FAILED" not in plainly(python, bundle_copy / "predict.py", "--verify")
+
+
+def test_doctor_names_all_that_is_missing():
+    examined = alone("doctor", "--json")
+    assert examined.returncode == 1
+    states = {one["what"]: one["state"] for one in json.loads(examined.stdout)["findings"]}
+    assert states["devices"] == states["cpu provider"] == states["caches"] == "wrong"
+    assert states["onnxruntime"] == "ok"
+    assert "pip install platformdirs" in examined.stderr

@@ -26,6 +26,7 @@ def load(path: Path) -> Board:
         if not path.absolute().parent.is_dir():
             raise UsageError(f"{path.parent} does not exist", "make the directory first")
         return Board()
+    files.require_file(path)
     try:
         text = path.read_text(encoding="utf-8")
         content: Any = json_reader.parse(text)

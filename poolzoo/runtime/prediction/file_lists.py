@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from poolzoo.common import csv_writer
+from poolzoo.common import csv_writer, files
 from poolzoo.common.errors import EnvironmentProblem, UsageError
 from poolzoo.common.text import one_line
 from poolzoo.data import walk
@@ -79,7 +80,7 @@ def _stdin() -> Iterator[str]:
 
 def _lines(path: Path) -> Iterator[str]:
     """The names in a text, separated by newlines, or by NUL if the first block has one."""
-    with path.open("rb") as file:
+    with files.open_file(path, pipe=True) as file:
         block = file.read(BLOCK)
         end, rest = b"\0" if b"\0" in block else b"\n", b""
         while block:
@@ -94,7 +95,10 @@ def _csv(path: Path) -> Iterator[str]:
     """The names in a column of a CSV file with a header."""
     import csv
 
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+    with (
+        files.open_file(path, pipe=True) as content,
+        io.TextIOWrapper(content, encoding="utf-8-sig", errors="surrogateescape", newline="") as file,
+    ):
         rows = csv.reader(file)
         try:
             header = next(rows, [])

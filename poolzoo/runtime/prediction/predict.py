@@ -18,6 +18,7 @@ import numpy as np
 from poolzoo.artifacts import manifest, reading
 from poolzoo.common import output, resources
 from poolzoo.common.errors import CheckFailed, EnvironmentProblem, UsageError
+from poolzoo.common.files import open_file
 from poolzoo.common.text import one_line
 from poolzoo.data import images, pillow_warnings
 from poolzoo.data.sizes import Size
@@ -374,7 +375,7 @@ Read = tuple[np.ndarray | str, list[tuple[str, str]], Size | None]
 def _read(file: Path, size: Size | None, fit: images.Fit) -> Read:
     notes: list[tuple[str, str]] = []
     try:
-        with file.open("rb") as opened:
+        with open_file(file, pipe=True) as opened:
             whole: BinaryIO = opened if opened.seekable() else BytesIO(opened.read())  # a pipe is read once
             pixels, native = images.read_with_size(whole, size, fit, lambda kind, values: notes.append((kind, values)))
             return pixels, notes, native

@@ -163,7 +163,8 @@ def conformance(installed: Installed) -> str:
         raise AssertionError(f"{name}, {one['check']}: {one.get('found', _result(one))}{more}")
     expected = sum(not one["passed"] for _, one in outcomes)
     failing = f", {expected} failed as expected" if expected else ""
-    return f"{len(outcomes) - expected} passed{failing}, of {len(report['items'])} items"
+    count = len(report["items"])
+    return f"{len(outcomes) - expected} passed{failing}, of {count} item{'' if count == 1 else 's'}"
 
 
 def _result(outcome: Mapping[str, Any]) -> str:
