@@ -18,7 +18,7 @@ import onnxruntime
 
 from poolzoo.artifacts import reading
 from poolzoo.common import files, output
-from poolzoo.common.errors import CheckFailed, UsageError
+from poolzoo.common.errors import UsageError
 from poolzoo.explain import overlay
 from poolzoo.plugin import loader
 from poolzoo.runtime import onnx_file, ort_session, photo_input
@@ -56,10 +56,7 @@ class Explainer:
         self.threads = threads
         self.pictures = pictures
         self.config = reading.read_bundle_config(directory)
-        try:
-            self.graph = onnx_file.read(directory / "model.onnx")
-        except (ValueError, IndexError) as error:
-            raise CheckFailed(f"{directory / 'model.onnx'} cannot be read: {error}", "export it again") from error
+        self.graph = onnx_file.read_bundled(directory / "model.onnx")
         self.entry = "images"  # the input of `graph`
         self.fitting: onnxruntime.InferenceSession | None = None  # from a photograph to what the network sees of it
         if model.takes_photos:

@@ -13,6 +13,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from poolzoo.common.errors import CheckFailed
+
 MODEL_GRAPH, MODEL_METADATA = 7, 14
 ENTRY_KEY, ENTRY_VALUE = 1, 2
 # Fields of a graph, a node, a tensor and a value.
@@ -176,6 +178,18 @@ def read(path: Path) -> Graph:
         ValueError, IndexError: It is no ONNX file.
     """
     return Graph(path.read_bytes())
+
+
+def read_bundled(path: Path) -> Graph:
+    """Reads the graph of a bundle that an error is shown of.
+
+    Raises:
+        CheckFailed: It is no ONNX file.
+    """
+    try:
+        return read(path)
+    except (ValueError, IndexError) as error:
+        raise CheckFailed(f"{path} cannot be read: {error}", "export it again") from error
 
 
 def _node(content: memoryview, raw: memoryview) -> Node:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -39,7 +39,7 @@ class OnnxModel:
     Attributes:
         session: The session.
         provider: ONNX Runtime's name of the execution provider, such as "CPUExecutionProvider".
-        metadata: The file's `metadata_props`; values are JSON.
+        metadata: The file's `metadata_props`, whose values are JSON; `open_model` has checked them.
     """
 
     session: onnxruntime.InferenceSession
@@ -53,32 +53,14 @@ class OnnxModel:
 
     @property
     def decision(self) -> Decision:
-        """How its logits become labels.
-
-        Raises:
-            CheckFailed: The metadata do not say that.
-        """
-        with self._reading():
-            found = {key: json.loads(self.metadata.get(key, "null")) for key in ("task", "thresholds", "calibration")}
-            return decisions.recorded(**found, count=len(self.labels))
+        """How its logits become labels."""
+        found = {key: json.loads(self.metadata.get(key, "null")) for key in ("task", "thresholds", "calibration")}
+        return decisions.recorded(**found, count=len(self.labels))
 
     @property
     def rules(self) -> OutputRules:
-        """What makes its outputs beside logits and probabilities.
-
-        Raises:
-            CheckFailed: The metadata hold no such rules.
-        """
-        with self._reading():
-            return OutputRules.from_json({key: json.loads(self.metadata.get(key, "null")) for key in RULES})
-
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        """Says what is wrong with the metadata that are read within it."""
-        try:
-            yield
-        except ValueError as error:
-            raise CheckFailed(f"the graph's metadata hold no {error}", "export the run again") from error
+        """What makes its outputs beside logits and probabilities."""
+        return OutputRules.from_json({key: json.loads(self.metadata.get(key, "null")) for key in RULES})
 
     @property
     def size(self) -> tuple[int, int]:

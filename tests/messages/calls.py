@@ -97,7 +97,8 @@ def _weights(folder: Path) -> Iterator[Call]:
 
     torch.save({"a": 3}, folder / "number.pth")
     torch.save({"a": Path("x")}, folder / "code.pth")
-    for name in ("nowhere.pth", "w.safetensors", "number.pth", "code.pth", "text.txt"):
+    (folder / "empty.pth").write_bytes(b"")
+    for name in ("nowhere.pth", "empty.pth", "w.safetensors", "number.pth", "code.pth", "text.txt"):
         yield lambda name=name: state_dict.read_state_dict(folder / name)
     for name, text in (
         ("broken", "{"),

@@ -81,7 +81,7 @@ def _comparisons(folder: Path) -> Iterator[Call]:
 
 
 def _golden(folder: Path) -> Iterator[Call]:
-    from poolzoo.runtime import cases, graph_input, graph_references, metadata
+    from poolzoo.runtime import cases, graph_input, graph_references, metadata, onnx_file
 
     images, logits = np.zeros((2, 8, 8, 3), np.uint8), np.zeros((2, 3))
     right = {"images": images, "logits": logits, "probabilities": logits, "allowed": np.zeros(2)}
@@ -90,6 +90,7 @@ def _golden(folder: Path) -> Iterator[Call]:
         yield lambda path=path: cases.golden_cases(path.parent)
     (folder / "words.onnx").write_bytes(b"location\xff\xff")
     yield lambda: graph_references.require_none(folder / "words.onnx")
+    yield lambda: onnx_file.read_bundled(folder / "words.onnx")
     yield lambda: graph_references.require_none(folder / "absent.onnx")
     yield lambda: graph_input.read_input(folder / "absent.onnx")
     given = '{"kind": "uint8", "height": 8, "width": 8}'

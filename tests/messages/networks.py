@@ -123,6 +123,28 @@ def _photographs() -> Iterator[Call]:
     yield lambda: photo_graph.require_filter(Fit("lanczos"))
 
 
+def _exports() -> Iterator[Call]:
+    from types import SimpleNamespace as Namespace
+
+    from onnx import ModelProto, NodeProto, TensorProto, helper
+
+    from poolzoo.export import graph_checks, rule_outputs
+    from poolzoo.metrics.abstention import Target
+    from poolzoo.metrics.output_rules import RuleOptions
+
+    options = RuleOptions(abstain_at=Target("accuracy", 0.9))
+    for multilabel in (True, False):
+        task = Namespace(task=Namespace(is_multilabel=multilabel))
+        source: Any = Namespace(decision=task, title="the run", validation=lambda: None)
+        yield lambda source=source: rule_outputs.choose(source, options)
+    random, fixed = ModelProto(), ModelProto()
+    random.graph.node.append(NodeProto(op_type="RandomNormal"))
+    fixed.graph.input.append(helper.make_tensor_value_info("images", TensorProto.FLOAT, [2, 3]))
+    program: Any = None
+    for proto in (random, fixed):
+        yield lambda proto=proto: graph_checks.check_graph(proto, program)
+
+
 def _plugins() -> Iterator[Call]:
     from poolzoo.plugin import loader
     from poolzoo.plugin.imports import import_build
@@ -170,5 +192,6 @@ def calls(folder: Path) -> Iterator[Call]:
     yield from _heads()
     yield from _board(folder)
     yield from _photographs()
+    yield from _exports()
     yield from _plugins()
     yield from _machine(folder)

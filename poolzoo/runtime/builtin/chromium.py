@@ -146,7 +146,7 @@ class Page:
             while content:
                 content = content[os.write(self._write, content) :]
         except OSError as error:
-            raise EnvironmentProblem("Chromium ended", "run it once from a terminal to see why") from error
+            raise _ended() from error
         deadline = time.monotonic() + WAIT
         while True:
             answer = self._receive(deadline)
@@ -168,8 +168,12 @@ class Page:
                 raise CheckFailed(f"Chromium gave no answer within {WAIT:.0f} seconds")
             part = os.read(self._read, 1 << 20)
             if not part:
-                raise EnvironmentProblem("Chromium ended", "run it once from a terminal to see why")
+                raise _ended()
             parts.append(part)
         content, _, self._rest = b"".join(parts).partition(b"\0")
         answer: dict[str, Any] = json.loads(content)
         return answer
+
+
+def _ended() -> EnvironmentProblem:
+    return EnvironmentProblem("Chromium ended", "run it once from a terminal to see why")

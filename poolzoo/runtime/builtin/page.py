@@ -13,7 +13,6 @@ from typing import Any, Final
 import numpy as np
 
 from poolzoo.common import files
-from poolzoo.common.errors import CheckFailed
 from poolzoo.common.json_writer import dumps
 from poolzoo.common.text import one_line
 from poolzoo.report.pieces import Safe, document, element
@@ -57,10 +56,7 @@ def convert(bundle: Path, out: Path) -> None:
     package = npm.find_package(PACKAGE)
     path = bundle / "model.onnx"
     model = ort_session.open_model(path, threads=1)
-    try:
-        graph = onnx_file.read(path)
-    except (ValueError, IndexError) as error:
-        raise CheckFailed(f"{path} cannot be read: {error}", "export it again") from error
+    graph = onnx_file.read_bundled(path)
     config = files.read_json(bundle / "config.json") if (bundle / "config.json").is_file() else {}
     saliency = _saliency(graph, config, model)
     code, wasm = ((package / "dist" / name).read_bytes() for name in RUNTIME)
