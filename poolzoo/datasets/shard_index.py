@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import BinaryIO, Final, NamedTuple
 
 import numpy as np
 
@@ -129,7 +129,7 @@ def _image(path: Path, sample: Sequence[_Member]) -> _Member | None:
     return chosen[0] if chosen else None
 
 
-def _samples(path: Path, file: io.BufferedReader) -> Iterator[list[_Member]]:
+def _samples(path: Path, file: BinaryIO) -> Iterator[list[_Member]]:
     """The members that follow each other with one key, as WebDataset groups them."""
     sample: list[_Member] = []
     for member in _members(path, file):
@@ -144,7 +144,7 @@ def _samples(path: Path, file: io.BufferedReader) -> Iterator[list[_Member]]:
         yield sample
 
 
-def _members(path: Path, file: io.BufferedReader) -> Iterator[_Member]:
+def _members(path: Path, file: BinaryIO) -> Iterator[_Member]:
     """The files in a tar, in their order; a header that is damaged is an error, where `tarfile` sees an end."""
     from webdataset.tariterators import base_plus_ext
 
@@ -171,7 +171,7 @@ def _members(path: Path, file: io.BufferedReader) -> Iterator[_Member]:
         raise CheckFailed(f"shard {path} is damaged at byte {end:,} of {size:,}", "write it again")
 
 
-def _label(path: Path, file: io.BufferedReader, sample: list[_Member]) -> str:
+def _label(path: Path, file: BinaryIO, sample: list[_Member]) -> str:
     """The label of a sample as JSON; "" where it has none."""
     member = next((one for suffix in LABELS for one in sample if one.suffix == suffix), None)
     if member is None:
