@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from poolzoo._version import __version__
 from poolzoo.artifacts.run import Run, decision_of
 from poolzoo.artifacts.samples import ValidationLogits, load_test, load_validation
 from poolzoo.artifacts.schema import Config, Origin
@@ -96,7 +97,7 @@ class ExportSource:
                 "local_pool": ours["local_pool"],
                 "plugins": ours["plugins"],
             },
-            "versions": {name: version(name) for name in ("poolzoo", "torch", "onnx", "onnxscript")},
+            "versions": {"poolzoo": __version__, **{name: version(name) for name in ("torch", "onnx", "onnxscript")}},
             "weights_sha256": self.weights_sha256,
         }
 
