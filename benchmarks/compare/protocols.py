@@ -25,7 +25,7 @@ from poolzoo.train.validation import VAL_FRACTION
 
 CIFAR: Final = "CIFAR-10 as JPEG files, train/<class>/* and test/<class>/*; other encoders give other pixels"
 VERSIONS: Final = {  # what each range says: the rules of splits and training; the kernels; the random numbers
-    "poolzoo": "==0.1.*",
+    "poolzoo": "==1.0.*",
     "torch": ">=2.9,<3",
     "timm": ">=1.0.20,<2",
     "torchvision": ">=0.24,<1",
@@ -130,7 +130,7 @@ def written(made: Made, images: str | None) -> str:
     identity, typed = prepared.data.identity, json_writer.dumps
     lines = [
         f"name = {typed(made.name)}",
-        "version = 1",
+        "version = 2",
         f"question = {typed(made.question)}",
         f"free = {typed(made.free)}",
         f"baseline = {typed(made.baseline)}",

@@ -2,52 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from poolzoo.common import locks
 from poolzoo.common.errors import CheckFailed, UsageError
+from poolzoo.common.opening import open_file as open_file
+from poolzoo.common.opening import require_file as require_file
 
 if TYPE_CHECKING:
     import numpy as np
-
-
-def open_file(path: str | os.PathLike[str], *, pipe: bool = False) -> BinaryIO:
-    """Opens a file of somebody else to read it, and waits for nobody.
-
-    Args:
-        path: A regular file, or a link to one.
-        pipe: Whether it may be a pipe, which is not seekable; one that nobody writes to is empty.
-
-    Raises:
-        OSError: It cannot be read. It is a folder, a socket, a device or, without `pipe`, a pipe.
-    """
-    file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 - the caller closes it
-    mode = os.fstat(file.fileno()).st_mode
-    if not (stat.S_ISREG(mode) or (pipe and stat.S_ISFIFO(mode))):
-        file.close()
-        raise OSError(errno.EINVAL, "Not a file but a pipe or a device", os.fspath(path))
-    if pipe and stat.S_ISFIFO(mode):
-        os.set_blocking(file.fileno(), True)
-    return file
-
-
-def require_file(path: Path) -> None:
-    """Makes sure that a path is a file that can be opened, and opened again.
-
-    Raises:
-        OSError: As `open_file`.
-    """
-    open_file(path).close()
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe without a writer would wait for one
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:

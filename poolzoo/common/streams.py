@@ -82,6 +82,15 @@ class Excerpt(Foreign):
         self._rest = self._rest[: 2 * MAX_LINE]  # of a line without end
         return len(text)
 
+    def isatty(self) -> bool:
+        try:
+            return not self._ended and self._target.isatty()
+        except (ValueError, AttributeError):  # it is closed, or None
+            return False
+
+    def fileno(self) -> int:
+        return 2
+
     def end(self, who: str) -> None:
         """Says how many lines of `who` were left out."""
         if self._rest:

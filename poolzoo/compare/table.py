@@ -234,12 +234,16 @@ def _consistency(found: Sequence[Consistency | None]) -> MeanSd | None:
 def _corruption_accuracy(found: Sequence[CorruptionAccuracy | None]) -> CorruptionAccuracy | None:
     """The means over the seeds."""
     measured = [one for one in found if one is not None]
-    if not measured:
+    if len({len(one.by_severity) for one in measured}) != 1:
         return None
     return CorruptionAccuracy(
         mean=plain.fmean(one.mean or 0.0 for one in measured),
         by_severity=_means([one.by_severity for one in measured]),
-        by_kind={kind: _means([one.by_kind[kind] for one in measured]) for kind in measured[0].by_kind},
+        by_kind={
+            kind: _means([one.by_kind[kind] for one in measured])
+            for kind in measured[0].by_kind
+            if all(kind in one.by_kind for one in measured)
+        },
     )
 
 

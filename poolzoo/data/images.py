@@ -15,7 +15,7 @@ from typing import BinaryIO, Final, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from poolzoo.common.files import open_file
+from poolzoo.common.opening import open_file
 from poolzoo.data.jpeg import ORIENTATION, plain_jpeg
 from poolzoo.data.modes import ScaleCallback, is_deep, levels, levels_of_reader_1, report_narrow_colors
 from poolzoo.data.resize import PLAIN, TRANSFORM, TRANSFORMS, Fit, recorded

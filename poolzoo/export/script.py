@@ -9,13 +9,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import ModuleType
 from typing import Final
 
+from poolzoo.common import opening
 from poolzoo.data import images, jpeg, modes, resize, sizes
 from poolzoo.export import standalone
 
 Statement = tuple[ast.stmt, str]  # a top-level statement, and its text with the comments before it
 IMPORTS: Final = (ast.Import, ast.ImportFrom)
 DEFINITIONS: Final = (ast.FunctionDef, ast.ClassDef)
-MODULES: Final = (sizes, resize, modes, jpeg, images)  # whose code the script uses, in the order of their imports
+MODULES: Final = (
+    opening,
+    sizes,
+    resize,
+    modes,
+    jpeg,
+    images,
+)  # whose code the script uses, in the order of their imports
 
 
 def render() -> str:
@@ -39,7 +47,7 @@ def _spaced(statements: Sequence[Statement]) -> Iterator[str]:
     """Texts of statements with two blank lines around functions and classes, and at most one elsewhere."""
     previous: ast.stmt | None = None
     for statement, text in statements:
-        apart = previous is not None and any(isinstance(one, DEFINITIONS) for one in (statement, previous))
+        apart = any(isinstance(one, DEFINITIONS) for one in (statement, previous))
         yield ("\n\n" if apart else "\n" if text[:1] in ("", "\n") or previous is None else "") + text.lstrip("\n")
         previous = statement
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from torch import nn
 
 from poolzoo.common.errors import UsageError
+
+MAX_WIDTH: Final = 1_000_000  # of the hidden layer
 
 
 def build_classifier(head: str, in_features: int, num_classes: int) -> nn.Module:
@@ -16,6 +20,7 @@ def build_classifier(head: str, in_features: int, num_classes: int) -> nn.Module
     kind, _, hidden = head.partition(":")
     if kind == "linear" and not hidden:
         return nn.Linear(in_features, num_classes)
-    if kind == "mlp" and hidden.isdecimal() and int(hidden) > 0:
+    if kind == "mlp" and hidden.isdecimal() and len(hidden) < 20 and 0 < int(hidden) <= MAX_WIDTH:
         return nn.Sequential(nn.Linear(in_features, int(hidden)), nn.ReLU(), nn.Linear(int(hidden), num_classes))
-    raise UsageError(f"--head {head!r} is neither linear nor mlp:WIDTH", "such as --head mlp:1024")
+    hint = f"such as --head mlp:1024; WIDTH is at most {MAX_WIDTH:,}"
+    raise UsageError(f"--head {head!r} is neither linear nor mlp:WIDTH", hint)

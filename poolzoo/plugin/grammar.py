@@ -36,7 +36,9 @@ class Option(NamedTuple):
 def _type_name(kind: Any) -> str:
     if typing.get_origin(kind) is typing.Literal:
         return "|".join(str(value) for value in typing.get_args(kind))
-    return {bool: "true|false", NoneType: "none"}.get(kind) or str(getattr(kind, "__name__", kind))
+    if kind is bool or kind is NoneType:
+        return "true|false" if kind is bool else "none"
+    return str(getattr(kind, "__name__", None) or plain(kind))
 
 
 def parse_spec(text: str) -> Spec:
@@ -138,8 +140,13 @@ def _convert(kind: Any, text: str) -> Any:
 
 
 def plain(value: Any) -> str:
-    """A value as it would be typed in a spec."""
-    return str(value).lower() if isinstance(value, bool) or value is None else str(value)
+    """A value as it would be typed in a spec; its type where it cannot be."""
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    try:
+        return str(value)
+    except Exception:  # a default of a class of the plugin's own
+        return f"({type(value).__name__})"
 
 
 def guess(text: str) -> Any:

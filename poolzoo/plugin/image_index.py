@@ -12,7 +12,7 @@ from typing import BinaryIO, Protocol, overload
 import numpy as np
 
 from poolzoo.common.errors import PoolzooError, reason
-from poolzoo.common.files import open_file
+from poolzoo.common.opening import open_file
 
 
 class Names(Sequence[str]):

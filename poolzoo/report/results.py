@@ -317,12 +317,14 @@ def corruption_accuracy(value: object) -> CorruptionAccuracy | None:
     """Accuracies on corrupted images; None where there is no such object."""
     if not isinstance(value, Mapping):
         return None
-    kinds = json.mapping(value.get("by_kind"))
-    return CorruptionAccuracy(
-        mean=json.number(value.get("mean")),
-        by_severity=[json.number(one) for one in json.items(value.get("by_severity"))],
-        by_kind={kind: [json.number(one) for one in json.items(accuracies)] for kind, accuracies in kinds.items()},
-    )
+    by_severity = [json.number(one) for one in json.items(value.get("by_severity"))]
+    kinds = {
+        kind: [json.number(one) for one in json.items(accuracies)]
+        for kind, accuracies in json.mapping(value.get("by_kind")).items()
+    }
+    if any(len(accuracies) != len(by_severity) for accuracies in kinds.values()):
+        return None  # damaged
+    return CorruptionAccuracy(mean=json.number(value.get("mean")), by_severity=by_severity, by_kind=kinds)
 
 
 def _accuracy(value: object) -> Accuracy | None:

@@ -73,7 +73,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"config file {str(path)!r} does not exist", "give a TOML file such as a run's run.toml")
     try:
         values = renamed(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, or a number of thousands of digits
         raise CheckFailed(f"{path} is not TOML: {error}", "correct the file") from error
     return checked(values, path.name)
 

@@ -138,6 +138,8 @@ def test_show_prints_options_with_types_and_defaults(poolzoo):
             "leave",
         ),
         (["finetune", "--data", "digits", "--local-pool", "max:window=0"], 2, "window", "at least 1"),
+        (["finetune", "--data", "digits", "--local-pool", "soft:window=5000"], 2, "too large", "at most 256"),
+        (["finetune", "--data", "digits", "--head", f"mlp:{10**19}"], 2, "mlp", "at most 1,000,000"),
         (
             ["finetune", "--data", "digits", "--backbone", "test_convnext", "--local-pool", "blur"],
             2,

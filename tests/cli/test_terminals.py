@@ -29,7 +29,7 @@ WRONG = (
     ("compare", "--resolution", "1", "--seeds", "3"),
     ("show", "no-such-thing"),
 )
-EXAMPLE = re.compile(r"(?: +|Usage: )(?:poolzoo|find|torchrun) ")  # a command line is copied, so it stays whole
+EXAMPLE = re.compile(r"(?: +|Usage: )(?:poolzoo|find|mkdir|torchrun) ")  # a command line is copied, so it stays whole
 
 
 @pytest.mark.parametrize("columns", [120, 80, 40, 20])

@@ -39,3 +39,18 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         files.write_atomically(tmp_path / "file", "new")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "old")]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_a_pipe_that_nobody_writes_to_is_not_waited_for(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="pipe"):
+        files.open_file(pipe)
+    with files.open_file(pipe, pipe=True) as opened:
+        assert opened.read() == b""
+
+
+def test_a_device_without_end_is_not_read():
+    with pytest.raises(OSError, match="device"):
+        files.open_file("/dev/zero" if os.path.exists("/dev/zero") else os.devnull)

@@ -163,7 +163,8 @@ _opened: Counter[str] | None = None
 
 
 def _count(event: str, arguments: tuple) -> None:
-    if _opened is not None and event == "open" and str(arguments[0]).endswith(".jpg"):
+    # A mode is there where Python opens a file; `os.open` inside of that is another event of the same file.
+    if _opened is not None and event == "open" and arguments[1] and str(arguments[0]).endswith(".jpg"):
         _opened[str(arguments[0])] += 1
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from support.submissions import run_of, tiny_protocol
 
+from poolzoo import __version__
 from poolzoo.common.errors import CheckFailed
 from poolzoo.compare.board import pinning, protocol, protocol_names
 from poolzoo.compare.config import ComparisonConfig
@@ -178,6 +179,15 @@ def test_other_versions_are_refused_or_unofficial(poolzoo, tmp_path):
     done = poolzoo(*words, "--protocol-versions", "any")
     assert done.code == 0
     assert re.search(r"warning: the result is unofficial: torch 2\.\S+ is not <2", done.err)
+
+
+@pytest.mark.parametrize(("release", "is_allowed"), [(__version__, True), ("0.1.7", True), ("0.2.0", False)])
+def test_a_release_that_trains_as_the_pinned_one_is_allowed(release, is_allowed):
+    for name in protocol_names():
+        pinned = protocol.find(name)
+        found = {package: allowed.reference for package, allowed in pinned.versions.items()}
+        refused, _ = pinning.version_problems(pinned, {**found, "poolzoo": release})
+        assert (refused == []) == is_allowed, name
 
 
 def test_the_switch_of_versions_needs_a_protocol(poolzoo):

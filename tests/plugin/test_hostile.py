@@ -282,3 +282,36 @@ def test_fifty_plugins_are_listed_at_once(tmp_path):
     assert done.stdout.count("\n") > 90
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert not imported & {"torch", "timm", "numpy", "onnx", "platformdirs.unix_"}
+
+
+def test_a_storm_of_prints_is_an_excerpt_and_a_count(tmp_path, poolzoo):
+    plugin = tmp_path / "storm.py"
+    plugin.write_text(
+        "import logging, sys\nfor _ in range(3000): print('\\x1b[2Jnoise')\nsys.stderr.write('x' * 9_000_000)\n"
+        "for _ in range(3000): logging.getLogger('storm').error('again')\n"
+    )
+    err = poolzoo("list", "--plugin", plugin).err
+    assert err.count("\\x1b[2Jnoise\n") == 20
+    assert "more lines" in err
+    assert len(err) < 5000
+
+
+def test_what_a_plugin_leaves_behind_is_undone(tmp_path, poolzoo):
+    plugin = tmp_path / "vandal.py"
+    plugin.write_text("import json, sys\njson.dumps = None\nsys.settrace(lambda *event: 1 / 0)\n")
+    outcome = poolzoo("list", "--json", "--plugin", plugin)
+    assert outcome.code == 0
+    assert "changed json" in outcome.err
+    assert outcome.json["poolings"]
+
+
+def test_an_option_whose_default_cannot_be_printed_has_a_type(tmp_path, poolzoo):
+    plugin = tmp_path / "mute.py"
+    plugin.write_text(
+        "from poolzoo import Pooling, hookimpl\nclass Mute:\n    def __repr__(self): raise ValueError\n"
+        "def build(channels, *, p: Mute() = Mute()): pass\n@hookimpl\ndef poolzoo_poolings():\n"
+        "    yield Pooling(name='mute', kind='global', summary='s', equation='y', build=build)\n"
+    )
+    outcome = poolzoo("show", "mute", "--plugin", plugin)
+    assert outcome.code == 0
+    assert "p=(Mute)" in outcome.out

@@ -7,6 +7,7 @@ import torch
 from support.loops import GEOMETRIES, layer, signed
 
 import poolzoo
+from poolzoo.common.errors import UsageError
 from poolzoo.plugin import loader, spec
 
 ITEMS = [entry.item for entry in loader.load_plugins(installed=False).select(spec.Pooling)]
@@ -117,3 +118,15 @@ def test_constants_are_made_once_and_serve_training_after_inference():
 def test_a_fixed_exponent_is_no_parameter(name):
     assert not list(poolzoo.create_pooling(f"{name}:learnable=false", 6).parameters())
     assert len(list(poolzoo.create_pooling(f"{name}:learnable=true", 6).parameters())) == 1
+
+
+def test_more_levels_than_a_map_has_regions_add_none():
+    x = torch.rand(2, 3, 4, 6)
+    most, many = (poolzoo.create_pooling(f"rmac:levels={levels}", 3) for levels in (7, 10**9))
+    assert torch.equal(most(x), many(x))
+
+
+@pytest.mark.parametrize("pool", ["spp:levels=1-999999999", "spp:levels=" + "9" * 5000])
+def test_grids_larger_than_any_map_are_refused(pool):
+    with pytest.raises(UsageError, match="levels"):
+        poolzoo.create_pooling(pool, 3)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from poolzoo._version import __version__
 from poolzoo.common.errors import CheckFailed, EnvironmentProblem, UsageError
 from poolzoo.compare import grid
 from poolzoo.compare.board.protocol import FREE, Protocol, ProtocolData, SplitDigest
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 EXTRAS: Final = ("robustness_samples", "export_top")
 PLURALS: Final = {"pool": "pools", "local_pool": "local_pools", "backbone": "backbones"}
 NOTHING: Final = "none"
+# Releases of poolzoo that split, augment and train bitwise as an earlier one did. What allows that one allows them.
+TRAINS_AS: Final = {"1.0": "0.1"}
 
 
 def pin(protocol: Protocol, given: Mapping[str, Any], typed: Set[str]) -> dict[str, Any]:
@@ -195,8 +198,10 @@ def version_problems(protocol: Protocol, found: Mapping[str, object]) -> tuple[l
     refused, noted = [], []
     for package, allowed in protocol.versions.items():
         version = str(found.get(package, "none")).partition("+")[0]
+        same = TRAINS_AS.get(".".join(version.split(".")[:2]), version) if package == "poolzoo" else version
         try:
-            fits = SpecifierSet(allowed.required).contains(version, prereleases=True)
+            required = SpecifierSet(allowed.required)
+            fits = any(required.contains(one, prereleases=True) for one in (version, same))
         except ValueError:  # no version at all
             fits = False
         if not fits:
@@ -225,7 +230,7 @@ def installed_problems(protocol: Protocol) -> tuple[list[str], list[str]]:
     found: dict[str, object] = {}
     for package in protocol.versions:
         try:
-            found[package] = version(package)
+            found[package] = __version__ if package == "poolzoo" else version(package)
         except PackageNotFoundError:
             found[package] = "none"
     return version_problems(protocol, found)
