@@ -1,4 +1,4 @@
-"""What a runtime would note of its users is not noted: ONNX Runtime keeps events in the home unless it is told not to."""
+"""ONNX Runtime keeps events of what one runs, and a device ID, in the home of its user; no command lets it."""
 
 from __future__ import annotations
 
