@@ -42,6 +42,10 @@ FINDINGS = {
         "`plugin check` exports a layer and runs it on zeros.",
     ),
     "torch-export-follows-memory-format": ("graphs", ""),
+    "onnxruntime-import-keeps-telemetry": (
+        "runtimes",
+        "Every command sets `ORT_DISABLE_TELEMETRY=1` unless you set it. `predict.py` and your own programs do not.",
+    ),
     "torch-export-opset-17": (
         "graphs",
         "`export` writes opset 18 or later. For a runtime that needs less, `runtime/opsets.py` lowers a copy, and the "

@@ -152,6 +152,7 @@ def main() -> NoReturn:
     # (benchmarks/train/barriers.py); it must be said before torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("PYTHONSAFEPATH", "1")  # no Python that is started here finds modules in the current folder
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime reads it when it is imported
     from poolzoo.common import resources
 
     if (limit := resources.thread_limit()) is not None:

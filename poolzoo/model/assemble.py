@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from poolzoo.common.errors import UsageError
+from poolzoo.common.errors import PluginFailed, UsageError
 from poolzoo.data.sizes import Size, show
 from poolzoo.model import surgery
 from poolzoo.model.accounting import Accounting
@@ -124,6 +124,10 @@ def attach_head(backbone: AssembledBackbone, config: ModelConfig) -> Assembly:
     norm = copy.deepcopy(backbone.norm)
     norm_first = norm is not None and out_features != layout.channels
     network = Network(backbone.module, pooling, classifier, layout, norm, norm_first)
+    tensors = (*network.named_parameters(), *network.named_buffers())
+    if lazy := next((name for name, tensor in tensors if torch.nn.parameter.is_lazy(tensor)), None):
+        text = f"{lazy} of the network has no shape yet: no call has used it"
+        raise PluginFailed(text, "use each lazy module in forward, or give it its size")
     weights = _accounting_in_network(backbone).within(network.state_dict())
     return Assembly(network, config, out_features, pool, backbone, weights)
 

@@ -19,7 +19,7 @@ class InputRefusedError(Exception):
     """A backbone, or a pooling in it, raised at an input of one size; at a larger one it may not."""
 
     def __init__(self, plugin: loader.Resolved, error: BaseException) -> None:
-        super().__init__(reason(error))
+        super().__init__(reason(error).rstrip("."))
         self.plugin = plugin
         self.error = error
 

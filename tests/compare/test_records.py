@@ -45,3 +45,9 @@ def test_lines_of_earlier_versions_are_read():
     }
     assert TrialRecord.from_json(line).robustness == ROBUSTNESS
     assert TrialRecord.from_json({**line, "shift": None, "corruption": None}).robustness == Robustness()
+
+
+def test_a_damaged_robustness_is_none():
+    line = TrialRecord.of(TRIAL, "done").to_json()
+    damaged = {"corruption_accuracy": {"mean": 0.5, "by_severity": [0.6, 0.4], "by_kind": {"fog": [], "snow": [0.6]}}}
+    assert TrialRecord.from_json({**line, "robustness": damaged}).robustness == Robustness()

@@ -156,6 +156,28 @@ def _plugins() -> Iterator[Call]:
     yield lambda: _with("POOLZOO_PLUGINS_DIR", "nowhere", lambda: loader.forget() or loader.catalog())
 
 
+def _odd_items() -> Iterator[Call]:
+    from poolzoo.data.source import open_dataset
+    from poolzoo.model.api import create_model
+    from poolzoo.model.published_classifier import published_classifier
+    from poolzoo.plugin import loader
+
+    def with_plugin(call: Call) -> object:
+        loader.load_plugins(Path(__file__).with_name("odd_plugin.py"))
+        try:
+            return call()
+        finally:
+            loader.forget()
+
+    yield lambda: with_plugin(lambda: create_model("nano/plain", pool="odd-number"))
+    for name in ("odd-layout", "odd-tokens", "odd-failing", "odd/one"):
+        yield lambda name=name: with_plugin(lambda: create_model(name))
+    yield lambda: create_model("timm/test_vit", image_size="3")
+    yield lambda: with_plugin(lambda: published_classifier("odd-scores"))
+    for name in ("odd:place", "odd-index", "odd-empty", "odd-classes"):
+        yield lambda name=name: with_plugin(lambda: open_dataset(name))
+
+
 def _machine(folder: Path) -> Iterator[Call]:
     from poolzoo.backbones import connectivity
     from poolzoo.common import errors, locks, memory, resources, variables
@@ -194,4 +216,5 @@ def calls(folder: Path) -> Iterator[Call]:
     yield from _photographs()
     yield from _exports()
     yield from _plugins()
+    yield from _odd_items()
     yield from _machine(folder)

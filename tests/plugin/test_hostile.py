@@ -315,3 +315,20 @@ def test_an_option_whose_default_cannot_be_printed_has_a_type(tmp_path, poolzoo)
     outcome = poolzoo("show", "mute", "--plugin", plugin)
     assert outcome.code == 0
     assert "p=(Mute)" in outcome.out
+
+
+def test_a_lazy_module_that_forward_leaves_out_is_named(tmp_path, poolzoo):
+    plugin = tmp_path / "lazy.py"
+    plugin.write_text(
+        "from poolzoo import Pooling, hookimpl\ndef build(channels):\n    from torch import nn\n"
+        "    module = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())\n"
+        "    module.unused = nn.ModuleList([nn.LazyLinear(3)])\n"
+        "    module.forward = lambda x: x.mean((2, 3))\n    return module\n"
+        "@hookimpl\ndef poolzoo_poolings():\n"
+        "    yield Pooling(name='lazy', kind='global', summary='s', equation='y', build=build)\n"
+    )
+    arguments = ("--data", "digits", "--backbone", "nano/plain", "--pool", "lazy", "--out", tmp_path / "run")
+    outcome = poolzoo("finetune", *arguments, "--plugin", plugin)
+    assert outcome.code == 1
+    assert "unused.0.weight" in outcome.err
+    assert "no shape yet" in outcome.err
