@@ -118,7 +118,11 @@ def _photographs() -> Iterator[Call]:
 
     model = ModelProto()
     model.metadata_props.add(key="input", value='{"kind": "float"}')
+    damaged = ModelProto()
+    damaged.CopyFrom(model)
+    damaged.metadata_props.add(key="preprocessing", value="[")
     yield lambda: photo_graph.with_photo_input(model)
+    yield lambda: photo_graph.with_photo_input(damaged)
     yield lambda: photo_graph.without_photo_input(model)
     yield lambda: photo_graph.require_filter(Fit("lanczos"))
 
