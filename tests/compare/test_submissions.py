@@ -402,7 +402,7 @@ def test_another_protocol_of_the_same_name_is_found(honest, tmp_path):
     (tmp_path / "tiny.toml").write_text(tiny_protocol(lr="0.006"))
     report = check([honest / "submission"], str(tmp_path / "tiny.toml"))
     found = {one.name: one.reason for one in report.checks if one.status == "failed"}
-    assert "instead of digits-tiny@2:" in found["protocol"]
+    assert "instead of digits-tiny@1:" in found["protocol"]
     assert "lr is 0.005 instead of 0.006" in found["settings"]
 
 
