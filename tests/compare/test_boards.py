@@ -124,7 +124,7 @@ def test_a_failed_check_merges_nothing(poolzoo, honest, place, copied):
 
 
 def test_a_section_takes_one_protocol(poolzoo, honest, place, tmp_path):
-    edit_json(place, lambda found: found["sections"]["digits-tiny"].update(protocol=f"digits-tiny@1:{'0' * 64}"))
+    edit_json(place, lambda found: found["sections"]["digits-tiny"].update(protocol=f"digits-tiny@2:{'0' * 64}"))
     before = all_files(place)
     refused(merge(poolzoo, honest, place, author="B"), place, before, "section is of protocol digits-tiny 2")
 
