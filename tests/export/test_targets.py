@@ -139,6 +139,7 @@ def test_all_targets_are_those_that_can_be(bundle, tmp_path, few_runtimes, name,
         targets.write_targets(bundle, TargetOptions(targets=("all", "fake")))
 
 
+@pytest.mark.slow
 def test_a_target_named_like_a_builtin_has_its_place(bundle, tmp_path):
     plugin = tmp_path / "two.py"
     text = fake_runtime(plugin, more="form=GraphForm(input='float')").read_text()

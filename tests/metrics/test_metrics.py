@@ -250,6 +250,7 @@ PEAK = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no getrusage")
 def test_the_peak_counts_freed_memory_of_this_process_alone():
     larger = bytearray(1 << 30)  # of this process, whose child inherits its ru_maxrss on Linux

@@ -318,6 +318,7 @@ def test_synthetic_cases_are_not_among_the_stored_images():
     assert made.golden.names[:2] == ("black", "white")
 
 
+@pytest.mark.slow
 def test_bench_measures_a_runtime_beside_onnxruntime(tmp_path, poolzoo, monkeypatch):
     monkeypatch.setattr("poolzoo.runtime.speed.SECONDS", 0)
     arguments = ("--batch", "2", "--threads", "1", "--json")
@@ -400,6 +401,7 @@ def open_session(bundle, **settings):
 """
 
 
+@pytest.mark.slow
 def test_the_clock_of_the_host_counts(tmp_path, monkeypatch):
     monkeypatch.setattr(timing, "MOST_ROUNDS", timing.LEAST_ROUNDS)
     plugin = fake_runtime(tmp_path / "fake.py", SLOW_WITH_A_SLOW_CLOCK)
@@ -472,6 +474,7 @@ def test_a_session_that_does_not_close_is_remarked(tmp_path, poolzoo, action, wo
     assert (outcome.code, row["status"], row["remarks"]) == (0, "agrees", [words])
 
 
+@pytest.mark.slow
 def test_the_user_sees_that_a_session_does_not_close(tmp_path, poolzoo, monkeypatch):
     monkeypatch.setattr("poolzoo.runtime.speed.SECONDS", 0)
     plugin = fake_runtime(tmp_path / "fake.py", CLOSING.format(action="raise ValueError('it is stuck')"))
@@ -494,6 +497,7 @@ def test_outputs_in_another_byte_order_are_taken(tmp_path):
     assert found.status == "agrees", found.detail
 
 
+@pytest.mark.slow
 def test_a_plugins_runtime_may_be_named_like_a_builtin(tmp_path, poolzoo, monkeypatch):
     monkeypatch.setattr("poolzoo.runtime.speed.SECONDS", 0)
     plugin = tmp_path / "two.py"

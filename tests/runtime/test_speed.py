@@ -408,6 +408,7 @@ def wrong_openvino(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_runtime_that_computes_something_else_is_not_measured(poolzoo, exported, brief, wrong_openvino):
     outcome = poolzoo("bench", exported, "--runtime", "openvino,onnxruntime", "--threads", "1", "--json", "-q")
     assert outcome.code == 1
@@ -446,6 +447,7 @@ def test_openvino_runs_as_exactly_and_on_the_same_threads(poolzoo, exported, bri
     assert alone.out.splitlines()[1].startswith("openvino\t2\t1\t")
 
 
+@pytest.mark.slow
 def test_bench_needs_neither_torch_nor_openvino(exported):
     code = (
         "import sys\n"

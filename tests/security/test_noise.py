@@ -43,7 +43,7 @@ def poolzoo_poolings():
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "poolzoo", *map(str, arguments)]
-    environment = {key: value for key, value in os.environ.items() if key != "POOLZOO_DEBUG"}
+    environment = {key: value for key, value in os.environ.items() if key not in ("POOLZOO_DEBUG", "PYTHONWARNINGS")}
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 

@@ -42,6 +42,7 @@ def open_session(bundle, **settings):
 """
 
 
+@pytest.mark.slow
 def test_the_example_in_one_file_passes():
     (item,) = check_plugin(str(EXAMPLE)).items
     assert [outcome.check for outcome in item.outcomes] == list(RUNTIME_CHECKS)

@@ -479,6 +479,7 @@ def test_the_packages_weights_are_small_and_have_a_card():
         assert words in card
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["nano/plain", "nano/resnet"])
 def test_the_packages_weights_have_learnt_something(poolzoo, tmp_path, name):
     """Frozen, they tell digits better apart than random filters, which they never saw."""

@@ -66,12 +66,12 @@ def check_release(project: Path, options: ReleaseOptions, say: Say = lambda text
         raise UsageError(f"{project} has no {project_file.NAME}", "--release takes the folder of a plugin's project")
     expected = project_file.expected_failures(root / project_file.NAME) | options.expected
     expected.require_known([*kinds.all_ids(), *all_ids()])  # its items are known when it is installed
-    if missing := [tool for tool in TOOLS if find_spec(tool) is None]:
-        raise EnvironmentProblem(f"--release needs {', '.join(missing)}", "pip install 'poolzoo[release]'")
     if options.clean and options.offline:
         raise UsageError("--clean installs packages from an index, and --offline uses none", "leave one of them out")
     if options.out is not None:
         files.require_free(options.out)
+    if missing := [tool for tool in TOOLS if find_spec(tool) is None]:
+        raise EnvironmentProblem(f"--release needs {', '.join(missing)}", "pip install 'poolzoo[release]'")
     with tempfile.TemporaryDirectory(prefix="poolzoo-release-", ignore_cleanup_errors=True) as folder:
         return _Checking(root, Path(folder), options, expected, say).report(str(project))
 
