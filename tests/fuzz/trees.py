@@ -10,6 +10,7 @@ from typing import Any
 from fuzz import odd
 
 DEEP = 100_000  # nested brackets
+DEEPEST = 200  # tables and lists within each other that are written out
 
 
 def changed(rng: Random, tree: Any) -> Any:
@@ -112,11 +113,13 @@ def _toml_key(key: object) -> str:
     return text if text.isascii() and text.replace("_", "a").replace("-", "a").isalnum() else json.dumps(text)
 
 
-def _toml_value(value: Any) -> str:
+def _toml_value(value: Any, depth: int = 0) -> str:
+    if depth > DEEPEST:
+        return '"deep"'
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{_toml_key(key)} = {_toml_value(one)}" for key, one in value.items()) + "}"
+        return "{" + ", ".join(f"{_toml_key(key)} = {_toml_value(one, depth + 1)}" for key, one in value.items()) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_toml_value, value)) + "]"
+        return "[" + ", ".join(_toml_value(one, depth + 1) for one in value) + "]"
     if value is None:
         return '"None"'
     if isinstance(value, float):
