@@ -95,7 +95,7 @@ def keywords_name_poolzoo(built: Built) -> str:
     return ", ".join(words)
 
 
-@checks.promise("take classifiers from https://pypi.org/classifiers/, where there is none for poolzoo")
+@checks.promise("take classifiers from the package trove-classifiers, which has none for poolzoo")
 def classifiers_exist(built: Built) -> str:
     """Every classifier is one that an index knows, and none keeps the plugin private."""
     try:
