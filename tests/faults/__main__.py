@@ -31,6 +31,18 @@ def main() -> int:
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="a line for every fault")
     arguments = parser.parse_args()
+    from faults.fault import Fault, draw
+    from faults.scenarios import available
+
+    try:  # before anything is built
+        chosen = [*(arguments.scenario or ()), *(Fault.parse(text).scenario for text in arguments.fault or ())]
+        if unknown := [name for name in chosen if name not in available()]:
+            raise ValueError(f"no scenario is called {unknown[0]!r}; there are {', '.join(available())}")
+        draw(
+            {name: available()[name] for name in arguments.scenario or available()}, 0, arguments.kind, random.Random()
+        )
+    except ValueError as error:
+        parser.error(str(error))
     base = arguments.base or Path(tempfile.mkdtemp(prefix="faults-"))
     base.mkdir(parents=True, exist_ok=True)
     try:
@@ -66,16 +78,20 @@ def run(arguments: argparse.Namespace, base: Path) -> int:
         drawn = draw(scenarios, arguments.faults, arguments.kind, random.Random(arguments.seed))
         faults = ((bench.reference(one.scenario), one.fault(bench.counts[one.scenario]))[1] for one in drawn)
     kinds, failed, cpu, started = Counter[str](), list[str](), 0.0, time.monotonic()
-    for fault in faults:
-        before = bench.cpu_seconds()
-        wrong = bench.inject(fault)
-        kinds[fault.kind] += 1
-        cpu += bench.cpu_seconds() - before
-        if wrong:
-            failed.append(str(fault))
-            print(f"{fault} FAILED", *wrong, sep="\n    ", flush=True)
-        elif arguments.verbose:
-            print(f"{fault}  {bench.cpu_seconds() - before:.2f} s", flush=True)
+    is_stopped = False
+    try:
+        for fault in faults:
+            before = bench.cpu_seconds()
+            wrong = bench.inject(fault)
+            kinds[fault.kind] += 1
+            cpu += bench.cpu_seconds() - before
+            if wrong:
+                failed.append(str(fault))
+                print(f"{fault} FAILED", *wrong, sep="\n    ", flush=True)
+            elif arguments.verbose:
+                print(f"{fault}  {bench.cpu_seconds() - before:.2f} s", flush=True)
+    except KeyboardInterrupt:  # what was counted so far is shown
+        is_stopped = True
     minutes = (time.monotonic() - started) / 60
     total = kinds.total()
     print(", ".join(f"{count} {kind}" for kind, count in kinds.most_common()))
@@ -83,7 +99,7 @@ def run(arguments: argparse.Namespace, base: Path) -> int:
     print(f"{total} faults, {len(failed)} failed, {by_clock:.0f} a minute, {by_cpu:.0f} in a minute of CPU time")
     if failed:
         print(f"again: python -m tests.faults {' '.join(f'--fault {one}' for one in failed)}")
-    return 1 if failed else 0
+    return 130 if is_stopped else 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -168,7 +168,10 @@ class Bench:
             return [f"ends with {ended.code} without a fault: {said!r}"] if ended.code else []
         if kind not in SIGNALS:
             return [] if ended.code in REFUSED else [f"ends with {ended.code}: {said!r}"]
-        is_late = fault.where > (90 if fault.kind.endswith("%") else self.counts[fault.scenario] - LATE)
+        if fault.kind.endswith("%"):  # a short command may have ended before its share of the time was seen
+            is_late = fault.where > 90 or is_whole
+        else:
+            is_late = fault.where > self.counts[fault.scenario] - LATE
         right = ended.code == CODES[kind] or (ended.code == 0 and is_late)
         return [] if right else [f"ends with {ended.code}, not {CODES[kind]}: {said!r}"]
 

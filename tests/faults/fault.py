@@ -72,7 +72,15 @@ def draw(
         count: How many.
         kinds: None for all.
         generator: Of random numbers.
+
+    Raises:
+        ValueError: No scenario has one of the kinds, or there is no scenario.
     """
+    known = {kind for one in scenarios.values() for kind in one.kinds}
+    if unknown := sorted(set(kinds or ()) - known):
+        raise ValueError(f"no scenario has the kind {unknown[0]!r}; there are {', '.join(sorted(known))}")
+    if not scenarios:
+        raise ValueError("there is no scenario to draw from")
     names, found = list(scenarios), list[Draw]()
     while len(found) < count:
         name = generator.choices(names, [scenarios[one].weight for one in names])[0]
