@@ -166,6 +166,10 @@ FINDINGS = {
         "files",
         "Weights are written from contiguous tensors by `safetensors.torch`, which refuses others.",
     ),
+    "torch-float64-convolution-unfolds-batch": (
+        "precision",
+        "The reference in float64 computes batches whose unfolded input is small.",
+    ),
     "torch-writes-bytes-slowly": ("files", "Batches of bytes are put together through numpy."),
     "webdataset-first-dot": (
         "files",
