@@ -11,8 +11,8 @@ import click
 from click.core import ParameterSource
 
 from poolzoo.cli import finetune, values
-from poolzoo.cli.groups import COMPARISON, DATA, HARDWARE, LENGTH, MODEL, OUTPUT, GroupedCommand, group_of, option
-from poolzoo.cli.options import budget_seconds, json_option
+from poolzoo.cli.groups import COMPARISON, DATA, HARDWARE, LENGTH, MODEL, GroupedCommand, group_of, option
+from poolzoo.cli.options import budget_seconds, json_option, out_option, resume_option
 from poolzoo.common import output
 from poolzoo.common.errors import UsageError
 from poolzoo.plugin import loader
@@ -125,23 +125,8 @@ EXAMPLES: Final = (
     metavar="MS",
     help="The most milliseconds that one image may take under ONNX Runtime on this machine.",
 )
-@option(
-    "--out",
-    group=OUTPUT,
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    show_default="a new one in choices/",
-    help="Directory of the choice; it must not exist.",
-)
-@option(
-    "--resume",
-    "resumed",
-    shell_complete=values.directory(values.CHOICE),
-    group=OUTPUT,
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Resume the interrupted choice in DIR. No other setting may be given.",
-)
+@out_option("Directory of the choice", "a new one in choices/")
+@resume_option(values.CHOICE, "Resume the interrupted choice in DIR. No other setting may be given.")
 @json_option
 @click.pass_context
 def command(

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 
 from poolzoo.cli import finetune, values
 from poolzoo.cli.groups import COMPARISON, HARDWARE, MODEL, OUTPUT, GroupedCommand, option
-from poolzoo.cli.options import budget_seconds, json_option
+from poolzoo.cli.options import budget_seconds, json_option, out_option, resume_option
 from poolzoo.common import output
 from poolzoo.common.errors import UsageError
 from poolzoo.plugin import loader
@@ -235,22 +235,9 @@ EXAMPLES: Final = (
     help="Where the trials run: in this process, or on a Ray cluster.",
 )
 @option("--ray-address", group=HARDWARE, metavar="ADDRESS", help="Address of an existing Ray cluster.")
-@option(
-    "--out",
-    group=OUTPUT,
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    show_default="a new one in comparisons/",
-    help="Directory of the comparison; it must not exist.",
-)
-@option(
-    "--resume",
-    "resumed",
-    shell_complete=values.directory(values.COMPARISON),
-    group=OUTPUT,
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Resume the interrupted comparison in DIR. Of other settings, only --time-budget may be given.",
+@out_option("Directory of the comparison", "a new one in comparisons/")
+@resume_option(
+    values.COMPARISON, "Resume the interrupted comparison in DIR. Of other settings, only --time-budget may be given."
 )
 @option(
     "--dry-run",

@@ -10,7 +10,14 @@ import click
 
 from poolzoo.cli import values
 from poolzoo.cli.groups import GRAPH, MODEL, OUTPUT, GroupedCommand, option
-from poolzoo.cli.options import json_option, provider_option, runtime_timeout_option, split_names, threads_option
+from poolzoo.cli.options import (
+    json_option,
+    out_option,
+    provider_option,
+    runtime_timeout_option,
+    split_names,
+    threads_option,
+)
 from poolzoo.common import output
 
 if TYPE_CHECKING:
@@ -140,14 +147,7 @@ EXAMPLES: Final = (
     help="If parity fails in fp32, write a directory with the smallest graph and input that still show it, a script, "
     "and a report that names the node. This takes up to two minutes.",
 )
-@option(
-    "--out",
-    group=OUTPUT,
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    show_default="exports/ and the name of the run or backbone",
-    help="Directory of the bundle; it must not exist.",
-)
+@out_option("Directory of the bundle", "exports/ and the name of the run or backbone")
 @json_option
 def command(
     what: str,

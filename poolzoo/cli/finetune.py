@@ -26,7 +26,7 @@ from poolzoo.cli.groups import (
     GroupedCommand,
     option,
 )
-from poolzoo.cli.options import json_option
+from poolzoo.cli.options import json_option, out_option, resume_option
 from poolzoo.common import output
 from poolzoo.common.errors import UsageError
 from poolzoo.plugin import loader
@@ -307,23 +307,8 @@ def setting(flag: str, group: str, help: str, metavar: str | None = None, *, uns
     OUTPUT,
     "Fit a temperature on the validation images, so that probabilities say how often predictions are right.",
 )
-@option(
-    "--out",
-    group=OUTPUT,
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    show_default="a new one in runs/",
-    help="Run directory to write; it must not exist.",
-)
-@option(
-    "--resume",
-    "resumed",
-    shell_complete=values.directory(values.RUN),
-    group=OUTPUT,
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Resume the interrupted run in DIR. --data-workers is the only setting that may change.",
-)
+@out_option("Run directory to write", "a new one in runs/")
+@resume_option(values.RUN, "Resume the interrupted run in DIR. --data-workers is the only setting that may change.")
 @option(
     "--config",
     shell_complete=values.files(".toml"),

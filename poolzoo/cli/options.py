@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Final, TypedDict, overload
 
 import click
 
 from poolzoo.cli import values
-from poolzoo.cli.groups import DATA, HARDWARE, OUTPUT, Context, GroupedCommand, option, require_command
+from poolzoo.cli.groups import DATA, HARDWARE, OUTPUT, Context, Decorator, GroupedCommand, option, require_command
 from poolzoo.common import output
 from poolzoo.plugin.settings import settings
 
@@ -205,6 +206,43 @@ skip_broken_option = option(
     metavar="N|all",
     help="Skip up to N unreadable images, or all of them, and report each one. The default is to stop at any.",
 )
+
+
+def out_option(what: str, default: str) -> Decorator:
+    """`--out DIR`: the new directory that a command writes.
+
+    Args:
+        what: The directory, as the help says it.
+        default: Where it lies without the option, in words.
+    """
+    return option(
+        "--out",
+        group=OUTPUT,
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        show_default=default,
+        help=f"{what}; it must not exist.",
+    )
+
+
+def resume_option(marker: str, text: str) -> Decorator:
+    """`--resume DIR`, for an interrupted directory of some kind.
+
+    Args:
+        marker: The file that only such directories have, for completion.
+        text: The help.
+    """
+    return option(
+        "--resume",
+        "resumed",
+        shell_complete=values.directory(marker),
+        group=OUTPUT,
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help=text,
+    )
+
+
 json_option = option("--json", "as_json", group=OUTPUT, is_flag=True, help="Print the result as JSON on stdout.")
 provider_option = option(
     "--provider",
