@@ -129,6 +129,13 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
         inputs=("run",),
         weight=0.3,
     ),
+    "export-half": Scenario(
+        command=("export", "run", "--no-bench", "--precision", "fp16", "--min-agreement", "0.1", "--out", "bundle"),
+        made=("bundle",),
+        done="bundle",
+        inputs=("run",),
+        weight=0.3,
+    ),
     "calibrate": Scenario(
         command=("evaluate", "run", "--calibrate"),
         made=("run",),
@@ -177,8 +184,9 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
     ),
     "choose": Scenario(
         command=(
-            *("choose", *DIGITS, "--backbone", "nano/plain", "--pool", "avg,gem", "--local-pool", "none"),
-            *("--seeds", "1", "--time-budget", "10m", "--out", "choice"),
+            *("choose", "--data", "digits", "--limit", "100", "--epochs", "2", "--threads", "1", "--seeds", "1"),
+            *("--backbone", "nano/plain", "--pool", "avg,gem", "--local-pool", "none", "--time-budget", "10m"),
+            *("--out", "choice"),
         ),
         made=("choice",),
         begun="choice/choose.json",
