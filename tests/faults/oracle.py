@@ -19,6 +19,7 @@ ENDS: Final = {".png": b"IEND\xaeB`\x82", ".html": b"</html>", ".md": b"\n", ".c
 MEASURED: Final = re.compile(
     r"seconds|hours|_ms|ms$|per_s|peak|memory|started|ended|session|time|speed|sha256|seal|bytes|date"
 )
+TIMES: Final = re.compile(r"\d[\d.,]*(?= (ms|s|minutes?|h)\b)")  # in sentences
 RANDOM: Final = re.compile(r"[0-9a-f]{16,}|(?<=part-)\w+(?=\.(rows|table))")  # keys of caches, and drawn names
 LIBRARIES: Final = re.compile(r"torchinductor")  # caches of libraries in the directory for temporary files
 LINES: Final = (".jsonl",)
@@ -44,7 +45,7 @@ def names(box: Path, places: Sequence[str]) -> set[str]:
 
 
 def leaves(value: Any, at: str = "") -> Iterator[tuple[str, Any]]:
-    """The numbers, texts and booleans of a JSON value with their places, but what is measured."""
+    """The numbers, texts and booleans of a JSON value with their places, but what is measured, also in a text."""
     if isinstance(value, dict):
         for key, one in value.items():
             if not MEASURED.search(key):
@@ -53,7 +54,7 @@ def leaves(value: Any, at: str = "") -> Iterator[tuple[str, Any]]:
         for number, one in enumerate(value):
             yield from leaves(one, f"{at}/{number}")
     else:
-        yield at, value
+        yield at, TIMES.sub("*", value) if isinstance(value, str) else value
 
 
 def _json_of(path: Path) -> Any:
