@@ -43,15 +43,9 @@ def build_engine(heads: Sequence[PreparedRun], checkpoint: Checkpoint) -> Engine
         with distributed.fail_together(rank), distributed.rank_zero_first(rank):
             stores = features.open_features(heads)
     teacher_logits = None
-    if (
-        first.teacher is not None
-        and teacher_cache.shows_same_images(first)
-        and not (settings.caches_features and stores is None)
-    ):
+    if first.teacher is not None and teacher_cache.shows_same_images(first):
         with distributed.fail_together(rank), distributed.rank_zero_first(rank):
             teacher_logits = teacher_cache.open_logits(first)
-        if teacher_logits is None:
-            stores = None  # the teacher needs the images
     loader: Loader
     if stores is None:
         eval_batch_size = min(head.eval_batch_size for head in heads)

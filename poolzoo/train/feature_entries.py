@@ -24,8 +24,10 @@ from poolzoo.data.transfer import to_device
 from poolzoo.train.loaders import FEATURE_MAP
 from poolzoo.train.prepare import PreparedRun
 
+Part = Literal["train", "val", "test", "mirrored"]
+
 ROWS: Final = "rows.npy"
-VERSION: Final = 2
+VERSIONS: Final[dict[Part, int]] = {"train": 2, "val": 3, "test": 2, "mirrored": 2}  # of the content
 PRECISIONS: Final = ("float16", "float32")  # in the order in which they are tried
 
 
@@ -61,9 +63,6 @@ class FeatureStore:
         rows = self._reader[view * (len(self.rows) // self.views) + indices]
         features = to_device(rows, device).float()
         return features.permute(0, 3, 1, 2) if self.channels_last else features
-
-
-Part = Literal["train", "val", "test", "mirrored"]
 
 
 @dataclass(frozen=True)
@@ -151,7 +150,7 @@ def _digest(prepared: PreparedRun, key: str, dtype: str, part: Part) -> str:
     pool = [key, assembly.pool.entry.source.sha256(), dict(assembly.pool.options), prepared.head_batch_size]
     parts: dict[str, object] = {
         # The batch size of the backbone may change the last bits.
-        "version": [VERSION, prepared.backbone_batch_size, dtype, torch.__version__],
+        "version": [VERSIONS[part], prepared.backbone_batch_size, dtype, torch.__version__],
         "what": key if key == FEATURE_MAP else pool,
         "backbone": [settings.backbone, settings.local_pool, settings.stem, backbone_source.sha256()],
         "weights": prepared.facts.digest,

@@ -26,7 +26,7 @@ from poolzoo.report import curves
 from poolzoo.train import checkpoint, distributed, feature_entries, feature_writer, features, inference, memory
 from poolzoo.train.cores import Replicas, cores, evaluation_threads
 from poolzoo.train.engine import Engine
-from poolzoo.train.loaders import LazyInputs
+from poolzoo.train.loaders import Features, LazyInputs
 from poolzoo.train.prepare import PreparedRun
 from poolzoo.train.splits import DataSplits
 
@@ -141,7 +141,7 @@ _LABELS: Final = {"val": "val", "test": "test", "mirrored": "test, mirrored"}
 def _logits_of_features(
     heads: Sequence[PreparedRun],
     keys: Sequence[str],
-    stores: Mapping[str, feature_entries.FeatureStore],
+    stores: Mapping[str, Features],
     indices: np.ndarray,
 ) -> np.ndarray:
     """`float32[n, heads, classes]`: each batch of features is read once, for all heads."""

@@ -35,34 +35,46 @@ def open_logits(prepared: PreparedRun) -> FeatureStore | None:
         prepared: A run with a teacher.
 
     Returns:
-        `float32` rows; None if the disk has no room.
+        `float32` rows. What the disk cannot keep is kept in memory for stored features; for images it is None.
 
     Raises:
         CheckFailed: The teacher gives NaN or infinity.
     """
+    found = _on_disk(prepared)
+    if found is None and prepared.settings.caches_features:
+        assert prepared.teacher is not None
+        views = 1 + prepared.settings.views
+        with output.progress("running the teacher", views * len(prepared.data.images)) as bar:
+            found = FeatureStore(rows=np.stack(list(_rows(prepared, prepared.teacher, bar))), views=views)
+    return found
+
+
+def _on_disk(prepared: PreparedRun) -> FeatureStore | None:
+    """What `open_logits` does; None if the disk has no room, or cannot be written to."""
     assert prepared.teacher is not None
+    instead = "they are kept in memory" if prepared.settings.caches_features else "the teacher runs in every epoch"
     shelf = disk.Shelf(cache_dir() / "teachers", disk.limit())
     digest = _digest(prepared, prepared.teacher)
     views = 1 + prepared.settings.views
     shape = (views * len(prepared.data.images), len(prepared.data.classes))
-    if (found := _read(shelf, digest, shape, views)) is not None:
-        return found
     what = f"logits of the teacher for {shape[0]:,} images"
     try:
+        if (found := _read(shelf, digest, shape, views)) is not None:
+            return found
         if not shelf.room(4 * shape[0] * shape[1]):
-            output.say(f"no room for the {what}: the teacher runs in every epoch instead")
+            output.say(f"no room for the {what}: {instead} instead")
             return None
         output.say(f"caching the {what}, in {shelf.root}")
         with shelf.building(digest) as temporary, output.progress("running the teacher", shape[0]) as bar:
             disk.write_rows(temporary / ROWS, shape[0], _rows(prepared, prepared.teacher, bar))
             (temporary / "what.json").write_text(json_writer.dumps({"what": what, "teacher": prepared.teacher.name}))
+        return _read(shelf, digest, shape, views)
     except OSError as error:
         output.warn(
             f"the {what} cannot be written to {shelf.root}: {error.strerror or error}",
             "set POOLZOO_CACHE to another directory",
         )
         return None
-    return _read(shelf, digest, shape, views)
 
 
 def _rows(prepared: PreparedRun, teacher: Teacher, bar: output.Progress) -> Iterator[np.ndarray]:

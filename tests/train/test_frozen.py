@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from safetensors.torch import load_file, save_file
 from support.interruptions import stopped_in
 
 import poolzoo as package
-from poolzoo.common.errors import UsageError
+from poolzoo.common import resources
+from poolzoo.common.errors import CheckFailed, EnvironmentProblem, UsageError
 from poolzoo.data import disk
+from poolzoo.plugin import loader
 from poolzoo.train import feature_entries, feature_writer, features
 from poolzoo.train.heads import finetune_heads
 from poolzoo.train.prepare import prepare, prepare_heads
@@ -58,12 +61,12 @@ def caches(tmp_path: Path, dtype: type = np.float16) -> list[tuple[int, ...]]:
     return sorted(rows.shape for rows in found if rows.dtype == dtype)
 
 
-def test_the_backbone_runs_once_an_image_and_never_again(poolzoo, tmp_path, start, monkeypatch):
+def test_the_backbone_runs_once_for_each_part_and_never_again(poolzoo, tmp_path, start, monkeypatch):
     real, seen = feature_writer.frozen_feature_map, []
     monkeypatch.setattr(feature_writer, "frozen_feature_map", lambda n, x, p: (seen.append(len(x)), real(n, x, p))[1])
     arguments = (*BASE, "--freeze", "backbone", "--epochs", 1, "--weights", start, "--pool", "gem")
     poolzoo(*arguments, "--out", tmp_path / "a")
-    assert sum(seen) == 1437 + 360  # to train and validate on, and to test on
+    assert sum(seen) == 1437 + 142 + 360  # to train on, to validate on and to test on
     seen.clear()
     poolzoo(*arguments, "--epochs", 2, "--seed", 3, "--split-seed", 0, "--threads", 2, "--out", tmp_path / "b")
     assert seen == []
@@ -130,13 +133,97 @@ def test_features_beyond_half_precision_are_kept_in_single(poolzoo, tmp_path, st
     assert (300, 64, 4, 4) in caches(tmp_path, np.float32)
 
 
-def test_without_room_the_backbone_runs_in_every_epoch(poolzoo, tmp_path, start, monkeypatch):
-    monkeypatch.setenv("POOLZOO_CACHE_LIMIT", "0.00001")
-    arguments = [word for word in FROZEN if word != "-q"]
-    outcome = poolzoo(*arguments, "--weights", start, "--pool", "gem", "--out", tmp_path / "run")
-    assert outcome.code == 0
-    assert "no room" in outcome.err
-    assert caches(tmp_path) == []
+PLUGIN = """
+from poolzoo import Pooling, hookimpl
+
+
+def means(added):
+    def build(channels: int):
+        import torch
+        from torch import nn
+        class Means(nn.Module):
+            def forward(self, x):
+                return x.mean((2, 3)) + added(torch.arange(len(x)))[:, None]
+        return Means()
+    return build
+
+
+@hookimpl
+def poolzoo_poolings():
+    numbers = dict(placed=lambda places: places, counted=lambda places: places * 0 + len(places) / 64)
+    for name, added in numbers.items():
+        yield Pooling(name=name, summary="", kind="global", build=means(added), parameter_free=True)
+"""
+
+
+@pytest.fixture
+def odd_poolings(tmp_path) -> Iterator[None]:
+    """Mean poolings that add to an image its place in the batch, or how many images the batch has."""
+    (tmp_path / "odd.py").write_text(PLUGIN)
+    loader.load_plugins(tmp_path / "odd.py")
+    yield
+    loader.forget()
+
+
+@pytest.fixture
+def somewhere_else(tmp_path, monkeypatch, capsys) -> Callable[[], Iterator[str]]:
+    """Places for features without a disk: first the memory, then none; each is what the program says of it."""
+
+    def places() -> Iterator[str]:
+        monkeypatch.setenv("POOLZOO_CACHE", str(tmp_path / "another"))
+        monkeypatch.setenv("POOLZOO_CACHE_LIMIT", "0.00001")
+        for memory, says in ((1 << 30, "kept in memory instead"), (1 << 18, "runs in every epoch instead")):
+            capsys.readouterr()
+            monkeypatch.setattr(resources, "available_memory", lambda memory=memory: memory)
+            yield says
+            assert says in capsys.readouterr().err
+
+    return places
+
+
+@pytest.mark.usefixtures("odd_poolings")
+def test_features_that_the_disk_cannot_keep_have_the_same_bits(start, somewhere_else):
+    """Of 260 images in two views 4 are a smaller batch."""
+    common = settings(freeze="backbone", weights=str(start), views=1, threads=2, limit=260)
+    heads = prepare_heads(common, ["counted", "gem"])
+    random = np.random.default_rng(0)
+    chosen = [(np.array([1]), np.array([259])), (np.array([0]), np.array([7]))]
+    chosen += [(random.integers(2, size=30), random.integers(260, size=30)) for _ in range(3)]
+
+    def taken() -> list[torch.Tensor]:
+        stores = features.open_features(heads)
+        return [stores[key].take(*each, torch.device("cpu")) for each in chosen for key in ("counted", "map")]
+
+    stored = taken()
+    for _ in somewhere_else():
+        assert all(map(torch.equal, taken(), stored))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", ["nano/plain", "nano/resnet"])
+def test_without_room_on_disk_heads_learn_the_same_weights(tmp_path, somewhere_else, backbone):
+    common = settings(freeze="backbone", backbone=backbone, views=1, batch_size=37, threads=2)
+    pools = ["avg", "gem", "cov", "stochastic"]
+    finetune_heads(common, pools, tmp_path / "stored")
+    for place in somewhere_else():
+        finetune_heads(common, pools, tmp_path / place)
+        for pool in pools:
+            for name in ("model.safetensors", "validation.npz", "test.npz"):
+                assert (tmp_path / place / pool / name).read_bytes() == (tmp_path / "stored" / pool / name).read_bytes()
+
+
+@pytest.mark.usefixtures("odd_poolings")
+def test_features_that_depend_on_the_batch_are_not_computed_again(start, monkeypatch):
+    monkeypatch.setenv("POOLZOO_CACHE_LIMIT", "0")
+    monkeypatch.setattr(resources, "available_memory", lambda: 1 << 16)
+    with pytest.raises(EnvironmentProblem, match="gives other bits in another batch"):
+        features.open_features([prepare(settings(freeze="backbone", weights=str(start), pool="placed"))])
+
+
+def test_features_that_are_not_finite_are_refused(start):
+    save_file({**load_file(start), "conv3.norm.weight": torch.full((64,), torch.inf)}, start)
+    with pytest.raises(CheckFailed, match="NaN or infinity"):
+        features.open_features([prepare(settings(freeze="backbone", weights=str(start), pool="gem"))])
 
 
 def test_a_cache_that_cannot_be_written_does_not_end_a_run(poolzoo, tmp_path, start):
