@@ -55,7 +55,12 @@ TESTS: Final = {
         "tests/security/test_bundle_is_data.py",
         "tests/train/test_train.py",
     ),
-    "parity": ("tests/parity", "tests/export/test_faults.py", "tests/export/test_deploy.py", "tests/export/test_photo.py"),
+    "parity": (
+        "tests/parity",
+        "tests/export/test_faults.py",
+        "tests/export/test_deploy.py",
+        "tests/export/test_photo.py",
+    ),
 }
 QUIET: Final = ("-q", "-n", "0", "-p", "no:cacheprovider", "-o", "addopts=", "-m", "not slow and not gpu")
 

@@ -51,7 +51,7 @@ def module(tmp_path: Path):
 def test_mutants_of_a_file_are_small_changes_inside_functions(module):
     from benchmarks.mutation.mutants import mutants_of
 
-    found, texts = mutants_of(Path(module.__file__))
+    found, _ = mutants_of(Path(module.__file__))
     changes = {(one.function, one.before, one.after) for one in found}
     assert ("Kept.double", "self.count * 2", "self.count / 2") in changes
     assert ("least", "a < b", "a <= b") in changes or ("least", "< b", "<= b") in changes
@@ -64,9 +64,9 @@ def test_text_for_people_is_no_mutant_but_counted(module):
 
     found, texts = mutants_of(Path(module.__file__))
     changes = {one.after for one in found if one.function == "say"}
-    assert changes == {'output.record["file name"] = None', 'Failed(name) and f"{name}:{name}"', "and"} - (
-        set() if "and" in changes else {"and"}
-    )
+    assert 'output.record["file name"] = None' in changes
+    assert any(one in ("and", 'Failed(name) and f"{name}:{name}"') for one in changes)
+    assert not [one for one in changes if "warn" in one or "strip" in one or "Failed(None)" in one]
     assert texts > 6  # in the message of each function
 
 

@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 
 from poolzoo.parity.foreign.changes import Change, known_changes
+from poolzoo.runtime import tolerance
 from poolzoo.runtime.foreign.scaling import Scaling
 
 FEW: Final = 4  # images that decide between changes
@@ -134,4 +135,4 @@ def _error(found: np.ndarray, expected: np.ndarray) -> float:
     if found.shape != expected.shape:
         return float("inf")
     scale = float(np.abs(expected).max()) or 1.0
-    return float(np.nan_to_num(np.abs(found - expected), nan=np.inf).max()) / scale
+    return float(tolerance.distances(found, expected).max()) / scale
