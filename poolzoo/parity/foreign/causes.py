@@ -93,11 +93,10 @@ def find_cause(images: np.ndarray, file: Side, module: Side, scaling: Scaling) -
             best, least = change, error
         if least <= min(EXACT, CLOSE * before) or time.monotonic() - started > SECONDS:
             break
-    if least > CLOSE * before:
+    if best is None or least > CLOSE * before:  # none where the file gives NaN whatever it gets
         best, least = REORDERED, _error(np.sort(found, 1), np.sort(expected, 1))
         if least > min(EXACT, CLOSE * before):
             return None
-    assert best is not None
     found, expected = _scores(best, images, file, module, None)
     cause = Cause(
         change=best.text,
