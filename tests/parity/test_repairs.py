@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from poolzoo.parity.reduction import alternatives, culprit, graphs, running
+from poolzoo.parity.reduction import alternatives, culprit, graphs, node_repairs, running
 from poolzoo.parity.reduction.difference import Difference, compare
 from poolzoo.parity.reduction.fitting import Trial, fits, weight_fits
 from poolzoo.parity.reduction.repair import Hints, Repair, shown
@@ -116,16 +116,6 @@ CASES = {
         graph(node("Conv", "x", "w", kernel_shape=[1, 3]), arrays={"w": W[..., ::-1].copy()}),
         ("Conv", "weights", "w", "[2, 3, 1, 3]", "mirrored along axis 3"),
     ),
-    "moved weights": (
-        graph(node("Conv", "x", "w", kernel_shape=[1, 3]), arrays={"w": W}),
-        graph(node("Conv", "x", "w", kernel_shape=[1, 3]), arrays={"w": np.roll(W, 1, 1)}),
-        ("Conv", "weights", "w", "[2, 3, 1, 3]", "moved by -1 along axis 1"),
-    ),
-    "weights times a number": (
-        graph(node("Conv", "x", "w", kernel_shape=[1, 3]), arrays={"w": W}),
-        graph(node("Conv", "x", "w", kernel_shape=[1, 3]), arrays={"w": W / 255}),
-        ("Conv", "weights", "w", "[2, 3, 1, 3]", "times 255"),
-    ),
     "a node behind": (
         graph(node("Conv", "x", "w", output="c"), node("Relu", "c"), arrays={"w": W}),
         graph(node("Conv", "x", "w"), arrays={"w": W}),
@@ -190,6 +180,25 @@ def test_the_weights_of_torch_are_in_another_form():
 
 
 WIDE = np.random.default_rng(1).standard_normal((60, 2)).astype(np.float32)
+
+
+def test_forms_of_the_weights_in_a_graph_are_tried():
+    value = np.arange(8, dtype=np.float32).reshape(2, 2, 2)
+    conv = node("Conv", "x", "w", "w", "b")
+    found = list(node_repairs.weights(conv, {"w": value, "b": np.zeros(1, np.float32)}, ()))
+    assert [one.expected for one in found if "axis 1" in one.expected] == [
+        "mirrored along axis 1", "moved by 1 along axis 1", "moved by -1 along axis 1",
+    ]  # fmt: skip
+    forms = {one.expected: one.constants["w"] for one in found}
+    assert len(found) == len(forms) == 3 * 3 + 3 * 2 + 5
+    assert np.array_equal(forms["mirrored along axis 1"], value[:, ::-1])
+    assert np.array_equal(forms["moved by -1 along axis 2"], np.roll(value, -1, 2))
+    assert np.array_equal(forms["mirrored along axes 0 and 2"], value[::-1, :, ::-1])
+    assert np.array_equal(forms["axes 0 and 1 swapped"], value.transpose(1, 0, 2))
+    assert {text for text in forms if "times" in text} == {f"times {n}" for n in ("-1", "2", "0.5", "255", "0.003922")}
+    assert np.array_equal(forms["times -1"], -value)
+    assert {one.found for one in found} == {"[[[0, 1], [2, 3]], [[4, 5], [6, 7]]]"}
+    assert all(one.nodes == (conv,) and one.part == "weights" and one.name == "w" for one in found)
 
 
 def test_what_no_single_change_repairs_has_no_repair():
