@@ -26,7 +26,7 @@ class Network(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(3, 5, 1, bias=False)
-        self.conv.weight.data = torch.arange(15.0).reshape(5, 3, 1, 1) / 10
+        self.conv.weight.data = torch.arange(15.0).reshape(5, 3, 1, 1) / 8
 
     def forward(self, x):
         y = self.conv(x).clamp(min=0.25)
@@ -45,7 +45,7 @@ def recordings(network) -> Recordings:
 
 def expected(x: np.ndarray = X, weight: np.ndarray | None = None) -> list[np.ndarray]:
     """All that the network computes, by numpy."""
-    w = np.arange(15.0).reshape(5, 3) / 10 if weight is None else weight
+    w = np.arange(15.0).reshape(5, 3) / 8 if weight is None else weight
     convolved = np.einsum("dc,nchw->ndhw", w, x.astype(np.float64))
     clamped = convolved.clip(0.25)
     return [convolved, clamped, clamped.mean((2, 3)), clamped.mean((2, 3)) + 2]
@@ -83,7 +83,7 @@ def test_what_a_value_is_made_of_is_known(recordings):
     assert tape.steps_between({x}, end) == [0, 1, 2, 3]
     assert tape.steps_between({end}, end) == []
     (weight,) = tape.leaves({x}, end)
-    np.testing.assert_allclose(tape.array(weight).reshape(-1), np.arange(15) / 10, atol=1e-6)
+    np.testing.assert_allclose(tape.array(weight).reshape(-1), np.arange(15) / 8, atol=1e-6)
     assert tape.leaves(set(), convolved) == {x, weight}
     assert tape.leaves({clamped}, end) == set()
     assert tape.reads(convolved) == {x, weight}
@@ -150,7 +150,7 @@ def graph(weight: float = 0.25) -> onnx.ModelProto:
         helper.make_node("Add", ["c", "two"], ["d"]),
     ]
     arrays = {
-        "w": (np.arange(15.0).reshape(5, 3, 1, 1) / 10).astype(np.float32),
+        "w": (np.arange(15.0).reshape(5, 3, 1, 1) / 8).astype(np.float32),
         "least": np.float32(weight),
         "axes": np.array([2, 3]),
         "two": np.float32(2),
@@ -198,7 +198,7 @@ def test_torchs_weights_are_sliced_with_a_regions_inputs(recordings):
     fewer = whole.sliced(3, [0, 2])
     np.testing.assert_allclose(
         fewer({"x": X[:, [0, 2]]}),
-        expected(X[:, [0, 2]], (np.arange(15.0).reshape(5, 3) / 10)[:, [0, 2]])[0],
+        expected(X[:, [0, 2]], (np.arange(15.0).reshape(5, 3) / 8)[:, [0, 2]])[0],
         atol=1e-6,
     )
     np.testing.assert_allclose(whole({"x": X}), expected()[0], atol=1e-6)
