@@ -36,8 +36,6 @@ class Mutant:
         first_line: Where that function begins, with its decorators.
         line: Where the change is.
         lines: Lines whose execution reaches the change.
-        before: Source of what changes.
-        after: What it becomes.
     """
 
     path: Path
@@ -45,11 +43,22 @@ class Mutant:
     first_line: int
     line: int
     lines: frozenset[int]
-    before: str
-    after: str
     _module: cst.Module
     _node: cst.CSTNode
     _mutated: cst.CSTNode
+
+    @property
+    def before(self) -> str:
+        """Source of what changes."""
+        return self._shown(self._node)
+
+    @property
+    def after(self) -> str:
+        """What it becomes."""
+        return self._shown(self._mutated)
+
+    def _shown(self, node: cst.CSTNode) -> str:
+        return " ".join(self._module.code_for_node(node).split())
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line} {self.function}: {_difference(self.before, self.after)}"
@@ -127,7 +136,7 @@ def changes_text(node: cst.CSTNode, mutated: cst.CSTNode) -> bool:
 
 def mutants_of(path: Path) -> tuple[list[Mutant], int]:
     """All mutants of a file, and how many were left out because they change text for people."""
-    wrapper = MetadataWrapper(cst.parse_module(path.read_text(encoding="utf-8")))
+    wrapper = MetadataWrapper(cst.parse_module(path.read_text(encoding="utf-8")), unsafe_skip_copy=True)
     collector = _Collector(path, wrapper.module)
     wrapper.visit(collector)
     return collector.found, collector.texts
@@ -200,13 +209,8 @@ class _Collector(cst.CSTVisitor):
                         first_line=self._span([*function.decorators, function][0]).start,
                         line=own.start,
                         lines=frozenset(lines),
-                        before=self._shown(node),
-                        after=self._shown(mutated),
                         _module=self._module,
                         _node=node,
                         _mutated=mutated,
                     )
                 )
-
-    def _shown(self, node: cst.CSTNode) -> str:
-        return " ".join(self._module.code_for_node(node).split())
