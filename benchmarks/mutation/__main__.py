@@ -1,7 +1,7 @@
 """How many faults of `poolings`, `plugin`, `artifacts` and `parity` the tests notice: mutants, drawn at random.
 
     python -m benchmarks.mutation [--packages NAME …] [--files GLOB] [--tests PATH …] [--sample 150] [--seed 0]
-        [--seconds 20] [--jobs 2] [--out mutants]
+        [-k EXPRESSION] [--seconds 20] [--jobs 2] [--out mutants]
 
 Prints each survivor, and for each package the share of mutants killed with Wilson's 95 % interval. A mutant is killed
 if a test fails or takes five times as long as usual, and passes where nothing is changed. Its tests are those of
@@ -102,6 +102,8 @@ def _package(name: str, arguments: argparse.Namespace, screen: TextIO) -> str:
 
     session = MutationSession(chosen, [folder], arguments.seconds, arguments.jobs, report)
     options = [*QUIET, "-o", "tmp_path_retention_policy=none", f"--basetemp={file.with_suffix('.tmp').absolute()}"]
+    if arguments.keyword:
+        options += ["-k", arguments.keyword]
     pytest.main([*options, *(arguments.tests or TESTS[name])], plugins=[session])
     for test in session.unfit:
         print(f"{test} fails without any mutant, and is left out", file=screen)
@@ -130,6 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--files", default="*.py", help="pattern of the files to change")
     parser.add_argument("--tests", nargs="+", help="test files in place of those of `TESTS`")
+    parser.add_argument("-k", dest="keyword", help="pytest's expression of the tests to run, such as 'not export'")
     parser.add_argument("--seconds", type=float, default=20.0, help="CPU seconds of tests for each mutant")
     parser.add_argument("--jobs", type=int, default=2, help="processes that try mutants")
     parser.add_argument("--out", default="mutants", help="folder that gets a file of results for each package")
