@@ -22,7 +22,7 @@ OUTSIDE: Final = (cst.Annotation, cst.Decorator, cst.Parameters)
 AROUND: Final = 24  # characters
 COMPOUND: Final = (cst.If, cst.For, cst.While, cst.With, cst.Try, cst.Match, cst.FunctionDef, cst.ClassDef)
 UNCHANGED_CALLS: Final = ("len", "isinstance")  # mutmut leaves them: a call without its argument always raises
-WORDS: Final = re.compile(r"[^\W\d_]{2,}.* .*|.* .*[^\W\d_]{2,}")  # a word and a space
+LETTER: Final = re.compile(r"[^\W\d_]")
 ERRORS: Final = ("Error", "Failed", "Problem")  # how names of exceptions end
 
 
@@ -105,15 +105,19 @@ def is_text(node: cst.CSTNode) -> bool:
     """Whether an expression is text for people: words with spaces, some of them computed."""
     match node:
         case cst.SimpleString():
-            return bool(WORDS.search(node.value.strip("\"'rbfRBF ")))
+            return _has_words(node.value.strip("\"'rbfRBF "))
         case cst.FormattedString():
             literal = "".join(part.value if isinstance(part, cst.FormattedStringText) else "{}" for part in node.parts)
-            return bool(WORDS.search(literal.strip()))
+            return _has_words(literal.strip())
         case cst.ConcatenatedString() | cst.BooleanOperation() | cst.BinaryOperation():
             return is_text(node.left) or is_text(node.right)
         case cst.IfExp():
             return is_text(node.body) or is_text(node.orelse)
     return False
+
+
+def _has_words(text: str) -> bool:
+    return " " in text and LETTER.search(text) is not None
 
 
 def is_wording(node: cst.CSTNode) -> bool:
