@@ -6,6 +6,7 @@ change code objects: a function gets the code of its mutant, wherever it is refe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ OUTSIDE: Final = (cst.Annotation, cst.Decorator, cst.Parameters)
 AROUND: Final = 24  # characters
 COMPOUND: Final = (cst.If, cst.For, cst.While, cst.With, cst.Try, cst.Match, cst.FunctionDef, cst.ClassDef)
 UNCHANGED_CALLS: Final = ("len", "isinstance")  # mutmut leaves them: a call without its argument always raises
+LETTER: Final = re.compile(r"[^\W\d_]")
+ERRORS: Final = ("Error", "Failed", "Problem")  # how names of exceptions end
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,6 @@ class Mutant:
         first_line: Where that function begins, with its decorators.
         line: Where the change is.
         lines: Lines whose execution reaches the change.
-        before: Source of what changes.
-        after: What it becomes.
     """
 
     path: Path
@@ -42,11 +43,22 @@ class Mutant:
     first_line: int
     line: int
     lines: frozenset[int]
-    before: str
-    after: str
     _module: cst.Module
     _node: cst.CSTNode
     _mutated: cst.CSTNode
+
+    @property
+    def before(self) -> str:
+        """Source of what changes."""
+        return self._shown(self._node)
+
+    @property
+    def after(self) -> str:
+        """What it becomes."""
+        return self._shown(self._mutated)
+
+    def _shown(self, node: cst.CSTNode) -> str:
+        return " ".join(self._module.code_for_node(node).split())
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line} {self.function}: {_difference(self.before, self.after)}"
@@ -90,13 +102,45 @@ def _shared(one: str, other: str) -> int:
 
 
 def is_text(node: cst.CSTNode) -> bool:
-    """Whether a string is text for people: words with spaces. The tests of messages look at those."""
-    return isinstance(node, cst.SimpleString) and " " in node.value.strip("\"'rbf ")
+    """Whether an expression is text for people: words with spaces, some of them computed."""
+    match node:
+        case cst.SimpleString():
+            return _has_words(node.value.strip("\"'rbfRBF "))
+        case cst.FormattedString():
+            literal = "".join(part.value if isinstance(part, cst.FormattedStringText) else "{}" for part in node.parts)
+            return _has_words(literal.strip())
+        case cst.ConcatenatedString() | cst.BooleanOperation() | cst.BinaryOperation():
+            return is_text(node.left) or is_text(node.right)
+        case cst.IfExp():
+            return is_text(node.body) or is_text(node.orelse)
+    return False
+
+
+def _has_words(text: str) -> bool:
+    return " " in text and LETTER.search(text) is not None
+
+
+def is_wording(node: cst.CSTNode) -> bool:
+    """Whether everything inside is wording: of an error, or of what is computed for a text."""
+    if isinstance(node, cst.Call):
+        name = node.func.attr if isinstance(node.func, cst.Attribute) else node.func
+        return isinstance(name, cst.Name) and name.value.endswith(ERRORS)
+    return isinstance(node, cst.Raise) or (isinstance(node, cst.FormattedString) and is_text(node))
+
+
+def changes_text(node: cst.CSTNode, mutated: cst.CSTNode) -> bool:
+    """Whether what a mutant replaces or leaves out is a text."""
+    if isinstance(node, cst.Call) and isinstance(mutated, cst.Call) and node.func is mutated.func:
+        pairs = zip(node.args, (*mutated.args, None), strict=False)
+        return next((is_text(old.value) for old, new in pairs if old is not new), False)
+    if isinstance(node, cst.Assign | cst.AnnAssign):
+        return node.value is not None and is_text(node.value)
+    return is_text(node) and isinstance(node, cst.SimpleString)
 
 
 def mutants_of(path: Path) -> tuple[list[Mutant], int]:
     """All mutants of a file, and how many were left out because they change text for people."""
-    wrapper = MetadataWrapper(cst.parse_module(path.read_text(encoding="utf-8")))
+    wrapper = MetadataWrapper(cst.parse_module(path.read_text(encoding="utf-8")), unsafe_skip_copy=True)
     collector = _Collector(path, wrapper.module)
     wrapper.visit(collector)
     return collector.found, collector.texts
@@ -114,6 +158,7 @@ class _Collector(cst.CSTVisitor):
         self._names: list[str] = []
         self._function: cst.FunctionDef | None = None
         self._statements: list[cst.CSTNode] = []
+        self._wording = 0  # how many nodes around are wording
 
     def _span(self, node: cst.CSTNode, otherwise: cst.CSTNode | None = None) -> range:
         position = self.get_metadata(PositionProvider, node, None)  # some operators have none
@@ -134,11 +179,13 @@ class _Collector(cst.CSTVisitor):
             if isinstance(node, cst.FunctionDef):
                 self._function = node
                 return True
+        self._wording += is_wording(node)
         if self._function is not None:
             self._mutate(node, self._function)
         return True
 
     def on_leave(self, original_node: cst.CSTNode) -> None:
+        self._wording -= is_wording(original_node)
         if isinstance(original_node, (cst.SimpleStatementLine, *COMPOUND)):
             self._statements.pop()
         if original_node is self._function:
@@ -152,7 +199,7 @@ class _Collector(cst.CSTVisitor):
             if not isinstance(node, kind):
                 continue
             for mutated in operator(node):
-                if is_text(node):
+                if self._wording or changes_text(node, mutated):
                     self.texts += 1
                     continue
                 statement = self._statements[-1]
@@ -166,13 +213,8 @@ class _Collector(cst.CSTVisitor):
                         first_line=self._span([*function.decorators, function][0]).start,
                         line=own.start,
                         lines=frozenset(lines),
-                        before=self._shown(node),
-                        after=self._shown(mutated),
                         _module=self._module,
                         _node=node,
                         _mutated=mutated,
                     )
                 )
-
-    def _shown(self, node: cst.CSTNode) -> str:
-        return " ".join(self._module.code_for_node(node).split())

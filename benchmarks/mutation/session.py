@@ -9,6 +9,7 @@ import functools
 import gc
 import os
 import resource
+import select
 import shutil
 import signal
 import sys
@@ -33,6 +34,9 @@ FIXTURE: Final = "fixture "  # what a session fixture executes, under its name
 REMADE: Final = 4  # tests that make session fixtures anew where nothing else noticed
 FILE_BYTES: Final = 1 << 29
 MEMORY: Final = 8 << 30  # what a mutant may add
+TIMES: Final = 5  # how much slower than usual a test may be
+REMAKING: Final = 10.0  # CPU seconds that session fixtures take
+WALL: Final = 60.0  # seconds that a test may wait for anything
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,7 @@ class MutationSession:
         self._running = ""
         self._cost: dict[str, float] = {}
         self._sound: dict[str, bool] = {}
+        self._caches: list[Any] = []
         self.unfit: list[str] = []
         self.trying = 0.0
 
@@ -110,7 +115,7 @@ class MutationSession:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Takes the place of pytest's own loop."""
         self._record(session.items)
-        functions = _functions()
+        functions, self._caches = _functions(), _caches()
         by_line = self._tests_by_line()
         items = {item.nodeid: item for item in session.items if item.nodeid in self._cost}
         gc.collect()
@@ -218,16 +223,15 @@ class MutationSession:
     ) -> tuple[Verdict, str]:
         """Runs tests in a fork until one fails, and returns which."""
         read, write = os.pipe()
-        expected = sum(self._cost[name] for name in names) + (10 if anew else 0)
+        seconds = {name: self._cost[name] + (REMAKING if anew else 0) for name in names}
         process = os.fork()
         if process == 0:
             os.setpgid(0, 0)
             os.close(read)
-            _child([items[name] for name in names], live, code, write, expected, anew)
+            _child([items[name] for name in names], live, code, self._caches, write, seconds, anew)
         os.close(write)
-        status = _wait(process, 60 + 40 * expected)
-        with os.fdopen(read, "rb") as pipe:
-            begun = [line for line in pipe.read().decode().splitlines() if line]
+        begun, ended = _follow(process, read, seconds)
+        status = _end(process, ended)
         if status == 0:
             return "survived", ""
         name = begun[-1] if begun else names[0]
@@ -235,25 +239,33 @@ class MutationSession:
 
 
 def _child(
-    items: list[pytest.Item], live: list[FunctionType], code: CodeType | None, write: int, expected: float, anew: bool
+    items: list[pytest.Item],
+    live: list[FunctionType],
+    code: CodeType | None,
+    caches: list[Any],
+    write: int,
+    seconds: dict[str, float],
+    anew: bool,
 ) -> None:
     status = 1
     try:
-        seconds = int(_cpu() + 5 + 5 * expected)
-        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
         resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES, FILE_BYTES))
         size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + MEMORY
         resource.setrlimit(resource.RLIMIT_AS, (size, size))
         silent = os.open(os.devnull, os.O_RDWR)
         for stream in (1, 2):
             os.dup2(silent, stream)
-        _clear_caches()
+        for cache in caches:
+            cache.cache_clear()
         if code is not None:
             for function in live:
                 function.__code__ = code
         if anew:
             items[0].session._setupstate.teardown_exact(None)
         for item in items:
+            _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+            until = int(time.process_time() + 3 + TIMES * seconds[item.nodeid])
+            resource.setrlimit(resource.RLIMIT_CPU, (until, hard))
             os.write(write, f"{item.nodeid}\n".encode())
             if not _passes(item, _elsewhere(item)):
                 break
@@ -263,19 +275,31 @@ def _child(
         os._exit(status)
 
 
-def _wait(process: int, seconds: float) -> int | None:
+def _follow(process: int, read: int, seconds: dict[str, float]) -> tuple[list[str], bool]:
+    """Which tests began, and whether the process ended: no test may take forty times as long by the clock."""
+    text, until, ended = b"", time.monotonic() + WALL, os.pidfd_open(process)
+    begun: list[str] = []
+    try:
+        while (left := until - time.monotonic()) > 0:
+            ready = select.select([read, ended], [], [], left)[0]
+            if read in ready and (more := os.read(read, 1 << 16)):
+                text += more
+                begun = text.decode().splitlines()
+                until = time.monotonic() + WALL + 8 * TIMES * seconds.get(begun[-1], 0)
+            elif ready:  # all that it wrote is read
+                return begun, True
+        return begun, False
+    finally:
+        os.close(read)
+        os.close(ended)
+
+
+def _end(process: int, ended: bool) -> int | None:
     """The exit status, negative for a signal; None where the time was up. Ends all descendants."""
-    end = time.monotonic() + seconds
-    status = None
-    while time.monotonic() < end:
-        ended, code = os.waitpid(process, os.WNOHANG)
-        if ended:
-            status = os.waitstatus_to_exitcode(code)
-            break
-        time.sleep(0.01)
+    status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) if ended else None
     with suppress(ProcessLookupError):
         os.killpg(process, signal.SIGKILL)
-    if status is None:
+    if not ended:
         os.waitpid(process, 0)
     return status
 
@@ -304,8 +328,10 @@ def _functions() -> dict[tuple[str, str, int], list[FunctionType]]:
     return found
 
 
-def _clear_caches() -> None:
-    """Forgets what functions computed before."""
-    for one in gc.get_objects():
-        if isinstance(one, functools._lru_cache_wrapper) and (one.__module__ or "").startswith("poolzoo."):
-            one.cache_clear()
+def _caches() -> list[Any]:
+    """What functions of the package computed before: a fork forgets it."""
+    return [
+        one
+        for one in gc.get_objects()
+        if type(one) is functools._lru_cache_wrapper and (one.__module__ or "").startswith("poolzoo.")
+    ]

@@ -253,9 +253,10 @@ def _golden(reference: Reference, outputs: tuple[np.ndarray, np.ndarray], allowe
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """The cosine of the angle between rows, `[N]`; 1 where both are equal, as where both are zero."""
-    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     same = np.all(a == b, axis=1)
-    return np.where(same, 1.0, (a * b).sum(1) / np.where(lengths == 0, 1.0, lengths))
+    with np.errstate(invalid="ignore", over="ignore"):  # of infinite logits it is NaN
+        lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+        return np.where(same, 1.0, (a * b).sum(1) / np.where(lengths == 0, 1.0, lengths))
 
 
 def _rows_for(size: int, edge_count: int, total: int) -> list[np.ndarray]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from poolzoo.parity.layers import Layers, with_outputs
 from poolzoo.parity.probes import OpenPart
 from poolzoo.parity.report import LayerDifference
+from poolzoo.runtime import tolerance
 
 # Of a layer's largest output. Healthy layers differ by a millionth, and rounding errors grow through a network. A fault
 # that is smaller than this in its layer is found in a later one.
@@ -52,7 +53,7 @@ def find_first_difference(
         if found is None or found.shape != expected.shape:
             continue
         largest = float(np.abs(expected).max(initial=0))
-        error = float(np.nan_to_num(np.abs(found - expected), nan=np.inf).max(initial=0))
+        error = float(tolerance.distances(found, expected).max(initial=0))
         allowed = RELATIVE * largest + 1e-7
         if not error <= allowed:
             max_abs = error if np.isfinite(error) else None

@@ -135,6 +135,6 @@ def _sensitivity(stored: ort_session.OnnxModel, fitted: np.ndarray, expected: Se
 
 
 def _difference(outputs: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> np.ndarray:
-    """The largest difference of each image, `float[N]`; infinite where an output is NaN."""
-    rows = [np.nan_to_num(np.abs(a - b), nan=np.inf).max(1) for a, b in zip(outputs, expected, strict=True)]
+    """The largest difference of each image, `float[N]`; infinite where an output is not finite."""
+    rows = [tolerance.distances(a, b).max(1) for a, b in zip(outputs, expected, strict=True)]
     return np.asarray(np.maximum(*rows), np.float64)

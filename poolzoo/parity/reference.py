@@ -16,6 +16,7 @@ from poolzoo.common.errors import CheckFailed
 from poolzoo.data.synthetic import edge_cases
 from poolzoo.metrics.decisions import ONE_LABEL, Decision
 from poolzoo.model.inference import batch_of
+from poolzoo.runtime import tolerance
 
 FLOOR_FACTOR: Final = 4.0  # a faithful graph lies at about a quarter of that, a faulty one hundreds of times above it
 EDGE_FACTOR: Final = 16.0  # for edge cases: each has its own noise floor, from three samples only
@@ -81,7 +82,7 @@ def _reference(
     finally:
         model.float()  # exact: every float32 is a float64; a copy would trust that modules can be copied
         allocator.release(generation=0)  # what glibc kept
-    return "float64", double, max_abs_by_row(_joined(single)[: len(images)] - _joined(double))
+    return "float64", double, tolerance.distances(_joined(single)[: len(images)], _joined(double)).max(1)
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ class Reference:
         float32 = _outputs(model, everything, torch.float32, "torch, float32")
         precision, reference, floors = _reference(model, everything[:exact], float32)
         for again in reordered_sums(lambda x: _joined(_outputs(model, x, torch.float32, "")), everything[:count]):
-            floors[:count] = np.maximum(floors[:count], max_abs_by_row(again - _joined(reference)[:count]))
+            floors[:count] = np.maximum(floors[:count], tolerance.distances(again, _joined(reference)[:count]).max(1))
         broken = ~(np.isfinite(float32[0]).all(1))
         broken[:exact] |= ~np.isfinite(reference[0]).all(1)
         if broken.any():
@@ -206,7 +207,7 @@ class Reference:
         single = self.float32[0][rows], self.float32[1][rows]
         _, exact, floors = _reference(self.model, images, single)
         for again in reordered_sums(lambda x: _joined(_outputs(self.model, x, torch.float32, "")), images):
-            floors = np.maximum(floors, max_abs_by_row(again - _joined(exact)))
+            floors = np.maximum(floors, tolerance.distances(again, _joined(exact)).max(1))
         scale = self.scale[rows]
         stable = floors <= MAX_FLOOR * scale
         logits, probabilities = (one.astype(np.float64) for one in self.expected)
@@ -225,11 +226,11 @@ def _joined(outputs: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     return np.concatenate(outputs, 1)
 
 
-def max_abs_by_row(differences: np.ndarray) -> np.ndarray:
+def max_abs_by_row(values: np.ndarray) -> np.ndarray:
     """The largest magnitude of each row, `[N]`; infinite where there is a NaN."""
-    return np.asarray(np.nan_to_num(np.abs(differences), nan=np.inf).max(1))
+    return np.asarray(tolerance.distances(values, np.zeros_like(values)).max(1))
 
 
 def max_abs(values: np.ndarray) -> float:
     """The largest magnitude; infinite where there is a NaN."""
-    return float(np.nan_to_num(np.abs(values), nan=np.inf).max())
+    return float(max_abs_by_row(values).max())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import re
 from datetime import UTC, datetime
 from importlib import resources
@@ -32,7 +33,7 @@ def write(name: str, kind: str, *, single_file: bool, folder: Path) -> Path:
         UsageError: The name cannot be used, or what would be written is there already.
     """
     module = name.replace("-", "_")
-    if not _NAME.fullmatch(name) or not module.isidentifier() or len(name) > 60:
+    if not _NAME.fullmatch(name) or keyword.iskeyword(module) or len(name) > 60:
         raise UsageError(f"{name!r} cannot be a plugin's name", "use lower-case letters, digits and hyphens: my-pool")
     values = {
         "name": name,

@@ -177,7 +177,7 @@ def _repeated(first: np.ndarray, again: np.ndarray, cases: Cases) -> Check:
     """Whether the same batch has the same answer twice, but for the order of sums in several threads."""
     if first.shape != again.shape or first.shape != cases.logits.shape:
         return Check("repeat", False, f"gives {list(first.shape)} and then {list(again.shape)} for the same batch")
-    apart = np.nan_to_num(np.abs(first.astype(np.float64) - again), nan=np.inf).max(1)
+    apart = tolerance.distances(first.astype(np.float64), again).max(1)
     worst, ratio = tolerance.closest_to_limit(apart, cases.allowed)
     text = f"the same batch twice: {cases.names[worst]} differs by {apart[worst]:.2e}"
     return Check("repeat", ratio <= 1.0 and np.array_equal(np.isfinite(first), np.isfinite(again)), text)

@@ -24,7 +24,7 @@ from onnx.reference import ReferenceEvaluator
 from poolzoo.artifacts import schema
 from poolzoo.common.errors import CheckFailed, reason
 from poolzoo.metrics.decisions import ONE_LABEL, Decision
-from poolzoo.runtime import half_kernels
+from poolzoo.runtime import half_kernels, tolerance
 from poolzoo.runtime.ort_session import LOG_FATAL
 
 # Operators that loop over elements in Python in the reference, or sum products, which hardware sums in float32.
@@ -212,7 +212,7 @@ def check_logits(
     finite = bool(np.isfinite(found).all())
     lost = (1 - decision.agreement(found, expected))[regular]
     allowed = RELATIVE * float(np.abs(expected).max())
-    difference = float(np.nan_to_num(np.abs(found - expected), nan=np.inf).max())
+    difference = float(tolerance.distances(found, expected).max())
     return HalfCheck(
         passed=finite and difference <= allowed and float(lost.sum()) <= max(1.0, (1 - agreement) * len(lost)),
         finite=finite,

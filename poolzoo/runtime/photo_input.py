@@ -46,7 +46,7 @@ def compare(model: OnnxModel, arrays: Mapping[str, np.ndarray]) -> tuple[bool, s
     """
     photographs, (*expected, allowed) = from_arrays(arrays)
     outputs = model.run_list(photographs)
-    rows = [np.nan_to_num(np.abs(a - b), nan=np.inf).max(1) for a, b in zip(outputs, expected, strict=True)]
+    rows = [tolerance.distances(a, b).max(1) for a, b in zip(outputs, expected, strict=True)]
     difference = np.maximum(*rows)
     worst, _ = tolerance.closest_to_limit(difference, allowed)
     height, width = photographs[worst].shape[:2]

@@ -22,15 +22,22 @@ def closest_to_limit(differences: np.ndarray, allowed: np.ndarray) -> tuple[int,
     Returns:
         Its index, and its difference divided by its tolerance: 0 where nothing differs, infinite where nothing may.
     """
-    off = np.nan_to_num(np.asarray(differences, np.float64), nan=np.inf)
+    off = np.nan_to_num(np.asarray(differences, np.float64), nan=np.inf, posinf=np.inf)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         ratio = np.where(off > 0, off / np.asarray(allowed, np.float64), 0.0)
     index = int(ratio.argmax())
     return index, float(ratio[index])
 
 
+def distances(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """The magnitude of each difference; infinite where a value is NaN or infinite, also on both sides."""
+    with np.errstate(invalid="ignore"):  # infinity less infinity
+        return np.asarray(np.nan_to_num(np.abs(found - expected), nan=np.inf, posinf=np.inf))
+
+
 def apart(outputs: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> np.ndarray:
-    """How far the outputs of each image are from what is expected, `float64[N]`; infinite where one is NaN.
+    """How far the outputs of each image are from what is expected, `float64[N]`; infinite where one is NaN
+    or infinite.
 
     Where logits nearly vanish, probabilities are still numbers around 1 / K, whose rounding is no difference.
 
@@ -39,7 +46,6 @@ def apart(outputs: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> np.n
         expected: The same.
     """
     logits, probabilities = (
-        np.nan_to_num(np.abs(np.asarray(found, np.float64) - right), nan=np.inf).max(1)
-        for found, right in zip(outputs, expected, strict=True)
+        distances(np.asarray(found, np.float64), right).max(1) for found, right in zip(outputs, expected, strict=True)
     )
     return np.asarray(np.maximum(logits, probabilities - ROUNDING))

@@ -30,6 +30,11 @@ def least(a: int, b: int = 1) -> int:
 
 def refuse(name):
     raise ValueError("no such thing", name)
+
+
+def say(output, name):
+    output.warn(f"there is no {name.strip()} here", "look elsewhere")
+    output.record["file name"] = Failed(name) or f"{name}:{name}"
 '''
 
 
@@ -46,13 +51,23 @@ def module(tmp_path: Path):
 def test_mutants_of_a_file_are_small_changes_inside_functions(module):
     from benchmarks.mutation.mutants import mutants_of
 
-    found, texts = mutants_of(Path(module.__file__))
+    found, _ = mutants_of(Path(module.__file__))
     changes = {(one.function, one.before, one.after) for one in found}
     assert ("Kept.double", "self.count * 2", "self.count / 2") in changes
     assert ("least", "a < b", "a <= b") in changes or ("least", "< b", "<= b") in changes
-    assert texts == 2  # of the message: longer, and in capitals
-    assert {one.function for one in found} == {"Kept.double", "least", "refuse"}
+    assert {one.function for one in found} == {"Kept.double", "least", "say"}
     assert not [one for one in found if one.line in (5, 9, 14, 15)]  # constants, decorators, defaults
+
+
+def test_text_for_people_is_no_mutant_but_counted(module):
+    from benchmarks.mutation.mutants import mutants_of
+
+    found, texts = mutants_of(Path(module.__file__))
+    changes = {one.after for one in found if one.function == "say"}
+    assert 'output.record["file name"] = None' in changes
+    assert any(one in ("and", 'Failed(name) and f"{name}:{name}"') for one in changes)
+    assert not [one for one in changes if "warn" in one or "strip" in one or "Failed(None)" in one]
+    assert texts > 6  # in the message of each function
 
 
 def test_a_function_gets_the_code_of_its_mutant(module):

@@ -119,6 +119,13 @@ def test_a_known_mistake_in_the_input_is_named(verified, text):
     assert report.cause.max_abs < 1e-4 * report.cause.scale
 
 
+def test_a_file_that_gives_nothing_but_nan_differs_without_a_cause(verified):
+    report = verified(make(after=[node("Mul", "scores nan", "y")], nan=np.array(np.nan, np.float32)))
+    assert not report.passed
+    assert report.cause is None
+    assert "not finite" in report.describe_failure()
+
+
 def test_a_crop_inside_the_file_is_named(verified):
     """The oracle is onnx's own Resize, of the center that a Slice cuts out."""
     from onnx import numpy_helper

@@ -20,6 +20,7 @@ def build(channels: int, *, p: float = 3.0, learnable: bool = True, size: int = 
         ("gem", None, "gem", {}),
         ("gem:p=4", None, "gem", {"p": "4"}),
         ("gem:p=4,learnable=false", None, "gem", {"p": "4", "learnable": "false"}),
+        ("gem:p=a=b", None, "gem", {"p": "a=b"}),
         ("acme:gem", "acme", "gem", {}),
         ("acme:gem:p=4", "acme", "gem", {"p": "4"}),
         ("timm/resnet18.a1_in1k", None, "timm/resnet18.a1_in1k", {}),

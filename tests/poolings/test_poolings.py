@@ -29,13 +29,26 @@ def test_the_promised_strategies_are_there():
     assert len({name for name, _ in BOTH}) >= 33
 
 
-@pytest.mark.parametrize("item", ITEMS, ids=lambda item: f"{item.name}-{item.kind}")
-def test_each_says_what_it_computes_and_who_published_it(item):
+@pytest.mark.parametrize(("name", "kind"), BOTH)
+def test_each_says_what_it_computes_and_who_published_it(name, kind):
+    found = loader.catalog().pooling(name, kind)
+    item = found.item
     assert item.summary
     assert item.equation
-    assert bool(item.paper) == (item.name not in WITHOUT_PAPER)
-    found = loader.catalog().pooling(item.name, item.kind)
+    assert item.tex
+    assert bool(item.paper) == (name not in WITHOUT_PAPER)
     assert found.build.__doc__, "the layer has no docstring"
+
+
+@pytest.mark.parametrize(("name", "kind"), BOTH)
+def test_each_says_whether_it_learns_and_draws(name, kind):
+    item = loader.catalog().pooling(name, kind).item
+    channels = 66 if name in ("cov", "bilinear") else 6  # so many are reduced by a convolution
+    pool = layer(name, kind, channels=channels).train()
+    assert item.parameter_free == (not list(pool.parameters()))
+    x = signed(2, channels, 9, 9)
+    torch.manual_seed(0)
+    assert item.stochastic == (len({pool(x).sum().item() for _ in range(4)}) > 1)
 
 
 def test_python_and_the_command_line_list_the_same(poolzoo):

@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 
 from poolzoo.parity.foreign.changes import Change, known_changes
+from poolzoo.runtime import tolerance
 from poolzoo.runtime.foreign.scaling import Scaling
 
 FEW: Final = 4  # images that decide between changes
@@ -92,11 +93,10 @@ def find_cause(images: np.ndarray, file: Side, module: Side, scaling: Scaling) -
             best, least = change, error
         if least <= min(EXACT, CLOSE * before) or time.monotonic() - started > SECONDS:
             break
-    if least > CLOSE * before:
+    if best is None or least > CLOSE * before:  # none where the file gives NaN whatever it gets
         best, least = REORDERED, _error(np.sort(found, 1), np.sort(expected, 1))
         if least > min(EXACT, CLOSE * before):
             return None
-    assert best is not None
     found, expected = _scores(best, images, file, module, None)
     cause = Cause(
         change=best.text,
@@ -134,4 +134,4 @@ def _error(found: np.ndarray, expected: np.ndarray) -> float:
     if found.shape != expected.shape:
         return float("inf")
     scale = float(np.abs(expected).max()) or 1.0
-    return float(np.nan_to_num(np.abs(found - expected), nan=np.inf).max()) / scale
+    return float(tolerance.distances(found, expected).max()) / scale

@@ -1,4 +1,4 @@
-"""What torch expects of a region of a graph, for its input and for others, and the repair that agrees with all."""
+"""What torch expects of a region of a graph, for its input and for others."""
 
 from __future__ import annotations
 
@@ -16,9 +16,6 @@ from poolzoo.parity.reduction.locating import Region
 from poolzoo.parity.reduction.recordings import Recordings
 from poolzoo.parity.reduction.running import Arrays
 from poolzoo.parity.reduction.tape import Network, Tape, record
-
-ROUNDING: Final = 2e-5  # of the largest output there
-LEFT: Final = 0.2  # of the difference, at most, after a repair
 
 
 def record_both(network: Network, inputs: Sequence[np.ndarray]) -> Recordings:
