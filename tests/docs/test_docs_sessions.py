@@ -167,7 +167,7 @@ def reader(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def desk(reader, tmp_path, monkeypatch) -> Path:
-    """The current directory: the reader's files, and links to the directories, of which a test may replace some and change none."""
+    """The current directory: the reader's files, and links to the directories, which a test may replace, not change."""
     for path in reader.iterdir():
         if path.is_dir():
             (tmp_path / path.name).symlink_to(path)
