@@ -74,7 +74,7 @@ SMALL = {  # what is added where a command trains: the last value of an option c
 def reason_not_to_run(words: list[str]) -> str:
     """Why a command of poolzoo cannot run here; empty if it can."""
     given = " ".join(words)
-    if "lite0" in words or "power-mean" in words:
+    if "lite0" in words or ("power-mean" in words and words[:2] != ["plugin", "new"]):
         return "an installed plugin"
     if "--pretrained" in words and ("timm/" in given or "torchvision/" in given):
         return "a download of weights"
@@ -167,9 +167,12 @@ def reader(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def desk(reader, tmp_path, monkeypatch) -> Path:
-    """The current directory: the reader's files, of which a test may add some and replace none."""
+    """The current directory: the reader's files, and links to the directories, which a test may replace, not change."""
     for path in reader.iterdir():
-        (tmp_path / path.name).symlink_to(path)
+        if path.is_dir():
+            (tmp_path / path.name).symlink_to(path)
+        else:
+            shutil.copy(path, tmp_path)
     for name in ("docs", "exports", "examples"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
@@ -250,14 +253,20 @@ def run_program(poolzoo, desk: Path, words: list[str]) -> None:
         if not reason_not_to_run(words[1:]):
             run_poolzoo(poolzoo, desk, words[1:])
     elif words[0] == "python" and words[1:2] != ["-m"]:
+        before = stamps(desk)
         done = subprocess.run([sys.executable, *words[1:]], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        assert done.stdout
+        assert done.stdout or stamps(desk) != before, f"{words} prints and writes nothing"
     else:
         measures = words[:2] == ["python", "-m"] and words[2].startswith(("benchmarks.", "tests."))
         assert measures or words[0] in PROGRAMS, (
             f"nothing runs {words[0]}: write <!-- not run: REASON --> before the block"
         )
+
+
+def stamps(folder: Path) -> dict[str, int]:
+    """The files directly in a folder, and when each was written."""
+    return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
 
 
 def run_python(code: str, scope: dict[str, object]) -> None:
