@@ -140,7 +140,7 @@ def printed(side: Side) -> list[str]:
 
 def _name(side: Side) -> str:
     """The folder that the side works in, whose last parts have random names."""
-    return str(side.made["resumed"] if "resumed" in side.made else side.work)
+    return str(side.made.get("resumed", side.work))
 
 
 def differences(name: str, sides: Sequence[Side]) -> Iterator[str]:
