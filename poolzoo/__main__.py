@@ -10,8 +10,9 @@ import sys
 
 def main() -> None:
     """Imports the command line and runs it."""
-    from poolzoo.common import stopping
+    from poolzoo.common import ending, stopping
 
+    ending.prepare()
     stopping.handle(stopping.end_at_once)
     from poolzoo import cli
 

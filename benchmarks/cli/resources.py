@@ -85,14 +85,14 @@ class Side:
     made: dict[str, Path] = field(default_factory=dict)
 
     def run(self, *arguments: str | Path, cache: str = "cache") -> Usage:
-        """Runs `poolzoo ARGUMENTS`, whose exit code must be 0."""
+        """Runs `poolzoo ARGUMENTS`, whose exit code must be 0; `out` and `log` have what it prints."""
         path = os.pathsep.join(map(str, (self.source, *self.path)))
         environment = {**os.environ, "PYTHONPATH": path, "POOLZOO_CACHE": str(self.work / cache), **self.environment}
         words = [FORMER_FLAGS.get(str(word), word) if self.has_former_flags else word for word in arguments]
         command = [sys.executable, "-m", "poolzoo", *map(str, words)]
         launch = [sys.executable, "-S", "-c", LAUNCH, str(self.work / "usage"), *command]
-        with (self.work / "log").open("wb") as log:
-            subprocess.run(launch, check=True, env=environment, cwd=self.work, stdout=log, stderr=log)
+        with (self.work / "out").open("wb") as out, (self.work / "log").open("wb") as log:
+            subprocess.run(launch, check=True, env=environment, cwd=self.work, stdout=out, stderr=log)
         status, *used = json.loads((self.work / "usage").read_text())
         if status:
             tail = (self.work / "log").read_text(errors="replace")[-2000:]

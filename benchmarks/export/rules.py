@@ -23,7 +23,8 @@ from poolzoo.common import files, output, timing
 from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.metrics.abstention import Abstention, Target, choose_abstention, measure
 from poolzoo.metrics.conformal import PredictionSets, choose_sets, measure_sets
-from poolzoo.metrics.output_rules import OutputRules, RulesReport
+from poolzoo.metrics.output_rules import OutputRules
+from poolzoo.metrics.rules_report import RulesReport
 
 HEADERS: Final = ("run", "images", "out of reach", "accuracy missed", "accepted", "coverage of sets", "mean size")
 CONFIDENCE: Final = 0.95

@@ -13,8 +13,9 @@ from click.shell_completion import CompletionItem
 
 from poolzoo.cli.groups import Context, help_width, require_command, write_examples
 from poolzoo.cli.options import add_global_options, hint_for
-from poolzoo.common import errors, output, stopping, streams
+from poolzoo.common import ending, errors, output, stopping, streams
 
+COLLECT_AFTER: Final = 20_000  # new objects; Python's 700 are reached hundreds of times while packages are imported
 COMPLETE: Final = "_POOLZOO_COMPLETE"  # the variable with which a shell asks for completions
 # Name → (module:command, what `--help` says of it); stated here so that `--help` imports none of them.
 COMMANDS: Final = {
@@ -142,6 +143,7 @@ def main() -> NoReturn:
         from poolzoo.cli.completion import answer
 
         sys.exit(answer(cli, os.environ[COMPLETE]))
+    gc.set_threshold(COLLECT_AFTER)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # libraries warn their authors, not our users; python -W shows them
     for name in ("stdout", "stderr"):
@@ -151,6 +153,8 @@ def main() -> NoReturn:
     # Sleeping at a barrier costs 5 % alone and gains a factor of 1.7 where another process wants the core
     # (benchmarks/train/barriers.py); it must be said before torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Each thread of numpy's OpenBLAS spins for 2^26 cycles, a fifth of `verify`, before it sleeps: 2^4 are the least.
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
     os.environ.setdefault("PYTHONSAFEPATH", "1")  # no Python that is started here finds modules in the current folder
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime reads it when it is imported
     from poolzoo.common import resources
@@ -170,8 +174,7 @@ def main() -> NoReturn:
     except KeyboardInterrupt as stop:  # a second one, while the first was being handled
         code = _say_stopped(type(stop))
     stopping.handle(stopping.end_at_once)  # all is said and written, and exit handlers may take seconds
-    gc.freeze()  # the collections at exit would look at every object of torch, and find that it is about to go
-    sys.exit(code)
+    ending.exit_with(code)
 
 
 _stopped: list[type[KeyboardInterrupt]] = []  # a signal that came, for where a library swallows the exception

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from poolzoo.export.export import ExportReport
     from poolzoo.export.precision.candidate import CandidateResult
     from poolzoo.export.source import ExportSource
-    from poolzoo.metrics.output_rules import RuleOptions
+    from poolzoo.metrics.rules_report import RuleOptions
 
 
 EXAMPLES: Final = (
@@ -231,7 +231,7 @@ def command(
 def _rules(abstain_at: str | None, confidence: float | None, coverage: float | None, pretrained: bool) -> RuleOptions:
     from poolzoo.common.errors import UsageError
     from poolzoo.metrics.abstention import ACCURACY, Target
-    from poolzoo.metrics.output_rules import RuleOptions
+    from poolzoo.metrics.rules_report import RuleOptions
 
     target = None if abstain_at is None else Target.parse(abstain_at)
     if confidence is not None and (target is None or target.kind != ACCURACY):

@@ -17,10 +17,11 @@ from poolzoo.export.source import ExportSource
 from poolzoo.metrics import classification, evaluation, multilabel, reliability
 from poolzoo.metrics.decisions import Decision
 from poolzoo.metrics.multilabel_results import MultilabelMetrics
-from poolzoo.metrics.output_rules import ACCEPTED, OutputRules, RulesReport
+from poolzoo.metrics.output_rules import ACCEPTED, OutputRules
 from poolzoo.metrics.reliability import ReliabilityChange
 from poolzoo.metrics.results import AnyMetrics, Metrics, format_score, untested_classes, untested_note
 from poolzoo.metrics.risk_coverage import risk_coverage
+from poolzoo.metrics.rules_report import RulesReport
 from poolzoo.report import bundle_page, bundle_words, confusion, reliability_diagram, risk_coverage_diagram
 
 MAX_CLASSES: Final = 50  # whose table and confusion matrix are readable

@@ -24,7 +24,8 @@ from poolzoo.export.precision import candidates, layer_search
 from poolzoo.export.precision.candidate import Candidate, CandidateResult
 from poolzoo.export.source import ExportSource
 from poolzoo.export.targets import TargetOptions, choose_runtime, write_targets
-from poolzoo.metrics.output_rules import OutputRules, RuleOptions, RulesReport, measure_rules
+from poolzoo.metrics.output_rules import OutputRules
+from poolzoo.metrics.rules_report import RuleOptions, RulesReport, measure_rules
 from poolzoo.model import inference
 from poolzoo.model.inference import batch_of
 from poolzoo.parity import check, photographs

@@ -15,7 +15,8 @@ from poolzoo.export.source import ExportSource
 from poolzoo.metrics.abstention import CONFIDENCE, choose_abstention
 from poolzoo.metrics.conformal import PredictionSets, choose_sets
 from poolzoo.metrics.decisions import is_finite
-from poolzoo.metrics.output_rules import ACCEPTED, PREDICTION_SET, OutputRules, RuleOptions, RulesReport
+from poolzoo.metrics.output_rules import ACCEPTED, PREDICTION_SET, OutputRules
+from poolzoo.metrics.rules_report import RuleOptions, RulesReport
 from poolzoo.parity.report import ParityReport
 from poolzoo.runtime import rule_outputs
 from poolzoo.runtime.ort_session import OnnxModel

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Final, cast
 from poolzoo.artifacts.schema import CandidateRow, Export, Parity, Speed
 from poolzoo.metrics import evaluation, multilabel, reliability
 from poolzoo.metrics.multilabel_results import MultilabelMetrics
-from poolzoo.metrics.output_rules import RulesReport
 from poolzoo.metrics.reliability import ReliabilityChange
 from poolzoo.metrics.results import AnyMetrics, Metrics, untested_classes, untested_note
+from poolzoo.metrics.rules_report import RulesReport
 from poolzoo.report import bundle_words as words
 from poolzoo.report.bundle_pieces import LogScale, bar_cell, bars, embedded, picture, shaded
 from poolzoo.report.pieces import Safe, document, element, joined, properties, section, table

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from poolzoo.artifacts.schema import BatchSpeed, CandidateRow, Export, Parity, Preprocessing, TargetConfig
-from poolzoo.metrics.output_rules import ACCEPTED, PREDICTION_SET, RulesReport
+from poolzoo.metrics.output_rules import ACCEPTED, PREDICTION_SET
+from poolzoo.metrics.rules_report import RulesReport
 
 BASELINE: Final = "torch eager"
 MAX_NODES: Final = 8  # that are named; `parity.json` names all

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import onnx
@@ -17,11 +17,15 @@ SIDES: Final = (7, 8)  # of feature maps
 LARGE: Final = 1e3  # scale of the feature map with large numbers
 
 
-def assert_exports(checked: CheckedPooling) -> onnx.ModelProto:
+def assert_exports(checked: CheckedPooling, sides: Sequence[int] = SIDES) -> onnx.ModelProto:
     """Exports a layer at 7 × 7 and 8 × 8 and compares its graph on zeros, ties, negative, large and random inputs.
 
+    Args:
+        checked: The pooling.
+        sides: Sides of other feature maps, one or two.
+
     Returns:
-        The graph, with one input and one output for each of both sizes.
+        The graph, with one input and one output for each size.
 
     Raises:
         AssertionError: The export fails, or the graph differs by more than ten times the noise between float32 and
@@ -33,17 +37,18 @@ def assert_exports(checked: CheckedPooling) -> onnx.ModelProto:
         geometry = accepted[1] if len(accepted) > 1 else accepted[0]  # with padding, where it is accepted
     layer = checked.build(geometry)
     exact = copy.deepcopy(layer).double()
-    examples = [signed(2, CHANNELS, side, side) for side in SIDES]
+    examples = [signed(2, CHANNELS, side, side) for side in sides]
     try:
-        both = exported(_OneLayer(layer), examples, "both sizes")
+        all_sizes = exported(layer if len(sides) == 1 else _OneLayer(layer), examples, "all sizes")
     except AssertionError:
-        for side, example in zip(SIDES, examples, strict=True):  # names the size that fails
+        for side, example in zip(sides, examples, strict=True):  # names the size that fails
             exported(layer, [example], f"{side} × {side}")
         raise
-    for (name, odd), (_, even) in zip(*(_inputs(side) for side in SIDES), strict=True):
-        for side, x, found in zip(SIDES, (odd, even), both.answers((odd, even)), strict=True):
+    for inputs in zip(*(_inputs(side) for side in sides), strict=True):
+        name, maps = inputs[0][0], [x for _, x in inputs]
+        for side, x, found in zip(sides, maps, all_sizes.answers(maps), strict=True):
             _assert_same(found, layer, exact, x, f"{side} × {side}, {name}")
-    return both.graph
+    return all_sizes.graph
 
 
 class _OneLayer(nn.Module):

@@ -238,14 +238,14 @@ def test_names_cannot_become_markup(source, tmp_path):
     "text",
     [
         "a: b",
-        "#x",
-        "- x",
+        pytest.param("#x", marks=pytest.mark.slow),
+        pytest.param("- x", marks=pytest.mark.slow),
         "null",
-        "1.0",
+        pytest.param("1.0", marks=pytest.mark.slow),
         "'q' \"r\"",
-        "a\\nb\\",
-        "{x",
-        "@at",
+        pytest.param("a\\nb\\", marks=pytest.mark.slow),
+        pytest.param("{x", marks=pytest.mark.slow),
+        pytest.param("@at", marks=pytest.mark.slow),
         "été 数字 🐈",
         "\x7f\x85\u2028\ufeffx",
         "",
@@ -396,8 +396,15 @@ def mean_color(path: Path, kind: str) -> None:
     onnx.save(proto, path)
 
 
-@pytest.mark.parametrize("kind", ["uint8", "float"])
-@pytest.mark.parametrize(("crop_pct", "expected"), [(1.0, "blue"), (0.5, "red")])
+@pytest.mark.parametrize(
+    ("kind", "crop_pct", "expected"),
+    [
+        ("uint8", 0.5, "red"),
+        ("float", 1.0, "blue"),
+        pytest.param("uint8", 1.0, "blue", marks=pytest.mark.slow),
+        pytest.param("float", 0.5, "red", marks=pytest.mark.slow),
+    ],
+)
 def test_the_python_of_the_card_scales_and_crops(source, tmp_path, kind, crop_pct, expected):
     """Blue around red around green: of the middle 40 pixels most are blue, of 20 red; of 30 none, and of 15 green."""
     mean_color(tmp_path / "model.onnx", kind)

@@ -134,7 +134,7 @@ def _exports() -> Iterator[Call]:
 
     from poolzoo.export import graph_checks, rule_outputs
     from poolzoo.metrics.abstention import Target
-    from poolzoo.metrics.output_rules import RuleOptions
+    from poolzoo.metrics.rules_report import RuleOptions
 
     options = RuleOptions(abstain_at=Target("accuracy", 0.9))
     for multilabel in (True, False):

@@ -42,7 +42,7 @@ def undrawn(monkeypatch):
         ("torchvision/mobilenet_v3_small", "NCHW", 576, (4, 4), 128),
         ("torchvision/squeezenet1_1", "NCHW", 512, (7, 7), 128),
         ("torchvision/vit_b_32", "NLC", 768, (4, 4), 128),
-        ("torchvision/swin_t", "NCHW", 768, (4, 4), 128),
+        pytest.param("torchvision/swin_t", "NCHW", 768, (4, 4), 128, marks=pytest.mark.slow),
         pytest.param("torchvision/shufflenet_v2_x0_5", "NCHW", 1024, (4, 4), 128, marks=pytest.mark.slow),
     ],
 )

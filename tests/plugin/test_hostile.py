@@ -165,28 +165,32 @@ def test_one_that_eats_memory_is_stopped(tmp_path, monkeypatch):
     assert len(bytearray(300 << 20)) == 300 << 20  # the limit is lifted again
 
 
-@pytest.mark.parametrize("first", [True, False], ids=["before torch", "after torch"])
-def test_torchs_global_state_is_put_back(tmp_path, first):
-    plugin = tmp_path / "meddler.py"
-    plugin.write_text(
-        "import torch\ntorch.set_default_dtype(torch.float64)\ntorch.set_num_threads(7)\ntorch.manual_seed(3)\n"
-        "torch.set_grad_enabled(False)"
-    )
+def test_torchs_global_state_is_put_back(tmp_path):
+    """By a plugin that imports torch first, and by one that comes after it."""
+    for name in ("first", "second"):
+        (tmp_path / f"{name}.py").write_text(
+            "import torch\ntorch.set_default_dtype(torch.float64)\ntorch.set_num_threads(7)\ntorch.manual_seed(3)\n"
+            "torch.set_grad_enabled(False)"
+        )
     code = f"""
-{"" if first else "import torch; torch.set_num_threads(1)"}
+import sys
 from poolzoo.plugin import loader
-catalog = loader.load_plugins({str(plugin)!r}, installed=False)
-import torch
-(problem,) = catalog.problems
-print(problem.stage, "|", problem.error)
-print(torch.get_default_dtype(), torch.get_num_threads() != 7, torch.is_grad_enabled())
+for name in ("first", "second"):
+    print("torch" in sys.modules)
+    (problem,) = loader.load_plugins({str(tmp_path)!r} + f"/{{name}}.py", installed=False).problems
+    import torch
+    print(problem.stage, "|", problem.error)
+    print(torch.get_default_dtype(), torch.get_num_threads() != 7, torch.is_grad_enabled())
+    torch.set_num_threads(1)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    told, state = done.stdout.splitlines()
-    for word in ("global state", "default dtype", "threads", "random generator", "gradient mode"):
-        assert word in told
-    assert state == "torch.float32 True True"
+    lines = done.stdout.splitlines()
+    assert lines[::3] == ["False", "True"]
+    for told, state in (lines[1:3], lines[4:6]):
+        for word in ("global state", "default dtype", "threads", "random generator", "gradient mode"):
+            assert word in told
+        assert state == "torch.float32 True True"
 
 
 def test_what_a_plugin_prints_never_reaches_stdout(tmp_path):

@@ -204,7 +204,7 @@ def test_they_keep_the_channels_and_replace_pools_in_backbones(text):
 
 
 @each_beyond
-@pytest.mark.parametrize("text", ["subsample", "conv", "conv:depthwise=true"])
+@pytest.mark.parametrize("text", ["subsample", "conv", pytest.param("conv:depthwise=true", marks=pytest.mark.slow)])
 def test_they_export_where_windows_reach_beyond_the_border(tmp_path, text, geometry):
     pool = fill(layer(text, "local", geometry, 3)).float()
     path = tmp_path / "layer.onnx"

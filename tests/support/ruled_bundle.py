@@ -13,7 +13,8 @@ from poolzoo.common import files
 from poolzoo.export import rule_outputs, script
 from poolzoo.metrics.abstention import Abstention, Target
 from poolzoo.metrics.conformal import PredictionSets
-from poolzoo.metrics.output_rules import OutputRules, RulesReport
+from poolzoo.metrics.output_rules import OutputRules
+from poolzoo.metrics.rules_report import RulesReport
 
 ABSTENTION = Abstention(
     threshold=0.5, target=Target("accuracy", 0.9), confidence=0.95, images=100, accepted=70, errors=3

@@ -34,9 +34,10 @@ def test_every_pooling_keeps_its_promises(item):
     assert broken == {}
 
 
+@pytest.mark.parametrize("sides", [(7,), pytest.param((7, 8), marks=pytest.mark.slow)], ids=str)
 @pytest.mark.parametrize("item", ITEMS, ids=lambda item: f"{item.name}-{item.kind}")
-def test_every_graph_is_right_and_portable(item):
-    graph = assert_exports(CheckedPooling(item, CATALOG.pooling(item.name, item.kind).build, {}))
+def test_every_graph_is_right_and_portable(item, sides):
+    graph = assert_exports(CheckedPooling(item, CATALOG.pooling(item.name, item.kind).build, {}), sides)
     assert [str(issue) for issue in portability(graph) if issue.runtime in AGREEING] == []
 
 

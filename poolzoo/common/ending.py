@@ -1,0 +1,44 @@
+"""How a process ends: exit handlers run, files are written, and what Python would free then is left to the system.
+
+Freeing every object takes Python 25 ms of a command that takes 250, and half a second where torch is imported.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import io
+import os
+import sys
+from contextlib import suppress
+from typing import Final, NoReturn
+
+BUFFERED: Final = frozenset((io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom))
+
+_code: int | None = None
+
+
+def prepare() -> None:
+    """Call this before anything else: exit handlers run in reverse order, and the last one ends the process."""
+    atexit.register(_end)
+
+
+def exit_with(code: int) -> NoReturn:
+    """Leaves the program with an exit code, after threads that are no daemons and all exit handlers."""
+    global _code
+    _code = code
+    sys.exit(code)
+
+
+def _end() -> None:
+    if _code is None:  # an exception that nobody caught, or a process that was forked from this one
+        return
+    import ctypes
+
+    files = [one for one in gc.get_objects() if type(one) in BUFFERED]
+    for one in sorted(files, key=lambda file: isinstance(file, io.BufferedIOBase)):  # text before its bytes
+        with suppress(OSError, ValueError):  # it is closed, or nobody reads it
+            one.flush()
+    with suppress(OSError, TypeError, AttributeError):  # Windows, which has no such library
+        ctypes.CDLL(None).fflush(None)  # what libraries in C have printed
+    os._exit(_code)
