@@ -24,7 +24,7 @@ class _Row(NamedTuple):
     """Which row of a value is used: all others along this axis are not."""
 
     axis: int
-    index: int
+    number: int
 
 
 def narrow_rows(proto: onnx.ModelProto) -> dict[str, str]:
@@ -84,7 +84,7 @@ class _Narrowing:
             if row is not None and axes is not None:
                 self.rows[node.output[0]], self.needs[node.output[0]] = row, axes
             for name, axis in zip(node.input, axes or [None] * len(node.input), strict=True):
-                used[name].add(None if row is None or axis is None else _Row(axis, row.index))
+                used[name].add(None if row is None or axis is None else _Row(axis, row.number))
 
     def _chosen_by(self, node: NodeProto) -> _Row | None:
         """The row that a `Gather` chooses of three or more dimensions; None for other nodes."""
@@ -105,15 +105,16 @@ class _Narrowing:
         """The nodes that replace one: the same for the row alone, behind the slices that it needs."""
         chosen, name = self._chosen_by(node), node.output[0]
         if chosen is not None and node.input[0] in self.rows:
-            first = np.zeros(self.view.sides(node.input[1]) or np.shape(self.view.constant(node.input[1])), np.int64)
-            inputs = [_row_of(node.input[0]), self._add(f"{name}_index", first)]
+            index = self.view.constant(node.input[1])
+            assert index is not None  # which `_chosen_by` has seen
+            inputs = [_row_of(node.input[0]), self._add(f"{name}_index", np.zeros_like(index))]
             return [_with_names(node, inputs, list(node.output))]
         if name not in self.rows:
             return [node]
         before: list[NodeProto] = []
         inputs = []
         for given, axis in zip(node.input, self.needs[name], strict=True):
-            row = None if axis is None else _Row(axis, self.rows[name].index)
+            row = None if axis is None else _Row(axis, self.rows[name].number)
             inputs.append(given if row is None else self._row(given, row, before))
         if node.op_type == "Reshape":
             shape = self.view.constant(node.input[1])
@@ -127,9 +128,9 @@ class _Narrowing:
         if self.rows.get(name) == row:
             return _row_of(name)
         if (name, row) not in self._sliced:
-            made = self._sliced[name, row] = f"{name}_row_{row.axis}_{row.index}"
+            made = self._sliced[name, row] = f"{name}_row_{row.axis}_{row.number}"
             self._state(name, made, row.axis)
-            ends = {"starts": row.index, "ends": row.index + 1, "axes": row.axis}
+            ends = {"starts": row.number, "ends": row.number + 1, "axes": row.axis}
             given = [self._add(f"{made}_{key}", np.array([value], np.int64)) for key, value in ends.items()]
             before.append(helper.make_node("Slice", [name, *given], [made], f"{made}_slice"))
         return self._sliced[name, row]
