@@ -47,7 +47,8 @@ class CellResult:
             or where it is not finite.
         detail: Why it does not agree, in the runtime's words.
         causes: Why, by the rules on what runtimes get wrong; empty where none applies.
-        verify: The status that `poolzoo verify --runtime` gives the same bundle; "" for a layer.
+        verify: The status that `poolzoo verify --runtime` gives the same bundle; "" where it was not asked, as for a
+            layer.
         changes: What was changed of the graph for the runtime.
         speed: How many times as fast as ONNX Runtime it is, by batch size; None where it was not measured.
     """
@@ -149,7 +150,7 @@ def run(graph: str, folder: Path, cases: Path, warm: Warm, *, whole: bool, measu
         folder: The bundle, or a layer's directory.
         cases: `images` and torch's `logits`.
         warm: The runtime.
-        whole: Whether it is a bundle, which `poolzoo verify` judges too.
+        whole: Whether it is a bundle, which `poolzoo verify` judges too, unless it agrees and is not timed.
         measure_speed: Whether to time a bundle.
     """
     limit = _limit(cases, whole)
@@ -160,9 +161,10 @@ def run(graph: str, folder: Path, cases: Path, warm: Warm, *, whole: bool, measu
         if again:
             found = _run_once(graph, folder, cases, warm, limit)
             warm.drop()
-    if not whole or found.status == "too slow":
+    agrees = found.status == "agrees"
+    if not whole or found.status == "too slow" or (agrees and not measure_speed):
         return found
-    verified, speed = _verify(folder, found.runtime, warm.seconds, measure_speed and found.status == "agrees")
+    verified, speed = _verify(folder, found.runtime, warm.seconds, measure_speed and agrees)
     return replace(found, verify=verified, speed=speed)
 
 
