@@ -49,13 +49,21 @@ def cells(rows: Sequence[RuntimeRow]) -> list[tuple[str, ...]]:
 
 def kept_headers(rows: Sequence[KeptRuntime]) -> tuple[str, ...]:
     """The headers of `kept_cells`."""
-    return (*headers(rows), "arithmetic", "measured on")
+    return headers(rows) if conditions(rows) else (*headers(rows), "measured")
 
 
 def kept_cells(rows: Sequence[KeptRuntime]) -> list[tuple[str, ...]]:
-    """The rows of `runtimes.json`."""
+    """The rows of `runtimes.json`, each with how it was measured unless that is the same for all."""
     shown = [one for one in rows if one["status"] != ABSENT]
-    return [(*row, one["precision"], _measured(one)) for row, one in zip(cells(shown), shown, strict=True)]
+    if conditions(rows):
+        return cells(shown)
+    return [(*row, _measured(one)) for row, one in zip(cells(shown), shown, strict=True)]
+
+
+def conditions(rows: Sequence[KeptRuntime]) -> str:
+    """How all rows were measured; "" where they differ."""
+    found = {_measured(one) for one in rows}
+    return found.pop() if len(found) == 1 else ""
 
 
 def _batches(rows: Sequence[RuntimeRow]) -> list[int]:
@@ -72,4 +80,5 @@ def _time(time: RuntimeTime | None) -> str:
 def _measured(one: KeptRuntime) -> str:
     threads = one["threads"]
     count = "" if threads is None else f", {threads} thread{'s' if threads != 1 else ''}"
-    return f"{one['date']}, {one['processor'] or 'unknown processor'}{count}"
+    arithmetic = "" if one["precision"] == "fp32" else f", arithmetic {one['precision']}"
+    return f"{one['date']} on {one['processor'] or 'an unknown processor'}{count}{arithmetic}"

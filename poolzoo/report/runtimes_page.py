@@ -17,9 +17,12 @@ def html(name: str, rows: Sequence[KeptRuntime]) -> str:
         name: That of the bundle's directory.
         rows: Those of `runtimes.json`.
     """
-    shown = table("Runtimes", runtime_table.kept_headers(rows), runtime_table.kept_cells(rows), "runtimes")
+    shown = table(
+        "What the bundle gives in each", runtime_table.kept_headers(rows), runtime_table.kept_cells(rows), "runtimes"
+    )
     back = element("p", Safe('<a href="report.html">report.html</a>'), " shows the bundle itself.")
-    note = element("p", runtime_table.NOTE, class_="note")
+    same = runtime_table.conditions(rows)
+    note = element("p", f"Measured {same}. {runtime_table.NOTE}" if same else runtime_table.NOTE, class_="note")
     header = element("header", element("p", "poolzoo bundle", class_="kind"), element("h1", name))
     main = element("main", section("runtimes", "Other runtimes", shown, note, back))
     return document(f"{name}: other runtimes", POLICY, STYLE, [header, main])

@@ -27,8 +27,8 @@ def result(name: str, **changes) -> RuntimeResult:
     return RuntimeResult(**{"runtime": name, "version": "1", "status": "agrees", "detail": "", **changes})
 
 
-def keep(bundle: Path, *results: RuntimeResult) -> None:
-    report = RuntimesReport(results=results, named=(), environment=current_environment(1))
+def keep(bundle: Path, *results: RuntimeResult, threads: int = 1) -> None:
+    report = RuntimesReport(results=results, named=(), environment=current_environment(threads))
     kept_results.keep(bundle, report, "fp32")
 
 
@@ -51,9 +51,17 @@ def test_verify_keeps_its_table_beside_an_unchanged_bundle(tmp_path, bundle, poo
 def test_a_later_result_replaces_that_of_its_runtime_alone(bundle):
     keep(bundle, result("one", startup_ms=1.0), result("two"))
     keep(bundle, result("one", startup_ms=7.0), result("two", status="not installed"), result("three", status="wrong"))
-    found = rows(bundle)
+    found, page = rows(bundle), (bundle / "runtimes.html").read_text(encoding="utf-8")
+    assert (f"Measured {found['one']['date']} on" in page, '<th scope="col">measured' in page) == (True, False)
     assert {name: row["status"] for name, row in found.items()} == {"one": "agrees", "two": "agrees", "three": "wrong"}
     assert found["one"]["startup_ms"] == 7.0
+
+
+def test_rows_say_how_they_were_measured_where_that_differs(bundle):
+    keep(bundle, result("one"))
+    keep(bundle, result("two"), threads=2)
+    page = (bundle / "runtimes.html").read_text(encoding="utf-8")
+    assert all(text in page for text in ("measured", ", 1 thread<", ", 2 threads<"))
 
 
 def test_results_of_another_graph_are_dropped(bundle):
