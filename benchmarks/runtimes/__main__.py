@@ -1,6 +1,7 @@
 """All built-in pooling layers and whole bundles in every runtime that is installed, into docs/results/runtimes.md.
 
     python -m benchmarks.runtimes [--runtimes NAME …] [--only GLOB …] [--folder runs/runtimes] [--no-speed]
+                                  [--timeout SECONDS]
     python -m benchmarks.runtimes --write [--folder runs/runtimes]
 
 A cell is a graph in a runtime, in a process of its own with limits of time and memory. Each is a line of JSON in
@@ -73,14 +74,16 @@ def sources() -> str:
     return digest.hexdigest()[:12]
 
 
-def work(names: Sequence[str], chosen: Sequence[str], journal: Journal, folder: Path, measure_speed: bool) -> None:
+def work(
+    names: Sequence[str], chosen: Sequence[str], journal: Journal, folder: Path, measure_speed: bool, seconds: float
+) -> None:
     """Runs the cells that the journal does not hold yet."""
     made = Graphs(folder)
     published = page.published()
     whole = {one.name for one in bundles.BUNDLES}
     places = {name: _try(lambda name=name: made.make(name, name in whole), name) for name in names}
     for runtime in chosen:
-        with cells.Warm(runtime) as warm:
+        with cells.Warm(runtime, seconds) as warm:
             for name, place in places.items():
                 if place is None:
                     continue
@@ -121,6 +124,13 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=["*"], metavar="GLOB", help="of layers and bundles")
     parser.add_argument("--folder", type=Path, default=FOLDER, help=f"of the journal and the graphs; default {FOLDER}")
     parser.add_argument("--no-speed", action="store_true", help="do not time bundles")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=cells.SECONDS,
+        metavar="SECONDS",
+        help=f"for opening, converting or a batch, above which a cell is too slow; default {cells.SECONDS:g}",
+    )
     parser.add_argument("--write", action="store_true", help="write the page from the journal, and run nothing")
     given = parser.parse_args()
     journal = Journal(given.folder / "cells.jsonl")
@@ -133,7 +143,7 @@ def main() -> None:
     torch.set_num_threads(1)
     try:
         given.folder.mkdir(parents=True, exist_ok=True)
-        work(names, given.runtimes, journal, given.folder, not given.no_speed)
+        work(names, given.runtimes, journal, given.folder, not given.no_speed, given.timeout)
     except KeyboardInterrupt:
         parser.exit(INTERRUPTED, f"{parser.prog}: stopped; the same command continues\n")
 

@@ -27,9 +27,10 @@ LAYER_LIMIT, BUNDLE_LIMIT = 1e-4, 1e-3  # of the largest value that torch gives:
 LOWER_LIMIT: Final = 1 / 16  # where the graph is in lower precision, beside what that precision itself costs
 SECONDS, MEMORY = 180.0, 4 << 30  # of opening, converting or a batch; of a session
 
-ENDED: Final = re.compile(r"\b(ended with|closed its pipe|does not answer|holds) ")  # in what the host says of it
+ENDED: Final = re.compile(r"\b(ended with|closed its pipe|holds) ")  # in what the host says of it
+LATE: Final = re.compile(r"\bdoes not answer within (?P<seconds>[\d.,]+) seconds? (?P<step>while .*)")
 
-Status = Literal["agrees", "wrong", "refused", "crashed"]
+Status = Literal["agrees", "wrong", "refused", "crashed", "too slow"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +42,13 @@ class CellResult:
         runtime: The runtime's name.
         version: The runtime's version.
         key: A digest of all that the result depends on: graph, cases, the runtime's version and form.
-        status: Whether it agrees; "crashed" where the process ended or hung.
+        status: Whether it agrees; "crashed" where the process ended, "too slow" where it did not answer in time.
         off: The largest difference, as a fraction of the largest value that torch gives; None where there is none,
             or where it is not finite.
         detail: Why it does not agree, in the runtime's words.
         causes: Why, by the rules on what runtimes get wrong; empty where none applies.
-        verify: The status that `poolzoo verify --runtime` gives the same bundle; "" for a layer.
+        verify: The status that `poolzoo verify --runtime` gives the same bundle; "" where it was not asked, as for a
+            layer.
         changes: What was changed of the graph for the runtime.
         speed: How many times as fast as ONNX Runtime it is, by batch size; None where it was not measured.
     """
@@ -112,8 +114,9 @@ class Warm:
     Whatever does not agree in a process that has opened other graphs is tried again in a new one.
     """
 
-    def __init__(self, runtime: str) -> None:
+    def __init__(self, runtime: str, seconds: float = SECONDS) -> None:
         self.entry = loader.catalog().runtime(runtime)
+        self.seconds = seconds
         self.opened = 0
         self._process: RuntimeProcess | None = None
 
@@ -127,7 +130,7 @@ class Warm:
     def process(self) -> RuntimeProcess:
         """The process; a new one where there is none."""
         if self._process is None:
-            limits = Limits(seconds=SECONDS, memory=MEMORY)
+            limits = Limits(seconds=self.seconds, memory=MEMORY)
             self._process = RuntimeProcess(self.entry, threads=1, limits=limits)
             self.opened = 0
         return self._process
@@ -147,20 +150,21 @@ def run(graph: str, folder: Path, cases: Path, warm: Warm, *, whole: bool, measu
         folder: The bundle, or a layer's directory.
         cases: `images` and torch's `logits`.
         warm: The runtime.
-        whole: Whether it is a bundle, which `poolzoo verify` judges too.
+        whole: Whether it is a bundle, which `poolzoo verify` judges too, unless it agrees and is not timed.
         measure_speed: Whether to time a bundle.
     """
     limit = _limit(cases, whole)
     found = _run_once(graph, folder, cases, warm, limit)
     if found.status != "agrees":
-        again = warm.opened > 1
+        again = warm.opened > 1 and found.status != "too slow"
         warm.drop()
         if again:
             found = _run_once(graph, folder, cases, warm, limit)
             warm.drop()
-    if not whole:
+    agrees = found.status == "agrees"
+    if not whole or found.status == "too slow" or (agrees and not measure_speed):
         return found
-    verified, speed = _verify(folder, found.runtime, measure_speed and found.status == "agrees")
+    verified, speed = _verify(folder, found.runtime, warm.seconds, measure_speed and agrees)
     return replace(found, verify=verified, speed=speed)
 
 
@@ -186,6 +190,8 @@ def _run_once(graph: str, folder: Path, cases: Path, warm: Warm, limit: float) -
         status, detail = "wrong", error.message
     except (RuntimeFailed, EnvironmentProblem) as error:
         status, detail = ("crashed" if ENDED.search(error.message) else "refused"), error.message
+        if late := LATE.search(error.message):
+            status, detail = "too slow", f"> {late['seconds']} s {late['step']}"
     return CellResult(
         graph=graph,
         runtime=warm.entry.item.name,
@@ -203,10 +209,10 @@ def _run_once(graph: str, folder: Path, cases: Path, warm: Warm, limit: float) -
     )
 
 
-def _verify(folder: Path, runtime: str, measure_speed: bool) -> tuple[str, dict[str, float] | None]:
+def _verify(folder: Path, runtime: str, seconds: float, measure_speed: bool) -> tuple[str, dict[str, float] | None]:
     """What `poolzoo verify --runtime` says of a bundle, and the speed."""
     (found,) = runtimes.check_runtimes(
-        folder, [runtime], threads=1, timeout=SECONDS, measure_speed=measure_speed
+        folder, [runtime], threads=1, timeout=seconds, measure_speed=measure_speed
     ).results
     if not measure_speed:
         return found.status, None

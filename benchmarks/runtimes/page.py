@@ -22,8 +22,8 @@ from poolzoo.runtime.environment import current_environment
 
 DOCS: Final = Path(__file__).parents[2] / "docs" / "results"
 DATA: Final = DOCS / "runtimes.json"
-WORST: Final = ("wrong", "crashed", "refused", "agrees")  # a layer is what the worst of its graphs is
-MARKS: Final = {"agrees": "✓", "refused": "refused", "crashed": "crashed"}
+WORST: Final = ("wrong", "crashed", "refused", "too slow", "agrees")  # a layer is what the worst of its graphs is
+MARKS: Final = {"agrees": "✓", "refused": "refused", "crashed": "crashed", "too slow": "too slow"}
 
 Cells = dict[tuple[str, str], CellResult]  # by graph and runtime
 
@@ -64,7 +64,8 @@ def render(cells: Cells) -> str:
             table(["", *names], _summary(merged, names, whole)),
             "",
             "✓ agrees. A number is how far a wrong cell is off, as a fraction of the largest value that torch gives.",
-            "A cell *crashed* where the runtime's process ended or hung, and is *refused* where the runtime says why.",
+            "A cell *crashed* where the runtime's process ended, and is *refused* where the runtime says why. It is",
+            "*too slow* where opening, converting or a batch took longer than a limit.",
             "– is a cell that was not run. A runtime that was not installed, or not asked for, has no column.",
             "",
             "## Layers",
@@ -220,6 +221,6 @@ def _causes(cells: Cells, names: Sequence[str]) -> list[str]:
 
 def _cause(cell: CellResult) -> str:
     """The cause by the rules, else what was seen; numbers of a wrong cell are in its table."""
-    if cell.causes:
+    if cell.causes and cell.status != "too slow":
         return f"{cell.runtime} {'; it '.join(cell.causes)}."
     return f"{one_line(cell.detail, 240)}."

@@ -387,6 +387,46 @@ class Speed(TypedDict):
     environment: Environment
 
 
+class RuntimeTime(TypedDict):
+    """The time of a batch in a runtime; `speedup` is over ONNX Runtime in the same rounds."""
+
+    batch: int
+    median_ms: float
+    speedup: NotRequired[Spread]
+
+
+class RuntimeRow(TypedDict):
+    """What was found of a bundle in one runtime, a row of `runtimes` in `verify --json`: the part that is shown."""
+
+    runtime: str
+    version: str
+    status: str
+    detail: str
+    max_abs: float | None
+    allowed: float | None
+    startup_ms: float | None
+    bytes: int | None
+    changes: list[str]
+    speed: list[RuntimeTime]
+
+
+class KeptRuntime(RuntimeRow):
+    """A row of `runtimes.json`: also the arithmetic, the day, the processor and the threads that it was measured on."""
+
+    precision: str
+    date: str
+    processor: str
+    threads: int | None
+
+
+class KeptRuntimes(TypedDict):
+    """`runtimes.json`, which `verify --runtime` writes: the rows are of the graph with this checksum."""
+
+    schema: int
+    model_sha256: str
+    runtimes: list[KeptRuntime]
+
+
 class Export(Rules):
     """What `export --json` prints. `bundle` is None where parity failed: nothing was written."""
 
@@ -403,4 +443,4 @@ class Export(Rules):
     targets: NotRequired[dict[str, TargetConfig]]
     skipped_targets: NotRequired[dict[str, str]]
     runtime: NotRequired[str]
-    runtimes: NotRequired[list[dict[str, object]]]
+    runtimes: NotRequired[list[RuntimeRow]]

@@ -137,8 +137,9 @@ def command(
     The files must match their checksums, the graph must load, and its outputs must match the stored ones.
 
     With --runtime, each runtime must give these outputs too, and those of ONNX Runtime for images that the bundle does
-    not store. Each runs in a process of its own, with limits of time and memory. The exit code is 1 if one of them is
-    wrong, or if one that was named refuses the graph.
+    not store. Each runs in a process of its own, with limits of time and memory. The bundle keeps the results, in
+    runtimes.json and runtimes.html. The exit code is 1 if one of them is wrong, or if one that was named refuses the
+    graph.
 
     With --against, FILE.onnx may be any image classifier. It must give what a torch module gives, for natural and
     synthetic images, in batches of several sizes, and for extreme inputs. This needs torch. The exit code is 1 if it
@@ -186,6 +187,8 @@ def command(
     )
     compared: RuntimesReport | None = None
     if names and report.passed:
+        from poolzoo.runtime import kept_results
+
         compared = check_runtimes(
             bundle,
             names,
@@ -194,6 +197,7 @@ def command(
             timeout=runtime_timeout,
             measure_speed=not no_bench,
         )
+        kept_results.keep(bundle, compared, precision)
     if as_json:
         rows = {} if compared is None else {"runtimes": compared.to_json()}
         output.emit_json({**report.to_json(), **rows})

@@ -22,7 +22,14 @@ from poolzoo.metrics.reliability import ReliabilityChange
 from poolzoo.metrics.results import AnyMetrics, Metrics, format_score, untested_classes, untested_note
 from poolzoo.metrics.risk_coverage import risk_coverage
 from poolzoo.metrics.rules_report import RulesReport
-from poolzoo.report import bundle_page, bundle_words, confusion, reliability_diagram, risk_coverage_diagram
+from poolzoo.report import (
+    bundle_page,
+    bundle_words,
+    confusion,
+    reliability_diagram,
+    risk_coverage_diagram,
+    runtime_table,
+)
 
 MAX_CLASSES: Final = 50  # whose table and confusion matrix are readable
 MAX_LABELS: Final = 20  # that the card names
@@ -242,8 +249,7 @@ def _readme(
     if rows := bundle_words.candidate_rows(report.get("candidates", [])):
         sections.append(f"## Precision\n\n{markdown.table(bundle_words.candidate_headers(report['candidates']), rows)}")
         sections += [markdown.text(text) for text in bundle_words.searches(report["candidates"])]
-    if targets := _targets(report):
-        sections.append(f"## Other runtimes\n\n{targets}")
+    sections.append(f"## Other runtimes\n\n{_runtimes(report)}")
     around = [(key, bundle_words.value(value)) for key, value in measured["environment"].items()]
     sections.append(f"## Measured on\n\n{markdown.table(('what', 'which'), around)}")
     sections.append("`report.html` shows all this with examples; `parity.json` and `speed.json` hold all numbers.")
@@ -300,9 +306,12 @@ def _more(report: Export) -> str:
     return f", and {bundle_words.listed([f'`{name}`' for name in names])}, bool" if names else ""
 
 
-def _targets(report: Export) -> str:
-    """What the bundle holds for other runtimes, and which one `poolzoo predict` uses; "" where there is nothing."""
+def _runtimes(report: Export) -> str:
+    """What was measured in other runtimes, what the bundle holds for them, and which one `poolzoo predict` uses."""
     parts = []
+    if measured := report.get("runtimes", []):
+        parts.append(markdown.table(runtime_table.headers(measured), runtime_table.cells(measured)))
+        parts.append(markdown.text(runtime_table.NOTE))
     if rows := bundle_words.target_rows(report.get("targets", {})):
         parts.append(
             "The directory `targets` holds a form of the graph for each of these. Each was checked on its own."
@@ -310,6 +319,7 @@ def _targets(report: Export) -> str:
         parts.append(markdown.table(bundle_words.TARGET_HEADERS, rows))
     if said := bundle_words.selected_runtime(report):
         parts.append(markdown.text(said))
+    parts.append(f"`poolzoo verify BUNDLE --runtime all` {runtime_table.POINTER} in `runtimes.html`.")
     return "\n\n".join(parts)
 
 

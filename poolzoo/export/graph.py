@@ -17,7 +17,7 @@ from poolzoo.common import allocator, json_writer
 from poolzoo.common.errors import CheckFailed, PoolzooError
 from poolzoo.data.resize import TRANSFORMS
 from poolzoo.data.sizes import Size
-from poolzoo.export import file_version, folding, graph_checks, portable
+from poolzoo.export import file_version, folding, graph_checks, narrowing, portable
 from poolzoo.metrics.decisions import Decision
 from poolzoo.model.inference import OPSET, InferenceModel, plain_operators, quiet_exporter, reparameterized
 from poolzoo.parity import layers
@@ -73,6 +73,7 @@ def export_graph(source: ExportSource, path: Path, *, input_kind: str = "uint8",
     graph_checks.check_graph(proto, program)
     names = layers.read_layers(program, proto)
     folding.fold_constants(proto)
+    names = names.renamed_inside(narrowing.narrow_rows(proto))
     portable.rewrite(proto)
     keep_pads_apart(proto)
     strip_exporter_metadata(proto)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ast import literal_eval
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import onnx
@@ -41,6 +41,11 @@ class Layers:
             inputs={path: name for path, name in self.inputs.items() if name in present},
             inside={path: names & present for path, names in self.inside.items()},
         )
+
+    def renamed_inside(self, names: Mapping[str, str]) -> Layers:
+        """The same, where some values inside of modules have new names and are no module's output any more."""
+        inside = {path: frozenset(names.get(name, name) for name in held) for path, held in self.inside.items()}
+        return replace(self, inside=inside)
 
 
 def read_layers(program: torch.export.ExportedProgram, proto: onnx.ModelProto) -> Layers:

@@ -15,6 +15,7 @@ from poolzoo.metrics.reliability import ReliabilityChange
 from poolzoo.metrics.results import AnyMetrics, Metrics, untested_classes, untested_note
 from poolzoo.metrics.rules_report import RulesReport
 from poolzoo.report import bundle_words as words
+from poolzoo.report import runtime_table
 from poolzoo.report.bundle_pieces import LogScale, bar_cell, bars, embedded, picture, shaded
 from poolzoo.report.pieces import Safe, document, element, joined, properties, section, table
 
@@ -81,6 +82,7 @@ def html(contents: Contents) -> str:
         _parity(contents.report["parity"]),
         _speed(contents),
         _precisions(contents.report.get("candidates", [])),
+        _runtimes(contents.report),
         _examples(contents.examples, several=isinstance(contents.figures, MultilabelMetrics)),
         _run(contents),
         _provenance(contents),
@@ -267,6 +269,20 @@ def _precisions(candidates: Sequence[CandidateRow]) -> Safe:
     )
     notes = [element("p", text, class_="note") for text in words.searches(candidates)]
     return section("precision", "Precision", tried, *notes) if candidates else Safe("")
+
+
+def _runtimes(report: Export) -> Safe:
+    """What the bundle holds for other runtimes, what was measured in them, and where `verify --runtime` adds to it."""
+    parts: list[Safe] = []
+    if rows := report.get("runtimes", []):
+        cells = runtime_table.cells(rows)
+        parts.append(table("Runtimes, at the export", runtime_table.headers(rows), cells, "runtimes"))
+        parts += [element("p", text, class_="note") for text in (words.selected_runtime(report), runtime_table.NOTE)]
+    if targets := words.target_rows(report.get("targets", {})):
+        parts.append(table("Forms of the graph in targets/", words.TARGET_HEADERS, targets, "targets"))
+    command, kept = element("code", "poolzoo verify BUNDLE --runtime all"), element("code", "runtimes.html")
+    pointer = element("p", command, f" {runtime_table.POINTER} in ", kept, ".")
+    return section("runtimes", "Other runtimes", *parts, pointer)
 
 
 def _examples(examples: Sequence[Example], *, several: bool) -> Safe:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from support.runtimes import fake_runtime
 
 from benchmarks.runtimes import bundles, cells, layers, page
 from poolzoo.plugin import loader
@@ -39,6 +41,17 @@ def test_a_cell_agrees_or_says_how_far_it_is_off(digits: tuple[Path, Path]) -> N
     assert (wrong.status, "in batches of 3 alone" in wrong.detail) == ("wrong", True)
     assert wrong.off == pytest.approx(0.5, abs=0.2)
     assert cells.CellResult.from_json(wrong.to_json()) == wrong
+
+
+def test_a_runtime_that_does_not_answer_is_too_slow(digits: tuple[Path, Path], tmp_path: Path) -> None:
+    body = "def open_session(bundle, **settings): time.sleep(1000)\n"
+    loader.load_plugins(fake_runtime(tmp_path / "fake.py", body), installed=False)
+    with cells.Warm("fake", seconds=0.5) as warm:
+        found = cells.run(NAME, *digits, warm, whole=True, measure_speed=True)
+    assert (found.status, found.detail) == ("too slow", "> 0.5 s while opening")
+    shown = page.render({(NAME, "opencv"): dataclasses.replace(found, runtime="opencv")})
+    assert f"`{NAME}` | CNN | too slow |" in shown
+    assert f"* `{NAME}`: too slow. > 0.5 s while opening." in shown
 
 
 def test_the_key_changes_with_numbers_and_not_with_names(digits: tuple[Path, Path]) -> None:

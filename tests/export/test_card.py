@@ -99,7 +99,16 @@ def full_report() -> dict:
          "bytes": 345, "accuracy_drop": None, "ort_ms": {"1": 1.1}, "speedup": {"1": 2.05}, "lost": None},
     ]  # fmt: skip
     found["files"] = {"model.onnx": 345_678, "parity.json": 900}
-    return found
+    fast = {"batch": 1, "median_ms": 1.37, "speedup": {"median": 1.62, "p10": 1.5, "p90": 1.7}}
+    known = {"version": "2026.4", "max_abs": 2.34e-6, "allowed": 1.8e-5, "startup_ms": 432.0, "bytes": 777_000}
+    odd = {"version": "5.0", "max_abs": None, "allowed": None, "startup_ms": None, "bytes": None}
+    found["runtimes"] = [
+        {**known, "runtime": "openvino", "status": "agrees", "detail": "", "changes": ["batch 1"], "speed": [fast]},
+        {**odd, "runtime": "opencv", "status": "refused", "detail": "no <layer>", "changes": [], "speed": []},
+        {**odd, "runtime": "tract", "status": "not installed", "detail": "pip", "changes": [], "speed": []},
+    ]
+    found["targets"] = {"mnn": {"version": "3.6", "changes": ["converted"], "bytes": 888_000, "checked": True}}
+    return {**found, "runtime": "openvino"}
 
 
 MEASURED = {"environment": {"processor": "A <chip>", "threads": 2, "spinning": False}}
@@ -189,6 +198,8 @@ def test_everything_that_was_measured_is_told(source, tmp_path):
     everywhere = (
         *("1.50e-06", "4.50e-07", "1 − 3.25e-07", "test image 17", "3.21e-03", "98.70 %", "1.23 points", "93.11 %"),
         *("93.21 %", "2 of 3 probes", "torch.compile", "7.77", "2.51× (2.43–2.60)", "61.25", "2.01×", "345.7 kB"),
+        *("432", "777.0 kB", "1.37 (1.62×)", "2.34e-06", "runs it in openvino", "888.0 kB"),
+        "poolzoo verify BUNDLE --runtime all",
         *("1.23 MB", "is slower", "selected", "1.10 (2.05×)", "99.12 %", "decoding a photograph: 0.046 ms"),
     )
     for text in everywhere:
@@ -200,6 +211,8 @@ def test_everything_that_was_measured_is_told(source, tmp_path):
     assert rows["edge case: white"][1] == "not finite"
     assert rows["pooling: nan\nfailed; NaN <lost>"][1] == "not finite"
     assert rows["processor"][1] == "A <chip>"
+    assert rows["opencv"][2] == "refused: no <layer>"
+    assert "tract" not in rows
 
 
 def test_a_float_graph_of_lower_precision_is_described_as_such(source, tmp_path):

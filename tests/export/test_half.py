@@ -288,6 +288,25 @@ def test_a_constant_node_is_kept_with_its_reader():
     assert list(half_range.analyze(proto, FEED).reasons) == ["c", "n1"]
 
 
+@pytest.mark.parametrize("turned", [0, 1])
+def test_a_bias_is_added_behind_its_product(turned):
+    random = np.random.default_rng(5)
+    weight = random.normal(size=(4, 3) if turned else (3, 4)).astype(np.float32)
+    proto = model(
+        [node("ReduceMean", "images axes", "x", keepdims=0), node("Gemm", "x w b", "logits", transB=turned)],
+        w=weight,
+        b=random.normal(size=4).astype(np.float32),
+        **AXES,
+    )
+    made = fp16.with_float32_nodes(proto, set())
+    assert [one.op_type for one in made.graph.node if one.op_type != "Cast"] == ["ReduceMean", "MatMul", "Add"]
+    onnx.checker.check_model(made, full_check=True)
+    before, after = (ReferenceEvaluator(one).run(["logits"], {"images": FEED})[0] for one in (proto, made))
+    np.testing.assert_allclose(after, before, rtol=4e-3, atol=4e-3)
+    kept = fp16.with_float32_nodes(proto, {"n1"})
+    assert "Gemm" in [one.op_type for one in kept.graph.node]
+
+
 def test_a_constant_of_both_precisions_is_rounded_for_one_alone():
     proto = model([node("Mul", "images third", "x"), node("Mul", "x third", "logits")], third=f(1 / 3))
     made = fp16.with_float32_nodes(proto, {"n1"})

@@ -6,6 +6,8 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
@@ -13,7 +15,7 @@ from onnx.reference import ReferenceEvaluator
 from poolzoo.plugin import loader
 from poolzoo.plugin.spec import Runtime
 from poolzoo.runtime import availability, runtimes
-from poolzoo.runtime.builtin import litert
+from poolzoo.runtime.builtin import litert, reference
 from poolzoo.runtime.process import RuntimeFailed
 
 DIGITS = Path(__file__).parents[1] / "data" / "digits_bundle"
@@ -70,6 +72,24 @@ def test_every_builtin_runtime_says_how_to_get_it() -> None:
         runtime = runtimes.runtime_of(entry)
         assert runtime.install
         assert runtime.modules or runtime.programs or runtime.npm
+
+
+def test_the_evaluator_takes_quantized_weights_of_opset_18(tmp_path: Path) -> None:
+    model = onnx.load(DIGITS / "model.onnx")
+    assert {entry.version for entry in model.opset_import} == {18}
+    weight = next(one for one in model.graph.initializer if len(one.dims) == 4)
+    values = numpy_helper.to_array(weight)
+    scale = np.float32(np.abs(values).max() / 127)
+    stored = np.round(values / scale).astype(np.int8)
+    name = weight.name
+    model.graph.initializer.remove(weight)
+    model.graph.initializer.extend([numpy_helper.from_array(stored, "w8"), numpy_helper.from_array(scale, "scale")])
+    model.graph.node.insert(0, helper.make_node("DequantizeLinear", ["w8", "scale"], [name]))
+    onnx.save(model, tmp_path / "model.onnx")
+    images = np.load(DIGITS / "golden.npz")["images"][:3]
+    found = reference.open_session(tmp_path, threads=1, device="cpu", precision="fp32")(images)[0]
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(found, session.run(["logits"], {"images": images})[0], atol=1e-4)
 
 
 def test_litert_keeps_floors_that_its_converter_would_drop():

@@ -28,6 +28,12 @@ BUNDLE = Path(__file__).parents[1] / "data" / "digits_bundle"
 
 
 @pytest.fixture
+def bundle(tmp_path):
+    """A copy, in which `verify` may keep what it finds."""
+    return shutil.copytree(BUNDLE, tmp_path / "bundle")
+
+
+@pytest.fixture
 def few_runtimes(monkeypatch):
     """Finds ONNX Runtime and the runtime of the test alone, to save the time of the others."""
     real = availability.find
@@ -92,7 +98,7 @@ def test_a_runtime_that_lies_or_ends_is_caught(tmp_path, name):
     assert found.detail.isprintable()
 
 
-def test_what_a_runtime_prints_ends_in_its_error_alone(tmp_path, poolzoo):
+def test_what_a_runtime_prints_ends_in_its_error_alone(tmp_path, poolzoo, bundle):
     body = (
         "def open_session(bundle, **settings):\n"
         "    for _ in range(30):\n        print('x' * 99_999)\n"
@@ -100,7 +106,7 @@ def test_what_a_runtime_prints_ends_in_its_error_alone(tmp_path, poolzoo):
         "    raise ValueError('no such operator')\n"
     )
     plugin = fake_runtime(tmp_path / "loud.py", body)
-    outcome = poolzoo("verify", BUNDLE, "--runtime", "fake", "--plugin", plugin, "--json")
+    outcome = poolzoo("verify", bundle, "--runtime", "fake", "--plugin", plugin, "--json")
     assert outcome.code == 1
     (row,) = outcome.json["runtimes"]
     assert (row["status"], "no such operator; it printed:" in row["detail"]) == ("refused", True)
@@ -237,7 +243,7 @@ def test_a_runtime_reads_what_its_convert_wrote(tmp_path):
         ("out.rmdir(); out.symlink_to('/')", "converted, which is no plain file"),
     ],
 )
-def test_what_is_no_plain_file_is_refused(tmp_path, poolzoo, statement, why):
+def test_what_is_no_plain_file_is_refused(tmp_path, poolzoo, statement, why, bundle):
     body = (
         f"def convert(bundle, out):\n    (out / 'model').write_bytes(b'x')\n    {statement}\n"
         "def open_session(bundle, **settings): return None\n"
@@ -245,7 +251,7 @@ def test_what_is_no_plain_file_is_refused(tmp_path, poolzoo, statement, why):
     if "rmdir" in statement:
         body = body.replace("(out / 'model').write_bytes(b'x')", "pass")
     plugin = fake_runtime(tmp_path / "odd.py", body, more="convert=convert")
-    outcome = poolzoo("verify", BUNDLE, "--runtime", "fake", "--plugin", plugin, "--no-bench")
+    outcome = poolzoo("verify", bundle, "--runtime", "fake", "--plugin", plugin, "--no-bench")
     errors = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
     assert (outcome.code, errors) == (1, [f"error: runtime fake refuses the bundle: converts the graph to {why}"])
 
@@ -265,26 +271,26 @@ def test_a_convert_that_writes_nothing_is_refused(tmp_path):
     assert (found.status, found.detail) == ("refused", "converts the graph to no file")
 
 
-def test_absent_runtimes_are_listed_and_cost_nothing(tmp_path, poolzoo, few_runtimes):
+def test_absent_runtimes_are_listed_and_cost_nothing(tmp_path, poolzoo, few_runtimes, bundle):
     plugin = fake_runtime(tmp_path / "absent.py", more="modules=('no_such_module',), install='pip install nothing'")
-    outcome = poolzoo("verify", BUNDLE, "--runtime", "all", "--plugin", plugin, "--no-bench", "--json")
+    outcome = poolzoo("verify", bundle, "--runtime", "all", "--plugin", plugin, "--no-bench", "--json")
     rows = {row["runtime"]: row for row in outcome.json["runtimes"]}
     assert outcome.code == 0
     assert (rows["fake"]["status"], rows["fake"]["detail"]) == ("not installed", "pip install nothing")
     assert rows["onnxruntime"]["status"] == "agrees"
-    named = poolzoo("verify", BUNDLE, "--runtime", "fake", "--plugin", plugin)
+    named = poolzoo("verify", bundle, "--runtime", "fake", "--plugin", plugin)
     assert (named.code, named.out) == (4, "")
     assert "hint: pip install nothing" in named.err
-    unknown = poolzoo("verify", BUNDLE, "--runtime", "onnxruntme")
+    unknown = poolzoo("verify", bundle, "--runtime", "onnxruntme")
     assert (unknown.code, "did you mean onnxruntime" in unknown.err) == (2, True)
 
 
 @pytest.mark.parametrize(
     ("names", "name", "code"), [("fake", "raises", 1), ("all", "raises", 0), ("all", "constant", 1)]
 )
-def test_the_exit_code_tells_wrong_from_refused(tmp_path, poolzoo, few_runtimes, names, name, code):
+def test_the_exit_code_tells_wrong_from_refused(tmp_path, poolzoo, few_runtimes, names, name, code, bundle):
     plugin = fake_runtime(tmp_path / "hostile.py", HOSTILE[name])
-    outcome = poolzoo("verify", BUNDLE, "--runtime", names, "--plugin", plugin, "--no-bench")
+    outcome = poolzoo("verify", bundle, "--runtime", names, "--plugin", plugin, "--no-bench")
     assert outcome.code == code
     assert ("error: runtime fake" in outcome.err) == bool(code)
 
@@ -373,7 +379,7 @@ def test_predict_says_why_its_runtime_failed(tmp_path, poolzoo):
 
 
 @pytest.fixture
-def sleeper(tmp_path):
+def sleeper(tmp_path, bundle):
     """A command whose runtime never opens, and the process of that runtime."""
     pipe = tmp_path / "pid"
     os.mkfifo(pipe)
@@ -383,7 +389,7 @@ def sleeper(tmp_path):
         "    time.sleep(1000)\n"
     )
     plugin = fake_runtime(tmp_path / "sleeper.py", body)
-    command = [sys.executable, "-m", "poolzoo", "verify", BUNDLE, "--runtime", "fake", "--plugin", plugin, "--no-bench"]
+    command = [sys.executable, "-m", "poolzoo", "verify", bundle, "--runtime", "fake", "--plugin", plugin, "--no-bench"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         yield running, int(read_pipe(pipe))
 
@@ -467,15 +473,15 @@ def open_session(bundle, **settings):
         ("os._exit(3)", "ended with exit code 3 while closing"),
     ],
 )
-def test_a_session_that_does_not_close_is_remarked(tmp_path, poolzoo, action, words):
+def test_a_session_that_does_not_close_is_remarked(tmp_path, poolzoo, action, words, bundle):
     plugin = fake_runtime(tmp_path / "fake.py", CLOSING.format(action=action))
-    outcome = poolzoo("verify", BUNDLE, "--runtime", "fake", "--plugin", plugin, "--no-bench", "--json")
+    outcome = poolzoo("verify", bundle, "--runtime", "fake", "--plugin", plugin, "--no-bench", "--json")
     (row,) = outcome.json["runtimes"]
     assert (outcome.code, row["status"], row["remarks"]) == (0, "agrees", [words])
 
 
 @pytest.mark.slow
-def test_the_user_sees_that_a_session_does_not_close(tmp_path, poolzoo, monkeypatch):
+def test_the_user_sees_that_a_session_does_not_close(tmp_path, poolzoo, monkeypatch, bundle):
     monkeypatch.setattr("poolzoo.runtime.speed.SECONDS", 0)
     plugin = fake_runtime(tmp_path / "fake.py", CLOSING.format(action="raise ValueError('it is stuck')"))
     image = tmp_path / "image.png"
@@ -483,7 +489,7 @@ def test_the_user_sees_that_a_session_does_not_close(tmp_path, poolzoo, monkeypa
     words = "runtime fake: fails while closing: ValueError: it is stuck"
     options = ("--runtime", "fake", "--plugin", plugin)
     for command in (
-        ("verify", BUNDLE, "--no-bench"),
+        ("verify", bundle, "--no-bench"),
         ("predict", BUNDLE, image),
         ("bench", BUNDLE, "--batch", "1", "--threads", "1"),
     ):

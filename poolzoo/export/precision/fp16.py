@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, MutableSequence
 from dataclasses import replace
 from typing import Final
@@ -71,7 +72,7 @@ def with_float32_nodes(proto: onnx.ModelProto, float32: Collection[str]) -> onnx
     converted = convert_float_to_float16(
         copy, keep_io_types=True, op_block_list=list(DEFAULT_OP_BLOCK_LIST), node_block_list=sorted(blocked)
     )
-    return _without_double_casts(converted)
+    return _without_biased_products(_without_double_casts(converted))
 
 
 def _copy_shared_constants(proto: onnx.ModelProto, blocked: Collection[str]) -> None:
@@ -119,6 +120,32 @@ def _without_double_casts(proto: onnx.ModelProto) -> onnx.ModelProto:
     ordered.topological_sort()
     result: onnx.ModelProto = ordered.model
     return result
+
+
+def _without_biased_products(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Adds biases in fp16 to products behind them, as tract gives float32 for a `Gemm` with one.
+
+    ONNX Runtime merges the two nodes when it opens the graph.
+    """
+    constants = {tensor.name: tensor for tensor in proto.graph.initializer}
+    users = Counter(name for node in proto.graph.node for name in node.input)
+    nodes: list[onnx.NodeProto] = []
+    for node in proto.graph.node:
+        weight = constants.get(node.input[1]) if node.op_type == "Gemm" and len(node.input) == 3 else None
+        given = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
+        plain = given.get("alpha", 1.0) == given.get("beta", 1.0) == 1.0 and not given.get("transA", 0)
+        if weight is None or weight.data_type != onnx.TensorProto.FLOAT16 or not plain or users[weight.name] > 1:
+            nodes.append(node)
+            continue
+        if given.get("transB", 0):
+            turned = np.ascontiguousarray(onnx.numpy_helper.to_array(weight).T)
+            weight.CopyFrom(onnx.numpy_helper.from_array(turned, weight.name))
+        product = f"{node.output[0]}_product"
+        nodes.append(onnx.helper.make_node("MatMul", node.input[:2], [product], node.name))
+        nodes.append(onnx.helper.make_node("Add", [product, node.input[2]], node.output, f"{node.name}_bias"))
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+    return proto
 
 
 def _rename(names: MutableSequence[str], table: dict[str, str]) -> None:
