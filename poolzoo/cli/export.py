@@ -182,8 +182,8 @@ def command(
     from poolzoo.common.errors import CHECK_FAILED, OK
 
     click.get_current_context().with_resource(allocator.rare_collections())
-    _check(what, pretrained)
     rules = _rules(abstain_at, confidence, prediction_sets, pretrained)
+    _check(what, pretrained)
     if debug is not None:
         files.require_free(debug)
     place = out or Path("exports") / (files.slug(what) if pretrained else Path(what).resolve().name)

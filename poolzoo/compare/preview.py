@@ -92,7 +92,11 @@ def preview(config: ComparisonConfig, wanted: float | None = None, most_seeds: i
         config: The comparison.
         wanted: A difference that it is to show, a fraction, 0–1.
         most_seeds: The largest number of seeds that is sensible for that.
+
+    Raises:
+        UsageError: A name is unknown, that of the baseline among them.
     """
+    _ = config.baseline_variant  # raises where there is none
     rows: list[VariantPreview] = []
     resolutions = []
     once = each_seed = 0.0

@@ -15,6 +15,7 @@ import onnxruntime
 
 from poolzoo.common import json_reader, output, resources
 from poolzoo.common.errors import CheckFailed, EnvironmentProblem, UsageError
+from poolzoo.common.text import one_line
 from poolzoo.data.resize import Fit, recorded
 from poolzoo.metrics import decisions
 from poolzoo.metrics.decisions import Decision
@@ -244,7 +245,8 @@ def open_session(
                 raise _too_old(
                     name, _required_release(source) if isinstance(source, Path) else "of a newer release"
                 ) from error
-            raise CheckFailed(f"{name} cannot be opened: {str(error)[:300]}", "export the run again") from error
+            why = one_line(str(error), 300).rstrip(".")
+            raise CheckFailed(f"{name} cannot be opened: {why}", "export the run again") from error
 
 
 def _is_too_new(error: str) -> bool:

@@ -15,7 +15,7 @@ COMPARE = ("compare", "--data", "digits", "--dry-run")
 
 def files(folder: Path) -> None:
     """What the command lines name."""
-    for name in ("empty/train", "one/train/a", "nameless", "bundle", "half"):
+    for name in ("empty/train", "one/train/a", "nameless", "bundle", "half", "submitted", "project"):
         (folder / name).mkdir(parents=True)
     texts = {
         "text.txt": "text",
@@ -34,6 +34,8 @@ def files(folder: Path) -> None:
         "names.txt": "",
         "bundle/manifest.json": json.dumps({"kind": "bundle", "files": {}}),
         "half/run.toml": "",
+        "submitted/manifest.json": json.dumps({"kind": "run", "files": {}}),
+        "project/pyproject.toml": "[project]\nname = 'not-installed'\n",
         "image.jpg": "no image",
         "board.txt": "",
         "page.html": "",
@@ -107,6 +109,7 @@ WRONG: tuple[tuple[str, Words], ...] = (
     ("::", (*FINETUNE, "--pool", "::")),
     ("window", (*FINETUNE, "--local-pool", "max:window=0")),
     ("window", (*FINETUNE, "--local-pool", "max:window=a")),
+    ("window", (*FINETUNE, "--local-pool", "max:window=5000")),
     ("resnt", (*FINETUNE, "--backbone", "nano/resnt")),
     ("--ray-address", (*COMPARE, "--ray-address", "x")),
     ("--protocol-versions", (*COMPARE, "--protocol-versions", "any")),
@@ -149,6 +152,7 @@ WRONG: tuple[tuple[str, Words], ...] = (
     ("--csv", ("predict", "bundle", "image.jpg", "--csv", "--json")),
     ("--ray-address", ("predict", "bundle", "image.jpg", "--ray-address", "x")),
     ("--resume", ("predict", "--resume", "half", "--top", "3")),
+    ("half", ("predict", "--resume", "half")),
     ("images", ("predict", "bundle")),
     ("--out", ("predict", "bundle", "image.jpg", "--csv", "--out", "rows")),
     ("ray", ("predict", "bundle", "image.jpg", "--executor", "ray")),
@@ -162,6 +166,7 @@ WRONG: tuple[tuple[str, Words], ...] = (
     ("--shift", (*FINETUNE, "--shift", "30", "--epochs", "1", "--limit", "100")),
     ("nowhere", ("report", "nowhere", "--check")),
     ("half", ("report", "half", "--check")),
+    ("cifar10-lite0", ("report", "submitted", "--check", "--protocol", "cifar10-lite0", "--rerun", "evaluate")),
     ("board.txt", ("report", "half", "--check", "--merge", "board.txt", "--author", "Jane Doe")),
     ("--author", ("report", "half", "--check", "--merge", "board.json", "--author", "")),
     ("half", ("report", "half", "--out", "report")),
@@ -171,6 +176,7 @@ WRONG: tuple[tuple[str, Words], ...] = (
     ("My Pool", ("plugin", "new", "My Pool")),
     ("nowhere", ("plugin", "check", "nowhere")),
     ("nowhere", ("plugin", "check", "nowhere", "--release")),
+    ("project", ("plugin", "check", "project")),
     ("--offline", ("plugin", "check", "nowhere", "--offline")),
     ("no plugin", ("plugin", "check")),
     ("shapes and", ("plugin", "check", "nowhere", "-k", "shapes and")),

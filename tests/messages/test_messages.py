@@ -55,6 +55,14 @@ def test_wrong_calls_raise_errors_with_a_hint(folder: Path) -> None:
 
 
 @pytest.mark.slow
+def test_reasons_that_others_show_are_one_line(folder: Path) -> None:
+    for call in calls.reasons(folder):
+        with pytest.raises(errors.PoolzooError) as raised:
+            call()
+        check_line(raised.value.message)
+
+
+@pytest.mark.slow
 def test_the_list_of_places_is_true(folder: Path) -> None:
     found = record.provoked(folder)
     listed = record.read()
@@ -110,9 +118,14 @@ def test_each_kind_of_error_has_a_documented_code() -> None:
 
 
 def check_message(message: str, hint: str) -> None:
-    """One line each, that ends without a full stop, and a way out."""
+    """One line each, and a way out."""
     for text in (message, hint):
-        assert text == text.strip() != ""
-        assert "\n" not in text
-        assert not text.removesuffix("...").endswith((".", ":")), text
+        check_line(text)
     assert hint != message
+
+
+def check_line(text: str) -> None:
+    """One line, that ends without a full stop."""
+    assert text == text.strip() != ""
+    assert "\n" not in text
+    assert not text.removesuffix("...").endswith((".", ":")), text

@@ -16,6 +16,7 @@ from poolzoo.data import walk
 
 COLUMNS: Final = ("file", "path", "image")  # one of these holds the names; the only column may have any name
 STDIN_HINT: Final = "for example: find photos -print0 | poolzoo predict BUNDLE -"
+INSTALL: Final = "pip install 'poolzoo[parquet]'"  # for Parquet files, read or written
 BLOCK: Final = 1 << 20  # bytes of a list of names that are read at once
 
 
@@ -114,7 +115,7 @@ def _parquet(path: Path) -> Iterator[str]:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
-        raise EnvironmentProblem(f"{path} needs pyarrow, which is not installed", "pip install pyarrow") from None
+        raise EnvironmentProblem(f"{path} needs pyarrow, which is not installed", INSTALL) from None
     try:
         with parquet.ParquetFile(path) as file:
             column = _column(file.schema_arrow.names, path)
