@@ -6,7 +6,7 @@ from collections.abc import Mapping, Set
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
-from poolzoo.common import json_writer
+from poolzoo.common import json_writer, numerals
 from poolzoo.common.errors import UsageError
 from poolzoo.data import sizes, unreadable
 from poolzoo.data.augment.options import MAGNITUDES, MAX_OPERATORS, parse_crop_scale, parse_policy
@@ -169,6 +169,7 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 limits = f"between {low:g} and {high:g}" if high < UNLIMITED else f"at least {low:g}"
+                limits = f"at most {high:g}" if value > high else limits
                 raise UsageError(f"{flag(name)} {value:g} must be {limits}", "see poolzoo finetune --help")
 
     def _require_choices(self) -> None:
@@ -244,7 +245,7 @@ class Settings:
         if name == "cross-entropy":
             return None if separator else 0.0
         try:
-            gamma = float(text) if separator else FOCAL_GAMMA
+            gamma = numerals.real(text) if separator else FOCAL_GAMMA
         except ValueError:
             return None
         return gamma if name == "focal" and 0 <= gamma <= MAX_GAMMA else None

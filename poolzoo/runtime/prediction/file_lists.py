@@ -49,6 +49,8 @@ def images_in(argument: str, tally: walk.Tally) -> Iterator[str]:
         yield from _found(_stdin(), "stdin names no image", STDIN_HINT)
     elif is_list(argument):
         path = list_path(argument)
+        if not path.exists() or path.is_dir():
+            raise UsageError(f"list {path} {files.absence(path)}", "name a file with one image a line")
         read = {".csv": _csv, ".parquet": _parquet}.get(_ending(argument), _lines)
         yield from _found(read(path), f"list {path} names no image", "it has one name a line")
     elif os.path.isdir(argument):
