@@ -5,37 +5,53 @@ from __future__ import annotations
 from typing import Any, Final
 
 import click
+from click.types import FloatParamType, IntParamType
 
 from poolzoo.common import numerals
 
-
 MAX_THREADS: Final = 1024  # each takes memory, and a million end the process
 
-
-class _Plain(click.ParamType):
-    """Takes plain numbers alone; the type of click behind it looks at their range."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if isinstance(value, str):
-            read = numerals.whole if isinstance(self, click.types.IntParamType) else numerals.real
-            try:
-                value = read(value)
-            except ValueError:
-                self.fail(f"{value!r} is not a {'whole number' if read is numerals.whole else 'number'}", param, ctx)
-        return super().convert(value, param, ctx)
+Parameter = click.Parameter | None
+Context = click.Context | None
 
 
-class Int(_Plain, click.types.IntParamType):
+class Int(IntParamType):
     """Any whole number."""
 
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> Any:
+        return super().convert(_whole(self, value, param, ctx), param, ctx)
 
-class Float(_Plain, click.types.FloatParamType):
-    """Any number."""
 
-
-class IntRange(_Plain, click.IntRange):
+class IntRange(click.IntRange):
     """A whole number in a range."""
 
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> Any:
+        return super().convert(_whole(self, value, param, ctx), param, ctx)
 
-class FloatRange(_Plain, click.FloatRange):
+
+class Float(FloatParamType):
+    """Any number."""
+
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> Any:
+        return super().convert(_real(self, value, param, ctx), param, ctx)
+
+
+class FloatRange(click.FloatRange):
     """A number in a range."""
+
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> Any:
+        return super().convert(_real(self, value, param, ctx), param, ctx)
+
+
+def _whole(kind: IntParamType, value: Any, param: Parameter, ctx: Context) -> Any:
+    try:
+        return numerals.whole(value) if isinstance(value, str) else value
+    except ValueError:
+        kind.fail(f"{value!r} is not a whole number", param, ctx)
+
+
+def _real(kind: FloatParamType, value: Any, param: Parameter, ctx: Context) -> Any:
+    try:
+        return numerals.real(value) if isinstance(value, str) else value
+    except ValueError:
+        kind.fail(f"{value!r} is not a number", param, ctx)

@@ -154,7 +154,7 @@ def command(
         if against is None:
             if not bundle.is_file():
                 raise UsageError(f"{bundle} {files.absence(bundle)}", "give an ONNX file, or the directory of a bundle")
-            text = f"{bundle} is an ONNX file, and there is nothing to compare it with"
+            text = f"{bundle} is a file, and there is nothing to compare it with"
             raise UsageError(text, "--against model.py:build names its torch module; poolzoo bench measures it alone")
         if provider not in ("auto", "cpu"):
             raise UsageError(f"--provider {provider} is for bundles", "--against compares on the CPU")

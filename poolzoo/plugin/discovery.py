@@ -57,7 +57,9 @@ def find(files: Sequence[Path] = (), directories: Sequence[Path] = (), installed
             raise UsageError(f"plugin file {str(path)!r} {absence(path)}", "give the path of a Python file")
     for directory in directories:
         if not os.path.isdir(directory):
-            raise UsageError(f"plugin directory {str(directory)!r} {absence(directory, 'directory')}", "give its path")
+            raise UsageError(
+                f"plugin directory {str(directory)!r} {absence(directory, 'directory')}", "give the path of a directory"
+            )
     named = dict.fromkeys(os.path.abspath(path) for path in files)
     beside = dict.fromkeys(file for directory in directories for file in _python_files(directory))
     found = [_from_file(path, "file") for path in named]

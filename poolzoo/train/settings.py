@@ -22,7 +22,7 @@ BALANCED: Final = "balanced"
 LOSSES: Final = ("cross-entropy", "focal")
 FOCAL_GAMMA: Final = 2.0  # the best of Lin et al., 2017
 MAX_GAMMA: Final = 10
-UNLIMITED: Final = 1e9  # an upper limit that messages do not show
+UNLIMITED: Final = 1e9  # an upper limit that messages show only where it is exceeded
 RANGES: Final[Mapping[str, tuple[float, float]]] = {
     "epochs": (1, UNLIMITED),
     "batch_size": (1, UNLIMITED),
@@ -168,8 +168,8 @@ class Settings:
         for name, (low, high) in RANGES.items():
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
-                limits = f"between {low:g} and {high:g}" if high < UNLIMITED else f"at least {low:g}"
-                limits = f"at most {high:g}" if value > high else limits
+                limits = f"at least {low:g}" if value < low else f"at most {int(high):,}"
+                limits = f"between {low:g} and {high:g}" if high < UNLIMITED else limits
                 raise UsageError(f"{flag(name)} {value:g} must be {limits}", "see poolzoo finetune --help")
 
     def _require_choices(self) -> None:

@@ -60,6 +60,7 @@ def _with(modules: Mapping[str, object], call: Call, **variables: str) -> object
 def _packages(folder: Path) -> Iterator[Call]:
     from poolzoo.cli import data
     from poolzoo.cli.foreign import require_onnx
+    from poolzoo.data import walk
     from poolzoo.plugin.spec import GraphForm
     from poolzoo.runtime import forms, verify
     from poolzoo.runtime.builtin import coreml
@@ -71,7 +72,8 @@ def _packages(folder: Path) -> Iterator[Call]:
     yield lambda: _without("onnx", require_onnx)
     yield lambda: _without("onnx", lambda: forms.adapt(b"", GraphForm(batch=1)))
     yield lambda: _without("onnx", lambda: verify.verify(BUNDLE, arithmetics=["fp16"], measure_speed=False))
-    yield lambda: _without("pyarrow", lambda: list(file_lists.images_in("names.parquet", _tally())))
+    (folder / "names.parquet").write_bytes(b"")
+    yield lambda: _without("pyarrow", lambda: list(file_lists.images_in(str(folder / "names.parquet"), walk.Tally())))
     project = folder / "released"
     project.mkdir()
     (project / "pyproject.toml").write_text("[project]\nname = 'released'\n")
@@ -85,12 +87,6 @@ def _elsewhere(system: str, call: Call) -> object:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "platform", system)
         return call()
-
-
-def _tally() -> Any:
-    from poolzoo.data import walk
-
-    return walk.Tally()
 
 
 def _places(folder: Path) -> Iterator[Call]:

@@ -169,6 +169,8 @@ def _predictions(folder: Path) -> Iterator[Call]:
     torn: Any = Namespace(part_size=plan.BATCH, size_of=lambda part: 2)
     yield lambda: plan.files_of(folder / "torn-list", torn, 0)
     yield lambda: predict.Predictor(BUNDLE, explained="eleven")
+    for name in ("nowhere.txt", "nameless"):
+        yield lambda name=name: list(file_lists.images_in(f"@{folder / name}", walk.Tally()))
 
 
 def _runtimes(folder: Path) -> Iterator[Call]:

@@ -78,8 +78,8 @@ def test_a_list_that_names_nothing_is_a_usage_error(poolzoo, tmp_path, text):
 
 def test_a_list_that_is_missing_ends_in_one_line(poolzoo, tmp_path):
     outcome = poolzoo("predict", linear_bundle(tmp_path / "linear", "uint8"), f"@{tmp_path}/none.txt")
-    assert (outcome.code, outcome.out) == (4, "")
-    assert outcome.err.startswith("error: No such file")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "none.txt does not exist" in outcome.err.splitlines()[0]
 
 
 def test_a_list_gives_the_rows_of_its_files(poolzoo, tmp_path, monkeypatch):
