@@ -174,7 +174,9 @@ def check(directory: Path, kind: str) -> None:
         CheckFailed: It is incomplete, damaged or altered.
     """
     if not directory.is_dir():
-        raise UsageError(f"{kind} {str(directory)!r} does not exist", f"give the directory of a {kind}")
+        raise UsageError(
+            f"{kind} {str(directory)!r} {files.absence(directory, 'directory')}", f"give the directory of a {kind}"
+        )
     if not (directory / MANIFEST).is_file():
         if kind == "run" and (directory / "run.toml").is_file():
             raise CheckFailed(f"run {directory} is not complete", f"poolzoo finetune --resume {directory}")

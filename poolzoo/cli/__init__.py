@@ -204,8 +204,7 @@ def run(arguments: list[str]) -> int:
         output.error(f"there is no option {error.option_name}", hint_for(error))
         return errors.USAGE
     except click.UsageError as error:
-        command = error.ctx.command_path if error.ctx else "poolzoo"
-        output.error(error.format_message(), f"{command} --help")
+        output.error(error.format_message(), f"{_command_of(error, arguments)} --help")
         return errors.USAGE
     except streams.ReaderGone:
         return errors.OK
@@ -218,6 +217,13 @@ def run(arguments: list[str]) -> int:
         output.error(shown.message, shown.hint)
         return shown.exit_code
     return result if isinstance(result, int) else errors.OK
+
+
+def _command_of(error: click.UsageError, arguments: list[str]) -> str:
+    """The command whose help shows what was meant; click's parser does not say it."""
+    if error.ctx:
+        return error.ctx.command_path
+    return " ".join(["poolzoo", *(word for word in arguments[:1] if word in COMMANDS)])
 
 
 def _say_stopped(kind: type[BaseException], hint: str = "") -> int:

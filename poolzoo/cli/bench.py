@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from poolzoo.cli import values
+from poolzoo.cli import numbers, values
 from poolzoo.cli.foreign import image_size_option, is_file, output_option, parse_size, require_of_file, require_onnx
 from poolzoo.cli.groups import GroupedCommand
 from poolzoo.cli.options import json_option, provider_option, runtime_timeout_option, split_names
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from poolzoo.runtime.bench import BenchReport
     from poolzoo.runtime.measurements import Measurement
 
-
+MAX_BATCH: Final = 65_536
 EXAMPLES: Final = (
     ("Measure a bundle under ONNX Runtime", "poolzoo bench bundle"),
     (
@@ -82,8 +82,8 @@ def command(
     from poolzoo.common.errors import CHECK_FAILED, OK
 
     names = split_names("--runtime", runtimes)
-    sizes = _numbers("--batch", batches) if batches is not None else None
-    counts = _numbers("--threads", threads) if threads is not None else None
+    sizes = _numbers("--batch", batches, MAX_BATCH) if batches is not None else None
+    counts = _numbers("--threads", threads, numbers.MAX_THREADS) if threads is not None else None
     if is_file(bundle):
         require_onnx()
         from poolzoo.runtime.foreign.bench import bench_file
@@ -102,7 +102,7 @@ def command(
         from poolzoo.runtime import speed
         from poolzoo.runtime.bench import bench
 
-        require_of_file({"--output": output_name, "--image-size": image_size})
+        require_of_file(bundle, {"--output": output_name, "--image-size": image_size})
         report = bench(
             bundle,
             runtimes=names,
@@ -121,8 +121,8 @@ def command(
     return CHECK_FAILED if failed else OK
 
 
-def _numbers(option: str, text: str) -> list[int]:
-    """`1,32` as numbers above zero, each once.
+def _numbers(option: str, text: str, most: int) -> list[int]:
+    """`1,32` as numbers from 1 to the most that is sensible, each once.
 
     Raises:
         UsageError: They are something else.
@@ -130,8 +130,9 @@ def _numbers(option: str, text: str) -> list[int]:
     from poolzoo.common.errors import UsageError
 
     parts = dict.fromkeys(part.strip() for part in text.split(","))
-    if not all(part.isdecimal() and int(part) for part in parts):
-        raise UsageError(f"{option} {text!r} is not a list of numbers above zero", f"write it as {option} 1,32")
+    if not all(part.isdecimal() and len(part) <= len(str(most)) and 0 < int(part) <= most for part in parts):
+        text = f"{option} {text!r:.100} is not a list of numbers from 1 to {most:,}"
+        raise UsageError(text, f"write it as {option} 1,32")
     return [int(part) for part in parts]
 
 

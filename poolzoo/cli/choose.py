@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from click.core import ParameterSource
 
-from poolzoo.cli import finetune, values
+from poolzoo.cli import finetune, numbers, values
 from poolzoo.cli.groups import COMPARISON, DATA, HARDWARE, LENGTH, MODEL, GroupedCommand, group_of, option
 from poolzoo.cli.options import budget_seconds, json_option, out_option, resume_option
 from poolzoo.common import output
@@ -83,14 +83,14 @@ EXAMPLES: Final = (
 @option(
     "--epochs",
     group=LENGTH,
-    type=click.IntRange(1),
+    type=numbers.IntRange(1),
     show_default="from --time-budget",
     help="Number of passes over the training images, in place of what fits into the time.",
 )
 @option(
     "--seeds",
     group=COMPARISON,
-    type=click.IntRange(1, 1000),
+    type=numbers.IntRange(1, 1000),
     default=3,
     show_default=True,
     help="Number of trials of each candidate.",
@@ -98,6 +98,7 @@ EXAMPLES: Final = (
 @option(
     "--seed",
     group=COMPARISON,
+    type=numbers.Int(),
     default=0,
     show_default=True,
     help="Seed of the first trial and of the validation split.",
@@ -105,7 +106,7 @@ EXAMPLES: Final = (
 @option(
     "--alpha",
     group=COMPARISON,
-    type=click.FloatRange(0.0001, 0.5),
+    type=numbers.FloatRange(0.0001, 0.5),
     default=0.05,
     show_default=True,
     help="Level at which all statements hold together.",
@@ -121,7 +122,7 @@ EXAMPLES: Final = (
 @option(
     "--max-latency",
     group=COMPARISON,
-    type=click.FloatRange(0, min_open=True),
+    type=numbers.FloatRange(0, min_open=True),
     metavar="MS",
     help="The most milliseconds that one image may take under ONNX Runtime on this machine.",
 )

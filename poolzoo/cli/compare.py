@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from click.core import ParameterSource
 
-from poolzoo.cli import finetune, values
+from poolzoo.cli import finetune, numbers, values
 from poolzoo.cli.groups import COMPARISON, HARDWARE, MODEL, OUTPUT, GroupedCommand, option
 from poolzoo.cli.options import budget_seconds, json_option, out_option, resume_option
 from poolzoo.common import output
@@ -151,7 +151,7 @@ EXAMPLES: Final = (
 @option(
     "--seeds",
     group=COMPARISON,
-    type=click.IntRange(1, 1000),
+    type=numbers.IntRange(1, 1000),
     default=3,
     show_default=True,
     help="Number of trials of each variant. Their seeds count up from --seed.",
@@ -159,7 +159,7 @@ EXAMPLES: Final = (
 @option(
     "--resolution",
     group=COMPARISON,
-    type=click.FloatRange(0, 100, min_open=True),
+    type=numbers.FloatRange(0, 100, min_open=True),
     metavar="POINTS",
     help="Difference in accuracy, in points, that the comparison is to show. It decides the number of seeds; with "
     "--dry-run it says what that costs.",
@@ -167,7 +167,7 @@ EXAMPLES: Final = (
 @option(
     "--seeds-max",
     group=COMPARISON,
-    type=click.IntRange(2, 1000),
+    type=numbers.IntRange(2, 1000),
     default=20,
     show_default=True,
     help="The largest number of seeds that --resolution may choose.",
@@ -189,7 +189,7 @@ EXAMPLES: Final = (
 @option(
     "--alpha",
     group=COMPARISON,
-    type=click.FloatRange(0.0001, 0.5),
+    type=numbers.FloatRange(0.0001, 0.5),
     default=0.05,
     show_default=True,
     help="Significance level of the tests.",
@@ -211,7 +211,7 @@ EXAMPLES: Final = (
 @option(
     "--robustness-samples",
     group=COMPARISON,
-    type=click.IntRange(0),
+    type=numbers.IntRange(0),
     default=500,
     show_default=True,
     metavar="N",
@@ -220,7 +220,7 @@ EXAMPLES: Final = (
 @option(
     "--export-top",
     group=COMPARISON,
-    type=click.IntRange(0),
+    type=numbers.IntRange(0),
     default=10,
     show_default=True,
     metavar="N",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from poolzoo.cli import values
+from poolzoo.cli import numbers, values
 from poolzoo.cli.options import CommandGroup, json_option
 from poolzoo.common import output
 from poolzoo.common.errors import CHECK_FAILED, OK
@@ -37,7 +37,10 @@ def command() -> None:
 @command.command("check", examples=EXAMPLES)
 @click.argument("source", metavar="SOURCE", shell_complete=values.data)
 @click.option(
-    "--limit", type=click.IntRange(min=1), metavar="N", help="Check at most N images of each split, all classes alike."
+    "--limit",
+    type=numbers.IntRange(min=1),
+    metavar="N",
+    help="Check at most N images of each split, all classes alike.",
 )
 @click.option(
     "--task",
@@ -86,7 +89,8 @@ def check(source: str, limit: int | None, task: str, near: bool | None, page: Pa
         try:
             files.write_atomically(page, check_page.html(found, opened.splits))
         except OSError as error:
-            raise EnvironmentProblem(f"the page {page} cannot be written: {reason(error)}", "--page FILE") from error
+            text = f"the page {page} cannot be written: {error.strerror or reason(error)}"
+            raise EnvironmentProblem(text, "name another file with --page") from error
         output.say(f"the pictures are in {page}")
     if as_json:
         output.emit_json(found.to_json())

@@ -6,7 +6,7 @@ from typing import Final
 
 import click
 
-from poolzoo.cli import values
+from poolzoo.cli import numbers, values
 from poolzoo.cli.groups import GroupedCommand
 from poolzoo.cli.options import json_option, provider_option, skip_broken_option, threads_option
 from poolzoo.common import output
@@ -30,7 +30,7 @@ EXAMPLES: Final = (
 )
 @click.option(
     "--test-fraction",
-    type=float,
+    type=numbers.Float(),
     metavar="F",
     help="Test on a share of the images of --data, chosen by class, where it has no test part.",
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from poolzoo.cli import values
+from poolzoo.cli import numbers, values
 from poolzoo.cli.groups import GRAPH, MODEL, OUTPUT, GroupedCommand, option
 from poolzoo.cli.options import (
     json_option,
@@ -56,7 +56,7 @@ EXAMPLES: Final = (
 @option(
     "--min-agreement",
     group=GRAPH,
-    type=click.FloatRange(0, 1),
+    type=numbers.FloatRange(0, 1),
     default=0.99,
     show_default=True,
     help="Limit for fp16 and int8: minimum fraction of images with the same top-1 class as the network.",
@@ -64,7 +64,7 @@ EXAMPLES: Final = (
 @option(
     "--max-accuracy-drop",
     group=GRAPH,
-    type=click.FloatRange(0, 1),
+    type=numbers.FloatRange(0, 1),
     default=0.005,
     show_default=True,
     help="Limit for fp16 and int8: maximum loss of accuracy, as a fraction.",
@@ -80,7 +80,12 @@ EXAMPLES: Final = (
     "uint8[1, height, width, 3], which the graph resizes and crops as in training. The graph normalizes all of them.",
 )
 @option(
-    "--opset", group=GRAPH, type=click.IntRange(18, 26), default=18, show_default=True, help="ONNX opset of the graph."
+    "--opset",
+    group=GRAPH,
+    type=numbers.IntRange(18, 26),
+    default=18,
+    show_default=True,
+    help="ONNX opset of the graph.",
 )
 @option(
     "--calibration/--no-calibration",
@@ -100,7 +105,7 @@ EXAMPLES: Final = (
 @option(
     "--confidence",
     group=GRAPH,
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=numbers.FloatRange(0, 1, min_open=True, max_open=True),
     show_default="0.95",
     help="Confidence that the accepted images reach the accuracy of --abstain-at.",
 )
@@ -108,7 +113,7 @@ EXAMPLES: Final = (
     "--prediction-sets",
     group=GRAPH,
     metavar="COVERAGE",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=numbers.FloatRange(0, 1, min_open=True, max_open=True),
     help="Add the output prediction_set, bool[N, C]: a set of classes that holds the true one with this probability.",
 )
 @option(
@@ -322,6 +327,7 @@ def _search(one: CandidateResult) -> str:
 def _check(what: str, pretrained: bool) -> None:
     """Requires a finished run, or with --pretrained a name that is not the directory of a run or bundle."""
     from poolzoo.artifacts import manifest
+    from poolzoo.common import files
     from poolzoo.common.errors import UsageError
 
     run = Path(what)
@@ -329,7 +335,7 @@ def _check(what: str, pretrained: bool) -> None:
         manifest.check(run, "run")
     elif not pretrained:
         hint = "give the directory of a run, or a backbone's name with --pretrained"
-        raise UsageError(f"run {what!r} does not exist", hint)
+        raise UsageError(f"run {what!r} {files.absence(run, 'directory')}", hint)
     elif any((run / name).is_file() for name in ("run.toml", manifest.MANIFEST)):
         text = f"{what} is a directory with a network, and --pretrained exports a backbone by its name"
         raise UsageError(text, "leave --pretrained out to export a run")

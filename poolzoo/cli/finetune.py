@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from click.core import ParameterSource
 
-from poolzoo.cli import values
+from poolzoo.cli import numbers, values
 from poolzoo.cli.groups import (
     AUGMENTATION,
     DATA,
@@ -87,7 +87,7 @@ def setting(flag: str, group: str, help: str, metavar: str | None = None, *, uns
         flags = f"{flag}/--no-{flag.removeprefix('--')}" if field.default else flag
         return option(flags, group=group, is_flag=True, default=field.default, show_default=flags != flag, help=help)
     allowed = [one for one in CHOICES.get(name, ()) if one is not None]
-    plain = str if "str" in kinds else {"int": int, "float": float}[kinds[0]]
+    plain = str if "str" in kinds else {"int": numbers.Int(), "float": numbers.Float()}[kinds[0]]
     type_ = click.Choice(allowed) if allowed else plain
     return option(
         flag,

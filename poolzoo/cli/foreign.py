@@ -46,7 +46,7 @@ def require_onnx() -> None:
         raise EnvironmentProblem("the onnx package is needed to read an ONNX file from elsewhere", "pip install onnx")
 
 
-def require_of_file(given: Mapping[str, object]) -> None:
+def require_of_file(path: Path, given: Mapping[str, object]) -> None:
     """Makes sure that no option that concerns a file was given for a bundle.
 
     Raises:
@@ -56,7 +56,8 @@ def require_of_file(given: Mapping[str, object]) -> None:
 
     for name, value in given.items():
         if value is not None:
-            raise UsageError(f"{name} concerns an ONNX file, and this is a bundle", "give the .onnx file itself")
+            what = "is a directory" if path.is_dir() else "is none"
+            raise UsageError(f"{name} concerns an ONNX file, and {path} {what}", "give the .onnx file itself")
 
 
 def parse_size(text: str | None) -> Size | None:
@@ -103,10 +104,11 @@ def _numbers(option: str, text: str, count: int) -> tuple[float, ...]:
     """
     from math import isfinite
 
+    from poolzoo.common import numerals
     from poolzoo.common.errors import UsageError
 
     try:
-        found = tuple(float(part) for part in text.split(","))
+        found = tuple(map(numerals.real, text.split(",")))
     except ValueError:
         found = ()
     if len(found) == 1 and count == 3:

@@ -7,7 +7,7 @@ from typing import Any, Final, TypedDict, overload
 
 import click
 
-from poolzoo.cli import values
+from poolzoo.cli import numbers, values
 from poolzoo.cli.groups import DATA, HARDWARE, OUTPUT, Context, Decorator, GroupedCommand, option, require_command
 from poolzoo.common import output
 from poolzoo.plugin.settings import settings
@@ -255,7 +255,7 @@ provider_option = option(
 runtime_timeout_option = option(
     "--runtime-timeout",
     group=HARDWARE,
-    type=click.FloatRange(0, min_open=True),
+    type=numbers.FloatRange(0, min_open=True),
     metavar="SECONDS",
     show_default="300",
     help="Seconds that a runtime may take to open or convert a graph, and for each batch.",
@@ -263,7 +263,7 @@ runtime_timeout_option = option(
 threads_option = option(
     "--threads",
     group=HARDWARE,
-    type=click.IntRange(1),
+    type=numbers.IntRange(1, numbers.MAX_THREADS),
     show_default="the CPUs that this process may use",
     help="Number of CPU threads.",
 )

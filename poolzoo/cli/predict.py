@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import click
 from click.core import ParameterSource
 
-from poolzoo.cli import values
+from poolzoo.cli import numbers, values
 from poolzoo.cli.groups import GroupedCommand
 from poolzoo.cli.options import (
     json_option,
@@ -57,7 +57,7 @@ EXAMPLES: Final = (
 )
 @click.argument("images", shell_complete=values.files(), metavar="IMAGE...", nargs=-1)
 @click.option(
-    "--top", default=5, show_default=True, type=click.IntRange(1), help="Number of classes to print for each image."
+    "--top", default=5, show_default=True, type=numbers.IntRange(1), help="Number of classes to print for each image."
 )
 @click.option(
     "--csv",

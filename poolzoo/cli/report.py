@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import click
 
-from poolzoo.cli import values
+from poolzoo.cli import numbers, values
 from poolzoo.cli.groups import GroupedCommand
 from poolzoo.cli.options import json_option
 from poolzoo.common import files, output
@@ -44,7 +44,7 @@ EXAMPLES: Final = (
 )
 @click.option(
     "--alpha",
-    type=click.FloatRange(0.0001, 0.5),
+    type=numbers.FloatRange(0.0001, 0.5),
     default=0.05,
     show_default=True,
     help="Significance level of the tests.",

@@ -145,6 +145,7 @@ def command(
     synthetic images, in batches of several sizes, and for extreme inputs. This needs torch. The exit code is 1 if it
     does not; a known mistake in its input is named, such as channels in the order BGR.
     """
+    from poolzoo.common import files
     from poolzoo.common.errors import CHECK_FAILED, OK, UsageError
     from poolzoo.runtime.verify import verify
 
@@ -152,7 +153,9 @@ def command(
     of_file = {"--input-range": input_range, "--mean": mean, "--std": std, "--images": images, "--debug": debug}
     if is_file(bundle):
         if against is None:
-            text = f"{bundle} is an ONNX file, and there is nothing to compare it with"
+            if not bundle.is_file():
+                raise UsageError(f"{bundle} {files.absence(bundle)}", "give an ONNX file, or the directory of a bundle")
+            text = f"{bundle} is a file, and there is nothing to compare it with"
             raise UsageError(text, "--against model.py:build names its torch module; poolzoo bench measures it alone")
         if provider not in ("auto", "cpu"):
             raise UsageError(f"--provider {provider} is for bundles", "--against compares on the CPU")
@@ -173,7 +176,7 @@ def command(
             debug=debug,
         )
         return _show_against(verify_against(bundle, against, options), as_json=as_json)
-    require_of_file({"--against": against, "--output": output_name, "--image-size": image_size, **of_file})
+    require_of_file(bundle, {"--against": against, "--output": output_name, "--image-size": image_size, **of_file})
     if names:
         from poolzoo.runtime.runtimes import check_runtimes, select
 

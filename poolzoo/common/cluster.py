@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from poolzoo.common import streams
 from poolzoo.common.errors import EnvironmentProblem, UsageError
+from poolzoo.common.text import one_line
 
 CONNECT_TIMEOUT: Final = 5.0  # seconds; Ray itself retries for minutes
 
@@ -49,7 +50,8 @@ def _reach(address: str) -> None:
 
 
 def _unreachable(address: str | None, error: Exception) -> EnvironmentProblem:
-    text = f"no Ray cluster at {address}: {error}" if address else f"Ray cannot be started: {error}"
+    why = one_line(getattr(error, "strerror", None) or str(error), 300)
+    text = f"no Ray cluster at {address}: {why}" if address else f"Ray cannot be started: {why}"
     return EnvironmentProblem(text, "ray start --head starts one and prints its address")
 
 

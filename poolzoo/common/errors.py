@@ -6,6 +6,7 @@ import errno
 import os
 from typing import Final
 
+from poolzoo.common.opening import NOT_A_FILE
 from poolzoo.common.text import MAX_LINE, one_line, visible
 
 OK: Final = 0
@@ -145,8 +146,7 @@ def explain(error: BaseException) -> PoolzooError:
     text = one_line(message_of(error))
     if isinstance(error, OSError):
         where = f": {error.filename}" if error.filename else ""
-        hint = "free some space and try again" if error.errno in FULL else "choose another place, or fix it"
-        return EnvironmentProblem(f"{error.strerror or text or type(error).__name__}{where}", hint)
+        return EnvironmentProblem(f"{error.strerror or text or type(error).__name__}{where}", _hint_for(error))
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("poolzoo"):
         package = error.name.partition(".")[0]
         hint = "install poolzoo with what it depends on: pip install poolzoo"
@@ -157,6 +157,25 @@ def explain(error: BaseException) -> PoolzooError:
         f"unexpected {reason(error)}",
         "this is a bug in poolzoo or in a plugin; POOLZOO_DEBUG=1 shows the traceback",
     )
+
+
+def _hint_for(error: OSError) -> str:
+    """What to do about an error of the system."""
+    if error.errno in FULL:
+        return "free some space and try again"
+    if error.errno == errno.EINVAL and error.strerror == NOT_A_FILE:
+        return "write its content into a file, and name that one"
+    hints = {
+        errno.ENOENT: "check the path",
+        errno.ENOTDIR: "check the path: a part of it is a file",
+        errno.EISDIR: "name a file, and no directory",
+        errno.EACCES: "check its permissions, or choose another path",
+        errno.EPERM: "check its permissions, or choose another path",
+        errno.EROFS: "choose a path that can be written to",
+        errno.ENAMETOOLONG: "choose a shorter path",
+        errno.EMFILE: "ulimit -n raises the limit of open files",
+    }
+    return hints.get(error.errno or 0, "check the path, or choose another one")
 
 
 def _lacks_memory(error: BaseException, text: str) -> bool:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from poolzoo.common import locks
 from poolzoo.common.errors import CheckFailed, UsageError
+from poolzoo.common.opening import absence as absence
 from poolzoo.common.opening import open_file as open_file
 from poolzoo.common.opening import require_file as require_file
+from poolzoo.common.opening import require_replaceable as require_replaceable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +26,8 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 def write_together(contents: Mapping[Path, bytes]) -> None:
     """Writes files to temporary names beside their places, and then renames one after the other, in their order."""
+    for path in contents:
+        require_replaceable(path)
     with ExitStack() as stack:
         staged = {stack.enter_context(locks.unfinished(path)): path for path in contents}
         for temporary, path in staged.items():

@@ -7,6 +7,9 @@ import os
 import stat
 from io import BufferedReader
 from pathlib import Path
+from typing import Final
+
+NOT_A_FILE: Final = "Not a file but a pipe or a device"
 
 
 def open_file(path: str | os.PathLike[str], *, pipe: bool = False) -> BufferedReader:
@@ -23,7 +26,7 @@ def open_file(path: str | os.PathLike[str], *, pipe: bool = False) -> BufferedRe
     mode = os.fstat(file.fileno()).st_mode
     if not (stat.S_ISREG(mode) or (pipe and stat.S_ISFIFO(mode))):
         file.close()
-        raise OSError(errno.EINVAL, "Not a file but a pipe or a device", os.fspath(path))
+        raise OSError(errno.EINVAL, NOT_A_FILE, os.fspath(path))
     if pipe and stat.S_ISFIFO(mode):
         os.set_blocking(file.fileno(), True)
     return file
@@ -36,6 +39,27 @@ def require_file(path: Path) -> None:
         OSError: As `open_file`.
     """
     open_file(path).close()
+
+
+def require_replaceable(path: Path) -> None:
+    """Makes sure that nothing but a file or a link to one goes away where a path is written anew.
+
+    Raises:
+        OSError: It is a folder, a pipe, a socket or a device.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:  # there is nothing, or whoever writes it says why not
+        return
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, NOT_A_FILE, os.fspath(path))
+
+
+def absence(path: Path, wanted: str = "file") -> str:
+    """Why a path is no file or directory: it "does not exist", or "is no file"."""
+    return f"is no {wanted}" if os.path.lexists(path) else "does not exist"
 
 
 def _open_at_once(path: str, flags: int) -> int:

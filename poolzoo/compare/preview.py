@@ -94,10 +94,12 @@ def preview(config: ComparisonConfig, wanted: float | None = None, most_seeds: i
         most_seeds: The largest number of seeds that is sensible for that.
 
     Raises:
-        UsageError: The baseline is none of the variants.
+        UsageError: There is no such baseline.
+        PoolzooError: No variant can be assembled: that of the first.
     """
     _ = config.baseline_variant  # raises where there is none
     rows: list[VariantPreview] = []
+    errors: list[PoolzooError] = []
     resolutions = []
     once = each_seed = 0.0
     firsts = [one for one in config.trials if one.seed == config.settings.seed]
@@ -112,6 +114,7 @@ def preview(config: ComparisonConfig, wanted: float | None = None, most_seeds: i
                     prepared = prepare(trial.settings_of(config.settings, one))
                 preparing = time.perf_counter() - started
             except PoolzooError as error:
+                errors.append(error)
                 rows.append(_row(one, error=error.message))
                 continue
             is_first = not first_of  # it decoded the data, which later ones find
@@ -124,6 +127,8 @@ def preview(config: ComparisonConfig, wanted: float | None = None, most_seeds: i
             each_seed += own_trial
             rows.append(_row(one, parameters=parameters, macs=macs, seconds=round(own_trial, 1)))
         once += shared
+    if not first_of:  # the data cannot be read, or there is no such backbone
+        raise errors[0]
     for name, prepared in first_of.items():
         resolutions.append(_resolution(config, name, prepared, wanted, most_seeds))
     return Preview(

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Final
 
 import numpy as np
 
-from poolzoo.common import locks, output
+from poolzoo.common import locks, numerals, output
 from poolzoo.common.errors import UsageError
 
 DEFAULT_LIMIT: Final = 20.0  # GB; ImageNet's training images at 64 × 64 take 16
@@ -32,7 +32,7 @@ def limit() -> int:
     """
     text = os.environ.get("POOLZOO_CACHE_LIMIT") or str(DEFAULT_LIMIT)
     try:
-        gigabytes = float(text)
+        gigabytes = numerals.real(text)
     except ValueError:
         gigabytes = math.nan
     if not 0 <= gigabytes <= MAX_LIMIT:

@@ -36,6 +36,10 @@ def require_file(path: Path, hint: str, endings: Sequence[str] = ()) -> None:
         raise UsageError(f"{path} is a folder and no file", hint)
     if not path.exists():
         raise UsageError(f"data file {str(path)!r} does not exist", _near(path) or hint)
+    if not path.is_file():
+        raise UsageError(
+            f"{path} is a pipe or a device, and no file", "write its content into a file, and name that one"
+        )
     if endings and path.suffix.lower() not in endings:
         raise UsageError(f"{path} ends in none of {', '.join(endings)}", hint)
 

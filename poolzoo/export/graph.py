@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from poolzoo.common import allocator, json_writer
-from poolzoo.common.errors import CheckFailed, PoolzooError
+from poolzoo.common.errors import CheckFailed, PoolzooError, reason
 from poolzoo.data.resize import TRANSFORMS
 from poolzoo.data.sizes import Size
 from poolzoo.export import file_version, folding, graph_checks, narrowing, portable
@@ -64,11 +64,8 @@ def export_graph(source: ExportSource, path: Path, *, input_kind: str = "uint8",
     except (PoolzooError, OSError, MemoryError):
         raise
     except Exception as error:
-        cause = error.__cause__ or error
-        raise CheckFailed(
-            f"{source.title} cannot be exported: {type(cause).__name__}: {cause}",
-            f"{source.hint}; POOLZOO_DEBUG=1 shows the traceback",
-        ) from error
+        text = f"{source.title} cannot be exported: {reason(error.__cause__ or error)}"
+        raise CheckFailed(text, f"{source.hint}; POOLZOO_DEBUG=1 shows the traceback") from error
     proto = onnx.load(path)
     graph_checks.check_graph(proto, program)
     names = layers.read_layers(program, proto)
@@ -226,9 +223,7 @@ def check_exportable(network: nn.Module, preprocess: Preprocess, size: Size) -> 
         except (PoolzooError, OSError, MemoryError):
             raise
         except Exception as error:
-            cause = error.__cause__ or error
-            first = str(cause).strip().splitlines()[0] if str(cause).strip() else "no reason given"
-            text = f"the network to train cannot be exported: {type(cause).__name__}: {first}"
+            text = f"the network to train cannot be exported: {reason(error.__cause__ or error)}"
             raise CheckFailed(text, _TRAIN_HINT) from error
     allocator.release()
 

@@ -157,4 +157,4 @@ def require_right(file: Path, model: OnnxModel, images: np.ndarray) -> None:
     """
     for name, passed, detail in rule_outputs.checks(file, model, images):
         if not passed:
-            raise CheckFailed(f"output {name} {detail}", "nothing was written; report it as a bug")
+            raise CheckFailed(f"output {name}: {detail}", "nothing was written; report it as a bug")

@@ -15,7 +15,7 @@ from typing import Final
 
 import numpy as np
 
-from poolzoo.common import json_reader
+from poolzoo.common import json_reader, numerals
 from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.metrics.intervals import BY_CHANCE, beta_binomial_cdf, clopper_pearson
 
@@ -50,7 +50,7 @@ class Target:
         """
         kind, _, number = text.partition("=")
         try:
-            value = float(number)
+            value = numerals.real(number)
         except ValueError:
             value = math.nan
         if kind not in (ACCURACY, COVERAGE) or not 0 < value < 1:

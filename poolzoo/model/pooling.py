@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from poolzoo.common import numerals
 from poolzoo.common.errors import PluginFailed, UsageError
 from poolzoo.data.sizes import Size
 from poolzoo.model import plugin_calls, surgery
@@ -87,7 +88,7 @@ def resolve_local_pool(catalog: loader.Catalog, text: str | None) -> LocalPool |
     wanted = parse_spec(text)
     typed = {key: wanted.options.pop(key) for key in GEOMETRY_OPTIONS if key in wanted.options}
     try:
-        changes = {key: int(value) for key, value in typed.items()}
+        changes = {key: numerals.whole(value) for key, value in typed.items()}
     except ValueError:
         raise UsageError(
             f"window, stride and padding in {text!r} must be whole numbers", "such as max:window=3"

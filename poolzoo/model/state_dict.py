@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load
 from torch import Tensor, nn
 
+from poolzoo.common import files
 from poolzoo.common.errors import CheckFailed, PoolzooError, UsageError, reason
 
 StateDict = dict[str, Tensor]
@@ -23,7 +24,7 @@ def require_weights(path: Path) -> None:
         UsageError: There is no such file.
     """
     if not path.is_file():
-        raise UsageError(f"weights file {str(path)!r} does not exist", "give a .safetensors or .pth file")
+        raise UsageError(f"weights file {str(path)!r} {files.absence(path)}", "give a .safetensors or .pth file")
 
 
 def read_state_dict(path: Path) -> StateDict:

@@ -278,6 +278,8 @@ class Catalog:
         typed = f"{wanted.dist}:{wanted.name}" if wanted.dist else wanted.name
         names = sorted({e.item.name for e in entries})
         near = grammar.suggest(wanted.name, names)
+        if any(wanted.dist == name for name in names):  # it was to be an option
+            near = f"an option is written {wanted.dist}:{wanted.name}=VALUE"
         if not near and what.endswith("pooling") and any(e.item.name == wanted.name for e in self.select(spec.Pooling)):
             near = f"it exists as the other kind; the {what}s are: {', '.join(names)}"
         listing = f"there are: {', '.join(names)}" if len(names) <= MAX_LISTED else f"poolzoo list {what.split()[-1]}s"

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
 from poolzoo.common.errors import UsageError
+from poolzoo.common.opening import absence
 from poolzoo.plugin import disabled
 from poolzoo.plugin.entry_points import EntryPoint, entry_points
 from poolzoo.plugin.problems import Source
@@ -53,10 +54,12 @@ def find(files: Sequence[Path] = (), directories: Sequence[Path] = (), installed
     """
     for path in files:
         if not os.path.isfile(path):
-            raise UsageError(f"plugin file {str(path)!r} does not exist", "give the path of a Python file")
+            raise UsageError(f"plugin file {str(path)!r} {absence(path)}", "give the path of a Python file")
     for directory in directories:
         if not os.path.isdir(directory):
-            raise UsageError(f"plugin directory {str(directory)!r} does not exist", "give the path of a directory")
+            raise UsageError(
+                f"plugin directory {str(directory)!r} {absence(directory, 'directory')}", "give the path of a directory"
+            )
     named = dict.fromkeys(os.path.abspath(path) for path in files)
     beside = dict.fromkeys(file for directory in directories for file in _python_files(directory))
     found = [_from_file(path, "file") for path in named]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from types import NoneType, UnionType
 from typing import Any, NamedTuple
 
+from poolzoo.common import numerals
 from poolzoo.common.errors import UsageError
 
 
@@ -135,7 +136,7 @@ def _convert(kind: Any, text: str) -> Any:
                 return value
         raise ValueError(text)
     if kind in (int, float):
-        return kind(text)
+        return numerals.whole(text) if kind is int else numerals.real(text)
     return text
 
 
@@ -151,9 +152,9 @@ def plain(value: Any) -> str:
 
 def guess(text: str) -> Any:
     """The value of an option whose type nobody stated: true/false, none, a number, or the text itself."""
-    for kind in (int, float):
+    for read in (numerals.whole, numerals.real):
         try:
-            return kind(text)
+            return read(text)
         except ValueError:
             continue
     return {"true": True, "false": False, "none": None}.get(text.lower(), text)

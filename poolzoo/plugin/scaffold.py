@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keyword
 import re
+import sys
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
@@ -14,6 +15,7 @@ from poolzoo.common.errors import UsageError
 from poolzoo.common.files import appearing, require_free, write_atomically
 from poolzoo.plugin import spec
 
+_TAKEN = ("poolzoo", "torch", "torchvision", "timm", "numpy", "onnx", "onnxruntime", "tests")  # packages of others
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
@@ -35,6 +37,8 @@ def write(name: str, kind: str, *, single_file: bool, folder: Path) -> Path:
     module = name.replace("-", "_")
     if not _NAME.fullmatch(name) or keyword.iskeyword(module) or len(name) > 60:
         raise UsageError(f"{name!r} cannot be a plugin's name", "use lower-case letters, digits and hyphens: my-pool")
+    if keyword.iskeyword(module) or module in (*sys.stdlib_module_names, *_TAKEN):
+        raise UsageError(f"a plugin called {name!r} could not be imported", f"its name is taken: call it my-{name}")
     values = {
         "name": name,
         "module": module,

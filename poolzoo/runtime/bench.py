@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime
 
 from poolzoo.artifacts import manifest
-from poolzoo.common import files, output
+from poolzoo.common import files, memory, output
 from poolzoo.common.errors import CheckFailed
 from poolzoo.plugin import loader
 from poolzoo.plugin.catalog import Entry
@@ -27,6 +27,7 @@ from poolzoo.runtime.process import RuntimeFailed, RuntimeProcess, WrongAnswer
 from poolzoo.runtime.runtimes import ALL, identity_of, runtime_of, select
 from poolzoo.runtime.timed_run import FreshBatches, References, TimedRun
 
+PIXEL_BYTES: Final = 5  # as they are stored, and as a float
 MAX_ROUNDS: Final = 1000  # of each runtime: enough for a 99th percentile where a batch takes a millisecond
 
 Run = Callable[[np.ndarray], Sequence[np.ndarray]]  # images to logits and probabilities
@@ -129,13 +130,16 @@ def bench(
     Raises:
         UsageError: There is no bundle, or no such runtime.
         CheckFailed: The bundle is damaged or altered, or its graph cannot be opened.
-        EnvironmentProblem: A runtime is not installed, or there is no device for the provider.
+        EnvironmentProblem: A runtime is not installed, there is no device for the provider, or a batch does not fit
+            into memory.
     """
     entries = [one for one in select(runtimes) if availability.find(runtime_of(one)).installed]
     manifest.check(directory, "bundle")
     file = directory / "model.onnx"
     images, *stored = files.read_arrays(directory / "golden.npz", ("images", "logits", "probabilities", "allowed"))
     cases.require_images(images)
+    largest = max(batches)
+    memory.require(f"the pixels of {largest:,} images", PIXEL_BYTES * largest * images[0].size, "use a smaller --batch")
     counts = sorted(set(threads)) if threads else speed.thread_counts(None, physical_cores(), provider)
     graphs = {count: ort_session.open_model(file, provider, count) for count in counts}
     first = graphs[counts[0]]

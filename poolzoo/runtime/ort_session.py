@@ -245,7 +245,7 @@ def open_session(
                 raise _too_old(
                     name, _required_release(source) if isinstance(source, Path) else "of a newer release"
                 ) from error
-            why = one_line(str(error), 300).removesuffix(".")
+            why = one_line(str(error), 300).rstrip(".")
             raise CheckFailed(f"{name} cannot be opened: {why}", "export the run again") from error
 
 

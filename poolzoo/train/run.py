@@ -195,10 +195,10 @@ def _train_or_explain(
     try:
         return _train(prepared, path, callback, alone=alone)
     except KeyboardInterrupt as interrupt:
-        interrupt.args = (f"{command} continues it" if file.is_file() else f"{command} restarts it",)
+        interrupt.args = (_way_on(command, file),)
         raise
     except BrokenPipeError:
-        raise CheckFailed("the reader of stdout closed it", command) from None
+        raise CheckFailed("the reader of stdout closed it", _way_on(command, file)) from None
     except BaseException as error:
         if (full := disk_full(error)) is not None and file.is_file():
             text = f"{path} cannot be written: {full.strerror}"
@@ -206,6 +206,11 @@ def _train_or_explain(
         if is_new and not file.is_file() and prepared.rank.is_zero:
             shutil.rmtree(path, ignore_errors=True)
         raise
+
+
+def _way_on(command: str, file: Path) -> str:
+    """What the command to resume does: without a checkpoint, the run begins anew."""
+    return f"{command} continues it" if file.is_file() else f"{command} restarts it"
 
 
 def _train(prepared: PreparedRun, path: Path, callback: Callback | None, *, alone: bool) -> RunReport | None:

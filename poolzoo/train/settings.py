@@ -6,7 +6,7 @@ from collections.abc import Mapping, Set
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
-from poolzoo.common import json_writer
+from poolzoo.common import json_writer, numerals
 from poolzoo.common.errors import UsageError
 from poolzoo.data import sizes, unreadable
 from poolzoo.data.augment.options import MAGNITUDES, MAX_OPERATORS, parse_crop_scale, parse_policy
@@ -22,7 +22,7 @@ BALANCED: Final = "balanced"
 LOSSES: Final = ("cross-entropy", "focal")
 FOCAL_GAMMA: Final = 2.0  # the best of Lin et al., 2017
 MAX_GAMMA: Final = 10
-UNLIMITED: Final = 1e9  # an upper limit that messages do not show
+UNLIMITED: Final = 1e9  # an upper limit that messages show only where it is exceeded
 RANGES: Final[Mapping[str, tuple[float, float]]] = {
     "epochs": (1, UNLIMITED),
     "batch_size": (1, UNLIMITED),
@@ -168,7 +168,8 @@ class Settings:
         for name, (low, high) in RANGES.items():
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
-                limits = f"between {low:g} and {high:g}" if high < UNLIMITED else f"at least {low:g}"
+                limits = f"at least {low:g}" if value < low else f"at most {int(high):,}"
+                limits = f"between {low:g} and {high:g}" if high < UNLIMITED else limits
                 raise UsageError(f"{flag(name)} {value:g} must be {limits}", "see poolzoo finetune --help")
 
     def _require_choices(self) -> None:
@@ -244,7 +245,7 @@ class Settings:
         if name == "cross-entropy":
             return None if separator else 0.0
         try:
-            gamma = float(text) if separator else FOCAL_GAMMA
+            gamma = numerals.real(text) if separator else FOCAL_GAMMA
         except ValueError:
             return None
         return gamma if name == "focal" and 0 <= gamma <= MAX_GAMMA else None

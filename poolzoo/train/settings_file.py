@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Final
 
-from poolzoo.common import conform
+from poolzoo.common import conform, files
 from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.plugin.grammar import suggest
 from poolzoo.train.settings import BALANCED, FIELD_DEFAULTS, Settings, flag
@@ -70,7 +70,9 @@ def read_toml(path: Path) -> dict[str, Any]:
         CheckFailed: The file is not TOML.
     """
     if not path.is_file():
-        raise UsageError(f"config file {str(path)!r} does not exist", "give a TOML file such as a run's run.toml")
+        raise UsageError(
+            f"config file {str(path)!r} {files.absence(path)}", "give a TOML file such as a run's run.toml"
+        )
     try:
         values = renamed(tomllib.loads(path.read_text(encoding="utf-8")))
     except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, or a number of thousands of digits
@@ -90,8 +92,8 @@ def checked(found: Mapping[str, Any], place: str) -> dict[str, Any]:
     """
     values = dict(found)
     kinds = {field.name: str(field.type) for field in fields(Settings)}
-    if isinstance(files := values.get("plugins"), list) and all(isinstance(file, str) for file in files):
-        values["plugins"] = tuple(files)
+    if isinstance(plugins := values.get("plugins"), list) and all(isinstance(file, str) for file in plugins):
+        values["plugins"] = tuple(plugins)
     for key, value in values.items():
         if key not in kinds:
             raise UsageError(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
 import pytest
 
-from poolzoo.common import files
+from poolzoo.common import errors, files, opening
 
 
 def refused(mask):
@@ -54,3 +55,18 @@ def test_a_pipe_that_nobody_writes_to_is_not_waited_for(tmp_path):
 def test_a_device_without_end_is_not_read():
     with pytest.raises(OSError, match="device"):
         files.open_file("/dev/zero" if os.path.exists("/dev/zero") else os.devnull)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+@pytest.mark.parametrize("through_a_link", [False, True])
+def test_a_pipe_is_not_replaced_by_a_file(tmp_path, through_a_link):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    if through_a_link:
+        pipe = tmp_path / "link"
+        pipe.symlink_to("pipe")
+    with pytest.raises(OSError, match="Not a file but a pipe or a device"):
+        files.write_together({tmp_path / "other": b"text", pipe: b"text"})
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert not (tmp_path / "other").exists()
+    assert "name that one" in errors.explain(OSError(errno.EINVAL, opening.NOT_A_FILE, "pipe")).hint

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,15 @@ from safetensors.numpy import load_file, save_file
 from support.submissions import edit_arrays, edit_json, run_of, sign_again, tiny_protocol
 
 from poolzoo.artifacts import manifest
+from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.compare.board import protocol
 from poolzoo.compare.board.checking import CHECKS, check
 from poolzoo.compare.board.checks.context import Context
 from poolzoo.compare.board.checks.outcome import attempt
+from poolzoo.compare.board.rerun import Rerun
 from poolzoo.compare.board.submission import Submission
+from poolzoo.compare.gather import compare_runs
+from poolzoo.plugin import loader
 
 EARLIER = Path(__file__).parents[1] / "data" / "earlier" / "run"
 NAMES = (
@@ -221,7 +226,11 @@ def longer(folder):
 
 
 def backbone(folder):
-    path = run_of(folder, "mine", 0) / "model.safetensors"
+    backbone_of(run_of(folder, "mine", 0))
+
+
+def backbone_of(run):
+    path = run / "model.safetensors"
     state = load_file(path)
     name = next(key for key in state if key.startswith("backbone.") and state[key].ndim == 4)
     save_file({**state, name: state[name] * np.float32(1.01)}, path, metadata={"format": "pt"})
@@ -365,6 +374,19 @@ def test_an_edited_table_is_found(honest, copied):
 
 
 @pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda found: found.update(conclusions=["mine wins"]), "conclusions in compare.json is ['mine wins'] instead"),
+        (lambda found: found["results"].pop(), "compare.json has other rows than the plan"),
+    ],
+    ids=["conclusions", "rows"],
+)
+def test_other_conclusions_or_rows_are_found(honest, copied, change, reason):
+    edit_json(copied / "compare.json", change)
+    assert reason in outcome(copied, honest, "statistics").reason
+
+
+@pytest.mark.parametrize(
     ("key", "value", "reason"),
     [
         ("alpha", 0.2, "alpha is 0.2 instead of 0.05"),
@@ -423,6 +445,45 @@ def test_weights_of_another_run_do_not_give_the_predictions(poolzoo, honest, cop
     rows = {row["check"]: row for row in done.json["checks"]}
     assert [name for name, row in rows.items() if row["status"] == "failed"] == ["evaluation"]
     assert "images differently than predictions.npz; 2 are allowed" in rows["evaluation"]["reason"]
+
+
+def rerun_of(folder, honest, **settings):
+    own = protocol.load(honest / "tiny.toml")
+    context = Context(Submission.of([folder]), replace(own, settings={**own.settings, **settings}))
+    loader.load_plugins(honest / "mine.py")
+    return Rerun(context, "digits")
+
+
+@pytest.mark.slow
+def test_statistics_of_other_images_are_found_in_a_rerun(honest):
+    """Runs with pretrained weights normalize as these ask for, those from scratch by their training images."""
+    again = rerun_of(honest / "submission", honest, pretrained=False)
+    with pytest.raises(CheckFailed, match="normalizes by other statistics"):
+        again.evaluation_check()
+    loader.forget()
+    (honest / "executed").unlink()
+
+
+@pytest.mark.slow
+def test_predictions_that_no_training_gives_are_found(honest, copied):
+    for seed in (0, 1):
+        edit_arrays(
+            run_of(copied, "mine", seed) / "predictions.npz", lambda found: found.update(predicted=found["labels"])
+        )
+        backbone_of(run_of(copied, "mine", seed))
+    again = rerun_of(copied, honest)
+    with pytest.raises(CheckFailed, match=r"points from the submitted run .*, beyond chance"):
+        again.training_check()
+    loader.forget()
+    (honest / "executed").unlink()
+
+
+def test_runs_on_other_images_are_not_compared(honest, copied):
+    first, second = (run_of(copied, pool, 0) for pool in ("avg", "mine"))
+    other_pixels(copied)
+    sign_again(second)
+    with pytest.raises(UsageError, match="were not tested on the same images: test"):
+        compare_runs([first, second], None, 0.05)
 
 
 def test_other_data_here_is_no_reason_to_accuse_anybody(honest):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -175,6 +176,22 @@ def files(tmp_path_factory):
     for index, size in enumerate([(8, 8), (21, 17), (40, 61)]):
         Image.fromarray(picture_of(size, index)).save(folder / f"{index}.png")
     return sorted(folder.iterdir())
+
+
+@pytest.mark.slow
+def test_a_resize_that_fails_its_check_leaves_no_bundle(poolzoo, trained, tmp_path, monkeypatch):
+    """No graph of ours fails it, so that its result is given."""
+    right = photographs.check
+
+    def fails(*given):
+        found, arrays = right(*given)
+        return replace(found, passed=False), arrays
+
+    monkeypatch.setattr(photographs, "check", fails)
+    outcome = poolzoo("export", trained, "--out", tmp_path / "bundle", "--input", "photo", "--no-bench")
+    assert outcome.code == 1
+    assert outcome.err.splitlines()[-1] == "hint: export it with --input uint8"
+    assert not (tmp_path / "bundle").exists()
 
 
 def test_a_bundle_labels_photographs_like_the_one_for_stored_images(poolzoo, bundle, exported, files):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from messages import damaged, networks
+from messages import absent, boards, damaged, graphs, networks, runs
 
 Call = Callable[[], object]
 
@@ -213,3 +213,15 @@ def calls(folder: Path) -> Iterator[Call]:
     yield from _plans(folder)
     yield from damaged.calls(folder)
     yield from networks.calls(folder)
+    yield from boards.calls(folder)
+    yield from graphs.calls(folder)
+    yield from runs.calls(folder)
+    yield from absent.calls(folder)
+
+
+def reasons(folder: Path) -> Iterator[Call]:
+    """Calls whose errors are reasons without a hint, which somebody else shows with one."""
+    yield from boards.reasons(folder)
+    yield from graphs.reasons(folder)
+    yield from runs.reasons(folder)
+    yield from absent.reasons(folder)

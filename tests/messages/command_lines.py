@@ -6,6 +6,7 @@ They run in a directory that `files` fills.
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 Words = tuple[str, ...]
@@ -15,7 +16,7 @@ COMPARE = ("compare", "--data", "digits", "--dry-run")
 
 def files(folder: Path) -> None:
     """What the command lines name."""
-    for name in ("empty/train", "one/train/a", "nameless", "bundle", "half"):
+    for name in ("empty/train", "one/train/a", "nameless", "bundle", "half", "submitted", "project"):
         (folder / name).mkdir(parents=True)
     texts = {
         "text.txt": "text",
@@ -34,6 +35,8 @@ def files(folder: Path) -> None:
         "names.txt": "",
         "bundle/manifest.json": json.dumps({"kind": "bundle", "files": {}}),
         "half/run.toml": "",
+        "submitted/manifest.json": json.dumps({"kind": "run", "files": {}}),
+        "project/pyproject.toml": "[project]\nname = 'not-installed'\n",
         "image.jpg": "no image",
         "board.txt": "",
         "page.html": "",
@@ -42,6 +45,8 @@ def files(folder: Path) -> None:
     }
     for name, text in texts.items():
         (folder / name).write_text(text)
+    for name in ("pipe.csv", "pipe.toml"):
+        os.mkfifo(folder / name)
 
 
 WRONG: tuple[tuple[str, Words], ...] = (
@@ -95,6 +100,18 @@ WRONG: tuple[tuple[str, Words], ...] = (
     ("plain.jsonl", ("finetune", "--data", "csv:plain.jsonl")),
     ("label.csv", ("finetune", "--data", "csv:label.csv")),
     ("folder", ("finetune", "--data", "folder:one", "--task", "multilabel")),
+    ("pipe.csv is a pipe", ("data", "check", "csv:pipe.csv")),
+    ("'pipe.toml' is no file", (*FINETUNE, "--config", "pipe.toml")),
+    ("'nameless' is no file", (*FINETUNE, "--weights", "nameless")),
+    ("'text.txt' is no directory", ("list", "--plugins-dir", "text.txt")),
+    ("1_0", (*FINETUNE, "--epochs", "1_0")),
+    ("nan", (*FINETUNE, "--lr", "nan")),
+    ("1,000,000,000", (*FINETUNE, "--epochs", "9" * 30)),
+    ("p=1_0", (*FINETUNE, "--pool", "gem:p=1_0")),
+    ("gem:p", (*FINETUNE, "--pool", "gem:p")),
+    ("window", (*FINETUNE, "--local-pool", "max:window=1_0")),
+    ("focal:1_0", (*FINETUNE, "--loss", "focal:1_0")),
+    ("--data", ("finetune", "--data")),
     ("parquet:", ("data", "check", "parquet:nowhere")),
     ("hf:", ("data", "check", "hf:text.txt")),
     ("shards:", ("data", "check", "shards:nameless")),
@@ -107,6 +124,7 @@ WRONG: tuple[tuple[str, Words], ...] = (
     ("::", (*FINETUNE, "--pool", "::")),
     ("window", (*FINETUNE, "--local-pool", "max:window=0")),
     ("window", (*FINETUNE, "--local-pool", "max:window=a")),
+    ("window", (*FINETUNE, "--local-pool", "max:window=5000")),
     ("resnt", (*FINETUNE, "--backbone", "nano/resnt")),
     ("--ray-address", (*COMPARE, "--ray-address", "x")),
     ("--protocol-versions", (*COMPARE, "--protocol-versions", "any")),
@@ -125,6 +143,7 @@ WRONG: tuple[tuple[str, Words], ...] = (
     ("never", (*COMPARE, "--time-budget", "never")),
     ("--resume", ("choose", "--resume", "half", "--seeds", "2")),
     ("half", ("choose", "--resume", "half")),
+    ("nano/resnt", (*COMPARE, "--backbone", "nano/resnt")),
     ("a,,b", ("choose", "--data", "digits", "--backbone", "a,,b")),
     ("--confidence", ("export", "timm/resnet18", "--pretrained", "--confidence", "0.9")),
     ("--confidence", ("export", "half", "--confidence", "0.9")),
@@ -136,6 +155,8 @@ WRONG: tuple[tuple[str, Words], ...] = (
     ("nameless", ("export", "nameless")),
     ("bundle", ("export", "bundle", "--out", "page.html")),
     ("x.onnx", ("verify", "x.onnx")),
+    ("no.onnx does not exist", ("verify", "no.onnx")),
+    ("nameless is a directory", ("verify", "nameless", "--against", "module.py:number")),
     ("cuda", ("verify", "x.onnx", "--against", "module.py:number", "--provider", "cuda")),
     ("--against", ("verify", "bundle", "--against", "module.py:number")),
     ("wide", ("verify", "x.onnx", "--against", "module.py:number", "--image-size", "wide")),
@@ -144,15 +165,19 @@ WRONG: tuple[tuple[str, Words], ...] = (
     ("--mean", ("verify", "x.onnx", "--against", "module.py:number", "--mean", "red")),
     ("x.onnx", ("verify", "x.onnx", "--against", "module.py:number")),
     ("0", ("bench", "bundle", "--batch", "0")),
+    ("65,536", ("bench", "bundle", "--batch", "65537")),
+    ("1,024", ("bench", "bundle", "--threads", "9" * 30)),
     ("a,,b", ("bench", "bundle", "--runtime", "a,,b")),
     ("nowhere.onnx", ("bench", "nowhere.onnx")),
     ("--csv", ("predict", "bundle", "image.jpg", "--csv", "--json")),
     ("--ray-address", ("predict", "bundle", "image.jpg", "--ray-address", "x")),
     ("--resume", ("predict", "--resume", "half", "--top", "3")),
+    ("half", ("predict", "--resume", "half")),
     ("images", ("predict", "bundle")),
     ("--out", ("predict", "bundle", "image.jpg", "--csv", "--out", "rows")),
     ("ray", ("predict", "bundle", "image.jpg", "--executor", "ray")),
     ("bundle", ("predict", "bundle", "nowhere")),
+    ("--threads", ("predict", "bundle", "image.jpg", "--threads", "1025")),
     ("--check", ("report", "half", "--check", "--baseline", "avg")),
     ("--merge", ("report", "half", "--check", "--merge", "board.json")),
     ("--protocol", ("report", "half", "--protocol", "digits-heads")),
@@ -162,6 +187,7 @@ WRONG: tuple[tuple[str, Words], ...] = (
     ("--shift", (*FINETUNE, "--shift", "30", "--epochs", "1", "--limit", "100")),
     ("nowhere", ("report", "nowhere", "--check")),
     ("half", ("report", "half", "--check")),
+    ("cifar10-lite0", ("report", "submitted", "--check", "--protocol", "cifar10-lite0", "--rerun", "evaluate")),
     ("board.txt", ("report", "half", "--check", "--merge", "board.txt", "--author", "Jane Doe")),
     ("--author", ("report", "half", "--check", "--merge", "board.json", "--author", "")),
     ("half", ("report", "half", "--out", "report")),
@@ -169,8 +195,11 @@ WRONG: tuple[tuple[str, Words], ...] = (
     ("poolings", ("plugin", "disable", "poolzoo.poolings")),
     ("nowhere", ("plugin", "enable", "nowhere")),
     ("My Pool", ("plugin", "new", "My Pool")),
+    ("'class'", ("plugin", "new", "class")),
+    ("'poolzoo'", ("plugin", "new", "poolzoo")),
     ("nowhere", ("plugin", "check", "nowhere")),
     ("nowhere", ("plugin", "check", "nowhere", "--release")),
+    ("project", ("plugin", "check", "project")),
     ("--offline", ("plugin", "check", "nowhere", "--offline")),
     ("no plugin", ("plugin", "check")),
     ("shapes and", ("plugin", "check", "nowhere", "-k", "shapes and")),

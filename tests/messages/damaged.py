@@ -76,7 +76,8 @@ def _comparisons(folder: Path) -> Iterator[Call]:
     (folder / "unfinished" / "plan.json").write_text("{}")
     (folder / "list.json").write_text("[]")
     yield lambda: several.read([folder / "unfinished"])
-    yield lambda: several.read([folder / "list.json"])
+    for name in ("list.json", "broken.json"):
+        yield lambda name=name: several.read([folder / name])
     yield lambda: gather.compare_runs([BUNDLE], None, 0.05)
 
 

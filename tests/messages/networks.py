@@ -195,6 +195,12 @@ def _machine(folder: Path) -> Iterator[Call]:
             patch.setitem(resources.HELD, "images", resources.Held("images", 1 << 40, "take fewer images"))
             _raise(errors.explain(MemoryError()))
 
+    def explained(error: Exception) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            for name in [*resources.HELD]:  # what trainings before it hold
+                patch.delitem(resources.HELD, name)
+            _raise(errors.explain(error))
+
     yield twice
     yield holding
     yield lambda: _with("RANK", "some", lambda: variables.whole_number("RANK", 0))
@@ -207,7 +213,7 @@ def _machine(folder: Path) -> Iterator[Call]:
         RuntimeError("you tried to allocate 123456789 bytes of memory"),
         RuntimeError("odd"),
     ):
-        yield lambda error=error: _raise(errors.explain(error))
+        yield lambda error=error: explained(error)
 
 
 def calls(folder: Path) -> Iterator[Call]:

@@ -40,7 +40,7 @@ def test_wrong_command_lines_get_one_line_and_a_hint(poolzoo: Callable[..., obje
         assert [line.split(": ")[0] for line in lines] == ["error", "hint"], shown
         assert names in lines[0], shown
         assert "Traceback" not in outcome.err, shown
-        assert not lines[0].startswith("error: unexpected"), shown
+        assert not lines[0].startswith("error: unexpected "), shown
         check_message(lines[0].removeprefix("error: "), lines[1].removeprefix("hint: "))
     assert sorted(path for path in folder.rglob("*") if "__pycache__" not in path.parts) == before
 
@@ -52,6 +52,14 @@ def test_wrong_calls_raise_errors_with_a_hint(folder: Path) -> None:
             call()
         check_message(raised.value.message, raised.value.hint)
         assert raised.value.exit_code in errors.EXIT_CODES
+
+
+@pytest.mark.slow
+def test_reasons_that_others_show_are_one_line(folder: Path) -> None:
+    for call in calls.reasons(folder):
+        with pytest.raises(errors.PoolzooError) as raised:
+            call()
+        check_line(raised.value.message)
 
 
 @pytest.mark.slow
@@ -110,9 +118,14 @@ def test_each_kind_of_error_has_a_documented_code() -> None:
 
 
 def check_message(message: str, hint: str) -> None:
-    """One line each, that ends without a full stop, and a way out."""
+    """One line each, and a way out."""
     for text in (message, hint):
-        assert text == text.strip() != ""
-        assert "\n" not in text
-        assert not text.removesuffix("...").endswith((".", ":")), text
+        check_line(text)
     assert hint != message
+
+
+def check_line(text: str) -> None:
+    """One line, that ends without a full stop."""
+    assert text == text.strip() != ""
+    assert "\n" not in text
+    assert not text.removesuffix("...").endswith((".", ":")), text

@@ -51,6 +51,14 @@ def test_a_parquet_file_has_a_column_of_names(tmp_path):
     assert named(tmp_path / "list.parquet") == names
 
 
+def test_a_damaged_parquet_file_is_one_line(tmp_path):
+    pytest.importorskip("pyarrow")
+    (tmp_path / "list.parquet").write_bytes(b"PAR1 no more")
+    with pytest.raises(UsageError, match="is no Parquet file, or damaged: ") as raised:
+        named(tmp_path / "list.parquet")
+    assert "\n" not in raised.value.message
+
+
 def test_a_table_without_names_is_refused_with_its_columns(tmp_path):
     (tmp_path / "list.csv").write_text("id,label\n1,cat\n")
     with pytest.raises(UsageError) as caught:
@@ -70,8 +78,8 @@ def test_a_list_that_names_nothing_is_a_usage_error(poolzoo, tmp_path, text):
 
 def test_a_list_that_is_missing_ends_in_one_line(poolzoo, tmp_path):
     outcome = poolzoo("predict", linear_bundle(tmp_path / "linear", "uint8"), f"@{tmp_path}/none.txt")
-    assert (outcome.code, outcome.out) == (4, "")
-    assert outcome.err.startswith("error: No such file")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "none.txt does not exist" in outcome.err.splitlines()[0]
 
 
 def test_a_list_gives_the_rows_of_its_files(poolzoo, tmp_path, monkeypatch):

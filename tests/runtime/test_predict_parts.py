@@ -9,10 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support.linear_bundle import LABELS, linear_bundle
 from support.prediction_rows import repeated_images, rows_of
 from support.ray_nodes import until
+
+from poolzoo.runtime.prediction.cluster import PartWorker
 
 COUNT = 600  # images, in three parts
 
@@ -44,15 +47,15 @@ def refused(outcome, code, *words):
 
 
 @pytest.mark.parametrize(
-    ("module", "options", "words"),
-    [("ray", ["--executor", "ray"], "Ray is not installed"), ("pyarrow", [], "--out needs pyarrow")],
+    ("module", "options", "words", "extra"),
+    [("ray", ["--executor", "ray"], "Ray is not installed", "ray"), ("pyarrow", [], "--out needs pyarrow", "parquet")],
 )
 def test_what_is_not_installed_is_named_with_its_package(
-    poolzoo, tmp_path, monkeypatch, bundle, images, module, options, words
+    poolzoo, tmp_path, monkeypatch, bundle, images, module, options, words, extra
 ):
     monkeypatch.setitem(sys.modules, module, None)
     outcome = poolzoo("predict", bundle, images, *options, "--out", tmp_path / "out")
-    refused(outcome, 4, words, "pip install 'poolzoo[ray]'")
+    refused(outcome, 4, words, f"pip install 'poolzoo[{extra}]'")
     assert not (tmp_path / "out").exists()
 
 
@@ -155,6 +158,13 @@ def test_an_altered_plan_or_list_is_not_resumed(poolzoo, tmp_path, bundle, image
     (out / name).write_bytes((out / name).read_bytes().replace(old, new))
     for arguments in (("--resume", out), (bundle, images, "--out", out)):
         refused(poolzoo("predict", *arguments), 1, f"{name} was altered")
+
+
+def test_a_worker_of_another_version_says_so(tmp_path):
+    worker = PartWorker(str(tmp_path), None, "0.0", 1)
+    (text,) = worker({"part": np.array([0])})["result"]
+    assert " has poolzoo " in json.loads(text)["error"]
+    assert json.loads(text)["hint"] == "pip install poolzoo==0.0, on every node"
 
 
 # --- Deaths ---------------------------------------------------------------------------------------------------------

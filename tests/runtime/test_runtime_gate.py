@@ -65,7 +65,10 @@ def test_an_honest_runtime_agrees_in_one_session(tmp_path, monkeypatch):
     assert found.bytes == (BUNDLE / "model.onnx").stat().st_size
 
 
+SLOW = ("answers with one array", "says no time")  # the rest of the protocol, which honest code writes
 EXPECTED = {
+    "answers with one array": ("wrong", "answers no logits and probabilities"),
+    "says no time": ("wrong", "took -1 milliseconds, as its process says"),
     "constant": ("wrong", "golden-batch-1"),
     "swapped classes": ("wrong", "golden-batch-1"),
     "swapped at the batch of predict": ("wrong", "golden-batch-64"),
@@ -89,7 +92,9 @@ EXPECTED = {
 }
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in HOSTILE]
+)
 def test_a_runtime_that_lies_or_ends_is_caught(tmp_path, name):
     body = HOSTILE[name].format(golden=BUNDLE / "golden.npz") if "{golden}" in HOSTILE[name] else HOSTILE[name]
     found = check(fake_runtime(tmp_path / "hostile.py", body), timeout=2.0 if name == "sleeps" else None)
@@ -241,6 +246,7 @@ def test_a_runtime_reads_what_its_convert_wrote(tmp_path):
         ("open(os.fsencode(out) + b'/\\xff.bin', 'w').close()", r"a file with an odd name: \udcff.bin"),
         ("(out / 'two\\nlines').touch()", "a file with an odd name: two lines"),
         ("out.rmdir(); out.symlink_to('/')", "converted, which is no plain file"),
+        pytest.param("os.truncate(out / 'model', 9 << 30)", "model of 9.7 GB", marks=pytest.mark.slow),
     ],
 )
 def test_what_is_no_plain_file_is_refused(tmp_path, poolzoo, statement, why, bundle):
@@ -264,6 +270,18 @@ def test_predict_uses_no_runtime_that_is_wrong(tmp_path, poolzoo, name):
     outcome = poolzoo("predict", BUNDLE, image, "--runtime", "fake", "--plugin", plugin)
     assert (outcome.code, outcome.out.count("\n")) == (1, 0)
     assert outcome.err.startswith("error: runtime fake is wrong for this bundle: ")
+
+
+@pytest.mark.slow
+def test_predict_believes_no_probabilities_that_are_none(tmp_path, poolzoo):
+    """A runtime that is right on what the bundle stores may be wrong on an image of the user."""
+    Image.fromarray(np.full((8, 8, 3), 7, np.uint8)).save(tmp_path / "image.png")
+    body = "open_session = changed(lambda x, a, b: (a, a if (x == 7).all() else b))\n"
+    plugin = fake_runtime(tmp_path / "fake.py", body)
+    outcome = poolzoo("predict", BUNDLE, tmp_path / "image.png", "--runtime", "fake", "--plugin", plugin)
+    assert outcome.code == 1
+    assert outcome.err.startswith("error: runtime fake gives probabilities that are "), outcome.err
+    assert "hint: " in outcome.err
 
 
 def test_a_convert_that_writes_nothing_is_refused(tmp_path):

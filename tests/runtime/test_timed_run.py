@@ -17,14 +17,23 @@ PIPE = 2.0  # milliseconds of a request
 class Process:
     """A session that computes what the graph does, with times that are given."""
 
-    def __init__(self, *, said: float, taken: float, batch: int | None = None, shift: int = 0, busy: int = 0) -> None:
-        self.name, self.batch = "fake", batch
+    def __init__(
+        self,
+        *,
+        said: float,
+        taken: float,
+        batch: int | None = None,
+        shift: int = 0,
+        busy: int = 0,
+        classes: int | None = None,
+    ) -> None:
+        self.name, self.batch, self._classes = "fake", batch, classes
         self._said, self._taken, self._shift = said, taken, shift
         self._busy, self._runs = busy, 0  # every so many runs, the host waits long
         self._model = ort_session.open_model(DIGITS / "model.onnx", "cpu", 1)
 
     def run(self, images: np.ndarray) -> Answer:
-        logits, probabilities = (np.roll(one, self._shift, 1) for one in self._model.run(images))
+        logits, probabilities = (np.roll(one, self._shift, 1)[:, : self._classes] for one in self._model.run(images))
         requests = -(-len(images) // (self.batch or len(images)))
         self._runs += 1
         host = self._taken + requests * PIPE + (500.0 if self._busy and self._runs % self._busy == 0 else 0.0)
@@ -74,6 +83,11 @@ def test_a_process_that_says_zero_has_a_speedup(batches):
 def test_the_answers_to_new_images_are_checked(batches):
     with pytest.raises(WrongAnswer, match="answers something else while it is timed"):
         timed(batches, Process(said=1.0, taken=1.0, shift=1), 8)
+
+
+def test_classes_that_vanish_are_noticed(batches):
+    with pytest.raises(WrongAnswer, match="gives another number of classes while it is timed"):
+        timed(batches, Process(said=1.0, taken=1.0, classes=9), 8)
 
 
 def test_images_are_new_in_each_batch(batches):

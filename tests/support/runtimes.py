@@ -122,6 +122,20 @@ def open_session(bundle, **settings):
     sys.stdout.flush()
     ctypes.string_at(0)
 """,
+    "answers with one array": """
+from poolzoo.runtime import protocol
+whole = protocol.write
+def open_session(bundle, **settings):
+    protocol.write = lambda stream, header, arrays=(): whole(stream, header, arrays[:1])
+    return honest(bundle, **settings)
+""",
+    "says no time": """
+from poolzoo.runtime import protocol
+whole = protocol.write
+def open_session(bundle, **settings):
+    protocol.write = lambda stream, header, arrays=(): whole(stream, {**header, "ms": -1}, arrays)
+    return honest(bundle, **settings)
+""",
     "writes to every descriptor": """
 def write(x, a, b):
     for number in range(3, 32):

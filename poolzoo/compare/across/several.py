@@ -207,7 +207,10 @@ def _contents(path: Path) -> list[tuple[str, Mapping[str, object], Path | None]]
         file, folder = path / writing.RESULT, path
     else:
         file, folder = path, None
-    content = files.read_json(file)
+    try:
+        content = files.read_json(file)
+    except CheckFailed as error:
+        raise CheckFailed(error.message, error.hint if folder else "give directories of poolzoo compare") from error
     if isinstance(content, Mapping) and "results" in content:
         inside = folder or (path.parent if path.name == writing.RESULT else None)
         return [(str(folder or path), content, inside)]

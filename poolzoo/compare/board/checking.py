@@ -33,6 +33,11 @@ CHECKS: Final[Mapping[str, Callable[[Context], str]]] = {
     "statistics": figures.statistics_check,
 }
 OTHER: Final = "another check failed"
+RERUNS: Final[Mapping[Again, tuple[str, ...]]] = {
+    "none": (),
+    "evaluate": ("evaluation",),
+    "train": ("evaluation", "training"),
+}
 OF_COMPARISON: Final = ("plan", "statistics")  # runs alone have none
 
 
@@ -60,9 +65,7 @@ class CheckReport:
     @property
     def reran(self) -> tuple[str, ...]:
         """What was run again and agreed: `evaluation`, `training`."""
-        return tuple(
-            check.name for check in self.checks if check.name in ("evaluation", "training") and check.status == OK
-        )
+        return tuple(check.name for check in self.checks if check.name in RERUNS["train"] and check.status == OK)
 
     def to_json(self) -> dict[str, object]:
         reference = None if self.protocol is None else self.protocol.reference
@@ -100,6 +103,7 @@ def check(
         return CheckReport(tuple(paths), None, (first, *rest))
     found = [first, attempt("manifests", lambda: files.manifests_check(submission))]
     own = protocol.find(named) if named is not None else _built_in(submission)
+    place = _place(own, data, again)
     context = Context(submission, own)
     for name, function in CHECKS.items():
         if submission.comparison is None and name in OF_COMPARISON:
@@ -109,7 +113,10 @@ def check(
     sound = all(one.status != FAILED for one in found)
     for name, function in (more or {}).items():
         found += [attempt(name, lambda function=function: function(context))] if sound else skipped([name], OTHER)  # type: ignore[misc]
-    found += _reruns(context, data, again, sound=all(one.status != FAILED for one in found))
+    if again == "none" and data is None:
+        found += skipped(RERUNS["train"], "--rerun does it")
+    else:
+        found += _reruns(context, str(place), again, sound=all(one.status != FAILED for one in found))
     return CheckReport(tuple(paths), own, tuple(found), context)
 
 
@@ -135,26 +142,33 @@ def require_one_reference(submission: Submission) -> str:
     return submission.references[0]
 
 
-def _reruns(context: Context, data: str | None, again: Again, *, sound: bool) -> list[Check]:
-    """The checks that need the data, and perhaps the plugin."""
-    source = context.protocol.data.source
-    wanted = {"none": [], "evaluate": ["evaluation"], "train": ["evaluation", "training"]}[again]
-    left = [name for name in ("evaluation", "training") if name not in wanted]
+def _place(own: Protocol, data: str | None, again: Again) -> str | None:
+    """The checker's copy of the data, as for `--data`; None where none is named.
+
+    Raises:
+        UsageError: A rerun needs one.
+    """
+    source = own.data.source
     place = data or (None if source.endswith(":") else source)
-    if wanted and place is None:
-        raise UsageError(f"--rerun needs the data of protocol {context.protocol.name}", f"add --data {source}PATH")
-    if not wanted and data is None:
-        return skipped(left, "--rerun does it")
+    if place is None and again != "none":
+        raise UsageError(f"--rerun needs the data of protocol {own.name}", f"add --data {source}PATH")
+    return place
+
+
+def _reruns(context: Context, place: str, again: Again, *, sound: bool) -> list[Check]:
+    """The checks that need the data, and perhaps the plugin."""
+    wanted = RERUNS[again]
+    left = [name for name in RERUNS["train"] if name not in wanted]
     if not sound:
-        return skipped(("data here", "evaluation", "training"), OTHER)
+        return skipped(("data here", *RERUNS["train"]), OTHER)
     from poolzoo.compare.board.rerun import Rerun, require_plugins
 
-    rerun = Rerun(context, str(place))
+    rerun = Rerun(context, place)
     functions = {"evaluation": rerun.evaluation_check, "training": rerun.training_check}
     if wanted:
         require_plugins(context)
     found = [attempt("data here", rerun.data_check)]
     if found[0].status == FAILED:
-        return [*found, *skipped(("evaluation", "training"), "the data here is another one")]
+        return [*found, *skipped(RERUNS["train"], "the data here is another one")]
     found += [attempt(name, functions[name]) for name in wanted]
     return [*found, *skipped(left, "--rerun does it")]

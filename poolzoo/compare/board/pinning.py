@@ -12,6 +12,7 @@ from poolzoo._version import __version__
 from poolzoo.common.errors import CheckFailed, EnvironmentProblem, UsageError
 from poolzoo.compare import grid
 from poolzoo.compare.board.protocol import FREE, Protocol, ProtocolData, SplitDigest
+from poolzoo.data import sizes
 from poolzoo.data.identity import DataIdentity, SplitIdentity
 from poolzoo.train.settings import Settings, flag
 from poolzoo.train.step_plan import show_duration
@@ -153,7 +154,7 @@ def require_prepared(protocol: Protocol, prepared: PreparedRun) -> None:
     if found := differing_data(protocol.data, prepared.data.identity):
         raise CheckFailed(f"the data is not that of {title}: {'; '.join(found)}", protocol.data.obtain)
     if prepared.data.size != protocol.data.size:
-        text = f"images of {prepared.data.size} are not those of {title}: {protocol.data.size}"
+        text = f"images of {sizes.show(prepared.data.size)} are not those of {title}: {sizes.show(protocol.data.size)}"
         raise CheckFailed(text, protocol.data.obtain)
     if protocol.backbone_sha256 is not None:
         digest = backbone_sha256(prepared.assembly.network.backbone.state_dict())

@@ -147,8 +147,9 @@ class Submission:
         """
         for path in paths:
             if not path.is_dir():
-                problem = "is no directory" if path.exists() else "does not exist"
-                raise UsageError(f"{path} {problem}", "give the directory of a comparison, or of runs")
+                raise UsageError(
+                    f"{path} {files.absence(path, 'directory')}", "give the directory of a comparison, or of runs"
+                )
         comparisons = [path for path in paths if not (path / MANIFEST).is_file()]
         for path in comparisons:
             if not (path / PLAN).is_file():

@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 
 from poolzoo.common import output, timing
-from poolzoo.common.errors import CheckFailed
+from poolzoo.common.errors import CheckFailed, reason
 from poolzoo.export import graph
 from poolzoo.export.precision import convert
 from poolzoo.export.precision.candidate import Candidate, CandidateResult
@@ -119,7 +119,7 @@ def convert_candidates(choice: str, conversion: Conversion) -> list[tuple[Candid
         except OSError:
             raise
         except Exception as error:  # ONNX Runtime's converters raise any type
-            text = f"{name} cannot be made: {type(error).__name__}: {error}"
+            text = f"{name} cannot be made: {reason(error)}"
             if ort_session.is_out_of_memory(error):
                 text = f"{name} cannot be made in this memory, not even from one image at a time"
             if PRECISIONS[choice] == (name,):

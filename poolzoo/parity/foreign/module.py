@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from torch import nn
 
+from poolzoo.common import files
 from poolzoo.common.errors import CheckFailed, UsageError, reason
 
 ENDING: Final = ".py"
@@ -80,7 +81,7 @@ def _module(reference: str, place: str) -> ModuleType:
 
 def _from_file(path: Path) -> ModuleType:
     if not path.is_file():
-        raise UsageError(f"{path} {'is no file' if path.exists() else 'does not exist'}", "give a Python file")
+        raise UsageError(f"{path} {files.absence(path)}", "give a Python file")
     spec = importlib.util.spec_from_file_location(LOADED, path)
     if spec is None or spec.loader is None:
         raise UsageError(f"{path} is no Python file", f"its name must end in {ENDING}")

@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 
+from poolzoo.common import files
 from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.data import images
 
@@ -39,8 +40,9 @@ def read(path: Path) -> Photograph:
         CheckFailed: It is not an image, or it is damaged.
     """
     if not path.is_file():
-        what = "is no file" if path.exists() else "does not exist"
-        raise UsageError(f"image {str(path)!r} {what}", "give an image file, or none for the default photograph")
+        raise UsageError(
+            f"image {str(path)!r} {files.absence(path)}", "give an image file, or none for the default photograph"
+        )
     name = path.name.encode("utf-8", "backslashreplace").decode()  # any bytes may be a file's name
     try:
         return Photograph(images.read(path, (SIDE, SIDE)), name)

@@ -14,6 +14,7 @@ from typing import Any, Final
 import onnx
 from onnx import AttributeProto, TensorProto
 
+from poolzoo.common import files
 from poolzoo.common.errors import CheckFailed, EnvironmentProblem, UsageError, reason
 from poolzoo.common.resources import size
 from poolzoo.common.text import printable
@@ -32,8 +33,7 @@ def read(path: Path) -> onnx.ModelProto:
         EnvironmentProblem: The installed onnx package is older than its opset.
     """
     if not path.is_file():
-        what = "is no file" if path.exists() else "does not exist"
-        raise UsageError(f"{path} {what}", "give an ONNX file, or the directory of a bundle")
+        raise UsageError(f"{path} {files.absence(path)}", "give an ONNX file, or the directory of a bundle")
     if path.stat().st_size > MAX_BYTES:
         raise CheckFailed(
             f"{path} has {size(path.stat().st_size)}, and 2 GB is the most", "keep its weights in float16"

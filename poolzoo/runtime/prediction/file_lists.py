@@ -16,6 +16,7 @@ from poolzoo.data import walk
 
 COLUMNS: Final = ("file", "path", "image")  # one of these holds the names; the only column may have any name
 STDIN_HINT: Final = "for example: find photos -print0 | poolzoo predict BUNDLE -"
+INSTALL: Final = "pip install 'poolzoo[parquet]'"  # for Parquet files, read or written
 BLOCK: Final = 1 << 20  # bytes of a list of names that are read at once
 
 
@@ -48,6 +49,8 @@ def images_in(argument: str, tally: walk.Tally) -> Iterator[str]:
         yield from _found(_stdin(), "stdin names no image", STDIN_HINT)
     elif is_list(argument):
         path = list_path(argument)
+        if not path.exists() or path.is_dir():
+            raise UsageError(f"list {path} {files.absence(path)}", "name a file with one image a line")
         read = {".csv": _csv, ".parquet": _parquet}.get(_ending(argument), _lines)
         yield from _found(read(path), f"list {path} names no image", "it has one name a line")
     elif os.path.isdir(argument):
@@ -114,7 +117,7 @@ def _parquet(path: Path) -> Iterator[str]:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
-        raise EnvironmentProblem(f"{path} needs pyarrow, which is not installed", "pip install pyarrow") from None
+        raise EnvironmentProblem(f"{path} needs pyarrow, which is not installed", INSTALL) from None
     try:
         with parquet.ParquetFile(path) as file:
             column = _column(file.schema_arrow.names, path)

@@ -13,6 +13,7 @@ from poolzoo.common import files, json_reader, json_writer, locks
 from poolzoo.common.errors import EnvironmentProblem
 from poolzoo.metrics.output_rules import NO_RULES, OutputRules
 from poolzoo.runtime.ort_session import ClassScore
+from poolzoo.runtime.prediction import file_lists
 from poolzoo.runtime.prediction.counts import Counts
 from poolzoo.runtime.prediction.plan import Plan
 from poolzoo.runtime.prediction.predict import Prediction
@@ -30,7 +31,7 @@ def require_parquet() -> None:
     try:
         from pyarrow import parquet  # noqa: F401
     except ImportError:
-        raise EnvironmentProblem("--out needs pyarrow, which is not installed", "pip install 'poolzoo[ray]'") from None
+        raise EnvironmentProblem("--out needs pyarrow, which is not installed", file_lists.INSTALL) from None
 
 
 def path_of(out: Path, part: int) -> Path:

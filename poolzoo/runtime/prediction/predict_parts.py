@@ -171,8 +171,9 @@ def start(out: Path, request: Request, runner: Runner = run_local, *, threads: i
 
 def resume(out: Path, runner: Runner = run_local, *, threads: int | None = None) -> Summary:
     """Goes on in a directory of predictions; arguments and errors are those of `start`."""
+    plan = Plan.load(out)
     prediction_parts.require_parquet()
-    return _finish(out.absolute(), Plan.load(out), runner, threads, resumed=True)
+    return _finish(out.absolute(), plan, runner, threads, resumed=True)
 
 
 def _finish(out: Path, plan: Plan, runner: Runner, threads: int | None, *, resumed: bool) -> Summary:
@@ -219,7 +220,7 @@ def _predict_missing(
             missing.discard(result.part)
             advance(total.images)
     if missing:
-        raise EnvironmentProblem(f"{len(missing)} parts are missing", f"poolzoo predict --resume {out}")
+        raise EnvironmentProblem(f"{len(missing)} parts are missing", f"poolzoo predict --resume {out} goes on")
 
 
 @contextmanager

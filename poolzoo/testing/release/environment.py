@@ -128,7 +128,7 @@ def make(
             lines.append(f"import site; site.addsitedir({str(folder / 'packages')!r})")
     except OSError as error:
         raise EnvironmentProblem(
-            f"links to packages cannot be made: {error}", "use --clean, which needs none"
+            f"links to packages cannot be made: {error.strerror or error}", "use --clean, which needs none"
         ) from error
     (site / "poolzoo-release-check.pth").write_text("\n".join(lines) + "\n", encoding="utf-8")
     variables = surroundings.clean_environment(

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.planted_comparisons import planted
+from support.submissions import edit_json
 
 from poolzoo.common.errors import UsageError
 from poolzoo.compare.across import together
@@ -206,6 +207,18 @@ def test_another_baseline_is_tested_from_the_runs(data_sets):
         shutil.rmtree(path / "trials")
     with pytest.raises(UsageError, match="has intervals over avg, not over gem"):
         across(paths, "gem")
+
+
+def test_a_baseline_that_means_several_variants_is_refused(data_sets):
+    paths = data_sets(BEST, BEST)
+    for path, pool in zip(paths, ("max", "gem"), strict=True):
+        edit_json(path / "compare.json", lambda found, pool=pool: _row_of(found, pool).update(local_pool="blur"))
+    with pytest.raises(UsageError, match=r"'gem' means different variants: gem in .*, gem \+ blur in "):
+        across(paths, "gem")
+
+
+def _row_of(found, pool):
+    return next(row for row in found["results"] if row["pool"] == pool)
 
 
 def test_one_seed_is_shown_and_not_tested(data_sets):
