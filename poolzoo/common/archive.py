@@ -10,16 +10,15 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.lib import format as npy
+
+from poolzoo.common import npy
+from poolzoo.common.opening import open_file
 
 MAX_BYTES: Final = 512 << 20  # that an archive may unpack to, whatever its size …
 MAX_RATIO: Final = 32  # … or so many times its size, where that is more
-MAX_HEADER: Final = 10_000  # characters, as numpy has it
-KINDS: Final = "biuf"  # of arrays that poolzoo writes: booleans, integers and floats; texts beside them
-TEXT: Final = "U"
 ENDING: Final = ".npy"
 
 
@@ -31,7 +30,7 @@ def read(path: Path, names: Sequence[str] | None = None) -> dict[str, np.ndarray
         OSError: It cannot be read.
     """
     try:
-        with path.open("rb") as file, zipfile.ZipFile(file) as found:
+        with open_file(path) as file, zipfile.ZipFile(file) as found:
             entries = {entry.filename.removesuffix(ENDING): entry for entry in found.infolist()}
             wanted = list(entries) if names is None else list(names)
             if absent := [name for name in wanted if name not in entries]:
@@ -51,35 +50,8 @@ def read(path: Path, names: Sequence[str] | None = None) -> dict[str, np.ndarray
 
 def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
     with archive.open(entry) as file:
-        shape, is_fortran, dtype = header(file)
-        count, left = _count(shape), entry.file_size - file.tell()
-        if dtype.kind not in KINDS + TEXT or not dtype.itemsize:
-            raise ValueError(f"{entry.filename} holds {dtype}, and no plain numbers")
-        if count * dtype.itemsize != left:
-            raise ValueError(f"{entry.filename} has {left:,} bytes, and states {dtype}{list(shape)}")
+        shape, is_fortran, dtype = npy.header(file)
+        left = entry.file_size - file.tell()
+        npy.require(entry.filename, shape, dtype, left)
         flat = np.frombuffer(bytearray(file.read(left)), dtype)
         return flat.reshape(shape[::-1]).T if is_fortran else flat.reshape(shape)
-
-
-def header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, whether columns come first, and type, from the start of a `.npy` file.
-
-    Raises:
-        ValueError: It has no such start.
-    """
-    version = npy.read_magic(file)
-    if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"version {version} of the format is unknown")
-    read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, is_fortran, dtype = read_header(file, max_header_size=MAX_HEADER)
-    return shape, is_fortran, dtype
-
-
-def _count(shape: Sequence[int]) -> int:
-    """The number of values; a Python integer never overflows."""
-    if any(isinstance(side, bool) or not isinstance(side, int) or side < 0 for side in shape):
-        raise ValueError(f"{list(shape)} is no shape")
-    count = 1
-    for side in shape:
-        count *= side
-    return count

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, Final, NamedTuple, TextIO
 from poolzoo.common.text import MAX_LINE, one_line
 
 EXCERPT: Final = 20  # lines that a plugin may print while it loads
+MOST_DIGITS: Final = 6  # of a width of a terminal
 
 
 class ReaderGone(BrokenPipeError):
@@ -222,7 +223,7 @@ def logs_in_color() -> bool:
 def _columns(stream: TextIO) -> int:
     """The width of a terminal, which COLUMNS overrides; 80 where it does not say."""
     stated = os.environ.get("COLUMNS", "")
-    if stated.isdecimal() and int(stated):
+    if stated.isdecimal() and len(stated) <= MOST_DIGITS and int(stated):
         return int(stated)
     try:
         return os.get_terminal_size(stream.fileno()).columns or 80

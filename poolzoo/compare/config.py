@@ -120,9 +120,9 @@ class ComparisonConfig:
         """
         values = renamed({key: value for key, value in found.items() if key not in ASIDE}, RENAMED)
         known = {one.name: one for one in fields(cls) if one.name != "options_known"}
-        if unknown := next((key for key in values if key not in known), None):
+        if (unknown := next((key for key in values if key not in known), None)) is not None:
             raise CheckFailed(f"{FILE} has {unknown!r:.60}, which is unknown", OTHER_VERSION)
-        if absent := next((key for key, one in known.items() if key not in values and one.default is MISSING), None):
+        if absent := next((key for key, one in known.items() if key not in values and one.default is MISSING), ""):
             raise CheckFailed(f"{FILE} lacks {absent!r}", OTHER_VERSION)
         given = values["settings"]
         if not isinstance(given, Mapping):

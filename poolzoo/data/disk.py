@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Final
 
 import numpy as np
 
-from poolzoo.common import locks, numerals, output
+from poolzoo.common import locks, npy, numerals, output
 from poolzoo.common.errors import UsageError
 
 DEFAULT_LIMIT: Final = 20.0  # GB; ImageNet's training images at 64 × 64 take 16
@@ -291,7 +291,7 @@ def find_rows(shelf: Shelf, key: str, name: str, shape: tuple[int, ...], dtype: 
     if entry is None:
         return None
     try:
-        rows: np.ndarray | None = np.load(entry / name, mmap_mode="r", allow_pickle=False)
+        rows: np.ndarray | None = npy.mapped(entry / name)
     except PermissionError:  # another user's, who may want it
         raise
     except Exception:  # whatever numpy says of a damaged file; it is made anew

@@ -22,7 +22,7 @@ from typing import Any, Final
 import numpy as np
 import PIL
 
-from poolzoo.common import json_writer, memory, output, resources
+from poolzoo.common import json_writer, memory, npy, output, resources
 from poolzoo.data import decode, disk, headers, image_facts, images
 from poolzoo.data.identity import scope
 from poolzoo.data.image_facts import Collector, Facts
@@ -216,14 +216,15 @@ def _mapped(shelf: disk.Shelf, wanted: Images) -> Decoded | None:
         about = json.loads((place / "about.json").read_text("utf-8", "surrogateescape"))
         mixed = about.get("mixed")
         if mixed is None:
-            pixels = np.lib.format.open_memmap(place / "pixels.npy", mode="r")
-            complete = pixels.offset + pixels.nbytes == (place / "pixels.npy").stat().st_size
-            digests, sums, labels = (np.load(place / f"{name}.npy") for name in ("digests", "sums", "labels"))
+            pixels = npy.mapped(place / "pixels.npy")
+            digests, sums, labels = (
+                np.array(npy.mapped(place / f"{one}.npy")) for one in ("digests", "sums", "labels")
+            )
             whole = len(digests) == len(sums) == len(pixels)
             broken = [(int(position), str(reason)) for position, reason in about["broken"]]
             report = decode.Report(broken, decode.Misfits(about["misfits"]))
             same = "crc32" not in about or about["crc32"] == _checksums(place)  # earlier versions wrote none
-            if complete and whole and same and _is_right(pixels, labels, about, wanted, wanted.without(broken)):
+            if whole and same and _is_right(pixels, labels, about, wanted, wanted.without(broken)):
                 return Decoded(pixels, _facts(wanted, digests, sums, report), report)
     except PermissionError:  # another user's, who may want it
         raise
@@ -297,7 +298,7 @@ def _build(shelf: disk.Shelf, wanted: Images) -> bool:
             np.save(place / "digests.npy", collected.digests[:count])
             np.save(place / "sums.npy", collected.sums[:count])
             keep = wanted.without(report.broken)
-            pixels = np.lib.format.open_memmap(place / "pixels.npy", mode="r")
+            pixels = npy.mapped(place / "pixels.npy")
             labels = wanted.index.labels[keep]
             np.save(place / "labels.npy", plain(labels))
             found = {"broken": report.broken, "misfits": report.misfits.to_json(), "crc32": _checksums(place)}

@@ -89,7 +89,12 @@ def _packed(shard: Shard) -> bytes:
 
 
 def _load(path: Path) -> Shard:
+    """Raises CheckFailed or ValueError where the file is not what `_packed` makes."""
     found = files.read_archive(path)
+    counts = {found[name].shape for name in ("offsets", "sizes", "name_ends", "label_ends")}
+    numbers = (found[name] for name in ("offsets", "sizes", "name_ends", "label_ends"))
+    if len(counts) != 1 or any(one.dtype != np.int64 or one.ndim != 1 or (one < 0).any() for one in numbers):
+        raise ValueError("it is no index of images")
     names, labels = (Names(found[f"{one}s"].tobytes(), found[f"{one}_ends"]) for one in ("name", "label"))
     return Shard(names, found["offsets"], found["sizes"], labels, int(found["others"]))
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, NotRequired, Protocol, TypedDict
+from pathlib import Path
+from typing import Final, NotRequired, Protocol, TypedDict
 
 from torch import Tensor, nn
 
+from poolzoo.common import conform
 from poolzoo.common.errors import CheckFailed, UsageError
 
 SHOWN: Final = 6  # names of tensors on a line; --json, config.json and -v have all
@@ -101,13 +103,23 @@ class Accounting:
         return found
 
     @classmethod
-    def from_json(cls, found: Mapping[str, Any], names: Iterable[str]) -> Accounting:
-        """Reads what `to_json` gave for a network with the tensors `names`."""
+    def from_json(cls, given: object, names: Iterable[str], place: Path | str = "weights") -> Accounting:
+        """Reads what `to_json` gave for a network with the tensors `names`.
+
+        Args:
+            given: Parsed JSON.
+            names: The tensors of the network.
+            place: The file, for messages.
+
+        Raises:
+            CheckFailed: It is something else.
+        """
+        found = conform.require(given, AccountingJson, place)
         if found["source"] is None:
             return cls().within(names)
-        fresh = tuple(found["fresh_names"])
+        fresh, left_out = tuple(found.get("fresh_names", ())), tuple(found.get("left_out", ()))
         loaded = tuple(name for name in names if name not in fresh)
-        return cls(str(found["source"]), loaded, fresh, tuple(found["left_out"]), tuple(found["unchanged"]))
+        return cls(found["source"], loaded, fresh, left_out, tuple(found.get("unchanged", ())))
 
 
 class HasAccounting(Protocol):

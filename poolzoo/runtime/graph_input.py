@@ -51,7 +51,15 @@ def from_metadata(metadata: Mapping[str, str]) -> GraphInput:
     Raises:
         KeyError, TypeError, ValueError: They state none.
     """
-    given = json_reader.mapping(json_reader.parse(metadata["input"]))
+    return from_json(json_reader.mapping(json_reader.parse(metadata["input"])))
+
+
+def from_json(given: Mapping[str, object]) -> GraphInput:
+    """The input that parsed JSON states.
+
+    Raises:
+        KeyError, TypeError, ValueError: It states none.
+    """
     kind, batch = given["kind"], given.get("batch")
     height, width = (json_reader.integer(given[name]) or 0 for name in ("height", "width"))
     if kind not in KINDS or not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):

@@ -102,6 +102,9 @@ class OnnxModel:
 
         Returns:
             Logits and probabilities, `float32[N, classes]` each.
+
+        Raises:
+            CheckFailed: The graph does not take these images, or does not compute.
         """
         if self.takes_photos and len(images) > 1:
             parts = [self.run(images[at : at + 1], last=last and at + 1 == len(images)) for at in range(len(images))]
@@ -117,19 +120,28 @@ class OnnxModel:
         if last and self.provider == PROVIDERS["cpu"]:
             options = onnxruntime.RunOptions()
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-        logits, probabilities = self.session.run(
-            ["logits", "probabilities"], {"images": self.to_input(images)}, options
-        )
+        logits, probabilities = self._compute(["logits", "probabilities"], images, options)
         return logits, probabilities
 
     def run_outputs(self, names: Sequence[str], images: np.ndarray) -> list[np.ndarray]:
         """Outputs by their names, of a batch of images `uint8[N, H, W, 3]`; of photographs one after another."""
         size = 1 if self.takes_photos else len(images)
-        parts = [
-            self.session.run(list(names), {"images": self.to_input(images[at : at + size])})
-            for at in range(0, len(images), size)
-        ]
+        parts = [self._compute(list(names), images[at : at + size]) for at in range(0, len(images), size)]
         return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+
+    def _compute(
+        self, names: list[str], images: np.ndarray, options: onnxruntime.RunOptions | None = None
+    ) -> list[np.ndarray]:
+        """Raises CheckFailed where the graph does not take these images, or does not compute."""
+        given = self.to_input(images)
+        try:
+            found: list[np.ndarray] = self.session.run(names, {"images": given}, options)
+        except Exception as error:  # ONNX Runtime's exceptions share no public base class
+            if is_out_of_memory(error):
+                raise
+            what = f"the graph cannot be run on {given.dtype}{list(given.shape)}: {one_line(str(error), 300)}"
+            raise CheckFailed(what, "export the run again") from error
+        return found
 
     def run_list(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """The same of images `uint8[H, W, 3]`, whose sizes differ where the graph takes photographs."""
@@ -238,7 +250,10 @@ def open_session(
             onnxruntime.preload_dlls()
         try:
             content = source if isinstance(source, bytes) else str(source)
-            return onnxruntime.InferenceSession(content, options, providers=[(provider, settings)])
+            may_fall_back = provider != PROVIDERS["cpu"]  # else it says more and opens the same again
+            return onnxruntime.InferenceSession(
+                content, options, providers=[(provider, settings)], enable_fallback=may_fall_back
+            )
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
             name = "the graph" if isinstance(source, bytes) else source
             if _is_too_new(str(error)):

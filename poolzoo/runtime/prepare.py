@@ -10,7 +10,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Final
 
-from poolzoo.common import files, output
+from poolzoo.artifacts import reading
+from poolzoo.common import output
 from poolzoo.common.errors import CheckFailed
 from poolzoo.common.resources import size
 from poolzoo.common.text import printable
@@ -81,8 +82,10 @@ def prepare(
         output.say(f"the form for {name} in the bundle is a program, and is made anew: --runtime {name} runs it")
     elif kept.is_dir():
         directory = Path(shutil.copytree(kept, work / "target"))
-        changes = tuple(files.read_json(bundle / CONFIG)["export"]["targets"][name]["changes"])
-        return Prepared(directory, changes, batch, _size(directory))
+        targets = reading.read_bundle_config(bundle).get("export", {}).get("targets", {})
+        if name not in targets:
+            raise CheckFailed(f"{bundle / CONFIG} says nothing of {kept}", "export the run again")
+        return Prepared(directory, tuple(targets[name].get("changes", ())), batch, _size(directory))
     given = work / "graph"
     given.mkdir(parents=True)
     shutil.copyfile(bundle / CONFIG, given / CONFIG)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from poolzoo.artifacts import manifest, reading
+from poolzoo.artifacts.schema import PluginSource
 from poolzoo.common import files, output
 from poolzoo.common.errors import CheckFailed, EnvironmentProblem, UsageError
 from poolzoo.common.text import one_line
@@ -222,7 +223,8 @@ def _check_arithmetic(
 def _warn_of_other_plugins(config: Config) -> None:
     """Warns where other plugins are installed than the bundle was made with; its graph needs none of them."""
     made_with = config.get("poolzoo", {}).get("plugins", {})
-    others = {part["dist"]: part for part in made_with.values() if part["tier"] != "built-in"}
+    whole = (part for part in made_with.values() if PluginSource.__required_keys__ <= part.keys())
+    others = {part["dist"]: part for part in whole if part["tier"] != "built-in"}
     if not others:
         return
     from poolzoo.plugin import loader

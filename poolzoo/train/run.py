@@ -157,7 +157,7 @@ def require_same_data(path: Path, prepared: PreparedRun) -> None:
 def _with_initial_weights(prepared: PreparedRun, path: Path) -> PreparedRun:
     """The prepared run with the origin of its initial weights, which are not loaded again."""
     found = files.read_json(path / INITIAL_WEIGHTS)
-    weights = Accounting.from_json(found, prepared.assembly.network.state_dict())
+    weights = Accounting.from_json(found, prepared.assembly.network.state_dict(), path / INITIAL_WEIGHTS)
     return replace(prepared, assembly=replace(prepared.assembly, weights=weights))
 
 

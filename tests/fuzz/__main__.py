@@ -13,9 +13,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
+import signal
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -29,6 +30,9 @@ if {"--coverage", "--worker"} <= {*sys.argv}:
     coverage.instrument()  # before anything of poolzoo is imported
 
 from fuzz import harness, targets  # noqa: E402
+from fuzz.progress import Progress  # noqa: E402
+
+STOPPED = 130  # the exit code behind Ctrl-C
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,25 +42,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.only is not None:
         return _repeat(given)
     rooms = [room for room in given.room or targets.ROOMS if not _is_left_out(room, given)]
-    started, results = os.times(), []
+    started, progress = os.times(), Progress()
     with tempfile.TemporaryDirectory(dir=_fast_place()) as scratch, ThreadPoolExecutor(given.jobs) as pool:
-        for found in as_completed([pool.submit(_room, room, given, rooms, Path(scratch)) for room in rooms]):
-            for one in found.result():
-                rate = one.inputs / one.seconds if one.seconds else 0.0
-                print(
-                    f"{one.target:24} {one.inputs:8,} inputs {one.accepted:8,} accepted {rate:9,.0f} inputs/s",
-                    flush=True,
-                )
-                results.append(one)
-                for failure in one.failures:
-                    print(f"FAILED {failure}", flush=True)
-    ended = os.times()
-    total, failures = sum(one.inputs for one in results), sum(len(one.failures) for one in results)
+        work = [pool.submit(_room, room, given, rooms, Path(scratch), progress) for room in rooms]
+        try:
+            for one in as_completed(work):
+                one.result()
+        except KeyboardInterrupt:
+            progress.stop()
+            pool.shutdown(cancel_futures=True)
+    ended, (total, failures) = os.times(), progress.totals()
     seconds = ended.elapsed - started.elapsed
     processor = ended.children_user + ended.children_system - started.children_user - started.children_system
-    print(f"{total:,} inputs, {len(results)} targets, {failures} failures")
+    rest = ", stopped" if progress.is_stopped else ""
+    print(f"{total:,} inputs, {len(progress.results)} targets, {failures} failures{rest}")
     print(f"{seconds:.0f} s, {processor:.0f} CPU s, {total / max(seconds, 1e-9):,.0f} inputs/s")
-    return 1 if failures or not total else 0
+    return STOPPED if progress.is_stopped else 1 if failures or not total else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -97,49 +98,40 @@ def _counts(given: argparse.Namespace, found: Sequence[harness.Target]) -> dict[
     return {one.name: 1 + int(given.inputs * one.share / whole) for one in found}
 
 
-def _room(room: str, given: argparse.Namespace, rooms: Sequence[str], scratch: Path) -> list[harness.Result]:
+def _room(room: str, given: argparse.Namespace, rooms: Sequence[str], scratch: Path, progress: Progress) -> None:
     """Runs a room in a process, and again behind an input that ended it."""
-    results: dict[str, harness.Result] = {}
     start: dict[str, int] = {}
+    crashes: Counter[str] = Counter()
     inputs = given.inputs if given.target else targets.inputs_of(room, rooms, given.inputs)
-    while True:
+    place, errors = scratch / f"{room}.at", scratch / f"{room}.err"
+    while not progress.is_stopped:
         command = [sys.executable, "-m", "tests.fuzz", "--worker", room, "--scratch", str(scratch)]
         command += ["--inputs", str(inputs), "--seed", str(given.seed), "--start", json.dumps(start)]
         command += ["--coverage"] if given.coverage else []
         command += [word for name in given.target or () for word in ("--target", name)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
-        ended = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, check=False)
-        for line in ended.stdout.splitlines():
-            if line.startswith("{"):
-                _add(results, json.loads(line))
-        if ended.returncode == 0:
-            return list(results.values())
-        place = scratch / f"{room}.at"
+        with progress.running(command, errors, env=environment, cwd=ROOT) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if line.startswith("{"):
+                    found = harness.Result.from_json(json.loads(line))
+                    progress.add(found)
+                    start[found.target] = given.inputs
+        if process.returncode in (0, STOPPED) or progress.is_stopped:
+            return
         if not place.is_file() or not place.read_text().strip():
-            failure = harness.Failure(room, -1, "does not start", ended.stderr[-2000:])
-            return [*results.values(), harness.Result(room, failures=[failure])]
+            progress.fail(harness.Failure(room, -1, "does not start", errors.read_text()[-2000:]))
+            return
         target, _, number = place.read_text().strip().partition(" ")
-        found = results.setdefault(target, harness.Result(target))
-        what = f"ends the process with {ended.returncode}"
-        found.failures.append(harness.Failure(target, int(number), what, ended.stderr[-600:]))
-        start = {**start, **dict.fromkeys(results, given.inputs), target: int(number) + 1}
-        if len(found.failures) >= harness.MOST_FAILURES:
-            start[target] = given.inputs
-
-
-def _add(results: dict[str, harness.Result], found: dict[str, object]) -> None:
-    failures = [harness.Failure(**one) for one in found.pop("failures")]  # type: ignore[attr-defined]
-    one = harness.Result(**found, failures=failures)  # type: ignore[arg-type]
-    before = results.setdefault(one.target, harness.Result(one.target))
-    before.inputs += one.inputs
-    before.accepted += one.accepted
-    before.refused += one.refused
-    before.seconds += one.seconds
-    before.failures += one.failures
+        what = f"ends the process with {process.returncode}"
+        progress.fail(harness.Failure(target, int(number), what, errors.read_text()[-600:]))
+        crashes[target] += 1
+        start[target] = given.inputs if crashes[target] >= harness.MOST_FAILURES else int(number) + 1
 
 
 def _work(given: argparse.Namespace) -> int:
     """The process of a room: prints the result of each target as a line of JSON."""
+    signal.signal(signal.SIGINT, _stop_once)
     os.environ["POOLZOO_CACHE"] = str(given.scratch / f"{given.worker}-cache")
     found = list(targets.open_room(given.worker, given.scratch))
     counts = _counts(given, found)
@@ -159,7 +151,15 @@ def _work(given: argparse.Namespace) -> int:
                 lambda index, name=target.name: os.pwrite(at, f"{name} {index}".ljust(60).encode(), 0),
             )
         print(json.dumps(result.to_json()), flush=True)
+        if result.is_stopped:
+            return STOPPED
     return 0
+
+
+def _stop_once(number: int, frame: object) -> None:
+    """A terminal sends Ctrl-C to all processes, and the one that started this one sends it again."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _repeat(given: argparse.Namespace) -> int:

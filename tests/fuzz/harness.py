@@ -13,10 +13,11 @@ import signal
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from random import Random
+from typing import Any
 
 from poolzoo.common import errors, output
 
@@ -84,9 +85,18 @@ class Result:
     refused: int = 0
     seconds: float = 0.0
     failures: list[Failure] = field(default_factory=list)
+    is_stopped: bool = False
 
     def to_json(self) -> dict[str, object]:
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Result:
+        return cls(**{**found, "failures": [Failure(**one) for one in found["failures"]]})
+
+    def __str__(self) -> str:
+        rate = self.inputs / self.seconds if self.seconds else 0.0
+        return f"{self.target:24} {self.inputs:8,} inputs {self.accepted:8,} accepted {rate:9,.0f} inputs/s"
 
 
 def judge(target: Target, content: bytes, index: int = -1) -> tuple[bool, Failure | None]:
@@ -166,19 +176,32 @@ def watched() -> Iterator[None]:
 
 
 def run(target: Target, indices: Iterable[int], seed: int, before: Callable[[int], None] | None = None) -> Result:
-    """Reads the inputs of some numbers, within `watched`.
+    """Reads the inputs of some numbers, within `watched`; what Ctrl-C stops has a result too.
 
     Args:
         target: What reads.
         indices: The numbers of its inputs.
         seed: Of all inputs.
-        before: Called with each number before its input is read, so that somebody knows after a crash.
+        before: Called with each number before its input is made, so that somebody knows after a crash.
     """
-    result, started, places = Result(target.name), time.perf_counter(), set[str]()
+    result, started = Result(target.name), time.perf_counter()
+    try:
+        _read_all(target, indices, seed, before or (lambda index: None), result)
+    except KeyboardInterrupt:
+        result.is_stopped = True
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+    result.seconds = time.perf_counter() - started
+    return result
+
+
+def _read_all(
+    target: Target, indices: Iterable[int], seed: int, before: Callable[[int], object], result: Result
+) -> None:
+    places = set[str]()
     for index in indices:
+        before(index)
         content = target.make(seed, index)
-        if before is not None:
-            before(index)
         if index % NEIGHBOR_EVERY == 0:
             faulthandler.dump_traceback_later(WALL_SECONDS, exit=True)
         accepted, failure = judge(target, content, index)
@@ -194,6 +217,3 @@ def run(target: Target, indices: Iterable[int], seed: int, before: Callable[[int
             result.failures.append(failure)
             if len(places) >= MOST_FAILURES:
                 break
-    faulthandler.cancel_dump_traceback_later()
-    result.seconds = time.perf_counter() - started
-    return result

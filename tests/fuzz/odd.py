@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from random import Random
 
@@ -40,13 +41,13 @@ BYTES: tuple[bytes, ...] = (
 
 
 def value(rng: Random) -> object:
-    """A value that JSON or TOML may hold and that nobody expects."""
+    """A value that JSON or TOML may hold and that nobody expects; nobody else has it, so that it may be changed."""
     kind = rng.random()
     if kind < 0.4:
         return rng.choice(NUMBERS)
     if kind < 0.75:
         return rng.choice(TEXTS)
-    return rng.choice(OTHERS)
+    return copy.deepcopy(rng.choice(OTHERS))
 
 
 def damaged(rng: Random, content: bytes, others: Sequence[bytes] = ()) -> bytes:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +15,8 @@ from random import Random
 
 import pytest
 
-from fuzz import harness, targets, trees
+from fuzz import harness, odd, targets, trees
+from fuzz.progress import Progress
 from poolzoo.common.errors import CheckFailed, UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -94,6 +98,39 @@ def test_trees_stay_as_they_were():
     assert tree == {"a": [1, {"b": 2}]}
 
 
+def test_an_odd_value_is_nobody_elses():
+    whole, rng = copy.deepcopy([one for one in odd.OTHERS if isinstance(one, list | dict)]), Random(0)
+    for _ in range(200):
+        value = odd.value(rng)
+        if isinstance(value, list | dict):
+            value.clear()
+    assert [one for one in odd.OTHERS if isinstance(one, list | dict)] == whole
+
+
+def test_a_stopped_target_says_how_far_it_is():
+    def read(content: bytes) -> object:
+        if next(numbers) == 7:
+            raise KeyboardInterrupt
+        return content
+
+    numbers = iter(range(10))
+    with harness.watched():
+        found = harness.run(target(read), range(10), seed=0)
+    assert found.is_stopped
+    assert (found.inputs, found.accepted) == (7, 7)
+
+
+def test_results_of_a_target_are_shown_and_added(capsys):
+    progress = Progress()
+    for part in (harness.Result("t", 5, 2, 3, 0.5), harness.Result("t", 1, 0, 1, 0.5)):
+        progress.add(harness.Result.from_json(json.loads(json.dumps(part.to_json()))))
+    progress.fail(harness.Failure("u", 3, "ends the process with -8"))
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split()[:3] for line in shown[:2]] == [["t", "5", "inputs"], ["t", "6", "inputs"]]
+    assert shown[2:] == ["FAILED u 3: ends the process with -8"]
+    assert progress.totals() == (6, 1)
+
+
 @pytest.mark.parametrize("room", QUICK)
 def test_readers_take_valid_input_and_refuse_odd_in_one_line(room, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -109,6 +146,21 @@ def fuzz(*arguments: object) -> str:
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout[-5000:] + ended.stderr[-2000:]
     return ended.stdout
+
+
+@pytest.mark.slow
+def test_a_stopped_run_shows_what_it_has_read():
+    command = [sys.executable, "-m", "tests.fuzz", "--room", "graphs", "--inputs", "30000", "--jobs", "1"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        text = process.stdout.read()
+    assert process.returncode == 130
+    counts = [int(re.search(r"([\d,]+) inputs", line)[1].replace(",", "")) for line in (first, *text.splitlines()[:2])]
+    assert 0 < counts[1] < counts[0]
+    assert counts[2] == counts[0] + counts[1]
+    assert "2 targets, 0 failures, stopped" in text
 
 
 @pytest.mark.slow

@@ -9,8 +9,9 @@ from typing import Final
 
 import numpy as np
 
-from poolzoo.common import files
-from poolzoo.runtime.graph_input import GraphInput, read_input
+from poolzoo.common import files, json_reader
+from poolzoo.common.errors import CheckFailed
+from poolzoo.runtime.graph_input import GraphInput, from_json, read_input
 
 __all__ = ["IMAGES", "MODEL", "OUTPUTS", "Run", "Session", "keep_input", "kept_input", "read_input", "session"]
 
@@ -39,5 +40,13 @@ def keep_input(bundle: Path, out: Path) -> None:
 
 
 def kept_input(directory: Path) -> GraphInput:
-    """What `keep_input` wrote down."""
-    return GraphInput(**files.read_json(directory / INPUT))
+    """What `keep_input` wrote down.
+
+    Raises:
+        CheckFailed: It is missing or damaged.
+    """
+    try:
+        return from_json(json_reader.mapping(files.read_json(directory / INPUT)))
+    except (KeyError, TypeError, ValueError) as error:
+        text = f"{directory / INPUT} is damaged: it states no input of a graph"
+        raise CheckFailed(text, "export the run again") from error

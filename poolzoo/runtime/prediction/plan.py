@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, fields, replace
@@ -313,13 +314,19 @@ def files_of(out: Path, plan: Plan, part: int) -> list[str]:
         OSError: The list cannot be read.
     """
     first, size = part * plan.part_size // BATCH, plan.size_of(part)
-    with (out / INDEX).open("rb") as file:
-        file.seek(8 * first)
-        places = np.frombuffer(file.read(8 * (math.ceil(size / BATCH) + 1)), "<i8")
-    with (out / LIST).open("rb") as file:
-        file.seek(int(places[0]) if len(places) else 0)
-        raw = file.read(int(places[-1] - places[0])) if len(places) else b""
+    packed = _bytes_of(out / INDEX, 8 * first, 8 * (first + math.ceil(size / BATCH) + 1))
+    places = [place for (place,) in struct.iter_unpack("<q", packed[: len(packed) // 8 * 8])]
+    raw = _bytes_of(out / LIST, places[0], places[-1]) if places else b""
     names = [os.fsdecode(name) for name in raw.split(b"\0")[:-1]]
     if len(names) != size:
         raise CheckFailed(f"{out / LIST} is damaged", "predict into another directory")
     return names
+
+
+def _bytes_of(path: Path, start: int, end: int) -> bytes:
+    """A part of a file, as far as the file has it: memory is taken for no more, whatever is asked for."""
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        start, end = (min(max(0, place), size) for place in (start, end))
+        file.seek(start)
+        return file.read(max(0, end - start))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -24,9 +25,12 @@ ROOMS: dict[str, tuple[str, ...]] = {  # each room with what must be installed
     "parquet": ("pyarrow",),
     "plugins": (),
     "caches": (),
+    "predictions": (),
+    "converted": (),
+    "hub": ("datasets",),
 }
 # How many inputs a room gets, as a part of those that another one gets: where a single input takes long.
-WEIGHTS: dict[str, float] = {"boards": 0.3, "plugins": 0.2}
+WEIGHTS: dict[str, float] = {"boards": 0.3, "plugins": 0.2, "converted": 0.3, "predictions": 0.5, "hub": 0.1}
 
 
 def inputs_of(room: str, rooms: Sequence[str], inputs: int) -> int:
@@ -40,9 +44,10 @@ def missing(room: str) -> list[str]:
 
 
 def open_room(room: str, folder: Path) -> Iterator[Target]:
-    """The targets of a room; what they read lies in `folder`."""
+    """The targets of a room; what they read lies in `folder`, without what a process left there that an input ended."""
     place = folder / room
-    place.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
     targets: Iterator[Target] = importlib.import_module(f".{room}", __name__).targets(place)
     return targets
 

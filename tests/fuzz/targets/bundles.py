@@ -22,6 +22,7 @@ from poolzoo.runtime import cases, ort_session, protocol
 from poolzoo.runtime.verify import verify
 
 ROOT = Path(__file__).parents[3]
+NO_JSON = "no JSON"  # a value of the metadata of `linear_bundle`
 
 
 def targets(folder: Path) -> Iterator[Target]:
@@ -100,17 +101,18 @@ def _cases(where: Path) -> object:
 
 def _mutated_metadata(rng: Random, seeds: Sequence[bytes]) -> bytes:
     """Metadata of which one value is other JSON, or no JSON."""
-    found: dict[str, str] = json.loads(rng.choice(seeds))
+    whole: dict[str, str] = json.loads(rng.choice(seeds))
+    found = dict(whole)
     for _ in range(rng.choice((1, 1, 2))):
-        key = rng.choice(list(found))
+        key = rng.choice([one for one in found if one in whole] or [*whole])
         kind = rng.random()
         if kind < 0.1:
-            del found[key]
+            found.pop(key, None)
             found = found or {"note": ""}
-        elif kind < 0.2 or found[key] == "no JSON":
-            found[key] = odd.text(rng, found[key]).encode("utf-8", "replace").decode().replace("\0", " ")
+        elif kind < 0.2 or whole[key] == NO_JSON:
+            found[key] = odd.text(rng, whole[key]).encode("utf-8", "replace").decode().replace("\0", " ")
         else:
-            text = trees.json_text(rng, json.loads(found[key]))[:100_000]
+            text = trees.json_text(rng, json.loads(whole[key]))[:100_000]
             found[key] = text.decode("utf-8", "replace").replace("\0", " ")
     return json.dumps(found).encode()
 

@@ -8,11 +8,13 @@ from pathlib import Path
 from random import Random
 from unittest import mock
 
-from fuzz import odd
+from fuzz import odd, trees
 from fuzz.harness import Disagreement, Target
+from fuzz.targets.settings import mutated_toml
 from poolzoo.common.errors import CheckFailed
 from poolzoo.plugin import discovery, entry_points, loader, problems
 from poolzoo.plugin.spec import Pooling
+from poolzoo.testing import project_file
 
 GOOD = """
 from poolzoo import Pooling, hookimpl
@@ -111,3 +113,10 @@ def targets(folder: Path) -> Iterator[Target]:
 
     yield Target("plugin", [GOOD.replace("{name}", "'good'").encode()], mutated_source, read, 0.05)
     yield Target("entry-points", [f"{POINTS}\n%%\n{METADATA}".encode()], mutated_points, installed, 0.05)
+    project = {"tool": {"poolzoo": {"expected-failures": {"shapes": "why"}}}, "project": {"name": "x"}}
+
+    def expected(content: bytes) -> object:
+        (folder / project_file.NAME).write_bytes(content)
+        return project_file.expected_failures(folder / project_file.NAME)
+
+    yield Target("project-file", [trees.toml(project).encode()], mutated_toml(), expected, 0.05)

@@ -16,6 +16,7 @@ from fuzz.targets.settings import mutated_toml
 from poolzoo.artifacts import manifest, result_card, run, run_report
 from poolzoo.common import files
 from poolzoo.compare import gather
+from poolzoo.model.accounting import Accounting
 from poolzoo.train.class_weights import class_weights
 from poolzoo.train.settings_file import read_run_settings
 
@@ -92,6 +93,24 @@ def targets(folder: Path) -> Iterator[Target]:
             raise Disagreement(f"weights {found}")
         return found
 
+    def replacing(content: bytes) -> object:
+        """A command was stopped while it changed the directory, which the next one ends."""
+        for name in ("a.json", "b.json"):
+            (folder / f"{name}.new").write_text("{}")
+        (folder / manifest.REPLACING).write_bytes(content)
+        try:
+            return manifest.finish_replacing(folder)
+        finally:
+            (folder / manifest.REPLACING).unlink(missing_ok=True)
+            if not place.is_dir():
+                raise Disagreement("a directory is gone")
+
+    def initial(content: bytes) -> object:
+        (folder / "weights.json").write_bytes(content)
+        found = Accounting.from_json(files.read_json(folder / "weights.json"), ["a", "b"], folder / "weights.json")
+        return found.line(), found.to_json()
+
+    origin = Accounting("resnet18", loaded=("a",), fresh=("b",), left_out=("fc.weight",)).to_json()
     yield Target("manifest", [seeds["manifest.json"]], mutated_json, reads_manifest, 0.5)
     yield Target("run-config", [seeds["config.json"]], mutated_json, restoring(place, "config.json", "run", whole), 0.1)
     yield Target("metrics", [seeds["metrics.json"]], mutated_json, report)
@@ -107,3 +126,5 @@ def targets(folder: Path) -> Iterator[Target]:
     yield Target("gathered-metrics", [seeds["metrics.json"]], mutated_json, together, 0.02)
     together = restoring(place, "env.json", "run", lambda where: gather.compare_runs([where], None, 0.05))
     yield Target("gathered-env", [seeds["env.json"]], mutated_json, together, 0.02)
+    yield Target("replacing", [b'["a.json.new", "b.json.new"]'], mutated_json, replacing, 0.3)
+    yield Target("initial-weights", [json.dumps(origin).encode()], mutated_json, initial, 0.3)

@@ -6,15 +6,20 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from random import Random
+from unittest import mock
 
 from fuzz import odd
 from fuzz.harness import Disagreement, Target
+from poolzoo.cli import cli
+from poolzoo.cli.completion import Completer
+from poolzoo.common import streams
 from poolzoo.common.errors import UsageError
+from poolzoo.common.variables import whole_number
 from poolzoo.compare import grid
 from poolzoo.data import disk, sizes, source, unreadable
 from poolzoo.data.augment import options
 from poolzoo.metrics.abstention import Target as AbstainAt
-from poolzoo.plugin import grammar, loader
+from poolzoo.plugin import disabled, grammar, loader
 from poolzoo.plugin.spec import Pooling
 from poolzoo.train.step_plan import StepPlan, parse_duration, show_duration
 
@@ -28,6 +33,15 @@ DATA = (
     "hf:owner/name",
     "shards:x-{0..9}.tar",
     "parquet:a.parquet",
+)
+
+LINES = (
+    "poolzoo finetune --pool ge",
+    "poolzoo finetune --data folder:",
+    "poolzoo export run --precision ",
+    "poolzoo compare --pools avg,gem:p=3,",
+    "poolzoo predict --image-size=",
+    "poolzoo ver",
 )
 
 
@@ -135,6 +149,19 @@ def _variable(name: str, read: Callable[[], object]) -> Callable[[str], object]:
     return set_and_read
 
 
+def _completed(line: str) -> object:
+    shells = {shell: Completer(cli, shell, line, ":=").complete() for shell in ("bash", "zsh", "fish")}
+    for shell, answer in shells.items():
+        if not answer.replace("\n", "").replace("\t", "").isprintable():
+            raise Disagreement(f"{shell} is given a character that a terminal obeys")
+    return shells
+
+
+def _columns() -> object:
+    with mock.patch.object(streams, "stdout_is_terminal", lambda: True):
+        return streams.data_columns()
+
+
 def targets(folder: Path) -> Iterator[Target]:
     os.chdir(folder)
     local = [one.item.name for one in loader.catalog().select(Pooling) if one.item.kind == "local"]
@@ -153,6 +180,12 @@ def targets(folder: Path) -> Iterator[Target]:
     yield _target("abstain-at", ("accuracy=0.99", "coverage=0.8"), _abstain)
     yield _target("skip-broken", ("10", "all"), unreadable.plain)
     yield _target("cache-limit", ("20", "0", "1e3"), _variable("POOLZOO_CACHE_LIMIT", disk.limit))
+    yield _target("whole-number-variable", ("0", "3"), _variable("LOCAL_RANK", lambda: whole_number("LOCAL_RANK", 0)))
+    yield _target("columns-variable", ("80", "0"), _variable("COLUMNS", _columns), 0.3)
+    yield _target("cache-variable", ("cache", "~/x"), _variable("POOLZOO_CACHE", source.cache_dir), 0.3)
+    yield _target("config-variable", ("config", ""), _variable("POOLZOO_CONFIG", disabled.read), 0.3)
+    yield _target("folder-variable", ("plugins", ""), _variable("POOLZOO_PLUGINS_DIR", loader.candidates), 0.1)
+    yield _target("completion", LINES, _completed, 0.3)
     yield _target("plugins-variable", ("a,b", ""), _variable("POOLZOO_PLUGINS", loader.candidates), 0.1)
 
 
