@@ -31,19 +31,32 @@ def improved(logits: np.ndarray, labels: np.ndarray, common: Calibration | None)
         common: The temperature that it has to beat; None for 1.
     """
     logits, labels = held_out.drawn(logits, labels, MAX_NUMBERS)
-    if len(logits) < MIN_IMAGES:
+    if len(logits) < MIN_IMAGES or not held_out.is_gain(gains(logits, labels, common), ALPHA):
         return None
-    before = Calibration(1.0) if common is None else common
-    z = before.apply(logits)
-    distances = z.max(1, keepdims=True) - z
-    gains = held_out.nll(z, labels)
-    for fitted, others in held_out.folds(len(z)):
-        slope, power = _fit(distances[fitted], labels[fitted])
-        gains[others] -= held_out.nll(-((slope * distances[others]) ** power), labels[others])
-    if not held_out.is_gain(gains, ALPHA):
-        return None
-    slope, power = _fit(distances, labels)
-    return Calibration(held_out.rounded(before.temperature / slope), power=held_out.rounded(power))
+    return fitted(logits, labels, common)
+
+
+def gains(logits: np.ndarray, labels: np.ndarray, common: Calibration | None) -> np.ndarray:
+    """How far a power that was fitted on other images lowers the NLL of each, `float64[N]`; as for `improved`."""
+    distances = _distances(logits, common)
+    found = held_out.nll(-distances, labels)
+    for rows, others in held_out.folds(len(distances)):
+        slope, power = _fit(distances[rows], labels[rows])
+        found[others] -= held_out.nll(-((slope * distances[others]) ** power), labels[others])
+    return found
+
+
+def fitted(logits: np.ndarray, labels: np.ndarray, common: Calibration | None) -> Calibration:
+    """The best calibration with a power, whether it helps or not; as for `improved`."""
+    slope, power = _fit(_distances(logits, common), labels)
+    temperature = (1.0 if common is None else common.temperature) / slope
+    return Calibration(held_out.rounded(temperature), power=held_out.rounded(power))
+
+
+def _distances(logits: np.ndarray, common: Calibration | None) -> np.ndarray:
+    """Distances to the largest logit, divided by the temperature, `float64[N, K]`."""
+    z = (Calibration(1.0) if common is None else common).apply(logits)
+    return np.asarray(z.max(1, keepdims=True) - z)
 
 
 def _fit(distances: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
