@@ -24,7 +24,7 @@ MAX_TEMPERATURE: Final = 20.0
 # Below 1 the slope at distance 0 is infinite, so that rounding decides there. Far above 1, small distances vanish.
 MIN_POWER: Final = 1.0
 MAX_POWER: Final = 2.0
-# Added to distances: some runtimes compute powers with a logarithm, and give NaN for one of 0.
+# Added to distances in powers: ncnn computes powers with a logarithm, and is wrong at 0.
 DISTANCE_EPS: Final = 1e-6
 
 
