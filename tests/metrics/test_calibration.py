@@ -11,7 +11,7 @@ import scipy.stats
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from poolzoo.metrics import calibration_fit, evaluation, reliability
+from poolzoo.metrics import calibration_fit, evaluation, power_scaling, reliability
 from poolzoo.metrics.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE, Calibration
 from poolzoo.metrics.decisions import Decision, recorded
 from poolzoo.metrics.intervals import calibration_error
@@ -93,8 +93,20 @@ def test_a_pure_temperature_gets_no_power(temperature):
         assert chosen is None or chosen.power is None
 
 
+@pytest.mark.parametrize(("seed", "power", "evidence"), [(63, 1.2, 2.4), (64, 1.3, 2.1), (63, 1.5, 4.2)])
+def test_weak_evidence_gives_no_power(seed, power, evidence):
+    """True powers that 1,500 images show at 2 or at 4 standard errors."""
+    logits, labels = planted_power(seed, 1500, power=power)
+    common = calibration_fit.fit(logits, labels, power=False, vector=False).calibration
+    gains = power_scaling.gains(logits, labels, common)
+    found = gains.mean() / scipy.stats.sem(gains)
+    assert found == pytest.approx(evidence, abs=0.1)
+    chosen = calibration_fit.fit(logits, labels, vector=False).calibration
+    assert (chosen.power is not None) == (evidence > 4)
+
+
 def test_few_images_get_no_power():
-    logits, labels = planted_power(21, 40, power=2.0)
+    logits, labels = planted_power(12, 40, temperature=1.0, power=2.0, classes=10)  # 6 standard errors
     assert calibration_fit.fit(logits, labels, vector=False).calibration.power is None
 
 
