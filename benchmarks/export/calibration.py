@@ -4,12 +4,15 @@ python -m benchmarks.export.calibration --data folder:PATH [--backbones nano/res
     [--pretrained nano/resnet] [--plugin FILE] [--seeds 3] [--set epochs=2 image_size=64] [--json FILE]
 python -m benchmarks.export.calibration --data folder:PATH --backbones lite0 --pretrained lite0
     --plugin plugins/poolzoo-lite0/src/poolzoo_lite0/__init__.py
+python -m benchmarks.export.calibration --logits RUN...
 
 Every run is a `finetune` of its own: its validation images choose the best epoch and the temperature, and the test
 images judge both. Weights at the start must not have been trained on the validation images, which would look too easy:
 nano's weights on CIFAR-10 need --set split_seed=0, the split that they were made with. The goal is an expected
 calibration error of at most 0.015 on every seed, and no seed that is worse than before beyond chance: the 95 % interval
 of the change of the NLL is not above 0.
+
+With --logits, runs that are there already are judged: maps fitted on their `validation.npz` are scored on `test.npz`.
 
 Every finished run is a line of JSON in FILE, and is not run again.
 """
@@ -77,7 +80,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--logits", nargs="+", type=Path, metavar="RUN", help="judge finished runs, and train nothing")
     args = parser.parse_args()
+    if args.logits:
+        from benchmarks.export import calibration_maps
+
+        calibration_maps.show(args.logits)
+        return
 
     from poolzoo.plugin import loader
 

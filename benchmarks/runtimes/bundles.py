@@ -22,6 +22,8 @@ from benchmarks.runtimes.layers import BATCHES
 from poolzoo.artifacts import run
 from poolzoo.export.export import ExportOptions, export
 from poolzoo.export.source import ExportSource
+from poolzoo.metrics.calibration import Calibration
+from poolzoo.metrics.decisions import Decision
 from poolzoo.model.assemble import assemble
 from poolzoo.model.config import ModelConfig
 from poolzoo.model.inference import InferenceModel
@@ -31,6 +33,7 @@ from poolzoo.parity.report import Limits
 LABELS: Final = tuple("abcdefghij")
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 EVALUATED: Final = 19  # the opset from which the evaluator has all operators of int8
+TEMPERATURE: Final = 1.3
 STRENGTH: Final = 0.3  # of the noise on biases and small scales: with more, a deep random network is chaotic
 
 
@@ -45,6 +48,7 @@ class Bundle:
         image_size: Of the backbone's input; None for the same.
         precision: A choice of `poolzoo export --precision`.
         input_kind: "uint8" or "float".
+        power: Of the calibration of its probabilities; None for no calibration.
     """
 
     kind: str
@@ -55,6 +59,7 @@ class Bundle:
     image_size: int | None = None
     precision: str = "fp32"
     input_kind: str = "uint8"
+    power: float | None = None
 
     @property
     def name(self) -> str:
@@ -63,11 +68,13 @@ class Bundle:
         resized = f", {self.size} → {self.image_size} px" if self.image_size else ""
         precision = "" if self.precision == "fp32" else f", {self.precision}"
         floating = ", float input" if self.input_kind == "float" else ""
-        return f"{self.backbone} + {self.pool}{local}{resized}{precision}{floating}"
+        calibrated = f", calibrated by a power of {self.power:g}" if self.power else ""
+        return f"{self.backbone} + {self.pool}{local}{resized}{precision}{floating}{calibrated}"
 
 
 BUNDLES: Final = (
     Bundle(kind="CNN", backbone="nano/resnet", pool="gem"),
+    Bundle(kind="CNN, power in the calibration", backbone="nano/resnet", pool="gem", power=1.5),
     Bundle(kind="CNN, float input", backbone="nano/resnet", pool="avgmax", input_kind="float"),
     Bundle(kind="CNN, resized inside", backbone="nano/plain", pool="netvlad", size=16, image_size=32),
     Bundle(kind="CNN, local layers", backbone="nano/plain", pool="cov", local_pool="maxblur"),
@@ -115,13 +122,14 @@ def write(name: str, folder: Path) -> None:
     preprocess = Preprocess(MEAN, STD, size, assembly.image_size)
     photos = np.stack([np.asarray(photo) for photo in cases.photographs(None, size)])
     cases.perturb(assembly.network, preprocess(torch.from_numpy(photos)), len(LABELS), STRENGTH)
-    model = InferenceModel(preprocess, assembly.network).eval()
+    decision = Decision(calibration=Calibration(TEMPERATURE, power=asked.power) if asked.power else None)
+    model = InferenceModel(preprocess, assembly.network, calibration=decision.calibration).eval()
     source = ExportSource(
         title=name,
         origin={"run": "benchmark of runtimes"},
         model=model,
         size=size,
-        config=run.configuration(assembly, preprocess, LABELS, "photographs"),
+        config=run.configuration(assembly, preprocess, LABELS, "photographs", decision=decision),
         weights_sha256=hashlib.sha256(run.weights_bytes(assembly.network.state_dict())).hexdigest(),
         images=photos,
         image_labels=None,

@@ -339,11 +339,16 @@ def _calibration(decision: Decision, trusted: ReliabilityChange) -> str:
     """What probabilities are worth, as a table and a diagram."""
     said = "`probabilities` are those of plain logits."
     if decision.calibration is not None:
-        each = " with a scale and bias of each class" if decision.calibration.scale is not None else ""
+        chosen = decision.calibration
+        mapped = f"logits divided by a temperature of {chosen.temperature:.4g}"
+        if chosen.scale is not None:
+            mapped += " with a scale and bias of each class"
+        if chosen.power is not None:
+            power = f"`-(d / {chosen.temperature:.4g}) ** {chosen.power:.4g}`"
+            mapped = f"{power} of the distances d to the largest logit"
         said = (
-            f"`probabilities` are those of logits divided by a temperature of {decision.calibration.temperature:.4g}"
-            f"{each}, which validation images chose; `logits` are plain. The metadata of `model.onnx` has it as "
-            "`calibration`."
+            f"`probabilities` are those of {mapped}, which validation images chose; `logits` are plain. "
+            "The metadata of `model.onnx` has it as `calibration`."
         )
     table = markdown.table(reliability.headers(trusted), reliability.rows(trusted))
     picture = "![Reliability diagram: share of right predictions by their probability](reliability.png)"

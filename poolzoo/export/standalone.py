@@ -201,7 +201,11 @@ def check_probabilities(model: Model, logits: np.ndarray, given: np.ndarray) -> 
     scaled = logits.astype(np.float64)
     if model.calibration is not None:
         scale, bias = model.calibration.get("scale", 1.0), model.calibration.get("bias", 0.0)
-        scaled = scaled * np.asarray(scale) / model.calibration["temperature"] + np.asarray(bias)
+        temperature, power = model.calibration["temperature"], model.calibration.get("power")
+        if power is None:
+            scaled = scaled * np.asarray(scale) / temperature + np.asarray(bias)
+        else:
+            scaled = -(((scaled.max(1, keepdims=True) - scaled) / temperature) ** power)
     if model.thresholds is None:
         powers = np.exp(scaled - scaled.max(1, keepdims=True))
         expected = powers / powers.sum(1, keepdims=True)

@@ -1,7 +1,10 @@
-"""What turns logits into logits whose probabilities can be believed: a temperature, or a scale and bias of each class.
+"""What turns logits into logits whose probabilities can be believed: a temperature, alone or with more.
 
-Guo, Pleiss, Sun and Weinberger, On Calibration of Modern Neural Networks, ICML 2017, arXiv:1706.04599, section 4.2.
-`calibration_fit.py` chooses it. Needs numpy only.
+Beside it there may be a power, or a scale and bias of each class. Temperature, scale and bias are those of Guo, Pleiss,
+Sun and Weinberger, On Calibration of Modern Neural Networks, ICML 2017, arXiv:1706.04599, section 4.2. With a power b,
+calibrated logits are `-(d / T) ** b` of the distances d of logits to the largest one. This keeps the order of classes
+(Rahimi, Shaban, Cheng, Hartley and Boots, Intra Order-preserving Functions for Calibration of Multi-Class Neural
+Networks, NeurIPS 2020, arXiv:2003.06820). `calibration_fit.py` chooses the map. Needs numpy only.
 """
 
 from __future__ import annotations
@@ -18,30 +21,44 @@ MOST: Final = 1e12  # of temperature, scale and bias, and the inverse of the lea
 # Beyond these, probabilities are 0 and 1, or all alike.
 MIN_TEMPERATURE: Final = 0.05
 MAX_TEMPERATURE: Final = 20.0
+# Below 1 the slope at distance 0 is infinite, so that rounding decides there. Far above 1, small distances vanish.
+MIN_POWER: Final = 1.0
+MAX_POWER: Final = 2.0
+# Added to distances in powers: ncnn computes powers with a logarithm, and is wrong at 0.
+DISTANCE_EPS: Final = 1e-6
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A map of logits, `z → z · scale / temperature + bias`, before softmax or sigmoid.
+    """A map of logits before softmax or sigmoid.
+
+    It is `z → z · scale / temperature + bias`, or with a power `z → -((max(z) - z) / temperature) ** power`.
 
     Attributes:
         temperature: T of temperature scaling: above 1 probabilities become less certain, below 1 more.
         scale: A positive factor of each class beside it (vector scaling), or of each label (Platt scaling).
         bias: What is added to each class or label; both or neither are None.
+        power: Of the distance to the largest logit, above 1, for images with one label; None without, and beside a
+            scale.
     """
 
     temperature: float
     scale: tuple[float, ...] | None = None
     bias: tuple[float, ...] | None = None
+    power: float | None = None
 
     @property
     def method(self) -> str:
-        """Its name: "temperature" or "vector"."""
+        """Its name: "temperature", "power" or "vector"."""
+        if self.power is not None:
+            return "power"
         return "temperature" if self.scale is None else "vector"
 
     @property
     def factors(self) -> np.ndarray:
-        """What logits are multiplied by, `float32[1]` or `float32[K]`, as a graph holds it."""
+        """What logits, or powers of their distances, are multiplied by: `float32[1]` or `float32[K]`, as in a graph."""
+        if self.power is not None:
+            return np.asarray([self.temperature**-self.power], np.float32)
         return (np.asarray(self.scale or (1.0,), np.float64) / self.temperature).astype(np.float32)
 
     @property
@@ -49,9 +66,19 @@ class Calibration:
         """What is added then, `float32[K]`; None for nothing."""
         return None if self.bias is None else np.asarray(self.bias, np.float32)
 
+    @property
+    def exponent(self) -> np.ndarray | None:
+        """What distances are raised to before they multiply themselves, `float32[1]`: power - 1; None without one."""
+        return None if self.power is None else np.asarray([self.power - 1], np.float32)
+
     def apply(self, logits: np.ndarray) -> np.ndarray:
         """Calibrated logits, `float[…, K] → float64[…, K]`, of the same numbers that a graph holds."""
-        scaled: np.ndarray = logits.astype(np.float64) * self.factors.astype(np.float64)
+        factors, exponent = self.factors.astype(np.float64), self.exponent
+        if exponent is not None:
+            with np.errstate(invalid="ignore", over="ignore"):  # of logits that are infinite, or enormous
+                below = logits.astype(np.float64) - logits.max(-1, keepdims=True)
+                return np.asarray(below * (DISTANCE_EPS - below) ** exponent.astype(np.float64) * factors)
+        scaled: np.ndarray = logits.astype(np.float64) * factors
         return scaled if self.offsets is None else scaled + self.offsets.astype(np.float64)
 
     def calibrated_probabilities(self, plain: Sequence[float]) -> tuple[float, ...]:
@@ -72,7 +99,8 @@ class Calibration:
     def to_json(self) -> dict[str, object]:
         """The value of `calibration` in `config.json` and in the metadata of a graph."""
         vector = {} if self.scale is None or self.bias is None else {"scale": [*self.scale], "bias": [*self.bias]}
-        return {"method": self.method, "temperature": self.temperature, **vector}
+        power = {} if self.power is None else {"power": self.power}
+        return {"method": self.method, "temperature": self.temperature, **power, **vector}
 
     @classmethod
     def from_json(cls, found: object, count: int) -> Calibration | None:
@@ -92,7 +120,12 @@ class Calibration:
         temperature = float(found["temperature"])
         if not 1 / MOST <= temperature <= MOST:
             raise ValueError(f"calibration with a temperature up to {MOST:g}")
-        scale, bias = found.get("scale"), found.get("bias")
+        scale, bias, power = found.get("scale"), found.get("bias"), found.get("power")
+        if power is not None:
+            is_alone = scale is None and bias is None
+            if not (is_alone and _is_finite(power) and MIN_POWER <= power <= MAX_POWER):
+                raise ValueError(f"calibration with a power from {MIN_POWER:g} to {MAX_POWER:g}, without a scale")
+            return cls(temperature, power=float(power))
         if scale is None and bias is None:
             return cls(temperature)
         scales, biases = _numbers(scale, count), _numbers(bias, count)

@@ -1,5 +1,7 @@
 """Chooses a calibration on validation images: a temperature, and more than that only where it helps beyond chance.
 
+A power beside it has to beat it on held-out images, and then a scale and bias of each class what was chosen so far.
+
 A temperature minimizes the negative log-likelihood (NLL), which is convex in 1 / T (Guo et al. 2017, section 4.2). A
 likelihood-ratio test of T = 1 decides whether it is kept. A test of the derivative at T = 1 would not do: a network
 that is far too certain has few errors with a huge derivative each, and their spread hides it. The ratio is divided by
@@ -18,7 +20,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from poolzoo.metrics import vector_scaling
+from poolzoo.metrics import held_out, power_scaling, vector_scaling
 from poolzoo.metrics.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE, Calibration
 from poolzoo.metrics.decisions import is_finite, sigmoid
 from poolzoo.metrics.intervals import Z_95
@@ -38,7 +40,7 @@ class CalibrationFit:
     Attributes:
         calibration: What was chosen; None where probabilities stay as they are.
         images: Number of validation images with finite logits that it was fitted on.
-        temperature: The best temperature, also where it was not kept; 1 where it could not be fitted.
+        temperature: The best temperature alone, also where it was not kept; 1 where it could not be fitted.
         interval: Its 95 % interval, from the sandwich estimate of the variance of 1 / T.
         p_value: Of the test of T = 1; 1 where it could not be fitted.
         nll: Mean NLL of these images before, in nats.
@@ -87,12 +89,15 @@ class CalibrationFit:
         found = f"temperature {self.temperature:.3g} (95 % interval {low:.3g} to {high:.3g})"
         if self.calibration is None:
             return f"probabilities are not calibrated: {self.reason}"
+        if self.calibration.power is not None:
+            chosen = f"temperature {self.calibration.temperature:.3g} and power {self.calibration.power:.3g}"
+            found = f"{chosen}, better than {found} alone"
         more = " with a scale and bias of each class" if self.calibration.scale is not None else ""
         few = "; so few images leave it uncertain" if self.images < FEW_IMAGES else ""
         return f"probabilities are calibrated on {self.images} validation images: {found}{more}{few}"
 
 
-def fit(logits: np.ndarray, labels: np.ndarray, *, vector: bool = True) -> CalibrationFit:
+def fit(logits: np.ndarray, labels: np.ndarray, *, power: bool = True, vector: bool = True) -> CalibrationFit:
     """Chooses a calibration.
 
     Images whose logits are not finite are left out.
@@ -100,6 +105,7 @@ def fit(logits: np.ndarray, labels: np.ndarray, *, vector: bool = True) -> Calib
     Args:
         logits: Of validation images, `float[N, K]`.
         labels: `int64[N]`, or `uint8[N, K]` for several labels.
+        power: Whether to try a power beside the temperature, of one label each, which costs more.
         vector: Whether to try a scale and bias of each class too, which costs more and may change predictions.
     """
     finite = is_finite(logits)
@@ -119,14 +125,15 @@ def fit(logits: np.ndarray, labels: np.ndarray, *, vector: bool = True) -> Calib
     found = CalibrationFit(
         calibration=None,
         images=len(logits),
-        temperature=_rounded(1 / best.beta),
+        temperature=held_out.rounded(1 / best.beta),
         interval=best.interval(),
         p_value=_p_value(before, best, logits.shape[1] if labels.ndim == 2 else 1),
         nll=before.nll,
     )
-    kept = Calibration(found.temperature) if found.p_value < ALPHA else None
-    if vector:
-        kept = vector_scaling.improved(logits, labels, kept) or kept
+    common = Calibration(found.temperature) if found.p_value < ALPHA else None
+    powered = power_scaling.improved(logits, labels, common) if power and labels.ndim == 1 else None
+    scaled = vector_scaling.improved(logits, labels, common, powered) if vector else None
+    kept = scaled or powered or common
     if kept is None:
         low, high = found.interval
         reason = (
@@ -134,7 +141,7 @@ def fit(logits: np.ndarray, labels: np.ndarray, *, vector: bool = True) -> Calib
             f"on {found.images} validation images"
         )
         return replace(found, nll_after=found.nll, reason=reason)
-    after = best.nll if kept.scale is None else _Problem.of(kept.apply(logits), labels).at(1.0).nll
+    after = best.nll if kept.method == "temperature" else _Problem.of(kept.apply(logits), labels).at(1.0).nll
     return replace(found, calibration=kept, nll_after=after)
 
 
@@ -151,11 +158,6 @@ def _p_value(before: _Point, best: _Point, labels: int) -> float:
     ratio = 2 * len(best.slopes) * labels * max(0.0, before.nll - best.nll)
     spread = labels * np.mean(best.slopes**2)
     return float(chdtrc(1, ratio * min(1.0, best.curvature / spread) if spread > 0 else ratio))
-
-
-def _rounded(temperature: float) -> float:
-    """Six digits, so that `config.json` stays readable."""
-    return float(f"{temperature:.6g}")
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,7 @@ class _Point:
         error = Z_95 * np.sqrt(np.mean(self.slopes**2) / len(self.slopes)) / self.curvature
         highest = 1 / (self.beta - error) if self.beta > error else MAX_TEMPERATURE
         lowest = 1 / (self.beta + error)
-        return _rounded(max(MIN_TEMPERATURE, lowest)), _rounded(min(MAX_TEMPERATURE, highest))
+        return held_out.rounded(max(MIN_TEMPERATURE, lowest)), held_out.rounded(min(MAX_TEMPERATURE, highest))
 
 
 @dataclass(frozen=True)

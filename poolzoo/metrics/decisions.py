@@ -79,10 +79,10 @@ class Decision:
         This is half the gap between the two largest, or with several labels the least distance of one to its threshold;
         infinite where there is one class. It counts in logits before calibration.
         """
-        x = self.calibrated(logits.astype(np.float64))
+        x = logits.astype(np.float64)
         slopes = np.ones(x.shape[1])
-        if self.calibration is not None:
-            slopes = slopes * self.calibration.factors
+        if self.calibration is not None and self.calibration.power is None:  # a power keeps the order
+            x, slopes = self.calibrated(x), slopes * self.calibration.factors
         if self.thresholds is not None:
             share = np.asarray(self.thresholds, np.float64)
             with np.errstate(divide="ignore"):
@@ -120,6 +120,8 @@ def recorded(task: object, thresholds: object, count: int, calibration: object =
         raise ValueError(f"thresholds of {count} labels")
     if not all(isinstance(value, int | float) and 0 <= value <= 1 for value in thresholds):
         raise ValueError("thresholds between 0 and 1")
+    if calibrated is not None and calibrated.power is not None:
+        raise ValueError("calibration with a power, which needs one label an image")
     return Decision(tuple(map(float, thresholds)), calibrated)
 
 

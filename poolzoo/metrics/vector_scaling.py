@@ -12,10 +12,10 @@ from typing import Final
 
 import numpy as np
 
+from poolzoo.metrics import held_out
 from poolzoo.metrics.calibration import Calibration
 
 ALPHA: Final = 0.01  # of the paired test; with several labels divided by their number
-FOLDS: Final = 5
 MIN_PER_CLASS: Final = (
     20  # validation images of every class, or with and without a label: two numbers are fitted to each
 )
@@ -24,20 +24,20 @@ SMALLEST: Final = 0.05  # of a scale, as a share of the common one
 LARGEST: Final = 20.0
 
 
-def improved(logits: np.ndarray, labels: np.ndarray, common: Calibration | None) -> Calibration | None:
-    """A calibration with scales and biases; None where it is no better than the common temperature beyond chance.
+def improved(
+    logits: np.ndarray, labels: np.ndarray, common: Calibration | None, kept: Calibration | None = None
+) -> Calibration | None:
+    """A calibration with scales and biases; None where it is no better than what was chosen before beyond chance.
 
     Args:
         logits: `float[N, K]`, finite.
         labels: `int64[N]`, or `uint8[N, K]` for several labels.
-        common: The temperature that it has to beat; None for 1.
+        common: The temperature that the scales multiply; None for 1.
+        kept: What it has to beat: a power of images with one label, or None for the temperature.
     """
+    logits, labels = held_out.drawn(logits, labels, MAX_NUMBERS)
     scaled = (common or Calibration(1.0)).apply(logits)
     count = scaled.shape[1]
-    most = MAX_NUMBERS // count
-    if len(scaled) > most:
-        drawn = np.random.default_rng(0).permutation(len(scaled))[:most]
-        scaled, labels = scaled[drawn], labels[drawn]
     temperature = 1.0 if common is None else common.temperature
     if labels.ndim == 2:
         pairs = [_platt(scaled[:, label], labels[:, label] > 0, ALPHA / count) for label in range(count)]
@@ -47,12 +47,11 @@ def improved(logits: np.ndarray, labels: np.ndarray, common: Calibration | None)
         return Calibration(temperature, _rounded(scales), _rounded(biases))
     if np.bincount(labels, minlength=count).min() < MIN_PER_CLASS:
         return None
-    gains = np.zeros(len(scaled))
-    for fitted, held_out in _folds(len(scaled)):
+    gains = held_out.nll(scaled if kept is None else kept.apply(logits), labels)
+    for fitted, others in held_out.folds(len(scaled)):
         scale, bias = _fit(scaled[fitted], labels[fitted])
-        before = _nll(scaled[held_out], labels[held_out])
-        gains[held_out] = before - _nll(scaled[held_out] * scale + bias, labels[held_out])
-    if not _is_gain(gains, ALPHA):
+        gains[others] -= held_out.nll(scaled[others] * scale + bias, labels[others])
+    if not held_out.is_gain(gains, ALPHA):
         return None
     scale, bias = _fit(scaled, labels)
     return Calibration(temperature, _rounded(scale), _rounded(bias))
@@ -69,22 +68,14 @@ def _platt(x: np.ndarray, positive: np.ndarray, alpha: float) -> tuple[float, fl
     if min(positive.sum(), (~positive).sum()) < MIN_PER_CLASS:
         return None
     two, own = np.stack([np.zeros_like(x), x], 1), positive.astype(np.int64)  # its softmax is the sigmoid
-    gains = np.zeros(len(x))
-    for fitted, held_out in _folds(len(x)):
+    gains = held_out.nll(two, own)
+    for fitted, others in held_out.folds(len(x)):
         scale, bias = _fit(two[fitted], own[fitted], shared=True)
-        before = _nll(two[held_out], own[held_out])
-        gains[held_out] = before - _nll(two[held_out] * scale + bias, own[held_out])
-    if not _is_gain(gains, alpha):
+        gains[others] -= held_out.nll(two[others] * scale + bias, own[others])
+    if not held_out.is_gain(gains, alpha):
         return None
     scale, bias = _fit(two, own, shared=True)
     return float(scale[1]), float(bias[1] - bias[0])
-
-
-def _folds(count: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Indices to fit on and held-out ones, five times."""
-    order = np.random.default_rng(0).permutation(count)
-    parts = np.array_split(order, FOLDS)
-    return [(np.concatenate([*parts[:fold], *parts[fold + 1 :]]), parts[fold]) for fold in range(FOLDS)]
 
 
 def _fit(z: np.ndarray, labels: np.ndarray, *, shared: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -124,22 +115,5 @@ def _fit(z: np.ndarray, labels: np.ndarray, *, shared: bool = False) -> tuple[np
     return np.broadcast_to(found[:scales], (count,)), bias - bias.mean()
 
 
-def _nll(z: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The NLL of each image, `float64[N]`."""
-    shifted = z - z.max(1, keepdims=True)
-    own: np.ndarray = shifted[np.arange(len(z)), labels]
-    return np.asarray(np.log(np.exp(shifted).sum(1)) - own)
-
-
-def _is_gain(gains: np.ndarray, alpha: float) -> bool:
-    """Whether the mean is above 0 beyond chance, in a one-sided t-test."""
-    from scipy.special import stdtr
-
-    deviation = gains.std(ddof=1)
-    if not gains.mean() > 0 or deviation == 0:
-        return False
-    return bool(stdtr(len(gains) - 1, -gains.mean() / (deviation / np.sqrt(len(gains)))) < alpha)
-
-
 def _rounded(values: Sequence[float] | np.ndarray) -> tuple[float, ...]:
-    return tuple(float(f"{value:.6g}") for value in values)
+    return tuple(map(held_out.rounded, values))

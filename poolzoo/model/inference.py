@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from poolzoo.metrics.calibration import DISTANCE_EPS
 from poolzoo.model.exporter_shortcuts import shortcuts
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class InferenceModel(nn.Module):
 
     factors: Tensor | None
     offsets: Tensor | None
+    exponent: Tensor | None
 
     def __init__(
         self,
@@ -57,17 +59,27 @@ class InferenceModel(nn.Module):
         self.multilabel = multilabel
         self.preprocess = preprocess
         self.network = network
-        offsets = None if calibration is None else calibration.offsets
-        self.register_buffer("factors", None if calibration is None else torch.from_numpy(calibration.factors))
-        self.register_buffer("offsets", None if offsets is None else torch.from_numpy(offsets))
+        for name in ("factors", "offsets", "exponent"):
+            value = None if calibration is None else getattr(calibration, name)
+            self.register_buffer(name, None if value is None else torch.from_numpy(value))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         stored = images.dtype == torch.uint8
         logits = self.network(self.preprocess(images) if stored else self.preprocess.normalize(images))
-        calibrated = logits if self.factors is None else logits * self.factors
-        if self.offsets is not None:
-            calibrated = calibrated + self.offsets
+        calibrated = self._calibrated(logits)
         return logits, calibrated.sigmoid() if self.multilabel else calibrated.softmax(1)
+
+    def _calibrated(self, logits: Tensor) -> Tensor:
+        """What `Calibration.apply` computes."""
+        if self.factors is None:
+            return logits
+        if self.exponent is not None:
+            # Not the negative power of a distance: OpenCV's Softmax overflows behind a product with a negative number,
+            # and ncnn lacks the Softmin that a negation becomes. Nor has it a maximum of logits but by pooling.
+            below = logits - F.max_pool2d(logits[:, None, None], (1, logits.shape[1])).flatten(1)
+            return below * (DISTANCE_EPS - below).pow(self.exponent) * self.factors
+        scaled = logits * self.factors
+        return scaled if self.offsets is None else scaled + self.offsets
 
 
 @contextmanager

@@ -20,10 +20,10 @@ from poolzoo.train.splits import read_data
 
 
 def calibrate_run(path: str, device: str = "auto", threads: int | None = None) -> CalibrationFit:
-    """Fits a temperature on the validation images of a run, and keeps it and their logits in the run.
+    """Fits a temperature on the validation images of a run, with a power where it helps, and keeps it in the run.
 
-    The images are read again where the run did not keep their logits. A temperature changes no prediction, so that the
-    other files stay right.
+    So are the logits of these images, which are read again where the run did not keep them. Neither changes a
+    prediction, so that the other files stay right.
 
     Args:
         path: The run directory.

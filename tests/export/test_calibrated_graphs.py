@@ -1,6 +1,7 @@
 """Graphs with a calibration: plain logits and calibrated probabilities, without anything else that changes."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -12,12 +13,13 @@ from torch import nn
 
 from poolzoo.artifacts.run import load_run
 from poolzoo.common import files
-from poolzoo.export import graph
+from poolzoo.export import graph, standalone
 from poolzoo.export.source import from_run
 from poolzoo.metrics.calibration import Calibration
 from poolzoo.model.inference import InferenceModel
 from poolzoo.model.network import Preprocess
 
+POWER = Calibration(0.7, power=1.4)
 VECTOR = Calibration(0.5, scale=(1.0, 2.0, 0.5), bias=(0.0, -1.0, 1.5))
 
 
@@ -47,6 +49,35 @@ def test_probabilities_are_calibrated_and_logits_plain(tmp_path, calibration, mu
     np.testing.assert_array_equal(logits, plain.run(["logits"], {"images": images})[0])
     added = {None: [], VECTOR: ["Mul", "Add"]}.get(calibration, ["Mul"])
     assert operators == [*before[:-1], *added, before[-1]]
+
+
+def test_powers_of_distances_are_in_the_graph(tmp_path):
+    session, operators = exported(tmp_path / "model.onnx", POWER)
+    images = np.random.default_rng(0).integers(0, 256, (200, 4, 4, 3), dtype=np.uint8)
+    logits, probabilities = session.run(["logits", "probabilities"], {"images": images})
+    plain, _ = exported(tmp_path / "plain.onnx", None)
+    np.testing.assert_array_equal(logits, plain.run(["logits"], {"images": images})[0])
+    distances = logits.max(1, keepdims=True).astype(float) - logits
+    np.testing.assert_allclose(probabilities, scipy.special.softmax(-((distances / 0.7) ** 1.4), axis=1), atol=3e-6)
+    assert (probabilities.argmax(1) == logits.argmax(1)).all()
+    assert not {"Neg", "ReduceMax"} & set(operators)  # with which OpenCV and ncnn fail before a Softmax
+    assert standalone.check_probabilities(scripted(POWER), logits, probabilities)[1]
+    assert not standalone.check_probabilities(scripted(Calibration(0.7)), logits, probabilities)[1]
+
+
+def scripted(calibration):
+    """What the stand-alone script knows of a graph with one label."""
+    return SimpleNamespace(calibration=calibration.to_json(), thresholds=None, half=False)
+
+
+def test_logits_that_are_not_finite_stay_visible_behind_a_power(tmp_path):
+    exported(tmp_path / "model.onnx", POWER)
+    proto = onnx.load(tmp_path / "model.onnx")
+    stored = next(one for one in proto.graph.initializer if one.name == "network.1.bias")
+    for bias in ([0, np.nan, 1], [np.nan] * 3, [0, 1, np.inf]):
+        stored.CopyFrom(onnx.numpy_helper.from_array(np.array(bias, np.float32), stored.name))
+        session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+        assert np.isnan(session.run(["probabilities"], {"images": np.zeros((2, 4, 4, 3), np.uint8)})[0]).all()
 
 
 def test_a_bundle_records_the_calibration_of_its_run(trained, exported):

@@ -11,7 +11,7 @@ import scipy.stats
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from poolzoo.metrics import calibration_fit, evaluation, reliability
+from poolzoo.metrics import calibration_fit, evaluation, power_scaling, reliability
 from poolzoo.metrics.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE, Calibration
 from poolzoo.metrics.decisions import Decision, recorded
 from poolzoo.metrics.intervals import calibration_error
@@ -49,6 +49,67 @@ def test_a_planted_temperature_is_found(temperature):
     assert found.calibration == Calibration(found.temperature)
 
 
+def planted_power(seed, count, temperature=1.3, power=1.4, classes=6):
+    """Logits whose powers of distances are true of the labels."""
+    logits = 2 * np.random.default_rng(seed).normal(size=(count, classes))
+    chances = by_power(logits, temperature, power)
+    return logits, (np.random.default_rng(seed + 1).random((count, 1)) > chances.cumsum(1)[:, :-1]).sum(1)
+
+
+def by_power(logits, temperature, power):
+    """Probabilities of a power of distances, by scipy."""
+    distances = logits.max(1, keepdims=True).astype(float) - logits
+    return scipy.special.softmax(-((distances / temperature) ** power), axis=1)
+
+
+def test_a_planted_power_is_found():
+    logits, labels = planted_power(20, 9000)
+    given = (0.4 * logits).astype(np.float32)
+    found = calibration_fit.fit(given[:6000], labels[:6000])
+
+    def nll(parameters):
+        return log_loss(labels[:6000], by_power(given[:6000], *np.exp(parameters)), labels=range(6))
+
+    best = scipy.optimize.minimize(nll, [0.0, 0.0], method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-10})
+    chosen = found.calibration
+    assert chosen.method == "power"
+    assert (chosen.temperature, chosen.power) == pytest.approx(np.exp(best.x), rel=2e-3)
+    assert (chosen.temperature, chosen.power) == pytest.approx((0.4 * 1.3, 1.4), rel=0.05)
+    assert found.nll_after == pytest.approx(best.fun, rel=1e-5)
+    assert f"and power {chosen.power:.3g}, better than temperature" in found.describe()
+    assert calibration_fit.CalibrationFit.from_json(json.loads(json.dumps(found.to_json()))) == found
+    temperature = calibration_fit.fit(given[:6000], labels[:6000], power=False, vector=False).calibration
+    fresh, alone, powered = given[6000:], Decision(calibration=temperature), Decision(calibration=chosen)
+    losses = [log_loss(labels[6000:], decision.probabilities(fresh)) for decision in (alone, powered)]
+    assert losses[1] < losses[0]
+    assert (powered.decide(fresh) == Decision().decide(fresh)).all()
+
+
+@pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
+def test_a_pure_temperature_gets_no_power(temperature):
+    for seed in range(12):
+        logits, labels = planted(100 + seed, 500)
+        chosen = calibration_fit.fit(temperature * logits, labels, vector=False).calibration
+        assert chosen is None or chosen.power is None
+
+
+@pytest.mark.parametrize(("seed", "power", "evidence"), [(63, 1.2, 2.4), (64, 1.3, 2.1), (63, 1.5, 4.2)])
+def test_weak_evidence_gives_no_power(seed, power, evidence):
+    """True powers that 1,500 images show at 2 or at 4 standard errors."""
+    logits, labels = planted_power(seed, 1500, power=power)
+    common = calibration_fit.fit(logits, labels, power=False, vector=False).calibration
+    gains = power_scaling.gains(logits, labels, common)
+    found = gains.mean() / scipy.stats.sem(gains)
+    assert found == pytest.approx(evidence, abs=0.1)
+    chosen = calibration_fit.fit(logits, labels, vector=False).calibration
+    assert (chosen.power is not None) == (evidence > 4)
+
+
+def test_few_images_get_no_power():
+    logits, labels = planted_power(12, 40, temperature=1.0, power=2.0, classes=10)  # 6 standard errors
+    assert calibration_fit.fit(logits, labels, vector=False).calibration.power is None
+
+
 def test_intervals_hold_the_planted_temperature_as_often_as_they_say():
     held = 0
     for seed in range(200):
@@ -65,7 +126,7 @@ def test_several_labels_share_a_temperature():
     slope = model.fit(3 * logits.reshape(-1, 1), labels.ravel()).coef_[0, 0]
     assert found.temperature == pytest.approx(1 / slope, rel=2e-3)
     assert found.temperature == pytest.approx(3, rel=0.05)
-    assert found.calibration.scale is None
+    assert found.calibration == Calibration(found.temperature)
 
 
 def test_a_label_with_a_bias_alone_gets_one_of_its_own():
@@ -90,13 +151,14 @@ def test_vector_scaling_undoes_what_a_temperature_cannot():
 
 
 def test_calibrated_networks_stay_as_they_are_but_for_chance():
-    changed = {"temperature": 0, "vector": 0}
+    changed = {"temperature": 0, "power": 0, "vector": 0}
     for seed in range(100):
         logits, labels = planted(seed, 120, classes=3)
         chosen = calibration_fit.fit(logits, labels).calibration
         if chosen is not None:
             changed[chosen.method] += 1
     assert sum(changed.values()) <= scipy.stats.binom.ppf(0.9999, 100, 0.06)
+    assert changed["power"] <= scipy.stats.binom.ppf(0.9999, 100, 0.001)
     assert changed["vector"] <= scipy.stats.binom.ppf(0.9999, 100, 0.01)
 
 
@@ -273,6 +335,22 @@ def test_decisions_change_where_calibrated_logits_meet(several):
         assert (np.any(moved, axis=0) == flips).all()
 
 
+def test_powers_take_extreme_logits_and_keep_every_decision():
+    logits = np.concatenate(
+        [
+            np.random.default_rng(15).normal(size=(50, 3)) * np.logspace(-6, 30, 50)[:, None],
+            [[0, 0, 0], [2, 2, 1], [-1e38, 1e38, 0], [5, -np.inf, 4], [np.nan, 0, 1], [np.inf, 0, 1], [0, 1, np.nan]],
+        ]
+    ).astype(np.float32)
+    for temperature, power in ((0.05, 2.0), (1.3, 1.4), (20.0, 1.0)):
+        decision = Decision(calibration=Calibration(temperature, power=power))
+        for shown in (logits, logits[:, :2]):
+            assert (decision.decide(shown) == Decision().decide(shown)).all()
+            finite = shown[np.isfinite(shown).all(1)]
+            np.testing.assert_array_equal(decision.margins(finite), Decision().margins(finite))
+            np.testing.assert_allclose(decision.probabilities(finite), by_power(finite, temperature, power), atol=1e-4)
+
+
 def test_thresholds_of_calibrated_probabilities_decide_alike():
     logits, labels = planted_labels(14, 500)
     plain = evaluation.choose_decision(logits, labels)
@@ -285,7 +363,8 @@ def test_thresholds_of_calibrated_probabilities_decide_alike():
 
 
 @pytest.mark.parametrize(
-    "calibration", [Calibration(0.7), Calibration(2.5, scale=(1.0, 2.0, 0.5), bias=(0.0, -1.0, 1.5))]
+    "calibration",
+    [Calibration(0.7), Calibration(0.7, power=1.5), Calibration(2.5, scale=(1.0, 2.0, 0.5), bias=(0.0, -1.0, 1.5))],
 )
 def test_a_file_holds_a_calibration(calibration):
     assert recorded(None, None, 3, json.loads(json.dumps(calibration.to_json()))) == Decision(calibration=calibration)
@@ -301,6 +380,11 @@ def test_a_file_holds_a_calibration(calibration):
         {"temperature": True},
         {"temperature": float("inf")},
         {"temperature": 1.0, "scale": [1.0, 1.0, 1.0]},
+        {"temperature": 1.0, "power": 0.9},
+        {"temperature": 1.0, "power": 2.1},
+        {"temperature": 1.0, "power": True},
+        {"temperature": 1.0, "power": float("nan")},
+        {"temperature": 1.0, "power": 1.5, "scale": [1.0, 1.0, 1.0], "bias": [0.0, 0.0, 0.0]},
         {"temperature": 1.0, "scale": [1.0, 1.0], "bias": [0.0, 0.0]},
         {"temperature": 1.0, "scale": [1.0, 0.0, 1.0], "bias": [0.0, 0.0, 0.0]},
         {"temperature": 1.0, "scale": [1.0, 1.0, 1.0], "bias": [0.0, None, 0.0]},
@@ -309,3 +393,8 @@ def test_a_file_holds_a_calibration(calibration):
 def test_what_is_no_calibration_is_refused(found):
     with pytest.raises(ValueError, match="calibration"):
         recorded(None, None, 3, found)
+
+
+def test_several_labels_have_no_power():
+    with pytest.raises(ValueError, match="calibration with a power"):
+        recorded("multilabel", [0.5, 0.5, 0.5], 3, {"temperature": 1.0, "power": 1.5})
