@@ -32,10 +32,11 @@ class Journal:
         return self.records.get(key, {}).get("status") == "done"
 
     def add(self, record: Mapping[str, object]) -> None:
-        """Appends a record and flushes it to the disk."""
+        """Appends a record and flushes it to the disk; what a kill or a full disk left of a line goes."""
         self.records[str(record["trial"])] = record
-        torn = self.path.is_file() and self.path.stat().st_size and self.path.read_bytes()[-1:] != b"\n"
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(("\n" if torn else "") + json_writer.dumps(record) + "\n")
+        with self.path.open("a+b") as file:
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
+            file.write((json_writer.dumps(record) + "\n").encode())
             file.flush()
             os.fsync(file.fileno())
