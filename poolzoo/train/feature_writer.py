@@ -178,14 +178,15 @@ def _features(
         if not is_map:
             x = feature_maps(prepared, cast(Network, networks[0]), x)
         kept = as_kept(x, first)
+        given = kept.float()  # the rounded map, so that cached maps do not change the result
         for config, network in zip(configs, networks, strict=True):
             if config.input_key == FEATURE_MAP:
                 rows = kept.permute(0, 2, 3, 1) if config.channels_last else kept
                 found[config.digest] = rows.contiguous().cpu().numpy()
                 continue
-            try:  # of the rounded map, so that cached maps do not change the result
+            try:
                 with nullcontext() if part == "train" else prepared.policy.context():
-                    vectors = in_parts(cast(Network, network).pool, kept.float(), config.prepared.head_batch_size)
+                    vectors = in_parts(cast(Network, network).pool, given, config.prepared.head_batch_size)
                 found[config.digest] = round_as_kept(vectors, config).cpu().numpy()
             except _OverflowError:
                 found[config.digest] = None

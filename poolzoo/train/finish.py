@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from poolzoo.artifacts.run_report import RunReport
 from poolzoo.common import files, output
 from poolzoo.common.errors import EnvironmentProblem
 from poolzoo.common.text import data_title
-from poolzoo.data import identity, unreadable
+from poolzoo.data import blocks, identity, unreadable
 from poolzoo.metrics import calibration_fit, evaluation, reliability
 from poolzoo.metrics.calibration_fit import CalibrationFit
 from poolzoo.metrics.decisions import Decision
@@ -135,6 +136,7 @@ def _logits(heads: Sequence[PreparedRun], part: feature_entries.Part) -> np.ndar
     return distributed.all_gather(shard, len(indices), first.rank)
 
 
+READ_BYTES: Final = 8 << 20  # of stored feature maps that are read at once
 _LABELS: Final = {"val": "val", "test": "test", "mirrored": "test, mirrored"}
 
 
@@ -147,16 +149,22 @@ def _logits_of_features(
     """`float32[n, heads, classes]`: each batch of features is read once, for all heads."""
     first = heads[0]
     modules = nn.ModuleList([feature_entries.behind(head, key) for head, key in zip(heads, keys, strict=True)]).eval()
+    size = first.backbone_batch_size  # of the batches that a whole network gets, for the same last bits
+    layout = first.assembly.layout
+    together = max(1, blocks.rows(4 * layout.channels * math.prod(layout.map_size), READ_BYTES) // size)
 
     def logits_of(part: np.ndarray) -> Tensor:
         with torch.inference_mode(), first.policy.context(), replicas.taken() as taken:
             x = LazyInputs(stores, views=np.zeros_like(part), indices=indices[part], device=first.policy.device)
-            sized = zip(taken, keys, heads, strict=True)
-            return torch.stack([inference.in_parts(one, x[key], head.head_batch_size) for one, key, head in sized], 1)
+            found = []
+            for module, key, head in zip(taken, keys, heads, strict=True):
+                batches = torch.split(x[key], size)
+                found.append(torch.cat([inference.in_parts(module, one, head.head_batch_size) for one in batches]))
+            return torch.stack(found, 1)
 
     with cores(first.policy.device, evaluation_threads()) as pool:
         replicas = Replicas(modules, pool.count)
-        parts = list(pool.stream(logits_of, feature_writer.parts_of(len(indices), first.backbone_batch_size)))
+        parts = list(pool.stream(logits_of, feature_writer.parts_of(len(indices), size * together)))
     return torch.cat(parts).cpu().numpy()
 
 

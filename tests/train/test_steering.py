@@ -314,6 +314,20 @@ def test_without_a_cache_a_teacher_runs_in_every_epoch(teacher, tmp_path, monkey
     assert "cannot be written to" in capsys.readouterr().err
 
 
+def test_without_a_cache_features_and_logits_are_the_same(teacher, tmp_path, monkeypatch):
+    chosen = settings(distill_from=str(teacher), freeze="backbone", views=1, shift=1)
+
+    def first_batch() -> list[torch.Tensor]:
+        engine = engine_of(chosen)
+        batch = next(engine.loader.epoch(1))
+        return [batch.inputs[one.input_key] for one in engine.modules.values()] + [batch.teacher_logits]
+
+    stored = first_batch()
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("POOLZOO_CACHE", str(tmp_path / "file" / "cache"))
+    assert all(map(torch.equal, first_batch(), stored))
+
+
 def test_logits_are_stored_for_every_view_of_cached_features(teacher):
     chosen = settings(distill_from=str(teacher), freeze="backbone", views=1, shift=1)
     engine, prepared = engine_of(chosen), prepare(chosen)
