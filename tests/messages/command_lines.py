@@ -102,7 +102,7 @@ WRONG: tuple[tuple[str, Words], ...] = (
     ("folder", ("finetune", "--data", "folder:one", "--task", "multilabel")),
     ("pipe.csv is a pipe", ("data", "check", "csv:pipe.csv")),
     ("'pipe.toml' is no file", (*FINETUNE, "--config", "pipe.toml")),
-    ("'nameless' is no file", (*FINETUNE, "--weights", "nameless")),
+    ("nameless' is no file", (*FINETUNE, "--weights", "nameless")),
     ("'text.txt' is no directory", ("list", "--plugins-dir", "text.txt")),
     ("1_0", (*FINETUNE, "--epochs", "1_0")),
     ("nan", (*FINETUNE, "--lr", "nan")),
