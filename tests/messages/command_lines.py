@@ -100,6 +100,7 @@ WRONG: tuple[tuple[str, Words], ...] = (
     ("plain.jsonl", ("finetune", "--data", "csv:plain.jsonl")),
     ("label.csv", ("finetune", "--data", "csv:label.csv")),
     ("folder", ("finetune", "--data", "folder:one", "--task", "multilabel")),
+    ("pipe.csv cannot be written", ("data", "check", "digits", "--page", "pipe.csv")),
     ("pipe.csv is a pipe", ("data", "check", "csv:pipe.csv")),
     ("'pipe.toml' is no file", (*FINETUNE, "--config", "pipe.toml")),
     ("nameless' is no file", (*FINETUNE, "--weights", "nameless")),
