@@ -204,7 +204,7 @@ def run(arguments: list[str]) -> int:
         output.error(f"there is no option {error.option_name}", hint_for(error))
         return errors.USAGE
     except click.UsageError as error:
-        output.error(error.format_message(), f"{_command_of(error, arguments)} --help")
+        output.error(error.format_message().removesuffix("."), f"{_command_of(error, arguments)} --help")
         return errors.USAGE
     except streams.ReaderGone:
         return errors.OK

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import tempfile
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -70,10 +72,15 @@ def check(source: str, limit: int | None, task: str, near: bool | None, page: Pa
     finds copies, unreadable files, unequal classes and odd files. What it finds of each image is kept, so that a
     second call is quick. The exit code is 1 if an image to train on is in another split.
     """
-    from poolzoo.common.errors import EnvironmentProblem, reason
+    from poolzoo.common import files
+    from poolzoo.common.errors import EnvironmentProblem
     from poolzoo.data.check import look, open_source, run
     from poolzoo.data.source import cache_dir
 
+    if page is not None:
+        with _page_errors(page):  # before minutes of work
+            files.require_replaceable(page)
+            tempfile.TemporaryFile(dir=page.absolute().parent).close()
     if near and not look.has_hashes():
         raise EnvironmentProblem("near-duplicates are found by imagehash, which is not installed", _INSTALL)
     opened = open_source.open_splits(source, limit, multilabel=task == "multilabel")
@@ -83,14 +90,10 @@ def check(source: str, limit: int | None, task: str, near: bool | None, page: Pa
     if near is None and not found.near:
         output.say(f"near-duplicates are not looked for: {_INSTALL}")
     if page is not None:
-        from poolzoo.common import files
         from poolzoo.report import check_page
 
-        try:
+        with _page_errors(page):
             files.write_atomically(page, check_page.html(found, opened.splits))
-        except OSError as error:
-            text = f"the page {page} cannot be written: {error.strerror or reason(error)}"
-            raise EnvironmentProblem(text, "name another file with --page") from error
         output.say(f"the pictures are in {page}")
     if as_json:
         output.emit_json(found.to_json())
@@ -98,6 +101,18 @@ def check(source: str, limit: int | None, task: str, near: bool | None, page: Pa
         for key, text in lines(found):
             output.data(f"{key:11} {text}")
     return OK if found.passed else CHECK_FAILED
+
+
+@contextmanager
+def _page_errors(page: Path) -> Iterator[None]:
+    """Within it, an error of the system is about the page."""
+    from poolzoo.common.errors import EnvironmentProblem, reason
+
+    try:
+        yield
+    except OSError as error:
+        text = f"the page {page} cannot be written: {error.strerror or reason(error)}"
+        raise EnvironmentProblem(text, "name another file with --page") from error
 
 
 def lines(found: CheckReport) -> list[tuple[str, str]]:

@@ -133,14 +133,17 @@ def require_free(path: Path) -> None:
         OSError: The place is not writable.
     """
     if path.exists() or path.is_symlink():
-        raise UsageError(f"{path} exists already", "choose another path, or remove it first")
+        is_around = Path.cwd().is_relative_to(path.resolve())  # as "" is, of a variable that is not set
+        raise UsageError(f"{path} exists already", f"choose another path{'' if is_around else ', or remove it first'}")
     parent = next(folder for folder in path.absolute().parents if folder.exists())
     if not parent.is_dir():
         raise UsageError(f"{parent} is a file, not a directory", "choose another --out")
     import tempfile
 
-    with tempfile.TemporaryFile(dir=parent):
-        pass
+    try:
+        tempfile.TemporaryFile(dir=parent).close()
+    except OSError as error:  # which names the temporary file
+        raise type(error)(error.errno, error.strerror, str(parent)) from error
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -55,6 +56,23 @@ def test_a_pipe_that_nobody_writes_to_is_not_waited_for(tmp_path):
 def test_a_device_without_end_is_not_read():
     with pytest.raises(OSError, match="device"):
         files.open_file("/dev/zero" if os.path.exists("/dev/zero") else os.devnull)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("", "choose another path"), ("there", "choose another path, or remove it first")]
+)
+def test_nobody_is_told_to_remove_the_current_folder(tmp_path, monkeypatch, name, hint):
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(errors.UsageError) as raised:
+        files.require_free(Path(name))
+    assert raised.value.hint == hint
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no /proc")
+def test_a_folder_that_cannot_be_written_to_is_named():
+    with pytest.raises(OSError, match="'/proc'"):
+        files.require_free(Path("/proc/poolzoo"))
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")

@@ -279,8 +279,10 @@ def test_the_page_shows_pictures_and_escapes_names(poolzoo, clean, tmp_path):
     assert "default-src 'none'" in page
 
 
-def test_a_page_that_cannot_be_written_is_one_line(poolzoo, clean, tmp_path):
-    outcome = poolzoo("data", "check", f"folder:{clean}", "--page", tmp_path / "nowhere/page.html")
+@pytest.mark.parametrize("exists", [True, False])  # it is found out before any data is looked at
+def test_a_page_that_cannot_be_written_is_one_line(poolzoo, clean, tmp_path, exists):
+    data = clean if exists else tmp_path / "no-data"
+    outcome = poolzoo("data", "check", f"folder:{data}", "--page", tmp_path / "nowhere/page.html")
     assert outcome.code == 4
     assert outcome.out == ""
     assert "error: the page" in outcome.err
