@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,3 +87,73 @@ def test_a_function_gets_the_code_of_its_mutant(module):
     module.least.__wrapped__.__code__ = strict.code()
     assert module.least(1, 1) == 1
     assert strict.line in strict.lines
+
+
+COUNTING = """
+def counted(n):
+    i = 0
+    while i < n:
+        i += 1
+    return i
+
+
+def said(n):
+    return "many" if n > 2 else "few"
+
+
+def unused(n):
+    return n + 1
+"""
+TESTS = """
+import counting
+
+def test_it_counts():
+    assert counting.counted(3) == 3
+
+def test_it_says_how_many():
+    assert counting.said(9) == "many"
+"""
+DRIVER = """
+import json, sys
+from pathlib import Path
+
+import pytest
+from benchmarks.mutation.mutants import mutants_of
+from benchmarks.mutation.session import MutationSession
+
+found, _ = mutants_of(Path("counting.py"))
+results = open("results", "a", buffering=1)
+report = lambda one: results.write(json.dumps(one.to_json()) + chr(10))
+session = MutationSession(found, [Path()], seconds=5, jobs=2, report=report)
+pytest.main(["-q", "-p", "no:cacheprovider", "test_counting.py"], plugins=[session])
+assert not session.unfit
+"""
+
+
+@pytest.mark.slow
+def test_mutants_are_tried_in_forks_and_loops_without_end_are_ended(tmp_path: Path):
+    """Each has a verdict: what a test notices, what never ends, what no test looks at, what no test executes."""
+    (tmp_path / "counting.py").write_text(COUNTING)
+    (tmp_path / "test_counting.py").write_text(TESTS)
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys\nsys.path[:0] = [{str(root)!r}, {str(tmp_path)!r}]\n{DRIVER}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "results").read_text().splitlines()]
+    verdicts = {(row["before"], row["after"]): row["verdict"] for row in rows}
+    assert verdicts["i += 1", "i -= 1"] == "timeout"
+    assert verdicts["i = 0", "i = None"] == "killed"
+    assert verdicts["< n", "<= n"] == "killed"
+    assert verdicts['"many"', '"MANY"'] == "killed"
+    assert verdicts['"few"', '"FEW"'] == "survived"
+    assert verdicts["n + 1", "n - 1"] == "uncovered"
+    assert {row["verdict"] for row in rows if row["function"] == "unused"} == {"uncovered"}
+    assert {row["test"] for row in rows if row["verdict"] == "killed"} == {
+        "test_counting.py::test_it_counts",
+        "test_counting.py::test_it_says_how_many",
+    }
