@@ -93,6 +93,7 @@ class Commands(click.Group):
             finally:
                 if (loader := sys.modules.get("poolzoo.plugin.loader")) is not None:  # else no plugin was loaded
                     loader.report_failures()
+                    gc.collect(1)  # what plugins have left in circles: its finalizers may raise
                 if (uncaught := sys.modules.get("poolzoo.common.uncaught")) is not None:
                     uncaught.report()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -198,6 +199,7 @@ def command(
     from poolzoo.export.targets import TargetOptions
     from poolzoo.parity.report import Limits
 
+    gc.freeze()  # the modules of torch: collections after the exporter need not look at them
     options = ExportOptions(
         precision=precision,
         input_kind=input_kind,

@@ -9,6 +9,7 @@ import atexit
 import gc
 import io
 import os
+import stat
 import sys
 from contextlib import suppress
 from typing import Final, NoReturn
@@ -35,10 +36,19 @@ def _end() -> None:
         return
     import ctypes
 
-    files = [one for one in gc.get_objects() if type(one) in BUFFERED]
-    for one in sorted(files, key=lambda file: isinstance(file, io.BufferedIOBase)):  # text before its bytes
-        with suppress(OSError, ValueError):  # it is closed, or nobody reads it
+    files = [one for one in gc.get_objects() if type(one) in BUFFERED and _is_on_disk(one)]
+    files.sort(key=lambda file: isinstance(file, io.BufferedIOBase))  # text before its bytes
+    for one in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__, *files):
+        with suppress(OSError, ValueError, AttributeError):  # it is closed, nobody reads it, or it is None
             one.flush()
     with suppress(OSError, TypeError, AttributeError):  # Windows, which has no such library
         ctypes.CDLL(None).fflush(None)  # what libraries in C have printed
     os._exit(_code)
+
+
+def _is_on_disk(file: io.TextIOWrapper | io.BufferedWriter | io.BufferedRandom) -> bool:
+    """Whether a file is no pipe, where writing may wait for ever."""
+    try:
+        return stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+    except (OSError, ValueError):  # it is closed, or in memory
+        return False

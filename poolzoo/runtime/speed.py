@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 BATCHES: Final = (1, 32)
 SECONDS: Final = 2.0  # for all runtimes at one batch size and thread count together
-QUICK_SECONDS: Final = 0.5  # of a graph alone: `verify` shows its speed, `bench` measures it
+QUICK_SECONDS: Final = 0.5  # where speed is shown beside other things, as by `export` and `verify`; `bench` measures it
 TORCH: Final = "torch"
 ORT: Final = ort_session.ORT
 
@@ -124,7 +124,7 @@ def compare_with_torch(
                 batch = make_batch(images, size)
                 calls = _working_calls(variants, torch.from_numpy(batch), device)
                 calls[ORT] = partial(graph.run, batch)
-                rows = time_runtimes(calls, TORCH, count, within=timing.NARROW, least=timing.FEW_ROUNDS)
+                rows = _time_quickly(calls, TORCH, count)
                 measured.setdefault(size, []).extend(rows)
     finally:
         torch.set_num_threads(before)
@@ -160,14 +160,17 @@ def measure_graph(
         batch = make_batch(images, size)
         rows: list[Measurement] = []
         for count, one in graphs.items():
-            calls = {ORT: partial(one.run, batch)}
-            quick = min(QUICK_SECONDS, SECONDS)
-            rows += time_runtimes(calls, ORT, count, seconds=quick, within=timing.NARROW, least=timing.FEW_ROUNDS)
+            rows += _time_quickly({ORT: partial(one.run, batch)}, ORT, count)
         last = rows[-1]
         found[size] = BatchSpeed(
             ort_ms=last.median_ms, threads=last.threads, rounds=last.rounds, measurements=tuple(rows)
         )
     return found
+
+
+def _time_quickly(calls: Mapping[str, Call], reference: str, threads: int) -> list[Measurement]:
+    quick = min(QUICK_SECONDS, SECONDS)
+    return time_runtimes(calls, reference, threads, seconds=quick, within=timing.NARROW, least=timing.FEW_ROUNDS)
 
 
 def make_batch(images: np.ndarray, size: int) -> np.ndarray:

@@ -235,8 +235,18 @@ def test_for_and_against_differ_in_gray_too():
     assert len(np.unique(contra)) == 2  # hatched
 
 
-@pytest.mark.parametrize("label", ["7", "tench, Tinca tinca " * 20, "two\nlines", "猫", ""])
-@pytest.mark.parametrize("shape", [(8, 8), (24, 32), (300, 40), (500, 700)])
+@pytest.mark.parametrize(
+    ("shape", "label"),
+    [
+        ((8, 8), "7"),
+        ((8, 8), "tench, Tinca tinca " * 20),
+        ((24, 32), "two\nlines"),
+        ((24, 32), "猫"),
+        ((300, 40), "tench, Tinca tinca " * 20),
+        ((300, 40), ""),
+        ((500, 700), "7"),
+    ],
+)
 def test_any_image_and_label_can_be_drawn(label, shape):
     pixels = np.zeros((*shape, 3), np.uint8)
     for moved in (np.zeros((2, 3)), np.array([[np.nan, 1.0]]), -np.ones((4, 4))):

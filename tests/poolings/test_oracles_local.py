@@ -24,7 +24,9 @@ from torch import nn
 from torch.nn import functional as F
 
 each_geometry = pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
-each_size = pytest.mark.parametrize("size", SIZES, ids=str)
+each_size = pytest.mark.parametrize(
+    "size", [pytest.param(size, marks=[pytest.mark.slow] if size == max(SIZES) else []) for size in SIZES], ids=str
+)
 KINDS = {
     "random": lambda x: x,
     "positive": torch.abs,

@@ -49,6 +49,7 @@ def test_it_exports_verifies_and_predicts_photographs(poolzoo, run, cifar_images
     assert [row["label"] for row in rows] == [classes[index] for index in expected]
 
 
+@pytest.mark.slow
 def test_evaluate_on_the_whole_test_set_agrees_with_the_report(poolzoo, run, cifar_images):
     reported = json.loads((run / "metrics.json").read_text())["test"]["accuracy"]
     found = poolzoo("evaluate", run, "--data", f"folder:{cifar_images}", "--json").json

@@ -168,7 +168,7 @@ def measure_candidates(
         calls: dict[str, Callable[[], object]] = {name: partial(model.run, inputs) for name, model in models.items()}
         alone = len(calls) == 1  # there is nothing to choose
         least = timing.FEW_ROUNDS if alone else timing.LEAST_ROUNDS
-        longest = min(seconds, 0.5) if alone else seconds
+        longest = min(seconds, 0.1) if alone else seconds
         times[size] = timing.interleaved(calls, longest, within=timing.NARROW, least=least)
     return times
 
