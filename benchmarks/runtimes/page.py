@@ -32,8 +32,8 @@ def write(found: Sequence[CellResult]) -> None:
     """Writes the page and its data."""
     cells = {(one.graph, one.runtime): one for one in found}
     (DOCS / "runtimes.md").write_text(render(cells), encoding="utf-8")
-    ordered = [cells[key].to_json() for key in sorted(cells)]
-    DATA.write_text(dumps({"machine": _machine(), "cells": ordered}, indent=1) + "\n", encoding="utf-8")
+    lines = ",\n".join(dumps(cells[key].to_json()) for key in sorted(cells))  # one a line: there are many
+    DATA.write_text(f'{{"machine": {dumps(_machine())}, "cells": [\n{lines}\n]}}\n', encoding="utf-8")
 
 
 def published() -> dict[str, Mapping[str, object]]:
