@@ -299,6 +299,6 @@ FAULTS: Final = (
     Fault("nearest neighbor", POOLINGS, lambda p: _set(_nodes(p, "Resize")[0], nearest_mode="ceil"), "nearest_mode"),
     Fault("root of a negative number", POOLINGS, _negative_root, "surplus"),
     Fault("padding that ONNX Runtime merges", POOLINGS, _merged_pad, "Pad_Fusion"),
-    Fault("plugin that exports another factor", TWO_FACED, lambda p: None, "1.01"),
+    Fault("plugin that exports another factor", TWO_FACED, lambda p: None, "surplus"),
     Fault("eps that the exporter loses", LOST_EPS, lambda p: None, "1e-12"),
 )
