@@ -2,8 +2,8 @@
 
 Calibrated logits are `-(d / T) ** b` of the distances d to the largest logit; b = 1 is the temperature alone.
 Fine-tuning with label smoothing can leave large distances too small beside small ones, which a power above 1 undoes. It
-changes no prediction (see `calibration.py` for the source). It can still be worse than a temperature on other images, so that the
-evidence has to be strong: the NLL of held-out images in cross-validation, with a paired t-test.
+changes no prediction (see `calibration.py` for the source). It can still be worse than a temperature on other images,
+so that the evidence has to be strong: the NLL of held-out images in cross-validation, with a paired t-test.
 """
 
 from __future__ import annotations
