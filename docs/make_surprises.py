@@ -113,6 +113,10 @@ FINDINGS = {
         "runtimes",
         "`export` pads the map and scales each window, so that no average has partial windows.",
     ),
+    "opencv-softmax-negative-scale": (
+        "runtimes",
+        "A calibration with a power keeps its last product positive, and `verify --runtime opencv` names the pattern.",
+    ),
     "opencv-fuses-foreign-gate": ("runtimes", "`export` writes a hard sigmoid as `Clip`, which nothing fuses wrongly."),
     "openvino-nan-is-greater": ("runtimes", "`accepted` of a bundle is written so that NaN is never accepted."),
     "openvino-reduce-opset13": ("runtimes", "Bundles have opset 18 or later, and norms are sums."),

@@ -140,7 +140,18 @@ def _eps(proto: onnx.ModelProto) -> None:
 
 
 def _without_relu(proto: onnx.ModelProto) -> None:
-    node = _nodes(proto, "Relu")[1]
+    _without(proto, _nodes(proto, "Relu")[1])
+
+
+def _without_shared_relu(proto: onnx.ModelProto) -> None:
+    """Takes a relu away that several nodes read."""
+    reads = [name for node in proto.graph.node for name in node.input]
+    shared = {node.output[0]: node for node in _nodes(proto, "Relu") if reads.count(node.output[0]) > 1}
+    _without(proto, next(iter(shared.values())))
+
+
+def _without(proto: onnx.ModelProto, node: NodeProto) -> None:
+    """Lets all that read a node read its input."""
     for other in proto.graph.node:
         other.input[:] = [node.input[0] if name == node.output[0] else name for name in other.input]
     proto.graph.node.remove(node)
@@ -236,6 +247,14 @@ def _crop(proto: onnx.ModelProto) -> None:
         node.input[index] = f"planted_bound_{index}"
 
 
+def _surplus(proto: onnx.ModelProto) -> None:
+    """A tanh behind a convolution that should not be there."""
+    node = _conv(proto, 2)
+    maker = helper.make_node("Tanh", ["before_tanh"], [node.output[0]])
+    node.output[0] = "before_tanh"
+    proto.graph.node.insert(list(proto.graph.node).index(node) + 1, maker)
+
+
 def _negative_root(proto: onnx.ModelProto) -> None:
     """Moves the origin of the features, so that a square root meets a negative number."""
     node = _nodes(proto, "Sqrt")[0]
@@ -254,6 +273,7 @@ FAULTS: Final = (
     Fault("weight transposed", VIT, _transposed, "weights"),
     Fault("class token off by one", VIT, lambda p: _constant(p, _nodes(p, "Gather")[-1], 1, np.array(1)), "constant"),
     Fault("sum in place of a difference", VIT, lambda p: setattr(_nodes(p, "Add")[1], "op_type", "Sub"), "Add"),
+    Fault("softmax missing", VIT, lambda p: _without(p, _nodes(p, "Softmax")[0]), "Softmax"),
     Fault("bias dropped", RESNET, lambda p: _conv(p, 2).input.pop(), "Add"),
     Fault("dilation", RESNET, lambda p: _set(_conv(p, 1), dilations=[2, 2], pads=[2, 2, 2, 2]), "dilations"),
     Fault("pads swapped", RESNET, lambda p: _set(_conv(p, 1), pads=[0, 1, 2, 1]), "pads"),
@@ -261,10 +281,12 @@ FAULTS: Final = (
     Fault("weights of another step", RESNET, lambda p: _change(p, _conv(p, 2).input[1], _stale), "weights"),
     Fault("weight that is NaN", RESNET, lambda p: _change(p, _conv(p, 1).input[1], _not_finite)),
     Fault("relu missing", RESNET, _without_relu, "Relu"),
+    Fault("relu missing that several read", POOLINGS, _without_shared_relu, "Relu"),
+    Fault("surplus node", RESNET, _surplus, "surplus"),
     Fault("fused with another activation", RESNET, _fused, "activation"),
     Fault("softmax over the batch", RESNET, lambda p: _set(_nodes(p, "Softmax")[0], axis=0), "axis", 2),
-    Fault("images of a batch mixed", RESNET, _spread, "input", 3),
-    Fault("clip that one image reaches", RESNET, _only_bright),
+    Fault("images of a batch mixed", RESNET, _spread, "surplus", 3),
+    Fault("clip that one image reaches", RESNET, _only_bright, "surplus"),
     Fault(
         "count_include_pad", POOLINGS, lambda p: _set(_nodes(p, "AveragePool")[0], count_include_pad=1), "count_incl"
     ),
@@ -275,8 +297,8 @@ FAULTS: Final = (
     Fault("crop off by one", POOLINGS, _crop, "constant"),
     Fault("integers rounded up", POOLINGS, _trunc, "Floor"),
     Fault("nearest neighbor", POOLINGS, lambda p: _set(_nodes(p, "Resize")[0], nearest_mode="ceil"), "nearest_mode"),
-    Fault("root of a negative number", POOLINGS, _negative_root),
+    Fault("root of a negative number", POOLINGS, _negative_root, "surplus"),
     Fault("padding that ONNX Runtime merges", POOLINGS, _merged_pad, "Pad_Fusion"),
-    Fault("plugin that exports another factor", TWO_FACED, lambda p: None, "1.01"),
+    Fault("plugin that exports another factor", TWO_FACED, lambda p: None, "surplus"),
     Fault("eps that the exporter loses", LOST_EPS, lambda p: None, "1e-12"),
 )

@@ -1,9 +1,9 @@
 """A power beside the temperature, where validation images that did not fit it prefer that.
 
-Calibrated logits are `-(d / T) ** b` of the distances d to the largest logit; b = 1 is the temperature alone. Label
-smoothing and fine-tuning often leave large distances too small beside small ones, which a power above 1 undoes. It
-changes no prediction (see `calibration.py` for the source). In comparison with a temperature it can still lose on other
-images, so that the evidence has to be strong: the NLL of held-out images in cross-validation, with a paired t-test.
+Calibrated logits are `-(d / T) ** b` of the distances d to the largest logit; b = 1 is the temperature alone.
+Fine-tuning with label smoothing can leave large distances too small beside small ones, which a power above 1 undoes. It
+changes no prediction (see `calibration.py` for the source). It can still be worse than a temperature on other images,
+so that the evidence has to be strong: the NLL of held-out images in cross-validation, with a paired t-test.
 """
 
 from __future__ import annotations

@@ -258,6 +258,13 @@ def _divides_by_small_floor(view: GraphView, node: NodeProto) -> bool:
     return floor is not None and floor.size == 1 and 0 < float(floor.item()) <= SMALL_FLOOR
 
 
+def _negative_scale(view: GraphView, node: NodeProto) -> bool:
+    """A product with one negative number, or a quotient, right before."""
+    before = view.made_by(node.input[0], "Mul") or view.made_by(node.input[0], "Div")
+    numbers = [view.constant(value) for value in before.input] if before else []
+    return any(one is not None and one.size == 1 and float(one.item()) < 0 for one in numbers)
+
+
 def _half_with_bias(view: GraphView, node: NodeProto) -> bool:
     constants = [view.initializers[value] for value in node.input if value in view.initializers]
     return len(node.input) > 2 and any(one.data_type == onnx.TensorProto.FLOAT16 for one in constants)
@@ -285,6 +292,8 @@ RULES: Final = (
           "fuses x · HardSigmoid(g) into HardSwish(g), also where x is not g; write Add 3, Clip to 0–6, Mul 1/6"),
     _rule("opencv", "wrong", "Mul", lambda view, node: _gate_of(view, node, _mish_source),
           "fuses x · Tanh(Softplus(g)) into Mish(g), also where x is not g"),
+    _rule("opencv", "wrong", "Softmax", _negative_scale,
+          "takes the largest input before a negative scale, and overflows; negate with Neg"),
     _rule("opencv", "crash", "Mul", _gelu_by_division,
           "cannot fuse GELU with a division by √2 in this order; halve x first, or multiply by 1/√2"),
     _rule("opencv", "crash", "MatMul", _three_dimensional_constant_right,

@@ -117,6 +117,17 @@ def without_bias(graph):
     node_of(graph, "second").input.pop()
 
 
+def surplus(graph):
+    behind(graph, "size", [helper.make_node("Neg", ["size_right"], ["size"])])
+
+
+def surplus_clip(graph):
+    """Behind it lies a relu, after which a relu in its place would show nothing."""
+    behind(
+        graph, "first", [helper.make_node("Clip", ["first_right", "", "most"], ["first"])], {"most": np.float32(0.2)}
+    )
+
+
 FAULTS = {
     "axis": (set_attribute("probabilities", axis=0), "probabilities", "attribute", "axis", 2),
     "pads": (set_attribute("second", pads=[0, 1, 2, 1]), "second", "attribute", "pads", 1),
@@ -127,6 +138,8 @@ FAULTS = {
     "mirrored": (set_constant("w2", lambda v: v[..., ::-1]), "second", "weights", "w2", 1),
     "relu": (without("active"), "second", "missing node", "", 1),
     "bias": (without_bias, "second", "missing node", "", 1),
+    "surplus": (surplus, "size", "surplus node", "", 1),
+    "surplus clip": (surplus_clip, "first", "surplus node", "", 1),
 }
 
 
@@ -147,8 +160,48 @@ def test_a_planted_fault_is_reduced_to_the_node_that_has_it(network, graph, name
     assert (found.repair.node, found.repair.part) == (node, part)
     assert of in found.repair.name
     assert found.repairs_all
-    assert found.source.layer in ("", "second")
+    assert found.source.layer in ("", "first", "second")
     assert found.source.line.startswith("test_reduction.py:")
+
+
+class Attention(nn.Module):
+    """A relu that two read, and a softmax between products."""
+
+    def __init__(self):
+        super().__init__()
+        self.mix = nn.Linear(6, 6)
+
+    def forward(self, x):
+        x = x.relu()
+        return (self.mix(x) @ x.transpose(1, 2)).softmax(2) @ x
+
+
+@pytest.mark.parametrize(
+    ("output", "node", "expected"),
+    [
+        ("active", "turned", "Relu of 'x', which several nodes read,"),
+        ("shares", "y", "Softmax of input 0"),
+    ],
+)
+def test_what_is_missing_before_its_readers_is_named(output, node, expected):
+    torch.manual_seed(0)
+    network = Attention().eval()
+    nodes = [
+        helper.make_node("Relu", ["x"], ["active"]),
+        helper.make_node("Transpose", ["active"], ["turned"], perm=[0, 2, 1]),
+        helper.make_node("MatMul", ["active", "w"], ["product"]),
+        helper.make_node("Add", ["product", "b"], ["mixed"]),
+        helper.make_node("MatMul", ["mixed", "turned"], ["scores"]),
+        helper.make_node("Softmax", ["scores"], ["shares"], axis=2),
+        helper.make_node("MatMul", ["shares", "active"], ["y"]),
+    ]
+    arrays = {"w": network.mix.weight.detach().numpy().T.copy(), "b": network.mix.bias.detach().numpy()}
+    graph = model(nodes, {"x": ["batch", 5, 6]}, ["y"], arrays)
+    without(output)(graph)
+    found = reduce_failure(graph, {"x": noise(2, (5, 6))}, network)
+    assert (found.repair.node, found.repair.part, found.repair.expected) == (node, "missing node", expected)
+    assert found.repairs_all
+    assert found.nodes <= 2
 
 
 def test_the_expected_values_are_those_of_the_right_graph(network, graph):
@@ -220,7 +273,7 @@ def test_a_fault_that_needs_a_batch_keeps_what_it_needs(network, graph):
         reduce_failure(graph, {"x": noise(1)}, network)
     found = reduce_failure(graph, {"x": noise(5)}, network)
     assert found.nodes <= 3
-    assert found.repair.expected == "[root]"
+    assert (found.repair.node, found.repair.part, found.repair.expected) == ("mixed", "surplus node", "root")
 
 
 class Ratio(nn.Module):

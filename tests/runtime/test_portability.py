@@ -55,6 +55,11 @@ def gelu(scale):
     ]
 
 
+def softmin(scale):
+    nodes = [node("Mul", ["x", "scale"], ["z"]), node("Softmax", ["z"], ["y"], axis=1)]
+    return nodes, {"scale": np.array([scale], np.float32)}
+
+
 def hard_swish(gate, alpha=1 / 6):
     return [conv(), node("HardSigmoid", [gate], ["s"], alpha=alpha), node("Mul", ["x", "s"], ["y"])], WEIGHT
 
@@ -97,6 +102,7 @@ CASES = {
     "hard sigmoid gate": ({("opencv", "wrong", "Mul")}, hard_swish("g"), hard_swish("x")),
     "hard sigmoid of another slope": ({("opencv", "wrong", "Mul")}, hard_swish("g"), hard_swish("g", alpha=0.2)),
     "mish gate": ({("opencv", "wrong", "Mul")}, mish("g"), mish("x")),
+    "negative scale of a softmax": ({("opencv", "wrong", "Softmax")}, softmin(-0.7), softmin(0.7)),
     "gelu by division": ({("opencv", "crash", "Mul")}, (gelu("Div"), HALF), (gelu("Mul"), HALF)),
     "a constant of three dimensions": (
         {("opencv", "crash", "MatMul")},

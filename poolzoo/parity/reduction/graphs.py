@@ -166,6 +166,14 @@ def pruned(proto: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
+def renamed(proto: onnx.ModelProto, names: Mapping[str, str]) -> onnx.ModelProto:
+    """A copy in which nodes read other values in the place of some; their subgraphs stay."""
+    copy = copied(proto)
+    for node in copy.graph.node if names else ():
+        node.input[:] = [names.get(one, one) for one in node.input]
+    return copy
+
+
 def with_node(proto: onnx.ModelProto, output: str, nodes: Sequence[NodeProto]) -> onnx.ModelProto:
     """A copy in which other nodes are in the place of the one whose first output is `output`."""
     copy = copied(proto)

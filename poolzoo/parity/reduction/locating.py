@@ -200,10 +200,13 @@ def _stands_for(
     opened = running.session(tail, optimized=False)
     wanted = {one.name for one in opened.get_inputs()}
     makers = {node.output[0]: node.op_type for node in tail.graph.node}
+    readers = [node.output[0] for node in tail.graph.node if name in node.input and node.op_type not in MOVES]
     for index in candidates:
         alive()
         given[name] = recordings.double.array(index).astype(before[name].dtype)
         after = dict(zip(after_it, opened.run(after_it, {key: given[key] for key in wanted}), strict=True))
+        if any(one in after and np.array_equal(after[one], given[name]) for one in readers):
+            continue  # a relu of what a relu gave: it may stand for what is behind the next node
         if region.output in after and recordings.agrees(after[region.output], region.end):
             return index
         others = inside.difference(recordings.equal(given[name]))  # a relu of what a relu gave says nothing

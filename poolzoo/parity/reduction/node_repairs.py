@@ -1,9 +1,10 @@
-"""Repairs of a node by its constants, inputs, operator and weights, and by a node that is missing."""
+"""Repairs of a node by its constants, inputs, operator and weights, and by nodes that are missing or surplus."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -48,34 +49,43 @@ MISSING: Final = (
 MISSING_MORE: Final = ("HardSwish", "Gelu", "Erf", "Floor", "Round", "Softmax")
 
 
-def constants(node: NodeProto, known: dict[str, np.ndarray], hints: Hints) -> Iterator[Repair]:
-    """Small constants that a node reads: axes, paddings, bounds, exponents, an eps."""
+def constants(node: NodeProto, known: dict[str, np.ndarray], hints: Hints, *, guessed: bool) -> Iterator[Repair]:
+    """Small constants that a node reads: axes, paddings, bounds, exponents, an eps.
+
+    Args:
+        node: The node.
+        known: The constants of the graph.
+        hints: What torch has there.
+        guessed: Whether to try numbers near those in the graph, and not torch's.
+    """
     for position, name in enumerate(node.input):
         value = known.get(name)
         if value is None or value.size > alternatives.MOST_INTEGERS:
             continue
         if value.dtype.kind == "i":
             given = value.reshape(-1).tolist()
-            near = [
-                *hints.lists(len(given)),
-                *alternatives.lists(given),
-                *([other] * len(given) for other in (-1, 2**31 - 1)),
-            ]
-            if node.op_type.startswith("Reduce") or node.op_type in ("Squeeze", "Unsqueeze"):
-                near += list(alternatives.axes_of(5))
+            near = list(_near(node, given)) if guessed else hints.lists(len(given))
             others = [np.array(one, value.dtype).reshape(value.shape) for one in near if len(one) == len(given)]
             others += [np.array(one, value.dtype) for one in near if len(one) != len(given) and value.ndim == 1]
         elif value.dtype.kind == "f" and value.size == 1:
             number = float(value.reshape(-1)[0])
-            numbers = [*hints.numbers(), *alternatives.numbers(number)]
+            numbers = alternatives.numbers(number) if guessed else hints.numbers()
             others = [np.full(value.shape, one, value.dtype) for one in numbers]
-        elif value.dtype.kind == "f":
-            others = [value[::-1].copy(), *(np.roll(value, one) for one in range(1, len(value)))] if value.ndim else []
+        elif value.dtype.kind == "f" and value.ndim and guessed:
+            others = [value[::-1].copy(), *(np.roll(value, one) for one in range(1, len(value)))]
         else:
             continue
         for other in others:
             if other.shape != value.shape or not np.array_equal(other, value):
                 yield _with_constants(node, {position: other}, name, value.tolist(), other.tolist())
+
+
+def _near(node: NodeProto, given: list[int]) -> Iterator[list[int]]:
+    """Integers that may be meant in the place of those that a node reads."""
+    yield from alternatives.lists(given)
+    yield from ([other] * len(given) for other in (-1, 2**31 - 1))
+    if node.op_type.startswith("Reduce") or node.op_type in ("Squeeze", "Unsqueeze"):
+        yield from alternatives.axes_of(5)
 
 
 def bounds(node: NodeProto, known: dict[str, np.ndarray]) -> Iterator[Repair]:
@@ -217,7 +227,7 @@ def _forms(value: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def missing(node: NodeProto, weights: Sequence[np.ndarray]) -> Iterator[Repair]:
-    """A node that should follow, an eps that should be added to an input, or a bias; or this node should not be."""
+    """A node that should follow or lead to an input, an eps that should be added to an input, or a bias."""
     name = f"{node.output[0]}_before"
     shortened = NodeProto()
     shortened.CopyFrom(node)
@@ -228,7 +238,7 @@ def missing(node: NodeProto, weights: Sequence[np.ndarray]) -> Iterator[Repair]:
     clip = helper.make_node("Clip", [name, "zero", "six"], [node.output[0]])
     yield missing_node(node, [shortened, clip], "Clip to 0–6", six)
     for position, given in enumerate(node.input):
-        for operator in MISSING if given and position < 2 else ():
+        for operator in (*MISSING, *MISSING_MORE) if given and position < 2 else ():
             changed = NodeProto()
             changed.CopyFrom(node)
             changed.input[position] = f"{name}_active"
@@ -248,15 +258,36 @@ def missing(node: NodeProto, weights: Sequence[np.ndarray]) -> Iterator[Repair]:
                 after = helper.make_node(operator, [name, "vector"], [node.output[0]])
                 text = f"{operator} of a vector of {weight.size} weights"
                 yield missing_node(node, [shortened, after], text, [("vector", shaped)])
-    for given in node.input:
-        if given:
-            skipped = helper.make_node("Identity", [given], [node.output[0]])
-            yield Repair(
-                node=node.output[0],
-                operator=node.op_type,
-                part="operator",
-                name="",
-                found=node.op_type,
-                expected="none (its input as it is)",
-                nodes=(skipped,),
-            )
+
+
+def missing_before_several(proto: onnx.ModelProto, node: NodeProto) -> Iterator[Repair]:
+    """A node that should lead from an input of the graph to all that read it; `node` is the first of them."""
+    for given in dict.fromkeys(node.input):
+        readers = [one for one in proto.graph.node if given in one.input]
+        if given not in {value.name for value in proto.graph.input} or len(readers) < 2 or readers[0] != node:
+            continue
+        active = f"{given}_active"
+        changed = NodeProto()
+        changed.CopyFrom(node)
+        changed.input[:] = [active if one == given else one for one in node.input]
+        for operator in (*MISSING, *MISSING_MORE):
+            nodes = [helper.make_node(operator, [given], [active]), changed]
+            text = f"{operator} of {given!r}, which several nodes read,"
+            yield replace(missing_node(node, nodes, text), renamed={given: active})
+
+
+def surplus(proto: onnx.ModelProto, node: NodeProto) -> Iterator[Repair]:
+    """A node that should not be there, nor what leads to it: a value that it reads, or an input, is in its place.
+
+    Values that agree with torch are inputs of the graph, so that the first of several surplus nodes reads one.
+    """
+    for given in dict.fromkeys([*graphs.reads(node), *(value.name for value in proto.graph.input)]):
+        yield Repair(
+            node=node.output[0],
+            operator=node.op_type,
+            part="surplus node",
+            name="",
+            found=node.op_type,
+            expected=given,
+            nodes=(helper.make_node("Identity", [given], [node.output[0]]),),
+        )

@@ -20,12 +20,14 @@ class Repair:
     Attributes:
         node: The name of the node's first output.
         operator: Its operator.
-        part: What of it is at fault: "attribute", "constant", "weights", "input", "operator" or "missing node".
+        part: What of it is at fault: "attribute", "constant", "weights", "input", "operator", "missing node"
+            or "surplus node".
         name: The name of the attribute or constant, or the position of the input.
         found: What the graph has, in words.
         expected: What agrees, in words.
         nodes: What is in the node's place.
         constants: New and changed constants by name.
+        renamed: Values in whose place all nodes but `nodes` read another one.
     """
 
     node: str
@@ -36,10 +38,11 @@ class Repair:
     expected: str
     nodes: tuple[NodeProto, ...]
     constants: Mapping[str, np.ndarray] = field(default_factory=dict)
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
     def applied(self, proto: onnx.ModelProto) -> onnx.ModelProto:
         """A copy of a graph that has the node, with the change."""
-        copy = graphs.with_node(proto, self.node, self.nodes)
+        copy = graphs.with_node(graphs.renamed(proto, self.renamed), self.node, self.nodes)
         for tensor in [one for one in copy.graph.initializer if one.name in self.constants]:
             copy.graph.initializer.remove(tensor)
         tensors = [numpy_helper.from_array(np.array(one), name) for name, one in self.constants.items()]
@@ -62,6 +65,8 @@ class Repair:
         where = f"{self.operator} {self.node!r}"
         if self.part == "missing node":
             return f"{where}: {self.expected} is missing"
+        if self.part == "surplus node":
+            return f"{where} is surplus: {self.expected!r} in its place agrees"
         return f"{where}: {self.part} {self.name} is {self.found}, {self.expected} agrees".replace("  ", " ")
 
 

@@ -20,7 +20,7 @@ def find_repair(
     hints: Hints,
     agrees: Callable[[onnx.ModelProto], bool],
 ) -> Repair | None:
-    """The first change of a node with which the graph agrees: attributes first, then constants, then operators.
+    """The first change of a node with which the graph agrees: attributes and torch's constants first.
 
     Args:
         proto: The graph, a small one.
@@ -31,12 +31,15 @@ def find_repair(
     nodes = list(proto.graph.node)[::-1]
     searches: tuple[Callable[[NodeProto], Iterator[Repair]], ...] = (
         lambda node: attribute_repairs.attributes(proto, node, hints),
-        lambda node: node_repairs.constants(node, known, hints),
+        lambda node: node_repairs.constants(node, known, hints, guessed=False),
+        lambda node: node_repairs.surplus(proto, node),
+        lambda node: node_repairs.constants(node, known, hints, guessed=True),
         lambda node: node_repairs.bounds(node, known),
         lambda node: node_repairs.inputs(proto, node),
         lambda node: node_repairs.operators(proto, node),
         lambda node: node_repairs.weights(node, known, hints.weights),
         lambda node: node_repairs.missing(node, hints.weights),
+        lambda node: node_repairs.missing_before_several(proto, node),
     )
     for search in searches:
         for node in nodes:
