@@ -161,8 +161,9 @@ class _Backbone:
         self._prepared = prepared
         self._threads = evaluation_threads()
         self._replicas = Replicas(prepared.assembly.network, self._threads)
-        changes = [NO_AUGMENTATION, *[prepared.augmentation] * prepared.settings.views]
-        self._loaders = [batch_loader(prepared, prepared.backbone_batch_size, change) for change in changes]
+        plain = batch_loader(prepared, prepared.backbone_batch_size, NO_AUGMENTATION)
+        changed = plain if self.views == 1 else batch_loader(prepared, plain.batch_size, prepared.augmentation)
+        self._loaders = [plain, *[changed] * prepared.settings.views]
         self._epochs = [loader.in_order(view) for view, loader in enumerate(self._loaders)]
         self._last: deque[tuple[bytes, Tensor]] = deque(maxlen=IN_FLIGHT)
         self._lock = Lock()
