@@ -158,7 +158,7 @@ def _completed(line: str) -> object:
 
 
 def _columns() -> object:
-    with mock.patch.object(streams, "stdout_is_terminal", lambda: True):
+    with mock.patch.object(streams, "stdout_is_terminal", return_value=True):
         return streams.data_columns()
 
 
