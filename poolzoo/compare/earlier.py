@@ -191,7 +191,7 @@ def regime_of(settings: Settings) -> str:
 
 
 def _digest(data: DataIdentity) -> str:
-    test = data.splits["test"]
+    test = data.test
     whole = hashlib.sha256(np.ascontiguousarray(test.digests).tobytes())
     whole.update(np.ascontiguousarray(test.labels).astype("<i8").tobytes())
     return whole.hexdigest()[:16]

@@ -98,7 +98,7 @@ def _require_same_images(settings: Sequence[tuple[Path, Settings]]) -> None:
         tested = DataIdentity.load(path / FILE)
         if images is None or tested is None or not comparable:
             continue
-        if changes := DataIdentity({"test": images.splits["test"]}, images.classes).changes(tested):
+        if changes := DataIdentity({"test": images.test}, images.classes).changes(tested):
             text = f"{path} and {first} were not tested on the same images: {'; '.join(changes)}"
             raise UsageError(text, "data that has changed needs new runs")
 

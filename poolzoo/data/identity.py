@@ -79,6 +79,17 @@ class DataIdentity:
         return cls(splits, classes)
 
     @property
+    def test(self) -> SplitIdentity:
+        """The test images.
+
+        Raises:
+            CheckFailed: There are none.
+        """
+        if "test" not in self.splits:
+            raise CheckFailed("the data has no test images", DAMAGED_HINT)
+        return self.splits["test"]
+
+    @property
     def digest(self) -> str:
         """A digest of all digests, labels and names of classes; names of files do not count."""
         whole = hashlib.sha256(repr((sorted(self.splits), self.classes)).encode())

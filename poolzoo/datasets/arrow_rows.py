@@ -11,7 +11,8 @@ from types import MappingProxyType
 from typing import Any, BinaryIO, Final
 
 from poolzoo.common import files
-from poolzoo.common.errors import UsageError
+from poolzoo.common.errors import CheckFailed, UsageError
+from poolzoo.common.text import one_line
 from poolzoo.datasets import table_rows
 from poolzoo.datasets.labels import SplitLabels, label_names, split_labels
 from poolzoo.plugin.image_index import ImageIndex, Names
@@ -57,6 +58,21 @@ class ArrowStorage:
             return file.seek(0, os.SEEK_END), os.fstat(file.fileno()).st_mtime_ns if is_file else self.time
 
 
+def _require_sound(rows: Any, where: str) -> None:
+    """Makes sure that Arrow's offsets stay within its buffers: reading a row ends the process where they do not.
+
+    Raises:
+        CheckFailed: They do not, or a text is not UTF-8.
+    """
+    import pyarrow
+
+    try:
+        rows.data.validate(full=True)
+    except (pyarrow.ArrowException, ValueError) as error:
+        text = f"{where}: the Arrow file is damaged: {one_line(str(error), 200)}"
+        raise CheckFailed(text, "write it again") from error
+
+
 class ArrowSplits:
     """Splits of a data set with the columns that are used.
 
@@ -82,13 +98,16 @@ class ArrowSplits:
         self.root = root
         self.labels = SplitLabels(what, multilabel=multilabel)
         self.storages: dict[str, ArrowStorage] = {}
+        self.empty = set[str]()
         for split, rows in splits.items():
             self._add(split, rows)
 
     def _add(self, split: str, rows: Any) -> None:
         columns = self._columns(split, rows.features)
         if not len(rows):
+            self.empty.add(split)
             return
+        _require_sound(rows.select_columns([columns.label, columns.path]), f"{self.what}, {split}")
         labels = rows.select_columns([columns.label]).with_format("arrow")[:][columns.label].to_pylist()
         feature = rows.features[columns.label]
         names = getattr(feature, "names", None) or getattr(getattr(feature, "feature", None), "names", None)
@@ -146,4 +165,5 @@ class ArrowSplits:
             names = Names.of(f"{split}/{row:07d}" for row in range(len(storage.rows)))
             return ImageIndex(storage, names, self.labels.places(split, classes))
 
-        return Dataset(name=kind, summary=self.what, index=index, splits=tuple(known), classes=classes)
+        splits_with_rows = tuple(split for split in known if split not in self.empty)
+        return Dataset(name=kind, summary=self.what, index=index, splits=splits_with_rows, classes=classes)

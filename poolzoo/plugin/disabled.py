@@ -57,7 +57,9 @@ def write(names: list[str]) -> None:
     from pathlib import Path
 
     from poolzoo.common import files, json_writer
+    from poolzoo.common.text import json_escaped
 
     file = Path(path())
     file.parent.mkdir(parents=True, exist_ok=True)
-    files.write_atomically(file, json_writer.dumps(sorted(set(names)), indent=1) + "\n")
+    text = "\n".join(map(json_escaped, json_writer.dumps(sorted(set(names)), indent=1).split("\n")))
+    files.write_atomically(file, text + "\n")

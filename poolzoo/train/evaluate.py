@@ -196,7 +196,7 @@ def _require_unchanged(run: Path, found: Loaded, labels: np.ndarray) -> None:
     known = DataIdentity.load(run / FILE)
     if known is None:
         return
-    facts, tested = found.facts, known.splits["test"]
+    facts, tested = found.facts, known.test
     if tested.of_files and not facts.of_files and found.index is not None:  # as a run that streamed its images
         facts = Facts(file_digests(found.index), None, found.index.names, of_files=True)
     names = facts.names

@@ -97,6 +97,7 @@ def test_an_identity_that_does_not_fit_together_is_refused(run):
         ({"pools": 3}, "pools is 3, not a text"),
         ({"settings": []}, "settings is a list"),
         ({"more": 1}, "has 'more', which is unknown"),
+        ({"": 1}, "has '', which is unknown"),
         ({"time_budget": -1.0}, "time_budget is no time"),
     ],
 )
@@ -139,3 +140,10 @@ def test_a_setting_of_another_type_is_refused_in_a_short_line(tmp_path, text, sh
 def test_settings_that_look_like_numbers_are_refused(values):
     with pytest.raises(UsageError):
         Settings(**values)
+
+
+def test_data_without_test_images_is_said(tmp_path):
+    train = DataIdentity.load(EARLIER / "run/data.npz").splits["train"]
+    DataIdentity({"train": train}, ("ant",)).save(tmp_path / "data.npz")
+    with pytest.raises(CheckFailed, match="the data has no test images"):
+        _ = DataIdentity.load(tmp_path / "data.npz").test

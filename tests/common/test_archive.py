@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from poolzoo.common import archive, files
+from poolzoo.common import archive, files, npy
 from poolzoo.common.errors import CheckFailed
 
 
@@ -72,3 +73,29 @@ def test_a_name_that_is_missing_is_named(tmp_path):
     np.savez(tmp_path / "a.npz", labels=np.arange(3))
     with pytest.raises(CheckFailed, match=r"a\.npz cannot be read: it has no logits"):
         files.read_arrays(tmp_path / "a.npz", ["logits", "labels"])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("read", [files.read_archive, npy.mapped])
+def test_a_pipe_in_the_place_of_arrays_is_not_waited_for(tmp_path, read):
+    os.mkfifo(tmp_path / "a")
+    with pytest.raises((CheckFailed, OSError), match="a pipe or a device"):
+        read(tmp_path / "a")
+
+
+def test_a_type_without_bytes_is_refused_before_it_is_mapped():
+    for dtype in (np.dtype("V0"), np.dtype("S0"), np.dtype("U0"), np.dtype(object)):
+        with pytest.raises(ValueError, match="no plain numbers"):
+            npy.require("a.npy", (0,), dtype, 0)
+
+
+def test_a_mapped_array_is_the_saved_one(tmp_path):
+    for array in (np.arange(6, dtype=np.uint8).reshape(2, 3), np.asfortranarray(np.eye(3, 2))):
+        np.save(tmp_path / "a.npy", array)
+        found = npy.mapped(tmp_path / "a.npy")
+        np.testing.assert_array_equal(found, array)
+        assert isinstance(found, np.memmap)
+        assert not found.flags.writeable
+    (tmp_path / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes() + b"\0")
+    with pytest.raises(ValueError, match=r"a\.npy has 49 bytes, and states float64"):
+        npy.mapped(tmp_path / "a.npy")

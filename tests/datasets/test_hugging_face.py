@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -242,3 +243,36 @@ def test_without_a_network_the_way_out_is_named(monkeypatch):
     with pytest.raises(EnvironmentProblem, match="hf:food101 cannot be reached on the Hub") as caught:
         source.open_dataset("hf:food101")
     assert "then --data hf:DIR" in caught.value.hint
+
+
+def rewritten(photos: Path, change: Callable[[Any], Any]) -> str:
+    """A saved data set whose training rows are changed."""
+    import pyarrow
+
+    place = saved(photos)
+    (file,) = (photos / "saved/train").glob("*.arrow")
+    with pyarrow.memory_map(str(file)) as mapped:
+        table = change(pyarrow.ipc.open_stream(mapped).read_all())
+    file.unlink()
+    with pyarrow.OSFile(str(file), "wb") as out, pyarrow.ipc.new_stream(out, table.schema) as stream:
+        stream.write_table(table)
+    return place
+
+
+def test_a_split_without_rows_is_no_split(photos):
+    with pytest.raises(UsageError, match="no training images"):
+        source.open_dataset(rewritten(photos, lambda table: table.slice(0, 0)))
+
+
+def test_an_arrow_file_with_bytes_that_are_no_text_is_refused(photos):
+    import pyarrow
+
+    def change(table: Any) -> Any:
+        offsets, content = pyarrow.py_buffer(b"\0\0\0\0\1\0\0\0"), pyarrow.py_buffer(b"\xff")
+        path = pyarrow.Array.from_buffers(pyarrow.string(), 1, [None, offsets, content])
+        images = pyarrow.StructArray.from_arrays([pyarrow.array([b"image"]), path], ["bytes", "path"])
+        at = table.schema.get_field_index("image")
+        return table.slice(0, 1).set_column(at, table.schema.field(at), images)
+
+    with pytest.raises(CheckFailed, match=r"train: the Arrow file is damaged: .*Invalid UTF8"):
+        source.open_dataset(rewritten(photos, change))

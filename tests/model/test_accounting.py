@@ -337,6 +337,9 @@ def test_an_accounting_survives_json_for_a_resumed_run():
     assert Accounting.from_json(json.loads(json.dumps(account.to_json())), names) == account
     scratch = Accounting().within(names)
     assert Accounting.from_json(scratch.to_json(), names) == scratch
+    for odd in (None, {}, {**account.to_json(), "fresh_names": 3}):
+        with pytest.raises(CheckFailed, match=r"initial\.json is damaged"):
+            Accounting.from_json(odd, names, "initial.json")
 
 
 UNFIT = {

@@ -140,6 +140,8 @@ def test_disabled_names_are_kept_sorted_and_once(tmp_path):
     assert disabled.path() == str(path)
     assert json.loads(path.read_text()) == ["a", "b"]
     assert path.read_text().endswith("]\n")
+    disabled.write(["é", "of any bytes \udcff"])
+    assert disabled.read() == ["of any bytes \udcff", "é"]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from support.linear_bundle import linear_bundle
 from poolzoo.common import files
 from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.runtime.prediction import plan as prediction_plan
-from poolzoo.runtime.prediction.plan import Plan, Request, files_of, open_plan, part_size
+from poolzoo.runtime.prediction.plan import INDEX, Plan, Request, files_of, open_plan, part_size
 from poolzoo.runtime.prediction.predict import BATCH
 
 
@@ -174,3 +174,15 @@ def test_a_folder_without_images_leaves_no_directory(tmp_path, request_of_1000):
     with pytest.raises(UsageError, match="holds no image"):
         open_plan(tmp_path / "out", replace(request_of_1000, images=[str(tmp_path / "empty")]))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("end", [-1, 1 << 62])
+def test_a_list_whose_index_promises_more_is_refused(tmp_path, request_of_1000, end):
+    out = tmp_path / "out"
+    plan, _ = open_plan(out, request_of_1000)
+    content = bytearray((out / INDEX).read_bytes())
+    content[8 * 2 : 8 * 3] = end.to_bytes(8, "little", signed=True)
+    for damaged in (bytes(content[: 8 * 3]), bytes(content[: 8 * 3 - 1]), b""):
+        (out / INDEX).write_bytes(damaged)
+        with pytest.raises(CheckFailed, match=r"images\.list is damaged"):
+            files_of(out, plan, 0)

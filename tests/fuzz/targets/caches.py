@@ -12,13 +12,11 @@ from PIL import Image
 
 from fuzz import odd
 from fuzz.harness import Disagreement, Target
-from fuzz.targets.arrays import mutated_arrays, promising
+from fuzz.targets.arrays import promising
 from fuzz.targets.runs import mutated_json
-from fuzz.targets.shards import MEMBERS, tar
 from poolzoo.data import disk, store
 from poolzoo.data.check import rows as check_rows
 from poolzoo.data.streaming import row_file
-from poolzoo.datasets import shard_index
 from poolzoo.plugin.image_index import FileStorage, ImageIndex, Names
 
 COUNT, SIZE = 4, (6, 5)
@@ -102,17 +100,6 @@ def targets(folder: Path) -> Iterator[Target]:
         with check_rows.kept(folder / "check.rows", COUNT) as found:
             return found.find(np.zeros((2, 2), np.uint64)), len(found)
 
-    shard, shelf_of_shards = folder / "train.tar", folder / "shards-cache"
-    shard.write_bytes(tar(MEMBERS))
-    known = shard_index.read(shard, shelf_of_shards)
-    (kept_index,) = shelf_of_shards.rglob("*.npz")
-
-    def indexed(content: bytes) -> object:
-        kept_index.write_bytes(content)
-        found = shard_index.read(shard, shelf_of_shards)
-        rows = list(zip(found.names, found.offsets.tolist(), found.sizes.tolist(), found.labels, strict=True))
-        return rows, rows == list(zip(known.names, known.offsets, known.sizes, known.labels, strict=True))
-
     floats = io.BytesIO()
     np.save(floats, np.ones((4, 3), np.float32))
     yield Target("cache-about", [seeds["about.json"]], mutated_json, decoded("about.json"), 0.2)
@@ -122,4 +109,3 @@ def targets(folder: Path) -> Iterator[Target]:
     yield Target("cache-table", [table.read_bytes()], damaged, single(table), 0.5)
     yield Target("cache-rows", [stored], damaged, single(table.with_suffix(".rows")), 0.5)
     yield Target("cache-check", [bytes(3 * check_rows.ROW.itemsize)], damaged, checked, 0.5)
-    yield Target("cache-shard", [kept_index.read_bytes()], mutated_arrays, indexed, 0.3)

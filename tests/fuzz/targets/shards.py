@@ -1,4 +1,4 @@
-"""Tar shards: damaged headers, sizes that promise too much, odd members and labels."""
+"""Tar shards: damaged headers, sizes that promise too much, odd members and labels; and the indices that are kept."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from unittest import mock
 
 from fuzz import odd, trees
 from fuzz.harness import Disagreement, Target
-from poolzoo.datasets import shards
+from fuzz.targets.arrays import mutated_arrays
+from poolzoo.datasets import shard_index, shards
 
 MEMBERS = (
     ("a.jpg", b"\xff\xd8\xffimage"),
@@ -97,4 +98,15 @@ def targets(folder: Path) -> Iterator[Target]:
                     raise Disagreement("bytes that are not in the file")
         return found.classes, len(index)
 
+    shard, kept = folder / "kept.tar", folder / "kept"
+    shard.write_bytes(tar(MEMBERS))
+    shard_index.read(shard, kept)
+    (file_of_index,) = kept.rglob("*.npz")
+
+    def indexed(content: bytes) -> object:
+        file_of_index.write_bytes(content)
+        found = shard_index.read(shard, kept)
+        return list(zip(found.names, found.offsets.tolist(), found.sizes.tolist(), found.labels, strict=True))
+
+    yield Target("shard-index", [file_of_index.read_bytes()], mutated_arrays, indexed, 0.3)
     yield Target("shards", [tar(MEMBERS), tar(MEMBERS, tarfile.GNU_FORMAT)], mutated_tar, read)

@@ -129,7 +129,7 @@ def labels_check(context: Context) -> str:
             same = sorted(names) == sorted(context.protocol.data.classes)
             what = "are in another order" if same else "are other ones"
             raise CheckFailed(f"{run.name}: the classes in config.json {what}")
-        if not np.array_equal(run.predictions[1], run.data.splits["test"].labels):
+        if not np.array_equal(run.predictions[1], run.data.test.labels):
             raise CheckFailed(f"{run.name}: the labels in predictions.npz are not those of the test images")
     return "labels and classes are those of the protocol"
 

@@ -1,0 +1,58 @@
+"""A bundle that somebody changed and signed again: verification says what is wrong with it, and raises nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from support.linear_bundle import linear_bundle
+
+from poolzoo.artifacts import manifest
+from poolzoo.common import files
+from poolzoo.common.errors import CheckFailed
+from poolzoo.plugin import loader
+from poolzoo.runtime import prepare
+from poolzoo.runtime.builtin import sessions
+from poolzoo.runtime.verify import verify
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    return linear_bundle(tmp_path / "bundle", "uint8")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda images: images[:, :2],
+        lambda images: images.astype(np.float64),
+        lambda images: images[..., None],
+    ],
+)
+def test_golden_images_that_the_graph_does_not_take_fail(bundle, change):
+    golden = files.read_archive(bundle / "golden.npz")
+    np.savez(bundle / "golden.npz", **{**golden, "images": change(golden["images"])})
+    manifest.write_manifest(bundle, "bundle")
+    (failed,) = (check for check in verify(bundle, measure_speed=False).checks if not check.passed)
+    assert failed.id == "golden"
+    assert "the graph cannot be run on" in failed.detail
+
+
+def test_a_plugin_without_a_source_is_passed_over(bundle):
+    files.write_json(bundle / "config.json", {"poolzoo": {"plugins": {"pool": {"dist": "acme", "version": "1"}}}})
+    manifest.write_manifest(bundle, "bundle")
+    assert all(check.passed for check in verify(bundle, measure_speed=False).checks)
+
+
+@pytest.mark.parametrize("targets", [None, {}, {"openvino": {"changes": 3}}])
+def test_a_form_that_the_configuration_does_not_describe_is_refused(bundle, tmp_path, targets):
+    prepare.target_directory(bundle, "openvino").mkdir(parents=True)
+    files.write_json(bundle / "config.json", {"export": {} if targets is None else {"targets": targets}})
+    with pytest.raises(CheckFailed, match=r"config\.json (says nothing of|is damaged)"):
+        prepare.prepare(bundle, loader.catalog().runtime("openvino"), tmp_path / "work")
+
+
+@pytest.mark.parametrize("content", [[], {}, {"kind": "uint8", "height": -1, "width": 4}, {"kind": "other"}])
+def test_a_converted_graph_without_an_input_is_refused(tmp_path, content):
+    files.write_json(tmp_path / sessions.INPUT, content)
+    with pytest.raises(CheckFailed, match="it states no input of a graph"):
+        sessions.kept_input(tmp_path)
