@@ -27,9 +27,11 @@ def convert(bundle: Path, out: Path) -> None:
     import onnx
     import pnnx
 
-    model = out / sessions.MODEL  # pnnx writes beside the file that it reads
-    model.write_bytes((bundle / sessions.MODEL).read_bytes())
-    (given,) = onnx.load(model).graph.input
+    from poolzoo.runtime.builtin import ncnn_forms
+
+    graph = ncnn_forms.rewrite(onnx.load(bundle / sessions.MODEL))
+    onnx.save(graph, out / sessions.MODEL)  # pnnx writes beside the file that it reads
+    (given,) = graph.graph.input
     shape = ",".join(str(side.dim_value) for side in given.type.tensor_type.shape.dim)
     done = subprocess.run(
         [pnnx.EXEC_PATH, sessions.MODEL, f"inputshape=[{shape}]f32", "fp16=0"],
