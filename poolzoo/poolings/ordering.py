@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from poolzoo.model.geometry import Geometry
 from poolzoo.poolings.local import LocalPooling, local_build
 from poolzoo.poolings.shared import GlobalPooling, mixture
 
+LONGEST_SORTED = 256  # values a row; of more, torch selects the largest few faster than numpy sorts all
 _INFINITY = float("inf")
 
 
@@ -28,7 +32,7 @@ class GlobalTopK(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.flatten(2)
-        return x.topk(min(self.k, x.shape[2]), 2).values.mean(2)
+        return _largest(x, min(self.k, x.shape[2])).mean(2)
 
 
 class LocalTopK(LocalPooling):
@@ -57,7 +61,12 @@ class GlobalMedian(GlobalPooling):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return _lower_median(x.flatten(2), 2)
+        x = x.flatten(2)
+        if not _is_sorted_by_numpy(x):
+            return _lower_median(x, 2)
+        ordered = np.sort(x.numpy(), 2)
+        median = torch.from_numpy(ordered[..., (x.shape[2] - 1) // 2].copy())
+        return torch.where(torch.from_numpy(np.isnan(ordered[..., -1])), torch.nan, median)
 
 
 class LocalMedian(LocalPooling):
@@ -99,10 +108,30 @@ class GlobalQuantile(nn.Module):
         x = x.flatten(2)
         rank = self.q * (x.shape[2] - 1)
         below = int(rank)
-        largest = x.topk(x.shape[2] - below, 2).values  # from the largest down to the one at or below the rank
+        largest = _largest(x, x.shape[2] - below)  # down to the one at or below the rank
         if below == x.shape[2] - 1:
             return largest[..., -1]
         return mixture(largest[..., -1], largest[..., -2], rank - below)
+
+
+def _largest(x: Tensor, count: int) -> Tensor:
+    """The largest values of each row, from the largest down: `float[N, C, L] → float[N, C, count]`; NaN is larger."""
+    if _is_sorted_by_numpy(x):
+        return torch.from_numpy(np.sort(x.numpy(), 2)[..., : -count - 1 : -1].copy())
+    return x.topk(count, 2).values
+
+
+def _is_sorted_by_numpy(x: Tensor) -> bool:
+    """Whether numpy may sort rows `[N, C, L]`: on a CPU, where nobody needs gradients or a record of operations.
+
+    It gives the same values, and of feature maps of 4 × 4 in a quarter of the time of torch.
+    """
+    if torch.is_grad_enabled() or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
+        return False
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        return False
+    is_plain = type(x) is Tensor and not is_in_torch_dispatch_mode() and not is_functorch_wrapped_tensor(x)
+    return is_plain and x.shape[2] <= LONGEST_SORTED
 
 
 def _at_least_one(k: int) -> int:

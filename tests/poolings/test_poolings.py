@@ -119,14 +119,17 @@ def test_the_form_for_export_is_the_form_for_training(monkeypatch, name, kind, s
 
 
 @pytest.mark.parametrize("size", [(4, 4), (13, 9), (1, 1)], ids=str)
-@pytest.mark.parametrize("name", ["rmac", "rmac:levels=5", "spp", "spp:levels=1-3"])
+@pytest.mark.parametrize(
+    "name", ["rmac", "rmac:levels=5", "spp", "spp:levels=1-3", "topk", "topk:k=1", "median", "quantile", "quantile:q=1"]
+)
 def test_evaluation_gives_the_bits_of_training_in_any_memory_layout(name, size):
     pool = poolzoo.create_pooling(name, 24).eval()
     for memory_format in (torch.contiguous_format, torch.channels_last):
         x = signed(3, 24, *size).float().contiguous(memory_format=memory_format)
+        x[0, 0, 0, 0], x[1, 1, 0, 0], x[2, 2, -1, -1] = torch.nan, torch.inf, -torch.inf
         with_gradients = pool(x)
         with torch.inference_mode():
-            assert torch.equal(pool(x), with_gradients)
+            torch.testing.assert_close(pool(x), with_gradients, rtol=0, atol=0, equal_nan=True)
 
 
 def test_constants_are_made_once_and_serve_training_after_inference():
