@@ -174,7 +174,8 @@ def test_torchs_global_state_is_put_back(tmp_path):
         )
     code = f"""
 import sys
-from poolzoo.plugin import loader
+from poolzoo.plugin import isolation, loader
+isolation.SECONDS = 600  # a busy machine imports torch slowly
 for name in ("first", "second"):
     print("torch" in sys.modules)
     (problem,) = loader.load_plugins({str(tmp_path)!r} + f"/{{name}}.py", installed=False).problems
