@@ -271,7 +271,12 @@ def _half_with_bias(view: GraphView, node: NodeProto) -> bool:
 
 
 def _bare_reduction(view: GraphView, node: NodeProto) -> bool:
-    return node.input[0] not in view.behind_windows
+    """A reduction before any window, unless it is over all of space: that becomes a global pooling for ncnn."""
+    rank = len(view.shapes.get(node.input[0], ()))
+    held = view.constant(node.input[1]) if len(node.input) > 1 else None
+    axes = _numbers(node, "axes", ()) if held is None else tuple(held.ravel().tolist())
+    over_space = rank in (3, 4) and sorted(axis % rank for axis in axes) == list(range(2, rank))
+    return node.input[0] not in view.behind_windows and not over_space
 
 
 def _rule(

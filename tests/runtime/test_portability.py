@@ -194,8 +194,13 @@ CASES = {
     ),
     "a reduction of the input": (
         {("ncnn", "wrong", "ReduceMean")},
+        ([node("ReduceMean", ["x", "axes"], ["y"])], {"axes": np.array([1])}),
+        ([conv(), node("ReduceMean", ["g", "axes"], ["y"])], WEIGHT | {"axes": np.array([1])}),
+    ),
+    "a reduction of the input over two axes": (
+        {("ncnn", "wrong", "ReduceMean")},
+        ([node("ReduceMean", ["x", "axes"], ["y"])], {"axes": np.array([1, 2])}),
         ([node("ReduceMean", ["x", "axes"], ["y"])], AXES),
-        ([conv(), node("ReduceMean", ["g", "axes"], ["y"])], WEIGHT | AXES),
     ),
 }
 
