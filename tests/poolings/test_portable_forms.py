@@ -60,3 +60,9 @@ def test_mirrored_borders_are_those_of_torch_in_a_graph(tmp_path):
     session = onnxruntime.InferenceSession(tmp_path / "mirror.onnx", providers=["CPUExecutionProvider"])
     (found,) = session.run(None, {"x": x.numpy()})
     np.testing.assert_array_equal(found, F.pad(x, margins, mode="reflect").numpy())
+
+
+@pytest.mark.parametrize("size", [(2, 7), (7, 2), (1, 1)], ids=str)
+def test_a_map_too_small_to_mirror_repeats_its_border(size):
+    x = torch.randn(2, 3, *size)
+    np.testing.assert_array_equal(mirrored(x, (0, 2, 2, 0)), F.pad(x, (0, 2, 2, 0), mode="replicate"))
