@@ -275,7 +275,7 @@ def run_program(poolzoo, desk: Path, words: list[str]) -> None:
 
 def stamps(folder: Path) -> dict[str, int]:
     """The files directly in a folder, and when each was written."""
-    return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    return {path.name: path.stat().st_mtime_ns for path in folder.iterdir() if path.name != "__pycache__"}
 
 
 def run_python(code: str, scope: dict[str, object]) -> None:
