@@ -173,7 +173,8 @@ def main() -> NoReturn:
     except KeyboardInterrupt as stop:  # a second one, while the first was being handled
         code = _say_stopped(type(stop))
     stopping.handle(stopping.end_at_once)  # all is said and written, and exit handlers may take seconds
-    ending.exit_with(code, alone="poolzoo.plugin.loader" not in sys.modules)
+    foreign = {"poolzoo.plugin.loader", "torch"}  # plugins, and modules of users that `verify --against` calls
+    ending.exit_with(code, alone=not foreign & sys.modules.keys())
 
 
 _stopped: list[type[KeyboardInterrupt]] = []  # a signal that came, for where a library swallows the exception

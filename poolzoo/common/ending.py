@@ -30,7 +30,7 @@ def exit_with(code: int, *, alone: bool) -> NoReturn:
 
     Args:
         code: The exit code.
-        alone: Whether no code of plugins has run, which may leave files open. Our own closes them.
+        alone: Whether no code of others has run, which may leave files open. Our own closes them.
     """
     global _code, _alone
     _code = code
