@@ -4,12 +4,16 @@
 be run. It is left out, unless poolzoo itself comes from it. `python -P -m poolzoo` and `poolzoo` never have it.
 """
 
+import gc
 import os
 import sys
+
+COLLECT_AFTER = 50_000  # new objects; Python's 700 are reached hundreds of times while packages are imported
 
 
 def main() -> None:
     """Imports the command line and runs it."""
+    gc.set_threshold(COLLECT_AFTER)
     from poolzoo.common import ending, stopping
 
     ending.prepare()

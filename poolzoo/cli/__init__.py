@@ -15,7 +15,6 @@ from poolzoo.cli.groups import Context, help_width, require_command, write_examp
 from poolzoo.cli.options import add_global_options, hint_for
 from poolzoo.common import ending, errors, output, stopping, streams
 
-COLLECT_AFTER: Final = 20_000  # new objects; Python's 700 are reached hundreds of times while packages are imported
 COMPLETE: Final = "_POOLZOO_COMPLETE"  # the variable with which a shell asks for completions
 # Name → (module:command, what `--help` says of it); stated here so that `--help` imports none of them.
 COMMANDS: Final = {
@@ -144,7 +143,6 @@ def main() -> NoReturn:
         from poolzoo.cli.completion import answer
 
         sys.exit(answer(cli, os.environ[COMPLETE]))
-    gc.set_threshold(COLLECT_AFTER)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # libraries warn their authors, not our users; python -W shows them
     for name in ("stdout", "stderr"):
@@ -175,7 +173,8 @@ def main() -> NoReturn:
     except KeyboardInterrupt as stop:  # a second one, while the first was being handled
         code = _say_stopped(type(stop))
     stopping.handle(stopping.end_at_once)  # all is said and written, and exit handlers may take seconds
-    ending.exit_with(code)
+    foreign = {"poolzoo.plugin.loader", "torch"}  # plugins, and modules of users that `verify --against` calls
+    ending.exit_with(code, alone=not foreign & sys.modules.keys())
 
 
 _stopped: list[type[KeyboardInterrupt]] = []  # a signal that came, for where a library swallows the exception

@@ -17,6 +17,7 @@ from typing import Final, NoReturn
 BUFFERED: Final = frozenset((io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom))
 
 _code: int | None = None
+_alone = False
 
 
 def prepare() -> None:
@@ -24,10 +25,16 @@ def prepare() -> None:
     atexit.register(_end)
 
 
-def exit_with(code: int) -> NoReturn:
-    """Leaves the program with an exit code, after threads that are no daemons and all exit handlers."""
-    global _code
+def exit_with(code: int, *, alone: bool) -> NoReturn:
+    """Leaves the program, after threads that are no daemons and all exit handlers.
+
+    Args:
+        code: The exit code.
+        alone: Whether no code of others has run, which may leave files open. Our own closes them.
+    """
+    global _code, _alone
     _code = code
+    _alone = alone
     sys.exit(code)
 
 
@@ -36,7 +43,8 @@ def _end() -> None:
         return
     import ctypes
 
-    files = [one for one in gc.get_objects() if type(one) in BUFFERED and _is_on_disk(one)]
+    objects = [] if _alone else gc.get_objects()
+    files = [one for one in objects if type(one) in BUFFERED and _is_on_disk(one)]
     files.sort(key=lambda file: isinstance(file, io.BufferedIOBase))  # text before its bytes
     for one in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__, *files):
         with suppress(OSError, ValueError, AttributeError):  # it is closed, nobody reads it, or it is None
