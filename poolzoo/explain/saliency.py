@@ -119,7 +119,11 @@ class Explainer:
 
     def _rebuild_head(self) -> nn.Module | None:
         """The head in torch; None, with a message, where it cannot be rebuilt."""
-        if self.config.get("poolzoo", {}).get("map") is None:
+        if (stated := self.config.get("poolzoo", {}).get("map")) is None:
+            return None
+        (values,) = self.session.run([self.feature_map], self._inputs(np.zeros((1, *self.model.size, 3), np.uint8)))
+        if list(values.shape[1:]) != list(stated):  # before memory is taken for a pooling of another one
+            self._warn_of_occlusion(f"{reading.CONFIG} states another feature map than the graph has")
             return None
         try:
             from poolzoo.explain import head

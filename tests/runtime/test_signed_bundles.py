@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 from support.linear_bundle import linear_bundle
@@ -9,10 +12,13 @@ from support.linear_bundle import linear_bundle
 from poolzoo.artifacts import manifest
 from poolzoo.common import files
 from poolzoo.common.errors import CheckFailed
+from poolzoo.explain.saliency import Explainer
 from poolzoo.plugin import loader
-from poolzoo.runtime import prepare
+from poolzoo.runtime import ort_session, prepare
 from poolzoo.runtime.builtin import sessions
 from poolzoo.runtime.verify import verify
+
+DIGITS = Path(__file__).parents[2] / "exports/digits"
 
 
 @pytest.fixture
@@ -56,3 +62,27 @@ def test_a_converted_graph_without_an_input_is_refused(tmp_path, content):
     files.write_json(tmp_path / sessions.INPUT, content)
     with pytest.raises(CheckFailed, match="it states no input of a graph"):
         sessions.kept_input(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda config: config.update(num_features=1 << 40), "does not hold a classifier of 1"),
+        (lambda config: config["poolzoo"].update(map=[64, 1 << 30, 1 << 30]), "another feature map than the graph has"),
+    ],
+)
+def test_a_head_that_the_bundle_does_not_hold_is_not_built(tmp_path, capsys, change, says):
+    place = Path(shutil.copytree(DIGITS, tmp_path / "digits"))
+    model = ort_session.open_model(place / "model.onnx", threads=1)
+    assert _method(place, model) == "gradient"
+    config = files.read_json(place / "config.json")
+    change(config)
+    files.write_json(place / "config.json", config)
+    assert _method(place, model) == "occlusion"
+    assert says in capsys.readouterr().err
+
+
+def _method(place: Path, model: ort_session.OnnxModel) -> str:
+    found, method = Explainer(place, model, 1, {}).contributions(np.zeros((*model.size, 3), np.uint8), 0)
+    assert np.isfinite(found).all()
+    return method
