@@ -68,7 +68,10 @@ def test_a_converted_graph_without_an_input_is_refused(tmp_path, content):
     ("change", "says"),
     [
         (lambda config: config.update(num_features=1 << 40), "does not hold a classifier of 1"),
-        (lambda config: config["poolzoo"].update(map=[64, 1 << 30, 1 << 30]), "a far larger feature map than the graph has"),
+        (
+            lambda config: config["poolzoo"].update(map=[64, 1 << 30, 1 << 30]),
+            "a far larger feature map than the graph has",
+        ),
     ],
 )
 def test_a_head_that_the_bundle_does_not_hold_is_not_built(tmp_path, capsys, change, says):
