@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from poolzoo.common import files
 from poolzoo.common.errors import CheckFailed
 from poolzoo.explain.saliency import Explainer
 from poolzoo.plugin import loader
-from poolzoo.runtime import ort_session, prepare
+from poolzoo.runtime import cases, ort_session, prepare, protocol
 from poolzoo.runtime.builtin import sessions
 from poolzoo.runtime.verify import verify
 
@@ -41,6 +42,26 @@ def test_golden_images_that_the_graph_does_not_take_fail(bundle, change):
     (failed,) = (check for check in verify(bundle, measure_speed=False).checks if not check.passed)
     assert failed.id == "golden"
     assert "the graph cannot be run on" in failed.detail
+
+
+@pytest.mark.parametrize("name", ["logits", "probabilities", "allowed"])
+def test_golden_outputs_that_are_texts_are_refused(bundle, name):
+    golden = files.read_archive(bundle / "golden.npz")
+    np.savez(bundle / "golden.npz", **{**golden, name: golden[name].astype("U4")})
+    with pytest.raises(CheckFailed, match="outputs or tolerances that are no floats"):
+        cases.golden_cases(bundle)
+
+
+def test_an_answer_with_an_array_of_many_sides_is_refused():
+    stream = io.BytesIO()
+    protocol.write(stream, {}, [np.zeros((1,) * 32, np.uint8)])
+    whole = stream.getvalue()
+    assert protocol.read(io.BytesIO(whole)).arrays[0].ndim == 32
+    start, header = len(protocol.MAGIC) + 4, whole[len(protocol.MAGIC) + 4 :].replace(b"[1,", b"[" + b"1," * 300)
+    end = header.index(b"}]}") + 3
+    framed = whole[: start - 4] + end.to_bytes(4, "little") + header
+    with pytest.raises(protocol.BadFrame, match="an array of uint8"):
+        protocol.read(io.BytesIO(framed))
 
 
 def test_a_plugin_without_a_source_is_passed_over(bundle):
