@@ -63,7 +63,7 @@ def load_samples(path: Path) -> dict[str, np.ndarray]:
     found = files.read_arrays(path, names)
     for pixels, labels, name in zip(found[::2], found[1::2], names[::2], strict=True):
         sound = pixels.ndim == 4 and pixels.shape[3] == 3 and pixels.dtype == np.uint8 and pixels.size
-        if not sound or len(labels) != len(pixels) or labels.ndim not in (1, 2) or labels.dtype.kind not in "iu":
+        if not sound or labels.ndim not in (1, 2) or len(labels) != len(pixels) or labels.dtype.kind not in "iu":
             shown = f"{pixels.dtype}{list(pixels.shape)} with labels {labels.dtype}{list(labels.shape)}"
             raise CheckFailed(f"{path} is damaged: {name} are {shown}", "train the run again")
     return dict(zip(names, found, strict=True))

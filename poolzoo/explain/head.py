@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "network."  # of the weights' names in a graph …
 STORED: Final = "head/"  # … and in golden.npz
+SMALL: Final = 1 << 22  # weights that a classifier may have in any case …
+PACKED: Final = 8  # … and that a byte of a bundle holds at most
 REFERRED: Final = "head at/"  # in golden.npz, of a large weight's name in the graph, with .T where it is transposed
 TRANSPOSED: Final = ".T"
 # The tolerance of the head's logits, as a fraction of the largest. Faithful ones differ by a millionth, and with a
@@ -132,6 +134,7 @@ def rebuild_head(directory: Path, config: Config, graph: Graph) -> nn.Sequential
     pool_name = ours["pool"]
     if pool_name is None:
         raise UsageError("the network has a pooling of its own", "export a fine-tuned run")
+    _require_held(directory, ours["head"], config["num_features"], config["num_classes"])
     pool = build_pooling(loader.catalog().pooling(pool_name, "global"), channels, (height, width))
     classifier = build_classifier(ours["head"], config["num_features"], config["num_classes"])
     published = ours.get("published_head")
@@ -152,6 +155,19 @@ def rebuild_head(directory: Path, config: Config, graph: Graph) -> nn.Sequential
         state[name] = _tensor(found)
     head.load_state_dict(state)
     return head.eval()
+
+
+def _require_held(directory: Path, head: str, in_features: int, num_classes: int) -> None:
+    """Makes sure that a bundle is large enough for a classifier, before memory is taken for it.
+
+    Raises:
+        UsageError: It is not.
+    """
+    with torch.device("meta"):
+        wanted = sum(weight.numel() for weight in build_classifier(head, in_features, num_classes).parameters())
+    held = sum((directory / name).stat().st_size for name in ("model.onnx", "golden.npz"))
+    if wanted > max(SMALL, PACKED * held):
+        raise UsageError(f"the bundle does not hold a classifier of {wanted:,} weights", "export the run again")
 
 
 def gradient_times_activation(head: nn.Module, values: np.ndarray, target: int, logits: np.ndarray) -> np.ndarray:

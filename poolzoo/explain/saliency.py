@@ -7,6 +7,7 @@ occlusion (Zeiler and Fergus, ECCV 2014) of the feature map, through ONNX Runtim
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 ROWS: Final = 64  # feature maps with an occluded location that are run at once
+MAX_GROWTH: Final = 64  # how much larger a feature map a configuration may state than the graph has
 MAX_STEM: Final = 200  # bytes of an image's name in a picture's name, which is limited in length
 BACKBONE: Final = "network.backbone."  # the prefix of a backbone's weights in the graph
 ACTIVATIONS: Final = ("Clip", "HardSwish", "LeakyRelu", "Relu")  # that may end a backbone, after its last weight
@@ -119,7 +121,11 @@ class Explainer:
 
     def _rebuild_head(self) -> nn.Module | None:
         """The head in torch; None, with a message, where it cannot be rebuilt."""
-        if self.config.get("poolzoo", {}).get("map") is None:
+        if (stated := self.config.get("poolzoo", {}).get("map")) is None:
+            return None
+        (values,) = self.session.run([self.feature_map], self._inputs(np.zeros((1, *self.model.size, 3), np.uint8)))
+        if math.prod(stated) > MAX_GROWTH * values.size:  # before memory is taken for it
+            self._warn_of_occlusion(f"{reading.CONFIG} states a far larger feature map than the graph has")
             return None
         try:
             from poolzoo.explain import head

@@ -125,6 +125,8 @@ def golden_cases(bundle: Path) -> Cases:
     require_images(images)
     if logits.ndim != 2 or len(logits) != len(images) or probabilities.shape != logits.shape or not logits.size:
         raise CheckFailed(f"golden.npz holds no outputs of its {len(images)} images", "export it again")
+    if {logits.dtype.kind, probabilities.dtype.kind, allowed.dtype.kind} != {"f"}:
+        raise CheckFailed("golden.npz holds outputs or tolerances that are no floats", "export it again")
     if allowed.shape != (len(images),):
         raise CheckFailed(f"golden.npz holds no tolerance of each of its {len(images)} images", "export it again")
     edges = list(_parity(bundle).get("max_abs_by_edge", {}))[: len(images) - 1]

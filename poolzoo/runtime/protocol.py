@@ -19,6 +19,7 @@ from poolzoo.common.json_writer import dumps
 MAGIC: Final = b"pzrt"
 MAX_HEADER: Final = 1 << 20  # bytes
 MAX_ARRAY: Final = 8 << 30  # bytes
+MAX_SIDES: Final = 32  # of an array, as each release of numpy has it
 DTYPES: Final = ("uint8", "float16", "float32", "float64")
 
 
@@ -74,7 +75,7 @@ def read(stream: IO[bytes]) -> Frame:
         raise BadFrame("writes an answer without a header") from error
     arrays = []
     for name, shape in kinds:
-        if name not in DTYPES or min(shape, default=0) < 0:
+        if name not in DTYPES or min(shape, default=0) < 0 or len(shape) > MAX_SIDES:
             raise BadFrame(f"writes an answer with an array of {name}{list(shape)}")
         dtype = np.dtype(name).newbyteorder("<")
         count = dtype.itemsize

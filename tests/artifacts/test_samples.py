@@ -106,3 +106,10 @@ def test_logits_whose_shapes_do_not_fit_are_refused(tmp_path, logits, labels):
     shapes = f"logits float32{[*logits]}, labels int32{[*labels]}"
     assert caught.value.message == f"{tmp_path / 'test.npz'} is damaged: {shapes}"
     assert caught.value.hint == "train the run again"
+
+
+def test_a_single_number_in_the_place_of_labels_is_refused(tmp_path):
+    arrays = kept(tmp_path, train=3, indices=np.arange(3), test=3)
+    np.savez(tmp_path / "samples.npz", **{**arrays, "test_labels": np.array(3)})
+    with pytest.raises(CheckFailed, match=r"test_images are .* with labels int64\[\]"):
+        samples.load_samples(tmp_path / "samples.npz")

@@ -81,6 +81,8 @@ def _fuzz(target, inputs: int, seed: int, folder: Path) -> None:
         return target.mutate(Random(number), target.seeds)[:most]
 
     words = [sys.argv[0], f"-runs={2 * inputs}", f"-seed={seed + 1}", f"-max_len={MAX_BYTES}", "-verbosity=0"]
+    words += ["-rss_limit_mb=0", f"-timeout={harness.WALL_SECONDS:.0f}", f"-artifact_prefix={folder}/"]
+    target.read(target.seeds[0])  # what it imports takes longer than one input may
     with harness.watched():
-        atheris.Setup([*words, "-rss_limit_mb=0", "-timeout=0", str(corpus)], one, custom_mutator=mutate)
+        atheris.Setup([*words, str(corpus)], one, custom_mutator=mutate)
         atheris.Fuzz()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from random import Random
 
@@ -14,10 +16,11 @@ import onnx
 from onnx import helper
 
 from fuzz import odd, trees
-from fuzz.harness import Target
+from fuzz.harness import Disagreement, Target
 from fuzz.targets.arrays import mutated_arrays
 from fuzz.targets.runs import mutated_json, restoring
 from poolzoo.common.errors import CheckFailed
+from poolzoo.explain.saliency import Explainer
 from poolzoo.runtime import cases, ort_session, protocol
 from poolzoo.runtime.verify import verify
 
@@ -48,14 +51,17 @@ def targets(folder: Path) -> Iterator[Target]:
     def checked(where: Path) -> object:
         report = verify(where, measure_speed=False)
         for one in report.checks:
-            if "unexpected " in one.detail:
+            if re.search(r"unexpected [A-Z]\w+", one.detail):
                 raise CheckFailed(f"unexpected {one.detail}")
         return report.to_json()
 
     def with_metadata(content: bytes) -> bytes:
         """The graph with the metadata in JSON texts."""
         proto = onnx.load_model_from_string(model)
-        found = json.loads(content)
+        try:
+            found = dict(json.loads(content))
+        except (ValueError, TypeError) as error:  # atheris makes up bytes that are no object
+            raise CheckFailed("no metadata") from error
         helper.set_model_props(proto, {str(key): value for key, value in found.items()})
         return proto.SerializeToString()
 
@@ -90,6 +96,7 @@ def targets(folder: Path) -> Iterator[Target]:
     )
     yield Target("golden", [golden], mutated_arrays, restoring(place, "golden.npz", "bundle", checked), 0.1)
     yield Target("golden-cases", [golden], mutated_arrays, restoring(place, "golden.npz", "bundle", _cases), 0.1)
+    yield Target("saliency", [config], mutated_json, _explained(folder / "digits"), 0.03)
     yield Target("metadata", seeds, _mutated_metadata, metadata, 0.2)
     yield Target("metadata-verified", seeds, _mutated_metadata, verified_metadata, 0.1)
     yield Target("frame", _frames(), _mutated_frame, frame, 1.0)
@@ -97,6 +104,22 @@ def targets(folder: Path) -> Iterator[Target]:
 
 def _cases(where: Path) -> object:
     return cases.make_cases(where)
+
+
+def _explained(place: Path) -> Callable[[bytes], object]:
+    """Where the network of a bundle looks, by another configuration."""
+    shutil.copytree(ROOT / "exports/digits", place)
+    model = ort_session.open_model(place / "model.onnx", threads=1)
+    blank = np.zeros((*model.size, 3), np.uint8)
+
+    def read(content: bytes) -> object:
+        (place / "config.json").write_bytes(content)
+        found, method = Explainer(place, model, 1, {}).contributions(blank, 0)
+        if found.ndim != 2 or not np.isfinite(found).all():
+            raise Disagreement(f"contributions {found.shape} by {method}")
+        return method
+
+    return read
 
 
 def _mutated_metadata(rng: Random, seeds: Sequence[bytes]) -> bytes:

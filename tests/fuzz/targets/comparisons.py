@@ -112,7 +112,7 @@ def targets(folder: Path) -> Iterator[Target]:
     yield Target("plan-resumed", [plan], mutated_json, resumed, 0.02)
     yield Target("journal", [journal], mutated_lines, lines)
     yield Target("journal-concluded", [journal], mutated_lines, concluded, 0.05)
-    yield Target("compare-json", [result], mutated_json, shown, 0.2)
+    yield Target("compare-json", [result], mutated_json, shown, 0.1)
     yield Target("several-comparisons", [json.dumps(data).encode()], mutated_json, many, 0.1)
     yield Target("choose", [files.json_text(choice).encode()], mutated_json, chosen)
     yield Target("variances", [variance], mutated_json, remembered)

@@ -164,6 +164,7 @@ def _columns() -> object:
 
 def targets(folder: Path) -> Iterator[Target]:
     os.chdir(folder)
+    (folder / "plugins").mkdir()
     local = [one.item.name for one in loader.catalog().select(Pooling) if one.item.kind == "local"]
     yield _target("option", SPECS, _spec)
     yield _target("pool-list", LISTS, _list)
