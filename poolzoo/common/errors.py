@@ -31,6 +31,9 @@ DEBUG: Final = "POOLZOO_DEBUG"  # the variable that asks for tracebacks
 
 FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk without room, or beyond what a user may write
 SCARCE: Final = 512 << 20  # bytes below which an operation that fails without a reason lacked memory
+# What libraries say where a process may have no more threads, and what a loader says where a library finds no memory.
+NO_THREAD: Final = ("can't start new thread", "pthread_create", "Thread creation failed")
+NOT_MAPPED: Final = ("failed to map segment", "annot allocate memory")
 BATCH_HINT: Final = "use a smaller --batch-size or --image-size"  # where memory runs out in training
 
 
@@ -143,24 +146,40 @@ def explain(error: BaseException) -> PoolzooError:
     show_traceback(error)
     if isinstance(error, PoolzooError):
         return error
-    text = one_line(message_of(error))
+    if (lacking := scarcity(error)) is not None:
+        return lacking
     if isinstance(error, OSError):
+        text = one_line(message_of(error))
         where = f": {error.filename}" if error.filename else ""
         return EnvironmentProblem(f"{error.strerror or text or type(error).__name__}{where}", _hint_for(error))
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("poolzoo"):
         package = error.name.partition(".")[0]
         hint = "install poolzoo with what it depends on: pip install poolzoo"
         return EnvironmentProblem(f"this needs {package}, which is not installed", hint)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _lacks_memory(error, text):
-        return _out_of_memory(text)
     return CheckFailed(
         f"unexpected {reason(error)}",
         "this is a bug in poolzoo or in a plugin; POOLZOO_DEBUG=1 shows the traceback",
     )
 
 
+def scarcity(error: BaseException) -> EnvironmentProblem | None:
+    """The error of a machine without memory or threads, whichever library says so; None for all other exceptions."""
+    text = one_line(message_of(error))
+    number = error.errno if isinstance(error, OSError) else None
+    if any(words in text for words in NO_THREAD) or (number == errno.EAGAIN and error.strerror == os.strerror(number)):
+        return EnvironmentProblem("no further thread or process may be started", "ulimit -u raises their limit")
+    if isinstance(error, ImportError) and any(words in text for words in NOT_MAPPED):
+        hint = "free some memory, or raise its limit with ulimit -v"
+        return EnvironmentProblem(f"out of memory, a library cannot be loaded: {text}", hint)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _lacks_memory(error, text):
+        return _out_of_memory(text)
+    return None
+
+
 def _hint_for(error: OSError) -> str:
     """What to do about an error of the system."""
+    if error.errno == errno.EFBIG:
+        return "raise the limit of the size of files with ulimit -f, or choose a disk that takes larger ones"
     if error.errno in FULL:
         return "free some space and try again"
     if error.errno == errno.EINVAL and error.strerror == NOT_A_FILE:
@@ -179,7 +198,9 @@ def _hint_for(error: OSError) -> str:
 
 
 def _lacks_memory(error: BaseException, text: str) -> bool:
-    """Whether torch ran out of memory on the CPU; oneDNN then says no more than that it could not create something."""
+    """Whether memory ran out on the CPU; oneDNN then says no more than that it could not create something."""
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
     if not isinstance(error, RuntimeError):
         return False
     if "bad_alloc" in text or ("allocate" in text and "memory" in text):
