@@ -34,6 +34,7 @@ SCARCE: Final = 512 << 20  # bytes below which an operation that fails without a
 # What libraries say where a process may have no more threads, and what a loader says where a library finds no memory.
 NO_THREAD: Final = ("can't start new thread", "pthread_create", "Thread creation failed")
 NOT_MAPPED: Final = ("failed to map segment", "annot allocate memory")
+FILES_HINT: Final = "ulimit -n raises the limit of open files"
 BATCH_HINT: Final = "use a smaller --batch-size or --image-size"  # where memory runs out in training
 
 
@@ -127,7 +128,9 @@ def message_of(error: BaseException) -> str:
     """The text of an exception, "" where asking for it raises: a plugin's own class may do that."""
     try:
         return str.__str__(str(error))
-    except Exception:
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
         return ""
 
 
@@ -165,9 +168,10 @@ def explain(error: BaseException) -> PoolzooError:
 def scarcity(error: BaseException) -> EnvironmentProblem | None:
     """The error of a machine without memory or threads, whichever library says so; None for all other exceptions."""
     text = one_line(message_of(error))
-    number = error.errno if isinstance(error, OSError) else None
-    if any(words in text for words in NO_THREAD) or (number == errno.EAGAIN and error.strerror == os.strerror(number)):
+    if any(words in text for words in NO_THREAD) or _is_refused_process(error):
         return EnvironmentProblem("no further thread or process may be started", "ulimit -u raises their limit")
+    if isinstance(error, ImportError) and os.strerror(errno.EMFILE) in text:
+        return EnvironmentProblem(os.strerror(errno.EMFILE), FILES_HINT)
     if isinstance(error, ImportError) and any(words in text for words in NOT_MAPPED):
         hint = "free some memory, or raise its limit with ulimit -v"
         return EnvironmentProblem(f"out of memory, a library cannot be loaded: {text}", hint)
@@ -192,9 +196,16 @@ def _hint_for(error: OSError) -> str:
         errno.EPERM: "check its permissions, or choose another path",
         errno.EROFS: "choose a path that can be written to",
         errno.ENAMETOOLONG: "choose a shorter path",
-        errno.EMFILE: "ulimit -n raises the limit of open files",
+        errno.EMFILE: FILES_HINT,
     }
     return hints.get(error.errno or 0, "check the path, or choose another one")
+
+
+def _is_refused_process(error: BaseException) -> bool:
+    """Whether the system starts no process; a lock or a pipe that refuses to wait has the same number, and own words."""
+    if not isinstance(error, OSError) or error.errno != errno.EAGAIN:
+        return False
+    return error.strerror == os.strerror(errno.EAGAIN)
 
 
 def _lacks_memory(error: BaseException, text: str) -> bool:

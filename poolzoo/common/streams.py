@@ -27,9 +27,9 @@ class _Patient(io.FileIO):
     """A file that waits while it is full. Whoever shares a pipe may have made it one that refuses, as Node does."""
 
     def write(self, content: Any, /) -> int:
-        import select
-
         while (written := super().write(content)) is None:
+            import select
+
             select.select([], [self], [])
         return written
 

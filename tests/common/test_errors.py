@@ -22,6 +22,7 @@ def of_system(number: int) -> OSError:
     [
         (ImportError("libtorch_cpu.so: failed to map segment from shared object"), "ulimit -v"),
         (ImportError("libx.so: cannot map zero-fill pages: Cannot allocate memory"), "ulimit -v"),
+        (ImportError("select.so: cannot open shared object file: Too many open files"), "ulimit -n"),
         (of_system(errno.ENOMEM), "--batch-size"),
         (RuntimeError("can't start new thread"), "ulimit -u"),
         (of_system(errno.EAGAIN), "ulimit -u"),  # a process that cannot be started
@@ -44,6 +45,15 @@ def test_other_errors_are_no_limit(error):
 
 
 GRAPH = Path(__file__).parents[1] / "data" / "digits_bundle" / "model.onnx"
+@pytest.mark.parametrize("raised", [ValueError, SystemExit, GeneratorExit])
+def test_an_exception_without_a_text_is_named_by_its_type(raised):
+    class Silent(Exception):
+        def __str__(self):
+            raise raised
+
+    assert errors.reason(Silent()) == "Silent"
+
+
 LIMITED = """
 import resource, sys
 import onnxruntime
