@@ -11,10 +11,12 @@ import io
 import os
 import stat
 import sys
+import threading
 from contextlib import suppress
 from typing import Final, NoReturn
 
 BUFFERED: Final = frozenset((io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom))
+PATIENCE: Final = 3.0  # seconds that threads may take before a line says who is waited for
 
 _code: int | None = None
 
@@ -28,7 +30,26 @@ def exit_with(code: int) -> NoReturn:
     """Leaves the program with an exit code, after threads that are no daemons and all exit handlers."""
     global _code
     _code = code
+    if _threads():
+        timer = threading.Timer(PATIENCE, _say_who_is_waited_for)
+        timer.daemon = True
+        timer.start()
     sys.exit(code)
+
+
+def _threads() -> list[threading.Thread]:
+    """The threads that Python waits for before a process ends."""
+    return [one for one in threading.enumerate() if not one.daemon and one is not threading.main_thread()]
+
+
+def _say_who_is_waited_for() -> None:
+    if threads := _threads():
+        from poolzoo.common import output
+
+        names = ", ".join(one.name for one in threads[:3])
+        output.warn(
+            f"all is done, and {len(threads)} thread of a plugin or library still runs: {names}", "Ctrl-C ends it"
+        )
 
 
 def _end() -> None:

@@ -202,7 +202,7 @@ def _hint_for(error: OSError) -> str:
 
 
 def _is_refused_process(error: BaseException) -> bool:
-    """Whether the system starts no process; a lock or a pipe that refuses to wait has the same number, and own words."""
+    """Whether the system starts no process; a pipe that refuses to wait has the same number and other words."""
     if not isinstance(error, OSError) or error.errno != errno.EAGAIN:
         return False
     return error.strerror == os.strerror(errno.EAGAIN)

@@ -45,6 +45,8 @@ def test_other_errors_are_no_limit(error):
 
 
 GRAPH = Path(__file__).parents[1] / "data" / "digits_bundle" / "model.onnx"
+
+
 @pytest.mark.parametrize("raised", [ValueError, SystemExit, GeneratorExit])
 def test_an_exception_without_a_text_is_named_by_its_type(raised):
     class Silent(Exception):
