@@ -47,9 +47,7 @@ def _say_who_is_waited_for() -> None:
         from poolzoo.common import output
 
         names = ", ".join(one.name for one in threads[:3])
-        output.warn(
-            f"all is done, and {len(threads)} thread of a plugin or library still runs: {names}", "Ctrl-C ends it"
-        )
+        output.warn(f"all is done, but a plugin or a library has threads that still run: {names}", "Ctrl-C ends them")
 
 
 def _end() -> None:
