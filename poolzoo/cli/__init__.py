@@ -85,7 +85,15 @@ class Commands(click.Group):
         return add_global_options(command)
 
     def invoke(self, context: click.Context) -> Any:
-        """Runs the command while stdout is ours: what plugins and libraries print goes to stderr."""
+        """Runs the command while stdout is ours: what plugins and libraries print goes to stderr.
+
+        Raises:
+            EnvironmentProblem: The current folder was removed. Libraries of torch end such a process without a word.
+        """
+        try:
+            os.getcwd()
+        except OSError as error:
+            raise errors.EnvironmentProblem("the current folder was removed", "cd to one that is there") from error
         with streams.owned():
             try:
                 return super().invoke(context)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Final, TypedDict, overload
 
 import click
@@ -215,6 +214,8 @@ def out_option(what: str, default: str) -> Decorator:
         what: The directory, as the help says it.
         default: Where it lies without the option, in words.
     """
+    from pathlib import Path  # short commands do without it
+
     return option(
         "--out",
         group=OUTPUT,
@@ -232,6 +233,8 @@ def resume_option(marker: str, text: str) -> Decorator:
         marker: The file that only such directories have, for completion.
         text: The help.
     """
+    from pathlib import Path
+
     return option(
         "--resume",
         "resumed",

@@ -11,10 +11,12 @@ import io
 import os
 import stat
 import sys
+import threading
 from contextlib import suppress
 from typing import Final, NoReturn
 
 BUFFERED: Final = frozenset((io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom))
+PATIENCE: Final = 3.0  # seconds that threads may take before a line says who is waited for
 
 _code: int | None = None
 _alone = False
@@ -35,7 +37,24 @@ def exit_with(code: int, *, alone: bool) -> NoReturn:
     global _code, _alone
     _code = code
     _alone = alone
+    if _threads():
+        timer = threading.Timer(PATIENCE, _say_who_is_waited_for)
+        timer.daemon = True
+        timer.start()
     sys.exit(code)
+
+
+def _threads() -> list[threading.Thread]:
+    """The threads that Python waits for before a process ends."""
+    return [one for one in threading.enumerate() if not one.daemon and one is not threading.main_thread()]
+
+
+def _say_who_is_waited_for() -> None:
+    if threads := _threads():
+        from poolzoo.common import output
+
+        names = ", ".join(one.name for one in threads[:3])
+        output.warn(f"all is done, but a plugin or a library has threads that still run: {names}", "Ctrl-C ends them")
 
 
 def _end() -> None:

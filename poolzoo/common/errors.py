@@ -31,6 +31,10 @@ DEBUG: Final = "POOLZOO_DEBUG"  # the variable that asks for tracebacks
 
 FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk without room, or beyond what a user may write
 SCARCE: Final = 512 << 20  # bytes below which an operation that fails without a reason lacked memory
+# What libraries say where a process may have no more threads, and what a loader says where a library finds no memory.
+NO_THREAD: Final = ("can't start new thread", "pthread_create", "Thread creation failed")
+NOT_MAPPED: Final = ("failed to map segment", "annot allocate memory")
+FILES_HINT: Final = "ulimit -n raises the limit of open files"
 BATCH_HINT: Final = "use a smaller --batch-size or --image-size"  # where memory runs out in training
 
 
@@ -124,7 +128,9 @@ def message_of(error: BaseException) -> str:
     """The text of an exception, "" where asking for it raises: a plugin's own class may do that."""
     try:
         return str.__str__(str(error))
-    except Exception:
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
         return ""
 
 
@@ -143,24 +149,41 @@ def explain(error: BaseException) -> PoolzooError:
     show_traceback(error)
     if isinstance(error, PoolzooError):
         return error
-    text = one_line(message_of(error))
+    if (lacking := scarcity(error)) is not None:
+        return lacking
     if isinstance(error, OSError):
+        text = one_line(message_of(error))
         where = f": {error.filename}" if error.filename else ""
         return EnvironmentProblem(f"{error.strerror or text or type(error).__name__}{where}", _hint_for(error))
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("poolzoo"):
         package = error.name.partition(".")[0]
         hint = "install poolzoo with what it depends on: pip install poolzoo"
         return EnvironmentProblem(f"this needs {package}, which is not installed", hint)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _lacks_memory(error, text):
-        return _out_of_memory(text)
     return CheckFailed(
         f"unexpected {reason(error)}",
         "this is a bug in poolzoo or in a plugin; POOLZOO_DEBUG=1 shows the traceback",
     )
 
 
+def scarcity(error: BaseException) -> EnvironmentProblem | None:
+    """The error of a machine without memory or threads, whichever library says so; None for all other exceptions."""
+    text = one_line(message_of(error))
+    if any(words in text for words in NO_THREAD) or _is_refused_process(error):
+        return EnvironmentProblem("no further thread or process may be started", "ulimit -u raises their limit")
+    if isinstance(error, ImportError) and os.strerror(errno.EMFILE) in text:
+        return EnvironmentProblem(os.strerror(errno.EMFILE), FILES_HINT)
+    if isinstance(error, ImportError) and any(words in text for words in NOT_MAPPED):
+        hint = "free some memory, or raise its limit with ulimit -v"
+        return EnvironmentProblem(f"out of memory, a library cannot be loaded: {text}", hint)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _lacks_memory(error, text):
+        return _out_of_memory(text)
+    return None
+
+
 def _hint_for(error: OSError) -> str:
     """What to do about an error of the system."""
+    if error.errno == errno.EFBIG:
+        return "raise the limit of the size of files with ulimit -f, or choose a disk that takes larger ones"
     if error.errno in FULL:
         return "free some space and try again"
     if error.errno == errno.EINVAL and error.strerror == NOT_A_FILE:
@@ -173,13 +196,22 @@ def _hint_for(error: OSError) -> str:
         errno.EPERM: "check its permissions, or choose another path",
         errno.EROFS: "choose a path that can be written to",
         errno.ENAMETOOLONG: "choose a shorter path",
-        errno.EMFILE: "ulimit -n raises the limit of open files",
+        errno.EMFILE: FILES_HINT,
     }
     return hints.get(error.errno or 0, "check the path, or choose another one")
 
 
+def _is_refused_process(error: BaseException) -> bool:
+    """Whether the system starts no process; a pipe that refuses to wait has the same number and other words."""
+    if not isinstance(error, OSError) or error.errno != errno.EAGAIN:
+        return False
+    return error.strerror == os.strerror(errno.EAGAIN)
+
+
 def _lacks_memory(error: BaseException, text: str) -> bool:
-    """Whether torch ran out of memory on the CPU; oneDNN then says no more than that it could not create something."""
+    """Whether memory ran out on the CPU; oneDNN then says no more than that it could not create something."""
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
     if not isinstance(error, RuntimeError):
         return False
     if "bad_alloc" in text or ("allocate" in text and "memory" in text):

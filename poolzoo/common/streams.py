@@ -23,6 +23,17 @@ class ReaderGone(BrokenPipeError):
     """The reader of our output has closed it, as in `poolzoo list | head -1`."""
 
 
+class _Patient(io.FileIO):
+    """A file that waits while it is full. Whoever shares a pipe may have made it one that refuses, as Node does."""
+
+    def write(self, content: Any, /) -> int:
+        while (written := super().write(content)) is None:
+            import select
+
+            select.select([], [self], [])
+        return written
+
+
 class Foreign(io.TextIOBase):
     """Stands for `sys.stdout` while that is ours: what is written goes to stderr; closing it closes nothing."""
 
@@ -136,7 +147,8 @@ def take() -> None:
     _point(1, at=2)
     data: TextIO
     if is_first and descriptor is not None:
-        data = open(descriptor, "w", encoding=python.encoding, errors="backslashreplace", closefd=False)  # noqa: SIM115
+        buffer = io.BufferedWriter(_Patient(descriptor, "w", closefd=False))
+        data = io.TextIOWrapper(buffer, encoding=python.encoding, errors="backslashreplace")
     else:
         data = python if python is not None else open(os.devnull, "w")  # noqa: SIM115
     _ownership = _Ownership(data, python, descriptor, logs)

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 import onnxruntime
 
-from poolzoo.common import json_reader, output, resources
+from poolzoo.common import errors, json_reader, output, resources
 from poolzoo.common.errors import CheckFailed, EnvironmentProblem, UsageError
 from poolzoo.common.text import one_line
 from poolzoo.data.resize import Fit, recorded
@@ -235,7 +235,7 @@ def open_session(
 
     Raises:
         CheckFailed: ONNX Runtime refuses it.
-        EnvironmentProblem: ONNX Runtime is older than the file.
+        EnvironmentProblem: ONNX Runtime is older than the file, or finds no memory or thread.
     """
     options = onnxruntime.SessionOptions()
     levels = onnxruntime.GraphOptimizationLevel
@@ -255,6 +255,8 @@ def open_session(
                 content, options, providers=[(provider, settings)], enable_fallback=may_fall_back
             )
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
+            if (lacking := errors.scarcity(error)) is not None:
+                raise lacking from error
             name = "the graph" if isinstance(source, bytes) else source
             if _is_too_new(str(error)):
                 raise _too_old(

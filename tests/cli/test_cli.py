@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -203,6 +204,17 @@ def test_an_unexpected_error_is_one_line_without_a_traceback(poolzoo, monkeypatc
     assert shown.err.endswith(outcome.err)
     monkeypatch.setenv("POOLZOO_DEBUG", "0")
     assert poolzoo("list").err == outcome.err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows keeps a folder in which a process runs")
+def test_a_current_folder_that_was_removed_is_one_line(poolzoo, tmp_path, monkeypatch):
+    """Libraries of torch end a process there, with a line of their own and an exit code of ours."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    outcome = poolzoo("list")
+    assert (outcome.code, outcome.out) == (4, "")
+    assert outcome.err == "error: the current folder was removed\nhint: cd to one that is there\n"
 
 
 def test_debug_shows_where_a_wrong_value_was_refused(poolzoo, monkeypatch):

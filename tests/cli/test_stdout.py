@@ -147,6 +147,17 @@ def test_a_closed_full_or_abandoned_stdout_is_no_crash(loud, tail, code, out):
     assert "Exception ignored" not in done.stderr
 
 
+@pytest.mark.skipif(os.name == "nt", reason="pipes of Windows always wait")
+def test_a_full_pipe_that_does_not_wait_loses_nothing():
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    code = "from poolzoo.common import streams; streams.take(); streams.write('x' * 2_000_000)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=writing) as process, open(reading, "rb") as pipe:
+        os.close(writing)
+        assert len(pipe.read()) == 2_000_000
+    assert process.returncode == 0
+
+
 def test_click_s_own_runner_gets_json_alone(loud):
     result = CliRunner().invoke(cli.cli, [*NOISY, str(loud)])
     assert json.loads(result.stdout)["datasets"][-1]["name"] == "loud-data"

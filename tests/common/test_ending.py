@@ -36,3 +36,21 @@ def test_nothing_that_a_plugin_began_is_lost(tmp_path):
     assert done.returncode == 0, done.stderr
     names = ("text", "data", "handler", "thread")
     assert {name: (tmp_path / name).read_text() for name in names} == {name: name for name in names}
+
+
+ENDLESS = """
+import threading
+from poolzoo.common import ending
+
+ending.PATIENCE = 0.0
+threading.Thread(target=threading.Event().wait, name="endless\x1b").start()
+ending.exit_with(0)
+"""
+
+
+def test_a_thread_without_end_is_named():
+    with subprocess.Popen([sys.executable, "-c", ENDLESS], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        said = process.stderr.readline()
+        process.kill()
+    assert "threads that still run: endless\\x1b (hint: Ctrl-C ends them)" in said
