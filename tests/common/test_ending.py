@@ -44,7 +44,7 @@ from poolzoo.common import ending
 
 ending.PATIENCE = 0.0
 threading.Thread(target=threading.Event().wait, name="endless\x1b").start()
-ending.exit_with(0)
+ending.exit_with(0, alone=True)
 """
 
 
