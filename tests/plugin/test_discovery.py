@@ -124,7 +124,7 @@ def test_the_environment_and_the_user_exclude_plugins(monkeypatch):
     monkeypatch.setenv("POOLZOO_PLUGINS", " acme , gamma")
     assert admitted() == ["named", "ours"]
     assert discovery.why_excluded(plugins[1], []) == "not in POOLZOO_PLUGINS"
-    monkeypatch.setenv("POOLZOO_PLUGINS", "beta")
+    monkeypatch.setenv("POOLZOO_PLUGINS", "gamma,beta")
     assert admitted() == ["beta", "named", "ours"]
 
 
