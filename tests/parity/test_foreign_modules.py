@@ -14,6 +14,7 @@ from torch import nn
 from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.parity.foreign import images as gathering
 from poolzoo.parity.foreign import model as models
+from poolzoo.parity.foreign import module
 from poolzoo.parity.foreign.model import ForeignModel, ModuleInput
 from poolzoo.runtime.foreign.classifier import FileInput
 from poolzoo.runtime.foreign.scaling import IMAGENET_MEAN, IMAGENET_STD, Scaling
@@ -163,6 +164,89 @@ def test_what_timm_states_of_a_module_is_read():
     for other in ({"mean": (0.5,), "std": (1.0,), "input_size": (32, 48)}, {"mean": (0.5,) * 3}, "none"):
         module.pretrained_cfg = other
         assert models.published_scaling(module) is models.published_size(module) is None
+
+
+SOURCE = """
+import torch
+from torch import nn
+
+NUMBER = 3
+
+def build():
+    return nn.Linear(2, 2).double().eval()
+
+def training():
+    return nn.Sequential(nn.ReLU(), nn.Dropout())
+
+def another():
+    return [nn.ReLU()]
+
+def broken():
+    raise SystemExit("no weights")
+"""
+
+
+@pytest.fixture
+def source(tmp_path):
+    (tmp_path / "net.py").write_text(SOURCE)
+    return tmp_path / "net.py"
+
+
+def test_a_module_of_a_file_comes_ready_to_be_compared(source):
+    found = module.load(f"{source}:build")
+    assert isinstance(found, nn.Linear)
+    assert not found.training
+    assert found.weight.dtype == torch.float32
+    assert not any(one.requires_grad for one in found.parameters())
+    assert isinstance(module.load("torch.nn:ReLU"), nn.ReLU)
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "says"),
+    [
+        ("absent", UsageError, "has no function 'absent'"),
+        ("NUMBER", UsageError, ":NUMBER is int, which is no function"),
+        ("another", CheckFailed, ":another gives list, which is no torch.nn.Module"),
+        ("broken", CheckFailed, ":broken raises "),
+        ("training", CheckFailed, ":training gives a module in training mode: 1 (Dropout) computes something else"),
+        ("", UsageError, "is not MODULE:FUNCTION"),
+    ],
+)
+def test_a_function_that_gives_no_module_is_refused(source, name, error, says):
+    with pytest.raises(error) as caught:
+        module.load(f"{source}:{name}")
+    assert says in caught.value.message
+
+
+def test_a_missing_function_is_answered_with_those_there_are(source):
+    with pytest.raises(UsageError) as caught:
+        module.load(f"{source}:absent")
+    assert caught.value.hint == "it has another, broken, build, training"
+    source.write_text("NUMBER = 3")
+    with pytest.raises(UsageError) as caught:
+        module.load(f"{source}:build")
+    assert caught.value.hint == "it has no functions"
+
+
+@pytest.mark.parametrize(
+    ("reference", "text", "error", "says"),
+    [
+        ("absent.py:build", None, UsageError, "absent.py"),
+        ("no_such_module:build", None, UsageError, "there is no module 'no_such_module'"),
+        ("json.absent:build", None, UsageError, "there is no module 'json.absent'"),
+        ("{folder}/wrong.py:build", "def (", CheckFailed, "wrong.py cannot be imported"),
+        ("{folder}/needs.py:build", "import no_such_module", CheckFailed, "needs.py cannot be imported"),
+    ],
+)
+def test_what_cannot_be_imported_is_said(tmp_path, reference, text, error, says):
+    reference = reference.format(folder=tmp_path)
+    if text is not None:
+        (tmp_path / reference.partition(":")[0].rpartition("/")[2]).write_text(text)
+    with pytest.raises(error) as caught:
+        module.load(reference)
+    assert says in caught.value.message
+    if text == "import no_such_module":
+        assert "PYTHONPATH" in caught.value.hint
 
 
 def test_a_folder_of_images_is_read_evenly(tmp_path, monkeypatch):

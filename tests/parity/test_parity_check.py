@@ -212,6 +212,9 @@ def test_flips_are_listed_with_their_gap(reference):
     assert report.outputs.accuracy.torch == 1.0
     assert report.outputs.accuracy.onnxruntime == pytest.approx(1 - len(other) / COUNT)
     assert report.outputs.accuracy.drop == pytest.approx(len(other) / COUNT)
+    logits = reference.float32[0][reference.regular].astype(np.float64)
+    cosines = (report.logits * logits).sum(1) / np.linalg.norm(report.logits, axis=1) / np.linalg.norm(logits, axis=1)
+    assert report.outputs.cosine == pytest.approx(cosines.min())
     assert report.outputs.cosine < 0.9
 
 

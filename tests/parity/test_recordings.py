@@ -12,7 +12,7 @@ import torch
 from onnx import helper, numpy_helper
 from torch import nn
 
-from poolzoo.parity.reduction import cutting, graphs, running, shrinking
+from poolzoo.parity.reduction import culprit, cutting, graphs, running, shrinking
 from poolzoo.parity.reduction.case import Case, Oracle, TimeIsUp
 from poolzoo.parity.reduction.locating import Region, behind, locate
 from poolzoo.parity.reduction.recordings import Recordings
@@ -375,6 +375,23 @@ def test_weights_of_torch_shrink_with_the_channels(recordings):
     kept = graphs.constants(best.graph)["w"].reshape(-1)
     difference = found.actual(best.graph, best.inputs)[0] - found.expected(best)
     np.testing.assert_allclose(difference.reshape(-1), best.inputs["x"].item() * np.ones(len(kept)), atol=1e-6)
+
+
+def test_small_weights_are_fitted_to_what_torch_computes(recordings):
+    tape = recordings.double
+    region = region_of(recordings, "x", tape.inputs[0], "a", tape.steps[0].outputs[0])
+    right = graphs.constants(region.graph)["w"]
+    wrong = right + np.random.default_rng(2).standard_normal(right.shape).astype(np.float32)
+    wrong[3, 1] += 9
+    found = oracle(graph(), graph())
+    found.best = Case(graphs.with_constant_values(region.graph, "w", wrong), {"x": X}, Replayed(region, tape))
+    repair = culprit.fit_small(found)
+    assert (repair.node, repair.part, repair.name) == ("a", "weights", "w[3, 1, 0, 0]")
+    np.testing.assert_allclose(repair.constants["w"], right, atol=1e-4)
+    assert repair.expected == f"{repair.constants['w'][3, 1].item():.6g}"
+    assert culprit.fit_small(oracle(graph(), graph(0.5))) is None  # a graph says what is right there
+    found.best = Case(found.best.graph, {"x": X}, lambda inputs: expected(inputs["x"])[0] ** 3)
+    assert culprit.fit_small(found) is None
 
 
 def test_arrays_shrink_to_what_shows_the_fault_in_simple_numbers():

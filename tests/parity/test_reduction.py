@@ -367,7 +367,17 @@ def test_the_output_that_differs_is_reduced_with_its_own_inputs(wrong, node, inp
     assert (found.fault, found.nodes, found.repair.node, found.repair.name) == ("graph", 1, node, wrong)
     assert found.inputs.keys() == inputs
     assert found.repairs_all
-    assert found.nodes_before == 5
+    written = found.to_json()
+    assert written.keys() == {
+        "kind", "fault", "difference", "threshold", "oracle", "by_runtime", "optimizer", "culprit", "culprit_alone",
+        "source", "nodes", "nodes_before", "input_bytes", "checked", "seconds", "complete",
+    }  # fmt: skip
+    (operator,) = (one.op_type for one in nodes if one.output[0] == node)
+    assert written["nodes"] == [{"operator": operator, "output": node}]
+    assert (written["culprit"], written["culprit_alone"]) == (found.repair.to_json(), True)
+    assert (written["kind"], written["nodes_before"], written["complete"]) == ("translation", 5, True)
+    assert written["input_bytes"] == sum(value.nbytes for value in found.inputs.values()) > 0
+    assert written["seconds"] == round(found.seconds, 2)
 
 
 def test_a_value_that_torch_does_not_compute_has_no_source():
