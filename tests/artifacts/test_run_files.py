@@ -11,14 +11,16 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import poolzoo
 from poolzoo.artifacts import result_card, run, run_report
 from poolzoo.artifacts.run_report import Ending, PeakMemory, RunReport
+from poolzoo.artifacts.samples import samples_bytes
 from poolzoo.common import json_writer
-from poolzoo.common.errors import CheckFailed
+from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.data.held_out import HeldOut
 from poolzoo.data.resize import Fit
 from poolzoo.metrics.calibration import Calibration
@@ -214,6 +216,29 @@ def test_another_version_of_a_plugin_is_a_warning(tmp_path, capsys, was, warns):
     run.load_run(folder)
     text = "warning: the pool gem comes from another version of poolzoo than the run used\n"
     assert capsys.readouterr().err.count(text) == warns
+
+
+def test_a_plugin_that_is_missing_is_named_with_its_distribution(tmp_path):
+    config = json.loads((EARLIER / "config.json").read_text())
+    foreign = {**config["poolzoo"]["plugins"], "pool": {**BUILT_IN, "dist": "acme", "tier": "installed"}}
+    folder = altered(tmp_path / "acme", None, pool="no-such", plugins=foreign)
+    with pytest.raises(UsageError, match="no-such") as caught:
+        run.load_run(folder)
+    assert caught.value.hint == "the run's pool came from acme: install it, or name its file with --plugin"
+    with pytest.raises(UsageError, match="no-such") as caught:
+        run.load_run(altered(tmp_path / "ours", None, pool="no-such"))
+    assert "install it" not in caught.value.hint
+
+
+def test_a_run_keeps_images_of_its_data(tmp_path):
+    folder = altered(tmp_path / "run", None)
+    images = np.arange(3 * 12, dtype=np.uint8).reshape(3, 2, 2, 3), np.array([2, 0, 1])
+    (folder / "samples.npz").write_bytes(samples_bytes(images, np.array([0, 2]), images))
+    run.manifest.write_manifest(folder, "run")
+    found = run.load_run(folder).samples()
+    assert found["train_labels"].tolist() == [2, 1]
+    assert np.array_equal(found["train_images"], images[0][[0, 2]])
+    assert np.array_equal(found["test_images"], images[0])
 
 
 def test_weights_that_do_not_fit_name_their_file(tmp_path):

@@ -15,7 +15,7 @@ from poolzoo.common.errors import CheckFailed
 from poolzoo.parity import photographs
 from poolzoo.parity.first_difference import find_first_difference
 from poolzoo.parity.layers import Layers, nodes_between, subgraph, with_outputs
-from poolzoo.parity.probes import Part, check_inputs, check_part, core_probes, layer_probes
+from poolzoo.parity.probes import Part, check_inputs, check_part, core_probes, find_part, layer_probes, run_probes
 from poolzoo.parity.reduction import running
 
 
@@ -285,6 +285,54 @@ def test_the_first_layer_that_differs_is_found(change, layer):
         assert found.allowed == pytest.approx(7.25e-4, rel=1e-3)
     else:
         assert found.max_abs is None
+
+
+class Doubled(nn.Module):
+    """The graph behind its first value, as a network with its preprocessing."""
+
+    class Inner(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.more = Times(1.0, 1.0)
+
+        def forward(self, x):
+            return self.more(x) + x
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = self.Inner()
+
+    def forward(self, images):
+        x = self.network(images.float().mean((1, 2)) * 2)
+        return x, x.softmax(1)
+
+
+INSIDE = Layers(outputs={"network.more": "c"}, inputs={"network": "a", "network.more": "a"})
+
+
+def opened(content: bytes):
+    return running.session(onnx.load_from_string(content), optimized=False)
+
+
+@pytest.mark.parametrize(("shift", "wrong"), [(1.0, set()), (1.25, {"core", "network.more"})])
+def test_the_core_and_each_layer_of_a_plugin_are_probed(shift, wrong):
+    proto = graph()
+    proto.graph.initializer[1].CopyFrom(numpy_helper.from_array(np.float32(shift), "b"))
+    found = run_probes(Doubled().eval(), proto, INSIDE, (2, 2), opened)
+    assert {one.part for one in found} == {"core", "network.more"}
+    assert {one.part for one in found if not one.passed} == wrong
+    names = {one.probe for one in found if one.part == "network.more"}
+    part, alone = find_part(Doubled().eval(), proto, INSIDE, (2, 2), opened, "network.more")
+    assert (part.name, part.shape, part.image) == ("network.more", (3,), None)
+    assert isinstance(part.module, Times)
+    assert part.probes().keys() == names
+    x = np.ones((2, 3), np.float32)
+    assert np.array_equal(running.unoptimized(alone, {"a": x})[0], x + shift)
+    core, whole = find_part(Doubled().eval(), proto, INSIDE, (2, 2), opened, "core")
+    assert core.name == "core"
+    assert isinstance(core.module, Doubled.Inner)
+    assert np.array_equal(running.unoptimized(whole, {"a": x})[0], x + shift + x)
+    assert np.array_equal(core.session.run(None, {"a": x})[0], x + shift + x)
 
 
 def test_photographs_are_images_side_by_side_cut_to_odd_sizes():

@@ -1,0 +1,94 @@
+"""From a check of a graph that failed to a folder with the smallest graph and batch that show it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from support.planted_graph import WEIGHT, Network, images
+
+from poolzoo.parity import check
+from poolzoo.parity.layers import Layers
+from poolzoo.parity.reduction import from_parity
+from poolzoo.parity.reduction.result import Reduction
+from poolzoo.parity.reference import Reference
+from poolzoo.parity.report import ParityReport
+from poolzoo.runtime import ort_session
+
+LAYERS = Layers(outputs={"network": "logits"})
+
+
+@pytest.fixture(scope="module")
+def reference() -> Reference:
+    return Reference.compute(Network().eval(), *images())
+
+
+def graph_of(weight: np.ndarray, *more: onnx.NodeProto) -> onnx.ModelProto:
+    """The planted network as a graph; `more` computes `logits` from `right`."""
+    nodes = [
+        helper.make_node("Gather", ["images", "zero"], ["row"], axis=1),
+        helper.make_node("Gather", ["row", "zero"], ["pixel"], axis=1),
+        helper.make_node("Cast", ["pixel"], ["levels"], to=TensorProto.FLOAT),
+        helper.make_node("Div", ["levels", "most"], ["values"]),
+        helper.make_node("MatMul", ["values", "weight"], ["right" if more else "logits"]),
+        *more,
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    arrays = {"zero": np.array(0), "most": np.float32(255), "weight": weight, "tenth": np.float32(0.1)}
+    tensors = [numpy_helper.from_array(np.asarray(one), name) for name, one in {**arrays, "rows": [0]}.items()]
+    given = helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", 4, 4, 3])
+    outputs = [helper.make_tensor_value_info(name, 1, ["batch", 3]) for name in ("logits", "probabilities")]
+    whole = helper.make_graph(nodes, "g", [given], outputs, tensors)
+    model = helper.make_model(whole, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    facts = {"name": "images", "kind": "uint8", "layout": "NHWC", "range": [0, 255], "channels": "RGB"}
+    metadata = {"input": {**facts, "height": 4, "width": 4}, "labels": ["a", "b", "c"]}
+    helper.set_model_props(model, {name: json.dumps(value) for name, value in metadata.items()})
+    return model
+
+
+def debugged(model: onnx.ModelProto, reference: Reference, place: Path) -> tuple[ParityReport, Reduction | None]:
+    onnx.save(model, place / "model.onnx")
+    graph = ort_session.open_model(place / "model.onnx", threads=1)
+    report = check.check_outputs(reference, graph)
+    found = from_parity.debug(report, reference, place / "model.onnx", LAYERS, graph, place / "debug", budget=30)
+    return report, found
+
+
+def test_a_wrong_weight_is_reduced_at_the_worst_image(reference, tmp_path, capsys):
+    wrong = WEIGHT.numpy().copy()
+    wrong[1, 2] += 0.5
+    report, found = debugged(graph_of(wrong), reference, tmp_path)
+    assert not report.passed
+    assert (found.fault, found.complete) == ("graph", True)
+    assert [node.op_type for node in found.graph.graph.node] == ["MatMul"]
+    assert {one.name for one in (tmp_path / "debug").iterdir()} >= {"graph.onnx", "arrays.npz", "report.md"}
+    first, second = capsys.readouterr().err.strip().splitlines()
+    assert first.startswith(f"reducing the failure on {report.noise.worst_by_batch[1].input} in a batch of 1, for at")
+    assert "at most 30 s" in first
+    assert second.startswith(f"{tmp_path / 'debug'}: MatMul: ")
+
+
+def test_a_fault_of_batches_is_reduced_at_the_fewest_images(reference, tmp_path, capsys):
+    mixing = [
+        helper.make_node("ReduceMean", ["right", "rows"], ["mean"]),
+        helper.make_node("Sub", ["right", "mean"], ["apart"]),
+        helper.make_node("Mul", ["apart", "tenth"], ["little"]),
+        helper.make_node("Add", ["right", "little"], ["logits"]),
+    ]
+    report, found = debugged(graph_of(WEIGHT.numpy(), *mixing), reference, tmp_path)
+    assert report.noise.worst_by_batch[1].ratio <= 1
+    assert "in a batch of 2, for at most" in capsys.readouterr().err
+    assert found.fault == "graph"
+    assert found.difference.relative > found.threshold
+
+
+def test_what_does_not_show_by_itself_is_said(reference, tmp_path, capsys):
+    report, found = debugged(graph_of(WEIGHT.numpy()), reference, tmp_path)
+    assert report.passed
+    assert found is None
+    assert not (tmp_path / "debug").exists()
+    assert "nothing that failed shows the difference by itself" in capsys.readouterr().err
