@@ -38,7 +38,13 @@ def graph_of(weight: np.ndarray, *more: onnx.NodeProto) -> onnx.ModelProto:
         *more,
         helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
     ]
-    arrays = {"zero": np.array(0), "most": np.float32(255), "weight": weight, "tenth": np.float32(0.1)}
+    arrays = {
+        "zero": np.array(0),
+        "most": np.float32(255),
+        "weight": weight,
+        "tenth": np.float32(0.1),
+        "two": np.float32(2),
+    }
     tensors = [numpy_helper.from_array(np.asarray(one), name) for name, one in {**arrays, "rows": [0]}.items()]
     given = helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", 4, 4, 3])
     outputs = [helper.make_tensor_value_info(name, 1, ["batch", 3]) for name in ("logits", "probabilities")]
@@ -72,16 +78,28 @@ def test_a_wrong_weight_is_reduced_at_the_worst_image(reference, tmp_path, capsy
     assert second.startswith(f"{tmp_path / 'debug'}: MatMul: ")
 
 
-def test_a_fault_of_batches_is_reduced_at_the_fewest_images(reference, tmp_path, capsys):
-    mixing = [
+BATCHES = {
+    2: [  # images that are mixed with one another
         helper.make_node("ReduceMean", ["right", "rows"], ["mean"]),
         helper.make_node("Sub", ["right", "mean"], ["apart"]),
         helper.make_node("Mul", ["apart", "tenth"], ["little"]),
         helper.make_node("Add", ["right", "little"], ["logits"]),
-    ]
-    report, found = debugged(graph_of(WEIGHT.numpy(), *mixing), reference, tmp_path)
+    ],
+    4: [  # batches of more than two; that of seven is halved
+        helper.make_node("Shape", ["right"], ["count"], start=0, end=1),
+        helper.make_node("Cast", ["count"], ["number"], to=TensorProto.FLOAT),
+        helper.make_node("Sub", ["number", "two"], ["more"]),
+        helper.make_node("Relu", ["more"], ["beyond"]),
+        helper.make_node("Add", ["right", "beyond"], ["logits"]),
+    ],
+}
+
+
+@pytest.mark.parametrize("size", BATCHES)
+def test_a_fault_of_batches_is_reduced_at_the_fewest_images(reference, tmp_path, capsys, size):
+    report, found = debugged(graph_of(WEIGHT.numpy(), *BATCHES[size]), reference, tmp_path)
     assert report.noise.worst_by_batch[1].ratio <= 1
-    assert "in a batch of 2, for at most" in capsys.readouterr().err
+    assert f"in a batch of {size}, for at most" in capsys.readouterr().err
     assert found.fault == "graph"
     assert found.difference.relative > found.threshold
 
