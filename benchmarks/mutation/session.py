@@ -310,6 +310,7 @@ def _cpu() -> float:
 
 
 def _passes(item: pytest.Item, following: pytest.Item | None) -> bool:
+    item.session._setupstate.teardown_exact(item)  # a folder or module that the test before kept for another one
     return not any(report.failed for report in runtestprotocol(item, log=False, nextitem=following))
 
 

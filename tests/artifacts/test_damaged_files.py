@@ -17,6 +17,7 @@ from poolzoo.compare.config import ComparisonConfig
 from poolzoo.compare.grid import specs
 from poolzoo.compare.journal import Journal
 from poolzoo.data.identity import DataIdentity
+from poolzoo.data.sizes import MAX_SIDE
 from poolzoo.train.settings import Settings
 from poolzoo.train.settings_file import read_toml
 
@@ -48,6 +49,44 @@ def test_a_config_out_of_range_is_refused(run, part, key, value, text):
     with pytest.raises(CheckFailed, match="is damaged") as caught:
         reading.read_config(run)
     assert text in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "text"),
+    [
+        ("mean", [0.5], "pretrained_cfg has no mean and std of three channels"),
+        ("std", [1.0, 1.0], "pretrained_cfg has no mean and std of three channels"),
+        ("std", [1.0, 1.0, -1.0], "pretrained_cfg.std has a number that is not above 0"),
+        ("input_size", [3, 16], "pretrained_cfg.input_size is [16], no height and width"),
+        ("input_size", [3, 16, MAX_SIDE + 1], f"of up to {MAX_SIDE:,} pixels"),
+        ("input_size", [3, MAX_SIDE, 1], None),
+        ("input_size", ..., None),
+        ("mean", ..., None),
+        ("std", ..., None),
+    ],
+)
+def test_what_a_bundles_config_says_of_its_input_is_checked(run, key, value, text):
+    config = json.loads((run / "config.json").read_text())
+    config["pretrained_cfg"][key] = value
+    if value is ...:  # as bundles of earlier versions
+        del config["pretrained_cfg"][key]
+    (run / "config.json").write_text(json.dumps(config))
+    if text is None:
+        assert reading.read_bundle_config(run) == config
+        return
+    with pytest.raises(CheckFailed, match="is damaged") as caught:
+        reading.read_bundle_config(run)
+    assert text in caught.value.message
+    assert caught.value.hint == "export the run again"
+
+
+def test_a_bundle_of_an_earlier_version_lacks_keys(run):
+    (run / "config.json").write_text('{"num_classes": 3}')
+    assert reading.read_bundle_config(run) == {"num_classes": 3}
+    with pytest.raises(CheckFailed, match=r"config\.json"):
+        reading.read_config(run)
+    (run / "parity.json").write_text('{"passed": true}')
+    assert reading.read_parity(run) == {"passed": True}
 
 
 def test_a_report_with_other_types_is_refused(run):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
@@ -17,6 +18,7 @@ import poolzoo
 from poolzoo.artifacts import result_card, run, run_report
 from poolzoo.artifacts.run_report import Ending, PeakMemory, RunReport
 from poolzoo.common import json_writer
+from poolzoo.common.errors import CheckFailed
 from poolzoo.data.held_out import HeldOut
 from poolzoo.data.resize import Fit
 from poolzoo.metrics.calibration import Calibration
@@ -154,6 +156,76 @@ def test_runs_with_the_same_backbone_share_it(tmp_path):
     first, second = run.load_runs([EARLIER, other])
     assert first.network.backbone is not second.network.backbone
     assert torch.equal(second.network.state_dict()[name], state[name])
+
+
+@pytest.mark.parametrize("local_pool", [None, "blur"])
+def test_a_config_names_the_parts_that_it_was_made_of(local_pool):
+    model = ModelConfig("nano/plain", "gem:p=2.5", 3, (9, 8), image_size=(20, 16), local_pool=local_pool, head="mlp:6")
+    assembly = assemble(model)
+    config = run.configuration(assembly, PREPROCESS, ("a", "b", "c"), "csv:x")
+    assert run.model_config(config) == assembly.config
+    assert run.model_config(config).local_pool == local_pool
+
+
+def altered(folder: Path, part: str | None, **values: object) -> Path:
+    """A copy of the earlier run with other values in its config, or in a part of `poolzoo` in it."""
+    shutil.copytree(EARLIER, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (config["poolzoo"] if part is None else config["poolzoo"][part]).update(values)
+    (folder / "config.json").write_text(json.dumps(config))
+    run.manifest.write_manifest(folder, "run")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("values", "shared"),
+    [({"pool": "avg"}, True), ({"local_pool": "avg"}, False), ({"data_size": [9, 9]}, False)],
+    ids=["another head", "another backbone", "another size"],
+)
+def test_a_backbone_is_shared_where_only_what_is_behind_it_differs(tmp_path, values, shared):
+    other = altered(tmp_path / "other", None, **values)
+    if shared:  # avg has no weights, where gem has a learned exponent
+        state = {name: one for name, one in run.load_run(EARLIER).network.state_dict().items() if name != "pool.p"}
+        (other / "model.safetensors").write_bytes(run.weights_bytes(state))
+        run.manifest.write_manifest(other, "run")
+    first, second = run.load_runs([EARLIER, other])
+    assert (first.network.backbone is second.network.backbone) == shared
+
+
+@pytest.mark.parametrize(
+    ("was", "warns"),
+    [
+        ({"tier": "installed", "version": "0.0.1"}, True),
+        ({"tier": "installed", "version": poolzoo.__version__}, False),
+        ({"tier": "installed", "version": poolzoo.__version__, "sha256": "0" * 64}, True),
+        ({"tier": "built-in", "version": "0.0.1"}, False),
+        (None, False),
+    ],
+    ids=["another version", "the same", "another file", "built in", "not recorded"],
+)
+def test_another_version_of_a_plugin_is_a_warning(tmp_path, capsys, was, warns):
+    source = {**BUILT_IN, **was} if was is not None else None
+    folder = altered(tmp_path / "run", "plugins", pool=source)
+    if was is None:
+        config = json.loads((folder / "config.json").read_text())
+        del config["poolzoo"]["plugins"]["pool"]
+        (folder / "config.json").write_text(json.dumps(config))
+        run.manifest.write_manifest(folder, "run")
+    run.load_run(folder)
+    text = "warning: the pool gem comes from another version of poolzoo than the run used\n"
+    assert capsys.readouterr().err.count(text) == warns
+
+
+def test_weights_that_do_not_fit_name_their_file(tmp_path):
+    folder = altered(tmp_path / "run", None)
+    state = run.load_run(EARLIER).network.state_dict()
+    name = next(one for one in state if one.startswith("backbone."))
+    for other in ({**state, "more": torch.zeros(1)}, {one: value for one, value in state.items() if one != name}):
+        (folder / "model.safetensors").write_bytes(run.weights_bytes(other))
+        run.manifest.write_manifest(folder, "run")
+        with pytest.raises(CheckFailed) as caught:
+            run.load_run(folder)
+        assert str(folder / "model.safetensors") in caught.value.message
 
 
 def estimate(value: float) -> Estimate:

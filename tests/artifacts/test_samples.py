@@ -108,8 +108,32 @@ def test_logits_whose_shapes_do_not_fit_are_refused(tmp_path, logits, labels):
     assert caught.value.hint == "train the run again"
 
 
-def test_a_single_number_in_the_place_of_labels_is_refused(tmp_path):
-    arrays = kept(tmp_path, train=3, indices=np.arange(3), test=3)
-    np.savez(tmp_path / "samples.npz", **{**arrays, "test_labels": np.array(3)})
-    with pytest.raises(CheckFailed, match=r"test_images are .* with labels int64\[\]"):
+ODD = {
+    "a single number": {"test_labels": np.array(3)},
+    "labels that are no integers": {"test_labels": np.zeros(3)},
+    "labels of three axes": {"test_labels": np.zeros((3, 1, 1), int)},
+    "too few labels": {"test_labels": np.zeros(2, int)},
+    "gray images": {"test_images": np.zeros((3, 2, 2, 1), np.uint8)},
+    "images of floats": {"test_images": np.zeros((3, 2, 2, 3), np.float32)},
+    "images of no pixels": {"test_images": np.zeros((3, 0, 2, 3), np.uint8)},
+    "one image": {"test_images": np.zeros((2, 2, 3), np.uint8)},
+}
+
+
+@pytest.mark.parametrize("change", ODD.values(), ids=ODD)
+def test_samples_of_another_form_are_refused(tmp_path, change):
+    arrays = {**kept(tmp_path, train=3, indices=np.arange(3), test=3), **change}
+    np.savez(tmp_path / "samples.npz", **arrays)
+    with pytest.raises(CheckFailed) as caught:
         samples.load_samples(tmp_path / "samples.npz")
+    pixels, labels = arrays["test_images"], arrays["test_labels"]
+    shown = f"{pixels.dtype}{[*pixels.shape]} with labels {labels.dtype}{[*labels.shape]}"
+    assert caught.value.message == f"{tmp_path / 'samples.npz'} is damaged: test_images are {shown}"
+    assert caught.value.hint == "train the run again"
+
+
+def test_samples_may_have_several_labels(tmp_path):
+    arrays = kept(tmp_path, train=3, indices=np.arange(3), test=3)
+    several = {**arrays, "test_labels": np.eye(3, 4, dtype=np.uint8)}
+    np.savez(tmp_path / "samples.npz", **several)
+    assert np.array_equal(samples.load_samples(tmp_path / "samples.npz")["test_labels"], several["test_labels"])

@@ -104,15 +104,23 @@ def said(n):
 def unused(n):
     return n + 1
 """
-TESTS = """
+TESTS = {  # two files in one folder and one in another: each folder is entered several times
+    "one/test_counting.py": """
 import counting
 
 def test_it_counts():
     assert counting.counted(3) == 3
+""",
+    "one/test_nothing.py": """
+def test_nothing(): ...
+""",
+    "two/test_saying.py": """
+import counting
 
 def test_it_says_how_many():
     assert counting.said(9) == "many"
-"""
+""",
+}
 DRIVER = """
 import json, sys
 from pathlib import Path
@@ -125,7 +133,7 @@ found, _ = mutants_of(Path("counting.py"))
 results = open("results", "a", buffering=1)
 report = lambda one: results.write(json.dumps(one.to_json()) + chr(10))
 session = MutationSession(found, [Path()], seconds=5, jobs=2, report=report)
-pytest.main(["-q", "-p", "no:cacheprovider", "test_counting.py"], plugins=[session])
+pytest.main(["-q", "-p", "no:cacheprovider", "one", "two"], plugins=[session])
 assert not session.unfit
 """
 
@@ -134,7 +142,9 @@ assert not session.unfit
 def test_mutants_are_tried_in_forks_and_loops_without_end_are_ended(tmp_path: Path):
     """Each has a verdict: what a test notices, what never ends, what no test looks at, what no test executes."""
     (tmp_path / "counting.py").write_text(COUNTING)
-    (tmp_path / "test_counting.py").write_text(TESTS)
+    for name, text in TESTS.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
     root = Path(__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-c", f"import sys\nsys.path[:0] = [{str(root)!r}, {str(tmp_path)!r}]\n{DRIVER}"],
@@ -154,6 +164,6 @@ def test_mutants_are_tried_in_forks_and_loops_without_end_are_ended(tmp_path: Pa
     assert verdicts["n + 1", "n - 1"] == "uncovered"
     assert {row["verdict"] for row in rows if row["function"] == "unused"} == {"uncovered"}
     assert {row["test"] for row in rows if row["verdict"] == "killed"} == {
-        "test_counting.py::test_it_counts",
-        "test_counting.py::test_it_says_how_many",
+        "one/test_counting.py::test_it_counts",
+        "two/test_saying.py::test_it_says_how_many",
     }

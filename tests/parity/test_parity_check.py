@@ -89,6 +89,40 @@ def test_a_network_of_float32_alone_is_its_own_reference():
     assert found.noise_floor == pytest.approx(1e-6 * np.abs(found.float32[0][7:]).max())
 
 
+def test_chosen_images_get_a_noise_floor_of_their_own(reference):
+    strict = replace(reference, expected=reference.float32, allowed=np.zeros(7 + COUNT))
+    rows = np.array([3, 9, 20])
+    found = strict.rechecked(rows)
+    for own, exact, single in zip(found.expected, reference.expected, reference.float32, strict=True):
+        assert own.dtype == np.float64
+        assert np.array_equal(own[rows], exact[rows])
+        others = np.delete(np.arange(7 + COUNT), rows)
+        assert np.array_equal(own[others], single[others])
+        assert not found.allowed[others].any()
+    apart = [np.abs(a[rows] - b[rows]).max(1) for a, b in zip(reference.float32, reference.expected, strict=True)]
+    least = 16 * np.maximum(*apart) + 1e-6 * reference.scale[rows]
+    assert (found.allowed[rows] >= least * (1 - 1e-9)).all()
+    assert (found.allowed[rows] <= least + 16 * 1e-6).all()
+    assert not strict.allowed.any()
+    generous = replace(reference, allowed=np.ones(7 + COUNT)).rechecked(rows)
+    assert np.array_equal(generous.allowed, np.ones(7 + COUNT))
+
+
+def test_other_orders_of_summation_widen_the_tolerance_of_an_image(reference):
+    class Alone(Network):
+        def forward(self, images):
+            logits, probabilities = super().forward(images)
+            return logits + 1e-4 * (len(images) == 1 and logits.dtype == torch.float32), probabilities
+
+    strict = replace(reference, model=Alone().eval(), allowed=np.zeros(7 + COUNT))
+    found = strict.rechecked(np.array([9, 20]))
+    np.testing.assert_allclose(found.allowed[[9, 20]], 16e-4 + 1e-6 * reference.scale[9], rtol=0.05)
+    chaotic = replace(strict, scale=np.full(7 + COUNT, 1e-4 / 2e-3))
+    assert not chaotic.rechecked(np.array([9, 20])).allowed.any()  # rounding alone decides there
+    bounded = replace(strict, scale=np.full(7 + COUNT, 1e-4 / 0.5e-3))
+    assert bounded.rechecked(np.array([9, 20])).allowed[9] > 0
+
+
 def test_a_graph_that_agrees_passes_with_its_figures(reference):
     report = check.check_outputs(reference, Graph({}))
     outputs = report.outputs

@@ -269,6 +269,114 @@ def test_nodes_are_cut_before_and_behind_the_fault():
     assert float(graphs.constants(best.reference)["least"]) == 0.25
 
 
+def chain(*operators: str) -> onnx.ModelProto:
+    """Operators of one input one after another, from `x` to `v<last>`; the first value is `v1`."""
+    names = ["x", *(f"v{index}" for index in range(1, len(operators) + 1))]
+    nodes = [helper.make_node(one, [names[i]], [names[i + 1]]) for i, one in enumerate(operators)]
+    given = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch", 3, 4, 4])
+    whole = helper.make_graph(nodes, "g", [given], [helper.make_empty_tensor_value_info(names[-1])])
+    return helper.make_model(whole, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+
+
+def with_both(first: str, second: str):
+    """A runtime that adds 1 to what graphs with two operators give."""
+
+    def run(proto: onnx.ModelProto, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        found = running.unoptimized(proto, inputs)
+        wrong = {first, second} <= {node.op_type for node in proto.graph.node}
+        return [one + 1 if wrong else one for one in found]
+
+    return run
+
+
+def of_one_graph(proto: onnx.ModelProto, actual: object, **inputs: np.ndarray) -> Oracle:
+    """The search for what a runtime makes of a graph that is right."""
+    found = oracle(proto, proto)
+    found.actual = actual
+    found.best = Case(proto, inputs or {"x": X}, proto)
+    return found
+
+
+def test_what_lies_between_two_nodes_at_fault_is_left_out():
+    proto = chain("Neg", "Abs", "Sin", "Cos", "Relu", "Sqrt", "Tanh")
+    found = of_one_graph(proto, with_both("Abs", "Sqrt"))
+    assert found.shows(found.best)
+    cutting.cut_nodes(found)
+    assert [node.op_type for node in found.best.graph.graph.node] == ["Abs", "Sqrt"]
+    assert found.best.graph is found.best.reference
+    assert found.best.output == "v6"
+    assert found.best.graph.graph.node[1].input[0] == found.best.graph.graph.node[0].output[0] == "v2"
+    assert found.shows(found.best)
+
+
+@pytest.mark.parametrize("place", [0, 30, 60, 61])
+def test_a_long_graph_is_cut_in_halves(place):
+    operators = ["Sin"] * 62
+    operators[place] = "Abs"
+    found = of_one_graph(chain(*operators), with_both("Abs", "Abs"))
+    cutting.cut_nodes(found)
+    assert [node.op_type for node in found.best.graph.graph.node] == ["Abs"]
+    assert list(found.best.inputs) == ["x" if place == 0 else f"v{place}"]
+    assert found.checked <= 6 + 6 + 6  # of the end, of the start, and what is left to try
+
+
+def test_integers_become_constants_as_they_are_in_files():
+    nodes = [
+        helper.make_node("Shape", ["x"], ["size"]),
+        helper.make_node("Neg", ["size"], ["less"]),
+        helper.make_node("Neg", ["less"], ["again"]),
+        helper.make_node("Gather", ["x", "rows"], ["some"], axis=1),
+        helper.make_node("Expand", ["x", "again"], ["wide"]),
+        helper.make_node("Concat", ["some", "wide"], ["y"], axis=1),
+    ]
+    given = [
+        helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch", 3, 4, 4]),
+        helper.make_tensor_value_info("rows", onnx.TensorProto.INT64, [2]),
+    ]
+    whole = helper.make_graph(nodes, "g", given, [helper.make_empty_tensor_value_info("y")])
+    proto = helper.make_model(whole, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    rows = np.array([2, 0])
+
+    def gathers(graph: onnx.ModelProto, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        found = running.unoptimized(graph, inputs)
+        return [one + 1 if any(node.op_type == "Gather" for node in graph.graph.node) else one for one in found]
+
+    found = of_one_graph(proto, gathers, x=X, rows=rows)
+    cutting.cut_nodes(found)
+    assert [node.op_type for node in found.best.graph.graph.node] == ["Gather"]
+    assert found.best.inputs.keys() == {"x"}
+    assert graphs.constants(found.best.graph)["rows"].tolist() == [2, 0]
+    expands = of_one_graph(proto, with_both("Expand", "Concat"), x=X, rows=rows)
+    cutting.cut_nodes(expands)
+    assert [node.op_type for node in expands.best.graph.graph.node] == ["Expand", "Concat"]
+    assert graphs.constants(expands.best.graph)["again"].tolist() == [2, 3, 4, 4]
+    assert all(value.dtype.kind == "f" for value in expands.best.inputs.values())
+
+
+def test_torchs_values_that_were_only_recorded_are_not_cut(recordings):
+    found = oracle(graph(), graph(0.5))
+    found.best = Case(graph(0.5), {"x": X}, Recorded(np.zeros((2, 5))))
+    cutting.cut_nodes(found)
+    assert found.checked == 0
+
+
+def test_weights_of_torch_shrink_with_the_channels(recordings):
+    tape = recordings.double
+    region = region_of(recordings, "x", tape.inputs[0], "a", tape.steps[0].outputs[0])
+    weights = graphs.constants(region.graph)["w"].copy()
+    weights[:, 1] += 1
+    found = oracle(graph(), graph())
+    found.best = Case(graphs.with_constant_values(region.graph, "w", weights), {"x": X}, Replayed(region, tape))
+    shrinking.shrink(found)
+    best = found.best
+    assert best.inputs["x"].size == 1
+    assert graphs.constants(best.graph)["w"].size < weights.size
+    assert found.shows(best)
+    kept = graphs.constants(best.graph)["w"].reshape(-1)
+    difference = found.actual(best.graph, best.inputs)[0] - found.expected(best)
+    np.testing.assert_allclose(difference.reshape(-1), best.inputs["x"].item() * np.ones(len(kept)), atol=1e-6)
+
+
 def test_arrays_shrink_to_what_shows_the_fault_in_simple_numbers():
     found = oracle(graph(), graph(0.5))
     cutting.cut_nodes(found)

@@ -336,6 +336,57 @@ def test_a_runtime_of_ones_own_is_searched_for_its_wrong_kernel(network, graph):
     found = reduce_failure(graph, {"x": noise()}, network, actual=wrong)
     assert found.fault == "runtime"
     assert [node.op_type for node in found.graph.graph.node] == ["Pow"]
+    assert (found.optimizer, found.source.code) == (None, "x = (x.pow(3).mean((2, 3)) + 1e-3).sqrt()")
+    assert "pow" in found.source.operation
+    assert found.nodes_before == 11
+    assert found.seconds > 0
+    assert [one.relative for one in found.by_runtime.values()] == pytest.approx([0, 0, 0], abs=1e-6)
+
+
+class Two(nn.Module):
+    def forward(self, x, other):
+        return x * 2 + other, (other.sin() - 3).tanh()
+
+
+@pytest.mark.parametrize(("wrong", "node", "inputs"), [("two", "doubled", {"x"}), ("three", "less", {"waves"})])
+def test_the_output_that_differs_is_reduced_with_its_own_inputs(wrong, node, inputs):
+    nodes = [
+        helper.make_node("Mul", ["x", "two"], ["doubled"]),
+        helper.make_node("Add", ["doubled", "other"], ["sum"]),
+        helper.make_node("Sin", ["other"], ["waves"]),
+        helper.make_node("Sub", ["waves", "three"], ["less"]),
+        helper.make_node("Tanh", ["less"], ["end"]),
+    ]
+    arrays = {"two": np.float32(2), "three": np.float32(3)}
+    graph = model(nodes, {"x": ["batch", 4], "other": ["batch", 4]}, ["sum", "end"], arrays)
+    given = {"x": noise(2, (4,)), "other": noise(2, (4,)) / 2}
+    with pytest.raises(NothingToReduce):
+        reduce_failure(graph, given, Two())
+    set_constant(wrong, lambda value: value + 0.25)(graph)
+    found = reduce_failure(graph, given, Two())
+    assert (found.fault, found.nodes, found.repair.node, found.repair.name) == ("graph", 1, node, wrong)
+    assert found.inputs.keys() == inputs
+    assert found.repairs_all
+    assert found.nodes_before == 5
+
+
+def test_a_value_that_torch_does_not_compute_has_no_source():
+    nodes = [
+        helper.make_node("Mul", ["x", "four"], ["much"]),
+        helper.make_node("Exp", ["much"], ["power"]),
+        helper.make_node("Mul", ["power", "zero"], ["nothing"]),
+        helper.make_node("Add", ["nothing", "x"], ["y"]),
+    ]
+    arrays = {"four": np.float32(4), "zero": np.float32(0)}
+    graph = model(nodes, {"x": ["batch", 4]}, ["y"], arrays)
+
+    def wrong(proto, inputs):
+        odd = any(node.op_type == "Exp" for node in proto.graph.node)
+        return [one + 1 if odd else one for one in running.unoptimized(proto, inputs)]
+
+    found = reduce_failure(graph, {"x": noise(2, (4,))}, nn.Identity(), actual=wrong)
+    assert (found.fault, found.source, found.repair) == ("runtime", None, None)
+    assert [node.op_type for node in found.graph.graph.node] == ["Exp"]
 
 
 def test_what_was_found_stays_when_the_time_is_up(network, graph):

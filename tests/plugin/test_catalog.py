@@ -146,6 +146,8 @@ def test_a_plugin_does_not_shadow_a_built_in_family():
     ours = (family("timm", "resnet18"), OURS)
     assert catalog(ours, (backbone("timm/resnet18"), ACME)).backbone("timm/resnet18").entry.source == OURS
     assert catalog(ours, (backbone("timm/mine"), ACME)).backbone("timm/mine").entry.source == ACME
+    named = backbone("timm/resnet18")
+    assert catalog(ours, (named, OURS)).backbone("timm/resnet18").item is named
     theirs = (family("zoo", "net"), BETA)
     assert catalog(theirs, (backbone("zoo/net"), ACME)).backbone("zoo/net").entry.source == ACME
 

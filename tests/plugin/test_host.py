@@ -91,6 +91,31 @@ def test_what_a_generator_gave_before_it_raised_is_kept(tmp_path):
     catalog.pooling("first", "global")
 
 
+def test_a_warning_of_a_plugin_names_its_own_line(tmp_path):
+    path = write(tmp_path, "mine", "import warnings\n\nfor n in 1, 2:\n    warnings.warn(f'{n}', FutureWarning)\n")
+    with pytest.warns(FutureWarning) as caught:
+        loader.load_plugins(path, installed=False)
+    ((found),) = caught
+    assert (str(found.message), found.filename, found.lineno) == ("1", str(path), 4)
+
+
+def test_what_cannot_be_built_says_which_package_may_be_missing(tmp_path):
+    path = write(tmp_path, "mine", GOOD.format(name="power-mean").replace("build=build", "build='absent.layers:X'"))
+    (problem,) = loader.load_plugins(path, installed=False).problems
+    assert problem.stage == "build"
+    assert problem.hint.startswith(f"fix {path}, or install its package first; ")
+    assert problem.error.startswith("build of 'power-mean': ")
+
+
+def test_a_catalog_stays_the_processs_own_until_it_is_forgotten():
+    catalog = loader.load([])
+    loader.use(catalog)
+    assert loader.catalog() is catalog
+    assert loader.catalog().entries == []
+    loader.forget()
+    assert loader.catalog() is not catalog
+
+
 def test_an_endless_generator_is_cut(tmp_path):
     text = GOOD.format(name="x").replace(
         '    yield Pooling(name="x"',

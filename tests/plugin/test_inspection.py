@@ -39,6 +39,8 @@ def inspected(path: object) -> tuple[tuple[str, ...], str]:
         ("A = POOLZOO_API = 2", (), "is made for version 2 of the plugin API, this poolzoo has 1"),
         ("POOLZOO_API = compute()", (), ""),
         ("OTHER = 99", (), ""),
+        ("a.b = c[0] = 1\nPOOLZOO_API = 99", (), "is made for version 99 of the plugin API"),
+        ("@decorators[0]\n@make().it\ndef f(): ...", (), ""),
         ("def f(:", (), "is not Python: "),
         ("a = '\0'", (), "is not Python: "),
     ],
@@ -49,6 +51,7 @@ def test_hooks_and_faults_are_read_from_the_source(tmp_path, text, hooks, proble
     assert found == hooks
     assert said.startswith(problem)
     assert bool(said) == bool(problem)
+    assert ("mine.py" in said) == ("invalid" in said)
 
 
 def test_a_misspelled_hook_gets_a_suggestion(tmp_path):

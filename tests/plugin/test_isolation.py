@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import random
@@ -140,6 +141,37 @@ def test_a_trace_function_of_the_code_ends_with_it():
     before = sys.gettrace()
     isolation.call(sys.settrace, lambda *event: None)
     assert sys.gettrace() is before
+
+    def ours(*event: object) -> None: ...
+
+    sys.settrace(ours)
+    isolation.call(sys.settrace, None)
+    found = sys.gettrace()
+    sys.settrace(before)
+    assert found is ours
+
+
+def test_the_state_of_a_module_is_noted_as_it_is_imported(monkeypatch):
+    finders = list(sys.meta_path)
+    monkeypatch.delitem(sys.modules, "random")
+    state = isolation.GlobalState()
+    assert sys.meta_path[1:] == finders
+    fresh = importlib.import_module("random")
+    assert fresh is not random
+    before = fresh.getstate()
+    fresh.random()
+    assert importlib.util.find_spec("no_such_module") is None
+    assert state.restore() == ["Python's random generator"]
+    assert fresh.getstate() == before
+    assert sys.meta_path == finders
+
+
+def test_without_standard_output_nothing_is_redirected(monkeypatch, capfd):
+    monkeypatch.setattr(sys, "stdout", None)  # as where a program has no console
+    with isolation.stdout_to_stderr():
+        print("said")
+    assert sys.stdout is None
+    assert capfd.readouterr().err == "said\n"
 
 
 @LINUX

@@ -31,7 +31,7 @@ def test_a_spec_is_taken_apart(text, dist, name, given):
     assert (spec.text, spec.dist, spec.name, spec.options) == (text, dist, name, given)
 
 
-@pytest.mark.parametrize("text", ["", ":", "gem:", ":p=4", "a:b:c", "gem:p=4,", "gem:=4", "gem:p=1,p=2"])
+@pytest.mark.parametrize("text", ["", ":", "gem:", ":p=4", "a:b:c", "gem:p=4,", "gem:=4", "gem:p=1,p=2", "gem=3"])
 def test_a_spec_that_cannot_be_read_is_refused(text):
     with pytest.raises(UsageError):
         grammar.parse_spec(text)
