@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from io import BufferedReader
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from io import BufferedReader
     from pathlib import Path  # which takes short commands 3 ms
 
 NOT_A_FILE: Final = "Not a file but a pipe or a device"

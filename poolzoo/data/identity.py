@@ -49,7 +49,7 @@ class SplitIdentity:
         digests, labels = self.digests, self.labels
         of_each = digests.ndim == 2 and labels.ndim in (1, 2) and len(labels) == len(digests)
         named = self.names is None or len(self.names) == len(digests)
-        types = digests.dtype == np.uint8 and labels.dtype.kind in "iu" and digests.shape[-1] == DIGEST_BYTES
+        types = digests.dtype == np.uint8 and labels.dtype.kind in "iu" and digests.shape[-1:] == (DIGEST_BYTES,)
         return of_each and named and types
 
     def __eq__(self, other: object) -> bool:

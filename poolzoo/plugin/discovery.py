@@ -6,7 +6,6 @@ import importlib
 import importlib.util
 import os
 import re
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -94,18 +93,10 @@ def _from_entry_point(point: EntryPoint) -> Candidate:
 def _load_file(path: str) -> ModuleType:
     import hashlib
 
+    from poolzoo.common import python_file
+
     digest = hashlib.sha256(path.encode(errors="surrogateescape")).hexdigest()[:12]
-    module_spec = importlib.util.spec_from_file_location(f"{FILE_MODULE}{digest}", path)
-    if module_spec is None or module_spec.loader is None:
-        raise ImportError(f"{os.path.basename(path)} is not a Python file")
-    module = importlib.util.module_from_spec(module_spec)
-    sys.modules[module_spec.name] = module
-    try:
-        module_spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[module_spec.name]
-        raise
-    return module
+    return python_file.load(f"{FILE_MODULE}{digest}", path)
 
 
 def source_file(candidate: Candidate) -> str | None:

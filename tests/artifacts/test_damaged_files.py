@@ -186,3 +186,10 @@ def test_data_without_test_images_is_said(tmp_path):
     DataIdentity({"train": train}, ("ant",)).save(tmp_path / "data.npz")
     with pytest.raises(CheckFailed, match="the data has no test images"):
         _ = DataIdentity.load(tmp_path / "data.npz").test
+
+
+@pytest.mark.parametrize("digests", [np.uint8(3), np.zeros(2, np.uint8), np.zeros((2, 4), np.uint8)])
+def test_digests_of_another_shape_are_said(tmp_path, digests):
+    np.savez(tmp_path / "data.npz", test_digests=digests, test_labels=np.zeros(2, np.int64))
+    with pytest.raises(CheckFailed, match="what it has of test does not fit together"):
+        DataIdentity.load(tmp_path / "data.npz")

@@ -141,7 +141,7 @@ CASES = {
     "a node too many": (
         graph(node("Conv", "x", "w"), arrays={"w": W}),
         graph(node("Conv", "x", "w", output="c"), node("Softmax", "c", axis=1), arrays={"w": W}),
-        ("Softmax", "operator", "", "Softmax", "none (its input as it is)"),
+        ("Softmax", "surplus node", "", "Softmax", "c"),
     ),
 }  # fmt: skip
 

@@ -89,7 +89,7 @@ def test_list_runs_nothing_of_the_current_folder(folder):
 
 def test_the_files_would_be_run_by_python_itself(folder):
     """The check of the check: without poolzoo's care, `-c` runs the `json.py` that lies here."""
-    subprocess.run([sys.executable, "-c", "import json"], cwd=folder, check=True)
+    subprocess.run([sys.executable, "-S", "-c", "import json"], cwd=folder, check=True)
     assert executed(folder) == ["json.py"]
 
 

@@ -58,7 +58,7 @@ REQUIRED = {
 IMPORTS = {"importlib.import_module", "importlib.util.spec_from_file_location"}
 IMPORTERS = {
     *("poolzoo/__init__.py", "poolzoo/cli/__init__.py", "poolzoo/plugin/discovery.py", "poolzoo/plugin/imports.py"),
-    *("poolzoo/parity/foreign/module.py", "poolzoo/plugin/entry_points.py"),
+    *("poolzoo/parity/foreign/module.py", "poolzoo/plugin/entry_points.py", "poolzoo/common/python_file.py"),
 }
 # Each exception with the reason that makes it none.
 ALLOWED = {

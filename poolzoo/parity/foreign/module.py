@@ -7,8 +7,6 @@ such a file is not searched for other modules.
 from __future__ import annotations
 
 import importlib
-import importlib.util
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +14,7 @@ from typing import Any, Final
 
 from torch import nn
 
-from poolzoo.common import files
+from poolzoo.common import files, python_file
 from poolzoo.common.errors import CheckFailed, UsageError, reason
 
 ENDING: Final = ".py"
@@ -82,16 +80,12 @@ def _module(reference: str, place: str) -> ModuleType:
 def _from_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise UsageError(f"{path} {files.absence(path)}", "give a Python file")
-    spec = importlib.util.spec_from_file_location(LOADED, path)
-    if spec is None or spec.loader is None:
+    if path.suffix != ENDING:
         raise UsageError(f"{path} is no Python file", f"its name must end in {ENDING}")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[LOADED] = module  # dataclasses and pickle look there
     try:
-        spec.loader.exec_module(module)
+        return python_file.load(LOADED, str(path))
     except (Exception, SystemExit) as error:
         raise _failed(str(path), error) from error
-    return module
 
 
 def _failed(place: str, error: BaseException) -> CheckFailed:

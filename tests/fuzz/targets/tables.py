@@ -120,6 +120,8 @@ def targets(folder: Path) -> Iterator[Target]:
         shutil.rmtree(made, ignore_errors=True)
         for name in content.split(b"\n")[:20]:
             parts = [part for part in name.split(b"/") if part not in (b"", b".", b"..") and b"\0" not in part]
+            if not parts:
+                continue
             path = bytes(made) + b"".join(b"/" + part[:200] for part in parts[:5])
             try:
                 os.makedirs(os.path.dirname(path), exist_ok=True)
