@@ -377,6 +377,26 @@ def test_weights_of_torch_shrink_with_the_channels(recordings):
     np.testing.assert_allclose(difference.reshape(-1), best.inputs["x"].item() * np.ones(len(kept)), atol=1e-6)
 
 
+def test_groups_and_sizes_shrink_with_their_channels():
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], group=3),
+        helper.make_node("Reshape", ["a", "sides"], ["b"]),
+    ]
+    given = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch", 3, 4, 4])
+    arrays = {"w": np.ones((3, 1, 2, 2), np.float32), "sides": np.array([-1, 3, 9])}
+    tensors = [numpy_helper.from_array(one, name) for name, one in arrays.items()]
+    whole = helper.make_graph(nodes, "g", [given], [helper.make_empty_tensor_value_info("b")], tensors)
+    proto = helper.make_model(whole, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    found = of_one_graph(proto, with_both("Conv", "Reshape"))
+    shrinking.shrink(found)
+    best = found.best
+    assert best.inputs["x"].shape[:2] == (1, 1)
+    assert best.graph.graph.node[0].attribute[0].i == 1
+    assert graphs.constants(best.graph)["w"].shape[:2] == (1, 1)
+    assert graphs.constants(best.graph)["sides"].tolist()[:2] == [-1, 1]
+    assert found.shows(best)
+
+
 def test_small_weights_are_fitted_to_what_torch_computes(recordings):
     tape = recordings.double
     region = region_of(recordings, "x", tape.inputs[0], "a", tape.steps[0].outputs[0])
