@@ -108,6 +108,14 @@ def test_both_precisions_are_compared_where_their_steps_are_the_same(network, re
     assert recordings.tolerance(index) == pytest.approx(8 * noise + 4e-6 * np.abs(exact).max())
     assert Recordings(recordings.double, None).tolerance(index) == pytest.approx(4e-6 * np.abs(exact).max())
 
+    class Small(Network):
+        def forward(self, x):
+            return super().forward(x) * 2**-10
+
+    small = Recordings(record_both(Small(), [X]).double, None)
+    largest = np.abs(exact).max() * 2**-10
+    assert small.tolerance(small.double.outputs[0]) == pytest.approx(4e-6 * largest)
+
     class Casts(Network):
         def forward(self, x):
             if x.dtype != torch.float32:
@@ -139,6 +147,18 @@ def test_values_of_torch_are_recognized_by_their_numbers(recordings):
     broken = a.copy()
     broken[0, 0, 0, 1] = np.nan
     assert recordings.equal(broken) == []
+
+
+def test_numbers_of_classes_and_empty_values_are_no_values_to_recognize():
+    class Chooses(nn.Module):
+        def forward(self, x):
+            return x[:, 3:] * 2, torch.nn.functional.one_hot(x.argmax(1), 3).to(x.dtype)
+
+    found = record_both(Chooses(), [X])
+    best = X.argmax(1)
+    assert found.equal(best.astype(np.float32)) == []
+    assert found.equal(np.zeros((2, 0, 4, 4), np.float32)) == []
+    assert found.equal(np.eye(3, dtype=np.float32)[best]) == [found.double.outputs[1]]
 
 
 def graph(weight: float = 0.25) -> onnx.ModelProto:
