@@ -108,6 +108,14 @@ def test_both_precisions_are_compared_where_their_steps_are_the_same(network, re
     assert recordings.tolerance(index) == pytest.approx(8 * noise + 4e-6 * np.abs(exact).max())
     assert Recordings(recordings.double, None).tolerance(index) == pytest.approx(4e-6 * np.abs(exact).max())
 
+    class Small(Network):
+        def forward(self, x):
+            return super().forward(x) * 2**-10
+
+    small = Recordings(record_both(Small(), [X]).double, None)
+    largest = np.abs(exact).max() * 2**-10
+    assert small.tolerance(small.double.outputs[0]) == pytest.approx(4e-6 * largest)
+
     class Casts(Network):
         def forward(self, x):
             if x.dtype != torch.float32:
@@ -139,6 +147,18 @@ def test_values_of_torch_are_recognized_by_their_numbers(recordings):
     broken = a.copy()
     broken[0, 0, 0, 1] = np.nan
     assert recordings.equal(broken) == []
+
+
+def test_numbers_of_classes_and_empty_values_are_no_values_to_recognize():
+    class Chooses(nn.Module):
+        def forward(self, x):
+            return x[:, 3:] * 2, torch.nn.functional.one_hot(x.argmax(1), 3).to(x.dtype)
+
+    found = record_both(Chooses(), [X])
+    best = X.argmax(1)
+    assert found.equal(best.astype(np.float32)) == []
+    assert found.equal(np.zeros((2, 0, 4, 4), np.float32)) == []
+    assert found.equal(np.eye(3, dtype=np.float32)[best]) == [found.double.outputs[1]]
 
 
 def graph(weight: float = 0.25) -> onnx.ModelProto:
@@ -375,6 +395,26 @@ def test_weights_of_torch_shrink_with_the_channels(recordings):
     kept = graphs.constants(best.graph)["w"].reshape(-1)
     difference = found.actual(best.graph, best.inputs)[0] - found.expected(best)
     np.testing.assert_allclose(difference.reshape(-1), best.inputs["x"].item() * np.ones(len(kept)), atol=1e-6)
+
+
+def test_groups_and_sizes_shrink_with_their_channels():
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], group=3),
+        helper.make_node("Reshape", ["a", "sides"], ["b"]),
+    ]
+    given = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch", 3, 4, 4])
+    arrays = {"w": np.ones((3, 1, 2, 2), np.float32), "sides": np.array([-1, 3, 9])}
+    tensors = [numpy_helper.from_array(one, name) for name, one in arrays.items()]
+    whole = helper.make_graph(nodes, "g", [given], [helper.make_empty_tensor_value_info("b")], tensors)
+    proto = helper.make_model(whole, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    found = of_one_graph(proto, with_both("Conv", "Reshape"))
+    shrinking.shrink(found)
+    best = found.best
+    assert best.inputs["x"].shape[:2] == (1, 1)
+    assert best.graph.graph.node[0].attribute[0].i == 1
+    assert graphs.constants(best.graph)["w"].shape[:2] == (1, 1)
+    assert graphs.constants(best.graph)["sides"].tolist()[:2] == [-1, 1]
+    assert found.shows(best)
 
 
 def test_small_weights_are_fitted_to_what_torch_computes(recordings):

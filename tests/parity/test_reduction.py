@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -378,6 +379,47 @@ def test_the_output_that_differs_is_reduced_with_its_own_inputs(wrong, node, inp
     assert (written["kind"], written["nodes_before"], written["complete"]) == ("translation", 5, True)
     assert written["input_bytes"] == sum(value.nbytes for value in found.inputs.values()) > 0
     assert written["seconds"] == round(found.seconds, 2)
+
+
+FINDINGS = {
+    "the whole graph": ({}, "* **Culprit:** Sub 'less': constant three is 3.25, 3 agrees. The whole graph then agrees"),
+    "another fault": ({"repairs_all": False}, "3 agrees. The whole graph has another fault, too."),
+    "not checked": ({"repairs_all": None}, "3 agrees.\n"),
+    "of a runtime": ({"fault": "runtime"}, "* **Attribute:** Sub 'less': constant three is 3.25, 3 agrees with the"),
+    "no culprit": ({"repair": None}, "* **Culprit:** no other attribute, constant or operator of a single node"),
+    "an optimizer": ({"optimizer": "Some_Fusion"}, '`disabled_optimizers=["Some_Fusion"]`'),
+    "not complete": ({"complete": False}, "* The search was ended before it was done"),
+    "a runtime that cannot": ({"by_runtime": {"another": None}}, "| another | cannot run it |"),
+    "the graph is right": ({"fault": "runtime"}, "**Runtime.** The graph is right"),
+    "its size": ({"nodes_before": 77}, "* **Size:** 1 of 77 nodes, 4 bytes of input."),
+}
+
+
+@pytest.fixture(scope="module")
+def wrong_constant():
+    nodes = [helper.make_node("Sub", ["x", "three"], ["less"]), helper.make_node("Tanh", ["less"], ["y"])]
+    graph = model(nodes, {"x": ["batch", 4]}, ["y"], {"three": np.float32(3.25)})
+    return reduce_failure(graph, {"x": noise(2, (4,))}, Less())
+
+
+class Less(nn.Module):
+    def forward(self, x):
+        return (x - 3).tanh()
+
+
+@pytest.mark.parametrize(("change", "says"), FINDINGS.values(), ids=FINDINGS)
+def test_the_report_says_what_was_found(wrong_constant, tmp_path, change, says):
+    found = replace(wrong_constant, **change)
+    folder.write(found, tmp_path / "found")
+    report = (tmp_path / "found" / "report.md").read_text()
+    assert says in report
+    first, *_, last = report.split("```")
+    assert first.startswith("# Sub: ")
+    assert last.startswith("\n\nMade with Python ")
+    others = [text for other, text in FINDINGS.values() if other and set(other) != set(change)]
+    assert not any(text in report for text in others)
+    source = "* **Line of Python:** `test_reduction.py:"
+    assert (source in report) == (found.source is not None)
 
 
 def test_a_value_that_torch_does_not_compute_has_no_source():

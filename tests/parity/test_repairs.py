@@ -168,6 +168,14 @@ def test_what_torch_has_is_tried_first():
     assert repaired(wrong, right, Hints((), (4.0,), {})).expected == "4"
 
 
+def test_arguments_of_torch_are_lists_of_a_length_or_half_of_it():
+    hints = Hints(weights=(), arguments=[[1, 2], [3, 4, 5], 0.5, [6], [7, 8, 9, 10], True], ranks={})
+    assert hints.lists(2) == [[1, 2], [6, 6]]
+    assert hints.lists(4) == [[7, 8, 9, 10], [1, 2, 1, 2]]
+    assert hints.lists(5) == []
+    assert hints.numbers() == [0.5, 1.0]
+
+
 def test_the_weights_of_torch_are_in_another_form():
     flat = graph(node("Flatten", "x", output="f"), node("Gemm", "f", "w"), arrays={"w": WIDE})
     wrong = graph(node("Flatten", "x", output="f"), node("Gemm", "f", "w"), arrays={"w": np.zeros_like(WIDE)})
