@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,7 +79,7 @@ def check(source: str, limit: int | None, task: str, near: bool | None, page: Pa
     if page is not None:
         with _page_errors(page):  # before minutes of work
             files.require_replaceable(page)
-            tempfile.TemporaryFile(dir=page.absolute().parent).close()
+            files.require_writable(page.absolute().parent)
     if near and not look.has_hashes():
         raise EnvironmentProblem("near-duplicates are found by imagehash, which is not installed", _INSTALL)
     opened = open_source.open_splits(source, limit, multilabel=task == "multilabel")

@@ -138,12 +138,21 @@ def require_free(path: Path) -> None:
     parent = next(folder for folder in path.absolute().parents if folder.exists())
     if not parent.is_dir():
         raise UsageError(f"{parent} is a file, not a directory", "choose another --out")
+    require_writable(parent)
+
+
+def require_writable(folder: Path) -> None:
+    """Makes sure that files can be made in a folder.
+
+    Raises:
+        OSError: They cannot.
+    """
     import tempfile
 
     try:
-        tempfile.TemporaryFile(dir=parent).close()
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:  # which names the temporary file
-        raise type(error)(error.errno, error.strerror, str(parent)) from error
+        raise type(error)(error.errno, error.strerror, str(folder)) from error
 
 
 @contextmanager
