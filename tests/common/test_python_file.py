@@ -23,7 +23,8 @@ def test_a_file_that_changes_within_a_second_is_read_again(tmp_path, monkeypatch
     del sys.modules["mine_of_the_test"]
 
 
-def test_bytecode_beside_a_file_is_not_run(tmp_path):
+def test_bytecode_beside_a_file_is_not_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     path = tmp_path / "mine.py"
     path.write_text("NAME = 'it'\n")
     cached = tmp_path / "__pycache__" / f"mine.{sys.implementation.cache_tag}.pyc"
