@@ -91,7 +91,10 @@ def test_logits_become_probabilities_where_the_file_gives_some(scores, gives_pro
 def parity() -> ParityReport:
     """A report with one probe that passed and two that failed."""
     names = {"zeros": True, "+1000": False, "-1000": False}
-    results = [ProbeResult(part="core", probe=name, max_abs=0.0, allowed=1.0, passed=passed, note="") for name, passed in names.items()]  # fmt: skip
+    results = [
+        ProbeResult(part="core", probe=name, max_abs=0.0, allowed=1.0, passed=passed, note="")
+        for name, passed in names.items()
+    ]
     report = check.check_outputs(Reference.compute(Network().eval(), *images()), Graph({}))
     return replace(report, probes=tuple(results))
 

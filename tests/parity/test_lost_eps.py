@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import torch
 from onnx import TensorProto, helper, numpy_helper
 from support.planted_graph import WEIGHT, images
 from torch import nn
@@ -23,6 +22,7 @@ from poolzoo.parity.report import ParityReport
 from poolzoo.runtime import ort_session
 
 EPS = 1e-12
+RIGHT = WEIGHT.numpy()
 LAYERS = Layers(outputs={"network": "logits", "network.gone": "fused"}, inputs={"network": "x"})
 
 
@@ -51,7 +51,7 @@ class Network(nn.Module):
         return logits, logits.softmax(1)
 
 
-def graph_of(eps: float = EPS, weight: np.ndarray = WEIGHT.numpy()) -> onnx.ModelProto:
+def graph_of(eps: float = EPS, weight: np.ndarray = RIGHT) -> onnx.ModelProto:
     node = helper.make_node
     nodes = [
         node("Transpose", ["images"], ["planes"], perm=[0, 3, 1, 2]),
@@ -113,7 +113,7 @@ def test_a_lost_eps_fails_on_extremes_alone(reference, tmp_path):
 
 
 def test_a_graph_that_is_wrong_on_images_says_from_which_layer_on(reference, tmp_path):
-    wrong = WEIGHT.numpy().copy()
+    wrong = RIGHT.copy()
     wrong[1, 2] += 0.5
     report, _ = checked(graph_of(weight=wrong), reference, tmp_path)
     assert not report.passed
@@ -146,7 +146,7 @@ def test_what_cannot_be_recorded_hides_no_failure(reference, tmp_path, capsys):
         def forward(self, images):
             raise ValueError("no network today")
 
-    wrong = WEIGHT.numpy() + 0.5 * np.eye(3)
+    wrong = RIGHT + 0.5 * np.eye(3)
     report, graph = checked(graph_of(weight=wrong), reference, tmp_path)
     report = replace(report, probes=None)
     assert debugged(report, replace(reference, model=Broken()), graph, tmp_path) is None

@@ -447,3 +447,56 @@ def test_arrays_shrink_to_what_shows_the_fault_in_simple_numbers():
     untouched = oracle(graph(), graph())
     shrinking.shrink(untouched)
     assert untouched.best.inputs["x"].shape == X.shape
+
+
+def test_the_row_that_differs_most_is_kept():
+    """Beyond five a runtime adds what lies beyond: of seven images the third shows it best."""
+
+    def wrong(proto: onnx.ModelProto, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        return [one + np.maximum(one - 5, 0) for one in running.unoptimized(proto, inputs)]
+
+    x = np.arange(7, dtype=np.float32)[[5, 2, 6, 1, 0, 3, 4]] + 1
+    found = of_one_graph(chain("Relu"), wrong, x=np.tile(x[:, None, None, None], (1, 3, 4, 4)))
+    shrinking.shrink(found)
+    assert found.best.inputs["x"].tolist() == [[[[7.0]]]]
+    assert found.checked <= 10  # of each length at most one row is tried, and then simpler numbers
+    assert (found.best.graph is found.best.reference, found.best.output) == (True, "v1")
+
+
+@pytest.mark.parametrize("fault", [{1, 2}, {0, 6}, {2, 3, 4}, {5, 6}])
+def test_rows_that_show_it_together_are_kept_together(fault):
+    """A runtime that adds 1 where the numbers of several rows meet."""
+
+    def wrong(proto: onnx.ModelProto, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        there = fault <= {*inputs["x"].reshape(-1)}
+        return [one + there for one in running.unoptimized(proto, inputs)]
+
+    x = np.tile(np.arange(7, dtype=np.float32)[:, None, None, None], (1, 3, 4, 4))
+    found = of_one_graph(chain("Relu"), wrong, x=x)
+    shrinking.shrink(found)
+    rows = sorted({*found.best.inputs["x"].reshape(-1)})
+    assert fault <= {*rows}
+    assert len(rows) == (7 if fault == {0, 6} else len(fault))
+    assert found.best.inputs["x"].shape[1:] == (1, 1, 1)
+
+
+class Summed(nn.Module):
+    def forward(self, x):
+        return x.sum(1)
+
+
+def test_height_and_width_shrink_together_where_channels_must_stay():
+    """A sum and a maximum differ from two channels on; all axes have one length."""
+    recorded = record_both(Summed(), [np.abs(X[:1, :, :3, :3]) + 1])
+    tape = recorded.double
+    nodes = [helper.make_node("ReduceMax", ["x", "axes"], ["y"], keepdims=0)]
+    given = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch", 3, 3, 3])
+    axes = numpy_helper.from_array(np.array([1]), "axes")
+    whole = helper.make_graph(nodes, "g", [given], [helper.make_empty_tensor_value_info("y")], [axes])
+    proto = helper.make_model(whole, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    x = tape.array(tape.inputs[0]).astype(np.float32)
+    region = Region(proto, {"x": x}, {"x": x}, {"x": tape.inputs[0]}, tape.outputs[0])
+    found = oracle(proto, proto)
+    found.best = Case(proto, {"x": x}, Replayed(region, tape))
+    shrinking.shrink(found)
+    assert found.best.inputs["x"].shape == (1, 2, 1, 1)

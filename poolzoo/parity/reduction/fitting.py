@@ -154,7 +154,7 @@ def weight_fits(proto: onnx.ModelProto, trials: Sequence[Trial], most: int = MOS
     for node in proto.graph.node:
         for name in dict.fromkeys(node.input):
             value = graphs.constants(proto).get(name)
-            if value is None or value.dtype != np.float32 or not 1 < value.size <= most:
+            if value is None or value.dtype != np.float32 or not 0 < value.size <= most:
                 continue
             fitted = _least_squares(proto, node, name, value, trials)
             if fitted is not None:

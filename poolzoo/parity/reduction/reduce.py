@@ -233,6 +233,9 @@ class _Search:
 
     def _repairs_all(self, repair: Repair, recordings: Recordings) -> bool | None:
         """Whether the whole graph agrees with the network once it is repaired; None where it cannot be run."""
+        known = graphs.constants(self.whole)
+        if any(name in known and known[name].shape != one.shape for name, one in repair.constants.items()):
+            return None  # it was fitted in the smallest graph
         try:
             found = running.unoptimized(repair.applied(self.whole), self.inputs)
         except Exception:  # the repair may use what only the region has

@@ -1,0 +1,168 @@
+"""Reductions off the usual path: a wrong kernel, an operator that the reference lacks, numbers that nobody knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import helper, numpy_helper
+from torch import nn
+
+from poolzoo.common.errors import CheckFailed
+from poolzoo.parity.reduction import folder, graphs, running
+from poolzoo.parity.reduction.reduce import NothingToReduce, reduce_failure
+
+X = np.random.default_rng(0).standard_normal((2, 3, 4, 4)).astype(np.float32)
+REFERENCE, PLAIN = "onnx.reference, float64", "onnxruntime, ORT_DISABLE_ALL"
+
+
+def graph(*nodes: onnx.NodeProto, arrays: Mapping[str, object] | None = None) -> onnx.ModelProto:
+    """A graph from `x` to the last node's output."""
+    tensors = [numpy_helper.from_array(np.asarray(one), name) for name, one in (arrays or {}).items()]
+    given = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch", 3, 4, 4])
+    result = helper.make_empty_tensor_value_info(nodes[-1].output[0])
+    whole = helper.make_graph(nodes, "g", [given], [result], tensors)
+    sets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
+    return helper.make_model(whole, opset_imports=sets, ir_version=8)
+
+
+node = helper.make_node
+
+
+def operators(proto: onnx.ModelProto) -> list[str]:
+    return [one.op_type for one in proto.graph.node]
+
+
+class Largest(nn.Module):
+    def forward(self, x):
+        return (x * 2).amax(3).abs()
+
+
+def test_a_kernel_that_loses_a_nan_is_the_runtimes_fault():
+    nodes = [
+        node("Mul", ["x", "two"], ["twice"]),
+        node("ReduceMax", ["twice", "axes"], ["most"], keepdims=0),
+        node("Abs", ["most"], ["y"]),
+    ]
+    x = X.copy()
+    x[1, 0, 2, 3] = np.nan
+    found = reduce_failure(graph(*nodes, arrays={"two": np.float32(2), "axes": np.array([3])}), {"x": x}, Largest())
+    assert (found.kind, found.fault, found.complete) == ("non-finite", "runtime", True)
+    assert operators(found.graph) == ["ReduceMax"]
+    assert found.oracle == "the same graph in onnx.reference in float64"
+    assert np.isnan(found.expected).any()
+    assert found.optimizer is None  # with all or none of them
+    assert found.by_runtime[REFERENCE].relative == 0
+    assert found.by_runtime[PLAIN].non_finite
+
+
+QUICK = {"domain": "com.microsoft", "alpha": 1.0}
+
+
+def test_an_operator_that_the_reference_lacks_is_compared_with_the_runtime(tmp_path):
+    proto = graph(node("Exp", ["x"], ["e"]), node("QuickGelu", ["e"], ["g"], **QUICK), node("Tanh", ["g"], ["y"]))
+
+    def wrong(part, inputs):
+        odd = "QuickGelu" in operators(part)
+        return [one + 1 if odd else one for one in running.unoptimized(part, inputs)]
+
+    found = reduce_failure(proto, {"x": X}, None, actual=wrong)
+    assert (found.kind, found.fault, found.source) == ("runtime", "runtime", None)
+    assert operators(found.graph) == ["QuickGelu"]
+    assert found.oracle == "the same graph in onnxruntime without optimizations"
+    assert found.by_runtime[REFERENCE] is None
+    assert found.by_runtime[PLAIN].relative == 0
+    folder.write(found, tmp_path / "found")
+    assert f"| {REFERENCE} | cannot run it |" in (tmp_path / "found" / "report.md").read_text()
+    assert "ReferenceEvaluator" not in (tmp_path / "found" / "reproduce.py").read_text()
+
+
+class Quick(nn.Module):
+    def forward(self, x):
+        return x * (x * 1.702).sigmoid()
+
+
+def test_what_torch_passes_repairs_an_operator_that_the_reference_lacks():
+    found = reduce_failure(graph(node("QuickGelu", ["x"], ["y"], **QUICK)), {"x": X}, Quick())
+    assert (found.kind, found.fault) == ("translation", "graph")
+    assert (found.repair.part, found.repair.name, found.repair.expected) == ("attribute", "alpha", "1.702")
+    assert found.oracle.startswith("onnxruntime, of the graph with the repair, which agrees with torch ")
+    assert found.by_runtime[REFERENCE] is None
+    assert found.repairs_all
+
+
+class Scaled(nn.Module):
+    """A factor that torch reads from a weight, and not from an argument."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(3.217))
+
+    def forward(self, x):
+        return x.tanh() * self.factor
+
+
+def test_a_number_that_torch_does_not_pass_is_fitted():
+    proto = graph(node("Tanh", ["x"], ["t"]), node("Mul", ["t", "k"], ["y"]), arrays={"k": np.float32(2)})
+    found = reduce_failure(proto, {"x": X}, Scaled())
+    assert (found.repair.node, found.repair.part, found.repair.name) == ("y", "constant", "k")
+    assert (found.repair.found, found.repair.expected) == ("2", "3.217")
+    assert found.repairs_all
+    assert found.nodes == 1
+
+
+class Masked(nn.Module):
+    """Weights that exist in torch as a product alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.weight = nn.Parameter(torch.randn((4, 5), generator=generator))
+        self.scale = nn.Parameter(torch.randn((4, 1), generator=generator))
+
+    def forward(self, x):
+        return x @ (self.weight * self.scale)
+
+
+def test_many_weights_are_fitted_in_the_smallest_graph():
+    network = Masked()
+    right = (network.weight * network.scale).detach().numpy()
+    wrong = right + np.random.default_rng(2).standard_normal(right.shape).astype(np.float32)
+    found = reduce_failure(graph(node("MatMul", ["x", "w"], ["y"]), arrays={"w": wrong}), {"x": X}, network)
+    assert (found.repair.node, found.repair.part) == ("y", "weights")
+    assert found.oracle.startswith("onnx.reference in float64, of the graph with the repair")
+    assert (found.complete, found.nodes) == (True, 1)
+    assert found.bytes < X.nbytes / 4
+    assert found.repairs_all is None  # its weights are not those of the whole graph
+    for shown, weights in ((found.repair.found, wrong), (found.repair.expected, right)):
+        assert np.abs(weights - float(shown)).min() < 1e-4
+
+
+def test_padding_that_is_computed_becomes_a_constant():
+    """ONNX Runtime merges a padding only where its sizes are known, and not where they are an input."""
+    nodes = [
+        node("Exp", ["x"], ["exp"]),
+        node("Neg", ["exp"], ["negative"]),
+        node("Neg", ["minus"], ["pads"]),
+        node("Pad", ["negative", "pads"], ["padded"]),
+        node("MaxPool", ["padded"], ["y"], kernel_shape=[3, 3], strides=[2, 2]),
+    ]
+    proto = graph(*nodes, arrays={"minus": -np.array([0, 0, 1, 1, 0, 0, 1, 1])})
+    found = reduce_failure(proto, {"x": X}, None)
+    assert operators(found.graph) == ["Pad", "MaxPool"]
+    assert graphs.constants(found.graph)["pads"].tolist() == [0, 0, 1, 1, 0, 0, 1, 1]
+    assert len(found.inputs) == 1
+    assert found.optimizer == "Pad_Fusion"
+    assert found.oracle == "the same graph in onnx.reference in float64"
+
+
+def test_a_runtime_that_agrees_leaves_nothing_to_reduce():
+    proto = graph(node("Tanh", ["x"], ["y"]))
+    with pytest.raises(NothingToReduce, match="agrees with ONNX Runtime without optimizations"):
+        reduce_failure(proto, {"x": X}, None)
+    proto.graph.node[0].op_type = "NoSuchOperator"
+    with pytest.raises(CheckFailed, match="the graph cannot be run"):
+        reduce_failure(proto, {"x": X}, nn.Tanh())
