@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -161,6 +162,23 @@ def test_numbers_of_classes_and_empty_values_are_no_values_to_recognize():
     assert found.equal(np.eye(3, dtype=np.float32)[best]) == [found.double.outputs[1]]
 
 
+def test_infinity_and_nan_are_recognized_where_they_are():
+    class Inverse(nn.Module):
+        def forward(self, x):
+            return x.clamp(min=0).reciprocal(), x.clamp(min=0) - 3
+
+    recorded = record_both(Inverse(), [X])
+    first, second = recorded.double.outputs
+    with np.errstate(divide="ignore"):
+        infinite = 1 / X.clip(0)
+    assert np.isinf(infinite).any()
+    assert recorded.equal(infinite) == [first]
+    assert recorded.tolerance(first) < 1e-3 * infinite[np.isfinite(infinite)].max()
+    assert recorded.equal(X.clip(0) - 3) == [second]
+    assert not recorded.agrees(np.where(np.isinf(infinite), 7, infinite), first)
+    assert not recorded.agrees(-infinite, first)
+
+
 def graph(weight: float = 0.25) -> onnx.ModelProto:
     """The network as a graph, with this least value."""
     nodes = [
@@ -203,6 +221,43 @@ def test_the_part_that_differs_lies_between_values_that_agree(recordings):
 
     whole = locate(graph(0.5), {"x": X}, recordings, output=0, layers={}, alive=ended)
     assert graphs.computed(whole.graph) == ["b", "c", "d"]
+
+
+class Waves(nn.Module):
+    """Twenty values of one shape, of which only the last ones are read together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Tanh()
+
+    def forward(self, x):
+        x = x * 2
+        for number in range(20):
+            x = (x + number).sin()
+        return self.last(x * 3) * 7
+
+
+def test_a_known_value_of_a_layer_is_tried_first():
+    recorded = record_both(Waves(), [X])
+    nodes = [
+        helper.make_node("Exp", ["x"], ["e"]),
+        helper.make_node("Abs", ["e"], ["last"]),
+        helper.make_node("Mul", ["last", "seven"], ["y"]),
+    ]
+    given = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch", 3, 4, 4])
+    seven = numpy_helper.from_array(np.float32(7), "seven")
+    whole = helper.make_graph(nodes, "g", [given], [helper.make_empty_tensor_value_info("y")], [seven])
+    proto = helper.make_model(whole, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+
+    def tries(layers: dict[str, str]) -> int:
+        calls: list[None] = []
+        found = locate(proto, {"x": X}, recorded, output=0, layers=layers, alive=lambda: calls.append(None))
+        assert (found.output, found.end) == ("last", recorded.double.modules["last"])
+        return len(calls)
+
+    known = tries({"last": "last", "no such layer": "e", "": "e"})
+    assert known < tries({}) - 5
+    assert known < tries({"last": "no such value"})
 
 
 def region_of(recordings: Recordings, start: str, index: int, end: str, last: int) -> Region:
@@ -425,6 +480,7 @@ def test_small_weights_are_fitted_to_what_torch_computes(recordings):
     wrong[3, 1] += 9
     found = oracle(graph(), graph())
     found.best = Case(graphs.with_constant_values(region.graph, "w", wrong), {"x": X}, Replayed(region, tape))
+    found.best = replace(found.best, inputs={"x": 1000 * X})
     repair = culprit.fit_small(found)
     assert (repair.node, repair.part, repair.name) == ("a", "weights", "w[3, 1, 0, 0]")
     np.testing.assert_allclose(repair.constants["w"], right, atol=1e-4)

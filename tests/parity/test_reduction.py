@@ -391,6 +391,11 @@ FINDINGS = {
     "not complete": ({"complete": False}, "* The search was ended before it was done"),
     "a runtime that cannot": ({"by_runtime": {"another": None}}, "| another | cannot run it |"),
     "the graph is right": ({"fault": "runtime"}, "**Runtime.** The graph is right"),
+    "NaN in a runtime": (
+        {"by_runtime": {"another": compare(np.float32([np.nan]), np.zeros(1))}},
+        "| another | nan where 0",
+    ),
+    "a runtime that agrees": ({"by_runtime": {"another": compare(np.zeros(1), np.zeros(1))}}, "| another | agrees |"),
     "its size": ({"nodes_before": 77}, "* **Size:** 1 of 77 nodes, 4 bytes of input."),
 }
 

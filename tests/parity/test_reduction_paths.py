@@ -166,3 +166,35 @@ def test_a_runtime_that_agrees_leaves_nothing_to_reduce():
     proto.graph.node[0].op_type = "NoSuchOperator"
     with pytest.raises(CheckFailed, match="the graph cannot be run"):
         reduce_failure(proto, {"x": X}, nn.Tanh())
+
+
+class More(nn.Module):
+    """It gives more than the graph does."""
+
+    def forward(self, x):
+        return x * 3, x.sum(), x.exp()
+
+
+def test_outputs_that_the_graph_lacks_are_not_compared():
+    found = reduce_failure(graph(node("Mul", ["x", "k"], ["y"]), arrays={"k": np.float32(2)}), {"x": X}, More())
+    assert (found.repair.expected, found.repairs_all) == ("3", True)
+    assert found.source.to_json() == {
+        "layer": "",
+        "line": found.source.line,
+        "code": "return x * 3, x.sum(), x.exp()",
+        "operation": "aten.mul.Tensor(·, 3)",
+    }
+
+
+@pytest.mark.parametrize(
+    ("share", "threshold"),
+    [(0.5, 1e-4), (2e-4, 2e-5), (3e-5, 4e-6), (6e-6, 3e-6)],
+    ids=["large", "small", "least", "tiny"],
+)
+def test_a_smaller_case_must_differ_by_a_share_of_the_whole_one(share, threshold):
+    def wrong(part, inputs):
+        return [one + share * np.abs(one).max() for one in running.unoptimized(part, inputs)]
+
+    found = reduce_failure(graph(node("Exp", ["x"], ["e"]), node("Neg", ["e"], ["y"])), {"x": X}, None, actual=wrong)
+    assert found.threshold == pytest.approx(threshold, rel=0.1)
+    assert found.difference.relative > found.threshold

@@ -71,6 +71,11 @@ CASES = {
         graph(node("Transpose", "x", perm=[0, 3, 1, 2])),
         ("Transpose", "attribute", "perm", "[0, 3, 1, 2]", "[0, 1, 3, 2]"),
     ),
+    "a padding that is missing": (
+        graph(node("MaxPool", "x", kernel_shape=[3, 3], pads=[1, 1, 1, 1])),
+        graph(node("MaxPool", "x", kernel_shape=[3, 3])),
+        ("MaxPool", "attribute", "pads", "none", "[1, 1, 1, 1]"),  # and not auto_pad, which says the same
+    ),
     "two attributes": (
         graph(node("MaxPool", "x", kernel_shape=[3, 3], pads=[1, 1, 1, 1])),
         graph(node("MaxPool", "x", kernel_shape=[1, 1])),
@@ -205,8 +210,168 @@ def test_forms_of_the_weights_in_a_graph_are_tried():
     assert np.array_equal(forms["axes 0 and 1 swapped"], value.transpose(1, 0, 2))
     assert {text for text in forms if "times" in text} == {f"times {n}" for n in ("-1", "2", "0.5", "255", "0.003922")}
     assert np.array_equal(forms["times -1"], -value)
+    assert np.array_equal(forms["times 255"], 255 * value)
+    np.testing.assert_allclose(forms["times 0.003922"], value / 255)
     assert {one.found for one in found} == {"[[[0, 1], [2, 3]], [[4, 5], [6, 7]]]"}
     assert all(one.nodes == (conv,) and one.part == "weights" and one.name == "w" for one in found)
+
+
+def test_the_weights_of_torch_are_tried_where_they_are_others():
+    conv = node("Conv", "x", "w")
+    value = np.arange(4, dtype=np.float32).reshape(2, 2)
+
+    def of_torch(*weights: np.ndarray) -> list[np.ndarray]:
+        found = node_repairs.weights(conv, {"w": value}, weights)
+        return [one.constants["w"] for one in found if one.expected.startswith("the network's")]
+
+    (turned,) = of_torch(value)  # it is the graph's own
+    assert np.array_equal(turned, value.T)
+    (flat,) = of_torch(np.array([3.0, 1.0, 2.0, 0.0]), np.zeros((2, 2, 1)), np.zeros((3, 2)))
+    assert (flat.tolist(), flat.dtype) == ([[3, 1], [2, 0]], np.float32)
+    integers = {"w": value.astype(np.int64), "b": np.ones(1, np.float32)}
+    assert not list(node_repairs.weights(node("Add", "w", "b"), integers, (value,)))
+
+
+BEFORE = [*node_repairs.MISSING, *node_repairs.MISSING_MORE]
+
+
+def test_nodes_may_be_missing_behind_a_node_and_before_its_first_inputs():
+    vector = np.array([1, 2], np.float64)
+    conv = helper.make_node("Conv", ["x", "", "b"], ["y"])
+    found = list(node_repairs.missing(conv, [vector, np.ones(1), np.ones((2, 2))]))
+    texts = [one.expected for one in found]
+    assert texts == [
+        *BEFORE,
+        "Clip to 0–6",
+        *(f"{one} of input 0" for one in BEFORE),
+        *["Add of a vector of 2 weights"] * 3,
+        *["Mul of a vector of 2 weights"] * 3,
+    ]
+    assert [one.constants["vector"].shape for one in found[-6:]] == [(2,), (2, 1), (2, 1, 1)] * 2
+    assert found[-1].constants["vector"].dtype == np.float32
+    for one in found[: len(BEFORE) + 1]:
+        before, after = one.nodes
+        assert (before.op_type, list(before.input)) == ("Conv", ["x", "", "b"])
+        assert (list(after.input)[:1], list(after.output)) == (list(before.output), ["y"])
+    for one in found[len(BEFORE) + 1 : -6]:
+        before, after = one.nodes
+        assert (list(before.input), after.op_type) == (["x"], "Conv")
+        assert (list(after.input), list(after.output)) == ([before.output[0], "", "b"], ["y"])
+    assert {(one.node, one.operator, one.part, one.name, one.found) for one in found} == {
+        ("y", "Conv", "missing node", "", "")
+    }
+    assert found[0].describe() == "Conv 'y': Relu is missing"
+
+
+def test_an_eps_may_be_missing_where_a_zero_would_be_odd():
+    found = list(node_repairs.missing(node("Div", "a", "b"), ()))
+    plus = [one for one in found if one.expected.startswith("an Add of ")]
+    assert [one.expected for one in plus] == [
+        f"an Add of {eps:g} to input {position}" for position in (0, 1) for eps in node_repairs.EPSILONS
+    ]
+    assert [float(one.constants["eps"]) for one in plus[:8]] == pytest.approx(list(node_repairs.EPSILONS))
+    add, div = plus[-1].nodes
+    assert (list(add.input), list(div.input)) == (["b", "eps"], ["a", add.output[0]])
+    for operator in ("Sqrt", "Log", "Pow", "Reciprocal"):
+        assert any("1e-05" in one.expected for one in node_repairs.missing(node(operator, "a"), ()))
+    assert not any("1e-05" in one.expected for one in node_repairs.missing(node("Mul", "a", "b"), ()))
+
+
+def test_an_operator_of_the_same_family_keeps_the_attributes_that_it_has():
+    proto = graph(node("Softmax", "x", axis=1))
+    found = list(node_repairs.operators(proto, proto.graph.node[0]))
+    assert [one.expected for one in found] == ["LogSoftmax", "Hardmax"]
+    assert {(one.part, one.found, one.name) for one in found} == {("operator", "Softmax", "")}
+    assert [[a.name for a in one.nodes[0].attribute] for one in found] == [["axis"], ["axis"]]
+    leaky = graph(node("LeakyRelu", "x", alpha=0.5))
+    found = {one.expected: one.nodes[0] for one in node_repairs.operators(leaky, leaky.graph.node[0])}
+    assert "LeakyRelu" not in found
+    assert [a.name for a in found["Elu"].attribute] == ["alpha"]
+    assert not found["Sigmoid"].attribute
+    assert "Gelu" not in found  # of a newer opset
+    assert not list(node_repairs.operators(proto, node("NoFamily", "x")))
+
+
+def test_a_node_reads_other_values_in_other_orders():
+    proto = graph(node("Tanh", "x", output="t"), node("Where", "t", "a", "b"), arrays={"a": 1.0, "b": 2.0})
+    found = list(node_repairs.inputs(proto, proto.graph.node[1]))
+    orders = [list(one.nodes[0].input) for one in found]
+    assert orders == [
+        *(["t", "b", "a"], ["a", "t", "b"], ["a", "b", "t"], ["b", "t", "a"], ["b", "a", "t"]),
+        *(["t"], ["t", "a"]),
+        *(["x", "a", "b"], ["t", "x", "b"], ["t", "t", "b"]),
+    ]
+    assert [one.name for one in found] == [
+        *("1, 2", "0, 1", "0, 1, 2", "0, 1, 2", "0, 2"),
+        *("1, 2", "2"),
+        *("0", "1", "1"),
+    ]
+    assert (found[0].found, found[0].expected) == ("[a, b]", "[b, a]")
+    assert (found[6].found, found[6].expected) == ("[b]", "[none]")
+
+
+def test_what_is_missing_before_several_readers_is_before_the_first():
+    proto = graph(node("Tanh", "x", output="t"), node("Mul", "x", "t"))
+    first, second = proto.graph.node
+    assert not list(node_repairs.missing_before_several(proto, second))
+    found = list(node_repairs.missing_before_several(proto, first))
+    assert [one.expected for one in found] == [f"{one} of 'x', which several nodes read," for one in BEFORE]
+    changed = found[0].applied(proto)
+    assert [(one.op_type, list(one.input)) for one in changed.graph.node] == [
+        ("Relu", ["x"]), ("Tanh", ["x_active"]), ("Mul", ["x_active", "t"]),
+    ]  # fmt: skip
+    alone = graph(node("Tanh", "x"))
+    assert not list(node_repairs.missing_before_several(alone, alone.graph.node[0]))
+
+
+def test_bounds_of_a_slice_move_together():
+    known = {"from": np.array([1]), "to": np.array([3])}
+    found = list(node_repairs.bounds(node("Slice", "x", "from", "to"), known))
+    steps = (-2, -1, 1, 2)
+    assert [one.expected for one in found] == [f"[[{1 + a}], [{3 + b}]]" for a in steps for b in steps]
+    assert {one.found for one in found} == {"[[1], [3]]"}
+    assert not list(node_repairs.bounds(node("Slice", "x", "from", "other"), known))
+    assert not list(node_repairs.bounds(node("Pad", "x", "from", "to"), known))
+
+
+def test_a_surplus_node_gives_way_to_what_it_reads_or_to_an_input():
+    proto = graph(node("Tanh", "x", output="t"), node("Mul", "t", "t"))
+    found = list(node_repairs.surplus(proto, proto.graph.node[1]))
+    assert [(one.found, one.expected) for one in found] == [("Mul", "t"), ("Mul", "x")]
+    assert [(one.op_type, list(one.input), list(one.output)) for one in found[1].nodes] == [("Identity", ["x"], ["y"])]
+    assert found[0].describe() == "Mul 'y' is surplus: 't' in its place agrees"
+
+
+def test_small_constants_have_values_of_torch_or_near_ones():
+    known = {
+        "axes": np.array([1]),
+        "pads": np.array([0, 0, 1, 1]),
+        "p": np.array([2.0], np.float32),
+        "v": np.array([1.0, 2.0, 3.0], np.float32),
+        "many": np.zeros(9, np.float32),
+        "flag": np.array([True]),
+    }
+    hints = Hints((), (7, [3], [5, 6], 2.0), {})
+
+    def tried(*inputs: str, guessed: bool, operator: str = "Some") -> list[tuple[str, str]]:
+        found = node_repairs.constants(node(operator, *inputs), known, hints, guessed=guessed)
+        return [(one.name, one.expected) for one in found]
+
+    assert tried("x", "axes", guessed=False) == [("axes", "[3]")]
+    assert tried("x", "pads", guessed=False) == [("pads", "[5, 6, 5, 6]")]
+    assert tried("x", "p", guessed=False) == [("p", "[7]")]  # 2 is there already
+    assert tried("v", "many", "flag", guessed=False) == tried("many", "flag", guessed=True) == []
+    assert tried("v", guessed=True) == [("v", "[3, 2, 1]"), ("v", "[3, 1, 2]"), ("v", "[2, 3, 1]")]
+    near = [one for _, one in tried("axes", guessed=True)]
+    assert near == ["[0]", "[2]", *(f"[{n}]" for n in range(8) if n != 1), "[-1]", f"[{2**31 - 1}]"]
+    for operator in ("ReduceMean", "Squeeze", "Unsqueeze"):
+        more = [one for _, one in tried("axes", guessed=True, operator=operator)][len(near) :]
+        assert more[:6] == ["[0]", "[2]", "[3]", "[4]", "[]", "[0, 1]"]
+        assert more[-1] == "[0, 1, 2, 3, 4]"
+    (found,) = node_repairs.constants(node("Some", "x", "axes"), known, hints, guessed=False)
+    ((name, value),) = found.constants.items()
+    assert (list(found.nodes[0].input), value.tolist(), value.dtype) == (["x", name], [3], np.int64)
+    assert (found.part, found.found) == ("constant", "[1]")
 
 
 def test_what_no_single_change_repairs_has_no_repair():
@@ -269,12 +434,68 @@ def test_a_bias_a_shift_and_a_scale_are_fitted():
         assert (found.part, found.expected) == ("missing node", text)
 
 
+def test_a_number_is_rounded_and_then_exact():
+    right, wrong = (graph(node("Elu", "x", alpha=alpha)) for alpha in (0.7345678, 1.0))
+    found = [one.expected for one in fits(wrong, trials(right)) if one.part == "attribute"]
+    assert found == ["0.7346", "0.734568"]
+    exact = [one for one in fits(wrong, trials(right)) if one.part == "attribute"][1]
+    np.testing.assert_allclose(outputs(exact.applied(wrong)), outputs(right), atol=1e-6)
+    # A number that changes nothing, or a node that cannot be run, has no fit.
+    unread = graph(node("Mul", "x", "zero", output="z"), node("Elu", "z", alpha=1.0), arrays={"zero": np.float32(0)})
+    assert not [one for one in fits(unread, trials(right)) if one.part == "attribute"]
+    refused = graph(node("NoSuchOperator", "x", "k", alpha=0.5), arrays={"k": np.float32(2)})
+    assert not list(fits(refused, trials(right)))
+    narrow = graph(node("ReduceMean", "x", "k"), arrays={"k": np.array([1])})
+    assert not list(fits(narrow, trials(right)))  # its output has another shape
+
+
+def test_a_bias_of_many_channels_is_fitted_in_its_place():
+    weight = np.random.default_rng(3).standard_normal((9, 3, 1, 1)).astype(np.float32)
+    other = np.zeros(9, np.float32)
+    other[7], other[2] = 0.75, -0.5
+    right, wrong = (graph(node("Conv", "x", "w", "b"), arrays={"w": weight, "b": one}) for one in (other, 0 * other))
+    found = fitted(wrong, right)
+    assert (found.part, found.name, found.found, found.expected) == ("weights", "b[7]", "0", "0.75")
+    np.testing.assert_allclose(found.constants["b"], other, atol=1e-6)
+    without = graph(node("Conv", "x", "w"), arrays={"w": weight})
+    assert fitted(without, right).expected == "Add of 9 numbers along axis 1"
+
+
+def test_channels_without_any_spread_are_fitted_without_warnings():
+    """A channel of zeros has no scale, and one of a single number no slope."""
+    factors = np.array([0, 1, 1], np.float32)[:, None, None]
+    right = graph(
+        node("Mul", "x", "k", output="m"), node("Add", "m", "b"), arrays={"k": factors, "b": BIAS[:, None, None]}
+    )
+    wrong = graph(node("Mul", "x", "k"), arrays={"k": factors})
+    found = [one for one in fits(wrong, trials(right)) if one.part == "missing node"]
+    assert all(np.isfinite(value).all() for one in found for value in one.constants.values())
+    (slope,) = (one for one in found if one.expected == "Mul by 3 numbers and Add of 3 numbers along axis 1")
+    np.testing.assert_allclose(slope.constants["fitted_shift"].reshape(-1), BIAS, atol=1e-5)
+    np.testing.assert_allclose(slope.constants["fitted_scale"].reshape(-1), factors.reshape(-1), atol=1e-5)
+    texts = [one.expected for one in found]
+    assert texts[1] == f"Mul by {found[1].constants['fitted_scale'].item():.6g}"
+    assert [text.partition(" along ")[2] for text in texts[::3]] == ["", "axis 0", "axis 1", "axis 2", "axis 3"]
+    nodes = [(one.op_type, list(one.output)) for one in slope.nodes]
+    assert nodes == [("Mul", ["y_before"]), ("Mul", ["y_scaled"]), ("Add", ["y"])]
+
+
 def test_small_weights_are_fitted_by_least_squares():
     right, wrong = (graph(node("Conv", "x", "w"), arrays={"w": one}) for one in (W, W * [1, 1, 0.5]))
     (found,) = weight_fits(graph_of_float32(wrong), trials(right, 3))
     np.testing.assert_allclose(found.constants["w"], W, atol=1e-5)
     assert (found.part, found.name, found.found, found.expected) == ("weights", "w[1, 2, 0, 2]", "0.9", "1.8")
     assert list(weight_fits(graph_of_float32(wrong), trials(right), most=17)) == []
+    (alone,) = weight_fits(graph(node("Mul", "x", "w"), arrays={"w": np.float32([2])}), trials(TRIPLE))
+    assert (alone.name, alone.found, alone.expected) == ("w[0]", "2", "3")
+    assert not list(
+        weight_fits(
+            graph(node("Log", "x", output="l"), node("Mul", "l", "w"), arrays={"w": W[0, 0, 0]}), trials(TRIPLE)
+        )
+    )
+
+
+TRIPLE = graph(node("Mul", "x", "k"), arrays={"k": np.float32(3)})
 
 
 def graph_of_float32(proto: onnx.ModelProto) -> onnx.ModelProto:
