@@ -223,6 +223,32 @@ def test_the_part_that_differs_lies_between_values_that_agree(recordings):
     assert graphs.computed(whole.graph) == ["b", "c", "d"]
 
 
+class Decoy(nn.Module):
+    """What is multiplied by zero agrees whatever stands for it."""
+
+    def forward(self, x):
+        decoy, right = x.cos(), x.tanh()
+        waves = right.sin()
+        return waves * 3 + waves * 0 + decoy * 0
+
+
+def test_a_value_that_changes_nothing_says_nothing():
+    recorded = record_both(Decoy(), [X])
+    nodes = [
+        helper.make_node("Exp", ["x"], ["t"]),
+        helper.make_node("Sin", ["t"], ["s"]),
+        helper.make_node("Mul", ["s", "zero"], ["z"]),
+        helper.make_node("Mul", ["s", "three"], ["m"]),
+        helper.make_node("Add", ["m", "z"], ["y"]),
+    ]
+    given = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch", 3, 4, 4])
+    tensors = [numpy_helper.from_array(np.float32(value), name) for name, value in (("zero", 0), ("three", 3))]
+    whole = helper.make_graph(nodes, "g", [given], [helper.make_empty_tensor_value_info("y")], tensors)
+    proto = helper.make_model(whole, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    found = locate(proto, {"x": X}, recorded, output=0, layers={}, alive=alive)
+    assert (found.output, recorded.double.step_of(found.end).operator) == ("t", "aten.tanh.default")
+
+
 class Waves(nn.Module):
     """Twenty values of one shape, of which only the last ones are read together."""
 
@@ -372,6 +398,22 @@ def of_one_graph(proto: onnx.ModelProto, actual: object, **inputs: np.ndarray) -
     return found
 
 
+def test_values_from_before_become_inputs_where_many_nodes_read_them():
+    names = ["x", *(f"v{index}" for index in range(1, 31))]
+    nodes = [helper.make_node("Sin", ["x"], ["v1"])]
+    nodes += [helper.make_node("Mean", [names[i - 1], names[i - 2]], [names[i]]) for i in range(2, 31)]
+    nodes[20].op_type, nodes[22].op_type = "Sum", "Max"
+    given = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch", 3, 4, 4])
+    whole = helper.make_graph(nodes, "g", [given], [helper.make_empty_tensor_value_info("v30")])
+    proto = helper.make_model(whole, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    found = of_one_graph(proto, with_both("Sum", "Max"))
+    cutting.cut_nodes(found)
+    assert [node.op_type for node in found.best.graph.graph.node] == ["Sum", "Max"]
+    assert found.best.output == "v23"
+    assert found.best.inputs.keys() <= {"v19", "v20", "v22"}
+    assert found.checked <= 30
+
+
 def test_what_lies_between_two_nodes_at_fault_is_left_out():
     proto = chain("Neg", "Abs", "Sin", "Cos", "Relu", "Sqrt", "Tanh")
     found = of_one_graph(proto, with_both("Abs", "Sqrt"))
@@ -392,7 +434,7 @@ def test_a_long_graph_is_cut_in_halves(place):
     cutting.cut_nodes(found)
     assert [node.op_type for node in found.best.graph.graph.node] == ["Abs"]
     assert list(found.best.inputs) == ["x" if place == 0 else f"v{place}"]
-    assert found.checked <= 6 + 6 + 6  # of the end, of the start, and what is left to try
+    assert found.checked <= 6 + 6  # of the end, and what is left to try
 
 
 def test_integers_become_constants_as_they_are_in_files():
@@ -488,6 +530,24 @@ def test_small_weights_are_fitted_to_what_torch_computes(recordings):
     assert culprit.fit_small(oracle(graph(), graph(0.5))) is None  # a graph says what is right there
     found.best = Case(found.best.graph, {"x": X}, lambda inputs: expected(inputs["x"])[0] ** 3)
     assert culprit.fit_small(found) is None
+
+
+def test_weights_become_simple_numbers_but_for_the_fault():
+    found = oracle(graph(), graph(0.5))
+    shrinking.shrink(found)
+    right, wrong = (graphs.constants(one) for one in (found.best.reference, found.best.graph))
+    assert (float(right["least"]), float(wrong["least"])) == (0.25, 0.5)
+    for name in ("w", "two"):
+        assert np.array_equal(right[name], wrong[name])
+        assert not right[name].any()
+    surplus = helper.make_node("Add", ["right", "more"], ["d"])
+    proto = graph()
+    proto.graph.node[-1].output[0] = "right"
+    proto.graph.node.append(surplus)
+    proto.graph.initializer.append(numpy_helper.from_array(np.float32(0.37), "more"))
+    found = oracle(graph(), proto)
+    shrinking.shrink(found)
+    assert float(graphs.constants(found.best.graph)["more"]) == pytest.approx(0.37)  # it is the fault
 
 
 def test_arrays_shrink_to_what_shows_the_fault_in_simple_numbers():

@@ -198,3 +198,36 @@ def test_a_smaller_case_must_differ_by_a_share_of_the_whole_one(share, threshold
     found = reduce_failure(graph(node("Exp", ["x"], ["e"]), node("Neg", ["e"], ["y"])), {"x": X}, None, actual=wrong)
     assert found.threshold == pytest.approx(threshold, rel=0.1)
     assert found.difference.relative > found.threshold
+
+
+def test_the_attribute_that_a_runtime_computes_wrongly_is_named():
+    def wrong(part, inputs):
+        attributes = {one.name: one.i for made in part.graph.node for one in made.attribute}
+        return [one + attributes.get("count_include_pad", 0) for one in running.unoptimized(part, inputs)]
+
+    pool = node("AveragePool", ["e"], ["p"], kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1)
+    proto = graph(node("Exp", ["x"], ["e"]), pool, node("Neg", ["p"], ["y"]))
+    found = reduce_failure(proto, {"x": X}, None, actual=wrong)
+    assert (found.fault, operators(found.graph)) == ("runtime", ["AveragePool"])
+    repair = found.repair
+    assert (repair.part, repair.name, repair.found, repair.expected) == ("attribute", "count_include_pad", "1", "none")
+    assert found.repairs_all is None
+
+
+def test_a_runtime_with_a_fault_of_its_own_hides_none_of_the_graph():
+    """The runtime computes the wrong constant rightly, and another node wrongly: no part shows what the whole does."""
+
+    def wrong(part, inputs):
+        fixed = graphs.with_constant_values(part, "k", np.float32(3))
+        return [one + ("Tanh" in operators(part)) for one in running.unoptimized(fixed, inputs)]
+
+    class Thrice(nn.Module):
+        def forward(self, x):
+            return (x * 3).tanh()
+
+    proto = graph(node("Mul", ["x", "k"], ["m"]), node("Tanh", ["m"], ["y"]), arrays={"k": np.float32(2)})
+    found = reduce_failure(proto, {"x": X}, Thrice(), actual=wrong)
+    assert found.fault == "graph"
+    assert "Tanh" in operators(found.graph)
+    assert found.difference.max_abs == pytest.approx(1, abs=1e-5)
+    assert found.source.operation.startswith("aten.tanh")

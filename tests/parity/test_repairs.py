@@ -209,6 +209,7 @@ def test_forms_of_the_weights_in_a_graph_are_tried():
     assert np.array_equal(forms["mirrored along axes 0 and 2"], value[::-1, :, ::-1])
     assert np.array_equal(forms["axes 0 and 1 swapped"], value.transpose(1, 0, 2))
     assert {text for text in forms if "times" in text} == {f"times {n}" for n in ("-1", "2", "0.5", "255", "0.003922")}
+    assert {one.dtype for one in forms.values()} == {np.dtype(np.float32)}
     assert np.array_equal(forms["times -1"], -value)
     assert np.array_equal(forms["times 255"], 255 * value)
     np.testing.assert_allclose(forms["times 0.003922"], value / 255)
@@ -410,9 +411,11 @@ def test_a_number_that_nobody_would_guess_is_fitted():
     right, wrong = (graph(node("Elu", "x", alpha=alpha)) for alpha in (0.7345, 1.0))
     found = fitted(wrong, right)
     assert (found.part, found.name, found.found, found.expected) == ("attribute", "alpha", "1", "0.7345")
+    assert (found.node, found.operator) == ("y", "Elu")
     right, wrong = (graph(node("Mul", "x", "k"), arrays={"k": np.float32(k)}) for k in (3.217, 2.0))
     found = fitted(wrong, right)
     assert (found.part, found.name, found.found, found.expected) == ("constant", "k", "2", "3.217")
+    assert (found.node, found.operator, found.constants["k"].dtype) == ("y", "Mul", np.float32)
 
 
 def test_a_bias_a_shift_and_a_scale_are_fitted():
@@ -459,6 +462,14 @@ def test_a_bias_of_many_channels_is_fitted_in_its_place():
     np.testing.assert_allclose(found.constants["b"], other, atol=1e-6)
     without = graph(node("Conv", "x", "w"), arrays={"w": weight})
     assert fitted(without, right).expected == "Add of 9 numbers along axis 1"
+
+
+def test_many_weights_are_fitted_in_small_graphs_alone():
+    right, wrong = (graph(node("Conv", "x", "w"), arrays={"w": one}) for one in (W, W[:, ::-1].copy()))
+    assert "weights" not in [one.part for one in fits(wrong, trials(right))]
+    few = graph(node("Mul", "x", "k"), arrays={"k": BIAS[:, None, None]})
+    (found,) = (one for one in fits(few, trials(TRIPLE)) if one.part == "weights")
+    np.testing.assert_allclose(found.constants["k"], np.full((3, 1, 1), 3), rtol=1e-5)
 
 
 def test_channels_without_any_spread_are_fitted_without_warnings():

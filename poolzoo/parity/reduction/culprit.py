@@ -68,8 +68,10 @@ def _trials(side: TorchSide, oracle: Oracle) -> Sequence[Trial]:
     region, expected = side.region, side.expected
     wanted = expected(region.inputs)
     original = oracle.difference(Case(region.graph, region.inputs, expected)).max_abs
-    limited = original is not None and not oracle.non_finite
-    found = [Trial(region.inputs, wanted, min(side.tolerance, LEFT * (original or 0.0)) if limited else side.tolerance)]
+    allowed = side.tolerance
+    if original is not None and not oracle.non_finite:
+        allowed = min(allowed, LEFT * original)
+    found = [Trial(region.inputs, wanted, allowed)]
     for seed in range(PERTURBATIONS if side.replays else 0):
         inputs = perturbed(region.inputs, seed)
         other = attempt(lambda _, given: [expected(given)], region.graph, inputs)

@@ -1,4 +1,4 @@
-"""Makes a case smaller by its nodes: an earlier end, later starts, and nodes left out while the difference stays."""
+"""Makes a case smaller by its nodes: an earlier end, values that become inputs, and nodes that are left out."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ def cut_nodes(oracle: Oracle) -> None:
     if not isinstance(oracle.best.reference, onnx.ModelProto):
         return
     _cut_end(oracle)
-    _cut_start(oracle)
     before = None
     while before != (count := len(oracle.best.graph.graph.node)):
         before = count
@@ -70,24 +69,6 @@ def _cut_end(oracle: Oracle) -> None:
             high = middle
         else:
             low = middle + 1
-
-
-def _cut_start(oracle: Oracle) -> None:
-    """The last place at which all values before it can become inputs."""
-    values, case = _values(oracle), oracle.best
-    order = graphs.computed(case.graph)
-
-    def starts_at(index: int) -> bool:
-        given = {**case.inputs, **{name: values[name] for name in order[:index] if name in values}}
-        return oracle.tried(lambda proto: graphs.cut(proto, given, case.output), given)
-
-    low, high = 0, len(order) - 1
-    while low < high:
-        middle = (low + high + 1) // 2
-        if starts_at(middle):
-            low = middle
-        else:
-            high = middle - 1
 
 
 def _make_inputs(oracle: Oracle) -> None:

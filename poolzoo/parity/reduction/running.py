@@ -40,8 +40,7 @@ def session(
     options.log_severity_level = LOG_FATAL
     options.intra_op_num_threads = 1
     content = proto.SerializeToString()
-    left_out = {"disabled_optimizers": list(without)} if without else {}
-    return onnxruntime.InferenceSession(content, options, providers=[provider], **left_out)
+    return onnxruntime.InferenceSession(content, options, providers=[provider], disabled_optimizers=list(without))
 
 
 def optimized(proto: onnx.ModelProto, inputs: Arrays) -> Sequence[np.ndarray]:
