@@ -98,6 +98,16 @@ def test_which_changes_there_are_depends_on_what_takes_floats():
     assert all(one.of_module for one in moved)
 
 
+def test_only_square_images_change_height_and_width():
+    wide = PIXELS[..., :4]
+    (change,) = (
+        one
+        for one in known_changes(USUAL, file_floats=False, module_floats=False)
+        if one.text == "height and width change places"
+    )
+    assert np.array_equal(change.apply(wide, lambda x: x), wide)
+
+
 def test_two_changes_take_a_step_each():
     first = Change("a", pixels=lambda x: x + 1, numbers=lambda x: x * 10)
     second = Change("b", values=lambda x: x * 2)
@@ -159,6 +169,7 @@ def test_what_comes_close_is_said_as_such_and_nothing_else_is():
     )
     assert find_cause(MANY, side(lambda x: np.tanh(scores(x**3))), side(), Scaling()) is None
     assert find_cause(MANY, side(lambda x: scores(x) * np.nan), side(), Scaling()) is None
+    assert find_cause(MANY, side(lambda x: scores(x)[:, :3]), side(), Scaling()) is None
     text = Cause(change="c", agrees=True, max_abs=0.1, scale=2.0, agreement=1.0, images=3).describe()
     assert text == "it agrees when c (difference 1.0e-01 of scores up to 2, same class on 100.0% of 3 images)"
 

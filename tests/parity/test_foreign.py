@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from support.foreign import IMAGENET_MEAN, IMAGENET_STD, SIDE, from_uint8, make, node, of_any_size, write_module
 
+from poolzoo.parity.foreign.pair import make_pair
 from poolzoo.parity.foreign.verify import AgainstOptions, verify_against
 from poolzoo.runtime.foreign.scaling import Scaling
 
@@ -189,6 +190,83 @@ def test_a_file_of_any_size_is_checked_at_another_one(verified):
     assert not wrong.passed
 
 
+def test_a_file_that_takes_no_other_size_is_told_from_one_that_does(verified):
+    """It says that it takes any, and flattens as many pixels as there are in one size."""
+    flat = [node("Reshape", "c sides", "d"), node("ReduceMean", "d axes", "y", keepdims=0)]
+    sides = np.array([-1, 4, SIDE * SIDE])
+    report = verified(of_any_size(*flat, sides=sides, axes=np.array([2])), "of_any_size", size=(SIDE, SIDE))
+    assert report.parity.passed
+    assert not report.other_size.passed
+    assert report.other_size.detail.startswith(f"the module takes images {SIDE + 32}×{SIDE + 64}, and the file does no")
+
+
+ANY_SIZE = of_any_size(node("ReduceMean", "c axes", "y", keepdims=0), axes=np.array([2, 3]))
+
+
+@pytest.mark.parametrize(
+    ("size", "used"), [(None, (20, 24)), ((SIDE, 15), (SIDE, 15))], ids=["what it states", "what the user says"]
+)
+def test_a_file_of_any_size_is_compared_at_the_size_that_its_module_states(folder, size, used):
+    path = folder / "file.onnx"
+    onnx.save(ANY_SIZE, path)
+    pair = make_pair(path, f"{folder / 'net.py'}:published", output=None, size=size, scaling=None)
+    assert pair.file.given.size == used
+    assert pair.scaling == Scaling(mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+    other = Scaling(low=-1)
+    assert make_pair(path, f"{folder / 'net.py'}:published", output="y", size=size, scaling=other).scaling == other
+    onnx.save(make(), path)
+    fixed = make_pair(path, f"{folder / 'net.py'}:build", output=None, size=None, scaling=None)
+    assert (fixed.file.given.size, fixed.scaling, fixed.model.scores) == ((SIDE, SIDE), Scaling(), "logits")
+    pixels = np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, 3), np.uint8)
+    found = fixed.in_float(pixels)
+    np.testing.assert_allclose(found, pixels.transpose(0, 3, 1, 2) / 255, rtol=1e-6)
+    assert (found.dtype, found.flags.c_contiguous) == (np.float32, True)
+
+
+def test_a_nan_that_onnx_runtime_loses_in_a_maximum_is_excused(verified):
+    largest = of_any_size(node("ReduceMax", "c axes", "y", keepdims=0), axes=np.array([2, 3]))
+    report = verified(largest, "largest", size=(SIDE, SIDE))
+    assert report.passed, report.describe_failure()
+    notes = {one.probe: one.note for one in report.parity.probes}
+    assert "(ONNX Runtime loses it in a max or clip operator)" in notes["one NaN"]
+
+
+def test_a_mistake_in_images_with_channels_last_is_named(verified):
+    before = [node("Transpose", "x", "planes", perm=[0, 3, 1, 2]), node("Gather", "planes order", "prepared", axis=1)]
+    report = verified(make(before, shape=["N", SIDE, SIDE, 3], order=ORDER), "of_channels_last")
+    assert report.takes[1].startswith("float32 NHWC")
+    assert (report.cause.change, report.cause.agrees) == ("the channels are reversed", True)
+    assert report.cause.images == 20  # of four photographs and sixteen of noise
+
+
+@pytest.mark.parametrize("function", ["build", "with_softmax"])
+def test_a_mistake_in_a_file_of_probabilities_is_named(verified, function):
+    file = make([REVERSED], [node("Softmax", "scores", "y", axis=1)], order=ORDER)
+    report = verified(file, function)
+    assert (report.cause.change, report.cause.agrees) == ("the channels are reversed", True)
+    other = verified(make([REVERSED], order=ORDER), "with_softmax")
+    assert other.cause.max_abs == pytest.approx(report.cause.max_abs, abs=1e-4)
+
+
+def test_a_file_in_float16_is_not_reduced(verified, tmp_path, capsys):
+    wrong = make(slope=0.3)
+    report = verified(half_precision(wrong), debug=tmp_path / "debug")
+    assert not report.passed
+    assert report.reduction is None
+    assert not (tmp_path / "debug").exists()
+    assert "every value of a file in fp16 differs" in capsys.readouterr().err
+
+
+def test_a_file_in_float16_needs_logits_that_are_near(verified):
+    """Of five classes the same one is the best everywhere, and yet the scores are others."""
+    wrong = make(after=[node("Mul", "scores more", "y")], more=np.array(1.25, np.float32))
+    report = verified(half_precision(wrong))
+    assert report.parity.outputs.top1_agreement >= 0.99
+    assert not report.passed
+    assert not report.parity.passed
+    assert "more than an eighth of the largest one" in report.describe_failure()
+
+
 def test_what_needs_float32_is_named(verified):
     """A factor of 1e5 and its inverse overflow in float16 alone; the file in float32 is right."""
     large = make(
@@ -253,3 +331,4 @@ def test_other_runtimes_are_judged_on_the_file(verified):
     assert report.passed
     assert report.runtimes is not None
     assert [one.status for one in report.runtimes.results] == ["agrees"]
+    assert report.to_json()["runtimes"] == report.runtimes.to_json()

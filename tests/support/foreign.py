@@ -59,6 +59,38 @@ def of_any_size():
     return AnySize().eval()
 
 
+class ChannelsLast(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = Net()
+
+    def forward(self, x):
+        if x.shape[3] != 3:
+            raise ValueError("channels last")
+        return self.net(x.permute(0, 3, 1, 2))
+
+
+def of_channels_last():
+    return ChannelsLast().eval()
+
+
+class Published(AnySize):
+    pretrained_cfg = {"input_size": (3, 20, 24), "mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4)}
+
+
+def published():
+    return Published().eval()
+
+
+class Largest(AnySize):
+    def forward(self, x):
+        return self.net.second(self.net.act(self.net.conv(x))).amax((2, 3))
+
+
+def largest():
+    return Largest().eval()
+
+
 def training():
     return nn.Sequential(Net(), nn.Dropout())
 

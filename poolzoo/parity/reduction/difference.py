@@ -57,7 +57,7 @@ def compare(found: np.ndarray, expected: np.ndarray) -> Difference:
     if found.shape != expected.shape:
         return Difference(max_abs=None, largest=largest)
     if not found.size:
-        return Difference(max_abs=0.0, largest=0.0)
+        return Difference(max_abs=0.0, largest=largest)
     found = np.asarray(found, np.float64)
     both = finite & np.isfinite(found)
     with np.errstate(invalid="ignore"):
