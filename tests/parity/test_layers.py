@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import onnx
 import pytest
 import torch
@@ -10,8 +9,6 @@ from onnx import helper
 from torch import nn
 
 from poolzoo.parity.layers import Layers, path_of, read_layers
-from poolzoo.parity.probes import find_part
-from poolzoo.parity.reduction import running
 
 
 class Scaled(nn.Module):
@@ -113,23 +110,3 @@ def test_values_inside_of_layers_get_new_names():
     found = layers.renamed_inside({"x": "new", "q": "r"})
     assert found.inside == {"a": {"new", "y"}, "b": {"z"}}
     assert (found.outputs, found.inputs) == (layers.outputs, layers.inputs)
-
-
-def test_a_layer_that_is_not_in_the_graph_is_exported_alone():
-    class Outer(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.scaled = Scaled()
-
-        def forward(self, images):
-            return self.scaled(images.float().mean((1, 2)))
-
-    def opened(content: bytes):
-        return running.session(onnx.load_from_string(content), optimized=False)
-
-    layers = Layers(outputs={"scaled": "y"})  # no input: it is fused with what is before it
-    part, proto = find_part(Outer().eval(), onnx.ModelProto(), layers, (2, 2), opened, "scaled")
-    x = np.array([[1, -2, 3], [-1, 2, 0.5]], np.float32)
-    assert (part.name, part.shape, part.image) == ("scaled", (3,), None)
-    assert np.array_equal(running.unoptimized(proto, {"x": x})[0], np.maximum(2 * x, 0))
-    assert np.array_equal(part.run_graph(x), np.maximum(2 * x, 0))

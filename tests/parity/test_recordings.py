@@ -353,6 +353,20 @@ def test_a_case_shows_a_difference_beyond_its_threshold_alone():
         oracle(graph(), wrong, deadline=0.0).shows(found.best)
 
 
+def test_one_number_that_is_not_finite_is_enough():
+    proto = graph(0.5)
+    divide = helper.make_node("Div", ["right", "odd"], ["d"])
+    proto.graph.node[-1].output[0] = "right"
+    proto.graph.node.append(divide)
+    one = np.ones((2, 5), np.float32)
+    one[1, 3] = 0
+    proto.graph.initializer.append(numpy_helper.from_array(one, "odd"))
+    found = oracle(graph(), proto, non_finite=True)
+    assert found.difference(found.best).non_finite == 1
+    assert found.shows(found.best)
+    assert not oracle(graph(), proto).shows(found.best)  # where numbers are in question, it is another fault
+
+
 def test_rounding_inside_a_graph_is_no_difference():
     exact = oracle(graph(), graph(0.25 + 1e-7), threshold=1e-9, kernels_agree=True)
     assert not exact.shows(exact.best)
@@ -530,6 +544,20 @@ def test_small_weights_are_fitted_to_what_torch_computes(recordings):
     assert culprit.fit_small(oracle(graph(), graph(0.5))) is None  # a graph says what is right there
     found.best = Case(found.best.graph, {"x": X}, lambda inputs: expected(inputs["x"])[0] ** 3)
     assert culprit.fit_small(found) is None
+
+
+def test_what_a_repair_adds_shrinks_with_the_graph():
+    """The right graph alone has a vector by channel."""
+    right = chain("Relu")
+    right.graph.node[0].output[0] = "before"
+    right.graph.node.append(helper.make_node("Add", ["before", "missing"], ["v1"]))
+    vector = np.array([1, 2, 3], np.float32)[:, None, None]
+    right.graph.initializer.append(numpy_helper.from_array(vector, "missing"))
+    found = oracle(right, chain("Relu"))
+    shrinking.shrink(found)
+    assert found.best.inputs["x"].shape == (1, 1, 1, 1)
+    assert graphs.constants(found.best.reference)["missing"].size == 1
+    assert found.shows(found.best)
 
 
 def test_weights_become_simple_numbers_but_for_the_fault():

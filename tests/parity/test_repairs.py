@@ -526,7 +526,8 @@ def test_other_values_lie_near_the_one_that_there_is():
     assert numbers[len(alternatives.FLOATS) :] == pytest.approx([-4, 2, 8, 0.4, 40, 4 / 3, 12, 0.25, 0, 3, 5, -3])
     assert list(alternatives.numbers(0.0))[-4:] == [0.0, -1.0, 1.0, 1.0]
     hints = Hints((), (2, 0.5, 9.0, [3, 4], [5]), {})
-    assert list(alternatives.alternatives("axis", 1, 3, hints)) == [2, -1, 0, 1, 2]
+    for name in ("axis", "split_axis", "batch_axis"):
+        assert list(alternatives.alternatives(name, 1, 3, hints)) == [2, -1, 0, 1, 2]
     assert list(alternatives.alternatives("axes", [1], 1, hints)) == [[], [0]]
     assert list(alternatives.alternatives("perm", [0, 1], 2, hints)) == [[0, 1], [1, 0]]
     assert list(alternatives.alternatives("pads", [1, 2], 4, hints))[:2] == [[3, 4], [5, 5]]
