@@ -82,14 +82,14 @@ def _package(name: str, arguments: argparse.Namespace, screen: TextIO) -> str:
 
     folder = Path("poolzoo", name)
     every: list[Mutant] = []
-    texts = 0
+    left_out = 0
     for path in sorted(folder.rglob(arguments.files)):
         if "templates" not in path.parts:
-            found, left_out = mutants_of(path)
+            found, others = mutants_of(path)
             every += found
-            texts += left_out
+            left_out += others
     chosen = sample(every, arguments.sample, arguments.seed)
-    print(f"\n{name}: {len(every)} mutants, {len(chosen)} drawn; {texts} of texts left out", file=screen, flush=True)
+    print(f"\n{name}: {len(every)} mutants, {len(chosen)} drawn; {left_out} left out", file=screen, flush=True)
     file = Path(arguments.out) / f"{name}.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("")

@@ -23,6 +23,7 @@ AROUND: Final = 24  # characters
 COMPOUND: Final = (cst.If, cst.For, cst.While, cst.With, cst.Try, cst.Match, cst.FunctionDef, cst.ClassDef)
 UNCHANGED_CALLS: Final = ("len", "isinstance")  # mutmut leaves them: a call without its argument always raises
 LETTER: Final = re.compile(r"[^\W\d_]")
+STRICT: Final = "strict"  # of zip: an assertion that the lengths agree, or else what zip does without it
 ERRORS: Final = ("Error", "Failed", "Problem")  # how names of exceptions end
 
 
@@ -128,22 +129,33 @@ def is_wording(node: cst.CSTNode) -> bool:
     return isinstance(node, cst.Raise) or (isinstance(node, cst.FormattedString) and is_text(node))
 
 
-def changes_text(node: cst.CSTNode, mutated: cst.CSTNode) -> bool:
-    """Whether what a mutant replaces or leaves out is a text."""
+def is_strictness(call: cst.Call, argument: cst.Arg) -> bool:
+    """Whether an argument says of a zip whether it raises where lengths differ."""
+    named = argument.keyword is not None and argument.keyword.value == STRICT
+    return named and isinstance(call.func, cst.Name) and call.func.value == "zip"
+
+
+def is_unnoticed(node: cst.CSTNode, mutated: cst.CSTNode) -> bool:
+    """Whether what a mutant replaces or leaves out is a text, or the assertion of a zip."""
     if isinstance(node, cst.Call) and isinstance(mutated, cst.Call) and node.func is mutated.func:
         pairs = zip(node.args, (*mutated.args, None), strict=False)
-        return next((is_text(old.value) for old, new in pairs if old is not new), False)
+        changed = (old for old, new in pairs if old is not new)
+        return next((is_text(old.value) or is_strictness(node, old) for old in changed), False)
     if isinstance(node, cst.Assign | cst.AnnAssign):
         return node.value is not None and is_text(node.value)
     return is_text(node) and isinstance(node, cst.SimpleString)
 
 
+def _is_true(node: cst.CSTNode) -> bool:
+    return isinstance(node, cst.Name) and node.value == "True"
+
+
 def mutants_of(path: Path) -> tuple[list[Mutant], int]:
-    """All mutants of a file, and how many were left out because they change text for people."""
+    """All mutants of a file, and how many were left out because no test of behavior can notice them."""
     wrapper = MetadataWrapper(cst.parse_module(path.read_text(encoding="utf-8")), unsafe_skip_copy=True)
     collector = _Collector(path, wrapper.module)
     wrapper.visit(collector)
-    return collector.found, collector.texts
+    return collector.found, collector.left_out
 
 
 class _Collector(cst.CSTVisitor):
@@ -152,13 +164,14 @@ class _Collector(cst.CSTVisitor):
     def __init__(self, path: Path, module: cst.Module) -> None:
         super().__init__()
         self.found: list[Mutant] = []
-        self.texts = 0
+        self.left_out = 0
         self._path = path
         self._module = module
         self._names: list[str] = []
         self._function: cst.FunctionDef | None = None
         self._statements: list[cst.CSTNode] = []
         self._wording = 0  # how many nodes around are wording
+        self._assertions: set[cst.CSTNode] = set()
 
     def _span(self, node: cst.CSTNode, otherwise: cst.CSTNode | None = None) -> range:
         position = self.get_metadata(PositionProvider, node, None)  # some operators have none
@@ -179,6 +192,11 @@ class _Collector(cst.CSTVisitor):
             if isinstance(node, cst.FunctionDef):
                 self._function = node
                 return True
+        if isinstance(node, cst.Call):
+            self._assertions |= {one for one in node.args if is_strictness(node, one) and _is_true(one.value)}
+        if node in self._assertions:
+            self.left_out += 1
+            return False
         self._wording += is_wording(node)
         if self._function is not None:
             self._mutate(node, self._function)
@@ -199,8 +217,8 @@ class _Collector(cst.CSTVisitor):
             if not isinstance(node, kind):
                 continue
             for mutated in operator(node):
-                if self._wording or changes_text(node, mutated):
-                    self.texts += 1
+                if self._wording or is_unnoticed(node, mutated):
+                    self.left_out += 1
                     continue
                 statement = self._statements[-1]
                 compound = isinstance(statement, COMPOUND)
