@@ -78,6 +78,19 @@ def test_the_same_network_agrees_in_any_form(verified, name):
     assert report.passed, report.describe_failure()
     assert {1, 2, 7} <= set(report.parity.outputs.batches)
     assert json.loads(json.dumps(report.to_json()))["passed"]
+    assert (report.natural, report.parity.outputs.n) == (4, 20)
+    assert report.parity.outputs.images == "natural and synthetic"
+    found = [one.partition(":")[0] for one in report.remarks]
+    assert found == REMARKS.get(name, [])
+    assert (report.parity.probes is None) == (name in ("uint8 NHWC", "probabilities"))
+
+
+NOT_TRIED = "extreme inputs such as NaN are not tried, since file and module take no such floats alike"
+REMARKS = {
+    "a batch of 3": ["the file takes batches of 3 alone"],
+    "uint8 NHWC": [NOT_TRIED],
+    "probabilities": ["the file gives probabilities and the module logits", NOT_TRIED],
+}
 
 
 def test_probabilities_are_compared_on_either_side(verified):

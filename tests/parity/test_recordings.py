@@ -13,6 +13,7 @@ import torch
 from onnx import helper, numpy_helper
 from torch import nn
 
+from poolzoo.common.errors import Terminated
 from poolzoo.parity.reduction import culprit, cutting, graphs, running, shrinking
 from poolzoo.parity.reduction.case import Case, Oracle, TimeIsUp
 from poolzoo.parity.reduction.locating import Region, behind, locate
@@ -247,6 +248,33 @@ def test_a_value_that_changes_nothing_says_nothing():
     proto = helper.make_model(whole, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     found = locate(proto, {"x": X}, recorded, output=0, layers={}, alive=alive)
     assert (found.output, recorded.double.step_of(found.end).operator) == ("t", "aten.tanh.default")
+
+
+class Active(nn.Module):
+    def forward(self, x):
+        return x.relu() * 2
+
+
+def test_a_relu_of_what_a_relu_gave_stands_for_the_latter():
+    recorded = record_both(Active(), [X])
+    nodes = [
+        helper.make_node("Exp", ["x"], ["e"]),
+        helper.make_node("Relu", ["e"], ["a"]),
+        helper.make_node("Mul", ["a", "two"], ["y"]),
+    ]
+    given = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch", 3, 4, 4])
+    two = numpy_helper.from_array(np.float32(2), "two")
+    whole = helper.make_graph(nodes, "g", [given], [helper.make_empty_tensor_value_info("y")], [two])
+    proto = helper.make_model(whole, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    found = locate(proto, {"x": X}, recorded, output=0, layers={}, alive=alive)
+    assert (found.output, recorded.double.step_of(found.end).operator) == ("a", "aten.relu.default")
+    assert graphs.computed(found.graph) == ["e", "a"]
+
+    def terminated() -> None:
+        raise Terminated(15)
+
+    with pytest.raises(Terminated):
+        locate(proto, {"x": X}, recorded, output=0, layers={}, alive=terminated)
 
 
 class Waves(nn.Module):

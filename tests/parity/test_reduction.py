@@ -427,6 +427,32 @@ def test_the_report_says_what_was_found(wrong_constant, tmp_path, change, says):
     assert (source in report) == (found.source is not None)
 
 
+@pytest.mark.parametrize(("count", "shown"), [(9, " + ".join(["Tanh"] * 9)), (10, "10 nodes")])
+def test_a_title_names_the_operators_where_there_is_room(wrong_constant, count, shown):
+    names = ["x", *(f"v{index}" for index in range(count))]
+    nodes = [helper.make_node("Tanh", [names[i]], [names[i + 1]]) for i in range(count)]
+    found = replace(wrong_constant, graph=model(nodes, {"x": ["batch", 4]}, [names[-1]], {}))
+    assert folder.title(found) == f"{shown}: {found.difference.describe()}"
+    assert (len(shown) == 60) == (count == 9)
+
+
+def test_a_report_names_constants_that_are_not_finite_and_cuts_long_graphs(wrong_constant, tmp_path):
+    names = ["x", *(f"v{index}" for index in range(150))]
+    nodes = [helper.make_node("Add", [names[i], "odd_one"], [names[i + 1]]) for i in range(150)]
+    arrays = {"odd_one": np.array([1, np.nan, np.inf, 2], np.float32), "fine": np.ones(3, np.float32)}
+    odd = model(nodes, {"x": ["batch", 4]}, [names[-1]], arrays)
+    folder.write(replace(wrong_constant, graph=odd), tmp_path / "found")
+    report = (tmp_path / "found" / "report.md").read_text()
+    assert [line for line in report.splitlines() if "Not finite" in line] == [
+        "* **Not finite:** 2 of 4 numbers of the constant odd_one."
+    ]
+    text = report.split("```")[1]
+    assert text.endswith("\n…\n")
+    assert len(text) == 4000 + len("\n\n…\n")
+    assert "v3" in text
+    assert "v149" not in text.rpartition("v3 =")[2]
+
+
 def test_a_value_that_torch_does_not_compute_has_no_source():
     nodes = [
         helper.make_node("Mul", ["x", "four"], ["much"]),

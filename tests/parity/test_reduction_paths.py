@@ -11,7 +11,7 @@ import torch
 from onnx import helper, numpy_helper
 from torch import nn
 
-from poolzoo.common.errors import CheckFailed
+from poolzoo.common.errors import CheckFailed, Terminated
 from poolzoo.parity.reduction import folder, graphs, running
 from poolzoo.parity.reduction.reduce import NothingToReduce, reduce_failure
 
@@ -198,6 +198,19 @@ def test_a_smaller_case_must_differ_by_a_share_of_the_whole_one(share, threshold
     found = reduce_failure(graph(node("Exp", ["x"], ["e"]), node("Neg", ["e"], ["y"])), {"x": X}, None, actual=wrong)
     assert found.threshold == pytest.approx(threshold, rel=0.1)
     assert found.difference.relative > found.threshold
+
+
+def test_a_signal_to_end_is_no_end_of_the_time():
+    calls = []
+
+    def ended(part, inputs):
+        calls.append(part)
+        if len(calls) == 3:
+            raise Terminated(15)
+        return [one + 1 for one in running.unoptimized(part, inputs)]
+
+    with pytest.raises(Terminated):
+        reduce_failure(graph(node("Exp", ["x"], ["e"]), node("Neg", ["e"], ["y"])), {"x": X}, None, actual=ended)
 
 
 def test_the_attribute_that_a_runtime_computes_wrongly_is_named():
