@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from support.foreign import IMAGENET_MEAN, IMAGENET_STD, SIDE, from_uint8, make, node, of_any_size, write_module
 
+from poolzoo.common.errors import UsageError
 from poolzoo.parity.foreign.pair import make_pair
 from poolzoo.parity.foreign.verify import AgainstOptions, verify_against
 from poolzoo.runtime.foreign.scaling import Scaling
@@ -268,6 +269,34 @@ def test_a_file_in_float16_is_not_reduced(verified, tmp_path, capsys):
     assert report.reduction is None
     assert not (tmp_path / "debug").exists()
     assert "every value of a file in fp16 differs" in capsys.readouterr().err
+
+
+def test_a_file_in_int8_is_judged_by_limits_alone(verified):
+    """Scores in steps of a fortieth; half arithmetic does not concern them."""
+    nodes = [node("QuantizeLinear", "scores step zero", "q"), node("DequantizeLinear", "q step zero", "y")]
+    report = verified(make(after=nodes, step=np.array(1 / 40, np.float32), zero=np.array(0, np.int8)))
+    assert (report.precision, report.parity.gate, report.parity.half) == ("int8", "limits", None)
+    assert report.parity.outputs.max_abs > 1e-3
+
+
+def test_an_operator_that_half_arithmetic_lacks_is_said(verified, capsys):
+    file = make(after=[node("FusedMatMul", "scores eye", "y", domain="com.microsoft")], eye=np.eye(5, dtype=np.float32))
+    file.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    report = verified(half_precision(file))
+    assert report.passed, report.describe_failure()
+    assert (report.precision, report.parity.half) == ("fp16", None)
+    assert "it is not checked in half arithmetic" in capsys.readouterr().err
+
+
+def test_what_cannot_be_compared_is_said_before_the_work(verified, tmp_path):
+    with pytest.raises(UsageError, match="no-such-runtime"):
+        verified(make(), "absent", runtimes=["no-such-runtime"])
+    with pytest.raises(UsageError, match="exists"):
+        verified(make(), "absent", debug=tmp_path)
+    with pytest.raises(UsageError, match="is in fp16, and --arithmetic is for float32"):
+        verified(half_precision(make()), arithmetics=("bf16",))
+    with pytest.raises(UsageError, match="has no output 'z'"):
+        verified(make(), output="z")
 
 
 def test_a_file_in_float16_needs_logits_that_are_near(verified):
