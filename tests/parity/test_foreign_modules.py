@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.foreign import SIDE, make
 from torch import nn
 
 from poolzoo.common.errors import CheckFailed, UsageError
@@ -16,7 +18,8 @@ from poolzoo.parity.foreign import images as gathering
 from poolzoo.parity.foreign import model as models
 from poolzoo.parity.foreign import module
 from poolzoo.parity.foreign.model import ForeignModel, ModuleInput
-from poolzoo.runtime.foreign.classifier import FileInput
+from poolzoo.parity.foreign.pair import takes_any_size
+from poolzoo.runtime.foreign.classifier import Classifier, FileInput
 from poolzoo.runtime.foreign.scaling import IMAGENET_MEAN, IMAGENET_STD, Scaling
 
 SIZE = (5, 4)
@@ -146,6 +149,16 @@ def test_a_module_must_give_the_same_twice():
     models.require_deterministic("net:make", odd, SIZE)  # NaN is the same as NaN
     with pytest.raises(CheckFailed, match="two answers"):
         models.require_deterministic("net:make", ForeignModel(nn.Sequential(Means(), nn.Dropout()), takes), SIZE)
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize(
+    ("height", "width", "any_size"), [("H", "W", True), (SIDE, "W", False), ("H", SIDE, False), (SIDE, SIDE, False)]
+)
+def test_a_file_takes_any_size_where_it_states_neither_side(layout, height, width, any_size):
+    given = FileInput("x", "float32", layout, 3, SIDE, SIDE, None)
+    shape = ["N", 3, height, width] if layout == "NCHW" else ["N", height, width, 3]
+    assert takes_any_size(Classifier(Path("x.onnx"), make(shape=shape), 18, given, (), "fp32")) is any_size
 
 
 def test_classes_must_be_as_many():

@@ -310,6 +310,8 @@ def test_a_known_value_of_a_layer_is_tried_first():
         return len(calls)
 
     known = tries({"last": "last", "no such layer": "e", "": "e"})
+    near, before = 12, 42  # values near those of the graph; all before the last one, in which no earlier end is found
+    assert known == near + 1 + before
     assert known < tries({}) - 5
     assert known < tries({"last": "no such value"})
 

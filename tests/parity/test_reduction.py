@@ -421,6 +421,9 @@ def test_the_report_says_what_was_found(wrong_constant, tmp_path, change, says):
     first, *_, last = report.split("```")
     assert first.startswith("# Sub: ")
     assert last.startswith("\n\nMade with Python ")
+    assert report.splitlines()[1] == report.splitlines()[3] == ""
+    assert "\n\n| run by | differs from what is expected by |\n|---|---|\n| " in report
+    assert "\n\n## The graph\n\n" in report
     others = [text for other, text in FINDINGS.values() if other and set(other) != set(change)]
     assert not any(text in report for text in others)
     source = "* **Line of Python:** `test_reduction.py:"
