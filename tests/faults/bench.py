@@ -124,9 +124,6 @@ class Bench:
             wrong += [f"{text}: {ended.err[-800:]!r}" for text in said_wrong(ended.err)]
             wrong += _left_over(ended.session, str(self.plan))
             wrong += self._wrong_code(fault, ended, happened, is_whole=not scenario.next(self.box))
-        if fault.kind.startswith("kill"):  # the system's directory for temporary files is the system's to clean
-            remove(self.box / "tmp")
-            (self.box / "tmp").mkdir()
         if scenario.settle:
             settled, _ = self.undisturbed(scenario.settle)
             wrong += [f"then `{' '.join(scenario.settle)}` says {settled.err[-300:]!r}"] * (settled.code != 0)

@@ -136,6 +136,14 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
         inputs=("run",),
         weight=0.3,
     ),
+    "verify-runtime": Scenario(
+        command=("verify", "bundle", "--no-bench", "--plugin", "runtime.py", "--runtime", "fake"),
+        made=("bundle",),
+        done="bundle/runtimes.html",
+        inputs=("bundle", "runtime.py"),
+        gone=(),
+        weight=0.5,
+    ),
     "calibrate": Scenario(
         command=("evaluate", "run", "--calibrate"),
         made=("run",),
