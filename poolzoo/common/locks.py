@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from poolzoo.common.errors import UsageError
+from poolzoo.common.errors import FULL, UsageError
 
 _ENDING: Final = ".poolzoo"  # of the names of what is not finished, which begin with a dot
 
@@ -66,11 +66,18 @@ def unfinished(path: Path, *, is_folder: bool = False) -> Iterator[Path]:
                 yield temporary
                 return
         except OSError as error:
-            if error.filename == str(temporary):
-                error.filename = str(path)  # which means more to whoever reads the message
+            _name(error, temporary, path)
             raise
         finally:
             _remove(temporary)
+
+
+def _name(error: OSError, temporary: Path, path: Path) -> None:
+    """Makes an error name what the user knows: writing to a full disk names no file, and others a temporary one."""
+    if error.filename is None and error.errno in FULL:
+        error.filename = str(path)
+    elif isinstance(error.filename, str) and error.filename.startswith(str(temporary)):
+        error.filename = str(path) + error.filename.removeprefix(str(temporary))
 
 
 def is_held(path: Path, *, unknown: bool) -> bool:
