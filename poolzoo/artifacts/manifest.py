@@ -90,7 +90,7 @@ def replace_files(directory: Path, contents: Mapping[str, bytes]) -> None:
                 files.write_through(directory / name, content)
             files.write_json(directory / REPLACING, sorted(staged))  # from here on it is done, whatever happens
         except BaseException:
-            if not (directory / REPLACING).is_file():
+            if not files.has_file(directory / REPLACING):
                 for name in staged:
                     (directory / name).unlink(missing_ok=True)
             raise
@@ -103,7 +103,7 @@ def finish_replacing(directory: Path) -> None:
     Raises:
         CheckFailed: It cannot be ended, as on a disk that is only readable.
     """
-    if not (directory / REPLACING).is_file():
+    if not files.has_file(directory / REPLACING):
         return
     try:
         for name in files.read_json(directory / REPLACING):
@@ -156,7 +156,7 @@ def _difference(path: Path, name: str, digest: str, root: Path) -> list[str]:
         if not path.resolve().is_relative_to(root):
             return [f"{name} points outside"]
         if not path.is_file():
-            return [f"{name} is missing"]
+            return [f"{name} {'is no file' if os.path.lexists(path) else 'is missing'}"]
         return [f"{name} was altered"] if file_sha256(path) != digest else []
     except (OSError, ValueError, RuntimeError) as error:  # not readable; a name with a NUL in it; links in a circle
         return [f"{name} cannot be read: {error}"]
@@ -177,8 +177,8 @@ def check(directory: Path, kind: str) -> None:
         raise UsageError(
             f"{kind} {str(directory)!r} {files.absence(directory, 'directory')}", f"give the directory of a {kind}"
         )
-    if not (directory / MANIFEST).is_file():
-        if kind == "run" and (directory / "run.toml").is_file():
+    if not files.has_file(directory / MANIFEST):
+        if kind == "run" and files.has_file(directory / "run.toml"):
             raise CheckFailed(f"run {directory} is not complete", f"poolzoo finetune --resume {directory}")
         raise UsageError(f"{directory} is no {kind}: it has no {MANIFEST}", f"give the directory of a {kind}")
     if kind == "run":

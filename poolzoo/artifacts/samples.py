@@ -133,7 +133,7 @@ def load_test(run: Path) -> ValidationLogits | None:
 
 
 def _load_logits(path: Path) -> ValidationLogits | None:
-    if not path.is_file():
+    if not files.has_file(path):
         return None
     logits, labels = files.read_arrays(path, ["logits", "labels"])
     if logits.ndim != 2 or not logits.size or logits.dtype.kind != "f" or not _are_labels(labels, logits.shape):

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distributions, version
-from pathlib import Path
 from typing import Final, Literal
 
 from poolzoo._version import __version__
 from poolzoo.common import resources
+from poolzoo.common.temporary import temporary_folder
 from poolzoo.plugin import loader
 from poolzoo.plugin.discovery import admitted
 from poolzoo.plugin.health import health_of
@@ -110,8 +110,6 @@ def _runtimes() -> Iterator[Finding]:
 
 def _add_one(name: str) -> None:
     """Runs a graph of one node under a provider."""
-    import tempfile
-
     import numpy as np
     from onnx import TensorProto, helper, save
 
@@ -123,8 +121,8 @@ def _add_one(name: str) -> None:
     opsets = [helper.make_opsetid("", 18)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=helper.find_min_ir_version_for(opsets))
     helper.set_model_props(model, {"labels": '["one"]', "input": '{"kind": "float", "height": 1, "width": 1}'})
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "doctor.onnx"
+    with temporary_folder() as folder:
+        path = folder / "doctor.onnx"
         save(model, path)
         opened = ort_session.open_model(path, name)
         (result,) = opened.session.run(["logits"], {"images": np.ones(1, np.float32)})

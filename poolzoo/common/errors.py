@@ -191,7 +191,7 @@ def _hint_for(error: OSError) -> str:
     hints = {
         errno.ENOENT: "check the path",
         errno.ENOTDIR: "check the path: a part of it is a file",
-        errno.EISDIR: "name a file, and no directory",
+        errno.EISDIR: "a file belongs there: move the directory away, or name a file",
         errno.EACCES: "check its permissions, or choose another path",
         errno.EPERM: "check its permissions, or choose another path",
         errno.EROFS: "choose a path that can be written to",

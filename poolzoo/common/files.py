@@ -125,6 +125,21 @@ def read_archive(path: Path, names: Sequence[str] | None = None) -> dict[str, np
         raise CheckFailed(f"{path} cannot be read: {error}", "make the directory again") from error
 
 
+def has_file(path: Path) -> bool:
+    """Whether there is a file; False where nothing at all has its name.
+
+    Ask it where an absent file means something, such as that a run is not complete.
+
+    Raises:
+        CheckFailed: Something else has its name: a directory, a pipe, or a link that leads nowhere or in a circle.
+    """
+    if path.is_file():
+        return True
+    if not os.path.lexists(path):
+        return False
+    raise CheckFailed(f"{path} is no file", "remove it, or restore the file")
+
+
 def require_free(path: Path) -> None:
     """Makes sure that a directory can be made at `path` and that nothing is there.
 

@@ -7,12 +7,13 @@ killed processes have left stays.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from poolzoo.common.errors import UsageError
+from poolzoo.common.errors import FULL, UsageError
 
 _ENDING: Final = ".poolzoo"  # of the names of what is not finished, which begin with a dot
 
@@ -65,11 +66,18 @@ def unfinished(path: Path, *, is_folder: bool = False) -> Iterator[Path]:
                 yield temporary
                 return
         except OSError as error:
-            if error.filename == str(temporary):
-                error.filename = str(path)  # which means more to whoever reads the message
+            _name(error, temporary, path)
             raise
         finally:
             _remove(temporary)
+
+
+def _name(error: OSError, temporary: Path, path: Path) -> None:
+    """Makes an error name what the user knows: writing to a full disk names no file, and others a temporary one."""
+    if error.filename is None and error.errno in FULL:
+        error.filename = str(path)
+    elif isinstance(error.filename, str) and error.filename.startswith(str(temporary)):
+        error.filename = str(path) + error.filename.removeprefix(str(temporary))
 
 
 def is_held(path: Path, *, unknown: bool) -> bool:
@@ -79,9 +87,9 @@ def is_held(path: Path, *, unknown: bool) -> bool:
 
 
 def sweep(directory: Path) -> None:
-    """Removes what killed processes have left unfinished in a directory, which may be missing."""
+    """Removes what our killed processes have left unfinished in a directory, which may be missing, or shared."""
     try:
-        found = [path for path in directory.iterdir() if is_unfinished(path)]
+        found = [path for path in directory.iterdir() if is_unfinished(path) and _is_ours(path)]
     except OSError:
         return
     for path in found:
@@ -102,13 +110,23 @@ def is_unfinished(path: Path) -> bool:
     return path.name.startswith(".") and path.name.endswith(_ENDING)
 
 
+def _is_ours(path: Path) -> bool:
+    """Whether it is a file or directory of the user of this process, and no link to one."""
+    try:
+        about = path.lstat()
+    except OSError:  # it is gone
+        return False
+    mine = not hasattr(os, "getuid") or about.st_uid == os.getuid()
+    return mine and (stat.S_ISREG(about.st_mode) or stat.S_ISDIR(about.st_mode))
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[int | None]:
     """A descriptor to lock; None where there is no way to lock it."""
     try:
         import fcntl  # noqa: F401
 
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for a writer
     except (ImportError, OSError):  # Windows, or it is not there or not readable
         yield None
         return

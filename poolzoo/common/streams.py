@@ -269,8 +269,7 @@ def log(line: str) -> None:
     """Writes a line to stderr, at once, whatever a plugin has done to it. Where nobody reads it, the work goes on."""
     for stream in (sys.stderr, sys.__stderr__):
         try:
-            stream.write(line + "\n")  # type: ignore[union-attr]
-            stream.flush()  # type: ignore[union-attr]
+            _write_all(stream, line + "\n")  # type: ignore[arg-type]
             return
         except BrokenPipeError:
             _point(2, at=None)  # or the interpreter would try again at exit, and fail
@@ -280,6 +279,19 @@ def log(line: str) -> None:
     if _ownership is not None and _ownership.logs is not None:
         with suppress(OSError):
             os.write(_ownership.logs, f"{line}\n".encode("utf-8", "backslashreplace"))
+
+
+def _write_all(stream: TextIO, text: str) -> None:
+    """Writes to a stream, and waits where its pipe is full and does not wait itself."""
+    number = _number(stream) if isinstance(stream, io.TextIOWrapper) else None
+    if number is None or not hasattr(os, "get_blocking") or os.get_blocking(number):
+        stream.write(text)
+        stream.flush()
+        return
+    with suppress(BlockingIOError):
+        stream.flush()  # what others wrote
+    with io.BufferedWriter(_Patient(number, "w", closefd=False)) as patient:
+        patient.write(text.encode(stream.encoding, "backslashreplace"))
 
 
 @contextmanager

@@ -85,7 +85,7 @@ def resume(
         CheckFailed: Every trial failed, or some are not trained yet and the data has changed since.
     """
     clock = Clock(time_budget, now)
-    if not (out / configs.FILE).is_file():
+    if not files.has_file(out / configs.FILE):
         text = f"{out} is no comparison: it has no {configs.FILE}"
         raise UsageError(text, "give the directory of an interrupted comparison")
     with store.shared(), locks.alone_in(out, "comparison"):

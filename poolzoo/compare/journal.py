@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from poolzoo.common import json_reader, json_writer
+from poolzoo.common import files, json_reader, json_writer
 
 
 class Journal:
@@ -20,7 +20,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.records: dict[str, Mapping[str, object]] = {}
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if files.has_file(path) else ():
             try:
                 record = json_reader.mapping(json_reader.parse(line))
                 self.records[str(record["trial"])] = record

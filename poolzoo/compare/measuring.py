@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
-from pathlib import Path
 from statistics import fmean
 from typing import Final
 
 from poolzoo.common import files, json_reader, json_writer, output
 from poolzoo.common.errors import disk_full, explain
+from poolzoo.common.temporary import temporary_folder
 from poolzoo.compare.clock import Clock
 from poolzoo.compare.config import ComparisonConfig
 from poolzoo.compare.grid import Trial, Variant
@@ -150,8 +149,8 @@ def _export(trials: Sequence[Trial], records: TrialRecords, threads: int | None)
     from poolzoo.compare.exporting import Job
 
     output.say(f"exporting {', '.join(one.variant.name for one in trials)}")
-    with tempfile.TemporaryDirectory() as folder:
-        jobs = {Job(records[one].path, Path(folder, f"{one.key}.onnx")): one for one in trials}
+    with temporary_folder() as folder:
+        jobs = {Job(records[one].path, folder / f"{one.key}.onnx"): one for one in trials}
         allocator.release()  # what training needed
         exported = list(exporting.export_all(list(jobs), threads))
         for found in exported:  # now that nothing else runs

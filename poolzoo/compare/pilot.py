@@ -6,14 +6,13 @@ seeds does not depend on the trials that are tested later. Only its variance com
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Final
 
 from poolzoo.common import output
 from poolzoo.common.errors import CheckFailed, UsageError
+from poolzoo.common.temporary import temporary_folder
 from poolzoo.compare import comparison
 from poolzoo.compare.config import ComparisonConfig
 from poolzoo.compare.evidence import ResolutionPreview
@@ -73,9 +72,9 @@ def run_pilot(config: ComparisonConfig) -> None:
         cost = preview(small)
     names = ", ".join(variant.name for variant in small.variants)
     output.say(f"the pilot trains {names} from {SEEDS} seeds, which takes about {duration(cost.seconds)} here")
-    with tempfile.TemporaryDirectory(prefix="poolzoo-pilot-") as folder:
+    with temporary_folder() as folder:
         try:
-            comparison.run(small, Path(folder) / "pilot", "", path="")
+            comparison.run(small, folder / "pilot", "", path="")
         except KeyboardInterrupt as stop:
             stop.args = ("nothing was kept of the pilot",)
             raise

@@ -42,8 +42,8 @@ def train(base: Settings, trial: Trial, folder: Path) -> TrialRecord:
 
     place = folder / trial.key
     try:
-        if not (place / manifest.MANIFEST).is_file():
-            if (place / "run.toml").is_file():
+        if not files.has_file(place / manifest.MANIFEST):
+            if files.has_file(place / "run.toml"):
                 run.resume(place, alone=False)
             else:
                 shutil.rmtree(place, ignore_errors=True)

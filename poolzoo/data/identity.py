@@ -132,7 +132,7 @@ class DataIdentity:
         Raises:
             CheckFailed: The file is damaged.
         """
-        if not path.is_file():
+        if not files.has_file(path):
             return None
         found = files.read_archive(path)
         splits = {}

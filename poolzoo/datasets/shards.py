@@ -9,7 +9,9 @@ from __future__ import annotations
 import glob
 import io
 import json
+import math
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,8 @@ from poolzoo.datasets.split_names import split_of_file
 from poolzoo.plugin.image_index import ImageIndex, Names
 from poolzoo.plugin.spec import Dataset
 
+MAX_NAMES: Final = 1_000_000
+MAX_DIGITS: Final = 18
 HINT: Final = "such as shards:data/train-{0000..0009}.tar, or the folder of the tar files"
 
 
@@ -94,6 +98,8 @@ def _paths(place: str) -> list[Path]:
         if not found:
             raise UsageError(f"folder {place} holds no .tar file", HINT)
         return found
+    if names_meant(place) > MAX_NAMES:
+        raise UsageError(f"shards:{place} means more than {MAX_NAMES:,} files", HINT)
     paths = []
     for text in dict.fromkeys(expand_urls(place)):
         text = os.path.expanduser(text)
@@ -104,6 +110,25 @@ def _paths(place: str) -> list[Path]:
     for path in paths:
         places.require_file(path, HINT)
     return paths
+
+
+def names_meant(pattern: str) -> float:
+    """How many names a pattern with braces means, without making them: `{a,b-{00..09}}` means 11."""
+    counts: dict[str, float] = {}
+
+    def product(text: str) -> float:
+        return math.prod(counts.get(character, 1.0) for character in text)
+
+    text = re.sub(r"[\U000F0000-\U0010FFFF]", "", pattern)  # which stand for what is counted
+    while found := re.search(r"\{([^{}]*)\}", text):
+        ends = re.fullmatch(r"(-?\d+)\.\.(-?\d+)(?:\.\.-?(\d+))?", found[1])
+        if ends and max(map(len, ends[0].split(".."))) > MAX_DIGITS:
+            return math.inf
+        step = max(1, int(ends[3] or 1)) if ends else 1
+        size = 1 + abs(int(ends[1]) - int(ends[2])) // step if ends else sum(map(product, found[1].split(",")))
+        counts[sign := chr(0xF0000 + len(counts))] = size
+        text = text[: found.start()] + sign + text[found.end() :]
+    return sum(map(product, text.split("::")))
 
 
 class _Reader:

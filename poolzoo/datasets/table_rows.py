@@ -17,6 +17,7 @@ LABELS: Final = ("label", "labels", "class", "classes", "class_name", "category"
 SPLITS: Final = ("split", "set", "subset", "partition")
 ENDINGS: Final = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 SHOWN: Final = 10  # columns that a message names
+COMPARED: Final = 200  # columns in which it looks for a name that is spelled alike
 BOMS: Final = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 MAX_FIELD: Final = 1 << 20  # characters of a cell, where csv allows 131,072
 
@@ -57,7 +58,7 @@ def find_columns(names: Sequence[str], where: str, paths: Sequence[str] = PATHS,
         name = image if what == "path" and image is not None else name
         if name is None and what != "split":
             shown = ", ".join(f"{name[:40]!r}" for name in names[:SHOWN])
-            near = next((hint for one in names if (hint := suggest(one.strip().lower(), known))), "")
+            near = next((hint for one in names[:COMPARED] if (hint := suggest(one.strip().lower(), known))), "")
             hint = f"name it in the first line: {' or '.join(known[:3])}"
             raise UsageError(f"{where}: no column {what} among {shown}", f"{near} {hint}".strip())
         if name is not None and names.count(name) > 1:

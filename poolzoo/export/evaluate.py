@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +11,7 @@ from poolzoo.artifacts import manifest, reading
 from poolzoo.artifacts.run import load_run
 from poolzoo.common import output
 from poolzoo.common.errors import UsageError
+from poolzoo.common.temporary import temporary_folder
 from poolzoo.data import blocks
 from poolzoo.data.streaming.images import batches
 from poolzoo.data.unreadable import Skip
@@ -50,14 +50,14 @@ def evaluate_graph(
     from poolzoo.runtime import ort_session
 
     directory, run_path = Path(path), None
-    with tempfile.TemporaryDirectory() as temporary:
+    with temporary_folder() as temporary:
         if manifest.kind(directory) == "bundle":
             manifest.check(directory, "bundle")
             file, config = directory / "model.onnx", reading.read_bundle_config(directory)
         else:
             run = load_run(path)
             run_path, config = run.path, run.config
-            file = Path(temporary) / "model.onnx"
+            file = temporary / "model.onnx"
             output.say("exporting")
             graph.export_graph(from_run(run), file)
         model = ort_session.open_model(file, provider, threads)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -15,6 +14,7 @@ from torch import nn
 
 from poolzoo.common import allocator, json_writer
 from poolzoo.common.errors import CheckFailed, PoolzooError, reason
+from poolzoo.common.temporary import temporary_folder
 from poolzoo.data.resize import TRANSFORMS
 from poolzoo.data.sizes import Size
 from poolzoo.export import file_version, folding, graph_checks, narrowing, portable
@@ -213,8 +213,8 @@ def check_exportable(network: nn.Module, preprocess: Preprocess, size: Size) -> 
         CheckFailed: It cannot be exported, or its graph is rejected.
     """
     model = InferenceModel(copy.deepcopy(preprocess), copy.deepcopy(network)).cpu().eval()
-    with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
+    with torch.random.fork_rng(devices=[]), temporary_folder() as folder:
+        path = folder / "model.onnx"
         try:
             program = run_exporter(model, size, path)
             graph_checks.check_graph(onnx.load(path), program)

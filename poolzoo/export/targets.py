@@ -6,7 +6,6 @@ Each is judged by the gate of `poolzoo verify --runtime` before the bundle appea
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Final
 from poolzoo.artifacts.schema import Config, TargetConfig
 from poolzoo.common import files, output
 from poolzoo.common.errors import CheckFailed, EnvironmentProblem, UsageError
+from poolzoo.common.temporary import temporary_folder
 from poolzoo.plugin.catalog import Entry
 from poolzoo.runtime import availability, forms, speed
 from poolzoo.runtime.limits import Limits
@@ -139,8 +139,8 @@ def _write(bundle: Path, entry: Entry, limits: Limits, version: str) -> TargetCo
     Raises:
         RuntimeFailed, EnvironmentProblem: It cannot be made.
     """
-    with tempfile.TemporaryDirectory(prefix="poolzoo-") as work:
-        prepared = prepare(bundle, entry, Path(work), limits=limits)
+    with temporary_folder() as work:
+        prepared = prepare(bundle, entry, work, limits=limits)
         shutil.copytree(prepared.directory, target_directory(bundle, identity_of(entry)))
     return {"version": version, "changes": list(prepared.changes), "bytes": prepared.bytes, "checked": True}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
@@ -16,6 +15,7 @@ import onnxruntime
 from poolzoo.artifacts import manifest
 from poolzoo.common import files, memory, output
 from poolzoo.common.errors import CheckFailed
+from poolzoo.common.temporary import temporary_folder
 from poolzoo.plugin import loader
 from poolzoo.plugin.catalog import Entry
 from poolzoo.runtime import availability, cases, gate, ort_session, speed, tolerance
@@ -150,10 +150,10 @@ def bench(
         environment = replace(environment, openvino=availability.find(runtime_of(entry)).version)
     results: list[BenchRow] = []
     agreement: list[Agreement] = []
-    with tempfile.TemporaryDirectory(prefix="poolzoo-") as work:
+    with temporary_folder() as work:
         asked = {identity_of(loader.catalog().runtime(name)) for name in runtimes if name != ALL}
         limits = Limits.default(timeout)
-        others = _Others(directory, Path(work), limits, asked) if names != [speed.ORT] else None
+        others = _Others(directory, work, limits, asked) if names != [speed.ORT] else None
         for count, graph in graphs.items():
             with ExitStack() as stack:
                 passed: dict[str, MakeCall] = {}

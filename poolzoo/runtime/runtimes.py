@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from typing import Final
 
 from poolzoo.common import output
 from poolzoo.common.errors import EnvironmentProblem
+from poolzoo.common.temporary import temporary_folder
 from poolzoo.plugin import loader, spec
 from poolzoo.plugin.catalog import Entry
 from poolzoo.runtime import availability, cases, gate, speed
@@ -159,8 +159,8 @@ def open_runtime(
     Raises:
         RuntimeFailed: It does not open the graph.
     """
-    with tempfile.TemporaryDirectory(prefix="poolzoo-") as work:
-        prepared = prepare(bundle, entry, Path(work), limits=limits, run_stored=run_stored)
+    with temporary_folder() as work:
+        prepared = prepare(bundle, entry, work, limits=limits, run_stored=run_stored)
         with RuntimeProcess(entry, threads=threads, limits=limits) as process:
             yield (
                 process,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -238,11 +237,9 @@ def _torch_variants(model: nn.Module, device: str, torch_compile: bool) -> dict[
     except Exception as error:  # a plugin's module may be anything
         output.warn(f"channels-last is not measured: the network cannot be copied ({error})")
     if torch_compile:
-        from poolzoo.data.source import cache_dir
+        from poolzoo.model.compiled import compiled
 
-        # By default torch keeps compiled code in a folder of /tmp whose name anybody can guess.
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir() / "inductor"))
-        variants["torch compiled"] = torch.compile(model, dynamic=False)
+        variants["torch compiled"] = compiled(model, dynamic=False)
     return variants
 
 

@@ -99,7 +99,7 @@ def verify(
         CheckFailed: The graph cannot be run in such arithmetic.
         EnvironmentProblem: There is no device for the provider, or the onnx package is needed and not installed.
     """
-    if not directory.is_dir() or not (directory / manifest.MANIFEST).is_file():
+    if not directory.is_dir() or not files.has_file(directory / manifest.MANIFEST):
         manifest.check(directory, "bundle")
     ort_session.choose_provider(provider)
     found = manifest.differences(directory)

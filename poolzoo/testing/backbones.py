@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import torch
 from torch import Tensor, nn
 
+from poolzoo.common.temporary import temporary_folder
 from poolzoo.model.backbone import build_backbone
 from poolzoo.model.layout import as_feature_map, read_layout
 from poolzoo.plugin import loader
@@ -106,8 +105,8 @@ def weights_survive_a_file(checked: CheckedBackbone) -> None:
     from safetensors.torch import load_file, save_file
 
     first, second = checked.build(seed=0), checked.build(seed=1)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "weights.safetensors"
+    with temporary_folder() as folder:
+        path = folder / "weights.safetensors"
         save_file({key: value.contiguous().clone() for key, value in first.state_dict().items()}, path)
         second.load_state_dict(load_file(path))
     x = checked.images(2)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import numpy as np
 
+from poolzoo.common.temporary import temporary_folder
 from poolzoo.plugin import loader
 from poolzoo.plugin.spec import Dataset, Split
 from poolzoo.testing import indexed_datasets
@@ -27,9 +26,9 @@ class CheckedDataset:
         self.dataset = dataset
 
     def load(self, split: Split) -> Any:
-        with tempfile.TemporaryDirectory() as folder:
+        with temporary_folder() as folder:
             assert self.dataset.load is not None
-            return self.dataset.load(split, Path(folder))
+            return self.dataset.load(split, folder)
 
     @cached_property
     def splits(self) -> dict[Split, Any]:

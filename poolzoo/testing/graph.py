@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -13,6 +11,7 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
+from poolzoo.common.temporary import temporary_folder
 from poolzoo.export.graph_checks import random_operators
 from poolzoo.model.inference import OPSET, quiet_exporter
 
@@ -41,8 +40,8 @@ def exported(module: nn.Module, examples: Sequence[Tensor], what: str) -> Export
     Raises:
         AssertionError: It cannot be exported, its batch is fixed, or it draws random numbers.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "graph.onnx"
+    with temporary_folder() as folder:
+        path = folder / "graph.onnx"
         try:
             with quiet_exporter():
                 torch.onnx.export(

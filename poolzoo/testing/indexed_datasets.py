@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import pickle
-import shutil
-import tempfile
 import weakref
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import ExitStack
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import numpy as np
 
+from poolzoo.common.temporary import temporary_folder
 from poolzoo.data import images
 from poolzoo.plugin.image_index import ImageIndex
 from poolzoo.plugin.spec import Dataset
@@ -29,8 +28,9 @@ class CheckedIndex:
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
-        self._folder = Path(tempfile.mkdtemp())  # where it may keep what its images need; gone with this object
-        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        stack = ExitStack()
+        self._folder = stack.enter_context(temporary_folder())  # where it may keep what its images need
+        weakref.finalize(self, stack.close)
 
     def index(self, split: str) -> Any:
         assert self.dataset.index is not None

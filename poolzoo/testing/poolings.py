@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import copy
 import inspect
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import torch
 from torch import Tensor, nn
 
 from poolzoo.common.errors import reason
+from poolzoo.common.temporary import temporary_folder
 from poolzoo.model.geometry import Geometry
 from poolzoo.plugin import loader
 from poolzoo.plugin.imports import import_build
@@ -268,8 +267,8 @@ def weights_survive_a_file(checked: CheckedPooling) -> None:
     from safetensors.torch import load_file, save_file
 
     first, second = checked.build(seed=0), checked.build(seed=1)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "layer.safetensors"
+    with temporary_folder() as folder:
+        path = folder / "layer.safetensors"
         save_file({key: value.contiguous() for key, value in first.state_dict().items()}, path)
         second.load_state_dict(load_file(path))
     x = signed(2, CHANNELS, 7, 7)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar, Final
 
+from poolzoo.common.temporary import temporary_folder
 from poolzoo.plugin import loader
 from poolzoo.plugin.catalog import Entry
 from poolzoo.plugin.problems import Source
@@ -46,8 +46,8 @@ class CheckedRuntime:
         return self._judged
 
     def _judge(self) -> gate.Judgment | RuntimeFailed:
-        with tempfile.TemporaryDirectory() as folder:
-            bundle = write_tiny_bundle(Path(folder) / "bundle")
+        with temporary_folder() as folder:
+            bundle = write_tiny_bundle(folder / "bundle")
             made = cases.make_cases(bundle)
             try:
                 with open_runtime(bundle, self.entry, threads=1, limits=self.limits) as (process, _, _):
@@ -111,8 +111,8 @@ def input_is_left_alone(checked: CheckedRuntime) -> None:
 def settings_are_taken(checked: CheckedRuntime) -> None:
     """It opens on its default device with two threads, in float32 and in the precision it prefers."""
     device = checked.runtime.devices[0]
-    with tempfile.TemporaryDirectory() as folder:
-        bundle = write_tiny_bundle(Path(folder) / "bundle")
+    with temporary_folder() as folder:
+        bundle = write_tiny_bundle(folder / "bundle")
         for precision in ("fp32", "auto"):
             with (
                 _promised(),
@@ -126,8 +126,8 @@ def settings_are_taken(checked: CheckedRuntime) -> None:
 @checks.promise("raise where the graph cannot be read")
 def other_files_are_refused(checked: CheckedRuntime) -> None:
     """A file that is no graph is refused."""
-    with tempfile.TemporaryDirectory() as folder:
-        given, out = Path(folder) / "graph", Path(folder) / "out"
+    with temporary_folder() as folder:
+        given, out = folder / "graph", folder / "out"
         given.mkdir()
         out.mkdir()
         (given / "model.onnx").write_bytes(b"no graph")
@@ -153,8 +153,8 @@ def _refusal(checked: CheckedRuntime, process: RuntimeProcess, given: Path, out:
 @checks.promise("let close() free what the session holds; it is called once")
 def sessions_close(checked: CheckedRuntime) -> None:
     """A session that has `close` closes without an exception."""
-    with tempfile.TemporaryDirectory() as folder:
-        bundle = write_tiny_bundle(Path(folder) / "bundle")
+    with temporary_folder() as folder:
+        bundle = write_tiny_bundle(folder / "bundle")
         with _promised(), open_runtime(bundle, checked.entry, threads=1, limits=checked.limits) as (process, _, _):
             process.close_session()
 

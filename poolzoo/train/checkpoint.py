@@ -88,7 +88,7 @@ class Checkpoint:
             CheckFailed: The file is damaged, or the data changed.
             UsageError: The settings of the run changed.
         """
-        if not self.path.is_file():
+        if not files.has_file(self.path):
             return None
         try:
             saved = torch.load(self.path, map_location=device, weights_only=True)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from poolzoo.artifacts.run_report import Ending
-from poolzoo.common import output
+from poolzoo.common import files, output
 from poolzoo.common.errors import CheckFailed, EnvironmentProblem
 from poolzoo.common.text import one_line
 from poolzoo.data.batches import SINGLE_PROCESS, Rank
@@ -286,7 +286,7 @@ class Engine:
         hint = f"try a smaller --lr than {settings.lr:g}" + ("" if settings.clip_grad else ", or --clip-grad 1")
         if settings.plugins:
             hint += "; poolzoo plugin check FILE tests a plugin's gradients"
-        if self.checkpoint.path.is_file():
+        if files.has_file(self.checkpoint.path):
             hint += f"; the last finite state is kept for --resume in {self.checkpoint.path}"
         raise CheckFailed(text, hint)
 

@@ -231,7 +231,7 @@ def finish_run(prepared: PreparedRun, path: Path, engine: Engine, result: FinalM
     except EnvironmentProblem as problem:  # a missing picture must not lose the run
         output.warn(f"no learning curves: {problem}", problem.hint)
     files.write_atomically(path / "README.md", result_card.render(config, asdict(settings), report))
-    if not (path / identity.FILE).is_file():  # several heads have it in their common directory until now
+    if not files.has_file(path / identity.FILE):  # several heads have it in their common directory until now
         data.identity.save(path / identity.FILE)
     samples.save_predictions(path / "predictions.npz", result.predicted, data.test.labels)
     files.write_atomically(path / samples.VALIDATION, samples.validation_bytes(result.validation))

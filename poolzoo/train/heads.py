@@ -72,7 +72,7 @@ def _finetune(
                 callback(pool, own)
 
     engine.run(on_epoch_end)
-    finished = [(path / manifest.MANIFEST).is_file() for path in paths]
+    finished = [files.has_file(path / manifest.MANIFEST) for path in paths]
     results = [] if all(finished) else evaluate_best_weights(heads, engine, alone=False)
     if not heads[0].rank.is_zero:
         return {}

@@ -91,7 +91,7 @@ def resume(
         UsageError: There is no run, it is finished, or its settings changed.
         CheckFailed: Its checkpoint is damaged, or its data changed.
     """
-    if not (path / "run.toml").is_file():
+    if not files.has_file(path / "run.toml"):
         raise UsageError(f"{path} is not a run: it has no run.toml", "give the directory of an interrupted run")
     with alone_in(path):
         return _resume(path, callback, data_workers=data_workers, alone=alone)
@@ -106,19 +106,19 @@ def alone_in(path: Path) -> Iterator[None]:
     with locks.alone_in(path, "run"):
         for folder in (path, (path / checkpoint.FILE).parent):
             locks.sweep(folder)
-        if (path / INITIAL_WEIGHTS.name).is_file():  # where earlier versions wrote it
+        if files.has_file(path / INITIAL_WEIGHTS.name):  # where earlier versions wrote it
             os.replace(path / INITIAL_WEIGHTS.name, path / INITIAL_WEIGHTS)
         yield
 
 
 def _resume(path: Path, callback: Callback | None, *, data_workers: int | None, alone: bool) -> RunReport | None:
-    if (path / manifest.MANIFEST).is_file():
+    if files.has_file(path / manifest.MANIFEST):
         raise UsageError(f"run {path} is finished", f"poolzoo evaluate {path}, or poolzoo export {path}")
     settings = read_run_settings(path)
     if data_workers is not None:
         settings = replace(settings, data_workers=data_workers)
     loader.add_files(settings.plugins, path)
-    has_checkpoint = (path / checkpoint.FILE).is_file()
+    has_checkpoint = files.has_file(path / checkpoint.FILE)
     has_all_weights = has_checkpoint and settings.freeze != "backbone"  # a checkpoint holds what is trained
     try:
         prepared = prepare(settings, load_initial_weights=not has_all_weights)
@@ -126,7 +126,7 @@ def _resume(path: Path, callback: Callback | None, *, data_workers: int | None, 
         raise CheckFailed(error.message, "restore them: a run resumes with the images that it began with") from None
     with distributed.fail_together(prepared.rank):
         require_same_data(path, prepared)
-    if has_checkpoint and (path / INITIAL_WEIGHTS).is_file():
+    if has_checkpoint and files.has_file(path / INITIAL_WEIGHTS):
         prepared = _with_initial_weights(prepared, path)
     return _train_or_explain(prepared, path, callback, is_new=False, alone=alone)
 
@@ -142,7 +142,7 @@ def require_same_data(path: Path, prepared: PreparedRun) -> None:
         CheckFailed: The data changed.
     """
     known = identity.DataIdentity.load(path / identity.FILE)
-    has_checkpoint = (path / checkpoint.FILE).is_file()
+    has_checkpoint = files.has_file(path / checkpoint.FILE)
     try:
         hint = f"restore it, or delete {path / checkpoint.FILE} to restart the run"
         identity.require_same(known, prepared.data.identity, hint)
@@ -181,7 +181,7 @@ def open_engine(heads: Sequence[PreparedRun], path: Path, settings: Mapping[str,
     engine = build_engine(heads, Checkpoint(path, run_identity))
     with distributed.fail_together(first.rank):
         engine.resume()
-        if first.rank.is_zero and not (path / identity.FILE).is_file():
+        if first.rank.is_zero and not files.has_file(path / identity.FILE):
             first.data.identity.save(path / identity.FILE)
     return engine
 

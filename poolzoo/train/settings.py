@@ -282,12 +282,10 @@ class Settings:
         return int(count) if kind == "stages" else None
 
     def to_toml(self) -> str:
-        """The settings as a TOML file for `--config`."""
-        lines = ["# The settings of this run; poolzoo finetune --config run.toml repeats it."]
-        for name, value in asdict(self).items():
-            if value is not None and value != ():
-                lines.append(f"{name} = {_toml_value(value)}")
-        return "\n".join(lines) + "\n"
+        """The settings as a TOML file for `--config`; its first line counts them, so that none can get lost unseen."""
+        given = {name: value for name, value in asdict(self).items() if value is not None and value != ()}
+        first = f"# The {len(given)} settings of this run; poolzoo finetune --config run.toml repeats it."
+        return "\n".join([first, *(f"{name} = {_toml_value(value)}" for name, value in given.items())]) + "\n"
 
 
 FIELD_DEFAULTS: Final[Mapping[str, object]] = {field.name: field.default for field in fields(Settings)}

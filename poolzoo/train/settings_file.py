@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import fields, replace
@@ -32,6 +33,7 @@ LEGACY_DEFAULTS: Final[Mapping[str, Any]] = {
     "erasing": 0.0,
     "data_cache": None,
 }
+COUNTED: Final = re.compile(r"# The (\d{1,4}) settings of this run;")
 
 
 def legacy_value(name: str) -> object:
@@ -57,9 +59,15 @@ def read_run_settings(path: Path) -> Settings:
 
     Raises:
         UsageError: There is no `run.toml`, or it has unknown settings.
-        CheckFailed: It is not TOML.
+        CheckFailed: It is not TOML, or its end is missing.
     """
-    return Settings(**{**LEGACY_DEFAULTS, **read_toml(path / "run.toml")})
+    file = path / "run.toml"
+    values = read_toml(file)
+    text = file.read_text(encoding="utf-8")
+    counted = COUNTED.match(text)  # earlier versions count nothing
+    if not values or (counted and (len(values) < int(counted[1]) or not text.endswith("\n"))):
+        raise CheckFailed(f"{file} is damaged: it has lost settings", "restore it, or start the run again")
+    return Settings(**{**LEGACY_DEFAULTS, **values})
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from poolzoo.artifacts import run
 from poolzoo.artifacts.schema import TeacherSource
-from poolzoo.common.errors import UsageError
+from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.data import sizes
 from poolzoo.data.class_mismatch import difference
 from poolzoo.data.sizes import Size
@@ -24,6 +24,7 @@ from poolzoo.model.network import Preprocess
 from poolzoo.model.published_classifier import published_classifier
 from poolzoo.train import footprint
 from poolzoo.train.device import DevicePolicy
+from poolzoo.train.finite import first_non_finite
 from poolzoo.train.settings import Settings
 
 
@@ -99,7 +100,7 @@ def load_teacher(name: str, task: str, classes: Sequence[str], data_size: Size, 
     Raises:
         UsageError: There is no such run or network, its task or its classes are others, or it would see the images
             distorted.
-        CheckFailed: The run is damaged.
+        CheckFailed: The run is damaged, or a weight of the teacher is NaN or infinite.
         EnvironmentProblem: Published weights cannot be downloaded.
     """
     network: nn.Module
@@ -123,6 +124,8 @@ def load_teacher(name: str, task: str, classes: Sequence[str], data_size: Size, 
         seen, stored = sizes.show((height, width)), sizes.show(data_size)
         text = f"the teacher {name} sees {seen}, which would distort images of {stored}"
         raise UsageError(text, f"give --image-size of the proportions {seen}")
+    if broken := first_non_finite(network.named_parameters()):
+        raise CheckFailed(f"{broken} of the teacher {name} holds NaN or infinity", "name a run that trained well")
     places = {label: place for place, label in enumerate(known)}
     preprocess = Preprocess(mean=mean, std=std, data_size=data_size, image_size=(height, width))
     digest = hashlib.sha256(run.weights_bytes(network.state_dict()))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from poolzoo.data.batches import Rank
 from poolzoo.model.accounting import fill_exactly
+from poolzoo.model.compiled import compiled
 from poolzoo.train import finite, optimizer, stages
 from poolzoo.train.device import DevicePolicy
 from poolzoo.train.ema import EmaState, ModelEma
@@ -249,7 +250,7 @@ class TrainingModule:
                     wrapped, device_ids=[self.policy.device] if on_gpu else None, find_unused_parameters=False
                 )
             if self.policy.compiled:
-                wrapped = cast(nn.Module, torch.compile(wrapped))
+                wrapped = compiled(wrapped)
             self._wrapped = wrapped
         return self._wrapped
 

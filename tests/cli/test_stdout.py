@@ -158,6 +158,20 @@ def test_a_full_pipe_that_does_not_wait_loses_nothing():
     assert process.returncode == 0
 
 
+@pytest.mark.skipif(os.name == "nt", reason="pipes of Windows always wait")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_no_line_is_lost_on_a_full_pipe_that_does_not_wait(unbuffered):
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    code = "from poolzoo.common import streams\nfor number in range(2000): streams.log(f'{number} {100 * chr(120)}')"
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stderr=writing, env=environment) as process, open(reading, "rb") as pipe:
+        os.close(writing)
+        assert [int(line.split()[0]) for line in pipe.read().splitlines()] == [*range(2000)]
+    assert process.returncode == 0
+
+
 def test_click_s_own_runner_gets_json_alone(loud):
     result = CliRunner().invoke(cli.cli, [*NOISY, str(loud)])
     assert json.loads(result.stdout)["datasets"][-1]["name"] == "loud-data"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -76,3 +77,16 @@ def test_files_of_a_whole_directory_are_replaced_all_or_none(tmp_path, monkeypat
     assert texts == ({"old"} if at == 0 else {"new"})
     listed = json.loads((tmp_path / "manifest.json").read_text())["files"]
     assert names(tmp_path) == sorted([*listed, "manifest.json"])
+
+
+def test_an_error_names_what_the_user_knows(tmp_path):
+    with pytest.raises(OSError, match="No space") as caught, files.appearing(tmp_path / "bundle"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as writing to a full disk does
+    assert caught.value.filename == str(tmp_path / "bundle")
+    with pytest.raises(FileNotFoundError) as absent, files.appearing(tmp_path / "bundle") as folder:
+        (folder / "nowhere" / "model.onnx").write_text("")
+    assert absent.value.filename == str(tmp_path / "bundle" / "nowhere" / "model.onnx")
+    with pytest.raises(OSError, match="odd") as other, files.appearing(tmp_path / "bundle"):
+        raise OSError(errno.EIO, "odd")
+    assert other.value.filename is None
+    assert names(tmp_path) == []

@@ -14,6 +14,7 @@ import pytest
 
 from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.data import source
+from poolzoo.datasets import shards as shards_module
 
 wds = pytest.importorskip("webdataset")
 
@@ -54,6 +55,38 @@ def shards(photos: Path, form: str = "cls") -> str:
     write(photos / "shards/all-train-0001.tar", train[20:])
     write(photos / "shards/all-validation-0000.tar", members(photos, "test", form), tarfile.GNU_FORMAT)
     return f"shards:{photos}/shards"
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *(
+            "a.tar",
+            "{a,b}",
+            "x-{00..17}",
+            "{9..3}",
+            "{0..10..3}",
+            "{10..0..4}",
+            "{train,test}-{0..4}",
+            "{a}",
+            "{a{1,2}}",
+        ),
+        *("{a{0..3}{0..3},b,c{1..2}}-{x,y}", "{0..2}::{a,b}", "{,a}", "{a,{b,{c,d}}}", "{-2..2}"),
+    ],
+)
+def test_names_of_a_pattern_are_counted_as_they_are_made(pattern):
+    from braceexpand import braceexpand
+
+    made = sum(len(list(braceexpand(part))) for part in pattern.split("::"))
+    assert shards_module.names_meant(pattern) == made
+
+
+@pytest.mark.parametrize(
+    "pattern", ["x-{2147483647..9}.tar", "{0..9999}{0..9999}", "{a{0..9999}{0..9999},b}", f"{{0..{'9' * 5000}}}"]
+)
+def test_a_pattern_of_endless_names_is_refused_before_they_are_made(pattern):
+    with pytest.raises(UsageError, match="means more than 1,000,000 files"):
+        shards_module.open_shards(pattern)
 
 
 @pytest.mark.parametrize("form", ["cls", "txt", "json", "number"])

@@ -201,6 +201,15 @@ def test_bad_json_is_refused_with_its_line(photos, text, says):
         source.open_dataset(write(photos, text, name))
 
 
+def test_of_many_columns_only_the_first_are_compared(photos):
+    """Comparing each of a million names takes minutes."""
+    for many, is_near in ((100, True), (100_000, False)):
+        text = ",".join([*map(str, range(many)), "path", "lable"])
+        with pytest.raises(UsageError, match="no column label among") as caught:
+            source.open_dataset(write(photos, text))
+        assert ("did you mean label" in caught.value.hint) == is_near
+
+
 @pytest.mark.parametrize(
     ("place", "says"), [("al.csv", "did you mean all.csv"), ("train", "is a folder"), ("x.xls", "ends in none of")]
 )

@@ -28,6 +28,8 @@ ERRORS: Final = {
     "eio": (interposer.FAIL_ONCE, errno.EIO),
     "denied": (interposer.FAIL_ONCE, errno.EACCES),
 }
+YEAR: Final = 366 * 24 * 3600
+JUMPS: Final = {"ahead": YEAR, "behind": -YEAR}  # of the clock, in seconds
 REFUSED: Final = (0, 1, 2, 4)  # codes of a command whose disk fails: it goes on, or says why not
 EVERYWHERE: Final = ("cache", "tmp", "config")  # where strays are looked for, beside what a command makes
 LATE: Final = 4  # operations before the end from which on a signal may come too late
@@ -124,9 +126,6 @@ class Bench:
             wrong += [f"{text}: {ended.err[-800:]!r}" for text in said_wrong(ended.err)]
             wrong += _left_over(ended.session, str(self.plan))
             wrong += self._wrong_code(fault, ended, happened, is_whole=not scenario.next(self.box))
-        if fault.kind.startswith("kill"):  # the system's directory for temporary files is the system's to clean
-            remove(self.box / "tmp")
-            (self.box / "tmp").mkdir()
         if scenario.settle:
             settled, _ = self.undisturbed(scenario.settle)
             wrong += [f"then `{' '.join(scenario.settle)}` says {settled.err[-300:]!r}"] * (settled.code != 0)
@@ -145,12 +144,15 @@ class Bench:
             action, value = interposer.SIGNAL, SIGNALS[name]
         if fault.kind in ("gone", "twin"):
             action, value = interposer.SIGNAL, signal.SIGSTOP
+        if fault.kind in JUMPS:
+            action, value = interposer.JUMP, JUMPS[fault.kind]
         twice = fault.kind.endswith("-twice")
         interposer.write_plan(self.plan, self.box, at=fault.where, action=action, value=value, twice=twice)
         command, wrong = self.start(scenario.command, fresh=fault.fresh), list[str]()
         if fault.kind in ("gone", "twin") and command.is_stopped():
             if fault.kind == "gone":
                 remove(self.box / fault.what)
+                (self.box / "tmp").mkdir(exist_ok=True)  # a cleaner removes what is in it
             else:
                 other = self.start(scenario.next(self.box) or scenario.command)
                 beside = other.wait(30)
@@ -166,6 +168,8 @@ class Bench:
             return ["it hangs"]
         if not happened:
             return [f"ends with {ended.code} without a fault: {said!r}"] if ended.code else []
+        if kind in JUMPS:
+            return [f"ends with {ended.code}: {said!r}"] if ended.code else []
         if kind not in SIGNALS:
             return [] if ended.code in REFUSED else [f"ends with {ended.code}: {said!r}"]
         if fault.kind.endswith("%"):  # a short command may have ended before its share of the time was seen

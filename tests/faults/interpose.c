@@ -16,18 +16,20 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/types.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { NOTHING, SIGNAL, FAIL_ONCE, FAIL_FROM };
+enum { NOTHING, SIGNAL, FAIL_ONCE, FAIL_FROM, JUMP };
 enum { SPACE = 1, CHANGE = 2 }; /* what an operation does: takes space, changes what is there */
 
 typedef struct {
     int64_t count;  /* operations so far */
     int64_t at;     /* the operation at which the fault happens, from 1; 0 for none */
     int32_t action; /* one of the above */
-    int32_t value;  /* number of the signal, or errno */
+    int32_t value;  /* number of the signal, errno, or seconds by which the clock jumps */
     int32_t target; /* process that gets the signal, the first that follows the plan; negative for its group */
     int32_t done;   /* whether the fault has happened */
     int32_t twice;  /* whether the signal comes again at the next operation */
@@ -88,6 +90,10 @@ static int counts(int kind) {
         errno = before;
         return 0;
     }
+    if (plan->action == JUMP) {
+        plan->done = 1;
+        return 0;
+    }
     int fails = plan->action == FAIL_FROM || (plan->action == FAIL_ONCE && now == plan->at);
     if (plan->value == ENOSPC || plan->value == EDQUOT) fails = fails && (kind & SPACE);
     if (plan->value == EROFS || plan->value == EACCES) fails = fails && (kind & CHANGE);
@@ -100,6 +106,30 @@ static int counts(int kind) {
 #define REAL(name) \
     static __typeof__(&name) real; \
     if (real == NULL) real = (__typeof__(&name))dlsym(RTLD_NEXT, #name)
+
+/* The clock of the wall, which somebody may set; that which only counts is left alone. */
+static int64_t jumped(void) { return plan != NULL && plan->action == JUMP && plan->done ? plan->value : 0; }
+
+int clock_gettime(clockid_t clock, struct timespec *now) {
+    REAL(clock_gettime);
+    int result = real(clock, now);
+    if (result == 0 && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)) now->tv_sec += jumped();
+    return result;
+}
+
+int gettimeofday(struct timeval *restrict now, void *restrict zone) {
+    REAL(gettimeofday);
+    int result = real(now, zone);
+    if (result == 0 && now != NULL) now->tv_sec += jumped();
+    return result;
+}
+
+time_t time(time_t *now) {
+    REAL(time);
+    time_t found = real(NULL) + jumped();
+    if (now != NULL) *now = found;
+    return found;
+}
 
 /* A disk that becomes full takes the first half of what is written. */
 #define WRITES(name, signature, call, half)                                     \

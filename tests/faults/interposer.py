@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 SOURCE: Final = Path(__file__).with_name("interpose.c")
 VARIABLE: Final = "FAULTS_PLAN"
-NOTHING, SIGNAL, FAIL_ONCE, FAIL_FROM = range(4)
+NOTHING, SIGNAL, FAIL_ONCE, FAIL_FROM, JUMP = range(5)
 _FORM: Final = struct.Struct("qqiiiiii4096s")
 
 

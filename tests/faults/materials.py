@@ -16,6 +16,7 @@ from faults import interposer
 from faults.bench import Bench
 from faults.scenarios import TRAIN, Scenario
 from support import photographs
+from support.runtimes import fake_runtime
 
 # A data set like CIFAR-10: one published file with a checksum, kept in the cache directory.
 REMOTE: Final = """
@@ -45,6 +46,7 @@ def make(bench: Bench) -> None:
     if not (place / "photos").is_dir():
         photographs.data_set(place / "photos", train=14, test=6)
     (place / "remote.py").write_text(REMOTE.format(**_published()))
+    fake_runtime(place / "runtime.py")
     for name, words in {
         "run": TRAIN,
         "run2": (*TRAIN, "--seed", "1", "--split-seed", "0"),

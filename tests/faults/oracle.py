@@ -23,6 +23,7 @@ TIMES: Final = re.compile(r"\d[\d.,]*(?= (ms|s|minutes?|h)\b)")  # in sentences
 RANDOM: Final = re.compile(r"[0-9a-f]{16,}|(?<=part-)\w+(?=\.(rows|table))")  # keys of caches, and drawn names
 LIBRARIES: Final = re.compile(r"torchinductor")  # caches of libraries in the directory for temporary files
 LINES: Final = (".jsonl",)
+UNLISTED: Final = ("checkpoint/", "runtimes.")  # what manifests leave out
 
 
 def files_below(place: Path) -> dict[str, Path]:
@@ -77,7 +78,7 @@ def damage(place: Path) -> list[str]:
     for manifest in _manifests(place):
         listed = {*json.loads(manifest.read_text())["files"], manifest.name}
         unlisted = [name for name in files_below(manifest.parent) if name not in listed]
-        found += [f"{name} is not in {manifest}" for name in unlisted if not name.startswith("checkpoint/")]
+        found += [f"{name} is not in {manifest}" for name in unlisted if not name.startswith(UNLISTED)]
     return found + false_manifests(place)
 
 

@@ -21,6 +21,7 @@ KILLS: Final = {
 }
 DISKS: Final = {"full": 3, "disk%": 1, "eio": 2, "readonly": 1, "denied": 1}
 TWINS: Final = {"twin": 2, "gone": 1}
+CLOCKS: Final = {"ahead": 0.5, "behind": 0.5}
 DIGITS: Final = ("--data", "digits", "--limit", "100", "--epochs", "2", "--batch-size", "30", "--threads", "1")
 PLAIN: Final = ("--backbone", "nano/plain", "--pool", "gem")
 TRAIN: Final = ("finetune", *DIGITS, *PLAIN, "--no-check-export")
@@ -55,7 +56,7 @@ class Scenario:
     begun: str = ""
     resume: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
-    kinds: Mapping[str, int] = field(default_factory=lambda: {**KILLS, **DISKS, **TWINS})
+    kinds: Mapping[str, float] = field(default_factory=lambda: {**KILLS, **DISKS, **TWINS, **CLOCKS})
     gone: tuple[str, ...] = ("cache",)
     weight: float = 1.0
     needs: tuple[str, ...] = ()
@@ -116,11 +117,15 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
     "compare-frozen": _compare(
         *(*DIGITS, "--backbone", "nano/resnet", "--pretrained", "--pool", "avg,gem", "--freeze", "backbone"), weight=1.5
     ),
+    "compare-budget": _compare(
+        *(*DIGITS, "--backbone", "nano/plain", "--pool", "avg,gem", "--time-budget", "1h"), kinds=CLOCKS, weight=0.3
+    ),
     "export": Scenario(
         command=("export", "run", "--no-bench", "--out", "bundle"),
         made=("bundle",),
         done="bundle",
         inputs=("run",),
+        gone=("tmp",),
     ),
     "export-int8": Scenario(
         command=("export", "run", "--no-bench", "--precision", "int8", "--min-agreement", "0.1", "--out", "bundle"),
@@ -128,6 +133,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
         done="bundle",
         inputs=("run",),
         weight=0.3,
+        gone=("tmp",),
     ),
     "export-half": Scenario(
         command=("export", "run", "--no-bench", "--precision", "fp16", "--min-agreement", "0.1", "--out", "bundle"),
@@ -135,6 +141,15 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
         done="bundle",
         inputs=("run",),
         weight=0.3,
+        gone=("tmp",),
+    ),
+    "verify-runtime": Scenario(
+        command=("verify", "bundle", "--no-bench", "--plugin", "runtime.py", "--runtime", "fake"),
+        made=("bundle",),
+        done="bundle/runtimes.html",
+        inputs=("bundle", "runtime.py"),
+        gone=("tmp",),
+        weight=0.5,
     ),
     "calibrate": Scenario(
         command=("evaluate", "run", "--calibrate"),

@@ -16,6 +16,7 @@ import torch
 from poolzoo.common.errors import CheckFailed, EnvironmentProblem
 from poolzoo.data import disk
 from poolzoo.datasets import download
+from poolzoo.model import compiled
 from poolzoo.model.state_dict import read_state_dict
 
 ROOT = Path(__file__).parents[2]
@@ -70,8 +71,8 @@ def test_what_a_cache_keeps_is_private(tmp_path):
 
 
 def test_no_file_is_made_in_a_shared_folder_by_a_known_name():
-    """No source names /tmp or asks for it; `tempfile` makes names that nobody can foresee, and makes them its own."""
-    for path in (ROOT / "poolzoo").rglob("*.py"):
+    """No source names /tmp, and one asks for it: there and in `tempfile`, names are random, and files are made anew."""
+    for path in {*(ROOT / "poolzoo").rglob("*.py")} - {ROOT / "poolzoo/common/temporary.py"}:
         text = path.read_text(encoding="utf-8")
         if "/tmp" not in text and "gettempdir" not in text and "TEMP" not in text:
             continue
@@ -81,6 +82,22 @@ def test_no_file_is_made_in_a_shared_folder_by_a_known_name():
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documented:
                 assert not node.value.startswith(("/tmp", "/var/tmp", "TMP", "TEMP")), path
             assert not (isinstance(node, ast.Attribute) and node.attr.startswith("gettempdir")), path
+
+
+def test_compiled_code_is_kept_in_our_own_cache(tmp_path, monkeypatch):
+    """torch loads it again, from a folder of /tmp that another user may have made before."""
+    monkeypatch.setenv("POOLZOO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv(compiled.VARIABLE, "")
+    monkeypatch.setattr(torch, "compile", lambda module, **_: module)
+    compiled.compiled(torch.nn.Identity())
+    place = Path(os.environ[compiled.VARIABLE])
+    assert place == tmp_path / "cache" / "inductor"
+    assert place.stat().st_mode & 0o077 == 0 or os.name == "nt"
+    monkeypatch.setenv(compiled.VARIABLE, str(tmp_path / "own"))
+    compiled.compiled(torch.nn.Identity())
+    assert os.environ[compiled.VARIABLE] == str(tmp_path / "own")
+    for path in (ROOT / "poolzoo").rglob("*.py"):
+        assert path.name == "compiled.py" or "torch.compile(" not in path.read_text(encoding="utf-8"), path
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")

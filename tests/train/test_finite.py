@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from support import linear_bundle
 from torch import nn
 
+from poolzoo.artifacts import manifest
 from poolzoo.common import json_writer
+from poolzoo.common.errors import CheckFailed
 from poolzoo.metrics import classification
 from poolzoo.train import finite
+from poolzoo.train.device import DevicePolicy
+from poolzoo.train.teacher import load_teacher
+
+EARLIER = Path(__file__).parents[1] / "data/earlier"
+CPU = DevicePolicy(torch.device("cpu"), None, torch.contiguous_format)
 
 # A pooling that goes bad at its AT-th training step, in the way that HOW says, and two classes that are told apart.
 LATE = """
@@ -229,3 +238,17 @@ def test_an_image_with_nan_probabilities_gets_no_label(poolzoo, tmp_path, monkey
         assert "error: 1 of 1 images have no label, first " in outcome.err
         assert "read" not in outcome.err
     assert "\tthe network gives NaN or infinity for it" in poolzoo("predict", made, tmp_path / "black.png").out
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_teacher_with_a_weight_that_is_not_finite_is_refused(tmp_path, value):
+    run = shutil.copytree(EARLIER / "run", tmp_path / "run")
+    weights = load_file(run / "model.safetensors")
+    weights["classifier.weight"][0, 0] = value
+    save_file(weights, run / "model.safetensors", metadata={"format": "pt"})
+    (run / "manifest.json").unlink()
+    manifest.write_manifest(run, "run")
+    config = json.loads((run / "config.json").read_text())
+    height, width = config["poolzoo"]["data_size"]
+    with pytest.raises(CheckFailed, match=r"classifier.weight of the teacher .* holds NaN or infinity"):
+        load_teacher(str(run), "classification", config["label_names"], (height, width), CPU)

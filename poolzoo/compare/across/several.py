@@ -202,7 +202,7 @@ def _seeds(row: VariantResult) -> tuple[float | None, ...]:
 def _contents(path: Path) -> list[tuple[str, Mapping[str, object], Path | None]]:
     """The comparisons at a path: name, content, and directory."""
     if path.is_dir():
-        if not (path / writing.RESULT).is_file():
+        if not files.has_file(path / writing.RESULT):
             raise UsageError(f"{path} is not finished", f"poolzoo compare --resume {path}")
         file, folder = path / writing.RESULT, path
     else:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from random import SystemRandom
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +12,7 @@ import numpy as np
 from poolzoo.artifacts.run import load_run
 from poolzoo.common import output
 from poolzoo.common.errors import CheckFailed, UsageError
+from poolzoo.common.temporary import temporary_folder
 from poolzoo.compare.board import pinning
 from poolzoo.compare.board.checks.context import Context
 from poolzoo.compare.board.checks.weights import state_of
@@ -112,8 +111,8 @@ class Rerun:
         submitted = context.by_trial[name, seed]
         plugins = tuple(str(path.resolve()) for path in loader.settings.files)
         settings = replace(context.protocol.settings_of(name, seed), data=self.data, plugins=plugins)
-        with tempfile.TemporaryDirectory() as folder, output.quiet():
-            place = Path(folder) / "run"
+        with temporary_folder() as folder, output.quiet():
+            place = folder / "run"
             run.finetune(with_absolute_paths(settings), place)
             repeated = SubmittedRun(place)
             difference = largest_difference(state_of(submitted), state_of(repeated))

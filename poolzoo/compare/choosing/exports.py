@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from poolzoo.common import output, resources
 from poolzoo.common.errors import PoolzooError, explain
+from poolzoo.common.temporary import temporary_folder
 from poolzoo.compare import measures
 from poolzoo.compare.choosing.finished import Finished
 from poolzoo.compare.choosing.plan import Request
@@ -59,8 +59,8 @@ class Exports:
         return replace(candidate, latency_ms=found.latency_ms, refusal=refusal)
 
     def _export(self, path: Path, *, check_target: bool) -> _Exported:
-        with tempfile.TemporaryDirectory(prefix="poolzoo-") as folder:
-            file = Path(folder) / "model.onnx"
+        with temporary_folder() as folder:
+            file = folder / "model.onnx"
             parity = measures.export(path, file, PROVIDER, self.threads or resources.cpus())
             latency = measures.latencies(path, file, PROVIDER, self.threads)[1]
             if not parity:
@@ -90,9 +90,9 @@ def _refused_by(target: str, run: Path) -> str | None:
     from poolzoo.export.source import from_run
     from poolzoo.export.targets import TargetOptions
 
-    with tempfile.TemporaryDirectory(prefix="poolzoo-") as folder, output.quiet():
+    with temporary_folder() as folder, output.quiet():
         try:
-            place = Path(folder) / "bundle"
+            place = folder / "bundle"
             export(from_run(load_run(run)), place, measure_speed=False, targets=TargetOptions(targets=(target,)))
         except PoolzooError as error:
             return error.message

@@ -96,7 +96,7 @@ class Plan:
             UsageError: `out` is no choice.
             CheckFailed: The file is damaged.
         """
-        if not (out / FILE).is_file():
+        if not files.has_file(out / FILE):
             text = f"{out} is no choice: it has no {FILE}"
             raise UsageError(text, "give the directory of an interrupted poolzoo choose")
         found: Mapping[str, object] = json_reader.mapping(files.read_json(out / FILE))

@@ -134,13 +134,13 @@ def _compared(planned: Planned, out: Path, seconds: float) -> Finished | None:
     place = out / planned.name
     output.say(f"comparing {len(planned.config.variants)} candidates: {planned.title}")
     try:
-        if (place / configs.FILE).is_file():
+        if files.has_file(place / configs.FILE):
             result = comparison.resume(place)
         else:
             shutil.rmtree(place, ignore_errors=True)  # it was interrupted before it had a plan
             result = comparison.run(replace(planned.config, time_budget=seconds), place, "poolzoo choose")
     except CheckFailed as error:
-        if not (place / configs.FILE).is_file() or any(one.done for one in TrialRecords(place).trials.values()):
+        if not files.has_file(place / configs.FILE) or any(one.done for one in TrialRecords(place).trials.values()):
             raise
         output.warn(f"{planned.title}: {error.message}", error.hint)
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ import onnxruntime
 
 from poolzoo.common import files, output
 from poolzoo.common.errors import PoolzooError, UsageError
+from poolzoo.common.temporary import temporary_folder
 from poolzoo.data.sizes import Size, show
 from poolzoo.parity import check, probes
 from poolzoo.parity.foreign import images as image_source
@@ -129,8 +129,8 @@ def verify_against(path: Path, reference: str, options: AgainstOptions | None = 
 
 
 def _open(graph: onnx.ModelProto, threads: int | None) -> OnnxModel:
-    with tempfile.TemporaryDirectory(prefix="poolzoo-") as work:
-        place = Path(work) / "model.onnx"
+    with temporary_folder() as work:
+        place = work / "model.onnx"
         onnx.save(graph, place)
         return ort_session.open_model(place, "cpu", threads)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from poolzoo.common.errors import CheckFailed
+from poolzoo.common.temporary import temporary_folder
 from poolzoo.runtime.builtin import sessions
 
 if TYPE_CHECKING:
@@ -33,17 +33,17 @@ def convert(bundle: Path, out: Path) -> None:
     import onnx
     import onnx2tf
 
-    with tempfile.TemporaryDirectory() as work:
-        copy = Path(work, sessions.MODEL)  # onnx2tf writes over the file that it is given
+    with temporary_folder() as work:
+        copy = work / sessions.MODEL  # onnx2tf writes over the file that it is given
         onnx.save(keep_floors(onnx.load(bundle / sessions.MODEL)), copy)
         onnx2tf.convert(
             input_onnx_file_path=str(copy),
-            output_folder_path=str(Path(work, "out")),
+            output_folder_path=str(work / "out"),
             keep_shape_absolutely_input_names=[sessions.IMAGES],  # else it takes NHWC for NCHW
             copy_onnx_input_output_names_to_tflite=True,
             non_verbose=True,
         )
-        found = sorted(Path(work, "out").glob("*_float32.tflite"))
+        found = sorted((work / "out").glob("*_float32.tflite"))
         if len(found) != 1:
             raise CheckFailed("onnx2tf writes no float32 file")
         shutil.copyfile(found[0], out / CONVERTED)

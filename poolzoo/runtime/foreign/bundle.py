@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ import onnx
 
 from poolzoo.artifacts import manifest
 from poolzoo.common import files
+from poolzoo.common.temporary import temporary_folder
 from poolzoo.data.synthetic import edge_cases, synthetic_images
 from poolzoo.runtime import ort_session
 from poolzoo.runtime.foreign.canonical import canonical
@@ -27,8 +27,7 @@ FLOOR_FACTOR: Final = 4.0  # of what it costs ONNX Runtime itself
 @contextmanager
 def as_bundle(graph: onnx.ModelProto, golden: Mapping[str, np.ndarray], parity: Mapping[str, object]) -> Iterator[Path]:
     """Within it, a directory with a graph in a bundle's form, its golden arrays, and its parity report."""
-    with tempfile.TemporaryDirectory(prefix="poolzoo-") as work:
-        directory = Path(work)
+    with temporary_folder() as directory:
         onnx.save(graph, directory / "model.onnx")
         files.write_json(directory / "config.json", {})
         files.write_json(directory / "parity.json", parity)
@@ -53,8 +52,8 @@ def own_bundle(file: Classifier, output: str | None = None) -> Iterator[Path]:
     graph = canonical(file, scores, "probabilities" if scores.is_probabilities else "logits", Scaling())
     edges = edge_cases(file.given.size)
     images = np.concatenate([np.stack(list(edges.values())), synthetic_images(file.given.size, IMAGES)])
-    with tempfile.TemporaryDirectory(prefix="poolzoo-") as work:
-        path = Path(work) / "model.onnx"
+    with temporary_folder() as work:
+        path = work / "model.onnx"
         onnx.save(graph, path)
         model = ort_session.open_model(path)
         logits, probabilities = ort_session.run_in_batches(model, images)

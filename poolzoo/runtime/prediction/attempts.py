@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from poolzoo.common import json_reader, json_writer
+from poolzoo.common import files, json_reader, json_writer
 from poolzoo.common.errors import CheckFailed
 
 ATTEMPTS: Final = "attempts"
@@ -36,7 +36,7 @@ class Attempt:
         """
         self._path = out / ATTEMPTS / f"{part:06}.json"
         self._deaths: Counter[tuple[int, int]] = Counter()
-        if self._path.is_file():
+        if files.has_file(self._path):
             try:
                 given = json_reader.mapping(json_reader.parse(self._path.read_bytes()))
             except ValueError:

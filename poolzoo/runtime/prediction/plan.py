@@ -118,7 +118,7 @@ class Plan:
             UsageError: There is none.
             CheckFailed: It is damaged or was edited, or a later version wrote it.
         """
-        if not (out / PLAN).is_file():
+        if not files.has_file(out / PLAN):
             text = f"{out} holds no predictions: it has no {PLAN}"
             raise UsageError(text, "give the directory of an interrupted predict --out")
         given = json_reader.mapping(files.read_json(out / PLAN))
@@ -179,7 +179,7 @@ def open_plan(out: Path, request: Request) -> tuple[Plan, bool]:
         with files.appearing(out) as folder:
             return _write(folder, request), False
     with locks.alone_in(out, "predictions"):
-        if not (out / PLAN).is_file():
+        if not files.has_file(out / PLAN):
             return _write_into(out, request), False
         plan = Plan.load(out)
         _require_same(out, plan, request)

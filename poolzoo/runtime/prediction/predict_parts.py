@@ -197,7 +197,7 @@ def _finish(out: Path, plan: Plan, runner: Runner, threads: int | None, *, resum
                 raise
             total.remarks.report(plan.images)
         summary = Summary(out, plan, total)
-        if not (out / SUMMARY).is_file():
+        if not files.has_file(out / SUMMARY):
             files.write_json(out / SUMMARY, summary.to_json())
         return summary
 

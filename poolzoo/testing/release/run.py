@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Any, Final
 import poolzoo
 from poolzoo.common import files
 from poolzoo.common.errors import EnvironmentProblem, PoolzooError, UsageError
+from poolzoo.common.temporary import temporary_folder
 from poolzoo.testing import kinds, project_file, selection
 from poolzoo.testing.base import Check, Failure, first_line
 from poolzoo.testing.expected import ExpectedFailures
@@ -72,8 +72,8 @@ def check_release(project: Path, options: ReleaseOptions, say: Say = lambda text
         files.require_free(options.out)
     if missing := [tool for tool in TOOLS if find_spec(tool) is None]:
         raise EnvironmentProblem(f"--release needs {', '.join(missing)}", "pip install 'poolzoo[release]'")
-    with tempfile.TemporaryDirectory(prefix="poolzoo-release-", ignore_cleanup_errors=True) as folder:
-        return _Checking(root, Path(folder), options, expected, say).report(str(project))
+    with temporary_folder() as folder:
+        return _Checking(root, folder, options, expected, say).report(str(project))
 
 
 class _Checking:
