@@ -107,8 +107,9 @@ def _folded(backbone: nn.Module, pairs: Mapping[str, str]) -> nn.Module:
         weight, bias = fuse_conv_bn_weights(
             convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
         )
-        convolution.weight = weight.requires_grad_(requires_grad=False)
-        convolution.bias = bias.requires_grad_(requires_grad=False)
+        convolution.weight, convolution.bias = weight, bias
+        for parameter in (weight, bias):
+            parameter.requires_grad = False
         follows = [getattr(norm, name) for name in ("drop", "act") if hasattr(norm, name)]  # in a norm of timm
         folded.set_submodule(second, nn.Sequential(*follows))
     return folded

@@ -10,6 +10,7 @@ therefore bitwise the same on any number of cores, whichever networks share the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -78,10 +79,12 @@ def inference_networks(
     backbones: dict[nn.Module, nn.Module] = {}
     for network in networks:
         if network.backbone not in backbones:
-            backbones[network.backbone] = fold_batch_norms(
-                network.backbone, lambda backbone, like=network: like.with_backbone(backbone).forward_map(x)
-            )
+            backbones[network.backbone] = fold_batch_norms(network.backbone, partial(_map_of, network, x))
     return [network.with_backbone(backbones[network.backbone]) for network in networks]
+
+
+def _map_of(network: Network, x: Tensor, backbone: nn.Module) -> Tensor:
+    return network.with_backbone(backbone).forward_map(x)
 
 
 def in_parts(module: nn.Module, x: Tensor, size: int) -> Tensor:
