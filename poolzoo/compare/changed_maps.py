@@ -20,7 +20,7 @@ from poolzoo.model.state_dict import weights_digest
 from poolzoo.train.device import DevicePolicy
 from poolzoo.train.feature_entries import ROWS, FeatureStore
 
-VERSION: Final = 1  # of the changes: another one where a corruption computes something else
+VERSION: Final = 2  # of the content: another one where a corruption or a backbone computes something else
 
 
 class MapWriter:

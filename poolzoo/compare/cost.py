@@ -132,7 +132,7 @@ def step_times(prepared: PreparedRun, heads: int) -> StepTimes:
         if not settings.caches_features:
             forward, train = _seconds(_inference(network, x)), _seconds(_training(network, x, labels))
             return StepTimes(train=train / count, forward=forward / count)
-        backbone = _seconds(_inference(network.forward_map, x)) / count
+        backbone = _seconds(_inference(prepared.inference_network.forward_map, x)) / count
         with torch.no_grad():
             maps = network.forward_map(x)
             pooled = network.pool(maps)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from poolzoo.artifacts.run import Run, load_runs
 from poolzoo.common import output
@@ -85,15 +85,16 @@ class _Predictor:
     def __init__(
         self, runs: Sequence[Run], images: np.ndarray, policy: DevicePolicy, pool: Cores, *, keep: bool
     ) -> None:
-        networks = [run.network for run in runs]
-        self.count = len(networks)
+        self.count = len(runs)
         self._images = images
         self._policy = policy
         self._cores = pool
         size = (images.shape[1], images.shape[2])
         self._preprocess = runs[0].preprocess.to(policy.device)
+        placed = nn.ModuleList([run.network for run in runs])
+        policy.place(placed)
+        networks = inference.inference_networks([run.network for run in runs], self._preprocess, size, policy)
         stacked = inference.Stacked(networks, [1] * len(networks))
-        policy.place(stacked)
         measured = footprint.measure(stacked, self._preprocess, size, policy)
         head_batch = footprint.eval_batch_size(measured, policy, beside=inference.BESIDE)
         self._batch_size, self._kept = head_batch, None

@@ -52,6 +52,12 @@ class Network(nn.Module):
         features: Tensor = self.backbone(x)
         return as_feature_map(features, self.layout)
 
+    def with_backbone(self, backbone: nn.Module) -> Network:
+        """A network with another backbone, and the same modules behind it."""
+        if backbone is self.backbone:
+            return self
+        return Network(backbone, self.pool, self.classifier, self.layout, self.norm, self.norm_first)
+
     @property
     def head(self) -> nn.Sequential:
         """What follows the backbone, `float[N, C, H', W'] → float[N, num_classes]`: the same modules, not copies."""

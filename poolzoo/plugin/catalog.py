@@ -6,7 +6,7 @@ No heavy package is imported here: a build given as a string is imported only wh
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import pluggy
 
@@ -173,18 +173,21 @@ class Catalog:
         named = self._pick(wanted, entries)
         own_family = family is not None and family.source.tier == "built-in"
         if family is not None and (named is None or (own_family and named.source.tier != "built-in")):
+            found = self._from_family(family, rest)
+            if found is None and named is None:
+                raise self._unknown_in_family(family, rest, wanted.name)
             try:
-                return self._resolve(wanted, self._from_family(family, rest, wanted.name))
+                if found is not None:
+                    return self._resolve(wanted, found)
             except UsageError:
                 if named is None:
                     raise
         return self._resolve(wanted, self._find("backbone", wanted, entries))
 
-    def _from_family(self, entry: Entry, name: str, typed: str) -> Entry:
-        """One backbone of a family.
+    def _from_family(self, entry: Entry, name: str) -> Entry | None:
+        """One backbone of a family; None where it has none of that name.
 
         Raises:
-            UsageError: The family has none of that name.
             PluginFailed: The family's own code raised something else than KeyError.
         """
         assert isinstance(entry.item, spec.BackboneFamily)
@@ -192,11 +195,7 @@ class Catalog:
         try:
             found = family.get(name)
         except KeyError:
-            own = [one.item.name for one in self.select(spec.Backbone)]
-            everything = own + [f"{family.prefix}/{one}" for one in self.family_names(entry)]
-            near = grammar.suggest(typed, everything) or grammar.suggest(f"{family.prefix}/{name}", everything)
-            hint = near or f"poolzoo list backbones --filter '{family.prefix}/*' shows what there is"
-            raise UsageError(f"no backbone is called {typed!r}", self.with_problems(hint)) from None
+            return None
         except PoolzooError:
             raise
         except Failure as error:
@@ -207,6 +206,15 @@ class Catalog:
             return Entry(found if entry.source.tier == "built-in" else values.item(found), entry.source)
         except Failure as error:
             raise _failed(entry, error) from error
+
+    def _unknown_in_family(self, entry: Entry, name: str, typed: str) -> UsageError:
+        """That neither a family nor another plugin has a backbone, with names that are near."""
+        prefix = cast(spec.BackboneFamily, entry.item).prefix
+        own = [one.item.name for one in self.select(spec.Backbone)]
+        everything = own + [f"{prefix}/{one}" for one in self.family_names(entry)]
+        near = grammar.suggest(typed, everything) or grammar.suggest(f"{prefix}/{name}", everything)
+        hint = near or f"poolzoo list backbones --filter '{prefix}/*' shows what there is"
+        return UsageError(f"no backbone is called {typed!r}", self.with_problems(hint))
 
     def family_names(self, entry: Entry) -> list[str]:
         """The names that a family gives, without its prefix; no more than `MAX_NAMES`.

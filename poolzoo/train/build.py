@@ -142,7 +142,7 @@ def image_loader(
         preprocess=prepared.preprocess,
         policy=prepared.policy,
         eval_batch_size=eval_batch_size,
-        frozen_network=prepared.assembly.network if frozen else None,
+        frozen_network=prepared.inference_network if frozen else None,
         teacher=prepared.teacher,
         teacher_logits=teacher_logits,
     )

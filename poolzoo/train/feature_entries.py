@@ -27,7 +27,7 @@ from poolzoo.train.prepare import PreparedRun
 Part = Literal["train", "val", "test", "mirrored"]
 
 ROWS: Final = "rows.npy"
-VERSIONS: Final[dict[Part, int]] = {"train": 2, "val": 3, "test": 2, "mirrored": 2}  # of the content
+VERSIONS: Final[dict[Part, int]] = {"train": 3, "val": 4, "test": 3, "mirrored": 3}  # of the content
 PRECISIONS: Final = ("float16", "float32")  # in the order in which they are tried
 
 

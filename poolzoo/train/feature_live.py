@@ -160,7 +160,7 @@ class _Backbone:
         self.views = 1 + prepared.settings.views
         self._prepared = prepared
         self._threads = evaluation_threads()
-        self._replicas = Replicas(prepared.assembly.network, self._threads)
+        self._replicas = Replicas(prepared.inference_network, self._threads)
         plain = batch_loader(prepared, prepared.backbone_batch_size, NO_AUGMENTATION)
         changed = plain if self.views == 1 else batch_loader(prepared, plain.batch_size, prepared.augmentation)
         self._loaders = [plain, *[changed] * prepared.settings.views]

@@ -133,7 +133,7 @@ def _compute(
         pool = stack.enter_context(cores(first.prepared.policy.device, evaluation_threads()))
         bar = stack.enter_context(output.progress("running the backbone", first.rows))
         entries = {one.digest: stack.enter_context(keep(one)) for one in configs}
-        networks = nn.ModuleList([one.prepared.assembly.network for one in configs]).eval()
+        networks = nn.ModuleList([one.prepared.inference_network for one in configs]).eval()
         replicas = Replicas(networks, pool.count)
         source = _images_of(first) if maps is None else _maps_of(first, maps)
         done = 0
@@ -198,7 +198,7 @@ def feature_maps(prepared: PreparedRun, network: Network, images: Tensor) -> Ten
 
     Args:
         prepared: A run with the backbone.
-        network: A network with the backbone.
+        network: A network with the backbone as it computes features.
         images: On the device.
     """
     x = prepared.preprocess(images).contiguous(memory_format=prepared.policy.memory_format)

@@ -122,7 +122,9 @@ def _logits(heads: Sequence[PreparedRun], part: feature_entries.Part) -> np.ndar
         keys = [feature_entries.part_key(head, part) for head in heads]
         shard = _logits_of_features(heads, keys, stores, first.rank.shard(np.arange(len(indices))))
     else:
-        networks = [head.assembly.network for head in heads]
+        networks = inference.inference_networks(
+            [head.assembly.network for head in heads], first.preprocess, data.size, first.policy
+        )
         shard = inference.predict_logits(
             inference.Stacked(networks, [head.head_batch_size for head in heads]),
             first.preprocess,

@@ -1,5 +1,8 @@
 """Runs networks in eval mode on many images, in batches that fit into memory, on all cores.
 
+On a CPU in single precision, batch norms of backbones are folded into convolutions. Every result without gradients is
+that of the folded backbone: features on which heads train, tests, and `poolzoo evaluate`.
+
 A batch is computed by one thread, and its size follows from the network and the image size. The logits of an image are
 therefore bitwise the same on any number of cores, whichever networks share the backbone, and from stored feature maps.
 """
@@ -7,6 +10,7 @@ therefore bitwise the same on any number of cores, whichever networks share the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -17,6 +21,7 @@ from poolzoo.common import output
 from poolzoo.data.blocks import ImageArray
 from poolzoo.data.sizes import Size
 from poolzoo.data.streaming.images import batches
+from poolzoo.model.folding import fold_batch_norms
 from poolzoo.model.network import Network
 from poolzoo.train import footprint
 from poolzoo.train.cores import Replicas, cores, evaluation_threads
@@ -56,6 +61,32 @@ class Stacked(nn.Module):
         return torch.stack([in_parts(one.head, maps[one.backbone], size) for one, size in sized], 1)
 
 
+def inference_networks(
+    networks: Sequence[Network], preprocess: nn.Module, size: Size, policy: DevicePolicy
+) -> list[Network]:
+    """The networks as they run without gradients. A backbone that they share is still shared.
+
+    Args:
+        networks: The networks, on their device.
+        preprocess: Normalizes and resizes.
+        size: Height and width of the images.
+        policy: The device. GPUs and half precision fold nothing: their rounding would differ more.
+    """
+    if policy.device.type != "cpu" or policy.autocast is not None:
+        return list(networks)
+    noise = torch.randint(256, (1, *size, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    x = preprocess(noise).contiguous(memory_format=policy.memory_format)
+    backbones: dict[nn.Module, nn.Module] = {}
+    for network in networks:
+        if network.backbone not in backbones:
+            backbones[network.backbone] = fold_batch_norms(network.backbone, partial(_map_of, network, x))
+    return [network.with_backbone(backbones[network.backbone]) for network in networks]
+
+
+def _map_of(network: Network, x: Tensor, backbone: nn.Module) -> Tensor:
+    return network.with_backbone(backbone).forward_map(x)
+
+
 def in_parts(module: nn.Module, x: Tensor, size: int) -> Tensor:
     """The outputs of a module for `[n, …]`, at most `size` rows at once; `float32`."""
     return torch.cat([module(part).float() for part in torch.split(x, size)])
@@ -65,7 +96,7 @@ def backbone_batch_size(network: Network, preprocess: nn.Module, size: Size, pol
     """The batch size of evaluation for the backbone of a network.
 
     Args:
-        network: The network, on its device.
+        network: The network as it runs without gradients, on its device.
         preprocess: Normalizes and resizes.
         size: Height and width of the images.
         policy: The device.
@@ -116,6 +147,7 @@ def predict_logits(
     if batch_size is None:
         size = (images.shape[1], images.shape[2])
         if isinstance(network, Network):
+            (network,) = inference_networks([network], preprocess, size, policy)
             batch_size = backbone_batch_size(network, preprocess, size, policy)
             run = Stacked([network], [min(batch_size, head_batch_size(network, policy))])
         else:

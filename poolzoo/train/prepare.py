@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from poolzoo.artifacts import run
 from poolzoo.common import allocator, output
@@ -33,7 +34,7 @@ from poolzoo.train import device as devices
 from poolzoo.train.class_weights import ClassWeights
 from poolzoo.train.defaults import augmentation_for, complete_settings
 from poolzoo.train.footprint import Footprint, eval_batch_size, measure, measure_head
-from poolzoo.train.inference import BESIDE, backbone_batch_size
+from poolzoo.train.inference import BESIDE, backbone_batch_size, inference_networks
 from poolzoo.train.settings import Settings
 from poolzoo.train.splits import DataSplits, read_data
 from poolzoo.train.teacher import Teacher, load_teacher, require_teacher
@@ -61,9 +62,15 @@ class BackboneFacts:
         return weights_digest(self.network.backbone)
 
     @cached_property
+    def inference_backbone(self) -> nn.Module:
+        """The backbone as it computes features. Its weights are frozen."""
+        return inference_networks([self.network], self.preprocess, self.size, self.policy)[0].backbone
+
+    @cached_property
     def batch_size(self) -> int:
         """The batch size of evaluation."""
-        return backbone_batch_size(self.network, self.preprocess, size=self.size, policy=self.policy)
+        network = self.network.with_backbone(self.inference_backbone)
+        return backbone_batch_size(network, self.preprocess, size=self.size, policy=self.policy)
 
 
 @dataclass(frozen=True)
@@ -124,6 +131,11 @@ class PreparedRun:
     def footprint(self) -> Footprint:
         """The memory that one image takes in the network."""
         return measure(self.assembly.network, self.preprocess, size=self.data.size, policy=self.policy)
+
+    @property
+    def inference_network(self) -> Network:
+        """The network with the backbone as it computes features. Of a run whose backbone is frozen."""
+        return self.assembly.network.with_backbone(self.facts.inference_backbone)
 
     @property
     def eval_batch_size(self) -> int:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 EXTRAS: Final = ("robustness_samples", "export_top")
 PLURALS: Final = {"pool": "pools", "local_pool": "local_pools", "backbone": "backbones"}
 NOTHING: Final = "none"
-# Releases of poolzoo that split, augment and train bitwise as an earlier one did. What allows that one allows them.
+# Releases of poolzoo that split, augment and train as an earlier one did. What allows that one allows them. Features of
+# frozen backbones differ by rounding: 1.0 folds batch norms.
 TRAINS_AS: Final = {"1.0": "0.1"}
 
 

@@ -1,0 +1,120 @@
+"""A backbone for inference: batch norms are folded into the convolutions before them, where that is proven the same.
+
+In eval mode a batch norm is a fixed scale and shift of each channel. A convolution with other weights and a bias
+computes both at once, and saves a pass over memory. Results differ by rounding.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Final, cast
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+TOLERANCE: Final = 1e-4  # of the largest value, for an example; rounding of float32 is far below, another result above
+# timm's own layers: a convolution that pads as TensorFlow, and a norm with an activation. Other subclasses may compute
+# anything, such as a convolution with standardized weights.
+TIMM_CONVOLUTION: Final = ("timm.layers.conv2d_same", "Conv2dSame")
+TIMM_NORM: Final = ("timm.layers.norm_act", "BatchNormAct2d")
+
+
+def fold_batch_norms(backbone: nn.Module, forward: Callable[[nn.Module], Tensor]) -> nn.Module:
+    """A copy of a backbone in eval mode with its batch norms folded. It shares all other parameters.
+
+    Args:
+        backbone: Of any plugin; stays as it is.
+        forward: Runs the backbone, or its copy, on an example.
+
+    Returns:
+        The backbone itself if there is nothing to fold, if its code cannot be traced, or if the copy does not give
+        the same for the example but for rounding.
+    """
+    was_training = {part: part.training for part in backbone.modules()}
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            backbone.eval()
+            pairs = _pairs(backbone)
+            if not pairs:
+                return backbone
+            folded = _folded(backbone, pairs)
+            return folded if _is_same(forward(backbone), forward(folded)) else backbone
+    except Exception:  # a plugin's module may hold and do anything
+        return backbone
+    finally:
+        for part, training in was_training.items():
+            part.training = training
+
+
+class _Tracer(fx.Tracer):
+    """Traces into all modules but convolutions and norms."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, (nn.Conv2d, nn.BatchNorm2d)) or super().is_leaf_module(m, module_qualified_name)
+
+
+def _pairs(backbone: nn.Module) -> Mapping[str, str]:
+    """Names of the norms that can be folded, by the names of the convolutions whose only use they are."""
+    modules = dict(backbone.named_modules())
+    if not any(_is_norm(one) for one in modules.values()):
+        return {}
+    nodes = list(_Tracer().trace(backbone).nodes)
+    calls = Counter(node.target for node in nodes if node.op == "call_module")
+    read = {str(node.target).rpartition(".")[0] for node in nodes if node.op == "get_attr"}
+    found = {}
+    for node in nodes:
+        if node.op != "call_module" or not _is_norm(modules[node.target]) or node.kwargs or len(node.args) != 1:
+            continue
+        before = node.args[0]
+        if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) > 1:
+            continue
+        names = (str(before.target), str(node.target))
+        if _is_convolution(modules[names[0]]) and not any(calls[name] > 1 or name in read for name in names):
+            found[names[0]] = names[1]
+    return found
+
+
+def _is_convolution(module: nn.Module) -> bool:
+    return _is_plain(module, nn.Conv2d, TIMM_CONVOLUTION)
+
+
+def _is_norm(module: nn.Module) -> bool:
+    if not _is_plain(module, nn.BatchNorm2d, TIMM_NORM):
+        return False
+    return not module.training and cast(nn.BatchNorm2d, module).running_mean is not None
+
+
+def _is_plain(module: nn.Module, torchs: type[nn.Module], timms: tuple[str, str]) -> bool:
+    """Whether a module is exactly a layer of torch or timm, without a hook."""
+    file, name = timms
+    known = (torchs, getattr(sys.modules.get(file), name, torchs))
+    hooks = ("_forward_hooks", "_forward_pre_hooks")
+    return type(module) in known and "forward" not in vars(module) and not any(getattr(module, one) for one in hooks)
+
+
+def _folded(backbone: nn.Module, pairs: Mapping[str, str]) -> nn.Module:
+    shared = {id(parameter): parameter for parameter in backbone.parameters()}
+    folded = copy.deepcopy(backbone, cast(dict[int, object], shared))
+    for first, second in pairs.items():
+        convolution = cast(nn.Conv2d, folded.get_submodule(first))
+        norm = cast(nn.BatchNorm2d, folded.get_submodule(second))
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        weight, bias = fuse_conv_bn_weights(
+            convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+        )
+        convolution.weight, convolution.bias = weight, bias
+        for parameter in (weight, bias):
+            parameter.requires_grad = False
+        follows = [getattr(norm, name) for name in ("drop", "act") if hasattr(norm, name)]  # in a norm of timm
+        folded.set_submodule(second, nn.Sequential(*follows))
+    return folded
+
+
+def _is_same(expected: Tensor, found: Tensor) -> bool:
+    scale = expected.abs().max()
+    return bool(scale.isfinite() and (found - expected).abs().max() <= TOLERANCE * scale)
