@@ -7,6 +7,11 @@ The cases:
     digits    nano/resnet on the digits, `export RUN`
     resnet18  timm/resnet18 at 128 on photographs, frozen and from random weights, `export RUN`
     auto      the run on the digits, `export RUN --precision auto`
+    depthwise timm/mobilenetv3_small_050 at 64 on the photographs, `export RUN --precision auto`
+    int8      the same run with `--precision int8 --min-agreement 0.5`, where layers may return to float32
+
+In the cases but the first two, this tree also chooses prediction sets with `--prediction-sets 0.9`, and its runs are
+calibrated, where the older side cannot. Which layers returned is printed.
 
 The older side trains the runs, one epoch each, and both export the same run in turns. A ratio is this tree ÷ the other,
 within a pair of processes. Shown is the geometric mean with its 95 % interval, from Student's t of the logarithms.
@@ -54,12 +59,14 @@ class Case:
         run: The name of the run.
         train: Arguments of `finetune` for it, from the folder of photographs.
         export: Further arguments of `export`.
+        newer: Arguments of `export` that the older side does not know.
         chooses: Whether times decide which graph the bundle holds, so that two bundles may differ.
     """
 
     run: str
     train: Callable[[Path], tuple[str, ...]]
     export: tuple[str, ...] = ()
+    newer: tuple[str, ...] = ()
     chooses: bool = False
 
 

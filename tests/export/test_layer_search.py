@@ -15,9 +15,10 @@ from onnx import TensorProto, helper, numpy_helper
 from poolzoo.common import files
 from poolzoo.export import graph
 from poolzoo.export.export import ExportOptions, export
-from poolzoo.export.precision import bias_correction, candidates, layer_search, switches
+from poolzoo.export.precision import bias_correction, candidates, layer_search, layer_times, switches
 from poolzoo.export.precision.candidate import Candidate
 from poolzoo.export.precision.convert import Converter
+from poolzoo.export.precision.layer_harm import LayerHarm
 from poolzoo.export.source import from_run
 from poolzoo.parity.check import check_limits
 from poolzoo.parity.layers import Layers
@@ -345,6 +346,35 @@ def test_the_layers_around_a_collapse_return_and_the_rest_stays_int8(conversion,
     row = after.search.to_json({1: 2.0})
     assert [layer["layer"] for layer in row["layers"]] == [one.layer for one in after.search.layers]
     assert row["before"]["agreement"] < 0.99
+    assert row["kernels"]["batch"] == 8
+    assert all(
+        0 < layer["kernels"][key] < row["kernels"][key] for layer in row["layers"] for key in ("before", "after")
+    )
+
+
+KERNELS = {
+    ("node_a", "QLinearConv"): 1.0,
+    ("node_a_token_7", "Concat"): 2.0,
+    ("InsertedPrecisionFreeCast_x", "Cast"): 4.0,
+    ("relu_1_nchwc", "Conv"): 8.0,  # the convolution `node_b`, with the activation behind it
+    ("relu_DequantizeLinear", "DequantizeLinear"): 16.0,  # for `node_b`, which reads it
+    ("relu_1_QuantizeLinear", "QuantizeLinear"): 32.0,  # of the activation, which is no layer here
+    ("ReorderOutput_token_3", "ReorderOutput"): 64.0,
+}
+
+
+def test_kernels_count_to_the_layer_that_their_names_extend():
+    nodes = [
+        helper.make_node("Conv", ["images", "a.weight"], ["x"], "node_a"),
+        helper.make_node("Relu", ["x"], ["relu"], "node_r"),
+        helper.make_node("Conv", ["relu", "b.weight"], ["y"], "node_b"),
+        helper.make_node("Relu", ["y"], ["relu_1"], "node_r_1"),
+    ]
+    proto = helper.make_model(helper.make_graph(nodes, "g", [], []))
+    layers = [LayerHarm(name, (f"node_{name}",), 1.0, weighted=True) for name in ("a", "b")]
+    assert layer_times.by_layer(KERNELS, proto, layers) == {"a": 7.0, "b": 24.0}
+    times = layer_times.LayerTimes(batch=1, before=9.0, after=9.0, layers={"a": (3.0, 1.0)})
+    assert layer_search.describe(layers, times=times) == "a (1, -2.00 ms), b (1)"
 
 
 def names_of_int8(file: Path) -> set[str]:
@@ -401,6 +431,8 @@ def test_the_report_and_the_card_name_the_layers(conversion, tmp_path):
         text = (tmp_path / "b" / name).read_text()
         assert all(layer in text for layer in names)
         assert "2 of 3 layers in float32" in text
+        assert "All kernels take" in text
+    assert "Layers of int8-static in float32" in (tmp_path / "b" / "report.html").read_text()
 
 
 def test_a_graph_too_slow_to_win_is_not_searched(conversion, monkeypatch):
