@@ -13,8 +13,8 @@ The cases:
 The older side trains the runs of the first two, one epoch each, and this tree the others, which it calibrates; it also
 chooses prediction sets for them (`--prediction-sets 0.9`), where the older side may know neither. It prints how many
 layers returned. Both export the same run in turns. A ratio is this tree ÷ the other, within a pair of processes. Shown
-is the geometric mean with its 95 % interval, from Student's t of the logarithms. Memory is the largest resident set. The
-first pair, in which files come from the disk, is not counted.
+is the geometric mean with its 95 % interval, from Student's t of the logarithms. Memory is the largest resident set. Of
+each case the first pair, in which files come from the disk, is not counted.
 
 Each pair also compares the bundles: the graph byte for byte, without the metadata that names poolzoo's version, and the
 figures of the parity check. Where graphs differ, the exit code is 1. Figures of a single edge case may differ in their

@@ -150,8 +150,8 @@ EXAMPLES: Final = (
     group=OUTPUT,
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="If parity fails in fp32, write a directory with the smallest graph and input that still show it, a script, "
-    "and a report that names the node. This takes up to two minutes.",
+    help="If parity fails, or lower precision exceeds its limits, write a directory with the smallest graph and input "
+    "that still show it, a script, and a report that names the node. This takes up to two minutes.",
 )
 @out_option("Directory of the bundle", "exports/ and the name of the run or backbone")
 @json_option
