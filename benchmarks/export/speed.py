@@ -6,11 +6,15 @@ The cases:
 
     digits    nano/resnet on the digits, `export RUN`
     resnet18  timm/resnet18 at 128 on photographs, frozen and from random weights, `export RUN`
-    auto      the run on the digits, `export RUN --precision auto`
+    auto      nano/resnet on the digits, `export RUN --precision auto`
+    search    the same with `--min-agreement 0.999`, which int8 misses, so that layers return to float32
+    depthwise timm/mobilenetv3_small_050 on the digits, `export RUN --precision auto`
 
-The older side trains the runs, one epoch each, and both export the same run in turns. A ratio is this tree ÷ the other,
-within a pair of processes. Shown is the geometric mean with its 95 % interval, from Student's t of the logarithms.
-Memory is the largest resident set. The first pair, in which files come from the disk, is not counted.
+The older side trains the runs of the first two, one epoch each, and this tree the others, which it calibrates; it also
+chooses prediction sets for them (`--prediction-sets 0.9`), where the older side may know neither. It prints how many
+layers returned. Both export the same run in turns. A ratio is this tree ÷ the other, within a pair of processes. Shown
+is the geometric mean with its 95 % interval, from Student's t of the logarithms. Memory is the largest resident set. Of
+each case the first pair, in which files come from the disk, is not counted.
 
 Each pair also compares the bundles: the graph byte for byte, without the metadata that names poolzoo's version, and the
 figures of the parity check. Where graphs differ, the exit code is 1. Figures of a single edge case may differ in their
@@ -54,12 +58,14 @@ class Case:
         run: The name of the run.
         train: Arguments of `finetune` for it, from the folder of photographs.
         export: Further arguments of `export`.
+        newer: Arguments of `export` for this tree alone, which then trains the run.
         chooses: Whether times decide which graph the bundle holds, so that two bundles may differ.
     """
 
     run: str
     train: Callable[[Path], tuple[str, ...]]
     export: tuple[str, ...] = ()
+    newer: tuple[str, ...] = ()
     chooses: bool = False
 
 
@@ -72,10 +78,18 @@ def at_128(photographs: Path) -> tuple[str, ...]:
     return ("--data", f"folder:{photographs}", *frozen, "--epochs", "1")
 
 
+def depthwise(photographs: Path) -> tuple[str, ...]:
+    return ("--data", "digits", "--backbone", "timm/mobilenetv3_small_050", "--pool", "avg", "--epochs", "1")
+
+
+SETS: Final = ("--prediction-sets", "0.9")
+AUTO: Final = ("--precision", "auto")
 CASES: Final = {
     "digits": Case("digits", on_digits),
     "resnet18": Case("photographs", at_128),
-    "auto": Case("digits", on_digits, ("--precision", "auto"), chooses=True),
+    "auto": Case("calibrated", on_digits, AUTO, SETS, chooses=True),
+    "search": Case("calibrated", on_digits, (*AUTO, "--min-agreement", "0.999"), SETS, chooses=True),
+    "depthwise": Case("depthwise", depthwise, AUTO, SETS, chooses=True),
 }
 
 
@@ -95,6 +109,13 @@ def differences(first: Path, second: Path) -> Iterator[str]:
             for name in names
             if name not in ours or name not in theirs or not np.array_equal(ours[name], theirs[name])
         )
+
+
+def returned(bundle: Path) -> str:
+    """How many layers returned to float32 in each precision that was searched."""
+    found = json.loads((bundle / "parity.json").read_text())["candidates"]
+    searched = [one for one in found if "search" in one]
+    return ", ".join(f"{one['precision']}: {len(one['search']['layers'])} layers returned" for one in searched)
 
 
 def _graph(file: Path) -> bytes:
@@ -126,16 +147,19 @@ def measure(names: Sequence[str], base: Path, rounds: int) -> tuple[list[dict[st
         folder = Photographs(work / "photographs").folder("small", 240, 128, (96, 96))
         for name in names:
             case = CASES[name]
-            train = partial(sides[0].run, "finetune", *case.train(folder), "--out")
-            run = sides[0].once(case.run, train)
+            trainer = sides[1] if case.newer else sides[0]
+            run = trainer.once(case.run, partial(trainer.run, "finetune", *case.train(folder), "--out"))
+            more: list[tuple[str, ...]] = [(), case.newer]
             taken: list[list[Usage]] = [[], []]
             for turn in range(rounds + 1):
                 bundles = [side.fresh(name) for side in sides]
                 for index in (0, 1) if turn % 2 == 0 else (1, 0):
-                    used = sides[index].run("export", run, *case.export, "--out", bundles[index])
+                    used = sides[index].run("export", run, *case.export, *more[index], "--out", bundles[index])
                     if turn:
                         taken[index].append(used)
-                if not case.chooses:
+                if case.chooses:
+                    print(f"{name}: {returned(bundles[1]) or 'no layers returned'}", flush=True)
+                else:
                     wrong += [f"{name}: {found}" for found in differences(*bundles)]
             for shown, figure in FIGURES.items():
                 before, after = ([getattr(one, figure) / UNITS.get(figure, 1) for one in side] for side in taken)

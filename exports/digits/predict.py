@@ -4,6 +4,8 @@ python predict.py IMAGE...           a line for each image, in order: its label 
 python predict.py --top 3 IMAGE...   the three most probable labels, each with its score, on that line
 python predict.py --verify           check that files and outputs are as exported
 
+Where an image may have several labels, the line has those that reach their thresholds; it may be empty.
+A graph with the output `accepted` adds the column yes or no, one with `prediction_set` the set, separated by |.
 Columns are separated by tabs. The exit code is 1 where an image cannot be read or a check fails, and 4 where the
 installed onnxruntime is too old.
 """
@@ -11,22 +13,53 @@ installed onnxruntime is too old.
 from __future__ import annotations
 
 import argparse
+import errno
 import hashlib
 import importlib
 import json
+import os
+import stat
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache
-from io import BytesIO
+from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple, NoReturn
 
 import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+NOT_A_FILE: Final = "Not a file but a pipe or a device"
+
+
+def open_file(path: str | os.PathLike[str], *, pipe: bool = False) -> BufferedReader:
+    """Opens a file of somebody else to read it, and waits for nobody.
+
+    Args:
+        path: A regular file, or a link to one.
+        pipe: Whether it may be a pipe, which is not seekable; one that nobody writes to is empty.
+
+    Raises:
+        OSError: It cannot be read. It is a folder, a socket, a device or, without `pipe`, a pipe.
+    """
+    file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 - closed by who called
+    mode = os.fstat(file.fileno()).st_mode
+    if not (stat.S_ISREG(mode) or (pipe and stat.S_ISFIFO(mode))):
+        file.close()
+        raise OSError(errno.EINVAL, NOT_A_FILE, os.fspath(path))
+    if pipe and stat.S_ISFIFO(mode):
+        os.set_blocking(file.fileno(), True)
+    return file
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe without a writer would wait for one
+
 
 Size = tuple[int, int]
 
@@ -36,7 +69,15 @@ def plain(size: Size) -> int | str:
     return size[0] if size[0] == size[1] else f"{size[0]}x{size[1]}"
 
 
+FILTERS: Final = ("bilinear", "bicubic")
 READER: Final = 2  # the rules by which files become pixels; what was trained by older ones is read by them again
+
+# What `metadata_props` says of them, beside the values of `Fit`.
+TRANSFORMS: Final = {
+    1: "EXIF turned, alpha on white, RGB; where the size differs, shorter side resized, center cropped",
+    2: "EXIF turned, alpha on white, RGB, deep images scaled by their type; where the size differs, shorter side "
+    "resized, center cropped, after a JPEG was decoded at 1/2, 1/4 or 1/8 of its size where that is twice as large",
+}
 
 
 @dataclass(frozen=True)
@@ -58,8 +99,19 @@ PLAIN: Final = Fit()  # how data sets are fitted
 
 
 def recorded(facts: Mapping[str, Any]) -> Fit:
-    """The fit that a run's or a bundle's description holds; where an older one says nothing, what was done then."""
-    return Fit(facts.get("interpolation", "bilinear"), facts.get("crop_pct", 1.0), facts.get("reader", 1))
+    """The fit that a run's or a bundle's description holds; where an older one says nothing, what was done then.
+
+    Raises:
+        ValueError: It holds no such values.
+    """
+    fit = Fit(facts.get("interpolation", "bilinear"), facts.get("crop_pct", 1.0), facts.get("reader", 1))
+    if fit.interpolation not in FILTERS:
+        raise ValueError(f"interpolation {' or '.join(FILTERS)}, but {fit.interpolation!r:.40}")
+    if isinstance(fit.crop_pct, bool) or not isinstance(fit.crop_pct, int | float) or not 0 < fit.crop_pct <= 1:
+        raise ValueError("crop_pct above 0 and at most 1")
+    if isinstance(fit.reader, bool) or not isinstance(fit.reader, int) or fit.reader not in TRANSFORMS:
+        raise ValueError("reader that this version of poolzoo knows")
+    return fit
 
 
 Tags = Mapping[int, Any]
@@ -69,6 +121,7 @@ ScaleCallback = Callable[
 
 OUTSIDE: Final = "have many pixels outside of the scale of their type, which become black or white"
 NARROW: Final = "use a quarter or less of the scale of their type"
+STRIP: Final = 1 << 22  # pixels that are converted at a time: ten floats of each are held meanwhile
 MAX_OUTSIDE, MIN_USED = 0.25, 0.25  # shares of the pixels, and of the scale, from which on an image is reported
 
 _BITS, _PHOTOMETRIC, _FORMAT = 258, 262, 339  # tags of TIFF
@@ -91,16 +144,25 @@ def levels(image: Image.Image, tags: Tags, on_misfit: ScaleCallback | None = Non
     Raises:
         ValueError: No pixel is a finite number.
     """
-    values, white = _values(image, tags)
-    finite = np.isfinite(values)
-    if not finite.any():
+    pixels, white = _values(image, tags)
+    inverted = tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO and image.mode != "L"  # Pillow inverts eight bits alone
+    found = np.empty(pixels.shape, np.uint8)
+    finite, inside, low, high = 0, 0, np.inf, -np.inf
+    step = max(1, STRIP // max(1, image.width))
+    for top in range(0, len(pixels), step):
+        values = pixels[top : top + step]
+        values = values if image.mode == "F" else values.astype(np.float64)
+        shown = values[np.isfinite(values)]
+        finite += shown.size
+        inside += int(np.count_nonzero((shown >= 0) & (shown <= white)))
+        low, high = min(low, float(shown.min(initial=np.inf))), max(high, float(shown.max(initial=-np.inf)))
+        scaled = np.nan_to_num(values).clip(0, white) * (255 / white)
+        found[top : top + step] = np.rint(255 - scaled if inverted else scaled)
+    if not finite:
         raise ValueError("no pixel is a finite number")
     if on_misfit is not None:
-        _report_misfit(values, finite, white, on_misfit)
-    scaled = np.nan_to_num(values).clip(0, white) * (255 / white)
-    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO and image.mode != "L":  # Pillow inverts eight bits alone
-        scaled = 255 - scaled
-    return Image.fromarray(np.rint(scaled).astype(np.uint8))
+        _report_misfit((low, high), 1 - inside / pixels.size, white, on_misfit)
+    return Image.fromarray(found)
 
 
 def report_narrow_colors(image: Image.Image, on_misfit: ScaleCallback) -> None:
@@ -121,24 +183,23 @@ def levels_of_reader_1(image: Image.Image) -> Image.Image:
 
 
 def _values(image: Image.Image, tags: Tags) -> tuple[np.ndarray, float]:
-    """The pixels, `float[H, W]`, and the value that is white."""
+    """The pixels as they are stored, `[H, W]`, and the value that is white."""
     pixels = np.asarray(image)
     if image.mode == "F":
-        shown = pixels[np.isfinite(pixels)]
-        return pixels, 1.0 if shown.size and shown.max() <= 1 else 255.0
+        brightest = pixels.max(initial=-np.inf, where=np.isfinite(pixels))
+        return pixels, 1.0 if -np.inf < brightest <= 1 else 255.0
     if image.mode == "L":
-        return pixels.view(np.int8).astype(np.float64), 127.0
+        return pixels.view(np.int8), 127.0
     signed = tags.get(_FORMAT, (1,))[0] == _SIGNED
     bits = tags.get(_BITS, (16,))[0]  # what is no TIFF comes at 16 bits, in whatever mode
     if bits == 32 and not signed:
         pixels = pixels.view(np.uint32)
-    return pixels.astype(np.float64), float(2 ** (bits - signed) - 1)
+    return pixels, float(2 ** (bits - signed) - 1)
 
 
-def _report_misfit(values: np.ndarray, finite: np.ndarray, white: float, on_misfit: ScaleCallback) -> None:
-    shown = values[finite]
-    low, high = float(shown.min()), float(shown.max())
-    outside = 1 - np.count_nonzero((shown >= 0) & (shown <= white)) / values.size
+def _report_misfit(used: tuple[float, float], outside: float, white: float, on_misfit: ScaleCallback) -> None:
+    """Notes values that do not fit: the least and the largest, and the share of the pixels beyond the scale."""
+    low, high = used
     text = f"{low:,.6g} to {high:,.6g} of 0 to {white:,.10g}"
     if outside > MAX_OUTSIDE:
         on_misfit(OUTSIDE, text)
@@ -155,6 +216,7 @@ START: Final = b"\xff\xd8\xff"
 COLORS: Final = ("Gray", "YCbCr")  # what Pillow turns into RGB as libjpeg-turbo does
 MIN_SIDE: Final = 64  # below it several scales of libjpeg-turbo give the same number of pixels
 ORIENTATION: Final = 0x0112  # EXIF tag
+_PIXELS: Final = b"\xda"  # marker of the segment that pixels follow
 _METADATA: Final = (b"Exif\x00", b"http://ns.adobe.com/xap")  # where an orientation may be
 
 
@@ -185,9 +247,10 @@ class PlainJpeg(NamedTuple):
 
 def plain_jpeg(file: BinaryIO) -> PlainJpeg | None:
     """Reads a file, if it is a plain JPEG; else None, and the file is at its start again."""
-    start = file.read(len(START))
-    if simplejpeg is not None and start == START:
-        content = start + file.read()
+    if simplejpeg is not None and file.read(len(START)) == START:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        content = file.read(size)  # without a size, a buffered file joins two parts to one more copy
         with suppress(ValueError):
             height, width, colors, _ = simplejpeg.decode_jpeg_header(content)
             if colors in COLORS and height * width <= (Image.MAX_IMAGE_PIXELS or 0) and not _turned(content):
@@ -198,11 +261,28 @@ def plain_jpeg(file: BinaryIO) -> PlainJpeg | None:
 
 def _turned(content: bytes) -> bool:
     """Whether the metadata may say that the image is to be turned."""
-    if not any(name in content for name in _METADATA):
+    header = _header(content)
+    if not any(name in header for name in _METADATA):
         return False
     with suppress(Exception), Image.open(BytesIO(content)) as image:  # damaged metadata makes Pillow raise anything
         return bool(image.getexif().get(ORIENTATION, 1) != 1)
     return True
+
+
+def _header(content: bytes) -> bytes:
+    """The segments before the pixels; everything where they do not follow each other."""
+    end = 2
+    while content[end : end + 1] == b"\xff":
+        if content[end + 1 : end + 2] == _PIXELS:
+            return content[:end]
+        end += 2 + int.from_bytes(content[end + 2 : end + 4], "big")
+    return content
+
+
+# Pixels of an image beside which no other one is decoded. Pillow reads images of five times as many, from files of any
+# size, and takes six bytes for each pixel.
+LARGE: Final = 1 << 25
+_alone = threading.Lock()
 
 
 @cache
@@ -266,46 +346,88 @@ def _pixels(full: Size, wanted: Size, how: Fit) -> float:
     return min(full[axis] / wanted[axis] for axis in (0, 1)) * how.crop_pct
 
 
-def _fit_part(small: Image.Image, part: int, full: Size, wanted: Size, how: Fit, orientation: int = 1) -> Image.Image:
-    """An image that was decoded at one part of its full size (height, width), resized and cropped."""
-    side = _pixels(full, wanted, how)
-    # The last pixel of a side may stand for less than `part` pixels of the file; turning puts it first.
-    box = []
-    for axis, mirrored in ((1, MIRRORED_X), (0, MIRRORED_Y)):
-        length = small.size[1 - axis]
-        spare = length - full[axis] / part if orientation in mirrored else 0
-        start = spare + max(0.0, (full[axis] - wanted[axis] * side) / part / 2)
-        box.append((start, min(start + wanted[axis] * side / part, length)))  # a rounding may lead outside
-    return small.resize(wanted[::-1], _filter(how), (box[0][0], box[1][0], box[0][1], box[1][1]))
+class Scaled(NamedTuple):
+    """An RGB image that was decoded at one part of its size.
+
+    Attributes:
+        pixels: `uint8[h, w, 3]`, or an image of Pillow's, which need not be converted for Pillow's own resize.
+        full: Height and width in the file, turned by its orientation.
+        part: 1, 2, 4 or 8: h and w are the full sides divided by it, rounded up.
+        start: Row and column of `pixels` where the image begins: below 1, and 0 but for a turned image.
+    """
+
+    pixels: np.ndarray | Image.Image
+    full: Size
+    part: int = 1
+    start: tuple[float, float] = (0.0, 0.0)
+
+    def image(self) -> Image.Image:
+        """The pixels as an image of Pillow's."""
+        return Image.fromarray(self.pixels) if isinstance(self.pixels, np.ndarray) else self.pixels
+
+    def array(self) -> np.ndarray:
+        """The pixels as an array that can be written to."""
+        found = self.pixels if isinstance(self.pixels, np.ndarray) else np.asarray(self.pixels)
+        return found if found.flags.writeable else found.copy()
+
+    def fitted(self, size: Size | None, how: Fit) -> np.ndarray:
+        """The pixels resized and center-cropped to (height, width), `uint8[height, width, 3]`; None as they are."""
+        if size is None or (self.part == 1 and self.full == size):
+            return np.asarray(self.pixels)
+        if self.part == 1:
+            return np.asarray(fit(self.image(), size, how))
+        side, small = _pixels(self.full, size, how), self.image()
+        box = []
+        for axis in (1, 0):
+            length = small.size[1 - axis]
+            start = self.start[axis] + max(0.0, (self.full[axis] - size[axis] * side) / self.part / 2)
+            box.append((start, min(start + size[axis] * side / self.part, length)))  # a rounding may lead outside
+        return np.asarray(small.resize(size[::-1], _filter(how), (box[0][0], box[1][0], box[0][1], box[1][1])))
 
 
-def _by_pillow(file: BinaryIO, size: Size | None, how: Fit, on_misfit: ScaleCallback | None) -> tuple[np.ndarray, Size]:
-    """Any image that Pillow reads, as `read_with_size` gives it."""
+def scaled(
+    path: Path | BinaryIO, part_of: Callable[[Size], int], how: Fit = PLAIN, on_misfit: ScaleCallback | None = None
+) -> Scaled:
+    """An image file at a part of its size, where it is a JPEG; any other comes whole.
+
+    Args:
+        path: The file.
+        part_of: Gives 1, 2, 4 or 8 for the height and width in the file.
+        how: By which rules files become pixels.
+        on_misfit: Called where the values of a deep image do not fit the scale of their type.
+
+    Raises:
+        OSError, ValueError, …: One of `Unreadable`: it is no image, or a damaged one.
+    """
+    with_heif()
+    with _opened(path) as file:
+        if (plain := plain_jpeg(file)) is not None:
+            full = plain.height, plain.width
+            part = part_of(full) if how.reader > 1 else 1
+            if (pixels := plain.decode(part)) is not None:
+                return Scaled(pixels, full, part)
+            file.seek(0)  # Pillow is to say what is wrong with it
+        return _by_pillow(file, part_of, how, on_misfit)
+
+
+def _by_pillow(file: BinaryIO, part_of: Callable[[Size], int], how: Fit, on_misfit: ScaleCallback | None) -> Scaled:
+    """Any image that Pillow reads, as `scaled` gives it."""
     with Image.open(file) as image:
         orientation, part, full = 1, 1, image.size[::-1]
         if image.format in ("JPEG", "MPO"):  # asked first: the orientation of a PNG is behind its pixels
             orientation = image.getexif().get(ORIENTATION, 1)
             full = image.size if orientation in TURNED else full
-            part = _part(full, size, how) if size is not None and how.reader > 1 else 1
+            part = part_of(full) if how.reader > 1 else 1
         if part > 1:
             image.draft(None, (image.width // part, image.height // part))
-        whole = to_rgb(image, how, on_misfit)
-        if part == 1:
-            full = whole.size[::-1]  # a PNG's orientation is known by now
-            return np.asarray(whole if size is None else fit(whole, size, how)), full
-        assert size is not None
-        return np.asarray(_fit_part(whole, part, full, size, how, orientation)), full
-
-
-def _by_simplejpeg(plain: PlainJpeg, size: Size | None, how: Fit) -> np.ndarray | None:
-    """The same of a plain JPEG; None where Pillow is to say what is wrong with it."""
-    full = plain.height, plain.width
-    part = _part(full, size, how) if size is not None and how.reader > 1 else 1
-    pixels = plain.decode(part)
-    if pixels is None or size is None or (part == 1 and full == size):
-        return pixels
-    small = Image.fromarray(pixels)
-    return np.asarray(fit(small, size, how) if part == 1 else _fit_part(small, part, full, size, how))
+        with _alone if image.width * image.height > LARGE else nullcontext():
+            whole = to_rgb(image, how, on_misfit)
+    if part == 1:
+        return Scaled(whole, whole.size[::-1])  # a PNG's orientation is known by now
+    # The last pixel of a side may stand for less than `part` pixels of the file; turning puts it first.
+    spare = [whole.size[1 - axis] - full[axis] / part for axis in (0, 1)]
+    start = (spare[0] if orientation in MIRRORED_Y else 0.0, spare[1] if orientation in MIRRORED_X else 0.0)
+    return Scaled(whole, full, part, start)
 
 
 def read(
@@ -329,13 +451,12 @@ def read_with_size(
     path: Path | BinaryIO, size: Size | None = None, how: Fit = PLAIN, on_misfit: ScaleCallback | None = None
 ) -> tuple[np.ndarray, Size]:
     """The same, with the height and width that the image has in its file, turned by its orientation."""
-    with_heif()
-    with _opened(path) as file:
-        if (plain := plain_jpeg(file)) is not None:
-            if (pixels := _by_simplejpeg(plain, size, how)) is not None:
-                return pixels, (plain.height, plain.width)
-            file.seek(0)
-        return _by_pillow(file, size, how, on_misfit)
+
+    def part_of(full: Size) -> int:
+        return 1 if size is None else _part(full, size, how)
+
+    found = scaled(path, part_of, how, on_misfit)
+    return found.fitted(size, how), found.full
 
 
 @contextmanager
@@ -343,12 +464,14 @@ def _opened(path: Path | BinaryIO) -> Iterator[BinaryIO]:
     if not isinstance(path, Path):
         yield path
         return
-    with path.open("rb") as file:
+    with open_file(path) as file:
         yield file
 
 
 HERE = Path(__file__).absolute().parent
 REQUIRED = ("config.json", "golden.npz", "model.onnx", "parity.json")  # an empty manifest proves nothing
+
+MORE = ("accepted", "prediction_set")  # outputs that a graph may have beside logits and probabilities
 
 
 class Model:
@@ -369,24 +492,45 @@ class Model:
                 _stop(config.get("export", {}).get("onnxruntime", "of its time"))
             raise
         self.session = session
+        more = [output.name for output in session.get_outputs() if output.name in MORE]
+        self.outputs = ["logits", "probabilities", *more]
         metadata = session.get_modelmeta().custom_metadata_map
         needed = json.loads(metadata.get("onnxruntime", '"0"'))
         if _release(onnxruntime.__version__) < _release(needed):  # it opens the file, and computes wrong numbers
             _stop(needed)
         image = json.loads(metadata["input"])
         names = json.loads(metadata["labels"])
-        # Control characters are escaped: a terminal would obey them.
-        self.labels = ["".join(c if c.isprintable() else ascii(c)[1:-1] for c in name) for name in names]
+        self.labels = [_shown(name) for name in names]
+        self.thresholds = json.loads(metadata.get("thresholds", "null"))  # None: an image has exactly one label
         self.kind = image["kind"]
         self.size = (image["height"], image["width"]) if self.kind != "photo" else None  # None: it resizes itself
         self.fit = recorded(json.loads(metadata.get("preprocessing", "{}")))
+        self.calibration = json.loads(metadata.get("calibration", "null"))
+        self.half = json.loads(metadata.get("precision", "null")) == "fp16"
+        self.rules = [json.loads(metadata.get(key, "null")) for key in ("abstention", "prediction_sets")]
 
-    def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Logits and probabilities, `float32[N, classes]` each, of `uint8[N, H, W, 3]`; N is 1 for photographs."""
+    def run(self, images: np.ndarray) -> list[np.ndarray]:
+        """Logits and probabilities, `float32[N, classes]` each, of `uint8[N, H, W, 3]`; N is 1 for photographs.
+
+        Behind them are `accepted`, `bool[N]`, and `prediction_set`, `bool[N, classes]`, where the graph has them.
+        """
         if self.kind == "float":
             images = np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32) / np.float32(255)
-        logits, probabilities = self.session.run(["logits", "probabilities"], {"images": images})
-        return logits, probabilities
+        found: list[np.ndarray] = self.session.run(self.outputs, {"images": images})
+        return found
+
+    def more(self, outputs: list[np.ndarray], order: np.ndarray) -> Iterator[str]:
+        """Columns of the outputs behind logits and probabilities of one image; classes in this order."""
+        for name, found in zip(self.outputs[2:], outputs[2:], strict=True):
+            if name == "accepted":
+                yield "yes" if found[0] else "no"
+            else:
+                yield "|".join(self.labels[index] for index in order if found[0, index])
+
+
+def _shown(text: str) -> str:
+    """A text on one line, with control characters escaped: a terminal would obey them."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _release(version: str) -> list[int]:
@@ -400,7 +544,7 @@ def _stop(needed: str) -> NoReturn:
     sys.exit(4)
 
 
-def predict(files: list[Path], top: int) -> bool:
+def predict(files: list[Path], top: int | None) -> bool:
     """Prints a line for each image; returns whether all could be read."""
     model, complete = Model(), True
     notes: list[str] = []
@@ -408,16 +552,22 @@ def predict(files: list[Path], top: int) -> bool:
         try:
             image = read(file, model.size, model.fit, lambda kind, _: notes.append(kind))
         except Exception as error:  # a damaged file makes Pillow raise anything
-            print("error", reason(error), sep="\t")
+            print("error", _shown(reason(error)), sep="\t")
             complete = False
             continue
-        probabilities = model.run(image[None])[1][0]
+        outputs = model.run(image[None])
+        probabilities = outputs[1][0]
         if not np.isfinite(probabilities).all():
             print("error", "the network gives NaN or infinity for it", sep="\t")
             complete = False
             continue
-        best = np.argsort(-probabilities, kind="stable")[:top]
-        print(*(f"{model.labels[index]}\t{probabilities[index]:.6f}" for index in best), sep="\t")
+        order = best = np.argsort(-probabilities, kind="stable")
+        if model.thresholds is not None and top is None:
+            best = best[(probabilities >= np.asarray(model.thresholds, np.float32))[best]]
+        else:
+            best = best[: top or 1]
+        named = [f"{model.labels[index]}\t{probabilities[index]:.6f}" for index in best]
+        print(*named, *model.more(outputs, order), sep="\t")
     for kind in sorted(set(notes)):
         print(f"warning: {notes.count(kind)} of {len(files)} images {kind}", file=sys.stderr)
     return complete
@@ -432,10 +582,10 @@ def _report(what: str, check: Callable[[], Iterator[tuple[str, bool, str]]]) -> 
     every = True
     try:
         for name, passed, detail in check():
-            print("ok" if passed else "FAILED", name, detail, sep="\t")
+            print("ok" if passed else "FAILED", _shown(name), detail, sep="\t")
             every &= passed
     except Exception as error:  # whatever a damaged file leads to
-        print("FAILED", what, reason(error), sep="\t")
+        print("FAILED", what, _shown(reason(error)), sep="\t")
         every = False
     return every
 
@@ -477,12 +627,56 @@ def check_outputs() -> Iterator[tuple[str, bool, str]]:
     for size in (1,) if model.kind == "photo" else (1, 2, 7, len(images)):
         parts = [model.run(images[start : start + size]) for start in range(0, len(images), size)]
         got = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
-        difference = np.maximum(*(np.abs(a - b).max(1) for a, b in zip(got, expected, strict=True)))
+        logits, probabilities = (np.abs(a - b).max(1) for a, b in zip(got, expected, strict=False))
+        difference = np.maximum(logits, probabilities - 2.0**-23)  # the rounding of a probability is no difference
         worst = int((difference / np.maximum(allowed, 1e-30)).argmax())  # both numbers belong to this image
         detail = f"image {worst} is closest to its limit: {difference[worst]:.2e} of {allowed[worst]:.2e} allowed"
         yield f"outputs at batch {size}", bool((difference <= allowed).all()), detail
+    yield check_probabilities(model, *got[:2])
+    yield from check_rules(model, got)
     if model.kind == "photo":
         yield from check_photographs(model)
+
+
+def check_probabilities(model: Model, logits: np.ndarray, given: np.ndarray) -> tuple[str, bool, str]:
+    """Whether the probabilities are those of the logits as the metadata say."""
+    scaled = logits.astype(np.float64)
+    if model.calibration is not None:
+        scale, bias = model.calibration.get("scale", 1.0), model.calibration.get("bias", 0.0)
+        temperature, power = model.calibration["temperature"], model.calibration.get("power")
+        if power is None:
+            scaled = scaled * np.asarray(scale) / temperature + np.asarray(bias)
+        else:
+            scaled = -(((scaled.max(1, keepdims=True) - scaled) / temperature) ** power)
+    if model.thresholds is None:
+        powers = np.exp(scaled - scaled.max(1, keepdims=True))
+        expected = powers / powers.sum(1, keepdims=True)
+    else:
+        small = np.exp(-np.abs(scaled))
+        expected = np.where(scaled >= 0, 1.0, small) / (1.0 + small)
+    difference = np.abs(expected - given).max(1)
+    allowed = 2.0 ** (-9 if model.half else -20) * np.maximum(np.abs(scaled).max(1), 1.0)
+    detail = f"those of the {'logits' if model.calibration is None else 'calibrated logits'}"
+    passed = bool((difference <= allowed).all())
+    return "probabilities", passed, f"{detail}, to {difference.max():.1e}" if passed else f"not {detail}"
+
+
+def check_rules(model: Model, got: list[np.ndarray]) -> Iterator[tuple[str, bool, str]]:
+    """Whether `accepted` and `prediction_set` follow from the probabilities as the metadata say."""
+    probabilities, more = got[1], dict(zip(model.outputs[2:], got[2:], strict=True))
+    abstention, sets = model.rules
+    if abstention is not None or "accepted" in more:
+        expected = probabilities.max(1) >= np.float32(abstention["threshold"])
+        yield "accepted", np.array_equal(more["accepted"], expected), f"{int(expected.sum())} of {len(expected)} images"
+    if sets is not None or "prediction_set" in more:
+        right = True
+        for chances, members in zip(probabilities, more["prediction_set"], strict=True):
+            ahead = chances[None] > chances[:, None]  # of each class, the more probable ones
+            places = np.maximum(ahead.sum(1) + 1 - sets["unpenalized"], 0)
+            scores = (chances * ahead).sum(1) + sets["penalty"] * places
+            close = np.abs(scores - sets["quantile"]) < 1e-5  # rounding may decide
+            right &= bool((close | (members == (scores <= sets["quantile"]))).all())
+        yield "prediction_set", right, f"{more['prediction_set'].sum(1).mean():.2f} classes on average"
 
 
 def check_photographs(model: Model) -> Iterator[tuple[str, bool, str]]:
@@ -491,7 +685,7 @@ def check_photographs(model: Model) -> Iterator[tuple[str, bool, str]]:
             photograph = golden[f"photo/{index}"]
             expected = golden["photo/logits"][index], golden["photo/probabilities"][index]
             got = model.run(photograph[None])
-            difference = np.max([np.abs(a[0] - b).max() for a, b in zip(got, expected, strict=True)])
+            difference = np.max([np.abs(a[0] - b).max() for a, b in zip(got, expected, strict=False)])
             height, width = photograph.shape[:2]
             detail = f"difference {difference:.2e} of {allowed:.2e} allowed"
             yield f"photograph of {height}×{width}", bool(difference <= allowed), detail
@@ -500,10 +694,10 @@ def check_photographs(model: Model) -> Iterator[tuple[str, bool, str]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", metavar="IMAGE", nargs="*", type=Path)
-    parser.add_argument("--top", type=int, default=1, metavar="N", help="labels for an image")
+    parser.add_argument("--top", type=int, metavar="N", help="labels for an image, whatever their score")
     parser.add_argument("--verify", action="store_true", help="check this directory")
     arguments = parser.parse_args()
-    if arguments.verify == bool(arguments.images) or arguments.top < 1:
+    if arguments.verify == bool(arguments.images) or (arguments.top is not None and arguments.top < 1):
         parser.error("give images (and --top, at least 1), or --verify")
     warnings.simplefilter("ignore")  # of Pillow about odd images: one is either read or an error
     return 0 if (verify() if arguments.verify else predict(arguments.images, arguments.top)) else 1

@@ -221,18 +221,37 @@ class ValueRange(TypedDict):
 
 
 class FloatLayer(TypedDict):
-    """A layer that stays in float32, its nodes, and its harm: RMS difference of the logits over their deviation."""
+    """A layer that stays in float32, its nodes, and its harm: RMS difference of the logits over their deviation.
+
+    `kernels` is None where ONNX Runtime computes it together with another layer.
+    """
 
     layer: str
     nodes: list[str]
     harm: float | None
+    kernels: NotRequired[LayerKernels | None]
+
+
+class LayerKernels(TypedDict):
+    """Milliseconds of the kernels of a layer, without and with layers in float32."""
+
+    before: float
+    after: float
+
+
+class KernelTimes(TypedDict):
+    """Milliseconds of all kernels of a graph at one batch size, without and with layers in float32."""
+
+    batch: int
+    before: float
+    after: float
 
 
 class PrecisionSearch(TypedDict):
     """What a search for corrected biases and for layers that have to stay in float32 found.
 
     `before` is the graph without both; `ort_ms` in it is by batch size. `layers` are those in float32, of `of` layers
-    that lower precision rounds. `tried` counts the graphs that were made.
+    that lower precision rounds. `tried` counts the graphs that were made. `kernels` is there on a CPU.
     """
 
     before: CandidateBefore
@@ -241,6 +260,7 @@ class PrecisionSearch(TypedDict):
     of: int
     tried: int
     seconds: float
+    kernels: NotRequired[KernelTimes]
 
 
 class CandidateBefore(TypedDict):

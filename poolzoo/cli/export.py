@@ -150,8 +150,8 @@ EXAMPLES: Final = (
     group=OUTPUT,
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="If parity fails in fp32, write a directory with the smallest graph and input that still show it, a script, "
-    "and a report that names the node. This takes up to two minutes.",
+    help="If parity fails, or lower precision exceeds its limits, write a directory with the smallest graph and input "
+    "that still show it, a script, and a report that names the node. This takes up to two minutes.",
 )
 @out_option("Directory of the bundle", "exports/ and the name of the run or backbone")
 @json_option
@@ -319,7 +319,8 @@ def _search(one: CandidateResult) -> str:
     before = one.search.before.parity.outputs.top1_agreement
     means = ["corrected biases"] if one.search.corrected else []
     if layers := one.search.layers:
-        means.append(f"{len(layers)} of {one.search.total} layers in float32: {describe(layers)}")
+        named = describe(layers, times=one.search.times)
+        means.append(f"{len(layers)} of {one.search.total} layers in float32: {named}")
     return (
         f"{one.precision} with {' and '.join(means)}; agreement {one.agreement:.4f} instead of {before:.4f}, "
         f"{after:.2f} ms instead of {one.search_ms[size]:.2f} ms at batch {size}"

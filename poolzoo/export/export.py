@@ -154,8 +154,8 @@ def export(
         measure_speed: Whether to measure speed.
         torch_compile: Whether to measure the network under torch.compile too.
         targets: What to make for other runtimes; None for nothing.
-        debug: A directory, which must not exist, for the smallest graph and input that show it where parity fails in
-            fp32; None for none.
+        debug: A directory, which must not exist, for the smallest graph and input that show it where parity fails, or
+            where lower precision exceeds the limits; None for none.
 
     Raises:
         ParityFailed: The graph is not the network's, or exceeds its limits; there is no bundle.
@@ -285,6 +285,13 @@ def _export_graphs(
     if not best.parity.passed:
         hint = "allow more with --min-agreement and --max-accuracy-drop, or take --precision auto"
         hint = f"{best.remark}; {hint}" if best.remark else hint
+        if debug is not None:
+            from poolzoo.parity.reduction import from_parity
+
+            reduced = from_parity.debug_lowered(
+                best.precision, fp32.file, best.file, reference, written.layers, best.model, debug
+            )
+            hint = f"{debug / 'report.md'} names the node; {hint}" if reduced is not None else hint
         raise ParityFailed(report, hint)
     return best, report
 

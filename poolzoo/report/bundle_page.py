@@ -268,6 +268,12 @@ def _precisions(candidates: Sequence[CandidateRow]) -> Safe:
         "Precisions that were tried", words.candidate_headers(candidates), words.candidate_rows(candidates), "tried"
     )
     notes = [element("p", text, class_="note") for text in words.searches(candidates)]
+    for one in candidates:
+        if rows := words.layer_rows(one):
+            layers = table(
+                f"Layers of {one['precision']} in float32", words.LAYER_HEADERS, rows, f"{one['precision']}-layers"
+            )
+            notes.append(element("details", element("summary", f"All layers of {one['precision']} in float32"), layers))
     return section("precision", "Precision", tried, *notes) if candidates else Safe("")
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from poolzoo.artifacts.schema import BatchSpeed, CandidateRow, Export, Parity, Preprocessing, TargetConfig
+from poolzoo.artifacts.schema import BatchSpeed, CandidateRow, Export, FloatLayer, Parity, Preprocessing, TargetConfig
 from poolzoo.metrics.output_rules import ACCEPTED, PREDICTION_SET
 from poolzoo.metrics.rules_report import RulesReport
 
@@ -202,7 +202,7 @@ def searches(candidates: Sequence[CandidateRow]) -> list[str]:
         if (found := one.get("search")) is None:
             continue
         before, layers = found["before"], found["layers"]
-        named = [f"{layer['layer']} ({_harm(layer['harm'])})" for layer in layers[:MAX_NODES]]
+        named = [f"{layer['layer']} ({_harm(layer['harm'])}{_cost(layer)})" for layer in layers[:MAX_NODES]]
         more = f" and {len(layers) - MAX_NODES} more" if len(layers) > MAX_NODES else ""
         earlier = before["ort_ms"]
         times = [
@@ -222,7 +222,33 @@ def searches(candidates: Sequence[CandidateRow]) -> list[str]:
                 f" In parentheses is the change of the logits where that layer alone is {one['precision']}, as a "
                 "fraction of their standard deviation."
             )
+            if (kernels := found.get("kernels")) is not None:
+                said[-1] += (
+                    " The milliseconds are what the layer's kernels take more in float32, at batch "
+                    f"{kernels['batch']}. All kernels take {milliseconds(kernels['after'])} ms instead of "
+                    f"{milliseconds(kernels['before'])} ms there; some of them count to no layer."
+                )
     return said
+
+
+LAYER_HEADERS: Final = ("layer", "change of the logits", "ms, lowered", "ms in float32", "more")
+
+
+def layer_rows(candidate: CandidateRow) -> list[tuple[str, ...]]:
+    """All layers that stay in float32, with their harm and the milliseconds of their kernels; empty for none."""
+    rows = []
+    for layer in candidate["search"]["layers"] if "search" in candidate else ():
+        kernels = layer.get("kernels")
+        times = [kernels["before"], kernels["after"]] if kernels else [None, None]
+        cost = f"{kernels['after'] - kernels['before']:+.3f}" if kernels else "–"
+        rows.append((layer["layer"], _harm(layer["harm"]), *map(milliseconds, times), cost))
+    return rows
+
+
+def _cost(layer: FloatLayer) -> str:
+    """What a layer costs in time, in words; empty where that is unknown."""
+    kernels = layer.get("kernels")
+    return f", {kernels['after'] - kernels['before']:+.2g} ms" if kernels else ""
 
 
 def _harm(harm: float | None) -> str:

@@ -12,7 +12,7 @@ Needs onnx and no torch.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -74,19 +74,20 @@ class HalfGraph:
         self._last = {name: at for at, node in enumerate(proto.graph.node) for name in node.input}
         self._runs: dict[int, Run] = {}
 
-    def run(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
-        """The graph's outputs, by name, for its input `images`."""
+    def run(self, inputs: np.ndarray | Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The graph's outputs, by name, for its first input, or for several by name."""
         outputs = [value.name for value in self._proto.graph.output]
         found = {name: value for _, values in self.values(inputs) for name, value in values.items() if name in outputs}
         return {name: found[name] for name in outputs}
 
-    def values(self, inputs: np.ndarray) -> Iterator[tuple[Node, dict[str, np.ndarray]]]:
+    def values(self, inputs: np.ndarray | Mapping[str, np.ndarray]) -> Iterator[tuple[Node, dict[str, np.ndarray]]]:
         """Yields each node with its outputs, in order. Values that no later node reads are freed.
 
         Raises:
             Exception: Whatever onnx or ONNX Runtime raise for a node that they cannot run.
         """
-        known = {self._proto.graph.input[0].name: self._rounded(inputs)}
+        given_by_name = inputs if isinstance(inputs, Mapping) else {self._proto.graph.input[0].name: inputs}
+        known = {name: self._rounded(value) for name, value in given_by_name.items()}
         for at, node in enumerate(self._proto.graph.node):
             names = [name for name in node.input if name]
             given = [known[name] if name in known else self._constants[name] for name in names]

@@ -223,7 +223,12 @@ def open_model(path: Path, provider: str = "cpu", threads: int | None = None, *,
 
 
 def open_session(
-    source: Path | bytes, provider: str, threads: int | None = None, *, optimized: bool = True
+    source: Path | bytes,
+    provider: str,
+    threads: int | None = None,
+    *,
+    optimized: bool = True,
+    profile: Path | None = None,
 ) -> onnxruntime.InferenceSession:
     """Opens any graph with the options of `open_model`.
 
@@ -232,6 +237,7 @@ def open_session(
         provider: ONNX Runtime's name of it, one of the values of `PROVIDERS`.
         threads: None for ONNX Runtime's own choice, within a quota of CPU time.
         optimized: Whether to optimize the graph.
+        profile: How the name of a file begins that gets the times of all kernels; None for none.
 
     Raises:
         CheckFailed: ONNX Runtime refuses it.
@@ -242,6 +248,9 @@ def open_session(
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimized else levels.ORT_DISABLE_ALL
     options.log_severity_level = LOG_FATAL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # spinning threads starve other processes
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
     options.intra_op_num_threads = threads or resources.thread_limit() or 0  # 0: ONNX Runtime's own choice
     # TF32 keeps ten bits of a float's mantissa: a thousand times the rounding noise of float32.
     settings = {"use_tf32": "0"} if provider == PROVIDERS["cuda"] else {}

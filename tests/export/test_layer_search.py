@@ -11,66 +11,20 @@ import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from support.convolution_chain import CHANNELS, COUNT, IMAGES, LAYERS, chain
 
 from poolzoo.common import files
 from poolzoo.export import graph
 from poolzoo.export.export import ExportOptions, export
-from poolzoo.export.precision import bias_correction, candidates, layer_search, switches
+from poolzoo.export.precision import bias_correction, candidates, layer_search, layer_times, switches
 from poolzoo.export.precision.candidate import Candidate
 from poolzoo.export.precision.convert import Converter
+from poolzoo.export.precision.layer_harm import LayerHarm
 from poolzoo.export.source import from_run
 from poolzoo.parity.check import check_limits
-from poolzoo.parity.layers import Layers
 from poolzoo.parity.reference import Reference
 from poolzoo.parity.report import Limits
 from poolzoo.runtime import ort_session
-
-COUNT, CHANNELS = 6, 12
-IMAGES = np.random.default_rng(1).uniform(0, 1, (48, CHANNELS, 6, 6)).astype(np.float32) ** 3
-
-
-def chain(*outliers: int, factor: float = 1e4, depthwise: tuple[int, ...] = ()) -> onnx.ModelProto:
-    """Six convolutions with ReLUs, a mean and a classifier. Behind each of `outliers` one channel is `factor` larger.
-
-    The next convolution divides by it, so that the function stays the same.
-    """
-    random = np.random.default_rng(0)
-    weights: dict[str, np.ndarray] = {}
-    for index in range(COUNT):
-        inputs = 1 if index in depthwise else CHANNELS
-        weights[f"network.c{index}.weight"] = random.normal(0, (2 / inputs / 9) ** 0.5, (CHANNELS, inputs, 3, 3))
-        weights[f"network.c{index}.bias"] = random.normal(0, 0.2, CHANNELS)
-    for index in outliers:
-        weights[f"network.c{index}.weight"][3] *= factor
-        weights[f"network.c{index}.bias"][3] *= factor
-        if index + 1 in depthwise:
-            weights[f"network.c{index + 1}.weight"][3] /= factor
-        else:
-            weights[f"network.c{index + 1}.weight"][:, 3] /= factor
-    weights |= {"network.fc.weight": random.normal(size=(CHANNELS, 5)), "network.fc.bias": np.zeros(5)}
-    nodes, value = [], "images"
-    for index in range(COUNT):
-        given = [value, f"network.c{index}.weight", f"network.c{index}.bias"]
-        group = CHANNELS if index in depthwise else 1
-        nodes.append(helper.make_node("Conv", given, [f"x{index}"], pads=[1, 1, 1, 1], group=group))
-        nodes.append(helper.make_node("Relu", [f"x{index}"], [f"y{index}"]))
-        value = f"y{index}"
-    nodes += [
-        helper.make_node("ReduceMean", [value, "axes"], ["pooled"], keepdims=0),
-        helper.make_node("Gemm", ["pooled", "network.fc.weight", "network.fc.bias"], ["logits"]),
-        helper.make_node("Softmax", ["logits"], ["probabilities"]),
-    ]
-    for index, node in enumerate(nodes):
-        node.name = f"n{index}"
-    constants = [numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items()]
-    constants.append(numpy_helper.from_array(np.array([2, 3]), "axes"))
-    inputs = [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", *IMAGES.shape[1:]])]
-    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 5]) for name in ("logits", "probabilities")]
-    made = helper.make_graph(nodes, "g", inputs, outputs, constants)
-    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-
-
-LAYERS = Layers(outputs={"network.pool": "pooled"}, inside={"network.pool": frozenset(["pooled"])})
 
 
 def logits(model: onnx.ModelProto | Path) -> np.ndarray:
@@ -345,6 +299,35 @@ def test_the_layers_around_a_collapse_return_and_the_rest_stays_int8(conversion,
     row = after.search.to_json({1: 2.0})
     assert [layer["layer"] for layer in row["layers"]] == [one.layer for one in after.search.layers]
     assert row["before"]["agreement"] < 0.99
+    assert row["kernels"]["batch"] == 8
+    assert all(
+        0 < layer["kernels"][key] < row["kernels"][key] for layer in row["layers"] for key in ("before", "after")
+    )
+
+
+KERNELS = {
+    ("node_a", "QLinearConv"): 1.0,
+    ("node_a_token_7", "Concat"): 2.0,
+    ("InsertedPrecisionFreeCast_x", "Cast"): 4.0,
+    ("relu_1_nchwc", "Conv"): 8.0,  # the convolution `node_b`, with the activation behind it
+    ("relu_DequantizeLinear", "DequantizeLinear"): 16.0,  # for `node_b`, which reads it
+    ("relu_1_QuantizeLinear", "QuantizeLinear"): 32.0,  # of the activation, which is no layer here
+    ("ReorderOutput_token_3", "ReorderOutput"): 64.0,
+}
+
+
+def test_kernels_count_to_the_layer_that_their_names_extend():
+    nodes = [
+        helper.make_node("Conv", ["images", "a.weight"], ["x"], "node_a"),
+        helper.make_node("Relu", ["x"], ["relu"], "node_r"),
+        helper.make_node("Conv", ["relu", "b.weight"], ["y"], "node_b"),
+        helper.make_node("Relu", ["y"], ["relu_1"], "node_r_1"),
+    ]
+    proto = helper.make_model(helper.make_graph(nodes, "g", [], []))
+    layers = [LayerHarm(name, (f"node_{name}",), 1.0, weighted=True) for name in ("a", "b")]
+    assert layer_times.by_layer(KERNELS, proto, layers) == {"a": 7.0, "b": 24.0}
+    times = layer_times.LayerTimes(batch=1, before=9.0, after=9.0, layers={"a": (3.0, 1.0)})
+    assert layer_search.describe(layers, times=times) == "a (1, -2.00 ms), b (1)"
 
 
 def names_of_int8(file: Path) -> set[str]:
@@ -401,6 +384,8 @@ def test_the_report_and_the_card_name_the_layers(conversion, tmp_path):
         text = (tmp_path / "b" / name).read_text()
         assert all(layer in text for layer in names)
         assert "2 of 3 layers in float32" in text
+        assert "All kernels take" in text
+    assert "Layers of int8-static in float32" in (tmp_path / "b" / "report.html").read_text()
 
 
 def test_a_graph_too_slow_to_win_is_not_searched(conversion, monkeypatch):

@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from support.planted_graph import WEIGHT, Network, images
 
+from poolzoo.export.precision import fp16
 from poolzoo.parity import check
 from poolzoo.parity.layers import Layers
 from poolzoo.parity.reduction import from_parity
@@ -110,3 +111,38 @@ def test_what_does_not_show_by_itself_is_said(reference, tmp_path, capsys):
     assert found is None
     assert not (tmp_path / "debug").exists()
     assert "nothing that failed shows the difference by itself" in capsys.readouterr().err
+
+
+def test_what_half_precision_loses_is_reduced_at_the_image_that_shows_it(reference, tmp_path, capsys):
+    """A value times 250,000, and back: in float32 nothing happens."""
+    steps = (("right", "five_hundred", "large"), ("large", "five_hundred", "larger"), ("larger", "small", "logits"))
+    more = [helper.make_node("Mul", [one, by], [out], name=out) for one, by, out in steps]
+    exact = graph_of(WEIGHT.numpy(), *more)
+    arrays = {"five_hundred": np.float32(500), "small": np.float32(1 / 250_000)}
+    exact.graph.initializer.extend(numpy_helper.from_array(np.asarray(one), name) for name, one in arrays.items())
+    for node in exact.graph.node:
+        node.name = node.output[0]
+    files = [tmp_path / "fp32.onnx", tmp_path / "fp16.onnx"]
+    for file, proto in zip(files, (exact, fp16.with_float32_nodes(exact, ())), strict=True):
+        onnx.save(proto, file)
+    layers = Layers(inside={"network": frozenset(["larger"]), "network.pool": frozenset(["larger"])})
+    graph = ort_session.open_model(files[1], threads=1)
+    place = tmp_path / "debug"
+    found = from_parity.debug_lowered("fp16", *files, reference, layers, graph, place, budget=30)
+    assert (found.fault, found.kind) == ("precision", "non-finite")
+    worst = found.lowering.nodes[0]
+    assert (worst.operator, worst.node, worst.layer, worst.harm) == ("Mul", "larger", "network.pool", np.inf)
+    assert [node.op_type for node in found.graph.graph.node] == ["Cast", "Mul"]
+    first, second = capsys.readouterr().err.strip().splitlines()
+    assert first.startswith("looking for what fp16 loses on ")
+    assert second.startswith(f"{place}: fp16 of Mul network.pool: inf where ")
+    assert json.loads((place / "report.json").read_text())["lowering"]["precision"] == "fp16"
+
+
+def test_a_graph_that_loses_nothing_is_said_to(reference, tmp_path, capsys):
+    onnx.save(graph_of(WEIGHT.numpy()), tmp_path / "model.onnx")
+    graph, place = ort_session.open_model(tmp_path / "model.onnx", threads=1), tmp_path / "debug"
+    given = (tmp_path / "model.onnx", tmp_path / "model.onnx", reference, LAYERS, graph, place)
+    assert from_parity.debug_lowered("int8-static", *given, budget=30) is None
+    assert not place.exists()
+    assert "no node moves the logits where it alone is in int8-static" in capsys.readouterr().err

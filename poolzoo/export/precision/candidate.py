@@ -9,6 +9,7 @@ from typing import cast
 
 from poolzoo.artifacts import schema
 from poolzoo.export.precision.layer_harm import LayerHarm
+from poolzoo.export.precision.layer_times import LayerTimes
 from poolzoo.parity.report import Accuracies, ParityReport
 from poolzoo.runtime import ort_session
 
@@ -51,6 +52,7 @@ class LayerSearch:
         total: How many layers lower precision rounds without the search.
         tried: How many graphs were made and checked.
         seconds: How long it took.
+        times: What the layers in float32 cost in time; None where that was not measured.
     """
 
     before: Candidate
@@ -60,6 +62,7 @@ class LayerSearch:
     total: int
     tried: int
     seconds: float
+    times: LayerTimes | None = None
 
     @property
     def timed_as(self) -> str:
@@ -72,8 +75,8 @@ class LayerSearch:
         Args:
             ort_ms: Median milliseconds of `before` by batch size.
         """
-        outputs = self.before.parity.outputs
-        return {
+        outputs, times = self.before.parity.outputs, self.times
+        found: schema.PrecisionSearch = {
             "before": {
                 "agreement": outputs.top1_agreement,
                 "accuracy": None if outputs.accuracy is None else outputs.accuracy.onnxruntime,
@@ -86,6 +89,11 @@ class LayerSearch:
             "tried": self.tried,
             "seconds": round(self.seconds, 1),
         }
+        if times is not None:
+            found["kernels"] = times.to_json()
+            for row in found["layers"]:
+                row["kernels"] = times.layer_to_json(row["layer"])
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

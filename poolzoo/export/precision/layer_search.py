@@ -12,12 +12,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
+import numpy as np
+
 from poolzoo.common import output
-from poolzoo.export.precision import candidates
+from poolzoo.export.precision import candidates, layer_times
 from poolzoo.export.precision.candidate import Candidate, LayerSearch
 from poolzoo.export.precision.candidates import Conversion
 from poolzoo.export.precision.convert import Converter
 from poolzoo.export.precision.layer_harm import LayerHarm
+from poolzoo.export.precision.layer_times import LayerTimes
 
 SECONDS: Final = 0.5  # of timing at each batch size, to see which graphs are worth a search
 
@@ -49,13 +52,13 @@ def return_layers(
         if speeds[name] <= fastest:
             found[name] = replace(one, remark="no layers were returned to float32, since it is too slow to be selected")
             continue
-        found[name] = search(one, conversion, converters[name])
+        found[name] = search(one, conversion, converters[name], batch)
         if found[name].parity.passed:
             fastest = max(fastest, speeds[name])
     return list(found.values())
 
 
-def search(missed: Candidate, conversion: Conversion, converter: Converter) -> Candidate:
+def search(missed: Candidate, conversion: Conversion, converter: Converter, batch: int) -> Candidate:
     """The graph with the fewest layers in float32 that keeps the limits; `missed` with a remark where none does.
 
     Corrected biases cost no time in the graph, and are tried before. In static int8, additions and normalizations
@@ -66,6 +69,7 @@ def search(missed: Candidate, conversion: Conversion, converter: Converter) -> C
         missed: A graph that misses the limits.
         conversion: Makes candidates.
         converter: What converted it.
+        batch: The batch size at which layers are timed.
     """
     started = time.perf_counter()
     made: dict[int, Candidate] = {}
@@ -107,6 +111,15 @@ def search(missed: Candidate, conversion: Conversion, converter: Converter) -> C
     layers = tuple(ranked[:count])
     if layers:
         output.say(f"{missed.precision}: {count} of {len(ranked)} layers stay in float32: {describe(layers)}")
+    images = conversion.source.images
+    times = layer_times.measure(
+        missed.file,
+        made[count].file,
+        conversion.fp32.file,
+        conversion.fp32.model,
+        layers,
+        images[np.arange(batch) % len(images)],
+    )
     found = LayerSearch(
         before=missed,
         before_bytes=missed.bytes,
@@ -115,6 +128,7 @@ def search(missed: Candidate, conversion: Conversion, converter: Converter) -> C
         total=len(ranked),
         tried=len(tries),
         seconds=time.perf_counter() - started,
+        times=times,
     )
     return replace(made[count], search=found)
 
@@ -150,8 +164,10 @@ def least(low: int, high: int, passes: Callable[[int], bool], tried: list[int]) 
     return at
 
 
-def describe(layers: Sequence[LayerHarm], most: int = 5) -> str:
-    """The layers and their harm in words, the first `most` of them."""
-    named = [f"{one.layer} ({one.harm:.2g})" for one in layers[:most]]
+def describe(layers: Sequence[LayerHarm], most: int = 5, times: LayerTimes | None = None) -> str:
+    """The layers with their harm, and their cost where `times` has it, in words; the first `most` of them."""
+    added = [times.added(one.layer) if times is not None else None for one in layers[:most]]
+    costs = ["" if cost is None else f", {cost:+.2f} ms" for cost in added]
+    named = [f"{one.layer} ({one.harm:.2g}{cost})" for one, cost in zip(layers, costs, strict=False)]
     more = f" and {len(layers) - most} more" if len(layers) > most else ""
     return ", ".join(named) + more

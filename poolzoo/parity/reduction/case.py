@@ -149,7 +149,9 @@ class Oracle:
         """Whether rounding inside could explain it: where large terms cancel, float32 differs from float64."""
         if not self.kernels_agree or not isinstance(case.reference, onnx.ModelProto):
             return False
-        single = np.asarray(running.unoptimized(case.reference, case.inputs)[0])
+        single = running.attempt(running.unoptimized, case.reference, case.inputs)
+        if single is None:  # sizes that do not fit, which the evaluator lets pass
+            return True
         noise = compare(single, self.expected(case))
         return bool(noise.non_finite) or (noise.max_abs or 0.0) * NOISE_FACTOR > (found.max_abs or 0.0)
 

@@ -16,14 +16,15 @@ from poolzoo.common import files, markdown
 from poolzoo.common.text import one_line, visible
 from poolzoo.parity.reduction import graphs
 from poolzoo.parity.reduction.difference import Difference
-from poolzoo.parity.reduction.result import Reduction
+from poolzoo.parity.reduction.result import Lowering, Reduction
 
 GRAPH: Final = "graph.onnx"
 ARRAYS: Final = "arrays.npz"
 SCRIPT: Final = "reproduce.py"
 PACKAGES: Final = ("onnx", "onnxruntime", "onnxruntime-gpu", "numpy", "torch")
 MOST_TEXT: Final = 4000  # characters of a graph that the report shows
-REFERENCE: Final = "onnx.reference, float64"
+REFERENCES: Final = ("onnx.reference, float64", "onnx.reference")
+MOST_ROWS: Final = 12  # nodes in lower precision that the report shows
 
 _SCRIPT: Final = """\
 # {title}
@@ -46,15 +47,16 @@ def differs(name, output):
     return not np.allclose(output, expected, rtol=0, atol={allowed:.3g}, equal_nan=True)
 
 
+found = []
 {reference}for level in ("ORT_DISABLE_ALL", "ORT_ENABLE_ALL"):
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    found = differs(level, session.run(None, inputs)[0])
-raise SystemExit(found)
+    found.append(differs(level, session.run(None, inputs)[0]))
+raise SystemExit(any(found))
 """
 _EVALUATOR: Final = "from onnx.reference import ReferenceEvaluator\n"
-_REFERENCE: Final = 'differs("onnx.reference", ReferenceEvaluator(model).run(None, inputs)[0])\n'
+_REFERENCE: Final = 'found.append(differs("onnx.reference", ReferenceEvaluator(model).run(None, inputs)[0]))\n'
 
 _KINDS: Final = {
     ("translation", "graph"): "**Translation.** The graph does not compute what torch computes, whatever runs it.",
@@ -67,6 +69,8 @@ _KINDS: Final = {
         "non-finite",
         "runtime",
     ): "**NaN or infinity, in the runtime.** The graph is right; the runtime overflows or loses a NaN.",
+    ("precision", "precision"): "**Precision.** The graph is right in float32; lowered, this node loses most.",
+    ("non-finite", "precision"): "**NaN or infinity, from lower precision.** The graph is right in float32.",
 }
 
 
@@ -89,6 +93,10 @@ def write(reduction: Reduction, folder: Path) -> None:
 
 def title(reduction: Reduction) -> str:
     """The finding in one line."""
+    if reduction.lowering is not None:
+        worst = reduction.lowering.nodes[0]
+        name = worst.layer or worst.node
+        return one_line(f"{reduction.lowering.precision} of {worst.operator} {name}: {reduction.difference.describe()}")
     operators = " + ".join(node.op_type for node in reduction.graph.graph.node)
     if len(operators) > 60:
         operators = f"{reduction.nodes} nodes"
@@ -96,7 +104,7 @@ def title(reduction: Reduction) -> str:
 
 
 def _script(reduction: Reduction) -> str:
-    runs = reduction.by_runtime.get(REFERENCE) is not None
+    runs = any(reduction.by_runtime.get(name) is not None for name in REFERENCES)
     return _SCRIPT.format(
         title=title(reduction),
         oracle=reduction.oracle,
@@ -119,9 +127,24 @@ def _report(reduction: Reduction) -> str:
     lines += [f"| {name} | {_cell(found, reduction)} |" for name, found in reduction.by_runtime.items()]
     lines += ["", f"`python {SCRIPT}` shows it. It needs onnx, onnxruntime and numpy. The expected values are those of"]
     lines += [f"{reduction.oracle}.", f"The tolerance is {reduction.threshold:.2g} of the largest one.", ""]
+    if reduction.lowering is not None:
+        lines += _ranking(reduction.lowering)
     lines += ["## The graph", "", "```", _text(reduction.graph), "```", ""]
     lines += [f"Made with {', '.join(f'{name} {one}' for name, one in _versions().items())}.", ""]
     return "\n".join(lines)
+
+
+def _ranking(lowering: Lowering) -> list[str]:
+    """The most harmful nodes as a table."""
+    text = (
+        f"Each node in {lowering.precision} alone, with exact inputs. The change is that of `{lowering.result}`, as a"
+    )
+    lines = ["## Nodes by harm", "", text, "fraction of its standard deviation.", ""]
+    lines += ["| node | layer | change | its own output |", "|---|---|---|---|"]
+    for one in lowering.nodes[:MOST_ROWS]:
+        names = f"{_words(one.operator)} {_words(one.node)} | {_words(one.layer)}"
+        lines.append(f"| {names} | {one.harm:.2g} | {one.difference.describe()} |")
+    return [*lines, ""]
 
 
 def _findings(reduction: Reduction) -> list[str]:

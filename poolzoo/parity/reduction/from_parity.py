@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import onnx
@@ -16,13 +17,16 @@ from poolzoo.common.errors import PoolzooError, reason
 from poolzoo.parity import check, probes
 from poolzoo.parity.layers import Layers
 from poolzoo.parity.reduction import folder, running
+from poolzoo.parity.reduction.lowered import reduce_lowered
 from poolzoo.parity.reduction.reduce import BUDGET, NothingToReduce, reduce_failure
 from poolzoo.parity.reduction.result import Reduction
 from poolzoo.parity.reduction.running import Arrays
 from poolzoo.parity.reference import Reference
 from poolzoo.parity.report import ParityReport
-from poolzoo.runtime import ort_session
+from poolzoo.runtime import half_arithmetic, ort_session
 from poolzoo.runtime.ort_session import OnnxModel
+
+LOWERED_IMAGES: Final = 4  # on which nodes in int8 are compared
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,72 @@ def debug(
         return found
     output.warn("nothing that failed shows the difference by itself", "see parity in --json")
     return None
+
+
+def debug_lowered(
+    precision: str,
+    exact: Path,
+    lowered: Path,
+    reference: Reference,
+    layers: Layers,
+    graph: OnnxModel,
+    place: Path,
+    *,
+    budget: float = BUDGET,
+) -> Reduction | None:
+    """Writes the node whose lowering alone moves the logits most to a folder, with a small input that shows it.
+
+    Args:
+        precision: "fp16", "int8-static" or "int8-dynamic".
+        exact: The graph in float32.
+        lowered: The graph in that precision, which exceeds the limits.
+        reference: The network and its images.
+        layers: Which of the graph's values are which layers'.
+        graph: The lowered graph, opened.
+        place: The folder, which must not exist.
+        budget: Seconds for the search.
+
+    Returns:
+        What was written; None where no node does harm by itself. A line says so then.
+    """
+    protos = [onnx.load(exact), onnx.load(lowered)]
+    paths = {
+        value: path
+        for path in sorted(layers.inside, key=lambda path: path.count("."))  # the innermost last
+        for value in layers.inside[path]
+    }
+    try:
+        rows = _furthest(precision, protos[1], reference, graph)
+        names = ", ".join(reference.names[row] for row in rows)
+        output.say(f"looking for what {precision} loses on {names}, for at most {budget:.0f} s")
+        inputs = {"images": graph.to_input(reference.images[rows])}
+        found = reduce_lowered(protos[0], protos[1], inputs, precision, paths=paths, budget=budget)
+        folder.write(found, place)
+    except NothingToReduce:
+        output.warn(f"no node moves the logits where it alone is in {precision}", "see parity in --json")
+        return None
+    except Exception as error:  # whatever a runtime raises must not hide that the limits were exceeded
+        output.warn(f"what {precision} loses is not reduced: {reason(error)}")
+        return None
+    output.say(f"{place}: {folder.title(found)}")
+    return found
+
+
+def _furthest(precision: str, lowered: onnx.ModelProto, reference: Reference, graph: OnnxModel) -> np.ndarray:
+    """The images whose labels and logits differ most from the network's: one in half arithmetic, which is slow."""
+    rows = np.arange(len(reference.images))
+    if precision == "fp16":
+        rows = half_arithmetic.sample_rows(len(rows))
+        found = half_arithmetic.logits(lowered, graph.to_input(reference.images[rows]))
+    else:
+        found, _ = ort_session.run_in_batches(graph, reference.images)
+    expected = reference.float32[0][rows]
+    finite = np.isfinite(found).all(1)
+    lost = np.where(finite, 1 - reference.decision.agreement(found, expected), 2.0)
+    with np.errstate(invalid="ignore"):
+        distance = np.where(finite, np.abs(found - expected).max(1), np.inf)
+    order = np.lexsort((-distance, -lost))
+    return rows[order[: 1 if precision == "fp16" else LOWERED_IMAGES]]
 
 
 def _failures(

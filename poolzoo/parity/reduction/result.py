@@ -14,8 +14,8 @@ from poolzoo.parity.reduction.repair import Repair
 from poolzoo.parity.reduction.running import Arrays
 from poolzoo.parity.reduction.tape import Step
 
-Fault = Literal["graph", "runtime"]
-Kind = Literal["translation", "runtime", "non-finite"]
+Fault = Literal["graph", "runtime", "precision"]
+Kind = Literal["translation", "runtime", "precision", "non-finite"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,13 +44,59 @@ class Source:
         return {"layer": self.layer, "line": self.line, "code": self.code, "operation": self.operation}
 
 
+@dataclass(frozen=True, kw_only=True)
+class LoweredNode:
+    """A node in lower precision alone, with exact inputs.
+
+    Attributes:
+        node: Its name.
+        operator: Its operator.
+        layer: The path of its module; empty where that is unknown.
+        harm: What it does to the result: the root mean square difference, as a fraction of the result's standard
+            deviation; infinite where it is not finite.
+        difference: What it does to its own output.
+    """
+
+    node: str
+    operator: str
+    layer: str
+    harm: float
+    difference: Difference
+
+    def to_json(self) -> dict[str, Any]:
+        """An entry of `nodes` in `lowering` of `report.json`; a harm that is infinite is None."""
+        harm = self.harm if np.isfinite(self.harm) else None
+        names = {"node": self.node, "operator": self.operator, "layer": self.layer}
+        return {**names, "harm": harm, "difference": self.difference.to_json()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lowering:
+    """What lower precision does, node by node.
+
+    Attributes:
+        precision: "fp16", "int8-static" or "int8-dynamic".
+        result: The output to which nodes do harm.
+        nodes: The nodes, the most harmful one first; the reduction shows this one.
+    """
+
+    precision: str
+    result: str
+    nodes: tuple[LoweredNode, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """`lowering` in `report.json`."""
+        return {"precision": self.precision, "result": self.result, "nodes": [one.to_json() for one in self.nodes]}
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Reduction:
     """The smallest case that was found.
 
     Attributes:
         fault: "graph" where it does not compute what torch computes in any runtime, "runtime" where the graph is right
-            and the runtime computes it wrongly.
+            and the runtime computes it wrongly, "precision" where the graph is right in float32 and loses too much in
+            lower precision.
         graph: The graph, with one output.
         inputs: Its inputs.
         expected: What its output should be.
@@ -65,6 +111,7 @@ class Reduction:
         repair: The change of one node with which it agrees; None where none was found.
         repairs_all: Whether the whole graph agrees with that change too; None where that was not checked.
         source: Where the output comes from in torch; None where that is unknown.
+        lowering: What lower precision does, node by node; None where it is not in question.
         seconds: How long it took.
     """
 
@@ -83,6 +130,7 @@ class Reduction:
     repair: Repair | None = None
     repairs_all: bool | None = None
     source: Source | None = None
+    lowering: Lowering | None = None
     seconds: float = 0.0
 
     @property
@@ -97,10 +145,10 @@ class Reduction:
 
     @property
     def kind(self) -> Kind:
-        """What kind of fault it is: a wrong translation, a wrong runtime, or NaN, infinity and overflow in either."""
+        """What kind of fault it is: of translation, runtime or precision, or NaN, infinity and overflow in any."""
         if self.non_finite:
             return "non-finite"
-        return "translation" if self.fault == "graph" else "runtime"
+        return "translation" if self.fault == "graph" else self.fault
 
     @property
     def bytes(self) -> int:
@@ -120,6 +168,7 @@ class Reduction:
             "culprit": self.repair and self.repair.to_json(),
             "culprit_alone": self.repairs_all,
             "source": self.source and self.source.to_json(),
+            **({"lowering": self.lowering.to_json()} if self.lowering is not None else {}),
             "nodes": [{"operator": node.op_type, "output": node.output[0]} for node in self.graph.graph.node],
             "nodes_before": self.nodes_before,
             "input_bytes": self.bytes,

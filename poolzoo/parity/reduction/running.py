@@ -68,6 +68,19 @@ def reference(proto: onnx.ModelProto, inputs: Arrays) -> Sequence[np.ndarray]:
     return [np.asarray(one) for one in found]
 
 
+def evaluator(proto: onnx.ModelProto, inputs: Arrays) -> Sequence[np.ndarray]:
+    """onnx's reference evaluator, in the graph's own types.
+
+    Raises:
+        Exception: Whatever it raises at an operator that it does not have.
+    """
+    wanted = {value.name for value in proto.graph.input}
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about overflow
+        found = ReferenceEvaluator(proto).run(None, {name: one for name, one in inputs.items() if name in wanted})
+    return [np.asarray(one) for one in found]
+
+
 def attempt(run: Runner, proto: onnx.ModelProto, inputs: Arrays) -> np.ndarray | None:
     """The first output of a graph; None where it cannot be run."""
     try:

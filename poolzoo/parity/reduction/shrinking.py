@@ -14,6 +14,7 @@ from poolzoo.parity.reduction.case import Oracle
 
 Axis = tuple[str, int]
 """An axis of an input or weight."""
+SLICED: Final = ("f", "u", "i1", "i4")  # kinds of arrays with axes of channels and pixels: also weights in int8
 SMALL: Final = 8  # integers in a weight of so few are sizes, which change with the axes
 SIMPLER: Final[tuple[Callable[[np.ndarray], np.ndarray], ...]] = (
     np.zeros_like,
@@ -48,7 +49,7 @@ def _slice_axes(oracle: Oracle) -> None:
     while changed:
         changed = False
         arrays = _arrays(oracle)
-        lengths = {length for one in arrays.values() if one.dtype.kind in "fu" for length in one.shape if length > 1}
+        lengths = {length for one in arrays.values() if _is_sliced(one) for length in one.shape if length > 1}
         for length in sorted(lengths, reverse=True):
             for axes in _groups(arrays, oracle, length):
                 choices = _choices(length, _worst(oracle, length))
@@ -57,12 +58,16 @@ def _slice_axes(oracle: Oracle) -> None:
                     break
 
 
+def _is_sliced(array: np.ndarray) -> bool:
+    return array.dtype.str.lstrip("<>=|").startswith(SLICED)
+
+
 def _groups(arrays: dict[str, np.ndarray], oracle: Oracle, length: int) -> Iterator[list[Axis]]:
     """Sets of axes of one length that may have to change together."""
     axes = [
         (name, axis)
         for name, one in arrays.items()
-        if one.dtype.kind in "fu"
+        if _is_sliced(one)
         for axis, side in enumerate(one.shape)
         if side == length
     ]
