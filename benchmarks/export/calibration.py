@@ -13,7 +13,8 @@ nano's weights on CIFAR-10 need --set split_seed=0, the split that they were mad
 calibration error of at most 0.015 on every seed, and no seed that is worse than before beyond chance: the 95 % interval
 of the change of the NLL is not above 0.
 
-With --logits, runs that are there already are judged: maps fitted on their `validation.npz` are scored on `test.npz`.
+With --logits, runs that are there already are judged: maps fitted on their `validation.npz` are scored on `test.npz`,
+beside what chance gives.
 
 Every finished run is a line of JSON in FILE, and is not run again. Its folder is kept in FOLDER, for --logits.
 """
@@ -23,15 +24,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import tempfile
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.export import calibration_maps
+from benchmarks.export.calibration_maps import GOAL
 from poolzoo.common import files, output
 
-GOAL: Final = 0.015
 KEY: Final = ("data", "backbone", "pretrained", "seed", "changes")
 
 
@@ -88,11 +91,10 @@ def main() -> None:
     parser.add_argument("--logits", nargs="+", type=Path, metavar="RUN", help="judge finished runs, and train nothing")
     args = parser.parse_args()
     if args.logits:
-        from benchmarks.export import calibration_maps
-
         calibration_maps.show(args.logits)
         return
 
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line sets it, before torch is imported
     from poolzoo.plugin import loader
 
     loader.settings.files = args.plugin
