@@ -7,7 +7,8 @@ Each run is one of `nano/plain` or `nano/resnet` on the 50,000 training images o
     poolzoo finetune --data folder:PATH --backbone nano/resnet --recipe strong --out RUN
 
 The backbone alone is kept, in half precision; the card says what the run measured, and what is left of its accuracy on
-the images kept in the run when the backbone is rounded.
+the images kept in the run when the backbone is rounded. A sample of the images that all were trained on is kept beside
+the weights, so that `finetune` can tell whether its validation images are among them.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ import torch
 from safetensors.torch import save
 
 from poolzoo.artifacts import run as runs
-from poolzoo.backbones.nano import WEIGHTS
+from poolzoo.backbones.nano import TRAINED_ON, WEIGHTS
 from poolzoo.common import files
+from poolzoo.data import digest_sketch, identity
 from poolzoo.metrics import classification
 from poolzoo.train import inference
 from poolzoo.train.device import policy
+from poolzoo.train.validation import split_validation
 
 LARGEST = 1_500_000  # bytes of all files together, so that the package stays small
 
@@ -35,11 +38,23 @@ def main() -> None:
     """Packs the runs that are named on the command line."""
     WEIGHTS.mkdir(exist_ok=True)
     found = [_pack(Path(path)) for path in sys.argv[1:]]
+    trained_on = [_trained_on(Path(path)) for path in sys.argv[1:]]
+    if any(not np.array_equal(each, trained_on[0]) for each in trained_on):
+        sys.exit("the runs were trained on different images")
     total = sum(path.stat().st_size for path in WEIGHTS.glob("*.safetensors"))
     if not found or total > LARGEST:
         sys.exit(f"{len(found)} runs given, {total:,} bytes of weights: at least one, and at most {LARGEST:,}")
+    np.save(TRAINED_ON, trained_on[0])
     files.write_atomically(WEIGHTS / "README.md", _card(found))
     print(f"{total:,} bytes in {WEIGHTS}")
+
+
+def _trained_on(path: Path) -> np.ndarray:
+    """The sample of the images that a run was trained on."""
+    train = identity.DataIdentity.load(path / identity.FILE).splits["train"]
+    settings = tomllib.loads((path / "run.toml").read_text())
+    seed = settings.get("split_seed", settings["seed"])
+    return digest_sketch.sketch(train.digests[split_validation(train.labels, seed).train_indices])
 
 
 def _pack(path: Path) -> dict[str, object]:
@@ -99,7 +114,8 @@ What `--pretrained` starts `nano/plain` and `nano/resnet` from: the backbones al
 
 * Data: the training images of the *CIFAR-10 (JPEG copy)*, which are CIFAR-10's images encoded again as JPEG. 45,000 of
   them are training images and 5,000 chose the best epoch. A validation split of CIFAR-10 that you draw later contains
-  images that these weights were trained on.
+  images that these weights were trained on; `--split-seed 0` holds out those 5,000 again, if the files are the same.
+  `trained-on.npy` is a sample of the 45,000, by which `finetune` warns of validation images that are among them.
 * Use: a starting point for other small images, and a frozen backbone for comparing heads. Not for production.
 * Normalization: mean {found[0]["mean"]}, std {found[0]["std"]}. Local pooling: max, 2 × 2.
 * Made with torch {versions["torch"]}, timm {versions["timm"]} on {found[0]["environment"]["cpus"]} CPU cores.

@@ -2,6 +2,7 @@
 
 python -m benchmarks.export.calibration --data folder:PATH [--backbones nano/resnet timm/mobilenetv3_small_050]
     [--pretrained nano/resnet] [--plugin FILE] [--seeds 3] [--set epochs=2 image_size=64] [--json FILE]
+    [--runs FOLDER]
 python -m benchmarks.export.calibration --data folder:PATH --backbones lite0 --pretrained lite0
     --plugin plugins/poolzoo-lite0/src/poolzoo_lite0/__init__.py
 python -m benchmarks.export.calibration --logits RUN...
@@ -12,36 +13,42 @@ nano's weights on CIFAR-10 need --set split_seed=0, the split that they were mad
 calibration error of at most 0.015 on every seed, and no seed that is worse than before beyond chance: the 95 % interval
 of the change of the NLL is not above 0.
 
-With --logits, runs that are there already are judged: maps fitted on their `validation.npz` are scored on `test.npz`.
+With --logits, runs that are there already are judged: maps fitted on their `validation.npz` are scored on `test.npz`,
+beside what chance gives.
 
-Every finished run is a line of JSON in FILE, and is not run again.
+Every finished run is a line of JSON in FILE, and is not run again. Its folder is kept in FOLDER, for --logits.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import tempfile
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from poolzoo.common import output
+from benchmarks.export import calibration_maps
+from benchmarks.export.calibration_maps import GOAL
+from poolzoo.common import files, output
 
-GOAL: Final = 0.015
 KEY: Final = ("data", "backbone", "pretrained", "seed", "changes")
 
 
-def measure(data: str, backbone: str, pretrained: bool, seed: int, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """One run: its accuracy, its calibration, and its scores on the test images."""
+def measure(
+    data: str, backbone: str, pretrained: bool, seed: int, changes: Mapping[str, Any], runs: Path | None
+) -> dict[str, Any]:
+    """One run, kept in a folder if there is one: its accuracy, its calibration, and its scores on the test images."""
     from poolzoo.metrics.evaluation import main_score
     from poolzoo.train.run import finetune
     from poolzoo.train.settings import Settings
 
     settings = Settings(data=data, backbone=backbone, pretrained=pretrained, seed=seed, **changes)
-    with tempfile.TemporaryDirectory() as folder:
-        report = finetune(settings, Path(folder) / "run")
+    with tempfile.TemporaryDirectory() if runs is None else contextlib.nullcontext(runs) as folder:
+        report = finetune(settings, Path(folder) / f"{files.slug(backbone)}-{seed}")
     assert report is not None
     assert report.fit is not None
     assert report.reliability is not None
@@ -80,14 +87,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--runs", type=Path, metavar="FOLDER", help="keep the runs here")
     parser.add_argument("--logits", nargs="+", type=Path, metavar="RUN", help="judge finished runs, and train nothing")
     args = parser.parse_args()
     if args.logits:
-        from benchmarks.export import calibration_maps
-
         calibration_maps.show(args.logits)
         return
 
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line sets it, before torch is imported
     from poolzoo.plugin import loader
 
     loader.settings.files = args.plugin
@@ -104,7 +111,7 @@ def main() -> None:
             row = done.get(key)
             if row is None:
                 with output.quiet():
-                    row = measure(args.data, backbone, pretrained, seed, changes)
+                    row = measure(args.data, backbone, pretrained, seed, changes, args.runs)
                 if args.json is not None:
                     with args.json.open("a", encoding="utf-8") as file:
                         file.write(json.dumps(row) + "\n")

@@ -1,9 +1,14 @@
-"""Maps of logits to probabilities, fitted on the validation images of finished runs and scored on their test images."""
+"""Maps of logits to probabilities, fitted on the validation images of finished runs and scored on their test images.
+
+A second table has what chance does to the expected calibration error (ECE): labels of both splits are drawn from the
+calibrated probabilities, which are then perfect, and a temperature is fitted to the drawn validation labels.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -14,6 +19,9 @@ from poolzoo.metrics import calibration_fit, held_out, power_scaling, vector_sca
 from poolzoo.metrics.calibration import Calibration
 from poolzoo.metrics.intervals import calibration_error
 
+GOAL: Final = 0.015
+DRAWS: Final = 200
+CHANCE_HEADERS = ("run", "perfect: ECE", "95 %", "met", "fitted T: ECE", "95 %", "met", "this run")
 HEADERS = ("run", "map", "T", "power", "chosen", "held-out change", "z", "NLL", "change", "z", "ECE")
 
 
@@ -49,6 +57,35 @@ def rows(run: Path) -> Iterator[tuple[str, ...]]:
         )
 
 
+def chance(run: Path) -> tuple[str, ...]:
+    """The ECE of perfect probabilities, and with a temperature: mean, 95 % quantile, how often it meets the goal."""
+    validation, test = samples.load_validation(run), samples.load_test(run)
+    assert validation is not None
+    assert test is not None
+    found = calibration_fit.fit(validation.logits, validation.labels)
+    calibration = found.calibration or Calibration(1.0)
+    held, judged = calibration.apply(validation.logits), calibration.apply(test.logits)
+    generator = np.random.default_rng(0)
+    perfect, fitted = np.empty(DRAWS), np.empty(DRAWS)
+    for draw in range(DRAWS):
+        labels = _drawn(held, generator)
+        correct = judged.argmax(1) == _drawn(judged, generator)
+        temperature = calibration_fit.fit(held, labels, power=False, vector=False).temperature
+        perfect[draw] = calibration_error(judged, correct)
+        fitted[draw] = calibration_error(Calibration(temperature).apply(judged), correct)
+    figures = [
+        figure
+        for errors in (perfect, fitted)
+        for figure in (f"{errors.mean():.4f}", f"{np.quantile(errors, 0.95):.4f}", f"{(errors <= GOAL).mean():.0%}")
+    ]
+    return run.name, *figures, f"{calibration_error(judged, judged.argmax(1) == test.labels):.4f}"
+
+
+def _drawn(logits: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """A label of each image from its softmax probabilities, by the Gumbel-max trick, `int64[N]`."""
+    return np.asarray((logits + generator.gumbel(size=logits.shape)).argmax(1))
+
+
 def _change(differences: np.ndarray) -> tuple[str, str]:
     """The mean of paired differences, and its number of standard errors."""
     error = differences.std(ddof=1) / np.sqrt(len(differences))
@@ -56,5 +93,7 @@ def _change(differences: np.ndarray) -> tuple[str, str]:
 
 
 def show(runs: Sequence[Path]) -> None:
-    """Prints the table."""
+    """Prints both tables."""
     output.table(HEADERS, [row for run in runs for row in rows(run)])
+    output.table(CHANCE_HEADERS, [chance(run) for run in runs])
+    output.data(f"met: how often the ECE is at most {GOAL} in {DRAWS} draws")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from poolzoo.plugin.spec import Backbone, BackboneFamily, hookimpl
 
 
@@ -17,7 +19,14 @@ def _nano(name: str, summary: str) -> Backbone:
         std=(0.2452, 0.2428, 0.2606),
         license="Apache-2.0",
         trained_on="cifar10",
+        trained_digests=_nano_digests,
     )
+
+
+def _nano_digests() -> np.ndarray:
+    from poolzoo.backbones import nano
+
+    return nano.trained_digests()
 
 
 def _timm_names() -> Sequence[str]:

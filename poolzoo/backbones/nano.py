@@ -10,6 +10,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Final, cast
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from poolzoo.model.accounting import HasAccounting
 from poolzoo.model.geometry import Geometry, LocalBuild
 
 WEIGHTS: Final = Path(__file__).parent / "weights"
+TRAINED_ON: Final = WEIGHTS / "trained-on.npy"  # a sample of the images by their digests, the same for both
 GEOMETRY: Final = Geometry(kernel_size=2, stride=2)  # of every pooling
 
 
@@ -63,6 +65,11 @@ def resnet(*, pretrained: bool = False, widths: str = "32-64-128", local_pool: L
     trunk.add_module("pool3", pool3)
     trunk.add_module("block", Residual(_out_channels(pool3, channels)))
     return _filled(trunk, "nano-resnet") if pretrained else trunk
+
+
+def trained_digests() -> np.ndarray:
+    """A sample of the images that the package's weights were trained on, `uint8[K, 8]`."""
+    return np.asarray(np.load(TRAINED_ON))
 
 
 def _filled(trunk: nn.Module, name: str) -> nn.Module:

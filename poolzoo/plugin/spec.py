@@ -131,6 +131,8 @@ class Backbone:
         labels: `labels()`, the names of the network's K classes in their order; None for "0", "1", …
         trained_on: Name of the data set whose training images the weights have seen, where it is one that people
             fine-tune on here too; they are then warned that their validation images were seen.
+        trained_digests: `trained_digests()`, `uint8[K, 8]`, a sample of these images by the digests of their pixels, as
+            `poolzoo.data.digest_sketch.sketch` draws it; with it, the warning counts them.
         crop_pct: Part of the shorter side of an image that the network was published to see: its center is cropped.
         interpolation: How images were resized for it.
     """
@@ -148,6 +150,7 @@ class Backbone:
     network: Build | None = None
     labels: Callable[[], Sequence[str]] | None = None
     trained_on: str = ""
+    trained_digests: Callable[[], np.ndarray] | None = None
     crop_pct: float = 1.0
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
@@ -167,8 +170,9 @@ class Backbone:
             raise ValueError(f"crop_pct of backbone {self.name!r} must be above 0 and at most 1, not {self.crop_pct!r}")
         if self.interpolation not in ("bilinear", "bicubic"):
             raise ValueError(f"interpolation of backbone {self.name!r} must be bilinear or bicubic")
-        if self.labels is not None and not callable(self.labels):
-            raise TypeError(f"labels of backbone {self.name!r} must be a callable, not {self.labels!r:.80}")
+        for key, function in (("labels", self.labels), ("trained_digests", self.trained_digests)):
+            if function is not None and not callable(function):
+                raise TypeError(f"{key} of backbone {self.name!r} must be a callable, not {function!r:.80}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,7 @@ from poolzoo.model.network import Network, Preprocess
 from poolzoo.model.state_dict import require_weights, weights_digest
 from poolzoo.model.weights import load_weights
 from poolzoo.plugin import loader, spec
-from poolzoo.train import class_weights, distributed, optimizer, stages
+from poolzoo.train import class_weights, distributed, optimizer, seen_images, stages
 from poolzoo.train import device as devices
 from poolzoo.train.class_weights import ClassWeights
 from poolzoo.train.defaults import augmentation_for, complete_settings
@@ -356,12 +356,7 @@ def _report_input(settings: Settings, backbone: AssembledBackbone, data: DataSpl
             f"{stored} {sizes.show(data.size)} are resized to {sizes.show(backbone.image_size)}: "
             f"the feature map is {feature_map}"
         )
-    trained_on = backbone.resolved.item.trained_on
-    if settings.pretrained and trained_on and _has_classes_of(trained_on, data):
-        output.say(
-            f"{settings.backbone} was trained on the training images of {trained_on}. If these are the same images, it "
-            "has seen the validation images, and only the test accuracy is meaningful"
-        )
+    seen_images.tell(settings, backbone.resolved, data)
 
 
 def _report_weights(assembly: Assembly) -> None:
@@ -374,12 +369,3 @@ def _report_weights(assembly: Assembly) -> None:
         for what, names in (("fresh", weights.fresh), ("left out of the file", weights.left_out)):
             if names:
                 output.detail(f"weights, {what}: {', '.join(names)}")
-
-
-def _has_classes_of(name: str, data: DataSplits) -> bool:
-    """Whether data has the classes of a known data set, so that it may hold the same images."""
-    try:
-        item = loader.catalog().dataset(name).item
-    except UsageError:
-        return False
-    return data.name == name or tuple(getattr(item, "classes", None) or ()) == data.classes

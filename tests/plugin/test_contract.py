@@ -56,6 +56,7 @@ WRONG = [
     ("backbone", {"crop_pct": 1.01}, ValueError, "crop_pct of backbone"),
     ("backbone", {"interpolation": "nearest"}, ValueError, "interpolation of backbone 'a/b' must be"),
     ("backbone", {"labels": ["x"]}, TypeError, "labels of backbone 'a/b' must be a callable"),
+    ("backbone", {"trained_digests": ["x"]}, TypeError, "trained_digests of backbone 'a/b' must be a callable"),
     ("family", {"prefix": "a/b"}, ValueError, "name 'a/b' does not match"),
     ("family", {"names": ["x"]}, TypeError, "names and get of family 'a' must be callables"),
     ("family", {"get": {}}, TypeError, "names and get of family 'a' must be callables"),
