@@ -227,18 +227,9 @@ class RowWriter:
         self._file.write(np.ascontiguousarray(rows).data)
         self.written += len(rows)
         if self._file.tell() - self._begun > WRITTEN_BACK:
-            self._begin_to_write_back()
-
-    def _begin_to_write_back(self) -> None:
-        """Lets the disk write what it got, without waiting for it: the end of the file has little left to wait for.
-
-        Linux begins to write pages that nobody is said to need. Those that are not written yet stay in memory.
-        """
-        self._file.flush()
-        start, self._begun = self._begun, self._file.tell()
-        if hasattr(os, "posix_fadvise"):
-            with suppress(OSError):
-                os.posix_fadvise(self._file.fileno(), start, self._begun - start, os.POSIX_FADV_DONTNEED)
+            self._file.flush()
+            start, self._begun = self._begun, self._file.tell()
+            begin_to_write(self._file.fileno(), start, self._begun)
 
     def write_header(self, count: int) -> None:
         """Writes what stands before the rows, of which there are `count`."""
@@ -246,6 +237,16 @@ class RowWriter:
         shape, dtype = self.form
         described = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (count, *shape)}
         np.lib.format.write_array_header_1_0(self._file, described)
+
+
+def begin_to_write(file: int, start: int, end: int) -> None:
+    """Lets the disk write a part of a file without waiting for it, so that the end has little left to wait for.
+
+    Linux begins to write pages that nobody is said to need. Those that are not written yet stay in memory.
+    """
+    if hasattr(os, "posix_fadvise"):
+        with suppress(OSError):
+            os.posix_fadvise(file, start, end - start, os.POSIX_FADV_DONTNEED)
 
 
 @contextmanager

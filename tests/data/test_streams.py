@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from poolzoo.data.augment import crops
 from poolzoo.data.augment.augmentation import Augmentation, EpochParams
 from poolzoo.data.augment.crops import Box, CropSampler
 from poolzoo.data.batches import Rank
+from poolzoo.data.streaming import row_file
 from poolzoo.data.streaming.images import StreamedImages, batches
 from poolzoo.data.streaming.loader import StreamLoader
 from poolzoo.data.streaming.photographs import Encoded, Reduced, reduced_size
@@ -93,6 +96,42 @@ def test_scaled_decoding_of_a_crop_shows_the_same_part(tmp_path, orientation):
     crops.resize_into(whole, box, expected)
     moved = np.abs(np.roll(expected, 1, 1).astype(int) - expected).mean()
     assert np.abs(out.astype(int) - expected).mean() < moved / 2
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 7), (224, 224), (3, 12_000)])
+def test_mirroring_is_exact(size):
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    expected = image[:, ::-1].copy()
+    crops.mirror(image)
+    np.testing.assert_array_equal(image, expected)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads as Linux lists them")
+def test_threads_that_load_images_wait_for_none_of_torch():
+    """A team of torch's threads belongs to the thread that first divides an operation, and stays."""
+    image = np.zeros((448, 448, 3), np.uint8)
+
+    def begun(work) -> int:
+        found: list[int] = []
+
+        def count() -> None:
+            before = set(os.listdir("/proc/self/task"))
+            work()
+            found.append(len(set(os.listdir("/proc/self/task")) - before))
+
+        thread = threading.Thread(target=count)
+        thread.start()
+        thread.join()
+        return found[0]
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert begun(lambda: torch.from_numpy(image).flip(1)) == 1, "torch divides an image of this size"
+        assert begun(lambda: crops.mirror(image)) == 0
+        assert begun(lambda: crops.resize_into(image, Box(0, 0, 448, 448), np.empty((400, 400, 3), np.uint8))) == 0
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_reduced_photograph_gives_nearly_the_same_crop(index):
@@ -307,6 +346,21 @@ def test_damaged_records_of_kept_rows_are_made_again(index, tmp_path, spoil):
     spoil(table)
     np.testing.assert_array_equal(crops(), expected)
     assert len(list((tmp_path / "rows").glob("*.table"))) == 2  # what was lost lies in a part of its own
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="the system takes no advice")
+def test_disk_begins_to_write_long_before_it_must(tmp_path, monkeypatch):
+    """So that the end of an epoch waits for little: all but the last few bytes were handed over, each once."""
+    handed: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda file, start, count, advice: handed.append((start, count)))
+    monkeypatch.setattr(row_file, "BEGIN_BYTES", 1000)
+    rows = RowFile(tmp_path / "rows", 20, 10**9)
+    for position in range(20):
+        rows.add(position, np.zeros((10, 10, 3), np.uint8), (10, 10))
+    ends = [start + count for start, count in handed]
+    assert [start for start, _ in handed] == [0, *ends[:-1]]
+    assert 20 * 300 - 1000 < ends[-1] <= 20 * 300
+    assert not list((tmp_path / "rows").glob("*.table"))  # no record is written before the disk has the pixels
 
 
 def test_processes_read_what_others_reduced(tmp_path):

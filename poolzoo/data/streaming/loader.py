@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from poolzoo.data.augment.augmentation import Augmentation
-from poolzoo.data.augment.crops import CropSampler
+from poolzoo.data.augment.crops import CropSampler, mirror
 from poolzoo.data.batches import SINGLE_PROCESS, Batch, BatchLoader, Epoch, Rank
 from poolzoo.data.blocks import ImageArray
 from poolzoo.data.epoch_order import Sampler
@@ -85,7 +85,7 @@ class StreamLoader(BatchLoader):
             row = int(order.rows[draw])
             shown = self._fill(int(order.positions[draw]), int(self.indices[row]), out, sampler)
             if flipped[row]:
-                out[:] = torch.from_numpy(out).flip(1).numpy()  # a seventh of the time of numpy's
+                mirror(out)
             return shown
 
         mirrored = replace(epoch.params, flipped=np.zeros_like(flipped))  # what is left to change

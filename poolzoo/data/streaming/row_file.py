@@ -21,10 +21,12 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from poolzoo.common import locks, output
+from poolzoo.data import disk
 from poolzoo.data.sizes import MAX_SIDE, Size
 
 # Of images that a killed process may have to compute again: bytes, and seconds as between two checkpoints.
 FLUSH_BYTES, FLUSH_SECONDS = 256 << 20, 10.0
+BEGIN_BYTES: Final = 8 << 20  # after which the disk begins to write: a flush has little left to wait for
 RECORD: Final = np.dtype(
     [
         *[("position", "<u4"), ("crc", "<u4"), ("offset", "<i8"), ("height", "<u4"), ("width", "<u4")],
@@ -72,6 +74,7 @@ class RowFile:
         self._read: dict[str, int] = {}  # records of each table that are known
         self._own: str | None = None
         self._end = 0
+        self._begun = 0  # up to where the disk has begun to write
         self._pending: list[tuple[int, ...]] = []
         self._pending_bytes = 0
         self._flushed_at = time.monotonic()
@@ -146,6 +149,12 @@ class RowFile:
             self._pending.append(record)
             self._pending_bytes += pixels.nbytes
             due = self._pending_bytes >= FLUSH_BYTES or time.monotonic() - self._flushed_at > FLUSH_SECONDS
+            start, end = self._begun, self._end
+            begins = end - start >= BEGIN_BYTES
+            if begins:
+                self._begun = end
+        if begins:
+            disk.begin_to_write(self._files[part], start, end)
         if due:
             self.flush()
 
