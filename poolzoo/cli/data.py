@@ -92,6 +92,8 @@ def check(source: str, limit: int | None, task: str, near: bool | None, page: Pa
     )
     if near is None and not found.near:
         output.say(f"near-duplicates are not looked for: {_INSTALL}")
+    if not (found.leaks or found.labels or found.unreadable or found.copies):
+        output.say("there are no leaks, no copies and no unreadable files")
     if page is not None:
         from poolzoo.report import check_page
 
