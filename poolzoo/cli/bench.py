@@ -9,7 +9,7 @@ import click
 
 from poolzoo.cli import numbers, values
 from poolzoo.cli.foreign import image_size_option, is_file, output_option, parse_size, require_of_file, require_onnx
-from poolzoo.cli.groups import GroupedCommand
+from poolzoo.cli.groups import HARDWARE, GroupedCommand, option
 from poolzoo.cli.options import json_option, provider_option, runtime_timeout_option, split_names
 from poolzoo.common import output
 
@@ -51,14 +51,15 @@ EXAMPLES: Final = (
     metavar="N,…",
     help="Batch sizes to measure, separated by commas.",
 )
-@click.option(
+@option(
     "--threads",
+    group=HARDWARE,
     metavar="N,…",
     show_default="1 and the number of cores",
     help="Numbers of CPU threads to measure, separated by commas.",
 )
 @output_option
-@image_size_option
+@image_size_option("what FILE.onnx states, else 224")
 @provider_option
 @runtime_timeout_option
 @json_option

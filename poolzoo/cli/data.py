@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from poolzoo.cli import numbers, values
+from poolzoo.cli.groups import DATA, OUTPUT, option
 from poolzoo.cli.options import CommandGroup, json_option
 from poolzoo.common import output
 from poolzoo.common.errors import CHECK_FAILED, OK
@@ -35,16 +36,18 @@ def command() -> None:
     """Check data sets before a network is trained on them."""
 
 
-@command.command("check", examples=EXAMPLES)
+@command.command("check", examples=EXAMPLES, short_help="Find leaks, copies, broken files and unequal classes.")
 @click.argument("source", metavar="SOURCE", shell_complete=values.data)
-@click.option(
+@option(
     "--limit",
+    group=DATA,
     type=numbers.IntRange(min=1),
     metavar="N",
     help="Check at most N images of each split, all classes alike.",
 )
-@click.option(
+@option(
     "--task",
+    group=DATA,
     type=click.Choice(["classification", "multilabel"]),
     default="classification",
     show_default=True,
@@ -56,8 +59,9 @@ def command() -> None:
     show_default="--near where imagehash is installed",
     help="Look for near-duplicates too, or for exact ones alone.",
 )
-@click.option(
+@option(
     "--page",
+    group=OUTPUT,
     shell_complete=values.files(".html"),
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
@@ -88,6 +92,8 @@ def check(source: str, limit: int | None, task: str, near: bool | None, page: Pa
     )
     if near is None and not found.near:
         output.say(f"near-duplicates are not looked for: {_INSTALL}")
+    if not (found.leaks or found.labels or found.unreadable or found.copies):
+        output.say("there are no leaks, no copies and no unreadable files")
     if page is not None:
         from poolzoo.report import check_page
 

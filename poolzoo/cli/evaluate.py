@@ -7,7 +7,7 @@ from typing import Final
 import click
 
 from poolzoo.cli import numbers, values
-from poolzoo.cli.groups import GroupedCommand
+from poolzoo.cli.groups import DATA, HARDWARE, GroupedCommand, option
 from poolzoo.cli.options import json_option, provider_option, skip_broken_option, threads_option
 from poolzoo.common import output
 
@@ -21,15 +21,17 @@ EXAMPLES: Final = (
 
 @click.command(cls=GroupedCommand, examples=EXAMPLES)
 @click.argument("run", shell_complete=values.directory(values.RUN, values.BUNDLE), metavar="RUN")
-@click.option(
+@option(
     "--data",
+    group=DATA,
     shell_complete=values.data,
     metavar="NAME",
     show_default="the data set of the run",
     help="Data set: a name from `poolzoo list datasets`, or one of its sources such as folder:PATH.",
 )
-@click.option(
+@option(
     "--test-fraction",
+    group=DATA,
     type=numbers.Float(),
     metavar="F",
     help="Test on a share of the images of --data, chosen by class, where it has no test part.",
@@ -41,8 +43,9 @@ EXAMPLES: Final = (
     help="First fit a temperature on the validation images and keep it in RUN, which then exports with it. For runs of "
     "earlier versions, and those trained with --no-calibration.",
 )
-@click.option(
+@option(
     "--device",
+    group=HARDWARE,
     shell_complete=values.fixed("auto", "cpu", "cuda"),
     default="auto",
     show_default=True,

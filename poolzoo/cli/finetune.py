@@ -191,7 +191,9 @@ def setting(flag: str, group: str, help: str, metavar: str | None = None, *, uns
 @setting("--layer-decay", OPTIMIZATION, "Factor on the learning rate from each stage to the stage before it.")
 @setting("--clip-grad", OPTIMIZATION, "Maximum norm of the gradient. Larger gradients are scaled down.", "NORM")
 @setting("--grad-accum", OPTIMIZATION, "Compute each batch in K parts and sum their gradients, to save memory.", "K")
-@setting("--ema", OPTIMIZATION, "Decay of the exponential moving average of the weights, such as 0.999.", "DECAY")
+@setting(
+    "--ema", OPTIMIZATION, "Decay of the exponential moving average of the weights, such as 0.999. 0 is off.", "DECAY"
+)
 @setting(
     "--loss",
     LOSS,
@@ -276,10 +278,15 @@ def setting(flag: str, group: str, help: str, metavar: str | None = None, *, uns
     "Horizontal flips. With alternating, two epochs show both forms of every image. "
     "With auto, the data set chooses alternating or off.",
 )
-@setting("--cutout", AUGMENTATION, "Side in pixels of a random square that is filled with the mean color.", "PX")
-@setting("--mixup", AUGMENTATION, "Blend pairs of images with weights from Beta(ALPHA, ALPHA).", "ALPHA")
 @setting(
-    "--cutmix", AUGMENTATION, "Exchange boxes between pairs of images, with areas from Beta(ALPHA, ALPHA).", "ALPHA"
+    "--cutout", AUGMENTATION, "Side in pixels of a random square that is filled with the mean color. 0 is off.", "PX"
+)
+@setting("--mixup", AUGMENTATION, "Blend pairs of images with weights from Beta(ALPHA, ALPHA). 0 is off.", "ALPHA")
+@setting(
+    "--cutmix",
+    AUGMENTATION,
+    "Exchange boxes between pairs of images, with areas from Beta(ALPHA, ALPHA). 0 is off.",
+    "ALPHA",
 )
 @setting(
     "--freeze",

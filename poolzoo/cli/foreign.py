@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,12 +20,16 @@ output_option = click.option(
     metavar="NAME",
     help="Output of FILE.onnx that holds the scores, where several may be meant.",
 )
-image_size_option = click.option(
-    "--image-size",
-    metavar="SIZE",
-    show_default="what FILE.onnx or the module states, else 224",
-    help="Height and width of images in pixels, such as 224 or 224x320, where FILE.onnx takes any.",
-)
+
+
+def image_size_option(default: str) -> Callable[[Any], Any]:
+    """`--image-size`; `default` says in words which size is taken without it."""
+    return click.option(
+        "--image-size",
+        metavar="N|HxW",
+        show_default=default,
+        help="Height and width of images in pixels, where FILE.onnx takes any.",
+    )
 
 
 def is_file(path: Path) -> bool:

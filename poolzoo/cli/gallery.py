@@ -8,7 +8,7 @@ from typing import Final
 import click
 
 from poolzoo.cli import values
-from poolzoo.cli.groups import GroupedCommand
+from poolzoo.cli.groups import OUTPUT, GroupedCommand, option
 from poolzoo.cli.options import json_option
 from poolzoo.common import files, output
 from poolzoo.common.errors import UsageError
@@ -26,8 +26,9 @@ EXAMPLES: Final = (
 @click.argument(
     "image", metavar="[IMAGE]", required=False, type=click.Path(path_type=Path), shell_complete=values.files()
 )
-@click.option(
+@option(
     "--out",
+    group=OUTPUT,
     shell_complete=values.files(".html"),
     type=click.Path(path_type=Path),
     metavar="FILE",

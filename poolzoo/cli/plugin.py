@@ -97,7 +97,7 @@ def _names() -> str:
     return f"there are: {', '.join(names)}" if names else "there are no plugins but the built-in ones"
 
 
-@command.command("new", examples=NEW_EXAMPLES)
+@command.command("new", examples=NEW_EXAMPLES, short_help="Write a package or a file to start a plugin from.")
 @click.argument("name")
 @click.option(
     "--kind", type=click.Choice(["pooling", "backbone", "dataset", "runtime"]), default="pooling", show_default=True,

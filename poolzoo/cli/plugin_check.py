@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from poolzoo.cli import values
-from poolzoo.cli.groups import GroupedCommand
+from poolzoo.cli.groups import OUTPUT, GroupedCommand, option
 from poolzoo.cli.options import json_option
 from poolzoo.common import output
 from poolzoo.common.errors import CHECK_FAILED, OK, UsageError
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 EXAMPLES: Final = (
     ("Check a plugin file", "poolzoo plugin check my_pool.py"),
     ("Check an installed plugin", "poolzoo plugin check my-pool"),
-    ("Check a plugin's folder before its release", "poolzoo plugin check my-pool --release"),
+    ("Make some of its checks", "poolzoo plugin check my-pool -k 'gradients and not reach'"),
+    ("Check a plugin's folder before its release", "poolzoo plugin check --release my-pool"),
 )
 
 
@@ -57,8 +58,9 @@ EXAMPLES: Final = (
     help="With --release, install all packages anew, torch among them. The default is to link those of this "
     "environment.",
 )
-@click.option(
+@option(
     "--out",
+    group=OUTPUT,
     type=click.Path(),
     metavar="DIR",
     help="With --release, directory for the wheel, the sdist and what the tests print; it must not exist.",
@@ -77,10 +79,7 @@ def command(
 ) -> int:
     """Run the conformance checks on everything that a plugin provides. The exit code is 1 if a check fails.
 
-    \b
-      poolzoo plugin check power_mean.py           a plugin in one file
-      poolzoo plugin check my-pool -k gradients    an installed package, some checks
-      poolzoo plugin check --release my-pool       the folder of a package, before it is published
+    The plugin is a file, an installed distribution, or with --release the folder of a project.
     """
     from poolzoo.testing.selection import parse
 

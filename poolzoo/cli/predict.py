@@ -13,12 +13,11 @@ import click
 from click.core import ParameterSource
 
 from poolzoo.cli import numbers, values
-from poolzoo.cli.groups import GroupedCommand
+from poolzoo.cli.groups import DATA, HARDWARE, OUTPUT, GroupedCommand, option
 from poolzoo.cli.options import (
     json_option,
     provider_option,
     runtime_timeout_option,
-    skip_broken_option,
     threads_option,
 )
 from poolzoo.common import json_writer, output, streams
@@ -59,9 +58,10 @@ EXAMPLES: Final = (
 @click.option(
     "--top", default=5, show_default=True, type=numbers.IntRange(1), help="Number of classes to print for each image."
 )
-@click.option(
+@option(
     "--csv",
     "as_csv",
+    group=OUTPUT,
     is_flag=True,
     help="Print CSV with the columns file, label, score and error. Several labels are separated by |, or a JSON list "
     "where a name holds that. Bundles that abstain or give prediction sets add the columns accepted and set.",
@@ -83,29 +83,38 @@ EXAMPLES: Final = (
     show_default="the most probable label of each image",
     help="Label that the saliency maps explain. Implies --saliency.",
 )
-@click.option(
+@option(
     "--out",
+    group=OUTPUT,
     metavar="DIR",
     type=click.Path(path_type=Path),
     help="Write the rows as Parquet files into DIR/parts. The same command resumes what was interrupted.",
 )
-@click.option(
+@option(
     "--resume",
     "resumed",
+    group=OUTPUT,
     shell_complete=values.directory(values.PREDICTION),
     metavar="DIR",
     type=click.Path(path_type=Path),
     help="Resume the interrupted prediction in DIR. No bundle, image or setting may be given.",
 )
-@click.option(
+@option(
     "--executor",
+    group=HARDWARE,
     type=click.Choice(["local", "ray"]),
     default="local",
     show_default=True,
     help="Where images are labeled: in this process, or on a Ray cluster, which needs --out.",
 )
-@click.option("--ray-address", metavar="ADDRESS", help="Address of an existing Ray cluster.")
-@skip_broken_option
+@option("--ray-address", group=HARDWARE, metavar="ADDRESS", help="Address of an existing Ray cluster.")
+@option(
+    "--skip-broken",
+    "skip",
+    group=DATA,
+    metavar="N|all",
+    help="Exit with code 0 although up to N images, or all of them, are unreadable. The default is none.",
+)
 @click.option(
     "--runtime",
     shell_complete=values.runtime,

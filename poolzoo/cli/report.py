@@ -11,7 +11,7 @@ from typing import Any, Final
 import click
 
 from poolzoo.cli import numbers, values
-from poolzoo.cli.groups import GroupedCommand
+from poolzoo.cli.groups import OUTPUT, GroupedCommand, option
 from poolzoo.cli.options import json_option
 from poolzoo.common import files, output
 from poolzoo.common.errors import UsageError
@@ -49,8 +49,9 @@ EXAMPLES: Final = (
     show_default=True,
     help="Significance level of the tests.",
 )
-@click.option(
+@option(
     "--out",
+    group=OUTPUT,
     type=click.Path(path_type=Path),
     metavar="DIR",
     show_default="a new one in comparisons/",

@@ -18,7 +18,7 @@ from poolzoo.cli.foreign import (
     require_of_file,
     require_onnx,
 )
-from poolzoo.cli.groups import GroupedCommand
+from poolzoo.cli.groups import OUTPUT, GroupedCommand, option
 from poolzoo.cli.options import json_option, provider_option, runtime_timeout_option, split_names, threads_option
 from poolzoo.common import output
 
@@ -78,15 +78,16 @@ EXAMPLES: Final = (
     show_default="what the module states, else 1",
     help="Standard deviation of each channel, by which it is divided then.",
 )
-@click.option(
+@option(
     "--debug",
+    group=OUTPUT,
     type=click.Path(path_type=Path),
     metavar="DIR",
     help="Write the smallest graph and input that show a difference from --against, with a script that runs them.",
 )
 @output_option
-@image_size_option
-@click.option("--no-bench", is_flag=True, help="Skip the measurement of speed.")
+@image_size_option("what FILE.onnx or the module states, else 224")
+@option("--no-bench", group=OUTPUT, is_flag=True, help="Skip the measurement of speed.")
 @click.option(
     "--runtime",
     "runtimes",

@@ -196,6 +196,8 @@ def finish_run(prepared: PreparedRun, path: Path, engine: Engine, result: FinalM
         decision=result.decision,
         test_part=settings.test_part,
     )
+    if not settings.pretrained:
+        config["pretrained_cfg"]["license"] = None  # that of weights which this network never had
     if prepared.teacher is not None:
         config["poolzoo"]["teacher"] = prepared.teacher.to_json(settings)
     seconds = engine.progress.seconds

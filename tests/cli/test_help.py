@@ -67,6 +67,23 @@ def test_groups_of_finetune_are_the_subjects_of_training(poolzoo):
     ]
 
 
+def test_an_option_stands_in_the_same_group_everywhere():
+    same = ("device", "executor", "json", "limit", "out", "ray-address", "resume", "skip-broken", "task", "threads")
+    found: dict[str, dict[str, list[str]]] = {name: {} for name in same}
+    for name, one in commands():
+        for option in one.params:
+            if isinstance(option, click.Option) and option.opts[-1].removeprefix("--") in found:
+                found[option.opts[-1].removeprefix("--")].setdefault(groups.group_of(option), []).append(name)
+    assert {name: where for name, where in found.items() if len(where) != 1} == {}
+
+
+@pytest.mark.parametrize("name", ["data", "plugin"])
+def test_a_list_of_commands_is_cut_nowhere(poolzoo, name):
+    listed = poolzoo(name, "--help").out.partition("Commands:")[2]
+    assert listed
+    assert "..." not in listed
+
+
 def test_finetune_offers_every_setting_with_its_default():
     defaults = {one.name: one.default for one in command("finetune").params if isinstance(one, click.Option)}
     internal = {"final_norm", "validation", "reader", "plugins", "steps", "protocol"}

@@ -97,7 +97,7 @@ def _places(folder: Path) -> Iterator[Call]:
     taken = folder / "taken"
     taken.mkdir()
     (taken / "this").write_text("")
-    yield lambda: environment.make(taken, "mine", (), None, clean=True, offline=True)
+    yield lambda: environment.make(taken, "mine", (), None, clean=True, offline=True, temporary=taken)
     options = ReleaseOptions(clean=True)
     nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_CONFIG_FILE": os.devnull}
     yield lambda: _with({}, lambda: check_release(folder / "released", options), **nowhere)

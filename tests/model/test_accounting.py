@@ -309,10 +309,17 @@ def test_the_run_and_the_dry_run_say_what_was_loaded(poolzoo, photos, cache):
     assert "fc_norm follows the pooling, as published; avg equals the published pooling" in shown
     run = Path(poolzoo(*arguments, "--out", cache / "run").out.splitlines()[-1])
     assert "118 of 120 tensors" in (run / "README.md").read_text()
-    assert json.loads((run / "config.json").read_text())["poolzoo"]["weights"] == planned
+    config = json.loads((run / "config.json").read_text())
+    assert config["poolzoo"]["weights"] == planned
+    assert config["pretrained_cfg"]["license"] == "apache-2.0"  # what timm states of these weights
     assert not (run / "weights.json").exists()
     network = package.load(run)
     assert network.norm is not None
+
+
+def test_a_network_from_scratch_has_no_license_of_published_weights(trained):
+    assert json.loads((trained / "config.json").read_text())["pretrained_cfg"]["license"] is None
+    assert 'license: "unknown"' in (trained / "README.md").read_text()
 
 
 def test_an_older_run_keeps_its_norm_where_it_was_trained():

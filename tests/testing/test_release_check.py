@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -121,11 +122,20 @@ def test_a_project_that_does_not_build_says_so_alone(poolzoo, new_package):
     assert "README.md" in outcome.err
 
 
+LONG_TEST = """
+import tempfile, time
+
+def test_long():
+    tempfile.mkdtemp(prefix="of-a-test-")
+    time.sleep(600)
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_leaves_nothing_behind(tmp_path, new_package, sent, code):
     package = new_package("pooling")
-    (package / "tests" / "test_my_pooling.py").write_text("import time\n\ndef test_long():\n    time.sleep(600)\n")
+    (package / "tests" / "test_my_pooling.py").write_text(LONG_TEST)
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     process = subprocess.Popen(
@@ -138,12 +148,14 @@ def test_a_signal_leaves_nothing_behind(tmp_path, new_package, sent, code):
         said.append(line)
         if "own_tests_pass" in line:
             break
-    assert list(temporary.glob("poolzoo-*")), said
+    while process.poll() is None and not list(temporary.rglob("of-a-test-*")):
+        time.sleep(0.05)
+    assert process.poll() is None, said
     process.send_signal(sent)
     _, rest = process.communicate(timeout=60)
     assert process.returncode == code, said
     assert "error: " in rest
-    assert list(temporary.glob("poolzoo-*")) == []
+    assert list(temporary.iterdir()) == []
     assert not [name for name in os.listdir("/proc") if name.isdigit() and str(temporary) in arguments(name)]
 
 
@@ -173,7 +185,9 @@ def test_a_newer_package_leaves_the_linked_one_alone(tmp_path, monkeypatch):
     wheel = wheel.rename(tmp_path / "linked_thing-2.0-py3-none-any.whl")
     monkeypatch.syspath_prepend(site)
     (tmp_path / "environment").mkdir()
-    made = environment.make(tmp_path / "environment", "a-plugin", [], None, clean=False, offline=True)
+    made = environment.make(
+        tmp_path / "environment", "a-plugin", [], None, clean=False, offline=True, temporary=tmp_path
+    )
     show = ("-c", "import linked_thing; print(linked_thing.version)")
     assert made.run(*show, cwd=tmp_path, timeout=60).stdout.strip() == "1.0"
     made.install(str(wheel))

@@ -46,7 +46,8 @@ def read(folder: Path) -> dict[str, dict[int, float]]:
 
 def expected(lines: list[dict[str, Any]]) -> dict[str, dict[int, float]]:
     """What lines of `metrics.jsonl` look like in a log, which keeps float32."""
-    return {tag: {line["epoch"]: float(np.float32(line[tag])) for line in lines} for tag in EPOCH_TAGS}
+    tags = {tag for line in lines for tag in line} - {"epoch"}
+    return {tag: {line["epoch"]: float(np.float32(line[tag])) for line in lines} for tag in tags}
 
 
 def line(epoch: int, loss: float) -> dict[str, Any]:
@@ -73,6 +74,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_scalars_are_the_lines_of_metrics_jsonl(run):
     lines = [json.loads(text) for text in (run / "metrics.jsonl").read_text().splitlines()]
+    assert lines[0].keys() >= {*EPOCH_TAGS, "val_loss"}
     found = read(run.parent / "tensorboard" / "mine")
     assert {tag: values for tag, values in found.items() if "/" not in tag} == expected(lines)
     assert [one["epoch"] for one in lines] == [1, 2]

@@ -117,7 +117,7 @@ def readme_renders(built: Built) -> str:
     ended = child.run(
         [sys.executable, "-P", "-m", "twine", "--no-color", "check", "--strict", str(built.sdist), str(built.wheel)],
         cwd=built.sdist.parent,
-        environment=clean_environment(),
+        environment=clean_environment(built.sdist.parent),
         timeout=120.0,
     )
     if ended.exit_code:

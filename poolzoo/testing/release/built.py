@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Mapping
 from configparser import ConfigParser
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Final
 
@@ -128,13 +128,14 @@ class Builder:
         folder: An empty folder.
         isolated: Whether the build backend is installed into an environment of its own; else that of this
             environment builds.
+        temporary: The folder of temporary files.
     """
 
-    def __init__(self, project: Path, folder: Path, *, isolated: bool) -> None:
+    def __init__(self, project: Path, folder: Path, *, isolated: bool, temporary: Path) -> None:
         self.project = project
         self.how = f"with the build backend {'in an environment of its own' if isolated else 'of this environment'}"
         self._folder = folder
-        self._isolated = isolated
+        self._build = partial(_run, project, isolated=isolated, temporary=temporary)
 
     @cached_property
     def built(self) -> Built:
@@ -145,8 +146,8 @@ class Builder:
         """
         before = _left_behind(self.project)
         try:
-            _run(self.project, self._folder / "from-sdist", isolated=self._isolated)
-            _run(self.project, self._folder / "direct", "--wheel", isolated=self._isolated)
+            self._build(self._folder / "from-sdist")
+            self._build(self._folder / "direct", "--wheel")
         finally:
             for path in _left_behind(self.project) - before:
                 shutil.rmtree(path, ignore_errors=True)
@@ -170,12 +171,12 @@ def _one(folder: Path, pattern: str) -> Path:
     return found[0]
 
 
-def _run(project: Path, out: Path, *flags: str, isolated: bool) -> None:
+def _run(project: Path, out: Path, *flags: str, isolated: bool, temporary: Path) -> None:
     alone = () if isolated else ("--no-isolation",)
     ended = child.run(
         [sys.executable, "-P", "-m", "build", *flags, *alone, "--outdir", str(out), str(project)],
         cwd=out.parent,
-        environment=clean_environment(),
+        environment=clean_environment(temporary),
         timeout=SECONDS,
     )
     if ended.exit_code:

@@ -95,7 +95,14 @@ class Environment:
 
 
 def make(
-    folder: Path, plugin: str, needed: Sequence[Requirement], newest: Path | None, *, clean: bool, offline: bool
+    folder: Path,
+    plugin: str,
+    needed: Sequence[Requirement],
+    newest: Path | None,
+    *,
+    clean: bool,
+    offline: bool,
+    temporary: Path,
 ) -> Environment:
     """Makes an environment with a poolzoo, and without the plugin.
 
@@ -106,6 +113,7 @@ def make(
         newest: The wheel of a poolzoo; None for the one that runs this.
         clean: Whether it gets no package of this environment.
         offline: Whether nothing is downloaded.
+        temporary: The folder of temporary files.
 
     Raises:
         EnvironmentProblem: It cannot be made on this machine.
@@ -132,6 +140,7 @@ def make(
         ) from error
     (site / "poolzoo-release-check.pth").write_text("\n".join(lines) + "\n", encoding="utf-8")
     variables = surroundings.clean_environment(
+        temporary,
         VIRTUAL_ENV=str(home),
         POOLZOO_CACHE=str(folder / "cache"),
         POOLZOO_CONFIG=str(folder / "config"),

@@ -34,17 +34,18 @@ class Newest:
         return self.wheel.name.split("-")[1] if self.wheel is not None else ""
 
 
-def find_newest(folder: Path) -> Newest:
+def find_newest(folder: Path, temporary: Path) -> Newest:
     """Downloads the wheel of the newest poolzoo with pip, from the index that pip is configured for.
 
     Args:
         folder: An empty folder.
+        temporary: The folder of temporary files.
     """
     ended = child.run(
         [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-input",
          "--disable-pip-version-check", "--retries", "1", "--timeout", "15", "--dest", str(folder), "poolzoo"],
         cwd=folder,
-        environment=clean_environment(),
+        environment=clean_environment(temporary),
         timeout=SECONDS,
     )  # fmt: skip
     wheels = list(folder.glob("poolzoo-*.whl"))

@@ -84,6 +84,7 @@ class _Checking:
     ) -> None:
         self.project = project
         self.folder = folder
+        self.temporary = folder / "tmp"
         self.options = options
         self.expected = expected
         self.outcomes: list[ReleaseOutcome] = []
@@ -93,6 +94,7 @@ class _Checking:
 
     def report(self, name: str) -> ReleaseReport:
         """Makes all selected checks."""
+        self.temporary.mkdir()
         is_installed = any(self._selected(INSTALLED, against) for against in AGAINST)
         selected = is_installed + sum(len(self._selected(group)) for group in (BUILD, METADATA, FILES))
         self.options.select.require_some(selected, all_ids())
@@ -101,7 +103,7 @@ class _Checking:
         if self.options.clean and offline:
             raise EnvironmentProblem("--clean needs a package index, which cannot be reached", "leave --clean out")
         self._tell("building the sdist and the wheels")
-        builder = Builder(self.project, self.folder / "built", isolated=not offline)
+        builder = Builder(self.project, self.folder / "built", isolated=not offline, temporary=self.temporary)
         (self.folder / "built").mkdir()
         self._make(BUILD, builder, always=True)
         self.remarks.append(f"built {builder.how}")
@@ -135,7 +137,7 @@ class _Checking:
         else:
             self._tell("looking for the newest poolzoo in the package index")
             (self.folder / "index").mkdir()
-            newest = index.find_newest(self.folder / "index")
+            newest = index.find_newest(self.folder / "index", self.temporary)
         if newest.version == poolzoo.__version__:
             newest = index.Newest(None, f"it is this one, {newest.version}", is_reachable=True)
         if newest.wheel is None:
@@ -156,12 +158,20 @@ class _Checking:
         self._tell(f"making an environment with {f'poolzoo {poolzoo.__version__}' if wheel is None else wheel.name}")
         try:
             made = environment.make(
-                folder, built.name, built.requirements, wheel, clean=self.options.clean, offline=offline
+                folder,
+                built.name,
+                built.requirements,
+                wheel,
+                clean=self.options.clean,
+                offline=offline,
+                temporary=self.temporary,
             )
         except AssertionError as error:
             self._remark(f"not checked against {against}: {error}")
             return
         self._remark(f"{made.poolzoo}: in {made.words}")
+        if self.options.clean:
+            self._tell("torch and all other packages are installed, which takes minutes and gigabytes")
         self._make(INSTALLED, Installed(built, made, self.expected, self.logs), against=made.poolzoo)
 
     def _make(self, group: str, checked: object, *, against: str = "", always: bool = False) -> None:

@@ -16,12 +16,18 @@ from packaging.utils import canonicalize_name
 DROPPED: Final = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTEST_ADDOPTS", "PYTEST_PLUGINS")
 
 
-def clean_environment(**more: str) -> dict[str, str]:
-    """The environment variables of this process, without those that change what Python, pytest or poolzoo find."""
+def clean_environment(temporary: Path, **more: str) -> dict[str, str]:
+    """The environment variables of this process, without those that change what Python, pytest or poolzoo find.
+
+    Args:
+        temporary: The folder of temporary files. pip unpacks gigabytes there, and cannot remove them if it is killed.
+        more: Other variables.
+    """
     kept = {
         name: value for name, value in os.environ.items() if name not in DROPPED and not name.startswith("POOLZOO_")
     }
-    return {**kept, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1", **more}
+    places = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(temporary))
+    return {**kept, **places, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1", **more}
 
 
 def link_packages(folder: Path, without: Iterable[str], needed: Iterable[str] = ()) -> list[str]:

@@ -16,6 +16,7 @@ from support import planted
 from benchmarks.data.changes import CHANGES
 
 CLASSES = ("ant", "bee")
+NOTHING = "there are no leaks, no copies and no unreadable files"
 
 
 @pytest.fixture
@@ -84,6 +85,7 @@ def test_the_same_image_with_two_labels_is_named(poolzoo, clean):
     assert [pair["first"]["label"], pair["second"]["label"]] == ["ant", "bee"]
     outcome = poolzoo("data", "check", f"folder:{clean}", "--no-near")
     assert "different labels; first train/bee/copy.jpg = train/ant/2.jpg, 'ant' and 'bee'" in outcome.out
+    assert NOTHING not in outcome.err
 
 
 def test_the_worst_finding_is_the_first_line(poolzoo, clean):
@@ -162,6 +164,7 @@ def test_classes_of_few_images_are_named(poolzoo, clean):
     assert found["splits"]["train"]["imbalance"] == 6
     outcome = poolzoo("data", "check", f"folder:{clean}")
     assert "train: 14 images in 4 classes of 1 to 6; 2 classes have fewer than 5 images (cat, dog)" in outcome.out
+    assert NOTHING in outcome.err
 
 
 def hash_of(*words: str) -> int:
