@@ -93,7 +93,7 @@ def test_heads_on_a_frozen_backbone_train_together_there_too(poolzoo, tmp_path, 
     frozen = ("compare", *QUICK, "--backbone", "nano/resnet", "--pretrained", "--freeze", "backbone", "--epochs", 1)
     more = ("--pool", "avg,max", "--seeds", 2, "--threads", 1, "--json")
     one, other = (
-        poolzoo(*frozen, *more, "--on", where, "--out", tmp_path / where, "-q").json for where in ("here", "ray")
+        poolzoo(*frozen, *more, "--executor", where, "--out", tmp_path / where, "-q").json for where in ("local", "ray")
     )
     assert table(one) == table(other)
     runs = [Path(per["run"]) for row in other["results"] for per in row["per_seed"]]
