@@ -240,7 +240,7 @@ def test_who_hears_no_more_leaves_no_trial_behind(tmp_path, monkeypatch, cluster
     process = Path("/proc") / log.read_text()
     assert process.exists()
     records.close()
-    until(lambda: not process.exists(), 30)
+    until(lambda: not process.exists())
     assert ray.is_initialized()
 
 

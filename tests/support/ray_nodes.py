@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 
-def until(true: Callable[[], object], seconds: float = 120) -> None:
-    """Waits until something is true."""
+def until(true: Callable[[], object], seconds: float = 600) -> None:
+    """Waits until something is true. On a busy machine a worker may take minutes to import torch."""
     deadline = time.monotonic() + seconds
     while not true():
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, f"not within {seconds:g} s"
         time.sleep(0.05)
 
 
@@ -48,7 +48,8 @@ def node() -> Iterator[str]:
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     command = [ray, "start", "--head", "--disable-usage-stats", "--object-store-memory=200000000", *options]
     with subprocess.Popen(command, **quiet) as process:
-        until(lambda: (Path(folder) / "ray_current_cluster").is_file())
+        until(lambda: (Path(folder) / "ray_current_cluster").is_file() or process.poll() is not None)
+        assert process.poll() is None, "Ray ended while it started: its processes wait 30 s for each other"
         yield f"127.0.0.1:{port}"
         process.terminate()
     shutil.rmtree(folder, ignore_errors=True)
