@@ -10,9 +10,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from support.ray_nodes import node, until, worker_environment
+
+from poolzoo.common import cluster as connection
+from poolzoo.common.errors import EnvironmentProblem
 
 QUICK = ("--data", "digits", "--backbone", "nano/plain", "--limit", 300, "--robustness-samples", 0, "--export-top", 0)
 SMALL = ("compare", *QUICK, "--epochs", 3, "--pool", "avg,max", "--seeds", 2, "--threads", 1, "--json")
@@ -290,6 +294,19 @@ def test_without_ray_it_says_how_to_get_it(poolzoo, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     refused(poolzoo(*SMALL, "--executor", "ray", "--out", tmp_path / "c"), 4, "Ray is not installed", "poolzoo[ray]")
     assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("kind", [ConnectionError, RuntimeError, Exception])
+def test_whatever_keeps_ray_from_starting_is_one_line(monkeypatch, kind):
+    """Ray raises a bare `Exception` where the machine is too busy."""
+
+    def fails(*_, **__):
+        raise kind("The current node timed out\nduring startup.")
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False, init=fails))
+    text = "^Ray cannot be started: The current node timed out during startup\\.$"
+    with pytest.raises(EnvironmentProblem, match=text), connection.connected("local"):
+        pass
 
 
 @pytest.mark.parametrize("named", ["option", "variable"])
