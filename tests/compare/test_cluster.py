@@ -51,7 +51,8 @@ def surroundings(tmp_path_factory) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def cluster(surroundings) -> Iterator[None]:
     """Two workers, connected to from this process."""
-    ray = pytest.importorskip("ray")
+    import ray
+
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
@@ -60,7 +61,6 @@ def cluster(surroundings) -> Iterator[None]:
 @pytest.fixture
 def address(surroundings) -> Iterator[str]:
     """That of a node in a process of its own."""
-    pytest.importorskip("ray")
     with node() as found:
         yield found
 
@@ -259,7 +259,7 @@ def test_what_is_interrupted_ends_at_once_and_goes_on_later(
     command = [sys.executable, "-m", "poolzoo", *words]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
     with subprocess.Popen(command, **pipes) as process:
-        until(lambda: journal(tmp_path / "c"))
+        until(lambda: journal(tmp_path / "c"), process)
         if number == signal.SIGINT:
             os.killpg(process.pid, number)  # as a terminal does
         else:

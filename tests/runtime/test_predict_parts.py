@@ -209,7 +209,7 @@ def test_a_killed_process_loses_no_part(poolzoo, tmp_path, bundle):
     images, out = f"@{repeated_images(tmp_path / 'images', 6_000)}", tmp_path / "out"
     command = [sys.executable, "-m", "poolzoo", "predict", bundle, images, "--out", out]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        until(lambda: len(list(out.glob("parts/*.parquet"))) >= 3)
+        until(lambda: len(list(out.glob("parts/*.parquet"))) >= 3, process)
         locked = poolzoo("predict", bundle, images, "--out", out)
         process.kill()
     assert process.returncode == -signal.SIGKILL
