@@ -14,7 +14,8 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-slow: $(VENV)/.test
+# With every package that it could use. Programs that are missing are named where tests are skipped.
+slow: $(VENV)/.slow
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 gpu: $(VENV)/.test
@@ -77,6 +78,10 @@ $(VENV)/.lint: pyproject.toml | $(VENV)/.made
 $(VENV)/.dev: pyproject.toml | $(VENV)/.made
 	$(INSTALL) '.[dev]'
 	@touch $@ $(VENV)/.test $(VENV)/.lint $(VENV)/.demo
+
+$(VENV)/.slow: pyproject.toml | $(VENV)/.made
+	$(INSTALL) '.[slow]'
+	@touch $@ $(VENV)/.test $(VENV)/.demo
 
 $(VENV)/.docs: pyproject.toml | $(VENV)/.made
 	$(INSTALL) '.[docs]'

@@ -103,7 +103,7 @@ def poolzoo(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
         output.set_verbosity(output.NORMAL)
         words = [str(argument) for argument in arguments]
         if "finetune" in words and not {"--check-export", "--resume"} & set(words):
-            words.append("--no-check-export")
+            words.insert(words.index("finetune") + 1, "--no-check-export")  # the last one may lack its value
         code = cli.run(words)
         captured = capsys.readouterr()
         return Outcome(code, captured.out, captured.err)

@@ -7,7 +7,8 @@ import shlex
 
 import click
 import pytest
-from support.command_lines import commands, parse
+from support import command_lines
+from support.command_lines import ROOT, commands, parse
 
 from poolzoo import cli
 from poolzoo.cli import groups, options
@@ -114,3 +115,13 @@ def test_every_help_text_is_a_sentence():
                 text = option.help or ""
                 assert re.match(r"[A-Z].*\.$", text, re.DOTALL), f"{name} {option.opts[0]}: {text}"
                 assert not text.startswith(("Of ", "By ")), f"{name} {option.opts[0]}: {text}"
+
+
+def test_options_in_tests_exist():
+    """Tests that are seldom run, or skipped where a package is missing, do not notice that one got another name."""
+    known = command_lines.options() | {"--verify"}  # of the script in bundles
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        for part in re.split(r"^(?=def |@|class )", path.read_text(encoding="utf-8"), flags=re.MULTILINE):
+            if re.match(r"def \w+\([^)]*\bpoolzoo\b", part):  # it runs commands
+                unknown = set(re.findall(r'"(--[a-z][a-z-]*)"', part)) - known
+                assert not unknown, f"{path.relative_to(ROOT)}: {part.partition('(')[0]}"

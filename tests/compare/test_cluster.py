@@ -10,9 +10,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from support.ray_nodes import node, until, worker_environment
+
+from poolzoo.common import cluster as connection
+from poolzoo.common.errors import EnvironmentProblem
 
 QUICK = ("--data", "digits", "--backbone", "nano/plain", "--limit", 300, "--robustness-samples", 0, "--export-top", 0)
 SMALL = ("compare", *QUICK, "--epochs", 3, "--pool", "avg,max", "--seeds", 2, "--threads", 1, "--json")
@@ -47,7 +51,8 @@ def surroundings(tmp_path_factory) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def cluster(surroundings) -> Iterator[None]:
     """Two workers, connected to from this process."""
-    ray = pytest.importorskip("ray")
+    import ray
+
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
@@ -56,7 +61,6 @@ def cluster(surroundings) -> Iterator[None]:
 @pytest.fixture
 def address(surroundings) -> Iterator[str]:
     """That of a node in a process of its own."""
-    pytest.importorskip("ray")
     with node() as found:
         yield found
 
@@ -93,7 +97,7 @@ def test_heads_on_a_frozen_backbone_train_together_there_too(poolzoo, tmp_path, 
     frozen = ("compare", *QUICK, "--backbone", "nano/resnet", "--pretrained", "--freeze", "backbone", "--epochs", 1)
     more = ("--pool", "avg,max", "--seeds", 2, "--threads", 1, "--json")
     one, other = (
-        poolzoo(*frozen, *more, "--on", where, "--out", tmp_path / where, "-q").json for where in ("here", "ray")
+        poolzoo(*frozen, *more, "--executor", where, "--out", tmp_path / where, "-q").json for where in ("local", "ray")
     )
     assert table(one) == table(other)
     runs = [Path(per["run"]) for row in other["results"] for per in row["per_seed"]]
@@ -240,7 +244,7 @@ def test_who_hears_no_more_leaves_no_trial_behind(tmp_path, monkeypatch, cluster
     process = Path("/proc") / log.read_text()
     assert process.exists()
     records.close()
-    until(lambda: not process.exists(), 30)
+    until(lambda: not process.exists())
     assert ray.is_initialized()
 
 
@@ -255,7 +259,7 @@ def test_what_is_interrupted_ends_at_once_and_goes_on_later(
     command = [sys.executable, "-m", "poolzoo", *words]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
     with subprocess.Popen(command, **pipes) as process:
-        until(lambda: journal(tmp_path / "c"))
+        until(lambda: journal(tmp_path / "c"), process)
         if number == signal.SIGINT:
             os.killpg(process.pid, number)  # as a terminal does
         else:
@@ -290,6 +294,19 @@ def test_without_ray_it_says_how_to_get_it(poolzoo, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     refused(poolzoo(*SMALL, "--executor", "ray", "--out", tmp_path / "c"), 4, "Ray is not installed", "poolzoo[ray]")
     assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("kind", [ConnectionError, RuntimeError, Exception])
+def test_whatever_keeps_ray_from_starting_is_one_line(monkeypatch, kind):
+    """Ray raises a bare `Exception` where the machine is too busy."""
+
+    def fails(*_, **__):
+        raise kind("The current node timed out\nduring startup.")
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False, init=fails))
+    text = "^Ray cannot be started: The current node timed out during startup\\.$"
+    with pytest.raises(EnvironmentProblem, match=text), connection.connected("local"):
+        pass
 
 
 @pytest.mark.parametrize("named", ["option", "variable"])

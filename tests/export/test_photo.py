@@ -190,7 +190,8 @@ def test_a_resize_that_fails_its_check_leaves_no_bundle(poolzoo, trained, tmp_pa
     monkeypatch.setattr(photographs, "check", fails)
     outcome = poolzoo("export", trained, "--out", tmp_path / "bundle", "--input", "photo", "--no-bench")
     assert outcome.code == 1
-    assert outcome.err.splitlines()[-1] == "hint: export it with --input uint8"
+    hint = "hint: no bundle was written; export it with --input uint8, or report it as a bug"
+    assert outcome.err.splitlines()[-1] == hint
     assert not (tmp_path / "bundle").exists()
 
 

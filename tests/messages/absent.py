@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import SimpleNamespace as Namespace
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 from poolzoo.common.errors import EnvironmentProblem
 
 Call = Callable[[], object]
+UNUSED = ("datasets", "webdataset")  # with them, command lines get further: `test_packages` goes on there
 BUNDLE = Path(__file__).parents[1] / "data" / "digits_bundle"
 
 # A program that speaks the protocol of Chromium's pipes. Its name says what it does.
@@ -41,6 +44,15 @@ if {behavior!r} == "refuses":
     sys.stdin.buffer.read()
 sys.exit("the last\\nline")
 """
+
+
+@contextmanager
+def unused() -> Iterator[None]:
+    """The catalog provokes the same places on every machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in UNUSED:
+            patch.setitem(sys.modules, name, None)
+        yield
 
 
 def _without(module: str, call: Call, **variables: str) -> object:
@@ -78,8 +90,13 @@ def _packages(folder: Path) -> Iterator[Call]:
     project.mkdir()
     (project / "pyproject.toml").write_text("[project]\nname = 'released'\n")
     yield lambda: _without("build", lambda: check_release(project, ReleaseOptions()))
-    yield lambda: check_release(project, ReleaseOptions(clean=True, offline=True))
+    yield lambda: _with(_tools(), lambda: check_release(project, ReleaseOptions(clean=True, offline=True)))
     yield lambda: _elsewhere("linux", lambda: coreml.open_session(BUNDLE, threads=1, device="cpu", precision="fp32"))
+
+
+def _tools() -> dict[str, object]:
+    """The packages of a release check, as something that is found and does nothing."""
+    return {name: Namespace(__spec__=ModuleSpec(name, None)) for name in ("build", "twine")}
 
 
 def _elsewhere(system: str, call: Call) -> object:
@@ -100,7 +117,7 @@ def _places(folder: Path) -> Iterator[Call]:
     yield lambda: environment.make(taken, "mine", (), None, clean=True, offline=True, temporary=taken)
     options = ReleaseOptions(clean=True)
     nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_CONFIG_FILE": os.devnull}
-    yield lambda: _with({}, lambda: check_release(folder / "released", options), **nowhere)
+    yield lambda: _with(_tools(), lambda: check_release(folder / "released", options), **nowhere)
 
 
 def _program(folder: Path, name: str, text: str, behavior: str) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from support import error_sites
 
-from messages import calls, command_lines
+from messages import absent, calls, command_lines
 from poolzoo import cli
 from poolzoo.common.errors import PoolzooError
 from poolzoo.plugin import loader
@@ -115,7 +115,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, contextlib.chdir(name):
         os.environ.setdefault("POOLZOO_CACHE", name)
         command_lines.files(Path(name))
-        found = provoked(Path(name))
+        with absent.unused():
+            found = provoked(Path(name))
     write({**{key: by for key, by in read().items() if by not in BY_CATALOG}, **found})
 
 

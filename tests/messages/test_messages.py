@@ -7,13 +7,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from support import error_sites
 
-from messages import calls, command_lines, record
+from messages import absent, calls, command_lines, record
 from poolzoo.common import errors
 from poolzoo.plugin import loader
 
@@ -21,10 +21,11 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     command_lines.files(tmp_path)
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    with absent.unused():
+        yield tmp_path
 
 
 @pytest.mark.slow

@@ -39,8 +39,8 @@ NAMES = (
 )
 
 
-def _installed(name: str) -> bool:
-    return availability.find(runtimes.runtime_of(loader.catalog().runtime(name))).installed
+def _missing(name: str) -> str:
+    return ", ".join(availability.find(runtimes.runtime_of(loader.catalog().runtime(name))).missing)
 
 
 @pytest.mark.parametrize(
@@ -48,8 +48,8 @@ def _installed(name: str) -> bool:
     [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in NAMES],
 )
 def test_gives_the_golden_outputs_in_one_session(name: str) -> None:
-    if not _installed(name):
-        pytest.skip(f"{name} is not installed")
+    if missing := _missing(name):
+        pytest.skip(f"not installed: {missing}")
     with np.load(DIGITS / "golden.npz") as golden:
         images, allowed = golden["images"], golden["allowed"]
         expected = golden["logits"], golden["probabilities"]

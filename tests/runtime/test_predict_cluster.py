@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,6 @@ PIPE = 300  # the place of an image that comes through a pipe, in the second par
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Iterator[Path]:
-    pytest.importorskip("ray.data")
     with worker_environment(tmp_path_factory.getbasetemp()):
         yield tmp_path_factory.mktemp("cluster")
 
@@ -73,13 +73,14 @@ def workers() -> list[int]:
 
 
 class Stuck:
-    """The same images, of which one is a pipe that nobody writes to: a worker waits for it, until it is a file."""
+    """The same images, of which one is a pipe whose writer is silent: a worker waits for it, until it is a file."""
 
     def __init__(self, place: Path, images: str) -> None:
         names = Path(images[1:]).read_text().split("\n")
         self._original = Path(names[PIPE])
         self._pipe = place / "pipe.png"
         os.mkfifo(self._pipe)
+        self._writer = os.open(self._pipe, os.O_RDWR)  # a pipe without a writer is empty
         names[PIPE] = str(self._pipe)
         (place / "list.txt").write_text("\n".join(names))
         self.images = f"@{place}/list.txt"
@@ -93,6 +94,9 @@ class Stuck:
         shutil.copy(self._original, self._pipe.with_suffix(".new"))
         os.replace(self._pipe.with_suffix(".new"), self._pipe)
 
+    def close(self) -> None:
+        os.close(self._writer)
+
     def rows(self, out: Path) -> list[dict[str, object]]:
         """The rows, with the name of the image that was a pipe before it was one."""
         found = rows_of(out)
@@ -102,8 +106,9 @@ class Stuck:
 
 
 @pytest.fixture
-def stuck(tmp_path, images) -> Stuck:
-    return Stuck(tmp_path, images)
+def stuck(tmp_path, images) -> Iterator[Stuck]:
+    with closing(Stuck(tmp_path, images)) as found:
+        yield found
 
 
 @pytest.mark.slow
@@ -111,7 +116,7 @@ def test_killed_workers_lose_no_row_and_make_none_twice(tmp_path, bundle, stuck,
     out = tmp_path / "out"
     options = ("--ray-address", address, "--skip-broken", "all", "--json")
     with start(out, bundle, stuck.images, *options) as process:
-        until(lambda: stuck.is_reached(out))
+        until(lambda: stuck.is_reached(out), process)
         stuck.release()
         for worker in workers():
             os.kill(worker, signal.SIGKILL)
@@ -128,7 +133,7 @@ def test_killed_workers_lose_no_row_and_make_none_twice(tmp_path, bundle, stuck,
 def test_a_killed_driver_is_resumed_from_its_parts(poolzoo, tmp_path, bundle, stuck, expected, address):
     out = tmp_path / "out"
     with start(out, bundle, stuck.images, "--ray-address", address) as process:
-        until(lambda: stuck.is_reached(out))
+        until(lambda: stuck.is_reached(out), process)
         process.kill()
     until(lambda: not workers())
     stuck.release()
@@ -143,7 +148,7 @@ def test_a_killed_driver_is_resumed_from_its_parts(poolzoo, tmp_path, bundle, st
 def test_what_is_interrupted_says_how_to_go_on(tmp_path, bundle, stuck, address):
     out = tmp_path / "out"
     with start(out, bundle, stuck.images, "--ray-address", address) as process:
-        until(lambda: stuck.is_reached(out))
+        until(lambda: stuck.is_reached(out), process)
         os.killpg(process.pid, signal.SIGINT)
         printed, err = process.communicate(timeout=60)
     assert (process.returncode, printed) == (130, "")

@@ -167,14 +167,14 @@ def has_ended(pid):
     [
         ("pass", None),
         ("os._exit(7)", "exit code 7"),
-        pytest.param(STOPS_ITS_SUPERVISOR, "2 s", marks=pytest.mark.slow),
+        pytest.param(STOPS_ITS_SUPERVISOR, "20 s", marks=pytest.mark.slow),
     ],
 )
 def test_processes_that_leave_the_session_end_with_it(tmp_path, action, error):
     marker = tmp_path / "pids"
     body = DETACHED.format(marker=str(marker), action=action)
     loader.load_plugins(fake_runtime(tmp_path / "parent.py", body), installed=False)
-    limit = limits.Limits(seconds=2.0 if error == "2 s" else 60)
+    limit = limits.Limits(seconds=20 if error == "20 s" else 60)  # it opens within them on a busy machine too
     with process.RuntimeProcess(loader.catalog().runtime("fake"), threads=1, limits=limit) as session:
         session.open(BUNDLE)
         pids = [int(one) for one in marker.read_text().split()]

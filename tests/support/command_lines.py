@@ -142,6 +142,12 @@ def commands() -> Iterator[tuple[str, click.Command]]:
             yield from ((f"{name} {inner}", one) for inner, one in found.commands.items())
 
 
+def options() -> set[str]:
+    """Every option of every command, as `--out` and `-q`."""
+    found = (parameter for _, command in commands() for parameter in command.params)
+    return {name for parameter in found for name in (*parameter.opts, *parameter.secondary_opts)}
+
+
 def parse(words: list[str]) -> click.Context:
     """Parses the words behind `poolzoo`, nested commands included, and runs nothing.
 

@@ -12,15 +12,20 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 
-def until(true: Callable[[], object], seconds: float = 120) -> None:
-    """Waits until something is true."""
+def until(true: Callable[[], object], process: subprocess.Popen[Any] | None = None, seconds: float = 600) -> None:
+    """Waits until something is true that a process does. On a busy machine it may take minutes to import torch."""
     deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
+    while True:
+        ended = process and process.poll()
+        if true():
+            return
+        assert ended is None, f"it ended with {ended}"
+        assert time.monotonic() < deadline, f"not within {seconds:g} s"
         time.sleep(0.05)
 
 
@@ -33,6 +38,7 @@ def worker_environment(base: Path) -> Iterator[None]:
         patch.setenv("RAY_AUTH_MODE", "token")
         patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
         patch.delenv("RAY_ADDRESS", raising=False)
+        pytest.importorskip("ray.data")  # it reads how to authenticate once, when it is imported
         yield
 
 
@@ -48,7 +54,7 @@ def node() -> Iterator[str]:
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     command = [ray, "start", "--head", "--disable-usage-stats", "--object-store-memory=200000000", *options]
     with subprocess.Popen(command, **quiet) as process:
-        until(lambda: (Path(folder) / "ray_current_cluster").is_file())
+        until(lambda: (Path(folder) / "ray_current_cluster").is_file(), process)  # Ray itself gives up after 30 s
         yield f"127.0.0.1:{port}"
         process.terminate()
     shutil.rmtree(folder, ignore_errors=True)
