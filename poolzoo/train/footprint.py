@@ -47,7 +47,8 @@ class _MemoryTracker(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Sequence[type], args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        inputs = {id(leaf.untyped_storage()) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        inputs = {id(leaf.untyped_storage()) for leaf in given if not leaf.is_mkldnn}  # packed weights have none
         result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
             if not isinstance(leaf, Tensor):

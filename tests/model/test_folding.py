@@ -60,6 +60,13 @@ def timm_layers() -> nn.Module:
     return layers
 
 
+def relative_difference(found: nn.Module, module: nn.Module) -> float:
+    """How far a module in float32 is from another one in float64, as a share of the largest value."""
+    with torch.no_grad():
+        exact = copy.deepcopy(module).double().eval()(example().double())
+        return float((found(example()) - exact).abs().max() / exact.abs().max())
+
+
 @pytest.mark.parametrize(
     ("build", "left"),
     [
@@ -75,13 +82,38 @@ def test_a_folded_backbone_gives_the_same_but_for_rounding(build, left):
     module = with_statistics(build())
     before = copy.deepcopy(module.state_dict())
     found = folded(module)
-    with torch.no_grad():
-        exact = copy.deepcopy(module).double().eval()(example().double())
-        difference = (found(example()) - exact).abs().max() / exact.abs().max()
     assert norms(found) == left < norms(module)
-    assert difference < 5e-6
+    assert relative_difference(found, module) < 5e-6
     assert module.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.ReLU6, nn.Hardswish])
+def test_an_activation_behind_the_norm_is_computed(activation):
+    layers = [nn.Conv2d(3, 8, 3, padding=1), BatchNormAct2d(8, act_layer=activation), nn.Conv2d(8, 4, 1)]
+    module = with_statistics(nn.Sequential(*layers))
+    module[1].bias.data *= 20  # beyond 6 and below 0
+    found = folded(module)
+    left = sum(isinstance(one, activation) for one in found.modules())
+    assert left == (activation is nn.Hardswish or not torch.backends.mkldnn.is_available())  # else with a convolution
+    assert relative_difference(found, module) < 5e-6
+
+
+def test_without_onednn_norms_are_folded_all_the_same(monkeypatch):
+    def missing(tensor):
+        raise RuntimeError("not compiled with MKLDNN support")
+
+    monkeypatch.setattr(Tensor, "to_mkldnn", missing)
+    module = with_statistics(timm_layers())
+    found = folded(module)
+    assert norms(found) == 0
+    assert relative_difference(found, module) < 5e-6
+
+
+def test_copies_of_a_folded_backbone_give_the_same_bits():
+    found = folded(with_statistics(timm_layers()))
+    with torch.no_grad():
+        assert torch.equal(copy.deepcopy(found)(example()), found(example()))
 
 
 def _twice() -> nn.Module:
