@@ -262,6 +262,13 @@ def test_what_cannot_be_imported_is_said(tmp_path, reference, text, error, says)
         assert "PYTHONPATH" in caught.value.hint
 
 
+def test_a_few_of_many_are_spread_from_the_first_to_the_last():
+    assert gathering.evenly_spaced(9, 3).tolist() == [0, 4, 8]
+    assert gathering.evenly_spaced(20, 4).tolist() == [0, 6, 13, 19]
+    assert gathering.evenly_spaced(3, 64).tolist() == [0, 1, 2]
+    assert gathering.evenly_spaced(1, 4).tolist() == [0]
+
+
 def test_a_folder_of_images_is_read_evenly(tmp_path, monkeypatch):
     monkeypatch.setattr(gathering, "MAX_NATURAL", 3)
     for index in range(9):
