@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.datasets import load_sample_image
 from support.foreign import SIDE, make
 from torch import nn
 
 from poolzoo.common.errors import CheckFailed, UsageError
+from poolzoo.data.images import fit
 from poolzoo.parity.foreign import images as gathering
 from poolzoo.parity.foreign import model as models
 from poolzoo.parity.foreign import module
@@ -294,5 +296,11 @@ def test_without_images_parts_of_photographs_are_taken():
     shipped = [f"{part} of {name}" for name in ("china.jpg", "flower.jpg") for part in ("center", "left", "right")]
     assert names[:7] == [*shipped, "synthetic image 0"]
     assert pixels.shape == (6 + 16, *SIZE, 3)
+    wide = load_sample_image("china.jpg")
+    side, width = wide.shape[:2]
+    parts = [wide[:, left : left + side] for left in ((width - side) // 2, 0, width - side)]
+    for part, found in zip(parts, pixels, strict=False):
+        assert part.shape == (side, side, 3)
+        assert np.array_equal(found, np.asarray(fit(Image.fromarray(part), SIZE)))
     for photograph in (pixels[:3], pixels[3:6]):
         assert all((one != other).any() for one, other in itertools.pairwise(photograph))

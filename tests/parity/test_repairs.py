@@ -496,6 +496,7 @@ def test_small_weights_are_fitted_by_least_squares():
     (found,) = weight_fits(graph_of_float32(wrong), trials(right, 3))
     np.testing.assert_allclose(found.constants["w"], W, atol=1e-5)
     assert (found.part, found.name, found.found, found.expected) == ("weights", "w[1, 2, 0, 2]", "0.9", "1.8")
+    assert (found.node, found.operator) == ("y", "Conv")
     assert list(weight_fits(graph_of_float32(wrong), trials(right), most=17)) == []
     (alone,) = weight_fits(graph(node("Mul", "x", "w"), arrays={"w": np.float32([2])}), trials(TRIPLE))
     assert (alone.name, alone.found, alone.expected) == ("w[0]", "2", "3")
