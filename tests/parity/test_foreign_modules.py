@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.datasets import load_sample_image
 from support.foreign import SIDE, make
 from torch import nn
 
 from poolzoo.common.errors import CheckFailed, UsageError
+from poolzoo.data.images import fit
 from poolzoo.parity.foreign import images as gathering
 from poolzoo.parity.foreign import model as models
 from poolzoo.parity.foreign import module
@@ -262,6 +264,13 @@ def test_what_cannot_be_imported_is_said(tmp_path, reference, text, error, says)
         assert "PYTHONPATH" in caught.value.hint
 
 
+def test_a_few_of_many_are_spread_from_the_first_to_the_last():
+    assert gathering.evenly_spaced(9, 3).tolist() == [0, 4, 8]
+    assert gathering.evenly_spaced(20, 4).tolist() == [0, 6, 13, 19]
+    assert gathering.evenly_spaced(3, 64).tolist() == [0, 1, 2]
+    assert gathering.evenly_spaced(1, 4).tolist() == [0]
+
+
 def test_a_folder_of_images_is_read_evenly(tmp_path, monkeypatch):
     monkeypatch.setattr(gathering, "MAX_NATURAL", 3)
     for index in range(9):
@@ -287,5 +296,11 @@ def test_without_images_parts_of_photographs_are_taken():
     shipped = [f"{part} of {name}" for name in ("china.jpg", "flower.jpg") for part in ("center", "left", "right")]
     assert names[:7] == [*shipped, "synthetic image 0"]
     assert pixels.shape == (6 + 16, *SIZE, 3)
+    wide = load_sample_image("china.jpg")
+    side, width = wide.shape[:2]
+    parts = [wide[:, left : left + side] for left in ((width - side) // 2, 0, width - side)]
+    for part, found in zip(parts, pixels, strict=False):
+        assert part.shape == (side, side, 3)
+        assert np.array_equal(found, np.asarray(fit(Image.fromarray(part), SIZE)))
     for photograph in (pixels[:3], pixels[3:6]):
         assert all((one != other).any() for one, other in itertools.pairwise(photograph))

@@ -442,7 +442,7 @@ def test_a_title_names_the_operators_where_there_is_room(wrong_constant, count, 
 def test_a_report_names_constants_that_are_not_finite_and_cuts_long_graphs(wrong_constant, tmp_path):
     names = ["x", *(f"v{index}" for index in range(150))]
     nodes = [helper.make_node("Add", [names[i], "odd_one"], [names[i + 1]]) for i in range(150)]
-    arrays = {"odd_one": np.array([1, np.nan, np.inf, 2], np.float32), "fine": np.ones(3, np.float32)}
+    arrays = {"odd_one": np.array([1, np.nan, np.inf, 2], np.float32), "fi`ne": np.ones(3, np.float32)}
     odd = model(nodes, {"x": ["batch", 4]}, [names[-1]], arrays)
     folder.write(replace(wrong_constant, graph=odd), tmp_path / "found")
     report = (tmp_path / "found" / "report.md").read_text()
@@ -453,6 +453,7 @@ def test_a_report_names_constants_that_are_not_finite_and_cuts_long_graphs(wrong
     assert text.endswith("\n…\n")
     assert len(text) == 4000 + len("\n\n…\n")
     assert "v3" in text
+    assert "fi'ne" in text  # no name ends the block
     assert "v149" not in text.rpartition("v3 =")[2]
 
 

@@ -94,6 +94,24 @@ def test_what_torch_passes_repairs_an_operator_that_the_reference_lacks():
     assert found.repairs_all
 
 
+class Kept(nn.Module):
+    def forward(self, x):
+        return x.exp().mean(3, keepdim=True).neg()
+
+
+def test_an_axis_that_is_lost_is_a_fault_of_shapes():
+    nodes = [
+        node("Exp", ["x"], ["e"]),
+        node("ReduceMean", ["e", "axes"], ["m"], keepdims=0),
+        node("Neg", ["m"], ["y"]),
+    ]
+    found = reduce_failure(graph(*nodes, arrays={"axes": np.array([3])}), {"x": X}, Kept())
+    assert (found.fault, found.difference.max_abs) == ("graph", None)
+    assert (found.repair.node, found.repair.part, found.repair.name) == ("m", "attribute", "keepdims")
+    assert (found.repair.found, found.repair.expected, found.repairs_all) == ("0", "1", True)
+    assert found.difference.describe() == "the shapes differ"
+
+
 class Scaled(nn.Module):
     """A factor that torch reads from a weight, and not from an argument."""
 

@@ -496,6 +496,7 @@ def test_small_weights_are_fitted_by_least_squares():
     (found,) = weight_fits(graph_of_float32(wrong), trials(right, 3))
     np.testing.assert_allclose(found.constants["w"], W, atol=1e-5)
     assert (found.part, found.name, found.found, found.expected) == ("weights", "w[1, 2, 0, 2]", "0.9", "1.8")
+    assert (found.node, found.operator) == ("y", "Conv")
     assert list(weight_fits(graph_of_float32(wrong), trials(right), most=17)) == []
     (alone,) = weight_fits(graph(node("Mul", "x", "w"), arrays={"w": np.float32([2])}), trials(TRIPLE))
     assert (alone.name, alone.found, alone.expected) == ("w[0]", "2", "3")
@@ -622,15 +623,20 @@ def test_a_value_that_becomes_constant_spares_what_was_before():
 
 
 def test_constants_of_nodes_become_weights():
-    values = {"value_int": 3, "value_floats": [1.0, 2.0], "value_string": "s"}
+    values = {
+        "value_int": 3, "value_ints": [5, 6], "value_float": 0.5, "value_floats": [1.0, 2.0], "value_string": "s",
+    }  # fmt: skip
     nodes = [helper.make_node("Constant", [], [name], **{name: one}) for name, one in values.items()]
     tensor = numpy_helper.from_array(np.array([4.0], np.float32))
     proto = graph(*nodes, helper.make_node("Constant", [], ["t"], value=tensor), node("Add", "x", "t"))
     found = graphs.with_weights(proto)
     assert graphs.computed(found) == ["value_string", "y"]
     constants = graphs.constants(found)
-    assert {name: one.tolist() for name, one in constants.items()} == {"value_int": 3, "value_floats": [1, 2], "t": [4]}
-    assert [constants[name].dtype for name in ("value_int", "value_floats", "t")] == [np.int64, np.float32, np.float32]
+    assert {name: one.tolist() for name, one in constants.items()} == {
+        "value_int": 3, "value_ints": [5, 6], "value_float": 0.5, "value_floats": [1, 2], "t": [4],
+    }  # fmt: skip
+    assert {name for name, one in constants.items() if one.dtype == np.int64} == {"value_int", "value_ints"}
+    assert all(one.dtype in (np.int64, np.float32) for one in constants.values())
 
 
 def test_notes_of_an_exporter_are_gone_from_inner_graphs_too():

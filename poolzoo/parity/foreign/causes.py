@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 
 from poolzoo.parity.foreign.changes import Change, known_changes
+from poolzoo.parity.foreign.images import evenly_spaced
 from poolzoo.runtime import tolerance
 from poolzoo.runtime.foreign.scaling import Scaling
 
@@ -82,7 +83,7 @@ def find_cause(images: np.ndarray, file: Side, module: Side, scaling: Scaling) -
         module: The module.
         scaling: What images in 0–1 are scaled to where a side takes floats.
     """
-    few = images[np.unique(np.linspace(0, len(images) - 1, FEW).round().astype(int))]
+    few = images[evenly_spaced(len(images), FEW)]
     expected, found = module.run(module.scale(few)), file.run(file.scale(few))
     before = _error(found, expected)
     started = time.monotonic()

@@ -14,6 +14,7 @@ from poolzoo.parity import check
 from poolzoo.parity.foreign import debugging
 from poolzoo.parity.foreign import model as models
 from poolzoo.parity.foreign.causes import Cause, Map, Side, find_cause
+from poolzoo.parity.foreign.images import evenly_spaced
 from poolzoo.parity.foreign.last_agreement import LastAgreement, find_last_agreement
 from poolzoo.parity.foreign.model import ForeignModel
 from poolzoo.parity.foreign.pair import Pair
@@ -50,9 +51,8 @@ def explain(
         return _comparable(found, model, of_probabilities=model.gives_probabilities)
 
     regular = expected.images[expected.regular]
-    rows = np.unique(np.linspace(0, len(regular) - 1, CAUSE_IMAGES).round().astype(int))
     cause = find_cause(
-        pair.in_float(regular[rows]),
+        pair.in_float(regular[evenly_spaced(len(regular), CAUSE_IMAGES)]),
         file=_side(run_file, given.dtype, pair.scaling),
         module=_side(run_module, model.takes.dtype, pair.scaling),
         scaling=pair.scaling,

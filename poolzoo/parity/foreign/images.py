@@ -35,6 +35,11 @@ def gather(source: Path | None, size: Size) -> tuple[list[str], np.ndarray]:
     return names, np.concatenate([np.stack(natural), noise]) if natural else noise
 
 
+def evenly_spaced(count: int, most: int) -> np.ndarray:
+    """The places of at most so many of `count` things, from the first to the last."""
+    return np.unique(np.linspace(0, count - 1, most).round().astype(int))
+
+
 def _read(source: Path, size: Size) -> tuple[list[str], list[np.ndarray]]:
     if source.is_dir():
         tally = walk.Tally()
@@ -44,7 +49,7 @@ def _read(source: Path, size: Size) -> tuple[list[str], list[np.ndarray]]:
             raise UsageError(f"folder {source} holds no image{ignored}", "--images takes an image or a folder of them")
         if len(files) > MAX_NATURAL:
             output.detail(f"{MAX_NATURAL} of {len(files):,} images are compared")
-        files = [files[at] for at in np.unique(np.linspace(0, len(files) - 1, MAX_NATURAL).round().astype(int))]
+        files = [files[at] for at in evenly_spaced(len(files), MAX_NATURAL)]
     elif source.is_file():
         files = [source]
     else:

@@ -152,7 +152,7 @@ def _at_other_size(pair: Pair, options: AgainstOptions) -> Check | None:
             "other-size", False, f"the module takes images {show(size)}, and the file does not: {error.message}"
         )
     _, pixels = image_source.gather(options.images, size)
-    few = pixels[np.unique(np.linspace(0, len(pixels) - 1, FEW).round().astype(int))]
+    few = pixels[image_source.evenly_spaced(len(pixels), FEW)]
     parity = check.check_outputs(Reference.compute(pair.model, few, None), _open(other.graph, options.threads))
     assert parity.noise is not None
     worst = parity.noise.worst

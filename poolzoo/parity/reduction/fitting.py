@@ -54,13 +54,13 @@ def _number(proto: onnx.ModelProto, node: NodeProto, name: str, value: np.ndarra
             operator=node.op_type,
             part="constant",
             name=name,
-            found=f"{float(value.reshape(-1)[0]):.6g}",
+            found=f"{value.item():.6g}",
             expected=f"{number:.6g}",
             nodes=(node,),
             constants={name: np.full(value.shape, number, np.float32)},
         )
 
-    yield from _newton(proto, repair, float(value.reshape(-1)[0]), trial)
+    yield from _newton(proto, repair, value.item(), trial)
 
 
 def _attribute(proto: onnx.ModelProto, node: NodeProto, name: str, value: float, trial: Trial) -> Iterator[Repair]:
@@ -186,7 +186,7 @@ def _least_squares(
             found = attempt(running.reference, changed, trial.inputs)
             if found is None or found.shape != trial.expected.shape:
                 return None
-            parts.append(np.asarray(found - trial.expected, np.float64).reshape(-1))
+            parts.append(np.asarray(found - trial.expected, np.float64).ravel())
         return np.concatenate(parts)
 
     start = outputs(value)
@@ -195,7 +195,7 @@ def _least_squares(
     columns = []
     for index in range(value.size):
         moved = value.copy()
-        moved.reshape(-1)[index] += 1
+        moved.flat[index] += 1
         there = outputs(moved)
         if there is None:
             return None

@@ -63,12 +63,12 @@ def constants(node: NodeProto, known: dict[str, np.ndarray], hints: Hints, *, gu
         if value is None or value.size > alternatives.MOST_INTEGERS:
             continue
         if value.dtype.kind == "i":
-            given = value.reshape(-1).tolist()
+            given = value.ravel().tolist()
             near = list(_near(node, given)) if guessed else hints.lists(len(given))
             others = [np.array(one, value.dtype).reshape(value.shape) for one in near if len(one) == len(given)]
             others += [np.array(one, value.dtype) for one in near if len(one) != len(given) and value.ndim == 1]
         elif value.dtype.kind == "f" and value.size == 1:
-            number = float(value.reshape(-1)[0])
+            number = float(value.item())
             numbers = alternatives.numbers(number) if guessed else hints.numbers()
             others = [np.full(value.shape, one, value.dtype) for one in numbers]
         elif value.dtype.kind == "f" and value.ndim and guessed:

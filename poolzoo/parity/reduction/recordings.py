@@ -55,7 +55,7 @@ class Recordings:
         if known is None:
             return []
         with np.errstate(invalid="ignore"):
-            distance = np.abs(found.reshape(-1)[known.places] - known.samples)
+            distance = np.abs(found.ravel()[known.places] - known.samples)
         near = ~(distance > known.allowed[:, None]).any(1)
         return [
             int(index)
@@ -78,7 +78,7 @@ class Recordings:
         for shape, indices in grouped.items():
             size = int(np.prod(shape))
             places = np.linspace(0, size - 1, min(size, SAMPLES)).astype(int)
-            samples = np.stack([self.double.array(one).reshape(-1)[places] for one in indices])
+            samples = np.stack([self.double.array(one).ravel()[places] for one in indices])
             allowed = np.array([self.tolerance(one) for one in indices])
             found[shape] = _Shape(np.array(indices), places, samples, allowed)
         return found
