@@ -156,6 +156,15 @@ def require_free(path: Path) -> None:
     require_writable(parent)
 
 
+def make_private(folder: Path) -> None:
+    """Makes a directory that only its owner can enter, as what is kept of images may be private; one stays as it is.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
 def require_writable(folder: Path) -> None:
     """Makes sure that files can be made in a folder.
 

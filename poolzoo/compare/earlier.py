@@ -230,7 +230,7 @@ def remember(config: ComparisonConfig, records: TrialRecords, out: Path, path: s
                 conditions=Conditions.of(config.settings, backbone, variants, data),
                 components=found,
             )
-            _folder().mkdir(parents=True, exist_ok=True)
+            files.make_private(_folder())
             files.write_json(_folder() / f"{_key(kept)}.json", kept.to_json())
     except (OSError, CheckFailed) as error:
         output.detail(f"the variances of this comparison cannot be kept: {explain(error).message}")

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Final
 
 import numpy as np
 
-from poolzoo.common import locks, npy, numerals, output
+from poolzoo.common import files, locks, npy, numerals, output
 from poolzoo.common.errors import UsageError
 
 DEFAULT_LIMIT: Final = 20.0  # GB; ImageNet's training images at 64 × 64 take 16
@@ -89,7 +89,7 @@ class Shelf:
         Returns:
             Whether so much fits now. Where it cannot, neither the limit nor the disk allowing it, nothing is evicted.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
+        files.make_private(self.root)
         self._sweep()
         sizes = {path: size(path) for path in self.root.iterdir()}
         evictable = [path for path in sizes if path.is_dir() and path.name[0] != _HIDDEN]
@@ -122,7 +122,7 @@ class Shelf:
         and removed by `room`: at once, or a day later where the file system knows no locks. Only its owner can read it,
         as what it is made of may be private.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
+        files.make_private(self.root)
         with locks.unfinished(self.root / key, is_folder=True) as temporary:
             yield temporary
             os.utime(temporary)

@@ -78,7 +78,7 @@ def tell(fresh: Sequence[Broken], broken: Sequence[Broken], data: Path, cache_di
     name = f"{files.slug(data.name)}-{hashlib.sha256(str(data.resolve()).encode()).hexdigest()[:8]}.txt"
     text = "".join(f"{visible(str(path))}\t{reason}\n" for path, reason in sorted(broken))
     try:
-        (cache_dir / "broken").mkdir(parents=True, exist_ok=True)
+        files.make_private(cache_dir / "broken")
         files.write_atomically(cache_dir / "broken" / name, text.encode())
     except OSError as error:
         output.warn(f"the list cannot be written to {cache_dir}: {error.strerror or error}")

@@ -12,11 +12,12 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from poolzoo.common import output
+from poolzoo.common import files, output
 from poolzoo.common.errors import CheckFailed, EnvironmentProblem, PoolzooError, UsageError
 from poolzoo.common.text import one_line
 from poolzoo.data.source import cache_dir
@@ -110,7 +111,10 @@ def _arrow_folder(paths: Sequence[str]) -> str:
     for path in paths:
         about = os.stat(path)
         digest.update(os.fsencode(f"{path}\0{about.st_size}\0{about.st_mtime_ns}\n"))
-    return str(cache_dir() / "arrow" / digest.hexdigest()[:32])
+    place = cache_dir() / "arrow" / digest.hexdigest()[:32]
+    with suppress(OSError):  # whoever writes there says why not
+        files.make_private(place.parent)
+    return str(place)
 
 
 def _data_files(folder: Path) -> list[str]:

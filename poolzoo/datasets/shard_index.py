@@ -68,7 +68,7 @@ def read(path: Path, cache_dir: Path) -> Shard:
         return _load(kept)
     shard = _scan(path)
     with suppress(OSError):  # a cache that cannot be kept is no reason to fail
-        kept.parent.mkdir(parents=True, exist_ok=True)
+        files.make_private(kept.parent)
         files.write_atomically(kept, _packed(shard))
     return shard
 

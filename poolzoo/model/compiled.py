@@ -8,6 +8,7 @@ from typing import Final, cast
 import torch
 from torch import nn
 
+from poolzoo.common import files
 from poolzoo.data.source import cache_dir
 
 VARIABLE: Final = "TORCHINDUCTOR_CACHE_DIR"
@@ -24,6 +25,6 @@ def compiled(module: nn.Module, *, dynamic: bool | None = None) -> nn.Module:
     """
     if not os.environ.get(VARIABLE):
         place = cache_dir() / "inductor"
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        files.make_private(place)
         os.environ[VARIABLE] = str(place.absolute())
     return cast(nn.Module, torch.compile(module, dynamic=dynamic))

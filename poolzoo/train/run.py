@@ -16,6 +16,7 @@ from poolzoo.common.errors import CheckFailed, EnvironmentProblem, UsageError, d
 from poolzoo.data import identity
 from poolzoo.data.unreadable import BrokenImages
 from poolzoo.model.accounting import Accounting
+from poolzoo.model.pooling import resolve_local_pool
 from poolzoo.plugin import loader
 from poolzoo.train import checkpoint, distributed
 from poolzoo.train.build import build_engine
@@ -117,7 +118,7 @@ def _resume(path: Path, callback: Callback | None, *, data_workers: int | None, 
     settings = read_run_settings(path)
     if data_workers is not None:
         settings = replace(settings, data_workers=data_workers)
-    loader.add_files(settings.plugins, path)
+    _require_parts(settings, path)
     has_checkpoint = files.has_file(path / checkpoint.FILE)
     has_all_weights = has_checkpoint and settings.freeze != "backbone"  # a checkpoint holds what is trained
     try:
@@ -129,6 +130,23 @@ def _resume(path: Path, callback: Callback | None, *, data_workers: int | None, 
     if has_checkpoint and files.has_file(path / INITIAL_WEIGHTS):
         prepared = _with_initial_weights(prepared, path)
     return _train_or_explain(prepared, path, callback, is_new=False, alone=alone)
+
+
+def _require_parts(settings: Settings, path: Path) -> None:
+    """Makes sure that plugins still have what a run was begun with.
+
+    Raises:
+        UsageError: They lack it, or a file of a plugin is gone.
+    """
+    loader.add_files(settings.plugins, path)
+    try:
+        catalog = loader.catalog()
+        catalog.backbone(settings.backbone)
+        catalog.pooling(settings.pool, "global")
+        resolve_local_pool(catalog, settings.local_pool)
+    except UsageError as error:
+        hint = f"{path / 'run.toml'} names it: restore the plugin or the version of poolzoo that the run began with"
+        raise UsageError(error.message, hint) from error
 
 
 def require_same_data(path: Path, prepared: PreparedRun) -> None:

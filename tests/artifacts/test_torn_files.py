@@ -75,7 +75,7 @@ def test_what_is_no_file_never_counts_as_absent(run, tmp_path, odd):
     assert not list(tmp_path.glob("**/.*.poolzoo"))
 
 
-@pytest.mark.parametrize("odd", set(ODD) - {"loop"})
+@pytest.mark.parametrize("odd", [odd for odd in ODD if odd != "loop"])
 def test_what_a_manifest_lists_must_be_a_file(run, odd):
     (run / "metrics.json").unlink()
     ODD[odd](run / "metrics.json")

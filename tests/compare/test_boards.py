@@ -225,8 +225,9 @@ def one_row_board(row=None, **section):
         one_row_board(alpha="0.05"),
         one_row_board(alpha=5),
         {"schema": 1, "sections": []},
+        {"schema": 1, "sections": {"\ud800": one_row_board()["sections"]["a"]}},  # which no file can hold
     ],
-    ids=["author", "no seed", "bits", "accuracy", "text for alpha", "large alpha", "list"],
+    ids=["author", "no seed", "bits", "accuracy", "text for alpha", "large alpha", "list", "half a character"],
 )
 def test_values_of_other_types_are_damage(tmp_path, content):
     place = tmp_path / "board.json"

@@ -15,6 +15,7 @@ import torch
 
 from poolzoo.common.errors import CheckFailed, EnvironmentProblem
 from poolzoo.data import disk
+from poolzoo.data.check import rows as check_rows
 from poolzoo.datasets import download
 from poolzoo.model import compiled
 from poolzoo.model.state_dict import read_state_dict
@@ -65,9 +66,19 @@ def test_what_a_cache_keeps_is_private(tmp_path):
     try:
         with shelf.building("key") as place:
             (place / "rows").write_bytes(b"pixels")
+        disk.Shelf(tmp_path / "empty", 1 << 30).room(1)
+        (tmp_path / "earlier").mkdir()
+        (tmp_path / "earlier" / "a.rows").touch()
+        for folder in ("checks", "earlier"):
+            with check_rows.kept(tmp_path / folder / "a.rows", 1):
+                pass
     finally:
         os.umask(before)
-    assert (tmp_path / "shelf" / "key").stat().st_mode & 0o077 == 0
+    for name in ("shelf", "shelf/key", "empty", "checks", "checks/a.rows", "earlier/a.rows"):
+        assert (tmp_path / name).stat().st_mode & 0o077 == 0, name
+    for room in ("data", "datasets"):  # nothing there makes a folder that others can read, but for published data
+        for path in (ROOT / "poolzoo" / room).rglob("*.py"):
+            assert path.name == "download.py" or ".mkdir(" not in path.read_text(encoding="utf-8"), path
 
 
 def test_no_file_is_made_in_a_shared_folder_by_a_known_name():

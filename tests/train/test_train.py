@@ -298,6 +298,17 @@ def test_a_resumed_run_needs_the_same_plugin_and_no_options(poolzoo, tmp_path):
     outcome = poolzoo("finetune", "--resume", tmp_path / "other", "-q")
     assert outcome.code == 1
     assert "changed since the run began" in outcome.err
+    Path(plugin).write_text(Path(plugin).read_text().replace("power-mean", "power-average"))
+    for change, text in (
+        (lambda: None, "no global pooling is called 'power-mean'"),
+        (lambda: Path(plugin).unlink(), "power_mean.py' does not exist"),
+    ):
+        change()
+        outcome = poolzoo("finetune", "--resume", tmp_path / "other", "-q")
+        assert outcome.code == 2
+        error, hint = outcome.err.splitlines()[-2:]
+        assert text in error
+        assert "run.toml names it: restore the plugin" in hint
 
 
 def test_a_nan_loss_stops_the_run_with_a_hint(poolzoo, tmp_path):

@@ -32,6 +32,8 @@ def load(path: Path) -> Board:
         content: Any = json_reader.parse(text)
         if not isinstance(content, dict) or content.get("schema") != SCHEMA:
             raise CheckFailed(f"{path} is no board of this version of poolzoo", "restore it, or update poolzoo")
+        if problem := conform.problem(content["sections"], dict[str, object], "sections"):
+            raise ValueError(problem)
         found = {name: _section(value) for name, value in content["sections"].items()}
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise CheckFailed(f"{path} is damaged: {error}", "restore it") from error

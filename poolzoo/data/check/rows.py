@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Final
 
 import numpy as np
 
-from poolzoo.common import output
+from poolzoo.common import files, output
 from poolzoo.data.check.look import ROW
 
 _MAX_STALE: Final = 2  # times as many rows as are needed, beyond which the file starts again
@@ -94,8 +94,10 @@ def kept(path: Path, needed: int) -> Iterator[Rows]:
 def _opened(path: Path) -> Any:
     """The file, locked; None where it cannot be written, or another check has it."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        files.make_private(path.parent)
         file = open(path, "r+b" if path.exists() else "w+b")  # noqa: SIM115 - closed by who called
+        with suppress(OSError):  # another user's
+            path.chmod(0o600)  # it has a small picture of each image
     except OSError as error:
         output.detail(f"{path} cannot be written: {error.strerror or error}")
         return None

@@ -17,7 +17,7 @@ from typing import Final, Literal
 import numpy as np
 import PIL
 
-from poolzoo.common import memory, output, resources
+from poolzoo.common import files, memory, output, resources
 from poolzoo.data import decode, disk, headers, sizes
 from poolzoo.data.identity import scope
 from poolzoo.data.resize import Fit
@@ -121,7 +121,7 @@ def _can_keep(needed: int, shelf: disk.Shelf) -> bool:
     if not shelf.limit_bytes or not CAN_READ_AT_A_PLACE:
         return False
     try:
-        shelf.root.mkdir(parents=True, exist_ok=True)
+        files.make_private(shelf.root)
         return needed <= shelf.limit_bytes and needed + disk.SPARE <= shelf.free() + disk.size(shelf.root)
     except OSError:
         return False

@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from poolzoo.common import locks, output
+from poolzoo.common import files, locks, output
 from poolzoo.data import disk
 from poolzoo.data.sizes import MAX_SIDE, Size
 
@@ -195,7 +195,7 @@ class RowFile:
     def _own_part(self) -> int:
         """The part of this process, which is made when something is first added."""
         if self._own is None:
-            self.place.mkdir(parents=True, exist_ok=True)
+            files.make_private(self.place)
             number, name = tempfile.mkstemp(prefix="part-", suffix=".rows", dir=self.place)
             locks.lock(number)  # until it is closed: other processes see that it grows
             self._own = Path(name).stem
