@@ -138,6 +138,8 @@ def _check(target: str, select: Selection, expected: ExpectedFailures, as_json: 
         return code
     found = [(item, outcome) for item in report.items for outcome in item.outcomes]
     rows = [(item.name, item.kind, one.check, one.result, one.expected or "") for item, one in found]
+    if not (report.items or report.problems):
+        output.say("the plugin loads; it provides no item with promises to check")
     output.table(("item", "kind", "check", "result", "reason"), rows)
     for text, hint in summary(report.problems):
         output.error(text, hint)

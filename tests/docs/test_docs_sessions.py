@@ -35,8 +35,8 @@ from poolzoo.train.settings import Settings
 
 # Documents of packages and machines that are not here; their commands are parsed only.
 ELSEWHERE = ("plugins/", "exports/", "poolzoo/", "findings/", "docs/results/leaderboard.md", "docs/how-to/protocols.md")
-TUTORIAL = "docs/tutorial/first-comparison.md"  # another test runs it, as it stands
-DOCUMENTS = [path for path in PAGES if not name_of(path).startswith((*ELSEWHERE, TUTORIAL))]
+TO_THE_LETTER = ("docs/tutorial/first-comparison.md", "docs/how-to/abstention.md")  # another test runs them as they are
+DOCUMENTS = [path for path in PAGES if not name_of(path).startswith((*ELSEWHERE, *TO_THE_LETTER))]
 PROGRAMS = {  # of others, and why no test runs them
     "pip": "a package index",
     "make": "these tests are among what it runs",
@@ -324,7 +324,7 @@ def test_python_in_the_documents_runs(desk, code):
     run_python(code, {"__name__": "document"})
 
 
-# --- The tutorial, and the server of a how-to ------------------------------------------------------------------------
+# --- Pages to the letter, and the server of a how-to ------------------------------------------------------------------
 
 
 def shape(line: str) -> str:
@@ -333,24 +333,30 @@ def shape(line: str) -> str:
 
 
 @pytest.mark.slow
-def test_the_tutorial_works_to_the_letter(poolzoo, tmp_path, monkeypatch):
-    """Its commands run as they stand; the lines that it shows are printed, but for their figures and for `…`."""
+@pytest.mark.parametrize("name", TO_THE_LETTER)
+def test_a_page_works_to_the_letter(poolzoo, reader, tmp_path, monkeypatch, name):
+    """Its commands run as they stand; the lines that it shows are printed, but for their figures and for `…`.
+
+    The reader has one photograph. A command that shows an error fails.
+    """
     monkeypatch.chdir(tmp_path)
-    for block in session(ROOT / TUTORIAL):
+    shutil.copy(reader / "photo.jpg", tmp_path)
+    for block in session(ROOT / name):
         if block.language == "python" and not block.not_run:
             run_python(block.content, {"__name__": "document"})
         if block.language != "console" or block.not_run:
             continue
         (words,) = commands_of(block)
+        shown = block.content.splitlines()[1:]
         if words[0] == "poolzoo":
             outcome = poolzoo(*words[1:])
-            assert outcome.code == 0, outcome.err
+            assert (outcome.code == 0) != any(line.startswith("error: ") for line in shown), outcome.err
             printed = outcome.out + outcome.err
         else:
             done = subprocess.run([sys.executable, *words[1:]], capture_output=True, text=True, check=True)
             printed = done.stdout
         lines = [shape(line) for line in printed.splitlines()]
-        for line in block.content.splitlines()[1:]:
+        for line in shown:
             parts = [re.escape(part) for part in shape(line).split("…")]
             assert any(re.fullmatch(".*".join(parts), one) for one in lines), f"{words}: {line}"
 

@@ -181,6 +181,15 @@ def test_check_reports_what_does_not_load_and_what_offers_nothing(poolzoo, tmp_p
     assert poolzoo("plugin", "check", "absent").code == 2
 
 
+def test_a_plugin_that_only_listens_has_nothing_to_check(poolzoo, tmp_path):
+    (tmp_path / "listens.py").write_text(
+        "from poolzoo import hookimpl\n\n@hookimpl\ndef poolzoo_epoch_finished(epoch):\n    pass\n"
+    )
+    outcome = poolzoo("plugin", "check", tmp_path / "listens.py")
+    assert outcome.code == 0
+    assert "it provides no item with promises to check" in outcome.err
+
+
 BAD_DATASETS = {
     "float images": ("np.zeros((4, 8, 8, 3))", "np.arange(4) % 2", "images_are_arrays"),
     "gray images": ("np.zeros((4, 8, 8), np.uint8)", "np.arange(4) % 2", "images_are_arrays"),

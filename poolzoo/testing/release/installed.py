@@ -164,6 +164,8 @@ def conformance(installed: Installed) -> str:
     expected = sum(not one["passed"] for _, one in outcomes)
     failing = f", {expected} failed as expected" if expected else ""
     count = len(report["items"])
+    if not count:
+        return "it loads, and provides no item with promises to check"
     return f"{len(outcomes) - expected} passed{failing}, of {count} item{'' if count == 1 else 's'}"
 
 
