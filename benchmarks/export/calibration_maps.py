@@ -22,7 +22,7 @@ from poolzoo.metrics.intervals import calibration_error
 GOAL: Final = 0.015
 DRAWS: Final = 200
 CHANCE_HEADERS = ("run", "perfect: ECE", "95 %", "met", "fitted T: ECE", "95 %", "met", "this run")
-HEADERS = ("run", "map", "T", "power", "chosen", "held-out change", "z", "NLL", "change", "z", "ECE")
+HEADERS = ("run", "map", "T", "power", "chosen", "held-out NLL", "held-out change", "z", "NLL", "change", "z", "ECE")
 
 
 def rows(run: Path) -> Iterator[tuple[str, ...]]:
@@ -39,6 +39,7 @@ def rows(run: Path) -> Iterator[tuple[str, ...]]:
     powered = power_scaling.fitted(validation.logits, validation.labels, alone)
     vector = vector_scaling.improved(validation.logits, validation.labels, alone)
     gains = power_scaling.gains(validation.logits, validation.labels, alone)
+    cross_validated = f"{_held_out_nll(validation.logits, validation.labels):.4f}"
     before = held_out.nll(alone.apply(test.logits), test.labels)
     maps = (("none", Calibration(1.0), None), ("temperature", alone, None), ("power", powered, -gains))
     for name, one, held in (*maps, *([("vector", vector, None)] if vector else [])):
@@ -50,11 +51,21 @@ def rows(run: Path) -> Iterator[tuple[str, ...]]:
             f"{one.temperature:.3f}",
             "" if one.power is None else f"{one.power:.3f}",
             "yes" if one.method == (fit.calibration.method if fit.calibration else "") and name != "none" else "",
+            cross_validated if name == "temperature" else "",
             *(("", "") if held is None else _change(held)),
             f"{after.mean():.4f}",
             *(("", "") if name == "temperature" else _change(after - before)),
             f"{calibration_error(logits, logits.argmax(1) == test.labels):.4f}",
         )
+
+
+def _held_out_nll(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The mean NLL of validation images with a temperature that was fitted on others of them."""
+    found = np.empty(len(labels))
+    for rows, others in held_out.folds(len(labels)):
+        temperature = calibration_fit.fit(logits[rows], labels[rows], power=False, vector=False).temperature
+        found[others] = held_out.nll(Calibration(temperature).apply(logits[others]), labels[others])
+    return float(found.mean())
 
 
 def chance(run: Path) -> tuple[str, ...]:
