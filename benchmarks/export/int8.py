@@ -1,7 +1,8 @@
 """Layers that lower precision returns to float32: agreement, speed and time with and without them, and peak memory.
 
 python -m benchmarks.export.int8 [--models NAME@PIXELS|NAME|RUN …] [--precision int8|fp16|auto] [--min-agreement X]
-                                 [--images FOLDER] [--count N] [--threads N] [--no-memory] [--memory-alone] [--json FILE]
+                                 [--images FOLDER] [--count N] [--threads N] [--no-memory | --memory-alone]
+                                 [--json FILE]
 
 A network is a run, a published backbone with its own classifier, or with @PIXELS a backbone with random weights
 (`cases.perturb`); the last two on crops of photographs. Random weights have small margins, so that they lose more than
@@ -10,7 +11,8 @@ before and after layers return, in the same rounds. `× fp32` and `× all` say h
 one in float32, and as the one with all layers in lower precision: the geometric mean over both batch sizes.
 
 `MB` is the peak memory of a process that calibrates and converts the graph to static int8, with 16 images and with
-`--count`; `--memory-alone` measures nothing else. Seconds are those of the process's CPU time for the whole export, and within it for the search.
+`--count`; `--memory-alone` measures nothing else. Seconds are those of the process's CPU time for the whole export, and
+within it for the search.
 """
 
 from __future__ import annotations
