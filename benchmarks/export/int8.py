@@ -1,7 +1,8 @@
 """Layers that lower precision returns to float32: agreement, speed and time with and without them, and peak memory.
 
 python -m benchmarks.export.int8 [--models NAME@PIXELS|NAME|RUN …] [--precision int8|fp16|auto] [--min-agreement X]
-                                 [--images FOLDER] [--count N] [--threads N] [--no-memory] [--json FILE]
+                                 [--images FOLDER] [--count N] [--threads N] [--no-memory | --memory-alone]
+                                 [--json FILE]
 
 A network is a run, a published backbone with its own classifier, or with @PIXELS a backbone with random weights
 (`cases.perturb`); the last two on crops of photographs. Random weights have small margins, so that they lose more than
@@ -10,7 +11,8 @@ before and after layers return, in the same rounds. `× fp32` and `× all` say h
 one in float32, and as the one with all layers in lower precision: the geometric mean over both batch sizes.
 
 `MB` is the peak memory of a process that calibrates and converts the graph to static int8, with 16 images and with
-`--count`. Seconds are those of the process's CPU time for the whole export, and within it for the search.
+`--count`; `--memory-alone` measures nothing else. Seconds are those of the process's CPU time for the whole export, and
+within it for the search.
 """
 
 from __future__ import annotations
@@ -52,6 +54,7 @@ MODELS: Final = (
     "timm/convnext_atto@224",
 )
 FEW: Final = 16  # calibration images, beside --count
+MOST: Final = 1.2  # peak memory with `--count` images, over that with few
 TESTED: Final = 128  # images on which agreement is measured
 
 
@@ -117,6 +120,18 @@ def measure(text: str, source: ExportSource, arguments: argparse.Namespace) -> R
     )
 
 
+def measure_memory(models: Sequence[str], arguments: argparse.Namespace) -> int:
+    """Prints a table of peak memory alone; the exit code is that of `main`."""
+    rows = []
+    for text in models:
+        source = source_of(text, arguments.images, arguments.count)
+        with tempfile.TemporaryDirectory() as folder:
+            rows.append((text, *(peak(source, Path(folder), count) for count in (FEW, arguments.count))))
+    cells = [(text, f"{few:.0f}", f"{many:.0f}", f"{many / few:.3f}") for text, few, many in rows]
+    output.table(("network", f"MB, {FEW}", f"MB, {arguments.count}", "ratio"), cells, right=(1, 2, 3))
+    return int(any(many > MOST * few for _, few, many in rows))
+
+
 def shown_candidate(report: ExportReport) -> CandidateResult:
     """The selected candidate, or the one that was searched if fp32 was selected."""
     searched = [one for one in report.candidates if one.search is not None]
@@ -157,12 +172,15 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", type=Path)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--no-memory", action="store_true")
+    parser.add_argument("--memory-alone", action="store_true")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--calibrate", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args(given)
     if arguments.calibrate is not None:
         calibrate(arguments.calibrate)
         return 0
+    if arguments.memory_alone:
+        return measure_memory(arguments.models, arguments)
     rows = []
     for text in arguments.models:
         rows.append(measure(text, source_of(text, arguments.images, arguments.count), arguments))
@@ -199,7 +217,7 @@ def main(given: Sequence[str] | None = None) -> int:
     output.table(headers, cells, right=range(2, len(headers)))
     if arguments.json is not None:
         arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
-    return int(any(row.peak_many > 1.2 * row.peak_few for row in rows))
+    return int(any(row.peak_many > MOST * row.peak_few for row in rows))
 
 
 if __name__ == "__main__":

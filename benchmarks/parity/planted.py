@@ -255,6 +255,33 @@ def _surplus(proto: onnx.ModelProto) -> None:
     proto.graph.node.insert(list(proto.graph.node).index(node) + 1, maker)
 
 
+def _negated(proto: onnx.ModelProto, operator: str, readers: int) -> None:
+    """Turns the sign of the first value of an operator that so many nodes read."""
+    users: dict[str, int] = {}
+    for name in (name for one in proto.graph.node for name in one.input):
+        users[name] = users.get(name, 0) + 1
+    node = next(one for one in _nodes(proto, operator) if users.get(one.output[0]) == readers)
+    negative = helper.make_node("Neg", ["before_sign"], [node.output[0]])
+    node.output[0] = "before_sign"
+    proto.graph.node.insert(list(proto.graph.node).index(node) + 1, negative)
+
+
+def _negated_branch(proto: onnx.ModelProto) -> None:
+    """Turns the sign of what a block adds to its shortcut."""
+    add, relus = _nodes(proto, "Add")[0], {node.output[0] for node in _nodes(proto, "Relu")}
+    branch = next(index for index, name in enumerate(add.input) if name in relus)
+    negative = helper.make_node("Neg", [add.input[branch]], ["turned"])
+    add.input[branch] = "turned"
+    proto.graph.node.insert(list(proto.graph.node).index(add), negative)
+
+
+def _leaky(proto: onnx.ModelProto) -> None:
+    """An activation with a slope in the place of the first ReLU."""
+    node = _nodes(proto, "Relu")[0]
+    node.op_type = "LeakyRelu"
+    _set(node, alpha=0.1)
+
+
 def _negative_root(proto: onnx.ModelProto) -> None:
     """Moves the origin of the features, so that a square root meets a negative number."""
     node = _nodes(proto, "Sqrt")[0]
@@ -283,6 +310,10 @@ FAULTS: Final = (
     Fault("relu missing", RESNET, _without_relu, "Relu"),
     Fault("relu missing that several read", POOLINGS, _without_shared_relu, "Relu"),
     Fault("surplus node", RESNET, _surplus, "surplus"),
+    Fault("sign turned that a block and its shortcut read", RESNET, lambda p: _negated(p, "MaxPool", 2), "surplus"),
+    Fault("sign turned of a sum", RESNET, lambda p: _negated(p, "Add", 1), "surplus"),
+    Fault("sign turned of a branch before its sum", RESNET, _negated_branch, "surplus"),
+    Fault("leaky activation", RESNET, _leaky, "Relu"),
     Fault("fused with another activation", RESNET, _fused, "activation"),
     Fault("softmax over the batch", RESNET, lambda p: _set(_nodes(p, "Softmax")[0], axis=0), "axis", 2),
     Fault("images of a batch mixed", RESNET, _spread, "surplus", 3),

@@ -61,6 +61,14 @@ CASES = {
         graph(node("LeakyRelu", "x")),
         ("LeakyRelu", "attribute", "alpha", "0.01", "0.1"),
     ),
+    **{
+        f"a relu that became {wrong.op_type}": (
+            graph(node("Relu", "x")),
+            graph(wrong, arrays={"slope": np.float32([0.25])}),
+            (wrong.op_type, "operator", "", wrong.op_type, "Relu"),
+        )
+        for wrong in (node("LeakyRelu", "x", alpha=0.3), node("Elu", "x"), node("PRelu", "x", "slope"))
+    },
     "a word": (
         graph(node("Pad", "x", "pads", mode="edge"), arrays={"pads": np.array([0, 0, 1, 0, 0, 0, 0, 0])}),
         graph(node("Pad", "x", "pads", mode="reflect"), arrays={"pads": np.array([0, 0, 1, 0, 0, 0, 0, 0])}),

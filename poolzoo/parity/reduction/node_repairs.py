@@ -170,6 +170,23 @@ def _positions(given: list[str], order: list[str]) -> str:
     return ", ".join(str(index) for index, (one, other) in enumerate(pairs) if one != other)
 
 
+PLAIN: Final = ("LeakyRelu", "Elu", "Selu", "Celu", "ThresholdedRelu", "PRelu")  # some number makes them a Relu, almost
+
+
+def plain(node: NodeProto) -> Iterator[Repair]:
+    """A `Relu` where a node is one with a slope or a bend: that is what it should be, not another number in it."""
+    if node.op_type in PLAIN:
+        yield Repair(
+            node=node.output[0],
+            operator=node.op_type,
+            part="operator",
+            name="",
+            found=node.op_type,
+            expected="Relu",
+            nodes=(helper.make_node("Relu", [node.input[0]], [node.output[0]]),),
+        )
+
+
 def operators(proto: onnx.ModelProto, node: NodeProto) -> Iterator[Repair]:
     """Another operator of the same inputs."""
     for family in FAMILIES:

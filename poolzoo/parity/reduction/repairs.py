@@ -20,7 +20,7 @@ def find_repair(
     hints: Hints,
     agrees: Callable[[onnx.ModelProto], bool],
 ) -> Repair | None:
-    """The first change of a node with which the graph agrees: attributes and torch's constants first.
+    """The first change of a node with which the graph agrees: a plain `Relu`, attributes and torch's constants first.
 
     Args:
         proto: The graph, a small one.
@@ -30,6 +30,7 @@ def find_repair(
     known = graphs.constants(proto)
     nodes = list(proto.graph.node)[::-1]
     searches: tuple[Callable[[NodeProto], Iterator[Repair]], ...] = (
+        node_repairs.plain,
         lambda node: attribute_repairs.attributes(proto, node, hints),
         lambda node: node_repairs.constants(node, known, hints, guessed=False),
         lambda node: node_repairs.surplus(proto, node),
