@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from support import processes
 
 from poolzoo.common.errors import UsageError
 from poolzoo.compare import grid
+from poolzoo.compare.board.rerun import largest_difference
 from poolzoo.compare.grid import Variant
 from poolzoo.compare.journal import Journal
 from poolzoo.model.network import Network
@@ -331,7 +333,10 @@ def test_a_killed_comparison_resumes_to_the_same_table(poolzoo, tmp_path):
 
 
 def test_an_interrupted_comparison_of_an_earlier_version_resumes(poolzoo, tmp_path):
-    """Heads of a frozen backbone, stopped after the first of two epochs, before features of test images were kept."""
+    """Heads of a frozen backbone, stopped after the first of two epochs, before features of test images were kept.
+
+    The first epoch saw features of the backbone before its batch norms were folded: results differ by rounding.
+    """
     place = tmp_path / "resumed"
     shutil.copytree(Path(__file__).parents[1] / "data" / "earlier" / "interrupted-comparison", place)
     (checkpoint,) = place.glob("trials/*/checkpoint/state.pt")
@@ -339,10 +344,11 @@ def test_an_interrupted_comparison_of_an_earlier_version_resumes(poolzoo, tmp_pa
     resumed = poolzoo("compare", "--resume", place, "--json").json
     arguments = (*QUICK, "--limit", 200, "--epochs", 2, "--freeze", "backbone", "--pool", "avg,gem", "--threads", 1)
     whole = poolzoo("compare", *arguments, "--seeds", 1, "--out", tmp_path / "whole", "--json").json
-    assert results(resumed) == results(whole)
+    accuracies = [{row["pool"]: row["accuracy"]["mean"] for row in found["results"]} for found in (resumed, whole)]
+    assert accuracies[0] == pytest.approx(accuracies[1], abs=0.01)  # two of 200 images
     for pool, epochs in history.items():
         runs = [one / "trials" / checkpoint.parts[-3] / pool for one in (place, tmp_path / "whole")]
-        assert len({(run / "model.safetensors").read_bytes() for run in runs}) == 1
+        assert largest_difference(*(load_file(run / "model.safetensors") for run in runs)) < 1e-3
         first, _ = (runs[0] / "metrics.jsonl").read_text().splitlines()
         assert json.loads(first)["seconds"] == epochs[0]["seconds"]
 
