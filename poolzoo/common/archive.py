@@ -32,6 +32,8 @@ def read(path: Path, names: Sequence[str] | None = None) -> dict[str, np.ndarray
     try:
         with open_file(path) as file, zipfile.ZipFile(file) as found:
             entries = {entry.filename.removesuffix(ENDING): entry for entry in found.infolist()}
+            if len(entries) < len(found.infolist()):  # readers differ in which one they take
+                raise ValueError("it has two arrays of one name")
             wanted = list(entries) if names is None else list(names)
             if absent := [name for name in wanted if name not in entries]:
                 raise ValueError(f"it has no {absent[0]}")

@@ -6,6 +6,8 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -75,7 +77,14 @@ def test_what_is_no_file_never_counts_as_absent(run, tmp_path, odd):
     assert not list(tmp_path.glob("**/.*.poolzoo"))
 
 
-@pytest.mark.parametrize("odd", [odd for odd in ODD if odd != "loop"])
+def test_a_list_of_images_that_is_gone_is_named(tmp_path):
+    (tmp_path / plan.LIST).touch()
+    made: Any = SimpleNamespace(list_sha256="0")
+    with pytest.raises(CheckFailed, match=r"images\.index is missing"):
+        plan.require_list(tmp_path, made)
+
+
+@pytest.mark.parametrize("odd", sorted(set(ODD) - {"loop"}))
 def test_what_a_manifest_lists_must_be_a_file(run, odd):
     (run / "metrics.json").unlink()
     ODD[odd](run / "metrics.json")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -73,6 +74,17 @@ def test_a_name_that_is_missing_is_named(tmp_path):
     np.savez(tmp_path / "a.npz", labels=np.arange(3))
     with pytest.raises(CheckFailed, match=r"a\.npz cannot be read: it has no logits"):
         files.read_arrays(tmp_path / "a.npz", ["logits", "labels"])
+
+
+@pytest.mark.parametrize("second", ["a", "a.npy"])
+def test_two_arrays_of_one_name_are_refused(tmp_path, second):
+    """numpy takes one of them, and other readers the other."""
+    file = packed(tmp_path / "a.npz", member("(4,)", "|u1", b"abcd"))
+    with zipfile.ZipFile(file, "a") as found, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # zipfile says that the name is there
+        found.writestr(second, member("(4,)", "|u1", b"efgh"))
+    with pytest.raises(CheckFailed, match="two arrays of one name"):
+        files.read_arrays(file, ["a"])
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")

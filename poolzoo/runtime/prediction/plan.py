@@ -147,6 +147,8 @@ def require_list(out: Path, plan: Plan) -> None:
         CheckFailed: It is not.
         OSError: It cannot be read.
     """
+    if absent := [name for name in (LIST, INDEX) if not files.has_file(out / name)]:
+        raise CheckFailed(f"{out / absent[0]} is missing", ALTERED)
     if plan.list_sha256 and _list_sha256(out) != plan.list_sha256:
         raise CheckFailed(f"{out / LIST} was altered: it does not match its checksum in {PLAN}", ALTERED)
 
