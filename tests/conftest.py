@@ -34,6 +34,14 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("torch sees no CUDA device")
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Takes what was imported out of the garbage collector's way: a million objects that it need not visit again."""
     freeze()

@@ -241,9 +241,14 @@ def _trunc(proto: onnx.ModelProto) -> None:
 
 def _crop(proto: onnx.ModelProto) -> None:
     known = {one.name: numpy_helper.to_array(one) for one in proto.graph.initializer}
-    node = next(one for one in _nodes(proto, "Slice") if 2 in known[one.input[1]])
+    _moved(proto, next(one for one in _nodes(proto, "Slice") if 2 in known[one.input[1]]), -1)
+
+
+def _moved(proto: onnx.ModelProto, node: NodeProto, by: int) -> None:
+    """Moves the bounds of a slice."""
+    known = {one.name: numpy_helper.to_array(one) for one in proto.graph.initializer}
     for index in (1, 2):
-        proto.graph.initializer.append(numpy_helper.from_array(known[node.input[index]] - 1, f"planted_bound_{index}"))
+        proto.graph.initializer.append(numpy_helper.from_array(known[node.input[index]] + by, f"planted_bound_{index}"))
         node.input[index] = f"planted_bound_{index}"
 
 
@@ -298,7 +303,7 @@ FAULTS: Final = (
     Fault("softmax over another axis", VIT, lambda p: _set(_nodes(p, "Softmax")[1], axis=1), "axis"),
     Fault("eps of a layer norm", VIT, lambda p: _set(_nodes(p, "LayerNormalization")[2], epsilon=1e-3), "epsilon"),
     Fault("weight transposed", VIT, _transposed, "weights"),
-    Fault("class token off by one", VIT, lambda p: _constant(p, _nodes(p, "Gather")[-1], 1, np.array(1)), "constant"),
+    Fault("class token off by one", VIT, lambda p: _moved(p, _nodes(p, "Slice")[-1], 1), "constant"),
     Fault("sum in place of a difference", VIT, lambda p: setattr(_nodes(p, "Add")[1], "op_type", "Sub"), "Add"),
     Fault("softmax missing", VIT, lambda p: _without(p, _nodes(p, "Softmax")[0]), "Softmax"),
     Fault("bias dropped", RESNET, lambda p: _conv(p, 2).input.pop(), "Add"),

@@ -275,7 +275,6 @@ def test_without_proc_the_peak_uses_the_systems_unit(monkeypatch, tmp_path):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
 def test_the_peak_of_a_gpu_is_told():
     before = memory.peak_memory("cuda").device_bytes
     torch.empty(before + (64 << 20), dtype=torch.uint8, device="cuda")

@@ -109,6 +109,13 @@ CASES = {
         graph(node("Slice", "x", "from", "to", "axes"), arrays={**AXES, "from": np.array([0]), "to": np.array([4])}),
         ("Slice", "constant", "starts, ends", "[[0], [4]]", "[[1], [3]]"),
     ),
+    "the bounds of a row, where the first of all rows is the same": (
+        graph(node("Slice", "x", "from", "to", "axes", output="row"), node("Gather", "row", "zero", axis=2),
+              arrays={**AXES, "from": np.array([0]), "to": np.array([1]), "zero": np.array(0)}),
+        graph(node("Slice", "x", "from", "to", "axes", output="row"), node("Gather", "row", "zero", axis=2),
+              arrays={**AXES, "from": np.array([1]), "to": np.array([2]), "zero": np.array(0)}),
+        ("Slice", "constant", "starts, ends", "[[1], [2]]", "[[0], [1]]"),
+    ),
     "inputs in another order": (
         graph(node("Sub", "b", "x"), arrays={"b": np.float32(0.3)}),
         graph(node("Sub", "x", "b"), arrays={"b": np.float32(0.3)}),

@@ -7,10 +7,7 @@ import json
 import pytest
 import torch
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device"),
-]
+pytestmark = pytest.mark.gpu
 
 
 def test_a_network_learns_on_the_gpu_and_its_bundle_agrees(poolzoo, tmp_path):

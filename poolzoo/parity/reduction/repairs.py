@@ -33,9 +33,9 @@ def find_repair(
         node_repairs.plain,
         lambda node: attribute_repairs.attributes(proto, node, hints),
         lambda node: node_repairs.constants(node, known, hints, guessed=False),
+        lambda node: node_repairs.bounds(node, known),  # without a slice, others may broadcast to the same
         lambda node: node_repairs.surplus(proto, node),
         lambda node: node_repairs.constants(node, known, hints, guessed=True),
-        lambda node: node_repairs.bounds(node, known),
         lambda node: node_repairs.inputs(proto, node),
         lambda node: node_repairs.operators(proto, node),
         lambda node: node_repairs.weights(node, known, hints.weights),
