@@ -14,6 +14,7 @@ from poolzoo.metrics.output_rules import ACCEPTED, PREDICTION_SET
 from poolzoo.metrics.rules_report import RulesReport
 
 BASELINE: Final = "torch eager"
+MAX_LAYERS: Final = 4  # that a sentence names; a page cuts long ones
 MAX_NODES: Final = 8  # that are named; `parity.json` names all
 
 
@@ -193,7 +194,7 @@ def _outcome(candidate: CandidateRow) -> str:
 
 
 def searches(candidates: Sequence[CandidateRow]) -> list[str]:
-    """What lets a precision keep the limits, such as layers in float32, and what that costs: a few sentences each.
+    """What lets a precision keep the limits, such as layers in float32, and what that costs: a few paragraphs each.
 
     Empty where no layers were searched for.
     """
@@ -202,8 +203,8 @@ def searches(candidates: Sequence[CandidateRow]) -> list[str]:
         if (found := one.get("search")) is None:
             continue
         before, layers = found["before"], found["layers"]
-        named = [f"{layer['layer']} ({_harm(layer['harm'])}{_cost(layer)})" for layer in layers[:MAX_NODES]]
-        more = f" and {len(layers) - MAX_NODES} more" if len(layers) > MAX_NODES else ""
+        named = [f"{layer['layer']} ({_harm(layer['harm'])}{_cost(layer)})" for layer in layers[:MAX_LAYERS]]
+        more = f" and {len(layers) - MAX_LAYERS} more" if len(layers) > MAX_LAYERS else ""
         earlier = before["ort_ms"]
         times = [
             f"{milliseconds(now)} ms instead of {milliseconds(earlier[size])} ms at batch {size}"
@@ -212,19 +213,19 @@ def searches(candidates: Sequence[CandidateRow]) -> list[str]:
         means = ["corrected biases"] if found["corrected_biases"] else []
         if layers:
             means.append(f"{len(layers)} of {found['of']} layers in float32: {', '.join(named)}{more}")
+        said.append(f"{one['precision']} keeps the limits with {listed(means)}.")
         said.append(
-            f"{one['precision']} keeps the limits with {listed(means)}. Predictions agree on "
-            f"{percent(one['agreement'])} of the images instead of {percent(before['agreement'])}, and the graph takes "
-            f"{listed(times)}."
+            f"Predictions agree on {percent(one['agreement'])} of the images instead of "
+            f"{percent(before['agreement'])}, and the graph takes {listed(times)}."
         )
         if layers:
-            said[-1] += (
-                f" In parentheses is the change of the logits where that layer alone is {one['precision']}, as a "
+            said.append(
+                f"In parentheses is the change of the logits where that layer alone is {one['precision']}, as a "
                 "fraction of their standard deviation."
             )
             if (kernels := found.get("kernels")) is not None:
-                said[-1] += (
-                    " The milliseconds are what the layer's kernels take more in float32, at batch "
+                said.append(
+                    "The milliseconds are what the layer's kernels take more in float32, at batch "
                     f"{kernels['batch']}. All kernels take {milliseconds(kernels['after'])} ms instead of "
                     f"{milliseconds(kernels['before'])} ms there; some of them count to no layer."
                 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,12 +17,12 @@ from support.convolution_chain import CHANNELS, COUNT, IMAGES, LAYERS, chain
 
 from poolzoo.common import files
 from poolzoo.export import graph
-from poolzoo.export.export import ExportOptions, export
+from poolzoo.export.export import ExportOptions, ParityFailed, export
 from poolzoo.export.precision import bias_correction, candidates, layer_search, layer_times, switches
 from poolzoo.export.precision.candidate import Candidate
 from poolzoo.export.precision.convert import Converter
 from poolzoo.export.precision.layer_harm import LayerHarm
-from poolzoo.export.source import from_run
+from poolzoo.export.source import ExportSource, from_run
 from poolzoo.parity.check import check_limits
 from poolzoo.parity.reference import Reference
 from poolzoo.parity.report import Limits
@@ -362,10 +364,8 @@ def test_int8_of_depthwise_networks_and_transformers_keeps_its_limits(poolzoo, t
     assert report["precision"] == "int8"
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("kept_graphs")
-def test_the_report_and_the_card_name_the_layers(conversion, tmp_path):
-    """The whole export of a network with a planted collapse."""
+def with_collapse(conversion: candidates.Conversion) -> ExportSource:
+    """The network with the planted collapse in its weights, and 150 images."""
     source = replace(conversion.source, weights_sha256="planted", images=conversion.source.images[:150])
     source = replace(source, image_labels=conversion.source.image_labels[:150])
     with torch.no_grad():
@@ -375,6 +375,35 @@ def test_the_report_and_the_card_name_the_layers(conversion, tmp_path):
         norm.bias[0] *= 3e3
         second.weight[:, 0] /= 3e3
         assert first.out_channels == second.in_channels
+    return source
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("kept_graphs")
+def test_the_layer_that_loses_most_is_reduced_where_no_limit_can_be_kept(conversion, tmp_path):
+    impossible = ExportOptions(precision="int8", limits=Limits(agreement=1.5))
+    given = {"options": impossible, "measure_speed": False, "debug": tmp_path / "debug"}
+    with pytest.raises(ParityFailed) as failed:
+        export(with_collapse(conversion), tmp_path / "b", **given)
+    assert "report.md names the node" in failed.value.hint
+    found = files.read_json(tmp_path / "debug" / "report.json")
+    nodes = found["lowering"]["nodes"]
+    readers = {f"network.backbone.{name}" for name in ("conv1.conv", "pool1", "conv2.conv")}  # of the collapsed value
+    assert {one["layer"] for one in nodes[:3]} == readers
+    assert nodes[2]["harm"] > 50 * nodes[3]["harm"]
+    assert (found["fault"], found["kind"]) == ("precision", "precision")
+    operators = [one["operator"] for one in found["nodes"]]
+    assert sum(one in ("Conv", "ConvInteger") for one in operators) == 1
+    assert found["input_bytes"] < 4000
+    script = subprocess.run([sys.executable, tmp_path / "debug" / "reproduce.py"], capture_output=True, check=False)
+    assert script.returncode == 1
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("kept_graphs")
+def test_the_report_and_the_card_name_the_layers(conversion, tmp_path):
+    """The whole export of a network with a planted collapse."""
+    source = with_collapse(conversion)
     report = export(source, tmp_path / "b", options=ExportOptions(precision="int8"), measure_speed=False)
     (row,) = [one for one in report.to_json()["candidates"] if "search" in one]
     names = {layer["layer"] for layer in row["search"]["layers"]}

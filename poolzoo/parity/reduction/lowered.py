@@ -169,12 +169,18 @@ def rank(
         node = LoweredNode(
             node=one.node.name,
             operator=one.node.op_type,
-            layer=paths.get(one.value, ""),
+            layer=_layer(one.node, paths),
             harm=harm if np.isfinite(harm) else float("inf"),
             difference=compare(made, values[one.value]),
         )
         found.append((node, one))
     return sorted(found, key=lambda pair: (-pair[0].harm, not pair[0].difference.non_finite))
+
+
+def _layer(node: onnx.NodeProto, paths: Mapping[str, str]) -> str:
+    """The module whose weight a node reads, or the one that its value belongs to; empty where neither is known."""
+    weights = [str(name).removesuffix(".weight") for name in node.input if name.endswith(".weight")]
+    return weights[0] if weights else paths.get(node.output[0], "")
 
 
 def _parts(
