@@ -20,7 +20,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Final
 
-from poolzoo.common.errors import INTERRUPTED
+from poolzoo.common.errors import INTERRUPTED, PoolzooError
 from poolzoo.compare.journal import Journal
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "results" / "matrix.md"
@@ -70,12 +70,19 @@ def parser_of(kind: Kind, description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def _journal(parser: argparse.ArgumentParser, path: Path) -> Journal:
+    try:
+        return Journal(path)
+    except (OSError, PoolzooError) as error:
+        parser.error(str(error))
+
+
 def command(kind: Kind, parser: argparse.ArgumentParser, given: argparse.Namespace, keys: Sequence[str]) -> None:
     """Runs the selected jobs, or writes the page from the finished ones."""
     if given.processes < 1:
         parser.error(f"--processes {given.processes} must be 1 or more")
     if given.write:
-        known = Journal(given.journal).records
+        known = _journal(parser, given.journal).records
         records = [known[key] for key in keys if key in known]
         if not records:
             parser.error(f"{given.journal} holds none of these: run it without --write first")
@@ -84,7 +91,7 @@ def command(kind: Kind, parser: argparse.ArgumentParser, given: argparse.Namespa
     wanted = [key for key in keys if any(fnmatch.fnmatchcase(key, glob) for glob in given.only)]
     if not wanted:
         parser.error(f"nothing is called {' or '.join(given.only)}; such as {kind.example!r}")
-    journal = Journal(given.journal)
+    journal = _journal(parser, given.journal)
     try:
         given.journal.parent.mkdir(parents=True, exist_ok=True)
         work(kind.job, wanted, journal, given.processes, kind.limit)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from poolzoo.plugin.spec import Backbone, BackboneFamily, hookimpl
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def _nano(name: str, summary: str) -> Backbone:

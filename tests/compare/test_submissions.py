@@ -297,7 +297,7 @@ def device(folder):
 
 def unpinned(folder):
     path = run_of(folder, "mine", 0) / "run.toml"
-    lines = [line for line in path.read_text().splitlines() if not line.startswith("protocol")]
+    lines = [line for line in path.read_text().splitlines() if not line.startswith(("#", "protocol"))]  # no count
     path.write_text("\n".join(lines) + "\n")
 
 

@@ -11,7 +11,7 @@ from support.command_lines import PAGES, ROOT, blocks, fenced, flags, inline, na
 FENCED = fenced()
 EXTERNAL = ("pip", "pytest", "twine", "make", "torchrun", "tensorboard")
 MARKED = {line for path in PAGES for block in session(path) if block.not_run for line in block.lines}
-FLAGS_OF_OTHERS = {"--dynamo", "--rehearse", "--fault", "--seconds"}  # of timm's script, and of ours for tests
+FLAGS_OF_OTHERS = {"--dynamo", "--rehearse", "--fault", "--seconds", "--set"}  # of timm's script, and of ours for tests
 
 
 def arguments(words: list[str]) -> list[str] | None:

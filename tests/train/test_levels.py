@@ -85,7 +85,7 @@ def test_complete_settings_mean_the_same_again(photographs):
 
 def test_a_run_of_an_earlier_version_keeps_its_augmentation(photographs, tmp_path):
     lines = large(photographs, shift=2, flip="random").to_toml().splitlines()
-    new = ("augment", "crop_scale", "policy", "color_jitter", "erasing", "data_cache")
+    new = ("#", "augment", "crop_scale", "policy", "color_jitter", "erasing", "data_cache")
     (tmp_path / "run.toml").write_text("\n".join(line for line in lines if not line.startswith(new)))
     assert prepare(read_run_settings(tmp_path)).augmentation == Augmentation(shift=2, flip="random")
 
