@@ -85,7 +85,13 @@ def write(name: str, folder: Path) -> None:
             external_data=False,
             verbose=False,
         )
-    _add_metadata(file, {"input": {"kind": "float", "height": SIDE, "width": SIDE}, "labels": []})
+    _add_metadata(
+        file,
+        {
+            "input": {"kind": "float", "height": SIDE, "width": SIDE},
+            "labels": [str(one) for one in range(logits.shape[1])],
+        },
+    )
     (folder / "config.json").write_text("{}\n", encoding="utf-8")
     images = maps.permute(0, 2, 3, 1).numpy() * SCALE
     np.savez(folder.with_suffix(".npz"), images=images, logits=logits.numpy())
