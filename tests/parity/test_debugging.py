@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from support.planted_graph import WEIGHT, Network, images
+from support.planted_graph import WEIGHT, Network, images, planted_model
 
 from poolzoo.export.precision import fp16
 from poolzoo.parity import check
@@ -46,15 +46,7 @@ def graph_of(weight: np.ndarray, *more: onnx.NodeProto) -> onnx.ModelProto:
         "tenth": np.float32(0.1),
         "two": np.float32(2),
     }
-    tensors = [numpy_helper.from_array(np.asarray(one), name) for name, one in {**arrays, "rows": [0]}.items()]
-    given = helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", 4, 4, 3])
-    outputs = [helper.make_tensor_value_info(name, 1, ["batch", 3]) for name in ("logits", "probabilities")]
-    whole = helper.make_graph(nodes, "g", [given], outputs, tensors)
-    model = helper.make_model(whole, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-    facts = {"name": "images", "kind": "uint8", "layout": "NHWC", "range": [0, 255], "channels": "RGB"}
-    metadata = {"input": {**facts, "height": 4, "width": 4}, "labels": ["a", "b", "c"]}
-    helper.set_model_props(model, {name: json.dumps(value) for name, value in metadata.items()})
-    return model
+    return planted_model(nodes, {**arrays, "rows": [0]})
 
 
 def debugged(model: onnx.ModelProto, reference: Reference, place: Path) -> tuple[ParityReport, Reduction | None]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
-from support.planted_graph import WEIGHT, images
+from onnx import TensorProto, helper
+from support.planted_graph import WEIGHT, images, planted_model
 from torch import nn
 
 from poolzoo.parity import check, probes
@@ -74,15 +73,7 @@ def graph_of(eps: float = EPS, weight: np.ndarray = RIGHT) -> onnx.ModelProto:
         "eps": np.float32(eps),
         "weight": weight.astype(np.float32),
     }
-    tensors = [numpy_helper.from_array(np.asarray(one), name) for name, one in arrays.items()]
-    given = helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", 4, 4, 3])
-    outputs = [helper.make_tensor_value_info(name, 1, ["batch", 3]) for name in ("logits", "probabilities")]
-    whole = helper.make_graph(nodes, "g", [given], outputs, tensors)
-    model = helper.make_model(whole, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-    facts = {"name": "images", "kind": "uint8", "layout": "NHWC", "range": [0, 255], "channels": "RGB"}
-    metadata = {"input": {**facts, "height": 4, "width": 4}, "labels": ["a", "b", "c"]}
-    helper.set_model_props(model, {name: json.dumps(value) for name, value in metadata.items()})
-    return model
+    return planted_model(nodes, arrays)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
 import onnx
@@ -22,6 +22,14 @@ from poolzoo.parity.reduction.tape import public_path, record
 from poolzoo.parity.reduction.torch_side import Recorded, Replayed, TorchSide, close, record_both
 
 X = np.random.default_rng(0).standard_normal((2, 3, 4, 4)).astype(np.float32)
+
+
+def graph_of(nodes, output, constants=MappingProxyType({})):
+    """Nodes that compute an output from `x`."""
+    given = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch", 3, 4, 4])
+    tensors = [numpy_helper.from_array(np.asarray(one), name) for name, one in constants.items()]
+    whole = helper.make_graph(nodes, "g", [given], [helper.make_empty_tensor_value_info(output)], tensors)
+    return helper.make_model(whole, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
 
 
 class Network(nn.Module):
@@ -194,10 +202,7 @@ def graph(weight: float = 0.25) -> onnx.ModelProto:
         "axes": np.array([2, 3]),
         "two": np.float32(2),
     }
-    given = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch", 3, 4, 4])
-    tensors = [numpy_helper.from_array(np.asarray(one), name) for name, one in arrays.items()]
-    whole = helper.make_graph(nodes, "g", [given], [helper.make_empty_tensor_value_info("d")], tensors)
-    return helper.make_model(whole, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    return graph_of(nodes, "d", arrays)
 
 
 def alive() -> None: ...
@@ -242,10 +247,7 @@ def test_a_value_that_changes_nothing_says_nothing():
         helper.make_node("Mul", ["s", "three"], ["m"]),
         helper.make_node("Add", ["m", "z"], ["y"]),
     ]
-    given = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch", 3, 4, 4])
-    tensors = [numpy_helper.from_array(np.float32(value), name) for name, value in (("zero", 0), ("three", 3))]
-    whole = helper.make_graph(nodes, "g", [given], [helper.make_empty_tensor_value_info("y")], tensors)
-    proto = helper.make_model(whole, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    proto = graph_of(nodes, "y", {"zero": np.float32(0), "three": np.float32(3)})
     found = locate(proto, {"x": X}, recorded, output=0, layers={}, alive=alive)
     assert (found.output, recorded.double.step_of(found.end).operator) == ("t", "aten.tanh.default")
 
@@ -262,10 +264,7 @@ def test_a_relu_of_what_a_relu_gave_stands_for_the_latter():
         helper.make_node("Relu", ["e"], ["a"]),
         helper.make_node("Mul", ["a", "two"], ["y"]),
     ]
-    given = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch", 3, 4, 4])
-    two = numpy_helper.from_array(np.float32(2), "two")
-    whole = helper.make_graph(nodes, "g", [given], [helper.make_empty_tensor_value_info("y")], [two])
-    proto = helper.make_model(whole, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    proto = graph_of(nodes, "y", {"two": np.float32(2)})
     found = locate(proto, {"x": X}, recorded, output=0, layers={}, alive=alive)
     assert (found.output, recorded.double.step_of(found.end).operator) == ("a", "aten.relu.default")
     assert graphs.computed(found.graph) == ["e", "a"]
@@ -298,10 +297,7 @@ def test_a_known_value_of_a_layer_is_tried_first():
         helper.make_node("Abs", ["e"], ["last"]),
         helper.make_node("Mul", ["last", "seven"], ["y"]),
     ]
-    given = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch", 3, 4, 4])
-    seven = numpy_helper.from_array(np.float32(7), "seven")
-    whole = helper.make_graph(nodes, "g", [given], [helper.make_empty_tensor_value_info("y")], [seven])
-    proto = helper.make_model(whole, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    proto = graph_of(nodes, "y", {"seven": np.float32(7)})
 
     def tries(layers: dict[str, str]) -> int:
         calls: list[None] = []
@@ -418,9 +414,7 @@ def chain(*operators: str) -> onnx.ModelProto:
     """Operators of one input one after another, from `x` to `v<last>`; the first value is `v1`."""
     names = ["x", *(f"v{index}" for index in range(1, len(operators) + 1))]
     nodes = [helper.make_node(one, [names[i]], [names[i + 1]]) for i, one in enumerate(operators)]
-    given = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch", 3, 4, 4])
-    whole = helper.make_graph(nodes, "g", [given], [helper.make_empty_tensor_value_info(names[-1])])
-    return helper.make_model(whole, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    return graph_of(nodes, names[-1])
 
 
 def with_both(first: str, second: str):
@@ -447,9 +441,7 @@ def test_values_from_before_become_inputs_where_many_nodes_read_them():
     nodes = [helper.make_node("Sin", ["x"], ["v1"])]
     nodes += [helper.make_node("Mean", [names[i - 1], names[i - 2]], [names[i]]) for i in range(2, 31)]
     nodes[20].op_type, nodes[22].op_type = "Sum", "Max"
-    given = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch", 3, 4, 4])
-    whole = helper.make_graph(nodes, "g", [given], [helper.make_empty_tensor_value_info("v30")])
-    proto = helper.make_model(whole, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    proto = graph_of(nodes, "v30")
     found = of_one_graph(proto, with_both("Sum", "Max"))
     cutting.cut_nodes(found)
     assert [node.op_type for node in found.best.graph.graph.node] == ["Sum", "Max"]
@@ -543,11 +535,7 @@ def test_groups_and_sizes_shrink_with_their_channels():
         helper.make_node("Conv", ["x", "w"], ["a"], group=3),
         helper.make_node("Reshape", ["a", "sides"], ["b"]),
     ]
-    given = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch", 3, 4, 4])
-    arrays = {"w": np.ones((3, 1, 2, 2), np.float32), "sides": np.array([-1, 3, 9])}
-    tensors = [numpy_helper.from_array(one, name) for name, one in arrays.items()]
-    whole = helper.make_graph(nodes, "g", [given], [helper.make_empty_tensor_value_info("b")], tensors)
-    proto = helper.make_model(whole, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    proto = graph_of(nodes, "b", {"w": np.ones((3, 1, 2, 2), np.float32), "sides": np.array([-1, 3, 9])})
     found = of_one_graph(proto, with_both("Conv", "Reshape"))
     shrinking.shrink(found)
     best = found.best

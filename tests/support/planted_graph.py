@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
+import onnx
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 COUNT = 40
@@ -47,3 +53,16 @@ def images() -> tuple[np.ndarray, np.ndarray]:
     pixels[:, 1, 1] = np.arange(1, COUNT + 1)[:, None]
     labels = (pixels[:, 0, 0] / 255 @ WEIGHT.numpy()).argmax(1)
     return pixels, labels
+
+
+def planted_model(nodes: Sequence[onnx.NodeProto], constants: Mapping[str, Any]) -> onnx.ModelProto:
+    """A file of nodes that compute the network's logits and probabilities from its `images`."""
+    tensors = [numpy_helper.from_array(np.asarray(one), name) for name, one in constants.items()]
+    given = helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", 4, 4, 3])
+    outputs = [helper.make_tensor_value_info(name, 1, ["batch", 3]) for name in ("logits", "probabilities")]
+    whole = helper.make_graph(nodes, "g", [given], outputs, tensors)
+    model = helper.make_model(whole, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    facts = {"name": "images", "kind": "uint8", "layout": "NHWC", "range": [0, 255], "channels": "RGB"}
+    metadata = {"input": {**facts, "height": 4, "width": 4}, "labels": ["a", "b", "c"]}
+    helper.set_model_props(model, {name: json.dumps(value) for name, value in metadata.items()})
+    return model

@@ -168,6 +168,6 @@ def describe(layers: Sequence[LayerHarm], most: int = 5, times: LayerTimes | Non
     """The layers with their harm, and their cost where `times` has it, in words; the first `most` of them."""
     added = [times.added(one.layer) if times is not None else None for one in layers[:most]]
     costs = ["" if cost is None else f", {cost:+.2f} ms" for cost in added]
-    named = [f"{one.layer} ({one.harm:.2g}{cost})" for one, cost in zip(layers, costs, strict=False)]
+    named = [f"{one.layer} ({one.harm:.2g}{cost})" for one, cost in zip(layers[:most], costs, strict=True)]
     more = f" and {len(layers) - most} more" if len(layers) > most else ""
     return ", ".join(named) + more

@@ -109,7 +109,7 @@ def measure(
 
 def _profile(file: Path) -> Profile:
     """The median milliseconds of each kernel after the first run."""
-    events: list[dict[str, Any]] = json.loads(file.read_text())
+    events: list[dict[str, Any]] = json.loads(file.read_bytes())
     times: dict[tuple[str, str], list[float]] = defaultdict(list)
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith(KERNEL):
@@ -141,9 +141,9 @@ def by_layer(profile: Profile, float32: onnx.ModelProto, layers: Sequence[LayerH
             owners = view.users.get(stem, [])
         else:
             owners = [_computed_by(stem, operator, view)]
-        for path in dict.fromkeys(paths[one.name] for one in owners if one.name in paths):
+        path = next((paths[one.name] for one in owners if one.name in paths), None)
+        if path is not None:
             found[path] += milliseconds
-            break
     return dict(found)
 
 

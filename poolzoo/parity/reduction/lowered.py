@@ -7,6 +7,7 @@ gets exact inputs, and its result takes the place of the exact one in the float3
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -213,12 +214,16 @@ def _parts(
 
 def _starts(last: onnx.NodeProto, exact: GraphView, lowered: GraphView, values: Arrays) -> list[str]:
     """The nearest values before a node that the lowered graph has too."""
-    found, todo = [], graphs.reads(last)
+    found, todo = [], deque(graphs.reads(last))
+    seen: set[str] = set()
     while todo:
-        name = todo.pop(0)
+        name = todo.popleft()
+        if name in seen:
+            continue
+        seen.add(name)
         if name in exact.producers and name not in lowered.producers:
             todo += graphs.reads(exact.producers[name])
-        elif name in values and name not in found:
+        elif name in values:
             found.append(name)
     return found
 

@@ -176,15 +176,7 @@ PLAIN: Final = ("LeakyRelu", "Elu", "Selu", "Celu", "ThresholdedRelu", "PRelu") 
 def plain(node: NodeProto) -> Iterator[Repair]:
     """A `Relu` where a node is one with a slope or a bend: that is what it should be, not another number in it."""
     if node.op_type in PLAIN:
-        yield Repair(
-            node=node.output[0],
-            operator=node.op_type,
-            part="operator",
-            name="",
-            found=node.op_type,
-            expected="Relu",
-            nodes=(helper.make_node("Relu", [node.input[0]], [node.output[0]]),),
-        )
+        yield _replaced(node, helper.make_node("Relu", [node.input[0]], [node.output[0]]))
 
 
 def operators(proto: onnx.ModelProto, node: NodeProto) -> Iterator[Repair]:
@@ -202,15 +194,20 @@ def operators(proto: onnx.ModelProto, node: NodeProto) -> Iterator[Repair]:
             kept = [one for one in node.attribute if one.name in schema.attributes]
             del changed.attribute[:]
             changed.attribute.extend(kept)
-            yield Repair(
-                node=node.output[0],
-                operator=node.op_type,
-                part="operator",
-                name="",
-                found=node.op_type,
-                expected=other,
-                nodes=(changed,),
-            )
+            yield _replaced(node, changed)
+
+
+def _replaced(node: NodeProto, changed: NodeProto) -> Repair:
+    """A node of another operator in the place of one."""
+    return Repair(
+        node=node.output[0],
+        operator=node.op_type,
+        part="operator",
+        name="",
+        found=node.op_type,
+        expected=changed.op_type,
+        nodes=(changed,),
+    )
 
 
 def weights(node: NodeProto, known: dict[str, np.ndarray], weights: Sequence[np.ndarray]) -> Iterator[Repair]:
