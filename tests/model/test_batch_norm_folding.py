@@ -10,6 +10,7 @@ from timm.layers import BatchNormAct2d, create_conv2d
 from torch import Tensor, nn
 
 import poolzoo as package
+from poolzoo.model import folding
 from poolzoo.model.folding import fold_batch_norms
 
 
@@ -127,6 +128,13 @@ def _hooked(where: int) -> nn.Module:
     return layers
 
 
+def _patched() -> nn.Module:
+    layers = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
+    original = layers[0].forward
+    layers[0].forward = lambda x: 2 * original(x)
+    return layers
+
+
 class Standardized(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         return self._conv_forward(x, self.weight / self.weight.std(), self.bias)
@@ -171,6 +179,7 @@ class OwnCode(nn.Module):
         _twice,
         lambda: _hooked(0),
         lambda: _hooked(1),
+        _patched,
         lambda: nn.Sequential(Standardized(3, 3, 1), nn.BatchNorm2d(3)),
         lambda: nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3, track_running_stats=False)),
         lambda: nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU(), nn.BatchNorm2d(3)),
@@ -182,13 +191,43 @@ class OwnCode(nn.Module):
         lambda: OwnCode("reads weights unseen"),
     ],
     ids=[
-        *("used twice", "hook of a convolution", "hook of a norm", "another convolution", "statistics of the batch"),
+        *(
+            "used twice",
+            "hook of a convolution",
+            "hook of a norm",
+            "own forward",
+            "another convolution",
+            "statistics of the batch",
+        ),
         *("an activation between", "weight norm", "always training", "control flow", "attribute", "weights", "unseen"),
     ],
 )
-def test_what_is_not_proven_stays_as_it_is(build):
+@pytest.mark.parametrize("compares", [True, False])
+def test_what_is_not_proven_stays_as_it_is(build, compares, monkeypatch):
+    """Whether or not an example would show the difference."""
+    if not compares:
+        monkeypatch.setattr(folding, "_is_same", lambda *_: True)
     module = with_statistics(build())
     assert folded(module) is module
+
+
+class KnowsItself(nn.Sequential):
+    """Layers that a trace proves, in a module that computes something else where it is copied."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
+        self.known = id(self[0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = super().forward(x)
+        return result if id(self[0]) == self.known else result + 1
+
+
+def test_a_copy_that_gives_something_else_is_not_taken(monkeypatch):
+    module = with_statistics(KnowsItself())
+    assert folded(module) is module
+    monkeypatch.setattr(folding, "_is_same", lambda *_: True)
+    assert folded(module) is not module
 
 
 def test_what_overflows_stays_as_it_is():
