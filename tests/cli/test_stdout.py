@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 import sys
+import time
 
 import pytest
 from click.testing import CliRunner
@@ -147,13 +149,19 @@ def test_a_closed_full_or_abandoned_stdout_is_no_crash(loud, tail, code, out):
     assert "Exception ignored" not in done.stderr
 
 
+def _wait_until_full(writing, process):
+    while select.select([], [writing], [], 0)[1] and process.poll() is None:
+        time.sleep(0.01)
+    os.close(writing)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="pipes of Windows always wait")
 def test_a_full_pipe_that_does_not_wait_loses_nothing():
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     code = "from poolzoo.common import streams; streams.take(); streams.write('x' * 2_000_000)"
     with subprocess.Popen([sys.executable, "-c", code], stdout=writing) as process, open(reading, "rb") as pipe:
-        os.close(writing)
+        _wait_until_full(writing, process)
         assert len(pipe.read()) == 2_000_000
     assert process.returncode == 0
 
@@ -167,7 +175,7 @@ def test_no_line_is_lost_on_a_full_pipe_that_does_not_wait(unbuffered):
     code = "from poolzoo.common import streams\nfor number in range(2000): streams.log(f'{number} {100 * chr(120)}')"
     command = [sys.executable, "-c", code]
     with subprocess.Popen(command, stderr=writing, env=environment) as process, open(reading, "rb") as pipe:
-        os.close(writing)
+        _wait_until_full(writing, process)
         assert [int(line.split()[0]) for line in pipe.read().splitlines()] == [*range(2000)]
     assert process.returncode == 0
 
