@@ -147,6 +147,7 @@ FINDINGS = {
     "onnxruntime-softmax-int8-overflow": ("precision", "The same `Concat` keeps a softmax in float32."),
     "quantize-rounds-after-zero-point": ("precision", ""),
     "numpy-files-forget-bfloat16": ("precision", ""),
+    "datasets-cannot-load-an-empty-split": ("files", "`hf:` and `parquet:` name the split without rows."),
     "datasets-classes-of-all-splits": (
         "files",
         "Classes are those of the training split. A class that only another split has is an error in one line.",

@@ -40,7 +40,7 @@ def open_parquet(place: str, *, splits: Sequence[str] = ("train", "test", "val")
         multilabel: Whether a row may have several labels.
 
     Raises:
-        UsageError: A file is missing, or a column.
+        UsageError: A file is missing, or a column, or a split has no rows.
         CheckFailed: A file is damaged.
     """
     files = _parquet_files(place)
@@ -49,9 +49,9 @@ def open_parquet(place: str, *, splits: Sequence[str] = ("train", "test", "val")
         by_split.setdefault(split_of_file(path), []).append(str(path.absolute()))
     wanted = {split: by_split[split] for split in by_split if split in splits} or by_split
     hub = _library()
-    for paths in wanted.values():
-        for one in paths:
-            _require_parquet(one)
+    for split, paths in wanted.items():
+        if not sum(_rows_of_parquet(one) for one in paths):
+            raise UsageError(f"{paths[0]} holds no rows of split {split}", "leave it out: datasets cannot load it")
     kept = _arrow_folder([path for paths in wanted.values() for path in paths])
     read = _failing_in_one_line(place, lambda: hub.load_dataset("parquet", data_files=wanted, cache_dir=kept))
     root = os.path.commonpath([path.absolute().parent for path in files])
@@ -69,7 +69,7 @@ def open_hub(place: str, *, splits: Sequence[str] = ("train", "test", "val"), mu
         multilabel: Whether a row may have several labels.
 
     Raises:
-        UsageError: There is no such data set, or it has no images with labels.
+        UsageError: There is no such data set, or it has no images with labels, or a split has no rows.
         EnvironmentProblem: The Hub cannot be reached.
         CheckFailed: What is there is damaged.
     """
@@ -79,6 +79,8 @@ def open_hub(place: str, *, splits: Sequence[str] = ("train", "test", "val"), mu
     hub = _library(needs_network=not path.is_dir())
     is_saved = (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
     if path.is_dir():
+        if is_saved:
+            _require_rows(path)
         kept = "" if is_saved else _arrow_folder(_data_files(path))
         read = _failing_in_one_line(
             place,
@@ -103,6 +105,16 @@ def open_hub(place: str, *, splits: Sequence[str] = ("train", "test", "val"), mu
     files = dict.fromkeys(wanted, _data_files(path)) if path.is_dir() and not is_saved else {}
     rows = ArrowSplits(f"hf:{place}", root, wanted, multilabel=multilabel, files=files)
     return rows.dataset("hf", splits, tuple(by_split))
+
+
+def _require_rows(saved: Path) -> None:
+    """Names a split without rows: `save_to_disk` writes it without a table, which `load_from_disk` cannot load."""
+    for state in sorted([*saved.glob("state.json"), *saved.glob("*/state.json")]):
+        about = None
+        with suppress(CheckFailed, OSError):  # `datasets` says what is wrong with a damaged one
+            about = files.read_json(state)
+        if isinstance(about, dict) and about.get("_data_files") == []:
+            raise UsageError(f"{state.parent} holds no rows", "save the data set without it: datasets cannot load it")
 
 
 def _arrow_folder(paths: Sequence[str]) -> str:
@@ -139,13 +151,13 @@ def _parquet_files(place: str) -> list[Path]:
     return [path]
 
 
-def _require_parquet(path: str) -> None:
-    """Makes sure that a file is Parquet, by its schema; `datasets` does not name the file that is damaged."""
+def _rows_of_parquet(path: str) -> int:
+    """How many rows a file has, from its end; `datasets` does not name the file that is damaged."""
     import pyarrow
     from pyarrow import parquet
 
     try:
-        parquet.read_schema(path)
+        return int(parquet.read_metadata(path).num_rows)
     except (pyarrow.ArrowException, ValueError, OSError) as error:
         if getattr(error, "errno", None) is not None:  # it may not be read, or is gone
             raise

@@ -81,6 +81,23 @@ def test_each_layout_gives_what_its_folder_gives(photos, form):
         np.testing.assert_array_equal(found[1], expected[1])
 
 
+def test_a_saved_split_without_rows_is_named(photos):
+    import datasets
+
+    made = rows(photos, "train")
+    datasets.DatasetDict(train=made, validation=made.select([])).save_to_disk(photos / "half")
+    with pytest.raises(UsageError, match=r"half/validation holds no rows"):
+        source.open_dataset(f"hf:{photos}/half")
+    made.select([]).save_to_disk(photos / "none")
+    with pytest.raises(UsageError, match=r"none holds no rows"):
+        source.open_dataset(f"hf:{photos}/none")
+    made.to_parquet(photos / "train.parquet")
+    made.select([]).to_parquet(photos / "test.parquet")
+    with pytest.raises(UsageError, match=r"test\.parquet holds no rows of split test"):
+        source.open_dataset(f"parquet:{photos}/*.parquet")
+    assert source.open_dataset(f"parquet:{photos}/*.parquet", splits=("train",)).classes == ("blue", "red")
+
+
 def test_an_index_is_small_and_reads_in_another_process(photos):
     index = source.indexed(source.open_dataset(parquet(photos)), "train")
     packed = pickle.dumps(index)
