@@ -120,6 +120,15 @@ FINDINGS = {
     "opencv-fuses-foreign-gate": ("runtimes", "`export` writes a hard sigmoid as `Clip`, which nothing fuses wrongly."),
     "openvino-nan-is-greater": ("runtimes", "`accepted` of a bundle is written so that NaN is never accepted."),
     "openvino-reduce-opset13": ("runtimes", "Bundles have opset 18 or later, and norms are sums."),
+    "coremltools-drops-options": (
+        "runtimes",
+        "`--target coreml` converts the ONNX graph of the bundle, where none of these options is left.",
+    ),
+    "coremltools-reciprocal-adds-epsilon": ("runtimes", "`--target coreml` divides one by x where the graph does."),
+    "coremltools-rms-norm-of-zeros": (
+        "runtimes",
+        "`--target coreml` converts the ONNX graph of the bundle, in which the norm is written out.",
+    ),
     "resize-antialias-ignored": (
         "runtimes",
         "`export --input photo` has no `Resize`. Its pixels are compared with Pillow's, level by level.",

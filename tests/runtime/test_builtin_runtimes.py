@@ -15,7 +15,7 @@ from onnx.reference import ReferenceEvaluator
 from poolzoo.plugin import loader
 from poolzoo.plugin.spec import Runtime
 from poolzoo.runtime import availability, runtimes
-from poolzoo.runtime.builtin import litert, reference
+from poolzoo.runtime.builtin import coreml, litert, reference, sessions
 from poolzoo.runtime.process import RuntimeFailed
 
 DIGITS = Path(__file__).parents[1] / "data" / "digits_bundle"
@@ -104,3 +104,28 @@ def test_litert_keeps_floors_that_its_converter_would_drop():
     found = ReferenceEvaluator(model).run(None, {"x": given})
     for one, floor in zip(found, floors, strict=True):
         np.testing.assert_allclose(one, np.maximum(given, floor), rtol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_core_ml_divides_by_what_the_graph_divides_by(tmp_path: Path) -> None:
+    coremltools = pytest.importorskip("coremltools")
+    if missing := _missing("onnx2torch"):
+        pytest.skip(f"not installed: {missing}")
+    nodes = [
+        helper.make_node("ReduceSum", ["images", "axes"], ["sums"], keepdims=0),
+        helper.make_node("Reciprocal", ["sums"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"]),
+    ]
+    image = helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, 4, 4])
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3]) for name in sessions.OUTPUTS]
+    axes = numpy_helper.from_array(np.array([2, 3]), "axes")
+    graph = helper.make_graph(nodes, "g", [image], outputs, [axes])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    model.metadata_props.extend(onnx.load(DIGITS / "model.onnx").metadata_props)
+    onnx.save(model, tmp_path / sessions.MODEL)
+    (tmp_path / "out").mkdir()
+    coreml.convert(tmp_path, tmp_path / "out")
+    converted = coremltools.models.MLModel(str(tmp_path / "out" / coreml.CONVERTED), skip_model_load=True)
+    (block,) = converted.get_spec().mlProgram.functions["main"].block_specializations.values()
+    assert [one.type for one in block.operations if one.type != "const"] == ["reduce_sum", "real_div", "softmax"]

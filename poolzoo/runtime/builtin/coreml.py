@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -30,7 +30,7 @@ def convert(bundle: Path, out: Path) -> None:
     from poolzoo.runtime.builtin.torch_program import program
 
     model = coremltools.convert(
-        program(bundle).run_decompositions({}),
+        program(bundle).run_decompositions(_exact()),
         convert_to="mlprogram",
         inputs=[coremltools.TensorType(name=sessions.IMAGES)],
         outputs=[coremltools.TensorType(name=name) for name in sessions.OUTPUTS],
@@ -39,6 +39,17 @@ def convert(bundle: Path, out: Path) -> None:
     )
     model.save(str(out / CONVERTED))
     sessions.keep_input(bundle, out)
+
+
+def _exact() -> dict[Any, Callable[..., Any]]:
+    """Operators whose conversion is not what they compute, in terms of others: 1 / x becomes 1 / (x + 1e-4)."""
+    import torch
+
+    def divided(x: torch.Tensor) -> torch.Tensor:
+        return torch.div(torch.full((), 1.0, dtype=x.dtype), x)
+
+    aten = torch.ops.aten
+    return {aten.reciprocal.default: divided, aten.rsqrt.default: lambda x: divided(x.sqrt())}
 
 
 def open_session(bundle: Path, *, threads: int, device: str, precision: str) -> sessions.Session:
