@@ -2,6 +2,10 @@
 
 A second table has what chance does to the expected calibration error (ECE): labels of both splits are drawn from the
 calibrated probabilities, which are then perfect, and a temperature is fitted to the drawn validation labels.
+
+A third table asks whether validation and test images differ: the NLL of both, the best temperature of each, and the ECE
+on one half of the test images, with the temperature of the other half or of as many validation images. Where the first
+is as chance gives and the second is not, a temperature is right, and the validation images choose another one.
 """
 
 from __future__ import annotations
@@ -13,15 +17,22 @@ from typing import Final
 import numpy as np
 
 from poolzoo.artifacts import samples
+from poolzoo.artifacts.samples import ValidationLogits
 from poolzoo.common import output
 from poolzoo.common.errors import UsageError
 from poolzoo.metrics import calibration_fit, held_out, power_scaling, vector_scaling
 from poolzoo.metrics.calibration import Calibration
-from poolzoo.metrics.intervals import calibration_error
+from poolzoo.metrics.intervals import Z_95, calibration_error
 
 GOAL: Final = 0.015
 DRAWS: Final = 200
+SPLITS: Final = 10  # random halves of the test images
 CHANCE_HEADERS = ("run", "perfect: ECE", "95 %", "met", "fitted T: ECE", "95 %", "met", "this run")
+SPLIT_HEADERS = (
+    "run",
+    *("accuracy: val", "test", "NLL: val", "test", "z", "T: val", "test", "z"),
+    *("half of test: T of val", "T of other half", "perfect"),
+)
 HEADERS = ("run", "map", "T", "power", "chosen", "held-out NLL", "held-out change", "z", "NLL", "change", "z", "ECE")
 
 
@@ -52,9 +63,9 @@ def rows(run: Path) -> Iterator[tuple[str, ...]]:
             "" if one.power is None else f"{one.power:.3f}",
             "yes" if one.method == (fit.calibration.method if fit.calibration else "") and name != "none" else "",
             cross_validated if name == "temperature" else "",
-            *(("", "") if held is None else _change(held)),
+            *(("", "") if held is None else change(held)),
             f"{after.mean():.4f}",
-            *(("", "") if name == "temperature" else _change(after - before)),
+            *(("", "") if name == "temperature" else change(after - before)),
             f"{calibration_error(logits, logits.argmax(1) == test.labels):.4f}",
         )
 
@@ -92,19 +103,61 @@ def chance(run: Path) -> tuple[str, ...]:
     return run.name, *figures, f"{calibration_error(judged, judged.argmax(1) == test.labels):.4f}"
 
 
+def difference(run: Path) -> tuple[str, ...]:
+    """How far validation and test images differ, and the ECE of halves of the test images."""
+    validation, test = samples.load_validation(run), samples.load_test(run)
+    assert validation is not None
+    assert test is not None
+    found = [calibration_fit.fit(part.logits, part.labels, power=False, vector=False) for part in (validation, test)]
+    alone = Calibration(found[0].temperature)
+    losses = [held_out.nll(alone.apply(part.logits), part.labels) for part in (validation, test)]
+    error = np.hypot(*(loss.std(ddof=1) / np.sqrt(len(loss)) for loss in losses))
+    # The interval of T is that of 1 / T, which is symmetric.
+    slopes = [1 / fit.temperature for fit in found]
+    widths = [(1 / fit.interval[0] - 1 / fit.interval[1]) / (2 * Z_95) for fit in found]
+    generator = np.random.default_rng(0)
+    errors = np.array([_half_errors(validation, test, generator) for _ in range(SPLITS)]).mean(0)
+    return (
+        run.name,
+        *(f"{(part.logits.argmax(1) == part.labels).mean():.4f}" for part in (validation, test)),
+        *(f"{loss.mean():.4f}" for loss in losses),
+        f"{(losses[1].mean() - losses[0].mean()) / error:+.1f}",
+        *(f"{fit.temperature:.3f}" for fit in found),
+        f"{(slopes[0] - slopes[1]) / np.hypot(*widths):+.1f}",
+        *(f"{value:.4f}" for value in errors),
+    )
+
+
+def _half_errors(validation: ValidationLogits, test: ValidationLogits, generator: np.random.Generator) -> list[float]:
+    """The ECE of a random half of the test images: with T of validation images, with T of the others, by chance."""
+    order = generator.permutation(len(test.labels))
+    judged, others = order[: len(order) // 2], order[len(order) // 2 :]
+    drawn = generator.permutation(len(validation.labels))[: len(others)]
+    errors = []
+    for logits, labels in (
+        (validation.logits[drawn], validation.labels[drawn]),
+        (test.logits[others], test.labels[others]),
+    ):
+        temperature = calibration_fit.fit(logits, labels, power=False, vector=False).temperature
+        calibrated = Calibration(temperature).apply(test.logits[judged])
+        errors.append(calibration_error(calibrated, calibrated.argmax(1) == test.labels[judged]))
+    return [*errors, calibration_error(calibrated, calibrated.argmax(1) == _drawn(calibrated, generator))]
+
+
 def _drawn(logits: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """A label of each image from its softmax probabilities, by the Gumbel-max trick, `int64[N]`."""
     return np.asarray((logits + generator.gumbel(size=logits.shape)).argmax(1))
 
 
-def _change(differences: np.ndarray) -> tuple[str, str]:
+def change(differences: np.ndarray) -> tuple[str, str]:
     """The mean of paired differences, and its number of standard errors."""
     error = differences.std(ddof=1) / np.sqrt(len(differences))
     return f"{differences.mean():+.4f}", f"{differences.mean() / error:+.1f}" if error else ""
 
 
 def show(runs: Sequence[Path]) -> None:
-    """Prints both tables."""
+    """Prints the three tables."""
     output.table(HEADERS, [row for run in runs for row in rows(run)])
     output.table(CHANCE_HEADERS, [chance(run) for run in runs])
+    output.table(SPLIT_HEADERS, [difference(run) for run in runs])
     output.data(f"met: how often the ECE is at most {GOAL} in {DRAWS} draws")
