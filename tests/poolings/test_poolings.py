@@ -127,6 +127,14 @@ def test_half_precision_gives_half_precision(monkeypatch, name, kind, exporting)
     assert pool(signed(2, 6, 8, 8).bfloat16()).dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("name", ["soft", "lse", "lp", "gem"])
+def test_the_form_for_export_takes_large_values(monkeypatch, name):
+    pool, x = layer(name, "local").float(), 1e4 * signed(2, 6, 8, 8).float()
+    usual = pool(x)
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    torch.testing.assert_close(pool(x), usual, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["topk", "median", "quantile"])
 @pytest.mark.parametrize("gradients", [True, False])
 def test_forward_derivatives_need_no_gradients(name, gradients):
