@@ -187,6 +187,19 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
+@pytest.fixture(scope="module")  # Playwright's event loop must not outlast the tests that want it
+def browser() -> Iterator[Any]:
+    """Chromium, as Playwright drives it."""
+    executable = shutil.which("chromium") or shutil.which("google-chrome")
+    if not executable:
+        pytest.skip("there is no Chromium")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
 @pytest.fixture(scope="session")
 def cifar_images() -> Path:
     """The unpacked CIFAR-10 photographs, where there are any."""

@@ -23,13 +23,9 @@ the exit code is 1, and the first line that differs is shown. Messages on stderr
 
 from __future__ import annotations
 
-import argparse
-import fnmatch
 import itertools
-import json
 import runpy
 import shutil
-import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -37,8 +33,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from benchmarks.cli.resources import Photographs, Side, Usage
-from benchmarks.export.speed import FIGURES, ROOT, ROW, UNITS, ratio
+from benchmarks.cli import pairs
+from benchmarks.cli.resources import ROOT, Photographs, Side, Usage
 
 PLUGINS: Final = 25  # of each kind
 TABLE: Final = "compare.csv"
@@ -152,9 +148,9 @@ def differences(name: str, sides: Sequence[Side]) -> Iterator[str]:
         yield f"{name}: {TABLE}"
 
 
-def measure(names: Sequence[str], base: Path, rounds: int) -> tuple[list[dict[str, object]], list[str]]:
+def measure(names: Sequence[str], base: Path, rounds: int) -> tuple[list[pairs.Row], list[str]]:
     """Runs both sides in turns, and prints each case as it is done; also returns what differs."""
-    rows: list[dict[str, object]] = []
+    rows: list[pairs.Row] = []
     wrong: list[str] = []
     with tempfile.TemporaryDirectory(prefix="commands-") as text:
         work = Path(text)
@@ -181,33 +177,12 @@ def measure(names: Sequence[str], base: Path, rounds: int) -> tuple[list[dict[st
                 wrong += differences(name, sides)
             for side in sides:
                 side.path, side.environment = (), plain
-            for shown, figure in FIGURES.items():
-                before, after = ([getattr(one, figure) / UNITS.get(figure, 1) for one in side] for side in taken)
-                mean, low, high = ratio(before, after)
-                row = {"case": name, "figure": shown, "before": statistics.median(before)}
-                row |= {"after": statistics.median(after), "ratio": mean, "low": low, "high": high}
-                rows.append(row)
-                print(ROW.format(**row), flush=True)
+            rows += pairs.show(name, taken)
     return rows, sorted(set(wrong))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", type=Path, required=True, metavar="PATH", help="the other checkout of poolzoo")
-    parser.add_argument("--rounds", type=int, default=7, help="pairs of processes")
-    parser.add_argument("--only", nargs="*", default=["*"], metavar="GLOB", help="cases to run")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
-    options = parser.parse_args()
-    names = [name for name in CASES if any(fnmatch.fnmatch(name, glob) for glob in options.only)]
-    if not names or options.rounds < 1 or not (options.base / "poolzoo").is_dir():
-        parser.error(f"--only matches none of {', '.join(CASES)}, --rounds is below 1, or --base is no checkout")
-    print(f"{'case':10}{'figure':10}{'before':>8} {'after':>8}   ratio")
-    rows, wrong = measure(names, options.base.resolve(), options.rounds)
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=2) + "\n")
-    for one in wrong:
-        print(f"the two differ in {one}", file=sys.stderr)
-    sys.exit(bool(wrong))
+    sys.exit(bool(pairs.compare(__doc__, CASES, measure, rounds=7)))
 
 
 if __name__ == "__main__":

@@ -23,10 +23,7 @@ rounding, even between two checkouts of one commit: sums in float32 depend on wh
 
 from __future__ import annotations
 
-import argparse
-import fnmatch
 import json
-import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -37,14 +34,10 @@ from typing import Final
 
 import numpy as np
 import onnx
-from scipy import stats
 
-from benchmarks.cli.resources import Photographs, Side, Usage
+from benchmarks.cli import pairs
+from benchmarks.cli.resources import ROOT, Photographs, Side, Usage
 
-ROOT: Final = Path(__file__).parents[2]
-FIGURES: Final = {"wall, s": "wall", "CPU, s": "cpu", "peak, GB": "peak"}
-UNITS: Final = {"peak": 1e9}
-ROW: Final = "{case:10}{figure:10}{before:8.2f} {after:8.2f}   {ratio:.3f} ({low:.3f} to {high:.3f})"
 GRAPH: Final = "model.onnx"
 TIMED: Final = ("candidates",)  # of parity.json: holds times, which differ from run to run
 VERSION: Final = "versions"  # of the metadata: names the version of poolzoo
@@ -127,17 +120,9 @@ def _graph(file: Path) -> bytes:
     return bytes(proto.SerializeToString(deterministic=True))
 
 
-def ratio(before: Sequence[float], after: Sequence[float]) -> tuple[float, float, float]:
-    """The geometric mean of after ÷ before over pairs, and its interval; of one pair, it has no width."""
-    logs = np.log(np.divide(after, before))
-    width = stats.t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / np.sqrt(len(logs)) if len(logs) > 1 else 0.0
-    low, mean, high = np.exp(logs.mean() + np.array([-width, 0.0, width])).tolist()
-    return mean, low, high
-
-
-def measure(names: Sequence[str], base: Path, rounds: int) -> tuple[list[dict[str, object]], list[str]]:
+def measure(names: Sequence[str], base: Path, rounds: int) -> tuple[list[pairs.Row], list[str]]:
     """Exports in turns, and prints each case as it is done; also returns in what bundles differ."""
-    rows: list[dict[str, object]] = []
+    rows: list[pairs.Row] = []
     wrong: list[str] = []
     with tempfile.TemporaryDirectory(prefix="speed-") as text:
         work = Path(text)
@@ -161,33 +146,12 @@ def measure(names: Sequence[str], base: Path, rounds: int) -> tuple[list[dict[st
                     print(f"{name}: {returned(bundles[1]) or 'no layers returned'}", flush=True)
                 else:
                     wrong += [f"{name}: {found}" for found in differences(*bundles)]
-            for shown, figure in FIGURES.items():
-                before, after = ([getattr(one, figure) / UNITS.get(figure, 1) for one in side] for side in taken)
-                mean, low, high = ratio(before, after)
-                row = {"case": name, "figure": shown, "before": statistics.median(before)}
-                row |= {"after": statistics.median(after), "ratio": mean, "low": low, "high": high}
-                rows.append(row)
-                print(ROW.format(**row), flush=True)
+            rows += pairs.show(name, taken)
     return rows, sorted(set(wrong))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", type=Path, required=True, metavar="PATH", help="the other checkout of poolzoo")
-    parser.add_argument("--rounds", type=int, default=5, help="pairs of processes")
-    parser.add_argument("--only", nargs="*", default=["*"], metavar="GLOB", help="cases to run")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
-    options = parser.parse_args()
-    names = [name for name in CASES if any(fnmatch.fnmatch(name, glob) for glob in options.only)]
-    if not names or options.rounds < 1 or not (options.base / "poolzoo").is_dir():
-        parser.error(f"--only matches none of {', '.join(CASES)}, --rounds is below 1, or --base is no checkout")
-    print(f"{'case':10}{'figure':10}{'before':>8} {'after':>8}   ratio")
-    rows, wrong = measure(names, options.base.resolve(), options.rounds)
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=2) + "\n")
-    for one in wrong:
-        print(f"the bundles differ: {one}", file=sys.stderr)
-    sys.exit(any(one.endswith(GRAPH) for one in wrong))
+    sys.exit(any(one.endswith(GRAPH) for one in pairs.compare(__doc__, CASES, measure, rounds=5)))
 
 
 if __name__ == "__main__":

@@ -85,7 +85,8 @@ class _Registration:
             self._register(hooks)
             self.catalog.add_hooks(self.plugin, hooks)
             for hook, types in HOOKS.items():
-                self._collect(hook, types)
+                if hook in hooks and self.catalog.owner(hooks[hook]) == self.plugin:
+                    self._collect(hook, hooks[hook], types)
 
     @property
     def plugin(self) -> tuple[str, Source]:
@@ -162,24 +163,21 @@ class _Registration:
         for warning in deprecated if self.candidate.source.tier != "built-in" else ():
             self._note("deprecated", str(warning.message), f"{self.where} works today and should be brought up to date")
 
-    def _collect(self, hook: str, types: tuple[type[Item], ...]) -> None:
+    def _collect(self, hook: str, function: Callable[..., Any], types: tuple[type[Item], ...]) -> None:
         """Takes over what one hook provides, where it is what it should be."""
-        for implementation in getattr(self.catalog.manager.hook, hook).get_hookimpls():
-            if implementation.plugin_name != self.key or self.catalog.owner(implementation.function) != self.plugin:
-                continue
-            hint = f"fix {self.where}: {hook} returns {' or '.join(kind.__name__ for kind in types)} objects"
-            items: list[object] = []
-            _, error = self._call(_extend, items, implementation.function)
+        hint = f"fix {self.where}: {hook} returns {' or '.join(kind.__name__ for kind in types)} objects"
+        items: list[object] = []
+        _, error = self._call(_extend, items, function)
+        if error is not None:
+            self._note("call", error, hint)
+        if len(items) > MAX_ENTRIES:
+            text = f"{hook} yields more than {MAX_ENTRIES} entries; the rest is left out"
+            self._note("call", text, "yield fewer")
+        for item in items[:MAX_ENTRIES]:
+            _, error = self._call(self._add, item, types)  # one may do anything when it is read
             if error is not None:
-                self._note("call", error, hint)
-            if len(items) > MAX_ENTRIES:
-                text = f"{hook} yields more than {MAX_ENTRIES} entries; the rest is left out"
-                self._note("call", text, "yield fewer")
-            for item in items[:MAX_ENTRIES]:
-                _, error = self._call(self._add, item, types)  # one may do anything when it is read
-                if error is not None:
-                    found = f"{hook} {error}" if isinstance(error, _WrongEntry) else error
-                    self._note("item type", found, hint)
+                found = f"{hook} {error}" if isinstance(error, _WrongEntry) else error
+                self._note("item type", found, hint)
 
     def _add(self, given: Any, types: tuple[type[Item], ...]) -> None:
         """Adds an entry, unless the same plugin has provided one of that name, or its build points nowhere."""

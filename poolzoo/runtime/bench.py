@@ -313,6 +313,8 @@ def _compare(run: Run, images: np.ndarray, stored: Sequence[np.ndarray]) -> tupl
     shapes = [part.shape for part in outputs]
     if shapes != [part.shape for part in expected]:
         raise CheckFailed(f"its outputs are {shapes}, those that are stored are {expected[0].shape}")
+    if not all(np.isfinite(part).all() for part in expected):
+        raise CheckFailed("the outputs to compare with hold NaN or infinity")
     distance = tolerance.apart(outputs, expected)
     worst, _ = tolerance.closest_to_limit(distance, allowed)
     if not (distance <= allowed).all():

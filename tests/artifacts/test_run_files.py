@@ -205,16 +205,17 @@ def test_a_backbone_is_shared_where_only_what_is_behind_it_differs(tmp_path, val
     ],
     ids=["another version", "the same", "another file", "built in", "not recorded"],
 )
-def test_another_version_of_a_plugin_is_a_warning(tmp_path, capsys, was, warns):
+@pytest.mark.parametrize(("part", "name"), [("pool", "gem"), ("backbone", "nano/plain")])
+def test_another_version_of_a_plugin_is_a_warning(tmp_path, capsys, part, name, was, warns):
     source = {**BUILT_IN, **was} if was is not None else None
-    folder = altered(tmp_path / "run", "plugins", pool=source)
+    folder = altered(tmp_path / "run", "plugins", **{part: source})
     if was is None:
         config = json.loads((folder / "config.json").read_text())
-        del config["poolzoo"]["plugins"]["pool"]
+        del config["poolzoo"]["plugins"][part]
         (folder / "config.json").write_text(json.dumps(config))
         run.manifest.write_manifest(folder, "run")
     run.load_run(folder)
-    text = "warning: the pool gem comes from another version of poolzoo than the run used\n"
+    text = f"warning: the {part} {name} comes from another version of poolzoo than the run used\n"
     assert capsys.readouterr().err.count(text) == warns
 
 
@@ -422,7 +423,9 @@ def test_a_card_of_several_labels_has_their_scores(config):
     config["poolzoo"]["teacher"] = {"name": "big", "sha256": "0", "temperature": 2.0, "weight": 0.25}
     text = result_card.render(config, {}, replace(REPORT, val=MANY, test=MANY))
     assert "metrics: [mAP, precision, recall, f1]" in text
-    assert "mAP" in text
+    low, high = MANY.interval
+    assert f"mAP {MANY.map:.4f} on {MANY.n} images (95 % interval {low:.4f} to {high:.4f})." in text
+    assert f"Macro F1 {MANY.f1:.4f} (" in text
     assert "A label is predicted where its probability reaches its threshold" in text
     assert "Published head: avg is the mean of the feature map." in text
     assert "Distilled from big at temperature 2, with weight 0.25." in text

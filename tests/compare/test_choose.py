@@ -13,6 +13,7 @@ import pytest
 from support import processes
 from support.choices import Truth, finished
 from support.command_lines import parse
+from support.pixels import PIXELS
 
 from poolzoo.common.errors import UsageError
 from poolzoo.compare.choosing import budget, words
@@ -196,21 +197,6 @@ def test_what_cannot_be_chosen_is_one_line_and_a_hint(poolzoo, tmp_path) -> None
         assert outcome.code == 2, arguments
         assert len(outcome.err.splitlines()) == 2, outcome.err
     assert not (tmp_path / "c").exists()
-
-
-PIXELS = """
-from poolzoo import Backbone, hookimpl
-
-
-def build(*, pretrained: bool = False):
-    from torch import nn
-    return nn.Identity()
-
-
-@hookimpl
-def poolzoo_backbones():
-    yield Backbone(name="pixels", summary="the image itself is the map", build=build, layout="NCHW")
-"""
 
 
 @pytest.fixture

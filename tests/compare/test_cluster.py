@@ -13,7 +13,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from support.comparison_rows import stable_rows
 from support.ray_nodes import node, until, worker_environment
+from support.refusals import refused
 
 from poolzoo.common import cluster as connection
 from poolzoo.common.errors import EnvironmentProblem
@@ -21,16 +23,6 @@ from poolzoo.common.errors import EnvironmentProblem
 QUICK = ("--data", "digits", "--backbone", "nano/plain", "--limit", 300, "--robustness-samples", 0, "--export-top", 0)
 SMALL = ("compare", *QUICK, "--epochs", 3, "--pool", "avg,max", "--seeds", 2, "--threads", 1, "--json")
 OURS = ("images of", "trial ", "error: ", "hint: ", "warning: ")  # how the lines on stderr begin that poolzoo says
-
-
-def table(found):
-    """The rows without what a clock or a place decides."""
-    rows = json.loads(json.dumps(found["results"]))
-    for row in rows:
-        row.pop("train_seconds", None)
-        for one in row.get("per_seed", ()):
-            one.pop("run")
-    return rows
 
 
 def journal(folder):
@@ -87,7 +79,7 @@ def test_a_cluster_gives_the_table_and_journal_of_one_process(poolzoo, tmp_path,
     outcome = poolzoo(*SMALL, "--executor", "ray", "--out", tmp_path / "c")
     assert outcome.code == 0, outcome.err
     assert len(outcome.out.splitlines()) == 1
-    assert table(outcome.json) == table(found(here))
+    assert stable_rows(outcome.json) == stable_rows(found(here))
     assert journal(tmp_path / "c") == journal(here)
     assert len(journal(here)) == 4
 
@@ -99,7 +91,7 @@ def test_heads_on_a_frozen_backbone_train_together_there_too(poolzoo, tmp_path, 
     one, other = (
         poolzoo(*frozen, *more, "--executor", where, "--out", tmp_path / where, "-q").json for where in ("local", "ray")
     )
-    assert table(one) == table(other)
+    assert stable_rows(one) == stable_rows(other)
     runs = [Path(per["run"]) for row in other["results"] for per in row["per_seed"]]
     assert len(runs) == 4
     assert len({run.parent for run in runs}) == 2  # one of each seed: the backbone ran once for both heads
@@ -110,7 +102,7 @@ def test_an_existing_cluster_is_used_and_ray_says_nothing(tmp_path, here, addres
     words = [*map(str, SMALL), "--executor", "ray", "--ray-address", address, "--out", str(tmp_path / "c")]
     done = subprocess.run([sys.executable, "-m", "poolzoo", *words], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert table(json.loads(done.stdout)) == table(found(here))
+    assert stable_rows(json.loads(done.stdout)) == stable_rows(found(here))
     assert [line for line in done.stderr.splitlines() if not line.startswith(OURS)] == []
 
 
@@ -141,7 +133,7 @@ def test_a_trial_whose_worker_is_killed_goes_on_in_another(poolzoo, tmp_path, he
     outcome = poolzoo(*SMALL, "--executor", "ray", "--plugin", plugin, "--out", tmp_path / "c")
     assert outcome.code == 0, outcome.err
     assert outcome.err.count("the worker died") == 1
-    assert table(outcome.json) == table(found(here))
+    assert stable_rows(outcome.json) == stable_rows(found(here))
     told = [line.split() for line in log.read_text().splitlines()]
     (victim,) = {name for name, _, _ in told if len({pid for other, _, pid in told if other == name}) == 2}
     first, second = dict.fromkeys(pid for name, _, pid in told if name == victim)
@@ -275,19 +267,10 @@ def test_what_is_interrupted_ends_at_once_and_goes_on_later(
     outcome = poolzoo("compare", "--resume", tmp_path / "c", "--executor", "ray", "--json")
     assert outcome.code == 0, outcome.err
     assert f"{len(before)} of 4 trials are done already" in outcome.err
-    assert table(outcome.json) == table(found(here))
+    assert stable_rows(outcome.json) == stable_rows(found(here))
 
 
 # --- What cannot be -----------------------------------------------------------------------------------------------
-
-
-def refused(outcome, code, *words):
-    assert outcome.code == code, outcome.err
-    assert outcome.out == ""
-    error, hint = outcome.err.splitlines()
-    assert error.startswith("error: ")
-    assert hint.startswith("hint: ")
-    assert all(word in outcome.err for word in words), outcome.err
 
 
 def test_without_ray_it_says_how_to_get_it(poolzoo, tmp_path, monkeypatch):

@@ -16,6 +16,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from support import processes
+from support.comparison_rows import stable_rows
+from support.pixels import PIXELS
 
 from poolzoo.common.errors import UsageError
 from poolzoo.compare import grid
@@ -117,16 +119,6 @@ def test_a_journal_that_was_cut_off_keeps_what_was_whole(tmp_path):
 # --- A comparison -------------------------------------------------------------------------------------------------
 
 
-def results(found):
-    """Without what a clock or a place decides."""
-    rows = json.loads(json.dumps(found["results"]))
-    for row in rows:
-        row.pop("train_seconds", None)
-        for one in row.get("per_seed", ()):
-            one.pop("run")
-    return rows
-
-
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
     """Three poolings from two seeds, with everything that is measured. Read it, do not change it."""
@@ -194,7 +186,7 @@ def test_the_same_seeds_give_the_same_table(poolzoo, tmp_path):
         poolzoo("compare", *QUICK, "--pool", "avg,max", "--seeds", 2, "--json", "--out", tmp_path / name).json
         for name in ("a", "b")
     ]
-    assert results(found[0]) == results(found[1])
+    assert stable_rows(found[0]) == stable_rows(found[1])
     assert Path(found[0]["report"]) == tmp_path / "a" / "report.html"
     assert {"results", "baseline", "report", "csv"} <= found[0].keys()
 
@@ -329,7 +321,7 @@ def test_a_killed_comparison_resumes_to_the_same_table(poolzoo, tmp_path):
     outcome = poolzoo("compare", "--resume", tmp_path / "killed", "--json")
     assert outcome.code == 0
     assert "2 of 4 trials are done already" in outcome.err
-    assert results(outcome.json) == results(whole)
+    assert stable_rows(outcome.json) == stable_rows(whole)
 
 
 def test_an_interrupted_comparison_of_an_earlier_version_resumes(poolzoo, tmp_path):
@@ -390,21 +382,6 @@ def planted(folder: Path, kind: str) -> Path:
                 noisy = pixels.reshape(16, 16, 1) + random.normal(0, 3, (16, 16, 1))
                 Image.fromarray(np.repeat(noisy, 3, 2).clip(0, 255).astype(np.uint8)).save(place / f"{index}.png")
     return folder
-
-
-PIXELS = """
-from poolzoo import Backbone, hookimpl
-
-
-def build(*, pretrained: bool = False):
-    from torch import nn
-    return nn.Identity()
-
-
-@hookimpl
-def poolzoo_backbones():
-    yield Backbone(name="pixels", summary="the image itself is the map", build=build, layout="NCHW")
-"""
 
 
 @pytest.mark.parametrize(("kind", "winner"), [("max", "max"), pytest.param("mean", "avg", marks=pytest.mark.slow)])

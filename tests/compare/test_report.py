@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from support.refusals import refused
 
 from poolzoo import cli
 from poolzoo.artifacts import manifest
@@ -32,15 +33,6 @@ def runs(tmp_path_factory) -> list[Path]:
     return [
         train(folder / f"{pool}{seed}", "--pool", pool, "--seed", seed) for seed in (0, 1) for pool in ("avg", "max")
     ]
-
-
-def refused(outcome, code, *words):
-    assert outcome.code == code, outcome.err
-    assert outcome.out == ""
-    error, hint = outcome.err.splitlines()
-    assert error.startswith("error: ")
-    assert hint.startswith("hint: ")
-    assert all(str(word) in error for word in words), error
 
 
 # --- The rows -----------------------------------------------------------------------------------------------------

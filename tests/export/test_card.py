@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +18,13 @@ import torch
 from onnx import TensorProto, helper
 from PIL import Image
 from sklearn.metrics import f1_score, precision_score
+from support.html_page import Page
 
 from poolzoo.artifacts.run import load_run
 from poolzoo.export import card
 from poolzoo.export.source import ExportSource, from_run
 from poolzoo.report import confusion
 
-VOID = {"meta", "link", "img", "rect", "line", "circle"}
 HOSTILE = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "a|b & $c$ _d_", "\udcff\u202e\x1b[31m"]
 
 
@@ -112,46 +111,6 @@ def full_report() -> dict:
 
 
 MEASURED = {"environment": {"processor": "A <chip>", "threads": 2, "spinning": False}}
-
-
-class Page(HTMLParser):
-    """The elements of a page, each closed where it should be, and the cells of its tables."""
-
-    def __init__(self, source: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.tables: dict[str, list[list[str]]] = {}
-        self.words = ""
-        self.feed(source)
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag == "table":
-            self.rows: list[list[str]] = []
-            self.caption = ""
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
-
-    def handle_startendtag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-        if tag == "table":
-            self.tables[self.caption] = self.rows
-
-    def handle_data(self, data):
-        self.words += data
-        if "caption" in self.open:
-            self.caption += data
-        if {"td", "th"} & set(self.open):
-            self.rows[-1][-1] += data
 
 
 def written(
@@ -440,18 +399,6 @@ def test_the_python_of_the_card_scales_and_crops(source, tmp_path, kind, crop_pc
 
 
 # --- In a browser --------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser():
-    executable = shutil.which("chromium") or shutil.which("google-chrome")
-    if not executable:
-        pytest.skip("there is no Chromium")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 # Colors of text against what is behind it, as WCAG 2 defines contrast, for everything that holds text of its own.

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support.runtimes import HOSTILE, fake_runtime
+from support.runtimes import HOSTILE, fake_runtime, find_few
 
 from poolzoo.artifacts import manifest
 from poolzoo.common.errors import CheckFailed
@@ -110,14 +110,7 @@ def test_photographs_for_a_float_runtime_are_refused_before_the_work(poolzoo, tr
 
 @pytest.fixture
 def few_runtimes(monkeypatch):
-    """Finds ONNX Runtime and the runtimes of the test alone, to save the time of the others."""
-    real = availability.find
-
-    def find(runtime):
-        there = runtime.name in ("fake", "onnxruntime")
-        return real(runtime) if there else availability.Availability(("left out",), {})
-
-    monkeypatch.setattr(availability, "find", find)
+    find_few(monkeypatch)
 
 
 @pytest.fixture

@@ -20,16 +20,27 @@ from faults.fault import Fault
 from faults.oracle import Reference, false_manifests, processes_of, said_wrong
 from faults.scenarios import Scenario
 
-SIGNALS: Final = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT, "hup": signal.SIGHUP}
-CODES: Final = {"kill": -signal.SIGKILL, "term": 143, "int": 130, "hup": 129}
+SIGNALS: Final = {
+    **{"kill": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT, "hup": signal.SIGHUP},
+    "power": signal.SIGKILL,  # which ends every process, and loses what has not come to the disk
+}
+CODES: Final = {"kill": -signal.SIGKILL, "term": 143, "int": 130, "hup": 129, "power": -signal.SIGKILL}
 ERRORS: Final = {
     "full": (interposer.FAIL_FROM, errno.ENOSPC),
+    "quota": (interposer.FAIL_FROM, errno.EDQUOT),
     "readonly": (interposer.FAIL_FROM, errno.EROFS),
     "eio": (interposer.FAIL_ONCE, errno.EIO),
     "denied": (interposer.FAIL_ONCE, errno.EACCES),
 }
+CHILD: Final = "child"  # the largest process that a command has started is killed, as a machine without memory does
 YEAR: Final = 366 * 24 * 3600
-JUMPS: Final = {"ahead": YEAR, "behind": -YEAR}  # of the clock, in seconds
+# What a command must not even notice: jumps of the clock, in seconds; a write of half the bytes; no locks from here on.
+UNNOTICED: Final = {
+    "ahead": (interposer.JUMP, YEAR),
+    "behind": (interposer.JUMP, -YEAR),
+    "short": (interposer.SHORT, 0),
+    "nolocks": (interposer.NO_LOCKS, 0),
+}
 REFUSED: Final = (0, 1, 2, 4)  # codes of a command whose disk fails: it goes on, or says why not
 EVERYWHERE: Final = ("cache", "tmp", "config")  # where strays are looked for, beside what a command makes
 LATE: Final = 4  # operations before the end from which on a signal may come too late
@@ -133,19 +144,22 @@ class Bench:
 
     def _disturb(self, scenario: Scenario, fault: Fault) -> tuple[Ended, list[str]]:
         """Runs a command with a fault, and perhaps another one beside it."""
-        if fault.kind.removesuffix("%") in SIGNALS and fault.kind.endswith("%"):
+        if fault.kind.removesuffix("%") in (*SIGNALS, CHILD) and fault.kind.endswith("%"):
             interposer.write_plan(self.plan, self.box)
             command = self.start(scenario.command, fresh=fault.fresh)
             command.run_for(self.seconds[fault.scenario] * fault.where / 100)
-            command.signal(SIGNALS[fault.kind[:-1]], group=fault.kind == "int%")
+            if fault.kind == f"{CHILD}%":
+                _kill_largest(set(processes_of(command.pid, str(self.plan))) - {command.pid})
+            else:
+                command.signal(SIGNALS[fault.kind[:-1]], group=fault.kind == "int%")
             return command.wait(), []
         action, value = ERRORS.get(fault.kind, (interposer.NOTHING, 0))
         if (name := fault.kind.removesuffix("-twice")) in SIGNALS:
             action, value = interposer.SIGNAL, SIGNALS[name]
         if fault.kind in ("gone", "twin"):
             action, value = interposer.SIGNAL, signal.SIGSTOP
-        if fault.kind in JUMPS:
-            action, value = interposer.JUMP, JUMPS[fault.kind]
+        if fault.kind in UNNOTICED:
+            action, value = UNNOTICED[fault.kind]
         twice = fault.kind.endswith("-twice")
         interposer.write_plan(self.plan, self.box, at=fault.where, action=action, value=value, twice=twice)
         command, wrong = self.start(scenario.command, fresh=fault.fresh), list[str]()
@@ -160,7 +174,18 @@ class Bench:
                 if beside.code not in (*REFUSED, None):
                     wrong.append(f"the other one ends with {beside.code}: {beside.err[-300:]!r}")
             command.signal(signal.SIGCONT)
-        return command.wait(), wrong
+        ended = command.wait()
+        if fault.kind == "power":
+            command.signal(signal.SIGKILL, group=True)
+            self._lose()
+        return ended, wrong
+
+    def _lose(self) -> None:
+        """Takes from all files what has not come to the disk."""
+        lost = interposer.unsynced(self.plan)
+        for path in self.box.rglob("*"):
+            if path.is_file() and not path.is_symlink() and (size := lost.get(path.stat().st_ino)) is not None:
+                os.truncate(path, min(size, path.stat().st_size))
 
     def _wrong_code(self, fault: Fault, ended: Ended, happened: bool, *, is_whole: bool) -> list[str]:
         kind, said = fault.kind.removesuffix("%").removesuffix("-twice"), ended.err[-300:]
@@ -168,7 +193,7 @@ class Bench:
             return ["it hangs"]
         if not happened:
             return [f"ends with {ended.code} without a fault: {said!r}"] if ended.code else []
-        if kind in JUMPS:
+        if kind in UNNOTICED:
             return [f"ends with {ended.code}: {said!r}"] if ended.code else []
         if kind not in SIGNALS:
             return [] if ended.code in REFUSED else [f"ends with {ended.code}: {said!r}"]
@@ -221,6 +246,16 @@ class Bench:
 
 def _everywhere(scenario: Scenario) -> tuple[str, ...]:
     return (*scenario.made, *(one for one in EVERYWHERE if one not in scenario.made))
+
+
+def _kill_largest(pids: set[int]) -> None:
+    sizes = {}
+    for pid in pids:
+        with suppress(OSError):
+            sizes[pid] = int(Path("/proc", str(pid), "statm").read_text().split()[1])
+    if sizes:
+        with suppress(ProcessLookupError):
+            os.kill(max(sizes, key=sizes.__getitem__), signal.SIGKILL)
 
 
 def _left_over(session: int, marker: str) -> list[str]:

@@ -143,8 +143,10 @@ def prepare(events: Connection) -> None:
     os.setsid()
     os.chdir(os.environ["FAULTS_BOX"])
     stopping.handle(stopping.end_at_once)
-    if os.environ.get("FAULTS_BROKEN"):
+    if (broken := os.environ.get("FAULTS_BROKEN")) == "in place":
         files.write_together = _write_in_place
+    elif broken == "unsynced":
+        os.fsync = lambda descriptor: None
     interposer.arm(os.environ[interposer.VARIABLE])
     events.send("ready")
 

@@ -1,7 +1,10 @@
 /* Counts what a process does to files below one directory, and injects a fault at the nth operation.
 
    Preloaded into the processes of a fault (LD_PRELOAD). All of them share one small file, mapped into memory: the
-   count, and what happens at which count. Reads, and files elsewhere, neither count nor fail. */
+   count, and what happens at which count. Reads, and files elsewhere, neither count nor fail.
+
+   A second file beside it has a line for each inode that is written, `w INODE`, and that has come to the disk with a
+   size, `s INODE SIZE`: what a power failure would leave. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -14,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/time.h>
@@ -22,7 +26,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { NOTHING, SIGNAL, FAIL_ONCE, FAIL_FROM, JUMP };
+enum { NOTHING, SIGNAL, FAIL_ONCE, FAIL_FROM, JUMP, SHORT, NO_LOCKS };
 enum { SPACE = 1, CHANGE = 2 }; /* what an operation does: takes space, changes what is there */
 
 typedef struct {
@@ -38,8 +42,13 @@ typedef struct {
 } Plan;
 
 static Plan *plan;
+static int written = -1; /* the second file */
 
 void faults_arm(const char *path) {
+    char name[PATH_MAX];
+    snprintf(name, sizeof name, "%s.written", path);
+    if (written >= 0) close(written);
+    written = open(name, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     int fd = open(path, O_RDWR | O_CLOEXEC);
     if (fd < 0) return;
     void *found = mmap(NULL, sizeof(Plan), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -79,7 +88,18 @@ static int is_file_below(int fd) {
     return is_below(path);
 }
 
-/* Whether the operation fails; then errno is set. 2 where it is the first to fail. */
+static void note(int fd, char what) {
+    int before = errno;
+    struct stat about;
+    char line[64];
+    if (written >= 0 && fstat(fd, &about) == 0 && S_ISREG(about.st_mode)) {
+        int size = snprintf(line, sizeof line, "%c %ju %jd\n", what, (uintmax_t)about.st_ino, (intmax_t)about.st_size);
+        if (write(written, line, size) != size) abort();
+    }
+    errno = before;
+}
+
+/* Whether the operation fails; then errno is set. 2 where it is the first to fail, 3 where half of it is done. */
 static int counts(int kind) {
     int before = errno;
     int64_t now = __atomic_add_fetch(&plan->count, 1, __ATOMIC_SEQ_CST);
@@ -94,6 +114,8 @@ static int counts(int kind) {
         plan->done = 1;
         return 0;
     }
+    if (plan->action == NO_LOCKS) return 0;
+    if (plan->action == SHORT) return now == plan->at ? plan->done = 1, 3 : 0;
     int fails = plan->action == FAIL_FROM || (plan->action == FAIL_ONCE && now == plan->at);
     if (plan->value == ENOSPC || plan->value == EDQUOT) fails = fails && (kind & SPACE);
     if (plan->value == EROFS || plan->value == EACCES) fails = fails && (kind & CHANGE);
@@ -136,7 +158,10 @@ time_t time(time_t *now) {
     ssize_t name signature {                                                    \
         REAL(name);                                                             \
         if (plan != NULL && is_file_below(fd)) {                                \
+            note(fd, 'w');                                                      \
             int failed = counts(SPACE);                                         \
+            if (failed == 3 && size > 1) return half;                           \
+            if (failed == 3) failed = 0;                                        \
             if (failed == 2 && plan->value == ENOSPC && size > 1) return half;  \
             if (failed) return -1;                                              \
         }                                                                       \
@@ -148,10 +173,27 @@ WRITES(pwrite, (int fd, const void *data, size_t size, off_t at), real(fd, data,
 WRITES(pwrite64, (int fd, const void *data, size_t size, off64_t at), real(fd, data, size, at), real(fd, data, size / 2, at))
 WRITES(writev, (int fd, const struct iovec *data, int size), real(fd, data, size), real(fd, data, size / 2))
 
+static int synced(int result, int fd) {
+    if (result == 0 && plan != NULL && is_file_below(fd)) note(fd, 's');
+    return result;
+}
+
+/* A file system without locks, from the operation on. */
+int flock(int fd, int operation) {
+    REAL(flock);
+    if (plan != NULL && plan->action == NO_LOCKS && plan->count >= plan->at - 1) {
+        plan->done = 1;
+        errno = ENOLCK;
+        return -1;
+    }
+    return real(fd, operation);
+}
+
 #define CHANGES(result, name, signature, call, is_ours, kind)    \
     result name signature {                                      \
         REAL(name);                                              \
-        if (plan != NULL && (is_ours) && counts(kind)) return -1;\
+        int failed = plan != NULL && (is_ours) ? counts(kind) : 0; \
+        if (failed && failed != 3) return -1;                    \
         return call;                                             \
     }
 
@@ -165,10 +207,15 @@ CHANGES(int, unlinkat, (int at, const char *path, int flags), real(at, path, fla
 CHANGES(int, rmdir, (const char *path), real(path), is_below(path), CHANGE)
 CHANGES(int, mkdir, (const char *path, mode_t mode), real(path, mode), is_below(path), SPACE | CHANGE)
 CHANGES(int, mkdirat, (int at, const char *path, mode_t mode), real(at, path, mode), is_below(path), SPACE | CHANGE)
-CHANGES(int, fsync, (int fd), real(fd), is_file_below(fd), 0)
-CHANGES(int, fdatasync, (int fd), real(fd), is_file_below(fd), 0)
+CHANGES(int, fsync, (int fd), synced(real(fd), fd), is_file_below(fd), 0)
+CHANGES(int, fdatasync, (int fd), synced(real(fd), fd), is_file_below(fd), 0)
 CHANGES(int, ftruncate, (int fd, off_t size), real(fd, size), is_file_below(fd), SPACE)
 CHANGES(int, ftruncate64, (int fd, off64_t size), real(fd, size), is_file_below(fd), SPACE)
+
+static int opened(int is_ours, int fd) {
+    if (is_ours && fd >= 0) note(fd, 'w');
+    return fd;
+}
 
 static int writes(int flags) { return (flags & (O_CREAT | O_TRUNC)) || (flags & O_ACCMODE) != O_RDONLY; }
 
@@ -179,8 +226,10 @@ static int writes(int flags) { return (flags & (O_CREAT | O_TRUNC)) || (flags & 
         va_start(rest, flags);                                                                   \
         mode_t mode = va_arg(rest, mode_t);                                                      \
         va_end(rest);                                                                            \
-        if (plan != NULL && writes(flags) && is_below(path) && counts(SPACE | CHANGE)) return -1;\
-        return real(path, flags, mode);                                                          \
+        int is_ours = plan != NULL && writes(flags) && is_below(path);                           \
+        int failed = is_ours ? counts(SPACE | CHANGE) : 0;                                       \
+        if (failed && failed != 3) return -1;                                                    \
+        return opened(is_ours, real(path, flags, mode));                                         \
     }
 OPENS(open)
 OPENS(open64)
@@ -192,8 +241,10 @@ OPENS(open64)
         va_start(rest, flags);                                                                   \
         mode_t mode = va_arg(rest, mode_t);                                                      \
         va_end(rest);                                                                            \
-        if (plan != NULL && writes(flags) && is_below(path) && counts(SPACE | CHANGE)) return -1;\
-        return real(at, path, flags, mode);                                                      \
+        int is_ours = plan != NULL && writes(flags) && is_below(path);                           \
+        int failed = is_ours ? counts(SPACE | CHANGE) : 0;                                       \
+        if (failed && failed != 3) return -1;                                                    \
+        return opened(is_ours, real(at, path, flags, mode));                                     \
     }
 OPENS_AT(openat)
 OPENS_AT(openat64)
@@ -201,8 +252,12 @@ OPENS_AT(openat64)
 #define FOPENS(name)                                                                                      \
     FILE *name(const char *path, const char *mode) {                                                      \
         REAL(name);                                                                                       \
-        if (plan != NULL && mode[0] != 'r' && is_below(path) && counts(SPACE | CHANGE)) return NULL;      \
-        return real(path, mode);                                                                          \
+        int is_ours = plan != NULL && mode[0] != 'r' && is_below(path);                                   \
+        int failed = is_ours ? counts(SPACE | CHANGE) : 0;                                                \
+        if (failed && failed != 3) return NULL;                                                           \
+        FILE *file = real(path, mode);                                                                    \
+        if (file != NULL) opened(is_ours, fileno(file));                                                  \
+        return file;                                                                                      \
     }
 FOPENS(fopen)
 FOPENS(fopen64)

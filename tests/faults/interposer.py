@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 SOURCE: Final = Path(__file__).with_name("interpose.c")
 VARIABLE: Final = "FAULTS_PLAN"
-NOTHING, SIGNAL, FAIL_ONCE, FAIL_FROM, JUMP = range(5)
+NOTHING, SIGNAL, FAIL_ONCE, FAIL_FROM, JUMP, SHORT, NO_LOCKS = range(7)
 _FORM: Final = struct.Struct("qqiiiiii4096s")
 
 
@@ -35,12 +35,31 @@ def write_plan(
 ) -> None:
     """Writes what happens below `root` at which operation, counted from 1; at 0 nothing does."""
     path.write_bytes(_FORM.pack(0, at, action, value, 0, 0, twice, 0, os.fsencode(root)))
+    _written(path).unlink(missing_ok=True)
 
 
 def progress(path: Path) -> Progress:
     """What has happened so far under a plan."""
     count, _, _, _, _, done, *_ = _FORM.unpack(path.read_bytes())
     return Progress(count, bool(done))
+
+
+def unsynced(path: Path) -> dict[int, int]:
+    """Files that were written under a plan and have not come to the disk since: by inode, the size that is there."""
+    there, waiting = dict[int, int](), set[int]()
+    for line in _written(path).read_text().splitlines() if _written(path).is_file() else ():
+        what, inode, size = line[0], *map(int, line[1:].split())
+        there.setdefault(inode, size)
+        if what == "s":
+            there[inode] = size
+            waiting.discard(inode)
+        else:
+            waiting.add(inode)
+    return {inode: there[inode] for inode in waiting}
+
+
+def _written(path: Path) -> Path:
+    return Path(f"{path}.written")
 
 
 def arm(path: str) -> None:

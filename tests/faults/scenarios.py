@@ -10,6 +10,7 @@ from typing import Final
 # Kinds of faults and their weights; `faults.bench` has what they mean.
 KILLS: Final = {
     "kill": 6,
+    "power": 2,
     "term": 2,
     "int": 2,
     "hup": 1,
@@ -18,8 +19,9 @@ KILLS: Final = {
     "kill%": 2,
     "term%": 1,
     "int%": 1,
+    "child%": 0.5,
 }
-DISKS: Final = {"full": 3, "disk%": 1, "eio": 2, "readonly": 1, "denied": 1}
+DISKS: Final = {"full": 3, "quota": 0.5, "disk%": 1, "eio": 2, "readonly": 1, "denied": 1, "short": 0.5, "nolocks": 0.5}
 TWINS: Final = {"twin": 2, "gone": 1}
 CLOCKS: Final = {"ahead": 0.5, "behind": 0.5}
 DIGITS: Final = ("--data", "digits", "--limit", "100", "--epochs", "2", "--batch-size", "30", "--threads", "1")

@@ -1,4 +1,4 @@
-"""Real commands under faults lose nothing; a program that writes in place is found out."""
+"""Real commands under faults lose nothing; a program that writes in place, or does not wait for the disk, is found out."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ def test_three_hundred_faults_lose_nothing(tmp_path):
     assert re.search(r"^300 faults, 0 failed, \d+ a minute", done.stdout, re.MULTILINE)
 
 
-def test_a_program_that_writes_in_place_is_found_out(tmp_path):
-    around_the_first_checkpoint = [f"--fault=finetune/kill@{at}" for at in range(14, 24)]
-    done = inject(tmp_path, *around_the_first_checkpoint, FAULTS_BROKEN="1")
+@pytest.mark.parametrize(("kind", "broken"), [("kill", "in place"), ("power", "unsynced")])
+def test_a_careless_program_is_found_out(tmp_path, kind, broken):
+    around_the_first_checkpoint = [f"--fault=finetune/{kind}@{at}" for at in range(14, 24)]
+    done = inject(tmp_path, *around_the_first_checkpoint, FAULTS_BROKEN=broken)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "is damaged" in done.stdout

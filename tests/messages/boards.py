@@ -12,6 +12,7 @@ from types import SimpleNamespace as Namespace
 from typing import Any
 
 import numpy as np
+from support import planted_trials
 
 Call = Callable[[], object]
 
@@ -68,20 +69,8 @@ def _variant(name: str) -> Any:
 
 def _comparisons(folder: Path) -> Iterator[Call]:
     from poolzoo.compare import comparison, table
-    from poolzoo.compare.config import ComparisonConfig
-    from poolzoo.train.settings import Settings
 
-    config = ComparisonConfig(
-        pools="avg",
-        local_pools=None,
-        backbones="nano/resnet",
-        seeds=2,
-        baseline=None,
-        robustness_samples=0,
-        export_top=0,
-        alpha=0.05,
-        settings=Settings(data="digits", epochs=1),
-    )
+    config = planted_trials.config("avg", 2, backbones="nano/resnet")
     made = {one.key: replace(_record(one), status="failed", error="it cannot") for one in config.trials}
     failed: Any = Namespace(trials=made, hours=0.0)
     yield lambda: table.comparison_result(config, failed, command=None, started=None)

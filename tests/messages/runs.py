@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
+from support import planted_trials
 
 Call = Callable[[], object]
 ROOT = Path(__file__).parents[1]
@@ -102,29 +103,14 @@ def _comparisons(folder: Path) -> Iterator[Call]:
     """Comparisons whose trials fail while they are trained."""
     from poolzoo.compare.choosing import run as choosing
     from poolzoo.compare.choosing.plan import SCRATCH, Plan, Planned, Request
-    from poolzoo.compare.config import ComparisonConfig
     from poolzoo.compare.pilot import choose_seeds
-    from poolzoo.train.settings import Settings
 
-    def compared(pools: str, seeds: int) -> ComparisonConfig:
-        settings = Settings(data="digits", epochs=1, limit=64, device="cpu", augment="none", threads=1)
-        return ComparisonConfig(
-            pools=pools,
-            local_pools=None,
-            backbones="nano/plain",
-            seeds=seeds,
-            baseline=None,
-            robustness_samples=0,
-            export_top=0,
-            alpha=0.05,
-            settings=settings,
-        )
-
-    plan = Plan(Request(60.0, None, None, 0.05), [Planned(SCRATCH, compared("odd-diverging", 1))], [], "poolzoo choose")
+    planned = [Planned(SCRATCH, planted_trials.config("odd-diverging", 1))]
+    plan = Plan(Request(60.0, None, None, 0.05), planned, [], "poolzoo choose")
     (folder / "chosen").mkdir()
     plan.save(folder / "chosen")
     yield lambda: _with_plugin(lambda: choosing.resume(folder / "chosen"))
-    yield lambda: _with_plugin(lambda: choose_seeds(compared("avg,odd-diverging", 2), 0.01, 9))
+    yield lambda: _with_plugin(lambda: choose_seeds(planted_trials.config("avg,odd-diverging", 2), 0.01, 9))
 
 
 def _data(folder: Path) -> Iterator[Call]:

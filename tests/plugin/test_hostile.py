@@ -222,6 +222,13 @@ def test_damaged_metadata_of_an_installed_package_stops_nothing(tmp_path, monkey
     assert {"good-pool", "torn-pool"} <= names
 
 
+def test_a_name_that_another_plugin_has_is_a_note(tmp_path, poolzoo):
+    rows = poolzoo("plugin", "list", "--plugin", write(tmp_path, "shadows"), "--json").json["plugins"]
+    (row,) = [row for row in rows if row["name"] == "shadows"]
+    assert row["notes"] == ["'gem' is poolzoo's; this one is reachable as shadows:gem"]
+    assert not row["problems"]
+
+
 def test_prefer_lets_a_bare_name_mean_the_plugins(tmp_path, poolzoo):
     plugin = write(tmp_path, "shadows")
     assert loader.load_plugins(plugin, installed=False).pooling("gem", "global").entry.source.dist == "poolzoo"

@@ -52,6 +52,7 @@ def test_min_is_numpys(x):
 @pytest.mark.parametrize("share", ["layer", "channel"])
 def test_mixed_is_its_formula(x, share):
     pool = fill(layer(f"mixed:share={share}"))
+    assert pool.weight.shape == {"layer": (1,), "channel": (6,)}[share]
     a = scipy.special.expit(pool.weight.detach().numpy())
     assert_equal(pool(x), a * planes(x).max(2) + (1 - a) * planes(x).mean(2))
 
@@ -214,6 +215,7 @@ def test_simpool_is_timms(heads):
     ours = layer(f"simpool:heads={heads}", channels=24)
     _copy(ours.query, theirs.q.weight, None)
     _copy(ours.key, theirs.k.weight, None)
+    assert ours.query.bias is ours.key.bias is None
     ours.norm.load_state_dict(theirs.norm.state_dict())
     x = signed(3, 24, 7, 5)
     assert_equal(ours(x), theirs(x))
@@ -302,6 +304,17 @@ def test_cbp_is_the_published_tensor_sketch_by_fourier_transforms(width):
     first, second = (np.fft.fft(planes(x).transpose(0, 2, 1) @ sketch) for sketch in sketches)
     expected = np.fft.ifft(first * second).real.mean(1)
     assert_equal(pool(x), _rooted(expected), 1e-7)
+
+
+def test_places_and_signs_of_cbp_are_those_of_its_seed_alone():
+    found = []
+    for seed, unrelated in ((0, 1), (0, 2), (3, 1)):
+        torch.manual_seed(unrelated)
+        found.append(layer(f"cbp:seed={seed}", channels=64))
+    assert torch.equal(found[0].places, found[1].places)
+    assert torch.equal(found[0].signs, found[1].signs)
+    assert not torch.equal(found[0].places, found[2].places)
+    assert not torch.equal(found[0].signs, found[2].signs)
 
 
 def test_cbp_estimates_the_kernel_of_bilinear():

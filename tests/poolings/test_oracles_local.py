@@ -99,6 +99,7 @@ def test_mixed_and_gated_are_their_formulas(geometry, share):
     x = signed(2, 3, 7, 5)
     mean, top = by_loops(x, geometry, np.mean), by_loops(x, geometry, np.max)
     mixed = fill(layer(f"mixed:share={share}", "local", geometry, 3))
+    assert mixed.weight.shape == ({"layer": 1, "channel": 3}[share], 1, 1)
     a = scipy.special.expit(mixed.weight.detach().numpy())
     assert_equal(mixed(x), a * top + (1 - a) * mean)
     gated = fill(layer(f"gated:share={share}", "local", geometry, 3))
@@ -217,13 +218,18 @@ def test_blur_is_a_filtered_image_read_at_the_windows_centres(geometry, size):
     assert_equal(layer("blur", "local", geometry, 3)(x), smoothed(x.numpy())[:, :, rows][:, :, :, columns])
 
 
-@pytest.mark.parametrize("geometry", [(2, 2, 0, False), (3, 2, 1, False), (3, 1, 1, False)], ids=str)
+@each_geometry
 @each_size
 def test_maxblur_is_a_dense_maximum_that_is_filtered_and_subsampled(geometry, size):
     """The definition by loops: the maximum at every position, mirrored at the border, filtered, thinned."""
     kernel_size, stride, padding, _ = geometry
     x = signed(2, 3, *size)
-    dense = by_loops(x, (kernel_size, 1, padding, False), np.max)
+    ends = [
+        max(0, (count - 1) * stride + kernel_size - 2 * padding - n)  # of windows that reach beyond the padding
+        for n, count in zip(size, output_size(size, geometry), strict=True)
+    ]
+    framed = F.pad(x, (0, ends[1], 0, ends[0]), value=-np.inf)
+    dense = by_loops(framed, (kernel_size, 1, padding, False), np.max)
     assert_equal(layer("maxblur", "local", geometry, 3)(x), smoothed(dense)[:, :, ::stride, ::stride])
 
 
@@ -340,6 +346,15 @@ def test_fractional_in_eval_is_torchs_with_samples_of_a_half(geometry, size):
         x, geometry[0], output_size=counts, _random_samples=torch.full((2, 3, 2), 0.5).double()
     )
     assert_equal(layer("fractional", "local", geometry, 3)(x), expected)
+
+
+def test_a_region_of_fractional_shrinks_where_the_map_is_too_small(monkeypatch):
+    x = signed(2, 3, 2, 3)  # one row and two columns of regions, for which three rows and columns are too many
+    expected = np.stack([x[..., :2].amax((2, 3)), x[..., 1:].amax((2, 3))], 2)[:, :, None]
+    pool = layer("fractional", "local", (3, 2, 1, False), 3)
+    assert_equal(pool(x), expected)
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    assert_equal(pool(x), expected)
 
 
 def test_torchs_fractional_pool_is_random_in_eval_ours_is_not():

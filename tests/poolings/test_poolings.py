@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from support.loops import GEOMETRIES, layer, signed
+from torch.autograd import forward_ad
 
 import poolzoo
 from poolzoo.common.errors import UsageError
@@ -101,7 +102,7 @@ def test_all_others_take_every_usual_geometry(name):
 
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 7), (13, 9)], ids=str)
-@pytest.mark.parametrize(("name", "kind"), BOTH)
+@pytest.mark.parametrize(("name", "kind"), [*BOTH, ("lp:p=1", "global")])
 def test_the_form_for_export_is_the_form_for_training(monkeypatch, name, kind, size):
     """Layers with two forms choose by `is_exporting`; both must give the same numbers, to 1e-6."""
     exporting = False
@@ -116,6 +117,34 @@ def test_the_form_for_export_is_the_form_for_training(monkeypatch, name, kind, s
         usual = pool(x)
         exporting = True
         torch.testing.assert_close(pool(x), usual, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("exporting", [False, True])
+@pytest.mark.parametrize(("name", "kind"), BOTH)
+def test_half_precision_gives_half_precision(monkeypatch, name, kind, exporting):
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: exporting)
+    pool = layer(name, kind).bfloat16()
+    assert pool(signed(2, 6, 8, 8).bfloat16()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("name", ["soft", "lse", "lp", "gem"])
+def test_the_form_for_export_takes_large_values(monkeypatch, name):
+    pool, x = layer(name, "local").float(), 1e4 * signed(2, 6, 8, 8).float()
+    usual = pool(x)
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    torch.testing.assert_close(pool(x), usual, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["topk", "median", "quantile"])
+@pytest.mark.parametrize("gradients", [True, False])
+def test_forward_derivatives_need_no_gradients(name, gradients):
+    x, tangent = signed(2, 6, 4, 4).float(), signed(2, 6, 4, 4, seed=1).float()
+    pool = layer(name).float()
+    with torch.set_grad_enabled(gradients), forward_ad.dual_level():
+        found = forward_ad.unpack_dual(pool(forward_ad.make_dual(x, tangent))).tangent
+    step = 1e-3
+    expected = (pool(x.double() + step * tangent) - pool(x.double() - step * tangent)) / (2 * step)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("size", [(4, 4), (13, 9), (1, 1)], ids=str)

@@ -9,67 +9,29 @@ import io
 import json
 import math
 import re
-import shutil
-from html.parser import HTMLParser
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from support.comparison import KINDS, comparison, page_of
+from support.html_page import Page
 
 from poolzoo.report import compare_page, plots
 from poolzoo.report.results import ComparisonResult
 
-VOID = {"meta", "link", "input", "line", "circle"}
 HOSTILE = "</script><script>document.title='taken over'</script><img src=x onerror=alert(1)>"
 CHARTS = {"cost", "accuracy", "severity", "shift", "curves"}
 ROBUSTNESS = ("corruption_accuracy", "crop_consistency", "shift_consistency")
 
 
-class Page(HTMLParser):
-    """A page's elements, its text, its scripts, the rows of its tables by caption, and its charts."""
+class ComparisonPage(Page):
+    """The page of a comparison, and its charts."""
 
     def __init__(self, source: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.tables: dict[str, list[list[str]]] = {}
-        self.scripts: list[str] = []
-        self.words = ""
-        self.feed(source)
-        assert self.open == []
+        super().__init__(source)
         found = [re.search(r"^const charts = (.*);$", script, re.MULTILINE) for script in self.scripts]
         self.charts = json.loads(found[0][1])
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag == "table":
-            self.rows, self.caption = [], ""
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
-
-    def handle_startendtag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-        if tag == "table":
-            self.tables[self.caption] = self.rows
-
-    def handle_data(self, data):
-        if "script" in self.open:
-            self.scripts.append(data)
-            return
-        self.words += data
-        if "caption" in self.open:
-            self.caption += data
-        if {"td", "th"} & set(self.open):
-            self.rows[-1][-1] += data
 
     def leaderboard(self) -> list[dict[str, str]]:
         header, *rows = self.tables["All variants; a click on a heading sorts"]
@@ -88,7 +50,7 @@ def ranked(found: dict[str, Any]) -> list[dict[str, Any]]:
 
 def test_the_leaderboard_tells_what_was_measured():
     found = comparison(16)
-    rows = Page(page_of(found)).leaderboard()
+    rows = ComparisonPage(page_of(found)).leaderboard()
     assert [row["variant"].split(" the loss")[0] for row in rows] == [name(result) for result in ranked(found)]
     for row, result in zip(rows, ranked(found)[:-1], strict=False):
         mean, sd = result["accuracy"]["mean"], result["accuracy"]["sd"]
@@ -120,7 +82,7 @@ def test_several_backbones_each_have_a_baseline():
     found["results"][0]["backbone"], found["results"][1]["backbone"] = "nano/0", "nano/1"
     found["results"][2] |= {"pool": "pool-00", "local_pool": None, "error": "1 of its seeds failed: NaN"}
     found["results"][3]["delta"] |= dict.fromkeys(("mean", "low", "high", "p", "p_adjusted"))
-    rows = {row["variant"]: row for row in Page(page_of(found)).leaderboard()}
+    rows = {row["variant"]: row for row in ComparisonPage(page_of(found)).leaderboard()}
     assert next(iter(rows)).startswith(f"{name(ranked(found)[0])} · nano/")
     baselines = {title for title, row in rows.items() if row["vs. baseline"] == "◆ baseline"}
     assert baselines == {"pool-00 + blur · nano/0", "pool-00 + blur · nano/1"}
@@ -132,7 +94,7 @@ def test_several_backbones_each_have_a_baseline():
 def test_gains_are_drawn_to_one_scale():
     """Zero, the intervals' ends and the dots, as the page has them, lie on one straight line over the gains."""
     found = comparison(failed=0)
-    elements = Page(page_of(found)).elements
+    elements = ComparisonPage(page_of(found)).elements
     marks = [attributes for tag, attributes in elements if tag in ("line", "circle")]
     drawn, gains = [], []
     for result in (result for result in ranked(found) if result["delta"]):
@@ -151,7 +113,7 @@ def test_gains_are_drawn_to_one_scale():
 def test_the_front_holds_whatever_nothing_else_beats(key):
     found = comparison(30)
     place = ["latency_ms", "latency_ms_32", "params", "macs"].index(key)
-    line, every = Page(page_of(found)).charts["cost"][place]["data"]
+    line, every = ComparisonPage(page_of(found)).charts["cost"][place]["data"]
     points = [(result[key], 100 * result["accuracy"]["mean"]) for result in ranked(found)[:-1]]
     assert list(zip(every["x"], every["y"], strict=True)) == [pytest.approx(point, rel=1e-5) for point in points]
     kept = {a for a in points if not any(b != a and b[0] <= a[0] and b[1] >= a[1] for b in points)}
@@ -169,7 +131,7 @@ def test_of_equal_points_one_is_on_the_front():
 
 def test_charts_hold_the_figures():
     found = comparison(seeds=4)
-    charts = Page(page_of(found)).charts
+    charts = ComparisonPage(page_of(found)).charts
     assert set(charts) == CHARTS
     done = ranked(found)[:-1]
 
@@ -201,7 +163,7 @@ def test_charts_hold_the_figures():
 def test_classes_are_shaded_by_their_recall():
     found = comparison(classes=60)
     source = page_of(found)
-    header, *rows = Page(source).tables["Recall of each class, %"]
+    header, *rows = ComparisonPage(source).tables["Recall of each class, %"]
     done = ranked(found)[:-1]
     recalls = np.array([[row["recall"] for row in result["per_class"]] for result in done])
     hardest = np.argsort(recalls.mean(0))[:20]
@@ -243,7 +205,7 @@ def test_names_cannot_become_markup():
     found["results"][0]["per_seed"][0]["run"] = HOSTILE
     found["results"][0]["corruption_accuracy"]["by_kind"] = {HOSTILE: [0.5] * 5}
     source = page_of(found)
-    page = Page(source)
+    page = ComparisonPage(source)
     assert source.count("</script") == 1
     tags = [tag for tag, _ in page.elements]
     assert tags.count("script") == 1
@@ -264,11 +226,11 @@ def test_no_chart_can_end_the_script(monkeypatch):
     found["results"][1]["pool"] = HOSTILE
     source = page_of(found)
     assert source.count("</script") == 1
-    assert any(HOSTILE[:60] in told for told in Page(source).charts["accuracy"][0]["data"][1]["hovertext"])
+    assert any(HOSTILE[:60] in told for told in ComparisonPage(source).charts["accuracy"][0]["data"][1]["hovertext"])
 
 
 def test_only_the_pages_own_script_may_run():
-    page = Page(page_of(comparison(2)))
+    page = ComparisonPage(page_of(comparison(2)))
     (policy,) = [a["content"] for _, a in page.elements if a.get("http-equiv") == "Content-Security-Policy"]
     digest = base64.b64encode(hashlib.sha256("".join(page.scripts).encode()).digest()).decode()
     given = dict(part.split(" ", 1) for part in policy.split("; "))
@@ -313,7 +275,7 @@ ODD = {
 @pytest.mark.parametrize("case", ODD)
 def test_what_is_missing_is_left_out(case):
     found, charts = ODD[case]
-    page = Page(page_of(found))
+    page = ComparisonPage(page_of(found))
     assert set(page.charts) == charts
     assert {a["data-chart"] for tag, a in page.elements if tag == "figure"} == charts
     assert not re.search(r"\b(None|nan|inf|undefined)\b", page.words)
@@ -326,7 +288,7 @@ def test_what_is_missing_is_left_out(case):
 def test_sixty_variants_fit_in_eight_megabytes():
     source = page_of(comparison(60, seeds=5, epochs=20, classes=10))
     assert 1_000_000 < len(source.encode()) < 8_000_000
-    long = Page(page_of(comparison(2, seeds=1, epochs=1001, failed=0)))
+    long = ComparisonPage(page_of(comparison(2, seeds=1, epochs=1001, failed=0)))
     epochs = long.charts["curves"][0]["data"][0]["x"]
     assert len(epochs) <= 201
     assert epochs[-1] == 1001
@@ -354,18 +316,6 @@ def test_the_table_of_values_says_the_same():
 
 
 # --- In a browser --------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser():
-    executable = shutil.which("chromium") or shutil.which("google-chrome")
-    if not executable:
-        pytest.skip("there is no Chromium")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import test_compare_page as single
 from support.comparison import comparison, page_of
-from test_compare_page import CHARTS, HOSTILE, PAINTED, Page, name, ranked
+from test_compare_page import CHARTS, HOSTILE, PAINTED, ComparisonPage, name, ranked
 
 from poolzoo.report import comparisons_page
 from poolzoo.report.results import ComparisonResult
 
-browser, browse = single.browser, single.browse  # its fixtures
+browse = single.browse  # its fixture
 LEAD = ["Nothing beats `avg`, which is <b>.", "Blur keeps 4 points more."]
 # A heading may repeat, have no letter of the alphabet, look like an id of a part, or be a name that scripts look for.
 HEADINGS = ("Digits, frozen", "Digits frozen", "池化", "Digits frozen leaderboard", "Global", "module", HOSTILE)
@@ -53,7 +53,7 @@ def names(found: dict[str, Any]) -> list[str]:
 
 
 def test_no_id_occurs_twice_and_every_reference_is_to_one():
-    page = Page(made(several(len(HEADINGS))))
+    page = ComparisonPage(made(several(len(HEADINGS))))
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(ids) == len(set(ids)) >= 10 * len(HEADINGS)
     told = [a.get(key) for _, a in page.elements for key in ("for", "aria-labelledby") if key in a]
@@ -72,7 +72,7 @@ def test_everything_of_a_comparison_is_its_own():
     """Its tables and figures name its poolings and no other's."""
     comparisons = several()
     source = made(comparisons)
-    charts = Page(source).charts
+    charts = ComparisonPage(source).charts
     for number, (part, (heading, found)) in enumerate(zip(articles(source), comparisons, strict=True)):
         slug = SLUGS[number]
         placed = re.findall(r'data-chart="([^"]+)"', part)
@@ -143,7 +143,7 @@ def hostile() -> list[tuple[str, dict[str, Any]]]:
 
 def test_names_cannot_become_markup():
     source = pages_of(HOSTILE, [f"`{HOSTILE}`"], hostile())
-    page = Page(source)
+    page = ComparisonPage(source)
     assert source.count("</script") == 1
     tags = [tag for tag, _ in page.elements]
     assert tags.count("script") == 1
@@ -275,7 +275,7 @@ def test_the_script_draws_what_a_page_of_one_would(browse):
         comparisons[number][1]["results"][1][cost] = 90_000_000
     charts = browse(made(comparisons)).evaluate("charts")
     for slug, (_, found) in zip(SLUGS, comparisons, strict=False):
-        whole = Page(page_of(found)).charts
+        whole = ComparisonPage(page_of(found)).charts
         assert {place.split("_")[1] for place in charts if place.startswith(f"{slug}_")} == set(whole) == CHARTS
         for chart, figures in whole.items():
             same(charts[f"{slug}_{chart}"], figures, chart)

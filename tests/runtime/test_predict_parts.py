@@ -14,6 +14,7 @@ import pytest
 from support.linear_bundle import LABELS, linear_bundle
 from support.prediction_rows import repeated_images, rows_of
 from support.ray_nodes import until
+from support.refusals import refused
 
 from poolzoo.runtime.prediction.cluster import PartWorker
 
@@ -33,14 +34,6 @@ def images(tmp_path: Path) -> str:
 @pytest.fixture
 def _parquet() -> None:
     pytest.importorskip("pyarrow")
-
-
-def refused(outcome, code, *words):
-    assert (outcome.code, outcome.out) == (code, ""), outcome.err
-    error, hint = outcome.err.splitlines()
-    assert error.startswith("error: ")
-    assert hint.startswith("hint: ")
-    assert all(word in outcome.err for word in words), outcome.err
 
 
 # --- What cannot be -------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import onnxruntime
 import pytest
 from PIL import Image
 from support.processes import read_pipe
-from support.runtimes import HOSTILE, fake_runtime
+from support.runtimes import HOSTILE, fake_runtime, find_few
 
 from poolzoo.artifacts import manifest
 from poolzoo.common import files, timing
@@ -35,14 +35,7 @@ def bundle(tmp_path):
 
 @pytest.fixture
 def few_runtimes(monkeypatch):
-    """Finds ONNX Runtime and the runtime of the test alone, to save the time of the others."""
-    real = availability.find
-
-    def find(runtime):
-        there = runtime.name in ("fake", "onnxruntime")
-        return real(runtime) if there else availability.Availability(("left out",), {})
-
-    monkeypatch.setattr(availability, "find", find)
+    find_few(monkeypatch)
 
 
 def check(path, *names, **options):

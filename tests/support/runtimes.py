@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from poolzoo.runtime import availability
+
+if TYPE_CHECKING:
+    import pytest
+
+    from poolzoo.plugin.spec import Runtime
 
 _HEAD = '''
 import os, sys, time
@@ -159,3 +167,14 @@ def fake_runtime(path: Path, body: str = "open_session = honest", more: str = ""
     """
     path.write_text(_HEAD + body + _TAIL.format(more=more))
     return path
+
+
+def find_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Finds ONNX Runtime and the runtime of the test alone, to save the time of the others."""
+    real = availability.find
+
+    def find(runtime: Runtime) -> availability.Availability:
+        there = runtime.name in ("fake", "onnxruntime")
+        return real(runtime) if there else availability.Availability(("left out",), {})
+
+    monkeypatch.setattr(availability, "find", find)

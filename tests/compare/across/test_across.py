@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.planted_comparisons import planted
+from support.refusals import refused
 from support.submissions import edit_json
 
 from poolzoo.common.errors import UsageError
@@ -38,16 +39,6 @@ def across(paths, baseline=None, resamples=300):
 
 def verdicts(group):
     return {row.name: row.verdict for row in group.variants}
-
-
-def refused(outcome, code, *words):
-    assert outcome.code == code, outcome.err
-    assert outcome.out == ""
-    error, hint = outcome.err.splitlines()
-    assert error.startswith("error: ")
-    assert hint.startswith("hint: ")
-    assert all(str(word) in error for word in words), error
-    return hint
 
 
 # --- Planted answers ------------------------------------------------------------------------------------------------
