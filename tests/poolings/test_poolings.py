@@ -118,6 +118,17 @@ def test_the_form_for_export_is_the_form_for_training(monkeypatch, name, kind, s
         torch.testing.assert_close(pool(x), usual, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [1e-5, 1e-3, 1.0])
+def test_short_residuals_of_netvlad_are_normalized_alike_in_both_forms(monkeypatch, scale):
+    pool = poolzoo.create_pooling("netvlad:normalize_input=false", 6)
+    pool.centers.data *= scale
+    x = scale * signed(2, 6, 4, 4).float()
+    usual = pool(x)
+    assert 0 < float(usual.detach().norm(dim=1).max()) < 1.001
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    torch.testing.assert_close(pool(x), usual, rtol=1e-5, atol=1e-8)
+
+
 @pytest.mark.parametrize("size", [(4, 4), (13, 9), (1, 1)], ids=str)
 @pytest.mark.parametrize(
     "name", ["rmac", "rmac:levels=5", "spp", "spp:levels=1-3", "topk", "topk:k=1", "median", "quantile", "quantile:q=1"]
