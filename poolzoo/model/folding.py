@@ -10,12 +10,13 @@ from __future__ import annotations
 import copy
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, cast
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 TOLERANCE: Final = 1e-4  # of the largest value, for an example; rounding of float32 is far below, another result above
@@ -126,20 +127,54 @@ class _PackedConvolution(nn.Module):
         self.same = (convolution.kernel_size, convolution.stride, convolution.dilation)
         self.pads = type(convolution) is not nn.Conv2d
         padding = [0, 0] if self.pads else [int(one) for one in convolution.padding]
-        geometry = (padding, list(convolution.stride), list(convolution.dilation), convolution.groups)
-        packed = torch.ops.aten.mkldnn_reorder_conv2d_weight(convolution.weight.detach().to_mkldnn(), *geometry)
-        assert convolution.bias is not None
-        name, limits = ACTIVATIONS[type(activation)]
-        self._arguments = (packed, convolution.bias.detach(), *geometry, name, list(limits), "")
+        self._arguments = _packed(convolution, convolution.weight, padding, activation)
+        self._arguments_that_pad = None
+        if self.pads and (symmetric := _with_symmetric_padding(convolution)) is not None:
+            self._arguments_that_pad = _packed(convolution, *symmetric, activation)
 
     def forward(self, x: Tensor) -> Tensor:
+        arguments = self._arguments
         if self.pads:
-            x = sys.modules[TIMM_PADDING].pad_same(x, *self.same)
-        result: Tensor = torch.ops.mkldnn._convolution_pointwise(x, *self._arguments)
+            is_divided = not any(side % step for side, step in zip(x.shape[2:], self.same[1], strict=True))
+            if is_divided and self._arguments_that_pad is not None:
+                arguments = self._arguments_that_pad
+            else:
+                x = sys.modules[TIMM_PADDING].pad_same(x, *self.same)
+        result: Tensor = torch.ops.mkldnn._convolution_pointwise(x, *arguments)
         return result
 
     def __deepcopy__(self, memo: object) -> _PackedConvolution:
         return self
+
+
+def _packed(
+    convolution: nn.Conv2d, weight: Tensor, padding: Sequence[int], activation: nn.Module
+) -> tuple[object, ...]:
+    """What oneDNN's convolution takes beside its input."""
+    geometry = (list(padding), list(convolution.stride), list(convolution.dilation), convolution.groups)
+    packed = torch.ops.aten.mkldnn_reorder_conv2d_weight(weight.detach().to_mkldnn(), *geometry)
+    assert convolution.bias is not None
+    name, limits = ACTIVATIONS[type(activation)]
+    return packed, convolution.bias.detach(), *geometry, name, list(limits), ""
+
+
+def _with_symmetric_padding(convolution: nn.Conv2d) -> tuple[Tensor, list[int]] | None:
+    """Weights and padding that give what padding as TensorFlow gives on sides that the stride divides.
+
+    TensorFlow pads an odd number of rows by one more at the end. Behind a row of zeros in front, the same weights take
+    as many at both ends. A copy of the map with its padding costs more than these zeros do in a depthwise convolution,
+    which waits for memory; in others they cost more.
+
+    Returns:
+        None where a copy costs less, or zeros in front are no padding by one.
+    """
+    sizes = zip(convolution.kernel_size, convolution.stride, convolution.dilation, strict=True)
+    totals = [max(dilation * (kernel - 1) + 1 - stride, 0) for kernel, stride, dilation in sizes]
+    rows, columns = (total % 2 for total in totals)
+    is_depthwise = convolution.groups == convolution.in_channels and max(convolution.dilation) == 1
+    if (rows or columns) and not is_depthwise:
+        return None
+    return F.pad(convolution.weight, (columns, 0, rows, 0)), [-(-total // 2) for total in totals]
 
 
 def _folded(backbone: nn.Module, pairs: Mapping[str, str], *, pack: bool) -> nn.Module:

@@ -61,11 +61,16 @@ class LocalDepth(LocalPooling):
 
 
 def _group_max(x: Tensor, group: int) -> Tensor:
-    """The maximum over groups of channels: `float[N, C, H, W] → float[N, ⌈C/g⌉, H, W]`, never in five dimensions.
+    """The maximum over groups of channels: `float[N, C, H, W] → float[N, ⌈C/g⌉, H, W]`.
 
-    Channels × spatial locations are one map, and a group is a window of g × 1 of it.
+    For export never in five dimensions: channels × spatial locations are one map, and a group is a window of g × 1 of
+    it. Else the channels of a location, which lie side by side, are a row.
     """
     count, channels, height, width = x.shape
+    if not torch.compiler.is_exporting():
+        rows = x.permute(0, 2, 3, 1).flatten(0, 2)
+        grouped = F.max_pool1d(rows, group, ceil_mode=channels % group > 0)
+        return grouped.reshape(count, height, width, -1).permute(0, 3, 1, 2)
     columns = x.reshape(count, 1, channels, height * width)
     grouped = F.max_pool2d(columns, (group, 1), ceil_mode=channels % group > 0)
     return grouped.reshape(count, -(-channels // group), height, width)

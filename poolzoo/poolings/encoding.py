@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from poolzoo.poolings.shared import at_least_float32, normalized
+from poolzoo.poolings.shared import at_least_float32, inverse_norm, normalized
 
 
 class NetVLAD(nn.Module):
@@ -36,5 +36,15 @@ class NetVLAD(nn.Module):
         assignment = at_least_float32(self.assign(wide.to(self.assign.weight.dtype))).flatten(2).softmax(1)
         with torch.autocast(x.device.type, enabled=False):
             sums = assignment @ wide.flatten(2).transpose(1, 2)
-            residuals = sums - assignment.sum(2, keepdim=True) * self.centers.to(wide.dtype)
-        return normalized(normalized(residuals, 2).flatten(1), 1).to(x.dtype)
+            residuals = torch.addcmul(sums, assignment.sum(2, keepdim=True), self.centers.to(wide.dtype), value=-1)
+        return _normalized_twice(residuals).to(x.dtype)
+
+
+def _normalized_twice(x: Tensor) -> Tensor:
+    """Each vector of `float[N, K, C]` normalized, then all K together: `float[N, K C]`."""
+    if torch.compiler.is_exporting():
+        return normalized(normalized(x, 2).flatten(1), 1)
+    norms = torch.linalg.vector_norm(x, dim=2, keepdim=True)
+    own = inverse_norm(norms, x.shape[2])
+    of_all = torch.linalg.vector_norm(norms * own, dim=1, keepdim=True)
+    return (x * (own * inverse_norm(of_all, x.shape[1] * x.shape[2]))).flatten(1)

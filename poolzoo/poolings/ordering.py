@@ -65,7 +65,7 @@ class GlobalMedian(GlobalPooling):
         x = x.flatten(2)
         if not _is_sorted_by_numpy(x):
             return _lower_median(x, 2)
-        ordered = np.sort(x.numpy(), 2)
+        ordered = _sorted(x)
         median = torch.from_numpy(ordered[..., (x.shape[2] - 1) // 2].copy())
         return torch.where(torch.from_numpy(np.isnan(ordered[..., -1])), torch.nan, median)
 
@@ -118,8 +118,14 @@ class GlobalQuantile(nn.Module):
 def _largest(x: Tensor, count: int) -> Tensor:
     """The largest values of each row, from the largest down: `float[N, C, L] → float[N, C, count]`; NaN is larger."""
     if _is_sorted_by_numpy(x):
-        return torch.from_numpy(np.sort(x.numpy(), 2)[..., : -count - 1 : -1].copy())
+        return torch.from_numpy(_sorted(x)[..., : -count - 1 : -1].copy())
     return x.topk(count, 2).values
+
+
+def _sorted(x: Tensor) -> np.ndarray:
+    ordered = x.clone(memory_format=torch.contiguous_format).numpy()
+    ordered.sort(2)
+    return ordered
 
 
 def _is_sorted_by_numpy(x: Tensor) -> bool:

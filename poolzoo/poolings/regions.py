@@ -190,7 +190,10 @@ class GlobalStrip(GlobalPooling):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat((x.mean(3).amax(2), x.mean(2).amax(2)), 1)
+        if torch.compiler.is_exporting():
+            return torch.cat((x.mean(3).amax(2), x.mean(2).amax(2)), 1)
+        strips = ((1, x.shape[3]), (x.shape[2], 1))  # whose pooling takes channels last as they are
+        return torch.cat([F.avg_pool2d(x, strip).amax((2, 3)) for strip in strips], 1)
 
 
 class LocalStrip(LocalPooling):

@@ -175,8 +175,8 @@ def _rooted_and_normalized(x: Tensor) -> Tensor:
 
 def _signed_root(x: Tensor) -> Tensor:
     """`sign(x) √|x|`. Its gradient, which has no bound at 0, goes no further than that at 4e-6, which is 250."""
-    root = x * x.abs().clamp(min=NORM_FLOOR).rsqrt()
-    if not x.requires_grad or torch.compiler.is_exporting():
-        return root
-    slope = x.detach().abs().clamp(min=STEEPEST).rsqrt() / 2
-    return root.detach() + (x - x.detach()) * slope
+    fixed = x.detach() if x.requires_grad and not torch.compiler.is_exporting() else x
+    inverse = fixed.abs().clamp(min=NORM_FLOOR).rsqrt()
+    if fixed is x:
+        return x * inverse
+    return fixed * inverse + (x - fixed) * (inverse.clamp(max=STEEPEST**-0.5) / 2)

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 SMALLEST_RMS = 1e-3  # floor of the divisor when a vector is normalized, as in LayerNorm with its eps of 1e-6
 
@@ -24,10 +23,18 @@ def normalized(x: Tensor, dim: int) -> Tensor:
 
     With a smaller floor, such as torch's 1e-12, the gradient at zero is 1e12.
     """
-    floor = SMALLEST_RMS * math.sqrt(x.shape[dim])
     if torch.compiler.is_exporting():  # the root has no gradient at zero, but its graph needs no ReduceL2 and Expand
-        return x / (x * x).sum(dim, keepdim=True).sqrt().clamp(min=floor)
-    return F.normalize(x, dim=dim, eps=floor)
+        return x / (x * x).sum(dim, keepdim=True).sqrt().clamp(min=_smallest_norm(x.shape[dim]))
+    return x * inverse_norm(torch.linalg.vector_norm(x, dim=dim, keepdim=True), x.shape[dim])
+
+
+def inverse_norm(norm: Tensor, length: int) -> Tensor:
+    """What `normalized` multiplies a vector of so many numbers by. The gradient of a quotient costs twice as much."""
+    return norm.clamp(min=_smallest_norm(length)).reciprocal()
+
+
+def _smallest_norm(length: int) -> float:
+    return SMALLEST_RMS * math.sqrt(length)
 
 
 def mixture(a: Tensor, b: Tensor, share: Tensor | float) -> Tensor:

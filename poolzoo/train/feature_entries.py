@@ -27,7 +27,7 @@ from poolzoo.train.prepare import PreparedRun
 Part = Literal["train", "val", "test", "mirrored"]
 
 ROWS: Final = "rows.npy"
-VERSIONS: Final[dict[Part, int]] = {"train": 3, "val": 4, "test": 3, "mirrored": 3}  # of the content
+VERSIONS: Final[dict[Part, int]] = {"train": 4, "val": 5, "test": 4, "mirrored": 4}  # of the content
 PRECISIONS: Final = ("float16", "float32")  # in the order in which they are tried
 
 
@@ -36,7 +36,7 @@ class FeatureStore:
     """Features of N images in V views.
 
     Attributes:
-        rows: `float16[V · N, …]`, or `float32`; of feature maps that networks are tested on `float32[N, H, W, C]`.
+        rows: `float16[V · N, …]`, or `float32`; of feature maps `[V · N, H, W, C]`.
         views: Number V of views.
         channels_last: Whether rows are feature maps with the channels last.
     """
@@ -74,7 +74,7 @@ class FeatureConfig:
         prepared: The run that needs it.
         part: Which images: those to train on, in all views, those to validate or test on, or the mirrored test images.
         digest: Name of the entry.
-        shape: Of the features of one image.
+        shape: Of the features of one image; H, W and C of a feature map.
         dtype: "float16" or "float32".
     """
 
@@ -111,7 +111,7 @@ class FeatureConfig:
     @property
     def channels_last(self) -> bool:
         """Whether its rows are maps as the backbone lays them out in memory, for the same last bits of sums."""
-        return self.part != "train" and self.input_key == FEATURE_MAP
+        return self.input_key == FEATURE_MAP
 
 
 def input_key(prepared: PreparedRun) -> str:
@@ -137,9 +137,8 @@ def behind(prepared: PreparedRun, key: str) -> nn.Module:
 def feature_config(prepared: PreparedRun, key: str, dtype: str = "float16", part: Part = "train") -> FeatureConfig:
     """The cache entry for the inputs `key` of a head."""
     layout = prepared.assembly.layout
-    shape: tuple[int, ...] = (prepared.assembly.out_features,)
-    if key == FEATURE_MAP:
-        shape = (layout.channels, *layout.map_size) if part == "train" else (*layout.map_size, layout.channels)
+    is_map = key == FEATURE_MAP
+    shape = (*layout.map_size, layout.channels) if is_map else (prepared.assembly.out_features,)
     digest = _digest(prepared, key, dtype, part)
     return FeatureConfig(input_key=key, prepared=prepared, part=part, digest=digest, shape=shape, dtype=dtype)
 
@@ -185,8 +184,9 @@ def read(shelf: disk.Shelf, config: FeatureConfig) -> FeatureStore | None:
 
 def describe(config: FeatureConfig) -> str:
     """A cache entry in words, such as `feature maps (64×4×4) of 1,437 images`."""
-    what = "feature maps" if config.input_key == FEATURE_MAP else f"{config.input_key} vectors"
-    text = f"{what} ({sizes.show(config.shape)}) of {config.images:,} {_IMAGES[config.part]}"
+    what = "feature maps" if config.channels_last else f"{config.input_key} vectors"
+    channels_first = (config.shape[-1], *config.shape[:-1])
+    text = f"{what} ({sizes.show(channels_first)}) of {config.images:,} {_IMAGES[config.part]}"
     return f"{text} in {config.views} views" if config.views > 1 else text
 
 

@@ -67,11 +67,13 @@ def build(shelf: disk.Shelf, configs: Sequence[FeatureConfig]) -> dict[str, Feat
 
     overflowed = compute(configs, keep, maps)  # without room it only finds out which precision they need
     source = None if fits else maps or _Backbone(first.prepared)
-    return {
-        one.input_key: FeatureStore(kept[one.digest].rows, one.views) if source is None else _Computed(one, source)
-        for one in configs
-        if one.digest not in overflowed
-    }
+
+    def features(one: FeatureConfig) -> Features:
+        if source is not None:
+            return _Computed(one, source)
+        return FeatureStore(kept[one.digest].rows, one.views, one.channels_last)
+
+    return {one.input_key: features(one) for one in configs if one.digest not in overflowed}
 
 
 def _stored_maps(shelf: disk.Shelf, config: FeatureConfig) -> FeatureStore | None:

@@ -181,8 +181,7 @@ def _features(
         given = kept.float()  # the rounded map, so that cached maps do not change the result
         for config, network in zip(configs, networks, strict=True):
             if config.input_key == FEATURE_MAP:
-                rows = kept.permute(0, 2, 3, 1) if config.channels_last else kept
-                found[config.digest] = rows.contiguous().cpu().numpy()
+                found[config.digest] = kept.permute(0, 2, 3, 1).contiguous().cpu().numpy()
                 continue
             try:
                 with nullcontext() if part == "train" else prepared.policy.context():
@@ -207,8 +206,7 @@ def feature_maps(prepared: PreparedRun, network: Network, images: Tensor) -> Ten
 
 def as_kept(x: Tensor, config: FeatureConfig) -> Tensor:
     """Feature maps in the precision and memory layout of an entry, whether the backbone gives them or the cache."""
-    layout = torch.contiguous_format if config.part == "train" else config.prepared.policy.memory_format
-    return round_as_kept(x, config).contiguous(memory_format=layout)
+    return round_as_kept(x, config).contiguous(memory_format=config.prepared.policy.memory_format)
 
 
 def _images_of(config: FeatureConfig) -> Iterator[Tensor]:

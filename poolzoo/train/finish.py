@@ -170,6 +170,24 @@ def _logits_of_features(
     return torch.cat(parts).cpu().numpy()
 
 
+def draw_curves(prepared: PreparedRun, path: Path, engine: Engine) -> None:
+    """Draws the learning curves of a run into its directory.
+
+    Args:
+        prepared: The run.
+        path: The run directory.
+        engine: After its last epoch.
+    """
+    settings = prepared.settings
+    points = [curves.CurvePoint.from_json(epoch.to_json()) for epoch in engine.progress.history[settings.pool]]
+    try:
+        curves.draw(
+            points, path / "curves.png", f"{settings.backbone} with {settings.pool} on {data_title(settings.data)}"
+        )
+    except EnvironmentProblem as problem:  # a missing picture must not lose the run
+        output.warn(f"no learning curves: {problem}", problem.hint)
+
+
 def images_to_keep(data: DataSplits) -> bytes:
     """What `samples.npz` of a run on this data has; the same for all heads."""
     return samples.samples_bytes(data.train, data.train_indices, data.test)
@@ -227,13 +245,6 @@ def finish_run(prepared: PreparedRun, path: Path, engine: Engine, result: FinalM
     files.write_atomically(path / "model.safetensors", run.weights_bytes(prepared.assembly.network.state_dict()))
     files.write_json(path / "env.json", run.environment(prepared.policy.device))
     files.write_json(path / run_report.FILE, report.to_json())
-    points = [curves.CurvePoint.from_json(epoch.to_json()) for epoch in engine.progress.history[settings.pool]]
-    try:
-        curves.draw(
-            points, path / "curves.png", f"{settings.backbone} with {settings.pool} on {data_title(settings.data)}"
-        )
-    except EnvironmentProblem as problem:  # a missing picture must not lose the run
-        output.warn(f"no learning curves: {problem}", problem.hint)
     files.write_atomically(path / "README.md", result_card.render(config, asdict(settings), report))
     if not files.has_file(path / identity.FILE):  # several heads have it in their common directory until now
         data.identity.save(path / identity.FILE)

@@ -14,7 +14,7 @@ from poolzoo.common import files
 from poolzoo.common.errors import UsageError
 from poolzoo.train import distributed
 from poolzoo.train.epoch_metrics import EpochMetrics, write_history
-from poolzoo.train.finish import evaluate_best_weights, finish_run, images_to_keep
+from poolzoo.train.finish import draw_curves, evaluate_best_weights, finish_run, images_to_keep
 from poolzoo.train.prepare import PreparedRun, prepare_heads
 from poolzoo.train.run import alone_in, open_engine, require_same_data
 from poolzoo.train.settings import Settings
@@ -73,24 +73,33 @@ def _finetune(
 
     engine.run(on_epoch_end)
     finished = [files.has_file(path / manifest.MANIFEST) for path in paths]
-    results = [] if all(finished) else evaluate_best_weights(heads, engine, alone=False)
-    if not heads[0].rank.is_zero:
-        return {}
-    kept = b"" if all(finished) else images_to_keep(heads[0].data)
+    is_zero = heads[0].rank.is_zero
 
-    def finish(index: int) -> RunReport:
+    def begin(index: int) -> None:
+        """Writes what is known before the test."""
         path, head = paths[index], heads[index]
-        if finished[index]:
-            manifest.check(path, "run")
-            return RunReport.load(path)
         shutil.rmtree(path, ignore_errors=True)  # incomplete, from an interrupted call
         path.mkdir()
         files.write_atomically(path / "run.toml", head.settings.to_toml())
         write_history(path, engine.progress.history[head.settings.pool])
-        return finish_run(head, path, engine, results[index], kept)
+        draw_curves(head, path, engine)
+
+    def finish(index: int) -> RunReport:
+        path = paths[index]
+        if finished[index]:
+            manifest.check(path, "run")
+            return RunReport.load(path)
+        begun[index].result()
+        return finish_run(heads[index], path, engine, results[index], kept)
 
     threads = ThreadPoolExecutor(heads[0].settings.threads)  # so that heads wait for the disk at the same time
     try:
+        new = [index for index, is_finished in enumerate(finished) if not is_finished]
+        begun = {index: threads.submit(begin, index) for index in new if is_zero}  # beside the test
+        results = evaluate_best_weights(heads, engine, alone=False) if new else []
+        if not is_zero:
+            return {}
+        kept = images_to_keep(heads[0].data) if new else b""
         return dict(zip(engine.modules, threads.map(finish, range(len(heads))), strict=True))
     finally:
         threads.shutdown(cancel_futures=True)

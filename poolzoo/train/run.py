@@ -23,7 +23,7 @@ from poolzoo.train.build import build_engine
 from poolzoo.train.checkpoint import Checkpoint, RunIdentity
 from poolzoo.train.engine import Engine
 from poolzoo.train.epoch_metrics import EpochMetrics, write_history
-from poolzoo.train.finish import INITIAL_WEIGHTS, evaluate_best_weights, finish_run, images_to_keep
+from poolzoo.train.finish import INITIAL_WEIGHTS, draw_curves, evaluate_best_weights, finish_run, images_to_keep
 from poolzoo.train.prepare import PreparedRun, prepare
 from poolzoo.train.settings import Settings
 from poolzoo.train.settings_file import read_run_settings
@@ -256,6 +256,7 @@ def _train(prepared: PreparedRun, path: Path, callback: Callback | None, *, alon
     (result,) = evaluate_best_weights([prepared], engine, alone=alone)
     report = None
     if is_zero:
+        draw_curves(prepared, path, engine)
         report = finish_run(prepared, path, engine, result, images_to_keep(prepared.data))
         catalog.emit("poolzoo_run_finished", run=event, metrics=report.summary())
     distributed.destroy_process_group()

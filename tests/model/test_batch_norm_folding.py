@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 
 import pytest
 import torch
@@ -98,6 +99,31 @@ def test_an_activation_behind_the_norm_is_computed(activation):
     left = sum(isinstance(one, activation) for one in found.modules())
     assert left == (activation is nn.Hardswish or not torch.backends.mkldnn.is_available())  # else with a convolution
     assert relative_difference(found, module) < 5e-6
+
+
+@pytest.mark.parametrize(("kernel", "stride", "groups"), [(3, 2, 6), (5, 2, 6), (4, 3, 6), (3, 2, 1), (4, 2, 1)])
+@pytest.mark.parametrize("size", [(16, 18), (15, 17), (16, 15)], ids=str)
+def test_padding_as_tensorflow_is_computed(kernel, stride, groups, size, monkeypatch):
+    """For sides that the stride divides by the convolution itself, unless a copy of the map costs less."""
+    layers = [
+        nn.Conv2d(3, 6, 1),
+        create_conv2d(6, 12, kernel, stride=stride, padding="same", groups=groups),
+        BatchNormAct2d(12, act_layer=nn.ReLU6),
+    ]
+    module = with_statistics(nn.Sequential(*layers))
+    found = folded(module)
+    has_onednn = torch.backends.mkldnn.is_available()
+    assert sum(isinstance(one, nn.Conv2d) for one in found.modules()) == (1 if has_onednn else 2)
+    copies = []
+    padding = sys.modules[folding.TIMM_PADDING]
+    real = padding.pad_same
+    monkeypatch.setattr(padding, "pad_same", lambda *arguments: copies.append(1) or real(*arguments))
+    x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(4))
+    with torch.no_grad():
+        torch.testing.assert_close(found(x), module.eval()(x), rtol=1e-5, atol=1e-5)
+    is_divided = all(side % stride == 0 for side in size)
+    pads_itself = is_divided and (groups > 1 or (kernel - stride) % 2 == 0)
+    assert bool(copies) == (has_onednn and not pads_itself)
 
 
 def test_without_onednn_norms_are_folded_all_the_same(monkeypatch):

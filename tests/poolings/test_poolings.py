@@ -147,6 +147,17 @@ def test_forward_derivatives_need_no_gradients(name, gradients):
     torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("scale", [1e-5, 1e-3, 1.0])
+def test_short_residuals_of_netvlad_are_normalized_alike_in_both_forms(monkeypatch, scale):
+    pool = poolzoo.create_pooling("netvlad:normalize_input=false", 6)
+    pool.centers.data *= scale
+    x = scale * signed(2, 6, 4, 4).float()
+    usual = pool(x)
+    assert 0 < float(usual.detach().norm(dim=1).max()) < 1.001
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    torch.testing.assert_close(pool(x), usual, rtol=1e-5, atol=1e-8)
+
+
 @pytest.mark.parametrize("size", [(4, 4), (13, 9), (1, 1)], ids=str)
 @pytest.mark.parametrize(
     "name", ["rmac", "rmac:levels=5", "spp", "spp:levels=1-3", "topk", "topk:k=1", "median", "quantile", "quantile:q=1"]
@@ -159,6 +170,35 @@ def test_evaluation_gives_the_bits_of_training_in_any_memory_layout(name, size):
         with_gradients = pool(x)
         with torch.inference_mode():
             torch.testing.assert_close(pool(x), with_gradients, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("size", [(4, 4), (5, 3)], ids=str)
+@pytest.mark.parametrize("name", [name for name, kind in BOTH if kind == "global"])
+def test_memory_layout_changes_neither_values_nor_gradients(name, size):
+    pool = layer(name, "global", GEOMETRIES[0]).float().eval()
+    found = []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        x = signed(3, 6, *size).float().contiguous(memory_format=memory_format).requires_grad_()
+        pool.zero_grad()
+        y = pool(x)
+        y.backward(torch.linspace(-1, 1, y.numel()).view(y.shape))
+        found.append([y, x.grad, *(parameter.grad for parameter in pool.parameters())])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["gem", "gem:p=9", "lse", "lp:learnable=true", "netvlad", "gated", "bilinear:width=3"])
+def test_parameters_learn_the_same_from_a_map_without_gradients(name):
+    torch.manual_seed(0)
+    pool = poolzoo.create_pooling(name, 6, map_size=(4, 4))
+    x = signed(3, 6, 4, 4).float().contiguous(memory_format=torch.channels_last)
+    found = []
+    for has_gradients in (False, True):
+        pool.zero_grad()
+        y = pool(x.detach().requires_grad_(has_gradients))
+        y.backward(torch.linspace(-1, 1, y.numel()).view(y.shape))
+        found.append([y.detach(), *(parameter.grad for parameter in pool.parameters())])
+    assert all(float(gradient.abs().max()) > 1e-4 for gradient in found[0][1:])
+    torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-6)
 
 
 def test_constants_are_made_once_and_serve_training_after_inference():

@@ -70,7 +70,7 @@ def test_the_backbone_runs_once_for_each_part_and_never_again(poolzoo, tmp_path,
     seen.clear()
     poolzoo(*arguments, "--epochs", 2, "--seed", 3, "--split-seed", 0, "--threads", 2, "--out", tmp_path / "b")
     assert seen == []
-    assert caches(tmp_path) == [(1437, 64, 4, 4)]
+    assert caches(tmp_path) == [(1437, 4, 4, 64)]
     assert [shape[1:] for shape in caches(tmp_path, np.float32)] == [(4, 4, 64)] * 2
     recorded = json.loads((tmp_path / "b" / "metrics.json").read_text())["test"]
     for threads in (1, 2):
@@ -97,7 +97,7 @@ def test_of_a_pooling_without_parameters_vectors_are_kept(poolzoo, tmp_path, sta
         assert poolzoo(*FROZEN, "--weights", start, "--pool", pool, "--out", tmp_path / pool).code == 0
     assert caches(tmp_path) == [(300, 64), (300, 128)]
     poolzoo(*FROZEN, "--weights", start, "--pool", "stochastic", "--out", tmp_path / "s")  # it draws at random
-    assert (300, 64, 4, 4) in caches(tmp_path)
+    assert (300, 4, 4, 64) in caches(tmp_path)
 
 
 def test_another_backbone_input_or_augmentation_has_its_own_cache(start):
@@ -130,7 +130,7 @@ def test_features_beyond_half_precision_are_kept_in_single(poolzoo, tmp_path, st
     outcome = poolzoo(*FROZEN, "--weights", start, "--pool", "gem", "--out", tmp_path / "run")
     assert outcome.code == 0, outcome.err
     assert caches(tmp_path) == []
-    assert (300, 64, 4, 4) in caches(tmp_path, np.float32)
+    assert (300, 4, 4, 64) in caches(tmp_path, np.float32)
 
 
 PLUGIN = """
@@ -257,7 +257,7 @@ def test_what_has_no_room_to_be_tested_on_gives_the_same_metrics(poolzoo, tmp_pa
         monkeypatch.setenv("POOLZOO_CACHE_LIMIT", limit)
         assert poolzoo(*arguments, "--out", tmp_path / name).code == 0
         found.append(json.loads((tmp_path / name / "metrics.json").read_text()))
-        assert caches(tmp_path) == [(300, 64, 4, 4)]
+        assert caches(tmp_path) == [(300, 4, 4, 64)]
         assert bool(caches(tmp_path, np.float32)) == (name == "all")
     assert [one["test"] for one in found] == [found[0]["test"]] * 2
     assert weights(tmp_path / "some") == weights(tmp_path / "all")
