@@ -104,6 +104,12 @@ FINDINGS = {
     "mnn-l2-axes-input": ("runtimes", "`export` writes norms as sums of squares or magnitudes."),
     "mnn-pool-ignores-dilations": ("runtimes", ""),
     "mnn-same-lower": ("runtimes", ""),
+    "ncnn-power-of-negative": (
+        "runtimes",
+        "For ncnn, whole powers become products, and what is raised to another power is at least the smallest positive "
+        "number.",
+    ),
+    "pnnx-forgets-single-axis": ("runtimes", "For ncnn, a reduction over any axes becomes a global pooling."),
     "onnxruntime-pad-merged-into-pool": (
         "runtimes",
         "The graph is compared as it will run, with all optimizations. `export --debug` names `Pad_Fusion`.",

@@ -25,7 +25,7 @@ from typing import Final
 import torch
 
 from benchmarks.runtimes import bundles, cells, layers, page
-from poolzoo.common.errors import INTERRUPTED, reason
+from poolzoo.common.errors import INTERRUPTED, PoolzooError, explain, reason
 from poolzoo.compare.journal import Journal
 from poolzoo.plugin import loader
 from poolzoo.plugin.spec import Runtime
@@ -133,17 +133,23 @@ def main() -> None:
     )
     parser.add_argument("--write", action="store_true", help="write the page from the journal, and run nothing")
     given = parser.parse_args()
-    journal = Journal(given.folder / "cells.jsonl")
-    if given.write:
-        page.write([cells.CellResult.from_json(record) for record in journal.records.values()])
-        return
     names = [name for name in graphs() if any(fnmatch.fnmatchcase(name, glob) for glob in given.only)]
     if not names:
         parser.error(f"nothing is called {' or '.join(given.only)}; such as 'global *'")
     torch.set_num_threads(1)
     try:
+        journal = Journal(given.folder / "cells.jsonl")
+        if given.write and not journal.records:
+            parser.error(f"{journal.path} holds no cells; run some first")
+        if given.write:
+            page.write([cells.CellResult.from_json(record) for record in journal.records.values()])
+            return
+        chosen = [runtimes.identity_of(entry) for entry in runtimes.select(given.runtimes)]
         given.folder.mkdir(parents=True, exist_ok=True)
-        work(names, given.runtimes, journal, given.folder, not given.no_speed, given.timeout)
+        work(names, chosen, journal, given.folder, not given.no_speed, given.timeout)
+    except (PoolzooError, OSError) as error:
+        problem = explain(error)
+        parser.error(f"{problem.message}; {problem.hint}" if problem.hint else problem.message)
     except KeyboardInterrupt:
         parser.exit(INTERRUPTED, f"{parser.prog}: stopped; the same command continues\n")
 

@@ -101,11 +101,14 @@ def key(folder: Path, cases: Path, entry: Entry) -> str:
 
 
 def _code(function: object) -> bytes:
-    """The file that a string names a function of."""
+    """The file that a string names a function of, and those beside it whose names begin alike: its rewrites."""
     from importlib.util import find_spec
 
     found = find_spec(function.partition(":")[0]) if isinstance(function, str) else None
-    return Path(found.origin).read_bytes() if found is not None and found.origin else repr(function).encode()
+    if found is None or not found.origin:
+        return repr(function).encode()
+    file = Path(found.origin)
+    return b"".join(one.read_bytes() for one in [file, *sorted(file.parent.glob(f"{file.stem}_*.py"))])
 
 
 class Warm:

@@ -9,7 +9,7 @@ import click
 
 from poolzoo.cli import numbers, values
 from poolzoo.cli.foreign import image_size_option, is_file, output_option, parse_size, require_of_file, require_onnx
-from poolzoo.cli.groups import HARDWARE, GroupedCommand, option
+from poolzoo.cli.groups import HARDWARE, GroupedCommand, ListOption, option
 from poolzoo.cli.options import json_option, provider_option, runtime_timeout_option, split_names
 from poolzoo.common import output
 
@@ -38,6 +38,7 @@ EXAMPLES: Final = (
 @click.option(
     "--runtime",
     "runtimes",
+    cls=ListOption,
     shell_complete=values.several(values.runtime_or("all")),
     default="onnxruntime",
     show_default=True,
@@ -47,6 +48,7 @@ EXAMPLES: Final = (
 @click.option(
     "--batch",
     "batches",
+    cls=ListOption,
     show_default="1,32, or the only size that a file takes",
     metavar="N,…",
     help="Batch sizes to measure, separated by commas.",

@@ -44,7 +44,20 @@ ORDER: Final = (
 )
 
 
-class GroupedOption(click.Option):
+class ListOption(click.Option):
+    """An option whose metavar may be a list, such as `NAME,…`: given several times, it is one list of all values."""
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        if not (self.metavar or "").endswith(",…"):
+            super().add_to_parser(parser, ctx)
+            return
+        parser.add_option(obj=self, opts=self.opts, dest=self.name, action="append", nargs=1)
+
+    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
+        return super().type_cast_value(ctx, ",".join(value) if isinstance(value, list) else value)
+
+
+class GroupedOption(ListOption):
     """An option that knows the group in which the help of its command shows it."""
 
     def __init__(self, *args: Any, group: str, **kwargs: Any) -> None:

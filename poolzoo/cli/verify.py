@@ -18,7 +18,7 @@ from poolzoo.cli.foreign import (
     require_of_file,
     require_onnx,
 )
-from poolzoo.cli.groups import OUTPUT, GroupedCommand, option
+from poolzoo.cli.groups import OUTPUT, GroupedCommand, ListOption, option
 from poolzoo.cli.options import json_option, provider_option, runtime_timeout_option, split_names, threads_option
 from poolzoo.common import output
 
@@ -91,6 +91,7 @@ EXAMPLES: Final = (
 @click.option(
     "--runtime",
     "runtimes",
+    cls=ListOption,
     shell_complete=values.several(values.runtime_or("all")),
     metavar="NAME,…",
     help="Also check the bundle in these runtimes, separated by commas; all for every one that is installed.",

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, helper, numpy_helper
 
-from poolzoo.runtime.graph_view import GraphView
+from poolzoo.runtime.graph_view import GraphView, used
 
 SIXTH: Final = 1 / 6
 ROOT2: Final = math.sqrt(2)
@@ -53,7 +53,7 @@ def rewrite(proto: onnx.ModelProto) -> None:
     known = _Rewriter(proto.graph)
     nodes = [new for node in proto.graph.node for new in (_rewritten(node, known) or [node])]
     del proto.graph.node[:]
-    proto.graph.node.extend(_used(nodes, known.view.outputs))
+    proto.graph.node.extend(used(nodes, known.view.outputs))
     names = {name for node in proto.graph.node for name in (*node.input, *node.output)}
     for values in (proto.graph.initializer, proto.graph.value_info):
         kept = [value for value in values if value.name in names]
@@ -289,13 +289,3 @@ _RULES: Final[dict[str, Callable[[NodeProto, _Rewriter], Iterator[NodeProto]]]] 
 
 def _is_float(node: NodeProto, known: _Rewriter) -> bool:
     return node.output[0] in known.view.floats
-
-
-def _used(nodes: list[NodeProto], outputs: set[str]) -> list[NodeProto]:
-    """The nodes that the outputs depend on, in the same order; a rewrite may leave others behind."""
-    wanted, kept = set(outputs), []
-    for node in reversed(nodes):
-        if wanted.intersection(node.output):
-            wanted.update(node.input)
-            kept.append(node)
-    return kept[::-1]

@@ -158,7 +158,7 @@ class LocalMixed(LocalPooling):
         self.weight = nn.Parameter(torch.zeros(channels if share == "channel" else 1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.lerp(self.avg_pool(x), self.max_pool(x), self.weight.sigmoid().to(x.dtype))
+        return mixture(self.avg_pool(x), self.max_pool(x), self.weight.sigmoid().to(x.dtype))
 
 
 local_mixed = local_build(LocalMixed)
@@ -215,7 +215,7 @@ class LocalGated(LocalPooling):
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight.to(x.dtype).expand(x.shape[1], -1, -1, -1)
         gate = F.conv2d(self.padded(x, 0.0), weight, stride=self.stride, groups=x.shape[1]).sigmoid()
-        return torch.lerp(self.avg_pool(x), self.max_pool(x), gate.to(x.dtype))
+        return mixture(self.avg_pool(x), self.max_pool(x), gate.to(x.dtype))
 
 
 local_gated = local_build(LocalGated)

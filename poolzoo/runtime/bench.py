@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime
 
 from poolzoo.artifacts import manifest
-from poolzoo.common import files, memory, output
+from poolzoo.common import files, memory, output, timing
 from poolzoo.common.errors import CheckFailed
 from poolzoo.common.temporary import temporary_folder
 from poolzoo.plugin import loader
@@ -174,7 +174,8 @@ def bench(
                 for size in batches if passed else ():
                     output.say(f"measuring batch {size} on {count} {'thread' if count == 1 else 'threads'}")
                     made = {name: make(size) for name, make in passed.items()}
-                    rows = speed.time_runtimes(made, speed.ORT, count, MAX_ROUNDS, reported=True)
+                    few = timing.FEW_ROUNDS
+                    rows = speed.time_runtimes(made, speed.ORT, count, MAX_ROUNDS, reported=True, least=few)
                     _report_clocks(made)
                     results += [BenchRow(row, size) for row in rows]
     return BenchReport(

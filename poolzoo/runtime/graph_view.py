@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 
 if TYPE_CHECKING:
-    from onnx import NodeProto
+    from collections.abc import Sequence, Set
 
-WINDOWED: Final = {"Conv", "MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool"}
+    from onnx import NodeProto
 
 
 def attribute(node: NodeProto, name: str, default: object = None) -> object:
@@ -20,6 +20,16 @@ def attribute(node: NodeProto, name: str, default: object = None) -> object:
         if attribute.name == name:
             return onnx.helper.get_attribute_value(attribute)
     return default
+
+
+def used(nodes: Sequence[NodeProto], outputs: Set[str]) -> list[NodeProto]:
+    """The nodes that the outputs depend on, in the same order; a rewrite may leave others behind."""
+    wanted, kept = set(outputs), []
+    for node in reversed(nodes):
+        if wanted.intersection(node.output):
+            wanted.update(node.input)
+            kept.append(node)
+    return kept[::-1]
 
 
 @dataclass(frozen=True)
@@ -66,15 +76,6 @@ class GraphView:
             for value in known
             if value.type.tensor_type.HasField("shape")
         }
-
-    @cached_property
-    def behind_windows(self) -> set[str]:
-        """Values that depend on a convolution or a pooling."""
-        behind: set[str] = set()
-        for node in self.graph.node:
-            if node.op_type in WINDOWED or not behind.isdisjoint(node.input):
-                behind.update(node.output)
-        return behind
 
     def made_by(self, value: str, operator: str) -> NodeProto | None:
         """The node that computes a value, where it is of this type."""

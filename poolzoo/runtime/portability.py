@@ -12,10 +12,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
+import numpy as np
 import onnx
 
 from poolzoo.common.errors import CheckFailed
 from poolzoo.runtime import forms
+from poolzoo.runtime.builtin.ncnn_forms import MAX_SORTED
 from poolzoo.runtime.graph_view import GraphView, attribute
 
 if TYPE_CHECKING:
@@ -270,13 +272,28 @@ def _half_with_bias(view: GraphView, node: NodeProto) -> bool:
     return len(node.input) > 2 and any(one.data_type == onnx.TensorProto.FLOAT16 for one in constants)
 
 
-def _bare_reduction(view: GraphView, node: NodeProto) -> bool:
-    """A reduction before any window, unless it is over all of space: that becomes a global pooling for ncnn."""
-    rank = len(view.shapes.get(node.input[0], ()))
-    held = view.constant(node.input[1]) if len(node.input) > 1 else None
-    axes = _numbers(node, "axes", ()) if held is None else tuple(held.ravel().tolist())
-    over_space = rank in (3, 4) and sorted(axis % rank for axis in axes) == list(range(2, rank))
-    return node.input[0] not in view.behind_windows and not over_space
+def _sorts_many(view: GraphView, node: NodeProto) -> bool:
+    """More values than the rewrite for ncnn sorts."""
+    sides = view.sides(node.input[0])
+    axis = int(str(attribute(node, "axis", -1)))
+    return not sides or not 1 < sides[axis] <= MAX_SORTED
+
+
+def _joins_batch(view: GraphView, node: NodeProto) -> bool:
+    return attribute(node, "axis") == 0 and len(view.shapes.get(node.output[0], ())) > 2
+
+
+def _compares_with_infinity(view: GraphView, node: NodeProto) -> bool:
+    numbers = [view.constant(value) for value in node.input]
+    return any(one is not None and np.isinf(one).any() for one in numbers)
+
+
+def _half(view: GraphView, node: NodeProto) -> bool:
+    return attribute(node, "to") == onnx.TensorProto.FLOAT16
+
+
+def _any(view: GraphView, node: NodeProto) -> bool:
+    return True
 
 
 def _rule(
@@ -341,7 +358,17 @@ RULES: Final = (
           "does not broadcast a constant to choose from; give it all dimensions, or compute the choice"),
     _rule("litert", "wrong", "Div Reciprocal", _divides_by_small_floor,
           "takes a floor up to 1e-6 for 0, so that the division can be 0/0; clamp to 2e-6 or add 1e-7"),
-    _rule("ncnn", "wrong", "ReduceMean ReduceMax ReduceMin ReduceSum", _bare_reduction,
-          "finds the batch only behind a convolution or a pooling; use GlobalAveragePool or GlobalMaxPool"),
+    _rule("ncnn", "crash", "TopK", _sorts_many,
+          f"sorts no more than {MAX_SORTED} values"),
+    _rule("ncnn", "refused", "GatherElements", _any,
+          "has no GatherElements; choose rows by constants"),
+    _rule("ncnn", "refused", "Greater Less", _compares_with_infinity,
+          "compares with no infinity"),
+    _rule("ncnn", "refused", "Concat", _joins_batch,
+          "takes one image at a time, and joins nothing along the batch"),
+    _rule("ncnn", "refused", "DequantizeLinear", _any,
+          "has no quantized graphs of ONNX; export in fp32"),
+    _rule("ncnn", "refused", "Cast", _half,
+          "has no casts to half precision; export in fp32"),
 )
 # fmt: on

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from support.runtimes import fake_runtime
 
 from benchmarks.runtimes import bundles, cells, layers, page
+from benchmarks.runtimes.__main__ import main
 from poolzoo.plugin import loader
 
 DIGITS = Path(__file__).parents[1] / "data" / "digits_bundle"
@@ -89,3 +91,24 @@ def test_a_layer_agrees_where_it_does_in_all_geometries() -> None:
     found = page.render(right | dict([cell(graphs[1], "wrong")]))
     assert "| `local avg` | **0.5** |" in found
     assert f"* `{graphs[1]}`: wrong." in found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--only", "global avg"], "cells.jsonl is no file; remove it"),
+        (["--only", "global avg", "--runtimes", "nope"], "no runtime is called 'nope'"),
+        (["--write", "--folder", "elsewhere"], "holds no cells; run some first"),
+    ],
+    ids=["a directory as journal", "an unknown runtime", "nothing to write"],
+)
+def test_what_cannot_run_is_one_line(arguments, said, tmp_path, monkeypatch, capsys):
+    (tmp_path / "cells.jsonl").mkdir()
+    if "--runtimes" in arguments:
+        (tmp_path / "cells.jsonl").rmdir()
+    monkeypatch.setattr(sys, "argv", ["runtimes", "--folder", str(tmp_path), *arguments])
+    with pytest.raises(SystemExit):
+        main()
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert said in last
+    assert last.startswith("python -m benchmarks.runtimes: error: ")

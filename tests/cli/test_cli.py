@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -223,3 +224,9 @@ def test_debug_shows_where_a_wrong_value_was_refused(poolzoo, monkeypatch):
     assert (outcome.code, outcome.out) == (2, "")
     assert "poolzoo/cli/show.py" in outcome.err
     assert outcome.err.splitlines()[-1].startswith("hint: ")
+
+
+def test_a_list_that_is_given_twice_counts_whole(poolzoo):
+    outcome = poolzoo("bench", Path(__file__).parents[1], "--runtime", "nope", "--runtime", "onnxruntime")
+    assert outcome.code == 2
+    assert outcome.err.startswith("error: no runtime is called 'nope'")

@@ -32,6 +32,12 @@ def test_every_option_stands_in_a_group(name):
             assert option.group in groups.ORDER, option.name
 
 
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_an_option_that_takes_a_list_takes_it_in_parts(name):
+    listed = [one for one in command(name).params if str(one.metavar).endswith(",…")]
+    assert all(isinstance(one, groups.ListOption) for one in listed)
+
+
 @pytest.mark.parametrize("name", GROUPED)
 def test_help_shows_every_option_exactly_once(poolzoo, name):
     shown = re.findall(r"^  (?:-\w, )?(--[a-z-]+)", poolzoo(name, "--help").out, re.MULTILINE)

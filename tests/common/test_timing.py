@@ -51,6 +51,16 @@ def test_without_a_width_all_rounds_are_taken():
     assert len(measured(0.0)["first"]) == ROUNDS
 
 
+def test_a_call_that_fills_the_time_leaves_it_to_the_others():
+    clock = Clock()
+    calls = {name: clock.taking(lambda ms=ms: ms) for name, ms in (("first", 1.0), ("slow", 900.0), ("other", 3.0))}
+    found = timing.interleaved(calls, clock=clock, rounds=ROUNDS, seconds=0.5, least=3)
+    counts = {name: len(times) for name, times in found.items()}
+    assert (counts["slow"], counts["first"]) == (3, counts["other"])
+    assert 100 < counts["first"] < 130
+    assert timing.ratio(found["first"], found["slow"]) == pytest.approx(1 / 900)
+
+
 @pytest.mark.parametrize("noise", [0.02, 0.05])
 def test_medians_and_ratio_are_known_to_the_width(noise):
     """Over many measurements, as often as the interval promises, up to what stopping early costs."""

@@ -42,6 +42,8 @@ def conv(output="g"):
 
 WEIGHT = {"w": np.ones((4, 4, 1, 1), np.float32)}
 AXES = {"axes": np.array([2, 3])}
+QUANTIZED = [node("QuantizeLinear", ["x", "k"], ["q"]), node("DequantizeLinear", ["q", "k"], ["y"])]
+ROWS = {"s": np.array([0, 4, 64]), "k": np.array([2])}
 HALF = {"r": np.float32(1.4), "one": np.float32(1), "half": np.float32(0.5)}
 
 
@@ -192,15 +194,35 @@ CASES = {
         (ROOTED, {"e": np.float32(1e-12)}),
         (ROOTED, {"e": np.float32(2e-6)}),
     ),
-    "a reduction of the input": (
-        {("ncnn", "wrong", "ReduceMean")},
-        ([node("ReduceMean", ["x", "axes"], ["y"])], {"axes": np.array([1])}),
-        ([conv(), node("ReduceMean", ["g", "axes"], ["y"])], WEIGHT | {"axes": np.array([1])}),
+    "sorting of many values": (
+        {("ncnn", "crash", "TopK")},
+        ([node("Reshape", ["x", "s"], ["r"]), node("TopK", ["r", "k"], ["y", "i"])], ROWS, {"r": ["batch", 4, 64]}),
+        ([node("TopK", ["x", "k"], ["y", "i"])], {"k": np.array([2])}),
     ),
-    "a reduction of the input over two axes": (
-        {("ncnn", "wrong", "ReduceMean")},
-        ([node("ReduceMean", ["x", "axes"], ["y"])], {"axes": np.array([1, 2])}),
-        ([node("ReduceMean", ["x", "axes"], ["y"])], AXES),
+    "values by computed indices": (
+        {("ncnn", "refused", "GatherElements")},
+        ([node("GatherElements", ["x", "i"], ["y"])], {"i": np.zeros((1, 4, 8, 8), np.int64)}),
+        ([node("Gather", ["x", "i"], ["y"])], {"i": np.zeros(1, np.int64)}),
+    ),
+    "a comparison with infinity": (
+        {("ncnn", "refused", "Greater")},
+        ([node("Greater", ["x", "k"], ["m"]), node("Cast", ["m"], ["y"], to=1)], {"k": np.float32(-np.inf)}),
+        ([node("Greater", ["x", "k"], ["m"]), node("Cast", ["m"], ["y"], to=1)], {"k": np.float32(0)}),
+    ),
+    "maps one behind the other in the batch": (
+        {("ncnn", "refused", "Concat")},
+        ([node("Concat", ["x", "x"], ["g"], axis=0), node("Relu", ["g"], ["y"])], {}, {"g": [2, 4, 8, 8]}),
+        ([node("Concat", ["x", "x"], ["g"], axis=1), node("Relu", ["g"], ["y"])], {}, {"g": [1, 8, 8, 8]}),
+    ),
+    "a quantized value": (
+        {("ncnn", "refused", "DequantizeLinear")},
+        (QUANTIZED, {"k": np.float32(1)}),
+        ([node("Mul", ["x", "k"], ["y"])], {"k": np.float32(1)}),
+    ),
+    "a cast to half precision": (
+        {("ncnn", "refused", "Cast")},
+        ([node("Cast", ["x"], ["y"], to=10)],),
+        ([node("Cast", ["x"], ["y"], to=1)],),
     ),
 }
 
