@@ -132,7 +132,8 @@ def _predict(config: ComparisonConfig, records: TrialRecords, clock: Clock) -> N
     from poolzoo.compare.preview import preview
 
     remaining = [one for one in config.trials if not records.done(one)]
-    found = preview(config) if remaining else None
+    with output.quiet():  # assembling the first variants has said it
+        found = preview(config) if remaining else None
     rows = found.rows if found else ()
     of_rows = {(row.backbone, row.pool, row.local_pool): row.seconds or 0.0 for row in rows}
     each = {one.key: of_rows.get((one.backbone, one.pool, one.local_pool), 0.0) for one in config.variants}

@@ -110,7 +110,8 @@ def preview(config: ComparisonConfig, wanted: float | None = None, most_seeds: i
         for one in group:
             try:
                 started = time.perf_counter()
-                with output.quiet() if rows else nullcontext():  # messages about the data are printed once
+                # Messages about the data and the weights are printed once a backbone.
+                with output.quiet() if one.variant.backbone in first_of else nullcontext():
                     prepared = prepare(trial.settings_of(config.settings, one))
                 preparing = time.perf_counter() - started
             except PoolzooError as error:

@@ -6,8 +6,8 @@ import importlib
 import struct
 import threading
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from functools import cache
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
@@ -164,7 +164,7 @@ def scaled(
         OSError, ValueError, …: One of `Unreadable`: it is no image, or a damaged one.
     """
     with_heif()
-    with _opened(path) as file:
+    with open_file(path) if isinstance(path, Path) else nullcontext(path) as file:
         if (plain := plain_jpeg(file)) is not None:
             full = plain.height, plain.width
             part = part_of(full) if how.reader > 1 else 1
@@ -221,15 +221,6 @@ def read_with_size(
 
     found = scaled(path, part_of, how, on_misfit)
     return found.fitted(size, how), found.full
-
-
-@contextmanager
-def _opened(path: Path | BinaryIO) -> Iterator[BinaryIO]:
-    if not isinstance(path, Path):
-        yield path
-        return
-    with open_file(path) as file:
-        yield file
 
 
 def fit_array(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:

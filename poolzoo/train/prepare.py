@@ -356,7 +356,8 @@ def _report_input(settings: Settings, backbone: AssembledBackbone, data: DataSpl
             f"{stored} {sizes.show(data.size)} are resized to {sizes.show(backbone.image_size)}: "
             f"the feature map is {feature_map}"
         )
-    seen_images.tell(settings, backbone.resolved, data)
+    if not output.is_quiet():  # else a trial of a comparison, which says it once a backbone
+        seen_images.tell(settings, backbone.resolved, data)
 
 
 def _report_weights(assembly: Assembly) -> None:

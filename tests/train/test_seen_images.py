@@ -87,3 +87,14 @@ def test_a_plugin_with_no_such_sample_is_named(dry_run, sample, words):
     assert outcome.code == 1
     assert "trained_digests of seen" in outcome.err
     assert words in outcome.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [(), ("--freeze", "backbone"), ("--time-budget", "60s"), ("--dry-run",)])
+def test_comparison_says_it_once(poolzoo, tmp_path, options):
+    (tmp_path / "seen.py").write_text(PLUGIN.replace("SAMPLE", "seen('all')"))
+    arguments = ("compare", "--plugin", tmp_path / "seen.py", "--backbone", "seen", "--pretrained", "--data", "digits")
+    more = ("--pool", "avg,max", "--seeds", 2, "--epochs", 1, "--limit", 200, "--out", tmp_path / "c")
+    outcome = poolzoo(*arguments, *more, "--export-top", 0, "--robustness-samples", 0, *options)
+    assert outcome.code == 0, outcome.err
+    assert outcome.err.count("that seen was trained on") == 1, outcome.err

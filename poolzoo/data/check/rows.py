@@ -77,18 +77,23 @@ class Rows:
 
 @contextmanager
 def kept(path: Path, needed: int) -> Iterator[Rows]:
-    """The rows of a place; of a temporary file where they cannot be kept.
+    """The rows of a place; of a temporary file where they cannot be kept. Makes Ctrl-C say what stays.
 
     Args:
         path: The file that keeps them.
         needed: How many images there are.
     """
-    file = _opened(path) or tempfile.TemporaryFile()  # noqa: SIM115 - closed below
-    with file:
-        rows = Rows(file)
+    file = _opened(path)
+    with file or tempfile.TemporaryFile() as used:
+        rows = Rows(used)
         if len(rows) > _MAX_STALE * needed + 10_000:
             rows.drop()
-        yield rows
+        try:
+            yield rows
+        except KeyboardInterrupt as stop:
+            if file is not None and len(rows):
+                stop.args = (f"the same command continues it: what was found of {len(rows):,} images is kept",)
+            raise
 
 
 def _opened(path: Path) -> Any:

@@ -2,13 +2,21 @@
 
 Threads and not processes: decoding, resizing and reading release the interpreter's lock, so that a process for each
 worker is no faster and takes a copy of everything. `benchmarks/data/loading.py` measures both.
+
+A training step is done when the last of its threads is done. So the threads here give way to it, and fill their
+batches where a step leaves a processor idle. Who waits for a batch fills what no thread has begun.
 """
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -19,7 +27,9 @@ from poolzoo.data import pillow_warnings, recycled
 PIECE: Final = 4  # images that a thread fills at a time
 AHEAD_BYTES: Final = 24 << 20  # of images that wait …
 MAX_AHEAD: Final = 4  # … in at most so many batches, and in at least one
+NICER: Final = 5  # of the threads, as of nice(1): a third of the share of a thread that computes beside them
 Fill = Callable[[int, np.ndarray], int]
+Piece = Callable[[], list[int]]
 
 
 def workers(given: int | None = None) -> int:
@@ -46,28 +56,49 @@ def filled(
         Exception: Whatever `fill` raises, at the batch that it belongs to. Nothing is left running.
     """
     pillow_warnings.hush()
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="poolzoo-images")
-    waiting: deque[tuple[np.ndarray, list[Future[list[int]]]]] = deque()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="poolzoo-images", initializer=_give_way)
+    waiting: deque[tuple[np.ndarray, list[Piece], list[Future[list[int]]]]] = deque()
     image_bytes = int(np.prod(shape))
 
     def piece(positions: list[int], out: np.ndarray) -> list[int]:
         return [fill(position, image) for position, image in zip(positions, out, strict=True)]
 
     def taken() -> tuple[np.ndarray, np.ndarray]:
-        images, pieces = waiting.popleft()
-        return images, np.array([position for one in pieces for position in one.result()], np.int64)
+        images, pieces, begun = waiting.popleft()
+        for place in reversed(range(len(pieces))):  # threads take the first ones first
+            if begun[place].cancel():
+                begun[place] = _finished(pieces[place])
+        return images, np.array([position for one in begun for position in one.result()], np.int64)
 
     try:
         for positions in batches:
             images = recycled.empty((len(positions), *shape))
-            pieces = [
-                pool.submit(piece, positions[start : start + PIECE].tolist(), images[start : start + PIECE])
+            pieces: list[Piece] = [
+                partial(piece, positions[start : start + PIECE].tolist(), images[start : start + PIECE])
                 for start in range(0, len(positions), PIECE)
             ]
-            waiting.append((images, pieces))
+            waiting.append((images, pieces, [pool.submit(one) for one in pieces]))
             if len(waiting) > max(1, min(MAX_AHEAD, AHEAD_BYTES // max(1, len(positions) * image_bytes))):
                 yield taken()
         while waiting:
             yield taken()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _finished(piece: Piece) -> Future[list[int]]:
+    """What a thread would have made of a piece, made here."""
+    made: Future[list[int]] = Future()
+    try:
+        made.set_result(piece())
+    except Exception as error:
+        made.set_exception(error)
+    return made
+
+
+def _give_way() -> None:
+    """Gives this thread a smaller share of a processor beside others; on Linux, where threads have their own."""
+    if sys.platform == "linux":
+        thread = threading.get_native_id()
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICER)

@@ -68,6 +68,23 @@ def test_two_checks_at_once_do_not_mix_their_rows(tmp_path):
         assert again.all()["key"][:, 1].tolist() == [1]
 
 
+def test_an_interrupted_check_that_keeps_nothing_promises_nothing(tmp_path):
+    def begin(*keys: int) -> None:
+        with rows.kept(tmp_path / "x.rows", 5) as found:
+            found.append(rows_with_keys(*keys))
+            raise KeyboardInterrupt
+
+    def interrupted(*keys: int) -> tuple[object, ...]:
+        with pytest.raises(KeyboardInterrupt) as stopped:
+            begin(*keys)
+        return stopped.value.args
+
+    assert not interrupted()
+    with rows.kept(tmp_path / "x.rows", 5):  # another check has the file
+        assert not interrupted(1)
+    assert interrupted(1)
+
+
 class Interrupting(IndexedImages):
     """Raises what ctrl-C raises at one image."""
 
@@ -81,7 +98,7 @@ def test_an_interrupted_check_goes_on_where_it_was(tmp_path):
     names = [f"{number}.jpg" for number in range(40)]
     planted.folder(tmp_path, {name: planted.photograph(number, (40, 40)) for number, name in enumerate(names)})
     index = ImageIndex(FileStorage(str(tmp_path)), Names.of(names), np.zeros(40, np.int32))
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="the same command continues it: what was found of 30 images is kept"):
         run.check("photos", {"train": Interrupting(index)}, ("ant",), tmp_path / "cache")
     found = run.check("photos", {"train": IndexedImages(index)}, ("ant",), tmp_path / "cache")
     assert 0 < found.looked <= 10
