@@ -21,7 +21,10 @@ from faults.oracle import Reference, false_manifests, processes_of, said_wrong
 from faults.scenarios import Scenario
 
 SIGNALS: Final = {
-    **{"kill": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT, "hup": signal.SIGHUP},
+    "kill": signal.SIGKILL,
+    "term": signal.SIGTERM,
+    "int": signal.SIGINT,
+    "hup": signal.SIGHUP,
     "power": signal.SIGKILL,  # which ends every process, and loses what has not come to the disk
 }
 CODES: Final = {"kill": -signal.SIGKILL, "term": 143, "int": 130, "hup": 129, "power": -signal.SIGKILL}

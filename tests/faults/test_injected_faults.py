@@ -1,4 +1,4 @@
-"""Real commands under faults lose nothing; a program that writes in place, or does not wait for the disk, is found out."""
+"""Real commands under faults lose nothing; one that writes in place, or does not wait for the disk, is found out."""
 
 from __future__ import annotations
 
