@@ -97,7 +97,11 @@ def parse_scaling(value_range: str | None, mean: str | None, std: str | None) ->
         raise UsageError(f"--input-range {value_range} does not rise", "such as 0,255: what black and white become")
     if min(deviations) <= 0:
         raise UsageError(f"--std {std} is not above zero", "such as 0.229,0.224,0.225")
-    return Scaling(low, high, means, deviations)
+    scaling = Scaling(low, high, means, deviations)
+    if not scaling.is_possible:
+        text = "--input-range, --mean and --std make numbers of images that float32 cannot hold"
+        raise UsageError(text, "such as --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225")
+    return scaling
 
 
 def _numbers(option: str, text: str, count: int) -> tuple[float, ...]:

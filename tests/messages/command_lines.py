@@ -163,6 +163,7 @@ WRONG: tuple[tuple[str, Words], ...] = (
     ("wide", ("verify", "x.onnx", "--against", "module.py:number", "--image-size", "wide")),
     ("1,0", ("verify", "x.onnx", "--against", "module.py:number", "--input-range", "1,0")),
     ("--std", ("verify", "x.onnx", "--against", "module.py:number", "--std", "0")),
+    ("--std", ("verify", "x.onnx", "--against", "module.py:number", "--std", "1e-45")),
     ("--mean", ("verify", "x.onnx", "--against", "module.py:number", "--mean", "red")),
     ("x.onnx", ("verify", "x.onnx", "--against", "module.py:number")),
     ("0", ("bench", "bundle", "--batch", "0")),

@@ -14,6 +14,7 @@ from sklearn.datasets import load_sample_image
 from support.foreign import SIDE, make
 from torch import nn
 
+from poolzoo.cli.foreign import parse_scaling
 from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.data.images import fit
 from poolzoo.parity.foreign import images as gathering
@@ -176,9 +177,28 @@ def test_what_timm_states_of_a_module_is_read():
     module.pretrained_cfg = {"mean": (0.5, 0.4, 0.3), "std": [1, 2, 3], "input_size": (3, 32, 48)}
     assert models.published_scaling(module) == Scaling(mean=(0.5, 0.4, 0.3), std=(1.0, 2.0, 3.0))
     assert models.published_size(module) == (32, 48)
-    for other in ({"mean": (0.5,), "std": (1.0,), "input_size": (32, 48)}, {"mean": (0.5,) * 3}, "none"):
+    nothing = (
+        {"mean": (0.5,), "std": (1.0,), "input_size": (32, 48)},
+        {"mean": (0.5,) * 3},
+        "none",
+        {"mean": None, "std": 1.0, "input_size": (3, None, None)},
+        {"mean": "abc", "std": "abc", "input_size": (3, "a", "b")},
+        {"mean": (0.5,) * 3, "std": (0.2, 0.0, 0.2), "input_size": (3, 0, -1)},
+        {"mean": (float("nan"),) * 3, "std": (1.0,) * 3, "input_size": (3, float("nan"), 1)},
+        {"mean": (0.5,) * 3, "std": (1.0, 1e-45, 1.0), "input_size": (3, float("inf"), 10**30)},
+    )
+    for other in nothing:
         module.pretrained_cfg = other
-        assert models.published_scaling(module) is models.published_size(module) is None
+        assert models.published_scaling(module) is models.published_size(module) is None, other
+
+
+@pytest.mark.parametrize(
+    "scaling", [{"std": "1e-45,1,1"}, {"mean": "1e39,0,0"}, {"value_range": "-1e38,3e38"}], ids=str
+)
+def test_a_scaling_that_float32_cannot_hold_is_refused(recwarn, scaling):
+    with pytest.raises(UsageError, match="float32 cannot hold"):
+        parse_scaling(**{"value_range": None, "mean": None, "std": None, **scaling})
+    assert not recwarn.list
 
 
 SOURCE = """

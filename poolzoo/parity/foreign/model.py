@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from poolzoo.common.errors import CheckFailed, reason
+from poolzoo.data import sizes
 from poolzoo.data.sizes import Size, show
 from poolzoo.runtime.foreign.canonical import LEAST, Scores
 from poolzoo.runtime.foreign.classifier import TRIAL, FileInput, are_probabilities
@@ -179,21 +180,28 @@ def check_classes(path: object, reference: str, found: int, expected: int) -> No
 
 
 def published_scaling(module: nn.Module) -> Scaling | None:
-    """The scaling that a module of timm states in its `pretrained_cfg`; None where there is none."""
+    """The scaling that a module of timm states in its `pretrained_cfg`; None where there is none that can be."""
     stated = getattr(module, "pretrained_cfg", None)
     if not isinstance(stated, dict) or not {"mean", "std"} <= stated.keys():
         return None
-    mean, std = (tuple(float(one) for one in stated[key]) for key in ("mean", "std"))
-    return Scaling(mean=mean, std=std) if len(mean) == len(std) == 3 else None
+    try:
+        mean, std = (tuple(float(one) for one in stated[key]) for key in ("mean", "std"))
+    except (TypeError, ValueError, OverflowError):
+        return None
+    scaling = Scaling(mean=mean, std=std)
+    return scaling if len(mean) == len(std) == 3 and scaling.is_possible else None
 
 
 def published_size(module: nn.Module) -> Size | None:
-    """Height and width that a module of timm states in its `pretrained_cfg`; None where there are none."""
+    """Height and width that a module of timm states in its `pretrained_cfg`; None where there are none that can be."""
     stated = getattr(module, "pretrained_cfg", None)
     size = stated.get("input_size") if isinstance(stated, dict) else None
     if not isinstance(size, tuple | list) or len(size) != 3:
         return None
-    return int(size[1]), int(size[2])
+    try:
+        return sizes.parse(tuple(map(int, size[1:])))
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def _trial(model: ForeignModel, size: Size) -> np.ndarray:

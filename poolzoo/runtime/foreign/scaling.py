@@ -32,6 +32,15 @@ class Scaling:
         """Whether values stay as they are."""
         return bool((self.factor == 1).all() and (self.offset == 0).all())
 
+    @property
+    def is_possible(self) -> bool:
+        """Whether float32 can hold what it computes with."""
+        if min(self.std) <= 0:
+            return False
+        with np.errstate(invalid="ignore"):
+            white = self.factor + self.offset
+        return bool(np.isfinite((self.factor, self.offset, white)).all())
+
     @cached_property
     def factor(self) -> np.ndarray:
         """What a value in 0–1 is multiplied by, `float32[3, 1, 1]`."""
@@ -60,4 +69,5 @@ class Scaling:
 
 
 def _column(values: Sequence[float]) -> np.ndarray:
-    return np.array(values, np.float32)[:, None, None]
+    with np.errstate(over="ignore"):
+        return np.array(values, np.float32)[:, None, None]
