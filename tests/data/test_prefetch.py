@@ -22,7 +22,7 @@ def read(fill, count: int = 8 * PIECE, threads: int = 2) -> list[int]:
     return positions.tolist()
 
 
-def test_who_waits_for_a_batch_fills_what_no_thread_has_begun():
+def test_who_waits_fills_what_no_thread_has_begun():
     """Threads that wait until the caller has filled an image would wait forever."""
     helped = threading.Event()
 
