@@ -9,9 +9,9 @@ Networks, NeurIPS 2020, arXiv:2003.06820). `calibration_fit.py` chooses the map.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -115,7 +115,16 @@ class Calibration:
         """
         if found is None:
             return None
-        if not isinstance(found, dict) or not _is_finite(found.get("temperature")) or found["temperature"] <= 0:
+        if not isinstance(found, dict):
+            raise ValueError("calibration with a temperature above 0")
+        read = cls._read(found, count)
+        if found.get("method", read.method) != read.method:
+            raise ValueError(f"calibration with the method of its numbers, {read.method}")
+        return read
+
+    @classmethod
+    def _read(cls, found: Mapping[str, Any], count: int) -> Calibration:
+        if not _is_finite(found.get("temperature")) or found["temperature"] <= 0:
             raise ValueError("calibration with a temperature above 0")
         temperature = float(found["temperature"])
         if not 1 / MOST <= temperature <= MOST:

@@ -380,6 +380,8 @@ def test_a_file_holds_a_calibration(calibration):
         {"temperature": -1.0},
         {"temperature": True},
         {"temperature": float("inf")},
+        {"temperature": 1.0, "method": "power"},
+        {"temperature": 1.0, "method": "of a later version", "numbers": [1.0]},
         {"temperature": 1.0, "scale": [1.0, 1.0, 1.0]},
         {"temperature": 1.0, "power": 0.9},
         {"temperature": 1.0, "power": 2.1},
