@@ -63,7 +63,9 @@ def test_every_flag_in_the_documents_exists():
 
 
 def test_every_benchmark_and_its_options_exist():
-    shared = "".join((ROOT / "benchmarks" / name).read_text() for name in ("coverage/jobs.py", "train/peers.py"))
+    shared = "".join(
+        (ROOT / "benchmarks" / name).read_text() for name in ("cli/pairs.py", "coverage/jobs.py", "train/peers.py")
+    )
     lines = [*inline("python"), *(line for line in FENCED if line.text.startswith("python"))]
     named = [line for line in lines if " -m benchmarks." in line.text]
     assert named

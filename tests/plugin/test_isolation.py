@@ -186,7 +186,8 @@ def test_memory_is_limited_within_a_call_alone(monkeypatch):
             used = int(file.read().split()[5]) * resource.getpagesize()
         assert abs(soft - used - (64 << 20)) < 32 << 20
         assert resource.getrlimit(resource.RLIMIT_DATA) == before
-        assert isinstance(limits.call(bytearray, 256 << 20)[1], MemoryError)
+        # More than what the process may have given back to malloc, which needs no new memory.
+        assert isinstance(limits.call(bytearray, 4 << 30)[1], MemoryError)
     assert resource.getrlimit(resource.RLIMIT_DATA) == before
 
 
