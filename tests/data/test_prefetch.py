@@ -1,15 +1,13 @@
-"""Threads that fill batches ahead of a training step: who goes first, who helps, and whose error is raised."""
+"""Threads that fill batches ahead of a training step: who helps, and whose error is raised."""
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
 
 import numpy as np
 import pytest
 
-from poolzoo.data.streaming.prefetch import NICER, PIECE, filled
+from poolzoo.data.streaming.prefetch import PIECE, filled
 
 LONG = 60  # seconds after which a test that hangs fails
 HERE = threading.main_thread()
@@ -50,24 +48,3 @@ def test_error_is_that_of_the_first_image_whoever_found_another():
 
     with pytest.raises(ValueError, match="of a thread"):
         read(fill)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="priorities of threads are Linux's")
-def test_threads_give_way_and_the_caller_does_not():
-    def priority() -> int:
-        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-
-    found: dict[bool, set[int]] = {True: set(), False: set()}
-    before, begun = priority(), threading.Event()
-
-    def fill(position: int, out: np.ndarray) -> int:
-        is_here = threading.current_thread() is HERE
-        found[is_here].add(priority())
-        begun.set() if not is_here else begun.wait(LONG)
-        out[:] = position
-        return position
-
-    read(fill)
-    assert found[False] == {min(19, before + NICER)}
-    assert found[True] <= {before}
-    assert priority() == before

@@ -3,19 +3,14 @@
 Threads and not processes: decoding, resizing and reading release the interpreter's lock, so that a process for each
 worker is no faster and takes a copy of everything. `benchmarks/data/loading.py` measures both.
 
-A training step is done when the last of its threads is done. So the threads here give way to it, and fill their
-batches where a step leaves a processor idle. Who waits for a batch fills what no thread has begun.
+Who waits for a batch fills what no thread has begun of it.
 """
 
 from __future__ import annotations
 
-import os
-import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -27,7 +22,6 @@ from poolzoo.data import pillow_warnings, recycled
 PIECE: Final = 4  # images that a thread fills at a time
 AHEAD_BYTES: Final = 24 << 20  # of images that wait …
 MAX_AHEAD: Final = 4  # … in at most so many batches, and in at least one
-NICER: Final = 5  # of the threads, as of nice(1): a third of the share of a thread that computes beside them
 Fill = Callable[[int, np.ndarray], int]
 Piece = Callable[[], list[int]]
 
@@ -56,7 +50,7 @@ def filled(
         Exception: Whatever `fill` raises, at the batch that it belongs to. Nothing is left running.
     """
     pillow_warnings.hush()
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="poolzoo-images", initializer=_give_way)
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="poolzoo-images")
     waiting: deque[tuple[np.ndarray, list[Piece], list[Future[list[int]]]]] = deque()
     image_bytes = int(np.prod(shape))
 
@@ -94,11 +88,3 @@ def _finished(piece: Piece) -> Future[list[int]]:
     except Exception as error:
         made.set_exception(error)
     return made
-
-
-def _give_way() -> None:
-    """Gives this thread a smaller share of a processor beside others; on Linux, where threads have their own."""
-    if sys.platform == "linux":
-        thread = threading.get_native_id()
-        with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICER)
