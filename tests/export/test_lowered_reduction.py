@@ -85,6 +85,23 @@ def test_a_sum_that_overflows_in_half_precision_is_reduced_to_its_node(tmp_path)
     assert "| ReduceSum sum | network.pool | inf |" in text
 
 
+def test_a_product_of_two_values_that_overflows_is_reduced_to_its_node():
+    nodes = [
+        helper.make_node("Mul", ["images", "factor"], ["x"], "x"),
+        helper.make_node("Abs", ["x"], ["size"], "size"),
+        helper.make_node("Mul", ["x", "size"], ["product"], "product"),
+        helper.make_node("Add", ["product", "factor"], ["logits"], "add"),
+    ]
+    sides = ["N", *IMAGES.shape[1:]]
+    inputs, outputs = ([helper.make_tensor_value_info(one, TensorProto.FLOAT, sides)] for one in ("images", "logits"))
+    factor = numpy_helper.from_array(np.float32(1000 / np.abs(IMAGES).max()), "factor")
+    made = helper.make_graph(nodes, "g", inputs, outputs, [factor])
+    proto = helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    found = lowered.reduce_lowered(proto, fp16.with_float32_nodes(proto, ()), {"images": IMAGES[:4]}, "fp16")
+    assert found.lowering.nodes[0].node == "product"
+    assert [node.op_type for node in found.graph.graph.node if node.op_type != "Cast"] == ["Mul"]
+
+
 @pytest.mark.slow
 def test_the_script_shows_an_overflow_with_public_packages_alone(tmp_path):
     proto = squares()

@@ -270,6 +270,17 @@ def test_a_plugin_object_registered_twice_counts_once(poolzoo, site):
     the_same(poolzoo, "module", "package")
 
 
+def test_a_hook_that_a_package_repeats_beside_its_own_counts_once(poolzoo, site):
+    write(site / "adds", "hooks", POOL.format(name="mine"))
+    own = HEAD + "from adds.hooks import poolzoo_poolings\n@hookimpl\ndef poolzoo_datasets():\n    return []\n"
+    write(site / "adds", "__init__", own)
+    install(site, "module", "module = adds.hooks")
+    install(site, "package", "package = adds")
+    rows = poolzoo("list", "--json").json
+    assert len([row for row in rows["poolings"] if row["name"] == "mine"]) == 1
+    assert rows["problems"] == []
+
+
 def test_an_object_with_methods_counts_once(poolzoo, site):
     text = HEAD + "class Plugin:\n    @hookimpl\n    def poolzoo_poolings(self):\n"
     text += "        yield Pooling(name='mine', summary='', kind='global', build='math:sin')\n"

@@ -11,6 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from poolzoo.plugin import loader
 from poolzoo.runtime import runtimes
+from poolzoo.runtime.builtin import ncnn_forms
+from poolzoo.runtime.builtin.ncnn_forms import MAX_SORTED
 from poolzoo.runtime.portability import RULES, known_causes, portability
 
 DIGITS = Path(__file__).parents[1] / "data" / "digits_bundle"
@@ -232,6 +234,15 @@ def test_a_pattern_is_found_and_its_portable_form_is_not(case):
     expected, pattern, portable = CASES[case]
     assert found(*pattern) == expected
     assert found(*portable) == set()
+
+
+@pytest.mark.parametrize(("count", "refused"), [(MAX_SORTED, False), (MAX_SORTED + 1, True)])
+def test_as_many_values_are_refused_as_the_rewrite_for_ncnn_leaves(count, refused):
+    nodes = [node("Pad", ["x", "pads"], ["p"]), node("TopK", ["p", "k"], ["y", "i"])]
+    made = graph(nodes, {"pads": np.array([0] * 7 + [count - 8]), "k": np.array([2])}, {"p": ["batch", 4, 8, count]})
+    assert (("ncnn", "TopK") in {(one.runtime, one.operator) for one in portability(made)}) == refused
+    left = {one.op_type for one in ncnn_forms.rewrite(made).graph.node}
+    assert ("TopK" in left) == refused
 
 
 def test_every_rule_has_a_case():
