@@ -43,12 +43,14 @@ class Run:
         network: The network in eval mode, on the CPU.
         preprocess: Turns `uint8[N, h, w, 3]` into the network's input, `float32[N, 3, H, W]`.
         config: `config.json`.
+        assembly: The network with what it was built of.
     """
 
     path: Path
     network: Network
     preprocess: Preprocess
     config: Config
+    assembly: Assembly
 
     @property
     def classes(self) -> list[str]:
@@ -257,30 +259,30 @@ def model_config(config: Config) -> ModelConfig:
     )
 
 
-def load_run(path: str | os.PathLike[str]) -> Run:
-    """Builds the network of a finished run and loads its weights.
-
-    Raises:
-        UsageError: There is no such run, or a plugin that it needs is missing.
-        CheckFailed: The run is incomplete, damaged or altered.
-    """
-    return _load(Path(path), [])[0]
-
-
 def load_runs(paths: Iterable[Path]) -> list[Run]:
     """Loads several runs. Those whose backbones are bitwise the same share its module, which is built once.
 
     Raises:
         UsageError, CheckFailed: As `load_run`.
     """
-    found: list[tuple[Run, Assembly]] = []
+    found: list[Run] = []
     for path in paths:
-        found.append(_load(path, found))
-    return [run for run, _ in found]
+        found.append(load_run(path, beside=found))
+    return found
 
 
-def _load(directory: Path, loaded: Sequence[tuple[Run, Assembly]]) -> tuple[Run, Assembly]:
-    """Loads a run; its backbone is that of one of the loaded runs where it is the same."""
+def load_run(path: str | os.PathLike[str], beside: Sequence[Run] = ()) -> Run:
+    """Builds the network of a finished run and loads its weights.
+
+    Args:
+        path: The run directory.
+        beside: Runs that are loaded; where the backbone of one of them is bitwise the same, both share its module.
+
+    Raises:
+        UsageError: There is no such run, or a plugin that it needs is missing.
+        CheckFailed: The run is incomplete, damaged or altered.
+    """
+    directory = Path(path)
     manifest.check(directory, "run")
     config = reading.read_config(directory)
     try:
@@ -293,7 +295,7 @@ def _load(directory: Path, loaded: Sequence[tuple[Run, Assembly]]) -> tuple[Run,
         ) from error
     file, hint = directory / "model.safetensors", "was a plugin or timm changed?"
     state = load_tensors(file.read_bytes(), str(file), hint)
-    twin = next((other for _, other in loaded if _has_backbone(other, model, state)), None)
+    twin = next((one.assembly for one in beside if _has_backbone(one.assembly, model, state)), None)
     try:
         assembly = assemble(model) if twin is None else attach_head(twin.backbone, model)
     except UsageError as error:
@@ -306,7 +308,7 @@ def _load(directory: Path, loaded: Sequence[tuple[Run, Assembly]]) -> tuple[Run,
     network = assembly.network
     fill_exactly(network, state, str(file), hint, dropped=network.dropped)
     preprocess = Preprocess(tuple(mean), tuple(std), model.data_size, assembly.image_size)
-    return Run(directory, network.eval(), preprocess.eval(), config), assembly
+    return Run(directory, network.eval(), preprocess.eval(), config, assembly)
 
 
 def _has_backbone(other: Assembly, model: ModelConfig, state: Mapping[str, torch.Tensor]) -> bool:

@@ -16,11 +16,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from poolzoo.common import json_reader, resources
 from poolzoo.common.errors import EnvironmentProblem, disk_full, explain
 from poolzoo.plugin import loader
+
+if TYPE_CHECKING:
+    from poolzoo.compare.measures import Exporter
 
 PROCESS_BYTES: Final = 2 << 30  # that a process may need to export a network
 PROVIDER: Final = "auto"  # of ONNX Runtime
@@ -82,12 +85,12 @@ def export_all(jobs: Sequence[Job], threads: int | None) -> Iterator[Exported]:
     others = [threading.Thread(target=_work, args=(waiting, ended, stop, each)) for _ in range(1, count)]
     for thread in others:
         thread.start()
-    left = len(jobs)
+    left, exporter = len(jobs), _exporter(each)
     try:
         while left:
             own = _next(waiting)
             if own is not None:
-                ended.put(_export_here(own, each))
+                ended.put(_export_here(own, exporter))
             while left and (own is None or not ended.empty()):
                 yield ended.get()
                 left -= 1
@@ -104,11 +107,15 @@ def _next(waiting: queue.SimpleQueue[Job]) -> Job | None:
         return None
 
 
-def _export_here(job: Job, threads: int) -> Exported:
+def _exporter(threads: int) -> Exporter:
     from poolzoo.compare import measures
 
+    return measures.Exporter(PROVIDER, threads)
+
+
+def _export_here(job: Job, exporter: Exporter) -> Exported:
     try:
-        return Exported(job, parity=measures.export(job.run, job.file, PROVIDER, threads))
+        return Exported(job, parity=exporter.export(job.run, job.file))
     except Exception as error:
         return Exported(job, error=explain(error).message, disk_full=disk_full(error) is not None)
 
@@ -216,9 +223,10 @@ def main() -> None:
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no answer
     loader.settings.update(pickle.load(requests))
+    exporter = _exporter(int(sys.argv[1]))
     for line in requests:
         run, file = json.loads(line)
-        found = _export_here(Job(Path(run), Path(file)), int(sys.argv[1]))
+        found = _export_here(Job(Path(run), Path(file)), exporter)
         answer = {"parity": found.parity, "error": found.error, "disk_full": found.disk_full}
         answers.write(json.dumps(answer).encode() + b"\n")  # noqa: TID251 - a protocol
         answers.flush()

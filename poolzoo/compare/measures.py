@@ -7,14 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
 
-from poolzoo.artifacts.run import load_run
+from poolzoo.artifacts.run import Run, load_run
 from poolzoo.common import timing
 from poolzoo.model import surgery
+
+if TYPE_CHECKING:
+    from poolzoo.parity.shared_maps import SharedMaps
 
 BATCHES: Final = (1, 32)  # batch sizes that are timed under ONNX Runtime
 
@@ -38,34 +41,58 @@ def size(path: Path) -> Size:
     return Size(params=sum(p.numel() for p in run.network.parameters()), macs=counter.get_total_flops() // 2)
 
 
-def export(path: Path, file: Path, provider: str, threads: int) -> bool:
-    """Exports a run's network as `poolzoo export` does, and checks its parity.
+class Exporter:
+    """Exports runs one after the other. What one shares with the run before is not computed again.
+
+    Where both have the same backbone, it is built once, and it computes the maps of their references once.
 
     Args:
-        path: The run directory.
-        file: The graph, which is written.
         provider: Of ONNX Runtime.
         threads: Of torch and of ONNX Runtime.
-
-    Returns:
-        Whether the graph computes what the network computes.
     """
-    from poolzoo.export import graph
-    from poolzoo.export.source import from_run
-    from poolzoo.parity.check import check_parity
-    from poolzoo.parity.reference import Reference
-    from poolzoo.runtime import ort_session
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        source = from_run(load_run(path))
-        written = graph.export_graph(source, file)
-        opened = ort_session.open_model(file, provider, threads)
-        reference = Reference.compute(source.model, source.images, source.image_labels)
-        return check_parity(reference, file, written.layers, opened, threads).passed
-    finally:
-        torch.set_num_threads(before)
+    def __init__(self, provider: str, threads: int) -> None:
+        self.provider = provider
+        self.threads = threads
+        self._before: tuple[Run, SharedMaps] | None = None
+
+    def export(self, path: Path, file: Path) -> bool:
+        """Exports a run's network as `poolzoo export` does, and checks its parity.
+
+        Args:
+            path: The run directory.
+            file: The graph, which is written.
+
+        Returns:
+            Whether the graph computes what the network computes.
+        """
+        from poolzoo.export import graph
+        from poolzoo.export.source import from_run
+        from poolzoo.parity.check import check_parity
+        from poolzoo.parity.reference import Reference
+        from poolzoo.runtime import ort_session
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            run, shared = self._loaded(path)
+            source = from_run(run)
+            written = graph.export_graph(source, file)
+            opened = ort_session.open_model(file, self.provider, self.threads)
+            reference = Reference.compute(source.model, source.images, source.image_labels, shared=shared)
+            return check_parity(reference, file, written.layers, opened, self.threads).passed
+        finally:
+            torch.set_num_threads(before)
+
+    def _loaded(self, path: Path) -> tuple[Run, SharedMaps]:
+        """A run, with the maps of the run before where both share a backbone."""
+        from poolzoo.parity.shared_maps import SharedMaps
+
+        run = load_run(path, beside=[] if self._before is None else [self._before[0]])
+        if self._before is None or run.network.backbone is not self._before[1].backbone:
+            self._before = None  # its maps are not needed again
+            self._before = run, SharedMaps(run.network.backbone)
+        return run, self._before[1]
 
 
 def latencies(path: Path, file: Path, provider: str, threads: int | None) -> dict[int, float]:

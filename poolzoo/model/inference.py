@@ -65,7 +65,10 @@ class InferenceModel(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         stored = images.dtype == torch.uint8
-        logits = self.network(self.preprocess(images) if stored else self.preprocess.normalize(images))
+        return self.of_logits(self.network(self.preprocess(images) if stored else self.preprocess.normalize(images)))
+
+    def of_logits(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """The network's logits and the probabilities that belong to them."""
         calibrated = self._calibrated(logits)
         return logits, calibrated.sigmoid() if self.multilabel else calibrated.softmax(1)
 

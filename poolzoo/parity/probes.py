@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from poolzoo.common.errors import CheckFailed
 from poolzoo.model import surgery
 from poolzoo.model.inference import OPSET, plain_operators, quiet_exporter
+from poolzoo.parity.float64 import in_float64
 from poolzoo.parity.layers import Layers, subgraph
 from poolzoo.parity.reference import reordered_sums
 from poolzoo.parity.report import ProbeResult
@@ -307,14 +308,10 @@ def _compare(part: Part, name: str, x: np.ndarray, double: np.ndarray | None) ->
 def _in_float64(part: Part, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The module's outputs in float64, by name; without those for which it requires float32."""
     found = {}
-    try:
-        with suppress(RuntimeError):
-            part.module.double()
-            for name, x in inputs.items():
-                with suppress(RuntimeError):
-                    found[name] = part.run_torch(x, torch.float64)
-    finally:
-        part.module.float()
+    with suppress(RuntimeError), in_float64(part.module):
+        for name, x in inputs.items():
+            with suppress(RuntimeError):
+                found[name] = part.run_torch(x, torch.float64)
     return found
 
 

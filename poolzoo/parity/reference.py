@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -16,6 +17,8 @@ from poolzoo.common.errors import CheckFailed
 from poolzoo.data.synthetic import edge_cases
 from poolzoo.metrics.decisions import ONE_LABEL, Decision
 from poolzoo.model.inference import batch_of
+from poolzoo.parity.float64 import in_float64
+from poolzoo.parity.shared_maps import SharedMaps
 from poolzoo.runtime import tolerance
 
 FLOOR_FACTOR: Final = 4.0  # a faithful graph lies at about a quarter of that, a faulty one hundreds of times above it
@@ -33,8 +36,11 @@ class UnstableNetworkError(CheckFailed):
     """A network whose outputs rounding alone changes so much that any graph would agree with it."""
 
 
-def _outputs(model: nn.Module, images: np.ndarray, dtype: torch.dtype, label: str) -> tuple[np.ndarray, np.ndarray]:
+def _outputs(
+    model: nn.Module, images: np.ndarray, dtype: torch.dtype, label: str, shared: SharedMaps | None
+) -> tuple[np.ndarray, np.ndarray]:
     """The network's logits and probabilities in a precision, on the CPU, `[N, classes]` each."""
+    run = model if shared is None else partial(shared.outputs, model)
     parts = []
     with torch.inference_mode(), output.progress(label, len(images)) as bar:
         size = batch_of(model, images.shape[1:3])
@@ -43,7 +49,7 @@ def _outputs(model: nn.Module, images: np.ndarray, dtype: torch.dtype, label: st
             size = min(size, max(torch.get_num_threads(), fewer))
         for start in range(0, len(images), size):
             batch = torch.from_numpy(np.ascontiguousarray(images[start : start + size]))
-            parts.append([out.to(dtype) for out in model(batch)])
+            parts.append([out.to(dtype) for out in run(batch)])
             bar.update(start + len(batch))
     logits, probabilities = (torch.cat(outs).numpy() for outs in zip(*parts, strict=True))
     return logits, probabilities
@@ -68,19 +74,19 @@ def reordered_sums(run: Callable[[np.ndarray], np.ndarray], images: np.ndarray) 
 
 
 def _reference(
-    model: nn.Module, images: np.ndarray, single: tuple[np.ndarray, np.ndarray]
+    model: nn.Module, images: np.ndarray, single: tuple[np.ndarray, np.ndarray], shared: SharedMaps | None
 ) -> tuple[str, tuple[np.ndarray, np.ndarray], np.ndarray]:
     """The reference's precision, its logits and probabilities, and the noise floor of each image.
 
     A network that requires float32 (a layer that casts) is its own reference, with floors of 1e-6 of its logits.
     """
     try:
-        double = _outputs(model.double(), images, torch.float64, "torch, float64")
+        with in_float64(model):
+            double = _outputs(model, images, torch.float64, "torch, float64", shared)
     except RuntimeError:
         single = single[0][: len(images)], single[1][: len(images)]
         return "float32", single, RELATIVE * max_abs_by_row(single[0])
     finally:
-        model.float()  # exact: every float32 is a float64; a copy would trust that modules can be copied
         allocator.release(generation=0)  # what glibc kept
     return "float64", double, tolerance.distances(_joined(single)[: len(images)], _joined(double)).max(1)
 
@@ -131,7 +137,12 @@ class Reference:
 
     @classmethod
     def compute(
-        cls, model: nn.Module, images: np.ndarray, labels: np.ndarray | None, decision: Decision = ONE_LABEL
+        cls,
+        model: nn.Module,
+        images: np.ndarray,
+        labels: np.ndarray | None,
+        decision: Decision = ONE_LABEL,
+        shared: SharedMaps | None = None,
     ) -> Reference:
         """Runs the network on the synthetic edge cases and on images.
 
@@ -140,6 +151,7 @@ class Reference:
             images: `uint8[N, H, W, 3]`.
             labels: Their labels, `int[N]`, or `uint8[N, K]` for several labels; None where the images are synthetic.
             decision: How logits become labels.
+            shared: The maps of the network's backbone, if others share it.
 
         Raises:
             CheckFailed: The network gives NaN or infinity.
@@ -152,9 +164,13 @@ class Reference:
         everything = np.concatenate([np.stack(list(edges.values())), images])
         exact = count + min(len(images), FLOAT64_IMAGES)
 
-        float32 = _outputs(model, everything, torch.float32, "torch, float32")
-        precision, reference, floors = _reference(model, everything[:exact], float32)
-        for again in reordered_sums(lambda x: _joined(_outputs(model, x, torch.float32, "")), everything[:count]):
+        float32 = _outputs(model, everything, torch.float32, "torch, float32", shared)
+        precision, reference, floors = _reference(model, everything[:exact], float32, shared)
+
+        def again_in_float32(x: np.ndarray) -> np.ndarray:
+            return _joined(_outputs(model, x, torch.float32, "", shared))
+
+        for again in reordered_sums(again_in_float32, everything[:count]):
             floors[:count] = np.maximum(floors[:count], tolerance.distances(again, _joined(reference)[:count]).max(1))
         broken = ~(np.isfinite(float32[0]).all(1))
         broken[:exact] |= ~np.isfinite(reference[0]).all(1)
@@ -205,8 +221,8 @@ class Reference:
         """
         images = self.images[rows]
         single = self.float32[0][rows], self.float32[1][rows]
-        _, exact, floors = _reference(self.model, images, single)
-        for again in reordered_sums(lambda x: _joined(_outputs(self.model, x, torch.float32, "")), images):
+        _, exact, floors = _reference(self.model, images, single, None)
+        for again in reordered_sums(lambda x: _joined(_outputs(self.model, x, torch.float32, "", None)), images):
             floors = np.maximum(floors, tolerance.distances(again, _joined(exact)).max(1))
         scale = self.scale[rows]
         stable = floors <= MAX_FLOOR * scale

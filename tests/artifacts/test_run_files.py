@@ -103,7 +103,7 @@ def test_a_config_holds_the_decision_and_the_test_part(assembly):
 def test_a_run_without_its_calibration_decides_the_same(assembly):
     decision = Decision((0.25, 0.5, 0.75), Calibration(2.0, (1.0, 2.0, 3.0), (0.1, 0.2, 0.3)))
     config = run.configuration(assembly, PREPROCESS, ("a", "b", "c"), "d", Fit(), decision)
-    found = run.Run(Path("r"), assembly.network, PREPROCESS, config)
+    found = run.Run(Path("r"), assembly.network, PREPROCESS, config, assembly)
     plain = found.uncalibrated()
     logits = torch.linspace(-3, 3, 60).reshape(-1, 3).numpy()
     assert plain.decision.calibration is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -9,9 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from poolzoo.artifacts import manifest
+from poolzoo.artifacts.run import weights_bytes
 from poolzoo.common.errors import CheckFailed
 from poolzoo.compare import exporting, measures
 from poolzoo.compare.exporting import Job
+
+EARLIER = Path(__file__).parents[1] / "data/earlier/run"
 
 
 def jobs(folder: Path, runs: list[Path]) -> list[Job]:
@@ -34,7 +39,7 @@ def test_a_process_that_dies_twice_costs_its_own_network_only(tmp_path, monkeypa
         raise CheckFailed("no graph")
 
     monkeypatch.setattr(subprocess, "Popen", count)
-    monkeypatch.setattr(measures, "export", refuse)
+    monkeypatch.setattr(measures.Exporter, "export", refuse)
     wanted = jobs(tmp_path, [tmp_path / name for name in "abcd"])
     found = list(exporting.export_all(wanted, threads=4))
     assert {one.job for one in found} == set(wanted)
@@ -44,7 +49,7 @@ def test_a_process_that_dies_twice_costs_its_own_network_only(tmp_path, monkeypa
 
 
 def test_one_core_exports_in_this_process(tmp_path, monkeypatch):
-    monkeypatch.setattr(measures, "export", lambda run, file, provider, threads: threads == 1)
+    monkeypatch.setattr(measures.Exporter, "export", lambda exporter, run, file: exporter.threads == 1)
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a process was started"))
     found = list(exporting.export_all(jobs(tmp_path, [tmp_path / "a", tmp_path / "b"]), threads=1))
     assert [one.parity for one in found] == [True, True]
@@ -62,3 +67,18 @@ def test_two_processes_export_as_one_does(poolzoo, tmp_path):
     assert "missing" in str(found[wanted[3]].error)
     for job in wanted[:3]:
         assert measures.latencies(job.run, job.file, exporting.PROVIDER, 1)[1] > 0
+
+
+def test_runs_that_share_a_backbone_share_its_maps(tmp_path):
+    exporter = measures.Exporter(exporting.PROVIDER, 1)
+    (first, maps), (second, again) = exporter._loaded(EARLIER), exporter._loaded(EARLIER)
+    assert second.network.backbone is first.network.backbone
+    assert again is maps
+    other = tmp_path / "other"
+    shutil.copytree(EARLIER, other)
+    state = {name: 2 * value for name, value in first.network.state_dict().items()}
+    (other / "model.safetensors").write_bytes(weights_bytes(state))
+    manifest.write_manifest(other, "run")
+    third, own = exporter._loaded(other)
+    assert third.network.backbone is not first.network.backbone
+    assert own.backbone is third.network.backbone

@@ -40,6 +40,7 @@ class Exports:
     def __init__(self, request: Request, threads: int | None) -> None:
         self.request = request
         self.threads = threads
+        self._exporter = measures.Exporter(PROVIDER, threads or resources.cpus())
         self._known: dict[Path, _Exported] = {}
 
     def measured(self, comparison: Finished, candidate: Candidate, *, check_target: bool = False) -> Candidate:
@@ -61,7 +62,7 @@ class Exports:
     def _export(self, path: Path, *, check_target: bool) -> _Exported:
         with temporary_folder() as folder:
             file = folder / "model.onnx"
-            parity = measures.export(path, file, PROVIDER, self.threads or resources.cpus())
+            parity = self._exporter.export(path, file)
             latency = measures.latencies(path, file, PROVIDER, self.threads)[1]
             if not parity:
                 return _Exported(latency, "its exported graph fails the parity check")
