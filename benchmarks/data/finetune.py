@@ -10,7 +10,8 @@ process of its own in every round, in shuffled order; three steps are not timed:
     step      our step on one batch in memory: what the network itself costs
     timm      create_loader and a plain loop
 
-All sides learn the same: crops of 0.08 to 1 of the area, bilinear, half of them mirrored, no color jitter, label
+`run` is a whole fine-tuning of as many epochs as `finetune` chooses for so many images: one as `first`, the others as
+`ours`. All sides learn the same: crops of 0.08 to 1 of the area, bilinear, half of them mirrored, no color jitter, label
 smoothing of 0.1, Nesterov's momentum, two threads. Only steps are timed: no validation, no checkpoint, no start.
 """
 
@@ -28,6 +29,7 @@ from typing import Any
 
 from benchmarks.data import photographs
 from benchmarks.train import peers
+from poolzoo.train.defaults import default_epochs
 
 SIDES = ("first", "ours", "step", "timm")
 MODEL, SIZE, BATCH, LR = "timm/mobilenetv3_small_050", 128, 64, 0.05
@@ -96,6 +98,11 @@ def _timm(folder: str, workers: int) -> Iterator[float]:
     return peers.plain_steps(network, optimizer, loader)
 
 
+def _mean(first: dict[str, float], later: dict[str, float], epochs: int) -> dict[str, float]:
+    """Of a run, of which the first epoch differs from the others."""
+    return {key: (first[key] + (epochs - 1) * later[key]) / epochs for key in first}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--pictures", type=Path, required=True, metavar="DIR", help="holds train/<class>/*")
@@ -113,7 +120,9 @@ def main() -> None:
                 arguments: dict[str, Any] = {"side": side, "folder": str(folder), "workers": given.workers}
                 arguments |= {"steps": given.steps, "cache": cache}
                 found[side].append(peers.elsewhere("benchmarks.data.finetune:measure", arguments))
-    print(f"{MODEL} at {SIZE}, {given.images} photographs of 375×500, {given.workers} workers")
+    epochs = default_epochs(given.images)
+    found["run"] = [_mean(*one, epochs) for one in zip(found["first"], found["ours"], strict=True)]
+    print(f"{MODEL} at {SIZE}, {given.images} photographs of 375×500, {given.workers} workers; a run has {epochs} epochs")
     print(f"{'':8} {'ms/image':>9} {'CPU ms/image':>13}   times timm (wall, CPU)   of the step (wall, CPU)")
     for side, runs in found.items():
         wall, cpu = (1e3 * statistics.median(one[key] for one in runs) for key in ("seconds", "cpu"))

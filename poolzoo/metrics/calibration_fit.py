@@ -2,14 +2,15 @@
 
 A power beside it has to beat it on held-out images, and then a scale and bias of each class what was chosen so far.
 
-A temperature minimizes the negative log-likelihood (NLL), which is convex in 1 / T (Guo et al. 2017, section 4.2). A
-likelihood-ratio test of T = 1 decides whether it is kept. A test of the derivative at T = 1 would not do: a network
-that is far too certain has few errors with a huge derivative each, and their spread hides it. The ratio is divided by
-the variance of the derivative between images, where that is above the curvature, as it is with labels that depend on
-each other (Chandler and Bate, Inference for Clustered Data Using the Independence Loglikelihood, Biometrika 94(1),
-2007). Where every validation image is right, the NLL falls without end as T goes to 0. A Gamma prior
-of β = 1 / T with its mode at 1, shape 2 and rate 1, keeps T finite: it adds β − log β to the sum over all images, about
-as much as one image.
+A temperature minimizes the negative log-likelihood (NLL), which is convex in 1 / T (Guo et al. 2017, section 4.2). It
+is kept where twice the sum by which it lowers the NLL is above 2: Akaike's criterion then expects a lower NLL of other
+images (A New Look at the Statistical Model Identification, IEEE Transactions on Automatic Control 19(6), 1974). The
+derivative at T = 1 would not do instead: a network that is far too certain has few errors with a huge derivative each,
+and their spread hides it. The ratio is divided by the variance of the derivative between images, where that is above
+the curvature, as it is with labels that depend on each other (Chandler and Bate, Inference for Clustered Data Using the
+Independence Loglikelihood, Biometrika 94(1), 2007). Where every validation image is right, the NLL falls without end as
+T goes to 0. A Gamma prior of β = 1 / T with its mode at 1, shape 2 and rate 1, keeps T finite: it adds β − log β to the
+sum over all images, about as much as one image.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from poolzoo.metrics.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE, Calibr
 from poolzoo.metrics.decisions import is_finite, sigmoid
 from poolzoo.metrics.intervals import Z_95
 
-ALPHA: Final = 0.05  # of the test of T = 1
+LEVEL: Final = 0.1573  # of the test of T = 1: a likelihood ratio is above 2 by chance as often
 MIN_IMAGES: Final = 10  # with fewer there is nothing to test
 FEW_IMAGES: Final = 50  # below it, a message says how uncertain the temperature is
 MAX_NUMBERS: Final = 20_000_000  # logits that a fit reads; of more images a part is drawn with a fixed seed
@@ -130,15 +131,15 @@ def fit(logits: np.ndarray, labels: np.ndarray, *, power: bool = True, vector: b
         p_value=_p_value(before, best, logits.shape[1] if labels.ndim == 2 else 1),
         nll=before.nll,
     )
-    common = Calibration(found.temperature) if found.p_value < ALPHA else None
+    common = Calibration(found.temperature) if found.p_value < LEVEL else None
     powered = power_scaling.improved(logits, labels, common) if power and labels.ndim == 1 else None
     scaled = vector_scaling.improved(logits, labels, common, powered) if vector else None
     kept = scaled or powered or common
     if kept is None:
         low, high = found.interval
         reason = (
-            f"temperature {found.temperature:.3g} ({low:.3g} to {high:.3g}) is no better than 1 beyond chance "
-            f"on {found.images} validation images"
+            f"temperature {found.temperature:.3g} ({low:.3g} to {high:.3g}), fitted on {found.images} validation "
+            "images, is expected to be no better than 1"
         )
         return replace(found, nll_after=found.nll, reason=reason)
     after = best.nll if kept.method == "temperature" else _Problem.of(kept.apply(logits), labels).at(1.0).nll

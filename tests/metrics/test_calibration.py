@@ -94,7 +94,7 @@ def test_a_pure_temperature_gets_no_power(temperature):
         assert chosen is None or chosen.power is None
 
 
-@pytest.mark.parametrize(("seed", "power", "evidence"), [(63, 1.2, 2.4), (64, 1.3, 2.1), (63, 1.5, 4.2)])
+@pytest.mark.parametrize(("seed", "power", "evidence"), [(63, 1.2, 2.4), (64, 1.3, 2.1), (63, 1.5, 4.0)])
 def test_weak_evidence_gives_no_power(seed, power, evidence):
     """True powers that 1,500 images show at 2 or at 4 standard errors."""
     logits, labels = planted_power(seed, 1500, power=power)
@@ -103,7 +103,7 @@ def test_weak_evidence_gives_no_power(seed, power, evidence):
     found = gains.mean() / scipy.stats.sem(gains)
     assert found == pytest.approx(evidence, abs=0.1)
     chosen = calibration_fit.fit(logits, labels, vector=False).calibration
-    assert (chosen.power is not None) == (evidence > 4)
+    assert (chosen.power is not None) == (evidence > 3)
 
 
 def test_few_images_get_no_power():
@@ -158,9 +158,29 @@ def test_calibrated_networks_stay_as_they_are_but_for_chance():
         chosen = calibration_fit.fit(logits, labels).calibration
         if chosen is not None:
             changed[chosen.method] += 1
-    assert sum(changed.values()) <= scipy.stats.binom.ppf(0.9999, 100, 0.06)
+    assert sum(changed.values()) <= scipy.stats.binom.ppf(0.9999, 100, 0.17)
     assert changed["power"] <= scipy.stats.binom.ppf(0.9999, 100, 0.001)
     assert changed["vector"] <= scipy.stats.binom.ppf(0.9999, 100, 0.01)
+
+
+def test_a_temperature_stays_where_akaikes_criterion_prefers_it():
+    seen = set()
+    for seed in range(40):
+        logits, labels = planted(seed, 400)
+        found = calibration_fit.fit(1.05 * logits, labels, power=False, vector=False)
+        gain = (
+            2
+            * 400
+            * (
+                log_loss(labels, scipy.special.softmax(1.05 * logits, 1))
+                - log_loss(labels, scipy.special.softmax(1.05 * logits / found.temperature, 1))
+            )
+        )
+        assert (found.calibration is not None) == (gain > 2) or gain == pytest.approx(
+            2, abs=0.3
+        )  # for the prior's share
+        seen.add(1 < gain < 4 and found.calibration is not None)
+    assert seen == {False, True}
 
 
 @pytest.mark.parametrize(("classes", "spread"), [(2, 6.0), (10, 4.0)])
@@ -178,7 +198,7 @@ def test_few_images_without_an_error_are_no_evidence(classes, spread):
     for seed in range(100):
         logits, labels = planted(seed, 20, classes, spread)
         changed += calibration_fit.fit(logits, labels, vector=False).calibration is not None
-    assert changed <= scipy.stats.binom.ppf(0.999, 100, 0.06)
+    assert changed <= scipy.stats.binom.ppf(0.999, 100, 0.17)
 
 
 def test_labels_that_depend_on_each_other_count_as_fewer():
@@ -187,7 +207,7 @@ def test_labels_that_depend_on_each_other_count_as_fewer():
         logits, labels = planted_labels(seed, 100, labels=1)
         fit = calibration_fit.fit(np.tile(logits, 20), np.tile(labels, 20), vector=False)
         changed += fit.calibration is not None
-    assert changed <= scipy.stats.binom.ppf(0.999, 100, 0.06)
+    assert changed <= scipy.stats.binom.ppf(0.999, 100, 0.17)
 
 
 @pytest.mark.parametrize("count", [15, 60, 1000])
@@ -286,7 +306,7 @@ def test_predictions_without_worth_become_as_uncertain_as_the_bound():
         (np.eye(3)[[0, 1, 2]], np.arange(3), "3 validation images are too few"),
         (np.full((40, 3), np.nan), np.zeros(40, np.int64), "0 validation images are too few"),
         (np.zeros((40, 1)), np.zeros(40, np.int64), "one class only"),
-        (np.zeros((40, 3)), np.arange(40) % 3, "beyond chance"),
+        (np.zeros((40, 3)), np.arange(40) % 3, "no better than 1"),
     ],
 )
 def test_without_evidence_probabilities_stay(logits, labels, reason):
