@@ -11,8 +11,8 @@ process of its own in every round, in shuffled order; three steps are not timed:
     timm      create_loader and a plain loop
 
 `run` is a whole fine-tuning of as many epochs as `finetune` chooses for so many images: one as `first`, the others as
-`ours`. All sides learn the same: crops of 0.08 to 1 of the area, bilinear, half of them mirrored, no color jitter, label
-smoothing of 0.1, Nesterov's momentum, two threads. Only steps are timed: no validation, no checkpoint, no start.
+`ours`. All sides learn the same: crops of 0.08 to 1 of the area, bilinear, half of them mirrored, no color jitter,
+label smoothing of 0.1, Nesterov's momentum, two threads. Only steps are timed: no validation, no checkpoint, no start.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def main() -> None:
                 found[side].append(peers.elsewhere("benchmarks.data.finetune:measure", arguments))
     epochs = default_epochs(given.images)
     found["run"] = [_mean(*one, epochs) for one in zip(found["first"], found["ours"], strict=True)]
-    print(f"{MODEL} at {SIZE}, {given.images} photographs of 375×500, {given.workers} workers; a run has {epochs} epochs")
+    print(f"{MODEL} at {SIZE}, {given.images} photographs of 375×500, {given.workers} workers, {epochs} epochs a run")
     print(f"{'':8} {'ms/image':>9} {'CPU ms/image':>13}   times timm (wall, CPU)   of the step (wall, CPU)")
     for side, runs in found.items():
         wall, cpu = (1e3 * statistics.median(one[key] for one in runs) for key in ("seconds", "cpu"))
