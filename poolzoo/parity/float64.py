@@ -35,7 +35,8 @@ class _DepthwiseByTaps(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        return (_conv2d if func is F.conv2d else func)(*args, **(kwargs or {}))
+        own = func is F.conv2d and not types  # of tensors that define theirs
+        return (_conv2d if own else func)(*args, **(kwargs or {}))
 
 
 def _conv2d(
@@ -48,8 +49,10 @@ def _conv2d(
     groups: int = 1,
 ) -> Tensor:
     """`F.conv2d`, with its arguments."""
-    is_depthwise = input.dim() == 4 and groups > 1 and groups == input.shape[1] == weight.shape[0]
-    if not is_depthwise or isinstance(padding, str) or input.dtype != torch.float64 or input.device.type != "cpu":
+    is_depthwise = input.dim() == weight.dim() == 4 and 1 < groups == input.shape[1] and weight.shape[:2] == (groups, 1)
+    tensors = [input, weight] if bias is None else [input, weight, bias]
+    is_float64 = all(one.dtype == torch.float64 and one.device.type == "cpu" for one in tensors)
+    if not is_depthwise or not is_float64 or isinstance(padding, str):
         return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
     strides, margins, dilations = map(_pair, (stride, padding, dilation))
     x = F.pad(input, (margins[1], margins[1], margins[0], margins[0])) if any(margins) else input
@@ -59,20 +62,20 @@ def _conv2d(
     )
     if height < 1 or width < 1:
         return F.conv2d(input, weight, bias, stride, padding, dilation, groups)  # which says what is wrong
-    y = x.new_zeros(len(x), groups, height, width)
-    if bias is not None:
-        y += bias.view(-1, 1, 1)
+    taps = []
     for row in range(weight.shape[2]):
         rows = slice(row * dilations[0], row * dilations[0] + (height - 1) * strides[0] + 1, strides[0])
         for column in range(weight.shape[3]):
             first = column * dilations[1]
             columns = slice(first, first + (width - 1) * strides[1] + 1, strides[1])
-            y.addcmul_(x[:, :, rows, columns], weight[:, 0, row, column].view(-1, 1, 1))
+            taps.append((x[:, :, rows, columns], weight[:, 0, row, column].view(-1, 1, 1)))
+    y = torch.mul(*taps[0]) if bias is None else torch.addcmul(bias.view(-1, 1, 1), *taps[0])
+    for tap in taps[1:]:
+        y.addcmul_(*tap)
     return y
 
 
 def _pair(value: int | Sequence[int]) -> tuple[int, int]:
     """(vertical, horizontal), which torch lets one number stand for."""
-    if isinstance(value, int):
-        return value, value
-    return (value[0], value[0]) if len(value) == 1 else (value[0], value[1])
+    first, *others = value if isinstance(value, Sequence) else [value]
+    return int(first), int(others[0] if others else first)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -24,6 +25,7 @@ def noise(*shape: int) -> torch.Tensor:
         ((3, 3), {"padding": [1], "stride": [2], "dilation": [2]}),
         ((9, 11), {}),
         ((3, 3), {"padding": "same", "dilation": 2}),
+        ((3, 3), {"padding": np.int64(1), "stride": (np.int64(2), torch.tensor(1))}),
     ],
     ids=str,
 )
@@ -62,6 +64,47 @@ def test_other_convolutions_are_left_to_torch(x, weight, groups):
     with in_float64(nn.Identity()):
         found = F.conv2d(x, weight, None, groups=groups)
     assert torch.equal(found, F.conv2d(x, weight, None, groups=groups))
+
+
+class Tripled(torch.Tensor):
+    """A tensor whose convolution is its own."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        found = super().__torch_function__(func, types, args, kwargs)
+        return 3 * found if func is F.conv2d else found
+
+
+def test_tensors_with_a_convolution_of_their_own_keep_it():
+    x, weight = noise(1, 4, 5, 5), noise(4, 1, 3, 3)
+    with in_float64(nn.Identity()):
+        found = F.conv2d(x, weight.as_subclass(Tripled), groups=4)
+    assert torch.allclose(found.as_subclass(torch.Tensor), 3 * F.conv2d(x, weight, groups=4))
+
+
+@pytest.mark.parametrize(
+    ("weight", "bias"),
+    [(noise(4, 1, 3, 3).float(), None), (noise(4, 1, 3, 3), noise(4).float()), (noise(4, 2, 3, 3), None)],
+    ids=["a weight in float32", "a bias in float32", "two inputs a channel"],
+)
+def test_what_torch_refuses_is_refused(weight, bias):
+    with in_float64(nn.Identity()), pytest.raises(RuntimeError):
+        F.conv2d(noise(1, 4, 5, 5), weight, bias, groups=4)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_kernels_can_be_mapped_over():
+    x, weights = noise(2, 4, 5, 5), noise(3, 4, 1, 3, 3)
+    with in_float64(nn.Identity()):
+        found = torch.func.vmap(lambda weight: F.conv2d(x, weight, groups=4))(weights)
+    assert torch.allclose(found, torch.stack([F.conv2d(x, weight, groups=4) for weight in weights]))
+
+
+def test_channels_stay_last():
+    x = noise(2, 4, 5, 6).to(memory_format=torch.channels_last)
+    with in_float64(nn.Identity()):
+        found = F.conv2d(x, noise(4, 1, 3, 3), groups=4, padding=1)
+    assert found.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_a_kernel_that_does_not_fit_fails_as_in_torch():
