@@ -77,6 +77,7 @@ def export_all(jobs: Sequence[Job], threads: int | None) -> Iterator[Exported]:
     """
     count = processes(len(jobs), threads)
     each = (threads or resources.cpus()) // count
+    exporter = _exporter(each)
     waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
     ended: queue.SimpleQueue[Exported] = queue.SimpleQueue()
     for one in jobs:
@@ -85,7 +86,7 @@ def export_all(jobs: Sequence[Job], threads: int | None) -> Iterator[Exported]:
     others = [threading.Thread(target=_work, args=(waiting, ended, stop, each)) for _ in range(1, count)]
     for thread in others:
         thread.start()
-    left, exporter = len(jobs), _exporter(each)
+    left = len(jobs)
     try:
         while left:
             own = _next(waiting)

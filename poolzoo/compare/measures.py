@@ -90,7 +90,6 @@ class Exporter:
 
         run = load_run(path, beside=[] if self._before is None else [self._before[0]])
         if self._before is None or run.network.backbone is not self._before[1].backbone:
-            self._before = None  # its maps are not needed again
             self._before = run, SharedMaps(run.network.backbone)
         return run, self._before[1]
 

@@ -9,12 +9,14 @@ import threading
 from pathlib import Path
 
 import pytest
+import torch
 
 from poolzoo.artifacts import manifest
 from poolzoo.artifacts.run import weights_bytes
-from poolzoo.common.errors import CheckFailed
+from poolzoo.common.errors import CheckFailed, UsageError
 from poolzoo.compare import exporting, measures
 from poolzoo.compare.exporting import Job
+from poolzoo.parity.probes import ROWS
 
 EARLIER = Path(__file__).parents[1] / "data/earlier/run"
 
@@ -48,11 +50,12 @@ def test_a_process_that_dies_twice_costs_its_own_network_only(tmp_path, monkeypa
     assert reasons.count("no graph") >= 1
 
 
-def test_one_core_exports_in_this_process(tmp_path, monkeypatch):
-    monkeypatch.setattr(measures.Exporter, "export", lambda exporter, run, file: exporter.threads == 1)
+@pytest.mark.parametrize(("names", "threads"), [("ab", 1), ("a", 3)], ids=["one core", "one network"])
+def test_a_single_process_is_this_one_and_has_all_cores(tmp_path, monkeypatch, names, threads):
+    monkeypatch.setattr(measures.Exporter, "export", lambda exporter, run, file: exporter.threads == threads)
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a process was started"))
-    found = list(exporting.export_all(jobs(tmp_path, [tmp_path / "a", tmp_path / "b"]), threads=1))
-    assert [one.parity for one in found] == [True, True]
+    found = list(exporting.export_all(jobs(tmp_path, [tmp_path / name for name in names]), threads=threads))
+    assert [one.parity for one in found] == [True] * len(names)
 
 
 @pytest.mark.slow
@@ -82,3 +85,28 @@ def test_runs_that_share_a_backbone_share_its_maps(tmp_path):
     third, own = exporter._loaded(other)
     assert third.network.backbone is not first.network.backbone
     assert own.backbone is third.network.backbone
+
+
+@pytest.mark.slow
+def test_a_second_run_on_a_backbone_computes_no_map_again(tmp_path):
+    exporter, batches = measures.Exporter(exporting.PROVIDER, 1), []
+    assert exporter.export(EARLIER, tmp_path / "first.onnx")
+    run, _ = exporter._loaded(EARLIER)
+
+    def record(module, inputs, output):
+        if not torch.compiler.is_exporting():
+            batches.append(len(inputs[0]))
+
+    run.network.backbone.register_forward_hook(record)
+    assert exporter.export(EARLIER, tmp_path / "second.onnx")
+    assert (tmp_path / "second.onnx").read_bytes() == (tmp_path / "first.onnx").read_bytes()
+    assert max(batches) <= ROWS  # probes of the network, and no reference
+
+
+@pytest.mark.slow
+def test_an_export_has_its_threads_and_returns_them(tmp_path, monkeypatch):
+    before, counts = torch.get_num_threads(), []
+    monkeypatch.setattr(torch, "set_num_threads", counts.append)
+    with pytest.raises(UsageError):
+        measures.Exporter(exporting.PROVIDER, before + 1).export(tmp_path / "none", tmp_path / "model.onnx")
+    assert counts == [before + 1, before]

@@ -55,7 +55,7 @@ def test_torch_is_asked_for_no_depthwise_convolution(monkeypatch):
         (noise(1, 4, 5, 5), noise(8, 1, 3, 3), 4),
         (noise(1, 4, 5, 5), noise(4, 2, 3, 3), 2),
         (noise(1, 1, 5, 5), noise(1, 1, 3, 3), 1),
-        (noise(4, 5, 5), noise(4, 1, 3, 3), 4),
+        (noise(4, 4, 5), noise(4, 1, 3, 3), 4),
         (noise(1, 4, 5, 5).float(), noise(4, 1, 3, 3).float(), 4),
     ],
     ids=["several outputs a channel", "groups of channels", "one channel", "no batch", "float32"],
@@ -107,9 +107,10 @@ def test_channels_stay_last():
     assert found.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_a_kernel_that_does_not_fit_fails_as_in_torch():
+@pytest.mark.parametrize("kernel", [(5, 1), (1, 5)])
+def test_a_kernel_that_does_not_fit_fails_as_in_torch(kernel):
     with in_float64(nn.Identity()), pytest.raises(RuntimeError, match="greater than actual input size"):
-        F.conv2d(noise(1, 4, 3, 3), noise(4, 1, 5, 5), groups=4)
+        F.conv2d(noise(1, 4, 3, 3), noise(4, 1, *kernel), groups=4)
 
 
 def test_weights_return_exactly_also_after_an_error():
@@ -117,6 +118,7 @@ def test_weights_return_exactly_also_after_an_error():
     before = layer.weight.detach().clone()
     with pytest.raises(RuntimeError, match="channels"), in_float64(layer):
         layer(noise(1, 3, 5, 5))
+    assert layer.weight.dtype == torch.float32
     assert torch.equal(layer.weight, before)
 
 

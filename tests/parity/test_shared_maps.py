@@ -75,6 +75,44 @@ def test_a_network_with_another_backbone_computes_its_own(models):
         assert torch.equal(shared.outputs(other, batch)[0], other(batch)[0])
 
 
+@pytest.mark.filterwarnings("ignore:.*TF32")
+def test_other_orders_of_summation_have_maps_of_their_own(models):
+    shared, batch, seen = SharedMaps(models[0].network.backbone), torch.from_numpy(IMAGES[:4]), counted(models[0])
+    threads = torch.get_num_threads()
+    with torch.inference_mode():
+        shared.outputs(models[0], batch)
+        with torch.backends.mkldnn.flags(enabled=False):
+            shared.outputs(models[0], batch)
+        try:
+            torch.set_num_threads(threads + 1)
+            shared.outputs(models[0], batch)
+        finally:
+            torch.set_num_threads(threads)
+    assert len(seen) == 3
+
+
+class Broadcast(nn.Module):
+    """A backbone that gives one value for all spatial locations, without copies of it."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x).mean((2, 3), keepdim=True).expand(-1, -1, 2, 2)
+
+
+def test_a_map_arrives_in_the_memory_layout_that_the_backbone_gives(models):
+    network = models[0].network.with_backbone(Broadcast(models[0].network.backbone))
+    model, seen = InferenceModel(models[0].preprocess, network).eval(), []
+    network.pool.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0].stride()))
+    shared, batch = SharedMaps(network.backbone), torch.from_numpy(IMAGES[:4])
+    with torch.inference_mode():
+        shared.outputs(model, batch)
+        shared.outputs(model, batch)
+    assert seen[0] == seen[1]
+
+
 class Doubling(nn.Module):
     """An average that spoils its input."""
 
@@ -93,8 +131,11 @@ def test_a_layer_that_changes_its_input_spoils_no_kept_map(models):
 
 
 def test_maps_beyond_the_limit_are_computed_again(models, monkeypatch):
-    monkeypatch.setattr(shared_maps, "BYTES", 0)
-    shared, batch, seen = SharedMaps(models[0].network.backbone), torch.from_numpy(IMAGES[:4]), counted(models[0])
+    shared, batch = SharedMaps(models[0].network.backbone), torch.from_numpy(IMAGES[:4])
     with torch.inference_mode():
-        assert all(map(torch.equal, shared.outputs(models[0], batch), shared.outputs(models[0], batch)))
-    assert len(seen) == 2
+        one = models[0].network.forward_map(models[0].preprocess(batch))
+        monkeypatch.setattr(shared_maps, "BYTES", one.nbytes)
+        seen = counted(models[0])
+        for images in (batch, batch, batch + 1, batch + 1):
+            assert all(map(torch.equal, shared.outputs(models[0], images), models[0](images)))
+    assert len(seen) == 4 + 3  # by themselves, and all but the second
