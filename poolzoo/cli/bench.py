@@ -171,5 +171,6 @@ def _show(report: BenchReport) -> None:
 
 def _speedup(measurement: Measurement) -> str:
     """The speed-up with its spread, such as `2.51× (2.43–2.60)`; empty for the reference."""
-    spread = measurement.speedup
-    return "" if spread is None else f"{spread['median']:.2f}× ({spread['p10']:.2f}–{spread['p90']:.2f})"
+    from poolzoo.report.bundle_words import Speedup
+
+    return "" if measurement.speedup is None else str(Speedup(**measurement.speedup))

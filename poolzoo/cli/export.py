@@ -285,7 +285,7 @@ def _show(report: ExportReport) -> None:
             output.data(f"{title:11} {sentence}")
     if report.speed:
         speeds = [
-            (str(size), f"{one.torch_ms:.2f}", f"{one.ort_ms:.2f}", f"{one.speedup:.2f}×")
+            (str(size), f"{one.torch_ms:.2f}", f"{one.ort_ms:.2f}", bundle_words.times(one.speedup))
             for size, one in report.speed.items()
         ]
         output.table(("batch", "torch eager, ms", "ONNX Runtime, ms", "speed-up"), speeds, right=(0, 1, 2, 3))

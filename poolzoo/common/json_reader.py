@@ -13,17 +13,29 @@ from typing import Final
 MAX_INTEGER: Final = 1 << 63
 
 
-def parse(text: str | bytes) -> object:
+def parse(text: str | bytes, *, unique: bool = False) -> object:
     """The value of a JSON document.
 
+    Args:
+        text: The document.
+        unique: Whether an object that names a key twice is refused; else the last value counts.
+
     Raises:
-        ValueError: It is none, or nested too deeply to be read.
+        ValueError: It is none, is nested too deeply to be read, or names a key twice.
     """
     try:
-        value: object = json.loads(text)
+        value: object = json.loads(text, object_pairs_hook=_distinct if unique else None)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     return value
+
+
+def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice")
+    return found
 
 
 def mapping(value: object) -> Mapping[str, object]:

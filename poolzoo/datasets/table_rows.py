@@ -167,9 +167,10 @@ def _json(path: Path, encoding: str, multilabel: bool) -> Iterator[Row]:
 
 def _parsed(path: Path, line: int, text: str) -> Any:
     try:
-        return json_reader.parse(text)
+        return json_reader.parse(text, unique=True)
     except ValueError as error:
-        raise UsageError(f"{path}, line {line:,}: no JSON: {error}", "each line is one object") from None
+        about = f"{path}, line {line:,}: not usable as JSON: {error}"
+        raise UsageError(about, "each line is one object, with each name once") from None
 
 
 def _row(path: Path, line: int, image: str, labels: Sequence[str], split: str, multilabel: bool) -> Row:

@@ -109,7 +109,7 @@ def _headline(contents: Contents) -> Safe:
     tiles.append(("agreement", words.percent(agreement["top1_agreement"]), same))
     for batch, row in report["speed"].items():
         pair = f"{words.milliseconds(row['ort_ms'])} ms instead of {words.milliseconds(row['torch_ms'])} in torch eager"
-        tiles.append((f"speed-up, batch {batch}", f"{row['speedup']:.2f}×", pair))
+        tiles.append((f"speed-up, batch {batch}", words.times(row["speedup"]), pair))
     size = report.get("files", {}).get("model.onnx")
     if size is not None:
         needs = f", ONNX Runtime from {report['onnxruntime']}" if "onnxruntime" in report else ""

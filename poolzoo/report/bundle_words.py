@@ -35,6 +35,15 @@ def milliseconds(value: float | None) -> str:
     return f"{value:.3f}" if value < 1 else f"{value:.2f}" if value < 100 else f"{value:.0f}"
 
 
+def times(value: float | None) -> str:
+    """How many times as fast: hundredths, and below 0.1 two digits that matter; a dash where there is none."""
+    return "–" if value is None else f"{_ratio(value)}×"
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.2f}" if value >= 0.0995 else f"{value:.2g}"
+
+
 def size(count: int | None) -> str:
     """Bytes as kB or MB, a thousand each."""
     if count is None:
@@ -57,8 +66,8 @@ class Speedup:
 
     def __str__(self) -> str:
         """Such as `2.51× (2.43–2.60)`."""
-        interval = "" if self.p10 is None or self.p90 is None else f" ({self.p10:.2f}–{self.p90:.2f})"
-        return f"{self.median:.2f}×{interval}"
+        interval = "" if self.p10 is None or self.p90 is None else f" ({_ratio(self.p10)}–{_ratio(self.p90)})"
+        return f"{times(self.median)}{interval}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +190,7 @@ def _latencies(candidate: CandidateRow) -> list[str]:
     latency, gain = candidate.get("ort_ms") or {}, candidate.get("speedup") or {}
     larger = next((batch for batch in latency if batch != "1"), "32")
     cells = [
-        f"{milliseconds(latency[batch])} ({gain[batch]:.2f}×)" if latency.get(batch) and gain.get(batch) else "–"
+        f"{milliseconds(latency[batch])} ({times(gain[batch])})" if latency.get(batch) and gain.get(batch) else "–"
         for batch in ("1", larger)
     ]
     return cells if larger == "32" else [cells[0], f"{cells[1]} at batch {larger}"]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from poolzoo.artifacts.schema import KeptRuntime, RuntimeRow, RuntimeTime
-from poolzoo.report.bundle_words import milliseconds, size, small
+from poolzoo.report.bundle_words import milliseconds, size, small, times
 
 ABSENT: Final = "not installed"  # the status of a runtime that says nothing of the bundle
 NOTE: Final = (
@@ -73,7 +73,7 @@ def _batches(rows: Sequence[RuntimeRow]) -> list[int]:
 def _time(time: RuntimeTime | None) -> str:
     if time is None:
         return "–"
-    ratio = f" ({time['speedup']['median']:.2f}×)" if time.get("speedup") else ""
+    ratio = f" ({times(time['speedup']['median'])})" if time.get("speedup") else ""
     return f"{milliseconds(time['median_ms'])}{ratio}"
 
 

@@ -185,7 +185,9 @@ def test_what_is_no_text_is_refused_with_its_line(photos, content, says):
     ("text", "says"),
     [
         ("[1]", "record 1: no object but 1"),
-        ("{", "line 1: no JSON"),
+        ("{", "line 1: not usable as JSON"),
+        ('{"path": "a.png", "label": "a", "label": "b"}', "line 1: not usable as JSON: 'label' is there twice"),
+        ('[{"path": "a.png", "path": "a.png", "label": "a"}]', "'path' is there twice"),
         ('{"path": "a.png", "label": 1.5}', "line 1: 1.5 is no label"),
         ('{"path": "a.png", "label": true}', "line 1: True is no label"),
         ('{"path": "\\ud800.png", "label": "a"}', "line 1: .* is no text that a file can have"),

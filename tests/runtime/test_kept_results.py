@@ -10,6 +10,7 @@ import pytest
 from support.runtimes import fake_runtime
 
 from poolzoo.artifacts import manifest
+from poolzoo.report.bundle_words import Speedup
 from poolzoo.runtime import kept_results
 from poolzoo.runtime.environment import current_environment
 from poolzoo.runtime.measurements import BenchRow, Measurement
@@ -109,3 +110,16 @@ def test_the_page_shows_speed_changes_and_escaped_errors(bundle):
         assert text in page
     assert "<script" not in page
     assert json.loads((bundle / "runtimes.json").read_text(encoding="utf-8"))["runtimes"][0]["bytes"] == 1_500_000
+
+
+@pytest.mark.parametrize(
+    ("median", "p10", "p90", "shown"),
+    [
+        (2.514, 2.4349, 2.6, "2.51× (2.43–2.60)"),
+        (0.1, None, None, "0.10×"),
+        (0.0021, 0.00199, 0.1049, "0.0021× (0.002–0.10)"),
+        (0.0, 0.0, 0.09951, "0× (0–0.10)"),
+    ],
+)
+def test_a_slow_runtime_is_not_shown_as_zero_times_as_fast(median, p10, p90, shown):
+    assert str(Speedup(median, p10, p90)) == shown
