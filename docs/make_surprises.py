@@ -103,7 +103,9 @@ FINDINGS = {
     ),
     "mnn-l2-axes-input": ("runtimes", "`export` writes norms as sums of squares or magnitudes."),
     "mnn-pool-ignores-dilations": ("runtimes", ""),
+    "mnn-remainder-is-floored": ("runtimes", "`verify --runtime mnn` names the pattern."),
     "mnn-same-lower": ("runtimes", ""),
+    "executorch-remainder-of-integers": ("runtimes", "`verify --runtime executorch` names the pattern."),
     "ncnn-power-of-negative": (
         "runtimes",
         "For ncnn, whole powers become products, and what is raised to another power is at least the smallest positive "

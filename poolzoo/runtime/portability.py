@@ -1,8 +1,9 @@
 """What runtimes are known to compute wrongly or to refuse in an ONNX graph, and why: rules as data.
 
-Each rule was measured with a graph of a few nodes in OpenVINO 2026.4, OpenCV 5.0 (new engine), tract 0.23, MNN 3.6 and
-IREE 3.13. Those of ncnn 1.0.20261020 through pnnx and of LiteRT 2.3 through onnx2tf 2.6 come from whole layers. A graph
-without an issue is not proven right: only running it in the runtime proves that.
+Each rule was measured with a graph of a few nodes in OpenVINO 2026.4, OpenCV 5.0 (new engine), tract 0.23, MNN 3.6,
+IREE 3.13 and ExecuTorch 1.5 (through onnx2torch). Those of ncnn 1.0.20261020 through pnnx and of LiteRT 2.3 through
+onnx2tf 2.6 come from whole layers. A graph without an issue is not proven right: only running it in the runtime proves
+that.
 """
 
 from __future__ import annotations
@@ -288,6 +289,18 @@ def _compares_with_infinity(view: GraphView, node: NodeProto) -> bool:
     return any(one is not None and np.isinf(one).any() for one in numbers)
 
 
+def _floored(view: GraphView, node: NodeProto) -> bool:
+    """A remainder with the sign of the divisor, which ONNX has for integers alone."""
+    return not attribute(node, "fmod", 0)
+
+
+def _truncated_of_floats(view: GraphView, node: NodeProto) -> bool:
+    """A remainder with the sign of the dividend, of values that no cast made integers."""
+    casts = [view.made_by(value, "Cast") for value in node.input]
+    floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
+    return bool(attribute(node, "fmod", 0)) and all(one is None or attribute(one, "to") in floats for one in casts)
+
+
 def _half(view: GraphView, node: NodeProto) -> bool:
     return attribute(node, "to") == onnx.TensorProto.FLOAT16
 
@@ -358,6 +371,10 @@ RULES: Final = (
           "does not broadcast a constant to choose from; give it all dimensions, or compute the choice"),
     _rule("litert", "wrong", "Div Reciprocal", _divides_by_small_floor,
           "takes a floor up to 1e-6 for 0, so that the division can be 0/0; clamp to 2e-6 or add 1e-7"),
+    _rule("executorch", "wrong", "Mod", _floored,
+          "gives remainders of negative integers the sign of the dividend; add the divisor, or compute them in float"),
+    _rule("mnn", "wrong", "Mod", _truncated_of_floats,
+          "gives remainders of negative floats the sign of the divisor; write x − trunc(x / n) · n"),
     _rule("ncnn", "crash", "TopK", _sorts_many,
           f"sorts no more than {MAX_SORTED} values"),
     _rule("ncnn", "refused", "GatherElements", _any,

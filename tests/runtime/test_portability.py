@@ -49,6 +49,24 @@ ROWS = {"s": np.array([0, 4, 64]), "k": np.array([2])}
 HALF = {"r": np.float32(1.4), "one": np.float32(1), "half": np.float32(0.5)}
 
 
+def remainder(kind, fmod):
+    """Of x by 3, in a type."""
+    return [
+        node("Cast", ["x"], ["a"], to=kind),
+        node("Cast", ["n"], ["b"], to=kind),
+        node("Mod", ["a", "b"], ["m"], fmod=fmod),
+        node("Cast", ["m"], ["y"], to=1),
+    ]
+
+
+FLOORED = [
+    node("Div", ["x", "n"], ["a"]),
+    node("Floor", ["a"], ["b"]),
+    node("Mul", ["b", "n"], ["c"]),
+    node("Sub", ["x", "c"], ["y"]),
+]
+
+
 def gelu(scale):
     return [
         node(scale, ["x", "r"], ["a"]),
@@ -195,6 +213,16 @@ CASES = {
         {("litert", "wrong", "Reciprocal")},
         (ROOTED, {"e": np.float32(1e-12)}),
         (ROOTED, {"e": np.float32(2e-6)}),
+    ),
+    "a remainder of integers": (
+        {("executorch", "wrong", "Mod")},
+        (remainder(TensorProto.INT64, 0), {"n": np.float32(3)}),
+        (remainder(TensorProto.INT64, 1), {"n": np.float32(3)}),
+    ),
+    "a remainder of floats": (
+        {("mnn", "wrong", "Mod")},
+        (remainder(TensorProto.FLOAT, 1), {"n": np.float32(3)}),
+        (FLOORED, {"n": np.float32(3)}),
     ),
     "sorting of many values": (
         {("ncnn", "crash", "TopK")},
